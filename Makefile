@@ -1,0 +1,47 @@
+# `make demo` and `make test` need Python 3.11 or newer, pip and make; everything else they install into $(VENV).
+VENV ?= .venv
+PYTHON ?= python3
+BIN := $(VENV)/bin
+
+.PHONY: demo test lint bench-setup clean
+
+# pip is renewed first: dependency groups need 25.1.
+$(BIN)/pip:
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --upgrade pip
+
+$(VENV)/.demo: pyproject.toml | $(BIN)/pip
+	$(BIN)/pip install --quiet --editable '.[demo]'
+	touch $@
+
+$(VENV)/.test: pyproject.toml | $(BIN)/pip
+	$(BIN)/pip install --quiet --editable '.[demo,images]' --group test
+	touch $@
+
+$(VENV)/.lint: pyproject.toml | $(BIN)/pip
+	$(BIN)/pip install --quiet --editable '.[demo,images]' --group lint
+	touch $@
+
+demo: $(VENV)/.demo
+	$(BIN)/python demo/hmda.py
+	$(BIN)/auditor train demo/hmda.csv --target deny --positive no --seed 0 --out demo/model.pt \
+	  --train-out demo/train.csv --test-out demo/test.csv
+	-@$(BIN)/auditor scan demo/model.pt --data demo/test.csv --train demo/train.csv --target deny --positive no \
+	  --sensitive afam --out demo/audit-report
+	@echo
+	@echo "Open demo/audit-report/report.html. Exit codes 1 and 3 of scan are answers, not accidents."
+
+test: $(VENV)/.test
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.lint
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench-setup: $(VENV)/.test
+	$(BIN)/pip install --quiet --group bench
+	$(BIN)/pip install --quiet --no-deps --requirement benchmarks/nodeps.txt
+
+clean:
+	rm -rf build dist *.egg-info demo/*.csv demo/*.pt demo/audit-report audit-report

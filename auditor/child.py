@@ -1,0 +1,191 @@
+"""The measuring process, started by auditor.isolate: loads the model, reads the data, asks the probes, answers."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import resource
+import signal
+import sys
+import traceback
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial, reduce
+from importlib import import_module
+from operator import add
+from pathlib import Path
+from threading import Thread
+
+from pydantic import TypeAdapter
+
+from auditor.data import AuditData, can_stream, load_data, stream_counts
+from auditor.errors import DataError, ModelError, UsageError
+from auditor.finding import Measurement
+from auditor.intake import intake_result, load_model, resolve_device
+from auditor.isolate import Answered, Asking, DataRead, Done, Loaded, Message, Refused
+from auditor.model import AuditedModel
+from auditor.probe import CountsProbe, Probe, make_probe
+from auditor.report.record import DataRecord
+from auditor.run import ask, attempt, data_record, generator_for, model_record
+from auditor.specs import DataSpec, Job, ProbeSpec
+from auditor.tables import sha256_of
+
+_PR_SET_PDEATHSIG = 1
+_PR_SET_NO_NEW_PRIVS = 38
+_SCRATCH_BYTES = 1 << 30
+
+
+class Channel:
+    """Length-prefixed JSON to the parent."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._file = os.fdopen(descriptor, "wb")
+
+    def send(self, message: Message) -> None:
+        """Sends one message at once."""
+        body = message.model_dump_json().encode()
+        self._file.write(len(body).to_bytes(4, "big") + body)
+        self._file.flush()
+
+
+def restrict(job: Job) -> None:
+    """Limits of this process, set before anything of the user's is touched: it dies with its parent, gains no rights,
+    leaves no core, writes and opens little. The address space is limited on top of what the imports took; CUDA maps far
+    more than it uses, so there the parent alone watches the memory."""
+    if sys.platform == "linux":
+        libc = ctypes.CDLL(None, use_errno=True)
+        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (_SCRATCH_BYTES, _SCRATCH_BYTES))
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    files = min(1024, hard if hard != resource.RLIM_INFINITY else 1024)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))
+    if job.model.device == "cpu" and sys.platform == "linux":
+        mapped = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+        limit = mapped + job.limits.memory_bytes
+        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+
+
+def load_probe(spec: ProbeSpec) -> Probe:
+    """The probe a spec names, with its options."""
+    module, _, name = spec.target.partition(":")
+    try:
+        kind = getattr(import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise UsageError(f"Probe {spec.target!r} cannot be imported: {error}.") from None
+    return make_probe(kind, spec.options)
+
+
+class Hashing(Thread):
+    """Digests of the data files, taken while the model works: hashing lets go of the interpreter."""
+
+    def __init__(self, spec: DataSpec) -> None:
+        super().__init__(daemon=True)
+        self._spec = spec
+        self.digest: str | None = None
+        self.train_digest: str | None = None
+        self.start()
+
+    def run(self) -> None:
+        self.digest = sha256_of(Path(self._spec.path))
+        if self._spec.train is not None:
+            self.train_digest = sha256_of(Path(self._spec.train))
+
+
+def complete_record(record: DataRecord, spec: DataSpec, hashing: Hashing) -> DataRecord:
+    """The data's record with what only the files know."""
+    hashing.join()
+    return record.model_copy(
+        update={
+            "path": spec.path,
+            "sha256": hashing.digest,
+            "target": spec.target,
+            "sensitive": spec.sensitive,
+            "train_path": spec.train,
+            "train_sha256": hashing.train_digest,
+        }
+    )
+
+
+def run(job: Job, channel: Channel) -> None:
+    """The job, from loading to the last answer."""
+    if job.model.code_folder is not None:
+        sys.path.append(job.model.code_folder)
+    probes = [load_probe(spec) for spec in job.probes]
+    model = load_model(job.model)
+    channel.send(Loaded(model=model_record(model), device=job.model.device))
+    if job.with_intake:
+        channel.send(Answered(result=intake_result(model)))
+    if job.data is None:
+        channel.send(DataRead(data=DataRecord()))
+        answer(probes, model, None, job, channel)
+        return
+    hashing = Hashing(job.data)
+    counting = [probe for probe in probes if isinstance(probe, CountsProbe)]
+    if probes and len(counting) == len(probes) and can_stream(job.data, model):
+        answer_from_counts(counting, model, job.data, channel, hashing)
+        return
+    data = load_data(job.data, model)
+    channel.send(DataRead(data=complete_record(data_record(data), job.data, hashing)))
+    answer(probes, model, data, job, channel)
+
+
+def answer(probes: Sequence[Probe], model: AuditedModel, data: AuditData | None, job: Job, channel: Channel) -> None:
+    """Asks one probe after another over rows in memory."""
+    for spec, probe in zip(job.probes, probes, strict=True):
+        channel.send(Asking(probe=spec.name))
+        result = ask(probe, model, data, generator_for(job.seed, spec.name), on_error=traceback.print_exception)
+        channel.send(Answered(result=replace(result, probe=spec.name)))
+
+
+def answer_from_counts(
+    probes: Sequence[CountsProbe], model: AuditedModel, spec: DataSpec, channel: Channel, hashing: Hashing
+) -> None:
+    """Streams the rows past the model once; every probe answers from the counts."""
+    first = probes[0]
+    channel.send(Asking(probe=first.name))
+    try:
+        counts = reduce(add, stream_counts(spec, model))
+    except (DataError, UsageError):
+        raise
+    except Exception as error:  # the model failed on some row: no probe that counts its decisions can answer
+        traceback.print_exception(error)
+        failed = [attempt(probe, partial(_raise, error)) for probe in probes]
+        for probe, result in zip(probes, failed, strict=True):
+            if probe is not first:
+                channel.send(Asking(probe=probe.name))
+            channel.send(Answered(result=result))
+        return
+    record = DataRecord(n_rows=counts.n, positive=None if counts.positive is None else counts.classes[counts.positive])
+    channel.send(DataRead(data=complete_record(record, spec, hashing)))
+    for probe in probes:
+        if probe is not first:
+            channel.send(Asking(probe=probe.name))
+        channel.send(Answered(result=attempt(probe, partial(probe.measure_counts, counts))))
+
+
+def _raise(error: Exception) -> Sequence[Measurement]:
+    raise error
+
+
+def main() -> None:
+    """Reads the job from standard input and answers on the descriptor named by the first argument."""
+    channel = Channel(int(sys.argv[1]))
+    job = TypeAdapter(Job).validate_json(sys.stdin.buffer.read())
+    try:
+        job = replace(job, model=replace(job.model, device=resolve_device(job.model.device)))
+        restrict(job)
+        run(job, channel)
+    except UsageError as error:
+        channel.send(Refused(code="usage", reason=str(error)))
+    except DataError as error:
+        channel.send(Refused(code="data", reason=str(error)))
+    except ModelError as error:
+        channel.send(Refused(code="model", reason=str(error)))
+    else:
+        channel.send(Done())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,47 @@
+"""Every error the toolkit raises on purpose; each message says what to do next.
+
+AuditorError                    exit code
+├── UsageError                  2   a flag, an option or a path is wrong
+│   ├── ConfigError             2   audit.toml or a criteria file is wrong
+│   └── MissingExtraError       2   an optional dependency is not installed; names the extra
+├── DataError                   4   the data were read and cannot be used
+├── ModelError                  4   the model was read and cannot be used
+│   └── UnsafeModelError        4   loading it would run code that the file brings along
+└── NotApplicableError          -   a probe lacks an input; becomes a NOT_APPLICABLE finding
+"""
+
+
+class AuditorError(Exception):
+    """Base class: its message is one or two sentences that a user can act on."""
+
+    exit_code: int = 4
+
+
+class UsageError(AuditorError):
+    """A flag, an option or a path is wrong; nothing was measured."""
+
+    exit_code = 2
+
+
+class ConfigError(UsageError):
+    """A configuration or criteria file is wrong; the message names the key and the nearest known one."""
+
+
+class MissingExtraError(UsageError):
+    """An optional dependency is absent; the message names the extra that brings it."""
+
+
+class DataError(AuditorError):
+    """The data were read and cannot be used as asked."""
+
+
+class ModelError(AuditorError):
+    """The model was read and cannot be used as asked."""
+
+
+class UnsafeModelError(ModelError):
+    """Loading the file would run code that the file itself brings along."""
+
+
+class NotApplicableError(AuditorError):
+    """A probe lacks an input; raised inside a probe, it becomes a NOT_APPLICABLE finding with this message."""

@@ -1,0 +1,221 @@
+"""The model bundle ``auditor-model/1``: weights and plain data under a closed schema, nothing of the file's own runs."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Annotated, Any
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from torch import Tensor, nn
+
+from auditor.architectures import ARCHITECTURES
+from auditor.errors import ModelError, UsageError
+from auditor.intake.archive import Archive
+from auditor.intake.source import Source, printable
+from auditor.intake.user_code import import_object, keywords_of
+from auditor.intake.weights import LOADED_BY_TORCH, as_state_dict, compare_shapes, load_torch, plain_floats
+from auditor.model import BUNDLE_FORMAT, Outputs, Provenance, Recipe, TorchModel
+from auditor.preprocessing import Preprocessing
+from auditor.specs import ModelSpec
+from auditor.suggest import did_you_mean
+
+_MAX_NUMBER = 1 << 24
+_MAX_LAYERS = 512
+_MAX_LIST = 64
+_MAX_EPOCHS = 100_000
+_Number = Annotated[int, Field(ge=0, le=_MAX_NUMBER, strict=True)] | Annotated[
+    float, Field(allow_inf_nan=False, strict=True)
+] | Annotated[bool, Field(strict=True)]
+_Arguments = dict[str, _Number | Annotated[list[_Number], Field(max_length=_MAX_LIST)]]
+_PREPROCESSING: TypeAdapter[Preprocessing | None] = TypeAdapter(Preprocessing | None)
+_RECIPE: TypeAdapter[Recipe] = TypeAdapter(Recipe)
+
+
+class _Closed(BaseModel):
+    model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True, allow_inf_nan=False)
+
+
+class _Architecture(_Closed):
+    name: Annotated[str, Field(min_length=1, max_length=200)]
+    args: _Arguments = {}
+
+
+class _Bundle(_Closed):
+    format: str
+    architecture: _Architecture
+    state_dict: dict[str, Tensor]
+    preprocessing: Any = None
+    classes: Annotated[list[str], Field(min_length=2, max_length=1_000_000)]
+    training: Any = None
+    outputs: Outputs = "logits"
+    threshold: Annotated[float, Field(ge=0.0, le=1.0)] = 0.5
+
+
+def load_bundle(source: Source, archive: Archive, record: str, spec: ModelSpec) -> TorchModel:
+    """The model of a bundle. Raises ModelError for any part that is not what the format says."""
+    loaded = load_torch(source, archive, record)
+    bundle = _parse(loaded, source.name)
+    weights = as_state_dict(bundle.state_dict, source.name)
+    name, args = bundle.architecture.name, dict(bundle.architecture.args)
+    chosen = spec.architecture or name
+    if chosen in ARCHITECTURES:
+        module, notes = build_known(chosen, args | spec.architecture_args, weights, source.name)
+    elif spec.architecture is not None:
+        module, notes = build_own(spec, args, weights, source.name)
+    else:
+        raise ModelError(
+            f"{source.name!r} is a bundle of the network {printable(name, 60)!r}, which is none of "
+            f"{', '.join(ARCHITECTURES)}: name its class with --architecture package.module:{_class_name(name)}."
+        )
+    return TorchModel(
+        module,
+        classes=named_classes(bundle.classes, spec),
+        preprocessing=_checked(_PREPROCESSING, bundle.preprocessing, "preprocessing", source.name),
+        features=spec.features,
+        outputs=spec.outputs or bundle.outputs,
+        threshold=bundle.threshold if spec.threshold is None else spec.threshold,
+        device=spec.device,
+        architecture={"name": name, "args": args},
+        recipe=_recipe(bundle.training, source.name),
+        provenance=Provenance(
+            path=source.path,
+            sha256=source.sha256,
+            format=BUNDLE_FORMAT,
+            loaded_by=LOADED_BY_TORCH,
+            size_bytes=len(source.data),
+            notes=notes,
+        ),
+    )
+
+
+def _parse(loaded: object, what: str) -> _Bundle:
+    form = loaded.get("format") if isinstance(loaded, Mapping) else None
+    if not isinstance(loaded, Mapping) or not isinstance(form, str):
+        raise ModelError(f"{what!r} is not a model bundle: it names no format.")
+    if form != BUNDLE_FORMAT:
+        raise ModelError(
+            f"{what!r} is a bundle of the format {printable(form, 40)!r}, and this version reads {BUNDLE_FORMAT!r}: "
+            "upgrade responsible-auditor, or save the model again with this one."
+        )
+    try:
+        return _Bundle.model_validate(dict(loaded))
+    except ValidationError as error:
+        raise ModelError(f"{what!r} is not a valid model bundle: {_first_problem(error)}.") from None
+
+
+def _checked(adapter: TypeAdapter[Any], value: object, part: str, what: str) -> Any:
+    try:
+        return adapter.validate_python(value)
+    except ValidationError as error:
+        raise ModelError(f"{what!r} is not a valid model bundle: {part}: {_first_problem(error)}.") from None
+
+
+def _recipe(value: object, what: str) -> Recipe | None:
+    if value is None:
+        return None
+    known = [f.name for f in fields(Recipe)]
+    for key in value if isinstance(value, dict) else ():
+        if key not in known:
+            raise ModelError(f"{what!r} is not a valid model bundle: training: unknown key {printable(key, 40)!r}.")
+    recipe: Recipe = _checked(_RECIPE, value, "training", what)
+    numbers = [v for v in vars(recipe).values() if isinstance(v, (int, float))]
+    # Shadow models are trained by this recipe: it may not be what keeps a machine busy forever.
+    if not all(0 <= n <= _MAX_NUMBER for n in numbers if n != recipe.seed) or recipe.epochs > _MAX_EPOCHS:
+        raise ModelError(f"{what!r} is not a valid model bundle: training: a number is negative, not finite or too large.")
+    return recipe
+
+
+def _first_problem(error: ValidationError) -> str:
+    first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+    return printable(f"{'.'.join(map(str, first['loc']))}: {first['msg']}".lstrip(": "), 200)
+
+
+def _class_name(name: str) -> str:
+    return name if name.isidentifier() else "Class"
+
+
+def named_classes(found: list[str] | tuple[str, ...] | None, spec: ModelSpec) -> tuple[str, ...]:
+    """The classes in the order of the outputs: --classes where given, else what the file says.
+
+    Raises UsageError where neither says, the two differ in number, or a name stands twice.
+    """
+    classes = spec.classes if spec.classes is not None else None if found is None else tuple(found)
+    if classes is None:
+        raise UsageError("This model file does not name its classes: add --classes a,b in the order of the outputs.")
+    if found is not None and len(classes) != len(found):
+        raise UsageError(f"--classes names {len(classes)} classes, but the model file has {len(found)}.")
+    if len(classes) < 2 or len(set(classes)) != len(classes):
+        raise UsageError("A classifier needs at least two classes with different names: see --classes.")
+    return tuple(classes)
+
+
+# ---- networks ------------------------------------------------------------------------------------------------------
+
+
+def build_known(
+    name: str, args: Mapping[str, Any], weights: Mapping[str, Tensor], what: str
+) -> tuple[nn.Module, tuple[str, ...]]:
+    """A network of ARCHITECTURES with these weights, and notes.
+
+    It is first built without memory and its shapes compared, so that no argument can make it larger than its weights.
+    Raises ModelError for arguments that are not plain numbers of a sane size, and for weights that do not fit.
+    """
+    factory = ARCHITECTURES[name]
+    _check_arguments(name, args, what)
+    try:
+        with torch.device("meta"):
+            module = factory(**args)
+    except Exception as error:
+        raise ModelError(f"{what!r}: the network {name!r} cannot be built with {_shown(args)}: {printable(error)}.") from error
+    compare_shapes(module.state_dict(), weights, what, f"the network {name!r}")
+    copies, notes = plain_floats(weights)
+    module.load_state_dict(copies, assign=True)
+    return module, notes
+
+
+def _check_arguments(name: str, args: Mapping[str, Any], what: str) -> None:
+    parameters = inspect.signature(ARCHITECTURES[name]).parameters
+    usage = f"it takes {', '.join(parameters)}"
+    for key in args:
+        if key not in parameters:
+            raise ModelError(f"{what!r}: the network {name!r} has no argument {printable(key, 40)!r}{did_you_mean(key, parameters)}; {usage}.")
+    missing = [p.name for p in parameters.values() if p.default is p.empty and p.name not in args]
+    if missing:
+        raise ModelError(f"{what!r}: the network {name!r} needs {', '.join(missing)}: give --architecture-args as JSON; {usage}.")
+    try:
+        TypeAdapter(_Arguments).validate_python({k: list(v) if isinstance(v, tuple) else v for k, v in args.items()})
+    except ValidationError as error:
+        raise ModelError(f"{what!r}: the arguments of {name!r} must be plain numbers: {_first_problem(error)}.") from None
+    # Layers cost time to build even without memory; everything else is bounded by the weights that must fit.
+    if int(args.get("n_layers", 1)) > _MAX_LAYERS:
+        raise ModelError(f"{what!r}: the network {name!r} is asked for more than {_MAX_LAYERS} layers.")
+
+
+def _shown(args: Mapping[str, Any]) -> str:
+    return printable(", ".join(f"{k}={v}" for k, v in args.items()), 120) or "no arguments"
+
+
+def build_own(
+    spec: ModelSpec, args: Mapping[str, Any], weights: Mapping[str, Tensor], what: str
+) -> tuple[nn.Module, tuple[str, ...]]:
+    """The user's own network with these weights, and notes. Raises UsageError where it cannot be built, ModelError where they do not fit."""
+    if spec.architecture is None:
+        raise UsageError("Name the network's class with --architecture package.module:Class.")
+    factory = import_object(spec.architecture, spec.code_folder, "--architecture")
+    arguments = keywords_of(factory, args, spec.architecture_args)
+    try:
+        module = factory(**arguments)
+    except Exception as error:
+        raise UsageError(
+            f"--architecture {spec.architecture} cannot be called with {_shown(arguments)}: "
+            f"{printable(error)}. Its arguments are given as JSON by --architecture-args."
+        ) from error
+    if not isinstance(module, nn.Module):
+        raise UsageError(f"--architecture {spec.architecture} makes a {type(module).__name__}, not a torch module.")
+    compare_shapes(module.state_dict(), weights, what, spec.architecture)
+    copies, notes = plain_floats(weights)
+    module.load_state_dict(copies)
+    return module.float(), (*notes, f"The network is the user's own code, {spec.architecture}.")

@@ -1,0 +1,73 @@
+"""What intake itself measures: the finite weights, the size, and how each byte was loaded."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from auditor.errors import UsageError
+from auditor.finding import Measurement, ProbeResult
+from auditor.intake.source import printable
+from auditor.model import AuditedModel
+from auditor.statistics import Exact
+
+CITATION = "Files are identified by content and loaded without running code of theirs (auditor.intake)."
+
+
+def intake_result(model: AuditedModel) -> ProbeResult:
+    """The finding that a model was loaded, as a probe's answer: ``nonfinite_parameters`` (ideal 0), ``n_parameters``,
+    ``file_size_bytes``, as far as the model has parameters and a file."""
+    source = model.provenance
+    detail = " ".join([f"{source.format}, loaded by {source.loaded_by}.", *source.notes])
+    measurements: list[Measurement] = []
+    module = getattr(model, "module", None)
+    if isinstance(module, torch.nn.Module):
+        parameters, total, broken = count_parameters(module)
+        measurements += [
+            Measurement(
+                metric="nonfinite_parameters",
+                estimate=Exact(known=float(broken)),
+                n_samples=total,
+                ideal=0.0,
+                detail=detail,
+            ),
+            Measurement(metric="n_parameters", estimate=Exact(known=float(parameters)), n_samples=parameters, detail=detail),
+        ]
+    if source.size_bytes is not None:
+        measurements.append(
+            Measurement(metric="file_size_bytes", estimate=Exact(known=float(source.size_bytes)), n_samples=1, detail=detail)
+        )
+    if not measurements:
+        return ProbeResult(
+            probe="intake", pillar="intake", citation=CITATION, not_applicable=f"There is no file to measure: {detail}"
+        )
+    return ProbeResult(probe="intake", pillar="intake", citation=CITATION, measurements=tuple(measurements))
+
+
+def count_parameters(module: torch.nn.Module) -> tuple[int, int, int]:
+    """(parameters, parameters and buffers, how many of the latter are NaN or infinite), each tensor once."""
+    parameters = sum(p.numel() for p in module.parameters())
+    tensors: dict[int, Any] = {id(t): t for t in (*module.parameters(), *module.buffers())}
+    total = sum(t.numel() for t in tensors.values())
+    real = [t.detach() for t in tensors.values() if t.is_floating_point() or t.is_complex()]
+    broken = sum(int((~torch.isfinite(part)).sum()) for t in real for part in t.reshape(-1).split(1 << 24))
+    return parameters, total, broken
+
+
+def resolve_device(name: str) -> str:
+    """The device a name means: ``auto`` is ``cuda`` where there is one, else ``cpu``. Raises UsageError for an absent one."""
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise UsageError(f"--device {printable(name, 40)!r} is no device: use auto, cpu or cuda.") from None
+    if device.type == "cpu":
+        return "cpu"
+    if device.type != "cuda":
+        raise UsageError(f"--device {name!r} is not supported: use auto, cpu or cuda.")
+    present = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if (device.index or 0) >= present:
+        raise UsageError(f"--device {name!r} is not there ({present} CUDA devices are): use auto or cpu.")
+    return name

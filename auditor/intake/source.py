@@ -1,0 +1,107 @@
+"""A model file as bytes: opened once, then hashed, inspected and loaded from the same copy."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from auditor.errors import AuditorError, ModelError, UsageError
+from auditor.tables import regular_file
+
+MAX_FILE_BYTES = 16 << 30
+
+
+@dataclass(frozen=True)
+class Source:
+    """What was read from one regular file: ``data`` is all that any later step looks at."""
+
+    path: str
+    data: bytes
+    sha256: str
+
+    @property
+    def name(self) -> str:
+        """The file's name, fit for a message."""
+        return printable(Path(self.path).name)
+
+
+def printable(text: object, length: int = 120) -> str:
+    """Text of unknown origin as one line without control, bidirectional or undecodable characters, shortened."""
+    spaced = "".join(c if c.isprintable() else " " if c in "\n\t" else f"\\x{ord(c):02x}" for c in str(text)[: 4 * length])
+    line = " ".join(spaced.split())
+    return line if len(line) <= length else line[: length - 3] + "..."
+
+
+def read_source(path: str | Path, *, what: str = "model file", max_bytes: int = MAX_FILE_BYTES) -> Source:
+    """Reads a regular file whole.
+
+    Raises UsageError where there is none (a FIFO, a device or a folder is none), ModelError where it is empty, larger
+    than ``max_bytes`` or changes while it is read.
+    """
+    where = regular_file(path, what)
+    name = printable(where.name)
+    try:
+        # Non-blocking: the path may have become a FIFO since it was looked at, and opening that would wait forever.
+        descriptor = os.open(where, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        raise UsageError(f"The {what} {name!r} cannot be read: {error.strerror}.") from None
+    with open(descriptor, "rb", buffering=0) as file:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise UsageError(f"The {what} {name!r} is not a regular file.")
+        if status.st_size == 0:
+            raise ModelError(f"The {what} {name!r} is empty.")
+        if status.st_size > max_bytes:
+            raise ModelError(
+                f"The {what} {name!r} has {status.st_size:,} bytes, more than the {max_bytes:,} that are read: "
+                "audit it through your own loader with --predict package.module:function."
+            )
+        try:
+            data = _read(file.fileno(), status.st_size)
+        except OSError as error:
+            raise UsageError(f"The {what} {name!r} cannot be read: {error.strerror}.") from None
+        if len(data) != status.st_size or os.read(descriptor, 1):
+            raise ModelError(f"The {what} {name!r} changed while it was read: try again when it is complete.")
+    return Source(str(path), data, hashlib.sha256(data).hexdigest())
+
+
+def _read(descriptor: int, size: int) -> bytes:
+    parts = []
+    while size:
+        part = os.read(descriptor, min(size, 1 << 30))
+        if not part:
+            break
+        parts.append(part)
+        size -= len(part)
+    return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+@contextmanager
+def reading(what: str) -> Iterator[None]:
+    """Turns whatever a third-party parser raises into a ModelError of one sentence; our own errors pass.
+
+    ``what``: the beginning of the sentence, such as ``"'model.pt' cannot be read as a safetensors file"``.
+    """
+    try:
+        yield
+    except AuditorError:
+        raise
+    except MemoryError:
+        raise ModelError(f"{what}: it needs more memory than there is; --max-memory sets the limit.") from None
+    except Exception as error:
+        raise ModelError(f"{what}: {_reason(error)}") from error
+    except BaseException as error:
+        # Parsers written in Rust report a failed invariant by an exception outside of Exception.
+        if type(error).__name__ != "PanicException":
+            raise
+        raise ModelError(f"{what}: {_reason(error)}") from error
+
+
+def _reason(error: BaseException) -> str:
+    text = printable(error, 300).rstrip(".")
+    return f"{text}." if text else f"{type(error).__name__}."

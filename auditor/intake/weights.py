@@ -1,0 +1,206 @@
+"""Tensors out of torch archives and safetensors files, verified before and after they are loaded."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from io import BytesIO
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from auditor.errors import ModelError, UnsafeModelError
+from auditor.intake.archive import Archive
+from auditor.intake.pickles import PickleReading, describe_calls, read_pickle
+from auditor.intake.source import Source, printable, reading
+
+LOADED_BY_TORCH = "torch.load(weights_only=True)"
+LOADED_BY_SAFETENSORS = "safetensors.torch.load"
+# Exact names only. torch's restricted loader knows more, such as sparse and quantised tensors and tensor subclasses;
+# a plain set of weights needs none of them.
+PLAIN_GLOBALS = frozenset(
+    {
+        "collections.OrderedDict",
+        "torch._utils._rebuild_tensor_v2",
+        "torch._utils._rebuild_parameter",
+        *(
+            f"torch.{kind}Storage"
+            for kind in (
+                "BFloat16",
+                "Bool",
+                "Byte",
+                "Char",
+                "ComplexDouble",
+                "ComplexFloat",
+                "Double",
+                "Float",
+                "Half",
+                "Int",
+                "Long",
+                "Short",
+            )
+        ),
+    }
+)
+# Tied weights are stored once and named twice or more; beyond this the file claims far more than it holds.
+MAX_CLAIM = 8
+_MAX_HEADER_BYTES = 100 << 20
+
+
+def pickle_record(archive: Archive) -> str | None:
+    """Name of the record in which a torch archive keeps its object, or None where it is no torch archive."""
+    found = [name for name in archive.records if name == "data.pkl" or (name.count("/") == 1 and name.endswith("/data.pkl"))]
+    return found[0] if len(found) == 1 else None
+
+
+def foreign_globals(report: PickleReading) -> tuple[str, ...]:
+    """The globals of a pickle that a plain set of weights does not need."""
+    return tuple(name for name in report.names if name not in PLAIN_GLOBALS)
+
+
+def load_torch(source: Source, archive: Archive, record: str) -> Any:
+    """The object of a verified torch archive, by ``torch.load(weights_only=True)`` on the very bytes that were verified.
+
+    Raises UnsafeModelError where the pickle names anything but plain tensors, ModelError where it cannot be read or a
+    tensor claims more than the file holds.
+    """
+    report = read_pickle(archive.read(record))
+    foreign = foreign_globals(report)
+    if foreign:
+        raise UnsafeModelError(f"{source.name!r} would call {describe_calls(foreign, complete=report.complete)}.")
+    if not report.complete or report.streams != 1:
+        raise ModelError(f"{source.name!r} holds a damaged pickle, or more than one: save the model anew.")
+    with reading(f"{source.name!r} cannot be read as a torch file"), warnings.catch_warnings():
+        # torch warns of pickle protocols it does not write; what it cannot read, it refuses.
+        warnings.filterwarnings("ignore", message="Detected pickle protocol", category=UserWarning)
+        loaded = torch.load(BytesIO(source.data), map_location="cpu", weights_only=True)
+        check_tensors(loaded, source.name, len(source.data))
+    return loaded
+
+
+def load_safetensors(source: Source) -> dict[str, Tensor]:
+    """The tensors of a safetensors file. Raises ModelError where its header is not exactly what the format says."""
+    import safetensors.torch
+
+    safetensors_header(source.data, source.name)
+    with reading(f"{source.name!r} cannot be read as a safetensors file"):
+        loaded: dict[str, Tensor] = safetensors.torch.load(source.data)
+        check_tensors(loaded, source.name, len(source.data))
+    return loaded
+
+
+def safetensors_header(data: bytes, what: str) -> dict[str, Any]:
+    """The header of a safetensors file, with every name once and the tensors tiling the rest of the file."""
+    length = int.from_bytes(data[:8], "little")
+    if length > min(len(data) - 8, _MAX_HEADER_BYTES):
+        raise ModelError(f"{what!r} is a truncated safetensors file: its header claims {length:,} bytes.")
+    with reading(f"{what!r} has no valid safetensors header"):
+        header = json.loads(data[8 : 8 + length], object_pairs_hook=_unique_pairs)
+        if not isinstance(header, dict):
+            raise ModelError(f"{what!r} has no valid safetensors header.")
+        spans = sorted(tuple(v["data_offsets"]) for k, v in header.items() if k != "__metadata__")
+    place = 0
+    for span in spans:
+        if len(span) != 2 or span[0] != place or not isinstance(span[1], int) or span[1] < place:
+            raise ModelError(f"{what!r} is a doctored safetensors file: its tensors overlap or leave holes.")
+        place = span[1]
+    if place != len(data) - 8 - length:
+        raise ModelError(f"{what!r} is a truncated or doctored safetensors file: its tensors do not fill it.")
+    return header
+
+
+def _unique_pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a name stands in it twice")
+    return found
+
+
+# ---- after loading -------------------------------------------------------------------------------------------------
+
+
+def check_tensors(loaded: object, what: str, file_bytes: int) -> None:
+    """Raises ModelError for a tensor that is not plain, or that claims more memory than its storage and the file hold."""
+    claimed = 0
+    for tensor in tensors_of(loaded):
+        if type(tensor) not in (Tensor, torch.nn.Parameter) or tensor.layout != torch.strided or tensor.is_quantized:
+            raise ModelError(f"{what!r} holds a sparse, quantised or otherwise unusual tensor, which is not supported yet.")
+        if tensor.device.type != "cpu":
+            raise ModelError(f"{what!r} holds a tensor without data.")
+        needed = tensor.numel() * tensor.element_size()
+        if needed > tensor.untyped_storage().nbytes():
+            raise ModelError(
+                f"{what!r} holds a tensor of shape {tuple(tensor.shape)[:6]} over only "
+                f"{tensor.untyped_storage().nbytes():,} bytes: it claims more than it stores."
+            )
+        claimed += needed
+    if claimed > MAX_CLAIM * file_bytes:
+        raise ModelError(f"{what!r} has {file_bytes:,} bytes and claims tensors of {claimed:,}: it names the same bytes often.")
+
+
+def tensors_of(loaded: object) -> Iterator[Tensor]:
+    """Every tensor within nested dicts, lists and tuples."""
+    stack, seen = [loaded], set()
+    while stack:
+        item = stack.pop()
+        if isinstance(item, Tensor):
+            yield item
+        elif isinstance(item, (Mapping, list, tuple)) and id(item) not in seen:
+            # A pickle may hold a list that contains itself.
+            seen.add(id(item))
+            stack.extend(item.values() if isinstance(item, Mapping) else item)
+
+
+def as_state_dict(loaded: object, what: str) -> dict[str, Tensor]:
+    """A mapping of names to tensors, checked. Raises ModelError for anything else."""
+    if not isinstance(loaded, Mapping) or not loaded:
+        raise ModelError(f"{what!r} holds {_kind(loaded)}, not a set of named weights.")
+    for name, value in loaded.items():
+        if not isinstance(name, str) or not isinstance(value, Tensor):
+            raise ModelError(f"{what!r} holds {_kind(value)} under {printable(name, 60)!r} where a tensor was expected.")
+    return dict(loaded)
+
+
+def compare_shapes(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], what: str, network: str) -> None:
+    """Raises ModelError naming the first weights that are missing, unexpected or of another shape."""
+    problems = [
+        _listing("lacks", [name for name in expected if name not in found]),
+        _listing("has but the network does not know", [name for name in found if name not in expected]),
+        _listing(
+            "has in another shape",
+            [
+                f"{name} {tuple(found[name].shape)} instead of {tuple(tensor.shape)}"
+                for name, tensor in expected.items()
+                if name in found and found[name].shape != tensor.shape
+            ],
+        ),
+    ]
+    named = [p for p in problems if p]
+    if named:
+        raise ModelError(f"The weights in {what!r} do not fit {network}: the file {'; it '.join(named)}.")
+
+
+def _listing(verb: str, names: Sequence[str]) -> str:
+    if not names:
+        return ""
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return f"{verb} {', '.join(printable(n, 120) for n in names[:3])}{more}"
+
+
+def _kind(value: object) -> str:
+    name = type(value).__name__
+    return f"{'an' if name[0].lower() in 'aeiou' else 'a'} {name}"
+
+
+def plain_floats(weights: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    """Own copies of the weights with every real number as float32, and a note where that changed any."""
+    changed = sorted({str(t.dtype).removeprefix("torch.") for t in weights.values() if t.is_floating_point()} - {"float32"})
+    copies = {
+        name: tensor.detach().to(torch.float32, copy=True).contiguous()
+        if tensor.is_floating_point()
+        else tensor.detach().clone(memory_format=torch.contiguous_format)
+        for name, tensor in weights.items()
+    }
+    return copies, (f"Weights stored as {', '.join(changed)} were converted to float32.",) if changed else ()

@@ -1,0 +1,337 @@
+"""The parent's side of the measuring process: start it, listen to it, outlive it.
+
+Loading, parsing, predicting and measuring happen in a child (:mod:`auditor.child`): ``python -I``, an empty scratch
+folder as working, home and temporary folder, limits on memory, files and time. Its messages are length-prefixed JSON
+on one inherited pipe, bounded in size and validated against the record's types: a child that has loaded a hostile file
+is hostile. A child that dies while it asks a probe makes that probe NOT_RUN, and a fresh child goes on with the rest.
+"""
+
+from __future__ import annotations
+
+import os
+import selectors
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from auditor.errors import UsageError
+from auditor.finding import Pillar, ProbeResult
+from auditor.report.record import DataRecord, ModelRecord, Refusal
+from auditor.report.text import visible
+from auditor.specs import Job, ProbeSpec
+
+MAX_MESSAGE = 32 << 20
+_HEADER = 4
+_KEPT = (
+    "PATH", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES",
+    "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE",
+)  # fmt: skip
+
+
+class _Message(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Loaded(_Message):
+    """The model was loaded."""
+
+    kind: Literal["loaded"] = "loaded"
+    model: ModelRecord
+    device: str
+
+
+class DataRead(_Message):
+    """The data were read, or need not be."""
+
+    kind: Literal["data"] = "data"
+    data: DataRecord
+
+
+class Asking(_Message):
+    """A probe is about to be asked."""
+
+    kind: Literal["asking"] = "asking"
+    probe: str
+
+
+class Answered(_Message):
+    """What became of a probe."""
+
+    kind: Literal["answered"] = "answered"
+    result: ProbeResult
+
+
+class Refused(_Message):
+    """Model or data cannot be used, or a flag is wrong."""
+
+    kind: Literal["refused"] = "refused"
+    code: Literal["model", "data", "usage"]
+    reason: str
+
+
+class Done(_Message):
+    """Every probe was asked."""
+
+    kind: Literal["done"] = "done"
+
+
+Message = Annotated[Loaded | DataRead | Asking | Answered | Refused | Done, Field(discriminator="kind")]
+MESSAGES: TypeAdapter[Message] = TypeAdapter(Message)
+
+
+@dataclass
+class Measured:
+    """What a job came to, across all the children it took."""
+
+    results: list[ProbeResult] = field(default_factory=list)
+    model: ModelRecord | None = None
+    data: DataRecord | None = None
+    device: str = "none"
+    refusal: Refusal | None = None
+    log: str = ""
+
+
+@dataclass(frozen=True)
+class _End:
+    """How one child ended: ``why`` is "" where it finished."""
+
+    why: str
+    asking: str | None
+    log: str
+
+
+def measure(
+    job: Job, pillars: dict[str, tuple[Pillar, str]], *, on_stage: Callable[[str], None] | None = None
+) -> Measured:
+    """Runs a job to its end in as many children as it takes.
+
+    ``pillars``: pillar and citation of each probe as the caller's own table has them. ``on_stage`` is told what is
+    being done. Raises UsageError where a flag turned out to be wrong once the files were read.
+    """
+    done = Measured()
+    remaining = list(job.probes)
+    first = True
+    while first or remaining:
+        end = _one_child(replace(job, probes=tuple(remaining), with_intake=first), done, on_stage or (lambda _: None))
+        done.log += end.log
+        answered = {result.probe for result in done.results}
+        remaining = [spec for spec in remaining if spec.name not in answered]
+        if done.refusal is not None:
+            return done
+        if not end.why:
+            lost, why = remaining, "The measuring process ended without asking it."
+        elif end.asking is not None:
+            lost, why = [spec for spec in remaining if spec.name == end.asking], end.why
+        elif first:
+            done.refusal = Refusal(code="died_while_loading", reason=f"Loading did not end well: {end.why}")
+            return done
+        else:
+            lost, why = remaining, f"The fresh process for the remaining probes failed while loading: {end.why}"
+        done.results += [_not_run(spec, pillars, why) for spec in lost]
+        remaining = [spec for spec in remaining if spec not in lost]
+        first = False
+    done.results = [_with_own_labels(result, pillars) for result in done.results]
+    order = {spec.name: i for i, spec in enumerate(job.probes, 1)}
+    done.results.sort(key=lambda result: order.get(result.probe, 0))
+    return done
+
+
+def _not_run(spec: ProbeSpec, pillars: dict[str, tuple[Pillar, str]], why: str) -> ProbeResult:
+    pillar, citation = pillars.get(spec.name, ("intake", ""))
+    return ProbeResult(probe=spec.name, pillar=pillar, citation=citation, not_run=why)
+
+
+def _with_own_labels(result: ProbeResult, pillars: dict[str, tuple[Pillar, str]]) -> ProbeResult:
+    pillar, citation = pillars.get(result.probe, (result.pillar, result.citation))
+    return replace(result, pillar=pillar, citation=citation)
+
+
+def _one_child(job: Job, done: Measured, on_stage: Callable[[str], None]) -> _End:
+    with tempfile.TemporaryDirectory(prefix="auditor-") as scratch:
+        reader, writer = os.pipe()
+        log_path = Path(scratch) / "child.log"
+        try:
+            with log_path.open("wb") as log:
+                child = subprocess.Popen(
+                    [sys.executable, "-I", "-m", "auditor.child", str(writer)],
+                    stdin=subprocess.PIPE,
+                    stdout=log,
+                    stderr=log,
+                    cwd=scratch,
+                    env=_environment(scratch),
+                    pass_fds=(writer,),
+                    start_new_session=True,
+                )
+        except BaseException:
+            os.close(reader)
+            raise
+        finally:
+            os.close(writer)
+        try:
+            why, asking = _listen(child, reader, job, done, on_stage)
+        finally:
+            os.close(reader)
+            _kill(child)
+        tail = log_path.read_bytes()[-20_000:].decode("utf-8", "replace")
+        if "by itself with code" in why and tail.strip():
+            why = f"{why} Its last words: {visible(tail.strip().splitlines()[-1])[:300]}"
+        return _End(why, asking, tail)
+
+
+def _environment(scratch: str) -> dict[str, str]:
+    own = {name: os.environ[name] for name in _KEPT if name in os.environ}
+    own |= dict.fromkeys(
+        ("HOME", "TMPDIR", "HF_HOME", "TORCHINDUCTOR_CACHE_DIR", "MPLCONFIGDIR", "NUMBA_CACHE_DIR", "XDG_CACHE_HOME"),
+        scratch,
+    )
+    return own | {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+
+
+def _kill(child: subprocess.Popen[bytes]) -> None:
+    if child.poll() is None:
+        try:
+            os.killpg(child.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass  # it ended between the two calls, which is what was wanted
+    child.wait()
+    if child.stdin is not None:
+        child.stdin.close()
+
+
+class _Pipe:
+    """Whole messages out of a pipe that may deliver any fraction of one, or rubbish."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._buffer = bytearray()
+        self.closed = False
+
+    def read(self) -> None:
+        """Takes what is there; the caller has waited until something is."""
+        block = os.read(self._descriptor, 1 << 20)
+        self.closed = not block
+        self._buffer += block
+
+    def message(self) -> Message | None:
+        """The next whole message, or None; raises ValueError for one that is too large or is none."""
+        if len(self._buffer) < _HEADER:
+            return None
+        size = int.from_bytes(self._buffer[:_HEADER], "big")
+        if size > MAX_MESSAGE:
+            raise ValueError(f"a message of {size:,} bytes")
+        if len(self._buffer) < _HEADER + size:
+            return None
+        body = bytes(self._buffer[_HEADER : _HEADER + size])
+        del self._buffer[: _HEADER + size]
+        return MESSAGES.validate_json(body)
+
+
+def _listen(
+    child: subprocess.Popen[bytes], descriptor: int, job: Job, done: Measured, on_stage: Callable[[str], None]
+) -> tuple[str, str | None]:
+    """Takes messages until the child is done, dies or breaks a limit; returns why it ended and what it was asking."""
+    _send_job(child, job)
+    allowed = {spec.name for spec in job.probes}
+    pipe, asking = _Pipe(descriptor), None
+    deadline = time.monotonic() + job.limits.seconds
+    on_stage("loading the model")
+    with selectors.DefaultSelector() as selector:
+        selector.register(descriptor, selectors.EVENT_READ)
+        while True:
+            if selector.select(timeout=0.1):
+                pipe.read()
+            try:
+                while (message := pipe.message()) is not None:
+                    deadline = time.monotonic() + job.limits.seconds
+                    if isinstance(message, Done):
+                        return "", None
+                    if isinstance(message, Refused):
+                        _refuse(message, done)
+                        return "", None
+                    asking = _take(message, done, allowed, asking, on_stage)
+            except (ValueError, ValidationError) as error:
+                return f"It sent what is no message of this protocol ({type(error).__name__}).", asking
+            if pipe.closed:
+                return _cause_of_death(child), asking
+            if time.monotonic() > deadline:
+                return f"It took longer than {job.limits.seconds:g} s: raise --max-seconds to give it more.", asking
+            if _resident_bytes(child.pid) > job.limits.memory_bytes:
+                return f"It used more than {_gib(job.limits.memory_bytes)}: raise --max-memory to give it more.", asking
+
+
+def _send_job(child: subprocess.Popen[bytes], job: Job) -> None:
+    if child.stdin is None:
+        raise RuntimeError("the child was started without a standard input")
+    try:
+        child.stdin.write(TypeAdapter(Job).dump_json(job))
+        child.stdin.close()
+    except BrokenPipeError:
+        pass  # it died at once; the closed message pipe says so next, with its cause
+
+
+def _take(
+    message: Message, done: Measured, allowed: set[str], asking: str | None, on_stage: Callable[[str], None]
+) -> str | None:
+    if isinstance(message, Loaded):
+        done.model, done.device = done.model or message.model, message.device
+        on_stage("reading the data")
+    elif isinstance(message, DataRead):
+        done.data = done.data or message.data
+    elif isinstance(message, Asking):
+        if message.probe not in allowed:
+            raise ValueError("a probe that was not asked for")
+        on_stage(message.probe)
+        return message.probe
+    elif isinstance(message, Answered):
+        name = message.result.probe
+        taken = {result.probe for result in done.results}
+        if name in taken or (name != asking and name != "intake"):
+            raise ValueError("an answer to no question")
+        done.results.append(message.result)
+        return None
+    return asking
+
+
+def _refuse(message: Refused, done: Measured) -> None:
+    if message.code == "usage":
+        raise UsageError(message.reason)
+    done.refusal = Refusal(code=f"{message.code}_refused", reason=message.reason)
+
+
+def _cause_of_death(child: subprocess.Popen[bytes]) -> str:
+    try:
+        code = child.wait(timeout=10)
+    except subprocess.TimeoutExpired:
+        return "It closed its channel and went on."
+    if code < 0:
+        try:
+            name = signal.Signals(-code).name
+        except ValueError:
+            name = f"signal {-code}"
+        hint = " (often: out of memory)" if name == "SIGKILL" else ""
+        return f"The measuring process was ended by {name}{hint}."
+    return f"The measuring process ended by itself with code {code}."
+
+
+def _resident_bytes(pid: int) -> int:
+    try:
+        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, IndexError, ValueError):
+        return 0  # gone, or no /proc on this system: the child's own limit holds
+
+
+def _gib(n: int) -> str:
+    return f"{n / 2**30:.1f} GiB"
+
+
+def last_lines(log: str, n: int = 20) -> str:
+    """The end of a child's own output, harmless to print."""
+    return "\n".join(visible(line) for line in log.splitlines()[-n:])

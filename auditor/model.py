@@ -1,0 +1,338 @@
+"""AuditedModel: anything that predicts, under one face, with the capabilities some probes need on top."""
+
+from __future__ import annotations
+
+import io
+import weakref
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from auditor.data import AuditData, Rows, label_name, take_rows
+from auditor.errors import ModelError
+from auditor.files import write_beside
+from auditor.preprocessing import Preprocessing, TabularPreprocessing
+from auditor.statistics import FloatArray, IntArray
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Outputs = Literal["logits", "probabilities"]
+Modality = Literal["tabular", "text", "image"]
+BUNDLE_FORMAT = "auditor-model/1"
+BATCH_ROWS = 4096
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Where a model came from and how each of its bytes was loaded, for the report."""
+
+    path: str | None = None
+    sha256: str | None = None
+    format: str = "in memory"
+    loaded_by: str = "the caller"
+    size_bytes: int | None = None
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """How a model was trained, so that another can be trained the same way."""
+
+    optimizer: str = "adam"
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.0
+    epochs: int = 50
+    batch_size: int = 128
+    seed: int = 0
+    epsilon: float | None = None
+    delta: float | None = None
+    noise_multiplier: float | None = None
+    max_grad_norm: float | None = None
+
+
+class AuditedModel:
+    """A classifier to be audited: rows in, class probabilities out.
+
+    ``classes``: names in the order of the outputs. ``threshold``: a binary decision is positive where the probability
+    of the favourable class is at least this. ``features``: raw columns it takes, or None where any table will do.
+    ``preprocessing``: how raw rows become its input, where that is known.
+    """
+
+    def __init__(
+        self,
+        predict: Callable[[Rows], npt.ArrayLike],
+        *,
+        classes: Sequence[object],
+        features: Sequence[str] | None = None,
+        preprocessing: Preprocessing | None = None,
+        threshold: float = 0.5,
+        batch_rows: int = BATCH_ROWS,
+        provenance: Provenance | None = None,
+    ) -> None:
+        self._predict = predict
+        self.classes = tuple(label_name(c) for c in classes)
+        self.features = None if features is None else tuple(features)
+        self.preprocessing = preprocessing
+        self.threshold = threshold
+        self.batch_rows = batch_rows
+        self.provenance = provenance or Provenance()
+        self._outputs: weakref.WeakKeyDictionary[AuditData, FloatArray] = weakref.WeakKeyDictionary()
+
+    @classmethod
+    def from_callable(
+        cls,
+        function: Callable[[Any], npt.ArrayLike],
+        *,
+        classes: Sequence[object],
+        features: Sequence[str] | None = None,
+        threshold: float = 0.5,
+    ) -> AuditedModel:
+        """Wraps any function of rows that returns probabilities (n, n_classes), P(last class) (n,), or labels (n,)."""
+        return cls(function, classes=classes, features=features, threshold=threshold)
+
+    @property
+    def n_outputs(self) -> int:
+        """Number of classes."""
+        return len(self.classes)
+
+    def predict_proba(self, X: Rows) -> FloatArray:
+        """(n, n_classes) probabilities, computed in batches; ModelError where the model returns anything else."""
+        parts = [
+            _as_probabilities(self._predict(take_rows(X, slice(i, i + self.batch_rows))), self.classes, n)
+            for i in range(0, len(X), self.batch_rows)
+            for n in [min(self.batch_rows, len(X) - i)]
+        ]
+        return np.concatenate(parts) if parts else np.empty((0, self.n_outputs))
+
+    def outputs(self, data: AuditData) -> FloatArray:
+        """(n, n_classes) probabilities of a data set, computed once and shared by all probes."""
+        if data not in self._outputs:
+            self._outputs[data] = self.predict_proba(data.X)
+        return self._outputs[data]
+
+    def decide(self, probabilities: FloatArray, positive: int | None) -> IntArray:
+        """(n,) class indices: the threshold on the favourable class of two, else the largest probability."""
+        if self.n_outputs == 2 and positive is not None:
+            chosen = probabilities[:, positive] >= self.threshold
+            return np.where(chosen, positive, 1 - positive).astype(np.int64)
+        return np.asarray(probabilities.argmax(axis=1), np.int64)
+
+    def decisions(self, data: AuditData) -> IntArray:
+        """(n,) class indices decided on a data set."""
+        return self.decide(self.outputs(data), data.positive)
+
+
+def _as_probabilities(raw: npt.ArrayLike, classes: tuple[str, ...], n: int) -> FloatArray:
+    values = np.asarray(raw)
+    if values.ndim == 2 and values.shape[1] == 1:
+        values = values[:, 0]
+    if values.shape not in ((n,), (n, len(classes))):
+        raise ModelError(
+            f"The model returned an array of shape {values.shape} for {n} rows; expected ({n}, {len(classes)}) "
+            f"probabilities of {', '.join(classes[:6])}, or ({n},). Name its classes with --classes."
+        )
+    if values.ndim == 1 and (values.dtype.kind not in "f" or not ((values >= 0) & (values <= 1)).all()):
+        return _from_labels(values, classes)
+    values = values.astype(np.float64)
+    if not np.isfinite(values).all():
+        bad = int((~np.isfinite(values.reshape(n, -1))).any(axis=1).sum())
+        raise ModelError(f"The model returned NaN or infinity for {bad:,} of {n:,} rows.")
+    if values.ndim == 1:
+        if len(classes) != 2:
+            raise ModelError(f"One number a row decides between 2 classes, and this model has {len(classes)}.")
+        return np.column_stack([1.0 - values, values])
+    if (values < -1e-6).any() or (np.abs(values.sum(axis=1) - 1.0) > 1e-3).any():
+        raise ModelError("The model's outputs are not probabilities: say --outputs logits if they are logits.")
+    return values
+
+
+def _from_labels(values: npt.NDArray[Any], classes: tuple[str, ...]) -> FloatArray:
+    if values.dtype.kind == "f" and not np.isfinite(values).all():
+        raise ModelError(f"The model returned NaN or infinity for {int((~np.isfinite(values)).sum()):,} rows.")
+    names, codes = np.unique(values.astype(str), return_inverse=True)
+    place = {c: i for i, c in enumerate(classes)}
+    index = [place.get(label_name(name), -1) for name in names]
+    if -1 in index:
+        raise ModelError(
+            f"The model returned the label {names[index.index(-1)]!r}, which is none of {', '.join(classes[:8])}."
+        )
+    return np.eye(len(classes))[np.asarray(index, np.int64)[codes]]
+
+
+@runtime_checkable
+class Trainable(Protocol):
+    """A model that can be trained anew: its architecture and its recipe are known."""
+
+    module: nn.Module
+    recipe: Recipe | None
+
+
+@runtime_checkable
+class DifferentiableModel(Protocol):
+    """A model whose logits can be differentiated with respect to its encoded input."""
+
+    module: nn.Module
+    device: torch.device
+
+    def encode(self, X: Rows) -> Tensor:
+        """(n, ...) input tensor of raw rows, on the model's device."""
+        ...
+
+    def logits(self, inputs: Tensor) -> Tensor:
+        """(n, n_classes) logits of encoded inputs; differentiable where the inputs are floating point."""
+        ...
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Evaluation mode inside, every ``training`` flag as it was afterwards."""
+    flags = [(m, m.training) for m in module.modules()]
+    module.eval()
+    try:
+        yield
+    finally:
+        for m, flag in flags:
+            m.training = flag
+
+
+class TorchModel(AuditedModel):
+    """A torch module with its encoding: differentiable, batched under ``inference_mode``, on CPU or GPU.
+
+    ``outputs``: whether the module returns logits or probabilities. A module with one output is a binary classifier
+    whose number is the logit, or the probability, of the last class. ``architecture`` and ``recipe`` make it a bundle
+    that others can load and train again. ``frozen_mode``: the module refuses ``eval()``, as an exported program does.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        *,
+        classes: Sequence[object],
+        preprocessing: Preprocessing | None = None,
+        encoder: Callable[[Rows], Tensor] | None = None,
+        features: Sequence[str] | None = None,
+        outputs: Outputs = "logits",
+        threshold: float = 0.5,
+        device: str | torch.device = "cpu",
+        architecture: Mapping[str, Any] | None = None,
+        recipe: Recipe | None = None,
+        batch_rows: int = BATCH_ROWS,
+        frozen_mode: bool = False,
+        provenance: Provenance | None = None,
+    ) -> None:
+        if isinstance(preprocessing, TabularPreprocessing):
+            features = preprocessing.features
+        super().__init__(
+            self._probabilities,
+            classes=classes,
+            features=features,
+            preprocessing=preprocessing,
+            threshold=threshold,
+            batch_rows=batch_rows,
+            provenance=provenance,
+        )
+        self.device = torch.device(device)
+        self.module = module if frozen_mode else module.to(self.device)
+        self._encoder = encoder
+        self.output_kind: Outputs = outputs
+        self.architecture = None if architecture is None else dict(architecture)
+        self.recipe = recipe
+        self.frozen_mode = frozen_mode
+
+    def encode(self, X: Rows) -> Tensor:
+        """(n, ...) input tensor of raw rows, on the model's device."""
+        if self._encoder is not None:
+            return self._encoder(X).to(self.device)
+        if self.preprocessing is not None:
+            return torch.from_numpy(self.preprocessing.encode(X)).to(self.device)  # type: ignore[arg-type]
+        return torch.from_numpy(_plain_numbers(X)).to(self.device)
+
+    def logits(self, inputs: Tensor) -> Tensor:
+        """(n, n_classes) logits of encoded inputs; a single output z becomes (0, z), a probability p its logarithm."""
+        raw = self.module(inputs)
+        raw = getattr(raw, "logits", raw)
+        if not isinstance(raw, Tensor):
+            raise ModelError(f"The module returned {type(raw).__name__}, not a tensor of logits (n, n_classes).")
+        if raw.ndim == 1:
+            raw = raw.unsqueeze(1)
+        if raw.ndim != 2 or raw.shape[1] not in (1, self.n_outputs) or (raw.shape[1] == 1 and self.n_outputs != 2):
+            raise ModelError(
+                f"The module returned shape {tuple(raw.shape)}; expected (n, {self.n_outputs}) for the classes "
+                f"{', '.join(self.classes[:6])}. Name the classes with --classes in the order of the outputs."
+            )
+        if self.output_kind == "probabilities":
+            if raw.shape[1] == 1:
+                raw = torch.cat([1.0 - raw, raw], dim=1)
+            return torch.log(raw.clamp_min(torch.finfo(raw.dtype).tiny))
+        return torch.cat([torch.zeros_like(raw), raw], dim=1) if raw.shape[1] == 1 else raw
+
+    @contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """Evaluation mode inside, flags as they were afterwards; nothing where the module refuses it."""
+        if self.frozen_mode:
+            yield
+        else:
+            with evaluating(self.module):
+                yield
+
+    def _probabilities(self, X: Rows) -> FloatArray:
+        with torch.inference_mode(), self.evaluating():
+            logits = self.logits(self.encode(X))
+            return torch.softmax(logits.double(), dim=1).cpu().numpy()
+
+    @property
+    def n_parameters(self) -> int:
+        """Number of parameters."""
+        return sum(p.numel() for p in self.module.parameters())
+
+
+def _plain_numbers(X: Rows) -> npt.NDArray[np.float32]:
+    """Numeric columns as they stand; text has no meaning to a model without preprocessing."""
+    if isinstance(X, np.ndarray):
+        if X.dtype == object:
+            raise ModelError(
+                "This model has no vocabulary for text: save it as a bundle that carries its preprocessing."
+            )
+        return np.ascontiguousarray(X, np.float32)
+    frame: pd.DataFrame = X
+    text = [str(c) for c in frame.columns if frame[c].dtype.kind not in "biuf"]
+    if text:
+        raise ModelError(
+            f"Column {text[0]!r} holds text, and this model file says nothing about how to encode it. "
+            "Save it as a bundle (auditor.model.save) that carries its preprocessing, or name numeric --features."
+        )
+    return np.ascontiguousarray(frame.to_numpy(np.float32))
+
+
+# ---- saving --------------------------------------------------------------------------------------------------------
+
+
+def save(model: AuditedModel, path: str | Path) -> None:
+    """Writes a model bundle: a ``torch.save`` archive that loads with ``weights_only=True`` and holds no code.
+
+    ``{"format": "auditor-model/1", "architecture": {"name", "args"}, "state_dict", "preprocessing", "classes",
+    "training"}``. Raises ModelError for a model that is not a torch module.
+    """
+    if not isinstance(model, TorchModel):
+        raise ModelError(f"Only a torch model can be saved as a bundle, not {type(model).__name__}.")
+    bundle = {
+        "format": BUNDLE_FORMAT,
+        "architecture": model.architecture or {"name": type(model.module).__name__, "args": {}},
+        "state_dict": {k: v.detach().cpu().clone() for k, v in model.module.state_dict().items()},
+        "preprocessing": None if model.preprocessing is None else model.preprocessing.model_dump(mode="json"),
+        "classes": list(model.classes),
+        "training": None if model.recipe is None else dict(vars(model.recipe)),
+        "outputs": model.output_kind,
+        "threshold": model.threshold,
+    }
+    buffer = io.BytesIO()
+    torch.save(bundle, buffer)
+    write_beside(path, buffer.getvalue())

@@ -1,0 +1,92 @@
+"""What a probe is: one question, asked of a model, answered with measurements."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from enum import Enum
+from typing import TYPE_CHECKING, ClassVar, Protocol, runtime_checkable
+
+import numpy as np
+
+from auditor.errors import ConfigError
+from auditor.finding import Measurement, Pillar
+from auditor.suggest import did_you_mean
+
+if TYPE_CHECKING:
+    from auditor.counts import GroupCounts
+    from auditor.data import AuditData
+    from auditor.model import AuditedModel
+
+
+class Need(Enum):
+    """An input that a probe cannot do without; the value says how a user supplies it."""
+
+    DATA = "evaluation data: add --data FILE"
+    LABELS = "true labels: add --target COLUMN"
+    SENSITIVE = "a sensitive feature: add --sensitive COLUMN"
+    TRAIN = "the model's training data: add --train FILE"
+
+
+class Probe(Protocol):
+    """One question asked of a model; the constructor only stores keyword options.
+
+    ``name``: its key in the table. ``goal``: the question in one sentence. ``methods``: its ways of asking, named as
+    published. ``needs``: inputs without which it is NOT_APPLICABLE. ``citation``: where the method is defined.
+    """
+
+    name: ClassVar[str]
+    pillar: ClassVar[Pillar]
+    goal: ClassVar[str]
+    citation: ClassVar[str]
+    methods: ClassVar[tuple[str, ...]]
+    needs: ClassVar[tuple[Need, ...]]
+
+    def measure(self, model: AuditedModel, data: AuditData, rng: np.random.Generator) -> Sequence[Measurement]:
+        """Ask the question; judges nothing, prints nothing, leaves the model as it was.
+
+        Raises NotApplicableError where an input is missing; anything else it raises makes the probe NOT_RUN.
+        """
+        ...
+
+
+@runtime_checkable
+class CountsProbe(Probe, Protocol):
+    """A probe that needs only :class:`~auditor.counts.GroupCounts`, so rows may be streamed past the model once."""
+
+    def measure_counts(self, counts: GroupCounts) -> Sequence[Measurement]:
+        """The measurements, from the counts alone."""
+        ...
+
+
+def missing_needs(probe: type[Probe] | Probe, data: AuditData | None) -> list[Need]:
+    """The probe's needs that ``data`` do not meet, in the order a user would supply them."""
+    if data is None:
+        return list(probe.needs)
+    held = {
+        Need.DATA: True,
+        Need.LABELS: data.y_true is not None,
+        Need.SENSITIVE: data.sensitive_features is not None,
+        Need.TRAIN: data.is_member is not None and bool(data.is_member.any()),
+    }
+    return [need for need in probe.needs if not held[need]]
+
+
+def not_applicable(needs: Sequence[Need]) -> str:
+    """The reason printed for missing needs."""
+    return "Needs " + "; and ".join(need.value for need in needs) + "."
+
+
+def make_probe(kind: type[Probe], options: Mapping[str, object]) -> Probe:
+    """Constructs a probe with options; raises ConfigError naming the nearest known option, or the bad value."""
+    known = [p for p in inspect.signature(kind).parameters]
+    for key in options:
+        if key not in known:
+            raise ConfigError(
+                f"Probe {kind.name!r} has no option {key!r}{did_you_mean(key, known) or '.'} "
+                f"It has: {', '.join(known) or 'none'}."
+            )
+    try:
+        return kind(**options)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"Probe {kind.name!r}: {error}.") from None

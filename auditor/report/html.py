@@ -1,0 +1,138 @@
+"""The report as one self-contained HTML page: no network, a strict content security policy, complete without script."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+from datetime import datetime
+from functools import cache
+from importlib.resources import files
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup, escape
+
+from auditor.finding import Outcome
+from auditor.report import text, view
+from auditor.report.record import AuditReport
+from auditor.report.svg import draw_svg
+
+MOST_IN_SUMMARY = 12
+_FLAG = re.compile(r"(?<![\w-])--[a-z][a-z-]*[a-z]")
+
+
+def render_html(report: AuditReport) -> str:
+    """The whole report as one HTML document, ready to be written as UTF-8.
+
+    Everything that came from the model, the data or a probe is escaped and shown with its control characters visible.
+    Styles and script are inline and allowed by their digest alone; nothing is fetched from anywhere.
+    """
+    digest = view.document_id(report)
+    style = Markup(_resource("report.css") + _PAGE_FOOTER.format(digest=digest[:16]))
+    script = Markup(_resource("report.js"))
+    rows = view.rows_of(report.findings)
+    by_outcome = {o: [r for r in rows if r.outcome is o] for o in Outcome}
+    return _environment().get_template("report.html.j2").render(
+        report=report,
+        title=f"Audit of {_file_name(report.model.path)}",
+        policy=_policy(style, script),
+        style=style,
+        script=script,
+        digest=digest,
+        created=_moment(report.created),
+        verdict=view.verdict_of(report),
+        warnings=view.warnings_of(report),
+        promise=view.promise_of(report),
+        counted=[(o, view.MEANING[o], report.summary.count(o)) for o in view.COUNTED],
+        outcomes=Outcome,
+        by_outcome=by_outcome,
+        most=MOST_IN_SUMMARY,
+        pillars=view.pillars_of(report, rows),
+        limits=view.LIMITS,
+        applies_to=view.applies_to,
+        plural=view.plural,
+        svg=lambda drawn: Markup(draw_svg(drawn.figure, dom_id=drawn.dom_id)),
+    )
+
+
+# Printed pages come apart: each carries the document's id.
+_PAGE_FOOTER = '\n@page {{ @bottom-left {{ content: "auditor report {digest}"; font: 7.5pt sans-serif; }} }}\n'
+
+
+def _policy(style: str, script: str) -> str:
+    return (
+        "default-src 'none'; img-src 'none'; base-uri 'none'; form-action 'none'; "
+        f"style-src '{_source_digest(style)}'; script-src '{_source_digest(script)}'"
+    )
+
+
+def _source_digest(source: str) -> str:
+    return "sha256-" + base64.b64encode(hashlib.sha256(source.encode()).digest()).decode()
+
+
+def _resource(name: str) -> str:
+    return (files("auditor.report") / "templates" / name).read_text(encoding="utf-8")
+
+
+def _file_name(path: str | None) -> str:
+    return re.split(r"[/\\]", path.rstrip("/\\"))[-1] if path else "a model in memory"
+
+
+def _moment(created: str) -> str:
+    try:
+        moment = datetime.fromisoformat(created)
+    except ValueError:
+        # The record holds text here; what is no date is still shown as it stands.
+        return created
+    return moment.strftime("%d %B %Y, %H:%M ").lstrip("0") + (moment.tzname() or "")
+
+
+def _finalize(shown: object) -> object:
+    if isinstance(shown, Markup):
+        return shown
+    return text.visible(shown) if isinstance(shown, str) else shown
+
+
+def _breakable(name: str) -> Markup:
+    """A long_snake_case_name that may break after its underscores."""
+    return Markup("_<wbr>").join(text.visible(name).split("_"))
+
+
+def _prose(sentence: str) -> Markup:
+    """A sentence whose command line flags are set as code."""
+    shown, out, last = text.visible(sentence), Markup(), 0
+    for match in _FLAG.finditer(shown):
+        out += escape(shown[last : match.start()]) + Markup('<code class="flag">{}</code>').format(match.group())
+        last = match.end()
+    return out + escape(shown[last:])
+
+
+def _outcome_words(outcome: Outcome) -> str:
+    return outcome.value.replace("_", " ")
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1e6:,.2f} MB" if size >= 1e5 else f"{size / 1e3:,.1f} kB"
+
+
+@cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("auditor.report", "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=_finalize,
+    )
+    environment.filters |= {
+        "breakable": _breakable,
+        "prose": _prose,
+        "count": text.count,
+        "number": text.number,
+        "percent": text.percent,
+        "words": _outcome_words,
+        "slug": lambda outcome: outcome.value.lower().replace("_", "-"),
+        "megabytes": _megabytes,
+    }
+    return environment

@@ -1,0 +1,353 @@
+"""The record: what an audit asked, found and could not find out, as typed, versioned JSON.
+
+Undefined and infinite numbers are ``null``. The schema of these types is shipped as ``report.schema.json`` beside this
+file and a test holds the two together.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from enum import IntEnum
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from auditor.errors import DataError
+from auditor.finding import Criterion, Family, Figure, Finding, Outcome, Pillar, Series
+from auditor.statistics import AnyEstimate, Multiplicity
+
+SCHEMA_VERSION = "1.0"
+
+INTAKE = "intake"
+
+
+class ExitCode(IntEnum):
+    """What the command line says to a script; precedence 2, 4, 1, 3, 0."""
+
+    PASSED = 0
+    FAILED = 1
+    USAGE = 2
+    INCONCLUSIVE = 3
+    REFUSED = 4
+
+
+def _finite(x: object) -> object:
+    return None if isinstance(x, float) and not math.isfinite(x) else x
+
+
+Number = Annotated[float | None, BeforeValidator(_finite)]
+
+
+class Record(BaseModel):
+    """Base of the record's types: unknown keys are errors, values do not change."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class ModelRecord(Record):
+    """The audited model: where it came from, what its bytes were, how each of them was loaded."""
+
+    path: str | None = None
+    sha256: str | None = None
+    format: str = "in memory"
+    loaded_by: str = "the caller"
+    size_bytes: int | None = None
+    n_parameters: int | None = None
+    classes: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+class DataRecord(Record):
+    """The evaluation data, and the training data where they were given."""
+
+    path: str | None = None
+    sha256: str | None = None
+    n_rows: int | None = None
+    target: str | None = None
+    positive: str | None = None
+    sensitive: tuple[str, ...] = ()
+    train_path: str | None = None
+    train_sha256: str | None = None
+    n_train_rows: int | None = None
+    notes: tuple[str, ...] = ()
+
+
+class Environment(Record):
+    """Where and with what the audit ran."""
+
+    python: str
+    platform: str
+    packages: dict[str, str]
+    device: str
+    seed: int
+    limits: dict[str, str] = Field(default_factory=dict)
+    command: str | None = None
+
+
+class FamilyRecord(Record):
+    """The promise about errors: at most ``error_rate`` for any false FAIL and for any false PASS over m judgements."""
+
+    error_rate: float
+    multiplicity: Multiplicity
+    m: int
+
+
+class CriterionRecord(Record):
+    """A requirement: a number, a source, and who set it when."""
+
+    metric: str
+    direction: Literal["at_most", "at_least", "within"]
+    bound: float | tuple[float, float]
+    source: str
+    set_by: str
+    set_at: str
+    probe: str | None = None
+    method: str | None = None
+    sensitive: tuple[str, ...] | None = None
+    group: dict[str, str] | None = None
+
+    @classmethod
+    def of(cls, criterion: Criterion) -> CriterionRecord:
+        """The record of a criterion."""
+        return cls(
+            metric=criterion.metric,
+            direction=criterion.direction,
+            bound=criterion.bound,
+            source=criterion.source,
+            set_by=criterion.set_by,
+            set_at=criterion.set_at,
+            probe=criterion.probe,
+            method=criterion.method,
+            sensitive=criterion.sensitive,
+            group=None if criterion.group is None else dict(criterion.group),
+        )
+
+    def describe(self) -> str:
+        """The requirement in words, such as ``at most 0.1``."""
+        if isinstance(self.bound, tuple):
+            return f"within [{self.bound[0]:g}, {self.bound[1]:g}]"
+        return f"{self.direction.replace('_', ' ')} {self.bound:g}"
+
+
+class FindingRecord(Record):
+    """One finding; ``estimate`` holds the sufficient statistics that every number of it can be recomputed from."""
+
+    id: str
+    probe: str
+    method: str | None
+    pillar: Pillar
+    metric: str | None
+    group: dict[str, str]
+    sensitive: tuple[str, ...]
+    at: dict[str, str | float]
+    value: Number
+    interval: tuple[Number, Number] | None
+    confidence: Number
+    p_fail: Number
+    p_pass: Number
+    n_samples: int | None
+    outcome: Outcome
+    criterion: CriterionRecord | None
+    minimum_detectable_effect: Number
+    n_required: int | None
+    citation: str
+    detail: str
+    reason: str
+    estimate: AnyEstimate | None = None
+
+    @classmethod
+    def of(cls, finding: Finding) -> FindingRecord:
+        """The record of a finding."""
+        m = finding.measurement
+        return cls(
+            id=finding.id,
+            probe=finding.probe,
+            method=m.method or None if m else None,
+            pillar=finding.pillar,
+            metric=m.metric if m else None,
+            group=dict(m.group) if m else {},
+            sensitive=m.sensitive if m else (),
+            at=dict(m.at) if m else {},
+            value=m.estimate.value if m else None,
+            interval=finding.interval,
+            confidence=finding.confidence,
+            p_fail=finding.p_fail,
+            p_pass=finding.p_pass,
+            n_samples=m.n_samples if m else None,
+            outcome=finding.outcome,
+            criterion=CriterionRecord.of(finding.criterion) if finding.criterion else None,
+            minimum_detectable_effect=finding.minimum_detectable_effect,
+            n_required=finding.n_required,
+            citation=finding.citation,
+            detail=m.detail if m else "",
+            reason=finding.reason,
+            estimate=m.estimate if m else None,
+        )
+
+
+class SeriesRecord(Record):
+    """One line or set of bars; ``low`` and ``high`` are its intervals, empty where it has none."""
+
+    name: str
+    x: tuple[str | float, ...]
+    y: tuple[Number, ...]
+    low: tuple[Number, ...] = ()
+    high: tuple[Number, ...] = ()
+    criterion: float | None = None
+    criterion_label: str = ""
+
+    @classmethod
+    def of(cls, series: Series) -> SeriesRecord:
+        """The record of a series."""
+        return cls(
+            name=series.name,
+            x=series.x,
+            y=series.y,
+            low=series.low,
+            high=series.high,
+            criterion=series.criterion,
+            criterion_label=series.criterion_label,
+        )
+
+
+class FigureRecord(Record):
+    """A drawing as data, with its description in words."""
+
+    id: str
+    probe: str
+    kind: Literal["rates", "bars", "curve", "roc"]
+    title: str
+    series: tuple[SeriesRecord, ...]
+    alt: str
+    x_label: str = ""
+    y_label: str = ""
+    criterion: float | None = None
+    caption: str = ""
+
+    @classmethod
+    def of(cls, figure: Figure) -> FigureRecord:
+        """The record of a figure."""
+        return cls(
+            id=figure.id,
+            probe=figure.probe,
+            kind=figure.kind,
+            title=figure.title,
+            series=tuple(SeriesRecord.of(s) for s in figure.series),
+            alt=figure.alt,
+            x_label=figure.x_label,
+            y_label=figure.y_label,
+            criterion=figure.criterion,
+            caption=figure.caption,
+        )
+
+
+class Summary(Record):
+    """How many findings ended in each of the six outcomes."""
+
+    passed: Annotated[int, Field(alias="pass")]
+    fail: int
+    inconclusive: int
+    not_run: int
+    not_applicable: int
+    not_judged: int
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_by_name=True, serialize_by_alias=True)
+
+    @classmethod
+    def of(cls, outcomes: Iterable[Outcome]) -> Summary:
+        """Counts of the outcomes."""
+        all_of_them = list(outcomes)
+        return cls(
+            passed=all_of_them.count(Outcome.PASS),
+            fail=all_of_them.count(Outcome.FAIL),
+            inconclusive=all_of_them.count(Outcome.INCONCLUSIVE),
+            not_run=all_of_them.count(Outcome.NOT_RUN),
+            not_applicable=all_of_them.count(Outcome.NOT_APPLICABLE),
+            not_judged=all_of_them.count(Outcome.NOT_JUDGED),
+        )
+
+    def count(self, outcome: Outcome) -> int:
+        """How many findings ended so."""
+        return int(getattr(self, "passed" if outcome is Outcome.PASS else outcome.value.lower()))
+
+
+class Refusal(Record):
+    """Why the model or the data were not accepted."""
+
+    code: str
+    reason: str
+
+
+class AuditReport(Record):
+    """The whole record of one audit."""
+
+    schema_version: str = SCHEMA_VERSION
+    created: str
+    tool: dict[str, str]
+    model: ModelRecord
+    data: DataRecord
+    environment: Environment
+    family: FamilyRecord
+    criteria: tuple[CriterionRecord, ...]
+    findings: tuple[FindingRecord, ...]
+    figures: tuple[FigureRecord, ...]
+    summary: Summary
+    refusal: Refusal | None
+    allow_inconclusive: bool = False
+    duration_s: float
+    exit_code: int
+
+    def to_json(self) -> str:
+        """The record as indented JSON."""
+        return self.model_dump_json(indent=2) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> AuditReport:
+        """Reads a record; raises DataError where it is not one, or of a newer schema than this version knows."""
+        try:
+            return cls.model_validate_json(text)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(str(p) for p in first["loc"]) or "the file"
+            raise DataError(
+                f"This is not a report of schema {SCHEMA_VERSION}: {where}: {first['msg']}. "
+                "A report of a newer auditor needs that auditor."
+            ) from None
+
+
+def exit_code(findings: Sequence[Finding], *, refused: bool, allow_inconclusive: bool = False) -> ExitCode:
+    """The exit code of a scan.
+
+    4 where model or data were refused; else 1 where anything FAILed; else 3 where anything was INCONCLUSIVE or NOT_RUN,
+    or where no probe's number was judged at all (checks of the file itself do not count: a file that loads is not an
+    audited model); else 0. ``allow_inconclusive`` forgives INCONCLUSIVE findings only.
+    """
+    if refused:
+        return ExitCode.REFUSED
+    outcomes = [f.outcome for f in findings]
+    if Outcome.FAIL in outcomes:
+        return ExitCode.FAILED
+    judged = {Outcome.PASS, Outcome.INCONCLUSIVE} if allow_inconclusive else {Outcome.PASS}
+    unsettled = {Outcome.NOT_RUN} if allow_inconclusive else {Outcome.NOT_RUN, Outcome.INCONCLUSIVE}
+    nothing_judged = not any(f.outcome in judged and f.pillar != INTAKE for f in findings)
+    if nothing_judged or unsettled & set(outcomes):
+        return ExitCode.INCONCLUSIVE
+    return ExitCode.PASSED
+
+
+def family_record(family: Family) -> FamilyRecord:
+    """The record of a family."""
+    return FamilyRecord(error_rate=family.error_rate, multiplicity=family.multiplicity, m=family.m)
+
+
+def measurement_label(finding: FindingRecord) -> str:
+    """A finding's number in words, such as ``selection_rate, sex = female``."""
+    parts = [finding.metric or "no measurement"]
+    if finding.sensitive:
+        parts.append("by " + " x ".join(finding.sensitive))
+    parts += [f"{k} = {v}" for k, v in finding.group.items()]
+    parts += [f"{k} = {v:g}" if isinstance(v, float) else f"{k} = {v}" for k, v in finding.at.items()]
+    return ", ".join(parts)
+
+

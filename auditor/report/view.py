@@ -1,0 +1,332 @@
+"""What a reader is told first, last and in which words: the parts of a report that its renderings share."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from auditor.finding import Outcome
+from auditor.report import text
+from auditor.report.record import INTAKE, AuditReport, CriterionRecord, ExitCode, FigureRecord, FindingRecord
+
+# The order in which a reader has to act, not the alphabet.
+ORDER = (
+    Outcome.FAIL,
+    Outcome.INCONCLUSIVE,
+    Outcome.NOT_RUN,
+    Outcome.PASS,
+    Outcome.NOT_APPLICABLE,
+    Outcome.NOT_JUDGED,
+)
+COUNTED = (
+    Outcome.PASS,
+    Outcome.FAIL,
+    Outcome.INCONCLUSIVE,
+    Outcome.NOT_RUN,
+    Outcome.NOT_APPLICABLE,
+    Outcome.NOT_JUDGED,
+)
+MEANING = {
+    Outcome.PASS: "shown to lie within the criterion",
+    Outcome.FAIL: "shown to lie beyond the criterion",
+    Outcome.INCONCLUSIVE: "the data cannot settle it",
+    Outcome.NOT_RUN: "stopped or never measured",
+    Outcome.NOT_APPLICABLE: "an input was not given",
+    Outcome.NOT_JUDGED: "measured, no criterion set",
+}
+PILLARS = ("fairness", "language", "attribution", "privacy", "robustness", "deepfake", "intake")
+
+LIMITS = (
+    "A PASS says that one number lies within one bound on these data. It does not say that the model is fair, private "
+    "or safe, and definitions of fairness can contradict one another.",
+    "The error rates hold for rows that are independent and drawn from the population the model will meet. No "
+    "statistic can show that they were.",
+    "What was not measured is not covered: read the findings that were not run and not applicable as open questions.",
+    "Attacks give lower bounds. A privacy or robustness attack that fails here may succeed in stronger hands.",
+    "Attributions describe the model, not the causes at work in the world.",
+    "Bounds of a built-in profile are conventions of this tool. Whoever answers for the model sets those that matter.",
+)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The exit code in words: one outcome's colour, a headline and a sentence."""
+
+    outcome: Outcome
+    headline: str
+    sentence: str
+
+
+@dataclass(frozen=True)
+class Row:
+    """A finding as it is printed; ``anchor`` is its place in the page."""
+
+    anchor: str
+    finding: FindingRecord
+    name: str
+    where: str
+    value: str
+    interval: str
+    confidence: str
+    must_be: str
+    p_fail: str
+    p_pass: str
+    n: str
+    rank: int
+
+    @property
+    def outcome(self) -> Outcome:
+        return self.finding.outcome
+
+
+@dataclass(frozen=True)
+class Point:
+    """One line of the table behind a figure."""
+
+    series: str
+    x: str
+    y: str
+    interval: str
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A figure with the table behind it; ``left_out`` points are only in the record."""
+
+    figure: FigureRecord
+    dom_id: str
+    points: tuple[Point, ...]
+    left_out: int
+
+
+@dataclass(frozen=True)
+class Source:
+    """A probe, what became of it, and the paper it follows."""
+
+    probe: str
+    methods: str
+    citation: str
+
+
+@dataclass(frozen=True)
+class PillarView:
+    """One pillar: the findings a reader judges by, the numbers behind them, the figures."""
+
+    name: str
+    rows: tuple[Row, ...]
+    numbers: tuple[Row, ...]
+    figures: tuple[Drawn, ...]
+    sources: tuple[Source, ...]
+
+
+MOST_POINTS = 60
+
+
+def document_id(report: AuditReport) -> str:
+    """SHA-256 of the record's JSON, which is the digest of the ``report.json`` beside the rendering."""
+    return hashlib.sha256(report.to_json().encode()).hexdigest()
+
+
+def rows_of(findings: Sequence[FindingRecord]) -> list[Row]:
+    """Every finding as it is printed, in the order of the record."""
+    return [_row(i, f) for i, f in enumerate(findings, 1)]
+
+
+def _row(i: int, f: FindingRecord) -> Row:
+    exact = f.estimate is not None and f.estimate.kind == "exact"
+    return Row(
+        anchor=f"finding-{i}",
+        finding=f,
+        name=f.metric or (f.criterion.metric if f.criterion else f.probe),
+        where=text.label(f),
+        value=text.value(f),
+        interval="exact" if exact else text.interval(f.interval),
+        confidence="" if exact or f.interval is None else text.confidence(f.confidence),
+        must_be=f.criterion.describe() if f.criterion else "",
+        p_fail="" if exact else text.p_value(f.p_fail),
+        p_pass="" if exact else text.p_value(f.p_pass),
+        n="" if f.n_samples is None else text.count(f.n_samples),
+        rank=ORDER.index(f.outcome),
+    )
+
+
+def is_detail(finding: FindingRecord) -> bool:
+    """Whether a number only stands behind the findings: one of many groups, features or levels, held to nothing."""
+    return finding.outcome is Outcome.NOT_JUDGED and bool(finding.group or finding.at)
+
+
+def pillars_of(report: AuditReport, rows: Sequence[Row]) -> list[PillarView]:
+    """The pillars that have anything to say, the file's own checks last."""
+    pillar_of_probe = {f.probe: f.pillar for f in report.findings}
+    drawn = [(pillar_of_probe.get(f.probe, INTAKE), _drawn(i, f)) for i, f in enumerate(report.figures, 1)]
+    views: list[PillarView] = []
+    for name in PILLARS:
+        own = [r for r in rows if r.finding.pillar == name]
+        figures = tuple(d for pillar, d in drawn if pillar == name)
+        if not own and not figures:
+            continue
+        views.append(
+            PillarView(
+                name=name,
+                rows=tuple(sorted((r for r in own if not is_detail(r.finding)), key=lambda r: r.rank)),
+                numbers=tuple(r for r in own if is_detail(r.finding)),
+                figures=figures,
+                sources=_sources(own),
+            )
+        )
+    return views
+
+
+def _sources(rows: Sequence[Row]) -> tuple[Source, ...]:
+    probes = dict.fromkeys(r.finding.probe for r in rows)
+    return tuple(
+        Source(
+            probe=probe,
+            methods=", ".join(dict.fromkeys(f.method for f in own if f.method)),
+            citation=next((f.citation for f in own if f.citation), ""),
+        )
+        for probe in probes
+        for own in [[r.finding for r in rows if r.finding.probe == probe]]
+    )
+
+
+def _drawn(i: int, figure: FigureRecord) -> Drawn:
+    points: list[Point] = []
+    left_out = 0
+    for series in figure.series:
+        every = max(1, -(-len(series.x) // MOST_POINTS))
+        kept = [k for k in range(0, len(series.x), every)]
+        left_out += len(series.x) - len(kept)
+        for k in kept:
+            x = series.x[k]
+            y, low, high = (v[k] if k < len(v) else None for v in (series.y, series.low, series.high))
+            known = low is not None or high is not None
+            points.append(
+                Point(
+                    series=series.name,
+                    x=x if isinstance(x, str) else text.number(x),
+                    y=text.number(y),
+                    interval=text.interval((low, high)) if known else "",
+                )
+            )
+    return Drawn(figure=figure, dom_id=f"figure-{i}", points=tuple(points), left_out=left_out)
+
+
+# ---- in words ------------------------------------------------------------------------------------------------------
+
+
+def plural(n: int, one: str, many: str = "") -> str:
+    """``1 finding``, ``2 findings``."""
+    return f"{n:,} {one if n == 1 else many or one + 's'}"
+
+
+def verdict_of(report: AuditReport) -> Verdict:
+    """What the exit code says, for a reader who knows no exit codes."""
+    s = report.summary
+    match report.exit_code:
+        case ExitCode.REFUSED:
+            return Verdict(
+                Outcome.FAIL,
+                "Refused: the model or the data were not accepted",
+                "The audit stopped before anything could be measured. This is not a pass.",
+            )
+        case ExitCode.FAILED:
+            return Verdict(
+                Outcome.FAIL,
+                f"Failed: {plural(s.fail, 'finding is', 'findings are')} shown to lie beyond the criterion",
+                "At least one requirement is violated, beyond what chance in these data explains.",
+            )
+        case ExitCode.INCONCLUSIVE:
+            return _unsettled(report)
+        case ExitCode.PASSED:
+            forgiven = report.allow_inconclusive and s.inconclusive
+            return Verdict(
+                Outcome.INCONCLUSIVE if forgiven else Outcome.PASS,
+                "Nothing failed, and what is inconclusive was waived"
+                if forgiven
+                else "Passed: everything that was judged lies within its criterion",
+                f"{plural(s.inconclusive, 'finding')} could not be settled; the run was told to accept that."
+                if forgiven
+                else f"{plural(s.passed, 'finding')} judged, all shown to lie within the criterion.",
+            )
+        case _:
+            return Verdict(Outcome.NOT_RUN, "Not run: the command was not understood", "Nothing was measured.")
+
+
+def _unsettled(report: AuditReport) -> Verdict:
+    s = report.summary
+    judged = {Outcome.PASS, Outcome.INCONCLUSIVE, Outcome.FAIL}
+    if not any(f.outcome in judged and f.pillar != INTAKE for f in report.findings):
+        return Verdict(
+            Outcome.INCONCLUSIVE,
+            "Nothing was judged, and that is not a pass",
+            "No probe's number was held against a criterion. See below what would have to be given.",
+        )
+    open_ = [
+        plural(n, one, many)
+        for n, one, many in (
+            (s.inconclusive, "finding is inconclusive", "findings are inconclusive"),
+            (s.not_run, "was not run", "were not run"),
+        )
+        if n
+    ]
+    return Verdict(
+        Outcome.INCONCLUSIVE,
+        "Not settled: nothing failed, but not everything could be said",
+        f"{' and '.join(open_)}. This is not a pass.",
+    )
+
+
+def promise_of(report: AuditReport) -> str:
+    """What the error rates of this scan promise, in words."""
+    f = report.family
+    rate, judgements = text.percent(f.error_rate), plural(f.m, "judgement")
+    if f.m == 0:
+        return "No measured number was held against a criterion, so this scan makes no promise about errors."
+    match f.multiplicity:
+        case "bonferroni" | "holm":
+            how = "Bonferroni's" if f.multiplicity == "bonferroni" else "Holm's"
+            return (
+                f"Over the {judgements} of this scan, the probability that even one FAIL is false is at most {rate}, "
+                f"and so is the probability that even one PASS is false ({how} method). PASS means shown to lie within "
+                "the bound, not merely that no difference was found; what neither test could show is INCONCLUSIVE."
+            )
+        case "bh":
+            return (
+                f"Over the {judgements} of this scan, at most {rate} of the FAILs are expected to be false on average, "
+                f"and at most {rate} of the PASSes (Benjamini and Hochberg). That is weaker than a promise about each."
+            )
+        case "none":
+            return (
+                f"Each of the {judgements} of this scan has its own {rate} risk of a false FAIL, and of a false PASS, "
+                f"with no allowance for their number: about {f.m * f.error_rate:.2g} false ones are to be expected in "
+                "the worst case."
+            )
+
+
+def warnings_of(report: AuditReport) -> list[str]:
+    """What must not be overlooked by anyone who reads the verdict."""
+    loud: list[str] = []
+    if report.allow_inconclusive:
+        loud.append(
+            "INCONCLUSIVE findings were waived: this scan ran with --allow-inconclusive, so they do not change the "
+            "exit code. They are not passes."
+        )
+    if report.family.multiplicity in ("bh", "none"):
+        loud.append(
+            f"No family-wise claim is made: with multiplicity “{report.family.multiplicity}” a single FAIL or PASS may "
+            "well be false. See “What the error rates promise”."
+        )
+    return loud
+
+
+def applies_to(criterion: CriterionRecord) -> str:
+    """Which measurements a criterion is about."""
+    parts = [
+        f"probe {criterion.probe}" if criterion.probe else "",
+        f"method {criterion.method}" if criterion.method else "",
+        f"by {' × '.join(criterion.sensitive)}" if criterion.sensitive else "",
+        ", ".join(f"{k} = {v}" for k, v in criterion.group.items()) if criterion.group else "",
+    ]
+    return ", ".join(p for p in parts if p) or "every measurement of it without a group"

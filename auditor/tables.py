@@ -1,0 +1,166 @@
+"""Reading CSV, Parquet and JSON Lines, whole or in batches, through pyarrow."""
+
+from __future__ import annotations
+
+import hashlib
+import stat
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.json
+import pyarrow.parquet
+
+from auditor.errors import DataError, UsageError
+from auditor.suggest import did_you_mean
+
+Kind = Literal["csv", "tsv", "parquet", "jsonl"]
+_SUFFIXES: dict[str, Kind] = {
+    ".csv": "csv",
+    ".tsv": "tsv",
+    ".parquet": "parquet",
+    ".pq": "parquet",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+}
+BLOCK_BYTES = 8 << 20
+
+
+def regular_file(path: str | Path, what: str) -> Path:
+    """The path, if it is a regular file; a FIFO or a device would hang or lie. Raises UsageError."""
+    where = Path(path)
+    try:
+        mode = where.stat().st_mode
+    except FileNotFoundError:
+        near = did_you_mean(where.name, (p.name for p in where.parent.iterdir())) if where.parent.is_dir() else ""
+        raise UsageError(f"There is no {what} at {str(path)!r}{near or '.'}") from None
+    except OSError as error:
+        raise UsageError(f"The {what} {str(path)!r} cannot be read: {error.strerror}.") from None
+    if not stat.S_ISREG(mode):
+        raise UsageError(f"The {what} {str(path)!r} is not a regular file.")
+    return where
+
+
+def sha256_of(path: Path) -> str:
+    """Hex digest of a file, read in blocks."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@dataclass(frozen=True)
+class TableFile:
+    """A table on disk whose header was read: its path, its kind, its columns in order."""
+
+    path: Path
+    kind: Kind
+    columns: tuple[str, ...]
+
+    def batches(self, columns: Sequence[str], types: Mapping[str, pa.DataType]) -> Iterator[pa.RecordBatch]:
+        """Batches of some columns; ``types`` overrides what would be inferred. Raises DataError on a malformed file."""
+        self.require(columns)
+        wanted = {name: types[name] for name in columns if name in types}
+        try:
+            if self.kind == "parquet":
+                with pyarrow.parquet.ParquetFile(self.path) as file:
+                    for batch in file.iter_batches(batch_size=1 << 16, columns=list(columns)):
+                        yield _cast(batch, wanted)
+            elif self.kind == "jsonl":
+                with self.path.open("rb") as source:
+                    yield from (
+                        _cast(batch.select(list(columns)), wanted)
+                        for batch in pyarrow.json.open_json(
+                            source, read_options=pyarrow.json.ReadOptions(block_size=BLOCK_BYTES)
+                        )
+                    )
+            else:
+                with self.path.open("rb") as source:
+                    yield from pyarrow.csv.open_csv(source, **self._csv(columns, wanted))
+        except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowKeyError, OSError) as error:
+            raise DataError(f"{self.path.name} cannot be read as {self.kind.upper()}: {_first_line(error)}") from None
+
+    def read(self, columns: Sequence[str], types: Mapping[str, pa.DataType]) -> pa.Table:
+        """The whole table of some columns, types inferred over all rows where not given. Raises DataError."""
+        self.require(columns)
+        wanted = {name: types[name] for name in columns if name in types}
+        try:
+            if self.kind == "parquet":
+                table = pyarrow.parquet.read_table(self.path, columns=list(columns))
+                return pa.Table.from_batches(
+                    [_cast(b, wanted) for b in table.to_batches()], _schema(table.schema, wanted)
+                )
+            with self.path.open("rb") as source:
+                if self.kind == "jsonl":
+                    table = pyarrow.json.read_json(source).select(list(columns))
+                    return pa.Table.from_batches(
+                        [_cast(b, wanted) for b in table.to_batches()], _schema(table.schema, wanted)
+                    )
+                return pyarrow.csv.read_csv(source, **self._csv(columns, wanted))
+        except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowKeyError, OSError) as error:
+            raise DataError(f"{self.path.name} cannot be read as {self.kind.upper()}: {_first_line(error)}") from None
+
+    def require(self, columns: Sequence[str]) -> None:
+        """Raises UsageError for the first name that is not a column, with the nearest that is."""
+        for name in columns:
+            if name not in self.columns:
+                near = did_you_mean(name, self.columns)
+                listed = ", ".join(self.columns[:12]) + (", ..." if len(self.columns) > 12 else "")
+                raise UsageError(f"{self.path.name} has no column {name!r}{near or f'. It has: {listed}.'}")
+
+    def _csv(self, columns: Sequence[str], types: Mapping[str, pa.DataType]) -> dict[str, object]:
+        return {
+            "read_options": pyarrow.csv.ReadOptions(block_size=BLOCK_BYTES),
+            "parse_options": pyarrow.csv.ParseOptions(
+                delimiter="\t" if self.kind == "tsv" else ",", newlines_in_values=True
+            ),
+            "convert_options": pyarrow.csv.ConvertOptions(
+                include_columns=list(columns), column_types=dict(types), strings_can_be_null=True
+            ),
+        }
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0][:300]
+
+
+def _schema(schema: pa.Schema, types: Mapping[str, pa.DataType]) -> pa.Schema:
+    return pa.schema([pa.field(f.name, types.get(f.name, f.type)) for f in schema])
+
+
+def _cast(batch: pa.RecordBatch, types: Mapping[str, pa.DataType]) -> pa.RecordBatch:
+    if not types:
+        return batch
+    schema = _schema(batch.schema, types)
+    return pa.RecordBatch.from_arrays(
+        [c.cast(f.type) for c, f in zip(batch.columns, schema, strict=True)], schema=schema
+    )
+
+
+def open_table(path: str | Path, what: str = "data file") -> TableFile:
+    """Reads the header of a .csv, .tsv, .parquet or .jsonl file; UsageError where absent, DataError where malformed."""
+    where = regular_file(path, what)
+    kind = _SUFFIXES.get(where.suffix.lower())
+    if kind is None:
+        raise UsageError(
+            f"The {what} {where.name!r} must end in {', '.join(_SUFFIXES)}. "
+            "Compressed text is not read: unpack it first."
+        )
+    if where.stat().st_size == 0:
+        raise DataError(f"The {what} {where.name!r} is empty.")
+    try:
+        with where.open("rb") as source:
+            if kind == "parquet":
+                names = pyarrow.parquet.read_schema(source).names
+            elif kind == "jsonl":
+                names = pyarrow.json.open_json(source).schema.names
+            else:
+                options = pyarrow.csv.ParseOptions(delimiter="\t" if kind == "tsv" else ",", newlines_in_values=True)
+                names = pyarrow.csv.open_csv(source, parse_options=options).schema.names
+    except (pa.ArrowInvalid, pa.ArrowTypeError, OSError) as error:
+        raise DataError(f"The {what} {where.name!r} cannot be read as {kind.upper()}: {_first_line(error)}") from None
+    repeated = sorted({n for n in names if names.count(n) > 1})
+    if repeated:
+        raise DataError(f"The {what} {where.name!r} has two columns named {repeated[0]!r}: rename one.")
+    return TableFile(where, kind, tuple(names))

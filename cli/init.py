@@ -1,0 +1,100 @@
+"""``auditor init``: a commented audit.toml from a data file's columns."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pandas as pd
+
+from auditor.data import id_like, label_name
+from auditor.errors import UsageError
+from auditor.files import write_beside
+from auditor.preprocessing import as_text
+from auditor.tables import open_table
+
+_SENSITIVE = re.compile(
+    r"(^|[_\W])(sex|gender|race|racial|ethnic\w*|age|religion|disab\w*|nationality|native|orientation|marital|"
+    r"afam|black|hispanic|female|male)([_\W]|$)",
+    re.IGNORECASE,
+)
+_TARGET = re.compile(
+    r"(^|[_\W])(target|label|class|outcome|y|approved|deny|denied|default|hired|income)([_\W]|$)", re.I
+)
+_FAVOURABLE = ("approved", "yes", "true", "accept", "accepted", "hired", "good", "granted", "1", ">50k")
+_UNFAVOURABLE_TARGET = re.compile(r"den(y|ied)|default|reject|fraud|recid", re.IGNORECASE)
+
+
+def write_config(data: Path, out: Path, *, force: bool) -> None:
+    """Writes the configuration. Raises UsageError where the file is there already, or the data cannot be read."""
+    if out.exists() and not force:
+        raise UsageError(f"{out} is there already: name another with --out, or overwrite it with --force.")
+    file = open_table(data)
+    frame = file.read(file.columns, {}).to_pandas()
+    write_beside(out, _config(data, out, frame).encode())
+
+
+def _config(data: Path, out: Path, frame: pd.DataFrame) -> str:
+    levels = {str(c): sorted({label_name(v) for v in as_text(frame[c]).dropna().unique()}) for c in frame.columns}
+    two_valued = [c for c, values in levels.items() if len(values) == 2]
+    sensitive = [c for c in levels if _SENSITIVE.search(c) and len(levels[c]) <= 20]
+    candidates = [c for c in two_valued if c not in sensitive]
+    target = next((c for c in candidates if _TARGET.search(c)), candidates[-1] if candidates else None)
+    ids = id_like(frame)
+    features = [c for c in levels if c != target and c not in ids]
+    try:
+        path = str(data.resolve().relative_to(out.resolve().parent))
+    except ValueError:
+        path = str(data.resolve())
+    lines = [
+        "# What `auditor scan MODEL` asks of this model. Every flag of scan is a key here; flags win.",
+        f"# Guessed from {data.name} ({len(frame):,} rows): read it and correct it before you trust a result.",
+        "",
+        "[audit]",
+        f"data = {json.dumps(path)}",
+        '# train = "train.csv"                 # the rows the model was trained on: enables membership inference',
+    ]
+    if target is not None:
+        lines += [
+            f"target = {json.dumps(target)}            # column of true labels; two-valued: {', '.join(candidates)}",
+            f"positive = {json.dumps(_favourable(target, levels[target]))}"
+            f"          # the FAVOURABLE label, of {', '.join(levels[target])}",
+        ]
+    else:
+        lines += ['# target = "..."                     # column of true labels: no two-valued column was found']
+    lines += [
+        f"sensitive = {json.dumps(sensitive)}"
+        if sensitive
+        else '# sensitive = ["sex", "race"]         # columns whose groups are compared: none was recognised by name',
+        f"# features = {json.dumps(features)}   # what the model takes, where its file does not say",
+    ]
+    if ids:
+        lines += [f"# left out of the features, as they name rows: {', '.join(ids)}"]
+    lines += [
+        "seed = 0",
+        'device = "auto"',
+        "error_rate = 0.05                    # chance of any false FAIL, and of any false PASS, over the whole scan",
+        "",
+        "# [probes.feature_attribution]",
+        "# n_samples = 256",
+        "",
+        "# Without criteria the built-in profile auditor-default-1 applies, a convention, not law. Yours replace it:",
+        "# [[criteria]]",
+        '# metric = "demographic_parity_difference"',
+        '# direction = "at_most"               # at_most, at_least, or within with bound = [low, high]',
+        "# bound = 0.10",
+        '# source = "model risk policy 4.2"',
+        '# set_by = "Model Risk Committee"',
+        '# set_at = "2026-01-31"',
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _favourable(target: str, values: list[str]) -> str:
+    if _UNFAVOURABLE_TARGET.search(target):
+        for value in values:
+            if value.lower() in ("no", "false", "0"):
+                return value
+    return next((v for v in values if v.lower() in _FAVOURABLE), values[-1])

@@ -1,0 +1,187 @@
+"""The command line: one function per command."""
+
+from __future__ import annotations
+
+import functools
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, ParamSpec
+
+import typer
+
+from auditor import __version__
+from auditor.errors import AuditorError
+from cli.train import train as train_command
+
+P = ParamSpec("P")
+
+app = typer.Typer(
+    name="auditor",
+    help="Audits a machine-learning model: fairness, attribution, privacy, robustness, and how sure it is of each.",
+    add_completion=False,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks and the measuring process's own output.")]
+
+
+def command(name: str) -> Callable[[Callable[P, int | None]], Callable[P, None]]:
+    """Registers a function as a command whose errors are one sentence and whose result is the exit code."""
+
+    def register(function: Callable[P, int | None]) -> Callable[P, None]:
+        @functools.wraps(function)
+        def wrapped(*args: P.args, **kwargs: P.kwargs) -> None:
+            try:
+                code = function(*args, **kwargs)
+            except AuditorError as error:
+                if kwargs.get("debug"):
+                    traceback.print_exc()
+                typer.echo(f"auditor: {error}", err=True)
+                raise typer.Exit(error.exit_code) from None
+            except KeyboardInterrupt:
+                typer.echo("auditor: interrupted; nothing half-written is left behind.", err=True)
+                raise typer.Exit(130) from None
+            except BrokenPipeError:
+                sys.stderr.close()
+                raise typer.Exit(141) from None
+            raise typer.Exit(code or 0)
+
+        app.command(name)(wrapped)
+        return wrapped
+
+    return register
+
+
+@command("scan")
+def scan(
+    model: Annotated[
+        str | None, typer.Argument(help="A model file or Hugging Face folder.", show_default=False)
+    ] = None,
+    data: Annotated[str | None, typer.Option(help="Evaluation rows: CSV, TSV, Parquet or JSON Lines.")] = None,
+    train: Annotated[str | None, typer.Option(help="The rows the model was trained on.")] = None,
+    target: Annotated[str | None, typer.Option(help="Column of true labels.")] = None,
+    positive: Annotated[str | None, typer.Option(help="The favourable label.")] = None,
+    sensitive: Annotated[list[str] | None, typer.Option(help="Column of a sensitive feature; repeat for more.")] = None,
+    sensitive_file: Annotated[str | None, typer.Option(help="Table that holds the sensitive features.")] = None,
+    join_on: Annotated[str | None, typer.Option(help="Column that --data and --sensitive-file share.")] = None,
+    features: Annotated[str | None, typer.Option(help="Columns the model takes, in order: a,b,c.")] = None,
+    text: Annotated[str | None, typer.Option(help="Column of texts, for a text model.")] = None,
+    image: Annotated[str | None, typer.Option(help="Column of image paths, relative to the table.")] = None,
+    classes: Annotated[str | None, typer.Option(help="Class names in the order of the outputs: a,b.")] = None,
+    outputs: Annotated[str | None, typer.Option(help="What the model returns: logits or probabilities.")] = None,
+    threshold: Annotated[float | None, typer.Option(help="Probability from which a decision is favourable.")] = None,
+    probes: Annotated[str | None, typer.Option(help="Probes to run: a,b. All that apply by default.")] = None,
+    probe: Annotated[list[str] | None, typer.Option(help="Your own probe: package.module:Class.")] = None,
+    set_: Annotated[list[str] | None, typer.Option("--set", help="Option of a probe: probe.option=value.")] = None,
+    policy: Annotated[
+        str | None, typer.Option(help="What results are held to: a profile's name or a TOML file.")
+    ] = None,
+    config: Annotated[str | None, typer.Option(help="Configuration file; ./audit.toml where there is one.")] = None,
+    out: Annotated[str | None, typer.Option(help="Folder for the reports; ./audit-report by default.")] = None,
+    format_: Annotated[str | None, typer.Option("--format", help="Formats to write: html,json,markdown.")] = None,
+    json_: Annotated[bool, typer.Option("--json", help="Print the report as JSON, and nothing else.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")] = False,
+    seed: Annotated[int | None, typer.Option(help="Seed; the same seed gives the same report.")] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = None,
+    error_rate: Annotated[float | None, typer.Option(help="Chance of any false FAIL, and of any false PASS.")] = None,
+    multiplicity: Annotated[str | None, typer.Option(help="bonferroni, holm, bh or none.")] = None,
+    max_memory: Annotated[str | None, typer.Option(help="Memory for the measuring process, such as 8GiB.")] = None,
+    max_seconds: Annotated[float | None, typer.Option(help="Seconds for loading, and for each probe.")] = None,
+    architecture: Annotated[
+        str | None, typer.Option(help="Network of a bare state_dict: package.module:Class.")
+    ] = None,
+    architecture_args: Annotated[str | None, typer.Option(help="Its arguments, as a JSON object.")] = None,
+    predict: Annotated[str | None, typer.Option(help="Audit a function instead: package.module:function.")] = None,
+    allow_code: Annotated[
+        bool, typer.Option("--allow-code", help="Load formats that run code: TorchScript, .pt2.")
+    ] = False,
+    trust_pickle: Annotated[
+        bool, typer.Option("--trust-pickle", help="Unpickle the model: runs what is in it.")
+    ] = False,
+    allow_inconclusive: Annotated[bool, typer.Option("--allow-inconclusive", help="Exit 0 on INCONCLUSIVE.")] = False,
+    debug: Debug = False,
+) -> int:
+    """Audit a model: measure, judge, write a report.
+
+    Exit codes: 0 everything judged passed, 1 something FAILed, 2 wrong usage, 3 nothing failed but something could not
+    be said, 4 the model or the data were refused.
+    """
+    from cli.options import configure
+    from cli.scan import parse_json_flag
+    from cli.scan import scan as run_scan
+
+    flags = {
+        "model": model, "data": data, "train": train, "target": target, "positive": positive, "sensitive": sensitive,
+        "sensitive_file": sensitive_file, "join_on": join_on, "features": features, "text": text, "image": image,
+        "classes": classes, "outputs": outputs, "threshold": threshold, "probes": probes, "probe": probe,
+        "policy": policy, "out": out, "format": format_, "seed": seed, "device": device, "error_rate": error_rate,
+        "multiplicity": multiplicity, "max_memory": max_memory, "max_seconds": max_seconds,
+        "architecture": architecture, "architecture_args": parse_json_flag(architecture_args, "--architecture-args"),
+        "predict": predict, "allow_code": allow_code, "trust_pickle": trust_pickle,
+        "allow_inconclusive": allow_inconclusive,
+    }  # fmt: skip
+    return run_scan(configure(flags, config, set_ or []), as_json=json_, quiet=quiet, debug=debug)
+
+
+@command("probes")
+def probes(json_: Annotated[bool, typer.Option("--json", help="As JSON.")] = False) -> None:
+    """List the probes: what each asks, how, what it needs, and where it is defined."""
+    from cli.catalogue import print_probes
+
+    print_probes(as_json=json_)
+
+
+@command("mitigations")
+def mitigations(json_: Annotated[bool, typer.Option("--json", help="As JSON.")] = False) -> None:
+    """List the mitigations."""
+    from cli.catalogue import print_mitigations
+
+    print_mitigations(as_json=json_)
+
+
+@command("report")
+def report(
+    run: Annotated[Path, typer.Argument(help="A report.json, or the folder that holds one.")],
+    format_: Annotated[str, typer.Option("--format", help="Formats to write: html,json,markdown.")] = "html",
+    out: Annotated[Path | None, typer.Option(help="Folder to write into; the report's own by default.")] = None,
+    debug: Debug = False,
+) -> None:
+    """Render a recorded audit again, without model, data or torch."""
+    from cli.rendering import known_formats, read_report
+    from cli.scan import write_report
+
+    record = read_report(run)
+    folder = out or (run if run.is_dir() else run.parent)
+    for path in write_report(record, folder, known_formats(format_.split(","))):
+        typer.echo(path)
+
+
+@command("init")
+def init(
+    data: Annotated[Path, typer.Argument(help="A data file to take the column names from.")],
+    out: Annotated[Path, typer.Option(help="Where to write the configuration.")] = Path("audit.toml"),
+    force: Annotated[bool, typer.Option("--force", help="Overwrite a file that is there.")] = False,
+    debug: Debug = False,
+) -> None:
+    """Write a commented audit.toml that fits a data file."""
+    from cli.init import write_config
+
+    write_config(data, out, force=force)
+    typer.echo(f"Wrote {out}. Read it, correct it, then: auditor scan MODEL")
+
+
+@command("version")
+def version() -> None:
+    """Print the version."""
+    typer.echo(f"auditor {__version__}")
+
+
+command("train")(train_command)
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,179 @@
+"""What a scan was asked for, from flags and audit.toml together; flags win."""
+
+from __future__ import annotations
+
+import os
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, ValidationError
+
+from auditor.errors import ConfigError, UsageError
+from auditor.finding import DEFAULT_PROFILE, Criterion, load_criteria, parse_criterion
+from auditor.suggest import did_you_mean
+
+CONFIG_NAME = "audit.toml"
+_PATHS = ("model", "data", "train", "sensitive_file", "out")
+_UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
+
+
+def _split(value: object) -> object:
+    """``"a,b"`` and ``["a,b", "c"]`` as a flat list of names."""
+    if isinstance(value, str):
+        value = [value]
+    if isinstance(value, (list, tuple)):
+        return [part.strip() for item in value for part in str(item).split(",") if part.strip()] or None
+    return value
+
+
+def parse_bytes(value: object) -> object:
+    """``"8GiB"``, ``"500M"`` or a number of bytes, as an int."""
+    if isinstance(value, str):
+        match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]?)i?b?", value.strip().lower())
+        if not match:
+            raise ValueError(f"{value!r} is no amount of memory: write it like 8GiB or 500M")
+        return int(float(match[1]) * _UNITS[match[2]])
+    return value
+
+
+def _default_memory() -> int:
+    return int(0.8 * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+
+
+Names = Annotated[tuple[str, ...], BeforeValidator(_split)]
+Listed = Annotated[tuple[str, ...] | None, BeforeValidator(_split)]
+
+
+class ScanOptions(BaseModel):
+    """Every flag of ``scan``, which is also every key of ``[audit]``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model: str | None = None
+    data: str | None = None
+    train: str | None = None
+    target: str | None = None
+    positive: Annotated[str | None, BeforeValidator(lambda v: v if v is None else str(v))] = None
+    sensitive: tuple[str, ...] = ()
+    sensitive_file: str | None = None
+    join_on: str | None = None
+    features: Listed = None
+    text: str | None = None
+    image: str | None = None
+    classes: Listed = None
+    outputs: Literal["logits", "probabilities"] | None = None
+    threshold: Annotated[float | None, Field(ge=0.0, le=1.0)] = None
+    probes: Listed = None
+    probe: tuple[str, ...] = ()
+    policy: Names = (DEFAULT_PROFILE,)
+    out: str = "audit-report"
+    format: Names = ("html", "json")
+    seed: Annotated[int, Field(ge=0)] = 0
+    device: str = "auto"
+    error_rate: Annotated[float, Field(gt=0.0, lt=0.5)] = 0.05
+    multiplicity: Literal["bonferroni", "holm", "bh", "none"] = "bonferroni"
+    max_memory: Annotated[int, BeforeValidator(parse_bytes), Field(gt=0)] = Field(default_factory=_default_memory)
+    max_seconds: Annotated[float, Field(gt=0)] = 600.0
+    architecture: str | None = None
+    architecture_args: dict[str, JsonValue] = Field(default_factory=dict)
+    predict: str | None = None
+    allow_code: bool = False
+    trust_pickle: bool = False
+    allow_inconclusive: bool = False
+
+
+@dataclass(frozen=True)
+class Configured:
+    """A scan as asked for: its options, the options of single probes, and what the results are held to."""
+
+    options: ScanOptions
+    probe_options: dict[str, dict[str, JsonValue]]
+    criteria: tuple[Criterion, ...]
+
+
+def _snake(key: str) -> str:
+    return key.replace("-", "_")
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """An audit.toml as it stands. Raises ConfigError with the line where it is no TOML."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UsageError(f"There is no configuration file at {str(path)!r}.") from None
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"{path} cannot be read as TOML: {error}.") from None
+
+
+def configure(flags: Mapping[str, object], config: str | None, settings: list[str]) -> Configured:
+    """Flags over ``--config`` (or ./audit.toml, where there is one) over the defaults. Raises ConfigError."""
+    path = Path(config) if config is not None else Path(CONFIG_NAME)
+    content = read_config(path) if config is not None or path.is_file() else {}
+    for key in content:
+        if key not in ("audit", "probes", "criteria"):
+            known = ("audit", "probes", "criteria")
+            raise ConfigError(f"{path}: unknown section [{key}]{did_you_mean(key, known)}. Known: {', '.join(known)}.")
+    merged = {_snake(k): v for k, v in _table(content, "audit", path).items()}
+    for name in _PATHS:
+        if isinstance(merged.get(name), str):
+            merged[name] = str(path.parent / merged[name])
+    merged |= {k: v for k, v in flags.items() if v is not None and v is not False and v != []}
+    for key in merged:
+        if key not in ScanOptions.model_fields:
+            near = did_you_mean(key, ScanOptions.model_fields)
+            raise ConfigError(f"{path}: [audit] has no key {key!r}{near or '.'}")
+    try:
+        options = ScanOptions.model_validate(merged)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = str(first["loc"][0]).replace("_", "-")
+        raise UsageError(f"--{name} {first['input']!r}: {first['msg'].removeprefix('Value error, ')}.") from None
+    return Configured(options, _probe_options(content, path, settings), _criteria(content, path, options, flags))
+
+
+def _table(content: Mapping[str, Any], name: str, path: Path) -> dict[str, Any]:
+    table = content.get(name, {})
+    if not isinstance(table, dict):
+        raise ConfigError(f"{path}: [{name}] must be a table.")
+    return table
+
+
+def _probe_options(content: Mapping[str, Any], path: Path, settings: list[str]) -> dict[str, dict[str, JsonValue]]:
+    found: dict[str, dict[str, JsonValue]] = {}
+    for probe, table in _table(content, "probes", path).items():
+        if not isinstance(table, dict):
+            raise ConfigError(f"{path}: [probes.{probe}] must be a table of options.")
+        found[_snake(probe)] = {_snake(k): v for k, v in table.items()}
+    for setting in settings:
+        target, equals, text = setting.partition("=")
+        probe, dot, option = target.partition(".")
+        if not (equals and dot and probe and option):
+            raise UsageError(f"--set {setting!r} must look like probe.option=value.")
+        try:
+            value = tomllib.loads(f"value = {text}")["value"]
+        except tomllib.TOMLDecodeError:
+            value = text
+        found.setdefault(_snake(probe), {})[_snake(option)] = value
+    return found
+
+
+def _criteria(
+    content: Mapping[str, Any], path: Path, options: ScanOptions, flags: Mapping[str, object]
+) -> tuple[Criterion, ...]:
+    """--policy wins over ``[[criteria]]``, which replaces the built-in profile."""
+    entries = content.get("criteria")
+    if entries is None or flags.get("policy"):
+        return tuple(criterion for policy in options.policy for criterion in load_criteria(policy))
+    if not isinstance(entries, list) or not entries:
+        raise ConfigError(f"{path}: criteria must be [[criteria]] tables.")
+    own = [
+        parse_criterion(entry, f"{path.name}, criterion {i}", {"source": path.name})
+        for i, entry in enumerate(entries, 1)
+    ]
+    if options.policy != (DEFAULT_PROFILE,):
+        own += [criterion for policy in options.policy for criterion in load_criteria(policy)]
+    return tuple(own)

@@ -1,0 +1,172 @@
+"""What a terminal shows: plain text, colour only where somebody looks, nothing shortened in a pipe."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import textwrap
+from collections.abc import Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, TextIO
+
+import typer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from auditor.report.record import AuditReport, FindingRecord
+
+_COLOURS = {
+    "PASS": typer.colors.GREEN,
+    "FAIL": typer.colors.RED,
+    "INCONCLUSIVE": typer.colors.YELLOW,
+    "NOT_RUN": typer.colors.MAGENTA,
+    "NOT_APPLICABLE": typer.colors.BRIGHT_BLACK,
+    "NOT_JUDGED": typer.colors.BLUE,
+}
+_EXIT_WORDS = {
+    0: "everything that was judged passed",
+    1: "at least one finding FAILed",
+    2: "wrong usage",
+    3: "nothing failed, but something could not be said: this is not a pass",
+    4: "the model or the data were refused",
+}
+
+
+def coloured(text: str, outcome: str, stream: TextIO | None = None) -> str:
+    """Text in its outcome's colour on a terminal that wants colour."""
+    looked_at = (stream or sys.stdout).isatty() and "NO_COLOR" not in os.environ
+    return typer.style(text, fg=_COLOURS[outcome], bold=outcome in ("FAIL", "PASS")) if looked_at else text
+
+
+def width() -> int:
+    """Columns of the terminal; without limit in a pipe."""
+    return min(shutil.get_terminal_size().columns, 110) if sys.stdout.isatty() else 1_000_000
+
+
+def paragraph(text: str, indent: int) -> str:
+    """Text wrapped to the terminal under an indent."""
+    pad = " " * indent
+    return textwrap.fill(text, width=width(), initial_indent=pad, subsequent_indent=pad, break_on_hyphens=False)
+
+
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """A table: one block a row on a terminal, tab-separated with a header in a pipe."""
+    if not sys.stdout.isatty():
+        typer.echo("\t".join(columns))
+        for row in rows:
+            typer.echo("\t".join(cell.replace("\t", " ") for cell in row))
+        return
+    for row in rows:
+        typer.secho(row[0], bold=True)
+        for name, cell in zip(columns[1:], row[1:], strict=True):
+            label = f"  {name:<9}"
+            typer.echo(
+                textwrap.fill(
+                    cell or "-", width=width(), initial_indent=label, subsequent_indent=" " * 11, break_on_hyphens=False
+                )
+            )
+        typer.echo()
+
+
+@contextmanager
+def stages(show: bool) -> Iterator[Stages]:
+    """A line on standard error that says what is being done; nothing in a pipe."""
+    shown = Stages(show and sys.stderr.isatty())
+    try:
+        yield shown
+    finally:
+        shown.clear()
+
+
+class Stages:
+    """The progress line of a scan."""
+
+    def __init__(self, show: bool, total: int = 0) -> None:
+        self.show = show
+        self.total = total
+        self.done = 0
+
+    def __call__(self, stage: str) -> None:
+        """Says that a stage begins."""
+        if self.show:
+            self.done += 1
+            filled = "#" * self.done + "." * max(self.total - self.done, 0)
+            sys.stderr.write(f"\r\033[K[{filled}] {stage}")
+            sys.stderr.flush()
+
+    def clear(self) -> None:
+        """Takes the line away."""
+        if self.show:
+            sys.stderr.write("\r\033[K")
+            sys.stderr.flush()
+
+
+def print_report(report: AuditReport, written: Sequence[str]) -> None:
+    """The six counts, what failed, what could not be said and what it would take, what did not run, the files."""
+    from auditor.finding import Outcome
+    from auditor.report.text import count, visible
+
+    model, data = report.model, report.data
+    typer.echo(
+        f"model   {visible(model.path or 'in memory')}  ({visible(model.format)}, loaded by {visible(model.loaded_by)})"
+    )
+    if data.path is not None:
+        typer.echo(f"data    {visible(data.path)}  ({count(data.n_rows)} rows)")
+    if data.train_path is not None:
+        typer.echo(f"train   {visible(data.train_path)}  ({count(data.n_train_rows)} rows)")
+    for note in (*model.notes, *data.notes):
+        typer.echo(paragraph("note    " + visible(note), 0))
+    typer.echo()
+    typer.echo("   ".join(coloured(f"{o.value} {report.summary.count(o)}", o.value) for o in Outcome))
+    if report.refusal is not None:
+        typer.echo()
+        typer.echo(coloured("REFUSED", "FAIL"))
+        typer.echo(paragraph(visible(report.refusal.reason), 2))
+    for outcome in (Outcome.FAIL, Outcome.INCONCLUSIVE, Outcome.NOT_RUN, Outcome.NOT_APPLICABLE, Outcome.PASS):
+        found = [f for f in report.findings if f.outcome is outcome]
+        if found:
+            typer.echo()
+        for finding in found:
+            _print_finding(finding)
+    _print_promise(report)
+    for path in written:
+        typer.echo(f"report  {path}")
+    allowed = " (inconclusive findings were allowed)" if report.allow_inconclusive and report.exit_code == 0 else ""
+    typer.echo(f"exit {report.exit_code}: {_EXIT_WORDS[report.exit_code]}{allowed}")
+
+
+def _print_finding(finding: FindingRecord) -> None:
+    from auditor.report.record import measurement_label
+    from auditor.report.text import number, visible
+
+    label = coloured(f"{finding.outcome.value:<14}", finding.outcome.value)
+    if finding.metric is None:
+        typer.echo(f"{label} {visible(finding.probe)}")
+    else:
+        interval = ""
+        if finding.interval is not None and finding.value is not None:
+            interval = f" [{number(finding.interval[0])}, {number(finding.interval[1])}]"
+        required = f", required {finding.criterion.describe()}" if finding.criterion else ""
+        typer.echo(
+            f"{label} {visible(measurement_label(finding))} = {number(finding.value)}{interval}{required}"
+            f"  ({visible(finding.probe)})"
+        )
+    if finding.reason and finding.outcome.value != "PASS":
+        typer.echo(paragraph(visible(finding.reason), 15))
+
+
+def _print_promise(report: AuditReport) -> None:
+    family = report.family
+    typer.echo()
+    if family.multiplicity in ("bh", "none"):
+        typer.echo(paragraph(f"No family-wise promise is made: multiplicity is {family.multiplicity!r}.", 0))
+    elif family.m:
+        typer.echo(
+            paragraph(
+                f"Over these {family.m} judgements the chance of any false FAIL is at most {family.error_rate:.0%}, "
+                f"and so is that of any false PASS ({family.multiplicity}).",
+                0,
+            )
+        )

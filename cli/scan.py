@@ -1,0 +1,217 @@
+"""``auditor scan``: from a model file to a report and an exit code."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import typer
+
+from auditor.errors import AuditorError, ConfigError, UsageError
+from auditor.files import write_beside
+from auditor.finding import Family, Pillar
+from auditor.isolate import Measured, last_lines, measure
+from auditor.probe import make_probe
+from auditor.report.record import AuditReport, DataRecord, ModelRecord
+from auditor.run import assemble, environment
+from auditor.specs import DataSpec, Job, Limits, ModelSpec, ProbeSpec
+from auditor.suggest import did_you_mean
+from cli.options import Configured, ScanOptions
+from cli.output import print_report, stages
+from cli.rendering import FILE_NAMES, known_formats, render
+from probes import PROBES
+
+
+def scan(configured: Configured, *, as_json: bool, quiet: bool, debug: bool) -> int:
+    """Runs the scan and writes its reports; returns the exit code."""
+    started = time.perf_counter()
+    options = configured.options
+    formats = known_formats(options.format)
+    out = _writable(Path(options.out))
+    job = build_job(configured)
+    pillars = _pillars()
+    with stages(not (quiet or as_json)) as shown:
+        shown.total = len(job.probes) + 2
+        measured = measure(job, pillars, on_stage=shown)
+    if debug and measured.log.strip():
+        typer.echo(last_lines(measured.log, 200), err=True)
+    report = make_report(configured, job, measured, time.perf_counter() - started)
+    written = write_report(report, out, formats)
+    if as_json:
+        sys.stdout.write(report.to_json())
+    elif not quiet:
+        print_report(report, written)
+    return report.exit_code
+
+
+def build_job(configured: Configured) -> Job:
+    """The job a scan comes to; raises UsageError where flags contradict each other or name what is not there."""
+    options = configured.options
+    if options.model is None and options.predict is None:
+        raise UsageError("Name a model: auditor scan MODEL, or --predict package.module:function.")
+    data_flags = ("train", "target", "positive", "sensitive_file", "join_on", "text", "image")
+    if options.data is None:
+        given = [name for name in data_flags if getattr(options, name) is not None] + ["sensitive"] * bool(
+            options.sensitive
+        )
+        if given:
+            raise UsageError(f"--{given[0].replace('_', '-')} says something about data: add --data FILE.")
+    return Job(
+        model=_model_spec(options),
+        data=None if options.data is None else _data_spec(options),
+        probes=tuple(_probe_specs(configured)),
+        seed=options.seed,
+        limits=Limits(memory_bytes=options.max_memory, seconds=options.max_seconds),
+    )
+
+
+def _model_spec(options: ScanOptions) -> ModelSpec:
+    own_code = [options.architecture, options.predict, *options.probe]
+    return ModelSpec(
+        path=None if options.model is None else str(_existing(options.model, "model")),
+        classes=options.classes,
+        outputs=options.outputs,
+        threshold=options.threshold,
+        architecture=options.architecture,
+        architecture_args=options.architecture_args,
+        predict=options.predict,
+        allow_code=options.allow_code,
+        trust_pickle=options.trust_pickle,
+        features=options.features,
+        device=options.device,
+        code_folder=str(Path.cwd()) if any(name and ":" in name for name in own_code) else None,
+    )
+
+
+def _data_spec(options: ScanOptions) -> DataSpec:
+    side, train = options.sensitive_file, options.train
+    return DataSpec(
+        path=str(_existing(str(options.data), "data file")),
+        train=None if train is None else str(_existing(train, "training file")),
+        target=options.target,
+        positive=options.positive,
+        sensitive=options.sensitive,
+        sensitive_file=None if side is None else str(_existing(side, "sensitive file")),
+        join_on=options.join_on,
+        features=options.features,
+        text=options.text,
+        image=options.image,
+        classes=options.classes,
+    )
+
+
+def _existing(path: str, what: str) -> Path:
+    where = Path(path)
+    if not where.exists():
+        folder = where.parent
+        near = did_you_mean(where.name, (p.name for p in folder.iterdir())) if folder.is_dir() else ""
+        raise UsageError(f"There is no {what} at {path!r}{near or '.'}")
+    return where.resolve()
+
+
+def _probe_specs(configured: Configured) -> list[ProbeSpec]:
+    chosen = [name.replace("-", "_") for name in configured.options.probes or PROBES]
+    for name in chosen:
+        if name not in PROBES:
+            raise UsageError(f"There is no probe {name!r}{did_you_mean(name, PROBES)} Known: {', '.join(PROBES)}.")
+    specs = []
+    for name in dict.fromkeys(chosen):
+        kind = PROBES[name]
+        options = configured.probe_options.get(name, {})
+        make_probe(kind, options)
+        specs.append(ProbeSpec(name=name, target=f"{kind.__module__}:{kind.__qualname__}", options=options))
+    for target in configured.options.probe:
+        module, colon, attribute = target.partition(":")
+        if not (module and colon and attribute):
+            raise UsageError(f"--probe {target!r} must look like package.module:Class.")
+        specs.append(ProbeSpec(name=attribute, target=target, options=configured.probe_options.get(attribute, {})))
+    known = {spec.name for spec in specs} | set(PROBES)
+    for name in configured.probe_options:
+        if name not in known:
+            raise ConfigError(
+                f"Options are given for a probe {name!r} that does not exist{did_you_mean(name, known) or '.'}"
+            )
+    return specs
+
+
+def _pillars() -> dict[str, tuple[Pillar, str]]:
+    return {name: (kind.pillar, kind.citation) for name, kind in PROBES.items()}
+
+
+def make_report(configured: Configured, job: Job, measured: Measured, seconds: float) -> AuditReport:
+    """The judged record of what the children measured, or of why they could not."""
+    options = configured.options
+    limits = {
+        "memory": f"{job.limits.memory_bytes / 2**30:.1f} GiB",
+        "seconds per probe": f"{job.limits.seconds:g}",
+        "process": "child process with limits on memory, time, file size and open files"
+        if sys.platform == "linux"
+        else "child process; this platform enforces no memory limit",
+    }
+    return assemble(
+        measured.results,
+        configured.criteria,
+        model=measured.model or ModelRecord(path=job.model.path, format="not loaded", loaded_by="nothing"),
+        data=measured.data or _unread(job.data),
+        environment=environment(
+            device=measured.device, seed=options.seed, limits=limits, command=shlex.join(["auditor", *sys.argv[1:]])
+        ),
+        family=Family(error_rate=options.error_rate, multiplicity=options.multiplicity),
+        refusal=measured.refusal,
+        allow_inconclusive=options.allow_inconclusive,
+        duration_s=seconds,
+    )
+
+
+def _unread(spec: DataSpec | None) -> DataRecord:
+    if spec is None:
+        return DataRecord()
+    return DataRecord(path=spec.path, target=spec.target, sensitive=spec.sensitive, train_path=spec.train)
+
+
+# ---- writing -------------------------------------------------------------------------------------------------------
+
+
+def _writable(out: Path) -> Path:
+    """Found out before the work, not after it."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=out):
+            return out
+    except OSError as error:
+        raise UsageError(f"Cannot write into {str(out)!r}: {error.strerror}. Name another folder with --out.") from None
+
+
+def write_report(report: AuditReport, out: Path, formats: list[str]) -> list[str]:
+    """Writes each format beside and renames it; where that fails, the record is kept in the temporary folder."""
+    written = []
+    try:
+        for name in formats:
+            path = out / FILE_NAMES[name]
+            write_beside(path, render(report, name).encode())
+            written.append(str(path))
+    except (OSError, AuditorError) as error:
+        rescue = Path(tempfile.mkdtemp(prefix="auditor-rescued-")) / "report.json"
+        rescue.write_text(report.to_json(), encoding="utf-8")
+        raise UsageError(
+            f"The report could not be written into {str(out)!r} ({error}); the record lies in {rescue}."
+        ) from None
+    return written
+
+
+def parse_json_flag(text: str | None, flag: str) -> Mapping[str, object] | None:
+    """A flag that holds a JSON object."""
+    if text is None:
+        return None
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise UsageError(f"{flag} is no JSON: {error}.") from None
+    if not isinstance(value, dict):
+        raise UsageError(f"{flag} must be a JSON object, such as '{{\"hidden\": [64, 32]}}'.")
+    return value

@@ -1,0 +1,168 @@
+"""``auditor train``: from a table to a model bundle and the two files of rows it was and was not trained on."""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from auditor.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from auditor.training import TrainedModel, TrainSpec
+
+
+def train(
+    data: Annotated[str, typer.Argument(help="Rows to train on: CSV, TSV, Parquet or JSON Lines.")],
+    target: Annotated[str, typer.Option(help="Column of labels to predict.")],
+    out: Annotated[Path, typer.Option(help="Where to write the model bundle.")] = Path("model.pt"),
+    positive: Annotated[str | None, typer.Option(help="The favourable label.")] = None,
+    features: Annotated[str | None, typer.Option(help="Columns to learn from: a,b,c. All others by default.")] = None,
+    drop: Annotated[list[str] | None, typer.Option(help="Column to leave out; repeat for more.")] = None,
+    test_share: Annotated[float, typer.Option(help="Share of the rows held back for testing.")] = 0.3,
+    epochs: Annotated[int, typer.Option(help="Passes over the rows: at most, or exactly with --dp-epsilon.")] = 50,
+    hidden: Annotated[str, typer.Option(help="Units of the hidden layers: 64,32.")] = "64,32",
+    learning_rate: Annotated[float, typer.Option(help="Step size of Adam.")] = 1e-3,
+    batch_size: Annotated[int, typer.Option(help="Rows per step.")] = 128,
+    seed: Annotated[int, typer.Option(help="Seed of split, start and order; the same seed gives the same model.")] = 0,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
+    architecture: Annotated[str, typer.Option(help="mlp, or a network of your own: package.module:Class.")] = "mlp",
+    architecture_args: Annotated[str | None, typer.Option(help="Its arguments, as a JSON object.")] = None,
+    dp_epsilon: Annotated[float | None, typer.Option(help="Train privately by DP-SGD, to this epsilon.")] = None,
+    dp_delta: Annotated[float | None, typer.Option(help="Its delta, below 1/n; n^-1.1 by default.")] = None,
+    dp_noise_seed: Annotated[
+        int | None, typer.Option(help="Repeatable noise, for tests: who knows the seed can remove it.")
+    ] = None,
+    max_grad_norm: Annotated[float, typer.Option(help="Norm each row's gradient is clipped to by DP-SGD.")] = 1.0,
+    train_out: Annotated[
+        Path | None, typer.Option(help="Where to write the training rows: .csv, .tsv, .parquet.")
+    ] = None,
+    test_out: Annotated[Path | None, typer.Option(help="Where to write the rows held back.")] = None,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+) -> None:
+    """Train a classifier on a table, and save it as a bundle that scan can load.
+
+    Text columns are encoded from the training rows; columns that name rows are left out and named. The rows trained on
+    and held back are written beside the bundle, for scan's --train and --data.
+    """
+    from cli.scan import parse_json_flag
+
+    arguments = parse_json_flag(architecture_args, "--architecture-args")
+    places = _Places(out, train_out, test_out)
+
+    from auditor.model import save
+    from auditor.training import TrainSpec, train_table, write_rows
+
+    spec = TrainSpec(
+        data=data,
+        target=target,
+        positive=positive,
+        features=_names(features),
+        drop=tuple(drop or ()),
+        test_share=test_share,
+        epochs=epochs,
+        hidden=_whole_numbers(hidden),
+        learning_rate=learning_rate,
+        batch_size=batch_size,
+        seed=seed,
+        device=device,
+        architecture=architecture,
+        architecture_args=arguments or {},
+        code_folder=str(Path.cwd()) if ":" in architecture else None,
+        dp_epsilon=dp_epsilon,
+        dp_delta=dp_delta,
+        dp_noise_seed=dp_noise_seed,
+        max_grad_norm=max_grad_norm,
+    )
+    with _progress() as say:
+        trained = train_table(spec, say)
+    write_rows(places.train, data, trained.train_rows, trained.left_out)
+    write_rows(places.test, data, trained.test_rows, trained.left_out)
+    save(trained.model, places.model)
+    for line in _lines(trained, spec, places):
+        typer.echo(line)
+
+
+class _Places:
+    """Where the three files go; all are checked before any time is spent."""
+
+    def __init__(self, model: Path, train: Path | None, test: Path | None) -> None:
+        self.model = model
+        self.train = train or model.with_name(f"{model.stem}.train.csv")
+        self.test = test or model.with_name(f"{model.stem}.test.csv")
+        for path in (self.train, self.test):
+            if path.suffix.lower() not in (".csv", ".tsv", ".parquet", ".pq"):
+                raise UsageError(f"{path.name!r} must end in .csv, .tsv or .parquet.")
+        if len({self.model.resolve(), self.train.resolve(), self.test.resolve()}) < 3:
+            raise UsageError("--out, --train-out and --test-out must be three different files.")
+
+
+def _names(value: str | None) -> tuple[str, ...] | None:
+    if value is None:
+        return None
+    names = tuple(part.strip() for part in value.split(",") if part.strip())
+    if not names:
+        raise UsageError("--features names no column.")
+    return names
+
+
+def _whole_numbers(value: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in value.split(",") if part.strip())
+    except ValueError:
+        raise UsageError(f"--hidden {value!r} must be whole numbers, such as 64,32.") from None
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[str], None]]:
+    """One line on standard error that is written over and taken away at the end; nothing where it is no terminal."""
+    shown = sys.stderr.isatty()
+
+    def say(stage: str) -> None:
+        if shown:
+            # A line that wraps could not be written over.
+            width = shutil.get_terminal_size().columns - 1
+            sys.stderr.write(f"\r\033[K{stage[:width]}")
+            sys.stderr.flush()
+
+    try:
+        yield say
+    finally:
+        say("")
+
+
+def _lines(trained: TrainedModel, spec: TrainSpec, places: _Places) -> Iterator[str]:
+    from auditor.report.text import visible
+
+    model = trained.model
+    yield visible(f"trained   {spec.architecture} on {spec.data}: {', '.join(model.features or ())} -> {spec.target}")
+    for note in trained.notes:
+        yield visible(f"note      {note}")
+    low, high = trained.accuracy.interval(0.95)
+    yield (
+        f"accuracy  {trained.accuracy.value:.3f} [{low:.3f}, {high:.3f}] on the {trained.accuracy.n:,} test rows "
+        f"(95 % interval); always guessing the commonest class has {trained.majority_share:.3f}"
+    )
+    if trained.auc is not None:
+        low, high = trained.auc.interval(0.95)
+        yield f"AUC       {trained.auc.value:.3f} [{low:.3f}, {high:.3f}]"
+    yield visible(f"wrote     {places.model}, {places.train}, {places.test}")
+    yield visible("next      " + _scan_command(spec, places))
+
+
+def _scan_command(spec: TrainSpec, places: _Places) -> str:
+    words: list[Any] = ["auditor", "scan", places.model, "--data", places.test, "--train", places.train]
+    words += ["--target", spec.target]
+    if spec.positive is not None:
+        words += ["--positive", spec.positive]
+    if ":" in spec.architecture:
+        words += ["--architecture", spec.architecture]
+    return shlex.join(map(str, words)) + " --sensitive COLUMN"

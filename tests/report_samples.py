@@ -1,0 +1,375 @@
+"""Reports made through the real judge, for the tests of the renderings."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from auditor.finding import Criterion, Family, Figure, Measurement, ProbeResult, Series, judge, load_criteria
+from auditor.report.figures import figures_of
+from auditor.report.record import (
+    AuditReport,
+    CriterionRecord,
+    DataRecord,
+    Environment,
+    FigureRecord,
+    FindingRecord,
+    ModelRecord,
+    Refusal,
+    Summary,
+    exit_code,
+    family_record,
+)
+from auditor.statistics import (
+    Exact,
+    Multiplicity,
+    Proportion,
+    RateTable,
+    StudentT,
+    Undefined,
+    WorstDifference,
+    WorstRatio,
+    true_positive_rate_at,
+)
+
+HOSTILE = (
+    "<script>alert(1)</script>",
+    "$x^2$ \\frac{a}{b}",
+    "admin\u202etxt.exe\u2066",
+    "nul\x00bell\x07esc\x1b[31m",
+    "a|b `c` *d* [e](http://f) \n# g",
+    "\"'><img src=x onerror=alert(1)>",
+    "{{ 7 * 7 }} {% raw %}",
+    "名前 اسم z\u0301\u0301\u0301\u0301\u0301\u0301\u0301",
+    "x" * 500,
+)
+
+_RATES: tuple[tuple[str, int], ...] = (
+    ("selection_rate", 0),
+    ("true_positive_rate", 1),
+    ("false_positive_rate", 2),
+    ("accuracy", 3),
+)
+
+
+def _fairness_of(
+    features: tuple[str, ...],
+    groups: Sequence[tuple[str, ...]],
+    rates: Sequence[tuple[float, ...]],
+    sizes: Sequence[int],
+) -> list[Measurement]:
+    measurements: list[Measurement] = []
+    tables: dict[str, RateTable] = {}
+    for metric, column in _RATES:
+        n = [s if column in (0, 3) else s // 2 for s in sizes]
+        k = [round(m * r[column]) for m, r in zip(n, rates, strict=True)]
+        tables[metric] = RateTable(rate=metric, successes=tuple(k), n=tuple(n))
+        measurements += [
+            Measurement(
+                metric=metric,
+                estimate=Proportion(successes=s, n=m),
+                n_samples=m,
+                group=dict(zip(features, group, strict=True)),
+            )
+            for group, s, m in zip(groups, k, n, strict=True)
+        ]
+    headlines = {
+        "demographic_parity_difference": (WorstDifference(tables=(tables["selection_rate"],)), 0.0),
+        "demographic_parity_ratio": (WorstRatio(tables=(tables["selection_rate"],)), 1.0),
+        "equalized_odds_difference": (
+            WorstDifference(tables=(tables["true_positive_rate"], tables["false_positive_rate"])),
+            0.0,
+        ),
+    }
+    return [
+        Measurement(
+            metric=metric,
+            estimate=estimate,
+            n_samples=sum(sizes),
+            method="between_groups",
+            ideal=ideal,
+            sensitive=features,
+        )
+        for metric, (estimate, ideal) in headlines.items()
+    ] + measurements
+
+
+def fairness(hostile: bool = False) -> ProbeResult:
+    """Two features and their intersection: one FAIL, some INCONCLUSIVE, one PASS, an empty group."""
+    names = HOSTILE if hostile else ("Asian", "Black", "Hispanic", "White")
+    race_rates = [(0.55 + 0.02 * i, 0.70 + 0.015 * i, 0.12 + 0.01 * i, 0.80 + 0.01 * i) for i in range(len(names))]
+    sex_rates = [(0.41, 0.62, 0.09, 0.81), (0.64, 0.80, 0.21, 0.80)]
+    sex = _fairness_of(("sex",), [("female",), ("male",)], sex_rates, [1650, 2010])
+    race = _fairness_of(("race",), [(n,) for n in names], race_rates, [110, 420, 260, 2870, *[90] * (len(names) - 4)])
+    both = _fairness_of(
+        ("sex", "race"),
+        [(s, n) for s in ("female", "male") for n in names],
+        race_rates * 2,
+        [50, 190, 0, 1300, *[40] * (len(names) - 4)] * 2,
+    )
+    region = _fairness_of(
+        ("region",), [("north",), ("south",)], [(0.50, 0.71, 0.15, 0.79), (0.505, 0.71, 0.15, 0.79)], [12000, 11800]
+    )
+    return ProbeResult(
+        probe="group_fairness",
+        pillar="fairness",
+        citation="Hardt, Price and Srebro, Equality of Opportunity in Supervised Learning (2016)",
+        measurements=tuple(sex + race + both + region),
+        duration_s=0.8,
+    )
+
+
+def attribution(n_features: int = 26, hostile: bool = False) -> ProbeResult:
+    """More features than a figure shows."""
+    names = [f"{HOSTILE[i]}" if hostile and i < len(HOSTILE) else f"feature_{i}" for i in range(n_features)]
+    if not hostile:
+        names[:6] = ["debt_to_income_ratio", "loan_to_value", "credit_history", "self_employed", "afam", "unemployment"]
+    importance = [
+        Measurement(
+            metric="global_importance",
+            estimate=StudentT(
+                centre=0.3 * 0.82**i, standard_error=0.012 * 0.9**i, degrees_of_freedom=400, lower_limit=0.0
+            ),
+            n_samples=400,
+            method="integrated_gradients",
+            at={"feature": name},
+        )
+        for i, name in enumerate(names)
+    ]
+    completeness = Measurement(
+        metric="completeness_error",
+        estimate=StudentT(centre=0.0021, standard_error=0.0003, degrees_of_freedom=399, lower_limit=0.0),
+        n_samples=400,
+        method="integrated_gradients",
+        ideal=0.0,
+        detail="share of the range of the outputs, 64 steps",
+    )
+    share = Measurement(
+        metric="sensitive_share",
+        estimate=StudentT(centre=0.071, standard_error=0.006, degrees_of_freedom=399, scale="logit"),
+        n_samples=400,
+        method="integrated_gradients",
+        sensitive=("afam",),
+    )
+    return ProbeResult(
+        probe="feature_attribution",
+        pillar="attribution",
+        citation="Sundararajan, Taly and Yan, Axiomatic Attribution for Deep Networks (2017)",
+        measurements=(completeness, share, *importance),
+    )
+
+
+def privacy() -> ProbeResult:
+    """An attack near chance with its ROC curve."""
+    rng = np.random.default_rng(3)
+    members, others = rng.normal(0.12, 1.0, 1500), rng.normal(0.0, 1.0, 900)
+    thresholds = np.sort(np.concatenate([members, others]))[::-1]
+    fpr = [float((others >= t).mean()) for t in thresholds]
+    tpr = [float((members >= t).mean()) for t in thresholds]
+    roc = Figure(
+        id="membership_inference/roc/loss_threshold",
+        probe="membership_inference",
+        kind="roc",
+        title="ROC of the loss threshold attack",
+        series=(Series(name="loss_threshold", x=tuple(fpr), y=tuple(tpr)),),
+        alt="True positive rate against false positive rate on logarithmic axes; the curve stays near chance.",
+        x_label="false positive rate",
+        y_label="true positive rate",
+    )
+    auc = Measurement(
+        metric="attack_auc",
+        estimate=StudentT(
+            centre=0.531, standard_error=0.012, degrees_of_freedom=899, scale="logit", lower_limit=0, upper_limit=1
+        ),
+        n_samples=2400,
+        method="loss_threshold",
+        ideal=0.5,
+        figure=roc,
+        detail="1,500 members and 900 non-members; 3 rows are in both files",
+    )
+    low = [
+        Measurement(
+            metric="attack_tpr",
+            estimate=true_positive_rate_at(members, others, rate),
+            n_samples=2400,
+            method="loss_threshold",
+            ideal=rate,
+            at={"false_positive_rate": rate},
+            too_few=f"Only {900 * rate:g} non-members are expected above the threshold; 10 are needed.",
+            n_needed=round(10 / rate),
+        )
+        for rate in (0.01, 0.001)
+    ]
+    return ProbeResult(
+        probe="membership_inference",
+        pillar="privacy",
+        citation="Yeom et al., Privacy Risk in Machine Learning (2018)",
+        measurements=(auc, *low),
+    )
+
+
+def robustness() -> ProbeResult:
+    """Two curves, and the part that was stopped."""
+    levels = (0.0, 0.05, 0.1, 0.2, 0.4)
+    curves = [
+        Measurement(
+            metric=metric,
+            estimate=Proportion(successes=round(1830 * (start + slope * level)), n=1830),
+            n_samples=1830,
+            method="noise",
+            at={"noise": level},
+        )
+        for metric, start, slope in (("accuracy_under_noise", 0.86, -0.55), ("flip_rate", 0.0, 0.72))
+        for level in levels
+    ]
+    return ProbeResult(
+        probe="robustness",
+        pillar="robustness",
+        citation="Hendrycks and Dietterich, Benchmarking Neural Network Robustness (2019)",
+        measurements=tuple(curves),
+        not_run="The child process ran out of its 120 s while attacking with PGD; give it more with --max-seconds.",
+    )
+
+
+def intake() -> ProbeResult:
+    """What is known of the file itself."""
+    return ProbeResult(
+        probe="intake",
+        pillar="intake",
+        citation="",
+        measurements=(
+            Measurement(metric="nonfinite_parameters", estimate=Exact(known=0.0), n_samples=12_481, ideal=0.0),
+            Measurement(metric="n_parameters", estimate=Exact(known=12_481.0), n_samples=12_481),
+        ),
+    )
+
+
+def language() -> ProbeResult:
+    """A probe without its input."""
+    return ProbeResult(
+        probe="stereotype",
+        pillar="language",
+        citation="Nadeem, Bethke and Reddy, StereoSet (2021)",
+        not_applicable="It asks a language model; give the folder of one, or the text column with --text COL.",
+    )
+
+
+def undefined() -> ProbeResult:
+    """A headline that does not exist for these data."""
+    return ProbeResult(
+        probe="calibration",
+        pillar="fairness",
+        citation="Naeini, Cooper and Hauskrecht (2015)",
+        measurements=(
+            Measurement(
+                metric="calibration_gap",
+                estimate=Undefined(reason="no row has a score"),
+                n_samples=0,
+                sensitive=("sex",),
+            ),
+        ),
+    )
+
+
+def criteria() -> list[Criterion]:
+    """The built-in profile and one criterion that somebody answers for."""
+    return [
+        *load_criteria(),
+        Criterion(
+            metric="demographic_parity_ratio",
+            direction="at_least",
+            bound=0.8,
+            source="audit.toml, criterion 1",
+            set_by="Credit Risk Committee",
+            set_at="2026-09-01",
+            probe="group_fairness",
+            sensitive=("sex",),
+        ),
+    ]
+
+
+def all_results(hostile: bool = False) -> list[ProbeResult]:
+    """One probe of most pillars; together they have all six outcomes."""
+    return [
+        intake(),
+        fairness(hostile),
+        undefined(),
+        attribution(hostile=hostile),
+        privacy(),
+        robustness(),
+        language(),
+    ]
+
+
+def report_of(
+    results: Sequence[ProbeResult],
+    *,
+    multiplicity: Multiplicity = "bonferroni",
+    allow_inconclusive: bool = False,
+    refusal: Refusal | None = None,
+    hostile: bool = False,
+) -> AuditReport:
+    """The report of some results, judged by the real judge."""
+    own = criteria()
+    findings, family = judge(results, own, Family(multiplicity=multiplicity))
+    nasty = HOSTILE[0] + HOSTILE[2] if hostile else ""
+    return AuditReport(
+        created="2026-11-24T09:41:07+00:00",
+        tool={"name": "auditor", "version": "0.1.0"},
+        model=ModelRecord(
+            path="models/mortgage_approval.pt" + nasty,
+            sha256="9f2c4e1ab7d35860c1f4a2be97d80135e6ab47c9d2f18e03b5a6c7d8e9f01234",
+            format="auditor-model/1",
+            loaded_by="torch.load(weights_only=True) in a child process without network",
+            size_bytes=54_321,
+            n_parameters=12_481,
+            classes=("yes", "no" + nasty),
+            notes=("Every tensor was read by the restricted loader; no code of the file was run.",),
+        ),
+        data=DataRecord(
+            path="data/hmda_test.csv" + nasty,
+            sha256="1b4f0e9851971998e732078544c96b36c3d01cedf7caa332359d6f1d83567014",
+            n_rows=3660,
+            target="deny",
+            positive="no" + nasty,
+            sensitive=("sex", "race", "region"),
+            train_path="data/hmda_train.csv",
+            train_sha256="60303ae22b998861bce3b28f33eec1be758a213c86c93c076dbe9f558c11c752",
+            n_train_rows=8540,
+            notes=("Column 'application_id' looks like an identifier and was left out.", "3 rows are in both files."),
+        ),
+        environment=Environment(
+            python="3.11.7",
+            platform="Linux-6.1-x86_64",
+            packages={"torch": "2.10.0", "captum": "0.8.0", "scikit-learn": "1.7.2", "numpy": "2.3.1"},
+            device="cpu",
+            seed=0,
+            limits={"memory": "4 GiB", "time": "120 s a probe"},
+            command="auditor scan models/mortgage_approval.pt --data data/hmda_test.csv --target deny" + nasty,
+        ),
+        family=family_record(family),
+        criteria=tuple(CriterionRecord.of(c) for c in own),
+        findings=tuple(FindingRecord.of(f) for f in findings),
+        figures=tuple(FigureRecord.of(f) for f in figures_of(findings, results)),
+        summary=Summary.of(f.outcome for f in findings),
+        refusal=refusal,
+        allow_inconclusive=allow_inconclusive,
+        duration_s=41.3,
+        exit_code=exit_code(findings, refused=refusal is not None, allow_inconclusive=allow_inconclusive),
+    )
+
+
+def sample_report(hostile: bool = False) -> AuditReport:
+    """A report with all six outcomes and every kind of figure."""
+    return report_of(all_results(hostile), hostile=hostile)
+
+
+def refused_report() -> AuditReport:
+    """A report about a file that was not loaded."""
+    reason = (
+        "models/mortgage_approval.pt is a pickle that would call os.system while loading. Save it again as a bundle "
+        "with auditor.model.save(model, path), give a loader of your own with --predict package.module:function, or "
+        "accept the risk with --trust-pickle."
+    )
+    return report_of([], refusal=Refusal(code="unsafe_pickle", reason=reason))

@@ -1,0 +1,247 @@
+"""The measuring process: what dies, hangs, lies or grows becomes NOT_RUN, and the other probes still answer."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from auditor.architectures import MLP
+from auditor.errors import UsageError
+from auditor.finding import Outcome, load_criteria
+from auditor.isolate import MAX_MESSAGE, Measured, _Pipe, measure
+from auditor.model import TorchModel, save
+from auditor.preprocessing import fit_tabular
+from auditor.report.record import ExitCode, ModelRecord
+from auditor.run import assemble, environment
+from auditor.specs import DataSpec, Job, Limits, ModelSpec, ProbeSpec
+
+PROBE = """
+import os, signal, time
+import numpy as np
+
+class {name}:
+    '''A probe for a test.'''
+    name = "{name}"
+    pillar = "robustness"
+    goal = "To go wrong."
+    citation = "none"
+    methods = ()
+    needs = ()
+    def measure(self, model, data, rng):
+        {body}
+"""
+FAIR = ProbeSpec(name="group_fairness", target="probes.fairness:GroupFairness")
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Path:
+    rng = np.random.default_rng(0)
+    n = 400
+    frame = pd.DataFrame({"a": rng.normal(size=n), "c": rng.choice(list("uvw"), n)})
+    preprocessing = fit_tabular(frame)
+    torch.manual_seed(0)
+    args = {"n_features": preprocessing.width, "hidden": [4], "n_outputs": 2}
+    module = MLP(preprocessing.width, [4], 2)
+    save(
+        TorchModel(module, classes=["no", "yes"], preprocessing=preprocessing, architecture={"name": "mlp", "args": args}),
+        tmp_path / "model.pt",
+    )
+    frame["y"], frame["sex"] = rng.choice(["yes", "no"], n), rng.choice(["f", "m"], n)
+    frame.to_csv(tmp_path / "data.csv", index=False)
+    return tmp_path
+
+
+def job(files: Path, *probes: ProbeSpec, seconds: float = 60.0, memory: int = 4 << 30, **data: object) -> Job:
+    columns = {"target": "y", "positive": "yes", "sensitive": ("sex",)} | data
+    return Job(
+        model=ModelSpec(path=str(files / "model.pt"), device="cpu", code_folder=str(files)),
+        data=DataSpec(path=str(files / "data.csv"), **columns),  # type: ignore[arg-type]
+        probes=probes,
+        seed=0,
+        limits=Limits(memory_bytes=memory, seconds=seconds),
+    )
+
+
+def own(files: Path, name: str, body: str) -> ProbeSpec:
+    (files / f"probe_{name}.py").write_text(PROBE.format(name=name, body=textwrap.indent(body, " " * 8).strip()))
+    return ProbeSpec(name=name, target=f"probe_{name}:{name}")
+
+
+def reasons(measured: Measured) -> dict[str, str]:
+    return {result.probe: result.not_run for result in measured.results}
+
+
+@pytest.mark.parametrize(
+    ("name", "body", "said"),
+    [
+        ("Raises", "raise RuntimeError('the sky fell')", "RuntimeError: the sky fell"),
+        ("Killed", "os.kill(os.getpid(), signal.SIGKILL)", "SIGKILL"),
+        ("Crashes", "os.kill(os.getpid(), signal.SIGSEGV)", "SIGSEGV"),
+        ("Exits", "os._exit(7)", "code 7"),
+        ("Hangs", "time.sleep(1000)", "longer than 3 s"),
+        ("Silent", "return []", ""),
+    ],
+)
+def test_a_probe_that_goes_wrong_is_not_run_and_the_others_answer(files: Path, name: str, body: str, said: str) -> None:
+    measured = measure(job(files, own(files, name, body), FAIR, seconds=3.0 if name == "Hangs" else 60.0), {})
+    assert said in reasons(measured)[name]
+    assert [r.probe for r in measured.results] == ["intake", name, "group_fairness"]
+    fair = measured.results[2]
+    assert fair.measurements and not fair.not_run
+    report = assemble(
+        measured.results,
+        load_criteria(),
+        model=measured.model or ModelRecord(),
+        data=measured.data,  # type: ignore[arg-type]
+        environment=environment(device="cpu", seed=0),
+    )
+    assert [f.outcome for f in report.findings if f.probe == name] == [Outcome.NOT_RUN]
+    assert report.exit_code == ExitCode.INCONCLUSIVE
+
+
+def test_two_bad_probes_cost_two_children_and_nothing_else(files: Path) -> None:
+    bad = [own(files, n, "os.kill(os.getpid(), signal.SIGKILL)") for n in ("First", "Second")]
+    measured = measure(job(files, bad[0], FAIR, bad[1]), {})
+    assert [r.probe for r in measured.results] == ["intake", "First", "group_fairness", "Second"]
+    assert [bool(r.not_run) for r in measured.results] == [False, True, False, True]
+
+
+def test_memory_beyond_the_limit_is_not_run(files: Path) -> None:
+    hog = own(files, "Hog", "x = np.ones(1 << 30)\nreturn [x]")
+    measured = measure(job(files, hog, FAIR, memory=2 << 30), {})
+    assert "emory" in reasons(measured)["Hog"]
+    assert measured.results[2].measurements
+
+
+def test_the_child_sees_no_secrets_and_works_in_its_scratch(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hunter2")
+    monkeypatch.setenv("PYTHONPATH", str(files))
+    tell = own(files, "Tell", "raise RuntimeError(f\"{os.environ.get('AWS_SECRET_ACCESS_KEY')} {os.getcwd()} {os.listdir()}\")")
+    said = reasons(measure(job(files, tell), {}))["Tell"]
+    assert "hunter2" not in said and str(Path.cwd()) not in said and "['child.log']" in said
+
+
+@pytest.mark.parametrize(
+    ("column", "flag"),
+    [({"target": "Y"}, "'y'"), ({"sensitive": ("sexx",)}, "'sex'"), ({"target": "nothing"}, "It has: a, c, y, sex")],
+)
+def test_an_unknown_column_is_a_usage_error_with_the_nearest_name(
+    files: Path, column: dict[str, object], flag: str
+) -> None:
+    with pytest.raises(UsageError, match="no column") as caught:
+        measure(job(files, FAIR, **column), {})
+    assert flag in str(caught.value)
+
+
+def test_a_refused_model_is_a_refusal_with_its_reason(files: Path) -> None:
+    (files / "model.pt").write_bytes(b"\x80\x04cos\nsystem\n(S'true'\ntR.")
+    measured = measure(job(files, FAIR), {})
+    assert measured.refusal is not None and measured.refusal.code == "model_refused"
+    assert "system" in measured.refusal.reason
+    assert measured.results == []
+
+
+def test_streamed_counts_equal_rows_in_memory(files: Path) -> None:
+    alone = measure(job(files, FAIR), {})
+    beside = measure(job(files, FAIR, own(files, "Other", "return []")), {})
+    assert alone.results[1].measurements == beside.results[1].measurements
+    assert alone.data == beside.data
+
+
+def test_same_seed_same_results(files: Path) -> None:
+    def strip(m: Measured) -> object:
+        return [(r.probe, r.measurements, r.not_run) for r in m.results]
+
+    assert strip(measure(job(files, FAIR), {})) == strip(measure(job(files, FAIR), {}))
+
+
+def pipe_with(content: bytes) -> _Pipe:
+    reader, writer = os.pipe()
+    os.write(writer, content)
+    os.close(writer)
+    pipe = _Pipe(reader)
+    pipe.read()
+    os.close(reader)
+    return pipe
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        (MAX_MESSAGE + 1).to_bytes(4, "big"),
+        (4).to_bytes(4, "big") + b"null",
+        (16).to_bytes(4, "big") + b'{"kind":"bogus"}',
+        (33).to_bytes(4, "big") + b'{"kind":"done","more":"unasked"} ',
+        (2).to_bytes(4, "big") + b"\xff\xfe",
+    ],
+)
+def test_what_is_no_message_is_refused(content: bytes) -> None:
+    with pytest.raises(ValueError):
+        pipe_with(content).message()
+
+
+def test_half_a_message_is_waited_for() -> None:
+    assert pipe_with((16).to_bytes(4, "big") + b'{"kind"').message() is None
+
+
+FORGERS = {
+    "a probe nobody asked for": "send({'kind':'asking','probe':'nobody'})",
+    "rubbish": "os.write(fd, b'\\x00\\x00\\x00\\x05hello')",
+    "an oversized message": "os.write(fd, b'\\xff\\xff\\xff\\xff')",
+}
+
+
+@pytest.mark.parametrize("how", FORGERS)
+def test_a_child_turned_hostile_cannot_forge_an_answer(files: Path, how: str) -> None:
+    body = f"""
+import json, sys
+fd = int(sys.argv[1])
+def send(message):
+    body = json.dumps(message).encode()
+    os.write(fd, len(body).to_bytes(4, "big") + body)
+{FORGERS[how]}
+send({{"kind": "answered", "result": {{"probe": "group_fairness", "pillar": "fairness", "citation": "", "measurements": []}}}})
+os._exit(0)
+"""
+    measured = measure(job(files, own(files, "Forger", body.strip()), FAIR), {})
+    by_name = {r.probe: r for r in measured.results}
+    assert by_name["Forger"].not_run
+    assert by_name["group_fairness"].measurements
+
+
+def test_an_interrupted_parent_leaves_no_child(files: Path) -> None:
+    spec = own(files, "Sleeps", "open(os.path.join(os.path.dirname(__file__), 'pid'), 'w').write(str(os.getpid()))\ntime.sleep(60)")
+    code = f"""
+from auditor.isolate import measure
+from auditor.specs import *
+measure(Job(model=ModelSpec(path={str(files / "model.pt")!r}, code_folder={str(files)!r}),
+            data=DataSpec(path={str(files / "data.csv")!r}), probes=(ProbeSpec(name="Sleeps", target={spec.target!r}),),
+            seed=0, limits=Limits(memory_bytes=4 << 30, seconds=60)), {{}})
+"""
+    parent = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 60
+    while not (files / "pid").exists() or not (files / "pid").read_text():
+        assert time.monotonic() < deadline and parent.poll() is None
+        time.sleep(0.05)
+    child = int((files / "pid").read_text())
+    parent.send_signal(signal.SIGKILL)
+    parent.wait()
+    for _ in range(100):
+        try:
+            os.kill(child, 0)
+        except ProcessLookupError:
+            return
+        if Path(f"/proc/{child}/stat").read_text().split()[2] == "Z":
+            return
+        time.sleep(0.05)
+    pytest.fail("the child outlived its parent")
