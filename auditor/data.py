@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -58,6 +58,13 @@ class AuditData:
 
     def __len__(self) -> int:
         return len(self.X)
+
+    @property
+    def modality(self) -> Literal["tabular", "text", "image"]:
+        """What a row is."""
+        if isinstance(self.X, pd.DataFrame) or self.X.ndim == 2:
+            return "tabular"
+        return "text" if self.X.dtype == object else "image"
 
     @classmethod
     def from_arrays(
@@ -139,8 +146,9 @@ def favourable(positive: object | None, classes: Sequence[str]) -> int | None:
         return _IMPLIED.get(tuple(classes))
     name = label_name(positive)
     if name not in classes:
-        raise DataError(
-            f"--positive {name!r} is none of the model's classes ({', '.join(classes)}){did_you_mean(name, classes)}"
+        raise UsageError(
+            f"--positive {name!r} is none of the model's classes ({', '.join(classes)})"
+            f"{did_you_mean(name, classes) or '.'}"
         )
     return list(classes).index(name)
 

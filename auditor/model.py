@@ -66,6 +66,8 @@ class AuditedModel:
     ``preprocessing``: how raw rows become its input, where that is known.
     """
 
+    kind: Literal["classifier", "language_model"] = "classifier"
+
     def __init__(
         self,
         predict: Callable[[Rows], npt.ArrayLike],

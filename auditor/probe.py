@@ -20,12 +20,19 @@ if TYPE_CHECKING:
 
 
 class Need(Enum):
-    """An input that a probe cannot do without; the value says how a user supplies it."""
+    """An input that a probe cannot do without: what it is, and how a user supplies it."""
 
-    DATA = "evaluation data: add --data FILE"
-    LABELS = "true labels: add --target COLUMN"
-    SENSITIVE = "a sensitive feature: add --sensitive COLUMN"
-    TRAIN = "the model's training data: add --train FILE"
+    CLASSIFIER = ("a classifier", "this model is a language model")
+    LANGUAGE_MODEL = ("a language model", "this model is a classifier")
+    DATA = ("evaluation data", "add --data FILE")
+    LABELS = ("true labels", "add --target COLUMN")
+    TEXT = ("texts", "add --text COLUMN")
+    SENSITIVE = ("a sensitive feature", "add --sensitive COLUMN")
+    TRAIN = ("the model's training data", "add --train FILE")
+
+    def __init__(self, what: str, how: str) -> None:
+        self.what = what
+        self.how = how
 
 
 class Probe(Protocol):
@@ -59,22 +66,25 @@ class CountsProbe(Probe, Protocol):
         ...
 
 
-def missing_needs(probe: type[Probe] | Probe, data: AuditData | None) -> list[Need]:
-    """The probe's needs that ``data`` do not meet, in the order a user would supply them."""
-    if data is None:
-        return list(probe.needs)
+def missing_needs(probe: type[Probe] | Probe, model: AuditedModel, data: AuditData | None) -> list[Need]:
+    """The probe's needs that model and data do not meet, in the order a user would supply them."""
     held = {
-        Need.DATA: True,
-        Need.LABELS: data.y_true is not None,
-        Need.SENSITIVE: data.sensitive_features is not None,
-        Need.TRAIN: data.is_member is not None and bool(data.is_member.any()),
+        Need.CLASSIFIER: model.kind == "classifier",
+        Need.LANGUAGE_MODEL: model.kind == "language_model",
+        Need.DATA: data is not None,
+        Need.LABELS: data is not None and data.y_true is not None,
+        Need.TEXT: data is not None and data.modality == "text",
+        Need.SENSITIVE: data is not None and data.sensitive_features is not None,
+        Need.TRAIN: data is not None and data.members is not None,
     }
-    return [need for need in probe.needs if not held[need]]
+    missing = [need for need in probe.needs if not held[need]]
+    wrong_kind = [need for need in missing if need in (Need.CLASSIFIER, Need.LANGUAGE_MODEL)]
+    return wrong_kind or missing
 
 
 def not_applicable(needs: Sequence[Need]) -> str:
     """The reason printed for missing needs."""
-    return "Needs " + "; and ".join(need.value for need in needs) + "."
+    return "Needs " + "; ".join(f"{need.what}: {need.how}" for need in needs) + "."
 
 
 def make_probe(kind: type[Probe], options: Mapping[str, object]) -> Probe:

@@ -57,10 +57,18 @@ def ask(
     on_error: Callable[[BaseException], None] | None = None,
 ) -> ProbeResult:
     """One probe's answer, whatever becomes of it: what it lacks makes it NOT_APPLICABLE, what it raises NOT_RUN."""
-    missing = missing_needs(probe, data)
-    if missing or data is None:
+    missing = missing_needs(probe, model, data)
+    if missing:
         return _result(probe, not_applicable=not_applicable(missing))
-    return attempt(probe, lambda: probe.measure(model, data, rng), on_error=on_error)
+    rows = no_data() if data is None else data
+    return attempt(probe, lambda: probe.measure(model, rows, rng), on_error=on_error)
+
+
+def no_data() -> AuditData:
+    """Data without rows, for a probe that brings its own."""
+    from auditor.data import AuditData
+
+    return AuditData(X=np.empty(0, object))
 
 
 def attempt(

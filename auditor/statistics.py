@@ -494,7 +494,7 @@ AnyEstimate = Annotated[
 # ---- estimates from samples ----------------------------------------------------------------------------------------
 
 
-def mean(values: npt.ArrayLike, *, low: float | None = None, high: float | None = None) -> Estimate:
+def mean(values: npt.ArrayLike, *, low: float | None = None, high: float | None = None) -> StudentT | Undefined:
     """Mean of independent values, (n,), with Student's interval cut at ``low`` and ``high``; undefined below n = 2."""
     x = np.asarray(values, np.float64)
     if x.size < 2 or not np.isfinite(x).all():
@@ -508,7 +508,7 @@ def mean(values: npt.ArrayLike, *, low: float | None = None, high: float | None 
     )
 
 
-def ratio_of_means(numerator: npt.ArrayLike, denominator: npt.ArrayLike) -> Estimate:
+def ratio_of_means(numerator: npt.ArrayLike, denominator: npt.ArrayLike) -> StudentT | Undefined:
     """``sum(numerator) / sum(denominator)`` over independent rows, both (n,), numerator part of a positive denominator.
 
     In [0, 1]. Standard error by the delta method: ``sd(numerator - r * denominator) / (sqrt(n) mean(denominator))``.
@@ -529,7 +529,7 @@ def quantile(values: npt.ArrayLike, level: float) -> Quantile:
     return Quantile(level=level, values=tuple(np.sort(np.asarray(values, np.float64)).tolist()))
 
 
-def area_under_curve(positives: npt.ArrayLike, negatives: npt.ArrayLike) -> Estimate:
+def area_under_curve(positives: npt.ArrayLike, negatives: npt.ArrayLike) -> StudentT | Undefined:
     """``P(positive > negative) + P(tie) / 2`` with DeLong's standard error, on the logit scale, in [0, 1].
 
     positives (m,), negatives (n,): scores. The variance is never taken below Hanley and McNeil's at the estimate

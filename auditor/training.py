@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import inspect
 import math
-import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
-from importlib import import_module
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -25,8 +22,10 @@ from auditor.architectures import ARCHITECTURES
 from auditor.data import encode_labels, favourable, id_like, label_name
 from auditor.errors import DataError, ModelError, UsageError
 from auditor.files import write_beside
+from auditor.intake.user_code import import_object, keywords_of
 from auditor.model import Recipe, TorchModel
 from auditor.preprocessing import CategoricalColumn, TabularPreprocessing, fit_tabular
+from auditor.randomness import seeded_globals
 from auditor.statistics import AnyEstimate, IntArray, Proportion, area_under_curve
 from auditor.suggest import did_you_mean
 from auditor.tables import TableFile, open_table
@@ -397,15 +396,9 @@ def split_kind(path: Path) -> str:
 # ---- the network ---------------------------------------------------------------------------------------------------
 
 
-@contextmanager
-def _seeded_torch(seed: int, device: torch.device) -> Iterator[None]:
-    """torch's global generators seeded inside and restored afterwards: initialisation and dropout draw from them."""
-    devices = [device.index or 0] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices):
-        torch.default_generator.manual_seed(seed)
-        if devices:
-            torch.cuda.manual_seed(seed)
-        yield
+def _seeded(seed: int) -> AbstractContextManager[None]:
+    """The global generators that initialisation, dropout and the user's own layers draw from, lent for a block."""
+    return seeded_globals(np.random.default_rng(seed))
 
 
 class _Factory:
@@ -427,7 +420,7 @@ class _Factory:
         self.name = spec.architecture
 
     def __call__(self, recipe: Recipe) -> TorchModel:
-        with _seeded_torch(self.seed, self.device):
+        with _seeded(self.seed):
             try:
                 module = self.kind(**self.args)
             except Exception as error:  # whatever the user's own code raises
@@ -459,34 +452,14 @@ def _architecture(spec: TrainSpec, n_features: int, n_outputs: int) -> tuple[Cal
         raise UsageError(
             f"--architecture {spec.architecture!r} must be mlp, or package.module:Class of your own{near or '.'}"
         )
-    kind = _import(spec.architecture, spec.code_folder)
-    taken = inspect.signature(kind).parameters
-    own = {name: size for name, size in sizes.items() if name in taken}
-    return kind, {**own, **spec.architecture_args}
-
-
-def _import(target: str, folder: str | None) -> Callable[..., nn.Module]:
-    module_name, _, name = target.partition(":")
-    added = folder is not None and folder not in sys.path
-    if added:
-        sys.path.append(str(folder))
-    try:
-        kind = getattr(import_module(module_name), name)
-    except Exception as error:  # whatever the user's own code raises
-        raise UsageError(f"--architecture {target!r} cannot be imported: {_one_line(error)}.") from error
-    finally:
-        if added:
-            sys.path.remove(str(folder))
-    if not callable(kind):
-        raise UsageError(f"--architecture {target!r} is not a class.")
-    found: Callable[..., nn.Module] = kind
-    return found
+    kind = import_object(spec.architecture, spec.code_folder, "--architecture")
+    return kind, keywords_of(kind, sizes, spec.architecture_args)
 
 
 def _try_forward(model: TorchModel, rows: _Encoded) -> None:
     """Two rows through the untrained module, so that a network of the wrong shape is refused before any training."""
     few = rows.x[:2]
-    with torch.no_grad(), model.evaluating(), _seeded_torch(0, model.device):
+    with torch.no_grad(), model.evaluating(), _seeded(0):
         try:
             model.logits(few)
         except ModelError:
@@ -554,7 +527,7 @@ def _epochs(model: TorchModel, rows: _Encoded, recipe: Recipe, seed: int) -> Ite
         model.module.train()
         order = torch.randperm(len(rows), generator=generator).to(rows.x.device)
         state = int(torch.randint(2**62, (1,), generator=draws))
-        with _seeded_torch(state, model.device):
+        with _seeded(state):
             loss = _one_epoch(model, rows, order, optimizer, recipe)
         # Outside of the seeded block, which must not stay open while the caller does something else.
         yield loss
@@ -632,7 +605,7 @@ def _fit_privately(
     model = make(recipe)
     model.module.train()
     sampling, noise = _private_generators(spec.dp_noise_seed, model.device)
-    with _opacus_quietly(), _seeded_torch(make.seed, model.device):
+    with _opacus_quietly(), _seeded(make.seed):
         _refuse_layers(make(recipe), rows)
         engine = PrivacyEngine(accountant="rdp")
         optimizer = torch.optim.Adam(model.module.parameters(), lr=recipe.learning_rate)
@@ -715,7 +688,8 @@ def _refuse_layers(model: TorchModel, rows: _Encoded) -> None:
         nn.functional.cross_entropy(trial.logits(few.x), few.y).backward()  # type: ignore[no-untyped-call]
     except Exception as error:  # whatever Opacus and functorch raise on a layer they do not know
         raise ModelError(
-            f"Opacus cannot take per-row gradients of {type(model.module).__name__}: {_one_line(error)}. Build it of the layers of torch.nn and opacus.layers."
+            f"Opacus cannot take per-row gradients of {type(model.module).__name__}: {_one_line(error)}. "
+            "Build it of the layers of torch.nn and opacus.layers."
         ) from error
     for name, parameter in model.module.named_parameters():
         gradient = getattr(parameter, "grad_sample", None)
@@ -735,8 +709,8 @@ def _private_notes(recipe: Recipe, spec: TrainSpec) -> tuple[str, ...]:
     )
     return (
         f"Trained privately (DP-SGD, Opacus, RDP accountant): epsilon {recipe.epsilon:.4g} at delta "
-        f"{recipe.delta:.3g}, noise multiplier {recipe.noise_multiplier:.4g}, gradients clipped to {recipe.max_grad_norm:g}, "
-        f"{recipe.epochs} epochs with Poisson sampling and without early stopping.",
+        f"{recipe.delta:.3g}, noise multiplier {recipe.noise_multiplier:.4g}, gradients clipped to "
+        f"{recipe.max_grad_norm:g}, {recipe.epochs} epochs with Poisson sampling and without early stopping.",
         "Limits of that claim: means, deviations, medians and levels of the encoding come from the training rows "
         "outside the accounting; the noise is pseudo-random, not cryptographic; trying several settings spends more "
         "than one run.",

@@ -22,7 +22,7 @@ def print_probes(*, as_json: bool) -> None:
             kind.pillar,
             ", ".join(kind.methods),
             kind.goal,
-            "; ".join(need.value for need in kind.needs),
+            ", ".join(need.what for need in kind.needs),
             kind.citation,
         )
         for name, kind in PROBES.items()

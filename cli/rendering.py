@@ -17,7 +17,7 @@ def known_formats(names: Sequence[str]) -> list[str]:
     for name in names:
         if name not in FILE_NAMES:
             raise UsageError(
-                f"There is no format {name!r}{did_you_mean(name, FILE_NAMES)} Known: {', '.join(FILE_NAMES)}."
+                f"There is no format {name!r}{did_you_mean(name, FILE_NAMES) or '.'} Known: {', '.join(FILE_NAMES)}."
             )
     return list(dict.fromkeys(names))
 

@@ -118,7 +118,8 @@ def _probe_specs(configured: Configured) -> list[ProbeSpec]:
     chosen = [name.replace("-", "_") for name in configured.options.probes or PROBES]
     for name in chosen:
         if name not in PROBES:
-            raise UsageError(f"There is no probe {name!r}{did_you_mean(name, PROBES)} Known: {', '.join(PROBES)}.")
+            near = did_you_mean(name, PROBES) or "."
+            raise UsageError(f"There is no probe {name!r}{near} Known: {', '.join(PROBES)}.")
     specs = []
     for name in dict.fromkeys(chosen):
         kind = PROBES[name]

@@ -44,7 +44,7 @@ class GroupFairness:
     goal: ClassVar[str] = "Do decisions and errors differ between groups?"
     citation: ClassVar[str] = "Hardt, Price and Srebro, NeurIPS 2016; Agarwal et al., ICML 2018"
     methods: ClassVar[tuple[str, ...]] = ("between_groups",)
-    needs: ClassVar[tuple[Need, ...]] = (Need.DATA, Need.SENSITIVE)
+    needs: ClassVar[tuple[Need, ...]] = (Need.CLASSIFIER, Need.DATA, Need.SENSITIVE)
     # Smallest equal group size, and the true gap in selection rate, found with 80 % power among 4 judgements at 5 %.
     power = (500, 0.30)
 

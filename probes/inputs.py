@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from auditor.errors import NotApplicableError
 from auditor.statistics import IntArray
 
 if TYPE_CHECKING:
@@ -16,11 +15,21 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from auditor.data import AuditData, Rows
-    from auditor.model import AuditedModel, DifferentiableModel, Modality
+    from auditor.model import AuditedModel, DifferentiableModel
 
 # Values in the input of one forward and backward pass: 16 MiB in float32, some hundred times that with activations.
 _VALUES_AT_ONCE = 4_194_304
 _ROWS_AT_ONCE = 8192
+
+
+def whole_number(option: str, value: object, least: int, most: int | None = None) -> None:
+    """Raises ValueError where an option's value is neither None nor a whole number in the range."""
+    if value is None:
+        return
+    whole = isinstance(value, int) and not isinstance(value, bool) and value >= least
+    if not whole or (most is not None and isinstance(value, int) and value > most):
+        reach = f"at least {least}" if most is None else f"from {least} to {most}"
+        raise ValueError(f"{option} must be a whole number {reach}, not {value!r}")
 
 
 def draw(data: AuditData, n_samples: int, rng: np.random.Generator) -> AuditData:
@@ -29,22 +38,8 @@ def draw(data: AuditData, n_samples: int, rng: np.random.Generator) -> AuditData
     return data.take(np.sort(rng.choice(len(data), size=size, replace=False)).astype(np.int64))
 
 
-def modality(X: Rows) -> Modality:
-    """What kind of rows these are. Raises NotApplicableError for an array that is none of the three."""
-    if not isinstance(X, np.ndarray) or (X.ndim == 2 and X.dtype.kind in "biuf"):
-        return "tabular"
-    if X.ndim == 1 and X.dtype == object:
-        return "text"
-    if X.ndim == 4:
-        return "image"
-    raise NotApplicableError(
-        f"Rows of shape {X.shape} and type {X.dtype} are no table, no texts and no images: give a DataFrame, an object "
-        "array of texts, or uint8 images (n, height, width, channels)."
-    )
-
-
 def as_frame(X: Rows, names: tuple[str, ...] | None = None) -> pd.DataFrame:
-    """A table's rows as a DataFrame whose columns are named; an array's columns are numbered where ``names`` does not fit."""
+    """A table's rows with named columns; an array's columns are numbered where ``names`` does not fit."""
     import pandas as pd
 
     if isinstance(X, pd.DataFrame):

@@ -74,7 +74,7 @@ def _fairness_of(
             )
             for group, s, m in zip(groups, k, n, strict=True)
         ]
-    headlines = {
+    headlines: dict[str, tuple[WorstDifference | WorstRatio, float]] = {
         "demographic_parity_difference": (WorstDifference(tables=(tables["selection_rate"],)), 0.0),
         "demographic_parity_ratio": (WorstRatio(tables=(tables["selection_rate"],)), 1.0),
         "equalized_odds_difference": (

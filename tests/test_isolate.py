@@ -53,7 +53,9 @@ def files(tmp_path: Path) -> Path:
     args = {"n_features": preprocessing.width, "hidden": [4], "n_outputs": 2}
     module = MLP(preprocessing.width, [4], 2)
     save(
-        TorchModel(module, classes=["no", "yes"], preprocessing=preprocessing, architecture={"name": "mlp", "args": args}),
+        TorchModel(
+            module, classes=["no", "yes"], preprocessing=preprocessing, architecture={"name": "mlp", "args": args}
+        ),
         tmp_path / "model.pt",
     )
     frame["y"], frame["sex"] = rng.choice(["yes", "no"], n), rng.choice(["f", "m"], n)
@@ -126,7 +128,9 @@ def test_memory_beyond_the_limit_is_not_run(files: Path) -> None:
 def test_the_child_sees_no_secrets_and_works_in_its_scratch(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hunter2")
     monkeypatch.setenv("PYTHONPATH", str(files))
-    tell = own(files, "Tell", "raise RuntimeError(f\"{os.environ.get('AWS_SECRET_ACCESS_KEY')} {os.getcwd()} {os.listdir()}\")")
+    tell = own(
+        files, "Tell", "raise RuntimeError(f\"{os.environ.get('AWS_SECRET_ACCESS_KEY')} {os.getcwd()} {os.listdir()}\")"
+    )
     said = reasons(measure(job(files, tell), {}))["Tell"]
     assert "hunter2" not in said and str(Path.cwd()) not in said and "['child.log']" in said
 
@@ -220,7 +224,11 @@ os._exit(0)
 
 
 def test_an_interrupted_parent_leaves_no_child(files: Path) -> None:
-    spec = own(files, "Sleeps", "open(os.path.join(os.path.dirname(__file__), 'pid'), 'w').write(str(os.getpid()))\ntime.sleep(60)")
+    spec = own(
+        files,
+        "Sleeps",
+        "open(os.path.join(os.path.dirname(__file__), 'pid'), 'w').write(str(os.getpid()))\ntime.sleep(60)",
+    )
     code = f"""
 from auditor.isolate import measure
 from auditor.specs import *

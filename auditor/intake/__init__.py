@@ -1,4 +1,4 @@
-"""From a path to a model, safely: what a file is, is read from its content, and nothing in it runs unless a flag says so."""
+"""From a path to a model, safely: a file is what its content says, and nothing in it runs unless a flag allows it."""
 
 from __future__ import annotations
 

@@ -54,7 +54,7 @@ class Archive:
 
 
 def open_archive(data: bytes, what: str) -> Archive:
-    """Verifies an archive in full, every CRC included. Raises ModelError, in whose message ``what`` is the file's name."""
+    """Verifies an archive in full, every CRC included. Raises ModelError; ``what`` names the file in its message."""
     records = _central_records(data, what)
     _verify_layout(data, records, what)
     unpacked = sum(r.size for r in records)
@@ -132,7 +132,7 @@ def _name(raw: bytes, what: str) -> str:
 
 
 def _wide(extra: bytes, values: list[int], what: str) -> list[int]:
-    """The values in order (size, packed, offset), each taken from the 64-bit extra field where it is marked as there."""
+    """The values in order (size, packed, offset), from the 64-bit extra field where they are marked as there."""
     wanted = [i for i, value in enumerate(values) if value == _IN_EXTRA]
     if not wanted:
         return values
@@ -152,7 +152,7 @@ def _wide(extra: bytes, values: list[int], what: str) -> list[int]:
 def _local_record(
     data: bytes, header: int, raw_name: bytes, central: tuple[int, int, int, int, int], what: str
 ) -> tuple[int, int]:
-    """(start of the packed bytes, end of the record with its descriptor); checks the local header against the central."""
+    """(start of the packed bytes, end of the record with its descriptor); checks the two headers against each other."""
     flags, method, crc, packed, size = central
     shown = printable(raw_name.decode("utf-8", "replace"))
     if header + _LOCAL.size > len(data) or data[header : header + 4] != b"PK\x03\x04":

@@ -1,4 +1,4 @@
-"""The model bundle ``auditor-model/1``: weights and plain data under a closed schema, nothing of the file's own runs."""
+"""The model bundle ``auditor-model/1``: weights and plain data under a closed schema; none of it runs."""
 
 from __future__ import annotations
 
@@ -17,8 +17,9 @@ from auditor.intake.archive import Archive
 from auditor.intake.source import Source, printable
 from auditor.intake.user_code import import_object, keywords_of
 from auditor.intake.weights import LOADED_BY_TORCH, as_state_dict, compare_shapes, load_torch, plain_floats
-from auditor.model import BUNDLE_FORMAT, Outputs, Provenance, Recipe, TorchModel
-from auditor.preprocessing import Preprocessing
+from auditor.intake.wrap import named_classes, provenance_of
+from auditor.model import BUNDLE_FORMAT, Outputs, Recipe, TorchModel
+from auditor.preprocessing import ImagePreprocessing, Preprocessing, TabularPreprocessing, TextPreprocessing
 from auditor.specs import ModelSpec
 from auditor.suggest import did_you_mean
 
@@ -26,9 +27,11 @@ _MAX_NUMBER = 1 << 24
 _MAX_LAYERS = 512
 _MAX_LIST = 64
 _MAX_EPOCHS = 100_000
-_Number = Annotated[int, Field(ge=0, le=_MAX_NUMBER, strict=True)] | Annotated[
-    float, Field(allow_inf_nan=False, strict=True)
-] | Annotated[bool, Field(strict=True)]
+_Number = (
+    Annotated[int, Field(ge=0, le=_MAX_NUMBER, strict=True)]
+    | Annotated[float, Field(allow_inf_nan=False, strict=True)]
+    | Annotated[bool, Field(strict=True)]
+)
 _Arguments = dict[str, _Number | Annotated[list[_Number], Field(max_length=_MAX_LIST)]]
 _PREPROCESSING: TypeAdapter[Preprocessing | None] = TypeAdapter(Preprocessing | None)
 _RECIPE: TypeAdapter[Recipe] = TypeAdapter(Recipe)
@@ -70,24 +73,19 @@ def load_bundle(source: Source, archive: Archive, record: str, spec: ModelSpec) 
             f"{source.name!r} is a bundle of the network {printable(name, 60)!r}, which is none of "
             f"{', '.join(ARCHITECTURES)}: name its class with --architecture package.module:{_class_name(name)}."
         )
+    preprocessing: Preprocessing | None = _checked(_PREPROCESSING, bundle.preprocessing, "preprocessing", source.name)
+    _check_fit(preprocessing, args, source.name)
     return TorchModel(
         module,
         classes=named_classes(bundle.classes, spec),
-        preprocessing=_checked(_PREPROCESSING, bundle.preprocessing, "preprocessing", source.name),
+        preprocessing=preprocessing,
         features=spec.features,
         outputs=spec.outputs or bundle.outputs,
         threshold=bundle.threshold if spec.threshold is None else spec.threshold,
         device=spec.device,
         architecture={"name": name, "args": args},
         recipe=_recipe(bundle.training, source.name),
-        provenance=Provenance(
-            path=source.path,
-            sha256=source.sha256,
-            format=BUNDLE_FORMAT,
-            loaded_by=LOADED_BY_TORCH,
-            size_bytes=len(source.data),
-            notes=notes,
-        ),
+        provenance=provenance_of(source, BUNDLE_FORMAT, LOADED_BY_TORCH, notes),
     )
 
 
@@ -113,6 +111,28 @@ def _checked(adapter: TypeAdapter[Any], value: object, part: str, what: str) -> 
         raise ModelError(f"{what!r} is not a valid model bundle: {part}: {_first_problem(error)}.") from None
 
 
+def _check_fit(preprocessing: Preprocessing | None, args: Mapping[str, Any], what: str) -> None:
+    """Raises ModelError where the encoded input cannot be what the network was built for."""
+    if isinstance(preprocessing, TabularPreprocessing):
+        made, key = preprocessing.width, "n_features"
+    elif isinstance(preprocessing, TextPreprocessing):
+        indices = [0, preprocessing.unknown or 0, *preprocessing.vocabulary.values()]
+        made, key = max(indices) + 1, "n_words"
+        if min(indices) < 0:
+            raise ModelError(f"{what!r} is not a valid model bundle: its vocabulary holds a negative index.")
+    elif isinstance(preprocessing, ImagePreprocessing):
+        made, key = len(preprocessing.mean), "channels"
+        if len(preprocessing.std) != made:
+            raise ModelError(f"{what!r} is not a valid model bundle: its mean and std differ in length.")
+    else:
+        return
+    taken = args.get(key, made)
+    if made > taken if key == "n_words" else made != taken:
+        raise ModelError(
+            f"{what!r} is not a valid model bundle: its preprocessing makes {key} {made}, its network takes {taken}."
+        )
+
+
 def _recipe(value: object, what: str) -> Recipe | None:
     if value is None:
         return None
@@ -121,10 +141,12 @@ def _recipe(value: object, what: str) -> Recipe | None:
         if key not in known:
             raise ModelError(f"{what!r} is not a valid model bundle: training: unknown key {printable(key, 40)!r}.")
     recipe: Recipe = _checked(_RECIPE, value, "training", what)
-    numbers = [v for v in vars(recipe).values() if isinstance(v, (int, float))]
+    numbers = [v for k, v in vars(recipe).items() if isinstance(v, (int, float)) and k != "seed"]
     # Shadow models are trained by this recipe: it may not be what keeps a machine busy forever.
-    if not all(0 <= n <= _MAX_NUMBER for n in numbers if n != recipe.seed) or recipe.epochs > _MAX_EPOCHS:
-        raise ModelError(f"{what!r} is not a valid model bundle: training: a number is negative, not finite or too large.")
+    if not all(0 <= n <= _MAX_NUMBER for n in numbers) or recipe.epochs > _MAX_EPOCHS:
+        raise ModelError(
+            f"{what!r} is not a valid model bundle: training: a number is negative, not finite or too large."
+        )
     return recipe
 
 
@@ -135,21 +157,6 @@ def _first_problem(error: ValidationError) -> str:
 
 def _class_name(name: str) -> str:
     return name if name.isidentifier() else "Class"
-
-
-def named_classes(found: list[str] | tuple[str, ...] | None, spec: ModelSpec) -> tuple[str, ...]:
-    """The classes in the order of the outputs: --classes where given, else what the file says.
-
-    Raises UsageError where neither says, the two differ in number, or a name stands twice.
-    """
-    classes = spec.classes if spec.classes is not None else None if found is None else tuple(found)
-    if classes is None:
-        raise UsageError("This model file does not name its classes: add --classes a,b in the order of the outputs.")
-    if found is not None and len(classes) != len(found):
-        raise UsageError(f"--classes names {len(classes)} classes, but the model file has {len(found)}.")
-    if len(classes) < 2 or len(set(classes)) != len(classes):
-        raise UsageError("A classifier needs at least two classes with different names: see --classes.")
-    return tuple(classes)
 
 
 # ---- networks ------------------------------------------------------------------------------------------------------
@@ -169,7 +176,9 @@ def build_known(
         with torch.device("meta"):
             module = factory(**args)
     except Exception as error:
-        raise ModelError(f"{what!r}: the network {name!r} cannot be built with {_shown(args)}: {printable(error)}.") from error
+        raise ModelError(
+            f"{what!r}: the network {name!r} cannot be built with {_shown(args)}: {printable(error)}."
+        ) from error
     compare_shapes(module.state_dict(), weights, what, f"the network {name!r}")
     copies, notes = plain_floats(weights)
     module.load_state_dict(copies, assign=True)
@@ -181,14 +190,21 @@ def _check_arguments(name: str, args: Mapping[str, Any], what: str) -> None:
     usage = f"it takes {', '.join(parameters)}"
     for key in args:
         if key not in parameters:
-            raise ModelError(f"{what!r}: the network {name!r} has no argument {printable(key, 40)!r}{did_you_mean(key, parameters)}; {usage}.")
+            raise ModelError(
+                f"{what!r}: the network {name!r} has no argument {printable(key, 40)!r}"
+                f"{did_you_mean(key, parameters)}; {usage}."
+            )
     missing = [p.name for p in parameters.values() if p.default is p.empty and p.name not in args]
     if missing:
-        raise ModelError(f"{what!r}: the network {name!r} needs {', '.join(missing)}: give --architecture-args as JSON; {usage}.")
+        raise ModelError(
+            f"{what!r}: the network {name!r} needs {', '.join(missing)}: give --architecture-args as JSON; {usage}."
+        )
     try:
         TypeAdapter(_Arguments).validate_python({k: list(v) if isinstance(v, tuple) else v for k, v in args.items()})
     except ValidationError as error:
-        raise ModelError(f"{what!r}: the arguments of {name!r} must be plain numbers: {_first_problem(error)}.") from None
+        raise ModelError(
+            f"{what!r}: the arguments of {name!r} must be plain numbers: {_first_problem(error)}."
+        ) from None
     # Layers cost time to build even without memory; everything else is bounded by the weights that must fit.
     if int(args.get("n_layers", 1)) > _MAX_LAYERS:
         raise ModelError(f"{what!r}: the network {name!r} is asked for more than {_MAX_LAYERS} layers.")
@@ -201,7 +217,10 @@ def _shown(args: Mapping[str, Any]) -> str:
 def build_own(
     spec: ModelSpec, args: Mapping[str, Any], weights: Mapping[str, Tensor], what: str
 ) -> tuple[nn.Module, tuple[str, ...]]:
-    """The user's own network with these weights, and notes. Raises UsageError where it cannot be built, ModelError where they do not fit."""
+    """The user's own network with these weights, and notes.
+
+    Raises UsageError where it cannot be built, ModelError where the weights do not fit.
+    """
     if spec.architecture is None:
         raise UsageError("Name the network's class with --architecture package.module:Class.")
     factory = import_object(spec.architecture, spec.code_folder, "--architecture")

@@ -87,7 +87,9 @@ class _Reader:
             return False
         return True
 
-    def _step(self, opcode: pickletools.OpcodeInfo, argument: object, stack: list[object], memo: dict[int, object]) -> None:
+    def _step(
+        self, opcode: pickletools.OpcodeInfo, argument: object, stack: list[object], memo: dict[int, object]
+    ) -> None:
         name = opcode.name
         if name in _STRING_OPCODES:
             if len(self.strings) < 64:

@@ -32,11 +32,15 @@ def intake_result(model: AuditedModel) -> ProbeResult:
                 ideal=0.0,
                 detail=detail,
             ),
-            Measurement(metric="n_parameters", estimate=Exact(known=float(parameters)), n_samples=parameters, detail=detail),
+            Measurement(
+                metric="n_parameters", estimate=Exact(known=float(parameters)), n_samples=parameters, detail=detail
+            ),
         ]
     if source.size_bytes is not None:
         measurements.append(
-            Measurement(metric="file_size_bytes", estimate=Exact(known=float(source.size_bytes)), n_samples=1, detail=detail)
+            Measurement(
+                metric="file_size_bytes", estimate=Exact(known=float(source.size_bytes)), n_samples=1, detail=detail
+            )
         )
     if not measurements:
         return ProbeResult(
@@ -56,7 +60,7 @@ def count_parameters(module: torch.nn.Module) -> tuple[int, int, int]:
 
 
 def resolve_device(name: str) -> str:
-    """The device a name means: ``auto`` is ``cuda`` where there is one, else ``cpu``. Raises UsageError for an absent one."""
+    """The device a name means: ``auto`` is ``cuda`` where there is one, else ``cpu``. UsageError where absent."""
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:

@@ -32,7 +32,9 @@ class Source:
 
 def printable(text: object, length: int = 120) -> str:
     """Text of unknown origin as one line without control, bidirectional or undecodable characters, shortened."""
-    spaced = "".join(c if c.isprintable() else " " if c in "\n\t" else f"\\x{ord(c):02x}" for c in str(text)[: 4 * length])
+    spaced = "".join(
+        c if c.isprintable() else " " if c in "\n\t" else f"\\x{ord(c):02x}" for c in str(text)[: 4 * length]
+    )
     line = " ".join(spaced.split())
     return line if len(line) <= length else line[: length - 3] + "..."
 

@@ -29,7 +29,9 @@ def import_object(target: str, code_folder: str | None, flag: str) -> Callable[.
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
-        where = f" in {code_folder!r} or among the installed packages" if code_folder else " among the installed packages"
+        where = (
+            f" in {code_folder!r} or among the installed packages" if code_folder else " among the installed packages"
+        )
         raise UsageError(f"{flag} {target}: there is no module {error.name!r}{where}.") from None
     except Exception as error:  # the user's module runs as it is imported, and may raise anything
         raise UsageError(f"{flag} {target}: importing it raised {type(error).__name__}: {printable(error)}.") from error
@@ -51,9 +53,7 @@ def _require_own(module_name: str, file: str | None, code_folder: str | None, fl
         raise UsageError(f"{flag} {module_name}: an installed module of that name hides {own[0].name!r}: rename yours.")
 
 
-def keywords_of(
-    factory: Callable[..., Any], hints: Mapping[str, Any], given: Mapping[str, Any]
-) -> dict[str, Any]:
+def keywords_of(factory: Callable[..., Any], hints: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
     """Arguments for the user's factory: those given, and of the file's own hints those that it takes."""
     try:
         parameters = inspect.signature(factory).parameters

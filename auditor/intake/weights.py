@@ -51,7 +51,9 @@ _MAX_HEADER_BYTES = 100 << 20
 
 def pickle_record(archive: Archive) -> str | None:
     """Name of the record in which a torch archive keeps its object, or None where it is no torch archive."""
-    found = [name for name in archive.records if name == "data.pkl" or (name.count("/") == 1 and name.endswith("/data.pkl"))]
+    found = [
+        name for name in archive.records if name == "data.pkl" or (name.count("/") == 1 and name.endswith("/data.pkl"))
+    ]
     return found[0] if len(found) == 1 else None
 
 
@@ -61,7 +63,7 @@ def foreign_globals(report: PickleReading) -> tuple[str, ...]:
 
 
 def load_torch(source: Source, archive: Archive, record: str) -> Any:
-    """The object of a verified torch archive, by ``torch.load(weights_only=True)`` on the very bytes that were verified.
+    """The object of a verified torch archive, by ``torch.load(weights_only=True)`` on the bytes that were verified.
 
     Raises UnsafeModelError where the pickle names anything but plain tensors, ModelError where it cannot be read or a
     tensor claims more than the file holds.
@@ -122,11 +124,13 @@ def _unique_pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def check_tensors(loaded: object, what: str, file_bytes: int) -> None:
-    """Raises ModelError for a tensor that is not plain, or that claims more memory than its storage and the file hold."""
+    """Raises ModelError for a tensor that is not plain, or claims more memory than its storage and the file hold."""
     claimed = 0
     for tensor in tensors_of(loaded):
         if type(tensor) not in (Tensor, torch.nn.Parameter) or tensor.layout != torch.strided or tensor.is_quantized:
-            raise ModelError(f"{what!r} holds a sparse, quantised or otherwise unusual tensor, which is not supported yet.")
+            raise ModelError(
+                f"{what!r} holds a sparse, quantised or otherwise unusual tensor, which is not supported yet."
+            )
         if tensor.device.type != "cpu":
             raise ModelError(f"{what!r} holds a tensor without data.")
         needed = tensor.numel() * tensor.element_size()
@@ -137,7 +141,9 @@ def check_tensors(loaded: object, what: str, file_bytes: int) -> None:
             )
         claimed += needed
     if claimed > MAX_CLAIM * file_bytes:
-        raise ModelError(f"{what!r} has {file_bytes:,} bytes and claims tensors of {claimed:,}: it names the same bytes often.")
+        raise ModelError(
+            f"{what!r} has {file_bytes:,} bytes and claims tensors of {claimed:,}: it names the same bytes often."
+        )
 
 
 def tensors_of(loaded: object) -> Iterator[Tensor]:
@@ -159,7 +165,9 @@ def as_state_dict(loaded: object, what: str) -> dict[str, Tensor]:
         raise ModelError(f"{what!r} holds {_kind(loaded)}, not a set of named weights.")
     for name, value in loaded.items():
         if not isinstance(name, str) or not isinstance(value, Tensor):
-            raise ModelError(f"{what!r} holds {_kind(value)} under {printable(name, 60)!r} where a tensor was expected.")
+            raise ModelError(
+                f"{what!r} holds {_kind(value)} under {printable(name, 60)!r} where a tensor was expected."
+            )
     return dict(loaded)
 
 
@@ -196,7 +204,9 @@ def _kind(value: object) -> str:
 
 def plain_floats(weights: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], tuple[str, ...]]:
     """Own copies of the weights with every real number as float32, and a note where that changed any."""
-    changed = sorted({str(t.dtype).removeprefix("torch.") for t in weights.values() if t.is_floating_point()} - {"float32"})
+    changed = sorted(
+        {str(t.dtype).removeprefix("torch.") for t in weights.values() if t.is_floating_point()} - {"float32"}
+    )
     copies = {
         name: tensor.detach().to(torch.float32, copy=True).contiguous()
         if tensor.is_floating_point()

@@ -1,0 +1,283 @@
+"""scikit-learn classifiers from ``.skops`` files, of types from an exact list, with their trees checked before use."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Iterable, Iterator
+from io import BytesIO
+from typing import Any
+
+import numpy as np
+
+from auditor.data import Rows
+from auditor.errors import ModelError, UnsafeModelError, UsageError
+from auditor.intake.archive import Archive, open_archive
+from auditor.intake.pickles import describe_calls
+from auditor.intake.source import Source, printable, reading
+from auditor.intake.wrap import provenance_of
+from auditor.model import AuditedModel, Provenance
+from auditor.specs import ModelSpec
+from auditor.statistics import FloatArray
+
+# Exact names that skops does not trust by default and that carry data only: made with __new__, filled with attributes.
+# The two kinds of tree index memory by numbers of the file; check_trees looks at every one of these.
+HARMLESS = frozenset(
+    {
+        "sklearn.calibration._CalibratedClassifier",
+        "sklearn.calibration._SigmoidCalibration",
+        "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",
+        "sklearn.feature_selection._univariate_selection.chi2",
+        "sklearn.feature_selection._univariate_selection.f_classif",
+        "sklearn.gaussian_process._gpc._BinaryGaussianProcessClassifierLaplace",
+        "sklearn.gaussian_process.kernels.ConstantKernel",
+        "sklearn.gaussian_process.kernels.DotProduct",
+        "sklearn.gaussian_process.kernels.Matern",
+        "sklearn.gaussian_process.kernels.Product",
+        "sklearn.gaussian_process.kernels.RBF",
+        "sklearn.gaussian_process.kernels.RationalQuadratic",
+        "sklearn.gaussian_process.kernels.Sum",
+        "sklearn.gaussian_process.kernels.WhiteKernel",
+        "sklearn.metrics._scorer._PassthroughScorer",
+        "sklearn.model_selection._split.KFold",
+        "sklearn.model_selection._split.StratifiedKFold",
+        "sklearn.neural_network._stochastic_optimizers.AdamOptimizer",
+        "sklearn.neural_network._stochastic_optimizers.SGDOptimizer",
+        "sklearn.tree._tree.Tree",
+        "sklearn.utils._bunch.Bunch",
+    }
+)
+_MAX_SCHEMA_BYTES = 256 << 20
+
+
+class EstimatorModel(AuditedModel):
+    """A fitted scikit-learn classifier; ``estimator`` is the object itself, for attributions that know its kind."""
+
+    def __init__(
+        self,
+        estimator: Any,
+        *,
+        classes: Iterable[object],
+        features: tuple[str, ...] | None,
+        threshold: float,
+        provenance: Provenance,
+    ) -> None:
+        self.estimator = estimator
+        self._named = getattr(estimator, "feature_names_in_", None) is not None
+        self._label_index = {label: i for i, label in enumerate(estimator.classes_.tolist())}
+        super().__init__(
+            self._estimate, classes=list(classes), features=features, threshold=threshold, provenance=provenance
+        )
+
+    def _estimate(self, X: Rows) -> FloatArray:
+        """(n, n_classes) probabilities, or one-hot decisions where the estimator has none."""
+        try:
+            if hasattr(self.estimator, "predict_proba"):
+                return np.asarray(self.estimator.predict_proba(self._input(X)), np.float64)
+            labels = np.asarray(self.estimator.predict(self._input(X))).tolist()
+        except Exception as error:  # scikit-learn raises ValueError, but what a transformer raises is its own affair
+            raise ModelError(f"The estimator refused the data: {printable(error, 300)}") from error
+        return np.eye(self.n_outputs)[[self._label_index[label] for label in labels]]
+
+    def _input(self, X: Rows) -> Any:
+        if isinstance(X, np.ndarray):
+            return list(X) if X.dtype == object else X.reshape(len(X), -1)
+        wanted = X if self.features is None else X[list(self.features)]
+        # Without names of its own an estimator warns of a table that has some.
+        return wanted if self._named else wanted.to_numpy()
+
+
+def load_skops(source: Source, archive: Archive, spec: ModelSpec) -> EstimatorModel:
+    """The classifier of a skops file. Raises UnsafeModelError for a type off the list, else ModelError."""
+    import skops.io
+
+    _check_members(source, archive)
+    with reading(f"{source.name!r} cannot be read as a skops file"):
+        untrusted = skops.io.get_untrusted_types(data=source.data)
+        foreign = [name for name in untrusted if name not in HARMLESS]
+        if foreign:
+            raise UnsafeModelError(
+                f"{source.name!r} would use {describe_calls(foreign)}, which is not known to be harmless. If you trust "
+                "it, audit it through your own loader with --predict package.module:function."
+            )
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            estimator = skops.io.loads(source.data, trusted=untrusted)
+        check_trees(estimator, source.name)
+    notes = tuple(dict.fromkeys(printable(w.message, 200) for w in caught))
+    return estimator_model(estimator, source, spec, format="skops", loaded_by="skops.io.loads", notes=notes)
+
+
+def estimator_model(
+    estimator: Any, source: Source, spec: ModelSpec, *, format: str, loaded_by: str, notes: tuple[str, ...] = ()
+) -> EstimatorModel:
+    """A fitted classifier as an audited model. Raises ModelError for a regressor and whatever else has no classes."""
+    found = getattr(estimator, "classes_", None)
+    if not isinstance(found, np.ndarray) or found.ndim != 1 or not hasattr(estimator, "predict"):
+        kind = printable(type(estimator).__name__, 60)
+        raise ModelError(
+            f"{source.name!r} holds a {kind}, which is no fitted classifier of one target: regression, clustering and "
+            "several targets at once are not supported yet. A decision rule on top of it can be audited with --predict."
+        )
+    if spec.outputs == "logits":
+        raise UsageError("A scikit-learn classifier gives probabilities or decisions: leave --outputs out.")
+    classes = spec.classes if spec.classes is not None else tuple(found.tolist())
+    if len(classes) != len(found):
+        raise UsageError(f"--classes names {len(classes)} classes, but the model file has {len(found)}.")
+    names = getattr(estimator, "feature_names_in_", None)
+    features = spec.features if names is None else tuple(map(str, names))
+    count = getattr(estimator, "n_features_in_", None)
+    if features is not None and count is not None and len(features) != count:
+        raise UsageError(f"--features names {len(features)} columns, but the model takes {count}.")
+    if features is None and count is not None:
+        notes = (*notes, f"The model takes {count} columns and does not name them: they are taken in order.")
+    return EstimatorModel(
+        estimator,
+        classes=classes,
+        features=features,
+        threshold=0.5 if spec.threshold is None else spec.threshold,
+        provenance=provenance_of(source, format, loaded_by, notes),
+    )
+
+
+def _check_members(source: Source, archive: Archive) -> None:
+    """Arrays no larger than the bytes they come in, archives within no less strict, and a schema of a sane size."""
+    if archive.records["schema.json"].size > _MAX_SCHEMA_BYTES:
+        raise ModelError(f"{source.name!r} has a schema of more than {_MAX_SCHEMA_BYTES:,} bytes.")
+    with reading(f"{source.name!r} has no valid schema"):
+        if not isinstance(json.loads(archive.read("schema.json")), dict):
+            raise ModelError(f"{source.name!r} has no valid schema.")
+    for name in archive.records:
+        if name == "schema.json":
+            continue
+        what = f"{source.name}/{printable(name, 60)}"
+        content = archive.read(name)
+        if content[:4] == b"PK\x03\x04":
+            inner = open_archive(content, what)
+            for part in inner.records:
+                _check_array(inner.read(part), what)
+        else:
+            _check_array(content, what)
+
+
+def _check_array(content: bytes, what: str) -> None:
+    if content[:6] != b"\x93NUMPY":
+        return
+    with reading(f"{what!r} holds a damaged array"):
+        file = BytesIO(content)
+        major, _ = np.lib.format.read_magic(file)
+        read = np.lib.format.read_array_header_1_0 if major == 1 else np.lib.format.read_array_header_2_0
+        shape, _, dtype = read(file)
+        if dtype.hasobject:
+            raise UnsafeModelError(f"{what!r} holds pickled objects, which run code when they are loaded.")
+        count = 1
+        for length in shape:
+            count *= length
+        if min(shape, default=1) < 0 or count * dtype.itemsize != len(content) - file.tell():
+            raise ModelError(
+                f"{what!r} holds an array of shape {shape[:6]} in {len(content):,} bytes: not what it claims to store."
+            )
+
+
+# ---- trees ---------------------------------------------------------------------------------------------------------
+
+
+def check_trees(estimator: Any, what: str) -> None:
+    """Raises ModelError for a decision tree whose nodes or features lie outside of it.
+
+    scikit-learn walks trees in compiled code without looking: one number that is off crashes the interpreter.
+    """
+    for owner in _objects(estimator):
+        trees = [member for member in _members(owner) if type(member).__name__ in ("Tree", "TreePredictor")]
+        for tree in trees:
+            width = getattr(owner, "n_features_in_", None)
+            problem = _tree_problem(tree, width) if type(tree).__name__ == "Tree" else _predictor_problem(tree)
+            if problem:
+                raise ModelError(f"{what!r} holds a doctored decision tree: {problem}.")
+        _check_ensemble(owner, what)
+
+
+def _check_ensemble(owner: Any, what: str) -> None:
+    """Forests hand their rows to every tree unseen, so each must take as many columns as the whole."""
+    width = getattr(owner, "n_features_in_", None)
+    if width is None or hasattr(owner, "estimators_features_"):
+        return
+    for member in _flat(vars(owner).get("estimators_")):
+        if hasattr(member, "tree_") and getattr(member, "n_features_in_", None) != width:
+            raise ModelError(f"{what!r} holds a doctored ensemble: its trees take different numbers of columns.")
+    for predictor in _flat(vars(owner).get("_predictors")):
+        nodes = predictor.nodes
+        if (nodes["feature_idx"][nodes["is_leaf"] == 0] >= width).any():
+            raise ModelError(f"{what!r} holds a doctored decision tree: it asks for a column that is not there.")
+
+
+def _tree_problem(tree: Any, width: object) -> str:
+    left, right, feature = tree.children_left, tree.children_right, tree.feature
+    n, place = tree.node_count, np.arange(tree.node_count)
+    inner = left != -1
+    children = np.concatenate([left[inner], right[inner]])
+    if n < 1 or len(left) != n or len(tree.value) != n:
+        return "it has no nodes, or values of another number"
+    if (children <= np.tile(place[inner], 2)).any() or (children >= n).any():
+        return "a node lies outside of it"
+    if (
+        (feature[inner] < 0).any()
+        or (feature[inner] >= tree.n_features).any()
+        or (width is not None and tree.n_features != width)
+    ):
+        return "it asks for a column that is not there"
+    return ""
+
+
+def _predictor_problem(tree: Any) -> str:
+    nodes = tree.nodes
+    names = set(nodes.dtype.names or ()) if isinstance(nodes, np.ndarray) and nodes.ndim == 1 else set()
+    if not {"left", "right", "is_leaf", "feature_idx", "is_categorical", "bitset_idx"} <= names or not len(nodes):
+        return "it has no nodes"
+    inner = nodes["is_leaf"] == 0
+    children = np.concatenate([nodes["left"][inner], nodes["right"][inner]]).astype(np.int64)
+    if (children <= np.tile(np.flatnonzero(inner), 2)).any() or (children >= len(nodes)).any():
+        return "a node lies outside of it"
+    if (nodes["feature_idx"][inner] < 0).any():
+        return "it asks for a column that is not there"
+    categorical = inner & (nodes["is_categorical"] != 0)
+    if (
+        nodes["bitset_idx"][categorical] >= min(len(tree.raw_left_cat_bitsets), len(tree.binned_left_cat_bitsets))
+    ).any():
+        return "it asks for a category that is not there"
+    return ""
+
+
+def _members(owner: Any) -> list[Any]:
+    return [m for value in getattr(owner, "__dict__", {}).values() for m in _flat(value)]
+
+
+def _flat(value: Any) -> Iterator[Any]:
+    stack, seen = [value], set()
+    while stack:
+        item = stack.pop()
+        if isinstance(item, (list, tuple, dict, np.ndarray)):
+            # A file may hold a list that contains itself.
+            if id(item) in seen:
+                continue
+            seen.add(id(item))
+        if isinstance(item, (list, tuple)):
+            stack.extend(item)
+        elif isinstance(item, dict):
+            stack.extend(item.values())
+        elif isinstance(item, np.ndarray) and item.dtype == object:
+            stack.extend(item.ravel().tolist())
+        elif item is not None:
+            yield item
+
+
+def _objects(root: Any) -> Iterator[Any]:
+    """Every object with attributes that can be reached from ``root``, each once."""
+    stack, seen = [root], set()
+    while stack:
+        item = stack.pop()
+        if id(item) in seen or isinstance(item, type) or not hasattr(item, "__dict__"):
+            continue
+        seen.add(id(item))
+        yield item
+        stack.extend(_members(item))

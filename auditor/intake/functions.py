@@ -1,0 +1,90 @@
+"""Anything that predicts: a function of the user's own, named by ``--predict package.module:function``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from auditor.data import Rows
+from auditor.errors import ModelError, UsageError
+from auditor.intake.source import printable
+from auditor.intake.user_code import import_object, source_file
+from auditor.model import AuditedModel, Provenance
+from auditor.specs import ModelSpec
+from auditor.tables import regular_file, sha256_of
+
+
+def load_function(spec: ModelSpec) -> AuditedModel:
+    """The model that a function of the user's is.
+
+    The function receives a DataFrame, a list of texts or a uint8 array of images, and returns probabilities
+    (n, n_classes), P(last class) (n,) or labels (n,). Its classes are ``--classes``, else its attribute ``classes``.
+    Raises UsageError where it cannot be imported or names no classes.
+    """
+    if spec.predict is None:
+        raise UsageError("Name the function with --predict package.module:function.")
+    function = import_object(spec.predict, spec.code_folder, "--predict")
+    classes = spec.classes if spec.classes is not None else getattr(function, "classes", None)
+    if classes is None:
+        raise UsageError(
+            f"--predict {spec.predict}: add --classes a,b, or give the function an attribute "
+            "`classes` with the classes in the order of its probabilities."
+        )
+    if isinstance(classes, str) or len(classes) < 2 or len(set(map(str, classes))) != len(classes):
+        raise UsageError("A classifier needs at least two classes with different names: see --classes.")
+    return AuditedModel(
+        _adapted(function, spec),
+        classes=list(classes),
+        features=spec.features,
+        threshold=0.5 if spec.threshold is None else spec.threshold,
+        provenance=_provenance(function, spec),
+    )
+
+
+def _adapted(function: Callable[[Any], npt.ArrayLike], spec: ModelSpec) -> Callable[[Rows], npt.ArrayLike]:
+    def predict(X: Rows) -> npt.ArrayLike:
+        texts = isinstance(X, np.ndarray) and X.dtype == object
+        try:
+            return function(list(X) if texts else X)
+        except Exception as error:  # the user's function may raise anything
+            raise ModelError(
+                f"--predict {spec.predict} raised {type(error).__name__}: {printable(error, 300)}"
+            ) from error
+
+    return predict
+
+
+def _provenance(function: Callable[..., Any], spec: ModelSpec) -> Provenance:
+    code = source_file(function)
+    digest = None if code is None else sha256_of(code)
+    loaded_by = f"the user's own {spec.predict}"
+    if spec.path is None:
+        return Provenance(
+            path=None if code is None else str(code),
+            sha256=digest,
+            format="callable",
+            loaded_by=loaded_by,
+            size_bytes=None if code is None else code.stat().st_size,
+        )
+    if Path(spec.path).is_dir():
+        return Provenance(path=spec.path, format="callable", loaded_by=loaded_by, notes=_code_note(code, digest))
+    model = regular_file(spec.path, "model file")
+    return Provenance(
+        path=spec.path,
+        sha256=sha256_of(model),
+        format="callable",
+        loaded_by=loaded_by,
+        size_bytes=model.stat().st_size,
+        notes=(
+            "The model file was hashed, not opened: the function loads what it predicts with.",
+            *_code_note(code, digest),
+        ),
+    )
+
+
+def _code_note(code: Path | None, digest: str | None) -> tuple[str, ...]:
+    return () if code is None else (f"The function was read from {printable(code.name)}, sha256 {digest}.",)

@@ -1,0 +1,498 @@
+"""Hugging Face folders: sequence and image classifiers of transformers' own classes, weights from safetensors only.
+
+Every file is read once and handed on as bytes or parsed data; transformers never sees the folder, so nothing that lies
+beside the weights can be opened, imported or fetched because a file says so.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from auditor.data import Rows
+from auditor.errors import ModelError, UnsafeModelError
+from auditor.intake.source import Source, printable, read_source, reading
+from auditor.intake.weights import LOADED_BY_SAFETENSORS, load_safetensors
+from auditor.intake.wrap import named_classes
+from auditor.model import Provenance, TorchModel
+from auditor.preprocessing import ImagePreprocessing
+from auditor.specs import ModelSpec
+
+FORMAT = "Hugging Face folder"
+_MAX_JSON_BYTES = 16 << 20
+_MAX_TOKENIZER_BYTES = 256 << 20
+_MAX_SHARDS = 1000
+_MAX_TOKENS = 1 << 16
+_TEXT_BATCH, _IMAGE_BATCH = 64, 64
+_DEFAULT_TOKENS = 512
+_SHARD = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*\.safetensors")
+# Their positions begin after the padding index, so that many fewer tokens fit than there are position embeddings.
+_OFFSET_POSITIONS = frozenset(
+    {
+        "roberta",
+        "xlm-roberta",
+        "xlm-roberta-xl",
+        "roberta-prelayernorm",
+        "camembert",
+        "data2vec-text",
+        "longformer",
+        "mpnet",
+        "ibert",
+    }
+)
+_REFUSED_KEYS = {
+    "quantization_config": "is quantised",
+    "backbone": "takes its backbone from another repository",
+}
+
+
+class Folder:
+    """A model folder and what was read of it; ``digest`` covers the name and content of every file that was read."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.name = printable(Path(path).resolve().name)
+        self._digests: dict[str, str] = {}
+        self.size_bytes = 0
+
+    def has(self, name: str) -> bool:
+        """Whether there is a file of that name."""
+        return (Path(self.path) / name).is_file()
+
+    def names(self) -> list[str]:
+        """Names in the folder, sorted."""
+        return sorted(p.name for p in Path(self.path).iterdir())
+
+    def read(self, name: str, max_bytes: int | None = None) -> Source:
+        """One file of the folder, read once."""
+        where = Path(self.path) / name
+        source = read_source(where) if max_bytes is None else read_source(where, max_bytes=max_bytes)
+        self._digests[name] = source.sha256
+        self.size_bytes += len(source.data)
+        return source
+
+    def json(self, name: str) -> dict[str, Any]:
+        """One file of the folder as a JSON object. Raises UnsafeModelError where it names code to run."""
+        source = self.read(name, _MAX_JSON_BYTES)
+        with reading(f"{name!r} in {self.name!r} is no valid JSON"):
+            parsed = json.loads(source.data)
+            if not isinstance(parsed, dict):
+                raise ModelError(f"{name!r} in {self.name!r} is no JSON object.")
+            code = next(_values_of(parsed, "auto_map"), None)
+        if code is not None:
+            raise UnsafeModelError(
+                f"{name!r} in {self.name!r} names code to import and run ({printable(json.dumps(code), 100)}); code "
+                "that comes with a model is never run. Audit it with --predict package.module:function."
+            )
+        return parsed
+
+    @property
+    def sha256(self) -> str:
+        """Digest over the sorted listing ``sha256  name`` of the files that were read."""
+        listing = "".join(f"{digest}  {name}\n" for name, digest in sorted(self._digests.items()))
+        return hashlib.sha256(listing.encode()).hexdigest()
+
+
+def _values_of(parsed: object, key: str) -> Iterator[object]:
+    stack = [parsed]
+    while stack:
+        item = stack.pop()
+        if isinstance(item, dict):
+            if key in item:
+                yield item[key]
+            stack.extend(item.values())
+        elif isinstance(item, list):
+            stack.extend(item)
+
+
+def load_folder(path: str, spec: ModelSpec) -> TorchModel:
+    """The classifier of a Hugging Face folder. Raises UnsafeModelError for code and pickles, else ModelError."""
+    folder = Folder(path)
+    if not folder.has("config.json"):
+        raise ModelError(_no_model(folder))
+    settings = folder.json("config.json")
+    family, name = _architecture(settings, folder)
+    classes = _classes(settings, folder, spec)
+    weights = _weights(folder)
+    with _quiet_and_offline():
+        network, config = _network(family, name, settings, weights, folder)
+    notes = _ignored(folder)
+    if family == "text":
+        encoder, more, pad, left = _text_encoder(folder, settings, network)
+        if getattr(config, "pad_token_id", None) is None:
+            config.pad_token_id = pad
+        module: nn.Module = TextClassifier(network, pad, left)
+        preprocessing = None
+    else:
+        preprocessing, more = _image_preprocessing(folder, settings)
+        module, encoder = network, None
+    return TorchModel(
+        module,
+        classes=classes,
+        preprocessing=preprocessing,
+        encoder=encoder,
+        outputs=spec.outputs or "logits",
+        threshold=0.5 if spec.threshold is None else spec.threshold,
+        device=spec.device,
+        batch_rows=_TEXT_BATCH if family == "text" else _IMAGE_BATCH,
+        provenance=Provenance(
+            path=path,
+            sha256=folder.sha256,
+            format=FORMAT,
+            loaded_by=f"{LOADED_BY_SAFETENSORS} into transformers.{name}",
+            size_bytes=folder.size_bytes,
+            notes=(*notes, *more),
+        ),
+    )
+
+
+def _no_model(folder: Folder) -> str:
+    if folder.has("adapter_config.json"):
+        return f"{folder.name!r} holds an adapter without its model, which is not supported yet: merge and save them."
+    return (
+        f"{folder.name!r} is a folder without a config.json: name a model file, or a folder that "
+        "model.save_pretrained(folder) wrote."
+    )
+
+
+def _ignored(folder: Folder) -> tuple[str, ...]:
+    names = folder.names()
+    code = [n for n in names if n.endswith((".py", ".so", ".pyc"))]
+    pickles = [n for n in names if n.endswith((".bin", ".pt", ".pth", ".ckpt", ".pkl", ".h5", ".msgpack"))]
+    return tuple(
+        f"Not opened in the folder: {kind}, {len(found)} ({printable(found[0], 60)}"
+        f"{', ...' if len(found) > 1 else ''})."
+        for kind, found in (("code files", code), ("other weight files", pickles))
+        if found
+    )
+
+
+def _architecture(settings: Mapping[str, Any], folder: Folder) -> tuple[str, str]:
+    """("text" or "image", name of transformers' class), by exact name from transformers' own tables."""
+    from transformers.models.auto import modeling_auto
+
+    for key, why in _REFUSED_KEYS.items():
+        if settings.get(key) is not None:
+            raise ModelError(
+                f"{folder.name!r} {why}, which is not supported yet: audit it with --predict package.module:function."
+            )
+    kind, listed = settings.get("model_type"), settings.get("architectures")
+    name = listed[0] if isinstance(listed, list) and listed else None
+    if not isinstance(kind, str) or not isinstance(name, str):
+        raise ModelError(f"The config.json in {folder.name!r} must name a model_type and one of architectures.")
+    tables = {
+        "text": modeling_auto.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES,
+        "image": modeling_auto.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES,
+    }
+    for family, table in tables.items():
+        known = table.get(kind, ())
+        if name in ((known,) if isinstance(known, str) else tuple(known)):
+            return family, name
+    raise ModelError(
+        f"{folder.name!r} is a {printable(name, 60)} ({printable(kind, 40)}); supported yet are transformers' own "
+        "...ForSequenceClassification and ...ForImageClassification. Audit it with --predict package.module:function."
+    )
+
+
+def _classes(settings: Mapping[str, Any], folder: Folder, spec: ModelSpec) -> tuple[str, ...]:
+    problem = settings.get("problem_type")
+    labels = settings.get("id2label")
+    if problem == "multi_label_classification":
+        raise ModelError(
+            f"{folder.name!r} gives several labels to a row, which is not supported yet: audit one with --predict."
+        )
+    if problem == "regression" or settings.get("num_labels") == 1 or (isinstance(labels, dict) and len(labels) == 1):
+        raise ModelError(
+            f"{folder.name!r} predicts a number, not a class, not supported yet: audit decisions with --predict."
+        )
+    if labels is None:
+        # transformers leaves two labels unnamed.
+        return named_classes(("LABEL_0", "LABEL_1"), spec)
+    if not isinstance(labels, dict) or sorted(labels) != sorted(str(i) for i in range(len(labels))):
+        raise ModelError(f"The id2label of {folder.name!r} does not number its classes from 0.")
+    names = tuple(printable(labels[str(i)]) for i in range(len(labels)))
+    if len(set(names)) != len(names) and spec.classes is None:
+        raise ModelError(f"Two classes of {folder.name!r} have the same name: name them all with --classes.")
+    return named_classes(names, spec)
+
+
+# ---- weights -------------------------------------------------------------------------------------------------------
+
+
+def _weights(folder: Folder) -> dict[str, Tensor]:
+    if folder.has("model.safetensors"):
+        return load_safetensors(folder.read("model.safetensors"))
+    if folder.has("model.safetensors.index.json"):
+        return _shards(folder)
+    pickled = [n for n in folder.names() if n.endswith((".bin", ".bin.index.json", ".pt", ".pth", ".ckpt"))]
+    if pickled:
+        raise UnsafeModelError(
+            f"{folder.name!r} has its weights in {printable(pickled[0], 60)!r} only, a pickle, which runs code when "
+            "it is loaded. If you trust it, load it once yourself and save it with "
+            "model.save_pretrained(folder, safe_serialization=True)."
+        )
+    raise ModelError(f"{folder.name!r} holds no model.safetensors: save the model with model.save_pretrained(folder).")
+
+
+def _shards(folder: Folder) -> dict[str, Tensor]:
+    index = folder.json("model.safetensors.index.json").get("weight_map")
+    if not isinstance(index, dict) or not index:
+        raise ModelError(f"The shard index of {folder.name!r} names no weights.")
+    for file in index.values():
+        if not isinstance(file, str) or not _SHARD.fullmatch(file):
+            raise UnsafeModelError(
+                f"The shard index of {folder.name!r} points to {printable(file, 80)!r}: shards must be .safetensors "
+                "files that lie in the folder itself."
+            )
+    files = sorted(set(index.values()))
+    if len(files) > _MAX_SHARDS:
+        raise ModelError(f"The shard index of {folder.name!r} names {len(files):,} files.")
+    missing = [file for file in files if not folder.has(file)]
+    if missing:
+        raise ModelError(f"{folder.name!r} lacks the shard {missing[0]!r}: the download is incomplete.")
+    weights: dict[str, Tensor] = {}
+    for file in files:
+        shard = load_safetensors(folder.read(file))
+        wanted = {name for name, where in index.items() if where == file}
+        if wanted != set(shard):
+            raise ModelError(f"The shard {file!r} in {folder.name!r} does not hold the weights that the index says.")
+        weights |= shard
+    return weights
+
+
+def _network(
+    family: str, name: str, settings: Mapping[str, Any], weights: dict[str, Tensor], folder: Folder
+) -> tuple[nn.Module, Any]:
+    """The network with its weights, and its configuration. Every weight must be in the file: none is left to chance."""
+    import transformers
+
+    _check_layers(settings, len(weights), folder)
+    # Private keys and kernels choose code paths and repositories; the dtype is ours.
+    chosen = {
+        key: value
+        for key, value in settings.items()
+        if not key.startswith("_")
+        and key not in ("attn_implementation", "experts_implementation", "dtype", "torch_dtype")
+    }
+    with reading(f"{folder.name!r} cannot be loaded by transformers"):
+        config = transformers.AutoConfig.for_model(**chosen)
+        kind = getattr(transformers, name)
+        with torch.device("meta"):
+            sketch = kind(config)
+        claimed = sum(t.numel() for t in (*sketch.parameters(), *sketch.buffers()))
+        held = sum(t.numel() for t in weights.values())
+        if claimed > 2 * held + (1 << 20):
+            raise ModelError(
+                f"The config.json in {folder.name!r} asks for {claimed:,} weights, and the files hold {held:,}."
+            )
+        network, info = kind.from_pretrained(
+            None, config=config, state_dict=weights, output_loading_info=True, dtype=torch.float32
+        )
+    for problem, verb in (("missing_keys", "lack"), ("mismatched_keys", "hold in another shape")):
+        if info[problem]:
+            first = sorted(map(str, info[problem]))[0]
+            raise ModelError(f"The weights in {folder.name!r} {verb} {printable(first, 100)!r}, which {name} needs.")
+    return network, network.config
+
+
+def _check_layers(settings: object, n_weights: int, folder: Folder) -> None:
+    """Building a layer takes time even without memory, and each has weights of its own."""
+    stack = [settings]
+    while stack:
+        item = stack.pop()
+        if isinstance(item, list):
+            stack.extend(item)
+        elif isinstance(item, dict):
+            stack.extend(v for v in item.values() if isinstance(v, (dict, list)))
+            for key, value in item.items():
+                depth = value if isinstance(value, list) else [value]
+                numbers = [n for n in depth if isinstance(n, (int, float)) and not isinstance(n, bool)]
+                if re.search(r"layer|depth|block|n_hidden", str(key)) and any(n > max(n_weights, 64) for n in numbers):
+                    raise ModelError(
+                        f"The config.json in {folder.name!r} asks for more layers ({printable(key, 40)}) than "
+                        "the files have weights."
+                    )
+
+
+@contextmanager
+def _quiet_and_offline() -> Iterator[None]:
+    """Nothing is fetched from a network, and no progress bar or report is printed; all as it was afterwards."""
+    import huggingface_hub.constants
+    from transformers.utils import logging
+
+    offline, level = huggingface_hub.constants.HF_HUB_OFFLINE, logging.get_verbosity()
+    bars = logging.is_progress_bar_enabled()
+    huggingface_hub.constants.HF_HUB_OFFLINE = True
+    logging.set_verbosity(logging.CRITICAL)
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        huggingface_hub.constants.HF_HUB_OFFLINE = offline
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
+
+
+# ---- text ----------------------------------------------------------------------------------------------------------
+
+
+class TextClassifier(nn.Module):
+    """A transformers classifier of padded token ids, (n, length) int64 to (n, n_outputs) logits.
+
+    A token counts unless it belongs to the run of padding at the end (at the beginning, where ``left``); a text of
+    nothing but padding keeps one token, so that attention stays defined.
+    """
+
+    def __init__(self, network: nn.Module, pad: int, left: bool) -> None:
+        super().__init__()
+        self.network = network
+        self.pad = pad
+        self.left = left
+
+    def attention_mask(self, ids: Tensor) -> Tensor:
+        """(n, length) 1 for tokens that count, 0 for padding."""
+        real = (ids != self.pad).long()
+        if self.left:
+            mask = real.cummax(dim=1).values
+            mask[:, -1:] = 1
+        else:
+            mask = real.flip(1).cummax(dim=1).values.flip(1)
+            mask[:, :1] = 1
+        return mask
+
+    def forward(self, ids: Tensor) -> Tensor:
+        logits: Tensor = self.network(input_ids=ids, attention_mask=self.attention_mask(ids)).logits
+        return logits
+
+
+def _text_encoder(
+    folder: Folder, settings: Mapping[str, Any], network: nn.Module
+) -> tuple[Callable[[Rows], Tensor], tuple[str, ...], int, bool]:
+    """(texts to padded ids, notes, padding id, whether padding is on the left)."""
+    import tokenizers
+
+    if not folder.has("tokenizer.json"):
+        raise ModelError(
+            f"{folder.name!r} holds no tokenizer.json: save the fast tokenizer beside the weights with "
+            "AutoTokenizer.from_pretrained(...).save_pretrained(folder)."
+        )
+    options = folder.json("tokenizer_config.json") if folder.has("tokenizer_config.json") else {}
+    source = folder.read("tokenizer.json", _MAX_TOKENIZER_BYTES)
+    with reading(f"The tokenizer.json in {folder.name!r} cannot be read"):
+        tokenizer = tokenizers.Tokenizer.from_str(source.data.decode())
+    embeddings: Any = network.get_input_embeddings()  # type: ignore[operator]
+    largest = max(tokenizer.get_vocab(with_added_tokens=True).values(), default=-1)
+    if not 0 <= largest < embeddings.num_embeddings:
+        raise ModelError(
+            f"The tokenizer in {folder.name!r} has {largest + 1:,} tokens, the network knows "
+            f"{embeddings.num_embeddings:,}: they do not belong together."
+        )
+    pad, left = _padding(tokenizer, options, folder)
+    length, why = _token_limit(settings, options, pad)
+    tokenizer.enable_truncation(max_length=length)
+    tokenizer.enable_padding(pad_id=pad, pad_token=tokenizer.id_to_token(pad), direction="left" if left else "right")
+
+    def encode(X: Rows) -> Tensor:
+        if not isinstance(X, np.ndarray) or X.dtype != object:
+            raise ModelError("This model reads text: name the column that holds it with --text.")
+        encoded = tokenizer.encode_batch([str(text) for text in X])
+        ids = np.asarray([e.ids for e in encoded], np.int64).reshape(len(X), -1)
+        # A text without a single token would leave the network nothing to look at.
+        return torch.from_numpy(ids if ids.shape[1] else np.full((len(X), 1), pad, np.int64))
+
+    return encode, (f"Texts longer than {length} tokens are cut at the end ({why}).",), pad, left
+
+
+def _padding(tokenizer: Any, options: Mapping[str, Any], folder: Folder) -> tuple[int, bool]:
+    named = options.get("pad_token")
+    if named is None and folder.has("special_tokens_map.json"):
+        named = folder.json("special_tokens_map.json").get("pad_token")
+    token = named.get("content") if isinstance(named, dict) else named
+    left = options.get("padding_side") == "left"
+    if token is None and tokenizer.padding is not None:
+        return int(tokenizer.padding["pad_id"]), tokenizer.padding["direction"] == "left"
+    pad = tokenizer.token_to_id(token) if isinstance(token, str) else None
+    if pad is None:
+        raise ModelError(
+            f"The tokenizer in {folder.name!r} names no padding token: add pad_token to tokenizer_config.json."
+        )
+    return int(pad), left
+
+
+def _token_limit(settings: Mapping[str, Any], options: Mapping[str, Any], pad: int) -> tuple[int, str]:
+    found: dict[str, int] = {}
+    stated = options.get("model_max_length")
+    if isinstance(stated, (int, float)) and 2 < stated <= _MAX_TOKENS:
+        found["the tokenizer's limit"] = int(stated)
+    positions = settings.get("max_position_embeddings")
+    if isinstance(positions, int):
+        offset = pad + 1 if settings.get("model_type") in _OFFSET_POSITIONS else 0
+        if 2 < positions - offset <= _MAX_TOKENS:
+            found["the network's limit"] = positions - offset
+    if not found:
+        return _DEFAULT_TOKENS, "neither the network nor the tokenizer names a limit"
+    why = min(found, key=lambda k: found[k])
+    return found[why], why
+
+
+# ---- images --------------------------------------------------------------------------------------------------------
+
+
+def _image_preprocessing(folder: Folder, settings: Mapping[str, Any]) -> tuple[ImagePreprocessing, tuple[str, ...]]:
+    if not folder.has("preprocessor_config.json"):
+        raise ModelError(
+            f"{folder.name!r} holds no preprocessor_config.json, without which its images' size and scale are a guess: "
+            "save it with AutoImageProcessor.from_pretrained(...).save_pretrained(folder)."
+        )
+    options = folder.json("preprocessor_config.json")
+    notes = []
+    size = options.get("size")
+    if options.get("do_center_crop") and options.get("crop_size") is not None:
+        size = options["crop_size"]
+        notes.append("Images are resized to the size of the crop directly, where the original resizes and then crops.")
+    with reading(f"The preprocessor_config.json in {folder.name!r} cannot be used"):
+        height, width = _size(size, settings)
+        channels = int(settings.get("num_channels", 3))
+        mean, std = [0.0] * channels, [1.0] * channels
+        if options.get("do_normalize", True):
+            mean, std = _per_channel(options, "image_mean", channels), _per_channel(options, "image_std", channels)
+        factor = float(options.get("rescale_factor", 1 / 255)) if options.get("do_rescale", True) else 1.0
+        # (x f - m) / s of raw pixels x is ((x / 255) - m / (255 f)) / (s / (255 f)).
+        scale = 255.0 * factor
+        preprocessing = ImagePreprocessing(
+            size=(height, width),
+            mean=tuple(m / scale for m in mean) if abs(scale - 1) > 1e-9 else tuple(mean),
+            std=tuple(s / scale for s in std) if abs(scale - 1) > 1e-9 else tuple(std),
+        )
+    return preprocessing, tuple(notes)
+
+
+def _size(size: object, settings: Mapping[str, Any]) -> tuple[int, int]:
+    if isinstance(size, int):
+        return size, size
+    if isinstance(size, dict) and {"height", "width"} <= set(size):
+        return int(size["height"]), int(size["width"])
+    if isinstance(size, dict) and "shortest_edge" in size:
+        return int(size["shortest_edge"]), int(size["shortest_edge"])
+    stated = settings.get("image_size")
+    if isinstance(stated, int):
+        return stated, stated
+    raise ModelError("It names no size.")
+
+
+def _per_channel(options: Mapping[str, Any], key: str, channels: int) -> list[float]:
+    value = options.get(key)
+    values = [float(v) for v in value] if isinstance(value, list) else [float(str(value))] * channels
+    if len(values) != channels:
+        raise ModelError(f"Its {key} has {len(values)} numbers for {channels} channels.")
+    return values

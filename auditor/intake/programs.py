@@ -1,0 +1,125 @@
+"""TorchScript and torch.export programs: loading either runs code, so both need ``--allow-code``."""
+
+from __future__ import annotations
+
+import warnings
+from io import BytesIO
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from auditor.errors import ModelError, UnsafeModelError
+from auditor.intake.source import Source, reading
+from auditor.intake.wrap import named_classes, provenance_of, torch_model
+from auditor.model import TorchModel
+from auditor.specs import ModelSpec
+
+_NOTE = "--allow-code: loading this file ran code that the file brings along."
+
+
+class FixedBatch(nn.Module):
+    """A program that takes a limited number of rows at a time, called in pieces of ``rows``.
+
+    (n, ...) to (n, n_outputs) for any n. ``exact``: every piece must have exactly ``rows`` rows, so the last one is
+    filled up with copies of its last row, whose outputs are dropped.
+    """
+
+    def __init__(self, program: nn.Module, rows: int, exact: bool) -> None:
+        super().__init__()
+        self.program = program
+        self.rows = rows
+        self.exact = exact
+
+    def forward(self, x: Tensor) -> Tensor:
+        outputs = []
+        for piece in torch.split(x, self.rows):
+            n = len(piece)
+            if self.exact and n < self.rows:
+                piece = torch.cat([piece, piece[-1:].expand(self.rows - n, *piece.shape[1:])])
+            outputs.append(_tensor(self.program(piece))[:n])
+        return torch.cat(outputs)
+
+
+class OneOutput(nn.Module):
+    """A program whose single output may come inside a tuple, a dict or an object with ``logits``."""
+
+    def __init__(self, program: nn.Module) -> None:
+        super().__init__()
+        self.program = program
+
+    def forward(self, x: Tensor) -> Tensor:
+        return _tensor(self.program(x))
+
+
+def _tensor(output: Any) -> Tensor:
+    if isinstance(output, dict):
+        output = output.get("logits", next(iter(output.values()), None))
+    elif isinstance(output, (tuple, list)):
+        output = output[0] if output else None
+    output = getattr(output, "logits", output)
+    if not isinstance(output, Tensor):
+        raise ModelError(f"The program returned {type(output).__name__}, not a tensor of logits (n, n_classes).")
+    return output
+
+
+def refuse_code(source: Source, format: str) -> UnsafeModelError:
+    """The error for a program without ``--allow-code``."""
+    why = (
+        "it can create files while it loads and while it predicts"
+        if format == "TorchScript"
+        else "its loader evaluates expressions and may unpickle objects that the file brings along"
+    )
+    return UnsafeModelError(
+        f"{source.name!r} is a {format} program, and loading one runs code: {why}. Save the weights as a bundle "
+        "(auditor.model.save), or, if you trust whoever made the file, add --allow-code."
+    )
+
+
+def load_torchscript(source: Source, spec: ModelSpec) -> TorchModel:
+    """A TorchScript module. Raises UnsafeModelError without ``--allow-code``."""
+    if not spec.allow_code:
+        raise refuse_code(source, "TorchScript")
+    named_classes(None, spec)
+    with reading(f"{source.name!r} cannot be read as TorchScript"), warnings.catch_warnings():
+        # torch deprecates TorchScript as a whole; that is no news to somebody who has such a file to audit.
+        warnings.filterwarnings("ignore", message=r"`torch\.jit\.", category=DeprecationWarning)
+        module = torch.jit.load(BytesIO(source.data), map_location=spec.device)  # type: ignore[no-untyped-call]
+    return torch_model(OneOutput(module), spec, provenance_of(source, "TorchScript", "torch.jit.load", (_NOTE,)))
+
+
+def load_exported(source: Source, spec: ModelSpec) -> TorchModel:
+    """A torch.export program of one input, for any number of rows. Raises UnsafeModelError without ``--allow-code``."""
+    if not spec.allow_code:
+        raise refuse_code(source, "torch.export")
+    named_classes(None, spec)
+    with reading(f"{source.name!r} cannot be read as a torch.export program"):
+        program: torch.export.ExportedProgram = torch.export.load(BytesIO(source.data))
+        if spec.device != "cpu":
+            from torch.export.passes import move_to_device_pass
+
+            program = move_to_device_pass(program, spec.device)
+        rows, exact = batch_limit(program)
+        module = program.module()
+    wrapped = OneOutput(module) if rows is None else FixedBatch(module, rows, exact)
+    notes = () if rows is None else (f"The program takes {'exactly' if exact else 'at most'} {rows} rows at a time.",)
+    provenance = provenance_of(source, "torch.export", "torch.export.load", (_NOTE, *notes))
+    return torch_model(wrapped, spec, provenance, frozen=True)
+
+
+def batch_limit(program: torch.export.ExportedProgram) -> tuple[int | None, bool]:
+    """(rows at a time or None for any number, whether exactly that many). Raises ModelError unless it has one input."""
+    names = program.graph_signature.user_inputs
+    inputs = [node for node in program.graph.nodes if node.op == "placeholder" and node.name in names]
+    values = [node.meta.get("val") for node in inputs]
+    if len(values) != 1 or not isinstance(values[0], Tensor) or values[0].ndim < 1:
+        raise ModelError(
+            f"The exported program takes {len(names)} inputs, and one tensor of rows was expected: "
+            "audit it through your own loader with --predict package.module:function."
+        )
+    rows = values[0].shape[0]
+    if isinstance(rows, int):
+        return rows, True
+    limits = program.range_constraints.get(rows.node.expr)
+    upper = None if limits is None or not limits.upper.is_Integer else int(limits.upper)
+    return upper, False

@@ -1,0 +1,195 @@
+"""Files that are recognised and not loaded: those that would run their own code, and those not supported yet."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import io
+import lzma
+import sys
+import tarfile
+import zlib
+from collections.abc import Callable, Mapping
+from io import BytesIO
+from typing import Any
+
+import torch
+
+from auditor.errors import ModelError, UnsafeModelError
+from auditor.intake.estimators import estimator_model
+from auditor.intake.pickles import describe_calls, read_pickle
+from auditor.intake.source import Source, printable, reading
+from auditor.intake.state_dict import load_state_dict
+from auditor.intake.weights import foreign_globals
+from auditor.intake.wrap import provenance_of, torch_model
+from auditor.model import AuditedModel
+from auditor.specs import ModelSpec
+
+MAX_LOOK_INSIDE = 32 << 20
+_TORCH_WAY = (
+    "save it as a bundle where you trust it: "
+    "auditor.model.save(TorchModel(torch.load(path, weights_only=False), classes=[...]), 'model.pt')"
+)
+_SKLEARN_WAY = "save it anew where you trust it: skops.io.dump(joblib.load(path), 'model.skops')"
+_OTHER_WAYS = "audit it through your own loader with --predict package.module:function"
+
+
+def unsafe(source: Source, article_kind: str, calls: str, *, torch_file: bool) -> UnsafeModelError:
+    """The refusal of a file that would run its own code: what it would call, and the ways out."""
+    way = _TORCH_WAY if torch_file else _SKLEARN_WAY
+    return UnsafeModelError(
+        f"{source.name!r} is {article_kind}, and loading it would call {calls}. Either {way}; or {_OTHER_WAYS}; or "
+        "load it all the same, code and all, with --trust-pickle."
+    )
+
+
+def calls_in(data: bytes) -> tuple[str, tuple[str, ...]]:
+    """(the calls of a pickle as a phrase, their names)."""
+    report = read_pickle(data)
+    return describe_calls(report.names, complete=report.complete), report.names
+
+
+# ---- pickles of every kind -----------------------------------------------------------------------------------------
+
+
+def refuse_or_trust_pickle(source: Source, spec: ModelSpec) -> AuditedModel:
+    """A bare pickle or joblib file."""
+    calls, names = calls_in(source.data)
+    kind = "a joblib file" if any(n.startswith("joblib.") for n in names) else "a pickle"
+    return _refuse_or_trust(source, spec, kind, calls, torch_file=False)
+
+
+def refuse_or_trust_compressed(source: Source, spec: ModelSpec) -> AuditedModel:
+    """A compressed file, which joblib would unpack and unpickle."""
+    report = read_pickle(unpacked(source.data, MAX_LOOK_INSIDE))
+    if not report.names and not report.streams:
+        raise ModelError(f"{source.name!r} is a compressed file: unpack it, and name what is inside.")
+    calls = describe_calls(report.names, complete=report.complete)
+    return _refuse_or_trust(source, spec, "a compressed pickle", calls, torch_file=False)
+
+
+def refuse_or_trust_torch(source: Source, pickled: bytes, spec: ModelSpec) -> AuditedModel:
+    """A torch archive whose pickle names more than plain tensors: a whole module, usually."""
+    report = read_pickle(pickled)
+    calls = describe_calls(foreign_globals(report), complete=report.complete)
+    return _refuse_or_trust(source, spec, "a pickled torch object", calls, torch_file=True)
+
+
+def refuse_or_trust_legacy(source: Source, spec: ModelSpec) -> AuditedModel:
+    """A torch file from before 2020: pickles one after the other, and raw memory after them."""
+    report = read_pickle(source.data)
+    foreign = foreign_globals(report)
+    if not foreign and report.streams >= 4 and not spec.trust_pickle:
+        raise ModelError(
+            f"{source.name!r} is weights in torch's legacy format: save them anew with "
+            "torch.save(torch.load(path, weights_only=True), 'weights.pt')."
+        )
+    calls = describe_calls(foreign, complete=False)
+    return _refuse_or_trust(source, spec, "a legacy torch file", calls, torch_file=True)
+
+
+def refuse_or_trust_tar(source: Source, spec: ModelSpec) -> AuditedModel:
+    """A tar archive: torch's oldest format, with pickles in it."""
+    names: list[str] = []
+    with (
+        reading(f"{source.name!r} is a damaged tar archive"),
+        tarfile.open(fileobj=BytesIO(source.data), mode="r:") as tar,
+    ):
+        for _ in range(64):
+            member = tar.next()
+            if member is None:
+                break
+            content = tar.extractfile(member) if member.isreg() else None
+            if content is not None:
+                names += read_pickle(content.read(MAX_LOOK_INSIDE)).names
+    calls = describe_calls(tuple(dict.fromkeys(names)), complete=False)
+    return _refuse_or_trust(source, spec, "a tar archive, torch's oldest format", calls, torch_file=True)
+
+
+def unpacked(data: bytes, limit: int) -> bytes:
+    """The first ``limit`` bytes of gzip, zlib, bzip2, xz or lzma data, as far as they can be unpacked."""
+    openers: Mapping[bytes, Callable[[BytesIO], Any]] = {
+        b"\x1f\x8b": lambda f: gzip.GzipFile(fileobj=f),
+        b"BZh": lambda f: bz2.BZ2File(f),
+        b"\xfd7zXZ": lambda f: lzma.LZMAFile(f),
+        b"]\x00\x00": lambda f: lzma.LZMAFile(f, format=lzma.FORMAT_ALONE),
+    }
+    for magic, opener in openers.items():
+        if data.startswith(magic):
+            return _read_some(opener(BytesIO(data)), limit)
+    try:
+        return zlib.decompressobj().decompress(data, limit)
+    except zlib.error:  # not every byte 'x' begins a zlib stream
+        return b""
+
+
+def _read_some(file: Any, limit: int) -> bytes:
+    parts = io.BytesIO()
+    try:
+        while parts.tell() < limit and (part := file.read1(1 << 20)):
+            parts.write(part)
+    # A damaged stream has said all it can; what was unpacked before is still worth reading.
+    except (OSError, EOFError, lzma.LZMAError, zlib.error, MemoryError):
+        pass
+    return parts.getvalue()
+
+
+def _trusted(source: Source, spec: ModelSpec, kind: str, calls: str, *, torch_file: bool) -> AuditedModel:
+    """Loads a pickle because the user said so, and says so in the record."""
+    if spec.code_folder is not None and spec.code_folder not in sys.path:
+        sys.path.append(spec.code_folder)
+    notes = (f"LOADED WITH --trust-pickle: this file could run any code, and calls {calls}.",)
+    loaded_by = "torch.load(weights_only=False)" if torch_file else "joblib.load"
+    format = kind.split(" ", 1)[1]
+    with reading(f"{source.name!r} cannot be unpickled"):
+        if torch_file:
+            loaded = torch.load(BytesIO(source.data), map_location="cpu", weights_only=False)
+        else:
+            import joblib  # type: ignore[import-untyped]
+
+            loaded = joblib.load(BytesIO(source.data))
+    if isinstance(loaded, torch.nn.Module):
+        return torch_model(loaded, spec, provenance_of(source, format, loaded_by, notes))
+    if isinstance(loaded, Mapping):
+        return load_state_dict(loaded, source, spec, format=format, loaded_by=loaded_by, provenance_notes=notes)
+    return estimator_model(loaded, source, spec, format=format, loaded_by=loaded_by, notes=notes)
+
+
+def _refuse_or_trust(source: Source, spec: ModelSpec, kind: str, calls: str, *, torch_file: bool) -> AuditedModel:
+    if spec.trust_pickle:
+        return _trusted(source, spec, kind, calls, torch_file=torch_file)
+    raise unsafe(source, kind, calls, torch_file=torch_file)
+
+
+# ---- no model, or not yet ------------------------------------------------------------------------------------------
+
+
+def refuse_numpy(source: Source, arrays: Mapping[str, bytes]) -> ModelError:
+    """The refusal of .npy and .npz files, naming what pickled objects in them would call."""
+    for content in arrays.values():
+        if content[:6] != b"\x93NUMPY":
+            continue
+        header = content[10 : 10 + int.from_bytes(content[8:10], "little")]
+        if b"'O'" in header or b"|O" in header:
+            calls, _ = calls_in(content[10 + len(header) :])
+            return UnsafeModelError(
+                f"{source.name!r} is a numpy file of pickled objects, and loading it would call {calls}. "
+                f"If it is a model that you trust, {_OTHER_WAYS}."
+            )
+    return ModelError(
+        f"{source.name!r} is a numpy file: arrays alone are no model. For another kind of model, {_OTHER_WAYS}."
+    )
+
+
+def refuse_unsupported(source: Source, kind: str) -> ModelError:
+    """The refusal of a known format that is not read yet."""
+    return ModelError(f"{source.name!r} is {kind}, which is not supported yet: {_OTHER_WAYS}.")
+
+
+def refuse_unknown(source: Source, known: str) -> ModelError:
+    """The refusal of a file that is nothing known."""
+    start = printable(source.data[:16].decode("latin-1"), 40)
+    return ModelError(
+        f"{source.name!r} is no model file of a known format (it begins {start!r}). Known are {known}; "
+        f"or {_OTHER_WAYS}."
+    )

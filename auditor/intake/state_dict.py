@@ -1,0 +1,74 @@
+"""Bare weights, of a torch archive or a safetensors file, put into a network that the user names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import Tensor, nn
+
+from auditor.architectures import ARCHITECTURES
+from auditor.errors import ModelError
+from auditor.intake.bundle import build_known, build_own
+from auditor.intake.source import Source, printable
+from auditor.intake.weights import as_state_dict
+from auditor.intake.wrap import provenance_of, torch_model
+from auditor.model import TorchModel
+from auditor.specs import ModelSpec
+
+# Where training scripts commonly keep the weights inside a checkpoint.
+_NESTED = ("state_dict", "model_state_dict", "model")
+# What wrappers put before every name: data parallelism, torch.compile.
+_PREFIXES = ("module.", "_orig_mod.")
+
+
+def load_state_dict(
+    loaded: object,
+    source: Source,
+    spec: ModelSpec,
+    *,
+    format: str,
+    loaded_by: str,
+    provenance_notes: tuple[str, ...] = (),
+) -> TorchModel:
+    """A model of ``--architecture`` with these weights. Raises ModelError where none is named or they do not fit."""
+    nested, notes = _unwrapped(loaded)
+    weights, more = _without_prefix(as_state_dict(nested, source.name))
+    if spec.architecture is None:
+        names = ", ".join(printable(n, 60) for n in list(weights)[:3])
+        folder = " If it belongs to a Hugging Face folder, give the folder." if format == "safetensors" else ""
+        raise ModelError(
+            f"{source.name!r} holds weights only ({names}{', ...' if len(weights) > 3 else ''}), not the network "
+            "that they belong to: name its class with --architecture package.module:Class and its arguments with "
+            f"--architecture-args JSON, or use one of {', '.join(ARCHITECTURES)}.{folder}"
+        )
+    module, built = _build(spec, weights, source.name)
+    return torch_model(
+        module,
+        spec,
+        provenance_of(source, format, loaded_by, (*provenance_notes, *notes, *more, *built)),
+        architecture={"name": spec.architecture, "args": dict(spec.architecture_args)},
+    )
+
+
+def _build(spec: ModelSpec, weights: Mapping[str, Tensor], what: str) -> tuple[nn.Module, tuple[str, ...]]:
+    if spec.architecture in ARCHITECTURES:
+        return build_known(spec.architecture, spec.architecture_args, weights, what)
+    return build_own(spec, {}, weights, what)
+
+
+def _unwrapped(loaded: object) -> tuple[object, tuple[str, ...]]:
+    if isinstance(loaded, Mapping):
+        for key in _NESTED:
+            inner = loaded.get(key)
+            if isinstance(inner, Mapping) and inner and all(isinstance(v, Tensor) for v in inner.values()):
+                return inner, (f"The weights were found under {key!r} of a training checkpoint.",)
+    return loaded, ()
+
+
+def _without_prefix(weights: dict[str, Tensor]) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    notes: list[str] = []
+    for prefix in _PREFIXES:
+        if all(name.startswith(prefix) for name in weights):
+            weights = {name.removeprefix(prefix): t for name, t in weights.items()}
+            notes.append(f"The prefix {prefix!r} was taken off the names of the weights.")
+    return weights, tuple(notes)

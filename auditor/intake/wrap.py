@@ -1,0 +1,62 @@
+"""What every loader ends with: the classes, the provenance and the flags around a loaded network."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+
+from auditor.errors import UsageError
+from auditor.intake.source import Source
+from auditor.model import Provenance, TorchModel
+from auditor.specs import ModelSpec
+
+
+def named_classes(found: list[str] | tuple[str, ...] | None, spec: ModelSpec) -> tuple[str, ...]:
+    """The classes in the order of the outputs: --classes where given, else what the file says.
+
+    Raises UsageError where neither says, the two differ in number, or a name stands twice.
+    """
+    classes = spec.classes if spec.classes is not None else None if found is None else tuple(found)
+    if classes is None:
+        raise UsageError("This model file does not name its classes: add --classes a,b in the order of the outputs.")
+    if found is not None and len(classes) != len(found):
+        raise UsageError(f"--classes names {len(classes)} classes, but the model file has {len(found)}.")
+    if len(classes) < 2 or len(set(classes)) != len(classes):
+        raise UsageError("A classifier needs at least two classes with different names: see --classes.")
+    return tuple(classes)
+
+
+def provenance_of(source: Source, format: str, loaded_by: str, notes: tuple[str, ...] = ()) -> Provenance:
+    """The provenance of a model that was read from one file."""
+    return Provenance(
+        path=source.path,
+        sha256=source.sha256,
+        format=format,
+        loaded_by=loaded_by,
+        size_bytes=len(source.data),
+        notes=notes,
+    )
+
+
+def torch_model(
+    module: nn.Module,
+    spec: ModelSpec,
+    provenance: Provenance,
+    *,
+    architecture: Mapping[str, Any] | None = None,
+    frozen: bool = False,
+) -> TorchModel:
+    """A network whose file says nothing beyond it: all else is in the flags. Raises UsageError without --classes."""
+    return TorchModel(
+        module,
+        classes=named_classes(None, spec),
+        features=spec.features,
+        outputs=spec.outputs or "logits",
+        threshold=0.5 if spec.threshold is None else spec.threshold,
+        device=spec.device,
+        architecture=architecture,
+        frozen_mode=frozen,
+        provenance=provenance,
+    )

@@ -1,0 +1,78 @@
+"""What an explanation is, whichever method made it, and its own axiom's error."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from auditor.preprocessing import TabularPreprocessing
+from auditor.statistics import FloatArray
+from probes.inputs import as_frame
+
+if TYPE_CHECKING:
+    from auditor.data import AuditData
+    from auditor.model import AuditedModel
+
+# An output that varies by less than rounding in float32 can produce is constant.
+_ROUNDING = 1e-6
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Attributions:
+    """Signed contributions of each unit to the explained score of each sample.
+
+    values: (n, n_units), units being raw features, or words, or the whole image. outputs: (n,) the score of each
+    sample; baseline: (n,) the score that its attributions start from, so that completeness reads
+    ``values.sum(1) = outputs - baseline``. ``units``: their names, empty where they have none.
+    """
+
+    method: str
+    values: FloatArray
+    outputs: FloatArray
+    baseline: FloatArray
+    units: tuple[str, ...]
+    detail: str
+
+    @property
+    def output_range(self) -> float:
+        """Largest minus smallest score over samples and baselines; 0 up to rounding, NaN where a score is."""
+        return output_range(self.outputs, self.baseline)
+
+    @property
+    def errors(self) -> FloatArray:
+        """(n,) ``|sum of attributions - (output - baseline)| / output_range``; NaN where the range is 0."""
+        return completeness_errors(self.values.sum(axis=1), self.outputs, self.baseline)
+
+
+def output_range(outputs: FloatArray, baseline: FloatArray) -> float:
+    """Largest minus smallest score over samples and baselines; 0 up to rounding, NaN where a score is."""
+    scores = np.concatenate([outputs, baseline])
+    if not scores.size:
+        return 0.0
+    width = float(np.ptp(scores))
+    return 0.0 if width <= _ROUNDING * max(1.0, float(np.abs(scores).max())) else width
+
+
+def completeness_errors(sums: FloatArray, outputs: FloatArray, baseline: FloatArray) -> FloatArray:
+    """(n,) ``|sum of attributions - (output - baseline)| / output_range``; NaN where the range is 0."""
+    width = output_range(outputs, baseline)
+    return np.abs(sums - (outputs - baseline)) / width if width else np.full(len(outputs), np.nan)
+
+
+def score_name(score: str, sample: AuditData) -> str:
+    """What is explained, in words; ``score`` is its scale."""
+    of: Sequence[str] = sample.classes
+    which = f"{of[sample.positive]!r}" if sample.positive is not None and of else "the class decided on"
+    return f"explains the {score} of {which}"
+
+
+def feature_names(model: AuditedModel, sample: AuditData) -> tuple[str, ...]:
+    """Names of the raw features of a table, in the order the model is given them; empty for texts and images."""
+    if sample.modality != "tabular":
+        return ()
+    if isinstance(model.preprocessing, TabularPreprocessing):
+        return model.preprocessing.features
+    return tuple(str(c) for c in as_frame(sample.X, model.features).columns)

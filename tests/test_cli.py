@@ -1,0 +1,309 @@
+"""The command line: what a user types, sees and gets back."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from typer.testing import CliRunner, Result
+
+from auditor.architectures import MLP
+from auditor.model import TorchModel, save
+from auditor.preprocessing import fit_tabular
+from auditor.report.record import AuditReport
+from cli.main import app
+from probes import PROBES
+
+RUNNER = CliRunner()
+
+
+def run(*arguments: object) -> Result:
+    return RUNNER.invoke(app, [str(a) for a in arguments])
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with a model that looks at one feature, and data where no group differs in it."""
+    rng = np.random.default_rng(0)
+    n = 12_000
+    frame = pd.DataFrame({"a": rng.normal(size=n), "c": rng.choice(list("uvw"), n)})
+    preprocessing = fit_tabular(frame)
+    module = MLP(preprocessing.width, [], 2)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.zero_()
+        module.layers[0].weight[1, 0] = 3.0  # says yes where a lies above its mean
+    model = TorchModel(
+        module,
+        classes=["no", "yes"],
+        preprocessing=preprocessing,
+        architecture={"name": "mlp", "args": {"n_features": preprocessing.width, "hidden": [], "n_outputs": 2}},
+    )
+    save(model, tmp_path / "model.pt")
+    frame["y"], frame["sex"] = rng.choice(["yes", "no"], n), rng.choice(["f", "m"], n)
+    frame.to_csv(tmp_path / "data.csv", index=False)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+DATA = ("--data", "data.csv", "--target", "y", "--positive", "yes", "--sensitive", "sex", "--probes", "group-fairness")
+
+
+def test_help_is_quick_and_imports_no_torch() -> None:
+    code = "import sys, cli.main; sys.exit(any(m in sys.modules for m in ('torch', 'pandas', 'numpy', 'matplotlib')))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+    seconds = []
+    for _ in range(3):
+        started = time.perf_counter()
+        out = subprocess.run(
+            [sys.executable, "-m", "cli.main", "--help"], capture_output=True, text=True, check=True
+        ).stdout
+        seconds.append(time.perf_counter() - started)
+    assert "scan" in out
+    assert min(seconds) < 0.4
+
+
+def test_the_parent_of_a_scan_imports_no_torch() -> None:
+    modules = "cli.scan, cli.options, cli.rendering, probes, mitigations, auditor.report.html"
+    code = f"import sys, {modules}; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_bare_scan_says_what_each_probe_needs_and_is_no_pass(here: Path) -> None:
+    result = run("scan", "model.pt")
+    report = AuditReport.from_json((here / "audit-report/report.json").read_bytes())
+    assert result.exit_code == report.exit_code == 3
+    flags = {f.probe: f.reason for f in report.findings if f.outcome == "NOT_APPLICABLE"}
+    assert set(flags) == set(PROBES) - {f.probe for f in report.findings if f.outcome != "NOT_APPLICABLE"}
+    assert "--data" in flags["group_fairness"] and "--sensitive" in flags["group_fairness"]
+    assert report.model.format == "auditor-model/1" and "weights_only=True" in report.model.loaded_by
+    assert {f.metric for f in report.findings if f.probe == "intake"} >= {"nonfinite_parameters"}
+    assert (here / "audit-report/report.html").read_text().startswith("<!DOCTYPE html>")
+
+
+def test_exit_0_and_the_promise(here: Path) -> None:
+    result = run("scan", "model.pt", *DATA)
+    assert result.exit_code == 0, result.output
+    assert "everything that was judged passed" in result.output
+    assert "the chance of any false FAIL is at most 5%" in result.output
+    for name in ("PASS", "FAIL", "INCONCLUSIVE", "NOT_RUN", "NOT_APPLICABLE", "NOT_JUDGED"):
+        assert re.search(rf"\b{name} \d", result.output)
+
+
+def test_exit_1_on_a_planted_gap(here: Path) -> None:
+    frame = pd.read_csv("data.csv")
+    frame["sex"] = np.where(frame["a"] > 0.5, "f", "m")
+    frame.to_csv("gap.csv", index=False)
+    result = run("scan", "model.pt", "--data", "gap.csv", *DATA[2:])
+    assert result.exit_code == 1, result.output
+    assert "demographic_parity_difference, by sex" in result.output
+
+
+def test_exit_3_on_a_sample_too_small_and_what_it_would_take(here: Path) -> None:
+    pd.read_csv("data.csv").head(60).to_csv("few.csv", index=False)
+    few = ("--data", "few.csv", *DATA[2:])
+    result = run("scan", "model.pt", *few)
+    assert result.exit_code == 3, result.output
+    assert "rows like these to PASS" in result.output
+    allowed = run("scan", "model.pt", *few, "--allow-inconclusive")
+    assert allowed.exit_code == 0
+    assert "inconclusive findings were allowed" in allowed.output
+
+
+def test_exit_4_still_writes_a_report(here: Path) -> None:
+    (here / "bad.pt").write_bytes(b"\x80\x04\x8c\x02os\x8c\x06system\x93\x8c\x04true\x85R.")
+    result = run("scan", "bad.pt", *DATA)
+    report = AuditReport.from_json((here / "audit-report/report.json").read_bytes())
+    assert result.exit_code == report.exit_code == 4
+    assert report.refusal is not None and "system" in report.refusal.reason
+    assert "refused" in (here / "audit-report/report.html").read_text().lower()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["nope.pt"], "There is no model at 'nope.pt'"),
+        (["modle.pt"], "did you mean 'model.pt'?"),
+        ([], "Name a model"),
+        (["model.pt", "--target", "y"], "add --data FILE"),
+        (["model.pt", "--data", "dta.csv"], "did you mean 'data.csv'?"),
+        (["model.pt", "--data", "data.csv", "--target", "Y"], "did you mean 'y'?"),
+        (["model.pt", "--data", "data.csv", "--target", "y", "--positive", "yess"], "did you mean 'yes'?"),
+        (["model.pt", "--data", "data.csv", "--sensitive", "sexx"], "did you mean 'sex'?"),
+        (["model.pt", "--probes", "grop_fairness"], "did you mean 'group_fairness'?"),
+        (["model.pt", "--set", "group_fairness.intersection=1"], "did you mean 'intersections'?"),
+        (["model.pt", "--set", "nonsense"], "probe.option=value"),
+        (["model.pt", "--policy", "auditor-default-2"], "auditor-default-1"),
+        (["model.pt", "--error-rate", "2"], "less than 0.5"),
+        (["model.pt", "--multiplicity", "bonferoni"], "'bonferroni'"),
+        (["model.pt", "--max-memory", "lots"], "8GiB"),
+        (["model.pt", "--format", "htm"], "did you mean 'html'?"),
+        (["model.pt", "--config", "nope.toml"], "no configuration file"),
+        (["model.pt", "--architecture-args", "{"], "no JSON"),
+        (["model.pt", "--probe", "nonsense"], "package.module:Class"),
+        (["model.pt", "--data", "data.csv", "--sensitive", "sex", "--sensitive-file", "data.csv"], "--join-on"),
+    ],
+)
+def test_wrong_usage_is_one_sentence_and_exit_2(here: Path, arguments: list[str], says: str) -> None:
+    result = run("scan", *arguments)
+    assert result.exit_code == 2, result.output
+    assert says in result.output
+    assert "Traceback" not in result.output
+    assert len(result.output.strip().splitlines()) <= 2
+    assert not (here / "audit-report/report.json").exists()
+
+
+def test_json_is_the_report_and_nothing_else(here: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "cli.main", "scan", "model.pt", *DATA, "--json"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0 and done.stderr == ""
+    assert (
+        AuditReport.from_json(done.stdout).to_json() == done.stdout == (here / "audit-report/report.json").read_text()
+    )
+
+
+def test_quiet_prints_nothing(here: Path) -> None:
+    assert run("scan", "model.pt", *DATA, "--quiet").output == ""
+
+
+def test_same_seed_same_report(here: Path) -> None:
+    reports = []
+    for out in ("one", "two"):
+        run("scan", "model.pt", *DATA, "--out", out, "--seed", "7")
+        record = json.loads((here / out / "report.json").read_text())
+        del record["created"], record["duration_s"], record["environment"]["command"]
+        reports.append(record)
+    assert reports[0] == reports[1]
+
+
+def test_audit_toml_holds_flags_options_and_criteria_and_flags_win(here: Path) -> None:
+    (here / "audit.toml").write_text("""
+[audit]
+model = "model.pt"
+data = "data.csv"
+target = "y"
+positive = "yes"
+sensitive = ["sex"]
+probes = "group_fairness"
+error-rate = 0.10
+seed = 3
+
+[probes.group_fairness]
+intersections = false
+
+[[criteria]]
+metric = "equal_opportunity_difference"
+direction = "at_most"
+bound = 0.2
+set_by = "the committee"
+set_at = "2026-01-31"
+""")
+    assert run("scan", "--seed", "5").exit_code == 0
+    report = AuditReport.from_json((here / "audit-report/report.json").read_bytes())
+    assert report.environment.seed == 5 and report.family.error_rate == 0.10
+    assert [(c.metric, c.bound, c.set_by) for c in report.criteria] == [
+        ("equal_opportunity_difference", 0.2, "the committee")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("[audit]\nsensitve = ['sex']", "did you mean 'sensitive'?"),
+        ("[adit]\nseed = 1", "did you mean 'audit'?"),
+        ("[audit\nseed = 1", "cannot be read as TOML"),
+        ("[probes.group_fairness]\nintersection = true", "did you mean 'intersections'?"),
+        ("[probes.grup_fairness]\nx = true", "did you mean 'group_fairness'?"),
+        ("[[criteria]]\nmetrik = 'x'", "did you mean 'metric'?"),
+        ("[[criteria]]\nmetric = 'x'\ndirection = 'below'\nbound = 1", "at_most, at_least, within"),
+        ("[[criteria]]\nmetric = 'x'\ndirection = 'within'\nbound = 1", "[low, high]"),
+        ("[[criteria]]\nmetric = 'x'\ndirection = 'at_most'\nbound = 'much'", "must be a number"),
+    ],
+)
+def test_a_wrong_configuration_names_the_key(here: Path, text: str, says: str) -> None:
+    (here / "audit.toml").write_text(text)
+    result = run("scan", "model.pt")
+    assert result.exit_code == 2
+    assert says in result.output
+
+
+def test_a_criterion_nobody_measured_is_not_a_pass(here: Path) -> None:
+    (here / "policy.toml").write_text("[[criteria]]\nmetric = 'unheard_of'\ndirection = 'at_most'\nbound = 1\n")
+    result = run("scan", "model.pt", *DATA, "--policy", "auditor-default-1,policy.toml")
+    assert result.exit_code == 3
+    assert "No probe of this scan measured 'unheard_of'" in result.output
+
+
+def test_report_renders_again_without_model_or_data(here: Path) -> None:
+    run("scan", "model.pt", *DATA)
+    for name in ("model.pt", "data.csv", "audit-report/report.html"):
+        (here / name).unlink()
+    result = run("report", "audit-report", "--format", "html,markdown,json")
+    assert result.exit_code == 0, result.output
+    assert {p.name for p in (here / "audit-report").iterdir()} == {"report.html", "report.json", "report.md"}
+    (here / "audit-report/report.json").write_text('{"schema_version": "99"}')
+    assert run("report", "audit-report").exit_code == 2
+
+
+def test_init_writes_a_configuration_that_scan_takes(here: Path) -> None:
+    assert run("init", "data.csv").exit_code == 0
+    again = run("init", "data.csv")
+    assert again.exit_code == 2 and "--force" in again.output
+    assert run("scan", "model.pt", "--probes", "group_fairness").exit_code == 0
+
+
+@pytest.mark.parametrize("command", ["probes", "mitigations"])
+def test_the_tables_are_whole_in_a_pipe(command: str) -> None:
+    rows = run(command).output.splitlines()
+    assert rows[0].split("\t") == ["name", "pillar", "methods", "goal", "needs", "citation"]
+    assert all(len(row.split("\t")) == 6 for row in rows)
+    names = [row["name"] for row in json.loads(run(command, "--json").output)]
+    assert names == [row.split("\t")[0] for row in rows[1:]]
+
+
+def test_an_interrupt_leaves_no_half_written_report(here: Path) -> None:
+    (here / "slow.py").write_text("""
+import time
+class Slow:
+    '''Waits.'''
+    name = "Slow"; pillar = "robustness"; goal = "To wait."; citation = ""; methods = (); needs = ()
+    def measure(self, model, data, rng):
+        time.sleep(60)
+""")
+    scan = subprocess.Popen(
+        [sys.executable, "-m", "cli.main", "scan", "model.pt", "--probe", "slow:Slow", "--probes", "group_fairness"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+    )  # fmt: skip
+    time.sleep(4)
+    os.killpg(scan.pid, signal.SIGINT)
+    _, err = scan.communicate(timeout=30)
+    assert scan.returncode == 130 and "interrupted" in err and "Traceback" not in err
+    assert list((here / "audit-report").iterdir()) == []
+
+
+def test_an_unwritable_folder_is_found_before_the_work(here: Path) -> None:
+    (here / "file").write_text("")
+    result = run("scan", "model.pt", *DATA, "--out", "file/below")
+    assert result.exit_code == 2 and "--out" in result.output
+
+
+def test_hostile_names_reach_the_terminal_harmless(here: Path) -> None:
+    frame = pd.read_csv("data.csv")
+    frame["sex"] = np.where(frame["sex"] == "f", "\x1b[31mred\x07", "m\u202e")
+    frame.to_csv("hostile.csv", index=False)
+    result = run("scan", "model.pt", "--data", "hostile.csv", *DATA[2:])
+    assert "\x1b" not in result.output and "\x07" not in result.output and "\u202e" not in result.output
