@@ -293,9 +293,12 @@ def load_data(spec: DataSpec, model: AuditedModel) -> AuditData:
         if isinstance(evaluation.X, pd.DataFrame) and isinstance(members.X, pd.DataFrame)
         else np.concatenate([np.asarray(evaluation.X), np.asarray(members.X)])
     )
-    both = None
-    if evaluation.sensitive_features is not None and members.sensitive_features is not None:
-        both = pd.concat([evaluation.sensitive_features, members.sensitive_features], ignore_index=True)
+    groups = None
+    if evaluation.sensitive_features is not None:
+        known = members.sensitive_features
+        if known is None:
+            known = pd.DataFrame({name: [MISSING] * len(members) for name in evaluation.sensitive_features.columns})
+        groups = pd.concat([evaluation.sensitive_features, known], ignore_index=True)
     return AuditData(
         X=X,
         y_true=(
@@ -305,7 +308,7 @@ def load_data(spec: DataSpec, model: AuditedModel) -> AuditData:
         ),
         classes=classes,
         positive=evaluation.positive,
-        sensitive_features=None if both is None else both.astype("string").astype("category"),
+        sensitive_features=None if groups is None else groups.astype("string").astype("category"),
         is_member=np.r_[np.zeros(len(evaluation), bool), np.ones(len(members), bool)],
         notes=tuple(dict.fromkeys([*evaluation.notes, *members.notes, *overlap])),
     )

@@ -77,9 +77,9 @@ def missing_needs(probe: type[Probe] | Probe, model: AuditedModel, data: AuditDa
         Need.SENSITIVE: data is not None and data.sensitive_features is not None,
         Need.TRAIN: data is not None and data.members is not None,
     }
-    missing = [need for need in probe.needs if not held[need]]
-    wrong_kind = [need for need in missing if need in (Need.CLASSIFIER, Need.LANGUAGE_MODEL)]
-    return wrong_kind or missing
+    missing: list[Need] = [need for need in probe.needs if not held[need]]
+    # A model of the wrong kind is all there is to say: no flag would help.
+    return [need for need in missing if need in (Need.CLASSIFIER, Need.LANGUAGE_MODEL)] or missing
 
 
 def not_applicable(needs: Sequence[Need]) -> str:

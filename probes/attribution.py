@@ -15,7 +15,7 @@ from auditor.statistics import AnyEstimate, Exact, FloatArray, Undefined, quanti
 from probes.explained import Attributions, feature_names
 from probes.inputs import as_frame, chosen_classes, differentiable, draw, whole_number
 from probes.integrated_gradients import PADDING, Baseline, integrated_gradients
-from probes.proxies import ERROR_RATE, LEAST_STRENGTH, Proxy, describe, find_proxies
+from probes.proxies import ERROR_RATE, LEAST_STRENGTH, Association, associations, describe
 from probes.shapley import final_estimator, is_linear, is_tree, shap_linear, shap_permutation, shap_tree
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ class FeatureAttribution:
       share in [0, 1]; no value is ideal. Images: not measured
     - ``sensitive_attribution_share``: the same over features that are sensitive features themselves; [0, 1], ideal 0
     - ``proxy_attribution_share``: the same over features that stand in for a sensitive feature, as
-      :func:`probes.proxies.find_proxies` finds them; [0, 1], ideal 0
+      :func:`probes.proxies.associations` finds them; [0, 1], ideal 0
     - ``completeness_error``: 95 % quantile over rows of ``|sum_j a_ij - (f(x_i) - f(baseline))|`` in units of
       ``max f - min f`` over samples and baselines; [0, inf), ideal 0. Undefined where f is constant
 
@@ -180,7 +180,7 @@ class _Features:
 
     sensitive: tuple[str, ...]
     taken: tuple[str, ...]
-    proxies: tuple[Proxy, ...]
+    associations: tuple[Association, ...]
     screen: str
 
     @classmethod
@@ -199,8 +199,8 @@ class _Features:
             f"permutation test that rejects independence at {ERROR_RATE:.0%} over all {len(others) * len(sensitive)} "
             "pairs; features that give a group away only together are not found"
         )
-        proxies = find_proxies(frame, groups, rng, least_strength=least_strength)
-        return cls(sensitive, tuple(n for n in names if n in sensitive), tuple(proxies), screen)
+        found = associations(frame, groups, rng, least_strength=least_strength)
+        return cls(sensitive, tuple(n for n in names if n in sensitive), tuple(found), screen)
 
 
 def _measurements(explained: Attributions, features: _Features | None, n_rows: int) -> list[Measurement]:
@@ -232,8 +232,8 @@ def _importance(explained: Attributions, magnitudes: FloatArray, j: int, kind: s
 
 def _shares(explained: Attributions, features: _Features) -> list[Measurement]:
     taken = f"the model takes {', '.join(features.taken)}" if features.taken else "the model takes none of them"
-    proxies = {proxy.feature for proxy in features.proxies}
-    found = f"{describe(features.proxies)}; {features.screen}"
+    proxies = {a.feature for a in features.associations if a.is_proxy}
+    found = f"{describe(features.associations)}; {features.screen}"
     return [
         _share("sensitive_attribution_share", explained, features, set(features.taken), taken),
         _share("proxy_attribution_share", explained, features, proxies, found),
@@ -263,7 +263,7 @@ def _completeness(explained: Attributions, n_rows: int) -> Measurement:
     too_few, needed = "", None
     if not explained.output_range:
         estimate = Undefined(
-            reason="the explained score is the same for every sampled row and baseline, so it has no range to compare to"
+            reason="the explained score is the same for every sampled row and for the baseline, so it has no range"
         )
     elif not np.isfinite(errors).all():
         broken = int((~np.isfinite(errors)).sum())

@@ -205,7 +205,7 @@ def _embedding_plan(
     if baseline not in ("auto", "pad"):
         raise NotApplicableError(f"The baseline {baseline!r} is not for token ids: use pad.")
     layer = _embedding_of(differentiable, ids)
-    pad = layer.padding_idx if layer.padding_idx is not None else 0
+    pad = _padding_of(differentiable, layer)
 
     def score(points: Tensor, chosen: Tensor, tokens: Tensor) -> Tensor:
         hook = layer.register_forward_hook(lambda module, args, output: points)
@@ -268,15 +268,26 @@ def _embedding_of(differentiable: DifferentiableModel, ids: Tensor) -> nn.Embedd
     return found[0]
 
 
+def _padding_of(differentiable: DifferentiableModel, layer: nn.Embedding) -> int:
+    """The padding's token id: what the module or its embedding calls so, else 0."""
+    for own in (getattr(differentiable.module, "pad", None), layer.padding_idx):
+        if isinstance(own, int):
+            return own
+    return 0
+
+
 def _token_names(model: AuditedModel, ids: IntArray, pad: int) -> tuple[str, ...]:
-    """Each token id as a word, where the model says what its ids mean; padding and unknown words in brackets."""
+    """Each token id as a word, where the model says what its ids mean; padding and unknown words in brackets.
+
+    A model with a tokenizer of its own says so by an attribute ``token_name``, a function of an id.
+    """
     names: dict[int, str] = {}
     if isinstance(model.preprocessing, TextPreprocessing):
         names = {index: word for word, index in model.preprocessing.vocabulary.items()}
         if model.preprocessing.unknown is not None:
             names[model.preprocessing.unknown] = "(unknown)"
-    elif (tokenizer := getattr(model, "tokenizer", None)) is not None:
-        names = dict(zip(ids.tolist(), map(str, tokenizer.convert_ids_to_tokens(ids.tolist())), strict=True))
+    elif (token_name := getattr(model, "token_name", None)) is not None:
+        names = {i: str(token_name(i)) for i in ids.tolist()}
     names[pad] = PADDING
     return tuple(names.get(i, f"token {i}") for i in ids.tolist())
 

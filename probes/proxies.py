@@ -13,9 +13,9 @@ from auditor.statistics import FloatArray, IntArray, draws_needed
 if TYPE_CHECKING:
     import pandas as pd
 
-# Cohen's "small" effect, one per cent of the variation shared. Weaker than that no single feature gives a group away,
-# and a test alone would call every feature a proxy once there are rows enough.
-LEAST_STRENGTH = 0.10
+# Cohen's "medium" effect, nine per cent of the variation shared. Below it a feature says too little of a group to be
+# called its proxy, and without a floor a test would call every feature one as soon as there are rows enough.
+LEAST_STRENGTH = 0.30
 ERROR_RATE = 0.05
 N_BINS = 10
 MAX_FEATURE_LEVELS = 100
@@ -25,25 +25,29 @@ _DRAWS_AT_ONCE = 20_000
 
 
 @dataclass(frozen=True)
-class Proxy:
-    """A feature that predicts a sensitive feature; ``strength`` is the bias-corrected Cramer's V, in [0, 1]."""
+class Association:
+    """A feature and a sensitive feature; ``strength`` is their bias-corrected Cramer's V, in [0, 1]."""
 
     feature: str
     sensitive: str
     strength: float
+    is_proxy: bool
+
+    def __str__(self) -> str:
+        return f"{self.feature} for {self.sensitive} (V = {self.strength:.2f})"
 
 
-def find_proxies(
+def associations(
     X: pd.DataFrame,
     sensitive_features: pd.DataFrame,
     rng: np.random.Generator,
     *,
     least_strength: float = LEAST_STRENGTH,
     error_rate: float = ERROR_RATE,
-) -> list[Proxy]:
-    """Pairs of a feature and a sensitive feature that are associated, strongest first.
+) -> list[Association]:
+    """Every pair of a feature and a sensitive feature, strongest first, and whether the feature is a proxy.
 
-    X (n, d) and sensitive_features (n, s). A pair counts where both hold: its bias-corrected Cramer's V over the table
+    X (n, d) and sensitive_features (n, s). A feature is a proxy where both hold: its bias-corrected Cramer's V over the table
     of binned values by groups is at least ``least_strength``, and the permutation test of the table's chi-square
     rejects independence at ``error_rate / (d s)`` (Bonferroni over all pairs tried), so that the probability that any
     independent feature is called a proxy is at most ``error_rate`` at every n. Numbers with more than 10 distinct
@@ -67,9 +71,9 @@ def find_proxies(
         for sensitive, codes in groups.items():
             table = _table(values, codes)
             strength = cramers_v(table)
-            if strength >= least_strength and _independence_p_value(table, alpha, rng) <= alpha:
-                found.append(Proxy(str(name), sensitive, strength))
-    return sorted(found, key=lambda p: -p.strength)
+            is_proxy = strength >= least_strength and _independence_p_value(table, alpha, rng) <= alpha
+            found.append(Association(str(name), sensitive, strength, is_proxy))
+    return sorted(found, key=lambda a: -a.strength)
 
 
 def cramers_v(table: IntArray) -> float:
@@ -162,9 +166,10 @@ def _tables_like(table: IntArray, n_draws: int, rng: np.random.Generator) -> Int
     return drawn
 
 
-def describe(proxies: Sequence[Proxy]) -> str:
-    """The proxies with their strengths, the ten strongest in full."""
-    if not proxies:
-        return "no feature is a proxy by this screen"
-    shown = [f"{p.feature} for {p.sensitive} (V = {p.strength:.2f})" for p in proxies[:10]]
-    return ", ".join(shown) + (f" and {len(proxies) - 10} more" if len(proxies) > 10 else "")
+def describe(found: Sequence[Association]) -> str:
+    """The proxies with their strengths, the ten strongest in full, or else what came nearest."""
+    proxies = [a for a in found if a.is_proxy]
+    if proxies:
+        return ", ".join(map(str, proxies[:10])) + (f" and {len(proxies) - 10} more" if len(proxies) > 10 else "")
+    nearest = f"; the strongest association is {found[0]}" if found else ""
+    return f"no feature is a proxy{nearest}"

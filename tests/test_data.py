@@ -1,0 +1,281 @@
+"""From a table on disk to the rows of an audit: every treatment is noted, every impossibility is one sentence."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet
+import pytest
+
+from auditor.counts import MISSING, count_groups
+from auditor.data import (
+    AuditData,
+    can_stream,
+    encode_labels,
+    favourable,
+    id_like,
+    label_name,
+    load_data,
+    stream_counts,
+)
+from auditor.errors import AuditorError, DataError, UsageError
+from auditor.model import AuditedModel
+from auditor.preprocessing import fit_tabular
+from auditor.specs import DataSpec
+from auditor.tables import open_table
+
+
+def model(
+    frame: pd.DataFrame | None = None, features: tuple[str, ...] | None = ("a", "b"), **more: object
+) -> AuditedModel:
+    preprocessing = None if frame is None else fit_tabular(frame)
+    return AuditedModel(
+        lambda X: (np.asarray(X["a"], float) > 0).astype(float),
+        classes=["no", "yes"],
+        features=features,
+        preprocessing=preprocessing,
+        **more,  # type: ignore[arg-type]
+    )
+
+
+@pytest.fixture
+def frame() -> pd.DataFrame:
+    rng = np.random.default_rng(0)
+    n = 200
+    return pd.DataFrame(
+        {
+            "a": rng.normal(size=n).round(3),
+            "b": rng.choice(["u", "v"], n),
+            "y": rng.choice(["yes", "no"], n),
+            "sex": rng.choice(["f", "m"], n),
+        }
+    )
+
+
+def write(frame: pd.DataFrame, path: Path) -> str:
+    if path.suffix == ".parquet":
+        frame.to_parquet(path)
+    elif path.suffix == ".jsonl":
+        frame.to_json(path, orient="records", lines=True)
+    else:
+        frame.to_csv(path, index=False, sep="\t" if path.suffix == ".tsv" else ",")
+    return str(path)
+
+
+def spec(path: str, **more: object) -> DataSpec:
+    return DataSpec(path=path, **({"target": "y", "positive": "yes", "sensitive": ("sex",)} | more))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".tsv", ".parquet", ".jsonl"])
+def test_every_format_gives_the_same_rows(frame: pd.DataFrame, tmp_path: Path, suffix: str) -> None:
+    data = load_data(spec(write(frame, tmp_path / f"data{suffix}")), model())
+    assert isinstance(data.X, pd.DataFrame) and data.y_true is not None and data.sensitive_features is not None
+    np.testing.assert_allclose(data.X["a"], frame["a"])
+    assert data.X["b"].tolist() == frame["b"].tolist()
+    assert data.y_true.tolist() == (frame["y"] == "yes").astype(int).tolist()
+    assert data.sensitive_features["sex"].astype(str).tolist() == frame["sex"].tolist()
+    assert data.positive == 1
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet", ".jsonl"])
+def test_streamed_counts_equal_pandas(frame: pd.DataFrame, tmp_path: Path, suffix: str) -> None:
+    frame.loc[3, "sex"] = None
+    audited = model(frame[["a", "b"]])
+    asked = spec(write(frame, tmp_path / f"data{suffix}"))
+    assert can_stream(asked, audited)
+    counts = sum_of(stream_counts(asked, audited)).by(["sex"])
+    expected = (frame.assign(sex=frame["sex"].fillna(MISSING), p=frame["a"] > 0)).groupby(["sex", "y", "p"]).size()
+    for g, (name,) in enumerate(counts.groups):
+        for t, label in enumerate(["no", "yes"]):
+            for p in (0, 1):
+                assert counts.table[g, t, p] == expected.get((name, label, bool(p)), 0)
+
+
+def sum_of(parts):  # type: ignore[no-untyped-def]
+    total = None
+    for part in parts:
+        total = part if total is None else total + part
+    return total
+
+
+@pytest.mark.parametrize(
+    ("typed", "name"),
+    [(1, "1"), (1.0, "1"), ("1", "1"), ("1.0", "1"), (True, "True"), ("true", "True"), ("a b", "a b"), (0.5, "0.5")],
+)
+def test_a_label_has_one_spelling(typed: object, name: str) -> None:
+    assert label_name(typed) == name
+
+
+def test_labels_that_are_no_class_are_named() -> None:
+    with pytest.raises(DataError, match="'maybe'.*--classes"):
+        encode_labels(pd.Series(["yes", "maybe"]), ["no", "yes"], "y")
+
+
+def test_missing_labels_are_noted_and_kept_for_selection_rates(frame: pd.DataFrame, tmp_path: Path) -> None:
+    frame.loc[:9, "y"] = None
+    data = load_data(spec(write(frame, tmp_path / "d.csv")), model())
+    assert data.y_true is not None and (data.y_true < 0).sum() == 10
+    assert any("10 rows of d.csv have no label" in note for note in data.notes)
+
+
+def test_a_single_class_target_is_noted(frame: pd.DataFrame, tmp_path: Path) -> None:
+    data = load_data(spec(write(frame.assign(y="yes"), tmp_path / "d.csv")), model())
+    assert any("one class only (yes)" in note for note in data.notes)
+
+
+def test_missing_feature_values_are_noted(frame: pd.DataFrame, tmp_path: Path) -> None:
+    frame.loc[:4, "a"] = None
+    data = load_data(spec(write(frame, tmp_path / "d.csv")), model(frame[["a", "b"]]))
+    assert any("a (5)" in note and "preprocessing" in note for note in data.notes)
+
+
+def test_the_favourable_label_is_implied_for_0_1_and_booleans_only() -> None:
+    assert favourable(None, ["0", "1"]) == 1
+    assert favourable(None, ["False", "True"]) == 1
+    assert favourable(None, ["no", "yes"]) is None
+    assert favourable("no", ["no", "yes"]) == 0
+    with pytest.raises(UsageError, match="did you mean 'yes'"):
+        favourable("yess", ["no", "yes"])
+
+
+@pytest.mark.parametrize(
+    ("change", "kind", "says"),
+    [
+        ({"target": "Y"}, UsageError, "did you mean 'y'"),
+        ({"sensitive": ("six",)}, UsageError, "did you mean 'sex'"),
+        ({"features": ("aa",)}, UsageError, "did you mean 'a'"),
+        ({"classes": ("no", "yes", "perhaps")}, UsageError, "2 outputs"),
+        ({"sensitive_file": "side.csv"}, UsageError, "--join-on"),
+    ],
+)
+def test_what_does_not_fit_says_what_would(
+    frame: pd.DataFrame, tmp_path: Path, change: dict[str, object], kind: type[AuditorError], says: str
+) -> None:
+    with pytest.raises(kind, match=says):
+        load_data(spec(write(frame, tmp_path / "d.csv"), **change), model())
+
+
+@pytest.mark.parametrize(
+    ("spoil", "says"),
+    [
+        (lambda f: f.drop(columns="a"), "needs the feature 'a'"),
+        (lambda f: f.assign(y=None), "every label is missing"),
+        (lambda f: f.assign(a=np.nan), "'a' of d.csv is empty"),
+        (lambda f: f.head(0), "no rows"),
+    ],
+)
+def test_data_that_cannot_be_used(frame: pd.DataFrame, tmp_path: Path, spoil: object, says: str) -> None:
+    with pytest.raises(DataError, match=says):
+        load_data(spec(write(spoil(frame), tmp_path / "d.csv")), model())  # type: ignore[operator]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        ("d.csv", b"", "is empty"),
+        ("d.csv", b"a,a\n1,2\n", "two columns named 'a'"),
+        ("d.parquet", b"PAR1 not really", "cannot be read as PARQUET"),
+        ("d.jsonl", b"[1, 2", "cannot be read as JSONL"),
+        ("d.csv.gz", b"\x1f\x8b", "unpack it"),
+        ("d.xlsx", b"PK", "must end in"),
+    ],
+)
+def test_files_that_are_no_tables(tmp_path: Path, name: str, content: bytes, says: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(AuditorError, match=says):
+        open_table(tmp_path / name)
+
+
+def test_a_ragged_csv_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "d.csv").write_text("a,b\n1,2\n3\n")
+    with pytest.raises(DataError, match="cannot be read as CSV") as caught:
+        open_table(tmp_path / "d.csv").read(["a", "b"], {})
+    assert "\n" not in str(caught.value)
+
+
+def test_a_fifo_does_not_hang(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "d.csv")
+    with pytest.raises(UsageError, match="not a regular file"):
+        open_table(tmp_path / "d.csv")
+
+
+def test_overlap_is_counted_and_left_out(frame: pd.DataFrame, tmp_path: Path) -> None:
+    train = pd.concat([frame.head(30), frame.assign(a=frame["a"] + 100).tail(50)])
+    path, other = write(frame, tmp_path / "d.csv"), write(train, tmp_path / "t.csv")
+    data = load_data(spec(path, train=other), model())
+    assert len(data.evaluation) == 170 and data.members is not None and len(data.members) == 80
+    assert any("30 of 200 evaluation rows stand in the training file too" in note for note in data.notes)
+    with pytest.raises(DataError, match="must be different rows"):
+        load_data(spec(path, train=path), model())
+
+
+def test_training_rows_need_no_groups(frame: pd.DataFrame, tmp_path: Path) -> None:
+    other = write(frame.assign(a=frame["a"] + 100).drop(columns="sex"), tmp_path / "t.csv")
+    data = load_data(spec(write(frame, tmp_path / "d.csv"), train=other), model())
+    assert data.sensitive_features is not None and data.evaluation.sensitive_features is not None
+    assert data.evaluation.sensitive_features["sex"].astype(str).tolist() == frame["sex"].tolist()
+
+
+def test_groups_may_lie_in_a_file_of_their_own(frame: pd.DataFrame, tmp_path: Path) -> None:
+    keyed = frame.assign(id=np.arange(len(frame)) + 10)
+    side = keyed[["id", "sex"]].sample(frac=1.0, random_state=0)
+    asked = spec(
+        write(keyed.drop(columns="sex"), tmp_path / "d.csv"),
+        sensitive_file=write(side, tmp_path / "side.csv"),
+        join_on="id",
+    )
+    data = load_data(asked, model())
+    assert data.sensitive_features is not None
+    assert data.sensitive_features["sex"].astype(str).tolist() == frame["sex"].tolist()
+    twice = write(pd.concat([side, side.head(1)]), tmp_path / "twice.csv")
+    with pytest.raises(DataError, match="twice"):
+        load_data(spec(asked.path, sensitive_file=twice, join_on="id"), model())
+
+
+def test_columns_that_name_rows_are_recognised() -> None:
+    n = 50
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame(
+        {
+            "row": np.arange(1, n + 1),
+            "uuid": [f"id-{i:05d}" for i in range(n)],
+            "age": rng.integers(18, 90, n),
+            "score": rng.normal(size=n),
+            "zip": rng.choice(["a", "b"], n),
+        }
+    )
+    assert id_like(frame) == ["row", "uuid"]
+
+
+def test_a_model_without_names_of_its_own_gets_every_other_column(frame: pd.DataFrame, tmp_path: Path) -> None:
+    path = write(frame.assign(id=np.arange(len(frame))), tmp_path / "d.csv")
+    data = load_data(spec(path), model(features=None))
+    assert isinstance(data.X, pd.DataFrame) and list(data.X.columns) == ["a", "b", "sex"]
+    assert any("id" in note and "left out" in note for note in data.notes)
+
+
+def test_rows_and_labels_must_be_as_many() -> None:
+    with pytest.raises(DataError, match="y_true has 2 rows, X has 3"):
+        AuditData.from_arrays(np.zeros((3, 1)), [0, 1], classes=[0, 1])
+
+
+def test_too_many_combinations_of_groups_are_refused_not_allocated() -> None:
+    many = np.arange(3000)
+    with pytest.raises(ValueError, match="bin or drop"):
+        count_groups(
+            np.zeros(3000, int), None, [(many, list(map(str, many)))] * 2, features=("a", "b"), classes=("0", "1")
+        )
+
+
+def test_parquet_with_a_dictionary_column_reads_as_text(frame: pd.DataFrame, tmp_path: Path) -> None:
+    table = pa.Table.from_pandas(frame)
+    index = table.schema.get_field_index("sex")
+    table = table.set_column(index, "sex", table.column("sex").dictionary_encode())
+    pyarrow.parquet.write_table(table, tmp_path / "d.parquet")
+    data = load_data(spec(str(tmp_path / "d.parquet")), model())
+    assert data.sensitive_features is not None
+    assert data.sensitive_features["sex"].astype(str).tolist() == frame["sex"].tolist()
