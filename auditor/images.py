@@ -93,6 +93,8 @@ def _decode(data: bytes, name: str, mode: str, size: tuple[int, int]) -> npt.NDA
                         f"The image {_shown(name)!r} has {picture.width:,} x {picture.height:,} pixels, "
                         f"more than {MAX_PIXELS:,}: a decompression bomb, or to be made smaller first."
                     )
+                if picture.mode[0] in "IF":
+                    raise DataError(f"The image {_shown(name)!r} has more than 8 bits a channel: save it with 8.")
                 upright: Image = PIL.ImageOps.exif_transpose(picture)
                 fitted = upright.convert(mode).resize((size[1], size[0]), PIL.Image.Resampling.BILINEAR)
     except (DataError, UsageError):

@@ -413,7 +413,7 @@ class AreaUnderCurve(Estimate):
     """``P(positive > negative) + P(tie) / 2`` of two independent samples, in [0, 1], ideal 0.5 for an attack.
 
     ``centre``: the Mann-Whitney share; ``standard_error``: DeLong's. Bounds are Student's on the logit scale with
-    min(n_positive, n_negative) - 1 degrees of freedom. Within five rows of 0 or 1 that approximation fails: of 20
+    min(n_positive, n_negative) - 1 degrees of freedom. Within two rows of 0 or 1 that approximation fails: of 20
     against 20 rows with a true value of 0.98, a lower bound at 0.0125 would miss in up to 46 % of samples. There the
     bounds are also at least as wide as Clopper-Pearson's of the smaller sample, as if each of its rows were one trial,
     since the variance is at most ``A (1 - A) / min(n_positive, n_negative)`` (Birnbaum and Klose, Ann. Math. Statist.
@@ -447,7 +447,7 @@ class AreaUnderCurve(Estimate):
     def bounds(self, alpha: float) -> tuple[float, float]:
         low, high = self._approximation.bounds(alpha)
         n = min(self.n_positive, self.n_negative)
-        if min(self.centre, 1.0 - self.centre) * n >= 5.0:
+        if min(self.centre, 1.0 - self.centre) * n >= 2.0:
             return low, high
         exact_low, _ = clopper_pearson(math.floor(self.centre * n), n, alpha)
         _, exact_high = clopper_pearson(math.ceil(self.centre * n), n, alpha)
@@ -541,7 +541,15 @@ class TruePositiveRateAt(Estimate):
 
 
 AnyEstimate = Annotated[
-    Undefined | Exact | Proportion | WorstDifference | WorstRatio | StudentT | AreaUnderCurve | Quantile | TruePositiveRateAt,
+    Undefined
+    | Exact
+    | Proportion
+    | WorstDifference
+    | WorstRatio
+    | StudentT
+    | AreaUnderCurve
+    | Quantile
+    | TruePositiveRateAt,
     Field(discriminator="kind"),
 ]
 
@@ -588,8 +596,8 @@ def area_under_curve(positives: npt.ArrayLike, negatives: npt.ArrayLike) -> Area
     """``P(positive > negative) + P(tie) / 2`` of scores, positives (m,) and negatives (n,), with its uncertainty.
 
     The variance is DeLong's, never below Hanley and McNeil's at the estimate shrunk by half a pair, so a separation of
-    few rows is not certain. Undefined below two rows on either side. Sources: DeLong et al., Biometrics 44 (1988); Hanley and McNeil,
-    Radiology 143 (1982).
+    few rows is not certain. Undefined below two rows on either side.
+    Sources: DeLong et al., Biometrics 44 (1988); Hanley and McNeil, Radiology 143 (1982).
     """
     x, y = np.asarray(positives, np.float64), np.asarray(negatives, np.float64)
     m, n = x.size, y.size

@@ -37,6 +37,8 @@ def print_mitigations(*, as_json: bool) -> None:
         for name, kind in MITIGATIONS.items()
     ]
     _print(rows, as_json=as_json)
+    if not rows:
+        typer.echo("No mitigation is in the table yet; `auditor train --dp-epsilon E` trains by DP-SGD.", err=True)
 
 
 def _print(rows: Sequence[tuple[str, ...]], *, as_json: bool) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar, get_args
 
 import numpy as np
@@ -15,7 +15,7 @@ from auditor.statistics import AnyEstimate, Exact, FloatArray, Undefined, quanti
 from probes.explained import Attributions, feature_names
 from probes.inputs import as_frame, chosen_classes, differentiable, draw, whole_number
 from probes.integrated_gradients import PADDING, Baseline, integrated_gradients
-from probes.proxies import ERROR_RATE, LEAST_STRENGTH, Association, associations, describe
+from probes.proxies import LEAST_STRENGTH, Screen, screen
 from probes.shapley import final_estimator, is_linear, is_tree, shap_linear, shap_permutation, shap_tree
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ class FeatureAttribution:
       share in [0, 1]; no value is ideal. Images: not measured
     - ``sensitive_attribution_share``: the same over features that are sensitive features themselves; [0, 1], ideal 0
     - ``proxy_attribution_share``: the same over features that stand in for a sensitive feature, as
-      :func:`probes.proxies.associations` finds them; [0, 1], ideal 0
+      :func:`probes.proxies.screen` finds them; [0, 1], ideal 0
     - ``completeness_error``: 95 % quantile over rows of ``|sum_j a_ij - (f(x_i) - f(baseline))|`` in units of
       ``max f - min f`` over samples and baselines; [0, inf), ideal 0. Undefined where f is constant
 
@@ -86,7 +86,7 @@ class FeatureAttribution:
         max_steps: int = 400,
         baseline: Baseline = "auto",
         n_background: int = 50,
-        n_permutations: int = 4,
+        n_permutations: int = 2,
         proxy_strength: float = LEAST_STRENGTH,
     ) -> None:
         wanted = (methods,) if isinstance(methods, str) else tuple(methods)
@@ -123,7 +123,7 @@ class FeatureAttribution:
         sample = draw(rows, self.n_samples or (_N_IMAGES if rows.modality == "image" else _N_SAMPLES), rng)
         explained = [self._explain(method, model, data, sample, rng) for method in self._methods_for(model, sample)]
         features = _Features.of(model, rows, rng, self.proxy_strength) if rows.modality == "tabular" else None
-        return [m for e in explained for m in _measurements(e, features, len(rows))]
+        return [m for e in explained for m in _measurements(e, features, rows)]
 
     def _methods_for(self, model: AuditedModel, sample: AuditData) -> list[str]:
         if "auto" not in self.wanted:
@@ -176,43 +176,35 @@ class FeatureAttribution:
 
 @dataclass(frozen=True)
 class _Features:
-    """What is known of a table's columns: the sensitive features, those the model takes, and proxies for them."""
+    """What is known of a table's columns: the sensitive features, those the model takes, and proxies among the rest."""
 
     sensitive: tuple[str, ...]
     taken: tuple[str, ...]
-    associations: tuple[Association, ...]
-    screen: str
+    screen: Screen
 
     @classmethod
-    def of(cls, model: AuditedModel, rows: AuditData, rng: np.random.Generator, least_strength: float) -> _Features:
-        """Looks at the columns that the model takes and at the groups of the same rows."""
+    def of(cls, model: AuditedModel, rows: AuditData, rng: np.random.Generator, least_strength: float) -> _Features | None:
+        """Looks at the columns that the model takes and at the groups of the same rows; None without groups."""
         groups = rows.sensitive_features
         if groups is None:
-            return cls((), (), (), "")
+            return None
         names = feature_names(model, rows)
         sensitive = tuple(str(c) for c in groups.columns)
-        others = [name for name in names if name not in sensitive]
         frame = as_frame(rows.X, model.features)
-        frame = frame.set_axis([str(c) for c in frame.columns], axis=1)[others]
-        screen = (
-            f"a proxy has a bias-corrected Cramer's V of at least {least_strength:g} with a sensitive feature and a "
-            f"permutation test that rejects independence at {ERROR_RATE:.0%} over all {len(others) * len(sensitive)} "
-            "pairs; features that give a group away only together are not found"
-        )
-        found = associations(frame, groups, rng, least_strength=least_strength)
-        return cls(sensitive, tuple(n for n in names if n in sensitive), tuple(found), screen)
+        frame = frame.set_axis([str(c) for c in frame.columns], axis=1)[[n for n in names if n not in sensitive]]
+        found = screen(frame, groups, rng, least_strength=least_strength)
+        return cls(sensitive, tuple(n for n in names if n in sensitive), found)
 
 
-def _measurements(explained: Attributions, features: _Features | None, n_rows: int) -> list[Measurement]:
-    found = [_completeness(explained, n_rows)]
+def _measurements(explained: Attributions, features: _Features | None, rows: AuditData) -> list[Measurement]:
+    found = [_completeness(explained, len(rows))]
     magnitudes = np.abs(explained.values)
     if not explained.output_range or not np.isfinite(magnitudes).all():
         return found
     if features is not None:
-        if features.sensitive:
-            found += _shares(explained, features)
-        every = range(len(explained.units))
-        return found + [_importance(explained, magnitudes, j, "feature", "") for j in every]
+        found += _shares(explained, features)
+    if rows.modality == "tabular":
+        return found + [_importance(explained, magnitudes, j, "feature", "") for j in range(len(explained.units))]
     words = [j for j in np.argsort(-magnitudes.sum(axis=0), kind="stable").tolist() if magnitudes[:, j].any()]
     words = [j for j in words if explained.units and explained.units[j] != PADDING]
     detail = f"one of the {min(MOST_WORDS, len(words))} words with the largest shares, out of {len(words):,}"
@@ -232,11 +224,12 @@ def _importance(explained: Attributions, magnitudes: FloatArray, j: int, kind: s
 
 def _shares(explained: Attributions, features: _Features) -> list[Measurement]:
     taken = f"the model takes {', '.join(features.taken)}" if features.taken else "the model takes none of them"
-    proxies = {a.feature for a in features.associations if a.is_proxy}
-    found = f"{describe(features.associations)}; {features.screen}"
+    proxies = {a.feature for a in features.screen.proxies}
+    proxy_share = _share("proxy_attribution_share", explained, features, proxies, features.screen.describe())
+    few = features.screen.too_few
     return [
         _share("sensitive_attribution_share", explained, features, set(features.taken), taken),
-        _share("proxy_attribution_share", explained, features, proxies, found),
+        replace(proxy_share, too_few=few, n_needed=features.screen.n_needed) if few else proxy_share,
     ]
 
 

@@ -28,7 +28,8 @@ _COMPARED_ROWS = 32
 def _shap() -> Any:
     """The shap package, without what it says about matplotlib on import, which it draws with and we do not use."""
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=r"The set_(bad|over|under) function", category=PendingDeprecationWarning)
+        deprecated = r"The set_(bad|over|under) function"
+        warnings.filterwarnings("ignore", message=deprecated, category=PendingDeprecationWarning)
         import shap
     return shap
 

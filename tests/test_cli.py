@@ -9,8 +9,10 @@ import signal
 import subprocess
 import sys
 import time
+from importlib.resources import files
 from pathlib import Path
 
+import jsonschema
 import numpy as np
 import pandas as pd
 import pytest
@@ -176,6 +178,13 @@ def test_json_is_the_report_and_nothing_else(here: Path) -> None:
     )
 
 
+def test_the_report_holds_to_its_shipped_schema(here: Path) -> None:
+    schema = json.loads((files("auditor.report") / "report.schema.json").read_text())
+    for arguments in ((), DATA):
+        run("scan", "model.pt", *arguments)
+        jsonschema.validate(json.loads((here / "audit-report/report.json").read_text()), schema)
+
+
 def test_quiet_prints_nothing(here: Path) -> None:
     assert run("scan", "model.pt", *DATA, "--quiet").output == ""
 
@@ -268,10 +277,10 @@ def test_init_writes_a_configuration_that_scan_takes(here: Path) -> None:
 
 @pytest.mark.parametrize("command", ["probes", "mitigations"])
 def test_the_tables_are_whole_in_a_pipe(command: str) -> None:
-    rows = run(command).output.splitlines()
+    rows = run(command).stdout.splitlines()
     assert rows[0].split("\t") == ["name", "pillar", "methods", "goal", "needs", "citation"]
     assert all(len(row.split("\t")) == 6 for row in rows)
-    names = [row["name"] for row in json.loads(run(command, "--json").output)]
+    names = [row["name"] for row in json.loads(run(command, "--json").stdout)]
     assert names == [row.split("\t")[0] for row in rows[1:]]
 
 
