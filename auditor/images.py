@@ -61,7 +61,7 @@ def _read(root: Path, name: str) -> bytes:
     """The bytes of one file within ``root``, opened once."""
     if not isinstance(name, str) or not name.strip() or "\0" in name:
         raise DataError(f"The column of images holds {_shown(name)!r}, which is no path.")
-    where = (root / name).resolve()
+    where = Path(os.path.realpath(root / name))
     if Path(name).is_absolute() or not where.is_relative_to(root):
         raise DataError(f"The image {_shown(name)!r} lies outside of the table's folder: paths may not leave it.")
     try:
@@ -69,13 +69,18 @@ def _read(root: Path, name: str) -> bytes:
         descriptor = os.open(where, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError as error:
         raise DataError(f"The image {_shown(name)!r} cannot be read: {error.strerror}.") from None
-    with open(descriptor, "rb") as file:
+    try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             raise DataError(f"The image {_shown(name)!r} is not a regular file.")
         if status.st_size > MAX_FILE_BYTES:
             raise DataError(f"The image {_shown(name)!r} has {status.st_size:,} bytes, more than {MAX_FILE_BYTES:,}.")
-        return file.read(MAX_FILE_BYTES + 1)
+        with open(descriptor, "rb", closefd=False) as file:
+            return file.read(MAX_FILE_BYTES)
+    except OSError as error:
+        raise DataError(f"The image {_shown(name)!r} cannot be read: {error.strerror}.") from None
+    finally:
+        os.close(descriptor)
 
 
 def _decode(data: bytes, name: str, mode: str, size: tuple[int, int]) -> npt.NDArray[np.uint8]:

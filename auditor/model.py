@@ -303,7 +303,7 @@ def _plain_numbers(X: Rows) -> npt.NDArray[np.float32]:
             raise ModelError(
                 "This model has no vocabulary for text: save it as a bundle that carries its preprocessing."
             )
-        return np.ascontiguousarray(X, np.float32)
+        return np.require(X, np.float32, ["C", "W"])
     frame: pd.DataFrame = X
     text = [str(c) for c in frame.columns if frame[c].dtype.kind not in "biuf"]
     if text:
@@ -311,7 +311,8 @@ def _plain_numbers(X: Rows) -> npt.NDArray[np.float32]:
             f"Column {text[0]!r} holds text, and this model file says nothing about how to encode it. "
             "Save it as a bundle (auditor.model.save) that carries its preprocessing, or name numeric --features."
         )
-    return np.ascontiguousarray(frame.to_numpy(np.float32))
+    # Writable: torch warns of sharing memory with a table's read-only columns.
+    return np.require(frame.to_numpy(np.float32), np.float32, ["C", "W"])
 
 
 # ---- saving --------------------------------------------------------------------------------------------------------

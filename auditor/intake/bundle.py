@@ -27,12 +27,6 @@ _MAX_NUMBER = 1 << 24
 _MAX_LAYERS = 512
 _MAX_LIST = 64
 _MAX_EPOCHS = 100_000
-_Number = (
-    Annotated[int, Field(ge=0, le=_MAX_NUMBER, strict=True)]
-    | Annotated[float, Field(allow_inf_nan=False, strict=True)]
-    | Annotated[bool, Field(strict=True)]
-)
-_Arguments = dict[str, _Number | Annotated[list[_Number], Field(max_length=_MAX_LIST)]]
 _PREPROCESSING: TypeAdapter[Preprocessing | None] = TypeAdapter(Preprocessing | None)
 _RECIPE: TypeAdapter[Recipe] = TypeAdapter(Recipe)
 
@@ -43,7 +37,7 @@ class _Closed(BaseModel):
 
 class _Architecture(_Closed):
     name: Annotated[str, Field(min_length=1, max_length=200)]
-    args: _Arguments = {}
+    args: dict[str, Any] = {}
 
 
 class _Bundle(_Closed):
@@ -199,15 +193,23 @@ def _check_arguments(name: str, args: Mapping[str, Any], what: str) -> None:
         raise ModelError(
             f"{what!r}: the network {name!r} needs {', '.join(missing)}: give --architecture-args as JSON; {usage}."
         )
-    try:
-        TypeAdapter(_Arguments).validate_python({k: list(v) if isinstance(v, tuple) else v for k, v in args.items()})
-    except ValidationError as error:
-        raise ModelError(
-            f"{what!r}: the arguments of {name!r} must be plain numbers: {_first_problem(error)}."
-        ) from None
+    for key, value in args.items():
+        if not (
+            _is_plain(value)
+            or (isinstance(value, (list, tuple)) and len(value) <= _MAX_LIST and all(map(_is_plain, value)))
+        ):
+            raise ModelError(
+                f"{what!r}: the argument {key!r} of {name!r} must be a number up to {_MAX_NUMBER:,}, or a list of up "
+                f"to {_MAX_LIST} of them."
+            )
     # Layers cost time to build even without memory; everything else is bounded by the weights that must fit.
-    if int(args.get("n_layers", 1)) > _MAX_LAYERS:
+    layers = args.get("n_layers", 1)
+    if _is_plain(layers) and layers > _MAX_LAYERS:
         raise ModelError(f"{what!r}: the network {name!r} is asked for more than {_MAX_LAYERS} layers.")
+
+
+def _is_plain(value: object) -> bool:
+    return isinstance(value, (int, float)) and abs(value) <= _MAX_NUMBER
 
 
 def _shown(args: Mapping[str, Any]) -> str:

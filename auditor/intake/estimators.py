@@ -11,14 +11,15 @@ from typing import Any
 import numpy as np
 
 from auditor.data import Rows
-from auditor.errors import ModelError, UnsafeModelError, UsageError
+from auditor.errors import DataError, ModelError, UnsafeModelError, UsageError
 from auditor.intake.archive import Archive, open_archive
 from auditor.intake.pickles import describe_calls
 from auditor.intake.source import Source, printable, reading
-from auditor.intake.wrap import provenance_of
+from auditor.intake.wrap import named_classes, provenance_of
 from auditor.model import AuditedModel, Provenance
 from auditor.specs import ModelSpec
 from auditor.statistics import FloatArray
+from auditor.suggest import did_you_mean
 
 # Exact names that skops does not trust by default and that carry data only: made with __new__, filled with attributes.
 # The two kinds of tree index memory by numbers of the file; check_trees looks at every one of these.
@@ -71,10 +72,11 @@ class EstimatorModel(AuditedModel):
 
     def _estimate(self, X: Rows) -> FloatArray:
         """(n, n_classes) probabilities, or one-hot decisions where the estimator has none."""
+        rows = self._input(X)
         try:
             if hasattr(self.estimator, "predict_proba"):
-                return np.asarray(self.estimator.predict_proba(self._input(X)), np.float64)
-            labels = np.asarray(self.estimator.predict(self._input(X))).tolist()
+                return np.asarray(self.estimator.predict_proba(rows), np.float64)
+            labels = np.asarray(self.estimator.predict(rows)).tolist()
         except Exception as error:  # scikit-learn raises ValueError, but what a transformer raises is its own affair
             raise ModelError(f"The estimator refused the data: {printable(error, 300)}") from error
         return np.eye(self.n_outputs)[[self._label_index[label] for label in labels]]
@@ -82,6 +84,11 @@ class EstimatorModel(AuditedModel):
     def _input(self, X: Rows) -> Any:
         if isinstance(X, np.ndarray):
             return list(X) if X.dtype == object else X.reshape(len(X), -1)
+        if self.features is not None:
+            absent = [name for name in self.features if name not in X.columns]
+            if absent:
+                near = did_you_mean(absent[0], map(str, X.columns))
+                raise DataError(f"The model needs the feature {absent[0]!r}, which the data do not have{near}.")
         wanted = X if self.features is None else X[list(self.features)]
         # Without names of its own an estimator warns of a table that has some.
         return wanted if self._named else wanted.to_numpy()
@@ -121,11 +128,11 @@ def estimator_model(
         )
     if spec.outputs == "logits":
         raise UsageError("A scikit-learn classifier gives probabilities or decisions: leave --outputs out.")
-    classes = spec.classes if spec.classes is not None else tuple(found.tolist())
-    if len(classes) != len(found):
-        raise UsageError(f"--classes names {len(classes)} classes, but the model file has {len(found)}.")
+    classes = named_classes([str(label) for label in found.tolist()], spec)
     names = getattr(estimator, "feature_names_in_", None)
     features = spec.features if names is None else tuple(map(str, names))
+    if spec.features is not None and spec.features != features:
+        raise UsageError("The model file names its own features: leave --features out.")
     count = getattr(estimator, "n_features_in_", None)
     if features is not None and count is not None and len(features) != count:
         raise UsageError(f"--features names {len(features)} columns, but the model takes {count}.")

@@ -21,6 +21,7 @@ from auditor.intake.state_dict import load_state_dict
 from auditor.intake.weights import (
     LOADED_BY_SAFETENSORS,
     LOADED_BY_TORCH,
+    UNUSUAL_GLOBALS,
     foreign_globals,
     load_safetensors,
     load_torch,
@@ -181,7 +182,7 @@ def _open_archive(source: Source) -> Opened:
     record = pickle_record(archive)
     if record is not None:
         report = read_pickle(archive.read(record))
-        if foreign_globals(report):
+        if not UNUSUAL_GLOBALS.issuperset(foreign_globals(report)):
             return Opened(source, "pickled torch object", archive, record)
         bundle = any(text.startswith("auditor-model/") for text in report.strings)
         return Opened(source, "model bundle" if bundle else "torch weights", archive, record)

@@ -219,10 +219,7 @@ def _classes(settings: Mapping[str, Any], folder: Folder, spec: ModelSpec) -> tu
         return named_classes(("LABEL_0", "LABEL_1"), spec)
     if not isinstance(labels, dict) or sorted(labels) != sorted(str(i) for i in range(len(labels))):
         raise ModelError(f"The id2label of {folder.name!r} does not number its classes from 0.")
-    names = tuple(printable(labels[str(i)]) for i in range(len(labels)))
-    if len(set(names)) != len(names) and spec.classes is None:
-        raise ModelError(f"Two classes of {folder.name!r} have the same name: name them all with --classes.")
-    return named_classes(names, spec)
+    return named_classes(tuple(str(labels[str(i)]) for i in range(len(labels))), spec)
 
 
 # ---- weights -------------------------------------------------------------------------------------------------------

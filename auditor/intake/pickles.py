@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickletools
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from io import BytesIO
@@ -11,6 +12,8 @@ from auditor.intake.source import printable
 
 MAX_OPCODES = 2_000_000
 COMPUTED = "a name computed while loading"
+# joblib writes the bytes of an array into the middle of the pickle, where they read as meaningless opcodes.
+_RAW_ARRAYS = "joblib.numpy_pickle.NumpyArrayWrapper"
 _STRING_OPCODES = frozenset(
     {
         "SHORT_BINUNICODE",
@@ -47,12 +50,16 @@ def read_pickle(data: bytes, *, max_opcodes: int = MAX_OPCODES) -> PickleReading
     reader = _Reader(max_opcodes)
     length = streams = 0
     whole = False
-    while file.tell() < len(data) and reader.left > 0:
-        whole = reader.stream(file)
-        if not whole:
-            break
-        streams += 1
-        length = length or file.tell()
+    with warnings.catch_warnings():
+        # pickletools decodes escapes in names, and Python warns of those that it does not know.
+        warnings.filterwarnings("ignore", message="invalid escape sequence", category=DeprecationWarning)
+        while file.tell() < len(data) and reader.left > 0:
+            whole = reader.stream(file)
+            if not whole:
+                break
+            streams += 1
+            length = length or file.tell()
+            reader.first = False
     return PickleReading(
         names=tuple(dict.fromkeys(reader.names)),
         strings=tuple(reader.strings),
@@ -71,6 +78,7 @@ class _Reader:
         self.names: list[str] = []
         self.strings: list[str] = []
         self.first_long: int | None = None
+        self.first = True
 
     def stream(self, file: BytesIO) -> bool:
         """Reads up to a STOP; False where the opcodes break off, make no sense or are too many."""
@@ -107,7 +115,11 @@ class _Reader:
         elif name == "STACK_GLOBAL":
             attribute_, module_ = stack.pop(), stack.pop()
             known = isinstance(module_, str) and isinstance(attribute_, str)
-            self.names.append(f"{module_}.{attribute_}" if known else COMPUTED)
+            if known:
+                self.names.append(f"{module_}.{attribute_}")
+            elif self.first and _RAW_ARRAYS not in self.names:
+                # After another stream, or after an array's raw bytes, the memo may simply not be at hand.
+                self.names.append(COMPUTED)
             stack.append(None)
         elif name in ("EXT1", "EXT2", "EXT4"):
             self.names.append(f"copyreg extension {argument}")
@@ -145,7 +157,7 @@ def _pop_to_mark(stack: list[object]) -> None:
 def describe_calls(names: Sequence[str], *, complete: bool = True) -> str:
     """The names a file would call as a phrase of at most five, the least ordinary first."""
     if not names:
-        return "nothing that could be made out" if not complete else "nothing"
+        return "nothing" if complete else "names that cannot be made out"
     ordered = sorted(names, key=_ordinary)
     shown = ", ".join(printable(name, 80) for name in ordered[:5])
     more = f" and {len(ordered) - 5} more" if len(ordered) > 5 else ""

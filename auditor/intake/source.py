@@ -52,7 +52,7 @@ def read_source(path: str | Path, *, what: str = "model file", max_bytes: int = 
         descriptor = os.open(where, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
         raise UsageError(f"The {what} {name!r} cannot be read: {error.strerror}.") from None
-    with open(descriptor, "rb", buffering=0) as file:
+    try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             raise UsageError(f"The {what} {name!r} is not a regular file.")
@@ -63,12 +63,13 @@ def read_source(path: str | Path, *, what: str = "model file", max_bytes: int = 
                 f"The {what} {name!r} has {status.st_size:,} bytes, more than the {max_bytes:,} that are read: "
                 "audit it through your own loader with --predict package.module:function."
             )
-        try:
-            data = _read(file.fileno(), status.st_size)
-        except OSError as error:
-            raise UsageError(f"The {what} {name!r} cannot be read: {error.strerror}.") from None
+        data = _read(descriptor, status.st_size)
         if len(data) != status.st_size or os.read(descriptor, 1):
             raise ModelError(f"The {what} {name!r} changed while it was read: try again when it is complete.")
+    except OSError as error:
+        raise UsageError(f"The {what} {name!r} cannot be read: {error.strerror}.") from None
+    finally:
+        os.close(descriptor)
     return Source(str(path), data, hashlib.sha256(data).hexdigest())
 
 
@@ -105,5 +106,6 @@ def reading(what: str) -> Iterator[None]:
 
 
 def _reason(error: BaseException) -> str:
-    text = printable(error, 300).rstrip(".")
+    # Libraries add paragraphs of advice on their own flags; the first sentence says what is wrong.
+    text = printable(str(error).split(". ")[0], 300).removesuffix(".")
     return f"{text}." if text else f"{type(error).__name__}."

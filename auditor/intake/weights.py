@@ -18,13 +18,15 @@ from auditor.intake.source import Source, printable, reading
 
 LOADED_BY_TORCH = "torch.load(weights_only=True)"
 LOADED_BY_SAFETENSORS = "safetensors.torch.load"
-# Exact names only. torch's restricted loader knows more, such as sparse and quantised tensors and tensor subclasses;
-# a plain set of weights needs none of them.
+# Exact names only: what plain weights and the numbers of a training script beside them need.
 PLAIN_GLOBALS = frozenset(
     {
         "collections.OrderedDict",
         "torch._utils._rebuild_tensor_v2",
         "torch._utils._rebuild_parameter",
+        "torch.Size",
+        "torch.device",
+        *(f"torch.{kind}" for kind in ("bfloat16", "bool", "float16", "float32", "float64", "int32", "int64", "uint8")),
         *(
             f"torch.{kind}Storage"
             for kind in (
@@ -42,6 +44,33 @@ PLAIN_GLOBALS = frozenset(
                 "Short",
             )
         ),
+    }
+)
+# What torch's restricted loader knows beyond them: no danger, and no plain tensors either.
+UNUSUAL_GLOBALS = frozenset(
+    {
+        "torch.Tensor",
+        "torch._tensor._rebuild_from_type_v2",
+        "torch.nn.parameter.Parameter",
+        "torch.per_channel_affine",
+        "torch.per_tensor_affine",
+        "torch.serialization._get_layout",
+        *(
+            f"torch._utils._rebuild_{kind}"
+            for kind in (
+                "device_tensor_from_cpu_tensor",
+                "device_tensor_from_numpy",
+                "meta_tensor_no_storage",
+                "nested_tensor",
+                "parameter_with_state",
+                "qtensor",
+                "sparse_tensor",
+                "tensor",
+                "tensor_v3",
+                "wrapper_subclass",
+            )
+        ),
+        *(f"torch.{kind}Storage" for kind in ("QInt32", "QInt8", "QUInt8")),
     }
 )
 # Tied weights are stored once and named twice or more; beyond this the file claims far more than it holds.
@@ -70,10 +99,17 @@ def load_torch(source: Source, archive: Archive, record: str) -> Any:
     """
     report = read_pickle(archive.read(record))
     foreign = foreign_globals(report)
+    if foreign and UNUSUAL_GLOBALS.issuperset(foreign):
+        raise ModelError(
+            f"{source.name!r} holds tensors that are not plain ({describe_calls(foreign)}), which is not supported "
+            "yet: save dense, unquantised tensors without attributes of their own."
+        )
     if foreign:
         raise UnsafeModelError(f"{source.name!r} would call {describe_calls(foreign, complete=report.complete)}.")
     if not report.complete or report.streams != 1:
-        raise ModelError(f"{source.name!r} holds a damaged pickle, or more than one: save the model anew.")
+        raise ModelError(
+            f"{source.name!r} holds a pickle that is damaged, endless or followed by another: save it anew."
+        )
     with reading(f"{source.name!r} cannot be read as a torch file"), warnings.catch_warnings():
         # torch warns of pickle protocols it does not write; what it cannot read, it refuses.
         warnings.filterwarnings("ignore", message="Detected pickle protocol", category=UserWarning)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Mapping
 from typing import Any
 
 from torch import nn
 
-from auditor.errors import UsageError
-from auditor.intake.source import Source
+from auditor.errors import ModelError, UsageError
+from auditor.intake.source import Source, printable
 from auditor.model import Provenance, TorchModel
 from auditor.specs import ModelSpec
 
@@ -16,15 +17,24 @@ from auditor.specs import ModelSpec
 def named_classes(found: list[str] | tuple[str, ...] | None, spec: ModelSpec) -> tuple[str, ...]:
     """The classes in the order of the outputs: --classes where given, else what the file says.
 
-    Raises UsageError where neither says, the two differ in number, or a name stands twice.
+    Raises UsageError where neither says, the two differ in number, or --classes names one twice; ModelError where the
+    file does, or hides control characters in a name.
     """
     classes = spec.classes if spec.classes is not None else None if found is None else tuple(found)
     if classes is None:
         raise UsageError("This model file does not name its classes: add --classes a,b in the order of the outputs.")
     if found is not None and len(classes) != len(found):
         raise UsageError(f"--classes names {len(classes)} classes, but the model file has {len(found)}.")
-    if len(classes) < 2 or len(set(classes)) != len(classes):
+    few = len(classes) < 2 or len(set(classes)) != len(classes)
+    if few and spec.classes is not None:
         raise UsageError("A classifier needs at least two classes with different names: see --classes.")
+    if few:
+        raise ModelError("The model file names fewer than two classes, or one of them twice: name them with --classes.")
+    odd = [name for name in classes if any(unicodedata.category(c) in ("Cc", "Cf", "Cs") for c in name)]
+    if odd:
+        raise ModelError(
+            f"The class {printable(odd[0], 60)!r} has control characters in its name: name the classes with --classes."
+        )
     return tuple(classes)
 
 

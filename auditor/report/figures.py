@@ -262,6 +262,17 @@ def _curves(probe: str, points: Sequence[_Point]) -> list[Figure]:
     return figures
 
 
+def _stressed(metrics: Sequence[str], name: str) -> str:
+    """``accuracy and flip rate under noise`` for metrics named ``x_under_noise``, else ``x and y along name``."""
+    stresses = {m.partition("_under_")[2] for m in metrics}
+    stress = next(iter(stresses))
+    if len(stresses) > 1 or not stress:
+        return f"{' and '.join(map(_words, metrics))} along {_words(name)}"
+    what = " and ".join(_words(m.partition("_under_")[0]) for m in metrics)
+    acronym = stress.upper() if stress == "pgd" else _words(stress)
+    return f"{what} under {acronym}" + ("" if stress == name else f", along {_words(name)}")
+
+
 def _curve_figure(id_: str, probe: str, name: str, curves: Mapping[str, list[_Point]]) -> Figure:
     everything = [p for own in curves.values() for p in own]
     series = tuple(_series(m, own, [float(p.measurement.at[name]) for p in own]) for m, own in curves.items())
@@ -274,12 +285,12 @@ def _curve_figure(id_: str, probe: str, name: str, curves: Mapping[str, list[_Po
     if len(bounds) == 1:
         criterion, metric, words = next(iter(bounds))
         caption += f" Dashed line: {words}, required of {metric}."
-    what = " and ".join(_words(m) for m in curves)
+    what = _stressed(list(curves), name)
     return Figure(
         id=id_,
         probe=probe,
         kind="curve",
-        title=_capital(f"{what} along {_words(name)}"),
+        title=_capital(what),
         series=series,
         alt=" ".join(f"{s.name} at {name}: {_said(s)}." for s in series) + f" {caption}",
         x_label=_words(name),
