@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -14,7 +15,7 @@ import pyarrow as pa
 
 from auditor.counts import MISSING, GroupCounts, count_groups
 from auditor.errors import DataError, UsageError
-from auditor.preprocessing import NumericColumn, TabularPreprocessing, as_text
+from auditor.preprocessing import NumericColumn, TabularPreprocessing, as_text, label_name
 from auditor.specs import DataSpec
 from auditor.statistics import IntArray
 from auditor.suggest import did_you_mean
@@ -123,18 +124,6 @@ class AuditData:
 
 
 # ---- labels and groups ---------------------------------------------------------------------------------------------
-
-
-def label_name(label: object) -> str:
-    """One spelling for a label however it was typed: 1, 1.0 and "1" are "1"; true and True are "True"."""
-    text = str(label)
-    if text.lower() in ("true", "false"):
-        return text.capitalize()
-    try:
-        number = float(text)
-    except ValueError:
-        return text
-    return str(int(number)) if number.is_integer() and abs(number) < 2**53 else text
 
 
 _IMPLIED: dict[tuple[str, ...], int] = {("0", "1"): 1, ("False", "True"): 1, ("1", "0"): 0, ("True", "False"): 0}
@@ -286,8 +275,10 @@ def load_data(spec: DataSpec, model: AuditedModel) -> AuditData:
     evaluation = _load_one(spec, spec.path, model, classes)
     if spec.train is None:
         return evaluation
+    if Path(spec.train).samefile(spec.path):
+        raise UsageError("--train and --data are the same file: they must be different rows.")
     members = _load_one(spec, spec.train, model, classes)
-    overlap, evaluation = _without_overlap(evaluation, members)
+    overlap = _overlap_note(evaluation, members)
     X: Rows = (
         pd.concat([evaluation.X, members.X], ignore_index=True)
         if isinstance(evaluation.X, pd.DataFrame) and isinstance(members.X, pd.DataFrame)
@@ -314,30 +305,29 @@ def load_data(spec: DataSpec, model: AuditedModel) -> AuditData:
     )
 
 
-def _without_overlap(evaluation: AuditData, members: AuditData) -> tuple[list[str], AuditData]:
-    """Evaluation rows that stand in the training file too are no non-members: they are left out, and counted aloud."""
-    seen = set(_row_keys(members))
-    shared = np.fromiter((key in seen for key in _row_keys(evaluation)), bool, len(evaluation))
-    if not shared.any():
-        return [], evaluation
-    note = (
-        f"{int(shared.sum()):,} of {len(evaluation):,} evaluation rows stand in the training file too "
-        "and were left out."
-    )
-    if shared.all():
-        raise DataError(
-            "Every evaluation row stands in the training file too: --train and --data must be different rows."
-        )
-    return [note], evaluation.take(~shared)
+def _overlap_note(evaluation: AuditData, members: AuditData) -> list[str]:
+    """Says how many evaluation rows the model was trained on; none are left out, as that would thin out common rows."""
+    shared = int(np.isin(row_keys(evaluation), row_keys(members)).sum())
+    if not shared:
+        return []
+    return [
+        f"{shared:,} of {len(evaluation):,} evaluation rows stand in the training file too: what is measured on them "
+        "flatters the model. Membership inference leaves out every row that occurs twice."
+    ]
 
 
-def _row_keys(data: AuditData) -> list[int]:
+def row_keys(data: AuditData) -> npt.NDArray[np.uint64]:
+    """(n,) hash of each row's features and label; equal rows have equal keys, within one process."""
     if isinstance(data.X, pd.DataFrame):
-        keys = pd.util.hash_pandas_object(data.X, index=False).to_numpy()
+        # One type for all numbers: a column of whole numbers in one file may have a gap, and be float, in the other.
+        X = data.X.astype({c: np.float64 for c in data.X.columns if data.X[c].dtype.kind in "iufb"})
+        of_features = np.asarray(pd.util.hash_pandas_object(X, index=False), np.uint64)
     else:
-        keys = np.asarray([hash(x if isinstance(x, str) else x.tobytes()) for x in data.X])
-    labels = data.y_true if data.y_true is not None else np.zeros(len(data), np.int64)
-    return [hash((int(k), int(y))) for k, y in zip(keys, labels, strict=True)]
+        parts = (hash(x if isinstance(x, str) else x.tobytes()) % 2**64 for x in data.X)
+        of_features = np.fromiter(parts, np.uint64, len(data))
+    labels = np.zeros(len(data), np.int64) if data.y_true is None else data.y_true
+    combined: npt.NDArray[np.uint64] = of_features * np.uint64(1_000_003) + labels.astype(np.uint64)
+    return combined
 
 
 def _load_one(spec: DataSpec, path: str, model: AuditedModel, classes: tuple[str, ...]) -> AuditData:

@@ -16,6 +16,7 @@ from auditor.statistics import (
     AnyEstimate,
     Exact,
     Multiplicity,
+    Undefined,
     adjusted_levels,
     minimum_detectable_effect,
     n_required,
@@ -174,15 +175,25 @@ class Family:
 
 
 def _tests(measurement: Measurement, criterion: Criterion) -> tuple[float, float]:
-    """p-values of "beyond the bound" (FAIL) and "within the bound" (PASS); ``within`` halves the level on each side."""
+    """p-values of "beyond the bound" (FAIL) and "within the bound" (PASS); ``within`` halves the level on each side.
+
+    What may not be judged takes its share of the error rate and never uses it: 1 and 1.
+    """
     estimate = measurement.estimate
+    if measurement.too_few or isinstance(estimate, Undefined):
+        return 1.0, 1.0
     if isinstance(criterion.bound, tuple):
         low, high = criterion.bound
         beyond = min(estimate.p_value(high, "greater"), estimate.p_value(low, "less"))
-        inside = max(estimate.p_value(high, "less"), estimate.p_value(low, "greater"))
-        return min(1.0, 2.0 * beyond), min(1.0, 2.0 * inside)
-    above, below = estimate.p_value(criterion.bound, "greater"), estimate.p_value(criterion.bound, "less")
-    return (above, below) if criterion.direction == "at_most" else (below, above)
+        inside = max(estimate.p_value(high, "at_most"), estimate.p_value(low, "at_least"))
+    elif criterion.direction == "at_most":
+        beyond, inside = (estimate.p_value(criterion.bound, side) for side in ("greater", "at_most"))
+    else:
+        beyond, inside = (estimate.p_value(criterion.bound, side) for side in ("less", "at_least"))
+    sides = 2.0 if isinstance(criterion.bound, tuple) else 1.0
+    # A value that does not exist is within nothing, however wide the bound; that the groups that do have rows lie
+    # beyond it may still be shown.
+    return min(1.0, sides * beyond), 1.0 if math.isnan(estimate.value) else min(1.0, sides * inside)
 
 
 def _tail(criterion: Criterion, level: float) -> float:
@@ -218,15 +229,18 @@ def _number(x: float) -> str:
 def _judged(result: ProbeResult, measurement: Measurement, criterion: Criterion, fail: float, ok: float) -> Finding:
     p_fail, p_pass = _tests(measurement, criterion)
     estimate = measurement.estimate
+    judgeable = not (measurement.too_few or isinstance(estimate, Undefined))
     at_fail, at_pass = estimate.bounds(_tail(criterion, fail)), estimate.bounds(_tail(criterion, ok))
-    outcome, level, interval = Outcome.INCONCLUSIVE, fail, at_fail
-    if _decide(at_fail, criterion) is Outcome.FAIL:
-        outcome = Outcome.FAIL
-    elif _decide(at_pass, criterion) is Outcome.PASS:
-        outcome, level, interval = Outcome.PASS, ok, at_pass
+    # Under Holm the two tests may stand at different levels; the stricter one shows neither, so its interval says so.
+    outcome, level = Outcome.INCONCLUSIVE, min(fail, ok)
+    if judgeable and _decide(at_fail, criterion) is Outcome.FAIL:
+        outcome, level = Outcome.FAIL, fail
+    elif judgeable and not math.isnan(estimate.value) and _decide(at_pass, criterion) is Outcome.PASS:
+        outcome, level = Outcome.PASS, ok
+    interval = at_fail if level == fail else at_pass
     effect, needed, reason = None, None, ""
     if measurement.too_few:
-        outcome, needed, reason = Outcome.INCONCLUSIVE, measurement.n_needed, measurement.too_few
+        needed, reason = measurement.n_needed, measurement.too_few
     elif outcome is Outcome.INCONCLUSIVE:
         effect, needed, reason = _what_it_would_take(measurement, criterion, level, interval)
     else:
@@ -245,8 +259,8 @@ def _judged(result: ProbeResult, measurement: Measurement, criterion: Criterion,
         criterion=criterion,
         interval=interval,
         confidence=1.0 - 2.0 * _tail(criterion, level),
-        p_fail=p_fail,
-        p_pass=p_pass,
+        p_fail=p_fail if judgeable else None,
+        p_pass=p_pass if judgeable else None,
         minimum_detectable_effect=effect,
         n_required=needed,
         reason=reason,
@@ -265,21 +279,28 @@ def _what_it_would_take(
         return None, None, f"The interval holds the bound ({criterion.describe()})."
     bound, sign = _bounds_to_plan_for(criterion, ideal)
     tail = _tail(criterion, level)
-    effect: float | None = minimum_detectable_effect(estimate, bound, tail, ideal=ideal, sign=sign)
-    needed = n_required(estimate, bound, tail, ideal=ideal, n=measurement.n_samples)
-    beyond_reach = effect is None or not math.isfinite(effect) or (ideal in (0.0, 1.0) and not 0.0 <= effect <= 1.0)
-    effect = None if beyond_reach else effect
+    effect = minimum_detectable_effect(estimate, bound, tail, ideal=ideal, sign=sign)
+    needed = n_required(
+        estimate,
+        bound,
+        tail,
+        ideal=ideal,
+        n=measurement.n_samples,
+        sides=2 if isinstance(criterion.bound, tuple) else 1,
+    )
+    unknown = math.isnan(effect)
+    beyond_reach = not math.isfinite(effect) or (ideal in (0.0, 1.0) and not 0.0 <= effect <= 1.0)
     reason = f"The interval [{_number(interval[0])}, {_number(interval[1])}] spans the bound ({criterion.describe()})."
-    if effect is not None:
+    if not beyond_reach:
         word = "above" if sign > 0 else "below"
         reason += f" At this size only a value {word} {_number(effect)} would be found beyond it with 80 % power."
-    else:
+    elif not unknown:
         reason += " At this size no value would be found beyond it with 80 % power."
     if needed is not None and needed > measurement.n_samples:
         reason += f" A model at the ideal value would need about {needed:,} rows like these to PASS."
     elif needed is not None:
         reason += " The size would do for a model at the ideal value: this one lies too near the bound to tell."
-    return effect, needed, reason
+    return None if beyond_reach else effect, needed, reason
 
 
 def _not_measured(result: ProbeResult, outcome: Outcome, reason: str) -> Finding:
@@ -376,7 +397,7 @@ def _never_measured(criteria: Iterable[Criterion], used: set[int]) -> list[Findi
 
 
 def _with_ids(findings: Sequence[Finding]) -> list[Finding]:
-    seen: dict[str, int] = {}
+    taken: set[str] = set()
     named: list[Finding] = []
     for finding in findings:
         m = finding.measurement
@@ -387,8 +408,12 @@ def _with_ids(findings: Sequence[Finding]) -> list[Finding]:
         elif finding.criterion is not None:
             parts += ["criterion", finding.criterion.metric]
         base = "/".join(p for p in parts if p)
-        seen[base] = seen.get(base, 0) + 1
-        named.append(replace(finding, id=base if seen[base] == 1 else f"{base}#{seen[base]}"))
+        name, copy = base, 1
+        while name in taken:
+            copy += 1
+            name = f"{base}#{copy}"
+        taken.add(name)
+        named.append(replace(finding, id=name))
     return named
 
 

@@ -15,10 +15,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from auditor.data import AuditData, Rows, label_name, take_rows
+from auditor.data import AuditData, Rows, take_rows
 from auditor.errors import ModelError
 from auditor.files import write_beside
-from auditor.preprocessing import Preprocessing, TabularPreprocessing
+from auditor.preprocessing import Preprocessing, TabularPreprocessing, label_name
 from auditor.statistics import FloatArray, IntArray
 
 if TYPE_CHECKING:

@@ -5,6 +5,7 @@ Nothing here is code of the bundle's own: a bundle states means, levels and voca
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
@@ -85,9 +86,11 @@ class TabularPreprocessing(_Closed):
                 numbers = np.where(np.isnan(numbers), column.impute, numbers)
                 out[:, span.start] = (numbers - column.mean) / column.scale
             else:
-                codes = pd.Categorical(as_text(values), categories=list(column.levels)).codes
-                rows = np.flatnonzero(codes >= 0)
-                out[rows, span.start + codes[rows]] = 1.0
+                codes, found = pd.factorize(as_text(values))
+                place = {label_name(level): i for i, level in enumerate(column.levels)}
+                known = np.asarray([*(place.get(label_name(level), -1) for level in found), -1])[codes]
+                rows = np.flatnonzero(known >= 0)
+                out[rows, span.start + known[rows]] = 1.0
         return out
 
 
@@ -97,6 +100,18 @@ def _numbers(values: pd.Series[Any]) -> npt.NDArray[np.float64]:
     except (ValueError, TypeError):
         bad = values[pd.to_numeric(values, errors="coerce").isna() & values.notna()].iloc[0]
         raise DataError(f"The feature {values.name!r} must be a number, but holds {str(bad)[:40]!r}.") from None
+
+
+_WHOLE = re.compile(r"(-?(?:0|[1-9]\d*))\.0+")
+
+
+def label_name(label: object) -> str:
+    """One spelling for a label or level however it was typed: 1, 1.0 and "1.0" are "1"; true and True are "True"."""
+    text = str(label)
+    if text.lower() in ("true", "false"):
+        return text.capitalize()
+    whole = _WHOLE.fullmatch(text)
+    return whole[1] if whole else text
 
 
 def as_text(values: pd.Series[Any]) -> pd.Series[Any]:
@@ -128,7 +143,7 @@ def fit_tabular(X: pd.DataFrame) -> TabularPreprocessing:
                 )
             )
         else:
-            levels = sorted(as_text(values).dropna().unique().tolist())
+            levels = sorted({label_name(level) for level in as_text(values).dropna().unique()})
             if not levels:
                 raise DataError(f"The feature {name!r} is empty: leave it out with --features.")
             columns.append(CategoricalColumn(name=str(name), levels=tuple(levels)))

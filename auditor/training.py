@@ -19,12 +19,12 @@ import torch
 from torch import Tensor, nn
 
 from auditor.architectures import ARCHITECTURES
-from auditor.data import encode_labels, favourable, id_like, label_name
+from auditor.data import encode_labels, favourable, id_like
 from auditor.errors import DataError, ModelError, UsageError
 from auditor.files import write_beside
 from auditor.intake.user_code import import_object, keywords_of
 from auditor.model import Recipe, TorchModel
-from auditor.preprocessing import CategoricalColumn, TabularPreprocessing, fit_tabular
+from auditor.preprocessing import CategoricalColumn, TabularPreprocessing, fit_tabular, label_name
 from auditor.randomness import seeded_globals
 from auditor.statistics import AnyEstimate, IntArray, Proportion, area_under_curve
 from auditor.suggest import did_you_mean

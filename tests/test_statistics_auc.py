@@ -1,0 +1,213 @@
+"""The AUC and the true positive rate at a false positive rate: against slow arithmetic, sklearn, and the truth."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import cache
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from pydantic import TypeAdapter
+from scipy.optimize import brentq
+from scipy.stats import binom, norm
+from sklearn.metrics import roc_auc_score
+
+from auditor.statistics import (
+    AnyEstimate,
+    AreaUnderCurve,
+    TruePositiveRateAt,
+    Undefined,
+    area_under_curve,
+    true_positive_rate_at,
+)
+
+Scores = npt.NDArray[np.float64]
+World = Callable[[np.random.Generator, int, int], tuple[Scores, Scores]]
+
+ALPHA = 0.05 / 4
+
+
+def misses_allowed(n: int, alpha: float) -> int:
+    """How many of n simulations may miss before a bound that keeps its promise would do so once in 10,000 tests."""
+    return int(binom.isf(1e-4, n, alpha))
+
+
+def slow_auc(x: Scores, y: Scores) -> float:
+    """The definition, one pair at a time."""
+    return sum(1.0 if a > b else 0.5 if a == b else 0.0 for a in x for b in y) / (len(x) * len(y))
+
+
+def slow_delong_variance(x: Scores, y: Scores) -> float:
+    """DeLong's variance from the placements of single rows."""
+    over = [slow_auc(np.asarray([a]), y) for a in x]
+    under = [slow_auc(x, np.asarray([b])) for b in y]
+    return float(np.var(over, ddof=1) / len(x) + np.var(under, ddof=1) / len(y))
+
+
+@pytest.mark.parametrize("levels", [None, 2, 5])
+def test_auc_agrees_with_the_double_loop_and_with_sklearn(levels: int | None) -> None:
+    rng = np.random.default_rng(0)
+    for m, n in ((2, 2), (7, 30), (60, 40)):
+        x, y = rng.normal(0.5, 1.0, m), rng.normal(0.0, 1.0, n)
+        if levels:
+            x, y = np.floor(x * levels), np.floor(y * levels)
+        estimate = area_under_curve(x, y)
+        assert isinstance(estimate, AreaUnderCurve)
+        assert estimate.value == pytest.approx(slow_auc(x, y), abs=1e-12)
+        assert estimate.value == pytest.approx(roc_auc_score(np.r_[np.ones(m), np.zeros(n)], np.r_[x, y]), abs=1e-12)
+        assert estimate.standard_error**2 >= slow_delong_variance(x, y) - 1e-12
+
+
+def test_standard_error_is_delongs_where_that_is_the_larger() -> None:
+    rng = np.random.default_rng(1)
+    x, y = rng.normal(0.3, 3.0, 80), rng.normal(0.0, 1.0, 80)
+    estimate = area_under_curve(x, y)
+    assert isinstance(estimate, AreaUnderCurve)
+    assert estimate.standard_error**2 == pytest.approx(slow_delong_variance(x, y), rel=1e-9)
+
+
+def test_planning_uses_the_exact_variance_of_the_null() -> None:
+    estimate = area_under_curve(np.arange(30.0), np.arange(20.0) + 0.5)
+    assert estimate.standard_error_at(0.5) == pytest.approx(math.sqrt((30 + 20 + 1) / (12 * 30 * 20)))
+
+
+def test_fewer_than_two_rows_or_scores_that_are_no_numbers_are_undefined() -> None:
+    assert isinstance(area_under_curve([], [1.0, 2.0]), Undefined)
+    assert isinstance(area_under_curve([1.0], [1.0, 2.0]), Undefined)
+    assert isinstance(area_under_curve([1.0, math.nan], [1.0, 2.0]), Undefined)
+
+
+@pytest.mark.parametrize(
+    "estimate",
+    [area_under_curve([1.0, 2.0, 4.0], [0.0, 2.0]), true_positive_rate_at(np.arange(9.0), np.arange(200.0), 0.01)],
+)
+def test_estimates_survive_json_and_nest(estimate: AreaUnderCurve | TruePositiveRateAt) -> None:
+    adapter: TypeAdapter[AnyEstimate] = TypeAdapter(AnyEstimate)
+    again = adapter.validate_json(estimate.model_dump_json())
+    assert again == estimate
+    bounds = [again.bounds(alpha) for alpha in (0.5, 0.1, 0.05, 0.01, 1e-4, 1e-8)]
+    assert all(a[0] >= b[0] and a[1] <= b[1] for a, b in zip(bounds, bounds[1:], strict=False))
+
+
+# ---- worlds whose true AUC is known ---------------------------------------------------------------------------------
+
+
+@cache
+def _five_levels(auc: float) -> float:
+    """The power k at which ``floor(5 U^(1/k))`` beats ``floor(5 U)`` with this AUC, ties counted half."""
+
+    def of(k: float) -> float:
+        p = np.diff((np.arange(6) / 5) ** k)
+        return float((p * (np.arange(5) + 0.5) / 5).sum())
+
+    return float(brentq(lambda k: of(k) - auc, 0.1, 100.0))
+
+
+def worlds(auc: float) -> dict[str, World]:
+    """Pairs of samples with P(x > y) + P(tie) / 2 = auc: skewed, of unequal spread, mixed, and tied."""
+    d, gap = float(norm.ppf(auc)), 2.0 * auc - 1.0
+    k = auc / (1.0 - auc)
+    found: dict[str, World] = {
+        "normal": lambda r, m, n: (r.normal(d * 2**0.5, 1.0, m), r.normal(0.0, 1.0, n)),
+        "members spread": lambda r, m, n: (r.normal(d * 10**0.5, 3.0, m), r.normal(0.0, 1.0, n)),
+        "members narrow": lambda r, m, n: (r.normal(d * (10 / 9) ** 0.5, 1 / 3, m), r.normal(0.0, 1.0, n)),
+        "skewed (Lehmann)": lambda r, m, n: (r.random(m) ** (1 / k), r.random(n)),
+        "few victims": lambda r, m, n: (r.random(m) + 10.0 * (r.random(m) < gap), r.random(n)),
+    }
+    if auc < 0.7:
+        found |= {
+            "decisions": lambda r, m, n: ((r.random(m) < 0.5 + gap) * 1.0, (r.random(n) < 0.5) * 1.0),
+            "decisions, accurate": lambda r, m, n: ((r.random(m) < 0.97) * 1.0, (r.random(n) < 0.97 - gap) * 1.0),
+            "five levels": lambda r, m, n: (
+                np.floor(5 * r.random(m) ** (1 / _five_levels(auc))),
+                np.floor(5 * r.random(n)),
+            ),
+        }
+    return found
+
+
+@pytest.mark.parametrize(("m", "n"), [(100, 100), (300, 700), (2000, 2000)])
+@pytest.mark.parametrize("world", worlds(0.55))
+@pytest.mark.parametrize("auc", [0.5, 0.55])
+def test_auc_bounds_keep_their_promise(auc: float, world: str, m: int, n: int) -> None:
+    rng = np.random.default_rng([m, n, *world.encode()])
+    draw, worlds_drawn = worlds(auc)[world], 300
+    bounds = np.asarray([area_under_curve(*draw(rng, m, n)).bounds(ALPHA) for _ in range(worlds_drawn)])
+    allowed = misses_allowed(worlds_drawn, ALPHA)
+    assert (bounds[:, 0] > auc).sum() <= allowed
+    assert (bounds[:, 1] < auc).sum() <= allowed
+
+
+@pytest.mark.parametrize(("auc", "m", "n"), [(0.9, 100, 100), (0.95, 400, 40), (0.98, 20, 20), (0.98, 40, 400)])
+@pytest.mark.parametrize("world", worlds(0.98))
+def test_a_separation_of_few_rows_is_not_certain(auc: float, world: str, m: int, n: int) -> None:
+    """Without the exact bounds near 1, up to 46 % of these lower bounds lie above the truth."""
+    rng = np.random.default_rng([m, n, *world.encode()])
+    draw, worlds_drawn = worlds(auc)[world], 300
+    bounds = np.asarray([area_under_curve(*draw(rng, m, n)).bounds(ALPHA) for _ in range(worlds_drawn)])
+    allowed = misses_allowed(worlds_drawn, ALPHA)
+    assert (bounds[:, 0] > auc).sum() <= allowed
+    assert (bounds[:, 1] < auc).sum() <= allowed
+
+
+def test_a_perfect_separation_is_bounded_by_the_smaller_side() -> None:
+    low, high = area_under_curve(np.arange(20.0) + 100, np.arange(400.0) / 10).bounds(ALPHA)
+    assert low == pytest.approx(ALPHA ** (1 / 20))
+    assert high == 1.0
+
+
+# ---- the true positive rate at a false positive rate ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize("levels", [None, 40])
+def test_tpr_value_agrees_with_a_slow_search(levels: int | None) -> None:
+    rng = np.random.default_rng(3)
+    for m, n, f in ((50, 100, 0.01), (80, 1000, 0.01), (80, 3000, 0.001), (80, 250, 0.1)):
+        x, y = rng.normal(1.0, 1.0, m), rng.normal(0.0, 1.0, n)
+        if levels:
+            x, y = np.floor(x * levels), np.floor(y * levels)
+        best = max(
+            (float((x > t).mean()) for t in np.r_[y, -np.inf] if (y > t).sum() <= n * f + 1e-9),
+            default=math.nan,
+        )
+        assert true_positive_rate_at(x, y, f).value == pytest.approx(best)
+
+
+def test_tpr_is_undefined_where_less_than_one_negative_is_expected() -> None:
+    assert math.isnan(true_positive_rate_at(np.arange(50.0), np.arange(99.0), 0.01).value)
+    assert true_positive_rate_at([], np.arange(200.0), 0.01).bounds(0.05) == (0.0, 1.0)
+    assert true_positive_rate_at(np.arange(50.0), [], 0.01).bounds(0.05) == (0.0, 1.0)
+
+
+def test_tpr_keeps_as_many_counts_as_any_bound_reaches() -> None:
+    rng = np.random.default_rng(4)
+    for n, f in ((500, 0.001), (1000, 0.01), (40_000, 0.01), (2000, 0.3)):
+        x, y = rng.normal(0.5, 1.0, 300), rng.normal(0.0, 1.0, n)
+        kept = true_positive_rate_at(x, y, f)
+        everything = kept.model_copy(update={"members_above": tuple(int((x > t).sum()) for t in np.sort(y)[::-1])})
+        for alpha in (0.4, 0.05, 0.0125, 1e-6, 1e-16):
+            assert kept.bounds(alpha) == everything.bounds(alpha)
+
+
+@pytest.mark.parametrize(("m", "n", "f"), [(200, 1000, 0.01), (1000, 2000, 0.01), (200, 300, 0.01), (500, 3000, 0.001)])
+@pytest.mark.parametrize("levels", [None, 4])
+@pytest.mark.parametrize("shift", [0.0, 1.0])
+def test_tpr_bounds_keep_their_promise(m: int, n: int, f: float, levels: int | None, shift: float) -> None:
+    """Scores floored to quarters are tied; the true threshold is the smallest that at most f of negatives exceed."""
+    rng = np.random.default_rng([m, n, levels or 0, int(shift)])
+    threshold = float(norm.isf(f))
+    if levels:
+        threshold = math.ceil(threshold * levels) / levels
+    truth = float(norm.sf(threshold - shift))
+    drawn, low_misses, high_misses = 400, 0, 0
+    for _ in range(drawn):
+        x, y = rng.normal(shift, 1.0, m), rng.normal(0.0, 1.0, n)
+        if levels:
+            x, y = np.floor(x * levels) / levels, np.floor(y * levels) / levels
+        low, high = true_positive_rate_at(x, y, f).bounds(ALPHA)
+        low_misses += low > truth
+        high_misses += high < truth
+    assert low_misses <= misses_allowed(drawn, ALPHA)
+    assert high_misses <= misses_allowed(drawn, ALPHA)
