@@ -288,6 +288,7 @@ def _what_it_would_take(
         n=measurement.n_samples,
         sides=2 if isinstance(criterion.bound, tuple) else 1,
     )
+    needed = measurement.n_needed if needed is None else needed
     unknown = math.isnan(effect)
     beyond_reach = not math.isfinite(effect) or (ideal in (0.0, 1.0) and not 0.0 <= effect <= 1.0)
     reason = f"The interval [{_number(interval[0])}, {_number(interval[1])}] spans the bound ({criterion.describe()})."

@@ -210,7 +210,8 @@ class TorchModel(AuditedModel):
 
     ``outputs``: whether the module returns logits or probabilities. A module with one output is a binary classifier
     whose number is the logit, or the probability, of the last class. ``architecture`` and ``recipe`` make it a bundle
-    that others can load and train again. ``frozen_mode``: the module refuses ``eval()``, as an exported program does.
+    that others can load and train again. ``token_name`` reads a token id of an ``encoder`` for text. ``frozen_mode``:
+    the module refuses ``eval()``, as an exported program does.
     """
 
     def __init__(
@@ -220,6 +221,7 @@ class TorchModel(AuditedModel):
         classes: Sequence[object],
         preprocessing: Preprocessing | None = None,
         encoder: Callable[[Rows], Tensor] | None = None,
+        token_name: Callable[[int], str | None] | None = None,
         features: Sequence[str] | None = None,
         outputs: Outputs = "logits",
         threshold: float = 0.5,
@@ -244,6 +246,7 @@ class TorchModel(AuditedModel):
         self.device = torch.device(device)
         self.module = module if frozen_mode else module.to(self.device)
         self._encoder = encoder
+        self.token_name = token_name
         self.output_kind: Outputs = outputs
         self.architecture = None if architecture is None else dict(architecture)
         self.recipe = recipe

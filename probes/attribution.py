@@ -56,10 +56,11 @@ class FeatureAttribution:
     methods: ``auto``, or names out of ``FeatureAttribution.methods``; ``auto`` takes integrated gradients where the
     model can be differentiated, else the first of shap's that applies. n_samples: rows explained, drawn without
     replacement; by default 256, or 128 images. n_steps: steps of the path integral, doubled up to ``max_steps`` for
-    rows that miss completeness by more than half a per cent. baseline: ``mean`` (tables, images), ``zero``, ``blur``
-    (images), ``pad`` (texts), or ``auto``: mean, blur or pad. n_background: rows that shap averages over, at most 100.
-    n_permutations: walks through the features that ``shap_permutation`` takes for each row. proxy_strength: least
-    Cramer's V of a proxy.
+    rows that miss completeness by more than half a per cent. baseline: ``mean``, ``zero`` (tables, images), ``blur``
+    (images), ``pad`` (texts), or ``auto``: mean, blur or pad, and mean for texts whose padding is embedded as zeros. (A
+    network that normalises its input jumps at a blank one, so ``zero`` and such a ``pad`` can break completeness.)
+    n_background: rows that shap averages over, at most 100. n_permutations: walks through the features that
+    ``shap_permutation`` takes for each row. proxy_strength: least Cramer's V of a proxy.
 
     Raises NotApplicableError where a method does not apply, and says what would.
 
@@ -183,7 +184,9 @@ class _Features:
     screen: Screen
 
     @classmethod
-    def of(cls, model: AuditedModel, rows: AuditData, rng: np.random.Generator, least_strength: float) -> _Features | None:
+    def of(
+        cls, model: AuditedModel, rows: AuditData, rng: np.random.Generator, least_strength: float
+    ) -> _Features | None:
         """Looks at the columns that the model takes and at the groups of the same rows; None without groups."""
         groups = rows.sensitive_features
         if groups is None:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from auditor.preprocessing import TabularPreprocessing
 from auditor.statistics import FloatArray
 from probes.inputs import as_frame
 
@@ -71,6 +70,8 @@ def score_name(score: str, sample: AuditData) -> str:
 
 def feature_names(model: AuditedModel, sample: AuditData) -> tuple[str, ...]:
     """Names of the raw features of a table, in the order the model is given them; empty for texts and images."""
+    from auditor.preprocessing import TabularPreprocessing
+
     if sample.modality != "tabular":
         return ()
     if isinstance(model.preprocessing, TabularPreprocessing):

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from auditor.errors import NotApplicableError
-from auditor.preprocessing import TabularPreprocessing, TextPreprocessing
 from auditor.statistics import FloatArray, IntArray
 from probes.explained import Attributions, completeness_errors, output_range, score_name
 from probes.inputs import as_frame, differentiating, rows_at_once
@@ -152,6 +151,8 @@ def _plan(
 
 def _columns(model: AuditedModel, sample: AuditData, inputs: Tensor) -> tuple[tuple[str, ...], tuple[slice, ...]]:
     """Names of the raw features, and the encoded columns that each became."""
+    from auditor.preprocessing import TabularPreprocessing
+
     if isinstance(model.preprocessing, TabularPreprocessing):
         return model.preprocessing.features, model.preprocessing.spans
     names = tuple(str(c) for c in as_frame(sample.X, model.features).columns)
@@ -198,14 +199,22 @@ def _embedding_plan(
 ) -> _Plan:
     """Integration in the output of the embedding layer that the token ids (n, length) go into, all else held fixed.
 
-    The start of the path is the padding's embedding under the sample's own mask: masks follow from the ids, which stay.
+    The start of the path is the padding's embedding, or the mean embedding of the samples' tokens, under the sample's
+    own mask: masks follow from the ids, which stay. Padding itself stays where it is, so that nothing rests on it.
     """
     import torch
 
-    if baseline not in ("auto", "pad"):
-        raise NotApplicableError(f"The baseline {baseline!r} is not for token ids: use pad.")
-    layer = _embedding_of(differentiable, ids)
+    if baseline not in ("auto", "pad", "mean"):
+        raise NotApplicableError(f"The baseline {baseline!r} is not for token ids: use pad or mean.")
+    layer = _embedding_of(differentiable, ids[:2])
     pad = _padding_of(differentiable, layer)
+    words = f"the embedding of the padding token {pad} in every position"
+    blank = layer(torch.tensor([pad], device=ids.device))
+    # A network that normalises its input jumps at zeros, and the path would begin on the jump.
+    if baseline == "mean" or (baseline == "auto" and not blank.any()):
+        words = "the mean embedding of the samples' tokens in every position"
+        found, counts = torch.unique(ids[ids != pad], return_counts=True)
+        blank = (layer(found) * counts.unsqueeze(1) / counts.sum()).sum(dim=0, keepdim=True)
 
     def score(points: Tensor, chosen: Tensor, tokens: Tensor) -> Tensor:
         hook = layer.register_forward_hook(lambda module, args, output: points)
@@ -217,7 +226,8 @@ def _embedding_plan(
     def path(rows: IntArray) -> _Path:
         index = torch.from_numpy(rows).to(ids.device)
         with torch.no_grad():
-            end, start = layer(ids[index]), layer(torch.full_like(ids[index], pad))
+            end = layer(ids[index])
+            start = torch.where((ids[index] == pad).unsqueeze(-1), end, blank)
         return _Path(start=start, end=end, classes=targets[index], extra=(ids[index],), score=score)
 
     tokens = ids.cpu().numpy()
@@ -237,7 +247,7 @@ def _embedding_plan(
         path=path,
         reduce=reduce,
         units=_token_names(model, kept, pad),
-        baseline=f"the embedding of the padding token {pad} in every position",
+        baseline=words,
     )
 
 
@@ -281,6 +291,8 @@ def _token_names(model: AuditedModel, ids: IntArray, pad: int) -> tuple[str, ...
 
     A model with a tokenizer of its own says so by an attribute ``token_name``, a function of an id.
     """
+    from auditor.preprocessing import TextPreprocessing
+
     names: dict[int, str] = {}
     if isinstance(model.preprocessing, TextPreprocessing):
         names = {index: word for word, index in model.preprocessing.vocabulary.items()}

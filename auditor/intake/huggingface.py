@@ -11,6 +11,7 @@ import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -127,19 +128,20 @@ def load_folder(path: str, spec: ModelSpec) -> TorchModel:
         network, config = _network(family, name, settings, weights, folder)
     notes = _ignored(folder)
     if family == "text":
-        encoder, more, pad, left = _text_encoder(folder, settings, network)
+        text = _text_encoding(folder, settings, network)
         if getattr(config, "pad_token_id", None) is None:
-            config.pad_token_id = pad
-        module: nn.Module = TextClassifier(network, pad, left)
-        preprocessing = None
+            config.pad_token_id = text.pad
+        module: nn.Module = TextClassifier(network, text.pad, text.left)
+        preprocessing, more, encoder, token_name = None, text.notes, text.encode, text.token_name
     else:
         preprocessing, more = _image_preprocessing(folder, settings)
-        module, encoder = network, None
+        module, encoder, token_name = network, None, None
     return TorchModel(
         module,
         classes=classes,
         preprocessing=preprocessing,
         encoder=encoder,
+        token_name=token_name,
         outputs=spec.outputs or "logits",
         threshold=0.5 if spec.threshold is None else spec.threshold,
         device=spec.device,
@@ -372,10 +374,18 @@ class TextClassifier(nn.Module):
         return logits
 
 
-def _text_encoder(
-    folder: Folder, settings: Mapping[str, Any], network: nn.Module
-) -> tuple[Callable[[Rows], Tensor], tuple[str, ...], int, bool]:
-    """(texts to padded ids, notes, padding id, whether padding is on the left)."""
+@dataclass(frozen=True)
+class TextEncoding:
+    """Texts to padded ids: ``pad`` is the padding id, ``left`` says on which side, ``token_name`` reads an id back."""
+
+    encode: Callable[[Rows], Tensor]
+    pad: int
+    left: bool
+    token_name: Callable[[int], str | None]
+    notes: tuple[str, ...]
+
+
+def _text_encoding(folder: Folder, settings: Mapping[str, Any], network: nn.Module) -> TextEncoding:
     import tokenizers
 
     if not folder.has("tokenizer.json"):
@@ -407,7 +417,8 @@ def _text_encoder(
         # A text without a single token would leave the network nothing to look at.
         return torch.from_numpy(ids if ids.shape[1] else np.full((len(X), 1), pad, np.int64))
 
-    return encode, (f"Texts longer than {length} tokens are cut at the end ({why}).",), pad, left
+    note = f"Texts longer than {length} tokens are cut at the end ({why})."
+    return TextEncoding(encode, pad, left, tokenizer.id_to_token, (note,))
 
 
 def _padding(tokenizer: Any, options: Mapping[str, Any], folder: Folder) -> tuple[int, bool]:

