@@ -146,7 +146,7 @@ def rates(table: IntArray) -> FloatArray:
 def bootstrap_rates(
     counts: GroupCounts, quantiles: Sequence[float], *, n_draws: int, rng: np.random.Generator
 ) -> FloatArray:
-    """(n_quantiles, n_groups, 4) percentile-bootstrap quantiles of :func:`rates` by group: for display, not for judging.
+    """(n_quantiles, n_groups, 4) percentile-bootstrap quantiles of :func:`rates` by group: for display, not judging.
 
     Rows are resampled as one multinomial draw of the labelled cells each, so the cost does not depend on their number.
     """

@@ -13,6 +13,7 @@ import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 
+from auditor.bins import BinRule, bin_sensitive, parse_bin_rule
 from auditor.counts import MISSING, GroupCounts, count_groups
 from auditor.errors import DataError, UsageError
 from auditor.preprocessing import NumericColumn, TabularPreprocessing, as_text, label_name
@@ -161,6 +162,10 @@ def _groups(values: pd.Series[Any]) -> pd.Series[Any]:
     return named.map({level: label_name(level) for level in named.unique()}).astype("category").reset_index(drop=True)
 
 
+def _binned_groups(values: pd.Series[Any], rule: BinRule | None) -> pd.Series[Any]:
+    return _groups(values) if rule is None else bin_sensitive(values, rule).reset_index(drop=True)
+
+
 def id_like(frame: pd.DataFrame) -> list[str]:
     """Columns that name rows rather than describe them: whole numbers in steps of one, or text that never repeats."""
     found = []
@@ -214,6 +219,7 @@ def can_stream(spec: DataSpec, model: AuditedModel) -> bool:
     return (
         isinstance(model.preprocessing, TabularPreprocessing)
         and spec.train is None
+        and not spec.bins
         and spec.sensitive_file is None
         and bool(spec.sensitive)
         and spec.text is None
@@ -384,9 +390,10 @@ def _load_one(spec: DataSpec, path: str, model: AuditedModel, classes: tuple[str
             )
             worst = ", ".join(f"{c} ({n:,})" for c, n in sorted(holes.items(), key=lambda kv: -kv[1])[:5])
             notes.append(f"Missing values in {file.path.name} were {handled}: {worst}.")
+    rules = {rule.column: rule for rule in map(parse_bin_rule, spec.bins)}
     available = [name for name in spec.sensitive if name in frame.columns]
     groups = (
-        pd.DataFrame({name: _groups(frame[name]) for name in available})
+        pd.DataFrame({name: _binned_groups(frame[name], rules.get(name)) for name in available})
         if available and len(available) == len(spec.sensitive)
         else None
     )

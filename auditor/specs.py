@@ -33,13 +33,17 @@ class ModelSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class DataSpec:
-    """Which columns of which files are what; the command line's data flags, one field each."""
+    """Which columns of which files are what; the command line's data flags, one field each.
+
+    ``bins``: rules for continuous sensitive features, as in :mod:`auditor.bins`.
+    """
 
     path: str
     train: str | None = None
     target: str | None = None
     positive: str | None = None
     sensitive: tuple[str, ...] = ()
+    bins: tuple[str, ...] = ()
     sensitive_file: str | None = None
     join_on: str | None = None
     features: tuple[str, ...] | None = None

@@ -66,6 +66,9 @@ def scan(
     target: Annotated[str | None, typer.Option(help="Column of true labels.")] = None,
     positive: Annotated[str | None, typer.Option(help="The favourable label.")] = None,
     sensitive: Annotated[list[str] | None, typer.Option(help="Column of a sensitive feature; repeat for more.")] = None,
+    bins: Annotated[
+        list[str] | None, typer.Option(help="Bins of a continuous sensitive feature: age=18,30,45 or age=quantiles:4.")
+    ] = None,
     sensitive_file: Annotated[str | None, typer.Option(help="Table that holds the sensitive features.")] = None,
     join_on: Annotated[str | None, typer.Option(help="Column that --data and --sensitive-file share.")] = None,
     features: Annotated[str | None, typer.Option(help="Columns the model takes, in order: a,b,c.")] = None,
@@ -76,6 +79,9 @@ def scan(
     threshold: Annotated[float | None, typer.Option(help="Probability from which a decision is favourable.")] = None,
     probes: Annotated[str | None, typer.Option(help="Probes to run: a,b. All that apply by default.")] = None,
     probe: Annotated[list[str] | None, typer.Option(help="Your own probe: package.module:Class.")] = None,
+    benchmark: Annotated[
+        list[str] | None, typer.Option(help="A published benchmark's file: crows_pairs=PATH; repeat for more.")
+    ] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help="Option of a probe: probe.option=value.")] = None,
     policy: Annotated[
         str | None, typer.Option(help="What results are held to: a profile's name or a TOML file.")
@@ -116,6 +122,7 @@ def scan(
 
     flags = {
         "model": model, "data": data, "train": train, "target": target, "positive": positive, "sensitive": sensitive,
+        "bins": bins, "benchmark": benchmark,
         "sensitive_file": sensitive_file, "join_on": join_on, "features": features, "text": text, "image": image,
         "classes": classes, "outputs": outputs, "threshold": threshold, "probes": probes, "probe": probe,
         "policy": policy, "out": out, "format": format_, "seed": seed, "device": device, "error_rate": error_rate,

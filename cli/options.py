@@ -59,6 +59,7 @@ class ScanOptions(BaseModel):
     target: str | None = None
     positive: Annotated[str | None, BeforeValidator(lambda v: v if v is None else str(v))] = None
     sensitive: tuple[str, ...] = ()
+    bins: tuple[str, ...] = ()
     sensitive_file: str | None = None
     join_on: str | None = None
     features: Listed = None
@@ -69,6 +70,7 @@ class ScanOptions(BaseModel):
     threshold: Annotated[float | None, Field(ge=0.0, le=1.0)] = None
     probes: Listed = None
     probe: tuple[str, ...] = ()
+    benchmark: tuple[str, ...] = ()
     policy: Names = (DEFAULT_PROFILE,)
     out: str = "audit-report"
     format: Names = ("html", "json")

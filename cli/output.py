@@ -128,6 +128,9 @@ def print_report(report: AuditReport, written: Sequence[str]) -> None:
         found = [f for f in report.findings if f.outcome is outcome]
         if found:
             typer.echo()
+        if outcome is Outcome.NOT_APPLICABLE:
+            _print_not_applicable(found)
+            continue
         for finding in found:
             _print_finding(finding)
     _print_promise(report)
@@ -155,6 +158,18 @@ def _print_finding(finding: FindingRecord) -> None:
         )
     if finding.reason and finding.outcome.value != "PASS":
         typer.echo(paragraph(visible(finding.reason), 15))
+
+
+def _print_not_applicable(findings: Sequence[FindingRecord]) -> None:
+    """Probes that lack the same thing share a line."""
+    from auditor.report.text import visible
+
+    lacking: dict[str, list[str]] = {}
+    for finding in findings:
+        lacking.setdefault(finding.reason, []).append(finding.probe)
+    for reason, probes in lacking.items():
+        typer.echo(f"{coloured(f'{findings[0].outcome.value:<14}', findings[0].outcome.value)} {', '.join(probes)}")
+        typer.echo(paragraph(visible(reason), 15))
 
 
 def _print_promise(report: AuditReport) -> None:

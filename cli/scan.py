@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import shlex
 import sys
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import typer
 
+from auditor.bins import parse_bin_rule
 from auditor.errors import AuditorError, ConfigError, UsageError
 from auditor.files import write_beside
 from auditor.finding import Family, Pillar
@@ -90,12 +92,14 @@ def _model_spec(options: ScanOptions) -> ModelSpec:
 
 def _data_spec(options: ScanOptions) -> DataSpec:
     side, train = options.sensitive_file, options.train
+    _check_bins(options)
     return DataSpec(
         path=str(_existing(str(options.data), "data file")),
         train=None if train is None else str(_existing(train, "training file")),
         target=options.target,
         positive=options.positive,
         sensitive=options.sensitive,
+        bins=options.bins,
         sensitive_file=None if side is None else str(_existing(side, "sensitive file")),
         join_on=options.join_on,
         features=options.features,
@@ -103,6 +107,13 @@ def _data_spec(options: ScanOptions) -> DataSpec:
         image=options.image,
         classes=options.classes,
     )
+
+
+def _check_bins(options: ScanOptions) -> None:
+    for rule in options.bins:
+        column = parse_bin_rule(rule).column
+        if column not in options.sensitive:
+            raise UsageError(f"--bins {rule!r} is about no sensitive feature: add --sensitive {column}.")
 
 
 def _existing(path: str, what: str) -> Path:
@@ -121,9 +132,12 @@ def _probe_specs(configured: Configured) -> list[ProbeSpec]:
             near = did_you_mean(name, PROBES) or "."
             raise UsageError(f"There is no probe {name!r}{near} Known: {', '.join(PROBES)}.")
     specs = []
+    benchmarks = _benchmarks(configured.options)
     for name in dict.fromkeys(chosen):
         kind = PROBES[name]
-        options = configured.probe_options.get(name, {})
+        options = dict(configured.probe_options.get(name, {}))
+        if name in benchmarks:
+            options.setdefault("benchmarks", {name: benchmarks[name]})
         make_probe(kind, options)
         specs.append(ProbeSpec(name=name, target=f"{kind.__module__}:{kind.__qualname__}", options=options))
     for target in configured.options.probe:
@@ -138,6 +152,20 @@ def _probe_specs(configured: Configured) -> list[ProbeSpec]:
                 f"Options are given for a probe {name!r} that does not exist{did_you_mean(name, known) or '.'}"
             )
     return specs
+
+
+def _benchmarks(options: ScanOptions) -> dict[str, str]:
+    """Benchmark files by the name of the probe that reads them."""
+    known = [name for name, kind in PROBES.items() if "benchmarks" in inspect.signature(kind).parameters]
+    found = {}
+    for text in options.benchmark:
+        name, equals, path = text.partition("=")
+        name = name.replace("-", "_")
+        if not equals or name not in known:
+            near = did_you_mean(name, known) or "."
+            raise UsageError(f"--benchmark {text!r} must look like NAME=PATH{near} Known names: {', '.join(known)}.")
+        found[name] = str(_existing(path, "benchmark file"))
+    return found
 
 
 def _pillars() -> dict[str, tuple[Pillar, str]]:

@@ -254,6 +254,18 @@ def test_groups_may_lie_in_a_file_of_their_own(frame: pd.DataFrame, tmp_path: Pa
         load_data(spec(asked.path, sensitive_file=twice, join_on="id"), model())
 
 
+def test_a_continuous_group_is_binned_as_asked(frame: pd.DataFrame, tmp_path: Path) -> None:
+    frame["age"] = np.arange(len(frame)) % 70
+    frame.loc[0, "age"] = None
+    asked = spec(write(frame, tmp_path / "d.csv"), sensitive=("age", "sex"), bins=("age=18,60",))
+    data = load_data(asked, model())
+    assert data.sensitive_features is not None
+    expected = [
+        "(missing)" if np.isnan(a) else "< 18" if a < 18 else "[18, 60)" if a < 60 else ">= 60" for a in frame["age"]
+    ]
+    assert data.sensitive_features["age"].astype(str).tolist() == expected
+
+
 def test_columns_that_name_rows_are_recognised() -> None:
     n = 50
     rng = np.random.default_rng(0)

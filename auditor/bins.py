@@ -1,0 +1,95 @@
+"""Bins for continuous sensitive features, by rules that the report can state."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from auditor.counts import MISSING
+from auditor.errors import DataError, UsageError
+from auditor.statistics import FloatArray
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_HOW = "Write --bins age=18,30,45,60 for edges, or --bins age=quantiles:4 for equal shares."
+
+
+@dataclass(frozen=True)
+class BinRule:
+    """How a column is binned: at ``edges``, or into ``quantiles`` of equal share where there are no edges."""
+
+    column: str
+    edges: tuple[float, ...] = ()
+    quantiles: int = 0
+
+
+def parse_bin_rule(text: str) -> BinRule:
+    """A rule from ``column=18,30,45`` (ascending edges) or ``column=quantiles:4``. Raises UsageError."""
+    column, equals, rule = text.rpartition("=")
+    if not equals or not column.strip() or not rule.strip():
+        raise UsageError(f"The binning rule {text!r} names no column or no bins. {_HOW}")
+    column, rule = column.strip(), rule.strip()
+    kind, colon, number = rule.partition(":")
+    if colon:
+        if kind != "quantiles" or not number.strip().isdecimal() or not 2 <= int(number) <= 100:
+            raise UsageError(f"The binning rule {text!r} is not quantiles:K with K from 2 to 100. {_HOW}")
+        return BinRule(column, quantiles=int(number))
+    try:
+        edges = tuple(float(edge) for edge in rule.split(","))
+    except ValueError:
+        raise UsageError(f"The binning rule {text!r} has an edge that is not a number. {_HOW}") from None
+    if not np.isfinite(edges).all() or any(a >= b for a, b in zip(edges, edges[1:], strict=False)):
+        raise UsageError(f"The edges of {text!r} must be finite and ascend. {_HOW}")
+    return BinRule(column, edges=edges)
+
+
+def bin_sensitive(series: pd.Series[Any], rule: BinRule | str) -> pd.Series[Any]:
+    """(n,) categorical of bins such as ``[30, 45)``, in the order of their values; nothing is ever dropped.
+
+    Below the first edge is ``< 18``, from the last edge on ``>= 60``, a missing value ``(missing)``. Quantile edges are
+    those of the values present; the last bin is closed, and equal edges are one, so ties may leave fewer bins than
+    asked for. A rule's text is parsed as in :func:`parse_bin_rule`. Raises DataError for values that are no numbers.
+    """
+    import pandas as pd
+
+    rule = parse_bin_rule(rule) if isinstance(rule, str) else rule
+    text = series.astype("string").str.strip()
+    text = text.mask(text.isin(["", MISSING, "nan", "NaN"]))
+    numbers = pd.to_numeric(text, errors="coerce")
+    strange = text[numbers.isna() & text.notna()]
+    if len(strange):
+        raise DataError(
+            f"Column {rule.column!r} cannot be binned: it holds {str(strange.iloc[0])[:40]!r}, which is no number."
+        )
+    values = numbers.to_numpy(np.float64, na_value=np.nan)
+    codes, labels = bin_values(values, rule)
+    named = np.asarray([*labels, MISSING], object)[codes]
+    present = [*labels, MISSING] if (codes < 0).any() else labels
+    categories = [label for i, label in enumerate(present) if label == MISSING or (codes == i).any()]
+    return pd.Series(pd.Categorical(named, categories=categories), index=series.index, name=series.name)
+
+
+def bin_values(values: FloatArray, rule: BinRule) -> tuple[np.ndarray[Any, np.dtype[np.int64]], list[str]]:
+    """Codes (n,) into the labels of the rule's bins, -1 where a value is NaN; infinities fall into the outer bins."""
+    missing = np.isnan(values)
+    if rule.edges:
+        edges = np.asarray(rule.edges)
+        labels = [
+            f"< {edges[0]:g}",
+            *(f"[{a:g}, {b:g})" for a, b in zip(edges, edges[1:], strict=False)),
+            f">= {edges[-1]:g}",
+        ]
+        codes = np.searchsorted(edges, values, "right")
+        return np.where(missing, -1, codes).astype(np.int64), labels
+    finite = values[np.isfinite(values)]
+    if not finite.size:
+        return np.where(missing, -1, 0).astype(np.int64), ["[all]"]
+    # "lower" keeps every edge a value that occurs, so the labels read like the data.
+    inner = np.unique(np.quantile(finite, np.linspace(0.0, 1.0, rule.quantiles + 1), method="lower"))
+    labels = [f"[{a:g}, {b:g})" for a, b in zip(inner, inner[1:], strict=False)] or [f"[{inner[0]:g}, {inner[0]:g}]"]
+    labels[-1] = labels[-1][:-1] + "]"
+    codes = np.clip(np.searchsorted(inner, values, "right") - 1, 0, len(labels) - 1)
+    return np.where(missing, -1, codes).astype(np.int64), labels
