@@ -50,8 +50,9 @@ def bin_sensitive(series: pd.Series[Any], rule: BinRule | str) -> pd.Series[Any]
     """(n,) categorical of bins such as ``[30, 45)``, in the order of their values; nothing is ever dropped.
 
     Below the first edge is ``< 18``, from the last edge on ``>= 60``, a missing value ``(missing)``. Quantile edges are
-    those of the values present; the last bin is closed, and equal edges are one, so ties may leave fewer bins than
-    asked for. A rule's text is parsed as in :func:`parse_bin_rule`. Raises DataError for values that are no numbers.
+    those of the values present, and the last bin is closed. A value that fills a bin and more gets one of its own, so
+    ties may leave fewer bins than asked for, or one more for each such value. A rule's text is parsed as in
+    :func:`parse_bin_rule`. Raises DataError for values that are no numbers.
     """
     import pandas as pd
 
@@ -87,9 +88,19 @@ def bin_values(values: FloatArray, rule: BinRule) -> tuple[np.ndarray[Any, np.dt
     finite = values[np.isfinite(values)]
     if not finite.size:
         return np.where(missing, -1, 0).astype(np.int64), ["[all]"]
-    # "lower" keeps every edge a value that occurs, so the labels read like the data.
-    inner = np.unique(np.quantile(finite, np.linspace(0.0, 1.0, rule.quantiles + 1), method="lower"))
-    labels = [f"[{a:g}, {b:g})" for a, b in zip(inner, inner[1:], strict=False)] or [f"[{inner[0]:g}, {inner[0]:g}]"]
-    labels[-1] = labels[-1][:-1] + "]"
-    codes = np.clip(np.searchsorted(inner, values, "right") - 1, 0, len(labels) - 1)
+    starts = _quantile_starts(finite, rule.quantiles)
+    labels = [f"[{a:g}, {b:g})" for a, b in zip(starts, starts[1:], strict=False)]
+    labels.append(f"[{starts[-1]:g}, {finite.max():g}]")
+    codes = np.clip(np.searchsorted(starts, values, "right") - 1, 0, len(labels) - 1)
     return np.where(missing, -1, codes).astype(np.int64), labels
+
+
+def _quantile_starts(finite: FloatArray, n_bins: int) -> FloatArray:
+    """Where the bins begin; the last one ends with the largest value."""
+    # "lower" keeps every edge a value that occurs, so the labels read like the data.
+    edges, times = np.unique(np.quantile(finite, np.linspace(0.0, 1.0, n_bins + 1), method="lower"), return_counts=True)
+    # Without a bin's end right above a value that repeats, a column that is mostly zero would be a single bin.
+    distinct = np.unique(finite)
+    above = np.searchsorted(distinct, edges[times > 1], "right")
+    starts = edges if edges.size == 1 or times[-1] > 1 else edges[:-1]
+    return np.union1d(starts, distinct[above[above < distinct.size]])

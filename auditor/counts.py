@@ -99,8 +99,10 @@ def count_groups(
     """Counts rows in one pass of ``bincount``.
 
     y_pred, y_true: (n,) class indices, y_true -1 or None where there is no label. sensitive: per feature its codes (n,)
-    and its level names; the features together span the groups, of which those observed are kept.
+    and its level names, a negative code where a row has no level, which is the group ``MISSING``; the features together
+    span the groups, of which those observed are kept.
     """
+    sensitive = [_with_missing(values, levels) for values, levels in sensitive]
     k = len(classes)
     code = np.zeros(len(y_pred), np.int64)
     for values, levels in sensitive:
@@ -125,6 +127,15 @@ def count_groups(
         for i in range(len(seen))
     )
     return GroupCounts(tuple(features), tuple(classes), groups, table[seen].astype(np.int64), positive)
+
+
+def _with_missing(
+    values: npt.NDArray[np.integer], levels: Sequence[str]
+) -> tuple[npt.NDArray[np.integer], Sequence[str]]:
+    """Codes without negative ones, which would count for another group."""
+    if not values.size or values.min() >= 0:
+        return values, levels
+    return np.where(values < 0, len(levels), values), [*levels, MISSING]
 
 
 def rates(table: IntArray) -> FloatArray:

@@ -11,6 +11,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Literal, get_args
 
+from pydantic import ConfigDict
+
 from auditor.errors import ConfigError
 from auditor.statistics import (
     AnyEstimate,
@@ -46,6 +48,8 @@ class Series:
     ``criterion``: where the requirement lies on the value axis for this series alone; ``criterion_label`` says it in
     words.
     """
+
+    __pydantic_config__ = ConfigDict(allow_inf_nan=False)
 
     name: str
     x: tuple[str | float, ...]
@@ -83,6 +87,8 @@ class Measurement:
     be shown but not judged, or "".
     """
 
+    __pydantic_config__ = ConfigDict(allow_inf_nan=False)
+
     metric: str
     estimate: AnyEstimate
     n_samples: int
@@ -99,7 +105,11 @@ class Measurement:
 
 @dataclass(frozen=True, kw_only=True)
 class Criterion:
-    """What a measurement is held to: ``bound`` for ``at_most`` and ``at_least``, ``(low, high)`` for ``within``."""
+    """What a measurement is held to: ``bound`` for ``at_most`` and ``at_least``, ``(low, high)`` for ``within``.
+
+    ``needs``: the input without which its probe does not measure it. ``built_in``: of a profile of this tool, which
+    covers more than any one scan.
+    """
 
     metric: str
     direction: Direction
@@ -111,6 +121,8 @@ class Criterion:
     method: str | None = None
     sensitive: tuple[str, ...] | None = None
     group: Mapping[str, str] | None = None
+    needs: str = ""
+    built_in: bool = False
 
     def applies_to(self, probe: str, measurement: Measurement) -> bool:
         """Whether this is about that measurement; a per-group number is judged only where its group is named."""
@@ -239,7 +251,9 @@ def _judged(result: ProbeResult, measurement: Measurement, criterion: Criterion,
         outcome, level = Outcome.PASS, ok
     interval = at_fail if level == fail else at_pass
     effect, needed, reason = None, None, ""
-    if measurement.too_few:
+    if isinstance(estimate, Undefined) and estimate.failed:
+        outcome, reason = Outcome.NOT_RUN, estimate.reason
+    elif measurement.too_few:
         needed, reason = measurement.n_needed, measurement.too_few
     elif outcome is Outcome.INCONCLUSIVE:
         effect, needed, reason = _what_it_would_take(measurement, criterion, level, interval)
@@ -277,6 +291,9 @@ def _what_it_would_take(
     ideal = measurement.ideal
     if ideal is None:
         return None, None, f"The interval holds the bound ({criterion.describe()})."
+    spans = f"The interval [{_number(interval[0])}, {_number(interval[1])}] spans the bound ({criterion.describe()})."
+    if _decide((ideal, ideal), criterion) is Outcome.FAIL:
+        return None, None, f"{spans} The ideal value itself, {_number(ideal)}, does not meet this requirement."
     bound, sign = _bounds_to_plan_for(criterion, ideal)
     tail = _tail(criterion, level)
     effect = minimum_detectable_effect(estimate, bound, tail, ideal=ideal, sign=sign)
@@ -290,8 +307,9 @@ def _what_it_would_take(
     )
     needed = measurement.n_needed if needed is None else needed
     unknown = math.isnan(effect)
-    beyond_reach = not math.isfinite(effect) or (ideal in (0.0, 1.0) and not 0.0 <= effect <= 1.0)
-    reason = f"The interval [{_number(interval[0])}, {_number(interval[1])}] spans the bound ({criterion.describe()})."
+    in_unit_range = ideal in (0.0, 1.0) and not estimate.unbounded
+    beyond_reach = not math.isfinite(effect) or (in_unit_range and not 0.0 <= effect <= 1.0)
+    reason = spans
     if not beyond_reach:
         word = "above" if sign > 0 else "below"
         reason += f" At this size only a value {word} {_number(effect)} would be found beyond it with 80 % power."
@@ -353,7 +371,8 @@ def judge(
             findings.append(_not_measured(result, Outcome.NOT_RUN, result.not_run))
         elif not result.not_applicable and not result.measurements:
             findings.append(_not_measured(result, Outcome.NOT_RUN, "The probe ended without a measurement."))
-    findings.extend(_never_measured(criteria, {id(criterion) for _, _, criterion in pairs}))
+    ran = {result.probe for result in results if result.measurements}
+    findings.extend(_never_measured(criteria, {id(criterion) for _, _, criterion in pairs}, ran))
     return _with_ids(findings), replace(family, m=len(sampled))
 
 
@@ -364,7 +383,15 @@ def _unjudged(result: ProbeResult, measurement: Measurement, level: float) -> Fi
         probe=result.probe,
         pillar=result.pillar,
         citation=result.citation,
-        outcome=Outcome.INCONCLUSIVE if undefined and not measurement.group else Outcome.NOT_JUDGED,
+        # What could not be measured is said aloud; but a faultless model's ratios of error rates are 0/0, and nobody
+        # asked about them.
+        outcome=(
+            Outcome.NOT_RUN
+            if isinstance(measurement.estimate, Undefined) and measurement.estimate.failed
+            else Outcome.INCONCLUSIVE
+            if isinstance(measurement.estimate, Undefined) and not measurement.group
+            else Outcome.NOT_JUDGED
+        ),
         measurement=measurement,
         interval=measurement.estimate.bounds(level),
         confidence=1.0 - 2.0 * level,
@@ -380,21 +407,32 @@ def _unjudged(result: ProbeResult, measurement: Measurement, level: float) -> Fi
     )
 
 
-def _never_measured(criteria: Iterable[Criterion], used: set[int]) -> list[Finding]:
+def _never_measured(criteria: Iterable[Criterion], used: set[int], ran: set[str]) -> list[Finding]:
     """A criterion somebody set and nobody measured is no pass; the built-in profile covers more than one scan can."""
-    return [
-        Finding(
-            id="",
-            probe=criterion.probe or "criteria",
-            pillar="intake",
-            citation="",
-            outcome=Outcome.NOT_RUN,
-            criterion=criterion,
-            reason=f"No probe of this scan measured {criterion.metric!r}, which must be {criterion.describe()}.",
+    found = []
+    for criterion in criteria:
+        if id(criterion) in used:
+            continue
+        if not criterion.built_in:
+            outcome = Outcome.NOT_RUN
+            reason = f"No probe of this scan measured {criterion.metric!r}, which must be {criterion.describe()}."
+        elif criterion.needs and criterion.probe in ran:
+            outcome = Outcome.NOT_APPLICABLE
+            reason = f"{criterion.metric} was not measured: it needs {criterion.needs}."
+        else:
+            continue
+        found.append(
+            Finding(
+                id="",
+                probe=criterion.probe or "criteria",
+                pillar="intake",
+                citation="",
+                outcome=outcome,
+                criterion=criterion,
+                reason=reason,
+            )
         )
-        for criterion in criteria
-        if id(criterion) not in used and criterion.source != DEFAULT_PROFILE
-    ]
+    return found
 
 
 def _with_ids(findings: Sequence[Finding]) -> list[Finding]:
@@ -420,11 +458,17 @@ def _with_ids(findings: Sequence[Finding]) -> list[Finding]:
 
 # ---- criteria files ------------------------------------------------------------------------------------------------
 
-_KEYS = ("metric", "direction", "bound", "source", "set_by", "set_at", "probe", "method", "sensitive", "group")
+_KEYS = (
+    "metric", "direction", "bound", "source", "set_by", "set_at", "probe", "method", "sensitive", "group", "needs",
+)  # fmt: skip
 
 
-def parse_criterion(entry: Mapping[str, object], where: str, defaults: Mapping[str, str] | None = None) -> Criterion:
+def parse_criterion(
+    entry: object, where: str, defaults: Mapping[str, str] | None = None, *, built_in: bool = False
+) -> Criterion:
     """A :class:`Criterion` from one ``[[criteria]]`` table; ``where`` names it in errors. Raises ConfigError."""
+    if not isinstance(entry, Mapping):
+        raise ConfigError(f"{where}: criteria must be [[criteria]] tables, not {entry!r}.")
     for key in entry:
         if key not in _KEYS:
             raise ConfigError(f"{where}: unknown key {key!r}{did_you_mean(key, _KEYS)}.")
@@ -435,13 +479,17 @@ def parse_criterion(entry: Mapping[str, object], where: str, defaults: Mapping[s
         raise ConfigError(f'{where}: a criterion needs metric = "NAME".')
     if direction not in ("at_most", "at_least", "within"):
         raise ConfigError(f"{where}: direction must be one of {', '.join(get_args(Direction))}, not {direction!r}.")
-    numbers = [float(b) for b in bound] if isinstance(bound, (list, tuple)) else [bound]
+    numbers = list(bound) if isinstance(bound, (list, tuple)) else [bound]
     if any(isinstance(b, bool) or not isinstance(b, (int, float)) or not math.isfinite(b) for b in numbers):
         raise ConfigError(f"{where}: bound must be a number, or [low, high] for within, not {bound!r}.")
     limits = [float(b) for b in numbers if isinstance(b, (int, float))]
     if (len(limits) == 2) != (direction == "within") or (len(limits) == 2 and not limits[0] < limits[1]):
         raise ConfigError(f"{where}: within takes bound = [low, high] with low < high; the others take one number.")
     sensitive, group = values.get("sensitive"), values.get("group")
+    if group is not None and not isinstance(group, Mapping):
+        raise ConfigError(f"{where}: group must be a table, such as group = {{sex = \"female\"}}, not {group!r}.")
+    if not isinstance(sensitive, (str, list, tuple, type(None))):
+        raise ConfigError(f"{where}: sensitive must be a name or a list of names, not {sensitive!r}.")
     return Criterion(
         metric=metric.replace("-", "_"),
         direction=direction,
@@ -458,7 +506,9 @@ def parse_criterion(entry: Mapping[str, object], where: str, defaults: Mapping[s
             if isinstance(sensitive, (list, tuple))
             else (str(sensitive),)
         ),
-        group={str(k): str(v) for k, v in group.items()} if isinstance(group, Mapping) else None,
+        group=None if group is None else {str(k): str(v) for k, v in group.items()},
+        needs=str(values.get("needs", "")),
+        built_in=built_in,
     )
 
 
@@ -484,4 +534,5 @@ def load_criteria(policy: str | Path = DEFAULT_PROFILE) -> list[Criterion]:
     if not isinstance(entries, list) or not entries:
         raise ConfigError(f"Policy {name!r} has no [[criteria]] table.")
     defaults = {k: str(v) for k, v in content.items() if k in ("set_by", "set_at")} | {"source": name}
-    return [parse_criterion(entry, f"{name}, criterion {i}", defaults) for i, entry in enumerate(entries, 1)]
+    own = built_in.is_file()
+    return [parse_criterion(e, f"{name}, criterion {i}", defaults, built_in=own) for i, e in enumerate(entries, 1)]

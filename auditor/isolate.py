@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Literal
@@ -24,7 +25,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from auditor.errors import UsageError
 from auditor.finding import Pillar, ProbeResult
-from auditor.report.record import DataRecord, ModelRecord, Refusal
+from auditor.report.record import INTAKE, DataRecord, ModelRecord, Refusal
 from auditor.report.text import visible
 from auditor.specs import Job, ProbeSpec
 
@@ -116,6 +117,9 @@ def measure(
     ``pillars``: pillar and citation of each probe as the caller's own table has them. ``on_stage`` is told what is
     being done. Raises UsageError where a flag turned out to be wrong once the files were read.
     """
+    names = [spec.name for spec in job.probes]
+    if len(set(names)) < len(names) or INTAKE in names:
+        raise UsageError(f"Two probes have one name, or one is named {INTAKE!r}: rename one of {', '.join(names)}.")
     done = Measured()
     remaining = list(job.probes)
     first = True
@@ -129,8 +133,8 @@ def measure(
         if not end.why:
             lost, why = remaining, "The measuring process ended without asking it."
         elif end.asking is not None:
-            lost, why = [spec for spec in remaining if spec.name == end.asking], end.why
-        elif first:
+            lost, why = [spec for spec in remaining if spec.name == end.asking] or remaining, end.why
+        elif first and done.data is None:
             done.refusal = Refusal(code="died_while_loading", reason=f"Loading did not end well: {end.why}")
             return done
         else:
@@ -155,21 +159,22 @@ def _with_own_labels(result: ProbeResult, pillars: dict[str, tuple[Pillar, str]]
 
 
 def _one_child(job: Job, done: Measured, on_stage: Callable[[str], None]) -> _End:
-    with tempfile.TemporaryDirectory(prefix="auditor-") as scratch:
+    with ExitStack() as stack:
+        scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="auditor-", ignore_cleanup_errors=True))
+        # Without a name, so that the child can neither put something else in its place nor take it away.
+        log = stack.enter_context(tempfile.TemporaryFile())
         reader, writer = os.pipe()
-        log_path = Path(scratch) / "child.log"
         try:
-            with log_path.open("wb") as log:
-                child = subprocess.Popen(
-                    [sys.executable, "-I", "-m", "auditor.child", str(writer)],
-                    stdin=subprocess.PIPE,
-                    stdout=log,
-                    stderr=log,
-                    cwd=scratch,
-                    env=_environment(scratch),
-                    pass_fds=(writer,),
-                    start_new_session=True,
-                )
+            child = subprocess.Popen(
+                [sys.executable, "-I", "-m", "auditor.child", str(writer)],
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=log,
+                cwd=scratch,
+                env=_environment(scratch),
+                pass_fds=(writer,),
+                start_new_session=True,
+            )
         except BaseException:
             os.close(reader)
             raise
@@ -180,7 +185,8 @@ def _one_child(job: Job, done: Measured, on_stage: Callable[[str], None]) -> _En
         finally:
             os.close(reader)
             _kill(child)
-        tail = log_path.read_bytes()[-20_000:].decode("utf-8", "replace")
+        log.seek(max(0, log.seek(0, os.SEEK_END) - 20_000))
+        tail = log.read().decode("utf-8", "replace")
         if "by itself with code" in why and tail.strip():
             why = f"{why} Its last words: {visible(tail.strip().splitlines()[-1])[:300]}"
         return _End(why, asking, tail)
@@ -196,11 +202,11 @@ def _environment(scratch: str) -> dict[str, str]:
 
 
 def _kill(child: subprocess.Popen[bytes]) -> None:
-    if child.poll() is None:
-        try:
-            os.killpg(child.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass  # it ended between the two calls, which is what was wanted
+    # The whole group, whether or not its leader still lives: a child's own children must not outlive it.
+    try:
+        os.killpg(child.pid, signal.SIGKILL)
+    except (ProcessLookupError, PermissionError):
+        pass  # the group is gone already, which is what was wanted
     child.wait()
     if child.stdin is not None:
         child.stdin.close()
@@ -238,28 +244,31 @@ def _listen(
     child: subprocess.Popen[bytes], descriptor: int, job: Job, done: Measured, on_stage: Callable[[str], None]
 ) -> tuple[str, str | None]:
     """Takes messages until the child is done, dies or breaks a limit; returns why it ended and what it was asking."""
-    _send_job(child, job)
+    _send_job(child, replace(job, parent=os.getpid()))
     allowed = {spec.name for spec in job.probes}
     pipe, asking = _Pipe(descriptor), None
+    seen: set[str] = set()
     deadline = time.monotonic() + job.limits.seconds
     on_stage("loading the model")
     with selectors.DefaultSelector() as selector:
         selector.register(descriptor, selectors.EVENT_READ)
         while True:
-            if selector.select(timeout=0.1):
+            ready = selector.select(timeout=0.1)
+            if ready:
                 pipe.read()
             try:
                 while (message := pipe.message()) is not None:
-                    deadline = time.monotonic() + job.limits.seconds
                     if isinstance(message, Done):
                         return "", None
                     if isinstance(message, Refused):
                         _refuse(message, done)
                         return "", None
-                    asking = _take(message, done, allowed, asking, on_stage)
+                    asking = _take(message, done, allowed, seen, asking, on_stage)
+                    # Only what may come once, in its order, buys more time.
+                    deadline = time.monotonic() + job.limits.seconds
             except (ValueError, ValidationError) as error:
                 return f"It sent what is no message of this protocol ({type(error).__name__}).", asking
-            if pipe.closed:
+            if pipe.closed or (not ready and _has_died(child)):
                 return _cause_of_death(child), asking
             if time.monotonic() > deadline:
                 return f"It took longer than {job.limits.seconds:g} s: raise --max-seconds to give it more.", asking
@@ -278,16 +287,25 @@ def _send_job(child: subprocess.Popen[bytes], job: Job) -> None:
 
 
 def _take(
-    message: Message, done: Measured, allowed: set[str], asking: str | None, on_stage: Callable[[str], None]
+    message: Message,
+    done: Measured,
+    allowed: set[str],
+    seen: set[str],
+    asking: str | None,
+    on_stage: Callable[[str], None],
 ) -> str | None:
+    once = f"{message.kind} {message.probe}" if isinstance(message, Asking) else message.kind
+    if not isinstance(message, Answered) and once in seen:
+        raise ValueError("a message that may come once came again")
+    seen.add(once)
     if isinstance(message, Loaded):
         done.model, done.device = done.model or message.model, message.device
         on_stage("reading the data")
     elif isinstance(message, DataRead):
         done.data = done.data or message.data
     elif isinstance(message, Asking):
-        if message.probe not in allowed:
-            raise ValueError("a probe that was not asked for")
+        if message.probe not in allowed or asking is not None:
+            raise ValueError("a probe that was not asked for, or before the last one answered")
         on_stage(message.probe)
         return message.probe
     elif isinstance(message, Answered):
@@ -304,6 +322,14 @@ def _refuse(message: Refused, done: Measured) -> None:
     if message.code == "usage":
         raise UsageError(message.reason)
     done.refusal = Refusal(code=f"{message.code}_refused", reason=message.reason)
+
+
+def _has_died(child: subprocess.Popen[bytes]) -> bool:
+    """Whether the child has ended; it is not reaped where that can be helped, so that its group keeps its name."""
+    if not hasattr(os, "waitid"):
+        return child.poll() is not None
+    ended = os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    return ended is not None
 
 
 def _cause_of_death(child: subprocess.Popen[bytes]) -> str:

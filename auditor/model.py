@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -28,6 +29,8 @@ Outputs = Literal["logits", "probabilities"]
 Modality = Literal["tabular", "text", "image"]
 BUNDLE_FORMAT = "auditor-model/1"
 BATCH_ROWS = 4096
+_ASKED_TWICE = 16
+_SAME_ANSWER = 1e-3
 
 
 @dataclass(frozen=True)
@@ -117,8 +120,26 @@ class AuditedModel:
     def outputs(self, data: AuditData) -> FloatArray:
         """(n, n_classes) probabilities of a data set, computed once and shared by all probes."""
         if data not in self._outputs:
-            self._outputs[data] = self.predict_proba(data.X)
+            probabilities = self.predict_proba(data.X)
+            self.check_repeatable(data.X, probabilities)
+            self._outputs[data] = probabilities
         return self._outputs[data]
+
+    def check_repeatable(self, X: Rows, probabilities: FloatArray) -> None:
+        """Asks a few rows again, in a smaller batch; raises ModelError where the answers differ by more than 0.001.
+
+        An answer that is drawn at random, or that depends on the other rows of its batch, is no property of its row.
+        """
+        n = min(len(probabilities), _ASKED_TWICE)
+        if not n:
+            return
+        again = self.predict_proba(take_rows(X, slice(n)))
+        difference = float(np.abs(again - probabilities[:n]).max())
+        if difference > _SAME_ANSWER:
+            raise ModelError(
+                f"The model answers the same {n} rows differently when asked again in a smaller batch (by up to "
+                f"{difference:.3g} in probability): take away its randomness, or its dependence on other rows."
+            )
 
     def decide(self, probabilities: FloatArray, positive: int | None) -> IntArray:
         """(n,) class indices: the threshold on the favourable class of two, else the largest probability."""
@@ -141,12 +162,14 @@ def _as_probabilities(raw: npt.ArrayLike, classes: tuple[str, ...], n: int) -> F
             f"The model returned an array of shape {values.shape} for {n} rows; expected ({n}, {len(classes)}) "
             f"probabilities of {', '.join(classes[:6])}, or ({n},). Name its classes with --classes."
         )
-    if values.ndim == 1 and (values.dtype.kind not in "f" or not ((values >= 0) & (values <= 1)).all()):
+    if values.ndim == 1 and (values.dtype.kind != "f" or _are_numbers(classes)):
         return _from_labels(values, classes)
     values = values.astype(np.float64)
     if not np.isfinite(values).all():
         bad = int((~np.isfinite(values.reshape(n, -1))).any(axis=1).sum())
         raise ModelError(f"The model returned NaN or infinity for {bad:,} of {n:,} rows.")
+    if values.ndim == 1 and not ((values >= 0) & (values <= 1)).all():
+        return _from_labels(values, classes)
     if values.ndim == 1:
         if len(classes) != 2:
             raise ModelError(f"One number a row decides between 2 classes, and this model has {len(classes)}.")
@@ -154,6 +177,11 @@ def _as_probabilities(raw: npt.ArrayLike, classes: tuple[str, ...], n: int) -> F
     if (values < -1e-6).any() or (np.abs(values.sum(axis=1) - 1.0) > 1e-3).any():
         raise ModelError("The model's outputs are not probabilities: say --outputs logits if they are logits.")
     return values
+
+
+def _are_numbers(classes: tuple[str, ...]) -> bool:
+    """Whether the classes are numbers other than 0 and 1, so that a number for a row can only be its label."""
+    return set(classes) != {"0", "1"} and all(re.fullmatch(r"-?\d+(\.\d+)?", name) for name in classes)
 
 
 def _from_labels(values: npt.NDArray[Any], classes: tuple[str, ...]) -> FloatArray:
@@ -164,7 +192,8 @@ def _from_labels(values: npt.NDArray[Any], classes: tuple[str, ...]) -> FloatArr
     index = [place.get(label_name(name), -1) for name in names]
     if -1 in index:
         raise ModelError(
-            f"The model returned the label {names[index.index(-1)]!r}, which is none of {', '.join(classes[:8])}."
+            f"The model returned {str(names[index.index(-1)])[:40]!r}, which is neither a probability nor one of the "
+            f"labels {', '.join(classes[:8])}."
         )
     return np.eye(len(classes))[np.asarray(index, np.int64)[codes]]
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from auditor import __version__
-from auditor.errors import AuditorError, NotApplicableError
+from auditor.errors import AuditorError, DataError, NotApplicableError, UsageError
 from auditor.finding import Criterion, Family, Measurement, ProbeResult, judge, load_criteria
 from auditor.probe import Probe, missing_needs, not_applicable
 from auditor.report.figures import figures_of
@@ -188,9 +188,18 @@ def run_audit(
     """Audits a model in the caller's process: every probe in turn, judged together.
 
     ``criteria`` default to the built-in profile. ``progress`` is called with a probe's name before it starts. Same
-    seed, same report, but for ``created`` and ``duration_s``. Probes leave the model as it was.
+    seed, same report, but for ``created`` and ``duration_s``. Probes leave the model as it was. Raises DataError where
+    model and data do not name the same classes in the same order, UsageError for what is no probe.
     """
     started = time.perf_counter()
+    for probe in probes:
+        if isinstance(probe, type) or not callable(getattr(probe, "measure", None)):
+            raise UsageError(f"{probe!r} is no probe: give instances, such as PROBES['group_fairness']().")
+    if data is not None and data.classes and data.classes != model.classes:
+        raise DataError(
+            f"The data's classes are {', '.join(data.classes[:8])}, the model's {', '.join(model.classes[:8])}: "
+            "give both the same names in the order of the model's outputs."
+        )
     results = []
     for probe in probes:
         if progress is not None:

@@ -71,7 +71,7 @@ class Limits:
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """Everything a measuring process needs to know."""
+    """Everything a measuring process needs to know; ``parent`` is the process it must not outlive."""
 
     model: ModelSpec
     data: DataSpec | None
@@ -79,3 +79,4 @@ class Job:
     seed: int
     limits: Limits
     with_intake: bool = True
+    parent: int | None = None

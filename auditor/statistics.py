@@ -16,12 +16,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Annotated, Literal, NamedTuple, Self
+from typing import Annotated, ClassVar, Literal, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, model_validator
-from scipy.special import bdtr, bdtrc, bdtrik, betaincinv, chdtrc, chdtri, log_ndtr, ndtr, ndtri, stdtrit
+from scipy.special import bdtr, bdtrc, bdtrik, betaincinv, chdtrc, chdtri, gammainccinv, nctdtr, ndtr, ndtri, stdtrit
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -30,6 +30,7 @@ Side = Literal["greater", "less", "at_most", "at_least"]
 Multiplicity = Literal["bonferroni", "holm", "bh", "none"]
 
 POWER = 0.80
+MOST_GROUPS = 1_000
 _Z_POWER = float(ndtri(POWER))
 _SMALLEST_P = 1e-16
 _ANGLES = np.linspace(0.0, np.pi / 2, 25)
@@ -115,7 +116,7 @@ def rate_limits(successes: Counts, n: Counts, alpha: float) -> tuple[FloatArray,
     from :func:`corner_radius`, holds the true pair with probability at least 1 - alpha whatever the rates and sizes,
     because each tail probability is stochastically no smaller than uniform. So any function that rises in p_i and
     falls in p_j is at most its largest value over ``(upper[a, i], lower[-1 - a, j])``. The grid's 25 angles understate
-    a smooth maximum by less than 0.06 % of the interval's half width. Counts need not be whole:
+    a smooth maximum by less than 0.15 % of the interval's half width. Counts need not be whole:
     planning uses expected ones.
     """
     tails = ndtr(-corner_radius(alpha) * np.cos(_ANGLES))
@@ -151,6 +152,9 @@ class Estimate(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
+    # Whether the value may exceed 1, so that an ideal of 0 does not mean a share.
+    unbounded: ClassVar[bool] = False
+
     @property
     def value(self) -> float:
         """The point estimate; NaN where it is undefined."""
@@ -159,6 +163,10 @@ class Estimate(BaseModel):
     def bounds(self, alpha: float) -> tuple[float, float]:
         """Lower and upper one-sided bound, each missed with probability at most ``alpha``."""
         raise NotImplementedError
+
+    def many_bounds(self, alphas: FloatArray) -> FloatArray:
+        """(n, 2) bounds at every level of ``alphas``, (n,)."""
+        return np.asarray([self.bounds(float(alpha)) for alpha in alphas], np.float64)
 
     def interval(self, confidence: float) -> tuple[float, float]:
         """Two-sided interval made of the one-sided bounds at ``(1 - confidence) / 2`` each."""
@@ -221,10 +229,14 @@ class Estimate(BaseModel):
 
 
 class Undefined(Estimate):
-    """A number that does not exist for these data: 0/0, an empty group. It is never shown as a number."""
+    """A number that does not exist for these data: 0/0, an empty group. It is never shown as a number.
+
+    ``failed``: it does not exist because the model failed, which no further rows would mend.
+    """
 
     kind: Literal["undefined"] = "undefined"
     reason: str
+    failed: bool = False
 
     @property
     def value(self) -> float:
@@ -300,8 +312,9 @@ class RateTable(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     rate: str
-    successes: tuple[Annotated[int, Field(ge=0)], ...]
-    n: tuple[Annotated[int, Field(ge=0)], ...]
+    # Judging compares all pairs, and the judge does not trust the process that measured.
+    successes: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(max_length=MOST_GROUPS)]
+    n: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(max_length=MOST_GROUPS)]
 
     @model_validator(mode="after")
     def _no_more_than_n(self) -> Self:
@@ -413,7 +426,8 @@ class _PlannedOnBounds(_WorstOfGroups):
         size = np.maximum(np.hypot(pull, error_low), 1e-300)
         # The counts that one audit in five falls short of: 80 % power is the bound being cleared even there.
         observed_high = np.clip(high - _Z_POWER * error_high * pull / size, 0.0, 1.0)
-        observed_low = np.clip(low + _Z_POWER * error_low * error_low / size, 0.0, 1.0)
+        # Half a count more, because a count near 0 is skewed.
+        observed_low = np.clip(low + _Z_POWER * error_low * error_low / size + 0.5 / n_low, 0.0, 1.0)
         n = np.concatenate([n_high, n_low])
         cleared = self._clears(np.concatenate([observed_high, observed_low]) * n, n, bound, alpha)
         return bool(np.diagonal(cleared, offset=6).all())
@@ -476,7 +490,9 @@ class WorstDifference(_PlannedOnBounds):
 
     def _risk(self, p: float, n: FloatArray, bound: float, alpha: float) -> float:
         slack = bound - difference_bounds(p * n, n, alpha)[1]
-        return float(ndtr(-slack / (math.sqrt(p * (1.0 - p)) * _spread(n))).sum(where=~np.eye(n.size, dtype=bool)))
+        # Counts are skewed: what misses the bound lies between the rate and it, where the variance is another.
+        q = p + math.copysign(min(0.25 * bound, abs(0.5 - p)), 0.5 - p)
+        return float(ndtr(-slack / (math.sqrt(q * (1.0 - q)) * _spread(n))).sum(where=~np.eye(n.size, dtype=bool)))
 
     def _pairs(self, p: float, effect: float) -> tuple[FloatArray, FloatArray]:
         low = np.clip([p, p - 0.5 * effect, p - effect], 0.0, 1.0 - effect)
@@ -524,7 +540,8 @@ class WorstRatio(_PlannedOnBounds):
     def _risk(self, p: float, n: FloatArray, bound: float, alpha: float) -> float:
         with np.errstate(divide="ignore"):
             slack = np.log(ratio_bounds(p * n, n, alpha)[0]) - math.log(bound)
-        return float(ndtr(-slack / (math.sqrt((1.0 - p) / p) * _spread(n))).sum(where=~np.eye(n.size, dtype=bool)))
+        q = p * (1.0 - 0.25 * (1.0 - bound))
+        return float(ndtr(-slack / (math.sqrt((1.0 - q) / q) * _spread(n))).sum(where=~np.eye(n.size, dtype=bool)))
 
     def _pairs(self, p: float, effect: float) -> tuple[FloatArray, FloatArray]:
         widest = p / effect if effect > p else 1.0
@@ -732,7 +749,7 @@ def _shares(radius: float, parts: int) -> tuple[FloatArray, int]:
     Returned with the shares that may be given out in all. Shares rounded up cover every real division of the squared
     radius once ``parts - 1`` more are given out, so a maximum over whole shares is never an understatement.
     """
-    steps = 64 + 16 * parts
+    steps = 64 + 8 * parts
     return ndtr(-radius * np.sqrt(np.arange(steps + 1) / steps)), steps + parts - 1
 
 
@@ -903,6 +920,8 @@ class Odds(Estimate):
     Given their sum the first count is binomial, so its Clopper-Pearson bounds q give ``q / (1 - q)``. 0/0 is NaN.
     """
 
+    unbounded: ClassVar[bool] = True
+
     kind: Literal["odds"] = "odds"
     successes: Annotated[int, Field(ge=0)]
     failures: Annotated[int, Field(ge=0)]
@@ -1021,6 +1040,8 @@ class DifferentialFairness(_WorstOfGroups):
     Source: Foulds, Islam, Keya and Pan, ICDE 2020.
     """
 
+    unbounded: ClassVar[bool] = True
+
     kind: Literal["differential_fairness"] = "differential_fairness"
     smoothing: Annotated[float, Field(gt=0.0)] = 1.0
 
@@ -1060,6 +1081,8 @@ class BenefitInequality(Estimate):
     the Clopper-Pearson box of the two error shares, each side at alpha / 4. Undefined where every benefit is 0.
     Source: Speicher et al., KDD 2018.
     """
+
+    unbounded: ClassVar[bool] = True
 
     kind: Literal["benefit_inequality"] = "benefit_inequality"
     order: Annotated[float, Field(gt=0.0)]
@@ -1117,16 +1140,23 @@ class CalibrationError(Estimate):
         return float((np.abs(k / n - s) * n).sum() / n.sum())
 
     def bounds(self, alpha: float) -> tuple[float, float]:
+        low, high = self.many_bounds(np.asarray([alpha]))[0]
+        return float(low), float(high)
+
+    def many_bounds(self, alphas: FloatArray) -> FloatArray:
         if not self.n:
-            return 0.0, 1.0
+            return np.tile([0.0, 1.0], (len(alphas), 1))
         k, n, s = (np.asarray(x, np.float64)[:, None] for x in (self.successes, self.n, self.mean_scores))
-        tails, total = _shares(math.sqrt(chdtri(len(self.n), alpha)), len(self.n))
+        squares = chdtri(len(self.n), alphas)
+        # One division of the largest squared radius serves all: a smaller one is so many of its shares, rounded up.
+        tails, total = _shares(math.sqrt(squares.max()), len(self.n))
+        shares = np.ceil(squares / squares.max() * (len(tails) - 1) - 1e-9).astype(np.int64) + total - len(tails) + 1
         lower, upper = clopper_pearson(k, n, tails)
         weight = n / n.sum()
         farthest = weight * np.maximum(upper - s, s - lower)
         nearest = weight * np.maximum(np.maximum(lower - s, s - upper), 0.0)
-        low, high = -float(_divided(-nearest, total)[-1]), float(_divided(farthest, total)[-1])
-        return max(low, 0.0), min(high, 1.0)
+        low, high = -_divided(-nearest, total)[shares], _divided(farthest, total)[shares]
+        return np.stack([np.maximum(low, 0.0), np.minimum(high, 1.0)], axis=1)
 
 
 Part = Annotated[
@@ -1166,7 +1196,7 @@ class WorstGap(Estimate):
     def _upper(self, alpha: float) -> FloatArray:
         parts = self._defined()
         tails = ndtr(-corner_radius(alpha) * np.cos(_ANGLES))
-        limits = np.asarray([[part.bounds(float(tail)) for part in parts] for tail in tails])
+        limits = np.stack([part.many_bounds(tails) for part in parts], axis=1)
         gaps = (limits[:, :, None, 1] - limits[::-1, None, :, 0]).max(axis=0)
         return np.asarray(gaps[~np.eye(len(parts), dtype=bool)], np.float64)
 
@@ -1244,7 +1274,8 @@ class ConfirmedCount(Estimate):
 class PairedDifference(BaseModel):
     """Mean difference between two conditions measured on the same ``n`` independent clusters, in [-1, 1].
 
-    ``first``, ``second``: their names; ``centre``: mean of first minus second; ``standard_error``: sd / sqrt(n).
+    ``first``, ``second``: their names; ``centre``: mean of first minus second; ``standard_error``: sd / sqrt(n);
+    ``third_moment``: mean cubed deviation of a cluster's difference from their mean.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -1253,7 +1284,22 @@ class PairedDifference(BaseModel):
     second: str
     centre: Annotated[float, Field(ge=-1.0, le=1.0)]
     standard_error: Annotated[float, Field(ge=0.0)]
+    third_moment: float
     n: Annotated[int, Field(ge=2)]
+
+
+def paired_difference(first: str, second: str, differences: npt.ArrayLike) -> PairedDifference:
+    """The paired difference of independent clusters, (n,) of first minus second in [-1, 1], n at least 2."""
+    d = np.asarray(differences, np.float64)
+    centre = float(d.mean())
+    return PairedDifference(
+        first=first,
+        second=second,
+        centre=min(max(centre, -1.0), 1.0),
+        standard_error=float(d.std(ddof=1) / math.sqrt(d.size)),
+        third_moment=float(((d - centre) ** 3).mean()),
+        n=d.size,
+    )
 
 
 class WorstPairedDifference(Estimate):
@@ -1277,13 +1323,16 @@ class WorstPairedDifference(Estimate):
         return 2 * len(self.pairs)
 
     def bounds(self, alpha: float) -> tuple[float, float]:
-        centre = np.asarray([abs(pair.centre) for pair in self.pairs])
+        signs = np.asarray([-1.0 if pair.centre < 0.0 else 1.0 for pair in self.pairs])
+        centre = signs * np.asarray([pair.centre for pair in self.pairs])
+        third = signs * np.asarray([pair.third_moment for pair in self.pairs])
         error = np.asarray([pair.standard_error for pair in self.pairs])
         n = np.asarray([pair.n for pair in self.pairs], np.float64)
-        low = float((centre - bounded_mean_reach(error, n, 1.0 + centre, alpha / self.comparisons)).max())
-        up = centre + bounded_mean_reach(error, n, 1.0 - centre, alpha)
-        down = -centre + bounded_mean_reach(error, n, 1.0 + centre, alpha)
-        return max(low, 0.0), min(float(np.maximum(up, down).max()), 1.0)
+        down = centre - bounded_mean_reach(error, -third, n, 1.0 + centre, alpha / self.comparisons)
+        up = centre + bounded_mean_reach(error, third, n, 1.0 - centre, alpha)
+        # The smaller of the two may truly be the larger, and then lead by more than it was seen to be behind.
+        other = -centre + bounded_mean_reach(error, -third, n, 1.0 + centre, alpha)
+        return max(float(down.max()), 0.0), min(float(np.maximum(up, other).max()), 1.0)
 
     def _hardest(self) -> PairedDifference:
         return max(self.pairs, key=lambda pair: math.hypot(pair.standard_error, 1.0 / pair.n))
@@ -1294,40 +1343,136 @@ class WorstPairedDifference(Estimate):
 
     def critical_value(self, alpha: float) -> float:
         pair = self._hardest()
-        reach = bounded_mean_reach(np.asarray(pair.standard_error), np.asarray(pair.n), np.asarray(1.0), alpha)
+        reach = bounded_mean_reach(pair.standard_error, abs(pair.third_moment), pair.n, 1.0, alpha)
         return float(reach) / self.standard_error_at(0.0)
 
 
-def bounded_mean_reach(standard_error: FloatArray, n: FloatArray, room: FloatArray, alpha: float) -> FloatArray:
+def bounded_mean_reach(
+    standard_error: npt.ArrayLike, third_moment: npt.ArrayLike, n: npt.ArrayLike, room: npt.ArrayLike, alpha: float
+) -> FloatArray:
     """How far a one-sided bound of the mean of ``n`` independent bounded values lies from the sample mean.
 
-    ``room``: from the sample mean to the limit on that side. The reach h solves ``P(s Z + E > h) = alpha`` with Z
-    standard normal, ``s`` such that s Z alone gives Student's bound, and E exponential with mean ``room / n``: the
-    weight of a value that was not seen and may lie at the limit. Student's bound alone claims certainty for equal
-    values and, enumerated over rare differences of full size, misses hundreds of times as often as promised; this one
-    gives ``room * ln(1 / alpha) / n`` there, Clopper and Pearson's bound but for terms in 1 / n^2. It approximates, by
-    mean and variance, the quantile of the Dirichlet-weighted mean of the values and their limit. Where nearly all the
-    variance lies in a few values it may miss about twice as often as promised at alpha = 2.5e-4, less above. Arguments
-    broadcast; infinite below n = 2. Sources: Gaffke, Math. Methods Statist. 14 (2005); Learned-Miller and Thomas,
-    arXiv:1905.06208 (2019).
+    ``room``: from the sample mean to the limit on that side; ``third_moment``: about the mean, positive where the long
+    tail is on that side. The bound is the 1 - alpha quantile of the values and their limit averaged with random
+    Dirichlet weights, by a gamma distribution with its mean ``e = room / n``, variance ``s^2 + e^2`` and third cumulant
+    ``2 max(m3, 0) / n^2 + 2 e^3``, where ``s`` is the standard error stretched from the normal to Student's quantile.
+    So it allows for a value that was not seen and lies at the limit: without any spread it is ``room ln(1/alpha) / n``,
+    Clopper and Pearson's bound but for terms in 1 / n^2, where Student's claims certainty. Enumerated for values of 0
+    and 1 it is missed at most as often as promised, from n = 10 to 2,000 and alpha = 0.05 to 1e-6; Student's 9 times at
+    n = 80 and 0.05, 1,800 times at 2.5e-4. Arguments broadcast; alpha below 0.5, at which it is a little wide; infinite
+    below n = 2. Sources: Gaffke, Math. Methods Statist. 14 (2005); Learned-Miller and Thomas, arXiv:1905.06208 (2019).
     """
-    error, m, r = np.broadcast_arrays(
-        np.asarray(standard_error, np.float64), np.asarray(n, np.float64), np.asarray(room, np.float64)
+    error, third, m, r = np.broadcast_arrays(
+        *(np.asarray(x, np.float64) for x in (standard_error, third_moment, n, room))
     )
-    z = float(-ndtri(alpha))
-    t = -stdtrit(np.maximum(m - 1.0, 1.0), alpha)
-    # At alpha = 0.5 both quantiles are 0, and the ratio's limit is near 1.
-    s = np.maximum(error * (t / z if z > 1e-6 else 1.0), 1e-12)
-    e = np.maximum(r / np.maximum(m, 1.0), 1e-12)
-    # Above this, either part alone exceeds its share with probability below alpha / 2.
-    low, high = np.zeros_like(s), s * (z + 1.0) + e * (1.0 - 2.0 * math.log(alpha))
-    for _ in range(50):
+    z, size = float(-ndtri(alpha)), np.maximum(m, 2.0)
+    # At alpha = 0.5 both quantiles are 0, and Student's excess over the normal has the limit 1.
+    stretch = -stdtrit(size - 1.0, alpha) / z if z > 1e-6 else np.ones_like(m)
+    e = np.maximum(r / size, 1e-12)
+    second = (stretch * error) ** 2 + e**2
+    cubed = 2.0 * stretch**3 * np.maximum(third, 0.0) / size**2 + 2.0 * e**3
+    shape, scale = 4.0 * second**3 / cubed**2, 0.5 * cubed / second
+    # Beyond this shape a gamma is normal to more digits than its quantile is computed to.
+    deviation = np.where(
+        shape < 1e10, scale * (gammainccinv(np.minimum(shape, 1e10), alpha) - shape), z * np.sqrt(second)
+    )
+    return np.where(m >= 2, np.maximum(e + deviation, 0.0), np.inf)
+
+
+class BracketedMean(Estimate):
+    """A quantity in [0, 1], ideal 0, that lies between the expectations of two means over the same clusters.
+
+    For distances of distributions, whose plain estimate is biased upward: ``below`` is the mean of a held-out estimate,
+    whose expectation is at most the distance, ``above`` that of the plain one, whose expectation is at least the
+    distance. So ``value`` is ``below`` cut at 0; the lower bound is that of the first mean, the upper bound that of the
+    second, each by :func:`bounded_mean_reach`. ``chance``: what the plain estimate comes to at this size where the
+    distance is 0, for planning alone.
+    """
+
+    kind: Literal["bracketed_mean"] = "bracketed_mean"
+    below: PairedDifference
+    above: PairedDifference
+    chance: Annotated[float, Field(ge=0.0)] = 0.0
+
+    @property
+    def value(self) -> float:
+        return max(self.below.centre, 0.0)
+
+    def bounds(self, alpha: float) -> tuple[float, float]:
+        down, up = self.below, self.above
+        low = bounded_mean_reach(down.standard_error, -down.third_moment, down.n, 1.0 + down.centre, alpha)
+        high = bounded_mean_reach(up.standard_error, up.third_moment, up.n, 1.0 - up.centre, alpha)
+        return max(down.centre - float(low), 0.0), min(max(up.centre + float(high), self.value), 1.0)
+
+    def standard_error_at(self, ideal: float) -> float:
+        return math.hypot(self.below.standard_error, 1.0 / self.below.n)
+
+    def critical_value(self, alpha: float) -> float:
+        part = self.below
+        reach = bounded_mean_reach(part.standard_error, abs(part.third_moment), part.n, 1.0, alpha)
+        return float(reach) / self.standard_error_at(0.0)
+
+    def growth(self, bound: float, alpha: float, *, ideal: float, miss: float) -> float:
+        """Chance level and standard error both fall with the root of the size: more clusters, and more in each."""
+        reach = self.critical_value(alpha) + float(-ndtri(miss))
+        error = math.hypot(self.above.standard_error, 1.0 / self.above.n)
+        return ((self.chance + reach * error) / abs(bound - ideal)) ** 2
+
+
+class StandardizedDifference(Estimate):
+    """Difference of two means in standard deviations of both samples together, ideal 0, as WEAT's effect size.
+
+    ``d = (mean(x) - mean(y)) / sd(x and y together)``, the standard deviation with n - 1; for samples of equal size d
+    and the quantity estimated lie in [-2, 2]. That is ``delta / sqrt(1 + p q delta^2)``, with p and q the samples'
+    shares and delta the difference in standard deviations within: d fixes Student's t, whose noncentral distribution
+    (independent values, normal with one variance) bounds delta exactly. Without a spread within, d says nothing of
+    how sure it is, and the bounds are as wide as can be. Source: Hedges and Olkin, Statistical Methods for
+    Meta-Analysis (1985), 5.
+    """
+
+    kind: Literal["standardized_difference"] = "standardized_difference"
+    centre: float
+    n_first: Annotated[int, Field(ge=2)]
+    n_second: Annotated[int, Field(ge=2)]
+
+    @property
+    def value(self) -> float:
+        return self.centre
+
+    @property
+    def _limit(self) -> float:
+        total = self.n_first + self.n_second
+        return total / math.sqrt(self.n_first * self.n_second)
+
+    def bounds(self, alpha: float) -> tuple[float, float]:
+        total = self.n_first + self.n_second
+        harmonic = self.n_first * self.n_second / total
+        within = (total - 1.0) - harmonic * self.centre**2
+        if within <= 1e-9:
+            return -self._limit, self._limit
+        t = self.centre * math.sqrt((total - 2.0) * harmonic / within)
+        low = self._pooled(-_noncentrality_above(-t, total - 2.0, alpha) / math.sqrt(harmonic))
+        high = self._pooled(_noncentrality_above(t, total - 2.0, alpha) / math.sqrt(harmonic))
+        return min(low, self.centre), max(high, self.centre)
+
+    def _pooled(self, delta: float) -> float:
+        return delta / math.sqrt(1.0 + (delta / self._limit) ** 2)
+
+    def standard_error_at(self, ideal: float) -> float:
+        return math.sqrt(1.0 / self.n_first + 1.0 / self.n_second)
+
+
+def _noncentrality_above(t: float, df: float, alpha: float) -> float:
+    """Upper bound of the noncentrality of an observed Student's t: where ``P(T <= t) = alpha``, by bisection."""
+    low, high = t - 10.0 - abs(t), t + 10.0 + abs(t)
+    while nctdtr(df, high, t) > alpha:
+        high += high - low
+    while nctdtr(df, low, t) <= alpha:
+        low -= high - low
+    for _ in range(60):
         middle = 0.5 * (low + high)
-        normal = ndtr(-middle / s)
-        mixed = np.exp(np.minimum(0.5 * (s / e) ** 2 - middle / e + log_ndtr(middle / s - s / e), 0.0))
-        above = normal + mixed > alpha
-        low, high = np.where(above, middle, low), np.where(above, high, middle)
-    return np.where(m >= 2, high, np.inf)
+        low, high = (middle, high) if nctdtr(df, middle, t) > alpha else (low, middle)
+    return high
 
 
 AnyEstimate = Annotated[
@@ -1353,7 +1498,9 @@ AnyEstimate = Annotated[
     | WorstGap
     | WorstDistance
     | ConfirmedCount
-    | WorstPairedDifference,
+    | WorstPairedDifference
+    | BracketedMean
+    | StandardizedDifference,
     Field(discriminator="kind"),
 ]
 

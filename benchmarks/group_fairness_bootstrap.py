@@ -1,8 +1,8 @@
 """Bootstrap intervals of group rates, per resample, against fairlearn's MetricFrame.
 
 50,000 rows, two sensitive features (2 x 5 groups), four metrics, from raw arrays to quantiles, counting included.
-ratio = (fairlearn seconds / its resamples) / (our seconds / our resamples). Both give the same percentile intervals within
-Monte Carlo error, which is checked, not assumed.
+ratio = (fairlearn seconds / its resamples) / (our seconds / our resamples). Both give the same percentile intervals
+within Monte Carlo error, which is checked, not assumed.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The measuring process's work for group_fairness on a million rows, against a bare read-and-forward pass.
 
-1,000,000 rows, 20 features, one CSV; both are fresh processes, imports included, same reader, block size and forward batch.
-ratio = bare / ours. Peak memory of ours over the bare one's is printed beside it and must stay under 1.3.
+1,000,000 rows, 20 features, one CSV; both are fresh processes, imports included, same reader, block size and forward
+batch. ratio = bare / ours. Peak memory of ours over the bare one's is printed beside it and must stay under 1.3.
 """
 
 from __future__ import annotations

@@ -29,6 +29,21 @@ app = typer.Typer(
 Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks and the measuring process's own output.")]
 
 
+INTERNAL_ERROR = 70  # EX_SOFTWARE of sysexits.h
+
+
+def _asks_for_debug() -> bool:
+    return "--debug" in sys.argv
+
+
+def _complain(message: str, *, debug: bool) -> None:
+    from auditor.report.text import visible
+
+    if debug:
+        traceback.print_exc()
+    typer.echo(f"auditor: {visible(message)}", err=True)
+
+
 def command(name: str) -> Callable[[Callable[P, int | None]], Callable[P, None]]:
     """Registers a function as a command whose errors are one sentence and whose result is the exit code."""
 
@@ -38,9 +53,7 @@ def command(name: str) -> Callable[[Callable[P, int | None]], Callable[P, None]]
             try:
                 code = function(*args, **kwargs)
             except AuditorError as error:
-                if kwargs.get("debug"):
-                    traceback.print_exc()
-                typer.echo(f"auditor: {error}", err=True)
+                _complain(str(error), debug=bool(kwargs.get("debug")))
                 raise typer.Exit(error.exit_code) from None
             except KeyboardInterrupt:
                 typer.echo("auditor: interrupted; nothing half-written is left behind.", err=True)
@@ -48,6 +61,12 @@ def command(name: str) -> Callable[[Callable[P, int | None]], Callable[P, None]]
             except BrokenPipeError:
                 sys.stderr.close()
                 raise typer.Exit(141) from None
+            except (typer.Exit, SystemExit):
+                raise
+            except Exception as error:  # a defect of ours: no traceback, and no exit code that means a verdict
+                what = f"{type(error).__name__}: {error}"
+                _complain(f"internal error; please report it with what --debug shows: {what}", debug=_asks_for_debug())
+                raise typer.Exit(INTERNAL_ERROR) from None
             raise typer.Exit(code or 0)
 
         app.command(name)(wrapped)
@@ -131,7 +150,11 @@ def scan(
         "predict": predict, "allow_code": allow_code, "trust_pickle": trust_pickle,
         "allow_inconclusive": allow_inconclusive,
     }  # fmt: skip
-    return run_scan(configure(flags, config, set_ or []), as_json=json_, quiet=quiet, debug=debug)
+    configured = configure(flags, config, set_ or [])
+    options = configured.options
+    return run_scan(
+        configured, as_json=json_ or options.json_, quiet=quiet or options.quiet, debug=debug or options.debug
+    )
 
 
 @command("probes")

@@ -18,6 +18,7 @@ from auditor.suggest import did_you_mean
 
 CONFIG_NAME = "audit.toml"
 _PATHS = ("model", "data", "train", "sensitive_file", "out")
+_PATH_OPTIONS = ("lexicon", "scorer", "vectors")
 _UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 
 
@@ -28,6 +29,12 @@ def _split(value: object) -> object:
     if isinstance(value, (list, tuple)):
         return [part.strip() for item in value for part in str(item).split(",") if part.strip()] or None
     return value
+
+
+def _unrepeated(value: object) -> object:
+    if isinstance(value, str):
+        return (value,)
+    return tuple(dict.fromkeys(value)) if isinstance(value, (list, tuple)) else value
 
 
 def parse_bytes(value: object) -> object:
@@ -51,14 +58,14 @@ Listed = Annotated[tuple[str, ...] | None, BeforeValidator(_split)]
 class ScanOptions(BaseModel):
     """Every flag of ``scan``, which is also every key of ``[audit]``."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 
     model: str | None = None
     data: str | None = None
     train: str | None = None
     target: str | None = None
     positive: Annotated[str | None, BeforeValidator(lambda v: v if v is None else str(v))] = None
-    sensitive: tuple[str, ...] = ()
+    sensitive: Annotated[tuple[str, ...], BeforeValidator(_unrepeated)] = ()
     bins: tuple[str, ...] = ()
     sensitive_file: str | None = None
     join_on: str | None = None
@@ -78,14 +85,19 @@ class ScanOptions(BaseModel):
     device: str = "auto"
     error_rate: Annotated[float, Field(gt=0.0, lt=0.5)] = 0.05
     multiplicity: Literal["bonferroni", "holm", "bh", "none"] = "bonferroni"
-    max_memory: Annotated[int, BeforeValidator(parse_bytes), Field(gt=0)] = Field(default_factory=_default_memory)
-    max_seconds: Annotated[float, Field(gt=0)] = 600.0
+    max_memory: Annotated[int, BeforeValidator(parse_bytes), Field(gt=0, le=1 << 60)] = Field(
+        default_factory=_default_memory
+    )
+    max_seconds: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 600.0
     architecture: str | None = None
     architecture_args: dict[str, JsonValue] = Field(default_factory=dict)
     predict: str | None = None
     allow_code: bool = False
     trust_pickle: bool = False
     allow_inconclusive: bool = False
+    json_: Annotated[bool, Field(alias="json")] = False
+    quiet: bool = False
+    debug: bool = False
 
 
 @dataclass(frozen=True)
@@ -95,6 +107,18 @@ class Configured:
     options: ScanOptions
     probe_options: dict[str, dict[str, JsonValue]]
     criteria: tuple[Criterion, ...]
+
+
+def _as_list(value: object) -> list[str]:
+    items = value if isinstance(value, list) else str(value).split(",")
+    return [str(item).strip() for item in items]
+
+
+def _beside(config: Path, item: str) -> str:
+    """A policy file or NAME=PATH of a configuration, relative to that configuration; a profile's name as it is."""
+    name, equals, path = item.rpartition("=")
+    where = config.parent / path
+    return f"{name}{equals}{where}" if where.exists() else item
 
 
 def _snake(key: str) -> str:
@@ -123,6 +147,11 @@ def configure(flags: Mapping[str, object], config: str | None, settings: list[st
     for name in _PATHS:
         if isinstance(merged.get(name), str):
             merged[name] = str(path.parent / merged[name])
+    for name in ("policy", "benchmark"):
+        if name in merged:
+            merged[name] = [_beside(path, item) for item in _as_list(merged[name])]
+    if config is None:
+        _only_asked_for(merged, path)
     merged |= {k: v for k, v in flags.items() if v is not None and v is not False and v != []}
     for key in merged:
         if key not in ScanOptions.model_fields:
@@ -135,6 +164,16 @@ def configure(flags: Mapping[str, object], config: str | None, settings: list[st
         name = str(first["loc"][0]).replace("_", "-")
         raise UsageError(f"--{name} {first['input']!r}: {first['msg'].removeprefix('Value error, ')}.") from None
     return Configured(options, _probe_options(content, path, settings), _criteria(content, path, options, flags))
+
+
+def _only_asked_for(found: Mapping[str, object], path: Path) -> None:
+    """A folder may come with somebody else's audit.toml: code runs only where the user named the flag or the file."""
+    code = [key for key in ("trust_pickle", "allow_code", "predict", "probe", "architecture") if found.get(key)]
+    if code:
+        raise ConfigError(
+            f"./{path} sets {code[0]!r}, which runs code: give that flag yourself, or say --config {path} to trust the "
+            "file."
+        )
 
 
 def _table(content: Mapping[str, Any], name: str, path: Path) -> dict[str, Any]:
@@ -156,9 +195,11 @@ def _probe_options(content: Mapping[str, Any], path: Path, settings: list[str]) 
         if not (equals and dot and probe and option):
             raise UsageError(f"--set {setting!r} must look like probe.option=value.")
         try:
-            value = tomllib.loads(f"value = {text}")["value"]
+            value = tomllib.loads(f"value = {text.lower() if text.lower() in ('true', 'false') else text}")["value"]
         except tomllib.TOMLDecodeError:
             value = text
+        if option in _PATH_OPTIONS and isinstance(value, str) and Path(value).exists():
+            value = str(Path(value).resolve())
         found.setdefault(_snake(probe), {})[_snake(option)] = value
     return found
 

@@ -158,6 +158,8 @@ def _print_finding(finding: FindingRecord) -> None:
         )
     if finding.reason and finding.outcome.value != "PASS":
         typer.echo(paragraph(visible(finding.reason), 15))
+    if finding.detail and finding.outcome.value == "FAIL":
+        typer.echo(paragraph(visible(finding.detail), 15))
 
 
 def _print_not_applicable(findings: Sequence[FindingRecord]) -> None:
@@ -180,8 +182,8 @@ def _print_promise(report: AuditReport) -> None:
     elif family.m:
         typer.echo(
             paragraph(
-                f"Over these {family.m} judgements the chance of any false FAIL is at most {family.error_rate:.0%}, "
-                f"and so is that of any false PASS ({family.multiplicity}).",
+                f"Of the outcomes above, {family.m} were judged from samples. Over them the chance of any false FAIL "
+                f"is at most {family.error_rate:.0%}, and so is that of any false PASS ({family.multiplicity}).",
                 0,
             )
         )

@@ -5,21 +5,23 @@ from __future__ import annotations
 import inspect
 import json
 import shlex
+import signal
 import sys
 import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from types import FrameType
 
 import typer
 
 from auditor.bins import parse_bin_rule
-from auditor.errors import AuditorError, ConfigError, UsageError
+from auditor.errors import ConfigError, UsageError
 from auditor.files import write_beside
 from auditor.finding import Family, Pillar
 from auditor.isolate import Measured, last_lines, measure
 from auditor.probe import make_probe
-from auditor.report.record import AuditReport, DataRecord, ModelRecord
+from auditor.report.record import INTAKE, AuditReport, DataRecord, ModelRecord
 from auditor.run import assemble, environment
 from auditor.specs import DataSpec, Job, Limits, ModelSpec, ProbeSpec
 from auditor.suggest import did_you_mean
@@ -32,6 +34,7 @@ from probes import PROBES
 def scan(configured: Configured, *, as_json: bool, quiet: bool, debug: bool) -> int:
     """Runs the scan and writes its reports; returns the exit code."""
     started = time.perf_counter()
+    signal.signal(signal.SIGTERM, _terminated)
     options = configured.options
     formats = known_formats(options.format)
     out = _writable(Path(options.out))
@@ -43,12 +46,25 @@ def scan(configured: Configured, *, as_json: bool, quiet: bool, debug: bool) -> 
     if debug and measured.log.strip():
         typer.echo(last_lines(measured.log, 200), err=True)
     report = make_report(configured, job, measured, time.perf_counter() - started)
-    written = write_report(report, out, formats)
-    if as_json:
-        sys.stdout.write(report.to_json())
-    elif not quiet:
-        print_report(report, written)
+    written = write_report(report, out, list(dict.fromkeys(["json", *formats])))
+    try:
+        if as_json:
+            sys.stdout.write(report.to_json())
+            sys.stdout.flush()
+        elif not quiet and sys.stdout is not None:
+            print_report(report, written)
+            sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        # The reports are written and the verdict stands, whether or not anybody can be told.
+        typer.echo(f"auditor: standard output cannot be written: {error.strerror}.", err=True)
     return report.exit_code
+
+
+def _terminated(number: int, frame: FrameType | None) -> None:
+    """Ends like an interrupt does, so that the child and its scratch folder are cleared away."""
+    raise SystemExit(128 + number)
 
 
 def build_job(configured: Configured) -> Job:
@@ -142,6 +158,8 @@ def _probe_specs(configured: Configured) -> list[ProbeSpec]:
         specs.append(ProbeSpec(name=name, target=f"{kind.__module__}:{kind.__qualname__}", options=options))
     for target in configured.options.probe:
         module, colon, attribute = target.partition(":")
+        if attribute in {spec.name for spec in specs} | {INTAKE}:
+            raise UsageError(f"Two probes are named {attribute!r}: rename the class in --probe {target!r}.")
         if not (module and colon and attribute):
             raise UsageError(f"--probe {target!r} must look like package.module:Class.")
         specs.append(ProbeSpec(name=attribute, target=target, options=configured.probe_options.get(attribute, {})))
@@ -207,9 +225,11 @@ def _unread(spec: DataSpec | None) -> DataRecord:
 
 
 def _writable(out: Path) -> Path:
-    """Found out before the work, not after it."""
+    """Found out before the work, not after it; what an earlier run left is no report of this one."""
     try:
         out.mkdir(parents=True, exist_ok=True)
+        for name in FILE_NAMES.values():
+            (out / name).unlink(missing_ok=True)
         with tempfile.TemporaryFile(dir=out):
             return out
     except OSError as error:
@@ -217,14 +237,14 @@ def _writable(out: Path) -> Path:
 
 
 def write_report(report: AuditReport, out: Path, formats: list[str]) -> list[str]:
-    """Writes each format beside and renames it; where that fails, the record is kept in the temporary folder."""
+    """Writes each format beside and renames it; whatever goes wrong, the record is kept in the temporary folder."""
     written = []
     try:
         for name in formats:
             path = out / FILE_NAMES[name]
             write_beside(path, render(report, name).encode())
             written.append(str(path))
-    except (OSError, AuditorError) as error:
+    except Exception as error:
         rescue = Path(tempfile.mkdtemp(prefix="auditor-rescued-")) / "report.json"
         rescue.write_text(report.to_json(), encoding="utf-8")
         raise UsageError(

@@ -1,13 +1,25 @@
 """The table of probes: each asks one question of a model."""
 
 from auditor.probe import Probe
+from probes.adverse_impact import AdverseImpact
 from probes.attribution import FeatureAttribution
+from probes.counterfactual import CounterfactualFairness
 from probes.fairness import GroupFairness
 from probes.membership import MembershipInference
+from probes.proxy_association import ProxyAssociation
 from probes.robustness import Robustness
+from probes.score_fairness import ScoreFairness
+from probes.subgroups import SubgroupDiscovery
+from probes.token_fairness import CounterfactualTokenFairness
 
 PROBES: dict[str, type[Probe]] = {
     "group_fairness": GroupFairness,
+    "adverse_impact": AdverseImpact,
+    "score_fairness": ScoreFairness,
+    "subgroup_discovery": SubgroupDiscovery,
+    "proxy_association": ProxyAssociation,
+    "counterfactual_fairness": CounterfactualFairness,
+    "counterfactual_token_fairness": CounterfactualTokenFairness,
     "feature_attribution": FeatureAttribution,
     "membership_inference": MembershipInference,
     "robustness": Robustness,

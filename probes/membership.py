@@ -176,7 +176,7 @@ def _rate_at(members: _Side, others: _Side, rate: float, detail: str) -> Measure
             if expected < 1.0 - 1e-9
             else true_positive_rate_at(-members.loss, -others.loss, rate)
         ),
-        n_samples=members.n + others.n,
+        n_samples=others.n,
         ideal=rate,
         at={"false_positive_rate": rate},
         detail=detail,

@@ -352,7 +352,7 @@ def _measurements(method: str, curve: _Curve, sample: AuditData, clean: IntArray
             Measurement(
                 metric=f"{metric}_under_{method}",
                 method=method,
-                estimate=Undefined(reason=curve.failure),
+                estimate=Undefined(reason=curve.failure, failed=True),
                 n_samples=len(sample),
                 ideal=1.0 if metric == "accuracy" else 0.0,
             )

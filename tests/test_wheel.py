@@ -57,7 +57,8 @@ from auditor.finding import load_criteria
 from auditor.report.html import render_html
 from auditor.report.record import DataRecord, ModelRecord
 from auditor.run import assemble, environment
-report = assemble([], load_criteria(), model=ModelRecord(), data=DataRecord(), environment=environment(device="cpu", seed=0))
+here = environment(device="cpu", seed=0)
+report = assemble([], load_criteria(), model=ModelRecord(), data=DataRecord(), environment=here)
 assert "<!DOCTYPE html>" in render_html(report)
 """
     subprocess.run([sys.executable, "-I", "-c", code], check=True, cwd=tmp_path)

@@ -14,6 +14,7 @@ from auditor.intake.estimators import load_skops
 from auditor.intake.functions import load_function
 from auditor.intake.huggingface import FORMAT as HUGGING_FACE
 from auditor.intake.huggingface import load_folder
+from auditor.intake.language_models import is_language_model, load_language_folder
 from auditor.intake.pickles import read_pickle
 from auditor.intake.programs import load_exported, load_torchscript
 from auditor.intake.source import MAX_FILE_BYTES, Source, read_source
@@ -116,7 +117,7 @@ def load_model(spec: ModelSpec, *, max_bytes: int = MAX_FILE_BYTES) -> AuditedMo
     if spec.path is None:
         raise UsageError("Name a model file, or a function with --predict package.module:function.")
     if Path(spec.path).is_dir():
-        return load_folder(spec.path, spec)
+        return load_language_folder(spec.path, spec) if is_language_model(spec.path) else load_folder(spec.path, spec)
     opened = open_file(read_source(spec.path, max_bytes=max_bytes))
     return FORMATS[opened.format](opened, spec)
 

@@ -13,7 +13,9 @@ from auditor.data import Rows
 from auditor.errors import ModelError, UsageError
 from auditor.intake.source import printable
 from auditor.intake.user_code import import_object, source_file
+from auditor.intake.wrap import no_reordering
 from auditor.model import AuditedModel, Provenance
+from auditor.preprocessing import label_name
 from auditor.specs import ModelSpec
 from auditor.tables import regular_file, sha256_of
 
@@ -28,7 +30,10 @@ def load_function(spec: ModelSpec) -> AuditedModel:
     if spec.predict is None:
         raise UsageError("Name the function with --predict package.module:function.")
     function = import_object(spec.predict, spec.code_folder, "--predict")
-    classes = spec.classes if spec.classes is not None else getattr(function, "classes", None)
+    own = getattr(function, "classes", None)
+    classes = spec.classes if spec.classes is not None else own
+    if spec.classes is not None and own is not None:
+        no_reordering([label_name(c) for c in spec.classes], [label_name(c) for c in own])
     if classes is None:
         raise UsageError(
             f"--predict {spec.predict}: add --classes a,b, or give the function an attribute "

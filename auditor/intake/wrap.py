@@ -11,6 +11,7 @@ from torch import nn
 from auditor.errors import ModelError, UsageError
 from auditor.intake.source import Source, printable
 from auditor.model import Provenance, TorchModel
+from auditor.preprocessing import label_name
 from auditor.specs import ModelSpec
 
 
@@ -23,6 +24,8 @@ def named_classes(found: list[str] | tuple[str, ...] | None, spec: ModelSpec) ->
     classes = spec.classes if spec.classes is not None else None if found is None else tuple(found)
     if classes is None:
         raise UsageError("This model file does not name its classes: add --classes a,b in the order of the outputs.")
+    if found is not None and spec.classes is not None:
+        no_reordering([label_name(c) for c in classes], [label_name(c) for c in found])
     if found is not None and len(classes) != len(found):
         raise UsageError(f"--classes names {len(classes)} classes, but the model file has {len(found)}.")
     few = len(classes) < 2 or len(set(classes)) != len(classes)
@@ -36,6 +39,15 @@ def named_classes(found: list[str] | tuple[str, ...] | None, spec: ModelSpec) ->
             f"The class {printable(odd[0], 60)!r} has control characters in its name: name the classes with --classes."
         )
     return tuple(classes)
+
+
+def no_reordering(given: list[str], found: list[str]) -> None:
+    """--classes may give other names to outputs, not the file's own names to other outputs."""
+    if given != found and set(given) & set(found):
+        raise UsageError(
+            f"The model file names its classes {', '.join(found[:8])}, in this order: leave --classes out, or give "
+            "names of your own to all of them."
+        )
 
 
 def provenance_of(source: Source, format: str, loaded_by: str, notes: tuple[str, ...] = ()) -> Provenance:

@@ -20,6 +20,8 @@ from auditor.statistics import AnyEstimate, Multiplicity
 SCHEMA_VERSION = "1.0"
 
 INTAKE = "intake"
+# Judgements of the tool's own work, and of the file: a model of which nothing else was judged has not been audited.
+_NOT_OF_THE_MODEL = frozenset({"completeness_error"})
 
 
 class ExitCode(IntEnum):
@@ -320,8 +322,9 @@ def exit_code(findings: Sequence[Finding], *, refused: bool, allow_inconclusive:
     """The exit code of a scan.
 
     4 where model or data were refused; else 1 where anything FAILed; else 3 where anything was INCONCLUSIVE or NOT_RUN,
-    or where no probe's number was judged at all (checks of the file itself do not count: a file that loads is not an
-    audited model); else 0. ``allow_inconclusive`` forgives INCONCLUSIVE findings only.
+    or where no probe's number was judged at all (checks of the file itself and of an explanation's own arithmetic do
+    not count: a file that loads is not an audited model); else 0. ``allow_inconclusive`` forgives INCONCLUSIVE findings
+    only.
     """
     if refused:
         return ExitCode.REFUSED
@@ -330,7 +333,12 @@ def exit_code(findings: Sequence[Finding], *, refused: bool, allow_inconclusive:
         return ExitCode.FAILED
     judged = {Outcome.PASS, Outcome.INCONCLUSIVE} if allow_inconclusive else {Outcome.PASS}
     unsettled = {Outcome.NOT_RUN} if allow_inconclusive else {Outcome.NOT_RUN, Outcome.INCONCLUSIVE}
-    nothing_judged = not any(f.outcome in judged and f.pillar != INTAKE for f in findings)
+    nothing_judged = not any(
+        f.outcome in judged
+        and f.pillar != INTAKE
+        and (f.measurement is None or f.measurement.metric not in _NOT_OF_THE_MODEL)
+        for f in findings
+    )
     if nothing_judged or unsettled & set(outcomes):
         return ExitCode.INCONCLUSIVE
     return ExitCode.PASSED

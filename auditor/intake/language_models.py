@@ -1,0 +1,169 @@
+"""Language models: Hugging Face folders of transformers' own causal and masked classes, and GGUF files.
+
+A folder goes through the same checks as a classifier's: safetensors only, no code, no climbing shard paths, every
+weight present. A GGUF file is read by transformers, which sees a folder that holds nothing else.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from auditor.errors import MissingExtraError, ModelError
+from auditor.intake.huggingface import (
+    _MAX_TOKENIZER_BYTES,
+    _REFUSED_KEYS,
+    FORMAT,
+    Folder,
+    _ignored,
+    _network,
+    _no_model,
+    _quiet_and_offline,
+    _weights,
+)
+from auditor.intake.source import Source, printable, reading
+from auditor.intake.weights import LOADED_BY_SAFETENSORS
+from auditor.language import AuditedLanguageModel, Objective
+from auditor.model import Provenance
+from auditor.specs import ModelSpec
+from auditor.tables import sha256_of
+
+GGUF_FORMAT = "GGUF"
+_SPECIAL_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+
+
+def is_language_model(path: str) -> bool:
+    """Whether a folder's config.json names a causal or masked language model of transformers.
+
+    Raises ModelError where config.json is no JSON object, UnsafeModelError where it names code to run.
+    """
+    folder = Folder(path)
+    return folder.has("config.json") and _objective(folder.json("config.json")) is not None
+
+
+def load_language_folder(path: str, spec: ModelSpec) -> AuditedLanguageModel:
+    """The language model of a Hugging Face folder. Raises UnsafeModelError for code and pickles, else ModelError."""
+    folder = Folder(path)
+    if not folder.has("config.json"):
+        raise ModelError(_no_model(folder))
+    settings = folder.json("config.json")
+    found = _objective(settings)
+    if found is None:
+        raise ModelError(
+            f"{folder.name!r} is none of transformers' own causal or masked language models: see the architectures in "
+            "its config.json."
+        )
+    for key, why in _REFUSED_KEYS.items():
+        if settings.get(key) is not None:
+            raise ModelError(f"{folder.name!r} {why}, which is not supported yet: save it unquantised, or as GGUF.")
+    objective, name = found
+    weights = _weights(folder)
+    with _quiet_and_offline():
+        network, _ = _network("text", name, settings, weights, folder)
+        tokenizer = _tokenizer(folder)
+    return AuditedLanguageModel(
+        network,
+        tokenizer,
+        objective=objective,
+        device=spec.device,
+        provenance=Provenance(
+            path=path,
+            sha256=folder.sha256,
+            format=FORMAT,
+            loaded_by=f"{LOADED_BY_SAFETENSORS} into transformers.{name}",
+            size_bytes=folder.size_bytes,
+            notes=_ignored(folder),
+        ),
+    )
+
+
+def _objective(settings: Mapping[str, Any]) -> tuple[Objective, str] | None:
+    """(objective, name of transformers' class), by exact name from transformers' own tables, or None."""
+    from transformers.models.auto import modeling_auto
+
+    kind, listed = settings.get("model_type"), settings.get("architectures")
+    name = listed[0] if isinstance(listed, list) and listed else None
+    if not isinstance(kind, str) or not isinstance(name, str):
+        return None
+    if modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.get(kind) == name:
+        return "causal", name
+    if modeling_auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES.get(kind) == name:
+        return "masked", name
+    return None
+
+
+def _tokenizer(folder: Folder) -> Any:
+    """The folder's fast tokenizer with the special tokens that its files name and its vocabulary knows."""
+    import tokenizers
+    import transformers
+
+    if not folder.has("tokenizer.json"):
+        raise ModelError(
+            f"{folder.name!r} holds no tokenizer.json: save the fast tokenizer beside the weights with "
+            "AutoTokenizer.from_pretrained(...).save_pretrained(folder)."
+        )
+    options: dict[str, Any] = {}
+    for name in ("special_tokens_map.json", "tokenizer_config.json"):
+        options |= folder.json(name) if folder.has(name) else {}
+    source = folder.read("tokenizer.json", _MAX_TOKENIZER_BYTES)
+    with reading(f"The tokenizer.json in {folder.name!r} cannot be read"):
+        backend = tokenizers.Tokenizer.from_str(source.data.decode())
+        special = {}
+        for key in _SPECIAL_TOKENS:
+            named = options.get(key)
+            token = named.get("content") if isinstance(named, dict) else named
+            if isinstance(token, str) and backend.token_to_id(token) is not None:
+                special[key] = token
+        return transformers.PreTrainedTokenizerFast(tokenizer_object=backend, **special)
+
+
+def load_gguf(source: Source, spec: ModelSpec) -> AuditedLanguageModel:
+    """The causal model of a GGUF file, dequantised to float32 by transformers.
+
+    Raises MissingExtraError without the packages that read it, ModelError where it cannot be used.
+    """
+    absent = [name for name in ("gguf", "accelerate") if importlib.util.find_spec(name) is None]
+    if absent:
+        raise MissingExtraError(
+            f"Reading a GGUF file needs {' and '.join(absent)}: pip install 'responsible-auditor[gguf]'."
+        )
+    import transformers
+
+    file = "model.gguf"
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        _quiet_and_offline(),
+        reading(f"{source.name!r} cannot be read as a GGUF file"),
+    ):
+        # transformers looks for other files beside the one it is given; here there are none.
+        (Path(folder) / file).symlink_to(Path(source.path).resolve())
+        where: dict[str, Any] = {"gguf_file": file, "local_files_only": True, "trust_remote_code": False}
+        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **where)
+        network, info = transformers.AutoModelForCausalLM.from_pretrained(
+            folder, **where, dtype=torch.float32, output_loading_info=True
+        )
+    if info["missing_keys"]:
+        raise ModelError(
+            f"{source.name!r} lacks {printable(sorted(info['missing_keys'])[0], 100)!r}, which "
+            f"{type(network).__name__} needs."
+        )
+    if sha256_of(Path(source.path)) != source.sha256:
+        raise ModelError(f"{source.name!r} changed while it was read: try again when it is complete.")
+    return AuditedLanguageModel(
+        network,
+        tokenizer,
+        objective="causal",
+        device=spec.device,
+        provenance=Provenance(
+            path=source.path,
+            sha256=source.sha256,
+            format=GGUF_FORMAT,
+            loaded_by=f"transformers.{type(network).__name__} with gguf_file=, dequantised to float32",
+            size_bytes=len(source.data),
+        ),
+    )

@@ -1,0 +1,571 @@
+"""Language models under audit: how likely they find a text, exactly and without wasted work.
+
+A causal model is scored by ``log p(x_i | x_<i)``, a masked one by its pseudo form, ``log p(x_i | all others)``.
+Texts that begin alike share that work: they are laid out as prefix trees, several to a row, and every token attends to
+its ancestors alone. Logits are taken in tiles, at the places that are asked for, so no (batch, length, vocabulary)
+tensor exists; only a network that transforms its logits afterwards makes them itself, and is given smaller batches.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Literal, NoReturn, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from auditor.errors import ModelError, NotApplicableError
+from auditor.model import AuditedModel, Provenance, evaluating
+from auditor.statistics import FloatArray
+
+Objective = Literal["causal", "masked"]
+Form = Literal["whole", "shared"]
+
+# Decoders whose attention takes a mask of our own with positions of our own; a test holds each of them to it.
+TREE_ATTENTION = frozenset(
+    {"gpt2", "gpt_neox", "llama", "mistral", "olmo2", "phi", "phi3", "qwen2", "qwen3", "smollm3"}
+)
+# Their positions begin after the padding index, so that many fewer tokens fit than there are position embeddings.
+_OFFSET_POSITIONS = frozenset(
+    {"roberta", "xlm-roberta", "xlm-roberta-xl", "roberta-prelayernorm", "camembert", "data2vec-text", "longformer"}
+    | {"mpnet", "ibert"}
+)
+T = TypeVar("T")
+_ROW_TOKENS = 64
+_TILE = 2048
+_WHOLE_BYTES = 256 << 20
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """One text as the model reads it: token ``ids`` with its special tokens, each of the rest (length,) as well.
+
+    ``scored``: whether the token belongs to the text and has a probability. ``ends``: where it ends in the text, in
+    characters. ``words``: number of the word it belongs to, -1 for special tokens.
+    """
+
+    ids: tuple[int, ...]
+    scored: tuple[bool, ...]
+    ends: tuple[int, ...]
+    words: tuple[int, ...]
+
+
+class AuditedLanguageModel(AuditedModel):
+    """A causal or masked language model of transformers with its tokenizer.
+
+    ``network``: a ``...ForCausalLM`` or ``...ForMaskedLM`` module, left as it was by everything here. ``tokenizer``: a
+    fast tokenizer of transformers. ``prefix``: ids that stand before every text of a causal model; None means what the
+    tokenizer puts there, else its beginning-of-sequence token where it has one, else nothing, and then the first token
+    of a text has no probability. ``batch_tokens``: tokens in one forward pass.
+
+    Raises ModelError for a module that is neither, or a tokenizer that does not fit it.
+    """
+
+    kind = "language_model"
+
+    def __init__(
+        self,
+        network: nn.Module,
+        tokenizer: Any,
+        *,
+        objective: Objective | None = None,
+        prefix: Sequence[int] | None = None,
+        device: str | torch.device = "cpu",
+        batch_tokens: int = 512,
+        provenance: Provenance | None = None,
+    ) -> None:
+        super().__init__(_no_classes, classes=(), provenance=provenance)
+        self.objective: Objective = objective or objective_of(network)
+        self.device = torch.device(device)
+        self.module = network.to(self.device)
+        self.tokenizer = tokenizer
+        self.batch_tokens = batch_tokens
+        self.context = _context(network)
+        self._backend = _backend(tokenizer)
+        self._check_vocabulary()
+        self._begins_with = self._prefix(prefix) if self.objective == "causal" else ()
+        self._pad = int(getattr(tokenizer, "pad_token_id", None) or 0)
+        self._plain_head: bool | None = None
+
+    @property
+    def n_parameters(self) -> int:
+        """Number of parameters."""
+        return sum(p.numel() for p in self.module.parameters())
+
+    @property
+    def notes(self) -> str:
+        """How texts are scored, in one sentence, for a finding's detail."""
+        if self.objective == "masked":
+            return "Pseudo-log-likelihood: each token is masked and predicted from all others."
+        if not self._begins_with:
+            return "Log-likelihood; the tokenizer has no beginning-of-sequence token, so first tokens are not scored."
+        named = " ".join(str(self._backend.id_to_token(i)) for i in self._begins_with)
+        return f"Log-likelihood after {named} (token id {', '.join(map(str, self._begins_with))})."
+
+    # ---- texts to tokens -------------------------------------------------------------------------------------------
+
+    def encode(self, texts: Sequence[str]) -> list[Encoded]:
+        """The texts as tokens. Raises NotApplicableError where one does not fit the context or has nothing to score."""
+        masked = self.objective == "masked"
+        if masked:
+            self._mask_id()
+        with _uncut(self._backend):
+            encodings = self._backend.encode_batch(list(texts), add_special_tokens=masked)
+        found = [self._encoded(e) for e in encodings]
+        if self.context is not None:
+            long = [len(e.ids) for e in found if len(e.ids) > self.context]
+            if long:
+                raise NotApplicableError(
+                    f"{len(long):,} of {len(found):,} texts are longer than the model's context of {self.context:,} "
+                    f"tokens (the longest has {max(long):,}): use a model with a longer context, or shorter texts."
+                )
+        for text, encoded in zip(texts, found, strict=True):
+            if not any(encoded.scored):
+                raise NotApplicableError(
+                    f"The text {text[:40]!r} leaves this model no token to score: it needs more words, or a tokenizer "
+                    "with a beginning-of-sequence token."
+                )
+        return found
+
+    def _encoded(self, encoding: Any) -> Encoded:
+        special = [bool(s) for s in encoding.special_tokens_mask]
+        lead = self._begins_with
+        scored = [True] * len(encoding.ids) if self.objective == "causal" else [not s for s in special]
+        if self.objective == "causal" and not lead and scored:
+            scored[0] = False
+        words = [-1 if w is None else int(w) for w in encoding.word_ids]
+        return Encoded(
+            ids=(*lead, *encoding.ids),
+            scored=(*(False for _ in lead), *scored),
+            ends=(*(0 for _ in lead), *(int(end) for _, end in encoding.offsets)),
+            words=(*(-1 for _ in lead), *words),
+        )
+
+    def _prefix(self, given: Sequence[int] | None) -> tuple[int, ...]:
+        if given is not None:
+            return tuple(int(i) for i in given)
+        with _uncut(self._backend):
+            plain = list(self._backend.encode("a", add_special_tokens=False).ids)
+            dressed = list(self._backend.encode("a", add_special_tokens=True).ids)
+        if plain and len(dressed) > len(plain):
+            at = next((i for i in range(len(dressed)) if dressed[i : i + len(plain)] == plain), 0)
+            if at:
+                return tuple(dressed[:at])
+        begin = getattr(self.tokenizer, "bos_token_id", None)
+        return () if begin is None else (int(begin),)
+
+    def _mask_id(self) -> int:
+        mask = getattr(self.tokenizer, "mask_token_id", None)
+        if mask is None:
+            raise NotApplicableError(
+                "The tokenizer names no mask token, without which a masked model cannot be scored: add mask_token to "
+                "its tokenizer_config.json."
+            )
+        return int(mask)
+
+    def _check_vocabulary(self) -> None:
+        embeddings: Any = self.module.get_input_embeddings()  # type: ignore[operator]
+        largest = max(self._backend.get_vocab(with_added_tokens=True).values(), default=-1)
+        known = int(embeddings.weight.shape[0])
+        if not 0 <= largest < known:
+            raise ModelError(
+                f"The tokenizer has {largest + 1:,} tokens, the network knows {known:,}: they do not belong together."
+            )
+
+    # ---- log-probabilities -----------------------------------------------------------------------------------------
+
+    def log_likelihoods(self, texts: Sequence[str], *, within_word: bool = False) -> FloatArray:
+        """(n,) log-likelihoods in nats of whole texts: ``sum_i log p(x_i | x_<i)``, for a masked model the pseudo form.
+
+        ``within_word``: see :meth:`token_log_probabilities`.
+        """
+        found = self.token_log_probabilities(self.encode(texts), within_word=within_word)
+        return np.asarray([np.nansum(p) for p in found])
+
+    def continuations(self, contexts: Sequence[str], texts: Sequence[str]) -> tuple[FloatArray, npt.NDArray[np.int64]]:
+        """Log-likelihoods (n,) of texts that follow their contexts directly, and how many tokens (n,) each sum is over.
+
+        A token belongs to the text if it ends in it.
+        """
+        encoded = self.encode([c + t for c, t in zip(contexts, texts, strict=True)])
+        places = [
+            [i for i, (s, end) in enumerate(zip(e.scored, e.ends, strict=True)) if s and end > len(context)]
+            for e, context in zip(encoded, contexts, strict=True)
+        ]
+        found = self.token_log_probabilities(encoded, places)
+        return np.asarray([np.nansum(p) for p in found]), np.asarray([len(p) for p in places], np.int64)
+
+    def pair_scores(
+        self, pairs: Sequence[tuple[str, str]], *, form: Form | None = None, within_word: bool = False
+    ) -> FloatArray:
+        """(n, 2) log-likelihoods of the two texts of each pair, in nats.
+
+        ``form``: ``whole`` sums over all tokens, ``shared`` over those that both texts have (found as in Nangia et al.,
+        EMNLP 2020); None means ``whole`` for a causal and ``shared`` for a masked model, as published. NaN where a pair
+        shares no token.
+        """
+        chosen = form or ("whole" if self.objective == "causal" else "shared")
+        encoded = self.encode([text for pair in pairs for text in pair])
+        if chosen == "whole":
+            found = self.token_log_probabilities(encoded, within_word=within_word)
+            return np.asarray([np.nansum(p) for p in found]).reshape(-1, 2)
+        places: list[list[int]] = []
+        for first, second in zip(encoded[::2], encoded[1::2], strict=True):
+            same = shared_places(first, second)
+            places += [[i for i, _ in same], [j for _, j in same]]
+        found = self.token_log_probabilities(encoded, places, within_word=within_word)
+        sums = [float(np.nansum(p)) if at else np.nan for p, at in zip(found, places, strict=True)]
+        return np.asarray(sums).reshape(-1, 2)
+
+    def token_log_probabilities(
+        self, texts: Sequence[Encoded], places: Sequence[Sequence[int]] | None = None, *, within_word: bool = False
+    ) -> list[FloatArray]:
+        """For each text (length,) log-probabilities of its tokens in nats, NaN where not asked for.
+
+        ``places``: which tokens of each text, default all that are scored. ``within_word``: for a masked model, hide
+        the later tokens of the same word too (Kauf and Ivanova, ACL 2023), which the plain form gives away.
+        """
+        wanted = places or [[i for i, scored in enumerate(t.scored) if scored] for t in texts]
+        with torch.inference_mode(), evaluating(self.module):
+            if self._plain_head is None and texts:
+                self._plain_head = self._has_plain_head(texts[0].ids)
+            if self.objective == "causal":
+                return self._causal([t.ids for t in texts], wanted)
+            return self._masked(texts, wanted, within_word)
+
+    def _causal(self, texts: Sequence[tuple[int, ...]], wanted: Sequence[Sequence[int]]) -> list[FloatArray]:
+        unique = sorted(set(texts))
+        found = {ids: np.full(len(ids), np.nan) for ids in unique}
+        asked: dict[tuple[int, ...], set[int]] = {ids: set() for ids in unique}
+        for ids, places in zip(texts, wanted, strict=True):
+            asked[ids].update(places)
+        rows = self._rows(unique)
+        rows.sort(key=lambda row: -len(row.tokens))
+        for batch in _batches(rows, self._budget(), lambda row: len(row.tokens)):
+            self._score_rows(batch, asked, found)
+        return [
+            np.where(np.isin(np.arange(len(ids)), np.asarray(places, np.int64)), found[ids], np.nan)
+            for ids, places in zip(texts, wanted, strict=True)
+        ]
+
+    def _rows(self, texts: Sequence[tuple[int, ...]]) -> list[_Row]:
+        longest = max((len(ids) for ids in texts), default=0)
+        config: Any = self.module.config
+        window = getattr(config, "sliding_window", None)
+        kernel = getattr(config, "_attn_implementation", None)
+        if (
+            getattr(config, "model_type", None) not in TREE_ATTENTION
+            or kernel not in ("sdpa", "eager")
+            or (isinstance(window, int) and window < longest)
+        ):
+            return [_Row.of((ids,)) for ids in texts]
+        return _packed(texts)
+
+    def _score_rows(
+        self,
+        rows: Sequence[_Row],
+        asked: Mapping[tuple[int, ...], set[int]],
+        found: Mapping[tuple[int, ...], FloatArray],
+    ) -> None:
+        length = max(len(row.tokens) for row in rows)
+        ids = torch.full((len(rows), length), self._pad)
+        for r, row in enumerate(rows):
+            ids[r, : len(row.tokens)] = torch.tensor(row.tokens)
+        inputs: dict[str, Tensor] = {"input_ids": ids}
+        # A row that is one chain needs no mask: what lies to the right is never looked at.
+        if any(row.branches for row in rows):
+            inputs["attention_mask"] = self._ancestors(rows, length)
+            inputs["position_ids"] = torch.zeros((len(rows), length), dtype=torch.long)
+            for r, row in enumerate(rows):
+                inputs["position_ids"][r, : len(row.tokens)] = torch.tensor(row.depths)
+        nodes: dict[tuple[int, int], int] = {}
+        answers: list[tuple[int, int, tuple[int, ...], int]] = []
+        for r, row in enumerate(rows):
+            for text, path in row.texts:
+                for place in sorted(asked[text]):
+                    node = nodes.setdefault((r, path[place - 1]), len(nodes))
+                    answers.append((node, text[place], text, place))
+        if not answers:
+            return
+        values = self._forward(
+            inputs,
+            torch.tensor(list(nodes)),
+            torch.tensor([a[0] for a in answers]),
+            torch.tensor([a[1] for a in answers]),
+        )
+        for (_, _, text, place), value in zip(answers, values.tolist(), strict=True):
+            found[text][place] = value
+
+    def _ancestors(self, rows: Sequence[_Row], length: int) -> Tensor:
+        """(n_rows, 1, length, length) to add to attention: 0 for a token itself and its ancestors, else the least."""
+        sees = np.zeros((len(rows), length, length), bool)
+        sees[:, np.arange(length), np.arange(length)] = True
+        for r, row in enumerate(rows):
+            for node, parent in enumerate(row.parents):
+                if parent >= 0:
+                    sees[r, node] |= sees[r, parent]
+        dtype = next(self.module.parameters()).dtype
+        mask = torch.zeros(sees.shape, dtype=dtype)
+        return mask.masked_fill_(torch.from_numpy(~sees), torch.finfo(dtype).min).unsqueeze(1)
+
+    def _masked(self, texts: Sequence[Encoded], wanted: Sequence[Sequence[int]], within_word: bool) -> list[FloatArray]:
+        mask = self._mask_id()
+        found = [np.full(len(t.ids), np.nan) for t in texts]
+        tasks = [(t, place) for t, places in enumerate(wanted) for place in places]
+        tasks.sort(key=lambda task: -len(texts[task[0]].ids))
+        for batch in _batches(tasks, self._budget(), lambda task: len(texts[task[0]].ids)):
+            length = max(len(texts[t].ids) for t, _ in batch)
+            ids = torch.full((len(batch), length), self._pad)
+            present = torch.zeros((len(batch), length), dtype=torch.long)
+            targets = []
+            for r, (t, place) in enumerate(batch):
+                text = texts[t]
+                row = list(text.ids)
+                targets.append(row[place])
+                row[place] = mask
+                if within_word:
+                    for later in range(place + 1, len(row)):
+                        if text.words[later] == text.words[place] and text.scored[later]:
+                            row[later] = mask
+                ids[r, : len(row)] = torch.tensor(row)
+                present[r, : len(row)] = 1
+            places = torch.tensor([[r, place] for r, (_, place) in enumerate(batch)])
+            values = self._forward(
+                {"input_ids": ids, "attention_mask": present}, places, torch.arange(len(batch)), torch.tensor(targets)
+            )
+            for (t, place), value in zip(batch, values.tolist(), strict=True):
+                found[t][place] = value
+        return found
+
+    def _budget(self) -> int:
+        if self._plain_head:
+            return self.batch_tokens
+        embeddings: Any = self.module.get_input_embeddings()  # type: ignore[operator]
+        return max(1, min(self.batch_tokens, _WHOLE_BYTES // (4 * int(embeddings.weight.shape[0]))))
+
+    def _has_plain_head(self, ids: Sequence[int]) -> bool:
+        """Whether the logits are the last layer's output as it stands, with no soft cap or scale behind it."""
+        head: Any = self.module.get_output_embeddings()  # type: ignore[operator]
+        if type(head) is not nn.Linear:
+            return False
+        inputs = torch.tensor([list(ids)], device=self.device)
+        everywhere = torch.tensor([[0, i] for i in range(len(ids))], device=self.device)
+        with _holding_back(head, everywhere) as hidden:
+            logits: Tensor = self.module(input_ids=inputs, **self._no_cache()).logits
+        own = head(hidden[0][0])
+        return own.shape == logits.shape and torch.allclose(own.float(), logits.float(), rtol=1e-4, atol=1e-5)
+
+    def _forward(self, inputs: Mapping[str, Tensor], places: Tensor, at: Tensor, targets: Tensor) -> Tensor:
+        """(n,) float64 log-probabilities: ``targets[k]`` by the logits at ``places[at[k]]``.
+
+        ``places``: (n_places, 2) row and column. The network's last layer is held back and applied in tiles. Where
+        something follows it, such as a soft cap, the network makes the logits itself, in smaller batches.
+        """
+        moved = {name: value.to(self.device) for name, value in inputs.items()}
+        where, at, targets = places.to(self.device), at.to(self.device), targets.to(self.device)
+        if not self._plain_head:
+            logits = self.module(**moved, **self._no_cache()).logits
+            return _pick(logits[where[:, 0], where[:, 1]], at, targets)
+        head: Any = self.module.get_output_embeddings()  # type: ignore[operator]
+        with _holding_back(head, where[:1]) as hidden:
+            self.module(**moved, **self._no_cache())
+        return _by_tiles(hidden[0][where[:, 0], where[:, 1]], head, at, targets)
+
+    def _no_cache(self) -> dict[str, bool]:
+        return {"use_cache": False} if self.objective == "causal" else {}
+
+
+def _no_classes(rows: object) -> NoReturn:
+    raise ModelError("A language model predicts no classes: ask it with the probes of the language pillar.")
+
+
+def objective_of(network: nn.Module) -> Objective:
+    """Whether a module of transformers is a causal or a masked language model, by its class. Raises ModelError."""
+    from transformers.models.auto import modeling_auto
+
+    name = type(network).__name__
+    if name in set(modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values()):
+        return "causal"
+    if name in set(modeling_auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES.values()):
+        return "masked"
+    raise ModelError(f"{name} is neither a causal nor a masked language model of transformers.")
+
+
+def shared_places(first: Encoded, second: Encoded) -> list[tuple[int, int]]:
+    """Places (i, j) of the tokens that two texts have in common, in order, special tokens left out.
+
+    By the longest matching blocks of their ids, as in the code of Nangia et al., EMNLP 2020.
+    """
+    own = [[i for i, scored in enumerate(e.scored) if scored] for e in (first, second)]
+    ids = [[e.ids[i] for i in places] for e, places in zip((first, second), own, strict=True)]
+    blocks = difflib.SequenceMatcher(None, ids[0], ids[1], autojunk=False).get_matching_blocks()
+    return [(own[0][b.a + k], own[1][b.b + k]) for b in blocks for k in range(b.size)]
+
+
+def _backend(tokenizer: Any) -> Any:
+    import tokenizers
+
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if not isinstance(backend, tokenizers.Tokenizer):
+        raise ModelError(
+            "The tokenizer is not a fast one: save its tokenizer.json with AutoTokenizer.from_pretrained(...)."
+        )
+    return backend
+
+
+@contextmanager
+def _uncut(backend: Any) -> Iterator[None]:
+    """Inside, the tokenizer neither cuts nor pads, whatever its file says: a cut text would be scored as if whole."""
+    cut, padded = backend.truncation, backend.padding
+    backend.no_truncation()
+    backend.no_padding()
+    try:
+        yield
+    finally:
+        if cut is not None:
+            backend.enable_truncation(**cut)
+        if padded is not None:
+            backend.enable_padding(**padded)
+
+
+def _context(network: nn.Module) -> int | None:
+    """Most tokens that fit the network, or None where its configuration names no limit."""
+    config: Any = network.config
+    for key in ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length"):
+        limit = getattr(config, key, None)
+        if isinstance(limit, int) and limit > 0:
+            offset = config.model_type in _OFFSET_POSITIONS and config.pad_token_id is not None
+            return limit - (int(config.pad_token_id) + 1 if offset else 0)
+    return None
+
+
+@contextmanager
+def _holding_back(head: nn.Module, places: Tensor) -> Iterator[list[Tensor]]:
+    """Inside, ``head`` sees its input at ``places``, (n, 2), only; the list receives all of its input."""
+    seen: list[Tensor] = []
+
+    def select(module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        seen.append(args[0])
+        return (args[0][places[:, 0], places[:, 1]], *args[1:])
+
+    handle = head.register_forward_pre_hook(select)
+    try:
+        yield seen
+    finally:
+        handle.remove()
+
+
+def _pick(logits: Tensor, at: Tensor, targets: Tensor) -> Tensor:
+    """(n,) float64 log-probabilities of the targets by the rows ``at`` of logits, (n_places, vocabulary)."""
+    wide = logits.float()
+    return (wide[at, targets] - torch.logsumexp(wide, dim=-1)[at]).double().cpu()
+
+
+def _by_tiles(states: Tensor, head: nn.Linear, at: Tensor, targets: Tensor) -> Tensor:
+    """The same from what goes into the last layer, states (n_places, width), one tile of the vocabulary at a time.
+
+    A tile of logits stays in the processor's cache and its weights are read once, which whole rows of them are not.
+    """
+    weights = torch.split(head.weight, _TILE)
+    offsets = [None] * len(weights) if head.bias is None else torch.split(head.bias, _TILE)
+    parts = [
+        torch.logsumexp(nn.functional.linear(states, w, b).float(), dim=-1)
+        for w, b in zip(weights, offsets, strict=True)
+    ]
+    total = torch.logsumexp(torch.stack(parts), dim=0)
+    picked = (states[at].float() * head.weight[targets].float()).sum(dim=-1)
+    if head.bias is not None:
+        picked = picked + head.bias[targets].float()
+    return (picked - total[at]).double().cpu()
+
+
+# ---- rows ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class _Row:
+    """Texts as one forest: ``tokens`` with their ``parents`` (-1 for a root) and ``depths``; the node of each token of
+    each text, but for its last, which nothing follows."""
+
+    tokens: list[int] = field(default_factory=list)
+    parents: list[int] = field(default_factory=list)
+    depths: list[int] = field(default_factory=list)
+    texts: list[tuple[tuple[int, ...], list[int]]] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, texts: Sequence[tuple[int, ...]]) -> _Row:
+        """The forest of texts in sorted order, where each shares most with the one before it."""
+        row = cls()
+        for text in texts:
+            row.add(text)
+        return row
+
+    @property
+    def branches(self) -> bool:
+        """Whether any two tokens of the row must not see each other."""
+        return len(self.texts) > 1
+
+    def add(self, text: tuple[int, ...]) -> None:
+        """Grows the forest by a text, on the branch it has in common with the text before it."""
+        last, path = self.texts[-1] if self.texts else ((), [])
+        path = path[: _common(last, text)]
+        for token in text[len(path) : -1]:
+            self.parents.append(path[-1] if path else -1)
+            self.depths.append(len(path))
+            path.append(len(self.tokens))
+            self.tokens.append(token)
+        self.texts.append((text, path))
+
+
+def _common(first: tuple[int, ...], second: tuple[int, ...]) -> int:
+    """How many tokens two texts have in common from the start, their last ones left out."""
+    most = min(len(first), len(second)) - 1
+    for i in range(max(most, 0)):
+        if first[i] != second[i]:
+            return i
+    return max(most, 0)
+
+
+def _packed(texts: Sequence[tuple[int, ...]]) -> list[_Row]:
+    """Sorted texts in as few rows as will do: neighbours with a common start stay together, then first fit."""
+    groups: list[tuple[int, list[tuple[int, ...]]]] = []
+    last: tuple[int, ...] = ()
+    for text in texts:
+        shared = _common(last, text)
+        new = len(text) - 1 - shared
+        if groups and 3 * shared >= new and groups[-1][0] + new <= max(_ROW_TOKENS, 2 * len(text)):
+            groups[-1] = (groups[-1][0] + new, [*groups[-1][1], text])
+        else:
+            groups.append((len(text) - 1, [text]))
+        last = text
+    groups.sort(key=lambda g: -g[0])
+    filled: list[tuple[int, list[tuple[int, ...]]]] = []
+    open_rows: list[int] = []
+    for size, members in groups:
+        # Rows are filled up to the largest group's size, at least 64 tokens: wider rows would only be padded.
+        limit = max(_ROW_TOKENS, size)
+        spot = next((r for r in open_rows if filled[r][0] + size <= limit), None)
+        if spot is None:
+            open_rows.append(len(filled))
+            filled.append((size, list(members)))
+        else:
+            filled[spot] = (filled[spot][0] + size, filled[spot][1] + members)
+        open_rows = [r for r in open_rows if filled[r][0] <= limit - 4]
+    return [_Row.of(sorted(members)) for _, members in filled]
+
+
+def _batches(items: Sequence[T], budget: int, size: Callable[[T], int]) -> Iterator[list[T]]:
+    """Runs of items, largest first, whose number times the largest size stays within ``budget``."""
+    batch: list[T] = []
+    for item in items:
+        if batch and (len(batch) + 1) * size(batch[0]) > budget:
+            yield batch
+            batch = []
+        batch.append(item)
+    if batch:
+        yield batch

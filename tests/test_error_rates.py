@@ -1,0 +1,451 @@
+"""The promise about errors, kept or broken by simulation: whole scans of known worlds, judged thousands of times.
+
+A world fixes every cell's selection rate; labels are independent of it, so the true value of every headline is known.
+Rows are drawn jointly, so findings depend on each other as they do in a real scan. Decisions are computed from the
+bounds alone, in bulk; ``test_bulk_decisions_are_what_judge_says`` holds them to the whole chain.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import product
+from typing import Literal
+
+import numpy as np
+import pytest
+from scipy.stats import binom
+
+from auditor.counts import GroupCounts
+from auditor.finding import Criterion, Family, Outcome, ProbeResult, judge
+from auditor.statistics import (
+    RateTable,
+    WorstDifference,
+    WorstRatio,
+    clopper_pearson,
+    corner_radius,
+    minimum_detectable_effect,
+    n_required,
+    ndtr,
+    rate_limits,
+)
+from probes.fairness import GroupFairness
+
+BOUND, RATIO_BOUND, BASE, PREVALENCE = 0.10, 0.80, 0.40, 0.5
+SIZES = (200, 500, 2_000, 20_000)
+Kind = Literal["difference", "ratio", "rate"]
+
+
+# ---- deciding in bulk ----------------------------------------------------------------------------------------------
+
+
+def bulk_bounds(kind: Kind, k: np.ndarray, n: np.ndarray, level: float, side: Literal["low", "high"]) -> np.ndarray:
+    """(n_worlds,) one bound of a headline over one table in which every group has rows, all pairs at one level."""
+    lower, upper = (limit.reshape(len(limit), *k.shape) for limit in rate_limits(k.ravel(), n.ravel(), level))
+    off = ~np.eye(k.shape[1], dtype=bool)
+    if kind == "difference":
+        if side == "low":
+            return (lower[:, :, :, None] - upper[::-1, :, None, :]).min(axis=0)[:, off].max(axis=1)
+        return (upper[:, :, :, None] - lower[::-1, :, None, :]).max(axis=0)[:, off].max(axis=1)
+    with np.errstate(divide="ignore"):
+        if side == "low":
+            return (lower[:, :, :, None] / upper[::-1, :, None, :]).min(axis=0)[:, off].min(axis=1)
+        return (upper[:, :, :, None] / lower[::-1, :, None, :]).max(axis=0)[:, off].min(axis=1)
+
+
+def one_angle(k: np.ndarray, n: np.ndarray, level: float) -> tuple[np.ndarray, np.ndarray]:
+    """Limits (n_worlds, n_groups) at the middle angle: every bound is at least as wide as they make it."""
+    return clopper_pearson(k, n, float(ndtr(-corner_radius(level) * math.cos(math.pi / 4))))
+
+
+def decide(judged: Judged, tables: list[tuple[np.ndarray, np.ndarray]], level: float) -> tuple[np.ndarray, np.ndarray]:
+    """(n_worlds,) FAIL and PASS of one finding at one level."""
+    worlds = tables[0][0].shape[0]
+    if judged.kind == "rate":
+        low, high = clopper_pearson(tables[0][0][:, 0], tables[0][1][:, 0], level)
+        return high < judged.bound, low >= judged.bound
+    fail, ok = np.zeros(worlds, bool), np.ones(worlds, bool)
+    empty = np.any([(n == 0).any(axis=1) for _, n in tables], axis=0)
+    for w in np.flatnonzero(empty):
+        rates = [(k[w], n[w]) for k, n in tables]
+        if judged.metric.startswith("demographic"):
+            rates = [(k[n > 0], n[n > 0]) for k, n in rates]
+        estimate = estimate_of(judged.kind, rates)
+        low, high = estimate.bounds(level)
+        fail[w], ok[w] = (
+            (low > BOUND, high <= BOUND) if judged.kind == "difference" else (high < RATIO_BOUND, low >= RATIO_BOUND)
+        )
+    comparisons = sum(k.shape[1] * (k.shape[1] - 1) for k, _ in tables)
+    whole = np.flatnonzero(~empty)
+    for k, n in tables if whole.size else []:
+        fail[whole] |= shown_beyond(judged, k[whole], n[whole], level / comparisons)
+        still = whole[ok[whole]]
+        ok[still] = shown_within(judged, k[still], n[still], level)
+    return fail, ok
+
+
+def shown_beyond(judged: Judged, k: np.ndarray, n: np.ndarray, level: float) -> np.ndarray:
+    lower, upper = one_angle(k, n, level)
+    if judged.kind == "difference":
+        shown = lower.max(axis=1) - upper.min(axis=1) > judged.bound
+        shown[shown] = bulk_bounds("difference", k[shown], n[shown], level, "low") > judged.bound
+    else:
+        shown = upper.min(axis=1) < judged.bound * lower.max(axis=1)
+        shown[shown] = bulk_bounds("ratio", k[shown], n[shown], level, "high") < judged.bound
+    return shown
+
+
+def shown_within(judged: Judged, k: np.ndarray, n: np.ndarray, level: float) -> np.ndarray:
+    lower, upper = one_angle(k, n, level)
+    rows, best, worst = np.arange(k.shape[0]), (k / n).argmax(axis=1), (k / n).argmin(axis=1)
+    if judged.kind == "difference":
+        shown = upper[rows, best] - lower[rows, worst] <= judged.bound
+        shown[shown] = bulk_bounds("difference", k[shown], n[shown], level, "high") <= judged.bound
+    else:
+        shown = lower[rows, worst] >= judged.bound * upper[rows, best]
+        shown[shown] = bulk_bounds("ratio", k[shown], n[shown], level, "low") >= judged.bound
+    return shown
+
+
+def estimate_of(kind: Kind, tables: list[tuple[np.ndarray, np.ndarray]]) -> WorstDifference | WorstRatio:
+    rate_tables = tuple(RateTable(rate="r", successes=tuple(k.tolist()), n=tuple(n.tolist())) for k, n in tables)
+    return WorstDifference(tables=rate_tables) if kind == "difference" else WorstRatio(tables=rate_tables)
+
+
+# ---- worlds --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Judged:
+    """One finding of a scan: which metric, over which grouping of the cells, and its true value."""
+
+    metric: str
+    kind: Kind
+    membership: np.ndarray  # (n_groups, n_cells)
+    bound: float
+    truth: float
+    side: int = 1  # 1 at_most, -1 at_least
+
+    @property
+    def may_not_fail(self) -> bool:
+        return self.side * (self.truth - self.bound) <= 1e-9
+
+    @property
+    def may_not_pass(self) -> bool:
+        return self.side * (self.truth - self.bound) >= -1e-9
+
+
+@dataclass(frozen=True)
+class Scan:
+    """A whole scan of one world: every cell's share and rate, and all that is judged."""
+
+    share: np.ndarray
+    rate: np.ndarray
+    findings: list[Judged]
+
+    def draw(self, n: int, worlds: int, rng: np.random.Generator) -> np.ndarray:
+        """(n_worlds, n_cells, 2, 2) counts by true and predicted class of n rows."""
+        y = np.array([1.0 - PREVALENCE, PREVALENCE])
+        p = self.share[:, None, None] * y[None, :, None] * np.stack([1 - self.rate, self.rate], axis=1)[:, None, :]
+        return rng.multinomial(n, p.ravel() / p.sum(), size=worlds).reshape(worlds, *p.shape)
+
+    def tables(self, finding: Judged, counts: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
+        by_group = np.einsum("gc,wcyp->wgyp", finding.membership, counts)
+        n = by_group.sum(axis=(2, 3)), by_group[:, :, 1].sum(axis=2), by_group[:, :, 0].sum(axis=2)
+        k = by_group[..., 1].sum(axis=2), by_group[:, :, 1, 1], by_group[:, :, 0, 1]
+        which = {"equalized_odds_difference": (1, 2), "equal_opportunity_difference": (1,)}.get(finding.metric, (0,))
+        return [(k[t], n[t]) for t in which]
+
+
+METRICS: dict[str, tuple[Kind, float]] = {
+    "demographic_parity_difference": ("difference", BOUND),
+    "equalized_odds_difference": ("difference", BOUND),
+    "equal_opportunity_difference": ("difference", BOUND),
+    "demographic_parity_ratio": ("ratio", RATIO_BOUND),
+}
+
+
+def scan(m: int, effects: tuple[float, ...], *, association: float = 0.0, levels: tuple[int, ...] = ()) -> Scan:
+    """A scan of m findings; ``effects[f]`` raises the rate of the first level of feature f.
+
+    Groups are of unequal sizes, the largest first; ``association`` is the share of rows whose features all stand at the
+    same level, as far as they have it.
+    """
+    levels = levels or {1: (2,), 9: (2, 4), 24: (2, 2, 2)}[m]
+    cells = list(product(*(range(size) for size in levels)))
+    shares = [np.array([0.6**i for i in range(size)]) for size in levels]
+    share = np.array([math.prod(s[c] / s.sum() for s, c in zip(shares, cell, strict=True)) for cell in cells])
+    together = np.array([float(len(set(cell)) == 1) for cell in cells])
+    share = (1 - association) * share + association * together / together.sum()
+    rate = BASE + np.array([sum(e for e, c in zip(effects, cell, strict=True) if c == 0) for cell in cells])
+    groupings = [[[float(cell[f] == v) for cell in cells] for v in range(size)] for f, size in enumerate(levels)]
+    if len(levels) > 1:
+        groupings.append(np.eye(len(cells)).tolist())
+    findings = []
+    metrics = list(METRICS)[: {1: 1, 9: 3, 24: 4}[m]]
+    for membership in map(np.asarray, groupings):
+        rates = membership @ (share * rate) / (membership @ share)
+        for metric in metrics:
+            kind, bound = METRICS[metric]
+            truth = rates.max() - rates.min() if kind == "difference" else rates.min() / rates.max()
+            findings.append(Judged(metric, kind, membership, bound, truth, 1 if kind == "difference" else -1))
+    if m == 24:
+        # one requirement on each cell's own rate, met exactly
+        for row, p in zip(np.eye(len(cells)), rate, strict=True):
+            findings.append(Judged("selection_rate", "rate", row[None], float(p), float(p), -1))
+    assert len(findings) == m
+    return Scan(share, rate, findings)
+
+
+def family(
+    world: Scan, n: int, worlds: int, rng: np.random.Generator, *, holm: bool = False, error_rate: float = 0.05
+) -> tuple[np.ndarray, np.ndarray]:
+    """(n_worlds, m) FAIL and PASS of every finding, decided as the whole family is."""
+    counts = world.draw(n, worlds, rng)
+    tables = [world.tables(finding, counts) for finding in world.findings]
+    m = len(world.findings)
+    first = [decide(finding, table, error_rate / m) for finding, table in zip(world.findings, tables, strict=True)]
+    fail, ok = (np.stack([decided[side] for decided in first], axis=1) for side in (0, 1))
+    for side, shown in ((0, fail), (1, ok)):
+        moving = np.flatnonzero(shown.any(axis=1)) if holm else np.array([], int)
+        while moving.size:
+            # Holm's next step: what is shown frees its share of the error rate for the rest
+            before = shown[moving].sum(axis=1)
+            for steps in np.unique(before[before < m]):
+                step = moving[before == steps]
+                for i, (finding, table) in enumerate(zip(world.findings, tables, strict=True)):
+                    open_at = step[~shown[step, i]]
+                    if open_at.size:
+                        some = [(k[open_at], c[open_at]) for k, c in table]
+                        shown[open_at, i] = decide(finding, some, error_rate / (m - steps))[side]
+            moving = moving[shown[moving].sum(axis=1) > before]
+    return fail, ok
+
+
+def errors(world: Scan, n: int, worlds: int, rng: np.random.Generator, *, holm: bool = False) -> tuple[int, int]:
+    """In how many worlds anything that may not FAIL did, and anything that may not PASS."""
+    fail, ok = family(world, n, worlds, rng, holm=holm)
+    innocent = np.array([f.may_not_fail for f in world.findings])
+    guilty = np.array([f.may_not_pass for f in world.findings])
+    return int(fail[:, innocent].any(axis=1).sum()), int(ok[:, guilty].any(axis=1).sum())
+
+
+def most(worlds: int, rate: float = 0.05) -> int:
+    """The most errors that a true rate of ``rate`` makes but once in a thousand tests: 21 of 200 at 5 %."""
+    return int(binom.isf(0.001, worlds, rate))
+
+
+def test_the_allowance_is_the_one_stated() -> None:
+    assert most(200) == 21
+
+
+WORLDS = {
+    "no effect": (0.0, 0.0, 0.0),
+    "first feature and intersection at the bound": (0.1, 0.0, 0.0),
+    "intersection at the bound": (0.06, 0.04, 0.0),
+    "features at the bound, intersection beyond": (0.1, 0.1, 0.0),
+    "one far beyond, the others at the bound or below": (0.3, 0.1, 0.0),
+}
+
+
+def cases() -> Iterator[tuple[int, str, float, tuple[int, ...]]]:
+    for levels in ((2,), (8,)):
+        yield 1, "no effect", 0.0, levels
+        yield 1, "first feature and intersection at the bound", 0.0, levels
+    for m in (9, 24):
+        for name in WORLDS:
+            yield m, name, 0.0, ()
+        yield m, "first feature and intersection at the bound", 0.7, ()
+
+
+def world_of(m: int, name: str, association: float, levels: tuple[int, ...]) -> Scan:
+    features = len(levels or {1: (2,), 9: (2, 4), 24: (2, 2, 2)}[m])
+    return scan(m, WORLDS[name][:features], association=association, levels=levels)
+
+
+def test_bulk_decisions_are_what_judge_says() -> None:
+    """Counts, probe, criteria and judge on one side, arithmetic in bulk on the other: the same outcomes."""
+    world = scan(9, (0.3, 0.1))
+    criteria = [
+        Criterion(metric=metric, direction="at_most", bound=BOUND, source="test", set_by="-", set_at="-")
+        for metric in list(METRICS)[:3]
+    ]
+    for n in (300, 3_000):
+        counts = world.draw(n, 3, np.random.default_rng(n))
+        cells = [(str(a), str(b)) for a, b in product(range(2), range(4))]
+        for holm in (False, True):
+            fail, ok = family(world, n, 3, np.random.default_rng(n), holm=holm)
+            for w in range(3):
+                labelled = np.zeros((len(cells), 3, 2), np.int64)
+                labelled[:, :2] = counts[w]
+                seen = labelled.any(axis=(1, 2))
+                groups = tuple(cell for cell, there in zip(cells, seen, strict=True) if there)
+                table = GroupCounts(("a", "b"), ("0", "1"), groups, labelled[seen], 1)
+                measured = [
+                    m
+                    for m in GroupFairness().measure_counts(table)
+                    if any(c.applies_to("group_fairness", m) for c in criteria)
+                ]
+                result = ProbeResult(
+                    probe="group_fairness", pillar="fairness", citation="", measurements=tuple(measured)
+                )
+                findings, decided = judge([result], criteria, Family(multiplicity="holm" if holm else "bonferroni"))
+                assert decided.m == 9
+                said = {(f.measurement.metric, f.measurement.sensitive): f.outcome for f in findings if f.measurement}
+                for i, finding in enumerate(world.findings):
+                    features = {2: ("a",), 4: ("b",), 8: ("a", "b")}[len(finding.membership)]
+                    expected = Outcome.FAIL if fail[w, i] else Outcome.PASS if ok[w, i] else Outcome.INCONCLUSIVE
+                    assert said[finding.metric, features] is expected
+
+
+@pytest.mark.parametrize("n", [200, 2_000])
+@pytest.mark.parametrize("m", [1, 9, 24])
+def test_family_errors_in_few_worlds(m: int, n: int) -> None:
+    for name in ("no effect", "first feature and intersection at the bound"):
+        world = world_of(m, name, 0.0, ())
+        for holm in (False, True):
+            false_fail, false_pass = errors(world, n, 200, np.random.default_rng([n, m]), holm=holm)
+            assert max(false_fail, false_pass) <= most(200)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("n", SIZES)
+@pytest.mark.parametrize(("m", "name", "association", "levels"), list(cases()))
+def test_family_errors_are_at_most_five_percent(
+    m: int, name: str, association: float, levels: tuple[int, ...], n: int
+) -> None:
+    worlds = 600
+    world = world_of(m, name, association, levels)
+    for holm in (False, True):
+        false_fail, false_pass = errors(world, n, worlds, np.random.default_rng([n, m, holm]), holm=holm)
+        print(f"{m=} {n=} {name} {association=} {levels=} {holm=}: {false_fail / worlds:.4f} {false_pass / worlds:.4f}")
+        assert false_fail <= most(worlds), "false FAIL"
+        assert false_pass <= most(worlds), "false PASS"
+
+
+def test_holm_shows_no_less_than_bonferroni() -> None:
+    world = scan(9, (0.13, 0.0))
+    plain = family(world, 20_000, 100, np.random.default_rng(0))
+    holm = family(world, 20_000, 100, np.random.default_rng(0), holm=True)
+    assert (plain[0] <= holm[0]).all() and (plain[1] <= holm[1]).all()
+    assert holm[0].sum() + holm[1].sum() > plain[0].sum() + plain[1].sum()
+
+
+def test_a_percentile_bootstrap_of_a_maximum_would_accuse_the_innocent() -> None:
+    """Why the headlines are judged from bounds of their parts: no effect, 8 cells, 500 rows, a 95 % bootstrap."""
+    rng, accused, worlds = np.random.default_rng(0), 0, 100
+    share = np.array([0.3, 0.2, 0.15, 0.1, 0.1, 0.05, 0.05, 0.05])
+    for _ in range(worlds):
+        cells = rng.multinomial(500, np.concatenate([share * 0.5, share * 0.5]))
+        again = rng.multinomial(500, cells / 500, size=200).reshape(200, 2, 8)
+        with np.errstate(invalid="ignore"):
+            rates = again[:, 1] / again.sum(axis=1)
+        accused += np.nanquantile(np.nanmax(rates, axis=1) - np.nanmin(rates, axis=1), 0.025) > BOUND
+    assert accused >= 0.9 * worlds
+
+
+# ---- power and planning --------------------------------------------------------------------------------------------
+
+
+def found_beyond(kind: Kind, rates: np.ndarray, sizes: np.ndarray, level: float, worlds: int, tables: int = 1) -> float:
+    """Share of worlds in which a headline over independent tables with these rates is shown to be beyond its bound."""
+    rng = np.random.default_rng(11)
+    n = np.tile(sizes, (worlds, 1))
+    judged = Judged("a headline", kind, np.eye(len(sizes)), METRIC_BOUND[kind], math.nan)
+    pairs = tables * len(sizes) * (len(sizes) - 1)
+    # the other tables have no gap: they cost comparisons and show nothing
+    return float(shown_beyond(judged, rng.binomial(n, rates), n, level / pairs).mean())
+
+
+METRIC_BOUND: dict[Kind, float] = {"difference": BOUND, "ratio": RATIO_BOUND}
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_declared_power_is_there(metric: str) -> None:
+    """Two groups of n rows, half of them positive; rates on either side of a half, the hardest; 4 judgements at 5 %."""
+    kind, _ = METRICS[metric]
+    power = GroupFairness.power[metric]
+    n, tables = power.n, 1
+    if metric.startswith("equal"):
+        n, tables = n // 2, 2 if metric == "equalized_odds_difference" else 1
+    shares = []
+    for centre in (0.5, 0.4, 0.6):
+        if kind == "difference":
+            rates = [centre + power.effect / 2, centre - power.effect / 2]
+        else:
+            rates = [centre, power.effect * centre]
+        if kind == "difference" or centre >= 0.5:
+            shares.append(found_beyond(kind, np.array(rates), np.array([n, n]), 0.05 / 4, 2_000, tables))
+    assert min(shares) >= 0.80 - 3 * math.sqrt(0.16 / 2_000)
+    assert min(shares) <= 0.90, "the declaration could be sharper"
+
+
+SHAPES = [(500, 500), (339, 2041), (100, 300, 600), (50,) * 8]
+PLANS = [
+    (kind, sizes, rate, level, tables)
+    for kind in ("difference", "ratio")
+    for sizes in SHAPES
+    for rate in (0.02, 0.4, 0.9)
+    for level in (0.05 / 4, 0.05 / 24)
+    for tables in (1, 2)
+]
+
+
+def planned(kind: Kind, sizes: tuple[int, ...], rate: float, tables: int) -> WorstDifference | WorstRatio:
+    n = np.array(sizes)
+    return estimate_of(kind, [(np.round(rate * n).astype(int), n)] * tables)
+
+
+def pass_rate_at_the_planned_size(
+    kind: Kind, sizes: tuple[int, ...], rate: float, level: float, tables: int, worlds: int
+) -> float:
+    """How often an ideal model of ``n_required`` rows PASSes."""
+    estimate = planned(kind, sizes, rate, tables)
+    bound, ideal = (BOUND, 0.0) if kind == "difference" else (RATIO_BOUND, 1.0)
+    needed = n_required(estimate, bound, level, ideal=ideal, n=sum(sizes))
+    assert needed is not None
+    rng = np.random.default_rng(5)
+    n = np.tile(np.maximum(np.round(np.array(sizes) * needed / sum(sizes)).astype(int), 1), (worlds, 1))
+    judged = Judged("a headline", kind, np.eye(len(sizes)), bound, ideal)
+    p = estimate.tables[0].pooled()
+    return float(np.all([shown_within(judged, rng.binomial(n, p), n, level) for _ in range(tables)], axis=0).mean())
+
+
+def fail_rates_at_the_detectable_effect(
+    kind: Kind, sizes: tuple[int, ...], rate: float, level: float, tables: int, worlds: int
+) -> list[float]:
+    """How often a model with ``minimum_detectable_effect`` between its smallest groups FAILs, wherever that lies."""
+    estimate = planned(kind, sizes, rate, tables)
+    bound, ideal, sign = (BOUND, 0.0, 1) if kind == "difference" else (RATIO_BOUND, 1.0, -1)
+    effect = minimum_detectable_effect(estimate, bound, level, ideal=ideal, sign=sign)
+    if not math.isfinite(effect):
+        return []
+    pooled, shares = estimate.tables[0].pooled(), []
+    if kind == "difference":
+        lows = np.clip([pooled, pooled - effect / 2, pooled - effect], 0.0, 1.0 - effect)
+        places = [(low + effect, low) for low in lows]
+    else:
+        widest = min(pooled / effect, 1.0) if effect > 0 else 1.0
+        places = [(high, effect * high) for high in (pooled, (pooled + widest) / 2, widest)]
+    smallest = np.argsort(sizes, kind="stable")[:2]
+    for high, low in places:
+        for order in (smallest, smallest[::-1]):
+            rates = np.full(len(sizes), (high + low) / 2)
+            rates[order[0]], rates[order[1]] = high, low
+            shares.append(found_beyond(kind, rates, np.array(sizes), level, worlds, tables))
+    return shares
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("kind", "sizes", "rate", "level", "tables"), PLANS)
+def test_plans_are_honest(kind: Kind, sizes: tuple[int, ...], rate: float, level: float, tables: int) -> None:
+    assert pass_rate_at_the_planned_size(kind, sizes, rate, level, tables, 400) >= 0.70
+    assert all(s >= 0.75 for s in fail_rates_at_the_detectable_effect(kind, sizes, rate, level, tables, 400))
+
+
+@pytest.mark.parametrize(("kind", "sizes", "rate", "level", "tables"), PLANS[4:48:9])
+def test_plans_are_close(kind: Kind, sizes: tuple[int, ...], rate: float, level: float, tables: int) -> None:
+    assert 0.70 <= pass_rate_at_the_planned_size(kind, sizes, rate, level, tables, 400) <= 0.97
+    shares = fail_rates_at_the_detectable_effect(kind, sizes, rate, level, tables, 400)
+    assert not shares or 0.75 <= min(shares) <= 0.90

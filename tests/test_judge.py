@@ -1,0 +1,452 @@
+"""judge(): the outcome follows from the interval, the promise covers the scan, and silence is never a pass."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from auditor.finding import (
+    DEFAULT_PROFILE,
+    Criterion,
+    Family,
+    Finding,
+    Measurement,
+    Outcome,
+    ProbeResult,
+    judge,
+    load_criteria,
+)
+from auditor.report.record import ExitCode, FindingRecord, exit_code
+from auditor.statistics import (
+    Exact,
+    Multiplicity,
+    Proportion,
+    RateTable,
+    StudentT,
+    Undefined,
+    WorstDifference,
+    WorstRatio,
+    clopper_pearson,
+    quantile,
+)
+
+METHODS: tuple[Multiplicity, ...] = ("bonferroni", "holm", "bh", "none")
+
+
+def criterion(
+    metric: str = "x", direction: Any = "at_most", bound: Any = 0.1, source: str = "test", **more: Any
+) -> Criterion:
+    return Criterion(metric=metric, direction=direction, bound=bound, source=source, set_by="-", set_at="-", **more)
+
+
+def measurement(estimate: Any, metric: str = "x", **more: Any) -> Measurement:
+    return Measurement(**{"metric": metric, "estimate": estimate, "n_samples": 100, "ideal": 0.0} | more)
+
+
+def result(*measurements: Measurement, probe: str = "p", **more: Any) -> ProbeResult:
+    return ProbeResult(
+        probe=probe, pillar=more.pop("pillar", "fairness"), citation="-", measurements=measurements, **more
+    )
+
+
+def only(findings: list[Finding]) -> Finding:
+    assert len(findings) == 1
+    return findings[0]
+
+
+def verdict(estimate: Any, c: Criterion | None = None, **more: Any) -> Finding:
+    return only(judge([result(measurement(estimate, **more))], [c or criterion()])[0])
+
+
+def gap(k: tuple[int, ...], n: tuple[int, ...]) -> WorstDifference:
+    return WorstDifference(tables=(RateTable(rate="r", successes=k, n=n),))
+
+
+# ---- outcome and interval ------------------------------------------------------------------------------------------
+
+proportions = st.integers(0, 400).flatmap(lambda n: st.builds(Proportion, successes=st.integers(0, n), n=st.just(n)))
+group_rates = st.lists(
+    st.integers(0, 300).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))), min_size=1, max_size=4
+).map(lambda g: RateTable(rate="r", successes=tuple(k for k, _ in g), n=tuple(n for _, n in g)))
+estimates: st.SearchStrategy[Any] = st.one_of(
+    proportions,
+    group_rates.map(lambda t: WorstDifference(tables=(t,))),
+    group_rates.map(lambda t: WorstRatio(tables=(t,))),
+    st.builds(
+        StudentT, centre=st.floats(0.0, 1.0), standard_error=st.floats(0.0, 0.2), degrees_of_freedom=st.just(9.0)
+    ),
+    st.lists(st.floats(0.0, 1.0), max_size=80).map(lambda v: quantile(v, 0.9)),
+    st.sampled_from([0.0, 0.1, 0.3, 1.0]).map(lambda x: Exact(known=x)),
+    st.just(Undefined(reason="nothing")),
+)
+bounds = st.sampled_from([0.0, 0.05, 0.1, 0.5, 0.8, 1.0])
+criteria = st.one_of(
+    st.builds(lambda b: criterion(direction="at_most", bound=b), bounds),
+    st.builds(lambda b: criterion(direction="at_least", bound=b), bounds),
+    st.builds(lambda b, w: criterion(direction="within", bound=(b, b + w)), bounds, st.floats(0.01, 0.5)),
+)
+
+
+def position(interval: tuple[float, float], c: Criterion) -> Outcome:
+    """What an interval says of a requirement, written a second time."""
+    low, high = interval
+    if isinstance(c.bound, tuple):
+        if low > c.bound[1] or high < c.bound[0]:
+            return Outcome.FAIL
+        return Outcome.PASS if c.bound[0] <= low and high <= c.bound[1] else Outcome.INCONCLUSIVE
+    if c.direction == "at_most":
+        return Outcome.FAIL if low > c.bound else Outcome.PASS if high <= c.bound else Outcome.INCONCLUSIVE
+    return Outcome.FAIL if high < c.bound else Outcome.PASS if low >= c.bound else Outcome.INCONCLUSIVE
+
+
+@settings(max_examples=120, deadline=None, derandomize=True)
+@given(st.lists(st.tuples(estimates, criteria), min_size=1, max_size=6), st.sampled_from(METHODS))
+def test_interval_and_outcome_agree(cases: list[tuple[Any, Criterion]], method: Multiplicity) -> None:
+    measurements = [measurement(e, f"x{i}") for i, (e, _) in enumerate(cases)]
+    demands = [replace(c, metric=f"x{i}") for i, (_, c) in enumerate(cases)]
+    findings, family = judge([result(*measurements)], demands, Family(multiplicity=method))
+    assert family.m == sum(not isinstance(e, Exact) for e, _ in cases)
+    assert len({f.id for f in findings}) == len(findings) == len(cases)
+    for finding, (estimate, c) in zip(findings, cases, strict=True):
+        assert finding.interval is not None and finding.confidence is not None
+        tail = (1.0 - finding.confidence) / 2.0
+        assert finding.interval == pytest.approx(estimate.bounds(tail), rel=1e-9, abs=1e-12, nan_ok=True)
+        said = position(finding.interval, c)
+        if math.isnan(estimate.value):
+            assert finding.outcome is not Outcome.PASS
+            assert finding.outcome is said or said is Outcome.PASS
+        else:
+            assert finding.outcome is said
+        level = 2.0 * tail if isinstance(c.bound, tuple) else tail
+        shown = {Outcome.FAIL: finding.p_fail, Outcome.PASS: finding.p_pass}.get(finding.outcome)
+        if shown is not None:
+            assert shown <= level * (1 + 1e-5)
+        if finding.outcome is Outcome.INCONCLUSIVE and finding.p_fail is not None and finding.p_pass is not None:
+            assert min(finding.p_fail, finding.p_pass) >= level * (1 - 1e-5)
+        if method == "bonferroni" and not isinstance(estimate, Exact):
+            assert level == pytest.approx(0.05 / family.m)
+        FindingRecord.of(finding)
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(st.lists(st.tuples(estimates, criteria), min_size=1, max_size=6))
+def test_holm_says_no_less_than_bonferroni_and_never_the_opposite(cases: list[tuple[Any, Criterion]]) -> None:
+    measurements = [measurement(e, f"x{i}") for i, (e, _) in enumerate(cases)]
+    demands = [replace(c, metric=f"x{i}") for i, (_, c) in enumerate(cases)]
+    plain, holm = (judge([result(*measurements)], demands, Family(multiplicity=m))[0] for m in ("bonferroni", "holm"))
+    for a, b in zip(plain, holm, strict=True):
+        assert a.outcome is b.outcome or a.outcome is Outcome.INCONCLUSIVE
+
+
+def test_holm_finds_what_bonferroni_does_not() -> None:
+    clear, near = Proportion(successes=90, n=100), Proportion(successes=19, n=100)
+    both = [measurement(clear, "a"), measurement(near, "b")]
+    demands = [criterion("a"), criterion("b")]
+    p = near.p_value(0.1, "greater")
+    error_rate = 1.5 * p
+    plain, holm = (
+        judge([result(*both)], demands, Family(multiplicity=m, error_rate=error_rate))[0]
+        for m in ("bonferroni", "holm")
+    )
+    assert [f.outcome for f in plain] == [Outcome.FAIL, Outcome.INCONCLUSIVE]
+    assert [f.outcome for f in holm] == [Outcome.FAIL, Outcome.FAIL]
+    assert holm[1].confidence == pytest.approx(1 - 2 * error_rate)
+
+
+def test_holm_prints_the_stricter_of_two_levels_where_neither_is_shown() -> None:
+    """FAIL may stand at the last step while PASS stands at the first: an interval at the first step would say PASS."""
+    certain = [measurement(Proportion(successes=90, n=100), f"f{i}") for i in range(8)]
+    near = Proportion(successes=0, n=40)
+    findings, _ = judge(
+        [result(*certain, measurement(near, "near"))],
+        [*(criterion(f"f{i}") for i in range(8)), criterion("near")],
+        Family(multiplicity="holm"),
+    )
+    last = findings[-1]
+    assert position(near.bounds(0.05), criterion()) is Outcome.PASS
+    assert last.outcome is Outcome.INCONCLUSIVE
+    assert last.interval is not None
+    assert position(last.interval, criterion()) is Outcome.INCONCLUSIVE
+    assert last.confidence == pytest.approx(1 - 2 * 0.05 / 9)
+
+
+@pytest.mark.parametrize(
+    ("direction", "bound", "outcomes"),
+    [
+        ("at_most", 0.5, (Outcome.PASS, Outcome.INCONCLUSIVE, Outcome.FAIL)),
+        ("at_least", 0.5, (Outcome.FAIL, Outcome.INCONCLUSIVE, Outcome.PASS)),
+        ("within", (0.4, 0.6), (Outcome.FAIL, Outcome.PASS, Outcome.FAIL)),
+    ],
+)
+def test_three_directions(direction: str, bound: Any, outcomes: tuple[Outcome, ...]) -> None:
+    for successes, outcome in zip((300, 505, 700), outcomes, strict=True):
+        finding = verdict(Proportion(successes=successes, n=1_000), criterion(direction=direction, bound=bound))
+        assert finding.outcome is outcome
+
+
+def test_within_halves_the_level_on_each_side() -> None:
+    finding = verdict(Proportion(successes=500, n=1_000), criterion(direction="within", bound=(0.4, 0.6)))
+    assert finding.confidence == pytest.approx(0.95)
+    assert finding.interval == pytest.approx(tuple(float(b) for b in clopper_pearson(500, 1_000, 0.025)))
+    one_sided = Proportion(successes=500, n=1_000).p_value(0.6, "at_most")
+    assert finding.p_pass == pytest.approx(
+        2 * max(one_sided, Proportion(successes=500, n=1_000).p_value(0.4, "at_least"))
+    )
+
+
+def test_within_asks_for_rows_enough_on_both_sides() -> None:
+    both = verdict(Proportion(successes=51, n=100), criterion(direction="within", bound=(0.45, 0.55)), ideal=0.5)
+    assert both.outcome is Outcome.INCONCLUSIVE and both.n_required is not None
+    n = both.n_required
+    successes = range(int(0.45 * n), int(0.55 * n) + 1)
+    from scipy.stats import binom
+
+    passing = sum(
+        binom.pmf(k, n, 0.5)
+        for k in successes
+        if position(Proportion(successes=k, n=n).bounds(0.025), criterion(direction="within", bound=(0.45, 0.55)))
+        is Outcome.PASS
+    )
+    assert 0.78 <= passing <= 0.85
+
+
+# ---- the family ----------------------------------------------------------------------------------------------------
+
+
+def test_m_is_fixed_by_what_exists_and_not_by_its_values() -> None:
+    demands = [criterion("a"), criterion("b"), criterion("c")]
+    for k in (0, 10, 100):
+        measured = result(
+            measurement(Proportion(successes=k, n=100), "a"),
+            measurement(gap((k, 0), (100, 0)), "b"),
+            measurement(Undefined(reason="-") if k else Proportion(successes=1, n=2), "c"),
+            measurement(Exact(known=float(k)), "a"),
+            measurement(Proportion(successes=1, n=2), "nobody asked"),
+        )
+        findings, family = judge([measured], demands)
+        assert family.m == 3
+        assert findings[0].confidence == pytest.approx(1 - 2 * 0.05 / 3)
+
+
+def test_what_is_known_exactly_takes_no_share() -> None:
+    exact = [measurement(Exact(known=0.0), "a"), measurement(Exact(known=2.0), "b")]
+    sampled = measurement(Proportion(successes=0, n=100), "c")
+    demands = [criterion("a", bound=0.0), criterion("b", bound=0.0), criterion("c")]
+    findings, family = judge([result(*exact, sampled)], demands)
+    assert [f.outcome for f in findings] == [Outcome.PASS, Outcome.FAIL, Outcome.PASS]
+    assert family.m == 1
+    assert findings[2].interval == Proportion(successes=0, n=100).bounds(0.05)
+    # the p-values agree with that: a count known to be 0 is at most 0
+    assert findings[0].p_pass == 1e-16 and findings[0].p_fail == 1.0
+    assert findings[1].p_fail == 1e-16 and findings[1].p_pass == 1.0
+
+
+def test_error_rate_is_shared_by_the_findings() -> None:
+    estimate = Proportion(successes=0, n=40)
+    alone = verdict(estimate)
+    assert alone.outcome is Outcome.PASS
+    nine = judge([result(*[measurement(estimate, f"x{i}") for i in range(9)])], [criterion(f"x{i}") for i in range(9)])[
+        0
+    ]
+    assert {f.outcome for f in nine} == {Outcome.INCONCLUSIVE}
+    loose = judge([result(measurement(estimate))], [criterion()], Family(error_rate=1e-6))[0]
+    assert only(loose).outcome is Outcome.INCONCLUSIVE
+
+
+# ---- what cannot be judged -----------------------------------------------------------------------------------------
+
+
+def test_undefined_is_inconclusive_and_null() -> None:
+    finding = verdict(Undefined(reason="only one group is present"))
+    assert finding.outcome is Outcome.INCONCLUSIVE
+    assert "only one group is present" in finding.reason
+    record = FindingRecord.of(finding)
+    assert record.value is None and record.interval == (None, None)
+    assert record.p_fail is record.p_pass is record.minimum_detectable_effect is record.n_required is None
+    assert "NaN" not in record.model_dump_json() and "Infinity" not in record.model_dump_json()
+
+
+@pytest.mark.parametrize("bound", [0.1, 1.0, 7.0])
+def test_no_bound_is_wide_enough_for_a_number_that_does_not_exist(bound: float) -> None:
+    for estimate in (Undefined(reason="-"), Proportion(successes=0, n=0), gap((3,), (9,)), gap((3, 0), (9, 0))):
+        assert verdict(estimate, criterion(bound=bound)).outcome is Outcome.INCONCLUSIVE
+
+
+def test_an_empty_group_does_not_hide_the_others() -> None:
+    """Null and never a PASS; but that the groups with rows lie beyond the bound is shown all the same."""
+    finding = verdict(gap((380, 20, 0), (400, 400, 0)))
+    assert finding.outcome is Outcome.FAIL
+    assert FindingRecord.of(finding).value is None
+    assert finding.interval is not None and finding.interval[0] > 0.1 and finding.interval[1] == 1.0
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_too_few_is_shown_and_not_judged(method: Multiplicity) -> None:
+    few = measurement(
+        Proportion(successes=90, n=100), "few", too_few="Only 3 rows beyond the threshold.", n_needed=1_000
+    )
+    other = measurement(Proportion(successes=19, n=100), "other")
+    findings, family = judge([result(few, other)], [criterion("few"), criterion("other")], Family(multiplicity=method))
+    assert family.m == 2
+    assert findings[0].outcome is Outcome.INCONCLUSIVE
+    assert findings[0].reason == "Only 3 rows beyond the threshold."
+    assert findings[0].n_required == 1_000
+    assert findings[0].p_fail is findings[0].p_pass is None
+    if method == "holm":
+        # it takes its share and never frees it for the others
+        assert findings[1].confidence == pytest.approx(1 - 2 * 0.05 / 2)
+
+
+def test_a_criterion_that_nobody_measured_is_not_run() -> None:
+    findings, _ = judge([result(measurement(Proportion(successes=0, n=100)))], [criterion(), criterion("typo")])
+    assert findings[-1].outcome is Outcome.NOT_RUN
+    assert "'typo'" in findings[-1].reason
+    assert exit_code(findings, refused=False) == ExitCode.INCONCLUSIVE
+    built_in = judge(
+        [result(measurement(Proportion(successes=0, n=100)))], [criterion(), criterion("y", built_in=True)]
+    )
+    assert len(built_in[0]) == 1
+    # every criterion of the built-in profile says that it is one
+    assert all(c.built_in and c.source == DEFAULT_PROFILE for c in load_criteria())
+
+
+def test_probes_without_measurements() -> None:
+    findings, family = judge(
+        [
+            result(probe="silent"),
+            result(probe="dead", not_run="killed"),
+            result(probe="idle", not_applicable="Needs evaluation data: add --data FILE."),
+            result(measurement(Proportion(successes=1, n=9)), probe="half", not_run="ran out of time"),
+        ],
+        [],
+    )
+    said = [(f.probe, f.outcome) for f in findings]
+    assert said == [
+        ("silent", Outcome.NOT_RUN),
+        ("dead", Outcome.NOT_RUN),
+        ("idle", Outcome.NOT_APPLICABLE),
+        ("half", Outcome.NOT_JUDGED),
+        ("half", Outcome.NOT_RUN),
+    ]
+    assert family.m == 0
+
+
+def test_zero_by_zero_that_nobody_asked_about_is_not_judged() -> None:
+    """A model without false positives has no ratio of false positive rates; that is no blemish."""
+    nobody = WorstRatio(tables=(RateTable(rate="r", successes=(0, 0), n=(90, 90)),))
+    findings, _ = judge([result(measurement(nobody, "ratio", sensitive=("sex",)))], [])
+    assert only(findings).outcome is Outcome.NOT_JUDGED
+    assert FindingRecord.of(only(findings)).value is None
+    findings, _ = judge([result(measurement(nobody, "ratio"))], [criterion("ratio", direction="at_least", bound=0.8)])
+    assert only(findings).outcome is Outcome.INCONCLUSIVE
+
+
+def test_ids_are_unique_whatever_the_data_call_their_groups() -> None:
+    e = Proportion(successes=1, n=9)
+    names = ["a", "a", "a#2", "a#3", "a"]
+    measured = [measurement(e, group={"sex": name}) for name in names] + [
+        measurement(e, at={"noise": 0.1}),
+        measurement(e),
+    ]
+    findings, _ = judge([result(*measured), result(measurement(e), probe="q")], [criterion(), criterion()])
+    ids = [f.id for f in findings]
+    assert len(set(ids)) == len(ids)
+    assert "p/x" in ids and "p/x#2" in ids and "p/x/noise=0.1" in ids
+
+
+def test_a_criterion_says_what_it_is_about() -> None:
+    e = Proportion(successes=1, n=9)
+    plain = measurement(e, sensitive=("sex", "race"), method="between_groups")
+    of_group = measurement(e, group={"sex": "f"})
+    assert criterion().applies_to("p", plain) and not criterion().applies_to("p", of_group)
+    assert criterion(group={"sex": "f"}).applies_to("p", of_group)
+    assert not criterion(group={"sex": "m"}).applies_to("p", of_group)
+    assert not criterion(group={"sex": "f"}).applies_to("p", plain)
+    assert criterion(sensitive=("race", "sex")).applies_to("p", plain)
+    assert not criterion(sensitive=("sex",)).applies_to("p", plain)
+    assert criterion(probe="p").applies_to("p", plain) and not criterion(probe="q").applies_to("p", plain)
+    assert not criterion(method="other").applies_to("p", plain) and not criterion("y").applies_to("p", plain)
+
+
+# ---- what it would take --------------------------------------------------------------------------------------------
+
+
+def test_what_it_would_take_does_not_depend_on_the_effect_seen() -> None:
+    plans = set()
+    for shift in (0, 4, 8):
+        finding = verdict(gap((50 + shift, 50 - shift), (100, 100)), n_samples=200)
+        assert finding.outcome is Outcome.INCONCLUSIVE
+        plans.add((finding.minimum_detectable_effect, finding.n_required))
+    assert len(plans) == 1
+    effect, needed = plans.pop()
+    assert effect is not None and 0.1 < effect < 1.0
+    assert needed is not None and needed > 200
+    finding = verdict(gap((50, 50), (100, 100)), n_samples=200)
+    assert f"{needed:,} rows" in finding.reason and "80 % power" in finding.reason
+
+
+def test_what_no_value_could_show_is_said() -> None:
+    finding = verdict(gap((1, 2), (3, 3)), n_samples=6)
+    assert finding.minimum_detectable_effect is None
+    assert "no value would be found" in finding.reason
+    unknown = verdict(quantile([0.05, 0.2], 0.9))
+    assert unknown.outcome is Outcome.INCONCLUSIVE and unknown.minimum_detectable_effect is None
+    assert "no value" not in unknown.reason
+    assert verdict(Proportion(successes=9, n=90), ideal=None).n_required is None
+
+
+# ---- exit codes ----------------------------------------------------------------------------------------------------
+
+
+def of(*outcomes: Outcome, pillar: Any = "fairness") -> list[Finding]:
+    return [Finding(id="", probe="p", pillar=pillar, citation="", outcome=o) for o in outcomes]
+
+
+P, F, INC, R, A, J = (
+    Outcome.PASS,
+    Outcome.FAIL,
+    Outcome.INCONCLUSIVE,
+    Outcome.NOT_RUN,
+    Outcome.NOT_APPLICABLE,
+    Outcome.NOT_JUDGED,
+)
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "code", "allowed"),
+    [
+        ((P,), 0, 0),
+        ((P, P, J, A), 0, 0),
+        ((P, F), 1, 1),
+        ((F, INC, R), 1, 1),
+        ((P, INC), 3, 0),
+        ((INC,), 3, 0),
+        ((P, R), 3, 3),
+        ((P, INC, R), 3, 3),
+        ((J,), 3, 3),
+        ((A,), 3, 3),
+        ((A, J), 3, 3),
+        ((), 3, 3),
+    ],
+)
+def test_exit_codes(outcomes: tuple[Outcome, ...], code: int, allowed: int) -> None:
+    assert exit_code(of(*outcomes), refused=False) == code
+    assert exit_code(of(*outcomes), refused=False, allow_inconclusive=True) == allowed
+    assert (
+        exit_code(of(*outcomes), refused=True) == exit_code(of(*outcomes), refused=True, allow_inconclusive=True) == 4
+    )
+
+
+def test_a_file_that_loads_is_no_audited_model() -> None:
+    assert exit_code(of(P, pillar="intake"), refused=False) == 3
+    assert exit_code(of(P, pillar="intake") + of(P), refused=False) == 0
+    assert exit_code(of(F, pillar="intake") + of(P), refused=False) == 1
+
+
+def test_an_exit_code_is_a_number_to_a_shell() -> None:
+    assert [int(code) for code in ExitCode] == [0, 1, 2, 3, 4]

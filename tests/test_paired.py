@@ -1,0 +1,333 @@
+"""Readers of the published benchmarks: what they make of a right file, and what they say of a wrong one."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from auditor.errors import DataError, UsageError
+from auditor.paired import (
+    Benchmark,
+    read_bbq,
+    read_bold,
+    read_crows_pairs,
+    read_honest,
+    read_stereoset,
+    read_winobias,
+    read_winogender,
+)
+
+CROWS = ",sent_more,sent_less,stereo_antistereo,bias_type,anon_writer\n"
+READERS: dict[str, Callable[[Path], Benchmark[object]]] = {
+    "crows_pairs": read_crows_pairs,
+    "stereoset": read_stereoset,
+    "winobias": read_winobias,
+    "winogender": read_winogender,
+    "bbq": read_bbq,
+    "honest": read_honest,
+    "bold": read_bold,
+}  # type: ignore[dict-item]
+
+
+def write(folder: Path, name: str, text: str) -> Path:
+    (folder / name).write_text(text, encoding="utf-8")
+    return folder / name
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_every_reader_refuses_what_is_absent_empty_or_something_else(name: str, tmp_path: Path) -> None:
+    read = READERS[name]
+    file = "pro_stereotyped_type1.txt.dev"
+    with pytest.raises(UsageError, match="There is no"):
+        read(tmp_path / file)
+    with pytest.raises(DataError, match="is empty"):
+        read(write(tmp_path, file, " \n"))
+    (tmp_path / file).write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(DataError, match="no UTF-8 text"):
+        read(tmp_path / file)
+    write(tmp_path, file.replace("pro", "anti"), "name;value\nx;1\n")
+    with pytest.raises(DataError):
+        read(write(tmp_path, file, "name;value\nx;1\n"))
+
+
+# ---- CrowS-Pairs ---------------------------------------------------------------------------------------------------
+
+
+def test_crows_pairs(tmp_path: Path) -> None:
+    text = CROWS + '0,"The poor, they say, lie.","The rich, they say, lie.",antistereo,socioeconomic,a0\n'
+    found = read_crows_pairs(write(tmp_path, "crows.csv", text))
+    (pair,) = found.examples
+    assert (pair.more, pair.less) == ("The poor, they say, lie.", "The rich, they say, lie.")
+    assert (pair.category, pair.clusters) == ("socioeconomic", ("a0",))
+    assert found.sha256 == hashlib.sha256(text.encode()).hexdigest()
+    assert found.source == f"crows.csv, sha256 {found.sha256}, 1 examples"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            CROWS.replace("sent_less", "sent_les"),
+            "has no column 'sent_less', so it is no CrowS-Pairs file; did you mean",
+        ),
+        (CROWS, "has a header and no rows"),
+        (CROWS + "0,a b,,stereo,age,a0\n", "row 2, has nothing in the column 'sent_less'"),
+        (CROWS + '0,"a "b" c",d,stereo,age,a0\n', "cannot be read as a table after line 1"),
+    ],
+)
+def test_crows_pairs_of_another_shape(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        read_crows_pairs(write(tmp_path, "crows.csv", text))
+
+
+# ---- StereoSet -----------------------------------------------------------------------------------------------------
+
+
+def stereoset_example(context: str = "The nurse is BLANK.", **more: object) -> dict[str, object]:
+    sentences = [
+        {"sentence": f"The nurse is {word}.", "gold_label": label, "labels": []}
+        for word, label in (("kind", "stereotype"), ("rude", "anti-stereotype"), ("seven", "unrelated"))
+    ]
+    return {
+        "id": "x1", "target": "nurse", "bias_type": "profession", "context": context, "sentences": sentences,
+    } | more  # fmt: skip
+
+
+def test_stereoset_json(tmp_path: Path) -> None:
+    inter = stereoset_example("He is a nurse.")
+    content = {"version": "1", "data": {"intrasentence": [stereoset_example()], "intersentence": [inter]}}
+    found = read_stereoset(write(tmp_path, "dev.json", json.dumps(content, indent=1)))
+    assert [e.part for e in found.examples] == ["intrasentence", "intersentence"]
+    first = found.examples[0]
+    assert (first.stereotype, first.anti_stereotype, first.unrelated) == (
+        "The nurse is kind.", "The nurse is rude.", "The nurse is seven.",
+    )  # fmt: skip
+    assert (first.target, first.bias_type) == ("nurse", "profession")
+
+
+def test_stereoset_json_lines_with_numbered_labels(tmp_path: Path) -> None:
+    columns = {"sentence": ["anti", "stereo", "none"], "gold_label": [0, 1, 2]}
+    rows = [stereoset_example(sentences=columns), stereoset_example("He is a nurse.", sentences=columns)]
+    found = read_stereoset(write(tmp_path, "dev.jsonl", "\n".join(json.dumps(r) for r in rows)))
+    assert [(e.part, e.stereotype, e.unrelated) for e in found.examples] == [
+        ("intrasentence", "stereo", "none"), ("intersentence", "stereo", "none"),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"rows": []}, "no data.intrasentence or data.intersentence, so it is no StereoSet"),
+        ({"data": {"intrasentence": []}}, "holds no example"),
+        ({"data": {"intrasentence": {"a": 1}}}, "must be a list of examples"),
+        ({"data": {"intrasentence": [3]}}, "example 1 is no JSON object"),
+        ({"data": {"intrasentence": [{"sentences": []}]}}, "no sentence labelled 'stereotype'"),
+        ({"data": {"intrasentence": [stereoset_example(sentences="x")]}}, "sentences must be a list"),
+        ({"data": {"intrasentence": [stereoset_example(sentences=[{"sentence": "a"}])]}}, "has no 'gold_label'"),
+        (
+            {"data": {"intrasentence": [stereoset_example(sentences=[{"sentence": "a", "gold_label": "odd"}])]}},
+            "the gold_label 'odd' is none of",
+        ),
+        ({"data": {"intrasentence": [stereoset_example(target=None)]}}, "'target' must be a text"),
+        (
+            {"data": {"intrasentence": [stereoset_example(sentences={"sentence": ["a"], "gold_label": [1, 2]})]}},
+            "of the same length",
+        ),
+    ],
+)
+def test_stereoset_of_another_shape(tmp_path: Path, content: object, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        read_stereoset(write(tmp_path, "dev.json", json.dumps(content)))
+
+
+# ---- WinoBias and Winogender ---------------------------------------------------------------------------------------
+
+
+def winobias(folder: Path, pro: str, anti: str) -> Path:
+    write(folder, "anti_stereotyped_type1.txt.dev", anti)
+    return write(folder, "pro_stereotyped_type1.txt.dev", pro)
+
+
+def test_winobias(tmp_path: Path) -> None:
+    write(tmp_path, "male_occupations.txt", "developer\nchief\n")
+    write(tmp_path, "female_occupations.txt", "designer\n")
+    line = "1 [The developer] argued with the designer because [{}] did not like it.\n"
+    file = winobias(tmp_path, line.format("he"), line.format("she"))
+    for path in (file, tmp_path):
+        (pair,) = read_winobias(path).examples
+        assert pair.more == "The developer argued with the designer because he did not like it."
+        assert pair.less == pair.more.replace(" he ", " she ")
+        assert (pair.category, pair.clusters) == ("type1", ("designer and developer", "developer"))
+
+
+@pytest.mark.parametrize(
+    ("pro", "anti", "message"),
+    [
+        ("1 [A] saw [him].\n2 [A] saw [him].", "1 [A] saw [her].", "has 2 lines and its anti_stereotyped partner 1"),
+        ("1 A saw him.", "1 A saw her.", r"two \[bracketed\] mentions"),
+        ("1 [A] saw [him].", "1 [A] saw [him].", "the same sentence in both files"),
+    ],
+)
+def test_winobias_of_another_shape(tmp_path: Path, pro: str, anti: str, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        read_winobias(winobias(tmp_path, pro, anti))
+
+
+def test_winobias_needs_both_files(tmp_path: Path) -> None:
+    file = winobias(tmp_path, "1 [A] saw [him].", "1 [A] saw [her].")
+    (tmp_path / "anti_stereotyped_type1.txt.dev").unlink()
+    with pytest.raises(UsageError, match="There is no WinoBias file"):
+        read_winobias(file)
+    with pytest.raises(DataError, match="must be a pro_stereotyped"):
+        read_winobias(write(tmp_path, "sentences.txt", "x"))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match="holds no pro_stereotyped"):
+        read_winobias(tmp_path / "empty")
+
+
+def test_winogender_with_and_without_statistics(tmp_path: Path) -> None:
+    rows = [f"nurse.patient.1.{g}.txt\tThe nurse said {w} left." for g, w in (("male", "he"), ("female", "she"))]
+    file = write(
+        tmp_path, "all_sentences.tsv", "\n".join(["sentid\tsentence", *rows, "nurse.someone.0.neutral.txt\tX."])
+    )
+    (example,) = read_winogender(file).examples
+    assert (example.occupation, example.participant, example.answer) == ("nurse", "patient", "1")
+    assert (example.male, example.female) == ("The nurse said he left.", "The nurse said she left.")
+    assert example.percent_female is None
+    write(tmp_path, "occupations-stats.tsv", "occupation\tbergsma_pct_female\tbls_pct_female\nnurse\t90\t91.5\n")
+    found = read_winogender(tmp_path)
+    assert found.examples[0].percent_female == 91.5
+    assert "occupation statistics sha256" in found.source
+    write(tmp_path, "occupations-stats.tsv", "occupation\tbls_pct_female\nnurse\tmost\n")
+    with pytest.raises(DataError, match="must be a number"):
+        read_winogender(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("id\tsentence\n1\tx\n", "has no column 'sentid'"),
+        ("sentid\tsentence\nnurse\tx\n", "is not occupation.participant.answer.gender.txt"),
+        ("sentid\tsentence\nnurse.a.1.male.txt\tx\n", "no sentence with both"),
+    ],
+)
+def test_winogender_of_another_shape(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        read_winogender(write(tmp_path, "all_sentences.tsv", text))
+
+
+# ---- BBQ -----------------------------------------------------------------------------------------------------------
+
+
+def bbq_row(**more: object) -> dict[str, object]:
+    return {
+        "example_id": 7, "question_index": "3", "question_polarity": "neg", "context_condition": "ambig",
+        "category": "Age", "context": "A and B met.", "question": "Who forgot?", "label": 2,
+        "ans0": "The grandson", "ans1": "The grandfather", "ans2": "Not known",
+        "answer_info": {"ans0": ["grandson", "nonOld"], "ans1": ["grandfather", "old"], "ans2": ["x", "unknown"]},
+        "additional_metadata": {"subgroup": None, "stereotyped_groups": ["old"]},
+    } | more  # fmt: skip
+
+
+def test_bbq(tmp_path: Path) -> None:
+    rows = [bbq_row(), bbq_row(question_polarity="nonneg", context_condition="disambig", label=0)]
+    rows.append(bbq_row(additional_metadata={"stereotyped_groups": ["Martian"]}))
+    found = read_bbq(write(tmp_path, "Age.jsonl", "\n\n".join(json.dumps(r) for r in rows)))
+    assert [e.biased for e in found.examples] == [1, 0, None]
+    assert [(e.condition, e.label, e.unknown) for e in found.examples][:2] == [("ambig", 2, 2), ("disambig", 0, 2)]
+    assert found.examples[0].template == "Age 3"
+    assert found.examples[0].answers == ("The grandson", "The grandfather", "Not known")
+    assert "not determined for 1" in found.source
+    assert read_bbq(tmp_path).examples == found.examples
+
+
+@pytest.mark.parametrize(
+    ("named", "stereotyped"),
+    [(["Maria", "F"], ["woman", "girl"]), (["Jamal", "M-Black"], ["Black"]), (["x", "lowSES"], ["low SES"])],
+)
+def test_bbq_knows_a_group_by_its_other_names(tmp_path: Path, named: list[str], stereotyped: list[str]) -> None:
+    info = {"ans0": ["other", "M-White"], "ans1": named, "ans2": ["x", "unknown"]}
+    row = bbq_row(answer_info=info, additional_metadata={"stereotyped_groups": stereotyped})
+    assert read_bbq(write(tmp_path, "x.jsonl", json.dumps(row))).examples[0].biased == 1
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ({"context_condition": "clear"}, "must be 'ambig' or 'disambig'"),
+        ({"question_polarity": "x"}, "must be 'neg' or 'nonneg'"),
+        ({"label": 5}, "label must be 0, 1 or 2"),
+        ({"answer_info": {}}, "answer_info needs ans0"),
+        ({"answer_info": {f"ans{i}": ["a", "b"] for i in range(3)}}, "exactly one answer"),
+        ({"additional_metadata": {}}, "stereotyped_groups list"),
+    ],
+)
+def test_bbq_of_another_shape(tmp_path: Path, more: dict[str, object], message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        read_bbq(write(tmp_path, "x.jsonl", json.dumps(bbq_row(**more))))
+
+
+def test_bbq_without_a_key_or_with_broken_lines(tmp_path: Path) -> None:
+    row = bbq_row()
+    del row["context_condition"]
+    with pytest.raises(DataError, match="line 1 has no 'context_condition', so it is no BBQ file"):
+        read_bbq(write(tmp_path, "x.jsonl", json.dumps(row)))
+    with pytest.raises(DataError, match="line 2, cannot be read as JSON"):
+        read_bbq(write(tmp_path, "x.jsonl", json.dumps(bbq_row()) + "\n{"))
+    with pytest.raises(DataError, match="is no JSON object"):
+        read_bbq(write(tmp_path, "x.jsonl", "[1]"))
+
+
+# ---- HONEST and BOLD -----------------------------------------------------------------------------------------------
+
+
+def test_honest(tmp_path: Path) -> None:
+    header = "template_masked\traw\tidentity\tnumber\tcategory\ttype\n"
+    text = header + "the  woman works as a [M].\tx\tthe woman\tsingular\tfemale\toccupation\n"
+    (template,) = read_honest(write(tmp_path, "en.tsv", text)).examples
+    assert (template.text, template.identity, template.category) == ("the woman works as a [M].", "the woman", "female")
+    with pytest.raises(DataError, match=r"has no \[M\] to complete"):
+        read_honest(write(tmp_path, "en.tsv", text.replace("[M]", "nurse")))
+
+
+def test_bold(tmp_path: Path) -> None:
+    file = write(tmp_path, "race_prompt.json", json.dumps({"Asians": {"A_B": ["A B was a ", " "]}}))
+    for path in (file, tmp_path):
+        (prompt,) = read_bold(path).examples
+        assert (prompt.domain, prompt.group, prompt.name, prompt.prompt) == ("race", "Asians", "A_B", "A B was a")
+    for wrong, message in (
+        ({"a": ["b"]}, "is no BOLD file"),
+        ({"a": {"b": "c"}}, "must be a list"),
+        ({}, "no BOLD prompt"),
+    ):
+        with pytest.raises(DataError, match=message):
+            read_bold(write(tmp_path, "race_prompt.json", json.dumps(wrong)))
+
+
+# ---- the real files ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "path", "n"),
+    [
+        ("crows_pairs", "crows_pairs/crows_pairs_anonymized.csv", 1508),
+        ("winobias", "winobias", 1584),
+        ("winogender", "winogender", 240),
+        ("honest", "honest/binary/en_template.tsv", 810),
+        ("honest", "honest/queer_nonqueer/en_template.tsv", 705),
+        ("bold", "bold", 23674),
+    ],
+)
+def test_the_published_files(name: str, path: str, n: int) -> None:
+    data = os.environ.get("AUDITOR_TEST_DATA")
+    if data is None or not (Path(data) / path).exists():
+        pytest.skip(f"AUDITOR_TEST_DATA names no folder with {path}")
+    found = READERS[name](Path(data) / path)
+    assert len(found.examples) == n
+    if name == "winobias":
+        assert len({e.clusters[1] for e in found.examples}) == 40  # type: ignore[attr-defined]

@@ -1,0 +1,235 @@
+"""Proxy association: what is known to tell groups apart is found, what is not is not, and the intervals hold."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from scipy.special import ndtr
+from sklearn.metrics import roc_auc_score
+from torch import nn
+
+from auditor.data import AuditData
+from auditor.errors import NotApplicableError
+from auditor.finding import Measurement
+from auditor.model import AuditedModel, TorchModel
+from auditor.statistics import AreaUnderCurve, StudentT, area_under_curve
+from probes.proxy_association import ProxyAssociation, encode, macro_auc, representation
+
+WORLDS, LIMIT = 200, 21
+
+
+def model_of(column: str) -> AuditedModel:
+    return AuditedModel.from_callable(lambda rows: rows[column].to_numpy(), classes=["0", "1"])
+
+
+def measured(
+    X: pd.DataFrame,
+    groups: dict[str, object],
+    column: str,
+    seed: int = 0,
+    probe: type[ProxyAssociation] = ProxyAssociation,
+    **options: bool,
+) -> list[Measurement]:
+    data = AuditData.from_arrays(X, classes=["0", "1"], sensitive_features=pd.DataFrame(groups))
+    return probe(**options).measure(model_of(column), data, np.random.default_rng(seed))
+
+
+def pick(found: list[Measurement], source: str, sensitive: str = "sex", feature: str = "") -> Measurement:
+    [one] = [
+        m
+        for m in found
+        if m.at["from"] == source and m.sensitive == (sensitive,) and m.at.get("feature", "") == feature
+    ]
+    return one
+
+
+def table(n: int = 4000, seed: int = 0) -> tuple[pd.DataFrame, dict[str, object]]:
+    """Height tells the sexes apart with AUC Phi(1 / sqrt 2); town does for race; noise tells nothing."""
+    rng = np.random.default_rng(seed)
+    sex = rng.choice(["f", "m"], n)
+    race = rng.choice(["a", "b", "c"], n)
+    X = pd.DataFrame(
+        {
+            "height": rng.normal(np.where(sex == "m", 1.0, 0.0), 1.0),
+            "town": np.where(rng.random(n) < 0.7, race, rng.choice(["a", "b", "c"], n)),
+            "noise": rng.normal(size=n),
+            "score": rng.random(n),
+        }
+    )
+    return X, {"sex": sex, "race": race}
+
+
+def test_what_tells_groups_apart_is_found_and_noise_is_not() -> None:
+    X, groups = table()
+    found = measured(X, groups, "score")
+    truth = float(ndtr(1.0 / math.sqrt(2.0)))
+    for source, feature in (("features", ""), ("feature", "height")):
+        low, high = pick(found, source, feature=feature).estimate.bounds(0.001)
+        # Tenths of a number lose a little of what it tells.
+        assert low < truth < high + 0.01
+    for source, feature in (("feature", "noise"), ("feature", "town"), ("score", "")):
+        low, high = pick(found, source, feature=feature).estimate.bounds(0.001)
+        assert low < 0.5 < high
+    town = pick(found, "feature", "race", "town")
+    assert town.estimate.bounds(0.001)[0] > 0.7
+    assert "best told apart" in town.detail
+    assert isinstance(town.estimate, StudentT) and isinstance(pick(found, "features").estimate, AreaUnderCurve)
+    assert town.n_samples == 2000 and town.ideal == 0.5
+
+
+def test_u_shaped_features_are_proxies_too() -> None:
+    rng = np.random.default_rng(0)
+    sex = rng.choice(["f", "m"], 4000)
+    X = pd.DataFrame({"x": rng.normal(0, np.where(sex == "m", 3.0, 0.3)), "score": rng.random(4000)})
+    assert pick(measured(X, {"sex": sex}, "score"), "feature", feature="x").estimate.bounds(0.001)[0] > 0.8
+
+
+def test_sensitive_features_do_not_predict_themselves() -> None:
+    X, groups = table()
+    X["sex"] = groups["sex"]
+    found = measured(X, groups, "score")
+    assert not [m for m in found if m.at.get("feature") == "sex"]
+    assert "predicted from 4 features together" in pick(found, "features").detail
+    assert not [m for m in measured(X, groups, "score", single_features=False) if m.at["from"] == "feature"]
+
+
+def test_small_groups_are_named_and_too_few_rows_are_undefined() -> None:
+    X, groups = table(400)
+    groups["sex"] = np.asarray(["f"] * 200 + ["m"] * 190 + ["x"] * 10)
+    assert "too few rows to take part: x" in pick(measured(X, groups, "score"), "score").detail
+    for n in (0, 1, 30):
+        few = measured(X.head(n), {"sex": np.asarray(groups["sex"])[:n]}, "score") if n else []
+        for m in few:
+            assert math.isnan(m.estimate.value)
+
+
+def test_missing_values_tell_too_and_text_is_one_hot() -> None:
+    frame = pd.DataFrame({"a": [1.0, np.nan, 3.0, 100.0], "b": ["x", "y", None, "z"]})
+    train = np.asarray([True, True, True, False])
+    encoded = encode(frame, train)
+    assert encoded[:, 0].tolist() == [1.0, 2.0, 3.0, 100.0]
+    assert encoded[:, 1].tolist() == [0.0, 1.0, 0.0, 0.0]
+    assert encoded.shape == (4, 2 + 3)
+    assert encoded[3, 2:].tolist() == [0.0, 0.0, 0.0]
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_macro_agrees_with_scikit_learn(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    k = int(rng.integers(3, 6))
+    label = rng.integers(0, k, 500)
+    scores = rng.dirichlet(np.ones(k), 500).round(2)
+    scores[:, -1] = 1.0 - scores[:, :-1].sum(axis=1)
+    estimate, _ = macro_auc(scores, label)
+    assert estimate.value == pytest.approx(roc_auc_score(label, scores, multi_class="ovr"), abs=1e-12)
+
+
+def test_perfect_separation_is_not_certain() -> None:
+    label = np.repeat(np.arange(3), 30)
+    estimate, each = macro_auc(np.eye(3)[label], label)
+    assert each == [1.0] * 3 and estimate.bounds(0.025)[0] < 1.0
+
+
+def test_representation_is_what_enters_the_last_layer() -> None:
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Linear(3, 5), nn.ReLU(), nn.Linear(5, 2))
+    model = TorchModel(module, classes=["0", "1"], batch_rows=64)
+    X = np.random.default_rng(0).normal(size=(300, 3)).astype(np.float32)
+    groups = np.where(X[:, 0] > 0, "p", "q")
+    data = AuditData.from_arrays(X, classes=["0", "1"], sensitive_features={"side": groups})
+    hidden = representation(model, data)
+    assert hidden is not None
+    expected = torch.relu(module[0](torch.from_numpy(X))).detach().numpy()
+    assert np.allclose(hidden, expected, atol=1e-6)
+    assert not module[2]._forward_pre_hooks and module.training
+    found = ProxyAssociation().measure(model, data, np.random.default_rng(0))
+    assert pick(found, "representation", "side").estimate.value > 0.9
+    assert pick(found, "feature", "side", "x0").estimate.value > 0.95
+
+
+def test_models_without_such_a_layer_have_no_representation() -> None:
+    data = AuditData.from_arrays(np.zeros((4, 3), np.float32), classes=["0", "1"])
+    assert representation(TorchModel(nn.Linear(3, 2), classes=["0", "1"]), data) is None
+    assert representation(model_of("x"), data) is None
+    odd = nn.Sequential(nn.Linear(3, 5), nn.ReLU(), nn.Linear(5, 7), nn.Softmax(dim=1))
+    assert representation(TorchModel(odd, classes=["0", "1"]), data) is None
+
+
+def test_inputs_that_are_missing_are_named() -> None:
+    data = AuditData.from_arrays(pd.DataFrame({"score": [0.5]}), classes=["0", "1"])
+    with pytest.raises(NotApplicableError, match="--sensitive"):
+        ProxyAssociation().measure(model_of("score"), data, np.random.default_rng(0))
+
+
+def test_texts_have_a_score_only() -> None:
+    rng = np.random.default_rng(0)
+    texts = np.asarray([f"t{i}" for i in range(300)], object)
+    data = AuditData.from_arrays(texts, classes=["0", "1"], sensitive_features={"sex": rng.choice(["f", "m"], 300)})
+    model = AuditedModel.from_callable(lambda rows: np.linspace(0.1, 0.9, len(rows)), classes=["0", "1"])
+    assert [m.at["from"] for m in ProxyAssociation().measure(model, data, rng)] == ["score"]
+
+
+# ---- error rates and power -----------------------------------------------------------------------------------------
+
+
+class JointOnly(ProxyAssociation):
+    """The first source alone, to save the simulations the time of the others."""
+
+    def _sources(self, *arguments: Any) -> list[Any]:
+        return super()._sources(*arguments)[:1]
+
+
+def test_nothing_to_find_is_found_in_at_most_five_per_cent_of_worlds() -> None:
+    """The whole probe, joint features and several groups, at no association."""
+    rng = np.random.default_rng(1)
+    false = {"sex": 0, "race": 0}
+    for world in range(WORLDS):
+        X = pd.DataFrame(rng.normal(size=(300, 3)), columns=list("xyz"))
+        X["score"] = rng.random(300)
+        groups: dict[str, object] = {"sex": rng.choice(["f", "m"], 300), "race": rng.choice(["a", "b", "c"], 300)}
+        found = measured(X, groups, "score", world, JointOnly, single_features=False)
+        for name in false:
+            false[name] += pick(found, "features", name).estimate.bounds(0.05)[0] > 0.5
+    assert max(false.values()) <= LIMIT
+
+
+@pytest.mark.parametrize("shift", [0.0, 1.0, 2.5])
+def test_macro_interval_holds_the_truth(shift: float) -> None:
+    """Scores of three groups with known curves; the rows of one group stand in all three."""
+    rng = np.random.default_rng(int(shift * 10))
+    sizes = (30, 60, 150)
+    label = np.repeat(np.arange(3), sizes)
+
+    def scores(label: np.ndarray) -> np.ndarray:
+        return rng.normal(np.eye(3)[label] * shift, 1.0)
+
+    big = np.repeat(np.arange(3), [s * 2000 for s in sizes])
+    drawn = scores(big)
+    truth = float(np.mean([area_under_curve(drawn[big == g, g], drawn[big != g, g]).value for g in range(3)]))
+    low_missed = high_missed = 0
+    for _ in range(WORLDS):
+        low, high = macro_auc(scores(label), label)[0].bounds(0.05)
+        low_missed += low > truth
+        high_missed += high < truth
+    assert low_missed <= LIMIT
+    assert high_missed <= LIMIT
+
+
+def test_power_is_what_the_probe_declares() -> None:
+    rows, auc = ProxyAssociation.power
+    from scipy.special import ndtri
+
+    rng = np.random.default_rng(3)
+    shift = math.sqrt(2.0) * float(ndtri(auc))
+    found = 0
+    for world in range(100):
+        sex = rng.choice(["f", "m"], rows)
+        X = pd.DataFrame({"x": rng.normal(np.where(sex == "m", shift, 0.0), 1.0), "score": rng.random(rows)})
+        m = pick(measured(X, {"sex": sex}, "score", world, JointOnly, single_features=False), "features")
+        found += m.estimate.bounds(0.05)[0] > 0.55
+    assert found >= 80
