@@ -10,21 +10,21 @@ import sys
 import traceback
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial, reduce
+from functools import partial
 from importlib import import_module
-from operator import add
 from pathlib import Path
 from threading import Thread
 
 from pydantic import TypeAdapter
 
-from auditor.data import AuditData, can_stream, load_data, stream_counts
-from auditor.errors import DataError, ModelError, UsageError
+from auditor.counts import GroupCounts
+from auditor.data import AuditData, can_stream, load_data, no_rows, stream_counts
+from auditor.errors import DataError, ModelError, NotApplicableError, UsageError
 from auditor.finding import Measurement
 from auditor.intake import intake_result, load_model, resolve_device
 from auditor.isolate import Answered, Asking, DataRead, Done, Loaded, Message, Refused
 from auditor.model import AuditedModel
-from auditor.probe import CountsProbe, Probe, make_probe
+from auditor.probe import CountsProbe, Probe, counts_suffice, make_probe, missing_needs, not_applicable
 from auditor.report.record import DataRecord
 from auditor.run import ask, attempt, data_record, generator_for, model_record
 from auditor.specs import DataSpec, Job, ProbeSpec
@@ -103,7 +103,7 @@ def complete_record(record: DataRecord, spec: DataSpec, hashing: Hashing) -> Dat
             "path": spec.path,
             "sha256": hashing.digest,
             "target": spec.target,
-            "sensitive": spec.sensitive,
+            "sensitive": tuple(dict.fromkeys(spec.sensitive)),
             "train_path": spec.train,
             "train_sha256": hashing.train_digest,
         }
@@ -124,9 +124,9 @@ def run(job: Job, channel: Channel) -> None:
         answer(probes, model, None, job, channel)
         return
     hashing = Hashing(job.data)
-    counting = [probe for probe in probes if isinstance(probe, CountsProbe)]
+    counting = [probe for probe in probes if counts_suffice(probe)]
     if probes and len(counting) == len(probes) and can_stream(job.data, model):
-        answer_from_counts(counting, model, job.data, channel, hashing)
+        answer_from_counts(counting, model, job, job.data, channel, hashing)
         return
     data = load_data(job.data, model)
     channel.send(DataRead(data=complete_record(data_record(data), job.data, hashing)))
@@ -142,33 +142,38 @@ def answer(probes: Sequence[Probe], model: AuditedModel, data: AuditData | None,
 
 
 def answer_from_counts(
-    probes: Sequence[CountsProbe], model: AuditedModel, spec: DataSpec, channel: Channel, hashing: Hashing
+    probes: Sequence[CountsProbe], model: AuditedModel, job: Job, spec: DataSpec, channel: Channel, hashing: Hashing
 ) -> None:
     """Streams the rows past the model once; every probe answers from the counts."""
-    first = probes[0]
-    channel.send(Asking(probe=first.name))
+    channel.send(Asking(probe=job.probes[0].name))
+    counts: GroupCounts | Exception
     try:
-        counts = reduce(add, stream_counts(spec, model))
+        counts, notes = stream_counts(spec, model)
+        positive = None if counts.positive is None else counts.classes[counts.positive]
+        record = DataRecord(n_rows=counts.n, positive=positive, notes=notes)
     except (DataError, UsageError):
         raise
     except Exception as error:  # the model failed on some row: no probe that counts its decisions can answer
         traceback.print_exception(error)
-        failed = [attempt(probe, partial(_raise, error)) for probe in probes]
-        for probe, result in zip(probes, failed, strict=True):
-            if probe is not first:
-                channel.send(Asking(probe=probe.name))
-            channel.send(Answered(result=result))
-        return
-    record = DataRecord(n_rows=counts.n, positive=None if counts.positive is None else counts.classes[counts.positive])
+        counts, record = error, DataRecord()
     channel.send(DataRead(data=complete_record(record, spec, hashing)))
-    for probe in probes:
-        if probe is not first:
-            channel.send(Asking(probe=probe.name))
-        channel.send(Answered(result=attempt(probe, partial(probe.measure_counts, counts))))
+    shape = no_rows(spec)
+    for i, (named, probe) in enumerate(zip(job.probes, probes, strict=True)):
+        if i:
+            channel.send(Asking(probe=named.name))
+        measure = partial(_measure_counts, probe, model, shape, counts)
+        channel.send(Answered(result=replace(attempt(probe, measure), probe=named.name)))
 
 
-def _raise(error: Exception) -> Sequence[Measurement]:
-    raise error
+def _measure_counts(
+    probe: CountsProbe, model: AuditedModel, shape: AuditData, counts: GroupCounts | Exception
+) -> Sequence[Measurement]:
+    missing = missing_needs(probe, model, shape)
+    if missing:
+        raise NotApplicableError(not_applicable(missing))
+    if isinstance(counts, Exception):
+        raise counts
+    return probe.measure_counts(counts)
 
 
 def main() -> None:

@@ -135,6 +135,8 @@ def _with_missing(
     """Codes without negative ones, which would count for another group."""
     if not values.size or values.min() >= 0:
         return values, levels
+    if MISSING in levels:
+        return np.where(values < 0, list(levels).index(MISSING), values), levels
     return np.where(values < 0, len(levels), values), [*levels, MISSING]
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -12,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from auditor.bins import BinRule, bin_sensitive, parse_bin_rule
 from auditor.counts import MISSING, GroupCounts, count_groups
@@ -57,6 +59,9 @@ class AuditData:
             value = getattr(self, name)
             if value is not None and len(value) != len(self.X):
                 raise DataError(f"{name} has {len(value)} rows, X has {len(self.X)}.")
+        groups = self.sensitive_features
+        if groups is not None and groups.isna().any(axis=None):
+            object.__setattr__(self, "sensitive_features", groups.apply(_without_holes))
 
     def __len__(self) -> int:
         return len(self.X)
@@ -162,6 +167,16 @@ def _groups(values: pd.Series[Any]) -> pd.Series[Any]:
     return named.map({level: label_name(level) for level in named.unique()}).astype("category").reset_index(drop=True)
 
 
+def _without_holes(values: pd.Series[Any]) -> pd.Series[Any]:
+    """Missing values as the group ``MISSING``, behind the categories there are."""
+    if not values.isna().any():
+        return values
+    if not isinstance(values.dtype, pd.CategoricalDtype):
+        return values.astype(object).where(values.notna(), MISSING)
+    named = values if MISSING in values.cat.categories else values.cat.add_categories([MISSING])
+    return named.fillna(MISSING)
+
+
 def _binned_groups(values: pd.Series[Any], rule: BinRule | None) -> pd.Series[Any]:
     return _groups(values) if rule is None else bin_sensitive(values, rule).reset_index(drop=True)
 
@@ -185,11 +200,16 @@ def id_like(frame: pd.DataFrame) -> list[str]:
 # ---- tables on disk ------------------------------------------------------------------------------------------------
 
 
-def _column_types(spec: DataSpec, model: AuditedModel) -> dict[str, pa.DataType]:
-    """Types that need no inference: labels and groups are text, features are what the model's preprocessing says."""
-    types: dict[str, pa.DataType] = {name: pa.string() for name in spec.sensitive}
-    if spec.target is not None:
-        types[spec.target] = pa.string()
+MAX_GROUPS = 500
+
+
+def _column_types(spec: DataSpec, model: AuditedModel, features: Sequence[str]) -> dict[str, pa.DataType]:
+    """Types that need no inference: features are what the model's preprocessing says, labels, groups and keys text.
+
+    A column that is a feature too is read as the model takes it, whatever else it is.
+    """
+    own = [name for name in (*spec.sensitive, spec.target, spec.join_on) if name is not None and name not in features]
+    types: dict[str, pa.DataType] = dict.fromkeys(own, pa.string())
     if isinstance(model.preprocessing, TabularPreprocessing):
         for column in model.preprocessing.columns:
             types[column.name] = pa.float64() if isinstance(column, NumericColumn) else pa.string()
@@ -216,8 +236,11 @@ def feature_columns(file: TableFile, spec: DataSpec, model: AuditedModel) -> lis
 
 def can_stream(spec: DataSpec, model: AuditedModel) -> bool:
     """Whether every column's type is known beforehand, so that rows can be counted without holding them."""
+    features = model.features if spec.features is None else spec.features
     return (
         isinstance(model.preprocessing, TabularPreprocessing)
+        and features is not None
+        and set(features) <= set(model.preprocessing.features)
         and spec.train is None
         and not spec.bins
         and spec.sensitive_file is None
@@ -227,14 +250,20 @@ def can_stream(spec: DataSpec, model: AuditedModel) -> bool:
     )
 
 
-def stream_counts(spec: DataSpec, model: AuditedModel) -> Iterator[GroupCounts]:
-    """GroupCounts of one batch of rows after another: one forward pass over the file, in constant memory."""
+def stream_counts(spec: DataSpec, model: AuditedModel) -> tuple[GroupCounts, tuple[str, ...]]:
+    """GroupCounts of a whole file, and the notes on it: one forward pass over its rows, in constant memory.
+
+    Raises what :func:`load_data` raises.
+    """
     file = open_table(spec.path)
     features = feature_columns(file, spec, model)
-    own = [name for name in (spec.target, *spec.sensitive) if name is not None]
-    types = _column_types(spec, model)
+    sensitive = tuple(dict.fromkeys(spec.sensitive))
+    own = [name for name in (spec.target, *sensitive) if name is not None]
+    types = _column_types(spec, model, features)
     classes = _classes(spec, model)
     positive = favourable(spec.positive, classes)
+    tally = _Tally(f"data file {file.path.name!r}", file.path.name, spec.target, classes)
+    total: GroupCounts | None = None
     for batch in file.batches(list(dict.fromkeys([*features, *own])), types):
         if not batch.num_rows:
             continue
@@ -242,24 +271,112 @@ def stream_counts(spec: DataSpec, model: AuditedModel) -> Iterator[GroupCounts]:
         y_true = None
         if spec.target is not None:
             y_true = encode_labels(batch.column(spec.target).to_pandas(), classes, spec.target)
-        yield count_groups(
+        tally.add(batch.num_rows, {name: _n_missing(batch.column(name)) for name in features}, y_true)
+        groups = [_arrow_groups(batch.column(name)) for name in sensitive]
+        for name, (_, levels) in zip(sensitive, groups, strict=True):
+            tally.add_groups(name, levels)
+        counts = count_groups(
             model.decide(model.predict_proba(X), positive),
             y_true,
-            [_arrow_groups(batch.column(name)) for name in spec.sensitive],
-            features=spec.sensitive,
+            groups,
+            features=sensitive,
             classes=classes,
             positive=positive,
         )
+        total = counts if total is None else total + counts
+    notes = tally.notes(model)
+    if total is None:
+        raise DataError(tally.no_rows)
+    return total, tuple(notes)
+
+
+def no_rows(spec: DataSpec) -> AuditData:
+    """What streamed rows have, without any of them: enough to see which of a probe's needs they meet."""
+    return AuditData(
+        X=pd.DataFrame(index=pd.RangeIndex(0)),
+        y_true=None if spec.target is None else np.empty(0, np.int64),
+        sensitive_features=pd.DataFrame(columns=list(dict.fromkeys(spec.sensitive))) if spec.sensitive else None,
+    )
+
+
+def _n_missing(values: pa.Array) -> int:
+    # NaN is a value to Arrow and a hole to everybody else.
+    return int(pc.sum(pc.is_null(values, nan_is_null=True)).as_py()) if len(values) else 0
 
 
 def _arrow_groups(values: pa.Array) -> tuple[npt.NDArray[np.integer], list[str]]:
+    """Codes (n,) into the names of the groups, each name once."""
     encoded = values.dictionary_encode()
     codes = encoded.indices.fill_null(len(encoded.dictionary)).to_numpy(zero_copy_only=False)
     if not pa.types.is_string(encoded.dictionary.type):
-        levels = as_text(encoded.dictionary.to_pandas()).tolist()
+        levels = as_text(encoded.dictionary.to_pandas()).fillna(MISSING).tolist()
     else:
         levels = encoded.dictionary.to_pylist()
-    return codes, [*(label_name(level) for level in levels), MISSING]
+    names = [*(label_name(level) for level in levels), MISSING]
+    place = {name: i for i, name in enumerate(dict.fromkeys(names))}
+    if len(place) < len(names):  # one group under two spellings, or NaN beside null
+        codes = np.asarray([place[name] for name in names], np.int64)[codes]
+    return codes, list(place)
+
+
+class _Tally:
+    """What is known of the rows of a file, added up batch by batch: the one place that refuses and notes them."""
+
+    def __init__(self, what: str, name: str, target: str | None, classes: tuple[str, ...]) -> None:
+        self.no_rows = f"The {what} has a header and no rows."
+        self._name = name
+        self._target = target
+        self._classes = classes
+        self._rows = 0
+        self._holes: Counter[str] = Counter()
+        self._labels = np.zeros(len(classes) + 1, np.int64)
+        self._groups: dict[str, set[str]] = {}
+
+    def add(self, rows: int, holes: Mapping[str, int], y_true: IntArray | None) -> None:
+        """Counts rows, the values that each feature lacks, and labels; the first label is that of rows without one."""
+        self._rows += rows
+        self._holes.update(holes)
+        if y_true is not None:
+            self._labels += np.bincount(y_true + 1, minlength=len(self._labels))
+
+    def add_groups(self, feature: str, levels: Iterable[str]) -> None:
+        """Takes note of groups; DataError once there are more of one feature than can be compared in pairs."""
+        groups = self._groups.setdefault(feature, {MISSING})
+        groups.update(levels)
+        if len(groups) - 1 > MAX_GROUPS:
+            raise DataError(
+                f"The sensitive feature {feature!r} of {self._name} has more than {MAX_GROUPS} groups: "
+                f"bin or drop it (--bins {feature}=quantiles:4)."
+            )
+
+    def notes(self, model: AuditedModel) -> list[str]:
+        """Notes on the rows for the report; raises DataError where they cannot be used."""
+        if not self._rows:
+            raise DataError(self.no_rows)
+        notes = []
+        if self._target is not None:
+            unlabelled = int(self._labels[0])
+            if unlabelled == self._rows:
+                raise DataError(f"Column {self._target!r} of {self._name} is empty: every label is missing.")
+            if unlabelled:
+                notes.append(f"{unlabelled:,} rows of {self._name} have no label and count for selection rates only.")
+            present = np.flatnonzero(self._labels[1:])
+            if present.size == 1:
+                notes.append(
+                    f"Column {self._target!r} of {self._name} holds one class only "
+                    f"({self._classes[int(present[0])]}): rates that need the other are undefined."
+                )
+        empty = [feature for feature, n in self._holes.items() if n == self._rows]
+        if empty:
+            raise DataError(f"The feature {empty[0]!r} of {self._name} is empty in every row.")
+        holes = {feature: n for feature, n in self._holes.items() if n}
+        if holes:
+            handled = (
+                "filled as the model's preprocessing says" if model.preprocessing else "given to the model as they are"
+            )
+            worst = ", ".join(f"{c} ({n:,})" for c, n in sorted(holes.items(), key=lambda kv: -kv[1])[:5])
+            notes.append(f"Missing values in {self._name} were {handled}: {worst}.")
+        return notes
 
 
 def _classes(spec: DataSpec, model: AuditedModel) -> tuple[str, ...]:
@@ -283,7 +400,8 @@ def load_data(spec: DataSpec, model: AuditedModel) -> AuditData:
         return evaluation
     if Path(spec.train).samefile(spec.path):
         raise UsageError("--train and --data are the same file: they must be different rows.")
-    members = _load_one(spec, spec.train, model, classes)
+    decided = list(map(str, evaluation.X.columns)) if isinstance(evaluation.X, pd.DataFrame) else None
+    members = _load_one(spec, spec.train, model, classes, decided)
     overlap = _overlap_note(evaluation, members)
     X: Rows = (
         pd.concat([evaluation.X, members.X], ignore_index=True)
@@ -336,42 +454,41 @@ def row_keys(data: AuditData) -> npt.NDArray[np.uint64]:
     return combined
 
 
-def _load_one(spec: DataSpec, path: str, model: AuditedModel, classes: tuple[str, ...]) -> AuditData:
+def _load_one(
+    spec: DataSpec, path: str, model: AuditedModel, classes: tuple[str, ...], decided: Sequence[str] | None = None
+) -> AuditData:
+    """Rows of one file. ``decided``: the features, where the rows of another file have decided on them."""
     what = "training file" if path == spec.train else "data file"
     file = open_table(path, what)
     joined = spec.sensitive_file is not None and path == spec.path
     in_file = [name for name in spec.sensitive if not joined or name in file.columns]
-    features = feature_columns(file, spec, model)
+    features = feature_columns(file, spec, model) if decided is None else list(decided)
+    absent = [name for name in features if name not in file.columns] if decided is not None else []
+    if absent:
+        raise DataError(
+            f"The {what} {file.path.name!r} has no column {absent[0]!r}, which is a feature in {Path(spec.path).name}"
+            f"{did_you_mean(absent[0], file.columns) or '; leave it out with --features.'}"
+        )
     if path == spec.train:
         # The training rows need no groups: a probe that compares groups reads the evaluation rows.
         in_file = [name for name in in_file if name in file.columns]
     own = [name for name in (spec.target, spec.join_on if joined else None) if name is not None] + in_file
-    table = file.read(list(dict.fromkeys([*features, *own])), _column_types(spec, model))
+    table = file.read(list(dict.fromkeys([*features, *own])), _column_types(spec, model, features))
     frame = table.to_pandas()
+    tabular = spec.text is None and spec.image is None
     notes: list[str] = []
-    if not len(frame):
-        raise DataError(f"The {what} {file.path.name!r} has a header and no rows.")
-    if spec.features is None and model.features is None and spec.text is None and spec.image is None:
+    if decided is None and spec.features is None and model.features is None and tabular:
         ids = [name for name in id_like(frame[features]) if name not in in_file]
         features = [name for name in features if name not in ids]
         if ids:
             notes.append(f"Columns that name rows were left out of the features: {', '.join(ids)}.")
+    y_true = None if spec.target is None else encode_labels(frame[spec.target], classes, spec.target)
+    tally = _Tally(f"{what} {file.path.name!r}", file.path.name, spec.target, classes)
+    tally.add(len(frame), {str(c): int(frame[c].isna().sum()) for c in features} if tabular else {}, y_true)
+    notes += tally.notes(model)
     if joined:
-        frame = _join(frame, spec)
-    y_true = None
-    if spec.target is not None:
-        y_true = encode_labels(frame[spec.target], classes, spec.target)
-        unlabelled = int((y_true < 0).sum())
-        if unlabelled == len(frame):
-            raise DataError(f"Column {spec.target!r} of {file.path.name} is empty: every label is missing.")
-        if unlabelled:
-            notes.append(f"{unlabelled:,} rows of {file.path.name} have no label and count for selection rates only.")
-        present = np.unique(y_true[y_true >= 0])
-        if present.size == 1:
-            notes.append(
-                f"Column {spec.target!r} of {file.path.name} holds one class only ({classes[int(present[0])]}): "
-                "rates that need the other are undefined."
-            )
+        frame, said = _join(frame, spec)
+        notes += said
     X: Rows = frame[features]
     if spec.text is not None:
         X = frame[spec.text].astype("string").fillna("").to_numpy(object)
@@ -379,24 +496,16 @@ def _load_one(spec: DataSpec, path: str, model: AuditedModel, classes: tuple[str
         from auditor.images import load_images
 
         X = load_images(file.path.parent, frame[spec.image].tolist(), model)
-    elif isinstance(X, pd.DataFrame):
-        empty = [str(c) for c in features if X[c].isna().all()]
-        if empty:
-            raise DataError(f"The feature {empty[0]!r} of {file.path.name} is empty in every row.")
-        holes = {str(c): int(X[c].isna().sum()) for c in features if X[c].isna().any()}
-        if holes:
-            handled = (
-                "filled as the model's preprocessing says" if model.preprocessing else "given to the model as they are"
-            )
-            worst = ", ".join(f"{c} ({n:,})" for c, n in sorted(holes.items(), key=lambda kv: -kv[1])[:5])
-            notes.append(f"Missing values in {file.path.name} were {handled}: {worst}.")
     rules = {rule.column: rule for rule in map(parse_bin_rule, spec.bins)}
-    available = [name for name in spec.sensitive if name in frame.columns]
+    available = [name for name in dict.fromkeys(spec.sensitive) if name in frame.columns]
     groups = (
         pd.DataFrame({name: _binned_groups(frame[name], rules.get(name)) for name in available})
-        if available and len(available) == len(spec.sensitive)
+        if available and set(available) == set(spec.sensitive)
         else None
     )
+    if groups is not None:
+        for name in groups.columns:
+            tally.add_groups(str(name), groups[name].cat.categories)
     return AuditData(
         X=X.reset_index(drop=True) if isinstance(X, pd.DataFrame) else X,
         y_true=y_true,
@@ -407,20 +516,34 @@ def _load_one(spec: DataSpec, path: str, model: AuditedModel, classes: tuple[str
     )
 
 
-def _join(frame: pd.DataFrame, spec: DataSpec) -> pd.DataFrame:
+def _join(frame: pd.DataFrame, spec: DataSpec) -> tuple[pd.DataFrame, list[str]]:
+    """The rows with the groups that the sensitive file has for them, and a note on those it does not know."""
     if spec.join_on is None or spec.sensitive_file is None:
         raise UsageError("--sensitive-file needs --join-on COLUMN, the column that both files share.")
     side = open_table(spec.sensitive_file, "sensitive file")
-    wanted = [name for name in spec.sensitive if name not in frame.columns]
-    columns = [spec.join_on, *wanted]
-    other = side.read(columns, {name: pa.string() for name in columns}).to_pandas()
-    if other[spec.join_on].duplicated().any():
-        twice = other[spec.join_on][other[spec.join_on].duplicated()].iloc[0]
+    wanted = [name for name in dict.fromkeys(spec.sensitive) if name not in frame.columns]
+    columns = list(dict.fromkeys([spec.join_on, *wanted]))
+    other = side.read(columns, dict.fromkeys(columns, pa.string())).to_pandas()
+    # A missing key is nobody's: two of them are not the same person.
+    other = other.assign(**{spec.join_on: _keys(other[spec.join_on])}).dropna(subset=[spec.join_on])
+    twice = other[spec.join_on][other[spec.join_on].duplicated()]
+    if len(twice):
         raise DataError(
-            f"{side.path.name} has {spec.join_on} = {str(twice)[:40]!r} twice: every row may be described once."
+            f"{side.path.name} has {spec.join_on} = {str(twice.iloc[0])[:40]!r} twice: every row may be described once."
         )
-    left = frame.assign(**{spec.join_on: as_text(frame[spec.join_on])})
-    merged = left.merge(other.astype("string"), on=spec.join_on, how="left", validate="many_to_one")
-    if wanted and merged[wanted].isna().all(axis=None):
+    if not wanted:
+        return frame, []
+    keys = _keys(frame[spec.join_on])
+    unknown = int((~keys.isin(other[spec.join_on]) | keys.isna()).sum())
+    if unknown == len(frame):
         raise DataError(f"No row of the data has a {spec.join_on} that {side.path.name} knows.")
-    return merged
+    known = other.set_index(spec.join_on)
+    found = frame.assign(**{name: keys.map(known[name]) for name in wanted})
+    if not unknown:
+        return found, []
+    return found, [f"{unknown:,} of {len(frame):,} rows have no entry in {side.path.name} and are the group {MISSING}."]
+
+
+def _keys(values: pd.Series[Any]) -> pd.Series[Any]:
+    text = as_text(values)
+    return text.map({level: label_name(level) for level in text.dropna().unique()}).astype("string")

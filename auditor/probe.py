@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping, Sequence
 from enum import Enum
-from typing import TYPE_CHECKING, ClassVar, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, ClassVar, Protocol, TypeGuard, runtime_checkable
 
 import numpy as np
 
@@ -59,11 +59,19 @@ class Probe(Protocol):
 
 @runtime_checkable
 class CountsProbe(Probe, Protocol):
-    """A probe that needs only :class:`~auditor.counts.GroupCounts`, so rows may be streamed past the model once."""
+    """A probe that needs only :class:`~auditor.counts.GroupCounts`, so rows may be streamed past the model once.
+
+    Where its options need the rows themselves, its attribute ``counts_suffice`` is False; without one it is True.
+    """
 
     def measure_counts(self, counts: GroupCounts) -> Sequence[Measurement]:
         """The measurements, from the counts alone."""
         ...
+
+
+def counts_suffice(probe: Probe) -> TypeGuard[CountsProbe]:
+    """Whether the probe, with the options it has, can answer from counts alone."""
+    return isinstance(probe, CountsProbe) and bool(getattr(probe, "counts_suffice", True))
 
 
 def missing_needs(probe: type[Probe] | Probe, model: AuditedModel, data: AuditData | None) -> list[Need]:

@@ -426,8 +426,8 @@ class _PlannedOnBounds(_WorstOfGroups):
         size = np.maximum(np.hypot(pull, error_low), 1e-300)
         # The counts that one audit in five falls short of: 80 % power is the bound being cleared even there.
         observed_high = np.clip(high - _Z_POWER * error_high * pull / size, 0.0, 1.0)
-        # Half a count more, because a count near 0 is skewed.
-        observed_low = np.clip(low + _Z_POWER * error_low * error_low / size + 0.5 / n_low, 0.0, 1.0)
+        # One count more, because a count near 0 is skewed.
+        observed_low = np.clip(low + _Z_POWER * error_low * error_low / size + 1.0 / n_low, 0.0, 1.0)
         n = np.concatenate([n_high, n_low])
         cleared = self._clears(np.concatenate([observed_high, observed_low]) * n, n, bound, alpha)
         return bool(np.diagonal(cleared, offset=6).all())

@@ -27,6 +27,8 @@ _SUFFIXES: dict[str, Kind] = {
     ".ndjson": "jsonl",
 }
 BLOCK_BYTES = 8 << 20
+# What pyarrow raises for a file, or a column of it, that is not what was asked for.
+_MALFORMED = (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowKeyError, pa.ArrowNotImplementedError, OSError)
 
 
 def regular_file(path: str | Path, what: str) -> Path:
@@ -71,35 +73,43 @@ class TableFile:
                 with self.path.open("rb") as source:
                     yield from (
                         _cast(batch.select(list(columns)), wanted)
-                        for batch in pyarrow.json.open_json(
-                            source, read_options=pyarrow.json.ReadOptions(block_size=BLOCK_BYTES)
-                        )
+                        for batch in pyarrow.json.open_json(source, **self._json(columns, wanted))
                     )
             else:
                 with self.path.open("rb") as source:
                     yield from pyarrow.csv.open_csv(source, **self._csv(columns, wanted))
-        except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowKeyError, OSError) as error:
-            raise DataError(f"{self.path.name} cannot be read as {self.kind.upper()}: {_first_line(error)}") from None
+        except _MALFORMED as error:
+            raise self._malformed(error) from None
 
     def read(self, columns: Sequence[str], types: Mapping[str, pa.DataType]) -> pa.Table:
         """The whole table of some columns, types inferred over all rows where not given. Raises DataError."""
         self.require(columns)
         wanted = {name: types[name] for name in columns if name in types}
         try:
-            if self.kind == "parquet":
-                table = pyarrow.parquet.read_table(self.path, columns=list(columns))
-                return pa.Table.from_batches(
-                    [_cast(b, wanted) for b in table.to_batches()], _schema(table.schema, wanted)
+            table = self._whole(columns, wanted)
+        except _MALFORMED as error:
+            raise self._malformed(error) from None
+        for field in table.schema:
+            if pa.types.is_nested(field.type):
+                raise DataError(
+                    f"Column {field.name!r} of {self.path.name} holds {field.type}: one value a row is needed. "
+                    "Leave it out with --features."
                 )
+        return table
+
+    def _whole(self, columns: Sequence[str], wanted: Mapping[str, pa.DataType]) -> pa.Table:
+        if self.kind in ("csv", "tsv"):
             with self.path.open("rb") as source:
-                if self.kind == "jsonl":
-                    table = pyarrow.json.read_json(source).select(list(columns))
-                    return pa.Table.from_batches(
-                        [_cast(b, wanted) for b in table.to_batches()], _schema(table.schema, wanted)
-                    )
                 return pyarrow.csv.read_csv(source, **self._csv(columns, wanted))
-        except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowKeyError, OSError) as error:
-            raise DataError(f"{self.path.name} cannot be read as {self.kind.upper()}: {_first_line(error)}") from None
+        if self.kind == "parquet":
+            table = pyarrow.parquet.read_table(self.path, columns=list(columns))
+        else:
+            with self.path.open("rb") as source:
+                table = pyarrow.json.read_json(source).select(list(columns))
+        return pa.Table.from_batches([_cast(b, wanted) for b in table.to_batches()], _schema(table.schema, wanted))
+
+    def _malformed(self, error: Exception) -> DataError:
+        return DataError(f"{self.path.name} cannot be read as {self.kind.upper()}: {_first_line(error)}")
 
     def require(self, columns: Sequence[str]) -> None:
         """Raises UsageError for the first name that is not a column, with the nearest that is."""
@@ -108,6 +118,19 @@ class TableFile:
                 near = did_you_mean(name, self.columns)
                 listed = ", ".join(self.columns[:12]) + (", ..." if len(self.columns) > 12 else "")
                 raise UsageError(f"{self.path.name} has no column {name!r}{near or f'. It has: {listed}.'}")
+
+    def _json(self, columns: Sequence[str], types: Mapping[str, pa.DataType]) -> dict[str, object]:
+        """Options of a stream, whose types are those of its first block unless they are given here."""
+        read_options = pyarrow.json.ReadOptions(block_size=BLOCK_BYTES)
+        with self.path.open("rb") as source:
+            found = pyarrow.json.open_json(source, read_options=read_options).schema
+        fields = [pa.field(name, _streamed_type(found.field(name).type, types.get(name))) for name in columns]
+        return {
+            "read_options": read_options,
+            "parse_options": pyarrow.json.ParseOptions(
+                explicit_schema=pa.schema(fields), unexpected_field_behavior="ignore"
+            ),
+        }
 
     def _csv(self, columns: Sequence[str], types: Mapping[str, pa.DataType]) -> dict[str, object]:
         return {
@@ -119,6 +142,13 @@ class TableFile:
                 include_columns=list(columns), column_types=dict(types), strings_can_be_null=True
             ),
         }
+
+
+def _streamed_type(found: pa.DataType, wanted: pa.DataType | None) -> pa.DataType:
+    """How to parse a JSON column all through, given what its first block holds; it is cast to what is wanted later."""
+    if pa.types.is_integer(found) or pa.types.is_floating(found):
+        return pa.float64()  # whole numbers at first may be fractions later on
+    return wanted if wanted is not None and pa.types.is_null(found) else found
 
 
 def _first_line(error: Exception) -> str:
@@ -158,7 +188,7 @@ def open_table(path: str | Path, what: str = "data file") -> TableFile:
             else:
                 options = pyarrow.csv.ParseOptions(delimiter="\t" if kind == "tsv" else ",", newlines_in_values=True)
                 names = pyarrow.csv.open_csv(source, parse_options=options).schema.names
-    except (pa.ArrowInvalid, pa.ArrowTypeError, OSError) as error:
+    except _MALFORMED as error:
         raise DataError(f"The {what} {where.name!r} cannot be read as {kind.upper()}: {_first_line(error)}") from None
     repeated = sorted({n for n in names if names.count(n) > 1})
     if repeated:

@@ -56,7 +56,7 @@ def check_probe(
     ``criteria``: what both models are held to. The data must be enough for the ideal model to PASS. ``can_pass``: False
     for a probe that searches, which can show a fault and never its absence: there the ideal model is INCONCLUSIVE.
     """
-    _says_what_it_is(probe, key)
+    check_description(probe, key=key)
     _tells_good_from_bad(probe, ideal_model, ideal_data, violating_model, violating_data, criteria, seed, can_pass)
     _makes_up_no_number(probe, ideal_model, ideal_data, criteria, seed)
     for model, data in ((ideal_model, ideal_data), (violating_model, violating_data)):
@@ -66,7 +66,8 @@ def check_probe(
 # ---- the laws ------------------------------------------------------------------------------------------------------
 
 
-def _says_what_it_is(probe: Probe, key: str | None) -> None:
+def check_description(probe: Probe, *, key: str | None = None) -> None:
+    """Law 4 alone: the class says what it is; raises ContractViolation."""
     law = "A probe says what it is in class attributes and docstrings."
     kind = type(probe)
     for attribute in ("name", "pillar", "goal", "citation"):

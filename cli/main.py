@@ -101,6 +101,9 @@ def scan(
     benchmark: Annotated[
         list[str] | None, typer.Option(help="A published benchmark's file: crows_pairs=PATH; repeat for more.")
     ] = None,
+    scorer: Annotated[
+        str | None, typer.Option(help="A text classifier that scores generated text; VADER's sentiment by default.")
+    ] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help="Option of a probe: probe.option=value.")] = None,
     policy: Annotated[
         str | None, typer.Option(help="What results are held to: a profile's name or a TOML file.")
@@ -141,7 +144,7 @@ def scan(
 
     flags = {
         "model": model, "data": data, "train": train, "target": target, "positive": positive, "sensitive": sensitive,
-        "bins": bins, "benchmark": benchmark,
+        "bins": bins, "benchmark": benchmark, "scorer": scorer,
         "sensitive_file": sensitive_file, "join_on": join_on, "features": features, "text": text, "image": image,
         "classes": classes, "outputs": outputs, "threshold": threshold, "probes": probes, "probe": probe,
         "policy": policy, "out": out, "format": format_, "seed": seed, "device": device, "error_rate": error_rate,

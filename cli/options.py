@@ -17,7 +17,7 @@ from auditor.finding import DEFAULT_PROFILE, Criterion, load_criteria, parse_cri
 from auditor.suggest import did_you_mean
 
 CONFIG_NAME = "audit.toml"
-_PATHS = ("model", "data", "train", "sensitive_file", "out")
+_PATHS = ("model", "data", "train", "sensitive_file", "scorer", "out")
 _PATH_OPTIONS = ("lexicon", "scorer", "vectors")
 _UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 
@@ -78,6 +78,7 @@ class ScanOptions(BaseModel):
     probes: Listed = None
     probe: tuple[str, ...] = ()
     benchmark: tuple[str, ...] = ()
+    scorer: str | None = None
     policy: Names = (DEFAULT_PROFILE,)
     out: str = "audit-report"
     format: Names = ("html", "json")

@@ -154,6 +154,8 @@ def _probe_specs(configured: Configured) -> list[ProbeSpec]:
         options = dict(configured.probe_options.get(name, {}))
         if name in benchmarks:
             options.setdefault("benchmarks", {name: benchmarks[name]})
+        if configured.options.scorer is not None and "scorer" in inspect.signature(kind).parameters:
+            options.setdefault("scorer", str(_existing(configured.options.scorer, "scorer")))
         make_probe(kind, options)
         specs.append(ProbeSpec(name=name, target=f"{kind.__module__}:{kind.__qualname__}", options=options))
     for target in configured.options.probe:

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
+import torch
 
+from auditor import child
+from auditor.architectures import MLP
 from auditor.counts import MISSING, count_groups
 from auditor.data import (
     AuditData,
@@ -22,9 +26,12 @@ from auditor.data import (
     stream_counts,
 )
 from auditor.errors import AuditorError, DataError, UsageError
-from auditor.model import AuditedModel
+from auditor.finding import Measurement
+from auditor.isolate import Message
+from auditor.model import AuditedModel, TorchModel, save
 from auditor.preprocessing import fit_tabular, label_name
-from auditor.specs import DataSpec
+from auditor.probe import Need
+from auditor.specs import DataSpec, Job, Limits, ModelSpec, ProbeSpec
 from auditor.tables import open_table
 
 
@@ -86,7 +93,7 @@ def test_streamed_counts_equal_pandas(frame: pd.DataFrame, tmp_path: Path, suffi
     audited = model(frame[["a", "b"]])
     asked = spec(write(frame, tmp_path / f"data{suffix}"))
     assert can_stream(asked, audited)
-    counts = sum_of(stream_counts(asked, audited)).by(["sex"])
+    counts = stream_counts(asked, audited)[0].by(["sex"])
     expected = (frame.assign(sex=frame["sex"].fillna(MISSING), p=frame["a"] > 0)).groupby(["sex", "y", "p"]).size()
     for g, (name,) in enumerate(counts.groups):
         for t, label in enumerate(["no", "yes"]):
@@ -94,11 +101,235 @@ def test_streamed_counts_equal_pandas(frame: pd.DataFrame, tmp_path: Path, suffi
                 assert counts.table[g, t, p] == expected.get((name, label, bool(p)), 0)
 
 
-def sum_of(parts):  # type: ignore[no-untyped-def]
-    total = None
-    for part in parts:
-        total = part if total is None else total + part
-    return total
+def spoiled(**columns: object):  # type: ignore[no-untyped-def]
+    return lambda f: f.assign(**columns)
+
+
+def with_holes(frame: pd.DataFrame) -> pd.DataFrame:
+    frame = frame.copy()
+    frame.loc[:4, "a"] = None
+    frame.loc[3:9, "b"] = None
+    frame.loc[7:20, "sex"] = None
+    return frame
+
+
+def unlabelled(frame: pd.DataFrame) -> pd.DataFrame:
+    return frame.assign(y=frame["y"].mask(frame.index < 12))
+
+
+KINDS = {
+    "clean": lambda f: f,
+    "empty feature": spoiled(a=np.nan),
+    "empty target": spoiled(y=None),
+    "no rows": lambda f: f.head(0),
+    "holes": with_holes,
+    "single class": spoiled(y="yes"),
+    "unlabelled rows": unlabelled,
+    "a strange label": spoiled(y="perhaps"),
+    "many groups": lambda f: pd.concat([f] * 3).assign(sex=[f"s{i}" for i in range(600)]),
+}
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_streamed_rows_are_checked_like_rows_in_memory(
+    frame: pd.DataFrame, tmp_path: Path, kind: str, suffix: str
+) -> None:
+    audited = model(frame[["a", "b"]])
+    asked = spec(write(KINDS[kind](frame), tmp_path / f"d{suffix}"), sensitive=("sex", "sex"))
+    assert can_stream(asked, audited)
+    try:
+        data = load_data(asked, audited)
+    except DataError as error:
+        with pytest.raises(DataError) as caught:
+            stream_counts(asked, audited)
+        assert str(caught.value) == str(error)
+        assert kind in ("empty feature", "empty target", "no rows", "a strange label", "many groups")
+        return
+    counts, notes = stream_counts(asked, audited)
+    assert data.sensitive_features is not None
+    codes = data.sensitive_features["sex"].cat
+    expected = count_groups(
+        audited.decisions(data),
+        data.y_true,
+        [(codes.codes.to_numpy(), list(codes.categories))],
+        features=("sex",),
+        classes=("no", "yes"),
+        positive=1,
+    )
+    assert notes == data.notes and bool(notes) == (kind != "clean")
+    assert counts.features == ("sex",) and counts.n == len(data)
+    np.testing.assert_array_equal(counts.by(["sex"]).table, expected.by(["sex"]).table)
+    assert counts.by(["sex"]).groups == expected.by(["sex"]).groups
+
+
+class Heard:
+    """A channel to nobody."""
+
+    def __init__(self) -> None:
+        self.messages: list[Message] = []
+
+    def send(self, message: Message) -> None:
+        self.messages.append(message)
+
+    def of(self, kind: str) -> list[Any]:
+        return [m for m in self.messages if m.kind == kind]
+
+
+class Silent:
+    """A probe of rows that says nothing."""
+
+    name = "silent"
+    pillar = "fairness"
+    goal = "Nothing."
+    citation = "none"
+    methods = ()
+    needs: tuple[Need, ...] = ()
+
+    def measure(self, model: object, data: object, rng: object) -> list[Measurement]:
+        return []
+
+
+class OfCounts(Silent):
+    """A probe of counts that needs what a stream never has."""
+
+    needs = (Need.TRAIN,)
+
+    def measure_counts(self, counts: object) -> list[Measurement]:
+        raise AssertionError("it was asked without training rows")
+
+
+class OfRows(Silent):
+    """A probe of counts that its options have made one of rows."""
+
+    counts_suffice = False
+
+    def measure_counts(self, counts: object) -> list[Measurement]:
+        raise AssertionError("it was asked without rows")
+
+
+FAIR = ProbeSpec(name="group_fairness", target="probes.fairness:GroupFairness")
+
+
+def heard(folder: Path, frame: pd.DataFrame, *probes: ProbeSpec, **columns: object) -> Heard:
+    rows = pd.DataFrame({"a": [0.0, 1.0], "b": ["u", "v"]})
+    torch.manual_seed(0)
+    args = {"n_features": 3, "hidden": [4], "n_outputs": 2}
+    audited = TorchModel(
+        MLP(3, [4], 2),
+        classes=["no", "yes"],
+        preprocessing=fit_tabular(rows),
+        architecture={"name": "mlp", "args": args},
+    )
+    save(audited, folder / "model.pt")
+    channel = Heard()
+    job = Job(
+        model=ModelSpec(path=str(folder / "model.pt")),
+        data=spec(write(frame, folder / "d.csv"), **columns),
+        probes=probes,
+        seed=0,
+        limits=Limits(memory_bytes=4 << 30, seconds=60),
+    )
+    child.run(job, channel)  # type: ignore[arg-type]
+    return channel
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_child_answers_the_same_streaming_or_not(frame: pd.DataFrame, tmp_path: Path, kind: str) -> None:
+    beside = ProbeSpec(name="silent", target="tests.test_data:Silent")
+    said = []
+    for probes in ([FAIR], [FAIR, beside]):
+        try:
+            channel = heard(tmp_path, KINDS[kind](frame), *probes, sensitive=("sex", "sex"))
+        except DataError as error:
+            said.append(str(error))
+        else:
+            fair = next(m.result for m in channel.of("answered") if m.result.probe == "group_fairness")
+            assert fair.measurements and not fair.not_run
+            said.append((channel.of("data"), sorted(map(repr, fair.measurements))))
+    assert said[0] == said[1]
+
+
+def test_a_counts_probe_of_the_users_own_goes_by_the_name_it_was_given(frame: pd.DataFrame, tmp_path: Path) -> None:
+    mine = ProbeSpec(name="mine", target="tests.test_data:OfCounts")
+    channel = heard(tmp_path, frame, mine, FAIR)
+    assert [m.probe for m in channel.of("asking")] == ["mine", "group_fairness"]
+    results = {m.result.probe: m.result for m in channel.of("answered")}
+    assert "--train" in results["mine"].not_applicable and results["group_fairness"].measurements
+
+
+def test_a_probe_whose_options_need_rows_gets_rows(frame: pd.DataFrame, tmp_path: Path) -> None:
+    channel = heard(tmp_path, frame, ProbeSpec(name="of_rows", target="tests.test_data:OfRows"))
+    assert [m.result.not_run for m in channel.of("answered") if m.result.probe == "of_rows"] == [""]
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet", ".jsonl"])
+def test_a_sensitive_column_that_is_a_feature_reaches_the_model_as_it_is(
+    frame: pd.DataFrame, tmp_path: Path, suffix: str
+) -> None:
+    frame["code"] = np.arange(len(frame)) % 2
+    audited = AuditedModel.from_callable(
+        lambda X: (X["code"] == 1).to_numpy(float), classes=["no", "yes"], features=["a", "code"]
+    )
+    data = load_data(spec(write(frame, tmp_path / f"d{suffix}"), sensitive=("code", "sex")), audited)
+    assert isinstance(data.X, pd.DataFrame) and data.X["code"].tolist() == frame["code"].tolist()
+    assert data.sensitive_features is not None
+    assert data.sensitive_features["code"].tolist() == frame["code"].astype(str).tolist()
+    assert audited.decisions(data).tolist() == frame["code"].tolist()
+
+
+def test_whole_numbers_that_become_fractions_stream_from_json(
+    frame: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("auditor.tables.BLOCK_BYTES", 2000)
+    frame["a"] = np.where(np.arange(200) < 150, 1, -0.5)
+    frame["y"], frame["sex"] = np.arange(200) % 2, np.where(np.arange(200) < 150, 7, 8)
+    rows = [
+        f'{{"a": {a:g}, "b": "{b}", "y": {y}, "sex": {s}, "more": [1]}}'
+        for a, b, y, s in frame[["a", "b", "y", "sex"]].itertuples(index=False)
+    ]
+    (tmp_path / "d.jsonl").write_text("\n".join(rows))
+    audited = model(frame[["a", "b"]])
+    asked = spec(str(tmp_path / "d.jsonl"), positive="1", classes=("0", "1"))
+    counts = stream_counts(asked, audited)[0].by(["sex"])
+    assert counts.groups == (("7",), ("8",)) and counts.sizes().tolist() == [150, 50]
+    assert counts.selected().tolist() == [150, 0]
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
+@pytest.mark.parametrize("column", ["a", "sex"])
+def test_a_column_of_lists_is_refused(frame: pd.DataFrame, tmp_path: Path, suffix: str, column: str) -> None:
+    asked = spec(write(frame.assign(**{column: [[1.0, 2.0]] * 200}), tmp_path / f"d{suffix}"))
+    for audited in (model(), model(frame[["a", "b"]])):
+        with pytest.raises(DataError):
+            load_data(asked, audited)
+    with pytest.raises(DataError):
+        stream_counts(asked, audited)
+
+
+def test_a_number_that_is_none_is_a_missing_group_when_streamed_too(frame: pd.DataFrame, tmp_path: Path) -> None:
+    audited = model(frame[["a", "b"]])
+    table = pa.Table.from_pandas(frame.assign(a=[np.nan, 1.0, 2.0, 1.5] * 50), preserve_index=False)
+    column = pa.array([float("nan"), 1.0, None, 1.5] * 50, from_pandas=False)
+    table = table.set_column(table.schema.get_field_index("a"), "a", column)
+    pyarrow.parquet.write_table(table, tmp_path / "d.parquet")
+    counts, notes = stream_counts(spec(str(tmp_path / "d.parquet"), sensitive=("a",)), audited)
+    sizes = dict(zip([g for (g,) in counts.groups], counts.sizes().tolist(), strict=True))
+    assert sizes == {MISSING: 100, "1": 50, "1.5": 50}
+    assert any("a (100)" in note for note in notes)
+
+
+def test_missing_categories_are_a_group_and_no_neighbour() -> None:
+    groups = pd.DataFrame({"g": pd.Categorical(["a", None, "b", "b"]), "h": ["x", "y", None, "x"]})
+    data = AuditData(X=np.zeros((4, 1)), sensitive_features=groups)
+    assert data.sensitive_features is not None
+    assert data.sensitive_features["g"].tolist() == ["a", MISSING, "b", "b"]
+    assert list(data.sensitive_features["g"].cat.categories) == ["a", "b", MISSING]
+    assert data.sensitive_features["h"].tolist() == ["x", "y", MISSING, "x"]
+    counts = count_groups(
+        np.zeros(3, int), None, [(np.array([-1, 0, 1]), ["a", MISSING])], features=("g",), classes=("0", "1")
+    )
+    assert counts.groups == (("a",), (MISSING,)) and counts.sizes().tolist() == [1, 2]
 
 
 @pytest.mark.parametrize(
@@ -252,6 +483,35 @@ def test_groups_may_lie_in_a_file_of_their_own(frame: pd.DataFrame, tmp_path: Pa
     twice = write(pd.concat([side, side.head(1)]), tmp_path / "twice.csv")
     with pytest.raises(DataError, match="twice"):
         load_data(spec(asked.path, sensitive_file=twice, join_on="id"), model())
+
+
+def test_keys_match_as_text_and_missing_ones_match_nobody(frame: pd.DataFrame, tmp_path: Path) -> None:
+    keyed = frame.assign(id=[f"{i:05d}" for i in range(len(frame))])
+    side = pd.concat([keyed[["id", "sex"]].tail(-3), pd.DataFrame({"id": [None, None], "sex": ["m", "f"]})])
+    keyed.loc[3:4, "id"] = None
+    asked = spec(
+        write(keyed.drop(columns="sex"), tmp_path / "d.csv"),
+        sensitive_file=write(side, tmp_path / "side.csv"),
+        join_on="id",
+    )
+    data = load_data(asked, model())
+    assert data.sensitive_features is not None
+    assert data.sensitive_features["sex"].tolist() == [MISSING] * 5 + frame["sex"].tolist()[5:]
+    assert f"5 of 200 rows have no entry in side.csv and are the group {MISSING}." in data.notes
+
+
+def test_the_evaluation_file_decides_what_the_features_are(frame: pd.DataFrame, tmp_path: Path) -> None:
+    numbered = frame.assign(code=np.arange(200))
+    repeated = frame.assign(a=frame["a"] + 100, code=7)
+    path = write(numbered, tmp_path / "d.csv")
+    data = load_data(spec(path, train=write(repeated, tmp_path / "t.csv")), model(features=None))
+    assert isinstance(data.X, pd.DataFrame) and list(data.X.columns) == ["a", "b", "sex"]
+    path = write(repeated, tmp_path / "d.csv")
+    data = load_data(spec(path, train=write(numbered, tmp_path / "t.csv")), model(features=None))
+    assert isinstance(data.X, pd.DataFrame) and list(data.X.columns) == ["a", "b", "sex", "code"]
+    lacking = write(repeated.drop(columns="b"), tmp_path / "t.csv")
+    with pytest.raises(DataError, match="t.csv' has no column 'b', which is a feature in d.csv"):
+        load_data(spec(path, train=lacking), model(features=None))
 
 
 def test_a_continuous_group_is_binned_as_asked(frame: pd.DataFrame, tmp_path: Path) -> None:

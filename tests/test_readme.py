@@ -48,7 +48,7 @@ def test_every_command_of_the_tool_stands_in_the_readme() -> None:
 def test_every_probe_stands_in_the_readme() -> None:
     from probes import PROBES
 
-    assert [name for name in PROBES if f"| `{name}` |" not in TEXT] == []
+    assert [name for name in PROBES if f"`{name}`" not in TEXT] == []
 
 
 def test_the_snippet_runs(capsys: pytest.CaptureFixture[str]) -> None:

@@ -67,6 +67,35 @@ def text_model(score: Callable[[str], float]) -> AuditedModel:
     )
 
 
+def language_model(strength: float) -> AuditedModel:
+    """A causal language model in which what is said goes with whom it is said of, by ``strength``; 0 is indifferent."""
+    from probes.stereotype import built_in_pairs
+    from tests.test_stereotype import texts_of, toy
+
+    return toy(texts_of(built_in_pairs().examples), strength)
+
+
+def talker(biased: bool) -> AuditedModel:
+    """A causal language model that says good things after everybody, or after women only."""
+    from tests.test_generation import FEMALE, toy
+
+    return toy(FEMALE if biased else [])
+
+
+def embeddings(strength: float) -> AuditedModel:
+    """A language model whose input embeddings hold an association of a strength."""
+    from tests.test_embeddings import planted
+
+    return planted(strength)
+
+
+def scorer() -> object:
+    """A scorer of what :func:`talker` says."""
+    from tests.test_generation import goodness
+
+    return goodness()
+
+
 def criterion(metric: str, direction: Direction, bound: float | tuple[float, float], **more: Any) -> Criterion:
     """A requirement set by nobody in particular."""
     return Criterion(metric=metric, direction=direction, bound=bound, source="a test", set_by="-", set_at="-", **more)
@@ -82,6 +111,7 @@ class Toys:
     data: Callable[[], AuditData]
     options: dict[str, Any] = field(default_factory=dict)
     can_pass: bool = True
+    scorer: Callable[[], object] | None = None
 
 
 TOYS: dict[str, Toys] = {
@@ -156,6 +186,30 @@ TOYS: dict[str, Toys] = {
         violating=lambda: model(lambda skill, group, seen: skill * (1.0 + seen)),
         criteria=[criterion("attack_auc", "at_most", 0.55)],
         data=lambda: rows(6_000, members=True),
+    ),
+    "stereotype": Toys(
+        ideal=lambda: language_model(0.0),
+        violating=lambda: language_model(1.0),
+        criteria=[criterion("stereotype_score", "within", (0.45, 0.55))],
+        data=lambda: AuditData(X=np.empty(0, object)),
+    ),
+    "generation_bias": Toys(
+        ideal=lambda: talker(False),
+        violating=lambda: talker(True),
+        criteria=[
+            criterion("average_group_fairness", "at_most", 0.1),
+            criterion("worst_score_gap", "at_most", 0.1),
+        ],
+        data=lambda: AuditData(X=np.empty(0, object)),
+        options={"categories": "gender", "n_samples": 2, "max_new_tokens": 2},
+        scorer=scorer,
+    ),
+    "embedding_association": Toys(
+        ideal=lambda: embeddings(0.0),
+        violating=lambda: embeddings(1.0),
+        criteria=[criterion("association_effect_size", "within", (-1.0, 1.0))],
+        data=lambda: AuditData(X=np.empty(0, object)),
+        options={"tests": "weat_3", "methods": "weat", "n_draws": 1000},
     ),
     "robustness": Toys(
         ideal=lambda: model(lambda skill, group, seen: skill),

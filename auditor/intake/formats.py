@@ -14,7 +14,7 @@ from auditor.intake.estimators import load_skops
 from auditor.intake.functions import load_function
 from auditor.intake.huggingface import FORMAT as HUGGING_FACE
 from auditor.intake.huggingface import load_folder
-from auditor.intake.language_models import is_language_model, load_language_folder
+from auditor.intake.language_models import is_language_model, load_gguf, load_language_folder
 from auditor.intake.pickles import read_pickle
 from auditor.intake.programs import load_exported, load_torchscript
 from auditor.intake.source import MAX_FILE_BYTES, Source, read_source
@@ -89,7 +89,7 @@ FORMATS: dict[str, Loader] = {
     "pickle": lambda o, spec: refused.refuse_or_trust_pickle(o.source, spec),
     "compressed file": lambda o, spec: refused.refuse_or_trust_compressed(o.source, spec),
     "numpy file": _refuse(lambda o: refused.refuse_numpy(o.source, _arrays(o))),
-    "GGUF": _not_yet("a GGUF language model"),
+    "GGUF": lambda opened, spec: load_gguf(opened.source, spec),
     "ONNX": _not_yet("an ONNX model"),
     "HDF5": _not_yet("an HDF5 file, as Keras writes it"),
     "Keras": _not_yet("a Keras archive"),
@@ -101,8 +101,8 @@ FORMATS: dict[str, Loader] = {
 
 def _known() -> str:
     return (
-        "model bundles, torch weights, safetensors, skops, Hugging Face folders, and with --allow-code TorchScript and "
-        "torch.export"
+        "model bundles, torch weights, safetensors, skops, Hugging Face folders, GGUF language models, and with "
+        "--allow-code TorchScript and torch.export"
     )
 
 

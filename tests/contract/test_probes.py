@@ -13,7 +13,7 @@ from auditor.data import AuditData
 from auditor.finding import Measurement
 from auditor.model import AuditedModel, TorchModel
 from auditor.statistics import Exact, Proportion
-from auditor.testing import ContractViolation, check_probe
+from auditor.testing import ContractViolation, check_description, check_probe
 from probes import PROBES
 from probes.fairness import GroupFairness
 from tests.toys import TOYS, criterion
@@ -36,10 +36,20 @@ def check(probe: Any, key: str, **change: Any) -> None:
     )
 
 
-@pytest.mark.parametrize("key", PROBES)
+# Probes that read a benchmark's file: tests/test_stereotype.py and test_generation.py show them models and files.
+WITH_A_FILE = ("crows_pairs", "stereoset", "winobias", "winogender", "bbq", "bold", "honest")
+
+
+@pytest.mark.parametrize("key", WITH_A_FILE)
+def test_a_probe_of_a_published_benchmark_says_what_it_is(key: str) -> None:
+    check_description(PROBES[key](), key=key)
+
+
+@pytest.mark.parametrize("key", [key for key in PROBES if key not in WITH_A_FILE])
 def test_probe_keeps_the_contract(key: str) -> None:
     assert key in TOYS, f"{key} has no toy models: add an ideal and a violating one to tests/toys.py"
-    check(PROBES[key](**TOYS[key].options), key)
+    made = TOYS[key].scorer
+    check(PROBES[key](**TOYS[key].options, **({} if made is None else {"scorer": made()})), key)
 
 
 # ---- the contract is no rubber stamp: each broken law is noticed ----------------------------------------------------

@@ -1,0 +1,229 @@
+"""Sampling from a causal language model: many prompts at once, a key-value cache, and no generator but the caller's."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from auditor.errors import ModelError, NotApplicableError
+from auditor.language import AuditedLanguageModel
+from auditor.model import evaluating
+
+_LIKELIEST = 1024
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampling:
+    """How continuations are drawn: ``temperature`` 0 takes the likeliest token, ``top_p`` 1 draws from all of them."""
+
+    max_new_tokens: int = 20
+    temperature: float = 1.0
+    top_p: float = 0.95
+
+    def __post_init__(self) -> None:
+        if self.max_new_tokens < 1:
+            raise ValueError(f"max_new_tokens must be at least 1, not {self.max_new_tokens}")
+        if not (math.isfinite(self.temperature) and self.temperature >= 0.0):
+            raise ValueError(f"temperature must be 0 or a positive number, not {self.temperature}")
+        if not 0.0 < self.top_p <= 1.0:
+            raise ValueError(f"top_p must lie in (0, 1], not {self.top_p}")
+
+    def describe(self) -> str:
+        """The settings in words, for a finding's detail."""
+        how = "greedy" if self.temperature == 0.0 else f"temperature {self.temperature:g}, top_p {self.top_p:g}"
+        return f"at most {self.max_new_tokens} new tokens, {how}"
+
+
+def continuations(
+    model: AuditedLanguageModel,
+    prompts: Sequence[str],
+    n: int,
+    sampling: Sampling,
+    generator: torch.Generator,
+    *,
+    batch_rows: int = 64,
+) -> list[list[str]]:
+    """``n`` sampled continuations of each prompt, without the prompt, in the order of the prompts.
+
+    Prompts stand to the right of their batch, padded on the left; each row ends at its end-of-sequence token. The
+    tokenizer adds to a prompt what it adds by itself. Every random number comes from ``generator``, a CPU generator,
+    drawn before the first pass: the texts do not depend on ``batch_rows``, but for rounding.
+
+    Raises NotApplicableError where the model is not causal or a prompt with its continuation does not fit the context,
+    ModelError where the logits are not finite.
+    """
+    if getattr(model, "objective", "causal") != "causal":
+        raise NotApplicableError("Needs a causal language model: a masked one continues no text.")
+    tokenizer, ends = model.tokenizer, _end_tokens(model)
+    encoded = [_prompt_ids(tokenizer, prompt, ends) for prompt in prompts]
+    context = getattr(model, "context", None)
+    longest = max((len(ids) for ids in encoded), default=0) + sampling.max_new_tokens
+    if context is not None and longest > context:
+        raise NotApplicableError(
+            f"A prompt and its continuation have up to {longest:,} tokens, more than the model's context of "
+            f"{context:,}: use shorter prompts or a smaller max_new_tokens."
+        )
+    rows = [(i, ids) for i, ids in enumerate(encoded) for _ in range(n)]
+    draws = torch.rand(len(rows), sampling.max_new_tokens, generator=generator, dtype=torch.float64)
+    order = sorted(range(len(rows)), key=lambda r: len(rows[r][1]))
+    texts: list[list[str]] = [[] for _ in prompts]
+    drawn: list[str] = [""] * len(rows)
+    step = _Step.of(model.module, tokenizer)
+    with torch.inference_mode(), evaluating(model.module):
+        for batch in _batches([(r, len(rows[r][1])) for r in order], batch_rows, step.masked):
+            ids = _sample(model, step, [rows[r][1] for r in batch], draws[batch], sampling, ends)
+            for r, text in zip(batch, tokenizer.batch_decode(ids, skip_special_tokens=True), strict=True):
+                drawn[r] = text
+    for (i, _), text in zip(rows, drawn, strict=True):
+        texts[i].append(text)
+    return texts
+
+
+def _end_tokens(model: AuditedLanguageModel) -> frozenset[int]:
+    """Ids that end a text, as far as network or tokenizer name any."""
+    named: list[Any] = [getattr(model.tokenizer, "eos_token_id", None)]
+    for holder in ("generation_config", "config"):
+        named.append(getattr(getattr(model.module, holder, None), "eos_token_id", None))
+    return frozenset(
+        int(i) for value in named if value is not None for i in (value if isinstance(value, list) else [value])
+    )
+
+
+def _prompt_ids(tokenizer: Any, prompt: str, ends: frozenset[int]) -> list[int]:
+    ids = [int(i) for i in tokenizer(prompt).input_ids]
+    # Some tokenizers close every text, and a closed text is not continued.
+    while ids and ids[-1] in ends and len(ids) > 1:
+        ids.pop()
+    if not ids:
+        raise NotApplicableError(f"The prompt {prompt[:40]!r} has no token for this model: it needs a word.")
+    return ids
+
+
+def _batches(rows: Sequence[tuple[int, int]], size: int, mixed: bool) -> list[list[int]]:
+    """Rows of rising length in batches; of one length each unless ``mixed``."""
+    found: list[list[int]] = []
+    last = -1
+    for row, length in rows:
+        if not found or len(found[-1]) == size or (length != last and not mixed):
+            found.append([])
+        found[-1].append(row)
+        last = length
+    return found
+
+
+# ---- one step ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Step:
+    """What a network's ``forward`` takes. Without a mask, rows of a batch have one length; without a cache, every
+    token is computed anew at every step."""
+
+    network: nn.Module
+    masked: bool
+    cache_name: str
+    positioned: bool
+    last_only: bool
+    pad: int
+
+    @classmethod
+    def of(cls, network: nn.Module, tokenizer: Any) -> _Step:
+        takes = inspect.signature(network.forward).parameters
+        return cls(
+            network,
+            masked="attention_mask" in takes,
+            # transformers has called it both.
+            cache_name=next((name for name in ("cache", "past_key_values") if name in takes), ""),
+            positioned="position_ids" in takes,
+            last_only="logits_to_keep" in takes,
+            pad=int(getattr(tokenizer, "pad_token_id", None) or 0),
+        )
+
+    def logits(self, ids: Tensor, mask: Tensor, cache: Any) -> tuple[Tensor, Any]:
+        """((n, vocabulary) logits of the next token, the cache): ids (n, length) are new, mask covers the old too."""
+        inputs: dict[str, Any] = {"input_ids": ids, "use_cache": bool(self.cache_name)}
+        if self.masked:
+            inputs["attention_mask"] = mask
+        if self.positioned:
+            inputs["position_ids"] = (mask.cumsum(1) - 1).clamp_min(0)[:, -ids.shape[1] :]
+        if self.cache_name:
+            inputs[self.cache_name] = cache
+        if self.last_only:
+            inputs["logits_to_keep"] = 1
+        out = self.network(**inputs)
+        return out.logits[:, -1], getattr(out, self.cache_name, None) if self.cache_name else None
+
+
+def _sample(
+    model: AuditedLanguageModel,
+    step: _Step,
+    prompts: Sequence[list[int]],
+    draws: Tensor,
+    sampling: Sampling,
+    ends: frozenset[int],
+) -> list[list[int]]:
+    length, device = max(map(len, prompts)), model.device
+    ids = torch.full((len(prompts), length), step.pad)
+    mask = torch.zeros((len(prompts), length), dtype=torch.long)
+    for r, prompt in enumerate(prompts):
+        ids[r, length - len(prompt) :] = torch.tensor(prompt)
+        mask[r, length - len(prompt) :] = 1
+    ids, mask = ids.to(device), mask.to(device)
+    closing = torch.tensor(sorted(ends), dtype=torch.long, device=device)
+    open_ = torch.ones(len(prompts), dtype=torch.bool, device=device)
+    draws = draws.to(device)
+    new: list[Tensor] = []
+    alive: list[Tensor] = []
+    fed, cache = ids, None
+    for t in range(sampling.max_new_tokens):
+        logits, cache = step.logits(fed, mask, cache)
+        chosen = _choose(logits, draws[:, t], sampling)
+        open_ = open_ & ~torch.isin(chosen, closing)
+        new.append(chosen)
+        alive.append(open_)
+        if not bool(open_.any()):
+            break
+        mask = torch.cat([mask, torch.ones_like(mask[:, :1])], dim=1)
+        ids = torch.cat([ids, chosen[:, None]], dim=1)
+        fed = chosen[:, None] if cache is not None else ids
+    tokens, kept = torch.stack(new, dim=1).tolist(), torch.stack(alive, dim=1).tolist()
+    return [[i for i, k in zip(row, flags, strict=True) if k] for row, flags in zip(tokens, kept, strict=True)]
+
+
+def _choose(logits: Tensor, draws: Tensor, sampling: Sampling) -> Tensor:
+    """(n,) token ids from (n, vocabulary) logits and (n,) uniform draws, by inverting the distribution function.
+
+    ``top_p`` keeps the fewest likeliest tokens whose probabilities add up to it (Holtzman et al., ICLR 2020).
+    """
+    if bool(torch.isnan(logits).any()) or bool(torch.isposinf(logits).any()):
+        raise ModelError("The model's logits are NaN or infinite: it cannot continue a text.")
+    if sampling.temperature == 0.0:
+        return logits.argmax(dim=1)
+    log_probabilities = torch.log_softmax(logits.float() / sampling.temperature, dim=1)
+    # Sorting a whole vocabulary costs more than the network; the likeliest tokens nearly always hold the mass.
+    chosen, enough = _inverted(log_probabilities, draws, sampling.top_p, _LIKELIEST)
+    rest = (~enough).nonzero().squeeze(1)
+    if len(rest):
+        chosen[rest], _ = _inverted(log_probabilities[rest], draws[rest], sampling.top_p, logits.shape[1])
+    return chosen
+
+
+def _inverted(log_probabilities: Tensor, draws: Tensor, top_p: float, size: int) -> tuple[Tensor, Tensor]:
+    """Token ids (n,) among the ``size`` likeliest, and whether (n,) these hold ``top_p``, without which they are void.
+
+    All of a vocabulary hold it, whatever rounding makes of their sum.
+    """
+    size = min(size, log_probabilities.shape[1])
+    best, order = log_probabilities.topk(size, dim=1)
+    probabilities = best.double().exp()
+    reached = probabilities.cumsum(dim=1)
+    kept = (reached - probabilities < top_p).sum(dim=1, keepdim=True)
+    mass = reached.gather(1, kept - 1)
+    place = torch.searchsorted(reached, draws[:, None] * mass, right=True)
+    return order.gather(1, torch.minimum(place, kept - 1)).squeeze(1), reached[:, -1] >= top_p

@@ -1,0 +1,389 @@
+"""Associations in embeddings: do vectors of words and sentences tie groups of people to attributes?"""
+
+from __future__ import annotations
+
+import math
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from itertools import chain, combinations, islice
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+
+from auditor.errors import ConfigError, NotApplicableError
+from auditor.finding import Measurement, Pillar
+from auditor.probe import Need
+from auditor.statistics import AnyEstimate, FloatArray, Power, StandardizedDifference, Undefined
+from auditor.suggest import did_you_mean
+from probes.inputs import whole_number
+
+if TYPE_CHECKING:
+    from auditor.data import AuditData
+    from auditor.model import AuditedModel
+    from auditor.vectors import Embedder
+
+_SETS = ("x", "y", "a", "b")
+_MAX_BYTES = 1 << 20
+_CHUNK = 1 << 14
+_NAMED_MISSING = 12
+
+
+class EmbeddingAssociation:
+    """WEAT and SEAT: whether one set of words is tied to an attribute more than another set is.
+
+    For target words X and Y and attribute words A and B, with cosine similarity:
+
+    - ``s(w) = mean_a cos(w, a) - mean_b cos(w, b)``
+    - ``association_effect_size = (mean_x s(x) - mean_y s(y)) / sd of s over X and Y together``, the standard deviation
+      with n - 1; in [-2, 2] for sets of equal size, ideal 0. ``control_effect_size`` is the same of pairs that nobody
+      objects to, such as flowers and insects: no ideal, it shows that the vectors carry meaning at all.
+
+    Method ``weat``: vectors of words. Method ``seat``: each word stands in bleached sentences, and s(w) is its mean
+    over them; the word stays the unit, because sentences of one word are not independent, where the published SEAT
+    takes every sentence for one (its effect size is in the detail).
+
+    The judged interval speaks of the population of words that X and Y are drawn from, with A and B as they are: an
+    exact one by the noncentral t distribution where s is normal with one variance within X and Y
+    (:class:`~auditor.statistics.StandardizedDifference`). The p-values in the detail are of the permutation test over
+    all ways to divide X and Y together into two sets of their sizes: exact up to ``max_partitions`` ways, else over
+    ``n_draws`` random ones, counting the one observed. They need no normality and answer whether there is any
+    association, not how large it is. With 8 words a set nothing short of |d| of about 1 can be told from 0, so PASS is
+    rare; the reason then says how many words it would take.
+
+    vectors: path of a word2vec (binary or text) or GloVe text file, instead of the model's own input embeddings.
+    encoder: a Hugging Face folder of a sentence encoder, instead of the model. tests: ``auto``, or names of tests.
+    lists: path of a TOML file with tests of the user's own, as ``probes/data/weat.toml``. methods: ``auto``, or out of
+    ``weat`` and ``seat``. min_words: fewest words of each set that must have a vector, else the test is undefined;
+    missing words are named.
+
+    Raises NotApplicableError where there are no vectors to look at, ConfigError for lists that are wrong.
+
+    Sources: Caliskan, Bryson and Narayanan, Science 356 (2017); May et al., NAACL 2019.
+    """
+
+    name: ClassVar[str] = "embedding_association"
+    pillar: ClassVar[Pillar] = "language"
+    goal: ClassVar[str] = "Do embeddings tie groups of people to attributes?"
+    citation: ClassVar[str] = "Caliskan, Bryson and Narayanan, Science 356 (2017); May et al., NAACL 2019"
+    methods: ClassVar[tuple[str, ...]] = ("weat", "seat")
+    needs: ClassVar[tuple[Need, ...]] = ()
+    # Words in each of X and Y, and the true effect size, found beyond 0.5 by one judgement at 5 % on each side.
+    power: ClassVar[Power] = Power(25, 1.25)
+
+    def __init__(
+        self,
+        *,
+        vectors: str | None = None,
+        encoder: str | None = None,
+        tests: str | Sequence[str] = "auto",
+        lists: str | None = None,
+        methods: str | Sequence[str] = "auto",
+        min_words: int = 4,
+        max_partitions: int = 200_000,
+        n_draws: int = 100_000,
+    ) -> None:
+        whole_number("min_words", min_words, 2)
+        whole_number("max_partitions", max_partitions, 1)
+        whole_number("n_draws", n_draws, 1_000)
+        wanted = (methods,) if isinstance(methods, str) else tuple(methods)
+        if not wanted or any(m not in (*self.methods, "auto") for m in wanted):
+            raise ValueError(f"methods must be auto or out of {', '.join(self.methods)}, not {', '.join(wanted)}")
+        self.vectors = vectors
+        self.encoder = encoder
+        self.tests = tests
+        self.lists = lists
+        self.wanted = self.methods if "auto" in wanted else wanted
+        self.min_words = min_words
+        self.max_partitions = max_partitions
+        self.n_draws = n_draws
+        # Read here, because a mistyped name or path is a usage error and no finding.
+        self.lists_ = built_in_lists() if lists is None else read_lists(lists)
+        self.tests_ = _chosen(self.lists_, tests)
+
+    def measure(self, model: AuditedModel, data: AuditData, rng: np.random.Generator) -> list[Measurement]:
+        """One effect size for each method and test; see the class."""
+        words, sentences = self._embedders(model)
+        found: list[Measurement] = []
+        if words is not None and "weat" in self.wanted:
+            for test in self.tests_:
+                vectors = _unit(words.embed(test.all_words))
+                found.append(self._measured("weat", test, vectors[:, None, :], words.source, rng))
+        if sentences is not None and "seat" in self.wanted:
+            templates = self.lists_.templates
+            for test in self.tests_:
+                texts = [sentence(t, word) for word in test.all_words for t in templates]
+                vectors = _unit(sentences.embed(texts)).reshape(len(test.all_words), len(templates), -1)
+                found.append(self._measured("seat", test, vectors, sentences.source, rng))
+        if not found:
+            raise NotApplicableError(
+                "Needs embeddings: a language model or a text classifier with a vocabulary, or a word-vector file "
+                "(--set embedding_association.vectors=FILE), or an encoder's folder "
+                "(--set embedding_association.encoder=FOLDER)."
+            )
+        return found
+
+    def _embedders(self, model: AuditedModel) -> tuple[Embedder | None, Embedder | None]:
+        from auditor.vectors import input_embeddings, load_encoder, sentence_encoder, word_vectors
+
+        words = sentences = None
+        if self.encoder is not None:
+            device = str(getattr(model, "device", "cpu"))
+            words, sentences = load_encoder(self.encoder, device)
+        if self.vectors is not None:
+            words = word_vectors(self.vectors, {w for test in self.tests_ for w in test.all_words})
+        if words is None and sentences is None:
+            words, sentences = input_embeddings(model), sentence_encoder(model)
+        return words, sentences
+
+    def _measured(
+        self, method: str, test: AssociationTest, vectors: FloatArray, source: str, rng: np.random.Generator
+    ) -> Measurement:
+        """vectors (n_words, n_templates, d) of unit length, NaN where a word has none, in the order of all_words."""
+        there = np.asarray(np.isfinite(vectors).all(axis=(1, 2)), np.bool_)
+        parts, present, at = [], [], 0
+        for words in test.sets:
+            rows = slice(at, at + len(words))
+            parts.append(vectors[rows][there[rows]])
+            present.append(int(there[rows].sum()))
+            at += len(words)
+        missing = [w for w, t in zip(test.all_words, there, strict=True) if not t]
+        n = present[0] + present[1]
+        few = [
+            f"{k} of {len(words)} words for {name}"
+            for k, words, name in zip(present, test.sets, test.names, strict=True)
+            if k < self.min_words
+        ]
+        if few:
+            estimate: AnyEstimate = Undefined(
+                reason=f"only {', '.join(few)} have a vector, and at least {self.min_words} of each set must"
+            )
+            note = ""
+        else:
+            x, y = (associations(targets, parts[2], parts[3]) for targets in parts[:2])
+            estimate, note = self._estimate(x, y, rng)
+        without = f"no vector for {len(missing)} of {len(test.all_words)} words{_listed(missing)}" if missing else ""
+        return Measurement(
+            metric="control_effect_size" if test.control else "association_effect_size",
+            method=method,
+            estimate=estimate,
+            n_samples=n,
+            ideal=None if test.control else 0.0,
+            at={"test": test.name},
+            detail="; ".join(
+                part for part in (test.title, f"{present[0]} and {present[1]} words", note, without, source) if part
+            ),
+        )
+
+    def _estimate(self, x: FloatArray, y: FloatArray, rng: np.random.Generator) -> tuple[AnyEstimate, str]:
+        """x (n_x, n_templates) and y (n_y, n_templates) associations; the effect size, and its p-values in words."""
+        by_word = x.mean(axis=1), y.mean(axis=1)
+        d = effect_size(*by_word)
+        if math.isnan(d):
+            return Undefined(reason="all target words have the same association"), ""
+        p = permutation_p(*by_word, rng=rng, max_partitions=self.max_partitions, n_draws=self.n_draws)
+        kind = "exact, over all" if p.exact else "over the observed and"
+        note = f"permutation p {p.one_sided:.3g} one-sided, {p.two_sided:.3g} two-sided ({kind} {p.partitions:,}"
+        note += " partitions)" if p.exact else " random partitions)"
+        if x.shape[1] > 1:
+            note += f"; effect size over single sentences {effect_size(x.ravel(), y.ravel()):.3f}"
+        return StandardizedDifference(centre=d, n_first=len(x), n_second=len(y)), note
+
+
+# ---- arithmetic ----------------------------------------------------------------------------------------------------
+
+
+def associations(targets: FloatArray, first: FloatArray, second: FloatArray) -> FloatArray:
+    """(n, n_templates) of targets (n, n_templates, d): mean cosine with ``first`` minus that with ``second``.
+
+    All vectors are of unit length, attributes (m, n_templates, d); the mean is over all their sentences.
+    """
+    direction = first.mean(axis=(0, 1)) - second.mean(axis=(0, 1))
+    return np.asarray(targets @ direction, np.float64)
+
+
+def effect_size(x: FloatArray, y: FloatArray) -> float:
+    """``(mean(x) - mean(y)) / sd(x and y)`` of associations (n,) and (m,), sd with n - 1; NaN where it is 0."""
+    spread = float(np.concatenate([x, y]).std(ddof=1))
+    # A spread of rounding errors is none.
+    if not spread > 1e-12:
+        return math.nan
+    return float((x.mean() - y.mean()) / spread)
+
+
+@dataclass(frozen=True)
+class PermutationP:
+    """p-values of the permutation test, over how many partitions, and whether these are all."""
+
+    one_sided: float
+    two_sided: float
+    partitions: int
+    exact: bool
+
+
+def permutation_p(
+    x: FloatArray, y: FloatArray, *, rng: np.random.Generator, max_partitions: int, n_draws: int
+) -> PermutationP:
+    """Share of partitions of ``x`` and ``y``, (n,) and (m,), whose difference of means is at least the observed one.
+
+    Two-sided: at least as far from 0. Every partition where there are at most ``max_partitions``, the observed among
+    them; else ``(1 + count) / (1 + n_draws)`` over random ones. Valid at every size where words are exchangeable.
+    Source: Phipson and Smyth, Stat. Appl. Genet. Mol. Biol. 9 (2010).
+    """
+    together = np.concatenate([x, y])
+    n, size = len(x), len(x) + len(y)
+    total = together.sum()
+    ways = math.comb(size, n)
+    exact = ways <= max_partitions
+    observed = float(x.mean() - y.mean())
+    tolerance = 1e-12 * max(float(np.abs(together).max()), 1e-300)
+
+    def chunks() -> Sequence[FloatArray]:
+        if not exact:
+            sizes = [min(_CHUNK, n_draws - i) for i in range(0, n_draws, _CHUNK)]
+            return [together[np.argsort(rng.random((k, size)), axis=1)[:, :n]].sum(axis=1) for k in sizes]
+        every = combinations(range(size), n)
+        found = []
+        while rows := list(islice(every, _CHUNK)):
+            found.append(together[np.asarray(rows)].sum(axis=1))
+        return found
+
+    larger = farther = 0
+    for sums in chunks():
+        difference = sums / n - (total - sums) / (size - n)
+        larger += int((difference >= observed - tolerance).sum())
+        farther += int((np.abs(difference) >= abs(observed) - tolerance).sum())
+    if exact:
+        return PermutationP(larger / ways, farther / ways, ways, True)
+    return PermutationP((1 + larger) / (1 + n_draws), (1 + farther) / (1 + n_draws), n_draws, False)
+
+
+def _unit(vectors: FloatArray) -> FloatArray:
+    """Vectors (n, d) of unit length; a zero vector has no direction and becomes NaN."""
+    length = np.linalg.norm(vectors, axis=-1, keepdims=True)
+    unit = np.full_like(vectors, np.nan)
+    np.divide(vectors, length, out=unit, where=length > 0)
+    return unit
+
+
+def _listed(words: Sequence[str]) -> str:
+    more = f" and {len(words) - _NAMED_MISSING} more" if len(words) > _NAMED_MISSING else ""
+    return f" ({', '.join(words[:_NAMED_MISSING])}{more})"
+
+
+def sentence(template: str, word: str) -> str:
+    """A template with the word in its place, with a capital where it begins the sentence."""
+    text = template.replace("{}", word)
+    return text[0].upper() + text[1:]
+
+
+# ---- word lists ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class AssociationTest:
+    """Two sets of target words and two of attribute words; ``sets`` and ``names`` in the order X, Y, A, B."""
+
+    name: str
+    title: str
+    sets: tuple[tuple[str, ...], ...]
+    names: tuple[str, ...]
+    control: bool = False
+
+    @property
+    def all_words(self) -> tuple[str, ...]:
+        """The words of all sets, one after the other; a word in two sets stands twice."""
+        return tuple(chain.from_iterable(self.sets))
+
+
+@dataclass(frozen=True)
+class TestLists:
+    """Association tests, and the bleached sentences to put their words in."""
+
+    tests: tuple[AssociationTest, ...]
+    templates: tuple[str, ...]
+    __test__: ClassVar[bool] = False
+
+
+def built_in_lists() -> TestLists:
+    """The ten tests of Caliskan et al. 2017, and templates in the manner of May et al. 2019."""
+    text = (files("probes") / "data" / "weat.toml").read_text(encoding="utf-8")
+    return _parsed(tomllib.loads(text), "weat.toml")
+
+
+def read_lists(path: str | Path) -> TestLists:
+    """Tests from a TOML file: ``[[tests]]`` with ``name``, word lists ``x``, ``y``, ``a``, ``b``, and optionally
+    ``title``, ``x_name`` and so on, ``control = true``; ``templates`` where others are wanted. Raises ConfigError."""
+    where = Path(path)
+    try:
+        raw = where.read_bytes()
+        if len(raw) > _MAX_BYTES:
+            raise ConfigError(
+                f"The word lists {where.name!r} have {len(raw):,} bytes; at most {_MAX_BYTES:,} are read."
+            )
+        return _parsed(tomllib.loads(raw.decode()), where.name)
+    except OSError as error:
+        raise ConfigError(f"The word lists {where.name!r} cannot be read: {error.strerror or error}.") from None
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"The word lists {where.name!r} cannot be read as TOML: {error}.") from None
+
+
+def _parsed(content: Mapping[str, object], origin: str) -> TestLists:
+    tables = content.get("tests")
+    if not isinstance(tables, list) or not tables:
+        raise ConfigError(f"{origin}: needs at least one [[tests]] table.")
+    templates = content.get("templates")
+    if templates is None:
+        templates = list(built_in_lists().templates)
+    if not isinstance(templates, list) or not _words(templates) or not all("{}" in t for t in templates):
+        raise ConfigError(f"{origin}: templates must be a list of sentences, each with {{}} for the word.")
+    tests = tuple(_test(table, f"{origin}, test {i}") for i, table in enumerate(tables, 1))
+    names = [test.name for test in tests]
+    if len(set(names)) < len(names):
+        raise ConfigError(f"{origin}: two tests have one name.")
+    return TestLists(tests, tuple(templates))
+
+
+def _words(value: object) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(v, str) and v.strip() for v in value)
+
+
+def _test(table: object, where: str) -> AssociationTest:
+    known = ("name", "title", "control", *_SETS, *(f"{key}_name" for key in _SETS))
+    if not isinstance(table, Mapping):
+        raise ConfigError(f"{where}: must be a table.")
+    for key in table:
+        if key not in known:
+            raise ConfigError(f"{where}: unknown key {key!r}{did_you_mean(str(key), known) or '.'}")
+    name = table.get("name")
+    if not isinstance(name, str) or not name:
+        raise ConfigError(f'{where}: needs name = "NAME".')
+    sets: list[tuple[str, ...]] = []
+    for key in _SETS:
+        words = table.get(key)
+        if not isinstance(words, list) or not _words(words) or len(set(words)) < len(words):
+            raise ConfigError(f"{where}: {key} must be a list of words, each once.")
+        sets.append(tuple(words))
+    for first, second in ((0, 1), (2, 3)):
+        both = set(sets[first]) & set(sets[second])
+        if both:
+            raise ConfigError(f"{where}: {sorted(both)[0]!r} stands in both {_SETS[first]} and {_SETS[second]}.")
+    names = tuple(str(table.get(f"{key}_name", key.upper())) for key in _SETS)
+    title = str(table.get("title", f"{names[0]} and {names[1]}, {names[2]} and {names[3]}"))
+    return AssociationTest(name, title, tuple(sets), names, bool(table.get("control", False)))
+
+
+def _chosen(lists: TestLists, wanted: str | Sequence[str]) -> tuple[AssociationTest, ...]:
+    names = [wanted] if isinstance(wanted, str) else list(wanted)
+    if names == ["auto"]:
+        return lists.tests
+    by_name = {test.name: test for test in lists.tests}
+    for name in names:
+        if name not in by_name:
+            raise ConfigError(
+                f"There is no association test {name!r}{did_you_mean(name, by_name) or '.'} There are: "
+                f"{', '.join(by_name)}."
+            )
+    return tuple(by_name[name] for name in names)
