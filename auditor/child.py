@@ -158,11 +158,13 @@ def answer_from_counts(
         counts, record = error, DataRecord()
     channel.send(DataRead(data=complete_record(record, spec, hashing)))
     shape = no_rows(spec)
+    failed = isinstance(counts, Exception)  # and printed already
     for i, (named, probe) in enumerate(zip(job.probes, probes, strict=True)):
         if i:
             channel.send(Asking(probe=named.name))
         measure = partial(_measure_counts, probe, model, shape, counts)
-        channel.send(Answered(result=replace(attempt(probe, measure), probe=named.name)))
+        result = attempt(probe, measure, on_error=None if failed else traceback.print_exception)
+        channel.send(Answered(result=replace(result, probe=named.name)))
 
 
 def _measure_counts(

@@ -275,8 +275,11 @@ def stream_counts(spec: DataSpec, model: AuditedModel) -> tuple[GroupCounts, tup
         groups = [_arrow_groups(batch.column(name)) for name in sensitive]
         for name, (_, levels) in zip(sensitive, groups, strict=True):
             tally.add_groups(name, levels)
+        probabilities = model.predict_proba(X)
+        if total is None:
+            model.check_repeatable(X, probabilities)
         counts = count_groups(
-            model.decide(model.predict_proba(X), positive),
+            model.decide(probabilities, positive),
             y_true,
             groups,
             features=sensitive,

@@ -96,7 +96,10 @@ class TabularPreprocessing(_Closed):
 
 def _numbers(values: pd.Series[Any]) -> npt.NDArray[np.float64]:
     try:
-        return np.asarray(pd.to_numeric(values), np.float64)
+        numbers = np.asarray(pd.to_numeric(values), np.float64)
+        if np.isinf(numbers).any():
+            raise DataError(f"The feature {values.name!r} holds infinity, or a number too large to be one.")
+        return numbers
     except (ValueError, TypeError):
         bad = values[pd.to_numeric(values, errors="coerce").isna() & values.notna()].iloc[0]
         raise DataError(f"The feature {values.name!r} must be a number, but holds {str(bad)[:40]!r}.") from None

@@ -12,6 +12,7 @@ from auditor.data import id_like
 from auditor.errors import UsageError
 from auditor.files import write_beside
 from auditor.preprocessing import as_text, label_name
+from auditor.report.text import visible
 from auditor.tables import open_table
 
 _SENSITIVE = re.compile(
@@ -49,28 +50,28 @@ def _config(data: Path, out: Path, frame: pd.DataFrame) -> str:
         path = str(data.resolve())
     lines = [
         "# What `auditor scan MODEL` asks of this model. Every flag of scan is a key here; flags win.",
-        f"# Guessed from {data.name} ({len(frame):,} rows): read it and correct it before you trust a result.",
+        f"# Guessed from {visible(data.name)} ({len(frame):,} rows): read it and correct it before you trust a result.",
         "",
         "[audit]",
-        f"data = {json.dumps(path)}",
+        f"data = {_toml(path)}",
         '# train = "train.csv"                 # the rows the model was trained on: enables membership inference',
     ]
     if target is not None:
         lines += [
-            f"target = {json.dumps(target)}            # column of true labels; two-valued: {', '.join(candidates)}",
-            f"positive = {json.dumps(_favourable(target, levels[target]))}"
-            f"          # the FAVOURABLE label, of {', '.join(levels[target])}",
+            f"target = {_toml(target)}            # column of true labels; two-valued: {_named(candidates)}",
+            f"positive = {_toml(_favourable(target, levels[target]))}"
+            f"          # the FAVOURABLE label, of {_named(levels[target])}",
         ]
     else:
         lines += ['# target = "..."                     # column of true labels: no two-valued column was found']
     lines += [
-        f"sensitive = {json.dumps(sensitive)}"
+        f"sensitive = {_toml(sensitive)}"
         if sensitive
         else '# sensitive = ["sex", "race"]         # columns whose groups are compared: none was recognised by name',
-        f"# features = {json.dumps(features)}   # what the model takes, where its file does not say",
+        f"# features = {visible(_toml(features))}   # what the model takes, where its file does not say",
     ]
     if ids:
-        lines += [f"# left out of the features, as they name rows: {', '.join(ids)}"]
+        lines += [f"# left out of the features, as they name rows: {_named(ids)}"]
     lines += [
         "seed = 0",
         'device = "auto"',
@@ -90,6 +91,16 @@ def _config(data: Path, out: Path, frame: pd.DataFrame) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _named(names: list[str]) -> str:
+    """Names for a comment, which a line break in one of them must not end."""
+    return visible(", ".join(names))
+
+
+def _toml(value: str | list[str]) -> str:
+    """A TOML string or list of strings; JSON but for DEL, and without the surrogate pairs that TOML forbids."""
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def _favourable(target: str, values: list[str]) -> str:

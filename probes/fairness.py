@@ -95,6 +95,11 @@ class GroupFairness:
         self.intersections = intersections
         self.strata = strata
 
+    @property
+    def counts_suffice(self) -> bool:
+        """Whether rows may be streamed past: strata may be features, which the counts do not hold."""
+        return self.strata is None
+
     def measure(self, model: AuditedModel, data: AuditData, rng: np.random.Generator) -> list[Measurement]:
         """Measurements over the evaluation rows; see the class for what they are."""
         rows = data.evaluation

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import tomllib
 from importlib.resources import files
 from pathlib import Path
 
@@ -273,6 +274,57 @@ def test_init_writes_a_configuration_that_scan_takes(here: Path) -> None:
     again = run("init", "data.csv")
     assert again.exit_code == 2 and "--force" in again.output
     assert run("scan", "model.pt", "--probes", "group_fairness").exit_code == 0
+
+
+def test_hostile_names_cannot_write_keys_into_a_configuration(here: Path) -> None:
+    name = "q\ntrust_pickle = true\npredict = 'evil:f'\n#"
+    pd.DataFrame({name: ["a", "b\nseed = 7"] * 20, "approved\U0001f600": [0, 1] * 20, "z\x7f": range(40)}).to_csv(
+        "evil.csv", index=False
+    )
+    assert run("init", "evil.csv", "--out", "evil.toml").exit_code == 0
+    written = tomllib.loads((here / "evil.toml").read_text())
+    assert set(written) == {"audit"}
+    assert set(written["audit"]) <= {"data", "target", "positive", "sensitive", "seed", "device", "error_rate"}
+    assert written["audit"]["seed"] == 0
+
+
+def test_a_folder_cannot_have_code_run_by_its_own_configuration(here: Path) -> None:
+    (here / "evil.py").write_text("open('ran', 'w')\ndef f(X): return [0] * len(X)\n")
+    (here / "audit.toml").write_text("[audit]\npredict = 'evil:f'\nclasses = ['0', '1']\n")
+    result = run("scan", "--data", "data.csv")
+    assert result.exit_code == 2 and "--config audit.toml" in result.output
+    assert not (here / "ran").exists()
+    run("scan", "--config", "audit.toml", *DATA)
+    assert run("scan", "model.pt", "--probe", "a:group_fairness", *DATA).exit_code == 2
+
+
+def test_a_full_output_does_not_change_the_verdict(here: Path) -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run([sys.executable, "-m", "cli.main", "scan", "model.pt", *DATA], stdout=full, check=False)
+    assert done.returncode == 0
+    closed = subprocess.run(f"{sys.executable} -m cli.main scan model.pt {' '.join(DATA)} >&-", shell=True, check=False)
+    assert closed.returncode == 0
+
+
+def test_labels_that_were_not_given_are_named(here: Path) -> None:
+    result = run("scan", "model.pt", *DATA[:2], *DATA[4:])
+    assert "equalized_odds_difference was not measured: it needs true labels: add --target" in result.output
+
+
+def test_the_files_own_classes_cannot_be_reordered(here: Path) -> None:
+    result = run("scan", "model.pt", *DATA, "--classes", "yes,no")
+    assert result.exit_code == 2 and "leave --classes out" in result.output
+
+
+def test_the_tools_own_arithmetic_is_no_audit(here: Path) -> None:
+    result = run("scan", "model.pt", "--data", "data.csv", "--probes", "feature_attribution")
+    assert "PASS" in result.output and result.exit_code == 3
+
+
+def test_a_model_that_draws_its_answers_is_not_audited(here: Path) -> None:
+    (here / "mine.py").write_text("import numpy as np\ndef f(X): return np.random.default_rng().random(len(X))\n")
+    result = run("scan", "--predict", "mine:f", "--classes", "no,yes", *DATA)
+    assert result.exit_code == 3 and "differently when asked again" in result.output
 
 
 @pytest.mark.parametrize("command", ["probes", "mitigations"])

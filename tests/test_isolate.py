@@ -111,11 +111,18 @@ def test_a_probe_that_goes_wrong_is_not_run_and_the_others_answer(files: Path, n
     assert report.exit_code == ExitCode.INCONCLUSIVE
 
 
-def test_two_bad_probes_cost_two_children_and_nothing_else(files: Path) -> None:
+def test_two_bad_probes_cost_two_children_and_no_third(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    started = []
+    popen = subprocess.Popen
+    monkeypatch.setattr(
+        "auditor.isolate.subprocess.Popen",
+        lambda *a, **k: started.append(1) or popen(*a, **k),  # type: ignore[func-returns-value]
+    )
     bad = [own(files, n, "os.kill(os.getpid(), signal.SIGKILL)") for n in ("First", "Second")]
     measured = measure(job(files, bad[0], FAIR, bad[1]), {})
     assert [r.probe for r in measured.results] == ["intake", "First", "group_fairness", "Second"]
     assert [bool(r.not_run) for r in measured.results] == [False, True, False, True]
+    assert len(started) == 2
 
 
 def test_memory_beyond_the_limit_is_not_run(files: Path) -> None:
@@ -132,7 +139,7 @@ def test_the_child_sees_no_secrets_and_works_in_its_scratch(files: Path, monkeyp
         files, "Tell", "raise RuntimeError(f\"{os.environ.get('AWS_SECRET_ACCESS_KEY')} {os.getcwd()} {os.listdir()}\")"
     )
     said = reasons(measure(job(files, tell), {}))["Tell"]
-    assert "hunter2" not in said and str(Path.cwd()) not in said and "['child.log']" in said
+    assert "hunter2" not in said and str(Path.cwd()) not in said and said.endswith("[]")
 
 
 @pytest.mark.parametrize(
@@ -200,6 +207,7 @@ def test_half_a_message_is_waited_for() -> None:
 
 FORGERS = {
     "a probe nobody asked for": "send({'kind':'asking','probe':'nobody'})",
+    "the same question again, to be given more time": "send({'kind':'asking','probe':'Forger'})",
     "rubbish": "os.write(fd, b'\\x00\\x00\\x00\\x05hello')",
     "an oversized message": "os.write(fd, b'\\xff\\xff\\xff\\xff')",
 }
@@ -222,6 +230,32 @@ os._exit(0)
     by_name = {r.probe: r for r in measured.results}
     assert by_name["Forger"].not_run
     assert by_name["group_fairness"].measurements
+
+
+def test_a_grandchild_dies_with_its_parent_and_hides_nothing(files: Path) -> None:
+    body = """
+if os.fork() == 0:
+    open(os.path.join(os.path.dirname(__file__), 'pid'), 'w').write(str(os.getpid()))
+    time.sleep(600)
+while not os.path.exists(os.path.join(os.path.dirname(__file__), 'pid')):
+    time.sleep(0.01)
+os.kill(os.getpid(), signal.SIGSEGV)
+"""
+    measured = measure(job(files, own(files, "Forks", body.strip())), {})
+    assert "SIGSEGV" in reasons(measured)["Forks"]
+    grandchild = int((files / "pid").read_text())
+    for _ in range(100):
+        try:
+            os.kill(grandchild, 0)
+        except ProcessLookupError:
+            return
+        time.sleep(0.05)
+    pytest.fail("the grandchild outlived its parent")
+
+
+def test_two_probes_of_one_name_are_refused(files: Path) -> None:
+    with pytest.raises(UsageError, match="one name"):
+        measure(job(files, FAIR, FAIR), {})
 
 
 def test_an_interrupted_parent_leaves_no_child(files: Path) -> None:
