@@ -5,20 +5,23 @@ BIN := $(VENV)/bin
 
 .PHONY: demo test lint bench-setup clean
 
-# pip is renewed first: dependency groups need 25.1.
 $(BIN)/pip:
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --upgrade pip
 
-$(VENV)/.demo: pyproject.toml | $(BIN)/pip
+# Dependency groups need pip 25.1.
+$(VENV)/.pip: | $(BIN)/pip
+	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
+	touch $@
+
+$(VENV)/.demo: pyproject.toml $(VENV)/.pip
 	$(BIN)/pip install --quiet --editable '.[demo]'
 	touch $@
 
-$(VENV)/.test: pyproject.toml | $(BIN)/pip
+$(VENV)/.test: pyproject.toml $(VENV)/.pip
 	$(BIN)/pip install --quiet --editable '.[demo,images]' --group test
 	touch $@
 
-$(VENV)/.lint: pyproject.toml | $(BIN)/pip
+$(VENV)/.lint: pyproject.toml $(VENV)/.pip
 	$(BIN)/pip install --quiet --editable '.[demo,images]' --group lint
 	touch $@
 

@@ -12,6 +12,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import FrameType
+from typing import TypeVar
 
 import typer
 
@@ -29,6 +30,8 @@ from cli.options import Configured, ScanOptions
 from cli.output import print_report, stages
 from cli.rendering import FILE_NAMES, known_formats, render
 from probes import PROBES
+
+_R = TypeVar("_R", ModelRecord, DataRecord)
 
 
 def scan(configured: Configured, *, as_json: bool, quiet: bool, debug: bool) -> int:
@@ -205,8 +208,10 @@ def make_report(configured: Configured, job: Job, measured: Measured, seconds: f
     return assemble(
         measured.results,
         configured.criteria,
-        model=measured.model or ModelRecord(path=job.model.path, format="not loaded", loaded_by="nothing"),
-        data=measured.data or _unread(job.data),
+        model=_as_typed(
+            measured.model or ModelRecord(format="not loaded", loaded_by="nothing"), {"path": options.model}
+        ),
+        data=_as_typed(measured.data or _unread(job.data), {"path": options.data, "train_path": options.train}),
         environment=environment(
             device=measured.device, seed=options.seed, limits=limits, command=shlex.join(["auditor", *sys.argv[1:]])
         ),
@@ -215,6 +220,11 @@ def make_report(configured: Configured, job: Job, measured: Measured, seconds: f
         allow_inconclusive=options.allow_inconclusive,
         duration_s=seconds,
     )
+
+
+def _as_typed(record: _R, paths: dict[str, str | None]) -> _R:
+    """The record with paths as the user wrote them: the same on every machine, and telling nothing of this one."""
+    return record.model_copy(update={name: path for name, path in paths.items() if path is not None})
 
 
 def _unread(spec: DataSpec | None) -> DataRecord:
