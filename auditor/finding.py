@@ -377,32 +377,26 @@ def judge(
 
 
 def _unjudged(result: ProbeResult, measurement: Measurement, level: float) -> Finding:
-    undefined = math.isnan(measurement.estimate.value)
+    estimate = measurement.estimate
+    outcome, reason = Outcome.NOT_JUDGED, ""
+    if isinstance(estimate, Undefined):
+        # What could not be measured is said aloud, and a model that failed is no matter of rows.
+        group = Outcome.NOT_JUDGED if measurement.group else Outcome.INCONCLUSIVE
+        outcome = Outcome.NOT_RUN if estimate.failed else group
+        reason = estimate.reason if estimate.failed else f"Undefined for these data: {estimate.reason}"
+    elif math.isnan(estimate.value):
+        # A faultless model's ratios of error rates are 0/0, and nobody asked about them.
+        reason = "Undefined for these data: no rows (0/0)"
     return Finding(
         id="",
         probe=result.probe,
         pillar=result.pillar,
         citation=result.citation,
-        # What could not be measured is said aloud; but a faultless model's ratios of error rates are 0/0, and nobody
-        # asked about them.
-        outcome=(
-            Outcome.NOT_RUN
-            if isinstance(measurement.estimate, Undefined) and measurement.estimate.failed
-            else Outcome.INCONCLUSIVE
-            if isinstance(measurement.estimate, Undefined) and not measurement.group
-            else Outcome.NOT_JUDGED
-        ),
+        outcome=outcome,
         measurement=measurement,
-        interval=measurement.estimate.bounds(level),
+        interval=estimate.bounds(level),
         confidence=1.0 - 2.0 * level,
-        reason=(
-            measurement.too_few
-            or (
-                f"Undefined for these data: {getattr(measurement.estimate, 'reason', 'no rows (0/0)')}"
-                if undefined
-                else ""
-            )
-        ),
+        reason=measurement.too_few or reason,
         n_required=measurement.n_needed,
     )
 

@@ -13,7 +13,6 @@ import numpy.typing as npt
 from auditor.counts import MISSING
 from auditor.errors import DataError, NotApplicableError
 from auditor.finding import Measurement, Pillar
-from auditor.preprocessing import as_text, label_name
 from auditor.probe import Need
 from auditor.statistics import AnyEstimate, Exact, FloatArray, IntArray, Power, Proportion, Undefined, mean
 from auditor.suggest import did_you_mean
@@ -234,6 +233,8 @@ class _Levels:
     what: str
 
     def __str__(self) -> str:
+        from auditor.preprocessing import label_name
+
         return f"{self.what} {_listed([label_name(v) for v in self.values])}"
 
 
@@ -294,6 +295,8 @@ def _flip_rate(method: str, sensitive: str, estimate: AnyEstimate, n: int, detai
 def _measured(
     table: _Table, method: str, sensitive: str, levels: _Levels, at: Callable[[int], pd.DataFrame], detail: str
 ) -> list[Measurement]:
+    from auditor.preprocessing import label_name
+
     n = len(table.X)
     if len(levels.values) < 2:
         only = Undefined(reason=f"{sensitive} has one level only, so there is nothing to change it to")
@@ -341,6 +344,8 @@ def _counterfactual_columns(
 def _encoded(values: pd.Series[Any]) -> tuple[FloatArray, bool]:
     """(n,) numbers for a tree, NaN where missing, and whether they are codes without an order."""
     import pandas as pd
+
+    from auditor.preprocessing import as_text
 
     if _numeric(values):
         return values.to_numpy(np.float64, na_value=np.nan), False

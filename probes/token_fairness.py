@@ -12,7 +12,6 @@ import numpy.typing as npt
 
 from auditor.errors import NotApplicableError
 from auditor.finding import Figure, Measurement, Pillar, Series
-from auditor.preprocessing import TextPreprocessing
 from auditor.probe import Need
 from auditor.statistics import (
     AnyEstimate,
@@ -259,6 +258,8 @@ class _Scored:
 
 def _require_texts(model: AuditedModel, rows: AuditData) -> None:
     """Raises NotApplicableError where the model takes no texts."""
+    from auditor.preprocessing import TextPreprocessing
+
     other = model.preprocessing is not None and not isinstance(model.preprocessing, TextPreprocessing)
     if other or model.features is not None or rows.modality != "text":
         raise NotApplicableError("Needs a model of texts: this one takes something else.")
