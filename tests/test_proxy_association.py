@@ -170,7 +170,9 @@ def test_texts_have_a_score_only() -> None:
     rng = np.random.default_rng(0)
     texts = np.asarray([f"t{i}" for i in range(300)], object)
     data = AuditData.from_arrays(texts, classes=["0", "1"], sensitive_features={"sex": rng.choice(["f", "m"], 300)})
-    model = AuditedModel.from_callable(lambda rows: np.linspace(0.1, 0.9, len(rows)), classes=["0", "1"])
+    model = AuditedModel.from_callable(
+        lambda rows: np.asarray([0.1 + int(text[1:]) / 400 for text in rows]), classes=["0", "1"]
+    )
     assert [m.at["from"] for m in ProxyAssociation().measure(model, data, rng)] == ["score"]
 
 

@@ -191,7 +191,7 @@ def test_model_that_cannot_take_gaps_is_undefined_there_alone(broken: str) -> No
     assert len(curve(found, "accuracy_under_noise")) == 5
     result = ProbeResult(probe="robustness", pillar="robustness", citation="", measurements=tuple(found))
     findings, _ = judge([result], [])
-    assert [f.outcome for f in findings if f.measurement in undefined] == [Outcome.INCONCLUSIVE] * 2
+    assert [f.outcome for f in findings if f.measurement in undefined] == [Outcome.NOT_RUN] * 2
 
 
 def test_model_that_fails_on_the_rows_as_they_are_is_an_error() -> None:
