@@ -50,11 +50,14 @@ def scan(configured: Configured, *, as_json: bool, quiet: bool, debug: bool) -> 
         typer.echo(last_lines(measured.log, 200), err=True)
     report = make_report(configured, job, measured, time.perf_counter() - started)
     written = write_report(report, out, list(dict.fromkeys(["json", *formats])))
+    _drop_stale(out, written)
     try:
+        if sys.stdout is None:
+            return report.exit_code
         if as_json:
             sys.stdout.write(report.to_json())
             sys.stdout.flush()
-        elif not quiet and sys.stdout is not None:
+        elif not quiet:
             print_report(report, written)
             sys.stdout.flush()
     except BrokenPipeError:
@@ -237,15 +240,20 @@ def _unread(spec: DataSpec | None) -> DataRecord:
 
 
 def _writable(out: Path) -> Path:
-    """Found out before the work, not after it; what an earlier run left is no report of this one."""
+    """Found out before the work, not after it; an earlier run's report stays until there is a new one."""
     try:
         out.mkdir(parents=True, exist_ok=True)
-        for name in FILE_NAMES.values():
-            (out / name).unlink(missing_ok=True)
         with tempfile.TemporaryFile(dir=out):
             return out
     except OSError as error:
         raise UsageError(f"Cannot write into {str(out)!r}: {error.strerror}. Name another folder with --out.") from None
+
+
+def _drop_stale(out: Path, written: list[str]) -> None:
+    """A rendering of an earlier run must not lie beside this one's as if it were of the same audit."""
+    for name in FILE_NAMES.values():
+        if str(out / name) not in written:
+            (out / name).unlink(missing_ok=True)
 
 
 def write_report(report: AuditReport, out: Path, formats: list[str]) -> list[str]:

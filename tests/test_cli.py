@@ -298,6 +298,17 @@ def test_a_folder_cannot_have_code_run_by_its_own_configuration(here: Path) -> N
     assert run("scan", "model.pt", "--probe", "a:group_fairness", *DATA).exit_code == 2
 
 
+def test_an_earlier_report_stays_until_there_is_a_new_one_and_then_goes_whole(here: Path) -> None:
+    run("scan", "model.pt", *DATA, "--format", "html,markdown")
+    before = {p.name: p.read_bytes() for p in (here / "audit-report").iterdir()}
+    assert set(before) == {"report.html", "report.json", "report.md"}
+    assert run("scan", "model.pt", "--probes", "grop_fairness").exit_code == 2
+    assert run("scan", "model.pt", "--data", "data.csv", "--target", "Y").exit_code == 2
+    assert {p.name: p.read_bytes() for p in (here / "audit-report").iterdir()} == before
+    run("scan", "model.pt", *DATA, "--seed", "9", "--format", "json")
+    assert {p.name for p in (here / "audit-report").iterdir()} == {"report.json"}
+
+
 def test_a_full_output_does_not_change_the_verdict(here: Path) -> None:
     with open("/dev/full", "w") as full:
         done = subprocess.run([sys.executable, "-m", "cli.main", "scan", "model.pt", *DATA], stdout=full, check=False)
