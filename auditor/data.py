@@ -15,12 +15,12 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from auditor.arrays import IntArray
 from auditor.bins import BinRule, bin_sensitive, parse_bin_rule
 from auditor.counts import MISSING, GroupCounts, count_groups
 from auditor.errors import DataError, UsageError
 from auditor.preprocessing import NumericColumn, TabularPreprocessing, as_text, label_name
 from auditor.specs import DataSpec
-from auditor.statistics import IntArray
 from auditor.suggest import did_you_mean
 from auditor.tables import TableFile, open_table
 

@@ -14,15 +14,10 @@ from typing import Literal, get_args
 from pydantic import ConfigDict
 
 from auditor.errors import ConfigError
-from auditor.statistics import (
-    AnyEstimate,
-    Exact,
-    Multiplicity,
-    Undefined,
-    adjusted_levels,
-    minimum_detectable_effect,
-    n_required,
-)
+from auditor.statistics.estimate import Exact, Undefined
+from auditor.statistics.families import Multiplicity, adjusted_levels
+from auditor.statistics.kinds import AnyEstimate
+from auditor.statistics.planning import minimum_detectable_effect, n_required
 from auditor.suggest import did_you_mean
 
 Pillar = Literal["fairness", "language", "attribution", "privacy", "robustness", "deepfake", "intake"]
@@ -481,7 +476,7 @@ def parse_criterion(
         raise ConfigError(f"{where}: within takes bound = [low, high] with low < high; the others take one number.")
     sensitive, group = values.get("sensitive"), values.get("group")
     if group is not None and not isinstance(group, Mapping):
-        raise ConfigError(f"{where}: group must be a table, such as group = {{sex = \"female\"}}, not {group!r}.")
+        raise ConfigError(f'{where}: group must be a table, such as group = {{sex = "female"}}, not {group!r}.')
     if not isinstance(sensitive, (str, list, tuple, type(None))):
         raise ConfigError(f"{where}: sensitive must be a name or a list of names, not {sensitive!r}.")
     return Criterion(

@@ -19,9 +19,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from auditor.arrays import FloatArray
 from auditor.errors import ModelError, NotApplicableError
 from auditor.model import AuditedModel, Provenance, evaluating
-from auditor.statistics import FloatArray
 
 Objective = Literal["causal", "masked"]
 Form = Literal["whole", "shared"]

@@ -16,11 +16,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from auditor.arrays import FloatArray, IntArray
 from auditor.data import AuditData, Rows, take_rows
 from auditor.errors import ModelError
 from auditor.files import write_beside
 from auditor.preprocessing import Preprocessing, TabularPreprocessing, label_name
-from auditor.statistics import FloatArray, IntArray
 
 if TYPE_CHECKING:
     import pandas as pd

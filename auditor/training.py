@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from auditor.architectures import ARCHITECTURES
+from auditor.arrays import IntArray
 from auditor.data import encode_labels, favourable, id_like
 from auditor.errors import DataError, ModelError, UsageError
 from auditor.files import write_beside
@@ -26,7 +27,9 @@ from auditor.intake.user_code import import_object, keywords_of
 from auditor.model import Recipe, TorchModel
 from auditor.preprocessing import CategoricalColumn, TabularPreprocessing, fit_tabular, label_name
 from auditor.randomness import seeded_globals
-from auditor.statistics import AnyEstimate, IntArray, Proportion, area_under_curve
+from auditor.statistics.kinds import AnyEstimate
+from auditor.statistics.ranks import area_under_curve
+from auditor.statistics.rates import Proportion
 from auditor.suggest import did_you_mean
 from auditor.tables import TableFile, open_table
 

@@ -8,20 +8,15 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
+from auditor.arrays import IntArray
 from auditor.counts import MISSING
 from auditor.errors import NotApplicableError
 from auditor.finding import Measurement, Pillar
 from auditor.probe import Need
-from auditor.statistics import (
-    AnyEstimate,
-    Exact,
-    IntArray,
-    Proportion,
-    RateTable,
-    RatioToLargest,
-    Undefined,
-    WorstRatio,
-)
+from auditor.statistics.estimate import Exact, Undefined
+from auditor.statistics.groups import RatioToLargest, WorstRatio
+from auditor.statistics.kinds import AnyEstimate
+from auditor.statistics.rates import Proportion, RateTable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -50,7 +45,7 @@ class AdverseImpact:
     rows in 8 cells, all selected at 20 %, the smallest ratio is below 0.8 in 91 % of samples where the cells are equal,
     and in 97 % where they are as uneven as 30, 30, 9, 9, 6, 6, 5 and 5 %. Which category is the most selected
     is itself an estimate, so a ratio is bounded as the smallest over every other category
-    (:class:`~auditor.statistics.RatioToLargest`); Fisher's p takes the category as given, as practice does.
+    (:class:`~auditor.statistics.groups.RatioToLargest`); Fisher's p takes the category as given, as practice does.
 
     Neither law nor rule sets a pass mark for these ratios: four fifths (29 CFR 1607.4(D)) is a rule of thumb for what
     to look into. The scoring rate's threshold is the sample's own median, and the intervals take that number as given:

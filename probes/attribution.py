@@ -8,10 +8,14 @@ from typing import TYPE_CHECKING, ClassVar, get_args
 
 import numpy as np
 
+from auditor.arrays import FloatArray
 from auditor.errors import NotApplicableError
 from auditor.finding import Measurement, Pillar
 from auditor.probe import Need
-from auditor.statistics import AnyEstimate, Exact, FloatArray, Undefined, quantile, ratio_of_means
+from auditor.statistics.estimate import Exact, Undefined
+from auditor.statistics.kinds import AnyEstimate
+from auditor.statistics.means import ratio_of_means
+from auditor.statistics.ranks import quantile
 from probes.explained import Attributions, feature_names
 from probes.inputs import as_frame, chosen_classes, differentiable, draw, whole_number
 from probes.integrated_gradients import PADDING, Baseline, integrated_gradients

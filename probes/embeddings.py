@@ -13,10 +13,13 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
+from auditor.arrays import FloatArray
 from auditor.errors import ConfigError, NotApplicableError
 from auditor.finding import Measurement, Pillar
 from auditor.probe import Need
-from auditor.statistics import AnyEstimate, FloatArray, Power, StandardizedDifference, Undefined
+from auditor.statistics.estimate import Power, Undefined
+from auditor.statistics.kinds import AnyEstimate
+from auditor.statistics.means import StandardizedDifference
 from auditor.suggest import did_you_mean
 from probes.inputs import whole_number
 
@@ -47,7 +50,7 @@ class EmbeddingAssociation:
 
     The judged interval speaks of the population of words that X and Y are drawn from, with A and B as they are: an
     exact one by the noncentral t distribution where s is normal with one variance within X and Y
-    (:class:`~auditor.statistics.StandardizedDifference`). The p-values in the detail are of the permutation test over
+    (:class:`StandardizedDifference`). The p-values in the detail are of the permutation test over
     all ways to divide X and Y together into two sets of their sizes: exact up to ``max_partitions`` ways, else over
     ``n_draws`` random ones, counting the one observed. They need no normality and answer whether there is any
     association, not how large it is. With 8 words a set nothing short of |d| of about 1 can be told from 0, so PASS is

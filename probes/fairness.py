@@ -13,7 +13,10 @@ from auditor.counts import MISSING, GroupCounts, count_groups
 from auditor.errors import NotApplicableError
 from auditor.finding import Measurement, Pillar
 from auditor.probe import Need
-from auditor.statistics import AnyEstimate, Power, Proportion, RateTable, Undefined, WorstDifference, WorstRatio
+from auditor.statistics.estimate import Power, Undefined
+from auditor.statistics.groups import WorstDifference, WorstRatio
+from auditor.statistics.kinds import AnyEstimate
+from auditor.statistics.rates import Proportion, RateTable
 from probes.group_metrics import (
     MOST_CLASSES,
     at_class,

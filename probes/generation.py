@@ -15,22 +15,15 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from auditor.arrays import FloatArray
 from auditor.errors import ConfigError, NotApplicableError, UsageError
 from auditor.finding import Figure, Measurement, Pillar, Series
 from auditor.paired import HonestTemplate, read_bold, read_honest
 from auditor.probe import Need
-from auditor.statistics import (
-    AnyEstimate,
-    BracketedMean,
-    FloatArray,
-    Power,
-    StudentT,
-    Undefined,
-    WorstGap,
-    WorstPairedDifference,
-    mean,
-    paired_difference,
-)
+from auditor.statistics.distances import WorstGap
+from auditor.statistics.estimate import Power, Undefined
+from auditor.statistics.kinds import AnyEstimate
+from auditor.statistics.means import BracketedMean, StudentT, WorstPairedDifference, mean, paired_difference
 from auditor.suggest import did_you_mean
 from probes.inputs import whole_number
 from probes.lexicons import Lexicon, built_in, parse, read
@@ -65,14 +58,14 @@ class GenerationBias:
     - ``average_group_fairness``: mean over identities of ``W1(P_a, P_all)``, where P_a is of all continuations about a
       and P_all of all there are; [0, 1], ideal 0
     - ``worst_score_gap``: the largest difference of mean scores between two identities; [0, 1], ideal 0, judged from
-      all paired differences at once (:class:`~auditor.statistics.WorstPairedDifference`)
+      all paired differences at once (:class:`~auditor.statistics.means.WorstPairedDifference`)
     - ``identity_score_gap``: an identity's mean score minus that of its category; Student's interval over beginnings
     - ``scorer_identity_gap``: ``worst_score_gap`` of the scorer itself on neutral sentences such as "... opened the
       window."; [0, 1], ideal 0. A finding that is no larger than a gap of 0.01 or more is not judged: the scorer alone
       may have made it.
 
     The distance of two samples is positive where their distributions are equal. So each distance is bounded by two
-    means (:class:`~auditor.statistics.BracketedMean`). From below, where half of the continuations learn which of two
+    means (:class:`BracketedMean`). From below, where half of the continuations learn which of two
     distribution functions lies higher at each score, and the other half are compared by that rule: whatever was
     learned, the expectation is at most the distance (Kantorovich's dual), so that the value shown and the lower bound
     are not biased upward. From above by the plain distance, whose expectation is at least the true one (it is convex),
@@ -648,7 +641,7 @@ class Honest:
 
     Of each template ``n_samples`` next words are drawn; ``honest_score`` is the share that the lexicon holds, over all
     and per category of identities; [0, 1], ideal 0. The interval is over sentences without their identity, by
-    :func:`~auditor.statistics.bounded_mean_reach`, so that no hurtful word among few is no proof of none. The published
+    :func:`bounded_mean_reach`, so that no hurtful word among few is no proof of none. The published
     score takes the K likeliest words instead of drawn ones.
 
     benchmarks: ``honest`` is the path of the templates' TSV. lexicon: the hurtful words, which have to be the user's

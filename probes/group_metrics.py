@@ -7,25 +7,15 @@ from dataclasses import replace
 
 import numpy as np
 
+from auditor.arrays import IntArray
 from auditor.counts import MISSING, GroupCounts
 from auditor.finding import Measurement
-from auditor.statistics import (
-    AnyEstimate,
-    BenefitInequality,
-    Difference,
-    DifferentialFairness,
-    IntArray,
-    Odds,
-    Proportion,
-    RateTable,
-    SmallestRate,
-    Undefined,
-    WeightedSum,
-    WorstDifference,
-    WorstMeanDifference,
-    WorstOddsRatio,
-    WorstRatio,
-)
+from auditor.statistics.distances import BenefitInequality
+from auditor.statistics.estimate import Undefined
+from auditor.statistics.groups import DifferentialFairness, SmallestRate, WorstDifference, WorstOddsRatio, WorstRatio
+from auditor.statistics.kinds import AnyEstimate
+from auditor.statistics.means import WorstMeanDifference
+from auditor.statistics.rates import Difference, Odds, Proportion, RateTable, WeightedSum
 
 METHOD = "between_groups"
 # Beyond these the joint bounds of a macro average, and a report of every class one by one, are too long to be of use.

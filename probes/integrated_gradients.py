@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from auditor.arrays import FloatArray, IntArray
 from auditor.errors import NotApplicableError
-from auditor.statistics import FloatArray, IntArray
 from probes.explained import Attributions, completeness_errors, output_range, score_name
 from probes.inputs import as_frame, differentiating, rows_at_once
 

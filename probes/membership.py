@@ -9,19 +9,14 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 import numpy.typing as npt
 
+from auditor.arrays import FloatArray, IntArray
 from auditor.errors import NotApplicableError
 from auditor.finding import Figure, Measurement, Pillar, Series
 from auditor.probe import Need
-from auditor.statistics import (
-    FloatArray,
-    IntArray,
-    StudentT,
-    Undefined,
-    area_under_curve,
-    clopper_pearson,
-    difference_bounds,
-    true_positive_rate_at,
-)
+from auditor.statistics.estimate import Undefined
+from auditor.statistics.intervals import clopper_pearson, difference_bounds
+from auditor.statistics.means import StudentT
+from auditor.statistics.ranks import area_under_curve, true_positive_rate_at
 
 if TYPE_CHECKING:
     from auditor.data import AuditData

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy.special import chdtri, chndtrinc
 
-from auditor.statistics import POWER, FloatArray, IntArray, draws_needed
+from auditor.arrays import FloatArray, IntArray
+from auditor.statistics.estimate import POWER
+from auditor.statistics.families import draws_needed
 
 if TYPE_CHECKING:
     import pandas as pd

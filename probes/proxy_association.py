@@ -10,11 +10,15 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
+from auditor.arrays import FloatArray, IntArray
 from auditor.bins import BinRule, bin_values
 from auditor.errors import NotApplicableError
 from auditor.finding import Measurement, Pillar
 from auditor.probe import Need
-from auditor.statistics import AnyEstimate, AreaUnderCurve, FloatArray, IntArray, StudentT, Undefined, area_under_curve
+from auditor.statistics.estimate import Undefined
+from auditor.statistics.kinds import AnyEstimate
+from auditor.statistics.means import StudentT
+from auditor.statistics.ranks import AreaUnderCurve, area_under_curve
 
 if TYPE_CHECKING:
     import pandas as pd

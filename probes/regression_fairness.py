@@ -8,9 +8,13 @@ from itertools import combinations
 import numpy as np
 import numpy.typing as npt
 
+from auditor.arrays import FloatArray
 from auditor.errors import DataError
 from auditor.finding import Measurement
-from auditor.statistics import AnyEstimate, FloatArray, StudentT, Undefined, WorstDistance, WorstGap, mean
+from auditor.statistics.distances import WorstDistance, WorstGap
+from auditor.statistics.estimate import Undefined
+from auditor.statistics.kinds import AnyEstimate
+from auditor.statistics.means import StudentT, mean
 from probes.score_fairness import distances
 
 _ALONE = Undefined(reason="only one group is present, so there is nothing to compare it with")

@@ -10,10 +10,13 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 import numpy.typing as npt
 
+from auditor.arrays import IntArray
 from auditor.errors import NotApplicableError
 from auditor.finding import Measurement, Pillar
 from auditor.probe import Need
-from auditor.statistics import AnyEstimate, Exact, IntArray, Proportion, Undefined
+from auditor.statistics.estimate import Exact, Undefined
+from auditor.statistics.kinds import AnyEstimate
+from auditor.statistics.rates import Proportion
 from probes.inputs import as_frame, differentiable, draw, whole_number
 from probes.perturbations import (
     BoolArray,
@@ -258,9 +261,7 @@ def _try(
     return _Curve(levels, np.stack(decisions))
 
 
-def _image_noise(
-    model: AuditedModel, sample: AuditData, levels: tuple[float, ...], rng: np.random.Generator
-) -> _Curve:
+def _image_noise(model: AuditedModel, sample: AuditData, levels: tuple[float, ...], rng: np.random.Generator) -> _Curve:
     images = np.asarray(sample.X)
     parts = []
     for i in range(0, len(images), _IMAGES_AT_ONCE):
@@ -309,9 +310,7 @@ def _decided(flipped: BoolArray, clean: IntArray) -> IntArray:
     return np.where(flipped, -1, clean).astype(np.int64)
 
 
-def _ball(
-    model: AuditedModel, sample: AuditData, inputs: Tensor
-) -> tuple[Tensor, tuple[Tensor, Tensor] | None, str]:
+def _ball(model: AuditedModel, sample: AuditData, inputs: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor] | None, str]:
     """Radius at epsilon = 1 per input, lowest and highest inputs allowed, and the unit in words."""
     import torch
 

@@ -9,22 +9,15 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 import numpy.typing as npt
 
+from auditor.arrays import FloatArray, IntArray
 from auditor.errors import NotApplicableError
 from auditor.finding import Measurement, Pillar
 from auditor.probe import Need
-from auditor.statistics import (
-    AnyEstimate,
-    AreaUnderCurve,
-    CalibrationError,
-    Estimate,
-    FloatArray,
-    IntArray,
-    StudentT,
-    Undefined,
-    WorstDistance,
-    WorstGap,
-    area_under_curve,
-)
+from auditor.statistics.distances import CalibrationError, WorstDistance, WorstGap
+from auditor.statistics.estimate import Estimate, Undefined
+from auditor.statistics.kinds import AnyEstimate
+from auditor.statistics.means import StudentT
+from auditor.statistics.ranks import AreaUnderCurve, area_under_curve
 
 if TYPE_CHECKING:
     from auditor.data import AuditData
@@ -42,7 +35,7 @@ class ScoreFairness:
     - ``roc_auc``: P(a favourable row scores above another) + P(tie) / 2; [0, 1], ideal 1; DeLong's interval
     - ``expected_calibration_error``: ``sum_b (n_b / n) |share favourable - mean score|`` over ``bins`` of equal width;
       [0, 1], ideal 0; over all rows too. The plain sum is biased upward: the interval is not, see
-      :class:`~auditor.statistics.CalibrationError`
+      :class:`~auditor.statistics.distances.CalibrationError`
 
     Headlines, for each sensitive feature and for the full intersection:
 

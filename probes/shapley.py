@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from auditor.arrays import FloatArray, IntArray
 from auditor.errors import NotApplicableError
 from auditor.randomness import seeded_globals
-from auditor.statistics import FloatArray, IntArray
 from probes.explained import Attributions, score_name
 from probes.inputs import as_frame
 

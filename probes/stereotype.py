@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
+from auditor.arrays import FloatArray, IntArray
 from auditor.errors import ModelError, NotApplicableError
 from auditor.finding import Measurement, Pillar
 from auditor.paired import (
@@ -28,7 +29,10 @@ from auditor.paired import (
     read_winogender,
 )
 from auditor.probe import Need
-from auditor.statistics import AnyEstimate, FloatArray, IntArray, Proportion, StudentT, Undefined
+from auditor.statistics.estimate import Undefined
+from auditor.statistics.kinds import AnyEstimate
+from auditor.statistics.means import StudentT
+from auditor.statistics.rates import Proportion
 
 if TYPE_CHECKING:
     from auditor.data import AuditData

@@ -11,12 +11,16 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
+from auditor.arrays import FloatArray, IntArray
 from auditor.bins import BinRule, bin_values
 from auditor.counts import MISSING
 from auditor.errors import NotApplicableError
 from auditor.finding import Measurement, Pillar
 from auditor.probe import Need
-from auditor.statistics import AnyEstimate, ConfirmedCount, Difference, FloatArray, IntArray, Undefined
+from auditor.statistics.estimate import Undefined
+from auditor.statistics.families import ConfirmedCount
+from auditor.statistics.kinds import AnyEstimate
+from auditor.statistics.rates import Difference
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -10,21 +10,14 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 import numpy.typing as npt
 
+from auditor.arrays import FloatArray, IntArray
 from auditor.errors import NotApplicableError
 from auditor.finding import Figure, Measurement, Pillar, Series
 from auditor.probe import Need
-from auditor.statistics import (
-    AnyEstimate,
-    FloatArray,
-    IntArray,
-    PairedDifference,
-    Power,
-    Proportion,
-    Undefined,
-    WorstPairedDifference,
-    mean,
-    paired_difference,
-)
+from auditor.statistics.estimate import Power, Undefined
+from auditor.statistics.kinds import AnyEstimate
+from auditor.statistics.means import PairedDifference, WorstPairedDifference, mean, paired_difference
+from auditor.statistics.rates import Proportion
 from probes.inputs import whole_number
 from probes.lexicons import CATEGORIES, PLACEHOLDER, Identity, Lexicon, built_in, neutral, read, templates
 from probes.swaps import Mention, Swapper
@@ -51,7 +44,7 @@ class CounterfactualTokenFairness:
 
     - ``worst_identity_gap``: ``max over i, j of |mean_t s(t, i) - s(t, j)|`` within any category, j ranging over
       neutral words such as "tall" too where they fit; [0, 1], ideal 0. Judged from the paired differences of all pairs
-      at once (:class:`~auditor.statistics.WorstPairedDifference`), clustered by sentence.
+      at once (:class:`~auditor.statistics.means.WorstPairedDifference`), clustered by sentence.
     - ``counterfactual_flip_rate``: share of clusters in which the decision is not the same for all identities of a
       category, in any category; neutral words take no part; [0, 1], ideal 0, Clopper-Pearson over clusters.
     - ``random_swap_flip_rate``: the same for one swap drawn at random for each cluster; what a typical swap does.

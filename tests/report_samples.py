@@ -21,17 +21,12 @@ from auditor.report.record import (
     exit_code,
     family_record,
 )
-from auditor.statistics import (
-    Exact,
-    Multiplicity,
-    Proportion,
-    RateTable,
-    StudentT,
-    Undefined,
-    WorstDifference,
-    WorstRatio,
-    true_positive_rate_at,
-)
+from auditor.statistics.estimate import Exact, Undefined
+from auditor.statistics.families import Multiplicity
+from auditor.statistics.groups import WorstDifference, WorstRatio
+from auditor.statistics.means import StudentT
+from auditor.statistics.ranks import true_positive_rate_at
+from auditor.statistics.rates import Proportion, RateTable
 
 HOSTILE = (
     "<script>alert(1)</script>",

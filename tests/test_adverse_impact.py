@@ -14,7 +14,9 @@ from auditor.data import AuditData
 from auditor.errors import NotApplicableError
 from auditor.finding import Measurement
 from auditor.model import AuditedModel
-from auditor.statistics import Exact, Proportion, RateTable, RatioToLargest, WorstRatio
+from auditor.statistics.estimate import Exact
+from auditor.statistics.groups import RatioToLargest, WorstRatio
+from auditor.statistics.rates import Proportion, RateTable
 from probes.adverse_impact import AdverseImpact, fisher_exact_p, standard_deviations
 
 RNG = np.random.default_rng(0)

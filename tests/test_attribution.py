@@ -32,7 +32,8 @@ from auditor.preprocessing import (
 )
 from auditor.probe import make_probe
 from auditor.randomness import seeded_globals
-from auditor.statistics import Exact, Undefined, quantile
+from auditor.statistics.estimate import Exact, Undefined
+from auditor.statistics.ranks import quantile
 from probes.attribution import FEWEST_ROWS, FeatureAttribution
 from probes.integrated_gradients import integrated_gradients, log_odds
 from probes.proxies import _independence_p_value, _tables_like, cramers_v, levels_of, screen

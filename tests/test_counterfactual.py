@@ -17,7 +17,9 @@ from auditor.model import AuditedModel
 from auditor.preprocessing import fit_tabular
 from auditor.probe import make_probe
 from auditor.run import ask
-from auditor.statistics import Exact, Proportion, StudentT, Undefined
+from auditor.statistics.estimate import Exact, Undefined
+from auditor.statistics.means import StudentT
+from auditor.statistics.rates import Proportion
 from probes.counterfactual import CounterfactualFairness
 
 CRITERION = parse_criterion({"metric": "counterfactual_flip_rate", "direction": "at_most", "bound": 0.05}, "test")
@@ -253,7 +255,7 @@ def test_same_seed_same_measurements_and_the_model_stays_as_it_was() -> None:
     import torch
 
     from auditor.model import TorchModel
-    from auditor.statistics import Estimate
+    from auditor.statistics.estimate import Estimate
 
     X = proxied(400)
     preprocessing = fit_tabular(X)

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 
+from auditor.arrays import FloatArray
 from auditor.errors import ConfigError, DataError, NotApplicableError, UsageError
 from auditor.finding import Criterion, Outcome, ProbeResult, judge
 from auditor.language import AuditedLanguageModel
@@ -20,7 +21,8 @@ from auditor.model import AuditedModel, TorchModel
 from auditor.preprocessing import TextPreprocessing
 from auditor.probe import make_probe
 from auditor.run import no_data
-from auditor.statistics import FloatArray, StandardizedDifference, Undefined
+from auditor.statistics.estimate import Undefined
+from auditor.statistics.means import StandardizedDifference
 from auditor.testing import check_probe
 from auditor.vectors import input_embeddings, word_vectors
 from probes.embeddings import (

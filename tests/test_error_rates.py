@@ -15,21 +15,15 @@ from typing import Literal
 
 import numpy as np
 import pytest
+from scipy.special import ndtr
 from scipy.stats import binom
 
 from auditor.counts import GroupCounts
 from auditor.finding import Criterion, Family, Outcome, ProbeResult, judge
-from auditor.statistics import (
-    RateTable,
-    WorstDifference,
-    WorstRatio,
-    clopper_pearson,
-    corner_radius,
-    minimum_detectable_effect,
-    n_required,
-    ndtr,
-    rate_limits,
-)
+from auditor.statistics.groups import WorstDifference, WorstRatio
+from auditor.statistics.intervals import clopper_pearson, corner_radius, rate_limits
+from auditor.statistics.planning import minimum_detectable_effect, n_required
+from auditor.statistics.rates import RateTable
 from probes.fairness import GroupFairness
 
 BOUND, RATIO_BOUND, BASE, PREVALENCE = 0.10, 0.80, 0.40, 0.5

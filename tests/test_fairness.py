@@ -27,7 +27,9 @@ from auditor.data import AuditData
 from auditor.errors import NotApplicableError
 from auditor.finding import Measurement
 from auditor.model import AuditedModel
-from auditor.statistics import Proportion, Undefined, WorstDifference, WorstRatio
+from auditor.statistics.estimate import Undefined
+from auditor.statistics.groups import WorstDifference, WorstRatio
+from auditor.statistics.rates import Proportion
 from probes.fairness import GroupFairness
 
 HEADLINES: dict[str, Callable[..., float]] = {

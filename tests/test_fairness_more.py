@@ -20,26 +20,13 @@ from auditor.data import AuditData
 from auditor.errors import DataError, NotApplicableError
 from auditor.finding import Measurement
 from auditor.model import AuditedModel
-from auditor.statistics import (
-    AreaUnderCurve,
-    BenefitInequality,
-    Difference,
-    DifferentialFairness,
-    Estimate,
-    Odds,
-    RateTable,
-    SmallestRate,
-    Undefined,
-    WeightedSum,
-    WorstGap,
-    WorstMeanDifference,
-    WorstOddsRatio,
-    clopper_pearson,
-    corner_radius,
-    difference_bounds,
-    orthant_radius,
-    sum_bounds,
-)
+from auditor.statistics.distances import BenefitInequality, WorstGap
+from auditor.statistics.estimate import Estimate, Undefined
+from auditor.statistics.groups import DifferentialFairness, SmallestRate, WorstOddsRatio
+from auditor.statistics.intervals import clopper_pearson, corner_radius, difference_bounds, orthant_radius, sum_bounds
+from auditor.statistics.means import WorstMeanDifference
+from auditor.statistics.ranks import AreaUnderCurve
+from auditor.statistics.rates import Difference, Odds, RateTable, WeightedSum
 from probes.fairness import GroupFairness
 from probes.group_metrics import disparity_measurements
 from probes.regression_fairness import RegressionFairness
@@ -471,7 +458,7 @@ def odds(p: float) -> Draw:
 
 def auc_gap(shifts: list[float]) -> Draw:
     def draw(rng: np.random.Generator) -> Estimate:
-        from auditor.statistics import area_under_curve
+        from auditor.statistics.ranks import area_under_curve
 
         parts = [area_under_curve(rng.normal(s, 1, 80), rng.normal(0, 1, 120)) for s in shifts]
         assert all(isinstance(part, AreaUnderCurve) for part in parts)

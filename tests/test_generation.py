@@ -18,6 +18,7 @@ from scipy.stats import wasserstein_distance
 from torch import Tensor, nn
 
 import probes.generation
+from auditor.arrays import FloatArray
 from auditor.errors import ConfigError, ModelError, NotApplicableError
 from auditor.finding import Criterion, Finding, Measurement, Outcome, ProbeResult, judge
 from auditor.generation import Sampling, _choose, continuations
@@ -25,7 +26,8 @@ from auditor.language import AuditedLanguageModel
 from auditor.model import AuditedModel
 from auditor.probe import make_probe
 from auditor.run import no_data
-from auditor.statistics import BracketedMean, FloatArray, Undefined, paired_difference
+from auditor.statistics.estimate import Undefined
+from auditor.statistics.means import BracketedMean, paired_difference
 from auditor.testing import check_probe
 from probes.generation import (
     CATEGORIES,

@@ -22,18 +22,13 @@ from auditor.finding import (
     load_criteria,
 )
 from auditor.report.record import ExitCode, FindingRecord, exit_code
-from auditor.statistics import (
-    Exact,
-    Multiplicity,
-    Proportion,
-    RateTable,
-    StudentT,
-    Undefined,
-    WorstDifference,
-    WorstRatio,
-    clopper_pearson,
-    quantile,
-)
+from auditor.statistics.estimate import Exact, Undefined
+from auditor.statistics.families import Multiplicity
+from auditor.statistics.groups import WorstDifference, WorstRatio
+from auditor.statistics.intervals import clopper_pearson
+from auditor.statistics.means import StudentT
+from auditor.statistics.ranks import quantile
+from auditor.statistics.rates import Proportion, RateTable
 
 METHODS: tuple[Multiplicity, ...] = ("bonferroni", "holm", "bh", "none")
 

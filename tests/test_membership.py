@@ -21,7 +21,7 @@ from auditor.errors import NotApplicableError, UsageError
 from auditor.finding import Criterion, Family, Finding, Measurement, Outcome, ProbeResult, judge
 from auditor.model import AuditedModel
 from auditor.specs import DataSpec
-from auditor.statistics import Undefined
+from auditor.statistics.estimate import Undefined
 from probes.membership import MembershipInference, cross_entropy, roc_points
 
 Floats = npt.NDArray[np.float64]

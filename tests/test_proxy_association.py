@@ -17,7 +17,8 @@ from auditor.data import AuditData
 from auditor.errors import NotApplicableError
 from auditor.finding import Measurement
 from auditor.model import AuditedModel, TorchModel
-from auditor.statistics import AreaUnderCurve, StudentT, area_under_curve
+from auditor.statistics.means import StudentT
+from auditor.statistics.ranks import AreaUnderCurve, area_under_curve
 from probes.proxy_association import ProxyAssociation, encode, macro_auc, representation
 
 WORLDS, LIMIT = 200, 21

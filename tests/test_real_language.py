@@ -15,7 +15,7 @@ from auditor.language import AuditedLanguageModel
 from auditor.model import AuditedModel
 from auditor.run import no_data
 from auditor.specs import ModelSpec
-from auditor.statistics import Undefined
+from auditor.statistics.estimate import Undefined
 from probes.embeddings import EmbeddingAssociation
 from probes.generation import GenerationBias, _built_in, load_scorer
 

@@ -25,7 +25,7 @@ from auditor.preprocessing import TextPreprocessing
 from auditor.report.record import AuditReport
 from auditor.run import run_audit
 from auditor.specs import ModelSpec
-from auditor.statistics import WorstPairedDifference
+from auditor.statistics.means import WorstPairedDifference
 from probes.token_fairness import CounterfactualTokenFairness
 
 CRITERIA = [

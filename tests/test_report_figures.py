@@ -13,7 +13,8 @@ from auditor.report.figures import MOST_BARS, MOST_GROUPS, figures_of
 from auditor.report.record import FigureRecord, SeriesRecord
 from auditor.report.svg import CLASSES, WIDTH, draw_svg
 from auditor.report.text import confidence, visible
-from auditor.statistics import Proportion, Undefined
+from auditor.statistics.estimate import Undefined
+from auditor.statistics.rates import Proportion
 from tests.report_samples import HOSTILE, all_results, attribution, criteria, privacy, robustness
 
 SVG = "{http://www.w3.org/2000/svg}"

@@ -20,7 +20,9 @@ from auditor.report.markdown import render_markdown
 from auditor.report.record import AuditReport, FindingRecord, Refusal
 from auditor.report.schema import schema_json, shipped_schema
 from auditor.report.view import COUNTED, document_id, promise_of, verdict_of
-from auditor.statistics import Exact, Multiplicity, Proportion
+from auditor.statistics.estimate import Exact
+from auditor.statistics.families import Multiplicity
+from auditor.statistics.rates import Proportion
 from tests.report_samples import (
     HOSTILE,
     attribution,

@@ -26,7 +26,8 @@ from auditor.preprocessing import (
     fit_text,
 )
 from auditor.probe import make_probe
-from auditor.statistics import Exact, Proportion, Undefined
+from auditor.statistics.estimate import Exact, Undefined
+from auditor.statistics.rates import Proportion
 from probes.perturbations import NEIGHBOURS, image_noise, pgd_flips, with_gaps, with_noise, with_typos
 from probes.robustness import Robustness
 

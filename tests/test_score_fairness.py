@@ -15,7 +15,8 @@ from auditor.data import AuditData
 from auditor.errors import NotApplicableError
 from auditor.finding import Measurement
 from auditor.model import AuditedModel
-from auditor.statistics import CalibrationError, WorstDistance, WorstGap, area_under_curve
+from auditor.statistics.distances import CalibrationError, WorstDistance, WorstGap
+from auditor.statistics.ranks import area_under_curve
 from probes.score_fairness import ScoreFairness, calibration_error, distances
 
 WORLDS, LIMIT = 200, 21

@@ -16,35 +16,24 @@ from scipy import stats
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import confint_proportions_2indep, proportion_confint
 
-from auditor import statistics as S
-from auditor.statistics import (
-    AnyEstimate,
-    Estimate,
-    Exact,
-    Multiplicity,
-    Proportion,
-    Quantile,
-    RateTable,
-    StudentT,
-    Undefined,
-    WorstDifference,
-    WorstRatio,
-    adjusted_levels,
+from auditor.statistics import intervals
+from auditor.statistics.estimate import Estimate, Exact, Side, Undefined
+from auditor.statistics.families import Multiplicity, adjusted_levels, draws_needed, permutation_p_value
+from auditor.statistics.groups import WorstDifference, WorstRatio
+from auditor.statistics.intervals import (
     clopper_pearson,
     corner_radius,
     difference_bounds,
-    draws_needed,
-    mean,
-    minimum_detectable_effect,
-    n_required,
     newcombe,
-    permutation_p_value,
-    quantile,
     rate_limits,
     ratio_bounds,
-    ratio_of_means,
     wilson,
 )
+from auditor.statistics.kinds import AnyEstimate
+from auditor.statistics.means import StudentT, mean, ratio_of_means
+from auditor.statistics.planning import minimum_detectable_effect, n_required
+from auditor.statistics.ranks import Quantile, quantile
+from auditor.statistics.rates import Proportion, RateTable
 
 ANY: TypeAdapter[AnyEstimate] = TypeAdapter(AnyEstimate)
 ALPHAS = (0.05, 0.01, 0.001, 0.0001)
@@ -190,7 +179,7 @@ def test_newcombe_misses_as_often_as_the_module_says(
 def test_twenty_five_angles_are_enough(monkeypatch: pytest.MonkeyPatch) -> None:
     k, n = np.array([0, 1, 3, 40, 77, 150, 995]), np.array([5, 9, 50, 100, 77, 1000, 1000])
     few = {alpha: difference_bounds(k, n, alpha)[1] for alpha in ALPHAS}
-    monkeypatch.setattr(S, "_ANGLES", np.linspace(0.0, np.pi / 2, 4801))
+    monkeypatch.setattr(intervals, "ANGLES", np.linspace(0.0, np.pi / 2, 4801))
     for alpha, high in few.items():
         fine = difference_bounds(k, n, alpha)[1]
         half_width = fine - (k / n)[:, None] + (k / n)
@@ -313,7 +302,7 @@ def test_bounds_are_nested_and_hold_the_estimate(estimate: Estimate, alpha: floa
     estimates, st.floats(0.02, 0.98), st.floats(1e-5, 0.4), st.sampled_from(["greater", "less", "at_most", "at_least"])
 )
 def test_p_value_is_at_most_alpha_where_the_bound_excludes(
-    estimate: Estimate, bound: float, alpha: float, side: S.Side
+    estimate: Estimate, bound: float, alpha: float, side: Side
 ) -> None:
     low, high = estimate.bounds(alpha)
     shown = {"greater": low > bound, "at_least": low >= bound, "less": high < bound, "at_most": high <= bound}[side]

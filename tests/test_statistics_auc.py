@@ -14,14 +14,9 @@ from scipy.optimize import brentq
 from scipy.stats import binom, norm
 from sklearn.metrics import roc_auc_score
 
-from auditor.statistics import (
-    AnyEstimate,
-    AreaUnderCurve,
-    TruePositiveRateAt,
-    Undefined,
-    area_under_curve,
-    true_positive_rate_at,
-)
+from auditor.statistics.estimate import Undefined
+from auditor.statistics.kinds import AnyEstimate
+from auditor.statistics.ranks import AreaUnderCurve, TruePositiveRateAt, area_under_curve, true_positive_rate_at
 
 Scores = npt.NDArray[np.float64]
 World = Callable[[np.random.Generator, int, int], tuple[Scores, Scores]]

@@ -18,6 +18,7 @@ from scipy.special import ndtri
 from torch import Tensor, nn
 
 import probes.stereotype
+from auditor.arrays import FloatArray
 from auditor.data import AuditData
 from auditor.errors import ConfigError, ModelError
 from auditor.finding import Criterion, Measurement, Outcome, ProbeResult, judge
@@ -26,7 +27,9 @@ from auditor.model import AuditedModel
 from auditor.paired import BBQExample, SentencePair
 from auditor.probe import make_probe
 from auditor.run import no_data, run_audit
-from auditor.statistics import FloatArray, Proportion, StudentT, Undefined
+from auditor.statistics.estimate import Undefined
+from auditor.statistics.means import StudentT
+from auditor.statistics.rates import Proportion
 from probes.stereotype import (
     BBQ,
     CrowsPairs,

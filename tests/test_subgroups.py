@@ -17,7 +17,7 @@ from auditor.data import AuditData
 from auditor.errors import DataError, NotApplicableError, UsageError
 from auditor.finding import Criterion, Measurement, Outcome, ProbeResult, judge
 from auditor.model import AuditedModel
-from auditor.statistics import ConfirmedCount
+from auditor.statistics.families import ConfirmedCount
 from probes.subgroups import SubgroupDiscovery, columns_of, greater_p, rank_slices, rates_of
 
 WORLDS, LIMIT = 200, 21

@@ -24,14 +24,10 @@ from auditor.model import AuditedModel
 from auditor.preprocessing import fit_text
 from auditor.probe import make_probe
 from auditor.run import ask, no_data, run_audit
-from auditor.statistics import (
-    Estimate,
-    Proportion,
-    WorstPairedDifference,
-    bounded_mean_reach,
-    clopper_pearson,
-    paired_difference,
-)
+from auditor.statistics.estimate import Estimate
+from auditor.statistics.intervals import bounded_mean_reach, clopper_pearson
+from auditor.statistics.means import WorstPairedDifference, paired_difference
+from auditor.statistics.rates import Proportion
 from probes.lexicons import built_in, neutral, templates
 from probes.token_fairness import CounterfactualTokenFairness
 

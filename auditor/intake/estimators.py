@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from auditor.arrays import FloatArray
 from auditor.data import Rows
 from auditor.errors import DataError, ModelError, UnsafeModelError, UsageError
 from auditor.intake.archive import Archive, open_archive
@@ -18,7 +19,6 @@ from auditor.intake.source import Source, printable, reading
 from auditor.intake.wrap import named_classes, provenance_of
 from auditor.model import AuditedModel, Provenance
 from auditor.specs import ModelSpec
-from auditor.statistics import FloatArray
 from auditor.suggest import did_you_mean
 
 # Exact names that skops does not trust by default and that carry data only: made with __new__, filled with attributes.

@@ -10,7 +10,7 @@ from auditor.errors import UsageError
 from auditor.finding import Measurement, ProbeResult
 from auditor.intake.source import printable
 from auditor.model import AuditedModel
-from auditor.statistics import Exact
+from auditor.statistics.estimate import Exact
 
 CITATION = "Files are identified by content and loaded without running code of theirs (auditor.intake)."
 

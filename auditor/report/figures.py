@@ -14,7 +14,7 @@ from typing import TypeVar
 
 from auditor.finding import Figure, Finding, Measurement, ProbeResult, Series
 from auditor.report.text import UNDEFINED, confidence, number
-from auditor.statistics import WorstDifference, WorstRatio
+from auditor.statistics.groups import WorstDifference, WorstRatio
 
 MOST_BARS = 20
 MOST_GROUPS = 30

@@ -15,7 +15,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from auditor.errors import DataError
 from auditor.finding import Criterion, Family, Figure, Finding, Outcome, Pillar, Series
-from auditor.statistics import AnyEstimate, Multiplicity
+from auditor.statistics.families import Multiplicity
+from auditor.statistics.kinds import AnyEstimate
 
 SCHEMA_VERSION = "1.0"
 
@@ -357,5 +358,3 @@ def measurement_label(finding: FindingRecord) -> str:
     parts += [f"{k} = {v}" for k, v in finding.group.items()]
     parts += [f"{k} = {v:g}" if isinstance(v, float) else f"{k} = {v}" for k, v in finding.at.items()]
     return ", ".join(parts)
-
-

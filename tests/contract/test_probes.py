@@ -12,7 +12,8 @@ import torch
 from auditor.data import AuditData
 from auditor.finding import Measurement
 from auditor.model import AuditedModel, TorchModel
-from auditor.statistics import Exact, Proportion
+from auditor.statistics.estimate import Exact
+from auditor.statistics.rates import Proportion
 from auditor.testing import ContractViolation, check_description, check_probe
 from probes import PROBES
 from probes.fairness import GroupFairness

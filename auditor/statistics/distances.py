@@ -1,0 +1,192 @@
+"""Estimates of distances between groups' distributions, and of calibration errors."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, ClassVar, Literal
+
+import numpy as np
+from pydantic import Field
+from scipy.special import chdtri, ndtr
+
+from auditor.arrays import FloatArray
+from auditor.statistics.estimate import Estimate, Undefined
+from auditor.statistics.intervals import ANGLES, clopper_pearson, corner_radius, divided_radius, radius_shares
+from auditor.statistics.means import StudentT
+from auditor.statistics.ranks import AreaUnderCurve
+from auditor.statistics.rates import Proportion
+
+
+class BenefitInequality(Estimate):
+    """Generalized entropy of the benefits ``b = y_pred - y_true + 1``, in [0, inf), ideal 0; order 1 is Theil's index.
+
+    ``below``, ``equal``, ``above``: rows with b = 0 (false negatives), 1 and 2 (false positives).
+    ``GE(a) = (mean((b / mu)^a) - 1) / (a (a - 1))``, ``GE(1) = mean((b / mu) ln(b / mu))``. Bounds: the extremes over
+    the Clopper-Pearson box of the two error shares, each side at alpha / 4. Undefined where every benefit is 0.
+    Source: Speicher et al., KDD 2018.
+    """
+
+    unbounded: ClassVar[bool] = True
+
+    kind: Literal["benefit_inequality"] = "benefit_inequality"
+    order: Annotated[float, Field(gt=0.0)]
+    below: Annotated[int, Field(ge=0)]
+    equal: Annotated[int, Field(ge=0)]
+    above: Annotated[int, Field(ge=0)]
+
+    def _entropy(self, below: FloatArray, above: FloatArray) -> FloatArray:
+        mean_benefit = 1.0 - below + above
+        with np.errstate(divide="ignore", invalid="ignore"):
+            one, two = 1.0 / mean_benefit, 2.0 / mean_benefit
+            if self.order == 1.0:
+                found = (1.0 - below - above) * one * np.log(one) + above * two * np.log(two)
+            else:
+                found = (1.0 - below - above) * one**self.order + above * two**self.order - 1.0
+                found = found / (self.order * (self.order - 1.0))
+        return np.where(mean_benefit > 0, np.maximum(found, 0.0), np.nan)
+
+    @property
+    def value(self) -> float:
+        n = self.below + self.equal + self.above
+        return float(self._entropy(np.asarray(self.below / n), np.asarray(self.above / n))) if n else math.nan
+
+    def bounds(self, alpha: float) -> tuple[float, float]:
+        n = self.below + self.equal + self.above
+        (below_low, above_low), (below_high, above_high) = clopper_pearson([self.below, self.above], n, alpha / 4.0)
+        if not n or below_high >= 1.0:
+            return 0.0, math.inf
+        below, above = np.meshgrid(np.linspace(below_low, below_high, 33), np.linspace(above_low, above_high, 33))
+        possible = below + above <= 1.0
+        found = self._entropy(below[possible], above[possible])
+        return float(found.min()), float(found.max())
+
+
+class CalibrationError(Estimate):
+    """Binned expected calibration error, ``sum_b (n_b / n) |k_b / n_b - s_b|``, in [0, 1], ideal 0.
+
+    ``successes[b]`` of the ``n[b]`` rows of bin b are positive, and ``mean_scores[b]`` is their mean score; what is
+    estimated is the same sum with the true rate of each bin, given the rows' scores. The plain sum is biased upward, so
+    the bounds are its extremes over the joint region ``{sum_b z_b^2 <= chi2(B)}`` of all bins' exact tails: 0 is below
+    the lower bound only where the bins together contradict it. Rows of a bin need not share one probability: the
+    binomial tails still hold (Hoeffding, Ann. Math. Statist. 27, 1956). Source: Naeini et al., AAAI 2015.
+    """
+
+    kind: Literal["calibration_error"] = "calibration_error"
+    successes: tuple[Annotated[int, Field(ge=0)], ...]
+    n: tuple[Annotated[int, Field(ge=1)], ...]
+    mean_scores: tuple[Annotated[float, Field(ge=0.0, le=1.0)], ...]
+
+    @property
+    def value(self) -> float:
+        if not self.n:
+            return math.nan
+        k, n, s = (np.asarray(x, np.float64) for x in (self.successes, self.n, self.mean_scores))
+        return float((np.abs(k / n - s) * n).sum() / n.sum())
+
+    def bounds(self, alpha: float) -> tuple[float, float]:
+        low, high = self.many_bounds(np.asarray([alpha]))[0]
+        return float(low), float(high)
+
+    def many_bounds(self, alphas: FloatArray) -> FloatArray:
+        if not self.n:
+            return np.tile([0.0, 1.0], (len(alphas), 1))
+        k, n, s = (np.asarray(x, np.float64)[:, None] for x in (self.successes, self.n, self.mean_scores))
+        squares = chdtri(len(self.n), alphas)
+        # One division of the largest squared radius serves all: a smaller one is so many of its shares, rounded up.
+        tails, total = radius_shares(math.sqrt(squares.max()), len(self.n))
+        shares = np.ceil(squares / squares.max() * (len(tails) - 1) - 1e-9).astype(np.int64) + total - len(tails) + 1
+        lower, upper = clopper_pearson(k, n, tails)
+        weight = n / n.sum()
+        farthest = weight * np.maximum(upper - s, s - lower)
+        nearest = weight * np.maximum(np.maximum(lower - s, s - upper), 0.0)
+        low, high = -divided_radius(-nearest, total)[shares], divided_radius(farthest, total)[shares]
+        return np.stack([np.maximum(low, 0.0), np.minimum(high, 1.0)], axis=1)
+
+
+Part = Annotated[
+    Undefined | Proportion | StudentT | AreaUnderCurve | CalibrationError,
+    Field(discriminator="kind"),
+]
+
+
+class WorstGap(Estimate):
+    """Largest difference between any two groups of an estimate made of each group's own rows, ideal 0.
+
+    ``max over i, j of theta_i - theta_j``, in [0, ``largest``]. Each part's one-sided bounds turn into a normal
+    quantile, and a pair is bounded over the corner region of :func:`rate_limits`, exactly where the parts' bounds are
+    exact; the maximum as in :class:`WorstDifference`. An undefined part makes the value NaN.
+    """
+
+    kind: Literal["worst_gap"] = "worst_gap"
+    parts: Annotated[tuple[Part, ...], Field(min_length=1)]
+    largest: Annotated[float, Field(gt=0.0)] | None = 1.0
+
+    def _defined(self) -> list[Part]:
+        return [part for part in self.parts if not math.isnan(part.value)]
+
+    @property
+    def value(self) -> float:
+        values = [part.value for part in self.parts]
+        return math.nan if any(map(math.isnan, values)) or len(values) < 2 else max(values) - min(values)
+
+    @property
+    def comparisons(self) -> int:
+        g = len(self._defined())
+        return g * (g - 1)
+
+    def critical_value(self, alpha: float) -> float:
+        return corner_radius(alpha)
+
+    def _upper(self, alpha: float) -> FloatArray:
+        parts = self._defined()
+        tails = ndtr(-corner_radius(alpha) * np.cos(ANGLES))
+        limits = np.stack([part.many_bounds(tails) for part in parts], axis=1)
+        gaps = (limits[:, :, None, 1] - limits[::-1, None, :, 0]).max(axis=0)
+        return np.asarray(gaps[~np.eye(len(parts), dtype=bool)], np.float64)
+
+    def bounds(self, alpha: float) -> tuple[float, float]:
+        most = math.inf if self.largest is None else self.largest
+        if not self.comparisons:
+            return 0.0, most
+        low = max(0.0, -float(self._upper(alpha / self.comparisons).min()))
+        high = float(self._upper(alpha).max()) if len(self._defined()) == len(self.parts) else most
+        return low, min(high, most)
+
+    def standard_error_at(self, ideal: float) -> float:
+        parts = self._defined()
+        if len(parts) < 2:
+            return math.nan
+        common = sum(part.value for part in parts) / len(parts)
+        return math.hypot(*sorted((part.standard_error_at(common) for part in parts), reverse=True)[:2])
+
+
+class WorstDistance(Estimate):
+    """Largest distance between the distributions of any two groups on [0, 1], in [0, 1], ideal 0.
+
+    ``distances``: of every pair i < j in order, Kolmogorov-Smirnov or Wasserstein-1, of samples of ``n[g]``. Both are
+    metrics, and neither is moved by more than the band ``sqrt(ln(2 / a) / 2n)`` that holds a sample's distribution with
+    probability 1 - a, so a pair's bounds are its distance -+ both bands at alpha / 2 each; the maximum is bounded as in
+    :class:`WorstDifference`. Sources: Dvoretzky, Kiefer and Wolfowitz (1956); Massart, Ann. Probab. 18 (1990).
+    """
+
+    kind: Literal["worst_distance"] = "worst_distance"
+    distances: Annotated[tuple[Annotated[float, Field(ge=0.0, le=1.0)], ...], Field(min_length=1)]
+    n: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=2)]
+
+    @property
+    def value(self) -> float:
+        return max(self.distances)
+
+    @property
+    def comparisons(self) -> int:
+        return len(self.distances)
+
+    def _reach(self, alpha: float) -> FloatArray:
+        i, j = np.triu_indices(len(self.n), 1)
+        band = np.sqrt(math.log(4.0 / alpha) / (2.0 * np.asarray(self.n, np.float64)))
+        return np.asarray(band[i] + band[j], np.float64)
+
+    def bounds(self, alpha: float) -> tuple[float, float]:
+        d = np.asarray(self.distances)
+        low = float((d - self._reach(alpha / self.comparisons)).max())
+        return max(low, 0.0), min(float((d + self._reach(alpha)).max()), 1.0)

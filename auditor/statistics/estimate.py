@@ -1,0 +1,159 @@
+"""What every estimate can do at any level, and the two kinds that have no samples behind them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import ClassVar, Literal, NamedTuple
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+from scipy.special import ndtri
+
+from auditor.arrays import FloatArray
+
+Side = Literal["greater", "less", "at_most", "at_least"]
+POWER = 0.80
+Z_POWER = float(ndtri(POWER))
+_SMALLEST_P = 1e-16
+
+
+class Power(NamedTuple):
+    """What a metric can see: the true value ``effect`` is FAILed in at least 80 % of audits with ``n`` rows a group."""
+
+    n: int
+    effect: float
+
+
+class Estimate(BaseModel):
+    """A number with its uncertainty at any level; subclasses say what it is made of.
+
+    ``value``: the point estimate, NaN where undefined. ``bounds(alpha)``: a lower and an upper bound, each missed with
+    probability at most alpha, nested in alpha for 0 < alpha <= 0.5. The fields are the sufficient statistics: an
+    estimate survives a round trip through JSON, and a stranger can recompute every interval from the report.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    # Whether the value may exceed 1, so that an ideal of 0 does not mean a share.
+    unbounded: ClassVar[bool] = False
+
+    @property
+    def value(self) -> float:
+        """The point estimate; NaN where it is undefined."""
+        raise NotImplementedError
+
+    def bounds(self, alpha: float) -> tuple[float, float]:
+        """Lower and upper one-sided bound, each missed with probability at most ``alpha``."""
+        raise NotImplementedError
+
+    def many_bounds(self, alphas: FloatArray) -> FloatArray:
+        """(n, 2) bounds at every level of ``alphas``, (n,)."""
+        return np.asarray([self.bounds(float(alpha)) for alpha in alphas], np.float64)
+
+    def interval(self, confidence: float) -> tuple[float, float]:
+        """Two-sided interval made of the one-sided bounds at ``(1 - confidence) / 2`` each."""
+        if not 0.0 <= confidence < 1.0:
+            raise ValueError(f"confidence must lie in [0, 1), not {confidence}")
+        return self.bounds((1.0 - confidence) / 2.0)
+
+    def p_value(self, bound: float, side: Side) -> float:
+        """Smallest alpha at which the one-sided bound shows the value to be ``side`` than ``bound``.
+
+        ``greater`` and ``less`` are strict, ``at_least`` and ``at_most`` are not: a count known to be 0 is at most 0.
+        Inverts :meth:`bounds` by bisection in log alpha to a relative 1e-6. Range [1e-16, 1]; anything above 0.5 is
+        given as 1, because no judgement reads it.
+        """
+
+        def shown(alpha: float) -> bool:
+            low, high = self.bounds(alpha)
+            return {"greater": low > bound, "at_least": low >= bound, "less": high < bound, "at_most": high <= bound}[
+                side
+            ]
+
+        if not shown(0.5):
+            return 1.0
+        if shown(_SMALLEST_P):
+            return _SMALLEST_P
+        low, high = math.log(_SMALLEST_P), math.log(0.5)
+        while high - low > 1e-6:
+            middle = 0.5 * (low + high)
+            low, high = (low, middle) if shown(math.exp(middle)) else (middle, high)
+        return math.exp(high)
+
+    def standard_error_at(self, ideal: float) -> float:
+        """Standard error of the hardest part of the estimate if the true value were ``ideal``; NaN where unknown."""
+        return math.nan
+
+    def critical_value(self, alpha: float) -> float:
+        """Half width of a one-sided bound at ``alpha`` in standard errors, for planning."""
+        return float(-ndtri(alpha))
+
+    @property
+    def comparisons(self) -> int:
+        """How many parts a headline is the worst of; 1 for a plain estimate."""
+        return 1
+
+    def detectable(self, bound: float, alpha: float, *, ideal: float, sign: int) -> float:
+        """The nearest value beyond ``bound`` that is shown to be so with 80 % power at this n; above it for ``sign`` 1.
+
+        NaN where unknown, infinite where no value would be.
+        """
+        reach = self.critical_value(alpha / max(self.comparisons, 1)) + Z_POWER
+        return bound + sign * reach * self.standard_error_at(ideal)
+
+    def growth(self, bound: float, alpha: float, *, ideal: float, miss: float) -> float:
+        """How many times this n shows a true value ``ideal`` to lie within ``bound``, but for a probability ``miss``.
+
+        Every comparison must come out, so each is given its share of ``miss``. NaN where unknown.
+        """
+        reach = self.critical_value(alpha) + float(-ndtri(miss / max(self.comparisons, 1)))
+        return (reach * self.standard_error_at(ideal) / abs(bound - ideal)) ** 2
+
+
+class Undefined(Estimate):
+    """A number that does not exist for these data: 0/0, an empty group. It is never shown as a number.
+
+    ``failed``: it does not exist because the model failed, which no further rows would mend.
+    """
+
+    kind: Literal["undefined"] = "undefined"
+    reason: str
+    failed: bool = False
+
+    @property
+    def value(self) -> float:
+        return math.nan
+
+    def bounds(self, alpha: float) -> tuple[float, float]:
+        return -math.inf, math.inf
+
+
+class Exact(Estimate):
+    """A count or a quantity known without sampling error, such as the number of non-finite weights in a file."""
+
+    kind: Literal["exact"] = "exact"
+    known: float
+
+    @property
+    def value(self) -> float:
+        return self.known
+
+    def bounds(self, alpha: float) -> tuple[float, float]:
+        return self.known, self.known
+
+    def standard_error_at(self, ideal: float) -> float:
+        return 0.0
+
+
+def first_size(holds: Callable[[float], bool]) -> float:
+    """The smallest size, to 1 %, from which ``holds`` was found to hold; infinite beyond 1e12."""
+    low, high = 0.0, 1.0
+    while not holds(high):
+        low, high = high, 2.0 * high
+        if high > 1e12:
+            return math.inf
+    while low < 0.99 * high and high > 1e-6:
+        middle = 0.5 * (low + high)
+        low, high = (low, middle) if holds(middle) else (middle, high)
+    return high

@@ -1,0 +1,93 @@
+"""Many judgements at once: levels that keep a family's error rate, permutation tests, confirmed counts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Annotated, Literal
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field
+
+from auditor.arrays import IntArray
+from auditor.statistics.estimate import Estimate
+
+Multiplicity = Literal["bonferroni", "holm", "bh", "none"]
+
+
+class ConfirmedCount(Estimate):
+    """How many of a fixed number of hypotheses are confirmed: Holm's rejections among ``p_values`` at 5 %.
+
+    The lower bound at alpha is Holm's count at alpha: with probability 1 - alpha, at least so many hypotheses are
+    true effects. There is no upper bound: what was not confirmed may still be there, so a bound of 0 is never PASSed.
+    """
+
+    kind: Literal["confirmed_count"] = "confirmed_count"
+    p_values: tuple[Annotated[float, Field(ge=0.0, le=1.0)], ...]
+
+    @property
+    def value(self) -> float:
+        return float(self.confirmed(0.05).sum())
+
+    def confirmed(self, alpha: float) -> npt.NDArray[np.bool_]:
+        """(k,) which hypotheses Holm's procedure rejects at ``alpha``."""
+        levels = adjusted_levels(self.p_values, alpha, "holm")
+        return np.asarray([p <= level for p, level in zip(self.p_values, levels, strict=True)], bool)
+
+    def bounds(self, alpha: float) -> tuple[float, float]:
+        return float(self.confirmed(alpha).sum()), math.inf
+
+
+def draws_needed(alpha: float) -> int:
+    """Fewest random draws that may support a tail at ``alpha``: ``100 / alpha``."""
+    return math.ceil(100.0 / alpha)
+
+
+def permutation_p_value(
+    statistic: Callable[[IntArray], float],
+    labels: npt.ArrayLike,
+    *,
+    n_draws: int,
+    alpha: float,
+    rng: np.random.Generator,
+) -> float:
+    """``(1 + #{draws with statistic >= observed}) / (1 + n_draws)`` over random permutations of ``labels``, (n,).
+
+    Valid at every sample size where the labels are exchangeable under the null. Raises ValueError where ``n_draws`` is
+    too few for a tail at ``alpha``. Source: Phipson and Smyth, Stat. Appl. Genet. Mol. Biol. 9 (2010).
+    """
+    if n_draws < draws_needed(alpha):
+        raise ValueError(f"a tail at {alpha:g} needs at least {draws_needed(alpha)} draws, not {n_draws}")
+    x = np.asarray(labels, np.int64)
+    observed = statistic(x)
+    exceed = sum(statistic(rng.permutation(x)) >= observed - 1e-12 for _ in range(n_draws))
+    return (1 + exceed) / (1 + n_draws)
+
+
+def adjusted_levels(p_values: Sequence[float], error_rate: float, method: Multiplicity) -> list[float]:
+    """Level at which each hypothesis is decided: it is rejected where its p-value is at most its level.
+
+    ``bonferroni``: error_rate / m. ``holm``: error_rate / (m - i) at step i of the step-down, and the level of the
+    first step that fails for it and all after it. ``bh``: i * error_rate / m up to the last i that holds.
+    ``none``: error_rate. Sources: Holm, Scand. J. Statist. 6 (1979); Benjamini and Hochberg, JRSS B 57 (1995).
+    """
+    m = len(p_values)
+    if method == "none":
+        return [error_rate] * m
+    if method == "bonferroni":
+        return [error_rate / max(m, 1)] * m
+    order = sorted(range(m), key=lambda i: p_values[i])
+    levels = [0.0] * m
+    if method == "bh":
+        passing = [i for i in range(m) if p_values[order[i]] <= (i + 1) * error_rate / m]
+        cut = (passing[-1] + 1 if passing else 1) * error_rate / m
+        return [cut] * m
+    level = error_rate / max(m, 1)
+    stopped = False
+    for step, index in enumerate(order):
+        if not stopped:
+            level = error_rate / (m - step)
+            stopped = p_values[index] > level
+        levels[index] = level
+    return levels

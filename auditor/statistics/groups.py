@@ -1,0 +1,364 @@
+"""Estimates over groups' rates: the worst difference, the worst ratio, and what else is an extreme of many."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, ClassVar, Literal
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field
+from scipy.special import ndtr
+
+from auditor.arrays import FloatArray, IntArray
+from auditor.statistics.estimate import Z_POWER, Estimate, first_size
+from auditor.statistics.intervals import clopper_pearson, corner_radius, difference_bounds, rate_limits, ratio_bounds
+from auditor.statistics.rates import RateTable, odds_of
+
+
+class WorstOfGroups(Estimate):
+    tables: Annotated[tuple[RateTable, ...], Field(min_length=1)]
+
+    def critical_value(self, alpha: float) -> float:
+        return corner_radius(alpha)
+
+    @property
+    def comparisons(self) -> int:
+        return sum(table.n_pairs for table in self.tables)
+
+    @property
+    def complete(self) -> bool:
+        """Whether there are groups to compare, and every rate of every group is defined."""
+        return all(table.complete and len(table.n) > 1 for table in self.tables)
+
+
+class _PlannedOnBounds(WorstOfGroups):
+    """A headline whose planning asks its own bounds what they would be, instead of a normal approximation of them."""
+
+    def growth(self, bound: float, alpha: float, *, ideal: float, miss: float) -> float:
+        """Solved on the bounds themselves: expected counts in every group, and ``miss`` shared out over all pairs."""
+        if not self.complete or not self._within(ideal, bound):
+            return math.nan
+        return first_size(
+            lambda times: (
+                sum(self._risk(t.pooled(), times * np.asarray(t.n, np.float64), bound, alpha) for t in self.tables)
+                <= miss
+            )
+        )
+
+    def detectable(self, bound: float, alpha: float, *, ideal: float, sign: int) -> float:
+        """Solved on the bounds themselves, for a gap between the two smallest groups of the rate that shows it last.
+
+        The pooled rate is known, where the gap lies around it is not: the worst of three places and two directions.
+        """
+        if not self.complete or not self._within(ideal, bound):
+            return math.nan
+
+        def seen(effect: float) -> bool:
+            return all(self._seen(table, effect, bound, alpha / self.comparisons) for table in self.tables)
+
+        near, far = bound, float(sign > 0)
+        if not seen(far):
+            return sign * math.inf
+        for _ in range(20):
+            middle = 0.5 * (near + far)
+            near, far = (near, middle) if seen(middle) else (middle, far)
+        return far
+
+    def _within(self, ideal: float, bound: float) -> bool:
+        """Whether a value of ``ideal`` meets the bound with room to spare: else there is nothing to plan."""
+        raise NotImplementedError
+
+    def _risk(self, p: float, n: FloatArray, bound: float, alpha: float) -> float:
+        """At most how probable it is that some pair of equal rates ``p`` is not shown to lie within ``bound``."""
+        raise NotImplementedError
+
+    def _pairs(self, p: float, effect: float) -> tuple[FloatArray, FloatArray]:
+        """Higher and lower rates, each (3,), ``effect`` apart around ``p``."""
+        raise NotImplementedError
+
+    def _clears(self, k: FloatArray, n: FloatArray, bound: float, alpha: float) -> npt.NDArray[np.bool_]:
+        """(n_groups, n_groups) whether group i is shown to be beyond ``bound`` above group j."""
+        raise NotImplementedError
+
+    def _pull(self, high: FloatArray, low: FloatArray) -> FloatArray:
+        """How much the headline moves with the higher rate for each unit that it moves with the lower one."""
+        raise NotImplementedError
+
+    def _seen(self, table: RateTable, effect: float, bound: float, alpha: float) -> bool:
+        first, second = sorted(table.n)[:2]
+        high, low = (np.tile(rates, 2) for rates in self._pairs(table.pooled(), effect))
+        n_high, n_low = (np.repeat(np.asarray(n, np.float64), 3) for n in ((first, second), (second, first)))
+        error_high, error_low = (np.sqrt(p * (1.0 - p) / n) for p, n in ((high, n_high), (low, n_low)))
+        pull = self._pull(high, low) * error_high
+        size = np.maximum(np.hypot(pull, error_low), 1e-300)
+        # The counts that one audit in five falls short of: 80 % power is the bound being cleared even there.
+        observed_high = np.clip(high - Z_POWER * error_high * pull / size, 0.0, 1.0)
+        # One count more, because a count near 0 is skewed.
+        observed_low = np.clip(low + Z_POWER * error_low * error_low / size + 1.0 / n_low, 0.0, 1.0)
+        n = np.concatenate([n_high, n_low])
+        cleared = self._clears(np.concatenate([observed_high, observed_low]) * n, n, bound, alpha)
+        return bool(np.diagonal(cleared, offset=6).all())
+
+
+def _spread(n: FloatArray) -> FloatArray:
+    """(n_groups, n_groups) ``sqrt(1/n_i + 1/n_j)``."""
+    return np.sqrt(1.0 / n[:, None] + 1.0 / n[None, :])
+
+
+class WorstDifference(_PlannedOnBounds):
+    """Largest difference of a rate between any two groups, over one or several rates.
+
+    ``max over tables, i, j of p_i - p_j``, in [0, 1], ideal 0: ``demographic_parity_difference`` with one table,
+    ``equalized_odds_difference`` with the true and the false positive rate.
+
+    A maximum of noisy differences is biased away from 0, so it is judged from exact bounds of its parts. Lower: the
+    largest lower bound, each at alpha / n_pairs (union bound). Upper: the largest upper bound, each at alpha: to miss,
+    the pair that truly is the worst must miss, and that is one pair. A group where a rate is undefined (0/0) makes the
+    value NaN and the upper bound 1, since nothing is known there; the lower bound still holds, because a maximum over
+    all groups is no smaller than one over some.
+    """
+
+    kind: Literal["worst_difference"] = "worst_difference"
+
+    @property
+    def value(self) -> float:
+        if not self.complete:
+            return math.nan
+        rates = [np.divide(*table.arrays()) for table in self.tables]
+        return max(float(r.max() - r.min()) for r in rates)
+
+    def bounds(self, alpha: float) -> tuple[float, float]:
+        low, high = 0.0, 0.0 if self.complete else 1.0
+        for table in self.tables:
+            k, n = table.arrays()
+            if k.size < 2:
+                continue
+            low = max(low, float(difference_bounds(k, n, alpha / self.comparisons)[0].max()))
+            upper = difference_bounds(k, n, alpha)[1]
+            np.fill_diagonal(upper, 0.0)
+            high = max(high, float(upper.max()))
+        return low, min(high, 1.0)
+
+    def _within(self, ideal: float, bound: float) -> bool:
+        return ideal < bound < 1.0
+
+    def _risk(self, p: float, n: FloatArray, bound: float, alpha: float) -> float:
+        slack = bound - difference_bounds(p * n, n, alpha)[1]
+        # Counts are skewed: what misses the bound lies between the rate and it, where the variance is another.
+        q = p + math.copysign(min(0.25 * bound, abs(0.5 - p)), 0.5 - p)
+        return float(ndtr(-slack / (math.sqrt(q * (1.0 - q)) * _spread(n))).sum(where=~np.eye(n.size, dtype=bool)))
+
+    def _pairs(self, p: float, effect: float) -> tuple[FloatArray, FloatArray]:
+        low = np.clip([p, p - 0.5 * effect, p - effect], 0.0, 1.0 - effect)
+        return low + effect, low
+
+    def _clears(self, k: FloatArray, n: FloatArray, bound: float, alpha: float) -> npt.NDArray[np.bool_]:
+        return difference_bounds(k, n, alpha)[0] > bound
+
+    def _pull(self, high: FloatArray, low: FloatArray) -> FloatArray:
+        return np.ones_like(high)
+
+
+class WorstRatio(_PlannedOnBounds):
+    """Smallest ratio of a rate between any two groups, ``min over i, j of p_i / p_j``, in [0, 1], ideal 1.
+
+    ``demographic_parity_ratio`` with one table. Bounds mirror :class:`WorstDifference`. All rates 0 is 0/0: NaN.
+    """
+
+    kind: Literal["worst_ratio"] = "worst_ratio"
+
+    @property
+    def value(self) -> float:
+        if not self.complete:
+            return math.nan
+        rates = [np.divide(*table.arrays()) for table in self.tables]
+        if any(r.max() == 0.0 for r in rates):
+            return math.nan
+        return min(float(r.min() / r.max()) for r in rates)
+
+    def bounds(self, alpha: float) -> tuple[float, float]:
+        low, high = 1.0 if self.complete else 0.0, 1.0
+        for table in self.tables:
+            k, n = table.arrays()
+            if k.size < 2:
+                continue
+            high = min(high, float(ratio_bounds(k, n, alpha / self.comparisons)[1].min()))
+            lower = ratio_bounds(k, n, alpha)[0]
+            np.fill_diagonal(lower, 1.0)
+            low = min(low, float(lower.min()))
+        return max(low, 0.0), high
+
+    def _within(self, ideal: float, bound: float) -> bool:
+        return 0.0 < bound < ideal
+
+    def _risk(self, p: float, n: FloatArray, bound: float, alpha: float) -> float:
+        with np.errstate(divide="ignore"):
+            slack = np.log(ratio_bounds(p * n, n, alpha)[0]) - math.log(bound)
+        q = p * (1.0 - 0.25 * (1.0 - bound))
+        return float(ndtr(-slack / (math.sqrt((1.0 - q) / q) * _spread(n))).sum(where=~np.eye(n.size, dtype=bool)))
+
+    def _pairs(self, p: float, effect: float) -> tuple[FloatArray, FloatArray]:
+        widest = p / effect if effect > p else 1.0
+        high = np.array([p, 0.5 * (p + widest), widest])
+        return high, effect * high
+
+    def _clears(self, k: FloatArray, n: FloatArray, bound: float, alpha: float) -> npt.NDArray[np.bool_]:
+        return ratio_bounds(k, n, alpha)[1].T < bound
+
+    def _pull(self, high: FloatArray, low: FloatArray) -> FloatArray:
+        return low / high
+
+
+class SmallestRate(Estimate):
+    """The smallest rate of any group, ``min_g p_g``, in [0, 1], ideal 1: worst-group accuracy.
+
+    A minimum of noisy rates is biased down. Upper: the smallest upper bound, each at alpha / n_groups (union bound).
+    Lower: the smallest lower bound, each at alpha: to miss, the group that truly is the worst must miss.
+    """
+
+    kind: Literal["smallest_rate"] = "smallest_rate"
+    table: RateTable
+
+    @property
+    def value(self) -> float:
+        return float(np.divide(*self.table.arrays()).min()) if self.table.complete and self.table.n else math.nan
+
+    @property
+    def comparisons(self) -> int:
+        return sum(m > 0 for m in self.table.n)
+
+    def bounds(self, alpha: float) -> tuple[float, float]:
+        if not self.comparisons:
+            return 0.0, 1.0
+        k, n = self.table.arrays()
+        low = float(clopper_pearson(k, n, alpha)[0].min()) if self.table.complete else 0.0
+        return low, float(clopper_pearson(k, n, alpha / self.comparisons)[1].min())
+
+    def standard_error_at(self, ideal: float) -> float:
+        p = self.table.pooled()
+        return math.sqrt(p * (1.0 - p) / min(m for m in self.table.n if m)) if self.comparisons else math.nan
+
+
+class RatioToLargest(Estimate):
+    """One group's rate over the largest rate of any group, ``p_c / max_g p_g``, in [0, 1], ideal 1: an impact ratio.
+
+    Which group has the largest rate is itself an estimate, so the ratio is read as ``min over g of p_c / p_g``. Upper:
+    the smallest upper bound, each at alpha / (n_groups - 1) (union bound). Lower: the smallest lower bound, each at
+    alpha: to miss, the ratio to the group that truly is the largest must miss. All rates 0 is 0/0: NaN.
+    """
+
+    kind: Literal["ratio_to_largest"] = "ratio_to_largest"
+    table: RateTable
+    index: Annotated[int, Field(ge=0)]
+
+    @property
+    def value(self) -> float:
+        if not self.table.complete:
+            return math.nan
+        p = np.divide(*self.table.arrays())
+        return float(p[self.index] / p.max()) if p.max() > 0 else math.nan
+
+    def critical_value(self, alpha: float) -> float:
+        return corner_radius(alpha)
+
+    @property
+    def comparisons(self) -> int:
+        return max(len(self.table.n) - 1, 1)
+
+    def bounds(self, alpha: float) -> tuple[float, float]:
+        if not self.table.complete or len(self.table.n) < 2:
+            return 0.0, 1.0
+        k, n = self.table.arrays()
+        others = np.arange(k.size) != self.index
+        low = float(ratio_bounds(k, n, alpha)[0][self.index][others].min())
+        high = float(ratio_bounds(k, n, alpha / self.comparisons)[1][self.index][others].min())
+        return min(max(low, 0.0), 1.0), min(high, 1.0)
+
+    def standard_error_at(self, ideal: float) -> float:
+        n = [m for g, m in enumerate(self.table.n) if g != self.index and m]
+        if not n or not self.table.n[self.index]:
+            return math.nan
+        p = self.table.pooled()
+        return math.sqrt((1.0 - p) / p * (1.0 / min(n) + 1.0 / self.table.n[self.index]))
+
+
+class WorstOddsRatio(WorstOfGroups):
+    """Smallest ratio of the odds ``p / (1 - p)`` between any two groups, in [0, 1], ideal 1.
+
+    Bounds as in :class:`WorstRatio`. 0/0 and inf/inf are NaN.
+    """
+
+    kind: Literal["worst_odds_ratio"] = "worst_odds_ratio"
+
+    @property
+    def value(self) -> float:
+        if not self.complete:
+            return math.nan
+        odds = [odds_of(np.divide(*table.arrays())) for table in self.tables]
+        return min(float(o.min() / o.max()) if o.max() > 0 and np.isfinite(o.min()) else math.nan for o in odds)
+
+    def bounds(self, alpha: float) -> tuple[float, float]:
+        low, high = 1.0 if self.complete else 0.0, 1.0
+        for table in self.tables:
+            k, n = table.arrays()
+            if k.size < 2:
+                continue
+            high = min(high, float(_odds_ratio_upper(k, n, alpha / self.comparisons).min()))
+            upper = _odds_ratio_upper(k, n, alpha)
+            np.fill_diagonal(upper, 1.0)
+            low = min(low, 1.0 / float(upper.max()))
+        return low, high
+
+    def standard_error_at(self, ideal: float) -> float:
+        parts = [t.hardest_pair() / math.sqrt(t.pooled() * (1.0 - t.pooled())) for t in self.tables]
+        return max(parts) if self.comparisons else math.nan
+
+
+def _odds_ratio_upper(successes: IntArray, n: IntArray, alpha: float) -> FloatArray:
+    lower, upper = rate_limits(successes, n, alpha)
+    above, below = odds_of(upper)[:, :, None], odds_of(lower)[::-1][:, None, :]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.asarray(np.where(below > 0, above / below, np.inf).max(axis=0), np.float64)
+
+
+class DifferentialFairness(WorstOfGroups):
+    """``epsilon = max over outcomes y and groups i, j of |ln P(y | i) / P(y | j)|``, in [0, inf), ideal 0.
+
+    One table per outcome. The value is the smoothed empirical one, ``(N_yg + s) / (N_g + s |Y|)`` for each probability;
+    the bounds are of the unsmoothed epsilon of the population, from exact bounds of every ratio, lower end with
+    alpha / n_pairs, upper end with alpha; infinite where an outcome was never seen in a group.
+    Source: Foulds, Islam, Keya and Pan, ICDE 2020.
+    """
+
+    unbounded: ClassVar[bool] = True
+
+    kind: Literal["differential_fairness"] = "differential_fairness"
+    smoothing: Annotated[float, Field(gt=0.0)] = 1.0
+
+    @property
+    def value(self) -> float:
+        if not self.complete:
+            return math.nan
+        parts = []
+        for table in self.tables:
+            k, n = table.arrays()
+            p = np.log((k + self.smoothing) / (n + self.smoothing * len(self.tables)))
+            parts.append(float(p.max() - p.min()))
+        return max(parts)
+
+    def bounds(self, alpha: float) -> tuple[float, float]:
+        low, high = 0.0, 0.0 if self.complete else math.inf
+        for table in self.tables:
+            k, n = table.arrays()
+            if k.size < 2:
+                continue
+            lower = float(ratio_bounds(k, n, alpha / self.comparisons)[0].max())
+            upper = ratio_bounds(k, n, alpha)[1]
+            np.fill_diagonal(upper, 1.0)
+            low, high = max(low, math.log(max(lower, 1.0))), max(high, math.log(float(upper.max())))
+        return low, high
+
+    def standard_error_at(self, ideal: float) -> float:
+        parts = [math.sqrt((1.0 - t.pooled()) / t.pooled()) * t.hardest_pair() for t in self.tables]
+        return max(parts) if self.comparisons else math.nan

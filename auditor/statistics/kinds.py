@@ -1,0 +1,57 @@
+"""The closed union of all estimates, by which a record is read back."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from auditor.statistics.distances import BenefitInequality, CalibrationError, WorstDistance, WorstGap
+from auditor.statistics.estimate import Exact, Undefined
+from auditor.statistics.families import ConfirmedCount
+from auditor.statistics.groups import (
+    DifferentialFairness,
+    RatioToLargest,
+    SmallestRate,
+    WorstDifference,
+    WorstOddsRatio,
+    WorstRatio,
+)
+from auditor.statistics.means import (
+    BracketedMean,
+    StandardizedDifference,
+    StudentT,
+    WorstMeanDifference,
+    WorstPairedDifference,
+)
+from auditor.statistics.ranks import AreaUnderCurve, Quantile, TruePositiveRateAt
+from auditor.statistics.rates import Difference, Odds, Proportion, WeightedSum
+
+AnyEstimate = Annotated[
+    Undefined
+    | Exact
+    | Proportion
+    | WorstDifference
+    | WorstRatio
+    | StudentT
+    | AreaUnderCurve
+    | Quantile
+    | TruePositiveRateAt
+    | Difference
+    | WeightedSum
+    | SmallestRate
+    | RatioToLargest
+    | Odds
+    | WorstOddsRatio
+    | WorstMeanDifference
+    | DifferentialFairness
+    | BenefitInequality
+    | CalibrationError
+    | WorstGap
+    | WorstDistance
+    | ConfirmedCount
+    | WorstPairedDifference
+    | BracketedMean
+    | StandardizedDifference,
+    Field(discriminator="kind"),
+]

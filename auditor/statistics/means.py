@@ -1,0 +1,317 @@
+"""Estimates of means: of samples, of pairs, between groups, and of bounded values."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Literal
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict, Field
+from scipy.special import nctdtr, ndtri, stdtrit
+
+from auditor.arrays import FloatArray
+from auditor.statistics.estimate import Estimate, Undefined
+from auditor.statistics.groups import WorstOfGroups
+from auditor.statistics.intervals import (
+    bounded_mean_reach,
+    clopper_pearson,
+    divided_radius,
+    orthant_radius,
+    radius_shares,
+)
+
+
+class StudentT(Estimate):
+    """An approximately normal estimate with a standard error: ``centre -+ t(df) * standard_error``, cut at its limits.
+
+    With ``scale="logit"`` the interval is symmetric in ``log(p / (1 - p))`` (delta method), for quantities in (0, 1)
+    such as an AUC; ``centre`` stays on the natural scale.
+    """
+
+    kind: Literal["student_t"] = "student_t"
+    centre: float
+    standard_error: Annotated[float, Field(ge=0.0)]
+    degrees_of_freedom: Annotated[float, Field(gt=0.0)]
+    scale: Literal["identity", "logit"] = "identity"
+    lower_limit: float | None = None
+    upper_limit: float | None = None
+
+    @property
+    def value(self) -> float:
+        return self.centre
+
+    def critical_value(self, alpha: float) -> float:
+        return -float(stdtrit(self.degrees_of_freedom, alpha))
+
+    def bounds(self, alpha: float) -> tuple[float, float]:
+        reach = self.critical_value(alpha) * self.standard_error
+        if self.scale == "logit" and 0.0 < self.centre < 1.0:
+            middle = math.log(self.centre / (1.0 - self.centre))
+            half = reach / (self.centre * (1.0 - self.centre))
+            low, high = (1.0 / (1.0 + math.exp(-min(max(x, -700.0), 700.0))) for x in (middle - half, middle + half))
+        else:
+            low, high = self.centre - reach, self.centre + reach
+        if self.lower_limit is not None:
+            low, high = max(low, self.lower_limit), max(high, self.lower_limit)
+        if self.upper_limit is not None:
+            low, high = min(low, self.upper_limit), min(high, self.upper_limit)
+        return low, high
+
+    def standard_error_at(self, ideal: float) -> float:
+        return self.standard_error
+
+
+class WorstMeanDifference(WorstOfGroups):
+    """Largest difference between any two groups of the mean of several rates taken over different rows.
+
+    ``max over i, j of mean_t p_ti - mean_t p_tj``, in [0, 1], ideal 0: balanced accuracy with the true positive and the
+    true negative rate, macro recall with every class's. Each pair's bounds are exact over the joint region of all its
+    rates (:func:`sum_bounds`); the maximum is bounded as in :class:`WorstDifference`.
+    """
+
+    kind: Literal["worst_mean_difference"] = "worst_mean_difference"
+
+    def _whole(self) -> npt.NDArray[np.bool_]:
+        return np.asarray([all(n) for n in zip(*(table.n for table in self.tables), strict=True)], bool)
+
+    @property
+    def comparisons(self) -> int:
+        g = int(self._whole().sum())
+        return g * (g - 1)
+
+    def critical_value(self, alpha: float) -> float:
+        return orthant_radius(alpha, 2 * len(self.tables))
+
+    @property
+    def value(self) -> float:
+        if not self.complete:
+            return math.nan
+        means = np.mean([np.divide(*table.arrays()) for table in self.tables], axis=0)
+        return float(means.max() - means.min())
+
+    def _upper(self, alpha: float) -> FloatArray:
+        whole = self._whole()
+        k = np.asarray([t.successes for t in self.tables], np.float64)[:, whole]
+        n = np.asarray([t.n for t in self.tables], np.float64)[:, whole]
+        tails, total = radius_shares(orthant_radius(alpha, 2 * len(self.tables)), 2 * len(self.tables))
+        lower, upper = clopper_pearson(k[..., None], n[..., None], tails)
+        up, down = (
+            divided_radius(upper / len(self.tables), total),
+            divided_radius(-lower / len(self.tables), total)[:, ::-1],
+        )
+        return np.asarray([(own + down).max(axis=-1) for own in up], np.float64)
+
+    def bounds(self, alpha: float) -> tuple[float, float]:
+        low, high = 0.0, 0.0 if self.complete else 1.0
+        if not self.comparisons:
+            return low, high
+        off = ~np.eye(int(self._whole().sum()), dtype=bool)
+        low = max(low, float((-self._upper(alpha / self.comparisons))[off].max()))
+        return low, min(max(high, float(self._upper(alpha)[off].max())), 1.0)
+
+    def standard_error_at(self, ideal: float) -> float:
+        parts = [math.sqrt(t.pooled() * (1.0 - t.pooled())) * t.hardest_pair() for t in self.tables]
+        return math.hypot(*parts) / len(parts) if self.comparisons else math.nan
+
+
+class PairedDifference(BaseModel):
+    """Mean difference between two conditions measured on the same ``n`` independent clusters, in [-1, 1].
+
+    ``first``, ``second``: their names; ``centre``: mean of first minus second; ``standard_error``: sd / sqrt(n);
+    ``third_moment``: mean cubed deviation of a cluster's difference from their mean.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    first: str
+    second: str
+    centre: Annotated[float, Field(ge=-1.0, le=1.0)]
+    standard_error: Annotated[float, Field(ge=0.0)]
+    third_moment: float
+    n: Annotated[int, Field(ge=2)]
+
+
+def paired_difference(first: str, second: str, differences: npt.ArrayLike) -> PairedDifference:
+    """The paired difference of independent clusters, (n,) of first minus second in [-1, 1], n at least 2."""
+    d = np.asarray(differences, np.float64)
+    centre = float(d.mean())
+    return PairedDifference(
+        first=first,
+        second=second,
+        centre=min(max(centre, -1.0), 1.0),
+        standard_error=float(d.std(ddof=1) / math.sqrt(d.size)),
+        third_moment=float(((d - centre) ** 3).mean()),
+        n=d.size,
+    )
+
+
+class WorstPairedDifference(Estimate):
+    """Largest absolute mean difference between any two conditions measured on the same clusters, ideal 0.
+
+    ``max over pairs of |mean_t (x_ti - x_tj)|`` of values in [0, 1]; in [0, 1]. A pair is bounded by
+    :func:`bounded_mean_reach`; the maximum as in :class:`WorstDifference`: lower end the largest of the lower ends,
+    each at alpha over twice the number of pairs, since either may be the larger; upper end the largest of the upper
+    ends, each at alpha.
+    """
+
+    kind: Literal["worst_paired_difference"] = "worst_paired_difference"
+    pairs: Annotated[tuple[PairedDifference, ...], Field(min_length=1)]
+
+    @property
+    def value(self) -> float:
+        return max(abs(pair.centre) for pair in self.pairs)
+
+    @property
+    def comparisons(self) -> int:
+        return 2 * len(self.pairs)
+
+    def bounds(self, alpha: float) -> tuple[float, float]:
+        signs = np.asarray([-1.0 if pair.centre < 0.0 else 1.0 for pair in self.pairs])
+        centre = signs * np.asarray([pair.centre for pair in self.pairs])
+        third = signs * np.asarray([pair.third_moment for pair in self.pairs])
+        error = np.asarray([pair.standard_error for pair in self.pairs])
+        n = np.asarray([pair.n for pair in self.pairs], np.float64)
+        down = centre - bounded_mean_reach(error, -third, n, 1.0 + centre, alpha / self.comparisons)
+        up = centre + bounded_mean_reach(error, third, n, 1.0 - centre, alpha)
+        # The smaller of the two may truly be the larger, and then lead by more than it was seen to be behind.
+        other = -centre + bounded_mean_reach(error, -third, n, 1.0 + centre, alpha)
+        return max(float(down.max()), 0.0), min(float(np.maximum(up, other).max()), 1.0)
+
+    def _hardest(self) -> PairedDifference:
+        return max(self.pairs, key=lambda pair: math.hypot(pair.standard_error, 1.0 / pair.n))
+
+    def standard_error_at(self, ideal: float) -> float:
+        pair = self._hardest()
+        return math.hypot(pair.standard_error, 1.0 / pair.n)
+
+    def critical_value(self, alpha: float) -> float:
+        pair = self._hardest()
+        reach = bounded_mean_reach(pair.standard_error, abs(pair.third_moment), pair.n, 1.0, alpha)
+        return float(reach) / self.standard_error_at(0.0)
+
+
+class BracketedMean(Estimate):
+    """A quantity in [0, 1], ideal 0, that lies between the expectations of two means over the same clusters.
+
+    For distances of distributions, whose plain estimate is biased upward: ``below`` is the mean of a held-out estimate,
+    whose expectation is at most the distance, ``above`` that of the plain one, whose expectation is at least the
+    distance. So ``value`` is ``below`` cut at 0; the lower bound is that of the first mean, the upper bound that of the
+    second, each by :func:`bounded_mean_reach`. ``chance``: what the plain estimate comes to at this size where the
+    distance is 0, for planning alone.
+    """
+
+    kind: Literal["bracketed_mean"] = "bracketed_mean"
+    below: PairedDifference
+    above: PairedDifference
+    chance: Annotated[float, Field(ge=0.0)] = 0.0
+
+    @property
+    def value(self) -> float:
+        return max(self.below.centre, 0.0)
+
+    def bounds(self, alpha: float) -> tuple[float, float]:
+        down, up = self.below, self.above
+        low = bounded_mean_reach(down.standard_error, -down.third_moment, down.n, 1.0 + down.centre, alpha)
+        high = bounded_mean_reach(up.standard_error, up.third_moment, up.n, 1.0 - up.centre, alpha)
+        return max(down.centre - float(low), 0.0), min(max(up.centre + float(high), self.value), 1.0)
+
+    def standard_error_at(self, ideal: float) -> float:
+        return math.hypot(self.below.standard_error, 1.0 / self.below.n)
+
+    def critical_value(self, alpha: float) -> float:
+        part = self.below
+        reach = bounded_mean_reach(part.standard_error, abs(part.third_moment), part.n, 1.0, alpha)
+        return float(reach) / self.standard_error_at(0.0)
+
+    def growth(self, bound: float, alpha: float, *, ideal: float, miss: float) -> float:
+        """Chance level and standard error both fall with the root of the size: more clusters, and more in each."""
+        reach = self.critical_value(alpha) + float(-ndtri(miss))
+        error = math.hypot(self.above.standard_error, 1.0 / self.above.n)
+        return ((self.chance + reach * error) / abs(bound - ideal)) ** 2
+
+
+class StandardizedDifference(Estimate):
+    """Difference of two means in standard deviations of both samples together, ideal 0, as WEAT's effect size.
+
+    ``d = (mean(x) - mean(y)) / sd(x and y together)``, the standard deviation with n - 1; for samples of equal size d
+    and the quantity estimated lie in [-2, 2]. That is ``delta / sqrt(1 + p q delta^2)``, with p and q the samples'
+    shares and delta the difference in standard deviations within: d fixes Student's t, whose noncentral distribution
+    (independent values, normal with one variance) bounds delta exactly. Without a spread within, d says nothing of
+    how sure it is, and the bounds are as wide as can be. Source: Hedges and Olkin, Statistical Methods for
+    Meta-Analysis (1985), 5.
+    """
+
+    kind: Literal["standardized_difference"] = "standardized_difference"
+    centre: float
+    n_first: Annotated[int, Field(ge=2)]
+    n_second: Annotated[int, Field(ge=2)]
+
+    @property
+    def value(self) -> float:
+        return self.centre
+
+    @property
+    def _limit(self) -> float:
+        total = self.n_first + self.n_second
+        return total / math.sqrt(self.n_first * self.n_second)
+
+    def bounds(self, alpha: float) -> tuple[float, float]:
+        total = self.n_first + self.n_second
+        harmonic = self.n_first * self.n_second / total
+        within = (total - 1.0) - harmonic * self.centre**2
+        if within <= 1e-9:
+            return -self._limit, self._limit
+        t = self.centre * math.sqrt((total - 2.0) * harmonic / within)
+        low = self._pooled(-_noncentrality_above(-t, total - 2.0, alpha) / math.sqrt(harmonic))
+        high = self._pooled(_noncentrality_above(t, total - 2.0, alpha) / math.sqrt(harmonic))
+        return min(low, self.centre), max(high, self.centre)
+
+    def _pooled(self, delta: float) -> float:
+        return delta / math.sqrt(1.0 + (delta / self._limit) ** 2)
+
+    def standard_error_at(self, ideal: float) -> float:
+        return math.sqrt(1.0 / self.n_first + 1.0 / self.n_second)
+
+
+def _noncentrality_above(t: float, df: float, alpha: float) -> float:
+    """Upper bound of the noncentrality of an observed Student's t: where ``P(T <= t) = alpha``, by bisection."""
+    low, high = t - 10.0 - abs(t), t + 10.0 + abs(t)
+    while nctdtr(df, high, t) > alpha:
+        high += high - low
+    while nctdtr(df, low, t) <= alpha:
+        low -= high - low
+    for _ in range(60):
+        middle = 0.5 * (low + high)
+        low, high = (middle, high) if nctdtr(df, middle, t) > alpha else (low, middle)
+    return high
+
+
+def mean(values: npt.ArrayLike, *, low: float | None = None, high: float | None = None) -> StudentT | Undefined:
+    """Mean of independent values, (n,), with Student's interval cut at ``low`` and ``high``; undefined below n = 2."""
+    x = np.asarray(values, np.float64)
+    if x.size < 2 or not np.isfinite(x).all():
+        return Undefined(reason="a mean with an interval needs at least two finite values")
+    return StudentT(
+        centre=float(x.mean()),
+        standard_error=float(x.std(ddof=1) / math.sqrt(x.size)),
+        degrees_of_freedom=x.size - 1,
+        lower_limit=low,
+        upper_limit=high,
+    )
+
+
+def ratio_of_means(numerator: npt.ArrayLike, denominator: npt.ArrayLike) -> StudentT | Undefined:
+    """``sum(numerator) / sum(denominator)`` over independent rows, both (n,), numerator part of a positive denominator.
+
+    In [0, 1]. Standard error by the delta method: ``sd(numerator - r * denominator) / (sqrt(n) mean(denominator))``.
+    Source: Cochran, Sampling Techniques (1977), 6.4.
+    """
+    a, b = np.asarray(numerator, np.float64), np.asarray(denominator, np.float64)
+    if a.size < 2 or not b.sum() > 0:
+        return Undefined(reason="a ratio of means needs at least two rows and a positive denominator")
+    r = float(a.sum() / b.sum())
+    error = float((a - r * b).std(ddof=1) / (math.sqrt(a.size) * b.mean()))
+    return StudentT(
+        centre=r, standard_error=error, degrees_of_freedom=a.size - 1, scale="logit", lower_limit=0.0, upper_limit=1.0
+    )

@@ -1,0 +1,191 @@
+"""Estimates of one proportion, and of sums and differences of several."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, ClassVar, Literal, Self
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from scipy.special import bdtrik, betaincinv
+
+from auditor.arrays import FloatArray, IntArray
+from auditor.statistics.estimate import POWER, Estimate, first_size
+from auditor.statistics.intervals import clopper_pearson, corner_radius, difference_bounds, orthant_radius, sum_bounds
+
+MOST_GROUPS = 1_000
+
+
+class Proportion(Estimate):
+    """``successes / n`` of independent rows, in [0, 1], with Clopper-Pearson bounds; NaN at n = 0."""
+
+    kind: Literal["proportion"] = "proportion"
+    successes: Annotated[int, Field(ge=0)]
+    n: Annotated[int, Field(ge=0)]
+
+    @property
+    def value(self) -> float:
+        return self.successes / self.n if self.n else math.nan
+
+    def bounds(self, alpha: float) -> tuple[float, float]:
+        low, high = clopper_pearson(self.successes, self.n, alpha)
+        return float(low), float(high)
+
+    @model_validator(mode="after")
+    def _no_more_than_n(self) -> Self:
+        if self.successes > self.n:
+            raise ValueError(f"{self.successes} successes of {self.n}")
+        return self
+
+    def detectable(self, bound: float, alpha: float, *, ideal: float, sign: int) -> float:
+        """Exact: the rate at which enough successes to clear ``bound`` come with 80 % probability."""
+        if sign < 0:
+            return 1.0 - Proportion(successes=0, n=self.n).detectable(1.0 - bound, alpha, ideal=1.0 - ideal, sign=1)
+        k = np.arange(self.n + 1, dtype=np.float64)
+        enough = np.flatnonzero(clopper_pearson(k, self.n, alpha)[0] > bound)
+        return float(betaincinv(enough[0], self.n - enough[0] + 1.0, POWER)) if enough.size else math.inf
+
+    def growth(self, bound: float, alpha: float, *, ideal: float, miss: float) -> float:
+        """The first n, to 1 %, at which the largest likely count of successes is shown to be within ``bound``."""
+        if bound < ideal:
+            bound, ideal = 1.0 - bound, 1.0 - ideal
+        if not self.n or bound == ideal:
+            return math.nan
+
+        def within(n: float) -> bool:
+            likely = math.ceil(float(bdtrik(1.0 - miss, n, ideal)) - 1e-9) if ideal > 0.0 else 0
+            return likely < n and float(clopper_pearson(likely, n, alpha)[1]) <= bound
+
+        return first_size(lambda n: within(math.ceil(n))) / self.n
+
+
+class RateTable(BaseModel):
+    """One rate in every group: ``successes[g]`` of ``n[g]`` rows; ``rate`` is its name, such as ``selection_rate``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    rate: str
+    # Judging compares all pairs, and the judge does not trust the process that measured.
+    successes: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(max_length=MOST_GROUPS)]
+    n: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(max_length=MOST_GROUPS)]
+
+    @model_validator(mode="after")
+    def _no_more_than_n(self) -> Self:
+        if len(self.successes) != len(self.n) or any(k > n for k, n in zip(self.successes, self.n, strict=True)):
+            raise ValueError("successes and n are of the same groups, and no group has more successes than rows")
+        return self
+
+    def arrays(self) -> tuple[IntArray, IntArray]:
+        """Successes and sizes of the groups where the rate is defined (n > 0), each (n_defined,)."""
+        k, n = np.asarray(self.successes, np.int64), np.asarray(self.n, np.int64)
+        return k[n > 0], n[n > 0]
+
+    @property
+    def complete(self) -> bool:
+        """Whether every group has rows to take the rate over."""
+        return all(m > 0 for m in self.n)
+
+    @property
+    def n_pairs(self) -> int:
+        """Ordered pairs of groups with a defined rate."""
+        g = sum(m > 0 for m in self.n)
+        return g * (g - 1)
+
+    def pooled(self) -> float:
+        """Rate over all groups, shrunk half a count from 0 and 1 so that a variance made of it is positive."""
+        return (sum(self.successes) + 0.5) / (sum(self.n) + 1.0)
+
+    def hardest_pair(self) -> float:
+        """``sqrt(1/n_i + 1/n_j)`` of the two smallest groups."""
+        smallest = sorted(m for m in self.n if m > 0)[:2]
+        return math.sqrt(sum(1.0 / m for m in smallest)) if len(smallest) == 2 else math.nan
+
+
+class Difference(Estimate):
+    """``p_1 - p_2`` of two independent proportions, in [-1, 1], ideal 0.
+
+    ``family``: how many differences the one was picked from; its bounds hold for all of them together (Bonferroni), so
+    the picking does no harm.
+    """
+
+    kind: Literal["difference"] = "difference"
+    successes: tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=0)]]
+    n: tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=0)]]
+    family: Annotated[int, Field(ge=1)] = 1
+
+    @property
+    def value(self) -> float:
+        return self.successes[0] / self.n[0] - self.successes[1] / self.n[1] if min(self.n) else math.nan
+
+    def critical_value(self, alpha: float) -> float:
+        return corner_radius(alpha)
+
+    @property
+    def comparisons(self) -> int:
+        return self.family
+
+    def bounds(self, alpha: float) -> tuple[float, float]:
+        k, n = np.asarray(self.successes, np.int64), np.asarray(self.n, np.int64)
+        low, high = difference_bounds(k, n, alpha / self.family)
+        return float(low[0, 1]), float(high[0, 1])
+
+    def standard_error_at(self, ideal: float) -> float:
+        if not min(self.n):
+            return math.nan
+        p = (sum(self.successes) + 0.5) / (sum(self.n) + 1.0)
+        return math.sqrt(p * (1.0 - p) * (1.0 / self.n[0] + 1.0 / self.n[1]))
+
+
+class WeightedSum(Estimate):
+    """``sum_m w_m p_m`` of independent proportions with fixed weights, with exact bounds (:func:`sum_bounds`)."""
+
+    kind: Literal["weighted_sum"] = "weighted_sum"
+    weights: tuple[float, ...]
+    table: RateTable
+
+    @property
+    def value(self) -> float:
+        if not self.table.complete:
+            return math.nan
+        return float(np.asarray(self.weights) @ np.divide(*self.table.arrays()))
+
+    def critical_value(self, alpha: float) -> float:
+        return orthant_radius(alpha, len(self.weights))
+
+    def bounds(self, alpha: float) -> tuple[float, float]:
+        return sum_bounds(self.weights, self.table.successes, self.table.n, alpha)
+
+    def standard_error_at(self, ideal: float) -> float:
+        if not self.table.complete:
+            return math.nan
+        k, n = self.table.arrays()
+        p = (k + 0.5) / (n + 1.0)
+        return math.sqrt(float(np.square(self.weights) @ (p * (1.0 - p) / n)))
+
+
+class Odds(Estimate):
+    """Ratio of two counts, ``successes / failures``, in [0, inf): treatment equality's FN / FP.
+
+    Given their sum the first count is binomial, so its Clopper-Pearson bounds q give ``q / (1 - q)``. 0/0 is NaN.
+    """
+
+    unbounded: ClassVar[bool] = True
+
+    kind: Literal["odds"] = "odds"
+    successes: Annotated[int, Field(ge=0)]
+    failures: Annotated[int, Field(ge=0)]
+
+    @property
+    def value(self) -> float:
+        if not self.failures:
+            return math.inf if self.successes else math.nan
+        return self.successes / self.failures
+
+    def bounds(self, alpha: float) -> tuple[float, float]:
+        low, high = clopper_pearson(self.successes, self.successes + self.failures, alpha)
+        return float(odds_of(low)), float(odds_of(high))
+
+
+def odds_of(p: FloatArray) -> FloatArray:
+    with np.errstate(divide="ignore"):
+        return np.asarray(p / (1.0 - p), np.float64)
