@@ -2,7 +2,7 @@
 
 from auditor.probe import Probe
 from probes.adverse_impact import AdverseImpact
-from probes.attribution import FeatureAttribution
+from probes.attribution.probe import FeatureAttribution
 from probes.counterfactual import CounterfactualFairness
 from probes.embeddings import EmbeddingAssociation
 from probes.fairness import GroupFairness

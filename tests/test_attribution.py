@@ -34,10 +34,10 @@ from auditor.probe import make_probe
 from auditor.randomness import seeded_globals
 from auditor.statistics.estimate import Exact, Undefined
 from auditor.statistics.ranks import quantile
-from probes.attribution import FEWEST_ROWS, FeatureAttribution
-from probes.integrated_gradients import integrated_gradients, log_odds
+from probes.attribution.integrated_gradients import integrated_gradients, log_odds
+from probes.attribution.probe import FEWEST_ROWS, FeatureAttribution
+from probes.attribution.shapley import final_estimator, is_tree, shap_linear, shap_permutation, shap_tree
 from probes.proxies import _independence_p_value, _tables_like, cramers_v, levels_of, screen
-from probes.shapley import final_estimator, is_tree, shap_linear, shap_permutation, shap_tree
 
 torch.set_num_threads(1)
 

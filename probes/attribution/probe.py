@@ -16,11 +16,11 @@ from auditor.statistics.estimate import Exact, Undefined
 from auditor.statistics.kinds import AnyEstimate
 from auditor.statistics.means import ratio_of_means
 from auditor.statistics.ranks import quantile
-from probes.explained import Attributions, feature_names
+from probes.attribution.explained import Attributions, feature_names
+from probes.attribution.integrated_gradients import PADDING, Baseline, integrated_gradients
+from probes.attribution.shapley import final_estimator, is_linear, is_tree, shap_linear, shap_permutation, shap_tree
 from probes.inputs import as_frame, chosen_classes, differentiable, draw, whole_number
-from probes.integrated_gradients import PADDING, Baseline, integrated_gradients
 from probes.proxies import LEAST_STRENGTH, Screen, screen
-from probes.shapley import final_estimator, is_linear, is_tree, shap_linear, shap_permutation, shap_tree
 
 if TYPE_CHECKING:
     from auditor.data import AuditData

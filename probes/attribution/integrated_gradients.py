@@ -10,7 +10,7 @@ import numpy as np
 
 from auditor.arrays import FloatArray, IntArray
 from auditor.errors import NotApplicableError
-from probes.explained import Attributions, completeness_errors, output_range, score_name
+from probes.attribution.explained import Attributions, completeness_errors, output_range, score_name
 from probes.inputs import as_frame, differentiating, rows_at_once
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from auditor.arrays import FloatArray, IntArray
 from auditor.errors import NotApplicableError
 from auditor.randomness import seeded_globals
-from probes.explained import Attributions, score_name
+from probes.attribution.explained import Attributions, score_name
 from probes.inputs import as_frame
 
 if TYPE_CHECKING:
