@@ -45,3 +45,9 @@ class UnsafeModelError(ModelError):
 
 class NotApplicableError(AuditorError):
     """A probe lacks an input; raised inside a probe, it becomes a NOT_APPLICABLE finding with this message."""
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of somebody else's error without its full stop, its type where it says nothing."""
+    lines = str(error).strip().splitlines()
+    return lines[0][:200].rstrip(".") if lines else type(error).__name__

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -12,12 +13,14 @@ from pydantic import JsonValue
 class ModelSpec:
     """Which model, and how it may be loaded; the command line's model flags, one field each.
 
-    ``path`` is None only with ``predict``. ``outputs``: None means what the file says, else logits. ``architecture``: a
-    key of ARCHITECTURES, or ``package.module:Class`` of the user's own. ``code_folder``: where the user's own modules
-    lie; it is put on the import path only where a flag names one of them.
+    ``path`` is None only with ``predict``. ``task``: None means what the file says, else classification. ``outputs``:
+    None means what the file says, else logits. ``architecture``: a key of ARCHITECTURES, or ``package.module:Class`` of
+    the user's own. ``code_folder``: where the user's own modules lie; it is put on the import path only where a flag
+    names one of them.
     """
 
     path: str | None = None
+    task: Literal["classification", "regression"] | None = None
     classes: tuple[str, ...] | None = None
     outputs: Literal["logits", "probabilities"] | None = None
     threshold: float | None = None
@@ -62,6 +65,20 @@ class ProbeSpec:
 
 
 @dataclass(frozen=True, kw_only=True)
+class MitigationSpec:
+    """A mitigation by name, the ``package.module:Class`` it is, its options, and the file its new model is written to.
+
+    ``checkpoint``: where the training keeps what it has, so that an interrupted one goes on.
+    """
+
+    name: str
+    target: str
+    out: str
+    options: dict[str, JsonValue] = field(default_factory=dict)
+    checkpoint: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Limits:
     """What the measuring process may use: bytes of memory, and seconds for loading and for each probe."""
 
@@ -71,7 +88,10 @@ class Limits:
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """Everything a measuring process needs to know; ``parent`` is the process it must not outlive."""
+    """Everything a measuring process needs to know; ``parent`` is the process it must not outlive.
+
+    With a ``mitigation`` it makes a new model of the old one and the rows of ``data``, and asks no probe.
+    """
 
     model: ModelSpec
     data: DataSpec | None
@@ -79,4 +99,37 @@ class Job:
     seed: int
     limits: Limits
     with_intake: bool = True
+    mitigation: MitigationSpec | None = None
     parent: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainSpec:
+    """What to train, on what, and how; the command line's ``train`` flags, one field each.
+
+    ``features``: None means every column but the target, ``drop`` and columns that name rows. ``epochs``: the most that
+    early stopping may use, and the exact number under ``dp_epsilon``. ``architecture``: ``mlp``, or
+    ``package.module:Class`` of the user's own, found on the import path or in ``code_folder``. ``dp_delta``: None means
+    ``n^-1.1`` of the n training rows. ``dp_noise_seed``: None draws it from the operating system and keeps it nowhere;
+    whoever knows it can take the noise out again, so it is for tests.
+    """
+
+    data: str
+    target: str
+    positive: str | None = None
+    features: tuple[str, ...] | None = None
+    drop: tuple[str, ...] = ()
+    test_share: float = 0.3
+    epochs: int = 50
+    hidden: tuple[int, ...] = (64, 32)
+    learning_rate: float = 1e-3
+    batch_size: int = 128
+    seed: int = 0
+    device: str = "auto"
+    architecture: str = "mlp"
+    architecture_args: Mapping[str, object] = field(default_factory=dict)
+    code_folder: str | None = None
+    dp_epsilon: float | None = None
+    dp_delta: float | None = None
+    dp_noise_seed: int | None = None
+    max_grad_norm: float = 1.0

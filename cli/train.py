@@ -17,7 +17,8 @@ from auditor.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from auditor.training import TrainedModel, TrainSpec
+    from auditor.specs import TrainSpec
+    from auditor.training import TrainedModel
 
 
 def train(
@@ -59,7 +60,9 @@ def train(
     places = _Places(out, train_out, test_out)
 
     from auditor.model import save
-    from auditor.training import TrainSpec, train_table, write_rows
+    from auditor.specs import TrainSpec
+    from auditor.training import train_table
+    from auditor.training_rows import write_rows
 
     spec = TrainSpec(
         data=data,

@@ -21,8 +21,9 @@ from auditor.data import load_data
 from auditor.errors import AuditorError, DataError, ModelError, UsageError
 from auditor.intake import load_model
 from auditor.model import TorchModel, save
-from auditor.specs import DataSpec, ModelSpec
-from auditor.training import TrainSpec, stratified_split, train_table, write_rows
+from auditor.specs import DataSpec, ModelSpec, TrainSpec
+from auditor.training import train_table
+from auditor.training_rows import stratified_split, write_rows
 from cli.main import app
 
 
