@@ -13,6 +13,7 @@ from typing import Literal, get_args
 
 from pydantic import ConfigDict
 
+from auditor.display import MOST_HEATMAPS, MOST_SWARMS, MOST_TEXTS, ColouredText, GradeTable, Heatmap, Swarm
 from auditor.errors import ConfigError
 from auditor.statistics.estimate import Exact, Undefined
 from auditor.statistics.families import Multiplicity, adjusted_levels
@@ -22,6 +23,7 @@ from auditor.suggest import did_you_mean
 
 Pillar = Literal["fairness", "language", "attribution", "privacy", "robustness", "deepfake", "intake"]
 Direction = Literal["at_most", "at_least", "within"]
+FigureKind = Literal["rates", "bars", "curve", "roc", "text", "heatmap", "table", "beeswarm"]
 DEFAULT_PROFILE = "auditor-default-1"
 
 
@@ -57,11 +59,16 @@ class Series:
 
 @dataclass(frozen=True, kw_only=True)
 class Figure:
-    """A drawing as data: ``kind`` says how to draw it, ``alt`` what it shows, in words, ``caption`` how to read it."""
+    """A drawing as data: ``kind`` says how to draw it, ``alt`` what it shows, in words, ``caption`` how to read it.
+
+    ``series`` are drawn by the kinds ``rates``, ``bars``, ``curve`` and ``roc``; each other kind has a field of its
+    own: ``text`` shows ``texts``, ``heatmap`` ``heatmaps``, ``table`` ``table`` and ``beeswarm`` ``swarms``. Raises
+    ValueError where there is more of them than a report shows.
+    """
 
     id: str
     probe: str
-    kind: Literal["rates", "bars", "curve", "roc"]
+    kind: FigureKind
     title: str
     series: tuple[Series, ...]
     alt: str
@@ -69,6 +76,19 @@ class Figure:
     y_label: str = ""
     criterion: float | None = None
     caption: str = ""
+    texts: tuple[ColouredText, ...] = ()
+    heatmaps: tuple[Heatmap, ...] = ()
+    table: GradeTable | None = None
+    swarms: tuple[Swarm, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name, n, most in (
+            ("texts", len(self.texts), MOST_TEXTS),
+            ("heatmaps", len(self.heatmaps), MOST_HEATMAPS),
+            ("swarms", len(self.swarms), MOST_SWARMS),
+        ):
+            if n > most:
+                raise ValueError(f"a figure shows at most {most} {name}, not {n}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -203,19 +223,31 @@ def _tests(measurement: Measurement, criterion: Criterion) -> tuple[float, float
     return min(1.0, sides * beyond), 1.0 if math.isnan(estimate.value) else min(1.0, sides * inside)
 
 
+def empty_requirement(estimate: AnyEstimate, criterion: Criterion) -> str:
+    """Why no value that the estimate can take would fail the criterion, or none would meet it; "" for a real one."""
+    low, high = estimate.limits
+    floor, ceiling = _required(criterion)
+    within = f"this number lies within [{_number(low)}, {_number(high)}] whatever the model does"
+    if floor <= low and high <= ceiling:
+        return f"The requirement ({criterion.describe()}) could never fail: {within}. Set a bound inside that range."
+    if ceiling < low or high < floor:
+        return f"The requirement ({criterion.describe()}) could never be met: {within}. Set a bound inside that range."
+    return ""
+
+
+def _required(criterion: Criterion) -> tuple[float, float]:
+    if isinstance(criterion.bound, tuple):
+        return criterion.bound
+    return (-math.inf, criterion.bound) if criterion.direction == "at_most" else (criterion.bound, math.inf)
+
+
 def _tail(criterion: Criterion, level: float) -> float:
     return level / 2.0 if isinstance(criterion.bound, tuple) else level
 
 
 def _decide(interval: tuple[float, float], criterion: Criterion) -> Outcome:
     low, high = interval
-    floor, ceiling = (
-        criterion.bound
-        if isinstance(criterion.bound, tuple)
-        else (-math.inf, criterion.bound)
-        if criterion.direction == "at_most"
-        else (criterion.bound, math.inf)
-    )
+    floor, ceiling = _required(criterion)
     if low > ceiling or high < floor:
         return Outcome.FAIL
     return Outcome.PASS if floor <= low and high <= ceiling else Outcome.INCONCLUSIVE
@@ -230,7 +262,8 @@ def _bounds_to_plan_for(criterion: Criterion, ideal: float) -> tuple[float, int]
 
 
 def _number(x: float) -> str:
-    return f"{x:.3g}"
+    # Prices and the like: three digits would be an exponent.
+    return f"{float(f'{x:.3g}'):,.0f}" if 1e3 <= abs(x) < 1e9 else f"{x:.3g}"
 
 
 def _judged(result: ProbeResult, measurement: Measurement, criterion: Criterion, fail: float, ok: float) -> Finding:
@@ -246,10 +279,12 @@ def _judged(result: ProbeResult, measurement: Measurement, criterion: Criterion,
         outcome, level = Outcome.PASS, ok
     interval = at_fail if level == fail else at_pass
     effect, needed, reason = None, None, ""
-    if isinstance(estimate, Undefined) and estimate.failed:
-        outcome, reason = Outcome.NOT_RUN, estimate.reason
+    if isinstance(estimate, Undefined) and (estimate.failed or estimate.inapplicable):
+        outcome, reason = Outcome.NOT_RUN if estimate.failed else Outcome.NOT_APPLICABLE, estimate.reason
     elif measurement.too_few:
         needed, reason = measurement.n_needed, measurement.too_few
+    elif not math.isnan(estimate.value) and (empty := empty_requirement(estimate, criterion)):
+        outcome, reason = Outcome.NOT_RUN, empty
     elif outcome is Outcome.INCONCLUSIVE:
         effect, needed, reason = _what_it_would_take(measurement, criterion, level, interval)
     else:
@@ -310,6 +345,8 @@ def _what_it_would_take(
         reason += f" At this size only a value {word} {_number(effect)} would be found beyond it with 80 % power."
     elif not unknown:
         reason += " At this size no value would be found beyond it with 80 % power."
+    elif needed is None:
+        reason += f" {estimate.unplanned}"
     if needed is not None and needed > measurement.n_samples:
         reason += f" A model at the ideal value would need about {needed:,} rows like these to PASS."
     elif needed is not None:
@@ -342,8 +379,7 @@ def judge(
         for criterion in criteria
         if criterion.applies_to(result.probe, measurement)
     ]
-    # What is known without sampling error cannot be judged wrongly, so it takes no share of the error rate.
-    sampled = [pair for pair in pairs if not isinstance(pair[1].estimate, Exact)]
+    sampled = [pair for pair in pairs if not _takes_no_share(pair[1].estimate, pair[2])]
     tests = [_tests(measurement, criterion) for _, measurement, criterion in sampled]
     fail = adjusted_levels([t[0] for t in tests], family.error_rate, family.multiplicity)
     ok = adjusted_levels([t[1] for t in tests], family.error_rate, family.multiplicity)
@@ -371,14 +407,22 @@ def judge(
     return _with_ids(findings), replace(family, m=len(sampled))
 
 
+def _takes_no_share(estimate: AnyEstimate, criterion: Criterion) -> bool:
+    """Whether it cannot be judged wrongly: known without sampling error, not applicable, or held to nothing."""
+    if isinstance(estimate, Undefined):
+        return estimate.inapplicable
+    return isinstance(estimate, Exact) or bool(empty_requirement(estimate, criterion))
+
+
 def _unjudged(result: ProbeResult, measurement: Measurement, level: float) -> Finding:
     estimate = measurement.estimate
     outcome, reason = Outcome.NOT_JUDGED, ""
     if isinstance(estimate, Undefined):
         # What could not be measured is said aloud, and a model that failed is no matter of rows.
         group = Outcome.NOT_JUDGED if measurement.group else Outcome.INCONCLUSIVE
-        outcome = Outcome.NOT_RUN if estimate.failed else group
-        reason = estimate.reason if estimate.failed else f"Undefined for these data: {estimate.reason}"
+        outcome = Outcome.NOT_RUN if estimate.failed else Outcome.NOT_APPLICABLE if estimate.inapplicable else group
+        own_words = estimate.failed or estimate.inapplicable
+        reason = estimate.reason if own_words else f"Undefined for these data: {estimate.reason}"
     elif math.isnan(estimate.value):
         # A faultless model's ratios of error rates are 0/0, and nobody asked about them.
         reason = "Undefined for these data: no rows (0/0)"

@@ -18,6 +18,7 @@ from auditor.finding import (
     Measurement,
     Outcome,
     ProbeResult,
+    empty_requirement,
     judge,
     load_criteria,
 )
@@ -105,9 +106,10 @@ def test_interval_and_outcome_agree(cases: list[tuple[Any, Criterion]], method: 
     measurements = [measurement(e, f"x{i}") for i, (e, _) in enumerate(cases)]
     demands = [replace(c, metric=f"x{i}") for i, (_, c) in enumerate(cases)]
     findings, family = judge([result(*measurements)], demands, Family(multiplicity=method))
-    assert family.m == sum(not isinstance(e, Exact) for e, _ in cases)
+    judged = [not isinstance(e, Exact) and not empty_requirement(e, c) for e, c in cases]
+    assert family.m == sum(judged)
     assert len({f.id for f in findings}) == len(findings) == len(cases)
-    for finding, (estimate, c) in zip(findings, cases, strict=True):
+    for finding, (estimate, c), one_of_m in zip(findings, cases, judged, strict=True):
         assert finding.interval is not None and finding.confidence is not None
         tail = (1.0 - finding.confidence) / 2.0
         assert finding.interval == pytest.approx(estimate.bounds(tail), rel=1e-9, abs=1e-12, nan_ok=True)
@@ -115,6 +117,8 @@ def test_interval_and_outcome_agree(cases: list[tuple[Any, Criterion]], method: 
         if math.isnan(estimate.value):
             assert finding.outcome is not Outcome.PASS
             assert finding.outcome is said or said is Outcome.PASS
+        elif empty_requirement(estimate, c):
+            assert finding.outcome is Outcome.NOT_RUN and "could never" in finding.reason
         else:
             assert finding.outcome is said
         level = 2.0 * tail if isinstance(c.bound, tuple) else tail
@@ -123,7 +127,7 @@ def test_interval_and_outcome_agree(cases: list[tuple[Any, Criterion]], method: 
             assert shown <= level * (1 + 1e-5)
         if finding.outcome is Outcome.INCONCLUSIVE and finding.p_fail is not None and finding.p_pass is not None:
             assert min(finding.p_fail, finding.p_pass) >= level * (1 - 1e-5)
-        if method == "bonferroni" and not isinstance(estimate, Exact):
+        if method == "bonferroni" and one_of_m:
             assert level == pytest.approx(0.05 / family.m)
         FindingRecord.of(finding)
 
@@ -278,6 +282,54 @@ def test_an_empty_group_does_not_hide_the_others() -> None:
     assert finding.outcome is Outcome.FAIL
     assert FindingRecord.of(finding).value is None
     assert finding.interval is not None and finding.interval[0] > 0.1 and finding.interval[1] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("direction", "bound", "words"),
+    [
+        ("at_most", 99.0, "could never fail: this number lies within [0, 1]"),
+        ("at_most", 1.0, "could never fail"),
+        ("at_least", 0.0, "could never fail"),
+        ("within", (0.0, 1.0), "could never fail"),
+        ("at_least", 80.0, "could never be met"),
+        ("at_most", -0.1, "could never be met"),
+        ("within", (2.0, 3.0), "could never be met"),
+    ],
+)
+def test_a_requirement_that_requires_nothing_is_no_pass(direction: str, bound: Any, words: str) -> None:
+    """10 written for 0.10: neither a PASS nor a share of the error rate, and the reason says what to do."""
+    findings, family = judge(
+        [result(measurement(gap((190, 10), (200, 200)), "a"), measurement(Proportion(successes=1, n=200), "b"))],
+        [criterion("a", direction=direction, bound=bound), criterion("b")],
+    )
+    assert [f.outcome for f in findings] == [Outcome.NOT_RUN, Outcome.PASS]
+    assert words in findings[0].reason and "Set a bound inside that range." in findings[0].reason
+    assert family.m == 1 and exit_code(findings, refused=False, allow_inconclusive=False) == 3
+
+
+@pytest.mark.parametrize(
+    ("direction", "bound"), [("at_most", 0.0), ("at_least", 1.0), ("within", (0.0, 0.5)), ("within", (-1.0, 0.1))]
+)
+def test_a_requirement_at_the_edge_of_the_range_is_a_real_one(direction: str, bound: Any) -> None:
+    assert verdict(gap((190, 10), (200, 200)), criterion(direction=direction, bound=bound)).outcome is Outcome.FAIL
+
+
+def test_what_does_not_apply_is_not_applicable_whether_or_not_it_is_required() -> None:
+    nothing = measurement(Undefined(reason="The model does not take sex.", inapplicable=True), "a")
+    for demands in ([criterion("a"), criterion("b")], [criterion("b")]):
+        findings, family = judge([result(nothing, measurement(Proportion(successes=1, n=200), "b"))], demands)
+        assert [f.outcome for f in findings] == [Outcome.NOT_APPLICABLE, Outcome.PASS]
+        assert findings[0].reason == "The model does not take sex." and family.m == 1
+
+
+def test_a_mean_without_spread_is_not_certain() -> None:
+    """Twenty equal values say that fewer than 14 % are others, and those may lie anywhere within the limits."""
+    same = StudentT(centre=0.0, standard_error=0.0, degrees_of_freedom=19, lower_limit=-1.0, upper_limit=1.0)
+    unseen = 1.0 - 0.05 ** (1 / 20)
+    assert same.bounds(0.05) == pytest.approx((-unseen, unseen))
+    assert verdict(same).outcome is Outcome.INCONCLUSIVE and verdict(same, criterion(bound=0.2)).outcome is Outcome.PASS
+    unlimited = same.model_copy(update={"lower_limit": None, "upper_limit": None})
+    assert unlimited.bounds(0.05) == (-math.inf, math.inf) and verdict(unlimited).outcome is Outcome.INCONCLUSIVE
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -7,10 +7,10 @@ from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
-from scipy.special import chdtri, ndtr
+from scipy.special import chdtri, ndtr, ndtri
 
 from auditor.arrays import FloatArray
-from auditor.statistics.estimate import Estimate, Undefined
+from auditor.statistics.estimate import POWER, Z_POWER, Estimate, Undefined, first_size
 from auditor.statistics.intervals import ANGLES, clopper_pearson, corner_radius, divided_radius, radius_shares
 from auditor.statistics.means import StudentT
 from auditor.statistics.ranks import AreaUnderCurve
@@ -27,6 +27,7 @@ class BenefitInequality(Estimate):
     """
 
     unbounded: ClassVar[bool] = True
+    kind_limits: ClassVar[tuple[float, float]] = (0.0, math.inf)
 
     kind: Literal["benefit_inequality"] = "benefit_inequality"
     order: Annotated[float, Field(gt=0.0)]
@@ -60,6 +61,38 @@ class BenefitInequality(Estimate):
         found = self._entropy(below[possible], above[possible])
         return float(found.min()), float(found.max())
 
+    def _of(self, n: float, below: float, above: float) -> BenefitInequality:
+        whole = round(n), math.floor(below), math.floor(above)
+        return self.model_copy(update={"equal": whole[0] - sum(whole[1:]), "below": whole[1], "above": whole[2]})
+
+    def growth(self, bound: float, alpha: float, *, ideal: float, miss: float) -> float:
+        """The first size at which decisions without an error are shown to lie within the bound."""
+        n = self.below + self.equal + self.above
+        if not n or not ideal < bound:
+            return math.nan
+        return first_size(lambda size: self._of(math.ceil(size), 0.0, 0.0).bounds(alpha)[1] <= bound) / n
+
+    def detectable(self, bound: float, alpha: float, *, ideal: float, sign: int) -> float:
+        """Solved on the bounds themselves, for errors of the one kind that shows it last."""
+        n = self.below + self.equal + self.above
+
+        def shown(rate: float, kind: int) -> bool:
+            # The count that one audit in five falls short of.
+            least = max(n * rate - Z_POWER * math.sqrt(n * rate * (1.0 - rate)), 0.0)
+            return self._of(n, *((least, 0.0) if kind == 0 else (0.0, least))).bounds(alpha)[0] > bound
+
+        effects = []
+        for kind, most in ((0, 1.0 - 1.0 / max(n, 1)), (1, 0.5)):
+            if not n or not shown(most, kind):
+                continue
+            low, high = 0.0, most
+            for _ in range(30):
+                middle = 0.5 * (low + high)
+                low, high = (low, middle) if shown(middle, kind) else (middle, high)
+            shares = (high, 0.0) if kind == 0 else (0.0, high)
+            effects.append(float(self._entropy(np.asarray(shares[0]), np.asarray(shares[1]))))
+        return max(effects, default=math.inf)
+
 
 class CalibrationError(Estimate):
     """Binned expected calibration error, ``sum_b (n_b / n) |k_b / n_b - s_b|``, in [0, 1], ideal 0.
@@ -70,6 +103,8 @@ class CalibrationError(Estimate):
     the lower bound only where the bins together contradict it. Rows of a bin need not share one probability: the
     binomial tails still hold (Hoeffding, Ann. Math. Statist. 27, 1956). Source: Naeini et al., AAAI 2015.
     """
+
+    kind_limits: ClassVar[tuple[float, float]] = (0.0, 1.0)
 
     kind: Literal["calibration_error"] = "calibration_error"
     successes: tuple[Annotated[int, Field(ge=0)], ...]
@@ -102,6 +137,63 @@ class CalibrationError(Estimate):
         low, high = -divided_radius(-nearest, total)[shares], divided_radius(farthest, total)[shares]
         return np.stack([np.maximum(low, 0.0), np.minimum(high, 1.0)], axis=1)
 
+    def _with_rates(self, rates: FloatArray, times: float) -> CalibrationError:
+        """What ``times`` as many rows of the same scores would come to with these shares of positives in the bins."""
+        n = np.maximum(np.round(times * np.asarray(self.n)), 1.0)
+        k = np.clip(np.round(rates * n), 0.0, n)
+        return CalibrationError(
+            successes=tuple(int(x) for x in k), n=tuple(int(x) for x in n), mean_scores=self.mean_scores
+        )
+
+    def _inward(self) -> tuple[FloatArray, FloatArray]:
+        """Mean scores of the bins, and the direction in which each has more room."""
+        s = np.asarray(self.mean_scores)
+        return s, np.where(s < 0.5, 1.0, -1.0)
+
+    def growth(self, bound: float, alpha: float, *, ideal: float, miss: float) -> float:
+        """Solved on the bounds: every bin off by so much that the plain sum is no larger, but for ``miss``."""
+        if not self.n or not ideal < bound:
+            return math.nan
+        s, inward = self._inward()
+        weight = np.asarray(self.n) / sum(self.n)
+
+        def within(times: float) -> bool:
+            error = np.sqrt(s * (1.0 - s) / (times * np.asarray(self.n)))
+            if not (weight * error).sum() > 0.0:
+                return True
+            # A sum of absolute deviations: its mean, and what it is above that but for ``miss``.
+            spread = math.sqrt(float(np.square(weight * error).sum()) * (1.0 - 2.0 / math.pi))
+            plain = math.sqrt(2.0 / math.pi) * float((weight * error).sum()) + float(-ndtri(miss)) * spread
+            rates = s + inward * error * plain / float((weight * error).sum())
+            return self._with_rates(rates, times).bounds(alpha)[1] <= bound
+
+        return first_size(within)
+
+    def detectable(self, bound: float, alpha: float, *, ideal: float, sign: int) -> float:
+        """Solved on the bounds, for scores off by the same amount in every bin that has room for it."""
+        if not self.n:
+            return math.nan
+        s, inward = self._inward()
+        n = np.asarray(self.n, np.float64)
+        weight = n / n.sum()
+
+        def effect_of(shift: float) -> FloatArray:
+            return np.asarray(np.clip(s + inward * shift, 0.0, 1.0))
+
+        def shown(shift: float) -> bool:
+            p = effect_of(shift)
+            short = Z_POWER * math.sqrt(float((np.square(weight) * p * (1.0 - p) / n).sum()))
+            observed = np.where(inward > 0, np.maximum(p - short, s), np.minimum(p + short, s))
+            return self._with_rates(observed, 1.0).bounds(alpha)[0] > bound
+
+        if not shown(1.0):
+            return math.inf
+        low, high = 0.0, 1.0
+        for _ in range(20):
+            middle = 0.5 * (low + high)
+            low, high = (low, middle) if shown(middle) else (middle, high)
+        return float((weight * np.abs(effect_of(high) - s)).sum())
+
 
 Part = Annotated[
     Undefined | Proportion | StudentT | AreaUnderCurve | CalibrationError,
@@ -117,6 +209,11 @@ class WorstGap(Estimate):
     exact; the maximum as in :class:`WorstDifference`. An undefined part makes the value NaN.
     """
 
+    unplanned: ClassVar[str] = (
+        "How many rows would decide it depends on how the scores of each group spread over the bins, which is not "
+        "planned for."
+    )
+
     kind: Literal["worst_gap"] = "worst_gap"
     parts: Annotated[tuple[Part, ...], Field(min_length=1)]
     largest: Annotated[float, Field(gt=0.0)] | None = 1.0
@@ -128,6 +225,10 @@ class WorstGap(Estimate):
     def value(self) -> float:
         values = [part.value for part in self.parts]
         return math.nan if any(map(math.isnan, values)) or len(values) < 2 else max(values) - min(values)
+
+    @property
+    def limits(self) -> tuple[float, float]:
+        return 0.0, math.inf if self.largest is None else self.largest
 
     @property
     def comparisons(self) -> int:
@@ -169,6 +270,8 @@ class WorstDistance(Estimate):
     :class:`WorstDifference`. Sources: Dvoretzky, Kiefer and Wolfowitz (1956); Massart, Ann. Probab. 18 (1990).
     """
 
+    kind_limits: ClassVar[tuple[float, float]] = (0.0, 1.0)
+
     kind: Literal["worst_distance"] = "worst_distance"
     distances: Annotated[tuple[Annotated[float, Field(ge=0.0, le=1.0)], ...], Field(min_length=1)]
     n: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=2)]
@@ -190,3 +293,17 @@ class WorstDistance(Estimate):
         d = np.asarray(self.distances)
         low = float((d - self._reach(alpha / self.comparisons)).max())
         return max(low, 0.0), min(float((d + self._reach(alpha)).max()), 1.0)
+
+    def detectable(self, bound: float, alpha: float, *, ideal: float, sign: int) -> float:
+        """For the two smallest groups, whose distance in the sample is short of their own by no more than the bands at
+        20 %: a value that is surely enough, not the least."""
+        if sign < 0:
+            return math.nan
+        return bound + float((self._reach(alpha / self.comparisons) + self._reach(1.0 - POWER)).max())
+
+    def growth(self, bound: float, alpha: float, *, ideal: float, miss: float) -> float:
+        """What is surely enough: no pair's distance exceeds its own by more than the bands at its share of ``miss``."""
+        if not bound > ideal:
+            return math.nan
+        reach = self._reach(alpha) + self._reach(miss / self.comparisons)
+        return (float(reach.max()) / (bound - ideal)) ** 2

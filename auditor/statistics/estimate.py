@@ -37,6 +37,15 @@ class Estimate(BaseModel):
 
     # Whether the value may exceed 1, so that an ideal of 0 does not mean a share.
     unbounded: ClassVar[bool] = False
+    # The least and the largest number that it can ever be, whatever the data.
+    kind_limits: ClassVar[tuple[float, float]] = (-math.inf, math.inf)
+    # Why it has no planning numbers, in a sentence, where it has none.
+    unplanned: ClassVar[str] = "How many rows would decide it is not computed for a number of this kind."
+
+    @property
+    def limits(self) -> tuple[float, float]:
+        """The least and the largest value there can be, which make a requirement outside of them an empty one."""
+        return self.kind_limits
 
     @property
     def value(self) -> float:
@@ -114,12 +123,14 @@ class Estimate(BaseModel):
 class Undefined(Estimate):
     """A number that does not exist for these data: 0/0, an empty group. It is never shown as a number.
 
-    ``failed``: it does not exist because the model failed, which no further rows would mend.
+    ``failed``: it does not exist because the model failed, which no further rows would mend. ``inapplicable``: the
+    question does not arise for this model or these data, such as what a feature does that the model does not take.
     """
 
     kind: Literal["undefined"] = "undefined"
     reason: str
     failed: bool = False
+    inapplicable: bool = False
 
     @property
     def value(self) -> float:

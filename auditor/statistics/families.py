@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -23,8 +23,14 @@ class ConfirmedCount(Estimate):
     true effects. There is no upper bound: what was not confirmed may still be there, so a bound of 0 is never PASSed.
     """
 
+    unplanned: ClassVar[str] = "No number of rows shows that there is nothing: what was not confirmed may be there."
+
     kind: Literal["confirmed_count"] = "confirmed_count"
     p_values: tuple[Annotated[float, Field(ge=0.0, le=1.0)], ...]
+
+    @property
+    def limits(self) -> tuple[float, float]:
+        return 0.0, float(len(self.p_values))
 
     @property
     def value(self) -> float:
@@ -73,17 +79,19 @@ def adjusted_levels(p_values: Sequence[float], error_rate: float, method: Multip
     ``none``: error_rate. Sources: Holm, Scand. J. Statist. 6 (1979); Benjamini and Hochberg, JRSS B 57 (1995).
     """
     m = len(p_values)
+    if not m:
+        return []
     if method == "none":
         return [error_rate] * m
     if method == "bonferroni":
-        return [error_rate / max(m, 1)] * m
+        return [error_rate / m] * m
     order = sorted(range(m), key=lambda i: p_values[i])
     levels = [0.0] * m
     if method == "bh":
         passing = [i for i in range(m) if p_values[order[i]] <= (i + 1) * error_rate / m]
         cut = (passing[-1] + 1 if passing else 1) * error_rate / m
         return [cut] * m
-    level = error_rate / max(m, 1)
+    level = error_rate / m
     stopped = False
     for step, index in enumerate(order):
         if not stopped:

@@ -8,12 +8,12 @@ from typing import Annotated, ClassVar, Literal
 import numpy as np
 import numpy.typing as npt
 from pydantic import Field
-from scipy.special import ndtr
+from scipy.special import ndtr, ndtri
 
 from auditor.arrays import FloatArray, IntArray
 from auditor.statistics.estimate import Z_POWER, Estimate, first_size
 from auditor.statistics.intervals import clopper_pearson, corner_radius, difference_bounds, rate_limits, ratio_bounds
-from auditor.statistics.rates import RateTable, odds_of
+from auditor.statistics.rates import MOST_GROUPS, Difference, RateTable, WeightedSum, odds_of
 
 
 class WorstOfGroups(Estimate):
@@ -119,6 +119,8 @@ class WorstDifference(_PlannedOnBounds):
     all groups is no smaller than one over some.
     """
 
+    kind_limits: ClassVar[tuple[float, float]] = (0.0, 1.0)
+
     kind: Literal["worst_difference"] = "worst_difference"
 
     @property
@@ -165,6 +167,8 @@ class WorstRatio(_PlannedOnBounds):
 
     ``demographic_parity_ratio`` with one table. Bounds mirror :class:`WorstDifference`. All rates 0 is 0/0: NaN.
     """
+
+    kind_limits: ClassVar[tuple[float, float]] = (0.0, 1.0)
 
     kind: Literal["worst_ratio"] = "worst_ratio"
 
@@ -217,6 +221,8 @@ class SmallestRate(Estimate):
     Lower: the smallest lower bound, each at alpha: to miss, the group that truly is the worst must miss.
     """
 
+    kind_limits: ClassVar[tuple[float, float]] = (0.0, 1.0)
+
     kind: Literal["smallest_rate"] = "smallest_rate"
     table: RateTable
 
@@ -240,6 +246,49 @@ class SmallestRate(Estimate):
         return math.sqrt(p * (1.0 - p) / min(m for m in self.table.n if m)) if self.comparisons else math.nan
 
 
+class LargestDisparity(Estimate):
+    """The largest of several groups' disparities, which sum to 0 and are bounded each by itself; in [0, 1], ideal 0.
+
+    ``max over g of theta_g``, biased upward. Lower: the largest lower bound, each at alpha / n_groups (union bound), at
+    least 0, since numbers that sum to 0 have one that is no less. Upper: the largest upper bound, each at alpha: to
+    miss, the group that truly is the largest must miss. An undefined part makes the value NaN and the upper bound 1.
+    """
+
+    kind_limits: ClassVar[tuple[float, float]] = (0.0, 1.0)
+
+    kind: Literal["largest_disparity"] = "largest_disparity"
+    parts: Annotated[
+        tuple[Annotated[Difference | WeightedSum, Field(discriminator="kind")], ...],
+        Field(min_length=1, max_length=MOST_GROUPS),
+    ]
+
+    def _defined(self) -> list[Difference | WeightedSum]:
+        return [part for part in self.parts if not math.isnan(part.value)]
+
+    @property
+    def value(self) -> float:
+        values = [part.value for part in self.parts]
+        return math.nan if any(map(math.isnan, values)) else max(values)
+
+    @property
+    def comparisons(self) -> int:
+        return len(self._defined())
+
+    def bounds(self, alpha: float) -> tuple[float, float]:
+        parts = self._defined()
+        if not parts:
+            return 0.0, 1.0
+        low = max(part.bounds(alpha / len(parts))[0] for part in parts)
+        high = max(part.bounds(alpha)[1] for part in parts) if len(parts) == len(self.parts) else 1.0
+        return max(low, 0.0), min(max(high, 0.0), 1.0)
+
+    def critical_value(self, alpha: float) -> float:
+        return max((part.critical_value(alpha) for part in self._defined()), default=math.nan)
+
+    def standard_error_at(self, ideal: float) -> float:
+        return max((part.standard_error_at(ideal) for part in self._defined()), default=math.nan)
+
+
 class RatioToLargest(Estimate):
     """One group's rate over the largest rate of any group, ``p_c / max_g p_g``, in [0, 1], ideal 1: an impact ratio.
 
@@ -247,6 +296,8 @@ class RatioToLargest(Estimate):
     the smallest upper bound, each at alpha / (n_groups - 1) (union bound). Lower: the smallest lower bound, each at
     alpha: to miss, the ratio to the group that truly is the largest must miss. All rates 0 is 0/0: NaN.
     """
+
+    kind_limits: ClassVar[tuple[float, float]] = (0.0, 1.0)
 
     kind: Literal["ratio_to_largest"] = "ratio_to_largest"
     table: RateTable
@@ -282,12 +333,38 @@ class RatioToLargest(Estimate):
         p = self.table.pooled()
         return math.sqrt((1.0 - p) / p * (1.0 / min(n) + 1.0 / self.table.n[self.index]))
 
+    def detectable(self, bound: float, alpha: float, *, ideal: float, sign: int) -> float:
+        """A ratio is normal, if at all, on the scale of logarithms."""
+        if bound <= 0.0:
+            return math.nan
+        reach = self.critical_value(alpha / max(self.comparisons, 1)) + Z_POWER
+        return bound * math.exp(sign * reach * self.standard_error_at(ideal))
+
+    def growth(self, bound: float, alpha: float, *, ideal: float, miss: float) -> float:
+        """Solved on the bounds themselves: expected counts in every group, and ``miss`` over all other groups."""
+        if not self.table.complete or len(self.table.n) < 2 or not 0.0 < bound < ideal:
+            return math.nan
+        p, others = self.table.pooled(), np.arange(len(self.table.n)) != self.index
+        # As for WorstRatio: counts are skewed, and what misses the bound lies between it and the rate.
+        q = p * (1.0 - 0.25 * (1.0 - bound))
+
+        def within(times: float) -> bool:
+            n = times * np.asarray(self.table.n, np.float64)
+            with np.errstate(divide="ignore"):
+                slack = np.log(ratio_bounds(p * n, n, alpha)[0][self.index]) - math.log(bound)
+            spread = np.sqrt(1.0 / n + 1.0 / n[self.index])
+            return float(ndtr(-slack / (math.sqrt((1.0 - q) / q) * spread))[others].sum()) <= miss
+
+        return first_size(within)
+
 
 class WorstOddsRatio(WorstOfGroups):
     """Smallest ratio of the odds ``p / (1 - p)`` between any two groups, in [0, 1], ideal 1.
 
     Bounds as in :class:`WorstRatio`. 0/0 and inf/inf are NaN.
     """
+
+    kind_limits: ClassVar[tuple[float, float]] = (0.0, 1.0)
 
     kind: Literal["worst_odds_ratio"] = "worst_odds_ratio"
 
@@ -314,6 +391,19 @@ class WorstOddsRatio(WorstOfGroups):
         parts = [t.hardest_pair() / math.sqrt(t.pooled() * (1.0 - t.pooled())) for t in self.tables]
         return max(parts) if self.comparisons else math.nan
 
+    def detectable(self, bound: float, alpha: float, *, ideal: float, sign: int) -> float:
+        """A ratio is normal, if at all, on the scale of logarithms."""
+        if bound <= 0.0:
+            return math.nan
+        reach = self.critical_value(alpha / max(self.comparisons, 1)) + Z_POWER
+        return bound * math.exp(sign * reach * self.standard_error_at(ideal))
+
+    def growth(self, bound: float, alpha: float, *, ideal: float, miss: float) -> float:
+        if bound <= 0.0:
+            return math.nan
+        reach = self.critical_value(alpha) + float(-ndtri(miss / max(self.comparisons, 1)))
+        return (reach * self.standard_error_at(ideal) / math.log(bound / ideal)) ** 2
+
 
 def _odds_ratio_upper(successes: IntArray, n: IntArray, alpha: float) -> FloatArray:
     lower, upper = rate_limits(successes, n, alpha)
@@ -332,6 +422,7 @@ class DifferentialFairness(WorstOfGroups):
     """
 
     unbounded: ClassVar[bool] = True
+    kind_limits: ClassVar[tuple[float, float]] = (0.0, math.inf)
 
     kind: Literal["differential_fairness"] = "differential_fairness"
     smoothing: Annotated[float, Field(gt=0.0)] = 1.0

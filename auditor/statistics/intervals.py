@@ -156,7 +156,11 @@ def sum_bounds(weights: npt.ArrayLike, successes: npt.ArrayLike, n: npt.ArrayLik
 
 
 def bounded_mean_reach(
-    standard_error: npt.ArrayLike, third_moment: npt.ArrayLike, n: npt.ArrayLike, room: npt.ArrayLike, alpha: float
+    standard_error: npt.ArrayLike,
+    third_moment: npt.ArrayLike,
+    n: npt.ArrayLike,
+    room: npt.ArrayLike,
+    alpha: npt.ArrayLike,
 ) -> FloatArray:
     """How far a one-sided bound of the mean of ``n`` independent bounded values lies from the sample mean.
 
@@ -170,18 +174,18 @@ def bounded_mean_reach(
     n = 80 and 0.05, 1,800 times at 2.5e-4. Arguments broadcast; alpha below 0.5, at which it is a little wide; infinite
     below n = 2. Sources: Gaffke, Math. Methods Statist. 14 (2005); Learned-Miller and Thomas, arXiv:1905.06208 (2019).
     """
-    error, third, m, r = np.broadcast_arrays(
-        *(np.asarray(x, np.float64) for x in (standard_error, third_moment, n, room))
+    error, third, m, r, a = np.broadcast_arrays(
+        *(np.asarray(x, np.float64) for x in (standard_error, third_moment, n, room, alpha))
     )
-    z, size = float(-ndtri(alpha)), np.maximum(m, 2.0)
+    z, size = -ndtri(a), np.maximum(m, 2.0)
     # At alpha = 0.5 both quantiles are 0, and Student's excess over the normal has the limit 1.
-    stretch = -stdtrit(size - 1.0, alpha) / z if z > 1e-6 else np.ones_like(m)
+    stretch = np.where(z > 1e-6, -stdtrit(size - 1.0, a) / np.maximum(z, 1e-6), 1.0)
     e = np.maximum(r / size, 1e-12)
     second = (stretch * error) ** 2 + e**2
     cubed = 2.0 * stretch**3 * np.maximum(third, 0.0) / size**2 + 2.0 * e**3
     shape, scale = 4.0 * second**3 / cubed**2, 0.5 * cubed / second
     # Beyond this shape a gamma is normal to more digits than its quantile is computed to.
     deviation = np.where(
-        shape < 1e10, scale * (gammainccinv(np.minimum(shape, 1e10), alpha) - shape), z * np.sqrt(second)
+        shape < 1e10, scale * (gammainccinv(np.minimum(shape, 1e10), a) - shape), z * np.sqrt(second)
     )
     return np.where(m >= 2, np.maximum(e + deviation, 0.0), np.inf)

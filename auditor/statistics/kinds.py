@@ -6,11 +6,13 @@ from typing import Annotated
 
 from pydantic import Field
 
+from auditor.statistics.changes import GapChange, RateChange
 from auditor.statistics.distances import BenefitInequality, CalibrationError, WorstDistance, WorstGap
 from auditor.statistics.estimate import Exact, Undefined
 from auditor.statistics.families import ConfirmedCount
 from auditor.statistics.groups import (
     DifferentialFairness,
+    LargestDisparity,
     RatioToLargest,
     SmallestRate,
     WorstDifference,
@@ -26,6 +28,7 @@ from auditor.statistics.means import (
 )
 from auditor.statistics.ranks import AreaUnderCurve, Quantile, TruePositiveRateAt
 from auditor.statistics.rates import Difference, Odds, Proportion, WeightedSum
+from auditor.statistics.values import BoundedMean, LargestGap, LargestValue, WorstValueDistance, WorstValueGap
 
 AnyEstimate = Annotated[
     Undefined
@@ -41,6 +44,7 @@ AnyEstimate = Annotated[
     | WeightedSum
     | SmallestRate
     | RatioToLargest
+    | LargestDisparity
     | Odds
     | WorstOddsRatio
     | WorstMeanDifference
@@ -52,6 +56,13 @@ AnyEstimate = Annotated[
     | ConfirmedCount
     | WorstPairedDifference
     | BracketedMean
-    | StandardizedDifference,
+    | StandardizedDifference
+    | RateChange
+    | GapChange
+    | BoundedMean
+    | WorstValueGap
+    | LargestValue
+    | LargestGap
+    | WorstValueDistance,
     Field(discriminator="kind"),
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +27,10 @@ class StudentT(Estimate):
 
     With ``scale="logit"`` the interval is symmetric in ``log(p / (1 - p))`` (delta method), for quantities in (0, 1)
     such as an AUC; ``centre`` stays on the natural scale.
+
+    Without any spread Student's interval would be a point, and equal values do not make the next one certain: the
+    share of values that are others is then at most ``1 - alpha^(1/n)``, n = degrees_of_freedom + 1 (Clopper and
+    Pearson's bound of none in n), and they may lie as far off as the limits, or anywhere where there are none.
     """
 
     kind: Literal["student_t"] = "student_t"
@@ -44,7 +48,23 @@ class StudentT(Estimate):
     def critical_value(self, alpha: float) -> float:
         return -float(stdtrit(self.degrees_of_freedom, alpha))
 
+    @property
+    def limits(self) -> tuple[float, float]:
+        low, high = self.lower_limit, self.upper_limit
+        return -math.inf if low is None else low, math.inf if high is None else high
+
+    def _without_spread(self, alpha: float) -> tuple[float, float]:
+        unseen = -math.expm1(math.log(alpha) / (self.degrees_of_freedom + 1.0))
+        low, high = self.limits
+        return (
+            min(self.centre, self.centre - unseen * (self.centre - low)),
+            max(self.centre, self.centre + unseen * (high - self.centre)),
+        )
+
     def bounds(self, alpha: float) -> tuple[float, float]:
+        # Equal numbers differ from their mean by rounding.
+        if self.standard_error <= 1e-13 * max(1.0, abs(self.centre)):
+            return self._without_spread(alpha)
         reach = self.critical_value(alpha) * self.standard_error
         if self.scale == "logit" and 0.0 < self.centre < 1.0:
             middle = math.log(self.centre / (1.0 - self.centre))
@@ -59,7 +79,7 @@ class StudentT(Estimate):
         return low, high
 
     def standard_error_at(self, ideal: float) -> float:
-        return self.standard_error
+        return self.standard_error if self.standard_error > 0.0 else math.nan
 
 
 class WorstMeanDifference(WorstOfGroups):
@@ -69,6 +89,8 @@ class WorstMeanDifference(WorstOfGroups):
     true negative rate, macro recall with every class's. Each pair's bounds are exact over the joint region of all its
     rates (:func:`sum_bounds`); the maximum is bounded as in :class:`WorstDifference`.
     """
+
+    kind_limits: ClassVar[tuple[float, float]] = (0.0, 1.0)
 
     kind: Literal["worst_mean_difference"] = "worst_mean_difference"
 
@@ -155,6 +177,8 @@ class WorstPairedDifference(Estimate):
     ends, each at alpha.
     """
 
+    kind_limits: ClassVar[tuple[float, float]] = (0.0, 1.0)
+
     kind: Literal["worst_paired_difference"] = "worst_paired_difference"
     pairs: Annotated[tuple[PairedDifference, ...], Field(min_length=1)]
 
@@ -201,6 +225,8 @@ class BracketedMean(Estimate):
     distance is 0, for planning alone.
     """
 
+    kind_limits: ClassVar[tuple[float, float]] = (0.0, 1.0)
+
     kind: Literal["bracketed_mean"] = "bracketed_mean"
     below: PairedDifference
     above: PairedDifference
@@ -240,16 +266,24 @@ class StandardizedDifference(Estimate):
     (independent values, normal with one variance) bounds delta exactly. Without a spread within, d says nothing of
     how sure it is, and the bounds are as wide as can be. Source: Hedges and Olkin, Statistical Methods for
     Meta-Analysis (1985), 5.
+
+    ``within``: in standard deviations within the samples instead, delta itself: Cohen's d with the pooled standard
+    deviation, any number.
     """
 
     kind: Literal["standardized_difference"] = "standardized_difference"
     centre: float
     n_first: Annotated[int, Field(ge=2)]
     n_second: Annotated[int, Field(ge=2)]
+    within: bool = False
 
     @property
     def value(self) -> float:
         return self.centre
+
+    @property
+    def limits(self) -> tuple[float, float]:
+        return (-math.inf, math.inf) if self.within else (-self._limit, self._limit)
 
     @property
     def _limit(self) -> float:
@@ -259,6 +293,11 @@ class StandardizedDifference(Estimate):
     def bounds(self, alpha: float) -> tuple[float, float]:
         total = self.n_first + self.n_second
         harmonic = self.n_first * self.n_second / total
+        if self.within:
+            t = self.centre * math.sqrt(harmonic)
+            low = -_noncentrality_above(-t, total - 2.0, alpha) / math.sqrt(harmonic)
+            high = _noncentrality_above(t, total - 2.0, alpha) / math.sqrt(harmonic)
+            return min(low, self.centre), max(high, self.centre)
         within = (total - 1.0) - harmonic * self.centre**2
         if within <= 1e-9:
             return -self._limit, self._limit

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +25,8 @@ class AreaUnderCurve(Estimate):
     since the variance is at most ``A (1 - A) / min(n_positive, n_negative)`` (Birnbaum and Klose, Ann. Math. Statist.
     28, 1957).
     """
+
+    kind_limits: ClassVar[tuple[float, float]] = (0.0, 1.0)
 
     kind: Literal["area_under_curve"] = "area_under_curve"
     centre: Annotated[float, Field(ge=0.0, le=1.0)]
@@ -78,6 +80,10 @@ class Quantile(Estimate):
     Statistics (2003), 7.1.
     """
 
+    unplanned: ClassVar[str] = (
+        "What else it would take depends on how the values are distributed, which is not assumed."
+    )
+
     kind: Literal["quantile"] = "quantile"
     level: Annotated[float, Field(gt=0.0, lt=1.0)]
     values: tuple[float, ...]
@@ -98,6 +104,13 @@ class Quantile(Estimate):
         high = self.values[upper_ok[0]] if upper_ok.size else math.inf
         return low, high
 
+    def growth(self, bound: float, alpha: float, *, ideal: float, miss: float) -> float:
+        """The size from which there is a bound at all: values at the ideal then lie within it."""
+        if not self.values:
+            return math.nan
+        level = self.level if bound > ideal else 1.0 - self.level
+        return math.ceil(math.log(alpha) / math.log(level)) / len(self.values)
+
 
 class TruePositiveRateAt(Estimate):
     """True positive rate of a score at a false positive rate, with the threshold's own uncertainty.
@@ -107,6 +120,8 @@ class TruePositiveRateAt(Estimate):
     two: half lets the threshold range over the order statistics that may hold the true quantile, half is the
     Clopper-Pearson bound of the rate there. In [0, 1]; ideal: the false positive rate itself.
     """
+
+    kind_limits: ClassVar[tuple[float, float]] = (0.0, 1.0)
 
     kind: Literal["true_positive_rate_at"] = "true_positive_rate_at"
     false_positive_rate: Annotated[float, Field(gt=0.0, lt=1.0)]

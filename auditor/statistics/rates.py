@@ -19,6 +19,8 @@ MOST_GROUPS = 1_000
 class Proportion(Estimate):
     """``successes / n`` of independent rows, in [0, 1], with Clopper-Pearson bounds; NaN at n = 0."""
 
+    kind_limits: ClassVar[tuple[float, float]] = (0.0, 1.0)
+
     kind: Literal["proportion"] = "proportion"
     successes: Annotated[int, Field(ge=0)]
     n: Annotated[int, Field(ge=0)]
@@ -108,6 +110,8 @@ class Difference(Estimate):
     the picking does no harm.
     """
 
+    kind_limits: ClassVar[tuple[float, float]] = (-1.0, 1.0)
+
     kind: Literal["difference"] = "difference"
     successes: tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=0)]]
     n: tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=0)]]
@@ -144,6 +148,10 @@ class WeightedSum(Estimate):
     table: RateTable
 
     @property
+    def limits(self) -> tuple[float, float]:
+        return sum(w for w in self.weights if w < 0.0), sum(w for w in self.weights if w > 0.0)
+
+    @property
     def value(self) -> float:
         if not self.table.complete:
             return math.nan
@@ -170,6 +178,7 @@ class Odds(Estimate):
     """
 
     unbounded: ClassVar[bool] = True
+    kind_limits: ClassVar[tuple[float, float]] = (0.0, math.inf)
 
     kind: Literal["odds"] = "odds"
     successes: Annotated[int, Field(ge=0)]

@@ -1,0 +1,306 @@
+"""Estimates of numbers in a unit of their own, such as predicted prices: means, gaps, distances on a stated range."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Annotated, ClassVar, Literal, Self
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field, model_validator
+from scipy.special import ndtr
+
+from auditor.arrays import FloatArray
+from auditor.statistics.estimate import POWER, Estimate, Undefined
+from auditor.statistics.intervals import ANGLES, bounded_mean_reach, corner_radius
+from auditor.statistics.means import StudentT
+from auditor.statistics.rates import MOST_GROUPS
+
+
+class BoundedMean(Estimate):
+    """Mean of ``n`` independent values that lie in [low, high], or with ``root`` the square root of it.
+
+    ``standard_error``: sd / sqrt(n), 0 for one value; ``third_moment``: mean cubed deviation. Bounds by
+    :func:`~auditor.statistics.intervals.bounded_mean_reach`, which allows for values that were not seen and lie at the
+    limits, so they hold at every level and size, however skewed the values are; a single value says nothing, and its
+    bounds are the limits.
+    """
+
+    unbounded: ClassVar[bool] = True
+
+    kind: Literal["bounded_mean"] = "bounded_mean"
+    centre: float
+    standard_error: Annotated[float, Field(ge=0.0)]
+    third_moment: float
+    n: Annotated[int, Field(ge=1)]
+    low: float
+    high: float
+    root: bool = False
+
+    @model_validator(mode="after")
+    def _inside(self) -> Self:
+        if not self.low <= self.centre <= self.high or (self.root and self.low < 0.0):
+            raise ValueError(f"a mean of {self.centre:g} of values in [{self.low:g}, {self.high:g}]")
+        # Its cube is divided by.
+        if not 1e-100 <= self.high - self.low <= 1e100:
+            raise ValueError(f"a range of values from {self.low:g} to {self.high:g}")
+        return self
+
+    @property
+    def limits(self) -> tuple[float, float]:
+        return (math.sqrt(self.low), math.sqrt(self.high)) if self.root else (self.low, self.high)
+
+    @property
+    def value(self) -> float:
+        return math.sqrt(self.centre) if self.root else self.centre
+
+    def bounds(self, alpha: float) -> tuple[float, float]:
+        low, high = self.many_bounds(np.asarray([alpha]))[0]
+        return float(low), float(high)
+
+    def many_bounds(self, alphas: FloatArray) -> FloatArray:
+        return _bounds_of_means([self], alphas)[:, 0]
+
+    def standard_error_at(self, ideal: float) -> float:
+        error = math.hypot(self.standard_error, (self.high - self.low) / self.n)
+        return error / (2.0 * self.value) if self.root and self.value > 0.0 else error
+
+
+def _bounds_of_means(parts: Sequence[BoundedMean], alphas: FloatArray) -> FloatArray:
+    """(n_alphas, n_parts, 2) bounds of many means at many levels, in one pass."""
+    columns = np.asarray([(p.centre, p.standard_error, p.third_moment, p.n, p.low, p.high) for p in parts], np.float64)
+    centre, error, third, n, low, high = columns.T
+    # The reach is scale-free but for rounding: it is taken on the unit range.
+    span = high - low
+    error, third, at, levels = error / span, third / span**3, (centre - low) / span, alphas[:, None]
+    down = at - bounded_mean_reach(error, -third, n, at, levels)
+    up = at + bounded_mean_reach(error, third, n, 1.0 - at, levels)
+    # A bound taken off the unit range and put back may be a rounding error past the mean itself.
+    found = np.stack(
+        [
+            np.minimum(low + span * np.clip(down, 0.0, 1.0), centre),
+            np.maximum(low + span * np.clip(up, 0.0, 1.0), centre),
+        ],
+        axis=-1,
+    )
+    rooted = np.asarray([p.root for p in parts], bool)[None, :, None]
+    return np.asarray(np.where(rooted, np.sqrt(np.maximum(found, 0.0)), found), np.float64)
+
+
+ValuePart = Annotated[Undefined | BoundedMean | StudentT, Field(discriminator="kind")]
+
+
+class _OfParts(Estimate):
+    unbounded: ClassVar[bool] = True
+
+    # Judging compares all pairs, and the judge does not trust the process that measured.
+    parts: Annotated[tuple[ValuePart, ...], Field(min_length=1, max_length=MOST_GROUPS)]
+
+    def _defined(self) -> list[ValuePart]:
+        return [part for part in self.parts if not math.isnan(part.value)]
+
+    def _bounds_of_parts(self, alphas: FloatArray) -> FloatArray:
+        """(n_alphas, n_defined, 2) bounds of every part that is defined."""
+        defined = self._defined()
+        means = [part for part in defined if isinstance(part, BoundedMean)]
+        if len(means) == len(defined):
+            return _bounds_of_means(means, alphas)
+        return np.stack([part.many_bounds(alphas) for part in defined], axis=1)
+
+    def _range_of_parts(self) -> tuple[float, float]:
+        ends = [part.limits for part in self._defined()]
+        return min((low for low, _ in ends), default=-math.inf), max((high for _, high in ends), default=math.inf)
+
+
+class WorstValueGap(_OfParts):
+    """Largest difference between any two groups of a number made of each group's own rows; [0, inf), ideal 0.
+
+    ``max over i, j of theta_i - theta_j``, in the unit of the parts. A pair is bounded over the corner region of
+    :func:`~auditor.statistics.intervals.rate_limits`; the maximum as in
+    :class:`~auditor.statistics.groups.WorstDifference`. An undefined part makes the value NaN.
+    """
+
+    kind: Literal["worst_value_gap"] = "worst_value_gap"
+
+    @property
+    def limits(self) -> tuple[float, float]:
+        low, high = self._range_of_parts()
+        return 0.0, high - low
+
+    @property
+    def value(self) -> float:
+        values = [part.value for part in self.parts]
+        return math.nan if any(map(math.isnan, values)) or len(values) < 2 else max(values) - min(values)
+
+    @property
+    def comparisons(self) -> int:
+        g = len(self._defined())
+        return g * (g - 1)
+
+    def critical_value(self, alpha: float) -> float:
+        return corner_radius(alpha)
+
+    def _upper(self, alpha: float) -> FloatArray:
+        ends = self._bounds_of_parts(ndtr(-corner_radius(alpha) * np.cos(ANGLES)))
+        gaps = (ends[:, :, None, 1] - ends[::-1, None, :, 0]).max(axis=0)
+        return np.asarray(gaps[~np.eye(ends.shape[1], dtype=bool)], np.float64)
+
+    def lower(self, alpha: float) -> float:
+        """The lower bound alone."""
+        return max(0.0, -float(self._upper(alpha / self.comparisons).min())) if self.comparisons else 0.0
+
+    def upper(self, alpha: float) -> float:
+        """The upper bound alone."""
+        known = self.comparisons and len(self._defined()) == len(self.parts)
+        return float(self._upper(alpha).max()) if known else math.inf
+
+    def bounds(self, alpha: float) -> tuple[float, float]:
+        return self.lower(alpha), self.upper(alpha)
+
+    def standard_error_at(self, ideal: float) -> float:
+        parts = self._defined()
+        if len(parts) < 2:
+            return math.nan
+        return math.hypot(*sorted((part.standard_error_at(ideal) for part in parts), reverse=True)[:2])
+
+
+class LargestGap(Estimate):
+    """The largest of several gaps between groups, such as of each feature's share in the explanations; ideal 0.
+
+    Bounded for all of them together as :class:`LargestValue` is: lower, the largest lower bound, each at alpha over the
+    number of gaps; upper, the largest upper bound, each at alpha. An undefined gap makes the upper one infinite.
+    """
+
+    unbounded: ClassVar[bool] = True
+
+    kind: Literal["largest_gap"] = "largest_gap"
+    gaps: Annotated[tuple[WorstValueGap, ...], Field(min_length=1, max_length=MOST_GROUPS)]
+
+    @property
+    def value(self) -> float:
+        values = [gap.value for gap in self.gaps]
+        return math.nan if any(map(math.isnan, values)) else max(values)
+
+    @property
+    def comparisons(self) -> int:
+        return sum(gap.comparisons for gap in self.gaps)
+
+    def critical_value(self, alpha: float) -> float:
+        return corner_radius(alpha)
+
+    def bounds(self, alpha: float) -> tuple[float, float]:
+        low, high = 0.0, 0.0
+        for gap in self.gaps:
+            low = max(low, gap.lower(alpha / len(self.gaps)))
+            high = max(high, gap.upper(alpha))
+        return low, high
+
+    def standard_error_at(self, ideal: float) -> float:
+        return max(gap.standard_error_at(ideal) for gap in self.gaps)
+
+
+class LargestValue(_OfParts):
+    """The largest of a number over all groups, such as the worst group's mean loss.
+
+    A maximum of noisy numbers is biased up. Lower: the largest lower bound, each at alpha / n_groups (union bound).
+    Upper: the largest upper bound, each at alpha: to miss, the group that truly is the worst must miss.
+    """
+
+    kind: Literal["largest_value"] = "largest_value"
+
+    @property
+    def limits(self) -> tuple[float, float]:
+        return self._range_of_parts()
+
+    @property
+    def value(self) -> float:
+        values = [part.value for part in self.parts]
+        return math.nan if any(map(math.isnan, values)) else max(values)
+
+    @property
+    def comparisons(self) -> int:
+        return len(self._defined())
+
+    def bounds(self, alpha: float) -> tuple[float, float]:
+        if not self.comparisons:
+            return -math.inf, math.inf
+        low = float(self._bounds_of_parts(np.asarray([alpha / self.comparisons]))[0, :, 0].max())
+        high = float(self._bounds_of_parts(np.asarray([alpha]))[0, :, 1].max())
+        return low, high if self.comparisons == len(self.parts) else math.inf
+
+    def standard_error_at(self, ideal: float) -> float:
+        return max((part.standard_error_at(ideal) for part in self._defined()), default=math.nan)
+
+
+class WorstValueDistance(Estimate):
+    """Largest Wasserstein-1 distance between any two groups of values on a range ``span`` wide; [0, span], ideal 0.
+
+    ``span`` None: no range is known, and a distance, which one value far off may stretch at will, has no bounds.
+
+    ``distances``: of every pair i < j in order, in the unit of the values. Neither sample moves its distribution by
+    more than ``span`` times the band of :class:`~auditor.statistics.distances.WorstDistance`, whose bounds these are.
+    """
+
+    unbounded: ClassVar[bool] = True
+
+    kind: Literal["worst_value_distance"] = "worst_value_distance"
+    distances: Annotated[tuple[Annotated[float, Field(ge=0.0)], ...], Field(min_length=1)]
+    n: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=2, max_length=MOST_GROUPS)]
+    span: Annotated[float, Field(gt=0.0)] | None
+
+    @property
+    def limits(self) -> tuple[float, float]:
+        return 0.0, math.inf if self.span is None else max(self.span, self.value)
+
+    @property
+    def value(self) -> float:
+        return max(self.distances)
+
+    @property
+    def comparisons(self) -> int:
+        return len(self.distances)
+
+    def _reach(self, alpha: float, span: float) -> FloatArray:
+        i, j = np.triu_indices(len(self.n), 1)
+        band = np.sqrt(math.log(4.0 / alpha) / (2.0 * np.asarray(self.n, np.float64)))
+        return np.asarray(span * (band[i] + band[j]), np.float64)
+
+    def bounds(self, alpha: float) -> tuple[float, float]:
+        if self.span is None:
+            return 0.0, math.inf
+        d = np.asarray(self.distances)
+        low = float((d - self._reach(alpha / self.comparisons, self.span)).max())
+        return max(low, 0.0), min(float((d + self._reach(alpha, self.span)).max()), max(self.span, self.value))
+
+    def detectable(self, bound: float, alpha: float, *, ideal: float, sign: int) -> float:
+        """As that of :class:`~auditor.statistics.distances.WorstDistance`; NaN without a range."""
+        if self.span is None or sign < 0:
+            return math.nan
+        reach = self._reach(alpha / self.comparisons, self.span) + self._reach(1.0 - POWER, self.span)
+        return bound + float(reach.max())
+
+    def growth(self, bound: float, alpha: float, *, ideal: float, miss: float) -> float:
+        """As that of :class:`~auditor.statistics.distances.WorstDistance`; NaN without a range."""
+        if self.span is None or not bound > ideal:
+            return math.nan
+        reach = self._reach(alpha, self.span) + self._reach(miss / self.comparisons, self.span)
+        return (float(reach.max()) / (bound - ideal)) ** 2
+
+
+def bounded_mean(values: npt.ArrayLike, low: float, high: float, *, root: bool = False) -> BoundedMean | Undefined:
+    """Mean of independent values, (n,), that lie in [low, high]; undefined without any."""
+    x = np.asarray(values, np.float64)
+    if not x.size:
+        return Undefined(reason="there are no rows to take a mean over")
+    centre = float(x.mean())
+    return BoundedMean(
+        # A mean of equal numbers may be a rounding error beyond them.
+        centre=min(max(centre, low), high),
+        standard_error=float(x.std(ddof=1) / math.sqrt(x.size)) if x.size > 1 else 0.0,
+        third_moment=float(((x - centre) ** 3).mean()),
+        n=x.size,
+        low=low,
+        high=high,
+        root=root,
+    )
