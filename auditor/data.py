@@ -15,7 +15,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from auditor.arrays import IntArray
+from auditor.arrays import FloatArray, IntArray
 from auditor.bins import BinRule, bin_sensitive, parse_bin_rule
 from auditor.counts import MISSING, GroupCounts, count_groups
 from auditor.errors import DataError, UsageError
@@ -41,13 +41,15 @@ class AuditData:
     """Rows to audit a model on; with training rows among them, ``is_member`` tells which.
 
     X: (n, ...) a DataFrame of raw features, an object array of texts, or uint8 images (n, height, width, channels).
-    y_true: (n,) index into ``classes``, -1 where a row has no label; None without labels. positive: index of the
-    favourable label. sensitive_features: (n, s) DataFrame of group names. is_member: (n,) True for training rows.
+    y_true: (n,) index into ``classes``, -1 where a row has no label; None without labels. target_values: (n,) true
+    numbers of a regression, NaN where a row has none; None without them, and for every classifier. positive: index of
+    the favourable label. sensitive_features: (n, s) DataFrame of group names. is_member: (n,) True for training rows.
     ``notes``: what was done to the rows on the way here, for the report.
     """
 
     X: Rows
     y_true: IntArray | None = None
+    target_values: FloatArray | None = None
     classes: tuple[str, ...] = ()
     positive: int | None = None
     sensitive_features: pd.DataFrame | None = None
@@ -55,7 +57,7 @@ class AuditData:
     notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        for name in ("y_true", "sensitive_features", "is_member"):
+        for name in ("y_true", "target_values", "sensitive_features", "is_member"):
             value = getattr(self, name)
             if value is not None and len(value) != len(self.X):
                 raise DataError(f"{name} has {len(value)} rows, X has {len(self.X)}.")
@@ -89,22 +91,33 @@ class AuditData:
         ``classes`` in the order of the model's outputs; ``positive`` is one of them, and may be left out where they are
         0/1 or booleans. Raises DataError for a label that is none of the classes.
         """
-        rows: Rows = X if isinstance(X, (pd.DataFrame, np.ndarray)) else np.asarray(list(X), object)
         names = tuple(label_name(c) for c in classes)
-        groups = None
-        if sensitive_features is not None:
-            frame = (
-                sensitive_features.to_frame()
-                if isinstance(sensitive_features, pd.Series)
-                else pd.DataFrame(sensitive_features)
-            )
-            groups = pd.DataFrame({str(c): _groups(frame[c]) for c in frame.columns}).reset_index(drop=True)
         return cls(
-            X=rows,
+            X=_as_rows(X),
             y_true=None if y_true is None else encode_labels(pd.Series(list(y_true)), names, "y_true"),
             classes=names,
             positive=favourable(positive, names),
-            sensitive_features=groups,
+            sensitive_features=_as_groups(sensitive_features),
+            is_member=None if is_member is None else np.asarray(is_member, bool),
+        )
+
+    @classmethod
+    def for_regression(
+        cls,
+        X: Rows | Sequence[str],
+        y_true: Sequence[object] | npt.NDArray[Any] | pd.Series[Any] | None = None,
+        *,
+        sensitive_features: pd.DataFrame | pd.Series[Any] | Mapping[str, Sequence[object]] | None = None,
+        is_member: npt.NDArray[np.bool_] | Sequence[bool] | None = None,
+    ) -> AuditData:
+        """From what a notebook holds, for a model that predicts numbers; NaN or None where a row has no true number.
+
+        Raises DataError for a true value that is no finite number.
+        """
+        return cls(
+            X=_as_rows(X),
+            target_values=None if y_true is None else numeric_target(pd.Series(list(y_true)), "y_true"),
+            sensitive_features=_as_groups(sensitive_features),
             is_member=None if is_member is None else np.asarray(is_member, bool),
         )
 
@@ -114,6 +127,7 @@ class AuditData:
             self,
             X=take_rows(self.X, index),
             y_true=None if self.y_true is None else self.y_true[index],
+            target_values=None if self.target_values is None else self.target_values[index],
             sensitive_features=None if self.sensitive_features is None else self.sensitive_features.iloc[index],
             is_member=None if self.is_member is None else self.is_member[index],
         )
@@ -162,6 +176,45 @@ def encode_labels(values: pd.Series[Any], classes: Sequence[str], column: str) -
     return np.asarray([*index, -1], np.int64)[codes]
 
 
+_NO_NUMBER = ("nan", "na", "n/a", "null", "none", "")
+# Squared errors of larger numbers, cubed for their skewness, would overflow.
+LARGEST_TARGET = 1e30
+
+
+def numeric_target(values: pd.Series[Any], column: str) -> FloatArray:
+    """(n,) true numbers of a regression, NaN where missing; DataError for text and for what is not finite."""
+    if pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values):
+        numbers = values.to_numpy(np.float64, na_value=np.nan)
+    else:
+        text = as_text(values)
+        read = pd.to_numeric(text, errors="coerce")
+        strange = text[text.notna() & read.isna() & ~text.str.strip().str.lower().isin(_NO_NUMBER)]
+        if len(strange):
+            raise DataError(
+                f"Column {column!r} holds {str(strange.iloc[0])[:40]!r}, which is no number, and this model predicts "
+                "numbers: name a numeric column with --target."
+            )
+        numbers = read.to_numpy(np.float64, na_value=np.nan)
+    if (np.abs(numbers) > LARGEST_TARGET).any():
+        raise DataError(f"Column {column!r} holds infinity or a number beyond {LARGEST_TARGET:g}: leave such rows out.")
+    return np.asarray(numbers, np.float64)
+
+
+def _as_rows(X: Rows | Sequence[str]) -> Rows:
+    return X if isinstance(X, (pd.DataFrame, np.ndarray)) else np.asarray(list(X), object)
+
+
+def _as_groups(
+    sensitive_features: pd.DataFrame | pd.Series[Any] | Mapping[str, Sequence[object]] | None,
+) -> pd.DataFrame | None:
+    if sensitive_features is None:
+        return None
+    frame = (
+        sensitive_features.to_frame() if isinstance(sensitive_features, pd.Series) else pd.DataFrame(sensitive_features)
+    )
+    return pd.DataFrame({str(c): _groups(frame[c]) for c in frame.columns}).reset_index(drop=True)
+
+
 def _groups(values: pd.Series[Any]) -> pd.Series[Any]:
     named = as_text(values).fillna(MISSING)
     return named.map({level: label_name(level) for level in named.unique()}).astype("category").reset_index(drop=True)
@@ -208,7 +261,9 @@ def _column_types(spec: DataSpec, model: AuditedModel, features: Sequence[str]) 
 
     A column that is a feature too is read as the model takes it, whatever else it is.
     """
-    own = [name for name in (*spec.sensitive, spec.target, spec.join_on) if name is not None and name not in features]
+    # Numbers are read as numbers, which are exact; text for them would be rounded, and "no number" is found later.
+    target = None if model.kind == "regressor" else spec.target
+    own = [name for name in (*spec.sensitive, target, spec.join_on) if name is not None and name not in features]
     types: dict[str, pa.DataType] = dict.fromkeys(own, pa.string())
     if isinstance(model.preprocessing, TabularPreprocessing):
         for column in model.preprocessing.columns:
@@ -238,7 +293,8 @@ def can_stream(spec: DataSpec, model: AuditedModel) -> bool:
     """Whether every column's type is known beforehand, so that rows can be counted without holding them."""
     features = model.features if spec.features is None else spec.features
     return (
-        isinstance(model.preprocessing, TabularPreprocessing)
+        model.kind == "classifier"
+        and isinstance(model.preprocessing, TabularPreprocessing)
         and features is not None
         and set(features) <= set(model.preprocessing.features)
         and spec.train is None
@@ -247,6 +303,7 @@ def can_stream(spec: DataSpec, model: AuditedModel) -> bool:
         and bool(spec.sensitive)
         and spec.text is None
         and spec.image is None
+        and not Path(spec.path).is_dir()
     )
 
 
@@ -383,6 +440,11 @@ class _Tally:
 
 
 def _classes(spec: DataSpec, model: AuditedModel) -> tuple[str, ...]:
+    if model.kind == "regressor":
+        for flag, given in (("--positive", spec.positive), ("--classes", spec.classes)):
+            if given is not None:
+                raise UsageError(f"This model predicts a number, which has no classes: leave {flag} out.")
+        return ()
     classes = tuple(label_name(c) for c in (spec.classes or model.classes))
     if len(classes) != model.n_outputs:
         raise UsageError(
@@ -424,6 +486,11 @@ def load_data(spec: DataSpec, model: AuditedModel) -> AuditData:
             if evaluation.y_true is not None and members.y_true is not None
             else None
         ),
+        target_values=(
+            np.concatenate([evaluation.target_values, members.target_values])
+            if evaluation.target_values is not None and members.target_values is not None
+            else None
+        ),
         classes=classes,
         positive=evaluation.positive,
         sensitive_features=None if groups is None else groups.astype("string").astype("category"),
@@ -452,8 +519,10 @@ def row_keys(data: AuditData) -> npt.NDArray[np.uint64]:
     else:
         parts = (hash(x if isinstance(x, str) else x.tobytes()) % 2**64 for x in data.X)
         of_features = np.fromiter(parts, np.uint64, len(data))
-    labels = np.zeros(len(data), np.int64) if data.y_true is None else data.y_true
-    combined: npt.NDArray[np.uint64] = of_features * np.uint64(1_000_003) + labels.astype(np.uint64)
+    labels = np.zeros(len(data), np.uint64) if data.y_true is None else data.y_true.astype(np.uint64)
+    if data.target_values is not None:
+        labels = (data.target_values + 0.0).view(np.uint64)  # -0.0 and 0.0 are one number
+    combined: npt.NDArray[np.uint64] = of_features * np.uint64(1_000_003) + labels
     return combined
 
 
@@ -462,6 +531,8 @@ def _load_one(
 ) -> AuditData:
     """Rows of one file. ``decided``: the features, where the rows of another file have decided on them."""
     what = "training file" if path == spec.train else "data file"
+    if Path(path).is_dir():
+        return _load_folder(spec, Path(path), model, classes)
     file = open_table(path, what)
     joined = spec.sensitive_file is not None and path == spec.path
     in_file = [name for name in spec.sensitive if not joined or name in file.columns]
@@ -485,10 +556,16 @@ def _load_one(
         features = [name for name in features if name not in ids]
         if ids:
             notes.append(f"Columns that name rows were left out of the features: {', '.join(ids)}.")
-    y_true = None if spec.target is None else encode_labels(frame[spec.target], classes, spec.target)
+    y_true, target_values = None, None
+    if spec.target is not None and model.kind == "regressor":
+        target_values = numeric_target(frame[spec.target], spec.target)
+    elif spec.target is not None:
+        y_true = encode_labels(frame[spec.target], classes, spec.target)
     tally = _Tally(f"{what} {file.path.name!r}", file.path.name, spec.target, classes)
     tally.add(len(frame), {str(c): int(frame[c].isna().sum()) for c in features} if tabular else {}, y_true)
     notes += tally.notes(model)
+    if target_values is not None:
+        notes += _target_notes(target_values, f"Column {spec.target!r} of {file.path.name}")
     if joined:
         frame, said = _join(frame, spec)
         notes += said
@@ -499,24 +576,72 @@ def _load_one(
         from auditor.images import load_images
 
         X = load_images(file.path.parent, frame[spec.image].tolist(), model)
-    rules = {rule.column: rule for rule in map(parse_bin_rule, spec.bins)}
-    available = [name for name in dict.fromkeys(spec.sensitive) if name in frame.columns]
-    groups = (
-        pd.DataFrame({name: _binned_groups(frame[name], rules.get(name)) for name in available})
-        if available and set(available) == set(spec.sensitive)
-        else None
-    )
-    if groups is not None:
-        for name in groups.columns:
-            tally.add_groups(str(name), groups[name].cat.categories)
+    groups = _sensitive_groups(frame, spec, tally)
     return AuditData(
         X=X.reset_index(drop=True) if isinstance(X, pd.DataFrame) else X,
         y_true=y_true,
+        target_values=target_values,
         classes=classes,
         positive=favourable(spec.positive, classes),
         sensitive_features=groups,
         notes=tuple(notes),
     )
+
+
+def _sensitive_groups(frame: pd.DataFrame, spec: DataSpec, tally: _Tally) -> pd.DataFrame | None:
+    rules = {rule.column: rule for rule in map(parse_bin_rule, spec.bins)}
+    available = [name for name in dict.fromkeys(spec.sensitive) if name in frame.columns]
+    if not available or set(available) != set(spec.sensitive):
+        return None
+    groups = pd.DataFrame({name: _binned_groups(frame[name], rules.get(name)) for name in available})
+    for name in groups.columns:
+        tally.add_groups(str(name), groups[name].cat.categories)
+    return groups
+
+
+def _load_folder(spec: DataSpec, folder: Path, model: AuditedModel, classes: tuple[str, ...]) -> AuditData:
+    """Rows of a folder of images with one sub-folder per class; groups come from a table of the files' paths."""
+    from auditor.folders import list_folder, read_images
+
+    if model.kind == "regressor":
+        raise UsageError("A folder has one sub-folder per class, and this model predicts numbers: give --data FILE.")
+    for flag in ("target", "text", "image", "features"):
+        if getattr(spec, flag) is not None:
+            raise UsageError(f"A folder's sub-folders are the labels and its files the images: leave --{flag} out.")
+    joined = folder == Path(spec.path) and bool(spec.sensitive)
+    if joined and (spec.sensitive_file is None or spec.join_on is None):
+        raise UsageError(
+            "The sensitive features of a folder's files stand in a table: add --sensitive-file FILE --join-on COLUMN, "
+            "the column with each file's path below the folder, such as cat/1.png."
+        )
+    listing = list_folder(folder, classes)
+    frame = pd.DataFrame({spec.join_on or "file": listing.names})
+    notes = list(listing.notes)
+    tally = _Tally(f"folder {folder.name!r}", folder.name, None, classes)
+    if joined:
+        frame, said = _join(frame, spec)
+        notes += said
+    return AuditData(
+        X=read_images(folder, listing.names, model),
+        y_true=listing.codes,
+        classes=classes,
+        positive=favourable(spec.positive, classes),
+        sensitive_features=_sensitive_groups(frame, spec, tally) if joined else None,
+        notes=tuple(notes),
+    )
+
+
+def _target_notes(values: FloatArray, what: str) -> list[str]:
+    """Notes on the true numbers of a file; DataError where there are none."""
+    missing = int(np.isnan(values).sum())
+    if missing == len(values):
+        raise DataError(f"{what} is empty: every true value is missing.")
+    notes = []
+    if missing:
+        notes.append(f"{what} has no number in {missing:,} rows: they count for predictions, not for errors.")
+    if np.nanmin(values) == np.nanmax(values):
+        notes.append(f"{what} holds one number only ({np.nanmin(values):g}).")
+    return notes
 
 
 def _join(frame: pd.DataFrame, spec: DataSpec) -> tuple[pd.DataFrame, list[str]]:

@@ -88,6 +88,8 @@ def _decode(data: bytes, name: str, mode: str, size: tuple[int, int]) -> npt.NDA
     import PIL.Image
     import PIL.ImageOps
 
+    if not data:
+        raise DataError(f"The image {_shown(name)!r} cannot be decoded: it is an empty file.")
     try:
         with warnings.catch_warnings():
             # Pillow warns of odd metadata and of pictures above its own limit; ours is checked below.
@@ -104,6 +106,9 @@ def _decode(data: bytes, name: str, mode: str, size: tuple[int, int]) -> npt.NDA
                 fitted = upright.convert(mode).resize((size[1], size[0]), PIL.Image.Resampling.BILINEAR)
     except (DataError, UsageError):
         raise
+    except PIL.UnidentifiedImageError:
+        kinds = ", ".join(FORMATS)
+        raise DataError(f"The image {_shown(name)!r} cannot be decoded: it is none of {kinds}.") from None
     except Exception as error:  # Pillow's decoders raise a dozen types on damaged files
         reason = _shown(error) or type(error).__name__
         raise DataError(f"The image {_shown(name)!r} cannot be decoded: {reason.rstrip('.')}.") from error

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Outputs = Literal["logits", "probabilities"]
+Kind = Literal["classifier", "regressor", "language_model"]
 Modality = Literal["tabular", "text", "image"]
 BUNDLE_FORMAT = "auditor-model/1"
 BATCH_ROWS = 4096
@@ -47,10 +48,14 @@ class Provenance:
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """How a model was trained, so that another can be trained the same way."""
+    """How a model was trained, so that another can be trained the same way.
+
+    The last five say of a private training what :class:`auditor.privacy.run_record.RunRecord` says under those names.
+    """
 
     optimizer: str = "adam"
     learning_rate: float = 1e-3
+    momentum: float = 0.0
     weight_decay: float = 0.0
     epochs: int = 50
     batch_size: int = 128
@@ -59,6 +64,11 @@ class Recipe:
     delta: float | None = None
     noise_multiplier: float | None = None
     max_grad_norm: float | None = None
+    n_rows: int | None = None
+    sampler: str | None = None
+    accountant: str | None = None
+    preprocessing_from: str | None = None
+    noise_seed_known: bool | None = None
 
 
 class AuditedModel:
@@ -69,7 +79,7 @@ class AuditedModel:
     ``preprocessing``: how raw rows become its input, where that is known.
     """
 
-    kind: Literal["classifier", "language_model"] = "classifier"
+    kind: Kind = "classifier"
 
     def __init__(
         self,
@@ -234,7 +244,57 @@ def evaluating(module: nn.Module) -> Iterator[None]:
             m.training = flag
 
 
-class TorchModel(AuditedModel):
+class TorchNetwork:
+    """What every audited torch module has, whatever it predicts: its encoding, its device, its training flags.
+
+    ``preprocessing`` or else ``encoder`` turns raw rows into the module's input. ``architecture`` and ``recipe`` make
+    it a bundle that others can load and train again. ``frozen_mode``: the module refuses ``eval()``, as an exported
+    program does.
+    """
+
+    preprocessing: Preprocessing | None
+
+    def _hold(
+        self,
+        module: nn.Module,
+        *,
+        encoder: Callable[[Rows], Tensor] | None,
+        device: str | torch.device,
+        architecture: Mapping[str, Any] | None,
+        recipe: Recipe | None,
+        frozen_mode: bool,
+    ) -> None:
+        self.device = torch.device(device)
+        self.module = module if frozen_mode else module.to(self.device)
+        self._encoder = encoder
+        self.architecture = None if architecture is None else dict(architecture)
+        self.recipe = recipe
+        self.frozen_mode = frozen_mode
+
+    def encode(self, X: Rows) -> Tensor:
+        """(n, ...) input tensor of raw rows, on the model's device."""
+        if self._encoder is not None:
+            return self._encoder(X).to(self.device)
+        if self.preprocessing is not None:
+            return torch.from_numpy(self.preprocessing.encode(X)).to(self.device)  # type: ignore[arg-type]
+        return torch.from_numpy(_plain_numbers(X)).to(self.device)
+
+    @contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """Evaluation mode inside, flags as they were afterwards; nothing where the module refuses it."""
+        if self.frozen_mode:
+            yield
+        else:
+            with evaluating(self.module):
+                yield
+
+    @property
+    def n_parameters(self) -> int:
+        """Number of parameters."""
+        return sum(p.numel() for p in self.module.parameters())
+
+
+class TorchModel(TorchNetwork, AuditedModel):
     """A torch module with its encoding: differentiable, batched under ``inference_mode``, on CPU or GPU.
 
     ``outputs``: whether the module returns logits or probabilities. A module with one output is a binary classifier
@@ -272,22 +332,30 @@ class TorchModel(AuditedModel):
             batch_rows=batch_rows,
             provenance=provenance,
         )
-        self.device = torch.device(device)
-        self.module = module if frozen_mode else module.to(self.device)
-        self._encoder = encoder
+        self._hold(
+            module, encoder=encoder, device=device, architecture=architecture, recipe=recipe, frozen_mode=frozen_mode
+        )
         self.token_name = token_name
         self.output_kind: Outputs = outputs
-        self.architecture = None if architecture is None else dict(architecture)
-        self.recipe = recipe
-        self.frozen_mode = frozen_mode
 
-    def encode(self, X: Rows) -> Tensor:
-        """(n, ...) input tensor of raw rows, on the model's device."""
-        if self._encoder is not None:
-            return self._encoder(X).to(self.device)
-        if self.preprocessing is not None:
-            return torch.from_numpy(self.preprocessing.encode(X)).to(self.device)  # type: ignore[arg-type]
-        return torch.from_numpy(_plain_numbers(X)).to(self.device)
+    def with_module(self, module: nn.Module) -> TorchModel:
+        """The same encoding, classes and threshold around another module."""
+        return TorchModel(
+            module,
+            classes=self.classes,
+            preprocessing=self.preprocessing,
+            encoder=self._encoder,
+            token_name=self.token_name,
+            features=self.features,
+            outputs=self.output_kind,
+            threshold=self.threshold,
+            device=self.device,
+            architecture=self.architecture,
+            recipe=self.recipe,
+            batch_rows=self.batch_rows,
+            frozen_mode=self.frozen_mode,
+            provenance=self.provenance,
+        )
 
     def logits(self, inputs: Tensor) -> Tensor:
         """(n, n_classes) logits of encoded inputs; a single output z becomes (0, z), a probability p its logarithm."""
@@ -308,24 +376,10 @@ class TorchModel(AuditedModel):
             return torch.log(raw.clamp_min(torch.finfo(raw.dtype).tiny))
         return torch.cat([torch.zeros_like(raw), raw], dim=1) if raw.shape[1] == 1 else raw
 
-    @contextmanager
-    def evaluating(self) -> Iterator[None]:
-        """Evaluation mode inside, flags as they were afterwards; nothing where the module refuses it."""
-        if self.frozen_mode:
-            yield
-        else:
-            with evaluating(self.module):
-                yield
-
     def _probabilities(self, X: Rows) -> FloatArray:
         with torch.inference_mode(), self.evaluating():
             logits = self.logits(self.encode(X))
             return torch.softmax(logits.double(), dim=1).cpu().numpy()
-
-    @property
-    def n_parameters(self) -> int:
-        """Number of parameters."""
-        return sum(p.numel() for p in self.module.parameters())
 
 
 def _plain_numbers(X: Rows) -> npt.NDArray[np.float32]:
@@ -354,9 +408,10 @@ def save(model: AuditedModel, path: str | Path) -> None:
     """Writes a model bundle: a ``torch.save`` archive that loads with ``weights_only=True`` and holds no code.
 
     ``{"format": "auditor-model/1", "architecture": {"name", "args"}, "state_dict", "preprocessing", "classes",
-    "training"}``. Raises ModelError for a model that is not a torch module.
+    "training"}``, with ``"task": "regression"`` and no classes for a model that predicts a number. Raises ModelError
+    for a model that is not a torch module.
     """
-    if not isinstance(model, TorchModel):
+    if not isinstance(model, TorchNetwork):
         raise ModelError(f"Only a torch model can be saved as a bundle, not {type(model).__name__}.")
     bundle = {
         "format": BUNDLE_FORMAT,
@@ -365,9 +420,12 @@ def save(model: AuditedModel, path: str | Path) -> None:
         "preprocessing": None if model.preprocessing is None else model.preprocessing.model_dump(mode="json"),
         "classes": list(model.classes),
         "training": None if model.recipe is None else dict(vars(model.recipe)),
-        "outputs": model.output_kind,
-        "threshold": model.threshold,
     }
+    bundle |= (
+        {"outputs": model.output_kind, "threshold": model.threshold}
+        if isinstance(model, TorchModel)
+        else {"task": "regression"}
+    )
     buffer = io.BytesIO()
     torch.save(bundle, buffer)
     write_beside(path, buffer.getvalue())

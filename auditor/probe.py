@@ -22,8 +22,11 @@ if TYPE_CHECKING:
 class Need(Enum):
     """An input that a probe cannot do without: what it is, and how a user supplies it."""
 
-    CLASSIFIER = ("a classifier", "this model is a language model")
-    LANGUAGE_MODEL = ("a language model", "this model is a classifier")
+    # The kind of model is what it is: no flag supplies another, and the reason printed names the kind.
+    CLASSIFIER = ("a classifier", "")
+    REGRESSOR = ("a regression model", "")
+    PREDICTOR = ("a classifier or a regression model", "")
+    LANGUAGE_MODEL = ("a language model", "")
     DATA = ("evaluation data", "add --data FILE")
     LABELS = ("true labels", "add --target COLUMN")
     TEXT = ("texts", "add --text COLUMN")
@@ -78,21 +81,33 @@ def missing_needs(probe: type[Probe] | Probe, model: AuditedModel, data: AuditDa
     """The probe's needs that model and data do not meet, in the order a user would supply them."""
     held = {
         Need.CLASSIFIER: model.kind == "classifier",
+        Need.REGRESSOR: model.kind == "regressor",
+        Need.PREDICTOR: model.kind in ("classifier", "regressor"),
         Need.LANGUAGE_MODEL: model.kind == "language_model",
         Need.DATA: data is not None,
-        Need.LABELS: data is not None and data.y_true is not None,
+        Need.LABELS: data is not None and (data.y_true is not None or data.target_values is not None),
         Need.TEXT: data is not None and data.modality == "text",
         Need.SENSITIVE: data is not None and data.sensitive_features is not None,
         Need.TRAIN: data is not None and data.members is not None,
     }
     missing: list[Need] = [need for need in probe.needs if not held[need]]
     # A model of the wrong kind is all there is to say: no flag would help.
-    return [need for need in missing if need in (Need.CLASSIFIER, Need.LANGUAGE_MODEL)] or missing
+    return [need for need in missing if need in _KINDS_OF_MODEL] or missing
 
 
-def not_applicable(needs: Sequence[Need]) -> str:
-    """The reason printed for missing needs."""
-    return "Needs " + "; ".join(f"{need.what}: {need.how}" for need in needs) + "."
+_KINDS_OF_MODEL = (Need.CLASSIFIER, Need.REGRESSOR, Need.PREDICTOR, Need.LANGUAGE_MODEL)
+_KIND_IN_WORDS = {
+    "classifier": "a classifier",
+    "regressor": "a regression model",
+    "language_model": "a language model",
+}
+
+
+def not_applicable(needs: Sequence[Need], model: AuditedModel) -> str:
+    """The reason printed for missing needs of a model."""
+    words = _KIND_IN_WORDS[model.kind]
+    said = [f"{need.what}: {f'this model is {words}' if need in _KINDS_OF_MODEL else need.how}" for need in needs]
+    return "Needs " + "; ".join(said) + "."
 
 
 def make_probe(kind: type[Probe], options: Mapping[str, object]) -> Probe:

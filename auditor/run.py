@@ -59,7 +59,7 @@ def ask(
     """One probe's answer, whatever becomes of it: what it lacks makes it NOT_APPLICABLE, what it raises NOT_RUN."""
     missing = missing_needs(probe, model, data)
     if missing:
-        return _result(probe, not_applicable=not_applicable(missing))
+        return _result(probe, not_applicable=not_applicable(missing, model))
     rows = no_data() if data is None else data
     return attempt(probe, lambda: probe.measure(model, rows, rng), on_error=on_error)
 
@@ -195,6 +195,10 @@ def run_audit(
     for probe in probes:
         if isinstance(probe, type) or not callable(getattr(probe, "measure", None)):
             raise UsageError(f"{probe!r} is no probe: give instances, such as PROBES['group_fairness']().")
+    if data is not None and model.kind == "regressor" and data.y_true is not None:
+        raise DataError("The data have labels, the model predicts numbers: make them by AuditData.for_regression.")
+    if data is not None and model.kind != "regressor" and data.target_values is not None:
+        raise DataError("The data have true numbers, the model predicts none: make them by AuditData.from_arrays.")
     if data is not None and data.classes and data.classes != model.classes:
         raise DataError(
             f"The data's classes are {', '.join(data.classes[:8])}, the model's {', '.join(model.classes[:8])}: "

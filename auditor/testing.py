@@ -173,6 +173,8 @@ def _poor_data(data: AuditData) -> Iterator[tuple[str, AuditData]]:
     yield "no rows", data.take(np.zeros(len(data), bool))
     if data.y_true is not None:
         yield "no labels", replace(data, y_true=np.full(len(data), -1, np.int64))
+    if data.target_values is not None:
+        yield "no true values", replace(data, target_values=np.full(len(data), np.nan))
     if data.sensitive_features is None or not len(data):
         return
     first = np.ones(len(data), bool)

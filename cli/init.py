@@ -23,6 +23,10 @@ _SENSITIVE = re.compile(
 _TARGET = re.compile(
     r"(^|[_\W])(target|label|class|outcome|y|approved|deny|denied|default|hired|income)([_\W]|$)", re.I
 )
+_NUMBER_TARGET = re.compile(
+    r"(^|[_\W])(target|outcome|y|price|cost|costs|charges|value|amount|salary|wage|income|score|rating)([_\W]|$)", re.I
+)
+_MOST_CODES = 20
 _FAVOURABLE = ("approved", "yes", "true", "accept", "accepted", "hired", "good", "granted", "1", ">50k")
 _UNFAVOURABLE_TARGET = re.compile(r"den(y|ied)|default|reject|fraud|recid", re.IGNORECASE)
 
@@ -41,9 +45,15 @@ def _config(data: Path, out: Path, frame: pd.DataFrame) -> str:
     two_valued = [c for c, values in levels.items() if len(values) == 2]
     sensitive = [c for c in levels if _SENSITIVE.search(c) and len(levels[c]) <= 20]
     candidates = [c for c in two_valued if c not in sensitive]
-    target = next((c for c in candidates if _TARGET.search(c)), candidates[-1] if candidates else None)
+    target = next((c for c in candidates if _TARGET.search(c)), None)
     ids = id_like(frame)
-    features = [c for c in levels if c != target and c not in ids]
+    # A column of amounts is a feature more often than not: what is predicted stands last, or is all there is.
+    amounts = [c for c in list(levels)[-1 if candidates else 0 :] if _NUMBER_TARGET.search(c) and c not in ids]
+    numbers = [c for c in amounts if pd.api.types.is_numeric_dtype(frame[c]) and len(levels[c]) > _MOST_CODES]
+    number = numbers[-1] if numbers and target is None else None
+    if target is None and number is None and candidates:
+        target = candidates[-1]
+    features = [c for c in levels if c not in (target, number, *ids)]
     try:
         path = str(data.resolve().relative_to(out.resolve().parent))
     except ValueError:
@@ -62,6 +72,8 @@ def _config(data: Path, out: Path, frame: pd.DataFrame) -> str:
             f"positive = {_toml(_favourable(target, levels[target]))}"
             f"          # the FAVOURABLE label, of {_named(levels[target])}",
         ]
+    elif number is not None:
+        lines += [f"target = {_toml(number)}            # column of true numbers, for a model that predicts one"]
     else:
         lines += ['# target = "..."                     # column of true labels: no two-valued column was found']
     lines += [
@@ -77,20 +89,27 @@ def _config(data: Path, out: Path, frame: pd.DataFrame) -> str:
         'device = "auto"',
         "error_rate = 0.05                    # chance of any false FAIL, and of any false PASS, over the whole scan",
         "",
-        "# [probes.feature_attribution]",
-        "# n_samples = 256",
+        *(_PROBES_OF_LABELS if number is None else _PROBES_OF_NUMBERS),
         "",
         "# Without criteria the built-in profile auditor-default-1 applies, a convention, not law. Yours replace it:",
         "# [[criteria]]",
-        '# metric = "demographic_parity_difference"',
+        f'# metric = "{"demographic_parity_difference" if number is None else "mean_residual_difference"}"',
         '# direction = "at_most"               # at_most, at_least, or within with bound = [low, high]',
-        "# bound = 0.10",
+        "# bound = 0.10" if number is None else "# bound = 1000                        # in the target's own unit",
         '# source = "model risk policy 4.2"',
         '# set_by = "Model Risk Committee"',
         '# set_at = "2026-01-31"',
         "",
     ]
     return "\n".join(lines)
+
+
+_PROBES_OF_LABELS = ("# [probes.feature_attribution]", "# n_samples = 256")
+_PROBES_OF_NUMBERS = (
+    "# The range that predictions and true values can take, known from elsewhere: without it no mean can be judged.",
+    "# [probes.regression_fairness]",
+    "# value_range = [0, 100000]",
+)
 
 
 def _named(names: list[str]) -> str:

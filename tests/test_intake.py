@@ -709,10 +709,11 @@ def test_skops_compressed(tmp_path: Path) -> None:
     assert load_model(ModelSpec(path=str(tmp_path / "m.skops"))).classes == ("0", "1")
 
 
-def test_regressor_is_refused(tmp_path: Path) -> None:
-    path = dump_skops(LinearRegression().fit(NUMBERS, NUMBERS["a"]), tmp_path / "m.skops")
-    with pytest.raises(ModelError, match="LinearRegression, which is no fitted classifier"):
-        load_model(ModelSpec(path=path))
+def test_what_neither_classifies_nor_regresses_is_refused(tmp_path: Path) -> None:
+    for estimator in (StandardScaler().fit(NUMBERS), LinearRegression()):
+        path = dump_skops(estimator, tmp_path / "m.skops")
+        with pytest.raises(ModelError, match=f"{type(estimator).__name__}, which is no fitted classifier or regressor"):
+            load_model(ModelSpec(path=path))
 
 
 def test_probes_leave_the_users_table_alone(table: pd.DataFrame, tmp_path: Path) -> None:

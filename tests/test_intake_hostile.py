@@ -842,6 +842,20 @@ def skops_operator(folder: Path, marker: str) -> Path:
     return skops_file(folder, changed_schema(change))
 
 
+@hostile("makes a numpy.dtype by ObjectNode")
+def skops_dtype_of_its_own_state(folder: Path, marker: str) -> Path:
+    def change(schema: dict[str, Any]) -> None:
+        schema["content"]["content"]["C"] = {
+            "__class__": "dtype",
+            "__module__": "numpy",
+            "__loader__": "ObjectNode",
+            "content": schema["content"]["content"]["C"],
+            "__id__": 1,
+        }
+
+    return skops_file(folder, changed_schema(change))
+
+
 @hostile("EvilNode")
 def skops_unknown_node(folder: Path, marker: str) -> Path:
     return skops_file(folder, changed_schema(lambda schema: schema.update({"__loader__": "EvilNode"})))

@@ -5,10 +5,10 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping
 from dataclasses import fields
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, Self
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 from torch import Tensor, nn
 
 from auditor.architectures import ARCHITECTURES
@@ -17,9 +17,10 @@ from auditor.intake.archive import Archive
 from auditor.intake.source import Source, printable
 from auditor.intake.user_code import import_object, keywords_of
 from auditor.intake.weights import LOADED_BY_TORCH, as_state_dict, compare_shapes, load_torch, plain_floats
-from auditor.intake.wrap import named_classes, provenance_of
+from auditor.intake.wrap import named_classes, no_flags_of_classes, provenance_of
 from auditor.model import BUNDLE_FORMAT, Outputs, Recipe, TorchModel
 from auditor.preprocessing import ImagePreprocessing, Preprocessing, TabularPreprocessing, TextPreprocessing
+from auditor.regression import TorchRegressor
 from auditor.specs import ModelSpec
 from auditor.suggest import did_you_mean
 
@@ -45,13 +46,22 @@ class _Bundle(_Closed):
     architecture: _Architecture
     state_dict: dict[str, Tensor]
     preprocessing: Any = None
-    classes: Annotated[list[str], Field(min_length=2, max_length=1_000_000)]
+    classes: Annotated[list[str], Field(max_length=1_000_000)] = []
     training: Any = None
+    task: Literal["classification", "regression"] = "classification"
     outputs: Outputs = "logits"
     threshold: Annotated[float, Field(ge=0.0, le=1.0)] = 0.5
 
+    @model_validator(mode="after")
+    def _classes_of_a_classifier(self) -> Self:
+        if self.task == "regression" and self.classes:
+            raise ValueError("a regression has no classes")
+        if self.task == "classification" and len(self.classes) < 2:
+            raise ValueError("a classifier names at least two classes")
+        return self
 
-def load_bundle(source: Source, archive: Archive, record: str, spec: ModelSpec) -> TorchModel:
+
+def load_bundle(source: Source, archive: Archive, record: str, spec: ModelSpec) -> TorchModel | TorchRegressor:
     """The model of a bundle. Raises ModelError for any part that is not what the format says."""
     loaded = load_torch(source, archive, record)
     bundle = _parse(loaded, source.name)
@@ -69,6 +79,18 @@ def load_bundle(source: Source, archive: Archive, record: str, spec: ModelSpec) 
         )
     preprocessing: Preprocessing | None = _checked(_PREPROCESSING, bundle.preprocessing, "preprocessing", source.name)
     _check_fit(preprocessing, args, source.name)
+    provenance = provenance_of(source, BUNDLE_FORMAT, LOADED_BY_TORCH, notes)
+    if bundle.task == "regression":
+        no_flags_of_classes(spec)
+        return TorchRegressor(
+            module,
+            preprocessing=preprocessing,
+            features=spec.features,
+            device=spec.device,
+            architecture={"name": name, "args": args},
+            recipe=_recipe(bundle.training, source.name),
+            provenance=provenance,
+        )
     return TorchModel(
         module,
         classes=named_classes(bundle.classes, spec),
@@ -79,7 +101,7 @@ def load_bundle(source: Source, archive: Archive, record: str, spec: ModelSpec) 
         device=spec.device,
         architecture={"name": name, "args": args},
         recipe=_recipe(bundle.training, source.name),
-        provenance=provenance_of(source, BUNDLE_FORMAT, LOADED_BY_TORCH, notes),
+        provenance=provenance,
     )
 
 

@@ -1,10 +1,11 @@
-"""scikit-learn classifiers from ``.skops`` files, of types from an exact list, with their trees checked before use."""
+"""scikit-learn models from ``.skops`` files, of types from an exact list, with their trees checked before use."""
 
 from __future__ import annotations
 
 import json
 import warnings
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from io import BytesIO
 from typing import Any
 
@@ -16,8 +17,9 @@ from auditor.errors import DataError, ModelError, UnsafeModelError, UsageError
 from auditor.intake.archive import Archive, open_archive
 from auditor.intake.pickles import describe_calls
 from auditor.intake.source import Source, printable, reading
-from auditor.intake.wrap import named_classes, provenance_of
+from auditor.intake.wrap import named_classes, no_flags_of_classes, provenance_of
 from auditor.model import AuditedModel, Provenance
+from auditor.regression import AuditedRegressor
 from auditor.specs import ModelSpec
 from auditor.suggest import did_you_mean
 
@@ -25,6 +27,7 @@ from auditor.suggest import did_you_mean
 # The two kinds of tree index memory by numbers of the file; check_trees looks at every one of these.
 HARMLESS = frozenset(
     {
+        "numpy.dtype",
         "sklearn.calibration._CalibratedClassifier",
         "sklearn.calibration._SigmoidCalibration",
         "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",
@@ -64,7 +67,6 @@ class EstimatorModel(AuditedModel):
         provenance: Provenance,
     ) -> None:
         self.estimator = estimator
-        self._named = getattr(estimator, "feature_names_in_", None) is not None
         self._label_index = {label: i for i, label in enumerate(estimator.classes_.tolist())}
         super().__init__(
             self._estimate, classes=list(classes), features=features, threshold=threshold, provenance=provenance
@@ -72,30 +74,51 @@ class EstimatorModel(AuditedModel):
 
     def _estimate(self, X: Rows) -> FloatArray:
         """(n, n_classes) probabilities, or one-hot decisions where the estimator has none."""
-        rows = self._input(X)
-        try:
+        rows = _input(self.estimator, self.features, X)
+        with _asking():
             if hasattr(self.estimator, "predict_proba"):
                 return np.asarray(self.estimator.predict_proba(rows), np.float64)
             labels = np.asarray(self.estimator.predict(rows)).tolist()
-        except Exception as error:  # scikit-learn raises ValueError, but what a transformer raises is its own affair
-            raise ModelError(f"The estimator refused the data: {printable(error, 300)}") from error
         return np.eye(self.n_outputs)[[self._label_index[label] for label in labels]]
 
-    def _input(self, X: Rows) -> Any:
-        if isinstance(X, np.ndarray):
-            return list(X) if X.dtype == object else X.reshape(len(X), -1)
-        if self.features is not None:
-            absent = [name for name in self.features if name not in X.columns]
-            if absent:
-                near = did_you_mean(absent[0], map(str, X.columns))
-                raise DataError(f"The model needs the feature {absent[0]!r}, which the data do not have{near}.")
-        wanted = X if self.features is None else X[list(self.features)]
-        # Without names of its own an estimator warns of a table that has some.
-        return wanted if self._named else wanted.to_numpy()
+
+class EstimatorRegressor(AuditedRegressor):
+    """A fitted scikit-learn regressor of one target; ``estimator`` is the object itself."""
+
+    def __init__(self, estimator: Any, *, features: tuple[str, ...] | None, provenance: Provenance) -> None:
+        self.estimator = estimator
+        super().__init__(self._estimate, features=features, provenance=provenance)
+
+    def _estimate(self, X: Rows) -> Any:
+        """(n,) predictions; (n, 1) and (n, n_targets) where the estimator was fitted so."""
+        rows = _input(self.estimator, self.features, X)
+        with _asking():
+            return np.asarray(self.estimator.predict(rows))
 
 
-def load_skops(source: Source, archive: Archive, spec: ModelSpec) -> EstimatorModel:
-    """The classifier of a skops file. Raises UnsafeModelError for a type off the list, else ModelError."""
+@contextmanager
+def _asking() -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # scikit-learn raises ValueError, but what a transformer raises is its own affair
+        raise ModelError(f"The estimator refused the data: {printable(error, 300)}") from error
+
+
+def _input(estimator: Any, features: tuple[str, ...] | None, X: Rows) -> Any:
+    if isinstance(X, np.ndarray):
+        return list(X) if X.dtype == object else X.reshape(len(X), -1)
+    if features is not None:
+        absent = [name for name in features if name not in X.columns]
+        if absent:
+            near = did_you_mean(absent[0], map(str, X.columns))
+            raise DataError(f"The model needs the feature {absent[0]!r}, which the data do not have{near}.")
+    wanted = X if features is None else X[list(features)]
+    # Without names of its own an estimator warns of a table that has some.
+    return wanted if getattr(estimator, "feature_names_in_", None) is not None else wanted.to_numpy()
+
+
+def load_skops(source: Source, archive: Archive, spec: ModelSpec) -> EstimatorModel | EstimatorRegressor:
+    """The model of a skops file. Raises UnsafeModelError for a type off the list, else ModelError."""
     import skops.io
 
     _check_members(source, archive)
@@ -117,27 +140,25 @@ def load_skops(source: Source, archive: Archive, spec: ModelSpec) -> EstimatorMo
 
 def estimator_model(
     estimator: Any, source: Source, spec: ModelSpec, *, format: str, loaded_by: str, notes: tuple[str, ...] = ()
-) -> EstimatorModel:
-    """A fitted classifier as an audited model. Raises ModelError for a regressor and whatever else has no classes."""
+) -> EstimatorModel | EstimatorRegressor:
+    """A fitted classifier or regressor as an audited model. Raises ModelError for whatever is neither."""
+    if is_fitted_regressor(estimator):
+        no_flags_of_classes(spec)
+        features, notes = _features(estimator, spec, notes)
+        return EstimatorRegressor(
+            estimator, features=features, provenance=provenance_of(source, format, loaded_by, notes)
+        )
     found = getattr(estimator, "classes_", None)
     if not isinstance(found, np.ndarray) or found.ndim != 1 or not hasattr(estimator, "predict"):
         kind = printable(type(estimator).__name__, 60)
         raise ModelError(
-            f"{source.name!r} holds a {kind}, which is no fitted classifier of one target: regression, clustering and "
+            f"{source.name!r} holds a {kind}, which is no fitted classifier or regressor of one target: clustering and "
             "several targets at once are not supported yet. A decision rule on top of it can be audited with --predict."
         )
     if spec.outputs == "logits":
         raise UsageError("A scikit-learn classifier gives probabilities or decisions: leave --outputs out.")
     classes = named_classes([str(label) for label in found.tolist()], spec)
-    names = getattr(estimator, "feature_names_in_", None)
-    features = spec.features if names is None else tuple(map(str, names))
-    if spec.features is not None and spec.features != features:
-        raise UsageError("The model file names its own features: leave --features out.")
-    count = getattr(estimator, "n_features_in_", None)
-    if features is not None and count is not None and len(features) != count:
-        raise UsageError(f"--features names {len(features)} columns, but the model takes {count}.")
-    if features is None and count is not None:
-        notes = (*notes, f"The model takes {count} columns and does not name them: they are taken in order.")
+    features, notes = _features(estimator, spec, notes)
     return EstimatorModel(
         estimator,
         classes=classes,
@@ -147,13 +168,45 @@ def estimator_model(
     )
 
 
+def is_fitted_regressor(estimator: Any) -> bool:
+    """Whether it is a scikit-learn regressor that was fitted."""
+    from sklearn.base import is_regressor
+    from sklearn.utils.validation import check_is_fitted
+
+    try:
+        if not hasattr(estimator, "__sklearn_tags__") or not is_regressor(estimator):
+            return False
+        check_is_fitted(estimator)
+    except Exception:  # tags are computed from attributes, which a file may have left out
+        return False
+    return True
+
+
+def _features(
+    estimator: Any, spec: ModelSpec, notes: tuple[str, ...]
+) -> tuple[tuple[str, ...] | None, tuple[str, ...]]:
+    """The columns the estimator takes, where it or a flag names them, and the notes with what is assumed."""
+    names = getattr(estimator, "feature_names_in_", None)
+    features = spec.features if names is None else tuple(map(str, names))
+    if spec.features is not None and spec.features != features:
+        raise UsageError("The model file names its own features: leave --features out.")
+    count = getattr(estimator, "n_features_in_", None)
+    if features is not None and count is not None and len(features) != count:
+        raise UsageError(f"--features names {len(features)} columns, but the model takes {count}.")
+    if features is None and count is not None:
+        notes = (*notes, f"The model takes {count} columns and does not name them: they are taken in order.")
+    return features, notes
+
+
 def _check_members(source: Source, archive: Archive) -> None:
     """Arrays no larger than the bytes they come in, archives within no less strict, and a schema of a sane size."""
     if archive.records["schema.json"].size > _MAX_SCHEMA_BYTES:
         raise ModelError(f"{source.name!r} has a schema of more than {_MAX_SCHEMA_BYTES:,} bytes.")
     with reading(f"{source.name!r} has no valid schema"):
-        if not isinstance(json.loads(archive.read("schema.json")), dict):
+        schema = json.loads(archive.read("schema.json"))
+        if not isinstance(schema, dict):
             raise ModelError(f"{source.name!r} has no valid schema.")
+    _check_dtypes(schema, source.name)
     for name in archive.records:
         if name == "schema.json":
             continue
@@ -165,6 +218,22 @@ def _check_members(source: Source, archive: Archive) -> None:
                 _check_array(inner.read(part), what)
         else:
             _check_array(content, what)
+
+
+def _check_dtypes(schema: dict[str, Any], name: str) -> None:
+    """A dtype may only be that of an array in the file, never made or changed by what the file says of it."""
+    nodes: list[Any] = [schema]
+    while nodes:
+        node = nodes.pop()
+        if isinstance(node, dict):
+            kind = node.get("__module__"), node.get("__class__"), node.get("__loader__")
+            if kind[:2] == ("numpy", "dtype") and kind[2] != "DTypeNode":
+                raise UnsafeModelError(
+                    f"{name!r} makes a numpy.dtype by {printable(kind[2], 40)}, which no estimator does."
+                )
+            nodes += node.values()
+        elif isinstance(node, list):
+            nodes += node
 
 
 def _check_array(content: bytes, what: str) -> None:
@@ -205,8 +274,16 @@ def check_trees(estimator: Any, what: str) -> None:
 
 
 def _check_ensemble(owner: Any, what: str) -> None:
-    """Forests hand their rows to every tree unseen, so each must take as many columns as the whole."""
+    """Forests hand their rows to every tree unseen, so each must take as many columns as the whole.
+
+    Gradient boosting adds the trees of a stage to the columns of its first guess, in compiled code without looking.
+    """
     width = getattr(owner, "n_features_in_", None)
+    stages = vars(owner).get("estimators_")
+    if isinstance(stages, np.ndarray) and stages.ndim == 2 and hasattr(owner, "_raw_predict_init"):
+        guess = owner._raw_predict_init(np.zeros((1, stages[0, 0].n_features_in_)))
+        if np.shape(guess) != (1, stages.shape[1]):
+            raise ModelError(f"{what!r} holds a doctored ensemble: its trees predict another number of outputs.")
     if width is None or hasattr(owner, "estimators_features_"):
         return
     for member in _flat(vars(owner).get("estimators_")):

@@ -12,7 +12,7 @@ from auditor.intake.archive import Archive, open_archive
 from auditor.intake.bundle import load_bundle
 from auditor.intake.estimators import load_skops
 from auditor.intake.functions import load_function
-from auditor.intake.huggingface import FORMAT as HUGGING_FACE
+from auditor.intake.hf_folder import FORMAT as HUGGING_FACE
 from auditor.intake.huggingface import load_folder
 from auditor.intake.language_models import is_language_model, load_gguf, load_language_folder
 from auditor.intake.pickles import read_pickle
@@ -28,6 +28,7 @@ from auditor.intake.weights import (
     load_torch,
     pickle_record,
 )
+from auditor.intake.wrap import no_flags_of_classes
 from auditor.model import AuditedModel
 from auditor.specs import ModelSpec
 
@@ -112,6 +113,16 @@ def load_model(spec: ModelSpec, *, max_bytes: int = MAX_FILE_BYTES) -> AuditedMo
     Raises UsageError for a flag or path that is wrong, ModelError for a file that cannot be used, UnsafeModelError for
     one that would run its own code.
     """
+    if spec.task == "regression":
+        no_flags_of_classes(spec)
+    model = _load(spec, max_bytes)
+    if spec.task is not None and (spec.task == "regression") != (model.kind == "regressor"):
+        found = {"regressor": "a regression model", "classifier": "a classifier"}.get(model.kind, "a language model")
+        raise UsageError(f"--task {spec.task} contradicts the model, which is {found}: leave --task out.")
+    return model
+
+
+def _load(spec: ModelSpec, max_bytes: int) -> AuditedModel:
     if spec.predict is not None:
         return load_function(spec)
     if spec.path is None:

@@ -16,6 +16,7 @@ from auditor.intake.user_code import import_object, source_file
 from auditor.intake.wrap import no_reordering
 from auditor.model import AuditedModel, Provenance
 from auditor.preprocessing import label_name
+from auditor.regression import AuditedRegressor
 from auditor.specs import ModelSpec
 from auditor.tables import regular_file, sha256_of
 
@@ -24,12 +25,16 @@ def load_function(spec: ModelSpec) -> AuditedModel:
     """The model that a function of the user's is.
 
     The function receives a DataFrame, a list of texts or a uint8 array of images, and returns probabilities
-    (n, n_classes), P(last class) (n,) or labels (n,). Its classes are ``--classes``, else its attribute ``classes``.
-    Raises UsageError where it cannot be imported or names no classes.
+    (n, n_classes), P(last class) (n,) or labels (n,), or with ``--task regression`` numbers (n,). Its classes are
+    ``--classes``, else its attribute ``classes``. Raises UsageError where it cannot be imported or names no classes.
     """
     if spec.predict is None:
         raise UsageError("Name the function with --predict package.module:function.")
     function = import_object(spec.predict, spec.code_folder, "--predict")
+    if spec.task == "regression":
+        return AuditedRegressor(
+            _adapted(function, spec), features=spec.features, provenance=_provenance(function, spec)
+        )
     own = getattr(function, "classes", None)
     classes = spec.classes if spec.classes is not None else own
     if spec.classes is not None and own is not None:
@@ -37,7 +42,7 @@ def load_function(spec: ModelSpec) -> AuditedModel:
     if classes is None:
         raise UsageError(
             f"--predict {spec.predict}: add --classes a,b, or give the function an attribute "
-            "`classes` with the classes in the order of its probabilities."
+            "`classes` with the classes in the order of its probabilities; or say --task regression."
         )
     if isinstance(classes, str) or len(classes) < 2 or len(set(map(str, classes))) != len(classes):
         raise UsageError("A classifier needs at least two classes with different names: see --classes.")

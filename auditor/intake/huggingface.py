@@ -1,18 +1,9 @@
-"""Hugging Face folders: sequence and image classifiers of transformers' own classes, weights from safetensors only.
-
-Every file is read once and handed on as bytes or parsed data; transformers never sees the folder, so nothing that lies
-beside the weights can be opened, imported or fetched because a file says so.
-"""
+"""Hugging Face folders: sequence and image classifiers of transformers' own classes, weights from safetensors only."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-import re
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,22 +11,28 @@ import torch
 from torch import Tensor, nn
 
 from auditor.data import Rows
-from auditor.errors import ModelError, UnsafeModelError
-from auditor.intake.source import Source, printable, read_source, reading
-from auditor.intake.weights import LOADED_BY_SAFETENSORS, load_safetensors
+from auditor.errors import ModelError
+from auditor.intake.hf_folder import (
+    FORMAT,
+    MAX_TOKENIZER_BYTES,
+    REFUSED_KEYS,
+    Folder,
+    build_network,
+    ignored_files,
+    no_model,
+    quiet_and_offline,
+    read_weights,
+)
+from auditor.intake.source import printable, reading
+from auditor.intake.weights import LOADED_BY_SAFETENSORS
 from auditor.intake.wrap import named_classes
 from auditor.model import Provenance, TorchModel
 from auditor.preprocessing import ImagePreprocessing
 from auditor.specs import ModelSpec
 
-FORMAT = "Hugging Face folder"
-_MAX_JSON_BYTES = 16 << 20
-_MAX_TOKENIZER_BYTES = 256 << 20
-_MAX_SHARDS = 1000
 _MAX_TOKENS = 1 << 16
 _TEXT_BATCH, _IMAGE_BATCH = 64, 64
 _DEFAULT_TOKENS = 512
-_SHARD = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*\.safetensors")
 # Their positions begin after the padding index, so that many fewer tokens fit than there are position embeddings.
 _OFFSET_POSITIONS = frozenset(
     {
@@ -50,83 +47,20 @@ _OFFSET_POSITIONS = frozenset(
         "ibert",
     }
 )
-_REFUSED_KEYS = {
-    "quantization_config": "is quantised",
-    "backbone": "takes its backbone from another repository",
-}
-
-
-class Folder:
-    """A model folder and what was read of it; ``digest`` covers the name and content of every file that was read."""
-
-    def __init__(self, path: str) -> None:
-        self.path = path
-        self.name = printable(Path(path).resolve().name)
-        self._digests: dict[str, str] = {}
-        self.size_bytes = 0
-
-    def has(self, name: str) -> bool:
-        """Whether there is a file of that name."""
-        return (Path(self.path) / name).is_file()
-
-    def names(self) -> list[str]:
-        """Names in the folder, sorted."""
-        return sorted(p.name for p in Path(self.path).iterdir())
-
-    def read(self, name: str, max_bytes: int | None = None) -> Source:
-        """One file of the folder, read once."""
-        where = Path(self.path) / name
-        source = read_source(where) if max_bytes is None else read_source(where, max_bytes=max_bytes)
-        self._digests[name] = source.sha256
-        self.size_bytes += len(source.data)
-        return source
-
-    def json(self, name: str) -> dict[str, Any]:
-        """One file of the folder as a JSON object. Raises UnsafeModelError where it names code to run."""
-        source = self.read(name, _MAX_JSON_BYTES)
-        with reading(f"{name!r} in {self.name!r} is no valid JSON"):
-            parsed = json.loads(source.data)
-            if not isinstance(parsed, dict):
-                raise ModelError(f"{name!r} in {self.name!r} is no JSON object.")
-            code = next(_values_of(parsed, "auto_map"), None)
-        if code is not None:
-            raise UnsafeModelError(
-                f"{name!r} in {self.name!r} names code to import and run ({printable(json.dumps(code), 100)}); code "
-                "that comes with a model is never run. Audit it with --predict package.module:function."
-            )
-        return parsed
-
-    @property
-    def sha256(self) -> str:
-        """Digest over the sorted listing ``sha256  name`` of the files that were read."""
-        listing = "".join(f"{digest}  {name}\n" for name, digest in sorted(self._digests.items()))
-        return hashlib.sha256(listing.encode()).hexdigest()
-
-
-def _values_of(parsed: object, key: str) -> Iterator[object]:
-    stack = [parsed]
-    while stack:
-        item = stack.pop()
-        if isinstance(item, dict):
-            if key in item:
-                yield item[key]
-            stack.extend(item.values())
-        elif isinstance(item, list):
-            stack.extend(item)
 
 
 def load_folder(path: str, spec: ModelSpec) -> TorchModel:
     """The classifier of a Hugging Face folder. Raises UnsafeModelError for code and pickles, else ModelError."""
     folder = Folder(path)
     if not folder.has("config.json"):
-        raise ModelError(_no_model(folder))
+        raise ModelError(no_model(folder))
     settings = folder.json("config.json")
     family, name = _architecture(settings, folder)
     classes = _classes(settings, folder, spec)
-    weights = _weights(folder)
-    with _quiet_and_offline():
-        network, config = _network(family, name, settings, weights, folder)
-    notes = _ignored(folder)
+    weights = read_weights(folder)
+    with quiet_and_offline():
+        network, config = build_network(family, name, settings, weights, folder)
+    notes = ignored_files(folder)
     if family == "text":
         text = _text_encoding(folder, settings, network)
         if getattr(config, "pad_token_id", None) is None:
@@ -157,32 +91,11 @@ def load_folder(path: str, spec: ModelSpec) -> TorchModel:
     )
 
 
-def _no_model(folder: Folder) -> str:
-    if folder.has("adapter_config.json"):
-        return f"{folder.name!r} holds an adapter without its model, which is not supported yet: merge and save them."
-    return (
-        f"{folder.name!r} is a folder without a config.json: name a model file, or a folder that "
-        "model.save_pretrained(folder) wrote."
-    )
-
-
-def _ignored(folder: Folder) -> tuple[str, ...]:
-    names = folder.names()
-    code = [n for n in names if n.endswith((".py", ".so", ".pyc"))]
-    pickles = [n for n in names if n.endswith((".bin", ".pt", ".pth", ".ckpt", ".pkl", ".h5", ".msgpack"))]
-    return tuple(
-        f"Not opened in the folder: {kind}, {len(found)} ({printable(found[0], 60)}"
-        f"{', ...' if len(found) > 1 else ''})."
-        for kind, found in (("code files", code), ("other weight files", pickles))
-        if found
-    )
-
-
 def _architecture(settings: Mapping[str, Any], folder: Folder) -> tuple[str, str]:
     """("text" or "image", name of transformers' class), by exact name from transformers' own tables."""
     from transformers.models.auto import modeling_auto
 
-    for key, why in _REFUSED_KEYS.items():
+    for key, why in REFUSED_KEYS.items():
         if settings.get(key) is not None:
             raise ModelError(
                 f"{folder.name!r} {why}, which is not supported yet: audit it with --predict package.module:function."
@@ -222,124 +135,6 @@ def _classes(settings: Mapping[str, Any], folder: Folder, spec: ModelSpec) -> tu
     if not isinstance(labels, dict) or sorted(labels) != sorted(str(i) for i in range(len(labels))):
         raise ModelError(f"The id2label of {folder.name!r} does not number its classes from 0.")
     return named_classes(tuple(str(labels[str(i)]) for i in range(len(labels))), spec)
-
-
-# ---- weights -------------------------------------------------------------------------------------------------------
-
-
-def _weights(folder: Folder) -> dict[str, Tensor]:
-    if folder.has("model.safetensors"):
-        return load_safetensors(folder.read("model.safetensors"))
-    if folder.has("model.safetensors.index.json"):
-        return _shards(folder)
-    pickled = [n for n in folder.names() if n.endswith((".bin", ".bin.index.json", ".pt", ".pth", ".ckpt"))]
-    if pickled:
-        raise UnsafeModelError(
-            f"{folder.name!r} has its weights in {printable(pickled[0], 60)!r} only, a pickle, which runs code when "
-            "it is loaded. If you trust it, load it once yourself and save it with "
-            "model.save_pretrained(folder, safe_serialization=True)."
-        )
-    raise ModelError(f"{folder.name!r} holds no model.safetensors: save the model with model.save_pretrained(folder).")
-
-
-def _shards(folder: Folder) -> dict[str, Tensor]:
-    index = folder.json("model.safetensors.index.json").get("weight_map")
-    if not isinstance(index, dict) or not index:
-        raise ModelError(f"The shard index of {folder.name!r} names no weights.")
-    for file in index.values():
-        if not isinstance(file, str) or not _SHARD.fullmatch(file):
-            raise UnsafeModelError(
-                f"The shard index of {folder.name!r} points to {printable(file, 80)!r}: shards must be .safetensors "
-                "files that lie in the folder itself."
-            )
-    files = sorted(set(index.values()))
-    if len(files) > _MAX_SHARDS:
-        raise ModelError(f"The shard index of {folder.name!r} names {len(files):,} files.")
-    missing = [file for file in files if not folder.has(file)]
-    if missing:
-        raise ModelError(f"{folder.name!r} lacks the shard {missing[0]!r}: the download is incomplete.")
-    weights: dict[str, Tensor] = {}
-    for file in files:
-        shard = load_safetensors(folder.read(file))
-        wanted = {name for name, where in index.items() if where == file}
-        if wanted != set(shard):
-            raise ModelError(f"The shard {file!r} in {folder.name!r} does not hold the weights that the index says.")
-        weights |= shard
-    return weights
-
-
-def _network(
-    family: str, name: str, settings: Mapping[str, Any], weights: dict[str, Tensor], folder: Folder
-) -> tuple[nn.Module, Any]:
-    """The network with its weights, and its configuration. Every weight must be in the file: none is left to chance."""
-    import transformers
-
-    _check_layers(settings, len(weights), folder)
-    # Private keys and kernels choose code paths and repositories; the dtype is ours.
-    chosen = {
-        key: value
-        for key, value in settings.items()
-        if not key.startswith("_")
-        and key not in ("attn_implementation", "experts_implementation", "dtype", "torch_dtype")
-    }
-    with reading(f"{folder.name!r} cannot be loaded by transformers"):
-        config = transformers.AutoConfig.for_model(**chosen)
-        kind = getattr(transformers, name)
-        with torch.device("meta"):
-            sketch = kind(config)
-        claimed = sum(t.numel() for t in (*sketch.parameters(), *sketch.buffers()))
-        held = sum(t.numel() for t in weights.values())
-        if claimed > 2 * held + (1 << 20):
-            raise ModelError(
-                f"The config.json in {folder.name!r} asks for {claimed:,} weights, and the files hold {held:,}."
-            )
-        network, info = kind.from_pretrained(
-            None, config=config, state_dict=weights, output_loading_info=True, dtype=torch.float32
-        )
-    for problem, verb in (("missing_keys", "lack"), ("mismatched_keys", "hold in another shape")):
-        if info[problem]:
-            first = sorted(map(str, info[problem]))[0]
-            raise ModelError(f"The weights in {folder.name!r} {verb} {printable(first, 100)!r}, which {name} needs.")
-    return network, network.config
-
-
-def _check_layers(settings: object, n_weights: int, folder: Folder) -> None:
-    """Building a layer takes time even without memory, and each has weights of its own."""
-    stack = [settings]
-    while stack:
-        item = stack.pop()
-        if isinstance(item, list):
-            stack.extend(item)
-        elif isinstance(item, dict):
-            stack.extend(v for v in item.values() if isinstance(v, (dict, list)))
-            for key, value in item.items():
-                depth = value if isinstance(value, list) else [value]
-                numbers = [n for n in depth if isinstance(n, (int, float)) and not isinstance(n, bool)]
-                if re.search(r"layer|depth|block|n_hidden", str(key)) and any(n > max(n_weights, 64) for n in numbers):
-                    raise ModelError(
-                        f"The config.json in {folder.name!r} asks for more layers ({printable(key, 40)}) than "
-                        "the files have weights."
-                    )
-
-
-@contextmanager
-def _quiet_and_offline() -> Iterator[None]:
-    """Nothing is fetched from a network, and no progress bar or report is printed; all as it was afterwards."""
-    import huggingface_hub.constants
-    from transformers.utils import logging
-
-    offline, level = huggingface_hub.constants.HF_HUB_OFFLINE, logging.get_verbosity()
-    bars = logging.is_progress_bar_enabled()
-    huggingface_hub.constants.HF_HUB_OFFLINE = True
-    logging.set_verbosity(logging.CRITICAL)
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        huggingface_hub.constants.HF_HUB_OFFLINE = offline
-        logging.set_verbosity(level)
-        if bars:
-            logging.enable_progress_bar()
 
 
 # ---- text ----------------------------------------------------------------------------------------------------------
@@ -394,7 +189,7 @@ def _text_encoding(folder: Folder, settings: Mapping[str, Any], network: nn.Modu
             "AutoTokenizer.from_pretrained(...).save_pretrained(folder)."
         )
     options = folder.json("tokenizer_config.json") if folder.has("tokenizer_config.json") else {}
-    source = folder.read("tokenizer.json", _MAX_TOKENIZER_BYTES)
+    source = folder.read("tokenizer.json", MAX_TOKENIZER_BYTES)
     with reading(f"The tokenizer.json in {folder.name!r} cannot be read"):
         tokenizer = tokenizers.Tokenizer.from_str(source.data.decode())
     embeddings: Any = network.get_input_embeddings()  # type: ignore[operator]

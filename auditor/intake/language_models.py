@@ -15,16 +15,16 @@ from typing import Any
 import torch
 
 from auditor.errors import MissingExtraError, ModelError
-from auditor.intake.huggingface import (
-    _MAX_TOKENIZER_BYTES,
-    _REFUSED_KEYS,
+from auditor.intake.hf_folder import (
     FORMAT,
+    REFUSED_KEYS,
     Folder,
-    _ignored,
-    _network,
-    _no_model,
-    _quiet_and_offline,
-    _weights,
+    build_network,
+    ignored_files,
+    no_model,
+    quiet_and_offline,
+    read_tokenizer,
+    read_weights,
 )
 from auditor.intake.source import Source, printable, reading
 from auditor.intake.weights import LOADED_BY_SAFETENSORS
@@ -34,7 +34,6 @@ from auditor.specs import ModelSpec
 from auditor.tables import sha256_of
 
 GGUF_FORMAT = "GGUF"
-_SPECIAL_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 
 
 def is_language_model(path: str) -> bool:
@@ -50,7 +49,7 @@ def load_language_folder(path: str, spec: ModelSpec) -> AuditedLanguageModel:
     """The language model of a Hugging Face folder. Raises UnsafeModelError for code and pickles, else ModelError."""
     folder = Folder(path)
     if not folder.has("config.json"):
-        raise ModelError(_no_model(folder))
+        raise ModelError(no_model(folder))
     settings = folder.json("config.json")
     found = _objective(settings)
     if found is None:
@@ -58,14 +57,14 @@ def load_language_folder(path: str, spec: ModelSpec) -> AuditedLanguageModel:
             f"{folder.name!r} is none of transformers' own causal or masked language models: see the architectures in "
             "its config.json."
         )
-    for key, why in _REFUSED_KEYS.items():
+    for key, why in REFUSED_KEYS.items():
         if settings.get(key) is not None:
             raise ModelError(f"{folder.name!r} {why}, which is not supported yet: save it unquantised, or as GGUF.")
     objective, name = found
-    weights = _weights(folder)
-    with _quiet_and_offline():
-        network, _ = _network("text", name, settings, weights, folder)
-        tokenizer = _tokenizer(folder)
+    weights = read_weights(folder)
+    with quiet_and_offline():
+        network, _ = build_network("text", name, settings, weights, folder)
+        tokenizer = read_tokenizer(folder)
     return AuditedLanguageModel(
         network,
         tokenizer,
@@ -77,7 +76,7 @@ def load_language_folder(path: str, spec: ModelSpec) -> AuditedLanguageModel:
             format=FORMAT,
             loaded_by=f"{LOADED_BY_SAFETENSORS} into transformers.{name}",
             size_bytes=folder.size_bytes,
-            notes=_ignored(folder),
+            notes=ignored_files(folder),
         ),
     )
 
@@ -97,31 +96,6 @@ def _objective(settings: Mapping[str, Any]) -> tuple[Objective, str] | None:
     return None
 
 
-def _tokenizer(folder: Folder) -> Any:
-    """The folder's fast tokenizer with the special tokens that its files name and its vocabulary knows."""
-    import tokenizers
-    import transformers
-
-    if not folder.has("tokenizer.json"):
-        raise ModelError(
-            f"{folder.name!r} holds no tokenizer.json: save the fast tokenizer beside the weights with "
-            "AutoTokenizer.from_pretrained(...).save_pretrained(folder)."
-        )
-    options: dict[str, Any] = {}
-    for name in ("special_tokens_map.json", "tokenizer_config.json"):
-        options |= folder.json(name) if folder.has(name) else {}
-    source = folder.read("tokenizer.json", _MAX_TOKENIZER_BYTES)
-    with reading(f"The tokenizer.json in {folder.name!r} cannot be read"):
-        backend = tokenizers.Tokenizer.from_str(source.data.decode())
-        special = {}
-        for key in _SPECIAL_TOKENS:
-            named = options.get(key)
-            token = named.get("content") if isinstance(named, dict) else named
-            if isinstance(token, str) and backend.token_to_id(token) is not None:
-                special[key] = token
-        return transformers.PreTrainedTokenizerFast(tokenizer_object=backend, **special)
-
-
 def load_gguf(source: Source, spec: ModelSpec) -> AuditedLanguageModel:
     """The causal model of a GGUF file, dequantised to float32 by transformers.
 
@@ -137,7 +111,7 @@ def load_gguf(source: Source, spec: ModelSpec) -> AuditedLanguageModel:
     file = "model.gguf"
     with (
         tempfile.TemporaryDirectory() as folder,
-        _quiet_and_offline(),
+        quiet_and_offline(),
         reading(f"{source.name!r} cannot be read as a GGUF file"),
     ):
         # transformers looks for other files beside the one it is given; here there are none.

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from auditor.errors import ModelError, UnsafeModelError
 from auditor.intake.source import Source, reading
-from auditor.intake.wrap import named_classes, provenance_of, torch_model
-from auditor.model import TorchModel
+from auditor.intake.wrap import check_flags, provenance_of, torch_model
+from auditor.model import AuditedModel
 from auditor.specs import ModelSpec
 
 _NOTE = "--allow-code: loading this file ran code that the file brings along."
@@ -76,11 +76,11 @@ def refuse_code(source: Source, format: str) -> UnsafeModelError:
     )
 
 
-def load_torchscript(source: Source, spec: ModelSpec) -> TorchModel:
+def load_torchscript(source: Source, spec: ModelSpec) -> AuditedModel:
     """A TorchScript module. Raises UnsafeModelError without ``--allow-code``."""
     if not spec.allow_code:
         raise refuse_code(source, "TorchScript")
-    named_classes(None, spec)
+    check_flags(spec)
     with reading(f"{source.name!r} cannot be read as TorchScript"), warnings.catch_warnings():
         # torch deprecates TorchScript as a whole; that is no news to somebody who has such a file to audit.
         warnings.filterwarnings("ignore", message=r"`torch\.jit\.", category=DeprecationWarning)
@@ -88,11 +88,11 @@ def load_torchscript(source: Source, spec: ModelSpec) -> TorchModel:
     return torch_model(OneOutput(module), spec, provenance_of(source, "TorchScript", "torch.jit.load", (_NOTE,)))
 
 
-def load_exported(source: Source, spec: ModelSpec) -> TorchModel:
+def load_exported(source: Source, spec: ModelSpec) -> AuditedModel:
     """A torch.export program of one input, for any number of rows. Raises UnsafeModelError without ``--allow-code``."""
     if not spec.allow_code:
         raise refuse_code(source, "torch.export")
-    named_classes(None, spec)
+    check_flags(spec)
     with reading(f"{source.name!r} cannot be read as a torch.export program"):
         program: torch.export.ExportedProgram = torch.export.load(BytesIO(source.data))
         if spec.device != "cpu":

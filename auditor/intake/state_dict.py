@@ -12,7 +12,7 @@ from auditor.intake.bundle import build_known, build_own
 from auditor.intake.source import Source, printable
 from auditor.intake.weights import as_state_dict
 from auditor.intake.wrap import provenance_of, torch_model
-from auditor.model import TorchModel
+from auditor.model import AuditedModel
 from auditor.specs import ModelSpec
 
 # Where training scripts commonly keep the weights inside a checkpoint.
@@ -29,7 +29,7 @@ def load_state_dict(
     format: str,
     loaded_by: str,
     provenance_notes: tuple[str, ...] = (),
-) -> TorchModel:
+) -> AuditedModel:
     """A model of ``--architecture`` with these weights. Raises ModelError where none is named or they do not fit."""
     nested, notes = _unwrapped(loaded)
     weights, more = _without_prefix(as_state_dict(nested, source.name))

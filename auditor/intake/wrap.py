@@ -12,6 +12,7 @@ from auditor.errors import ModelError, UsageError
 from auditor.intake.source import Source, printable
 from auditor.model import Provenance, TorchModel
 from auditor.preprocessing import label_name
+from auditor.regression import TorchRegressor
 from auditor.specs import ModelSpec
 
 
@@ -39,6 +40,22 @@ def named_classes(found: list[str] | tuple[str, ...] | None, spec: ModelSpec) ->
             f"The class {printable(odd[0], 60)!r} has control characters in its name: name the classes with --classes."
         )
     return tuple(classes)
+
+
+def check_flags(spec: ModelSpec) -> None:
+    """Raises UsageError, before anything is loaded, where a file that says nothing needs more flags, or others."""
+    if spec.task == "regression":
+        no_flags_of_classes(spec)
+    else:
+        named_classes(None, spec)
+
+
+def no_flags_of_classes(spec: ModelSpec) -> None:
+    """Raises UsageError for a flag that only a classifier has."""
+    given = {"--classes": spec.classes, "--outputs": spec.outputs, "--threshold": spec.threshold}
+    for flag, value in given.items():
+        if value is not None:
+            raise UsageError(f"A regression model predicts a number and has no classes: leave {flag} out.")
 
 
 def no_reordering(given: list[str], found: list[str]) -> None:
@@ -69,8 +86,19 @@ def torch_model(
     *,
     architecture: Mapping[str, Any] | None = None,
     frozen: bool = False,
-) -> TorchModel:
-    """A network whose file says nothing beyond it: all else is in the flags. Raises UsageError without --classes."""
+) -> TorchModel | TorchRegressor:
+    """A network whose file says nothing beyond it: all else is in the flags. Raises UsageError without --classes, but
+    for ``--task regression``."""
+    check_flags(spec)
+    if spec.task == "regression":
+        return TorchRegressor(
+            module,
+            features=spec.features,
+            device=spec.device,
+            architecture=architecture,
+            frozen_mode=frozen,
+            provenance=provenance,
+        )
     return TorchModel(
         module,
         classes=named_classes(None, spec),

@@ -1,0 +1,151 @@
+"""A folder of images with one sub-folder per class, as rows: which files there are, their classes and their pixels."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from auditor.arrays import IntArray
+from auditor.errors import DataError, ModelError
+from auditor.preprocessing import ImagePreprocessing, label_name
+from auditor.suggest import did_you_mean
+from auditor.tables import sha256_of
+
+if TYPE_CHECKING:
+    from auditor.model import AuditedModel
+
+MAX_FILES = 1_000_000
+_MOST_NAMED = 5
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The files of a folder: ``names`` (n,) relative to it with ``/``, ``codes`` (n,) into the classes, ``notes``."""
+
+    names: tuple[str, ...]
+    codes: IntArray
+    notes: tuple[str, ...]
+
+
+def list_folder(folder: Path, classes: Sequence[str]) -> Listing:
+    """Every file in a sub-folder, in the order of the names, with the class that the sub-folder is named after.
+
+    Hidden files and folders are skipped, files beside the sub-folders are left out with a note. Raises DataError for a
+    sub-folder that is none of ``classes``, fewer than two of them with files, a link that leaves the folder, or no
+    files at all.
+    """
+    root, inside = folder.resolve(), _shown(folder.name)
+    place = {name: i for i, name in enumerate(classes)}
+    names: list[str] = []
+    codes: list[int] = []
+    loose = 0
+    for entry in _visible(root, root):
+        if not entry.is_dir():
+            loose += 1
+            continue
+        label = label_name(entry.name)
+        if label not in place:
+            raise DataError(
+                f"The sub-folder {_shown(entry.name)!r} of {inside!r} is none of the model's classes "
+                f"({', '.join(classes[:8])}){did_you_mean(label, classes) or '.'} Name the classes in the order of the "
+                "model's outputs with --classes."
+            )
+        for file in _files(Path(entry.path), root):
+            names.append(file.relative_to(root).as_posix())
+            codes.append(place[label])
+            if len(names) > MAX_FILES:
+                raise DataError(f"The folder {inside!r} has more than {MAX_FILES:,} files: audit a sample of them.")
+    if not names:
+        raise DataError(
+            f"The folder {inside!r} has no images: it needs one sub-folder for each class, with files in it."
+        )
+    present = sorted(set(codes))
+    if len(present) < 2:
+        raise DataError(
+            f"The folder {inside!r} holds one class only ({classes[present[0]]}): it needs one sub-folder for each of "
+            f"{', '.join(classes[:8])}. Is it the folder above that you mean?"
+        )
+    notes = []
+    absent = [name for i, name in enumerate(classes) if i not in present]
+    if absent:
+        notes.append(f"{inside} has no file of {_listed(absent)}: rates over those classes are undefined.")
+    if loose:
+        notes.append(f"{loose:,} files beside the sub-folders of {inside} belong to no class and were left out.")
+    return Listing(tuple(names), np.asarray(codes, np.int64), tuple(notes))
+
+
+def read_images(folder: Path, names: Sequence[str], model: AuditedModel) -> npt.NDArray[np.uint8]:
+    """(n, height, width, channels) uint8 of the files, decoded one at a time, so that only the model's size is kept.
+
+    Raises one DataError that names the files that cannot be read (truncated, empty, no image) and counts them.
+    """
+    from auditor.images import load_images
+
+    if not isinstance(model.preprocessing, ImagePreprocessing):
+        raise ModelError("This model takes no images, and a folder with one sub-folder per class holds images.")
+    first = load_images(folder, (), model)
+    out = np.empty((len(names), *first.shape[1:]), np.uint8)
+    bad: list[str] = []
+    for i, name in enumerate(names):
+        try:
+            out[i] = load_images(folder, (name,), model)[0]
+        except DataError as error:
+            bad.append(str(error))
+    if bad:
+        more = f" And {len(bad) - _MOST_NAMED} more." if len(bad) > _MOST_NAMED else ""
+        raise DataError(
+            f"{len(bad):,} of {len(names):,} files in {_shown(folder.name)!r} cannot be audited: mend or remove them. "
+            f"{' '.join(bad[:_MOST_NAMED])}{more}"
+        )
+    return out
+
+
+def sha256_of_folder(folder: Path) -> str:
+    """Hex digest of a folder's visible files: of a line with path and digest for each, in the order of the paths."""
+    root = folder.resolve()
+    whole = hashlib.sha256()
+    for file in sorted(_files(root, root), key=lambda f: f.relative_to(root).as_posix()):
+        whole.update(f"{file.relative_to(root).as_posix()}\0{sha256_of(file)}\n".encode("utf-8", "surrogateescape"))
+    return whole.hexdigest()
+
+
+def _visible(folder: Path, root: Path) -> Iterator[os.DirEntry[str]]:
+    """What lies in a folder and is not hidden, by name; DataError for a link that leaves ``root``."""
+    try:
+        with os.scandir(folder) as entries:
+            found = sorted((e for e in entries if not e.name.startswith(".")), key=lambda e: e.name)
+    except OSError as error:
+        raise DataError(f"The folder {_shown(folder.name)!r} cannot be read: {error.strerror}.") from None
+    for entry in found:
+        if entry.is_symlink() and not Path(os.path.realpath(entry.path)).is_relative_to(root):
+            shown = _shown(Path(entry.path).relative_to(root).as_posix())
+            raise DataError(
+                f"{shown!r} is a link that leads out of the folder {_shown(root.name)!r}: copy the file in."
+            )
+        yield entry
+
+
+def _files(folder: Path, root: Path) -> Iterator[Path]:
+    for entry in _visible(folder, root):
+        # A folder linked from within would be counted twice, or for ever.
+        if entry.is_dir() and not entry.is_symlink():
+            yield from _files(Path(entry.path), root)
+        elif not entry.is_dir():
+            yield Path(entry.path)
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names[:_MOST_NAMED]) + (
+        f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
+    )
+
+
+def _shown(text: str) -> str:
+    return "".join(c if c.isprintable() else "?" for c in text[:200])

@@ -1,0 +1,262 @@
+"""A Hugging Face folder, read so that nothing in it can run: its files, weights, network and tokenizer.
+
+Every file is read once and handed on as bytes or parsed data; transformers never sees the folder, so nothing that lies
+beside the weights can be opened, imported or fetched because a file says so.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from auditor.errors import ModelError, UnsafeModelError
+from auditor.intake.source import Source, printable, read_source, reading
+from auditor.intake.weights import load_safetensors
+
+FORMAT = "Hugging Face folder"
+MAX_TOKENIZER_BYTES = 256 << 20
+_MAX_JSON_BYTES = 16 << 20
+_MAX_SHARDS = 1000
+_SHARD = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*\.safetensors")
+_SPECIAL_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+REFUSED_KEYS = {
+    "quantization_config": "is quantised",
+    "backbone": "takes its backbone from another repository",
+}
+
+
+class Folder:
+    """A model folder and what was read of it; ``digest`` covers the name and content of every file that was read."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.name = printable(Path(path).resolve().name)
+        self._digests: dict[str, str] = {}
+        self.size_bytes = 0
+
+    def has(self, name: str) -> bool:
+        """Whether there is a file of that name."""
+        return (Path(self.path) / name).is_file()
+
+    def names(self) -> list[str]:
+        """Names in the folder, sorted."""
+        return sorted(p.name for p in Path(self.path).iterdir())
+
+    def read(self, name: str, max_bytes: int | None = None) -> Source:
+        """One file of the folder, read once."""
+        where = Path(self.path) / name
+        source = read_source(where) if max_bytes is None else read_source(where, max_bytes=max_bytes)
+        self._digests[name] = source.sha256
+        self.size_bytes += len(source.data)
+        return source
+
+    def json(self, name: str) -> dict[str, Any]:
+        """One file of the folder as a JSON object. Raises UnsafeModelError where it names code to run."""
+        source = self.read(name, _MAX_JSON_BYTES)
+        with reading(f"{name!r} in {self.name!r} is no valid JSON"):
+            parsed = json.loads(source.data)
+            if not isinstance(parsed, dict):
+                raise ModelError(f"{name!r} in {self.name!r} is no JSON object.")
+            code = next(_values_of(parsed, "auto_map"), None)
+        if code is not None:
+            raise UnsafeModelError(
+                f"{name!r} in {self.name!r} names code to import and run ({printable(json.dumps(code), 100)}); code "
+                "that comes with a model is never run. Audit it with --predict package.module:function."
+            )
+        return parsed
+
+    @property
+    def sha256(self) -> str:
+        """Digest over the sorted listing ``sha256  name`` of the files that were read."""
+        listing = "".join(f"{digest}  {name}\n" for name, digest in sorted(self._digests.items()))
+        return hashlib.sha256(listing.encode()).hexdigest()
+
+
+def _values_of(parsed: object, key: str) -> Iterator[object]:
+    stack = [parsed]
+    while stack:
+        item = stack.pop()
+        if isinstance(item, dict):
+            if key in item:
+                yield item[key]
+            stack.extend(item.values())
+        elif isinstance(item, list):
+            stack.extend(item)
+
+
+def no_model(folder: Folder) -> str:
+    """Why a folder without config.json cannot be loaded, and what to name instead."""
+    if folder.has("adapter_config.json"):
+        return f"{folder.name!r} holds an adapter without its model, which is not supported yet: merge and save them."
+    return (
+        f"{folder.name!r} is a folder without a config.json: name a model file, or a folder that "
+        "model.save_pretrained(folder) wrote."
+    )
+
+
+def ignored_files(folder: Folder) -> tuple[str, ...]:
+    """Notes on code and weight files that lie in the folder and were not opened."""
+    names = folder.names()
+    code = [n for n in names if n.endswith((".py", ".so", ".pyc"))]
+    pickles = [n for n in names if n.endswith((".bin", ".pt", ".pth", ".ckpt", ".pkl", ".h5", ".msgpack"))]
+    return tuple(
+        f"Not opened in the folder: {kind}, {len(found)} ({printable(found[0], 60)}"
+        f"{', ...' if len(found) > 1 else ''})."
+        for kind, found in (("code files", code), ("other weight files", pickles))
+        if found
+    )
+
+
+# ---- weights and network ---------------------------------------------------------------------------------------------
+
+
+def read_weights(folder: Folder) -> dict[str, Tensor]:
+    """All weights, from safetensors. Raises UnsafeModelError where there are pickles only, or shards lie elsewhere."""
+    if folder.has("model.safetensors"):
+        return load_safetensors(folder.read("model.safetensors"))
+    if folder.has("model.safetensors.index.json"):
+        return _shards(folder)
+    pickled = [n for n in folder.names() if n.endswith((".bin", ".bin.index.json", ".pt", ".pth", ".ckpt"))]
+    if pickled:
+        raise UnsafeModelError(
+            f"{folder.name!r} has its weights in {printable(pickled[0], 60)!r} only, a pickle, which runs code when "
+            "it is loaded. If you trust it, load it once yourself and save it with "
+            "model.save_pretrained(folder, safe_serialization=True)."
+        )
+    raise ModelError(f"{folder.name!r} holds no model.safetensors: save the model with model.save_pretrained(folder).")
+
+
+def _shards(folder: Folder) -> dict[str, Tensor]:
+    index = folder.json("model.safetensors.index.json").get("weight_map")
+    if not isinstance(index, dict) or not index:
+        raise ModelError(f"The shard index of {folder.name!r} names no weights.")
+    for file in index.values():
+        if not isinstance(file, str) or not _SHARD.fullmatch(file):
+            raise UnsafeModelError(
+                f"The shard index of {folder.name!r} points to {printable(file, 80)!r}: shards must be .safetensors "
+                "files that lie in the folder itself."
+            )
+    files = sorted(set(index.values()))
+    if len(files) > _MAX_SHARDS:
+        raise ModelError(f"The shard index of {folder.name!r} names {len(files):,} files.")
+    missing = [file for file in files if not folder.has(file)]
+    if missing:
+        raise ModelError(f"{folder.name!r} lacks the shard {missing[0]!r}: the download is incomplete.")
+    weights: dict[str, Tensor] = {}
+    for file in files:
+        shard = load_safetensors(folder.read(file))
+        wanted = {name for name, where in index.items() if where == file}
+        if wanted != set(shard):
+            raise ModelError(f"The shard {file!r} in {folder.name!r} does not hold the weights that the index says.")
+        weights |= shard
+    return weights
+
+
+def build_network(
+    family: str, name: str, settings: Mapping[str, Any], weights: dict[str, Tensor], folder: Folder
+) -> tuple[nn.Module, Any]:
+    """The network with its weights, and its configuration. Every weight must be in the file: none is left to chance."""
+    import transformers
+
+    _check_layers(settings, len(weights), folder)
+    # Private keys and kernels choose code paths and repositories; the dtype is ours.
+    chosen = {
+        key: value
+        for key, value in settings.items()
+        if not key.startswith("_")
+        and key not in ("attn_implementation", "experts_implementation", "dtype", "torch_dtype")
+    }
+    with reading(f"{folder.name!r} cannot be loaded by transformers"):
+        config = transformers.AutoConfig.for_model(**chosen)
+        kind = getattr(transformers, name)
+        with torch.device("meta"):
+            sketch = kind(config)
+        claimed = sum(t.numel() for t in (*sketch.parameters(), *sketch.buffers()))
+        held = sum(t.numel() for t in weights.values())
+        if claimed > 2 * held + (1 << 20):
+            raise ModelError(
+                f"The config.json in {folder.name!r} asks for {claimed:,} weights, and the files hold {held:,}."
+            )
+        network, info = kind.from_pretrained(
+            None, config=config, state_dict=weights, output_loading_info=True, dtype=torch.float32
+        )
+    for problem, verb in (("missing_keys", "lack"), ("mismatched_keys", "hold in another shape")):
+        if info[problem]:
+            first = sorted(map(str, info[problem]))[0]
+            raise ModelError(f"The weights in {folder.name!r} {verb} {printable(first, 100)!r}, which {name} needs.")
+    return network, network.config
+
+
+def _check_layers(settings: object, n_weights: int, folder: Folder) -> None:
+    """Building a layer takes time even without memory, and each has weights of its own."""
+    stack = [settings]
+    while stack:
+        item = stack.pop()
+        if isinstance(item, list):
+            stack.extend(item)
+        elif isinstance(item, dict):
+            stack.extend(v for v in item.values() if isinstance(v, (dict, list)))
+            for key, value in item.items():
+                depth = value if isinstance(value, list) else [value]
+                numbers = [n for n in depth if isinstance(n, (int, float)) and not isinstance(n, bool)]
+                if re.search(r"layer|depth|block|n_hidden", str(key)) and any(n > max(n_weights, 64) for n in numbers):
+                    raise ModelError(
+                        f"The config.json in {folder.name!r} asks for more layers ({printable(key, 40)}) than "
+                        "the files have weights."
+                    )
+
+
+@contextmanager
+def quiet_and_offline() -> Iterator[None]:
+    """Nothing is fetched from a network, and no progress bar or report is printed; all as it was afterwards."""
+    import huggingface_hub.constants
+    from transformers.utils import logging
+
+    offline, level = huggingface_hub.constants.HF_HUB_OFFLINE, logging.get_verbosity()
+    bars = logging.is_progress_bar_enabled()
+    huggingface_hub.constants.HF_HUB_OFFLINE = True
+    logging.set_verbosity(logging.CRITICAL)
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        huggingface_hub.constants.HF_HUB_OFFLINE = offline
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
+
+
+# ---- tokenizer -------------------------------------------------------------------------------------------------------
+
+
+def read_tokenizer(folder: Folder) -> Any:
+    """The folder's fast tokenizer with the special tokens that its files name and its vocabulary knows."""
+    import tokenizers
+    import transformers
+
+    if not folder.has("tokenizer.json"):
+        raise ModelError(
+            f"{folder.name!r} holds no tokenizer.json: save the fast tokenizer beside the weights with "
+            "AutoTokenizer.from_pretrained(...).save_pretrained(folder)."
+        )
+    options: dict[str, Any] = {}
+    for name in ("special_tokens_map.json", "tokenizer_config.json"):
+        options |= folder.json(name) if folder.has(name) else {}
+    source = folder.read("tokenizer.json", MAX_TOKENIZER_BYTES)
+    with reading(f"The tokenizer.json in {folder.name!r} cannot be read"):
+        backend = tokenizers.Tokenizer.from_str(source.data.decode())
+        special = {}
+        for key in _SPECIAL_TOKENS:
+            named = options.get(key)
+            token = named.get("content") if isinstance(named, dict) else named
+            if isinstance(token, str) and backend.token_to_id(token) is not None:
+                special[key] = token
+        return transformers.PreTrainedTokenizerFast(tokenizer_object=backend, **special)

@@ -1,0 +1,174 @@
+"""Models that predict a number: rows in, one number a row out, under the face of every audited model."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from auditor.arrays import FloatArray
+from auditor.data import LARGEST_TARGET, AuditData, Rows, take_rows
+from auditor.errors import ModelError
+from auditor.model import BATCH_ROWS, AuditedModel, Provenance, Recipe, TorchNetwork
+from auditor.preprocessing import Preprocessing, TabularPreprocessing
+
+_ASKED_TWICE = 16
+
+
+class AuditedRegressor(AuditedModel):
+    """A regression model to be audited: rows in, one number a row out, in the unit of the target.
+
+    ``features``: raw columns it takes, or None where any table will do. It has no classes and no threshold: what asks
+    for probabilities or decisions raises ModelError.
+    """
+
+    kind = "regressor"
+
+    def __init__(
+        self,
+        predict: Callable[[Rows], npt.ArrayLike],
+        *,
+        features: Sequence[str] | None = None,
+        preprocessing: Preprocessing | None = None,
+        batch_rows: int = BATCH_ROWS,
+        provenance: Provenance | None = None,
+    ) -> None:
+        super().__init__(
+            predict,
+            classes=(),
+            features=features,
+            preprocessing=preprocessing,
+            batch_rows=batch_rows,
+            provenance=provenance,
+        )
+        self._numbers: weakref.WeakKeyDictionary[AuditData, FloatArray] = weakref.WeakKeyDictionary()
+
+    @classmethod
+    def from_callable(  # type: ignore[override]  # a number has no classes to name
+        cls, function: Callable[[Any], npt.ArrayLike], *, features: Sequence[str] | None = None
+    ) -> AuditedRegressor:
+        """Wraps any function of rows that returns one number a row, (n,) or (n, 1)."""
+        return AuditedRegressor(function, features=features)
+
+    @property
+    def n_outputs(self) -> int:
+        """One number a row."""
+        return 1
+
+    def predict(self, X: Rows) -> FloatArray:
+        """(n,) predictions, computed in batches; ModelError where the model returns anything but finite numbers."""
+        parts = [
+            _as_numbers(self._predict(take_rows(X, slice(i, i + self.batch_rows))), min(self.batch_rows, len(X) - i))
+            for i in range(0, len(X), self.batch_rows)
+        ]
+        return np.concatenate(parts) if parts else np.empty(0)
+
+    def predictions(self, data: AuditData) -> FloatArray:
+        """(n,) predictions of a data set, computed once and shared by all probes."""
+        if data not in self._numbers:
+            predicted = self.predict(data.X)
+            self.check_repeatable(data.X, predicted)
+            self._numbers[data] = predicted
+        return self._numbers[data]
+
+    def check_repeatable(self, X: Rows, probabilities: FloatArray) -> None:
+        """Asks a few rows again, in a smaller batch; raises ModelError where an answer moves by more than a thousandth
+        of the predictions' range, beyond what rounding in single precision does.
+
+        An answer that is drawn at random, or that depends on the other rows of its batch, is no property of its row.
+        """
+        n = min(len(probabilities), _ASKED_TWICE)
+        if not n:
+            return
+        again = self.predict(take_rows(X, slice(n)))
+        moved = float(np.abs(again - probabilities[:n]).max())
+        if moved > 1e-3 * float(np.ptp(probabilities)) + 1e-5 * float(np.abs(probabilities).max()):
+            raise ModelError(
+                f"The model answers the same {n} rows differently when asked again in a smaller batch (by up to "
+                f"{moved:.3g}): take away its randomness, or its dependence on other rows."
+            )
+
+    def predict_proba(self, X: Rows) -> FloatArray:
+        """Raises ModelError: a regression has no probabilities."""
+        raise ModelError("This is a regression model: it predicts a number for each row, and no classes.")
+
+
+def _as_numbers(raw: npt.ArrayLike, n: int) -> FloatArray:
+    values = np.asarray(raw)
+    if values.ndim == 2 and values.shape[1] == 1:
+        values = values[:, 0]
+    if values.shape != (n,):
+        raise ModelError(
+            f"The model returned an array of shape {values.shape} for {n} rows; a regression of one target gives one "
+            f"number a row, ({n},)."
+        )
+    if values.dtype.kind not in "iuf":
+        raise ModelError(
+            f"The model returned {str(values[0])[:40]!r}, which is no number: a regression gives one number a row. If "
+            "it is a label, this is a classifier: leave --task out."
+        )
+    values = values.astype(np.float64)
+    wrong = ~(np.abs(values) <= LARGEST_TARGET)
+    if wrong.any():
+        raise ModelError(
+            f"The model returned NaN, infinity or a number beyond {LARGEST_TARGET:g} for {int(wrong.sum()):,} of "
+            f"{n:,} rows."
+        )
+    return values
+
+
+class TorchRegressor(TorchNetwork, AuditedRegressor):
+    """A torch module whose one output is the predicted number, batched under ``inference_mode``, on CPU or GPU.
+
+    The arguments are those of :class:`~auditor.model.TorchModel`.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        *,
+        preprocessing: Preprocessing | None = None,
+        encoder: Callable[[Rows], Tensor] | None = None,
+        features: Sequence[str] | None = None,
+        device: str | torch.device = "cpu",
+        architecture: Mapping[str, Any] | None = None,
+        recipe: Recipe | None = None,
+        batch_rows: int = BATCH_ROWS,
+        frozen_mode: bool = False,
+        provenance: Provenance | None = None,
+    ) -> None:
+        if isinstance(preprocessing, TabularPreprocessing):
+            features = preprocessing.features
+        super().__init__(
+            self._outcome,
+            features=features,
+            preprocessing=preprocessing,
+            batch_rows=batch_rows,
+            provenance=provenance,
+        )
+        self._hold(
+            module, encoder=encoder, device=device, architecture=architecture, recipe=recipe, frozen_mode=frozen_mode
+        )
+
+    def value(self, inputs: Tensor) -> Tensor:
+        """(n,) predicted numbers of encoded inputs; differentiable where the inputs are floating point."""
+        raw = self.module(inputs)
+        raw = getattr(raw, "logits", raw)
+        if not isinstance(raw, Tensor):
+            raise ModelError(f"The module returned {type(raw).__name__}, not a tensor of numbers (n,) or (n, 1).")
+        if raw.ndim == 2 and raw.shape[1] == 1:
+            raw = raw[:, 0]
+        if raw.ndim != 1:
+            raise ModelError(
+                f"The module returned shape {tuple(raw.shape)}; a regression of one target returns (n,) or (n, 1)."
+            )
+        return raw
+
+    def _outcome(self, X: Rows) -> FloatArray:
+        with torch.inference_mode(), self.evaluating():
+            return self.value(self.encode(X)).double().cpu().numpy()
