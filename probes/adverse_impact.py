@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from auditor.arrays import IntArray
+from auditor.arrays import FloatArray, IntArray
 from auditor.counts import MISSING
 from auditor.errors import NotApplicableError
 from auditor.finding import Measurement, Pillar
@@ -16,6 +16,7 @@ from auditor.probe import Need
 from auditor.statistics.estimate import Exact, Undefined
 from auditor.statistics.groups import RatioToLargest, WorstRatio
 from auditor.statistics.kinds import AnyEstimate
+from auditor.statistics.means import StandardizedDifference
 from auditor.statistics.rates import Proportion, RateTable
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 SMALL_SHARE = 0.02
 _MOST_NAMED = 12
+_DISPLAY_ONLY = "For display only: the interval takes the scores as normal with one spread, so it is not judged."
 
 
 class AdverseImpact:
@@ -33,12 +35,16 @@ class AdverseImpact:
 
     ``selection_rate`` of a category: the share of its rows decided for the favourable class. ``scoring_rate``: the
     share of its rows whose score, the favourable class's probability, is above the median of all rows' scores; left out
-    where the scores take fewer than three values, since they are labels then. For each sensitive feature and for their
-    intersection:
+    where the scores take fewer than three values, since they are labels then. Of a regression model only the scoring
+    rate is tabulated, its predictions being the scores, of which a higher one is taken to be the better. For each
+    sensitive feature and for their intersection:
 
     - ``impact_ratio`` of a category: its rate / the rate of the most selected category; [0, 1], ideal 1
     - ``impact_ratio_min``: the smallest of them; [0, 1], ideal 1
     - ``unknown_count``: rows without a value of the feature; they are counted, and belong to no category
+    - ``standardized_mean_difference`` of a category, with ``scoring_rate``: mean score less that of the category with
+      the highest scoring rate, in pooled standard deviations within the two (Cohen's d); any number, ideal 0. For
+      display only: its interval takes the scores as normal with one spread, which probabilities are not
 
     Each ratio comes with the exact p-values of "below 0.8" and of "below 1", Fisher's exact p against the most selected
     category, and the distance of the two rates in standard deviations. The ratio never speaks without them: with 2,000
@@ -57,7 +63,8 @@ class AdverseImpact:
     methods: ``auto`` (both, where there are scores), or names out of ``AdverseImpact.methods``. Raises ValueError for
     an unknown one, or a share outside [0, 1).
 
-    Sources: 6 RCNY 5-300 to 5-304 (Local Law 144 of 2021); 29 CFR 1607.4(D); Fisher (1935) for the exact test.
+    Sources: 6 RCNY 5-300 to 5-304 (Local Law 144 of 2021); 29 CFR 1607.4(D); Fisher (1935) for the exact test; Cohen
+    (1988) and Hedges and Olkin (1985) for the standardized difference.
     """
 
     name: ClassVar[str] = "adverse_impact"
@@ -65,7 +72,7 @@ class AdverseImpact:
     goal: ClassVar[str] = "Is any category selected at a lower rate than the most selected one?"
     citation: ClassVar[str] = "NYC Local Law 144 of 2021, 6 RCNY 5-301; 29 CFR 1607.4(D)"
     methods: ClassVar[tuple[str, ...]] = ("selection_rate", "scoring_rate")
-    needs: ClassVar[tuple[Need, ...]] = (Need.CLASSIFIER, Need.DATA, Need.SENSITIVE)
+    needs: ClassVar[tuple[Need, ...]] = (Need.PREDICTOR, Need.DATA, Need.SENSITIVE)
     # Rows of either category, and the true impact ratio at a top rate of 0.5, found below 0.8 with 80 % power at 5 %.
     power: ClassVar[tuple[int, float]] = (450, 0.60)
 
@@ -95,7 +102,7 @@ class AdverseImpact:
         if rows.sensitive_features is None:
             raise NotApplicableError("Needs a sensitive feature: add --sensitive COLUMN.")
         classes = rows.classes or model.classes
-        if rows.positive is None:
+        if rows.positive is None and model.kind == "classifier":
             raise NotApplicableError(f"Needs the favourable label among {', '.join(classes)}: add --positive LABEL.")
         features = tuple(str(c) for c in rows.sensitive_features.columns)
         wanted: list[tuple[str, ...]] = [(feature,) for feature in features]
@@ -103,18 +110,26 @@ class AdverseImpact:
             wanted.append(features)
         found: list[Measurement] = []
         for method in self.wanted:
+            scores: FloatArray | None = None
             if method == "selection_rate":
+                if model.kind == "regressor":
+                    continue
                 chosen, note = model.decisions(rows) == rows.positive, ""
             else:
-                scores = model.outputs(rows)[:, rows.positive]
+                scores = _scores(model, rows)
                 if np.unique(scores).size < 3:
                     continue
                 median = float(np.median(scores))
                 chosen, note = scores > median, f"the sample's median score is {median:.4g}"
             for names in wanted:
-                found += self.tables(method, rows.sensitive_features[list(names)], np.asarray(chosen, bool), note)
+                categories = rows.sensitive_features[list(names)]
+                found += self.tables(method, categories, np.asarray(chosen, bool), note, scores)
         if not found:
-            raise NotApplicableError("The scoring rate needs scores, and this model returns labels.")
+            raise NotApplicableError(
+                "A regression model selects nobody, and its scoring rate needs predictions of at least three values."
+                if model.kind == "regressor"
+                else "The scoring rate needs scores, and this model returns labels."
+            )
         return found
 
     def tables(
@@ -123,8 +138,12 @@ class AdverseImpact:
         categories: pd.DataFrame,
         chosen: np.ndarray[tuple[int, ...], np.dtype[np.bool_]],
         note: str,
+        scores: FloatArray | None = None,
     ) -> list[Measurement]:
-        """One table: categories (n, s) names of each row, chosen (n,) whether it was selected or scored high."""
+        """One table: categories (n, s) names of each row, chosen (n,) whether it was selected or scored high.
+
+        With ``scores`` (n,) their standardized mean differences too.
+        """
         names = tuple(str(c) for c in categories.columns)
         known = ~(categories == MISSING).any(axis=1).to_numpy()
         keys = list(categories[known].astype(str).itertuples(index=False, name=None))
@@ -169,6 +188,23 @@ class AdverseImpact:
                         detail="; ".join(part for part in (text, flag) if part),
                     )
                 )
+        if scores is not None and kept.size > 1:
+            best = int(kept[np.argmax(k[kept] / n[kept])])
+            parts = [scores[known][codes == i] for i in range(len(levels))]
+            per_category += [
+                Measurement(
+                    metric="standardized_mean_difference",
+                    method=method,
+                    estimate=_standardized(parts[i], parts[best]),
+                    n_samples=int(n[i] + n[best]),
+                    ideal=0.0,
+                    group=dict(zip(names, levels[i], strict=True)),
+                    detail=f"mean score {parts[i].mean():.4f} against {parts[best].mean():.4f} of {titles[best]}",
+                    too_few=_DISPLAY_ONLY,
+                )
+                for i in kept.tolist()
+                if i != best
+            ]
         headline.append(
             Measurement(
                 metric="impact_ratio_min",
@@ -193,6 +229,15 @@ class AdverseImpact:
         return f"may be left out of the ratios under 6 RCNY 5-301(d) ({share})"
 
 
+def _scores(model: AuditedModel, rows: AuditData) -> FloatArray:
+    """(n,) the favourable class's probability, or a regression's predictions."""
+    from auditor.regression import AuditedRegressor
+
+    if isinstance(model, AuditedRegressor):
+        return model.predictions(rows)
+    return model.outputs(rows)[:, rows.positive]
+
+
 def _ratio(table: RateTable, index: int, titles: Sequence[str]) -> tuple[AnyEstimate, str]:
     """The impact ratio of one category, and what it is made of in words."""
     if len(table.n) < 2:
@@ -212,6 +257,18 @@ def _ratio(table: RateTable, index: int, titles: Sequence[str]) -> tuple[AnyEsti
         f"Fisher's exact p = {fisher_exact_p(int(k[index]), int(n[index]), int(k[best]), int(n[best])):.3g}, "
         f"{standard_deviations(int(k[index]), int(n[index]), int(k[best]), int(n[best])):+.2f} standard deviations"
     )
+
+
+def _standardized(own: FloatArray, reference: FloatArray) -> AnyEstimate:
+    """Cohen's d of two samples of scores, (m,) and (n,), with the pooled standard deviation within them."""
+    m, n = own.size, reference.size
+    if min(m, n) < 2:
+        return Undefined(reason="a standardized difference needs two rows of either category")
+    pooled = ((m - 1) * own.var(ddof=1) + (n - 1) * reference.var(ddof=1)) / (m + n - 2)
+    if not pooled > 0.0:
+        return Undefined(reason="the scores do not differ within either category, so there is no unit to compare in")
+    centre = float((own.mean() - reference.mean()) / math.sqrt(pooled))
+    return StandardizedDifference(centre=centre, n_first=m, n_second=n, within=True)
 
 
 def fisher_exact_p(k1: int, n1: int, k2: int, n2: int) -> float:

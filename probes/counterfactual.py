@@ -15,7 +15,7 @@ from auditor.counts import MISSING
 from auditor.errors import DataError, NotApplicableError
 from auditor.finding import Measurement, Pillar
 from auditor.probe import Need
-from auditor.statistics.estimate import Exact, Power, Undefined
+from auditor.statistics.estimate import Power, Undefined
 from auditor.statistics.kinds import AnyEstimate
 from auditor.statistics.means import mean
 from auditor.statistics.rates import Proportion
@@ -56,8 +56,8 @@ class CounterfactualFairness:
     - ``mean_score_shift`` at each level: ``mean of s(row at that level) - s(row)`` over rows of other levels; [-1, 1],
       ideal 0, Student's interval over rows
 
-    Methods: ``flip`` changes the feature alone. Where the model does not take it, the share is 0 by construction, which
-    says nothing of its proxies: without the option it is NOT_APPLICABLE to such a model. ``flip_with_proxies`` changes
+    Methods: ``flip`` changes the feature alone. Where the model does not take it, nothing can change with it, which
+    says nothing of its proxies: there it is NOT_APPLICABLE. ``flip_with_proxies`` changes
     the features that it predicts too: a proxy with numbers becomes ``x + f(level, rest) - f(own level, rest)``, its
     residual kept, and rounded where all its values are whole; another takes the value of a maximal coupling of ``P(x |
     own level, rest)`` and ``P(x | level, rest)``, which changes it as seldom as the two allow. ``f`` and ``P`` are
@@ -120,14 +120,19 @@ class CounterfactualFairness:
 
     def _flipped(self, table: _Table, sensitive: str) -> list[Measurement]:
         if sensitive not in table.features:
+            instead = (
+                f"add --set {self.name}.proxies=true to flip what stands in for it too."
+                if self.proxies is False
+                else "flip_with_proxies flips what stands in for it."
+            )
+            reason = f"The model does not take {sensitive}, so flipping that alone can change nothing, which is no sign"
             return [
                 _flip_rate(
                     "flip",
                     sensitive,
-                    Exact(known=0.0),
+                    Undefined(reason=f"{reason} of fairness: {instead}", inapplicable=True),
                     len(table.X),
-                    f"0 by construction: {sensitive} is none of the features that the model takes, so no decision can "
-                    "change with it alone; this says nothing of features that stand in for it: see the option proxies",
+                    "",
                 )
             ]
         levels = _levels(table.X[sensitive])

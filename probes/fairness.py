@@ -17,6 +17,7 @@ from auditor.statistics.estimate import Power, Undefined
 from auditor.statistics.groups import WorstDifference, WorstRatio
 from auditor.statistics.kinds import AnyEstimate
 from auditor.statistics.rates import Proportion, RateTable
+from auditor.suggest import did_you_mean
 from probes.group_metrics import (
     MOST_CLASSES,
     at_class,
@@ -62,7 +63,8 @@ class GroupFairness:
 
     Over all rows, with the benefit ``b = y_pred - y_true + 1``: ``generalized_entropy_index`` of order 2 and
     ``theil_index``; [0, inf), ideal 0. With ``strata``, each group's ``demographic_disparity`` ``P(g | rejected) -
-    P(g | accepted)`` and ``conditional_demographic_disparity``, its mean over the strata; [-1, 1], ideal 0.
+    P(g | accepted)`` and ``conditional_demographic_disparity``, its mean over the strata; [-1, 1], ideal 0; and the
+    largest of either of any group; [0, 1], ideal 0.
 
     With more than two classes and no favourable one, everything is measured for each class against the rest (``at``
     names it). With more than two classes, ``balanced_accuracy_difference`` and ``predictive_parity_difference`` also
@@ -174,7 +176,11 @@ def _stratum(rows: AuditData, name: str) -> pd.Series[Any]:
 
     tables = [t for t in (rows.sensitive_features, rows.X) if isinstance(t, pd.DataFrame) and name in t.columns]
     if not tables:
-        raise NotApplicableError(f"There is no column {name!r} to take strata from: name a feature with strata.")
+        known = [str(c) for t in (rows.X, rows.sensitive_features) if isinstance(t, pd.DataFrame) for c in t.columns]
+        raise NotApplicableError(
+            f"There is no column {name!r} to take strata from{did_you_mean(name, known) or '.'} Strata are a feature "
+            f"that the model takes, or a sensitive feature: add --sensitive {name}."
+        )
     values = tables[0][name].reset_index(drop=True)
     if values.dtype.kind in "iuf" and values.nunique() > 10:
         return bin_sensitive(values, BinRule(name, quantiles=5))

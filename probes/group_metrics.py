@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -12,7 +13,15 @@ from auditor.counts import MISSING, GroupCounts
 from auditor.finding import Measurement
 from auditor.statistics.distances import BenefitInequality
 from auditor.statistics.estimate import Undefined
-from auditor.statistics.groups import DifferentialFairness, SmallestRate, WorstDifference, WorstOddsRatio, WorstRatio
+from auditor.statistics.groups import (
+    DifferentialFairness,
+    LargestDisparity,
+    SmallestRate,
+    WorstDifference,
+    WorstOddsRatio,
+    WorstRatio,
+)
+from auditor.statistics.intervals import difference_bounds
 from auditor.statistics.kinds import AnyEstimate
 from auditor.statistics.means import WorstMeanDifference
 from auditor.statistics.rates import Difference, Odds, Proportion, RateTable, WeightedSum
@@ -20,6 +29,8 @@ from auditor.statistics.rates import Difference, Odds, Proportion, RateTable, We
 METHOD = "between_groups"
 # Beyond these the joint bounds of a macro average, and a report of every class one by one, are too long to be of use.
 MOST_CLASSES = 20
+_MOST_PAIRED = 60
+_DISPLAY_ERROR = 0.05
 _ALONE = Undefined(reason="only one group is present, so there is nothing to compare it with")
 
 
@@ -128,10 +139,11 @@ def _mean_difference(tables: Sequence[RateTable]) -> AnyEstimate:
 
 
 def disparity_measurements(counts: GroupCounts, strata: str) -> list[Measurement]:
-    """Demographic disparity of each group, and conditional on the strata, a feature of ``counts``.
+    """Demographic disparity of each group, and conditional on the strata, a feature of ``counts``; first the largest.
 
     ``DD_g = P(group = g | rejected) - P(group = g | accepted)``; ``CDD_g = sum_s (n_s / n) DD_gs`` over the strata.
-    A stratum in which all or none are accepted leaves 0/0: undefined.
+    Either sums to 0 over the groups: the largest is that of the group that is worst off. A stratum in which all or none
+    are accepted leaves 0/0: undefined.
     """
     names = tuple(f for f in counts.features if f != strata)
     table = counts.by((*names, strata))
@@ -145,7 +157,11 @@ def disparity_measurements(counts: GroupCounts, strata: str) -> list[Measurement
     accepted, rejected = selected.sum(axis=0), (sizes - selected).sum(axis=0)
     share = sizes.sum(axis=0) / sizes.sum()
     empty = [level for level, a, r in zip(levels, accepted, rejected, strict=True) if not a or not r]
+    over = f"over {len(levels)} strata of {strata}; " + (
+        f"undefined (0/0) in {', '.join(empty[:5])}, where all or none are accepted; " if empty else ""
+    )
     found = []
+    of_groups: list[tuple[Difference, WeightedSum]] = []
     for i, group in enumerate(groups):
         of = dict(zip(names, group, strict=True))
         k = np.r_[sizes[i] - selected[i], selected[i]]
@@ -153,6 +169,11 @@ def disparity_measurements(counts: GroupCounts, strata: str) -> list[Measurement
             successes=(int(k[: len(levels)].sum()), int(selected[i].sum())),
             n=(int(rejected.sum()), int(accepted.sum())),
         )
+        conditional = WeightedSum(
+            weights=tuple(np.r_[share, -share].tolist()),
+            table=rate_table("share of the group", k, np.r_[rejected, accepted]),
+        )
+        of_groups.append((plain, conditional))
         found.append(
             Measurement(
                 metric="demographic_disparity",
@@ -167,22 +188,40 @@ def disparity_measurements(counts: GroupCounts, strata: str) -> list[Measurement
             Measurement(
                 metric="conditional_demographic_disparity",
                 method=METHOD,
-                estimate=WeightedSum(
-                    weights=tuple(np.r_[share, -share].tolist()),
-                    table=rate_table("share of the group", k, np.r_[rejected, accepted]),
-                ),
+                estimate=conditional,
                 n_samples=int(sizes.sum()),
                 ideal=0.0,
                 group=of,
                 at={"strata": strata},
-                detail=(
-                    f"over {len(levels)} strata of {strata}; "
-                    + (f"undefined (0/0) in {', '.join(empty[:5])}, where all or none are accepted; " if empty else "")
-                    + f"unconditional: {plain.value:.4f}"
-                ),
+                detail=f"{over}unconditional: {plain.value:.4f}",
             )
         )
-    return found
+    titles = [" x ".join(group) for group in groups]
+    headlines = [
+        Measurement(
+            metric=metric,
+            method=METHOD,
+            estimate=LargestDisparity(parts=parts) if len(groups) > 1 else _ALONE,
+            n_samples=int(sizes.sum()),
+            ideal=0.0,
+            sensitive=names,
+            at=at,
+            detail=detail + _most_rejected(titles, parts),
+        )
+        for metric, at, detail, parts in (
+            ("demographic_disparity", {}, "", tuple(plain for plain, _ in of_groups)),
+            ("conditional_demographic_disparity", {"strata": strata}, over, tuple(c for _, c in of_groups)),
+        )
+    ]
+    return headlines + found
+
+
+def _most_rejected(titles: Sequence[str], parts: Sequence[Difference | WeightedSum]) -> str:
+    values = [part.value for part in parts]
+    if any(map(math.isnan, values)):
+        return "undefined for some group"
+    worst = int(np.argmax(values))
+    return f"largest for {titles[worst]}, whose share of the rejected is that much above its share of the accepted"
 
 
 # ---- shared --------------------------------------------------------------------------------------------------------
@@ -221,6 +260,21 @@ def _headline(
     )
 
 
+def _surest_gap(names: Sequence[str], table: RateTable, present: Sequence[int]) -> list[str]:
+    """The two groups that these data tell apart best, in words: the extremes may be groups of a handful of rows."""
+    k, n = table.arrays()
+    lower = difference_bounds(k, n, _DISPLAY_ERROR / table.n_pairs)[0]
+    high, low = (present[int(i)] for i in np.unravel_index(int(np.argmax(lower)), lower.shape))
+    rates = {i: table.successes[i] / table.n[i] for i in (low, high)}
+    of = k / n
+    if lower.max() <= 0.0 or (rates[low] == of.min() and rates[high] == of.max()):
+        return []
+    return [
+        f"{table.rate}, surest gap: {names[low]} {rates[low]:.3f} (n = {table.n[low]:,}) and {names[high]} "
+        f"{rates[high]:.3f} (n = {table.n[high]:,})"
+    ]
+
+
 def extremes(counts: GroupCounts, tables: Sequence[RateTable]) -> str:
     """Which groups are the extremes, which have no rows for a rate, and which are too small to weigh much."""
     names = [" x ".join(group) for group in counts.groups]
@@ -235,6 +289,8 @@ def extremes(counts: GroupCounts, tables: Sequence[RateTable]) -> str:
                 f"{table.rate}: lowest {names[low]} {of[low]:.3f} (n = {table.n[low]:,}), "
                 f"highest {names[high]} {of[high]:.3f} (n = {table.n[high]:,})"
             )
+            if 2 < len(present) <= _MOST_PAIRED:
+                parts += _surest_gap(names, table, present)
         if absent:
             parts.append(f"{table.rate} is undefined (0/0) for {', '.join(absent[:5])}")
     small = [f"{name} ({n})" for name, n in zip(names, counts.sizes().tolist(), strict=True) if n < 30]

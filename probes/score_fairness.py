@@ -18,6 +18,7 @@ from auditor.statistics.estimate import Estimate, Undefined
 from auditor.statistics.kinds import AnyEstimate
 from auditor.statistics.means import StudentT
 from auditor.statistics.ranks import AreaUnderCurve, area_under_curve
+from probes.score_thresholds import at_thresholds, checked_thresholds
 
 if TYPE_CHECKING:
     from auditor.data import AuditData
@@ -41,13 +42,20 @@ class ScoreFairness:
 
     - ``auc_difference``, ``calibration_difference``: max - min of the two; [0, 1], ideal 0
     - ``score_kolmogorov_smirnov``, ``score_wasserstein``: the largest distance between two groups' scores,
-      ``sup |F_i - F_j|`` and ``integral |F_i - F_j|``; [0, 1], ideal 0; without labels these two only
+      ``sup |F_i - F_j|`` and ``integral |F_i - F_j|``; [0, 1], ideal 0
+    - ``demographic_parity_difference_at_threshold``, ``demographic_parity_ratio_at_threshold`` and
+      ``equalized_odds_difference_at_threshold``: those of :class:`~probes.fairness.GroupFairness` if rows of a score of
+      at least the threshold were decided for the favourable class, for each of ``thresholds``; [0, 1], ideal 0, 1, 0
+    - the same ``_over_thresholds``: the worst of them, whose bounds hold for all thresholds at once
+
+    Without labels there are the distances and demographic parity only.
 
     A group without two rows of either class has no ``roc_auc``, and leaves ``auc_difference`` undefined. A headline is
     bounded from exact or DeLong bounds of its parts, never from the noisy maximum itself.
 
     intersections: whether to compare the intersection of several sensitive features too.
-    bins: bins of the calibration error, of equal width on [0, 1]. Raises ValueError outside 2 to 100.
+    bins: bins of the calibration error, of equal width on [0, 1]. thresholds: of the score, between 0 and 1. Raises
+    ValueError for bins outside 2 to 100, or for a threshold outside (0, 1) or more than 50 of them.
 
     Sources: Borkan et al., WWW 2019 (subgroup AUC); DeLong et al., Biometrics 44 (1988); Naeini et al., AAAI 2015;
     Pleiss et al., NeurIPS 2017 (calibration by group); Jiang et al., UAI 2020 (Wasserstein fairness).
@@ -61,12 +69,18 @@ class ScoreFairness:
     needs: ClassVar[tuple[Need, ...]] = (Need.CLASSIFIER, Need.DATA, Need.SENSITIVE)
     # Rows of either of two groups, and the true gap in AUC, found above 0.05 with 80 % power at 5 %.
     power: ClassVar[tuple[int, float]] = (600, 0.20)
+    # Rows of either of two groups, and the true difference in selection, the same at every one of three thresholds,
+    # found above 0.10 over all of them with 80 % power at 5 %.
+    threshold_power: ClassVar[tuple[int, float]] = (500, 0.19)
 
-    def __init__(self, *, intersections: bool = True, bins: int = 10) -> None:
+    def __init__(
+        self, *, intersections: bool = True, bins: int = 10, thresholds: Sequence[float] = (0.3, 0.5, 0.7)
+    ) -> None:
         if not 2 <= bins <= 100:
             raise ValueError(f"bins lies in 2 to 100, not {bins}")
         self.intersections = intersections
         self.bins = bins
+        self.thresholds = checked_thresholds(thresholds)
 
     def measure(self, model: AuditedModel, data: AuditData, rng: np.random.Generator) -> list[Measurement]:
         """Measurements over the evaluation rows; see the class for what they are."""
@@ -91,6 +105,8 @@ class ScoreFairness:
             place = {level: i for i, level in enumerate(levels)}
             codes = np.fromiter((place[key] for key in keys), np.int64, len(keys))
             found += self._of(names, levels, codes, scores, rows.y_true, rows.positive)
+            titles = [" x ".join(level) for level in levels]
+            found += at_thresholds(names, titles, codes, scores, rows.y_true, rows.positive, self.thresholds)
         return found
 
     def _overall(self, scores: FloatArray, y_true: IntArray | None, positive: int) -> list[Measurement]:

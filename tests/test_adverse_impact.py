@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
-from scipy.stats import fisher_exact
+from scipy.stats import fisher_exact, ttest_ind
 
 from auditor.counts import MISSING
 from auditor.data import AuditData
@@ -16,6 +16,7 @@ from auditor.finding import Measurement
 from auditor.model import AuditedModel
 from auditor.statistics.estimate import Exact
 from auditor.statistics.groups import RatioToLargest, WorstRatio
+from auditor.statistics.means import StandardizedDifference
 from auditor.statistics.rates import Proportion, RateTable
 from probes.adverse_impact import AdverseImpact, fisher_exact_p, standard_deviations
 
@@ -159,6 +160,29 @@ def test_detail_carries_the_p_values_it_promises() -> None:
     assert measured.estimate.p_value(0.8, "less") < 1e-4
     assert f"exact p = {measured.estimate.p_value(0.8, 'less'):.3g} for a ratio below 0.8" in measured.detail
     assert "standard deviations" in measured.detail and "Fisher" in measured.detail
+
+
+def test_standardized_mean_difference_is_cohens_d_against_the_most_selected_and_not_judged() -> None:
+    rng = np.random.default_rng(4)
+    groups = pd.DataFrame({"g": np.repeat(list("abc"), (60, 80, 2))})
+    scores = np.clip(rng.normal(np.repeat([0.4, 0.6, 0.5], (60, 80, 2)), 0.1), 0, 1)
+    found = world(scores, groups, methods="scoring_rate")
+    measured = pick(found, "standardized_mean_difference", "scoring_rate", g="a")
+    a, b = scores[:60], scores[60:140]
+    pooled = math.sqrt((59 * a.var(ddof=1) + 79 * b.var(ddof=1)) / 138)
+    assert measured.estimate.value == pytest.approx((a.mean() - b.mean()) / pooled, abs=1e-12)
+    assert "of b" in measured.detail and "display only" in measured.too_few
+    assert not [m for m in found if m.metric == "standardized_mean_difference" and m.group == {"g": "b"}]
+    # Where both samples are normal with one spread, Student's t: the interval holds 0 exactly where p is at least 5 %.
+    for shift in (0.0, 0.3, 0.35, 0.6):
+        x, y = rng.normal(shift, 1, 50), rng.normal(0, 1, 70)
+        d = (x.mean() - y.mean()) / math.sqrt((49 * x.var(ddof=1) + 69 * y.var(ddof=1)) / 118)
+        low, high = StandardizedDifference(centre=d, n_first=50, n_second=70, within=True).bounds(0.025)
+        assert (low <= 0.0 <= high) == (ttest_ind(x, y).pvalue >= 0.05)
+    only = world([0.1, 0.2, 0.9, 0.9], pd.DataFrame({"g": list("aabb")}), methods="scoring_rate")
+    assert math.isfinite(pick(only, "standardized_mean_difference", "scoring_rate", g="a").estimate.value)
+    flat = world([0.1, 0.1, 0.9, 0.9, 0.5], pd.DataFrame({"g": list("aabb") + ["c"]}), methods="scoring_rate")
+    assert math.isnan(pick(flat, "standardized_mean_difference", "scoring_rate", g="a").estimate.value)
 
 
 # ---- error rates and power -----------------------------------------------------------------------------------------

@@ -17,19 +17,24 @@ from sklearn.metrics import balanced_accuracy_score, precision_score
 
 from auditor.counts import GroupCounts, count_groups
 from auditor.data import AuditData
-from auditor.errors import DataError, NotApplicableError
+from auditor.errors import NotApplicableError
 from auditor.finding import Measurement
 from auditor.model import AuditedModel
 from auditor.statistics.distances import BenefitInequality, WorstGap
 from auditor.statistics.estimate import Estimate, Undefined
-from auditor.statistics.groups import DifferentialFairness, SmallestRate, WorstOddsRatio
+from auditor.statistics.groups import (
+    DifferentialFairness,
+    LargestDisparity,
+    SmallestRate,
+    WorstOddsRatio,
+    WorstRatio,
+)
 from auditor.statistics.intervals import clopper_pearson, corner_radius, difference_bounds, orthant_radius, sum_bounds
 from auditor.statistics.means import WorstMeanDifference
 from auditor.statistics.ranks import AreaUnderCurve
 from auditor.statistics.rates import Difference, Odds, RateTable, WeightedSum
 from probes.fairness import GroupFairness
 from probes.group_metrics import disparity_measurements
-from probes.regression_fairness import RegressionFairness
 
 WORLDS, LIMIT = 200, 21
 NAMES = {
@@ -266,6 +271,26 @@ def test_demographic_disparity_by_hand_and_simpsons_paradox() -> None:
     assert plain.bounds(0.025)[0] > 0.2
     m = group_of(found, "conditional_demographic_disparity", g="m").estimate
     assert m.value == pytest.approx(-conditional.value, abs=1e-12)
+    largest = headline(found, "demographic_disparity")
+    assert largest.estimate.value == plain.value and "largest for f" in largest.detail
+    assert headline(found, "conditional_demographic_disparity", strata="stratum").estimate.value == pytest.approx(0.0)
+
+
+def test_the_largest_disparity_is_bounded_from_its_parts() -> None:
+    rng = np.random.default_rng(1)
+    n = 1200
+    g, s = rng.choice(list("abc"), n), rng.choice(["x", "y"], n)
+    counts = counted((rng.random(n) < np.where(g == "a", 0.3, 0.6)).astype(int), np.zeros(n, int), {"g": g, "s": s})
+    found = disparity_measurements(counts, "s")
+    for metric, at in (("demographic_disparity", {}), ("conditional_demographic_disparity", {"strata": "s"})):
+        whole = headline(found, metric, **at).estimate
+        parts = [group_of(found, metric, g=level).estimate for level in "abc"]
+        assert sum(part.value for part in parts) == pytest.approx(0.0, abs=1e-12)
+        assert whole.value == max(part.value for part in parts)
+        for alpha in (0.05, 1e-4):
+            low, high = whole.bounds(alpha)
+            assert low == max(0.0, *(part.bounds(alpha / 3)[0] for part in parts))
+            assert high == max(part.bounds(alpha)[1] for part in parts)
 
 
 def test_strata_come_from_a_column_and_numbers_are_cut_into_fifths() -> None:
@@ -419,6 +444,17 @@ def mean_difference(tpr: list[float], tnr: list[float]) -> Draw:
     )
 
 
+def macro_difference(recalls: list[list[float]]) -> Draw:
+    """Macro recall over the classes of three groups."""
+    return lambda rng: WorstMeanDifference(tables=tuple(rates(rng.binomial(SIZES, p), SIZES) for p in recalls))
+
+
+def two_ratios(tpr: list[float], fpr: list[float]) -> Draw:
+    return lambda rng: WorstRatio(
+        tables=(rates(rng.binomial(SIZES, tpr), SIZES), rates(rng.binomial(SIZES[::-1], fpr), SIZES[::-1]))
+    )
+
+
 def smallest(p: list[float]) -> Draw:
     return lambda rng: SmallestRate(table=rates(rng.binomial(SIZES, p), SIZES))
 
@@ -480,10 +516,32 @@ def auc_at(shift: float) -> float:
     return float(ndtr(shift / math.sqrt(2.0)))
 
 
+def largest_disparity(p: list[float]) -> Draw:
+    """Rejections at the groups' own rates ``p``: a third of the rows each, so DD_g is known."""
+
+    def draw(rng: np.random.Generator) -> Estimate:
+        rejected = rng.multinomial(200, np.asarray(p) / sum(p))
+        accepted = rng.multinomial(150, (1 - np.asarray(p)) / sum(1 - np.asarray(p)))
+        return LargestDisparity(
+            parts=tuple(
+                Difference(successes=(int(a), int(b)), n=(200, 150)) for a, b in zip(rejected, accepted, strict=True)
+            )
+        )
+
+    return draw
+
+
 TRUTHS: dict[str, tuple[Draw, float]] = {
+    "largest disparity, none": (largest_disparity([0.4] * 4), 0.0),
+    "largest disparity, one": (largest_disparity([0.6, 0.4, 0.4, 0.4]), 0.6 / 1.8 - 0.4 / 2.2),
+    "largest disparity, ties": (largest_disparity([0.6, 0.6, 0.3, 0.3]), 0.6 / 1.8 - 0.4 / 2.2),
     "balanced accuracy, none": (mean_difference([0.7] * 3, [0.8] * 3), 0.0),
     "balanced accuracy, one worst": (mean_difference([0.5, 0.8, 0.8], [0.7, 0.8, 0.8]), 0.2),
     "balanced accuracy, ties": (mean_difference([0.6, 0.8, 0.8], [0.8, 0.8, 0.8]), 0.1),
+    "macro recall, none": (macro_difference([[0.7] * 3, [0.8] * 3, [0.5] * 3]), 0.0),
+    "macro recall, one worst": (macro_difference([[0.4, 0.7, 0.7], [0.5, 0.8, 0.8], [0.2, 0.5, 0.5]]), 0.3),
+    "equalized odds ratio, none": (two_ratios([0.8] * 3, [0.3] * 3), 1.0),
+    "equalized odds ratio, ties": (two_ratios([0.4, 0.8, 0.8], [0.3, 0.3, 0.6]), 0.5),
     "worst group, ties": (smallest([0.8] * 3), 0.8),
     "worst group, one": (smallest([0.6, 0.9, 0.9]), 0.6),
     "treatment equality, none": (odds_ratio([0.4] * 3), 1.0),
@@ -551,6 +609,35 @@ def epsilon_power(rng: np.random.Generator) -> bool:
     return DifferentialFairness(tables=(rates(k, n), rates(n - k, n))).bounds(0.05)[0] > math.log(1.4)
 
 
+def largest_disparity_power(rng: np.random.Generator) -> bool:
+    parts = [
+        Difference(successes=(int(a), int(b)), n=(600, 600))
+        for a, b in zip(rng.multinomial(600, [0.5, 0.3, 0.2]), rng.multinomial(600, [0.3, 0.4, 0.3]), strict=True)
+    ]
+    return LargestDisparity(parts=tuple(parts)).bounds(0.05)[0] > 0.1
+
+
+def treatment_equality_power(rng: np.random.Generator) -> bool:
+    n = np.full(2, 300)
+    return WorstOddsRatio(tables=(rates(rng.binomial(n, [0.7, 0.4]), n),)).bounds(0.05)[1] < 0.8
+
+
+def equalized_odds_ratio_power(rng: np.random.Generator) -> bool:
+    n = np.full(2, 500)
+    tables = (rates(rng.binomial(n, [0.8, 0.8]), n), rates(rng.binomial(n, [0.4, 0.2]), n))
+    return WorstRatio(tables=tables).bounds(0.05)[1] < 0.8
+
+
+def theil_power(rng: np.random.Generator) -> bool:
+    below, equal, above = (int(x) for x in rng.multinomial(1000, [0.15, 0.8, 0.05]))
+    return BenefitInequality(order=1.0, below=below, equal=equal, above=above).bounds(0.05)[0] > 0.1
+
+
+def entropy_power(rng: np.random.Generator) -> bool:
+    below, equal, above = (int(x) for x in rng.multinomial(1000, [0.15, 0.75, 0.1]))
+    return BenefitInequality(order=2.0, below=below, equal=equal, above=above).bounds(0.05)[0] > 0.08
+
+
 def disparity_power(rng: np.random.Generator) -> bool:
     n = np.full(4, 500)
     table = rates(rng.binomial(n, [0.6, 0.6, 0.4, 0.4]), n)
@@ -559,7 +646,18 @@ def disparity_power(rng: np.random.Generator) -> bool:
 
 @pytest.mark.parametrize(
     "found",
-    [balanced_accuracy_power, predictive_parity_power, worst_group_power, epsilon_power, disparity_power],
+    [
+        balanced_accuracy_power,
+        predictive_parity_power,
+        worst_group_power,
+        epsilon_power,
+        disparity_power,
+        largest_disparity_power,
+        treatment_equality_power,
+        equalized_odds_ratio_power,
+        theil_power,
+        entropy_power,
+    ],
 )
 def test_real_gaps_are_found(found: Callable[[np.random.Generator], bool]) -> None:
     rng = np.random.default_rng(0)
@@ -586,62 +684,3 @@ def test_nothing_is_measured_twice() -> None:
     for positive in (None, 1):
         keys = list(subsets(GroupFairness().measure_counts(counted(y, y[::-1], groups, 3, positive))))
         assert len(keys) == len(set(keys))
-
-
-# ---- regression ----------------------------------------------------------------------------------------------------
-
-
-def regression(n: int = 600, gap: float = 0.0, seed: int = 0) -> tuple[np.ndarray, np.ndarray, list[str]]:
-    rng = np.random.default_rng(seed)
-    g = rng.choice(["a", "b", "c"], n, p=[0.6, 0.3, 0.1])
-    y = rng.normal(10, 2, n)
-    return y + rng.normal(0, 1, n) + gap * (g == "c"), y, g.tolist()
-
-
-def test_regression_agrees_with_fairlearn_and_scipy() -> None:
-    from scipy.stats import wasserstein_distance
-    from sklearn.metrics import mean_absolute_error
-
-    y_pred, y_true, g = regression()
-    found = RegressionFairness(limits=(-20.0, 40.0)).measure_predictions(y_pred, y_true, sensitive_features=g, name="g")
-    for metric, theirs in (("mean_prediction", fl.mean_prediction), ("mean_absolute_error", mean_absolute_error)):
-        frame = fl.MetricFrame(metrics=theirs, y_true=y_true, y_pred=y_pred, sensitive_features=g)
-        assert headline(found, f"{metric}_difference").estimate.value == pytest.approx(frame.difference(), abs=1e-12)
-        assert group_of(found, metric, g="a").estimate.value == pytest.approx(frame.by_group["a"], abs=1e-12)
-    parts = [y_pred[np.asarray(g) == level] for level in "abc"]
-    worst = max(
-        wasserstein_distance(a, b) for a, b in ((parts[0], parts[1]), (parts[0], parts[2]), (parts[1], parts[2]))
-    )
-    assert headline(found, "prediction_wasserstein").estimate.value == pytest.approx(worst / 60.0, abs=1e-12)
-
-
-def test_regression_says_what_it_cannot() -> None:
-    y_pred, y_true, g = regression(50)
-    found = RegressionFairness().measure_predictions(y_pred, sensitive_features=g, name="g")
-    assert {m.metric for m in found} == {"mean_prediction", "mean_prediction_difference", "prediction_wasserstein"}
-    assert isinstance(headline(found, "prediction_wasserstein").estimate, Undefined)
-    alone = RegressionFairness(limits=(-50, 50)).measure_predictions(y_pred, sensitive_features=["a"] * 50, name="g")
-    assert all(math.isnan(m.estimate.value) for m in alone if m.sensitive)
-    with pytest.raises(DataError, match="one entry"):
-        RegressionFairness().measure_predictions(y_pred, y_true[:9], sensitive_features=g)
-    with pytest.raises(DataError, match="finite"):
-        RegressionFairness().measure_predictions([math.nan], sensitive_features=["a"])
-    with pytest.raises(DataError, match="outside the limits"):
-        RegressionFairness(limits=(0.0, 1.0)).measure_predictions(y_pred, sensitive_features=g)
-    with pytest.raises(ValueError, match="low < high"):
-        RegressionFairness(limits=(1.0, 1.0))
-
-
-@pytest.mark.parametrize("gap", [0.0, 2.0])
-def test_regression_gaps_are_missed_in_at_most_five_per_cent_of_worlds(gap: float) -> None:
-    low_missed = high_missed = far = 0
-    for seed in range(WORLDS):
-        y_pred, y_true, g = regression(500, gap, seed)
-        found = RegressionFairness().measure_predictions(y_pred, y_true, sensitive_features=g, name="g")
-        low, high = headline(found, "mean_prediction_difference").estimate.bounds(0.05)
-        low_missed += low > gap
-        high_missed += high < gap
-        far += low > 0.5
-    assert low_missed <= LIMIT
-    assert high_missed <= LIMIT
-    assert far >= 0.8 * WORLDS if gap else far <= LIMIT

@@ -95,7 +95,7 @@ def test_scores_of_one_and_zero_have_a_bin() -> None:
 
 def test_without_labels_the_distributions_are_compared() -> None:
     scores, _, groups = world(200)
-    assert {m.metric for m in measured(scores, None, groups[["sex"]])} == {
+    assert {m.metric for m in measured(scores, None, groups[["sex"]], thresholds=())} == {
         "score_kolmogorov_smirnov",
         "score_wasserstein",
     }
@@ -236,3 +236,28 @@ def test_miscalibrated_scores_and_groups_are_found() -> None:
         between += WorstGap(parts=(off, right)).bounds(0.05)[0] > 0.05
     assert alone >= 80
     assert between >= 80
+
+
+def test_distributions_far_apart_are_found() -> None:
+    """A quarter of the range between two groups of 600: beyond 0.10 for either distance."""
+    rng = np.random.default_rng(5)
+    found = np.zeros(2, int)
+    for _ in range(100):
+        samples = rng.uniform(0, 0.75, 600), rng.uniform(0.25, 1.0, 600)
+        for i, d in enumerate(distances(*samples)):
+            found[i] += WorstDistance(distances=(d,), n=(600, 600)).bounds(0.05)[0] > 0.1
+    assert found.min() >= 80
+
+
+@pytest.mark.parametrize("n_groups", [2, 5])
+def test_the_largest_distance_of_equal_groups_is_no_accusation(n_groups: int) -> None:
+    """No effect: the distance of any two samples is positive, and the largest of ten the more so."""
+    rng = np.random.default_rng(n_groups)
+    accused, plain = 0, []
+    for _ in range(WORLDS):
+        samples = [rng.beta(2, 2, 60) for _ in range(n_groups)]
+        d = [distances(a, b)[0] for i, a in enumerate(samples) for b in samples[i + 1 :]]
+        estimate = WorstDistance(distances=tuple(d), n=(60,) * n_groups)
+        accused += estimate.bounds(0.05)[0] > 0.0
+        plain.append(estimate.value)
+    assert accused <= LIMIT and float(np.mean(plain)) > 0.1
