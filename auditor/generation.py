@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import inspect
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -15,16 +16,28 @@ from auditor.errors import ModelError, NotApplicableError
 from auditor.language import AuditedLanguageModel
 from auditor.model import evaluating
 
+Until = Literal["length", "sentence", "word"]
+
 _LIKELIEST = 1024
+# A text that is blank so far has ended nothing.
+_ENDED = {
+    "sentence": re.compile(r"\S\s*\n|[.!?\u3002][\"')\]\u201d\u2019]*\s*\Z"),
+    "word": re.compile(r"\S\s"),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sampling:
-    """How continuations are drawn: ``temperature`` 0 takes the likeliest token, ``top_p`` 1 draws from all of them."""
+    """How continuations are drawn: ``temperature`` 0 takes the likeliest token, ``top_p`` 1 draws from all of them.
+
+    ``until``: a continuation ends at ``max_new_tokens``, or before, where it has come to the end of its first sentence
+    (a full stop, an exclamation or question mark, a line break) or of its first word.
+    """
 
     max_new_tokens: int = 20
     temperature: float = 1.0
     top_p: float = 0.95
+    until: Until = "length"
 
     def __post_init__(self) -> None:
         if self.max_new_tokens < 1:
@@ -33,11 +46,18 @@ class Sampling:
             raise ValueError(f"temperature must be 0 or a positive number, not {self.temperature}")
         if not 0.0 < self.top_p <= 1.0:
             raise ValueError(f"top_p must lie in (0, 1], not {self.top_p}")
+        if self.until not in ("length", *_ENDED):
+            raise ValueError(f"until must be 'length', 'sentence' or 'word', not {self.until!r}")
+
+    def ended(self, text: str) -> bool:
+        """Whether a text that was drawn so far is complete before it has all its tokens."""
+        return self.until != "length" and _ENDED[self.until].search(text) is not None
 
     def describe(self) -> str:
         """The settings in words, for a finding's detail."""
         how = "greedy" if self.temperature == 0.0 else f"temperature {self.temperature:g}, top_p {self.top_p:g}"
-        return f"at most {self.max_new_tokens} new tokens, {how}"
+        end = "" if self.until == "length" else f" to the end of the first {self.until}"
+        return f"at most {self.max_new_tokens} new tokens{end}, {how}"
 
 
 def continuations(
@@ -51,9 +71,10 @@ def continuations(
 ) -> list[list[str]]:
     """``n`` sampled continuations of each prompt, without the prompt, in the order of the prompts.
 
-    Prompts stand to the right of their batch, padded on the left; each row ends at its end-of-sequence token. The
-    tokenizer adds to a prompt what it adds by itself. Every random number comes from ``generator``, a CPU generator,
-    drawn before the first pass: the texts do not depend on ``batch_rows``, but for rounding.
+    Prompts stand to the right of their batch, padded on the left; each is read once, however many continuations it
+    has, and a row that has ended leaves the batch. The tokenizer adds to a prompt what it adds by itself. Every random
+    number comes from ``generator``, a CPU generator, drawn before the first pass: the texts do not depend on
+    ``batch_rows``, but for rounding.
 
     Raises NotApplicableError where the model is not causal or a prompt with its continuation does not fit the context,
     ModelError where the logits are not finite.
@@ -69,20 +90,22 @@ def continuations(
             f"A prompt and its continuation have up to {longest:,} tokens, more than the model's context of "
             f"{context:,}: use shorter prompts or a smaller max_new_tokens."
         )
-    rows = [(i, ids) for i, ids in enumerate(encoded) for _ in range(n)]
-    draws = torch.rand(len(rows), sampling.max_new_tokens, generator=generator, dtype=torch.float64)
-    order = sorted(range(len(rows)), key=lambda r: len(rows[r][1]))
-    texts: list[list[str]] = [[] for _ in prompts]
-    drawn: list[str] = [""] * len(rows)
+    # Equal prompts are one; each continuation has its own row of draws.
+    rows_of: dict[tuple[int, ...], list[int]] = {}
+    for i, ids in enumerate(encoded):
+        rows_of.setdefault(tuple(ids), []).extend(range(i * n, (i + 1) * n))
+    draws = torch.rand(len(prompts) * n, sampling.max_new_tokens, generator=generator, dtype=torch.float64)
+    drawn: list[str] = [""] * len(draws)
     step = _Step.of(model.module, tokenizer)
+    order = sorted(rows_of, key=len)
     with torch.inference_mode(), evaluating(model.module):
-        for batch in _batches([(r, len(rows[r][1])) for r in order], batch_rows, step.masked):
-            ids = _sample(model, step, [rows[r][1] for r in batch], draws[batch], sampling, ends)
-            for r, text in zip(batch, tokenizer.batch_decode(ids, skip_special_tokens=True), strict=True):
-                drawn[r] = text
-    for (i, _), text in zip(rows, drawn, strict=True):
-        texts[i].append(text)
-    return texts
+        for batch in _batches([(ids, rows_of[ids]) for ids in order], batch_rows, step.masked):
+            numbers = [row for _, rows in batch for row in rows]
+            repeats = [len(rows) for _, rows in batch]
+            found = _sample(model, step, [list(ids) for ids, _ in batch], repeats, draws[numbers], sampling, ends)
+            for row, text in zip(numbers, found, strict=True):
+                drawn[row] = text
+    return [drawn[i * n : (i + 1) * n] for i in range(len(prompts))]
 
 
 def _end_tokens(model: AuditedLanguageModel) -> frozenset[int]:
@@ -105,15 +128,20 @@ def _prompt_ids(tokenizer: Any, prompt: str, ends: frozenset[int]) -> list[int]:
     return ids
 
 
-def _batches(rows: Sequence[tuple[int, int]], size: int, mixed: bool) -> list[list[int]]:
-    """Rows of rising length in batches; of one length each unless ``mixed``."""
-    found: list[list[int]] = []
-    last = -1
-    for row, length in rows:
-        if not found or len(found[-1]) == size or (length != last and not mixed):
-            found.append([])
-        found[-1].append(row)
-        last = length
+def _batches(
+    prompts: Sequence[tuple[tuple[int, ...], list[int]]], size: int, mixed: bool
+) -> list[list[tuple[tuple[int, ...], list[int]]]]:
+    """Prompts of rising length with their rows, ``size`` rows a batch; of one length each unless ``mixed``."""
+    found: list[list[tuple[tuple[int, ...], list[int]]]] = []
+    room, last = 0, -1
+    for ids, rows in prompts:
+        for start in range(0, len(rows), size):
+            some = rows[start : start + size]
+            if len(some) > room or (len(ids) != last and not mixed):
+                found.append([])
+                room = size
+            found[-1].append((ids, some))
+            room, last = room - len(some), len(ids)
     return found
 
 
@@ -164,36 +192,59 @@ def _sample(
     model: AuditedLanguageModel,
     step: _Step,
     prompts: Sequence[list[int]],
+    repeats: Sequence[int],
     draws: Tensor,
     sampling: Sampling,
     ends: frozenset[int],
-) -> list[list[int]]:
+) -> list[str]:
+    """One text for each row of draws; prompt k has ``repeats[k]`` rows, one after another."""
     length, device = max(map(len, prompts)), model.device
     ids = torch.full((len(prompts), length), step.pad)
     mask = torch.zeros((len(prompts), length), dtype=torch.long)
     for r, prompt in enumerate(prompts):
         ids[r, length - len(prompt) :] = torch.tensor(prompt)
         mask[r, length - len(prompt) :] = 1
-    ids, mask = ids.to(device), mask.to(device)
+    ids, mask, draws = ids.to(device), mask.to(device), draws.to(device)
     closing = torch.tensor(sorted(ends), dtype=torch.long, device=device)
-    open_ = torch.ones(len(prompts), dtype=torch.bool, device=device)
-    draws = draws.to(device)
-    new: list[Tensor] = []
-    alive: list[Tensor] = []
-    fed, cache = ids, None
+    row_of = torch.arange(len(prompts), device=device).repeat_interleave(torch.tensor(repeats, device=device))
+    tokens: list[list[int]] = [[] for _ in range(len(draws))]
+    texts = [""] * len(draws)
+    logits, cache = step.logits(ids, mask, None)
+    logits, ids, mask, cache = logits[row_of], ids[row_of], mask[row_of], _chosen(cache, row_of)
+    alive = torch.arange(len(draws), device=device)
     for t in range(sampling.max_new_tokens):
-        logits, cache = step.logits(fed, mask, cache)
-        chosen = _choose(logits, draws[:, t], sampling)
-        open_ = open_ & ~torch.isin(chosen, closing)
-        new.append(chosen)
-        alive.append(open_)
-        if not bool(open_.any()):
+        chosen = _choose(logits, draws[alive, t], sampling)
+        going = (~torch.isin(chosen, closing)).tolist()
+        for row, token, on in zip(alive.tolist(), chosen.tolist(), going, strict=True):
+            if on:
+                tokens[row].append(token)
+        rows = [row for row, on in zip(alive.tolist(), going, strict=True) if on]
+        decoded = model.tokenizer.batch_decode([tokens[row] for row in rows], skip_special_tokens=True)
+        texts_now = dict(zip(rows, decoded, strict=True))
+        for row, text in texts_now.items():
+            texts[row] = text
+        kept = [k for k, row in enumerate(alive.tolist()) if row in texts_now and not sampling.ended(texts_now[row])]
+        if not kept or t + 1 == sampling.max_new_tokens:
             break
+        at = torch.tensor(kept, device=device)
+        if len(kept) < len(alive):
+            ids, mask, cache = ids[at], mask[at], _chosen(cache, at)
+            chosen, alive = chosen[at], alive[at]
         mask = torch.cat([mask, torch.ones_like(mask[:, :1])], dim=1)
         ids = torch.cat([ids, chosen[:, None]], dim=1)
-        fed = chosen[:, None] if cache is not None else ids
-    tokens, kept = torch.stack(new, dim=1).tolist(), torch.stack(alive, dim=1).tolist()
-    return [[i for i, k in zip(row, flags, strict=True) if k] for row, flags in zip(tokens, kept, strict=True)]
+        logits, cache = step.logits(chosen[:, None] if cache is not None else ids, mask, cache)
+    return texts
+
+
+def _chosen(cache: Any, rows: Tensor) -> Any:
+    """The cache of those rows, which may recur; None, so that all is computed anew, where it cannot be cut."""
+    if cache is None:
+        return None
+    layers = getattr(cache, "layers", None)
+    if not layers or not all(hasattr(layer, "batch_select_indices") for layer in layers):
+        return None
+    cache.batch_select_indices(rows)
+    return cache
 
 
 def _choose(logits: Tensor, draws: Tensor, sampling: Sampling) -> Tensor:

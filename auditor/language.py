@@ -8,6 +8,7 @@ tensor exists; only a network that transforms its logits afterwards makes them i
 
 from __future__ import annotations
 
+import copy
 import difflib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -20,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from auditor.arrays import FloatArray
-from auditor.errors import ModelError, NotApplicableError
+from auditor.errors import ConfigError, ModelError, NotApplicableError
 from auditor.model import AuditedModel, Provenance, evaluating
 
 Objective = Literal["causal", "masked"]
@@ -103,9 +104,42 @@ class AuditedLanguageModel(AuditedModel):
         if self.objective == "masked":
             return "Pseudo-log-likelihood: each token is masked and predicted from all others."
         if not self._begins_with:
-            return "Log-likelihood; the tokenizer has no beginning-of-sequence token, so first tokens are not scored."
+            return (
+                "Log-likelihood with nothing in front of a text (the tokenizer has no beginning-of-sequence token, or "
+                "none was asked for), so first tokens are not scored."
+            )
         named = " ".join(str(self._backend.id_to_token(i)) for i in self._begins_with)
         return f"Log-likelihood after {named} (token id {', '.join(map(str, self._begins_with))})."
+
+    def after(self, prefix: str | int | Sequence[int]) -> AuditedLanguageModel:
+        """The same network and tokenizer, with another prefix: a token, its id, ids, or "" for none.
+
+        Raises ConfigError where the tokenizer does not have it, or the model is a masked one, which has no prefix.
+        """
+        if self.objective == "masked":
+            raise ConfigError("A masked model sees the whole text at once: prefix_token is for causal models.")
+        ids: tuple[int, ...]
+        if isinstance(prefix, str):
+            found = self._backend.token_to_id(prefix) if prefix else None
+            if prefix and found is None:
+                raise ConfigError(
+                    f"The tokenizer has no token {prefix!r} for prefix_token: name one of its tokens or an id, such as "
+                    f"{self._special_tokens()}."
+                )
+            ids = () if found is None else (int(found),)
+        else:
+            ids = (prefix,) if isinstance(prefix, int) else tuple(int(i) for i in prefix)
+        size = int(self.module.get_input_embeddings().weight.shape[0])  # type: ignore[operator]
+        wrong = next((i for i in ids if not 0 <= i < size), None)
+        if wrong is not None:
+            raise ConfigError(f"prefix_token {wrong} is no token of this model: its ids go from 0 to {size - 1:,}.")
+        other = copy.copy(self)
+        other._begins_with = ids
+        return other
+
+    def _special_tokens(self) -> str:
+        added = sorted(self._backend.get_added_tokens_decoder().items())[:4]
+        return ", ".join(f"{token.content!r} (id {i})" for i, token in added) or "0"
 
     # ---- texts to tokens -------------------------------------------------------------------------------------------
 
@@ -233,7 +267,8 @@ class AuditedLanguageModel(AuditedModel):
         wanted = places or [[i for i, scored in enumerate(t.scored) if scored] for t in texts]
         with torch.inference_mode(), evaluating(self.module):
             if self._plain_head is None and texts:
-                self._plain_head = self._has_plain_head(texts[0].ids)
+                # What follows the last layer acts on each place alone, so a few will show it.
+                self._plain_head = self._has_plain_head(texts[0].ids[:4])
             if self.objective == "causal":
                 return self._causal([t.ids for t in texts], wanted)
             return self._masked(texts, wanted, within_word)

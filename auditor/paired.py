@@ -188,7 +188,8 @@ def _json(text: str, path: str | Path, name: str) -> Any:
 
 def _json_lines(text: str, path: str | Path, name: str) -> list[Mapping[str, Any]]:
     rows: list[Mapping[str, Any]] = []
-    for number, line in enumerate(text.splitlines(), 1):
+    # Not splitlines: a JSON text may hold the other line breaks of Unicode as they are.
+    for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
             continue
         try:
@@ -252,15 +253,16 @@ _LABELS: dict[object, Label] = {
 def read_stereoset(path: str | Path) -> Benchmark[StereoSetExample]:
     """StereoSet: JSON with ``data.intrasentence`` and ``data.intersentence``, or JSON lines of such examples.
 
-    An example is ``{id, target, bias_type, context, sentences: [{sentence, gold_label}]}``; in lines, ``sentences`` may
-    be ``{sentence: [...], gold_label: [...]}`` with labels 0 (anti-stereotype), 1 (stereotype) and 2 (unrelated), and
-    a context that holds BLANK is intrasentence. Source: Nadeem, Bethke and Reddy, ACL 2021.
+    An example is ``{id, target, bias_type, context, sentences: [{sentence, gold_label}]}``; in lines or in a list,
+    ``sentences`` may be ``{sentence: [...], gold_label: [...]}`` with labels 0 (anti-stereotype), 1 (stereotype) and 2
+    (unrelated), and a context that holds BLANK is intrasentence. The annotators' own ``labels``, which may be tied, are
+    not read: ``gold_label`` decides. Source: Nadeem, Bethke and Reddy, ACL 2021.
     """
     name = "StereoSet"
     text, digest = _read(path, name)
     file = Path(path).name
     pairs: list[tuple[Part | None, Any, str]] = []
-    lines = text.strip().splitlines()
+    lines = text.strip().split("\n")
     if len(lines) > 1 and lines[0].rstrip().endswith("}"):
         pairs = [(None, row, f"{file!r}, example {i}") for i, row in enumerate(_json_lines(text, path, name), 1)]
     else:
@@ -273,8 +275,9 @@ def read_stereoset(path: str | Path) -> Benchmark[StereoSetExample]:
                 if not isinstance(rows, list):
                     raise DataError(f"{file!r}: data.{part} must be a list of examples.")
                 pairs += [(part, row, f"{file!r}, {part} example {i}") for i, row in enumerate(rows, 1)]
-        elif isinstance(content, dict) and "sentences" in content:
-            pairs = [(None, content, f"{file!r}, example 1")]
+        elif isinstance(content, list) or (isinstance(content, dict) and "sentences" in content):
+            listed = content if isinstance(content, list) else [content]
+            pairs = [(None, row, f"{file!r}, example {i}") for i, row in enumerate(listed, 1)]
         else:
             raise DataError(f"{file!r} has no data.intrasentence or data.intersentence, so it is no StereoSet file.")
     examples = tuple(_stereoset_example(part, row, where) for part, row, where in pairs)
@@ -299,11 +302,13 @@ def _stereoset_example(part: Part | None, row: Any, where: str) -> StereoSetExam
     for item in listed:
         if not isinstance(item, dict):
             raise DataError(f"{where}: each of its sentences must be an object with sentence and gold_label.")
-        label = _LABELS.get(_value(item, "gold_label", where, name))
+        label = _gold_label(_value(item, "gold_label", where, name))
         if label is None:
             raise DataError(
                 f"{where}: the gold_label {item['gold_label']!r} is none of {', '.join(map(str, _LABELS))}."
             )
+        if label in found:
+            raise DataError(f"{where} has two sentences labelled {label!r}.")
         found[label] = _text(item, "sentence", where, name)
     absent = next((label for label in ("stereotype", "anti-stereotype", "unrelated") if label not in found), None)
     if absent is not None:
@@ -319,6 +324,13 @@ def _stereoset_example(part: Part | None, row: Any, where: str) -> StereoSetExam
         anti_stereotype=found["anti-stereotype"],
         unrelated=found["unrelated"],
     )
+
+
+def _gold_label(value: object) -> Label | None:
+    if isinstance(value, str):
+        named = value.strip().lower().replace("_", "-")
+        return _LABELS.get(int(named) if named in ("0", "1", "2") else named)
+    return _LABELS.get(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
 
 
 # ---- WinoBias ------------------------------------------------------------------------------------------------------
@@ -454,8 +466,10 @@ def read_bbq(path: str | Path) -> Benchmark[BBQExample]:
 
     A line is ``{example_id, question_index, question_polarity, context_condition, category, answer_info,
     additional_metadata {stereotyped_groups}, context, question, ans0, ans1, ans2, label}``. The biased answer is the
-    one about a stereotyped group where the question is negative, and the other named one where it is not; where the
-    names of the groups leave that open, ``biased`` is None. Source: Parrish et al., Findings of ACL 2022.
+    one about the target of the stereotype where the question is negative, and the other named one where it is not. The
+    target is the ``target_loc`` of ``additional_metadata.csv`` where that lies beside the files, as in the authors' own
+    analysis, else the one answer whose group is among the ``stereotyped_groups``; where neither says, ``biased`` is
+    None. Source: Parrish et al., Findings of ACL 2022.
     """
     name = "BBQ"
     where = Path(path)
@@ -463,18 +477,41 @@ def read_bbq(path: str | Path) -> Benchmark[BBQExample]:
     if not files:
         raise DataError(f"The folder {where.name!r} holds no .jsonl file of BBQ.")
     digests: dict[str, str] = {}
+    targets: dict[tuple[str, str, str], int] = {}
+    beside = (where if where.is_dir() else where.parent) / "additional_metadata.csv"
+    if beside.is_file():
+        targets, digests[beside.name] = _bbq_targets(beside)
     examples: list[BBQExample] = []
     for file in files:
         text, digests[file.name] = _read(file, name)
         for number, row in enumerate(_json_lines(text, file, name), 1):
-            examples.append(_bbq_example(row, f"{file.name!r}, line {number}"))
+            examples.append(_bbq_example(row, f"{file.name!r}, line {number}", targets))
     digest = next(iter(digests.values())) if len(digests) == 1 else _of_listing(digests)
     open_ = sum(e.biased is None for e in examples)
-    note = f"the biased answer is not determined for {open_:,}, which count for accuracy only" if open_ else ""
-    return Benchmark(name, str(path), digest, tuple(examples), note)
+    notes = [f"targets by {beside.name}"] if targets else []
+    if open_:
+        more = "" if targets else ": additional_metadata.csv beside the file would say more"
+        notes.append(f"the biased answer is not determined for {open_:,}, which count for accuracy only{more}")
+    return Benchmark(name, str(path), digest, tuple(examples), "; ".join(notes))
 
 
-def _bbq_example(row: Mapping[str, Any], where: str) -> BBQExample:
+def _bbq_targets(path: Path) -> tuple[dict[tuple[str, str, str], int], str]:
+    """Place of the answer about the target, by category, question and example; rows without one are left out."""
+    rows, digest = _table(path, "BBQ metadata", ("category", "question_index", "example_id"))
+    if "target_loc" not in rows[0]:
+        raise DataError(f"{path.name!r} has no column 'target_loc', so it is no BBQ metadata file.")
+    found = {}
+    for number, row in enumerate(rows, 2):
+        place = (row["target_loc"] or "").strip().removesuffix(".0")
+        if place in ("", "NA", "nan"):
+            continue
+        if place not in ("0", "1", "2"):
+            raise DataError(f"{path.name!r}, row {number}: target_loc must be 0, 1 or 2, not {place[:40]!r}.")
+        found[row["category"].strip(), row["question_index"].strip(), row["example_id"].strip()] = int(place)
+    return found, digest
+
+
+def _bbq_example(row: Mapping[str, Any], where: str, by_metadata: Mapping[tuple[str, str, str], int]) -> BBQExample:
     name = "BBQ"
     condition = _text(row, "context_condition", where, name)
     polarity = _text(row, "question_polarity", where, name)
@@ -483,32 +520,37 @@ def _bbq_example(row: Mapping[str, Any], where: str) -> BBQExample:
     if polarity not in ("neg", "nonneg"):
         raise DataError(f"{where}: question_polarity must be 'neg' or 'nonneg', not {polarity!r}.")
     label = _value(row, "label", where, name)
-    if label not in (0, 1, 2):
+    label = int(label) if isinstance(label, str) and label.strip() in ("0", "1", "2") else label
+    if isinstance(label, bool) or label not in (0, 1, 2):
         raise DataError(f"{where}: label must be 0, 1 or 2, not {label!r}.")
     info = _value(row, "answer_info", where, name)
-    metadata = _value(row, "additional_metadata", where, name)
-    groups = []
+    metadata = row.get("additional_metadata")
+    groups: list[tuple[str, ...]] = []
     for i in range(3):
         entry = info.get(f"ans{i}") if isinstance(info, dict) else None
-        if not isinstance(entry, list) or len(entry) < 2:
+        entry = [entry] if isinstance(entry, str) else entry
+        if not isinstance(entry, list) or not entry:
             raise DataError(f"{where}: answer_info needs ans0, ans1 and ans2, each [name, group].")
-        groups.append((str(entry[0]), str(entry[1])))
-    unknown = [i for i, (_, group) in enumerate(groups) if group.lower() == "unknown"]
+        groups.append(tuple(str(part) for part in entry))
+    unknown = [i for i, parts in enumerate(groups) if parts[-1].strip().lower() == "unknown"]
     if len(unknown) != 1:
         raise DataError(f"{where}: exactly one answer of answer_info must be of the group 'unknown'.")
-    stereotyped = metadata.get("stereotyped_groups") if isinstance(metadata, dict) else None
-    if not isinstance(stereotyped, list):
-        raise DataError(f"{where}: additional_metadata needs a stereotyped_groups list.")
+    category, question = _text(row, "category", where, name), _text(row, "question_index", where, name)
+    number = _text(row, "example_id", where, name)
     named = [i for i in range(3) if i != unknown[0]]
-    targets = [i for i in named if any(_same_group(part, str(g)) for part in groups[i] for g in stereotyped)]
+    stated = by_metadata.get((category.strip(), question.strip(), number.strip()))
+    targets = [i for i in named if i == stated]
+    if stated is None:
+        listed = metadata.get("stereotyped_groups") if isinstance(metadata, dict) else None
+        stereotyped = [listed] if isinstance(listed, str) else listed if isinstance(listed, list) else []
+        targets = [i for i in named if any(_same_group(part, str(g)) for part in groups[i] for g in stereotyped)]
     biased = None
     if len(targets) == 1:
         biased = targets[0] if polarity == "neg" else next(i for i in named if i != targets[0])
-    category = _text(row, "category", where, name)
     return BBQExample(
-        id=_text(row, "example_id", where, name),
+        id=number,
         category=category,
-        template=f"{category} {_text(row, 'question_index', where, name)}",
+        template=f"{category} {question}",
         condition="ambig" if condition == "ambig" else "disambig",
         context=_text(row, "context", where, name),
         question=_text(row, "question", where, name),
@@ -568,6 +610,8 @@ def read_bold(path: str | Path) -> Benchmark[BoldPrompt]:
                 if not isinstance(prompts, list) or not all(isinstance(p, str) for p in prompts):
                     raise DataError(f"{file.name!r}: the prompts of {person!r} must be a list of texts.")
                 examples += [BoldPrompt(domain, group, person, p.strip()) for p in prompts if p.strip()]
+            if not any(e.domain == domain and e.group == group for e in reversed(examples)):
+                raise DataError(f"{file.name!r}: the group {group!r} holds no prompt: take it out, or fill it.")
     if not examples:
         raise DataError(f"{where.name!r} holds no BOLD prompt.")
     digest = next(iter(digests.values())) if len(digests) == 1 else _of_listing(digests)

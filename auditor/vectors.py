@@ -226,8 +226,8 @@ def load_encoder(path: str | Path, device: str = "cpu") -> tuple[Embedder, Embed
     """
     from transformers.models.auto import modeling_auto
 
-    from auditor.intake.huggingface import Folder, _network, _quiet_and_offline, _weights
-    from auditor.intake.language_models import _tokenizer, is_language_model, load_language_folder
+    from auditor.intake.hf_folder import Folder, build_network, quiet_and_offline, read_tokenizer, read_weights
+    from auditor.intake.language_models import is_language_model, load_language_folder
     from auditor.specs import ModelSpec
 
     folder = Folder(str(path))
@@ -242,10 +242,10 @@ def load_encoder(path: str | Path, device: str = "cpu") -> tuple[Embedder, Embed
         name = listed[0] if isinstance(listed, list) and listed else None
         if not isinstance(name, str) or modeling_auto.MODEL_MAPPING_NAMES.get(kind) != name:
             raise ModelError(f"{folder.name!r} is none of transformers' own encoders: see its architectures.")
-        weights = _weights(folder)
-        with _quiet_and_offline():
-            network, _ = _network("text", name, settings, weights, folder)
-            tokenizer = _tokenizer(folder)
+        weights = read_weights(folder)
+        with quiet_and_offline():
+            network, _ = build_network("text", name, settings, weights, folder)
+            tokenizer = read_tokenizer(folder)
         network = network.to(device)
     positions = getattr(network.config, "max_position_embeddings", None)
     return _of_pieces(network, tokenizer), _pooled(network, tokenizer, positions, folder.name)

@@ -66,7 +66,7 @@ def prepare(folder: Path) -> None:
 def sentences(n_pairs: int) -> tuple[list[str], str]:
     """(texts, where they come from)."""
     from auditor.paired import read_crows_pairs
-    from probes.stereotype import built_in_pairs
+    from probes.language.stereotype import built_in_pairs
 
     file = Path(os.environ.get("AUDITOR_TEST_DATA", ""), "crows_pairs", "crows_pairs_anonymized.csv")
     found = read_crows_pairs(file) if file.is_file() else built_in_pairs()

@@ -21,7 +21,7 @@ from auditor.intake.language_models import is_language_model, load_gguf, load_la
 from auditor.intake.source import read_source
 from auditor.language import TREE_ATTENTION, AuditedLanguageModel, Encoded, objective_of, shared_places
 from auditor.specs import ModelSpec
-from probes.stereotype import built_in_pairs
+from probes.language.stereotype import built_in_pairs
 
 WORDS = "the a dog cat bird sees likes hears small big red old young man woman and but not today here".split()
 SPECIAL = ["<pad>", "<s>", "</s>", "<unk>", "<mask>"]

@@ -17,7 +17,9 @@ from auditor.run import no_data
 from auditor.specs import ModelSpec
 from auditor.statistics.estimate import Undefined
 from probes.embeddings import EmbeddingAssociation
-from probes.generation import GenerationBias, _built_in, load_scorer
+from probes.language.generation_bias import GenerationBias
+from probes.language.prompts import built_in_prompts
+from probes.language.scorers import load_scorer
 
 
 def package(name: str, install: str) -> Path:
@@ -71,7 +73,7 @@ def test_vader_rates_cleaners_by_their_name() -> None:
     package("vaderSentiment", "vadersentiment==3.3.2")
     score, _ = load_scorer(None)
     for category, gap in (("gender", 0.0), ("religion", 0.0), ("occupation", 0.09)):
-        prompts = _built_in(category)
+        prompts = built_in_prompts(category)
         rows = prompts.filled(prompts.carriers, None, np.random.default_rng(0))
         means = score([t for row in rows for t in row]).reshape(len(rows), -1).mean(axis=0)
         assert means.max() - means.min() == pytest.approx(gap, abs=0.005)

@@ -1,0 +1,1 @@
+"""Questions about language models: one module a probe, one a published benchmark."""

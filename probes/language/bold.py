@@ -1,0 +1,144 @@
+"""BOLD: the mean score of continued encyclopaedia prompts, by group."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+
+from auditor.finding import Measurement, Pillar
+from auditor.paired import read_bold
+from auditor.probe import Need
+from auditor.statistics.distances import WorstGap
+from auditor.statistics.estimate import Undefined
+from auditor.statistics.means import StudentT, mean
+from probes.inputs import whole_number
+from probes.language.options import benchmark_path
+from probes.language.sampling import ScoredOptions
+from probes.language.scorers import extremes
+
+if TYPE_CHECKING:
+    from auditor.data import AuditData
+    from auditor.generation import Until
+    from auditor.model import AuditedModel
+
+_FEWEST_PROMPTS = 10
+
+
+class Bold(ScoredOptions):
+    """BOLD: mean score of continued encyclopaedia prompts by group, and the largest gap between two groups.
+
+    For each domain (gender, profession, race, religious and political ideology), of ``n_prompts`` prompts of each
+    group, about as many different people or things as there are, one continuation each:
+
+    - ``mean_score`` of each group; [0, 1]; Student's interval over the people or things that prompts are about
+    - ``group_score_gap``: largest difference between two groups, from all groups' intervals at once; [0, 1], ideal 0
+
+    Unlike counterfactual prompts, these differ in more than the group.
+
+    benchmarks: ``bold`` is a ``..._prompt.json`` or their folder. Other options as for
+    :class:`~probes.language.generation_bias.GenerationBias`.
+
+    Raises NotApplicableError without the file, for a masked model and where the default scorer is not installed.
+
+    Source: Dhamala et al., FAccT 2021.
+    """
+
+    name: ClassVar[str] = "bold"
+    pillar: ClassVar[Pillar] = "language"
+    goal: ClassVar[str] = "Does the model continue texts about some groups worse than about others?"
+    citation: ClassVar[str] = "Dhamala et al., FAccT 2021"
+    methods: ClassVar[tuple[str, ...]] = ("bold",)
+    needs: ClassVar[tuple[Need, ...]] = (Need.LANGUAGE_MODEL,)
+
+    def __init__(
+        self,
+        *,
+        benchmarks: Mapping[str, str] | None = None,
+        n_prompts: int = 40,
+        max_new_tokens: int = 10,
+        temperature: float = 1.0,
+        top_p: float = 0.95,
+        until: Until = "sentence",
+        scorer: str | AuditedModel | None = None,
+        scorer_class: str | None = None,
+        batch_rows: int = 64,
+    ) -> None:
+        super().__init__(
+            max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p, until=until, batch_rows=batch_rows,
+            scorer=scorer, scorer_class=scorer_class,
+        )  # fmt: skip
+        whole_number("n_prompts", n_prompts, 2)
+        self.benchmarks = benchmarks
+        self.n_prompts = n_prompts
+
+    def measure(self, model: AuditedModel, data: AuditData, rng: np.random.Generator) -> list[Measurement]:
+        """Mean scores and gaps of every domain; see the class."""
+        found = read_bold(benchmark_path(self.benchmarks, "bold"))
+        scorer, whose = self.load_scorer()
+        groups: dict[tuple[str, str], dict[str, list[str]]] = {}
+        for example in found.examples:
+            groups.setdefault((example.domain, example.group), {}).setdefault(example.name, []).append(example.prompt)
+        chosen = [
+            (domain, group, name, prompt)
+            for (domain, group), people in groups.items()
+            for name, prompt in _spread(people, self.n_prompts, rng)
+        ]
+        texts = self.continued(model, [prompt for *_, prompt in chosen], 1, rng)
+        scores = scorer([text for some in texts for text in some])
+        by_group: dict[tuple[str, str], dict[str, list[float]]] = {}
+        for (domain, group, name, _), score in zip(chosen, scores.tolist(), strict=True):
+            by_group.setdefault((domain, group), {}).setdefault(name, []).append(score)
+        note = f"{self.sampling().describe()}; score: {whose}; {found.source}"
+        return [
+            m
+            for domain in dict.fromkeys(domain for domain, _ in by_group)
+            for m in _bold_domain(domain, {g: people for (d, g), people in by_group.items() if d == domain}, note)
+        ]
+
+
+def _spread(people: Mapping[str, list[str]], size: int, rng: np.random.Generator) -> list[tuple[str, str]]:
+    """At most ``size`` prompts, one of each person in random order, then a second one, and so on."""
+    names = [list(people)[i] for i in rng.permutation(len(people))]
+    longest = max(map(len, people.values()))
+    return [(name, people[name][k]) for k in range(longest) for name in names if k < len(people[name])][:size]
+
+
+def _bold_domain(domain: str, groups: Mapping[str, Mapping[str, list[float]]], note: str) -> list[Measurement]:
+    parts: dict[str, StudentT | Undefined] = {
+        group: mean([float(np.mean(scores)) for scores in people.values()], low=0.0, high=1.0)
+        for group, people in groups.items()
+    }
+    sizes = {group: len(people) for group, people in groups.items()}
+    smallest = min(sizes, key=lambda group: sizes[group])
+    few = sizes[smallest] < _FEWEST_PROMPTS
+    values = np.asarray([part.value for part in parts.values()])
+    headline = Measurement(
+        metric="group_score_gap",
+        method="bold",
+        estimate=WorstGap(parts=tuple(parts.values()))
+        if len(parts) > 1
+        else Undefined(reason="the domain has one group, and a gap is between two"),
+        n_samples=sum(len(s) for people in groups.values() for s in people.values()),
+        ideal=0.0,
+        at={"domain": domain},
+        detail=f"{extremes(list(parts), values)}; {note}".removeprefix("; "),
+        too_few=(
+            f"The prompts of {smallest!r} are about {sizes[smallest]} people or things; at least {_FEWEST_PROMPTS} of "
+            "each group are needed: raise n_prompts if the file has more, or take the group out of the file."
+            if few
+            else ""
+        ),
+    )
+    per_group = [
+        Measurement(
+            metric="mean_score",
+            method="bold",
+            estimate=part,
+            n_samples=sum(map(len, groups[group].values())),
+            group={domain: group},
+        )
+        for group, part in parts.items()
+    ]
+    return [headline, *per_group]

@@ -1,0 +1,45 @@
+"""CrowS-Pairs: does the model prefer the stereotypical sentences of crowdsourced pairs?"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+
+from auditor.finding import Measurement, Pillar
+from auditor.paired import read_crows_pairs
+from auditor.probe import Need
+from probes.language.options import PairsOfAFile, benchmark_path
+from probes.language.pairs import preferred_pairs
+
+if TYPE_CHECKING:
+    from auditor.data import AuditData
+    from auditor.model import AuditedModel
+
+
+class CrowsPairs(PairsOfAFile):
+    """Share of CrowS-Pairs whose more stereotypical sentence the model finds likelier.
+
+    ``stereotype_score`` as in :class:`~probes.language.stereotype.Stereotype`, [0, 1], ideal 0.5, over all pairs and
+    per bias type. Masked models: pseudo-log-likelihood of the shared tokens, as published; causal models:
+    log-likelihood of the whole sentence. Where the file names the writer of each pair, the interval holds the variance
+    between writers.
+
+    benchmarks: ``crows_pairs`` is the path of the CSV. Other options as for
+    :class:`~probes.language.stereotype.Stereotype`. The items are known to be noisy (Blodgett et al., ACL 2021).
+
+    Source: Nangia et al., EMNLP 2020.
+    """
+
+    name: ClassVar[str] = "crows_pairs"
+    pillar: ClassVar[Pillar] = "language"
+    goal: ClassVar[str] = "Does the model prefer the stereotypical sentences of CrowS-Pairs?"
+    citation: ClassVar[str] = "Nangia et al., EMNLP 2020; Kauf and Ivanova, ACL 2023"
+    methods: ClassVar[tuple[str, ...]] = ("crows_pairs",)
+    needs: ClassVar[tuple[Need, ...]] = (Need.LANGUAGE_MODEL,)
+    power = (1508, 0.60)
+
+    def measure(self, model: AuditedModel, data: AuditData, rng: np.random.Generator) -> list[Measurement]:
+        """The overall score and one per bias type; see the class."""
+        found = read_crows_pairs(benchmark_path(self.benchmarks, "crows_pairs"))
+        return preferred_pairs(self, model, found, "crows_pairs")

@@ -1,0 +1,138 @@
+"""HONEST: how often a sentence about an identity is completed with a hurtful word."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+
+from auditor.errors import ConfigError, NotApplicableError
+from auditor.finding import Measurement, Pillar
+from auditor.paired import HonestTemplate, read_honest
+from auditor.probe import Need
+from auditor.statistics.estimate import Undefined
+from auditor.statistics.kinds import AnyEstimate
+from auditor.statistics.means import BracketedMean, paired_difference
+from probes.inputs import whole_number
+from probes.language.options import benchmark_path
+from probes.language.sampling import SamplingOptions
+
+if TYPE_CHECKING:
+    from auditor.data import AuditData
+    from auditor.model import AuditedModel
+
+
+class Honest(SamplingOptions):
+    """HONEST: how often the model completes a sentence about an identity with a hurtful word.
+
+    Of each template ``n_samples`` next words are drawn; ``honest_score`` is the share that the lexicon holds, over all
+    and per category of identities; [0, 1], ideal 0. The interval is over sentences without their identity, by
+    :func:`bounded_mean_reach`, so that no hurtful word among few is no proof of none. The published
+    score takes the K likeliest words instead of drawn ones.
+
+    benchmarks: ``honest`` is the path of the templates' TSV. lexicon: the hurtful words, which have to be the user's
+    own (HurtLex, say): one word a line, or a TSV with a ``lemma`` column. n_templates: larger files are sampled.
+
+    Raises NotApplicableError without either file and for a masked model.
+
+    Source: Nozza, Bianchi and Hovy, NAACL 2021.
+    """
+
+    name: ClassVar[str] = "honest"
+    pillar: ClassVar[Pillar] = "language"
+    goal: ClassVar[str] = "Does the model complete sentences about a group with hurtful words?"
+    citation: ClassVar[str] = "Nozza, Bianchi and Hovy, NAACL 2021"
+    methods: ClassVar[tuple[str, ...]] = ("honest",)
+    needs: ClassVar[tuple[Need, ...]] = (Need.LANGUAGE_MODEL,)
+
+    def __init__(
+        self,
+        *,
+        benchmarks: Mapping[str, str] | None = None,
+        lexicon: str | None = None,
+        n_templates: int = 200,
+        n_samples: int = 5,
+        temperature: float = 1.0,
+        top_p: float = 0.95,
+        batch_rows: int = 64,
+    ) -> None:
+        # A word has more than six tokens nearly never, and the lexicon would not have it.
+        super().__init__(max_new_tokens=6, temperature=temperature, top_p=top_p, until="word", batch_rows=batch_rows)
+        whole_number("n_templates", n_templates, 2)
+        whole_number("n_samples", n_samples, 1)
+        self.benchmarks = benchmarks
+        self.lexicon = lexicon
+        self.n_templates = n_templates
+        self.n_samples = n_samples
+
+    def measure(self, model: AuditedModel, data: AuditData, rng: np.random.Generator) -> list[Measurement]:
+        """The score over all templates and per category; see the class."""
+        found = read_honest(benchmark_path(self.benchmarks, "honest"))
+        if self.lexicon is None:
+            raise NotApplicableError(
+                f"{len(found.examples):,} HONEST templates were read, but the hurtful words that its score counts have "
+                "to be yours: --set honest.lexicon=FILE, one word a line."
+            )
+        hurtful = read_words(self.lexicon)
+        ending = [e for e in found.examples if e.text.split("[M]", 1)[1].strip(" .") == ""]
+        if not ending:
+            raise NotApplicableError("No HONEST template ends in [M], where a causal model could go on.")
+        size = min(self.n_templates, len(ending))
+        kept = [ending[i] for i in sorted(rng.choice(len(ending), size=size, replace=False).tolist())]
+        prompts = [e.text.split("[M]", 1)[0].rstrip() for e in kept]
+        texts = self.continued(model, prompts, self.n_samples, rng)
+        shares = np.asarray([[first_word(t) in hurtful for t in some] for some in texts], np.float64).mean(axis=1)
+        note = (
+            f"{len(kept):,} of {len(found.examples):,} templates, {self.n_samples} first words each, "
+            f"{self.sampling().describe()}; {len(hurtful):,} hurtful words of {Path(self.lexicon).name}; {found.source}"
+        )
+        scored = list(zip(kept, shares.tolist(), strict=True))
+        return [
+            _honest(scored, {}, note),
+            *(
+                _honest([(e, s) for e, s in scored if e.category == category], {"category": category}, "")
+                for category in dict.fromkeys(e.category for e in found.examples)
+            ),
+        ]
+
+
+def _honest(scored: Sequence[tuple[HonestTemplate, float]], group: Mapping[str, str], note: str) -> Measurement:
+    clusters: dict[str, list[float]] = {}
+    for example, share in scored:
+        clusters.setdefault(example.text.replace(example.identity, "", 1), []).append(share)
+    values = [float(np.mean(shares)) for shares in clusters.values()]
+    reason = "fewer than two sentences that differ in more than the identity"
+    if not scored:
+        reason = "none of its templates that end in [M] is among those drawn: raise honest.n_templates"
+    estimate: AnyEstimate = Undefined(reason=reason)
+    if len(values) >= 2:
+        part = paired_difference("hurtful", "", values)
+        estimate = BracketedMean(below=part, above=part)
+    return Measurement(
+        metric="honest_score", method="honest", estimate=estimate, n_samples=len(scored), ideal=0.0, group=group,
+        detail=note,
+    )  # fmt: skip
+
+
+def first_word(text: str) -> str:
+    words = text.split()
+    return words[0].strip(".,;:!?\"'()[]").casefold() if words else ""
+
+
+def read_words(path: str | Path) -> frozenset[str]:
+    """Words of a file, one a line, or the ``lemma`` column of a TSV. Raises ConfigError where it cannot be read."""
+    where = Path(path)
+    try:
+        text = where.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"The word list {where.name!r} cannot be read: {error}.") from None
+    rows = list(csv.reader(text.splitlines(), delimiter="\t"))
+    column = rows[0].index("lemma") if rows and "lemma" in rows[0] else None
+    body = rows if column is None else rows[1:]
+    found = frozenset(row[column or 0].strip().casefold() for row in body if len(row) > (column or 0)) - {""}
+    if not found:
+        raise ConfigError(f"The word list {where.name!r} holds no word.")
+    return found

@@ -1,0 +1,103 @@
+"""What probes of language models have in common: the model they need, a benchmark's file, and how texts are scored."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from auditor.errors import ModelError, NotApplicableError
+
+if TYPE_CHECKING:
+    from auditor.language import AuditedLanguageModel, Form
+    from auditor.model import AuditedModel
+
+
+def language_model(model: AuditedModel) -> AuditedLanguageModel:
+    """The model as a language model. Raises ModelError for another kind."""
+    from auditor.language import AuditedLanguageModel
+
+    if not isinstance(model, AuditedLanguageModel):
+        raise ModelError(f"A {type(model).__name__} cannot score texts: load it as an AuditedLanguageModel.")
+    return model
+
+
+def benchmark_path(benchmarks: Mapping[str, str] | None, name: str) -> str:
+    """Path of a benchmark's file. Raises NotApplicableError, which names the flag, where none was given."""
+    if not benchmarks or name not in benchmarks:
+        raise NotApplicableError(f"Needs the benchmark's file: add --benchmark {name}=PATH.")
+    return benchmarks[name]
+
+
+def source_and_scoring(model: AuditedLanguageModel, source: str, *more: str) -> str:
+    """A finding's detail: where the texts come from, how they were scored, what else there is to say."""
+    return " ".join([f"{source}.", model.notes, *(m for m in more if m)])
+
+
+class LikelihoodOptions:
+    """Options of a probe that asks how likely texts are.
+
+    prefix_token: what stands before every text of a causal model, without which its first token has no probability: a
+    token as the tokenizer spells it, its id, or "" for nothing. None is what the tokenizer puts there itself, else its
+    beginning-of-sequence token, as lm-evaluation-harness has it, so that figures compare. A model may know another
+    one better, and the score may depend on it: SmolLM2-135M-Instruct scores 0.56 on CrowS-Pairs after its
+    ``<|im_start|>``, which opens a chat's turn, and 0.54 after ``<|endoftext|>``, which separated its training texts.
+    """
+
+    def __init__(self, *, prefix_token: str | int | None = None) -> None:
+        check_prefix(prefix_token)
+        self.prefix_token = prefix_token
+
+    def language(self, model: AuditedModel) -> AuditedLanguageModel:
+        """The model with the prefix that was asked for; the one given stays as it is.
+
+        Raises ModelError for another kind of model, ConfigError for a token that its tokenizer does not have.
+        """
+        found = language_model(model)
+        return found if self.prefix_token is None else found.after(self.prefix_token)
+
+
+class TextsOfAFile(LikelihoodOptions):
+    """The same with ``benchmarks``: paths of published files by the name of the probe that reads them."""
+
+    def __init__(self, *, benchmarks: Mapping[str, str] | None = None, prefix_token: str | int | None = None) -> None:
+        super().__init__(prefix_token=prefix_token)
+        self.benchmarks = benchmarks
+
+
+class PairOptions(LikelihoodOptions):
+    """Options of a probe that compares the likelihoods of two texts.
+
+    form: ``whole`` compares whole texts (default for causal models), ``shared`` the tokens that both have (default for
+    masked ones). within_word: hide the rest of a word when a masked model predicts a part of it (Kauf and Ivanova, ACL
+    2023).
+    """
+
+    def __init__(
+        self, *, form: Form | None = None, within_word: bool = False, prefix_token: str | int | None = None
+    ) -> None:
+        super().__init__(prefix_token=prefix_token)
+        if form not in (None, "whole", "shared"):
+            raise ValueError(f"form must be 'whole' or 'shared', not {form!r}")
+        self.form = form
+        self.within_word = within_word
+
+
+class PairsOfAFile(PairOptions):
+    """The same with ``benchmarks``: paths of published files by the name of the probe that reads them."""
+
+    def __init__(
+        self,
+        *,
+        benchmarks: Mapping[str, str] | None = None,
+        form: Form | None = None,
+        within_word: bool = False,
+        prefix_token: str | int | None = None,
+    ) -> None:
+        super().__init__(form=form, within_word=within_word, prefix_token=prefix_token)
+        self.benchmarks = benchmarks
+
+
+def check_prefix(value: object) -> None:
+    """Raises ValueError where a prefix is neither None nor a token's text or id."""
+    if isinstance(value, bool) or not (value is None or isinstance(value, (str, int))) or value == -1:
+        raise ValueError(f"prefix_token must be a token, its id, or '' for none, not {value!r}")

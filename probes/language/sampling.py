@@ -1,0 +1,87 @@
+"""What probes of generated text have in common: how continuations are drawn and what they are scored with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from auditor.errors import NotApplicableError
+from probes.inputs import whole_number
+from probes.language.scorers import Scorer, load_scorer
+
+if TYPE_CHECKING:
+    from auditor.generation import Sampling, Until
+    from auditor.model import AuditedModel
+
+
+class SamplingOptions:
+    """Options of a probe that draws continuations.
+
+    max_new_tokens, temperature, top_p, until: see :class:`~auditor.generation.Sampling`. batch_rows: continuations
+    drawn at once.
+    """
+
+    def __init__(self, *, max_new_tokens: int, temperature: float, top_p: float, until: Until, batch_rows: int) -> None:
+        whole_number("max_new_tokens", max_new_tokens, 1)
+        whole_number("batch_rows", batch_rows, 1)
+        if not (isinstance(temperature, (int, float)) and temperature >= 0.0):
+            raise ValueError(f"temperature must be a number that is not negative, not {temperature!r}")
+        if not (isinstance(top_p, (int, float)) and 0.0 < top_p <= 1.0):
+            raise ValueError(f"top_p must lie in (0, 1], not {top_p!r}")
+        if until not in ("length", "sentence", "word"):
+            raise ValueError(f"until must be 'length', 'sentence' or 'word', not {until!r}")
+        self.max_new_tokens = max_new_tokens
+        self.temperature = temperature
+        self.top_p = top_p
+        self.until = until
+        self.batch_rows = batch_rows
+
+    def sampling(self) -> Sampling:
+        """The settings as the sampler takes them."""
+        from auditor.generation import Sampling
+
+        return Sampling(
+            max_new_tokens=self.max_new_tokens, temperature=self.temperature, top_p=self.top_p, until=self.until
+        )
+
+    def continued(
+        self, model: AuditedModel, prompts: Sequence[str], n: int, rng: np.random.Generator
+    ) -> list[list[str]]:
+        """``n`` continuations of each prompt. Raises NotApplicableError for a classifier or a masked model."""
+        import torch
+
+        from auditor.generation import continuations
+        from auditor.language import AuditedLanguageModel
+
+        if not isinstance(model, AuditedLanguageModel):
+            raise NotApplicableError("Needs a language model: this model is a classifier.")
+        generator = torch.Generator().manual_seed(int(rng.integers(2**63)))
+        return continuations(model, prompts, n, self.sampling(), generator, batch_rows=self.batch_rows)
+
+
+class ScoredOptions(SamplingOptions):
+    """The same with ``scorer`` (None is VADER's sentiment; or the path of a text classifier, or such a model) and
+    ``scorer_class``, the class whose probability is the score (default its last)."""
+
+    def __init__(
+        self,
+        *,
+        max_new_tokens: int,
+        temperature: float,
+        top_p: float,
+        until: Until,
+        batch_rows: int,
+        scorer: str | AuditedModel | None,
+        scorer_class: str | None,
+    ) -> None:
+        super().__init__(
+            max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p, until=until, batch_rows=batch_rows
+        )
+        self.scorer = scorer
+        self.scorer_class = scorer_class
+
+    def load_scorer(self) -> tuple[Scorer, str]:
+        """See :func:`~probes.language.scorers.load_scorer`."""
+        return load_scorer(self.scorer, self.scorer_class)

@@ -1,0 +1,44 @@
+"""WinoBias: does the model expect the pronoun that goes with an occupation's stereotype?"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+
+from auditor.finding import Measurement, Pillar
+from auditor.paired import read_winobias
+from auditor.probe import Need
+from probes.language.options import PairsOfAFile, benchmark_path
+from probes.language.pairs import preferred_pairs
+
+if TYPE_CHECKING:
+    from auditor.data import AuditData
+    from auditor.model import AuditedModel
+
+
+class WinoBias(PairsOfAFile):
+    """Share of WinoBias sentences that the model finds likelier with the stereotypical pronoun.
+
+    Line i of the pro- and of the anti-stereotyped file differ in the pronoun alone: ``stereotype_score`` as in
+    :class:`~probes.language.stereotype.Stereotype`, [0, 1], ideal 0.5, over all and per type (1: needs knowledge of the
+    world, 2: syntax suffices).
+    The interval holds the variance between occupations and between pairs of them.
+
+    benchmarks: ``winobias`` is the folder of the files, or one ``pro_stereotyped_...`` file beside its partner.
+
+    Source: Zhao et al., NAACL 2018.
+    """
+
+    name: ClassVar[str] = "winobias"
+    pillar: ClassVar[Pillar] = "language"
+    goal: ClassVar[str] = "Does the model expect the pronoun that goes with an occupation's stereotype?"
+    citation: ClassVar[str] = "Zhao et al., NAACL 2018"
+    methods: ClassVar[tuple[str, ...]] = ("winobias",)
+    needs: ClassVar[tuple[Need, ...]] = (Need.LANGUAGE_MODEL,)
+    power = (1584, 0.60)
+
+    def measure(self, model: AuditedModel, data: AuditData, rng: np.random.Generator) -> list[Measurement]:
+        """The overall score and one per type; see the class."""
+        found = read_winobias(benchmark_path(self.benchmarks, "winobias"))
+        return preferred_pairs(self, model, found, "winobias")
