@@ -20,6 +20,7 @@ from auditor.bins import BinRule, bin_sensitive, parse_bin_rule
 from auditor.counts import MISSING, GroupCounts, count_groups
 from auditor.errors import DataError, UsageError
 from auditor.preprocessing import NumericColumn, TabularPreprocessing, as_text, label_name
+from auditor.rows import Rows, take_rows
 from auditor.specs import DataSpec
 from auditor.suggest import did_you_mean
 from auditor.tables import TableFile, open_table
@@ -27,13 +28,7 @@ from auditor.tables import TableFile, open_table
 if TYPE_CHECKING:
     from auditor.model import AuditedModel
 
-Rows = pd.DataFrame | npt.NDArray[Any]
 BoolArray = npt.NDArray[np.bool_]
-
-
-def take_rows(X: Rows, index: npt.NDArray[Any] | slice) -> Rows:
-    """Rows of a table or an array by mask, positions or slice."""
-    return X.iloc[index] if isinstance(X, pd.DataFrame) else X[index]
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

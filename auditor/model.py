@@ -17,13 +17,15 @@ import torch
 from torch import Tensor, nn
 
 from auditor.arrays import FloatArray, IntArray
-from auditor.data import AuditData, Rows, take_rows
 from auditor.errors import ModelError
 from auditor.files import write_beside
 from auditor.preprocessing import Preprocessing, TabularPreprocessing, label_name
+from auditor.rows import Rows, take_rows
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from auditor.data import AuditData
 
 Outputs = Literal["logits", "probabilities"]
 Kind = Literal["classifier", "regressor", "language_model"]

@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field
 
 from auditor.errors import DataError
 from auditor.suggest import did_you_mean
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 KERAS_FILTERS = '!"#$%&()*+,-./:;<=>?@[\\]^_`{|}~\t\n'
 
@@ -73,6 +75,8 @@ class TabularPreprocessing(_Closed):
 
     def encode(self, X: pd.DataFrame) -> npt.NDArray[np.float32]:
         """(n, width) float32 from a table that holds the features; DataError where one is absent or not a number."""
+        import pandas as pd
+
         out = np.zeros((len(X), self.width), np.float32)
         for column, span in zip(self.columns, self.spans, strict=True):
             if column.name not in X.columns:
@@ -95,6 +99,8 @@ class TabularPreprocessing(_Closed):
 
 
 def _numbers(values: pd.Series[Any]) -> npt.NDArray[np.float64]:
+    import pandas as pd
+
     try:
         numbers = np.asarray(pd.to_numeric(values), np.float64)
         if np.isinf(numbers).any():
@@ -119,6 +125,8 @@ def label_name(label: object) -> str:
 
 def as_text(values: pd.Series[Any]) -> pd.Series[Any]:
     """Values as text under one spelling: 1.0 and 1 are "1", True is "True"; missing stays missing."""
+    import pandas as pd
+
     if pd.api.types.is_float_dtype(values):
         whole = values.dropna()
         if (whole == np.floor(whole)).all() and (whole.abs() < 2**53).all():
@@ -128,6 +136,8 @@ def as_text(values: pd.Series[Any]) -> pd.Series[Any]:
 
 def fit_tabular(X: pd.DataFrame) -> TabularPreprocessing:
     """Statistics of training rows: mean, standard deviation and median of numbers, levels of text and booleans."""
+    import pandas as pd
+
     columns: list[NumericColumn | CategoricalColumn] = []
     for name in X.columns:
         values = X[name]

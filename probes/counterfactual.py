@@ -26,8 +26,9 @@ from probes.proxies import screen
 if TYPE_CHECKING:
     import pandas as pd
 
-    from auditor.data import AuditData, Rows
+    from auditor.data import AuditData
     from auditor.model import AuditedModel
+    from auditor.rows import Rows
 
 MAX_LEVELS = 20
 # A proxy's rarer categories are left as they are, and so is a missing value.

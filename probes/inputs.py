@@ -14,8 +14,9 @@ if TYPE_CHECKING:
     import pandas as pd
     from torch import Tensor
 
-    from auditor.data import AuditData, Rows
+    from auditor.data import AuditData
     from auditor.model import AuditedModel, DifferentiableModel
+    from auditor.rows import Rows
 
 # Values in the input of one forward and backward pass: 16 MiB in float32, some hundred times that with activations.
 _VALUES_AT_ONCE = 4_194_304

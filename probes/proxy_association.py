@@ -274,8 +274,8 @@ def representation(model: AuditedModel, rows: AuditData) -> FloatArray | None:
     import torch
     from torch import Tensor, nn
 
-    from auditor.data import take_rows
     from auditor.model import TorchModel
+    from auditor.rows import take_rows
 
     if not isinstance(model, TorchModel):
         return None

@@ -33,8 +33,9 @@ if TYPE_CHECKING:
     import pandas as pd
     from torch import Tensor
 
-    from auditor.data import AuditData, Rows
+    from auditor.data import AuditData
     from auditor.model import AuditedModel, DifferentiableModel
+    from auditor.rows import Rows
 
 COORDINATE = {"noise": "noise", "missing": "missing", "typos": "typos", "pgd": "epsilon"}
 _N_SAMPLES = 1000
@@ -201,7 +202,7 @@ def _why_not(method: str) -> str:
 
 
 def _is_float(own: DifferentiableModel, rows: AuditData) -> bool:
-    from auditor.data import take_rows
+    from auditor.rows import take_rows
 
     return own.encode(take_rows(rows.X, slice(1))).is_floating_point() if len(rows) else False
 

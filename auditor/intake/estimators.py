@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 
 from auditor.arrays import FloatArray
-from auditor.data import Rows
 from auditor.errors import DataError, ModelError, UnsafeModelError, UsageError
 from auditor.intake.archive import Archive, open_archive
 from auditor.intake.pickles import describe_calls
@@ -20,6 +19,7 @@ from auditor.intake.source import Source, printable, reading
 from auditor.intake.wrap import named_classes, no_flags_of_classes, provenance_of
 from auditor.model import AuditedModel, Provenance
 from auditor.regression import AuditedRegressor
+from auditor.rows import Rows
 from auditor.specs import ModelSpec
 from auditor.suggest import did_you_mean
 

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from auditor.data import Rows
 from auditor.errors import ModelError, UsageError
 from auditor.intake.source import printable
 from auditor.intake.user_code import import_object, source_file
@@ -17,6 +16,7 @@ from auditor.intake.wrap import no_reordering
 from auditor.model import AuditedModel, Provenance
 from auditor.preprocessing import label_name
 from auditor.regression import AuditedRegressor
+from auditor.rows import Rows
 from auditor.specs import ModelSpec
 from auditor.tables import regular_file, sha256_of
 

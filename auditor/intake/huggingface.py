@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from auditor.data import Rows
 from auditor.errors import ModelError
 from auditor.intake.hf_folder import (
     FORMAT,
@@ -28,6 +27,7 @@ from auditor.intake.weights import LOADED_BY_SAFETENSORS
 from auditor.intake.wrap import named_classes
 from auditor.model import Provenance, TorchModel
 from auditor.preprocessing import ImagePreprocessing
+from auditor.rows import Rows
 from auditor.specs import ModelSpec
 
 _MAX_TOKENS = 1 << 16

@@ -1,0 +1,19 @@
+"""Rows of whatever kind a model takes, and some of them; imports no pandas, which a language model does without."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy.typing as npt
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Rows: TypeAlias = "pd.DataFrame | npt.NDArray[Any]"
+
+
+def take_rows(X: Rows, index: npt.NDArray[Any] | slice) -> Rows:
+    """Rows of a table or an array by mask, positions or slice."""
+    iloc = getattr(X, "iloc", None)
+    taken: Rows = X[index] if iloc is None else iloc[index]
+    return taken
