@@ -21,13 +21,15 @@ from auditor.counts import GroupCounts
 from auditor.data import AuditData, can_stream, load_data, no_rows, stream_counts
 from auditor.errors import DataError, ModelError, NotApplicableError, UsageError
 from auditor.finding import Measurement
+from auditor.folders import sha256_of_folder
 from auditor.intake import intake_result, load_model, resolve_device
-from auditor.isolate import Answered, Asking, DataRead, Done, Loaded, Message, Refused
-from auditor.model import AuditedModel
+from auditor.isolate import Answered, Asking, DataRead, Done, Loaded, Message, Refused, Repaired, Working
+from auditor.mitigation import Training, make_mitigation
+from auditor.model import AuditedModel, save
 from auditor.probe import CountsProbe, Probe, counts_suffice, make_probe, missing_needs, not_applicable
 from auditor.report.record import DataRecord
 from auditor.run import ask, attempt, data_record, generator_for, model_record
-from auditor.specs import DataSpec, Job, ProbeSpec
+from auditor.specs import DataSpec, Job, MitigationSpec, ProbeSpec
 from auditor.tables import sha256_of
 
 _PR_SET_PDEATHSIG = 1
@@ -90,9 +92,13 @@ class Hashing(Thread):
         self.start()
 
     def run(self) -> None:
-        self.digest = sha256_of(Path(self._spec.path))
+        self.digest = _digest(Path(self._spec.path))
         if self._spec.train is not None:
-            self.train_digest = sha256_of(Path(self._spec.train))
+            self.train_digest = _digest(Path(self._spec.train))
+
+
+def _digest(path: Path) -> str:
+    return sha256_of_folder(path) if path.is_dir() else sha256_of(path)
 
 
 def complete_record(record: DataRecord, spec: DataSpec, hashing: Hashing) -> DataRecord:
@@ -119,6 +125,9 @@ def run(job: Job, channel: Channel) -> None:
     channel.send(Loaded(model=model_record(model), device=job.model.device))
     if job.with_intake:
         channel.send(Answered(result=intake_result(model)))
+    if job.mitigation is not None:
+        mitigate(job.mitigation, model, job, channel)
+        return
     if job.data is None:
         channel.send(DataRead(data=DataRecord()))
         answer(probes, model, None, job, channel)
@@ -131,6 +140,24 @@ def run(job: Job, channel: Channel) -> None:
     data = load_data(job.data, model)
     channel.send(DataRead(data=complete_record(data_record(data), job.data, hashing)))
     answer(probes, model, data, job, channel)
+
+
+def mitigate(spec: MitigationSpec, model: AuditedModel, job: Job, channel: Channel) -> None:
+    """Makes the new model of the old one and writes it."""
+    module, _, name = spec.target.partition(":")
+    mitigation = make_mitigation(getattr(import_module(module), name), spec.options)
+    if job.data is None:
+        raise UsageError("A mitigation learns from rows: add --train FILE.")
+    data = load_data(job.data, model)
+    channel.send(DataRead(data=data_record(data)))
+    training = Training(
+        device=job.model.device,
+        checkpoint=None if spec.checkpoint is None else Path(spec.checkpoint),
+        progress=lambda words: channel.send(Working(words=words[:500])),
+    )
+    made = mitigation.mitigate(model, data, generator_for(job.seed, spec.name), training)
+    save(made.model, spec.out)
+    channel.send(Repaired(notes=tuple(note[:2_000] for note in made.notes)))
 
 
 def answer(probes: Sequence[Probe], model: AuditedModel, data: AuditData | None, job: Job, channel: Channel) -> None:
@@ -172,7 +199,7 @@ def _measure_counts(
 ) -> Sequence[Measurement]:
     missing = missing_needs(probe, model, shape)
     if missing:
-        raise NotApplicableError(not_applicable(missing))
+        raise NotApplicableError(not_applicable(missing, model))
     if isinstance(counts, Exception):
         raise counts
     return probe.measure_counts(counts)

@@ -23,7 +23,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from auditor.errors import UsageError
+from auditor.errors import DataError, ModelError, UsageError
 from auditor.finding import Pillar, ProbeResult
 from auditor.report.record import INTAKE, DataRecord, ModelRecord, Refusal
 from auditor.report.text import visible
@@ -70,6 +70,20 @@ class Answered(_Message):
     result: ProbeResult
 
 
+class Working(_Message):
+    """How far a mitigation has come."""
+
+    kind: Literal["working"] = "working"
+    words: Annotated[str, Field(max_length=500)]
+
+
+class Repaired(_Message):
+    """A mitigation has written its new model."""
+
+    kind: Literal["repaired"] = "repaired"
+    notes: tuple[Annotated[str, Field(max_length=2_000)], ...]
+
+
 class Refused(_Message):
     """Model or data cannot be used, or a flag is wrong."""
 
@@ -84,7 +98,9 @@ class Done(_Message):
     kind: Literal["done"] = "done"
 
 
-Message = Annotated[Loaded | DataRead | Asking | Answered | Refused | Done, Field(discriminator="kind")]
+Message = Annotated[
+    Loaded | DataRead | Asking | Answered | Working | Repaired | Refused | Done, Field(discriminator="kind")
+]
 MESSAGES: TypeAdapter[Message] = TypeAdapter(Message)
 
 
@@ -98,6 +114,7 @@ class Measured:
     device: str = "none"
     refusal: Refusal | None = None
     log: str = ""
+    repaired: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -146,6 +163,21 @@ def measure(
     order = {spec.name: i for i, spec in enumerate(job.probes, 1)}
     done.results.sort(key=lambda result: order.get(result.probe, 0))
     return done
+
+
+def mitigate(job: Job, *, on_stage: Callable[[str], None] | None = None) -> tuple[str, ...]:
+    """Runs a job's mitigation in a child, which writes the new model to ``job.mitigation.out``; returns its notes.
+
+    Raises UsageError, DataError or ModelError with the child's reason, or the cause of its death.
+    """
+    done = Measured()
+    end = _one_child(job, done, on_stage or (lambda _: None))
+    if done.refusal is not None:
+        kind = ModelError if done.refusal.code == "model_refused" else DataError
+        raise kind(done.refusal.reason)
+    if done.repaired is None:
+        raise ModelError(f"The mitigation did not end well: {end.why or 'it wrote no model.'}")
+    return done.repaired
 
 
 def _not_run(spec: ProbeSpec, pillars: dict[str, tuple[Pillar, str]], why: str) -> ProbeResult:
@@ -265,7 +297,8 @@ def _listen(
                         return "", None
                     asking = _take(message, done, allowed, seen, asking, on_stage)
                     # Only what may come once, in its order, buys more time.
-                    deadline = time.monotonic() + job.limits.seconds
+                    if not isinstance(message, Working):
+                        deadline = time.monotonic() + job.limits.seconds
             except (ValueError, ValidationError) as error:
                 return f"It sent what is no message of this protocol ({type(error).__name__}).", asking
             if pipe.closed or (not ready and _has_died(child)):
@@ -295,12 +328,16 @@ def _take(
     on_stage: Callable[[str], None],
 ) -> str | None:
     once = f"{message.kind} {message.probe}" if isinstance(message, Asking) else message.kind
-    if not isinstance(message, Answered) and once in seen:
+    if not isinstance(message, Answered | Working) and once in seen:
         raise ValueError("a message that may come once came again")
     seen.add(once)
     if isinstance(message, Loaded):
         done.model, done.device = done.model or message.model, message.device
         on_stage("reading the data")
+    elif isinstance(message, Working):
+        on_stage(visible(message.words))
+    elif isinstance(message, Repaired):
+        done.repaired = message.notes
     elif isinstance(message, DataRead):
         done.data = done.data or message.data
     elif isinstance(message, Asking):

@@ -1,20 +1,49 @@
-"""What a mitigation is: a model in, a new model out."""
+"""What a mitigation is: a model in, a new model out, and a record of what was done."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Protocol
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
 
+import numpy as np
+
+from auditor.errors import ConfigError
 from auditor.finding import Pillar
+from auditor.suggest import did_you_mean
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from auditor.data import AuditData
     from auditor.model import AuditedModel
 
+Stage = Literal["pre-processing", "in-processing", "post-processing"]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Mitigated:
+    """The new model, and what a reader must know of how it came about, such as epsilon or a randomised decision."""
+
+    model: AuditedModel
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """How training is to be run, for mitigations that train: on which device, from which checkpoint, told to whom."""
+
+    device: str = "cpu"
+    checkpoint: Path | None = None
+    progress: Callable[[str], None] | None = None
+
 
 class Mitigation(Protocol):
-    """A repair of a model; whether it helped is for an audit to say.
+    """A repair of a model; whether it helped is for an audit to say. The constructor only stores keyword options.
 
-    ``name``: its key in the table. ``goal``: what it is for, in one sentence. ``needs``: what it cannot do without.
+    ``name``: its key in the table. ``goal``: what it is for, in one sentence. ``methods``: its ways, named as
+    published. ``stage``: where in a model's making it acts. ``needs``: what it cannot do without, in words.
     """
 
     name: ClassVar[str]
@@ -22,8 +51,27 @@ class Mitigation(Protocol):
     goal: ClassVar[str]
     citation: ClassVar[str]
     methods: ClassVar[tuple[str, ...]]
+    stage: ClassVar[Stage]
     needs: ClassVar[str]
 
-    def mitigate(self, model: AuditedModel, data: AuditData) -> AuditedModel:
-        """A new model; the old one is untouched. Raises ModelError or DataError before any training starts."""
+    def mitigate(self, model: AuditedModel, data: AuditData, rng: np.random.Generator, training: Training) -> Mitigated:
+        """A new model, made with the training rows ``data``; the old one is untouched. Same ``rng``, same model.
+
+        Raises UsageError, ModelError or DataError before any training starts where it cannot be done.
+        """
         ...
+
+
+def make_mitigation(kind: type[Mitigation], options: Mapping[str, object]) -> Mitigation:
+    """Constructs a mitigation with options; raises ConfigError naming the nearest known option, or the bad value."""
+    known = list(inspect.signature(kind).parameters)
+    for key in options:
+        if key not in known:
+            raise ConfigError(
+                f"Mitigation {kind.name!r} has no option {key!r}{did_you_mean(key, known) or '.'} "
+                f"It has: {', '.join(known) or 'none'}."
+            )
+    try:
+        return kind(**options)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"Mitigation {kind.name!r}: {error}.") from None

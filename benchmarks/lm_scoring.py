@@ -105,6 +105,11 @@ def work(side: str, folder: str, batch_size: int) -> Run:
 
 
 def _peak() -> float:
+    """Peak resident memory of this program in MiB; getrusage would remember that of the process it was forked from."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        (line,) = (line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
+        return int(line.split()[1]) / 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 

@@ -13,6 +13,9 @@ import typer
 
 from auditor import __version__
 from auditor.errors import AuditorError
+from cli.dp_audit import dp_audit
+from cli.dp_budget import dp_budget
+from cli.dp_lint import dp_lint
 from cli.train import train as train_command
 
 P = ParamSpec("P")
@@ -82,7 +85,7 @@ def scan(
     ] = None,
     data: Annotated[str | None, typer.Option(help="Evaluation rows: CSV, TSV, Parquet or JSON Lines.")] = None,
     train: Annotated[str | None, typer.Option(help="The rows the model was trained on.")] = None,
-    target: Annotated[str | None, typer.Option(help="Column of true labels.")] = None,
+    target: Annotated[str | None, typer.Option(help="Column of true labels, or true numbers.")] = None,
     positive: Annotated[str | None, typer.Option(help="The favourable label.")] = None,
     sensitive: Annotated[list[str] | None, typer.Option(help="Column of a sensitive feature; repeat for more.")] = None,
     bins: Annotated[
@@ -93,6 +96,9 @@ def scan(
     features: Annotated[str | None, typer.Option(help="Columns the model takes, in order: a,b,c.")] = None,
     text: Annotated[str | None, typer.Option(help="Column of texts, for a text model.")] = None,
     image: Annotated[str | None, typer.Option(help="Column of image paths, relative to the table.")] = None,
+    task: Annotated[
+        str | None, typer.Option(help="classification or regression, where the model's file does not say.")
+    ] = None,
     classes: Annotated[str | None, typer.Option(help="Class names in the order of the outputs: a,b.")] = None,
     outputs: Annotated[str | None, typer.Option(help="What the model returns: logits or probabilities.")] = None,
     threshold: Annotated[float | None, typer.Option(help="Probability from which a decision is favourable.")] = None,
@@ -103,6 +109,9 @@ def scan(
     ] = None,
     scorer: Annotated[
         str | None, typer.Option(help="A text classifier that scores generated text; VADER's sentiment by default.")
+    ] = None,
+    reference: Annotated[
+        str | None, typer.Option(help="An earlier model: what changed since, row by row on the same data.")
     ] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help="Option of a probe: probe.option=value.")] = None,
     policy: Annotated[
@@ -144,9 +153,9 @@ def scan(
 
     flags = {
         "model": model, "data": data, "train": train, "target": target, "positive": positive, "sensitive": sensitive,
-        "bins": bins, "benchmark": benchmark, "scorer": scorer,
+        "bins": bins, "benchmark": benchmark, "scorer": scorer, "reference": reference,
         "sensitive_file": sensitive_file, "join_on": join_on, "features": features, "text": text, "image": image,
-        "classes": classes, "outputs": outputs, "threshold": threshold, "probes": probes, "probe": probe,
+        "task": task, "classes": classes, "outputs": outputs, "threshold": threshold, "probes": probes, "probe": probe,
         "policy": policy, "out": out, "format": format_, "seed": seed, "device": device, "error_rate": error_rate,
         "multiplicity": multiplicity, "max_memory": max_memory, "max_seconds": max_seconds,
         "architecture": architecture, "architecture_args": parse_json_flag(architecture_args, "--architecture-args"),
@@ -181,16 +190,87 @@ def report(
     run: Annotated[Path, typer.Argument(help="A report.json, or the folder that holds one.")],
     format_: Annotated[str, typer.Option("--format", help="Formats to write: html,json,markdown.")] = "html",
     out: Annotated[Path | None, typer.Option(help="Folder to write into; the report's own by default.")] = None,
+    figures: Annotated[Path | None, typer.Option(help="Folder to write every figure into, as files.")] = None,
+    figure_format: Annotated[str, typer.Option(help="What figures are written as: svg,png.")] = "svg",
     debug: Debug = False,
 ) -> None:
     """Render a recorded audit again, without model, data or torch."""
-    from cli.rendering import known_formats, read_report
+    from cli.rendering import known_figure_formats, known_formats, read_report, write_figures
     from cli.scan import write_report
 
+    formats, drawn_as = known_formats(format_.split(",")), known_figure_formats(figure_format.split(","))
     record = read_report(run)
     folder = out or (run if run.is_dir() else run.parent)
-    for path in write_report(record, folder, known_formats(format_.split(","))):
+    for path in write_report(record, folder, formats):
         typer.echo(path)
+    for path in write_figures(record, figures, drawn_as) if figures is not None else ():
+        typer.echo(path)
+
+
+@command("compare")
+def compare(
+    before: Annotated[Path, typer.Argument(help="The earlier report.json, or the folder that holds it.")],
+    after: Annotated[Path, typer.Argument(help="The later one, best made with --reference the earlier model.")],
+    out: Annotated[Path | None, typer.Option(help="Folder for comparison.html, .json and .md.")] = None,
+    error_rate: Annotated[float, typer.Option(help="Chance of any false 'better', and of any false 'worse'.")] = 0.05,
+    debug: Debug = False,
+) -> int:
+    """Put two recorded audits side by side: what became better, what worse.
+
+    Exit codes: 0 something is shown to be better and nothing worse, 1 something is shown to be worse, 3 neither.
+    """
+    from cli.comparing import compare_reports
+
+    return compare_reports(before, after, out, error_rate=error_rate)
+
+
+@command("mitigate")
+def mitigate(
+    name: Annotated[str, typer.Argument(help="A mitigation; see: auditor mitigations.")],
+    model: Annotated[str, typer.Argument(help="The model to make a better one of.")],
+    out: Annotated[Path, typer.Option(help="Where to write the new model, a bundle: fair.pt.")],
+    train: Annotated[str | None, typer.Option(help="Rows the mitigation learns from.")] = None,
+    data: Annotated[str | None, typer.Option(help="Rows on which both models are audited.")] = None,
+    target: Annotated[str | None, typer.Option(help="Column of true labels.")] = None,
+    positive: Annotated[str | None, typer.Option(help="The favourable label.")] = None,
+    sensitive: Annotated[list[str] | None, typer.Option(help="Column of a sensitive feature; repeat for more.")] = None,
+    text: Annotated[str | None, typer.Option(help="Column of texts, for a text model.")] = None,
+    image: Annotated[str | None, typer.Option(help="Column of image paths, relative to the table.")] = None,
+    with_: Annotated[list[str] | None, typer.Option("--with", help="Option of the mitigation: option=value.")] = None,
+    probes: Annotated[str | None, typer.Option(help="Probes to audit with: a,b. All that apply by default.")] = None,
+    set_: Annotated[list[str] | None, typer.Option("--set", help="Option of a probe: probe.option=value.")] = None,
+    policy: Annotated[str | None, typer.Option(help="What results are held to: a profile or a TOML file.")] = None,
+    config: Annotated[str | None, typer.Option(help="Configuration file; ./audit.toml where there is one.")] = None,
+    report: Annotated[str, typer.Option(help="Folder for the comparison and the two audits.")] = "audit-report",
+    checkpoint: Annotated[Path | None, typer.Option(help="Keeps the training; an interrupted one goes on.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed; the same seed gives the same model.")] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = None,
+    max_memory: Annotated[str | None, typer.Option(help="Memory for each process, such as 8GiB.")] = None,
+    max_seconds: Annotated[float, typer.Option(help="Seconds for the mitigation.")] = 3600.0,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")] = False,
+    debug: Debug = False,
+) -> int:
+    """Make a new model of an old one, audit both on the same rows, and say what changed.
+
+    Exit codes: 0 something is shown to be better and nothing worse, 1 something is shown to be worse, 3 neither.
+    """
+    from cli.mitigate import parse_settings, run_mitigation
+    from cli.options import configure
+
+    flags = {
+        "model": model, "data": data, "train": train, "target": target, "positive": positive, "sensitive": sensitive,
+        "text": text, "image": image, "probes": probes, "policy": policy, "out": report, "seed": seed,
+        "device": device, "max_memory": max_memory,
+    }  # fmt: skip
+    return run_mitigation(
+        name,
+        configure(flags, config, set_ or []),
+        parse_settings(with_ or []),
+        out,
+        checkpoint=checkpoint,
+        max_seconds=max_seconds,
+        quiet=quiet,
+    )
 
 
 @command("init")
@@ -214,6 +294,9 @@ def version() -> None:
 
 
 command("train")(train_command)
+command("dp-budget")(dp_budget)
+command("dp-audit")(dp_audit)
+command("dp-lint")(dp_lint)
 
 
 if __name__ == "__main__":

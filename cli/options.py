@@ -17,8 +17,8 @@ from auditor.finding import DEFAULT_PROFILE, Criterion, load_criteria, parse_cri
 from auditor.suggest import did_you_mean
 
 CONFIG_NAME = "audit.toml"
-_PATHS = ("model", "data", "train", "sensitive_file", "scorer", "out")
-_PATH_OPTIONS = ("lexicon", "scorer", "vectors")
+_PATHS = ("model", "data", "train", "sensitive_file", "scorer", "reference", "out")
+_PATH_OPTIONS = ("lexicon", "scorer", "reference", "vectors", "checkpoint", "texts", "canaries", "prompts")
 _UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 
 
@@ -72,6 +72,7 @@ class ScanOptions(BaseModel):
     features: Listed = None
     text: str | None = None
     image: str | None = None
+    task: Literal["classification", "regression"] | None = None
     classes: Listed = None
     outputs: Literal["logits", "probabilities"] | None = None
     threshold: Annotated[float | None, Field(ge=0.0, le=1.0)] = None
@@ -79,6 +80,7 @@ class ScanOptions(BaseModel):
     probe: tuple[str, ...] = ()
     benchmark: tuple[str, ...] = ()
     scorer: str | None = None
+    reference: str | None = None
     policy: Names = (DEFAULT_PROFILE,)
     out: str = "audit-report"
     format: Names = ("html", "json")

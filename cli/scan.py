@@ -42,10 +42,10 @@ def scan(configured: Configured, *, as_json: bool, quiet: bool, debug: bool) -> 
     formats = known_formats(options.format)
     out = _writable(Path(options.out))
     job = build_job(configured)
-    pillars = _pillars()
+    own, waits = pillars(), _workloads(job)
     with stages(not (quiet or as_json)) as shown:
         shown.total = len(job.probes) + 2
-        measured = measure(job, pillars, on_stage=shown)
+        measured = measure(job, own, on_stage=lambda stage: shown(waits.get(stage, stage)))
     if debug and measured.log.strip():
         typer.echo(last_lines(measured.log, 200), err=True)
     report = make_report(configured, job, measured, time.perf_counter() - started)
@@ -98,6 +98,7 @@ def _model_spec(options: ScanOptions) -> ModelSpec:
     own_code = [options.architecture, options.predict, *options.probe]
     return ModelSpec(
         path=None if options.model is None else str(_existing(options.model, "model")),
+        task=options.task,
         classes=options.classes,
         outputs=options.outputs,
         threshold=options.threshold,
@@ -160,8 +161,9 @@ def _probe_specs(configured: Configured) -> list[ProbeSpec]:
         options = dict(configured.probe_options.get(name, {}))
         if name in benchmarks:
             options.setdefault("benchmarks", {name: benchmarks[name]})
-        if configured.options.scorer is not None and "scorer" in inspect.signature(kind).parameters:
-            options.setdefault("scorer", str(_existing(configured.options.scorer, "scorer")))
+        for flag, path in (("scorer", configured.options.scorer), ("reference", configured.options.reference)):
+            if path is not None and flag in inspect.signature(kind).parameters:
+                options.setdefault(flag, str(_existing(path, flag)))
         make_probe(kind, options)
         specs.append(ProbeSpec(name=name, target=f"{kind.__module__}:{kind.__qualname__}", options=options))
     for target in configured.options.probe:
@@ -194,8 +196,19 @@ def _benchmarks(options: ScanOptions) -> dict[str, str]:
     return found
 
 
-def _pillars() -> dict[str, tuple[Pillar, str]]:
+def pillars() -> dict[str, tuple[Pillar, str]]:
     return {name: (kind.pillar, kind.citation) for name, kind in PROBES.items()}
+
+
+def _workloads(job: Job) -> dict[str, str]:
+    """What the progress line says of probes that take long, by name."""
+    found = {}
+    for spec in job.probes:
+        if spec.name in PROBES:
+            workload = getattr(make_probe(PROBES[spec.name], spec.options), "workload", "")
+            if workload:
+                found[spec.name] = f"{spec.name}: {workload}"
+    return found
 
 
 def make_report(configured: Configured, job: Job, measured: Measured, seconds: float) -> AuditReport:

@@ -1,0 +1,86 @@
+"""``auditor compare``, and what ``auditor mitigate`` ends with: two audits side by side."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import typer
+
+from auditor.compare import Comparison, Row, compare
+from auditor.files import write_beside
+from auditor.report import text
+from auditor.report.comparison import render_comparison_html, render_comparison_json, render_comparison_markdown
+from cli.output import print_table
+from cli.rendering import read_report
+
+_MOST_DETAILS = 20
+_COLUMNS = ("verdict", "number", "before", "after", "difference", "interval", "how")
+
+
+def compare_reports(before: Path, after: Path, out: Path | None, *, error_rate: float) -> int:
+    """Compares two recorded audits; returns the exit code."""
+    comparison = compare(read_report(before), read_report(after), error_rate=error_rate)
+    print_comparison(comparison)
+    if out is not None:
+        for path in write_comparison(comparison, out):
+            typer.echo(f"report  {path}")
+    return verdict_code(comparison)
+
+
+def verdict_code(comparison: Comparison) -> int:
+    """1 where a headline is shown to be worse; else 0 where one is shown to be better; else 3, nothing being shown."""
+    verdicts = {row.verdict for row in comparison.rows}
+    return 1 if "worse" in verdicts else 0 if "better" in verdicts else 3
+
+
+def print_comparison(comparison: Comparison) -> None:
+    """The headlines, those with a verdict first, and what usually goes wrong where it did."""
+    order = {"worse": 0, "better": 1, "no change shown": 2, "undefined": 3, "not judged": 4}
+    rows = sorted(comparison.rows, key=lambda row: order[row.verdict])
+    print_table(_COLUMNS, [_cells(row) for row in rows])
+    apart = [
+        row for row in comparison.others if row.interval is not None and not row.interval[0] <= 0.0 <= row.interval[1]
+    ]
+    if apart:
+        typer.echo(
+            f"\nNot judged, and apart by more than their own 95 % intervals, {len(apart)} of {len(comparison.others)}:"
+        )
+        print_table(_COLUMNS, [_cells(row) for row in apart[:_MOST_DETAILS]])
+    for remark in comparison.remarks:
+        typer.echo(f"\nwarning  {remark}")
+    level = 1.0 - 2.0 * comparison.error_rate / max(comparison.m, 1)
+    typer.echo(
+        f"\n{comparison.m} numbers judged; each interval holds with {text.confidence(level)}, so that over all of "
+        f"them the chance of any false 'better' is at most {comparison.error_rate:.0%}, and so for any false 'worse'."
+    )
+
+
+def _cells(row: Row) -> Sequence[str]:
+    return (
+        row.verdict,
+        row.name,
+        text.number(_known(row.before.value)),
+        text.number(_known(row.after.value)),
+        text.number(_known(row.difference)),
+        text.interval(row.interval),
+        "paired" if row.paired else "apart",
+    )
+
+
+def _known(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def write_comparison(comparison: Comparison, out: Path) -> list[str]:
+    """Writes the comparison as JSON, HTML and Markdown; returns the paths."""
+    written = []
+    for name, content in (
+        ("comparison.json", render_comparison_json(comparison)),
+        ("comparison.html", render_comparison_html(comparison)),
+        ("comparison.md", render_comparison_markdown(comparison)),
+    ):
+        write_beside(out / name, content.encode())
+        written.append(str(out / name))
+    return written

@@ -1,0 +1,145 @@
+"""``auditor mitigate``: a new model, the same audit before and after, and what changed between them."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import typer
+from pydantic import JsonValue
+
+from auditor.compare import compare
+from auditor.errors import UsageError
+from auditor.isolate import measure, mitigate
+from auditor.mitigation import make_mitigation
+from auditor.report.record import AuditReport
+from auditor.specs import Job, Limits, MitigationSpec
+from auditor.suggest import did_you_mean
+from cli.comparing import print_comparison, verdict_code, write_comparison
+from cli.options import Configured
+from cli.output import stages
+from cli.scan import build_job, make_report, pillars, write_report
+from mitigations import MITIGATIONS
+
+
+def run_mitigation(
+    name: str,
+    configured: Configured,
+    settings: dict[str, JsonValue],
+    out: Path,
+    *,
+    checkpoint: Path | None,
+    max_seconds: float,
+    quiet: bool,
+) -> int:
+    """Makes the new model, audits the old and the new one on the same rows, and compares; returns the exit code."""
+    options = configured.options
+    key = name.replace("-", "_")
+    if key not in MITIGATIONS:
+        near = did_you_mean(key, MITIGATIONS) or "."
+        raise UsageError(f"There is no mitigation {name!r}{near} Known: {', '.join(MITIGATIONS)}.")
+    kind = MITIGATIONS[key]
+    make_mitigation(kind, settings)
+    if options.train is None:
+        raise UsageError("A mitigation learns from the training rows: add --train FILE.")
+    if options.data is None:
+        raise UsageError("Whether a mitigation helped is measured on rows it did not see: add --data FILE.")
+    before_job = build_job(configured)
+    assert before_job.data is not None and options.model is not None
+    _check_out(out, options.model)
+    started = time.perf_counter()
+    notes = _make(key, before_job, settings, out, checkpoint, max_seconds, quiet=quiet)
+    if not quiet:
+        typer.echo(f"wrote     {out}  ({time.perf_counter() - started:.0f} s)")
+        for note in notes:
+            typer.echo(f"note      {note}")
+    folder = Path(options.out)
+    before = _audit(configured, before_job, folder / "before", quiet=quiet)
+    after = _audit(*_after(configured, out), folder / "after", quiet=quiet)
+    comparison = replace(compare(before, after, error_rate=options.error_rate), made_by=(kind.name, *notes))
+    written = write_comparison(comparison, folder)
+    if not quiet:
+        typer.echo("")
+        print_comparison(comparison)
+        for path in written:
+            typer.echo(f"report  {path}")
+    return verdict_code(comparison)
+
+
+def _check_out(out: Path, model: str) -> None:
+    if out.exists() and out.resolve() == Path(model).resolve():
+        raise UsageError("--out is the model itself: name another file, so that the old model stays as it is.")
+    if out.suffix != ".pt":
+        raise UsageError(f"--out {str(out)!r} must end in .pt: the new model is written as a bundle.")
+
+
+def _make(
+    key: str,
+    job: Job,
+    settings: dict[str, JsonValue],
+    out: Path,
+    checkpoint: Path | None,
+    max_seconds: float,
+    *,
+    quiet: bool,
+) -> tuple[str, ...]:
+    """The mitigation in its own process; the new model is written beside its place and renamed."""
+    kind = MITIGATIONS[key]
+    assert job.data is not None and job.data.train is not None
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as beside:
+            made = Path(beside).resolve() / "model.pt"
+            spec = MitigationSpec(
+                name=key,
+                target=f"{kind.__module__}:{kind.__qualname__}",
+                out=str(made),
+                options=settings,
+                checkpoint=None if checkpoint is None else str(checkpoint.resolve()),
+            )
+            rows = replace(job.data, path=job.data.train, train=None)
+            limits = Limits(memory_bytes=job.limits.memory_bytes, seconds=max_seconds)
+            with stages(not quiet) as shown:
+                notes = mitigate(
+                    replace(job, data=rows, probes=(), mitigation=spec, limits=limits, with_intake=False),
+                    on_stage=shown,
+                )
+            made.replace(out)
+            return notes
+    except OSError as error:
+        raise UsageError(f"Cannot write {str(out)!r}: {error.strerror}.") from None
+
+
+def _after(configured: Configured, model: Path) -> tuple[Configured, Job]:
+    """The same audit of the new model, with the old one as its reference."""
+    options = configured.options.model_copy(update={"model": str(model), "reference": configured.options.model})
+    later = replace(configured, options=options)
+    return later, build_job(later)
+
+
+def _audit(configured: Configured, job: Job, folder: Path, *, quiet: bool) -> AuditReport:
+    started = time.perf_counter()
+    with stages(not quiet) as shown:
+        shown.total = len(job.probes) + 2
+        measured = measure(job, pillars(), on_stage=shown)
+    report = make_report(configured, job, measured, time.perf_counter() - started)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_report(report, folder, ["json", "html"])
+    return report
+
+
+def parse_settings(texts: list[str]) -> dict[str, JsonValue]:
+    """``option=value`` of the mitigation; a value is JSON where it reads as such, else text."""
+    found: dict[str, JsonValue] = {}
+    for text in texts:
+        option, equals, value = text.partition("=")
+        if not (equals and option):
+            raise UsageError(f"--with {text!r} must look like option=value.")
+        try:
+            found[option.replace("-", "_")] = json.loads(value)
+        except json.JSONDecodeError:
+            found[option.replace("-", "_")] = value
+    return found

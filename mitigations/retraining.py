@@ -1,0 +1,200 @@
+"""What mitigations that train have in common: the rows as tensors, the untrained network, the way it is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from auditor.arrays import IntArray
+from auditor.errors import DataError, ModelError, UsageError
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+    from torch.optim import Optimizer
+
+    from auditor.data import AuditData
+    from auditor.loop import History, Step
+    from auditor.mitigation import Training
+    from auditor.model import AuditedModel, Recipe, TorchModel
+
+VALIDATION_SHARE = 0.15
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class TrainingSet:
+    """Labelled rows on the device: ``x`` (n, ...) inputs, ``y`` (n,) labels, ``s`` (n, k) group of each feature.
+
+    ``levels``: the group names of each of the k sensitive features; k is 0 where none is given. ``positive``: index of
+    the favourable label, or None. ``rows``: (n,) their positions in the data.
+    """
+
+    x: Tensor
+    y: Tensor
+    s: Tensor
+    levels: tuple[tuple[str, ...], ...]
+    features: tuple[str, ...]
+    positive: int | None
+    rows: IntArray
+
+    def __len__(self) -> int:
+        return len(self.y)
+
+    def take(self, index: IntArray) -> TrainingSet:
+        """Some of the rows."""
+        import torch
+
+        where = torch.from_numpy(index).to(self.y.device)
+        return TrainingSet(
+            x=self.x[where],
+            y=self.y[where],
+            s=self.s[where],
+            levels=self.levels,
+            features=self.features,
+            positive=self.positive,
+            rows=self.rows[index],
+        )
+
+
+def trainable(model: AuditedModel) -> TorchModel:
+    """The model as one that can be trained anew. Raises ModelError where it cannot, and says what would do."""
+    from auditor.architectures import ARCHITECTURES
+    from auditor.model import TorchModel
+
+    if not isinstance(model, TorchModel) or model.frozen_mode:
+        raise ModelError(
+            "Training needs a torch module whose architecture is known, and this model only predicts: give a model "
+            "bundle (auditor train, auditor.model.save), or use a post-processing mitigation."
+        )
+    if model.recipe is None:
+        raise ModelError(
+            "The model says nothing of how it was trained, so it cannot be trained again the same way: save it with "
+            "recipe=Recipe(...), or use a post-processing mitigation."
+        )
+    if (model.architecture or {}).get("name") not in ARCHITECTURES:
+        raise ModelError(
+            f"The network {type(model.module).__name__} is none of {', '.join(ARCHITECTURES)}, so it cannot be made "
+            "anew: use a post-processing mitigation, or call the mitigation from Python on your own module."
+        )
+    return model
+
+
+def training_set(model: TorchModel, data: AuditData, device: str, *, groups: bool) -> TrainingSet:
+    """The labelled rows as tensors. Raises DataError or UsageError for what training cannot do without.
+
+    groups: whether sensitive features are needed: then each must have two groups, and every group rows of two classes.
+    """
+    import torch
+
+    if data.y_true is None:
+        raise UsageError("Training needs true labels: add --target COLUMN.")
+    rows = np.flatnonzero(data.y_true >= 0).astype(np.int64)
+    labelled = data.take(rows)
+    assert labelled.y_true is not None
+    if len(np.unique(labelled.y_true)) < 2:
+        raise DataError("The training rows hold one class only: there is nothing to tell apart.")
+    codes, levels, features = _codes(labelled)
+    if groups:
+        _check_groups(labelled.y_true, codes, levels, features)
+    return TrainingSet(
+        x=model.encode(labelled.X).to(device),
+        y=torch.from_numpy(labelled.y_true).to(device),
+        s=torch.from_numpy(codes).to(device),
+        levels=levels,
+        features=features,
+        positive=labelled.positive,
+        rows=rows,
+    )
+
+
+def _codes(data: AuditData) -> tuple[IntArray, tuple[tuple[str, ...], ...], tuple[str, ...]]:
+    groups = data.sensitive_features
+    if groups is None:
+        return np.zeros((len(data), 0), np.int64), (), ()
+    levels, columns = [], []
+    for name in groups.columns:
+        values = groups[name].astype(str).to_numpy()
+        found, code = np.unique(values, return_inverse=True)
+        levels.append(tuple(str(v) for v in found))
+        columns.append(code.astype(np.int64))
+    return np.stack(columns, axis=1), tuple(levels), tuple(str(c) for c in groups.columns)
+
+
+def _check_groups(y: IntArray, codes: IntArray, levels: tuple[tuple[str, ...], ...], features: tuple[str, ...]) -> None:
+    if not features:
+        raise UsageError("This mitigation needs a sensitive feature: add --sensitive COLUMN.")
+    for j, (feature, names) in enumerate(zip(features, levels, strict=True)):
+        if len(names) < 2:
+            raise DataError(f"The sensitive feature {feature!r} has one group only ({names[0]}): nothing to even out.")
+        for g, name in enumerate(names):
+            held = np.unique(y[codes[:, j] == g])
+            if len(held) < 2:
+                raise DataError(
+                    f"All training rows of {feature} = {name} have one label: its errors cannot be told apart. "
+                    "Merge it with another group, or add rows."
+                )
+
+
+def untrained(model: TorchModel, rng: np.random.Generator, device: str, recipe: Recipe) -> TorchModel:
+    """The model's own architecture, initialised from ``rng``; global generators are left as they were."""
+    from auditor.architectures import ARCHITECTURES
+    from auditor.model import TorchModel as Torch
+    from auditor.randomness import seeded_globals
+
+    named = model.architecture or {}
+    with seeded_globals(rng):
+        module: nn.Module = ARCHITECTURES[str(named["name"])](**dict(named.get("args", {})))
+    return Torch(
+        module,
+        classes=model.classes,
+        preprocessing=model.preprocessing,
+        outputs=model.output_kind,
+        threshold=model.threshold,
+        device=device,
+        architecture=named,
+        recipe=recipe,
+    )
+
+
+def run(
+    step: Step,
+    tensors: Sequence[Tensor],
+    recipe: Recipe,
+    rng: np.random.Generator,
+    training: Training,
+    *,
+    validate: Callable[[], float] | None = None,
+    patience: int = 10,
+    fingerprint: dict[str, object] | None = None,
+) -> History:
+    """Trains by the one loop, for the recipe's epochs and batches, with the order of rows drawn from ``rng``."""
+    from auditor.loop import Schedule, train
+
+    schedule = Schedule(
+        epochs=recipe.epochs, batch_size=recipe.batch_size, seed=int(rng.integers(2**62)), patience=patience
+    )
+    return train(
+        step,
+        tensors,
+        schedule,
+        validate=validate,
+        checkpoint=training.checkpoint,
+        fingerprint=fingerprint,
+        progress=training.progress,
+    )
+
+
+def optimizer_of(parameters: Sequence[Tensor], recipe: Recipe) -> Optimizer:
+    """The recipe's optimizer over some parameters. Raises ModelError for one that is not known."""
+    import torch
+
+    if recipe.optimizer in ("adam", "adamw"):
+        kind = torch.optim.Adam if recipe.optimizer == "adam" else torch.optim.AdamW
+        return kind(parameters, lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
+    if recipe.optimizer == "sgd":
+        return torch.optim.SGD(
+            parameters, lr=recipe.learning_rate, momentum=recipe.momentum, weight_decay=recipe.weight_decay
+        )
+    raise ModelError(f"The recipe's optimizer {recipe.optimizer!r} is none of adam, adamw and sgd.")
