@@ -1,0 +1,308 @@
+"""What a run of DP-SGD spends: Opacus' RDP, PRV and GDP accountants side by side, and the noise that a budget needs.
+
+A run is one or more phases of the Poisson-subsampled Gaussian mechanism. RDP and PRV give upper bounds of epsilon;
+GDP is a central limit approximation that may lie below the truth, so it is shown and never used to promise anything.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Literal
+
+import numpy as np
+
+from auditor.errors import UsageError
+
+Accountant = Literal["rdp", "prv", "gdp"]
+ACCOUNTANTS: dict[Accountant, str] = {
+    "rdp": "Renyi DP: an upper bound (Mironov, Talwar and Zhang 2019)",
+    "prv": "privacy random variables: an upper bound, the tightest of the three (Gopi, Lee and Wutschitz 2021)",
+    "gdp": "Gaussian DP: an APPROXIMATION that can be below the truth (Dong, Roth and Su 2022; Bu et al. 2020)",
+}
+_MOST_STEPS = 100_000_000
+_MOST_NOISE = 1e6
+_LARGEST_GDP = 500.0
+_PRV_ERROR = 0.01
+# 64 MB an array; beyond it epsilon is in the hundreds, and the time grows to minutes.
+_LARGEST_DOMAIN = 8_000_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Phase:
+    """Steps taken with one noise multiplier and one sample rate.
+
+    ``noise_multiplier``: standard deviation of the noise over the clipping norm. ``sample_rate``: the chance of a row
+    to be in a step's batch.
+    """
+
+    noise_multiplier: float
+    sample_rate: float
+    steps: int
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.noise_multiplier) and self.noise_multiplier >= 0.0):
+            raise UsageError(f"A noise multiplier must be a number of at least 0, not {self.noise_multiplier:g}.")
+        if not 0.0 < self.sample_rate <= 1.0:
+            raise UsageError(f"A sample rate must lie above 0 and be at most 1, not {self.sample_rate:g}.")
+        if not 1 <= self.steps <= _MOST_STEPS:
+            raise UsageError(f"A number of steps must lie between 1 and {_MOST_STEPS:,}, not {self.steps:,}.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spent:
+    """What one accountant says: ``epsilon`` is infinite without noise, None where it cannot say, and ``why`` says why.
+
+    ``is_bound``: it is an upper bound of the true epsilon, not an approximation.
+    """
+
+    accountant: Accountant
+    epsilon: float | None
+    is_bound: bool
+    note: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampling:
+    """How Opacus draws: ``sample_rate`` is the chance of a row, ``accounted_rate`` the one its accountant is given.
+
+    They differ, to the safe side, where ``1 / (1 / steps)`` rounds below the whole number, as at 49 steps.
+    """
+
+    sample_rate: float
+    accounted_rate: float
+    steps_per_epoch: int
+
+
+def sampling_of(n_rows: int, batch_size: int) -> Sampling:
+    """What ``make_private`` makes of a loader with batches of ``b``: rate ``1 / ceil(n / b)``, ``int(1 / rate)`` steps.
+
+    Raises UsageError for a batch that the rows cannot fill.
+    """
+    if not 1 <= batch_size <= n_rows:
+        raise UsageError(f"A batch must hold between 1 and {n_rows:,} rows, all there are, not {batch_size:,}.")
+    rate = 1.0 / -(-n_rows // batch_size)
+    steps = int(1.0 / rate)
+    return Sampling(sample_rate=rate, accounted_rate=1.0 / steps, steps_per_epoch=steps)
+
+
+def default_delta(n_rows: int) -> float:
+    """``n^-1.1``: below 1/n, at which handing out one row whole would be allowed."""
+    return float(float(n_rows) ** -1.1)
+
+
+def spent(phases: Sequence[Phase], delta: float, accountant: Accountant) -> Spent:
+    """Epsilon at ``delta`` of the phases in a row, by one accountant.
+
+    RDP and PRV compose the phases; GDP adds the squares of their mu. Raises UsageError for no phase or a delta outside
+    (0, 1). Sources: those of ``ACCOUNTANTS``.
+    """
+    _check(phases, delta)
+    if accountant not in ACCOUNTANTS:
+        raise UsageError(f"There is no accountant {accountant!r}: choose one of {', '.join(ACCOUNTANTS)}.")
+    if any(phase.noise_multiplier == 0.0 for phase in phases):
+        return Spent(
+            accountant=accountant,
+            epsilon=math.inf,
+            is_bound=accountant != "gdp",
+            note="without noise there is no guarantee",
+        )
+    return {"rdp": _rdp, "prv": _prv, "gdp": _gdp}[accountant](phases, delta)
+
+
+def side_by_side(phases: Sequence[Phase], delta: float) -> tuple[Spent, ...]:
+    """Epsilon at ``delta`` by each accountant, in the order of ``ACCOUNTANTS``."""
+    return tuple(spent(phases, delta, accountant) for accountant in ACCOUNTANTS)
+
+
+def noise_for(epsilon: float, delta: float, *, sample_rate: float, steps: int, accountant: Accountant = "prv") -> float:
+    """The smallest noise multiplier, within 0.01 %, at which the accountant gives at most ``epsilon`` at ``delta``.
+
+    By bisection, rounded up. Raises UsageError where no noise suffices, or for the approximation GDP.
+    """
+    if accountant == "gdp":
+        raise UsageError("Noise is never chosen by GDP, an approximation that may promise too much: use rdp or prv.")
+    if not (math.isfinite(epsilon) and epsilon > 0.0):
+        raise UsageError(f"The target epsilon must be a positive number, not {epsilon:g}.")
+
+    def within(noise: float) -> bool:
+        found = spent([Phase(noise_multiplier=noise, sample_rate=sample_rate, steps=steps)], delta, accountant).epsilon
+        return found is not None and found <= epsilon
+
+    high = 1.0
+    while not within(high):
+        high *= 2.0
+        if high > _MOST_NOISE:
+            raise UsageError(
+                f"No noise reaches epsilon {epsilon:g} at delta {delta:g} in {steps:,} steps by the {accountant} "
+                "accountant: ask for a larger epsilon or delta."
+            )
+    low = 0.5 * high
+    while low > 1e-3 and within(low):
+        low, high = 0.5 * low, low
+    while high / low > 1.0001:
+        middle = math.sqrt(low * high)
+        low, high = (low, middle) if within(middle) else (middle, high)
+    return high
+
+
+def epsilon_by_epoch(
+    phases: Sequence[Phase], delta: float, accountant: Accountant, *, most_points: int = 20
+) -> tuple[tuple[float, float], ...]:
+    """(epochs, epsilon) at up to ``most_points`` times of the run, an epoch being ``1 / sample_rate`` steps.
+
+    Times at which the accountant cannot say are left out.
+    """
+    _check(phases, delta)
+    total = sum(phase.steps for phase in phases)
+    times = np.unique(np.ceil(np.linspace(0.0, total, most_points + 1)[1:]).astype(np.int64))
+    series = []
+    for time in times:
+        begun = _first(phases, int(time))
+        found = spent(begun, delta, accountant).epsilon
+        if found is not None:
+            series.append((sum(phase.steps * phase.sample_rate for phase in begun), found))
+    return tuple(series)
+
+
+def privacy_curve(phases: Sequence[Phase], *, most: float = 16.0, points: int = 65) -> tuple[tuple[float, float], ...]:
+    """(epsilon_k, delta_k) that the run keeps for every k, by the PRV accountant's pessimistic side.
+
+    For :func:`auditor.privacy.one_run.inverse_of_curve`. ``delta(epsilon) = E[(1 - e^(epsilon - L))_+]`` of the
+    discretised privacy loss L, at ``epsilon`` less the discretisation's error, plus the error of delta.
+    """
+    return _curve(tuple(phases), most, points)
+
+
+@lru_cache(maxsize=64)
+def _curve(phases: tuple[Phase, ...], most: float, points: int) -> tuple[tuple[float, float], ...]:
+    from opacus.accountants import PRVAccountant
+
+    _check(phases, 0.5)
+    error, slack = _PRV_ERROR, 1e-9
+    accountant = PRVAccountant()
+    accountant.history = _history(phases)
+    if any(phase.noise_multiplier == 0.0 for phase in phases):
+        return ((0.0, 1.0),)  # what any mechanism keeps
+    with _quiet():
+        if _domain_size(accountant, slack) > _LARGEST_DOMAIN:
+            raise UsageError("The noise is too small for a privacy curve: epsilon is in the hundreds.")
+        loss = accountant._get_dprv(eps_error=error, delta_error=slack)
+    values = np.asarray(loss.domain.ts, np.float64)
+    weights = np.asarray(loss.pmf, np.float64)
+    # Closest where a claim is usually made.
+    epsilons = most * np.linspace(0.0, 1.0, points) ** 2
+    deltas = [
+        float((weights * -np.expm1(np.minimum(e - error - values, 0.0)))[values > e - error].sum()) + slack
+        for e in epsilons
+    ]
+    return tuple((float(e), min(max(d, 0.0), 1.0)) for e, d in zip(epsilons, deltas, strict=True))
+
+
+# ---- the three accountants -------------------------------------------------------------------------------------------
+
+
+def _rdp(phases: Sequence[Phase], delta: float) -> Spent:
+    from opacus.accountants import RDPAccountant
+
+    accountant = RDPAccountant()
+    accountant.history = _history(phases)
+    with _quiet():
+        epsilon, order = accountant.get_privacy_spent(delta=delta)
+    edge = order in (RDPAccountant.DEFAULT_ALPHAS[0], RDPAccountant.DEFAULT_ALPHAS[-1])
+    note = f"order {order:g}" + (", the last of those tried: valid, less tight" if edge else "")
+    return _checked("rdp", epsilon, note)
+
+
+def _prv(phases: Sequence[Phase], delta: float) -> Spent:
+    from opacus.accountants import PRVAccountant
+
+    accountant = PRVAccountant()
+    accountant.history = _history(phases)
+    try:
+        with _quiet():
+            size = _domain_size(accountant, delta / 1000.0)
+            if size > _LARGEST_DOMAIN:
+                raise ValueError(f"epsilon is too large for it, it would need {size:,} points")
+            epsilon = accountant.get_epsilon(delta)
+    except (ValueError, RuntimeError, ArithmeticError, MemoryError) as error:
+        return Spent(accountant="prv", epsilon=None, is_bound=True, note=f"cannot say: {error}".splitlines()[0][:200])
+    return _checked("prv", epsilon, "within 0.01 of the discretised optimum")
+
+
+def _domain_size(accountant: Any, delta_error: float) -> int:
+    from opacus.accountants.analysis.prv import PoissonSubsampledGaussianPRV
+
+    history = accountant.history
+    domain = accountant._get_domain(
+        prvs=[PoissonSubsampledGaussianPRV(rate, noise) for noise, rate, _ in history],
+        num_self_compositions=[steps for _, _, steps in history],
+        eps_error=_PRV_ERROR,
+        delta_error=delta_error,
+    )
+    return int(domain.size)
+
+
+def _gdp(phases: Sequence[Phase], delta: float) -> Spent:
+    from opacus.accountants.analysis.gdp import compute_mu_poisson, eps_from_mu
+
+    try:
+        with _quiet():
+            squares = [
+                float(
+                    compute_mu_poisson(
+                        steps=phase.steps, noise_multiplier=phase.noise_multiplier, sample_rate=phase.sample_rate
+                    )
+                )
+                ** 2
+                for phase in phases
+            ]
+            mu = math.sqrt(sum(squares))
+            epsilon = float(eps_from_mu(mu=mu, delta=delta))
+    except (ValueError, ArithmeticError):
+        return Spent(
+            accountant="gdp", epsilon=None, is_bound=False, note=f"approximation: epsilon is above {_LARGEST_GDP:g}"
+        )
+    return _checked("gdp", epsilon, f"approximation, mu {mu:.4g}")
+
+
+def _checked(accountant: Accountant, epsilon: float, note: str) -> Spent:
+    is_bound = accountant != "gdp"
+    if math.isnan(epsilon):
+        return Spent(accountant=accountant, epsilon=None, is_bound=is_bound, note="cannot say: the result is no number")
+    return Spent(accountant=accountant, epsilon=max(float(epsilon), 0.0), is_bound=is_bound, note=note)
+
+
+def _history(phases: Sequence[Phase]) -> list[tuple[float, float, int]]:
+    return [(phase.noise_multiplier, phase.sample_rate, phase.steps) for phase in phases]
+
+
+def _first(phases: Sequence[Phase], steps: int) -> list[Phase]:
+    begun = []
+    for phase in phases:
+        taken = min(phase.steps, steps)
+        if taken:
+            begun.append(Phase(noise_multiplier=phase.noise_multiplier, sample_rate=phase.sample_rate, steps=taken))
+        steps -= taken
+    return begun
+
+
+def _check(phases: Sequence[Phase], delta: float) -> None:
+    if not phases:
+        raise UsageError("A run needs at least one phase of steps.")
+    if not 0.0 < delta < 1.0:
+        raise UsageError(f"delta must lie between 0 and 1, not {delta:g}.")
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    with warnings.catch_warnings(), np.errstate(all="ignore"):
+        # Each bound stays valid at the edge of the orders; the note says so.
+        warnings.filterwarnings("ignore", message="Optimal order is the (largest|smallest) alpha")
+        # Overflow in tails that carry no mass; a result that is no number is caught afterwards.
+        warnings.simplefilter("ignore", RuntimeWarning)
+        yield

@@ -1,0 +1,325 @@
+"""Canaries for any torch loop: gradients that only a canary leaves (white box), rows with flipped labels (black box).
+
+The model that is trained with canaries in it is spoiled: audit a copy of the training, and throw the model away.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from auditor.arrays import FloatArray, IntArray
+from auditor.errors import UsageError
+from auditor.privacy.accounting import Phase
+from auditor.privacy.dp_audit import DIRAC, FLIPPED, BoolArray, CanaryScores
+
+if TYPE_CHECKING:
+    from opacus.accountants.accountant import IAccountant
+    from opacus.optimizers import DPOptimizer
+
+ExpectedGradient = Callable[[], list[Tensor]]
+LossPerRow = Callable[[Tensor, Tensor], Tensor]
+
+
+class DPAudit:
+    """Gradient Dirac canaries on an Opacus optimizer, for as long as it takes steps.
+
+    Canary i owns one coordinate of the parameters. A fair coin decides whether it is in; if so, it is drawn at each
+    logical step with chance ``sample_rate``, as a row is, and then adds ``C e_i`` to the sum of clipped gradients, as a
+    row with that gradient would (C: ``max_grad_norm``). Its score is the sum over the steps of the released gradient at
+    i, less the expected one. Nothing else is changed: noise, scaling, accountant and the rows are the loop's own.
+
+    It sees: noise that is missing, too small, used twice or seen by nobody but the accountant. It cannot see a fault in
+    how the rows themselves are drawn or clipped, since it draws and clips the canaries itself: that is for the linter.
+
+    ``expected_gradient``: what a step releases on average without canaries, summed over rows as in ``summed_grad``, one
+    tensor a parameter; see :class:`ReferenceGradient`. It must come from rows that are drawn without regard to the
+    step's own batch: the batch's own gradient holds the canaries and its sampling, and would leak both. Without one,
+    0 is taken: still valid, with less power. ``accountant``: its history becomes the accounting that is audited.
+    Source: Steinke, Nasr and Jagielski, NeurIPS 2023, section 6 (white-box, Dirac canaries).
+    """
+
+    def __init__(
+        self,
+        optimizer: DPOptimizer,
+        n_canaries: int,
+        *,
+        sample_rate: float,
+        rng: np.random.Generator,
+        expected_gradient: ExpectedGradient | None = None,
+        accountant: IAccountant | None = None,
+    ) -> None:
+        _require_flat_clipping(optimizer)
+        if not 0.0 < sample_rate <= 1.0:
+            raise UsageError(f"The sample rate must lie above 0 and be at most 1, not {sample_rate:g}.")
+        self.optimizer = optimizer
+        self.n_canaries = n_canaries
+        self.sample_rate = sample_rate
+        self.expected_gradient = expected_gradient
+        self.accountant = accountant
+        self.steps = 0
+        self._rng = rng
+        self._places = _places(optimizer.params, n_canaries, rng)
+        self.included = rng.random(n_canaries) < 0.5
+        self._scores = np.zeros(n_canaries)
+        self._expected: FloatArray = np.zeros(n_canaries)
+        self._add_noise = optimizer.add_noise
+        optimizer.add_noise = self._add_canaries_and_noise
+        self._hook = optimizer.original_optimizer.register_step_pre_hook(self._read)
+
+    def _add_canaries_and_noise(self) -> None:
+        # Before the step, while the parameters are those that the step's gradient was taken at.
+        self._expected = np.zeros(self.n_canaries)
+        if self.expected_gradient is not None:
+            for (_, at, who), gradient in zip(self._places, self.expected_gradient(), strict=True):
+                self._expected[who] = gradient.detach().reshape(-1)[at].double().cpu().numpy()
+        drawn = self.included & (self._rng.random(self.n_canaries) < self.sample_rate)
+        norm = float(self.optimizer.max_grad_norm)
+        for parameter, at, who in self._places:
+            chosen = torch.from_numpy(drawn[who]).to(at.device)
+            added = chosen.to(parameter.summed_grad.dtype) * norm
+            parameter.summed_grad.view(-1).index_add_(0, at, added)
+        self._add_noise()
+
+    def _read(self, *_: Any) -> None:
+        optimizer = self.optimizer
+        scale = 1.0
+        if optimizer.loss_reduction == "mean":
+            scale = float(optimizer.expected_batch_size * optimizer.accumulated_iterations)
+        for parameter, at, who in self._places:
+            if parameter.grad is None:
+                continue
+            released = parameter.grad.detach().reshape(-1)[at].double().cpu().numpy() * scale
+            self._scores[who] += (released - self._expected[who]) / float(optimizer.max_grad_norm)
+        self.steps += 1
+
+    def detach(self) -> None:
+        """Gives the optimizer back as it was."""
+        self.optimizer.add_noise = self._add_noise
+        self._hook.remove()
+
+    def scores(self) -> CanaryScores:
+        """Coins and scores so far, in units of the clipping norm. Raises UsageError where no step was taken."""
+        if not self.steps:
+            raise UsageError(
+                "The optimizer took no step after the canaries were attached: attach them before the training, to the "
+                "optimizer that make_private returned."
+            )
+        return CanaryScores(
+            included=self.included.copy(),
+            scores=self._scores.copy(),
+            kind=DIRAC,
+            steps=self.steps,
+            sample_rate=self.sample_rate,
+        )
+
+    def accounting(self) -> tuple[Phase, ...] | None:
+        """What the accountant counted, where one was given and every phase had noise."""
+        if self.accountant is None:
+            return None
+        return tuple(
+            Phase(noise_multiplier=float(noise), sample_rate=float(rate), steps=int(steps))
+            for noise, rate, steps in self.accountant.history
+        )
+
+
+class ReferenceGradient:
+    """The expected sum of clipped gradients of a step, from rows drawn without regard to the step's own batch.
+
+    ``sample_rate * n`` times the mean clipped gradient, at the step's parameters, of ``batch_rows`` of the n training
+    rows, drawn afresh at each step by ``rng``; all n rows by default, which is exact. ``loss`` gives one number a row.
+    Rows of elsewhere would differ from the training rows by the same amount at every step, which adds up. Parameters,
+    buffers, gradients of the step under way and the global generator stay as they are.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        loss: LossPerRow,
+        inputs: Tensor,
+        targets: Tensor,
+        *,
+        optimizer: DPOptimizer,
+        sample_rate: float,
+        batch_rows: int | None = None,
+        rng: np.random.Generator | None = None,
+    ) -> None:
+        if not len(inputs) or len(inputs) != len(targets):
+            raise UsageError("The reference rows need as many targets as inputs, and at least one.")
+        if batch_rows is not None and (rng is None or not 1 <= batch_rows <= len(inputs)):
+            raise UsageError(f"A reference batch holds between 1 and {len(inputs):,} rows and needs a generator, rng.")
+        self.module, self.loss = module, loss
+        self.inputs, self.targets = inputs, targets
+        self.optimizer = optimizer
+        self.sample_rate = sample_rate
+        self.batch_rows = batch_rows
+        self._rng = rng
+
+    def __call__(self) -> list[Tensor]:
+        """One tensor of the shape of each of the optimizer's parameters, in their order."""
+        parameters = self.optimizer.params
+        inputs, targets = self._rows()
+        kept = [(p, p.grad, p.grad_sample) for p in parameters]
+        for p in parameters:
+            p.grad, p.grad_sample = None, None
+        try:
+            with torch.random.fork_rng(enabled=True), torch.enable_grad(), warnings.catch_warnings():
+                # The first layer's input is data and needs no gradient.
+                warnings.filterwarnings("ignore", message="Full backward hook is firing when gradients are computed")
+                losses = self.loss(self.module(inputs), targets)
+                total = losses.mean() if self.optimizer.loss_reduction == "mean" else losses.sum()
+                total.backward()  # type: ignore[no-untyped-call]
+            rows = [self.optimizer._get_flat_grad_sample(p).detach() for p in parameters]
+            norms = torch.stack([r.reshape(len(r), -1).norm(dim=1) for r in rows], dim=1).norm(dim=1)
+            weights = (self.optimizer.max_grad_norm / (norms + 1e-6)).clamp(max=1.0) * (
+                self.sample_rate * len(self.inputs) / len(inputs)
+            )
+            return [torch.einsum("i,i...", weights.to(r.dtype), r) for r in rows]
+        finally:
+            for p, gradient, samples in kept:
+                p.grad, p.grad_sample = gradient, samples
+
+    def _rows(self) -> tuple[Tensor, Tensor]:
+        if self.batch_rows is None or self._rng is None:
+            return self.inputs, self.targets
+        chosen = torch.from_numpy(self._rng.choice(len(self.inputs), self.batch_rows, replace=False))
+        return self.inputs[chosen.to(self.inputs.device)], self.targets[chosen.to(self.targets.device)]
+
+
+class FlippedLabels:
+    """Black-box canaries: some of the rows, their labels flipped, in or out by a fair coin; see ``WEAK``.
+
+    ``inputs``: (n, ...), ``targets``: (n,) classes from 0 to ``n_classes - 1``. ``m`` rows leave the training rows, get
+    another class at random, and those whose coin says so come back. The score is how much the training lowered a
+    canary's loss. Source: Steinke, Nasr and Jagielski, NeurIPS 2023, section 6 (black-box).
+    """
+
+    def __init__(
+        self, inputs: Tensor, targets: Tensor, n_classes: int, n_canaries: int, rng: np.random.Generator
+    ) -> None:
+        if not 1 <= n_canaries <= len(inputs):
+            raise UsageError(f"{n_canaries:,} canaries cannot be taken from {len(inputs):,} rows: ask for fewer.")
+        if n_classes < 2:
+            raise UsageError("A flipped label needs at least two classes.")
+        chosen = np.sort(rng.choice(len(inputs), n_canaries, replace=False))
+        self.included = rng.random(n_canaries) < 0.5
+        rest = np.setdiff1d(np.arange(len(inputs)), chosen)
+        at = torch.from_numpy(chosen).to(inputs.device)
+        self.inputs = inputs[at]
+        shift = torch.from_numpy(rng.integers(1, n_classes, n_canaries)).to(targets.device)
+        self.targets = (targets[at.to(targets.device)] + shift) % n_classes
+        keep, back = torch.from_numpy(rest), torch.from_numpy(self.included)
+        self.training = (
+            torch.cat([inputs[keep.to(inputs.device)], self.inputs[back.to(inputs.device)]]),
+            torch.cat([targets[keep.to(targets.device)], self.targets[back.to(targets.device)]]),
+        )
+
+    def losses(self, module: nn.Module) -> FloatArray:
+        """(m,) cross-entropy of each canary's flipped label, in evaluation mode."""
+        flags = [(m, m.training) for m in module.modules()]
+        module.eval()
+        try:
+            with torch.no_grad():
+                found = nn.functional.cross_entropy(module(self.inputs), self.targets, reduction="none")
+        finally:
+            for m, flag in flags:
+                m.training = flag
+        return found.double().cpu().numpy().astype(np.float64)
+
+    def scores(self, before: FloatArray, after: FloatArray) -> CanaryScores:
+        """Coins and scores of :meth:`losses` before and after the training."""
+        return CanaryScores(included=self.included.copy(), scores=before - after, kind=FLIPPED)
+
+
+class AuditPlan:
+    """What ``auditor dp-audit`` hands to a training function: it attaches canaries in the way it chooses, once."""
+
+    def __init__(self, n_canaries: int, rng: np.random.Generator) -> None:
+        self.n_canaries = n_canaries
+        self._rng = rng
+        self._attached: DPAudit | None = None
+        self._scores: CanaryScores | None = None
+
+    def attach(
+        self,
+        optimizer: DPOptimizer,
+        *,
+        sample_rate: float,
+        expected_gradient: ExpectedGradient | None = None,
+        accountant: IAccountant | None = None,
+    ) -> DPAudit:
+        """White-box canaries on the optimizer that ``make_private`` returned; see :class:`DPAudit`."""
+        self._once()
+        self._attached = DPAudit(
+            optimizer,
+            self.n_canaries,
+            sample_rate=sample_rate,
+            rng=self._rng,
+            expected_gradient=expected_gradient,
+            accountant=accountant,
+        )
+        return self._attached
+
+    def flip_labels(self, inputs: Tensor, targets: Tensor, n_classes: int) -> FlippedLabels:
+        """Black-box canaries among the rows; train on its ``training`` and hand :meth:`FlippedLabels.scores` back."""
+        self._once()
+        return FlippedLabels(inputs, targets, n_classes, self.n_canaries, self._rng)
+
+    def coins(self) -> BoolArray:
+        """(n_canaries,) fair coins, for an attack of the function's own: put the canaries in whose coin is True."""
+        return self._rng.random(self.n_canaries) < 0.5
+
+    def submit(self, scores: CanaryScores) -> None:
+        """Scores of an attack of the function's own, or of :class:`FlippedLabels`."""
+        self._scores = scores
+
+    def outcome(self) -> tuple[CanaryScores, tuple[Phase, ...] | None]:
+        """Coins and scores, and what the accountant counted. Raises UsageError where the function attached nothing."""
+        if self._scores is not None:
+            return self._scores, None
+        if self._attached is None:
+            raise UsageError(
+                "The training function attached no canaries: call audit.attach(optimizer, sample_rate=...) after "
+                "make_private, or audit.submit(scores)."
+            )
+        self._attached.detach()
+        return self._attached.scores(), self._attached.accounting()
+
+    def _once(self) -> None:
+        if self._attached is not None:
+            raise UsageError("Canaries were attached already: one training, one optimizer.")
+
+
+def _places(parameters: list[Any], n_canaries: int, rng: np.random.Generator) -> list[tuple[Any, Tensor, IntArray]]:
+    """For each parameter its canaries: positions in the flattened parameter, and their numbers."""
+    sizes = np.asarray([p.numel() for p in parameters], np.int64)
+    total = int(sizes.sum())
+    if not 1 <= n_canaries <= total:
+        raise UsageError(
+            f"{n_canaries:,} canaries need as many parameters, and the optimizer holds {total:,}: ask for fewer."
+        )
+    owned = rng.choice(total, n_canaries, replace=False)
+    ends = np.cumsum(sizes)
+    which = np.searchsorted(ends, owned, side="right")
+    places = []
+    for k, parameter in enumerate(parameters):
+        who = np.flatnonzero(which == k).astype(np.int64)
+        at = torch.from_numpy(owned[who] - (ends[k] - sizes[k])).to(parameter.device)
+        places.append((parameter, at, who))
+    return places
+
+
+def _require_flat_clipping(optimizer: Any) -> None:
+    from opacus.optimizers import DPOptimizer
+    from opacus.optimizers.optimizer_fast_gradient_clipping import DPOptimizerFastGradientClipping
+
+    if type(optimizer) not in (DPOptimizer, DPOptimizerFastGradientClipping):
+        raise UsageError(
+            f"Canaries attach to Opacus' DPOptimizer with flat clipping on one process, not to "
+            f"{type(optimizer).__name__}: pass the optimizer that make_private returned."
+        )

@@ -1,0 +1,377 @@
+"""From scores of canaries to a verdict: the lower bound on epsilon beside the claimed one, and what could be shown.
+
+Guesses: of r allowed ones, the r - r // 2 highest scores are guessed to be in, the r // 2 lowest to be out, and the
+rest abstain. r is fixed beforehand: the default tries three, each at a third of the error rate.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from auditor.arrays import FloatArray
+from auditor.errors import UsageError
+from auditor.privacy.accounting import Phase, privacy_curve, spent
+from auditor.privacy.one_run import (
+    InverseTradeOff,
+    MultiRun,
+    f_dp_lower_bound,
+    inverse_of_curve,
+    inverse_of_epsilon_delta,
+    is_refuted,
+    one_run_lower_bound,
+    one_run_p_value,
+)
+from auditor.statistics.intervals import clopper_pearson
+
+BoolArray = npt.NDArray[np.bool_]
+
+Verdict = Literal["consistent", "contradicted", "cannot_tell"]
+_NEVER = -1
+
+
+@dataclass(frozen=True, kw_only=True)
+class CanaryScores:
+    """What an attack saw: (m,) whether each canary was in, by a fair coin, and (m,) a score, larger for "in".
+
+    ``kind``: how the canaries were put in. ``steps``, ``sample_rate``: of the training, where they are known.
+    """
+
+    included: BoolArray
+    scores: FloatArray
+    kind: str = "scores"
+    steps: int | None = None
+    sample_rate: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.included.shape != self.scores.shape or self.included.ndim != 1 or not len(self.included):
+            raise UsageError("An audit needs one coin and one score for each of at least one canary.")
+        if not np.isfinite(self.scores).all():
+            raise UsageError("A canary's score is infinite or NaN: the training diverged, so lower its step size.")
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+
+def pooled(runs: Sequence[CanaryScores]) -> CanaryScores:
+    """The canaries of independent runs as those of one: each coin still touches one run, so the theorem holds."""
+    if not runs:
+        raise UsageError("There is no run to pool.")
+    return CanaryScores(
+        included=np.concatenate([run.included for run in runs]),
+        scores=np.concatenate([run.scores for run in runs]),
+        kind=runs[0].kind,
+        steps=runs[0].steps,
+        sample_rate=runs[0].sample_rate,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class GuessCount:
+    """One number of guesses, how many were right, and what they show at its share ``alpha`` of the error rate.
+
+    ``lower_bound``: by Steinke et al., ``f_dp_lower_bound``: by Mahloujifar et al.; both for (epsilon, delta)-DP.
+    ``refutes_accounting``: whether the claimed noise, rate and steps are refuted; None where they were not given.
+    """
+
+    n_guesses: int
+    n_correct: int
+    alpha: float
+    lower_bound: float
+    f_dp_lower_bound: float
+    largest_provable: float
+    p_value_of_claim: float
+    refutes_accounting: bool | None
+
+    @property
+    def accuracy_interval(self) -> tuple[float, float]:
+        """Clopper-Pearson at ``1 - alpha`` two-sided of the share of right guesses, for display."""
+        low, high = clopper_pearson(self.n_correct, self.n_guesses, self.alpha / 2.0)
+        return float(low), float(high)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AuditResult:
+    """The verdict on a claim, with all it rests on.
+
+    ``lower_bound`` exceeds the true epsilon at ``delta`` with probability at most ``1 - confidence``.
+    ``largest_provable``: what as many perfect guesses would show. ``accounted_epsilon``: what the PRV accountant gives
+    for the accounting, where there is one. ``power``: chance to contradict the claim where the
+    noise were multiplied by a factor, ((factor, chance), ...), simulated.
+    """
+
+    claimed_epsilon: float
+    delta: float
+    confidence: float
+    kind: str
+    n_canaries: int
+    n_included: int
+    lower_bound: float
+    largest_provable: float
+    guesses: tuple[GuessCount, ...]
+    accounting_refuted: bool | None
+    accounted_epsilon: float | None
+    power: tuple[tuple[float, float], ...]
+    verdict: Verdict
+    reason: str
+
+
+def default_guesses(n_canaries: int) -> tuple[int, ...]:
+    """A tenth, a fifth and all of the canaries: few guesses see weak leaks, all of them prove large epsilons."""
+    return tuple(sorted({max(n_canaries // 10, 1), max(n_canaries // 5, 1), n_canaries}))
+
+
+def n_correct_guesses(canaries: CanaryScores, n_guesses: int, rng: np.random.Generator) -> int:
+    """How many of the ``n_guesses`` most extreme scores are guessed right; ties are broken at random."""
+    order = np.lexsort((rng.random(len(canaries)), canaries.scores))
+    low = n_guesses // 2
+    guessed_in = canaries.included[order[len(order) - (n_guesses - low) :]]
+    return int(guessed_in.sum()) + int((~canaries.included[order[:low]]).sum())
+
+
+def audit_claim(
+    canaries: CanaryScores,
+    *,
+    claimed_epsilon: float,
+    delta: float,
+    rng: np.random.Generator,
+    confidence: float = 0.95,
+    guesses: Sequence[int] | None = None,
+    accounting: Sequence[Phase] | None = None,
+    factors: Sequence[float] = (0.0, 0.25, 0.5),
+) -> AuditResult:
+    """Holds the claim "(claimed_epsilon, delta)-DP" against one run's canaries.
+
+    The lower bound is the largest over the numbers of guesses, each at ``(1 - confidence) / how many``: valid whichever
+    wins. For one number, both theorems reject from some count of right guesses on, so that the better of the two is
+    one of them and needs no share of its own. ``accounting``: the phases behind the claim; their whole privacy curve
+    is a stronger claim than one (epsilon, delta), and is refuted sooner; with an epsilon in the hundreds it is left
+    out. Verdict ``contradicted`` where either is refuted, ``cannot_tell`` where perfect guesses could not have refuted
+    the claim, else ``consistent``: not refuted, which proves nothing by itself, so that the power is part of the
+    answer. Raises UsageError for impossible arguments.
+    Sources: :func:`~auditor.privacy.one_run.one_run_p_value`, :func:`~auditor.privacy.one_run.is_refuted`.
+    """
+    numbers = tuple(default_guesses(len(canaries)) if guesses is None else guesses)
+    _check(claimed_epsilon, delta, confidence, numbers, len(canaries))
+    alpha = (1.0 - confidence) / len(numbers)
+    curve = _curve_of(accounting)
+    found = tuple(
+        _judged(len(canaries), r, n_correct_guesses(canaries, r, rng), claimed_epsilon, delta, alpha, curve)
+        for r in numbers
+    )
+    lower = max(max(g.lower_bound, g.f_dp_lower_bound) for g in found)
+    most = max(g.largest_provable for g in found)
+    refuted = None if curve is None else any(g.refutes_accounting for g in found)
+    power = _power(canaries, accounting, numbers, alpha, claimed_epsilon, delta, curve, factors, rng)
+    verdict, reason = _verdict(claimed_epsilon, delta, confidence, lower, most, refuted, len(canaries))
+    return AuditResult(
+        claimed_epsilon=claimed_epsilon,
+        delta=delta,
+        confidence=confidence,
+        kind=canaries.kind,
+        n_canaries=len(canaries),
+        n_included=int(canaries.included.sum()),
+        lower_bound=lower,
+        largest_provable=most,
+        guesses=found,
+        accounting_refuted=refuted,
+        accounted_epsilon=None if accounting is None or delta == 0.0 else spent(accounting, delta, "prv").epsilon,
+        power=power,
+        verdict=verdict,
+        reason=reason,
+    )
+
+
+@lru_cache(maxsize=256)
+def largest_provable(n_canaries: int, *, n_guesses: int, delta: float = 0.0, alpha: float = 0.05) -> float:
+    """The epsilon that perfect guesses in one run prove; 1,000 of 1,000 at 95 % prove 5.8."""
+    return max(
+        one_run_lower_bound(n_canaries, n_guesses, n_guesses, delta=delta, alpha=alpha),
+        f_dp_lower_bound(n_canaries, n_guesses, n_guesses, delta=delta, alpha=alpha),
+    )
+
+
+def multi_run(canaries: CanaryScores, *, claimed_epsilon: float, delta: float, confidence: float = 0.95) -> AuditResult:
+    """Holds a claim against one canary in each of many independent runs, by Clopper and Pearson.
+
+    The first half of the runs chooses the threshold, the second half is counted; see
+    :meth:`~auditor.privacy.one_run.MultiRun.lower_bound`. Raises UsageError for fewer than 8 runs.
+    """
+    _check(claimed_epsilon, delta, confidence, (1,), len(canaries))
+    if len(canaries) < 8:
+        raise UsageError(f"A multi-run audit needs at least 8 runs, not {len(canaries)}: train more often.")
+    half = len(canaries) // 2
+    threshold = _best_threshold(canaries.included[:half], canaries.scores[:half])
+    inside, above = canaries.included[half:], canaries.scores[half:] >= threshold
+    runs = MultiRun(
+        n_with=int(inside.sum()),
+        hits=int((inside & above).sum()),
+        n_without=int((~inside).sum()),
+        false_alarms=int((~inside & above).sum()),
+    )
+    alpha = 1.0 - confidence
+    lower, most = runs.lower_bound(delta=delta, alpha=alpha), runs.largest_provable(delta=delta, alpha=alpha)
+    verdict, reason = _verdict(claimed_epsilon, delta, confidence, lower, most, None, len(canaries))
+    return AuditResult(
+        claimed_epsilon=claimed_epsilon,
+        delta=delta,
+        confidence=confidence,
+        kind=f"{canaries.kind}, multi-run",
+        n_canaries=len(canaries),
+        n_included=int(canaries.included.sum()),
+        lower_bound=lower,
+        largest_provable=most,
+        guesses=(),
+        accounting_refuted=None,
+        accounted_epsilon=None,
+        power=(),
+        verdict=verdict,
+        reason=reason,
+    )
+
+
+# ---- the parts -------------------------------------------------------------------------------------------------------
+
+
+def _judged(
+    m: int, r: int, v: int, epsilon: float, delta: float, alpha: float, curve: InverseTradeOff | None
+) -> GuessCount:
+    return GuessCount(
+        n_guesses=r,
+        n_correct=v,
+        alpha=alpha,
+        lower_bound=one_run_lower_bound(m, r, v, delta=delta, alpha=alpha),
+        f_dp_lower_bound=f_dp_lower_bound(m, r, v, delta=delta, alpha=alpha),
+        largest_provable=largest_provable(m, n_guesses=r, delta=delta, alpha=alpha),
+        p_value_of_claim=one_run_p_value(m, r, v, epsilon, delta),
+        refutes_accounting=None if curve is None else is_refuted(curve, m, r, v, alpha=alpha),
+    )
+
+
+def _curve_of(accounting: Sequence[Phase] | None) -> InverseTradeOff | None:
+    """The accounting as a claim; None where there is none or its epsilon is too large to be worth one."""
+    try:
+        return None if accounting is None else inverse_of_curve(privacy_curve(accounting))
+    except UsageError:
+        return None
+
+
+def _verdict(
+    claimed: float, delta: float, confidence: float, lower: float, most: float, refuted: bool | None, n_canaries: int
+) -> tuple[Verdict, str]:
+    sure = f"at {100.0 * confidence:g} % confidence"
+    if lower > claimed:
+        return "contradicted", (
+            f"epsilon is above {lower:.3g} at delta {delta:g} {sure}: the claim of {claimed:g} is false."
+        )
+    if refuted:
+        return "contradicted", (
+            f"the run leaks more than its noise, sample rate and steps allow, {sure}: what the accountant counted is "
+            "not what was done."
+        )
+    if most <= claimed:
+        return "cannot_tell", (
+            f"{n_canaries:,} canaries could at best have shown epsilon {most:.3g}, not above the claim of "
+            f"{claimed:g}: use more canaries or more runs."
+        )
+    return "consistent", (
+        f"nothing contradicts the claim: epsilon is shown to be above {lower:.3g}, and at most {most:.3g} could have "
+        "been shown. This is no proof of the claim; the power says what would have been noticed."
+    )
+
+
+def _power(
+    canaries: CanaryScores,
+    accounting: Sequence[Phase] | None,
+    numbers: Sequence[int],
+    alpha: float,
+    epsilon: float,
+    delta: float,
+    curve: InverseTradeOff | None,
+    factors: Sequence[float],
+    rng: np.random.Generator,
+    repeats: int = 400,
+) -> tuple[tuple[float, float], ...]:
+    """Chance of a contradiction with the noise at each factor, for Dirac canaries.
+
+    The rows' gradients blur the scores too: by what the left-out canaries vary beyond the accounted noise and chance.
+    """
+    if accounting is None or canaries.kind != DIRAC:
+        return ()
+    m = len(canaries)
+    needed = [smallest_refuting(m, r, epsilon, delta, alpha, curve) for r in numbers]
+    noise = sum(phase.steps * phase.noise_multiplier**2 for phase in accounting)
+    left_out = canaries.scores[~canaries.included]
+    excess = float(left_out.var()) - noise if len(left_out) > 1 else 0.0
+    # A variance of n normal scores errs by sqrt(2 / n) of itself: less than thrice that is chance.
+    blur = excess if excess > 3.0 * noise * math.sqrt(2.0 / max(len(left_out), 1)) else 0.0
+    chances = []
+    for factor in factors:
+        caught = 0
+        for _ in range(repeats):
+            coins = rng.random(m) < 0.5
+            scores = rng.normal(0.0, math.sqrt(factor**2 * noise + blur), m)
+            for phase in accounting:
+                scores += np.where(coins, rng.binomial(phase.steps, phase.sample_rate, m), 0)
+            seen = CanaryScores(included=coins, scores=scores)
+            caught += any(
+                least != _NEVER and n_correct_guesses(seen, r, rng) >= least
+                for r, least in zip(numbers, needed, strict=True)
+            )
+        chances.append((float(factor), caught / repeats))
+    return tuple(chances)
+
+
+def smallest_refuting(
+    n_canaries: int, n_guesses: int, epsilon: float, delta: float, alpha: float, curve: InverseTradeOff | None = None
+) -> int:
+    """The least number of right guesses that refutes the claim at ``alpha``; -1 where not even all of them do."""
+    claim = inverse_of_epsilon_delta(epsilon, delta)
+
+    def refutes(v: int) -> bool:
+        return (
+            one_run_p_value(n_canaries, n_guesses, v, epsilon, delta) < alpha
+            or is_refuted(claim, n_canaries, n_guesses, v, alpha=alpha)
+            or (curve is not None and is_refuted(curve, n_canaries, n_guesses, v, alpha=alpha))
+        )
+
+    if not refutes(n_guesses):
+        return _NEVER
+    low, high = 0, n_guesses
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if refutes(middle) else (middle, high)
+    return high
+
+
+def _best_threshold(included: BoolArray, scores: FloatArray) -> float:
+    candidates = np.unique(scores)
+    gains = [float((scores[included] >= t).sum()) - float((scores[~included] >= t).sum()) for t in candidates]
+    return float(candidates[int(np.argmax(gains))])
+
+
+def _check(epsilon: float, delta: float, confidence: float, numbers: Sequence[int], n_canaries: int) -> None:
+    if not (math.isfinite(epsilon) and epsilon >= 0.0):
+        raise UsageError(f"The claimed epsilon must be a number of at least 0, not {epsilon:g}.")
+    if not 0.0 <= delta < 1.0:
+        raise UsageError(f"delta must be at least 0 and below 1, not {delta:g}.")
+    if not 0.5 <= confidence < 1.0:
+        raise UsageError(f"The confidence must be at least 0.5 and below 1, not {confidence:g}.")
+    wrong = [r for r in numbers if not 1 <= r <= n_canaries]
+    if wrong or not numbers:
+        raise UsageError(f"The number of guesses must lie between 1 and the {n_canaries:,} canaries.")
+
+
+DIRAC = "gradient Dirac canaries"
+FLIPPED = "rows with flipped labels"
+WEAK = (
+    "Black-box canaries see little: ordinary rows with flipped labels are scored by their loss on the final model, and "
+    "at this size even training without any noise mostly goes unnoticed. A consistent verdict of theirs says next to "
+    "nothing; use the gradient canaries."
+)

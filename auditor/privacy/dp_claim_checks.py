@@ -1,0 +1,178 @@
+"""Checks of the model that a private run trains and of what is claimed for it: each asks a record for one fault."""
+
+from __future__ import annotations
+
+from auditor.privacy.accounting import Accountant, spent
+from auditor.privacy.dp_problem import Problem
+from auditor.privacy.run_record import RunRecord
+
+SAME = 1e-3
+CROSS_EXAMPLE = {
+    "BatchNorm1d": "GroupNorm",
+    "BatchNorm2d": "GroupNorm",
+    "BatchNorm3d": "GroupNorm",
+    "SyncBatchNorm": "GroupNorm",
+    "LazyBatchNorm1d": "GroupNorm",
+    "LazyBatchNorm2d": "GroupNorm",
+    "LazyBatchNorm3d": "GroupNorm",
+}
+
+
+# ---- the model -------------------------------------------------------------------------------------------------------
+
+
+def cross_example_layers(run: RunRecord) -> Problem | None:
+    """Layers that mix the rows of a batch."""
+    found = sorted({layer for layer in run.layers or () if layer in CROSS_EXAMPLE})
+    if not found:
+        return None
+    return Problem(
+        code="cross_example_layers",
+        severity="breaks",
+        what=f"The model has {', '.join(found)}, whose output for a row depends on the other rows of its batch.",
+        why="One row then moves the gradients of all others, so clipping each of them does not bound what it "
+        "can do; and running statistics are released without noise.",
+        mend="Replace it by GroupNorm or LayerNorm: opacus.validators.ModuleValidator.fix(model).",
+    )
+
+
+def parameters_not_moving(run: RunRecord) -> Problem | None:
+    """Trainable parameters that no step changes (opacus#820)."""
+    if not run.not_moving:
+        return None
+    return Problem(
+        code="parameters_not_moving",
+        severity="breaks",
+        what=f"Trainable parameters never move: {_some(run.not_moving)}.",
+        why="The optimizer does not hold them, or they get no per-row gradient: what is trained, clipped and "
+        "accounted is another model than the one that is used, so that neither its accuracy nor its claim "
+        "is about it (opacus#820, LoRA). Parameters outside the optimizer are also open to steps without "
+        "clipping or noise.",
+        mend="Build the optimizer after the last change of the modules (adapters, device, dtype), from the "
+        "parameters that require gradients, and check after one step that each of them moved.",
+    )
+
+
+def wrong_gradients(run: RunRecord) -> Problem | None:
+    """Per-row gradients that are not the gradients of the rows (opacus#820)."""
+    if not run.wrong_gradient:
+        return None
+    return Problem(
+        code="wrong_gradients",
+        severity="breaks",
+        what=f"Per-row gradients differ from those of the rows taken alone: {_some(run.wrong_gradient)}.",
+        why="What is clipped is not one row's gradient, so a row's influence is not bounded by the clipping "
+        "norm, and the parameters move in a wrong direction (opacus#820). Causes: rows that meet in the "
+        "batch, another batch dimension than the first, adapters that bypass the layers Opacus hooks.",
+        mend="Keep the batch dimension first, call adapters as layers, or freeze the parameters.",
+    )
+
+
+def wrong_batch_dimension(run: RunRecord) -> Problem | None:
+    """Parameters whose per-row gradients are not one a row."""
+    if not run.wrong_batch:
+        return None
+    return Problem(
+        code="wrong_batch_dimension",
+        severity="breaks",
+        what=f"Not one gradient a row: {_some(run.wrong_batch)}.",
+        why="A layer that is called once for the whole batch, as position embeddings of transformers are with "
+        "position ids of shape (1, length), has one gradient for all rows: it is clipped as if it were "
+        "one row's, so a row's influence is not bounded.",
+        mend="Expand its input to the batch (position_ids.expand(batch, -1)), or freeze it with requires_grad=False.",
+    )
+
+
+# ---- the claim -------------------------------------------------------------------------------------------------------
+
+
+def delta_too_large(run: RunRecord) -> Problem | None:
+    """A delta of one over the rows or more."""
+    n = run.n_rows or 1
+    if (run.delta or 0.0) < 1.0 / n:
+        return None
+    return Problem(
+        code="delta_too_large",
+        severity="breaks",
+        what=f"delta is {run.delta:g}, and one over the {n:,} rows is {1.0 / n:.3g}.",
+        why="At such a delta a mechanism may publish one row in full and keep the claim, so the claim protects nobody.",
+        mend=f"Choose delta well below 1/n, such as n^-1.1 = {n**-1.1:.3g}, and account anew.",
+    )
+
+
+def claim_below_accounting(run: RunRecord) -> Problem | None:
+    """A stated epsilon that the accountants do not give for the recorded phases."""
+    phases, delta, claimed = run.accounted(), run.delta or 0.0, run.claimed_epsilon or 0.0
+    if phases is None or delta == 0.0:
+        return None
+    accountants: tuple[Accountant, ...] = ("prv", "rdp")
+    bounds = [spent(phases, delta, accountant).epsilon for accountant in accountants]
+    known = [epsilon for epsilon in bounds if epsilon is not None]
+    if not known or min(known) <= claimed + max(0.02, SAME * claimed):
+        return None
+    return Problem(
+        code="claim_below_accounting",
+        severity="breaks",
+        what=f"Epsilon {claimed:.4g} is claimed, and the recorded steps spend {min(known):.4g} at delta {delta:.3g}.",
+        why="The noise, the rate and the number of steps do not give the stated guarantee.",
+        mend="State what `auditor dp-budget` gives for the run, or train with the noise that it asks for.",
+    )
+
+
+def claim_by_approximation(run: RunRecord) -> Problem | None:
+    """A claim that rests on the GDP accountant."""
+    if run.accountant != "gdp":
+        return None
+    return Problem(
+        code="claim_by_approximation",
+        severity="breaks",
+        what="Epsilon is taken from the GDP accountant.",
+        why="It is a central limit approximation, and can be below the truth (Gopi, Lee and Wutschitz 2021).",
+        mend="State the PRV or the RDP accountant's epsilon.",
+    )
+
+
+def search_not_accounted(run: RunRecord) -> Problem | None:
+    """Several runs on the same rows, and a claim of one."""
+    if run.n_trials == 1 or run.trials_accounted:
+        return None
+    return Problem(
+        code="search_not_accounted",
+        severity="breaks",
+        what=f"{run.n_trials} runs on these rows led to this model, and the claim counts one.",
+        why="The choice between them depends on the rows and is released with the model (Papernot and Steinke 2022).",
+        mend="Choose settings on public data; or add the runs up; or account a random number of trials "
+        "(Papernot and Steinke 2022).",
+    )
+
+
+def data_dependent_preprocessing(run: RunRecord) -> Problem | None:
+    """Means, vocabularies or selections computed from the training rows in the clear."""
+    if run.preprocessing != "training_rows":
+        return None
+    return Problem(
+        code="data_dependent_preprocessing",
+        severity="breaks",
+        what="Means, deviations, levels or a vocabulary were computed from the training rows, without noise.",
+        why="They are part of the model and outside the accounting: a level or word that one row brings is "
+        "there for all to read.",
+        mend="Fix them from public data or from the schema, or compute them by a private mechanism and add its "
+        "epsilon.",
+    )
+
+
+def noise_seed_known(run: RunRecord) -> Problem | None:
+    """Noise from a seed that somebody knows."""
+    if not run.noise_seed_known:
+        return None
+    return Problem(
+        code="noise_seed_known",
+        severity="breaks",
+        what="The noise comes from a seed that was chosen.",
+        why="Whoever knows the seed can subtract the noise.",
+        mend="Draw the seed from the operating system and keep it nowhere.",
+    )
+
+
+def _some(names: tuple[str, ...]) -> str:
+    return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")

@@ -1,0 +1,87 @@
+"""What in a DP-SGD run breaks its guarantee: one small check each, over the record of the run.
+
+:func:`lint` serves a saved record and a live set-up alike: :mod:`auditor.privacy.live` observes a live one as a record.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from auditor.privacy import dp_claim_checks as claim
+from auditor.privacy import dp_step_checks as steps
+from auditor.privacy.dp_problem import Problem
+from auditor.privacy.run_record import RunRecord
+
+
+@dataclass(frozen=True, kw_only=True)
+class Check:
+    """One question asked of a run; ``needs``: the fields without which it cannot be answered."""
+
+    name: str
+    needs: tuple[str, ...]
+    ask: Callable[[RunRecord], Problem | None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LintResult:
+    """Problems, the checks that found none, and those that could not be made with the fields they miss."""
+
+    problems: tuple[Problem, ...]
+    clean: tuple[str, ...]
+    not_recorded: tuple[tuple[str, tuple[str, ...]], ...]
+
+    @property
+    def breaks(self) -> bool:
+        """Whether any problem breaks the guarantee."""
+        return any(problem.severity == "breaks" for problem in self.problems)
+
+
+def lint(run: RunRecord) -> LintResult:
+    """Asks every check of ``CHECKS`` that the record can answer."""
+    problems, clean, missing = [], [], []
+    for check in CHECKS:
+        absent = tuple(field for field in check.needs if getattr(run, field) is None)
+        if absent:
+            missing.append((check.name, absent))
+            continue
+        found = check.ask(run)
+        if found is None:
+            clean.append(check.name)
+        else:
+            problems.append(found)
+    return LintResult(problems=tuple(problems), clean=tuple(clean), not_recorded=tuple(missing))
+
+
+CHECKS: tuple[Check, ...] = (
+    Check(name="sampler_not_poisson", needs=("sampler",), ask=steps.sampler_not_poisson),
+    Check(name="weighted_sampler", needs=("sampler",), ask=steps.weighted_sampler),
+    Check(name="sample_rate_too_low", needs=("phases", "sample_rate"), ask=steps.sample_rate_too_low),
+    Check(name="accounted_rate_too_low", needs=("batch_size", "n_rows", "phases"), ask=steps.accounted_rate_too_low),
+    Check(name="batch_not_as_intended", needs=("batch_size", "n_rows", "sample_rate"), ask=steps.batch_not_as_intended),
+    Check(name="empty_batches_dropped", needs=("empty_batches",), ask=steps.empty_batches_dropped),
+    Check(name="no_noise", needs=("noise_multiplier",), ask=steps.no_noise),
+    Check(name="noise_below_accounting", needs=("noise_multiplier", "phases"), ask=steps.noise_below_accounting),
+    Check(name="gradient_accumulation", needs=("accumulated_batches",), ask=steps.gradient_accumulation),
+    Check(name="virtual_steps", needs=("virtual_steps",), ask=steps.virtual_steps),
+    Check(name="divided_by_actual_size", needs=("divided_by",), ask=steps.divided_by_actual_size),
+    Check(
+        name="wrong_expected_size",
+        needs=("expected_batch_size", "sample_rate", "n_rows"),
+        ask=steps.wrong_expected_size,
+    ),
+    Check(name="clipping_never_binds", needs=("clipped_share",), ask=steps.clipping_never_binds),
+    Check(name="clipping_always_binds", needs=("clipped_share",), ask=steps.clipping_always_binds),
+    Check(name="cross_example_layers", needs=("layers",), ask=claim.cross_example_layers),
+    Check(name="parameters_not_moving", needs=("not_moving",), ask=claim.parameters_not_moving),
+    Check(name="wrong_gradients", needs=("wrong_gradient",), ask=claim.wrong_gradients),
+    Check(name="wrong_batch_dimension", needs=("wrong_batch",), ask=claim.wrong_batch_dimension),
+    Check(name="delta_too_large", needs=("delta", "n_rows"), ask=claim.delta_too_large),
+    Check(
+        name="claim_below_accounting", needs=("claimed_epsilon", "delta", "phases"), ask=claim.claim_below_accounting
+    ),
+    Check(name="claim_by_approximation", needs=("accountant",), ask=claim.claim_by_approximation),
+    Check(name="search_not_accounted", needs=("n_trials",), ask=claim.search_not_accounted),
+    Check(name="data_dependent_preprocessing", needs=("preprocessing",), ask=claim.data_dependent_preprocessing),
+    Check(name="noise_seed_known", needs=("noise_seed_known",), ask=claim.noise_seed_known),
+)

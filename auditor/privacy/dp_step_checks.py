@@ -1,0 +1,230 @@
+"""Checks of how a private run draws its batches and takes its steps: each asks a record for one fault."""
+
+from __future__ import annotations
+
+import math
+
+from auditor.privacy.dp_problem import Problem
+from auditor.privacy.run_record import RunRecord
+
+SAME = 1e-3
+
+# ---- sampling --------------------------------------------------------------------------------------------------------
+
+
+def sampler_not_poisson(run: RunRecord) -> Problem | None:
+    """Batches that are not drawn row by row, while the accountants assume that they are."""
+    if run.sampler in ("poisson", "weighted"):
+        return None
+    how = {
+        "shuffled": "goes through shuffled rows in batches of one size",
+        "in_order": "goes through the rows in their order",
+        "with_replacement": "draws rows with replacement",
+    }.get(str(run.sampler), "draws in a way of its own")
+    return Problem(
+        code="sampler_not_poisson",
+        severity="breaks",
+        what=f"The loader {how}.",
+        why="The RDP, PRV and GDP accountants all assume Poisson sampling: each row in each batch by its own "
+        "coin. Other sampling can leak more than they count (Lebeda et al. 2024; Chua et al. 2024).",
+        mend="Let make_private replace the loader (poisson_sampling=True), and train on the loader that it returns.",
+    )
+
+
+def weighted_sampler(run: RunRecord) -> Problem | None:
+    """WeightedRandomSampler: some rows are drawn more often than the accountant's one rate says (opacus#813)."""
+    if run.sampler != "weighted":
+        return None
+    return Problem(
+        code="weighted_sampler",
+        severity="breaks",
+        what="The rows are drawn by WeightedRandomSampler.",
+        why="A row of large weight is drawn more often than the accountant's single sample rate, and so leaks "
+        "more; and make_private takes that rate from the sampler's length, not from the rows, and drops "
+        "the weights (opacus#813).",
+        mend="Draw by Poisson with one rate, and put the weights into the loss; or account each row at its own rate.",
+    )
+
+
+def sample_rate_too_low(run: RunRecord) -> Problem | None:
+    """The accountant counts a smaller chance of being drawn than the loader gives."""
+    counted = min(phase.sample_rate for phase in run.phases or ())
+    actual = run.sample_rate or 0.0
+    if counted >= actual * (1.0 - SAME):
+        return None
+    return Problem(
+        code="sample_rate_too_low",
+        severity="breaks",
+        what=f"The accountant counts a sample rate of {counted:.4g}, and the loader draws with {actual:.4g}.",
+        why="A row takes part in more steps than are counted, so epsilon is larger than stated.",
+        mend=f"Account with the loader's rate {actual:.4g}: attach the accountant's hook with it.",
+    )
+
+
+def accounted_rate_too_low(run: RunRecord) -> Problem | None:
+    """The accountant counts a smaller rate than batch size over rows."""
+    intended = (run.batch_size or 0.0) / (run.n_rows or 1)
+    counted = min(phase.sample_rate for phase in run.phases or ())
+    # A last batch that is not full makes Opacus' rate lower by up to one batch in an epoch.
+    if run.sample_rate is not None or counted >= intended / (1.0 + intended) * (1.0 - SAME):
+        return None  # where the loader's own rate is known, it is held against that
+    return Problem(
+        code="accounted_rate_too_low",
+        severity="breaks",
+        what=f"The accountant counts a sample rate of {counted:.4g}, and {run.batch_size:g} of {run.n_rows:,} rows a "
+        f"step are {intended:.4g}.",
+        why="A row takes part in more steps than are counted, so epsilon is larger than stated.",
+        mend=f"Account with {intended:.4g}, or draw batches of {counted * (run.n_rows or 0):.4g} rows.",
+    )
+
+
+def batch_not_as_intended(run: RunRecord) -> Problem | None:
+    """The rate that is drawn with is not batch size over rows: opacus#813 seen from its effect."""
+    intended, rate = (run.batch_size or 0.0) / (run.n_rows or 1), run.sample_rate or 0.0
+    if intended / (1.0 + intended) * (1.0 - SAME) <= rate <= intended * (1.0 + SAME):
+        return None
+    return Problem(
+        code="batch_not_as_intended",
+        severity="harms",
+        what=f"Rows are drawn with chance {rate:.4g}, and {run.batch_size:g} of {run.n_rows:,} a step are "
+        f"{intended:.4g}.",
+        why="Opacus takes the rate from the loader's length. A sampler whose length is not the number of rows "
+        f"makes it wrong by a factor of {max(rate / intended, intended / rate):.3g}: batches of another size, and a "
+        "budget spent at another pace, than was planned (opacus#813).",
+        mend="Give make_private a loader without a sampler of its own, and put class weights into the loss.",
+    )
+
+
+def empty_batches_dropped(run: RunRecord) -> Problem | None:
+    """Steps left out because nothing was drawn."""
+    if run.empty_batches == "kept":
+        return None
+    return Problem(
+        code="empty_batches_dropped",
+        severity="breaks",
+        what="A step whose draw is empty is left out, or drawn again.",
+        why="Poisson sampling may draw nothing, and noise is released for it too. To skip the step tells that "
+        "no row was drawn, and to draw again raises every row's chance above the counted rate.",
+        mend="Take a noisy step on an empty batch, as DPDataLoader with its own collate function allows.",
+    )
+
+
+# ---- the step --------------------------------------------------------------------------------------------------------
+
+
+def no_noise(run: RunRecord) -> Problem | None:
+    """Noise that is switched off."""
+    if run.noise_multiplier != 0.0:
+        return None
+    return Problem(
+        code="no_noise",
+        severity="breaks",
+        what="The noise multiplier is 0.",
+        why="Without noise the released gradients determine who was in the batch: no epsilon is finite.",
+        mend="Set noise_multiplier to what `auditor dp-budget --epsilon` says.",
+    )
+
+
+def noise_below_accounting(run: RunRecord) -> Problem | None:
+    """Less noise than the accountant counts."""
+    counted = max(phase.noise_multiplier for phase in run.phases or ())
+    if (run.noise_multiplier or 0.0) >= counted * (1.0 - SAME) or len(run.phases or ()) > 1:
+        return None
+    return Problem(
+        code="noise_below_accounting",
+        severity="breaks",
+        what=f"The optimizer adds noise of multiplier {run.noise_multiplier:.4g}, and {counted:.4g} is accounted for.",
+        why="The steps leak more than is counted.",
+        mend="Use one number for both: let the accountant read it from the optimizer, by attach_step_hook.",
+    )
+
+
+def gradient_accumulation(run: RunRecord) -> Problem | None:
+    """Several batches summed into one noisy step that is counted as one batch."""
+    if run.accumulated_batches == 1:
+        return None
+    return Problem(
+        code="gradient_accumulation",
+        severity="breaks",
+        what=f"{run.accumulated_batches} batches are accumulated into one step, and counted as one batch.",
+        why="A row has as many chances to be in the step as there are batches, and can be in it more than "
+        "once, so that its share of the sum is no longer bounded by the clipping norm.",
+        mend="Draw one Poisson batch of the full size, and cut it by BatchMemoryManager.",
+    )
+
+
+def virtual_steps(run: RunRecord) -> Problem | None:
+    """Physical batches that are cut by hand."""
+    if run.virtual_steps in ("none", "batch_memory_manager"):
+        return None
+    return Problem(
+        code="virtual_steps",
+        severity="breaks",
+        what="Large batches are cut into physical ones by code of your own.",
+        why="Each optimizer.step() clips, adds noise and counts a step: cut by hand, noise is added to parts, "
+        "the accountant counts steps that were never drawn, or gradients are used twice.",
+        mend="Use opacus.utils.batch_memory_manager.BatchMemoryManager, which signals the steps to skip.",
+    )
+
+
+def divided_by_actual_size(run: RunRecord) -> Problem | None:
+    """The noisy sum divided by the number of rows that happened to be drawn."""
+    if run.divided_by != "actual_batch_size":
+        return None
+    return Problem(
+        code="divided_by_actual_size",
+        severity="breaks",
+        what="The noisy sum of gradients is divided by the number of rows that were drawn.",
+        why="That number depends on who is in the data, and the noise shrinks with it; the accountant assumes "
+        "a constant.",
+        mend="Divide by the expected batch size, sample rate times rows, as DPOptimizer does.",
+    )
+
+
+def wrong_expected_size(run: RunRecord) -> Problem | None:
+    """A constant divisor that is not the expected batch size."""
+    rate, n = run.sample_rate or 0.0, run.n_rows or 0
+    expected = rate * n
+    # Opacus rounds down, and takes a rate that can be one step in an epoch off.
+    steps = 1.0 / rate
+    most = n / max(steps - 1.0, 1.0)
+    if math.floor(expected) <= (run.expected_batch_size or 0.0) + 1e-9 and (run.expected_batch_size or 0.0) <= most:
+        return None
+    return Problem(
+        code="wrong_expected_size",
+        severity="harms",
+        what=f"The sum is divided by {run.expected_batch_size:g}, and {expected:.4g} rows are expected in a step.",
+        why="The divisor is constant, so the guarantee holds; but the steps are longer or shorter than the "
+        "learning rate says, and a divisor meant for another loader often comes with another sample rate.",
+        mend="Build the optimizer with expected_batch_size = sample_rate * rows.",
+    )
+
+
+def clipping_never_binds(run: RunRecord) -> Problem | None:
+    """A clipping norm above all gradients."""
+    if (run.clipped_share or 0.0) > 0.0:
+        return None
+    return Problem(
+        code="clipping_never_binds",
+        severity="harms",
+        what="No row's gradient was ever clipped.",
+        why="The noise is as large as the clipping norm says, and no gradient needs that much: accuracy is "
+        "given away. If clipping is missing altogether, nothing bounds a row and there is no guarantee.",
+        mend="Lower max_grad_norm towards the median gradient norm, taken on public data, and make sure that "
+        "clipping is on.",
+    )
+
+
+def clipping_always_binds(run: RunRecord) -> Problem | None:
+    """A clipping norm below all gradients."""
+    if (run.clipped_share or 0.0) < 1.0:
+        return None
+    return Problem(
+        code="clipping_always_binds",
+        severity="harms",
+        what="Every row's gradient was clipped.",
+        why="The guarantee holds; every row then pulls with the same weight however well it is fitted "
+        "already. That can be meant (normalised gradients); it is also what a loss in other units, or "
+        "summed twice, looks like.",
+        mend="Check the loss and its reduction; raise max_grad_norm and lower the learning rate by the same factor.",
+    )

@@ -1,0 +1,166 @@
+"""The record of a DP-SGD run: what a linter must know of it, read from JSON, TOML or a model bundle's recipe.
+
+A field that is left out was not recorded; the checks that need it say so. Nothing is assumed in its place.
+"""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from auditor.errors import DataError
+from auditor.files import write_beside
+from auditor.privacy.accounting import Phase, sampling_of
+from auditor.suggest import did_you_mean
+
+if TYPE_CHECKING:
+    from auditor.model import Recipe
+
+RUN_FORMAT = "auditor-dp-run/1"
+_MOST_BYTES = 4 << 20
+
+Sampler = Literal["poisson", "shuffled", "in_order", "with_replacement", "weighted", "other"]
+Positive = Annotated[float, Field(gt=0.0)]
+Whole = Annotated[int, Field(ge=1)]
+
+
+class RecordedPhase(BaseModel):
+    """Steps that the accountant counted with one noise multiplier and one sample rate."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    noise_multiplier: Annotated[float, Field(ge=0.0)]
+    sample_rate: Annotated[float, Field(gt=0.0, le=1.0)]
+    steps: Whole
+
+
+class RunRecord(BaseModel):
+    """One run of DP-SGD, as far as it was recorded.
+
+    ``phases``: what the accountant counted. ``batch_size``: rows of a logical step on average, as intended; where the
+    loader is known, ``sample_rate`` is the chance with which it draws a row. ``sampler``: ``poisson`` draws each row by
+    itself; ``shuffled`` goes through all rows in batches of one size. ``noise_multiplier``: that was added.
+    ``accumulated_batches``: batches between two noisy steps that were not counted by the accountant as one larger
+    batch; 1 where there are none. ``virtual_steps``: how a logical batch that does not fit is cut into physical ones.
+    ``divided_by``: what the noisy sum is divided by. ``empty_batches``: what an empty draw does. ``clipped_share``: of
+    the rows' gradients, those that were clipped. ``preprocessing``: what its statistics and vocabulary were computed
+    from. ``n_trials``: runs on these rows, this one included, that choices rest on; ``trials_accounted``: whether the
+    claim covers them. ``layers``: class names of the layers. ``not_moving``: trainable parameters that stayed as they
+    were. ``wrong_gradient``: parameters whose per-row gradients are not those of the rows.
+    ``wrong_batch``: parameters with more or fewer per-row gradients than rows. ``noise_seed_known``: the noise can be
+    repeated by whoever knows a seed.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    format: Literal["auditor-dp-run/1"] = "auditor-dp-run/1"
+    claimed_epsilon: Positive | None = None
+    delta: Annotated[float, Field(ge=0.0, lt=1.0)] | None = None
+    accountant: Literal["rdp", "prv", "gdp"] | None = None
+    phases: tuple[RecordedPhase, ...] | None = None
+    n_rows: Whole | None = None
+    batch_size: Positive | None = None
+    sampler: Sampler | None = None
+    sample_rate: Annotated[float, Field(gt=0.0, le=1.0)] | None = None
+    noise_multiplier: Annotated[float, Field(ge=0.0)] | None = None
+    max_grad_norm: Positive | None = None
+    accumulated_batches: Whole | None = None
+    virtual_steps: Literal["none", "batch_memory_manager", "own"] | None = None
+    divided_by: Literal["expected_batch_size", "actual_batch_size", "nothing", "other"] | None = None
+    expected_batch_size: Positive | None = None
+    empty_batches: Literal["kept", "dropped"] | None = None
+    clipped_share: Annotated[float, Field(ge=0.0, le=1.0)] | None = None
+    preprocessing: Literal["none", "public", "training_rows", "private_mechanism"] | None = None
+    n_trials: Whole | None = None
+    trials_accounted: bool | None = None
+    layers: tuple[str, ...] | None = None
+    not_moving: tuple[str, ...] | None = None
+    wrong_gradient: tuple[str, ...] | None = None
+    wrong_batch: tuple[str, ...] | None = None
+    noise_seed_known: bool | None = None
+
+    def accounted(self) -> tuple[Phase, ...] | None:
+        """The phases as the accounting takes them; None where none is recorded."""
+        if not self.phases:
+            return None
+        return tuple(
+            Phase(noise_multiplier=p.noise_multiplier, sample_rate=p.sample_rate, steps=p.steps) for p in self.phases
+        )
+
+
+def read_run(path: str | Path) -> RunRecord:
+    """The record in a JSON or TOML file. Raises DataError naming the field that is wrong and the nearest known one."""
+    file = Path(path)
+    if file.stat().st_size > _MOST_BYTES:
+        raise DataError(f"{file.name!r} is larger than a run record of {_MOST_BYTES >> 20} MiB can be.")
+    try:
+        text = file.read_text(encoding="utf-8")
+        raw: Any = tomllib.loads(text) if file.suffix.lower() == ".toml" else json.loads(text)
+    except (UnicodeDecodeError, ValueError, RecursionError) as error:
+        raise DataError(f"{file.name!r} is neither JSON nor TOML: {str(error)[:200]}.") from None
+    return parse_run(raw, file.name)
+
+
+def write_run(run: RunRecord, path: str | Path) -> None:
+    """Writes a record as JSON that :func:`read_run` and ``auditor dp-lint`` read, what is not recorded left out."""
+    write_beside(path, run.model_dump_json(indent=2, exclude_none=True).encode())
+
+
+def parse_run(raw: object, name: str) -> RunRecord:
+    """The record of plain data. Raises DataError as :func:`read_run`."""
+    if not isinstance(raw, dict) or raw.get("format") != RUN_FORMAT:
+        raise DataError(f'{name!r} is no record of a private run: it must be an object with "format": "{RUN_FORMAT}".')
+    for key in raw:
+        if key not in RunRecord.model_fields:
+            raise DataError(
+                f"{name!r} has an unknown field {key!r}{did_you_mean(str(key), RunRecord.model_fields) or '.'}"
+            )
+    try:
+        return RunRecord.model_validate(raw)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise DataError(f"{name!r}, field {where!r}: {first['msg']}.") from None
+
+
+def run_of_recipe(recipe: Recipe, layers: tuple[str, ...] | None = None) -> RunRecord | None:
+    """What a model bundle's recipe tells of its private training; None where it was not private.
+
+    Where it names the sampler ``poisson``, as that of ``auditor train`` does, the steps were Opacus': the loader's
+    rate, a constant divisor, empty draws kept. A recipe without these fields says only what stands in it.
+    """
+    if recipe.epsilon is None:
+        return None
+    known: dict[str, Any] = {
+        "claimed_epsilon": recipe.epsilon,
+        "delta": recipe.delta,
+        "noise_multiplier": recipe.noise_multiplier,
+        "max_grad_norm": recipe.max_grad_norm,
+        "batch_size": float(recipe.batch_size),
+        "layers": layers,
+        "n_rows": recipe.n_rows,
+        "accountant": recipe.accountant,
+        "sampler": recipe.sampler,
+        "preprocessing": recipe.preprocessing_from,
+        "noise_seed_known": recipe.noise_seed_known,
+    }
+    if recipe.n_rows is not None and recipe.sampler == "poisson":
+        sampling = sampling_of(recipe.n_rows, min(recipe.batch_size, recipe.n_rows))
+        known |= {"sample_rate": sampling.sample_rate, "empty_batches": "kept", "accumulated_batches": 1}
+        known |= {"divided_by": "expected_batch_size", "virtual_steps": "none"}
+        known["expected_batch_size"] = float(int(recipe.n_rows * sampling.accounted_rate))
+        if recipe.noise_multiplier is not None:
+            known["phases"] = (
+                RecordedPhase(
+                    noise_multiplier=recipe.noise_multiplier,
+                    sample_rate=sampling.accounted_rate,
+                    steps=sampling.steps_per_epoch * recipe.epochs,
+                ),
+            )
+    return parse_run(
+        {"format": RUN_FORMAT} | {k: v for k, v in known.items() if v is not None}, "the recipe of the bundle"
+    )

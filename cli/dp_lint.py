@@ -1,0 +1,76 @@
+"""``auditor dp-lint``: what in a private training breaks its guarantee, from its record or its model bundle."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from auditor.errors import UsageError
+from cli.output import paragraph
+
+if TYPE_CHECKING:
+    from auditor.privacy.dp_linter import LintResult
+    from auditor.privacy.run_record import RunRecord
+
+
+def dp_lint(
+    run: Annotated[
+        Path, typer.Argument(help="A run record (.json, .toml) or a model bundle that says how it trained.")
+    ],
+    json_: Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+) -> int:
+    """Find what in a private training breaks its guarantee.
+
+    Exit codes: 0 every check was made and the guarantee stands, 1 something breaks it, 2 wrong usage, 3 nothing was
+    found but something was not recorded, 4 the file was refused.
+    """
+    from auditor.privacy.dp_linter import lint
+
+    if not run.is_file():
+        raise UsageError(f"There is no file {str(run)!r}.")
+    result = lint(_record(run))
+    if json_:
+        typer.echo(json.dumps(_as_json(result), indent=2))
+    else:
+        _print(result)
+    return 1 if result.breaks else 3 if result.not_recorded else 0
+
+
+def _record(path: Path) -> RunRecord:
+    if path.suffix.lower() in (".json", ".toml"):
+        from auditor.privacy.run_record import read_run
+
+        return read_run(path)
+    from auditor.privacy.bundle_record import read_bundle
+
+    return read_bundle(path)
+
+
+def _print(result: LintResult) -> None:
+    from auditor.report.text import visible
+
+    for problem in result.problems:
+        mark = "BREAKS" if problem.severity == "breaks" else "harms "
+        typer.echo(visible(f"{mark}  {problem.code}: {problem.what}"))
+        typer.echo(paragraph(visible(f"why: {problem.why}"), 8))
+        typer.echo(paragraph(visible(f"mend: {problem.mend}"), 8))
+    for name, fields in result.not_recorded:
+        typer.echo(f"unsaid  {name}: {', '.join(fields)} {'is' if len(fields) == 1 else 'are'} not recorded")
+    breaking = sum(problem.severity == "breaks" for problem in result.problems)
+    typer.echo(
+        f"problems that break the guarantee: {breaking}; that cost accuracy: {len(result.problems) - breaking}; "
+        f"checks that found none: {len(result.clean)}; that could not be made: {len(result.not_recorded)}"
+    )
+
+
+def _as_json(result: LintResult) -> dict[str, object]:
+    return {
+        "breaks": result.breaks,
+        "problems": [dict(vars(problem)) for problem in result.problems],
+        "clean": list(result.clean),
+        "not_recorded": [{"check": name, "fields": list(fields)} for name, fields in result.not_recorded],
+    }
