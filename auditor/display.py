@@ -21,8 +21,9 @@ MOST_SWARMS, MOST_DOTS, RANKS = 12, 60, 5
 _LONGEST = 400
 
 # "shown": earned its display. "forced": asked for by name and shown although it did not. "refused": tested and not
-# shown. "ranked": graded on the first half only, behind the one that was chosen. "not_applicable": not for this model.
-Standing = Literal["shown", "forced", "refused", "ranked", "not_applicable"]
+# shown. "ranked": graded on the first half only, behind the one that was chosen. "compared": no candidate, but what the
+# others are held against. "not_applicable": not for this model.
+Standing = Literal["shown", "forced", "refused", "ranked", "compared", "not_applicable"]
 
 _CONFIG = ConfigDict(allow_inf_nan=False, extra="forbid")
 

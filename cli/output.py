@@ -124,6 +124,9 @@ def print_report(report: AuditReport, written: Sequence[str]) -> None:
         typer.echo()
         typer.echo(coloured("REFUSED", "FAIL"))
         typer.echo(paragraph(visible(report.refusal.reason), 2))
+    methods: dict[tuple[str, str | None], set[str]] = {}
+    for finding in report.findings:
+        methods.setdefault((finding.probe, finding.metric), set()).add(finding.method or "")
     for outcome in (Outcome.FAIL, Outcome.INCONCLUSIVE, Outcome.NOT_RUN, Outcome.NOT_APPLICABLE, Outcome.PASS):
         found = [f for f in report.findings if f.outcome is outcome]
         if found:
@@ -132,7 +135,8 @@ def print_report(report: AuditReport, written: Sequence[str]) -> None:
             _print_not_applicable(found)
             continue
         for finding in found:
-            _print_finding(finding)
+            _print_finding(finding, with_method=len(methods[finding.probe, finding.metric]) > 1)
+    _print_unjudged(report)
     _print_promise(report)
     for path in written:
         typer.echo(f"report  {path}")
@@ -140,7 +144,8 @@ def print_report(report: AuditReport, written: Sequence[str]) -> None:
     typer.echo(f"exit {report.exit_code}: {_EXIT_WORDS[report.exit_code]}{allowed}")
 
 
-def _print_finding(finding: FindingRecord) -> None:
+def _print_finding(finding: FindingRecord, *, with_method: bool) -> None:
+    """``with_method``: one number was found by several methods, so each line says by which."""
     from auditor.report.record import measurement_label
     from auditor.report.text import number, visible
 
@@ -150,11 +155,12 @@ def _print_finding(finding: FindingRecord) -> None:
     else:
         interval = ""
         if finding.interval is not None and finding.value is not None:
-            interval = f" [{number(finding.interval[0])}, {number(finding.interval[1])}]"
+            low, high = ("unbounded" if end is None else number(end) for end in finding.interval)
+            interval = f" [{low}, {high}]"
         required = f", required {finding.criterion.describe()}" if finding.criterion else ""
         typer.echo(
             f"{label} {visible(measurement_label(finding))} = {number(finding.value)}{interval}{required}"
-            f"  ({visible(finding.probe)})"
+            f"  ({visible(finding.probe)}{', ' + visible(finding.method) if with_method and finding.method else ''})"
         )
     if finding.reason and finding.outcome.value != "PASS":
         typer.echo(paragraph(visible(finding.reason), 15))
@@ -164,13 +170,34 @@ def _print_finding(finding: FindingRecord) -> None:
 
 def _print_not_applicable(findings: Sequence[FindingRecord]) -> None:
     """Probes that lack the same thing share a line."""
+    from auditor.report.record import measurement_label
     from auditor.report.text import visible
 
     lacking: dict[str, list[str]] = {}
     for finding in findings:
-        lacking.setdefault(finding.reason, []).append(finding.probe)
+        # A number that does not apply is not all that its probe measures.
+        number = "" if finding.metric is None else f"{measurement_label(finding)}  "
+        lacking.setdefault(finding.reason, []).append(
+            visible(f"{number}({finding.probe})") if number else finding.probe
+        )
     for reason, probes in lacking.items():
         typer.echo(f"{coloured(f'{findings[0].outcome.value:<14}', findings[0].outcome.value)} {', '.join(probes)}")
+        typer.echo(paragraph(visible(reason), 15))
+
+
+def _print_unjudged(report: AuditReport) -> None:
+    """What was measured between groups, where no requirement was about any of it: a screen without numbers says less
+    than is known."""
+    from auditor.report.text import visible
+
+    found = [f for f in report.findings if f.outcome.value == "NOT_JUDGED" and f.sensitive and f.value is not None]
+    if report.family.m or not found:
+        return
+    typer.echo()
+    for finding in found:
+        _print_finding(finding.model_copy(update={"reason": "", "detail": ""}), with_method=False)
+    reasons = dict.fromkeys(finding.reason for finding in found if finding.reason)
+    for reason in ("No requirement is about these numbers: [[criteria]] in audit.toml or --policy FILE.", *reasons):
         typer.echo(paragraph(visible(reason), 15))
 
 

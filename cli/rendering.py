@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from auditor.errors import DataError, UsageError
+from auditor.files import write_beside
 from auditor.report.record import AuditReport
 from auditor.suggest import did_you_mean
 
+FIGURE_FORMATS = ("svg", "png")
+_LONGEST_NAME = 80
 FILE_NAMES = {"html": "report.html", "json": "report.json", "markdown": "report.md"}
 
 
@@ -33,6 +37,35 @@ def render(report: AuditReport, name: str) -> str:
     from auditor.report.html import render_html
 
     return render_html(report)
+
+
+def known_figure_formats(names: Sequence[str]) -> list[str]:
+    """The names without repeats. Raises UsageError for one that figures are not drawn as."""
+    for name in names:
+        if name not in FIGURE_FORMATS:
+            known = ", ".join(FIGURE_FORMATS)
+            raise UsageError(
+                f"Figures are not drawn as {name!r}{did_you_mean(name, FIGURE_FORMATS) or '.'} Known: {known}."
+            )
+    return list(dict.fromkeys(names))
+
+
+def write_figures(report: AuditReport, folder: Path, formats: Sequence[str]) -> list[str]:
+    """Every figure of the record as a file of its own in each format; returns their paths.
+
+    Files are numbered in the order of the report and named after the figure's id. Raises UsageError where the folder
+    cannot be written to.
+    """
+    from auditor.report.svg import draw_png, svg_file
+
+    written = []
+    for i, figure in enumerate(report.figures, 1):
+        name = re.sub(r"[^a-z0-9]+", "-", figure.id.lower()).strip("-")[:_LONGEST_NAME].rstrip("-")
+        for suffix in formats:
+            path = folder / f"{i:02d}-{name or figure.kind}.{suffix}"
+            write_beside(path, draw_png(figure) if suffix == "png" else svg_file(figure).encode())
+            written.append(str(path))
+    return written
 
 
 def read_report(path: Path) -> AuditReport:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from typing import get_args
 
 import numpy as np
+import pandas as pd
 
+from auditor.display import Grade, GradedMethod, GradeTable, Standing
 from auditor.finding import Criterion, Family, Figure, Measurement, ProbeResult, Series, judge, load_criteria
 from auditor.report.figures import figures_of
 from auditor.report.record import (
@@ -27,6 +31,7 @@ from auditor.statistics.groups import WorstDifference, WorstRatio
 from auditor.statistics.means import StudentT
 from auditor.statistics.ranks import true_positive_rate_at
 from auditor.statistics.rates import Proportion, RateTable
+from probes.attribution.figures import beeswarm_figure, grades_figure, heatmap_figure, text_figure
 
 HOSTILE = (
     "<script>alert(1)</script>",
@@ -224,6 +229,58 @@ def robustness() -> ProbeResult:
         citation="Hendrycks and Dietterich, Benchmarking Neural Network Robustness (2019)",
         measurements=tuple(curves),
         not_run="The child process ran out of its 120 s while attacking with PGD; give it more with --max-seconds.",
+    )
+
+
+def explaining(hostile: bool = False) -> list[Figure]:
+    """A figure of every kind that explains: text, heatmap, table and beeswarm."""
+    rng = np.random.default_rng(5)
+    words = [*HOSTILE[:8], "x" * 48] if hostile else "I am a gay man and I am here".split()
+    titles = [HOSTILE[0] + HOSTILE[2], HOSTILE[4]] if hostile else ["row 1: scored +1.74", "row 2: scored −0.31"]
+    values = [list(np.linspace(-0.9, 1.8, len(words))), [0.0, math.nan, *rng.normal(size=len(words) - 2)]]
+    y, x = np.mgrid[:40, :60]
+    maps = [np.exp(-((y - 10) ** 2 + (x - 15) ** 2) / 90.0) - 0.1, np.zeros((40, 60))]
+    pictures = [rng.integers(0, 256, shape).astype(np.uint8) for shape in ((40, 60, 3), (40, 60))]
+    names = [*HOSTILE, "last"] if hostile else [f"feature_{i}" for i in range(14)]
+    rows = pd.DataFrame({i: rng.normal(size=80) for i in range(len(names))})
+    rows[1] = rng.choice(["a", "b"], 80)
+    weights = 0.7 ** np.arange(len(names))
+    swarm = np.stack([w * (rows[i] if i != 1 else rng.normal(size=80)) for i, w in enumerate(weights)], axis=1)
+    nasty = HOSTILE[0] + HOSTILE[4] if hostile else ""
+    grade = Grade(value=0.31, low=0.2, high=0.4)
+    standings: tuple[Standing, ...] = get_args(Standing)
+    table = GradeTable(
+        grades=("comprehensiveness" + nasty, "sufficiency", "parameter_randomisation_overlap"),
+        better=("higher", "lower", "neither"),
+        methods=tuple(
+            GradedMethod(
+                method=f"method_{i}" + nasty,
+                standing=standing,
+                reason="Its map hardly changes when the parameters are randomised." + nasty,
+                grades=(grade, Grade(words="no gradient" + nasty), Grade(value=-0.1)),
+            )
+            for i, standing in enumerate(standings)
+        ),
+    )
+    probe, method = "feature_attribution", "integrated_gradients"
+    return [
+        text_figure(probe, method, [words, words], values, titles, output="the log-odds of 'toxic'" + nasty),
+        heatmap_figure(probe, method, maps, titles, output="the log-odds of 'cat'", pictures=pictures),
+        grades_figure(probe, table),
+        beeswarm_figure(probe, method, names, swarm, rows, output="the log-odds of 'yes'" + nasty, rng=rng),
+    ]
+
+
+def explanations(hostile: bool = False) -> ProbeResult:
+    """A probe whose measurements carry the figures that explain."""
+    return ProbeResult(
+        probe="feature_attribution",
+        pillar="attribution",
+        citation="Sundararajan, Taly and Yan, Axiomatic Attribution for Deep Networks (2017)",
+        measurements=tuple(
+            Measurement(metric=f"shown_{f.kind}", estimate=Exact(known=1.0), n_samples=1, figure=f)
+            for f in explaining(hostile)
+        ),
     )
 
 

@@ -119,6 +119,54 @@ def test_stereoset_json_lines_with_numbered_labels(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
+def labelled(*gold: object) -> list[dict[str, object]]:
+    return [
+        {"id": str(i), "sentence": f"The nurse is w{i}.", "gold_label": label, "labels": TIED}
+        for i, label in enumerate(gold)
+    ]
+
+
+# Annotators disagree, and may be undecided: the published gold label is what counts.
+TIED = [{"label": "stereotype", "human_id": "a"}, {"label": "related", "human_id": "b"}]
+
+
+@pytest.mark.parametrize(
+    "gold",
+    [
+        ("stereotype", "anti-stereotype", "unrelated"), ("Stereotype", "Anti_Stereotype", " unrelated "),
+        (1, 0, 2), ("1", "0", "2"), (1.0, 0.0, 2.0),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("form", ["json", "lines", "list"])
+def test_stereoset_labels_in_all_their_spellings(tmp_path: Path, gold: tuple[object, ...], form: str) -> None:
+    example = stereoset_example("The nurse\u2028is BLANK.", sentences=labelled(*gold), id=3)
+    text = {
+        "json": json.dumps({"data": {"intrasentence": [example, example]}}, ensure_ascii=False),
+        "lines": "\n\n" + "\r\n\r\n".join([json.dumps(example, ensure_ascii=False)] * 2) + "\n\n",
+        "list": json.dumps([example, example], indent=1),
+    }[form]
+    found = read_stereoset(write(tmp_path, "dev.json", "\ufeff" + text))
+    assert len(found.examples) == 2
+    e = found.examples[1]
+    assert (e.part, e.stereotype, e.anti_stereotype, e.unrelated) == (
+        "intrasentence", "The nurse is w0.", "The nurse is w1.", "The nurse is w2.",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("gold", "message"),
+    [
+        ((True, 0, 2), "gold_label True is none of"), ((["stereotype"], 0, 2), "is none of"),
+        ((None, 0, 2), "gold_label None is none of"), ((1, 1, 2), "two sentences labelled 'stereotype'"),
+        ((3, 0, 2), "gold_label 3 is none of"), ((1, 0), "no sentence labelled 'unrelated'"),
+    ],
+)  # fmt: skip
+def test_stereoset_labels_that_say_nothing(tmp_path: Path, gold: tuple[object, ...], message: str) -> None:
+    content = {"data": {"intersentence": [stereoset_example("He is a nurse.", sentences=labelled(*gold))]}}
+    with pytest.raises(DataError, match=message):
+        read_stereoset(write(tmp_path, "dev.json", json.dumps(content)))
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -264,12 +312,57 @@ def test_bbq_knows_a_group_by_its_other_names(tmp_path: Path, named: list[str], 
         ({"label": 5}, "label must be 0, 1 or 2"),
         ({"answer_info": {}}, "answer_info needs ans0"),
         ({"answer_info": {f"ans{i}": ["a", "b"] for i in range(3)}}, "exactly one answer"),
-        ({"additional_metadata": {}}, "stereotyped_groups list"),
+        ({"label": True}, "label must be 0, 1 or 2"),
+        ({"answer_info": {"ans0": [], "ans1": ["a", "b"], "ans2": ["x", "unknown"]}}, "answer_info needs ans0"),
     ],
 )
 def test_bbq_of_another_shape(tmp_path: Path, more: dict[str, object], message: str) -> None:
     with pytest.raises(DataError, match=message):
         read_bbq(write(tmp_path, "x.jsonl", json.dumps(bbq_row(**more))))
+
+
+@pytest.mark.parametrize(
+    "metadata", [None, {}, {"stereotyped_groups": None}, {"stereotyped_groups": []}, {"stereotyped_groups": "Martian"}]
+)
+def test_bbq_without_its_stereotyped_groups_counts_for_accuracy_only(tmp_path: Path, metadata: object) -> None:
+    rows = [bbq_row(additional_metadata=metadata), bbq_row()]
+    if metadata is None:
+        del rows[0]["additional_metadata"]
+    found = read_bbq(write(tmp_path, "Age.jsonl", "\ufeff\n" + "\r\n\r\n".join(json.dumps(r) for r in rows) + "\n\n"))
+    assert [e.biased for e in found.examples] == [None, 1]
+    assert "not determined for 1" in found.source and "additional_metadata.csv beside the file" in found.source
+
+
+def test_bbq_reads_the_targets_that_lie_beside_it(tmp_path: Path) -> None:
+    """As the authors' analysis does: the metadata decide, and where they say nothing the names of the groups do."""
+    unclear = {"additional_metadata": {"stereotyped_groups": ["Martian"]}}
+    rows = [
+        bbq_row(example_id=1, **unclear), bbq_row(example_id=2, question_polarity="nonneg", **unclear),
+        bbq_row(example_id=3), bbq_row(example_id=4, **unclear), bbq_row(example_id=5, label="2"),
+    ]  # fmt: skip
+    text = "category,question_index,example_id,target_loc,label_type\n"
+    text += "Age,3,1,1,label\nAge,3,2,1.0,label\nAge,3,3,NA,label\nAge,3,5,0,label\nRace,3,4,0,label\n"
+    write(tmp_path, "additional_metadata.csv", text)
+    found = read_bbq(write(tmp_path, "Age.jsonl", "\n".join(json.dumps(r) for r in rows)))
+    assert [e.biased for e in found.examples] == [1, 0, 1, None, 0]
+    assert "targets by additional_metadata.csv" in found.source
+    alone = read_bbq(write(tmp_path, "Age.jsonl", json.dumps(rows[0])))
+    assert alone.sha256 != hashlib.sha256((tmp_path / "Age.jsonl").read_bytes()).hexdigest(), "both files are in it"
+    write(tmp_path, "additional_metadata.csv", text.replace("Age,3,1,1", "Age,3,1,7"))
+    with pytest.raises(DataError, match="row 2: target_loc must be 0, 1 or 2, not '7'"):
+        read_bbq(tmp_path)
+    write(tmp_path, "additional_metadata.csv", text.replace("target_loc", "target"))
+    with pytest.raises(DataError, match="no column 'target_loc'"):
+        read_bbq(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("info", "biased"),
+    [(["grandfather"], None), (["old"], 1), (["Ann", "F", "old"], 1), ("old", 1)],
+)
+def test_bbq_answers_are_named_in_lists_of_any_length(tmp_path: Path, info: object, biased: int | None) -> None:
+    row = bbq_row(answer_info={"ans0": ["grandson", "nonOld"], "ans1": info, "ans2": ["Unknown"]})
+    assert read_bbq(write(tmp_path, "x.jsonl", json.dumps(row))).examples[0].biased == biased
 
 
 def test_bbq_without_a_key_or_with_broken_lines(tmp_path: Path) -> None:
@@ -281,6 +374,12 @@ def test_bbq_without_a_key_or_with_broken_lines(tmp_path: Path) -> None:
         read_bbq(write(tmp_path, "x.jsonl", json.dumps(bbq_row()) + "\n{"))
     with pytest.raises(DataError, match="is no JSON object"):
         read_bbq(write(tmp_path, "x.jsonl", "[1]"))
+
+
+def test_a_group_of_bold_without_a_prompt_is_named(tmp_path: Path) -> None:
+    content = {"cats": {"Tom": ["Tom is "]}, "dogs": {"Rex": [" ", ""]}}
+    with pytest.raises(DataError, match="the group 'dogs' holds no prompt"):
+        read_bold(write(tmp_path, "species_prompt.json", json.dumps(content)))
 
 
 # ---- HONEST and BOLD -----------------------------------------------------------------------------------------------

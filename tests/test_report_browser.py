@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from auditor.report.html import render_html
-from tests.report_samples import refused_report, sample_report
+from tests.report_samples import explanations, refused_report, report_of, sample_report
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 pytestmark = pytest.mark.skipif(
@@ -179,6 +179,8 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """The sample reports as files."""
     folder = tmp_path_factory.mktemp("pages")
     reports = {"sample": sample_report(), "hostile": sample_report(hostile=True), "refused": refused_report()}
+    reports["explained"] = report_of([explanations()])
+    reports["explained-hostile"] = report_of([explanations(hostile=True)], hostile=True)
     pages: dict[str, Path] = {}
     for name, report in reports.items():
         pages[name] = folder / f"{name}.html"
@@ -186,7 +188,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return pages
 
 
-NAMES = ["sample", "hostile", "refused"]
+NAMES = ["sample", "hostile", "refused", "explained", "explained-hostile"]
 
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
@@ -196,7 +198,8 @@ def test_the_browser_has_nothing_to_complain_about(
 ) -> None:
     browser.open(pages[name], dark=dark)
     assert browser.complaints() == []
-    assert browser.requested() == [pages[name].as_uri()]
+    # What is in the page itself is not asked of anybody.
+    assert [url for url in browser.requested() if not url.startswith("data:image/png")] == [pages[name].as_uri()]
     background = browser.run("getComputedStyle(document.body).backgroundColor")
     assert background == ("rgb(18, 21, 24)" if dark else "rgb(250, 249, 246)")
 
@@ -232,6 +235,29 @@ def test_figures_are_drawn_in_the_colours_of_the_page(browser: Browser, pages: d
         size = browser.run("document.querySelector('.figure-svg').getBoundingClientRect().toJSON()")
         assert size["width"] > 300 and size["height"] > 100
     assert seen == {"rgb(28, 33, 39)", "rgb(231, 233, 235)"}
+
+
+def test_words_are_coloured_and_underlined_in_light_and_dark(browser: Browser, pages: dict[str, Path]) -> None:
+    grounds = set()
+    for dark in (False, True):
+        browser.open(pages["explained"], dark=dark)
+        for name, line in (("p4", "solid"), ("n2", "dotted")):
+            look = browser.run(
+                f"""(s => [s.backgroundColor, s.textDecorationLine, s.textDecorationStyle])(
+                    getComputedStyle(document.querySelector(".words .{name}")))"""
+            )
+            grounds.add(look[0])
+            assert look[1:] == ["underline", line]
+    assert len(grounds) == 4
+
+
+def test_pictures_are_shown_from_the_page_itself(browser: Browser, pages: dict[str, Path]) -> None:
+    browser.open(pages["explained"])
+    images = browser.run("document.querySelectorAll('.figure-svg image').length")
+    # Two pictures and two maps, each with its scale.
+    assert images == 6
+    wide = browser.run("document.querySelector('.figure-svg image').getBoundingClientRect().width")
+    assert wide > 100
 
 
 _COLUMN = """[...document.querySelector('[aria-labelledby="pillar-fairness"] table.findings').tBodies[0].rows]

@@ -11,7 +11,8 @@ import pytest
 from auditor.finding import Criterion, Family, Figure, Finding, Measurement, ProbeResult, Series, judge
 from auditor.report.figures import MOST_BARS, MOST_GROUPS, figures_of
 from auditor.report.record import FigureRecord, SeriesRecord
-from auditor.report.svg import CLASSES, WIDTH, draw_svg
+from auditor.report.sheet import CLASSES, WIDTH
+from auditor.report.svg import draw_svg
 from auditor.report.text import confidence, visible
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.rates import Proportion

@@ -215,12 +215,14 @@ def _bars(probe: str, points: Sequence[_Point]) -> list[Figure]:
         caption = _intervals(shown)
         if rest > 0:
             caption += f" The {MOST_BARS} largest of {len(ranked)}; the other {rest} are in the table of numbers."
+        unearned = next((p.measurement.detail for p in own if p.measurement.detail.startswith("UNEARNED")), "")
+        caption += f" {unearned}." if unearned else ""
         figures.append(
             Figure(
                 id="/".join(part for part in (probe, "bars", method, "global_importance") if part),
                 probe=probe,
                 kind="bars",
-                title=f"Global importance{f' by {_words(method)}' if method else ''}",
+                title=f"Global importance{f' by {_words(method)}' if method else ''}{', unearned' if unearned else ''}",
                 series=(series,),
                 alt=f"Global importance of {len(shown)} features, largest first: {_said(series)}. {caption}",
                 x_label="feature",
@@ -246,7 +248,8 @@ def _coordinate(point: _Point) -> str | None:
 def _curves(probe: str, points: Sequence[_Point]) -> list[Figure]:
     placed = [(p, name) for p in points if (name := _coordinate(p)) is not None]
     figures: list[Figure] = []
-    for (method, name), pairs in _gather(placed, lambda pair: (pair[0].measurement.method, pair[1])).items():
+    by_features = _gather(placed, lambda pair: (pair[0].measurement.method, pair[1], pair[0].measurement.sensitive))
+    for (method, name, features), pairs in by_features.items():
         by_metric = _gather([p for p, _ in pairs], lambda p: p.measurement.metric)
         # Two rates at two thresholds are a pair of numbers, not a curve, except where a probe degrades its inputs.
         curves = {
@@ -257,8 +260,8 @@ def _curves(probe: str, points: Sequence[_Point]) -> list[Figure]:
         together = [m for m, own in curves.items() if all(p.in_unit_range for p in own)]
         for metrics in [ms for ms in [together, *([m] for m in curves if m not in together)] if ms]:
             suffix = "" if metrics == together else metrics[0]
-            id_ = "/".join(part for part in (probe, "curve", method, name, suffix) if part)
-            figures.append(_curve_figure(id_, probe, name, {m: curves[m] for m in metrics}))
+            id_ = "/".join(part for part in (probe, "curve", method, name, "+".join(features), suffix) if part)
+            figures.append(_curve_figure(id_, probe, name, features, {m: curves[m] for m in metrics}))
     return figures
 
 
@@ -273,7 +276,9 @@ def _stressed(metrics: Sequence[str], name: str) -> str:
     return f"{what} under {acronym}" + ("" if stress == name else f", along {_words(name)}")
 
 
-def _curve_figure(id_: str, probe: str, name: str, curves: Mapping[str, list[_Point]]) -> Figure:
+def _curve_figure(
+    id_: str, probe: str, name: str, features: Sequence[str], curves: Mapping[str, list[_Point]]
+) -> Figure:
     everything = [p for own in curves.values() for p in own]
     series = tuple(_series(m, own, [float(p.measurement.at[name]) for p in own]) for m, own in curves.items())
     bounds = {
@@ -285,7 +290,7 @@ def _curve_figure(id_: str, probe: str, name: str, curves: Mapping[str, list[_Po
     if len(bounds) == 1:
         criterion, metric, words = next(iter(bounds))
         caption += f" Dashed line: {words}, required of {metric}."
-    what = _stressed(list(curves), name)
+    what = _stressed(list(curves), name) + (f", by {' × '.join(features)}" if features else "")
     return Figure(
         id=id_,
         probe=probe,

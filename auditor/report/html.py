@@ -28,30 +28,34 @@ def render_html(report: AuditReport) -> str:
     Styles and script are inline and allowed by their digest alone; nothing is fetched from anywhere.
     """
     digest = view.document_id(report)
-    style = Markup(_resource("report.css") + _PAGE_FOOTER.format(digest=digest[:16]))
-    script = Markup(_resource("report.js"))
+    style = Markup(resource("report.css") + _PAGE_FOOTER.format(digest=digest[:16]))
+    script = Markup(resource("report.js"))
     rows = view.rows_of(report.findings)
     by_outcome = {o: [r for r in rows if r.outcome is o] for o in Outcome}
-    return _environment().get_template("report.html.j2").render(
-        report=report,
-        title=f"Audit of {_file_name(report.model.path)}",
-        policy=_policy(style, script),
-        style=style,
-        script=script,
-        digest=digest,
-        created=_moment(report.created),
-        verdict=view.verdict_of(report),
-        warnings=view.warnings_of(report),
-        promise=view.promise_of(report),
-        counted=[(o, view.MEANING[o], report.summary.count(o)) for o in view.COUNTED],
-        outcomes=Outcome,
-        by_outcome=by_outcome,
-        most=MOST_IN_SUMMARY,
-        pillars=view.pillars_of(report, rows),
-        limits=view.LIMITS,
-        applies_to=view.applies_to,
-        plural=view.plural,
-        svg=lambda drawn: Markup(draw_svg(drawn.figure, dom_id=drawn.dom_id)),
+    return (
+        environment()
+        .get_template("report.html.j2")
+        .render(
+            report=report,
+            title=f"Audit of {_file_name(report.model.path)}",
+            policy=content_policy(style, script, pictures=any(f.heatmaps for f in report.figures)),
+            style=style,
+            script=script,
+            digest=digest,
+            created=_moment(report.created),
+            verdict=view.verdict_of(report),
+            warnings=view.warnings_of(report),
+            promise=view.promise_of(report),
+            counted=[(o, view.MEANING[o], report.summary.count(o)) for o in view.COUNTED],
+            outcomes=Outcome,
+            by_outcome=by_outcome,
+            most=MOST_IN_SUMMARY,
+            pillars=view.pillars_of(report, rows),
+            limits=view.LIMITS,
+            applies_to=view.applies_to,
+            plural=view.plural,
+            svg=lambda drawn: Markup(draw_svg(drawn.figure, dom_id=drawn.dom_id)),
+        )
     )
 
 
@@ -59,9 +63,12 @@ def render_html(report: AuditReport) -> str:
 _PAGE_FOOTER = '\n@page {{ @bottom-left {{ content: "auditor report {digest}"; font: 7.5pt sans-serif; }} }}\n'
 
 
-def _policy(style: str, script: str) -> str:
+def content_policy(style: str, script: str, *, pictures: bool) -> str:
+    """The content security policy of a page with this style and script alone."""
+    # Pictures are in the page itself, redrawn from the record's pixels; only a page that has some may show any.
+    source = "data:" if pictures else "'none'"
     return (
-        "default-src 'none'; img-src 'none'; base-uri 'none'; form-action 'none'; "
+        f"default-src 'none'; img-src {source}; base-uri 'none'; form-action 'none'; "
         f"style-src '{_source_digest(style)}'; script-src '{_source_digest(script)}'"
     )
 
@@ -70,7 +77,8 @@ def _source_digest(source: str) -> str:
     return "sha256-" + base64.b64encode(hashlib.sha256(source.encode()).digest()).decode()
 
 
-def _resource(name: str) -> str:
+def resource(name: str) -> str:
+    """A file of the templates' folder."""
     return (files("auditor.report") / "templates" / name).read_text(encoding="utf-8")
 
 
@@ -116,8 +124,9 @@ def _megabytes(size: int) -> str:
 
 
 @cache
-def _environment() -> Environment:
-    environment = Environment(
+def environment() -> Environment:
+    """What every page is rendered by: escaped, strict about what is missing."""
+    made = Environment(
         loader=PackageLoader("auditor.report", "templates"),
         autoescape=True,
         undefined=StrictUndefined,
@@ -125,14 +134,19 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         finalize=_finalize,
     )
-    environment.filters |= {
+    made.filters |= {
         "breakable": _breakable,
         "prose": _prose,
+        "bounds": text.grade_interval,
         "count": text.count,
+        "graded": text.grade,
+        "interval": text.interval,
         "number": text.number,
         "percent": text.percent,
+        "standing": view.STANDINGS.__getitem__,
+        "zip": zip,
         "words": _outcome_words,
         "slug": lambda outcome: outcome.value.lower().replace("_", "-"),
         "megabytes": _megabytes,
     }
-    return environment
+    return made

@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from auditor.display import ColouredText, GradeTable
 from auditor.finding import Outcome
 from auditor.report import text, view
-from auditor.report.record import AuditReport
+from auditor.report.record import AuditReport, FigureRecord
 from auditor.report.view import Row
 
 MOST = 10
+_MOST_WORDS = 6
 _LONGEST_NAME, _LONGEST_SENTENCE = 80, 400
 _SPECIAL = re.compile(r"([\\`*_{}\[\]<>|~&$]|:(?=//)|(?<=www)\.)")
 _CALLS = re.compile(r"[@#]")
@@ -35,6 +37,7 @@ def render_markdown(report: AuditReport) -> str:
     lines += _open([r for r in rows if r.outcome is Outcome.INCONCLUSIVE])
     lines += _reasons("What did not run", [r for r in rows if r.outcome is Outcome.NOT_RUN])
     lines += _reasons("What was not applicable", [r for r in rows if r.outcome is Outcome.NOT_APPLICABLE])
+    lines += [line for figure in report.figures for line in _explained(figure)]
     lines += [_prose(view.promise_of(report)), ""]
     data = f"{_code(report.data.path)}, " if report.data.path else ""
     n_rows = "" if report.data.n_rows is None else f"{view.plural(report.data.n_rows, 'row')}, "
@@ -69,7 +72,43 @@ def _reasons(title: str, rows: Sequence[Row]) -> list[str]:
     return [f"### {title}", "", *lines, *_more(rows), ""]
 
 
-def _more(rows: Sequence[Row]) -> list[str]:
+def _explained(figure: FigureRecord) -> list[str]:
+    """What a figure that explains says in words; figures of numbers are left to the full report."""
+    match figure.kind:
+        case "text":
+            return [f"### {_prose(figure.title)}", "", *_words_of(figure.texts[:MOST], view.scale_of(figure.texts)), ""]
+        case "table" if figure.table and figure.table.methods:
+            return [f"### {_prose(figure.title)}", "", *_grades(figure.table), ""]
+        case "heatmap" | "beeswarm":
+            return [f"### {_prose(figure.title)}", "", _prose(figure.alt), ""]
+        case _:
+            return []
+
+
+def _words_of(texts: Sequence[ColouredText], scale: float) -> list[str]:
+    lines: list[str] = []
+    for i, t in enumerate(texts, 1):
+        known = [(w, v) for w, v in zip(t.words, t.values, strict=True) if view.strength(v, scale)]
+        ranked = sorted(known, key=lambda pair: -abs(pair[1] or 0.0))[:_MOST_WORDS]
+        said = ", ".join(f"{_code(word.strip())} {text.signed(value)}" for word, value in ranked)
+        lines.append(f"- {_prose(t.title or f'text {i}')}: {said or 'no word matters'}")
+    return lines
+
+
+def _grades(table: GradeTable) -> list[str]:
+    heads = [_code(name, cell=True) for name in table.grades]
+    lines = ["| Method | Standing | " + " | ".join([*heads, "Why"]) + " |"]
+    lines += ["| --- | --- |" + " ---: |" * len(heads) + " --- |"]
+    for method in table.methods[:MOST]:
+        cells = [_code(method.method, cell=True), view.STANDINGS[method.standing]]
+        for own in method.grades:
+            bounds = text.grade_interval(own)
+            cells.append(_prose(text.grade(own)) + (f" ({bounds})" if bounds else ""))
+        lines.append("| " + " | ".join([*cells, _prose(method.reason)]) + " |")
+    return [*lines, *_more(table.methods)]
+
+
+def _more(rows: Sequence[object]) -> list[str]:
     return ["", f"and {len(rows) - MOST:,} more, in the full report."] if len(rows) > MOST else []
 
 

@@ -13,8 +13,9 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
+from auditor.display import MOST_HEATMAPS, MOST_SWARMS, MOST_TEXTS, ColouredText, GradeTable, Heatmap, Swarm
 from auditor.errors import DataError
-from auditor.finding import Criterion, Family, Figure, Finding, Outcome, Pillar, Series
+from auditor.finding import Criterion, Family, Figure, FigureKind, Finding, Outcome, Pillar, Series
 from auditor.statistics.families import Multiplicity
 from auditor.statistics.kinds import AnyEstimate
 
@@ -22,7 +23,7 @@ SCHEMA_VERSION = "1.0"
 
 INTAKE = "intake"
 # Judgements of the tool's own work, and of the file: a model of which nothing else was judged has not been audited.
-_NOT_OF_THE_MODEL = frozenset({"completeness_error"})
+_NOT_OF_THE_MODEL = frozenset({"completeness_error", "faithfulness_gain", "method_agreement"})
 
 
 class ExitCode(IntEnum):
@@ -145,6 +146,7 @@ class FindingRecord(Record):
     sensitive: tuple[str, ...]
     at: dict[str, str | float]
     value: Number
+    ideal: Number = None
     interval: tuple[Number, Number] | None
     confidence: Number
     p_fail: Number
@@ -173,6 +175,7 @@ class FindingRecord(Record):
             sensitive=m.sensitive if m else (),
             at=dict(m.at) if m else {},
             value=m.estimate.value if m else None,
+            ideal=m.ideal if m else None,
             interval=finding.interval,
             confidence=finding.confidence,
             p_fail=finding.p_fail,
@@ -219,7 +222,7 @@ class FigureRecord(Record):
 
     id: str
     probe: str
-    kind: Literal["rates", "bars", "curve", "roc"]
+    kind: FigureKind
     title: str
     series: tuple[SeriesRecord, ...]
     alt: str
@@ -227,6 +230,10 @@ class FigureRecord(Record):
     y_label: str = ""
     criterion: float | None = None
     caption: str = ""
+    texts: Annotated[tuple[ColouredText, ...], Field(max_length=MOST_TEXTS)] = ()
+    heatmaps: Annotated[tuple[Heatmap, ...], Field(max_length=MOST_HEATMAPS)] = ()
+    table: GradeTable | None = None
+    swarms: Annotated[tuple[Swarm, ...], Field(max_length=MOST_SWARMS)] = ()
 
     @classmethod
     def of(cls, figure: Figure) -> FigureRecord:
@@ -242,6 +249,10 @@ class FigureRecord(Record):
             y_label=figure.y_label,
             criterion=figure.criterion,
             caption=figure.caption,
+            texts=figure.texts,
+            heatmaps=figure.heatmaps,
+            table=figure.table,
+            swarms=figure.swarms,
         )
 
 

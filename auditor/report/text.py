@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import unicodedata
 
+from auditor.display import Grade
 from auditor.report.record import FindingRecord, Number
 
 UNDEFINED = "undefined"
@@ -114,3 +115,20 @@ def label(finding: FindingRecord) -> str:
     parts += [f"{k} = {v}" for k, v in finding.group.items()]
     parts += [f"{k} = {v:g}" if isinstance(v, float) else f"{k} = {v}" for k, v in finding.at.items()]
     return ", ".join(parts)
+
+
+def signed(value: float | None) -> str:
+    """``+0.420``, ``−0.100``, ``0`` or ``undefined``."""
+    shown = number(value)
+    return "+" + shown if value is not None and value > 0.0 else shown
+
+
+def grade(own: Grade) -> str:
+    """A grade in words: its value, else why there is none."""
+    return number(own.value) if own.value is not None else own.words or "not measured"
+
+
+def grade_interval(own: Grade) -> str:
+    """The grade's interval in words, "" where it has none."""
+    known = own.value is not None and (own.low is not None or own.high is not None)
+    return interval((own.low, own.high)) if known else ""

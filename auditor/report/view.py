@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from auditor.display import RANKS, ColouredText, Standing, Swarm
 from auditor.finding import Outcome
 from auditor.report import text
-from auditor.report.record import INTAKE, AuditReport, CriterionRecord, ExitCode, FigureRecord, FindingRecord
+from auditor.report.record import (
+    INTAKE,
+    AuditReport,
+    CriterionRecord,
+    ExitCode,
+    FigureRecord,
+    FindingRecord,
+    SeriesRecord,
+)
 
 # The order in which a reader has to act, not the alphabet.
 ORDER = (
@@ -81,23 +91,44 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Point:
-    """One line of the table behind a figure."""
+class Column:
+    """A column of the table behind a figure; ``numeric`` ones are set to the right, ``code`` ones as names."""
 
-    series: str
-    x: str
-    y: str
-    interval: str
+    name: str
+    numeric: bool = False
+    code: bool = False
+
+
+@dataclass(frozen=True)
+class ShownWord:
+    """A word as it is coloured: ``level`` -4 to 4, and its value in words."""
+
+    word: str
+    level: int
+    value: str
+
+
+@dataclass(frozen=True)
+class ShownText:
+    """A text as it is coloured; ``space`` stands between its words."""
+
+    title: str
+    words: tuple[ShownWord, ...]
+    space: str
+    left_out: int
 
 
 @dataclass(frozen=True)
 class Drawn:
-    """A figure with the table behind it; ``left_out`` points are only in the record."""
+    """A figure with the table behind it; ``left_out`` points are only in the record. ``texts``: its coloured words."""
 
     figure: FigureRecord
     dom_id: str
-    points: tuple[Point, ...]
+    columns: tuple[Column, ...]
+    rows: tuple[tuple[str, ...], ...]
     left_out: int
+    texts: tuple[ShownText, ...] = ()
+    scale: str = ""
 
 
 @dataclass(frozen=True)
@@ -121,6 +152,29 @@ class PillarView:
 
 
 MOST_POINTS = 60
+STANDINGS: dict[Standing, str] = {
+    "shown": "shown",
+    "forced": "shown by request, unearned",
+    "refused": "refused",
+    "ranked": "ranked behind",
+    "compared": "for comparison",
+    "not_applicable": "not applicable",
+}
+# Below a twentieth of the largest value a word is not coloured at all.
+_FAINT = 0.05
+
+
+def scale_of(texts: Sequence[ColouredText]) -> float:
+    """The value of the strongest colour, which all texts of a figure share; 0 where nothing has a value."""
+    return max((t.largest for t in texts), default=0.0)
+
+
+def strength(value: float | None, scale: float) -> int:
+    """How strongly a word is coloured: 1 to 4 for, -1 to -4 against, 0 where it hardly matters or is not known."""
+    if value is None or not scale or abs(value) < _FAINT * scale:
+        return 0
+    level = min(4, max(1, math.ceil(4.0 * abs(value) / scale)))
+    return level if value > 0.0 else -level
 
 
 def document_id(report: AuditReport) -> str:
@@ -192,25 +246,91 @@ def _sources(rows: Sequence[Row]) -> tuple[Source, ...]:
 
 
 def _drawn(i: int, figure: FigureRecord) -> Drawn:
-    points: list[Point] = []
-    left_out = 0
+    columns, rows = _table_behind(figure)
+    kept, left_out = (rows, 0) if figure.kind not in ("rates", "bars", "curve", "roc") else _thinned(figure, rows)
+    scale = scale_of(figure.texts)
+    return Drawn(
+        figure=figure,
+        dom_id=f"figure-{i}",
+        columns=columns,
+        rows=tuple(kept),
+        left_out=left_out,
+        texts=tuple(_shown_text(t, scale) for t in figure.texts),
+        scale=text.number(scale) if scale else "",
+    )
+
+
+def _shown_text(t: ColouredText, scale: float) -> ShownText:
+    words = tuple(
+        ShownWord(word=word, level=strength(value, scale), value=text.signed(value))
+        for word, value in zip(t.words, t.values, strict=True)
+    )
+    return ShownText(title=t.title, words=words, space=" " if t.spaced else "", left_out=t.left_out)
+
+
+def _table_behind(figure: FigureRecord) -> tuple[tuple[Column, ...], list[tuple[str, ...]]]:
+    """What a figure shows as a table, for those who read rather than look; a table of grades is one already."""
+    match figure.kind:
+        case "text":
+            return _columns("Text", "Word", "#Contribution"), [
+                (t.title or f"text {i}", word, text.signed(value))
+                for i, t in enumerate(figure.texts, 1)
+                for word, value in zip(t.words, t.values, strict=True)
+            ]
+        case "heatmap":
+            return _columns("Picture", "#Lowest value", "#Highest value", "Where it lies"), [
+                (h.title, text.number(h.low), text.number(h.high), h.detail) for h in figure.heatmaps
+            ]
+        case "beeswarm":
+            return _columns("Feature", "#Dots", "#Lowest", "#Median", "#Highest", "By the row's own value"), [
+                (s.feature, text.count(len(s.values)), *_spread(s), _ends_of(s)) for s in figure.swarms
+            ]
+        case "table":
+            return (), []
+        case _:
+            names = _columns(figure.x_label or "x", "#" + (figure.y_label or "y"), "#Interval")
+            return (Column("Series", code=True), *names), [row for s in figure.series for row in _points_of(s)]
+
+
+def _columns(*names: str) -> tuple[Column, ...]:
+    return tuple(Column(name.removeprefix("#"), numeric=name.startswith("#")) for name in names)
+
+
+def _points_of(series: SeriesRecord) -> list[tuple[str, ...]]:
+    rows: list[tuple[str, ...]] = []
+    for k, x in enumerate(series.x):
+        y, low, high = (v[k] if k < len(v) else None for v in (series.y, series.low, series.high))
+        known = low is not None or high is not None
+        place = x if isinstance(x, str) else text.number(x)
+        rows.append((series.name, place, text.number(y), text.interval((low, high)) if known else ""))
+    return rows
+
+
+def _thinned(figure: FigureRecord, rows: Sequence[tuple[str, ...]]) -> tuple[list[tuple[str, ...]], int]:
+    """At most ``MOST_POINTS`` rows of each series, evenly, and how many others there are."""
+    kept: list[tuple[str, ...]] = []
+    start = 0
     for series in figure.series:
-        every = max(1, -(-len(series.x) // MOST_POINTS))
-        kept = [k for k in range(0, len(series.x), every)]
-        left_out += len(series.x) - len(kept)
-        for k in kept:
-            x = series.x[k]
-            y, low, high = (v[k] if k < len(v) else None for v in (series.y, series.low, series.high))
-            known = low is not None or high is not None
-            points.append(
-                Point(
-                    series=series.name,
-                    x=x if isinstance(x, str) else text.number(x),
-                    y=text.number(y),
-                    interval=text.interval((low, high)) if known else "",
-                )
-            )
-    return Drawn(figure=figure, dom_id=f"figure-{i}", points=tuple(points), left_out=left_out)
+        n = len(series.x)
+        kept += rows[start : start + n][:: max(1, -(-n // MOST_POINTS))]
+        start += n
+    return kept, len(rows) - len(kept)
+
+
+def _spread(swarm: Swarm) -> tuple[str, str, str]:
+    if not swarm.values:
+        return (text.UNDEFINED,) * 3
+    middle = (swarm.values[(len(swarm.values) - 1) // 2] + swarm.values[len(swarm.values) // 2]) / 2.0
+    return text.signed(swarm.values[0]), text.signed(middle), text.signed(swarm.values[-1])
+
+
+def _ends_of(swarm: Swarm) -> str:
+    """How the contributions of rows with high values compare with those of rows with low ones, in words."""
+    highest, lowest = ([v for v, r in zip(swarm.values, swarm.ranks, strict=True) if r == k] for k in (RANKS - 1, 0))
+    if not highest or not lowest:
+        return ""
+    high, low = (sum(v) / len(v) for v in (highest, lowest))
+    return f"{text.signed(high)} on average in the highest fifth, {text.signed(low)} in the lowest"
 
 
 # ---- in words ------------------------------------------------------------------------------------------------------

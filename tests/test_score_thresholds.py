@@ -1,0 +1,154 @@
+"""Scores at thresholds: the numbers of deciding at each of them, and bounds that hold for all of them at once."""
+
+from __future__ import annotations
+
+import math
+
+import fairlearn.metrics as fl
+import numpy as np
+import pandas as pd
+import pytest
+
+from auditor.data import AuditData
+from auditor.finding import Measurement
+from auditor.model import AuditedModel
+from auditor.statistics.groups import WorstDifference
+from probes.score_fairness import ScoreFairness
+from probes.score_thresholds import at_thresholds, checked_thresholds
+
+WORLDS, LIMIT = 200, 21
+GRID = (0.3, 0.5, 0.7)
+
+
+def at(found: list[Measurement], metric: str, threshold: float | None = None) -> Measurement:
+    [one] = [m for m in found if m.metric == metric and m.at.get("threshold") == threshold]
+    return one
+
+
+def of(
+    scores: np.ndarray, y: np.ndarray | None, codes: np.ndarray, thresholds: tuple[float, ...] = GRID
+) -> list[Measurement]:
+    titles = [str(g) for g in range(int(codes.max()) + 1)]
+    return at_thresholds(("g",), titles, codes, scores, y, 1, thresholds)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_each_threshold_agrees_with_fairlearn_on_its_decisions_and_the_worst_is_the_worst_of_them(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    codes, scores = rng.integers(0, 3, 900), rng.beta(2, 2, 900)
+    y = (rng.random(900) < scores).astype(np.int64)
+    found = of(scores, y, codes)
+    theirs = {
+        "demographic_parity_difference": fl.demographic_parity_difference,
+        "demographic_parity_ratio": fl.demographic_parity_ratio,
+        "equalized_odds_difference": fl.equalized_odds_difference,
+    }
+    for metric, expected in theirs.items():
+        values = []
+        for t in GRID:
+            decided = (scores >= t).astype(int)
+            values.append(expected(y, decided, sensitive_features=codes))
+            assert at(found, f"{metric}_at_threshold", t).estimate.value == pytest.approx(values[-1], abs=1e-12)
+        worst = at(found, f"{metric}_over_thresholds")
+        assert worst.estimate.value == pytest.approx((min if metric.endswith("ratio") else max)(values), abs=1e-12)
+        assert worst.at == {"thresholds": "0.3, 0.5, 0.7"} and "widest in" in worst.detail
+
+
+def test_a_threshold_is_reached_by_a_score_equal_to_it_as_the_model_decides() -> None:
+    scores = np.asarray([0.5, 0.5, 0.4, 0.6])
+    codes = np.asarray([0, 0, 1, 1])
+    model = AuditedModel.from_callable(lambda rows: rows["s"].to_numpy(), classes=["no", "yes"], threshold=0.5)
+    decided = model.decide(model.predict_proba(pd.DataFrame({"s": scores})), 1)
+    assert decided.tolist() == [1, 1, 0, 1]
+    [one] = [m for m in of(scores, None, codes, (0.5,)) if m.metric == "demographic_parity_difference_at_threshold"]
+    assert one.estimate.value == 0.5
+    assert isinstance(one.estimate, WorstDifference) and one.estimate.tables[0].successes == (2, 1)
+
+
+def test_without_labels_there_is_no_odds_and_one_group_and_empty_groups_are_no_number() -> None:
+    scores, codes = np.linspace(0.05, 0.95, 30), np.arange(30) % 2
+    assert not [m for m in of(scores, None, codes) if m.metric.startswith("equalized")]
+    assert all(math.isnan(m.estimate.value) for m in of(scores, None, np.zeros(30, np.int64)))
+    # No negative row in group 1: its false positive rate is 0/0 at every threshold.
+    y = np.where(codes == 1, 1, codes * 0 + (scores > 0.5))
+    odds = at(of(scores, y, codes), "equalized_odds_difference_over_thresholds")
+    assert math.isnan(odds.estimate.value) and "undefined (0/0) for 1" in odds.detail
+    nobody = at(of(np.full(30, 0.01), None, codes), "demographic_parity_ratio_over_thresholds")
+    assert math.isnan(nobody.estimate.value) and nobody.estimate.bounds(0.05) == (0.0, 1.0)
+
+
+def test_options() -> None:
+    assert checked_thresholds([0.7, 0.3, 0.3]) == (0.3, 0.7) and checked_thresholds(0.5) == (0.5,)  # type: ignore[arg-type]
+    for wrong in ([0.0], [1.0], [0.5, "0.7"], [True], [math.nan]):
+        with pytest.raises(ValueError, match="thresholds lie between 0 and 1"):
+            ScoreFairness(thresholds=wrong)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="at most 50"):
+        ScoreFairness(thresholds=[i / 100 for i in range(1, 80)])
+
+
+def test_the_probe_measures_them_for_every_feature_and_draws_the_curve() -> None:
+    rng = np.random.default_rng(0)
+    groups = pd.DataFrame({"sex": rng.choice(["f", "m"], 600), "race": rng.choice(list("abcdefgh"), 600)})
+    scores = np.clip(rng.beta(2, 2, 600) + 0.2 * (groups["sex"] == "m"), 0, 1).to_numpy()
+    data = AuditData.from_arrays(
+        pd.DataFrame({"s": scores}), rng.integers(0, 2, 600), classes=["0", "1"], sensitive_features=groups
+    )
+    model = AuditedModel.from_callable(lambda rows: rows["s"].to_numpy(), classes=["0", "1"])
+    found = ScoreFairness(thresholds=(0.4, 0.6)).measure(model, data, rng)
+    worst = [m for m in found if m.metric == "demographic_parity_difference_over_thresholds"]
+    assert [m.sensitive for m in worst] == [("sex",), ("race",), ("sex", "race")]
+    assert len([m for m in found if "threshold" in m.at]) == 2 * 3 * 3
+    figure = worst[0].figure
+    assert figure is not None and figure.kind == "curve" and [s.name for s in figure.series] == ["f", "m"]
+    men = scores[(groups["sex"] == "m").to_numpy()]
+    assert figure.series[1].y[10] == pytest.approx((men >= 0.5).mean())
+    assert worst[1].figure is not None and "The 6 largest of 8 groups" in worst[1].figure.caption
+    assert not [m for m in ScoreFairness(thresholds=()).measure(model, data, rng) if "threshold" in m.metric]
+
+
+# ---- error rates and power -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("gap", [0.0, 0.1])
+def test_the_worst_over_thresholds_is_missed_in_at_most_five_per_cent_of_worlds(gap: float) -> None:
+    """Three groups of uniform scores, the first moved up by ``gap``: the true difference is ``gap`` at every threshold.
+
+    With every threshold at the truth the maximum has most to be biased by.
+    """
+    rng = np.random.default_rng(5)
+    low_missed = high_missed = pointwise = 0
+    codes = np.repeat(np.arange(3), (150, 150, 300))
+    for _ in range(WORLDS):
+        scores = np.where(codes == 0, np.minimum(rng.random(600) + gap, 1.0), rng.random(600))
+        found = of(scores, None, codes)
+        estimate = at(found, "demographic_parity_difference_over_thresholds").estimate
+        low, high = estimate.bounds(0.05)
+        low_missed += low > gap + 1e-12
+        high_missed += high < gap - 1e-12
+        pointwise += estimate.value > gap
+    assert low_missed <= LIMIT
+    assert high_missed <= LIMIT
+    assert pointwise > 0.8 * WORLDS, "the plain maximum is biased upward, or this test shows nothing"
+
+
+def test_odds_over_thresholds_are_missed_in_at_most_five_per_cent_of_worlds() -> None:
+    """Scores that say nothing of the label, the same in both groups: every rate is the same."""
+    rng = np.random.default_rng(6)
+    codes, false = np.repeat([0, 1], (120, 400)), 0
+    for _ in range(WORLDS):
+        found = of(rng.random(520), rng.integers(0, 2, 520), codes)
+        false += at(found, "equalized_odds_difference_over_thresholds").estimate.bounds(0.05)[0] > 0.0
+        false += at(found, "demographic_parity_ratio_over_thresholds").estimate.bounds(0.05)[1] < 1.0
+    assert false <= LIMIT
+
+
+def test_power_is_what_the_probe_declares() -> None:
+    rows, gap = ScoreFairness.threshold_power
+    rng = np.random.default_rng(7)
+    codes = np.repeat([0, 1], rows)
+    shown = 0
+    for _ in range(WORLDS):
+        scores = np.where(codes == 0, np.minimum(rng.random(2 * rows) + gap, 1.0), rng.random(2 * rows))
+        found = of(scores, None, codes)
+        shown += at(found, "demographic_parity_difference_over_thresholds").estimate.bounds(0.05)[0] > 0.1
+    assert 0.8 * WORLDS <= shown <= 0.97 * WORLDS
