@@ -22,7 +22,9 @@ from auditor.finding import Criterion, Family, Finding, Measurement, Outcome, Pr
 from auditor.model import AuditedModel
 from auditor.specs import DataSpec
 from auditor.statistics.estimate import Undefined
-from probes.membership import MembershipInference, cross_entropy, roc_points
+from probes.membership.loss_threshold import cross_entropy
+from probes.membership.metrics import roc_points
+from probes.membership.probe import MembershipInference
 
 Floats = npt.NDArray[np.float64]
 BOUND = 0.55
@@ -49,7 +51,8 @@ def rows_of(members: Floats, others: Floats, y: npt.NDArray[np.int64] | None = N
 
 def measured(data: AuditData, model: AuditedModel | None = None) -> dict[str, Measurement]:
     """The measurements by metric, and by rate where they have one."""
-    found = MembershipInference().measure(model or given_probabilities(), data, np.random.default_rng(0))
+    probe = MembershipInference(methods="loss_threshold")
+    found = probe.measure(model or given_probabilities(), data, np.random.default_rng(0))
     return {"@".join([m.metric, *(f"{rate}" for rate in m.at.values())]): m for m in found}
 
 
@@ -395,11 +398,12 @@ def test_it_draws_nothing_and_repeats_itself() -> None:
     rng = np.random.default_rng(13)
     data, model = rows_of(rng.random(50), rng.random(200)), given_probabilities()
     before = rng.bit_generator.state
-    first = MembershipInference().measure(model, data, rng)
+    probe = MembershipInference(methods="loss_threshold")
+    first = probe.measure(model, data, rng)
     assert rng.bit_generator.state == before
-    assert first == MembershipInference().measure(model, data, np.random.default_rng(99))
+    assert first == probe.measure(model, data, np.random.default_rng(99))
 
 
 def test_importing_it_does_not_import_torch() -> None:
-    code = "import sys, probes.membership; sys.exit('torch' in sys.modules)"
+    code = "import sys, probes.membership.probe; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,0 +1,18 @@
+"""The attack calibrated by difficulty of Watson, Guo, Cormode and Sablayrolles (ICLR 2022)."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from auditor.arrays import FloatArray
+
+
+def scores(loss: FloatArray, shadow_loss: FloatArray, inside: npt.NDArray[np.bool_]) -> FloatArray:
+    """``mean of the out-models' losses - loss`` (n,): how much easier a row is than to models that never saw it.
+
+    loss (n,) of the audited model; shadow_loss, inside (k, n): losses of the shadow models, and which learned the row.
+    """
+    out = ~inside
+    difference: FloatArray = (shadow_loss * out).sum(axis=0) / out.sum(axis=0) - loss
+    return difference
