@@ -25,7 +25,8 @@ class Attributions:
 
     values: (n, n_units), units being raw features, or words, or the whole image. outputs: (n,) the score of each
     sample; baseline: (n,) the score that its attributions start from, so that completeness reads
-    ``values.sum(1) = outputs - baseline``. ``units``: their names, empty where they have none.
+    ``values.sum(1) = outputs - baseline``. ``units``: their names, empty where they have none. ``fine``: for images
+    (n, height, width), the same per pixel.
     """
 
     method: str
@@ -34,6 +35,7 @@ class Attributions:
     baseline: FloatArray
     units: tuple[str, ...]
     detail: str
+    fine: FloatArray | None = None
 
     @property
     def output_range(self) -> float:

@@ -3,26 +3,34 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from auditor.arrays import FloatArray, IntArray
-from auditor.errors import NotApplicableError
 from auditor.randomness import seeded_globals
-from probes.attribution.explained import Attributions, score_name
-from probes.inputs import as_frame
+from probes.attribution.explained import Attributions, feature_names, score_name
+from probes.attribution.gradient import Effort
+from probes.attribution.perturbation import each_sample, played
+from probes.inputs import draw
 
 if TYPE_CHECKING:
     import pandas as pd
+    from torch import Tensor
 
     from auditor.data import AuditData
     from auditor.model import AuditedModel
+    from auditor.rows import Rows
+    from probes.attribution.problem import Problem
 
 
 _COMPARED_ROWS = 32
+# shap averages over at most a hundred rows of its own accord.
+_BACKGROUND_ROWS = 100
+_LEAST_PROBABILITY = 1e-12
 
 
 def _shap() -> Any:
@@ -149,90 +157,6 @@ def shap_tree(final: Final, sample: AuditData, classes: IntArray, names: tuple[s
     )
 
 
-def shap_permutation(
-    model: AuditedModel,
-    sample: AuditData,
-    background: AuditData,
-    classes: IntArray,
-    *,
-    n_permutations: int,
-    rng: np.random.Generator,
-) -> Attributions:
-    """Shapley values of the probability by sampled permutations, for anything that predicts from a table.
-
-    Each permutation is walked forwards and backwards, ``2 d + 1`` predictions a background row, exact for interactions
-    of two features; the sum of the attributions is exact for any number of permutations. shap computes with numbers and
-    calls two values the same where they nearly are, so every column is given to it as codes of its distinct values.
-    """
-    shap = _shap()
-    if sample.modality != "tabular":
-        raise NotApplicableError(
-            "A model that only predicts can be explained on tables; for texts and images give one that can be "
-            "differentiated: a model bundle or a Hugging Face folder."
-        )
-    coded = _Coded.of(model, sample, background)
-    seed = int(rng.integers(2**32))
-    with seeded_globals(rng):
-        explainer = shap.PermutationExplainer(
-            lambda codes: model.predict_proba(coded.decode(codes)),
-            shap.maskers.Independent(coded.background, max_samples=len(coded.background)),
-            seed=seed,
-        )
-        # A row that differs from the background in fewer columns gets more permutations for the same number of calls.
-        evaluations = n_permutations * (2 * coded.sample.shape[1] + 1)
-        explained = explainer(coded.sample, max_evals=evaluations, silent=True)
-    return _shapley(
-        "shap_permutation",
-        np.asarray(explained.values, np.float64),
-        model.predict_proba(sample.X),
-        model.predict_proba(background.X),
-        classes,
-        coded.names,
-        score_name("probability", sample),
-    )
-
-
-@dataclass(frozen=True, eq=False, kw_only=True)
-class _Coded:
-    """A table as codes of each column's distinct values, and the way back; sample, background: (n, d) codes.
-
-    ``levels``: the distinct values of each column in its own type. ``columns``: names of the model's table, None where
-    it takes an array.
-    """
-
-    names: tuple[str, ...]
-    sample: FloatArray
-    background: FloatArray
-    levels: tuple[Any, ...]
-    columns: pd.Index[Any] | None
-
-    @classmethod
-    def of(cls, model: AuditedModel, sample: AuditData, background: AuditData) -> _Coded:
-        """Codes over the values of both."""
-        import pandas as pd
-
-        both = pd.concat([as_frame(part.X, model.features) for part in (sample, background)], ignore_index=True)
-        pairs = [pd.factorize(both.iloc[:, i].array, use_na_sentinel=False) for i in range(both.shape[1])]
-        table = np.stack([codes for codes, _ in pairs], axis=1).astype(np.float64)
-        return cls(
-            names=tuple(str(c) for c in both.columns),
-            sample=table[: len(sample)],
-            background=table[len(sample) :],
-            levels=tuple(levels for _, levels in pairs),
-            columns=both.columns if isinstance(sample.X, pd.DataFrame) else None,
-        )
-
-    def decode(self, codes: FloatArray) -> pd.DataFrame | npt.NDArray[Any]:
-        """The rows (m, d) that codes stand for, typed as the model knows them."""
-        import pandas as pd
-
-        places = codes.astype(np.int64)
-        values = [levels.take(places[:, i]) for i, levels in enumerate(self.levels)]
-        if self.columns is None:
-            return np.stack([np.asarray(v) for v in values], axis=1)
-        return pd.DataFrame(dict(enumerate(values))).set_axis(self.columns, axis=1)
-
-
 def _per_class(values: npt.ArrayLike) -> FloatArray:
     """(n, d, k) from shap's (n, d), which speaks of the last of two classes, or (n, d, k)."""
     a = np.asarray(values, np.float64)
@@ -264,4 +188,148 @@ def _shapley(
         baseline=background_scores.mean(axis=0)[classes],
         units=names,
         detail=f"{score}; baseline: the mean over {len(background_scores)} background rows",
+    )
+
+
+# ---- as methods ------------------------------------------------------------------------------------------------------
+
+
+def linear(problem: Problem, rng: np.random.Generator, effort: Effort) -> Attributions:
+    """:func:`shap_linear` of a question, against background rows drawn from its own."""
+    final = _final(problem, rng)
+    assert final is not None
+    return shap_linear(final, problem.sample, problem.classes, feature_names(problem.model, problem.sample))
+
+
+def tree(problem: Problem, rng: np.random.Generator, effort: Effort) -> Attributions:
+    """:func:`shap_tree` of a question, against background rows drawn from its own."""
+    final = _final(problem, rng)
+    assert final is not None
+    return shap_tree(final, problem.sample, problem.classes, feature_names(problem.model, problem.sample))
+
+
+def _final(problem: Problem, rng: np.random.Generator) -> Final | None:
+    return final_estimator(problem.model, problem.sample, draw(problem.background, _BACKGROUND_ROWS, rng))
+
+
+def not_linear(problem: Problem) -> str:
+    """Why the model's score is not read as linear; empty where it is."""
+    final = final_estimator(problem.model, problem.sample, problem.background)
+    if final is not None and is_linear(final):
+        return ""
+    return (
+        "it needs a scikit-learn logistic regression on columns that are numbers without gaps; shap_permutation needs "
+        "predictions only"
+    )
+
+
+def not_tree(problem: Problem) -> str:
+    """Why the model is not read as trees; empty where it is."""
+    final = final_estimator(problem.model, problem.sample, problem.background)
+    if final is not None and is_tree(final):
+        return ""
+    return (
+        "it needs a scikit-learn forest, or boosted trees of two classes, on columns that are numbers without gaps; "
+        "shap_permutation needs predictions only"
+    )
+
+
+def permutation(problem: Problem, rng: np.random.Generator, effort: Effort) -> Attributions:
+    """Shapley values of the units by walks through random orders, forwards and backwards; the sum is exact.
+
+    Exact for interactions of two units. Source: Strumbelj and Kononenko, KAIS 41 (2014).
+    """
+    shap = _shap()
+
+    def explain(forward: Callable[[Tensor], Tensor], d: int) -> FloatArray:
+        explainer = shap.PermutationExplainer(
+            _of_arrays(forward), _nothing_kept(shap, d), seed=int(rng.integers(2**32))
+        )
+        calls = effort.n_permutations * (2 * d + 1)
+        found = explainer(np.ones((1, d)), max_evals=calls, batch_size=calls, silent=True)
+        return np.asarray(found.values, np.float64).reshape(-1)
+
+    with seeded_globals(rng):
+        values = each_sample(problem, explain)
+    return played("shap_permutation", problem, values, f"{effort.n_permutations} walks a sample")
+
+
+def kernel(problem: Problem, rng: np.random.Generator, effort: Effort) -> Attributions:
+    """Shapley values of the units by shap's weighted regression; exact where it may ask for all coalitions.
+
+    Source: Lundberg and Lee, NeurIPS 2017.
+    """
+    shap = _shap()
+
+    def explain(forward: Callable[[Tensor], Tensor], d: int) -> FloatArray:
+        explainer = shap.KernelExplainer(_of_arrays(forward), np.zeros((1, d)))
+        found = explainer.shap_values(
+            np.ones((1, d)), nsamples=effort.perturbations(d), l1_reg=False, silent=True, gc_collect=False
+        )
+        return np.asarray(found, np.float64).reshape(-1)
+
+    with seeded_globals(rng):
+        values = each_sample(problem, explain)
+    note = f"{effort.perturbations(problem.units.d)} coalitions a sample at most"
+    return played("shap_kernel", problem, values, note)
+
+
+def _of_arrays(forward: Callable[[Tensor], Tensor]) -> Callable[[npt.NDArray[Any]], FloatArray]:
+    import torch
+
+    return lambda keep: forward(torch.from_numpy(np.asarray(keep, np.float64))).numpy()
+
+
+def _nothing_kept(shap: Any, d: int) -> Any:
+    return shap.maskers.Independent(np.zeros((1, d)), max_samples=1)
+
+
+def no_labels(problem: Problem) -> str:
+    """Why there is no fit to lose; empty where there are labels."""
+    y = problem.sample.y_true
+    return (
+        "" if y is not None and (y >= 0).any() else "it measures what the fit loses, so it needs labels: give --target"
+    )
+
+
+def permutation_importance(problem: Problem, rng: np.random.Generator, effort: Effort) -> Attributions:
+    """Mean log-likelihood of the labels minus that with one column shuffled, by scikit-learn; every row is the same.
+
+    Source: Breiman, Machine Learning 45 (2001).
+    """
+    from sklearn.inspection import permutation_importance as shuffled
+
+    sample = problem.sample
+    assert sample.y_true is not None
+    known = np.flatnonzero(sample.y_true >= 0)
+    labelled = sample.take(known)
+
+    class Predicts:
+        """What scikit-learn calls an estimator, around any model."""
+
+        def fit(self, X: Rows, y: IntArray) -> None:
+            """Nothing: the model is what it is."""
+
+    def likelihood(estimator: object, X: Rows, y: IntArray) -> float:
+        p = problem.model.predict_proba(X)[np.arange(len(y)), y]
+        return float(np.log(np.clip(p, _LEAST_PROBABILITY, None)).mean())
+
+    found = shuffled(
+        Predicts(),
+        labelled.X,
+        labelled.y_true,
+        scoring=likelihood,
+        n_repeats=effort.n_permutations,
+        random_state=int(rng.integers(2**32)),
+    )
+    names = problem.units.names[0]
+    columns = [str(c) for c in labelled.X.columns] if hasattr(labelled.X, "columns") else list(names)
+    importance = np.asarray(found.importances_mean, np.float64)[[columns.index(name) for name in names]]
+    n, d = len(sample), problem.units.d
+    explained = played("permutation_importance", problem, np.zeros((n, d)), "")
+    return replace(
+        explained,
+        detail=f"the mean log-likelihood of {len(known):,} labels minus that with the feature shuffled "
+        f"({effort.n_permutations} times); one attribution for all rows, unlike the score's",
+        values=np.tile(importance, (n, 1)).reshape(n, d),
     )

@@ -1,0 +1,225 @@
+"""The grades of an explanation as measurements, and the table of methods that were asked."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from auditor.display import MOST_METHODS, Grade, GradedMethod, GradeTable
+from auditor.finding import Measurement
+from auditor.statistics.estimate import Undefined
+from auditor.statistics.kinds import AnyEstimate
+from auditor.statistics.ranks import quantile
+from probes.attribution.explained import Attributions
+from probes.attribution.faithfulness import NO_SPAN, OCCLUSION, RANDOM, Grades, mean_of
+from probes.attribution.figures import grades_figure
+from probes.attribution.rule import MOST_INCOMPLETE, TAIL, Verdict
+from probes.attribution.sanity import DEVIATIONS, MOST_OVERLAP
+from probes.attribution.stability import RADIUS
+
+LEVEL = 0.95
+# log(alpha) / log(0.95) rows are the fewest that bound a 95 % quantile from above; so many do at alpha = 0.05 / 20.
+FEWEST_ROWS = 120
+PROBE = "feature_attribution"
+# Below it, orders of the units by two families of methods have next to nothing in common.
+LEAST_AGREEMENT = 0.2
+_DISPLAY = 0.025
+_LONGEST_REASON = 380
+_GRADES = (
+    ("comprehensiveness", "higher", -1.0, 1.0),
+    ("sufficiency", "lower", -1.0, 1.0),
+    ("deletion_auc", "lower", 0.0, 1.0),
+    ("insertion_auc", "higher", 0.0, 1.0),
+)
+
+
+def grades_of(verdict: Verdict, n_rows: int) -> list[Measurement]:
+    """How faithful, complete, sane and agreed upon the explanation is; what became of it is said with the first."""
+    chosen, gained = verdict.chosen, verdict.gain
+    reason = "; ".join(verdict.reasons)
+    # A gain that is shown to be negative is no matter of too little data.
+    negative = not isinstance(gained, Undefined) and gained.bounds(TAIL)[1] < 0.0
+    words = {"shown": "earned its display", "refused": "REFUSED", "forced": "UNEARNED, shown because it was asked for"}
+    called = "Unearned" if verdict.standing == "forced" else "Refused"
+    standing = words[verdict.standing] + (f": {reason}" if reason else "")
+    table = grade_table(verdict)
+    units = verdict.problem.units
+    infill = f"{units.infill}{'' if units.in_distribution else ', which the model may never have seen'}"
+    unchecked = f". The network's parameters were not drawn anew: {verdict.unchecked}" if verdict.unchecked else ""
+    found = [
+        Measurement(
+            metric="faithfulness_gain",
+            method=chosen,
+            estimate=gained,
+            n_samples=len(verdict.problem),
+            detail=f"{standing}. In place of a {units.kind}: {infill}{unchecked}",
+            too_few=f"{called}: {reason}." if reason and not negative and not isinstance(gained, Undefined) else "",
+            figure=grades_figure(PROBE, table),
+        )
+    ]
+    if verdict.complete is not None:
+        found.append(completeness(verdict.complete, n_rows))
+    own: Grades = verdict.grades[chosen]
+    for metric, _, low, high in _GRADES:
+        found.append(_plain(metric, verdict, mean_of(getattr(own, metric), low, high)))
+    if chosen != OCCLUSION:
+        found.append(_plain("faithfulness_gain_over_occlusion", verdict, verdict.gain_over_occlusion))
+    found += _of_captum(verdict)
+    maps, limit = verdict.randomisation, verdict.threshold
+    if maps is not None:
+        stages = ", ".join(f"{s:.2f}" for s in maps.stages)
+        checked = ""
+        if limit is not None:
+            checked = f"; gains {limit.own:.2g} on the model, {limit.mean:.2g} on networks drawn anew, limit "
+            checked += f"{limit.limit:.2g} (mean + {DEVIATIONS:g} sd of {limit.n_copies})"
+            untold = not (limit.exceeded or limit.decides)
+            checked += ", not held against it: networks of so few units are alike by chance" if untold else ""
+        found.append(
+            Measurement(
+                metric="parameter_randomisation_overlap",
+                method=chosen,
+                estimate=maps.overlap,
+                n_samples=len(verdict.problem),
+                ideal=0.0,
+                detail=f"layer by layer from the output: {stages}; interval over {maps.over}; {MOST_OVERLAP:g} is "
+                f"allowed{checked}",
+            )
+        )
+    if verdict.agreement is not None:
+        detail = "rank correlation over units, averaged over samples"
+        if verdict.agreement.bounds(TAIL)[1] < LEAST_AGREEMENT:
+            detail = (
+                f"DISAGREEMENT of two families (shown to be below {LEAST_AGREEMENT:g}): the model is not explained "
+                f"unit by unit, or one of them is deceived; {detail}"
+            )
+        found.append(
+            Measurement(
+                metric="method_agreement",
+                method=chosen,
+                estimate=verdict.agreement,
+                n_samples=len(verdict.problem),
+                ideal=1.0,
+                at={"against": verdict.against},
+                detail=detail,
+            )
+        )
+    return found
+
+
+def _plain(metric: str, verdict: Verdict, estimate: AnyEstimate) -> Measurement:
+    return Measurement(metric=metric, method=verdict.chosen, estimate=estimate, n_samples=len(verdict.problem))
+
+
+def _of_captum(verdict: Verdict) -> list[Measurement]:
+    """Medians over samples, whose bounds hold whatever the distribution; both numbers have long tails."""
+    chance = verdict.infidelity_of_random[np.isfinite(verdict.infidelity_of_random)]
+    beside = f"; a random attribution has {np.median(chance):.2g}" if chance.size else ""
+    found = [("infidelity", verdict.infidelity, f"median over samples, in squared spans{beside}")]
+    if verdict.sensitivity is not None:
+        found.append(
+            ("sensitivity_max", verdict.sensitivity, f"median over samples; noise of {RADIUS:.0%} of the range")
+        )
+    out = []
+    for metric, values, detail in found:
+        kept = values[np.isfinite(values)]
+        estimate: AnyEstimate = quantile(kept, 0.5) if kept.size else Undefined(reason=NO_SPAN)
+        out.append(
+            Measurement(
+                metric=metric,
+                method=verdict.chosen,
+                estimate=estimate,
+                n_samples=len(values),
+                ideal=0.0,
+                detail=detail,
+            )
+        )
+    return out
+
+
+def completeness(explained: Attributions, n_rows: int) -> Measurement:
+    """The 95 % quantile of the completeness error, with what few rows can and cannot show."""
+    errors = explained.errors
+    estimate: AnyEstimate
+    too_few, needed = "", None
+    if not explained.output_range:
+        estimate = Undefined(
+            reason="the explained score is the same for every sampled row and for the baseline, so it has no range"
+        )
+    elif not np.isfinite(errors).all():
+        broken = int((~np.isfinite(errors)).sum())
+        estimate = Undefined(reason=f"the attributions of {broken:,} of {len(errors):,} sampled rows are not finite")
+    else:
+        estimate = quantile(errors, LEVEL)
+        needed = FEWEST_ROWS if len(errors) < FEWEST_ROWS else None
+        # Few rows can show that an explanation is broken, which must not be hushed up, but not that it is sound.
+        if needed is not None and estimate.bounds(TAIL)[0] <= MOST_INCOMPLETE:
+            cause = f"the data have {n_rows:,}" if n_rows < FEWEST_ROWS else f"n_samples is {len(errors):,}"
+            too_few = f"A {LEVEL:.0%} quantile has an upper bound from {FEWEST_ROWS} rows on, and {cause}."
+    span = f"; the scores span {explained.output_range:.3g}" if explained.output_range else ""
+    return Measurement(
+        metric="completeness_error",
+        method=explained.method,
+        estimate=estimate,
+        n_samples=len(errors),
+        ideal=0.0,
+        detail=explained.detail + span,
+        too_few=too_few,
+        n_needed=needed,
+    )
+
+
+def grade_table(verdict: Verdict) -> GradeTable:
+    """Every method that was asked or left out, with its grades; random and occlusion beside them to compare with."""
+    columns = ("gain on the ranking half", "gain on the confirming half", *(m for m, *_ in _GRADES))
+    blank = Grade()
+    methods = []
+    order = sorted(verdict.ranked, key=lambda m: (m != verdict.chosen, -_sortable(verdict.ranked[m])))
+    for method in order:
+        own = method == verdict.chosen
+        numbers = [_grade(verdict.ranked[method])]
+        if own:
+            numbers += [_grade(verdict.gain), *_table_grades(verdict.grades[method])]
+        reason = "; ".join(verdict.reasons) or "beats a random attribution with its whole interval"
+        methods.append(
+            GradedMethod(
+                method=method,
+                standing=verdict.standing if own else "ranked",
+                reason=_cut(reason if own else "ranked behind the chosen one, or not told apart from it"),
+                grades=(*numbers, *[blank] * (len(columns) - len(numbers))),
+            )
+        )
+    for method in (RANDOM, OCCLUSION):
+        if method in verdict.grades and method not in verdict.ranked:
+            numbers = [blank, blank, *_table_grades(verdict.grades[method])]
+            methods.append(
+                GradedMethod(method=method, standing="compared", reason="graded to compare with", grades=tuple(numbers))
+            )
+    for method, reason in verdict.left_out.items():
+        methods.append(
+            GradedMethod(
+                method=method, standing="not_applicable", reason=_cut(reason), grades=tuple([blank] * len(columns))
+            )
+        )
+    return GradeTable(
+        grades=columns,
+        better=("higher", "higher", *(better for _, better, *_ in _GRADES)),  # type: ignore[arg-type]
+        methods=tuple(methods[:MOST_METHODS]),
+    )
+
+
+def _cut(reason: str) -> str:
+    return reason if len(reason) <= _LONGEST_REASON else reason[: _LONGEST_REASON - 1] + "…"
+
+
+def _sortable(estimate: AnyEstimate) -> float:
+    return estimate.value if np.isfinite(estimate.value) else -np.inf
+
+
+def _table_grades(grades: Grades) -> list[Grade]:
+    return [_grade(mean_of(getattr(grades, metric), low, high)) for metric, _, low, high in _GRADES]
+
+
+def _grade(estimate: AnyEstimate) -> Grade:
+    if isinstance(estimate, Undefined):
+        return Grade(words="undefined")
+    low, high = estimate.bounds(_DISPLAY)
+    return Grade(value=estimate.value, low=low, high=high)
