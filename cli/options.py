@@ -191,7 +191,12 @@ def _probe_options(content: Mapping[str, Any], path: Path, settings: list[str]) 
     for probe, table in _table(content, "probes", path).items():
         if not isinstance(table, dict):
             raise ConfigError(f"{path}: [probes.{probe}] must be a table of options.")
-        found[_snake(probe)] = {_snake(k): v for k, v in table.items()}
+        found[_snake(probe)] = {
+            _snake(k): str((path.parent / v).resolve())
+            if _snake(k) in _PATH_OPTIONS and isinstance(v, str) and (path.parent / v).exists()
+            else v
+            for k, v in table.items()
+        }
     for setting in settings:
         target, equals, text = setting.partition("=")
         probe, dot, option = target.partition(".")

@@ -2,16 +2,34 @@
 
 from auditor.probe import Probe
 from probes.adverse_impact import AdverseImpact
+from probes.attribute_inference import AttributeInference
 from probes.attribution.probe import FeatureAttribution
+from probes.attribution.token_attribution import TokenAttribution
+from probes.change import Change
 from probes.counterfactual import CounterfactualFairness
+from probes.dp_claim import DPClaim
 from probes.embeddings import EmbeddingAssociation
 from probes.fairness import GroupFairness
-from probes.generation import Bold, GenerationBias, Honest
-from probes.membership import MembershipInference
+from probes.language.bbq import BBQ
+from probes.language.bold import Bold
+from probes.language.crows_pairs import CrowsPairs
+from probes.language.generation_bias import GenerationBias
+from probes.language.honest import Honest
+from probes.language.stereoset import StereoSet
+from probes.language.stereotype import Stereotype
+from probes.language.winobias import WinoBias
+from probes.language.winogender import Winogender
+from probes.membership.probe import MembershipInference
+from probes.memorization.canary_exposure import CanaryExposure
+from probes.memorization.contamination import Contamination
+from probes.memorization.extraction import Extraction
+from probes.memorization.lm_membership import LMMembership
+from probes.memorization.pii_leakage import PIILeakage
+from probes.model_inversion import ModelInversion
 from probes.proxy_association import ProxyAssociation
+from probes.regression_fairness import RegressionFairness
 from probes.robustness import Robustness
 from probes.score_fairness import ScoreFairness
-from probes.stereotype import BBQ, CrowsPairs, StereoSet, Stereotype, WinoBias, Winogender
 from probes.subgroups import SubgroupDiscovery
 from probes.token_fairness import CounterfactualTokenFairness
 
@@ -19,12 +37,23 @@ PROBES: dict[str, type[Probe]] = {
     "group_fairness": GroupFairness,
     "adverse_impact": AdverseImpact,
     "score_fairness": ScoreFairness,
+    "regression_fairness": RegressionFairness,
     "subgroup_discovery": SubgroupDiscovery,
     "proxy_association": ProxyAssociation,
     "counterfactual_fairness": CounterfactualFairness,
     "counterfactual_token_fairness": CounterfactualTokenFairness,
+    "change": Change,
     "feature_attribution": FeatureAttribution,
+    "token_attribution": TokenAttribution,
     "membership_inference": MembershipInference,
+    "lm_membership": LMMembership,
+    "extraction": Extraction,
+    "canary_exposure": CanaryExposure,
+    "pii_leakage": PIILeakage,
+    "contamination": Contamination,
+    "attribute_inference": AttributeInference,
+    "model_inversion": ModelInversion,
+    "dp_claim": DPClaim,
     "robustness": Robustness,
     "stereotype": Stereotype,
     "crows_pairs": CrowsPairs,

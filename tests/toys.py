@@ -7,13 +7,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import torch
 from torch import Tensor, nn
 
 from auditor.data import AuditData
 from auditor.finding import Criterion, Direction
-from auditor.model import AuditedModel, TorchModel
+from auditor.model import AuditedModel, Recipe, TorchModel
+from auditor.regression import TorchRegressor
 
 CLASSES = ("0", "1")
 FEATURES = ("skill", "group", "seen")
@@ -35,6 +37,13 @@ def rows(n: int, seed: int = 0, *, members: bool = False) -> AuditData:
         sensitive_features={"group": np.where(group == 1, "a", "b").tolist()},
         is_member=seen if members else None,
     )
+
+
+def numbers(n: int, seed: int = 0) -> AuditData:
+    """The same rows, with ``skill`` itself as a number to predict."""
+    data = rows(n, seed)
+    assert isinstance(data.X, pd.DataFrame) and data.sensitive_features is not None
+    return AuditData.for_regression(data.X, data.X["skill"], sensitive_features=data.sensitive_features)
 
 
 class Formula(nn.Module):
@@ -60,6 +69,31 @@ def model(formula: Callable[[Tensor, Tensor, Tensor], Tensor]) -> TorchModel:
     return TorchModel(Formula(formula), classes=CLASSES, features=FEATURES)
 
 
+def regressor(formula: Callable[[Tensor, Tensor, Tensor], Tensor]) -> TorchRegressor:
+    """A torch model that predicts a formula."""
+    return TorchRegressor(Formula(formula), features=FEATURES)
+
+
+def private_model(epsilon: float, preprocessing_from: str) -> TorchModel:
+    """A torch model that says it was trained by DP-SGD to an epsilon: 10 epochs over 20,000 rows with noise of 1.1."""
+    made = model(lambda skill, group, seen: skill)
+    made.recipe = Recipe(
+        epsilon=epsilon,
+        delta=1e-5,
+        noise_multiplier=1.1,
+        max_grad_norm=1.0,
+        batch_size=200,
+        epochs=10,
+        n_rows=20_000,
+        sampler="poisson",
+        accountant="prv",
+        preprocessing_from=preprocessing_from,
+        noise_seed_known=False,
+    )
+    made.module.norm = nn.Identity()
+    return made
+
+
 def text_model(score: Callable[[str], float]) -> AuditedModel:
     """A model of texts whose probability of class 1 is a function of the text in small letters."""
     return AuditedModel.from_callable(
@@ -69,17 +103,17 @@ def text_model(score: Callable[[str], float]) -> AuditedModel:
 
 def language_model(strength: float) -> AuditedModel:
     """A causal language model in which what is said goes with whom it is said of, by ``strength``; 0 is indifferent."""
-    from probes.stereotype import built_in_pairs
-    from tests.test_stereotype import texts_of, toy
+    from probes.language.stereotype import built_in_pairs
+    from tests.language.pair_toys import texts_of, toy
 
     return toy(texts_of(built_in_pairs().examples), strength)
 
 
 def talker(biased: bool) -> AuditedModel:
     """A causal language model that says good things after everybody, or after women only."""
-    from tests.test_generation import FEMALE, toy
+    from tests.language.talkers import FEMALE, talking_toy
 
-    return toy(FEMALE if biased else [])
+    return talking_toy(FEMALE if biased else [])
 
 
 def embeddings(strength: float) -> AuditedModel:
@@ -89,11 +123,64 @@ def embeddings(strength: float) -> AuditedModel:
     return planted(strength)
 
 
+def pronouns(by_cue: bool) -> AuditedModel:
+    """A causal language model that says "he" or "she" by the occupation, or by the words that are none."""
+    from tests.attribution.token_toys import pronoun_toy
+
+    return pronoun_toy(by_cue)
+
+
 def scorer() -> object:
     """A scorer of what :func:`talker` says."""
-    from tests.test_generation import goodness
+    from tests.language.talkers import goodness
 
     return goodness()
+
+
+def remembering(texts: Sequence[str]) -> AuditedModel:
+    """A causal language model of characters that goes on as the texts do; without any, every character is as likely."""
+    from tests.memorization.toys import parrot
+
+    return parrot(texts, 12.0)
+
+
+def told_texts(n: int) -> AuditData:
+    """Random sentences, every second one a member."""
+    from tests.memorization.toys import sentences
+
+    return AuditData(X=np.asarray(sentences(n, 0), object), is_member=np.arange(n) % 2 == 0)
+
+
+def mail(n: int) -> list[str]:
+    """Texts with an e-mail address in each."""
+    return [f"{'abcdefgh'[i % 8]}{'xyz'[i % 3]} mail k{i % 10}z@q{i % 10}x.org" + 4 * "\n" for i in range(n)]
+
+
+def inverted(knows: bool) -> TorchModel:
+    """A linear model of 8 x 8 images whose weights are the patterns of its classes, or nothing to do with them."""
+    from auditor.preprocessing import ImagePreprocessing
+
+    network = nn.Sequential(nn.Flatten(), nn.Linear(64, 26))
+    with torch.no_grad():
+        weight = _patterns(0) if knows else _patterns(1)
+        network[1].weight.copy_(torch.from_numpy(weight.reshape(26, 64) - 0.5))
+        network[1].bias.zero_()
+    return TorchModel(
+        network, classes=range(26), preprocessing=ImagePreprocessing(size=(8, 8), mean=(0.5,), std=(0.5,))
+    )
+
+
+def _patterns(seed: int) -> npt.NDArray[np.float64]:
+    return np.random.default_rng(seed).random((26, 8, 8))
+
+
+def pictures() -> AuditData:
+    """Images of 26 patterns with a little noise, eight of each."""
+    rng = np.random.default_rng(2)
+    label = np.arange(26 * 8) % 26
+    values = _patterns(0)[label] + 0.1 * rng.standard_normal((label.size, 8, 8))
+    images = np.round(255 * np.clip(values, 0, 1)).astype(np.uint8)[..., None]
+    return AuditData.from_arrays(images, label, classes=range(26))
 
 
 def criterion(metric: str, direction: Direction, bound: float | tuple[float, float], **more: Any) -> Criterion:
@@ -142,6 +229,20 @@ TOYS: dict[str, Toys] = {
         ],
         data=lambda: rows(6_000),
     ),
+    "regression_fairness": Toys(
+        ideal=lambda: regressor(lambda skill, group, seen: skill),
+        violating=lambda: regressor(lambda skill, group, seen: 4.0 * group),
+        criteria=[
+            criterion("mean_prediction_difference", "at_most", 2.0),
+            criterion("mean_absolute_error_difference", "at_most", 2.0),
+            criterion("root_mean_squared_error_difference", "at_most", 2.0),
+            criterion("mean_residual_difference", "at_most", 2.0),
+            criterion("prediction_kolmogorov_smirnov", "at_most", 0.20),
+            criterion("prediction_wasserstein", "at_most", 4.0),
+        ],
+        data=lambda: numbers(6_000),
+        options={"value_range": [-10.0, 10.0]},
+    ),
     "subgroup_discovery": Toys(
         ideal=lambda: model(lambda skill, group, seen: skill),
         violating=lambda: model(lambda skill, group, seen: skill * (2.0 * group - 1.0)),
@@ -172,6 +273,16 @@ TOYS: dict[str, Toys] = {
         data=lambda: AuditData.from_arrays(["a rude man", "a kind woman"] * 20, classes=CLASSES),
         options={"categories": "orientation"},
     ),
+    "change": Toys(
+        ideal=lambda: model(lambda skill, group, seen: skill),
+        violating=lambda: model(lambda skill, group, seen: skill * (1.0 - 2.0 * group)),
+        criteria=[
+            criterion("accuracy_change", "at_least", -0.02),
+            criterion("demographic_parity_difference_change", "at_most", 0.02),
+        ],
+        data=lambda: rows(4_000),
+        options={"reference": model(lambda skill, group, seen: skill)},
+    ),
     "feature_attribution": Toys(
         ideal=lambda: model(lambda skill, group, seen: skill),
         violating=lambda: model(lambda skill, group, seen: 8.0 * group + 0.1 * skill),
@@ -180,6 +291,14 @@ TOYS: dict[str, Toys] = {
             criterion("completeness_error", "at_most", 0.01),
         ],
         data=lambda: rows(1_000),
+    ),
+    "token_attribution": Toys(
+        ideal=lambda: pronouns(True),
+        violating=lambda: pronouns(False),
+        criteria=[criterion("cue_top_k", "at_least", 0.6), criterion("faithfulness_gain", "at_least", 0.0)],
+        data=lambda: AuditData(X=np.empty(0, object)),
+        # Paths of steps to noisy copies would take minutes here; tests/attribution/ takes them.
+        options={"methods": ["occlusion"]},
     ),
     "membership_inference": Toys(
         ideal=lambda: model(lambda skill, group, seen: skill),
@@ -210,6 +329,47 @@ TOYS: dict[str, Toys] = {
         criteria=[criterion("association_effect_size", "within", (-1.0, 1.0))],
         data=lambda: AuditData(X=np.empty(0, object)),
         options={"tests": "weat_3", "methods": "weat", "n_draws": 1000},
+    ),
+    "dp_claim": Toys(
+        ideal=lambda: private_model(epsilon=2.0, preprocessing_from="none"),
+        violating=lambda: private_model(epsilon=0.5, preprocessing_from="training_rows"),
+        criteria=[criterion("dp_problems", "at_most", 0.0)],
+        data=lambda: rows(10),
+        can_pass=False,
+    ),
+    "lm_membership": Toys(
+        ideal=lambda: remembering([]),
+        violating=lambda: remembering([str(t) for t in told_texts(2_000).X[::2]]),
+        criteria=[criterion("attack_auc", "at_most", 0.60)],
+        data=lambda: told_texts(2_000),
+    ),
+    "extraction": Toys(
+        ideal=lambda: remembering([]),
+        violating=lambda: remembering([str(t) for t in told_texts(40).X[::2]]),
+        criteria=[criterion("extraction_rate", "at_most", 0.40)],
+        data=lambda: told_texts(40),
+        options={"prefix_tokens": 10, "suffix_tokens": 3},
+    ),
+    "pii_leakage": Toys(
+        ideal=lambda: remembering([t.split()[0] + " mail" + 4 * "\n" for t in mail(24)]),
+        violating=lambda: remembering(mail(24)),
+        criteria=[criterion("pii_rate", "at_most", 0.2), criterion("training_pii_rate", "at_most", 0.2)],
+        data=lambda: AuditData(X=np.asarray(mail(48), object), is_member=np.arange(48) < 24),
+        options={"prefix_words": 2, "max_new_tokens": 16},
+    ),
+    "attribute_inference": Toys(
+        ideal=lambda: model(lambda skill, group, seen: skill),
+        violating=lambda: model(lambda skill, group, seen: 0.2 * skill + group),
+        criteria=[criterion("attribute_inference_gain", "at_most", 0.15)],
+        data=lambda: rows(6_000),
+        options={"attribute": "group"},
+    ),
+    "model_inversion": Toys(
+        ideal=lambda: inverted(False),
+        violating=lambda: inverted(True),
+        criteria=[criterion("inversion_similarity", "at_most", 0.5, method="gradient_inversion")],
+        data=pictures,
+        options={"n_steps": 60},
     ),
     "robustness": Toys(
         ideal=lambda: model(lambda skill, group, seen: skill),

@@ -9,6 +9,7 @@ from pydantic import Field
 from auditor.statistics.changes import GapChange, RateChange
 from auditor.statistics.distances import BenefitInequality, CalibrationError, WorstDistance, WorstGap
 from auditor.statistics.estimate import Exact, Undefined
+from auditor.statistics.exposure import Exposure
 from auditor.statistics.families import ConfirmedCount
 from auditor.statistics.groups import (
     DifferentialFairness,
@@ -63,6 +64,7 @@ AnyEstimate = Annotated[
     | WorstValueGap
     | LargestValue
     | LargestGap
-    | WorstValueDistance,
+    | WorstValueDistance
+    | Exposure,
     Field(discriminator="kind"),
 ]

@@ -37,8 +37,10 @@ def check(probe: Any, key: str, **change: Any) -> None:
     )
 
 
-# Probes that read a benchmark's file: tests/test_stereotype.py and test_generation.py show them models and files.
-WITH_A_FILE = ("crows_pairs", "stereoset", "winobias", "winogender", "bbq", "bold", "honest")
+# Probes that read a benchmark's file: tests/language/ and tests/memorization/ show them models and files.
+WITH_A_FILE = (
+    "crows_pairs", "stereoset", "winobias", "winogender", "bbq", "bold", "honest", "canary_exposure", "contamination",
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("key", WITH_A_FILE)

@@ -1,0 +1,115 @@
+"""Texts that a probe reads: the training rows, or a file of the user's own, named with its digest."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from auditor.errors import DataError, NotApplicableError, UsageError
+
+if TYPE_CHECKING:
+    from auditor.data import AuditData
+    from auditor.language import AuditedLanguageModel
+    from auditor.model import AuditedModel
+
+_MAX_BYTES = 512 << 20
+
+
+@dataclass(frozen=True)
+class Texts:
+    """Texts in the order of their file, and where they come from, in words."""
+
+    texts: tuple[str, ...]
+    origin: str
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+
+def read_texts(path: str, what: str, column: str | None = None) -> Texts:
+    """The texts of a ``.txt`` file, one a line without blank ones, or of a column of a table.
+
+    ``column`` may be left out where the table has one column only. Raises UsageError where there is no such file or
+    column, DataError where it holds no text.
+    """
+    from auditor.tables import open_table, regular_file, sha256_of
+
+    where = regular_file(path, what)
+    if where.suffix.lower() == ".txt":
+        if where.stat().st_size > _MAX_BYTES:
+            raise DataError(f"The {what} {where.name!r} is larger than {_MAX_BYTES >> 20} MiB: give a part of it.")
+        content = where.read_bytes()
+        try:
+            lines = content.decode("utf-8-sig").splitlines()
+        except UnicodeDecodeError:
+            raise DataError(f"The {what} {where.name!r} is not UTF-8 text: save it as UTF-8.") from None
+        found, digest = [line.strip() for line in lines if line.strip()], hashlib.sha256(content).hexdigest()
+    else:
+        import pyarrow as pa
+
+        table = open_table(where, what)
+        if column is None and len(table.columns) > 1:
+            raise UsageError(
+                f"The {what} {where.name!r} has {len(table.columns)} columns: name the one with the texts "
+                f"(column={table.columns[0]})."
+            )
+        name = column or table.columns[0]
+        values = table.read([name], {name: pa.string()}).column(name).to_pylist()
+        found, digest = [v for v in values if v is not None and v.strip()], sha256_of(where)
+    if not found:
+        raise DataError(f"The {what} {where.name!r} holds no text.")
+    return Texts(tuple(found), f"{where.name}, sha256 {digest[:16]}")
+
+
+def training_texts(data: AuditData, path: str | None, column: str | None, probe: str) -> Texts:
+    """Texts the model was trained on: those of ``path``, else the training rows.
+
+    Raises NotApplicableError, which names the flags, where there are neither.
+    """
+    if path is not None:
+        return read_texts(path, "file of texts", column)
+    if data.members is None or data.modality != "text":
+        raise NotApplicableError(
+            "Needs texts the model was trained on: add --train FILE --data FILE --text COLUMN, or --set "
+            f"{probe}.texts=FILE, one text a line."
+        )
+    return Texts(_texts_of(data.members), "--train")
+
+
+def held_out_texts(data: AuditData) -> tuple[str, ...]:
+    """Evaluation texts, which the model was not trained on; none where there are none."""
+    return _texts_of(data.evaluation) if data.modality == "text" else ()
+
+
+def _texts_of(rows: AuditData) -> tuple[str, ...]:
+    return tuple(str(text) for text in rows.X if str(text).strip())
+
+
+def causal_model(model: AuditedModel, prefix_token: str | int | None = None) -> AuditedLanguageModel:
+    """The model as a causal language model, with another prefix where one is given; the one given stays as it is.
+
+    Raises NotApplicableError for another kind, ConfigError for a token that its tokenizer does not have.
+    """
+    from auditor.language import AuditedLanguageModel
+
+    if not isinstance(model, AuditedLanguageModel) or model.objective != "causal":
+        raise NotApplicableError("Needs a causal language model: a masked one, or a classifier, continues no text.")
+    return model if prefix_token is None else model.after(prefix_token)
+
+
+def optional_path(option: str, value: object) -> None:
+    """Raises ValueError where an option is neither None nor a path."""
+    if not (value is None or (isinstance(value, str) and value)):
+        raise ValueError(f"{option} must be the path of a file, not {value!r}")
+
+
+def unrepeated(members: Sequence[str], others: Sequence[str]) -> tuple[list[str], list[str], int]:
+    """Members and non-members once each, without the texts that stand in both, and how many those are."""
+    shared = set(members) & set(others)
+    return (
+        [t for t in dict.fromkeys(members) if t not in shared],
+        [t for t in dict.fromkeys(others) if t not in shared],
+        len(shared),
+    )
