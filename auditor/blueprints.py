@@ -13,8 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from auditor.architectures import ARCHITECTURES, MLP, SmallCNN
+from auditor.ensembles import Seeds, as_logits
 from auditor.errors import NotApplicableError
+from auditor.loop import PlainStep, Schedule, optimizer_of
+from auditor.loop import train as run_loop
 from auditor.model import AuditedModel, Outputs, Recipe, TorchModel
+from auditor.randomness import seeded_globals
 from auditor.rows import Rows
 
 if TYPE_CHECKING:
@@ -38,6 +42,29 @@ class Blueprint:
     outputs: Outputs
     described: str
     known: bool
+
+    def logits(self, module: nn.Module, x: Tensor) -> Tensor:
+        """(n, n_classes) logits of a module that was made here, at encoded rows (n, ...)."""
+        return as_logits(module(x), self.outputs)
+
+    def train(self, x: Tensor, y: Tensor, *, seed: int) -> nn.Module:
+        """A module of this kind that learned encoded rows x (n, ...) and labels y (n,), in evaluation mode.
+
+        All epochs of the recipe, by cross-entropy. Raises ModelError where the loss becomes infinite or NaN.
+        """
+        seeds = Seeds.of(seed)
+        with seeded_globals(np.random.default_rng(seeds.initialisation)):
+            module = self.make().to(x.device)
+        step = PlainStep(
+            module,
+            optimizer_of(self.recipe, [p for p in module.parameters() if p.requires_grad]),
+            lambda batch: nn.functional.cross_entropy(self.logits(module, batch[0]), batch[1]),
+        )
+        schedule = Schedule(
+            epochs=self.recipe.epochs, batch_size=min(self.recipe.batch_size, len(x)), seed=seeds.batches
+        )
+        run_loop(step, [x, y], schedule)
+        return module
 
 
 def blueprint_of(model: AuditedModel, X: Rows) -> Blueprint:

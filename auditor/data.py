@@ -39,6 +39,7 @@ class AuditData:
     y_true: (n,) index into ``classes``, -1 where a row has no label; None without labels. target_values: (n,) true
     numbers of a regression, NaN where a row has none; None without them, and for every classifier. positive: index of
     the favourable label. sensitive_features: (n, s) DataFrame of group names. is_member: (n,) True for training rows.
+    ``binned``: the sensitive features whose groups are bins of a column's values, not the values themselves.
     ``notes``: what was done to the rows on the way here, for the report.
     """
 
@@ -49,6 +50,7 @@ class AuditData:
     positive: int | None = None
     sensitive_features: pd.DataFrame | None = None
     is_member: BoolArray | None = None
+    binned: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -263,6 +265,8 @@ def _column_types(spec: DataSpec, model: AuditedModel, features: Sequence[str]) 
     if isinstance(model.preprocessing, TabularPreprocessing):
         for column in model.preprocessing.columns:
             types[column.name] = pa.float64() if isinstance(column, NumericColumn) else pa.string()
+    for name in model.group_columns:
+        types.setdefault(name, pa.string())
     return types
 
 
@@ -331,7 +335,7 @@ def stream_counts(spec: DataSpec, model: AuditedModel) -> tuple[GroupCounts, tup
         if total is None:
             model.check_repeatable(X, probabilities)
         counts = count_groups(
-            model.decide(probabilities, positive),
+            model.decide_rows(X, probabilities, positive),
             y_true,
             groups,
             features=sensitive,
@@ -490,6 +494,7 @@ def load_data(spec: DataSpec, model: AuditedModel) -> AuditData:
         positive=evaluation.positive,
         sensitive_features=None if groups is None else groups.astype("string").astype("category"),
         is_member=np.r_[np.zeros(len(evaluation), bool), np.ones(len(members), bool)],
+        binned=evaluation.binned,
         notes=tuple(dict.fromkeys([*evaluation.notes, *members.notes, *overlap])),
     )
 
@@ -572,6 +577,7 @@ def _load_one(
 
         X = load_images(file.path.parent, frame[spec.image].tolist(), model)
     groups = _sensitive_groups(frame, spec, tally)
+    bins = {parse_bin_rule(rule).column for rule in spec.bins}
     return AuditData(
         X=X.reset_index(drop=True) if isinstance(X, pd.DataFrame) else X,
         y_true=y_true,
@@ -579,6 +585,7 @@ def _load_one(
         classes=classes,
         positive=favourable(spec.positive, classes),
         sensitive_features=groups,
+        binned=tuple(name for name in map(str, groups.columns) if name in bins) if groups is not None else (),
         notes=tuple(notes),
     )
 

@@ -20,7 +20,6 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from io import BytesIO
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -31,6 +30,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from auditor.errors import ModelError
 from auditor.files import write_beside
+from auditor.loop import optimizer_of
 from auditor.model import Outputs, Recipe, evaluating
 from auditor.randomness import seeded_globals
 
@@ -185,13 +185,6 @@ def as_logits(raw: Tensor, outputs: Outputs) -> Tensor:
     return torch.cat([torch.zeros_like(raw), raw], dim=-1) if raw.shape[-1] == 1 else raw
 
 
-def _optimizer(recipe: Recipe, parameters: Sequence[Tensor]) -> torch.optim.Optimizer:
-    shared: dict[str, Any] = {"lr": recipe.learning_rate, "weight_decay": recipe.weight_decay}
-    if recipe.optimizer == "sgd":
-        return torch.optim.SGD(parameters, momentum=recipe.momentum, **shared)
-    return (torch.optim.AdamW if recipe.optimizer == "adamw" else torch.optim.Adam)(parameters, **shared)
-
-
 # ---- together ------------------------------------------------------------------------------------------------------
 
 
@@ -224,7 +217,7 @@ class _Stack:
 
 def _stacked(task: _Task, chunk: range) -> npt.NDArray[np.float64]:
     stack = _Stack([task.fresh(i) for i in chunk], task.outputs)
-    optimizer = _optimizer(task.recipe, stack.trainable())
+    optimizer = optimizer_of(task.recipe, stack.trainable())
     own = np.stack([np.flatnonzero(task.members[i]) for i in chunk])
     rows = torch.from_numpy(own).to(task.x.device)
     generators = [torch.Generator().manual_seed(Seeds.of(task.seeds[i]).batches) for i in chunk]
@@ -289,7 +282,7 @@ def _one_by_one(task: _Task, chunk: range) -> npt.NDArray[np.float64]:
     found = []
     for i in chunk:
         module = task.fresh(i)
-        optimizer = _optimizer(task.recipe, [p for p in module.parameters() if p.requires_grad])
+        optimizer = optimizer_of(task.recipe, [p for p in module.parameters() if p.requires_grad])
         rows = torch.from_numpy(np.flatnonzero(task.members[i]))
         generator = torch.Generator().manual_seed(Seeds.of(task.seeds[i]).batches)
         module.train()

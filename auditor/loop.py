@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
@@ -18,6 +18,9 @@ from torch import Tensor, nn
 from auditor.errors import ModelError, UsageError
 from auditor.files import write_beside
 from auditor.randomness import seeded_globals
+
+if TYPE_CHECKING:
+    from auditor.model import Recipe
 
 _CHECKPOINT_FORMAT = "auditor-training/1"
 
@@ -68,6 +71,16 @@ class PlainStep:
             nn.utils.clip_grad_norm_(self.modules[0].parameters(), self.max_grad_norm)
         optimizer.step()
         return loss.detach()
+
+
+def optimizer_of(recipe: Recipe, parameters: Sequence[Tensor]) -> torch.optim.Optimizer:
+    """torch's own optimizer as the recipe has it. Raises ModelError for one that is none of adam, adamw and sgd."""
+    shared: dict[str, Any] = {"lr": recipe.learning_rate, "weight_decay": recipe.weight_decay}
+    if recipe.optimizer == "sgd":
+        return torch.optim.SGD(parameters, momentum=recipe.momentum, **shared)
+    if recipe.optimizer in ("adam", "adamw"):
+        return (torch.optim.AdamW if recipe.optimizer == "adamw" else torch.optim.Adam)(parameters, **shared)
+    raise ModelError(f"The recipe's optimizer {recipe.optimizer!r} is none of adam, adamw and sgd.")
 
 
 def mixed_precision(device: torch.device) -> AbstractContextManager[object]:

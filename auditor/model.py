@@ -82,6 +82,8 @@ class AuditedModel:
     """
 
     kind: Kind = "classifier"
+    # Columns whose groups the model itself reads: text, whatever they look like.
+    group_columns: tuple[str, ...] = ()
 
     def __init__(
         self,
@@ -160,9 +162,17 @@ class AuditedModel:
             return np.where(chosen, positive, 1 - positive).astype(np.int64)
         return np.asarray(probabilities.argmax(axis=1), np.int64)
 
+    def decide_rows(self, X: Rows, probabilities: FloatArray, positive: int | None) -> IntArray:
+        """(n,) class indices of rows with these probabilities; the rows matter where a decision is drawn at random."""
+        return self.decide(probabilities, positive)
+
     def decisions(self, data: AuditData) -> IntArray:
         """(n,) class indices decided on a data set."""
-        return self.decide(self.outputs(data), data.positive)
+        return self.decide_rows(data.X, self.outputs(data), data.positive)
+
+    def saved_parts(self) -> tuple[AuditedModel, dict[str, Any]]:
+        """The model that a bundle is made of, and what stands in the bundle beside it."""
+        return self, {}
 
 
 def _as_probabilities(raw: npt.ArrayLike, classes: tuple[str, ...], n: int) -> FloatArray:
@@ -410,9 +420,11 @@ def save(model: AuditedModel, path: str | Path) -> None:
     """Writes a model bundle: a ``torch.save`` archive that loads with ``weights_only=True`` and holds no code.
 
     ``{"format": "auditor-model/1", "architecture": {"name", "args"}, "state_dict", "preprocessing", "classes",
-    "training"}``, with ``"task": "regression"`` and no classes for a model that predicts a number. Raises ModelError
-    for a model that is not a torch module.
+    "training"}``, with ``"task": "regression"`` and no classes for a model that predicts a number, and with
+    ``"postprocessing"`` for one whose answers are changed by group. Raises ModelError for a model that is not a torch
+    module.
     """
+    model, beside = model.saved_parts()
     if not isinstance(model, TorchNetwork):
         raise ModelError(f"Only a torch model can be saved as a bundle, not {type(model).__name__}.")
     bundle = {
@@ -428,6 +440,7 @@ def save(model: AuditedModel, path: str | Path) -> None:
         if isinstance(model, TorchModel)
         else {"task": "regression"}
     )
+    bundle |= beside
     buffer = io.BytesIO()
     torch.save(bundle, buffer)
     write_beside(path, buffer.getvalue())

@@ -2,9 +2,27 @@
 
 from auditor.mitigation import Mitigation
 from mitigations.adversarial_debiasing import AdversarialDebiasing
+from mitigations.balanced_resampling import BalancedResampling
+from mitigations.correlation_remover import CorrelationRemover
+from mitigations.counterfactual_augmentation import CounterfactualAugmentation
+from mitigations.dp_sgd import DpSgd
+from mitigations.group_calibration import GroupCalibration
+from mitigations.group_dro import GroupDro
+from mitigations.min_diff import MinDiff
+from mitigations.reject_option import RejectOption
 from mitigations.reweighing import Reweighing
+from mitigations.threshold_optimizer import ThresholdOptimizer
 
 MITIGATIONS: dict[str, type[Mitigation]] = {
     "adversarial_debiasing": AdversarialDebiasing,
     "reweighing": Reweighing,
+    "balanced_resampling": BalancedResampling,
+    "correlation_remover": CorrelationRemover,
+    "counterfactual_augmentation": CounterfactualAugmentation,
+    "dp_sgd": DpSgd,
+    "group_calibration": GroupCalibration,
+    "group_dro": GroupDro,
+    "min_diff": MinDiff,
+    "reject_option": RejectOption,
+    "threshold_optimizer": ThresholdOptimizer,
 }

@@ -10,7 +10,7 @@ import numpy as np
 from auditor.errors import UsageError
 from auditor.finding import Pillar
 from auditor.mitigation import Mitigated, Stage, Training
-from mitigations.retraining import TrainingSet, optimizer_of, run, trainable, training_set, untrained
+from mitigations.retraining import TrainingSet, run, trainable, training_set, untrained
 
 if TYPE_CHECKING:
     from auditor.data import AuditData
@@ -113,13 +113,14 @@ class AdversarialDebiasing:
 
     def step(self, new: TorchModel, rows: TrainingSet, recipe: Recipe) -> AdversarialStep:
         """One step of both networks, for these rows; a training loop of one's own can call it."""
+        from auditor.loop import optimizer_of
         from mitigations.adversarial_step import AdversarialStep
 
         n_batches = -(-len(rows) // recipe.batch_size)
         return AdversarialStep(
             new,
             rows,
-            optimizer_of(list(new.module.parameters()), recipe),
+            optimizer_of(recipe, list(new.module.parameters())),
             constraint=self.constraint,
             alpha=self.alpha,
             quiet_steps=int(self.warm_up * recipe.epochs * n_batches),

@@ -13,7 +13,6 @@ from auditor.errors import DataError, ModelError, UsageError
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
-    from torch.optim import Optimizer
 
     from auditor.data import AuditData
     from auditor.loop import History, Step
@@ -109,6 +108,15 @@ def training_set(model: TorchModel, data: AuditData, device: str, *, groups: boo
     )
 
 
+def refuse_bins(data: AuditData) -> None:
+    """Raises UsageError where groups are bins, for mitigations whose new model reads the groups from the table."""
+    if data.binned:
+        raise UsageError(
+            f"The new model reads {data.binned[0]!r} from the table at every prediction, and its bins stand in none: "
+            "add a column of the bins to the tables, and name that with --sensitive."
+        )
+
+
 def _codes(data: AuditData) -> tuple[IntArray, tuple[tuple[str, ...], ...], tuple[str, ...]]:
     groups = data.sensitive_features
     if groups is None:
@@ -184,17 +192,3 @@ def run(
         fingerprint=fingerprint,
         progress=training.progress,
     )
-
-
-def optimizer_of(parameters: Sequence[Tensor], recipe: Recipe) -> Optimizer:
-    """The recipe's optimizer over some parameters. Raises ModelError for one that is not known."""
-    import torch
-
-    if recipe.optimizer in ("adam", "adamw"):
-        kind = torch.optim.Adam if recipe.optimizer == "adam" else torch.optim.AdamW
-        return kind(parameters, lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
-    if recipe.optimizer == "sgd":
-        return torch.optim.SGD(
-            parameters, lr=recipe.learning_rate, momentum=recipe.momentum, weight_decay=recipe.weight_decay
-        )
-    raise ModelError(f"The recipe's optimizer {recipe.optimizer!r} is none of adam, adamw and sgd.")

@@ -10,7 +10,7 @@ import numpy as np
 from auditor.arrays import FloatArray, IntArray
 from auditor.finding import Pillar
 from auditor.mitigation import Mitigated, Stage, Training
-from mitigations.retraining import optimizer_of, run, trainable, training_set, untrained
+from mitigations.retraining import run, trainable, training_set, untrained
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -43,7 +43,7 @@ class Reweighing:
         import torch
         from torch.nn.functional import cross_entropy
 
-        from auditor.loop import PlainStep
+        from auditor.loop import PlainStep, optimizer_of
 
         old = trainable(model)
         assert old.recipe is not None
@@ -56,7 +56,7 @@ class Reweighing:
             x, y, weight = batch
             return (weight * cross_entropy(new.logits(x), y, reduction="none")).mean()
 
-        step = PlainStep(new.module, optimizer_of(list(new.module.parameters()), old.recipe), loss)
+        step = PlainStep(new.module, optimizer_of(old.recipe, list(new.module.parameters())), loss)
         run(step, (rows.x, rows.y, w), old.recipe, rng, training, fingerprint={"mitigation": self.name})
         return Mitigated(
             model=new,

@@ -13,14 +13,14 @@ import numpy.typing as npt
 from auditor.arrays import FloatArray, IntArray
 from auditor.errors import NotApplicableError
 from auditor.finding import Figure, Measurement, Pillar, Series
+from auditor.lexicons import CATEGORIES, PLACEHOLDER, Identity, Lexicon, built_in, neutral, read, templates
 from auditor.probe import Need
 from auditor.statistics.estimate import Power, Undefined
 from auditor.statistics.kinds import AnyEstimate
 from auditor.statistics.means import PairedDifference, WorstPairedDifference, mean, paired_difference
 from auditor.statistics.rates import Proportion
+from auditor.swaps import Mention, Swapper
 from probes.inputs import whole_number
-from probes.lexicons import CATEGORIES, PLACEHOLDER, Identity, Lexicon, built_in, neutral, read, templates
-from probes.swaps import Mention, Swapper
 
 if TYPE_CHECKING:
     from auditor.data import AuditData
@@ -38,7 +38,7 @@ class CounterfactualTokenFairness:
 
     A cluster is a sentence: a template that is filled with every identity of a category, or a text of the user's in
     which the first identity named is given the place of every other in turn, and that other its place
-    (:mod:`probes.swaps`). ``s(t, i)``: the model's probability of the favourable class (``data.positive``, else the
+    (:mod:`auditor.swaps`). ``s(t, i)``: the model's probability of the favourable class (``data.positive``, else the
     last class) for cluster t with identity i; of the words of the reference, the mean over all of them. Templates are
     the methods ``templates``, the user's texts ``texts``, and for each:
 
@@ -55,7 +55,7 @@ class CounterfactualTokenFairness:
     Templates speak of sentences like them, and texts of the rows they were drawn from; neither says which score would
     be right. A rule that ought to treat identities differently, such as one that looks for slurs, FAILs here too.
 
-    categories: ``auto``, or names out of ``probes.lexicons.CATEGORIES``. lexicon: paths of the user's own lexicons;
+    categories: ``auto``, or names out of ``auditor.lexicons.CATEGORIES``. lexicon: paths of the user's own lexicons;
     the built-in ones then take no part unless ``categories`` names them; one with ``reference = true`` replaces the
     neutral words. methods: ``auto``, or names out of
     ``CounterfactualTokenFairness.methods``. n_templates: most templates of a category, drawn without replacement.

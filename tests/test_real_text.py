@@ -145,7 +145,7 @@ def test_profanity_check_through_a_function(tmp_path: Path) -> None:
 
 def test_a_model_blind_to_the_words_passes() -> None:
     """The real model behind a mask: every identity term is replaced by one word before it reads."""
-    from probes.lexicons import built_in, neutral
+    from auditor.lexicons import built_in, neutral
 
     real = jigsaw()
     words = {

@@ -20,9 +20,7 @@ from auditor.report.html import render_html
 from tests.report_samples import explanations, refused_report, report_of, sample_report
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-pytestmark = pytest.mark.skipif(
-    CHROMIUM is None, reason="no chromium, chromium-browser or google-chrome on the PATH"
-)
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium, chromium-browser or google-chrome on the PATH")
 
 # The browser reads commands from descriptor 3 and answers on 4; a process of its own puts them there.
 _LAUNCH = """
@@ -160,9 +158,7 @@ class Browser:
 
     def requested(self) -> list[str]:
         """Addresses of everything that was asked for."""
-        return [
-            e["params"]["request"]["url"] for e in self.events if e.get("method") == "Network.requestWillBeSent"
-        ]
+        return [e["params"]["request"]["url"] for e in self.events if e.get("method") == "Network.requestWillBeSent"]
 
 
 @pytest.fixture(scope="module")

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from auditor.errors import ConfigError
-from probes.lexicons import CATEGORIES, PLACEHOLDER, Lexicon, built_in, neutral, parse, read, templates
-from probes.swaps import Swapper, article_of
+from auditor.lexicons import CATEGORIES, PLACEHOLDER, Lexicon, built_in, neutral, parse, read, templates
+from auditor.swaps import Swapper, article_of
 
 GENDER, NAMES, RELIGION, NATIONALITY, ETHNICITY, ORIENTATION, DISABILITY, AGE = built_in()
 

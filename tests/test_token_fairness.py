@@ -20,6 +20,7 @@ from scipy.stats import binom
 from auditor.data import AuditData
 from auditor.errors import ConfigError, NotApplicableError, UsageError
 from auditor.finding import Criterion, Measurement, Outcome, ProbeResult, judge, parse_criterion
+from auditor.lexicons import built_in, neutral, templates
 from auditor.model import AuditedModel
 from auditor.preprocessing import fit_text
 from auditor.probe import make_probe
@@ -28,7 +29,6 @@ from auditor.statistics.estimate import Estimate
 from auditor.statistics.intervals import bounded_mean_reach, clopper_pearson
 from auditor.statistics.means import WorstPairedDifference, paired_difference
 from auditor.statistics.rates import Proportion
-from probes.lexicons import built_in, neutral, templates
 from probes.token_fairness import CounterfactualTokenFairness
 
 Score = Callable[[str], float]

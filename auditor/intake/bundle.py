@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Annotated, Any, Literal, Self
 
 import torch
@@ -19,6 +19,7 @@ from auditor.intake.user_code import import_object, keywords_of
 from auditor.intake.weights import LOADED_BY_TORCH, as_state_dict, compare_shapes, load_torch, plain_floats
 from auditor.intake.wrap import named_classes, no_flags_of_classes, provenance_of
 from auditor.model import BUNDLE_FORMAT, Outputs, Recipe, TorchModel
+from auditor.postprocessing import PostprocessedModel, Postprocessing
 from auditor.preprocessing import ImagePreprocessing, Preprocessing, TabularPreprocessing, TextPreprocessing
 from auditor.regression import TorchRegressor
 from auditor.specs import ModelSpec
@@ -30,6 +31,7 @@ _MAX_LIST = 64
 _MAX_EPOCHS = 100_000
 _PREPROCESSING: TypeAdapter[Preprocessing | None] = TypeAdapter(Preprocessing | None)
 _RECIPE: TypeAdapter[Recipe] = TypeAdapter(Recipe)
+_POSTPROCESSING: TypeAdapter[Postprocessing] = TypeAdapter(Postprocessing)
 
 
 class _Closed(BaseModel):
@@ -46,6 +48,7 @@ class _Bundle(_Closed):
     architecture: _Architecture
     state_dict: dict[str, Tensor]
     preprocessing: Any = None
+    postprocessing: Any = None
     classes: Annotated[list[str], Field(max_length=1_000_000)] = []
     training: Any = None
     task: Literal["classification", "regression"] = "classification"
@@ -56,12 +59,16 @@ class _Bundle(_Closed):
     def _classes_of_a_classifier(self) -> Self:
         if self.task == "regression" and self.classes:
             raise ValueError("a regression has no classes")
+        if self.task == "regression" and self.postprocessing is not None:
+            raise ValueError("a regression has no decisions to post-process")
         if self.task == "classification" and len(self.classes) < 2:
             raise ValueError("a classifier names at least two classes")
         return self
 
 
-def load_bundle(source: Source, archive: Archive, record: str, spec: ModelSpec) -> TorchModel | TorchRegressor:
+def load_bundle(
+    source: Source, archive: Archive, record: str, spec: ModelSpec
+) -> TorchModel | TorchRegressor | PostprocessedModel:
     """The model of a bundle. Raises ModelError for any part that is not what the format says."""
     loaded = load_torch(source, archive, record)
     bundle = _parse(loaded, source.name)
@@ -91,7 +98,7 @@ def load_bundle(source: Source, archive: Archive, record: str, spec: ModelSpec) 
             recipe=_recipe(bundle.training, source.name),
             provenance=provenance,
         )
-    return TorchModel(
+    model = TorchModel(
         module,
         classes=named_classes(bundle.classes, spec),
         preprocessing=preprocessing,
@@ -102,6 +109,16 @@ def load_bundle(source: Source, archive: Archive, record: str, spec: ModelSpec) 
         architecture={"name": name, "args": args},
         recipe=_recipe(bundle.training, source.name),
         provenance=provenance,
+    )
+    return model if bundle.postprocessing is None else _postprocessed(model, bundle.postprocessing, spec, source.name)
+
+
+def _postprocessed(model: TorchModel, value: object, spec: ModelSpec, what: str) -> PostprocessedModel:
+    rules: Postprocessing = _checked(_POSTPROCESSING, value, "postprocessing", what)
+    if rules.decides and spec.threshold is not None:
+        raise UsageError(f"{what!r} decides by thresholds of its own for each group: leave --threshold out.")
+    return PostprocessedModel(
+        model, rules, provenance=replace(model.provenance, notes=(*model.provenance.notes, rules.described()))
     )
 
 

@@ -185,7 +185,5 @@ def bounded_mean_reach(
     cubed = 2.0 * stretch**3 * np.maximum(third, 0.0) / size**2 + 2.0 * e**3
     shape, scale = 4.0 * second**3 / cubed**2, 0.5 * cubed / second
     # Beyond this shape a gamma is normal to more digits than its quantile is computed to.
-    deviation = np.where(
-        shape < 1e10, scale * (gammainccinv(np.minimum(shape, 1e10), a) - shape), z * np.sqrt(second)
-    )
+    deviation = np.where(shape < 1e10, scale * (gammainccinv(np.minimum(shape, 1e10), a) - shape), z * np.sqrt(second))
     return np.where(m >= 2, np.maximum(e + deviation, 0.0), np.inf)

@@ -67,7 +67,8 @@ class Differentiable:
     token positions that stay as they are on the whole path (padding, and what the tokenizer puts around a text).
     places: for token ids (n, d) the position of each unit; else (elements of one point,) the unit of each element.
     present: (n, d). channels: the axis of an image's points that is summed to make a map, None without images.
-    baseline: in words. rows_at_once: how many points fit one forward and backward pass.
+    baseline: in words. rows_at_once: how many points fit one forward and backward pass. shift: (n, length, width) what
+    is added to embedded tokens that are not held, None for nothing.
     """
 
     model: DifferentiableModel
@@ -82,6 +83,7 @@ class Differentiable:
     channels: int | None
     baseline: str
     rows_at_once: int
+    shift: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.inputs)
@@ -148,6 +150,8 @@ class Differentiable:
             end = self.layer(inputs)
             blank = (self.layer(self.blank.ids) * self.blank.weights.unsqueeze(1)).sum(dim=0)
             start = torch.where(held.unsqueeze(-1), end, blank)
+            if self.shift is not None:
+                end = torch.where(held.unsqueeze(-1), end, end + self.shift[index])
         return Chunk(start=start, end=end, targets=targets, extra=(inputs, held))
 
     def chunks(self, rows: IntArray | None = None, *, times: int = 1) -> Iterator[tuple[IntArray, Chunk]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from auditor.arrays import FloatArray
 from auditor.display import MOST_METHODS, Grade, GradedMethod, GradeTable
 from auditor.finding import Measurement
 from auditor.statistics.estimate import Undefined
@@ -12,9 +13,9 @@ from auditor.statistics.ranks import quantile
 from probes.attribution.explained import Attributions
 from probes.attribution.faithfulness import NO_SPAN, OCCLUSION, RANDOM, Grades, mean_of
 from probes.attribution.figures import grades_figure
+from probes.attribution.labels import Relabelled
 from probes.attribution.rule import MOST_INCOMPLETE, TAIL, Verdict
 from probes.attribution.sanity import DEVIATIONS, MOST_OVERLAP
-from probes.attribution.stability import RADIUS
 
 LEVEL = 0.95
 # log(alpha) / log(0.95) rows are the fewest that bound a 95 % quantile from above; so many do at alpha = 0.05 / 20.
@@ -84,6 +85,8 @@ def grades_of(verdict: Verdict, n_rows: int) -> list[Measurement]:
                 f"allowed{checked}",
             )
         )
+    if verdict.relabelled is not None:
+        found.append(_relabelled(verdict, verdict.relabelled))
     if verdict.agreement is not None:
         detail = "rank correlation over units, averaged over samples"
         if verdict.agreement.bounds(TAIL)[1] < LEAST_AGREEMENT:
@@ -105,6 +108,26 @@ def grades_of(verdict: Verdict, n_rows: int) -> list[Measurement]:
     return found
 
 
+def _relabelled(verdict: Verdict, taught: Relabelled | str) -> Measurement:
+    estimate: AnyEstimate
+    if isinstance(taught, str):
+        estimate, detail = Undefined(reason=taught), ""
+    else:
+        estimate, own = taught.overlap, taught.taught
+        detail = (
+            f"over samples, averaged over {len(own.networks)} networks that learned shuffled labels: {own.how}; "
+            f"they fit {own.fitted:.1%} of these, and {own.majority:.1%} are of one class; {MOST_OVERLAP:g} is allowed"
+        )
+    return Measurement(
+        metric="label_randomisation_overlap",
+        method=verdict.chosen,
+        estimate=estimate,
+        n_samples=len(verdict.problem),
+        ideal=0.0,
+        detail=detail,
+    )
+
+
 def _plain(metric: str, verdict: Verdict, estimate: AnyEstimate) -> Measurement:
     return Measurement(metric=metric, method=verdict.chosen, estimate=estimate, n_samples=len(verdict.problem))
 
@@ -116,17 +139,15 @@ def _of_captum(verdict: Verdict) -> list[Measurement]:
     found = [("infidelity", verdict.infidelity, f"median over samples, in squared spans{beside}")]
     if verdict.sensitivity is not None:
         found.append(
-            ("sensitivity_max", verdict.sensitivity, f"median over samples; noise of {RADIUS:.0%} of the range")
+            ("sensitivity_max", verdict.sensitivity.values, f"median over samples; {verdict.sensitivity.noise}")
         )
     out = []
     for metric, values, detail in found:
-        kept = values[np.isfinite(values)]
-        estimate: AnyEstimate = quantile(kept, 0.5) if kept.size else Undefined(reason=NO_SPAN)
         out.append(
             Measurement(
                 metric=metric,
                 method=verdict.chosen,
-                estimate=estimate,
+                estimate=_median(values),
                 n_samples=len(values),
                 ideal=0.0,
                 detail=detail,
@@ -169,7 +190,8 @@ def completeness(explained: Attributions, n_rows: int) -> Measurement:
 
 def grade_table(verdict: Verdict) -> GradeTable:
     """Every method that was asked or left out, with its grades; random and occlusion beside them to compare with."""
-    columns = ("gain on the ranking half", "gain on the confirming half", *(m for m, *_ in _GRADES))
+    sanity = _sanity_grades(verdict)
+    columns = ("gain on the ranking half", "gain on the confirming half", *(m for m, *_ in _GRADES), *sanity)
     blank = Grade()
     methods = []
     order = sorted(verdict.ranked, key=lambda m: (m != verdict.chosen, -_sortable(verdict.ranked[m])))
@@ -177,7 +199,7 @@ def grade_table(verdict: Verdict) -> GradeTable:
         own = method == verdict.chosen
         numbers = [_grade(verdict.ranked[method])]
         if own:
-            numbers += [_grade(verdict.gain), *_table_grades(verdict.grades[method])]
+            numbers += [_grade(verdict.gain), *_table_grades(verdict.grades[method]), *sanity.values()]
         reason = "; ".join(verdict.reasons) or "beats a random attribution with its whole interval"
         methods.append(
             GradedMethod(
@@ -189,7 +211,7 @@ def grade_table(verdict: Verdict) -> GradeTable:
         )
     for method in (RANDOM, OCCLUSION):
         if method in verdict.grades and method not in verdict.ranked:
-            numbers = [blank, blank, *_table_grades(verdict.grades[method])]
+            numbers = [blank, blank, *_table_grades(verdict.grades[method]), *[blank] * len(sanity)]
             methods.append(
                 GradedMethod(method=method, standing="compared", reason="graded to compare with", grades=tuple(numbers))
             )
@@ -201,9 +223,26 @@ def grade_table(verdict: Verdict) -> GradeTable:
         )
     return GradeTable(
         grades=columns,
-        better=("higher", "higher", *(better for _, better, *_ in _GRADES)),  # type: ignore[arg-type]
+        better=("higher", "higher", *(better for _, better, *_ in _GRADES), *["lower"] * len(sanity)),  # type: ignore[arg-type]
         methods=tuple(methods[:MOST_METHODS]),
     )
+
+
+def _sanity_grades(verdict: Verdict) -> dict[str, Grade]:
+    """What the chosen explanation alone is asked: does it change with the network, and not with the input?"""
+    found = {}
+    if verdict.randomisation is not None:
+        found["parameter_randomisation_overlap"] = _grade(verdict.randomisation.overlap)
+    if isinstance(verdict.relabelled, Relabelled):
+        found["label_randomisation_overlap"] = _grade(verdict.relabelled.overlap)
+    if verdict.sensitivity is not None:
+        found["sensitivity_max"] = _grade(_median(verdict.sensitivity.values))
+    return found
+
+
+def _median(values: FloatArray) -> AnyEstimate:
+    kept = values[np.isfinite(values)]
+    return quantile(kept, 0.5) if kept.size else Undefined(reason=NO_SPAN)
 
 
 def _cut(reason: str) -> str:
@@ -221,5 +260,5 @@ def _table_grades(grades: Grades) -> list[Grade]:
 def _grade(estimate: AnyEstimate) -> Grade:
     if isinstance(estimate, Undefined):
         return Grade(words="undefined")
-    low, high = estimate.bounds(_DISPLAY)
+    low, high = (b if np.isfinite(b) else None for b in estimate.bounds(_DISPLAY))
     return Grade(value=estimate.value, low=low, high=high)

@@ -30,7 +30,8 @@ class Method:
     """A published attribution method.
 
     completes: whether its attributions are meant to sum to the score minus the baseline's. note: what it really is,
-    where its name promises more. scope: of each sample, or one attribution for all of them. run: computes it. lacks:
+    where its name promises more. signed: whether its sign tells what speaks for the score from what speaks against it;
+    else sizes alone have a meaning. scope: of each sample, or one attribution for all of them. run: computes it. lacks:
     why a question of its modality cannot be answered by it, empty where it can.
     """
 
@@ -40,6 +41,7 @@ class Method:
     citation: str
     completes: bool
     note: str = ""
+    signed: bool = True
     scope: Scope = "sample"
     run: Callable[[Problem, np.random.Generator, Effort], Attributions]
     lacks: Callable[[Problem], str]
@@ -92,6 +94,7 @@ METHODS: dict[str, Method] = {
             modalities=ALL,
             citation="Simonyan, Vedaldi and Zisserman, ICLR 2014 workshop",
             completes=False,
+            signed=False,
             note="unsigned: how strongly the score reacts to small changes, not which way",
             run=gradient.saliency,
             lacks=gradient.without_gradient,
@@ -102,6 +105,7 @@ METHODS: dict[str, Method] = {
             modalities=ALL,
             citation="Smilkov, Thorat, Kim, Viegas and Wattenberg, 2017",
             completes=False,
+            signed=False,
             note="unsigned: how strongly the score reacts to changes, not which way",
             run=gradient.smooth_grad,
             lacks=gradient.without_gradient,
@@ -187,6 +191,7 @@ METHODS: dict[str, Method] = {
             modalities=("image",),
             citation="Selvaraju et al., ICCV 2017",
             completes=False,
+            signed=False,
             note="coarse, and without negative evidence",
             run=layers.grad_cam,
             lacks=layers.no_maps,
@@ -207,6 +212,7 @@ METHODS: dict[str, Method] = {
             modalities=("text", "image"),
             citation="Abnar and Zuidema, ACL 2020",
             completes=False,
+            signed=False,
             note="where attention looks, not what the model concludes: no sign and no class",
             run=attention.attention_rollout,
             lacks=attention.no_attention,
@@ -227,6 +233,7 @@ METHODS: dict[str, Method] = {
             modalities=("tabular",),
             citation="Breiman, Machine Learning 45 (2001)",
             completes=False,
+            signed=False,
             note="one attribution for all samples: what the model's fit loses without a feature",
             scope="global",
             run=shapley.permutation_importance,

@@ -17,6 +17,7 @@ from probes.attribution.contents import Features, explanation_of, samples_figure
 from probes.attribution.explained import output_range
 from probes.attribution.faithfulness import ends
 from probes.attribution.gradient import Effort
+from probes.attribution.labels import teach_shuffled
 from probes.attribution.measured import FEWEST_ROWS, LEVEL, grades_of
 from probes.attribution.methods import METHODS, applicable
 from probes.attribution.problem import Baseline, Problem, pose
@@ -37,6 +38,10 @@ _N_SAMPLES = {"tabular": 256, "text": 128, "image": 128}
 _N_CHECKED = {"tabular": 48, "text": 32, "image": 32}
 _N_EXPLAINED = {"tabular": FEWEST_COPIES, "text": 8, "image": 4}
 _MOST_PARAMETERS = 20_000_000
+# Steps of the path integral; of pictures that large networks are made for each step takes a tenth of a second.
+_STEPS, _MOST_STEPS = 50, 400
+_LARGE_PIXELS = 112 * 112
+_LARGE_SAMPLES, _LARGE_CHECKED, _LARGE_STEPS, _LARGE_MOST_STEPS, _LARGE_RANKING_STEPS = 32, 4, 64, 128, 16
 # What is asked by itself, in the order of preference where methods are not told apart: first those whose parts add up.
 _GRADIENT = ("integrated_gradients", "input_x_gradient", "saliency", "grad_cam")
 _SHAPLEY = ("shap_linear", "shap_tree", "shap_permutation")
@@ -62,13 +67,17 @@ class FeatureAttribution:
     - ``comprehensiveness``, ``sufficiency``: mean drop of f without the top 5, 10, 20, 35 and 50 % of the units, and
       with them alone, in spans; [-1, 1], higher and lower are better. ``deletion_auc``, ``insertion_auc``: area under
       f as units go and come; [0, 1], lower and higher are better
-    - ``infidelity``, ``sensitivity_max``: captum's, medians over samples, see :mod:`probes.attribution.stability`; [0,
-      inf), ideal 0
+    - ``infidelity``, ``sensitivity_max``: captum's, medians over samples; of methods that are not of points the
+      second is taken with noise in the rows themselves, see :func:`probes.attribution.stability.stability`; [0, inf),
+      ideal 0
     - ``completeness_error``: 95 % quantile over rows of ``|sum_j a_ij - (f(x_i) - f(baseline))|`` in units of
       ``max f - min f`` over samples and baselines; [0, inf), ideal 0. Undefined where f is constant
     - ``parameter_randomisation_overlap``: how far the explanation names the same top fifth of the units when every
       parameter of the network is drawn anew, beyond chance; [-1, 1], ideal 0. Refused unless shown to be below 0.7. And
       the gain must exceed the mean plus 4 standard deviations of what the same explanation gains on 40 such networks
+    - ``label_randomisation_overlap``: the same when 5 networks of the model's architecture learn shuffled labels by its
+      recipe, averaged over them; needs ``label_randomisation``, a model bundle with its recipe, --train and --target.
+      Refused unless shown to be below 0.7 over samples
     - ``method_agreement``: mean rank correlation with occlusion, a method of another family; [-1, 1], ideal 1. Families
       that disagree are a sign of fairwashing, or of a model that cannot be explained unit by unit
     - ``skill_over_majority``: accuracy minus the share of the most frequent label, paired over rows; [-1, 1].
@@ -89,12 +98,15 @@ class FeatureAttribution:
     input_x_gradient, saliency and, of images, grad_cam where the model can be differentiated, else the first of shap's
     that applies, else occlusion.
     method: the one to force. n_samples: rows explained, drawn without replacement; by default 256, or 128 texts or
-    images. n_steps: steps of the path integral, doubled up to ``max_steps`` for rows that miss completeness by more
-    than half a per cent. baseline: where gradient paths begin, see :func:`probes.attribution.problem.pose`.
+    images, or 32 pictures of 112 x 112 pixels or more.
+    n_steps: steps of the path integral, 50 by default, doubled up to ``max_steps``, 400, for rows that miss
+    completeness by more than half a per cent; for such pictures 64 and 128, 16 for ranking, and completeness is told
+    of the confirming half alone. baseline: where gradient paths begin, see :func:`probes.attribution.problem.pose`.
     n_background: rows that shap averages over, at most 100. n_permutations: walks through the features that
-    ``shap_permutation`` takes for each row. n_copies: networks drawn anew, 40 by default; 0 leaves the sanity checks
-    out. proxy_strength: least Cramer's V of a proxy. show_samples: whether texts and pictures, which are rows of the
-    data, may stand in the report. max_memory: bytes that one pass may take.
+    ``shap_permutation`` takes for each row. n_copies: networks drawn anew, 40 by default; 0 leaves this sanity
+    check out, as does a refusal for another reason. label_randomisation: trains those 5 networks, which takes as long
+    as 5 trainings; off by default. proxy_strength: least Cramer's V of a proxy. show_samples: whether texts and
+    pictures, which are rows of the data, may stand in the report. max_memory: bytes that one pass may take.
 
     Raises NotApplicableError where a method does not apply, and says what would.
 
@@ -111,6 +123,9 @@ class FeatureAttribution:
     # Rows explained, and the true share of rows with an error beyond the bound (0.05 is allowed) that is found with
     # 80 % power among 4 judgements at 5 %.
     power = (256, 0.12)
+    # Rows explained, half of which confirm, and the true gain over a random attribution (more than 0 is required) that
+    # is found with 80 % power at 0.25 %, where gains of -1 and 1 make it hardest; 0.18 where they deviate by 0.45.
+    gain_power: ClassVar[tuple[int, float]] = (256, 0.37)
 
     def __init__(
         self,
@@ -118,12 +133,13 @@ class FeatureAttribution:
         methods: str | Sequence[str] = "auto",
         method: str | None = None,
         n_samples: int | None = None,
-        n_steps: int = 50,
-        max_steps: int = 400,
+        n_steps: int | None = None,
+        max_steps: int | None = None,
         baseline: Baseline = "auto",
         n_background: int = 50,
         n_permutations: int = 2,
         n_copies: int | None = None,
+        label_randomisation: bool = False,
         proxy_strength: float = LEAST_STRENGTH,
         show_samples: bool = False,
         max_memory: int | None = None,
@@ -145,8 +161,9 @@ class FeatureAttribution:
         whole_number("max_memory", max_memory, 1)
         if not 0.0 <= proxy_strength <= 1.0:
             raise ValueError(f"proxy_strength must lie in [0, 1], not {proxy_strength!r}")
-        if not isinstance(show_samples, bool):
-            raise ValueError(f"show_samples must be true or false, not {show_samples!r}")
+        for option, value in (("show_samples", show_samples), ("label_randomisation", label_randomisation)):
+            if not isinstance(value, bool):
+                raise ValueError(f"{option} must be true or false, not {value!r}")
         self.wanted = wanted
         self.forced = method is not None
         self.n_samples = n_samples
@@ -156,6 +173,7 @@ class FeatureAttribution:
         self.n_background = n_background
         self.n_permutations = n_permutations
         self.n_copies = n_copies
+        self.label_randomisation = label_randomisation
         self.proxy_strength = proxy_strength
         self.show_samples = show_samples
         self.max_memory = max_memory
@@ -168,20 +186,32 @@ class FeatureAttribution:
         if len(rows) < 2:
             there = "is one row" if len(rows) else "are no rows"
             return _undefined(f"there {there}, and a method is chosen on some rows and confirmed on others", len(rows))
-        sample = draw(rows, self.n_samples or _N_SAMPLES[rows.modality], rng)
+        large = _is_large(rows)
+        sample = draw(rows, self.n_samples or (_LARGE_SAMPLES if large else _N_SAMPLES[rows.modality]), rng)
         order = rng.permutation(len(sample))
         first, second = np.sort(order[: len(order) // 2]), np.sort(order[len(order) // 2 :])
         parts = Parts(
             first=self._pose(model, data, sample.take(first), rng),
             second=self._pose(model, data, sample.take(second), rng),
-            few=self._pose(model, data, sample.take(second[: _N_CHECKED[rows.modality]]), rng),
+            few=self._pose(
+                model, data, sample.take(second[: _LARGE_CHECKED if large else _N_CHECKED[rows.modality]]), rng
+            ),
         )
         reason = _nothing_to_explain(parts)
         if reason:
             return _undefined(reason, len(sample)) + _skill(model, rows)
-        effort = Effort(n_steps=self.n_steps, max_steps=self.max_steps, n_permutations=self.n_permutations)
+        n_steps = self.n_steps or (_LARGE_STEPS if large else _STEPS)
+        most = self.max_steps or max(n_steps, _LARGE_MOST_STEPS if large else _MOST_STEPS)
+        effort = Effort(n_steps=n_steps, max_steps=most, n_permutations=self.n_permutations)
+        quick = replace(effort, n_steps=_LARGE_RANKING_STEPS, max_steps=_LARGE_RANKING_STEPS) if large else None
         verdict = judge_methods(
-            parts, self._methods_for(parts.first), rng, effort, self._checks(model, rows.modality), forced=self.forced
+            parts,
+            self._methods_for(parts.first),
+            rng,
+            effort,
+            self._checks(model, data, rng),
+            forced=self.forced,
+            ranking_effort=quick,
         )
         explanation = explanation_of(verdict, parts.first, sample.take(np.concatenate([first, second])))
         features = Features.of(model, rows, rng, self.proxy_strength)
@@ -212,7 +242,7 @@ class FeatureAttribution:
         slopes = [m for m in _GRADIENT if m in known]
         return slopes or [m for m in (*_SHAPLEY, *_FALLBACK) if m in known][:1]
 
-    def _checks(self, model: AuditedModel, modality: str) -> Checks:
+    def _checks(self, model: AuditedModel, data: AuditData, rng: np.random.Generator) -> Checks:
         n_copies, why_none = self.n_copies, "n_copies is 0"
         if n_copies is None:
             n_copies = FEWEST_COPIES
@@ -221,7 +251,16 @@ class FeatureAttribution:
                 why_none = (
                     f"it has more than {_MOST_PARAMETERS:,}, and copies cost; n_copies = {FEWEST_COPIES} asks for it"
                 )
-        return Checks(n_copies=n_copies, n_explained=min(n_copies, _N_EXPLAINED[modality]), why_none=why_none)
+        return Checks(
+            n_copies=n_copies,
+            n_explained=min(n_copies, _N_EXPLAINED[data.evaluation.modality]),
+            why_none=why_none,
+            teach=(lambda: teach_shuffled(model, data.members, rng)) if self.label_randomisation else None,
+        )
+
+
+def _is_large(rows: AuditData) -> bool:
+    return rows.modality == "image" and int(np.prod(np.shape(rows.X)[1:3])) >= _LARGE_PIXELS
 
 
 def _nothing_to_explain(parts: Parts) -> str:

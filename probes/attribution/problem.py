@@ -40,7 +40,8 @@ class Problem:
 
     classes: (n,) the class whose score is explained. background: rows that say what absence means. units: what can be
     taken away. differentiable: points, paths and their score for gradient methods; None where there is none, and
-    ``why_not`` says why. notes: what a reader should know, such as texts that were cut.
+    ``why_not`` says why. notes: what a reader should know, such as texts that were cut. again: the same question about
+    as many other samples, with a generator for what it draws; None where it can be asked of these only.
     """
 
     model: AuditedModel
@@ -52,6 +53,7 @@ class Problem:
     why_not: str
     notes: tuple[str, ...]
     put: Callable[[AuditedModel], Posed]
+    again: Callable[[AuditData, np.random.Generator], Problem] | None = None
 
     def __len__(self) -> int:
         return len(self.sample)
@@ -98,6 +100,19 @@ def pose(
     else:
         question = image_question(model, sample, classes, baseline, rng, max_memory)
     posed = question.put(model)
+
+    def again(other: AuditData, generator: np.random.Generator) -> Problem:
+        return pose(
+            model,
+            other,
+            background,
+            classes,
+            baseline=baseline,
+            rng=generator,
+            max_memory=max_memory,
+            n_infill=n_infill,
+        )
+
     return Problem(
         model=model,
         sample=sample,
@@ -108,6 +123,7 @@ def pose(
         why_not=posed.why_not,
         notes=question.notes,
         put=question.put,
+        again=again,
     )
 
 

@@ -5,7 +5,7 @@ Choosing the best of ten on the samples that grade it is cheating: the best of t
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -28,6 +28,7 @@ from probes.attribution.faithfulness import (
     random_attribution,
 )
 from probes.attribution.gradient import Effort
+from probes.attribution.labels import Relabelled, Taught, relabelled
 from probes.attribution.methods import METHODS, explain, why_not
 from probes.attribution.problem import Problem
 from probes.attribution.sanity import (
@@ -39,7 +40,7 @@ from probes.attribution.sanity import (
     randomisable,
     threshold,
 )
-from probes.attribution.stability import infidelity, sensitivity_max
+from probes.attribution.stability import Stability, infidelity, stability
 
 if TYPE_CHECKING:
     from torch import nn
@@ -55,15 +56,20 @@ MOST_INCOMPLETE = 0.01
 _SANITY_STEPS = 8
 _FEWEST_UNITS = 3
 _FEW_EXPLAINED = 3
+_REFUSED_ALREADY = "it is refused without that"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Checks:
-    """How many networks with parameters drawn anew the explanation is graded on, and how many are explained too."""
+    """How many networks with parameters drawn anew the explanation is graded on, and how many are explained too.
+
+    teach: trains networks on shuffled labels, or says why it cannot; None where that was not asked for.
+    """
 
     n_copies: int
     n_explained: int
     why_none: str = "n_copies is 0"
+    teach: Callable[[], Taught | str] | None = None
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -74,7 +80,8 @@ class Verdict:
     it is not earned, empty where it is. ranked: gain of each method on the first half. left_out: why a method was not
     asked. problem, explained, grades: the second half, its attributions by the chosen method, and the grades of it, of
     a random attribution and of occlusion. explained_first: the first half's. agreement: with occlusion, on the second
-    half, or with the best gradient method where occlusion is chosen; ``against`` names it. infidelity,
+    half, or with the best gradient method where occlusion is chosen; ``against`` names it. relabelled: what became of
+    the explanation as labels were shuffled, or why that is not known; None where it was not asked for. infidelity,
     infidelity_of_random, sensitivity: see :mod:`probes.attribution.stability`.
     """
 
@@ -95,9 +102,10 @@ class Verdict:
     randomisation: Randomisation | None
     threshold: Threshold | None
     unchecked: str
+    relabelled: Relabelled | str | None
     infidelity: FloatArray
     infidelity_of_random: FloatArray
-    sensitivity: FloatArray | None
+    sensitivity: Stability | None
 
     @property
     def shown(self) -> bool:
@@ -122,11 +130,13 @@ def judge_methods(
     checks: Checks,
     *,
     forced: bool,
+    ranking_effort: Effort | None = None,
 ) -> Verdict:
     """Asks every method about the first half, the best about the second, and checks what it says.
 
     ``methods`` in the order in which they are preferred where they are not told apart. ``forced``: the only one is
-    shown whatever it is worth. Raises NotApplicableError with every reason where none applies.
+    shown whatever it is worth. ``ranking_effort``: what the first half is worth, ``effort`` by default; where it is
+    less, completeness is told of the second half alone. Raises NotApplicableError with every reason where none applies.
     """
     first, second = parts.first, parts.second
     left_out = {m: reason for m in methods if (reason := why_not(m, first))}
@@ -135,21 +145,24 @@ def judge_methods(
         if method in left_out:
             continue
         try:
-            asked[method] = explain(method, first, rng, effort)
+            asked[method] = explain(method, first, rng, ranking_effort or effort)
         except NotApplicableError as error:
             left_out[method] = str(error)
     if not asked:
         said = [r if r.startswith(m) else f"{m}: {r}" for m, r in left_out.items()]
         raise NotApplicableError(" ".join(dict.fromkeys(said)))
-    ranked = _rank(first, asked, rng)
-    chosen = _choose(first, asked, ranked, rng)
+    graded = _rank(first, asked, rng)
+    ranked = {m: gain(graded, m) for m in asked}
+    chosen = _choose(asked, graded, ranked, halves_alike=ranking_effort is None)
     explained = explain(chosen, second, rng, effort)
     grades, peeled = _confirm(second, explained, rng)
     other, against = peeled, OCCLUSION
     if METHODS[chosen].family == "perturbation":
         rival = next((m for m in asked if METHODS[m].family == "gradient"), None)
-        other, against = (explain(rival, second, rng, effort).values, rival) if rival else (peeled, "")
-    complete = _completing(chosen, asked, second, explained, rng, effort)
+        other, against = (comparable(explain(rival, second, rng, effort)), rival) if rival else (peeled, "")
+    complete: Attributions | None = explained if METHODS[chosen].completes else None
+    if ranking_effort is None:
+        complete = _completing(chosen, asked, second, explained, rng, effort)
     verdict = Verdict(
         chosen=chosen,
         standing="shown",
@@ -163,47 +176,47 @@ def judge_methods(
         grades=grades,
         gain=gain(grades, chosen),
         gain_over_occlusion=gain(grades, chosen, OCCLUSION),
-        agreement=rank_agreement(explained.values, other, second.units.present) if against else None,
+        agreement=rank_agreement(comparable(explained), other, second.units.present) if against else None,
         against=against,
         randomisation=None,
         threshold=None,
         unchecked="",
+        relabelled=None,
         infidelity=infidelity(second.units, explained.values, rng),
         infidelity_of_random=infidelity(
             second.units, random_attribution(second.units, np.arange(len(second)), rng), rng
         ),
-        sensitivity=sensitivity_max(
-            chosen, parts.few, rng, replace(effort, n_steps=_SANITY_STEPS, max_steps=_SANITY_STEPS)
-        ),
+        sensitivity=stability(chosen, parts.few, rng, replace(effort, n_steps=_SANITY_STEPS, max_steps=_SANITY_STEPS)),
     )
-    verdict = _checked(verdict, parts.few, rng, effort, checks)
-    reasons = _reasons(verdict)
+    if forced or not _reasons(verdict, halves_alike=ranking_effort is None):
+        verdict = _checked(verdict, parts.few, rng, effort, checks)
+    else:
+        verdict = replace(verdict, unchecked=checks.why_none if not checks.n_copies else _REFUSED_ALREADY)
+    reasons = _reasons(verdict, halves_alike=ranking_effort is None)
     standing: Standing = "shown" if not reasons else "forced" if forced else "refused"
     return replace(verdict, reasons=reasons, standing=standing)
 
 
-def _rank(
-    problem: Problem, asked: Mapping[str, Attributions], rng: np.random.Generator
-) -> dict[str, BoundedMean | Undefined]:
+def _rank(problem: Problem, asked: Mapping[str, Attributions], rng: np.random.Generator) -> dict[str, Grades]:
     rows = np.arange(len(problem))
-    attributions = {m: e.values for m, e in asked.items()}
-    grades = grade(problem.units, rows, attributions | {RANDOM: random_attribution(problem.units, rows, rng)}, rng)
-    return {m: gain(grades, m) for m in asked}
+    attributions = {m: comparable(e) for m, e in asked.items()}
+    return grade(problem.units, rows, attributions | {RANDOM: random_attribution(problem.units, rows, rng)}, rng)
 
 
 def _choose(
-    problem: Problem,
     asked: Mapping[str, Attributions],
+    grades: Mapping[str, Grades],
     ranked: Mapping[str, BoundedMean | Undefined],
-    rng: np.random.Generator,
+    *,
+    halves_alike: bool,
 ) -> str:
     """The first method in the order of preference that is not shown to be worse than the best."""
-    usable = [m for m in asked if not isinstance(ranked[m], Undefined) and not broken(asked[m])] or list(asked)
+    # Of an integral by few steps it is not known yet whether its parts add up.
+    whole = [m for m in asked if not halves_alike or not broken(asked[m])]
+    usable = [m for m in whole if not isinstance(ranked[m], Undefined)] or list(asked)
     best = max(usable, key=lambda m: -np.inf if np.isnan(ranked[m].value) else ranked[m].value)
     if len(usable) == 1 or isinstance(ranked[best], Undefined):
         return usable[0]
-    rows = np.arange(len(problem))
-    grades = grade(problem.units, rows, {m: asked[m].values for m in usable}, rng)
     return next(m for m in usable if m == best or gain(grades, best, m).bounds(_SAME)[0] <= 0.0)
 
 
@@ -213,11 +226,20 @@ def _confirm(
     rows = np.arange(len(problem))
     peeled = occlusion(problem.units, rows)
     attributions = {
-        explained.method: explained.values,
+        explained.method: comparable(explained),
         RANDOM: random_attribution(problem.units, rows, rng),
         **({} if explained.method == OCCLUSION else {OCCLUSION: peeled}),
     }
     return grade(problem.units, rows, attributions, rng), peeled
+
+
+def comparable(explained: Attributions) -> FloatArray:
+    """(n, d) what units are ordered by: the attributions, or their sizes where the method's sign says nothing.
+
+    Permutation importance is a size that noise may push below 0, and one for all samples: read with its sign, whatever
+    holds a score down would be what matters least.
+    """
+    return explained.values if METHODS[explained.method].signed else np.abs(explained.values)
 
 
 def broken(explained: Attributions) -> str:
@@ -268,6 +290,7 @@ def _completing(
 
 
 def _checked(verdict: Verdict, few: Problem, rng: np.random.Generator, effort: Effort, checks: Checks) -> Verdict:
+    verdict = _relabelled(verdict, few, rng, effort, checks)
     reason = _why_unchecked(few, verdict, checks)
     if reason:
         return replace(verdict, unchecked=reason)
@@ -275,10 +298,8 @@ def _checked(verdict: Verdict, few: Problem, rng: np.random.Generator, effort: E
     # As many steps as tell where the large attributions lie; both sides of the comparison take the same.
     quick = replace(effort, n_steps=_SANITY_STEPS, max_steps=_SANITY_STEPS)
 
-    def again(other: nn.Module) -> FloatArray:
-        return explain(verdict.chosen, few.with_module(other), rng, quick).values
-
-    original = explain(verdict.chosen, few, rng, quick).values
+    again = _explainer(verdict.chosen, few, rng, quick)
+    original = comparable(explain(verdict.chosen, few, rng, quick))
     try:
         # A gradient costs a few passes, a game among the units hundreds.
         cheap = METHODS[verdict.chosen].family == "gradient"
@@ -293,6 +314,36 @@ def _checked(verdict: Verdict, few: Problem, rng: np.random.Generator, effort: E
     return replace(verdict, randomisation=randomisation, threshold=limit)
 
 
+def _explainer(
+    method: str, few: Problem, rng: np.random.Generator, effort: Effort
+) -> Callable[[nn.Module], FloatArray]:
+    return lambda other: comparable(explain(method, few.with_module(other), rng, effort))
+
+
+def _relabelled(verdict: Verdict, few: Problem, rng: np.random.Generator, effort: Effort, checks: Checks) -> Verdict:
+    if checks.teach is None:
+        return verdict
+    if isinstance(verdict.gain, Undefined):
+        return replace(verdict, relabelled="the score does not move")
+    if _n_units(few) < _FEWEST_UNITS:
+        return replace(verdict, relabelled=f"with fewer than {_FEWEST_UNITS} units any two networks agree by chance")
+    taught = checks.teach()
+    if isinstance(taught, str):
+        return replace(verdict, relabelled=taught)
+    quick = replace(effort, n_steps=_SANITY_STEPS, max_steps=_SANITY_STEPS)
+    try:
+        original = comparable(explain(verdict.chosen, few, rng, quick))
+        found = relabelled(_explainer(verdict.chosen, few, rng, quick), taught, original, few.units.present)
+    except (RuntimeError, NotApplicableError) as error:
+        first = (str(error).strip() or type(error).__name__).splitlines()[0][:160]
+        return replace(verdict, relabelled=f"the network that learned shuffled labels could not be explained ({first})")
+    return replace(verdict, relabelled=found)
+
+
+def _n_units(problem: Problem) -> float:
+    return float(np.median(problem.units.present.sum(axis=1)))
+
+
 def _why_unchecked(problem: Problem, verdict: Verdict, checks: Checks) -> str:
     module = getattr(problem.model, "module", None)
     if not checks.n_copies:
@@ -303,14 +354,14 @@ def _why_unchecked(problem: Problem, verdict: Verdict, checks: Checks) -> str:
         return "the network's parameters cannot be drawn anew: its layers do not know how they were made"
     if isinstance(verdict.gain, Undefined):
         return "the score does not move"
-    if float(np.median(problem.units.present.sum(axis=1))) < _FEWEST_UNITS:
+    if _n_units(problem) < _FEWEST_UNITS:
         return f"with fewer than {_FEWEST_UNITS} units any two networks agree by chance"
     return ""
 
 
-def _reasons(verdict: Verdict) -> tuple[str, ...]:
+def _reasons(verdict: Verdict, *, halves_alike: bool) -> tuple[str, ...]:
     """Why the explanation has not earned its display."""
-    found = [broken(verdict.explained) or broken(verdict.explained_first)]
+    found = [broken(verdict.explained) or (broken(verdict.explained_first) if halves_alike else "")]
     if isinstance(verdict.gain, Undefined):
         found.append(verdict.gain.reason)
     elif verdict.gain.bounds(TAIL)[0] <= 0.0:
@@ -327,6 +378,14 @@ def _reasons(verdict: Verdict) -> tuple[str, ...]:
                 "its largest units are not shown to change when the network's parameters are drawn anew (overlap "
                 f"beyond chance {maps.overlap.value:.2g}, up to {high:.2g} over {maps.over}; {MOST_OVERLAP:g} is "
                 "allowed)"
+            )
+    taught = verdict.relabelled
+    if isinstance(taught, Relabelled) and not isinstance(taught.overlap, Undefined):
+        high = taught.overlap.bounds(TAIL)[1]
+        if high > MOST_OVERLAP:
+            found.append(
+                "its largest units are not shown to change when the network learns shuffled labels (overlap beyond "
+                f"chance {taught.overlap.value:.2g}, up to {high:.2g}; {MOST_OVERLAP:g} is allowed)"
             )
     limit = verdict.threshold
     if limit is not None and limit.decides and not limit.exceeded:

@@ -11,6 +11,7 @@ import numpy as np
 
 from auditor.arrays import FloatArray
 from auditor.finding import Figure, Measurement, Pillar, Series
+from auditor.lexicons import read
 from auditor.probe import Need
 from auditor.statistics.estimate import Power, Undefined
 from auditor.statistics.kinds import AnyEstimate
@@ -20,7 +21,6 @@ from probes.language.distances import group_fairness, individual_fairness
 from probes.language.prompts import CATEGORIES, built_in_prompts, own_prompts
 from probes.language.sampling import ScoredOptions
 from probes.language.scorers import extremes
-from probes.lexicons import read
 
 if TYPE_CHECKING:
     from auditor.data import AuditData

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from auditor.errors import ConfigError
+from auditor.lexicons import Lexicon, built_in, parse
 from auditor.suggest import did_you_mean
-from probes.lexicons import Lexicon, built_in, parse
-from probes.swaps import Swapper
+from auditor.swaps import Swapper
 
 CATEGORIES = ("gender", "names", "religion", "occupation")
 

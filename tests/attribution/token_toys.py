@@ -15,7 +15,7 @@ from tests.test_language import causal_tokenizer
 def associated(
     prompts: Sequence[Prompt], weight: Callable[[str], float], *, bos: bool = True, target: str = "he"
 ) -> AuditedLanguageModel:
-    """A bag of words in which each word adds ``weight(word)`` to the logit of the target, and takes it from its foil."""
+    """A bag of words: each word adds ``weight(word)`` to the logit of the target, and takes it from its foil."""
     words = sorted({w for p in prompts for text in (p.prompt, p.paraphrase, p.target, p.foil) for w in split(text)})
     tokenizer = causal_tokenizer(words, bos=bos)
     of = {w: tokenizer.convert_tokens_to_ids(w) for w in words}

@@ -1,0 +1,276 @@
+"""What a post-processed model does to its scores, as data: the closed schema that a bundle carries, and the wrapper.
+
+Nothing here is code of the bundle's own: a bundle states thresholds, chances and maps per group, and these apply them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from itertools import pairwise
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from auditor.arrays import FloatArray, IntArray
+from auditor.counts import MISSING
+from auditor.errors import DataError, ModelError
+from auditor.model import AuditedModel, Provenance, TorchModel
+from auditor.preprocessing import TabularPreprocessing, as_text, label_name
+from auditor.rows import Rows
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+MAX_GROUPS = 10_000
+MAX_POINTS = 100_000
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+
+
+class _Closed(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Steps(_Closed):
+    """The chance of a favourable decision as a step function of the score: ``chances[k]``, k thresholds lying below it.
+
+    ``thresholds``: (t,) ascending. ``chances``: (t + 1,) in [0, 1]; one that is neither 0 nor 1 is a decision drawn at
+    random. A single threshold t with chances 0 and 1 is the decision ``score > t``.
+    """
+
+    kind: Literal["steps"] = "steps"
+    thresholds: Annotated[tuple[float, ...], Field(max_length=MAX_POINTS)]
+    chances: Annotated[tuple[Share, ...], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _one_chance_more_than_thresholds(self) -> Self:
+        if len(self.chances) != len(self.thresholds) + 1:
+            raise ValueError("there must be one chance more than thresholds")
+        if any(a >= b for a, b in pairwise(self.thresholds)):
+            raise ValueError("thresholds must ascend")
+        return self
+
+    def __call__(self, scores: FloatArray) -> FloatArray:
+        """(n,) chances of scores (n,)."""
+        found: FloatArray = np.asarray(self.chances)[np.searchsorted(self.thresholds, scores, side="left")]
+        return found
+
+
+class PlattScaling(_Closed):
+    """``sigmoid(slope log(score / (1 - score)) + intercept)``; slope 1 and intercept 0 leave the score as it is."""
+
+    kind: Literal["platt"] = "platt"
+    slope: Annotated[float, Field(ge=-1e6, le=1e6)]
+    intercept: Annotated[float, Field(ge=-1e6, le=1e6)]
+
+    def __call__(self, scores: FloatArray) -> FloatArray:
+        """(n,) probabilities of scores (n,)."""
+        z = self.slope * log_odds(scores) + self.intercept
+        chances: FloatArray = 0.5 * (1.0 + np.tanh(0.5 * z))
+        return chances
+
+
+class IsotonicMap(_Closed):
+    """Linear between the points (score, value), the first and last value beyond them; both ascend."""
+
+    kind: Literal["isotonic"] = "isotonic"
+    scores: Annotated[tuple[Share, ...], Field(min_length=1, max_length=MAX_POINTS)]
+    values: Annotated[tuple[Share, ...], Field(min_length=1, max_length=MAX_POINTS)]
+
+    @model_validator(mode="after")
+    def _both_ascend(self) -> Self:
+        if len(self.scores) != len(self.values):
+            raise ValueError("there must be as many values as scores")
+        if any(a >= b for a, b in pairwise(self.scores)) or any(a > b for a, b in pairwise(self.values)):
+            raise ValueError("scores and values must ascend")
+        return self
+
+    def __call__(self, scores: FloatArray) -> FloatArray:
+        """(n,) probabilities of scores (n,)."""
+        found: FloatArray = np.interp(scores, self.scores, self.values)
+        return found
+
+
+Rule = Annotated[Steps | PlattScaling | IsotonicMap, Field(discriminator="kind")]
+
+
+class GroupRule(_Closed):
+    """What is done to the scores of one group; ``group``: its value in each of the columns."""
+
+    group: Annotated[tuple[str, ...], Field(min_length=1)]
+    rule: Rule
+
+
+class Postprocessing(_Closed):
+    """What is done to a binary classifier's score, by group; the score is the probability of class ``positive``.
+
+    ``columns``: those that the group is read from, at every prediction. ``otherwise``: the rule for a group that none
+    of ``groups`` names. ``seed``: of the draws of a randomised decision. Rules are all steps, which decide, or all
+    maps, which calibrate and leave the deciding to the model's threshold.
+    """
+
+    columns: Annotated[tuple[str, ...], Field(min_length=1, max_length=16)]
+    positive: Literal[0, 1]
+    groups: Annotated[tuple[GroupRule, ...], Field(min_length=1, max_length=MAX_GROUPS)]
+    otherwise: Rule
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+
+    @model_validator(mode="after")
+    def _of_one_kind_and_each_group_once(self) -> Self:
+        names = [g.group for g in self.groups]
+        if len(set(self.columns)) != len(self.columns):
+            raise ValueError("a column is named twice")
+        if any(len(name) != len(self.columns) for name in names) or len(set(names)) != len(names):
+            raise ValueError("each group must be named once, with one value per column")
+        if len({isinstance(rule, Steps) for rule in self.rules}) > 1:
+            raise ValueError("steps and calibration maps do not go together")
+        return self
+
+    @property
+    def rules(self) -> tuple[Rule, ...]:
+        """The groups' rules and that of all others."""
+        return (*(g.rule for g in self.groups), self.otherwise)
+
+    @property
+    def decides(self) -> bool:
+        """Whether the rules say the decision, not a better probability."""
+        return isinstance(self.otherwise, Steps)
+
+    @property
+    def randomised(self) -> bool:
+        """Whether some score's decision is drawn at random."""
+        return any(0.0 < chance < 1.0 for rule in self.rules if isinstance(rule, Steps) for chance in rule.chances)
+
+    def described(self) -> str:
+        """What is done, in one sentence or two."""
+        how = "Its decisions are" if self.decides else "Its probabilities are calibrated"
+        by = ("made by thresholds of each group's own" if self.decides else "for each group by itself") + (
+            f" ({' x '.join(self.columns)}, {len(self.groups)} groups)"
+        )
+        said = f"{how} {by}; a group that is none of these is treated by the rule for all others."
+        if self.randomised:
+            said += " Some decisions are drawn at random, by a hash of the row: the same row, the same answer."
+        return said
+
+    def places(self, X: pd.DataFrame) -> IntArray:
+        """(n,) place of each row's group in ``groups``, -1 where none names it; DataError for a column not there."""
+        import pandas as pd
+
+        for column in self.columns:
+            if column not in X.columns:
+                raise DataError(
+                    f"The model decides by group and needs the column {column!r}, which the data do not have."
+                )
+        keys = [_named(X[column]) for column in self.columns]
+        codes, found = pd.factorize(pd.MultiIndex.from_arrays(keys))
+        place = {g.group: i for i, g in enumerate(self.groups)}
+        known = np.asarray([place.get(tuple(map(str, key)), -1) for key in found], np.int64)
+        places: IntArray = known[codes] if len(known) else np.empty(0, np.int64)
+        return places
+
+    def apply(self, scores: FloatArray, places: IntArray) -> FloatArray:
+        """(n,) chances, or probabilities, of scores (n,) of rows of these places (n,)."""
+        out = np.empty(len(scores))
+        for i, rule in enumerate(self.rules):
+            rows = places == (i if i < len(self.groups) else -1)
+            if rows.any():
+                out[rows] = rule(scores[rows])
+        return out
+
+
+def log_odds(scores: FloatArray) -> FloatArray:
+    """``log(p / (1 - p))`` of probabilities, kept finite at 0 and 1."""
+    inside = np.clip(scores, 1e-12, 1.0 - 1e-12)
+    found: FloatArray = np.log(inside) - np.log1p(-inside)
+    return found
+
+
+def _named(values: pd.Series[Any]) -> npt.NDArray[Any]:
+    """The group names that :mod:`auditor.data` gives the same values."""
+    text = as_text(values).fillna(MISSING)
+    return text.map({level: label_name(level) for level in text.unique()}).to_numpy(object)
+
+
+class PostprocessedModel(AuditedModel):
+    """A binary torch classifier whose answers are changed by group; it needs the groups' columns at every prediction.
+
+    Where the rules calibrate, the outputs are the calibrated probabilities, and ``threshold`` decides on them.
+
+    Where the rules decide, the outputs are the *chances* of either decision: 0 or 1 but for scores whose decision is
+    drawn at random. The draw is a hash of the encoded row, its group and ``seed``: the same row always gets the same
+    answer, over many rows decisions come as often as the chances say, and who repeats an application unchanged gains
+    nothing. ``decisions`` are drawn so. A probe that decides on outputs of its own (of changed rows) takes the likelier
+    decision.
+
+    A row of a group that was not there when the rules were made is treated by ``otherwise``.
+    Raises ModelError for a model that is not a binary torch model of tabular rows with its preprocessing.
+    """
+
+    def __init__(
+        self, base: TorchModel, postprocessing: Postprocessing, *, provenance: Provenance | None = None
+    ) -> None:
+        if not isinstance(base.preprocessing, TabularPreprocessing):
+            raise ModelError(
+                "Only a bundle of a table's rows, with its preprocessing, can be post-processed by group: the groups "
+                "are read from the table's columns."
+            )
+        if base.n_outputs != 2:
+            raise ModelError(f"Post-processing is for two classes, and this model has {base.n_outputs}.")
+        features = base.preprocessing.features
+        super().__init__(
+            self._answers,
+            classes=base.classes,
+            features=(*features, *(c for c in postprocessing.columns if c not in features)),
+            preprocessing=base.preprocessing,
+            threshold=0.5 if postprocessing.decides else base.threshold,
+            batch_rows=base.batch_rows,
+            provenance=provenance or base.provenance,
+        )
+        self.base = base
+        self.postprocessing = postprocessing
+        self.group_columns = postprocessing.columns
+
+    def decide_rows(self, X: Rows, probabilities: FloatArray, positive: int | None) -> IntArray:
+        """(n,) class indices, drawn by the row's hash where the rules decide."""
+        if not self.postprocessing.decides:
+            return self.decide(probabilities, positive)
+        favourable = self.postprocessing.positive
+        drawn = self._draws(X) < probabilities[:, favourable]
+        return np.where(drawn, favourable, 1 - favourable).astype(np.int64)
+
+    def saved_parts(self) -> tuple[AuditedModel, dict[str, Any]]:
+        """The model below, and what the bundle holds beside it."""
+        return self.base, {"postprocessing": self.postprocessing.model_dump(mode="json")}
+
+    def _answers(self, X: Rows) -> FloatArray:
+        frame = _table(X)
+        scores = self.base.predict_proba(frame)[:, self.postprocessing.positive]
+        chances = self.postprocessing.apply(scores, self.postprocessing.places(frame))
+        both = [1.0 - chances, chances]
+        return np.column_stack(both if self.postprocessing.positive == 1 else both[::-1])
+
+    def _draws(self, X: Rows) -> FloatArray:
+        """(n,) numbers in [0, 1), uniform over rows, each a hash of its row alone."""
+        if not self.postprocessing.randomised:
+            return np.full(len(X), 0.5)
+        frame = _table(X)
+        assert isinstance(self.base.preprocessing, TabularPreprocessing)
+        # -0.0 and 0.0 are one number, and shall be one hash.
+        encoded = self.base.preprocessing.encode(frame) + np.float32(0.0)
+        places = self.postprocessing.places(frame)
+        key = self.postprocessing.seed.to_bytes(8, "little")
+        words = (
+            hashlib.blake2b(row.tobytes() + int(place).to_bytes(8, "little", signed=True), digest_size=8, key=key)
+            for row, place in zip(encoded, places, strict=True)
+        )
+        # 53 bits are all that a float holds; more would round some draws up to 1.
+        return np.fromiter((int.from_bytes(w.digest(), "little") >> 11 for w in words), np.float64, len(frame)) / 2**53
+
+
+def _table(X: Rows) -> pd.DataFrame:
+    import pandas as pd
+
+    if not isinstance(X, pd.DataFrame):
+        raise DataError("A model that is post-processed by group takes a table with named columns.")
+    return X

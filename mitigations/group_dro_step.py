@@ -1,0 +1,60 @@
+"""One step of group DRO: the groups' weights move towards the worst, then the network's."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+from torch.optim import Optimizer
+
+if TYPE_CHECKING:
+    from auditor.model import TorchModel
+
+
+class GroupWeights(nn.Module):
+    """The weights q (groups,), summing to 1; a module, so that a resumed run knows them."""
+
+    def __init__(self, n_groups: int) -> None:
+        super().__init__()
+        self.q: Tensor
+        self.register_buffer("q", torch.full((n_groups,), 1.0 / n_groups))
+
+
+class GroupDroStep:
+    """``adjustments``: (groups,) what is added to each group's loss where its weight is moved."""
+
+    def __init__(self, model: TorchModel, optimizer: Optimizer, *, eta: float, adjustments: Tensor) -> None:
+        self.model = model
+        self.eta = eta
+        self.adjustments = adjustments
+        self.weights = GroupWeights(len(adjustments)).to(adjustments.device)
+        self.modules: Sequence[nn.Module] = (model.module, self.weights)
+        self.optimizers: Sequence[Optimizer] = (optimizer,)
+
+    def __call__(self, batch: Sequence[Tensor]) -> Tensor:
+        """Moves the weights, then the network; returns the batch's weighted loss."""
+        x, y, group = batch
+        losses = cross_entropy(self.model.logits(x), y, reduction="none")
+        means, present = group_means(losses, group, len(self.adjustments))
+        self.weights.q = moved(self.weights.q, means.detach() + self.adjustments, present, self.eta)
+        loss = (self.weights.q * means).sum()
+        self.optimizers[0].zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.optimizers[0].step()
+        return loss.detach()
+
+
+def group_means(losses: Tensor, group: Tensor, n_groups: int) -> tuple[Tensor, Tensor]:
+    """(groups,) mean loss of each group in the batch, 0 where it has no row, and whether it has one."""
+    counts = torch.bincount(group, minlength=n_groups)
+    sums = losses.new_zeros(n_groups).index_add(0, group, losses)
+    return sums / counts.clamp_min(1), counts > 0
+
+
+def moved(q: Tensor, losses: Tensor, present: Tensor, eta: float) -> Tensor:
+    """``q exp(eta loss)``, scaled to sum 1; a group without a row in the batch stays before scaling."""
+    raised = q * torch.exp(eta * torch.where(present, losses, torch.zeros_like(losses)))
+    return raised / raised.sum()
