@@ -340,7 +340,7 @@ TOYS: dict[str, Toys] = {
     "lm_membership": Toys(
         ideal=lambda: remembering([]),
         violating=lambda: remembering([str(t) for t in told_texts(2_000).X[::2]]),
-        criteria=[criterion("attack_auc", "at_most", 0.60)],
+        criteria=[criterion("attack_auc", "at_most", 0.55)],
         data=lambda: told_texts(2_000),
     ),
     "extraction": Toys(
