@@ -17,6 +17,8 @@ Verdict = Literal["better", "worse", "no change shown", "not judged", "undefined
 CHANGE = "change"
 _SUFFIX = "_change"
 _SHOWN_LEVEL = 0.025
+# An area under the ROC curve below which a reader of the group does hardly better than a coin.
+_READABLE = 0.55
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -276,7 +278,7 @@ def _verdict(
 
 
 def _remarks(rows: Sequence[Row], details: Sequence[Row], after: AuditReport) -> list[str]:
-    found = [*_levelled_down(rows, details), *_moved(rows)]
+    found = [*_levelled_down(rows, details), *_moved(rows), *_hidden(rows, after)]
     leaks = [r for r in rows if r.pillar == "privacy" and r.verdict == "worse"]
     if leaks:
         found.append(f"Privacy became worse: {', '.join(r.name for r in leaks[:3])}.")
@@ -315,6 +317,36 @@ def _moved(rows: Sequence[Row]) -> list[str]:
         if closed and opened:
             found.append(
                 f"Bias moved: {metric} closed by {dict(closed[0].of)['by']} and opened by {dict(opened[0].of)['by']}."
+            )
+    return found
+
+
+def _hidden(rows: Sequence[Row], after: AuditReport) -> list[str]:
+    """A gap that closed although a linear model still reads the group from what enters the last layer."""
+    closed = {
+        str(dict(row.of)["by"]): row
+        for row in rows
+        if row.probe == "group_fairness" and row.ideal == 0.0 and row.difference < 0.0 and dict(row.of).get("by")
+    }
+    read = [
+        f
+        for f in after.findings
+        if f.metric == "proxy_auc"
+        and f.at.get("from") == "representation"
+        and " x ".join(f.sensitive) in closed
+        and f.estimate is not None
+        and math.isfinite(f.estimate.value)
+    ]
+    found = []
+    for finding in read:
+        assert finding.estimate is not None
+        low = finding.estimate.bounds(_SHOWN_LEVEL / len(read))[0]
+        if low > _READABLE:
+            row = closed[" x ".join(finding.sensitive)]
+            found.append(
+                f"Hidden, not gone: {row.name} changed by {row.difference:+.3f}, and a linear model still reads "
+                f"{' x '.join(finding.sensitive)} from what enters the last layer (AUC {finding.estimate.value:.3f}, "
+                f"at least {low:.3f}; 0.5 says nothing of it). Whoever trains a new last layer gets it back."
             )
     return found
 

@@ -8,16 +8,19 @@ from html.parser import HTMLParser
 import numpy as np
 import pandas as pd
 import pytest
+import torch
+from torch import nn
 
 from auditor.compare import Comparison, compare
 from auditor.data import AuditData
 from auditor.errors import UsageError
-from auditor.model import AuditedModel
+from auditor.model import AuditedModel, TorchModel
 from auditor.report.comparison import render_comparison_html, render_comparison_json, render_comparison_markdown
 from auditor.report.record import AuditReport
 from auditor.run import run_audit
 from probes.change import Change
 from probes.fairness import GroupFairness
+from probes.proxy_association import ProxyAssociation
 from tests.toys import criterion
 
 REQUIRED = [criterion("demographic_parity_difference", "at_most", 0.10)]
@@ -112,6 +115,30 @@ def test_the_cost_on_one_group_is_named() -> None:
     after = np.where(u < np.where(sex == "f", 0.6, 0.9), y, 1 - y)
     comparison = compare(*audits(pd.DataFrame({"before": before, "after": after, "y": y, "sex": sex})))
     assert any("sex=f" in remark and "cost falls on some" in remark for remark in comparison.remarks)
+
+
+@pytest.mark.parametrize("forgets", [False, True])
+def test_bias_that_is_hidden_in_the_representation_is_named(forgets: bool) -> None:
+    """The last layer ignores the group; what enters it holds the group still, or no more."""
+    rng = np.random.default_rng(7)
+    n = 2000
+    X = np.column_stack([rng.normal(size=n), rng.choice(2, n)]).astype(np.float32)
+    y = (X[:, 0] + 0.5 * rng.normal(size=n) > 0).astype(int)
+    sex = pd.DataFrame({"sex": np.asarray(["f", "m"])[X[:, 1].astype(int)]})
+
+    def network(group: float, kept: float) -> TorchModel:
+        module = nn.Sequential(nn.Linear(2, 2, bias=False), nn.Linear(2, 2, bias=False))
+        with torch.no_grad():
+            module[0].weight.copy_(torch.tensor([[1.0, 0.0], [0.0, kept]]))
+            module[1].weight.copy_(torch.tensor([[0.0, 0.0], [1.0, group]]))
+        return TorchModel(module, classes=["0", "1"])
+
+    data = AuditData.from_arrays(X, y, classes=["0", "1"], positive="1", sensitive_features=sex)
+    probes = [GroupFairness(), ProxyAssociation(single_features=False)]
+    before = run_audit(network(2.0, 1.0), data, probes, REQUIRED)
+    after = run_audit(network(0.0, float(not forgets)), data, probes, REQUIRED)
+    remarks = compare(before, after).remarks
+    assert any(r.startswith("Hidden, not gone") and "sex" in r for r in remarks) == (not forgets)
 
 
 def test_audits_of_other_data_are_not_compared() -> None:
