@@ -348,21 +348,26 @@ def test_the_tables_are_whole_in_a_pipe(command: str) -> None:
 
 
 def test_an_interrupt_leaves_no_half_written_report(here: Path) -> None:
-    (here / "slow.py").write_text("""
-import time
+    begun = here / "begun"
+    (here / "slow.py").write_text(f"""
+import pathlib, time
 class Slow:
     '''Waits.'''
     name = "Slow"; pillar = "robustness"; goal = "To wait."; citation = ""; methods = (); needs = ()
     def measure(self, model, data, rng):
-        time.sleep(60)
+        pathlib.Path({str(begun)!r}).touch()
+        time.sleep(600)
 """)
     scan = subprocess.Popen(
         [sys.executable, "-m", "cli.main", "scan", "model.pt", "--probe", "slow:Slow", "--probes", "group_fairness"],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
     )  # fmt: skip
-    time.sleep(4)
+    for _ in range(1200):
+        if begun.exists() or scan.poll() is not None:
+            break
+        time.sleep(0.1)
     os.killpg(scan.pid, signal.SIGINT)
-    _, err = scan.communicate(timeout=30)
+    _, err = scan.communicate(timeout=60)
     assert scan.returncode == 130 and "interrupted" in err and "Traceback" not in err
     assert list((here / "audit-report").iterdir()) == []
 
