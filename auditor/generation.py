@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from auditor.errors import ModelError, NotApplicableError
+from auditor.gradients import without_gradients
 from auditor.language import AuditedLanguageModel
 from auditor.model import evaluating
 
@@ -98,7 +99,7 @@ def continuations(
     drawn: list[str] = [""] * len(draws)
     step = _Step.of(model.module, tokenizer)
     order = sorted(rows_of, key=len)
-    with torch.inference_mode(), evaluating(model.module):
+    with without_gradients(), evaluating(model.module):
         for batch in _batches([(ids, rows_of[ids]) for ids in order], batch_rows, step.masked):
             numbers = [row for _, rows in batch for row in rows]
             repeats = [len(rows) for _, rows in batch]

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from auditor.arrays import FloatArray, IntArray
 from auditor.errors import ModelError
 from auditor.files import write_beside
+from auditor.gradients import without_gradients
 from auditor.preprocessing import Preprocessing, TabularPreprocessing, label_name
 from auditor.rows import Rows, take_rows
 
@@ -103,6 +104,8 @@ class AuditedModel:
         self.threshold = threshold
         self.batch_rows = batch_rows
         self.provenance = provenance or Provenance()
+        # How the answers about batches come to be, given where each begins; the ranks of a job share them out.
+        self.over_batches: Callable[[Callable[[int], FloatArray], Sequence[int]], list[FloatArray]] = _in_turn
         self._outputs: weakref.WeakKeyDictionary[AuditData, FloatArray] = weakref.WeakKeyDictionary()
 
     @classmethod
@@ -124,11 +127,12 @@ class AuditedModel:
 
     def predict_proba(self, X: Rows) -> FloatArray:
         """(n, n_classes) probabilities, computed in batches; ModelError where the model returns anything else."""
-        parts = [
-            _as_probabilities(self._predict(take_rows(X, slice(i, i + self.batch_rows))), self.classes, n)
-            for i in range(0, len(X), self.batch_rows)
-            for n in [min(self.batch_rows, len(X) - i)]
-        ]
+
+        def batch(start: int) -> FloatArray:
+            n = min(self.batch_rows, len(X) - start)
+            return _as_probabilities(self._predict(take_rows(X, slice(start, start + n))), self.classes, n)
+
+        parts = self.over_batches(batch, range(0, len(X), self.batch_rows))
         return np.concatenate(parts) if parts else np.empty((0, self.n_outputs))
 
     def outputs(self, data: AuditData) -> FloatArray:
@@ -173,6 +177,10 @@ class AuditedModel:
     def saved_parts(self) -> tuple[AuditedModel, dict[str, Any]]:
         """The model that a bundle is made of, and what stands in the bundle beside it."""
         return self, {}
+
+
+def _in_turn(one: Callable[[int], FloatArray], starts: Sequence[int]) -> list[FloatArray]:
+    return [one(start) for start in starts]
 
 
 def _as_probabilities(raw: npt.ArrayLike, classes: tuple[str, ...], n: int) -> FloatArray:
@@ -389,7 +397,7 @@ class TorchModel(TorchNetwork, AuditedModel):
         return torch.cat([torch.zeros_like(raw), raw], dim=1) if raw.shape[1] == 1 else raw
 
     def _probabilities(self, X: Rows) -> FloatArray:
-        with torch.inference_mode(), self.evaluating():
+        with without_gradients(), self.evaluating():
             logits = self.logits(self.encode(X))
             return torch.softmax(logits.double(), dim=1).cpu().numpy()
 

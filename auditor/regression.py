@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from auditor.arrays import FloatArray
 from auditor.data import LARGEST_TARGET, AuditData
 from auditor.errors import ModelError
+from auditor.gradients import without_gradients
 from auditor.model import BATCH_ROWS, AuditedModel, Provenance, Recipe, TorchNetwork
 from auditor.preprocessing import Preprocessing, TabularPreprocessing
 from auditor.rows import Rows, take_rows
@@ -171,5 +172,5 @@ class TorchRegressor(TorchNetwork, AuditedRegressor):
         return raw
 
     def _outcome(self, X: Rows) -> FloatArray:
-        with torch.inference_mode(), self.evaluating():
+        with without_gradients(), self.evaluating():
             return self.value(self.encode(X)).double().cpu().numpy()

@@ -12,6 +12,7 @@ import numpy as np
 
 from auditor.arrays import FloatArray
 from auditor.errors import DataError, ModelError, NotApplicableError
+from auditor.gradients import without_gradients
 from auditor.tables import regular_file, sha256_of
 
 if TYPE_CHECKING:
@@ -264,7 +265,7 @@ def _pooled(network: nn.Module, tokenizer: Any, longest: int | None, name: str =
         if not all(encoded):
             raise NotApplicableError("A sentence has no token for this model.")
         parts: list[FloatArray] = []
-        with torch.inference_mode(), evaluating(network):
+        with without_gradients(), evaluating(network):
             for start in range(0, len(encoded), _BATCH):
                 batch = encoded[start : start + _BATCH]
                 length = max(map(len, batch))

@@ -14,6 +14,7 @@ from auditor.arrays import FloatArray, IntArray
 from auditor.bins import BinRule, bin_values
 from auditor.errors import NotApplicableError
 from auditor.finding import Measurement, Pillar
+from auditor.gradients import without_gradients
 from auditor.probe import Need
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.kinds import AnyEstimate
@@ -285,7 +286,7 @@ def representation(model: AuditedModel, rows: AuditData) -> FloatArray | None:
     seen: list[Tensor] = []
     handle = layers[-1].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].detach()))
     try:
-        with torch.inference_mode(), model.evaluating():
+        with without_gradients(), model.evaluating():
             for i in range(0, len(rows), model.batch_rows):
                 model.logits(model.encode(take_rows(rows.X, slice(i, i + model.batch_rows))))
     finally:

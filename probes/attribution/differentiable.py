@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from auditor.arrays import FloatArray, IntArray
 from auditor.errors import NotApplicableError
+from auditor.gradients import without_gradients
 from probes.attribution.units import BoolArray
 from probes.inputs import differentiating
 
@@ -292,10 +293,9 @@ def scored(
     model: DifferentiableModel, inputs: Callable[[slice], Tensor], targets: Tensor, n: int, at_once: int
 ) -> FloatArray:
     """(n,) log-odds in batches without gradients; ``inputs(part)`` makes the encoded input of a part."""
-    import torch
 
     out = np.empty(n)
-    with differentiating(model), torch.inference_mode():
+    with differentiating(model), without_gradients():
         for i in range(0, n, at_once):
             part = slice(i, min(i + at_once, n))
             out[part] = log_odds(model.logits(inputs(part)), targets[part]).double().cpu().numpy()

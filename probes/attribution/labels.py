@@ -13,6 +13,7 @@ import numpy as np
 
 from auditor.arrays import FloatArray
 from auditor.errors import ModelError
+from auditor.gradients import without_gradients
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.values import BoundedMean
 from probes.attribution.faithfulness import mean_of
@@ -91,7 +92,7 @@ def teach_shuffled(
             network = blueprint.train(x, y, seed=int(rng.integers(2**62)))
         except ModelError as error:
             return f"a network like it cannot be trained on shuffled labels ({error})"
-        with torch.inference_mode():
+        with without_gradients():
             said = torch.cat([blueprint.logits(network, part) for part in torch.split(x, _ROWS_AT_ONCE)])
         fitted.append(float((said.argmax(dim=1) == y).double().mean()))
         networks.append(network)

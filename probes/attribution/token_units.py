@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from auditor.arrays import FloatArray, IntArray
 from auditor.errors import NotApplicableError
+from auditor.gradients import without_gradients
 from probes.attribution.differentiable import Blank, Differentiable
 from probes.attribution.problem import Posed, Problem
 from probes.attribution.token_prompts import Prompt, alike, spaced
@@ -315,7 +316,6 @@ def _masked_scores(
     model: AuditedLanguageModel, tokens: Sequence[Tokens], rows: IntArray, keep: BoolArray, fill: Fill
 ) -> FloatArray:
     """(m,) scores of prompts in which units are gone and the infill stands; what is equal is asked once."""
-    import torch
 
     owner: list[int] = []
     asked: list[tuple[tuple[int, ...], tuple[Ending, ...]]] = []
@@ -331,7 +331,7 @@ def _masked_scores(
     if model.objective == "causal":
         found = dict(zip(distinct, _shared_beginnings(model, distinct), strict=True))
     else:
-        with differentiating(_as_differentiable(model)), torch.inference_mode():
+        with differentiating(_as_differentiable(model)), without_gradients():
             for part in _batches(model, distinct):
                 scores = log_probability(model, part)
                 found.update(zip(part, scores.double().cpu().tolist(), strict=True))
@@ -378,9 +378,8 @@ def _batches(
 
 def next_tokens(model: AuditedLanguageModel, rows: Sequence[tuple[tuple[int, ...], Ending]]) -> list[int]:
     """The likeliest token behind each prompt."""
-    import torch
 
-    with differentiating(_as_differentiable(model)), torch.inference_mode():
+    with differentiating(_as_differentiable(model)), without_gradients():
         return [int(_logits(model, [(ids, e)], None, None, [0])[0, 0].argmax()) for ids, e in rows]
 
 

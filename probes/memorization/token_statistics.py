@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from auditor.arrays import FloatArray, IntArray
+from auditor.gradients import without_gradients
 from auditor.language import AuditedLanguageModel, Encoded
 from auditor.model import evaluating
 
@@ -65,7 +66,7 @@ def token_statistics(
     vocabulary = int(model.module.get_input_embeddings().weight.shape[0])  # type: ignore[operator]
     budget = max(1, min(4 * model.batch_tokens, _LOGITS_BYTES // (8 * vocabulary)))
     found: dict[int, TokenStatistics] = {}
-    with torch.inference_mode(), evaluating(model.module):
+    with without_gradients(), evaluating(model.module):
         at = 0
         while at < len(order):
             size = 1

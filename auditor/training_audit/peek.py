@@ -1,0 +1,64 @@
+"""One look at a model while it learns."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from auditor.finding import Finding, Measurement, Outcome, ProbeResult
+
+# Ways of measuring that say nothing beyond the metric's own name.
+_PLAIN = ("", "between_groups")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Peek:
+    """What a look at the model said: ``at`` counts epochs or steps, ``error_rate`` is the level it was judged at.
+
+    ``faults``: what went wrong in taking it, where anything did; the probes it concerns are NOT_RUN.
+    """
+
+    at: float
+    results: tuple[ProbeResult, ...]
+    findings: tuple[Finding, ...]
+    error_rate: float
+    seconds: float
+    faults: tuple[str, ...] = ()
+
+    @property
+    def failed(self) -> tuple[Finding, ...]:
+        """What is shown to lie beyond its bound."""
+        return tuple(f for f in self.findings if f.outcome is Outcome.FAIL)
+
+    @property
+    def passed(self) -> bool:
+        """Whether something was judged and all of it passed; what could not be told or did not run is no pass."""
+        judged = [f.outcome for f in self.findings if f.outcome not in (Outcome.NOT_JUDGED, Outcome.NOT_APPLICABLE)]
+        return bool(judged) and all(outcome is Outcome.PASS for outcome in judged)
+
+
+def metric_name(probe: str, measurement: Measurement) -> str:
+    """``audit/<probe>/<metric>``, then by which features, method, group and place, where there are any."""
+    parts = ["audit", probe, measurement.metric]
+    if measurement.method not in _PLAIN:
+        parts.append(measurement.method)
+    if measurement.sensitive:
+        parts.append("+".join(measurement.sensitive))
+    parts += ["+".join(f"{k}={v}" for k, v in sorted(where.items())) for where in (measurement.group, measurement.at)]
+    return "/".join(part for part in parts if part)
+
+
+def logged(results: Sequence[ProbeResult], findings: Sequence[Finding]) -> dict[str, float]:
+    """Every finite number by its name, and how many findings ended in each outcome."""
+    numbers = {
+        metric_name(result.probe, m): float(m.estimate.value)
+        for result in results
+        for m in result.measurements
+        if math.isfinite(m.estimate.value)
+    }
+    counts = {
+        f"audit/outcomes/{outcome.value.lower()}": float(sum(f.outcome is outcome for f in findings))
+        for outcome in Outcome
+    }
+    return numbers | counts
