@@ -36,16 +36,19 @@ class Ranks:
     def over_batches(self, one: Callable[[int], FloatArray], starts: Sequence[int]) -> list[FloatArray]:
         """``[one(start) for start in starts]``, each computed by one rank. Raises ModelError where a rank fails."""
         own: dict[int, FloatArray] = {}
-        error = ""
-        try:
-            own = {i: np.asarray(one(starts[i])) for i in range(self.rank, len(starts), self.size)}
-        except Exception as caught:
-            error = f"{type(caught).__name__}: {caught}"
-        parts: dict[int, FloatArray] = {}
-        for rank, (said, answers) in enumerate(self._gathered((error, own))):
-            if said:
-                raise ModelError(f"Rank {rank} could not answer: {said}")
-            parts |= answers
+        failed: tuple[int, str] | None = None
+        for i in range(self.rank, len(starts), self.size):
+            try:
+                own[i] = np.asarray(one(starts[i]))
+            except Exception as error:
+                failed = i, str(error) if isinstance(error, ModelError) else f"{type(error).__name__}: {error}"
+                break
+        answers = self._gathered((failed, own))
+        failures = [failed for failed, _ in answers if failed is not None]
+        if failures:
+            # The first batch that fails, as for one process alone.
+            raise ModelError(min(failures)[1])
+        parts = {i: batch for _, answered in answers for i, batch in answered.items()}
         return [parts[i] for i in range(len(starts))]
 
     def agreed(self, mine: bool) -> bool:
