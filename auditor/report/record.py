@@ -316,6 +316,11 @@ class AuditReport(Record):
         """The record as indented JSON."""
         return self.model_dump_json(indent=2) + "\n"
 
+    def verdict(self, *, allow_inconclusive: bool = False) -> ExitCode:
+        """The exit code that the findings come to, whatever the record says of it."""
+        ended = [(f.outcome, f.pillar, f.metric) for f in self.findings]
+        return _exit_code(ended, refused=self.refusal is not None, allow_inconclusive=allow_inconclusive)
+
     @classmethod
     def from_json(cls, text: str | bytes) -> AuditReport:
         """Reads a record; raises DataError where it is not one, or of a newer schema than this version knows."""
@@ -338,20 +343,26 @@ def exit_code(findings: Sequence[Finding], *, refused: bool, allow_inconclusive:
     not count: a file that loads is not an audited model); else 0. ``allow_inconclusive`` forgives INCONCLUSIVE findings
     only.
     """
+    ended = [(f.outcome, f.pillar, None if f.measurement is None else f.measurement.metric) for f in findings]
+    return _exit_code(ended, refused=refused, allow_inconclusive=allow_inconclusive)
+
+
+def _exit_code(
+    findings: Sequence[tuple[Outcome, Pillar, str | None]], *, refused: bool, allow_inconclusive: bool
+) -> ExitCode:
+    """The same of outcomes, each with its pillar and metric."""
     if refused:
         return ExitCode.REFUSED
-    outcomes = [f.outcome for f in findings]
+    outcomes = {outcome for outcome, _, _ in findings}
     if Outcome.FAIL in outcomes:
         return ExitCode.FAILED
     judged = {Outcome.PASS, Outcome.INCONCLUSIVE} if allow_inconclusive else {Outcome.PASS}
     unsettled = {Outcome.NOT_RUN} if allow_inconclusive else {Outcome.NOT_RUN, Outcome.INCONCLUSIVE}
     nothing_judged = not any(
-        f.outcome in judged
-        and f.pillar != INTAKE
-        and (f.measurement is None or f.measurement.metric not in _NOT_OF_THE_MODEL)
-        for f in findings
+        outcome in judged and pillar != INTAKE and metric not in _NOT_OF_THE_MODEL
+        for outcome, pillar, metric in findings
     )
-    if nothing_judged or unsettled & set(outcomes):
+    if nothing_judged or unsettled & outcomes:
         return ExitCode.INCONCLUSIVE
     return ExitCode.PASSED
 

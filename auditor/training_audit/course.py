@@ -28,7 +28,7 @@ def courses(peeks: Sequence[Peek], unit: str) -> list[Figure]:
     The band of each point has the level at which its peek was judged, so that over all peeks and judged numbers the
     chance that any band misses the value of its model is at most the run's error rate: a confidence sequence over the
     models of the run. Numbers with further coordinates, such as a noise level, and groups beyond eight are left to the
-    report's tables.
+    report's tables. What is held to a criterion comes first.
     """
     lines: dict[_Line, dict[str, list[tuple[float, Finding]]]] = {}
     for peek in peeks:
@@ -48,7 +48,8 @@ def courses(peeks: Sequence[Peek], unit: str) -> list[Figure]:
         for line, groups in lines.items()
         if max(len(points) for points in groups.values()) >= _FEWEST_POINTS
     ]
-    return [f for f in figures if any(y is not None for s in f.series for y in s.y)]
+    drawn = [f for f in figures if any(y is not None for s in f.series for y in s.y)]
+    return sorted(drawn, key=lambda f: f.criterion is None)
 
 
 def _figure(line: _Line, groups: dict[str, list[tuple[float, Finding]]], unit: str) -> Figure:
@@ -88,7 +89,7 @@ def _figure(line: _Line, groups: dict[str, list[tuple[float, Finding]]], unit: s
         series=series,
         alt=f"{name}{by} over {unit}s: {words}. {caption}",
         x_label=unit,
-        y_label=name,
+        y_label="value",
         criterion=bound,
         caption=caption,
     )

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from auditor.training_audit.audit import TrainingAudit
 
 
-class AuditCallback(Callback):
+class AuditCallback(Callback):  # type: ignore[misc]
     """Audits the module after each training epoch, or each n-th training step, and logs to the trainer's loggers.
 
     The module's ``forward`` must return logits, or give the audit a ``wrap``.

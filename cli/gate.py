@@ -1,0 +1,42 @@
+"""``auditor gate``: recorded audits as a step of a pipeline that lets nothing pass but a pass."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import typer
+
+from auditor.errors import DataError
+from auditor.report.record import AuditReport, ExitCode, Summary
+from cli.output import print_report
+from cli.rendering import read_report
+
+_GRAVEST_FIRST = (ExitCode.REFUSED, ExitCode.FAILED, ExitCode.INCONCLUSIVE, ExitCode.PASSED)
+
+
+def gate_reports(paths: Sequence[Path], *, allow_inconclusive: bool) -> int:
+    """Prints recorded audits and returns the gravest of the exit codes that their findings come to.
+
+    Raises DataError where a record contradicts itself: its findings do not come to the exit code or the counts that it
+    states.
+    """
+    reports = [_consistent(path) for path in paths]
+    verdicts = [report.verdict(allow_inconclusive=allow_inconclusive) for report in reports]
+    for i, (path, report, verdict) in enumerate(zip(paths, reports, verdicts, strict=True)):
+        if len(paths) > 1:
+            typer.echo(f"{'' if i == 0 else chr(10)}gate    {path}")
+        update = {"exit_code": int(verdict), "allow_inconclusive": allow_inconclusive}
+        print_report(report.model_copy(update=update), [])
+    return int(next(code for code in _GRAVEST_FIRST if code in verdicts))
+
+
+def _consistent(path: Path) -> AuditReport:
+    report = read_report(path)
+    stated = int(report.verdict(allow_inconclusive=report.allow_inconclusive))
+    if stated != report.exit_code or Summary.of(f.outcome for f in report.findings) != report.summary:
+        raise DataError(
+            f"The record in {str(path)!r} contradicts itself: its findings come to exit code {stated}, and it states "
+            f"{report.exit_code}, or other counts of outcomes. Run the audit again."
+        )
+    return report

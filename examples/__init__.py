@@ -1,0 +1,1 @@
+"""Audits inside trainings: each file runs by itself."""

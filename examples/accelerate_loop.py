@@ -1,0 +1,49 @@
+"""The same loop under Accelerate: the audit takes the wrapper off by itself, and logs to Accelerate's trackers.
+
+python -m examples.accelerate_loop OUT [EPOCHS]
+"""
+
+from __future__ import annotations
+
+import sys
+
+import torch
+from accelerate import Accelerator
+from torch.nn.functional import cross_entropy
+from torch.utils.data import DataLoader, TensorDataset
+
+from auditor.training_audit.audit import TrainingAudit
+from examples.mortgages import load, network
+from probes.fairness import GroupFairness
+
+
+def main(out: str, epochs: int = 5) -> TrainingAudit:
+    """Trains, audits, and leaves ``report.html`` in ``out``."""
+    accelerator = Accelerator()
+    torch.manual_seed(0)
+    X, y, rows = load()
+    model = network(X.shape[1])
+    model, optimizer, batches = accelerator.prepare(
+        model,
+        torch.optim.Adam(model.parameters(), lr=1e-3),
+        DataLoader(TensorDataset(X, y), batch_size=64, shuffle=True),
+    )
+    audit = TrainingAudit(
+        probes=[GroupFairness()],
+        data=rows,
+        n_peeks=epochs,
+        log=lambda numbers, epoch: accelerator.log(numbers, step=int(epoch)),
+        out=out,
+    )
+    for _ in range(epochs):
+        for inputs, labels in batches:
+            optimizer.zero_grad()
+            accelerator.backward(cross_entropy(model(inputs), labels))
+            optimizer.step()
+        audit.step(model)
+    audit.finish(model)
+    return audit
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], *map(int, sys.argv[2:]))
