@@ -18,7 +18,7 @@ $(VENV)/.demo: pyproject.toml $(VENV)/.pip
 	touch $@
 
 $(VENV)/.test: pyproject.toml $(VENV)/.pip
-	$(BIN)/pip install --quiet --editable '.[demo,images,gguf,language]' --group test
+	$(BIN)/pip install --quiet --editable '.[demo,images,gguf,language,tuning,lightning]' --group test
 	touch $@
 
 $(VENV)/.lint: pyproject.toml $(VENV)/.pip

@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
+MOST_MEMBERS = 256
+
 
 class MLP(nn.Module):
     """Fully connected layers with ReLU: (n, n_features) to (n, n_outputs) logits."""
@@ -93,8 +95,43 @@ class TransformerEncoder(nn.Module):
         return logits
 
 
+class MLPVote(nn.Module):
+    """The weighted vote of MLPs for one of two classes: (n, n_features) to (n, 2) probabilities, piecewise constant.
+
+    ``weights``: (n_members + 1,) of the members' votes, each for class ``positive`` where the member's probability of
+    it is at least ``threshold``; the last is of a vote that is always for it. What they lack of 1 votes against.
+    """
+
+    def __init__(
+        self,
+        n_members: int,
+        n_features: int,
+        hidden: Sequence[int],
+        positive: int,
+        threshold: float = 0.5,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        if not (0 <= n_members <= MOST_MEMBERS and positive in (0, 1)):
+            raise ValueError(f"a vote has at most {MOST_MEMBERS} members, and its positive class is 0 or 1")
+        self.members = nn.ModuleList(MLP(n_features, hidden, 2, dropout) for _ in range(n_members))
+        self.positive = positive
+        self.threshold = threshold
+        self.weights: Tensor
+        self.register_buffer("weights", torch.zeros(n_members + 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        chance = self.weights[-1].expand(len(x))
+        for weight, member in zip(self.weights, self.members, strict=False):
+            favourable = torch.softmax(member(x).double(), dim=1)[:, self.positive]
+            chance = chance + weight * favourable.ge(self.threshold)
+        chance = chance.clamp(0.0, 1.0)
+        return torch.stack([1.0 - chance, chance] if self.positive == 1 else [chance, 1.0 - chance], dim=1)
+
+
 ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
     "mlp": MLP,
+    "mlp_vote": MLPVote,
     "bilstm_text": BiLSTMText,
     "small_cnn": SmallCNN,
     "transformer_encoder": TransformerEncoder,

@@ -22,13 +22,15 @@ from auditor.data import AuditData, can_stream, load_data, no_rows, stream_count
 from auditor.errors import DataError, ModelError, NotApplicableError, UsageError
 from auditor.finding import Measurement
 from auditor.folders import sha256_of_folder
+from auditor.huggingface_folder import save_classifier
 from auditor.intake import intake_result, load_model, resolve_device
 from auditor.isolate import Answered, Asking, DataRead, Done, Loaded, Message, Refused, Repaired, Working
-from auditor.mitigation import Training, make_mitigation
-from auditor.model import AuditedModel, save
+from auditor.language import AuditedLanguageModel, save_folder
+from auditor.mitigation import Training, make_mitigation, needs_rows
+from auditor.model import AuditedModel, TorchModel, save
 from auditor.probe import CountsProbe, Probe, counts_suffice, make_probe, missing_needs, not_applicable
 from auditor.report.record import DataRecord
-from auditor.run import ask, attempt, data_record, generator_for, model_record
+from auditor.run import ask, attempt, data_record, generator_for, model_record, no_data
 from auditor.specs import DataSpec, Job, MitigationSpec, ProbeSpec
 from auditor.tables import sha256_of
 
@@ -145,18 +147,29 @@ def run(job: Job, channel: Channel) -> None:
 def mitigate(spec: MitigationSpec, model: AuditedModel, job: Job, channel: Channel) -> None:
     """Makes the new model of the old one and writes it."""
     module, _, name = spec.target.partition(":")
-    mitigation = make_mitigation(getattr(import_module(module), name), spec.options)
+    kind = getattr(import_module(module), name)
+    mitigation = make_mitigation(kind, spec.options)
     if job.data is None:
-        raise UsageError("A mitigation learns from rows: add --train FILE.")
-    data = load_data(job.data, model)
-    channel.send(DataRead(data=data_record(data)))
+        if needs_rows(kind):
+            raise UsageError("A mitigation learns from rows: add --train FILE.")
+        data, record = no_data(), DataRecord()
+    else:
+        data = load_data(job.data, model)
+        record = data_record(data)
+    channel.send(DataRead(data=record))
     training = Training(
         device=job.model.device,
         checkpoint=None if spec.checkpoint is None else Path(spec.checkpoint),
         progress=lambda words: channel.send(Working(words=words[:500])),
     )
     made = mitigation.mitigate(model, data, generator_for(job.seed, spec.name), training)
-    save(made.model, spec.out)
+    folder = job.model.path if job.model.path is not None and Path(job.model.path).is_dir() else None
+    if isinstance(made.model, AuditedLanguageModel):
+        save_folder(made.model, spec.out, like=folder)
+    elif folder is not None and isinstance(made.model, TorchModel):
+        save_classifier(made.model, spec.out, beside=folder)
+    else:
+        save(made.model, spec.out)
     channel.send(Repaired(notes=tuple(note[:2_000] for note in made.notes)))
 
 

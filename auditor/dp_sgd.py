@@ -4,31 +4,21 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from auditor.errors import ModelError, UsageError, first_line
+from auditor.errors import ModelError, UsageError
 from auditor.model import Recipe, TorchModel
+from auditor.private_gradients import Mode, PrivateStep, Way, choose_way, most_rows, with_own_samplers
+from auditor.private_layers import StandIn, put_stand_ins, weights_back
 from auditor.randomness import seeded_globals
-
-_PRIVATE_LAYERS = {
-    "BatchNorm1d": "torch.nn.GroupNorm",
-    "BatchNorm2d": "torch.nn.GroupNorm",
-    "BatchNorm3d": "torch.nn.GroupNorm",
-    "SyncBatchNorm": "torch.nn.GroupNorm",
-    "InstanceNorm1d": "the same layer with track_running_stats=False",
-    "InstanceNorm2d": "the same layer with track_running_stats=False",
-    "InstanceNorm3d": "the same layer with track_running_stats=False",
-    "LSTM": "opacus.layers.DPLSTM",
-    "GRU": "opacus.layers.DPGRU",
-    "RNN": "opacus.layers.DPRNN",
-    "MultiheadAttention": "opacus.layers.DPMultiheadAttention",
-}
 
 
 @contextmanager
@@ -48,14 +38,25 @@ def opacus_quietly() -> Iterator[None]:
 class PrivacyBudget:
     """What a private training may spend and how: ``delta`` None means ``n^-1.1`` of the n rows.
 
-    ``max_grad_norm``: the norm that each row's gradient is clipped to. ``noise_seed``: None draws it from the operating
-    system and keeps it nowhere; whoever knows it can take the noise out again, so it is for tests.
+    ``epsilon``: of everything that reads the rows; ``spent_before`` of it went to a mechanism of its own, with delta 0,
+    and is not left for the steps. ``max_grad_norm``: the norm that each row's gradient is clipped to. ``noise_seed``:
+    None draws it from the operating system and keeps it nowhere; whoever knows it can take the noise out again, so it
+    is for tests.
     """
 
     epsilon: float
     delta: float | None = None
     max_grad_norm: float = 1.0
     noise_seed: int | None = None
+    spent_before: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.epsilon) and self.epsilon > 0.0):
+            raise UsageError(f"epsilon must be a positive number, not {self.epsilon!r}: smaller is more private.")
+        if not (math.isfinite(self.max_grad_norm) and self.max_grad_norm > 0.0):
+            raise UsageError(f"max_grad_norm must be a positive number, not {self.max_grad_norm!r}.")
+        if not 0.0 <= self.spent_before < self.epsilon:
+            raise UsageError(f"Of epsilon {self.epsilon:g}, {self.spent_before:g} is spent: nothing is left to train.")
 
     def delta_for(self, n: int) -> float:
         """The delta for n rows. Raises UsageError where it is not below 1/n."""
@@ -73,61 +74,123 @@ def train_privately(
     budget: PrivacyBudget,
     *,
     seed: int,
+    mode: Mode = "auto",
+    weights: Tensor | None = None,
+    stand_ins: bool = False,
     progress: Callable[[str], None] | None = None,
 ) -> tuple[TorchModel, tuple[str, ...]]:
     """DP-SGD by Opacus: Poisson sampling, per-row gradients clipped to ``max_grad_norm``, Gaussian noise, RDP account.
 
-    ``make``: the untrained model, the same one each time; x: (n, ...) inputs, y: (n,) labels. Returns the model, whose
-    recipe holds what was spent, and notes that a reader must see: epsilon is that of the accountant over the steps
-    really taken. Raises UsageError or ModelError before any training where it cannot be done.
+    ``make``: the untrained model, the same one each time; x: (n, ...) inputs, y: (n,) labels. ``mode``: how gradients
+    are clipped, all ways to the same sum: ``hooks``, ``ghost``, or the one that is faster. ``weights`` (n,) multiply
+    the loss of each row before it is clipped; a row's own must depend on no other row but through a private mechanism.
+    ``stand_ins``: LSTM, GRU and attention are trained as layers that Opacus knows, and get their weights back.
 
-    Sources: Abadi et al., CCS 2016; Mironov, Talwar and Zhang, arXiv:1908.10530 (2019).
+    Returns the model, whose recipe holds what was spent, and notes that a reader must see: epsilon is that of the
+    accountant over the steps really taken. Raises UsageError or ModelError before any training where it cannot be done.
+
+    Sources: Abadi et al., CCS 2016; Mironov, Talwar and Zhang, arXiv:1908.10530 (2019); ghost clipping: Li, Tramer,
+    Liang and Hashimoto, ICLR 2022.
     """
-    from opacus import PrivacyEngine
-    from torch.utils.data import DataLoader, TensorDataset
+
+    def fresh() -> tuple[TorchModel, tuple[StandIn, ...]]:
+        model = make(recipe)
+        found: tuple[StandIn, ...] = ()
+        if stand_ins:
+            model.module, found = put_stand_ins(model.module)
+        return model, found
 
     delta = budget.delta_for(len(x))
-    model = make(recipe)
-    model.module.train()
-    sampling, noise = _private_generators(budget.noise_seed, model.device)
     with opacus_quietly(), seeded_globals(np.random.default_rng(seed)):
-        _refuse_layers(make(recipe), x, y)
+        model, replaced = fresh()
+        way = choose_way(lambda: fresh()[0], x, y, mode, recipe.batch_size)
+        run = PrivateRun(way=way, budget=budget, delta=delta, recipe=recipe, weights=weights, progress=progress)
+        recipe = run.train(model, x, y)
+    # A fresh module without Opacus' hooks takes the weights, so that later gradients are ordinary ones.
+    trained = make(recipe)
+    weights_back(trained.module, model.module, replaced)
+    return trained, (*private_notes(recipe, budget, way), *_stand_in_notes(replaced))
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrivateRun:
+    """One training by DP-SGD, all choices made: ``way`` of clipping, and at most ``rows_at_once`` in one pass."""
+
+    way: Way
+    budget: PrivacyBudget
+    delta: float
+    recipe: Recipe
+    weights: Tensor | None = None
+    rows_at_once: int | None = None
+    progress: Callable[[str], None] | None = None
+
+    def train(self, model: TorchModel, x: Tensor, y: Tensor) -> Recipe:
+        """Trains the model's module in place, which keeps Opacus' hooks; returns the recipe with what was spent.
+
+        Only parameters that require gradients are trained. Raises UsageError where epsilon cannot be reached.
+        """
+        from opacus import PrivacyEngine
+        from opacus.utils.batch_memory_manager import BatchSplittingSampler
+        from torch.utils.data import DataLoader, TensorDataset
+
+        budget, recipe = self.budget, self.recipe
+        model.module.train()
+        sampling, noise = _private_generators(budget.noise_seed, model.device)
         engine = PrivacyEngine(accountant="rdp")
-        optimizer = torch.optim.Adam(model.module.parameters(), lr=recipe.learning_rate)
+        learned = [p for p in model.module.parameters() if p.requires_grad]
+        rows = DataLoader(TensorDataset(x, y), batch_size=recipe.batch_size, generator=sampling)
         try:
-            private, optimizer, loader = engine.make_private_with_epsilon(
-                module=model.module,
-                optimizer=optimizer,
-                data_loader=DataLoader(TensorDataset(x, y), batch_size=recipe.batch_size, generator=sampling),
-                target_epsilon=budget.epsilon,
-                target_delta=delta,
-                epochs=recipe.epochs,
-                max_grad_norm=budget.max_grad_norm,
-                noise_generator=noise,
+            multiplier = _noise_multiplier(
+                budget.epsilon - budget.spent_before, self.delta, 1.0 / len(rows), recipe.epochs
             )
         except ValueError as error:
             raise UsageError(f"--dp-epsilon {budget.epsilon:g} cannot be reached: {error}") from None
-        noisy = TorchModel(private, classes=model.classes, device=model.device)
+        made: tuple[Any, ...] = engine.make_private(
+            module=model.module,
+            optimizer=torch.optim.Adam(learned, lr=recipe.learning_rate),
+            data_loader=rows,
+            noise_multiplier=multiplier,
+            max_grad_norm=budget.max_grad_norm,
+            noise_generator=noise,
+            grad_sample_mode=self.way,
+        )
+        private, optimizer, loader = made[0], made[1], made[-1]
+        drawn: Iterable[list[int]] = loader.batch_sampler
+        held = most_rows(model.module, self.way)
+        at_once = min((limit for limit in (held, self.rows_at_once) if limit is not None), default=None)
+        if at_once is not None and at_once < len(x):
+            drawn = BatchSplittingSampler(sampler=loader.batch_sampler, max_batch_size=at_once, optimizer=optimizer)
+        step = PrivateStep(model.with_module(with_own_samplers(private)), optimizer, self.way)
         for epoch in range(1, recipe.epochs + 1):
-            loss = _one_private_epoch(noisy, x, y, loader.batch_sampler, optimizer)
-            if progress is not None:
-                progress(f"epoch {epoch} of {recipe.epochs}, loss {loss:.4f}")
-        spent = float(engine.get_epsilon(delta))
-    recipe = replace(
-        recipe,
-        epsilon=spent,
-        delta=delta,
-        noise_multiplier=float(optimizer.noise_multiplier),
-        max_grad_norm=budget.max_grad_norm,
-        n_rows=len(x),
-        sampler="poisson",
-        accountant="rdp",
-        noise_seed_known=budget.noise_seed is not None,
+            loss = _one_private_epoch(step, x, y, self.weights, drawn)
+            if self.progress is not None:
+                self.progress(f"epoch {epoch} of {recipe.epochs}, loss {loss:.4f}")
+        return replace(
+            recipe,
+            epsilon=float(engine.get_epsilon(self.delta)) + budget.spent_before,
+            delta=self.delta,
+            noise_multiplier=float(optimizer.noise_multiplier),
+            max_grad_norm=budget.max_grad_norm,
+            n_rows=len(x),
+            sampler="poisson",
+            accountant="rdp",
+            noise_seed_known=budget.noise_seed is not None,
+        )
+
+
+@lru_cache(maxsize=64)
+def _noise_multiplier(epsilon: float, delta: float, sample_rate: float, epochs: int) -> float:
+    """Opacus' search, which takes longer than the training of a small network; raises ValueError where there is none.
+
+    Of the same four numbers it finds the same, so that a run that is repeated need not wait for it again.
+    """
+    from opacus.accountants.utils import get_noise_multiplier
+
+    return float(
+        get_noise_multiplier(
+            target_epsilon=epsilon, target_delta=delta, sample_rate=sample_rate, epochs=epochs, accountant="rdp"
+        )
     )
-    # A fresh module without Opacus' hooks takes the weights, so that later gradients are ordinary ones.
-    trained = make(recipe)
-    trained.module.load_state_dict(model.module.state_dict())
-    return trained, _private_notes(recipe, budget)
 
 
 def _private_generators(noise_seed: int | None, device: torch.device) -> tuple[torch.Generator, torch.Generator]:
@@ -143,69 +206,41 @@ def _private_generators(noise_seed: int | None, device: torch.device) -> tuple[t
 
 
 def _one_private_epoch(
-    noisy: TorchModel, x: Tensor, y: Tensor, sampler: Iterator[list[int]], optimizer: torch.optim.Optimizer
+    step: PrivateStep, x: Tensor, y: Tensor, weights: Tensor | None, drawn: Iterable[list[int]]
 ) -> float:
-    total, seen = 0.0, 0
-    for drawn in sampler:
-        batch = torch.tensor(drawn, dtype=torch.int64, device=x.device)
-        optimizer.zero_grad(set_to_none=True)
-        losses = nn.functional.cross_entropy(noisy.logits(x[batch]), y[batch], reduction="none")
-        # Opacus scales per-row gradients up by the size of the batch, as for a mean; an empty draw is a noisy step too.
-        (losses.sum() / max(len(drawn), 1)).backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-        total += float(losses.detach().sum())
-        seen += len(drawn)
-    loss = total / max(seen, 1)
+    total, seen = torch.zeros((), device=x.device), 0
+    for rows in drawn:
+        batch = torch.tensor(rows, dtype=torch.int64, device=x.device)
+        total += step(x[batch], y[batch], None if weights is None else weights[batch])
+        seen += len(rows)
+    loss = float(total) / max(seen, 1)
     if not math.isfinite(loss):
         raise ModelError("The loss became infinite or NaN in training: lower --learning-rate.")
     return loss
 
 
-def _refuse_layers(model: TorchModel, x: Tensor, y: Tensor) -> None:
-    """Raises ModelError for a layer whose per-row gradient Opacus cannot take; ``model`` is used up by the trial."""
-    from opacus import GradSampleModule
-    from opacus.validators import ModuleValidator
-
-    model.module.train()
-    for name, layer in model.module.named_modules():
-        kind = type(layer).__name__
-        trainable = any(p.requires_grad for p in layer.parameters(recurse=False))
-        validator = ModuleValidator.VALIDATORS.get(type(layer))
-        refused = (validator is not None and bool(validator(layer))) or kind in ("GRU", "RNN")
-        if refused or (trainable and any(True for _ in layer.buffers(recurse=False))):
-            instead = _PRIVATE_LAYERS.get(kind, "a layer without buffers")
-            raise ModelError(f"DP-SGD cannot train the layer {name or kind!r} ({kind}): replace it by {instead}.")
-    few, labels = x[:3], y[:3]
-    trial = TorchModel(GradSampleModule(model.module), classes=model.classes, device=model.device)
-    try:
-        nn.functional.cross_entropy(trial.logits(few), labels).backward()  # type: ignore[no-untyped-call]
-    except Exception as error:  # whatever Opacus and functorch raise on a layer they do not know
-        raise ModelError(
-            f"Opacus cannot take per-row gradients of {type(model.module).__name__}: {first_line(error)}. "
-            "Build it of the layers of torch.nn and opacus.layers."
-        ) from error
-    for name, parameter in model.module.named_parameters():
-        gradient = getattr(parameter, "grad_sample", None)
-        if parameter.requires_grad and (gradient is None or len(gradient) != len(few)):
-            raise ModelError(
-                f"The parameter {name!r} gets no gradient of its own for each row, so clipping could not protect any: "
-                "use it once a row, inside a layer of torch.nn, or freeze it with requires_grad=False."
-            )
-
-
-def _private_notes(recipe: Recipe, budget: PrivacyBudget) -> tuple[str, ...]:
+def private_notes(recipe: Recipe, budget: PrivacyBudget, way: Way) -> tuple[str, ...]:
+    """What a reader must know of a private training: what was spent on what, and what the claim does not cover."""
     seeded = (
         "The noise seed was given: whoever knows it can take the noise out again, so this model is for tests only."
         if budget.noise_seed is not None
         else "The seed of the noise was drawn from the operating system and kept nowhere, so the run cannot be "
         "repeated bit by bit."
     )
+    how = "ghost clipping" if way == "ghost" else "per-row gradients by hooks"
     return (
         f"Trained privately (DP-SGD, Opacus, RDP accountant): epsilon {recipe.epsilon:.4g} at delta "
         f"{recipe.delta:.3g}, noise multiplier {recipe.noise_multiplier:.4g}, gradients clipped to "
-        f"{recipe.max_grad_norm:g}, {recipe.epochs} epochs with Poisson sampling and without early stopping.",
+        f"{recipe.max_grad_norm:g} ({how}), {recipe.epochs} epochs with Poisson sampling and without early stopping.",
         "Limits of that claim: means, deviations, medians and levels of the encoding come from the training rows "
         "outside the accounting; the noise is pseudo-random, not cryptographic; trying several settings spends more "
         "than one run.",
         seeded,
     )
+
+
+def _stand_in_notes(stand_ins: tuple[StandIn, ...]) -> tuple[str, ...]:
+    if not stand_ins:
+        return ()
+    named = ", ".join(f"{s.name or 'the network'} ({s.layer} by {s.instead})" for s in stand_ins)
+    return (f"Replaced while training, by layers that compute the same and gave their weights back: {named}.",)

@@ -10,9 +10,12 @@ from __future__ import annotations
 
 import copy
 import difflib
+import os
+import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal, NoReturn, TypeVar
 
 import numpy as np
@@ -21,7 +24,8 @@ import torch
 from torch import Tensor, nn
 
 from auditor.arrays import FloatArray
-from auditor.errors import ConfigError, ModelError, NotApplicableError
+from auditor.errors import ConfigError, ModelError, NotApplicableError, first_line
+from auditor.gradients import without_gradients
 from auditor.model import AuditedModel, Provenance, evaluating
 
 Objective = Literal["causal", "masked"]
@@ -36,6 +40,13 @@ _OFFSET_POSITIONS = frozenset(
     {"roberta", "xlm-roberta", "xlm-roberta-xl", "roberta-prelayernorm", "camembert", "data2vec-text", "longformer"}
     | {"mpnet", "ibert"}
 )
+# What lies beside the weights and is data: taken over as it stands where a model is saved like another.
+_BESIDE_WEIGHTS = (
+    "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json",
+    "merges.txt", "tokenizer.model", "chat_template.jinja", "generation_config.json",
+)  # fmt: skip
+# Files of one gigabyte are the most that the measuring process may write.
+_SHARD_BYTES = "900MB"
 T = TypeVar("T")
 _ROW_TOKENS = 64
 _TILE = 2048
@@ -265,7 +276,7 @@ class AuditedLanguageModel(AuditedModel):
         the later tokens of the same word too (Kauf and Ivanova, ACL 2023), which the plain form gives away.
         """
         wanted = places or [[i for i, scored in enumerate(t.scored) if scored] for t in texts]
-        with torch.inference_mode(), evaluating(self.module):
+        with without_gradients(), evaluating(self.module):
             if self._plain_head is None and texts:
                 # What follows the last layer acts on each place alone, so a few will show it.
                 self._plain_head = self._has_plain_head(texts[0].ids[:4])
@@ -429,6 +440,69 @@ def objective_of(network: nn.Module) -> Objective:
     if name in set(modeling_auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES.values()):
         return "masked"
     raise ModelError(f"{name} is neither a causal nor a masked language model of transformers.")
+
+
+def logits_at(network: nn.Module, inputs: Mapping[str, Any], places: Tensor) -> Tensor:
+    """(n, vocabulary) logits of a causal or masked network at ``places``, (n, 2) row and column; gradients flow.
+
+    The last layer is given these places alone, so that no (batch, length, vocabulary) tensor is made where that layer
+    is a module of its own.
+    """
+    head: Any = network.get_output_embeddings()  # type: ignore[operator]
+    if head is None:
+        logits: Tensor = network(**inputs).logits
+        return logits[places[:, 0], places[:, 1]]
+    with _holding_back(head, places) as seen:
+        logits = network(**inputs).logits
+    return logits if seen else logits[places[:, 0], places[:, 1]]
+
+
+def save_folder(model: AuditedLanguageModel, folder: str | Path, *, like: str | Path | None = None) -> None:
+    """Writes a language model as a plain Hugging Face folder: config.json, safetensors in shards, tokenizer.
+
+    ``folder``: made where it is not there. ``like``: the folder that the model was made from; its tokenizer, chat
+    template and generation settings are taken over as they stand, since this toolkit reads only part of them. Weights
+    are float32, as they are loaded. Raises ModelError where transformers cannot write it.
+    """
+    from transformers.utils import logging
+
+    out = Path(folder)
+    network: Any = plain(model.module)
+    bars = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        network.save_pretrained(out, max_shard_size=_SHARD_BYTES)
+        model.tokenizer.save_pretrained(out)
+    except (ValueError, RuntimeError, NotImplementedError) as error:
+        raise ModelError(f"{type(network).__name__} cannot be saved as a folder: {first_line(error)}.") from error
+    finally:
+        if bars:
+            logging.enable_progress_bar()
+    for name in _BESIDE_WEIGHTS if like is not None else ():
+        found = Path(str(like)) / name
+        if found.is_file():
+            shutil.copyfile(found, out / name)
+    umask = os.umask(0)
+    os.umask(umask)
+    for file in out.iterdir():
+        # Weights are written for their owner alone.
+        file.chmod(0o666 & ~umask)
+
+
+def plain(network: nn.Module) -> nn.Module:
+    """The network as one that transformers saves: one that was read from a quantised file is put together anew."""
+    held: Any = network
+    if getattr(held, "hf_quantizer", None) is None and not hasattr(held.config, "quantization_config"):
+        return network
+    config = copy.deepcopy(held.config)
+    if hasattr(config, "quantization_config"):
+        del config.quantization_config
+    with torch.device("meta"):
+        again: Any = type(held)(config)
+    again.load_state_dict(held.state_dict(), assign=True)
+    again.tie_weights()
+    again.generation_config = held.generation_config
+    return again  # type: ignore[no-any-return]
 
 
 def shared_places(first: Encoded, second: Encoded) -> list[tuple[int, int]]:

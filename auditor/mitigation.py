@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from auditor.model import AuditedModel
 
 Stage = Literal["pre-processing", "in-processing", "post-processing"]
+Writes = Literal["bundle", "folder"]
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -44,6 +45,9 @@ class Mitigation(Protocol):
 
     ``name``: its key in the table. ``goal``: what it is for, in one sentence. ``methods``: its ways, named as
     published. ``stage``: where in a model's making it acts. ``needs``: what it cannot do without, in words.
+
+    Two more may be declared: ``needs_rows = False`` by one that brings its own rows, and ``writes = "folder"`` by one
+    whose new model is a Hugging Face folder; see :func:`needs_rows` and :func:`writes`.
     """
 
     name: ClassVar[str]
@@ -60,6 +64,17 @@ class Mitigation(Protocol):
         Raises UsageError, ModelError or DataError before any training starts where it cannot be done.
         """
         ...
+
+
+def needs_rows(kind: type[Mitigation]) -> bool:
+    """Whether a mitigation learns from the user's training rows: it does unless it says ``needs_rows = False``."""
+    return bool(getattr(kind, "needs_rows", True))
+
+
+def writes(kind: type[Mitigation]) -> Writes:
+    """What its new model is written as: a bundle unless it says ``writes = "folder"``."""
+    found: Writes = getattr(kind, "writes", "bundle")
+    return found
 
 
 def make_mitigation(kind: type[Mitigation], options: Mapping[str, object]) -> Mitigation:

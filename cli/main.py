@@ -224,11 +224,27 @@ def compare(
     return compare_reports(before, after, out, error_rate=error_rate)
 
 
+@command("gate")
+def gate(
+    reports: Annotated[list[Path], typer.Argument(help="A report.json, or the folder that holds it; or several.")],
+    allow_inconclusive: Annotated[bool, typer.Option(help="Exit 0, not 3, where the data could not tell.")] = False,
+    debug: Debug = False,
+) -> int:
+    """Let a pipeline go on only where recorded audits passed.
+
+    Exit codes: as of the scan, computed anew from the findings, the gravest of all; 4 where a record contradicts
+    itself.
+    """
+    from cli.gate import gate_reports
+
+    return gate_reports(reports, allow_inconclusive=allow_inconclusive)
+
+
 @command("mitigate")
 def mitigate(
     name: Annotated[str, typer.Argument(help="A mitigation; see: auditor mitigations.")],
     model: Annotated[str, typer.Argument(help="The model to make a better one of.")],
-    out: Annotated[Path, typer.Option(help="Where to write the new model, a bundle: fair.pt.")],
+    out: Annotated[Path, typer.Option(help="Where to write the new model: fair.pt, a folder for a language model.")],
     train: Annotated[str | None, typer.Option(help="Rows the mitigation learns from.")] = None,
     data: Annotated[str | None, typer.Option(help="Rows on which both models are audited.")] = None,
     target: Annotated[str | None, typer.Option(help="Column of true labels.")] = None,
@@ -238,6 +254,9 @@ def mitigate(
     image: Annotated[str | None, typer.Option(help="Column of image paths, relative to the table.")] = None,
     with_: Annotated[list[str] | None, typer.Option("--with", help="Option of the mitigation: option=value.")] = None,
     probes: Annotated[str | None, typer.Option(help="Probes to audit with: a,b. All that apply by default.")] = None,
+    benchmark: Annotated[
+        list[str] | None, typer.Option(help="A published benchmark's file: crows_pairs=PATH; repeat for more.")
+    ] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help="Option of a probe: probe.option=value.")] = None,
     policy: Annotated[str | None, typer.Option(help="What results are held to: a profile or a TOML file.")] = None,
     config: Annotated[str | None, typer.Option(help="Configuration file; ./audit.toml where there is one.")] = None,
@@ -260,7 +279,7 @@ def mitigate(
     flags = {
         "model": model, "data": data, "train": train, "target": target, "positive": positive, "sensitive": sensitive,
         "text": text, "image": image, "probes": probes, "policy": policy, "out": report, "seed": seed,
-        "device": device, "max_memory": max_memory,
+        "device": device, "max_memory": max_memory, "benchmark": benchmark,
     }  # fmt: skip
     return run_mitigation(
         name,
@@ -268,6 +287,64 @@ def mitigate(
         parse_settings(with_ or []),
         out,
         checkpoint=checkpoint,
+        max_seconds=max_seconds,
+        quiet=quiet,
+    )
+
+
+@command("tradeoff")
+def tradeoff(
+    name: Annotated[str, typer.Argument(help="A mitigation; see: auditor mitigations.")],
+    model: Annotated[str, typer.Argument(help="The present model, which is a point too.")],
+    sweep: Annotated[list[str], typer.Option(help="Values of an option: alpha=0,0.1,1; repeat for a grid.")],
+    out: Annotated[Path, typer.Option(help="Folder for every model, its audit, and the trade-off.")],
+    train: Annotated[str | None, typer.Option(help="Rows the mitigation learns from.")] = None,
+    data: Annotated[str | None, typer.Option(help="Rows on which all models are audited.")] = None,
+    target: Annotated[str | None, typer.Option(help="Column of true labels.")] = None,
+    positive: Annotated[str | None, typer.Option(help="The favourable label.")] = None,
+    sensitive: Annotated[list[str] | None, typer.Option(help="Column of a sensitive feature; repeat for more.")] = None,
+    text: Annotated[str | None, typer.Option(help="Column of texts, for a text model.")] = None,
+    image: Annotated[str | None, typer.Option(help="Column of image paths, relative to the table.")] = None,
+    with_: Annotated[list[str] | None, typer.Option("--with", help="Fixed option: option=value.")] = None,
+    metric: Annotated[
+        str, typer.Option(help="accuracy, balanced_accuracy, true_positive_rate, or another of ideal 1.")
+    ] = "accuracy",
+    disparity: Annotated[str, typer.Option(help="The gap to close.")] = "demographic_parity_difference",
+    tolerance: Annotated[float, typer.Option(help="How much lower the metric may be: 0.01 is one point.")] = 0.01,
+    error_rate: Annotated[float | None, typer.Option(help="Chance of any false alternative.")] = None,
+    probes: Annotated[
+        str | None, typer.Option(help="Probes to audit with: a,b. Fairness, change and membership by default.")
+    ] = None,
+    set_: Annotated[list[str] | None, typer.Option("--set", help="Option of a probe: probe.option=value.")] = None,
+    policy: Annotated[str | None, typer.Option(help="What results are held to: a profile or a TOML file.")] = None,
+    config: Annotated[str | None, typer.Option(help="Configuration file; ./audit.toml where there is one.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed; the same seed gives the same models.")] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = None,
+    max_memory: Annotated[str | None, typer.Option(help="Memory for each process, such as 8GiB.")] = None,
+    max_seconds: Annotated[float, typer.Option(help="Seconds for making each model.")] = 3600.0,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")] = False,
+    debug: Debug = False,
+) -> int:
+    """Make one new model for each value of an option, audit all of them, and weigh accuracy, gaps and leakage.
+
+    Says which are shown to be less discriminatory alternatives to the present model. What is finished in --out is kept,
+    so that an interrupted sweep goes on. Exit codes: 0 an alternative is shown, 3 none is, which is not a pass.
+    """
+    from cli.mitigate import parse_settings
+    from cli.options import configure
+    from cli.tradeoff import Asked, run_tradeoff
+
+    flags = {
+        "model": model, "data": data, "train": train, "target": target, "positive": positive, "sensitive": sensitive,
+        "text": text, "image": image, "probes": probes, "policy": policy, "out": str(out), "seed": seed,
+        "device": device, "max_memory": max_memory, "error_rate": error_rate,
+    }  # fmt: skip
+    return run_tradeoff(
+        name,
+        configure(flags, config, set_ or []),
+        sweep,
+        parse_settings(with_ or []),
+        Asked.of(metric, disparity, tolerance),
         max_seconds=max_seconds,
         quiet=quiet,
     )

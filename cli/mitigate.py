@@ -14,7 +14,7 @@ from pydantic import JsonValue
 from auditor.compare import compare
 from auditor.errors import UsageError
 from auditor.isolate import measure, mitigate
-from auditor.mitigation import make_mitigation
+from auditor.mitigation import Mitigation, make_mitigation, needs_rows, writes
 from auditor.report.record import AuditReport
 from auditor.specs import Job, Limits, MitigationSpec
 from auditor.suggest import did_you_mean
@@ -23,6 +23,8 @@ from cli.options import Configured
 from cli.output import stages
 from cli.scan import build_job, make_report, pillars, write_report
 from mitigations import MITIGATIONS
+
+_PATH_OPTIONS = ("language_model", "lexicon", "pairs", "test_pairs")
 
 
 def run_mitigation(
@@ -37,28 +39,29 @@ def run_mitigation(
 ) -> int:
     """Makes the new model, audits the old and the new one on the same rows, and compares; returns the exit code."""
     options = configured.options
-    key = name.replace("-", "_")
-    if key not in MITIGATIONS:
-        near = did_you_mean(key, MITIGATIONS) or "."
-        raise UsageError(f"There is no mitigation {name!r}{near} Known: {', '.join(MITIGATIONS)}.")
+    key = known_mitigation(name)
     kind = MITIGATIONS[key]
     make_mitigation(kind, settings)
-    if options.train is None:
+    with_rows = needs_rows(kind)
+    if with_rows and options.train is None:
         raise UsageError("A mitigation learns from the training rows: add --train FILE.")
-    if options.data is None:
+    if with_rows and options.data is None:
         raise UsageError("Whether a mitigation helped is measured on rows it did not see: add --data FILE.")
+    if not with_rows and (options.train or options.data) is not None:
+        raise UsageError(f"{key} learns from no rows and is audited without them: leave out --train and --data.")
     before_job = build_job(configured)
-    assert before_job.data is not None and options.model is not None
-    _check_out(out, options.model)
+    assert options.model is not None
+    _check_out(out, options.model, folder=_writes_folder(kind, options.model))
     started = time.perf_counter()
-    notes = _make(key, before_job, settings, out, checkpoint, max_seconds, quiet=quiet)
+    notes = make_model(key, before_job, settings, out, checkpoint, max_seconds, quiet=quiet)
     if not quiet:
         typer.echo(f"wrote     {out}  ({time.perf_counter() - started:.0f} s)")
         for note in notes:
             typer.echo(f"note      {note}")
     folder = Path(options.out)
-    before = _audit(configured, before_job, folder / "before", quiet=quiet)
-    after = _audit(*_after(configured, out), folder / "after", quiet=quiet)
+    before = audit_model(configured, before_job, folder / "before", quiet=quiet)
+    later = with_reference(configured, out) if with_rows else _of(configured, out)
+    after = audit_model(*later, folder / "after", quiet=quiet)
     comparison = replace(compare(before, after, error_rate=options.error_rate), made_by=(kind.name, *notes))
     written = write_comparison(comparison, folder)
     if not quiet:
@@ -69,14 +72,33 @@ def run_mitigation(
     return verdict_code(comparison)
 
 
-def _check_out(out: Path, model: str) -> None:
+def known_mitigation(name: str) -> str:
+    """The key of a mitigation in the table. Raises UsageError naming the nearest one."""
+    key = name.replace("-", "_")
+    if key not in MITIGATIONS:
+        near = did_you_mean(key, MITIGATIONS) or "."
+        raise UsageError(f"There is no mitigation {name!r}{near} Known: {', '.join(MITIGATIONS)}.")
+    return key
+
+
+def _writes_folder(kind: type[Mitigation], model: str | None) -> bool:
+    """A language model, and whatever came as a Hugging Face folder, is written as one."""
+    return writes(kind) == "folder" or (model is not None and Path(model).is_dir())
+
+
+def _check_out(out: Path, model: str, *, folder: bool) -> None:
     if out.exists() and out.resolve() == Path(model).resolve():
         raise UsageError("--out is the model itself: name another file, so that the old model stays as it is.")
-    if out.suffix != ".pt":
+    if folder:
+        if out.suffix == ".pt":
+            raise UsageError(f"--out {str(out)!r} must be a folder: the new model is written as a Hugging Face folder.")
+        if out.exists() and not (out.is_dir() and not any(out.iterdir())):
+            raise UsageError(f"--out {str(out)!r} is there and not an empty folder: name a new one.")
+    elif out.suffix != ".pt":
         raise UsageError(f"--out {str(out)!r} must end in .pt: the new model is written as a bundle.")
 
 
-def _make(
+def make_model(
     key: str,
     job: Job,
     settings: dict[str, JsonValue],
@@ -88,11 +110,10 @@ def _make(
 ) -> tuple[str, ...]:
     """The mitigation in its own process; the new model is written beside its place and renamed."""
     kind = MITIGATIONS[key]
-    assert job.data is not None and job.data.train is not None
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as beside:
-            made = Path(beside).resolve() / "model.pt"
+            made = Path(beside).resolve() / ("model" if _writes_folder(kind, job.model.path) else "model.pt")
             spec = MitigationSpec(
                 name=key,
                 target=f"{kind.__module__}:{kind.__qualname__}",
@@ -100,7 +121,9 @@ def _make(
                 options=settings,
                 checkpoint=None if checkpoint is None else str(checkpoint.resolve()),
             )
-            rows = replace(job.data, path=job.data.train, train=None)
+            rows = None
+            if job.data is not None and job.data.train is not None:
+                rows = replace(job.data, path=job.data.train, train=None)
             limits = Limits(memory_bytes=job.limits.memory_bytes, seconds=max_seconds)
             with stages(not quiet) as shown:
                 notes = mitigate(
@@ -113,14 +136,20 @@ def _make(
         raise UsageError(f"Cannot write {str(out)!r}: {error.strerror}.") from None
 
 
-def _after(configured: Configured, model: Path) -> tuple[Configured, Job]:
+def with_reference(configured: Configured, model: Path) -> tuple[Configured, Job]:
     """The same audit of the new model, with the old one as its reference."""
-    options = configured.options.model_copy(update={"model": str(model), "reference": configured.options.model})
+    return _of(configured, model, reference=configured.options.model)
+
+
+def _of(configured: Configured, model: Path, **more: str | None) -> tuple[Configured, Job]:
+    """The same audit of another model."""
+    options = configured.options.model_copy(update={"model": str(model), **more})
     later = replace(configured, options=options)
     return later, build_job(later)
 
 
-def _audit(configured: Configured, job: Job, folder: Path, *, quiet: bool) -> AuditReport:
+def audit_model(configured: Configured, job: Job, folder: Path, *, quiet: bool) -> AuditReport:
+    """The audit of a job, written into a folder."""
     started = time.perf_counter()
     with stages(not quiet) as shown:
         shown.total = len(job.probes) + 2
@@ -138,8 +167,10 @@ def parse_settings(texts: list[str]) -> dict[str, JsonValue]:
         option, equals, value = text.partition("=")
         if not (equals and option):
             raise UsageError(f"--with {text!r} must look like option=value.")
+        key = option.replace("-", "_")
         try:
-            found[option.replace("-", "_")] = json.loads(value)
+            found[key] = json.loads(value)
         except json.JSONDecodeError:
-            found[option.replace("-", "_")] = value
+            # The process that makes the model works in another folder.
+            found[key] = str(Path(value).resolve()) if key in _PATH_OPTIONS and Path(value).exists() else value
     return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -11,18 +12,79 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, one_hot
 from torch.optim import Optimizer
 
+from mitigations.mean_gap import mean_gap
+
 if TYPE_CHECKING:
     from auditor.model import TorchModel
-    from mitigations.adversarial_debiasing import Constraint
+    from mitigations.adversarial_debiasing import AlphaSchedule, Constraint
     from mitigations.retraining import TrainingSet
 
 
-@dataclass(frozen=True)
-class _Views:
-    """What the adversary is shown of a batch: ``inputs`` (b, width) and, per row, whether it is shown at all (b,)."""
+@dataclass(frozen=True, kw_only=True)
+class Pressure:
+    """How hard the predictor is pressed, and when; the first three are options of AdversarialDebiasing.
 
-    inputs: Tensor
-    shown: Tensor
+    ``quiet_steps``: the predictor's first steps, which nothing disturbs. ``steps``: all of its steps.
+    ``steps_per_epoch``: what the schedule ``sqrt`` counts time in.
+    """
+
+    alpha: float
+    alpha_schedule: AlphaSchedule = "constant"
+    gap_weight: float = 0.0
+    quiet_steps: int = 0
+    steps: int = 1
+    steps_per_epoch: int = 1
+
+    def quiet(self, step: int) -> bool:
+        """Whether the predictor's step, counted from 1, is one of the first, which nothing disturbs."""
+        return step <= self.quiet_steps
+
+    def alpha_at(self, step: int) -> float:
+        """The adversary's weight at this step."""
+        if self.quiet(step):
+            return 0.0
+        if self.alpha_schedule == "linear":
+            return self.alpha * self._progress(step + 1)
+        if self.alpha_schedule == "sqrt":
+            return self.alpha * math.sqrt(self._epoch(step))
+        return self.alpha
+
+    def rate_at(self, step: int) -> float:
+        """What the learning rate is multiplied by at this step: 1 while quiet, then falling."""
+        if self.quiet(step):
+            return 1.0
+        if self.alpha_schedule == "sqrt":
+            return 1.0 / self._epoch(step)
+        return 0.5 * (1.0 + math.cos(math.pi * self._progress(step)))
+
+    def _progress(self, step: int) -> float:
+        return min(1.0, (step - 1 - self.quiet_steps) / max(1, self.steps - self.quiet_steps))
+
+    def _epoch(self, step: int) -> int:
+        return 1 + (step - 1 - self.quiet_steps) // self.steps_per_epoch
+
+
+@dataclass(frozen=True, eq=False)
+class AdversarysBatch:
+    """What the adversary is shown of a batch beside the scores, and what it is asked.
+
+    ``parts``: (b, m, 1) which rows count in each of m copies of the scores: all, and for equalized odds each label's.
+    ``label``: (b, l) what it sees of the label. ``groups``: (b, n_groups) one-hot, for each feature. ``shares``: (b, k)
+    the rows' weights in each feature's loss, 0 for rows that are not shown, summing to 1 where there are any.
+    """
+
+    parts: Tensor
+    label: Tensor
+    groups: Sequence[Tensor]
+    shares: Tensor
+
+    def of_scores(self, q: Tensor) -> Tensor:
+        """(b, m c) the part of what is shown that is linear in scores q (b, c)."""
+        return (self.parts * q.unsqueeze(1)).flatten(1)
+
+    def inputs(self, q: Tensor) -> Tensor:
+        """(b, m c + l) all that is shown."""
+        return torch.cat([self.of_scores(q), self.label], dim=1)
 
 
 class Adversary(nn.Module):
@@ -31,8 +93,16 @@ class Adversary(nn.Module):
     ``steps``: how many steps the predictor has taken, kept with the weights so that a resumed run knows.
     """
 
-    def __init__(self, width: int, levels: Sequence[int]) -> None:
+    def __init__(
+        self, n_classes: int, levels: Sequence[int], constraint: Constraint, positive: int | None = None
+    ) -> None:
         super().__init__()
+        self.n_classes = n_classes
+        self.constraint = constraint
+        self.positive = positive
+        width = 1 if n_classes == 2 else n_classes
+        if constraint == "equalized_odds":
+            width = 4 if n_classes == 2 else width * (1 + n_classes) + n_classes
         self.heads = nn.ModuleList()
         for n in levels:
             # Begun at zero, so that nothing is drawn from the global generator.
@@ -45,6 +115,57 @@ class Adversary(nn.Module):
         self.steps: Tensor
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
 
+    def batch(self, y: Tensor, s: Tensor, weights: Tensor, dtype: torch.dtype) -> AdversarysBatch:
+        """A batch as the heads are asked about it. y: (b,). s: (b, k). weights: (b, k)."""
+        whole = torch.ones(len(y), 1, dtype=dtype, device=y.device)
+        if self.constraint == "equal_opportunity":
+            weights = weights * y.eq(-1 if self.positive is None else self.positive).unsqueeze(1)
+        parts, label = whole, whole[:, :0]
+        if self.constraint == "equalized_odds":
+            labels = one_hot(y, self.n_classes).to(dtype)
+            label = labels if self.n_classes > 2 else labels[:, 1:]
+            parts = torch.cat([whole, labels if self.n_classes > 2 else labels.flip(1)], dim=1)
+        return AdversarysBatch(
+            parts=parts.unsqueeze(2),
+            label=label,
+            groups=[one_hot(s[:, j], head.out_features).to(dtype) for j, head in enumerate(self.heads)],  # type: ignore[arg-type]
+            shares=(weights / weights.sum(dim=0).clamp_min(1e-12)).to(dtype),
+        )
+
+    def loss(self, logits: Tensor, batch: AdversarysBatch) -> Tensor:
+        """The heads' summed cross-entropy, each a weighted mean over the rows it is shown.
+
+        logits: (b, n_classes) of the predictor.
+        """
+        inputs = batch.inputs(scores(logits, 1.0 + self.sharpness.abs()))
+        total = logits.new_zeros(())
+        for j, head in enumerate(self.heads):
+            total = total + (batch.shares[:, j] * cross_entropy(head(inputs), batch.groups[j], reduction="none")).sum()
+        return total
+
+    @torch.no_grad()
+    def backward(self, logits: Tensor, batch: AdversarysBatch) -> None:
+        """Sets the gradients of the loss with regard to the adversary's own parameters, in closed form.
+
+        The heads are linear, and their gradients are sooner written down than found, three times to each step of the
+        predictor.
+        """
+        q = scores(logits, 1.0 + self.sharpness.abs())
+        if logits.shape[1] == 2:
+            slope = q * (1.0 - q) * (logits[:, 1:] - logits[:, :1])
+        else:
+            slope = q * (logits - (q * logits).sum(dim=1, keepdim=True))
+        inputs, change = batch.inputs(q), batch.of_scores(slope)
+        of_c = logits.new_zeros(())
+        for j, head in enumerate(self.heads):
+            wrong = (torch.softmax(head(inputs), dim=1) - batch.groups[j]) * batch.shares[:, j : j + 1]
+            head.weight.grad = wrong.T @ inputs
+            head.bias.grad = wrong.sum(dim=0)
+            # The inputs after those are the label's alone, and do not change with c.
+            reading = head.weight[:, : change.shape[1]]  # type: ignore[index]
+            of_c += (wrong * nn.functional.linear(change, reading)).sum()
+        self.sharpness.grad = of_c * self.sharpness.sign()
+
 
 class AdversarialStep:
     """One step of predictor and adversary; ``weights`` (n, k): the rows' weights in the loss of each feature's head."""
@@ -56,61 +177,55 @@ class AdversarialStep:
         optimizer: Optimizer,
         *,
         constraint: Constraint,
-        alpha: float,
-        quiet_steps: int,
+        pressure: Pressure,
         adversary_steps: int,
         adversary_learning_rate: float,
     ) -> None:
         self.model = model
         self.constraint = constraint
-        self.alpha = alpha
-        self.quiet_steps = quiet_steps
+        self.pressure = pressure
         self.adversary_steps = adversary_steps
         self.positive = rows.positive
         self.weights = balanced_weights(rows.y, rows.s, by_label=constraint != "demographic_parity")
-        width = _width(model.n_outputs, constraint)
-        self.adversary = Adversary(width, [len(names) for names in rows.levels]).to(rows.y.device)
+        levels = [len(names) for names in rows.levels]
+        self.adversary = Adversary(model.n_outputs, levels, constraint, rows.positive).to(rows.y.device)
         self.modules: Sequence[nn.Module] = (model.module, self.adversary)
         self.optimizers: Sequence[Optimizer] = (
             optimizer,
-            torch.optim.Adam(self.adversary.parameters(), lr=adversary_learning_rate),
+            torch.optim.Adam(self.adversary.parameters(), lr=adversary_learning_rate, fused=True),
         )
+        self._rates = [group["lr"] for group in optimizer.param_groups]
 
     def __call__(self, batch: Sequence[Tensor]) -> Tensor:
-        """The adversary's steps, then the predictor's; returns the predictor's loss."""
+        """The adversary's steps, then the predictor's; returns the predictor's loss, without any penalty."""
         x, y, s, weights = batch
-        logits = self.model.logits(x)
-        seen = logits.detach()
-        for _ in range(self.adversary_steps):
-            self.optimizers[1].zero_grad(set_to_none=True)
-            self._adversary_loss(seen, y, s, weights).backward()  # type: ignore[no-untyped-call]
-            self.optimizers[1].step()
-        loss = self._predictor_loss(logits, y, weights)
-        parameters = [p for p in self.model.module.parameters() if p.requires_grad]
+        pressure = self.pressure
         self.adversary.steps += 1
-        gradients: Sequence[Tensor | None] = torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)
-        if int(self.adversary.steps) > self.quiet_steps and self.alpha > 0.0:
-            against = torch.autograd.grad(self._adversary_loss(logits, y, s, weights), parameters, allow_unused=True)
-            gradients = debiased(gradients, against, self.alpha)
+        step = int(self.adversary.steps)
+        alpha = pressure.alpha_at(step)
+        for group, rate in zip(self.optimizers[0].param_groups, self._rates, strict=True):
+            group["lr"] = rate * pressure.rate_at(step)
+        logits = self.model.logits(x)
+        shown = self.adversary.batch(y, s, weights, logits.dtype)
+        if pressure.alpha > 0.0:
+            seen = logits.detach()
+            for _ in range(self.adversary_steps):
+                self.adversary.backward(seen, shown)
+                self.optimizers[1].step()
+        loss = wanted = cross_entropy(logits, y)
+        if pressure.gap_weight > 0.0 and not pressure.quiet(step):
+            q = scores(logits, 1.0)
+            wanted = loss + pressure.gap_weight * mean_gap(q, y, s, self.constraint, self.positive)
+        parameters = [p for p in self.model.module.parameters() if p.requires_grad]
+        gradients: Sequence[Tensor | None]
+        gradients = torch.autograd.grad(wanted, parameters, retain_graph=alpha > 0.0, allow_unused=True)
+        if alpha > 0.0:
+            guess = self.adversary.loss(logits, shown)
+            gradients = debiased(gradients, torch.autograd.grad(guess, parameters, allow_unused=True), alpha)
         for parameter, gradient in zip(parameters, gradients, strict=True):
             parameter.grad = gradient
         self.optimizers[0].step()
         return loss.detach()
-
-    def _predictor_loss(self, logits: Tensor, y: Tensor, weights: Tensor) -> Tensor:
-        losses = cross_entropy(logits, y, reduction="none")
-        w = weights.mean(dim=1)
-        return (w * losses).sum() / w.sum()
-
-    def _adversary_loss(self, logits: Tensor, y: Tensor, s: Tensor, weights: Tensor) -> Tensor:
-        adversary = self.adversary
-        views = _views(logits, y, adversary.sharpness, self.constraint, self.positive)
-        total = logits.new_zeros(())
-        for j, head in enumerate(adversary.heads):
-            weight = weights[:, j] * views.shown
-            losses = cross_entropy(head(views.inputs), s[:, j], reduction="none")
-            total = total + (weight * losses).sum() / weight.sum().clamp_min(1e-12)
-        return total
 
 
 def debiased(
@@ -144,23 +259,8 @@ def balanced_weights(y: Tensor, s: Tensor, *, by_label: bool) -> Tensor:
     return torch.stack(columns, dim=1)
 
 
-def _width(n_outputs: int, constraint: Constraint) -> int:
-    q = 1 if n_outputs == 2 else n_outputs
-    if constraint != "equalized_odds":
-        return q
-    return 4 if n_outputs == 2 else q + q * n_outputs + n_outputs
-
-
-def _views(logits: Tensor, y: Tensor, sharpness: Tensor, constraint: Constraint, positive: int | None) -> _Views:
-    shown = torch.ones_like(y, dtype=logits.dtype)
+def scores(logits: Tensor, sharpness: Tensor | float) -> Tensor:
+    """(b, 1) ``sigmoid(sharpness z)`` of two classes with the logit z, else (b, n_classes) the softmax likewise."""
     if logits.shape[1] == 2:
-        q = torch.sigmoid((1.0 + sharpness.abs()) * (logits[:, 1:] - logits[:, :1]))
-        label = y.unsqueeze(1).to(q.dtype)
-        parts = [q, q * label, q * (1.0 - label), label]
-    else:
-        q = torch.softmax((1.0 + sharpness.abs()) * logits, dim=1)
-        label = one_hot(y, logits.shape[1]).to(q.dtype)
-        parts = [q, (q.unsqueeze(2) * label.unsqueeze(1)).flatten(1), label]
-    if constraint == "equal_opportunity":
-        shown = torch.eq(y, -1 if positive is None else positive).to(logits.dtype)
-    return _Views(torch.cat(parts, dim=1) if constraint == "equalized_odds" else q, shown)
+        return torch.sigmoid(sharpness * (logits[:, 1:] - logits[:, :1]))
+    return torch.softmax(sharpness * logits, dim=1)

@@ -98,7 +98,8 @@ class TemplateSentences:
     """Sentences of the generator's own, each with every identity of a lexicon in its place; they have no label.
 
     sentences: templates with placeholders such as ``{adjective}``; None means the built-in ones and the lexicons' own.
-    filler: the word that names no group. The texts that are given play no part.
+    most: at most so many of them for each lexicon, drawn; None means all. filler: the word that names no group. The
+    texts that are given play no part.
 
     Source: Dixon et al., AIES 2018.
     """
@@ -108,11 +109,15 @@ class TemplateSentences:
         lexicons: Sequence[Lexicon] | None = None,
         *,
         sentences: Sequence[str] | None = None,
+        most: int | None = None,
         filler: str | None = None,
     ) -> None:
+        if most is not None and most < 1:
+            raise ValueError(f"most must be at least 1, not {most}")
         self.lexicons = built_in() if lexicons is None else tuple(lexicons)
         own = [t for lexicon in self.lexicons for t in lexicon.templates]
         self.sentences = tuple(dict.fromkeys([*templates(), *own] if sentences is None else sentences))
+        self.most = most
         self.filler = filler_of(filler)
 
     def __call__(self, texts: Sequence[str], rng: np.random.Generator) -> list[Counterfactuals]:
@@ -120,13 +125,17 @@ class TemplateSentences:
         found = []
         for lexicon in self.lexicons:
             swapper = Swapper(lexicon)
+            fitting = []
             for sentence in self.sentences:
                 # Of several words, names for instance, one place in the lists is drawn for all.
                 place = int(rng.integers(2**16))
                 filled = tuple(t for i in lexicon.identities for t in [swapper.fill(sentence, i, place)] if t)
                 if len(filled) >= 2:
                     bare = swapper.fill(sentence, self.filler)
-                    found.append(Counterfactuals(NO_ROW, filled, bare, lexicon.category))
+                    fitting.append(Counterfactuals(NO_ROW, filled, bare, lexicon.category))
+            if self.most is not None and len(fitting) > self.most:
+                fitting = [fitting[k] for k in np.sort(rng.choice(len(fitting), self.most, replace=False))]
+            found += fitting
         return found
 
 

@@ -58,12 +58,32 @@ def test_few_changed_rows_bound_the_change_tightly() -> None:
     assert high - low < 0.04  # the two gaps on their own know it to 0.2
 
 
+def test_a_gap_that_closed_is_shown_by_the_rows_that_changed() -> None:
+    """Of 1,000 rows in each group 60 went one way in one and none in the other: that says less, whatever the gaps."""
+    rate = PairedRates(rate="r", before=(600, 400), gained=(0, 60), lost=(0, 0), n=(1000, 1000))
+    low, high = GapChange(rates=(rate,)).bounds(0.025)
+    assert -0.10 < low < -0.06 < high < -0.02
+    apart = [GapChange(rates=(rate,)).gap(after=after).bounds(0.0125) for after in (False, True)]
+    assert apart[1][1] - apart[0][0] > 0.0  # the two gaps on their own do not even know the sign
+    opened = PairedRates(rate="r", before=(600, 400), gained=(60, 0), lost=(0, 0), n=(1000, 1000))
+    assert GapChange(rates=(opened,)).bounds(0.025)[0] > 0.02
+
+
+def test_a_gap_that_turned_round_is_not_taken_for_closed() -> None:
+    """From 0.2 to -0.2: the change of the rates is -0.4, that of the gap is nothing."""
+    rate = PairedRates(rate="r", before=(600, 400), gained=(0, 400), lost=(0, 0), n=(1000, 1000))
+    assert GapChange(rates=(rate,)).value == pytest.approx(0.0, abs=1e-12)
+    low, high = GapChange(rates=(rate,)).bounds(0.025)
+    assert low < 0.0 < high
+
+
+@pytest.mark.parametrize("turned", [False, True])
 @pytest.mark.parametrize("effect", [0.0, 0.15])
-def test_bounds_of_a_gap_change_hold_in_simulated_worlds(effect: float) -> None:
+def test_bounds_of_a_gap_change_hold_in_simulated_worlds(effect: float, turned: bool) -> None:
     rng = np.random.default_rng(1)
     alpha, worlds, groups, n = 0.05, 400, 3, 150
     # Rates before, and what each row does since; with an effect the first group gains.
-    before = np.array([0.3, 0.5, 0.5])
+    before = np.array([0.5, 0.5, 0.5]) if turned else np.array([0.3, 0.5, 0.5])
     gain, loss = np.array([0.1 + effect, 0.1, 0.1]), np.array([0.1, 0.1, 0.1])
     after = before + (1 - before) * gain - before * loss
     truth = np.ptp(after) - np.ptp(before)

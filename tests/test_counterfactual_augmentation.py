@@ -391,3 +391,33 @@ def test_what_cannot_be_done_is_refused_before_any_training() -> None:
 def test_options_that_are_refused(options: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         make_mitigation(CounterfactualAugmentation, options)
+
+
+# ---- fine-tuning ---------------------------------------------------------------------------------------------------
+
+
+def test_the_rate_of_fine_tuning_falls_in_a_straight_line() -> None:
+    from mitigations.fine_tuning_step import FineTuningStep
+
+    module = nn.Linear(1, 1, bias=False)
+    nn.init.zeros_(module.weight)
+    step = FineTuningStep(
+        module, torch.optim.SGD(module.parameters(), lr=0.8), lambda batch: module(batch[0]).mean(), 4
+    )
+    where = [0.0]
+    for _ in range(5):
+        step([torch.ones(3, 1)])
+        where.append(float(module.weight.detach()))
+    # The gradient is 1, so that each step is its rate; there is none after the last.
+    assert [a - b for a, b in zip(where, where[1:], strict=False)] == pytest.approx([0.8, 0.6, 0.4, 0.2, 0.0])
+
+
+def test_so_many_sentences_of_each_lexicon_are_drawn() -> None:
+    lexicons = built_in(["religion", "names"])
+    every = TemplateSentences(lexicons)([], np.random.default_rng(0))
+    drawn = [TemplateSentences(lexicons, most=7)([], np.random.default_rng(s)) for s in (1, 1, 2)]
+    assert [sum(c.category == name for c in drawn[0]) for name in ("religion", "names")] == [7, 7]
+    assert drawn[0] == drawn[1] and {c.neutral for c in drawn[0]} <= {c.neutral for c in every}
+    assert {c.texts for c in drawn[0]} != {c.texts for c in drawn[2]}
+    with pytest.raises(ValueError, match="most"):
+        TemplateSentences(lexicons, most=0)

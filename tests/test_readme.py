@@ -34,7 +34,10 @@ def test_every_command_of_the_readme_runs_in_order(tmp_path: Path) -> None:
         done = subprocess.run(
             start + arguments, cwd=tmp_path, capture_output=True, text=True, check=False, env=None, timeout=300
         )
-        verdicts = {"scan": (1, 3), "mitigate": (0, 1, 3), "compare": (0, 1, 3), "dp-lint": (1,)}
+        verdicts: dict[str, tuple[int, ...]] = {
+            "scan": (1, 3), "mitigate": (0, 1, 3), "compare": (0, 1, 3), "dp-lint": (1,),
+            "tradeoff": (0, 3), "gate": (1, 3),
+        }  # fmt: skip
         expected = verdicts.get(arguments[0], (0,))
         assert done.returncode in expected, f"{command}\n{done.stdout}\n{done.stderr}"
     assert {p.name for p in (tmp_path / "audit-report").iterdir()} == {"report.html", "report.json", "report.md"}

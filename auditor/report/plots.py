@@ -176,7 +176,7 @@ def bars(figure: FigureRecord) -> Sheet:
 
 
 @dataclass(frozen=True)
-class _Key:
+class Key:
     """One line of a legend."""
 
     name: str
@@ -185,12 +185,14 @@ class _Key:
     width: float = 2.0
 
 
-def _legend(figure: FigureRecord) -> list[_Key]:
-    return [_Key(s.name, SERIES[i % len(SERIES)], DASHES[i % len(DASHES)]) for i, s in enumerate(figure.series)]
+def _legend(figure: FigureRecord) -> list[Key]:
+    return [Key(s.name, SERIES[i % len(SERIES)], DASHES[i % len(DASHES)]) for i, s in enumerate(figure.series)]
 
 
 @dataclass(frozen=True)
-class _Plane:
+class Plane:
+    """A sheet with two numeric axes."""
+
     sheet: Sheet
     axes: Axes
 
@@ -198,15 +200,17 @@ class _Plane:
 _LEFT, _PLOT = 56.0, 210.0
 
 
-def _plane(
-    figure: FigureRecord,
+def plane(
+    x_label: str,
+    y_label: str,
     x: tuple[float, float],
     y: tuple[float, float],
     *,
-    log_x: bool,
-    log_y: bool,
-    legend: Sequence[_Key],
-) -> _Plane:
+    log_x: bool = False,
+    log_y: bool = False,
+    legend: Sequence[Key] = (),
+) -> Plane:
+    """An empty plot over ranges of x and y: grid, numbers, labels, legend."""
     top = 10.0 + (17.0 * len(legend) + 4.0 if legend else 0.0)
     sheet = Sheet(top + _PLOT + FOOT)
     width = WIDTH - _LEFT - 14.0
@@ -231,13 +235,13 @@ def _plane(
         sheet.line([_LEFT, _LEFT + width], [at, at], colour=GRID)
         sheet.text(_LEFT - 6.0, at, f"{tick:g}", align="right", colour=MUTED, size=SMALL)
     sheet.line([_LEFT, _LEFT + width], [top + _PLOT] * 2, colour=MUTED, width=0.8)
-    sheet.text(_LEFT + width / 2, top + _PLOT + 27.0, fitting(figure.x_label, width), align="center", colour=MUTED)
-    sheet.text(8.0, top + _PLOT / 2, fitting(figure.y_label, _PLOT), align="center", colour=MUTED, turned=True)
+    sheet.text(_LEFT + width / 2, top + _PLOT + 27.0, fitting(x_label, width), align="center", colour=MUTED)
+    sheet.text(8.0, top + _PLOT / 2, fitting(y_label, _PLOT), align="center", colour=MUTED, turned=True)
     for i, key in enumerate(legend):
         at = 8.0 + 17.0 * i
         sheet.line([_LEFT, _LEFT + 26.0], [at, at], colour=key.colour, width=key.width, dashes=key.dashes)
         sheet.text(_LEFT + 33.0, at, fitting(key.name, WIDTH - _LEFT - 45.0))
-    return _Plane(sheet, axes)
+    return Plane(sheet, axes)
 
 
 def _decades(low: float, high: float) -> list[float]:
@@ -274,20 +278,21 @@ def curve(figure: FigureRecord) -> Sheet:
     criteria = [c for s in figure.series if (c := _criterion_of(figure, s))]
     values = [v for line in lines for _, p in line for v in (p.y, p.low, p.high)] + [c[0] for c in criteria]
     y_range = value_range(values)
-    plane = _plane(figure, x_range, y_range, log_x=log_x, log_y=False, legend=_legend(figure) if len(lines) > 1 else ())
+    legend = _legend(figure) if len(lines) > 1 else ()
+    drawn = plane(figure.x_label, figure.y_label, x_range, y_range, log_x=log_x, legend=legend)
     for i, line in enumerate(lines):
         colour, x = SERIES[i % len(SERIES)], [x for x, _ in line]
-        plane.axes.fill_between(
+        drawn.axes.fill_between(
             x, [_nan(p.low) for _, p in line], [_nan(p.high) for _, p in line], color=colour, alpha=0.16, linewidth=0
         )
-        plane.axes.plot(x, [_nan(p.y) for _, p in line], color=colour, linewidth=2.0, linestyle=DASHES[i % len(DASHES)])
-        plane.axes.plot(
+        drawn.axes.plot(x, [_nan(p.y) for _, p in line], color=colour, linewidth=2.0, linestyle=DASHES[i % len(DASHES)])
+        drawn.axes.plot(
             x, [_nan(p.y) for _, p in line], MARKERS[i % len(MARKERS)], color=colour, markersize=6.0, clip_on=False
         )
     for at, label in dict.fromkeys(criteria):
-        plane.axes.axhline(at, color=BOUND, linewidth=1.3, linestyle=BROKEN)
-        plane.axes.annotate(
-            plane.sheet.token(fitting(label, 140.0, SMALL)),
+        drawn.axes.axhline(at, color=BOUND, linewidth=1.3, linestyle=BROKEN)
+        drawn.axes.annotate(
+            drawn.sheet.token(fitting(label, 140.0, SMALL)),
             (1.0, at),
             xycoords=("axes fraction", "data"),
             xytext=(-2, 4),
@@ -296,7 +301,7 @@ def curve(figure: FigureRecord) -> Sheet:
             color=BOUND,
             fontsize=SMALL,
         )
-    return plane.sheet
+    return drawn.sheet
 
 
 def roc(figure: FigureRecord) -> Sheet:
@@ -305,14 +310,14 @@ def roc(figure: FigureRecord) -> Sheet:
     seen = [v for line in lines for x, p in line for v in (x, _nan(p.y))]
     lowest = 10.0 ** math.floor(math.log10(min(seen)) + 1e-9) if seen else 0.01
     ends = (min(max(lowest, 1e-6), 0.1), 1.0)
-    legend = [*_legend(figure), _Key("chance", MUTED, CHANCE, 1.4)]
-    plane = _plane(figure, ends, ends, log_x=True, log_y=True, legend=legend)
-    plane.axes.plot(ends, ends, color=MUTED, linewidth=1.4, linestyle=CHANCE)
+    legend = [*_legend(figure), Key("chance", MUTED, CHANCE, 1.4)]
+    drawn = plane(figure.x_label, figure.y_label, ends, ends, log_x=True, log_y=True, legend=legend)
+    drawn.axes.plot(ends, ends, color=MUTED, linewidth=1.4, linestyle=CHANCE)
     for i, line in enumerate(lines):
         colour, x = SERIES[i % len(SERIES)], [x for x, _ in line]
         if any(p.low is not None and p.high is not None for _, p in line):
             floor = ends[0]
-            plane.axes.fill_between(
+            drawn.axes.fill_between(
                 x,
                 [max(_nan(p.low), floor) for _, p in line],
                 [max(_nan(p.high), floor) for _, p in line],
@@ -320,5 +325,5 @@ def roc(figure: FigureRecord) -> Sheet:
                 alpha=0.16,
                 linewidth=0,
             )
-        plane.axes.plot(x, [_nan(p.y) for _, p in line], color=colour, linewidth=2.0, linestyle=DASHES[i % len(DASHES)])
-    return plane.sheet
+        drawn.axes.plot(x, [_nan(p.y) for _, p in line], color=colour, linewidth=2.0, linestyle=DASHES[i % len(DASHES)])
+    return drawn.sheet

@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import re
 import warnings
+from collections.abc import Callable
 from xml.etree import ElementTree
 
 from matplotlib import style
@@ -49,17 +50,27 @@ def draw_svg(figure: FigureRecord, *, dom_id: str) -> str:
     9.5 units and more, and scales to its container. Text of the data is drawn as it is: no mathematical notation, no
     control characters. Pictures are embedded.
     """
+    return sheet_svg(lambda: _DRAW[figure.kind](figure), title=figure.title, alt=figure.alt, dom_id=dom_id)
+
+
+def sheet_svg(draw: Callable[[], Sheet], *, title: str, alt: str, dom_id: str) -> str:
+    """A sheet as such an ``<svg>`` element; ``draw`` is called in the style that figures are drawn in."""
     with style.context(["default", {**STYLE, "svg.hashsalt": dom_id}]):
-        sheet = _DRAW[figure.kind](figure)
+        sheet = draw()
         FigureCanvasSVG(sheet.drawing)
         out = io.StringIO()
         sheet.drawing.savefig(out, format="svg", transparent=True, metadata=dict.fromkeys(_METADATA))
-    return _rewritten(out.getvalue(), figure, dom_id, sheet)
+    return _rewritten(out.getvalue(), title, alt, dom_id, sheet)
 
 
 def svg_file(figure: FigureRecord) -> str:
     """The figure as an SVG file of its own: on white, at its natural size, in its light colours."""
-    root = ElementTree.fromstring(draw_svg(figure, dom_id="figure"))
+    return as_file(draw_svg(figure, dom_id="figure"))
+
+
+def as_file(drawn: str) -> str:
+    """An ``<svg>`` element as a file of its own."""
+    root = ElementTree.fromstring(drawn)
     width, height = root.attrib["viewBox"].split()[2:]
     root.attrib |= {"width": width, "height": height}
     ground = ElementTree.Element(f"{{{_SVG}}}rect", {"width": "100%", "height": "100%", "fill": "#ffffff"})
@@ -92,7 +103,7 @@ _DROPPED_PROPERTIES = frozenset({"font-family", "font"})
 _DROPPED_ELEMENTS = frozenset({f"{{{_SVG}}}style", f"{{{_SVG}}}metadata"})
 
 
-def _rewritten(markup: str, figure: FigureRecord, dom_id: str, sheet: Sheet) -> str:
+def _rewritten(markup: str, title: str, alt: str, dom_id: str, sheet: Sheet) -> str:
     root = ElementTree.fromstring(markup)
     root.attrib.clear()
     root.attrib |= {
@@ -113,7 +124,7 @@ def _rewritten(markup: str, figure: FigureRecord, dom_id: str, sheet: Sheet) -> 
         _rewrite(element, new_ids)
         if element.tag == _TEXT_TAG:
             element.text = sheet.texts[int((element.text or "").removeprefix("T"))]
-    for tag, text in (("desc", figure.alt), ("title", figure.title)):
+    for tag, text in (("desc", alt), ("title", title)):
         node = ElementTree.Element(f"{{{_SVG}}}{tag}", {"id": f"{dom_id}-{tag}"})
         node.text = visible(text)
         root.insert(0, node)

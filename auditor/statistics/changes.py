@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from auditor.arrays import FloatArray
 from auditor.statistics.estimate import Estimate
 from auditor.statistics.groups import WorstDifference
-from auditor.statistics.intervals import clopper_pearson
+from auditor.statistics.intervals import clopper_pearson, difference_bounds
 from auditor.statistics.rates import MOST_GROUPS, Proportion, RateTable
 
 Count = Annotated[int, Field(ge=0)]
@@ -105,9 +105,12 @@ class GapChange(Estimate):
     """``gap after - gap before`` on the same rows, the gap being the largest difference of a rate between two groups.
 
     In [-1, 1], negative where the gap has closed; over several rates the gap is the largest of them all, as in
-    ``equalized_odds_difference``. Two valid bounds are taken at half of alpha each, and the tighter one holds: the
-    bounds of the two gaps against each other, and the paired one, which is tight where few rows changed:
-    ``max_ab d'_ab - max_ab d_ab`` lies within the largest ``|c_a - c_b|`` of the groups' own changes c.
+    ``equalized_odds_difference``. Above: let (a, b) be the pair whose difference is the gap after. The change is at
+    most ``c_a - c_b``, the difference of the two groups' own changes, because the gap before is no smaller than what it
+    was between them; and at most that pair's difference after less the gap before. The smaller of the two bounds holds
+    for that pair, so the largest over all pairs holds, with half of alpha for the changes and a quarter for each of the
+    others; which pair it is, is a fixed fact, so nothing is paid for its being unknown. Below: the same with before and
+    after exchanged.
     """
 
     kind_limits: ClassVar[tuple[float, float]] = (-1.0, 1.0)
@@ -124,16 +127,16 @@ class GapChange(Estimate):
         return self.gap(after=True).value - self.gap(after=False).value
 
     def bounds(self, alpha: float) -> tuple[float, float]:
-        before, after = (self.gap(after=after).bounds(alpha / 4.0) for after in (False, True))
-        reach = max(self._largest_change(rate, alpha / 2.0) for rate in self.rates)
-        return max(after[0] - before[1], -reach), min(after[1] - before[0], reach)
-
-    def _largest_change(self, rate: PairedRates, alpha: float) -> float:
-        groups = len(rate.n)
-        tail = alpha / (2.0 * max(groups, 1) * len(self.rates))
-        low, high = change_bounds(rate.gained, rate.lost, rate.n, tail)
-        if groups < 2:
-            return 1.0
-        spread = high[:, None] - low[None, :]
-        np.fill_diagonal(spread, 0.0)
-        return float(np.clip(spread.max(), 0.0, 1.0))
+        before, after = (self.gap(after=after) for after in (False, True))
+        was, now = before.bounds(alpha / 4.0), after.bounds(alpha / 4.0)
+        if not before.complete:
+            return now[0] - was[1], now[1] - was[0]
+        low, high = 1.0, -1.0
+        for rate, first, second in zip(self.rates, before.tables, after.tables, strict=True):
+            pairs = ~np.eye(len(rate.n), dtype=bool)
+            fell, rose = change_bounds(rate.gained, rate.lost, rate.n, alpha / 4.0)
+            upper = difference_bounds(*second.arrays(), alpha / 4.0)[1] - was[0]
+            high = max(high, float(np.minimum(rose[:, None] - fell[None, :], upper)[pairs].max()))
+            lower = now[0] - difference_bounds(*first.arrays(), alpha / 4.0)[1]
+            low = min(low, float(np.maximum(fell[:, None] - rose[None, :], lower)[pairs].min()))
+        return max(low, -1.0), min(high, 1.0)

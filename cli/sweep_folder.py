@@ -1,0 +1,235 @@
+"""What lies in a sweep's folder: each point's model and audit, of which inputs they were made, and what was tried."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import time
+from dataclasses import asdict, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from pydantic import JsonValue
+
+from auditor import __version__
+from auditor.errors import UsageError
+from auditor.files import write_beside
+from auditor.folders import sha256_of_folder
+from auditor.report.record import AuditReport
+from auditor.specs import Job
+from auditor.tables import sha256_of
+from cli.mitigate import audit_model, make_model
+from cli.options import Configured
+from cli.rendering import FILE_NAMES, read_report
+
+_POINT_FORMAT = "auditor-tradeoff-point/1"
+_TRIED_FORMAT = "auditor-tradeoff-tried/1"
+Settings = dict[str, JsonValue]
+Prints = dict[str, str]
+
+
+class Tried:
+    """Which models the evaluation rows have graded, in this folder, ever: picking among them has to be paid for."""
+
+    def __init__(self, path: Path, rows: str, tried: dict[str, list[str]]) -> None:
+        self.path = path
+        self.rows = rows
+        self.tried = tried
+
+    @classmethod
+    def read(cls, path: Path, rows: str) -> Tried:
+        """Raises UsageError where the file is there and is no such ledger."""
+        tried: dict[str, list[str]] = {}
+        if path.exists():
+            content = _read_json(path)
+            listed = content.get("tried") if content.get("format") == _TRIED_FORMAT else None
+            if not isinstance(listed, dict) or not all(isinstance(v, list) for v in listed.values()):
+                raise UsageError(f"{path} is no ledger of a sweep: name another folder with --out.")
+            tried = {str(k): [str(each) for each in v] for k, v in listed.items()}
+        return cls(path, rows, tried)
+
+    def add(self, prints: Prints) -> None:
+        """Before the model is graded, so that an interrupted look counts too."""
+        known = self.tried.setdefault(self.rows, [])
+        key = hashlib.sha256(json.dumps(prints, sort_keys=True).encode()).hexdigest()
+        if key not in known:
+            known.append(key)
+            self.write()
+
+    def write(self) -> None:
+        """Raises UsageError where the folder cannot be written to."""
+        content = {"format": _TRIED_FORMAT, "tried": self.tried}
+        write_beside(self.path, (json.dumps(content, indent=2) + "\n").encode())
+
+    @property
+    def count(self) -> int:
+        """How many distinct models these rows have graded."""
+        return len(self.tried.get(self.rows, []))
+
+
+class PointFolder:
+    """What lies in a point's folder, by its ``point.json``: of which inputs the model and the audit were made."""
+
+    def __init__(self, folder: Path, content: dict[str, Any]) -> None:
+        self.folder = folder
+        self.content = content
+
+    @classmethod
+    def read(cls, folder: Path) -> PointFolder:
+        """What is no such file says nothing, and the point is made anew."""
+        content = _read_json(folder / "point.json")
+        return cls(folder, content if content.get("format") == _POINT_FORMAT else {})
+
+    @property
+    def model(self) -> Path:
+        return self.folder / "model.pt"
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        notes = self.content.get("notes")
+        return tuple(map(str, notes)) if isinstance(notes, list) else ()
+
+    def made(self, prints: Prints) -> tuple[bool, str]:
+        """Whether the model is there and was made of these inputs; else why it is made anew, "" where it is new."""
+        return self._there("made", prints, self.model, "model_sha256")
+
+    def audited(self, prints: Prints) -> tuple[AuditReport | None, str]:
+        """The audit, where it is there and was made of these inputs; else why it is made anew."""
+        path = self.folder / FILE_NAMES["json"]
+        there, why = self._there("audited", prints, path, "report_sha256")
+        if not there:
+            return None, why
+        try:
+            return read_report(path), ""
+        except UsageError:
+            return None, " anew, the report being of another version"
+
+    def _there(self, what: str, prints: Prints, path: Path, named: str) -> tuple[bool, str]:
+        known = self.content.get(what)
+        if not isinstance(known, dict):
+            return False, ""
+        changed = [key for key in dict.fromkeys([*prints, *known]) if known.get(key) != prints.get(key)]
+        if changed:
+            return False, f" anew, since these changed: {', '.join(changed)}"
+        if not path.is_file() or sha256_of(path) != self.content.get(named):
+            return False, f" anew, since {path.name} is not the file that was written"
+        return True, ""
+
+    def make(self, key: str, job: Job, settings: Settings, prints: Prints, max_seconds: float, *, quiet: bool) -> None:
+        """Makes the model; what an interrupted attempt or other inputs have left goes first."""
+        self._clear()
+        notes = make_model(key, job, settings, self.model, None, max_seconds, quiet=quiet)
+        self.content = {
+            "format": _POINT_FORMAT,
+            "settings": settings,
+            "made": prints,
+            "model_sha256": sha256_of(self.model),
+            "notes": list(notes),
+        }
+        self._write()
+
+    def audit(self, configured: Configured, job: Job, *, quiet: bool) -> AuditReport:
+        """Audits the model into the folder; only a whole audit is recorded as done."""
+        report = audit_model(configured, job, self.folder, quiet=quiet)
+        # What crashed or ran out of time is asked again next time.
+        if report.refusal is None and not report.summary.not_run:
+            self.content = {
+                **self.content,
+                "format": _POINT_FORMAT,
+                "audited": audit_prints(configured, job),
+                "report_sha256": sha256_of(self.folder / FILE_NAMES["json"]),
+            }
+            self._write()
+        return report
+
+    def _write(self) -> None:
+        write_beside(self.folder / "point.json", (json.dumps(self.content, indent=2) + "\n").encode())
+
+    def _clear(self) -> None:
+        self.content = {}
+        for path in (self.folder / "point.json", self.model):
+            path.unlink(missing_ok=True)
+        for left in self.folder.glob(f".{self.model.name}.*"):
+            if left.is_dir():
+                shutil.rmtree(left, ignore_errors=True)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+# ---- what a point depends on ---------------------------------------------------------------------------------------
+
+
+@lru_cache(maxsize=1024)
+def _digest_at(path: str, stamp: tuple[int, int, int]) -> str:
+    where = Path(path)
+    return sha256_of_folder(where) if where.is_dir() else sha256_of(where)
+
+
+def digest(path: str) -> str:
+    """The digest of a file or folder, taken once for as long as the file stays as it is."""
+    found = os.stat(path)
+    # The time of a folder says nothing of the files below it.
+    stamp = (found.st_ino, found.st_size, time.time_ns() if os.path.isdir(path) else found.st_mtime_ns)
+    return _digest_at(path, stamp)
+
+
+def _digested(value: Any) -> Any:
+    """A specification with every file it names as that file's digest."""
+    if isinstance(value, dict):
+        return {key: _digested(each) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_digested(each) for each in value]
+    if isinstance(value, str) and os.path.isabs(value) and os.path.exists(value):
+        return f"sha256:{digest(value)}"
+    return value
+
+
+def _said(value: Any) -> str:
+    return json.dumps(_digested(value), sort_keys=True, default=str)
+
+
+def _shared_prints(job: Job) -> Prints:
+    assert job.data is not None and job.data.train is not None
+    columns = asdict(replace(job.data, path="", train=None))
+    return {
+        "version of the tool": __version__,
+        "seed": str(job.seed),
+        "training rows": digest(job.data.train),
+        "columns": _said(columns),
+    }
+
+
+def _model_prints(job: Job) -> str:
+    # Where it runs and where code would lie is no input.
+    return _said({k: v for k, v in asdict(job.model).items() if k not in ("device", "code_folder")})
+
+
+def made_prints(key: str, job: Job, settings: Settings) -> Prints:
+    return {
+        **_shared_prints(job),
+        "mitigation": key,
+        "options": _said(settings),
+        "present model": _model_prints(job),
+    }
+
+
+def audit_prints(configured: Configured, job: Job) -> Prints:
+    assert job.data is not None
+    options = configured.options
+    return {
+        **_shared_prints(job),
+        "model": _model_prints(job),
+        "evaluation rows": digest(job.data.path),
+        "probes": _said([asdict(spec) for spec in job.probes]),
+        "criteria": _said([asdict(criterion) for criterion in configured.criteria]),
+        "error rate": f"{options.error_rate:g} {options.multiplicity}",
+    }

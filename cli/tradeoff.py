@@ -1,0 +1,355 @@
+"""``auditor tradeoff``: one new model for each value of a swept option, all audited on the same rows and weighed."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import math
+import re
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import typer
+from pydantic import JsonValue
+
+from auditor.compare import CHANGE, compare
+from auditor.errors import DataError, ModelError, UsageError
+from auditor.files import write_beside
+from auditor.mitigation import make_mitigation, needs_rows
+from auditor.report.front import plots_of
+from auditor.report.record import AuditReport
+from auditor.report.text import visible
+from auditor.report.tradeoff import (
+    cell,
+    front_words,
+    promise,
+    render_tradeoff_html,
+    render_tradeoff_json,
+    render_tradeoff_markdown,
+    tradeoff_svg,
+)
+from auditor.specs import Job
+from auditor.statistics.estimate import Undefined
+from auditor.suggest import did_you_mean
+from auditor.tradeoff import PRESENT, Candidate, Point, Tradeoff, weigh
+from auditor.tradeoff_evidence import DISPARITIES, Disparity, Evidence, read_evidence
+from cli.comparing import write_comparison
+from cli.mitigate import known_mitigation, parse_settings, with_reference
+from cli.options import Configured
+from cli.output import paragraph, print_table
+from cli.sweep_folder import PointFolder, Settings, Tried, audit_prints, digest, made_prints
+from mitigations import MITIGATIONS
+
+PROBES_ASKED = ("group_fairness", "adverse_impact", CHANGE, "membership_inference")
+MOST_POINTS = 200
+_LONGEST_NAME = 80
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """What points are weighed by, as the flags have it."""
+
+    metric: str
+    disparity: Disparity
+    tolerance: float
+
+    @classmethod
+    def of(cls, metric: str, disparity: str, tolerance: float) -> Asked:
+        """Raises UsageError naming the nearest disparity."""
+        key = disparity.replace("-", "_")
+        found = next((known for known in DISPARITIES if known == key), None)
+        if found is None:
+            near = did_you_mean(key, DISPARITIES) or "."
+            raise UsageError(f"There is no disparity {disparity!r}{near} Known: {', '.join(DISPARITIES)}.")
+        if not 0.0 <= tolerance < 1.0:
+            raise UsageError(f"--tolerance must lie in [0, 1), such as 0.01 for one point, not {tolerance:g}.")
+        return cls(metric=metric.replace("-", "_"), disparity=found, tolerance=tolerance)
+
+
+def run_tradeoff(
+    name: str,
+    configured: Configured,
+    sweeps: Sequence[str],
+    settings: Settings,
+    asked: Asked,
+    *,
+    max_seconds: float,
+    quiet: bool,
+) -> int:
+    """Makes and audits what of the sweep is not there yet, weighs all of it, writes it; returns the exit code."""
+    key = known_mitigation(name)
+    if not needs_rows(MITIGATIONS[key]):
+        raise UsageError(f"{key} learns from no rows, so that there is no accuracy on rows to trade: auditor mitigate.")
+    grid = parse_sweeps(sweeps, settings)
+    for each in grid:
+        make_mitigation(MITIGATIONS[key], each)
+    configured = _with_probes(configured)
+    sweep = _Sweep.of(key, configured, max_seconds=max_seconds, quiet=quiet)
+    present = sweep.audit_present()
+    # Whatever the audits do not hold is found out before anything is trained.
+    _check(read_evidence(present, present.data.sensitive, metric=asked.metric, disparity=asked.disparity), asked)
+    named = {_name(each, sweeps): each for each in grid}
+    made = [sweep.point(place, point, each, len(named)) for place, (point, each) in enumerate(named.items(), 1)]
+    if all(point.report is None for point in made):
+        raise ModelError(f"No point could be made. {made[0].name}: {made[0].failed}")
+    n_tried = max(sweep.tried.count, len(made))
+    found = _weighed(key, sweep, present, made, asked, n_tried)
+    written = _write(found, present, sweep.folder)
+    if not quiet:
+        _print(found, written)
+    return 0 if found.alternatives else 3
+
+
+def _check(present: Evidence, asked: Asked) -> None:
+    """Raises DataError where the rows leave a number of the present model undefined, so that nothing can be weighed."""
+    for estimate, what in (
+        (present.performance, asked.metric),
+        *((gap.own, f"{asked.disparity} by {gap.feature}") for gap in present.gaps),
+    ):
+        if not math.isfinite(estimate.value):
+            reason = f": {estimate.reason}" if isinstance(estimate, Undefined) else ""
+            raise DataError(f"{what} of the present model is undefined on the rows of --data{reason}. Add such rows.")
+
+
+# ---- the flags -----------------------------------------------------------------------------------------------------
+
+
+def parse_sweeps(texts: Sequence[str], settings: Mapping[str, JsonValue]) -> list[Settings]:
+    """Every combination of the values of ``option=a,b,c``, on top of fixed settings; JSON where it reads as such.
+
+    Raises UsageError for what is no such text, an option named twice, or more than MOST_POINTS combinations.
+    """
+    swept: dict[str, list[JsonValue]] = {}
+    for text in texts:
+        option, equals, listed = text.partition("=")
+        option = option.replace("-", "_")
+        values = _values(listed)
+        if not (equals and option and values):
+            raise UsageError(f"--sweep {text!r} must look like option=value,value,...")
+        if option in swept or option in settings:
+            raise UsageError(f"The option {option!r} is given twice: name each in one --sweep or one --with.")
+        swept[option] = values
+    if not swept:
+        raise UsageError("Name what is to vary: --sweep option=value,value,...")
+    n = 1
+    for values in swept.values():
+        n *= len(values)
+    if n > MOST_POINTS:
+        raise UsageError(f"The sweep has {n:,} points, and may have {MOST_POINTS}: name fewer values.")
+    return [{**settings, **dict(zip(swept, chosen, strict=True))} for chosen in itertools.product(*swept.values())]
+
+
+def _values(listed: str) -> list[JsonValue]:
+    """The values in the order given, without repeats."""
+    try:
+        found: list[JsonValue] = json.loads(f"[{listed}]")
+    except json.JSONDecodeError:
+        parts = [part.strip() for part in listed.split(",") if part.strip()]
+        found = [parse_settings([f"value={part}"])["value"] for part in parts]
+    return list({json.dumps(value, sort_keys=True): value for value in found}.values())
+
+
+def _name(settings: Settings, sweeps: Sequence[str]) -> str:
+    """A point by its swept options, which is also its folder's name."""
+    options = [text.partition("=")[0].replace("-", "_") for text in sweeps]
+    values = {o: settings[o] for o in options}
+    words = ",".join(f"{o}={v if isinstance(v, str) else json.dumps(v)}" for o, v in values.items())
+    safe = re.sub(r"[^A-Za-z0-9=.,_+-]+", "-", words)[:_LONGEST_NAME].strip("-")
+    if safe == words:
+        return words
+    return f"{safe}-{hashlib.sha256(words.encode()).hexdigest()[:8]}"
+
+
+def _with_probes(configured: Configured) -> Configured:
+    """The audit of a sweep: what its tables need unless told otherwise, and in any case what changed."""
+    probes = tuple(name.replace("-", "_") for name in configured.options.probes or PROBES_ASKED)
+    probes = tuple(dict.fromkeys((*probes, CHANGE)))
+    return replace(configured, options=configured.options.model_copy(update={"probes": probes}))
+
+
+# ---- the points ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Made:
+    """A point with its audit, or with the reason why there is none."""
+
+    name: str
+    settings: Settings
+    report: AuditReport | None = None
+    notes: tuple[str, ...] = ()
+    failed: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Sweep:
+    """What all points share. ``job`` audits the present model; ``folder`` holds a folder for each point."""
+
+    key: str
+    configured: Configured
+    job: Job
+    folder: Path
+    tried: Tried
+    max_seconds: float
+    quiet: bool
+
+    @classmethod
+    def of(cls, key: str, configured: Configured, *, max_seconds: float, quiet: bool) -> _Sweep:
+        options = configured.options
+        if options.train is None:
+            raise UsageError("A mitigation learns from the training rows: add --train FILE.")
+        if options.data is None:
+            raise UsageError("Points are weighed on rows that they did not see: add --data FILE.")
+        if options.target is None or not options.sensitive:
+            missing = "--target COLUMN" if options.target is None else "--sensitive COLUMN"
+            raise UsageError(f"A trade-off is between being right and treating groups alike: add {missing}.")
+        assert options.model is not None
+        with_itself, job = with_reference(configured, Path(options.model))
+        folder = Path(options.out)
+        assert job.data is not None
+        tried = Tried.read(folder / "tried.json", digest(job.data.path))
+        # Found out before the work, not after it.
+        tried.write()
+        return cls(
+            key=key, configured=with_itself, job=job, folder=folder, tried=tried, max_seconds=max_seconds, quiet=quiet
+        )
+
+    def audit_present(self) -> AuditReport:
+        """The present model's audit, with itself as the reference; raises DataError or ModelError where it is none."""
+        state = PointFolder.read(self.folder / PRESENT)
+        started = time.perf_counter()
+        report, why = state.audited(audit_prints(self.configured, self.job))
+        if report is None:
+            report = state.audit(self.configured, self.job, quiet=self.quiet)
+            self._say(PRESENT, f"audited{why} ({time.perf_counter() - started:.0f} s)")
+        else:
+            self._say(PRESENT, "kept")
+        if report.refusal is not None:
+            kind = ModelError if report.refusal.code == "model_refused" else DataError
+            raise kind(report.refusal.reason)
+        return report
+
+    def point(self, place: int, name: str, settings: Settings, n: int) -> _Made:
+        """Makes and audits one point, as far as it is not there already, and says which."""
+        state = PointFolder.read(self.folder / name)
+        started = time.perf_counter()
+        head = f"{name} ({place} of {n})"
+        prints = made_prints(self.key, self.job, settings)
+        kept, why = state.made(prints)
+        did = []
+        if not kept:
+            try:
+                state.make(self.key, self.job, settings, prints, self.max_seconds, quiet=self.quiet)
+            except ModelError as error:
+                self._say(head, f"not made: {error}")
+                return _Made(name=name, settings=settings, failed=str(error))
+            did.append(f"made{why}")
+        self.tried.add(prints)
+        configured, job = with_reference(self.configured, state.model)
+        report, why = state.audited(audit_prints(configured, job))
+        if report is None:
+            report = state.audit(configured, job, quiet=self.quiet)
+            did.append(f"audited{why if not did else ''}")
+        seconds = time.perf_counter() - started
+        self._say(head, f"{' and '.join(did)} ({seconds:.0f} s)" if did else "kept")
+        if report.refusal is not None:
+            return _Made(name=name, settings=settings, notes=state.notes, failed=report.refusal.reason)
+        return _Made(name=name, settings=settings, report=report, notes=state.notes)
+
+    def _say(self, point: str, words: str) -> None:
+        if not self.quiet:
+            typer.echo(f"{visible(point)}: {visible(words)}")
+
+
+# ---- weighing and writing ------------------------------------------------------------------------------------------
+
+
+def _weighed(
+    key: str, sweep: _Sweep, present: AuditReport, made: Sequence[_Made], asked: Asked, n_tried: int
+) -> Tradeoff:
+    error_rate, features = sweep.configured.options.error_rate, present.data.sensitive
+    candidates = []
+    for point in made:
+        evidence, failed = None, point.failed
+        remarks: tuple[str, ...] = ()
+        if point.report is not None:
+            comparison = replace(
+                compare(present, point.report, error_rate=error_rate / n_tried), made_by=(key, *point.notes)
+            )
+            write_comparison(comparison, sweep.folder / point.name)
+            remarks = comparison.remarks
+            try:
+                evidence = read_evidence(
+                    point.report, features, metric=asked.metric, disparity=asked.disparity, present=present
+                )
+            except UsageError as error:
+                failed = str(error)
+        candidates.append(
+            Candidate(
+                name=point.name,
+                settings=point.settings,
+                evidence=evidence,
+                failed=failed,
+                notes=point.notes,
+                remarks=remarks,
+                folder=point.name,
+            )
+        )
+    return weigh(
+        Candidate(
+            name=PRESENT,
+            evidence=read_evidence(present, features, metric=asked.metric, disparity=asked.disparity),
+            folder=PRESENT,
+        ),
+        candidates,
+        made_by=key,
+        metric=asked.metric,
+        disparity=asked.disparity,
+        tolerance=asked.tolerance,
+        error_rate=error_rate,
+        n_tried=n_tried,
+    )
+
+
+def _write(found: Tradeoff, present: AuditReport, out: Path) -> list[str]:
+    written = []
+    contents = [
+        ("tradeoff.json", render_tradeoff_json(found, present)),
+        ("tradeoff.html", render_tradeoff_html(found, present)),
+        ("tradeoff.md", render_tradeoff_markdown(found)),
+    ]
+    contents += [(f"figures/{plot.id}.svg", tradeoff_svg(plot)) for plot in plots_of(found)]
+    for name, content in contents:
+        write_beside(out / name, content.encode())
+        written.append(str(out / name))
+    return written
+
+
+def _print(found: Tradeoff, written: Sequence[str]) -> None:
+    typer.echo()
+    columns = ["point", "verdict", found.metric, "change"]
+    for feature in found.present.features:
+        columns += [f"{found.disparity} by {feature.feature}", "change", "impact ratio"]
+    print_table((*columns, "leakage", "front"), [_cells(point, len(columns)) for point in found.all])
+    for point in found.points:
+        if point.reason:
+            typer.echo(paragraph(visible(f"{point.name}: {point.reason}"), 0))
+        for remark in point.remarks:
+            typer.echo(paragraph(visible(f"warning  {point.name}: {remark}"), 0))
+    for words in (found.headline, promise(found)):
+        typer.echo()
+        typer.echo(paragraph(visible(words), 0))
+    for path in written:
+        typer.echo(f"report  {path}")
+
+
+def _cells(point: Point, width: int) -> list[str]:
+    numbers = [point.performance, point.performance_change] if point.made else []
+    for own in point.features:
+        numbers += [own.own, own.change, own.ratio]
+    shown = [point.name, point.verdict, *map(cell, numbers)]
+    leakage = "not measured at every point" if point.leakage is None else cell(point.leakage)
+    return [*shown, *[""] * (width - len(shown)), leakage, front_words(point)]
