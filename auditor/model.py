@@ -143,6 +143,10 @@ class AuditedModel:
             self._outputs[data] = probabilities
         return self._outputs[data]
 
+    def forget(self) -> None:
+        """Computes outputs anew from now on, for a model whose weights have changed."""
+        self._outputs = weakref.WeakKeyDictionary()
+
     def check_repeatable(self, X: Rows, probabilities: FloatArray) -> None:
         """Asks a few rows again, in a smaller batch; raises ModelError where the answers differ by more than 0.001.
 

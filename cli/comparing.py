@@ -53,7 +53,8 @@ def print_comparison(comparison: Comparison) -> None:
     level = 1.0 - 2.0 * comparison.error_rate / max(comparison.m, 1)
     typer.echo(
         f"\n{comparison.m} numbers judged; each interval holds with {text.confidence(level)}, so that over all of "
-        f"them the chance of any false 'better' is at most {comparison.error_rate:.0%}, and so for any false 'worse'."
+        f"them the chance of any false 'better' is at most {100 * comparison.error_rate:.3g}%, and so for any false "
+        "'worse'."
     )
 
 

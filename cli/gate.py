@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
 import typer
 
 from auditor.errors import DataError
-from auditor.report.record import AuditReport, ExitCode, Summary
+from auditor.finding import Outcome
+from auditor.report.record import AuditReport, ExitCode, FindingRecord, Summary
 from cli.output import print_report
 from cli.rendering import read_report
 
@@ -39,4 +41,26 @@ def _consistent(path: Path) -> AuditReport:
             f"The record in {str(path)!r} contradicts itself: its findings come to exit code {stated}, and it states "
             f"{report.exit_code}, or other counts of outcomes. Run the audit again."
         )
+    wrong = next((f for f in report.findings if not _follows(f)), None)
+    if wrong is not None:
+        raise DataError(
+            f"The record in {str(path)!r} contradicts itself: {wrong.id} is a {wrong.outcome.value}, and its interval "
+            "says otherwise. Run the audit again."
+        )
     return report
+
+
+def _follows(finding: FindingRecord) -> bool:
+    """Whether a PASS or a FAIL is what the finding's own interval says of its criterion."""
+    if finding.outcome not in (Outcome.PASS, Outcome.FAIL):
+        return True
+    if finding.criterion is None or finding.interval is None:
+        # A check of the file, or of a probe's own arithmetic.
+        return finding.metric is None or finding.criterion is None
+    low, high = (
+        -math.inf if x is None and i == 0 else math.inf if x is None else x for i, x in enumerate(finding.interval)
+    )
+    floor, ceiling = finding.criterion.required
+    if finding.outcome is Outcome.FAIL:
+        return low > ceiling or high < floor
+    return floor <= low and high <= ceiling

@@ -210,7 +210,7 @@ def _print_promise(report: AuditReport) -> None:
         typer.echo(
             paragraph(
                 f"Of the outcomes above, {family.m} were judged from samples. Over them the chance of any false FAIL "
-                f"is at most {family.error_rate:.0%}, and so is that of any false PASS ({family.multiplicity}).",
+                f"is at most {100 * family.error_rate:.3g}%, and so is that of any false PASS ({family.multiplicity}).",
                 0,
             )
         )

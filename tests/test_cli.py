@@ -361,6 +361,8 @@ class Slow:
     scan = subprocess.Popen(
         [sys.executable, "-m", "cli.main", "scan", "model.pt", "--probe", "slow:Slow", "--probes", "group_fairness"],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+        # A background job of a shell ignores interrupts, and so would whatever it starts.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     for _ in range(1200):
         if begun.exists() or scan.poll() is not None:

@@ -95,6 +95,18 @@ def test_a_record_that_contradicts_itself_is_refused(
     assert ("contradicts itself" in said) == (code == 4)
 
 
+def test_a_verdict_that_its_interval_does_not_carry_is_refused(folder: Path, tmp_path: Path) -> None:
+    record = json.loads((folder / "fail" / "report.json").read_text())
+    for finding in record["findings"]:
+        if finding["outcome"] == "FAIL":
+            finding["outcome"] = "PASS"
+            record["summary"]["fail"] -= 1
+            record["summary"]["pass"] += 1
+    (tmp_path / "report.json").write_text(json.dumps(record | {"exit_code": 0}))
+    found, said = gate(tmp_path)
+    assert found == 4 and "its interval says otherwise" in " ".join(said.split())
+
+
 def test_what_is_no_report_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "report.json").write_text("{}")
     code, said = gate(tmp_path)
@@ -144,7 +156,13 @@ def test_the_actions_arguments_are_split_and_not_run(tmp_path: Path) -> None:
     def run(arguments: str, code: int) -> subprocess.CompletedProcess[str]:
         action = yaml.safe_load((ROOT / "action.yml").read_text())
         (found,) = [s for s in action["runs"]["steps"] if s["name"] == "Audit"]
-        env = {"MODEL": "m.pt", "ARGUMENTS": arguments, "OUT": "out", "FAKE_CODE": str(code)}
+        env = {
+            "MODEL": "m.pt",
+            "ARGUMENTS": arguments,
+            "OUT": "out",
+            "FAKE_CODE": str(code),
+            "RUNNER_TEMP": str(tmp_path),
+        }
         return subprocess.run(
             ["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", found["run"]],
             env={**os.environ, "PATH": f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}", **env},
@@ -157,6 +175,9 @@ def test_the_actions_arguments_are_split_and_not_run(tmp_path: Path) -> None:
     assert done.stdout == "<scan><m.pt><--data><my rows.csv><--target><$(touch><pwned)><--out><out>"
     assert done.returncode == 0 and not (tmp_path / "pwned").exists()
     assert run("", 3).stdout == "<scan><m.pt><--out><out>"
+    assert run("--target y\n", 0).stdout == "<scan><m.pt><--target><y><--out><out>"
+    broken = run("--target 'y --sensitive sex", 0)
+    assert broken.returncode == 1 and "auditor" not in broken.stdout
     assert [run("", code).returncode for code in (0, 1, 3, 4, 2, 70)] == [0, 0, 0, 0, 2, 70]
 
 

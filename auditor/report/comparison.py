@@ -85,7 +85,7 @@ def promise(comparison: Comparison) -> str:
     """What the verdicts promise, in a sentence."""
     return (
         f"Over the {comparison.m} judged numbers, the chance of any false 'better' is at most "
-        f"{comparison.error_rate:.0%}, and so is that of any false 'worse' (Bonferroni)."
+        f"{100 * comparison.error_rate:.3g}%, and so is that of any false 'worse' (Bonferroni)."
     )
 
 

@@ -127,6 +127,13 @@ class CriterionRecord(Record):
             group=None if criterion.group is None else dict(criterion.group),
         )
 
+    @property
+    def required(self) -> tuple[float, float]:
+        """The values that meet it: from, to."""
+        if isinstance(self.bound, tuple):
+            return self.bound
+        return (-math.inf, self.bound) if self.direction == "at_most" else (self.bound, math.inf)
+
     def describe(self) -> str:
         """The requirement in words, such as ``at most 0.1``."""
         if isinstance(self.bound, tuple):

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol, get_args
 
+import numpy as np
+import torch
 from torch import Tensor, nn
 
 from auditor.errors import ModelError, UsageError
 from auditor.files import write_beside
 from auditor.finding import Criterion, Family, Measurement, ProbeResult, judge, load_criteria
-from auditor.model import AuditedModel, TorchModel
+from auditor.model import AuditedModel, TorchModel, TorchNetwork
 from auditor.probe import Probe
 from auditor.report.record import AuditReport, FigureRecord, ModelRecord
 from auditor.run import ask, assemble, data_record, environment, generator_for, model_record, reason_of
@@ -24,10 +27,11 @@ from auditor.training_audit.course import courses, distinct
 from auditor.training_audit.peek import Peek, logged
 from auditor.training_audit.ranks import Ranks, joined
 from auditor.training_audit.spending import Spending
-from auditor.training_audit.untouched import bare, put_back, snapshot, stamp, untouched
+from auditor.training_audit.untouched import bare, digest, finite, put_back, snapshot, unchanged, untouched
 
 if TYPE_CHECKING:
     from auditor.data import AuditData
+    from auditor.rows import Rows
 
 OnFail = Literal["warn", "stop", "rollback"]
 Every = Literal["epoch"] | int
@@ -96,6 +100,10 @@ class TrainingAudit:
         timeout_s: float = 300.0,
     ) -> None:
         _check(probes, every, on_fail, max_overhead, accountant, delta)
+        try:
+            Spending(n_peeks=1, error_rate=error_rate, closing_share=closing_share)
+        except ValueError as error:
+            raise UsageError(f"TrainingAudit: {error}.") from None
         self.probes = tuple(probes)
         self.data = data
         self.criteria = tuple(load_criteria() if criteria is None else criteria)
@@ -120,9 +128,10 @@ class TrainingAudit:
         self._calls = 0
         self._ranks: Ranks | None = None
         self._joined = False
+        self._same_rows = False
         self._model = ModelRecord(classes=data.classes)
         self._device = "cpu"
-        self._last: tuple[tuple[tuple[int, int], ...], Peek] | None = None
+        self._last: tuple[tuple[int, ...], Peek] | None = None
         self._kept: tuple[bool, float, Mapping[str, Tensor]] | None = None
         self.plan(n_peeks)
 
@@ -145,12 +154,16 @@ class TrainingAudit:
         self._calls += 1
         if self.every != "epoch" and self._calls % self.every:
             return None
-        place = float(self._calls if at is None else at)
+        started = time.perf_counter()
+        looks = len(self.peeks)
         try:
-            return self._step(model, place)
+            return self._step(model, float(self._calls if at is None else at))
         except Exception as error:
-            self._fault(f"{self._unit} {place:g}: {reason_of(error)}")
+            self._fault(f"{self._unit} {self._calls}: {reason_of(error)}")
             return None
+        finally:
+            # Snapshots and loggers are part of what a look costs.
+            self.budget.spend(time.perf_counter() - started, look=len(self.peeks) > looks)
 
     def finish(self, model: nn.Module | AuditedModel | None = None) -> AuditReport | None:
         """The closing look, its report, and the courses over all looks; None where not even that could be made.
@@ -158,11 +171,14 @@ class TrainingAudit:
         Without a model, or with one that has not changed since, the last look's numbers are judged at the closing
         level and nothing is computed again.
         """
+        started = time.perf_counter()
         try:
             return self._finish(model)
         except Exception as error:
             self._fault(f"the closing look: {reason_of(error)}")
             return None
+        finally:
+            self.budget.spend(time.perf_counter() - started, look=False)
 
     # ---- looks -----------------------------------------------------------------------------------------------------
 
@@ -199,61 +215,96 @@ class TrainingAudit:
         results += self._epsilon()
         criteria = self.criteria if judged else ()
         findings, _ = judge(results, criteria, Family(error_rate=level if judged else self.error_rate))
-        seconds = time.perf_counter() - started
-        self.budget.spend(seconds)
         peek = Peek(
             at=at,
             results=tuple(results),
             findings=tuple(findings),
             error_rate=level,
-            seconds=seconds,
+            seconds=time.perf_counter() - started,
             faults=tuple(faults),
         )
         network = _network_of(model)
-        self._last = None if network is None else (stamp(network), peek)
+        self._last = None if network is None else (digest(network), peek)
         return peek
 
     def _ask(self, model: nn.Module | AuditedModel, at: float) -> tuple[list[ProbeResult], list[str]]:
         """Every probe's answer; where the model cannot be read, every probe's NOT_RUN."""
+        results: list[ProbeResult] = []
+        faults: list[str] = []
         try:
-            network = _network_of(model)
-            if isinstance(model, nn.Module):
-                audited = self.wrap(bare(model))
-            else:
-                # Another wrapper around the same network: the old one remembers its answers.
-                audited = model.with_module(model.module) if isinstance(model, TorchModel) else model
-            if self.wrap == self._as_torch_model:
-                audited.batch_rows = BATCH_ROWS
-            ranks = self._join()
-            if ranks is not None:
-                audited.over_batches = ranks.over_batches
-            if audited.kind != "regressor" and self.data.classes and self.data.classes != audited.classes:
-                raise ModelError(
-                    f"The data's classes are {', '.join(self.data.classes[:8])}, the model's "
-                    f"{', '.join(audited.classes[:8])}: give both the same names in the order of the outputs."
-                )
+            with self._held(model) as ranks:
+                audited = self._audited(model, ranks)
+                for probe in self.probes:
+                    with _untouched(model):
+                        result = ask(probe, audited, self.data, generator_for(self.seed, probe.name))
+                    if ranks is not None:
+                        reason = ranks.end_of_probe(result.not_run)
+                        result = _not_run(probe, reason) if reason and not result.not_run else result
+                    results.append(result)
+                    if result.not_run:
+                        faults.append(f"{self._unit} {at:g}, {probe.name}: {result.not_run}")
         except Exception as error:
             reason = f"The model could not be read at {self._unit} {at:g}: {reason_of(error)}"
-            self._fault(reason)
-            return [_not_run(probe, reason) for probe in self.probes], [reason]
-        self._model, self._device = model_record(audited), str(getattr(audited, "device", "cpu"))
-        results, faults = [], []
-        for probe in self.probes:
-            if network is None:
-                results.append(ask(probe, audited, self.data, generator_for(self.seed, probe.name)))
-            else:
-                with untouched(network):
-                    results.append(ask(probe, audited, self.data, generator_for(self.seed, probe.name)))
-            if results[-1].not_run:
-                faults.append(f"{self._unit} {at:g}, {probe.name}: {results[-1].not_run}")
-                self._fault(faults[-1])
+            faults.append(reason)
+            results += [_not_run(probe, reason) for probe in self.probes[len(results) :]]
+        for fault in faults:
+            self._fault(fault)
         return results, faults
+
+    @contextmanager
+    def _held(self, model: nn.Module | AuditedModel) -> Iterator[Ranks | None]:
+        """The ranks, all of which have the same rows and the same network inside; whose weights must not change."""
+        ranks = self._join()
+        network = _network_of(model)
+        with ExitStack() as stack:
+            if ranks is not None:
+                if not self._same_rows:
+                    ranks.same_rows(self.data)
+                    self._same_rows = True
+                if network is not None:
+                    stack.enter_context(ranks.one_network(network))
+            if network is not None:
+                stack.enter_context(unchanged(network))
+            yield ranks
+
+    def _audited(self, model: nn.Module | AuditedModel, ranks: Ranks | None) -> AuditedModel:
+        if isinstance(model, nn.Module):
+            network = bare(model)
+            parameter = next(network.parameters(), None)
+            with untouched(model):
+                audited = self.wrap(network)
+            if isinstance(audited, TorchNetwork) and parameter is not None:
+                # A wrapper may have moved the network to a device of its own; it is back now.
+                audited.device = parameter.device
+        else:
+            audited = model
+        # The weights have changed since, and what was answered then is no answer now.
+        audited.forget()
+        if self.wrap == self._as_torch_model:
+            audited.batch_rows = BATCH_ROWS
+        if ranks is not None:
+            audited.over_batches = ranks.over_batches
+        if audited.kind != "regressor" and self.data.classes and self.data.classes != audited.classes:
+            raise ModelError(
+                f"The data's classes are {', '.join(self.data.classes[:8])}, the model's "
+                f"{', '.join(audited.classes[:8])}: give both the same names in the order of the outputs."
+            )
+        self._model, self._device = model_record(audited), str(getattr(audited, "device", "cpu"))
+        return audited
 
     def _as_torch_model(self, network: nn.Module) -> AuditedModel:
         parameter = next(network.parameters(), None)
+        encoder: Callable[[Rows], Tensor] | None = None
+        if parameter is not None and parameter.dtype in (torch.bfloat16, torch.float16, torch.float64):
+            dtype = parameter.dtype
+
+            def encoder(X: Rows) -> Tensor:
+                return torch.from_numpy(np.asarray(X, np.float64)).to(dtype)
+
         return TorchModel(
             network,
             classes=self.data.classes,
+            encoder=encoder,
             device="cpu" if parameter is None else parameter.device,
             batch_rows=BATCH_ROWS,
         )
@@ -299,10 +350,14 @@ class TrainingAudit:
 
     def _react(self, model: nn.Module | AuditedModel, peek: Peek) -> None:
         network = _network_of(model)
+        if self.on_fail == "rollback" and network is None and len(self.peeks) == 1:
+            self._fault("weights cannot be put back: step was given no torch network")
         if not peek.failed:
             better = self._kept is None or peek.passed or not self._kept[0]
-            if self.on_fail == "rollback" and network is not None and better:
-                self._kept = (peek.passed, peek.at, snapshot(network))
+            if self.on_fail == "rollback" and network is not None and better and peek.settled:
+                weights = snapshot(network)
+                if finite(weights):
+                    self._kept = (peek.passed, peek.at, weights)
             return
         shown = ", ".join(dict.fromkeys(f.measurement.metric for f in peek.failed if f.measurement))
         said = f"{self._unit} {peek.at:g}: {shown} shown to fail"
@@ -312,8 +367,8 @@ class TrainingAudit:
             if self._kept is None:
                 said += "; there is no earlier look to go back to"
             else:
-                passed, at, weights = self._kept
-                put_back(network, weights)
+                passed, at, kept = self._kept
+                put_back(network, kept)
                 self._last = None
                 said += (
                     f"; the weights of {self._unit} {at:g} were put back, "
@@ -343,7 +398,7 @@ class TrainingAudit:
             family=Family(error_rate=level or self.error_rate),
             duration_s=self.budget.seconds,
         )
-        drawn = distinct(courses(self.peeks, self._unit))
+        drawn = distinct(courses(self.peeks, self._unit, self.spending))
         report = report.model_copy(update={"figures": (*(FigureRecord.of(f) for f in drawn), *report.figures)})
         self.report = report
         self._write(report)
@@ -351,7 +406,11 @@ class TrainingAudit:
 
     def _closing_results(self, model: nn.Module | AuditedModel | None) -> tuple[list[ProbeResult] | None, float | None]:
         network = None if model is None else _network_of(model)
-        if self._last is not None and (model is None or (network is not None and stamp(network) == self._last[0])):
+        same = self._last is not None and (model is None or (network is not None and digest(network) == self._last[0]))
+        ranks = self._join()
+        if ranks is not None and not ranks.broken:
+            same = ranks.agreed(same)
+        if same and self._last is not None:
             return list(self._last[1].results), self._last[1].at
         if model is None:
             return (list(self.peeks[-1].results), self.peeks[-1].at) if self.peeks else (None, None)
@@ -373,7 +432,8 @@ class TrainingAudit:
             words.append("alarms at " + ", ".join(f"{p.at:g}" for p in alarms[:10]))
         if self.skipped:
             words.append(
-                f"{len(self.skipped)} were left out to keep audits at {self.budget.max_overhead:.0%} of the time: "
+                f"{len(self.skipped)} were left out to keep audits near {self.budget.max_overhead:.3g} of the time, of "
+                f"which they took {self.budget.overhead:.2g} so far: "
                 + ", ".join(f"{at:g}" for at in self.skipped[:10])
                 + (" ..." if len(self.skipped) > 10 else "")
             )
@@ -435,9 +495,20 @@ def _check(
         raise UsageError("Epsilon so far is at some delta: give delta, below one over the number of training rows.")
 
 
+def _untouched(model: nn.Module | AuditedModel) -> AbstractContextManager[None]:
+    """Around a question to any model; of one that is no network the generators at least."""
+    network = _network_of(model)
+    outer = model if isinstance(model, nn.Module) else network
+    return untouched(nn.Module() if outer is None else outer)
+
+
 def _network_of(model: nn.Module | AuditedModel) -> nn.Module | None:
     if isinstance(model, nn.Module):
-        return bare(model)
+        try:
+            return bare(model)
+        except ModelError:
+            # Said by every probe's NOT_RUN.
+            return None
     module = getattr(model, "module", None)
     return module if isinstance(module, nn.Module) else None
 

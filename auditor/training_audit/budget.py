@@ -37,10 +37,11 @@ class Budget:
         allowance = training * self.max_overhead / (1.0 - self.max_overhead)
         return self.seconds + 2.0 * self.longest <= allowance
 
-    def spend(self, seconds: float) -> None:
-        """A look took so long."""
+    def spend(self, seconds: float, *, look: bool = True) -> None:
+        """So much time was taken, by a look or by something else that is not training."""
         self.seconds += seconds
-        self.longest = max(self.longest, seconds)
+        if look:
+            self.longest = max(self.longest, seconds)
 
     @property
     def overhead(self) -> float:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 from auditor.finding import Figure, Finding, Series
 from auditor.training_audit.peek import Peek
+from auditor.training_audit.spending import Spending
 
 _MOST_SERIES = 8
 _FEWEST_POINTS = 2
@@ -22,13 +23,16 @@ class _Line:
     of_groups: tuple[str, ...]
 
 
-def courses(peeks: Sequence[Peek], unit: str) -> list[Figure]:
+def courses(peeks: Sequence[Peek], unit: str, spending: Spending | None) -> list[Figure]:
     """One figure for each number and set of features, with a line for each group, over the peeks.
 
-    The band of each point has the level at which its peek was judged, so that over all peeks and judged numbers the
-    chance that any band misses the value of its model is at most the run's error rate: a confidence sequence over the
-    models of the run. Numbers with further coordinates, such as a noise level, and groups beyond eight are left to the
-    report's tables. What is held to a criterion comes first.
+    The band of each point has the level at which its peek was judged. Over all planned peeks and all numbers that are
+    held to a criterion, the chance that any band lies above the value of its model is at most what the looks on the way
+    share, and so is that of any band below it: a confidence sequence over the models of the run. Bands of other numbers
+    have the same level each and do not hold together; a look beyond the plan has none.
+
+    Numbers with further coordinates, such as a noise level, and groups beyond eight are left to the report's tables.
+    What is held to a criterion comes first.
     """
     lines: dict[_Line, dict[str, list[tuple[float, Finding]]]] = {}
     for peek in peeks:
@@ -44,7 +48,7 @@ def courses(peeks: Sequence[Peek], unit: str) -> list[Figure]:
                 seen.add((line, group))
                 lines.setdefault(line, {}).setdefault(group, []).append((peek.at, finding))
     figures = [
-        _figure(line, groups, unit)
+        _figure(line, groups, unit, spending, {p.at for p in peeks[: spending.n_peeks]} if spending else set())
         for line, groups in lines.items()
         if max(len(points) for points in groups.values()) >= _FEWEST_POINTS
     ]
@@ -52,7 +56,18 @@ def courses(peeks: Sequence[Peek], unit: str) -> list[Figure]:
     return sorted(drawn, key=lambda f: f.criterion is None)
 
 
-def _figure(line: _Line, groups: dict[str, list[tuple[float, Finding]]], unit: str) -> Figure:
+def _figure(
+    line: _Line,
+    groups: dict[str, list[tuple[float, Finding]]],
+    unit: str,
+    spending: Spending | None,
+    planned: set[float],
+) -> Figure:
+    """``planned``: the places of the looks that were judged."""
+
+    def end(at: float, finding: Finding, which: int) -> float | None:
+        return _finite(finding.interval[which]) if finding.interval and at in planned else None
+
     shown = dict(list(groups.items())[:_MOST_SERIES])
     name = line.metric.replace("_", " ")
     series = tuple(
@@ -60,8 +75,8 @@ def _figure(line: _Line, groups: dict[str, list[tuple[float, Finding]]], unit: s
             name=group or name,
             x=tuple(at for at, _ in points),
             y=tuple(_finite(f.measurement.estimate.value) if f.measurement else None for _, f in points),
-            low=tuple(_finite(f.interval[0]) if f.interval else None for _, f in points),
-            high=tuple(_finite(f.interval[1]) if f.interval else None for _, f in points),
+            low=tuple(end(at, f, 0) for at, f in points),
+            high=tuple(end(at, f, 1) for at, f in points),
         )
         for group, points in shown.items()
     )
@@ -73,11 +88,16 @@ def _figure(line: _Line, groups: dict[str, list[tuple[float, Finding]]], unit: s
     if judged and judged[0].criterion is not None and not isinstance(judged[0].criterion.bound, tuple):
         bound = judged[0].criterion.bound
         said = f" Dashed line: {judged[0].criterion.describe()}, as is required."
-    caption = (
-        "Bands hold together over all looks of the run and all judged numbers of a look." + said
-        if any(f.interval for points in shown.values() for _, f in points)
-        else said.strip()
-    )
+    caption = said.strip()
+    if spending is not None and any(f.interval for points in shown.values() for _, f in points):
+        share = spending.error_rate * (1.0 - spending.closing_share)
+        held = (
+            f"Over all looks, the chance that any band of a number with a criterion lies above the truth is at most "
+            f"{share:.3g}, and so is that of any below it."
+            if judged
+            else f"Each band holds with {1.0 - 2.0 * _level(shown):.4g} by itself, not all of them together."
+        )
+        caption = held + said
     if len(groups) > len(shown):
         caption += f" {len(groups) - len(shown)} more groups are not drawn."
     words = "; ".join(f"{s.name} {_words(s)}" for s in series)
@@ -93,6 +113,12 @@ def _figure(line: _Line, groups: dict[str, list[tuple[float, Finding]]], unit: s
         criterion=bound,
         caption=caption,
     )
+
+
+def _level(shown: dict[str, list[tuple[float, Finding]]]) -> float:
+    """The level of either side of the widest band."""
+    levels = [(1.0 - f.confidence) / 2.0 for points in shown.values() for _, f in points if f.confidence is not None]
+    return min(levels, default=0.0)
 
 
 def _words(series: Series) -> str:

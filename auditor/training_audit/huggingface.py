@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from auditor.training_audit.audit import TrainingAudit
 
 _TEXT_BATCH = 64
+_MOST_EPOCHS = 1_000_000
 
 
 class AuditCallback(TrainerCallback):  # type: ignore[misc]
@@ -40,9 +41,9 @@ class AuditCallback(TrainerCallback):  # type: ignore[misc]
     ) -> None:
         """Plans the looks and starts the clock."""
         every = self.audit.every
-        self.audit.plan(
-            max(1, math.ceil(state.num_train_epochs) if every == "epoch" else state.max_steps // int(every))
-        )
+        planned = math.ceil(state.num_train_epochs) if every == "epoch" else state.max_steps // int(every)
+        # Of rows without a length the Trainer knows no number of epochs, and says the largest there is.
+        self.audit.plan(planned if 1 <= planned <= _MOST_EPOCHS else None)
         self.audit.begin()
 
     def on_epoch_end(
@@ -50,14 +51,12 @@ class AuditCallback(TrainerCallback):  # type: ignore[misc]
     ) -> None:
         """A look, where looks are by epoch."""
         if self.audit.every == "epoch":
-            self.audit.step(kwargs["model"], at=round(float(state.epoch or 0.0), 6))
-            self._obey(control)
+            self._look(kwargs["model"], round(float(state.epoch or 0.0), 6), control)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """A look at each n-th step, where looks are by step."""
         if self.audit.every != "epoch":
-            self.audit.step(kwargs["model"], at=float(state.global_step))
-            self._obey(control)
+            self._look(kwargs["model"], float(state.global_step), control)
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -65,7 +64,11 @@ class AuditCallback(TrainerCallback):  # type: ignore[misc]
         """The closing look and the report."""
         self.audit.finish(kwargs["model"])
 
-    def _obey(self, control: TrainerControl) -> None:
+    def _look(self, model: nn.Module, at: float, control: TrainerControl) -> None:
+        # Logging takes back the Trainer's own intention to log.
+        intended = dict(vars(control))
+        self.audit.step(model, at=at)
+        vars(control).update(intended)
         if self.audit.should_stop:
             control.should_training_stop = True
 

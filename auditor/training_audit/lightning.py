@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 from auditor.errors import MissingExtraError
@@ -27,12 +28,13 @@ class AuditCallback(Callback):  # type: ignore[misc]
 
     def __init__(self, audit: TrainingAudit) -> None:
         self.audit = audit
+        self._seen_step = 0
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Plans the looks and starts the clock."""
         every = self.audit.every
-        planned = trainer.max_epochs if every == "epoch" else int(trainer.estimated_stepping_batches) // int(every)
-        self.audit.plan(planned if planned is not None and planned > 0 else None)
+        planned = trainer.max_epochs if every == "epoch" else trainer.estimated_stepping_batches / int(every)
+        self.audit.plan(int(planned) if planned is not None and 1 <= planned < math.inf else None)
         if self.audit.log is None and trainer.loggers:
             self.audit.log = lambda numbers, at: self._log(trainer, numbers)
         self.audit.begin()
@@ -47,7 +49,9 @@ class AuditCallback(Callback):  # type: ignore[misc]
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """A look at each n-th step, where looks are by step."""
-        if self.audit.every != "epoch":
+        # Several batches may make one step of the optimizer.
+        if self.audit.every != "epoch" and trainer.global_step > self._seen_step:
+            self._seen_step = trainer.global_step
             self.audit.step(pl_module, at=float(trainer.global_step))
             self._obey(trainer)
 

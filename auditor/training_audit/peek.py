@@ -32,6 +32,12 @@ class Peek:
         return tuple(f for f in self.findings if f.outcome is Outcome.FAIL)
 
     @property
+    def settled(self) -> bool:
+        """Whether something was judged, and nothing that was asked did not run."""
+        outcomes = {f.outcome for f in self.findings}
+        return bool(outcomes & {Outcome.PASS, Outcome.FAIL, Outcome.INCONCLUSIVE}) and Outcome.NOT_RUN not in outcomes
+
+    @property
     def passed(self) -> bool:
         """Whether something was judged and all of it passed; what could not be told or did not run is no pass."""
         judged = [f.outcome for f in self.findings if f.outcome not in (Outcome.NOT_JUDGED, Outcome.NOT_APPLICABLE)]

@@ -10,34 +10,66 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from auditor.errors import ModelError
 from auditor.gradients import amid_training
+
+_CHUNK = 1 << 22
+_INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 def bare(model: nn.Module) -> nn.Module:
-    """The network inside its wrappers: DistributedDataParallel, Opacus's GradSampleModule, ``torch.compile``."""
+    """The network inside its wrappers: DistributedDataParallel, Opacus's GradSampleModule, ``torch.compile``.
+
+    Raises ModelError for sharded parameters, of which no process has the whole.
+    """
+    for layer in wrappers(model):
+        model = layer
+    if any(hasattr(p, "placements") for p in model.parameters()) or "FullyShardedDataParallel" in type(model).__name__:
+        raise ModelError(
+            "The parameters are sharded over processes (FSDP), so that no process can answer alone: audit a gathered "
+            "copy, or the saved model."
+        )
+    return model
+
+
+def wrappers(model: nn.Module) -> Iterator[nn.Module]:
+    """What is inside each wrapper in turn, by type: a network of one's own may have a layer called ``module``."""
+    from torch._dynamo.eval_frame import OptimizedModule
+    from torch.nn.parallel import DataParallel, DistributedDataParallel
+
     while True:
-        for inner in ("_orig_mod", "_module", "module"):
-            found = getattr(model, inner, None)
-            # A network of one's own may have a layer of that name; a wrapper has nothing beside it.
-            if isinstance(found, nn.Module) and len(list(model.children())) == 1:
-                model = found
-                break
-        else:
-            return model
+        inner: object = None
+        if isinstance(model, OptimizedModule):
+            inner = model._orig_mod
+        elif isinstance(model, (DataParallel, DistributedDataParallel)):
+            inner = model.module
+        elif type(model).__module__.startswith("opacus."):
+            inner = getattr(model, "_module", None)
+        if not isinstance(inner, nn.Module):
+            return
+        model = inner
+        yield model
 
 
 @contextmanager
-def untouched(module: nn.Module) -> Iterator[None]:
-    """Evaluation mode inside; flags, gradients, ``requires_grad`` and all global generators as they were afterwards.
+def untouched(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode inside; flags, devices, gradients, ``requires_grad`` and global generators as before afterwards.
 
-    Gradients are set aside and not copied. Parameters and buffers are the business of whoever asks: probes read them.
+    Gradients are set aside and not copied; hooks that Opacus hung on the layers do nothing inside. What parameters and
+    buffers hold is for :func:`unchanged` to tell.
     """
+    module = bare(model)
     flags = [(m, m.training) for m in module.modules()]
-    held = [(p, p.grad, p.requires_grad) for p in module.parameters()]
+    held = [(p, p.data, p.grad, p.requires_grad) for p in module.parameters()]
+    places = [(m, name, p) for m in module.modules() for name, p in m._parameters.items() if p is not None]
+    buffers = [(m, name, b) for m in module.modules() for name, b in m._buffers.items() if b is not None]
+    hooked = [w for w in (model, *wrappers(model)) if getattr(w, "hooks_enabled", False) is True]
     of_python, of_numpy, of_torch = random.getstate(), np.random.get_state(), torch.get_rng_state()
     of_cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []  # type: ignore[no-untyped-call]
     with_gradients = torch.is_grad_enabled()
-    for parameter, _, _ in held:
+    for wrapper in hooked:
+        wrapper.hooks_enabled = False  # type: ignore[assignment]
+    for parameter, _, _, _ in held:
         parameter.grad = None
     module.eval()
     try:
@@ -46,11 +78,20 @@ def untouched(module: nn.Module) -> Iterator[None]:
             yield
     finally:
         torch.set_grad_enabled(with_gradients)
+        module.train(dict(flags)[module])
         for m, flag in flags:
             m.training = flag
-        for parameter, gradient, required in held:
+        for m, name, parameter in places:
+            m._parameters[name] = parameter
+        for parameter, data, gradient, required in held:
+            if parameter.data_ptr() != data.data_ptr() or parameter.device != data.device:
+                parameter.data = data
             parameter.grad = gradient
             parameter.requires_grad_(required)
+        for m, name, buffer in buffers:
+            m._buffers[name] = buffer
+        for wrapper in hooked:
+            wrapper.hooks_enabled = True  # type: ignore[assignment]
         random.setstate(of_python)
         np.random.set_state(of_numpy)
         torch.set_rng_state(of_torch)
@@ -58,18 +99,57 @@ def untouched(module: nn.Module) -> Iterator[None]:
             torch.cuda.set_rng_state_all(of_cuda)
 
 
-def stamp(module: nn.Module) -> tuple[tuple[int, int], ...]:
-    """Where each parameter and buffer lies and how often it was written: equal stamps, unchanged weights."""
-    return tuple((t.data_ptr(), t._version) for t in (*module.parameters(), *module.buffers()))
+@contextmanager
+def unchanged(model: nn.Module) -> Iterator[None]:
+    """Raises ModelError at the end where parameters or buffers hold other numbers than at the beginning."""
+    module = bare(model)
+    before = digest(module)
+    yield
+    if digest(module) != before:
+        raise ModelError(
+            "The network's weights are not what they were before it was asked: it, or a probe, changes them in "
+            "train(), eval() or forward()."
+        )
+
+
+def digest(module: nn.Module) -> tuple[int, ...]:
+    """A number for each parameter and buffer that changes with any of its bits and with their order."""
+    return tuple(digest_of(t) for t in (*module.parameters(), *module.buffers()))
+
+
+def digest_of(tensor: Tensor) -> int:
+    """The same of one tensor."""
+    tensor = tensor.detach()
+    if tensor.device.type == "meta" or not tensor.numel():
+        return 0
+    real = torch.view_as_real(tensor) if tensor.is_complex() else tensor
+    flat = real.contiguous().reshape(-1)
+    bits = flat.to(torch.uint8) if flat.dtype == torch.bool else flat.view(_INTEGERS[flat.element_size()])
+    total = torch.zeros((), dtype=torch.int64, device=tensor.device)
+    for start in range(0, len(bits), _CHUNK):
+        part = bits[start : start + _CHUNK].to(torch.int64)
+        odd = torch.arange(2 * start + 1, 2 * (start + len(part)), 2, device=tensor.device)
+        # Sums of 64 bits wrap around, which is exact, whatever the order of summation.
+        total += (part * odd * 0x9E3779B97F4A7C1 ^ part).sum()
+    return int(total)
 
 
 def snapshot(module: nn.Module) -> dict[str, Tensor]:
     """A copy of the weights and buffers, in main memory."""
-    return {name: tensor.detach().to("cpu", copy=True) for name, tensor in module.state_dict().items()}
+    return {name: tensor.detach().to("cpu", copy=True) for name, tensor in _tensors(module)}
 
 
 def put_back(module: nn.Module, weights: Mapping[str, Tensor]) -> None:
     """Writes a snapshot into the network that it was taken of, in place."""
     with torch.no_grad():
-        for name, tensor in module.state_dict().items():
+        for name, tensor in _tensors(module):
             tensor.copy_(weights[name])
+
+
+def finite(weights: Mapping[str, Tensor]) -> bool:
+    """Whether a snapshot holds no NaN and no infinity."""
+    return all(bool(torch.isfinite(t).all()) for t in weights.values() if t.is_floating_point())
+
+
+def _tensors(module: nn.Module) -> list[tuple[str, Tensor]]:
+    return [*module.named_parameters(), *module.named_buffers()]

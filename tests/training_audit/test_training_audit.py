@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -16,13 +17,13 @@ from torch import nn
 from auditor.data import AuditData
 from auditor.errors import UsageError
 from auditor.finding import Outcome
-from auditor.model import AuditedModel
+from auditor.model import AuditedModel, TorchModel
 from auditor.report.record import AuditReport
 from auditor.run import run_audit
 from auditor.training_audit.audit import AuditWarning, TrainingAudit
 from auditor.training_audit.budget import Budget
 from auditor.training_audit.spending import Spending
-from auditor.training_audit.untouched import bare, put_back, snapshot, stamp
+from auditor.training_audit.untouched import bare, digest, put_back, snapshot
 from probes.attribution.probe import FeatureAttribution
 from probes.fairness import GroupFairness
 from probes.membership.probe import MembershipInference
@@ -270,6 +271,8 @@ def test_looks_beyond_the_plan_and_without_one_are_measured_and_not_judged() -> 
         ({"max_overhead": 1.0}, "max_overhead"),
         ({"n_peeks": 0}, "n_peeks"),
         ({"accountant": object()}, "delta"),
+        ({"error_rate": 5.0}, "error_rate"),
+        ({"closing_share": 1.0}, "closing_share"),
     ],
 )
 def test_options_that_make_no_sense_are_refused_at_once(options: dict[str, object], words: str) -> None:
@@ -381,16 +384,161 @@ def test_epsilon_so_far_is_the_accountants() -> None:
 
 def test_wrappers_are_taken_off_and_own_layers_are_not() -> None:
     inner = network()
-    assert bare(nn.DataParallel(inner)) is inner
+    with warnings.catch_warnings():
+        # Of torch's own, on the first import of its compiler.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        compiled = torch.compile(inner)
+    assert bare(nn.DataParallel(inner)) is inner and bare(compiled) is inner  # type: ignore[arg-type]
 
     class Own(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.module, self.head = nn.Linear(2, 2), nn.Linear(2, 2)
+            self.module = nn.Linear(2, 2)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return -self.module(x)  # type: ignore[no-any-return]
 
     own = Own()
     assert bare(own) is own
-    before = stamp(inner)
-    with torch.no_grad():
-        inner[0].weight.add_(1.0)
-    assert stamp(inner) != before
+
+
+def test_a_digest_changes_with_any_bit_and_with_the_order() -> None:
+    module = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3), nn.Linear(3, 2).to(torch.bfloat16))
+    before = digest(module)
+    assert digest(copy.deepcopy(module)) == before
+    changes: list[Callable[[nn.Sequential], object]] = [
+        lambda m: m[0].weight.data[0].copy_(m[0].weight.data[0].flip(0)),
+        lambda m: m[1].num_batches_tracked.add_(1),
+        lambda m: m[2].weight.data.view(torch.int16)[0, 0].bitwise_xor_(1),
+        lambda m: m[0].bias.data[1].mul_(-1.0),
+    ]
+    for change in changes:
+        other = copy.deepcopy(module)
+        change(other)
+        assert digest(other) != before
+
+
+# ---- what others may do to a network -------------------------------------------------------------------------------
+
+
+def gap(audit: TrainingAudit) -> list[float]:
+    return [
+        m.estimate.value
+        for p in audit.peeks
+        for m in p.results[0].measurements
+        if m.metric == "demographic_parity_difference"
+    ]
+
+
+@pytest.mark.parametrize("how", ["callable", "same wrapper", "data"])
+def test_every_look_asks_the_network_as_it_is_now(how: str) -> None:
+    """Also where the same wrapper is given each time, or weights are written past torch's own count of changes."""
+    model, data = selecting([1.0, 0.0, 0.0]), rows(2000)
+    wrapped = TorchModel(model, classes=["0", "1"])
+    given: nn.Module | AuditedModel = model
+    if how == "callable":
+        given = AuditedModel.from_callable(
+            lambda X: torch.softmax(model(torch.from_numpy(np.asarray(X))), 1).detach().numpy(), classes=["0", "1"]
+        )
+    wrap = (lambda network: wrapped) if how == "same wrapper" else None
+    audit = TrainingAudit(probes=[GroupFairness()], data=data, criteria=FAIR, n_peeks=2, max_overhead=None, wrap=wrap)
+    quietly(lambda: audit.step(given))
+    model.weight.data[1, 2] = 3.0
+    quietly(lambda: audit.step(given))
+    first, second = gap(audit)
+    assert first < 0.1 < 0.5 < second
+    if how == "data":
+        model.weight.data[1, 2] = 0.0
+        report = audit.finish(model)
+        assert report is not None
+        closing = next(f.value for f in report.findings if f.metric == "demographic_parity_difference")
+        assert closing == pytest.approx(first, abs=1e-12)
+
+
+def test_a_wrapper_that_changes_mode_or_device_does_not_change_training() -> None:
+    model = network().train()
+    audit = TrainingAudit(
+        probes=[GroupFairness()], data=rows(200), criteria=FAIR, n_peeks=2, max_overhead=None,
+        wrap=lambda n: TorchModel(n.eval(), classes=["0", "1"], device="meta"),
+    )  # fmt: skip
+    before = digest(model)
+    quietly(lambda: audit.step(model))
+    assert model.training and digest(model) == before and {p.device.type for p in model.parameters()} == {"cpu"}
+    assert audit.peeks[0].results[0].measurements and not audit.faults
+
+
+def test_a_network_that_merges_weights_in_eval_is_a_fault() -> None:
+    class Merging(nn.Linear):
+        def train(self, mode: bool = True) -> Merging:
+            super().train(mode)
+            self.weight.data += 0.1 if not mode else 0.0
+            return self
+
+    model = Merging(3, 2)
+    audit = TrainingAudit(probes=[GroupFairness()], data=rows(200), criteria=FAIR, n_peeks=1)
+    said = quietly(lambda: audit.step(model))
+    assert any("weights are not what they were" in s for s in said) and model.training
+
+
+def test_opacus_goes_on_learning_after_a_look_that_takes_gradients() -> None:
+    from opacus import PrivacyEngine
+    from torch.utils.data import DataLoader, TensorDataset
+
+    data = rows(200)
+    x, y = torch.from_numpy(np.asarray(data.X)), torch.from_numpy(np.asarray(data.y_true))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model = nn.Sequential(nn.Linear(3, 8), nn.ReLU(), nn.Linear(8, 2))
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        private, optimizer, loader = PrivacyEngine().make_private(
+            module=model, optimizer=optimizer, data_loader=DataLoader(TensorDataset(x, y), batch_size=50),
+            noise_multiplier=1.0, max_grad_norm=1.0,
+        )  # fmt: skip
+        audit = TrainingAudit(
+            probes=[FeatureAttribution(method="integrated_gradients", n_copies=0), Robustness()], data=data, n_peeks=2,
+            max_overhead=None,
+        )  # fmt: skip
+        for _ in range(2):
+            for inputs, labels in loader:
+                optimizer.zero_grad()
+                nn.functional.cross_entropy(private(inputs), labels).backward()
+                optimizer.step()
+            audit.step(private)
+    assert audit.peeks[1].results[0].measurements and private.hooks_enabled
+
+
+def test_networks_of_other_precisions_are_asked_in_their_own() -> None:
+    for dtype in (torch.bfloat16, torch.float64):
+        audit = TrainingAudit(probes=[GroupFairness()], data=rows(200), criteria=FAIR, n_peeks=1)
+        quietly(lambda d=dtype, a=audit: a.step(nn.Linear(3, 2).to(d)))  # type: ignore[misc]
+        assert audit.peeks[0].results[0].measurements, dtype
+
+
+def test_sharded_parameters_are_not_run() -> None:
+    model = selecting([1.0, 0.0, 0.0])
+    model.weight.placements = ()  # type: ignore[attr-defined]
+    audit = TrainingAudit(probes=[GroupFairness()], data=rows(200), criteria=FAIR, n_peeks=1)
+    said = quietly(lambda: audit.step(model))
+    assert any("FSDP" in s for s in said) and "FSDP" in audit.peeks[0].results[0].not_run
+
+
+def test_rollback_never_goes_back_to_what_was_not_audited() -> None:
+    data = rows(4000)
+    audit = TrainingAudit(
+        probes=[GroupFairness()], data=data, criteria=FAIR, n_peeks=3, max_overhead=None, on_fail="rollback"
+    )
+    model = selecting([1.0, 0.0, 0.0])
+    model.weight.data.fill_(math.nan)
+    quietly(lambda: audit.step(model))
+    model.weight.data.copy_(torch.tensor([[0.0, 0.0, 0.0], [1.0, 0.0, 3.0]]))
+    said = quietly(lambda: audit.step(model))
+    assert any("no earlier look to go back to" in s for s in said) and bool(torch.isfinite(model.weight).all())
+    other = TrainingAudit(probes=[GroupFairness()], data=data, criteria=FAIR, n_peeks=1, on_fail="rollback")
+    said = quietly(lambda: other.step(AuditedModel.from_callable(lambda X: X[:, 0] > 0, classes=["0", "1"])))
+    assert any("cannot be put back" in s for s in said)
+
+
+def test_a_place_that_is_no_number_is_a_fault_and_no_exception() -> None:
+    audit = TrainingAudit(probes=[GroupFairness()], data=rows(50), n_peeks=1)
+    said = quietly(lambda: audit.step(network(), at="epoch 3"))  # type: ignore[arg-type]
+    assert any("epoch 3" in s for s in said)
