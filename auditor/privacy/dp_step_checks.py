@@ -127,8 +127,9 @@ def no_noise(run: RunRecord) -> Problem | None:
 
 def noise_below_accounting(run: RunRecord) -> Problem | None:
     """Less noise than the accountant counts."""
-    counted = max(phase.noise_multiplier for phase in run.phases or ())
-    if (run.noise_multiplier or 0.0) >= counted * (1.0 - SAME) or len(run.phases or ()) > 1:
+    # Of several phases the last optimizer's noise may be any of them, and is none where it is below the least.
+    counted = min(phase.noise_multiplier for phase in run.phases or ())
+    if (run.noise_multiplier or 0.0) >= counted * (1.0 - SAME):
         return None
     return Problem(
         code="noise_below_accounting",

@@ -280,6 +280,8 @@ def _differs(row: Tensor, alone: list[Tensor | None] | None, k: int) -> bool:
     plain = alone[k]
     if plain is None:
         return bool((row != 0).any())
+    if not bool(torch.isfinite(row).all() and torch.isfinite(plain).all()):
+        return True
     scale = max(float(plain.abs().max()), float(row.abs().max()), 1e-6)
     return float((row - plain).abs().max()) > _SAME_GRADIENT * scale
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -310,13 +311,10 @@ def cue_units(names: Sequence[Sequence[str]], prompts: Sequence[Prompt]) -> np.t
             start = prompt.prompt.find(name, at) if name else -1
             spans.append((start, start + len(name)) if start >= 0 else (-1, -1))
             at = max(at, spans[-1][1])
-        text = prompt.prompt.casefold()
         for cue in prompt.cues:
-            begin = text.find(cue.casefold())
-            while begin >= 0:
-                end = begin + len(cue)
-                out[i] |= [0 <= a < end and b > begin for a, b in spans]
-                begin = text.find(cue.casefold(), end)
+            # Whole words: "he" is no part of "the".
+            for found in re.finditer(rf"(?<!\w){re.escape(cue)}(?!\w)", prompt.prompt, re.IGNORECASE):
+                out[i] |= [0 <= a < found.end() and b > found.start() for a, b in spans]
     return out
 
 

@@ -19,7 +19,7 @@ from auditor.statistics.means import StudentT
 from auditor.statistics.ranks import area_under_curve, true_positive_rate_at
 from probes.inputs import whole_number
 from probes.language.options import check_prefix
-from probes.memorization.texts import causal_model, held_out_texts, unrepeated
+from probes.memorization.texts import causal_model, held_out_texts, once_only
 
 if TYPE_CHECKING:
     from auditor.data import AuditData
@@ -110,10 +110,10 @@ class LMMembership:
         language = causal_model(model, self.prefix_token)
         if data.members is None or data.modality != "text":
             raise NotApplicableError("Needs texts the model was trained on: add --train FILE and --text COLUMN.")
-        members, others, shared = unrepeated([str(t) for t in data.members.X if str(t).strip()], held_out_texts(data))
+        members, others, shared = once_only([str(t) for t in data.members.X if str(t).strip()], held_out_texts(data))
         detail = f"{len(members):,} members and {len(others):,} non-members"
         if shared:
-            detail += f"; {shared:,} texts that stand in both files took no part"
+            detail += f"; {shared:,} copies of texts that stand more than once took no part"
         scores, cut = self._scores(language, members, others) if members and others else ({}, 0)
         if cut:
             detail += f"; {cut:,} texts were cut to their first tokens"

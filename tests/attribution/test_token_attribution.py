@@ -436,3 +436,13 @@ def test_smollm2_points_at_the_occupation(test_data: Path) -> None:
     cue = cue_units(problem.units.names, prompts)
     found = cue_hits(values, problem.units.present, cue, 2, generator())
     assert found.mean() > chance_of_a_hit(problem.units.present, cue, 2).mean() + 0.15
+
+
+def test_a_cue_is_a_whole_word_wherever_letters_change_their_number() -> None:
+    prompts = [
+        Prompt(prompt="The woman called the man and he", cues=("man", "he")),
+        Prompt(prompt="Großer Straße Mann x", cues=("mann",)),
+    ]
+    names = [("The", "woman", "called", "the", "man", "and", "he"), ("Großer", "Straße", "Mann", "x", "", "", "")]
+    cue = cue_units(names, prompts)
+    assert np.flatnonzero(cue[0]).tolist() == [4, 6] and np.flatnonzero(cue[1]).tolist() == [2]

@@ -9,7 +9,7 @@ import pytest
 
 from auditor.errors import DataError, UsageError
 from probes import PROBES
-from probes.memorization.texts import read_texts, unrepeated
+from probes.memorization.texts import once_only, read_texts, unrepeated
 
 
 def test_lines_and_columns_are_read_and_hashed(tmp_path: Path) -> None:
@@ -63,3 +63,7 @@ def test_what_stands_in_both_files_is_left_out_of_both() -> None:
 def test_options_that_make_no_sense_are_refused(probe: str, options: dict[str, object]) -> None:
     with pytest.raises(ValueError, match=next(iter(options))):
         PROBES[probe](**options)
+
+
+def test_every_copy_of_a_repeated_text_is_left_out() -> None:
+    assert once_only(["a", "b", "b", "c"], ["c", "d", "e", "e"]) == (["a"], ["d"], 6)
