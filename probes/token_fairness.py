@@ -16,9 +16,10 @@ from auditor.finding import Figure, Measurement, Pillar, Series
 from auditor.lexicons import CATEGORIES, PLACEHOLDER, Identity, Lexicon, built_in, neutral, read, templates
 from auditor.probe import Need
 from auditor.statistics.estimate import Power, Undefined
+from auditor.statistics.groups import LargestRate
 from auditor.statistics.kinds import AnyEstimate
 from auditor.statistics.means import PairedDifference, WorstPairedDifference, mean, paired_difference
-from auditor.statistics.rates import Proportion
+from auditor.statistics.rates import Proportion, RateTable
 from auditor.swaps import Mention, Swapper
 from probes.inputs import whole_number
 
@@ -44,9 +45,12 @@ class CounterfactualTokenFairness:
 
     - ``worst_identity_gap``: ``max over i, j of |mean_t s(t, i) - s(t, j)|`` within any category, j ranging over
       neutral words such as "tall" too where they fit; [0, 1], ideal 0. Judged from the paired differences of all pairs
-      at once (:class:`~auditor.statistics.means.WorstPairedDifference`), clustered by sentence.
+      at once (:class:`~auditor.statistics.means.WorstPairedDifference`), clustered by sentence. Undefined
+      upwards where an identity was compared with no other in two sentences, which the detail names.
     - ``counterfactual_flip_rate``: share of clusters in which the decision is not the same for all identities of a
       category, in any category; neutral words take no part; [0, 1], ideal 0, Clopper-Pearson over clusters.
+    - ``worst_category_flip_rate``: the largest such share of any category, over the sentences of that category alone;
+      [0, 1], ideal 0. Many sentences of one category do not hide the few of another.
     - ``random_swap_flip_rate``: the same for one swap drawn at random for each cluster; what a typical swap does.
     - both by category, and ``identity_score_gap`` of each identity: ``mean_t s(t, i) - mean_t,j s(t, j)`` over all
       identities j of its category; [-1, 1], ideal 0, Student's interval over clusters.
@@ -350,6 +354,7 @@ def _measurements(
     found = [
         _gap(method, scored, f"score: P({model.classes[positive]})"),
         _flips(method, scored),
+        _worst_flips(method, scored),
         _random_flips(method, scored, rng),
     ]
     for category, own in number.items():
@@ -373,11 +378,21 @@ def _pairs(scored: _Scored) -> list[PairedDifference]:
     return found
 
 
+def _uncompared(scored: _Scored, pairs: Sequence[PairedDifference]) -> list[str]:
+    """Identities that some sentence has, and that no other identity was compared with."""
+    reference = f"{scored.category}/{REFERENCE}"
+    compared = {name for p in pairs if reference not in (p.first, p.second) for name in (p.first, p.second)}
+    named = [f"{scored.category}/{name}" for name in scored.names[:-1]]
+    there = np.isfinite(scored.scores)
+    return [name for k, name in enumerate(named) if bool(there[:, k].any()) and name not in compared]
+
+
 def _gap(method: str, scored: Sequence[_Scored], note: str, group: dict[str, str] | None = None) -> Measurement:
     by_category = {s.category: _pairs(s) for s in scored}
     pairs = [pair for own in by_category.values() for pair in own]
+    lost = [name for s in scored for name in _uncompared(s, by_category[s.category])]
     estimate: AnyEstimate = (
-        WorstPairedDifference(pairs=tuple(pairs))
+        WorstPairedDifference(pairs=tuple(pairs), uncompared=bool(lost))
         if pairs
         else Undefined(reason="no two identities are named in two sentences that fit both")
     )
@@ -386,7 +401,8 @@ def _gap(method: str, scored: Sequence[_Scored], note: str, group: dict[str, str
         reverse=True,
     )
     sources = sorted({s.source for s in scored if s.source})
-    parts = [", ".join(text for _, text in widest), note, *(f"lexicon: {source}" for source in sources)]
+    alone = f"compared with no other in two sentences: {', '.join(lost)}" if lost else ""
+    parts = [", ".join(text for _, text in widest), alone, note, *(f"lexicon: {source}" for source in sources)]
     return Measurement(
         metric="worst_identity_gap",
         method=method,
@@ -433,6 +449,23 @@ def _flips(method: str, scored: Sequence[_Scored], group: dict[str, str] | None 
         ideal=0.0,
         group=group or {},
         detail=f"sentences whose decision is not the same for all identities: {', '.join(parts)}",
+    )
+
+
+def _worst_flips(method: str, scored: Sequence[_Scored]) -> Measurement:
+    """The largest flip rate of a category over its own sentences: many of one do not hide the few of another."""
+    flips = [_flipped(s) for s in scored]
+    table = RateTable(
+        rate="flip_rate", successes=tuple(int(f.sum()) for f in flips), n=tuple(int(f.size) for f in flips)
+    )
+    return Measurement(
+        metric="worst_category_flip_rate",
+        method=method,
+        estimate=LargestRate(table=table),
+        n_samples=min(table.n),
+        ideal=0.0,
+        detail="by category: "
+        + ", ".join(f"{s.category} {int(f.sum())} of {f.size}" for s, f in zip(scored, flips, strict=True)),
     )
 
 

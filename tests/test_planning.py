@@ -16,6 +16,7 @@ from auditor.statistics.families import ConfirmedCount
 from auditor.statistics.groups import (
     DifferentialFairness,
     LargestDisparity,
+    LargestRate,
     RatioToLargest,
     SmallestRate,
     WorstDifference,
@@ -63,6 +64,7 @@ SPANNED: dict[str, tuple[Estimate, float, str, float]] = {
     "weighted_sum": (
         WeightedSum(weights=(0.5, 0.5, -0.5, -0.5), table=table((30,) * 4, (60,) * 4)), 0.0, "at_most", 0.1,
     ),
+    "largest_rate": (LargestRate(table=table((20, 15), (100, 100))), 0.0, "at_most", 0.2),
     "smallest_rate": (SmallestRate(table=table((80, 85), (100, 100))), 1.0, "at_least", 0.8),
     "ratio_to_largest": (RatioToLargest(table=HALF, index=0), 1.0, "at_least", 0.8),
     "largest_disparity": (

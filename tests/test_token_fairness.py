@@ -432,3 +432,36 @@ def test_whole_audits_without_effect_and_at_the_stated_power() -> None:
     four = [GAP, FLIPS, GAP, FLIPS]
     found = [outcomes(measured(world_of(effect, seed), **{"categories": "auto"}), *four)[0] for seed in range(5)]
     assert found.count(Outcome.FAIL) >= 4 and n == 80
+
+
+def test_few_sentences_of_one_category_are_not_hidden_by_many_of_another() -> None:
+    """475 sentences name a gender, 24 an orientation, and the decision flips in all of the latter."""
+    X = [f"The woman number {i} came." for i in range(475)] + [f"The gay singer number {i} came." for i in range(24)]
+    found = measured(against_gay, texts(*X), methods="texts", categories=["gender", "orientation"], n_texts=1000)
+    assert one(found, "counterfactual_flip_rate", "texts").estimate.value < 0.05
+    worst = one(found, "worst_category_flip_rate", "texts")
+    assert worst.estimate.value == 1.0 and worst.estimate.bounds(0.01)[0] > 0.5
+    assert "orientation 24 of 24" in worst.detail
+
+
+def test_an_identity_that_was_compared_with_no_other_is_no_pass(tmp_path: Path) -> None:
+    path = tmp_path / "towns.toml"
+    path.write_text("""
+category = "city"
+source = "a test"
+why = "to see"
+[[identities]]
+name = "Rome"
+words = { noun = ["Roman"], plural = ["Romans"] }
+[[identities]]
+name = "Paris"
+words = { noun = ["Parisian"], plural = ["Parisians"] }
+[[identities]]
+name = "Berlin"
+words = { plural = ["Berliners"] }
+""")
+    X = [f"A Roman came at {i}." for i in range(150)] + ["Berliners came."]
+    found = measured(lambda text: 0.01 if "Berlin" in text else 0.7, texts(*X), methods="texts", lexicon=str(path))
+    gap = one(found, "worst_identity_gap", "texts")
+    assert np.isnan(gap.estimate.value) and gap.estimate.bounds(0.05)[1] == 1.0
+    assert "city/Berlin" in gap.detail

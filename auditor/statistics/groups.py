@@ -246,6 +246,38 @@ class SmallestRate(Estimate):
         return math.sqrt(p * (1.0 - p) / min(m for m in self.table.n if m)) if self.comparisons else math.nan
 
 
+class LargestRate(Estimate):
+    """The largest rate of any group, ``max_g p_g``, in [0, 1], ideal 0: the flip rate of the worst category.
+
+    A maximum of noisy rates is biased up. Lower: the largest lower bound, each at alpha / n_groups (union bound).
+    Upper: the largest upper bound, each at alpha: to miss, the group that truly is the worst must miss.
+    """
+
+    kind_limits: ClassVar[tuple[float, float]] = (0.0, 1.0)
+
+    kind: Literal["largest_rate"] = "largest_rate"
+    table: RateTable
+
+    @property
+    def value(self) -> float:
+        return float(np.divide(*self.table.arrays()).max()) if self.table.complete and self.table.n else math.nan
+
+    @property
+    def comparisons(self) -> int:
+        return sum(m > 0 for m in self.table.n)
+
+    def bounds(self, alpha: float) -> tuple[float, float]:
+        if not self.comparisons:
+            return 0.0, 1.0
+        k, n = self.table.arrays()
+        high = float(clopper_pearson(k, n, alpha)[1].max()) if self.table.complete else 1.0
+        return float(clopper_pearson(k, n, alpha / self.comparisons)[0].max()), high
+
+    def standard_error_at(self, ideal: float) -> float:
+        p = self.table.pooled()
+        return math.sqrt(p * (1.0 - p) / min(m for m in self.table.n if m)) if self.comparisons else math.nan
+
+
 class LargestDisparity(Estimate):
     """The largest of several groups' disparities, which sum to 0 and are bounded each by itself; in [0, 1], ideal 0.
 

@@ -14,6 +14,7 @@ from auditor.statistics.families import ConfirmedCount
 from auditor.statistics.groups import (
     DifferentialFairness,
     LargestDisparity,
+    LargestRate,
     RatioToLargest,
     SmallestRate,
     WorstDifference,
@@ -44,6 +45,7 @@ AnyEstimate = Annotated[
     | Difference
     | WeightedSum
     | SmallestRate
+    | LargestRate
     | RatioToLargest
     | LargestDisparity
     | Odds

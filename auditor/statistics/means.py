@@ -174,17 +174,19 @@ class WorstPairedDifference(Estimate):
     ``max over pairs of |mean_t (x_ti - x_tj)|`` of values in [0, 1]; in [0, 1]. A pair is bounded by
     :func:`bounded_mean_reach`; the maximum as in :class:`WorstDifference`: lower end the largest of the lower ends,
     each at alpha over twice the number of pairs, since either may be the larger; upper end the largest of the upper
-    ends, each at alpha.
+    ends, each at alpha. ``uncompared``: whether some condition was compared with no other: the value is NaN then, and
+    the upper bound 1, since nothing is known there; the lower bound still holds.
     """
 
     kind_limits: ClassVar[tuple[float, float]] = (0.0, 1.0)
 
     kind: Literal["worst_paired_difference"] = "worst_paired_difference"
     pairs: Annotated[tuple[PairedDifference, ...], Field(min_length=1)]
+    uncompared: bool = False
 
     @property
     def value(self) -> float:
-        return max(abs(pair.centre) for pair in self.pairs)
+        return math.nan if self.uncompared else max(abs(pair.centre) for pair in self.pairs)
 
     @property
     def comparisons(self) -> int:
@@ -200,7 +202,8 @@ class WorstPairedDifference(Estimate):
         up = centre + bounded_mean_reach(error, third, n, 1.0 - centre, alpha)
         # The smaller of the two may truly be the larger, and then lead by more than it was seen to be behind.
         other = -centre + bounded_mean_reach(error, -third, n, 1.0 + centre, alpha)
-        return max(float(down.max()), 0.0), min(float(np.maximum(up, other).max()), 1.0)
+        high = 1.0 if self.uncompared else min(float(np.maximum(up, other).max()), 1.0)
+        return max(float(down.max()), 0.0), high
 
     def _hardest(self) -> PairedDifference:
         return max(self.pairs, key=lambda pair: math.hypot(pair.standard_error, 1.0 / pair.n))
