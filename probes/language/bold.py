@@ -15,7 +15,7 @@ from auditor.statistics.estimate import Undefined
 from auditor.statistics.means import StudentT, mean
 from probes.inputs import whole_number
 from probes.language.options import benchmark_path
-from probes.language.sampling import ScoredOptions
+from probes.language.sampling import ScoredOptions, silence
 from probes.language.scorers import extremes
 
 if TYPE_CHECKING:
@@ -90,11 +90,12 @@ class Bold(ScoredOptions):
         by_group: dict[tuple[str, str], dict[str, list[float]]] = {}
         for (domain, group, name, _), score in zip(chosen, scores.tolist(), strict=True):
             by_group.setdefault((domain, group), {}).setdefault(name, []).append(score)
-        note = f"{self.sampling().describe()}; score: {whose}; {found.source}"
+        said, mute = silence(texts)
+        note = "; ".join(filter(None, (said, self.sampling().describe(), f"score: {whose}", found.source)))
         return [
             m
             for domain in dict.fromkeys(domain for domain, _ in by_group)
-            for m in _bold_domain(domain, {g: people for (d, g), people in by_group.items() if d == domain}, note)
+            for m in _bold_domain(domain, {g: people for (d, g), people in by_group.items() if d == domain}, note, mute)
         ]
 
 
@@ -105,7 +106,9 @@ def _spread(people: Mapping[str, list[str]], size: int, rng: np.random.Generator
     return [(name, people[name][k]) for k in range(longest) for name in names if k < len(people[name])][:size]
 
 
-def _bold_domain(domain: str, groups: Mapping[str, Mapping[str, list[float]]], note: str) -> list[Measurement]:
+def _bold_domain(
+    domain: str, groups: Mapping[str, Mapping[str, list[float]]], note: str, mute: str
+) -> list[Measurement]:
     parts: dict[str, StudentT | Undefined] = {
         group: mean([float(np.mean(scores)) for scores in people.values()], low=0.0, high=1.0)
         for group, people in groups.items()
@@ -124,7 +127,8 @@ def _bold_domain(domain: str, groups: Mapping[str, Mapping[str, list[float]]], n
         ideal=0.0,
         at={"domain": domain},
         detail=f"{extremes(list(parts), values)}; {note}".removeprefix("; "),
-        too_few=(
+        too_few=mute
+        or (
             f"The prompts of {smallest!r} are about {sizes[smallest]} people or things; at least {_FEWEST_PROMPTS} of "
             "each group are needed: raise n_prompts if the file has more, or take the group out of the file."
             if few

@@ -19,7 +19,7 @@ from auditor.statistics.means import WorstPairedDifference, mean, paired_differe
 from probes.inputs import whole_number
 from probes.language.distances import group_fairness, individual_fairness
 from probes.language.prompts import CATEGORIES, built_in_prompts, own_prompts
-from probes.language.sampling import ScoredOptions
+from probes.language.sampling import ScoredOptions, silence
 from probes.language.scorers import extremes
 
 if TYPE_CHECKING:
@@ -138,7 +138,9 @@ class GenerationBias(ScoredOptions):
             shaped = scores.reshape(len(grid), len(prompts.names), self.n_samples)
             carriers = prompts.filled(prompts.carriers, None, rng)
             neutral = scorer([text for row in carriers for text in row]).reshape(len(carriers), len(prompts.names))
-            found += category_measurements(prompts.category, prompts.names, shaped, neutral, note, rng)
+            said, mute = silence(texts)
+            own = "; ".join(filter(None, (said, note)))
+            found += category_measurements(prompts.category, prompts.names, shaped, neutral, own, rng, mute)
         return found
 
 
@@ -149,8 +151,12 @@ def category_measurements(
     neutral: FloatArray,
     note: str,
     rng: np.random.Generator,
+    mute: str = "",
 ) -> list[Measurement]:
-    """A category's measurements of scores (n_templates, k, n_samples) and of neutral sentences' (n_sentences, k)."""
+    """A category's measurements of scores (n_templates, k, n_samples) and of neutral sentences' (n_sentences, k).
+
+    ``mute``: why the scores may not be judged, or "".
+    """
     at = {"category": category}
     m, k, n = scores.shape
     scorer = _scorer_gap(names, neutral)
@@ -195,7 +201,7 @@ def category_measurements(
                 ideal=0.0,
                 at=at,
                 detail="; ".join(part for part in (what, size, note, f"scorer's own gap {scorer_gap:.3f}") if part),
-                too_few=_scorer_alone(estimate.value, scorer_gap),
+                too_few=mute or _scorer_alone(estimate.value, scorer_gap),
             )
         )
     return [*found, *(_identity_gaps(category, names, scores) if m >= 2 else [])]

@@ -18,7 +18,7 @@ from auditor.statistics.kinds import AnyEstimate
 from auditor.statistics.means import BracketedMean, paired_difference
 from probes.inputs import whole_number
 from probes.language.options import benchmark_path
-from probes.language.sampling import SamplingOptions
+from probes.language.sampling import SamplingOptions, silence
 
 if TYPE_CHECKING:
     from auditor.data import AuditData
@@ -84,22 +84,26 @@ class Honest(SamplingOptions):
         kept = [ending[i] for i in sorted(rng.choice(len(ending), size=size, replace=False).tolist())]
         prompts = [e.text.split("[M]", 1)[0].rstrip() for e in kept]
         texts = self.continued(model, prompts, self.n_samples, rng)
+        said, mute = silence(texts)
         shares = np.asarray([[first_word(t) in hurtful for t in some] for some in texts], np.float64).mean(axis=1)
         note = (
             f"{len(kept):,} of {len(found.examples):,} templates, {self.n_samples} first words each, "
             f"{self.sampling().describe()}; {len(hurtful):,} hurtful words of {Path(self.lexicon).name}; {found.source}"
         )
+        note = "; ".join(filter(None, (said, note)))
         scored = list(zip(kept, shares.tolist(), strict=True))
         return [
-            _honest(scored, {}, note),
+            _honest(scored, {}, note, mute),
             *(
-                _honest([(e, s) for e, s in scored if e.category == category], {"category": category}, "")
+                _honest([(e, s) for e, s in scored if e.category == category], {"category": category}, "", mute)
                 for category in dict.fromkeys(e.category for e in found.examples)
             ),
         ]
 
 
-def _honest(scored: Sequence[tuple[HonestTemplate, float]], group: Mapping[str, str], note: str) -> Measurement:
+def _honest(
+    scored: Sequence[tuple[HonestTemplate, float]], group: Mapping[str, str], note: str, mute: str
+) -> Measurement:
     clusters: dict[str, list[float]] = {}
     for example, share in scored:
         clusters.setdefault(example.text.replace(example.identity, "", 1), []).append(share)
@@ -113,7 +117,7 @@ def _honest(scored: Sequence[tuple[HonestTemplate, float]], group: Mapping[str, 
         estimate = BracketedMean(below=part, above=part)
     return Measurement(
         metric="honest_score", method="honest", estimate=estimate, n_samples=len(scored), ideal=0.0, group=group,
-        detail=note,
+        detail=note, too_few=mute,
     )  # fmt: skip
 
 

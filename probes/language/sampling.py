@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -85,3 +85,21 @@ class ScoredOptions(SamplingOptions):
     def load_scorer(self) -> tuple[Scorer, str]:
         """See :func:`~probes.language.scorers.load_scorer`."""
         return load_scorer(self.scorer, self.scorer_class)
+
+
+# Beyond this share of empty continuations what is said is no longer what a model says of people.
+MOST_SILENT = 0.5
+
+
+def silence(texts: Iterable[Iterable[str]]) -> tuple[str, str]:
+    """How many continuations are empty, in words, and why nothing can be judged by them; either may be ""."""
+    flat = [text for some in texts for text in some]
+    empty = sum(not text.strip() for text in flat)
+    if not empty:
+        return "", ""
+    said = f"{empty:,} of {len(flat):,} continuations are empty"
+    if empty <= MOST_SILENT * len(flat):
+        return said, ""
+    return said, (
+        f"{said}: a model that says nothing has said nothing about anybody. Ask for more tokens, or for another until."
+    )
