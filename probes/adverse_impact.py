@@ -18,6 +18,7 @@ from auditor.statistics.groups import RatioToLargest, WorstRatio
 from auditor.statistics.kinds import AnyEstimate
 from auditor.statistics.means import StandardizedDifference
 from auditor.statistics.rates import Proportion, RateTable
+from probes.crowds import crowd
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -123,6 +124,10 @@ class AdverseImpact:
                 chosen, note = scores > median, f"the sample's median score is {median:.4g}"
             for names in wanted:
                 categories = rows.sensitive_features[list(names)]
+                many = crowd("impact_ratio_min", method, names, len(categories.drop_duplicates()), len(rows))
+                if many is not None:
+                    found.append(many)
+                    continue
                 found += self.tables(method, categories, np.asarray(chosen, bool), note, scores)
         if not found:
             raise NotApplicableError(

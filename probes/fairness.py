@@ -18,6 +18,7 @@ from auditor.statistics.groups import WorstDifference, WorstRatio
 from auditor.statistics.kinds import AnyEstimate
 from auditor.statistics.rates import Proportion, RateTable
 from auditor.suggest import did_you_mean
+from probes.crowds import crowd
 from probes.group_metrics import (
     MOST_CLASSES,
     at_class,
@@ -143,7 +144,14 @@ class GroupFairness:
         if counts.positive is None:
             raise NotApplicableError("Demographic disparity needs the favourable label: add --positive LABEL.")
         wanted = self._wanted([f for f in counts.features if f != strata])
-        return [m for features in wanted for m in disparity_measurements(counts.by((*features, strata)), strata)]
+        found: list[Measurement] = []
+        for features in wanted:
+            table = counts.by((*features, strata))
+            many = crowd(
+                "conditional_demographic_disparity", "between_groups", table.features, len(table.groups), table.n
+            )
+            found += disparity_measurements(table, strata) if many is None else [many]
+        return found
 
     def _measured(self, counts: GroupCounts) -> list[Measurement]:
         n_classes = len(counts.classes)
@@ -151,7 +159,13 @@ class GroupFairness:
             raise NotApplicableError(
                 f"Needs the favourable label among {', '.join(counts.classes[:MOST_CLASSES])}: add --positive LABEL."
             )
-        tables = [counts.by(features) for features in self._wanted(counts.features)]
+        tables, crowds = [], []
+        for table in map(counts.by, self._wanted(counts.features)):
+            many = crowd("demographic_parity_difference", "between_groups", table.features, len(table.groups), table.n)
+            if many is None:
+                tables.append(table)
+            else:
+                crowds.append(many)
         if counts.positive is not None:
             found = list(chain.from_iterable(map(_by, tables)))
             found += individual_inequality(counts) if counts.labelled else []
@@ -164,7 +178,7 @@ class GroupFairness:
             ]
         if n_classes > 2 and counts.labelled:
             found += chain.from_iterable(map(macro_measurements, tables))
-        return found
+        return found + crowds
 
     def _wanted(self, features: Sequence[str]) -> list[tuple[str, ...]]:
         wanted: list[tuple[str, ...]] = [(feature,) for feature in features]

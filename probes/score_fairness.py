@@ -18,6 +18,7 @@ from auditor.statistics.estimate import Estimate, Undefined
 from auditor.statistics.kinds import AnyEstimate
 from auditor.statistics.means import StudentT
 from auditor.statistics.ranks import AreaUnderCurve, area_under_curve
+from probes.crowds import crowd
 from probes.score_thresholds import at_thresholds, checked_thresholds
 
 if TYPE_CHECKING:
@@ -102,6 +103,10 @@ class ScoreFairness:
         for names in wanted:
             keys = list(rows.sensitive_features[list(names)].astype(str).itertuples(index=False, name=None))
             levels = sorted(set(keys))
+            many = crowd("auc_difference", "between_groups", names, len(levels), len(keys))
+            if many is not None:
+                found.append(many)
+                continue
             place = {level: i for i, level in enumerate(levels)}
             codes = np.fromiter((place[key] for key in keys), np.int64, len(keys))
             found += self._of(names, levels, codes, scores, rows.y_true, rows.positive)

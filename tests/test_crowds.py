@@ -1,0 +1,43 @@
+"""More groups than are compared in pairs: the features that have them are said, and the others are measured."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from auditor.data import AuditData
+from auditor.finding import Outcome
+from auditor.model import AuditedModel
+from auditor.probe import Probe
+from auditor.run import run_audit
+from probes.adverse_impact import AdverseImpact
+from probes.fairness import GroupFairness
+from probes.score_fairness import ScoreFairness
+from tests.toys import criterion
+
+HEADLINES = {
+    "group_fairness": "demographic_parity_difference",
+    "score_fairness": "auc_difference",
+    "adverse_impact": "impact_ratio_min",
+}
+
+
+@pytest.mark.parametrize("probe", [GroupFairness(), ScoreFairness(), AdverseImpact()], ids=lambda p: p.name)
+def test_one_crowded_combination_does_not_lose_the_others(probe: Probe) -> None:
+    rng = np.random.default_rng(0)
+    n = 3000
+    cells = rng.permutation(np.arange(n) % 1200)
+    groups = pd.DataFrame({"sex": cells % 2, "code": cells // 2 % 20, "year": cells // 40}).astype(str)
+    X = rng.random((n, 1))
+    data = AuditData.from_arrays(
+        X, (X[:, 0] > 0.5).astype(int), classes=["0", "1"], positive="1", sensitive_features=groups
+    )
+    model = AuditedModel.from_callable(lambda x: x[:, 0], classes=["0", "1"])
+    name = HEADLINES[probe.name]
+    report = run_audit(model, data.take(np.arange(n)), [probe], [criterion("selection_rate", "at_most", 0.9)])
+    by = {f.sensitive: f for f in report.findings if f.metric == name}
+    assert by["sex",].value is not None
+    crowded = by["sex", "code", "year"]
+    assert crowded.value is None and crowded.outcome is Outcome.INCONCLUSIVE and "--bins" in crowded.reason
+    assert not any("ValidationError" in f.reason for f in report.findings)
