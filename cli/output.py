@@ -141,7 +141,10 @@ def print_report(report: AuditReport, written: Sequence[str]) -> None:
     for path in written:
         typer.echo(f"report  {path}")
     allowed = " (inconclusive findings were allowed)" if report.allow_inconclusive and report.exit_code == 0 else ""
-    typer.echo(f"exit {report.exit_code}: {_EXIT_WORDS[report.exit_code]}{allowed}")
+    words = _EXIT_WORDS[report.exit_code]
+    if report.exit_code == 3 and not (report.summary.inconclusive or report.summary.not_run):
+        words = "nothing of the model itself was judged: this is not a pass"
+    typer.echo(f"exit {report.exit_code}: {words}{allowed}")
 
 
 def _print_finding(finding: FindingRecord, *, with_method: bool) -> None:

@@ -190,12 +190,12 @@ def _levels(secret: pd.Series[Any]) -> tuple[IntArray, list[str], str]:
 
 
 def _values(secret: pd.Series[Any], level: IntArray, n: int) -> list[object]:
-    """What to set the attribute to for each level: its value, or the median of those that are cut together."""
-    found: list[object] = []
-    for k in range(n):
-        own = secret[level == k]
-        found.append(own.median() if own.nunique() > 1 else own.iloc[0])
-    return found
+    """What to set the attribute to for each level: its value, or of those that are cut together one in their middle.
+
+    A value that is there, since a column of whole numbers holds no half.
+    """
+    in_order = [secret[level == k].dropna().sort_values() for k in range(n)]
+    return [own.iloc[len(own) // 2] for own in in_order]
 
 
 # ---- what the attacker has -----------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from auditor.data import AuditData
 from auditor.errors import NotApplicableError, UsageError
 from auditor.finding import Measurement
 from auditor.model import AuditedModel, TorchModel
-from probes.attribute_inference import AttributeInference, _levels, _paired
+from probes.attribute_inference import AttributeInference, _levels, _paired, _values
 from tests.toys import CLASSES, model, rows
 
 # The largest count of 40 that a true rate of 5 % exceeds with probability at most 0.1 %.
@@ -141,3 +141,10 @@ def test_what_it_refuses() -> None:
         measured(AuditedModel.from_callable(lambda X: np.zeros(len(X)), classes=CLASSES), many, "name")
     assert math.isnan(measured(probed, rows(20))[0].estimate.value)
     assert torch.get_num_threads() >= 1
+
+
+@pytest.mark.parametrize("dtype", ["int64", "Int64", "float64"])
+def test_what_an_attribute_is_set_to_is_a_value_it_has(dtype: str) -> None:
+    secret = pd.Series([1, 2, 3, 4, 10, 11, 12, 13], dtype=dtype, name="age")
+    level = np.asarray([0, 0, 0, 0, 1, 1, 1, 1])
+    assert _values(secret, level, 2) == [3, 12]

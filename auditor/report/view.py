@@ -391,6 +391,12 @@ def _unsettled(report: AuditReport) -> Verdict:
         )
         if n
     ]
+    if not open_:
+        return Verdict(
+            Outcome.INCONCLUSIVE,
+            "Nothing of the model itself was judged, and that is not a pass",
+            "What was judged are checks of the file, or of an explanation's own arithmetic.",
+        )
     return Verdict(
         Outcome.INCONCLUSIVE,
         "Not settled: nothing failed, but not everything could be said",

@@ -38,6 +38,8 @@ Every = Literal["epoch"] | int
 BATCH_ROWS = 512
 NAME = "training_audit"
 _MOST_FAULTS = 5
+# What drawing and writing the report takes, about, on one core.
+_REPORT_SECONDS = 1.0
 
 
 class AuditWarning(UserWarning):
@@ -118,7 +120,7 @@ class TrainingAudit:
         self.delta = delta
         self.out = None if out is None else Path(out)
         self.timeout_s = timeout_s
-        self.budget = Budget(max_overhead)
+        self.budget = Budget(max_overhead, reserve=0.0 if out is None else _REPORT_SECONDS)
         self.spending: Spending | None = None
         self.peeks: list[Peek] = []
         self.skipped: list[float] = []

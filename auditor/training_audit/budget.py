@@ -13,10 +13,12 @@ class Budget:
 
     The first look is always taken, since it tells what one costs; so is the closing one, which the report is made of
     and for which every other look leaves enough. A later look is taken once the training since the beginning has paid
-    for it. ``seconds``: what audits took so far; ``clock`` is for tests.
+    for it. ``reserve``: seconds that are kept for the report; ``seconds``: what audits took so far; ``clock`` is for
+    tests.
     """
 
     max_overhead: float | None
+    reserve: float = 0.0
     clock: Callable[[], float] = time.perf_counter
     seconds: float = 0.0
     longest: float = 0.0
@@ -35,7 +37,7 @@ class Budget:
             return True
         training = self.clock() - self._begun - self.seconds
         allowance = training * self.max_overhead / (1.0 - self.max_overhead)
-        return self.seconds + 2.0 * self.longest <= allowance
+        return self.seconds + 2.0 * self.longest + self.reserve <= allowance
 
     def spend(self, seconds: float, *, look: bool = True) -> None:
         """So much time was taken, by a look or by something else that is not training."""

@@ -299,6 +299,12 @@ def test_the_schedule_thins_itself_out_to_keep_its_share() -> None:
     assert 50 <= len(taken) <= 62 and taken[0] == 0
     assert budget.overhead == pytest.approx(budget.seconds / now[0])
     assert Budget(None, clock=lambda: 0.0).allows()
+    # After 100 s of training 3 % are 3.09 s: one look was taken, two more and the report are 4 s.
+    for reserve, allowed in ((0.0, True), (1.0, False)):
+        tight = Budget(0.03, reserve=reserve, clock=lambda: now[0])
+        tight.spend(1.0)
+        now[0] += 101.0
+        assert tight.allows() is allowed
 
 
 def test_what_was_left_out_is_said_and_the_last_look_is_always_taken() -> None:
