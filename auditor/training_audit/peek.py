@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,6 +11,7 @@ from auditor.finding import Finding, Measurement, Outcome, ProbeResult
 
 # Ways of measuring that say nothing beyond the metric's own name.
 _PLAIN = ("", "between_groups")
+_OTHERS = re.compile(r"[^A-Za-z0-9_\-. ]")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,14 +47,17 @@ class Peek:
 
 
 def metric_name(probe: str, measurement: Measurement) -> str:
-    """``audit/<probe>/<metric>``, then by which features, method, group and place, where there are any."""
+    """``audit/<probe>/<metric>``, then method, features, group and place, where there are any, such as ``sex.f``.
+
+    Of letters, digits and ``_-. /`` only, which is what trackers take; whatever else a name holds is ``_``.
+    """
     parts = ["audit", probe, measurement.metric]
     if measurement.method not in _PLAIN:
         parts.append(measurement.method)
     if measurement.sensitive:
-        parts.append("+".join(measurement.sensitive))
-    parts += ["+".join(f"{k}={v}" for k, v in sorted(where.items())) for where in (measurement.group, measurement.at)]
-    return "/".join(part for part in parts if part)
+        parts.append("-".join(measurement.sensitive))
+    parts += ["-".join(f"{k}.{v}" for k, v in sorted(where.items())) for where in (measurement.group, measurement.at)]
+    return "/".join(_OTHERS.sub("_", part) for part in parts if part)
 
 
 def logged(results: Sequence[ProbeResult], findings: Sequence[Finding]) -> dict[str, float]:

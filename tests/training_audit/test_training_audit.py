@@ -346,7 +346,7 @@ def test_the_report_holds_to_its_schema_and_shows_every_course(tmp_path: Path) -
     assert {s.name for s in by_group.series} == {"f", "m"}
     at, numbers = logged[2]
     assert at == 3.0 and numbers["audit/group_fairness/demographic_parity_difference/sex"] == pytest.approx(values[2])
-    assert "audit/group_fairness/selection_rate/sex=f" in numbers and "audit/outcomes/fail" in numbers
+    assert "audit/group_fairness/selection_rate/sex.f" in numbers and "audit/outcomes/fail" in numbers
     html = (tmp_path / "report.html").read_text()
     assert "over training" in html
     import jsonschema
@@ -548,3 +548,16 @@ def test_a_place_that_is_no_number_is_a_fault_and_no_exception() -> None:
     audit = TrainingAudit(probes=[GroupFairness()], data=rows(50), n_peeks=1)
     said = quietly(lambda: audit.step(network(), at="epoch 3"))  # type: ignore[arg-type]
     assert any("epoch 3" in s for s in said)
+
+
+def test_names_are_such_as_trackers_take() -> None:
+    from auditor.finding import Measurement
+    from auditor.statistics.estimate import Exact
+    from auditor.training_audit.peek import metric_name
+
+    measured = Measurement(
+        metric="rate", method="a/b", estimate=Exact(known=1.0), n_samples=1,
+        group={"race": "Black, other", "sex": "f=1"},
+        at={"noise": 0.1},
+    )  # fmt: skip
+    assert metric_name("probe", measured) == "audit/probe/rate/a_b/race.Black_ other-sex.f_1/noise.0.1"
