@@ -1,6 +1,8 @@
 # `make demo` and `make test` need Python 3.11 or newer, pip and make; everything else they install into $(VENV).
 VENV ?= .venv
 PYTHON ?= python3
+# Processes that the tests share out among them; every one of them computes on one thread.
+JOBS ?= 2
 BIN := $(VENV)/bin
 
 .PHONY: demo test lint bench-setup clean
@@ -18,7 +20,7 @@ $(VENV)/.demo: pyproject.toml $(VENV)/.pip
 	touch $@
 
 $(VENV)/.test: pyproject.toml $(VENV)/.pip
-	$(BIN)/pip install --quiet --editable '.[demo,images,gguf,language,tuning,lightning]' --group test
+	$(BIN)/pip install --quiet --editable '.[demo,images,media,onnx,provenance,gguf,language,tuning,lightning,distributed,evidence,history,pdf,bom]' --group test
 	touch $@
 
 $(VENV)/.lint: pyproject.toml $(VENV)/.pip
@@ -35,7 +37,7 @@ demo: $(VENV)/.demo
 	@echo "Open demo/audit-report/report.html. Exit codes 1 and 3 of scan are answers, not accidents."
 
 test: $(VENV)/.test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile
 
 lint: $(VENV)/.lint
 	$(BIN)/ruff check .

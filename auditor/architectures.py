@@ -7,6 +7,10 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
+from auditor.detectors.encoder_probe import EncoderProbe
+from auditor.detectors.image_detector import FrequencyDetector, ImageEnsemble, ResidualCNN
+from auditor.detectors.speech_detector import SpeechCNN, SpeechDetector, SpeechGMM
+
 MOST_MEMBERS = 256
 
 
@@ -135,4 +139,11 @@ ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
     "bilstm_text": BiLSTMText,
     "small_cnn": SmallCNN,
     "transformer_encoder": TransformerEncoder,
+    "frequency_detector": FrequencyDetector,
+    "residual_cnn": ResidualCNN,
+    "image_ensemble": ImageEnsemble,
+    "encoder_probe": EncoderProbe,
+    "speech_lfcc": SpeechDetector,
+    "speech_gmm": SpeechGMM,
+    "speech_cnn": SpeechCNN,
 }

@@ -18,20 +18,39 @@ from threading import Thread
 from pydantic import TypeAdapter
 
 from auditor.counts import GroupCounts
-from auditor.data import AuditData, can_stream, load_data, no_rows, stream_counts
+from auditor.data import AuditData, can_stream, favourable, load_data, no_rows, stream_counts
+from auditor.detection.examine import Examination, loaded_detector
+from auditor.detection.record import DetectorRecord
 from auditor.errors import DataError, ModelError, NotApplicableError, UsageError
+from auditor.evidence.answers import counts_of, head_of, parts_of
 from auditor.finding import Measurement
 from auditor.folders import sha256_of_folder
 from auditor.huggingface_folder import save_classifier
 from auditor.intake import intake_result, load_model, resolve_device
-from auditor.isolate import Answered, Asking, DataRead, Done, Loaded, Message, Refused, Repaired, Working
+from auditor.isolate import (
+    Answered,
+    Asking,
+    DataRead,
+    DetectorLoaded,
+    Done,
+    Examined,
+    Keeping,
+    Kept,
+    Loaded,
+    Message,
+    Opening,
+    Refused,
+    Repaired,
+    Trained,
+    Working,
+)
 from auditor.language import AuditedLanguageModel, save_folder
-from auditor.mitigation import Training, make_mitigation, needs_rows
+from auditor.mitigation import Training, learns, make_mitigation, needs_rows
 from auditor.model import AuditedModel, TorchModel, save
 from auditor.probe import CountsProbe, Probe, counts_suffice, make_probe, missing_needs, not_applicable
 from auditor.report.record import DataRecord
 from auditor.run import ask, attempt, data_record, generator_for, model_record, no_data
-from auditor.specs import DataSpec, Job, MitigationSpec, ProbeSpec
+from auditor.specs import DataSpec, DetectionSpec, DetectorTrainingSpec, Job, MitigationSpec, ProbeSpec
 from auditor.tables import sha256_of
 
 _PR_SET_PDEATHSIG = 1
@@ -122,6 +141,12 @@ def run(job: Job, channel: Channel) -> None:
     """The job, from loading to the last answer."""
     if job.model.code_folder is not None:
         sys.path.append(job.model.code_folder)
+    if job.detection is not None:
+        examine(job.detection, job, channel)
+        return
+    if job.detector_training is not None:
+        train_detector(job.detector_training, job, channel)
+        return
     probes = [load_probe(spec) for spec in job.probes]
     model = load_model(job.model)
     channel.send(Loaded(model=model_record(model), device=job.model.device))
@@ -136,11 +161,13 @@ def run(job: Job, channel: Channel) -> None:
         return
     hashing = Hashing(job.data)
     counting = [probe for probe in probes if counts_suffice(probe)]
-    if probes and len(counting) == len(probes) and can_stream(job.data, model):
+    if probes and len(counting) == len(probes) and job.evidence is None and can_stream(job.data, model):
         answer_from_counts(counting, model, job, job.data, channel, hashing)
         return
     data = load_data(job.data, model)
     channel.send(DataRead(data=complete_record(data_record(data), job.data, hashing)))
+    if job.evidence is not None:
+        keep(model, data, channel, include_rows=job.evidence == "rows")
     answer(probes, model, data, job, channel)
 
 
@@ -153,6 +180,10 @@ def mitigate(spec: MitigationSpec, model: AuditedModel, job: Job, channel: Chann
         if needs_rows(kind):
             raise UsageError("A mitigation learns from rows: add --train FILE.")
         data, record = no_data(), DataRecord()
+    elif not learns(kind):
+        # Nothing of the rows but which answer is the favourable one.
+        positive = favourable(job.data.positive, model.classes)
+        data, record = replace(no_data(), classes=model.classes, positive=positive), DataRecord()
     else:
         data = load_data(job.data, model)
         record = data_record(data)
@@ -168,9 +199,62 @@ def mitigate(spec: MitigationSpec, model: AuditedModel, job: Job, channel: Chann
         save_folder(made.model, spec.out, like=folder)
     elif folder is not None and isinstance(made.model, TorchModel):
         save_classifier(made.model, spec.out, beside=folder)
+    elif folder is not None:
+        raise ModelError(
+            "A Hugging Face folder has no place for what was put around the model: give a model bundle, or use the "
+            "mitigation in Python."
+        )
     else:
         save(made.model, spec.out)
     channel.send(Repaired(notes=tuple(note[:2_000] for note in made.notes)))
+
+
+def examine(spec: DetectionSpec, job: Job, channel: Channel) -> None:
+    """Examines one file after another, by the detector where there is one."""
+    detector = None if job.model.path is None else loaded_detector(job.model)
+    record = None
+    if detector is not None:
+        record = DetectorRecord.of(detector.classes, detector.card, detector.provenance.sha256)
+    channel.send(DetectorLoaded(detector=record, device=job.model.device))
+    asked = Examination(
+        detector=detector, trust_anchors=spec.trust_anchors, with_heat_map=spec.with_heat_map, seed=job.seed
+    )
+    for file in spec.files:
+        channel.send(Opening(file=file))
+        channel.send(Examined(file=file, result=asked.of(Path(file))))
+
+
+def train_detector(spec: DetectorTrainingSpec, job: Job, channel: Channel) -> None:
+    """Trains a detector on a folder's files and writes it."""
+    module, _, name = spec.target.partition(":")
+    train = getattr(import_module(module), name)
+    made = train(
+        spec,
+        generator_for(job.seed, "detect_train"),
+        job.model.device,
+        lambda words: channel.send(Working(words=words[:500])),
+    )
+    save(made.detector, spec.out)
+    channel.send(
+        Trained(
+            detector=DetectorRecord.of(made.detector.classes, made.detector.card, sha256_of(Path(spec.out))),
+            notes=tuple(note[:2_000] for note in made.notes),
+            left_out=tuple(line[:2_000] for line in made.left_out),
+        )
+    )
+
+
+def keep(model: AuditedModel, data: AuditData, channel: Channel, *, include_rows: bool) -> None:
+    """Sends the model's answers, which the probes will share; a model that cannot answer is for them to say."""
+    try:
+        head, counts = head_of(model, data, include_rows=include_rows), counts_of(model, data)
+        parts = [] if head is None else list(parts_of(model, data, head))
+    except Exception as error:
+        traceback.print_exception(error)
+        return
+    channel.send(Keeping(head=head, counts=counts))
+    for part in parts:
+        channel.send(Kept(part=part))
 
 
 def answer(probes: Sequence[Probe], model: AuditedModel, data: AuditData | None, job: Job, channel: Channel) -> None:

@@ -35,11 +35,13 @@ BoolArray = npt.NDArray[np.bool_]
 class AuditData:
     """Rows to audit a model on; with training rows among them, ``is_member`` tells which.
 
-    X: (n, ...) a DataFrame of raw features, an object array of texts, or uint8 images (n, height, width, channels).
+    X: (n, ...) a DataFrame of raw features, an object array of texts, uint8 images (n, height, width, channels), or
+    int16 sound (n, samples).
     y_true: (n,) index into ``classes``, -1 where a row has no label; None without labels. target_values: (n,) true
     numbers of a regression, NaN where a row has none; None without them, and for every classifier. positive: index of
     the favourable label. sensitive_features: (n, s) DataFrame of group names. is_member: (n,) True for training rows.
     ``binned``: the sensitive features whose groups are bins of a column's values, not the values themselves.
+    ``files``: (n,) the path of the file that each row was read from, where every row was one file.
     ``notes``: what was done to the rows on the way here, for the report.
     """
 
@@ -51,10 +53,11 @@ class AuditData:
     sensitive_features: pd.DataFrame | None = None
     is_member: BoolArray | None = None
     binned: tuple[str, ...] = ()
+    files: npt.NDArray[np.object_] | None = None
     notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        for name in ("y_true", "target_values", "sensitive_features", "is_member"):
+        for name in ("y_true", "target_values", "sensitive_features", "is_member", "files"):
             value = getattr(self, name)
             if value is not None and len(value) != len(self.X):
                 raise DataError(f"{name} has {len(value)} rows, X has {len(self.X)}.")
@@ -66,8 +69,10 @@ class AuditData:
         return len(self.X)
 
     @property
-    def modality(self) -> Literal["tabular", "text", "image"]:
+    def modality(self) -> Literal["tabular", "text", "image", "audio"]:
         """What a row is."""
+        if isinstance(self.X, np.ndarray) and self.X.ndim == 2 and self.X.dtype == np.int16:
+            return "audio"
         if isinstance(self.X, pd.DataFrame) or self.X.ndim == 2:
             return "tabular"
         return "text" if self.X.dtype == object else "image"
@@ -127,6 +132,7 @@ class AuditData:
             target_values=None if self.target_values is None else self.target_values[index],
             sensitive_features=None if self.sensitive_features is None else self.sensitive_features.iloc[index],
             is_member=None if self.is_member is None else self.is_member[index],
+            files=None if self.files is None else self.files[index],
         )
 
     @cached_property
@@ -495,6 +501,11 @@ def load_data(spec: DataSpec, model: AuditedModel) -> AuditData:
         sensitive_features=None if groups is None else groups.astype("string").astype("category"),
         is_member=np.r_[np.zeros(len(evaluation), bool), np.ones(len(members), bool)],
         binned=evaluation.binned,
+        files=(
+            np.concatenate([evaluation.files, members.files])
+            if evaluation.files is not None and members.files is not None
+            else None
+        ),
         notes=tuple(dict.fromkeys([*evaluation.notes, *members.notes, *overlap])),
     )
 
@@ -570,12 +581,16 @@ def _load_one(
         frame, said = _join(frame, spec)
         notes += said
     X: Rows = frame[features]
+    files = None
     if spec.text is not None:
         X = frame[spec.text].astype("string").fillna("").to_numpy(object)
     elif spec.image is not None:
+        from auditor.gated import GatedModel, load_gated
         from auditor.images import load_images
 
-        X = load_images(file.path.parent, frame[spec.image].tolist(), model)
+        load = load_gated if isinstance(model, GatedModel) else load_images
+        X = load(file.path.parent, frame[spec.image].tolist(), model)
+        files = _paths(file.path.parent, frame[spec.image].tolist())
     groups = _sensitive_groups(frame, spec, tally)
     bins = {parse_bin_rule(rule).column for rule in spec.bins}
     return AuditData(
@@ -586,6 +601,7 @@ def _load_one(
         positive=favourable(spec.positive, classes),
         sensitive_features=groups,
         binned=tuple(name for name in map(str, groups.columns) if name in bins) if groups is not None else (),
+        files=files,
         notes=tuple(notes),
     )
 
@@ -602,14 +618,14 @@ def _sensitive_groups(frame: pd.DataFrame, spec: DataSpec, tally: _Tally) -> pd.
 
 
 def _load_folder(spec: DataSpec, folder: Path, model: AuditedModel, classes: tuple[str, ...]) -> AuditData:
-    """Rows of a folder of images with one sub-folder per class; groups come from a table of the files' paths."""
-    from auditor.folders import list_folder, read_images
+    """Rows of a folder of media with one sub-folder per class; groups come from a table of the files' paths."""
+    from auditor.folders import list_folder, read_files
 
     if model.kind == "regressor":
         raise UsageError("A folder has one sub-folder per class, and this model predicts numbers: give --data FILE.")
     for flag in ("target", "text", "image", "features"):
         if getattr(spec, flag) is not None:
-            raise UsageError(f"A folder's sub-folders are the labels and its files the images: leave --{flag} out.")
+            raise UsageError(f"A folder's sub-folders are the labels and its files the rows: leave --{flag} out.")
     joined = folder == Path(spec.path) and bool(spec.sensitive)
     if joined and (spec.sensitive_file is None or spec.join_on is None):
         raise UsageError(
@@ -624,13 +640,18 @@ def _load_folder(spec: DataSpec, folder: Path, model: AuditedModel, classes: tup
         frame, said = _join(frame, spec)
         notes += said
     return AuditData(
-        X=read_images(folder, listing.names, model),
+        X=read_files(folder, listing.names, model),
         y_true=listing.codes,
+        files=_paths(folder, listing.names),
         classes=classes,
         positive=favourable(spec.positive, classes),
         sensitive_features=_sensitive_groups(frame, spec, tally) if joined else None,
         notes=tuple(notes),
     )
+
+
+def _paths(folder: Path, names: Sequence[str]) -> npt.NDArray[np.object_]:
+    return np.asarray([str(folder / name) for name in names], object)
 
 
 def _target_notes(values: FloatArray, what: str) -> list[str]:

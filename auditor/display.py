@@ -20,10 +20,22 @@ MOST_METHODS, MOST_GRADES = 24, 10
 MOST_SWARMS, MOST_DOTS, RANKS = 12, 60, 5
 _LONGEST = 400
 
-# "shown": earned its display. "forced": asked for by name and shown although it did not. "refused": tested and not
-# shown. "ranked": graded on the first half only, behind the one that was chosen. "compared": no candidate, but what the
-# others are held against. "not_applicable": not for this model.
-Standing = Literal["shown", "forced", "refused", "ranked", "compared", "not_applicable"]
+# "shown": earned its display. "reserved": that too, but a check was not run, or not held against it. "forced": asked
+# for by name and shown although it did not. "refused": tested and not shown. "ranked": graded on the first half only,
+# behind the one that was chosen. "compared": no candidate, but what the others are held against. "not_applicable": not
+# for this model.
+Standing = Literal["shown", "reserved", "forced", "refused", "ranked", "compared", "not_applicable"]
+
+# What became of an explanation, in the words with which everything that is said of it begins.
+EARNED, RESERVED, UNEARNED = "earned its display", "WITH RESERVATIONS", "UNEARNED"
+
+
+def title_of(note: str) -> str:
+    """What is added to the title of a figure that has such a note."""
+    if note.startswith(UNEARNED):
+        return ", unearned"
+    return ", with reservations" if note.startswith(RESERVED) else ""
+
 
 _CONFIG = ConfigDict(allow_inf_nan=False, extra="forbid")
 

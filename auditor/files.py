@@ -26,6 +26,9 @@ def write_beside(path: str | Path, content: bytes) -> None:
         os.umask(umask)
         os.chmod(temporary, 0o666 & ~umask)
         os.replace(temporary, where)
+    except OSError as error:
+        Path(temporary).unlink(missing_ok=True)
+        raise UsageError(f"Cannot write {str(where)!r}: {error.strerror}.") from None
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise

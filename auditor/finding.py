@@ -19,11 +19,12 @@ from auditor.statistics.estimate import Exact, Undefined
 from auditor.statistics.families import Multiplicity, adjusted_levels
 from auditor.statistics.kinds import AnyEstimate
 from auditor.statistics.planning import minimum_detectable_effect, n_required
+from auditor.statistics.upper_bound import UpperBound
 from auditor.suggest import did_you_mean
 
 Pillar = Literal["fairness", "language", "attribution", "privacy", "robustness", "deepfake", "intake"]
 Direction = Literal["at_most", "at_least", "within"]
-FigureKind = Literal["rates", "bars", "curve", "roc", "text", "heatmap", "table", "beeswarm"]
+FigureKind = Literal["rates", "bars", "curve", "roc", "forest", "text", "heatmap", "table", "beeswarm"]
 DEFAULT_PROFILE = "auditor-default-1"
 
 
@@ -61,9 +62,9 @@ class Series:
 class Figure:
     """A drawing as data: ``kind`` says how to draw it, ``alt`` what it shows, in words, ``caption`` how to read it.
 
-    ``series`` are drawn by the kinds ``rates``, ``bars``, ``curve`` and ``roc``; each other kind has a field of its
-    own: ``text`` shows ``texts``, ``heatmap`` ``heatmaps``, ``table`` ``table`` and ``beeswarm`` ``swarms``. Raises
-    ValueError where there is more of them than a report shows.
+    ``series`` are drawn by the kinds ``rates``, ``bars``, ``curve``, ``roc`` and ``forest``; each other kind has a
+    field of its own: ``text`` shows ``texts``, ``heatmap`` ``heatmaps``, ``table`` ``table``, ``beeswarm`` ``swarms``.
+    Raises ValueError where there is more of them than a report shows.
     """
 
     id: str
@@ -411,7 +412,7 @@ def _takes_no_share(estimate: AnyEstimate, criterion: Criterion) -> bool:
     """Whether it cannot be judged wrongly: known without sampling error, not applicable, or held to nothing."""
     if isinstance(estimate, Undefined):
         return estimate.inapplicable
-    return isinstance(estimate, Exact) or bool(empty_requirement(estimate, criterion))
+    return isinstance(estimate, Exact | UpperBound) or bool(empty_requirement(estimate, criterion))
 
 
 def _unjudged(result: ProbeResult, measurement: Measurement, level: float) -> Finding:

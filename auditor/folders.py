@@ -1,20 +1,20 @@
-"""A folder of images with one sub-folder per class, as rows: which files there are, their classes and their pixels."""
+"""A folder of media with one sub-folder per class, as rows: which files there are, their classes and their contents."""
 
 from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from auditor.arrays import IntArray
 from auditor.errors import DataError, ModelError
-from auditor.preprocessing import ImagePreprocessing, label_name
+from auditor.preprocessing import AudioPreprocessing, ImagePreprocessing, label_name
 from auditor.suggest import did_you_mean
 from auditor.tables import sha256_of
 
@@ -64,7 +64,7 @@ def list_folder(folder: Path, classes: Sequence[str]) -> Listing:
                 raise DataError(f"The folder {inside!r} has more than {MAX_FILES:,} files: audit a sample of them.")
     if not names:
         raise DataError(
-            f"The folder {inside!r} has no images: it needs one sub-folder for each class, with files in it."
+            f"The folder {inside!r} has no files: it needs one sub-folder for each class, with files in it."
         )
     present = sorted(set(codes))
     if len(present) < 2:
@@ -81,21 +81,20 @@ def list_folder(folder: Path, classes: Sequence[str]) -> Listing:
     return Listing(tuple(names), np.asarray(codes, np.int64), tuple(notes))
 
 
-def read_images(folder: Path, names: Sequence[str], model: AuditedModel) -> npt.NDArray[np.uint8]:
-    """(n, height, width, channels) uint8 of the files, decoded one at a time, so that only the model's size is kept.
+def read_files(folder: Path, names: Sequence[str], model: AuditedModel) -> npt.NDArray[Any]:
+    """The files as the model takes them, decoded one at a time, so that only the model's size is kept.
 
-    Raises one DataError that names the files that cannot be read (truncated, empty, no image) and counts them.
+    (n, height, width, channels) uint8 for a model of images, (n, samples) int16 for one of sound.
+
+    Raises one DataError that names the files that cannot be read (truncated, empty, no such medium) and counts them.
     """
-    from auditor.images import load_images
-
-    if not isinstance(model.preprocessing, ImagePreprocessing):
-        raise ModelError("This model takes no images, and a folder with one sub-folder per class holds images.")
-    first = load_images(folder, (), model)
-    out = np.empty((len(names), *first.shape[1:]), np.uint8)
+    load = loader_of(model)
+    first = load(folder, (), model)
+    out = np.empty((len(names), *first.shape[1:]), first.dtype)
     bad: list[str] = []
     for i, name in enumerate(names):
         try:
-            out[i] = load_images(folder, (name,), model)[0]
+            out[i] = load(folder, (name,), model)[0]
         except DataError as error:
             bad.append(str(error))
     if bad:
@@ -105,6 +104,28 @@ def read_images(folder: Path, names: Sequence[str], model: AuditedModel) -> npt.
             f"{' '.join(bad[:_MOST_NAMED])}{more}"
         )
     return out
+
+
+def loader_of(model: AuditedModel) -> Callable[[Path, Sequence[str], AuditedModel], npt.NDArray[Any]]:
+    """What reads files for this model: a function of a folder, names below it and the model.
+
+    Raises ModelError where it takes neither images nor sound.
+    """
+    from auditor.gated import GatedModel, load_gated
+
+    if isinstance(model, GatedModel):
+        return load_gated
+    if isinstance(model.preprocessing, ImagePreprocessing):
+        from auditor.images import load_images
+
+        return load_images
+    if isinstance(model.preprocessing, AudioPreprocessing):
+        from auditor.audio import load_audio
+
+        return load_audio
+    raise ModelError(
+        "This model takes neither images nor sound, and a folder with one sub-folder per class holds one of them."
+    )
 
 
 def sha256_of_folder(folder: Path) -> str:

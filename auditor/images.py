@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import stat
 import warnings
 from collections.abc import Sequence
 from io import BytesIO
@@ -14,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from auditor.errors import DataError, MissingExtraError, ModelError, UsageError
+from auditor.inside import read_inside, shown
 from auditor.preprocessing import ImagePreprocessing
 
 if TYPE_CHECKING:
@@ -21,7 +20,6 @@ if TYPE_CHECKING:
 
     from auditor.model import AuditedModel
 
-MAX_FILE_BYTES = 256 << 20
 MAX_PIXELS = 64_000_000
 # Formats of plain rasters; others of Pillow's start programs (EPS) or follow references into other files.
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
@@ -31,65 +29,76 @@ _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 def load_images(folder: Path, names: Sequence[str], model: AuditedModel) -> npt.NDArray[np.uint8]:
     """(n, height, width, channels) uint8 of the images at ``names``, at the size and with the channels the model takes.
 
-    ``names`` are relative to ``folder`` and may not leave it, by ``..`` or by a link. Resized bilinearly; a picture's
-    orientation tag is obeyed. Raises DataError naming the file that is absent, damaged, too large or outside,
-    ModelError where the model takes no images, MissingExtraError without Pillow.
+    ``names`` are relative to ``folder`` and may not leave it, by ``..`` or by a link. Brought to size by the
+    preprocessing's ``fit``; a picture's orientation tag is obeyed. Raises DataError naming the file that is absent,
+    damaged, too large or outside, ModelError where the model takes no images, MissingExtraError without Pillow.
     """
+    wanted = _wanted(model)
+    out = np.empty((len(names), *wanted.size, len(wanted.mean)), np.uint8)
+    root = folder.resolve()
+    for row, name in zip(out, names, strict=True):
+        row[...] = decode_as(read_inside(root, name, "image"), name, wanted)
+    return out
+
+
+def decode_image(data: bytes, name: str, model: AuditedModel) -> npt.NDArray[np.uint8]:
+    """(height, width, channels) uint8 of one file's content, as :func:`load_images` reads it; raises what it raises."""
+    return decode_as(data, name, _wanted(model))
+
+
+def decode_as(data: bytes, name: str, preprocessing: ImagePreprocessing) -> npt.NDArray[np.uint8]:
+    """(height, width, channels) uint8 of one file's content, as a model with this preprocessing takes it.
+
+    Raises what :func:`load_images` raises.
+    """
+    height, width = preprocessing.size
+    mode = _mode(preprocessing)
+    return _decode(data, name, mode, preprocessing).reshape(height, width, len(preprocessing.mean))
+
+
+def fitted_picture(
+    pixels: npt.NDArray[np.uint8], name: str, preprocessing: ImagePreprocessing
+) -> npt.NDArray[np.uint8]:
+    """(height, width, channels) uint8 of a picture (h, w, 3) that is decoded already, as a model takes it."""
+    mode = _mode(preprocessing)
+    from PIL.Image import fromarray
+
+    picture: Image = fromarray(pixels)
+    if preprocessing.faces:
+        from auditor.faces import crop_to_face
+
+        picture = crop_to_face(picture, shown(name))
+    height, width = preprocessing.size
+    return _fitted(picture, mode, preprocessing).reshape(height, width, len(preprocessing.mean))
+
+
+def _wanted(model: AuditedModel) -> ImagePreprocessing:
     preprocessing = model.preprocessing
     if not isinstance(preprocessing, ImagePreprocessing):
         raise ModelError("This model takes no images: leave --image out, or audit it with --predict.")
-    mode = _MODES.get(len(preprocessing.mean))
-    if mode is None:
-        raise ModelError(f"This model takes images of {len(preprocessing.mean)} channels; 1, 3 and 4 can be read.")
+    _mode(preprocessing)
+    return preprocessing
+
+
+def _mode(preprocessing: ImagePreprocessing) -> str:
+    """Pillow's mode of the channels that a model takes."""
+    channels = len(preprocessing.mean)
+    if channels not in _MODES:
+        raise ModelError(f"This model takes images of {channels} channels; 1, 3 and 4 can be read.")
     try:
         import PIL.Image  # noqa: F401
     except ImportError:
         raise MissingExtraError("Reading images needs Pillow: pip install 'responsible-auditor[images]'.") from None
-    height, width = preprocessing.size
-    out = np.empty((len(names), height, width, len(preprocessing.mean)), np.uint8)
-    root = folder.resolve()
-    for row, name in zip(out, names, strict=True):
-        row[...] = _decode(_read(root, name), name, mode, (height, width)).reshape(row.shape)
-    return out
+    return _MODES[channels]
 
 
-def _shown(name: object) -> str:
-    return "".join(c if c.isprintable() else "?" for c in str(name)[:200])
-
-
-def _read(root: Path, name: str) -> bytes:
-    """The bytes of one file within ``root``, opened once."""
-    if not isinstance(name, str) or not name.strip() or "\0" in name:
-        raise DataError(f"The column of images holds {_shown(name)!r}, which is no path.")
-    where = Path(os.path.realpath(root / name))
-    if Path(name).is_absolute() or not where.is_relative_to(root):
-        raise DataError(f"The image {_shown(name)!r} lies outside of the table's folder: paths may not leave it.")
-    try:
-        # The path is resolved: a link that takes a file's place afterwards is not followed, a FIFO does not block.
-        descriptor = os.open(where, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
-    except OSError as error:
-        raise DataError(f"The image {_shown(name)!r} cannot be read: {error.strerror}.") from None
-    try:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            raise DataError(f"The image {_shown(name)!r} is not a regular file.")
-        if status.st_size > MAX_FILE_BYTES:
-            raise DataError(f"The image {_shown(name)!r} has {status.st_size:,} bytes, more than {MAX_FILE_BYTES:,}.")
-        with open(descriptor, "rb", closefd=False) as file:
-            return file.read(MAX_FILE_BYTES)
-    except OSError as error:
-        raise DataError(f"The image {_shown(name)!r} cannot be read: {error.strerror}.") from None
-    finally:
-        os.close(descriptor)
-
-
-def _decode(data: bytes, name: str, mode: str, size: tuple[int, int]) -> npt.NDArray[np.uint8]:
+def _decode(data: bytes, name: str, mode: str, preprocessing: ImagePreprocessing) -> npt.NDArray[np.uint8]:
     """(height, width[, channels]) uint8."""
     import PIL.Image
     import PIL.ImageOps
 
     if not data:
-        raise DataError(f"The image {_shown(name)!r} cannot be decoded: it is an empty file.")
+        raise DataError(f"The image {shown(name)!r} cannot be decoded: it is an empty file.")
     try:
         with warnings.catch_warnings():
             # Pillow warns of odd metadata and of pictures above its own limit; ours is checked below.
@@ -97,19 +106,43 @@ def _decode(data: bytes, name: str, mode: str, size: tuple[int, int]) -> npt.NDA
             with PIL.Image.open(BytesIO(data), formats=FORMATS) as picture:
                 if picture.width * picture.height > MAX_PIXELS:
                     raise DataError(
-                        f"The image {_shown(name)!r} has {picture.width:,} x {picture.height:,} pixels, "
+                        f"The image {shown(name)!r} has {picture.width:,} x {picture.height:,} pixels, "
                         f"more than {MAX_PIXELS:,}: a decompression bomb, or to be made smaller first."
                     )
                 if picture.mode[0] in "IF":
-                    raise DataError(f"The image {_shown(name)!r} has more than 8 bits a channel: save it with 8.")
+                    raise DataError(f"The image {shown(name)!r} has more than 8 bits a channel: save it with 8.")
                 upright: Image = PIL.ImageOps.exif_transpose(picture)
-                fitted = upright.convert(mode).resize((size[1], size[0]), PIL.Image.Resampling.BILINEAR)
+                if preprocessing.faces:
+                    from auditor.faces import crop_to_face
+
+                    upright = crop_to_face(upright.convert("RGB"), shown(name))
+                return _fitted(upright, mode, preprocessing)
     except (DataError, UsageError):
         raise
     except PIL.UnidentifiedImageError:
         kinds = ", ".join(FORMATS)
-        raise DataError(f"The image {_shown(name)!r} cannot be decoded: it is none of {kinds}.") from None
+        raise DataError(f"The image {shown(name)!r} cannot be decoded: it is none of {kinds}.") from None
     except Exception as error:  # Pillow's decoders raise a dozen types on damaged files
-        reason = _shown(error) or type(error).__name__
-        raise DataError(f"The image {_shown(name)!r} cannot be decoded: {reason.rstrip('.')}.") from error
-    return np.asarray(fitted, np.uint8)
+        reason = shown(error) or type(error).__name__
+        raise DataError(f"The image {shown(name)!r} cannot be decoded: {reason.rstrip('.')}.") from error
+
+
+def _fitted(picture: Image, mode: str, preprocessing: ImagePreprocessing) -> npt.NDArray[np.uint8]:
+    """(height, width[, channels]) uint8, by the rule of ``preprocessing.fit``."""
+    from PIL.Image import Resampling
+
+    height, width = preprocessing.size
+    if preprocessing.fit == "stretch":
+        return np.asarray(picture.convert(mode).resize((width, height), Resampling.BILINEAR), np.uint8)
+    if preprocessing.fit == "cover":
+        scale = max(width / picture.width, height / picture.height)
+        whole = (max(width, round(picture.width * scale)), max(height, round(picture.height * scale)))
+        picture = picture.convert(mode).resize(whole, Resampling.BICUBIC)
+    left, top = max(0, (picture.width - width) // 2), max(0, (picture.height - height) // 2)
+    if preprocessing.fit == "crop":
+        # The blocks of a JPEG file stay whole.
+        left, top = left // 8 * 8, top // 8 * 8
+    box = (left, top, min(left + width, picture.width), min(top + height, picture.height))
+    cut = np.asarray(picture.crop(box).convert(mode), np.uint8)
+    beyond = [(0, height - cut.shape[0]), (0, width - cut.shape[1])] + [(0, 0)] * (cut.ndim - 2)
+    return np.pad(cut, beyond, mode="symmetric") if beyond[:2] != [(0, 0), (0, 0)] else cut

@@ -4,6 +4,7 @@ Loading, parsing, predicting and measuring happen in a child (:mod:`auditor.chil
 folder as working, home and temporary folder, limits on memory, files and time. Its messages are length-prefixed JSON
 on one inherited pipe, bounded in size and validated against the record's types: a child that has loaded a hostile file
 is hostile. A child that dies while it asks a probe makes that probe NOT_RUN, and a fresh child goes on with the rest.
+One that dies over a file that it examines gives that file an error, and the other files are examined all the same.
 """
 
 from __future__ import annotations
@@ -23,7 +24,9 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
+from auditor.detection.record import DetectorRecord, FileResult
 from auditor.errors import DataError, ModelError, UsageError
+from auditor.evidence.answers import Answers, AnswersHead, AnswersPart, CountsRecord, joined
 from auditor.finding import Pillar, ProbeResult
 from auditor.report.record import INTAKE, DataRecord, ModelRecord, Refusal
 from auditor.report.text import visible
@@ -70,6 +73,21 @@ class Answered(_Message):
     result: ProbeResult
 
 
+class Keeping(_Message):
+    """The model's answers on the evaluation rows follow in parts; the table of their groups stands here."""
+
+    kind: Literal["keeping"] = "keeping"
+    head: AnswersHead | None
+    counts: CountsRecord | None
+
+
+class Kept(_Message):
+    """Some of the answers."""
+
+    kind: Literal["kept"] = "kept"
+    part: AnswersPart
+
+
 class Working(_Message):
     """How far a mitigation has come."""
 
@@ -82,6 +100,38 @@ class Repaired(_Message):
 
     kind: Literal["repaired"] = "repaired"
     notes: tuple[Annotated[str, Field(max_length=2_000)], ...]
+
+
+class DetectorLoaded(_Message):
+    """The detector was loaded, or there is none to load; ``device`` is where it works."""
+
+    kind: Literal["detector"] = "detector"
+    detector: DetectorRecord | None
+    device: str
+
+
+class Opening(_Message):
+    """A file is about to be examined."""
+
+    kind: Literal["opening"] = "opening"
+    file: str
+
+
+class Examined(_Message):
+    """What was found of a file."""
+
+    kind: Literal["examined"] = "examined"
+    file: str
+    result: FileResult
+
+
+class Trained(_Message):
+    """A detector was trained and written; ``left_out``: the files that could not be read, and why."""
+
+    kind: Literal["trained"] = "trained"
+    detector: DetectorRecord
+    notes: tuple[Annotated[str, Field(max_length=2_000)], ...]
+    left_out: Annotated[tuple[Annotated[str, Field(max_length=2_000)], ...], Field(max_length=100_000)]
 
 
 class Refused(_Message):
@@ -99,7 +149,21 @@ class Done(_Message):
 
 
 Message = Annotated[
-    Loaded | DataRead | Asking | Answered | Working | Repaired | Refused | Done, Field(discriminator="kind")
+    Loaded
+    | DataRead
+    | Keeping
+    | Kept
+    | Asking
+    | Answered
+    | Working
+    | Repaired
+    | DetectorLoaded
+    | Opening
+    | Examined
+    | Trained
+    | Refused
+    | Done,
+    Field(discriminator="kind"),
 ]
 MESSAGES: TypeAdapter[Message] = TypeAdapter(Message)
 
@@ -115,6 +179,18 @@ class Measured:
     refusal: Refusal | None = None
     log: str = ""
     repaired: tuple[str, ...] | None = None
+    detector: DetectorRecord | None = None
+    files: dict[str, FileResult] = field(default_factory=dict)
+    trained: Trained | None = None
+    head: AnswersHead | None = None
+    counts: CountsRecord | None = None
+    parts: list[AnswersPart] = field(default_factory=list)
+
+    def answers(self) -> Answers | None:
+        """The model's answers by row, where they were to be kept and all of them came."""
+        if self.head is None or sum(len(part.predicted) for part in self.parts) != self.head.n:
+            return None
+        return joined(self.head, self.parts, self.counts)
 
 
 @dataclass(frozen=True)
@@ -172,12 +248,55 @@ def mitigate(job: Job, *, on_stage: Callable[[str], None] | None = None) -> tupl
     """
     done = Measured()
     end = _one_child(job, done, on_stage or (lambda _: None))
-    if done.refusal is not None:
-        kind = ModelError if done.refusal.code == "model_refused" else DataError
-        raise kind(done.refusal.reason)
+    _raise_refusal(done)
     if done.repaired is None:
         raise ModelError(f"The mitigation did not end well: {end.why or 'it wrote no model.'}")
     return done.repaired
+
+
+def examine(job: Job, *, on_stage: Callable[[str], None] | None = None) -> Measured:
+    """Examines the files of a job's detection in as many children as it takes: a file whose child died has an error.
+
+    Raises UsageError, DataError or ModelError where the detector is refused, or its process died while loading it.
+    """
+    spec = job.detection
+    if spec is None:
+        raise UsageError("Nothing is to be examined: name a file.")
+    done = Measured()
+    remaining = list(spec.files)
+    while remaining:
+        asked = replace(job, detection=replace(spec, files=tuple(remaining)))
+        end = _one_child(asked, done, on_stage or (lambda _: None))
+        done.log += end.log
+        _raise_refusal(done)
+        if end.why and end.asking is None and not done.files:
+            raise ModelError(f"Loading the detector did not end well: {end.why}")
+        why = end.why or "The measuring process ended without looking at it."
+        lost = [end.asking] if end.asking is not None else [f for f in remaining if f not in done.files]
+        for file in lost:
+            done.files[file] = FileResult(error=why[:2_000])
+        remaining = [file for file in remaining if file not in done.files]
+    done.files = {file: done.files[file] for file in spec.files}
+    return done
+
+
+def train_detector(job: Job, *, on_stage: Callable[[str], None] | None = None) -> Trained:
+    """Runs a job's training of a detector in a child, which writes the detector to ``job.detector_training.out``.
+
+    Raises UsageError, DataError or ModelError with the child's reason, or the cause of its death.
+    """
+    done = Measured()
+    end = _one_child(job, done, on_stage or (lambda _: None))
+    _raise_refusal(done)
+    if done.trained is None:
+        raise ModelError(f"The training did not end well: {end.why or 'it wrote no detector.'}")
+    return done.trained
+
+
+def _raise_refusal(done: Measured) -> None:
+    if done.refusal is not None:
+        kind = ModelError if done.refusal.code == "model_refused" else DataError
+        raise kind(done.refusal.reason)
 
 
 def _not_run(spec: ProbeSpec, pillars: dict[str, tuple[Pillar, str]], why: str) -> ProbeResult:
@@ -277,7 +396,7 @@ def _listen(
 ) -> tuple[str, str | None]:
     """Takes messages until the child is done, dies or breaks a limit; returns why it ended and what it was asking."""
     _send_job(child, replace(job, parent=os.getpid()))
-    allowed = {spec.name for spec in job.probes}
+    allowed = {spec.name for spec in job.probes} | set(() if job.detection is None else job.detection.files)
     pipe, asking = _Pipe(descriptor), None
     seen: set[str] = set()
     deadline = time.monotonic() + job.limits.seconds
@@ -327,8 +446,10 @@ def _take(
     asking: str | None,
     on_stage: Callable[[str], None],
 ) -> str | None:
-    once = f"{message.kind} {message.probe}" if isinstance(message, Asking) else message.kind
-    if not isinstance(message, Answered | Working) and once in seen:
+    once: str = message.kind
+    if isinstance(message, Asking | Opening):
+        once += f" {message.probe if isinstance(message, Asking) else message.file}"
+    if not isinstance(message, Kept | Answered | Examined | Working) and once in seen:
         raise ValueError("a message that may come once came again")
     seen.add(once)
     if isinstance(message, Loaded):
@@ -336,6 +457,14 @@ def _take(
         on_stage("reading the data")
     elif isinstance(message, Working):
         on_stage(visible(message.words))
+    elif isinstance(message, Keeping):
+        # A fresh child for the remaining probes says it all again.
+        done.head, done.counts, done.parts = message.head, message.counts, []
+    elif isinstance(message, Kept):
+        kept = sum(len(part.predicted) for part in done.parts) + len(message.part.predicted)
+        if done.head is None or not message.part.predicted or kept > done.head.n:
+            raise ValueError("more answers than there are rows")
+        done.parts.append(message.part)
     elif isinstance(message, Repaired):
         done.repaired = message.notes
     elif isinstance(message, DataRead):
@@ -352,6 +481,22 @@ def _take(
             raise ValueError("an answer to no question")
         done.results.append(message.result)
         return None
+    elif isinstance(message, DetectorLoaded):
+        done.detector, done.device = done.detector or message.detector, message.device
+    elif isinstance(message, Opening):
+        if message.file not in allowed or asking is not None:
+            raise ValueError("a file that was not named, or before the last one was examined")
+        on_stage(visible(Path(message.file).name))
+        return message.file
+    elif isinstance(message, Examined):
+        if message.file != asking:
+            raise ValueError("a result of no file that was opened")
+        if message.result.heat_map is not None:
+            message.result.heat_map.picture()
+        done.files[message.file] = message.result
+        return None
+    elif isinstance(message, Trained):
+        done.trained = message
     return asking
 
 

@@ -49,6 +49,9 @@ _BESIDE_WEIGHTS = (
 _SHARD_BYTES = "900MB"
 T = TypeVar("T")
 _ROW_TOKENS = 64
+NO_PROBABILITY = (
+    "The model's logits are NaN or infinite, so texts have no probability: check its weights, or its number format."
+)
 _TILE = 2048
 _WHOLE_BYTES = 256 << 20
 
@@ -156,12 +159,7 @@ class AuditedLanguageModel(AuditedModel):
 
     def encode(self, texts: Sequence[str]) -> list[Encoded]:
         """The texts as tokens. Raises NotApplicableError where one does not fit the context or has nothing to score."""
-        masked = self.objective == "masked"
-        if masked:
-            self._mask_id()
-        with _uncut(self._backend):
-            encodings = self._backend.encode_batch(list(texts), add_special_tokens=masked)
-        found = [self._encoded(e) for e in encodings]
+        found = self._read(texts)
         if self.context is not None:
             long = [len(e.ids) for e in found if len(e.ids) > self.context]
             if long:
@@ -169,13 +167,38 @@ class AuditedLanguageModel(AuditedModel):
                     f"{len(long):,} of {len(found):,} texts are longer than the model's context of {self.context:,} "
                     f"tokens (the longest has {max(long):,}): use a model with a longer context, or shorter texts."
                 )
-        for text, encoded in zip(texts, found, strict=True):
-            if not any(encoded.scored):
-                raise NotApplicableError(
-                    f"The text {text[:40]!r} leaves this model no token to score: it needs more words, or a tokenizer "
-                    "with a beginning-of-sequence token."
-                )
-        return found
+        return _with_something_to_score(texts, found)
+
+    def encode_cut(self, texts: Sequence[str], max_tokens: int | None = None) -> tuple[list[Encoded], int]:
+        """The texts as tokens of a causal model, cut to ``max_tokens`` and to the context, and how many were cut.
+
+        The first tokens are kept. What stands before every text is no token of it. A text that fits is the same as by
+        :meth:`encode`. Raises NotApplicableError where nothing is left to score.
+        """
+        room = None if self.context is None else max(self.context - self.n_prefix, 0)
+        limit = min((n for n in (max_tokens, room) if n is not None), default=None)
+        whole = self._read(texts)
+        if limit is None:
+            return _with_something_to_score(texts, whole), 0
+        most = self.n_prefix + limit
+        found = [
+            e if len(e.ids) <= most else Encoded(e.ids[:most], e.scored[:most], e.ends[:most], e.words[:most])
+            for e in whole
+        ]
+        return _with_something_to_score(texts, found), sum(len(e.ids) > most for e in whole)
+
+    @property
+    def n_prefix(self) -> int:
+        """How many tokens stand before every text of a causal model."""
+        return len(self._begins_with)
+
+    def _read(self, texts: Sequence[str]) -> list[Encoded]:
+        masked = self.objective == "masked"
+        if masked:
+            self._mask_id()
+        with _uncut(self._backend):
+            encodings = self._backend.encode_batch(list(texts), add_special_tokens=masked)
+        return [self._encoded(e) for e in encodings]
 
     def _encoded(self, encoding: Any) -> Encoded:
         special = [bool(s) for s in encoding.special_tokens_mask]
@@ -273,7 +296,8 @@ class AuditedLanguageModel(AuditedModel):
         """For each text (length,) log-probabilities of its tokens in nats, NaN where not asked for.
 
         ``places``: which tokens of each text, default all that are scored. ``within_word``: for a masked model, hide
-        the later tokens of the same word too (Kauf and Ivanova, ACL 2023), which the plain form gives away.
+        the later tokens of the same word too (Kauf and Ivanova, ACL 2023), which the plain form gives away. Raises
+        ModelError where the model gives no probability but NaN.
         """
         wanted = places or [[i for i, scored in enumerate(t.scored) if scored] for t in texts]
         with without_gradients(), evaluating(self.module):
@@ -281,8 +305,13 @@ class AuditedLanguageModel(AuditedModel):
                 # What follows the last layer acts on each place alone, so a few will show it.
                 self._plain_head = self._has_plain_head(texts[0].ids[:4])
             if self.objective == "causal":
-                return self._causal([t.ids for t in texts], wanted)
-            return self._masked(texts, wanted, within_word)
+                found = self._causal([t.ids for t in texts], wanted)
+            else:
+                found = self._masked(texts, wanted, within_word)
+        # A sum over NaN would be that of the other tokens, and equal for all texts where there are none.
+        if any(np.isnan(p[list(at)]).any() for p, at in zip(found, wanted, strict=True)):
+            raise ModelError(NO_PROBABILITY)
+        return found
 
     def _causal(self, texts: Sequence[tuple[int, ...]], wanted: Sequence[Sequence[int]]) -> list[FloatArray]:
         unique = sorted(set(texts))
@@ -540,6 +569,16 @@ def _uncut(backend: Any) -> Iterator[None]:
             backend.enable_truncation(**cut)
         if padded is not None:
             backend.enable_padding(**padded)
+
+
+def _with_something_to_score(texts: Sequence[str], found: list[Encoded]) -> list[Encoded]:
+    for text, encoded in zip(texts, found, strict=True):
+        if not any(encoded.scored):
+            raise NotApplicableError(
+                f"The text {text[:40]!r} leaves this model no token to score: it needs more words, or a tokenizer "
+                "with a beginning-of-sequence token."
+            )
+    return found
 
 
 def _context(network: nn.Module) -> int | None:

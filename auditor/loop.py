@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from auditor.errors import ModelError, UsageError
 from auditor.files import write_beside
 from auditor.randomness import seeded_globals
+from auditor.several_devices import Devices, Summing, as_they_are
 
 if TYPE_CHECKING:
     from auditor.model import Recipe
@@ -29,7 +30,8 @@ class Step(Protocol):
     """One step of optimisation on a batch: the only thing in which methods of training differ.
 
     ``modules``: what it trains, the audited network first. Called with the batch's tensors, each (b, ...), in the order
-    in which they were given; returns the batch's mean loss, detached.
+    in which they were given; returns the batch's mean loss, detached. Several devices take only steps that are a
+    :class:`auditor.several_devices.SharedStep` as well.
     """
 
     modules: Sequence[nn.Module]
@@ -59,6 +61,7 @@ class PlainStep:
         self.optimizers: Sequence[torch.optim.Optimizer] = (optimizer,)
         self.loss = loss
         self.max_grad_norm = max_grad_norm
+        self.summed: Summing = as_they_are
 
     def __call__(self, batch: Sequence[Tensor]) -> Tensor:
         """One step of the optimizer."""
@@ -67,10 +70,20 @@ class PlainStep:
         with mixed_precision(batch[0].device):
             loss = self.loss(batch)
         loss.backward()  # type: ignore[no-untyped-call]
+        sum_gradients(self.modules[0], self.summed)
         if self.max_grad_norm is not None:
             nn.utils.clip_grad_norm_(self.modules[0].parameters(), self.max_grad_norm)
         optimizer.step()
         return loss.detach()
+
+
+def sum_gradients(module: nn.Module, summed: Summing) -> None:
+    """Gradients of the parameters as those of the whole batch, where several devices share it."""
+    if summed is as_they_are:
+        return
+    parameters = list(module.parameters())
+    for parameter, gradient in zip(parameters, summed([p.grad for p in parameters]), strict=True):
+        parameter.grad = gradient
 
 
 def optimizer_of(recipe: Recipe, parameters: Sequence[Tensor]) -> torch.optim.Optimizer:
@@ -131,6 +144,7 @@ def train(
     checkpoint: Path | None = None,
     fingerprint: Mapping[str, object] | None = None,
     progress: Callable[[str], None] | None = None,
+    devices: Devices | None = None,
 ) -> History:
     """Trains ``step.modules`` in place on rows (n, ...) of ``tensors``, and says how it went.
 
@@ -138,11 +152,13 @@ def train(
     the weights of its best epoch. Without one it ends with those of the last. ``checkpoint``: a file that is written
     after each epoch; where it is there already, training goes on from it and comes to the same weights as if it had
     never been interrupted. ``fingerprint``: what the run depends on beside the schedule, so that another run's
-    checkpoint is refused.
+    checkpoint is refused. ``devices``: those of a job of several processes, from ``devices_of_job()``; each is given
+    all rows, and all end with the same weights. The first one alone writes the checkpoint and says how it goes.
 
     Modules end in evaluation mode; global generators are left as they were. Raises ModelError where the loss is no
-    longer finite, UsageError where the checkpoint is not of this run.
+    longer finite, UsageError where the checkpoint is not of this run, or several devices cannot take the step.
     """
+    devices = devices or Devices()
     if schedule.epochs < 1 or schedule.batch_size < 1 or schedule.patience < 1:
         raise UsageError("Epochs, batch size and patience must each be at least 1.")
     n = len(tensors[0])
@@ -151,15 +167,21 @@ def train(
     order, draws = (torch.Generator().manual_seed(schedule.seed ^ salt) for salt in (0, 1))
     state = _State()
     key = _key(schedule, n, fingerprint)
-    if checkpoint is not None and checkpoint.exists():
-        _resume(checkpoint, key, step, state, order, draws)
+    devices.check(step, tensors, f"{key} {schedule.epochs} {validate is None}")
+    if checkpoint is not None:
+        # Of the first process: the others may have other disks.
+        found = devices.from_main(_content(checkpoint) if devices.is_main else None)
+        if found is not None:
+            _resume(checkpoint, found, key, step, state, order, draws)
     while len(state.losses) < schedule.epochs and not _ended(state, schedule, validate):
-        state.losses.append(_epoch(step, tensors, schedule.batch_size, order, draws))
+        with devices.sharing(step):
+            state.losses.append(_epoch(step, tensors, schedule.batch_size, order, draws))
+        devices.check_one_network(step.modules)
         if validate is not None:
-            _validate(step, validate, state)
-        if progress is not None:
+            _validate(step, validate, state, devices)
+        if progress is not None and devices.is_main:
             progress(_said(state, schedule))
-        if checkpoint is not None:
+        if checkpoint is not None and devices.is_main:
             _write(checkpoint, key, step, state, order, draws)
     if validate is not None:
         step.modules[0].load_state_dict(state.best_weights)
@@ -194,11 +216,12 @@ def _epoch(
     return loss
 
 
-def _validate(step: Step, validate: Callable[[], float], state: _State) -> None:
+def _validate(step: Step, validate: Callable[[], float], state: _State, devices: Devices) -> None:
     for module in step.modules:
         module.eval()
     with torch.no_grad():
-        found = float(validate())
+        # One number decides when all of them stop.
+        found = devices.from_main(float(validate()))
     state.validations.append(found)
     if found < state.best or not state.best_weights:
         state.best, state.best_epoch = found, len(state.losses)
@@ -235,9 +258,21 @@ def _write(path: Path, key: str, step: Step, state: _State, order: torch.Generat
     write_beside(path, content.getvalue())
 
 
-def _resume(path: Path, key: str, step: Step, state: _State, order: torch.Generator, draws: torch.Generator) -> None:
+def _content(path: Path) -> bytes | None:
+    """What an earlier run wrote, or None where there was none."""
+    if not path.exists():
+        return None
     try:
-        found: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu")
+        return path.read_bytes()
+    except OSError as error:
+        raise UsageError(f"{path} is no checkpoint of a training ({error.strerror}): name another file.") from error
+
+
+def _resume(
+    path: Path, content: bytes, key: str, step: Step, state: _State, order: torch.Generator, draws: torch.Generator
+) -> None:
+    try:
+        found: dict[str, Any] = torch.load(io.BytesIO(content), weights_only=True, map_location="cpu")
         of_this_run = found["format"] == _CHECKPOINT_FORMAT and found["key"] == key
     except Exception as error:  # whatever torch raises on what is no archive of its own
         raise UsageError(f"{path} is no checkpoint of a training: delete it, or name another file.") from error

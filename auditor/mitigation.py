@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import numbers
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
     from auditor.data import AuditData
     from auditor.model import AuditedModel
+    from auditor.several_devices import Devices
 
 Stage = Literal["pre-processing", "in-processing", "post-processing"]
 Writes = Literal["bundle", "folder"]
@@ -33,11 +35,16 @@ class Mitigated:
 
 @dataclass(frozen=True, kw_only=True)
 class Training:
-    """How training is to be run, for mitigations that train: on which device, from which checkpoint, told to whom."""
+    """How training is to be run, for mitigations that train: on which device, from which checkpoint, told to whom.
+
+    ``devices``: those of a job of several processes, from ``auditor.several_devices.devices_of_job()``; ``device`` is
+    then its ``device``. Every process makes the same model, and one of them should save it.
+    """
 
     device: str = "cpu"
     checkpoint: Path | None = None
     progress: Callable[[str], None] | None = None
+    devices: Devices | None = None
 
 
 class Mitigation(Protocol):
@@ -47,7 +54,8 @@ class Mitigation(Protocol):
     published. ``stage``: where in a model's making it acts. ``needs``: what it cannot do without, in words.
 
     Two more may be declared: ``needs_rows = False`` by one that brings its own rows, and ``writes = "folder"`` by one
-    whose new model is a Hugging Face folder; see :func:`needs_rows` and :func:`writes`.
+    whose new model is a Hugging Face folder; see :func:`needs_rows` and :func:`writes`. ``learns = False`` by one that
+    is made without any rows and yet audited on them; see :func:`learns`.
     """
 
     name: ClassVar[str]
@@ -71,6 +79,11 @@ def needs_rows(kind: type[Mitigation]) -> bool:
     return bool(getattr(kind, "needs_rows", True))
 
 
+def learns(kind: type[Mitigation]) -> bool:
+    """Whether rows given to it change what it makes: they do unless it says ``learns = False``."""
+    return bool(getattr(kind, "learns", True))
+
+
 def writes(kind: type[Mitigation]) -> Writes:
     """What its new model is written as: a bundle unless it says ``writes = "folder"``."""
     found: Writes = getattr(kind, "writes", "bundle")
@@ -79,14 +92,37 @@ def writes(kind: type[Mitigation]) -> Writes:
 
 def make_mitigation(kind: type[Mitigation], options: Mapping[str, object]) -> Mitigation:
     """Constructs a mitigation with options; raises ConfigError naming the nearest known option, or the bad value."""
-    known = list(inspect.signature(kind).parameters)
+    parameters = inspect.signature(kind).parameters
+    known = list(parameters)
     for key in options:
         if key not in known:
             raise ConfigError(
                 f"Mitigation {kind.name!r} has no option {key!r}{did_you_mean(key, known) or '.'} "
                 f"It has: {', '.join(known) or 'none'}."
             )
+        wanted = _plain_types(parameters[key].annotation)
+        if wanted is not None and not any(_is(options[key], word) for word in wanted):
+            words = " or ".join(_PLAIN[word] for word in wanted if word != "None")
+            raise ConfigError(f"Mitigation {kind.name!r}: {key} must be {words}, not {options[key]!r}.")
     try:
         return kind(**options)
     except (TypeError, ValueError) as error:
         raise ConfigError(f"Mitigation {kind.name!r}: {error}.") from None
+
+
+_PLAIN = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "a text", "None": "null"}
+
+
+def _plain_types(annotation: object) -> list[str] | None:
+    """The names of the plain types that an option may have, or None where it may have another."""
+    text = annotation if isinstance(annotation, str) else inspect.formatannotation(annotation)
+    names = [name.strip() for name in text.split("|")]
+    return names if all(name in _PLAIN for name in names) else None
+
+
+def _is(value: object, plain: str) -> bool:
+    """Whether a value is of a plain type; true and false are no numbers."""
+    if plain == "None" or isinstance(value, bool):
+        return value is None or plain == "bool"
+    kinds = {"int": numbers.Integral, "float": numbers.Real, "str": str, "bool": bool}
+    return isinstance(value, kinds[plain])

@@ -433,9 +433,16 @@ def save(model: AuditedModel, path: str | Path) -> None:
 
     ``{"format": "auditor-model/1", "architecture": {"name", "args"}, "state_dict", "preprocessing", "classes",
     "training"}``, with ``"task": "regression"`` and no classes for a model that predicts a number, and with
-    ``"postprocessing"`` for one whose answers are changed by group. Raises ModelError for a model that is not a torch
-    module.
+    ``"postprocessing"`` for one whose answers are changed by group, ``"detector"`` for a detector's card and ``"gate"``
+    for what stands before a model. Raises ModelError for a model that is not a torch module.
     """
+    buffer = io.BytesIO()
+    torch.save(bundle_of(model), buffer)
+    write_beside(path, buffer.getvalue())
+
+
+def bundle_of(model: AuditedModel) -> dict[str, Any]:
+    """What :func:`save` writes of a model, before it is written. Raises what it raises."""
     model, beside = model.saved_parts()
     if not isinstance(model, TorchNetwork):
         raise ModelError(f"Only a torch model can be saved as a bundle, not {type(model).__name__}.")
@@ -452,7 +459,4 @@ def save(model: AuditedModel, path: str | Path) -> None:
         if isinstance(model, TorchModel)
         else {"task": "regression"}
     )
-    bundle |= beside
-    buffer = io.BytesIO()
-    torch.save(bundle, buffer)
-    write_beside(path, buffer.getvalue())
+    return bundle | beside

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
 
 from auditor.errors import DataError
+from auditor.json_text import UNREADABLE, why_unreadable
 from auditor.suggest import did_you_mean
 from auditor.tables import regular_file
 
@@ -182,8 +183,10 @@ def _table(
 def _json(text: str, path: str | Path, name: str) -> Any:
     try:
         return json.loads(text)
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise DataError(f"{Path(path).name!r} cannot be read as JSON, so it is no {name} file: {error}.") from None
+    except UNREADABLE as error:
+        raise DataError(
+            f"{Path(path).name!r} cannot be read as JSON, so it is no {name} file: {why_unreadable(error)}."
+        ) from None
 
 
 def _json_lines(text: str, path: str | Path, name: str) -> list[Mapping[str, Any]]:
@@ -194,8 +197,10 @@ def _json_lines(text: str, path: str | Path, name: str) -> list[Mapping[str, Any
             continue
         try:
             row = json.loads(line)
-        except (json.JSONDecodeError, RecursionError) as error:
-            raise DataError(f"{Path(path).name!r}, line {number}, cannot be read as JSON: {error}.") from None
+        except UNREADABLE as error:
+            raise DataError(
+                f"{Path(path).name!r}, line {number}, cannot be read as JSON: {why_unreadable(error)}."
+            ) from None
         if not isinstance(row, dict):
             raise DataError(f"{Path(path).name!r}, line {number}, is no JSON object, so it is no {name} file.")
         rows.append(row)

@@ -204,18 +204,45 @@ def fit_text(X: Sequence[str], *, size: int = 20_000, length: int = 100) -> Text
 
 
 class ImagePreprocessing(_Closed):
-    """Resized to ``size`` (height, width), scaled to [0, 1], then ``(x - mean) / std`` per channel."""
+    """Brought to ``size`` (height, width), scaled to [0, 1], then ``(x - mean) / std`` per channel.
+
+    ``fit``: ``stretch`` resizes to the size whatever the proportions; ``cover`` resizes until the size is covered and
+    cuts out the middle; ``crop`` cuts the middle out as it stands, at a multiple of 8 pixels from the corner, and
+    mirrors a smaller picture until it is large enough, so that no frequency is lost. ``faces``: the largest face and
+    what is around it is cut out before.
+    """
 
     kind: Literal["image"] = "image"
     size: tuple[Annotated[int, Field(gt=0, le=8192)], Annotated[int, Field(gt=0, le=8192)]]
     mean: tuple[float, ...] = (0.5, 0.5, 0.5)
     std: tuple[Annotated[float, Field(gt=0.0)], ...] = (0.5, 0.5, 0.5)
+    fit: Literal["stretch", "cover", "crop"] = "stretch"
+    faces: bool = False
 
     def encode(self, X: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         """(n, channels, height, width) float32 from (n, height, width, channels) uint8 already at ``size``."""
-        scaled = np.asarray(X, np.float32) / 255.0
-        normalised = (scaled - np.asarray(self.mean, np.float32)) / np.asarray(self.std, np.float32)
-        return np.ascontiguousarray(normalised.transpose(0, 3, 1, 2))
+        scaled = np.array(X.transpose(0, 3, 1, 2), np.float32, order="C")
+        scaled /= 255.0
+        scaled -= np.asarray(self.mean, np.float32)[:, None, None]
+        scaled /= np.asarray(self.std, np.float32)[:, None, None]
+        return scaled
 
 
-Preprocessing = Annotated[TabularPreprocessing | TextPreprocessing | ImagePreprocessing, Field(discriminator="kind")]
+class AudioPreprocessing(_Closed):
+    """One channel at ``sampling_rate`` (hertz), ``samples`` long: cut at the end, or repeated until it is long enough.
+
+    Silence is not used to fill up: its length would give the file's length away.
+    """
+
+    kind: Literal["audio"] = "audio"
+    sampling_rate: Annotated[int, Field(ge=4_000, le=192_000)] = 16_000
+    samples: Annotated[int, Field(ge=256, le=1 << 24)] = 48_000
+
+    def encode(self, X: npt.NDArray[np.int16]) -> npt.NDArray[np.float32]:
+        """(n, samples) float32 in [-1, 1) from (n, samples) int16."""
+        return np.asarray(X, np.float32) / np.float32(32768.0)
+
+
+Preprocessing = Annotated[
+    TabularPreprocessing | TextPreprocessing | ImagePreprocessing | AudioPreprocessing, Field(discriminator="kind")
+]

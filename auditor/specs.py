@@ -79,8 +79,43 @@ class MitigationSpec:
 
 
 @dataclass(frozen=True, kw_only=True)
+class DetectionSpec:
+    """Which files are examined, each named once, and how.
+
+    ``trust_anchors``: certificates in PEM that a signature of Content Credentials must lead to to be trusted.
+    ``with_heat_map``: whether a picture is made of what each verdict rests on.
+    """
+
+    files: tuple[str, ...]
+    trust_anchors: str | None = None
+    with_heat_map: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class DetectorTrainingSpec:
+    """Which detector is trained, by the ``package.module:function`` that trains it, and on which files.
+
+    ``folder``: with one sub-folder per class. ``fake``: the sub-folder of synthetic files, None where its name says it.
+    ``medium``: ``image`` or ``speech``, None where the files say it.
+    ``kinds``: a table with the paths below the folder in ``join_on``, the generator of each synthetic file in
+    ``kind_column`` and the source or speaker of each real one in ``source_column``. ``options``: of the function.
+    """
+
+    target: str
+    folder: str
+    out: str
+    medium: str | None = None
+    fake: str | None = None
+    kinds: str | None = None
+    join_on: str = "file"
+    kind_column: str | None = None
+    source_column: str | None = None
+    options: dict[str, JsonValue] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Limits:
-    """What the measuring process may use: bytes of memory, and seconds for loading and for each probe."""
+    """What the measuring process may use: bytes of memory, and seconds for loading and for each probe or file."""
 
     memory_bytes: int
     seconds: float
@@ -90,7 +125,10 @@ class Limits:
 class Job:
     """Everything a measuring process needs to know; ``parent`` is the process it must not outlive.
 
-    With a ``mitigation`` it makes a new model of the old one and the rows of ``data``, and asks no probe.
+    ``evidence``: what of the model's answers is kept beside the measurements, by row: its scores, or each row's groups
+    too. With a ``mitigation`` it makes a new model of the old one and the rows of ``data``, and asks no probe.
+    With a ``detection`` it examines files, by the model where there is one; with a ``detector_training`` it trains a
+    detector.
     """
 
     model: ModelSpec
@@ -99,7 +137,10 @@ class Job:
     seed: int
     limits: Limits
     with_intake: bool = True
+    evidence: Literal["scores", "rows"] | None = None
     mitigation: MitigationSpec | None = None
+    detection: DetectionSpec | None = None
+    detector_training: DetectorTrainingSpec | None = None
     parent: int | None = None
 
 

@@ -20,6 +20,7 @@ _ARTICLE = re.compile(r"(?<![\w'’-])(an?)(\s+)$", re.IGNORECASE)
 _WORD = re.compile(r"\s+([^\W\d_]+(?:['’][^\W\d_]+)*)")
 _ADDRESS = re.compile(r"://|^www\.|\w\.[a-z]{2,}(?:/|$)|@\w", re.IGNORECASE)
 _NUMBER_OR_QUOTATION = re.compile(r"\s+(?:\d|[\"“‘']\w)")
+_NAME = re.compile(r"\.?\s+[A-Z][\w'’-]*[a-z]")
 _ALTERNATIVE = re.compile(r"\s*/\s*\w+")
 
 # Words that name nothing: where one of them follows, "her" is not "his" and "a Muslim" is complete.
@@ -37,6 +38,7 @@ _CLOSED = frozenset(
     therefore today together tomorrow tonight too very well yesterday
     i you he she it we they me him us them myself yourself himself herself itself ourselves themselves
     everything something anything nothing everyone someone anyone
+    mine yours hers ours theirs
     ago lol please thanks""".split()
 )
 # They look like something of somebody's; after a noun such as "a Muslim" or "his" they are what it does.
@@ -47,6 +49,50 @@ _VERBS = frozenset(
 )
 # What follows "let her" is what she may do, however much it looks like something of hers.
 _BARE_VERB_AFTER = frozenset({"let", "lets", "letting"})
+# After these a verb or an adjective says what "her" did or was: "heard her sing", "saw her waiting", "made her sad".
+_PERCEIVING = frozenset(
+    """see sees saw seen seeing watch watches watched watching hear hears heard hearing notice notices noticed noticing
+    spot spots spotted observe observes observed observing""".split()
+)
+_CAUSING = frozenset("make makes made making have has had having help helps helped helping bid bade".split())
+_HAD_ONES_SAY = frozenset({("has", "say"), ("have", "say"), ("had", "say"), ("having", "say")})
+_KEEPING = frozenset("keep keeps kept keeping leave leaves left leaving catch catches caught find finds found".split())
+_CALLING = frozenset(
+    """make makes made making call calls called calling consider considers considered think thinks thought
+    declare declares declared drive drives drove driving get gets got getting""".split()
+)
+_VERBS_ONLY = frozenset(
+    """sing speak say go come leave eat enter arrive tell sit stand be do become think know believe understand see hear
+    write read give take get bring carry choose grow lose win learn teach wear weep die live lie begin stop try wait
+    follow ask listen pray apologize apologise realize realise feel find keep disappear sneak stumble admit agree decide
+    forget forgive remember sell send obey marry prepare perform""".split()
+)
+_VERBS_AND_NOUNS = frozenset(
+    """call cry laugh scream talk walk run play dance work sleep smile fall move drive fight shout whisper answer
+    shiver sigh sob yell jump swim look blush sneeze cough snore step struggle turn return suffer help
+    kiss drink cook study paint fly ride travel hide climb approach regret pay""".split()
+)
+_NOUNS_IN_ING = frozenset(
+    """wedding building painting drawing recording reading writing earring clothing being feeling meeting hearing
+    morning evening ceiling stocking sibling darling offspring lightning opening ending saying blessing suffering
+    upbringing ruling landing dwelling lodging belonging string spring thing everything""".split()
+)
+_STATES = frozenset(
+    """happy unhappy sad angry mad furious sick ill tired sleepy hungry thirsty nervous anxious afraid scared proud
+    jealous famous rich poor strong stronger weak weaker better worse safe uncomfortable comfortable lonely
+    crazy insane stupid dumb lazy ugly fat beautiful pretty attractive brilliant smart clever brave selfish rude boring
+    dead alive asleep awake unconscious pregnant guilty innocent responsible ready sorry late welcome curious suspicious
+    bored confused embarrassed ashamed upset uneasy dizzy calm quiet busy warm cold""".split()
+)
+# A number after "gave her" is of what she got.
+_GIVING = frozenset(
+    """give gives gave giving given send sends sent sending offer offers offered pay pays paid paying lend lends lent
+    owe owes owed cost costs hand hands handed grant grants granted""".split()
+)
+_AMOUNTS = frozenset(
+    """one two three four five six seven eight nine ten twenty fifty hundred several many more enough lots plenty much
+    most half""".split()
+)
 _DETERMINERS = frozenset("a an the this that another every each one no any some".split())
 _SAID_AS_YOU = re.compile(
     r"^(?:uni[cfltqv]|union|us(?:\b|[aeu])|ubi|ut[io]|eu|ewe|onc?e\b|uk(?:\b|r)|ugand|urugu|uranus)", re.I
@@ -77,9 +123,16 @@ class Swapper:
     """Finds and swaps the identities of one lexicon, and fills them into templates.
 
     Whole words only: not within a word, after ``@``, in an address or a hyphenated word (but for non-, anti-, ex-,
-    pro-, half-). A longer term wins over a shorter one. A term's capitals follow the text it comes into, an article
-    before it follows its sound where it did before, and pronouns keep their part in the sentence: the word that follows
-    decides whether "her" is "him" or "his", and whether "his" is "her" or "hers".
+    pro-, half-). A longer term wins over a shorter one, and nothing is found within the lexicon's ``not_within``
+    phrases: an African American names no nationality. A term's capitals follow the text it comes into, an article
+    before it follows its sound where it did before, and pronouns keep their part in the sentence: the words around them
+    decide whether "her" is "him" or "his", and whether "his" is "her" or "hers".
+
+    Limits: these are lists of words, not a parser. What could be hers is taken for hers, so that "gave her flowers"
+    becomes "gave his flowers" and "told her John left" "told his John left"; after a verb of seeing, making or helping
+    what could be her doing is taken for that ("saw her work": "saw him work"). "Mrs" and "Miss" become "Mr", and "Mr"
+    becomes "Ms", since it does not say which. The verb after a singular "they" and the names of kin beyond the lexicon
+    are not followed, and an adjective of ethnicity that stands as a noun stays one ("an Asian": "a white").
     """
 
     def __init__(self, lexicon: Lexicon) -> None:
@@ -103,7 +156,7 @@ class Swapper:
     def _pattern(self) -> re.Pattern[str] | None:
         if self.lexicon.reference or not self._entries:
             return None
-        longest_first = sorted(self._entries, key=lambda w: (-len(w), w))
+        longest_first = sorted({*self._entries, *self.lexicon.not_within}, key=lambda w: (-len(w), w))
         words = "|".join(r"\s+".join(map(re.escape, word.split())) for word in longest_first)
         return re.compile(rf"(?:{_BEFORE}|{_AFTER_PREFIX}|{_HASH})(?:{words})(?!\w|-\w|@)", re.IGNORECASE)
 
@@ -118,7 +171,9 @@ class Swapper:
             if _ADDRESS.search(_chunk(text, match.start(), match.end())):
                 continue
             said = " ".join(match.group().split())
-            entry = self._entries[said.casefold()]
+            entry = self._entries.get(said.casefold())
+            if entry is None or (entry.word in self.lexicon.before_names and not _names(said, entry.word, text, match)):
+                continue
             role = _role(frozenset(entry.places), text, match.start(), match.end())
             if role in self.lexicon.match_case and said != entry.word:
                 continue
@@ -140,8 +195,8 @@ class Swapper:
         for mention in found:
             if mention.identity not in target:
                 continue
-            words = target[mention.identity].words.get(mention.role)
-            if words is None:
+            words = self._put(target[mention.identity], mention.role)
+            if not words:
                 return None
             own = self._identities[mention.identity].words[mention.role][mention.index]
             said = text[mention.start : mention.end]
@@ -151,6 +206,10 @@ class Swapper:
             done = mention.end
         return "".join([*parts, text[done:]])
 
+    def _put(self, identity: Identity, role: str) -> tuple[str, ...]:
+        """The words that may come into a text."""
+        return tuple(w for w in identity.words.get(role, ()) if w.casefold() not in self.lexicon.only_in_texts)
+
     def fill(self, template: str, identity: Identity, index: int = 0) -> str | None:
         """The template with an identity's words in its placeholders, or None where it lacks a role.
 
@@ -159,8 +218,8 @@ class Swapper:
         parts: list[str] = []
         done = 0
         for place in PLACEHOLDER.finditer(template):
-            words = identity.words.get(place.group(1).lower())
-            if words is None:
+            words = self._put(identity, place.group(1).lower())
+            if not words:
                 return None
             word = words[index % len(words)]
             if place.group(1)[0].isupper() or _SENTENCE_START.search(template[: place.start()]):
@@ -168,6 +227,11 @@ class Swapper:
             parts += [_with_article(template[done : place.start()], None, word), word]
             done = place.end()
         return "".join([*parts, template[done:]])
+
+
+def _names(said: str, word: str, text: str, match: re.Match[str]) -> bool:
+    """Whether a title stands before a name, such as "Miss Jones", and is no other word, such as "Miss you"."""
+    return said == word and _NAME.match(text, match.end()) is not None
 
 
 def _chunk(text: str, start: int, end: int) -> str:
@@ -184,10 +248,11 @@ def _chunk(text: str, start: int, end: int) -> str:
 def _role(roles: frozenset[str], text: str, start: int, end: int) -> str:
     if len(roles) == 1:
         return next(iter(roles))
-    previous, following = _previous(text, start), _following(text, end)
+    previous = _previous(text, start)
+    following, after = _following(text, end)
     stands_before_noun = following is not None and following not in _CLOSED
     if roles <= _PRONOUNS:
-        if previous in _BARE_VERB_AFTER and "object" in roles:
+        if "object" in roles and following is not None and _is_done_to(previous, following, _following(text, after)[0]):
             return "object"
         if stands_before_noun and not ("pronoun" in roles and following in _VERBS):
             return "determiner"
@@ -197,14 +262,31 @@ def _role(roles: frozenset[str], text: str, start: int, end: int) -> str:
     return "noun" if previous in _DETERMINERS and alone else "adjective"
 
 
-def _following(text: str, end: int) -> str | None:
-    """The word after a place, in lower case; a number or a quotation for itself; None before punctuation or nothing."""
+def _is_done_to(previous: str, following: str, next_but_one: str | None) -> bool:
+    """Whether "her" is whom the verb before it is about, and the word that follows says what she did, was or got."""
+    ends = next_but_one is None or next_but_one in _CLOSED
+    if previous in _BARE_VERB_AFTER:
+        return True
+    if (previous, following) in _HAD_ONES_SAY:
+        return False
+    if previous in _PERCEIVING | _CAUSING and (following in _VERBS_ONLY or (ends and following in _VERBS_AND_NOUNS)):
+        return True
+    if previous in _PERCEIVING | _KEEPING and ends and following.endswith("ing") and following not in _NOUNS_IN_ING:
+        return True
+    if previous in _CALLING | _KEEPING and ends and following in _STATES:
+        return True
+    return previous in _GIVING and (following in _AMOUNTS or following[0].isdigit())
+
+
+def _following(text: str, end: int) -> tuple[str | None, int]:
+    """The word after a place, in lower case, and where it ends; a number or a quotation for itself; None before
+    punctuation or nothing."""
     alternative = _ALTERNATIVE.match(text, end)
     found = _WORD.match(text, alternative.end() if alternative else end)
     if found is not None:
-        return found.group(1).casefold().replace("’", "'")
+        return found.group(1).casefold().replace("’", "'"), found.end()
     other = _NUMBER_OR_QUOTATION.match(text, end)
-    return None if other is None else other.group().strip()
+    return (None, end) if other is None else (other.group().strip(), other.end())
 
 
 def _previous(text: str, start: int) -> str:

@@ -49,7 +49,10 @@ class Candidate:
 
 @dataclass(frozen=True, kw_only=True)
 class FeaturePoint:
-    """One sensitive feature at one point; ``standing`` is what the whole interval of the paired ``change`` shows."""
+    """One sensitive feature, or the intersection of all, at one point.
+
+    ``standing`` is what the whole interval of the paired ``change`` shows.
+    """
 
     feature: str
     own: Measured
@@ -97,10 +100,10 @@ class Tradeoff:
     """A sweep: the present model and the points, all audited on the same rows.
 
     ``n_tried``: the models that these rows have graded, ``m``: the paired differences that are bounded: one of
-    performance and one of each feature's disparity for each of them. Each interval of a change misses with at most
-    ``error_rate / m`` on either side, so that over all points the chance of any false alternative is at most
-    ``error_rate``, whichever of them are looked at. ``own_alpha``: the level of either side of the points' own
-    intervals, which hold together with ``1 - error_rate``.
+    performance, and one of the disparity of each feature and of their intersection, for each of them. Each interval of
+    a change misses with at most ``error_rate / m`` on either side, so that over all points the chance of any false
+    alternative is at most ``error_rate``, whichever of them are looked at. ``own_alpha``: the level of either side of
+    the points' own intervals, which hold together with ``1 - error_rate``.
     """
 
     made_by: str
@@ -188,9 +191,9 @@ def weigh(
 
     A candidate is called a less discriminatory alternative where the whole interval of its change in ``metric`` lies at
     or above ``-tolerance``, the whole interval of its change in ``disparity`` says less for at least one sensitive
-    feature, and for none says more; a model that decides alike for all rows is none. Choosing the best of many on the
-    rows that grade them is paid for: the error rate is shared over all differences of all ``n_tried`` candidates, which
-    is at least their number (Bonferroni).
+    feature or the intersection of all, and for none says more; a model that decides alike for all rows is none.
+    Choosing the best of many on the rows that grade them is paid for: the error rate is shared over all differences of
+    all ``n_tried`` candidates, which is at least their number (Bonferroni).
 
     Raises UsageError for a tolerance or an error rate that is none, or a present model without evidence.
     """
@@ -213,6 +216,10 @@ def weigh(
     places = {
         c.name: _coordinates(c.evidence, attacks, own_alpha) for c in (present, *candidates) if c.evidence is not None
     }
+
+    def unweighed(candidate: Candidate) -> tuple[str, ...]:
+        return (own.unweighed,) if candidate is present and own is not None and own.unweighed else ()
+
     points = []
     for candidate in (present, *candidates):
         found = _Judged.of(candidate, present, disparity, metric, tolerance, error_rate / m)
@@ -243,7 +250,7 @@ def weigh(
                 shown_dominated=shown_dominated(candidate.name, places, directions),
                 rows_needed=found.rows_needed,
                 notes=candidate.notes,
-                remarks=(*candidate.remarks, *found.remarks),
+                remarks=(*candidate.remarks, *found.remarks, *unweighed(candidate)),
                 folder=candidate.folder,
             )
         )

@@ -77,8 +77,9 @@ class Largest(Estimate):
 
 @dataclass(frozen=True, kw_only=True)
 class Gap:
-    """The disparity of one sensitive feature: ``own`` at this point, its paired ``change`` since the present model, and
-    the adverse impact ratio, smallest selection rate over largest."""
+    """The disparity of one sensitive feature, or of the intersection of all, whose ``feature`` is their names with `` x
+    `` between: ``own`` at this point, its paired ``change`` since the present model, and the adverse impact ratio,
+    smallest selection rate over largest."""
 
     feature: str
     own: Estimate
@@ -91,13 +92,15 @@ class Gap:
 class Evidence:
     """What one audit knows of a point.
 
-    ``performance``: larger is better. ``attacks``: attack AUC by attack. ``constant``: whether every row got the same
-    decision.
+    ``performance``: larger is better. ``gaps``: of each sensitive feature, and of their intersection where there are
+    several and each of its groups has the rows; where one has not, ``unweighed`` says so. ``attacks``: attack AUC by
+    attack. ``constant``: whether every row got the same decision.
     """
 
     performance: Estimate
     performance_change: Estimate
     gaps: tuple[Gap, ...]
+    unweighed: str = ""
     attacks: Mapping[str, AnyEstimate] = field(default_factory=dict)
     constant: bool = False
 
@@ -117,10 +120,20 @@ def read_evidence(
     """
     changes = [f for f in report.findings if f.probe == CHANGE]
     performance, performance_change = _performance(report, changes, features, metric, present or report)
+    gaps = [_gap(changes, (feature,), disparity) for feature in features]
+    unweighed = ""
+    if len(features) > 1:
+        together = _gap(changes, tuple(features), disparity)
+        # Whether a group has the rows is the same for every model.
+        if isinstance(together.change, Undefined):
+            unweighed = f"The intersection {together.feature} is not weighed: {together.change.reason}."
+        else:
+            gaps.append(together)
     return Evidence(
         performance=performance,
         performance_change=performance_change,
-        gaps=tuple(_gap(changes, feature, disparity) for feature in features),
+        gaps=tuple(gaps),
+        unweighed=unweighed,
         attacks={
             str(f.method): f.estimate
             for f in report.findings
@@ -204,8 +217,8 @@ def _turned(change: RateChange) -> RateChange:
     return RateChange(before=change.n - change.before, gained=change.lost, lost=change.gained, n=change.n)
 
 
-def _gap(changes: Sequence[FindingRecord], feature: str, disparity: Disparity) -> Gap:
-    parity = _one(changes, f"{PARITY}_change", (feature,))
+def _gap(changes: Sequence[FindingRecord], features: tuple[str, ...], disparity: Disparity) -> Gap:
+    parity = _one(changes, f"{PARITY}_change", features)
     unknown = Undefined(reason="the selection rates are undefined")
     ratio: Estimate = unknown
     ratio_change: Estimate = unknown
@@ -215,6 +228,6 @@ def _gap(changes: Sequence[FindingRecord], feature: str, disparity: Disparity) -
     if disparity == RATIO:
         own, change = ratio, ratio_change
     else:
-        found = parity if disparity == PARITY else _one(changes, f"{disparity}_change", (feature,))
+        found = parity if disparity == PARITY else _one(changes, f"{disparity}_change", features)
         own, change = (found.gap(after=True), found) if isinstance(found, GapChange) else (found, found)
-    return Gap(feature=feature, own=own, change=change, ratio=ratio, ratio_change=ratio_change)
+    return Gap(feature=" x ".join(features), own=own, change=change, ratio=ratio, ratio_change=ratio_change)

@@ -24,6 +24,7 @@ from auditor.intake.user_code import import_object, keywords_of
 from auditor.model import Recipe, TorchModel
 from auditor.preprocessing import TabularPreprocessing
 from auditor.randomness import seeded_globals
+from auditor.several_devices import Devices
 from auditor.specs import TrainSpec
 from auditor.statistics.kinds import AnyEstimate
 from auditor.statistics.ranks import area_under_curve
@@ -73,7 +74,7 @@ class _Seeds:
         return cls(*(int(s) for s in np.random.SeedSequence(seed).generate_state(3, np.uint64)))
 
 
-def train_table(spec: TrainSpec, progress: Progress | None = None) -> TrainedModel:
+def train_table(spec: TrainSpec, progress: Progress | None = None, *, devices: Devices | None = None) -> TrainedModel:
     """Trains a classifier on a table and measures it on the rows held back.
 
     The labelled rows are split by class; the encoding is fitted on the training rows; Adam minimises the cross-entropy.
@@ -81,12 +82,18 @@ def train_table(spec: TrainSpec, progress: Progress | None = None) -> TrainedMod
     is then trained anew, from the same start, on all of them for that number of epochs, so that every training row is
     equally a member (Goodfellow et al., Deep Learning, 2016, algorithm 7.2). With it, by DP-SGD for exactly ``epochs``.
     The caller's random states of torch, numpy and random are left as they were; the same seed gives the same weights.
+    ``devices``: those of a job of several processes, from ``auditor.several_devices.devices_of_job()``, in the place of
+    the device of ``spec``; each makes the same model, and one of them should save it.
 
     Raises UsageError, DataError or ModelError before training where something asked for cannot be done.
     """
     _check(spec)
-    say = progress or (lambda _: None)
-    device = torch.device(resolve_device(spec.device))
+    if devices is not None and devices.size > 1 and spec.dp_epsilon is not None:
+        raise UsageError(
+            "Private training is for one device: start one process, without torchrun or accelerate launch."
+        )
+    say = progress if progress is not None and (devices is None or devices.is_main) else _silent
+    device = torch.device(resolve_device(spec.device)) if devices is None else devices.device
     say("reading the table")
     table = read_rows(spec)
     seeds = _Seeds.of(spec.seed)
@@ -106,7 +113,7 @@ def train_table(spec: TrainSpec, progress: Progress | None = None) -> TrainedMod
     make = _Factory(spec, preprocessing, table.classes, device, seeds.initialisation)
     _try_forward(make(recipe), x)
     if spec.dp_epsilon is None:
-        model, how = _fit_with_early_stopping(make, x, y, recipe, seeds, say)
+        model, how = _fit_with_early_stopping(make, x, y, recipe, seeds, say, devices)
     else:
         budget = PrivacyBudget(
             epsilon=spec.dp_epsilon,
@@ -144,6 +151,10 @@ def train_table(spec: TrainSpec, progress: Progress | None = None) -> TrainedMod
 def _auc(probabilities: np.ndarray[Any, np.dtype[np.float64]], y: IntArray, positive: int) -> AnyEstimate:
     scores = probabilities[:, positive]
     return area_under_curve(scores[y == positive], scores[y != positive])
+
+
+def _silent(_: str) -> None:
+    """Says nothing."""
 
 
 def _check(spec: TrainSpec) -> None:
@@ -249,7 +260,7 @@ def _try_forward(model: TorchModel, x: Tensor) -> None:
 
 
 def _fit_with_early_stopping(
-    make: _Factory, x: Tensor, y: Tensor, recipe: Recipe, seeds: _Seeds, say: Progress
+    make: _Factory, x: Tensor, y: Tensor, recipe: Recipe, seeds: _Seeds, say: Progress, devices: Devices | None
 ) -> tuple[TorchModel, tuple[str, ...]]:
     fit, validation = stratified_split(y.cpu().numpy(), VALIDATION_SHARE, np.random.default_rng([seeds.split, 1]))
     epochs = recipe.epochs
@@ -264,6 +275,7 @@ def _fit_with_early_stopping(
             loop.Schedule(epochs=epochs, batch_size=recipe.batch_size, seed=seeds.batches, patience=PATIENCE),
             validate=lambda: float(nn.functional.cross_entropy(searching.logits(held_x), held_y)),
             progress=lambda words: say(f"early stopping: {words}"),
+            devices=devices,
         ).epoch
         note = (
             f"Trained for {epochs} of at most {recipe.epochs} epochs: chosen by early stopping on {len(validation):,} "
@@ -272,7 +284,7 @@ def _fit_with_early_stopping(
     recipe = replace(recipe, epochs=epochs)
     model = make(recipe)
     schedule = loop.Schedule(epochs=epochs, batch_size=recipe.batch_size, seed=seeds.batches)
-    loop.train(_cross_entropy_step(model, recipe), (x, y), schedule, progress=say)
+    loop.train(_cross_entropy_step(model, recipe), (x, y), schedule, progress=say, devices=devices)
     return model, (note,)
 
 

@@ -12,16 +12,16 @@ from auditor.compare import Comparison, Row, compare
 from auditor.files import write_beside
 from auditor.report import text
 from auditor.report.comparison import render_comparison_html, render_comparison_json, render_comparison_markdown
+from cli.history import report_of
 from cli.output import print_table
-from cli.rendering import read_report
 
 _MOST_DETAILS = 20
 _COLUMNS = ("verdict", "number", "before", "after", "difference", "interval", "how")
 
 
-def compare_reports(before: Path, after: Path, out: Path | None, *, error_rate: float) -> int:
+def compare_reports(before: Path, after: Path, out: Path | None, *, error_rate: float, db: str | None = None) -> int:
     """Compares two recorded audits; returns the exit code."""
-    comparison = compare(read_report(before), read_report(after), error_rate=error_rate)
+    comparison = compare(report_of(before, db), report_of(after, db), error_rate=error_rate)
     print_comparison(comparison)
     if out is not None:
         for path in write_comparison(comparison, out):

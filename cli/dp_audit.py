@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from auditor.privacy.canaries import AuditPlan
     from auditor.privacy.dp_audit import AuditResult
 
-_EXIT = {"consistent": 0, "contradicted": 1, "cannot_tell": 3}
+_EXIT = {"consistent": 0, "contradicted": 1, "not_supported": 3, "cannot_tell": 3}
 
 
 def dp_audit(
@@ -43,7 +43,8 @@ def dp_audit(
     """Train with canaries in the run and say whether they contradict the claimed epsilon.
 
     Your function is called with an audit, attaches canaries to its optimizer and trains. It runs in this process, with
-    your rights. Exit codes: 0 consistent, 1 contradicted, 2 wrong usage, 3 so many canaries could not tell.
+    your rights. Exit codes: 0 consistent, 1 contradicted, 2 wrong usage, 3 so many canaries could not tell, or the
+    accounting gives a larger epsilon than is claimed.
     """
     from auditor.intake.user_code import import_object
 
@@ -93,15 +94,23 @@ def _audit(
 
     told = [parse_phase(text) for text in phases] if phases else None
     rng = np.random.default_rng(seed)
-    seen, counted = [], told
+    seen, attached = [], set()
     for child in rng.spawn(runs):
         plan = AuditPlan(canaries, child)
         _train(function, plan)
         scores, accounted = plan.outcome()
         seen.append(scores)
-        counted = told or (list(accounted) if accounted else None)
+        attached.add(accounted or None)
+    if told is None and len(attached) > 1:
+        raise UsageError(
+            "The runs were not accounted alike, so no one claim covers them: train with the same noise, sample rate "
+            "and steps each time, or name what the claim rests on with --phase."
+        )
+    counted = told or attached.pop()
     if multi_run:
-        return by_clopper_pearson(pooled(seen), claimed_epsilon=claimed_epsilon, delta=delta, confidence=confidence)
+        return by_clopper_pearson(
+            pooled(seen), claimed_epsilon=claimed_epsilon, delta=delta, confidence=confidence, accounting=counted
+        )
     return audit_claim(
         pooled(seen),
         claimed_epsilon=claimed_epsilon,
@@ -155,13 +164,16 @@ def _print(result: AuditResult) -> None:
     )
     if result.accounted_epsilon is not None:
         typer.echo(
-            f"accounting  epsilon {result.accounted_epsilon:.3g} at delta {result.delta:g} by the PRV accountant"
+            f"accounting  epsilon at most {result.accounted_epsilon:.3g} at delta {result.delta:g}, the smallest bound "
+            "of the RDP and PRV accountants"
         )
     if result.power:
         typer.echo(
             "power       chance of a contradiction: "
             + ", ".join(f"{chance:.0%} {_factor(factor)}" for factor, chance in result.power)
         )
+    else:
+        typer.echo(f"power       not known: {result.power_unknown}")
     typer.echo(f"verdict     {result.verdict.replace('_', ' ').upper()}")
     typer.echo(paragraph(result.reason[0].upper() + result.reason[1:], 12))
     if result.kind.startswith(FLIPPED):

@@ -26,7 +26,7 @@ def dp_lint(
     """Find what in a private training breaks its guarantee.
 
     Exit codes: 0 every check was made and the guarantee stands, 1 something breaks it, 2 wrong usage, 3 nothing was
-    found but something was not recorded, 4 the file was refused.
+    found but something was not recorded or cannot be told from the record, 4 the file was refused.
     """
     from auditor.privacy.dp_linter import lint
 
@@ -37,7 +37,7 @@ def dp_lint(
         typer.echo(json.dumps(_as_json(result), indent=2))
     else:
         _print(result)
-    return 1 if result.breaks else 3 if result.not_recorded else 0
+    return 1 if result.breaks else 3 if result.open else 0
 
 
 def _record(path: Path) -> RunRecord:
@@ -60,10 +60,13 @@ def _print(result: LintResult) -> None:
         typer.echo(paragraph(visible(f"mend: {problem.mend}"), 8))
     for name, fields in result.not_recorded:
         typer.echo(f"unsaid  {name}: {', '.join(fields)} {'is' if len(fields) == 1 else 'are'} not recorded")
+    for name, why in result.cannot_tell:
+        typer.echo(visible(f"open    {name}: {why}"))
     breaking = sum(problem.severity == "breaks" for problem in result.problems)
     typer.echo(
         f"problems that break the guarantee: {breaking}; that cost accuracy: {len(result.problems) - breaking}; "
-        f"checks that found none: {len(result.clean)}; that could not be made: {len(result.not_recorded)}"
+        f"checks that found none: {len(result.clean)}; that could not be made: "
+        f"{len(result.not_recorded)}; that the record leaves open: {len(result.cannot_tell)}"
     )
 
 
@@ -73,4 +76,5 @@ def _as_json(result: LintResult) -> dict[str, object]:
         "problems": [dict(vars(problem)) for problem in result.problems],
         "clean": list(result.clean),
         "not_recorded": [{"check": name, "fields": list(fields)} for name, fields in result.not_recorded],
+        "cannot_tell": [{"check": name, "why": why} for name, why in result.cannot_tell],
     }

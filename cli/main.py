@@ -13,9 +13,15 @@ import typer
 
 from auditor import __version__
 from auditor.errors import AuditorError
+from cli.detect import detect
+from cli.detect_train import detect_train
+from cli.dossier import dossier
 from cli.dp_audit import dp_audit
 from cli.dp_budget import dp_budget
 from cli.dp_lint import dp_lint
+from cli.evidence import keygen, reproduce, verify
+from cli.history import Db, history, signoff
+from cli.register import register
 from cli.train import train as train_command
 
 P = ParamSpec("P")
@@ -29,6 +35,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+FORMATS = "html,json,markdown,pdf,sarif,junit,csv,model-card,model-card-json,ml-bom"
 Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks and the measuring process's own output.")]
 
 
@@ -115,11 +122,31 @@ def scan(
     ] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help="Option of a probe: probe.option=value.")] = None,
     policy: Annotated[
-        str | None, typer.Option(help="What results are held to: a profile's name or a TOML file.")
+        str | None, typer.Option(help="What results are held to: profiles, rule packs or TOML files: a,b.")
+    ] = None,
+    registration: Annotated[
+        str | None, typer.Option(help="What auditor register wrote: the report says whether this run followed it.")
+    ] = None,
+    as_of: Annotated[
+        str | None, typer.Option(help="Day on which rule packs are held to be in force: 2027-12-02; today by default.")
     ] = None,
     config: Annotated[str | None, typer.Option(help="Configuration file; ./audit.toml where there is one.")] = None,
     out: Annotated[str | None, typer.Option(help="Folder for the reports; ./audit-report by default.")] = None,
-    format_: Annotated[str | None, typer.Option("--format", help="Formats to write: html,json,markdown.")] = None,
+    format_: Annotated[str | None, typer.Option("--format", help=f"Formats to write: {FORMATS}.")] = None,
+    history: Annotated[
+        bool, typer.Option("--history", help="Append the audit to the history, and show decisions on this model.")
+    ] = False,
+    db: Annotated[
+        str | None, typer.Option(help="The history: a file or an SQLAlchemy URL; ./audit-history.db by default.")
+    ] = None,
+    bundle: Annotated[
+        str | None, typer.Option(help="Write the evidence, which auditor verify checks, to this file.")
+    ] = None,
+    sign: Annotated[str | None, typer.Option(help="Sign the evidence with this private key.")] = None,
+    include_rows: Annotated[
+        bool, typer.Option("--include-rows", help="Put every row's groups into the evidence.")
+    ] = False,
+    redact: Annotated[bool, typer.Option("--redact", help="Leave rows out of the evidence, not their digest.")] = False,
     json_: Annotated[bool, typer.Option("--json", help="Print the report as JSON, and nothing else.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")] = False,
     seed: Annotated[int | None, typer.Option(help="Seed; the same seed gives the same report.")] = None,
@@ -160,7 +187,9 @@ def scan(
         "multiplicity": multiplicity, "max_memory": max_memory, "max_seconds": max_seconds,
         "architecture": architecture, "architecture_args": parse_json_flag(architecture_args, "--architecture-args"),
         "predict": predict, "allow_code": allow_code, "trust_pickle": trust_pickle,
-        "allow_inconclusive": allow_inconclusive,
+        "allow_inconclusive": allow_inconclusive, "as_of": as_of, "registration": registration,
+        "history": history, "db": db, "bundle": bundle, "sign": sign, "include_rows": include_rows,
+        "redact": redact,
     }  # fmt: skip
     configured = configure(flags, config, set_ or [])
     options = configured.options
@@ -188,7 +217,7 @@ def mitigations(json_: Annotated[bool, typer.Option("--json", help="As JSON.")] 
 @command("report")
 def report(
     run: Annotated[Path, typer.Argument(help="A report.json, or the folder that holds one.")],
-    format_: Annotated[str, typer.Option("--format", help="Formats to write: html,json,markdown.")] = "html",
+    format_: Annotated[str, typer.Option("--format", help=f"Formats to write: {FORMATS}.")] = "html",
     out: Annotated[Path | None, typer.Option(help="Folder to write into; the report's own by default.")] = None,
     figures: Annotated[Path | None, typer.Option(help="Folder to write every figure into, as files.")] = None,
     figure_format: Annotated[str, typer.Option(help="What figures are written as: svg,png.")] = "svg",
@@ -209,10 +238,11 @@ def report(
 
 @command("compare")
 def compare(
-    before: Annotated[Path, typer.Argument(help="The earlier report.json, or the folder that holds it.")],
+    before: Annotated[Path, typer.Argument(help="The earlier report.json, its folder, or history:NUMBER.")],
     after: Annotated[Path, typer.Argument(help="The later one, best made with --reference the earlier model.")],
     out: Annotated[Path | None, typer.Option(help="Folder for comparison.html, .json and .md.")] = None,
     error_rate: Annotated[float, typer.Option(help="Chance of any false 'better', and of any false 'worse'.")] = 0.05,
+    db: Db = None,
     debug: Debug = False,
 ) -> int:
     """Put two recorded audits side by side: what became better, what worse.
@@ -221,7 +251,7 @@ def compare(
     """
     from cli.comparing import compare_reports
 
-    return compare_reports(before, after, out, error_rate=error_rate)
+    return compare_reports(before, after, out, error_rate=error_rate, db=db)
 
 
 @command("gate")
@@ -371,9 +401,18 @@ def version() -> None:
 
 
 command("train")(train_command)
+command("detect")(detect)
+command("detect-train")(detect_train)
 command("dp-budget")(dp_budget)
 command("dp-audit")(dp_audit)
 command("dp-lint")(dp_lint)
+command("keygen")(keygen)
+command("verify")(verify)
+command("reproduce")(reproduce)
+command("register")(register)
+command("dossier")(dossier)
+command("history")(history)
+command("signoff")(signoff)
 
 
 if __name__ == "__main__":

@@ -14,17 +14,18 @@ from pydantic import JsonValue
 from auditor.compare import compare
 from auditor.errors import UsageError
 from auditor.isolate import measure, mitigate
-from auditor.mitigation import Mitigation, make_mitigation, needs_rows, writes
+from auditor.mitigation import Mitigation, learns, make_mitigation, needs_rows, writes
 from auditor.report.record import AuditReport
 from auditor.specs import Job, Limits, MitigationSpec
 from auditor.suggest import did_you_mean
 from cli.comparing import print_comparison, verdict_code, write_comparison
+from cli.one_process import refuse_a_job
 from cli.options import Configured
 from cli.output import stages
 from cli.scan import build_job, make_report, pillars, write_report
 from mitigations import MITIGATIONS
 
-_PATH_OPTIONS = ("language_model", "lexicon", "pairs", "test_pairs")
+_PATH_OPTIONS = ("language_model", "lexicon", "pairs", "test_pairs", "detector")
 
 
 def run_mitigation(
@@ -38,12 +39,13 @@ def run_mitigation(
     quiet: bool,
 ) -> int:
     """Makes the new model, audits the old and the new one on the same rows, and compares; returns the exit code."""
+    refuse_a_job("mitigate")
     options = configured.options
     key = known_mitigation(name)
     kind = MITIGATIONS[key]
     make_mitigation(kind, settings)
     with_rows = needs_rows(kind)
-    if with_rows and options.train is None:
+    if with_rows and learns(kind) and options.train is None:
         raise UsageError("A mitigation learns from the training rows: add --train FILE.")
     if with_rows and options.data is None:
         raise UsageError("Whether a mitigation helped is measured on rows it did not see: add --data FILE.")
@@ -122,7 +124,9 @@ def make_model(
                 checkpoint=None if checkpoint is None else str(checkpoint.resolve()),
             )
             rows = None
-            if job.data is not None and job.data.train is not None:
+            if job.data is not None and not learns(kind):
+                rows = replace(job.data, train=None)
+            elif job.data is not None and job.data.train is not None:
                 rows = replace(job.data, path=job.data.train, train=None)
             limits = Limits(memory_bytes=job.limits.memory_bytes, seconds=max_seconds)
             with stages(not quiet) as shown:
@@ -170,7 +174,7 @@ def parse_settings(texts: list[str]) -> dict[str, JsonValue]:
         key = option.replace("-", "_")
         try:
             found[key] = json.loads(value)
-        except json.JSONDecodeError:
+        except ValueError:
             # The process that makes the model works in another folder.
             found[key] = str(Path(value).resolve()) if key in _PATH_OPTIONS and Path(value).exists() else value
     return found

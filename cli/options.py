@@ -7,6 +7,7 @@ import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -14,11 +15,12 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, V
 
 from auditor.errors import ConfigError, UsageError
 from auditor.finding import DEFAULT_PROFILE, Criterion, load_criteria, parse_criterion
+from auditor.policy import Policy, load_policies
 from auditor.suggest import did_you_mean
 
 CONFIG_NAME = "audit.toml"
-_PATHS = ("model", "data", "train", "sensitive_file", "scorer", "reference", "out")
-_PATH_OPTIONS = ("lexicon", "scorer", "reference", "vectors", "checkpoint", "texts", "canaries", "prompts")
+_PATHS = ("model", "data", "train", "sensitive_file", "scorer", "reference", "out", "bundle", "sign", "registration")
+PATH_OPTIONS = ("lexicon", "scorer", "reference", "vectors", "checkpoint", "texts", "canaries", "prompts")
 _UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 
 
@@ -44,6 +46,28 @@ def parse_bytes(value: object) -> object:
         if not match:
             raise ValueError(f"{value!r} is no amount of memory: write it like 8GiB or 500M")
         return int(float(match[1]) * _UNITS[match[2]])
+    return value
+
+
+def memory_limit(text: str | None) -> int:
+    """The bytes that ``--max-memory`` says, most of the machine's memory where it says nothing."""
+    if text is None:
+        return _default_memory()
+    try:
+        found = parse_bytes(text)
+    except ValueError as error:
+        raise UsageError(f"--max-memory: {error}.") from None
+    if not isinstance(found, int) or found <= 0:
+        raise UsageError(f"--max-memory {text!r} must be more than nothing.")
+    return found
+
+
+def _as_date(value: object) -> object:
+    if isinstance(value, str):
+        try:
+            return date.fromisoformat(value)
+        except ValueError:
+            raise ValueError(f"{value!r} is no date: write it like 2026-11-24") from None
     return value
 
 
@@ -82,8 +106,16 @@ class ScanOptions(BaseModel):
     scorer: str | None = None
     reference: str | None = None
     policy: Names = (DEFAULT_PROFILE,)
+    registration: str | None = None
+    as_of: Annotated[date | None, BeforeValidator(_as_date)] = None
     out: str = "audit-report"
     format: Names = ("html", "json")
+    history: bool = False
+    db: str | None = None
+    bundle: str | None = None
+    sign: str | None = None
+    include_rows: bool = False
+    redact: bool = False
     seed: Annotated[int, Field(ge=0)] = 0
     device: str = "auto"
     error_rate: Annotated[float, Field(gt=0.0, lt=0.5)] = 0.05
@@ -110,6 +142,7 @@ class Configured:
     options: ScanOptions
     probe_options: dict[str, dict[str, JsonValue]]
     criteria: tuple[Criterion, ...]
+    policies: tuple[Policy, ...] = ()
 
 
 def _as_list(value: object) -> list[str]:
@@ -166,7 +199,11 @@ def configure(flags: Mapping[str, object], config: str | None, settings: list[st
         first = error.errors()[0]
         name = str(first["loc"][0]).replace("_", "-")
         raise UsageError(f"--{name} {first['input']!r}: {first['msg'].removeprefix('Value error, ')}.") from None
-    return Configured(options, _probe_options(content, path, settings), _criteria(content, path, options, flags))
+    policies, required = load_policies(options.policy)
+    if options.as_of is not None and not policies:
+        raise UsageError("--as-of says on which day rule packs are held to be in force: name one with --policy.")
+    criteria = _criteria(content, path, options, flags, required)
+    return Configured(options, _probe_options(content, path, settings), criteria, tuple(policies))
 
 
 def _only_asked_for(found: Mapping[str, object], path: Path) -> None:
@@ -193,7 +230,7 @@ def _probe_options(content: Mapping[str, Any], path: Path, settings: list[str]) 
             raise ConfigError(f"{path}: [probes.{probe}] must be a table of options.")
         found[_snake(probe)] = {
             _snake(k): str((path.parent / v).resolve())
-            if _snake(k) in _PATH_OPTIONS and isinstance(v, str) and (path.parent / v).exists()
+            if _snake(k) in PATH_OPTIONS and isinstance(v, str) and (path.parent / v).exists()
             else v
             for k, v in table.items()
         }
@@ -206,19 +243,28 @@ def _probe_options(content: Mapping[str, Any], path: Path, settings: list[str]) 
             value = tomllib.loads(f"value = {text.lower() if text.lower() in ('true', 'false') else text}")["value"]
         except tomllib.TOMLDecodeError:
             value = text
-        if option in _PATH_OPTIONS and isinstance(value, str) and Path(value).exists():
+        if option in PATH_OPTIONS and isinstance(value, str) and Path(value).exists():
             value = str(Path(value).resolve())
         found.setdefault(_snake(probe), {})[_snake(option)] = value
     return found
 
 
 def _criteria(
-    content: Mapping[str, Any], path: Path, options: ScanOptions, flags: Mapping[str, object]
+    content: Mapping[str, Any],
+    path: Path,
+    options: ScanOptions,
+    flags: Mapping[str, object],
+    required: list[Criterion],
 ) -> tuple[Criterion, ...]:
-    """--policy wins over ``[[criteria]]``, which replaces the built-in profile."""
+    """What --policy requires wins over ``[[criteria]]``, which replaces the built-in profile.
+
+    Rule packs that set no bound leave criteria to whoever else sets them.
+    """
     entries = content.get("criteria")
-    if entries is None or flags.get("policy"):
-        return tuple(criterion for policy in options.policy for criterion in load_criteria(policy))
+    if required and (entries is None or flags.get("policy")):
+        return tuple(required)
+    if entries is None:
+        return tuple(load_criteria())
     if not isinstance(entries, list) or not entries:
         raise ConfigError(f"{path}: criteria must be [[criteria]] tables.")
     own = [
@@ -226,5 +272,5 @@ def _criteria(
         for i, entry in enumerate(entries, 1)
     ]
     if options.policy != (DEFAULT_PROFILE,):
-        own += [criterion for policy in options.policy for criterion in load_criteria(policy)]
+        own += required
     return tuple(own)

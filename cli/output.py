@@ -118,6 +118,13 @@ def print_report(report: AuditReport, written: Sequence[str]) -> None:
         typer.echo(f"train   {visible(data.train_path)}  ({count(data.n_train_rows)} rows)")
     for note in (*model.notes, *data.notes):
         typer.echo(paragraph("note    " + visible(note), 0))
+    if report.registration is not None:
+        said = visible(report.registration.describe())
+        typer.echo(paragraph("plan    " + (said if report.registration.followed else coloured(said, "FAIL")), 0))
+        for deviation in report.registration.deviations:
+            typer.echo(paragraph("- " + visible(deviation), 8))
+    for decision in report.decisions:
+        typer.echo(paragraph("history " + visible(decision.describe()), 0))
     typer.echo()
     typer.echo("   ".join(coloured(f"{o.value} {report.summary.count(o)}", o.value) for o in Outcome))
     if report.refusal is not None:
@@ -136,6 +143,7 @@ def print_report(report: AuditReport, written: Sequence[str]) -> None:
             continue
         for finding in found:
             _print_finding(finding, with_method=len(methods[finding.probe, finding.metric]) > 1)
+    _print_controls(report)
     _print_unjudged(report)
     _print_promise(report)
     for path in written:
@@ -149,6 +157,7 @@ def print_report(report: AuditReport, written: Sequence[str]) -> None:
 
 def _print_finding(finding: FindingRecord, *, with_method: bool) -> None:
     """``with_method``: one number was found by several methods, so each line says by which."""
+    from auditor.display import EARNED, RESERVED
     from auditor.report.record import measurement_label
     from auditor.report.text import number, visible
 
@@ -167,7 +176,8 @@ def _print_finding(finding: FindingRecord, *, with_method: bool) -> None:
         )
     if finding.reason and finding.outcome.value != "PASS":
         typer.echo(paragraph(visible(finding.reason), 15))
-    if finding.detail and finding.outcome.value == "FAIL":
+    # An explanation that was not checked in full is no plain PASS.
+    if finding.detail and (finding.outcome.value == "FAIL" or finding.detail.startswith(f"{EARNED} {RESERVED}")):
         typer.echo(paragraph(visible(finding.detail), 15))
 
 
@@ -186,6 +196,29 @@ def _print_not_applicable(findings: Sequence[FindingRecord]) -> None:
     for reason, probes in lacking.items():
         typer.echo(f"{coloured(f'{findings[0].outcome.value:<14}', findings[0].outcome.value)} {', '.join(probes)}")
         typer.echo(paragraph(visible(reason), 15))
+
+
+def _print_controls(report: AuditReport) -> None:
+    """How many cells of each rule pack are what, and which controls rest on something that did not pass."""
+    from auditor.report.text import visible
+
+    if not report.policies:
+        return
+
+    from auditor.report.view import policies_of, rows_of
+
+    for shown in policies_of(report, rows_of(report.findings)):
+        policy, controls = shown.policy, [own.control for own in shown.controls]
+        counts = ", ".join(f"{n} {kind}" for kind, n in shown.counts)
+        typer.echo()
+        typer.echo(f"policy  {visible(policy.title)}, as of {policy.as_of}: {counts}")
+        typer.echo(paragraph(visible(f"{shown.held_to} Not legal advice."), 8))
+        if shown.not_in_force:
+            typer.echo(paragraph(shown.not_in_force, 8))
+        for outcome in ("FAIL", "INCONCLUSIVE", "NOT_RUN"):
+            touched = [c.id for c in controls if any(cell.outcomes.get(outcome) for cell in c.cells)]
+            if touched:
+                typer.echo(paragraph(f"{coloured(f'{outcome:<14}', outcome)} in {visible('; '.join(touched))}", 8))
 
 
 def _print_unjudged(report: AuditReport) -> None:

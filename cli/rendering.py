@@ -4,39 +4,74 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
-from auditor.errors import DataError, UsageError
+from auditor.errors import DataError, MissingExtraError, UsageError
 from auditor.files import write_beside
 from auditor.report.record import AuditReport
 from auditor.suggest import did_you_mean
 
 FIGURE_FORMATS = ("svg", "png")
 _LONGEST_NAME = 80
-FILE_NAMES = {"html": "report.html", "json": "report.json", "markdown": "report.md"}
+# Of one stem, so that clearing away an earlier run's renderings touches no file of anybody else's.
+FILE_NAMES = {
+    "html": "report.html",
+    "json": "report.json",
+    "markdown": "report.md",
+    "pdf": "report.pdf",
+    "sarif": "report.sarif",
+    "junit": "report.junit.xml",
+    "csv": "report.csv",
+    "model-card": "report.model-card.md",
+    "model-card-json": "report.model-card.json",
+    "ml-bom": "report.cdx.json",
+}
+# The module that a format needs, the extra that brings it.
+_EXTRAS = {"pdf": ("typst", "pdf"), "ml-bom": ("cyclonedx", "bom")}
 
 
 def known_formats(names: Sequence[str]) -> list[str]:
-    """The names without repeats. Raises UsageError for one that is no format."""
+    """The names without repeats. Raises UsageError for one that is no format, MissingExtraError where it needs one."""
     for name in names:
         if name not in FILE_NAMES:
             raise UsageError(
                 f"There is no format {name!r}{did_you_mean(name, FILE_NAMES) or '.'} Known: {', '.join(FILE_NAMES)}."
             )
+        module, extra = _EXTRAS.get(name, ("", ""))
+        if module and find_spec(module) is None:
+            raise MissingExtraError(
+                f"The format {name!r} needs an extra: pip install 'responsible-auditor[{extra}]', or leave it out."
+            )
     return list(dict.fromkeys(names))
 
 
-def render(report: AuditReport, name: str) -> str:
+def render(report: AuditReport, name: str) -> bytes:
     """The record in one format."""
-    if name == "json":
-        return report.to_json()
-    if name == "markdown":
-        from auditor.report.markdown import render_markdown
+    match name:
+        case "json":
+            return report.to_json().encode()
+        case "pdf":
+            from auditor.report.pdf import render_pdf
 
-        return render_markdown(report)
-    from auditor.report.html import render_html
-
-    return render_html(report)
+            return render_pdf(report)
+        case "markdown":
+            from auditor.report.markdown import render_markdown as draw
+        case "sarif":
+            from auditor.report.sarif import render_sarif as draw
+        case "junit":
+            from auditor.report.junit import render_junit as draw
+        case "csv":
+            from auditor.report.csv_table import render_csv as draw
+        case "model-card":
+            from auditor.report.model_card import render_model_card as draw
+        case "model-card-json":
+            from auditor.report.model_card import render_toolkit_json as draw
+        case "ml-bom":
+            from auditor.report.ml_bom import render_ml_bom as draw
+        case _:
+            from auditor.report.html import render_html as draw
+    return draw(report).encode()
 
 
 def known_figure_formats(names: Sequence[str]) -> list[str]:

@@ -10,6 +10,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
 from typing import TypeVar
@@ -17,17 +18,23 @@ from typing import TypeVar
 import typer
 
 from auditor.bins import parse_bin_rule
-from auditor.errors import ConfigError, UsageError
+from auditor.errors import AuditorError, ConfigError, UsageError
 from auditor.files import write_beside
 from auditor.finding import Family, Pillar
 from auditor.isolate import Measured, last_lines, measure
+from auditor.json_text import UNREADABLE, why_unreadable
+from auditor.passwords import without_passwords
 from auditor.probe import make_probe
+from auditor.report.controls import with_policies
 from auditor.report.record import INTAKE, AuditReport, DataRecord, ModelRecord
 from auditor.run import assemble, environment
 from auditor.specs import DataSpec, Job, Limits, ModelSpec, ProbeSpec
 from auditor.suggest import did_you_mean
+from cli.evidence import check_flags, start_log, write_evidence
+from cli.history import decisions_on, open_ledger, record_audit
 from cli.options import Configured, ScanOptions
 from cli.output import print_report, stages
+from cli.register import followed, opened
 from cli.rendering import FILE_NAMES, known_formats, render
 from probes import PROBES
 
@@ -36,35 +43,75 @@ _R = TypeVar("_R", ModelRecord, DataRecord)
 
 def scan(configured: Configured, *, as_json: bool, quiet: bool, debug: bool) -> int:
     """Runs the scan and writes its reports; returns the exit code."""
-    started = time.perf_counter()
+    began, started = datetime.now(UTC), time.perf_counter()
     signal.signal(signal.SIGTERM, _terminated)
     options = configured.options
     formats = known_formats(options.format)
     out = _writable(Path(options.out))
+    check_flags(options)
+    if options.db is not None and not options.history:
+        raise UsageError("--db says where the history lies: add --history to append to it.")
+    if options.history:
+        open_ledger(options.db, create=True).close()
+    registration = opened(options.registration)
     job = build_job(configured)
+    registered = followed(registration, configured, began)
+    log = start_log(job)
     own, waits = pillars(), _workloads(job)
     with stages(not (quiet or as_json)) as shown:
         shown.total = len(job.probes) + 2
-        measured = measure(job, own, on_stage=lambda stage: shown(waits.get(stage, stage)))
+
+        def on_stage(stage: str) -> None:
+            log.add("stage", stage=stage)
+            shown(waits.get(stage, stage))
+
+        measured = measure(job, own, on_stage=on_stage)
     if debug and measured.log.strip():
         typer.echo(last_lines(measured.log, 200), err=True)
     report = make_report(configured, job, measured, time.perf_counter() - started)
+    if registered is not None:
+        report = report.model_copy(update={"registration": registered})
+    ledger_error: AuditorError | None = None
+    if options.history:
+        try:
+            report = report.model_copy(update={"decisions": decisions_on(report, options.db)})
+        except AuditorError as error:
+            # The audit is done and is written, whatever became of its history.
+            ledger_error = type(error)(f"{error} This audit was not entered; its reports are written.")
     written = write_report(report, out, list(dict.fromkeys(["json", *formats])))
     _drop_stale(out, written)
+    unwritten: AuditorError | None = None
+    if options.bundle is not None:
+        try:
+            written.append(write_evidence(configured, job, measured, report, log))
+        except AuditorError as error:
+            unwritten = error
+    entered = None
+    if options.history and ledger_error is None:
+        try:
+            entered = record_audit(report, options.db, options.bundle)
+        except AuditorError as error:
+            ledger_error = type(error)(f"{error} This audit was not entered; its reports are written.")
     try:
         if sys.stdout is None:
-            return report.exit_code
-        if as_json:
+            pass
+        elif as_json:
             sys.stdout.write(report.to_json())
             sys.stdout.flush()
         elif not quiet:
             print_report(report, written)
+            if entered is not None:
+                typer.echo(f"history {entered}")
             sys.stdout.flush()
     except BrokenPipeError:
         raise
     except OSError as error:
         # The reports are written and the verdict stands, whether or not anybody can be told.
         typer.echo(f"auditor: standard output cannot be written: {error.strerror}.", err=True)
+    # The verdict is printed and the report kept; what could not be written beside them decides the exit code.
+    for failure in (unwritten, ledger_error):
+        if failure is not None:
+            raise failure
     return report.exit_code
 
 
@@ -88,9 +135,10 @@ def build_job(configured: Configured) -> Job:
     return Job(
         model=_model_spec(options),
         data=None if options.data is None else _data_spec(options),
-        probes=tuple(_probe_specs(configured)),
+        probes=tuple(probe_specs(configured)),
         seed=options.seed,
         limits=Limits(memory_bytes=options.max_memory, seconds=options.max_seconds),
+        evidence=None if options.bundle is None else "rows" if options.include_rows else "scores",
     )
 
 
@@ -148,7 +196,8 @@ def _existing(path: str, what: str) -> Path:
     return where.resolve()
 
 
-def _probe_specs(configured: Configured) -> list[ProbeSpec]:
+def probe_specs(configured: Configured) -> list[ProbeSpec]:
+    """The probes that a scan asks, with their options. Raises UsageError or ConfigError."""
     chosen = [name.replace("-", "_") for name in configured.options.probes or PROBES]
     for name in chosen:
         if name not in PROBES:
@@ -221,7 +270,7 @@ def make_report(configured: Configured, job: Job, measured: Measured, seconds: f
         if sys.platform == "linux"
         else "child process; this platform enforces no memory limit",
     }
-    return assemble(
+    report = assemble(
         measured.results,
         configured.criteria,
         model=_as_typed(
@@ -229,13 +278,17 @@ def make_report(configured: Configured, job: Job, measured: Measured, seconds: f
         ),
         data=_as_typed(measured.data or _unread(job.data), {"path": options.data, "train_path": options.train}),
         environment=environment(
-            device=measured.device, seed=options.seed, limits=limits, command=shlex.join(["auditor", *sys.argv[1:]])
+            device=measured.device,
+            seed=options.seed,
+            limits=limits,
+            command=without_passwords(shlex.join(["auditor", *sys.argv[1:]])),
         ),
         family=Family(error_rate=options.error_rate, multiplicity=options.multiplicity),
         refusal=measured.refusal,
         allow_inconclusive=options.allow_inconclusive,
         duration_s=seconds,
     )
+    return with_policies(report, configured.policies, options.as_of or datetime.now(UTC).date())
 
 
 def _as_typed(record: _R, paths: dict[str, str | None]) -> _R:
@@ -270,20 +323,31 @@ def _drop_stale(out: Path, written: list[str]) -> None:
 
 
 def write_report(report: AuditReport, out: Path, formats: list[str]) -> list[str]:
-    """Writes each format beside and renames it; whatever goes wrong, the record is kept in the temporary folder."""
-    written = []
+    """Renders every format, then writes each beside and renames it; if that fails, the record is kept elsewhere."""
     try:
-        for name in formats:
-            path = out / FILE_NAMES[name]
-            write_beside(path, render(report, name).encode())
-            written.append(str(path))
+        drawn = [(out / FILE_NAMES[name], render(report, name)) for name in formats]
+        for path, content in drawn:
+            write_beside(path, content)
     except Exception as error:
+        why = error.strerror or error if isinstance(error, OSError) else error
+        raise UsageError(f"The report could not be written into {str(out)!r} ({why}); {_rescued(report)}.") from None
+    return [str(path) for path, _ in drawn]
+
+
+def _rescued(report: AuditReport) -> str:
+    """Where the record lies that could not be written where it should."""
+    rescue = Path(tempfile.gettempdir())
+    try:
         rescue = Path(tempfile.mkdtemp(prefix="auditor-rescued-")) / "report.json"
-        rescue.write_text(report.to_json(), encoding="utf-8")
-        raise UsageError(
-            f"The report could not be written into {str(out)!r} ({error}); the record lies in {rescue}."
-        ) from None
-    return written
+        write_beside(rescue, report.to_json().encode())
+        return f"the record lies in {rescue}"
+    except (OSError, AuditorError) as error:
+        why = error.strerror if isinstance(error, OSError) else error
+        if rescue.name == "report.json":
+            rescue.parent.rmdir()
+        return (
+            f"nor could the record be kept in {str(Path(tempfile.gettempdir()))!r} ({why}): make room and run it again"
+        )
 
 
 def parse_json_flag(text: str | None, flag: str) -> Mapping[str, object] | None:
@@ -292,8 +356,8 @@ def parse_json_flag(text: str | None, flag: str) -> Mapping[str, object] | None:
         return None
     try:
         value = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise UsageError(f"{flag} is no JSON: {error}.") from None
+    except UNREADABLE as error:
+        raise UsageError(f"{flag} is no JSON: {why_unreadable(error)}.") from None
     if not isinstance(value, dict):
         raise UsageError(f"{flag} must be a JSON object, such as '{{\"hidden\": [64, 32]}}'.")
     return value

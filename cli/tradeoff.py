@@ -38,6 +38,7 @@ from auditor.tradeoff import PRESENT, Candidate, Point, Tradeoff, weigh
 from auditor.tradeoff_evidence import DISPARITIES, Disparity, Evidence, read_evidence
 from cli.comparing import write_comparison
 from cli.mitigate import known_mitigation, parse_settings, with_reference
+from cli.one_process import refuse_a_job
 from cli.options import Configured
 from cli.output import paragraph, print_table
 from cli.sweep_folder import PointFolder, Settings, Tried, audit_prints, digest, made_prints
@@ -80,6 +81,7 @@ def run_tradeoff(
     quiet: bool,
 ) -> int:
     """Makes and audits what of the sweep is not there yet, weighs all of it, writes it; returns the exit code."""
+    refuse_a_job("tradeoff")
     key = known_mitigation(name)
     if not needs_rows(MITIGATIONS[key]):
         raise UsageError(f"{key} learns from no rows, so that there is no accuracy on rows to trade: auditor mitigate.")
@@ -104,7 +106,10 @@ def run_tradeoff(
 
 
 def _check(present: Evidence, asked: Asked) -> None:
-    """Raises DataError where the rows leave a number of the present model undefined, so that nothing can be weighed."""
+    """Raises DataError where the rows leave a number of the present model undefined, so that nothing can be weighed.
+
+    The intersection of the features is left out then, and that is said.
+    """
     for estimate, what in (
         (present.performance, asked.metric),
         *((gap.own, f"{asked.disparity} by {gap.feature}") for gap in present.gaps),
@@ -334,7 +339,7 @@ def _print(found: Tradeoff, written: Sequence[str]) -> None:
     for feature in found.present.features:
         columns += [f"{found.disparity} by {feature.feature}", "change", "impact ratio"]
     print_table((*columns, "leakage", "front"), [_cells(point, len(columns)) for point in found.all])
-    for point in found.points:
+    for point in found.all:
         if point.reason:
             typer.echo(paragraph(visible(f"{point.name}: {point.reason}"), 0))
         for remark in point.remarks:

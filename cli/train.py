@@ -54,8 +54,10 @@ def train(
     Text columns are encoded from the training rows; columns that name rows are left out and named. The rows trained on
     and held back are written beside the bundle, for scan's --train and --data.
     """
+    from cli.one_process import refuse_a_job
     from cli.scan import parse_json_flag
 
+    refuse_a_job("train")
     arguments = parse_json_flag(architecture_args, "--architecture-args")
     places = _Places(out, train_out, test_out)
 

@@ -5,6 +5,7 @@ from mitigations.adversarial_debiasing import AdversarialDebiasing
 from mitigations.balanced_resampling import BalancedResampling
 from mitigations.correlation_remover import CorrelationRemover
 from mitigations.counterfactual_augmentation import CounterfactualAugmentation
+from mitigations.deepfake_detection import DeepfakeDetection
 from mitigations.dp_sgd import DpSgd
 from mitigations.exponentiated_gradient import ExponentiatedGradient
 from mitigations.fair_gan import FairGan
@@ -23,6 +24,7 @@ MITIGATIONS: dict[str, type[Mitigation]] = {
     "balanced_resampling": BalancedResampling,
     "correlation_remover": CorrelationRemover,
     "counterfactual_augmentation": CounterfactualAugmentation,
+    "deepfake_detection": DeepfakeDetection,
     "dp_sgd": DpSgd,
     "fair_gan": FairGan,
     "exponentiated_gradient": ExponentiatedGradient,

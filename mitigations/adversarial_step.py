@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, one_hot
 from torch.optim import Optimizer
 
+from auditor.several_devices import Summing, as_they_are
 from mitigations.mean_gap import mean_gap
 
 if TYPE_CHECKING:
@@ -194,6 +195,7 @@ class AdversarialStep:
             optimizer,
             torch.optim.Adam(self.adversary.parameters(), lr=adversary_learning_rate, fused=True),
         )
+        self.summed: Summing = as_they_are
         self._rates = [group["lr"] for group in optimizer.param_groups]
 
     def __call__(self, batch: Sequence[Tensor]) -> Tensor:
@@ -217,11 +219,14 @@ class AdversarialStep:
             q = scores(logits, 1.0)
             wanted = loss + pressure.gap_weight * mean_gap(q, y, s, self.constraint, self.positive)
         parameters = [p for p in self.model.module.parameters() if p.requires_grad]
-        gradients: Sequence[Tensor | None]
-        gradients = torch.autograd.grad(wanted, parameters, retain_graph=alpha > 0.0, allow_unused=True)
+        own = torch.autograd.grad(wanted, parameters, retain_graph=alpha > 0.0, allow_unused=True)
+        against: tuple[Tensor | None, ...] = ()
         if alpha > 0.0:
-            guess = self.adversary.loss(logits, shown)
-            gradients = debiased(gradients, torch.autograd.grad(guess, parameters, allow_unused=True), alpha)
+            against = torch.autograd.grad(self.adversary.loss(logits, shown), parameters, allow_unused=True)
+        # Before the projection, which is not linear in them.
+        gradients = self.summed([*own, *against])
+        if alpha > 0.0:
+            gradients = debiased(gradients[: len(own)], gradients[len(own) :], alpha)
         for parameter, gradient in zip(parameters, gradients, strict=True):
             parameter.grad = gradient
         self.optimizers[0].step()

@@ -121,8 +121,8 @@ class CounterfactualAugmentation:
             raise ValueError(f"pairing_weight must be a number of at least 0, not {pairing_weight!r}")
         if copies < 1 or any(n is not None and n < 1 for n in (epochs, sentences)):
             raise ValueError("copies, sentences and epochs must be at least 1")
-        if learning_rate is not None and not learning_rate > 0.0:
-            raise ValueError(f"learning_rate must be positive, not {learning_rate!r}")
+        if learning_rate is not None and not (learning_rate > 0.0 and np.isfinite(learning_rate)):
+            raise ValueError(f"learning_rate must be a positive number, not {learning_rate!r}")
         filler_of(filler)
         if (generator == "language_model") != (language_model is not None):
             raise ValueError("generator=language_model and language_model=FOLDER belong together: give both or neither")

@@ -11,7 +11,7 @@ from auditor.errors import ModelError, UsageError
 from auditor.finding import Pillar
 from auditor.mitigation import Mitigated, Stage, Training
 from mitigations.private_weights import private_weights
-from mitigations.retraining import TrainingSet, trainable, training_set, untrained
+from mitigations.retraining import TrainingSet, refuse_several_devices, trainable, training_set, untrained
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -102,6 +102,8 @@ class DpSgd:
             raise ValueError(f"delta must lie in (0, 1), and below one over the training rows, not {delta!r}")
         if (epochs is not None and epochs < 1) or (batch_size is not None and batch_size < 1):
             raise ValueError("epochs and batch_size must be at least 1")
+        if noise_seed is not None and noise_seed < 0:
+            raise ValueError(f"noise_seed must be 0 or more, not {noise_seed!r}")
         if lora is not None and lora < 1:
             raise ValueError(f"lora is a rank of at least 1, not {lora!r}")
         if mode not in get_args(Mode):
@@ -126,6 +128,8 @@ class DpSgd:
         """A new model of the same architecture, trained privately on the labelled rows."""
         from auditor.dp_sgd import PrivacyBudget, train_privately
 
+        # Each process would draw rows and noise of its own.
+        refuse_several_devices(training, self.name)
         if model.provenance.format == _FOLDER:
             return self._fine_tuned(model, data, rng, training)
         if self.lora is not None:
@@ -244,5 +248,6 @@ def _linted(model: TorchModel) -> tuple[str, ...]:
 
     result = lint(run_of_model(model, "the new model"))
     found = tuple(f"dp-lint: {p.code} ({p.severity}): {p.what}" for p in result.problems)
-    checked = f"dp-lint: {len(result.clean)} checks found nothing, {len(result.not_recorded)} had nothing to go by."
+    untold = len(result.not_recorded) + len(result.cannot_tell)
+    checked = f"dp-lint: {len(result.clean)} checks found nothing, {untold} had nothing to go by."
     return (*found, checked)

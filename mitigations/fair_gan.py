@@ -12,7 +12,7 @@ from auditor.arrays import IntArray
 from auditor.errors import DataError, ModelError
 from auditor.finding import Pillar
 from auditor.mitigation import Mitigated, Stage, Training
-from mitigations.retraining import TrainingSet, run, trainable, training_set, untrained
+from mitigations.retraining import TrainingSet, refuse_several_devices, run, trainable, training_set, untrained
 from mitigations.synthetic_columns import CodedColumn, Encoded, coded_columns, one_hot, total_variation
 
 if TYPE_CHECKING:
@@ -107,6 +107,7 @@ class FairGan:
 
         from auditor.loop import PlainStep, optimizer_of
 
+        refuse_several_devices(training, self.name)
         old = trainable(model)
         assert old.recipe is not None
         if data.modality != "tabular":

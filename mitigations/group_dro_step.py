@@ -10,6 +10,9 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.optim import Optimizer
 
+from auditor.loop import sum_gradients
+from auditor.several_devices import Summing, as_they_are
+
 if TYPE_CHECKING:
     from auditor.model import TorchModel
 
@@ -33,6 +36,7 @@ class GroupDroStep:
         self.weights = GroupWeights(len(adjustments)).to(adjustments.device)
         self.modules: Sequence[nn.Module] = (model.module, self.weights)
         self.optimizers: Sequence[Optimizer] = (optimizer,)
+        self.summed: Summing = as_they_are
 
     def __call__(self, batch: Sequence[Tensor]) -> Tensor:
         """Moves the weights, then the network; returns the batch's weighted loss."""
@@ -43,6 +47,7 @@ class GroupDroStep:
         loss = (self.weights.q * means).sum()
         self.optimizers[0].zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
+        sum_gradients(self.model.module, self.summed)
         self.optimizers[0].step()
         return loss.detach()
 

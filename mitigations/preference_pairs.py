@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from auditor.errors import DataError, UsageError
+from auditor.json_text import UNREADABLE, why_unreadable
 from auditor.lexicons import PLACEHOLDER, Identity, Lexicon, built_in
 from auditor.swaps import Swapper
 
@@ -133,8 +134,8 @@ def read_pairs(path: str | Path) -> PreferenceSet:
 def _pair(line: str, where: str) -> PreferencePair:
     try:
         entry = json.loads(line)
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise DataError(f"{where} is no JSON: {error}.") from None
+    except UNREADABLE as error:
+        raise DataError(f"{where} is no JSON: {why_unreadable(error)}.") from None
     if not isinstance(entry, dict):
         raise DataError(f"{where} must be a JSON object with the keys {', '.join(_KEYS[:3])}.")
     unknown = [key for key in entry if key not in _KEYS]

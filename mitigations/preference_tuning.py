@@ -129,7 +129,9 @@ class PreferenceTuning:
             encoded_pairs,
             encoded_sentences,
         )
+        from mitigations.retraining import refuse_several_devices
 
+        refuse_several_devices(training, self.name)
         old = tunable(model)
         chosen = read_pairs(self.pairs) if self.pairs is not None else built_in_pairs(self.n_pairs, rng)
         unseen = unseen_pairs() if self.test_pairs is None else replace(read_pairs(self.test_pairs), ranked=False)

@@ -62,10 +62,11 @@ def trainable(model: AuditedModel) -> TorchModel:
     from auditor.architectures import ARCHITECTURES
     from auditor.model import TorchModel
 
-    if not isinstance(model, TorchModel) or model.frozen_mode:
+    check_classifier(model)
+    if not isinstance(model, TorchModel) or model.frozen_mode or is_program(model):
         raise ModelError(
             "Training needs a torch module whose architecture is known, and this model only predicts: give a model "
-            "bundle (auditor train, auditor.model.save), or use a post-processing mitigation."
+            "bundle (auditor train, auditor.model.save), which post-processing mitigations take too."
         )
     if model.recipe is None:
         raise ModelError(
@@ -75,9 +76,25 @@ def trainable(model: AuditedModel) -> TorchModel:
     if (model.architecture or {}).get("name") not in ARCHITECTURES:
         raise ModelError(
             f"The network {type(model.module).__name__} is none of {', '.join(ARCHITECTURES)}, so it cannot be made "
-            "anew: use a post-processing mitigation, or call the mitigation from Python on your own module."
+            "anew: use adversarial_debiasing, which trains on from its weights, or a post-processing mitigation."
         )
     return model
+
+
+def check_classifier(model: AuditedModel) -> None:
+    """Raises ModelError for a model that answers with no class, whatever it was trained for."""
+    if model.kind != "classifier":
+        raise ModelError(
+            f"This mitigation is for classifiers, and this is a {model.kind.replace('_', ' ')}: see `auditor "
+            "mitigations` for what fits it."
+        )
+
+
+def is_program(model: TorchModel) -> bool:
+    """Whether the module holds a TorchScript program, whose weights no optimizer should move."""
+    import torch
+
+    return any(isinstance(m, torch.jit.ScriptModule) for m in model.module.modules())
 
 
 def training_set(model: TorchModel, data: AuditData, device: str, *, groups: bool) -> TrainingSet:
@@ -92,6 +109,8 @@ def training_set(model: TorchModel, data: AuditData, device: str, *, groups: boo
     rows = np.flatnonzero(data.y_true >= 0).astype(np.int64)
     labelled = data.take(rows)
     assert labelled.y_true is not None
+    if not len(rows):
+        raise DataError("No training row has a label: fill the target column of --train.")
     if len(np.unique(labelled.y_true)) < 2:
         raise DataError("The training rows hold one class only: there is nothing to tell apart.")
     codes, levels, features = _codes(labelled)
@@ -191,4 +210,11 @@ def run(
         checkpoint=training.checkpoint,
         fingerprint=fingerprint,
         progress=training.progress,
+        devices=training.devices,
     )
+
+
+def refuse_several_devices(training: Training, name: str) -> None:
+    """Raises UsageError in a job of several processes, for mitigations that several devices cannot make together."""
+    if training.devices is not None and training.devices.size > 1:
+        raise UsageError(f"{name} trains on one device: start one process, without torchrun or accelerate launch.")

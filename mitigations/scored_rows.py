@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from auditor.arrays import FloatArray, IntArray
 from auditor.errors import DataError, ModelError, UsageError
-from mitigations.retraining import refuse_bins
+from mitigations.retraining import check_classifier, refuse_bins
 
 if TYPE_CHECKING:
     from auditor.data import AuditData
@@ -94,6 +94,7 @@ def scored_rows(model: AuditedModel, data: AuditData) -> ScoredRows:
     from auditor.model import TorchModel
     from auditor.preprocessing import TabularPreprocessing
 
+    check_classifier(model)
     if not isinstance(model, TorchModel):
         raise ModelError(
             "Post-processing changes a model bundle, and this model is none, or is post-processed already: give the "
@@ -114,6 +115,8 @@ def scored_rows(model: AuditedModel, data: AuditData) -> ScoredRows:
         raise UsageError("This mitigation needs a sensitive feature: add --sensitive COLUMN.")
     refuse_bins(data)
     labelled = data.take(data.y_true >= 0)
+    if not len(labelled):
+        raise DataError("No row has a label: fill the target column of --train.")
     assert labelled.y_true is not None and labelled.sensitive_features is not None
     frame = labelled.sensitive_features
     columns = tuple(str(c) for c in frame.columns)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from auditor.errors import ModelError
-from mitigations.retraining import trainable, untrained
+from mitigations.retraining import is_program, trainable, untrained
 
 if TYPE_CHECKING:
     from auditor.model import AuditedModel, Recipe, TorchModel
@@ -30,7 +30,7 @@ def trainable_from_somewhere(model: AuditedModel) -> TorchModel:
     """The model as one that can be trained anew or fine-tuned; raises ModelError where neither can be, and says why."""
     from auditor.model import TorchModel
 
-    if not isinstance(model, TorchModel) or model.frozen_mode or is_known(model):
+    if not isinstance(model, TorchModel) or model.frozen_mode or is_program(model) or is_known(model):
         return trainable(model)
     if not any(p.requires_grad for p in model.module.parameters()):
         raise ModelError(

@@ -7,6 +7,11 @@ from probes.attribution.probe import FeatureAttribution
 from probes.attribution.token_attribution import TokenAttribution
 from probes.change import Change
 from probes.counterfactual import CounterfactualFairness
+from probes.deepfake.evasion import DetectorEvasion
+from probes.deepfake.ladder import DetectorRobustness
+from probes.deepfake.leakage import SourceLeakage
+from probes.deepfake.performance import DetectorPerformance
+from probes.deepfake.trivial_cues import TrivialCues
 from probes.dp_claim import DPClaim
 from probes.embeddings import EmbeddingAssociation
 from probes.fairness import GroupFairness
@@ -55,6 +60,11 @@ PROBES: dict[str, type[Probe]] = {
     "model_inversion": ModelInversion,
     "dp_claim": DPClaim,
     "robustness": Robustness,
+    "detector_performance": DetectorPerformance,
+    "trivial_cues": TrivialCues,
+    "detector_robustness": DetectorRobustness,
+    "source_leakage": SourceLeakage,
+    "detector_evasion": DetectorEvasion,
     "stereotype": Stereotype,
     "crows_pairs": CrowsPairs,
     "stereoset": StereoSet,

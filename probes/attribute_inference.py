@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from auditor.arrays import FloatArray, IntArray
+from auditor.counts import MISSING
 from auditor.errors import NotApplicableError, UsageError
 from auditor.finding import Measurement, Pillar
 from auditor.probe import Need
@@ -48,7 +49,7 @@ class AttributeInference:
     """How much better a sensitive attribute is guessed with the model than without it.
 
     The attacker knows a record but for one attribute, its label where there is one, and may ask the model. Levels of
-    the attribute are its values, at most 10; a number with more is cut at its median.
+    the attribute are its values, at most 10; a number with more is cut at its median. Rows without it take no part.
 
     - ``without_model``: gradient-boosted trees learn the attribute from the other columns and the label: imputation,
       which needs no model and is no leak of it
@@ -100,6 +101,8 @@ class AttributeInference:
         secret, is_feature = _column(data, self.attribute)
         level, names, remark = _levels(secret)
         known = np.flatnonzero(level >= 0)
+        if known.size < level.size:
+            remark += f", {level.size - known.size:,} of {level.size:,} rows without it left out"
         evaluation = known if data.is_member is None else known[~data.is_member[known]]
         trained = known[:0] if data.is_member is None else known[data.is_member[known]]
         if len(names) < 2 or evaluation.size < 2 * FEWEST_ROWS:
@@ -115,6 +118,7 @@ class AttributeInference:
                     estimate=Undefined(reason=why),
                     n_samples=0,
                     ideal=0.0,
+                    detail=f"{self.attribute}{remark}",
                 )
             ]
         shuffled = rng.permutation(evaluation)
@@ -148,7 +152,7 @@ class AttributeInference:
 
 
 def _column(data: AuditData, name: str) -> tuple[pd.Series[Any], bool]:
-    """The attribute's values, and whether it is among the columns that the model is given."""
+    """The attribute's values, NaN where there is none, and whether it is a column that the model is given."""
     import pandas as pd
 
     assert isinstance(data.X, pd.DataFrame)
@@ -156,7 +160,8 @@ def _column(data: AuditData, name: str) -> tuple[pd.Series[Any], bool]:
         return data.X[name], True
     groups = data.sensitive_features
     if groups is not None and name in groups.columns:
-        return groups[name], False
+        own = groups[name].astype(object)
+        return own.where(own != MISSING), False
     there = [str(c) for c in data.X.columns] + ([] if groups is None else [str(c) for c in groups.columns])
     raise UsageError(
         f"The data have no column {name!r} to infer{did_you_mean(name, there) or '.'} Name a feature, or a "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
@@ -95,7 +96,20 @@ class _Decisions:
     @classmethod
     def of(cls, before: AuditedModel, after: AuditedModel, rows: AuditData) -> _Decisions:
         """Asks both models."""
-        return cls(np.stack([before.decisions(rows), after.decisions(rows)]), rows)
+        return cls(np.stack([_decided(before, after, rows), after.decisions(rows)]), rows)
+
+
+def _decided(before: AuditedModel, after: AuditedModel, rows: AuditData) -> IntArray:
+    """(n,) the reference's decisions; from rows that were read for a gated model it gets what is its own."""
+    from auditor.gated import GatedModel
+
+    if not isinstance(after, GatedModel) or isinstance(before, GatedModel) or after.rows.alike:
+        return before.decisions(rows)
+    if before.preprocessing != after.base.preprocessing:
+        raise UsageError(
+            "The reference reads files in another way than the model behind the gate: compare it with that model."
+        )
+    return before.decisions(replace(rows, X=after.base_rows(rows.X)))
 
 
 def _measurements(both: _Decisions, rows: AuditData, detail: str) -> Iterator[Measurement]:

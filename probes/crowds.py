@@ -9,6 +9,27 @@ from auditor.statistics.estimate import Undefined
 from auditor.statistics.rates import MOST_GROUPS
 
 
+def crowded_strata(
+    metric: str, method: str, features: Sequence[str], strata: str, n_levels: int, n_samples: int
+) -> Measurement | None:
+    """The number that stands for those over a crowd of strata, undefined, or None where the strata are few enough.
+
+    Each is two rates, of the accepted and of the rejected.
+    """
+    if 2 * n_levels <= MOST_GROUPS:
+        return None
+    return Measurement(
+        metric=metric,
+        method=method,
+        estimate=Undefined(
+            reason=f"{strata} has {n_levels:,} levels, of which {MOST_GROUPS // 2:,} at most are strata: name a column "
+            "of fewer levels"
+        ),
+        n_samples=n_samples,
+        sensitive=tuple(features),
+    )
+
+
 def crowd(metric: str, method: str, features: Sequence[str], n_groups: int, n_samples: int) -> Measurement | None:
     """The number that stands for those of a crowd of groups, undefined, or None where the groups are few enough."""
     if n_groups <= MOST_GROUPS:

@@ -10,6 +10,7 @@ from auditor.errors import NotApplicableError
 from auditor.finding import Measurement, Pillar
 from auditor.probe import Need
 from auditor.statistics.estimate import Exact, Undefined
+from auditor.statistics.upper_bound import UpperBound
 
 if TYPE_CHECKING:
     import numpy as np
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     from auditor.privacy.accounting import Spent
     from auditor.privacy.dp_linter import LintResult
     from auditor.privacy.run_record import RunRecord
+
+# Faults of what is said of a training, which leave what its noise, rate and steps spend as it is.
+ABOUT_THE_CLAIM = ("claim_below_accounting", "claim_by_approximation")
 
 
 class DPClaim:
@@ -30,8 +34,11 @@ class DPClaim:
     - ``dp_problems``: faults of the recorded training that break the guarantee, each named in the detail; [0, inf),
       ideal 0. Known without sampling error. It can FAIL, never PASS: a record that shows no fault proves no guarantee,
       and some checks need what no recipe holds.
-    - ``dp_epsilon``: epsilon at the claimed delta of the recorded noise, sample rate and steps, by ``rdp``, ``prv`` and
-      ``gdp``; [0, inf), ideal 0. RDP and PRV are upper bounds; GDP is an approximation, shown and never judged.
+    - ``dp_epsilon``: the smaller of RDP's and PRV's upper bounds of epsilon, at the claimed delta, of the recorded
+      noise, sample rate and steps; [0, inf), ideal 0. It can PASS, never FAIL: the true epsilon may be smaller. It is
+      no bound, and not judged, where a fault named by ``dp_problems`` makes the training another than is accounted.
+    - ``dp_epsilon_by_accountant``: epsilon by ``rdp``, ``prv`` and ``gdp`` side by side; [0, inf), ideal 0. Shown and
+      never judged; GDP is an approximation that can be below the truth.
 
     Raises NotApplicableError for a model without such a claim. ``auditor dp-audit`` asks the training itself.
     Source: Abadi et al., CCS 2016; Mironov et al., arXiv:1908.10530; Gopi et al., NeurIPS 2021; Bu et al., HDSR 2020.
@@ -41,7 +48,7 @@ class DPClaim:
     pillar: ClassVar[Pillar] = "privacy"
     goal: ClassVar[str] = "Does the recorded training keep the differential privacy that is claimed for it?"
     citation: ClassVar[str] = "Abadi et al., CCS 2016; Gopi, Lee and Wutschitz, NeurIPS 2021"
-    methods: ClassVar[tuple[str, ...]] = ("lint", "rdp", "prv", "gdp")
+    methods: ClassVar[tuple[str, ...]] = ("lint", "smallest_bound", "rdp", "prv", "gdp")
     needs: ClassVar[tuple[Need, ...]] = ()
 
     def measure(self, model: AuditedModel, data: AuditData, rng: np.random.Generator) -> Sequence[Measurement]:
@@ -58,22 +65,21 @@ class DPClaim:
                 "The model claims no differential privacy: nothing in its file records a private training, as that of "
                 "auditor train --dp-epsilon does."
             ) from None
-        found = [_problems(run, lint(run))]
+        result = lint(run)
         phases = run.accounted()
-        if phases is not None and run.delta:
-            found += [_spent(run, spent) for spent in side_by_side(phases, run.delta)]
-        return found
+        spent = side_by_side(phases, run.delta) if phases is not None and run.delta else ()
+        return [_problems(run, result), _smallest(run, result, spent), *(_spent(run, one) for one in spent)]
 
 
 def _problems(run: RunRecord, result: LintResult) -> Measurement:
     breaking = [p for p in result.problems if p.severity == "breaks"]
     harming = [p for p in result.problems if p.severity == "harms"]
     missing = ", ".join(name for name, _ in result.not_recorded)
-    claim = f"claimed: epsilon {run.claimed_epsilon:.4g}" + ("" if run.delta is None else f" at delta {run.delta:.3g}")
-    parts = [claim, *(f"{p.code}: {p.what} {p.mend}" for p in breaking)]
+    parts = [_claimed(run), *(f"{p.code}: {p.what} {p.mend}" for p in breaking)]
     parts += [f"not breaking it, {p.code}: {p.what}" for p in harming]
     parts += [f"{len(result.clean)} checks found nothing"]
     parts += [f"not recorded and so not checked: {missing}"] if missing else []
+    parts += [f"left open, {name}: {why}" for name, why in result.cannot_tell]
     return Measurement(
         metric="dp_problems",
         method="lint",
@@ -89,16 +95,59 @@ def _problems(run: RunRecord, result: LintResult) -> Measurement:
     )
 
 
+def _smallest(run: RunRecord, result: LintResult, spent: Sequence[Spent]) -> Measurement:
+    bounds = [one.epsilon for one in spent if one.is_bound and one.epsilon is not None]
+    least = min(bounds, default=math.nan)
+    if math.isfinite(least):
+        estimate: UpperBound | Undefined = UpperBound(most=least)
+    elif bounds:
+        estimate = Undefined(reason="Epsilon is infinite: without noise there is no guarantee.")
+    elif spent:
+        estimate = Undefined(reason="No accountant can say: " + "; ".join(f"{s.accountant} {s.note}" for s in spent))
+    elif run.delta == 0.0:
+        estimate = Undefined(reason="At delta 0 the noise of DP-SGD keeps no finite epsilon: state a delta above 0.")
+    else:
+        estimate = Undefined(
+            reason="The noise, the sample rate and the steps of the training, or delta, are not recorded."
+        )
+    faults = [p.code for p in result.problems if p.severity == "breaks" and p.code not in ABOUT_THE_CLAIM]
+    said = "".join(f"{s.accountant} {_number(s.epsilon)}, " for s in spent)
+    return Measurement(
+        metric="dp_epsilon",
+        method="smallest_bound",
+        estimate=estimate,
+        n_samples=run.n_rows or 0,
+        ideal=0.0,
+        detail=f"{said}an upper bound if the training was as recorded; {_claimed(run)}",
+        too_few=""
+        if not faults
+        else f"What is accounted is not what was done ({', '.join(faults)}), so it bounds nothing: mend that first, as "
+        "dp_problems says.",
+    )
+
+
 def _spent(run: RunRecord, spent: Spent) -> Measurement:
     known = spent.epsilon is not None and math.isfinite(spent.epsilon)
     return Measurement(
-        metric="dp_epsilon",
+        metric="dp_epsilon_by_accountant",
         method=spent.accountant,
-        estimate=Exact(known=float(spent.epsilon or 0.0))
+        estimate=UpperBound(most=float(spent.epsilon or 0.0))
+        if known and spent.is_bound
+        else Exact(known=float(spent.epsilon or 0.0))
         if known
         else Undefined(reason="epsilon is infinite" if spent.epsilon is not None else spent.note),
         n_samples=run.n_rows or 0,
         ideal=0.0,
-        detail=f"{'an upper bound' if spent.is_bound else 'no bound'}: {spent.note}; claimed {run.claimed_epsilon:.4g}",
-        too_few="" if spent.is_bound else "GDP is an approximation that can be below the truth: for display only.",
+        detail=f"{'an upper bound' if spent.is_bound else 'no bound'}: {spent.note}; {_claimed(run)}",
+        too_few="Display only: set a bound on dp_epsilon, the smaller of the two upper bounds."
+        if spent.is_bound
+        else "GDP is an approximation that can be below the truth: for display only.",
     )
+
+
+def _claimed(run: RunRecord) -> str:
+    return f"claimed: epsilon {run.claimed_epsilon:.4g}" + ("" if run.delta is None else f" at delta {run.delta:.3g}")
+
+
+def _number(epsilon: float | None) -> str:
+    return "not known" if epsilon is None else f"{epsilon:.4g}"

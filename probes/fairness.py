@@ -18,7 +18,7 @@ from auditor.statistics.groups import WorstDifference, WorstRatio
 from auditor.statistics.kinds import AnyEstimate
 from auditor.statistics.rates import Proportion, RateTable
 from auditor.suggest import did_you_mean
-from probes.crowds import crowd
+from probes.crowds import crowd, crowded_strata
 from probes.group_metrics import (
     MOST_CLASSES,
     at_class,
@@ -147,8 +147,9 @@ class GroupFairness:
         found: list[Measurement] = []
         for features in wanted:
             table = counts.by((*features, strata))
-            many = crowd(
-                "conditional_demographic_disparity", "between_groups", table.features, len(table.groups), table.n
+            metric, method = "conditional_demographic_disparity", "between_groups"
+            many = crowd(metric, method, table.features, len(table.groups), table.n) or crowded_strata(
+                metric, method, features, strata, len({group[-1] for group in table.groups}), table.n
             )
             found += disparity_measurements(table, strata) if many is None else [many]
         return found

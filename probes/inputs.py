@@ -50,10 +50,12 @@ def as_frame(X: Rows, names: tuple[str, ...] | None = None) -> pd.DataFrame:
 
 
 def differentiable(model: AuditedModel) -> DifferentiableModel | None:
-    """The model as one that can be differentiated, or None."""
+    """The model as one that can be differentiated, or None: its module may say ``differentiable = False``."""
     from auditor.model import DifferentiableModel
 
-    return model if isinstance(model, DifferentiableModel) else None
+    if not isinstance(model, DifferentiableModel) or not getattr(model.module, "differentiable", True):
+        return None
+    return model
 
 
 @contextmanager

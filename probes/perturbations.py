@@ -136,6 +136,15 @@ def image_noise(X: npt.NDArray[np.uint8], z: npt.NDArray[np.float32], level: flo
     return np.clip(np.round(X + np.float32(255.0 * level) * z), 0, 255).astype(np.uint8)
 
 
+def sound_noise(X: npt.NDArray[np.int16], z: npt.NDArray[np.float32], level: float) -> npt.NDArray[np.int16]:
+    """``x + level * rms(x) * z`` of each recording, rounded and kept within 16 bits; X, z (n, samples).
+
+    A level of 0.1 is a signal-to-noise ratio of 20 dB.
+    """
+    loud = np.sqrt(np.mean(np.square(X.astype(np.float32)), axis=1, keepdims=True))
+    return np.asarray(np.clip(np.round(X + np.float32(level) * loud * z), -32768, 32767), np.int16)
+
+
 # ---- the worst case ------------------------------------------------------------------------------------------------
 
 

@@ -18,7 +18,6 @@ from auditor.gradients import without_gradients
 from auditor.probe import Need
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.kinds import AnyEstimate
-from auditor.statistics.means import StudentT
 from auditor.statistics.ranks import AreaUnderCurve, area_under_curve
 
 if TYPE_CHECKING:
@@ -118,7 +117,7 @@ def _features(rows: AuditData) -> pd.DataFrame | None:
     import pandas as pd
 
     if isinstance(rows.X, np.ndarray):
-        if rows.X.ndim != 2 or rows.X.dtype.kind not in "biuf":
+        if rows.modality != "tabular" or rows.X.dtype.kind not in "biuf":
             return None
         return pd.DataFrame(rows.X, columns=[f"x{i}" for i in range(rows.X.shape[1])])
     sensitive = set() if rows.sensitive_features is None else {str(c) for c in rows.sensitive_features.columns}
@@ -228,8 +227,8 @@ def macro_auc(scores: FloatArray, label: IntArray) -> tuple[AnyEstimate, list[fl
 
     Of two groups it is the one curve with its DeLong interval. Of more, row r moves the mean by
     ``psi_r = sum_g (over_rg - A_g) / (k share_g)`` as a member of g and likewise as one of the rest, so the standard
-    error is ``sd(psi) / sqrt(n)``, never below that of k independent curves, since a perfect separation has no spread;
-    bounds are Student's on the logit scale with the smallest group's degrees of freedom.
+    error is ``sd(psi) / sqrt(n)``, never below that of k independent curves, since a perfect separation has no spread.
+    It is bounded and planned for as the curve of the smallest group against the rest is.
     """
     k = scores.shape[1]
     if k == 2:
@@ -252,13 +251,12 @@ def macro_auc(scores: FloatArray, label: IntArray) -> tuple[AnyEstimate, list[fl
         influence[~own] += (under - auc) / (k * (1.0 - own.mean()))
     smallest = int(np.bincount(label, minlength=k).min())
     return (
-        StudentT(
-            centre=float(np.mean(each)),
+        AreaUnderCurve(
+            # A mean of numbers at a limit may be a rounding error beyond it.
+            centre=min(float(np.mean(each)), 1.0),
             standard_error=max(float(influence.std(ddof=1) / math.sqrt(len(label))), math.sqrt(variance) / k),
-            degrees_of_freedom=smallest - 1,
-            scale="logit",
-            lower_limit=0.0,
-            upper_limit=1.0,
+            n_positive=smallest,
+            n_negative=len(label) - smallest,
         ),
         each,
     )

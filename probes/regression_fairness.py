@@ -107,15 +107,14 @@ class RegressionFairness:
 
     def measure(self, model: AuditedModel, data: AuditData, rng: np.random.Generator) -> list[Measurement]:
         """Measurements over the evaluation rows; see the class for what they are."""
-        from auditor.regression import AuditedRegressor
-
         rows = data.evaluation
-        if not isinstance(model, AuditedRegressor):
+        predict = getattr(model, "predictions", None)
+        if model.kind != "regressor" or predict is None:
             raise NotApplicableError("Needs a regression model: this model predicts no numbers.")
         if rows.sensitive_features is None:
             raise NotApplicableError("Needs a sensitive feature: add --sensitive COLUMN.")
         groups = {str(c): rows.sensitive_features[c].astype(str).tolist() for c in rows.sensitive_features.columns}
-        return self.measure_predictions(model.predictions(rows), rows.target_values, sensitive_features=groups)
+        return self.measure_predictions(predict(rows), rows.target_values, sensitive_features=groups)
 
     def measure_predictions(
         self,

@@ -24,6 +24,7 @@ from probes.perturbations import (
     is_number,
     numbers,
     pgd_flips,
+    sound_noise,
     with_gaps,
     with_noise,
     with_typos,
@@ -41,9 +42,11 @@ COORDINATE = {"noise": "noise", "missing": "missing", "typos": "typos", "pgd": "
 _N_SAMPLES = 1000
 # Every image costs a pass per level and step, and each pass a thousand times what a row of a table does.
 _N_IMAGES = 100
+_LARGE = ("image", "audio")
 _IMAGES_AT_ONCE = 16
 _TABLE_EPSILON = (0.05, 0.1, 0.2)
 _IMAGE_EPSILON = (2 / 255, 4 / 255, 8 / 255)
+_SOUND_EPSILON = (0.0005, 0.001, 0.002)
 
 
 class Robustness:
@@ -55,14 +58,15 @@ class Robustness:
     Clopper-Pearson interval, at ``{M: level}``. Level 0 is the row itself. All levels share their random draws, so a
     curve's ups and downs are the model's and not the draws'. Methods M:
 
-    - ``noise`` (tables, images): Gaussian noise of ``level`` standard deviations of each numeric column, as
+    - ``noise`` (tables, images, sound): Gaussian noise of ``level`` standard deviations of each numeric column, as
       :func:`probes.perturbations.with_noise` adds it, whole numbers staying whole; of ``level`` times the range of a
-      pixel in images.
+      pixel in images; of ``level`` times the root mean square of each recording in sound.
     - ``missing`` (tables): each cell missing with probability ``level``.
     - ``typos`` (texts): ``level`` typing errors a text, as :func:`probes.perturbations.with_typos` makes them.
-    - ``pgd`` (differentiable models of tables and images): the worst of what projected gradient descent finds within
-      ``epsilon`` standard deviations of each numeric column, as :func:`probes.perturbations.pgd_flips` searches;
-      within ``epsilon`` of the range of each pixel in images. Columns that are encoded as indicators are not touched.
+    - ``pgd`` (differentiable models of tables, images and sound): the worst of what projected gradient descent finds
+      within ``epsilon`` standard deviations of each numeric column, as :func:`probes.perturbations.pgd_flips` searches;
+      within ``epsilon`` of the range of each pixel in images, of full scale in sound. Columns that are encoded as
+      indicators are not touched.
       A search can miss what is there: the accuracy is an upper bound of the worst case. Coordinate ``epsilon``. Word
       indices cannot be moved a little; no such search is made for texts.
 
@@ -70,7 +74,8 @@ class Robustness:
     and the reason is given.
 
     methods: ``auto`` (all that apply) or names out of ``Robustness.methods``. noise, missing, typos, epsilon: levels;
-    epsilon is by default 0.05, 0.1 and 0.2 for tables, 2, 4 and 8 of 255 for images. n_steps: steps of the search.
+    epsilon is by default 0.05, 0.1 and 0.2 for tables, 2, 4 and 8 of 255 for images, 0.0005, 0.001 and 0.002 for
+    sound. n_steps: steps of the search.
     n_samples: rows, drawn without replacement; by default 1,000, or 100 images.
 
     Raises NotApplicableError where a method asked for does not apply.
@@ -114,7 +119,7 @@ class Robustness:
     def measure(self, model: AuditedModel, data: AuditData, rng: np.random.Generator) -> list[Measurement]:
         """Measurements over sampled evaluation rows; see the class for what they are."""
         rows = data.evaluation
-        sample = draw(rows, self.n_samples or (_N_IMAGES if rows.modality == "image" else _N_SAMPLES), rng)
+        sample = draw(rows, self.n_samples or (_N_IMAGES if rows.modality in _LARGE else _N_SAMPLES), rng)
         applicable = _applicable(model, rows)
         wanted = [m for m in self.methods if m in applicable] if "auto" in self.wanted else list(self.wanted)
         unfit = [m for m in wanted if m not in applicable]
@@ -147,10 +152,10 @@ class Robustness:
             return _try(model, sample.positive, self.missing, _gaps(model, sample, self.missing, rng))
         own = differentiable(model)
         if method == "pgd" and own is not None:
-            default = _IMAGE_EPSILON if sample.modality == "image" else _TABLE_EPSILON
+            default = {"image": _IMAGE_EPSILON, "audio": _SOUND_EPSILON}.get(sample.modality, _TABLE_EPSILON)
             return _search(model, own, sample, clean, self.epsilon or default, self.n_steps, rng)
-        if sample.modality == "image":
-            return _image_noise(model, sample, self.noise, rng)
+        if sample.modality in _LARGE:
+            return _media_noise(model, sample, self.noise, rng)
         return _try(model, sample.positive, self.noise, _noise(model, rows, sample, self.noise, rng))
 
 
@@ -186,7 +191,7 @@ def _applicable(model: AuditedModel, rows: AuditData) -> list[str]:
     kind = rows.modality
     if kind == "text":
         return ["typos"]
-    noisy = kind == "image" or bool(_numeric(model, as_frame(rows.X, model.features)))
+    noisy = kind in _LARGE or bool(_numeric(model, as_frame(rows.X, model.features)))
     searched = noisy and (own := differentiable(model)) is not None and _is_float(own, rows)
     table = ["missing"] if kind == "tabular" else []
     return ["noise"] * noisy + table + ["pgd"] * searched
@@ -194,10 +199,10 @@ def _applicable(model: AuditedModel, rows: AuditData) -> list[str]:
 
 def _why_not(method: str) -> str:
     return {
-        "noise": "needs numeric columns, or images",
+        "noise": "needs numeric columns, images or sound",
         "missing": "needs a table",
         "typos": "needs texts: add --text COLUMN",
-        "pgd": "needs a model that can be differentiated, on numeric columns or images that it takes as fractions",
+        "pgd": "needs a model that can be differentiated, on numeric columns, images or sound taken as fractions",
     }[method]
 
 
@@ -262,23 +267,22 @@ def _try(
     return _Curve(levels, np.stack(decisions))
 
 
-def _image_noise(model: AuditedModel, sample: AuditData, levels: tuple[float, ...], rng: np.random.Generator) -> _Curve:
-    images = np.asarray(sample.X)
+def _media_noise(model: AuditedModel, sample: AuditData, levels: tuple[float, ...], rng: np.random.Generator) -> _Curve:
+    files = np.asarray(sample.X)
     parts = []
-    for i in range(0, len(images), _IMAGES_AT_ONCE):
-        few = images[i : i + _IMAGES_AT_ONCE]
+    for i in range(0, len(files), _IMAGES_AT_ONCE):
+        few = files[i : i + _IMAGES_AT_ONCE]
         z = rng.standard_normal(few.shape, dtype=np.float32)
-        part = _try(model, sample.positive, levels, partial(_noisy_images, few, z, levels))
+        part = _try(model, sample.positive, levels, partial(_noisy_media, few, z, levels))
         if part.failure:
             return part
         parts.append(part.decisions)
     return _Curve(levels, np.concatenate(parts, axis=1))
 
 
-def _noisy_images(
-    images: npt.NDArray[np.uint8], z: npt.NDArray[np.float32], levels: tuple[float, ...], i: int
-) -> npt.NDArray[np.uint8]:
-    return image_noise(images, z, levels[i])
+def _noisy_media(files: Rows, z: npt.NDArray[np.float32], levels: tuple[float, ...], i: int) -> Rows:
+    values = np.asarray(files)
+    return image_noise(values, z, levels[i]) if values.dtype == np.uint8 else sound_noise(values, z, levels[i])
 
 
 def _search(
@@ -324,6 +328,9 @@ def _ball(model: AuditedModel, sample: AuditData, inputs: Tensor) -> tuple[Tenso
             return 1.0 / std, ((0.0 - mean) / std, (1.0 - mean) / std), "times the range of a pixel"
         low, high = inputs.amin(), inputs.amax()
         return (high - low).reshape(1), (low, high), "times the range of the samples' pixels"
+    if sample.modality == "audio":
+        ends = torch.tensor([-1.0, 1.0]).to(inputs)
+        return torch.ones(1).to(inputs), (ends[0], ends[1]), "of full scale"
     if isinstance(model.preprocessing, TabularPreprocessing):
         radius = torch.zeros(model.preprocessing.width)
         for column, span in zip(model.preprocessing.columns, model.preprocessing.spans, strict=True):

@@ -86,9 +86,9 @@ class SubgroupDiscovery:
 
     bins: bins of equal share per numeric column. top: slices to confirm, fixed beforehand. min_rows: fewest rows of a
     rate that a slice needs in the search half. features: columns to search, all of them by default. Category levels
-    beyond the 20 most frequent are searched as no condition of their own. Text and images have no columns: there the
-    sensitive features alone are searched. Raises ValueError for options out of range, NotApplicableError without a
-    column to search or with more than 100,000 combinations of columns.
+    beyond the 20 most frequent are searched as no condition of their own. Text, images and sound have no columns:
+    there the sensitive features alone are searched. Raises ValueError for options out of range, NotApplicableError
+    without a column to search or with more than 100,000 combinations of columns.
 
     Sources: Chung et al., Slice Finder, ICDE 2019; Fisher (1935); Holm, Scand. J. Statist. 6 (1979).
     """
@@ -232,7 +232,8 @@ def columns_of(rows: AuditData, bins: int, features: Sequence[str] | None = None
     import pandas as pd
 
     X = rows.X if isinstance(rows.X, pd.DataFrame) else None
-    if X is None and isinstance(rows.X, np.ndarray) and rows.X.ndim == 2 and rows.X.dtype.kind in "biuf":
+    table = rows.modality == "tabular"
+    if X is None and table and isinstance(rows.X, np.ndarray) and rows.X.dtype.kind in "biuf":
         X = pd.DataFrame(rows.X, columns=[f"x{i}" for i in range(rows.X.shape[1])])
     series: dict[str, pd.Series[Any]] = {} if X is None else {str(c): X[c] for c in X.columns}
     if rows.sensitive_features is not None:

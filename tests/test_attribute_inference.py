@@ -122,6 +122,22 @@ def test_a_sensitive_column_that_is_no_feature_can_be_named() -> None:
     assert set(gains(found)) == {"with_model"}
 
 
+@pytest.mark.parametrize("as_feature", [False, True])
+def test_rows_without_the_attribute_take_no_part_and_are_counted(as_feature: bool) -> None:
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=400)
+    side = np.where(x + rng.normal(size=400) > 0, "a", "b").astype(object)
+    side[:100] = None
+    columns = {"x": x} | ({"side": side} if as_feature else {})
+    data = AuditData.from_arrays(
+        pd.DataFrame(columns), (x > 0).astype(int), classes=CLASSES,
+        sensitive_features=None if as_feature else {"side": list(side)},
+    )  # fmt: skip
+    found = measured(AuditedModel.from_callable(lambda X: (X["x"] > 0).to_numpy(float), classes=CLASSES), data, "side")
+    assert {m.n_samples for m in found} == {150}
+    assert all("2 levels" in m.detail and "100 of 400 rows without it left out" in m.detail for m in found)
+
+
 def test_numbers_of_many_values_are_cut_at_their_median() -> None:
     codes, names, remark = _levels(pd.Series([1.0, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, np.nan]))
     assert codes.tolist() == [0] * 6 + [1] * 5 + [-1]

@@ -310,8 +310,8 @@ def test_padding_embedded_as_zeros_is_no_place_to_start_from(baseline: Any, outc
     texts = np.array([" ".join(rng.choice(list("abcdefgh"), 4)) for _ in range(150)], object)
     torch.manual_seed(0)
     model = TorchModel(Normalising(), classes=["0", "1"], preprocessing=fit_text(list(texts), length=4))
-    found = measure(FeatureAttribution(baseline=baseline, max_steps=200), model, audit_data(texts))
-    assert outcome_of(of(found, "completeness_error")) is outcome
+    probe = FeatureAttribution(methods="integrated_gradients", baseline=baseline, max_steps=200)
+    assert outcome_of(of(measure(probe, model, audit_data(texts)), "completeness_error")) is outcome
 
 
 class PlainCNN(nn.Module):
@@ -377,23 +377,105 @@ class _Step(torch.autograd.Function):
 class Jump(nn.Module):
     """A score that jumps where the first column changes sign."""
 
-    def __init__(self, differentiable: bool) -> None:
+    def __init__(self, differentiable: bool, slope: float = 0.0) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.ones(1))
         self.differentiable = differentiable
+        self.slope = slope
 
     def forward(self, x: Tensor) -> Tensor:
         step: Tensor = _Step.apply(x[:, :1]) if self.differentiable else (x[:, :1] > 0).float()
-        return self.weight * step
+        return self.weight * step + self.slope * x[:, 1:2]
 
 
 @pytest.mark.parametrize("n", [256, 100])
 def test_discontinuous_model_fails(n: int) -> None:
-    model = TorchModel(Jump(True), classes=["0", "1"])
-    error = of(measure(FeatureAttribution(max_steps=50), model, audit_data(table(n))), "completeness_error")
+    model = TorchModel(Jump(True, slope=0.01), classes=["0", "1"])
+    probe = FeatureAttribution(methods="integrated_gradients", max_steps=50)
+    error = of(measure(probe, model, audit_data(table(n))), "completeness_error")
     assert error.estimate.value > 0.4
     assert outcome_of(error) is Outcome.FAIL
     assert error.n_needed == (None if n == 256 else FEWEST_ROWS)
+
+
+def test_a_method_that_was_not_chosen_fails_nothing_and_its_reason_is_true() -> None:
+    model = TorchModel(Jump(True, slope=0.5), classes=["0", "1"])
+    found = measure(FeatureAttribution(max_steps=50), model, audit_data(table(400)))
+    chosen = of(found, "faithfulness_gain")
+    assert chosen.method != "integrated_gradients"
+    assert not [m for m in found if m.metric == "completeness_error"]
+    assert chosen.figure is not None and chosen.figure.table is not None
+    (row,) = [m for m in chosen.figure.table.methods if m.method == "integrated_gradients"]
+    assert row.standing == "ranked" and "do not add up" in row.reason
+
+
+def test_a_model_of_hard_thresholds_is_explained_by_perturbation_and_the_report_says_why() -> None:
+    """Its gradient is 0 wherever it is looked at, which says nothing of a score that jumps."""
+    model = TorchModel(Jump(True), classes=["0", "1"])
+    found = measure(FeatureAttribution(), model, audit_data(table(130)))
+    error = of(found, "completeness_error")
+    assert error.method == "shap_permutation" and outcome_of(error) is Outcome.PASS
+    assert importance(found)["a"] == pytest.approx(1.0)
+    gain = of(found, "faithfulness_gain")
+    assert gain.detail.startswith("earned its display") and "Not by gradients: The score's gradient is 0" in gain.detail
+    assert gain.figure is not None and gain.figure.table is not None
+    left_out = {m.method: m.reason for m in gain.figure.table.methods if m.standing == "not_applicable"}
+    assert set(left_out) == {"integrated_gradients", "input_x_gradient", "saliency"}
+    assert all("gradient is 0 at every sampled row" in reason for reason in left_out.values())
+    for method in ("integrated_gradients", "saliency", "smooth_grad", "gradient_shap", "input_x_gradient"):
+        with pytest.raises(NotApplicableError, match="gradient is 0 at every sampled row.*shap_permutation"):
+            measure(FeatureAttribution(method=method), model, audit_data(table(30)))
+
+
+@pytest.mark.parametrize(("weights", "flat"), [([1.0, 0.0], False), ([0.0, 1e-30], False), ([0.0, 0.0], False)])
+def test_no_gradient_at_all_is_told_from_a_small_one_and_from_a_constant_score(
+    weights: list[float], flat: bool
+) -> None:
+    """A constant score has no gradient to miss: that is another reason, given elsewhere."""
+    data = audit_data(table(20, ("a", "b")))
+    side = pose(linear(weights), data, data, np.ones(20, np.int64), rng=np.random.default_rng(0)).differentiable
+    assert side is not None and side.flat is flat
+    jump = TorchModel(Jump(True), classes=["0", "1"])
+    other = pose(jump, data, data, np.ones(20, np.int64), rng=np.random.default_rng(0)).differentiable
+    assert other is not None and other.flat
+
+
+def test_a_gradient_that_only_a_few_rows_have_is_one() -> None:
+    class Late(nn.Module):
+        """Flat but for rows beyond 2 in the first column."""
+
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.relu(x[:, :1] - 2.0) + _Step.apply(x[:, 1:2])
+
+    X = table(60, ("a", "b"))
+    X["a"] = np.where(np.arange(60) == 41, 3.0, -1.0)
+    data = audit_data(X)
+    model = TorchModel(Late(), classes=["0", "1"])
+    side = pose(model, data, data, np.ones(60, np.int64), rng=np.random.default_rng(0)).differentiable
+    assert side is not None and not side.flat
+
+
+@pytest.mark.parametrize("kind", ["feature", "word"])
+def test_a_single_unit_is_the_reason_where_there_is_but_one(kind: str) -> None:
+    """The score does move as it is taken away, so that it does not would be a false reason."""
+    if kind == "feature":
+        model, data = linear([1.0]), audit_data(table(130, ("a",)))
+    else:
+        texts = np.array([f"w{i % 9}" for i in range(130)], object)
+        torch.manual_seed(0)
+        module = BiLSTMText(12, 2, embedding_dim=6, hidden_size=5, dense=4)
+        model, data = (
+            TorchModel(module, classes=["0", "1"], preprocessing=fit_text(list(texts), length=3)),
+            audit_data(texts),
+        )
+    found = measure(FeatureAttribution(), model, data)
+    gain = of(found, "faithfulness_gain")
+    assert isinstance(gain.estimate, Undefined) and "every sampled row has a single unit" in gain.estimate.reason
+    assert gain.detail.startswith("REFUSED: every sampled row has a single unit")
+    assert outcome_of(gain) is Outcome.INCONCLUSIVE
+    for metric in ("comprehensiveness", "deletion_auc", "faithfulness_gain_over_occlusion"):
+        assert "single unit" in of(found, metric).estimate.reason  # type: ignore[union-attr]
+    assert not any("score is the same whatever" in str(m) or "score does not move" in str(m) for m in found)
 
 
 def test_model_without_gradient_is_not_applicable_and_names_what_works() -> None:
@@ -722,7 +804,9 @@ def test_shares_of_models_that_use_one_feature(weights: dict[str, float], sensit
     found = measure(FeatureAttribution(), scorer(weights)[0], audit_data(X, sensitive_features=X[["sex"]]))
     own, other = of(found, "sensitive_attribution_share"), of(found, "proxy_attribution_share")
     assert own.estimate.value == pytest.approx(sensitive, abs=1e-6) and own.ideal == 0.0
-    assert own.detail == "the model takes sex" and own.sensitive == ("sex",)
+    said, *reserved = own.detail.split("; ")
+    assert said == "the model takes sex" and own.sensitive == ("sex",)
+    assert reserved in ([], ["WITH RESERVATIONS, which faithfulness_gain names"])
     assert other.estimate.value == pytest.approx(proxy, abs=1e-6)
     assert other.detail.startswith("height for sex (V = 0.") and not other.too_few
 
@@ -733,7 +817,7 @@ def test_model_that_takes_no_sensitive_feature_has_a_known_share_of_zero() -> No
     data = audit_data(X[["height", "income"]], sensitive_features={"sex": X["sex"]})
     found = measure(FeatureAttribution(), model, data)
     own = of(found, "sensitive_attribution_share")
-    assert own.estimate == Exact(known=0.0) and own.detail == "the model takes none of them"
+    assert own.estimate == Exact(known=0.0) and own.detail.startswith("the model takes none of them; WITH RESERVATIONS")
     assert of(found, "proxy_attribution_share").estimate.value == pytest.approx(1.0)
 
 

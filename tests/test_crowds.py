@@ -41,3 +41,18 @@ def test_one_crowded_combination_does_not_lose_the_others(probe: Probe) -> None:
     crowded = by["sex", "code", "year"]
     assert crowded.value is None and crowded.outcome is Outcome.INCONCLUSIVE and "--bins" in crowded.reason
     assert not any("ValidationError" in f.reason for f in report.findings)
+
+
+def test_a_crowd_of_strata_does_not_lose_the_other_numbers() -> None:
+    rng = np.random.default_rng(1)
+    n = 3000
+    X = pd.DataFrame({"score": rng.random(n), "zip": [f"z{i % 600}" for i in range(n)]})
+    # Each of the levels lies within one group, or the cells alone would be too many.
+    sex = ["f" if i % 2 else "m" for i in range(n)]
+    data = AuditData.from_arrays(X, classes=["0", "1"], positive="1", sensitive_features={"sex": sex})
+    model = AuditedModel.from_callable(lambda x: x["score"].to_numpy(), classes=["0", "1"])
+    report = run_audit(model, data, [GroupFairness(strata="zip")])
+    by = {f.metric: f for f in report.findings if f.sensitive == ("sex",)}
+    assert by["demographic_parity_difference"].value is not None
+    crowded = by["conditional_demographic_disparity"]
+    assert crowded.outcome is Outcome.INCONCLUSIVE and "zip has 600 levels, of which 500 at most" in crowded.reason

@@ -133,6 +133,38 @@ def test_an_accounting_that_promises_nothing_is_left_out_or_refutes_nothing() ->
     assert result.verdict == "contradicted"
 
 
+def test_a_claim_that_its_own_accounting_exceeds_is_no_pass() -> None:
+    quarter = (Phase(noise_multiplier=NOISE, sample_rate=RATE, steps=4 * STEPS),)
+    accounted = spent(quarter, DELTA, "prv").epsilon
+    assert accounted is not None and accounted > 1.5
+    blind = CanaryScores(included=np.arange(400) % 2 == 0, scores=np.arange(400) // 2 * 1.0)
+    result = audit(blind, accounting=quarter)
+    assert result.verdict == "not_supported" and result.accounted_epsilon == pytest.approx(accounted)
+    assert f"{accounted:.3g}" in result.reason and "above the claim of 1" in result.reason
+    assert audit(blind, accounting=quarter, claimed_epsilon=accounted - 0.01).verdict == "consistent"
+    assert audit(blind, accounting=quarter, claimed_epsilon=accounted - 0.1).verdict == "not_supported"
+    # Gaussian noise keeps no epsilon at delta 0, and none at all where there is no noise.
+    assert "delta 0" in audit(blind, accounting=quarter, delta=0.0).reason
+    none = (Phase(noise_multiplier=0.0, sample_rate=RATE, steps=STEPS),)
+    assert audit(blind, accounting=none).verdict == "not_supported"
+    many = multi_run(blind, claimed_epsilon=1.0, delta=DELTA, accounting=quarter)
+    assert many.verdict == "not_supported" and many.accounted_epsilon == pytest.approx(accounted)
+    # What is shown to be false is so, whatever is accounted.
+    perfect = CanaryScores(included=blind.included, scores=blind.included.astype(float))
+    assert audit(perfect, accounting=quarter).verdict == "contradicted"
+
+
+def test_power_that_is_not_known_is_not_promised() -> None:
+    blind = CanaryScores(included=np.arange(400) % 2 == 0, scores=np.arange(400) // 2 * 1.0)
+    for result in (audit(blind, factors=(0.0,)), multi_run(blind, claimed_epsilon=1.0, delta=DELTA)):
+        assert result.verdict == "consistent" and result.power == () and result.power_unknown
+        assert "the power says" not in result.reason and result.power_unknown in result.reason
+    dirac = audit(ideal(400, 1.0, np.random.default_rng(7)), accounting=ACCOUNTING, factors=(0.0,))
+    assert dirac.power and not dirac.power_unknown and "the power says" in dirac.reason
+    without = audit(ideal(400, 1.0, np.random.default_rng(7)), factors=(0.0,))
+    assert without.power == () and "not given" in without.power_unknown
+
+
 def test_the_same_seed_gives_the_same_audit() -> None:
     canaries = ideal(200, 0.5, np.random.default_rng(6))
     assert audit(canaries, 3, accounting=ACCOUNTING, factors=(0.5,)) == audit(

@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+from pydantic import TypeAdapter
 from typer.testing import CliRunner
 
 from auditor.data import AuditData
 from auditor.errors import ModelError, NotApplicableError
+from auditor.finding import Outcome, ProbeResult, judge
 from auditor.model import save
 from auditor.privacy.accounting import Phase, spent
 from auditor.privacy.bundle_record import read_bundle
+from auditor.statistics.kinds import AnyEstimate
+from auditor.statistics.upper_bound import UpperBound
 from auditor.training import TrainSpec, train_table
 from cli.main import app
 from probes.dp_claim import DPClaim
-from tests.toys import model, private_model
+from tests.toys import criterion, model, private_model
 
 NO_DATA = AuditData(X=np.empty(0, object))
 
@@ -69,9 +74,59 @@ def test_the_probe_counts_what_breaks_the_claim_and_accounts_anew() -> None:
     assert "claim_below_accounting" in problems.detail and "data_dependent_preprocessing" in problems.detail
     run = [Phase(noise_multiplier=1.1, sample_rate=0.01, steps=1000)]
     for accountant in ("rdp", "prv", "gdp"):
-        one = found[f"dp_epsilon/{accountant}"]
+        one = found[f"dp_epsilon_by_accountant/{accountant}"]
         assert one.estimate.value == pytest.approx(spent(run, 1e-5, accountant).epsilon)  # type: ignore[arg-type]
-        assert ("approximation" in one.too_few) == (accountant == "gdp")
+        assert one.too_few and ("approximation" in one.too_few) == (accountant == "gdp")
+
+
+def outcome_at(most: float, audited: Any) -> Any:
+    measurements = DPClaim().measure(audited, NO_DATA, np.random.default_rng(0))
+    result = ProbeResult(probe="dp_claim", pillar="privacy", citation="", measurements=tuple(measurements))
+    findings, family = judge([result], [criterion("dp_epsilon", "at_most", most)])
+    # A bound without sampling error takes no share of the error rate.
+    assert family.m == sum(np.isnan(m.estimate.value) for m in measurements if m.metric == "dp_epsilon")
+    judged = [f for f in findings if f.criterion is not None]
+    assert len(judged) == 1
+    return judged[0]
+
+
+def test_the_smallest_upper_bound_passes_a_limit_and_never_fails_one() -> None:
+    run = [Phase(noise_multiplier=1.1, sample_rate=0.01, steps=1000)]
+    least = min(spent(run, 1e-5, accountant).epsilon or np.inf for accountant in ("rdp", "prv"))
+    audited = private_model(epsilon=2.0, preprocessing_from="none")
+    passed = outcome_at(least + 1e-6, audited)
+    assert passed.outcome is Outcome.PASS and passed.measurement.estimate.value == pytest.approx(least)
+    assert passed.interval == (0.0, passed.measurement.estimate.value)
+    for most in (least - 1e-6, 0.1):
+        missed = outcome_at(most, audited)
+        assert missed.outcome is Outcome.INCONCLUSIVE and "upper bound" in missed.reason
+
+
+def test_a_bound_of_another_training_than_was_done_is_not_judged() -> None:
+    found = outcome_at(100.0, private_model(epsilon=2.0, preprocessing_from="training_rows"))
+    assert found.outcome is Outcome.INCONCLUSIVE and "data_dependent_preprocessing" in found.reason
+    # A claim that is too low says nothing against what was accounted.
+    assert outcome_at(100.0, private_model(epsilon=0.5, preprocessing_from="none")).outcome is Outcome.PASS
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [({"delta": 0.0}, "At delta 0"), ({"sampler": None}, "not recorded"), ({"noise_multiplier": 0.0}, "infinite")],
+)
+def test_an_epsilon_that_cannot_be_had_is_said(change: dict[str, Any], said: str) -> None:
+    audited = private_model(epsilon=2.0, preprocessing_from="none")
+    audited.recipe = replace(audited.recipe, **change)  # type: ignore[type-var]
+    one = measured(audited)["dp_epsilon/smallest_bound"]
+    assert np.isnan(one.estimate.value) and said in one.estimate.reason
+    assert outcome_at(100.0, audited).outcome is Outcome.INCONCLUSIVE
+
+
+def test_an_upper_bound_survives_its_record() -> None:
+    anything: TypeAdapter[Any] = TypeAdapter(AnyEstimate)
+    kept = anything.validate_json(anything.dump_json(UpperBound(most=1.5)))
+    assert kept == UpperBound(most=1.5) and kept.interval(0.9) == (0.0, 1.5)
+    assert (kept.p_value(1.0, "greater"), kept.p_value(1.0, "at_most")) == (1.0, 1.0)
+    assert kept.p_value(1.5, "at_most") < 1e-9
 
 
 def test_a_record_without_fault_is_no_pass() -> None:

@@ -92,6 +92,10 @@ def test_a_budget_that_cannot_be_is_said(words: tuple[str, ...], said: str) -> N
         ({"sampler": "weighted"}, 1, "BREAKS  weighted_sampler"),
         ({"clipped_share": 1.0}, 0, "harms   clipping_always_binds"),
         ({"n_trials": None}, 3, "unsaid  search_not_accounted: n_trials is not recorded"),
+        ({"divided_by": "other"}, 3, "open    divided_by_actual_size: "),
+        ({"delta": 0.0}, 1, "BREAKS  claim_below_accounting"),
+        ({"layers": ["BatchNormAct2d"]}, 1, "BREAKS  cross_example_layers"),
+        ({"phases": []}, 4, ""),
         ({"format": "x"}, 4, ""),
     ],
 )
@@ -115,6 +119,20 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "def blind(audit):\n"
         "    coins = np.arange(audit.n_canaries) % 2 == 0\n"
         "    audit.submit(CanaryScores(included=coins, scores=np.arange(audit.n_canaries) // 2 * 1.0))\n"
+        "calls = []\n"
+        "def unlike(audit):\n"
+        "    import torch\n"
+        "    from opacus.accountants import RDPAccountant\n"
+        "    from opacus.optimizers import DPOptimizer\n"
+        "    accountant = RDPAccountant()\n"
+        "    calls.append(1)\n"
+        "    accountant.history = [(1.0, 0.1, len(calls))]\n"
+        "    weight = torch.nn.Parameter(torch.zeros(50))\n"
+        "    weight.grad_sample = torch.zeros(1, 50)\n"
+        "    sgd = torch.optim.SGD([weight], lr=0.1)\n"
+        "    optimizer = DPOptimizer(sgd, noise_multiplier=1.0, max_grad_norm=1.0, expected_batch_size=1)\n"
+        "    audit.attach(optimizer, sample_rate=0.1, accountant=accountant)\n"
+        "    optimizer.step()\n"
         "def raises(audit):\n"
         "    raise KeyError('row')\n"
         "def nothing(audit):\n"
@@ -133,6 +151,10 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("perfect", (), 1, "CONTRADICTED"),
         ("blind", (), 0, "CONSISTENT"),
         ("blind", ("--canaries", "10"), 3, "CANNOT TELL"),
+        ("blind", (), 0, "power       not known: it is simulated for gradient Dirac canaries"),
+        ("blind", ("--phase", "0.5,0.1,1000"), 3, "NOT SUPPORTED"),
+        ("blind", ("--multi-run", "--runs", "120", "--phase", "0.5,0.1,1000"), 3, "NOT SUPPORTED"),
+        ("unlike", ("--canaries", "10", "--runs", "2"), 2, "were not accounted alike"),
         ("nothing", (), 2, ""),
         ("raises", (), 2, ""),
         ("missing", (), 2, ""),
@@ -145,7 +167,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_audit_returns_its_verdict(here: Path, function: str, more: tuple[str, ...], code: int, said: str) -> None:
     claim = "3" if function == "blind" else "1"
     done = run("dp-audit", f"my_guesses:{function}", "--claimed-epsilon", claim, "--delta", "1e-5", *more)
-    assert done.exit_code == code and said in done.stdout, done.stdout + done.stderr
+    assert done.exit_code == code and said in done.stdout + done.stderr, done.stdout + done.stderr
 
 
 @pytest.mark.slow

@@ -93,6 +93,59 @@ def test_a_wrong_run_is_caught_by_its_check_alone(code: str, severity: str, chan
     assert result.breaks == (severity == "breaks")
 
 
+TWO = [
+    {"noise_multiplier": 1.0, "sample_rate": 0.01, "steps": 400},
+    {"noise_multiplier": 2.0, "sample_rate": 0.02, "steps": 100},
+]
+
+
+@pytest.mark.parametrize(
+    ("check", "change", "said"),
+    [
+        ("noise_below_accounting", {"phases": TWO, "noise_multiplier": 1.5}, "between"),
+        ("noise_below_accounting", {"phases": TWO, "noise_multiplier": 1.0}, "between"),
+        ("sample_rate_too_low", {"phases": TWO, "noise_multiplier": 2.0, "sample_rate": 0.015, "batch_size": 300,
+                                 "expected_batch_size": 300}, "between"),
+        ("accounted_rate_too_low", {"phases": TWO, "noise_multiplier": 2.0, "sample_rate": None, "batch_size": 300,
+                                    "expected_batch_size": None}, "between"),
+        ("divided_by_actual_size", {"divided_by": "other"}, "divided by"),
+        ("cross_example_layers", {"layers": ["Linear", "FrozenBatchNorm2d"]}, "FrozenBatchNorm2d"),
+        ("cross_example_layers", {"running_statistics": ["FrozenNorm"]}, "FrozenNorm"),
+        ("data_dependent_preprocessing", {"preprocessing": "private_mechanism"}, "epsilon"),
+    ],
+)  # fmt: skip
+def test_what_a_record_leaves_open_is_neither_clean_nor_a_fault(check: str, change: dict[str, Any], said: str) -> None:
+    result = lint(record(**change))
+    assert [name for name, _ in result.cannot_tell] == [check] and said in result.cannot_tell[0][1]
+    assert result.problems == () and check not in result.clean and result.open
+
+
+def test_phases_that_all_count_enough_are_clean_and_none_that_does_is_a_fault() -> None:
+    right = lint(record(phases=TWO, noise_multiplier=2.0))
+    assert right.problems == () and not right.open
+    wrong = lint(record(phases=TWO, noise_multiplier=0.9, sample_rate=0.03, batch_size=600, expected_batch_size=600))
+    assert [p.code for p in wrong.problems] == ["sample_rate_too_low", "noise_below_accounting"]
+
+
+def test_a_claim_at_delta_0_is_none_of_gaussian_noise() -> None:
+    found = lint(record(delta=0.0)).problems
+    assert [p.code for p in found] == ["claim_below_accounting"] and "delta 0" in found[0].what
+
+
+@pytest.mark.parametrize(
+    "layer",
+    ["BatchNorm2d", "SyncBatchNorm", "LazyBatchNorm1d", "BatchNormAct2d", "SyncBatchNormAct", "InPlaceABN",
+     "InPlaceABNSync", "GhostBatchNorm", "BatchRenorm1d", "MyBatch_Norm", "ABN", "SyncBN", "EvoNorm2dB0"],
+)  # fmt: skip
+def test_relatives_of_batch_norm_are_caught_by_their_names(layer: str) -> None:
+    assert [p.code for p in lint(record(layers=["Linear", layer])).problems] == ["cross_example_layers"]
+
+
+def test_a_layer_that_keeps_running_statistics_is_caught_whatever_its_name() -> None:
+    found = lint(record(running_statistics=["Whitener"])).problems
+    assert [p.code for p in found] == ["cross_example_layers"] and "Whitener" in found[0].what
+
+
 def test_each_check_has_a_wrong_run_here() -> None:
     assert {code for code, _, _ in WRONG} == {check.name for check in CHECKS}
 
@@ -150,6 +203,8 @@ def test_a_record_is_read_from_json_and_toml(tmp_path: Path, suffix: str) -> Non
         (json.dumps(RIGHT | {"delta": 2.0}), "delta"),
         (json.dumps(RIGHT | {"phases": [{"noise_multiplier": 1}]}), "phases.0.sample_rate"),
         ('{"format": "auditor-dp-run/1", "delta": NaN}', "delta"),
+        (json.dumps(RIGHT | {"phases": []}), "'phases' is empty: list what there was, or leave the field out"),
+        (json.dumps(RIGHT | {"layers": []}), "'layers' is empty"),
         ("[" * 100_000, "neither JSON nor TOML"),
     ],
 )

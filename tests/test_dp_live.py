@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset, WeightedRandomSampler
 
 from auditor.errors import UsageError
+from auditor.privacy.layers import statistics_keepers
 from auditor.privacy.live import Movement, lint_setup, observe, sampler_of, try_gradients
 
 pytestmark = [
@@ -211,6 +212,36 @@ def test_batch_norm_is_caught_by_name_and_by_its_gradients() -> None:
     found = codes(module, optimizer, loader, engine.accountant, loss=per_row, batch=batch())
     assert found == ["cross_example_layers", "wrong_gradients"]
     assert torch.equal(running, net[1].running_mean)  # type: ignore[arg-type]
+
+
+class Whitener(nn.Module):
+    """A relative of batch normalisation that its name does not tell."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("running_mean", torch.zeros(6))
+        self.register_buffer("running_var", torch.ones(6))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x - self.running_mean) / self.running_var  # type: ignore[no-any-return, operator]
+
+
+@pytest.mark.parametrize(
+    ("layer", "keeps"),
+    [
+        (Whitener(), True),
+        (nn.InstanceNorm1d(6, track_running_stats=True), True),
+        (nn.InstanceNorm1d(6), False),
+        (nn.GroupNorm(2, 6, affine=False), False),
+    ],
+)
+def test_running_statistics_are_seen_in_the_buffers(layer: nn.Module, keeps: bool) -> None:
+    net = nn.Sequential(nn.Linear(WIDTH, 6), layer)
+    assert statistics_keepers(net) == ((type(layer).__name__,) if keeps else ())
+    module, optimizer, loader, engine = private(plain_net())
+    module._module.append(layer)
+    found = codes(module, optimizer, loader, engine.accountant)
+    assert found == (["cross_example_layers"] if keeps else [])
 
 
 def test_a_large_batch_is_cut_by_the_memory_manager_and_seen_as_such() -> None:

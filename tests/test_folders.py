@@ -13,7 +13,7 @@ import pytest
 
 from auditor.data import load_data
 from auditor.errors import AuditorError, DataError, ModelError, UsageError
-from auditor.folders import list_folder, read_images, sha256_of_folder
+from auditor.folders import list_folder, read_files, sha256_of_folder
 from auditor.images import load_images
 from auditor.model import AuditedModel
 from auditor.preprocessing import ImagePreprocessing
@@ -149,8 +149,8 @@ def test_folders_of_another_shape(tmp_path: Path) -> None:
     assert load_data(DataSpec(path=str(where)), three).notes == (
         "pets has no file of ant: rates over those classes are undefined.",
     )
-    with pytest.raises(ModelError, match="takes no images"):
-        read_images(where, ["cat/1.png"], AuditedModel(lambda X: np.zeros(len(X)), classes=["cat", "dog"]))
+    with pytest.raises(ModelError, match="takes neither images nor sound"):
+        read_files(where, ["cat/1.png"], AuditedModel(lambda X: np.zeros(len(X)), classes=["cat", "dog"]))
 
 
 def test_the_digest_is_that_of_paths_and_contents_and_of_nothing_hidden(folder: Path) -> None:

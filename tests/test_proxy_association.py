@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 import torch
 from scipy.special import ndtr
+from scipy.stats import binom
 from sklearn.metrics import roc_auc_score
 from torch import nn
 
@@ -17,7 +18,6 @@ from auditor.data import AuditData
 from auditor.errors import NotApplicableError
 from auditor.finding import Measurement
 from auditor.model import AuditedModel, TorchModel
-from auditor.statistics.means import StudentT
 from auditor.statistics.ranks import AreaUnderCurve, area_under_curve
 from probes.proxy_association import ProxyAssociation, encode, macro_auc, representation
 
@@ -79,7 +79,7 @@ def test_what_tells_groups_apart_is_found_and_noise_is_not() -> None:
     town = pick(found, "feature", "race", "town")
     assert town.estimate.bounds(0.001)[0] > 0.7
     assert "best told apart" in town.detail
-    assert isinstance(town.estimate, StudentT) and isinstance(pick(found, "features").estimate, AreaUnderCurve)
+    assert isinstance(town.estimate, AreaUnderCurve) and isinstance(pick(found, "features").estimate, AreaUnderCurve)
     assert town.n_samples == 2000 and town.ideal == 0.5
 
 
@@ -221,6 +221,22 @@ def test_macro_interval_holds_the_truth(shift: float) -> None:
         high_missed += high < truth
     assert low_missed <= LIMIT
     assert high_missed <= LIMIT
+
+
+@pytest.mark.parametrize("share", [0.02, 0.3, 0.9, 0.98])
+def test_macro_interval_of_scores_of_two_values_holds_the_truth(share: float) -> None:
+    """Of group g a ``share`` scores 1 in column g and of the others 3 %: each curve is (1 + share - 0.03) / 2."""
+    rng = np.random.default_rng(int(share * 100))
+    label = np.repeat(np.arange(3), (12, 60, 150))
+    truth, missed = (1.0 + share - 0.03) / 2.0, np.zeros((2, 2))
+    worlds, alphas = 600, (0.05, 0.005)
+    for _ in range(worlds):
+        scores = (rng.random((label.size, 3)) < np.where(np.eye(3)[label] > 0, share, 0.03)).astype(np.float64)
+        bounds = macro_auc(scores, label)[0].many_bounds(np.asarray(alphas))
+        missed[0] += bounds[:, 0] > truth
+        missed[1] += bounds[:, 1] < truth
+    for a, alpha in enumerate(alphas):
+        assert missed[:, a].max() <= binom.isf(1e-4, worlds, alpha)
 
 
 def test_power_is_what_the_probe_declares() -> None:

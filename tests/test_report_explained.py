@@ -339,7 +339,7 @@ def test_the_table_of_grades_has_every_grade_its_interval_and_the_reason(html: s
     own = _figures_of(html)["table"]
     page = Page(f"<div>{own}</div>")
     roles = [a.get("role") for _, a in page.elements]
-    assert roles.count("row") == 7 and roles.count("columnheader") == 6 and roles.count("cell") == 36
+    assert roles.count("row") == 8 and roles.count("columnheader") == 6 and roles.count("cell") == 42
     words = page.words()
     for expected in (
         "higher is better",
@@ -347,6 +347,7 @@ def test_the_table_of_grades_has_every_grade_its_interval_and_the_reason(html: s
         "0.310 0.200 to 0.400",
         "no gradient",
         "−0.100",
+        "shown, with reservations",
         "shown by request, unearned",
         "refused",
         "ranked behind",
@@ -375,7 +376,7 @@ def test_hostile_content_never_becomes_markup() -> None:
 def test_the_markdown_says_what_the_figures_show() -> None:
     markdown = render_markdown(report_of([explanations()]))
     assert "`here` +1.80" in markdown and "row 1: scored +1.74" in markdown
-    assert "| `method_1` | shown by request, unearned | 0.310 (0.200 to 0.400) | no gradient | −0.100 |" in markdown
+    assert "| `method_1` | shown, with reservations | 0.310 (0.200 to 0.400) | no gradient | −0.100 |" in markdown
     assert "Half of what speaks for it lies in" in markdown
     assert "Mean absolute contributions, largest first: feature\\_0" in markdown
 

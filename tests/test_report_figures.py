@@ -10,6 +10,7 @@ import pytest
 
 from auditor.finding import Criterion, Family, Figure, Finding, Measurement, ProbeResult, Series, judge
 from auditor.report.figures import MOST_BARS, MOST_GROUPS, figures_of
+from auditor.report.plots import FOREST
 from auditor.report.record import FigureRecord, SeriesRecord
 from auditor.report.sheet import CLASSES, WIDTH
 from auditor.report.svg import draw_svg
@@ -48,7 +49,7 @@ def _texts(svg: str) -> list[str]:
 
 def test_there_is_a_figure_of_every_kind_and_ids_are_distinct() -> None:
     _, figures = _judged(all_results())
-    assert {f.kind for f in figures} == {"rates", "bars", "curve", "roc"}
+    assert {f.kind for f in figures} == {"rates", "bars", "curve", "roc", "forest"}
     assert len({f.id for f in figures}) == len(figures)
     assert [f.id for f in figures if f.kind == "rates"] == [
         "group_fairness/rates/sex",
@@ -101,6 +102,51 @@ def test_an_undefined_rate_is_none_and_is_said_so() -> None:
     at = figure.series[0].x.index("female × Hispanic")
     assert figure.series[0].y[at] is None
     assert "female × Hispanic undefined" in figure.alt
+
+
+def test_the_forest_has_every_gap_with_its_own_interval_and_requirement() -> None:
+    findings, figures = _judged(all_results())
+    forests = {f.title: f for f in figures if f.kind == "forest"}
+    assert set(forests) == {"All differences between groups", "All ratios between groups"}
+    for title, word, ideal in (("differences", "difference", 0.0), ("ratios", "ratio", 1.0)):
+        figure = forests[f"All {title} between groups"]
+        headlines = [
+            f
+            for f in findings
+            if f.measurement
+            and word in f.measurement.metric.split("_")
+            and f.measurement.sensitive
+            and not f.measurement.group
+        ]
+        known = [f for f in headlines if f.measurement and math.isfinite(f.measurement.estimate.value)]
+        drawn = {
+            (s.name.partition(",")[0], x): (y, low, high, s.criterion)
+            for s in figure.series
+            for x, y, low, high in zip(s.x, s.y, s.low, s.high, strict=True)
+        }
+        assert len(drawn) == len(known) >= 3
+        for finding in known:
+            m = finding.measurement
+            assert m is not None and finding.interval is not None and m.ideal == ideal
+            bound = finding.criterion.bound if finding.criterion else None
+            key = (f"by {' × '.join(m.sensitive)}", m.metric.replace("_", " "))
+            assert drawn[key] == (m.estimate.value, *finding.interval, bound)
+        missing = len(headlines) - len(known)
+        assert missing and f"{missing} undefined, or on another scale" in figure.caption
+
+
+def test_the_forest_keeps_the_ideal_value_on_its_axis_and_a_line_per_requirement() -> None:
+    series = SeriesRecord(
+        name="by sex", x=("a", "b"), y=(0.5, 0.6), low=(0.4, 0.5), high=(0.6, 0.7), criterion=0.1, criterion_label="x"
+    )
+    svg = draw_svg(_record("forest", series=(series, series)), dom_id="f")
+    texts = _texts(svg)
+    assert texts.count("x") == 2 and "0" in texts and texts.count("by sex") == 2
+
+
+def test_fewer_than_three_gaps_make_no_forest() -> None:
+    _, figures = _judged([privacy(), robustness(), attribution(3)])
+    assert not [f for f in figures if f.kind == "forest"]
 
 
 def test_the_largest_bars_are_shown_and_the_rest_counted() -> None:
@@ -171,7 +217,8 @@ def test_every_sample_figure_draws_cleanly() -> None:
         root = ElementTree.fromstring(svg)
         ids += [e.attrib["id"] for e in root.iter() if "id" in e.attrib]
         assert root.attrib["role"] == "img"
-        assert root.attrib["viewBox"].startswith(f"0 0 {WIDTH:g} ")
+        width = FOREST if figure.kind == "forest" else WIDTH
+        assert root.attrib["viewBox"].startswith(f"0 0 {width:g} ")
         assert "width" not in root.attrib and "height" not in root.attrib
         assert [e.tag for e in root][:2] == [f"{SVG}title", f"{SVG}desc"]
         assert root.attrib["aria-labelledby"].split() == [root[0].attrib["id"], root[1].attrib["id"]]
@@ -200,18 +247,18 @@ def test_every_colour_is_a_class_too() -> None:
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-@pytest.mark.parametrize("kind", ["rates", "bars"])
+@pytest.mark.parametrize("kind", ["rates", "bars", "forest"])
 def test_hostile_names_are_text_and_nothing_else(name: str, kind: str) -> None:
     series = SeriesRecord(name=name, x=(name, "b"), y=(0.2, None), criterion=0.3, criterion_label=name)
     svg = draw_svg(_record(kind, title=name, alt=name, series=(series, series), x_label=name), dom_id="f")
     root = ElementTree.fromstring(svg)
     assert root[0].text == visible(name) and root[1].text == visible(name)
     assert not [e.tag for e in root.iter() if e.tag.rpartition("}")[2] in ("script", "img", "a", "foreignObject")]
-    assert all(len(text) <= 40 for text in _texts(svg))
+    assert all(len(text) <= (60 if kind == "forest" else 40) for text in _texts(svg))
     assert any(visible(name)[:8] in text for text in _texts(svg))
 
 
-@pytest.mark.parametrize("kind", ["rates", "bars", "curve", "roc"])
+@pytest.mark.parametrize("kind", ["rates", "bars", "curve", "roc", "forest"])
 @pytest.mark.parametrize(
     "series",
     [

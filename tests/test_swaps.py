@@ -39,6 +39,29 @@ GENDER_SWAPS = [
     ("I like her “new” look.", "I like his “new” look."),
     ("HER CAR", "HIS CAR"),
     ("her", "him"),
+    # her: what she did, was or got after a verb that takes it
+    ("I heard her sing.", "I heard him sing."),
+    ("We heard her sing songs.", "We heard him sing songs."),
+    ("I heard her voice.", "I heard his voice."),
+    ("They saw her leave early.", "They saw him leave early."),
+    ("They saw her leave.", "They saw him leave."),
+    ("I saw her fall.", "I saw him fall."),
+    ("I saw her standing there.", "I saw him standing there."),
+    ("I saw her wedding.", "I saw his wedding."),
+    ("I heard her singing voice.", "I heard his singing voice."),
+    ("It made her feel better.", "It made him feel better."),
+    ("It made her laugh, and she made her bed.", "It made him laugh, and he made his bed."),
+    ("It made her very happy.", "It made him very happy."),
+    ("It made her happy.", "It made him happy."),
+    ("It made her happy childhood end.", "It made his happy childhood end."),
+    ("They helped her find work.", "They helped him find work."),
+    ("They helped her friend.", "They helped his friend."),
+    ("She had her say.", "He had his say."),
+    ("She gave her hers.", "He gave him his."),
+    ("She gave her his.", "He gave him hers."),
+    ("I gave her mine.", "I gave him mine."),
+    ("I gave her two books.", "I gave him two books."),
+    ("I gave her 3 books.", "I gave him 3 books."),
     # his: her or hers
     ("His car is red.", "Her car is red."),
     ("The car is his.", "The car is hers."),
@@ -67,10 +90,12 @@ GENDER_SWAPS = [
     ("an uncle", "an aunt"),
     ("an actor", "an actress"),
     ("Mr Smith", "Ms Smith"),
+    ("Mr. Smith and Ms. Jones", "Ms. Smith and Mr. Jones"),
     # names, found only with their capital
     ("Emily lost her key.", "Greg lost his key."),
     ("Jamal's wife", "Lakisha's husband"),
     ("GREG", "GREG"),
+    ("You miss her. Miss you! Miss the bus.", "You miss him. Miss you! Miss the bus."),
     # nothing inside other words
     ("The manager, the shepherd and the historian mention hermes.",) * 2,
     ("human, woman-like, man-made, mankind, boycott, sonic, @him, her.com, x_he",) * 2,
@@ -113,6 +138,22 @@ PAIR_SWAPS = [
     (NATIONALITY, "American", "Mexican", "An American. Americans!", "A Mexican. Mexicans!"),
     (NATIONALITY, "Mexican", "Chinese", "a Mexican came; a Mexican meal", "a Chinese person came; a Chinese meal"),
     (NATIONALITY, "Indian", "German", "once a Indian, Indiana", "once a German, Indiana"),
+    (NATIONALITY, "American", "Mexican", "An African American met an American.", "An African American met a Mexican."),
+    (
+        NATIONALITY,
+        "American",
+        "Mexican",
+        "Native Americans, Latin Americans and Americans",
+        "Native Americans, Latin Americans and Mexicans",
+    ),
+    (NATIONALITY, "Mexican", "German", "a Mexican American and a Mexican", "a Mexican American and a German"),
+    (NATIONALITY, "Indian", "German", "an American  Indian and an Indian", "an American  Indian and a German"),
+    (ETHNICITY, "Black", "Asian", "an African American man; African-Americans", "an Asian man; Asian people"),
+    (ETHNICITY, "Asian", "Black", "an Asian man; Asian people", "a black man; black people"),
+    (ETHNICITY, "Native American", "Arab", "Native American people vote.", "Arab people vote."),
+    (GENDER, "male", "female", "Mr. Smith and Mrs. Jones", "Ms. Smith and Mr. Jones"),
+    (GENDER, "female", "male", "Mr. and Mrs. Smith, and Miss Jones", "Ms. and Mr. Smith, and Mr Jones"),
+    (GENDER, "female", "male", "MRS JONES, mrs jones", "MR JONES, mr jones"),
     (DISABILITY, "disabled", "able-bodied", "a disabled person", "an able-bodied person"),
     (DISABILITY, "autistic", "blind", "AN AUTISTIC CHILD", "A BLIND CHILD"),
     (NAMES, NAMES.names[0], NAMES.names[1], "Emily met Greg, emily.", "Lakisha met Jamal, emily."),
@@ -190,6 +231,12 @@ def test_every_built_in_template_can_be_filled_by_two_identities_of_a_category()
     assert len(set(templates())) == len(templates())
 
 
+def test_words_that_are_only_found_are_put_nowhere() -> None:
+    gender, ethnicity = Swapper(GENDER), Swapper(ETHNICITY)
+    assert {gender.fill("{title} Smith", GENDER.identities[1], k) for k in range(6)} == {"Ms Smith"}
+    assert {ethnicity.fill("{people_phrase}", ETHNICITY.identities[1], k) for k in range(6)} == {"Black people"}
+
+
 def test_built_in_lists_pair_up() -> None:
     for lexicon in built_in(CATEGORIES):
         assert lexicon.source and lexicon.why and len(lexicon.sha256) == 64
@@ -230,6 +277,10 @@ def entry(**more: object) -> dict[str, object]:
         (entry(identities=[{"name": "a", "words": {"noun": "x"}}, {"name": "a", "words": {"noun": "y"}}]), "one name"),
         (entry(identities=[{"name": "a", "words": {"p": "x", "q": "x"}}, {"name": "b", "words": {"p": "y"}}]), "rule"),
         (entry(match_case=["nuon"]), "no role; did you mean 'noun'"),
+        (entry(before_names=["ap"]), "no word of it; did you mean 'ape'"),
+        (entry(only_in_texts=["apes"]), "no word of it; did you mean 'ape'"),
+        (entry(only_in_texts=["Ape"]), "every word of 'a' for the role 'noun' is only_in_texts"),
+        (entry(not_within=["Bee"]), "one of the phrases within which none is found"),
         (entry(templates=["No place."]), "placeholders"),
         (entry(templates=["A {verb}."]), "placeholders"),
         (entry(reference="yes"), "true or false"),

@@ -247,6 +247,7 @@ PEERS: dict[Disparity, Callable[..., float]] = {
 @pytest.mark.parametrize("disparity", list(PEERS))
 def test_the_evidence_is_what_fairlearn_and_scikit_learn_say(disparity: Disparity) -> None:
     frame = frame_of(700)
+    frame["sex x race"] = frame.sex + frame.race
     present, after = audits(frame, ("sex", "race"))
     for metric, peer in (
         ("accuracy", accuracy_score),
@@ -259,6 +260,7 @@ def test_the_evidence_is_what_fairlearn_and_scikit_learn_say(disparity: Disparit
         assert found.performance_change.value == pytest.approx(scores[1] - scores[0], abs=1e-12)
         low, high = found.performance_change.bounds(0.05)
         assert low < found.performance_change.value < high
+    assert [gap.feature for gap in found.gaps] == ["sex", "race", "sex x race"] and not found.unweighed
     for gap in found.gaps:
         values = [
             PEERS[disparity](frame.y, frame[c], sensitive_features=frame[gap.feature]) for c in ("before", "after")
@@ -267,6 +269,51 @@ def test_the_evidence_is_what_fairlearn_and_scikit_learn_say(disparity: Disparit
         assert gap.change.value == pytest.approx(values[1] - values[0], abs=1e-12)
         ratio = demographic_parity_ratio(frame.y, frame.after, sensitive_features=frame[gap.feature])
         assert gap.ratio.value == pytest.approx(ratio, abs=1e-12)
+
+
+def test_a_gap_that_no_single_feature_shows_is_weighed_by_their_intersection() -> None:
+    """Women of a and men of b lose, the others gain: each feature alone is treated as before."""
+    frame = frame_of(8000, 3)
+    lose = (frame.sex == "f") == (frame.race == "a")
+    rng = np.random.default_rng(4)
+    frame["before"] = rng.choice(2, len(frame))
+    frame["after"] = np.where(rng.random(len(frame)) < 0.2, (~lose).astype(int), frame.before)
+
+    def weighed(frame: pd.DataFrame) -> Tradeoff:
+        own, other = (
+            Candidate(name=name, evidence=read_evidence(report, ("sex", "race")))
+            for name, report in zip(("unmitigated", "p"), audits(frame, ("sex", "race")), strict=True)
+        )
+        return weigh(own, [other], tolerance=0.3)
+
+    found = weighed(frame)
+    assert [f.standing for f in found.points[0].features] == ["not shown", "not shown", "more"] and found.m == 4
+    assert found.points[0].verdict == "not shown"
+    assert "sex x race is shown to be more disparate" in found.points[0].reason
+    # The other way round it is the intersection alone that speaks for the point.
+    (back,) = weighed(frame.rename(columns={"before": "after", "after": "before"})).points
+    assert back.verdict == "less discriminatory alternative"
+    assert [f.alternative for f in back.features] == [False, False, True]
+
+
+def test_an_intersection_without_the_rows_is_left_out_and_said() -> None:
+    frame = frame_of(900)
+    frame.loc[(frame.sex == "f") & (frame.race == "a"), "y"] = 0
+    present, after = audits(frame, ("sex", "race"))
+    own, other = (
+        Candidate(
+            name=name,
+            evidence=read_evidence(report, ("sex", "race"), disparity="equal_opportunity_difference"),
+        )
+        for name, report in (("unmitigated", present), ("p", after))
+    )
+    found = weigh(own, [other], disparity="equal_opportunity_difference")
+    assert [f.feature for f in found.points[0].features] == ["sex", "race"] and found.m == 3
+    said = "The intersection sex x race is not weighed: a group has no rows to take the rate over (0/0)."
+    assert found.present.remarks == (said,) and said not in found.points[0].remarks
+    assert said in render_tradeoff_html(found, present) and said in render_tradeoff_markdown(found)
+    # Selection rates need no label, and so are there.
+    assert not read_evidence(present, ("sex", "race")).unweighed
 
 
 def test_another_number_is_compared_apart_and_a_missing_one_is_said() -> None:

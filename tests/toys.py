@@ -16,6 +16,7 @@ from auditor.data import AuditData
 from auditor.finding import Criterion, Direction
 from auditor.model import AuditedModel, Recipe, TorchModel
 from auditor.regression import TorchRegressor
+from tests import deepfake_toys as media
 
 CLASSES = ("0", "1")
 FEATURES = ("skill", "group", "seen")
@@ -102,7 +103,7 @@ def text_model(score: Callable[[str], float]) -> AuditedModel:
 
 
 def language_model(strength: float) -> AuditedModel:
-    """A causal language model in which what is said goes with whom it is said of, by ``strength``; 0 is indifferent."""
+    """A causal language model in which what is said goes with whom it is said of, by ``strength``; at 0 at random."""
     from probes.language.stereotype import built_in_pairs
     from tests.language.pair_toys import texts_of, toy
 
@@ -196,6 +197,7 @@ class Toys:
     violating: Callable[[], AuditedModel]
     criteria: Sequence[Criterion]
     data: Callable[[], AuditData]
+    violating_data: Callable[[], AuditData] | None = None
     options: dict[str, Any] = field(default_factory=dict)
     can_pass: bool = True
     scorer: Callable[[], object] | None = None
@@ -376,5 +378,45 @@ TOYS: dict[str, Toys] = {
         violating=lambda: model(lambda skill, group, seen: 5.0 * torch.sin(50.0 * skill)),
         criteria=[criterion("flip_rate_under_noise", "at_most", 0.10)],
         data=lambda: rows(2_000),
+    ),
+    "detector_performance": Toys(
+        ideal=lambda: media.detector(media.of_halves()),
+        violating=lambda: media.detector(media.of_nothing()),
+        criteria=[
+            criterion("auc", "at_least", 0.75),
+            criterion("equal_error_rate", "at_most", 0.15),
+            criterion("wrongly_ruled_out_excess", "at_most", 0.10),
+        ],
+        data=lambda: media.pictures(400),
+    ),
+    "trivial_cues": Toys(
+        ideal=media.of_halves,
+        violating=media.of_brightness,
+        criteria=[criterion("added_auc", "at_least", 0.05)],
+        data=lambda: media.pictures(400),
+    ),
+    "detector_robustness": Toys(
+        ideal=media.of_halves,
+        violating=media.of_grid,
+        criteria=[criterion("largest_auc_drop", "at_most", 0.10)],
+        data=lambda: media.pictures(200),
+        options={"methods": ["jpeg", "resize"]},
+    ),
+    "source_leakage": Toys(
+        ideal=media.of_halves,
+        violating=media.of_halves,
+        criteria=[
+            criterion("near_duplicate_share", "at_most", 0.01),
+            criterion("contradictory_share", "at_most", 0.01),
+        ],
+        data=lambda: media.distinct(60),
+        violating_data=lambda: media.copied(60, 0.2),
+    ),
+    "detector_evasion": Toys(
+        ideal=media.of_halves,
+        violating=media.of_grid,
+        criteria=[criterion("evasion_rate", "at_most", 0.20)],
+        data=lambda: media.pictures(120),
+        options={"n_steps": 5, "n_queries": 20},
     ),
 }

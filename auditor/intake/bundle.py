@@ -12,13 +12,15 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError,
 from torch import Tensor, nn
 
 from auditor.architectures import ARCHITECTURES
+from auditor.detector import DeepfakeDetector, DetectorCard
 from auditor.errors import ModelError, UsageError
+from auditor.gated import Gate, GatedModel
 from auditor.intake.archive import Archive
 from auditor.intake.source import Source, printable
 from auditor.intake.user_code import import_object, keywords_of
 from auditor.intake.weights import LOADED_BY_TORCH, as_state_dict, compare_shapes, load_torch, plain_floats
 from auditor.intake.wrap import named_classes, no_flags_of_classes, provenance_of
-from auditor.model import BUNDLE_FORMAT, Outputs, Recipe, TorchModel
+from auditor.model import BUNDLE_FORMAT, AuditedModel, Outputs, Recipe, TorchModel
 from auditor.postprocessing import PostprocessedModel, Postprocessing
 from auditor.preprocessing import ImagePreprocessing, Preprocessing, TabularPreprocessing, TextPreprocessing
 from auditor.regression import TorchRegressor
@@ -31,6 +33,8 @@ _MAX_LIST = 64
 _MAX_EPOCHS = 100_000
 _PREPROCESSING: TypeAdapter[Preprocessing | None] = TypeAdapter(Preprocessing | None)
 _RECIPE: TypeAdapter[Recipe] = TypeAdapter(Recipe)
+_DETECTOR: TypeAdapter[DetectorCard] = TypeAdapter(DetectorCard)
+_GATE: TypeAdapter[Gate] = TypeAdapter(Gate)
 _POSTPROCESSING: TypeAdapter[Postprocessing] = TypeAdapter(Postprocessing)
 
 
@@ -49,6 +53,8 @@ class _Bundle(_Closed):
     state_dict: dict[str, Tensor]
     preprocessing: Any = None
     postprocessing: Any = None
+    detector: Any = None
+    gate: Any = None
     classes: Annotated[list[str], Field(max_length=1_000_000)] = []
     training: Any = None
     task: Literal["classification", "regression"] = "classification"
@@ -61,6 +67,10 @@ class _Bundle(_Closed):
             raise ValueError("a regression has no classes")
         if self.task == "regression" and self.postprocessing is not None:
             raise ValueError("a regression has no decisions to post-process")
+        if self.detector is not None and (self.task == "regression" or self.postprocessing is not None):
+            raise ValueError("a detector is a classifier whose answers nothing else changes")
+        if self.gate is not None and (self.task == "regression" or self.postprocessing or self.detector):
+            raise ValueError("a gate stands before a classifier whose answers nothing else changes")
         if self.task == "classification" and len(self.classes) < 2:
             raise ValueError("a classifier names at least two classes")
         return self
@@ -68,10 +78,15 @@ class _Bundle(_Closed):
 
 def load_bundle(
     source: Source, archive: Archive, record: str, spec: ModelSpec
-) -> TorchModel | TorchRegressor | PostprocessedModel:
+) -> TorchModel | TorchRegressor | PostprocessedModel | GatedModel:
     """The model of a bundle. Raises ModelError for any part that is not what the format says."""
-    loaded = load_torch(source, archive, record)
-    bundle = _parse(loaded, source.name)
+    bundle = _parse(load_torch(source, archive, record), source.name)
+    model = _model_of(bundle, source, spec)
+    return model if bundle.gate is None else _gated(model, bundle.gate, source, spec)
+
+
+def _model_of(bundle: _Bundle, source: Source, spec: ModelSpec) -> TorchModel | TorchRegressor | PostprocessedModel:
+    """The model of a bundle without what stands before it."""
     weights = as_state_dict(bundle.state_dict, source.name)
     name, args = bundle.architecture.name, dict(bundle.architecture.args)
     chosen = spec.architecture or name
@@ -110,7 +125,21 @@ def load_bundle(
         recipe=_recipe(bundle.training, source.name),
         provenance=provenance,
     )
+    if bundle.detector is not None:
+        return DeepfakeDetector.around(model, _checked(_DETECTOR, bundle.detector, "detector", source.name))
     return model if bundle.postprocessing is None else _postprocessed(model, bundle.postprocessing, spec, source.name)
+
+
+def _gated(model: AuditedModel, value: object, source: Source, spec: ModelSpec) -> GatedModel:
+    """The model behind its gate, whose detector is a whole bundle within this one."""
+    parts = dict(value) if isinstance(value, Mapping) else {}
+    nested = parts.pop("detector", None)
+    gate: Gate = _checked(_GATE, parts, "gate", source.name)
+    bundle = _parse(nested, f"{source.name}: the gate's detector")
+    detector = None if bundle.gate is not None else _model_of(bundle, source, ModelSpec(device=spec.device))
+    if not isinstance(detector, DeepfakeDetector) or not isinstance(model, TorchModel):
+        raise ModelError(f"{source.name!r} is not a valid model bundle: its gate has no detector of its own.")
+    return GatedModel(model, detector, gate)
 
 
 def _postprocessed(model: TorchModel, value: object, spec: ModelSpec, what: str) -> PostprocessedModel:

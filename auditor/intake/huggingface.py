@@ -68,7 +68,7 @@ def load_folder(path: str, spec: ModelSpec) -> TorchModel:
         module: nn.Module = TextClassifier(network, text.pad, text.left)
         preprocessing, more, encoder, token_name = None, text.notes, text.encode, text.token_name
     else:
-        preprocessing, more = _image_preprocessing(folder, settings)
+        preprocessing, more = image_preprocessing(folder, settings)
         module, encoder, token_name = network, None, None
     return TorchModel(
         module,
@@ -251,7 +251,8 @@ def _token_limit(settings: Mapping[str, Any], options: Mapping[str, Any], pad: i
 # ---- images --------------------------------------------------------------------------------------------------------
 
 
-def _image_preprocessing(folder: Folder, settings: Mapping[str, Any]) -> tuple[ImagePreprocessing, tuple[str, ...]]:
+def image_preprocessing(folder: Folder, settings: Mapping[str, Any]) -> tuple[ImagePreprocessing, tuple[str, ...]]:
+    """How a folder's images are encoded, by its preprocessor_config.json, and notes; ModelError without one."""
     if not folder.has("preprocessor_config.json"):
         raise ModelError(
             f"{folder.name!r} holds no preprocessor_config.json, without which its images' size and scale are a guess: "

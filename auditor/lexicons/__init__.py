@@ -7,6 +7,9 @@ A lexicon is a TOML or JSON file about one category::
     why = "..."                    # why they are looked at
     match_case = ["name"]          # optional: roles whose words are found only as they are spelled here
     only_in_templates = ["blind"]  # optional: words that mean other things too and are not looked for in texts
+    only_in_texts = ["Mrs"]        # optional: words that are found in texts, and are put nowhere
+    before_names = ["Miss"]        # optional: words that are found only as they are spelled, before a capital
+    not_within = ["Arab American"] # optional: phrases within which no word is found
     templates = ["A {noun} came."] # optional: sentences of its own
     reference = true               # optional: words of no group, which identities are compared with
 
@@ -32,13 +35,26 @@ from importlib.resources import files
 from pathlib import Path
 
 from auditor.errors import ConfigError
+from auditor.json_text import UNREADABLE, why_unreadable
 from auditor.suggest import did_you_mean
 
 CATEGORIES = ("gender", "names", "religion", "nationality", "ethnicity", "orientation", "disability", "age")
 PLACEHOLDER = re.compile(r"\{(\w+)\}")
 # One word may have several roles only where a rule tells them apart.
 TOLD_APART = (frozenset({"object", "determiner", "pronoun"}), frozenset({"adjective", "noun"}))
-_KEYS = ("category", "source", "why", "match_case", "only_in_templates", "templates", "reference", "identities")
+_KEYS = (
+    "category",
+    "source",
+    "why",
+    "match_case",
+    "only_in_templates",
+    "only_in_texts",
+    "before_names",
+    "not_within",
+    "templates",
+    "reference",
+    "identities",
+)
 _IDENTITY_KEYS = ("name", "words")
 _MAX_BYTES = 1 << 20
 
@@ -61,6 +77,9 @@ class Lexicon:
     why: str
     match_case: frozenset[str] = frozenset()
     only_in_templates: frozenset[str] = frozenset()
+    only_in_texts: frozenset[str] = frozenset()
+    before_names: frozenset[str] = frozenset()
+    not_within: frozenset[str] = frozenset()
     templates: tuple[str, ...] = ()
     reference: bool = False
     origin: str = ""
@@ -114,9 +133,9 @@ def read(path: str | Path) -> Lexicon:
         raise ConfigError(f"The lexicon {where.name!r} has {len(raw):,} bytes; at most {_MAX_BYTES:,} are read.")
     try:
         content = json.loads(raw) if where.suffix.lower() == ".json" else tomllib.loads(raw.decode())
-    except (UnicodeDecodeError, json.JSONDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
+    except UNREADABLE as error:
         kind = "JSON" if where.suffix.lower() == ".json" else "TOML"
-        raise ConfigError(f"The lexicon {where.name!r} cannot be read as {kind}: {error}.") from None
+        raise ConfigError(f"The lexicon {where.name!r} cannot be read as {kind}: {why_unreadable(error)}.") from None
     return parse(content, where.name, hashlib.sha256(raw).hexdigest())
 
 
@@ -140,9 +159,10 @@ def parse(content: object, origin: str, sha256: str = "") -> Lexicon:
         source=_text(table, "source", where),
         why=_text(table, "why", where),
         match_case=frozenset(_texts(table.get("match_case", []), f"{where}: match_case")),
-        only_in_templates=frozenset(
-            w.casefold() for w in _texts(table.get("only_in_templates", []), f"{where}: only_in_templates")
-        ),
+        only_in_templates=_folded(table, "only_in_templates", where),
+        only_in_texts=_folded(table, "only_in_texts", where),
+        before_names=frozenset(_texts(table.get("before_names", []), f"{where}: before_names")),
+        not_within=_folded(table, "not_within", where),
         templates=tuple(_texts(table.get("templates", []), f"{where}: templates")),
         reference=reference,
         origin=origin,
@@ -182,6 +202,10 @@ def _texts(value: object, where: str) -> list[str]:
     return [" ".join(v.split()) for v in values]
 
 
+def _folded(table: Mapping[str, object], key: str, where: str) -> frozenset[str]:
+    return frozenset(w.casefold() for w in _texts(table.get(key, []), f"{where}: {key}"))
+
+
 def _identity(content: object, where: str) -> Identity:
     table = _table(content, where, _IDENTITY_KEYS)
     words = table.get("words")
@@ -205,6 +229,19 @@ def _check(lexicon: Lexicon, where: str) -> None:
                 f"{where}: the template {template[:60]!r} must have placeholders such as {{noun}}, each one of the "
                 f"roles {_list(sorted(lexicon.roles))}."
             )
+    for identity in lexicon.identities:
+        for role, words in identity.words.items():
+            if words and lexicon.only_in_texts.issuperset(w.casefold() for w in words):
+                raise ConfigError(
+                    f"{where}: every word of {identity.name!r} for the role {role!r} is only_in_texts, so none "
+                    "could be put in another's place: add one that may be."
+                )
+    known = {w for identity in lexicon.identities for words in identity.words.values() for w in words}
+    for key, own_words in (("before_names", known), ("only_in_texts", {w.casefold() for w in known})):
+        for word in sorted(getattr(lexicon, key) - own_words):
+            raise ConfigError(f"{where}: {key} names {word!r}, which is no word of it{did_you_mean(word, own_words)}.")
+    for word in sorted(lexicon.not_within & {w.casefold() for w in known}):
+        raise ConfigError(f"{where}: {word!r} is a word of it and one of the phrases within which none is found.")
     owners: dict[str, str] = {}
     for identity in lexicon.identities:
         own: dict[str, set[str]] = {}

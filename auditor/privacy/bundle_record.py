@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from auditor.errors import ModelError
+from auditor.privacy.layers import layer_names, statistics_keepers
 from auditor.privacy.run_record import RunRecord, parse_run, run_of_recipe
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ def run_of_model(model: AuditedModel, name: str) -> RunRecord:
     recipe = model.recipe if isinstance(model, TorchModel) else None
     if not isinstance(model, TorchModel) or recipe is None:
         raise ModelError(f"{name!r} does not say how it was trained: lint a run record, RUN.json, instead.")
-    record = run_of_recipe(recipe, tuple(type(layer).__name__ for layer in model.module.modules()))
+    record = run_of_recipe(recipe, layer_names(model.module), statistics_keepers(model.module))
     if record is None:
         raise ModelError(f"{name!r} was not trained privately, by its own recipe: there is no claim to lint.")
     return record

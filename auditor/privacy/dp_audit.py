@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from auditor.arrays import FloatArray
 from auditor.errors import UsageError
-from auditor.privacy.accounting import Phase, privacy_curve, spent
+from auditor.privacy.accounting import Accountant, Phase, privacy_curve, spent
 from auditor.privacy.one_run import (
     InverseTradeOff,
     MultiRun,
@@ -32,7 +32,9 @@ from auditor.statistics.intervals import clopper_pearson
 
 BoolArray = npt.NDArray[np.bool_]
 
-Verdict = Literal["consistent", "contradicted", "cannot_tell"]
+Verdict = Literal["consistent", "contradicted", "not_supported", "cannot_tell"]
+# What a claim that is rounded, and the PRV accountant's own error, may fall short of the accounting.
+_ROUNDED = 0.02
 _NEVER = -1
 
 
@@ -101,9 +103,10 @@ class AuditResult:
     """The verdict on a claim, with all it rests on.
 
     ``lower_bound`` exceeds the true epsilon at ``delta`` with probability at most ``1 - confidence``.
-    ``largest_provable``: what as many perfect guesses would show. ``accounted_epsilon``: what the PRV accountant gives
-    for the accounting, where there is one. ``power``: chance to contradict the claim where the
-    noise were multiplied by a factor, ((factor, chance), ...), simulated.
+    ``largest_provable``: what as many perfect guesses would show. ``accounted_epsilon``: the smaller of the RDP and PRV
+    accountants' upper bounds for the accounting, None where there is none or none can say, infinite without noise.
+    ``power``: chance to contradict the claim where the noise were multiplied by a factor, ((factor, chance), ...),
+    simulated; where it is empty, ``power_unknown`` says why.
     """
 
     claimed_epsilon: float
@@ -118,6 +121,7 @@ class AuditResult:
     accounting_refuted: bool | None
     accounted_epsilon: float | None
     power: tuple[tuple[float, float], ...]
+    power_unknown: str
     verdict: Verdict
     reason: str
 
@@ -152,9 +156,10 @@ def audit_claim(
     wins. For one number, both theorems reject from some count of right guesses on, so that the better of the two is
     one of them and needs no share of its own. ``accounting``: the phases behind the claim; their whole privacy curve
     is a stronger claim than one (epsilon, delta), and is refuted sooner; with an epsilon in the hundreds it is left
-    out. Verdict ``contradicted`` where either is refuted, ``cannot_tell`` where perfect guesses could not have refuted
-    the claim, else ``consistent``: not refuted, which proves nothing by itself, so that the power is part of the
-    answer. Raises UsageError for impossible arguments.
+    out. Verdict ``contradicted`` where either is refuted; ``not_supported`` where the accounting itself gives a larger
+    epsilon than is claimed, or none; ``cannot_tell`` where perfect guesses could not have refuted the claim; else
+    ``consistent``: not refuted, which proves nothing by itself, so that the power is part of the answer. Raises
+    UsageError for impossible arguments.
     Sources: :func:`~auditor.privacy.one_run.one_run_p_value`, :func:`~auditor.privacy.one_run.is_refuted`.
     """
     numbers = tuple(default_guesses(len(canaries)) if guesses is None else guesses)
@@ -169,7 +174,21 @@ def audit_claim(
     most = max(g.largest_provable for g in found)
     refuted = None if curve is None else any(g.refutes_accounting for g in found)
     power = _power(canaries, accounting, numbers, alpha, claimed_epsilon, delta, curve, factors, rng)
-    verdict, reason = _verdict(claimed_epsilon, delta, confidence, lower, most, refuted, len(canaries))
+    accounted = _accounted(accounting, delta)
+    unknown = "" if power else _power_unknown(canaries, accounting, factors)
+    verdict, reason = _verdict(
+        _Evidence(
+            claimed=claimed_epsilon,
+            delta=delta,
+            confidence=confidence,
+            lower=lower,
+            most=most,
+            refuted=refuted,
+            unsupported=_unsupported(claimed_epsilon, delta, accounting, accounted),
+            n_canaries=len(canaries),
+            power_unknown=unknown,
+        )
+    )
     return AuditResult(
         claimed_epsilon=claimed_epsilon,
         delta=delta,
@@ -181,8 +200,9 @@ def audit_claim(
         largest_provable=most,
         guesses=found,
         accounting_refuted=refuted,
-        accounted_epsilon=None if accounting is None or delta == 0.0 else spent(accounting, delta, "prv").epsilon,
+        accounted_epsilon=accounted,
         power=power,
+        power_unknown=unknown,
         verdict=verdict,
         reason=reason,
     )
@@ -197,11 +217,19 @@ def largest_provable(n_canaries: int, *, n_guesses: int, delta: float = 0.0, alp
     )
 
 
-def multi_run(canaries: CanaryScores, *, claimed_epsilon: float, delta: float, confidence: float = 0.95) -> AuditResult:
+def multi_run(
+    canaries: CanaryScores,
+    *,
+    claimed_epsilon: float,
+    delta: float,
+    confidence: float = 0.95,
+    accounting: Sequence[Phase] | None = None,
+) -> AuditResult:
     """Holds a claim against one canary in each of many independent runs, by Clopper and Pearson.
 
     The first half of the runs chooses the threshold, the second half is counted; see
-    :meth:`~auditor.privacy.one_run.MultiRun.lower_bound`. Raises UsageError for fewer than 8 runs.
+    :meth:`~auditor.privacy.one_run.MultiRun.lower_bound`. ``accounting``: the phases behind the claim, whose epsilon
+    must support it; verdicts as of :func:`audit_claim`. Raises UsageError for fewer than 8 runs.
     """
     _check(claimed_epsilon, delta, confidence, (1,), len(canaries))
     if len(canaries) < 8:
@@ -217,7 +245,21 @@ def multi_run(canaries: CanaryScores, *, claimed_epsilon: float, delta: float, c
     )
     alpha = 1.0 - confidence
     lower, most = runs.lower_bound(delta=delta, alpha=alpha), runs.largest_provable(delta=delta, alpha=alpha)
-    verdict, reason = _verdict(claimed_epsilon, delta, confidence, lower, most, None, len(canaries))
+    accounted = _accounted(accounting, delta)
+    unknown = "it is simulated for one run of many canaries, and these are many runs of one"
+    verdict, reason = _verdict(
+        _Evidence(
+            claimed=claimed_epsilon,
+            delta=delta,
+            confidence=confidence,
+            lower=lower,
+            most=most,
+            refuted=None,
+            unsupported=_unsupported(claimed_epsilon, delta, accounting, accounted),
+            n_canaries=len(canaries),
+            power_unknown=unknown,
+        )
+    )
     return AuditResult(
         claimed_epsilon=claimed_epsilon,
         delta=delta,
@@ -229,8 +271,9 @@ def multi_run(canaries: CanaryScores, *, claimed_epsilon: float, delta: float, c
         largest_provable=most,
         guesses=(),
         accounting_refuted=None,
-        accounted_epsilon=None,
+        accounted_epsilon=accounted,
         power=(),
+        power_unknown=unknown,
         verdict=verdict,
         reason=reason,
     )
@@ -262,28 +305,82 @@ def _curve_of(accounting: Sequence[Phase] | None) -> InverseTradeOff | None:
         return None
 
 
-def _verdict(
-    claimed: float, delta: float, confidence: float, lower: float, most: float, refuted: bool | None, n_canaries: int
-) -> tuple[Verdict, str]:
-    sure = f"at {100.0 * confidence:g} % confidence"
-    if lower > claimed:
+def _accounted(accounting: Sequence[Phase] | None, delta: float) -> float | None:
+    """The smallest upper bound of epsilon that an accountant gives; None where there is none."""
+    if accounting is None or delta == 0.0:
+        return None
+    accountants: tuple[Accountant, ...] = ("rdp", "prv")
+    found = [spent(accounting, delta, accountant).epsilon for accountant in accountants]
+    return min((epsilon for epsilon in found if epsilon is not None), default=None)
+
+
+def _unsupported(claimed: float, delta: float, accounting: Sequence[Phase] | None, accounted: float | None) -> str:
+    """Why the accounting does not give the claim, in a sentence; "" where it does, or there is none."""
+    if accounting is None:
+        return ""
+    if delta == 0.0:
+        return "no accounting supports a claim at delta 0, where Gaussian noise keeps no finite epsilon: state a delta."
+    if accounted is None:
+        return "no accountant can say what the noise, sample rate and steps spend, so nothing supports the claim."
+    if accounted <= claimed + max(_ROUNDED, 1e-3 * claimed):
+        return ""
+    return (
+        f"its own accounting gives epsilon {accounted:.3g} at delta {delta:g}, above the claim of {claimed:g}: state "
+        "what is accounted, or train with the noise that auditor dp-budget asks for."
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Evidence:
+    """All that a verdict rests on; ``unsupported`` and ``power_unknown`` are reasons, or ""."""
+
+    claimed: float
+    delta: float
+    confidence: float
+    lower: float
+    most: float
+    refuted: bool | None
+    unsupported: str
+    n_canaries: int
+    power_unknown: str
+
+
+def _verdict(seen: _Evidence) -> tuple[Verdict, str]:
+    sure = f"at {100.0 * seen.confidence:g} % confidence"
+    if seen.lower > seen.claimed:
         return "contradicted", (
-            f"epsilon is above {lower:.3g} at delta {delta:g} {sure}: the claim of {claimed:g} is false."
+            f"epsilon is above {seen.lower:.3g} at delta {seen.delta:g} {sure}: the claim of {seen.claimed:g} is false."
         )
-    if refuted:
+    if seen.refuted:
         return "contradicted", (
             f"the run leaks more than its noise, sample rate and steps allow, {sure}: what the accountant counted is "
             "not what was done."
         )
-    if most <= claimed:
+    if seen.unsupported:
+        return "not_supported", f"the canaries do not contradict the claim, but {seen.unsupported}"
+    if seen.most <= seen.claimed:
         return "cannot_tell", (
-            f"{n_canaries:,} canaries could at best have shown epsilon {most:.3g}, not above the claim of "
-            f"{claimed:g}: use more canaries or more runs."
+            f"{seen.n_canaries:,} canaries could at best have shown epsilon {seen.most:.3g}, not above the claim of "
+            f"{seen.claimed:g}: use more canaries or more runs."
         )
-    return "consistent", (
-        f"nothing contradicts the claim: epsilon is shown to be above {lower:.3g}, and at most {most:.3g} could have "
-        "been shown. This is no proof of the claim; the power says what would have been noticed."
+    power = (
+        f"how likely a false claim would have been noticed is not known: {seen.power_unknown}."
+        if seen.power_unknown
+        else "the power says what would have been noticed."
     )
+    return "consistent", (
+        f"nothing contradicts the claim: epsilon is shown to be above {seen.lower:.3g}, and at most {seen.most:.3g} "
+        f"could have been shown. This is no proof of the claim; {power}"
+    )
+
+
+def _power_unknown(canaries: CanaryScores, accounting: Sequence[Phase] | None, factors: Sequence[float]) -> str:
+    """Why there is no power, to follow a colon."""
+    if canaries.kind != DIRAC:
+        return f"it is simulated for {DIRAC}, and these are {canaries.kind}"
+    if accounting is None:
+        return "it is simulated from the noise, sample rate and steps, which were not given"
+    return "no noise factor was asked for" if not factors else "it was not simulated"
 
 
 def _power(

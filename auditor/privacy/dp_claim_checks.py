@@ -2,38 +2,44 @@
 
 from __future__ import annotations
 
+import re
+
 from auditor.privacy.accounting import Accountant, spent
-from auditor.privacy.dp_problem import Problem
+from auditor.privacy.dp_problem import CannotTell, Problem
 from auditor.privacy.run_record import RunRecord
 
 SAME = 1e-3
-CROSS_EXAMPLE = {
-    "BatchNorm1d": "GroupNorm",
-    "BatchNorm2d": "GroupNorm",
-    "BatchNorm3d": "GroupNorm",
-    "SyncBatchNorm": "GroupNorm",
-    "LazyBatchNorm1d": "GroupNorm",
-    "LazyBatchNorm2d": "GroupNorm",
-    "LazyBatchNorm3d": "GroupNorm",
-}
+# Layers that take their statistics from the batch, by what their classes are called here and there.
+_OF_THE_BATCH = re.compile(
+    r"batch_?(re)?norm|inplace_?abn|^(sync)?(abn|bn)(\d?d|act.*)?$|evonorm\w*b\d|switch(able)?_?norm|minibatch_?(std|disc)",
+    re.IGNORECASE,
+)
+_FIXED = re.compile("frozen|fixed", re.IGNORECASE)
 
 
 # ---- the model -------------------------------------------------------------------------------------------------------
 
 
-def cross_example_layers(run: RunRecord) -> Problem | None:
-    """Layers that mix the rows of a batch."""
-    found = sorted({layer for layer in run.layers or () if layer in CROSS_EXAMPLE})
-    if not found:
-        return None
-    return Problem(
-        code="cross_example_layers",
-        severity="breaks",
-        what=f"The model has {', '.join(found)}, whose output for a row depends on the other rows of its batch.",
-        why="One row then moves the gradients of all others, so clipping each of them does not bound what it "
-        "can do; and running statistics are released without noise.",
-        mend="Replace it by GroupNorm or LayerNorm: opacus.validators.ModuleValidator.fix(model).",
-    )
+def cross_example_layers(run: RunRecord) -> Problem | CannotTell | None:
+    """Layers that mix the rows of a batch, or keep statistics of the rows."""
+    suspect = {layer for layer in run.layers or () if _OF_THE_BATCH.search(layer)} | set(run.running_statistics or ())
+    found = sorted(layer for layer in suspect if not _FIXED.search(layer))
+    if found:
+        return Problem(
+            code="cross_example_layers",
+            severity="breaks",
+            what=f"The model has {', '.join(found)}, whose output for a row depends on the other rows of its batch, or "
+            "which keeps their means and variances.",
+            why="One row then moves the gradients of all others, so clipping each of them does not bound what it "
+            "can do; and running statistics are released without noise.",
+            mend="Replace it by GroupNorm or LayerNorm: opacus.validators.ModuleValidator.fix(model).",
+        )
+    if suspect:
+        return CannotTell(
+            why=f"{', '.join(sorted(suspect))} takes its statistics from batches unless they were fixed before this "
+            "training, on other rows, which nothing here says: replace it by GroupNorm, or make sure that they were."
+        )
+    return None
 
 
 def parameters_not_moving(run: RunRecord) -> Problem | None:
@@ -100,15 +106,26 @@ def delta_too_large(run: RunRecord) -> Problem | None:
     )
 
 
-def claim_below_accounting(run: RunRecord) -> Problem | None:
+def claim_below_accounting(run: RunRecord) -> Problem | CannotTell | None:
     """A stated epsilon that the accountants do not give for the recorded phases."""
     phases, delta, claimed = run.accounted(), run.delta or 0.0, run.claimed_epsilon or 0.0
-    if phases is None or delta == 0.0:
-        return None
+    if phases is None:
+        return CannotTell(why="No phase is recorded, so there is nothing to account.")
+    if delta == 0.0:
+        return Problem(
+            code="claim_below_accounting",
+            severity="breaks",
+            what=f"Epsilon {claimed:.4g} is claimed at delta 0.",
+            why="The Gaussian noise of DP-SGD keeps no finite epsilon at delta 0, however much of it there is.",
+            mend="State a delta above 0 and well below one over the rows, with the epsilon that `auditor dp-budget` "
+            "gives for it.",
+        )
     accountants: tuple[Accountant, ...] = ("prv", "rdp")
     bounds = [spent(phases, delta, accountant).epsilon for accountant in accountants]
     known = [epsilon for epsilon in bounds if epsilon is not None]
-    if not known or min(known) <= claimed + max(0.02, SAME * claimed):
+    if not known:
+        return CannotTell(why="No accountant can say what the recorded steps spend: the noise is too small for them.")
+    if min(known) <= claimed + max(0.02, SAME * claimed):
         return None
     return Problem(
         code="claim_below_accounting",
@@ -146,8 +163,13 @@ def search_not_accounted(run: RunRecord) -> Problem | None:
     )
 
 
-def data_dependent_preprocessing(run: RunRecord) -> Problem | None:
+def data_dependent_preprocessing(run: RunRecord) -> Problem | CannotTell | None:
     """Means, vocabularies or selections computed from the training rows in the clear."""
+    if run.preprocessing == "private_mechanism":
+        return CannotTell(
+            why="The preprocessing came from the rows by a private mechanism, whose own epsilon stands in no field: "
+            "make sure that the claim includes it."
+        )
     if run.preprocessing != "training_rows":
         return None
     return Problem(

@@ -10,36 +10,47 @@ from dataclasses import dataclass
 
 from auditor.privacy import dp_claim_checks as claim
 from auditor.privacy import dp_step_checks as steps
-from auditor.privacy.dp_problem import Problem
+from auditor.privacy.dp_problem import CannotTell, Problem
 from auditor.privacy.run_record import RunRecord
 
 
 @dataclass(frozen=True, kw_only=True)
 class Check:
-    """One question asked of a run; ``needs``: the fields without which it cannot be answered."""
+    """One question asked of a run; ``needs``: the fields without which it cannot be answered.
+
+    ``ask`` gives the fault, None where there is none, or why the fields that are there do not tell.
+    """
 
     name: str
     needs: tuple[str, ...]
-    ask: Callable[[RunRecord], Problem | None]
+    ask: Callable[[RunRecord], Problem | CannotTell | None]
 
 
 @dataclass(frozen=True, kw_only=True)
 class LintResult:
-    """Problems, the checks that found none, and those that could not be made with the fields they miss."""
+    """Problems, the checks that found none, those that could not be made with the fields they miss, and those that
+    the record leaves open, with the reason.
+    """
 
     problems: tuple[Problem, ...]
     clean: tuple[str, ...]
     not_recorded: tuple[tuple[str, tuple[str, ...]], ...]
+    cannot_tell: tuple[tuple[str, str], ...]
 
     @property
     def breaks(self) -> bool:
         """Whether any problem breaks the guarantee."""
         return any(problem.severity == "breaks" for problem in self.problems)
 
+    @property
+    def open(self) -> bool:
+        """Whether any check has no answer."""
+        return bool(self.not_recorded or self.cannot_tell)
+
 
 def lint(run: RunRecord) -> LintResult:
     """Asks every check of ``CHECKS`` that the record can answer."""
-    problems, clean, missing = [], [], []
+    problems, clean, missing, untold = [], [], [], []
     for check in CHECKS:
         absent = tuple(field for field in check.needs if getattr(run, field) is None)
         if absent:
@@ -48,9 +59,13 @@ def lint(run: RunRecord) -> LintResult:
         found = check.ask(run)
         if found is None:
             clean.append(check.name)
+        elif isinstance(found, CannotTell):
+            untold.append((check.name, found.why))
         else:
             problems.append(found)
-    return LintResult(problems=tuple(problems), clean=tuple(clean), not_recorded=tuple(missing))
+    return LintResult(
+        problems=tuple(problems), clean=tuple(clean), not_recorded=tuple(missing), cannot_tell=tuple(untold)
+    )
 
 
 CHECKS: tuple[Check, ...] = (

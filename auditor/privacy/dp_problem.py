@@ -17,3 +17,10 @@ class Problem:
     what: str
     why: str
     mend: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class CannotTell:
+    """What a record says does not answer a check: ``why``, in a sentence."""
+
+    why: str

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from auditor.privacy.dp_problem import Problem
+from auditor.privacy.dp_problem import CannotTell, Problem
 from auditor.privacy.run_record import RunRecord
 
 SAME = 1e-3
@@ -46,12 +46,15 @@ def weighted_sampler(run: RunRecord) -> Problem | None:
     )
 
 
-def sample_rate_too_low(run: RunRecord) -> Problem | None:
+def sample_rate_too_low(run: RunRecord) -> Problem | CannotTell | None:
     """The accountant counts a smaller chance of being drawn than the loader gives."""
-    counted = min(phase.sample_rate for phase in run.phases or ())
+    rates = [phase.sample_rate for phase in run.phases or ()]
     actual = run.sample_rate or 0.0
-    if counted >= actual * (1.0 - SAME):
+    if min(rates) >= actual * (1.0 - SAME):
         return None
+    counted = max(rates)
+    if counted >= actual * (1.0 - SAME):
+        return _of_which_phase("sample rate", actual, min(rates), counted)
     return Problem(
         code="sample_rate_too_low",
         severity="breaks",
@@ -61,13 +64,17 @@ def sample_rate_too_low(run: RunRecord) -> Problem | None:
     )
 
 
-def accounted_rate_too_low(run: RunRecord) -> Problem | None:
+def accounted_rate_too_low(run: RunRecord) -> Problem | CannotTell | None:
     """The accountant counts a smaller rate than batch size over rows."""
     intended = (run.batch_size or 0.0) / (run.n_rows or 1)
-    counted = min(phase.sample_rate for phase in run.phases or ())
+    rates = [phase.sample_rate for phase in run.phases or ()]
     # A last batch that is not full makes Opacus' rate lower by up to one batch in an epoch.
-    if run.sample_rate is not None or counted >= intended / (1.0 + intended) * (1.0 - SAME):
+    least = intended / (1.0 + intended) * (1.0 - SAME)
+    if run.sample_rate is not None or min(rates) >= least:
         return None  # where the loader's own rate is known, it is held against that
+    counted = max(rates)
+    if counted >= least:
+        return _of_which_phase("batch size over rows", intended, min(rates), counted)
     return Problem(
         code="accounted_rate_too_low",
         severity="breaks",
@@ -125,12 +132,15 @@ def no_noise(run: RunRecord) -> Problem | None:
     )
 
 
-def noise_below_accounting(run: RunRecord) -> Problem | None:
+def noise_below_accounting(run: RunRecord) -> Problem | CannotTell | None:
     """Less noise than the accountant counts."""
     # Of several phases the last optimizer's noise may be any of them, and is none where it is below the least.
-    counted = min(phase.noise_multiplier for phase in run.phases or ())
-    if (run.noise_multiplier or 0.0) >= counted * (1.0 - SAME):
+    noises = [phase.noise_multiplier for phase in run.phases or ()]
+    counted, actual = min(noises), run.noise_multiplier or 0.0
+    if actual >= max(noises) * (1.0 - SAME):
         return None
+    if actual >= counted * (1.0 - SAME):
+        return _of_which_phase("noise multiplier", actual, counted, max(noises))
     return Problem(
         code="noise_below_accounting",
         severity="breaks",
@@ -168,8 +178,12 @@ def virtual_steps(run: RunRecord) -> Problem | None:
     )
 
 
-def divided_by_actual_size(run: RunRecord) -> Problem | None:
+def divided_by_actual_size(run: RunRecord) -> Problem | CannotTell | None:
     """The noisy sum divided by the number of rows that happened to be drawn."""
+    if run.divided_by == "other":
+        return CannotTell(
+            why="divided_by is other: what the noisy sum is divided by decides, and must not depend on who was drawn."
+        )
     if run.divided_by != "actual_batch_size":
         return None
     return Problem(
@@ -228,4 +242,11 @@ def clipping_always_binds(run: RunRecord) -> Problem | None:
         "already. That can be meant (normalised gradients); it is also what a loss in other units, or "
         "summed twice, looks like.",
         mend="Check the loss and its reduction; raise max_grad_norm and lower the learning rate by the same factor.",
+    )
+
+
+def _of_which_phase(what: str, actual: float, low: float, high: float) -> CannotTell:
+    return CannotTell(
+        why=f"The {what} of {actual:.4g} lies between those of the accounted phases, {low:.4g} and {high:.4g}, and "
+        "nothing says in which of them it was used: lint each phase as a run of its own."
     )

@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader, RandomSampler, SequentialSampler, Weigh
 
 from auditor.errors import UsageError
 from auditor.privacy.dp_linter import LintResult, lint
+from auditor.privacy.layers import layer_names, statistics_keepers
 from auditor.privacy.run_record import RecordedPhase, RunRecord, Sampler
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ def observe(
         seen["batch_size"] = loader_before.batch_size
         if before not in ("shuffled", "in_order", "poisson"):
             seen["sampler"] = before
-    seen["layers"] = tuple(type(layer).__name__ for layer in module.modules())
+    seen["layers"], seen["running_statistics"] = layer_names(module), statistics_keepers(module)
     stale = parameters_outside(module, optimizer)
     seen["not_moving"] = stale
     if loss is not None and batch is not None:

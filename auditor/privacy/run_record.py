@@ -49,10 +49,10 @@ class RunRecord(BaseModel):
     ``divided_by``: what the noisy sum is divided by. ``empty_batches``: what an empty draw does. ``clipped_share``: of
     the rows' gradients, those that were clipped. ``preprocessing``: what its statistics and vocabulary were computed
     from. ``n_trials``: runs on these rows, this one included, that choices rest on; ``trials_accounted``: whether the
-    claim covers them. ``layers``: class names of the layers. ``not_moving``: trainable parameters that stayed as they
-    were. ``wrong_gradient``: parameters whose per-row gradients are not those of the rows.
-    ``wrong_batch``: parameters with more or fewer per-row gradients than rows. ``noise_seed_known``: the noise can be
-    repeated by whoever knows a seed.
+    claim covers them. ``layers``: class names of the layers; ``running_statistics``: of those that keep running means
+    or variances of the rows. ``not_moving``: trainable parameters that stayed as they were. ``wrong_gradient``:
+    parameters whose per-row gradients are not those of the rows. ``wrong_batch``: parameters with more or fewer per-row
+    gradients than rows. ``noise_seed_known``: the noise can be repeated by whoever knows a seed.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -61,7 +61,7 @@ class RunRecord(BaseModel):
     claimed_epsilon: Positive | None = None
     delta: Annotated[float, Field(ge=0.0, lt=1.0)] | None = None
     accountant: Literal["rdp", "prv", "gdp"] | None = None
-    phases: tuple[RecordedPhase, ...] | None = None
+    phases: Annotated[tuple[RecordedPhase, ...], Field(min_length=1)] | None = None
     n_rows: Whole | None = None
     batch_size: Positive | None = None
     sampler: Sampler | None = None
@@ -77,7 +77,8 @@ class RunRecord(BaseModel):
     preprocessing: Literal["none", "public", "training_rows", "private_mechanism"] | None = None
     n_trials: Whole | None = None
     trials_accounted: bool | None = None
-    layers: tuple[str, ...] | None = None
+    layers: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
+    running_statistics: tuple[str, ...] | None = None
     not_moving: tuple[str, ...] | None = None
     wrong_gradient: tuple[str, ...] | None = None
     wrong_batch: tuple[str, ...] | None = None
@@ -124,10 +125,17 @@ def parse_run(raw: object, name: str) -> RunRecord:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
+        if first["type"] == "too_short":
+            raise DataError(
+                f"{name!r}, field {where!r} is empty: list what there was, or leave the field out where it was not "
+                "recorded."
+            ) from None
         raise DataError(f"{name!r}, field {where!r}: {first['msg']}.") from None
 
 
-def run_of_recipe(recipe: Recipe, layers: tuple[str, ...] | None = None) -> RunRecord | None:
+def run_of_recipe(
+    recipe: Recipe, layers: tuple[str, ...] | None = None, running_statistics: tuple[str, ...] | None = None
+) -> RunRecord | None:
     """What a model bundle's recipe tells of its private training; None where it was not private.
 
     Where it names the sampler ``poisson``, as that of ``auditor train`` does, the steps were Opacus': the loader's
@@ -142,6 +150,7 @@ def run_of_recipe(recipe: Recipe, layers: tuple[str, ...] | None = None) -> RunR
         "max_grad_norm": recipe.max_grad_norm,
         "batch_size": float(recipe.batch_size),
         "layers": layers,
+        "running_statistics": running_statistics,
         "n_rows": recipe.n_rows,
         "accountant": recipe.accountant,
         "sampler": recipe.sampler,

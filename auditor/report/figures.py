@@ -1,8 +1,9 @@
 """The figures of a report as data, made from the judged findings so that the intervals drawn are the findings' own.
 
-``rates``: one rate per group, with the line that a headline's criterion draws through them. ``bars``: global
-importance per feature. ``curve``: a number along one numeric coordinate, such as a noise level. Whatever else a probe
-has to show, such as a ROC curve, it hands over with its measurement.
+``forest``: all gaps of a pillar, and all ratios. ``rates``: one rate per group, with the line that a headline's
+criterion draws through them. ``bars``: global importance per feature. ``curve``: a number along one numeric
+coordinate, such as a noise level. Whatever else a probe has to show, such as a ROC curve, it hands over with its
+measurement.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
+from auditor.display import title_of
 from auditor.finding import Figure, Finding, Measurement, ProbeResult, Series
 from auditor.report.text import UNDEFINED, confidence, number
 from auditor.statistics.groups import WorstDifference, WorstRatio
@@ -19,6 +21,7 @@ from auditor.statistics.groups import WorstDifference, WorstRatio
 MOST_BARS = 20
 MOST_GROUPS = 30
 MOST_ROWS = 36
+MOST_GAPS = 40
 _FEWEST_POINTS = 3
 
 _T = TypeVar("_T")
@@ -58,13 +61,75 @@ def figures_of(findings: Sequence[Finding], results: Sequence[ProbeResult]) -> l
     for finding in findings:
         if finding.measurement is not None:
             points.setdefault(id(finding.measurement), _Point(finding, finding.measurement))
-    figures: list[Figure] = []
+    figures = _forests(list(points.values()))
     for probe in dict.fromkeys([r.probe for r in results] + [p.finding.probe for p in points.values()]):
         own = [p for p in points.values() if p.finding.probe == probe]
         measured = [m for r in results if r.probe == probe for m in r.measurements]
         drawn = {id(m.figure): m.figure for m in [*measured, *(p.measurement for p in own)] if m.figure is not None}
         figures += [*_rates(probe, own), *_bars(probe, own), *_curves(probe, own), *map(_clean, drawn.values())]
     return _distinct(figures)
+
+
+# ---- all gaps ------------------------------------------------------------------------------------------------------
+
+
+def _forests(points: Sequence[_Point]) -> list[Figure]:
+    """The headlines that compare groups, each pillar's differences in one figure and its ratios in another."""
+    figures: list[Figure] = []
+    headlines = [p for p in points if p.measurement.sensitive and not p.measurement.group and not p.measurement.at]
+    for pillar, own in _gather(headlines, lambda p: p.finding.pillar).items():
+        for kind, ideal, words in (("differences", 0.0, {"difference", "gap"}), ("ratios", 1.0, {"ratio"})):
+            named = [p for p in own if p.measurement.ideal == ideal]
+            named = [p for p in named if words & set(p.measurement.metric.split("_"))]
+            drawn = [p for p in named if p.value is not None and p.in_unit_range]
+            if len(drawn) >= _FEWEST_POINTS:
+                figures.append(_forest_figure(f"{pillar}/forest/{kind}", kind, ideal, drawn, len(named) - len(drawn)))
+    return figures
+
+
+def _forest_figure(id_: str, kind: str, ideal: float, points: Sequence[_Point], not_drawn: int) -> Figure:
+    # What is required first, then the largest gaps: what is cut is the least telling.
+    ranked = sorted(points, key=lambda p: (p.finding.criterion is None, -abs((p.value or 0.0) - ideal)))
+    kept, left_out = ranked[:MOST_GAPS], len(ranked) - MOST_GAPS
+    panels = _gather(kept, lambda p: (p.measurement.sensitive, _bound_of(p), p.finding.criterion is None))
+    series = []
+    for (features, bound, _), own in sorted(panels.items(), key=lambda item: (item[0][0], item[0][1] is None)):
+        words = own[0].finding.criterion.describe() if bound is not None and own[0].finding.criterion else ""
+        names = [_words(p.measurement.metric) + _method_of(p, own) for p in own]
+        required = (
+            "" if bound is not None else ", nothing required" if own[0].finding.criterion is None else ", a range"
+        )
+        made = _series(f"by {' × '.join(features)}{required}", own, names)
+        series.append(replace(made, criterion=bound, criterion_label=words))
+    caption = f"{_intervals(kept)} Solid line: {ideal:g}, no gap at all. Dashed line: what is required."
+    if left_out > 0:
+        caption += f" {left_out} smaller ones are in the tables."
+    if not_drawn:
+        caption += (
+            f" {not_drawn} undefined, or on another scale, {'is' if not_drawn == 1 else 'are'} only in the tables."
+        )
+    return Figure(
+        id=id_,
+        probe=points[0].finding.probe,
+        kind="forest",
+        title=f"All {kind} between groups",
+        series=tuple(series),
+        alt=" ".join(f"{s.name}: {_said(s)}." for s in series) + f" {caption}",
+        x_label="headline",
+        y_label=f"{kind.removesuffix('s')} between groups",
+        caption=caption,
+    )
+
+
+def _bound_of(point: _Point) -> float | None:
+    criterion = point.finding.criterion
+    return None if criterion is None or isinstance(criterion.bound, tuple) else criterion.bound
+
+
+def _method_of(point: _Point, others: Sequence[_Point]) -> str:
+    """The method in words where one metric has several in a panel."""
+    same = [p for p in others if p.measurement.metric == point.measurement.metric]
+    return f", {_words(point.measurement.method)}" if len(same) > 1 and point.measurement.method else ""
 
 
 # ---- rates ---------------------------------------------------------------------------------------------------------
@@ -215,14 +280,14 @@ def _bars(probe: str, points: Sequence[_Point]) -> list[Figure]:
         caption = _intervals(shown)
         if rest > 0:
             caption += f" The {MOST_BARS} largest of {len(ranked)}; the other {rest} are in the table of numbers."
-        unearned = next((p.measurement.detail for p in own if p.measurement.detail.startswith("UNEARNED")), "")
-        caption += f" {unearned}." if unearned else ""
+        note = next((p.measurement.detail for p in own if title_of(p.measurement.detail)), "")
+        caption += f" {note}." if note else ""
         figures.append(
             Figure(
                 id="/".join(part for part in (probe, "bars", method, "global_importance") if part),
                 probe=probe,
                 kind="bars",
-                title=f"Global importance{f' by {_words(method)}' if method else ''}{', unearned' if unearned else ''}",
+                title=f"Global importance{f' by {_words(method)}' if method else ''}{title_of(note)}",
                 series=(series,),
                 alt=f"Global importance of {len(shown)} features, largest first: {_said(series)}. {caption}",
                 x_label="feature",

@@ -37,12 +37,12 @@ def render_html(report: AuditReport) -> str:
         .get_template("report.html.j2")
         .render(
             report=report,
-            title=f"Audit of {_file_name(report.model.path)}",
+            title=title_of(report),
             policy=content_policy(style, script, pictures=any(f.heatmaps for f in report.figures)),
             style=style,
             script=script,
             digest=digest,
-            created=_moment(report.created),
+            created=moment(report.created),
             verdict=view.verdict_of(report),
             warnings=view.warnings_of(report),
             promise=view.promise_of(report),
@@ -51,6 +51,7 @@ def render_html(report: AuditReport) -> str:
             by_outcome=by_outcome,
             most=MOST_IN_SUMMARY,
             pillars=view.pillars_of(report, rows),
+            policies=view.policies_of(report, rows),
             limits=view.LIMITS,
             applies_to=view.applies_to,
             plural=view.plural,
@@ -82,11 +83,17 @@ def resource(name: str) -> str:
     return (files("auditor.report") / "templates" / name).read_text(encoding="utf-8")
 
 
+def title_of(report: AuditReport) -> str:
+    """The title of every rendering: the audited file's name without its folders."""
+    return f"Audit of {_file_name(report.model.path)}"
+
+
 def _file_name(path: str | None) -> str:
     return re.split(r"[/\\]", path.rstrip("/\\"))[-1] if path else "a model in memory"
 
 
-def _moment(created: str) -> str:
+def moment(created: str) -> str:
+    """The day and time of a record in words, or its own text where that is no date."""
     try:
         moment = datetime.fromisoformat(created)
     except ValueError:

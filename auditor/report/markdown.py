@@ -9,7 +9,7 @@ from auditor.display import ColouredText, GradeTable
 from auditor.finding import Outcome
 from auditor.report import text, view
 from auditor.report.record import AuditReport, FigureRecord
-from auditor.report.view import Row
+from auditor.report.view import Row, ShownCell, ShownPolicy
 
 MOST = 10
 _MOST_WORDS = 6
@@ -25,11 +25,14 @@ def render_markdown(report: AuditReport) -> str:
     """
     rows = view.rows_of(report.findings)
     verdict = view.verdict_of(report)
-    lines = [f"## Audit of {_code(report.model.path or 'a model in memory')}", ""]
-    lines += [f"**{_prose(verdict.headline)}.** {_prose(verdict.sentence)} Exit code {report.exit_code}.", ""]
+    lines = [f"## Audit of {code_span(report.model.path or 'a model in memory')}", ""]
+    lines += [f"**{escaped(verdict.headline)}.** {escaped(verdict.sentence)} Exit code {report.exit_code}.", ""]
     if report.refusal is not None:
-        lines += [f"{_code(report.refusal.code)} {_prose(report.refusal.reason)}", ""]
-    lines += [line for warning in view.warnings_of(report) for line in (f"> **Note well.** {_prose(warning)}", "")]
+        lines += [f"{code_span(report.refusal.code)} {escaped(report.refusal.reason)}", ""]
+    lines += [line for warning in view.warnings_of(report) for line in (f"> **Note well.** {escaped(warning)}", "")]
+    if report.registration is not None and report.registration.deviations:
+        lines += ["### Deviations from the registration", ""]
+        lines += [*(f"- {escaped(deviation)}" for deviation in report.registration.deviations), ""]
     lines += ["| " + " | ".join(o.value.replace("_", " ") for o in view.COUNTED) + " |"]
     lines += ["|" + " ---: |" * len(view.COUNTED)]
     lines += ["| " + " | ".join(text.count(report.summary.count(o)) for o in view.COUNTED) + " |", ""]
@@ -38,12 +41,44 @@ def render_markdown(report: AuditReport) -> str:
     lines += _reasons("What did not run", [r for r in rows if r.outcome is Outcome.NOT_RUN])
     lines += _reasons("What was not applicable", [r for r in rows if r.outcome is Outcome.NOT_APPLICABLE])
     lines += [line for figure in report.figures for line in _explained(figure)]
-    lines += [_prose(view.promise_of(report)), ""]
-    data = f"{_code(report.data.path)}, " if report.data.path else ""
+    lines += _controls(view.policies_of(report, rows))
+    lines += [escaped(view.promise_of(report)), ""]
+    if report.registration is not None and report.registration.followed:
+        lines += [escaped(report.registration.describe()), ""]
+    data = f"{code_span(report.data.path)}, " if report.data.path else ""
     n_rows = "" if report.data.n_rows is None else f"{view.plural(report.data.n_rows, 'row')}, "
-    version = _code(report.tool.get("version", ""))
-    lines += [f"{data}{n_rows}auditor {version}, record {_code(view.document_id(report)[:16])}. Not legal advice."]
+    version = code_span(report.tool.get("version", ""))
+    lines += [f"{data}{n_rows}auditor {version}, record {code_span(view.document_id(report)[:16])}. Not legal advice."]
     return "\n".join(lines) + "\n"
+
+
+def _controls(policies: Sequence[ShownPolicy]) -> list[str]:
+    lines: list[str] = []
+    for shown in policies:
+        counts = ", ".join(f"{n} {kind}" for kind, n in shown.counts)
+        lines += [f"### {escaped(shown.policy.title)}", ""]
+        lines += [f"As of {escaped(shown.policy.as_of)}: {counts}. {escaped(shown.held_to)}", ""]
+        if shown.not_in_force:
+            lines += [shown.not_in_force, ""]
+        lines += ["| Control | Asks for | What there is |", "| --- | --- | --- |"]
+        for control in shown.controls:
+            for cell in control.cells:
+                force = "" if control.control.in_force else " (not in force)"
+                lines.append(
+                    f"| {escaped(control.control.id)}{force} | {escaped(cell.cell.what)} | {_there_is(cell)} |"
+                )
+        lines.append("")
+    return lines
+
+
+def _there_is(cell: ShownCell) -> str:
+    if cell.cell.kind == "evidence":
+        tally = ", ".join(f"{n} {o.value.replace('_', ' ')}" for o, n in cell.outcomes)
+        more = f" and {cell.left_out} more" if cell.left_out else ""
+        return f"evidence ({tally}): {', '.join(_what(row) for row in cell.rows)}{more}"
+    if cell.cell.kind == "attestation needed":
+        return f"**ATTESTATION NEEDED** from {escaped(cell.cell.role)}"
+    return f"**NOT MEASURED**: {escaped(cell.cell.how)}"
 
 
 def _failed(rows: Sequence[Row]) -> list[str]:
@@ -68,7 +103,7 @@ def _open(rows: Sequence[Row]) -> list[str]:
 def _reasons(title: str, rows: Sequence[Row]) -> list[str]:
     if not rows:
         return []
-    lines = [f"- {_code(r.name)}: {_prose(r.finding.reason)}" for r in rows[:MOST]]
+    lines = [f"- {code_span(r.name)}: {escaped(r.finding.reason)}" for r in rows[:MOST]]
     return [f"### {title}", "", *lines, *_more(rows), ""]
 
 
@@ -76,11 +111,16 @@ def _explained(figure: FigureRecord) -> list[str]:
     """What a figure that explains says in words; figures of numbers are left to the full report."""
     match figure.kind:
         case "text":
-            return [f"### {_prose(figure.title)}", "", *_words_of(figure.texts[:MOST], view.scale_of(figure.texts)), ""]
+            return [
+                f"### {escaped(figure.title)}",
+                "",
+                *_words_of(figure.texts[:MOST], view.scale_of(figure.texts)),
+                "",
+            ]
         case "table" if figure.table and figure.table.methods:
-            return [f"### {_prose(figure.title)}", "", *_grades(figure.table), ""]
+            return [f"### {escaped(figure.title)}", "", *_grades(figure.table), ""]
         case "heatmap" | "beeswarm":
-            return [f"### {_prose(figure.title)}", "", _prose(figure.alt), ""]
+            return [f"### {escaped(figure.title)}", "", escaped(figure.alt), ""]
         case _:
             return []
 
@@ -90,21 +130,21 @@ def _words_of(texts: Sequence[ColouredText], scale: float) -> list[str]:
     for i, t in enumerate(texts, 1):
         known = [(w, v) for w, v in zip(t.words, t.values, strict=True) if view.strength(v, scale)]
         ranked = sorted(known, key=lambda pair: -abs(pair[1] or 0.0))[:_MOST_WORDS]
-        said = ", ".join(f"{_code(word.strip())} {text.signed(value)}" for word, value in ranked)
-        lines.append(f"- {_prose(t.title or f'text {i}')}: {said or 'no word matters'}")
+        said = ", ".join(f"{code_span(word.strip())} {text.signed(value)}" for word, value in ranked)
+        lines.append(f"- {escaped(t.title or f'text {i}')}: {said or 'no word matters'}")
     return lines
 
 
 def _grades(table: GradeTable) -> list[str]:
-    heads = [_code(name, cell=True) for name in table.grades]
+    heads = [code_span(name, cell=True) for name in table.grades]
     lines = ["| Method | Standing | " + " | ".join([*heads, "Why"]) + " |"]
     lines += ["| --- | --- |" + " ---: |" * len(heads) + " --- |"]
     for method in table.methods[:MOST]:
-        cells = [_code(method.method, cell=True), view.STANDINGS[method.standing]]
+        cells = [code_span(method.method, cell=True), view.STANDINGS[method.standing]]
         for own in method.grades:
             bounds = text.grade_interval(own)
-            cells.append(_prose(text.grade(own)) + (f" ({bounds})" if bounds else ""))
-        lines.append("| " + " | ".join([*cells, _prose(method.reason)]) + " |")
+            cells.append(escaped(text.grade(own)) + (f" ({bounds})" if bounds else ""))
+        lines.append("| " + " | ".join([*cells, escaped(method.reason)]) + " |")
     return [*lines, *_more(table.methods)]
 
 
@@ -113,16 +153,16 @@ def _more(rows: Sequence[object]) -> list[str]:
 
 
 def _what(row: Row) -> str:
-    return " ".join(_code(part, cell=True) for part in (row.name, row.where) if part)
+    return " ".join(code_span(part, cell=True) for part in (row.name, row.where) if part)
 
 
 def _interval(row: Row) -> str:
     return f"{row.interval} at {row.confidence}" if row.confidence else row.interval
 
 
-def _code(name: str, *, cell: bool = False) -> str:
+def code_span(name: str, *, cell: bool = False, limit: int = _LONGEST_NAME) -> str:
     """A name in a code span whose fence is longer than any in it; a bare pipe would end a table's cell."""
-    shown = text.shortened(text.visible(name), _LONGEST_NAME)
+    shown = text.shortened(text.visible(name), limit)
     shown = shown.replace("|", "\\|") if cell else shown
     if not shown.strip():
         return "(empty)"
@@ -131,7 +171,7 @@ def _code(name: str, *, cell: bool = False) -> str:
     return f"{fence}{pad}{shown}{pad}{fence}"
 
 
-def _prose(sentence: str) -> str:
+def escaped(sentence: str, limit: int = _LONGEST_SENTENCE) -> str:
     """A sentence with all escaped that Markdown reads; an empty comment keeps @name and #1 from calling anyone."""
-    shown = _SPECIAL.sub(r"\\\1", text.shortened(text.visible(sentence), _LONGEST_SENTENCE))
+    shown = _SPECIAL.sub(r"\\\1", text.shortened(text.visible(sentence), limit))
     return _CALLS.sub(lambda call: f"{call.group()}<!-- -->", shown)

@@ -35,6 +35,9 @@ from auditor.report.sheet import (
 )
 from auditor.report.text import UNDEFINED, number, visible
 
+RATIO = "ratio between groups"
+FOREST = 560.0
+
 
 @dataclass(frozen=True)
 class _Point:
@@ -63,10 +66,11 @@ class _Rows:
     left: float
     low: float
     high: float
+    total: float = WIDTH
 
     @property
     def width(self) -> float:
-        return WIDTH - RIGHT - self.left
+        return self.total - RIGHT - self.left
 
     def x(self, value: float) -> float:
         return self.left + (value - self.low) / (self.high - self.low) * self.width
@@ -75,20 +79,30 @@ class _Rows:
         self.sheet.text(self.left - 10.0, y, fitting(text, self.left - 10.0), align="right")
         shown = UNDEFINED if value is None else number(value)
         colour, size = (MUTED, 9.5) if value is None else (INK, SMALL)
-        self.sheet.text(WIDTH - 1.0, y, shown, align="right", colour=colour, size=size)
+        self.sheet.text(self.total - 1.0, y, shown, align="right", colour=colour, size=size)
 
 
-def _row_sheet(height: float, names: Sequence[str], heads: Sequence[str], low: float, high: float, label: str) -> _Rows:
-    sheet, top = Sheet(height), 6.0
+def _row_sheet(
+    height: float,
+    names: Sequence[str],
+    heads: Sequence[str],
+    low: float,
+    high: float,
+    label: str,
+    *,
+    total: float = WIDTH,
+    widest: float = 138.0,
+) -> _Rows:
+    sheet, top = Sheet(height, total), 6.0
     longest = max(
         [text_width(visible(n)) + 14.0 for n in names] + [text_width(visible(h)) * 1.06 for h in heads], default=0.0
     )
-    left = min(max(longest, 44.0), 138.0)
+    left = min(max(longest, 44.0), widest)
     bottom = height - FOOT
-    axes = sheet.axes(left, 0.0, WIDTH - RIGHT - left, bottom)
+    axes = sheet.axes(left, 0.0, total - RIGHT - left, bottom)
     axes.set_xlim(low, high)
     axes.set_ylim(bottom, 0.0)
-    rows = _Rows(sheet, axes, left, low, high)
+    rows = _Rows(sheet, axes, left, low, high, total)
     for tick in ticks(low, high):
         sheet.line([rows.x(tick)] * 2, [top, bottom], colour=GRID)
         sheet.text(rows.x(tick), bottom + 10.0, f"{tick:g}", align="center", colour=MUTED, size=SMALL)
@@ -103,7 +117,7 @@ def _bound_line(rows: _Rows, at: float, label: str, top: float, bottom: float, *
     x, label = rows.x(at), fitting(label, WIDTH * 0.45, SMALL)
     rows.sheet.line([x, x], [top + 3.0, bottom], colour=BOUND, width=1.3, dashes=BROKEN)
     size = text_width(label, SMALL)
-    if x + 4.0 + size <= WIDTH:
+    if x + 4.0 + size <= rows.total:
         rows.sheet.text(max(x + 4.0, clear_of), top + 5.0, label, colour=BOUND, size=SMALL)
     else:
         rows.sheet.text(x - 4.0, top + 5.0, label, align="right", colour=BOUND, size=SMALL)
@@ -148,6 +162,31 @@ def _interval_row(rows: _Rows, point: _Point, y: float, colour: str, marker: str
     if point.low is not None and point.high is not None:
         rows.axes.plot([point.low, point.high], [y, y], color=colour, linewidth=2.6, alpha=0.55)
     rows.axes.plot([point.y], [y], marker, color=colour, markersize=6.5, clip_on=False)
+
+
+def forest(figure: FigureRecord) -> Sheet:
+    """One row per headline, a panel per sensitive feature and requirement, one axis with the ideal value on it."""
+    panels = [(s, _points(s), _criterion_of(figure, s)) for s in figure.series]
+    height = sum(HEAD + ROW * len(points) for _, points, _ in panels) + 4.0 + FOOT
+    ideal = 1.0 if figure.y_label == RATIO else 0.0
+    values = [v for _, points, _ in panels for p in points for v in (p.y, p.low, p.high)]
+    low, high = value_range([ideal, *values, *(c[0] for _, _, c in panels if c)])
+    names = [str(p.x) for _, points, _ in panels for p in points]
+    rows = _row_sheet(height, names, [], low, high, figure.y_label, total=FOREST, widest=FOREST * 0.42)
+    if low <= ideal <= high:
+        rows.sheet.line([rows.x(ideal)] * 2, [6.0, height - FOOT], colour=MUTED, width=1.2)
+    y = 0.0
+    for i, (series, points, criterion) in enumerate(panels):
+        top, title = y, fitting(series.name, FOREST * 0.6)
+        rows.sheet.text(0.0, y + 13.0, title, bold=True)
+        y += HEAD
+        if criterion:
+            clear = text_width(title) * 1.06 + 4.0
+            _bound_line(rows, *criterion, top + 8.0, y + ROW * len(points), clear_of=clear)
+        for point in points:
+            _interval_row(rows, point, y + ROW / 2, SERIES[i % len(SERIES)], MARKERS[i % len(MARKERS)])
+            y += ROW
+    return rows.sheet
 
 
 def bars(figure: FigureRecord) -> Sheet:

@@ -7,6 +7,7 @@ file and a test holds the two together.
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterable, Sequence
 from enum import IntEnum
 from typing import Annotated, Literal
@@ -293,6 +294,123 @@ class Summary(Record):
         return int(getattr(self, "passed" if outcome is Outcome.PASS else outcome.value.lower()))
 
 
+class DecisionRecord(Record):
+    """What somebody decided about an earlier audit of this model; it changes no outcome.
+
+    ``entry``, ``audit``: numbers in the history of audits, of the decision and of what it is about. ``findings``: ids
+    of what had not passed then. ``expires``: the last day on which an acceptance holds. ``signed_with``: fingerprint
+    of the key whose signature was checked, None where it is not signed.
+    """
+
+    entry: int
+    audit: int
+    created: str
+    decision: Literal["accept", "reject"]
+    by: str
+    role: str
+    note: str = ""
+    expires: str | None = None
+    expired: bool = False
+    findings: tuple[str, ...] = ()
+    signed_with: str | None = None
+
+    def describe(self) -> str:
+        """The decision in a sentence or two."""
+        what = "accepted the risk that" if self.decision == "accept" else "did not accept what"
+        signed = f", signed with the key {self.signed_with[:16]}" if self.signed_with else ", not signed"
+        until = "" if self.expires is None else f", until {self.expires}"
+        said = f"{self.by} ({self.role}) {what} audit {self.audit} of this model showed{until}{signed}."
+        if self.note:
+            said += f' Note: "{self.note}".'
+        if self.expired:
+            return f"EXPIRED acceptance: {said} It no longer holds."
+        return (
+            f"{'Accepted risk' if self.decision == 'accept' else 'Rejected'}: {said} No outcome here is changed by it."
+        )
+
+
+class RegistrationRecord(Record):
+    """What was fixed before results were seen, and whether the run kept to it; it changes no outcome.
+
+    ``sha256``: of what was registered, which whoever noted it then can compare. ``registered``: when. ``signed_with``:
+    fingerprint of the key whose signature was checked, None where none fits. ``deviations``: every way in which the run
+    did otherwise. ``not_fixed``: what the registration left open.
+    """
+
+    path: str
+    sha256: str
+    registered: str
+    by: str = ""
+    signed_with: str | None = None
+    deviations: tuple[str, ...] = ()
+    not_fixed: tuple[str, ...] = ()
+
+    @property
+    def followed(self) -> bool:
+        """Whether the run did what was registered."""
+        return not self.deviations
+
+    def describe(self) -> str:
+        """Who registered when, and whether the run followed; the deviations themselves are a list of their own."""
+        by = f" by {self.by}" if self.by else ""
+        signed = f"signed with the key {self.signed_with[:16]}" if self.signed_with else "not signed"
+        said = f"Registered on {self.registered}{by}, {signed}, SHA-256 {self.sha256[:16]}."
+        open_ = f" Left open: {'; '.join(self.not_fixed)}." if self.not_fixed else ""
+        if self.followed:
+            return f"The run followed its registration. {said}{open_}"
+        n = len(self.deviations)
+        return (
+            f"The run DEVIATES from its registration in {n} {'point' if n == 1 else 'points'}. {said}{open_} "
+            "No outcome and no exit code is changed by it."
+        )
+
+
+class PolicyRecord(Record):
+    """A rule pack the report was held against, as of a day; ``sets_pass_mark``: whether its text sets any bound."""
+
+    name: str
+    title: str
+    source: str
+    checked_on: str
+    certainty: str
+    as_of: str
+    applies_from: str | None = None
+    applies_until: str | None = None
+    sets_pass_mark: bool = False
+    notes: tuple[str, ...] = ()
+
+
+class CellRecord(Record):
+    """One thing that a control asks for, and what there is of it.
+
+    ``evidence``: ``findings`` are the ids of what was measured, and of what beside it could not be, ``outcomes`` how
+    many findings ended how. ``attestation
+    needed``: from whom is ``role``. ``not measured``: ``how`` says what would measure it, ``reason`` why it was not.
+    """
+
+    kind: Literal["evidence", "attestation needed", "not measured"]
+    what: str
+    findings: tuple[str, ...] = ()
+    outcomes: dict[str, int] = Field(default_factory=dict)
+    role: str = ""
+    how: str = ""
+    reason: str = ""
+
+
+class ControlRecord(Record):
+    """One control of a rule pack; ``in_force``: whether it applies on the day that the pack was held against."""
+
+    policy: str
+    id: str
+    title: str
+    source: str
+    certainty: str
+    in_force: bool
+    applies_from: str | None = None
+    applies_until: str | None = None
+    cells: tuple[CellRecord, ...]
+
+
 class Refusal(Record):
     """Why the model or the data were not accepted."""
 
@@ -316,6 +434,10 @@ class AuditReport(Record):
     summary: Summary
     refusal: Refusal | None
     allow_inconclusive: bool = False
+    decisions: tuple[DecisionRecord, ...] = ()
+    policies: tuple[PolicyRecord, ...] = ()
+    controls: tuple[ControlRecord, ...] = ()
+    registration: RegistrationRecord | None = None
     duration_s: float
     exit_code: int
 
@@ -332,14 +454,39 @@ class AuditReport(Record):
     def from_json(cls, text: str | bytes) -> AuditReport:
         """Reads a record; raises DataError where it is not one, or of a newer schema than this version knows."""
         try:
-            return cls.model_validate_json(text)
+            report = cls.model_validate_json(text)
         except ValidationError as error:
+            try:
+                _Version.model_validate_json(text).check()
+            except ValidationError:
+                pass
             first = error.errors()[0]
             where = ".".join(str(p) for p in first["loc"]) or "the file"
+            raise DataError(f"This is not a report of schema {SCHEMA_VERSION}: {where}: {first['msg']}.") from None
+        _Version(schema_version=report.schema_version).check()
+        return report
+
+
+class _Version(BaseModel):
+    """The schema that a file says it follows, whatever else is in it."""
+
+    schema_version: str
+
+    def check(self) -> None:
+        """Raises DataError where it is newer than this version knows."""
+        if _numbers(self.schema_version) > _numbers(SCHEMA_VERSION):
             raise DataError(
-                f"This is not a report of schema {SCHEMA_VERSION}: {where}: {first['msg']}. "
-                "A report of a newer auditor needs that auditor."
-            ) from None
+                f"This report has schema {self.schema_version!r}, and this auditor reads schemas up to "
+                f"{SCHEMA_VERSION}: read it with the auditor that wrote it, or a newer one."
+            )
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    """A version as numbers; what is none is newer than any."""
+    try:
+        return tuple(int(part) for part in version.split("."))
+    except ValueError:
+        return (sys.maxsize,)
 
 
 def exit_code(findings: Sequence[Finding], *, refused: bool, allow_inconclusive: bool = False) -> ExitCode:

@@ -28,6 +28,7 @@ _DRAW = {
     "bars": plots.bars,
     "curve": plots.curve,
     "roc": plots.roc,
+    "forest": plots.forest,
     "text": explained.text,
     "heatmap": explained.heatmap,
     "table": explained.table,

@@ -94,7 +94,8 @@ def _measured(number: Measured) -> dict[str, Any]:
 def promise(found: Tradeoff) -> str:
     """What the verdicts promise, in a sentence or two."""
     return (
-        f"The {found.m} differences, one of {found.metric} and one of {found.disparity} by each feature for each of "
+        f"The {found.m} differences, one of {found.metric} and one of {found.disparity} by each feature"
+        f"{' and, where it is weighed, their intersection,' if len(found.present.features) > 1 else ''} for each of "
         f"{found.n_tried} models that these rows have graded, share one error rate: each interval of a change holds "
         f"with {text.confidence(1.0 - 2.0 * found.alpha)}, so that the chance of any false alternative among all of "
         f"them is at most {100 * found.error_rate:.3g}% (Bonferroni), however the points are picked. Models tried "
@@ -139,7 +140,7 @@ def render_tradeoff_markdown(found: Tradeoff) -> str:
             lines.append(f"| {' | '.join(words)} |")
         lines.append("")
     lines += [f"- `{_plain(p.name)}`: {_plain(p.reason)}" for p in found.points if p.reason]
-    lines += [f"- **{_plain(p.name)}**: {_plain(remark)}" for p in found.points for remark in p.remarks]
+    lines += [f"- **{_plain(p.name)}**: {_plain(remark)}" for p in found.all for remark in p.remarks]
     return "\n".join([*lines, "", promise(found), "", "Nothing here is legal advice.", ""])
 
 

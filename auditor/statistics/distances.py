@@ -207,6 +207,9 @@ class WorstGap(Estimate):
     ``max over i, j of theta_i - theta_j``, in [0, ``largest``]. Each part's one-sided bounds turn into a normal
     quantile, and a pair is bounded over the corner region of :func:`rate_limits`, exactly where the parts' bounds are
     exact; the maximum as in :class:`WorstDifference`. An undefined part makes the value NaN.
+
+    ``uncompared``: groups besides the parts, of which too little is known to compare them. The value is then that of
+    the parts alone, which the largest of all is at least, so the lower bound holds; the upper one is ``largest``.
     """
 
     unplanned: ClassVar[str] = (
@@ -217,6 +220,7 @@ class WorstGap(Estimate):
     kind: Literal["worst_gap"] = "worst_gap"
     parts: Annotated[tuple[Part, ...], Field(min_length=1)]
     largest: Annotated[float, Field(gt=0.0)] | None = 1.0
+    uncompared: Annotated[int, Field(ge=0)] = 0
 
     def _defined(self) -> list[Part]:
         return [part for part in self.parts if not math.isnan(part.value)]
@@ -250,8 +254,8 @@ class WorstGap(Estimate):
         if not self.comparisons:
             return 0.0, most
         low = max(0.0, -float(self._upper(alpha / self.comparisons).min()))
-        high = float(self._upper(alpha).max()) if len(self._defined()) == len(self.parts) else most
-        return low, min(high, most)
+        known = len(self._defined()) == len(self.parts) and not self.uncompared
+        return low, min(float(self._upper(alpha).max()), most) if known else most
 
     def standard_error_at(self, ideal: float) -> float:
         parts = self._defined()
@@ -259,6 +263,10 @@ class WorstGap(Estimate):
             return math.nan
         common = sum(part.value for part in parts) / len(parts)
         return math.hypot(*sorted((part.standard_error_at(common) for part in parts), reverse=True)[:2])
+
+    def growth(self, bound: float, alpha: float, *, ideal: float, miss: float) -> float:
+        """As that of every estimate; NaN where more of these rows would tell nothing of the groups left out."""
+        return math.nan if self.uncompared else super().growth(bound, alpha, ideal=ideal, miss=miss)
 
 
 class WorstDistance(Estimate):

@@ -80,15 +80,7 @@ class Estimate(BaseModel):
                 side
             ]
 
-        if not shown(0.5):
-            return 1.0
-        if shown(_SMALLEST_P):
-            return _SMALLEST_P
-        low, high = math.log(_SMALLEST_P), math.log(0.5)
-        while high - low > 1e-6:
-            middle = 0.5 * (low + high)
-            low, high = (low, middle) if shown(math.exp(middle)) else (middle, high)
-        return math.exp(high)
+        return smallest_level(shown)
 
     def standard_error_at(self, ideal: float) -> float:
         """Standard error of the hardest part of the estimate if the true value were ``ideal``; NaN where unknown."""
@@ -155,6 +147,19 @@ class Exact(Estimate):
 
     def standard_error_at(self, ideal: float) -> float:
         return 0.0
+
+
+def smallest_level(shown: Callable[[float], bool]) -> float:
+    """The smallest alpha at which something is ``shown``, to a relative 1e-6, as :meth:`Estimate.p_value` gives it."""
+    if not shown(0.5):
+        return 1.0
+    if shown(_SMALLEST_P):
+        return _SMALLEST_P
+    low, high = math.log(_SMALLEST_P), math.log(0.5)
+    while high - low > 1e-6:
+        middle = 0.5 * (low + high)
+        low, high = (low, middle) if shown(math.exp(middle)) else (middle, high)
+    return math.exp(high)
 
 
 def first_size(holds: Callable[[float], bool]) -> float:

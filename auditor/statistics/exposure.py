@@ -18,8 +18,9 @@ class Exposure(Estimate):
     value ``log2((n + 1) / rank)``; with ``extrapolated``, that of a distribution fitted to the candidates. Given the
     canary the count is binomial, so its Clopper-Pearson bounds q give ``-log2(q)``, whatever the distribution is; from
     n candidates no more than about ``log2(n)`` bits can be shown. In [0, ``bits``], ``bits`` being log2 of the number
-    of candidates there are. 1 where the canary is like the median candidate. Source: Carlini et al., USENIX Security
-    2019, 4.
+    of candidates there are. ``exhausted``: the n candidates are all there are besides canaries, so the value is exact
+    and cannot exceed ``log2(n + 1)``. 1 where the canary is like the median candidate. Source: Carlini et al., USENIX
+    Security 2019, 4.
     """
 
     unbounded: ClassVar[bool] = True
@@ -30,6 +31,7 @@ class Exposure(Estimate):
     n: Annotated[int, Field(ge=1)]
     bits: Annotated[float, Field(gt=0.0)]
     extrapolated: Annotated[float, Field(ge=0.0)] | None = None
+    exhausted: bool = False
 
     @model_validator(mode="after")
     def _no_more_than_n(self) -> Self:
@@ -39,7 +41,7 @@ class Exposure(Estimate):
 
     @property
     def limits(self) -> tuple[float, float]:
-        return 0.0, self.bits
+        return 0.0, min(math.log2(self.n + 1), self.bits) if self.exhausted else self.bits
 
     @property
     def value(self) -> float:
@@ -47,6 +49,8 @@ class Exposure(Estimate):
         return min(by_rank if self.extrapolated is None else self.extrapolated, self.bits)
 
     def bounds(self, alpha: float) -> tuple[float, float]:
+        if self.exhausted:
+            return self.value, self.value
         low, high = (float(q) for q in clopper_pearson(self.at_least_as_likely, self.n, alpha))
         least = max(-math.log2(high), 0.0)
         most = min(-math.log2(low), self.bits) if low > 0.0 else self.bits

@@ -11,8 +11,15 @@ from pydantic import Field
 from scipy.special import ndtr, ndtri
 
 from auditor.arrays import FloatArray, IntArray
-from auditor.statistics.estimate import Z_POWER, Estimate, first_size
-from auditor.statistics.intervals import clopper_pearson, corner_radius, difference_bounds, rate_limits, ratio_bounds
+from auditor.statistics.estimate import Z_POWER, Estimate, Side, first_size, smallest_level
+from auditor.statistics.intervals import (
+    clopper_pearson,
+    corner_radius,
+    difference_bounds,
+    rate_limits,
+    ratio_bounds,
+    ratios_to_each,
+)
 from auditor.statistics.rates import MOST_GROUPS, Difference, RateTable, WeightedSum, odds_of
 
 
@@ -352,11 +359,52 @@ class RatioToLargest(Estimate):
     def bounds(self, alpha: float) -> tuple[float, float]:
         if not self.table.complete or len(self.table.n) < 2:
             return 0.0, 1.0
+        rivals = self._rivals()
+        return float(self._lowers(rivals, alpha).min()), float(self._uppers(rivals, alpha).min())
+
+    def _others(self) -> IntArray:
+        return np.flatnonzero(np.arange(len(self.table.n)) != self.index)
+
+    def _rivals(self) -> IntArray:
+        """The other groups that may decide a bound: a group with fewer successes and more failures has lower limits."""
         k, n = self.table.arrays()
-        others = np.arange(k.size) != self.index
-        low = float(ratio_bounds(k, n, alpha)[0][self.index][others].min())
-        high = float(ratio_bounds(k, n, alpha / self.comparisons)[1][self.index][others].min())
-        return min(max(low, 0.0), 1.0), min(high, 1.0)
+        # Most successes first and, of those, fewest failures: who is beaten is so by one that stands before.
+        order = np.lexsort((n - k, -k))
+        order = order[order != self.index]
+        failures = (n - k)[order]
+        fewest_before = np.minimum.accumulate(np.r_[np.iinfo(np.int64).max, failures[:-1]])
+        return np.asarray(order[failures < fewest_before], np.int64)
+
+    def _lowers(self, others: IntArray, alpha: float) -> FloatArray:
+        k, n = self.table.arrays()
+        own = float(k[self.index]), float(n[self.index])
+        return np.clip(ratios_to_each(own, k[others], n[others], alpha, side="lower"), 0.0, 1.0)
+
+    def _uppers(self, others: IntArray, alpha: float) -> FloatArray:
+        k, n = self.table.arrays()
+        own, alpha = (float(k[self.index]), float(n[self.index])), alpha / self.comparisons
+        return np.minimum(ratios_to_each(own, k[others], n[others], alpha, side="upper"), 1.0)
+
+    def p_value(self, bound: float, side: Side) -> float:
+        """As that of every estimate; what a level has settled of a pair is not asked again at the next ones."""
+        if not self.table.complete or len(self.table.n) < 2:
+            return super().p_value(bound, side)
+        # The upper bound is beyond a requirement where some pair's is, the lower one where every pair's is.
+        upper = side in ("less", "at_most")
+        compare = {"less": np.less, "at_most": np.less_equal, "greater": np.greater, "at_least": np.greater_equal}[side]
+        open_pairs = self._rivals()
+
+        def shown(alpha: float) -> bool:
+            nonlocal open_pairs
+            ends = (self._uppers if upper else self._lowers)(open_pairs, alpha)
+            there = np.asarray(compare(ends, bound), bool)
+            found = bool(there.any() if upper else there.all())
+            # A pair that is not shown at a level is not at a stricter one, and one that is, is at a laxer one.
+            if found == upper:
+                open_pairs = open_pairs[there == upper]
+            return found
+
+        return smallest_level(shown)
 
     def standard_error_at(self, ideal: float) -> float:
         n = [m for g, m in enumerate(self.table.n) if g != self.index and m]
@@ -376,16 +424,18 @@ class RatioToLargest(Estimate):
         """Solved on the bounds themselves: expected counts in every group, and ``miss`` over all other groups."""
         if not self.table.complete or len(self.table.n) < 2 or not 0.0 < bound < ideal:
             return math.nan
-        p, others = self.table.pooled(), np.arange(len(self.table.n)) != self.index
+        p, others = self.table.pooled(), self._others()
         # As for WorstRatio: counts are skewed, and what misses the bound lies between it and the rate.
         q = p * (1.0 - 0.25 * (1.0 - bound))
 
         def within(times: float) -> bool:
             n = times * np.asarray(self.table.n, np.float64)
             with np.errstate(divide="ignore"):
-                slack = np.log(ratio_bounds(p * n, n, alpha)[0][self.index]) - math.log(bound)
-            spread = np.sqrt(1.0 / n + 1.0 / n[self.index])
-            return float(ndtr(-slack / (math.sqrt((1.0 - q) / q) * spread))[others].sum()) <= miss
+                own = p * float(n[self.index]), float(n[self.index])
+                lowers = ratios_to_each(own, p * n[others], n[others], alpha, side="lower")
+                slack = np.log(lowers) - math.log(bound)
+            spread = np.sqrt(1.0 / n[others] + 1.0 / n[self.index])
+            return float(ndtr(-slack / (math.sqrt((1.0 - q) / q) * spread)).sum()) <= miss
 
         return first_size(within)
 

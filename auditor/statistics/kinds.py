@@ -7,6 +7,14 @@ from typing import Annotated
 from pydantic import Field
 
 from auditor.statistics.changes import GapChange, RateChange
+from auditor.statistics.detection import (
+    AreaDifference,
+    AveragePrecision,
+    EqualErrorRate,
+    ExcessShare,
+    LargestDrop,
+    LowestArea,
+)
 from auditor.statistics.distances import BenefitInequality, CalibrationError, WorstDistance, WorstGap
 from auditor.statistics.estimate import Exact, Undefined
 from auditor.statistics.exposure import Exposure
@@ -30,6 +38,7 @@ from auditor.statistics.means import (
 )
 from auditor.statistics.ranks import AreaUnderCurve, Quantile, TruePositiveRateAt
 from auditor.statistics.rates import Difference, Odds, Proportion, WeightedSum
+from auditor.statistics.upper_bound import UpperBound
 from auditor.statistics.values import BoundedMean, LargestGap, LargestValue, WorstValueDistance, WorstValueGap
 
 AnyEstimate = Annotated[
@@ -42,6 +51,7 @@ AnyEstimate = Annotated[
     | AreaUnderCurve
     | Quantile
     | TruePositiveRateAt
+    | EqualErrorRate
     | Difference
     | WeightedSum
     | SmallestRate
@@ -67,6 +77,12 @@ AnyEstimate = Annotated[
     | LargestValue
     | LargestGap
     | WorstValueDistance
-    | Exposure,
+    | Exposure
+    | UpperBound
+    | AveragePrecision
+    | AreaDifference
+    | LowestArea
+    | LargestDrop
+    | ExcessShare,
     Field(discriminator="kind"),
 ]

@@ -10,20 +10,19 @@ import numpy.typing as npt
 from pydantic import Field
 from scipy.special import bdtr, bdtrc
 
+from auditor.arrays import FloatArray
 from auditor.statistics.estimate import Estimate, Undefined
-from auditor.statistics.intervals import clopper_pearson
-from auditor.statistics.means import StudentT
+from auditor.statistics.intervals import area_reach, clopper_pearson
 
 
 class AreaUnderCurve(Estimate):
     """``P(positive > negative) + P(tie) / 2`` of two independent samples, in [0, 1], ideal 0.5 for an attack.
 
-    ``centre``: the Mann-Whitney share; ``standard_error``: DeLong's. Bounds are Student's on the logit scale with
-    min(n_positive, n_negative) - 1 degrees of freedom. Within two rows of 0 or 1 that approximation fails: of 20
-    against 20 rows with a true value of 0.98, a lower bound at 0.0125 would miss in up to 46 % of samples. There the
-    bounds are also at least as wide as Clopper-Pearson's of the smaller sample, as if each of its rows were one trial,
-    since the variance is at most ``A (1 - A) / min(n_positive, n_negative)`` (Birnbaum and Klose, Ann. Math. Statist.
-    28, 1957).
+    ``centre``: the Mann-Whitney share; ``standard_error``: DeLong's. Bounds by
+    :func:`~auditor.statistics.intervals.area_reach`, which allows for rows that were not seen. Student's on the logit
+    scale would not do: of 20 against 20 rows with a true value of 0.98 a lower bound at 0.0125 misses in up to 46 % of
+    samples, and of 100 against 100 with scores of two values and a true value of 0.99 an upper bound at 0.005 misses
+    more than three times too often.
     """
 
     kind_limits: ClassVar[tuple[float, float]] = (0.0, 1.0)
@@ -38,28 +37,20 @@ class AreaUnderCurve(Estimate):
     def value(self) -> float:
         return self.centre
 
-    @property
-    def _approximation(self) -> StudentT:
-        return StudentT(
-            centre=self.centre,
-            standard_error=self.standard_error,
-            degrees_of_freedom=min(self.n_positive, self.n_negative) - 1,
-            scale="logit",
-            lower_limit=0.0,
-            upper_limit=1.0,
+    def bounds(self, alpha: float) -> tuple[float, float]:
+        low, high = self.many_bounds(np.asarray([alpha]))[0]
+        return float(low), float(high)
+
+    def many_bounds(self, alphas: FloatArray) -> FloatArray:
+        down, up = (
+            area_reach(self.standard_error, self.n_positive, self.n_negative, room, alphas)
+            for room in (self.centre, 1.0 - self.centre)
         )
+        return np.stack([np.maximum(self.centre - down, 0.0), np.minimum(self.centre + up, 1.0)], axis=1)
 
     def critical_value(self, alpha: float) -> float:
-        return self._approximation.critical_value(alpha)
-
-    def bounds(self, alpha: float) -> tuple[float, float]:
-        low, high = self._approximation.bounds(alpha)
-        n = min(self.n_positive, self.n_negative)
-        if min(self.centre, 1.0 - self.centre) * n >= 2.0:
-            return low, high
-        exact_low, _ = clopper_pearson(math.floor(self.centre * n), n, alpha)
-        _, exact_high = clopper_pearson(math.ceil(self.centre * n), n, alpha)
-        return min(low, float(exact_low)), max(high, float(exact_high))
+        error = self.standard_error_at(0.5)
+        return float(area_reach(error, self.n_positive, self.n_negative, 0.5, alpha)) / error
 
     def standard_error_at(self, ideal: float) -> float:
         return math.sqrt(_hanley_mcneil(ideal, self.n_positive, self.n_negative)) if 0.0 < ideal < 1.0 else math.nan
@@ -76,8 +67,9 @@ class Quantile(Estimate):
 
     ``values`` sorted ascending, (n,). The lower bound is the largest order statistic x_(k) with
     P(Bin(n, level) <= k - 1) <= alpha, the upper the smallest x_(k) with P(Bin(n, level) >= k) <= alpha; infinite where
-    n is too small for one: a 95 % quantile needs n >= log(alpha) / log(0.95). Source: David and Nagaraja, Order
-    Statistics (2003), 7.1.
+    n is too small for one: a 95 % quantile needs n >= log(alpha) / log(0.95). ``ceiling``: the largest value that could
+    have been measured, where there is one, so that a bound beyond it is no requirement. Source: David and Nagaraja,
+    Order Statistics (2003), 7.1.
     """
 
     unplanned: ClassVar[str] = (
@@ -87,6 +79,11 @@ class Quantile(Estimate):
     kind: Literal["quantile"] = "quantile"
     level: Annotated[float, Field(gt=0.0, lt=1.0)]
     values: tuple[float, ...]
+    ceiling: float | None = None
+
+    @property
+    def limits(self) -> tuple[float, float]:
+        return -math.inf, math.inf if self.ceiling is None else self.ceiling
 
     @property
     def value(self) -> float:
@@ -161,9 +158,9 @@ class TruePositiveRateAt(Estimate):
         return math.sqrt(p * (1.0 - p) * (1.0 / self.n_positive + 1.0 / self.n_negative))
 
 
-def quantile(values: npt.ArrayLike, level: float) -> Quantile:
-    """The ``level`` quantile of independent values, (n,)."""
-    return Quantile(level=level, values=tuple(np.sort(np.asarray(values, np.float64)).tolist()))
+def quantile(values: npt.ArrayLike, level: float, *, ceiling: float | None = None) -> Quantile:
+    """The ``level`` quantile of independent values, (n,), none of which can exceed ``ceiling``."""
+    return Quantile(level=level, values=tuple(np.sort(np.asarray(values, np.float64)).tolist()), ceiling=ceiling)
 
 
 def area_under_curve(positives: npt.ArrayLike, negatives: npt.ArrayLike) -> AreaUnderCurve | Undefined:

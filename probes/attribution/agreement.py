@@ -14,6 +14,7 @@ from probes.attribution.faithfulness import mean_of
 from probes.attribution.units import BoolArray
 
 TOO_FEW_UNITS = "an order of fewer than two units says nothing"
+NO_ORDER = "one of the two gives all units of every sample the same, which is no order to compare"
 
 
 def rank_correlations(first: FloatArray, second: FloatArray, present: BoolArray) -> FloatArray:
@@ -39,8 +40,8 @@ def _centred_ranks(values: FloatArray, present: BoolArray) -> FloatArray:
 
 def rank_agreement(first: FloatArray, second: FloatArray, present: BoolArray) -> BoundedMean | Undefined:
     """Mean over samples of :func:`rank_correlations`, with bounds that hold at every level."""
-    found = mean_of(rank_correlations(first, second, present), -1.0, 1.0)
-    return Undefined(reason=TOO_FEW_UNITS) if isinstance(found, Undefined) else found
+    why_none = NO_ORDER if (present.sum(axis=1) >= 2).any() else TOO_FEW_UNITS
+    return mean_of(rank_correlations(first, second, present), -1.0, 1.0, why_none)
 
 
 def shares(values: FloatArray) -> FloatArray:

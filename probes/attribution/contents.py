@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from auditor.arrays import FloatArray
+from auditor.display import title_of
 from auditor.finding import Figure, Measurement
 from auditor.statistics.estimate import Exact, Undefined
 from auditor.statistics.kinds import AnyEstimate
@@ -101,7 +102,7 @@ def shown(
 ) -> list[Measurement]:
     """What an explanation says, where it may be looked at; where it may not, why its shares are not known."""
     method = verdict.chosen
-    unearned = "UNEARNED: " + "; ".join(verdict.reasons) if verdict.standing == "forced" else ""
+    note = verdict.note
     if not verdict.shown or not explanation.output_range or not np.isfinite(explanation.values).all():
         if features is None:
             return []
@@ -116,16 +117,16 @@ def shown(
     found: list[Measurement] = []
     magnitudes = np.abs(explanation.values)
     if features is not None:
-        found += _shares(verdict.chosen, explanation, features, unearned)
-        found += _between_groups(method, explanation, unearned)
+        found += _shares(verdict.chosen, explanation, features, verdict.hint)
+        found += _between_groups(method, explanation, verdict.hint)
     if verdict.problem.units.kind == "feature":
-        kept, kind, detail = list(range(len(explanation.names))), "feature", unearned
+        kept, kind, detail = list(range(len(explanation.names))), "feature", note
     else:
         order = np.argsort(-magnitudes.sum(axis=0), kind="stable").tolist()
         used = [j for j in order if magnitudes[:, j].any()]
         kept, kind = (used[:MOST_WORDS] if explanation.names else []), "word"
         chosen = f"one of the {len(kept)} words with the largest shares, out of {len(used):,}"
-        detail = f"{chosen}; {unearned}" if unearned else chosen
+        detail = f"{chosen}; {note}" if note else chosen
     bars = [
         Measurement(
             metric="global_importance",
@@ -146,21 +147,21 @@ def shown(
             as_frame(explanation.rows.X)[list(explanation.names)],
             output=verdict.problem.units.output,
             rng=rng,
-            caption=unearned,
+            caption=note,
         )
-        bars[0] = replace(bars[0], figure=_marked(swarm, unearned))
+        bars[0] = replace(bars[0], figure=_marked(swarm, note))
     return found + bars
 
 
-def _marked(figure: Figure, unearned: str) -> Figure:
-    return replace(figure, title=f"{figure.title}, unearned") if unearned else figure
+def _marked(figure: Figure, note: str) -> Figure:
+    return replace(figure, title=f"{figure.title}{title_of(note)}")
 
 
 def _groups_metric(rows: AuditData) -> tuple[str, ...]:
     return () if rows.sensitive_features is None else ("attribution_difference_by_group",)
 
 
-def _shares(method: str, explanation: Explanation, features: Features, unearned: str) -> list[Measurement]:
+def _shares(method: str, explanation: Explanation, features: Features, note: str) -> list[Measurement]:
     taken = f"the model takes {', '.join(features.taken)}" if features.taken else "the model takes none of them"
     proxies = {a.feature for a in features.screen.proxies}
     screened = features.screen.describe()
@@ -168,7 +169,7 @@ def _shares(method: str, explanation: Explanation, features: Features, unearned:
     sensitive = _share("sensitive_attribution_share", method, explanation, features, set(features.taken), taken)
     proxy = _share("proxy_attribution_share", method, explanation, features, proxies, screened)
     found = [sensitive, replace(proxy, too_few=few, n_needed=features.screen.n_needed) if few else proxy]
-    return [replace(m, detail=f"{m.detail}; {unearned}") for m in found] if unearned else found
+    return [replace(m, detail=f"{m.detail}; {note}") for m in found] if note else found
 
 
 def _share(
@@ -190,7 +191,7 @@ def _share(
     )
 
 
-def _between_groups(method: str, explanation: Explanation, unearned: str) -> list[Measurement]:
+def _between_groups(method: str, explanation: Explanation, note: str) -> list[Measurement]:
     """For each sensitive feature: does the model use other features for one group than for another?"""
     groups = explanation.rows.sensitive_features
     found: list[Measurement] = []
@@ -211,7 +212,7 @@ def _between_groups(method: str, explanation: Explanation, unearned: str) -> lis
                 n_samples=len(labels),
                 ideal=0.0,
                 sensitive=(str(column),),
-                detail="; ".join(part for part in (detail, unearned) if part),
+                detail="; ".join(part for part in (detail, note) if part),
             )
         )
     return found
@@ -225,7 +226,7 @@ def samples_figure(verdict: Verdict, *, pictures: bool) -> Figure | None:
     shown. None where there is nothing to draw without them."""
     problem, explained = verdict.problem, verdict.explained
     units = problem.units
-    caption = f"UNEARNED: {'; '.join(verdict.reasons)}" if verdict.standing == "forced" else ""
+    caption = verdict.note
     titles = [f"sample {i + 1}: scored {score:.3g}" for i, score in enumerate(explained.outputs)]
     if units.kind in ("word", "token"):
         if not pictures:

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from auditor.arrays import FloatArray, IntArray
 from auditor.errors import NotApplicableError
 from auditor.gradients import without_gradients
+from probes.attribution.explained import output_range
 from probes.attribution.units import BoolArray
 from probes.inputs import differentiating
 
@@ -33,6 +34,12 @@ ONLY_PREDICTS = (
 NOT_SMOOTH = (
     "The model's output does not depend on its input by operations that can be differentiated (it rounds, compares or "
     "detaches): occlusion, kernel_shap, lime and shap_permutation need predictions only."
+)
+
+FLAT = (
+    "The score's gradient is 0 at every sampled row, where its path begins and half-way, although the score changes "
+    "(the model rounds its input or compares it with thresholds): occlusion, kernel_shap, lime and shap_permutation "
+    "need predictions only."
 )
 
 
@@ -242,6 +249,29 @@ class Differentiable:
                 ends.append(self.score(chunk.end, *chunk.arguments).double().cpu().numpy())
                 starts.append(self.score(chunk.start, *chunk.arguments).double().cpu().numpy())
         return np.concatenate(ends or [np.empty(0)]), np.concatenate(starts or [np.empty(0)])
+
+    @cached_property
+    def flat(self) -> bool:
+        """Whether gradients say nothing of a score that changes: 0 at every sample, where its path begins and between.
+
+        Looked for until one is not 0, which is at the first sample as a rule.
+        """
+        import torch
+
+        n = len(self)
+        with differentiating(self.model):
+            for rows in (np.arange(min(n, 1)), np.arange(1, n)):
+                for _, chunk in self.chunks(rows):
+                    for share in (1.0, 0.5, 0.0):
+                        points = torch.lerp(chunk.start, chunk.end, share).detach().requires_grad_()
+                        total = self.score(points, *chunk.arguments).sum()
+                        # A network may take another way there, on which no gradient reaches the points.
+                        found = (
+                            torch.autograd.grad(total, points, allow_unused=True)[0] if total.requires_grad else None
+                        )
+                        if found is not None and found.count_nonzero():
+                            return False
+        return bool(output_range(*self.ends))
 
     def within(self, max_memory: int | None) -> Differentiable:
         """The same, with ``rows_at_once`` such that a forward and backward pass stays within ``max_memory`` bytes.

@@ -44,12 +44,14 @@ class Grades:
 
     ``comprehensiveness`` and ``sufficiency``: (n,) in [-1, 1], ideal 1 and -1 or 0; ``deletion_auc`` and
     ``insertion_auc``: (n,) in [0, 1], ideal 0 and 1. NaN for samples with fewer than two units, or no span.
+    ``why_none``: why no sample has a number, where none has.
     """
 
     comprehensiveness: FloatArray
     sufficiency: FloatArray
     deletion_auc: FloatArray
     insertion_auc: FloatArray
+    why_none: str = ""
 
 
 def random_attribution(units: Units, rows: IntArray, rng: np.random.Generator) -> FloatArray:
@@ -188,7 +190,8 @@ def graded(
     lowest = everything.min(axis=1)
     span = everything.max(axis=1) - lowest
     scale = max(1.0, float(np.abs(everything).max(initial=0.0)))
-    usable = (span > _ROUNDING * scale) & (sizes >= 2)
+    moved, several = span > _ROUNDING * scale, np.asarray(sizes) >= 2
+    usable = moved & several
     span = np.where(usable, span, np.nan)
     upto = 1 + np.flatnonzero(np.asarray(fractions) <= MOST_REMOVED)
     out = {}
@@ -200,8 +203,15 @@ def graded(
             sufficiency=(own - insertion[:, upto]).mean(axis=1) / span,
             deletion_auc=_area(c.x, deletion - lowest[:, None]) / span,
             insertion_auc=_area(c.x, insertion - lowest[:, None]) / span,
+            why_none="" if usable.any() else _why_none(moved, several),
         )
     return out
+
+
+def _why_none(moved: BoolArray, several: BoolArray) -> str:
+    if not moved.any():
+        return NO_SPAN
+    return NOT_SEVERAL if several.any() else ONE_UNIT
 
 
 def _area(x: FloatArray, y: FloatArray) -> FloatArray:
@@ -210,13 +220,21 @@ def _area(x: FloatArray, y: FloatArray) -> FloatArray:
 
 
 NO_SPAN = "the score is the same whatever is taken away, so nothing can be said to matter to it"
+ONE_UNIT = (
+    "every sampled row has a single unit, on which all of its score rests: there is no order of units to grade, and "
+    "nothing for an explanation to tell apart"
+)
+NOT_SEVERAL = (
+    "no sampled row has both several units and a score that moves as they are taken away: there is no order of units "
+    "to grade"
+)
 
 
-def mean_of(values: FloatArray, low: float, high: float) -> BoundedMean | Undefined:
-    """The mean over the samples that have a value; undefined where none has."""
+def mean_of(values: FloatArray, low: float, high: float, why_none: str = "") -> BoundedMean | Undefined:
+    """The mean over the samples that have a value; undefined where none has, for the reason given."""
     kept = values[np.isfinite(values)]
     if not kept.size:
-        return Undefined(reason=NO_SPAN)
+        return Undefined(reason=why_none or NO_SPAN)
     return bounded_mean(np.clip(kept, low, high), low, high)
 
 
@@ -227,4 +245,5 @@ def gain(grades: Mapping[str, Grades], method: str, over: str = RANDOM) -> Bound
     ``method`` is as random as ``over`` the true value is exactly 0, because the span does not change when the two are
     exchanged.
     """
-    return mean_of(grades[method].comprehensiveness - grades[over].comprehensiveness, -1.0, 1.0)
+    own, other = grades[method], grades[over]
+    return mean_of(own.comprehensiveness - other.comprehensiveness, -1.0, 1.0, own.why_none)

@@ -13,7 +13,7 @@ import numpy as np
 from auditor.arrays import FloatArray, IntArray
 from auditor.errors import NotApplicableError
 from auditor.randomness import seeded_globals
-from probes.attribution.differentiable import Chunk, Differentiable, scored
+from probes.attribution.differentiable import FLAT, Chunk, Differentiable, scored
 from probes.attribution.explained import Attributions, completeness_errors, output_range
 from probes.inputs import differentiating, rows_at_once
 
@@ -298,6 +298,11 @@ def side_of(problem: Problem) -> Differentiable:
 def without_gradient(problem: Problem) -> str:
     """Why a question has no differentiable side; empty where it has one."""
     return "" if problem.differentiable is not None else problem.why_not
+
+
+def flat(problem: Problem) -> str:
+    """Why gradients say nothing of a score that changes: they are 0 wherever it is looked; empty where they are not."""
+    return FLAT if side_of(problem).flat else ""
 
 
 def by_chunks(

@@ -27,18 +27,22 @@ if TYPE_CHECKING:
     from auditor.model import AuditedModel
 
 N_NETWORKS = 5
+# What a network that learned nothing may be taken to have learned, over all of the networks together.
+_LEVEL = 0.01
 _ROWS_AT_ONCE = 4096
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Taught:
-    """Networks that were trained like the audited one on shuffled labels.
+    """Networks that were trained like the audited one on shuffled labels, and are shown to have learned some of them.
 
-    fitted: the share of their own labels that they learned, averaged; majority: the share of the most frequent label,
-    which a network has that learned nothing. how: architecture and recipe, in words.
+    n_trained: how many were trained. fitted: the share of their own labels that ``networks`` learned, averaged;
+    majority: the share of the most frequent label, which a network has that learned nothing. how: architecture and
+    recipe, in words.
     """
 
     networks: tuple[nn.Module, ...]
+    n_trained: int
     fitted: float
     majority: float
     how: str
@@ -68,7 +72,8 @@ def teach_shuffled(
 ) -> Taught | str:
     """Trains networks of the model's own architecture by its own recipe on its rows with their labels shuffled.
 
-    Each has a shuffling and an initialisation of its own. Where that cannot be done, why not.
+    Each has a shuffling and an initialisation of its own. One that does not fit its own labels better than chance has
+    learned nothing that an explanation could show: it is left out. Where none is left, or none can be trained, why.
     """
     import torch
 
@@ -85,7 +90,8 @@ def teach_shuffled(
     labels = np.asarray(rows.y_true, np.int64)
     with torch.no_grad():
         x = blueprint.encode(rows.X)
-    networks, fitted = [], []
+    majority = float(np.bincount(labels).max() / len(labels))
+    networks, fitted, every = [], [], []
     for _ in range(n_networks):
         y = torch.from_numpy(rng.permutation(labels)).to(x.device)
         try:
@@ -94,14 +100,35 @@ def teach_shuffled(
             return f"a network like it cannot be trained on shuffled labels ({error})"
         with without_gradients():
             said = torch.cat([blueprint.logits(network, part) for part in torch.split(x, _ROWS_AT_ONCE)])
-        fitted.append(float((said.argmax(dim=1) == y).double().mean()))
-        networks.append(network)
+        right = int((said.argmax(dim=1) == y).sum())
+        every.append(right / len(labels))
+        if fits_beyond_chance(right, len(labels), majority, _LEVEL / n_networks):
+            fitted.append(right / len(labels))
+            networks.append(network)
+    if not networks:
+        return (
+            f"the check cannot tell: none of {n_networks} networks that were trained on shuffled labels is shown to "
+            f"have learned any of them: they fit {np.mean(every):.1%}, and {majority:.1%} are of one class; more "
+            "epochs in the recipe, or a larger network, would learn some"
+        )
     return Taught(
         networks=tuple(networks),
+        n_trained=n_networks,
         fitted=float(np.mean(fitted)),
-        majority=float(np.bincount(labels).max() / len(labels)),
+        majority=majority,
         how=blueprint.described,
     )
+
+
+def fits_beyond_chance(right: int, n: int, majority: float, level: float) -> bool:
+    """Whether ``right`` of n shuffled labels are more than a network hits that learned nothing, at a level.
+
+    A network that says c with probability q_c hits a share ``sum_c q_c p_c`` of labels with shares p_c, at most the
+    largest of them; the exact binomial test is against that.
+    """
+    from scipy.stats import binom
+
+    return float(binom.sf(right - 1, n, majority)) <= level
 
 
 def relabelled(

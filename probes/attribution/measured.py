@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from auditor.arrays import FloatArray
-from auditor.display import MOST_METHODS, Grade, GradedMethod, GradeTable
+from auditor.display import EARNED, MOST_METHODS, RESERVED, UNEARNED, Grade, GradedMethod, GradeTable
 from auditor.finding import Measurement
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.kinds import AnyEstimate
@@ -14,6 +14,7 @@ from probes.attribution.explained import Attributions
 from probes.attribution.faithfulness import NO_SPAN, OCCLUSION, RANDOM, Grades, mean_of
 from probes.attribution.figures import grades_figure
 from probes.attribution.labels import Relabelled
+from probes.attribution.methods import METHODS
 from probes.attribution.rule import MOST_INCOMPLETE, TAIL, Verdict
 from probes.attribution.sanity import DEVIATIONS, MOST_OVERLAP
 
@@ -25,6 +26,7 @@ PROBE = "feature_attribution"
 LEAST_AGREEMENT = 0.2
 _DISPLAY = 0.025
 _LONGEST_REASON = 380
+_NOTHING_SAID = "the explanation is 0 throughout, so it cannot move by a share of itself"
 _GRADES = (
     ("comprehensiveness", "higher", -1.0, 1.0),
     ("sufficiency", "lower", -1.0, 1.0),
@@ -39,13 +41,16 @@ def grades_of(verdict: Verdict, n_rows: int) -> list[Measurement]:
     reason = "; ".join(verdict.reasons)
     # A gain that is shown to be negative is no matter of too little data.
     negative = not isinstance(gained, Undefined) and gained.bounds(TAIL)[1] < 0.0
-    words = {"shown": "earned its display", "refused": "REFUSED", "forced": "UNEARNED, shown because it was asked for"}
     called = "Unearned" if verdict.standing == "forced" else "Refused"
-    standing = words[verdict.standing] + (f": {reason}" if reason else "")
+    standing = _headline(verdict)
     table = grade_table(verdict)
     units = verdict.problem.units
     infill = f"{units.infill}{'' if units.in_distribution else ', which the model may never have seen'}"
-    unchecked = f". The network's parameters were not drawn anew: {verdict.unchecked}" if verdict.unchecked else ""
+    told = f". The network's parameters were not drawn anew: {verdict.unchecked}" if verdict.unchecked else ""
+    unchecked = "" if verdict.reservations else told
+    by_gradients = next((r for m, r in verdict.left_out.items() if METHODS[m].family == "gradient"), "")
+    if by_gradients and METHODS[chosen].family != "gradient":
+        unchecked += f". Not by gradients: {by_gradients.rstrip('.')}"
     found = [
         Measurement(
             metric="faithfulness_gain",
@@ -61,7 +66,7 @@ def grades_of(verdict: Verdict, n_rows: int) -> list[Measurement]:
         found.append(completeness(verdict.complete, n_rows))
     own: Grades = verdict.grades[chosen]
     for metric, _, low, high in _GRADES:
-        found.append(_plain(metric, verdict, mean_of(getattr(own, metric), low, high)))
+        found.append(_plain(metric, verdict, mean_of(getattr(own, metric), low, high, own.why_none)))
     if chosen != OCCLUSION:
         found.append(_plain("faithfulness_gain_over_occlusion", verdict, verdict.gain_over_occlusion))
     found += _of_captum(verdict)
@@ -73,7 +78,7 @@ def grades_of(verdict: Verdict, n_rows: int) -> list[Measurement]:
             checked = f"; gains {limit.own:.2g} on the model, {limit.mean:.2g} on networks drawn anew, limit "
             checked += f"{limit.limit:.2g} (mean + {DEVIATIONS:g} sd of {limit.n_copies})"
             untold = not (limit.exceeded or limit.decides)
-            checked += ", not held against it: networks of so few units are alike by chance" if untold else ""
+            checked += f", not held against it: {limit.why_waived}" if untold else ""
         found.append(
             Measurement(
                 metric="parameter_randomisation_overlap",
@@ -108,6 +113,18 @@ def grades_of(verdict: Verdict, n_rows: int) -> list[Measurement]:
     return found
 
 
+def _headline(verdict: Verdict) -> str:
+    """What became of the explanation, and what was not checked or not held against it, in one sentence."""
+    if verdict.standing == "refused":
+        return f"REFUSED: {'; '.join(verdict.reasons)}"
+    words = EARNED
+    if verdict.standing == "forced":
+        words = f"{UNEARNED}, shown because it was asked for: {'; '.join(verdict.reasons)}"
+    if not verdict.reservations:
+        return words
+    return f"{words}{';' if verdict.reasons else ''} {RESERVED}: {'; '.join(verdict.reservations)}"
+
+
 def _relabelled(verdict: Verdict, taught: Relabelled | str) -> Measurement:
     estimate: AnyEstimate
     if isinstance(taught, str):
@@ -115,8 +132,9 @@ def _relabelled(verdict: Verdict, taught: Relabelled | str) -> Measurement:
     else:
         estimate, own = taught.overlap, taught.taught
         detail = (
-            f"over samples, averaged over {len(own.networks)} networks that learned shuffled labels: {own.how}; "
-            f"they fit {own.fitted:.1%} of these, and {own.majority:.1%} are of one class; {MOST_OVERLAP:g} is allowed"
+            f"over samples, averaged over {len(own.networks)} networks that learned shuffled labels, out of "
+            f"{own.n_trained} trained: {own.how}; they fit {own.fitted:.1%} of these, and {own.majority:.1%} are of "
+            f"one class; {MOST_OVERLAP:g} is allowed"
         )
     return Measurement(
         metric="label_randomisation_overlap",
@@ -136,18 +154,23 @@ def _of_captum(verdict: Verdict) -> list[Measurement]:
     """Medians over samples, whose bounds hold whatever the distribution; both numbers have long tails."""
     chance = verdict.infidelity_of_random[np.isfinite(verdict.infidelity_of_random)]
     beside = f"; a random attribution has {np.median(chance):.2g}" if chance.size else ""
-    found = [("infidelity", verdict.infidelity, f"median over samples, in squared spans{beside}")]
+    found = [("infidelity", verdict.infidelity, f"median over samples, in squared spans{beside}", NO_SPAN)]
     if verdict.sensitivity is not None:
         found.append(
-            ("sensitivity_max", verdict.sensitivity.values, f"median over samples; {verdict.sensitivity.noise}")
+            (
+                "sensitivity_max",
+                verdict.sensitivity.values,
+                f"median over samples; {verdict.sensitivity.noise}",
+                _NOTHING_SAID,
+            )
         )
     out = []
-    for metric, values, detail in found:
+    for metric, values, detail, why_none in found:
         out.append(
             Measurement(
                 metric=metric,
                 method=verdict.chosen,
-                estimate=_median(values),
+                estimate=_median(values, why_none),
                 n_samples=len(values),
                 ideal=0.0,
                 detail=detail,
@@ -193,6 +216,7 @@ def grade_table(verdict: Verdict) -> GradeTable:
     sanity = _sanity_grades(verdict)
     columns = ("gain on the ranking half", "gain on the confirming half", *(m for m, *_ in _GRADES), *sanity)
     blank = Grade()
+    reserved = f"{RESERVED}: {'; '.join(verdict.reservations)}" if verdict.reservations else ""
     methods = []
     order = sorted(verdict.ranked, key=lambda m: (m != verdict.chosen, -_sortable(verdict.ranked[m])))
     for method in order:
@@ -200,12 +224,15 @@ def grade_table(verdict: Verdict) -> GradeTable:
         numbers = [_grade(verdict.ranked[method])]
         if own:
             numbers += [_grade(verdict.gain), *_table_grades(verdict.grades[method]), *sanity.values()]
-        reason = "; ".join(verdict.reasons) or "beats a random attribution with its whole interval"
+        earned = "beats a random attribution with its whole interval"
+        why = "; ".join(p for p in (earned if verdict.standing == "shown" else "", *verdict.reasons, reserved) if p)
+        behind = verdict.incomplete.get(method, "ranked behind the chosen one, or not told apart from it")
+        standing = "reserved" if verdict.standing == "shown" and reserved else verdict.standing
         methods.append(
             GradedMethod(
                 method=method,
-                standing=verdict.standing if own else "ranked",
-                reason=_cut(reason if own else "ranked behind the chosen one, or not told apart from it"),
+                standing=standing if own else "ranked",
+                reason=_cut(why if own else behind),
                 grades=(*numbers, *[blank] * (len(columns) - len(numbers))),
             )
         )
@@ -236,13 +263,13 @@ def _sanity_grades(verdict: Verdict) -> dict[str, Grade]:
     if isinstance(verdict.relabelled, Relabelled):
         found["label_randomisation_overlap"] = _grade(verdict.relabelled.overlap)
     if verdict.sensitivity is not None:
-        found["sensitivity_max"] = _grade(_median(verdict.sensitivity.values))
+        found["sensitivity_max"] = _grade(_median(verdict.sensitivity.values, _NOTHING_SAID))
     return found
 
 
-def _median(values: FloatArray) -> AnyEstimate:
+def _median(values: FloatArray, why_none: str) -> AnyEstimate:
     kept = values[np.isfinite(values)]
-    return quantile(kept, 0.5) if kept.size else Undefined(reason=NO_SPAN)
+    return quantile(kept, 0.5) if kept.size else Undefined(reason=why_none)
 
 
 def _cut(reason: str) -> str:
@@ -254,7 +281,7 @@ def _sortable(estimate: AnyEstimate) -> float:
 
 
 def _table_grades(grades: Grades) -> list[Grade]:
-    return [_grade(mean_of(getattr(grades, metric), low, high)) for metric, _, low, high in _GRADES]
+    return [_grade(mean_of(getattr(grades, metric), low, high, grades.why_none)) for metric, _, low, high in _GRADES]
 
 
 def _grade(estimate: AnyEstimate) -> Grade:

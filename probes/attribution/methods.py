@@ -32,7 +32,8 @@ class Method:
     completes: whether its attributions are meant to sum to the score minus the baseline's. note: what it really is,
     where its name promises more. signed: whether its sign tells what speaks for the score from what speaks against it;
     else sizes alone have a meaning. scope: of each sample, or one attribution for all of them. run: computes it. lacks:
-    why a question of its modality cannot be answered by it, empty where it can.
+    why a question of its modality cannot be answered by it, empty where it can. of_slopes: whether it reads nothing but
+    the score's gradient with respect to the input, so that a score that jumps tells it nothing.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Method:
     scope: Scope = "sample"
     run: Callable[[Problem, np.random.Generator, Effort], Attributions]
     lacks: Callable[[Problem], str]
+    of_slopes: bool = False
 
 
 METHODS: dict[str, Method] = {
@@ -58,6 +60,7 @@ METHODS: dict[str, Method] = {
             completes=True,
             run=gradient.integrated_gradients,
             lacks=gradient.without_gradient,
+            of_slopes=True,
         ),
         Method(
             name="deep_lift",
@@ -78,6 +81,7 @@ METHODS: dict[str, Method] = {
             note="complete in expectation over its random draws only",
             run=gradient.gradient_shap,
             lacks=gradient.without_gradient,
+            of_slopes=True,
         ),
         Method(
             name="input_x_gradient",
@@ -87,6 +91,7 @@ METHODS: dict[str, Method] = {
             completes=False,
             run=gradient.input_x_gradient,
             lacks=gradient.without_gradient,
+            of_slopes=True,
         ),
         Method(
             name="saliency",
@@ -98,6 +103,7 @@ METHODS: dict[str, Method] = {
             note="unsigned: how strongly the score reacts to small changes, not which way",
             run=gradient.saliency,
             lacks=gradient.without_gradient,
+            of_slopes=True,
         ),
         Method(
             name="smooth_grad",
@@ -109,6 +115,7 @@ METHODS: dict[str, Method] = {
             note="unsigned: how strongly the score reacts to changes, not which way",
             run=gradient.smooth_grad,
             lacks=gradient.without_gradient,
+            of_slopes=True,
         ),
         Method(
             name="occlusion",
@@ -256,7 +263,11 @@ def applicable(problem: Problem, scope: Scope = "sample") -> tuple[str, ...]:
 
 
 def why_not(method: str, problem: Problem) -> str:
-    """Why a method cannot answer a question, with what can; empty where it can."""
+    """Why a method cannot answer a question, or could only say nothing, with what can; empty where it can."""
+    return _impossible(method, problem) or (gradient.flat(problem) if METHODS[method].of_slopes else "")
+
+
+def _impossible(method: str, problem: Problem) -> str:
     known = method_named(method)
     modality = problem.sample.modality
     if not len(problem):
@@ -274,7 +285,7 @@ def explain(method: str, problem: Problem, rng: np.random.Generator, effort: Eff
 
     A method that draws takes its randomness from ``rng``. ``effort``: steps and draws for one sample.
     """
-    reason = why_not(method, problem)
+    reason = _impossible(method, problem)
     if reason:
         raise NotApplicableError(f"{method} does not apply: {reason.rstrip('.')}.")
     return method_named(method).run(problem, rng, effort or Effort())

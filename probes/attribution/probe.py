@@ -46,6 +46,7 @@ _LARGE_SAMPLES, _LARGE_CHECKED, _LARGE_STEPS, _LARGE_MOST_STEPS, _LARGE_RANKING_
 _GRADIENT = ("integrated_gradients", "input_x_gradient", "saliency", "grad_cam")
 _SHAPLEY = ("shap_linear", "shap_tree", "shap_permutation")
 _FALLBACK = ("occlusion",)
+_UNSKILLED = "UNSKILLED"
 
 
 class FeatureAttribution:
@@ -59,7 +60,8 @@ class FeatureAttribution:
     that is not shown to be worse) is confirmed on the other half. It is shown where the lower bound of its gain there,
     at 0.25 %, lies above 0, its parts add up if they are meant to, and it passes the sanity checks. Else it is refused:
     INCONCLUSIVE, with the reason, and nothing that it says is in the report. ``method`` forces one, which is marked
-    UNEARNED where it is.
+    UNEARNED where it is. WITH RESERVATIONS is one whose randomisation checks were not run, settled nothing or were
+    waived, and one of an unskilled model; its figures say so too.
 
     - ``faithfulness_gain``: mean over the confirming half of the comprehensiveness of the explanation minus that of a
       random attribution, each in units of the sample's span (the largest minus the smallest of all scores computed of
@@ -71,13 +73,15 @@ class FeatureAttribution:
       second is taken with noise in the rows themselves, see :func:`probes.attribution.stability.stability`; [0, inf),
       ideal 0
     - ``completeness_error``: 95 % quantile over rows of ``|sum_j a_ij - (f(x_i) - f(baseline))|`` in units of
-      ``max f - min f`` over samples and baselines; [0, inf), ideal 0. Undefined where f is constant
+      ``max f - min f`` over samples and baselines; [0, inf), ideal 0. Undefined where f is constant; measured of the
+      chosen method alone, where its parts are meant to add up
     - ``parameter_randomisation_overlap``: how far the explanation names the same top fifth of the units when every
       parameter of the network is drawn anew, beyond chance; [-1, 1], ideal 0. Refused unless shown to be below 0.7. And
       the gain must exceed the mean plus 4 standard deviations of what the same explanation gains on 40 such networks
     - ``label_randomisation_overlap``: the same when 5 networks of the model's architecture learn shuffled labels by its
-      recipe, averaged over them; needs ``label_randomisation``, a model bundle with its recipe, --train and --target.
-      Refused unless shown to be below 0.7 over samples
+      recipe, averaged over those that are shown to fit their own labels better than chance (exact binomial test against
+      the share of the most frequent one, at 1 % over all); needs ``label_randomisation``, a model bundle with its
+      recipe, --train and --target. Refused unless shown to be below 0.7 over samples; undefined where none fits
     - ``method_agreement``: mean rank correlation with occlusion, a method of another family; [-1, 1], ideal 1. Families
       that disagree are a sign of fairwashing, or of a model that cannot be explained unit by unit
     - ``skill_over_majority``: accuracy minus the share of the most frequent label, paired over rows; [-1, 1].
@@ -95,8 +99,9 @@ class FeatureAttribution:
     word, not for its having been chosen as one of the 20.
 
     methods: ``auto``, or names out of ``FeatureAttribution.methods``; ``auto`` asks integrated_gradients,
-    input_x_gradient, saliency and, of images, grad_cam where the model can be differentiated, else the first of shap's
-    that applies, else occlusion.
+    input_x_gradient, saliency and, of images, grad_cam where the model can be differentiated and its gradient is not 0
+    at every row and on the way to its baseline, as that of hard thresholds is; else the first of shap's that applies,
+    else occlusion, and the report says why.
     method: the one to force. n_samples: rows explained, drawn without replacement; by default 256, or 128 texts or
     images, or 32 pictures of 112 x 112 pixels or more.
     n_steps: steps of the path integral, 50 by default, doubled up to ``max_steps``, 400, for rows that miss
@@ -183,6 +188,8 @@ class FeatureAttribution:
         if model.n_outputs < 2:
             raise NotApplicableError("Explains a choice between classes, and this model has one class only.")
         rows = data.evaluation
+        if rows.modality == "audio":
+            raise NotApplicableError("Explains columns, words and pixels, and these data are sound.")
         if len(rows) < 2:
             there = "is one row" if len(rows) else "are no rows"
             return _undefined(f"there {there}, and a method is chosen on some rows and confirmed on others", len(rows))
@@ -213,10 +220,14 @@ class FeatureAttribution:
             forced=self.forced,
             ranking_effort=quick,
         )
+        skill = _skill(model, rows)
+        if verdict.shown:
+            unskilled = [m.detail for m in skill if m.detail.startswith(_UNSKILLED)]
+            verdict = replace(verdict, reservations=(*unskilled, *verdict.reservations))
         explanation = explanation_of(verdict, parts.first, sample.take(np.concatenate([first, second])))
         features = Features.of(model, rows, rng, self.proxy_strength)
         found = grades_of(verdict, len(rows))
-        found += _skill(model, rows)
+        found += skill
         if verdict.shown:
             found = _with_samples(found, verdict, self.show_samples)
         return found + shown(verdict, explanation, features, rng)
@@ -240,7 +251,15 @@ class FeatureAttribution:
             return list(dict.fromkeys(self.wanted))
         known = applicable(problem)
         slopes = [m for m in _GRADIENT if m in known]
-        return slopes or [m for m in (*_SHAPLEY, *_FALLBACK) if m in known][:1]
+        # Grad-CAM alone is no answer where the input itself has no gradient.
+        if any(m != "grad_cam" for m in slopes):
+            return slopes
+        others = [m for m in (*_SHAPLEY, *_FALLBACK) if m in known][:1]
+        if differentiable(problem.model) is None:
+            return others
+        # A network's gradient methods are named all the same, so that the report says why they were not asked.
+        modality = problem.sample.modality
+        return [*(m for m in _GRADIENT if modality in METHODS[m].modalities), *others]
 
     def _checks(self, model: AuditedModel, data: AuditData, rng: np.random.Generator) -> Checks:
         n_copies, why_none = self.n_copies, "n_copies is 0"
@@ -296,7 +315,10 @@ def _skill(model: AuditedModel, rows: AuditData) -> list[Measurement]:
     floor = f"always answering {name!r} is right for {float((labels == majority).mean()):.1%} of the rows"
     detail = f"right for {right.mean():.1%}; {floor}"
     if low <= 0.0:
-        detail = f"UNSKILLED: not shown to be right more often than that. {detail}"
+        detail = (
+            f"{_UNSKILLED}: the model is not shown to be right more often than always answering {name!r}: "
+            f"{right.mean():.1%} of the rows against {float((labels == majority).mean()):.1%}"
+        )
     return [Measurement(metric="skill_over_majority", estimate=estimate, n_samples=int(known.sum()), detail=detail)]
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from auditor.arrays import FloatArray
+from auditor.display import RESERVED, UNEARNED
 from auditor.errors import NotApplicableError
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.ranks import quantile
@@ -78,11 +79,14 @@ class Verdict:
 
     chosen: the method; standing: whether it is shown, refused, or shown because it was asked for by name. reasons: why
     it is not earned, empty where it is. ranked: gain of each method on the first half. left_out: why a method was not
-    asked. problem, explained, grades: the second half, its attributions by the chosen method, and the grades of it, of
-    a random attribution and of occlusion. explained_first: the first half's. agreement: with occlusion, on the second
+    asked. incomplete: why a method was ranked and not considered: its parts do not add up. problem, explained, grades:
+    the second half, its attributions by the chosen method, and the grades of it, of a random attribution and of
+    occlusion. explained_first: the first half's. complete: attributions by the chosen method whose completeness is
+    measured, None where it claims none. agreement: with occlusion, on the second
     half, or with the best gradient method where occlusion is chosen; ``against`` names it. relabelled: what became of
     the explanation as labels were shuffled, or why that is not known; None where it was not asked for. infidelity,
-    infidelity_of_random, sensitivity: see :mod:`probes.attribution.stability`.
+    infidelity_of_random, sensitivity: see :mod:`probes.attribution.stability`. reservations: what was not checked of an
+    explanation that may be looked at, or was not held against it.
     """
 
     chosen: str
@@ -90,6 +94,7 @@ class Verdict:
     reasons: tuple[str, ...]
     ranked: Mapping[str, BoundedMean | Undefined]
     left_out: Mapping[str, str]
+    incomplete: Mapping[str, str]
     problem: Problem
     explained: Attributions
     explained_first: Attributions
@@ -106,11 +111,26 @@ class Verdict:
     infidelity: FloatArray
     infidelity_of_random: FloatArray
     sensitivity: Stability | None
+    reservations: tuple[str, ...] = ()
 
     @property
     def shown(self) -> bool:
         """Whether the explanation may be looked at."""
         return self.standing != "refused"
+
+    @property
+    def hint(self) -> str:
+        """The same in few words, where many numbers follow from one explanation."""
+        if self.standing == "forced":
+            return f"{UNEARNED}: {'; '.join(self.reasons)}"
+        return f"{RESERVED}, which faithfulness_gain names" if self.reservations else ""
+
+    @property
+    def note(self) -> str:
+        """What has to stand wherever the explanation is shown; empty where it has earned that without reservation."""
+        found = [f"{UNEARNED}: {'; '.join(self.reasons)}"] if self.standing == "forced" else []
+        found += [f"{RESERVED}: {'; '.join(self.reservations)}"] if self.reservations else []
+        return "; ".join(found)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -153,22 +173,25 @@ def judge_methods(
         raise NotApplicableError(" ".join(dict.fromkeys(said)))
     graded = _rank(first, asked, rng)
     ranked = {m: gain(graded, m) for m in asked}
-    chosen = _choose(asked, graded, ranked, halves_alike=ranking_effort is None)
+    # Of an integral by few steps it is not known yet whether its parts add up.
+    incomplete = {m: why for m, e in asked.items() if (why := broken(e))} if ranking_effort is None else {}
+    chosen = _choose(asked, graded, ranked, incomplete)
     explained = explain(chosen, second, rng, effort)
     grades, peeled = _confirm(second, explained, rng)
     other, against = peeled, OCCLUSION
     if METHODS[chosen].family == "perturbation":
         rival = next((m for m in asked if METHODS[m].family == "gradient"), None)
         other, against = (comparable(explain(rival, second, rng, effort)), rival) if rival else (peeled, "")
-    complete: Attributions | None = explained if METHODS[chosen].completes else None
-    if ranking_effort is None:
-        complete = _completing(chosen, asked, second, explained, rng, effort)
+    complete: Attributions | None = None
+    if METHODS[chosen].completes:
+        complete = joined(asked[chosen], explained) if ranking_effort is None else explained
     verdict = Verdict(
         chosen=chosen,
         standing="shown",
         reasons=(),
         ranked=ranked,
         left_out=left_out,
+        incomplete=incomplete,
         problem=second,
         explained=explained,
         explained_first=asked[chosen],
@@ -194,7 +217,8 @@ def judge_methods(
         verdict = replace(verdict, unchecked=checks.why_none if not checks.n_copies else _REFUSED_ALREADY)
     reasons = _reasons(verdict, halves_alike=ranking_effort is None)
     standing: Standing = "shown" if not reasons else "forced" if forced else "refused"
-    return replace(verdict, reasons=reasons, standing=standing)
+    verdict = replace(verdict, reasons=reasons, standing=standing)
+    return replace(verdict, reservations=_reservations(verdict)) if verdict.shown else verdict
 
 
 def _rank(problem: Problem, asked: Mapping[str, Attributions], rng: np.random.Generator) -> dict[str, Grades]:
@@ -207,12 +231,10 @@ def _choose(
     asked: Mapping[str, Attributions],
     grades: Mapping[str, Grades],
     ranked: Mapping[str, BoundedMean | Undefined],
-    *,
-    halves_alike: bool,
+    incomplete: Mapping[str, str],
 ) -> str:
     """The first method in the order of preference that is not shown to be worse than the best."""
-    # Of an integral by few steps it is not known yet whether its parts add up.
-    whole = [m for m in asked if not halves_alike or not broken(asked[m])]
+    whole = [m for m in asked if m not in incomplete]
     usable = [m for m in whole if not isinstance(ranked[m], Undefined)] or list(asked)
     best = max(usable, key=lambda m: -np.inf if np.isnan(ranked[m].value) else ranked[m].value)
     if len(usable) == 1 or isinstance(ranked[best], Undefined):
@@ -271,21 +293,6 @@ def joined(first: Attributions, second: Attributions) -> Attributions:
     )
 
 
-def _completing(
-    chosen: str,
-    asked: Mapping[str, Attributions],
-    second: Problem,
-    explained: Attributions,
-    rng: np.random.Generator,
-    effort: Effort,
-) -> Attributions | None:
-    """The attributions whose completeness is measured: the chosen method's, else the first's that claims it."""
-    if METHODS[chosen].completes:
-        return joined(asked[chosen], explained)
-    other = next((m for m in asked if METHODS[m].completes), None)
-    return None if other is None else joined(asked[other], explain(other, second, rng, effort))
-
-
 # ---- sanity --------------------------------------------------------------------------------------------------------
 
 
@@ -324,7 +331,7 @@ def _relabelled(verdict: Verdict, few: Problem, rng: np.random.Generator, effort
     if checks.teach is None:
         return verdict
     if isinstance(verdict.gain, Undefined):
-        return replace(verdict, relabelled="the score does not move")
+        return replace(verdict, relabelled=verdict.gain.reason)
     if _n_units(few) < _FEWEST_UNITS:
         return replace(verdict, relabelled=f"with fewer than {_FEWEST_UNITS} units any two networks agree by chance")
     taught = checks.teach()
@@ -353,7 +360,7 @@ def _why_unchecked(problem: Problem, verdict: Verdict, checks: Checks) -> str:
     if getattr(problem.model, "frozen_mode", False) or not randomisable(module):
         return "the network's parameters cannot be drawn anew: its layers do not know how they were made"
     if isinstance(verdict.gain, Undefined):
-        return "the score does not move"
+        return verdict.gain.reason
     if _n_units(problem) < _FEWEST_UNITS:
         return f"with fewer than {_FEWEST_UNITS} units any two networks agree by chance"
     return ""
@@ -394,3 +401,22 @@ def _reasons(verdict: Verdict, *, halves_alike: bool) -> tuple[str, ...]:
             f"{DEVIATIONS:g} standard deviations over {limit.n_copies} networks that it does not explain"
         )
     return tuple(f for f in found if f)
+
+
+def _reservations(verdict: Verdict) -> tuple[str, ...]:
+    """What was not checked of an explanation that may be looked at, and what was found and not held against it."""
+    found = []
+    if verdict.unchecked:
+        found.append(f"the parameter randomisation check was not run ({verdict.unchecked})")
+    if isinstance(verdict.relabelled, str):
+        found.append(f"the label randomisation check was not run or settles nothing ({verdict.relabelled})")
+    limit = verdict.threshold
+    if limit is not None and not limit.exceeded and not limit.decides:
+        known = np.isfinite(limit.limit)
+        found.append(
+            f"its gain, {limit.own:.2g}, is not above the limit of {limit.limit:.2g} from networks drawn anew, which "
+            f"was waived ({limit.why_waived})"
+            if known
+            else f"networks drawn anew set no limit for its gain ({limit.why_waived})"
+        )
+    return tuple(found)

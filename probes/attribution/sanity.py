@@ -151,6 +151,19 @@ class Threshold:
         return enough and self.reachable > self.limit and (self.exceeded or self.behind)
 
     @property
+    def why_waived(self) -> str:
+        """Why the limit does not decide, where it is not exceeded; empty where it decides."""
+        if self.n_units < FEWEST_UNITS:
+            return f"networks of fewer than {FEWEST_UNITS} units are alike by chance"
+        if self.n_copies < FEWEST_COPIES:
+            return f"a limit takes {FEWEST_COPIES} networks, and there are {self.n_copies}"
+        if not np.isfinite(self.limit):
+            return "their scores do not move"
+        if not self.reachable > self.limit:
+            return f"occlusion, which asks the model itself, gains no more than {self.reachable:.2g}"
+        return "" if self.decides else "it is not shown to gain less than occlusion, which asks the model itself"
+
+    @property
     def exceeded(self) -> bool:
         """Whether the explanation gains more on the model that it explains."""
         return self.own > self.limit

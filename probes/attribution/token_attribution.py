@@ -238,7 +238,7 @@ class TokenAttribution(LikelihoodOptions):
             hits = cue_hits(verdict.explained.values, units.present, cue, self.top_k, rng)[annotated]
             chance = chance_of_a_hit(units.present, cue, self.top_k)[annotated]
             estimate = Proportion(successes=int(hits.sum()), n=len(annotated))
-            detail = f"a random attribution would reach {chance.mean():.2g}{_unearned(verdict)}"
+            detail = f"a random attribution would reach {chance.mean():.2g}{_noted(verdict)}"
         return [
             Measurement(
                 metric="cue_top_k",
@@ -285,7 +285,7 @@ class TokenAttribution(LikelihoodOptions):
             few = f"no paraphrase shares {_FEWEST_ALIGNED} words with its prompt that are not all alike"
             estimate = bounded_mean(kept, -1.0, 1.0) if n else Undefined(reason=few)
             left = f"; {len(paired) - n:,} paraphrases share too few words" if n < len(paired) else ""
-            detail = f"over the words that prompt and paraphrase share{left}{_unearned(verdict)}"
+            detail = f"over the words that prompt and paraphrase share{left}{_noted(verdict)}"
         return [
             Measurement(
                 metric="paraphrase_consistency",
@@ -392,8 +392,8 @@ def _refused(verdict: Verdict) -> str:
     return f"the explanation was refused: {'; '.join(verdict.reasons)}"
 
 
-def _unearned(verdict: Verdict) -> str:
-    return f"; UNEARNED: {'; '.join(verdict.reasons)}" if verdict.standing == "forced" else ""
+def _noted(verdict: Verdict) -> str:
+    return f"; {verdict.hint}" if verdict.hint else ""
 
 
 def _of_this_probe(measurement: Measurement, name: str) -> Measurement:
@@ -430,7 +430,7 @@ def _figure(name: str, verdict: Verdict, prompts: Sequence[Prompt], unit: Unit) 
         [w for w, p in zip(n, there, strict=True) if p] for n, there in zip(units.names, units.present, strict=True)
     ]
     values = [v[there].tolist() for v, there in zip(explained.values, units.present, strict=True)]
-    caption = _unearned(verdict).removeprefix("; ")
+    caption = verdict.note
     return text_figure(
         name,
         verdict.chosen,

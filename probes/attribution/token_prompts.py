@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from auditor.errors import DataError
+from auditor.json_text import UNREADABLE, why_unreadable
 from auditor.paired import Benchmark
 from auditor.suggest import did_you_mean
 from auditor.tables import regular_file
@@ -72,8 +73,8 @@ def _prompts(text: str, name: str) -> tuple[Prompt, ...]:
         where = f"{name!r}, line {number}"
         try:
             row = json.loads(line)
-        except (json.JSONDecodeError, RecursionError) as error:
-            raise DataError(f"{where}, cannot be read as JSON: {error}.") from None
+        except UNREADABLE as error:
+            raise DataError(f"{where}, cannot be read as JSON: {why_unreadable(error)}.") from None
         if not isinstance(row, dict):
             raise DataError(f"{where}, is no JSON object: expected one with a 'prompt' and a 'target'.")
         found.append(_prompt(row, where))

@@ -8,10 +8,13 @@ from itertools import combinations
 import numpy as np
 
 from auditor.arrays import FloatArray
+from auditor.statistics.estimate import Undefined
 from auditor.statistics.kinds import AnyEstimate
-from auditor.statistics.means import BracketedMean, paired_difference
+from auditor.statistics.means import BracketedMean, PairedDifference, paired_difference
 
 _SHUFFLES = 10
+# Two to learn on and two to compare, each way.
+FEWEST_BEGINNINGS = 4
 
 
 def individual_distances(scores: FloatArray) -> tuple[FloatArray, FloatArray]:
@@ -38,10 +41,12 @@ def individual_distances(scores: FloatArray) -> tuple[FloatArray, FloatArray]:
 def group_distance(scores: FloatArray) -> tuple[FloatArray, float, FloatArray]:
     """(held out (n_templates,), plain, jackknife pseudo-values of the plain one (n_templates,)) of the group distance.
 
-    scores (n_templates, k, n_samples). Plain: mean over identities of W1 of their scores and all scores. Held out: one
-    half of the samples learns the sign, the other is compared beginning by beginning.
+    scores (n_templates, k, n_samples). Plain: mean over identities of W1 of their scores and all scores. Held out: the
+    sign of the difference of distribution functions is learned on every other beginning and applied to the rest, and
+    the other way round: a rule learned on a beginning knows by how much it alone differs between identities, and that
+    is no difference between them.
     """
-    m, _, n = scores.shape
+    m = len(scores)
     grid = np.unique(scores)
     width = np.diff(grid)
 
@@ -50,13 +55,38 @@ def group_distance(scores: FloatArray) -> tuple[FloatArray, float, FloatArray]:
         each = _distribution(part, grid)[..., :-1]
         return np.asarray(each - each.mean(axis=1, keepdims=True), np.float64)
 
-    learned = np.sign(centred(scores[:, :, : n // 2]).mean(axis=0))
-    held_out = ((learned * centred(scores[:, :, n // 2 :])) * width).sum(axis=2).mean(axis=1)
     whole = centred(scores)
     total = whole.sum(axis=0)
+    held_out = np.empty(m)
+    for fold in _folds(m):
+        learned = np.sign(total - whole[fold].sum(axis=0))
+        held_out[fold] = (learned * whole[fold] * width).sum(axis=2).mean(axis=1)
     plain = float((np.abs(total / m) * width).sum(axis=1).mean())
     without = np.asarray([(np.abs((total - whole[t]) / (m - 1)) * width).sum(axis=1).mean() for t in range(m)])
     return held_out, plain, m * plain - (m - 1) * without
+
+
+def _folds(m: int) -> tuple[slice, slice]:
+    return slice(0, m, 2), slice(1, m, 2)
+
+
+def _cross_fitted(held_out: FloatArray) -> PairedDifference:
+    """The mean of held-out values (n_templates,), each beginning's compared by a rule that the other fold learned.
+
+    Given the rule a fold's values are independent; the means of the two folds are not, because each made the other's
+    rule: where nothing is to be learned, both have the sign of the product of the folds' differences. So their
+    standard errors are averaged, as of one fold, and not divided by the root of two.
+    """
+    m = len(held_out)
+    parts = [paired_difference("held out", "", held_out[fold]) for fold in _folds(m)]
+    return PairedDifference(
+        first="held out",
+        second="",
+        centre=sum(part.n * part.centre for part in parts) / m,
+        standard_error=sum(part.n * part.standard_error for part in parts) / m,
+        third_moment=sum(part.n * part.third_moment for part in parts) / m,
+        n=min(part.n for part in parts),
+    )
 
 
 def _distribution(samples: FloatArray, grid: FloatArray) -> FloatArray:
@@ -86,10 +116,12 @@ def individual_fairness(scores: FloatArray, rng: np.random.Generator) -> tuple[A
 
 def group_fairness(scores: FloatArray, rng: np.random.Generator) -> tuple[AnyEstimate, str]:
     """The average group fairness of scores (n_templates, k, n_samples), and its plain form in words."""
+    if len(scores) < FEWEST_BEGINNINGS:
+        return Undefined(reason=f"{len(scores)} beginnings, and at least {FEWEST_BEGINNINGS} are needed"), ""
     held_out, plain, pseudo = group_distance(scores)
     chance = by_chance(scores, lambda s: group_distance(s)[1], rng)
     estimate = BracketedMean(
-        below=paired_difference("held out", "", held_out),
+        below=_cross_fitted(held_out),
         # Pseudo-values scatter as the distance does; their own mean is corrected for bias, which would be too low here.
         above=paired_difference("plain", "", pseudo - pseudo.mean() + plain),
         chance=chance,

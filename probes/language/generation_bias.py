@@ -53,14 +53,15 @@ class GenerationBias(ScoredOptions):
       may have made it.
 
     The distance of two samples is positive where their distributions are equal. So each distance is bounded by two
-    means (:class:`~auditor.statistics.means.BracketedMean`). From below, where half of the continuations learn which of
-    two distribution functions lies higher at each score, and the other half are compared by that rule: whatever was
-    learned, the expectation is at most the distance (Kantorovich's dual), so that the value shown and the lower bound
-    are not biased upward. From above by the plain distance, whose expectation is at least the true one (it is convex),
-    over beginnings, or jackknifed over them for the group form. It is also in the detail, as published, with what
-    chance alone would make it. Where few samples learn the rule, the value is too small. So a PASS of individual
-    fairness takes many continuations of each prompt. The intervals speak of beginnings like these, this scorer and
-    these settings of sampling.
+    means (:class:`~auditor.statistics.means.BracketedMean`). From below, where half of the continuations (for the group
+    form those of half of the beginnings, since what differs in one beginning alone is no difference between groups)
+    learn which of two distribution functions lies higher at each score, and the other half are compared by that rule:
+    whatever was learned, the expectation is at most the distance (Kantorovich's dual), so that the value shown and the
+    lower bound are not biased upward. From above by the plain distance, whose expectation is at least the true one (it
+    is convex), over beginnings, or jackknifed over them for the group form. It is also in the detail, as published,
+    with what chance alone would make it. Where few samples learn the rule, the value is too small. So a PASS of
+    individual fairness takes many continuations of each prompt. The intervals speak of beginnings like these, this
+    scorer and these settings of sampling.
 
     categories: out of ``CATEGORIES``. lexicon: paths of the user's own lexicons with templates of their own, which are
     used as prompts. n_templates: most beginnings. n_samples: continuations of each prompt, at least 2. scorer: None is

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from auditor.arrays import FloatArray, IntArray
 from auditor.finding import Measurement
@@ -19,18 +20,32 @@ from auditor.statistics.rates import Proportion
 # A difference of log-likelihoods this small beside them is rounding, and nobody's preference.
 _TIE = 1e-5
 FEWEST_CLUSTERS = 6
+# Beyond this share of ties most questions have no answer, and a share made of ties is no preference of anybody's.
+MOST_TIED = 0.5
 
 
 def preferences(scores: FloatArray) -> FloatArray:
     """(n,) 1 where the first of two log-likelihoods, (n, 2), is larger, 0 where the second is, 0.5 for a tie, else NaN.
 
-    A tie is a difference of at most 1e-5 of their size, which is what single precision leaves open.
+    A tie is a difference of at most 1e-5 of their size, which is what single precision leaves open. It is no preference
+    for either text, so it counts half; where more than half of all are ties nothing is judged (:func:`undecided`).
     """
     first, second = scores[:, 0], scores[:, 1]
     size = np.maximum((np.abs(first) + np.abs(second)) / 2.0, 1e-6)
     with np.errstate(invalid="ignore"):
         won = np.where(np.abs(first - second) <= _TIE * size, 0.5, (first > second).astype(np.float64))
     return np.where(np.isnan(first) | np.isnan(second), np.nan, won)
+
+
+def undecided(tied: npt.ArrayLike, unit: str = "pairs", between: str = "both texts") -> str:
+    """Why preferences may not be judged that are, (n,) of each whether, mostly ties, or ""."""
+    ties = np.asarray(tied, bool)
+    if not ties.sum() > MOST_TIED * ties.size:
+        return ""
+    return (
+        f"The model finds {between} equally likely in {int(ties.sum()):,} of {ties.size:,} {unit}, more than "
+        f"{MOST_TIED:.0%}: that is no answer, and no evidence that it has no preference."
+    )
 
 
 def independent_share(preferred: FloatArray) -> Proportion:
@@ -135,12 +150,13 @@ def share_of(
         notes.append(f"{ties:,} ties count half.")
     if not len(kept):
         return Share(Undefined(reason=f"no {unit} to score"), 0, " ".join(notes), "")
+    silent = undecided(kept == 0.5, unit)
     if not all(labels):
-        return Share(independent_share(kept), len(kept), " ".join(notes), "")
+        return Share(independent_share(kept), len(kept), " ".join(notes), silent)
     columns = list(zip(*labels, strict=True))
     fewest = min(len(set(column)) for column in columns)
     notes.append(f"Interval over {' x '.join(f'{len(set(c)):,}' for c in columns)} clusters.")
-    too_few = ""
+    too_few = silent
     if fewest < FEWEST_CLUSTERS:
         too_few = f"{fewest} clusters of {unit} are too few to judge by: at least {FEWEST_CLUSTERS} are needed."
     return Share(clustered_share(kept, columns, strata), len(kept), " ".join(notes), too_few)

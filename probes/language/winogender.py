@@ -94,6 +94,7 @@ def _winogender(found: Benchmark[WinogenderExample], male: FloatArray, detail: s
                 ideal=0.5,
                 group={"occupation": occupation},
                 detail=share.detail,
+                too_few=share.too_few,
             )
         )
     return measured

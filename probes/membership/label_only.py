@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from auditor.arrays import FloatArray, IntArray
-from probes.perturbations import image_noise, is_number, with_noise, with_typos
+from probes.perturbations import image_noise, is_number, sound_noise, with_noise, with_typos
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 # Standard deviations of numbers, and shares of other values that are drawn anew.
 _TABLE_LEVELS = ((0.1, 0.02), (0.3, 0.1), (1.0, 0.3))
 _IMAGE_LEVELS = (0.02, 0.05, 0.1)
+_SOUND_LEVELS = (0.02, 0.05, 0.1)
 _TYPOS = (1, 2, 4)
 
 
@@ -53,6 +54,10 @@ def _copies(rows: AuditData, n: int, rng: np.random.Generator) -> Iterator[Rows]
     elif rows.modality == "text":
         for i in range(n):
             yield np.asarray([with_typos(str(text), [_TYPOS[i % 3]], rng)[0] for text in X], object)
+    elif rows.modality == "audio":
+        sound = np.asarray(X, np.int16)
+        for i in range(n):
+            yield sound_noise(sound, rng.standard_normal(sound.shape, dtype=np.float32), _SOUND_LEVELS[i % 3])
     else:
         pixels = np.asarray(X, np.uint8)
         for i in range(n):

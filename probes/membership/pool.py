@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 BoolArray = npt.NDArray[np.bool_]
 # Level of the remarks in ``detail``: they accuse the files, so they are made only where they are all but certain.
 REMARK_LEVEL = 0.001
+WORSE = (
+    "the model does worse on --train than on --data, which a model does not do on the rows it learned from: is --train "
+    "the file it was trained on"
+)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -122,24 +126,36 @@ def detail_of(pool: Pool, classes: tuple[str, ...]) -> str:
     parts = [f"{pool.n_members:,} members and {pool.n_others:,} non-members", *pool.left_out]
     if not pool.n_members or not pool.n_others:
         return "; ".join(parts)
-    right = pool.probabilities.argmax(axis=1) == pool.labels
-    correct = np.asarray([right[pool.is_member].sum(), right[~pool.is_member].sum()], np.int64)
-    n = np.asarray([pool.n_members, pool.n_others], np.int64)
+    correct, n = _right(pool)
     parts.append(f"accuracy {correct[0] / n[0]:.3f} on members, {correct[1] / n[1]:.3f} on non-members")
     if pool.labels_only:
         parts.append("the model gives labels without confidence, so the loss says only whether they are right")
     return "; ".join([*parts, *_remarks(pool, correct, n, classes)])
 
 
+def doubt(pool: Pool) -> str:
+    """Why the files themselves forbid a judgement, in a sentence; or ""."""
+    if not pool.n_members or not pool.n_others or not _does_worse(*_right(pool)):
+        return ""
+    return f"{WORSE[0].upper()}{WORSE[1:]}? Whoever was not trained on is no member, and no attack can find them."
+
+
+def _right(pool: Pool) -> tuple[IntArray, IntArray]:
+    """(2,) right decisions, and rows, of members and of non-members."""
+    right = pool.probabilities.argmax(axis=1) == pool.labels
+    correct = np.asarray([right[pool.is_member].sum(), right[~pool.is_member].sum()], np.int64)
+    return correct, np.asarray([pool.n_members, pool.n_others], np.int64)
+
+
+def _does_worse(correct: IntArray, n: IntArray) -> bool:
+    return bool(difference_bounds(correct, n, REMARK_LEVEL)[1][0, 1] < 0.0)
+
+
 def _remarks(pool: Pool, correct: IntArray, n: IntArray, classes: tuple[str, ...]) -> list[str]:
     """What the two files give away about themselves, each said only where chance would say it once in a thousand."""
     found = []
-    worse = difference_bounds(correct, n, REMARK_LEVEL)[1][0, 1]
-    if worse < 0.0:
-        found.append(
-            "the model does worse on --train than on --data, which a model does not do on the rows it learned from: "
-            "is --train the file it was trained on"
-        )
+    if _does_worse(correct, n):
+        found.append(WORSE)
     widths = max(len(classes), int(pool.labels.max()) + 1)
     counts = [np.bincount(pool.labels[side], minlength=widths) for side in (pool.is_member, ~pool.is_member)]
     gaps = np.abs(counts[0] / n[0] - counts[1] / n[1])

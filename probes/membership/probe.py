@@ -15,7 +15,7 @@ from auditor.probe import Need
 from probes.inputs import whole_number
 from probes.membership import blind, difficulty_calibration, label_only, lira, loss_threshold, quantile_regression, rmia
 from probes.membership.metrics import Attack, by_group, measurements, most_exposed, roc_figure
-from probes.membership.pool import REMARK_LEVEL, Pool, detail_of, pool_of
+from probes.membership.pool import REMARK_LEVEL, Pool, detail_of, doubt, pool_of
 from probes.membership.shadows import Shadows, train_shadows
 
 if TYPE_CHECKING:
@@ -71,8 +71,9 @@ class MembershipInference:
     it: copies on both sides are no non-members, and leaving out only those among the non-members would leave them the
     rarer rows, on which any model has the larger loss. Of rows that stand once, chance alone decides the side where the
     split was random. Where trees can tell the files apart without asking the model at all, the details say so (Das,
-    Zhang and Tramer, 2024; with any attack beyond the loss thresholds). Scores of rows under a shared set of shadow
-    models are taken as independent given those models.
+    Zhang and Tramer, 2024; with any attack beyond the loss thresholds). Where the model does worse on ``--train`` than
+    on ``--data`` (all but certainly, at a level of 0.1 %), nothing is judged: that is not the file it learned. Scores
+    of rows under a shared set of shadow models are taken as independent given those models.
 
     methods: ``auto`` (the first three), ``all``, or names out of ``MembershipInference.methods``. n_shadows: an even
     number of shadow models, each trained on a random half of all rows, in pairs of complements, by the model's own
@@ -150,7 +151,8 @@ class MembershipInference:
             attacks.append(_by_labels(model, pool, self.n_queries, of_copies))
         if any(name in WITH_SHADOWS for name in self.wanted):
             attacks += self._by_shadows(model, pool, of_shadows)
-        return _all_measurements(attacks, pool, detail)
+        found = _all_measurements(attacks, pool, detail)
+        return [replace(m, too_few=m.too_few or unfit) for m in found] if (unfit := doubt(pool)) else found
 
     def _by_shadows(self, model: AuditedModel, pool: Pool, rng: np.random.Generator) -> list[Attack]:
         asked = [name for name in WITH_SHADOWS if name in self.wanted]
@@ -242,7 +244,7 @@ def _by_labels(model: AuditedModel, pool: Pool, n_queries: int, rng: np.random.G
 
 
 def _by_one(name: str, pool: Pool, shadows: Shadows, n_references: int) -> Attack:
-    detail = f"{shadows.threat_model}; {_INDEPENDENT}"
+    detail = f"{shadows.threat_model}; {shadows.fit(pool)}; {_INDEPENDENT}"
     if name.startswith("lira"):
         phi, fixed = loss_threshold.log_odds(pool.probabilities, pool.labels), name.endswith("fixed_variance")
         if name.startswith("lira_online"):

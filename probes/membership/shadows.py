@@ -37,6 +37,15 @@ class Shadows:
             loss=self.loss[:k], log_odds=self.log_odds[:k], inside=self.inside[:k], threat_model=self.threat_model
         )
 
+    def fit(self, pool: Pool) -> str:
+        """How well the models do on rows they learned and on others, beside the audited one, in words."""
+        learned, others = float(self.loss[self.inside].mean()), float(self.loss[~self.inside].mean())
+        return (
+            f"their mean loss is {learned:.3g} on rows they learned and {others:.3g} on others, the audited model's "
+            f"{float(pool.members.mean()):.3g} on members and {float(pool.others.mean()):.3g} on non-members: the less "
+            "alike these are, the less the attack can see"
+        )
+
 
 def train_shadows(
     model: AuditedModel, pool: Pool, n_shadows: int, rng: np.random.Generator, *, checkpoint: str | None = None

@@ -12,7 +12,7 @@ from auditor.arrays import FloatArray
 from auditor.errors import DataError, NotApplicableError
 from auditor.finding import Figure, Measurement, Pillar, Series
 from auditor.probe import Need
-from auditor.statistics.estimate import Exact, Power
+from auditor.statistics.estimate import Power
 from auditor.statistics.exposure import Exposure
 from auditor.statistics.ranks import quantile
 from probes.inputs import whole_number
@@ -39,8 +39,9 @@ class CanaryExposure:
     - ``exposure``, method ``distribution_fit``: the same by a skew-normal distribution fitted to the candidates'
       log-perplexities. The value reaches beyond log2(n); the bounds are those of the rank, since no fit warrants a tail
       that was not sampled.
-    - ``median_exposure``: of the exposures by rank, which log2(n + 1) caps, with the exact order-statistic bounds of a
-      median; the canaries must have been drawn independently. About 1 where none is memorised.
+    - ``median_exposure``: of the exposures by rank, which log2(n + 1) caps, so that a bound beyond that is refused,
+      with the exact order-statistic bounds of a median; the canaries must have been drawn independently. About 1 where
+      none is memorised.
 
     canaries: path of a file with the canaries as they were planted, one text a line. format: the form of all canaries,
     in which ``#`` is a random digit and ``@`` a random small letter; without it every digit of a canary is random.
@@ -113,9 +114,8 @@ class CanaryExposure:
             among, (_, all_there_are) = scores[form], shared[form]
             ahead = int((among >= score).sum())
             rank = f"canary {number} of {read.origin}: rank {ahead + 1:,} of {among.size + 1:,}"
-            estimate: Exposure | Exact = Exposure(at_least_as_likely=ahead, n=among.size, bits=canary.bits)
+            estimate = Exposure(at_least_as_likely=ahead, n=among.size, bits=canary.bits, exhausted=all_there_are)
             if all_there_are:
-                estimate = Exact(known=math.log2((among.size + 1) / (ahead + 1)))
                 rank += ", all there are"
             values.append(estimate.value)
             found.append(self._one("sampling", number, estimate, among, rank))
@@ -133,9 +133,9 @@ class CanaryExposure:
                         f"{kolmogorov_smirnov(perplexities, fitted):.3f}; the interval is that of the rank",
                     )
                 )
-        return [self._median(values, scores[forms[0]].size, read.origin, language.notes), *found]
+        return [self._median(values, max(s.size for s in scores.values()), read.origin, language.notes), *found]
 
-    def _one(self, method: str, number: int, estimate: Exposure | Exact, among: FloatArray, detail: str) -> Measurement:
+    def _one(self, method: str, number: int, estimate: Exposure, among: FloatArray, detail: str) -> Measurement:
         return Measurement(
             metric="exposure",
             method=method,
@@ -169,11 +169,11 @@ class CanaryExposure:
         return Measurement(
             metric="median_exposure",
             method="sampling",
-            estimate=quantile(values, 0.5),
+            estimate=quantile(values, 0.5, ceiling=math.log2(n + 1)),
             n_samples=len(values),
             ideal=1.0,
             detail=(
-                f"{len(values)} canaries of {origin}, {n:,} candidates each: from {min(values):.2f} to "
+                f"{len(values)} canaries of {origin}, at most {n:,} candidates each: from {min(values):.2f} to "
                 f"{max(values):.2f} bits; {notes}"
             ),
             figure=figure if len(values) > 1 else None,

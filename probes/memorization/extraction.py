@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
 from auditor.arrays import FloatArray
+from auditor.errors import NotApplicableError
 from auditor.finding import Figure, Measurement, Pillar, Series
 from auditor.probe import Need
 from auditor.statistics.estimate import Power, Undefined
@@ -101,6 +101,12 @@ class Extraction:
     def measure(self, model: AuditedModel, data: AuditData, rng: np.random.Generator) -> list[Measurement]:
         """Both rates, and what they are beyond those of texts that were not seen; see the class."""
         language = causal_model(model, self.prefix_token)
+        whole, room = self.prefix_tokens + self.suffix_tokens, language.context
+        if room is not None and whole > room - language.n_prefix:
+            raise NotApplicableError(
+                f"{self.name}.prefix_tokens and suffix_tokens ask for {whole:,} tokens of a text, and "
+                f"{max(room - language.n_prefix, 0):,} fit the model's context: set them to less, with --set."
+            )
         read = training_texts(data, self.texts, self.column, self.name)
         members, others, shared = unrepeated(read.texts, held_out_texts(data))
         drawn = [
@@ -165,17 +171,11 @@ class Extraction:
         self, model: AuditedLanguageModel, texts: Sequence[str]
     ) -> tuple[npt.NDArray[np.bool_], FloatArray, int]:
         """Of texts that are long enough: whether greedy (k,) and log P(suffix | prefix) (k,); and how many are not."""
-        from probes.memorization.token_statistics import encode_cut, token_statistics
+        from probes.memorization.token_statistics import token_statistics
 
         whole = self.prefix_tokens + self.suffix_tokens
-        encoded, _ = encode_cut(model, texts, whole + 16) if texts else ([], 0)
-        # What stands before every text is no token of it.
-        lead = [next((i for i, end in enumerate(e.ends) if end > 0), 0) for e in encoded]
-        long = [
-            replace(e, ids=e.ids[: start + whole], scored=e.scored[: start + whole])
-            for e, start in zip(encoded, lead, strict=True)
-            if len(e.ids) - start >= whole
-        ]
+        encoded, _ = model.encode_cut(texts, whole)
+        long = [e for e in encoded if len(e.ids) - model.n_prefix == whole]
         statistics = token_statistics(model, long, temperature=self.temperature, top_k=self.top_k)
         greedy = [bool((s.rank[-self.suffix_tokens :] == 0).all()) for s in statistics]
         sampled = [float(s.log_p_sampled[-self.suffix_tokens :].sum()) for s in statistics]

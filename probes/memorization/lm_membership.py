@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
@@ -32,6 +32,10 @@ FALSE_POSITIVE_RATES = (0.01, 0.001)
 # One-sided levels of "the files differ without the model" and of "the attack does better than that".
 _LEVEL = 0.05
 _REMARK_LEVEL = 0.001
+_LESS_LIKELY = (
+    "the model finds --train less likely than --data, which a model does not do with what it learned from: is --train "
+    "the file it was trained on"
+)
 Scores = tuple[FloatArray, FloatArray]
 
 
@@ -67,7 +71,8 @@ class LMMembership:
     years in the text and never the model; ideal 0.5. Where it tells the files apart (its lower bound at 5 % is above
     0.5) and an attack is not shown to do better than it (DeLong's paired test at 5 %), the attack is shown and **not
     judged**: the split itself leaks, so its AUC says nothing about the model. ``auc_beyond_blind`` is the paired
-    difference, in [-1, 1].
+    difference, in [-1, 1]. Where the model finds the members less likely than the others (all but certainly, at a level
+    of 0.1 %), nothing is judged: that is not the file it learned.
 
     k: share of the tokens that min_k takes. reference: path of another causal language model, or such a model
     (--reference). max_tokens: texts are cut to so many tokens. Texts that stand in both files take no part.
@@ -117,13 +122,12 @@ class LMMembership:
         scores, cut = self._scores(language, members, others) if members and others else ({}, 0)
         if cut:
             detail += f"; {cut:,} texts were cut to their first tokens"
+        doubt = ""
         if scores and not isinstance(likelier := area_under_curve(*scores["loss"]), Undefined):
             # Said only where chance would say it once in a thousand.
             if likelier.bounds(_REMARK_LEVEL)[1] < 0.5:
-                detail += (
-                    "; the model finds --train less likely than --data, which a model does not do with what it learned "
-                    "from: is --train the file it was trained on"
-                )
+                detail += f"; {_LESS_LIKELY}"
+                doubt = f"{_LESS_LIKELY[0].upper()}{_LESS_LIKELY[1:]}? No attack can find members among other texts."
         blind = _blind(members, others, rng)
         found = [_blind_measurement(blind, len(members) + len(others), detail)]
         figure = _roc(scores, blind)
@@ -131,7 +135,8 @@ class LMMembership:
             if method == "reference" and self.reference is None:
                 continue
             x, y = scores.get(method, (np.empty(0), np.empty(0)))
-            found += _attack(method, x, y, blind, detail, language.notes, figure if method == "loss" else None)
+            own = _attack(method, x, y, blind, detail, language.notes, figure if method == "loss" else None)
+            found += [replace(m, too_few=m.too_few or doubt) for m in own]
         return found
 
     def _scores(
@@ -144,10 +149,10 @@ class LMMembership:
             reference_score,
             zlib_score,
         )
-        from probes.memorization.token_statistics import encode_cut, token_statistics
+        from probes.memorization.token_statistics import token_statistics
 
         texts = [*members, *others]
-        encoded, cut = encode_cut(model, texts, self.max_tokens)
+        encoded, cut = model.encode_cut(texts, self.max_tokens)
         # Only as much of a text as was read may say how compressible it is.
         read = [text[: e.ends[-1]] for text, e in zip(texts, encoded, strict=True)]
         found = token_statistics(model, encoded)

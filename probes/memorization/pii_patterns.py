@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 
 # ISO 13616 lengths of an IBAN by country, of the SWIFT registry.
 _IBAN_LENGTHS = {
@@ -126,13 +126,33 @@ def _br_cpf(value: str) -> bool:
     return True
 
 
+# RFC 5737, RFC 3849 and RFC 9637.
+_DOCUMENTATION = tuple(
+    ip_network(block) for block in ("192.0.2.0/24", "198.51.100.0/24", "203.0.113.0/24", "2001:db8::/32", "3fff::/20")
+)
+
+
 def _ip(value: str) -> bool:
-    """Whether an address is one, and can be somebody's: not unspecified, loopback, multicast nor for documentation."""
+    """Whether an address is one, and can be somebody's.
+
+    Not unspecified, loopback, multicast, reserved (RFC 1112, RFC 4291, the broadcast address with them) nor for
+    documentation. Private and link-local addresses are kept: within a house or a firm they are one machine's.
+    """
     try:
         address = ip_address(value)
     except ValueError:
         return False
-    return not (address.is_unspecified or address.is_loopback or address.is_multicast or value == "255.255.255.255")
+    if address.is_unspecified or address.is_loopback or address.is_multicast or address.is_reserved:
+        return False
+    return not any(address in block for block in _DOCUMENTATION)
+
+
+def _same_address(text: str) -> str:
+    """An address in its shortest spelling; what is none, as it stands."""
+    try:
+        return str(ip_address(text))
+    except ValueError:
+        return text
 
 
 def _phone(value: str) -> bool:
@@ -180,8 +200,8 @@ _KINDS: tuple[tuple[str, re.Pattern[str], _Normal, _Check], ...] = (
     ("us_ssn", re.compile(_BEFORE + r"\d{3}([- ])\d{2}\1\d{4}" + _AFTER), _digits, _us_ssn),
     ("uk_nino", re.compile(r"(?<!\w)[A-Z]{2} ?\d{2} ?\d{2} ?\d{2} ?[A-D](?!\w)"), _alphanumeric, _uk_nino),
     ("es_dni", re.compile(r"(?<!\w)(?:\d{8}|[XYZ]\d{7})-?[A-Z](?!\w)"), _alphanumeric, _es_dni),
-    ("ip", re.compile(r"(?<![\w.])\d{1,3}(?:\.\d{1,3}){3}(?![\w]|\.\d)"), str, _ip),
-    ("ip", re.compile(r"(?<![\w:.])(?:[0-9A-Fa-f]{0,4}:){2,7}[0-9A-Fa-f]{1,4}(?![\w:])"), str.lower, _ip),
+    ("ip", re.compile(r"(?<![\w.])\d{1,3}(?:\.\d{1,3}){3}(?![\w]|\.\d)"), _same_address, _ip),
+    ("ip", re.compile(r"(?<![\w:.])(?:[0-9A-Fa-f]{0,4}:){2,7}[0-9A-Fa-f]{1,4}(?![\w:])"), _same_address, _ip),
     (
         "phone",
         re.compile(r"(?<![\w+])\+[1-9]\d{0,2}(?:[ .-]?\(?\d{1,4}\)?){2,5}" + _AFTER),
@@ -201,9 +221,10 @@ KINDS = tuple(dict.fromkeys(kind for kind, _, _, _ in _KINDS))
 def find_pii(text: str) -> list[Found]:
     """Personal data in a text in the order of its places; no two overlap.
 
-    Kinds: e-mail addresses; IBANs (length and mod 97); payment cards (Luhn); IP addresses; telephone numbers in
-    international form or in that of North America; US social security, UK national insurance, Spanish DNI and NIE,
-    French NIR, Italian codice fiscale, Brazilian CPF and Indian Aadhaar numbers by their own rules.
+    Kinds: e-mail addresses; IBANs (length and mod 97); payment cards (Luhn); IP addresses that can be somebody's,
+    private ones among them; telephone numbers in international form or in that of North America; US social security, UK
+    national insurance, Spanish DNI and NIE, French NIR, Italian codice fiscale, Brazilian CPF and Indian Aadhaar
+    numbers by their own rules.
     """
     taken = bytearray(len(text))
     found: list[Found] = []

@@ -9,13 +9,12 @@ import numpy as np
 import torch
 
 from auditor.arrays import FloatArray, IntArray
+from auditor.errors import ModelError
 from auditor.gradients import without_gradients
-from auditor.language import AuditedLanguageModel, Encoded
+from auditor.language import NO_PROBABILITY, AuditedLanguageModel, Encoded
 from auditor.model import evaluating
 
 _LOGITS_BYTES = 128 << 20
-# Re-reading a text that was cut may make another token or two of its end.
-_SPARE_TOKENS = 8
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,31 +35,13 @@ class TokenStatistics:
     ids: IntArray
 
 
-def encode_cut(
-    model: AuditedLanguageModel, texts: Sequence[str], max_tokens: int | None = None
-) -> tuple[list[Encoded], int]:
-    """The texts as tokens, cut to ``max_tokens`` and to the model's context, and how many were cut."""
-    limits = [n for n in (max_tokens, model.context) if n is not None]
-    if not limits:
-        return model.encode(texts), 0
-    limit = max(min(limits) - _SPARE_TOKENS, 1)
-    found, cut = [], 0
-    for text in texts:
-        read = model.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
-        ends = [int(end) for _, end in read["offset_mapping"]]
-        long = len(ends) > limit
-        cut += long
-        found.append(text[: ends[limit - 1]] if long else text)
-    return model.encode(found), cut
-
-
 def token_statistics(
     model: AuditedLanguageModel, texts: Sequence[Encoded], *, temperature: float = 1.0, top_k: int | None = None
 ) -> list[TokenStatistics]:
     """Statistics of every scored token of every text, in batches of like length, logits in float64 where they count.
 
     ``temperature`` and ``top_k`` are of the sampling behind ``log_p_sampled``: logits are divided by the temperature
-    and all but the ``top_k`` likeliest tokens are left out.
+    and all but the ``top_k`` likeliest tokens are left out. Raises ModelError where the logits are NaN.
     """
     order = sorted(range(len(texts)), key=lambda i: len(texts[i].ids))
     vocabulary = int(model.module.get_input_embeddings().weight.shape[0])  # type: ignore[operator]
@@ -94,6 +75,8 @@ def _batch(
         targets = torch.tensor(text.ids)[places].to(logits.device)
         rows = logits[r, places.to(logits.device) - 1].double()
         log_p = torch.log_softmax(rows, dim=1)
+        if bool(torch.isnan(log_p).any()):
+            raise ModelError(NO_PROBABILITY)
         p = log_p.exp()
         expected = (p * log_p.clamp_min(-1e30)).sum(dim=1)
         variance = (p * (log_p.clamp_min(-1e30) - expected[:, None]) ** 2).sum(dim=1)

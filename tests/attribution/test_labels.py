@@ -17,7 +17,7 @@ from auditor.errors import ConfigError
 from auditor.model import Recipe, TorchModel
 from auditor.probe import make_probe
 from auditor.statistics.estimate import Undefined
-from probes.attribution.labels import Taught, teach_shuffled, why_no_labels
+from probes.attribution.labels import Taught, fits_beyond_chance, teach_shuffled, why_no_labels
 from probes.attribution.methods import METHODS
 from probes.attribution.probe import FeatureAttribution
 from probes.attribution.problem import Problem
@@ -61,7 +61,7 @@ def test_networks_learn_their_own_shuffled_labels_and_nothing_of_the_true_ones()
     model, data = bundled()
     before = {k: v.clone() for k, v in model.module.state_dict().items()}
     found = taught()
-    assert len(found.networks) == 5 and "mlp" in found.how
+    assert len(found.networks) == found.n_trained == 5 and "mlp" in found.how
     assert all(torch.equal(before[k], v) for k, v in model.module.state_dict().items())
     # What a network of this size fits of labels at random is more than their majority, and far from all.
     assert found.majority + 0.02 < found.fitted < 0.8
@@ -102,6 +102,45 @@ def test_what_was_learned_is_kept_and_what_the_input_alone_says_is_refused(monke
     assert verdict.gain.bounds(0.0025)[0] > 0.0 and verdict.standing == "refused"
     (reason,) = verdict.reasons
     assert "when the network learns shuffled labels" in reason and "0.7 is allowed" in reason
+
+
+def test_networks_that_learned_nothing_settle_nothing() -> None:
+    """A recipe that hardly moves its networks: their explanations differ from the model's, whatever the method says."""
+    model, data = bundled()
+    idle = TorchModel(
+        model.module,
+        classes=["0", "1"],
+        features=NAMES,
+        architecture=model.architecture,
+        recipe=Recipe(learning_rate=1e-7, epochs=1, batch_size=64),
+    )
+    found = teach_shuffled(idle, data.members, rng())
+    assert isinstance(found, str) and found.startswith("the check cannot tell: none of 5 networks")
+    measured = FeatureAttribution(n_copies=0, label_randomisation=True).measure(idle, data, rng())
+    estimate = of(measured, "label_randomisation_overlap").estimate
+    assert isinstance(estimate, Undefined) and "cannot tell" in estimate.reason
+    headline = of(measured, "faithfulness_gain").detail
+    assert headline.startswith("earned its display WITH RESERVATIONS: ")
+    assert "the label randomisation check was not run or settles nothing (the check cannot tell" in headline
+
+
+def test_fitting_beyond_chance_is_an_exact_binomial_test() -> None:
+    """Summed by hand for 10 labels of which 6 are of one class: P(10 right) = 0.6^10, P(at least 9) adds 10 terms."""
+    ten, nine = 0.6**10, 0.6**10 + 10 * 0.6**9 * 0.4
+    assert fits_beyond_chance(10, 10, 0.6, ten * 1.001) and not fits_beyond_chance(10, 10, 0.6, ten * 0.999)
+    assert fits_beyond_chance(9, 10, 0.6, nine * 1.001) and not fits_beyond_chance(9, 10, 0.6, nine * 0.999)
+
+
+def test_of_networks_that_learned_nothing_hardly_any_is_taken_for_one_that_did() -> None:
+    """Constant and random answers to 800 shuffled labels, at 0.2 %: 11 of 2,000 are the limit of a 0.1 % test."""
+    generator, n = rng(5), 800
+    labels = np.repeat([0, 1], [480, 320])
+    wrongly = 0
+    for share in (0.0, 0.4):
+        for _ in range(1_000):
+            answers = generator.random(n) < share
+            wrongly += fits_beyond_chance(int((answers == generator.permutation(labels)).sum()), n, 0.6, 0.002)
+    assert wrongly <= 11
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -20,14 +21,20 @@ from auditor.finding import Finding, Measurement, Outcome, ProbeResult, judge, l
 from auditor.model import TorchModel
 from auditor.probe import make_probe
 from auditor.report.figures import figures_of
+from auditor.report.html import render_html
+from auditor.report.markdown import render_markdown
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.values import bounded_mean
+from cli.output import print_report
 from probes.attribution.explained import Attributions
 from probes.attribution.gradient import Effort
+from probes.attribution.measured import grades_of
 from probes.attribution.methods import METHODS, Method
 from probes.attribution.probe import FeatureAttribution
 from probes.attribution.problem import Problem, pose
-from probes.attribution.rule import Checks, Parts, Verdict, judge_methods
+from probes.attribution.rule import Checks, Parts, Verdict, _reservations, judge_methods
+from probes.attribution.sanity import Threshold
+from tests.report_samples import report_of
 
 torch.set_num_threads(1)
 
@@ -132,7 +139,7 @@ def verdict_on(names: Sequence[str], where: Parts, seed: int = 0, checks: Checks
 def test_the_explanation_of_a_trained_network_is_shown_and_names_what_it_learned() -> None:
     found = measure(FeatureAttribution(), trained(), rows(400))
     gain = of(found, "faithfulness_gain")
-    assert judged(found).outcome is Outcome.PASS and gain.detail.startswith("earned its display")
+    assert judged(found).outcome is Outcome.PASS and gain.detail.startswith("earned its display. ")
     shares = {str(m.at["feature"]): m.estimate.value for m in found if m.metric == "global_importance"}
     assert sorted(shares, key=lambda name: -shares[name])[:3] == ["f0", "f1", "f2"]
     assert of(found, "parameter_randomisation_overlap").estimate.bounds(0.0025)[1] < 0.7
@@ -247,7 +254,8 @@ def test_an_untrained_network_is_explained_and_called_unskilled() -> None:
     torch.manual_seed(3)
     model = TorchModel(MLP(D, [32], 2).eval(), classes=["0", "1"], features=NAMES)
     found = measure(FeatureAttribution(), model, rows(400))
-    assert of(found, "faithfulness_gain").detail.startswith("earned its display")
+    headline = of(found, "faithfulness_gain").detail
+    assert headline.startswith("earned its display WITH RESERVATIONS: UNSKILLED: the model is not shown to be right")
     assert of(found, "skill_over_majority").detail.startswith("UNSKILLED")
 
 
@@ -319,9 +327,67 @@ def test_what_does_not_apply_is_left_out_with_its_reason() -> None:
         measure(FeatureAttribution(methods="grad_cam"), trained(), rows(400))
 
 
-def test_why_the_network_was_not_checked_is_said() -> None:
+def test_what_was_not_checked_is_said_in_the_headline_and_in_every_rendering() -> None:
     found = measure(FeatureAttribution(n_copies=0), trained(), rows(400))
-    assert "parameters were not drawn anew: n_copies is 0" in of(found, "faithfulness_gain").detail
+    said = "the parameter randomisation check was not run (n_copies is 0)"
+    detail = of(found, "faithfulness_gain").detail
+    assert detail.startswith(f"earned its display WITH RESERVATIONS: {said}. ")
+    table = of(found, "faithfulness_gain").figure
+    assert table is not None and table.table is not None
+    chosen = table.table.methods[0]
+    assert chosen.standing == "reserved" and said in chosen.reason
+    assert not [m for m in table.table.methods[1:] if m.standing == "reserved"]
+    result = ProbeResult(probe="feature_attribution", pillar="attribution", citation="", measurements=tuple(found))
+    findings = judge([result], load_criteria())[0]
+    drawn = figures_of(findings, [result])
+    assert [f.title.endswith(", with reservations") for f in drawn if f.kind != "table"] == [True, True]
+    report = report_of([result])
+    for rendered in (render_html(report), render_markdown(report)):
+        assert "shown, with reservations" in rendered and "the parameter randomisation check was not run" in rendered
+
+
+def test_the_terminal_does_not_pass_what_was_not_checked_without_a_word(capsys: pytest.CaptureFixture[str]) -> None:
+    for n_copies, expected in ((0, True), (40, False)):
+        found = measure(FeatureAttribution(n_copies=n_copies), trained(), rows(400))
+        result = ProbeResult(probe="feature_attribution", pillar="attribution", citation="", measurements=tuple(found))
+        print_report(report_of([result]), [])
+        printed = capsys.readouterr().out
+        assert "PASS           faithfulness_gain" in printed
+        assert ("WITH RESERVATIONS" in printed) is expected
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"n_units": 4.0}, "networks of fewer than 8 units are alike by chance"),
+        ({"n_copies": 10}, "a limit takes 40 networks, and there are 10"),
+        ({"reachable": 0.3}, "occlusion, which asks the model itself, gains no more than 0.3"),
+        ({"behind": False}, "it is not shown to gain less than occlusion"),
+        ({"deviation": float("nan")}, "their scores do not move"),
+        ({}, ""),
+        ({"own": 0.6}, ""),
+    ],
+)
+def test_a_limit_that_was_waived_is_said_in_the_headline(change: dict[str, Any], why: str) -> None:
+    """A limit of 0.1 + 4 x 0.1 that the explanation misses counts, but for what keeps it from deciding."""
+    limit = Threshold(
+        **(
+            {"mean": 0.1, "deviation": 0.1, "n_copies": 40, "own": 0.4, "reachable": 0.7, "behind": True}
+            | {"n_units": 9.0}
+        )
+        | change
+    )
+    assert limit.exceeded or limit.decides == (not why)
+    verdict = replace(verdict_on(["integrated_gradients"], parts(trained(), 64)), threshold=limit, unchecked="")
+    found = replace(verdict, reservations=_reservations(verdict))
+    headline = of(grades_of(found, 128), "faithfulness_gain").detail
+    if why:
+        no_limit = "networks drawn anew set no limit for its gain"
+        waived = "its gain, 0.4, is not above the limit of 0.5 from networks drawn anew, which was waived"
+        said = waived if np.isfinite(limit.limit) else no_limit
+        assert headline.startswith(f"earned its display WITH RESERVATIONS: {said} ({why}")
+    else:
+        assert headline.startswith("earned its display. ")
 
 
 @pytest.mark.parametrize("worst", [True, False])

@@ -28,7 +28,7 @@ def check(probe: Any, key: str, **change: Any) -> None:
             "ideal_model": toys.ideal(),
             "ideal_data": toys.data(),
             "violating_model": toys.violating(),
-            "violating_data": toys.data(),
+            "violating_data": (toys.violating_data or toys.data)(),
             "criteria": toys.criteria,
             "key": key,
             "can_pass": toys.can_pass,

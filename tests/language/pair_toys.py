@@ -50,8 +50,9 @@ class Associations(nn.Module):
 def toy(pairs: Sequence[tuple[str, str]], strength: float) -> AuditedLanguageModel:
     """A model in which what is said in the first of each two texts goes with whom it is said of, by ``strength``.
 
-    At 0 every word is as likely as any other, so texts of the same length are equally likely.
+    At 0 what goes with whom is drawn at random, so that the first and the second are preferred about equally often.
     """
+    rng = np.random.default_rng(0)
     words = sorted({w for pair in pairs for text in pair for w in split(text)})
     tokenizer = causal_tokenizer(words)
     size = len(tokenizer)
@@ -63,8 +64,17 @@ def toy(pairs: Sequence[tuple[str, str]], strength: float) -> AuditedLanguageMod
             counts.update({(of[m], of[word]): 1 for m in a - b})
             counts.subtract({(of[m], of[word]): 1 for m in b - a})
     table = torch.zeros(size, size)
-    for (mention, word), count in counts.items():
-        table[mention, word] = strength * math.copysign(1.0, count) if count else 0.0
+    # Sorted, because sets come in another order in every process.
+    for (mention, word), count in sorted(counts.items()):
+        fixed = strength * math.copysign(1.0, count) if count else 0.0
+        table[mention, word] = fixed if strength else float(rng.normal())
+    return AuditedLanguageModel(Associations(table), tokenizer, objective="causal")
+
+
+def undecided_toy(texts: Sequence[str]) -> AuditedLanguageModel:
+    """A model of the words of some texts to which every word is as likely as any other: texts of one length tie."""
+    tokenizer = causal_tokenizer(sorted({w for text in texts for w in split(text)}))
+    table = torch.zeros(len(tokenizer), len(tokenizer))
     return AuditedLanguageModel(Associations(table), tokenizer, objective="causal")
 
 

@@ -22,7 +22,7 @@ from tests.language.pair_toys import (
     RNG,
     WORLDS,
     Associations,
-    toy,
+    undecided_toy,
     world,
 )
 from tests.test_paired import bbq_row
@@ -67,14 +67,14 @@ def test_bias_score_without_anything_to_go_by() -> None:
 def test_bbq_end_to_end(tmp_path: Path) -> None:
     rows = [
         bbq_row(
-            example_id=i, question_index=str(i % 8), context_condition=("ambig", "disambig")[i % 2], label=2 - i % 2,
+            example_id=i, question_index=str(i % 16), context_condition=("ambig", "disambig")[i % 2], label=2 - i % 2,
             question_polarity=("neg", "nonneg")[(i // 2) % 2],
         )
         for i in range(160)
     ]  # fmt: skip
     (tmp_path / "Age.jsonl").write_text("\n".join(json.dumps(r) for r in rows))
     answers = ["The grandson", "The grandfather", "Not known"]
-    model = toy([(f"A and B met. Question: Who forgot? Answer: {a}", "x") for a in answers], 0.0)
+    model = undecided_toy([*(f"A and B met. Question: Who forgot? Answer: {a}" for a in answers), "x"])
     table = torch.zeros(len(model.tokenizer), len(model.tokenizer))
     table[:, model.tokenizer.convert_tokens_to_ids("grandfather")] = 1.0
     ageist = AuditedLanguageModel(Associations(table), model.tokenizer, objective="causal")
@@ -85,6 +85,9 @@ def test_bbq_end_to_end(tmp_path: Path) -> None:
         ("accuracy", "ambiguous"): 0.0, ("bias_score", "ambiguous"): 0.0,
         ("accuracy", "disambiguated"): 1.0, ("bias_score", "disambiguated"): 0.0,
     }  # fmt: skip
+    assert not any(m.too_few for m in found)
+    silent = BBQ(benchmarks={"bbq": str(tmp_path)}).measure(model, no_data(), RNG)
+    assert all("its two likeliest answers equally likely in 80 of 80 examples" in m.too_few for m in silent)
     sampled = BBQ(benchmarks={"bbq": str(tmp_path)}, max_examples=40).measure(ageist, no_data(), RNG)
     assert sum(m.n_samples for m in sampled if m.metric == "accuracy") == 40
     assert "A random sample of 40 was asked." in sampled[0].detail

@@ -11,8 +11,15 @@ from scipy.stats import wasserstein_distance
 import probes.language.distances
 import probes.language.scorers
 from auditor.arrays import FloatArray
+from auditor.statistics.estimate import Undefined
 from auditor.statistics.means import BracketedMean, paired_difference
-from probes.language.distances import group_distance, group_fairness, individual_distances, individual_fairness
+from probes.language.distances import (
+    _cross_fitted,
+    group_distance,
+    group_fairness,
+    individual_distances,
+    individual_fairness,
+)
 from probes.language.generation_bias import GenerationBias
 from tests.language.pair_toys import (
     MOST_OF_200,
@@ -99,6 +106,51 @@ def test_error_rates_with_the_truth_at_the_bound(m: int, n: int, centre: float, 
             fails[i] += low > true
             passes[i] += high < true
     assert max(*fails, *passes) <= MOST_OF_200
+
+
+def interacting(rng: np.random.Generator, m: int, k: int, n: int, shift: float) -> FloatArray:
+    """Each beginning has identities of its own that it speaks well of; over all beginnings only the first differs."""
+    likes = np.where(rng.random((m, k, 1)) < 0.5, 0.4, -0.4)
+    score = 0.45 + likes + rng.normal(0.0, 0.01, (m, k, n)).round(2)
+    score[:, 0] += shift
+    return np.asarray(score, np.float64)
+
+
+@pytest.mark.parametrize(("m", "k", "n"), [(100, 10, 2), (60, 8, 4), (8, 3, 2), (4, 2, 8)])
+@pytest.mark.usefixtures("without_chance")
+def test_what_differs_within_beginnings_alone_is_no_difference_between_groups(m: int, k: int, n: int) -> None:
+    """A rule that is learned on the beginnings it is applied to FAILs up to 30 % of these worlds."""
+    rng = np.random.default_rng([m, k])
+    fails, values = 0, []
+    for _ in range(WORLDS):
+        estimate = group_fairness(interacting(rng, m, k, n, 0.0), rng)[0]
+        assert isinstance(estimate, BracketedMean)
+        fails += estimate.bounds(0.05)[0] > 0.0
+        values.append(estimate.below.centre)
+    assert fails <= MOST_OF_200
+    assert abs(np.mean(values)) < 4 * np.std(values) / np.sqrt(WORLDS)
+
+
+@pytest.mark.parametrize(("m", "n"), [(100, 2), (12, 6)])
+@pytest.mark.usefixtures("without_chance")
+def test_error_rates_of_the_group_distance_with_both(m: int, n: int) -> None:
+    """Of two identities the first is 0.1 higher throughout, so each is W1 = 0.05 from both together."""
+    rng = np.random.default_rng(m)
+    low, high = zip(
+        *(group_fairness(interacting(rng, m, 2, n, 0.1), rng)[0].bounds(0.05) for _ in range(WORLDS)), strict=True
+    )
+    assert sum(x > 0.05 for x in low) <= MOST_OF_200
+    assert sum(x < 0.05 for x in high) <= MOST_OF_200
+
+
+@pytest.mark.usefixtures("without_chance")
+def test_folds_that_made_each_others_rule_are_not_taken_as_independent() -> None:
+    """By hand: values 0.1, 0.3 of one fold and 0.2, 0.4 of the other; the standard errors 0.1 and 0.1 are averaged."""
+    fitted = _cross_fitted(np.asarray([0.1, 0.2, 0.3, 0.4]))
+    assert fitted.centre == pytest.approx(0.25)
+    assert (fitted.standard_error, fitted.n) == (pytest.approx(0.1), 2)
+    undefined, _ = group_fairness(np.random.default_rng(0).random((3, 2, 2)), np.random.default_rng(0))
+    assert isinstance(undefined, Undefined) and "3 beginnings, and at least 4" in undefined.reason
 
 
 @pytest.mark.usefixtures("without_chance")

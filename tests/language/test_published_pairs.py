@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from auditor.arrays import FloatArray
 from auditor.finding import Outcome
@@ -20,11 +21,13 @@ from probes.language.winobias import WinoBias
 from probes.language.winogender import Winogender
 from tests.language.pair_toys import (
     RNG,
+    Associations,
     crows_file,
     outcome,
     split,
     texts_of,
     toy,
+    undecided_toy,
 )
 
 
@@ -58,7 +61,13 @@ def test_winogender_and_winobias_fail_and_pass(tmp_path: Path) -> None:
     (tmp_path / "anti_stereotyped_type1.txt.dev").write_text("\n".join(anti))
     (tmp_path / "male_occupations.txt").write_text("\n".join(f"job{i}" for i in range(60)))
     files = {"winogender": str(tmp_path), "winobias": str(tmp_path)}
-    fair = toy(pairs, 0.0)
+    undecided = undecided_toy([text for pair in pairs for text in pair])
+    of = undecided.tokenizer.convert_tokens_to_ids
+    table = torch.zeros(len(undecided.tokenizer), len(undecided.tokenizer))
+    for k in range(12):
+        # Each number goes with one of the pronouns, whatever the job.
+        table[of("he"), of(f"number{k}")] = (-1.0) ** k
+    fair = AuditedLanguageModel(Associations(table), undecided.tokenizer, objective="causal")
     for probe, expected in ((Winogender(benchmarks=files), 2 + 60), (WinoBias(benchmarks=files), 1)):
         found = probe.measure(fair, no_data(), RNG)
         assert len(found) == expected

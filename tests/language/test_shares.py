@@ -26,6 +26,15 @@ def test_preferences_and_ties() -> None:
     assert preferences(scores)[5] == 0.5
 
 
+def test_independent_pairs_that_mostly_tie_are_not_judged() -> None:
+    pairs = [SentencePair("a", "b", "x", ()) for _ in range(2000)]
+    preferred = np.arange(2000) % 2.0
+    assert outcome(stereotype_scores(pairs, preferred, "built_in_pairs", "")[0]) is Outcome.PASS
+    preferred[:1001] = 0.5
+    (tied,) = stereotype_scores(pairs, preferred, "built_in_pairs", "")
+    assert outcome(tied) is Outcome.INCONCLUSIVE and "1,001 of 2,000 pairs" in tied.too_few
+
+
 def test_an_independent_share_keeps_its_value_with_ties() -> None:
     for values in ([1, 0, 1, 1], [1, 0.5, 0.5, 0], [1, 0.5, 0, 0.5, 1]):
         share = independent_share(np.asarray(values, float))

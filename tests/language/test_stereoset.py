@@ -21,7 +21,7 @@ from tests.language.pair_toys import (
     WORLDS,
     Associations,
     outcome,
-    toy,
+    undecided_toy,
     world,
 )
 from tests.test_paired import stereoset_example
@@ -36,7 +36,7 @@ def test_stereoset(tmp_path: Path) -> None:
     file.write_text(json.dumps({"data": {"intrasentence": examples, "intersentence": inter}}))
     stereo, anti, unrelated = (f"The nurse is {w}." for w in ("kind", "rude", "seven"))
     probe = StereoSet(benchmarks={"stereoset": str(file)})
-    fair = toy([(stereo, anti), (stereo, unrelated), (anti, unrelated)], 0.0)
+    fair = undecided_toy([stereo, anti, unrelated])
     found = {(m.method, m.metric): m for m in probe.measure(fair, no_data(), RNG) if not m.group}
     assert {k: m.estimate.value for k, m in found.items() if k[0] == "intrasentence"} == {
         ("intrasentence", "language_modeling_score"): 0.5,
@@ -44,7 +44,9 @@ def test_stereoset(tmp_path: Path) -> None:
         ("intrasentence", "icat"): 50.0,
     }
     assert len(found) == 6
-    assert outcome(found["intrasentence", "stereotype_score"]) is Outcome.PASS
+    # Every text ties with every other: no answer, whatever the score.
+    assert {outcome(m) for m in found.values() if m.metric == "stereotype_score"} == {Outcome.INCONCLUSIVE}
+    assert all("equally likely" in m.too_few for m in found.values())
     table = torch.zeros(len(fair.tokenizer), len(fair.tokenizer))
     table[:, fair.tokenizer.convert_tokens_to_ids("kind")] = 1.0
     biased = AuditedLanguageModel(Associations(table), fair.tokenizer, objective="causal")
@@ -54,6 +56,19 @@ def test_stereoset(tmp_path: Path) -> None:
     assert found["intersentence", "stereotype_score"].estimate.value == 1.0
     assert found["intersentence", "icat"].estimate.value == 0.0
     assert outcome(found["intersentence", "stereotype_score"]) is Outcome.FAIL
+    assert not any(m.too_few for m in found.values())
+    # Of every term the same word is the stereotype in half of the examples, and its opposite in the other half.
+    for i, example in enumerate(examples):
+        if i // 40 % 2:
+            labels = ("anti-stereotype", "stereotype", "unrelated")
+            example["sentences"] = [
+                {"sentence": f"The nurse is {word}.", "gold_label": label, "labels": []}
+                for word, label in zip(("kind", "rude", "seven"), labels, strict=True)
+            ]
+    file.write_text(json.dumps({"data": {"intrasentence": examples, "intersentence": inter}}))
+    found = {(m.method, m.metric): m for m in probe.measure(biased, no_data(), RNG) if not m.group}
+    assert found["intrasentence", "stereotype_score"].estimate.value == 0.5
+    assert outcome(found["intrasentence", "stereotype_score"]) is Outcome.PASS
 
 
 def test_power_and_false_alarms_of_stereoset() -> None:

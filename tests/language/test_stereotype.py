@@ -26,6 +26,7 @@ from tests.language.pair_toys import (
     result,
     texts_of,
     toy,
+    undecided_toy,
     world,
 )
 
@@ -65,7 +66,8 @@ def test_an_unbiased_model_passes_and_a_planted_bias_fails() -> None:
     fair, biased = toy(pairs, 0.0), toy(pairs, 1.0)
     report = run_audit(fair, None, [Stereotype()])
     (overall, *by_category) = report.findings
-    assert (overall.outcome, overall.value) == ("PASS", 0.5)
+    assert overall.outcome == "PASS"
+    assert overall.value == pytest.approx(0.5, abs=0.03) and "ties" not in overall.detail
     assert len(by_category) == 8
     assert {f.outcome for f in by_category} == {"NOT_JUDGED"}
     assert report.exit_code == 0
@@ -74,6 +76,27 @@ def test_an_unbiased_model_passes_and_a_planted_bias_fails() -> None:
     assert report.findings[0].value is not None and report.findings[0].value > 0.8
     assert "Log-likelihood after <s>" in report.findings[0].detail
     assert "sha256" in report.findings[0].detail
+
+
+def test_a_model_that_ties_has_not_answered() -> None:
+    pairs = built_in_pairs().examples
+    texts = [t for pair in texts_of(pairs) for t in pair]
+    report = run_audit(undecided_toy(texts), None, [Stereotype()])
+    # The other pairs are of mentions of unequal length.
+    assert (report.findings[0].value, report.findings[0].outcome) == (0.5, "INCONCLUSIVE")
+    assert "equally likely in 1,152 of 1,280 pairs" in report.findings[0].reason
+    assert report.exit_code == 3
+
+
+@pytest.mark.parametrize(("ties", "expected"), [(640, Outcome.PASS), (641, Outcome.INCONCLUSIVE)])
+def test_up_to_half_of_the_pairs_may_tie(ties: int, expected: Outcome) -> None:
+    pairs = built_in_pairs().examples
+    # Everything else is as likely one way as the other, in every sentence and for every pair of mentions.
+    preferred = np.arange(1280) // 8 % 2 ^ np.arange(1280) % 2
+    tied = np.random.default_rng(0).permutation(1280) < ties
+    (overall, *_) = stereotype_scores(pairs, np.where(tied, 0.5, preferred), "built_in_pairs", "")
+    assert outcome(overall) is expected
+    assert f"{ties} ties count half" in overall.detail
 
 
 def test_a_preference_for_mentions_alone_is_no_stereotype() -> None:

@@ -279,8 +279,13 @@ def test_the_same_file_twice_is_refused(tmp_path: Path) -> None:
 def test_files_given_the_wrong_way_round_are_remarked_on() -> None:
     rng = np.random.default_rng(10)
     worse, better = rng.beta(1.5, 1.5, 300), rng.beta(6, 1, 300)
-    assert "is --train the file it was trained on" in measured(rows_of(worse, better))["attack_auc"].detail
-    assert "is --train the file it was trained on" not in measured(rows_of(better, worse))["attack_auc"].detail
+    swapped, right = measured(rows_of(worse, better)), measured(rows_of(better, worse))
+    assert "is --train the file it was trained on" in swapped["attack_auc"].detail
+    assert "is --train the file it was trained on" not in right["attack_auc"].detail
+    # An AUC far below one half would else PASS.
+    assert swapped["attack_auc"].estimate.bounds(0.001)[1] < 0.5
+    assert all(m.too_few for m in swapped.values()) and "trained on?" in swapped["attack_auc"].too_few
+    assert right["attack_auc"].too_few == ""
 
 
 def test_label_distributions_that_differ_are_remarked_on() -> None:

@@ -26,7 +26,7 @@ from auditor.testing import check_probe
 from probes.membership.blind import blind_auc
 from probes.membership.pool import pool_of
 from probes.membership.probe import CHEAP, WITH_SHADOWS, MembershipInference
-from probes.membership.shadows import train_shadows
+from probes.membership.shadows import Shadows, train_shadows
 
 Floats = npt.NDArray[np.float64]
 NAMES = [f"x{i}" for i in range(6)]
@@ -233,6 +233,16 @@ def test_shadows_hold_loss_and_odds_of_the_true_label(leaky: tuple[TorchModel, A
     # They fit their own half, and only that.
     hit = shadows.loss < np.log(2)
     assert hit[shadows.inside].mean() > hit[~shadows.inside].mean() + 0.1
+
+
+def test_the_fit_of_shadow_models_is_said_beside_that_of_the_model(leaky: tuple[TorchModel, AuditData]) -> None:
+    pool = pool_of(*leaky)
+    inside = np.zeros((2, len(pool.labels)), bool)
+    inside[0, ::2] = inside[1, 1::2] = True
+    loss = np.where(inside, 0.25, 1.5)
+    said = Shadows(loss=loss, log_odds=-loss, inside=inside, threat_model="").fit(pool)
+    assert "0.25 on rows they learned and 1.5 on others" in said
+    assert f"{pool.members.mean():.3g} on members and {pool.others.mean():.3g} on non-members" in said
 
 
 def test_texts_of_a_bundle_get_shadow_models_of_their_own_kind() -> None:

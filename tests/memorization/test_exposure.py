@@ -19,7 +19,7 @@ from auditor.testing import check_probe
 from probes.memorization.canary_exposure import CanaryExposure
 from probes.memorization.exposure import SkewNormal, fit_skew_normal, kolmogorov_smirnov, slots_of
 from probes.memorization.extraction import Extraction
-from tests.memorization.toys import char_gpt, parrot, secrets, sentences
+from tests.memorization.toys import NAMES, char_gpt, parrot, secrets, sentences
 from tests.toys import criterion
 
 
@@ -137,6 +137,27 @@ def test_ranks_are_counted(tmp_path: Path) -> None:
     found = probe.measure(model, no_data(), np.random.default_rng(0))
     assert [m.estimate.value for m in found if m.metric == "exposure"][0] == 0.0, "all candidates are as likely"
     assert "4815" not in str(found) and canaries[0][-6:] not in str(found), "a secret was printed"
+
+
+@pytest.mark.parametrize(
+    ("canaries", "n_candidates", "metric", "most"),
+    [
+        (secrets(), 100, "median_exposure", math.log2(101)),
+        # One digit: nine others are all there are.
+        ([f"the code of {name} {i}" for i, name in enumerate(NAMES)], 100, "exposure", math.log2(10)),
+        ([f"the code of {name} {i}" for i, name in enumerate(NAMES)], 100, "median_exposure", math.log2(10)),
+    ],
+)
+def test_a_bound_that_no_canary_could_exceed_is_no_pass(
+    tmp_path: Path, canaries: list[str], n_candidates: int, metric: str, most: float
+) -> None:
+    probe = CanaryExposure(canaries=written(tmp_path, canaries), n_candidates=n_candidates)
+    found = probe.measure(parrot(canaries), no_data(), np.random.default_rng(0))
+    result = ProbeResult(probe="canary_exposure", pillar="privacy", citation="", measurements=tuple(found))
+    for bound, outcome in ((most + 0.01, Outcome.NOT_RUN), (most - 0.5, Outcome.FAIL)):
+        findings, _ = judge([result], [criterion(metric, "at_most", bound, method="sampling")])
+        judged = [f for f in findings if f.criterion is not None]
+        assert {f.outcome for f in judged} == {outcome}, (bound, [(f.outcome, f.reason) for f in judged][:3])
 
 
 @pytest.mark.slow

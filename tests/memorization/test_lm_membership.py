@@ -79,6 +79,7 @@ def test_a_training_file_of_another_model_is_remarked_on() -> None:
     members, others = sentences(100, 0), sentences(100, 1)
     found = LMMembership().measure(parrot(others), pool(members, others), np.random.default_rng(0))
     assert "is --train the file it was trained on" in found[0].detail
+    assert all("is --train the file" in m.too_few for m in found if m.metric in ("attack_auc", "auc_beyond_blind"))
     found = LMMembership().measure(parrot(members), pool(members, others), np.random.default_rng(0))
     assert "is --train" not in found[0].detail
 

@@ -25,7 +25,7 @@ YES = {
         "6011000990139424",
         "3530 1113 3330 0000",
     ],
-    "ip": ["192.0.2.146", "8.8.8.8", "2001:db8:85a3::8a2e:370:7334"],
+    "ip": ["8.8.8.8", "192.168.1.20", "10.0.0.7", "169.254.3.4", "2001:4860:4860::8888", "fe80::8a2e:370:7334"],
     "phone": ["+44 20 7946 0958", "+1 (212) 555-0123", "(212) 555-0123", "212-555-0123", "+4930901820"],
     "us_ssn": ["123-45-6789", "536 22 1487"],
     "uk_nino": ["AB123456C", "AB 12 34 56 C"],
@@ -41,6 +41,8 @@ NO = [
     "000-12-3456", "666-12-3456", "923-45-6789", "123-00-6789", "123-45-0000", "078-05-1120", "DA123456C", "AB123456E",
     "GB123456A", "12345678A", "2 55 08 14 168 025 39", "RSSMRA85T10A562T", "529.982.247-24", "111.111.111-11",
     "2363 5895 4235", "1234 5678", "the year 1984", "12:30:45", "2024-01-31", "+12", "order 123456789", "std::vector",
+    "192.0.2.146", "198.51.100.7", "203.0.113.99", "2001:db8:85a3::8a2e:370:7334", "3fff::1", "::1", "ff02::1",
+    "224.0.0.1", "240.0.0.1", "255.255.255.255", "a::b",
 ]  # fmt: skip
 
 
@@ -68,6 +70,8 @@ def test_every_kind_is_tried() -> None:
 def test_spellings_of_one_value_are_one() -> None:
     values = {f.value for t in ("GB82 WEST 1234 5698 7654 32", "GB82WEST12345698765432") for f in find_pii(t)}
     assert len(values) == 1
+    addresses = ("2001:4860:4860::8888", "2001:4860:4860:0:0:0:0:8888", "2001:4860:4860:0000::8888")
+    assert len({f.value for t in addresses for f in find_pii(t)}) == 1
     assert find_pii("A@Example.org")[0].value == "a@example.org"
 
 
@@ -105,6 +109,24 @@ def test_leaked_values_are_counted_and_never_printed(tmp_path: Path) -> None:
     known = {f.value for t in texts for f in find_pii(t)}
     assert not any(value in repr(found) for value in known)
     assert f"among the {len(known)} of the training text" in found["pii_rate_by_kind", "email"].detail
+
+
+def test_a_model_that_writes_nothing_is_no_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = mail(24)
+    probe = PIILeakage(prefix_words=2, n_samples=2, max_new_tokens=4)
+    data = AuditData(X=np.asarray([*texts, "other text"], object), is_member=np.arange(25) < 24)
+    monkeypatch.setattr(probe, "continued", lambda model, prompts, n, rng: [["", " \n"] for _ in prompts])
+    found = probe.measure(parrot(texts), data, np.random.default_rng(0))
+    assert len(found) >= 3 and all("writes nothing" in m.too_few for m in found)
+
+
+def test_a_training_text_without_personal_data_shows_no_absence_of_leaks() -> None:
+    texts = ["river stone light", "garden window market"]
+    probe = PIILeakage(prefix_words=2, n_samples=2, max_new_tokens=4)
+    data = AuditData(X=np.asarray([*texts, "other text"], object), is_member=np.arange(3) < 2)
+    found = {m.metric: m for m in probe.measure(parrot(texts), data, np.random.default_rng(0))}
+    assert "holds no personal data" in found["training_pii_rate"].too_few
+    assert found["pii_rate"].too_few == ""
 
 
 def test_without_training_text_the_built_in_prompts_do() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,16 +12,17 @@ import torch
 from scipy.stats import binom
 
 from auditor.data import AuditData
-from auditor.errors import NotApplicableError
+from auditor.errors import ModelError, NotApplicableError
 from auditor.generation import Sampling, continuations
 from auditor.language import AuditedLanguageModel
 from auditor.run import no_data
 from auditor.statistics.rates import Proportion
+from probes import PROBES
 from probes.memorization.extraction import Extraction, _discoverable
 from probes.memorization.lm_membership import LMMembership
 from probes.memorization.pii_leakage import PIILeakage
-from probes.memorization.token_statistics import encode_cut, token_statistics
-from tests.memorization.toys import char_tokenizer, parrot, sentences
+from probes.memorization.token_statistics import token_statistics
+from tests.memorization.toys import char_tokenizer, parrot, secrets, sentences
 from tests.test_language import causal_tokenizer, tiny
 from tests.test_language import sentences as word_sentences
 
@@ -33,7 +35,7 @@ def words_model(kind: str = "llama") -> AuditedLanguageModel:
 def test_token_statistics_are_those_of_the_logits(kind: str) -> None:
     model = words_model(kind)
     texts = word_sentences(20)
-    encoded, cut = encode_cut(model, texts)
+    encoded, cut = model.encode_cut(texts)
     assert cut == 0
     found = token_statistics(model, encoded, temperature=0.7, top_k=5)
     for text, statistics in zip(texts, found, strict=True):
@@ -90,10 +92,33 @@ def test_scores_are_those_of_the_papers() -> None:
 def test_a_long_text_is_cut_to_the_context() -> None:
     model = words_model()
     long = " ".join(["the dog sees a cat"] * 60)
-    encoded, cut = encode_cut(model, [long, "a cat"], 40)
+    encoded, cut = model.encode_cut([long, "a cat"], 40)
     assert cut == 1
-    assert len(encoded[0].ids) <= 40
+    assert encoded[0].scored.count(True) == 40 and len(encoded[0].ids) == 41
+    assert long[: encoded[0].ends[-1]].split() == long.split()[:40]
     assert len(token_statistics(model, encoded)[1].log_p) == 2
+
+
+def test_a_text_that_fits_is_not_cut_and_one_that_does_not_fills_the_context() -> None:
+    model = words_model()
+    model.context = 41
+    fits, longer = " ".join(["dog"] * 40), " ".join(["dog"] * 41)
+    encoded, cut = model.encode_cut([fits, longer], 512)
+    assert cut == 1 and encoded[0] == model.encode([fits])[0]
+    assert [len(e.ids) for e in encoded] == [41, 41] and encoded[1].ids == encoded[0].ids
+
+
+def test_extraction_uses_the_whole_context_and_says_where_it_is_too_short() -> None:
+    texts = [t[:40] for t in sentences(60, 0) if len(t) >= 40][:8]
+    model = parrot(texts)
+    data = AuditData(X=np.asarray([*texts, "other text"], object), is_member=np.arange(9) < 8)
+    probe = Extraction(prefix_tokens=20, suffix_tokens=20)
+    model.context = 41
+    rate = probe.measure(model, data, np.random.default_rng(0))[0]
+    assert rate.n_samples == 8 and rate.estimate.value > 0.0
+    model.context = 40
+    with pytest.raises(NotApplicableError, match="ask for 40 tokens of a text, and 39 fit the model's context"):
+        probe.measure(model, data, np.random.default_rng(0))
 
 
 # ---- extraction ----------------------------------------------------------------------------------------------------
@@ -150,6 +175,23 @@ def test_extraction_says_what_it_lacks() -> None:
     data = AuditData(X=np.asarray(["short", "text", "other"], object), is_member=np.asarray([True, True, False]))
     found = Extraction().measure(model, data, np.random.default_rng(0))
     assert all(math.isnan(m.estimate.value) for m in found)
+
+
+@pytest.mark.parametrize("probe", ["lm_membership", "extraction", "canary_exposure", "contamination", "stereotype"])
+def test_a_model_without_probabilities_is_no_pass(probe: str, tmp_path: Path) -> None:
+    model = parrot(sentences(40, 0))
+    with torch.no_grad():
+        model.module.strength.fill_(math.nan)  # type: ignore[operator, union-attr]
+    (tmp_path / "canaries.txt").write_text("\n".join(secrets(4)))
+    (tmp_path / "benchmark.txt").write_text("\n".join(sentences(100, 5)))
+    options = {
+        "extraction": {"prefix_tokens": 10, "suffix_tokens": 5},
+        "canary_exposure": {"canaries": str(tmp_path / "canaries.txt"), "n_candidates": 50},
+        "contamination": {"benchmarks": {"contamination": str(tmp_path / "benchmark.txt")}},
+    }
+    data = AuditData(X=np.asarray(sentences(40, 0), object), is_member=np.arange(40) < 20)
+    with pytest.raises(ModelError, match="NaN or infinite"):
+        PROBES[probe](**options.get(probe, {})).measure(model, data, np.random.default_rng(0))
 
 
 def test_texts_of_both_files_take_no_part() -> None:

@@ -1,0 +1,164 @@
+"""One file, from its bytes to what is said of it; runs in the measuring process, since files may be hostile."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import warnings
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from auditor.detection.kinds import FileKind, kind_of
+from auditor.detection.record import MOST_NOTES, FileResult, FileVerdict, HeatMap
+from auditor.errors import AuditorError, DataError, ModelError
+from auditor.inside import read_regular
+from auditor.preprocessing import AudioPreprocessing
+from auditor.provenance.reading import read_provenance
+
+if TYPE_CHECKING:
+    from auditor.audio import Samples
+    from auditor.detector import DeepfakeDetector, Verdict
+    from auditor.specs import ModelSpec
+
+_HALF_A_SECOND = 0.5
+# A difference in length, in seconds, that is not worth a note.
+_UNNOTICED = 0.05
+_SIXTEEN_BIT = ("I;16", "I;16B", "I;16L", "RGB;16B", "RGBA;16B", "LA;16B", "L;16B")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Examination:
+    """What files are asked: by which detector, with which authorities trusted, and whether a heat map is made.
+
+    ``seed``: of the random parts that the marked ones are compared with.
+    """
+
+    detector: DeepfakeDetector | None
+    trust_anchors: str | None = None
+    with_heat_map: bool = False
+    seed: int = 0
+
+    def of(self, path: Path) -> FileResult:
+        """What is found of one file; what cannot be read is said in ``error``, and raises nothing."""
+        content, found = b"", FileResult()
+        try:
+            content = read_regular(Path(path).resolve(), "The file")
+            found = FileResult(size_bytes=len(content), sha256=hashlib.sha256(content).hexdigest())
+            if not content:
+                raise DataError("It is an empty file.")
+            kind = kind_of(content)
+            found = found.model_copy(update={"medium": kind.medium, "form": kind.form})
+            if kind.medium is None:
+                raise DataError("It is no image, sound or video of a kind that can be read.")
+            provenance = read_provenance(content, kind, self.trust_anchors)
+            notes = [f"It is named {path.suffix} and is {kind.form}."] if kind.misnamed(path.name) else []
+            found = found.model_copy(update={"provenance": provenance, "notes": tuple(notes)})
+            if self.detector is None:
+                return found
+            verdict, heat_map, more = self._judged(self.detector, content, path.name, kind)
+            notes = [*notes, *more][:MOST_NOTES]
+            return found.model_copy(update={"verdict": verdict, "heat_map": heat_map, "notes": tuple(notes)})
+        except AuditorError as error:
+            return found.model_copy(update={"error": str(error)[:2_000]})
+
+    def _judged(
+        self, detector: DeepfakeDetector, content: bytes, name: str, kind: FileKind
+    ) -> tuple[FileVerdict, HeatMap | None, list[str]]:
+        rng = np.random.default_rng(self.seed)
+        if detector.card.medium == "image" and kind.medium == "image":
+            from auditor.detection.heat_map import image_heat_map
+            from auditor.images import decode_image
+
+            image = decode_image(content, name, detector)
+            verdict = recorded(detector.verdicts(image[None])[0], detector.card.novelty_limit)
+            heat_map = image_heat_map(detector, image, rng) if self.with_heat_map else None
+            return verdict, heat_map, _image_notes(content)
+        if detector.card.medium == "speech" and kind.medium in ("audio", "video"):
+            from auditor.detection.heat_map import sound_heat_map
+
+            sound, notes = _sound(detector, content, name)
+            if kind.medium == "video":
+                notes = ["Of this video the sound track was judged, not the pictures.", *notes]
+            verdict = recorded(detector.verdicts(sound[None])[0], detector.card.novelty_limit)
+            heat_map = sound_heat_map(detector, sound, rng) if self.with_heat_map else None
+            return verdict, heat_map, notes
+        if detector.card.medium == "image" and kind.medium == "video":
+            from auditor.detection.video_frames import judged_video
+
+            verdict, notes = judged_video(detector, content, name)
+            return verdict, None, notes
+        is_for = "images and video" if detector.card.medium == "image" else "speech"
+        reason = f"Unsupported: the detector is for {is_for}, and this is {kind.medium}."
+        return FileVerdict(answer="cannot say", reason=reason), None, []
+
+
+def loaded_detector(spec: ModelSpec) -> DeepfakeDetector:
+    """The detector of a file. Raises ModelError for a model that carries no card, and what loading any model raises."""
+    from auditor.detector import DeepfakeDetector
+    from auditor.intake import load_model
+
+    model = load_model(spec)
+    if not isinstance(model, DeepfakeDetector):
+        raise ModelError(
+            "This model is no detector: it carries no record of when it cannot say. Make one with auditor "
+            "detect-train; a classifier of media can still be audited with auditor scan."
+        )
+    return model
+
+
+def recorded(verdict: Verdict, limit: float | None) -> FileVerdict:
+    """A verdict as it is reported. What is of no kind the detector knows is unsupported, and its score means nothing.
+
+    ``limit``: the novelty above which it is.
+    """
+    novelty = verdict.novelty
+    supported = limit is None or (novelty is not None and novelty <= limit)
+    return FileVerdict(
+        answer=verdict.answer,
+        reason=verdict.reason,
+        probability=verdict.probability if supported else None,
+        p_real=verdict.p_real if supported else None,
+        p_fake=verdict.p_fake if supported else None,
+        novelty=None if novelty is None or not math.isfinite(novelty) else novelty,
+    )
+
+
+def _sound(detector: DeepfakeDetector, content: bytes, name: str) -> tuple[Samples, list[str]]:
+    from auditor.audio import decode, fitted
+
+    wanted = detector.preprocessing
+    assert isinstance(wanted, AudioPreprocessing)
+    taken = wanted.samples / wanted.sampling_rate
+    sound = decode(content, name, seconds=taken + _HALF_A_SECOND)
+    length = len(sound.samples) / sound.sampling_rate
+    notes = []
+    if length > taken + _UNNOTICED:
+        notes.append(f"Only its first {taken:.1f} s were judged: that is what the detector takes.")
+    elif length < taken - _UNNOTICED:
+        notes.append(f"Its {length:.1f} s were repeated up to the {taken:.1f} s that the detector takes.")
+    return fitted(sound, wanted), notes
+
+
+def _image_notes(content: bytes) -> list[str]:
+    """What was done to an image on its way to the detector that a reader would not expect."""
+    import PIL.Image
+
+    from auditor.images import FORMATS
+
+    notes = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with PIL.Image.open(BytesIO(content), formats=FORMATS) as picture:
+            if getattr(picture, "is_animated", False):
+                notes.append("It is an animation or has several pages, of which only the first was judged.")
+            if picture.mode == "CMYK":
+                notes.append("Its four colours for print (CMYK) were converted to RGB without a colour profile.")
+            raw = picture.tile[0].args if picture.tile else ""
+            raw = raw[0] if isinstance(raw, tuple) else raw
+            if raw in _SIXTEEN_BIT:
+                notes.append("Its 16 bits a channel were reduced to 8.")
+    return notes

@@ -1,0 +1,159 @@
+"""What in a file a detector's score rests on: parts hidden in turn, drawn beside the spectrum, and graded."""
+
+from __future__ import annotations
+
+import base64
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from auditor.arrays import FloatArray
+from auditor.detection.record import HeatMap
+from auditor.png import Pixels, encode
+
+if TYPE_CHECKING:
+    from auditor.detector import DeepfakeDetector
+
+GRID = 8
+N_SPANS = 32
+N_RANDOM = 10
+_MARKED = 0.25
+_BATCH = 16
+_SIDE = 320
+_WINDOW = 512
+_AGAINST, _FOR = np.array([40.0, 90.0, 220.0]), np.array([220.0, 40.0, 40.0])
+
+
+def image_heat_map(detector: DeepfakeDetector, image: npt.NDArray[np.uint8], rng: np.random.Generator) -> HeatMap:
+    """Three pictures side by side: what the detector saw, where its score rests, and the power spectrum.
+
+    image: (height, width, channels) uint8 as the detector takes it. Each cell of a grid of at most 8 x 8 is painted in
+    its own mean colour, in turn; red cells speak for synthetic (the log-odds fall without them), blue ones for real.
+    The spectrum is the logarithm of ``|FFT|^2`` of the grey picture, zero frequency in the middle.
+    """
+    rows = _cuts(image.shape[0], GRID)
+    columns = _cuts(image.shape[1], GRID)
+    cells = [(slice(*r), slice(*c)) for r in rows for c in columns]
+
+    def hidden(which: npt.NDArray[np.intp]) -> npt.NDArray[np.uint8]:
+        out = image.copy()
+        for i in which:
+            out[cells[i]] = np.rint(image[cells[i]].mean(axis=(0, 1)))
+        return out
+
+    effects, grades = _effects(detector, image, hidden, len(cells), rng)
+    grey = image.astype(np.float64).mean(axis=2)
+    heat = np.zeros(grey.shape)
+    for cell, effect in zip(cells, effects, strict=True):
+        heat[cell] = effect
+    power = np.fft.fftshift(np.abs(np.fft.fft2(grey - grey.mean())) ** 2)
+    seen = image if image.shape[2] >= 3 else np.repeat(image[:, :, :1], 3, axis=2)
+    parts = [_fitted(seen[:, :, :3]), _fitted(_overlaid(grey / 255.0, heat)), _fitted(_grey(_log_scaled(power)))]
+    return _heat_map(np.concatenate(_with_gaps(parts, axis=1), axis=1), grades)
+
+
+def sound_heat_map(detector: DeepfakeDetector, sound: npt.NDArray[np.int16], rng: np.random.Generator) -> HeatMap:
+    """The spectrogram above, where the score rests below: red spans of time speak for synthetic, blue ones for real.
+
+    sound: (samples,) int16 as the detector takes it. Each of 32 spans is replaced by white noise as loud as itself, in
+    turn. The spectrogram is ``log |STFT|^2``, Hann windows of 512 samples, low frequencies at the bottom.
+    """
+    spans = _cuts(len(sound), N_SPANS)
+    noise = rng.normal(size=len(sound))
+
+    def hidden(which: npt.NDArray[np.intp]) -> npt.NDArray[np.int16]:
+        out = sound.copy()
+        for i in which:
+            span = slice(*spans[i])
+            loudness = np.sqrt(np.mean(sound[span].astype(np.float64) ** 2))
+            out[span] = np.clip(np.rint(noise[span] * loudness), -32768, 32767)
+        return out
+
+    effects, grades = _effects(detector, sound, hidden, len(spans), rng)
+    scaled = _log_scaled(_spectrogram(sound))
+    heat = np.zeros(scaled.shape)
+    for i, effect in enumerate(effects):
+        start, stop = (int(place / len(sound) * scaled.shape[1]) for place in spans[i])
+        heat[:, start:stop] = effect
+    parts = [_fitted(_grey(scaled), wide=True), _fitted(_overlaid(scaled, heat), wide=True)]
+    return _heat_map(np.concatenate(_with_gaps(parts, axis=0), axis=0), grades)
+
+
+def _effects(
+    detector: DeepfakeDetector, whole: npt.NDArray[Any], hidden: Any, n: int, rng: np.random.Generator
+) -> tuple[FloatArray, tuple[float, float]]:
+    """(n,) how far the log-odds of synthetic fall where each part is hidden; drop of the marked, of random ones."""
+    k = max(1, round(_MARKED * n))
+    base = _log_odds(detector, [whole])[0]
+    effects = base - _log_odds(detector, [hidden(np.array([i])) for i in range(n)])
+    side = 1.0 if base >= 0.0 else -1.0
+    marked = np.argsort(-side * effects, kind="stable")[:k]
+    draws = [rng.permutation(n)[:k] for _ in range(N_RANDOM)]
+    moved = side * (base - _log_odds(detector, [hidden(which) for which in (marked, *draws)]))
+    return effects, (float(moved[0]), float(moved[1:].max()))
+
+
+def _log_odds(detector: DeepfakeDetector, rows: list[npt.NDArray[Any]]) -> FloatArray:
+    parts = [detector.predict_proba(np.stack(rows[i : i + _BATCH])) for i in range(0, len(rows), _BATCH)]
+    fake = np.clip(np.concatenate(parts)[:, detector.card.fake], 1e-12, 1.0 - 1e-12)
+    odds: FloatArray = np.log(fake) - np.log1p(-fake)
+    return odds
+
+
+def _cuts(n: int, parts: int) -> list[tuple[int, int]]:
+    edges = np.linspace(0, n, min(parts, n) + 1).astype(int)
+    return [(int(a), int(b)) for a, b in zip(edges, edges[1:], strict=False)]
+
+
+def _spectrogram(sound: npt.NDArray[np.int16]) -> FloatArray:
+    """(frequencies, times) power, the highest frequency first."""
+    starts = np.arange(0, max(1, len(sound) - _WINDOW + 1), _WINDOW // 2)
+    padded = np.pad(sound.astype(np.float64), (0, max(0, _WINDOW - len(sound))))
+    frames = np.stack([padded[s : s + _WINDOW] for s in starts]) * np.hanning(_WINDOW)
+    power: FloatArray = (np.abs(np.fft.rfft(frames, axis=1)) ** 2).T[::-1]
+    return power
+
+
+def _log_scaled(power: FloatArray) -> FloatArray:
+    """The logarithm, scaled to [0, 1] between its 1 % and 99.5 % quantiles."""
+    logs = np.log10(power + 1e-6)
+    low, high = np.quantile(logs, [0.01, 0.995])
+    scaled: FloatArray = np.clip((logs - low) / max(high - low, 1e-9), 0.0, 1.0)
+    return scaled
+
+
+def _grey(shares: FloatArray) -> Pixels:
+    return np.repeat(np.rint(255.0 * shares).astype(np.uint8)[:, :, None], 3, axis=2)
+
+
+def _overlaid(shares: FloatArray, heat: FloatArray) -> Pixels:
+    """A grey picture under the heat, the largest effect at 70 % of its colour."""
+    strength = 0.7 * np.abs(heat) / max(float(np.abs(heat).max()), 1e-9)
+    colour = np.where((heat > 0.0)[:, :, None], _FOR, _AGAINST)
+    mixed = (1.0 - strength[:, :, None]) * 255.0 * shares[:, :, None] + strength[:, :, None] * colour
+    return np.asarray(np.rint(mixed), np.uint8)
+
+
+def _fitted(pixels: Pixels, *, wide: bool = False) -> Pixels:
+    """Brought to the height of the sheet by the nearest pixel, in its own proportions or twice as wide as high."""
+    height, width = pixels.shape[:2]
+    new = (_SIDE // 2, 2 * _SIDE) if wide else (_SIDE, int(np.clip(round(_SIDE * width / height), 1, 2 * _SIDE)))
+    rows, columns = np.arange(new[0]) * height // new[0], np.arange(new[1]) * width // new[1]
+    return np.ascontiguousarray(pixels[rows][:, columns])
+
+
+def _with_gaps(parts: list[Pixels], *, axis: int) -> list[Pixels]:
+    out = [parts[0]]
+    for part in parts[1:]:
+        gap = list(part.shape)
+        gap[axis] = 8
+        out += [np.full(gap, 255, np.uint8), part]
+    return out
+
+
+def _heat_map(sheet: Pixels, grades: tuple[float, float]) -> HeatMap:
+    marked, random = grades
+    return HeatMap(
+        png=base64.b64encode(encode(sheet)).decode(), drop_marked=marked, drop_random=random, earned=marked > random
+    )

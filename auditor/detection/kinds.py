@@ -1,0 +1,101 @@
+"""What a file is, by its content and never by its name."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import PurePath
+from typing import Literal
+
+Medium = Literal["image", "audio", "video"]
+
+_SUFFIXES = {
+    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
+    "PNG": (".png", ".apng"),
+    "GIF": (".gif",),
+    "WEBP": (".webp",),
+    "BMP": (".bmp", ".dib"),
+    "TIFF": (".tif", ".tiff"),
+    "PPM": (".ppm", ".pgm", ".pbm", ".pnm"),
+    "HEIF": (".heic", ".heif", ".avif"),
+    "WAV": (".wav", ".wave"),
+    "FLAC": (".flac",),
+    "MP3": (".mp3",),
+    "AAC": (".aac",),
+    "OGG": (".ogg", ".oga", ".ogv", ".opus", ".spx"),
+    "MP4": (".mp4", ".m4a", ".m4v", ".mov", ".m4b", ".3gp", ".qt"),
+    "MATROSKA": (".mkv", ".mka", ".webm"),
+    "AVI": (".avi",),
+}
+_STARTS: tuple[tuple[bytes, Medium, str], ...] = (
+    (b"\xff\xd8\xff", "image", "JPEG"),
+    (b"\x89PNG\r\n\x1a\n", "image", "PNG"),
+    (b"GIF8", "image", "GIF"),
+    (b"BM", "image", "BMP"),
+    (b"II*\0", "image", "TIFF"),
+    (b"MM\0*", "image", "TIFF"),
+    (b"fLaC", "audio", "FLAC"),
+    (b"ID3", "audio", "MP3"),
+)
+_HEIF_BRANDS = (b"heic", b"heix", b"mif1", b"msf1", b"avif", b"avis")
+# Containers that hold sound, video, or both: their streams say which.
+_EITHER = {"MP4", "MATROSKA", "OGG", "AVI"}
+
+
+@dataclass(frozen=True)
+class FileKind:
+    """The medium of a file, None where it is none that is known, and its format, such as ``JPEG``; "" if unknown."""
+
+    medium: Medium | None
+    form: str
+
+    def misnamed(self, name: str) -> bool:
+        """Whether the name's suffix says another format."""
+        suffix = PurePath(name).suffix.lower()
+        known = {s for suffixes in _SUFFIXES.values() for s in suffixes}
+        return suffix in known and suffix not in _SUFFIXES.get(self.form, ())
+
+
+def kind_of(content: bytes) -> FileKind:
+    """The kind that a file's first bytes tell of, and for containers of sound or video their streams.
+
+    Raises DataError where such a container cannot be opened, MissingExtraError without PyAV for one.
+    """
+    form = _form(content)
+    if form in _EITHER:
+        return FileKind(_medium_of_streams(content), form)
+    return FileKind(_medium(content, form), form)
+
+
+def _form(content: bytes) -> str:
+    for start, _, form in _STARTS:
+        if content.startswith(start):
+            return form
+    if content[:4] in (b"RIFF", b"RF64"):
+        return {b"WAVE": "WAV", b"WEBP": "WEBP", b"AVI ": "AVI"}.get(content[8:12], "")
+    if content[4:8] == b"ftyp":
+        return "HEIF" if content[8:12] in _HEIF_BRANDS else "MP4"
+    if content.startswith(b"OggS"):
+        return "OGG"
+    if content.startswith(b"\x1a\x45\xdf\xa3"):
+        return "MATROSKA"
+    if content[:1] == b"P" and content[1:2] in tuple(b"%d" % i for i in range(1, 7)) and content[2:3].isspace():
+        return "PPM"
+    if len(content) > 1 and content[0] == 0xFF and content[1] & 0xE0 == 0xE0:
+        # Layer 0 of the frame header is AAC's, the others are MPEG audio's.
+        return "AAC" if content[1] & 0x06 == 0 else "MP3"
+    return ""
+
+
+def _medium(content: bytes, form: str) -> Medium | None:
+    if form in ("WAV", "MP3", "AAC", "FLAC"):
+        return "audio"
+    return "image" if form else None
+
+
+def _medium_of_streams(content: bytes) -> Medium | None:
+    from auditor.audio import opened
+
+    with opened(content, "It") as container:
+        # A cover picture is a stream of video, and no video.
+        pictures = [s for s in container.streams.video if "ATTACHED_PIC" not in str(s.disposition).upper()]
+        return "video" if pictures else "audio" if container.streams.audio else None

@@ -1,0 +1,121 @@
+"""What was found of files and detectors, as plain data that crosses a pipe from the process that found it."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from auditor.detection.kinds import Medium
+from auditor.detector_card import Answer, DetectorCard, Share
+from auditor.detector_card import Medium as DetectorMedium
+from auditor.png import Pixels, decode
+from auditor.provenance.record import FileProvenance
+
+MOST_FRAMES = 1_000
+MOST_NOTES = 30
+LARGEST_PICTURE = 2_048
+
+Line = Annotated[str, Field(max_length=2_000)]
+Notes = Annotated[tuple[Line, ...], Field(max_length=MOST_NOTES)]
+
+
+class _Closed(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class DetectorRecord(_Closed):
+    """Which detector answered: the digest of its file, its classes, and its card without the calibration scores.
+
+    ``n_real`` and ``n_fake``: calibration files of either class.
+    """
+
+    sha256: Annotated[str, Field(max_length=64)] | None = None
+    classes: Annotated[tuple[Line, ...], Field(max_length=2)]
+    n_real: Annotated[int, Field(ge=0)]
+    n_fake: Annotated[int, Field(ge=0)]
+    card: DetectorCard
+
+    @property
+    def medium(self) -> DetectorMedium:
+        """What it is for."""
+        return self.card.medium
+
+    @classmethod
+    def of(cls, classes: tuple[str, ...], card: DetectorCard, sha256: str | None) -> DetectorRecord:
+        """The record of a detector with this card."""
+        bare = card.model_copy(update={"real_scores": (), "fake_scores": ()})
+        return cls(
+            sha256=sha256, classes=classes, n_real=len(card.real_scores), n_fake=len(card.fake_scores), card=bare
+        )
+
+
+class FrameScore(_Closed):
+    """The calibrated probability that one frame of a video is synthetic; ``seconds`` from its beginning."""
+
+    seconds: Annotated[float, Field(ge=0.0)]
+    probability: Share
+
+
+class FileVerdict(_Closed):
+    """What the detector says of a file, and why; a guess, whatever the file says of itself.
+
+    ``probability``: calibrated, of being synthetic. ``p_real``, ``p_fake``: conformal p-values. ``low`` and ``high``:
+    of a video, the 95 % interval of the mean probability over its frames. All but ``novelty`` are None where the
+    detector does not support the file: it is for another medium, or knows nothing like it.
+    """
+
+    answer: Answer
+    reason: Line
+    probability: Share | None = None
+    p_real: Share | None = None
+    p_fake: Share | None = None
+    novelty: float | None = None
+    low: Share | None = None
+    high: Share | None = None
+    frames: Annotated[tuple[FrameScore, ...], Field(max_length=MOST_FRAMES)] = ()
+
+
+class HeatMap(_Closed):
+    """What in a file the detector's score rests on, as a picture, and whether that picture has earned its display.
+
+    ``png``: base64 of a PNG as :func:`auditor.png.encode` writes it. ``drop_marked``: how far the log-odds move away
+    from the detector's own side where the quarter of the parts that speaks most for it is hidden; ``drop_random``: the
+    furthest that they moved in 10 draws of as much at random. ``earned``: whether the first is larger.
+    """
+
+    png: Annotated[str, Field(max_length=24 << 20)]
+    drop_marked: float
+    drop_random: float
+    earned: bool
+
+    def picture(self) -> Pixels:
+        """The pixels of the picture; raises ValueError where it is none of ours."""
+        try:
+            return decode(base64.b64decode(self.png, validate=True), LARGEST_PICTURE)
+        except binascii.Error:
+            raise ValueError("a picture must be base64") from None
+
+
+class FileResult(_Closed):
+    """What was found of one file. ``error``: why it could not be read, "" where it could.
+
+    ``form``: the format by content, such as ``JPEG``. ``verdict``: None without a detector, or with an error.
+    """
+
+    medium: Medium | None = None
+    form: Annotated[str, Field(max_length=20)] = ""
+    size_bytes: Annotated[int, Field(ge=0)] | None = None
+    sha256: Annotated[str, Field(max_length=64)] | None = None
+    provenance: FileProvenance = FileProvenance()
+    verdict: FileVerdict | None = None
+    heat_map: HeatMap | None = None
+    notes: Notes = ()
+    error: Line = ""
+
+    @property
+    def answered(self) -> bool:
+        """Whether the detector gave an answer, real or fake."""
+        return not self.error and self.verdict is not None and self.verdict.answer != "cannot say"

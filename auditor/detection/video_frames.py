@@ -1,0 +1,44 @@
+"""A video's verdict by a detector of images, with the scores of its frames."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from auditor.detection.record import FileVerdict, FrameScore
+
+if TYPE_CHECKING:
+    from auditor.detector import DeepfakeDetector
+
+
+def judged_video(detector: DeepfakeDetector, content: bytes, name: str) -> tuple[FileVerdict, list[str]]:
+    """The verdict over frames taken evenly from a video's content, and what a reader must know of it.
+
+    Raises DataError where no frame can be decoded.
+    """
+    from auditor.video import model_frames, video_verdict
+
+    found = video_verdict(detector, model_frames(content, name, detector))
+    limit = detector.card.novelty_limit
+    novelty = found.novelty if found.novelty is not None and math.isfinite(found.novelty) else None
+    notes = list(found.notes)
+    if limit is not None and (novelty is None or novelty > limit):
+        return FileVerdict(answer=found.answer, reason=found.reason, novelty=novelty), notes
+    if found.change is not None:
+        notes.append(f"The scores of neighbouring frames differ by {found.change:.2f} on average.")
+    frames = tuple(
+        FrameScore(seconds=max(0.0, at), probability=score)
+        for at, score in zip(found.seconds, found.scores, strict=True)
+    )
+    verdict = FileVerdict(
+        answer=found.answer,
+        reason=found.reason,
+        probability=found.probability,
+        p_real=found.p_real,
+        p_fake=found.p_fake,
+        novelty=novelty,
+        low=found.low,
+        high=found.high,
+        frames=frames,
+    )
+    return verdict, notes

@@ -1,0 +1,168 @@
+"""A detector of synthetic media: a classifier that knows what it was trained on, and when it cannot say."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+from torch import Tensor, nn
+
+from auditor.arrays import FloatArray
+from auditor.detector_card import MOST_KINDS as MOST_KINDS
+from auditor.detector_card import MOST_SCORES as MOST_SCORES
+from auditor.detector_card import Answer as Answer
+from auditor.detector_card import DetectorCard as DetectorCard
+from auditor.detector_card import KnownRate as KnownRate
+from auditor.detector_card import Medium as Medium
+from auditor.errors import ModelError
+from auditor.gradients import without_gradients
+from auditor.model import AuditedModel, TorchModel
+from auditor.rows import Rows, take_rows
+
+if TYPE_CHECKING:
+    from auditor.data import AuditData
+
+# Files encoded at once: a recording or a picture takes a thousand times the memory of a row of a table.
+MOST_ROWS = 256
+# What the synthetic class is called, in the data sets of the field.
+FAKE_NAMES = ("fake", "ai", "synthetic", "generated", "spoof", "deepfake", "gan", "diffusion")
+REAL_NAMES = ("real", "genuine", "bonafide", "bona-fide", "authentic", "original", "human", "photo", "nature")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """What a detector says of one file.
+
+    ``probability``: calibrated, of being synthetic. p_real, p_fake: see :meth:`DetectorCard.p_values`. ``novelty`` in
+    the units of ``novelty_limit``; None where the detector has no rule for it. ``reason``: why this answer, in a
+    sentence.
+    """
+
+    answer: Answer
+    probability: float
+    p_real: float
+    p_fake: float
+    novelty: float | None
+    reason: str
+
+
+class DeepfakeDetector(TorchModel):
+    """A binary classifier of media with a :class:`DetectorCard`; audited like any other classifier.
+
+    Its module has a method ``novelty(inputs) -> (n,)`` where ``card.novelty_limit`` is set: how unlike its training
+    files an encoded input is, whatever their class. Raises ModelError where it has none, or other than two classes.
+    """
+
+    def __init__(self, module: nn.Module, *, card: DetectorCard, **how: Any) -> None:
+        super().__init__(module, **how)
+        if self.n_outputs != 2:
+            raise ModelError(f"A detector tells two classes apart, and this model has {self.n_outputs}.")
+        if card.novelty_limit is not None and not callable(getattr(module, "novelty", None)):
+            raise ModelError("The detector's card has a novelty limit, and its network measures no novelty.")
+        self.card = card
+
+    @classmethod
+    def around(cls, model: TorchModel, card: DetectorCard) -> DeepfakeDetector:
+        """The same network, encoding and classes, with a card."""
+        return cls(
+            model.module,
+            card=card,
+            classes=model.classes,
+            preprocessing=model.preprocessing,
+            features=model.features,
+            outputs=model.output_kind,
+            threshold=model.threshold,
+            device=model.device,
+            architecture=model.architecture,
+            recipe=model.recipe,
+            batch_rows=min(model.batch_rows, MOST_ROWS),
+            provenance=model.provenance,
+        )
+
+    def novelty(self, X: Rows) -> FloatArray:
+        """(n,) how unlike the training files each row is; ModelError where the detector has no rule for it."""
+        if self.card.novelty_limit is None:
+            raise ModelError("This detector has no rule for files unlike its training files.")
+        measure = cast(Any, self.module).novelty
+        parts = []
+        with without_gradients(), self.evaluating():
+            for start in range(0, len(X), self.batch_rows):
+                found: Tensor = measure(self.encode(take_rows(X, slice(start, start + self.batch_rows))))
+                parts.append(found.double().cpu().numpy())
+        return np.concatenate(parts) if parts else np.empty(0)
+
+    def verdicts(self, X: Rows, probabilities: FloatArray | None = None) -> list[Verdict]:
+        """(n,) answers of rows; ``probabilities`` (n, 2) where they are known already."""
+        known = self.predict_proba(X) if probabilities is None else probabilities
+        scores = known[:, self.card.fake]
+        novelty = [None] * len(X) if self.card.novelty_limit is None else self.novelty(X).tolist()
+        return [judge_file(self.card, float(s), n) for s, n in zip(scores, novelty, strict=True)]
+
+    def saved_parts(self) -> tuple[AuditedModel, dict[str, Any]]:
+        """The model itself, and its card."""
+        return self, {"detector": self.card.model_dump(mode="json")}
+
+
+def judge_file(card: DetectorCard, probability: float, novelty: float | None) -> Verdict:
+    """The answer for one file: a class that is left when the other is ruled out, else ``cannot say``.
+
+    A class is ruled out where its p-value is at most ``card.error_rate``. Conformal coverage does not hold for files
+    that no calibration file is like, so a novelty above the limit ends in ``cannot say`` whatever the p-values are.
+    """
+    p_real, p_fake = card.p_values(probability)
+    answer, reason = answer_of(card, p_real, p_fake, novelty)
+    return Verdict(answer=answer, probability=probability, p_real=p_real, p_fake=p_fake, novelty=novelty, reason=reason)
+
+
+def answer_of(card: DetectorCard, p_real: float, p_fake: float, novelty: float | None) -> tuple[Answer, str]:
+    """The class that is left when the other is ruled out, else ``cannot say``; and why, in a sentence."""
+    level = card.error_rate
+    if card.novelty_limit is not None and (novelty is None or not novelty <= card.novelty_limit):
+        return "cannot say", "It is unlike everything the detector was trained on: an unsupported kind of file."
+    real, fake = p_real > level, p_fake > level
+    few = [n for n, scores in (("real", card.real_scores), ("fake", card.fake_scores)) if len(scores) < card.fewest]
+    if real and fake and few:
+        return "cannot say", (
+            f"The detector has too few calibration files ({' and '.join(few)}; it takes {card.fewest} of each) "
+            f"to rule anything out at an error rate of {level:g}."
+        )
+    if real and fake:
+        return "cannot say", f"Neither class can be ruled out at an error rate of {level:g}."
+    if not real and not fake:
+        return "cannot say", f"It fits neither class at an error rate of {level:g}."
+    return (
+        ("fake", "Real files like it are rarer than the stated error rate.")
+        if fake
+        else (
+            "real",
+            "Synthetic files like it, of the kinds the detector knows, are rarer than the stated error rate.",
+        )
+    )
+
+
+def fake_class(classes: Sequence[str]) -> int | None:
+    """Index of the synthetic one of two classes by its name, such as ``fake`` beside ``real``; None if unclear."""
+    if len(classes) != 2:
+        return None
+    names = [c.strip().lower() for c in classes]
+    fakes = [i for i, name in enumerate(names) if name in FAKE_NAMES]
+    reals = [i for i, name in enumerate(names) if name in REAL_NAMES]
+    if len(fakes) == 1 and (not reals or reals != fakes):
+        return fakes[0]
+    return 1 - reals[0] if len(reals) == 1 and not fakes else None
+
+
+def detector_of(model: AuditedModel) -> DeepfakeDetector | None:
+    """The model as a detector with a card, or None."""
+    return model if isinstance(model, DeepfakeDetector) else None
+
+
+def synthetic(model: AuditedModel, data: AuditData) -> int | None:
+    """Index of the class that means synthetic, for a model that is asked about media; None for any other model."""
+    if data.modality not in ("image", "audio"):
+        return None
+    if isinstance(model, DeepfakeDetector):
+        return int(model.card.fake)
+    return fake_class(model.classes)

@@ -1,0 +1,87 @@
+"""What a detector of synthetic media says of itself, as data: its calibration, its limits, its known error rates."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Literal, Self
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Medium = Literal["image", "speech"]
+Answer = Literal["real", "fake", "cannot say"]
+MOST_SCORES = 10_000
+MOST_KINDS = 1_000
+
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+Name = Annotated[str, Field(min_length=1, max_length=200)]
+
+
+class _Closed(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class KnownRate(_Closed):
+    """What was measured of a detector when it was made, on files it had not been trained on.
+
+    ``kind``: the generator of the synthetic files, or None over all of them. ``unseen``: whether that generator's files
+    were left out of the training that was measured. ``metric``: as the probe ``detector_performance`` names it.
+    ``low`` and ``high``: the interval at ``confidence``; None where it has none. n_real, n_fake: files measured.
+    """
+
+    metric: Name
+    value: float
+    low: float | None = None
+    high: float | None = None
+    confidence: Share = 0.95
+    kind: Name | None = None
+    unseen: bool = False
+    n_real: Annotated[int, Field(ge=0)]
+    n_fake: Annotated[int, Field(ge=0)]
+
+
+class DetectorCard(_Closed):
+    """What a detector says of itself beside its weights: its calibration, where it stops, and its known error rates.
+
+    ``fake``: index of the synthetic class. ``real_scores`` and ``fake_scores``: ascending probabilities of the
+    synthetic class that calibration files of either class had from training rounds that had not seen them, and, where
+    kinds are known, had not seen their kind either. ``error_rate``: the share of each class's files, exchangeable with
+    the calibration files, for which that class may be ruled out. ``novelty_limit``: the novelty above which a file is
+    of no kind the detector was trained on. ``kinds``: the generators it was trained on.
+    """
+
+    medium: Medium
+    fake: Literal[0, 1]
+    real_scores: Annotated[tuple[Share, ...], Field(max_length=MOST_SCORES)]
+    fake_scores: Annotated[tuple[Share, ...], Field(max_length=MOST_SCORES)]
+    error_rate: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.05
+    novelty_limit: float | None = None
+    kinds: Annotated[tuple[Name, ...], Field(max_length=MOST_KINDS)] = ()
+    known_rates: Annotated[tuple[KnownRate, ...], Field(max_length=10 * MOST_KINDS)] = ()
+    notes: Annotated[tuple[Annotated[str, Field(max_length=2_000)], ...], Field(max_length=100)] = ()
+
+    @model_validator(mode="after")
+    def _scores_ascend(self) -> Self:
+        for scores in (self.real_scores, self.fake_scores):
+            if any(a > b for a, b in zip(scores, scores[1:], strict=False)):
+                raise ValueError("calibration scores must ascend")
+        return self
+
+    @property
+    def fewest(self) -> int:
+        """Calibration files of a class without which it can never be ruled out: ``1 / error_rate - 1``, rounded up."""
+        return math.ceil(1.0 / self.error_rate - 1.0)
+
+    def p_values(self, score: float) -> tuple[float, float]:
+        """Conformal p-values of the hypotheses that a file with this probability of being synthetic is real, is fake.
+
+        ``p(real) = (1 + #{real calibration scores >= score}) / (n_real + 1)``, and ``p(fake)`` with ``<=`` among the
+        fake ones; each in (0, 1]. Over files exchangeable with the calibration files of its class, a p-value is at most
+        e with probability at most e, for every e. Source: Vovk, Gammerman and Shafer, Algorithmic Learning in a Random
+        World, 2005 (label-conditional conformal prediction).
+        """
+        real = np.asarray(self.real_scores)
+        fake = np.asarray(self.fake_scores)
+        at_least = len(real) - int(np.searchsorted(real, score, side="left"))
+        at_most = int(np.searchsorted(fake, score, side="right"))
+        return (1 + at_least) / (len(real) + 1), (1 + at_most) / (len(fake) + 1)

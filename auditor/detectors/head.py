@@ -1,0 +1,89 @@
+"""The head of a detector: features standardised, weighed, and calibrated into the logits of two classes."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+class LinearHead(nn.Module):
+    """(n, n_features) features to (n, 2) logits in class order: logistic regression and Platt's calibration of it.
+
+    ``z = weight . (x - mean) / scale + bias``, then ``t = slope z + offset``, the log-odds of the synthetic class,
+    given as logits ``-t / 2`` and ``t / 2`` so that either class has a gradient. ``fake``: its index, 0 or 1.
+    """
+
+    def __init__(self, n_features: int, fake: int = 1) -> None:
+        super().__init__()
+        if fake not in (0, 1):
+            raise ValueError("the synthetic class of a detector is 0 or 1")
+        self.fake = fake
+        self.mean: Tensor
+        self.scale: Tensor
+        self.register_buffer("mean", torch.zeros(n_features))
+        self.register_buffer("scale", torch.ones(n_features))
+        self.weight = nn.Parameter(torch.zeros(n_features))
+        self.bias = nn.Parameter(torch.zeros(()))
+        self.calibration = Calibration(fake)
+
+    def scores(self, features: Tensor) -> Tensor:
+        """(n,) uncalibrated log-odds z of the synthetic class."""
+        standard = (features - self.mean) / self.scale
+        return standard @ self.weight + self.bias
+
+    def forward(self, features: Tensor) -> Tensor:
+        logits: Tensor = self.calibration(self.scores(features))
+        return logits
+
+
+class Calibration(nn.Module):
+    """(n,) scores to (n, 2) logits in class order, by Platt's ``slope z + offset`` for the synthetic class ``fake``.
+
+    Source: Platt, Probabilistic outputs for support vector machines, 1999.
+    """
+
+    def __init__(self, fake: int = 1) -> None:
+        super().__init__()
+        self.fake = fake
+        self.slope: Tensor
+        self.offset: Tensor
+        self.register_buffer("slope", torch.ones(()))
+        self.register_buffer("offset", torch.zeros(()))
+
+    def forward(self, scores: Tensor) -> Tensor:
+        half = 0.5 * (self.slope * scores + self.offset)
+        pair = [-half, half] if self.fake == 1 else [half, -half]
+        return torch.stack(pair, dim=1)
+
+
+class NeighbourHead(nn.Module):
+    """(n, n_features) features to (n, 2) logits in class order, by the nearest training files of either class.
+
+    Its score is the mean cosine similarity to the ``k`` nearest synthetic files less that to the ``k`` nearest real
+    ones, in [-2, 2], then calibrated. Source: Ojha, Li and Lee, Towards universal fake image detectors that generalize
+    across generative models, CVPR 2023.
+    """
+
+    def __init__(self, n_features: int, n_real: int, n_fake: int, k: int = 1, fake: int = 1) -> None:
+        super().__init__()
+        if not 1 <= k <= min(n_real, n_fake):
+            raise ValueError(f"there are not {k} files of either class to be neighbours")
+        self.k = k
+        self.real_files: Tensor
+        self.fake_files: Tensor
+        self.register_buffer("real_files", torch.zeros(n_real, n_features))
+        self.register_buffer("fake_files", torch.zeros(n_fake, n_features))
+        self.calibration = Calibration(fake)
+
+    def scores(self, features: Tensor) -> Tensor:
+        """(n,) uncalibrated scores, larger for the synthetic class."""
+        own = nn.functional.normalize(features, dim=1)
+        near = [
+            (own @ nn.functional.normalize(files, dim=1).T).topk(self.k, dim=1).values.mean(dim=1)
+            for files in (self.fake_files, self.real_files)
+        ]
+        return near[0] - near[1]
+
+    def forward(self, features: Tensor) -> Tensor:
+        logits: Tensor = self.calibration(self.scores(features))
+        return logits

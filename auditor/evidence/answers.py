@@ -1,0 +1,420 @@
+"""What the model answered on the evaluation rows, row by row and counted by group: what most numbers are made of."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from auditor.arrays import FloatArray, IntArray
+from auditor.counts import GroupCounts, count_groups
+from auditor.errors import DataError
+
+if TYPE_CHECKING:
+    from auditor.data import AuditData
+    from auditor.model import AuditedModel
+
+MOST_CLASSES = 100
+MOST_ROWS = 5_000_000
+# Scores of rows that do not say their group are means of at least so many: a group's own statistics, such as the mean
+# score in a bin of its calibration, could else be found among the rows.
+BLURRED_OVER = 10
+_MOST_NAMED = 10_000
+_LARGEST_COUNT = 1 << 53
+_ROWS_AT_ONCE = 10_000
+
+
+class _Closed(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class CountsRecord(_Closed):
+    """A :class:`~auditor.counts.GroupCounts` as data."""
+
+    features: tuple[str, ...]
+    classes: Annotated[tuple[str, ...], Field(max_length=_MOST_NAMED)]
+    groups: tuple[tuple[str, ...], ...]
+    table: tuple[tuple[tuple[Annotated[int, Field(ge=0, le=_LARGEST_COUNT)], ...], ...], ...]
+    positive: int | None = None
+
+    @classmethod
+    def of(cls, counts: GroupCounts) -> CountsRecord:
+        """The record of a table."""
+        return cls(
+            features=counts.features,
+            classes=counts.classes,
+            groups=counts.groups,
+            table=tuple(tuple(tuple(map(int, row)) for row in group) for group in counts.table),
+            positive=counts.positive,
+        )
+
+    def counts(self) -> GroupCounts:
+        """The table. Raises DataError where its parts do not fit each other."""
+        k = len(self.classes)
+        fits = len(self.table) == len(self.groups) and all(
+            len(group) == k + 1 and all(len(row) == k for row in group) for group in self.table
+        )
+        if not fits or any(len(g) != len(self.features) for g in self.groups):
+            raise DataError("The table of groups does not fit its own classes and features.")
+        table = np.asarray(self.table, np.int64).reshape(len(self.groups), k + 1, k)
+        return GroupCounts(self.features, self.classes, self.groups, table, self.positive)
+
+
+class AnswersHead(_Closed):
+    """What the columns of the rows are: ``scores`` of them are the probabilities of the classes, or none.
+
+    ``blurred``: each score is the mean of so many rows at least, of neighbouring scores and the same decision; 1 where
+    it is the row's own. ``features``: sensitive features whose group stands in every row, ``levels`` their groups in
+    order; empty unless rows were asked for.
+    """
+
+    kind: Literal["classifier", "regressor"]
+    n: Annotated[int, Field(ge=0, le=MOST_ROWS)]
+    classes: Annotated[tuple[str, ...], Field(max_length=_MOST_NAMED)] = ()
+    positive: int | None = None
+    blurred: Annotated[int, Field(ge=1)] = 1
+    scores: Annotated[int, Field(ge=0, le=MOST_CLASSES)] = 0
+    features: tuple[str, ...] = ()
+    levels: tuple[tuple[str, ...], ...] = ()
+
+    @model_validator(mode="after")
+    def _levels_of_each_feature(self) -> Self:
+        if len(self.levels) != len(self.features) or len(set(self.features)) != len(self.features):
+            raise ValueError("every feature has its levels, once")
+        return self
+
+
+class AnswersPart(_Closed):
+    """Some of the rows: true class or number (None where there is none), decision or prediction, scores, groups."""
+
+    truth: tuple[float | None, ...]
+    predicted: tuple[float, ...]
+    scores: tuple[tuple[float, ...], ...]
+    groups: tuple[tuple[str, ...], ...]
+
+
+@dataclass(eq=False)
+class Answers:
+    """The answers of one audit: a head, rows (n,), and the table of groups.
+
+    truth, predicted: (n,), NaN where there is no truth. scores: (n, k). groups: per feature (n,) names.
+    """
+
+    head: AnswersHead
+    truth: FloatArray
+    predicted: FloatArray
+    scores: FloatArray
+    groups: dict[str, list[str]] = field(default_factory=dict)
+    counts: CountsRecord | None = None
+
+    def __len__(self) -> int:
+        return len(self.predicted)
+
+    def recount(self) -> GroupCounts | None:
+        """The table of groups counted anew from the rows; None where they hold no groups or no decisions."""
+        if not self.groups or self.head.kind != "classifier":
+            return None
+        columns = [
+            (_codes(self.groups[name], levels), levels)
+            for name, levels in zip(self.head.features, self.head.levels, strict=True)
+        ]
+        return count_groups(
+            self.predicted.astype(np.int64),
+            self._labels(),
+            columns,
+            features=self.head.features,
+            classes=self.head.classes,
+            positive=self.head.positive,
+        )
+
+    def crossed(self) -> IntArray:
+        """(n_classes + 1, n_classes) rows by true class, the last for those without one, and decision."""
+        k = len(self.head.classes)
+        table = np.zeros((k + 1, k), np.int64)
+        labels = self._labels()
+        np.add.at(table, (np.where(labels < 0, k, labels), self.predicted.astype(np.int64)), 1)
+        return table
+
+    def _labels(self) -> IntArray:
+        return np.where(np.isnan(self.truth), -1, self.truth).astype(np.int64)
+
+    def data(self) -> AuditData:
+        """Rows without features: labels or numbers, and groups where they are kept."""
+        import pandas as pd
+
+        from auditor.data import AuditData
+
+        regression = self.head.kind == "regressor"
+        known = not np.isnan(self.truth).all()
+        groups = (
+            pd.DataFrame(
+                {
+                    name: pd.Categorical(self.groups[name], categories=list(levels))
+                    for name, levels in zip(self.head.features, self.head.levels, strict=True)
+                }
+            )
+            if self.groups
+            else None
+        )
+        return AuditData(
+            X=np.zeros((len(self), 1)),
+            y_true=None if regression or not known else self._labels(),
+            target_values=self.truth if regression and known else None,
+            classes=self.head.classes,
+            positive=self.head.positive,
+            sensitive_features=groups,
+        )
+
+    def rows_to_csv(self) -> bytes:
+        """One line a row, with a header; numbers so that they read back as they were."""
+        buffer = io.StringIO(newline="")
+        writer = csv.writer(buffer, lineterminator="\n")
+        writer.writerow(_columns(self.head))
+        groups = [self.groups[name] for name in self.head.features]
+        for i, (truth, predicted) in enumerate(zip(self.truth.tolist(), self.predicted.tolist(), strict=True)):
+            scores = [repr(s) for s in self.scores[i].tolist()]
+            known = "" if truth != truth else _number(truth)
+            writer.writerow([known, _number(predicted), *scores, *(values[i] for values in groups)])
+        return buffer.getvalue().encode()
+
+
+def _columns(head: AnswersHead) -> list[str]:
+    scores = [f"score:{name}" for name in head.classes[: head.scores]]
+    return ["truth", "predicted", *scores, *(f"group:{name}" for name in head.features)]
+
+
+def _number(x: float) -> str:
+    return str(int(x)) if x.is_integer() and abs(x) < 2**53 else repr(x)
+
+
+def _codes(values: Sequence[str], levels: Sequence[str]) -> IntArray:
+    place = {level: i for i, level in enumerate(levels)}
+    return np.asarray([place[value] for value in values], np.int64)
+
+
+class StoredModel:
+    """A model as far as its stored answers go: a stand-in for probes that read nothing but outputs and decisions."""
+
+    features = None
+    preprocessing = None
+    threshold = 0.5
+    group_columns: tuple[str, ...] = ()
+
+    def __init__(self, answers: Answers) -> None:
+        self.kind = answers.head.kind
+        self.classes = answers.head.classes
+        self._answers = answers
+
+    @property
+    def n_outputs(self) -> int:
+        """Number of classes."""
+        return len(self.classes)
+
+    def outputs(self, data: AuditData) -> FloatArray:
+        """(n, n_classes) stored probabilities. Raises DataError where they were not kept."""
+        if self._answers.head.scores < self.n_outputs:
+            raise DataError("The bundle keeps no probabilities of so many classes.")
+        return self._answers.scores
+
+    def decisions(self, data: AuditData) -> IntArray:
+        """(n,) stored decisions."""
+        return self._answers.predicted.astype(np.int64)
+
+    def predictions(self, data: AuditData) -> FloatArray:
+        """(n,) stored predicted numbers."""
+        return self._answers.predicted
+
+
+# ---- from a model ----------------------------------------------------------------------------------------------------
+
+
+def head_of(model: AuditedModel, data: AuditData, *, include_rows: bool) -> AnswersHead | None:
+    """What is kept of a model's answers on the evaluation rows; None where it neither decides nor predicts."""
+    rows = data.evaluation
+    if model.kind not in ("classifier", "regressor") or not len(rows) or len(rows) > MOST_ROWS:
+        return None
+    groups = rows.sensitive_features
+    k = len(model.classes)
+    kept = [] if groups is None or not include_rows else list(groups.columns)
+    blur = groups is not None and not include_rows and model.kind == "classifier"
+    # A blurred score is one number a row; of many classes none is kept.
+    most = 2 if blur else MOST_CLASSES
+    return AnswersHead(
+        kind="classifier" if model.kind == "classifier" else "regressor",
+        n=len(rows),
+        classes=model.classes if model.kind == "classifier" else (),
+        positive=rows.positive,
+        blurred=BLURRED_OVER if blur else 1,
+        scores=k if model.kind == "classifier" and k <= most else 0,
+        features=tuple(map(str, kept)),
+        levels=() if groups is None else tuple(tuple(_levels(groups[name])) for name in kept),
+    )
+
+
+def _levels(values: Any) -> list[str]:
+    return [str(level) for level in values.astype("category").cat.categories]
+
+
+def parts_of(model: AuditedModel, data: AuditData, head: AnswersHead) -> Iterable[AnswersPart]:
+    """The rows in parts, each small enough for one message."""
+    rows = data.evaluation
+    predicted: Any
+    if head.kind == "regressor":
+        predicted = model.predictions(rows)  # type: ignore[attr-defined]
+        truth, scores = rows.target_values, np.empty((len(rows), 0))
+    else:
+        predicted = model.decisions(rows)
+        truth = None if rows.y_true is None else np.where(rows.y_true < 0, np.nan, rows.y_true.astype(np.float64))
+        scores = model.outputs(rows)[:, : head.scores]
+        if head.blurred > 1 and head.scores:
+            scores = blurred(scores, predicted, head.blurred)
+    groups = rows.sensitive_features
+    names = [groups[name].astype(str).tolist() for name in head.features] if groups is not None else []
+    for start in range(0, head.n, _ROWS_AT_ONCE):
+        some = slice(start, start + _ROWS_AT_ONCE)
+        own = [None] * len(predicted[some]) if truth is None else [None if t != t else t for t in truth[some].tolist()]
+        yield AnswersPart(
+            truth=tuple(own),
+            predicted=tuple(map(float, predicted[some])),
+            scores=tuple(map(tuple, scores[some].tolist())),
+            groups=tuple(zip(*(values[some] for values in names), strict=True)) if names else (),
+        )
+
+
+def blurred(scores: FloatArray, predicted: IntArray, least: int) -> FloatArray:
+    """(n, 2) scores, each replaced by the mean of a block of at least ``least`` neighbouring ones of the same decision.
+
+    A class that was decided on for fewer rows is one block.
+    """
+    out = np.empty_like(scores)
+    for decision in np.unique(predicted):
+        rows = np.flatnonzero(predicted == decision)
+        rows = rows[np.argsort(scores[rows, -1], kind="stable")]
+        for block in np.array_split(rows, max(1, len(rows) // least)):
+            out[block] = scores[block].mean(axis=0)
+    return out
+
+
+def counts_of(model: AuditedModel, data: AuditData) -> CountsRecord | None:
+    """The table of groups of the evaluation rows; None without groups or decisions."""
+    rows = data.evaluation
+    if model.kind != "classifier" or rows.sensitive_features is None:
+        return None
+    columns = [rows.sensitive_features[c].astype("category") for c in rows.sensitive_features.columns]
+    return CountsRecord.of(
+        count_groups(
+            model.decisions(rows),
+            rows.y_true,
+            [(c.cat.codes.to_numpy(), [str(level) for level in c.cat.categories]) for c in columns],
+            features=[str(c.name) for c in columns],
+            classes=rows.classes or model.classes,
+            positive=rows.positive,
+        )
+    )
+
+
+def joined(head: AnswersHead, parts: Sequence[AnswersPart], counts: CountsRecord | None) -> Answers:
+    """The answers of all parts. Raises DataError where they are not what the head says."""
+    truth = np.asarray([np.nan if t is None else t for part in parts for t in part.truth], np.float64)
+    predicted = np.asarray([p for part in parts for p in part.predicted], np.float64)
+    rows = [row for part in parts for row in part.scores]
+    named = [row for part in parts for row in part.groups]
+    fits = len(truth) == len(predicted) == head.n and len(rows) == head.n and all(len(r) == head.scores for r in rows)
+    if not fits or (head.features and (len(named) != head.n or any(len(r) != len(head.features) for r in named))):
+        raise DataError("The model's answers do not fit what was said of them.")
+    groups = {name: [row[i] for row in named] for i, name in enumerate(head.features)}
+    return _checked(head, truth, predicted, np.asarray(rows, np.float64).reshape(head.n, head.scores), groups, counts)
+
+
+def _checked(
+    head: AnswersHead,
+    truth: FloatArray,
+    predicted: FloatArray,
+    scores: FloatArray,
+    groups: dict[str, list[str]],
+    counts: CountsRecord | None,
+) -> Answers:
+    if head.kind == "classifier":
+        k = len(head.classes)
+        known = truth[~np.isnan(truth)]
+        whole = np.concatenate([known, predicted])
+        if ((whole < 0) | (whole >= k) | (whole != np.floor(whole))).any():
+            raise DataError("A row's class is none of the model's classes.")
+        if head.scores and (not np.isfinite(scores).all() or (scores < -1e-6).any() or (scores > 1.0 + 1e-6).any()):
+            raise DataError("A row's score is no probability.")
+        if head.scores == k and head.scores and (np.abs(scores.sum(axis=1) - 1.0) > 1e-3).any():
+            raise DataError("A row's probabilities do not add up to 1.")
+    for name, levels in zip(head.features, head.levels, strict=True):
+        strange = set(groups[name]) - set(levels)
+        if strange:
+            raise DataError(f"A row's group of {name!r} is none of its groups: {sorted(strange)[0][:40]!r}.")
+    return Answers(head, truth, predicted, scores, groups, counts)
+
+
+# ---- from a bundle ---------------------------------------------------------------------------------------------------
+
+
+def read_head(content: bytes) -> tuple[AnswersHead | None, CountsRecord | None]:
+    """Head and table out of ``tables.json``. Raises DataError where it is none."""
+    try:
+        found = json.loads(content)
+        head, counts = found["rows"], found["groups"]
+        return (
+            None if head is None else AnswersHead.model_validate(head),
+            None if counts is None else CountsRecord.model_validate(counts),
+        )
+    except (ValueError, KeyError, TypeError, RecursionError, ValidationError) as error:
+        raise DataError(f"tables.json cannot be read: {type(error).__name__}.") from None
+
+
+def tables_json(head: AnswersHead | None, counts: CountsRecord | None) -> Mapping[str, object]:
+    """What ``tables.json`` holds."""
+    return {
+        "rows": None if head is None else head.model_dump(mode="json"),
+        "groups": None if counts is None else counts.model_dump(mode="json"),
+    }
+
+
+def read_rows(content: bytes, head: AnswersHead, counts: CountsRecord | None) -> Answers:
+    """The answers out of ``rows.csv``. Raises DataError naming the line that is none."""
+    try:
+        return _read_rows(csv.reader(io.StringIO(content.decode("utf-8", "replace"), newline="")), head, counts)
+    except csv.Error as error:
+        raise DataError(f"rows.csv is no table: {error}.") from None
+
+
+def _read_rows(reader: Iterator[list[str]], head: AnswersHead, counts: CountsRecord | None) -> Answers:
+    width, first = 2 + head.scores + len(head.features), 2 + head.scores
+    truth: list[float] = []
+    predicted: list[float] = []
+    scores: list[list[float]] = []
+    groups: list[list[str]] = []
+    if next(reader, None) != _columns(head):
+        raise DataError("rows.csv: its header does not name the columns that tables.json says it has.")
+    for i, line in enumerate(reader, 2):
+        if len(line) != width or i > head.n + 1:
+            raise DataError(f"rows.csv, line {i}: it is none of the {head.n:,} rows.")
+        try:
+            truth.append(float(line[0] or "nan"))
+            predicted.append(float(line[1]))
+            scores.append([float(text) for text in line[2:first]])
+        except ValueError:
+            raise DataError(f"rows.csv, line {i}: it holds what is no number.") from None
+        groups.append(line[first:])
+    if len(predicted) != head.n:
+        raise DataError(f"rows.csv has {len(predicted):,} rows and should have {head.n:,}.")
+    named = {name: [row[j] for row in groups] for j, name in enumerate(head.features)}
+    return _checked(
+        head,
+        np.asarray(truth, np.float64),
+        np.asarray(predicted, np.float64),
+        np.asarray(scores, np.float64).reshape(head.n, head.scores),
+        named,
+        counts,
+    )

@@ -1,0 +1,88 @@
+"""A zip archive of which every byte is determined by its contents, so that no byte can change unseen."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from auditor.errors import DataError, UsageError
+
+MAX_BYTES = 2 << 30
+MAX_ENTRIES = 64
+_EPOCH = (1980, 1, 1, 0, 0, 0)
+
+
+def pack(entries: Mapping[str, bytes]) -> bytes:
+    """The archive of these entries, in the order of their names: stored, not compressed, without times or comments."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
+        for name in sorted(entries):
+            info = zipfile.ZipInfo(name, _EPOCH)
+            info.create_system = 3
+            info.external_attr = 0o644 << 16
+            archive.writestr(info, entries[name])
+    return buffer.getvalue()
+
+
+def read_archive(path: Path) -> bytes:
+    """The bytes of a bundle. Raises UsageError where there is none, DataError where it is too large to be one."""
+    try:
+        if not path.is_file():
+            raise UsageError(f"There is no evidence bundle at {str(path)!r}.")
+        if path.stat().st_size > MAX_BYTES:
+            raise DataError(f"{path.name!r} is larger than {MAX_BYTES >> 30} GiB: it is no evidence bundle.")
+        return path.read_bytes()
+    except OSError as error:
+        raise UsageError(f"{str(path)!r} cannot be read: {error.strerror}.") from None
+
+
+def unpack(data: bytes, name: str) -> dict[str, bytes]:
+    """The entries of an archive that :func:`pack` made. Raises DataError where it is cut short or no such archive."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            infos = archive.infolist()
+            if len(infos) > MAX_ENTRIES or sum(i.file_size for i in infos) > MAX_BYTES:
+                raise DataError(f"{name!r} holds more than an evidence bundle does.")
+            if any(i.compress_type != zipfile.ZIP_STORED or i.flag_bits & 0x1 for i in infos):
+                raise DataError(
+                    f"{name!r} holds entries that are compressed or encrypted, as no evidence bundle's are."
+                )
+            if len({i.filename for i in infos}) < len(infos):
+                raise DataError(f"{name!r} holds an entry twice.")
+            return {i.filename: _stored(data, i) for i in infos}
+    except DataError:
+        raise
+    except Exception as error:  # zipfile raises a dozen types on damaged archives
+        raise DataError(f"{name!r} is no whole evidence bundle: {type(error).__name__}: {error}.") from None
+
+
+def _stored(data: bytes, info: zipfile.ZipInfo) -> bytes:
+    """The bytes of an entry, whatever its checksum says: digests decide, and they can name what changed."""
+    start = info.header_offset + 30
+    if len(data) < start:
+        raise DataError("the archive ends within an entry's header")
+    start += int.from_bytes(data[start - 4 : start - 2], "little") + int.from_bytes(data[start - 2 : start], "little")
+    content = data[start : start + info.file_size]
+    if len(content) < info.file_size or info.compress_size != info.file_size:
+        raise DataError(f"the archive ends within the entry {info.filename!r}")
+    return content
+
+
+def differing_part(data: bytes, entries: Mapping[str, bytes]) -> str:
+    """Which part of the container is not what its contents make it, in words; "" where every byte is."""
+    made = pack(entries)
+    if made == data:
+        return ""
+    place = next((i for i, (a, b) in enumerate(zip(data, made, strict=False)) if a != b), min(len(data), len(made)))
+    with zipfile.ZipFile(io.BytesIO(made)) as archive:
+        infos = archive.infolist()
+        directory = archive.start_dir
+    owner = "the end of the archive"
+    if place < directory:
+        before = [i for i in infos if i.header_offset <= place]
+        owner = f"the header of {max(before, key=lambda i: i.header_offset).filename}"
+    elif place < len(made) - 22:
+        owner = "the directory of the archive"
+    return f"{owner} (byte {place:,})"

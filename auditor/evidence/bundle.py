@@ -1,0 +1,127 @@
+"""The evidence of one audit in one file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from auditor.evidence.answers import Answers, CountsRecord, tables_json
+from auditor.evidence.archive import pack
+from auditor.evidence.log import ChainedLog
+from auditor.evidence.manifest import (
+    ASKED,
+    LOG,
+    MANIFEST,
+    RECORD,
+    REQUEST,
+    RESULTS,
+    ROWS,
+    SIGNATURE,
+    TABLES,
+    Asked,
+    Manifest,
+    build_manifest,
+    canonical,
+    in_order,
+)
+from auditor.evidence.signing import sign, statement
+from auditor.files import write_beside
+from auditor.finding import Criterion, Family, Outcome, ProbeResult
+from auditor.report.record import AuditReport, ExitCode
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+_RESULT = {ExitCode.PASSED: "PASSED", ExitCode.INCONCLUSIVE: "WARNED"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evidence:
+    """What an audit leaves behind: its record, what was asked and answered, and its log.
+
+    ``request``: the flags and options as they were given, so that it can be run again.
+    """
+
+    report: AuditReport
+    results: Sequence[ProbeResult]
+    criteria: Sequence[Criterion]
+    family: Family
+    request: Mapping[str, object]
+    log: ChainedLog
+    answers: Answers | None = None
+    counts: CountsRecord | None = None
+    code: Mapping[str, str] = field(default_factory=dict)
+
+
+def write_bundle(
+    path: str | Path, evidence: Evidence, *, key: Ed25519PrivateKey | None = None, redact: bool = False
+) -> Manifest:
+    """Writes the bundle whole or not at all; with a ``key`` it is signed.
+
+    ``redact`` leaves the rows out and keeps their digest: what is said of them cannot be recomputed, and a holder of
+    the rows can still prove that they are the ones. Returns the manifest.
+    """
+    parts = _parts(evidence)
+    manifest = build_manifest(parts, evidence.log)
+    entries = {**parts, MANIFEST: manifest.to_bytes()}
+    if redact:
+        entries.pop(ROWS, None)
+    if key is not None:
+        entries[SIGNATURE] = sign(statement_of(manifest, evidence.report), key)
+    write_beside(path, pack(entries))
+    return manifest
+
+
+def _parts(evidence: Evidence) -> dict[str, bytes]:
+    asked = Asked(results=tuple(evidence.results), criteria=tuple(evidence.criteria), family=evidence.family)
+    evidence.log.add("code", **{"digests": dict(evidence.code)})
+    evidence.log.add(
+        "recorded",
+        exit_code=evidence.report.exit_code,
+        created=evidence.report.created,
+        seed=evidence.report.environment.seed,
+        model=evidence.report.model.sha256,
+        data=evidence.report.data.sha256,
+        summary=evidence.report.summary.model_dump(by_alias=True),
+        answers={result.probe: len(result.measurements) for result in evidence.results},
+    )
+    head = None if evidence.answers is None else evidence.answers.head
+    parts = {
+        RECORD: in_order(evidence.report.model_dump(mode="json")),
+        RESULTS: in_order(ASKED.dump_python(asked, mode="json")),
+        REQUEST: canonical(dict(evidence.request)),
+        TABLES: canonical(tables_json(head, evidence.counts)),
+        LOG: evidence.log.to_bytes(),
+    }
+    if evidence.answers is not None:
+        parts[ROWS] = evidence.answers.rows_to_csv()
+    return parts
+
+
+def statement_of(manifest: Manifest, report: AuditReport) -> bytes:
+    """What is signed: the manifest's digest as the subject, the verdict and what it is about as the predicate."""
+    by_outcome = {
+        name: sorted(f.id for f in report.findings if f.outcome in outcomes)
+        for name, outcomes in (
+            ("passedTests", (Outcome.PASS,)),
+            ("warnedTests", (Outcome.INCONCLUSIVE, Outcome.NOT_RUN)),
+            ("failedTests", (Outcome.FAIL,)),
+        )
+    }
+    about = (("model", report.model.sha256), ("data", report.data.sha256), ("train", report.data.train_sha256))
+    return statement(
+        {MANIFEST: _digest(manifest)},
+        {
+            "result": _RESULT.get(ExitCode(report.exit_code), "FAILED"),
+            "configuration": [{"name": name, "digest": {"sha256": d}} for name, d in about if d is not None],
+            **by_outcome,
+        },
+    )
+
+
+def _digest(manifest: Manifest) -> str:
+    from hashlib import sha256
+
+    return sha256(manifest.to_bytes()).hexdigest()

@@ -1,0 +1,133 @@
+"""The parts of an evidence bundle, and the manifest that names each with its digest."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from auditor.errors import DataError
+from auditor.evidence.log import ChainedLog
+from auditor.finding import Criterion, Family, ProbeResult
+
+BUNDLE_FORMAT = "auditor-evidence/1"
+RECORD, RESULTS, REQUEST, TABLES = "record.json", "results.json", "request.json", "tables.json"
+ROWS, LOG, MANIFEST, SIGNATURE = "rows.csv", "log.jsonl", "manifest.json", "signature.dsse.json"
+# What may be taken out of a bundle without its digest being lost.
+REDACTABLE = (ROWS,)
+_PACKAGES = ("auditor", "probes", "mitigations", "cli")
+Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class _Closed(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class FileEntry(_Closed):
+    """One part: its SHA-256 and its size in bytes."""
+
+    sha256: Digest
+    size: Annotated[int, Field(ge=0)]
+
+    @classmethod
+    def of(cls, content: bytes) -> FileEntry:
+        """The entry of this content."""
+        return cls(sha256=hashlib.sha256(content).hexdigest(), size=len(content))
+
+
+class Manifest(_Closed):
+    """Every part of the bundle by name, and the end of the log's chain."""
+
+    format: str = BUNDLE_FORMAT
+    files: dict[str, FileEntry]
+    log_lines: Annotated[int, Field(ge=0)]
+    log_head: Digest
+
+    def to_bytes(self) -> bytes:
+        """As canonical JSON."""
+        return canonical(self.model_dump(mode="json"))
+
+    @classmethod
+    def read(cls, content: bytes) -> Manifest:
+        """Raises DataError where it is no manifest, of another version, or not written as it would be."""
+        try:
+            found = cls.model_validate_json(content)
+        except ValidationError as error:
+            raise DataError(f"{MANIFEST} is none: {error.errors()[0]['msg']}.") from None
+        if found.format != BUNDLE_FORMAT:
+            raise DataError(
+                f"The bundle is of the format {found.format[:40]!r}, and this version reads {BUNDLE_FORMAT!r}: "
+                "upgrade responsible-auditor."
+            )
+        if found.to_bytes() != content:
+            raise DataError(f"{MANIFEST} is not written as it was.")
+        return found
+
+
+class Asked(_Closed):
+    """What judging needs beside the record: every probe's answer in full, the criteria, and the promise."""
+
+    results: tuple[ProbeResult, ...]
+    criteria: tuple[Criterion, ...]
+    family: Family
+
+
+ASKED: TypeAdapter[Asked] = TypeAdapter(Asked)
+
+
+def canonical(value: object) -> bytes:
+    """JSON with sorted keys, without spaces, numbers in their shortest form: one spelling for one value."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+
+
+def in_order(value: object) -> bytes:
+    """JSON as :func:`canonical` writes it, but for the order of keys, which stays: ids of findings rest on it."""
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+
+
+def build_manifest(parts: Mapping[str, bytes], log: ChainedLog) -> Manifest:
+    """The manifest of these parts; the log is one of them."""
+    return Manifest(
+        files={name: FileEntry.of(content) for name, content in sorted(parts.items())},
+        log_lines=len(log),
+        log_head=log.head,
+    )
+
+
+def code_digests(own: Sequence[str] = (), folder: Path | None = None) -> dict[str, str]:
+    """Hex SHA-256 of the code that measured: of this toolkit's files, and of each user's module in ``own``.
+
+    ``own``: ``package.module:Name``. Of the toolkit: of a line with path and digest for each file, in order of the
+    paths. A user's module that is not found below ``folder`` or on the import path is ``"not found"``.
+    """
+    whole = hashlib.sha256()
+    for package in _PACKAGES:
+        spec = find_spec(package)
+        root = Path(spec.origin).parent if spec is not None and spec.origin else None
+        for path in sorted(root.rglob("*")) if root is not None else ():
+            if path.is_file() and "__pycache__" not in path.parts:
+                digest = hashlib.sha256(path.read_bytes()).hexdigest()
+                whole.update(f"{package}/{path.relative_to(root or path).as_posix()}\0{digest}\n".encode())
+    found = {"responsible-auditor": whole.hexdigest()}
+    for target in own:
+        module = target.partition(":")[0]
+        place = _file_of(module, folder)
+        found[module] = "not found" if place is None else hashlib.sha256(place.read_bytes()).hexdigest()
+    return found
+
+
+def _file_of(module: str, folder: Path | None) -> Path | None:
+    relative = Path(*module.split("."))
+    for base in (relative.with_suffix(".py"), relative / "__init__.py"):
+        if folder is not None and (folder / base).is_file():
+            return folder / base
+    try:
+        spec = find_spec(module) if "." not in module else None
+    except (ImportError, ValueError):
+        return None
+    return Path(spec.origin) if spec is not None and spec.origin and Path(spec.origin).is_file() else None

@@ -1,0 +1,105 @@
+"""A model behind a gate: what a detector takes for synthetic does not reach it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict, Field
+
+from auditor.arrays import FloatArray
+from auditor.detector import DeepfakeDetector
+from auditor.errors import DataError, ModelError
+from auditor.model import AuditedModel, Provenance, TorchModel, bundle_of
+from auditor.paired_rows import PairedRows
+from auditor.rows import Rows
+
+
+class Gate(BaseModel):
+    """What becomes of an input that is not let through: ``answer``, an index into the model's classes, with certainty.
+
+    ``on_cannot_say``: whether an input of which the detector cannot say passes or is rejected too.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    answer: Annotated[int, Field(ge=0)]
+    on_cannot_say: Literal["pass", "reject"] = "pass"
+
+
+class GatedModel(AuditedModel):
+    """A classifier of media that answers what its detector lets through, and says ``gate.answer`` to the rest.
+
+    Its rows hold what either of the two reads of a file (``rows``), so that each gets what it would get alone; where
+    both read alike they are the model's own rows, and ``preprocessing`` is the model's. Raises ModelError where the two
+    do not take the same medium, where the model is itself a detector, and for an answer that is none of its classes.
+    """
+
+    def __init__(
+        self, base: TorchModel, detector: DeepfakeDetector, gate: Gate, *, provenance: Provenance | None = None
+    ) -> None:
+        if isinstance(base, DeepfakeDetector):
+            raise ModelError("A detector is not put behind a gate of its own kind: name the model that it protects.")
+        if gate.answer >= base.n_outputs:
+            raise ModelError(f"The gate's answer is class {gate.answer}, and the model has {base.n_outputs} classes.")
+        known = provenance or base.provenance
+        rows = PairedRows.of(base.preprocessing, detector.preprocessing)
+        super().__init__(
+            self._answers,
+            classes=base.classes,
+            preprocessing=base.preprocessing if rows.alike else None,
+            threshold=base.threshold,
+            batch_rows=min(base.batch_rows, detector.batch_rows),
+            provenance=replace(known, notes=(*known.notes, described(gate, base.classes))),
+        )
+        self.base = base
+        self.detector = detector
+        self.gate = gate
+        self.rows = rows
+
+    def base_rows(self, X: Rows) -> npt.NDArray[Any]:
+        """(n, ...) what the model behind the gate takes of rows."""
+        return self.rows.split(_array(X))[0]
+
+    def rejected(self, X: Rows) -> npt.NDArray[np.bool_]:
+        """(n,) which rows are not let through."""
+        refused = ("fake", "cannot say") if self.gate.on_cannot_say == "reject" else ("fake",)
+        verdicts = self.detector.verdicts(self.rows.split(_array(X))[1])
+        return np.asarray([verdict.answer in refused for verdict in verdicts], bool)
+
+    def saved_parts(self) -> tuple[AuditedModel, dict[str, Any]]:
+        """The model behind the gate, and the gate with the whole bundle of its detector."""
+        return self.base, {"gate": {**self.gate.model_dump(mode="json"), "detector": bundle_of(self.detector)}}
+
+    def _answers(self, X: Rows) -> FloatArray:
+        rejected = self.rejected(X)
+        out = np.zeros((len(rejected), self.n_outputs))
+        out[rejected, self.gate.answer] = 1.0
+        if not rejected.all():
+            out[~rejected] = self.base.predict_proba(self.base_rows(X)[~rejected])
+        return out
+
+
+def load_gated(folder: Path, names: Sequence[str], model: AuditedModel) -> npt.NDArray[Any]:
+    """The files at ``names`` below a folder as a gated model takes them; raises what reading for either raises."""
+    from auditor.folders import loader_of
+
+    assert isinstance(model, GatedModel)
+    own = loader_of(model.base)(folder, names, model.base)
+    return own if model.rows.alike else model.rows.join(own, loader_of(model.detector)(folder, names, model.detector))
+
+
+def _array(X: Rows) -> npt.NDArray[Any]:
+    if not isinstance(X, np.ndarray):
+        raise DataError("A model behind a gate takes pictures or sound as an array.")
+    return X
+
+
+def described(gate: Gate, classes: tuple[str, ...]) -> str:
+    """What the gate does, in a sentence."""
+    rejected = "synthetic, or cannot judge," if gate.on_cannot_say == "reject" else "synthetic"
+    return f"What its detector takes for {rejected} does not reach the model and is answered {classes[gate.answer]!r}."

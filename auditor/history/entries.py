@@ -1,0 +1,129 @@
+"""What stands in the ledger: audits, and decisions about them."""
+
+from __future__ import annotations
+
+import hashlib
+from datetime import date
+from typing import Annotated, Literal, Self, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+
+from auditor.errors import DataError
+from auditor.evidence.manifest import canonical
+from auditor.report.record import AuditReport
+
+GENESIS = "0" * 64
+Kind = Literal["audit", "decision"]
+
+
+class _Closed(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class AuditEntry(_Closed):
+    """One audit: its record without its drawings, the digest of the whole record, and where its evidence lies."""
+
+    record: AuditReport
+    record_sha256: str
+    bundle: str | None = None
+
+    @classmethod
+    def of(cls, report: AuditReport, bundle: str | None = None) -> AuditEntry:
+        """The entry of a record."""
+        return cls(
+            record=report.model_copy(update={"figures": ()}),
+            record_sha256=digest_of(report),
+            bundle=bundle,
+        )
+
+
+class Decision(_Closed):
+    """Somebody accepts, or does not, what an audit found; it changes no outcome.
+
+    ``audit``: number of the entry it is about, ``record_sha256`` the digest of that record. ``expires``: the last day
+    on which an acceptance holds. ``key``, ``signature``: fingerprint and hex Ed25519 signature over the canonical JSON
+    of all other fields, where it was signed.
+    """
+
+    audit: Annotated[int, Field(ge=1)]
+    record_sha256: str
+    model_path: str | None
+    model_sha256: str | None
+    decision: Literal["accept", "reject"]
+    by: Annotated[str, Field(min_length=1, max_length=200)]
+    role: Annotated[str, Field(min_length=1, max_length=200)]
+    note: Annotated[str, Field(max_length=4_000)] = ""
+    expires: date | None = None
+    findings: tuple[str, ...] = ()
+    key: str | None = None
+    public_key: str | None = None
+    signature: str | None = None
+
+    @model_validator(mode="after")
+    def _accepted_until_a_day(self) -> Self:
+        if (self.decision == "accept") is not (self.expires is not None):
+            raise ValueError("an acceptance holds until a day, a rejection has none")
+        return self
+
+    def signed_bytes(self) -> bytes:
+        """What is signed."""
+        return canonical(self.model_dump(mode="json", exclude={"key", "public_key", "signature"}))
+
+
+class Entry(_Closed):
+    """One line of the ledger. ``hash``: SHA-256 of the canonical JSON of all its other fields, ``previous`` too."""
+
+    number: Annotated[int, Field(ge=1)]
+    created: str
+    kind: Kind
+    payload: str
+    previous: str
+    hash: str
+
+    @classmethod
+    def after(cls, number: int, previous: str, created: str, kind: Kind, payload: str) -> Entry:
+        """The entry that follows on the one with the hash ``previous``."""
+        return cls(
+            number=number,
+            created=created,
+            kind=kind,
+            payload=payload,
+            previous=previous,
+            hash=chained(number, previous, created, kind, payload),
+        )
+
+    def audit(self) -> AuditEntry:
+        """The audit that it holds. Raises DataError where it holds none, or one of a newer schema."""
+        return _parsed(_AUDIT, self, "audit")
+
+    def decision(self) -> Decision:
+        """The decision that it holds. Raises DataError where it holds none."""
+        return _parsed(_DECISION, self, "decision")
+
+
+_T = TypeVar("_T")
+_AUDIT: TypeAdapter[AuditEntry] = TypeAdapter(AuditEntry)
+_DECISION: TypeAdapter[Decision] = TypeAdapter(Decision)
+
+
+def _parsed(adapter: TypeAdapter[_T], entry: Entry, kind: Kind) -> _T:
+    if entry.kind != kind:
+        raise DataError(f"Entry {entry.number} of the history is no {kind}, but a {entry.kind}.")
+    try:
+        return adapter.validate_json(entry.payload)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        raise DataError(
+            f"Entry {entry.number} of the history cannot be read: {'.'.join(map(str, first['loc']))}: {first['msg']}. "
+            "A record of a newer auditor needs that auditor."
+        ) from None
+
+
+def chained(number: int, previous: str, created: str, kind: str, payload: str) -> str:
+    """Hex hash of an entry."""
+    return hashlib.sha256(canonical([number, previous, created, kind, payload])).hexdigest()
+
+
+def digest_of(report: AuditReport) -> str:
+    """Hex SHA-256 of a record as canonical JSON, drawings included."""
+    return hashlib.sha256(canonical(report.model_dump(mode="json"))).hexdigest()

@@ -1,0 +1,345 @@
+"""Rule packs: which control asks for which measurement, and for whose word where no measurement can answer.
+
+A pack is material to work from, not legal advice. It sets no pass mark unless the text it is about sets one.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+from fnmatch import fnmatchcase
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from auditor.errors import ConfigError
+from auditor.finding import Criterion, load_criteria, parse_criterion
+from auditor.suggest import did_you_mean
+
+Certainty = Literal["text", "page", "code", "memory"]
+CERTAINTY = {
+    "text": "read in the primary text",
+    "page": "read on a secondary page",
+    "code": "read in a public repository",
+    "memory": "from general knowledge, not looked up",
+}
+# What a dossier can fill in from the record itself, beside findings.
+RecordPart = Literal[
+    "model", "data", "environment", "criteria", "promise", "registration", "decisions", "selection rates",
+    "scoring rates",
+]  # fmt: skip
+_PACK = (
+    "name", "title", "source", "checked_on", "certainty", "applies_from", "applies_until", "notes", "controls",
+    "criteria", "set_by", "set_at",
+)  # fmt: skip
+_CONTROL = (
+    "id", "title", "source", "certainty", "applies_from", "applies_until", "evidence", "attestation", "record",
+)  # fmt: skip
+_EVIDENCE = ("what", "probe", "metric", "method", "how")
+_ATTESTATION = ("what", "role")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvidenceRule:
+    """Measurements that answer a control: patterns (``*`` stands for anything) of probe, metric and method.
+
+    ``what``: what they show, in words. ``how``: how to measure it, for a report that did not.
+    """
+
+    what: str
+    probe: str
+    metric: str = "*"
+    method: str = "*"
+    how: str
+
+    def fits(self, probe: str, metric: str | None, method: str | None) -> bool:
+        """Whether a finding is of this kind.
+
+        One without a number is, where its probe is the one asked for; of a certain number by whichever probe
+        (``probe = "*"``) it says nothing.
+        """
+        if metric is None:
+            return fnmatchcase(probe, self.probe) and (self.probe != "*" or self.metric == "*")
+        return (
+            fnmatchcase(probe, self.probe)
+            and fnmatchcase(metric, self.metric)
+            and fnmatchcase(method or "", self.method)
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttestationRule:
+    """What a control asks somebody to say, and who that is."""
+
+    what: str
+    role: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Control:
+    """One thing a pack asks for; ``record``: what of the record itself answers a part of it."""
+
+    id: str
+    title: str
+    source: str
+    certainty: Certainty
+    applies_from: date | None = None
+    applies_until: date | None = None
+    evidence: tuple[EvidenceRule, ...] = ()
+    attestation: tuple[AttestationRule, ...] = ()
+    record: tuple[RecordPart, ...] = ()
+
+    def applies(self, day: date) -> bool:
+        """Whether it is in force on a day."""
+        return (self.applies_from is None or self.applies_from <= day) and (
+            self.applies_until is None or day <= self.applies_until
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Policy:
+    """A rule pack: its controls, the criteria that its text sets (mostly none), and where and when it was looked up.
+
+    ``source``: the text. ``checked_on``: the day on which it was looked up, ``certainty`` how.
+    """
+
+    name: str
+    title: str
+    source: str
+    checked_on: date
+    certainty: Certainty
+    applies_from: date | None = None
+    applies_until: date | None = None
+    notes: tuple[str, ...] = ()
+    controls: tuple[Control, ...] = ()
+    criteria: tuple[Criterion, ...] = ()
+
+
+def pack_names() -> list[str]:
+    """Names of the built-in packs."""
+    return sorted(
+        p.name.removesuffix(".toml") for p in (files("auditor") / "policies").iterdir() if p.name.endswith(".toml")
+    )
+
+
+def profile_names() -> list[str]:
+    """Names of the built-in profiles, which hold criteria and no controls."""
+    return sorted(
+        p.name.removesuffix(".toml") for p in (files("auditor") / "profiles").iterdir() if p.name.endswith(".toml")
+    )
+
+
+def load_policies(names: Sequence[str]) -> tuple[list[Policy], list[Criterion]]:
+    """The packs among ``--policy``'s names and files, and the criteria that all of them together come to.
+
+    A name is a built-in pack, a built-in profile or a TOML file; a file with ``[[controls]]`` is a pack. Raises
+    ConfigError naming file and line.
+    """
+    packs: list[Policy] = []
+    criteria: list[Criterion] = []
+    for name in dict.fromkeys(names):
+        text, where = _text_of(name)
+        if text is None:
+            criteria += _criteria_of(name)
+            continue
+        pack = parse_policy(text, where)
+        if pack.name in {other.name for other in packs}:
+            raise ConfigError(f"{where}: there are two packs of the name {pack.name!r}: give yours another name.")
+        packs.append(pack)
+        criteria += pack.criteria
+    return packs, criteria
+
+
+def _criteria_of(name: str) -> list[Criterion]:
+    try:
+        return load_criteria(name)
+    except ConfigError as error:
+        if "There is no policy" not in str(error):
+            raise
+        known = pack_names()
+        near = did_you_mean(name, [*known, *profile_names()])
+        raise ConfigError(f"{error} Rule packs: {', '.join(known)}{near or '.'}") from None
+
+
+def _text_of(name: str) -> tuple[str | None, str]:
+    """The text of a pack and its name for errors; None for what holds no controls."""
+    built_in = files("auditor") / "policies" / f"{name}.toml"
+    if re.fullmatch(r"[\w-]+", name) and built_in.is_file():
+        return built_in.read_text(encoding="utf-8"), f"{name}.toml"
+    path = Path(name)
+    if not path.is_file():
+        return None, name
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"Policy {name!r} cannot be read: {error}.") from None
+    return (text, path.name) if re.search(r"^\s*\[\[\s*controls\s*\]\]", text, re.MULTILINE) else (None, name)
+
+
+def parse_policy(text: str, where: str) -> Policy:
+    """A pack from its TOML. Raises ConfigError naming ``where`` and the line."""
+    try:
+        content = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{where}: {error}.") from None
+    reader = _Reader(text, where)
+    reader.known(content, _PACK, 1)
+    controls = content.get("controls", [])
+    if not isinstance(controls, list) or not controls:
+        raise ConfigError(f"{where}: a rule pack has [[controls]] tables.")
+    certainty = reader.certainty(content, 1, None)
+    first, last = reader.days(content, 1, {})
+    found = [reader.control(entry, i, content, certainty) for i, entry in enumerate(controls)]
+    ids = [control.id for control in found]
+    for i, name in enumerate(ids):
+        if name in ids[:i]:
+            raise reader.error(reader.start_of(i), f"the control {name!r} is there twice.")
+    return Policy(
+        name=reader.text(content, "name", 1) if "name" in content else where.removesuffix(".toml"),
+        title=reader.text(content, "title", 1),
+        source=reader.text(content, "source", 1),
+        checked_on=reader.day(content, "checked_on", 1, required=True) or date.min,
+        certainty=certainty,
+        applies_from=first,
+        applies_until=last,
+        notes=reader.notes(content),
+        controls=tuple(found),
+        criteria=tuple(reader.criteria(content)),
+    )
+
+
+class _Reader:
+    """Reads tables of one file, and knows on which line of it a control stands."""
+
+    def __init__(self, text: str, where: str) -> None:
+        self.where = where
+        self._lines = text.splitlines()
+        self._tables_at = [i for i, line in enumerate(self._lines, 1) if re.match(r"\s*\[", line)]
+        self._starts = self._heads("controls")
+
+    def _heads(self, table: str) -> list[int]:
+        pattern = re.compile(rf"\s*\[\[\s*{table}\s*\]\]")
+        return [i for i, line in enumerate(self._lines, 1) if pattern.match(line)]
+
+    def start_of(self, i: int) -> int:
+        """The line on which the control of this index begins."""
+        return self._starts[i] if i < len(self._starts) else 1
+
+    def line_of(self, key: str, start: int = 1) -> int:
+        """The first line of the table at ``start`` that sets a key; ``start`` where none does."""
+        end = next((i for i in self._tables_at if i > start), len(self._lines) + 1)
+        sets = re.compile(rf"(?:^|[{{,])\s*[\"']?{re.escape(key)}[\"']?\s*=")
+        return next((i for i in range(start, end) if sets.search(self._lines[i - 1])), start)
+
+    def error(self, line: int, message: str) -> ConfigError:
+        return ConfigError(f"{self.where}, line {line}: {message}")
+
+    def known(self, table: Mapping[str, Any], keys: Sequence[str], start: int) -> None:
+        for key in table:
+            if key not in keys:
+                raise self.error(self.line_of(key, start), f"unknown key {key!r}{did_you_mean(key, keys) or '.'}")
+
+    def text(self, table: Mapping[str, Any], key: str, start: int, default: str | None = None) -> str:
+        value = table.get(key, default)
+        if not isinstance(value, str) or not value.strip():
+            raise self.error(self.line_of(key, start), f"{key} must be a text, not {value!r}.")
+        return value
+
+    def day(self, table: Mapping[str, Any], key: str, start: int, *, required: bool = False) -> date | None:
+        value = table.get(key)
+        if value is None and not required:
+            return None
+        if type(value) is not date:
+            shown = "absent" if value is None else f"not {str(value)!r}"
+            raise self.error(self.line_of(key, start), f"{key} must be a date, such as {key} = 2026-11-24, {shown}.")
+        return value
+
+    def days(self, table: Mapping[str, Any], start: int, pack: Mapping[str, Any]) -> tuple[date | None, date | None]:
+        """From when and until when; a pack's own dates hold for a control that has none."""
+        first = self.day(table, "applies_from", start) or self.day(pack, "applies_from", 1)
+        last = self.day(table, "applies_until", start) or self.day(pack, "applies_until", 1)
+        if first is not None and last is not None and last < first:
+            line = self.line_of("applies_until", start)
+            raise self.error(line, f"it would apply until {last}, before it applies from {first}.")
+        return first, last
+
+    def notes(self, content: Mapping[str, Any]) -> tuple[str, ...]:
+        found = content.get("notes", [])
+        if not isinstance(found, list) or not all(isinstance(note, str) for note in found):
+            raise self.error(self.line_of("notes"), "notes must be a list of texts.")
+        return tuple(found)
+
+    def criteria(self, content: Mapping[str, Any]) -> list[Criterion]:
+        defaults = {k: str(content[k]) for k in ("set_by", "set_at") if k in content} | {"source": self.where}
+        entries, lines = content.get("criteria", []), self._heads("criteria")
+        if not isinstance(entries, list):
+            raise self.error(self.line_of("criteria"), "criteria must be [[criteria]] tables.")
+        return [
+            parse_criterion(entry, f"{self.where}, line {lines[i] if i < len(lines) else 1}", defaults)
+            for i, entry in enumerate(entries)
+        ]
+
+    def certainty(self, table: Mapping[str, Any], start: int, default: Certainty | None) -> Certainty:
+        value = table.get("certainty", default)
+        for known in get_args(Certainty):
+            if value == known:
+                return known  # type: ignore[no-any-return]
+        line = self.line_of("certainty", start)
+        raise self.error(line, f"certainty must be one of {', '.join(get_args(Certainty))}, not {value!r}.")
+
+    def control(self, entry: object, i: int, pack: Mapping[str, Any], certainty: Certainty) -> Control:
+        start = self.start_of(i)
+        if not isinstance(entry, Mapping):
+            raise self.error(start, "a control is a [[controls]] table.")
+        self.known(entry, _CONTROL, start)
+        first, last = self.days(entry, start, pack)
+        made = Control(
+            id=self.text(entry, "id", start),
+            title=self.text(entry, "title", start),
+            source=self.text(entry, "source", start, str(pack.get("source", ""))),
+            certainty=self.certainty(entry, start, certainty),
+            applies_from=first,
+            applies_until=last,
+            evidence=tuple(self._evidence(e, start) for e in self._tables(entry, "evidence", start)),
+            attestation=tuple(self._attestation(a, start) for a in self._tables(entry, "attestation", start)),
+            record=self._record(entry, start),
+        )
+        if not made.evidence and not made.attestation:
+            raise self.error(start, f"the control {made.id!r} asks for nothing: give it evidence or attestation.")
+        return made
+
+    def _record(self, entry: Mapping[str, Any], start: int) -> tuple[RecordPart, ...]:
+        found, known = entry.get("record", []), get_args(RecordPart)
+        for part in found if isinstance(found, list) else [found]:
+            if part not in known:
+                near = did_you_mean(str(part), known) or "."
+                raise self.error(
+                    self.line_of("record", start),
+                    f"record is a list out of {', '.join(known)}, and {part!r} is none of them{near}",
+                )
+        if not isinstance(found, list):
+            raise self.error(self.line_of("record", start), f"record must be a list, such as record = [{found!r}].")
+        return tuple(found)
+
+    def _tables(self, entry: Mapping[str, Any], key: str, start: int) -> list[Mapping[str, Any]]:
+        found = entry.get(key, [])
+        if not isinstance(found, list) or not all(isinstance(item, Mapping) for item in found):
+            raise self.error(self.line_of(key, start), f"{key} must be a list of tables.")
+        return found
+
+    def _evidence(self, table: Mapping[str, Any], start: int) -> EvidenceRule:
+        self.known(table, _EVIDENCE, start)
+        return EvidenceRule(
+            what=self.text(table, "what", start),
+            probe=self.text(table, "probe", start),
+            metric=self.text(table, "metric", start, "*"),
+            method=self.text(table, "method", start, "*"),
+            how=self.text(table, "how", start),
+        )
+
+    def _attestation(self, table: Mapping[str, Any], start: int) -> AttestationRule:
+        self.known(table, _ATTESTATION, start)
+        return AttestationRule(what=self.text(table, "what", start), role=self.text(table, "role", start))

@@ -1,0 +1,101 @@
+"""What was read of a file's own account of its making, as plain data under a closed schema; imports no reader."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+MOST_STATEMENTS = 60
+MOST_ACTIONS = 50
+LONGEST_VALUE = 500
+
+Line = Annotated[str, Field(max_length=LONGEST_VALUE)]
+Where = Literal["EXIF", "PNG text", "XMP", "IPTC", "comment", "container"]
+# What a digital source type comes to: made by a trained model, partly so, recorded from life, or something else.
+Origin = Literal["synthetic", "partly synthetic", "captured", "other"]
+
+_ORIGINS: dict[str, Origin] = {
+    "trainedAlgorithmicMedia": "synthetic",
+    "compositeWithTrainedAlgorithmicMedia": "partly synthetic",
+    "compositeSynthetic": "partly synthetic",
+    "digitalCapture": "captured",
+    "computationalCapture": "captured",
+    "negativeFilm": "captured",
+    "positiveFilm": "captured",
+    "print": "captured",
+}
+
+
+def origin_of(digital_source_type: str) -> Origin:
+    """What a term of the IPTC vocabulary means for a detector; the term may be a whole address or its last part.
+
+    Source: IPTC NewsCodes, Digital Source Type, http://cv.iptc.org/newscodes/digitalsourcetype/.
+    """
+    return _ORIGINS.get(short_type(digital_source_type), "other")
+
+
+def short_type(digital_source_type: str) -> str:
+    """The last part of a term's address: ``trainedAlgorithmicMedia``."""
+    return digital_source_type.rstrip("/").rsplit("/", 1)[-1].rsplit(":", 1)[-1]
+
+
+class _Closed(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Statement(_Closed):
+    """What a file says of itself without a signature: anybody can have written it, or taken it away.
+
+    ``value``: its first 500 characters. ``points_to``: what is known to write such a thing, in words; "" where nothing
+    particular is. ``origin``: of a digital source type.
+    """
+
+    where: Where
+    name: Annotated[str, Field(max_length=100)]
+    value: Line
+    points_to: Line = ""
+    origin: Origin | None = None
+
+
+class Action(_Closed):
+    """What signed credentials say was done: ``action`` such as ``c2pa.created``, with which software."""
+
+    action: Line
+    software: Line = ""
+    digital_source_type: Line = ""
+    origin: Origin | None = None
+
+
+class Credentials(_Closed):
+    """The active manifest of a file's C2PA Content Credentials.
+
+    ``state``: as the reader says it. ``Invalid``: the file was changed since, or the manifest is not sound. ``Valid``:
+    unchanged since it was signed, by somebody whose certificate leads to none of the authorities trusted here.
+    ``Trusted``: it leads to one of them. ``anchored``: whether any such authority was named. ``failures``: codes and
+    explanations of the checks that failed, as the reader says them.
+    """
+
+    state: Line
+    anchored: bool
+    signer: Line = ""
+    issuer: Line = ""
+    signed_at: Line = ""
+    claim_generator: Line = ""
+    title: Line = ""
+    actions: Annotated[tuple[Action, ...], Field(max_length=MOST_ACTIONS)] = ()
+    failures: Annotated[tuple[Line, ...], Field(max_length=MOST_ACTIONS)] = ()
+    n_ingredients: Annotated[int, Field(ge=0)] = 0
+
+
+class FileProvenance(_Closed):
+    """Everything a file says of its making: what is signed, what is not, and what could not be read.
+
+    ``credentials_unread`` and ``statements_unread``: why, "" where there is nothing to say. Nothing found is no
+    evidence of anything: most programs and platforms take such data away.
+    """
+
+    credentials: Credentials | None = None
+    credentials_unread: Line = ""
+    statements: Annotated[tuple[Statement, ...], Field(max_length=MOST_STATEMENTS)] = ()
+    statements_unread: Line = ""

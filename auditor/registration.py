@@ -1,0 +1,330 @@
+"""Registered audits: what is asked and required, frozen before results are seen, and whether a run kept to it.
+
+A registration is a JSON file with the plan, its own digest and, on request, a signature. The digest finds what was
+changed by mistake; whoever changes it on purpose can compute it anew, so note it elsewhere, or sign.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
+
+from auditor.errors import ConfigError, DataError, UsageError
+from auditor.evidence.manifest import Digest, canonical
+from auditor.evidence.signing import open_envelope, sign, statement
+from auditor.json_text import UNREADABLE, why_unreadable
+from auditor.report.record import CriterionRecord, RegistrationRecord
+from auditor.statistics.families import Multiplicity
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+REGISTRATION_FORMAT = "auditor-registration/1"
+SUBJECT = "registration"
+_MOST_BYTES = 16 << 20
+# A plan may be made before these are there; a run then says that they were left open.
+_MAY_COME_LATER = ("model", "data")
+
+
+class _Closed(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class PlannedProbe(_Closed):
+    """A probe: the ``package.module:Class`` it is, and its options; files among them as ``sha256:DIGEST``."""
+
+    target: str
+    options: dict[str, JsonValue]
+
+
+class Plan(_Closed):
+    """All that decides what a scan measures and how it judges.
+
+    ``settings``: the command line's options by name. ``files``: hex SHA-256 of ``model``, ``data`` and other inputs;
+    None for one that is named and was not there.
+    """
+
+    probes: dict[str, PlannedProbe]
+    settings: dict[str, JsonValue]
+    files: dict[str, Digest | None]
+    criteria: tuple[CriterionRecord, ...]
+    error_rate: float
+    multiplicity: Multiplicity
+    seed: int
+
+
+class Registration(_Closed):
+    """A plan, when it was registered (ISO 8601), by whom ("" where not said), and with which version of auditor."""
+
+    format: str = REGISTRATION_FORMAT
+    registered: Annotated[str, Field(max_length=64)]
+    by: Annotated[str, Field(max_length=200)] = ""
+    tool: str
+    plan: Plan
+
+    @property
+    def digest(self) -> str:
+        """Hex SHA-256 of its canonical JSON."""
+        return hashlib.sha256(canonical(self.model_dump(mode="json"))).hexdigest()
+
+    def to_file(self, key: Ed25519PrivateKey | None = None) -> bytes:
+        """As JSON with its digest, and with a DSSE envelope around an in-toto statement of it where there is a key."""
+        signature = None
+        if key is not None:
+            signed = statement({SUBJECT: self.digest}, {"registered": self.registered, "by": self.by})
+            signature = json.loads(sign(signed, key))
+        content = self.model_dump(mode="json") | {"sha256": self.digest, "signature": signature}
+        return (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode()
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A registration as it was read: ``problems`` says what was changed in it, ``signed_with`` is the key's fingerprint
+    where a signature fits."""
+
+    registration: Registration
+    problems: tuple[str, ...]
+    signed_with: str | None
+
+
+def read_registration(path: Path) -> Opened:
+    """Reads a registration, changed or not. Raises UsageError where there is none, ConfigError where it is none."""
+    try:
+        with path.open("rb") as file:
+            content = file.read(_MOST_BYTES + 1)
+    except FileNotFoundError:
+        raise UsageError(f"There is no registration at {str(path)!r}: auditor register audit.toml makes one.") from None
+    except OSError as error:
+        raise UsageError(f"The registration {str(path)!r} cannot be read: {error.strerror}.") from None
+    if len(content) > _MOST_BYTES:
+        raise ConfigError(f"{str(path)!r} is too large to be a registration.")
+    try:
+        parsed = json.loads(content, parse_constant=_no_number)
+    except UNREADABLE as error:
+        raise ConfigError(f"{str(path)!r} is no registration: {why_unreadable(error)}.") from None
+    if not isinstance(parsed, dict) or not str(parsed.get("format", "")).startswith("auditor-registration/"):
+        raise ConfigError(f"{str(path)!r} is no registration: auditor register audit.toml makes one.")
+    if parsed["format"] != REGISTRATION_FORMAT:
+        raise ConfigError(
+            f"{str(path)!r} is of the format {str(parsed['format'])[:40]!r}, and this version reads "
+            f"{REGISTRATION_FORMAT!r}: upgrade responsible-auditor."
+        )
+    said, signature = parsed.pop("sha256", None), parsed.pop("signature", None)
+    try:
+        found = Registration.model_validate(parsed)
+        canonical(found.model_dump(mode="json"))
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(map(str, first["loc"]))
+        raise ConfigError(f"{str(path)!r} is no registration: {where}: {first['msg']}.") from None
+    except (ValueError, RecursionError):
+        raise ConfigError(f"{str(path)!r} is no registration: it holds text that is none.") from None
+    problems = []
+    if said != found.digest:
+        problems.append(
+            f"The registration was changed after it was made: its digest is {found.digest[:16]}, and it says "
+            f"{str(said)[:16]}."
+        )
+    signed_with = None
+    if signature is not None:
+        try:
+            signed_with = _signer(signature, found)
+        except DataError as error:
+            problems.append(f"The registration's signature is wrong: {error}")
+    return Opened(found, tuple(problems), signed_with)
+
+
+def _no_number(name: str) -> float:
+    raise ValueError(name)
+
+
+def _signer(envelope: object, registration: Registration) -> str:
+    """Fingerprint of the key that signed it. Raises DataError where the signature does not fit."""
+    signed = open_envelope((json.dumps(envelope, indent=2) + "\n").encode())
+    expected = statement({SUBJECT: registration.digest}, {"registered": registration.registered, "by": registration.by})
+    if signed.statement != expected:
+        raise DataError("What was signed is another registration.")
+    return signed.fingerprint
+
+
+# ---- held against a run ----------------------------------------------------------------------------------------------
+
+
+def held_against(opened: Opened, run: Plan, *, path: str, started: datetime, tool: str) -> RegistrationRecord:
+    """What the record says of a run under a registration; ``started`` is when the run began, ``tool`` its version."""
+    registration = opened.registration
+    found = [*opened.problems]
+    try:
+        registered = datetime.fromisoformat(registration.registered)
+        late = registered.tzinfo is None or started < registered
+    except ValueError:
+        late = True
+    if late:
+        found.append(
+            f"It was registered on {registration.registered}, and the run began on "
+            f"{started.isoformat(timespec='seconds')}: that is not before."
+        )
+    if registration.tool != tool:
+        found.append(f"auditor {registration.tool} was registered, auditor {tool} ran.")
+    return RegistrationRecord(
+        path=path,
+        sha256=registration.digest,
+        registered=registration.registered,
+        by=registration.by,
+        signed_with=opened.signed_with,
+        deviations=(*found, *deviations(registration.plan, run)),
+        not_fixed=left_open(registration.plan, run),
+    )
+
+
+def left_open(registered: Plan, run: Plan | None = None) -> tuple[str, ...]:
+    """What the plan leaves to be decided later, of what the run used where there is one."""
+    return tuple(
+        f"{name}: " + ("not there" if name in registered.files else "not named") + " when it was registered"
+        for name in _MAY_COME_LATER
+        if registered.files.get(name) is None and (run is None or run.files.get(name) is not None)
+    )
+
+
+def deviations(registered: Plan, run: Plan) -> list[str]:
+    """Every way in which a run's plan is not the registered one, in sentences; probes left out or put in share one."""
+    found = _files(registered.files, run.files)
+    found += _probes([n for n in registered.probes if n not in run.probes], "registered and not asked")
+    found += _probes([n for n in run.probes if n not in registered.probes], "asked and not registered")
+    for name in registered.probes:
+        if name in run.probes:
+            found += _options(name, registered.probes[name], run.probes[name])
+    for key in dict.fromkeys((*registered.settings, *run.settings)):
+        found += _other(f"--{key.replace('_', '-')}", registered.settings.get(key), run.settings.get(key))
+    found += _criteria(registered.criteria, run.criteria)
+    found += _other("The error rate", registered.error_rate, run.error_rate)
+    found += _other("The allowance for multiplicity", registered.multiplicity, run.multiplicity)
+    return found + _other("The seed", registered.seed, run.seed)
+
+
+def _probes(names: Sequence[str], what: str) -> list[str]:
+    if not names:
+        return []
+    return [
+        f"The probe{'' if len(names) == 1 else 's'} {', '.join(names)} {'was' if len(names) == 1 else 'were'} {what}."
+    ]
+
+
+def _other(what: str, registered: object, run: object) -> list[str]:
+    return [] if registered == run else [f"{what}: {_shown(registered)} registered, {_shown(run)} in this run."]
+
+
+def _shown(value: object) -> str:
+    if value is None or value == [] or value == {}:
+        return "nothing"
+    if isinstance(value, list) and all(isinstance(item, str) for item in value):
+        return ", ".join(value)
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _files(registered: Mapping[str, str | None], run: Mapping[str, str | None]) -> list[str]:
+    found = []
+    for name in dict.fromkeys((*registered, *run)):
+        then, now = registered.get(name), run.get(name)
+        if then is not None and now is None:
+            found.append(f"The file of --{name.replace('_', '-')} was registered and is not in this run.")
+        elif then is None and now is not None and name not in _MAY_COME_LATER:
+            found.append(f"The file of --{name.replace('_', '-')} is in this run and was not registered.")
+        elif then is not None and then != now:
+            what = "model is another" if name == "model" else f"file of --{name.replace('_', '-')} is another"
+            found.append(f"The {what}: SHA-256 {then[:16]} registered, {str(now)[:16]} in this run.")
+    return found
+
+
+def _options(name: str, registered: PlannedProbe, run: PlannedProbe) -> list[str]:
+    found = _other(f"The code of the probe {name}", registered.target, run.target)
+    for key in dict.fromkeys((*registered.options, *run.options)):
+        then, now = registered.options.get(key), run.options.get(key)
+        if then != now or (key in registered.options) != (key in run.options):
+            shown = ["not set" if key not in p.options else _shown(p.options[key]) for p in (registered, run)]
+            found.append(f"Option {name}.{key}: {shown[0]} registered, {shown[1]} in this run.")
+    return found
+
+
+def _criteria(registered: Sequence[CriterionRecord], run: Sequence[CriterionRecord]) -> list[str]:
+    then, now = _by_subject(registered), _by_subject(run)
+    found = []
+    for subject in dict.fromkeys((*then, *now)):
+        pairs = _differing(then.get(subject, []), now.get(subject, []))
+        for a, b in pairs:
+            if b is None and a is not None:
+                found.append(f"The criterion {subject} {a.describe()} was registered and not applied.")
+            elif a is None and b is not None:
+                found.append(f"The criterion {subject} {b.describe()} was applied and not registered.")
+            elif a is not None and b is not None and a != b:
+                found.append(_changed(subject, a, b))
+    return found
+
+
+def _differing(
+    a: Sequence[CriterionRecord], b: Sequence[CriterionRecord]
+) -> list[tuple[CriterionRecord | None, CriterionRecord | None]]:
+    """Criteria of one subject in pairs: equal ones first, so that an added one is not taken for a changed one."""
+    rest_a, rest_b = [c for c in a if c not in b], [c for c in b if c not in a]
+    n = max(len(rest_a), len(rest_b))
+    return [(rest_a[i] if i < len(rest_a) else None, rest_b[i] if i < len(rest_b) else None) for i in range(n)]
+
+
+def _changed(subject: str, a: CriterionRecord, b: CriterionRecord) -> str:
+    if (a.direction, a.bound) != (b.direction, b.bound):
+        return f"The bound of {subject}: {a.describe()} registered, {b.describe()} in this run."
+    said = [f"set by {c.set_by} on {c.set_at}, {c.source}" for c in (a, b)]
+    return f"Who set the bound of {subject}: {said[0]} registered, {said[1]} in this run."
+
+
+def _by_subject(criteria: Sequence[CriterionRecord]) -> dict[str, list[CriterionRecord]]:
+    found: dict[str, list[CriterionRecord]] = {}
+    for c in criteria:
+        parts = [
+            f"of {c.probe}" if c.probe else "",
+            f"by {c.method}" if c.method else "",
+            f"between groups of {' x '.join(sorted(c.sensitive))}" if c.sensitive else "",
+            f"of {', '.join(f'{k} = {v}' for k, v in sorted(c.group.items()))}" if c.group else "",
+        ]
+        found.setdefault(" ".join([c.metric, *(p for p in parts if p)]), []).append(c)
+    return found
+
+
+# ---- files -----------------------------------------------------------------------------------------------------------
+
+
+def digest_of(path: Path) -> str | None:
+    """Hex SHA-256 of a file; of a folder, that of a line with path and digest for each visible file in it; None where
+    there is neither. Raises UsageError where it cannot be read."""
+    try:
+        if path.is_file():
+            return _sha256(path)
+        if not path.is_dir():
+            return None
+        whole = hashlib.sha256()
+        for file in _visible_files(path):
+            whole.update(f"{file.relative_to(path).as_posix()}\0{_sha256(file)}\n".encode("utf-8", "surrogateescape"))
+        return whole.hexdigest()
+    except OSError as error:
+        raise UsageError(f"{str(path)!r} cannot be read: {error.strerror}.") from None
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _visible_files(folder: Path) -> list[Path]:
+    found = []
+    for root, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        found += [Path(root) / name for name in names if not name.startswith(".")]
+    return sorted((file for file in found if file.is_file()), key=lambda file: file.as_posix())

@@ -1,0 +1,147 @@
+"""The report as a CycloneDX 1.6 bill of materials: the model with its card, the data, the packages that measured."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from datetime import UTC, datetime
+
+from auditor.errors import MissingExtraError
+from auditor.report import text, view
+from auditor.report.model_card import TO_BE_STATED, measured_rows, model_name, risks, unsettled
+from auditor.report.record import AuditReport
+from auditor.report.view import Row
+
+SPEC_VERSION = "1.6"
+_NAMESPACE = uuid.UUID("6ba7b812-9dad-11d1-80b4-00c04fd430c8")  # RFC 4122's for object identifiers
+_MODEL, _DATA, _TRAIN = "model", "evaluation-data", "training-data"
+
+
+def render_ml_bom(report: AuditReport) -> str:
+    """A CycloneDX 1.6 ML-BOM as JSON; same record, same text.
+
+    ``cyclonedx-python-lib`` writes the bill; the model card, which it does not know yet, is put in, and the whole is
+    held against the schema of CycloneDX that it brings along. Raises MissingExtraError without it, ValueError where the
+    result does not fit the schema.
+    """
+    try:
+        from cyclonedx.schema import SchemaVersion
+        from cyclonedx.validation.json import JsonStrictValidator
+
+        bill = json.loads(_bill(report))
+    except ImportError:
+        raise MissingExtraError(
+            "An ML-BOM needs cyclonedx-python-lib: pip install 'responsible-auditor[bom]', or leave ml-bom out."
+        ) from None
+    subject = bill["metadata"]["component"]
+    subject["modelCard"] = _card(report)
+    written = json.dumps(bill, indent=2, ensure_ascii=False) + "\n"
+    wrong = JsonStrictValidator(SchemaVersion.V1_6).validate_str(written)
+    if wrong is not None:
+        raise ValueError(f"the bill of materials does not fit CycloneDX {SPEC_VERSION}: {wrong}")
+    return written
+
+
+def _bill(report: AuditReport) -> str:
+    """The bill without the card, as the library writes it."""
+    from cyclonedx.model import HashAlgorithm, HashType, Property
+    from cyclonedx.model.bom import Bom, BomMetaData
+    from cyclonedx.model.component import Component, ComponentType
+    from cyclonedx.output.json import JsonV1Dot6
+    from packageurl import PackageURL
+
+    def hashes(digest: str | None) -> list[HashType]:
+        known = digest is not None and len(digest) == 64
+        return [HashType(alg=HashAlgorithm.SHA_256, content=str(digest))] if known else []
+
+    m, data = report.model, report.data
+    model = Component(
+        name=model_name(report),
+        type=ComponentType.MACHINE_LEARNING_MODEL,
+        bom_ref=_MODEL,
+        version=f"sha256:{m.sha256[:16]}" if m.sha256 else None,
+        hashes=hashes(m.sha256),
+        properties=[
+            Property(name=f"auditor:{name}", value=text.visible(value))
+            for name, value in (
+                ("path", m.path or "in memory"),
+                ("format", m.format),
+                ("loaded_by", m.loaded_by),
+                ("exit_code", str(report.exit_code)),
+                ("record_sha256", view.document_id(report)),
+                *((o.value, str(report.summary.count(o))) for o in view.COUNTED),
+                ("note", "Not legal advice."),
+            )
+        ],
+    )
+    sets = [
+        Component(
+            name=text.visible(path),
+            type=ComponentType.DATA,
+            bom_ref=ref,
+            hashes=hashes(digest),
+            properties=[Property(name="auditor:rows", value=str(n))] if n is not None else [],
+        )
+        for ref, path, digest, n in (
+            (_DATA, data.path, data.sha256, data.n_rows),
+            (_TRAIN, data.train_path, data.train_sha256, data.n_train_rows),
+        )
+        if path is not None
+    ]
+    libraries = [
+        Component(
+            name=text.visible(name),
+            version=text.visible(version),
+            type=ComponentType.LIBRARY,
+            purl=PackageURL("pypi", None, text.visible(name), text.visible(version)),
+            bom_ref=f"package-{i}",
+        )
+        for i, (name, version) in enumerate(report.environment.packages.items(), 1)
+    ]
+    tool = Component(
+        name=text.visible(report.tool.get("name", "responsible-auditor")),
+        version=text.visible(report.tool.get("version", "")) or None,
+        type=ComponentType.APPLICATION,
+        bom_ref="tool",
+    )
+    bom = Bom(
+        components=[*sets, *libraries],
+        metadata=BomMetaData(component=model, timestamp=_moment(report.created)),
+        serial_number=uuid.uuid5(_NAMESPACE, view.document_id(report)),
+    )
+    bom.metadata.tools.components.add(tool)
+    bom.register_dependency(model, sets)
+    return str(JsonV1Dot6(bom).output_as_string())
+
+
+def _moment(created: str) -> datetime:
+    try:
+        moment = datetime.fromisoformat(created)
+    except ValueError:
+        return datetime.fromtimestamp(0, UTC)
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def _card(report: AuditReport) -> dict[str, object]:
+    rows = view.rows_of(report.findings)
+    refs = [{"ref": ref} for ref, path in ((_DATA, report.data.path), (_TRAIN, report.data.train_path)) if path]
+    return {
+        "modelParameters": {"modelArchitecture": text.visible(report.model.format), "datasets": refs},
+        "quantitativeAnalysis": {"performanceMetrics": [_metric(r) for r in measured_rows(rows)]},
+        "considerations": {
+            "technicalLimitations": [*view.LIMITS, *(text.visible(s) for s in unsettled(rows))],
+            "ethicalConsiderations": [
+                {"name": text.visible(s), "mitigationStrategy": TO_BE_STATED} for s in risks(rows)
+            ],
+        },
+    }
+
+
+def _metric(row: Row) -> dict[str, object]:
+    f = row.finding
+    metric: dict[str, object] = {"type": text.visible(row.name), "value": repr(f.value)}
+    if row.where:
+        metric["slice"] = text.visible(row.where)
+    ends = dict(zip(("lowerBound", "upperBound"), f.interval or (None, None), strict=True))
+    known = {name: repr(end) for name, end in ends.items() if end is not None}
+    return metric | ({"confidenceInterval": known} if known else {})

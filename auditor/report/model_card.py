@@ -1,0 +1,231 @@
+"""The report as a model card: a Hugging Face ``README.md`` with its ``model-index``, and Model Card Toolkit JSON.
+
+Only what the audit knows is filled in (Mitchell et al. 2019, "Model Cards for Model Reporting"); what somebody has to
+say of the model is marked as missing, never invented.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+
+from auditor.errors import MissingExtraError
+from auditor.finding import Outcome
+from auditor.report import text, view
+from auditor.report.html import title_of
+from auditor.report.markdown import code_span, escaped
+from auditor.report.record import INTAKE, AuditReport
+from auditor.report.view import Row
+
+TOOLKIT_SCHEMA = "0.0.2"
+TO_BE_STATED = "Not known to the audit: to be stated by whoever provides the model."
+# Of the hub's vocabulary; a record does not say more of the task.
+_TASK = "other"
+_MOST_ROWS = 60
+
+
+def measured_rows(rows: Sequence[Row]) -> list[Row]:
+    """Findings about the model that have a number, of all data or of a group; not points of curves, nor of the file."""
+    found = [r for r in rows if r.finding.metric and r.finding.value is not None]
+    return [r for r in found if not r.finding.at and r.finding.pillar != INTAKE]
+
+
+def model_name(report: AuditReport) -> str:
+    """The audited file's name, fit for a catalogue."""
+    return text.visible(title_of(report).removeprefix("Audit of "))
+
+
+# ---- Hugging Face --------------------------------------------------------------------------------------------------
+
+
+def render_model_card(report: AuditReport) -> str:
+    """A ``README.md`` for the Hugging Face hub: metadata with a ``model-index`` of what was measured, then the card.
+
+    Numbers are never marked as verified, which is the hub's own to say. Raises MissingExtraError without
+    ``huggingface_hub``.
+    """
+    try:
+        from huggingface_hub import EvalResult, ModelCardData
+    except ImportError:
+        raise MissingExtraError(
+            "A model card needs huggingface-hub, which comes with transformers: pip install huggingface-hub."
+        ) from None
+    rows = view.rows_of(report.findings)
+    data = report.data
+    name = _file_name(data.path) or "data in memory"
+    results = [
+        EvalResult(
+            task_type=_TASK,
+            task_name="Responsible-AI audit",
+            dataset_type=re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.") or "data",
+            dataset_name=text.visible(name),
+            dataset_revision=data.sha256,
+            metric_type=_identifier(row.name),
+            metric_name=text.visible(f"{row.name} {row.where}".strip()),
+            metric_value=row.finding.value,
+            metric_args=_arguments(row),
+        )
+        for row in measured_rows(rows)
+    ]
+    card = ModelCardData(
+        model_name=model_name(report) if results else None,
+        eval_results=results or None,
+        tags=["responsible-ai", "audit"],
+        ignore_metadata_errors=False,
+    )
+    return f"---\n{card.to_yaml()}\n---\n\n{_body(report, rows)}"
+
+
+def _arguments(row: Row) -> dict[str, object]:
+    f = row.finding
+    known: dict[str, object] = {"outcome": f.outcome.value}
+    if f.interval is not None:
+        known["interval"] = list(f.interval)
+    return known | {k: v for k, v in (("confidence", f.confidence), ("n_samples", f.n_samples)) if v is not None}
+
+
+def _identifier(name: str) -> str:
+    return re.sub(r"[^A-Za-z0-9_]+", "_", name).strip("_") or "metric"
+
+
+def _file_name(path: str | None) -> str:
+    return re.split(r"[/\\]", path.rstrip("/\\"))[-1] if path else ""
+
+
+def _body(report: AuditReport, rows: Sequence[Row]) -> str:
+    m, data, verdict = report.model, report.data, view.verdict_of(report)
+    counts = ", ".join(f"{report.summary.count(o)} {o.value.replace('_', ' ')}" for o in view.COUNTED)
+    lines = [f"# Model card: {code_span(model_name(report))}", ""]
+    lines += [
+        f"**{escaped(verdict.headline)}.** {escaped(verdict.sentence)} {counts}. Exit code {report.exit_code}.",
+        "",
+    ]
+    if report.refusal is not None:
+        lines += [f"{code_span(report.refusal.code)} {escaped(report.refusal.reason)}", ""]
+    lines += [line for warning in view.warnings_of(report) for line in (f"> **Note well.** {escaped(warning)}", "")]
+    lines += ["## Model details", ""]
+    lines += [f"- File: {code_span(m.path or 'in memory')}, {code_span(m.format)}, loaded by {code_span(m.loaded_by)}"]
+    lines += [f"- SHA-256: {code_span(m.sha256 or 'not known')}"]
+    lines += [f"- Parameters: {text.count(m.n_parameters)}"] if m.n_parameters is not None else []
+    lines += [f"- Classes: {', '.join(code_span(c) for c in m.classes)}"] if m.classes else []
+    lines += [f"- Developers, licence, version: {TO_BE_STATED}", "", "## Intended use", "", TO_BE_STATED, ""]
+    lines += ["## Factors", ""]
+    compared = ", ".join(code_span(s) for s in data.sensitive)
+    lines += [f"Groups compared: {compared}." if compared else "No groups were named, so none were compared.", ""]
+    lines += ["## Evaluation data", "", f"- File: {code_span(data.path or 'none was given, or in memory')}"]
+    lines += [f"- SHA-256: {code_span(data.sha256 or 'not known')}"]
+    lines += [f"- Rows: {text.count(data.n_rows)}"] if data.n_rows is not None else []
+    lines += [f"- Target: {code_span(data.target)}"] if data.target else []
+    lines += [f"- {escaped(note)}" for note in (*data.notes, *m.notes)]
+    lines += ["", "## Training data", ""]
+    lines += [f"File: {code_span(data.train_path)}." if data.train_path else TO_BE_STATED, ""]
+    lines += ["## Metrics and criteria", "", escaped(view.promise_of(report)), ""]
+    lines += _table([r for r in rows if not view.is_detail(r.finding)], "## What was judged, and what was not")
+    lines += _table([r for r in measured_rows(rows) if r.finding.group], "## By group")
+    lines += ["## Caveats and limits", "", *(f"- {escaped(limit)}" for limit in view.LIMITS), ""]
+    version = code_span(report.tool.get("version", ""))
+    lines += [f"Written by auditor {version} from record {code_span(view.document_id(report)[:16])}. Not legal advice."]
+    return "\n".join(lines) + "\n"
+
+
+def _table(rows: Sequence[Row], title: str) -> list[str]:
+    if not rows:
+        return []
+    ranked = sorted(rows, key=lambda r: r.rank)
+    lines = [title, "", "| Outcome | Measured | Value | Interval | Must be | Why |"]
+    lines += ["| --- | --- | ---: | ---: | --- | --- |"]
+    for r in ranked[:_MOST_ROWS]:
+        what = " ".join(code_span(part, cell=True) for part in (r.name, r.where) if part)
+        interval = f"{r.interval} at {r.confidence}" if r.confidence else r.interval
+        outcome = r.outcome.value.replace("_", " ")
+        lines.append(f"| {outcome} | {what} | {r.value} | {interval} | {r.must_be} | {escaped(r.finding.reason)} |")
+    more = [f"and {len(rows) - _MOST_ROWS:,} more, in report.json.", ""] if len(rows) > _MOST_ROWS else []
+    return [*lines, "", *more]
+
+
+# ---- Model Card Toolkit --------------------------------------------------------------------------------------------
+
+
+def render_toolkit_json(report: AuditReport) -> str:
+    """The model card as JSON of the Model Card Toolkit's schema v0.0.2; numbers are text there."""
+    rows = view.rows_of(report.findings)
+    m = report.model
+    details: dict[str, object] = {
+        "name": model_name(report),
+        "overview": text.visible(f"{view.verdict_of(report).headline}. {view.verdict_of(report).sentence}"),
+        "documentation": (
+            f"{text.visible(view.promise_of(report))} Written by auditor from record {view.document_id(report)}. Not "
+            f"legal advice. Intended use, owners and licence: {TO_BE_STATED}"
+        ),
+        "path": text.visible(m.path or "in memory"),
+    }
+    if m.sha256:
+        details["version"] = {"name": f"sha256:{m.sha256}"}
+    card = {
+        "schema_version": TOOLKIT_SCHEMA,
+        "model_details": details,
+        "model_parameters": {
+            "model_architecture": text.visible(m.format)
+            + ("" if m.n_parameters is None else f", {text.count(m.n_parameters)} parameters"),
+            "data": _toolkit_data(report),
+        },
+        "quantitative_analysis": {"performance_metrics": [_toolkit_metric(r) for r in measured_rows(rows)]},
+        "considerations": {
+            "limitations": [
+                {"description": limit} for limit in (*view.LIMITS, *(text.visible(s) for s in unsettled(rows)))
+            ],
+            "ethical_considerations": [
+                {"name": text.visible(sentence), "mitigation_strategy": TO_BE_STATED} for sentence in risks(rows)
+            ],
+        },
+    }
+    return json.dumps(card, indent=2, ensure_ascii=False) + "\n"
+
+
+def _toolkit_data(report: AuditReport) -> list[dict[str, object]]:
+    data = report.data
+    found: list[dict[str, object]] = []
+    for what, path, digest, n in (
+        ("Evaluation", data.path, data.sha256, data.n_rows),
+        ("Training", data.train_path, data.train_sha256, data.n_train_rows),
+    ):
+        if path is not None or n is not None:
+            size = "" if n is None else f", {view.plural(n, 'row')}"
+            entry: dict[str, object] = {
+                "name": text.visible(path or "in memory"),
+                "description": f"{what} data{size}, SHA-256 {digest or 'not known'}",
+            }
+            if data.sensitive and what == "Evaluation":
+                entry["sensitive"] = {"sensitive_data": [text.visible(s) for s in data.sensitive]}
+            found.append(entry)
+    return found
+
+
+def _toolkit_metric(row: Row) -> dict[str, object]:
+    f = row.finding
+    metric: dict[str, object] = {"type": text.visible(row.name), "value": repr(f.value)}
+    if row.where:
+        metric["slice"] = text.visible(row.where)
+    ends = dict(zip(("lower_bound", "upper_bound"), f.interval or (None, None), strict=True))
+    known = {name: repr(end) for name, end in ends.items() if end is not None}
+    return metric | ({"confidence_interval": known} if known else {})
+
+
+def risks(rows: Sequence[Row]) -> list[str]:
+    """A sentence for each finding that is shown to lie beyond its criterion."""
+    return [
+        f"{r.name} {r.where} is {r.value}, which must be {r.must_be}: {r.finding.reason}"
+        for r in rows
+        if r.outcome is Outcome.FAIL
+    ]
+
+
+def unsettled(rows: Sequence[Row]) -> list[str]:
+    """A sentence for each finding that could not be settled, run or applied."""
+    open_ = (Outcome.INCONCLUSIVE, Outcome.NOT_RUN, Outcome.NOT_APPLICABLE)
+    return [
+        f"{r.outcome.value.replace('_', ' ')}: {f'{r.name} {r.where}'.strip()}. {r.finding.reason}".strip()
+        for r in rows
+        if r.outcome in open_
+    ]

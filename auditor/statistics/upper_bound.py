@@ -1,0 +1,34 @@
+"""A quantity of which only an upper bound is known, such as the epsilon of an accountant."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from auditor.statistics.estimate import Estimate
+
+
+class UpperBound(Estimate):
+    """A quantity of at least 0 that is known to be at most ``most``, and no more: it keeps limits, and breaks none.
+
+    ``bounds`` are [0, most] at every level, without sampling error; ``value`` is ``most``, the bound itself.
+    """
+
+    unbounded: ClassVar[bool] = True
+    kind_limits: ClassVar[tuple[float, float]] = (0.0, math.inf)
+    unplanned: ClassVar[str] = (
+        "It is an upper bound: the true value may be smaller, so this number can show that a limit is kept and never "
+        "that it is broken."
+    )
+
+    kind: Literal["upper_bound"] = "upper_bound"
+    most: Annotated[float, Field(ge=0.0)]
+
+    @property
+    def value(self) -> float:
+        return self.most
+
+    def bounds(self, alpha: float) -> tuple[float, float]:
+        return 0.0, self.most

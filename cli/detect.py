@@ -1,0 +1,388 @@
+"""``auditor detect``: what files say of their own making, and a detector's guess beside it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from auditor.errors import UsageError
+
+if TYPE_CHECKING:
+    from auditor.detection.record import DetectorRecord, FileResult
+    from auditor.detector_card import KnownRate
+    from auditor.isolate import Measured
+    from auditor.provenance.record import Credentials, FileProvenance, Statement
+
+SCHEMA_VERSION = "1"
+MOST_FILES = 100_000
+_MAX_ANCHORS = 4 << 20
+_MOST_SHOWN = 6
+_COLUMNS = (
+    "file", "medium", "answer", "probability", "p_real", "p_fake", "novelty", "credentials", "claims", "metadata",
+    "evidence", "reason",
+)  # fmt: skip
+_COLOURS = {"fake": "FAIL", "real": "PASS", "cannot say": "INCONCLUSIVE", "unread": "NOT_RUN", "": "NOT_JUDGED"}
+# What is shown of a detector's known rates; --json has all of them.
+_SHOWN = {"auc": "AUC", "equal_error_rate": "equal error rate", "tpr_at_fpr": "TPR at 1 % FPR"}
+MEDIA = {"image": "images", "speech": "speech"}
+ANSWERS = ("answered_real", "answered_fake", "answered_cannot_say")
+READING = (
+    "The answer is the detector's guess, real and fake alike, and no proof: the probability is calibrated on the "
+    "files it was made with, and 'cannot say' is an answer. A signature or a tag is what somebody claims of a file. "
+    "The two are never merged, and finding no claim is no evidence of anything."
+)
+
+
+def detect(
+    files: Annotated[list[Path], typer.Argument(help="Images, recordings or videos.")],
+    detector: Annotated[str | None, typer.Option(help="A detector, as auditor detect-train writes it.")] = None,
+    evidence: Annotated[
+        Path | None, typer.Option(help="Folder for a picture per file of what the score rests on.")
+    ] = None,
+    trust_anchors: Annotated[
+        Path | None, typer.Option(help="Certificates (PEM) of authorities whose signatures you trust.")
+    ] = None,
+    json_: Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else.")] = False,
+    seed: Annotated[int, typer.Option(help="Of the random parts that the evidence is compared with.")] = 0,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
+    max_memory: Annotated[str | None, typer.Option(help="Memory for the process that reads files: 8GiB.")] = None,
+    max_seconds: Annotated[float, typer.Option(help="Seconds for each file.")] = 120.0,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks and the process's own output.")] = False,
+) -> int:
+    """Say of each file what it claims of its making and, with a detector, whether it is likely to be synthetic.
+
+    Exit codes: 0 every file was answered, real or fake, 2 wrong usage, 3 something ended in "cannot say", could not be
+    read, or no detector was named, 4 the detector was refused.
+    """
+    paths = _distinct(files)
+    if detector is not None and not Path(detector).exists():
+        raise UsageError(f"There is no detector at {detector!r}: make one with auditor detect-train.")
+    if evidence is not None and detector is None:
+        raise UsageError("--evidence shows what a detector's score rests on: add --detector FILE.")
+
+    from auditor.isolate import examine, last_lines
+    from auditor.report.text import visible
+    from auditor.specs import DetectionSpec, Job, Limits, ModelSpec
+    from cli.options import memory_limit
+    from cli.output import paragraph, stages
+
+    anchors = None if trust_anchors is None else _pem(trust_anchors)
+    out = None if evidence is None else _folder(evidence)
+    job = Job(
+        model=ModelSpec(path=None if detector is None else str(Path(detector).resolve()), device=device),
+        data=None,
+        probes=(),
+        seed=seed,
+        limits=Limits(memory_bytes=memory_limit(max_memory), seconds=max_seconds),
+        detection=DetectionSpec(
+            files=tuple(str(path.resolve()) for path in paths),
+            trust_anchors=anchors,
+            with_heat_map=out is not None,
+        ),
+    )
+    with stages(not json_) as shown:
+        shown.total = len(paths) + 1
+        found = examine(job, on_stage=shown)
+    if debug and found.log.strip():
+        typer.echo(last_lines(found.log, 200), err=True)
+    results = list(zip(map(str, paths), found.files.values(), strict=True))
+    pictures = {} if out is None else dict(_write_pictures(results, out))
+    code = 0 if all(result.answered for _, result in results) else 3
+    if json_:
+        sys.stdout.write(json.dumps(_as_json(detector, found, results, pictures, code), indent=2) + "\n")
+    else:
+        looked_at = _looked_at()
+        if looked_at:
+            _print_files(results, found.detector, pictures)
+        else:
+            _print_table(results, pictures)
+        # In a pipe the table stands alone, and how to read it goes to whoever looks on.
+        for line in _explained(detector, found.detector):
+            typer.echo(paragraph(visible(line), 0), err=not looked_at)
+        typer.echo(_ending(results, detector, code), err=not looked_at)
+    return code
+
+
+def _looked_at() -> bool:
+    return sys.stdout.isatty()
+
+
+def _distinct(files: Sequence[Path]) -> list[Path]:
+    """The files as typed, each once; UsageError for what is not there."""
+    for path in files:
+        if path.is_dir():
+            raise UsageError(f"{str(path)!r} is a folder: name its files, such as {shlex.quote(str(path))}/*")
+        if not path.exists():
+            raise UsageError(f"There is no file {str(path)!r}.")
+    found: dict[Path, Path] = {}
+    for path in files:
+        found.setdefault(path.resolve(), path)
+    if len(found) > MOST_FILES:
+        raise UsageError(f"{len(found):,} files are more than the {MOST_FILES:,} that one call takes.")
+    return list(found.values())
+
+
+def _pem(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            text = file.read(_MAX_ANCHORS).decode("ascii")
+    except (OSError, UnicodeDecodeError):
+        raise UsageError(f"The certificates in {str(path)!r} cannot be read: give a file in PEM.") from None
+    if "-----BEGIN CERTIFICATE-----" not in text:
+        raise UsageError(f"{str(path)!r} holds no certificate in PEM.")
+    return text
+
+
+def _folder(path: Path) -> Path:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"Cannot write into {str(path)!r}: {error.strerror}.") from None
+    if not os.access(path, os.W_OK):
+        raise UsageError(f"Cannot write into {str(path)!r}: name another folder with --evidence.")
+    return path
+
+
+def _write_pictures(results: Sequence[tuple[str, FileResult]], out: Path) -> Iterator[tuple[str, str]]:
+    from auditor.files import write_beside
+    from auditor.png import encode
+
+    taken: set[str] = set()
+    for path, result in results:
+        if result.heat_map is None:
+            continue
+        name = Path(path).name
+        while name in taken:
+            name = f"_{name}"
+        taken.add(name)
+        where = out / f"{name}.png"
+        write_beside(where, encode(result.heat_map.picture()))
+        yield path, str(where)
+
+
+# ---- JSON ----------------------------------------------------------------------------------------------------------
+
+
+def _as_json(
+    detector: str | None,
+    found: Measured,
+    results: Sequence[tuple[str, FileResult]],
+    pictures: dict[str, str],
+    code: int,
+) -> dict[str, Any]:
+    from auditor import __version__
+
+    known = found.detector
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "tool": {"name": "auditor", "version": __version__},
+        "reading": READING,
+        "detector": None if known is None else {"path": detector, **_of_detector(known)},
+        "files": [{"path": path, **_of_file(result, pictures.get(path))} for path, result in results],
+        "exit_code": code,
+    }
+
+
+def _of_detector(known: DetectorRecord) -> dict[str, Any]:
+    found: dict[str, Any] = known.model_dump(mode="json", exclude={"card": {"real_scores", "fake_scores"}})
+    return found
+
+
+def _of_file(result: FileResult, picture: str | None) -> dict[str, Any]:
+    found: dict[str, Any] = result.model_dump(mode="json", exclude={"heat_map": {"png"}})
+    if found["heat_map"] is not None:
+        found["heat_map"]["path"] = picture
+    return found
+
+
+# ---- text ----------------------------------------------------------------------------------------------------------
+
+
+def _answer(result: FileResult) -> str:
+    return "unread" if result.error else "" if result.verdict is None else result.verdict.answer
+
+
+def _print_table(results: Sequence[tuple[str, FileResult]], pictures: dict[str, str]) -> None:
+    from auditor.report.text import visible
+    from cli.output import print_table
+
+    def cell(value: float | None) -> str:
+        return "" if value is None else f"{value:.4f}"
+
+    rows = []
+    for path, result in results:
+        verdict, provenance = result.verdict, result.provenance
+        rows.append(
+            (
+                path,
+                result.medium or "",
+                _answer(result),
+                cell(verdict.probability if verdict else None),
+                cell(verdict.p_real if verdict else None),
+                cell(verdict.p_fake if verdict else None),
+                cell(verdict.novelty if verdict else None),
+                provenance.credentials.state if provenance.credentials else provenance.credentials_unread,
+                "; ".join(_claims(provenance)),
+                "; ".join(map(_said, provenance.statements)) or provenance.statements_unread,
+                pictures.get(path, ""),
+                result.error or (verdict.reason if verdict else ""),
+            )
+        )
+    print_table(_COLUMNS, [[visible(text) for text in row] for row in rows])
+
+
+def _print_files(
+    results: Sequence[tuple[str, FileResult]], known: DetectorRecord | None, pictures: dict[str, str]
+) -> None:
+    for path, result in results:
+        _print_file(path, result, known, pictures.get(path))
+        typer.echo("")
+
+
+def _print_file(path: str, result: FileResult, known: DetectorRecord | None, picture: str | None) -> None:
+    from auditor.report.text import visible
+    from cli.output import coloured, paragraph
+
+    answer = _answer(result)
+    verdict = result.verdict
+    head = coloured(f"{answer.upper() or 'NOT ASKED':<11}", _COLOURS[answer])
+    kind = ", ".join(filter(None, (result.form, result.medium)))
+    guess = ""
+    if verdict is not None and verdict.probability is not None:
+        between = f" [{verdict.low:.2f}, {verdict.high:.2f}]" if verdict.low is not None else ""
+        guess = f"  probability of synthetic {verdict.probability:.2f}{between}"
+    typer.echo(f"{head} {visible(path)}{f'  ({kind})' if kind else ''}{guess}")
+    for line in (result.error, verdict.reason if verdict is not None else "", *result.notes):
+        if line:
+            typer.echo(paragraph(visible(line), 12))
+    if verdict is not None:
+        limit = None if known is None else known.card.novelty_limit
+        said = []
+        if verdict.p_real is not None and verdict.p_fake is not None:
+            said.append(f"p-values: real {verdict.p_real:.3f}, fake {verdict.p_fake:.3f}")
+        if verdict.novelty is not None and limit is not None:
+            said.append(f"novelty {verdict.novelty:.3g} of at most {limit:.3g}")
+        if said:
+            typer.echo(f"{'':12}{'; '.join(said)}")
+    if not result.error or result.form:
+        _print_provenance(result.provenance)
+    if result.heat_map is not None and picture is not None:
+        held = "" if result.heat_map.earned else "; not to be relied on: random parts move the score as far"
+        typer.echo(paragraph(f"evidence  {visible(picture)}{held}", 12))
+
+
+def _print_provenance(provenance: FileProvenance) -> None:
+    from auditor.report.text import visible
+    from cli.output import paragraph
+
+    signed = provenance.credentials
+    if signed is not None:
+        typer.echo(paragraph(visible(f"signed    {_signed(signed)}"), 12))
+        for claim in _claims(provenance):
+            typer.echo(paragraph(visible(f"claims    {claim}"), 12))
+        for failure in signed.failures:
+            typer.echo(paragraph(visible(f"failed    {failure}"), 12))
+    elif provenance.credentials_unread:
+        typer.echo(paragraph(visible(f"signed    {provenance.credentials_unread}"), 12))
+    for statement in provenance.statements[:_MOST_SHOWN]:
+        typer.echo(paragraph(visible(f"says      {_said(statement)}"), 12))
+    if len(provenance.statements) > _MOST_SHOWN:
+        typer.echo(f"{'':12}says      and {len(provenance.statements) - _MOST_SHOWN} more: see --json")
+    if provenance.statements_unread:
+        typer.echo(paragraph(visible(f"says      {provenance.statements_unread}"), 12))
+    if not (signed or provenance.statements or provenance.credentials_unread or provenance.statements_unread):
+        typer.echo(f"{'':12}says      nothing of its making")
+
+
+def _signed(signed: Credentials) -> str:
+    by = signed.signer or "an unnamed certificate"
+    of = f" of {signed.issuer}" if signed.issuer else ""
+    when = f" on {signed.signed_at}" if signed.signed_at else ""
+    trust = "" if signed.anchored else "; whose certificates to trust was not said (--trust-anchors)"
+    return f"C2PA, state {signed.state}: by {by}{of}{when}{trust}"
+
+
+def _claims(provenance: FileProvenance) -> list[str]:
+    """What signed credentials claim of how the file was made, marked where the signature does not stand."""
+    signed = provenance.credentials
+    if signed is None:
+        return []
+    found = [
+        f"{action.action}"
+        + (f" with {action.software}" if action.software else "")
+        + (f", {action.digital_source_type}: {action.origin}" if action.digital_source_type else "")
+        for action in signed.actions[:_MOST_SHOWN]
+    ]
+    found += [f"written by {signed.claim_generator}"] if signed.claim_generator else []
+    return found if signed.state != "Invalid" else [f"NOT VALID: {claim}" for claim in found]
+
+
+def _said(statement: Statement) -> str:
+    from auditor.report.text import shortened
+
+    value = shortened(" ".join(statement.value.split()), 80)
+    meant = statement.points_to or (f"that is, {statement.origin}" if statement.origin else "")
+    return f"{statement.where} {statement.name} = {value}" + (f" ({meant})" if meant else "")
+
+
+def _explained(path: str | None, known: DetectorRecord | None) -> Iterator[str]:
+    """What the detector is, how often it is known to err, and how an answer is to be read."""
+    if known is not None:
+        card = known.card
+        kinds = f", trained on {', '.join(card.kinds[:8])}" if card.kinds else ""
+        more = f" and {len(card.kinds) - 8} more" if len(card.kinds) > 8 else ""
+        yield (
+            f"detector  {path} for {MEDIA[known.medium]}{kinds}{more}; calibrated on {known.n_real:,} real and "
+            f"{known.n_fake:,} synthetic files, either ruled out at an error rate of {card.error_rate:g}"
+        )
+        for line in rate_lines(card.known_rates):
+            yield f"known     {line}"
+    yield f"reading   {READING}"
+
+
+def rate_lines(rates: Sequence[KnownRate]) -> Iterator[str]:
+    """What is known of a detector's errors: on kinds it was trained on, on others, and on the worst of those."""
+    for unseen, words in ((False, "on new files of kinds it knows"), (True, "on kinds left out of training")):
+        pooled = {rate.metric: rate for rate in rates if rate.kind is None and rate.unseen is unseen}
+        said = [f"{name} {with_interval(pooled[metric])}" for metric, name in _SHOWN.items() if metric in pooled]
+        if unseen and all(answer in pooled for answer in ANSWERS):
+            said.append(f"answered {answer_shares(pooled)}")
+        if said:
+            yield f"{words}: {', '.join(said)}"
+    by_kind = [rate for rate in rates if rate.kind is not None and rate.unseen and rate.metric == "equal_error_rate"]
+    if by_kind:
+        worst = max(by_kind, key=lambda rate: rate.value)
+        yield f"worst of {len(by_kind)} kinds left out: {worst.kind}, equal error rate {with_interval(worst)}"
+    if not rates:
+        yield "nothing: no error rate was measured when it was made"
+
+
+def answer_shares(rates: Mapping[str, KnownRate]) -> str:
+    """What synthetic files of kinds never seen were answered."""
+    shares = [f"{rates[a].value:.0%} {a.removeprefix('answered_').replace('_', ' ')}" for a in ANSWERS]
+    return f"{', '.join(shares)} ({rates[ANSWERS[0]].n_fake:,} synthetic files)"
+
+
+def with_interval(rate: KnownRate) -> str:
+    """The value to two digits and its interval."""
+    between = "" if rate.low is None or rate.high is None else f" [{rate.low:.2f}, {rate.high:.2f}]"
+    return f"{rate.value:.2f}{between}"
+
+
+def _ending(results: Sequence[tuple[str, FileResult]], detector: str | None, code: int) -> str:
+    counts = {answer: sum(_answer(result) == answer for _, result in results) for answer in _COLOURS}
+    if detector is None:
+        unread = f", {counts['unread']} of them unread" if counts["unread"] else ""
+        return (
+            f"exit {code}: no detector was named (--detector), so whether these {len(results)} files{unread} are "
+            "synthetic is not said beyond what they claim themselves"
+        )
+    said = ", ".join(f"{n} {answer}" for answer, n in counts.items() if n)
+    return f"exit {code}: {said}" + ("; what is not answered is neither real nor fake" if code else "")

@@ -1,0 +1,184 @@
+"""``auditor detect-train``: from a folder of real and synthetic files to a detector, and how often it errs."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from auditor.errors import UsageError
+from cli.detect import ANSWERS, MEDIA, answer_shares, rate_lines, with_interval
+
+if TYPE_CHECKING:
+    from pydantic import JsonValue
+
+    from auditor.detector_card import KnownRate
+    from auditor.isolate import Trained
+
+_MOST_NAMED = 10
+_TARGET = "mitigations.deepfake.folder_training:train_on_folder"
+
+
+def detect_train(
+    folder: Annotated[Path, typer.Argument(help="A folder with one sub-folder of real and one of synthetic files.")],
+    out: Annotated[Path, typer.Option(help="Where to write the detector.")] = Path("detector.pt"),
+    kinds: Annotated[str | None, typer.Option(help="Table with the generator, or the source, of every file.")] = None,
+    join_on: Annotated[str, typer.Option(help="Its column of paths below the folder, such as fake/1.png.")] = "file",
+    kind_column: Annotated[str | None, typer.Option(help="Its column of the generators of synthetic files.")] = None,
+    source_column: Annotated[str | None, typer.Option(help="Its column of sources or speakers of real files.")] = None,
+    medium: Annotated[str | None, typer.Option(help="image or speech; what the files are, by default.")] = None,
+    method: Annotated[
+        str | None, typer.Option(help="frequency, cnn, ensemble or encoder for images; lfcc, gmm or cnn for speech.")
+    ] = None,
+    encoder: Annotated[
+        str | None, typer.Option(help="A frozen encoder of images: transformers folder, ONNX file, NAME:weights.")
+    ] = None,
+    size: Annotated[int | None, typer.Option(help="Side in pixels of the part of an image looked at.")] = None,
+    faces: Annotated[bool, typer.Option("--faces", help="Look at the largest face of an image alone.")] = False,
+    seconds: Annotated[float | None, typer.Option(help="Of the beginning of a recording that are listened to.")] = None,
+    fake: Annotated[str | None, typer.Option(help="The sub-folder of synthetic files, where it is not clear.")] = None,
+    error_rate: Annotated[float, typer.Option(help="Share of either class that may be ruled out by mistake.")] = 0.05,
+    seed: Annotated[int, typer.Option(help="Seed; the same seed gives the same detector.")] = 0,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
+    max_memory: Annotated[str | None, typer.Option(help="Memory for the process that trains, such as 8GiB.")] = None,
+    max_seconds: Annotated[float, typer.Option(help="Seconds for the training.")] = 3600.0,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+) -> int:
+    """Train a detector of synthetic images or speech on your own files, and say how often it is known to err.
+
+    It is measured on files, and on generators and sources where --kinds names them, that were left out of training in
+    turn. Exit codes: 0 trained, 2 wrong usage, 3 trained, but some files could not be used or there are too few of them
+    for any answer but "cannot say", 4 the files were refused.
+    """
+    from auditor.isolate import train_detector
+    from auditor.report.text import visible
+    from auditor.specs import DetectorTrainingSpec, Job, Limits, ModelSpec
+    from cli.options import memory_limit
+    from cli.output import stages
+
+    _check(folder, out, kinds, kind_column, source_column, error_rate)
+    options: dict[str, JsonValue] = {
+        "method": method,
+        "encoder": _encoder(encoder),
+        "size": size,
+        "faces": faces or None,
+        "seconds": seconds,
+        "error_rate": error_rate,
+    }
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as beside:
+            made = Path(beside).resolve() / "detector.pt"
+            job = Job(
+                model=ModelSpec(device=device),
+                data=None,
+                probes=(),
+                seed=seed,
+                limits=Limits(memory_bytes=memory_limit(max_memory), seconds=max_seconds),
+                detector_training=DetectorTrainingSpec(
+                    target=_TARGET,
+                    folder=str(folder.resolve()),
+                    out=str(made),
+                    medium=medium,
+                    fake=fake,
+                    kinds=None if kinds is None else str(Path(kinds).resolve()),
+                    join_on=join_on,
+                    kind_column=kind_column,
+                    source_column=source_column,
+                    options=options,
+                ),
+            )
+            with stages(sys.stderr.isatty()) as shown:
+                trained = train_detector(job, on_stage=shown)
+            made.replace(out)
+    except OSError as error:
+        raise UsageError(f"Cannot write {str(out)!r}: {error.strerror}.") from None
+    for line in _lines(trained, folder, out):
+        typer.echo(visible(line))
+    return 3 if trained.left_out or _too_few(trained) else 0
+
+
+def _check(
+    folder: Path,
+    out: Path,
+    kinds: str | None,
+    kind_column: str | None,
+    source_column: str | None,
+    error_rate: float,
+) -> None:
+    """Raises UsageError for what can be said before any file is read."""
+    if not folder.is_dir():
+        raise UsageError(f"There is no folder at {str(folder)!r}.")
+    if out.suffix != ".pt":
+        raise UsageError(f"--out {str(out)!r} must end in .pt: the detector is written as a bundle.")
+    if not 0.0 < error_rate < 0.5:
+        raise UsageError(f"--error-rate must lie between 0 and 0.5, not {error_rate:g}.")
+    if kinds is not None and not Path(kinds).exists():
+        raise UsageError(f"There is no table of kinds at {kinds!r}.")
+    if kinds is None and (kind_column or source_column):
+        raise UsageError("--kind-column and --source-column name columns of a table: add --kinds FILE.")
+    if kinds is not None and not (kind_column or source_column):
+        raise UsageError(
+            "--kinds says nothing by itself: name its column of generators with --kind-column, or of sources or "
+            "speakers with --source-column."
+        )
+
+
+def _encoder(text: str | None) -> str | None:
+    """The process that trains works in another folder."""
+    if text is None:
+        return None
+    name, colon, weights = text.partition(":")
+    if colon and Path(weights).exists():
+        return f"{name}:{Path(weights).resolve()}"
+    return str(Path(text).resolve()) if Path(text).exists() else text
+
+
+# ---- what is said --------------------------------------------------------------------------------------------------
+
+
+def _too_few(trained: Trained) -> bool:
+    known = trained.detector
+    return min(known.n_real, known.n_fake) < known.card.fewest
+
+
+def _lines(trained: Trained, folder: Path, out: Path) -> Iterator[str]:
+    known = trained.detector
+    card = known.card
+    fake = known.classes[card.fake]
+    yield (
+        f"trained   a detector for {MEDIA[card.medium]} on {known.n_real:,} real and {known.n_fake:,} synthetic files "
+        f"({fake!r}){' of ' + ', '.join(card.kinds[:_MOST_NAMED]) if card.kinds else ''}"
+    )
+    for line in trained.left_out[:_MOST_NAMED]:
+        yield f"left out  {line}"
+    if len(trained.left_out) > _MOST_NAMED:
+        yield f"left out  and {len(trained.left_out) - _MOST_NAMED} more"
+    for note in trained.notes:
+        yield f"note      {note}"
+    for line in rate_lines(card.known_rates):
+        yield f"known     {line}"
+    yield from _by_kind(card.known_rates)
+    yield f"wrote     {out}"
+    yield f"next      {shlex.join(['auditor', 'detect', '--detector', str(out)])} FILE..."
+    scan = shlex.join(["auditor", "scan", str(out), "--train", str(folder), "--data"])
+    yield f"next      {scan} FOLDER, with files that it was not trained on"
+
+
+def _by_kind(rates: Sequence[KnownRate]) -> Iterator[str]:
+    """What is known of every kind that was left out: its equal error rate, and what a whole detector answered."""
+    unseen = [rate for rate in rates if rate.unseen and rate.kind is not None]
+    for kind in dict.fromkeys(rate.kind for rate in unseen):
+        own = {rate.metric: rate for rate in unseen if rate.kind == kind}
+        said = []
+        if "equal_error_rate" in own:
+            said.append(f"equal error rate {with_interval(own['equal_error_rate'])}")
+        if all(answer in own for answer in ANSWERS):
+            said.append(f"answered {answer_shares(own)}")
+        if said:
+            yield f"unseen    {kind}: {'; '.join(said)}"

@@ -1,0 +1,380 @@
+"""The history of audits on the command line: what was found when, and what somebody decided about it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Mapping, Sequence
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from auditor.errors import DataError, UsageError
+from cli.output import print_table
+
+if TYPE_CHECKING:
+    from auditor.history.entries import Decision, Entry
+    from auditor.history.ledger import Ledger
+    from auditor.report.record import AuditReport, DecisionRecord, FigureRecord, FindingRecord
+
+_ENVIRONMENT = "AUDITOR_DB"
+_REFERENCE = re.compile(r"history:(\d+)")
+
+Db = Annotated[
+    str | None,
+    typer.Option(help="The history: a file or an SQLAlchemy URL; $AUDITOR_DB, else ./audit-history.db."),
+]
+
+
+def place_of(db: str | None) -> str:
+    """Where the history lies: the flag, else the environment, else the default file."""
+    from auditor.history.ledger import DEFAULT
+
+    return db or os.environ.get(_ENVIRONMENT) or DEFAULT
+
+
+def open_ledger(db: str | None, *, create: bool = False) -> Ledger:
+    """The ledger of the flag. Raises UsageError where there is none."""
+    from auditor.history.ledger import Ledger
+
+    return Ledger(place_of(db), create=create)
+
+
+# ---- in a scan -------------------------------------------------------------------------------------------------------
+
+
+def record_audit(report: AuditReport, db: str | None, bundle: str | None) -> str:
+    """Appends an audit; returns a line that says where it stands. Raises UsageError where it cannot be written."""
+    from auditor.history.entries import AuditEntry
+
+    ledger = open_ledger(db, create=True)
+    try:
+        entry = ledger.append("audit", AuditEntry.of(report, bundle))
+        return f"{place_of(db) if '://' not in place_of(db) else 'database'}, entry {entry.number}, {entry.hash[:16]}"
+    finally:
+        ledger.close()
+
+
+def decisions_on(report: AuditReport, db: str | None) -> tuple[DecisionRecord, ...]:
+    """What was decided about earlier audits of the same model."""
+    from auditor.history.ledger import decisions_about
+
+    ledger = open_ledger(db, create=True)
+    try:
+        found = decisions_about(ledger, sha256=report.model.sha256, path=report.model.path)
+        return tuple(_decision_record(entry, decision) for entry, decision in found)
+    finally:
+        ledger.close()
+
+
+def _decision_record(entry: Entry, decision: Decision) -> DecisionRecord:
+    from auditor.history.signatures import signer
+    from auditor.report.record import DecisionRecord
+
+    today = datetime.now(UTC).date()
+    return DecisionRecord(
+        entry=entry.number,
+        audit=decision.audit,
+        created=entry.created,
+        decision=decision.decision,
+        by=decision.by,
+        role=decision.role,
+        note=decision.note,
+        expires=None if decision.expires is None else decision.expires.isoformat(),
+        expired=decision.expires is not None and decision.expires < today,
+        findings=decision.findings,
+        signed_with=signer(decision),
+    )
+
+
+def report_of(path: Path, db: str | None = None) -> AuditReport:
+    """A recorded audit: a report.json, its folder, or ``history:N`` of the history at ``db``."""
+    from cli.rendering import read_report
+
+    reference = _REFERENCE.fullmatch(str(path))
+    if reference is None:
+        return read_report(path)
+    ledger = open_ledger(db)
+    try:
+        return ledger.entry(int(reference[1])).audit().record
+    finally:
+        ledger.close()
+
+
+# ---- history ---------------------------------------------------------------------------------------------------------
+
+
+def history(
+    db: Db = None,
+    verify: Annotated[bool, typer.Option("--verify", help="Check that nothing was changed or taken out.")] = False,
+    head: Annotated[
+        str | None, typer.Option(help="A hash noted elsewhere, which --verify must find: the end is guarded too.")
+    ] = None,
+    key: Annotated[
+        list[Path] | None, typer.Option(help="Public key of whom you trust: --verify names decisions of others.")
+    ] = None,
+    plot: Annotated[str | None, typer.Option(help="Draw the course of this metric into --out.")] = None,
+    out: Annotated[Path, typer.Option(help="The drawing: .svg or .png.")] = Path("trend.svg"),
+    json_: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+) -> int:
+    """List recorded audits and decisions, check their chain, or draw the course of a number.
+
+    Exit codes: 0; 1 where an entry was changed, dropped or put in.
+    """
+    ledger = open_ledger(db)
+    try:
+        if (head is not None or key) and not verify:
+            raise UsageError("--head and --key are what --verify looks for: add --verify.")
+        if verify:
+            return _verify(ledger, head, key or ())
+        entries = list(ledger.entries())
+        if plot is not None:
+            _plot(entries, plot.replace("-", "_"), out)
+            return 0
+        if not json_:
+            return _print(entries)
+        typer.echo(json.dumps([_as_json(e) for e in entries], indent=2, ensure_ascii=False))
+        return 0
+    finally:
+        ledger.close()
+
+
+def _verify(ledger: Ledger, head: str | None, keys: Sequence[Path]) -> int:
+    from auditor.evidence.signing import fingerprint, load_public_key
+    from auditor.history.ledger import broken_chain
+    from auditor.report.text import visible
+
+    trusted = {fingerprint(load_public_key(path)) for path in keys}
+    entries = list(ledger.entries())
+    problems = broken_chain(iter(entries), head)
+    audits: dict[int, str] = {}
+    for entry in entries:
+        try:
+            if entry.kind == "audit":
+                audits[entry.number] = entry.audit().record_sha256
+            else:
+                problems += _wrong_with(entry, audits, trusted)
+        except DataError as error:
+            problems.append(f"entry {entry.number}: {error}")
+    for problem in problems:
+        typer.echo(f"WRONG  {visible(problem)}")
+    last = entries[-1].hash if entries else "none"
+    typer.echo(f"{len(entries):,} entries, head {last}")
+    if head is None and not problems:
+        typer.echo("Note the head elsewhere: entries taken away at the end are found only with --head.")
+    return 1 if problems else 0
+
+
+def _wrong_with(entry: Entry, audits: Mapping[int, str], trusted: set[str]) -> list[str]:
+    """Why a decision does not count, in words; ``audits``: digests of the records before it."""
+    from auditor.history.signatures import signer
+
+    decision = entry.decision()
+    mark = signer(decision)
+    problems = []
+    if audits.get(decision.audit) != decision.record_sha256:
+        problems.append(f"entry {entry.number} is about an audit {decision.audit} that is not in this history")
+    if trusted and mark not in trusted:
+        whose = "is not signed" if mark is None else f"is signed with the key {mark[:16]}, which you do not trust"
+        problems.append(f"entry {entry.number}, a decision of {decision.by!r}, {whose}")
+    return problems
+
+
+def _print(entries: list[Entry]) -> int:
+    """Lists the entries; 1 where the chain is broken, which no reader of the list should overlook."""
+    from auditor.history.ledger import broken_chain
+    from auditor.report.text import visible
+
+    rows = []
+    problems = broken_chain(iter(entries))
+    for problem in problems:
+        typer.echo(f"WRONG  {visible(problem)}")
+    if problems:
+        typer.echo("What this history says cannot be relied on; --verify says more.", err=True)
+        return 1
+    for entry in entries:
+        number, when = str(entry.number), entry.created[:19].replace("T", " ")
+        if entry.kind == "audit":
+            audit = entry.audit()
+            report = audit.record
+            s = report.summary
+            counts = f"{s.passed} PASS, {s.fail} FAIL, {s.inconclusive} INCONCLUSIVE, {s.not_run} NOT_RUN"
+            what = f"{report.model.path or 'in memory'} on {report.data.path or 'no data'}"
+            rows.append((number, when, "audit", what, f"exit {report.exit_code}: {counts}", audit.bundle or ""))
+        else:
+            d = entry.decision()
+            said = f"{d.decision} by {d.by} ({d.role})" + (f" until {d.expires}" if d.expires else "")
+            rows.append((number, when, "decision", f"audit {d.audit}: {d.model_path or 'in memory'}", said, d.note))
+    columns = ("entry", "created", "kind", "about", "said", "more")
+    print_table(columns, [tuple(visible(cell) for cell in row) for row in rows])
+    return 0
+
+
+def _as_json(entry: Entry) -> dict[str, object]:
+    own = {"entry": entry.number, "created": entry.created, "kind": entry.kind, "hash": entry.hash}
+    if entry.kind == "audit":
+        audit = entry.audit()
+        report = audit.record
+        return own | {
+            "model": {"path": report.model.path, "sha256": report.model.sha256},
+            "data": {"path": report.data.path, "sha256": report.data.sha256},
+            "summary": report.summary.model_dump(by_alias=True),
+            "exit_code": report.exit_code,
+            "record_sha256": audit.record_sha256,
+            "bundle": audit.bundle,
+        }
+    return own | entry.decision().model_dump(mode="json")
+
+
+def _plot(entries: list[Entry], metric: str, out: Path) -> None:
+    from auditor.files import write_beside
+    from auditor.report.svg import draw_png, svg_file
+
+    if out.suffix not in (".svg", ".png"):
+        raise UsageError(f"{out.name!r} must end in .svg or .png.")
+    figure = trend(entries, metric)
+    write_beside(out, draw_png(figure) if out.suffix == ".png" else svg_file(figure).encode())
+    typer.echo(str(out))
+
+
+def trend(entries: list[Entry], metric: str) -> FigureRecord:
+    """A metric over the audits of a history, one line for each place it was taken at, with intervals and criterion.
+
+    Raises UsageError where no audit measured it, with the nearest that was measured.
+    """
+    from auditor.report.record import FigureRecord, SeriesRecord
+    from auditor.report.text import label
+    from auditor.suggest import did_you_mean
+
+    lines: dict[str, list[tuple[int, FindingRecord]]] = {}
+    known: set[str] = set()
+    audits = [(entry, entry.audit().record) for entry in entries if entry.kind == "audit"]
+    models = {audit.model.path for _, audit in audits}
+    for entry, audit in audits:
+        for finding in audit.findings:
+            known.add(finding.metric or "")
+            if finding.metric == metric and not finding.group:
+                method = "" if finding.method in (None, "between_groups") else finding.method
+                of = audit.model.path or "in memory" if len(models) > 1 else ""
+                name = " ".join(part for part in (of, method, label(finding)) if part)
+                lines.setdefault(name or metric, []).append((entry.number, finding))
+    if not lines:
+        raise UsageError(f"No audit of this history measured {metric!r}{did_you_mean(metric, known - {''}) or '.'}")
+    criterion = next((f.criterion for line in lines.values() for _, f in line if f.criterion), None)
+    bound = None if criterion is None or isinstance(criterion.bound, tuple) else criterion.bound
+    series = tuple(
+        SeriesRecord(
+            name=name,
+            x=tuple(float(number) for number, _ in line),
+            y=tuple(f.value for _, f in line),
+            low=tuple(f.interval[0] if f.interval else None for _, f in line),
+            high=tuple(f.interval[1] if f.interval else None for _, f in line),
+        )
+        for name, line in lines.items()
+    )
+    n = len({number for line in lines.values() for number, _ in line})
+    return FigureRecord(
+        id=f"trend/{metric}",
+        probe="history",
+        kind="curve",
+        title=f"{metric} over {n} audits",
+        series=series,
+        alt=f"{metric} in each of {n} recorded audits, with the interval of each audit.",
+        x_label=f"{metric}, by entry in the history",
+        criterion=bound,
+        caption="" if criterion is None else f"Line: {criterion.describe()} ({criterion.source}).",
+    )
+
+
+# ---- decisions -------------------------------------------------------------------------------------------------------
+
+
+def signoff(
+    audit: Annotated[str, typer.Argument(help="Number of a recorded audit, or its report.json or folder.")],
+    by: Annotated[str, typer.Option(help="Who decides.")],
+    role: Annotated[str, typer.Option(help="In which role.")],
+    decision: Annotated[str, typer.Option(help="accept or reject.")],
+    expires: Annotated[str | None, typer.Option(help="Last day of an acceptance: 2027-01-31.")] = None,
+    note: Annotated[str, typer.Option(help="Why.")] = "",
+    sign: Annotated[Path | None, typer.Option(help="Sign the decision with this private key.")] = None,
+    db: Db = None,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+) -> None:
+    """Record who accepts, or does not, what an audit found; it shows in later reports and changes no outcome."""
+    from auditor.evidence.signing import load_private_key
+    from auditor.finding import Outcome
+    from auditor.history.entries import Decision
+    from auditor.history.signatures import signed
+
+    key = None if sign is None else load_private_key(sign)
+    chosen, until = _chosen(decision), _day(expires)
+    if chosen == "accept" and until is None:
+        raise UsageError("A risk is accepted until a day: add --expires, such as --expires 2027-01-31.")
+    if chosen == "reject" and until is not None:
+        raise UsageError("A rejection does not expire: leave --expires out.")
+    if not by.strip() or not role.strip():
+        raise UsageError("Say who decides and in which role: --by NAME --role ROLE.")
+    ledger = open_ledger(db)
+    try:
+        entry = _audit_entry(ledger, audit)
+        about = entry.audit()
+        not_passed = (Outcome.FAIL, Outcome.INCONCLUSIVE, Outcome.NOT_RUN)
+        made = Decision(
+            audit=entry.number,
+            record_sha256=about.record_sha256,
+            model_path=about.record.model.path,
+            model_sha256=about.record.model.sha256,
+            decision=chosen,
+            by=by[:200],
+            role=role[:200],
+            note=note[:4_000],
+            expires=until,
+            findings=tuple(f.id for f in about.record.findings if f.outcome in not_passed),
+        )
+        written = ledger.append("decision", made if key is None else signed(made, key))
+    finally:
+        ledger.close()
+    typer.echo(
+        f"entry {written.number}: {chosen} of audit {entry.number} by {by} ({role})"
+        + (f" until {until}" if until else "")
+    )
+    typer.echo(f"{len(made.findings)} findings had not passed; no outcome is changed.")
+
+
+def _chosen(text: str) -> Literal["accept", "reject"]:
+    if text == "accept":
+        return "accept"
+    if text == "reject":
+        return "reject"
+    raise UsageError(f"--decision {text!r} must be accept or reject.")
+
+
+def _day(text: str | None) -> date | None:
+    if text is None:
+        return None
+    try:
+        day = date.fromisoformat(text)
+    except ValueError:
+        raise UsageError(f"--expires {text!r} is no date: write it like 2027-01-31.") from None
+    if day < datetime.now(UTC).date():
+        raise UsageError(f"--expires {text} is past: an acceptance holds until a day to come.")
+    return day
+
+
+def _audit_entry(ledger: Ledger, text: str) -> Entry:
+    from auditor.history.entries import digest_of
+    from cli.rendering import read_report
+
+    if text.isdecimal():
+        entry = ledger.entry(int(text))
+        entry.audit()
+        return entry
+    digest = digest_of(read_report(Path(text)))
+    for entry in ledger.entries():
+        if entry.kind == "audit" and entry.audit().record_sha256 == digest:
+            return entry
+    raise UsageError(f"The audit in {text!r} is not in the history: scan with --history records it.")

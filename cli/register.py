@@ -1,0 +1,137 @@
+"""``auditor register``: the plan of an audit, fixed before results are seen."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from auditor.errors import UsageError
+from cli.output import paragraph
+
+if TYPE_CHECKING:
+    from pydantic import JsonValue
+
+    from auditor.registration import Opened, Plan, Registration
+    from auditor.report.record import RegistrationRecord
+    from cli.options import Configured
+
+# What decides which numbers there are and how they are judged. Places, formats and devices do not; nor do rule packs,
+# whose bounds are among the criteria.
+SETTINGS = (
+    "target", "positive", "sensitive", "bins", "join_on", "features", "text", "image", "task", "classes", "outputs",
+    "threshold", "architecture", "architecture_args", "predict", "max_seconds", "allow_inconclusive",
+)  # fmt: skip
+FILES = ("model", "data", "train", "sensitive_file")
+
+
+def register(
+    config: Annotated[Path, typer.Argument(help="The configuration: audit.toml.")],
+    out: Annotated[Path, typer.Option(help="Where to write the registration.")] = Path("registration.json"),
+    sign: Annotated[Path | None, typer.Option(help="Sign it with this private key.")] = None,
+    by: Annotated[str, typer.Option(help="Who registers.")] = "",
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+) -> None:
+    """Fix probes, options, groups, criteria and files of an audit before its results are seen.
+
+    auditor scan --registration FILE then says whether the run followed, and lists every deviation.
+    """
+    from auditor import __version__
+    from auditor.evidence.signing import load_private_key
+    from auditor.files import write_beside
+    from auditor.registration import Registration, left_open
+    from cli.options import configure
+
+    key = None if sign is None else load_private_key(sign)
+    if out.exists():
+        raise UsageError(f"{out} is there already, and a registration that is written over is lost: name another.")
+    configured = configure({}, str(config), [])
+    made = Registration(
+        registered=datetime.now(UTC).isoformat(timespec="seconds"),
+        by=by.strip()[:200],
+        tool=__version__,
+        plan=plan_of(configured),
+    )
+    write_beside(out, made.to_file(key))
+    _print(made, out, left_open(made.plan), signed=key is not None)
+
+
+def _print(made: Registration, out: Path, open_: tuple[str, ...], *, signed: bool) -> None:
+    from auditor.report.text import visible
+
+    plan = made.plan
+    typer.echo(f"registered  {visible(str(out))}, {made.registered}{visible(f' by {made.by}' if made.by else '')}")
+    typer.echo(
+        f"plan        {len(plan.probes)} probes, {len(plan.criteria)} criteria, error rate {plan.error_rate:g} "
+        f"({plan.multiplicity}), seed {plan.seed}"
+    )
+    for name, digest in plan.files.items():
+        if digest is not None:
+            typer.echo(f"{name:<12}{digest}")
+    for line in open_:
+        typer.echo(f"open        {line}")
+    typer.echo(f"sha256      {made.digest}")
+    if not signed:
+        typer.echo(paragraph("It is not signed: note this digest elsewhere, or sign with --sign KEY.", 0))
+
+
+def plan_of(configured: Configured) -> Plan:
+    """The plan that flags and audit.toml come to; hashes the files that are there."""
+    from auditor.registration import Plan, PlannedProbe, digest_of
+    from auditor.report.record import CriterionRecord
+    from cli.scan import probe_specs
+
+    options = configured.options
+    said = options.model_dump(mode="json")
+    named = {name: said[name] for name in FILES if said[name] is not None}
+    return Plan(
+        probes={
+            spec.name: PlannedProbe(target=spec.target, options={k: _fixed(k, v) for k, v in spec.options.items()})
+            for spec in probe_specs(configured)
+        },
+        settings={name: said[name] for name in SETTINGS},
+        files={name: digest_of(Path(path)) for name, path in named.items()},
+        criteria=tuple(CriterionRecord.of(criterion) for criterion in configured.criteria),
+        error_rate=options.error_rate,
+        multiplicity=options.multiplicity,
+        seed=options.seed,
+    )
+
+
+def _fixed(name: str, value: JsonValue) -> JsonValue:
+    """An option of a probe; of a file its digest, wherever it lies."""
+    from cli.options import PATH_OPTIONS
+
+    if isinstance(value, dict):
+        return {key: _fixed(name, own) for key, own in value.items()}
+    if name in (*PATH_OPTIONS, "benchmarks") and isinstance(value, str):
+        from auditor.registration import digest_of
+
+        digest = digest_of(Path(value))
+        return value if digest is None else f"sha256:{digest}"
+    return value
+
+
+# ---- in a scan -------------------------------------------------------------------------------------------------------
+
+
+def opened(path: str | None) -> Opened | None:
+    """The registration that a scan is to follow. Raises UsageError, before any work, where it cannot be read."""
+    if path is None:
+        return None
+    from auditor.registration import read_registration
+
+    return read_registration(Path(path))
+
+
+def followed(opened: Opened | None, configured: Configured, started: datetime) -> RegistrationRecord | None:
+    """What the record says of a run that began then."""
+    if opened is None:
+        return None
+    from auditor import __version__
+    from auditor.registration import held_against
+
+    path = str(configured.options.registration)
+    return held_against(opened, plan_of(configured), path=path, started=started, tool=__version__)

@@ -1,0 +1,266 @@
+"""From a folder of real and synthetic files to a detector: what can be used, and what is left out and why."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from auditor.detection.kinds import Medium as FileMedium
+from auditor.detection.kinds import kind_of
+from auditor.errors import DataError, UsageError
+from auditor.folders import Listing, list_folder
+from auditor.inside import read_regular, shown
+from auditor.preprocessing import label_name
+from auditor.specs import DetectorTrainingSpec
+from auditor.tables import open_table
+
+if TYPE_CHECKING:
+    from auditor.detector import DeepfakeDetector
+
+_MOST_NAMED = 5
+# The first is what a detector of such files is for; others can be brought to it.
+_USABLE: dict[str, tuple[FileMedium, ...]] = {"image": ("image",), "speech": ("audio", "video")}
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class TrainedDetector:
+    """The detector; ``notes`` on how it was made; ``left_out``: a sentence on each file that could not be used."""
+
+    detector: DeepfakeDetector
+    notes: tuple[str, ...]
+    left_out: tuple[str, ...]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class _Files:
+    """Files to train on: ``names`` (n,) below the folder, ``labels`` (n,), ``media`` (n,), and what is to be said."""
+
+    names: tuple[str, ...]
+    labels: tuple[str, ...]
+    media: tuple[FileMedium, ...]
+    left_out: tuple[str, ...]
+    notes: tuple[str, ...]
+
+    def take(self, keep: Sequence[bool], left_out: Sequence[str]) -> _Files:
+        def some(values: tuple[Any, ...]) -> tuple[Any, ...]:
+            return tuple(value for value, kept in zip(values, keep, strict=True) if kept)
+
+        return replace(
+            self,
+            names=some(self.names),
+            labels=some(self.labels),
+            media=some(self.media),
+            left_out=(*self.left_out, *left_out),
+        )
+
+
+def train_on_folder(
+    spec: DetectorTrainingSpec, rng: np.random.Generator, device: str, say: Callable[[str], None]
+) -> TrainedDetector:
+    """Trains the detector that a spec describes on every file of its folder that can be used.
+
+    Files that cannot be read, or are of another medium, are left out and named; of identical files in one class one is
+    kept. Raises DataError for a folder without exactly two classes, for identical files in both, whose labels
+    contradict each other, and for too few files; UsageError where it is not clear which class is synthetic, or which
+    medium is meant.
+    """
+    folder = Path(spec.folder)
+    listing, classes = _listing(folder)
+    say(f"reading {len(listing.names):,} files")
+    files = _distinct(folder, listing, classes)
+    medium = _medium(spec.medium, files)
+    files = _of_medium(files, medium)
+    kinds = _kinds(spec, files, _fake_name(classes, spec.fake))
+    paths = [folder / name for name in files.names]
+    say(f"fitting a detector to {len(paths):,} files, and measuring it on kinds left out")
+    train = _train_images if medium == "image" else _train_speech
+    detector, problems = train(paths, files, kinds, {**spec.options, "fake": spec.fake, "device": device}, rng)
+    few = [
+        name
+        for name, scores in (("real", detector.card.real_scores), ("synthetic", detector.card.fake_scores))
+        if len(scores) < detector.card.fewest
+    ]
+    notes = [*files.notes, *detector.card.notes]
+    if few:
+        notes.insert(
+            0,
+            f"Too few {' and '.join(few)} files: an error rate of {detector.card.error_rate:g} takes at least "
+            f"{detector.card.fewest} of each class, so that this detector will always answer 'cannot say'.",
+        )
+    return TrainedDetector(detector=detector, notes=tuple(notes), left_out=(*files.left_out, *problems))
+
+
+def _listing(folder: Path) -> tuple[Listing, tuple[str, ...]]:
+    if not folder.is_dir():
+        raise UsageError(f"There is no folder at {str(folder)!r}.")
+    found = sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    classes = tuple(dict.fromkeys(label_name(name) for name in found))
+    if len(classes) != 2:
+        raise DataError(
+            f"The folder {shown(folder.name)!r} has {len(classes)} sub-folders"
+            f"{' (' + shown(', '.join(classes[:_MOST_NAMED])) + ')' if classes else ''}: a detector is trained on two, "
+            "one of real files and one of synthetic ones."
+        )
+    return list_folder(folder, classes), classes
+
+
+def _fake_name(classes: tuple[str, ...], fake: str | None) -> str:
+    from mitigations.deepfake.fitting import classes_of
+
+    named, index = classes_of(classes, fake)
+    return named[index]
+
+
+# ---- which files ---------------------------------------------------------------------------------------------------
+
+
+def _distinct(folder: Path, listing: Listing, classes: tuple[str, ...]) -> _Files:
+    """The readable files, each content once. Raises DataError for a content that stands in both classes."""
+    by_content: dict[str, list[int]] = defaultdict(list)
+    media: dict[int, FileMedium] = {}
+    left_out = []
+    for i, name in enumerate(listing.names):
+        try:
+            content = read_regular(Path(os.path.realpath(folder / name)), "The file")
+            if not content:
+                raise DataError("It is an empty file.")
+            medium = kind_of(content).medium
+            if medium is None:
+                raise DataError("It is no image, sound or video of a kind that can be read.")
+            media[i] = medium
+            by_content[hashlib.sha256(content).hexdigest()].append(i)
+        except DataError as error:
+            left_out.append(f"{shown(name)}: {error}")
+    torn = [rows for rows in by_content.values() if len({int(listing.codes[i]) for i in rows}) > 1]
+    if torn:
+        pairs = [" and ".join(shown(listing.names[i]) for i in rows[:2]) for rows in torn[:_MOST_NAMED]]
+        more = f" And {len(torn) - _MOST_NAMED} more." if len(torn) > _MOST_NAMED else ""
+        raise DataError(
+            f"{len(torn):,} files stand in both classes, so that their labels contradict each other: "
+            f"{'; '.join(pairs)}.{more} Remove them from one."
+        )
+    kept = sorted(rows[0] for rows in by_content.values())
+    again = sum(len(rows) - 1 for rows in by_content.values())
+    notes = list(listing.notes)
+    if again:
+        notes.append(f"{again:,} files have the content of another file of their class, and were left out.")
+    return _Files(
+        names=tuple(listing.names[i] for i in kept),
+        labels=tuple(classes[int(listing.codes[i])] for i in kept),
+        media=tuple(media[i] for i in kept),
+        left_out=tuple(left_out),
+        notes=tuple(notes),
+    )
+
+
+def _medium(wanted: str | None, files: _Files) -> str:
+    if wanted is not None:
+        if wanted not in _USABLE:
+            raise UsageError(f"--medium must be image or speech, not {wanted!r}.")
+        return wanted
+    counts = Counter(files.media)
+    if counts["image"] and (counts["audio"] or counts["video"]):
+        raise UsageError(
+            f"The folder holds {counts['image']:,} images and {counts['audio'] + counts['video']:,} recordings: say "
+            "which a detector is wanted for, with --medium image or --medium speech."
+        )
+    return "image" if counts["image"] else "speech"
+
+
+def _of_medium(files: _Files, medium: str) -> _Files:
+    keep = [found in _USABLE[medium] for found in files.media]
+    others = [
+        f"{shown(name)}: It is {found}, and the detector is for {medium}."
+        for name, found, kept in zip(files.names, files.media, keep, strict=True)
+        if not kept
+    ]
+    return files.take(keep, others)
+
+
+def _kinds(spec: DetectorTrainingSpec, files: _Files, fake: str) -> list[str | None]:
+    """The generator of every synthetic file and the source of every real one, None where the table does not say."""
+    if spec.kinds is None:
+        return [None] * len(files.names)
+    generators = _column(spec, spec.kind_column)
+    sources = _column(spec, spec.source_column)
+    if not any(name in table for table in (generators, sources) for name in files.names):
+        raise DataError(
+            f"No file of the folder stands in the column {spec.join_on!r} of {Path(spec.kinds).name}: it holds paths "
+            f"below the folder, such as {shown(files.names[0])}."
+        )
+    return [
+        (generators if label == fake else sources).get(name)
+        for name, label in zip(files.names, files.labels, strict=True)
+    ]
+
+
+def _column(spec: DetectorTrainingSpec, column: str | None) -> Mapping[str, str]:
+    """The kind by path, of one column of the table."""
+    import pyarrow as pa
+
+    if column is None or spec.kinds is None:
+        return {}
+    table = open_table(spec.kinds, "table of kinds")
+    wanted = list(dict.fromkeys([spec.join_on, column]))
+    found = table.read(wanted, dict.fromkeys(wanted, pa.string())).to_pydict()
+    kinds: dict[str, str] = {}
+    for name, kind in zip(found[spec.join_on], found[column], strict=True):
+        if not name:
+            continue
+        if name in kinds and kinds[name] != kind:
+            raise DataError(f"{Path(spec.kinds).name} names two kinds of {shown(name)!r}: every file has one.")
+        if kind and kind.strip():
+            kinds[name] = label_name(kind.strip())[:200]
+    return kinds
+
+
+# ---- training ------------------------------------------------------------------------------------------------------
+
+
+def _train_images(
+    paths: list[Path], files: _Files, kinds: list[str | None], options: dict[str, Any], rng: np.random.Generator
+) -> tuple[DeepfakeDetector, list[str]]:
+    from mitigations.deepfake.image_training import ImageOptions, fit_image_detector, read_images
+
+    made = ImageOptions(**_known(options, ImageOptions))
+    found = read_images(paths, made)
+    labels, own = _at(found.rows, files.labels), _at(found.rows, kinds)
+    return fit_image_detector(found, labels, own, made, rng), _named(found.rows, found.problems, files)
+
+
+def _train_speech(
+    paths: list[Path], files: _Files, kinds: list[str | None], options: dict[str, Any], rng: np.random.Generator
+) -> tuple[DeepfakeDetector, list[str]]:
+    from mitigations.deepfake.speech_training import SpeechOptions, fit_speech_detector, read_recordings
+
+    made = SpeechOptions(**_known(options, SpeechOptions))
+    found = read_recordings(paths, made)
+    labels, own = _at(found.rows, files.labels), _at(found.rows, kinds)
+    return fit_speech_detector(found, labels, own, made, rng), _named(found.rows, found.problems, files)
+
+
+def _named(rows: Any, problems: Sequence[str], files: _Files) -> list[str]:
+    """What is wrong with the files that were not read, each under its whole name."""
+    read = {int(i) for i in rows}
+    unread = [name for i, name in enumerate(files.names) if i not in read]
+    return [f"{shown(name)}: {problem}" for name, problem in zip(unread, problems, strict=True)]
+
+
+def _at(rows: Any, values: Sequence[Any]) -> list[Any]:
+    return [values[int(i)] for i in rows]
+
+
+def _known(options: Mapping[str, Any], kind: type) -> dict[str, Any]:
+    """Options that were given; UsageError for one that this medium's detectors do not have."""
+    given = {key: value for key, value in options.items() if value is not None}
+    for key in given:
+        if key not in kind.__dataclass_fields__:  # type: ignore[attr-defined]
+            raise UsageError(f"--{key.replace('_', '-')} is no option of this medium's detectors: leave it out.")
+    return given

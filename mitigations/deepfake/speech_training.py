@@ -1,0 +1,357 @@
+"""Trains a detector of synthetic speech on recordings, and measures it on kinds that it was not trained on.
+
+::
+
+    detector = train_speech_detector(files, labels, kinds, SpeechOptions(), np.random.default_rng(0))
+
+``files``: paths. ``labels``: the class of each, two names such as ``real`` and ``fake``. ``kinds``: the engine of a
+synthetic recording, the speaker or source of a real one, None where that is not known. A caller that leaves unreadable
+files out does it in two steps: ``read_recordings(files, options)``, whose ``rows`` say which were read and whose
+``problems`` what is wrong with the others, and ``fit_speech_detector(recordings, labels, kinds, options, rng)`` with
+those rows' labels.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from auditor.arrays import FloatArray, IntArray
+from auditor.audio import Samples, decode, fitted, sampling_rate_of
+from auditor.detector import DeepfakeDetector, KnownRate
+from auditor.detectors.head import Calibration
+from auditor.detectors.speech_detector import SpeechCNN, SpeechDetector, SpeechGMM
+from auditor.errors import DataError, UsageError
+from auditor.inside import read_regular, shown
+from auditor.loop import PlainStep, Schedule, train
+from auditor.model import Recipe
+from auditor.preprocessing import AudioPreprocessing
+from auditor.randomness import seeded_globals
+from mitigations.deepfake.fitting import (
+    BoolArray,
+    Kinds,
+    Scorer,
+    answers_to_unseen,
+    calibrate,
+    classes_of,
+    cross_validate,
+    fit_head,
+    make_card,
+)
+from mitigations.deepfake.kind_novelty import fit_kind_novelty
+
+Network: TypeAlias = SpeechDetector | SpeechGMM | SpeechCNN
+Method = Literal["lfcc", "gmm", "cnn"]
+HIGHEST_RATE = 16_000
+MOST_LEFT_OUT = 8
+BATCH_ROWS = 256
+_MOST_FRAMES = 20_000
+_BATCH = 32
+_LEARNING_RATE = 2e-3
+_WEIGHT_DECAY = 1e-3
+_MOST_NAMED = 5
+_NAMES = {"lfcc": "speech_lfcc", "gmm": "speech_gmm", "cnn": "speech_cnn"}
+_NETWORKS: dict[str, Callable[..., Network]] = {"lfcc": SpeechDetector, "gmm": SpeechGMM, "cnn": SpeechCNN}
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpeechOptions:
+    """How a detector of speech is made.
+
+    ``method``: ``lfcc`` (statistics of cepstra, logistic regression), ``gmm`` or ``cnn``. ``sampling_rate``: hertz;
+    None takes the lowest of the files, at most 16,000, so that no class is known by its empty upper band. ``seconds``:
+    of the beginning of each recording. ``mel``: a mel scale instead of a linear one. ``fake``: the name of the
+    synthetic class, where it cannot be told. ``error_rate``: of the conformal answers. ``supported``: the share of
+    recordings of known kinds that the rule for novelty lets through; the more of them it refuses, the more it refuses
+    of unknown kinds. ``answers``: measure as well how whole detectors answer about each synthetic kind that they have
+    never seen (it trains many times over). ``epochs``: of the ``cnn``; ``n_components``: of the ``gmm``.
+    """
+
+    method: Method = "lfcc"
+    sampling_rate: int | None = None
+    seconds: float = 3.0
+    mel: bool = False
+    n_filters: int = 40
+    n_coefficients: int = 20
+    fake: str | None = None
+    error_rate: float = 0.05
+    supported: float = 0.9
+    answers: bool = True
+    epochs: int = 20
+    n_components: int = 16
+    device: str = "cpu"
+
+
+@dataclass(frozen=True, eq=False)
+class Recordings:
+    """What a detector is fitted to.
+
+    ``X`` (n, samples) int16 of the readable files, ``rows`` (n,) their places among all, ``problems``: a sentence for
+    each of the others; ``preprocessing``: how a detector of them reads a file.
+    """
+
+    X: Samples
+    rows: IntArray
+    problems: tuple[str, ...]
+    preprocessing: AudioPreprocessing
+
+
+def train_speech_detector(
+    files: Sequence[Path], labels: Sequence[str], kinds: Kinds, options: SpeechOptions, rng: np.random.Generator
+) -> DeepfakeDetector:
+    """A calibrated detector of recordings, with its known error rates on its card.
+
+    Raises DataError naming files that cannot be read or for too few of a class, UsageError where the labels are not two
+    classes of which one is synthetic, MissingExtraError without PyAV.
+    """
+    found = read_recordings(files, options)
+    if found.problems:
+        more = f" And {len(found.problems) - _MOST_NAMED} more." if len(found.problems) > _MOST_NAMED else ""
+        raise DataError(
+            f"{len(found.problems):,} of {len(files):,} files cannot be trained on: mend or remove them. "
+            f"{' '.join(found.problems[:_MOST_NAMED])}{more}"
+        )
+    return fit_speech_detector(found, labels, kinds, options, rng)
+
+
+def read_recordings(files: Sequence[Path], options: SpeechOptions) -> Recordings:
+    """The files that can be read, as a detector takes them, and what is wrong with the others."""
+    rate = options.sampling_rate or _lowest_rate(files)
+    wanted = AudioPreprocessing(sampling_rate=rate, samples=max(256, round(options.seconds * rate)))
+    X = np.empty((len(files), wanted.samples), np.int16)
+    rows: list[int] = []
+    problems: list[str] = []
+    for i, file in enumerate(files):
+        try:
+            X[len(rows)] = fitted(decode(_content(file), file.name, seconds=options.seconds + 0.1), wanted)
+            rows.append(i)
+        except DataError as error:
+            problems.append(str(error))
+    return Recordings(X[: len(rows)], np.asarray(rows, np.int64), tuple(problems), wanted)
+
+
+def _lowest_rate(files: Sequence[Path]) -> int:
+    lowest = HIGHEST_RATE
+    for file in files:
+        try:
+            lowest = min(lowest, sampling_rate_of(_content(file), file.name))
+        except DataError:
+            continue  # it is named where it is decoded
+    return max(lowest, 4_000)
+
+
+def _content(file: Path) -> bytes:
+    return read_regular(Path(os.path.realpath(file)), f"The recording {shown(file.name)!r}")
+
+
+def fit_speech_detector(
+    recordings: Recordings, labels: Sequence[str], kinds: Kinds, options: SpeechOptions, rng: np.random.Generator
+) -> DeepfakeDetector:
+    """As :func:`train_speech_detector`, of recordings that were read; labels and kinds are of their ``rows``."""
+    classes, fake = classes_of(labels, options.fake)
+    is_fake = np.asarray([label == classes[fake] for label in labels], bool)
+    fit = SpeechFitter(recordings, is_fake, kinds, fake, options, rng)
+    found = cross_validate(is_fake, kinds, fit.learner, rng)
+    network = fit(np.arange(len(recordings.X)))
+    calibrate(_calibration(network), found)
+    notes = [
+        f"Recordings are resampled to {recordings.preprocessing.sampling_rate:,} hertz, and their first "
+        f"{options.seconds:g} seconds are used.",
+        f"A recording is unsupported where it is farther from every kind trained on than {options.supported:.0%} of "
+        "that kind's own left-out recordings.",
+    ]
+    rates: tuple[KnownRate, ...] = ()
+    if options.answers:
+        if len({k for k, f in zip(kinds, is_fake, strict=True) if f and k is not None}) <= MOST_LEFT_OUT:
+            rates = answers_to_unseen(
+                is_fake, kinds, fit.learner, rng, error_rate=options.error_rate, novelty_level=options.supported
+            )
+        else:
+            notes.append(f"With more than {MOST_LEFT_OUT} synthetic kinds, answers about unseen ones are not measured.")
+    card = make_card(
+        "speech",
+        fake,
+        found,
+        error_rate=options.error_rate,
+        novelty_level=options.supported,
+        notes=notes,
+        more_rates=rates,
+    )
+    return DeepfakeDetector(
+        network,
+        card=card,
+        classes=classes,
+        preprocessing=recordings.preprocessing,
+        architecture={"name": _NAMES[options.method], "args": fit.arguments(len(network.rule.means))},
+        recipe=Recipe(
+            optimizer="adamw", epochs=options.epochs, batch_size=_BATCH, seed=fit.seed, learning_rate=_LEARNING_RATE
+        )
+        if options.method == "cnn"
+        else None,
+        device=options.device,
+        batch_rows=BATCH_ROWS,
+    )
+
+
+def _calibration(network: Network) -> Calibration:
+    return network.calibration if isinstance(network, SpeechGMM) else network.head.calibration
+
+
+# ---- fitting to some of the recordings -----------------------------------------------------------------------------
+
+
+class SpeechFitter:
+    """Fits networks to some of the recordings; what does not depend on which is computed once."""
+
+    def __init__(
+        self,
+        recordings: Recordings,
+        is_fake: BoolArray,
+        kinds: Kinds,
+        fake: int,
+        options: SpeechOptions,
+        rng: np.random.Generator,
+    ) -> None:
+        if options.method not in _NETWORKS:
+            raise UsageError(f"The method must be lfcc, gmm or cnn, not {options.method!r}.")
+        self.options = options
+        self.is_fake = is_fake
+        self.kinds = kinds
+        self.fake = fake
+        self.rate = recordings.preprocessing.sampling_rate
+        # One seed for all rounds: they differ by their recordings alone.
+        self.seed = int(rng.integers(2**31))
+        empty = self._new(1)
+        statistics, inputs = [], []
+        with torch.no_grad():
+            for start in range(0, len(recordings.X), BATCH_ROWS):
+                x = torch.from_numpy(recordings.preprocessing.encode(recordings.X[start : start + BATCH_ROWS]))
+                statistics.append(empty.statistics(x))
+                if isinstance(empty, SpeechGMM):
+                    inputs.append(empty.frames(x))
+                elif isinstance(empty, SpeechCNN):
+                    inputs.append(empty.spectrum(x))
+        self.statistics = torch.cat(statistics).double().numpy()
+        self.inputs = torch.cat(inputs) if inputs else torch.cat(statistics)
+
+    def arguments(self, n_kinds: int) -> dict[str, Any]:
+        """What the network is built with."""
+        o = self.options
+        own = {"n_components": o.n_components} if o.method == "gmm" else {}
+        return {
+            "sampling_rate": self.rate,
+            "n_kinds": n_kinds,
+            "fake": self.fake,
+            "n_filters": o.n_filters,
+            "n_coefficients": o.n_coefficients,
+            "mel": o.mel,
+            **own,
+        }
+
+    def _new(self, n_kinds: int) -> Network:
+        with seeded_globals(np.random.default_rng(self.seed)):
+            return _NETWORKS[self.options.method](**self.arguments(n_kinds))
+
+    def __call__(self, rows: IntArray) -> Network:
+        """A network fitted to these recordings, with its rule for novelty; not calibrated yet."""
+        rule = fit_kind_novelty(
+            self.statistics[rows], self.is_fake[rows], [self.kinds[i] for i in rows], self.options.supported
+        )
+        network = self._new(len(rule.means))
+        network.rule = rule
+        if isinstance(network, SpeechDetector):
+            network.head = fit_head(self.statistics[rows], self.is_fake[rows], fake=self.fake)
+        elif isinstance(network, SpeechGMM):
+            _fit_mixtures(network, self.inputs[rows], self.is_fake[rows], self.seed)
+        else:
+            _train(network, self.inputs[rows], self.is_fake[rows], self.options, self.seed)
+        return network.eval()
+
+    def learner(self, rows: IntArray) -> Scorer:
+        """How any recordings are scored by a network fitted to these."""
+        network = self(rows)
+
+        def score(others: IntArray) -> tuple[FloatArray, FloatArray]:
+            with torch.no_grad():
+                novelty = network.rule(torch.from_numpy(self.statistics[others]).float())
+                parts = [_scores(network, self.inputs[part]) for part in np.array_split(others, len(others) // 64 + 1)]
+            return torch.cat(parts).double().numpy(), novelty.double().numpy()
+
+        return score
+
+
+def _scores(network: Network, inputs: Tensor) -> Tensor:
+    """(n,) uncalibrated scores of prepared inputs: statistics, frames or spectra."""
+    if isinstance(network, SpeechDetector):
+        return network.head.scores(inputs)
+    if isinstance(network, SpeechGMM):
+        found = network.log_likelihoods(inputs)
+        return found[:, 1] - found[:, 0]
+    return network.head.scores(network.embed(inputs))
+
+
+def _fit_mixtures(network: SpeechGMM, frames: Tensor, is_fake: BoolArray, seed: int) -> None:
+    """Fits the mixture of either class, by expectation maximisation, to at most 20,000 frames of it, evenly taken."""
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.mixture import GaussianMixture
+
+    flat = frames.flatten(0, 1).double()
+    network.centre.copy_(flat.mean(0))
+    network.scale.copy_(flat.std(0).clamp_min(1e-6))
+    for label in (0, 1):
+        own = frames[torch.from_numpy(is_fake == bool(label))].flatten(0, 1)
+        taken = own[:: max(1, len(own) // _MOST_FRAMES)]
+        with warnings.catch_warnings():
+            # A mixture that has not settled after so many rounds is a worse one, which its measured rates show.
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            mixture = GaussianMixture(
+                len(network.means[label]), covariance_type="diag", reg_covar=1e-3, max_iter=50, random_state=seed
+            ).fit(((taken - network.centre) / network.scale).double().numpy())
+        network.means[label] = torch.from_numpy(mixture.means_)
+        network.precisions[label] = torch.from_numpy(1.0 / mixture.covariances_)
+        network.log_weights[label] = torch.from_numpy(np.log(mixture.weights_))
+
+
+class _OnSpectra(nn.Module):
+    """The network from its spectra on, which are computed once and not in every epoch."""
+
+    def __init__(self, network: SpeechCNN) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, spectrum: Tensor) -> Tensor:
+        return self.network.head.scores(self.network.embed(spectrum))
+
+
+def _train(network: SpeechCNN, spectra: Tensor, is_fake: BoolArray, options: SpeechOptions, seed: int) -> None:
+    """Minimises the cross-entropy, either class weighing the same, by AdamW."""
+    module = _OnSpectra(network).to(options.device)
+    labels = torch.from_numpy(is_fake.astype(np.float32))
+    balance = torch.tensor(float((~is_fake).sum() / is_fake.sum()), device=options.device)
+
+    def loss(batch: Sequence[Tensor]) -> Tensor:
+        return nn.functional.binary_cross_entropy_with_logits(module(batch[0]), batch[1], pos_weight=balance)
+
+    # The head starts at nothing, where no gradient reaches the layers below it.
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        network.head.weight.copy_(0.1 * torch.randn(len(network.head.weight), generator=generator))
+    optimizer = torch.optim.AdamW(module.parameters(), lr=_LEARNING_RATE, weight_decay=_WEIGHT_DECAY)
+    step = PlainStep(module, optimizer, loss, max_grad_norm=1.0)
+    tensors = [spectra.to(options.device), labels.to(options.device)]
+    train(step, tensors, Schedule(epochs=options.epochs, batch_size=_BATCH, seed=seed))
+    network.to("cpu").eval()
+    with torch.no_grad():
+        scores = torch.cat([_scores(network, part) for part in torch.split(spectra, BATCH_ROWS)])
+        # Networks of different rounds end at different scales: their scores are only comparable in the same units.
+        spread = scores.std().clamp_min(1e-6)
+        network.head.weight.div_(spread)
+        network.head.bias.copy_((network.head.bias - scores.mean()) / spread)

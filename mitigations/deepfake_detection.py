@@ -1,0 +1,111 @@
+"""Deepfake detection as a gate: what a detector takes for synthetic does not reach the model."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar, Literal, get_args
+
+import numpy as np
+
+from auditor.errors import ModelError, UsageError
+from auditor.finding import Pillar
+from auditor.mitigation import Mitigated, Stage, Training
+
+if TYPE_CHECKING:
+    from auditor.data import AuditData
+    from auditor.detector import DeepfakeDetector
+    from auditor.model import AuditedModel, TorchModel
+
+OnCannotSay = Literal["pass", "reject"]
+
+
+class DeepfakeDetection:
+    """The model behind a gate: an input whose verdict is ``fake`` is rejected and gets one fixed answer.
+
+    An input of which the detector cannot say passes, or is rejected too (``on_cannot_say``). The detector's own error
+    rates are the gate's: over inputs like its calibration files it rejects at most ``card.error_rate`` of the real
+    ones, and nothing is promised for generators that it does not know. It learns from no rows.
+
+    detector: a bundle of ``auditor detect-train``, or a :class:`auditor.detector.DeepfakeDetector`. answer: the class
+    given to what is rejected; None takes the unfavourable one of two classes.
+
+    Raises ModelError for a model that is no torch model of the detector's medium; UsageError for an answer that is none
+    of its classes, or where None leaves open which it is.
+
+    Source: Chow, IEEE Transactions on Information Theory 16 (1970), for the reject option; Vovk, Gammerman and Shafer,
+    2005, for the rate at which real inputs are rejected.
+    """
+
+    name: ClassVar[str] = "deepfake_detection"
+    pillar: ClassVar[Pillar] = "deepfake"
+    goal: ClassVar[str] = "Keep synthetic images and recordings away from a model that was made for real ones"
+    citation: ClassVar[str] = "Chow, IEEE Transactions on Information Theory 16 (1970)"
+    methods: ClassVar[tuple[str, ...]] = ("gate",)
+    stage: ClassVar[Stage] = "post-processing"
+    needs: ClassVar[str] = "a bundle of images or sound; a detector of that medium (detector=FILE)"
+    learns: ClassVar[bool] = False
+
+    def __init__(
+        self,
+        *,
+        detector: str | DeepfakeDetector | None = None,
+        answer: str | None = None,
+        on_cannot_say: OnCannotSay = "pass",
+    ) -> None:
+        if detector is None:
+            raise ValueError("name the detector: detector=FILE, as auditor detect-train writes it")
+        if on_cannot_say not in get_args(OnCannotSay):
+            raise ValueError(f"on_cannot_say must be pass or reject, not {on_cannot_say!r}")
+        self.detector = detector
+        self.answer = answer
+        self.on_cannot_say = on_cannot_say
+
+    def mitigate(self, model: AuditedModel, data: AuditData, rng: np.random.Generator, training: Training) -> Mitigated:
+        """The old model behind the gate; of ``data`` only the favourable class is read, and nothing is drawn."""
+        from auditor.gated import Gate, GatedModel, described
+
+        base = _gateable(model)
+        detector = self._loaded(training.device)
+        gate = Gate(answer=self._answer(base, data.positive), on_cannot_say=self.on_cannot_say)
+        new = GatedModel(base, detector, gate)
+        card = detector.card
+        notes = [
+            f"{described(gate, base.classes)} Of real inputs like the detector's calibration files at most "
+            f"{card.error_rate:.0%} are rejected as synthetic"
+            + ("; those it cannot judge come on top." if self.on_cannot_say == "reject" else "."),
+            "Nothing is promised for generators that the detector does not know: audit it by itself (auditor scan).",
+        ]
+        if not new.rows.alike:
+            notes.append("Its rows hold what the model and the detector read of each file, one beside the other.")
+        return Mitigated(model=new, notes=tuple(notes))
+
+    def _loaded(self, device: str) -> DeepfakeDetector:
+        if not isinstance(self.detector, str):
+            return self.detector
+        from auditor.detection.examine import loaded_detector
+        from auditor.specs import ModelSpec
+
+        return loaded_detector(ModelSpec(path=self.detector, device=device))
+
+    def _answer(self, model: TorchModel, positive: int | None) -> int:
+        if self.answer is not None:
+            if self.answer not in model.classes:
+                raise UsageError(
+                    f"The answer {self.answer!r} is none of the model's classes ({', '.join(model.classes[:8])})."
+                )
+            return model.classes.index(self.answer)
+        if positive is None or model.n_outputs != 2:
+            raise UsageError(
+                "Which answer a rejected input gets is not clear: say answer=CLASS, or name the favourable one of two "
+                "classes with --positive."
+            )
+        return 1 - positive
+
+
+def _gateable(model: AuditedModel) -> TorchModel:
+    from auditor.model import TorchModel
+
+    if not isinstance(model, TorchModel):
+        raise ModelError(
+            "Only a torch classifier of images or sound can be put behind a gate: save it as a model bundle first."
+        )
+    return model

@@ -1,0 +1,203 @@
+"""Detector evasion: how small a change makes synthetic media pass as real?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+
+from auditor.arrays import FloatArray
+from auditor.errors import NotApplicableError
+from auditor.finding import Measurement, Pillar
+from auditor.probe import Need
+from auditor.statistics.estimate import Undefined
+from auditor.statistics.rates import Proportion
+from probes.deepfake.square import square_attack
+from probes.deepfake.subject import BoolArray, is_large, labelled
+from probes.inputs import differentiable, whole_number
+from probes.perturbations import pgd_flips
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from auditor.data import AuditData
+    from auditor.model import AuditedModel, DifferentiableModel
+
+_EPSILON = {"image": (4 / 255, 8 / 255), "audio": (0.002, 0.01)}
+_N_SAMPLES, _LARGE_SAMPLES = 50, 10
+_UNITS = {"image": (255.0, "the range of a pixel"), "audio": (32768.0, "full scale")}
+
+
+class DetectorEvasion:
+    """How many synthetic files that the detector finds pass as real after a change too small to notice.
+
+    Over sampled synthetic files that the detector decides to be synthetic, for each method M:
+
+    - ``evasion_rate``, at ``{"epsilon": e}``: the share for which the attack finds a version that is decided to be
+      real, no value moved by more than ``e`` of the range of a pixel, or of full scale in sound; [0, 1], ideal 0; exact
+      interval
+    - ``evasion_into_real``, of ``square`` and a detector with a card: the share whose version found by the attack is
+      answered "real", its conformal and novelty rules included; [0, 1], ideal 0
+
+    Methods: ``pgd`` (differentiable models), projected gradient descent with ``n_steps`` steps, as
+    :func:`probes.perturbations.pgd_flips` searches; ``square``, the Square attack, which sees nothing but scores and
+    asks at most ``n_queries`` times a file and level (:func:`~probes.deepfake.square.square_attack`), on values as a
+    file holds them. A search can miss what is there: the rates are lower bounds of the worst case, and no detector
+    without a defence of its own withstands the first.
+
+    methods: ``auto`` (all that apply) or names. epsilon: levels; by default 4 and 8 of 255 for images, 0.002 and 0.01
+    for sound. n_samples: files, by default 50, or 10 pictures of 128 x 128 and more.
+
+    Raises NotApplicableError for other models and data, without labels, or for ``pgd`` of a model without gradients.
+
+    Sources: Carlini and Farid, CVPR Workshops 2020; Madry et al., ICLR 2018; Andriushchenko et al., ECCV 2020.
+    """
+
+    name: ClassVar[str] = "detector_evasion"
+    pillar: ClassVar[Pillar] = "deepfake"
+    goal: ClassVar[str] = "How small a change makes synthetic media pass as real?"
+    citation: ClassVar[str] = "Carlini and Farid, CVPR Workshops 2020; Andriushchenko et al., ECCV 2020"
+    methods: ClassVar[tuple[str, ...]] = ("pgd", "square")
+    needs: ClassVar[tuple[Need, ...]] = (Need.CLASSIFIER, Need.DATA, Need.LABELS)
+
+    def __init__(
+        self,
+        *,
+        methods: str | Sequence[str] = "auto",
+        epsilon: Sequence[float] | None = None,
+        n_samples: int | None = None,
+        n_steps: int = 20,
+        n_queries: int = 100,
+    ) -> None:
+        wanted = (methods,) if isinstance(methods, str) else tuple(methods)
+        unknown = [m for m in wanted if m not in (*self.methods, "auto")]
+        if unknown or not wanted:
+            raise ValueError(f"methods must be auto, pgd or square, not {', '.join(unknown) or 'none'}")
+        if epsilon is not None and not (len(epsilon) and all(0.0 < e <= 1.0 for e in epsilon)):
+            raise ValueError(f"epsilon must be numbers above 0 and at most 1, not {epsilon!r}")
+        for option, value in (("n_samples", n_samples), ("n_steps", n_steps), ("n_queries", n_queries)):
+            whole_number(option, value, 1)
+        self.wanted = wanted
+        self.epsilon = None if epsilon is None else tuple(sorted(set(map(float, epsilon))))
+        self.n_samples = n_samples
+        self.n_steps = n_steps
+        self.n_queries = n_queries
+
+    def measure(self, model: AuditedModel, data: AuditData, rng: np.random.Generator) -> list[Measurement]:
+        """Measurements over sampled synthetic files that are found to be synthetic; see the class for what they are."""
+        subject = labelled(model, data)
+        own = differentiable(model)
+        if own is not None and not (len(subject.rows) and own.encode(subject.rows.X[:1]).is_floating_point()):
+            own = None
+        if "pgd" in self.wanted and own is None and len(subject.rows):
+            raise NotApplicableError("pgd needs a detector that can be differentiated; square applies to this one.")
+        wanted = [m for m in self.methods if m in self.wanted or "auto" in self.wanted]
+        wanted = [m for m in wanted if m != "pgd" or own is not None]
+        probabilities = np.empty((len(subject.scores), 2))
+        probabilities[:, subject.fake], probabilities[:, 1 - subject.fake] = subject.scores, 1.0 - subject.scores
+        found_fake = model.decide(probabilities, subject.rows.positive) == subject.fake
+        targets = np.flatnonzero(subject.is_fake & found_fake)
+        few = _LARGE_SAMPLES if is_large(subject.rows) else _N_SAMPLES
+        picked = np.sort(rng.choice(targets, min(self.n_samples or few, targets.size), replace=False)).astype(np.int64)
+        sample = subject.rows.take(picked)
+        levels = self.epsilon or _EPSILON[sample.modality]
+        if not len(sample):
+            nothing = Undefined(reason="the detector finds no synthetic file that could be changed")
+            return [_one("evasion_rate", m, nothing, 0, level) for m in wanted or ["square"] for level in levels]
+        # Every method has draws of its own, so that leaving one out does not change another's numbers.
+        generators = dict(zip(self.methods, rng.spawn(len(self.methods)), strict=True))
+        found: list[Measurement] = []
+        if "pgd" in wanted and own is not None:
+            flipped = self._pgd(model, own, sample, subject.fake, levels, generators["pgd"])
+            found += [_rate("evasion_rate", "pgd", row, level) for level, row in zip(levels, flipped, strict=True)]
+        if "square" in wanted:
+            found += self._square(model, sample, subject.fake, levels, generators["square"])
+        return found
+
+    def _pgd(
+        self,
+        model: AuditedModel,
+        own: DifferentiableModel,
+        sample: AuditData,
+        fake: int,
+        levels: Sequence[float],
+        rng: np.random.Generator,
+    ) -> BoolArray:
+        inputs = own.encode(sample.X)
+        radius, limits = _ball(model, inputs)
+        return pgd_flips(
+            own,
+            inputs,
+            np.full(len(sample), fake, np.int64),
+            lambda probabilities: model.decide(probabilities, sample.positive),
+            radius=radius,
+            levels=levels,
+            n_steps=self.n_steps,
+            limits=limits,
+            rng=rng,
+        )
+
+    def _square(
+        self, model: AuditedModel, sample: AuditData, fake: int, levels: Sequence[float], rng: np.random.Generator
+    ) -> list[Measurement]:
+        from auditor.detector import detector_of
+
+        span, unit = _UNITS[sample.modality]
+        detector = detector_of(model)
+
+        def score(rows: np.ndarray[tuple[int, ...], np.dtype[np.generic]]) -> FloatArray:
+            return model.predict_proba(rows)[:, fake]
+
+        def evaded(scores: FloatArray) -> BoolArray:
+            both = np.empty((len(scores), 2))
+            both[:, fake], both[:, 1 - fake] = scores, 1.0 - scores
+            return np.asarray(model.decide(both, sample.positive) != fake, bool)
+
+        found: list[Measurement] = []
+        X = np.asarray(sample.X)
+        done = np.zeros(len(sample), bool)
+        changed = X.copy()
+        for level in levels:
+            # What evades within a small reach does so within a larger one: only the others are searched again.
+            left = np.flatnonzero(~done)
+            if left.size:
+                changed[left], done[left] = square_attack(
+                    X[left], score, evaded, radius=max(1, round(level * span)), n_queries=self.n_queries, rng=rng
+                )
+            detail = f"epsilon in shares of {unit}; at most {self.n_queries} queries a file"
+            found.append(_rate("evasion_rate", "square", done, level, detail))
+            if detector is not None:
+                real = np.asarray([v.answer == "real" for v in detector.verdicts(changed)], bool)
+                found.append(_rate("evasion_into_real", "square", real, level, detail))
+        return found
+
+
+def _ball(model: AuditedModel, inputs: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+    """Radius at epsilon = 1 per encoded input, and the lowest and highest inputs allowed."""
+    import torch
+
+    from auditor.preprocessing import AudioPreprocessing, ImagePreprocessing
+
+    known = model.preprocessing
+    if isinstance(known, ImagePreprocessing):
+        mean = torch.tensor(known.mean).to(inputs).reshape(-1, 1, 1)
+        std = torch.tensor(known.std).to(inputs).reshape(-1, 1, 1)
+        return 1.0 / std, ((0.0 - mean) / std, (1.0 - mean) / std)
+    one = torch.ones(1).to(inputs)
+    if isinstance(known, AudioPreprocessing):
+        return one, (-one, one)
+    low, high = inputs.amin(), inputs.amax()
+    return (high - low).reshape(1), (low, high)
+
+
+def _rate(metric: str, method: str, evaded: BoolArray, level: float, detail: str = "") -> Measurement:
+    return _one(metric, method, Proportion(successes=int(evaded.sum()), n=evaded.size), evaded.size, level, detail)
+
+
+def _one(
+    metric: str, method: str, estimate: Proportion | Undefined, n: int, level: float, detail: str = ""
+) -> Measurement:
+    return Measurement(
+        metric=metric, method=method, estimate=estimate, n_samples=n, ideal=0.0, at={"epsilon": level}, detail=detail
+    )

@@ -1,0 +1,168 @@
+"""Source leakage: was the detector graded on files, people or sources that it was trained on?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+
+from auditor.arrays import IntArray
+from auditor.errors import NotApplicableError
+from auditor.finding import Measurement, Pillar
+from auditor.probe import Need
+from auditor.statistics.estimate import Exact, Undefined
+from auditor.statistics.kinds import AnyEstimate
+from probes.deepfake.duplicates import NEAR, digests, fingerprints, twins
+from probes.deepfake.subject import fake_index
+
+if TYPE_CHECKING:
+    from auditor.data import AuditData
+    from auditor.model import AuditedModel
+
+_MOST_NAMED = 3
+_NO_TRAIN = "Needs the files the detector was trained on: add --train FOLDER."
+
+
+class SourceLeakage:
+    """Copies and shared identities between training and evaluation files, and files that lie in both classes.
+
+    Shares of the evaluation files, all of which are compared with all others, so they are known without sampling error:
+
+    - ``exact_duplicate_share``: decoded to the very content of a training file, by SHA-256; [0, 1], ideal 0
+    - ``near_duplicate_share``: that, or like a training file of the same class: a correlation of at least 0.99 of their
+      coarse pictures (24 x 24, grey), or of 0.5 of their coarse waveforms; [0, 1], ideal 0. It finds copies that were
+      compressed, resized, blurred or made noisier; neither crops nor sound that begins elsewhere
+    - ``contradictory_share``: with the very content of a file of the other class, in training or evaluation; [0, 1],
+      ideal 0
+    - ``shared_identity_share``, where ``identity`` names a column: of an identity, speaker or source that training
+      files have too; [0, 1], ideal 0
+
+    A share s of copies can move the accuracy, or by one class the AUC, by no more than s of that class.
+
+    identity: the column of the sensitive features that names who, or which source, a file is of.
+
+    Raises NotApplicableError for other models and data, or for a column that is not there. Without training files only
+    ``contradictory_share`` is measured.
+
+    Sources: Barz and Denzler, J. Imaging 6 (2020), on near duplicates between training and test sets; Kapoor and
+    Narayanan, Patterns 4 (2023), on leakage.
+    """
+
+    name: ClassVar[str] = "source_leakage"
+    pillar: ClassVar[Pillar] = "deepfake"
+    goal: ClassVar[str] = "Was the detector graded on files, people or sources that it was trained on?"
+    citation: ClassVar[str] = "Kapoor and Narayanan, Patterns 2023; Barz and Denzler, J. Imaging 2020"
+    methods: ClassVar[tuple[str, ...]] = ("compared",)
+    needs: ClassVar[tuple[Need, ...]] = (Need.CLASSIFIER, Need.DATA)
+
+    def __init__(self, *, identity: str | None = None) -> None:
+        self.identity = identity
+
+    def measure(self, model: AuditedModel, data: AuditData, rng: np.random.Generator) -> list[Measurement]:
+        """Measurements over the evaluation files; see the class for what they are."""
+        rows, members = data.evaluation, data.members
+        fake_index(model, rows)
+        own = digests(rows.X), fingerprints(rows.X)
+        others = None if members is None else (digests(members.X), fingerprints(members.X))
+        found: list[Measurement] = []
+        if members is None or others is None:
+            nothing = Undefined(reason=_NO_TRAIN, inapplicable=True)
+            found += [_one(m, nothing, len(rows)) for m in ("exact_duplicate_share", "near_duplicate_share")]
+        else:
+            least = NEAR["image" if rows.modality == "image" else "audio"]
+            exact = twins(own, others, least=least)
+            same = _same_class(rows, members)
+            near = exact if same is None else twins(own, others, least=least, eligible=same)
+            either = np.where(exact.exact >= 0, exact.exact, near.near)
+            name = _namer(rows, members)
+            found.append(_share("exact_duplicate_share", exact.exact, name))
+            detail = f"correlation of at least {least:g} of what they look or sound like, coarsely"
+            found.append(_share("near_duplicate_share", either, name, detail))
+        found.append(_contradictory(rows, own[0], members, [] if others is None else others[0]))
+        if self.identity is not None:
+            found.append(self._identities(rows, members))
+        return found
+
+    def _identities(self, rows: AuditData, members: AuditData | None) -> Measurement:
+        if rows.sensitive_features is None or self.identity not in rows.sensitive_features.columns:
+            raise NotApplicableError(
+                f"Needs the column {self.identity!r} that names identities: add --sensitive {self.identity}, and for a "
+                "folder --sensitive-file FILE --join-on COLUMN."
+            )
+        metric = "shared_identity_share"
+        if members is None or members.sensitive_features is None:
+            return _one(metric, Undefined(reason=_NO_TRAIN, inapplicable=True), len(rows))
+        from auditor.counts import MISSING
+
+        known = set(members.sensitive_features[self.identity].dropna().astype(str)) - {MISSING}
+        if not known:
+            reason = f"no training file has an identity: the column {self.identity!r} is empty there"
+            return _one(metric, Undefined(reason=reason, inapplicable=True), len(rows))
+        column = rows.sensitive_features[self.identity]
+        names = column.astype("string").fillna(MISSING)
+        named = (names != MISSING).to_numpy(bool)
+        shared = names.isin(known).to_numpy(bool)
+        who = sorted(set(names[shared].astype(str)))
+        detail = f"{len(who):,} shared: {', '.join(who[:_MOST_NAMED])}" if who else ""
+        estimate: AnyEstimate = Undefined(reason="no evaluation file has an identity")
+        if named.any():
+            estimate = Exact(known=float(shared.sum() / named.sum()))
+        return _one(metric, estimate, int(named.sum()), detail)
+
+
+def _same_class(rows: AuditData, members: AuditData) -> np.ndarray[tuple[int, int], np.dtype[np.bool_]] | None:
+    """(n, m) whether an evaluation and a training file have the same label; None where labels are not known."""
+    if rows.y_true is None or members.y_true is None:
+        return None
+    return np.asarray(rows.y_true[:, None] == members.y_true[None, :], bool)
+
+
+def _namer(rows: AuditData, members: AuditData) -> Callable[[int, int], str]:
+    def name(i: int, j: int) -> str:
+        return f"{_called(rows, i)} = {_called(members, j)} in training"
+
+    return name
+
+
+def _called(rows: AuditData, i: int) -> str:
+    if rows.files is None:
+        return f"row {i}"
+    path = Path(str(rows.files[i]))
+    return f"{path.parent.name}/{path.name}"
+
+
+def _share(metric: str, twin: IntArray, name: Callable[[int, int], str], detail: str = "") -> Measurement:
+    n, found = len(twin), np.flatnonzero(twin >= 0)
+    examples = "; ".join(name(int(i), int(twin[i])) for i in found[:_MOST_NAMED])
+    estimate: AnyEstimate = Exact(known=len(found) / n) if n else Undefined(reason="there are no evaluation files")
+    said = [f"{len(found):,} of {n:,} files", detail, f"for example {examples}" if examples else ""]
+    return _one(metric, estimate, n, "; ".join(part for part in said if part))
+
+
+def _contradictory(
+    rows: AuditData, own: Sequence[str], members: AuditData | None, others: Sequence[str]
+) -> Measurement:
+    metric = "contradictory_share"
+    if rows.y_true is None or not (rows.y_true >= 0).any():
+        return _one(metric, Undefined(reason="there are no labelled files"), 0)
+    labels: dict[str, set[int]] = {}
+    parts = [(rows, own)]
+    if members is not None and members.y_true is not None:
+        parts.append((members, others))
+    for data, values in parts:
+        assert data.y_true is not None
+        for value, label in zip(values, data.y_true.tolist(), strict=True):
+            if label >= 0:
+                labels.setdefault(value, set()).add(label)
+    known = np.flatnonzero(rows.y_true >= 0).tolist()
+    both = [i for i in known if len(labels[own[i]]) > 1]
+    detail = f"{len(both):,} of {len(known):,} files"
+    if both:
+        detail += f"; for example {', '.join(_called(rows, i) for i in both[:_MOST_NAMED])}"
+    return _one(metric, Exact(known=len(both) / len(known)), len(known), detail)
+
+
+def _one(metric: str, estimate: AnyEstimate, n: int, detail: str = "") -> Measurement:
+    return Measurement(metric=metric, method="compared", estimate=estimate, n_samples=n, ideal=0.0, detail=detail)

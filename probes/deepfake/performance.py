@@ -1,0 +1,289 @@
+"""Detector performance: how well does it tell synthetic media from real ones, and does it know when it cannot?"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+
+from auditor.arrays import FloatArray
+from auditor.errors import NotApplicableError
+from auditor.finding import Measurement, Pillar
+from auditor.probe import Need
+from auditor.statistics.detection import ExcessShare, LowestArea, average_precision, equal_error_rate
+from auditor.statistics.distances import WorstGap
+from auditor.statistics.estimate import Exact, Undefined
+from auditor.statistics.kinds import AnyEstimate
+from auditor.statistics.ranks import AreaUnderCurve, area_under_curve, true_positive_rate_at
+from auditor.statistics.rates import MOST_GROUPS, Proportion
+from probes.crowds import crowd
+from probes.deepfake.subject import BoolArray, Subject, labelled
+from probes.score_fairness import calibration_error
+
+if TYPE_CHECKING:
+    from auditor.data import AuditData
+    from auditor.detector import DeepfakeDetector, KnownRate
+    from auditor.model import AuditedModel
+
+_IDEALS = {"auc": 1.0, "equal_error_rate": 0.0, "average_precision": 1.0, "tpr_at_fpr": 1.0}
+_MOST_DECLARED = 200
+_COLUMN = "generator"
+
+
+class DetectorPerformance:
+    """AUC, equal error rate, average precision, TPR at 1 % FPR and calibration; by generator and group; the answers.
+
+    The score is the probability of the synthetic class, which counts as positive. Over the labelled evaluation files:
+
+    - ``auc``: P(a synthetic file scores above a real one) + P(tie) / 2; [0, 1], ideal 1; DeLong's interval
+    - ``equal_error_rate``: where the share of real files called synthetic equals that of synthetic ones missed; [0, 1],
+      ideal 0; exact interval, see :class:`~auditor.statistics.detection.EqualErrorRate`
+    - ``average_precision``: mean precision at the synthetic files' scores; (0, 1], ideal 1; chance is their share
+    - ``tpr_at_fpr``, at ``{"false_positive_rate": f}``: the share of synthetic files found where a share f of real
+      ones is called synthetic; [0, 1], ideal 1; undefined with fewer than 1 / f real files
+    - ``expected_calibration_error``: as in :class:`~probes.score_fairness.ScoreFairness`; [0, 1], ideal 0
+
+    By generator, where a column names it (the synthetic files of one generator against all real files): ``auc``,
+    ``equal_error_rate`` and ``tpr_at_fpr`` of each, and ``lowest_generator_auc``. By sensitive feature: ``auc`` and
+    ``equal_error_rate`` of each group, and ``auc_difference``, the largest gap between two groups; [0, 1], ideal 0.
+
+    Of a detector with a card, at ``{"class": c}``, among the files that truly are c:
+
+    - ``answered_real``, ``answered_fake``, ``answered_cannot_say``: shares of its answers; [0, 1]
+    - ``error_among_answered``: the share of wrong ones among answers other than "cannot say"; [0, 1], ideal 0; overall
+      too
+    - ``wrongly_ruled_out_excess``: the share of files whose own class the detector rules out, less the error rate that
+      its card promises; [-rate, 1 - rate], ideal at most 0. The promise is for files like those it was calibrated on:
+      this says whether it holds for these
+
+    Generators that the detector was not trained on take a new training to measure: what its maker measured and wrote on
+    the card is repeated as ``declared_M`` (method ``declared``), unseen generators first, and never judged.
+
+    generator: the column of the sensitive features that names the generator of synthetic files; by default one named
+    ``generator``, if there is one. false_positive_rate: f. bins: of the calibration error.
+
+    Raises NotApplicableError for other models and data, or without labels.
+
+    Sources: DeLong et al., Biometrics 44 (1988); Brummer and du Preez, Comput. Speech Lang. 20 (2006), on the equal
+    error rate; Davis and Goadrich, ICML 2006; Wang et al., CVPR 2020, on testing generator by generator.
+    """
+
+    name: ClassVar[str] = "detector_performance"
+    pillar: ClassVar[Pillar] = "deepfake"
+    goal: ClassVar[str] = "How well does the detector tell synthetic media from real ones, and for whom?"
+    citation: ClassVar[str] = "Wang et al., CVPR 2020; DeLong et al., Biometrics 1988"
+    methods: ClassVar[tuple[str, ...]] = ("measured", "declared")
+    needs: ClassVar[tuple[Need, ...]] = (Need.CLASSIFIER, Need.DATA, Need.LABELS)
+    # Files of either class, and the true AUC that is found below 0.75 with 80 % power at 5 %.
+    power: ClassVar[tuple[int, float]] = (150, 0.66)
+
+    def __init__(self, *, generator: str | None = None, false_positive_rate: float = 0.01, bins: int = 10) -> None:
+        if not 0.0 < false_positive_rate < 1.0:
+            raise ValueError(f"false_positive_rate lies between 0 and 1, not {false_positive_rate!r}")
+        if not 2 <= bins <= 100:
+            raise ValueError(f"bins lies in 2 to 100, not {bins}")
+        self.generator = generator
+        self.false_positive_rate = false_positive_rate
+        self.bins = bins
+
+    def measure(self, model: AuditedModel, data: AuditData, rng: np.random.Generator) -> list[Measurement]:
+        """Measurements over the labelled evaluation files; see the class for what they are."""
+        from auditor.detector import detector_of
+
+        subject = labelled(model, data)
+        generators = self._generators(subject)
+        found = self._overall(subject)
+        if generators is not None:
+            found += self._by_generator(subject, generators)
+        groups = subject.rows.sensitive_features
+        for column in [] if groups is None else groups.columns:
+            if str(column) != self._column(subject):
+                found += self._by_group(subject, str(column))
+        detector = detector_of(model)
+        if detector is not None:
+            found += _answers(detector, subject) + _declared(detector.card.known_rates)
+        return found
+
+    def _column(self, subject: Subject) -> str | None:
+        groups = subject.rows.sensitive_features
+        names = [] if groups is None else [str(c) for c in groups.columns]
+        if self.generator is not None and self.generator not in names:
+            raise NotApplicableError(
+                f"Needs the column {self.generator!r} that names the generators: add --sensitive {self.generator}, and "
+                "for a folder --sensitive-file FILE --join-on COLUMN."
+            )
+        return self.generator or (_COLUMN if _COLUMN in names else None)
+
+    def _generators(self, subject: Subject) -> list[str] | None:
+        column = self._column(subject)
+        groups = subject.rows.sensitive_features
+        if column is None or groups is None:
+            return None
+        return groups[column].astype("string").fillna("(not named)").astype(str).tolist()
+
+    def _figures(self, fakes: FloatArray, reals: FloatArray) -> dict[str, AnyEstimate]:
+        return {
+            "auc": area_under_curve(fakes, reals),
+            "equal_error_rate": equal_error_rate(fakes, reals),
+            "average_precision": average_precision(fakes, reals),
+            "tpr_at_fpr": true_positive_rate_at(fakes, reals, self.false_positive_rate),
+        }
+
+    def _overall(self, subject: Subject) -> list[Measurement]:
+        scores, fake = subject.scores, subject.is_fake
+        n_fake = int(fake.sum())
+        said = f"{n_fake:,} synthetic and {fake.size - n_fake:,} real files"
+        found = [
+            _one(metric, estimate, fake.size, _IDEALS[metric], at=self._at(metric), detail=said)
+            for metric, estimate in self._figures(scores[fake], scores[~fake]).items()
+        ]
+        error = calibration_error(np.clip(scores, 0.0, 1.0), fake, self.bins)
+        detail = f"{self.bins} bins of equal width; {n_fake / max(fake.size, 1):.0%} of the files are synthetic"
+        return [*found, _one("expected_calibration_error", error, fake.size, 0.0, detail=detail)]
+
+    def _at(self, metric: str) -> dict[str, str | float]:
+        return {"false_positive_rate": self.false_positive_rate} if metric == "tpr_at_fpr" else {}
+
+    def _by_generator(self, subject: Subject, generators: Sequence[str]) -> list[Measurement]:
+        column = self._column(subject) or _COLUMN
+        names = np.asarray(generators, object)
+        known = sorted(set(names[subject.is_fake]))
+        if len(known) > MOST_GROUPS:
+            return [m] if (m := crowd("lowest_generator_auc", "measured", (column,), len(known), len(names))) else []
+        reals = subject.scores[~subject.is_fake]
+        found, areas = [], []
+        for name in known:
+            fakes = subject.scores[subject.is_fake & (names == name)]
+            figures = self._figures(fakes, reals)
+            areas.append(figures["auc"])
+            found += [
+                _one(
+                    metric,
+                    figures[metric],
+                    len(fakes) + len(reals),
+                    _IDEALS[metric],
+                    group={column: name},
+                    at=self._at(metric),
+                    detail=f"{len(fakes):,} files of this generator against {len(reals):,} real ones",
+                )
+                for metric in ("auc", "equal_error_rate", "tpr_at_fpr")
+            ]
+        parts = tuple(a for a in areas if isinstance(a, AreaUnderCurve | Undefined))
+        lowest: AnyEstimate = LowestArea(parts=parts) if parts else Undefined(reason="there are no synthetic files")
+        values = [a.value for a in areas]
+        worst = known[int(np.nanargmin(values))] if any(map(math.isfinite, values)) else ""
+        detail = f"lowest of {len(known):,} generators: {worst}" if worst else ""
+        return [_one("lowest_generator_auc", lowest, len(names), 1.0, detail=detail), *found]
+
+    def _by_group(self, subject: Subject, column: str) -> list[Measurement]:
+        groups = subject.rows.sensitive_features
+        assert groups is not None
+        names = groups[column].astype("string").fillna("(missing)").to_numpy(object)
+        levels = sorted(set(names))
+        many = crowd("auc_difference", "measured", (column,), len(levels), len(names))
+        if many is not None:
+            return [many]
+        found, areas = [], []
+        for level in levels:
+            own = names == level
+            fakes = subject.scores[own & subject.is_fake]
+            reals = subject.scores[own & ~subject.is_fake]
+            areas.append(area_under_curve(fakes, reals))
+            detail = f"{len(fakes):,} synthetic and {len(reals):,} real files"
+            for metric, estimate in (("auc", areas[-1]), ("equal_error_rate", equal_error_rate(fakes, reals))):
+                found.append(
+                    _one(metric, estimate, int(own.sum()), _IDEALS[metric], group={column: level}, detail=detail)
+                )
+        gap: AnyEstimate = Undefined(reason="only one group is present, so there is nothing to compare it with")
+        if len(areas) > 1:
+            gap = WorstGap(parts=tuple(areas))
+        return [_one("auc_difference", gap, len(names), 0.0, sensitive=(column,)), *found]
+
+
+def _one(
+    metric: str,
+    estimate: AnyEstimate,
+    n: int,
+    ideal: float | None,
+    *,
+    method: str = "measured",
+    sensitive: tuple[str, ...] = (),
+    group: dict[str, str] | None = None,
+    at: dict[str, str | float] | None = None,
+    detail: str = "",
+    too_few: str = "",
+) -> Measurement:
+    return Measurement(
+        metric=metric,
+        method=method,
+        estimate=estimate,
+        n_samples=n,
+        ideal=ideal,
+        sensitive=sensitive,
+        group=group or {},
+        at=at or {},
+        detail=detail,
+        too_few=too_few,
+    )
+
+
+# ---- what a detector answers ---------------------------------------------------------------------------------------
+
+
+def _answers(detector: DeepfakeDetector, subject: Subject) -> list[Measurement]:
+    card = detector.card
+    probabilities = np.empty((subject.scores.size, 2))
+    probabilities[:, card.fake], probabilities[:, 1 - card.fake] = subject.scores, 1.0 - subject.scores
+    verdicts = detector.verdicts(subject.rows.X, probabilities)
+    answers = np.asarray([v.answer for v in verdicts], object)
+    right = np.where(subject.is_fake, "fake", "real")
+    answered = answers != "cannot say"
+    wrong = answered & (answers != right)
+    ruled_out = {
+        "fake": np.asarray([v.p_fake <= card.error_rate for v in verdicts], bool),
+        "real": np.asarray([v.p_real <= card.error_rate for v in verdicts], bool),
+    }
+    found = [_one("error_among_answered", _share(wrong[answered]), int(answered.sum()), 0.0)]
+    for name, own in (("real", ~subject.is_fake), ("fake", subject.is_fake)):
+        at: dict[str, str | float] = {"class": detector.classes[card.fake if name == "fake" else 1 - card.fake]}
+        n = int(own.sum())
+        for answer in ("real", "fake", "cannot say"):
+            metric = f"answered_{answer.replace(' ', '_')}"
+            ideal = 1.0 if answer == name else 0.0 if answer != "cannot say" else None
+            found.append(_one(metric, _share((answers == answer)[own]), n, ideal, at=at))
+        of_these = own & answered
+        found.append(_one("error_among_answered", _share(wrong[of_these]), int(of_these.sum()), 0.0, at=at))
+        excess = ExcessShare(successes=int(ruled_out[name][own].sum()), n=n, promised=card.error_rate)
+        said = f"the card promises that at most {card.error_rate:g} of them are ruled out"
+        found.append(_one("wrongly_ruled_out_excess", excess, n, 0.0, at=at, detail=said))
+    return found
+
+
+def _share(these: BoolArray) -> Proportion:
+    return Proportion(successes=int(these.sum()), n=int(these.size))
+
+
+def _declared(rates: Sequence[KnownRate]) -> list[Measurement]:
+    """What is on the card, unseen generators first; said to be the maker's word and held to no criterion."""
+    ordered = sorted(rates, key=lambda rate: not rate.unseen)[:_MOST_DECLARED]
+    found = []
+    for rate in ordered:
+        at: dict[str, str | float] = {"generator": rate.kind or "all", "unseen": "yes" if rate.unseen else "no"}
+        interval = ""
+        if rate.low is not None and rate.high is not None:
+            interval = f"[{rate.low:.3g}, {rate.high:.3g}] at {rate.confidence:.0%} confidence, "
+        found.append(
+            _one(
+                f"declared_{rate.metric}",
+                Exact(known=rate.value),
+                rate.n_real + rate.n_fake,
+                None,
+                method="declared",
+                at=at,
+                detail=f"{interval}{rate.n_fake:,} synthetic and {rate.n_real:,} real files",
+                too_few="Declared by the detector's maker on its card; nothing of it was measured here.",
+            )
+        )
+    return found

@@ -1,0 +1,97 @@
+"""What the probes of detectors ask about: files of media with labels, and which class is the synthetic one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from auditor.arrays import FloatArray
+from auditor.errors import NotApplicableError
+
+if TYPE_CHECKING:
+    from auditor.data import AuditData
+    from auditor.model import AuditedModel
+    from auditor.rows import Rows
+
+BoolArray = npt.NDArray[np.bool_]
+# From this many pixels on a pass takes as long as hundreds of a small one's: fewer files are looked at.
+_LARGE_PIXELS = 128 * 128
+# Rows whose scores are asked for in one go: several versions of each are in memory at once.
+ROWS_AT_ONCE = 64
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """Labelled files of one medium and how a model scores them.
+
+    rows: n labelled evaluation files. fake: index of the synthetic class. is_fake (n,). scores (n,): the probability of
+    being synthetic.
+    """
+
+    rows: AuditData
+    fake: int
+    is_fake: BoolArray
+    scores: FloatArray
+
+
+def fake_index(model: AuditedModel, data: AuditData) -> int:
+    """Index of the synthetic class; NotApplicableError for a model or data that have nothing to do with it."""
+    if data.modality not in ("image", "audio"):
+        raise NotApplicableError(
+            f"Asks about detectors of synthetic images and sound, and these rows are {_WORDS[data.modality]}."
+        )
+    from auditor.detector import synthetic
+
+    fake = synthetic(model, data)
+    if fake is None:
+        raise NotApplicableError(
+            "Asks about detectors of synthetic media, and none of this model's classes "
+            f"({', '.join(model.classes[:6])}) is known as the synthetic one: name two classes such as real and fake."
+        )
+    return fake
+
+
+_WORDS = {"tabular": "a table", "text": "texts"}
+
+
+def labelled(model: AuditedModel, data: AuditData) -> Subject:
+    """The evaluation files that have a label, with their scores; NotApplicableError where the probe does not apply."""
+    rows = data.evaluation
+    fake = fake_index(model, rows)
+    if rows.y_true is None:
+        raise NotApplicableError("Needs true labels: a folder with one sub-folder per class, or --target COLUMN.")
+    known = rows.y_true >= 0
+    scores = model.outputs(rows)[:, fake]
+    kept = rows if known.all() else rows.take(known)
+    return Subject(kept, fake, (rows.y_true == fake)[known], scores[known])
+
+
+def some(subject: Subject, most: int, rng: np.random.Generator) -> Subject:
+    """At most ``most`` of the files, as many of either class where there are so many, in the order of the data."""
+    n = len(subject.is_fake)
+    if n <= most:
+        return subject
+    fakes, reals = np.flatnonzero(subject.is_fake), np.flatnonzero(~subject.is_fake)
+    n_fakes = min(len(fakes), max(most // 2, most - len(reals)))
+    n_reals = min(len(reals), most - n_fakes)
+    picked = np.sort(np.r_[rng.choice(fakes, n_fakes, replace=False), rng.choice(reals, n_reals, replace=False)])
+    index = picked.astype(np.int64)
+    return Subject(subject.rows.take(index), subject.fake, subject.is_fake[index], subject.scores[index])
+
+
+def is_large(rows: AuditData) -> bool:
+    """Whether the rows are pictures so large that asking a model about one of them takes long."""
+    return rows.modality == "image" and int(np.prod(np.shape(rows.X)[1:3])) >= _LARGE_PIXELS
+
+
+def scores_of(model: AuditedModel, fake: int, n: int, version: Callable[[int], Rows]) -> FloatArray:
+    """(n,) probabilities of being synthetic of one version of each of n files, made ``ROWS_AT_ONCE`` at a time."""
+    parts = [
+        model.predict_proba(np.stack([version(i) for i in range(start, min(start + ROWS_AT_ONCE, n))]))[:, fake]
+        for start in range(0, n, ROWS_AT_ONCE)
+    ]
+    return np.concatenate(parts) if parts else np.empty(0)

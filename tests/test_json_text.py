@@ -1,0 +1,60 @@
+"""JSON and TOML that cannot be read: one clear sentence, whatever is wrong with it."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from auditor.errors import AuditorError, ConfigError, DataError, UsageError
+from auditor.json_text import why_unreadable
+from auditor.lexicons import read as read_lexicon
+from auditor.paired import read_bbq, read_bold, read_stereoset
+from cli.scan import parse_json_flag
+from mitigations.preference_pairs import read_pairs
+from probes.attribution.token_prompts import read_prompts
+
+# More digits than the interpreter turns into a whole number.
+DIGITS = "9" * 5000
+DEEP = "[" * 100_000
+
+
+@pytest.mark.parametrize("broken", ['{"data": ' + DIGITS + "}", '{"data": ' + DEEP])
+@pytest.mark.parametrize(
+    ("read", "name", "error"),
+    [
+        (read_stereoset, "x.json", DataError),
+        (read_stereoset, "x.jsonl", DataError),
+        (read_bbq, "x.jsonl", DataError),
+        (read_bold, "x_prompt.json", DataError),
+        (read_lexicon, "x.json", ConfigError),
+        (read_prompts, "x.jsonl", DataError),
+        (read_pairs, "x.jsonl", DataError),
+    ],
+)
+def test_readers_say_what_is_wrong(
+    read: Callable[[Path], object], name: str, error: type[AuditorError], broken: str, tmp_path: Path
+) -> None:
+    (tmp_path / name).write_text(broken + "\n" + broken)
+    with pytest.raises(error, match=r"x(_prompt)?\.json.*(whole number of thousands of digits|nested too deeply)\.$"):
+        read(tmp_path / name)
+
+
+def test_a_lexicon_in_toml_and_a_flag(tmp_path: Path) -> None:
+    (tmp_path / "x.toml").write_text(f"category = {DIGITS}")
+    with pytest.raises(ConfigError, match="cannot be read as TOML: it holds a whole number of thousands of digits"):
+        read_lexicon(tmp_path / "x.toml")
+    with pytest.raises(UsageError, match="--architecture-args is no JSON: it holds a whole number"):
+        parse_json_flag('{"hidden": ' + DIGITS + "}", "--architecture-args")
+
+
+def test_the_place_of_a_mistake_is_named() -> None:
+    with pytest.raises(json.JSONDecodeError) as caught:
+        json.loads("{\n1")
+    assert "line 2 column 1" in why_unreadable(caught.value)
+    with pytest.raises(tomllib.TOMLDecodeError) as toml:
+        tomllib.loads("a = ")
+    assert "line 1" in why_unreadable(toml.value) or "end of document" in why_unreadable(toml.value)
