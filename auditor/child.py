@@ -20,6 +20,7 @@ from pydantic import TypeAdapter
 from auditor.counts import GroupCounts
 from auditor.data import AuditData, can_stream, favourable, load_data, no_rows, stream_counts
 from auditor.detection.examine import Examination, loaded_detector
+from auditor.detection.file_names import received
 from auditor.detection.record import DetectorRecord
 from auditor.errors import DataError, ModelError, NotApplicableError, UsageError
 from auditor.evidence.answers import counts_of, head_of, parts_of
@@ -206,7 +207,11 @@ def mitigate(spec: MitigationSpec, model: AuditedModel, job: Job, channel: Chann
         )
     else:
         save(made.model, spec.out)
-    channel.send(Repaired(notes=tuple(note[:2_000] for note in made.notes)))
+    notes = made.notes
+    seen = getattr(mitigation, "seen", None)
+    if seen is not None and job.data is not None and not learns(kind):
+        notes = (*notes, *seen(made.model, load_data(job.data, made.model)))
+    channel.send(Repaired(notes=tuple(note[:2_000] for note in notes)))
 
 
 def examine(spec: DetectionSpec, job: Job, channel: Channel) -> None:
@@ -221,7 +226,7 @@ def examine(spec: DetectionSpec, job: Job, channel: Channel) -> None:
     )
     for file in spec.files:
         channel.send(Opening(file=file))
-        channel.send(Examined(file=file, result=asked.of(Path(file))))
+        channel.send(Examined(file=file, result=asked.of(Path(received(file)))))
 
 
 def train_detector(spec: DetectorTrainingSpec, job: Job, channel: Channel) -> None:
@@ -233,6 +238,7 @@ def train_detector(spec: DetectorTrainingSpec, job: Job, channel: Channel) -> No
         generator_for(job.seed, "detect_train"),
         job.model.device,
         lambda words: channel.send(Working(words=words[:500])),
+        lambda file: channel.send(Working(file=file[:500])),
     )
     save(made.detector, spec.out)
     channel.send(

@@ -19,6 +19,7 @@ from auditor.detector_card import Medium as Medium
 from auditor.errors import ModelError
 from auditor.gradients import without_gradients
 from auditor.model import AuditedModel, TorchModel
+from auditor.preprocessing import AudioPreprocessing, ImagePreprocessing
 from auditor.rows import Rows, take_rows
 
 if TYPE_CHECKING:
@@ -29,6 +30,9 @@ MOST_ROWS = 256
 # What the synthetic class is called, in the data sets of the field.
 FAKE_NAMES = ("fake", "ai", "synthetic", "generated", "spoof", "deepfake", "gan", "diffusion")
 REAL_NAMES = ("real", "genuine", "bonafide", "bona-fide", "authentic", "original", "human", "photo", "nature")
+_ROWS_OF = {"image": ImagePreprocessing, "speech": AudioPreprocessing}
+# Said beside every answer of a detector that would give one of any file.
+NO_NOVELTY = "The detector has no rule for files unlike those it was trained on."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +56,8 @@ class DeepfakeDetector(TorchModel):
     """A binary classifier of media with a :class:`DetectorCard`; audited like any other classifier.
 
     Its module has a method ``novelty(inputs) -> (n,)`` where ``card.novelty_limit`` is set: how unlike its training
-    files an encoded input is, whatever their class. Raises ModelError where it has none, or other than two classes.
+    files an encoded input is, whatever their class. Raises ModelError where it has none, for other than two classes,
+    and for a card that contradicts the names of the classes or the medium of the rows.
     """
 
     def __init__(self, module: nn.Module, *, card: DetectorCard, **how: Any) -> None:
@@ -61,6 +66,17 @@ class DeepfakeDetector(TorchModel):
             raise ModelError(f"A detector tells two classes apart, and this model has {self.n_outputs}.")
         if card.novelty_limit is not None and not callable(getattr(module, "novelty", None)):
             raise ModelError("The detector's card has a novelty limit, and its network measures no novelty.")
+        named = fake_class(self.classes)
+        if named is not None and named != card.fake:
+            raise ModelError(
+                f"The detector's card says that {self.classes[card.fake]!r} is the synthetic class, and by their names "
+                f"it is {self.classes[named]!r}: one of the two is the wrong way round."
+            )
+        if self.preprocessing is not None and not isinstance(self.preprocessing, _ROWS_OF[card.medium]):
+            raise ModelError(
+                f"The detector's card says that it is for {card.medium}, and its network takes "
+                f"{self.preprocessing.kind} rows."
+            )
         self.card = card
 
     @classmethod
@@ -132,13 +148,11 @@ def answer_of(card: DetectorCard, p_real: float, p_fake: float, novelty: float |
         return "cannot say", f"Neither class can be ruled out at an error rate of {level:g}."
     if not real and not fake:
         return "cannot say", f"It fits neither class at an error rate of {level:g}."
-    return (
-        ("fake", "Real files like it are rarer than the stated error rate.")
-        if fake
-        else (
-            "real",
-            "Synthetic files like it, of the kinds the detector knows, are rarer than the stated error rate.",
-        )
+    always = "" if card.knows_novelty else f" {NO_NOVELTY}"
+    if fake:
+        return "fake", f"Real files like it are rarer than the stated error rate.{always}"
+    return "real", (
+        f"Synthetic files like it, of the kinds the detector knows, are rarer than the stated error rate.{always}"
     )
 
 

@@ -12,6 +12,11 @@ Medium = Literal["image", "speech"]
 Answer = Literal["real", "fake", "cannot say"]
 MOST_SCORES = 10_000
 MOST_KINDS = 1_000
+# A promise that takes more calibration files than a card holds can never be kept, nor one by which both classes go.
+LEAST_ERROR_RATE, LARGEST_ERROR_RATE = 1e-4, 0.5
+# A limit that no distance of a network in single precision comes near is none.
+LARGEST_NOVELTY_LIMIT = 1e6
+_ROUNDING = 1e-9
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Name = Annotated[str, Field(min_length=1, max_length=200)]
@@ -26,18 +31,26 @@ class KnownRate(_Closed):
 
     ``kind``: the generator of the synthetic files, or None over all of them. ``unseen``: whether that generator's files
     were left out of the training that was measured. ``metric``: as the probe ``detector_performance`` names it.
-    ``low`` and ``high``: the interval at ``confidence``; None where it has none. n_real, n_fake: files measured.
+    ``value`` in [0, 1]. ``low`` and ``high``: the interval at ``confidence``, around the value; None where it has none.
+    n_real, n_fake: files measured.
     """
 
     metric: Name
-    value: float
-    low: float | None = None
-    high: float | None = None
-    confidence: Share = 0.95
+    value: Share
+    low: Share | None = None
+    high: Share | None = None
+    confidence: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.95
     kind: Name | None = None
     unseen: bool = False
     n_real: Annotated[int, Field(ge=0)]
     n_fake: Annotated[int, Field(ge=0)]
+
+    @model_validator(mode="after")
+    def _interval_holds_the_value(self) -> Self:
+        low, high = (self.value if end is None else end for end in (self.low, self.high))
+        if not low <= self.value + _ROUNDING or not self.value <= high + _ROUNDING:
+            raise ValueError("an interval holds its value: low <= value <= high")
+        return self
 
 
 class DetectorCard(_Closed):
@@ -46,15 +59,15 @@ class DetectorCard(_Closed):
     ``fake``: index of the synthetic class. ``real_scores`` and ``fake_scores``: ascending probabilities of the
     synthetic class that calibration files of either class had from training rounds that had not seen them, and, where
     kinds are known, had not seen their kind either. ``error_rate``: the share of each class's files, exchangeable with
-    the calibration files, for which that class may be ruled out. ``novelty_limit``: the novelty above which a file is
-    of no kind the detector was trained on. ``kinds``: the generators it was trained on.
+    the calibration files, for which that class may be ruled out, in [0.0001, 0.5]. ``novelty_limit``: the novelty above
+    which a file is of no kind the detector was trained on. ``kinds``: the generators it was trained on.
     """
 
     medium: Medium
     fake: Literal[0, 1]
     real_scores: Annotated[tuple[Share, ...], Field(max_length=MOST_SCORES)]
     fake_scores: Annotated[tuple[Share, ...], Field(max_length=MOST_SCORES)]
-    error_rate: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.05
+    error_rate: Annotated[float, Field(ge=LEAST_ERROR_RATE, le=LARGEST_ERROR_RATE)] = 0.05
     novelty_limit: float | None = None
     kinds: Annotated[tuple[Name, ...], Field(max_length=MOST_KINDS)] = ()
     known_rates: Annotated[tuple[KnownRate, ...], Field(max_length=10 * MOST_KINDS)] = ()
@@ -71,6 +84,20 @@ class DetectorCard(_Closed):
     def fewest(self) -> int:
         """Calibration files of a class without which it can never be ruled out: ``1 / error_rate - 1``, rounded up."""
         return math.ceil(1.0 / self.error_rate - 1.0)
+
+    @property
+    def knows_novelty(self) -> bool:
+        """Whether there is a rule for files unlike the training files: a limit that a novelty can exceed."""
+        return self.novelty_limit is not None and self.novelty_limit <= LARGEST_NOVELTY_LIMIT
+
+    @property
+    def never_ruled_out(self) -> tuple[Literal["real", "fake"], ...]:
+        """The hypotheses that no score rules out, for want of calibration files or of a score beyond theirs."""
+        p_real, p_fake = self.p_values(1.0)[0], self.p_values(0.0)[1]
+        found: list[Literal["real", "fake"]] = []
+        found += ["real"] if p_real > self.error_rate else []
+        found += ["fake"] if p_fake > self.error_rate else []
+        return tuple(found)
 
     def p_values(self, score: float) -> tuple[float, float]:
         """Conformal p-values of the hypotheses that a file with this probability of being synthetic is real, is fake.

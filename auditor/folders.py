@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from auditor.arrays import IntArray
+from auditor.detection.file_names import is_utf8
 from auditor.errors import DataError, ModelError
 from auditor.preprocessing import AudioPreprocessing, ImagePreprocessing, label_name
 from auditor.suggest import did_you_mean
@@ -34,19 +35,20 @@ class Listing:
     notes: tuple[str, ...]
 
 
-def list_folder(folder: Path, classes: Sequence[str]) -> Listing:
+def list_folder(folder: Path, classes: Sequence[str], left_out: list[str] | None = None) -> Listing:
     """Every file in a sub-folder, in the order of the names, with the class that the sub-folder is named after.
 
     Hidden files and folders are skipped, files beside the sub-folders are left out with a note. Raises DataError for a
-    sub-folder that is none of ``classes``, fewer than two of them with files, a link that leaves the folder, or no
-    files at all.
+    sub-folder that is none of ``classes``, fewer than two of them with files, a link that leaves the folder, a name
+    that is not UTF-8, or no files at all. ``left_out``: where given, such links and names are added to it, each in a
+    sentence, and passed over; but not those of classes.
     """
     root, inside = folder.resolve(), _shown(folder.name)
     place = {name: i for i, name in enumerate(classes)}
     names: list[str] = []
     codes: list[int] = []
     loose = 0
-    for entry in _visible(root, root):
+    for entry in _visible(root, root, left_out):
         if not entry.is_dir():
             loose += 1
             continue
@@ -57,7 +59,7 @@ def list_folder(folder: Path, classes: Sequence[str]) -> Listing:
                 f"({', '.join(classes[:8])}){did_you_mean(label, classes) or '.'} Name the classes in the order of the "
                 "model's outputs with --classes."
             )
-        for file in _files(Path(entry.path), root):
+        for file in _files(Path(entry.path), root, left_out):
             names.append(file.relative_to(root).as_posix())
             codes.append(place[label])
             if len(names) > MAX_FILES:
@@ -77,7 +79,9 @@ def list_folder(folder: Path, classes: Sequence[str]) -> Listing:
     if absent:
         notes.append(f"{inside} has no file of {_listed(absent)}: rates over those classes are undefined.")
     if loose:
-        notes.append(f"{loose:,} files beside the sub-folders of {inside} belong to no class and were left out.")
+        said = "1 file" if loose == 1 else f"{loose:,} files"
+        belong = "belongs to no class and was" if loose == 1 else "belong to no class and were"
+        notes.append(f"{said} beside the sub-folders of {inside} {belong} left out.")
     return Listing(tuple(names), np.asarray(codes, np.int64), tuple(notes))
 
 
@@ -137,27 +141,37 @@ def sha256_of_folder(folder: Path) -> str:
     return whole.hexdigest()
 
 
-def _visible(folder: Path, root: Path) -> Iterator[os.DirEntry[str]]:
-    """What lies in a folder and is not hidden, by name; DataError for a link that leaves ``root``."""
+def _visible(folder: Path, root: Path, left_out: list[str] | None = None) -> Iterator[os.DirEntry[str]]:
+    """What lies in a folder and is not hidden, by name.
+
+    DataError for a link that leaves ``root`` and a name that is not UTF-8, unless ``left_out`` takes it.
+    """
     try:
         with os.scandir(folder) as entries:
             found = sorted((e for e in entries if not e.name.startswith(".")), key=lambda e: e.name)
     except OSError as error:
         raise DataError(f"The folder {_shown(folder.name)!r} cannot be read: {error.strerror}.") from None
     for entry in found:
+        wrong = ""
         if entry.is_symlink() and not Path(os.path.realpath(entry.path)).is_relative_to(root):
-            shown = _shown(Path(entry.path).relative_to(root).as_posix())
-            raise DataError(
-                f"{shown!r} is a link that leads out of the folder {_shown(root.name)!r}: copy the file in."
-            )
-        yield entry
+            wrong = f"is a link that leads out of the folder {_shown(root.name)!r}: copy the file in."
+        elif not is_utf8(entry.name):
+            wrong = "has a name that is not in UTF-8: rename it."
+        if not wrong:
+            yield entry
+            continue
+        name = _shown(Path(entry.path).relative_to(root).as_posix())
+        # A class that is passed over would be missed later, and for another reason.
+        if left_out is None or (folder == root and entry.is_dir()):
+            raise DataError(f"{name!r} {wrong}")
+        left_out.append(f"{name}: It {wrong}")
 
 
-def _files(folder: Path, root: Path) -> Iterator[Path]:
-    for entry in _visible(folder, root):
+def _files(folder: Path, root: Path, left_out: list[str] | None = None) -> Iterator[Path]:
+    for entry in _visible(folder, root, left_out):
         # A folder linked from within would be counted twice, or for ever.
         if entry.is_dir() and not entry.is_symlink():
-            yield from _files(Path(entry.path), root)
+            yield from _files(Path(entry.path), root, left_out)
         elif not entry.is_dir():
             yield Path(entry.path)
 

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field
 
 from auditor.arrays import FloatArray
-from auditor.detector import DeepfakeDetector
+from auditor.detector import DeepfakeDetector, Verdict
 from auditor.errors import DataError, ModelError
 from auditor.model import AuditedModel, Provenance, TorchModel, bundle_of
 from auditor.paired_rows import PairedRows
@@ -68,8 +68,11 @@ class GatedModel(AuditedModel):
     def rejected(self, X: Rows) -> npt.NDArray[np.bool_]:
         """(n,) which rows are not let through."""
         refused = ("fake", "cannot say") if self.gate.on_cannot_say == "reject" else ("fake",)
-        verdicts = self.detector.verdicts(self.rows.split(_array(X))[1])
-        return np.asarray([verdict.answer in refused for verdict in verdicts], bool)
+        return np.asarray([verdict.answer in refused for verdict in self.verdicts(X)], bool)
+
+    def verdicts(self, X: Rows) -> list[Verdict]:
+        """(n,) what the detector says of each row."""
+        return self.detector.verdicts(self.rows.split(_array(X))[1])
 
     def saved_parts(self) -> tuple[AuditedModel, dict[str, Any]]:
         """The model behind the gate, and the gate with the whole bundle of its detector."""

@@ -121,7 +121,13 @@ def _decode(data: bytes, name: str, mode: str, preprocessing: ImagePreprocessing
         raise
     except PIL.UnidentifiedImageError:
         kinds = ", ".join(FORMATS)
-        raise DataError(f"The image {shown(name)!r} cannot be decoded: it is none of {kinds}.") from None
+        raise DataError(f"The image {shown(name)!r} cannot be decoded: it is none of {kinds}, or damaged.") from None
+    except PIL.Image.DecompressionBombError:
+        # Pillow's own limit comes before its file can be asked for its size.
+        raise DataError(
+            f"The image {shown(name)!r} has more than {MAX_PIXELS:,} pixels: a decompression bomb, or to be made "
+            "smaller first."
+        ) from None
     except Exception as error:  # Pillow's decoders raise a dozen types on damaged files
         reason = shown(error) or type(error).__name__
         raise DataError(f"The image {shown(name)!r} cannot be decoded: {reason.rstrip('.')}.") from error

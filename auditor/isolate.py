@@ -23,7 +23,9 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic_core import PydanticSerializationError
 
+from auditor.detection.file_names import readable, received
 from auditor.detection.record import DetectorRecord, FileResult
 from auditor.errors import DataError, ModelError, UsageError
 from auditor.evidence.answers import Answers, AnswersHead, AnswersPart, CountsRecord, joined
@@ -89,10 +91,11 @@ class Kept(_Message):
 
 
 class Working(_Message):
-    """How far a mitigation has come."""
+    """How far a mitigation or a training has come; ``file``: which one is now read, said only if it is the last."""
 
     kind: Literal["working"] = "working"
-    words: Annotated[str, Field(max_length=500)]
+    words: Annotated[str, Field(max_length=500)] = ""
+    file: Annotated[str, Field(max_length=500)] = ""
 
 
 class Repaired(_Message):
@@ -182,6 +185,7 @@ class Measured:
     detector: DetectorRecord | None = None
     files: dict[str, FileResult] = field(default_factory=dict)
     trained: Trained | None = None
+    reading: str = ""
     head: AnswersHead | None = None
     counts: CountsRecord | None = None
     parts: list[AnswersPart] = field(default_factory=list)
@@ -289,7 +293,8 @@ def train_detector(job: Job, *, on_stage: Callable[[str], None] | None = None) -
     end = _one_child(job, done, on_stage or (lambda _: None))
     _raise_refusal(done)
     if done.trained is None:
-        raise ModelError(f"The training did not end well: {end.why or 'it wrote no detector.'}")
+        reading = f" It was reading {visible(done.reading)!r}." if done.reading else ""
+        raise ModelError(f"The training did not end well: {end.why or 'it wrote no detector.'}{reading}")
     return done.trained
 
 
@@ -432,7 +437,11 @@ def _send_job(child: subprocess.Popen[bytes], job: Job) -> None:
     if child.stdin is None:
         raise RuntimeError("the child was started without a standard input")
     try:
-        child.stdin.write(TypeAdapter(Job).dump_json(job))
+        body = TypeAdapter(Job).dump_json(job)
+    except PydanticSerializationError:
+        raise UsageError("A path or a name that was given is not in UTF-8: rename it.") from None
+    try:
+        child.stdin.write(body)
         child.stdin.close()
     except BrokenPipeError:
         pass  # it died at once; the closed message pipe says so next, with its cause
@@ -456,7 +465,9 @@ def _take(
         done.model, done.device = done.model or message.model, message.device
         on_stage("reading the data")
     elif isinstance(message, Working):
-        on_stage(visible(message.words))
+        done.reading = message.file
+        if message.words:
+            on_stage(visible(message.words))
     elif isinstance(message, Keeping):
         # A fresh child for the remaining probes says it all again.
         done.head, done.counts, done.parts = message.head, message.counts, []
@@ -486,7 +497,7 @@ def _take(
     elif isinstance(message, Opening):
         if message.file not in allowed or asking is not None:
             raise ValueError("a file that was not named, or before the last one was examined")
-        on_stage(visible(Path(message.file).name))
+        on_stage(visible(Path(readable(received(message.file))).name))
         return message.file
     elif isinstance(message, Examined):
         if message.file != asking:

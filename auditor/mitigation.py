@@ -55,7 +55,8 @@ class Mitigation(Protocol):
 
     Two more may be declared: ``needs_rows = False`` by one that brings its own rows, and ``writes = "folder"`` by one
     whose new model is a Hugging Face folder; see :func:`needs_rows` and :func:`writes`. ``learns = False`` by one that
-    is made without any rows and yet audited on them; see :func:`learns`.
+    is made without any rows and yet audited on them; see :func:`learns`. Such a one may have a method
+    ``seen(model, data) -> tuple[str, ...]``, notes on what the new model did with the rows it is audited on.
     """
 
     name: ClassVar[str]

@@ -10,7 +10,6 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
-from fnmatch import fnmatchcase
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -38,36 +37,38 @@ _PACK = (
 _CONTROL = (
     "id", "title", "source", "certainty", "applies_from", "applies_until", "evidence", "attestation", "record",
 )  # fmt: skip
-_EVIDENCE = ("what", "probe", "metric", "method", "how")
+_EVIDENCE = ("what", "probe", "metric", "method", "features", "how")
 _ATTESTATION = ("what", "role")
+_PROFILE = ("criteria", "set_by", "set_at")
 
 
 @dataclass(frozen=True, kw_only=True)
 class EvidenceRule:
     """Measurements that answer a control: patterns (``*`` stands for anything) of probe, metric and method.
 
-    ``what``: what they show, in words. ``how``: how to measure it, for a report that did not.
+    The probe ``*`` is any but the intake, which looks at the file alone. ``features``: the number of sensitive features
+    that one finding compares the intersection of, at least. ``what``: what they show, in words. ``how``: how to measure
+    it, for a report that did not.
     """
 
     what: str
     probe: str
     metric: str = "*"
     method: str = "*"
+    features: int = 0
     how: str
 
-    def fits(self, probe: str, metric: str | None, method: str | None) -> bool:
+    def fits(self, probe: str, metric: str | None, method: str | None, n_features: int = 0) -> bool:
         """Whether a finding is of this kind.
 
         One without a number is, where its probe is the one asked for; of a certain number by whichever probe
         (``probe = "*"``) it says nothing.
         """
+        if not _matches(probe, self.probe) or (self.probe == "*" and probe == "intake"):
+            return False
         if metric is None:
-            return fnmatchcase(probe, self.probe) and (self.probe != "*" or self.metric == "*")
-        return (
-            fnmatchcase(probe, self.probe)
-            and fnmatchcase(metric, self.metric)
-            and fnmatchcase(method or "", self.method)
-        )
+            return self.probe != "*" or self.metric == "*"
+        return _matches(metric, self.metric) and _matches(method or "", self.method) and n_features >= self.features
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,6 +117,11 @@ class Policy:
     notes: tuple[str, ...] = ()
     controls: tuple[Control, ...] = ()
     criteria: tuple[Criterion, ...] = ()
+
+
+def _matches(name: str, pattern: str) -> bool:
+    """Whether a name is of the pattern, in which ``*`` alone stands for anything."""
+    return re.fullmatch(".*".join(map(re.escape, pattern.split("*"))), name) is not None
 
 
 def pack_names() -> list[str]:
@@ -176,7 +182,15 @@ def _text_of(name: str) -> tuple[str | None, str]:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"Policy {name!r} cannot be read: {error}.") from None
-    return (text, path.name) if re.search(r"^\s*\[\[\s*controls\s*\]\]", text, re.MULTILINE) else (None, name)
+    try:
+        keys = tomllib.loads(text).keys()
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path.name}: {error}.") from None
+    for key in keys - {"controls", *_PROFILE}:
+        near = did_you_mean(key, (*_PACK, *_PROFILE)) if "controls" not in keys else ""
+        if near:
+            raise ConfigError(f"{path.name}: unknown key {key!r}{near}")
+    return (text, path.name) if "controls" in keys else (None, name)
 
 
 def parse_policy(text: str, where: str) -> Policy:
@@ -337,8 +351,15 @@ class _Reader:
             probe=self.text(table, "probe", start),
             metric=self.text(table, "metric", start, "*"),
             method=self.text(table, "method", start, "*"),
+            features=self._count(table, "features", start),
             how=self.text(table, "how", start),
         )
+
+    def _count(self, table: Mapping[str, Any], key: str, start: int) -> int:
+        value = table.get(key, 0)
+        if type(value) is not int or value < 0:
+            raise self.error(self.line_of(key, start), f"{key} must be a whole number, not {value!r}.")
+        return value
 
     def _attestation(self, table: Mapping[str, Any], start: int) -> AttestationRule:
         self.known(table, _ATTESTATION, start)

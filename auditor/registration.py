@@ -20,8 +20,9 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 from auditor.errors import ConfigError, DataError, UsageError
 from auditor.evidence.manifest import Digest, canonical
 from auditor.evidence.signing import open_envelope, sign, statement
+from auditor.finding import Outcome
 from auditor.json_text import UNREADABLE, why_unreadable
-from auditor.report.record import CriterionRecord, RegistrationRecord
+from auditor.report.record import CriterionRecord, FindingRecord, RegistrationRecord
 from auditor.statistics.families import Multiplicity
 
 if TYPE_CHECKING:
@@ -49,12 +50,13 @@ class Plan(_Closed):
     """All that decides what a scan measures and how it judges.
 
     ``settings``: the command line's options by name. ``files``: hex SHA-256 of ``model``, ``data`` and other inputs;
-    None for one that is named and was not there.
+    None for one that is named and was not there. ``code``: of the user's own modules that measure or predict.
     """
 
     probes: dict[str, PlannedProbe]
     settings: dict[str, JsonValue]
     files: dict[str, Digest | None]
+    code: dict[str, str] = Field(default_factory=dict)
     criteria: tuple[CriterionRecord, ...]
     error_rate: float
     multiplicity: Multiplicity
@@ -185,6 +187,19 @@ def held_against(opened: Opened, run: Plan, *, path: str, started: datetime, too
     )
 
 
+def with_what_became(
+    record: RegistrationRecord, findings: Sequence[FindingRecord], *, refused: bool, planned: Sequence[str]
+) -> RegistrationRecord:
+    """The record once the run is over: what was registered and could not be done is a deviation too."""
+    stopped = [f.probe for f in findings if f.outcome is Outcome.NOT_RUN and f.metric is None and f.probe in planned]
+    found = []
+    if refused:
+        found.append("Nothing was measured: the model or the data were refused.")
+    elif stopped:
+        found += _probes(list(dict.fromkeys(stopped)), "registered and did not run to its end")
+    return record.model_copy(update={"deviations": (*record.deviations, *found)}) if found else record
+
+
 def left_open(registered: Plan, run: Plan | None = None) -> tuple[str, ...]:
     """What the plan leaves to be decided later, of what the run used where there is one."""
     return tuple(
@@ -197,6 +212,8 @@ def left_open(registered: Plan, run: Plan | None = None) -> tuple[str, ...]:
 def deviations(registered: Plan, run: Plan) -> list[str]:
     """Every way in which a run's plan is not the registered one, in sentences; probes left out or put in share one."""
     found = _files(registered.files, run.files)
+    for module in dict.fromkeys((*registered.code, *run.code)):
+        found += _other(f"The code of {module}", registered.code.get(module), run.code.get(module))
     found += _probes([n for n in registered.probes if n not in run.probes], "registered and not asked")
     found += _probes([n for n in run.probes if n not in registered.probes], "asked and not registered")
     for name in registered.probes:
@@ -273,7 +290,12 @@ def _differing(
     a: Sequence[CriterionRecord], b: Sequence[CriterionRecord]
 ) -> list[tuple[CriterionRecord | None, CriterionRecord | None]]:
     """Criteria of one subject in pairs: equal ones first, so that an added one is not taken for a changed one."""
-    rest_a, rest_b = [c for c in a if c not in b], [c for c in b if c not in a]
+    rest_a, rest_b = list(a), list(b)
+    for criterion in a:
+        # One for one: a requirement that stands twice takes two shares of the error rate.
+        if criterion in rest_b:
+            rest_a.remove(criterion)
+            rest_b.remove(criterion)
     n = max(len(rest_a), len(rest_b))
     return [(rest_a[i] if i < len(rest_a) else None, rest_b[i] if i < len(rest_b) else None) for i in range(n)]
 

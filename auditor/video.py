@@ -139,11 +139,17 @@ def video_verdict(detector: DeepfakeDetector, frames: Frames) -> VideoVerdict:
         change=float(np.abs(np.diff(scores)).mean()) if len(scores) > 1 else None,
         scores=tuple(scores.tolist()),
         seconds=tuple(frames.seconds.tolist()),
-        notes=(
-            f"{len(scores)} frames were judged, evenly spaced: what is synthetic for a moment only can be missed.",
-            "The interval is over moments of this video, in blocks of neighbouring frames, which are not independent.",
-        ),
+        notes=_assumed(len(scores), low is not None),
     )
+
+
+def _assumed(n: int, with_interval: bool) -> tuple[str, ...]:
+    judged = "1 frame was judged" if n == 1 else f"{n} frames were judged, evenly spaced"
+    notes = (f"{judged}: what is synthetic for a moment only can be missed.",)
+    interval = (
+        "The interval is over moments of this video, in blocks of neighbouring frames, which are not independent."
+    )
+    return (*notes, interval) if with_interval else notes
 
 
 def mean_interval(scores: FloatArray) -> tuple[float | None, float | None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shlex
@@ -24,9 +25,12 @@ SCHEMA_VERSION = "1"
 MOST_FILES = 100_000
 _MAX_ANCHORS = 4 << 20
 _MOST_SHOWN = 6
+# Of the name of an evidence picture, in bytes: file systems take 255, of which a temporary name needs some.
+_LONGEST_NAME = 200
+_UNRELIABLE = "not to be relied on"
 _COLUMNS = (
     "file", "medium", "answer", "probability", "p_real", "p_fake", "novelty", "credentials", "claims", "metadata",
-    "evidence", "reason",
+    "evidence", "reason", "notes",
 )  # fmt: skip
 _COLOURS = {"fake": "FAIL", "real": "PASS", "cannot say": "INCONCLUSIVE", "unread": "NOT_RUN", "": "NOT_JUDGED"}
 # What is shown of a detector's known rates; --json has all of them.
@@ -67,6 +71,7 @@ def detect(
     if evidence is not None and detector is None:
         raise UsageError("--evidence shows what a detector's score rests on: add --detector FILE.")
 
+    from auditor.detection.file_names import readable, sent
     from auditor.isolate import examine, last_lines
     from auditor.report.text import visible
     from auditor.specs import DetectionSpec, Job, Limits, ModelSpec
@@ -82,7 +87,7 @@ def detect(
         seed=seed,
         limits=Limits(memory_bytes=memory_limit(max_memory), seconds=max_seconds),
         detection=DetectionSpec(
-            files=tuple(str(path.resolve()) for path in paths),
+            files=tuple(sent(os.path.realpath(path)) for path in paths),
             trust_anchors=anchors,
             with_heat_map=out is not None,
         ),
@@ -93,8 +98,10 @@ def detect(
     if debug and found.log.strip():
         typer.echo(last_lines(found.log, 200), err=True)
     results = list(zip(map(str, paths), found.files.values(), strict=True))
-    pictures = {} if out is None else dict(_write_pictures(results, out))
-    code = 0 if all(result.answered for _, result in results) else 3
+    pictures, unwritten = ({}, {}) if out is None else _write_pictures(results, out)
+    results = [(readable(path), _with_note(result, unwritten.get(path, ""))) for path, result in results]
+    pictures = {readable(path): where for path, where in pictures.items()}
+    code = 0 if all(result.answered for _, result in results) and not unwritten else 3
     if json_:
         sys.stdout.write(json.dumps(_as_json(detector, found, results, pictures, code), indent=2) + "\n")
     else:
@@ -104,7 +111,7 @@ def detect(
         else:
             _print_table(results, pictures)
         # In a pipe the table stands alone, and how to read it goes to whoever looks on.
-        for line in _explained(detector, found.detector):
+        for line in _explained(detector, found.detector, with_evidence=bool(pictures)):
             typer.echo(paragraph(visible(line), 0), err=not looked_at)
         typer.echo(_ending(results, detector, code), err=not looked_at)
     return code
@@ -115,15 +122,17 @@ def _looked_at() -> bool:
 
 
 def _distinct(files: Sequence[Path]) -> list[Path]:
-    """The files as typed, each once; UsageError for what is not there."""
+    """The files as typed, each once; UsageError for a folder, or where none of them is there."""
     for path in files:
-        if path.is_dir():
+        if os.path.isdir(path):
             raise UsageError(f"{str(path)!r} is a folder: name its files, such as {shlex.quote(str(path))}/*")
-        if not path.exists():
-            raise UsageError(f"There is no file {str(path)!r}.")
-    found: dict[Path, Path] = {}
+    # One that is absent among others has an error of its own, and the others are examined.
+    if not any(map(os.path.exists, files)):
+        what = "no file" if len(files) == 1 else f"none of these {len(files):,} files, such as"
+        raise UsageError(f"There is {what} {str(files[0])!r}.")
+    found: dict[str, Path] = {}
     for path in files:
-        found.setdefault(path.resolve(), path)
+        found.setdefault(os.path.realpath(path), path)
     if len(found) > MOST_FILES:
         raise UsageError(f"{len(found):,} files are more than the {MOST_FILES:,} that one call takes.")
     return list(found.values())
@@ -150,21 +159,67 @@ def _folder(path: Path) -> Path:
     return path
 
 
-def _write_pictures(results: Sequence[tuple[str, FileResult]], out: Path) -> Iterator[tuple[str, str]]:
+def _write_pictures(results: Sequence[tuple[str, FileResult]], out: Path) -> tuple[dict[str, str], dict[str, str]]:
+    """Where each file's evidence was written, and why it could not be.
+
+    A picture of an earlier run is replaced; any other file, and every file of this run, stays as it is.
+    """
     from auditor.files import write_beside
     from auditor.png import encode
 
-    taken: set[str] = set()
+    mine = {os.path.realpath(path) for path, _ in results}
+    pictures, unwritten = {}, {}
     for path, result in results:
         if result.heat_map is None:
             continue
-        name = Path(path).name
-        while name in taken:
-            name = f"_{name}"
-        taken.add(name)
-        where = out / f"{name}.png"
-        write_beside(where, encode(result.heat_map.picture()))
-        yield path, str(where)
+        where = _free(out, _stem(path), mine)
+        try:
+            write_beside(where, encode(result.heat_map.picture()))
+        except UsageError as error:
+            unwritten[path] = str(error)
+            continue
+        mine.add(os.path.realpath(where))
+        pictures[path] = str(where)
+    return pictures, unwritten
+
+
+def _stem(path: str) -> str:
+    """The file's name, in UTF-8, and cut where it is too long for something to be added to it."""
+    from auditor.detection.file_names import readable
+
+    name = readable(Path(path).name)
+    if len(name.encode()) <= _LONGEST_NAME:
+        return name
+    digest = hashlib.sha256(os.fsencode(path)).hexdigest()[:12]
+    return f"{name.encode()[: _LONGEST_NAME - 13].decode('utf-8', 'ignore')}~{digest}"
+
+
+def _free(out: Path, stem: str, taken: set[str]) -> Path:
+    """A path in the folder that no file has but a picture of an earlier run."""
+    where, n = out / f"{stem}.png", 1
+    while os.path.realpath(where) in taken or (os.path.lexists(where) and not _is_evidence(where)):
+        n += 1
+        where = out / f"{stem}.{n}.png"
+    return where
+
+
+def _is_evidence(path: Path) -> bool:
+    from auditor.detection.heat_map import is_evidence
+    from auditor.detection.record import LARGEST_PICTURE
+    from auditor.errors import DataError
+    from auditor.inside import read_regular
+    from auditor.png import decode
+
+    try:
+        return not path.is_symlink() and is_evidence(decode(read_regular(path, "The picture"), LARGEST_PICTURE))
+    except (DataError, ValueError):
+        return False
+
+
+def _with_note(result: FileResult, note: str) -> FileResult:
+    from auditor.detection.record import MOST_NOTES
+
+    return result.model_copy(update={"notes": (note, *result.notes)[:MOST_NOTES]}) if note else result
 
 
 # ---- JSON ----------------------------------------------------------------------------------------------------------
@@ -178,12 +233,14 @@ def _as_json(
     code: int,
 ) -> dict[str, Any]:
     from auditor import __version__
+    from auditor.detection.heat_map import LEGEND
 
     known = found.detector
     return {
         "schema_version": SCHEMA_VERSION,
         "tool": {"name": "auditor", "version": __version__},
         "reading": READING,
+        "evidence_reading": LEGEND if pictures else None,
         "detector": None if known is None else {"path": detector, **_of_detector(known)},
         "files": [{"path": path, **_of_file(result, pictures.get(path))} for path, result in results],
         "exit_code": code,
@@ -233,6 +290,7 @@ def _print_table(results: Sequence[tuple[str, FileResult]], pictures: dict[str, 
                 "; ".join(map(_said, provenance.statements)) or provenance.statements_unread,
                 pictures.get(path, ""),
                 result.error or (verdict.reason if verdict else ""),
+                " ".join([*result.notes, *([f"The evidence is {_held(result)}."] if _held(result) else [])]),
             )
         )
     print_table(_COLUMNS, [[visible(text) for text in row] for row in rows])
@@ -274,8 +332,17 @@ def _print_file(path: str, result: FileResult, known: DetectorRecord | None, pic
     if not result.error or result.form:
         _print_provenance(result.provenance)
     if result.heat_map is not None and picture is not None:
-        held = "" if result.heat_map.earned else "; not to be relied on: random parts move the score as far"
-        typer.echo(paragraph(f"evidence  {visible(picture)}{held}", 12))
+        held = _held(result)
+        typer.echo(paragraph(f"evidence  {visible(picture)}{f'; {held}' if held else ''}", 12))
+
+
+def _held(result: FileResult) -> str:
+    """Why a file's evidence is not to be relied on; "" where it may be, or there is none."""
+    if result.heat_map is None or result.heat_map.earned:
+        return ""
+    unsupported = result.verdict is not None and result.verdict.probability is None
+    why = "the score of an unsupported file means nothing" if unsupported else "random parts move the score as far"
+    return f"{_UNRELIABLE}: {why}"
 
 
 def _print_provenance(provenance: FileProvenance) -> None:
@@ -332,7 +399,7 @@ def _said(statement: Statement) -> str:
     return f"{statement.where} {statement.name} = {value}" + (f" ({meant})" if meant else "")
 
 
-def _explained(path: str | None, known: DetectorRecord | None) -> Iterator[str]:
+def _explained(path: str | None, known: DetectorRecord | None, *, with_evidence: bool = False) -> Iterator[str]:
     """What the detector is, how often it is known to err, and how an answer is to be read."""
     if known is not None:
         card = known.card
@@ -344,6 +411,10 @@ def _explained(path: str | None, known: DetectorRecord | None) -> Iterator[str]:
         )
         for line in rate_lines(card.known_rates):
             yield f"known     {line}"
+    if with_evidence:
+        from auditor.detection.heat_map import LEGEND
+
+        yield f"evidence  {LEGEND}"
     yield f"reading   {READING}"
 
 

@@ -112,12 +112,16 @@ def _check(
     error_rate: float,
 ) -> None:
     """Raises UsageError for what can be said before any file is read."""
+    from auditor.detector_card import LARGEST_ERROR_RATE, LEAST_ERROR_RATE
+
     if not folder.is_dir():
         raise UsageError(f"There is no folder at {str(folder)!r}.")
     if out.suffix != ".pt":
         raise UsageError(f"--out {str(out)!r} must end in .pt: the detector is written as a bundle.")
-    if not 0.0 < error_rate < 0.5:
-        raise UsageError(f"--error-rate must lie between 0 and 0.5, not {error_rate:g}.")
+    if not LEAST_ERROR_RATE <= error_rate <= LARGEST_ERROR_RATE:
+        raise UsageError(
+            f"--error-rate must lie between {LEAST_ERROR_RATE:g} and {LARGEST_ERROR_RATE:g}, not {error_rate:g}."
+        )
     if kinds is not None and not Path(kinds).exists():
         raise UsageError(f"There is no table of kinds at {kinds!r}.")
     if kinds is None and (kind_column or source_column):
@@ -155,10 +159,9 @@ def _lines(trained: Trained, folder: Path, out: Path) -> Iterator[str]:
         f"trained   a detector for {MEDIA[card.medium]} on {known.n_real:,} real and {known.n_fake:,} synthetic files "
         f"({fake!r}){' of ' + ', '.join(card.kinds[:_MOST_NAMED]) if card.kinds else ''}"
     )
-    for line in trained.left_out[:_MOST_NAMED]:
+    # All of them: nowhere else is it said which files the detector does not know.
+    for line in trained.left_out:
         yield f"left out  {line}"
-    if len(trained.left_out) > _MOST_NAMED:
-        yield f"left out  and {len(trained.left_out) - _MOST_NAMED} more"
     for note in trained.notes:
         yield f"note      {note}"
     for line in rate_lines(card.known_rates):

@@ -23,7 +23,7 @@ def gate_reports(paths: Sequence[Path], *, allow_inconclusive: bool) -> int:
     Raises DataError where a record contradicts itself: its findings do not come to the exit code or the counts that it
     states.
     """
-    reports = [_consistent(path) for path in paths]
+    reports = [consistent(path) for path in paths]
     verdicts = [report.verdict(allow_inconclusive=allow_inconclusive) for report in reports]
     for i, (path, report, verdict) in enumerate(zip(paths, reports, verdicts, strict=True)):
         if len(paths) > 1:
@@ -33,7 +33,8 @@ def gate_reports(paths: Sequence[Path], *, allow_inconclusive: bool) -> int:
     return int(next(code for code in _GRAVEST_FIRST if code in verdicts))
 
 
-def _consistent(path: Path) -> AuditReport:
+def consistent(path: Path) -> AuditReport:
+    """A recorded audit. Raises DataError where it contradicts itself."""
     report = read_report(path)
     stated = int(report.verdict(allow_inconclusive=report.allow_inconclusive))
     if stated != report.exit_code or Summary.of(f.outcome for f in report.findings) != report.summary:

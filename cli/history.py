@@ -92,11 +92,11 @@ def _decision_record(entry: Entry, decision: Decision) -> DecisionRecord:
 
 def report_of(path: Path, db: str | None = None) -> AuditReport:
     """A recorded audit: a report.json, its folder, or ``history:N`` of the history at ``db``."""
-    from cli.rendering import read_report
+    from cli.gate import consistent
 
     reference = _REFERENCE.fullmatch(str(path))
     if reference is None:
-        return read_report(path)
+        return consistent(path)
     ledger = open_ledger(db)
     try:
         return ledger.entry(int(reference[1])).audit().record

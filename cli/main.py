@@ -19,10 +19,11 @@ from cli.dossier import dossier
 from cli.dp_audit import dp_audit
 from cli.dp_budget import dp_budget
 from cli.dp_lint import dp_lint
-from cli.evidence import keygen, reproduce, verify
 from cli.history import Db, history, signoff
 from cli.register import register
+from cli.reproduce import reproduce
 from cli.train import train as train_command
+from cli.verify import keygen, verify
 
 P = ParamSpec("P")
 
@@ -224,11 +225,12 @@ def report(
     debug: Debug = False,
 ) -> None:
     """Render a recorded audit again, without model, data or torch."""
-    from cli.rendering import known_figure_formats, known_formats, read_report, write_figures
+    from cli.gate import consistent
+    from cli.rendering import known_figure_formats, known_formats, write_figures
     from cli.scan import write_report
 
     formats, drawn_as = known_formats(format_.split(",")), known_figure_formats(figure_format.split(","))
-    record = read_report(run)
+    record = consistent(run)
     folder = out or (run if run.is_dir() else run.parent)
     for path in write_report(record, folder, formats):
         typer.echo(path)

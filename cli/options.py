@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -200,6 +200,7 @@ def configure(flags: Mapping[str, object], config: str | None, settings: list[st
         name = str(first["loc"][0]).replace("_", "-")
         raise UsageError(f"--{name} {first['input']!r}: {first['msg'].removeprefix('Value error, ')}.") from None
     policies, required = load_policies(options.policy)
+    _check_probes(policies, options)
     if options.as_of is not None and not policies:
         raise UsageError("--as-of says on which day rule packs are held to be in force: name one with --policy.")
     criteria = _criteria(content, path, options, flags, required)
@@ -247,6 +248,19 @@ def _probe_options(content: Mapping[str, Any], path: Path, settings: list[str]) 
             value = str(Path(value).resolve())
         found.setdefault(_snake(probe), {})[_snake(option)] = value
     return found
+
+
+def _check_probes(policies: Sequence[Policy], options: ScanOptions) -> None:
+    """Raises ConfigError for a control that asks for a probe there is none of, which would be NOT MEASURED for ever."""
+    from probes import PROBES
+
+    known = {*PROBES, "intake", *(target.partition(":")[2] for target in options.probe)}
+    for policy in policies:
+        for control in policy.controls:
+            for rule in control.evidence:
+                if "*" not in rule.probe and rule.probe not in known:
+                    near = did_you_mean(rule.probe, known) or "."
+                    raise ConfigError(f"{policy.name}, control {control.id!r}: there is no probe {rule.probe!r}{near}")
 
 
 def _criteria(

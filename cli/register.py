@@ -79,12 +79,14 @@ def _print(made: Registration, out: Path, open_: tuple[str, ...], *, signed: boo
 
 def plan_of(configured: Configured) -> Plan:
     """The plan that flags and audit.toml come to; hashes the files that are there."""
+    from auditor.evidence.manifest import code_of
     from auditor.registration import Plan, PlannedProbe, digest_of
     from auditor.report.record import CriterionRecord
     from cli.scan import probe_specs
 
     options = configured.options
     said = options.model_dump(mode="json")
+    modules = (options.predict, options.architecture, *options.probe)
     named = {name: said[name] for name in FILES if said[name] is not None}
     return Plan(
         probes={
@@ -93,6 +95,7 @@ def plan_of(configured: Configured) -> Plan:
         },
         settings={name: said[name] for name in SETTINGS},
         files={name: digest_of(Path(path)) for name, path in named.items()},
+        code=code_of([name for name in modules if name and ":" in name]),
         criteria=tuple(CriterionRecord.of(criterion) for criterion in configured.criteria),
         error_rate=options.error_rate,
         multiplicity=options.multiplicity,

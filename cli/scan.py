@@ -25,6 +25,7 @@ from auditor.isolate import Measured, last_lines, measure
 from auditor.json_text import UNREADABLE, why_unreadable
 from auditor.passwords import without_passwords
 from auditor.probe import make_probe
+from auditor.registration import with_what_became
 from auditor.report.controls import with_policies
 from auditor.report.record import INTAKE, AuditReport, DataRecord, ModelRecord
 from auditor.run import assemble, environment
@@ -70,7 +71,10 @@ def scan(configured: Configured, *, as_json: bool, quiet: bool, debug: bool) -> 
         typer.echo(last_lines(measured.log, 200), err=True)
     report = make_report(configured, job, measured, time.perf_counter() - started)
     if registered is not None:
-        report = report.model_copy(update={"registration": registered})
+        planned = [spec.name for spec in job.probes]
+        refused = report.refusal is not None
+        told = with_what_became(registered, report.findings, refused=refused, planned=planned)
+        report = report.model_copy(update={"registration": told})
     ledger_error: AuditorError | None = None
     if options.history:
         try:

@@ -76,7 +76,23 @@ class DeepfakeDetection:
         ]
         if not new.rows.alike:
             notes.append("Its rows hold what the model and the detector read of each file, one beside the other.")
+        elif len(data.X):
+            notes += self.seen(new, data)
         return Mitigated(model=new, notes=tuple(notes))
+
+    def seen(self, model: AuditedModel, data: AuditData) -> tuple[str, ...]:
+        """How many rows the gate of the new model rejected, could not judge and let through, in a sentence."""
+        from auditor.gated import GatedModel
+
+        if not isinstance(model, GatedModel) or not len(data.X):
+            return ()
+        answers = [verdict.answer for verdict in model.verdicts(data.X)]
+        n, unsure = len(answers), answers.count("cannot say")
+        what = "rejected them too" if model.gate.on_cannot_say == "reject" else "let them pass"
+        return (
+            f"Of {n:,} rows the gate rejected {answers.count('fake'):,} as synthetic, could not judge {unsure:,} "
+            f"({what}), and passed {answers.count('real'):,} as real.",
+        )
 
     def _loaded(self, device: str) -> DeepfakeDetector:
         if not isinstance(self.detector, str):

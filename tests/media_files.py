@@ -80,8 +80,8 @@ def card(**changes: Any) -> DetectorCard:
         "kinds": ("ramp",),
         "known_rates": (
             known,
-            known.model_copy(update={"unseen": True, "value": 0.3}),
-            known.model_copy(update={"unseen": True, "value": 0.4, "kind": "ramp"}),
+            known.model_copy(update={"unseen": True, "value": 0.3, "high": 0.6}),
+            known.model_copy(update={"unseen": True, "value": 0.4, "high": 0.6, "kind": "ramp"}),
         ),
     }
     return DetectorCard(**(made | changes))

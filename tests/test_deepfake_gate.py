@@ -112,6 +112,26 @@ def test_the_old_model_is_untouched_and_the_new_one_is_read_back(detector: Deepf
     assert "does not reach the model and is answered 'deny'" in again.provenance.notes[-1]
 
 
+@pytest.mark.parametrize(("on_cannot_say", "said"), [("pass", "let them pass"), ("reject", "rejected them too")])
+def test_what_the_gate_did_with_the_rows_is_counted(detector: DeepfakeDetector, on_cannot_say: Any, said: str) -> None:
+    unsure = DeepfakeDetector(
+        _KnowsNoWhite(detector.module),
+        card=card(novelty_limit=0.99),
+        classes=detector.classes,
+        preprocessing=detector.preprocessing,
+    )
+    X = np.concatenate([pictures(7), np.full((2, SIZE, SIZE, 3), 255, np.uint8)])
+    data = AuditData(X=X, classes=("deny", "grant"), positive=1)
+    mitigation = DeepfakeDetection(detector=unsure, on_cannot_say=on_cannot_say)
+    made = mitigation.mitigate(classifier(), data, np.random.default_rng(0), Training())
+    # Four real pictures, three synthetic ones, two of which it cannot say.
+    counted = f"Of 9 rows the gate rejected 3 as synthetic, could not judge 2 ({said}), and passed 4 as real."
+    assert made.notes[-1] == counted
+    none = mitigation.mitigate(classifier(), _rows(1), np.random.default_rng(0), Training())
+    assert not [note for note in none.notes if note.startswith("Of ") and "rows the gate" in note]
+    assert mitigation.seen(none.model, data) == (counted,)
+
+
 def _rows(positive: int | None) -> AuditData:
     return AuditData(X=np.empty(0, object), classes=("deny", "grant"), positive=positive)
 
@@ -275,6 +295,7 @@ def test_the_gate_is_audited_before_and_after_on_a_folder(detector: DeepfakeDete
     assert result.exit_code in (0, 1, 3), result.output
     gated = load_model(ModelSpec(path=str(tmp_path / "gated.pt")))
     assert isinstance(gated, GatedModel) and gated.gate.answer == 0
+    assert "Of 60 rows the gate rejected 30 as synthetic" in " ".join(result.output.split())
     comparison = json.loads((tmp_path / "report" / "comparison.json").read_text())
     assert comparison["made_by"][0] == "deepfake_detection"
     assert {row["metric"] for row in comparison["rows"]} >= {"accuracy"}

@@ -133,6 +133,64 @@ def test_answers_are_those_of_the_verdicts() -> None:
     assert kinds == {"real", "fake", "cannot say"}
 
 
+def test_how_many_files_are_answered_and_how_many_are_unsupported_is_said() -> None:
+    detector = toys.detector(toys.of_brightness(), novelty_limit=0.28, error_rate=0.1)
+    data = toys.pictures(200, 3)
+    found = measure(detector, data)
+    verdicts = detector.verdicts(data.X)
+    answered = [v.answer != "cannot say" for v in verdicts]
+    assert one(found, "coverage").estimate.value == pytest.approx(np.mean(answered))
+    unlike = [v.novelty is not None and v.novelty > 0.28 for v in verdicts]
+    share = one(found, "unsupported_share")
+    assert share.estimate.value == pytest.approx(np.mean(unlike))
+    assert 0 < sum(unlike) < len(unlike) - sum(answered) < len(unlike)
+    highest = max(v.novelty for v in verdicts if v.novelty is not None)
+    assert share.detail == f"the novelty limit is 0.28, the highest of these files is {highest:.3g}"
+
+
+@pytest.mark.parametrize("limit", [None, 1e308])
+def test_a_detector_without_a_rule_for_unlike_files_is_said_to_have_none(limit: float | None) -> None:
+    found = measure(toys.detector(toys.of_halves(), novelty_limit=limit), toys.pictures(40))
+    share = one(found, "unsupported_share")
+    assert share.estimate.value == 0.0
+    for criteria, outcome in (
+        ([], Outcome.NOT_JUDGED),
+        ([criterion("unsupported_share", "at_most", 0.5)], Outcome.INCONCLUSIVE),
+    ):
+        (finding,) = judged([share], criteria)
+        assert finding.outcome is outcome and "no rule for files unlike its training files" in finding.reason
+
+
+def judged(found: list[Measurement], criteria: list[Any]) -> list[Any]:
+    result = ProbeResult(probe="detector_performance", pillar="deepfake", citation="", measurements=tuple(found))
+    return judge([result], criteria)[0]
+
+
+@pytest.mark.parametrize(
+    ("changes", "silent", "coverage"),
+    [
+        ({"real_scores": (1.0,) * 120}, {"real"}, "half"),
+        ({"fake_scores": (0.0,) * 120}, {"fake"}, "half"),
+        ({"real_scores": (1.0,) * 120, "fake_scores": (0.0,) * 120}, {"real", "fake"}, "none"),
+        ({"novelty_limit": -1.0}, {"real", "fake"}, "none"),
+        ({}, set(), "all"),
+    ],
+)
+def test_a_promise_that_silence_keeps_is_no_pass(changes: dict[str, Any], silent: set[str], coverage: str) -> None:
+    found = measure(toys.detector(toys.of_halves(), **changes), toys.pictures(600))
+    bound = criterion("wrongly_ruled_out_excess", "at_most", 0.05)
+    for name in ("real", "fake"):
+        excess = one(found, "wrongly_ruled_out_excess", **{"class": name})
+        (finding,) = judged([excess], [bound])
+        assert finding.outcome is (Outcome.INCONCLUSIVE if name in silent else Outcome.PASS), (name, finding.reason)
+        if name in silent:
+            assert "No score rules out" in finding.reason or "answers none of these files" in finding.reason
+    covered = one(found, "coverage")
+    low, high = {"none": (0.0, 0.0), "half": (0.4, 0.6), "all": (0.9, 1.0)}[coverage]
+    assert low <= covered.estimate.value <= high
+    assert ("can never rule out real, so it never answers fake" in covered.detail) == ("real_scores" in changes)
+
+
 def test_what_the_maker_declared_is_said_to_be_that_and_judged_by_nobody() -> None:
     rates = (
         KnownRate(metric="auc", value=0.99, low=0.97, high=1.0, kind="gan", n_real=50, n_fake=10),

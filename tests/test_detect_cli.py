@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import shutil
 import struct
 import zlib
 from pathlib import Path
@@ -17,15 +18,18 @@ import torch
 from torch import Tensor, nn
 from typer.testing import CliRunner, Result
 
-from auditor.detection.examine import Examination
+from auditor.detection.examine import Examination, _held
+from auditor.detection.file_names import readable, received, sent
 from auditor.detection.heat_map import image_heat_map, sound_heat_map
 from auditor.detection.record import FileResult, HeatMap
 from auditor.detector import DeepfakeDetector
 from auditor.isolate import Examined, Measured, Opening, _End, _take, examine
 from auditor.model import TorchModel, save
-from auditor.png import decode
+from auditor.png import decode, encode
 from auditor.preprocessing import AudioPreprocessing, ImagePreprocessing
 from auditor.specs import DetectionSpec, Job, Limits, ModelSpec
+from cli.detect import _held as held
+from cli.detect import _write_pictures
 from cli.main import app
 from tests.content_credentials import signed, signing
 from tests.media_files import (
@@ -49,11 +53,11 @@ def run(*arguments: object) -> Result:
     return RUNNER.invoke(app, [str(a) for a in arguments])
 
 
-def bomb() -> bytes:
+def bomb(side: int = 12_000) -> bytes:
     def chunk(name: bytes, body: bytes) -> bytes:
         return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
 
-    head = struct.pack(">IIBBBBB", 12_000, 12_000, 8, 2, 0, 0, 0)
+    head = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
     pixels = zlib.compress(bytes(1_000_000), 9)
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
 
@@ -79,6 +83,8 @@ def media(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "truncated.png": as_file(real_picture(rng, 64))[:4_000],
             "empty.jpg": b"",
             "bomb.png": bomb(),
+            "huge.png": bomb(30_000),
+            "cut.jpg": as_file(ramp, "JPEG")[:20],
             "text.jpg": b"this is no picture\n",
             "animated.gif": b"",
             "sixteen.png": as_file(ramp[:, :, 0].astype(np.uint16) * 257),
@@ -124,8 +130,10 @@ def test_a_file_is_real_or_fake_or_cannot_be_said(asked: tuple[int, dict[str, An
     ("name", "said"),
     [
         ("truncated.png", "cannot be decoded"),
+        ("cut.jpg", "it is none of JPEG, PNG, WEBP, BMP, GIF, TIFF, PPM, or damaged"),
         ("empty.jpg", "It is an empty file"),
-        ("bomb.png", "decompression bomb"),
+        ("bomb.png", "12,000 x 12,000 pixels, more than 64,000,000: a decompression bomb"),
+        ("huge.png", "more than 64,000,000 pixels: a decompression bomb"),
         ("text.jpg", "no image, sound or video"),
         ("sixteen.png", "more than 8 bits"),
     ],
@@ -135,6 +143,7 @@ def test_what_cannot_be_read_has_an_error_of_its_own(
 ) -> None:
     found = asked[1][name]
     assert said in found["error"] and found["verdict"] is None
+    assert "BytesIO" not in str(found) and "178956970" not in str(found)
 
 
 @pytest.mark.parametrize(
@@ -186,6 +195,174 @@ def test_evidence_is_a_picture_beside_and_graded(asked: tuple[int, dict[str, Any
     assert not (out / "voice.wav.png").exists() and not (out / "empty.jpg.png").exists()
 
 
+def cropping(side: int = 24, **changes: Any) -> DeepfakeDetector:
+    """Says the same of every picture, of whose middle it takes a square."""
+
+    class Blind(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.tensor([[0.0, 2.0]]).expand(len(x), 2) + 0.0 * x.mean()
+
+        def novelty(self, x: Tensor) -> Tensor:
+            return 0.0 * x.mean(dim=(1, 2, 3)) + 5.0
+
+    wanted = ImagePreprocessing(size=(side, side), fit=changes.pop("fit", "crop"), faces=changes.pop("faces", False))
+    return DeepfakeDetector(Blind(), card=card(**changes), classes=("real", "fake"), preprocessing=wanted)
+
+
+def test_what_a_detector_does_not_look_at_is_said(tmp_path: Path) -> None:
+    import PIL.Image
+
+    rng = np.random.default_rng(0)
+    turned = PIL.Image.Exif()
+    turned[0x0112] = 6
+    glass = np.concatenate([real_picture(rng, 24), np.full((24, 24, 1), 7, np.uint8)], axis=2)
+    write(
+        tmp_path,
+        {
+            "exact.png": as_file(real_picture(rng, 24)),
+            "large.png": as_file(np.zeros((48, 64, 3), np.uint8)),
+            "small.png": as_file(np.zeros((10, 24, 3), np.uint8)),
+            "thin.png": as_file(np.zeros((10, 64, 3), np.uint8)),
+            "turned.jpg": as_file(np.zeros((48, 64, 3), np.uint8), "JPEG", exif=turned),
+            "glass.png": as_file(glass),
+            "film.mp4": as_video([fake_picture(rng, 64)] * 4),
+        },
+    )
+    examination = Examination(detector=cropping())
+    notes = {path.name: examination.of(path).notes for path in tmp_path.iterdir()}
+    assert notes["exact.png"] == ()
+    assert notes["large.png"] == ("Of it only the middle was judged: 24 x 24 of its 64 x 48 pixels.",)
+    assert notes["small.png"] == (
+        "Its 24 x 10 pixels were mirrored at the edges up to the 24 x 24 that the detector takes.",
+    )
+    assert notes["thin.png"][0] == "Of it only the middle was judged: 24 x 10 of its 64 x 10 pixels."
+    assert notes["thin.png"][1].startswith("Its 64 x 10 pixels were mirrored")
+    assert notes["turned.jpg"] == ("Of it only the middle was judged: 24 x 24 of its 48 x 64 pixels.",)
+    assert notes["glass.png"] == (
+        "Its transparency (alpha) was dropped: its colours were judged as if it were opaque.",
+    )
+    assert notes["film.mp4"][0] == "Of its frames only the middle was judged: 24 x 24 of its 64 x 64 pixels."
+    covered = Examination(detector=cropping(fit="cover")).of(tmp_path / "large.png").notes
+    assert covered == (
+        "Of it only the middle was judged: 24 x 24 of the 32 x 24 pixels to which its 64 x 48 were brought.",
+    )
+    assert Examination(detector=cropping(fit="stretch")).of(tmp_path / "large.png").notes == ()
+
+
+def test_evidence_of_an_unsupported_file_is_not_to_be_relied_on(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(as_file(real_picture(np.random.default_rng(0), 24)))
+    detector = cropping(novelty_limit=1.0)
+    heat = HeatMap(png="", drop_marked=1.0, drop_random=0.0, earned=True)
+    found = Examination(detector=detector, with_heat_map=True).of(tmp_path / "a.png")
+    assert found.verdict is not None and found.verdict.probability is None
+    assert _held(heat, found.verdict) == heat.model_copy(update={"earned": False})
+    assert "not to be relied on: the score of an unsupported file means nothing" == held(found)
+    supported = found.verdict.model_copy(update={"probability": 0.5})
+    assert _held(heat, supported) is heat
+
+
+def test_one_frame_has_no_interval_and_no_talk_of_one(tmp_path: Path) -> None:
+    (tmp_path / "one.mp4").write_bytes(as_video([fake_picture(np.random.default_rng(0), 32)]))
+    found = Examination(detector=cropping(32)).of(tmp_path / "one.mp4")
+    assert found.notes == ("1 frame was judged: what is synthetic for a moment only can be missed.",)
+
+
+# ---- evidence files ------------------------------------------------------------------------------------------------
+
+
+def evidence(*names: str, folder: Path) -> list[tuple[str, FileResult]]:
+    sheet = np.zeros((320, 3 * 320 + 16, 3), np.uint8)
+    sheet[:, 320:328] = sheet[:, 648:656] = 255
+    png = base64.b64encode(encode(sheet)).decode()
+    heat = HeatMap(png=png, drop_marked=1.0, drop_random=0.0, earned=True)
+    return [(str(folder / name), FileResult(heat_map=heat)) for name in names]
+
+
+def test_evidence_is_written_over_nothing_but_evidence(tmp_path: Path) -> None:
+    ours = encode(np.zeros((320, 3 * 320 + 16, 3), np.uint8))
+    write(tmp_path, {"a.png": b"input", "a.png.png": b"input too", "b.png.png": b"mine", "c.png.png": ours})
+    (tmp_path / "d.png.png").symlink_to("gone")
+    results = evidence("a.png", "a.png.png", "b.png", "c.png", "d.png", "other/b.png", folder=tmp_path)
+    written, unwritten = _write_pictures(results, tmp_path)
+    assert unwritten == {}
+    assert [Path(where).name for where in written.values()] == [
+        "a.png.2.png",
+        "a.png.png.png",
+        "b.png.2.png",
+        "c.png.2.png",
+        "d.png.2.png",
+        "b.png.3.png",
+    ]
+    assert (tmp_path / "a.png.png").read_bytes() == b"input too" and (tmp_path / "b.png.png").read_bytes() == b"mine"
+    assert (tmp_path / "c.png.png").read_bytes() == ours and not (tmp_path / "gone").exists()
+    # The pictures of an earlier run are replaced, unless one of them is now asked about.
+    assert _write_pictures(results, tmp_path)[0] == written
+    now = evidence("b.png", "b.png.2.png", folder=tmp_path)
+    assert [Path(where).name for where in _write_pictures(now, tmp_path)[0].values()] == [
+        "b.png.3.png",
+        "b.png.2.png.png",
+    ]
+
+
+def test_names_too_long_for_evidence_are_cut_and_what_cannot_be_written_is_said(tmp_path: Path) -> None:
+    long = "ä" * 120 + ".png"
+    (tmp_path / "out").mkdir()
+    results = evidence(long, f"x/{long}", folder=tmp_path)
+    written, unwritten = _write_pictures(results, tmp_path / "out")
+    names = [Path(where).name for where in written.values()]
+    assert len(set(names)) == 2 and all(name.startswith("ä" * 90) and len(name.encode()) < 210 for name in names)
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == sorted(names) and unwritten == {}
+    written, unwritten = _write_pictures(evidence("a.png", folder=tmp_path), tmp_path / "out" / names[0])
+    assert written == {} and ["Cannot write" in why for why in unwritten.values()] == [True]
+
+
+# ---- names ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", [b"/a/b.png", "/ä/\n".encode(), b"/a\xff\xfe", b"/\xc3", b"00ff"])
+def test_every_name_survives_the_channel(name: bytes) -> None:
+    path = os.fsdecode(name)
+    assert received(json.loads(json.dumps(sent(path)).encode())) == path
+    sent(path).encode(), readable(path).encode()  # neither raises
+
+
+@pytest.mark.slow
+def test_files_that_are_absent_or_oddly_named_have_a_row_each(media: Path, tmp_path: Path) -> None:
+    odd = os.fsdecode(os.fsencode(tmp_path) + b"/a\xff.png")
+    for name in (odd, tmp_path / ("n" * 250 + ".png"), tmp_path / "real.png"):
+        Path(name).write_bytes((media / "real.png").read_bytes())
+    (tmp_path / "link.png").symlink_to("gone.png")
+    (tmp_path / "loop.png").symlink_to("loop.png")
+    asked = [tmp_path / "gone", tmp_path / "link.png", tmp_path / "loop.png", *[tmp_path / ("n" * 250 + ".png")], odd]
+    result = run("detect", *asked, "--detector", media / "detector.pt", "--evidence", tmp_path / "ev")
+    assert result.exit_code == 3, result.output
+    head, *rows = [line.split("\t") for line in result.stdout.splitlines()]
+    assert head[-1] == "notes"
+    table = [dict(zip(head, row, strict=True)) for row in rows]
+    assert [(Path(r["file"]).name[:5], r["answer"]) for r in table] == [
+        ("gone", "unread"),
+        ("link.", "unread"),
+        ("loop.", "unread"),
+        ("nnnnn", "real"),
+        ("a\\xff", "real"),
+    ]
+    assert ["No such file" in r["reason"] for r in table] == [True, True, False, False, False]
+    assert len(list((tmp_path / "ev").iterdir())) == 2 and all(Path(r["evidence"]).is_file() for r in table[3:])
+    assert "red marks what speaks for synthetic, blue what speaks for real" in " ".join(result.stderr.split())
+    none = run("detect", tmp_path / "gone", tmp_path / "link.png", "--detector", media / "detector.pt")
+    assert none.exit_code == 2 and "There is none of these 2 files, such as" in none.output
+    shutil.copy(media / "detector.pt", os.fsdecode(os.fsencode(tmp_path) + b"/d\xff.pt"))
+    strange = run("detect", odd, "--detector", os.fsdecode(os.fsencode(tmp_path) + b"/d\xff.pt"))
+    assert strange.exit_code == 2 and "not in UTF-8: rename it" in strange.output
+
+
+@pytest.mark.slow
+def test_the_notes_are_in_the_table(media: Path) -> None:
+    result = run("detect", media / "cmyk.jpg", "--detector", media / "detector.pt")
+    head, row = [line.split("\t") for line in result.stdout.splitlines()]
+    assert head[-1] == "notes" and "CMYK" in row[-1]
+
+
 @pytest.mark.slow
 def test_every_file_answered_is_exit_0_in_a_plain_table(media: Path) -> None:
     result = run(
@@ -196,7 +373,7 @@ def test_every_file_answered_is_exit_0_in_a_plain_table(media: Path) -> None:
     table = [dict(zip(head, row, strict=True)) for row in rows]
     assert [(Path(r["file"]).name, r["answer"]) for r in table] == [("real.png", "real"), ("fake.png", "fake")]
     assert "no proof" in result.stderr and "exit 0: 1 fake, 1 real" in result.stderr
-    assert "on kinds left out of training: equal error rate 0.30 [0.00, 0.06]" in result.stderr
+    assert "on kinds left out of training: equal error rate 0.30 [0.00, 0.60]" in result.stderr
 
 
 @pytest.mark.slow
@@ -215,7 +392,7 @@ def test_a_claim_and_a_guess_stand_apart(
     assert result.exit_code == 0, result.output
     assert "REAL" in text and "state Trusted: by Test Camera of Camera Works" in text
     assert "claims c2pa.created with Dream Machine, trainedAlgorithmicMedia: synthetic" in text
-    assert "known worst of 1 kinds left out: ramp, equal error rate 0.40 [0.00, 0.06]" in text
+    assert "known worst of 1 kinds left out: ramp, equal error rate 0.40 [0.00, 0.60]" in text
     assert "never merged" in text
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -11,13 +13,16 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner, Result
 
+from auditor.detection.record import DetectorRecord
 from auditor.detector import DeepfakeDetector
-from auditor.errors import DataError, UsageError
+from auditor.errors import DataError, ModelError, UsageError
 from auditor.intake import load_model
-from auditor.specs import DetectorTrainingSpec, ModelSpec
+from auditor.isolate import Measured, Trained, Working, _End, _take, train_detector
+from auditor.specs import DetectorTrainingSpec, Job, Limits, ModelSpec
+from cli.detect_train import _lines
 from cli.main import app
 from mitigations.deepfake.folder_training import TrainedDetector, train_on_folder
-from tests.media_files import as_file, as_wav, fake_picture, real_picture, write
+from tests.media_files import as_file, as_wav, card, fake_picture, real_picture, write
 
 pytest.importorskip("PIL", reason="the extra 'images' is not installed")
 RUNNER = CliRunner()
@@ -81,19 +86,96 @@ def test_files_that_cannot_be_used_are_left_out_and_named(tmp_path: Path) -> Non
         ("real/empty.png", "empty file"),
         ("real/cut.png", "cannot be decoded"),
         ("fake/notes.txt", "no image, sound or video"),
-        ("fake/sound.wav", "It is audio, and the detector is for image"),
+        ("fake/sound.wav", "It is audio, and this detector is for images."),
     ):
         assert any(name in line and said in line for line in made.left_out), (name, made.left_out)
-    assert any(note.startswith("1 files have the content of another file") for note in made.notes)
+    assert any(
+        note.startswith("1 file has the content of another file of its class, and was left out.") for note in made.notes
+    )
     assert len(made.detector.card.real_scores) == 24
-    with pytest.raises(UsageError, match="49 images and 1 recordings"):
+    with pytest.raises(UsageError, match="49 images and 1 recording:"):
         train(media)
+
+
+def test_links_out_of_the_folder_and_names_that_are_no_utf_8_are_left_out_and_named(tmp_path: Path) -> None:
+    media = folder(tmp_path, n=12)
+    write(tmp_path, {"elsewhere.png": as_file(real_picture(np.random.default_rng(9), SIDE)), "more/1.png": b"x"})
+    (media / "real" / "linked.png").symlink_to(tmp_path / "elsewhere.png")
+    (media / "fake" / "more").symlink_to(tmp_path / "more")
+    (media / "README").symlink_to(tmp_path / "elsewhere.png")
+    (media / "real" / "dangling.png").symlink_to("gone.png")
+    with open(os.fsencode(media / "real") + b"/a\xff.png", "wb") as file:
+        file.write(as_file(real_picture(np.random.default_rng(8), SIDE)))
+    made = train(media)
+    assert sorted(made.left_out) == [
+        "README: It is a link that leads out of the folder 'media': copy the file in.",
+        "fake/more: It is a link that leads out of the folder 'media': copy the file in.",
+        "real/a?.png: It has a name that is not in UTF-8: rename it.",
+        "real/dangling.png: The file cannot be read: No such file or directory.",
+        "real/linked.png: It is a link that leads out of the folder 'media': copy the file in.",
+    ]
+    assert len(made.detector.card.real_scores) == 12
+    # A whole class that lies elsewhere is not passed over.
+    shutil.rmtree(media / "fake")
+    (media / "fake").symlink_to(tmp_path / "more")
+    with pytest.raises(DataError, match="'fake' is a link that leads out"):
+        train(media)
+
+
+@pytest.mark.parametrize("module", ["image_training.decode_as", "folder_training.kind_of"])
+def test_the_file_that_is_being_read_is_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: str) -> None:
+    """What stalls, or ends the process, is the file that was told of last."""
+
+    class Stalled(Exception):
+        pass
+
+    media = folder(tmp_path, n=6)
+    stalling = (media / "real" / "3.png").read_bytes()
+    where, _, name = f"mitigations.deepfake.{module}".rpartition(".")
+    original = getattr(importlib.import_module(where), name)
+
+    def stall(content: bytes, *more: Any) -> Any:
+        if content == stalling:
+            raise Stalled
+        return original(content, *more)
+
+    monkeypatch.setattr(f"{where}.{name}", stall)
+    told: list[str] = []
+    spec = DetectorTrainingSpec(target="", folder=str(media), out="", options={"answers": False})
+    with pytest.raises(Stalled):
+        train_on_folder(spec, np.random.default_rng(0), "cpu", lambda _: None, told.append)
+    assert told[-1] == "real/3.png"
+
+
+def test_the_file_that_was_read_last_is_named_where_the_process_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    def child(job: Job, done: Measured, on_stage: Any) -> _End:
+        for message in (Working(words="reading 2 files"), Working(file="a.png"), Working(file="b.mp4")):
+            _take(message, done, set(), set(), None, stages.append)
+        return _End("It took longer than 5 s.", None, "")
+
+    stages: list[str] = []
+    monkeypatch.setattr("auditor.isolate._one_child", child)
+    job = Job(model=ModelSpec(), data=None, probes=(), seed=0, limits=Limits(memory_bytes=1, seconds=1.0))
+    with pytest.raises(ModelError, match=r"It took longer than 5 s\. It was reading 'b\.mp4'\."):
+        train_detector(job)
+    assert stages == ["reading 2 files"]
+
+
+def test_every_file_left_out_is_named(tmp_path: Path) -> None:
+    known = DetectorRecord.of(("real", "fake"), card(), None)
+    trained = Trained(
+        detector=known, notes=(), left_out=tuple(f"fake/{i}.png: It is an empty file." for i in range(37))
+    )
+    lines = list(_lines(trained, tmp_path, tmp_path / "d.pt"))
+    assert [f"left out  {line}" for line in trained.left_out] == [line for line in lines if line.startswith("left out")]
 
 
 def test_a_file_in_both_classes_is_refused_by_name(tmp_path: Path) -> None:
     media = folder(tmp_path, n=6)
     shutil.copy(media / "real" / "3.png", media / "fake" / "copied.png")
-    with pytest.raises(DataError, match=r"1 files stand in both classes.*fake/copied\.png and real/3\.png"):
+    with pytest.raises(
+        DataError, match=r"^1 file stands in both classes, so that its labels.*fake/copied\.png and real/3\.png"
+    ):
         train(media)
 
 
@@ -164,7 +246,7 @@ def test_too_few_and_unreadable_files_are_exit_3(tmp_path: Path) -> None:
     assert "Too few real and synthetic files: an error rate of 0.05 takes at least 19 of each class" in text
     shutil.copy(media / "real" / "3.png", media / "fake" / "copied.png")
     refused = run("detect-train", media, "--out", tmp_path / "again.pt")
-    assert refused.exit_code == 4 and "stand in both classes" in refused.output
+    assert refused.exit_code == 4 and "1 file stands in both classes" in refused.output
     assert not (tmp_path / "again.pt").exists() and not list(tmp_path.glob(".*"))
 
 

@@ -14,6 +14,7 @@ from mitigations.deepfake.fitting import (
     MOST_CELLS,
     Learner,
     Scorer,
+    _left_out,
     answers_to_unseen,
     calibrate,
     cell_figures,
@@ -21,6 +22,7 @@ from mitigations.deepfake.fitting import (
     fit_head,
     fit_novelty,
     fit_platt,
+    fit_range,
     linear_learner,
     make_card,
     probabilities,
@@ -92,9 +94,77 @@ def test_novelty_is_the_distance_from_the_nearest_kind_by_the_shrunk_covariance(
     probe = np.random.default_rng(3).normal(size=(40, 6)) * x.std(axis=0) * 2 + x.mean(axis=0)
     standard = (probe - x.mean(axis=0)) / x.std(axis=0)
     slow = [min(np.sqrt((s - m) @ precision @ (s - m) / 6) for m in means.values()) for s in standard]
-    np.testing.assert_allclose(rule(torch.from_numpy(probe).float()).numpy(), slow, rtol=1e-3)
+    seen = torch.from_numpy(probe).float()
+    np.testing.assert_allclose(rule.distances(seen).numpy(), slow, rtol=1e-3)
+    np.testing.assert_allclose(rule(seen).numpy(), np.maximum(slow, (rule.limit * rule.range(seen)).numpy()), rtol=1e-3)
     inside = rule(torch.from_numpy(x).float()).numpy()
     assert 0.6 < inside.mean() < 1.2
+
+
+def test_distances_of_files_left_out_are_those_of_fits_without_them() -> None:
+    from sklearn.covariance import LedoitWolf
+
+    rng = np.random.default_rng(0)
+    groups = np.repeat([0, 1, 2], 20)
+    x = rng.normal(size=(60, 20)) @ rng.normal(size=(20, 20))
+
+    def residuals(x: np.ndarray, groups: np.ndarray) -> np.ndarray:
+        return x - np.stack([x[groups == g].mean(axis=0) for g in range(3)])[groups]
+
+    x = residuals(x, groups)
+    fitted = LedoitWolf(assume_centered=True).fit(x)
+    sphere = np.trace(x.T @ x) / 60 / 20 * np.eye(20)
+    slow = []
+    for i, g in enumerate(groups):
+        rest, others = np.delete(x, i, axis=0), np.delete(groups, i)
+        r = residuals(rest, others)
+        covariance = (1 - fitted.shrinkage_) * (r.T @ r) / 60 + fitted.shrinkage_ * sphere
+        off = x[i] - rest[others == g].mean(axis=0)
+        slow.append(off @ np.linalg.solve(covariance, off))
+    squares = np.einsum("ij,jk,ik->i", x, np.linalg.inv(fitted.covariance_), x)
+    np.testing.assert_allclose(_left_out(squares, groups, 1 - fitted.shrinkage_), slow, rtol=1e-8)
+
+
+def test_ranges_hold_most_files_of_each_kind_and_the_widest_counts() -> None:
+    # Of 0, 1, ..., 20 nine tenths lie from 1 to 19; of the other group from 31 to 49. The last feature never varies.
+    step = np.arange(21.0)
+    features = np.stack([np.r_[step, 30 + step], np.r_[step, step], np.full(42, 5.0)], axis=1)
+    rule = fit_range(features, np.repeat([0, 1], 21), 0.9)
+    np.testing.assert_allclose(rule.low, [1, 1, 4.5], rtol=1e-6)
+    np.testing.assert_allclose(rule.high, [49, 19, 5.5], rtol=1e-6)
+    rule.limit.fill_(0.5)
+    found = rule(torch.tensor([[25.0, 10.0, 5.0], [97.0, 10.0, 5.0], [25.0, -17.0, 7.5]]))
+    # Outside by one width of 48; by one of 18 and two of 1.
+    np.testing.assert_allclose(found, [0.0, 2 * np.sqrt(1 / 3), 2 * np.sqrt(5 / 3)], rtol=1e-6)
+    # Files that are left out lie outside by up to a step or two: few exceed the limit, and none by much.
+    rule = fit_range(features, np.repeat([0, 1], 21), 0.9)
+    inside = rule(torch.from_numpy(features).float())
+    assert 0 < float(inside.max()) < 3 and float((inside > 1).float().mean()) <= 0.1
+
+
+def test_a_limit_of_ranges_is_kept_when_all_files_are_alike_or_one() -> None:
+    for features in (np.ones((12, 3)), np.ones((1, 3))):
+        rule = fit_range(features, np.zeros(len(features), np.int64), 0.9)
+        found = rule(torch.tensor([[1.0, 1.0, 1.0], [9.0, 9.0, 9.0]]))
+        assert float(found[0]) == 0.0 and float(found[1]) > 1.0
+
+
+def test_a_feature_far_out_of_range_is_unsupported_where_the_others_lie_near() -> None:
+    """One of forty features that no training file has, and all others in the middle: the distance is a usual one."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(160, 40)) + 3 * (np.arange(160) >= 80)[:, None]
+    is_fake, kinds = np.arange(160) >= 80, ["ann"] * 40 + ["bob"] * 40 + ["gan"] * 40 + ["vae"] * 40
+    found = cross_validate(is_fake, kinds, linear_learner(x, is_fake, kinds, within=0.95), rng)
+    card = make_card("image", 1, found, novelty_level=0.95)
+    rule = fit_novelty(x, is_fake, kinds, 0.95)
+    odd = 0.1 * rng.normal(size=(30, 40))
+    odd[:, 0] = -7.0
+    known = rng.normal(size=(200, 40))
+    limit = card.novelty_limit
+    assert limit is not None
+    assert (rule.distances(torch.from_numpy(odd).float()) < limit).all()
+    assert (rule(torch.from_numpy(odd).float()) > limit).all()
+    assert (rule(torch.from_numpy(known).float()) > limit).float().mean() < 0.15
 
 
 def test_small_and_unknown_kinds_are_one_group_of_their_class() -> None:

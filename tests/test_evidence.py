@@ -37,7 +37,7 @@ from auditor.evidence.verify import Verified, difference, verify_bundle
 from auditor.finding import Family, load_criteria
 from auditor.model import AuditedModel
 from auditor.run import ask, assemble, data_record, environment, generator_for, model_record
-from cli.evidence import stored_probe
+from cli.verify import stored_probe
 from probes import PROBES
 
 NAMES = ("group_fairness", "adverse_impact", "score_fairness")
@@ -618,8 +618,27 @@ def test_verification_imports_no_torch(bundle: Path) -> None:
     import sys
 
     code = (
-        "import sys; from pathlib import Path; from cli.evidence import verify; "
+        "import sys; from pathlib import Path; from cli.verify import verify; "
         f"code = verify(Path({str(bundle)!r}), allow_unsigned=True); sys.exit(10 * ('torch' in sys.modules) + code)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.slow
+def test_a_hundred_thousand_rows_are_verified_in_seconds_and_a_gigabyte(tmp_path: Path) -> None:
+    """Processor time and memory of a process of its own, as `auditor verify` is."""
+    import subprocess
+    import sys
+
+    write_bundle(tmp_path / "a.zip", evidence(n=100_000))
+    code = (
+        "import resource, sys, time; from pathlib import Path; from cli.verify import verify; "
+        f"code = verify(Path({str(tmp_path / 'a.zip')!r}), allow_unsigned=True); "
+        "print(code, time.process_time(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    verdict, seconds, kib = done.stdout.split("\n")[-2].split()
+    assert verdict == "0", done.stdout
+    assert float(seconds) < 10.0
+    assert int(kib) < 1 << 20

@@ -10,8 +10,10 @@ import pytest
 from auditor.errors import DataError, UsageError
 from auditor.evidence.bundle import write_bundle
 from auditor.evidence.manifest import ASKED, Asked, canonical
-from cli.evidence import check_flags, configured_again, reproduce, request_of, verify
+from cli.evidence import check_flags, request_of
 from cli.options import Configured, ScanOptions, configure
+from cli.reproduce import configured_again, reproduce
+from cli.verify import verify
 from tests.test_evidence import evidence
 
 

@@ -72,7 +72,7 @@ def test_rows_are_the_files_in_order_with_the_pixels_of_a_table_of_the_same(fold
     assert data.modality == "image" and data.classes == ("cat", "dog") and data.positive == 1
     assert data.y_true is not None and data.y_true.tolist() == [0, 0, 0, 0, 1, 1, 1]
     np.testing.assert_array_equal(data.X, load_images(folder, names, model()))
-    assert data.notes == ("1 files beside the sub-folders of pets belong to no class and were left out.",)
+    assert data.notes == ("1 file beside the sub-folders of pets belongs to no class and was left out.",)
     # the order of the classes is the model's, whatever the folders are called
     assert list_folder(folder, ["dog", "cat"]).codes.tolist() == [1, 1, 1, 1, 0, 0, 0]
 
@@ -131,6 +131,12 @@ def test_links_may_not_lead_out_and_folders_linked_within_are_not_counted_twice(
     (folder / "cat" / "z.png").unlink()
     (folder / "dogs").symlink_to(tmp_path)
     assert "'dogs' is a link that leads out" in refused(folder)
+
+
+def test_a_name_that_is_not_utf_8_is_refused_in_a_sentence(folder: Path) -> None:
+    with open(os.fsencode(folder / "cat") + b"/a\xff.png", "wb"):
+        pass
+    assert "'cat/a?.png' has a name that is not in UTF-8: rename it." in refused(folder)
 
 
 def test_folders_of_another_shape(tmp_path: Path) -> None:

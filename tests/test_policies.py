@@ -16,7 +16,7 @@ import pytest
 
 from auditor.errors import ConfigError, UsageError
 from auditor.finding import Measurement, Outcome, ProbeResult, load_criteria
-from auditor.policy import load_policies, pack_names, parse_policy, profile_names
+from auditor.policy import EvidenceRule, load_policies, pack_names, parse_policy, profile_names
 from auditor.report.controls import with_policies
 from auditor.report.html import render_html
 from auditor.report.markdown import render_markdown
@@ -101,7 +101,7 @@ def _scoring() -> Any:
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_every_pattern_of_a_metric_fits_one_that_is_measured(pack: str, control: str, rule: Any) -> None:
-    assert [found for found in measured() if rule.fits(*found)], f"{pack}, {control}: {rule.metric} by {rule.method}"
+    assert [found for found in measured() if rule.fits(*found, 2)], f"{pack}, {control}: {rule.metric} by {rule.method}"
 
 
 def test_no_pack_sets_a_pass_mark() -> None:
@@ -365,3 +365,54 @@ def test_the_packs_are_toml_without_repeated_titles() -> None:
         content = tomllib.loads((files("auditor") / "policies" / f"{name}.toml").read_text(encoding="utf-8"))
         assert content["name"] == name
         assert len({c["title"] for c in content["controls"]}) == len(content["controls"])
+
+
+def rule(**changes: Any) -> EvidenceRule:
+    return EvidenceRule(**{"what": "w", "probe": "group_fairness", "how": "h", **changes})
+
+
+def test_only_a_star_stands_for_anything() -> None:
+    assert rule(probe="group_*").fits("group_fairness", "accuracy", None)
+    for pattern in ("group_fairnes[s]", "group_fairnes?", "["):
+        assert not rule(probe=pattern).fits("group_fairness", "accuracy", None)
+
+
+def test_any_probe_is_any_but_the_look_at_the_file() -> None:
+    assert rule(probe="*").fits("robustness", "accuracy_under_noise", "noise")
+    assert not rule(probe="*").fits("intake", "n_parameters", None)
+    assert rule(probe="intake").fits("intake", "n_parameters", None)
+
+
+def test_the_intersection_is_asked_for_by_itself() -> None:
+    both = rule(probe="adverse_impact", metric="impact_ratio*", features=2)
+    assert not both.fits("adverse_impact", "impact_ratio_min", "selection_rate", 1)
+    assert both.fits("adverse_impact", "impact_ratio_min", "selection_rate", 2)
+
+
+def test_a_probe_there_is_none_of_is_named(tmp_path: Path) -> None:
+    from cli.options import configure
+
+    text = (
+        'name = "x"\ntitle = "t"\nsource = "s"\nchecked_on = 2026-11-24\ncertainty = "text"\n[[controls]]\nid = "1"\n'
+        'title = "c"\nevidence = [{ what = "w", probe = "group_fairnes", how = "h" }]\n'
+    )
+    (tmp_path / "x.toml").write_text(text)
+    with pytest.raises(ConfigError, match="control '1': there is no probe 'group_fairnes'.*group_fairness"):
+        configure({"policy": str(tmp_path / "x.toml")}, None, [])
+
+
+@pytest.mark.parametrize("line", ["[[control]]\nid = '1'", "control = []"])
+def test_a_pack_with_a_typing_error_is_no_profile(tmp_path: Path, line: str) -> None:
+    profile = "[[criteria]]\nmetric = 'a'\ndirection = 'at_most'\nbound = 1\n"
+    (tmp_path / "x.toml").write_text(f"{line}\n{profile}" if line.startswith("control") else f"{profile}{line}\n")
+    with pytest.raises(ConfigError, match="unknown key 'control'.*controls"):
+        load_policies([str(tmp_path / "x.toml")])
+
+
+def test_a_pack_written_inline_is_one(tmp_path: Path) -> None:
+    (tmp_path / "x.toml").write_text(
+        'title = "t"\nsource = "s"\nchecked_on = 2026-11-24\ncertainty = "text"\n'
+        'controls = [{ id = "1", title = "c", attestation = [{ what = "w", role = "r" }] }]\n'
+    )
+    packs, _ = load_policies([str(tmp_path / "x.toml")])
+    assert [c.id for c in packs[0].controls] == ["1"]

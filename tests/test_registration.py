@@ -542,3 +542,34 @@ def test_hostile_registrations_stay_text(capsys: pytest.CaptureFixture[str]) -> 
     html, markdown, terminal = _shown(held(plan(), opened=opened), capsys)
     assert "<script>alert" not in html and "<script>" not in markdown and "[a](http" not in markdown
     assert "\x1b[31m" not in terminal
+
+
+def test_a_criterion_that_stood_twice_and_stands_once_is_named() -> None:
+    twice = plan(criteria=(requirement(), requirement()))
+    once = plan(criteria=(requirement(),))
+    assert any("was registered and not applied" in line for line in deviations(twice, once))
+    assert any("was applied and not registered" in line for line in deviations(once, twice))
+    assert deviations(twice, twice) == []
+
+
+def test_other_code_of_ones_own_is_a_deviation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.py").write_text("def predict(X): return X\n")
+    then = plan_of(configure({"predict": "mine:predict"}, None, []))
+    assert deviations(then, plan_of(configure({"predict": "mine:predict"}, None, []))) == []
+    (tmp_path / "mine.py").write_text("def predict(X): return 1 - X\n")
+    now = plan_of(configure({"predict": "mine:predict"}, None, []))
+    assert any("The code of mine" in line for line in deviations(then, now))
+
+
+def test_what_was_registered_and_did_not_run_is_a_deviation() -> None:
+    from auditor.registration import with_what_became
+    from auditor.report.record import RegistrationRecord
+
+    followed = RegistrationRecord(path="r.json", sha256="a" * 64, registered="2026-01-01T00:00:00+00:00")
+    findings = sampled().findings
+    assert with_what_became(followed, (), refused=False, planned=[]).deviations == ()
+    assert "refused" in with_what_became(followed, (), refused=True, planned=[]).deviations[0]
+    stopped = [f.probe for f in findings if f.outcome.value == "NOT_RUN" and f.metric is None]
+    told = with_what_became(followed, findings, refused=False, planned=stopped).deviations
+    assert bool(stopped) == bool(told)

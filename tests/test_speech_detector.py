@@ -222,6 +222,23 @@ def test_a_kind_within_the_spread_of_another_is_caught() -> None:
     assert 0.02 < unlike(rng.normal(0, 1.0, (400, 5)) + [4, 0, 0, 0, 0]) < 0.25
 
 
+def test_what_lies_within_a_broad_kind_and_out_of_range_is_caught() -> None:
+    """As steady noise does beside a speaker of whom two recordings are of silence."""
+    rng = np.random.default_rng(0)
+    broad, tight = rng.normal(0, 1.0, (50, 40)), rng.normal(0, 0.2, (30, 40)) + 1.0
+    broad[:2, :8] = -6.0
+    rule = fit_kind_novelty(
+        np.concatenate([broad, tight]), np.arange(80) >= 50, ["a speaker"] * 50 + ["an engine"] * 30, 0.9
+    )
+    odd = 0.1 * rng.normal(size=(30, 40))
+    odd[:, :8] = -5.0
+    found = torch.from_numpy(odd).float()
+    assert (rule.distances(found).amin(dim=1) < 1).all()
+    assert (rule(found) > 1).all()
+    known = torch.from_numpy(rng.normal(0, 1.0, (400, 40))).float()
+    assert float((rule(known) > 1).float().mean()) < 0.25
+
+
 def test_small_and_unnamed_kinds_are_one_group_of_their_class() -> None:
     is_fake = np.asarray([False] * 22 + [True] * 13)
     kinds = ["ann"] * 10 + ["bob"] * 9 + [None] * 3 + ["vits"] * 10 + [None] * 3

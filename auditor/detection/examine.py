@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import math
+import os
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -12,11 +14,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from auditor.detection.kinds import FileKind, kind_of
+from auditor.detection.kinds import IN_WORDS, FileKind, kind_of
 from auditor.detection.record import MOST_NOTES, FileResult, FileVerdict, HeatMap
 from auditor.errors import AuditorError, DataError, ModelError
 from auditor.inside import read_regular
-from auditor.preprocessing import AudioPreprocessing
+from auditor.preprocessing import AudioPreprocessing, ImagePreprocessing
 from auditor.provenance.reading import read_provenance
 
 if TYPE_CHECKING:
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 _HALF_A_SECOND = 0.5
 # A difference in length, in seconds, that is not worth a note.
 _UNNOTICED = 0.05
+_ORIENTATION = 0x0112
 _SIXTEEN_BIT = ("I;16", "I;16B", "I;16L", "RGB;16B", "RGBA;16B", "LA;16B", "L;16B")
 
 
@@ -46,7 +49,7 @@ class Examination:
         """What is found of one file; what cannot be read is said in ``error``, and raises nothing."""
         content, found = b"", FileResult()
         try:
-            content = read_regular(Path(path).resolve(), "The file")
+            content = read_regular(Path(os.path.realpath(path)), "The file")
             found = FileResult(size_bytes=len(content), sha256=hashlib.sha256(content).hexdigest())
             if not content:
                 raise DataError("It is an empty file.")
@@ -76,7 +79,8 @@ class Examination:
             image = decode_image(content, name, detector)
             verdict = recorded(detector.verdicts(image[None])[0], detector.card.novelty_limit)
             heat_map = image_heat_map(detector, image, rng) if self.with_heat_map else None
-            return verdict, heat_map, _image_notes(content)
+            assert isinstance(detector.preprocessing, ImagePreprocessing)
+            return verdict, _held(heat_map, verdict), _image_notes(content, detector.preprocessing)
         if detector.card.medium == "speech" and kind.medium in ("audio", "video"):
             from auditor.detection.heat_map import sound_heat_map
 
@@ -85,14 +89,15 @@ class Examination:
                 notes = ["Of this video the sound track was judged, not the pictures.", *notes]
             verdict = recorded(detector.verdicts(sound[None])[0], detector.card.novelty_limit)
             heat_map = sound_heat_map(detector, sound, rng) if self.with_heat_map else None
-            return verdict, heat_map, notes
+            return verdict, _held(heat_map, verdict), notes
         if detector.card.medium == "image" and kind.medium == "video":
             from auditor.detection.video_frames import judged_video
 
             verdict, notes = judged_video(detector, content, name)
             return verdict, None, notes
         is_for = "images and video" if detector.card.medium == "image" else "speech"
-        reason = f"Unsupported: the detector is for {is_for}, and this is {kind.medium}."
+        is_a = "unreadable" if kind.medium is None else IN_WORDS[kind.medium]
+        reason = f"Unsupported: the detector is for {is_for}, and this is {is_a}."
         return FileVerdict(answer="cannot say", reason=reason), None, []
 
 
@@ -127,6 +132,13 @@ def recorded(verdict: Verdict, limit: float | None) -> FileVerdict:
     )
 
 
+def _held(heat_map: HeatMap | None, verdict: FileVerdict) -> HeatMap | None:
+    """What a score rests on that means nothing is not to be relied on, whatever hiding its parts does."""
+    if heat_map is None or verdict.probability is not None:
+        return heat_map
+    return heat_map.model_copy(update={"earned": False})
+
+
 def _sound(detector: DeepfakeDetector, content: bytes, name: str) -> tuple[Samples, list[str]]:
     from auditor.audio import decode, fitted
 
@@ -143,7 +155,36 @@ def _sound(detector: DeepfakeDetector, content: bytes, name: str) -> tuple[Sampl
     return fitted(sound, wanted), notes
 
 
-def _image_notes(content: bytes) -> list[str]:
+def fit_notes(sizes: Sequence[tuple[int, int]], wanted: ImagePreprocessing, what: str) -> list[str]:
+    """What a detector leaves out of pictures of these sizes (width, height), or adds to them; ``what``: "Of it"."""
+    height, width = wanted.size
+    if wanted.faces:
+        return [f"{what} only the largest face was judged."]
+    if wanted.fit == "stretch":
+        return []
+    notes = []
+    for w, h in dict.fromkeys(sizes):
+        if wanted.fit == "cover":
+            scale = max(width / w, height / h)
+            whole = (max(width, round(w * scale)), max(height, round(h * scale)))
+            if whole != (width, height):
+                notes.append(
+                    f"{what} only the middle was judged: {width} x {height} of the {whole[0]} x {whole[1]} pixels to "
+                    f"which its {w} x {h} were brought."
+                )
+            continue
+        if w > width or h > height:
+            notes.append(
+                f"{what} only the middle was judged: {min(width, w)} x {min(height, h)} of its {w} x {h} pixels."
+            )
+        if w < width or h < height:
+            notes.append(
+                f"Its {w} x {h} pixels were mirrored at the edges up to the {width} x {height} that the detector takes."
+            )
+    return notes
+
+
+def _image_notes(content: bytes, wanted: ImagePreprocessing) -> list[str]:
     """What was done to an image on its way to the detector that a reader would not expect."""
     import PIL.Image
 
@@ -153,6 +194,9 @@ def _image_notes(content: bytes) -> list[str]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         with PIL.Image.open(BytesIO(content), formats=FORMATS) as picture:
+            with_alpha = picture.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in picture.info
+            if with_alpha and len(wanted.mean) < 4:
+                notes.append("Its transparency (alpha) was dropped: its colours were judged as if it were opaque.")
             if getattr(picture, "is_animated", False):
                 notes.append("It is an animation or has several pages, of which only the first was judged.")
             if picture.mode == "CMYK":
@@ -161,4 +205,7 @@ def _image_notes(content: bytes) -> list[str]:
             raw = raw[0] if isinstance(raw, tuple) else raw
             if raw in _SIXTEEN_BIT:
                 notes.append("Its 16 bits a channel were reduced to 8.")
-    return notes
+            # Last, since a PNG is decoded for it. Orientations 5 to 8 lie on their side.
+            turned = picture.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
+            size = picture.size[::-1] if turned else picture.size
+    return [*fit_notes([size], wanted, "Of it"), *notes]

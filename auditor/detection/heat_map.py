@@ -15,6 +15,11 @@ from auditor.png import Pixels, encode
 if TYPE_CHECKING:
     from auditor.detector import DeepfakeDetector
 
+LEGEND = (
+    "In an evidence picture red marks what speaks for synthetic, blue what speaks for real, the stronger the more. Of "
+    "an image: what the detector saw, the same in grey under the marks, and its power spectrum, side by side; of "
+    "sound: the spectrogram, and below it the same under the marks."
+)
 GRID = 8
 N_SPANS = 32
 N_RANDOM = 10
@@ -22,6 +27,7 @@ _MARKED = 0.25
 _BATCH = 16
 _SIDE = 320
 _WINDOW = 512
+_GAP = 8
 _AGAINST, _FOR = np.array([40.0, 90.0, 220.0]), np.array([220.0, 40.0, 40.0])
 
 
@@ -78,6 +84,21 @@ def sound_heat_map(detector: DeepfakeDetector, sound: npt.NDArray[np.int16], rng
         heat[:, start:stop] = effect
     parts = [_fitted(_grey(scaled), wide=True), _fitted(_overlaid(scaled, heat), wide=True)]
     return _heat_map(np.concatenate(_with_gaps(parts, axis=0), axis=0), grades)
+
+
+def is_evidence(pixels: Pixels) -> bool:
+    """Whether pixels are laid out as one of these pictures: three of a height side by side, or two, one above."""
+    if pixels.ndim != 3:
+        return False
+    height, width = pixels.shape[:2]
+    if (height, width) == (2 * (_SIDE // 2) + _GAP, 2 * _SIDE):
+        gaps = [pixels[_SIDE // 2 : _SIDE // 2 + _GAP]]
+    elif height == _SIDE and width > 2 * _GAP and (width - 2 * _GAP) % 3 == 0:
+        part = (width - 2 * _GAP) // 3
+        gaps = [pixels[:, part : part + _GAP], pixels[:, 2 * part + _GAP : 2 * (part + _GAP)]]
+    else:
+        return False
+    return all(bool((gap == 255).all()) for gap in gaps)
 
 
 def _effects(
@@ -147,7 +168,7 @@ def _with_gaps(parts: list[Pixels], *, axis: int) -> list[Pixels]:
     out = [parts[0]]
     for part in parts[1:]:
         gap = list(part.shape)
-        gap[axis] = 8
+        gap[axis] = _GAP
         out += [np.full(gap, 255, np.uint8), part]
     return out
 

@@ -7,6 +7,7 @@ from pathlib import PurePath
 from typing import Literal
 
 Medium = Literal["image", "audio", "video"]
+IN_WORDS: dict[Medium, str] = {"image": "an image", "audio": "audio", "video": "video"}
 
 _SUFFIXES = {
     "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),

@@ -83,7 +83,8 @@ class HeatMap(_Closed):
 
     ``png``: base64 of a PNG as :func:`auditor.png.encode` writes it. ``drop_marked``: how far the log-odds move away
     from the detector's own side where the quarter of the parts that speaks most for it is hidden; ``drop_random``: the
-    furthest that they moved in 10 draws of as much at random. ``earned``: whether the first is larger.
+    furthest that they moved in 10 draws of as much at random. ``earned``: whether the first is larger, and the detector
+    supports the file.
     """
 
     png: Annotated[str, Field(max_length=24 << 20)]

@@ -6,6 +6,9 @@ import math
 from typing import TYPE_CHECKING
 
 from auditor.detection.record import FileVerdict, FrameScore
+from auditor.errors import ModelError
+from auditor.png import Pixels
+from auditor.preprocessing import ImagePreprocessing
 
 if TYPE_CHECKING:
     from auditor.detector import DeepfakeDetector
@@ -14,14 +17,25 @@ if TYPE_CHECKING:
 def judged_video(detector: DeepfakeDetector, content: bytes, name: str) -> tuple[FileVerdict, list[str]]:
     """The verdict over frames taken evenly from a video's content, and what a reader must know of it.
 
-    Raises DataError where no frame can be decoded.
+    Raises DataError where no frame can be decoded, ModelError for a detector that takes no images.
     """
-    from auditor.video import model_frames, video_verdict
+    from auditor.detection.examine import fit_notes
+    from auditor.images import fitted_picture
+    from auditor.video import sample_frames, video_verdict
 
-    found = video_verdict(detector, model_frames(content, name, detector))
+    wanted = detector.preprocessing
+    if not isinstance(wanted, ImagePreprocessing):
+        raise ModelError("This model takes no images, and a video is judged by its frames.")
+    sizes: list[tuple[int, int]] = []
+
+    def shrink(pixels: Pixels) -> Pixels:
+        sizes.append((pixels.shape[1], pixels.shape[0]))
+        return fitted_picture(pixels, name, wanted)
+
+    found = video_verdict(detector, sample_frames(content, name, shrink=shrink))
     limit = detector.card.novelty_limit
     novelty = found.novelty if found.novelty is not None and math.isfinite(found.novelty) else None
-    notes = list(found.notes)
+    notes = [*fit_notes(sizes, wanted, "Of its frames"), *found.notes]
     if limit is not None and (novelty is None or novelty > limit):
         return FileVerdict(answer=found.answer, reason=found.reason, novelty=novelty), notes
     if found.change is not None:

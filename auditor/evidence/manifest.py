@@ -113,10 +113,18 @@ def code_digests(own: Sequence[str] = (), folder: Path | None = None) -> dict[st
             if path.is_file() and "__pycache__" not in path.parts:
                 digest = hashlib.sha256(path.read_bytes()).hexdigest()
                 whole.update(f"{package}/{path.relative_to(root or path).as_posix()}\0{digest}\n".encode())
-    found = {"responsible-auditor": whole.hexdigest()}
+    return {"responsible-auditor": whole.hexdigest(), **code_of(own, folder)}
+
+
+def code_of(own: Sequence[str], folder: Path | None = None) -> dict[str, str]:
+    """Hex SHA-256 of the file of each module of the user's own, ``package.module:Name``; of ``folder``, or the current.
+
+    A module that is not found there or on the import path is ``"not found"``. What a module imports is not looked at.
+    """
+    found = {}
     for target in own:
         module = target.partition(":")[0]
-        place = _file_of(module, folder)
+        place = _file_of(module, folder or Path.cwd())
         found[module] = "not found" if place is None else hashlib.sha256(place.read_bytes()).hexdigest()
     return found
 

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import fields, replace
 from typing import Annotated, Any, Literal, Self
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 from torch import Tensor, nn
@@ -15,6 +17,7 @@ from auditor.architectures import ARCHITECTURES
 from auditor.detector import DeepfakeDetector, DetectorCard
 from auditor.errors import ModelError, UsageError
 from auditor.gated import Gate, GatedModel
+from auditor.gradients import without_gradients
 from auditor.intake.archive import Archive
 from auditor.intake.source import Source, printable
 from auditor.intake.user_code import import_object, keywords_of
@@ -22,7 +25,13 @@ from auditor.intake.weights import LOADED_BY_TORCH, as_state_dict, compare_shape
 from auditor.intake.wrap import named_classes, no_flags_of_classes, provenance_of
 from auditor.model import BUNDLE_FORMAT, AuditedModel, Outputs, Recipe, TorchModel
 from auditor.postprocessing import PostprocessedModel, Postprocessing
-from auditor.preprocessing import ImagePreprocessing, Preprocessing, TabularPreprocessing, TextPreprocessing
+from auditor.preprocessing import (
+    AudioPreprocessing,
+    ImagePreprocessing,
+    Preprocessing,
+    TabularPreprocessing,
+    TextPreprocessing,
+)
 from auditor.regression import TorchRegressor
 from auditor.specs import ModelSpec
 from auditor.suggest import did_you_mean
@@ -126,8 +135,42 @@ def _model_of(bundle: _Bundle, source: Source, spec: ModelSpec) -> TorchModel | 
         provenance=provenance,
     )
     if bundle.detector is not None:
-        return DeepfakeDetector.around(model, _checked(_DETECTOR, bundle.detector, "detector", source.name))
+        return _detector(model, _checked(_DETECTOR, bundle.detector, "detector", source.name), source.name)
     return model if bundle.postprocessing is None else _postprocessed(model, bundle.postprocessing, spec, source.name)
+
+
+def _detector(model: TorchModel, card: DetectorCard, what: str) -> DeepfakeDetector:
+    """The model with its card. Raises ModelError where the two contradict each other or the network fails on a blank.
+
+    A network is tried before anything is asked of it, so that what cannot work is said once and not of every file.
+    """
+    detector = DeepfakeDetector.around(model, card)
+    blank = _blank(detector.preprocessing)
+    if blank is None:
+        raise ModelError(f"{what!r} is not a valid model bundle: its detector says nothing of how files are read.")
+    try:
+        with without_gradients(), detector.evaluating():
+            detector.logits(detector.encode(blank))
+        n = len(detector.novelty(blank)) if card.novelty_limit is not None else 1
+    except MemoryError:
+        raise
+    except Exception as error:
+        raise ModelError(
+            f"{what!r} is not a valid model bundle: its network cannot take what its preprocessing makes of a file: "
+            f"{printable(error)}."
+        ) from error
+    if n != 1:
+        raise ModelError(f"{what!r} is not a valid model bundle: its network measures {n} novelties of one file.")
+    return detector
+
+
+def _blank(preprocessing: Preprocessing | None) -> npt.NDArray[Any] | None:
+    """One row of nothing: a black picture, (1, height, width, channels), or silence, (1, samples)."""
+    if isinstance(preprocessing, ImagePreprocessing):
+        return np.zeros((1, *preprocessing.size, len(preprocessing.mean)), np.uint8)
+    if isinstance(preprocessing, AudioPreprocessing):
+        return np.zeros((1, preprocessing.samples), np.int16)
+    return None
 
 
 def _gated(model: AuditedModel, value: object, source: Source, spec: ModelSpec) -> GatedModel:
@@ -186,6 +229,8 @@ def _check_fit(preprocessing: Preprocessing | None, args: Mapping[str, Any], wha
         made, key = len(preprocessing.mean), "channels"
         if len(preprocessing.std) != made:
             raise ModelError(f"{what!r} is not a valid model bundle: its mean and std differ in length.")
+    elif isinstance(preprocessing, AudioPreprocessing):
+        made, key = preprocessing.sampling_rate, "sampling_rate"
     else:
         return
     taken = args.get(key, made)

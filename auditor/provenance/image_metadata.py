@@ -9,7 +9,7 @@ from io import BytesIO
 from typing import TYPE_CHECKING
 
 from auditor.errors import DataError, MissingExtraError, first_line
-from auditor.images import FORMATS
+from auditor.images import FORMATS, MAX_PIXELS
 from auditor.provenance.marks import statement
 from auditor.provenance.record import Statement
 
@@ -53,6 +53,10 @@ def image_statements(content: bytes) -> list[Statement]:
             warnings.simplefilter("ignore")
             with PIL.Image.open(BytesIO(content), formats=FORMATS) as picture:
                 return [*_exif(picture), *_text(picture), *_xmp(picture), *_iptc(picture)]
+    except PIL.UnidentifiedImageError:
+        raise DataError(f"Its metadata cannot be read: it is none of {', '.join(FORMATS)}, or damaged.") from None
+    except PIL.Image.DecompressionBombError:
+        raise DataError(f"Its metadata cannot be read: it has more than {MAX_PIXELS:,} pixels.") from None
     except Exception as error:  # Pillow raises a dozen types on damaged files
         raise DataError(f"Its metadata cannot be read: {first_line(error)}.") from error
 

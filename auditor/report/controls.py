@@ -58,7 +58,7 @@ def _control_record(policy: Policy, control: Control, findings: Sequence[Finding
 
 def fitting(rule: EvidenceRule, findings: Sequence[FindingRecord]) -> list[FindingRecord]:
     """The findings that a rule asks for, those without a number included, in the order of the record."""
-    return [f for f in findings if rule.fits(f.probe, _metric_of(f), f.method)]
+    return [f for f in findings if rule.fits(f.probe, _metric_of(f), f.method, len(f.sensitive) or len(f.group))]
 
 
 def _metric_of(finding: FindingRecord) -> str | None:

@@ -92,7 +92,8 @@ def _verdict(suite: ElementTree.Element, report: AuditReport) -> None:
     said = f"{verdict.headline}. {verdict.sentence} Exit code {report.exit_code}."
     if report.refusal is not None:
         said += f" {report.refusal.code}: {report.refusal.reason}"
-    said = text.visible(f"{said} Not legal advice.")
+    # Whoever is shown the tests alone must still learn what they do not say, such as a registration not followed.
+    said = text.visible(" ".join([said, *view.warnings_of(report), "Not legal advice."]))
     if report.exit_code == ExitCode.PASSED:
         ElementTree.SubElement(case, "system-out").text = said
     else:

@@ -173,7 +173,8 @@ def render_toolkit_json(report: AuditReport) -> str:
         "quantitative_analysis": {"performance_metrics": [_toolkit_metric(r) for r in measured_rows(rows)]},
         "considerations": {
             "limitations": [
-                {"description": limit} for limit in (*view.LIMITS, *(text.visible(s) for s in unsettled(rows)))
+                {"description": limit}
+                for limit in (*view.LIMITS, *map(text.visible, (*view.warnings_of(report), *unsettled(rows))))
             ],
             "ethical_considerations": [
                 {"name": text.visible(sentence), "mitigation_strategy": TO_BE_STATED} for sentence in risks(rows)

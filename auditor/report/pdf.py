@@ -269,6 +269,7 @@ def _data(report: AuditReport, folder: Path) -> dict[str, object]:
             ("Registration", _registered(report)),
             ("Next review due", " "),
         ),
+        "refused": report.refusal is not None,
         "not_run": _listed(_by_reason(by_outcome[Outcome.NOT_RUN])),
         "not_measured": _listed([*_by_reason(by_outcome[Outcome.NOT_APPLICABLE]), *_asked_for(policies)]),
         "deviations": [_t(d) for d in (report.registration.deviations if report.registration else ())],

@@ -27,7 +27,7 @@ import torch
 from auditor.arrays import FloatArray, IntArray
 from auditor.detector import MOST_KINDS, MOST_SCORES, DetectorCard, KnownRate, Medium, fake_class, judge_file
 from auditor.detectors.head import Calibration, LinearHead
-from auditor.detectors.novelty import MahalanobisNovelty
+from auditor.detectors.novelty import MahalanobisNovelty, RangeNovelty
 from auditor.errors import DataError, UsageError
 from auditor.inside import shown
 from auditor.statistics.detection import average_precision, equal_error_rate
@@ -84,10 +84,13 @@ def fit_head(features: FloatArray, is_fake: BoolArray, *, fake: int = 1, C: floa
     return head.eval()
 
 
-def fit_novelty(features: FloatArray, is_fake: BoolArray, kinds: Kinds) -> MahalanobisNovelty:
-    """The distance from the nearest kind of training files, (n, d).
+def fit_novelty(
+    features: FloatArray, is_fake: BoolArray, kinds: Kinds, within: float = NOVELTY_LEVEL
+) -> MahalanobisNovelty:
+    """The distance from the nearest kind of training files, (n, d), and their ranges by :func:`fit_range`.
 
-    Files of kinds that are not known, or have fewer than ``FEWEST_OF_A_KIND`` files, are one group of their class.
+    Files of kinds that are not known, or have fewer than ``FEWEST_OF_A_KIND`` files, are one group of their class. Each
+    of the two has the limit that half of ``1 - within`` of the files exceed when left out.
     """
     from sklearn.covariance import LedoitWolf
 
@@ -95,14 +98,70 @@ def fit_novelty(features: FloatArray, is_fake: BoolArray, kinds: Kinds) -> Mahal
     centre, scale = _standard(features)
     standard = (features - centre) / scale
     means = np.stack([standard[groups == g].mean(axis=0) for g in range(groups.max() + 1)])
-    covariance = LedoitWolf(assume_centered=True).fit(standard - means[groups]).covariance_
-    variances, axes = np.linalg.eigh(covariance)
+    fitted = LedoitWolf(assume_centered=True).fit(standard - means[groups])
+    variances, axes = np.linalg.eigh(fitted.covariance_)
     whitening = axes / np.sqrt(np.maximum(variances, 1e-12))
     rule = MahalanobisNovelty(features.shape[1], len(means))
     rule.centre.copy_(torch.from_numpy(centre))
     rule.whitening.copy_(torch.from_numpy(whitening / scale[:, None]))
     rule.means.copy_(torch.from_numpy(means @ whitening))
+    squares = np.square((standard - means[groups]) @ whitening).sum(axis=1)
+    left_out = _left_out(squares, groups, 1.0 - float(fitted.shrinkage_))
+    limit = np.quantile(np.sqrt(left_out / features.shape[1]), (1.0 + within) / 2.0, method="higher")
+    rule.limit.fill_(max(float(limit), 1e-6))
+    rule.range = fit_range(features, groups, within)
     return rule.eval()
+
+
+def _left_out(squares: FloatArray, groups: IntArray, weight: float) -> FloatArray:
+    """(n,) squared Mahalanobis distances that files have from their group's mean once they are left out of the fit.
+
+    By Sherman and Morrison: with r a file's distance from the mean of its group of m files, and k = m / (m - 1),
+    leaving it out makes r ``k r`` and takes ``k r r' / n`` from the covariance, which has ``weight`` beside what it was
+    shrunk to. How much it is shrunk, and to what, is taken to stay.
+    """
+    sizes = np.bincount(groups)[groups].astype(np.float64)
+    k = sizes / np.maximum(sizes - 1.0, 1.0)
+    rest = np.maximum(1.0 - weight * k * squares / len(squares), 1e-9)
+    return np.asarray(k**2 * squares / rest, np.float64)
+
+
+def fit_range(features: FloatArray, groups: IntArray, within: float) -> RangeNovelty:
+    """The ranges of (n, d) features of training files, whose groups are 0, 1, ...
+
+    Of each group the range that holds ``within`` of its files, so that a few odd ones, such as recordings of silence,
+    widen nothing; of these the widest. The limit is the ``(1 + within) / 2`` quantile over files left out in ``FOLDS``
+    rounds.
+    """
+    place = np.empty(len(groups), np.int64)
+    for g in range(int(groups.max()) + 1):
+        place[groups == g] = np.arange(int((groups == g).sum())) + g
+    left_out = np.empty(len(features))
+    for fold in range(FOLDS):
+        out = place % FOLDS == fold
+        if out.any():
+            low, high = _ranges(features[~out], groups[~out], within) if not out.all() else _ranges(features, groups, 1)
+            found = np.maximum(low - features[out], features[out] - high)
+            left_out[out] = np.sqrt(np.square(np.maximum(found, 0.0) / (high - low)).mean(axis=1))
+    rule = RangeNovelty(features.shape[1])
+    low, high = _ranges(features, groups, within)
+    rule.low.copy_(torch.from_numpy(low))
+    rule.high.copy_(torch.from_numpy(high))
+    # One feature that is out by a tenth of its range is nothing yet.
+    least = 0.1 / math.sqrt(features.shape[1])
+    rule.limit.fill_(max(float(np.quantile(left_out, (1.0 + within) / 2.0, method="higher")), least))
+    return rule.eval()
+
+
+def _ranges(features: FloatArray, groups: IntArray, within: float) -> tuple[FloatArray, FloatArray]:
+    beyond = (1.0 - within) / 2.0
+    parts = [features[groups == g] for g in np.unique(groups)]
+    low = np.min([np.quantile(part, beyond, axis=0) for part in parts], axis=0)
+    high = np.max([np.quantile(part, 1.0 - beyond, axis=0) for part in parts], axis=0)
+    middle, width = (low + high) / 2.0, high - low
+    # As in _standard: a feature that never varied is measured in its own units.
+    half = np.where(width > 1e-6 * np.maximum(np.abs(middle), 1e-6), width, 1.0) / 2.0
+    return middle - half, middle + half
 
 
 def _groups(is_fake: BoolArray, kinds: Kinds) -> IntArray:
@@ -121,12 +180,14 @@ def _standard(features: FloatArray) -> tuple[FloatArray, FloatArray]:
     return mean, np.where(scale > 1e-6 * np.maximum(np.abs(mean), 1e-6), scale, 1.0)
 
 
-def linear_learner(features: FloatArray, is_fake: BoolArray, kinds: Kinds, *, C: float = 1.0) -> Learner:
+def linear_learner(
+    features: FloatArray, is_fake: BoolArray, kinds: Kinds, *, C: float = 1.0, within: float = NOVELTY_LEVEL
+) -> Learner:
     """A learner that fits a linear head and the rule for novelty to some rows of ``features``, (n, d)."""
 
     def learn(rows: IntArray) -> Scorer:
         head = fit_head(features[rows], is_fake[rows], C=C)
-        rule = fit_novelty(features[rows], is_fake[rows], [kinds[i] for i in rows])
+        rule = fit_novelty(features[rows], is_fake[rows], [kinds[i] for i in rows], within)
 
         def score(others: IntArray) -> tuple[FloatArray, FloatArray]:
             x = torch.from_numpy(features[others]).float()

@@ -5,15 +5,15 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from auditor.detection.kinds import IN_WORDS, kind_of
 from auditor.detection.kinds import Medium as FileMedium
-from auditor.detection.kinds import kind_of
 from auditor.errors import DataError, UsageError
 from auditor.folders import Listing, list_folder
 from auditor.inside import read_regular, shown
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from auditor.detector import DeepfakeDetector
 
 _MOST_NAMED = 5
+_IS_FOR = {"image": "images", "speech": "speech"}
 # The first is what a detector of such files is for; others can be brought to it.
 _USABLE: dict[str, tuple[FileMedium, ...]] = {"image": ("image",), "speech": ("audio", "video")}
 
@@ -62,23 +63,28 @@ class _Files:
 
 
 def train_on_folder(
-    spec: DetectorTrainingSpec, rng: np.random.Generator, device: str, say: Callable[[str], None]
+    spec: DetectorTrainingSpec,
+    rng: np.random.Generator,
+    device: str,
+    say: Callable[[str], None],
+    on_file: Callable[[str], None] = lambda _: None,
 ) -> TrainedDetector:
     """Trains the detector that a spec describes on every file of its folder that can be used.
 
     Files that cannot be read, or are of another medium, are left out and named; of identical files in one class one is
     kept. Raises DataError for a folder without exactly two classes, for identical files in both, whose labels
     contradict each other, and for too few files; UsageError where it is not clear which class is synthetic, or which
-    medium is meant.
+    medium is meant. ``on_file`` is told which file is about to be read, since a decoder may not return from it.
     """
     folder = Path(spec.folder)
-    listing, classes = _listing(folder)
+    unusable: list[str] = []
+    listing, classes = _listing(folder, unusable)
     say(f"reading {len(listing.names):,} files")
-    files = _distinct(folder, listing, classes)
+    files = _distinct(folder, listing, classes, on_file)
     medium = _medium(spec.medium, files)
     files = _of_medium(files, medium)
     kinds = _kinds(spec, files, _fake_name(classes, spec.fake))
-    paths = [folder / name for name in files.names]
+    paths = _Told(folder, files.names, on_file)
     say(f"fitting a detector to {len(paths):,} files, and measuring it on kinds left out")
     train = _train_images if medium == "image" else _train_speech
     detector, problems = train(paths, files, kinds, {**spec.options, "fake": spec.fake, "device": device}, rng)
@@ -94,10 +100,10 @@ def train_on_folder(
             f"Too few {' and '.join(few)} files: an error rate of {detector.card.error_rate:g} takes at least "
             f"{detector.card.fewest} of each class, so that this detector will always answer 'cannot say'.",
         )
-    return TrainedDetector(detector=detector, notes=tuple(notes), left_out=(*files.left_out, *problems))
+    return TrainedDetector(detector=detector, notes=tuple(notes), left_out=(*unusable, *files.left_out, *problems))
 
 
-def _listing(folder: Path) -> tuple[Listing, tuple[str, ...]]:
+def _listing(folder: Path, left_out: list[str]) -> tuple[Listing, tuple[str, ...]]:
     if not folder.is_dir():
         raise UsageError(f"There is no folder at {str(folder)!r}.")
     found = sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
@@ -108,7 +114,7 @@ def _listing(folder: Path) -> tuple[Listing, tuple[str, ...]]:
             f"{' (' + shown(', '.join(classes[:_MOST_NAMED])) + ')' if classes else ''}: a detector is trained on two, "
             "one of real files and one of synthetic ones."
         )
-    return list_folder(folder, classes), classes
+    return list_folder(folder, classes, left_out), classes
 
 
 def _fake_name(classes: tuple[str, ...], fake: str | None) -> str:
@@ -121,12 +127,13 @@ def _fake_name(classes: tuple[str, ...], fake: str | None) -> str:
 # ---- which files ---------------------------------------------------------------------------------------------------
 
 
-def _distinct(folder: Path, listing: Listing, classes: tuple[str, ...]) -> _Files:
+def _distinct(folder: Path, listing: Listing, classes: tuple[str, ...], on_file: Callable[[str], None]) -> _Files:
     """The readable files, each content once. Raises DataError for a content that stands in both classes."""
     by_content: dict[str, list[int]] = defaultdict(list)
     media: dict[int, FileMedium] = {}
     left_out = []
     for i, name in enumerate(listing.names):
+        on_file(shown(name))
         try:
             content = read_regular(Path(os.path.realpath(folder / name)), "The file")
             if not content:
@@ -142,15 +149,21 @@ def _distinct(folder: Path, listing: Listing, classes: tuple[str, ...]) -> _File
     if torn:
         pairs = [" and ".join(shown(listing.names[i]) for i in rows[:2]) for rows in torn[:_MOST_NAMED]]
         more = f" And {len(torn) - _MOST_NAMED} more." if len(torn) > _MOST_NAMED else ""
-        raise DataError(
-            f"{len(torn):,} files stand in both classes, so that their labels contradict each other: "
-            f"{'; '.join(pairs)}.{more} Remove them from one."
+        said = (
+            "1 file stands in both classes, so that its labels contradict each other"
+            if len(torn) == 1
+            else f"{len(torn):,} files stand in both classes, so that their labels contradict each other"
         )
+        raise DataError(f"{said}: {'; '.join(pairs)}.{more} Remove {'it' if len(torn) == 1 else 'them'} from one.")
     kept = sorted(rows[0] for rows in by_content.values())
     again = sum(len(rows) - 1 for rows in by_content.values())
     notes = list(listing.notes)
     if again:
-        notes.append(f"{again:,} files have the content of another file of their class, and were left out.")
+        notes.append(
+            "1 file has the content of another file of its class, and was left out."
+            if again == 1
+            else f"{again:,} files have the content of another file of their class, and were left out."
+        )
     return _Files(
         names=tuple(listing.names[i] for i in kept),
         labels=tuple(classes[int(listing.codes[i])] for i in kept),
@@ -167,8 +180,10 @@ def _medium(wanted: str | None, files: _Files) -> str:
         return wanted
     counts = Counter(files.media)
     if counts["image"] and (counts["audio"] or counts["video"]):
+        n_images, n_recordings = counts["image"], counts["audio"] + counts["video"]
         raise UsageError(
-            f"The folder holds {counts['image']:,} images and {counts['audio'] + counts['video']:,} recordings: say "
+            f"The folder holds {n_images:,} image{'' if n_images == 1 else 's'} and {n_recordings:,} "
+            f"recording{'' if n_recordings == 1 else 's'}: say "
             "which a detector is wanted for, with --medium image or --medium speech."
         )
     return "image" if counts["image"] else "speech"
@@ -177,7 +192,7 @@ def _medium(wanted: str | None, files: _Files) -> str:
 def _of_medium(files: _Files, medium: str) -> _Files:
     keep = [found in _USABLE[medium] for found in files.media]
     others = [
-        f"{shown(name)}: It is {found}, and the detector is for {medium}."
+        f"{shown(name)}: It is {IN_WORDS[found]}, and this detector is for {_IS_FOR[medium]}."
         for name, found, kept in zip(files.names, files.media, keep, strict=True)
         if not kept
     ]
@@ -219,6 +234,21 @@ def _column(spec: DetectorTrainingSpec, column: str | None) -> Mapping[str, str]
         if kind and kind.strip():
             kinds[name] = label_name(kind.strip())[:200]
     return kinds
+
+
+class _Told(list[Path]):
+    """Paths of which ``on_file`` hears as they are gone through, "" once they are read."""
+
+    def __init__(self, folder: Path, names: Sequence[str], on_file: Callable[[str], None]) -> None:
+        super().__init__(folder / name for name in names)
+        self._names = names
+        self._on_file = on_file
+
+    def __iter__(self) -> Iterator[Path]:
+        for name, path in zip(self._names, super().__iter__(), strict=True):
+            self._on_file(shown(name))
+            yield path
+        self._on_file("")
 
 
 # ---- training ------------------------------------------------------------------------------------------------------

@@ -355,7 +355,7 @@ def _answers(
 def _fit_frequency(
     images: Images, is_fake: BoolArray, kinds: Kinds, fake: int, options: ImageOptions, seed: int
 ) -> Fitted:
-    learner = linear_learner(images.features, is_fake, kinds, C=options.C)
+    learner = linear_learner(images.features, is_fake, kinds, C=options.C, within=options.supported)
     found = cross_validate(is_fake, kinds, learner, np.random.default_rng(seed))
     network, args = _frequency_network(images, is_fake, kinds, fake, options)
     calibrate(network.head.calibration, found)
@@ -365,7 +365,7 @@ def _fit_frequency(
 def _frequency_network(
     images: Images, is_fake: BoolArray, kinds: Kinds, fake: int, options: ImageOptions
 ) -> tuple[FrequencyDetector, dict[str, Any]]:
-    rule = fit_novelty(images.features, is_fake, kinds)
+    rule = fit_novelty(images.features, is_fake, kinds, options.supported)
     args = {"size": images.preprocessing.size[0], "n_groups": len(rule.means), "fake": fake}
     network = FrequencyDetector(**args)
     network.rule = rule
@@ -378,9 +378,13 @@ def _fit_encoder(
 ) -> Fitted:
     assert images.encoder is not None
     k, x = options.neighbours, images.features
-    learner = _neighbour_learner(x, is_fake, kinds, k) if k else linear_learner(x, is_fake, kinds, C=options.C)
+    learner = (
+        _neighbour_learner(x, is_fake, kinds, k, options.supported)
+        if k
+        else linear_learner(x, is_fake, kinds, C=options.C, within=options.supported)
+    )
     found = cross_validate(is_fake, kinds, learner, np.random.default_rng(seed))
-    rule = fit_novelty(x, is_fake, kinds)
+    rule = fit_novelty(x, is_fake, kinds, options.supported)
     args = {
         "form": images.encoder.form,
         "n_mebibytes": mebibytes(images.encoder.content),
@@ -409,10 +413,10 @@ def _neighbours(features: FloatArray, is_fake: BoolArray, k: int, fake: int = 1)
     return head
 
 
-def _neighbour_learner(features: FloatArray, is_fake: BoolArray, kinds: Kinds, k: int) -> Learner:
+def _neighbour_learner(features: FloatArray, is_fake: BoolArray, kinds: Kinds, k: int, within: float) -> Learner:
     def learn(rows: IntArray) -> Scorer:
         head = _neighbours(features[rows], is_fake[rows], k)
-        rule = fit_novelty(features[rows], is_fake[rows], [kinds[int(i)] for i in rows])
+        rule = fit_novelty(features[rows], is_fake[rows], [kinds[int(i)] for i in rows], within)
 
         def score(others: IntArray) -> tuple[FloatArray, FloatArray]:
             x = torch.from_numpy(features[others]).float()
@@ -440,7 +444,7 @@ def _fit_ensemble(
     images: Images, is_fake: BoolArray, kinds: Kinds, fake: int, options: ImageOptions, seed: int
 ) -> Fitted:
     learners = (
-        linear_learner(images.features, is_fake, kinds, C=options.C),
+        linear_learner(images.features, is_fake, kinds, C=options.C, within=options.supported),
         _cnn_learner(images, is_fake, kinds, options, seed),
     )
     parts = [cross_validate(is_fake, kinds, own, np.random.default_rng(seed), crossed=False) for own in learners]
@@ -503,7 +507,10 @@ def _train_cnn(
     train(step, [pixels, labels], Schedule(epochs=options.epochs, batch_size=_BATCH, seed=seed))
     network = network.cpu().eval()
     network.rule = fit_novelty(
-        _cnn_features(network, images, rows).double().numpy(), is_fake[rows], [kinds[int(i)] for i in rows]
+        _cnn_features(network, images, rows).double().numpy(),
+        is_fake[rows],
+        [kinds[int(i)] for i in rows],
+        options.supported,
     )
     return network
 

@@ -9,7 +9,7 @@ import torch
 
 from auditor.arrays import FloatArray, IntArray
 from auditor.detectors.kind_novelty import MOST_KINDS, KindNovelty
-from mitigations.deepfake.fitting import FOLDS, BoolArray, Kinds
+from mitigations.deepfake.fitting import FOLDS, BoolArray, Kinds, fit_range
 
 # A spread of its own takes some files; those of smaller kinds are one group of their class.
 FEWEST_OF_A_KIND = 10
@@ -20,7 +20,8 @@ def fit_kind_novelty(features: FloatArray, is_fake: BoolArray, kinds: Kinds, wit
 
     That quantile is over files of the kind left out in ``FOLDS`` rounds, since a file that shaped the mean and the
     covariance lies nearer to them than others do. Kinds with fewer than ``FEWEST_OF_A_KIND`` files, or none named, and
-    those beyond the largest ``MOST_KINDS - 2`` are one group of their class.
+    those beyond the largest ``MOST_KINDS - 2`` are one group of their class. The ranges of the features are those of
+    :func:`~mitigations.deepfake.fitting.fit_range`.
     """
     groups = kind_groups(is_fake, kinds)
     n_kinds = int(groups.max()) + 1
@@ -37,6 +38,7 @@ def fit_kind_novelty(features: FloatArray, is_fake: BoolArray, kinds: Kinds, wit
         rule.means[g] = torch.from_numpy(mean)
         rule.whitenings[g] = torch.from_numpy(whitening)
         rule.limits[g] = max(float(np.quantile(left_out, within, method="higher")), 1e-6)
+    rule.range = fit_range(features, groups, within)
     return rule.eval()
 
 

@@ -166,7 +166,7 @@ def fit_speech_detector(
         f"Recordings are resampled to {recordings.preprocessing.sampling_rate:,} hertz, and their first "
         f"{options.seconds:g} seconds are used.",
         f"A recording is unsupported where it is farther from every kind trained on than {options.supported:.0%} of "
-        "that kind's own left-out recordings.",
+        "that kind's own left-out recordings, or its features lie outside all their ranges by more than theirs do.",
     ]
     rates: tuple[KnownRate, ...] = ()
     if options.answers:

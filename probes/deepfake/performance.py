@@ -24,7 +24,7 @@ from probes.score_fairness import calibration_error
 
 if TYPE_CHECKING:
     from auditor.data import AuditData
-    from auditor.detector import DeepfakeDetector, KnownRate
+    from auditor.detector import DeepfakeDetector, DetectorCard, KnownRate, Verdict
     from auditor.model import AuditedModel
 
 _IDEALS = {"auc": 1.0, "equal_error_rate": 0.0, "average_precision": 1.0, "tpr_at_fpr": 1.0}
@@ -56,7 +56,14 @@ class DetectorPerformance:
       too
     - ``wrongly_ruled_out_excess``: the share of files whose own class the detector rules out, less the error rate that
       its card promises; [-rate, 1 - rate], ideal at most 0. The promise is for files like those it was calibrated on:
-      this says whether it holds for these
+      this says whether it holds for these. Not judged of a class that no score rules out, nor of a detector that
+      answers none of these files: whoever says nothing breaks no promise
+
+    And over all files:
+
+    - ``coverage``: the share that is answered real or fake; [0, 1], ideal 1
+    - ``unsupported_share``: the share above the detector's novelty limit; [0, 1]. 0, and never judged, without such a
+      limit or with one that no novelty can exceed: the detector then answers of any file, however unlike its training
 
     Generators that the detector was not trained on take a new training to measure: what its maker measured and wrote on
     the card is repeated as ``declared_M`` (method ``declared``), unseen generators first, and never judged.
@@ -245,7 +252,11 @@ def _answers(detector: DeepfakeDetector, subject: Subject) -> list[Measurement]:
         "fake": np.asarray([v.p_fake <= card.error_rate for v in verdicts], bool),
         "real": np.asarray([v.p_real <= card.error_rate for v in verdicts], bool),
     }
-    found = [_one("error_among_answered", _share(wrong[answered]), int(answered.sum()), 0.0)]
+    found = [
+        _one("coverage", _share(answered), answered.size, 1.0, detail=_silence(card)),
+        _unsupported(card, verdicts),
+        _one("error_among_answered", _share(wrong[answered]), int(answered.sum()), 0.0),
+    ]
     for name, own in (("real", ~subject.is_fake), ("fake", subject.is_fake)):
         at: dict[str, str | float] = {"class": detector.classes[card.fake if name == "fake" else 1 - card.fake]}
         n = int(own.sum())
@@ -257,8 +268,37 @@ def _answers(detector: DeepfakeDetector, subject: Subject) -> list[Measurement]:
         found.append(_one("error_among_answered", _share(wrong[of_these]), int(of_these.sum()), 0.0, at=at))
         excess = ExcessShare(successes=int(ruled_out[name][own].sum()), n=n, promised=card.error_rate)
         said = f"the card promises that at most {card.error_rate:g} of them are ruled out"
-        found.append(_one("wrongly_ruled_out_excess", excess, n, 0.0, at=at, detail=said))
+        unshown = ""
+        if name in card.never_ruled_out:
+            unshown = (
+                f"No score rules out {name}, so a promise to do so seldom is kept by a detector that cannot do it."
+            )
+        elif not answered.any():
+            unshown = "The detector answers none of these files, so a promise about its answers is not tried by them."
+        found.append(_one("wrongly_ruled_out_excess", excess, n, 0.0, at=at, detail=said, too_few=unshown))
     return found
+
+
+def _silence(card: DetectorCard) -> str:
+    """Which answers the card's calibration scores make impossible, in words."""
+    other = {"real": "fake", "fake": "real"}
+    return "; ".join(
+        f"its calibration scores can never rule out {name}, so it never answers {other[name]}"
+        for name in card.never_ruled_out
+    )
+
+
+def _unsupported(card: DetectorCard, verdicts: Sequence[Verdict]) -> Measurement:
+    if not card.knows_novelty or card.novelty_limit is None:
+        why = "The detector has no rule for files unlike its training files"
+        why += "." if card.novelty_limit is None else f": no novelty exceeds its limit of {card.novelty_limit:.3g}."
+        none = Proportion(successes=0, n=len(verdicts))
+        return _one("unsupported_share", none, len(verdicts), None, too_few=why)
+    novelty = np.asarray([math.nan if v.novelty is None else v.novelty for v in verdicts], np.float64)
+    known = novelty[np.isfinite(novelty)]
+    highest = f", the highest of these files is {known.max():.3g}" if known.size else ""
+    detail = f"the novelty limit is {card.novelty_limit:.3g}{highest}"
+    return _one("unsupported_share", _share(~(novelty <= card.novelty_limit)), len(verdicts), None, detail=detail)
 
 
 def _share(these: BoolArray) -> Proportion:

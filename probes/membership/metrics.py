@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -34,6 +34,7 @@ class Attack:
 
     scores (n,); ``scored`` (n,): the rows it may be measured on. ``threshold``: a row is called a member where its
     score is at least this; ``threshold_words`` says which one that is. ``detail``: threat model and remarks.
+    ``inapplicable``: whether ``why_not`` is about the kind of rows, of which more would be of no help.
     """
 
     method: str
@@ -43,6 +44,7 @@ class Attack:
     threshold_words: str
     detail: str
     why_not: str = ""
+    inapplicable: bool = False
 
     def members(self, pool: Pool, among: npt.NDArray[np.bool_] | None = None) -> FloatArray:
         """Scores of the members that are measured."""
@@ -61,12 +63,16 @@ class Attack:
 def measurements(attack: Attack, pool: Pool, detail: str) -> list[Measurement]:
     """All measurements of one attack but its figure."""
     members, others = attack.members(pool), attack.others(pool)
-    return [
+    found = [
         _attack_auc(attack, members, others, f"{detail}; {attack.detail}"),
         *(_rate_at(attack, members, others, rate, detail) for rate in FALSE_POSITIVE_RATES),
         _rate_at_none(attack, members, others, detail),
         _balanced_accuracy(attack, members, others, detail),
     ]
+    if not attack.inapplicable:
+        return found
+    never = Undefined(reason=attack.why_not, inapplicable=True)
+    return [replace(m, estimate=never, too_few="", n_needed=None) for m in found]
 
 
 def _attack_auc(attack: Attack, members: FloatArray, others: FloatArray, detail: str) -> Measurement:

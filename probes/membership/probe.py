@@ -12,6 +12,7 @@ import numpy as np
 from auditor.arrays import FloatArray
 from auditor.finding import Measurement, Pillar
 from auditor.probe import Need
+from auditor.statistics.estimate import Undefined
 from probes.inputs import whole_number
 from probes.membership import blind, difficulty_calibration, label_only, lira, loss_threshold, quantile_regression, rmia
 from probes.membership.metrics import Attack, by_group, measurements, most_exposed, roc_figure
@@ -35,6 +36,7 @@ WITH_SHADOWS = (
 # The attack that groups and records are shown of: the first of these that was asked for, whatever it finds.
 STRONGEST_FIRST = (*WITH_SHADOWS, "quantile_regression", "label_only", "loss_threshold_per_class", "loss_threshold")
 _FEWEST_FOR_SHADOWS = 20
+_ROWS = {"text": "texts", "image": "images", "audio": "sound"}
 _INDEPENDENT = "rows are taken as independent, given the audited model and the shadow models that all of them share"
 
 
@@ -152,7 +154,8 @@ class MembershipInference:
         if any(name in WITH_SHADOWS for name in self.wanted):
             attacks += self._by_shadows(model, pool, of_shadows)
         found = _all_measurements(attacks, pool, detail)
-        return [replace(m, too_few=m.too_few or unfit) for m in found] if (unfit := doubt(pool)) else found
+        unfit = doubt(pool)
+        return [m if not unfit or _never(m) else replace(m, too_few=m.too_few or unfit) for m in found]
 
     def _by_shadows(self, model: AuditedModel, pool: Pool, rng: np.random.Generator) -> list[Attack]:
         asked = [name for name in WITH_SHADOWS if name in self.wanted]
@@ -214,7 +217,8 @@ def _by_quantiles(pool: Pool, rng: np.random.Generator) -> Attack:
     public = np.zeros(pool.labels.size, bool)
     public[rng.permutation(others)[: others.size // 2]] = True
     if pool.rows.modality != "tabular":
-        return _without(name, pool, "quantile regression reads the columns of a table")
+        why = f"Quantile regression reads the columns of a table, and these rows are {_ROWS[pool.rows.modality]}."
+        return replace(_without(name, pool, why), inapplicable=True)
     if int(public.sum()) < quantile_regression.FEWEST_ROWS:
         need = 2 * quantile_regression.FEWEST_ROWS
         return _without(name, pool, f"quantile regression needs at least {need} non-members, half of them to learn")
@@ -259,6 +263,11 @@ def _by_one(name: str, pool: Pool, shadows: Shadows, n_references: int) -> Attac
     else:
         scores = difficulty_calibration.scores(pool.loss, shadows.loss, shadows.inside)
     return _attack(name, pool, scores, *_median(scores), detail)
+
+
+def _never(measurement: Measurement) -> bool:
+    estimate = measurement.estimate
+    return isinstance(estimate, Undefined) and estimate.inapplicable
 
 
 # ---- the measurements ----------------------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from auditor.architectures import MLP, BiLSTMText
 from auditor.blueprints import blueprint_of
 from auditor.data import AuditData
 from auditor.errors import DataError, NotApplicableError
-from auditor.finding import Criterion, Family, Finding, Measurement, Outcome, ProbeResult, judge
+from auditor.finding import Criterion, Family, Finding, Measurement, Outcome, ProbeResult, judge, load_criteria
 from auditor.model import AuditedModel, Recipe, TorchModel
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.ranks import AreaUnderCurve
@@ -382,6 +382,32 @@ def test_texts_have_no_quantiles_and_groups_unknown_of_members_are_left_out() ->
     found = measure(model, data)
     assert "columns of a table" in of(found, "quantile_regression", "attack_auc").detail
     assert not [m for m in found if m.group]
+
+
+@pytest.mark.parametrize("medium", ["image", "sound", "text"])
+def test_a_method_for_tables_is_not_applicable_to_media(medium: str) -> None:
+    rng = np.random.default_rng(0)
+    X: Any = {
+        "image": rng.integers(0, 256, (200, 2, 2, 3)).astype(np.uint8),
+        "sound": rng.integers(-99, 99, (200, 256)).astype(np.int16),
+        "text": [f"text {i}" for i in range(200)],
+    }[medium]
+    # Worse on members than on others, all but certainly: a doubt about the files, which is not the reason here.
+    labels = [0] * 100 + [1] * 100
+    data = AuditData.from_arrays(X, labels, classes=[0, 1], is_member=np.arange(200) < 100)
+    model = AuditedModel.from_callable(lambda X: np.full(len(X), 0.8), classes=[0, 1])
+    result = ProbeResult(
+        probe="membership_inference",
+        pillar="privacy",
+        citation="",
+        measurements=tuple(measure(model, data, methods="auto")),
+    )
+    findings = judge([result], load_criteria())[0]
+    own = [f for f in findings if f.measurement is not None and f.measurement.method == "quantile_regression"]
+    assert len(own) == 5 and {f.outcome for f in own} == {Outcome.NOT_APPLICABLE}
+    assert {f.reason for f in own} == {own[0].reason} and "reads the columns of a table" in own[0].reason
+    others = [f.outcome for f in findings if f.measurement is not None and f.measurement.method == "loss_threshold"]
+    assert others and Outcome.NOT_APPLICABLE not in others
 
 
 # ---- error rates ---------------------------------------------------------------------------------------------------

@@ -1,0 +1,194 @@
+"""``auditor reproduce``: a bundle's audit, run again and compared."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from auditor.errors import DataError, UsageError
+from cli.output import coloured, paragraph
+from cli.verify import stored_probe
+
+if TYPE_CHECKING:
+    from auditor.report.record import AuditReport
+    from cli.options import Configured
+
+_MOST_SHOWN = 20
+# What a bundle of somebody else's may not make this machine do by itself.
+_RUNS_CODE = ("trust_pickle", "allow_code", "predict", "probe", "architecture")
+
+
+def reproduce(
+    bundle: Annotated[Path, typer.Argument(help="An evidence bundle: audit.zip.")],
+    model: Annotated[str | None, typer.Option(help="The model, where it lies elsewhere than then.")] = None,
+    data: Annotated[str | None, typer.Option(help="The evaluation rows, where they lie elsewhere.")] = None,
+    train: Annotated[str | None, typer.Option(help="The training rows, where they lie elsewhere.")] = None,
+    tolerance: Annotated[float, typer.Option(help="By how much a value may differ, as a share of it.")] = 1e-6,
+    allow_code: Annotated[
+        bool, typer.Option("--allow-code", help="Run code that the bundle's own flags name, and unpickle.")
+    ] = False,
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, ...; as then by default.")] = None,
+    max_memory: Annotated[str | None, typer.Option(help="Memory for the measuring process, such as 8GiB.")] = None,
+    json_: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+) -> int:
+    """Run a bundle's audit again on the model and the data, and compare.
+
+    Exit codes: 0 the same numbers and outcomes, 1 others, 3 another model or other data than then, or another version
+    of the code; 4 it is no bundle.
+    """
+    from auditor.evidence.archive import read_archive, unpack
+    from auditor.evidence.manifest import RECORD, REQUEST, RESULTS
+
+    if not 0.0 <= tolerance < 1.0:
+        raise UsageError(f"--tolerance {tolerance:g} must be a share from 0 to below 1.")
+    _check_whole(bundle)
+    entries = unpack(read_archive(bundle), bundle.name)
+    for name in (RECORD, REQUEST, RESULTS):
+        if name not in entries:
+            raise DataError(f"{bundle.name!r} has no {name}: it is no evidence bundle, or that part was taken out.")
+    own = {"model": model, "data": data, "train": train, "device": device, "max_memory": max_memory}
+    configured = configured_again(entries[REQUEST], entries[RESULTS], own, allow_code=allow_code)
+    then = _record(entries[RECORD], bundle.name)
+    return _compared(then, _run_again(configured), tolerance, as_json=json_)
+
+
+def _check_whole(bundle: Path) -> None:
+    """What does not agree with itself is not worth running again. Raises DataError."""
+    from auditor.evidence.verify import verify_bundle
+
+    wrong = [check for check in verify_bundle(bundle, stored_probe).checks if check.state == "wrong"]
+    if wrong:
+        raise DataError(
+            f"{bundle.name!r} does not agree with itself ({wrong[0].name}: {wrong[0].detail}): auditor verify says all."
+        )
+
+
+def configured_again(request: bytes, results: bytes, own: Mapping[str, str | None], *, allow_code: bool) -> Configured:
+    """The scan that a bundle asks for, on one's own files. Raises DataError, UsageError where it would run code."""
+    from pydantic import ValidationError
+
+    from auditor.evidence.manifest import ASKED
+    from cli.options import Configured, ScanOptions
+
+    try:
+        said = json.loads(request)
+        options = dict(said["options"]) | {name: value for name, value in own.items() if value is not None}
+        asked = ASKED.validate_json(results)
+        code = [name for name in _RUNS_CODE if options.get(name)]
+        if code and not allow_code:
+            raise UsageError(
+                f"That audit ran code of its own (--{code[0].replace('_', '-')}): look at it, and add --allow-code."
+            )
+        return Configured(
+            ScanOptions.model_validate(options),
+            {str(k): dict(v) for k, v in said["probe_options"].items()},
+            asked.criteria,
+        )
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = str(first["loc"][0]) if first["loc"] else ""
+        if own.get(name) is not None:
+            said = first["msg"].removeprefix("Value error, ")
+            raise UsageError(f"--{name.replace('_', '-')} {own[name]!r}: {said}.") from None
+        raise DataError(f"The bundle's request cannot be read: {name}: {first['msg']}.") from None
+    except UsageError:
+        raise
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise DataError(f"The bundle's request cannot be read: {type(error).__name__}.") from None
+
+
+def _record(content: bytes, name: str) -> AuditReport:
+    from auditor.report.record import AuditReport
+
+    try:
+        return AuditReport.from_json(content)
+    except DataError as error:
+        raise DataError(f"{name!r}: {error}") from None
+
+
+def _run_again(configured: Configured) -> AuditReport:
+    from auditor.isolate import measure
+    from cli.output import stages
+    from cli.scan import build_job, make_report, pillars
+
+    started = time.perf_counter()
+    job = build_job(configured)
+    with stages(True) as shown:
+        shown.total = len(job.probes) + 2
+        measured = measure(job, pillars(), on_stage=shown)
+    return make_report(configured, job, measured, time.perf_counter() - started)
+
+
+def _compared(then: AuditReport, now: AuditReport, tolerance: float, *, as_json: bool) -> int:
+    from auditor.report.text import visible
+
+    if now.refusal is not None and then.refusal is None:
+        raise DataError(f"It cannot be run again here: {now.refusal.reason}")
+    other = _other_circumstances(then, now)
+    wrong = _other_findings(then, now, tolerance)
+    same = sum(f.id not in wrong for f in then.findings)
+    code = 1 if wrong else 3 if other else 0
+    if as_json:
+        said = {"same": same, "different": wrong, "circumstances": other, "tolerance": tolerance, "exit_code": code}
+        typer.echo(json.dumps(said, indent=2, ensure_ascii=False))
+        return code
+    for line in other:
+        typer.echo(paragraph(f"{coloured('OTHER', 'INCONCLUSIVE')}  {visible(line)}", 0))
+    for name, line in list(wrong.items())[:_MOST_SHOWN]:
+        typer.echo(paragraph(f"{coloured('WRONG', 'FAIL')}  {visible(name)}: {visible(line)}", 0))
+    if len(wrong) > _MOST_SHOWN:
+        typer.echo(f"       and {len(wrong) - _MOST_SHOWN:,} more; --json names all.")
+    typer.echo(f"{same:,} findings came out the same, to {tolerance:g} of their value; {len(wrong):,} did not.")
+    words = {0: "the audit is reproduced", 1: "it is not reproduced", 3: "the same numbers, in other circumstances"}
+    typer.echo(f"exit {code}: {words[code]}")
+    return code
+
+
+def _other_circumstances(then: AuditReport, now: AuditReport) -> list[str]:
+    """What differs between the two runs that may explain other numbers."""
+    pairs = (
+        ("the model", then.model.sha256, now.model.sha256),
+        ("the data", then.data.sha256, now.data.sha256),
+        ("the training data", then.data.train_sha256, now.data.train_sha256),
+        ("the version of auditor", then.tool.get("version"), now.tool.get("version")),
+    )
+    found = [f"{what}: {str(a)[:16]} then, {str(b)[:16]} now" for what, a, b in pairs if a != b]
+    a, b = then.environment.packages, now.environment.packages
+    found += [
+        f"{name} {a.get(name, 'absent')} then, {b.get(name, 'absent')} now"
+        for name in sorted({*a, *b})
+        if a.get(name) != b.get(name)
+    ]
+    if then.environment.device != now.environment.device:
+        found.append(f"the device: {then.environment.device} then, {now.environment.device} now")
+    return found
+
+
+def _other_findings(then: AuditReport, now: AuditReport, tolerance: float) -> dict[str, str]:
+    """What came out otherwise, in words, by the finding's id."""
+    mine = {f.id: f for f in now.findings}
+    found: dict[str, str] = {}
+    for said in then.findings:
+        again = mine.pop(said.id, None)
+        if again is None:
+            found[said.id] = "was not measured again"
+            continue
+        a, b = said.value, again.value
+        if (a is None) != (b is None) or (
+            a is not None and b is not None and not math.isclose(a, b, rel_tol=tolerance, abs_tol=1e-12)
+        ):
+            found[said.id] = f"{_shown(a)} then, {_shown(b)} now"
+        elif said.outcome is not again.outcome:
+            found[said.id] = f"{said.outcome.value} then, {again.outcome.value} now ({_shown(a)})"
+    return found | dict.fromkeys(mine, "was not measured then")
+
+
+def _shown(value: float | None) -> str:
+    return "undefined" if value is None else f"{value:.6g}"
