@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 from auditor.arrays import FloatArray, IntArray
 from auditor.bins import BinRule, bin_sensitive, parse_bin_rule
 from auditor.counts import MISSING, GroupCounts, count_groups
-from auditor.errors import DataError, UsageError
+from auditor.errors import DataError, UsageError, some_of
 from auditor.preprocessing import NumericColumn, TabularPreprocessing, as_text, label_name
 from auditor.rows import Rows, take_rows
 from auditor.specs import DataSpec
@@ -42,7 +42,8 @@ class AuditData:
     the favourable label. sensitive_features: (n, s) DataFrame of group names. is_member: (n,) True for training rows.
     ``binned``: the sensitive features whose groups are bins of a column's values, not the values themselves.
     ``files``: (n,) the path of the file that each row was read from, where every row was one file.
-    ``notes``: what was done to the rows on the way here, for the report.
+    ``unreadable``: a sentence on each file that was to be a row and could not be read. ``notes``: what was done to the
+    rows on the way here, for the report.
     """
 
     X: Rows
@@ -54,6 +55,7 @@ class AuditData:
     is_member: BoolArray | None = None
     binned: tuple[str, ...] = ()
     files: npt.NDArray[np.object_] | None = None
+    unreadable: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -506,6 +508,7 @@ def load_data(spec: DataSpec, model: AuditedModel) -> AuditData:
             if evaluation.files is not None and members.files is not None
             else None
         ),
+        unreadable=(*evaluation.unreadable, *members.unreadable),
         notes=tuple(dict.fromkeys([*evaluation.notes, *members.notes, *overlap])),
     )
 
@@ -633,16 +636,29 @@ def _load_folder(spec: DataSpec, folder: Path, model: AuditedModel, classes: tup
             "the column with each file's path below the folder, such as cat/1.png."
         )
     listing = list_folder(folder, classes)
-    frame = pd.DataFrame({spec.join_on or "file": listing.names})
+    read = read_files(folder, listing.names, model)
+    names = [listing.names[i] for i in read.kept]
+    if len(np.unique(listing.codes[read.kept])) < 2:
+        raise DataError(
+            f"The files of {folder.name!r} that can be read are of one class only: mend the others. "
+            f"{some_of(read.unreadable)}"
+        )
+    frame = pd.DataFrame({spec.join_on or "file": names})
     notes = list(listing.notes)
+    if read.unreadable:
+        notes.append(
+            f"{len(read.unreadable):,} of {len(listing.names):,} files of {folder.name} could not be read and are not "
+            "among the rows."
+        )
     tally = _Tally(f"folder {folder.name!r}", folder.name, None, classes)
     if joined:
         frame, said = _join(frame, spec)
         notes += said
     return AuditData(
-        X=read_files(folder, listing.names, model),
-        y_true=listing.codes,
-        files=_paths(folder, listing.names),
+        X=read.X,
+        y_true=listing.codes[read.kept],
+        files=_paths(folder, names),
+        unreadable=read.unreadable,
         classes=classes,
         positive=favourable(spec.positive, classes),
         sensitive_features=_sensitive_groups(frame, spec, tally) if joined else None,

@@ -10,6 +10,10 @@ AuditorError                    exit code
 └── NotApplicableError          -   a probe lacks an input; becomes a NOT_APPLICABLE finding
 """
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+
 
 class AuditorError(Exception):
     """Base class: its message is one or two sentences that a user can act on."""
@@ -51,3 +55,13 @@ def first_line(error: BaseException) -> str:
     """The first line of somebody else's error without its full stop, its type where it says nothing."""
     lines = str(error).strip().splitlines()
     return lines[0][:200].rstrip(".") if lines else type(error).__name__
+
+
+MOST_NAMED = 5
+
+
+def some_of(sentences: Sequence[str], n: int | None = None) -> str:
+    """The first few of many sentences, ``n`` in all, and how many more there are."""
+    n = len(sentences) if n is None else n
+    more = f" And {n - MOST_NAMED:,} more." if n > MOST_NAMED else ""
+    return f"{' '.join(sentences[:MOST_NAMED])}{more}"

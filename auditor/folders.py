@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from auditor.arrays import IntArray
 from auditor.detection.file_names import is_utf8
-from auditor.errors import DataError, ModelError
+from auditor.errors import DataError, ModelError, some_of
 from auditor.preprocessing import AudioPreprocessing, ImagePreprocessing, label_name
 from auditor.suggest import did_you_mean
 from auditor.tables import sha256_of
@@ -85,29 +85,39 @@ def list_folder(folder: Path, classes: Sequence[str], left_out: list[str] | None
     return Listing(tuple(names), np.asarray(codes, np.int64), tuple(notes))
 
 
-def read_files(folder: Path, names: Sequence[str], model: AuditedModel) -> npt.NDArray[Any]:
+@dataclass(frozen=True, eq=False)
+class FilesRead:
+    """The files of a folder that could be read.
+
+    X: (m, ...) as the model takes them. kept: (m,) their places among the names asked for. ``unreadable``: a sentence
+    on each of the others.
+    """
+
+    X: npt.NDArray[Any]
+    kept: IntArray
+    unreadable: tuple[str, ...]
+
+
+def read_files(folder: Path, names: Sequence[str], model: AuditedModel) -> FilesRead:
     """The files as the model takes them, decoded one at a time, so that only the model's size is kept.
 
-    (n, height, width, channels) uint8 for a model of images, (n, samples) int16 for one of sound.
-
-    Raises one DataError that names the files that cannot be read (truncated, empty, no such medium) and counts them.
+    Rows are (height, width, channels) uint8 for a model of images, (samples,) int16 for one of sound. Files that cannot
+    be read (truncated, empty, no such medium) are left out and named. Raises DataError where none can be.
     """
     load = loader_of(model)
     first = load(folder, (), model)
     out = np.empty((len(names), *first.shape[1:]), first.dtype)
+    kept: list[int] = []
     bad: list[str] = []
-    for i, name in enumerate(names):
+    for name in names:
         try:
-            out[i] = load(folder, (name,), model)[0]
+            out[len(kept)] = load(folder, (name,), model)[0]
+            kept.append(len(kept) + len(bad))
         except DataError as error:
             bad.append(str(error))
-    if bad:
-        more = f" And {len(bad) - _MOST_NAMED} more." if len(bad) > _MOST_NAMED else ""
-        raise DataError(
-            f"{len(bad):,} of {len(names):,} files in {_shown(folder.name)!r} cannot be audited: mend or remove them. "
-            f"{' '.join(bad[:_MOST_NAMED])}{more}"
-        )
-    return out
+    if names and not kept:
+        raise DataError(f"None of the {len(names):,} files in {_shown(folder.name)!r} can be audited: {some_of(bad)}")
+    return FilesRead(out[: len(kept)], np.asarray(kept, np.int64), tuple(bad))
 
 
 def loader_of(model: AuditedModel) -> Callable[[Path, Sequence[str], AuditedModel], npt.NDArray[Any]]:

@@ -32,6 +32,7 @@ from auditor.evidence.answers import Answers, AnswersHead, AnswersPart, CountsRe
 from auditor.finding import Pillar, ProbeResult
 from auditor.report.record import INTAKE, DataRecord, ModelRecord, Refusal
 from auditor.report.text import visible
+from auditor.run import files_result
 from auditor.specs import Job, ProbeSpec
 
 MAX_MESSAGE = 32 << 20
@@ -239,7 +240,7 @@ def measure(
         done.results += [_not_run(spec, pillars, why) for spec in lost]
         remaining = [spec for spec in remaining if spec not in lost]
         first = False
-    done.results = [_with_own_labels(result, pillars) for result in done.results]
+    done.results = [_with_own_labels(result, pillars) for result in done.results] + files_result(done.data)
     order = {spec.name: i for i, spec in enumerate(job.probes, 1)}
     done.results.sort(key=lambda result: order.get(result.probe, 0))
     return done

@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from auditor import __version__
-from auditor.errors import AuditorError, DataError, NotApplicableError, UsageError
+from auditor.errors import AuditorError, DataError, NotApplicableError, UsageError, some_of
 from auditor.finding import Criterion, Family, Measurement, ProbeResult, judge, load_criteria
 from auditor.probe import Probe, missing_needs, not_applicable
 from auditor.report.figures import figures_of
 from auditor.report.record import (
+    FILES,
+    MOST_UNREADABLE,
     AuditReport,
     CriterionRecord,
     DataRecord,
@@ -209,6 +211,7 @@ def run_audit(
         if progress is not None:
             progress(probe.name)
         results.append(ask(probe, model, data, generator_for(seed, probe.name)))
+    results += files_result(data_record(data))
     return assemble(
         results,
         load_criteria() if criteria is None else criteria,
@@ -236,6 +239,16 @@ def model_record(model: AuditedModel) -> ModelRecord:
     )
 
 
+def files_result(record: DataRecord | None) -> list[ProbeResult]:
+    """What became of the files that were to be rows: nothing where all were read, else a NOT_RUN that names them."""
+    if record is None or not record.n_unreadable:
+        return []
+    n = record.n_unreadable
+    which = "1 file" if n == 1 else f"{n:,} files"
+    reason = f"{which} could not be read, and no number here is about such a file. {some_of(record.unreadable, n)}"
+    return [ProbeResult(probe=FILES, pillar="intake", citation="", not_run=reason)]
+
+
 def data_record(data: AuditData | None) -> DataRecord:
     """The record of data given in memory."""
     if data is None:
@@ -246,5 +259,7 @@ def data_record(data: AuditData | None) -> DataRecord:
         positive=None if data.positive is None else data.classes[data.positive],
         sensitive=() if data.sensitive_features is None else tuple(map(str, data.sensitive_features.columns)),
         n_train_rows=None if members is None else len(members),
+        unreadable=tuple(said[:500] for said in data.unreadable[:MOST_UNREADABLE]),
+        n_unreadable=len(data.unreadable),
         notes=data.notes,
     )

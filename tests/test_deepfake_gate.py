@@ -157,7 +157,7 @@ def test_model_and_detector_each_read_of_a_file_what_they_would_read_alone(
     write(tmp_path, {n: as_file((real_picture, fake_picture)[i % 2](rng, 64)) for i, n in enumerate(names)})
     base = cropping()
     gated = GatedModel(base, detector, Gate(answer=1))
-    X = read_files(tmp_path, names, gated)
+    X = read_files(tmp_path, names, gated).X
     assert X.shape == (8, 24, 20, 4) and gated.preprocessing is None
     alone, seen = load_images(tmp_path, names, base), load_images(tmp_path, names, detector)
     rejected = np.asarray([v.answer == "fake" for v in detector.verdicts(seen)])

@@ -17,6 +17,7 @@ from auditor.folders import list_folder, read_files, sha256_of_folder
 from auditor.images import load_images
 from auditor.model import AuditedModel
 from auditor.preprocessing import ImagePreprocessing
+from auditor.run import run_audit
 from auditor.specs import DataSpec
 
 Image = pytest.importorskip("PIL.Image", reason="the extra 'images' is not installed")
@@ -106,19 +107,38 @@ def test_flags_that_name_columns_are_refused(folder: Path, flag: str) -> None:
     assert f"leave --{flag} out" in refused(folder, UsageError, **{flag: "y"})
 
 
+def empty(folder: Path) -> None:
+    for file in folder.rglob("*"):
+        if file.is_file():
+            file.write_bytes(b"")
+
+
 def test_files_that_are_no_images_are_named_and_counted(folder: Path) -> None:
     (folder / "cat" / "empty.png").write_bytes(b"")
     (folder / "cat" / "notes.txt").write_text("hello")
     whole = (folder / "dog" / "0.jpg").read_bytes()
     (folder / "dog" / "torn.jpg").write_bytes(whole[: len(whole) // 3])
-    said = refused(folder)
-    assert said.startswith("3 of 10 files in 'pets' cannot be audited: mend or remove them.")
+    data = load_data(spec(folder), model())
+    assert len(data) == 7 and data.y_true is not None and data.y_true.tolist() == [0] * 4 + [1] * 3
+    assert data.files is not None and not any("torn" in name or "empty" in name for name in data.files)
+    assert any(note.startswith("3 of 10 files of pets could not be read") for note in data.notes)
+    said = " ".join(data.unreadable)
     assert "'cat/empty.png' cannot be decoded: it is an empty file" in said
     assert "'cat/notes.txt' cannot be decoded: it is none of JPEG" in said
     assert "'dog/torn.jpg' cannot be decoded" in said
     for i in range(9):
         (folder / "cat" / f"x{i}.png").write_bytes(b"")
-    assert "And 7 more." in refused(folder)
+    report = run_audit(model(), load_data(spec(folder), model()), [])
+    (finding,) = report.findings
+    assert finding.outcome == "NOT_RUN" and report.exit_code == 3
+    assert finding.reason.startswith("12 files could not be read") and "And 7 more." in finding.reason
+    empty(folder)
+    assert refused(folder).startswith("None of the 19 files in 'pets' can be audited")
+
+
+def test_one_class_that_can_be_read_is_not_enough(folder: Path) -> None:
+    empty(folder / "dog")
+    assert "of one class only: mend the others" in refused(folder)
 
 
 def test_links_may_not_lead_out_and_folders_linked_within_are_not_counted_twice(folder: Path, tmp_path: Path) -> None:

@@ -23,6 +23,8 @@ from auditor.statistics.kinds import AnyEstimate
 SCHEMA_VERSION = "1.0"
 
 INTAKE = "intake"
+FILES = "files"
+MOST_UNREADABLE = 100
 # Judgements of the tool's own work, and of the file: a model of which nothing else was judged has not been audited.
 _NOT_OF_THE_MODEL = frozenset({"completeness_error", "faithfulness_gain", "method_agreement"})
 
@@ -64,7 +66,10 @@ class ModelRecord(Record):
 
 
 class DataRecord(Record):
-    """The evaluation data, and the training data where they were given."""
+    """The evaluation data, and the training data where they were given.
+
+    ``n_unreadable``: files that were to be rows and could not be read; ``unreadable``: a sentence on the first of them.
+    """
 
     path: str | None = None
     sha256: str | None = None
@@ -75,6 +80,8 @@ class DataRecord(Record):
     train_path: str | None = None
     train_sha256: str | None = None
     n_train_rows: int | None = None
+    unreadable: Annotated[tuple[str, ...], Field(max_length=MOST_UNREADABLE)] = ()
+    n_unreadable: Annotated[int, Field(ge=0)] = 0
     notes: tuple[str, ...] = ()
 
 
