@@ -9,6 +9,16 @@ from pathlib import Path
 from auditor.errors import UsageError
 
 
+def check_writable(folder: Path, hint: str) -> None:
+    """Makes the folder and tries it, so that it is found out before the work; UsageError with the ``hint`` if not."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return
+    except OSError as error:
+        raise UsageError(f"Cannot write into {str(folder)!r}: {error.strerror}. {hint}") from None
+
+
 def write_beside(path: str | Path, content: bytes) -> None:
     """Writes a file whole or not at all: beside its place, synced, then renamed."""
     where = Path(path)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from auditor.errors import DataError, UsageError
+from auditor.files import check_writable
 
 if TYPE_CHECKING:
     from auditor.evidence.bundle import Evidence
@@ -33,23 +34,11 @@ def check_flags(options: ScanOptions) -> None:
     if options.bundle is not None and Path(options.bundle).is_dir():
         raise UsageError(f"--bundle {options.bundle!r} is a folder: name a file, such as audit.zip.")
     if options.bundle is not None:
-        _check_writable(Path(options.bundle).parent)
+        check_writable(Path(options.bundle).parent, "Name another place with --bundle.")
     if options.sign is not None:
         from auditor.evidence.signing import load_private_key
 
         load_private_key(Path(options.sign))
-
-
-def _check_writable(folder: Path) -> None:
-    """Found out before the work, not after it."""
-    import tempfile
-
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            return
-    except OSError as error:
-        raise UsageError(f"Cannot write the bundle into {str(folder)!r}: {error.strerror}.") from None
 
 
 def start_log(job: Job) -> ChainedLog:

@@ -19,7 +19,7 @@ import typer
 
 from auditor.bins import parse_bin_rule
 from auditor.errors import AuditorError, ConfigError, UsageError
-from auditor.files import write_beside
+from auditor.files import check_writable, write_beside
 from auditor.finding import Family, Pillar
 from auditor.isolate import Measured, last_lines, measure
 from auditor.json_text import UNREADABLE, why_unreadable
@@ -48,7 +48,8 @@ def scan(configured: Configured, *, as_json: bool, quiet: bool, debug: bool) -> 
     signal.signal(signal.SIGTERM, _terminated)
     options = configured.options
     formats = known_formats(options.format)
-    out = _writable(Path(options.out))
+    out = Path(options.out)
+    check_writable(out, "Name another folder with --out.")
     check_flags(options)
     if options.db is not None and not options.history:
         raise UsageError("--db says where the history lies: add --history to append to it.")
@@ -307,16 +308,6 @@ def _unread(spec: DataSpec | None) -> DataRecord:
 
 
 # ---- writing -------------------------------------------------------------------------------------------------------
-
-
-def _writable(out: Path) -> Path:
-    """Found out before the work, not after it; an earlier run's report stays until there is a new one."""
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=out):
-            return out
-    except OSError as error:
-        raise UsageError(f"Cannot write into {str(out)!r}: {error.strerror}. Name another folder with --out.") from None
 
 
 def _drop_stale(out: Path, written: list[str]) -> None:

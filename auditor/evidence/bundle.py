@@ -21,6 +21,7 @@ from auditor.evidence.manifest import (
     SIGNATURE,
     TABLES,
     Asked,
+    FileEntry,
     Manifest,
     build_manifest,
     canonical,
@@ -112,16 +113,10 @@ def statement_of(manifest: Manifest, report: AuditReport) -> bytes:
     }
     about = (("model", report.model.sha256), ("data", report.data.sha256), ("train", report.data.train_sha256))
     return statement(
-        {MANIFEST: _digest(manifest)},
+        {MANIFEST: FileEntry.of(manifest.to_bytes()).sha256},
         {
             "result": _RESULT.get(ExitCode(report.exit_code), "FAILED"),
             "configuration": [{"name": name, "digest": {"sha256": d}} for name, d in about if d is not None],
             **by_outcome,
         },
     )
-
-
-def _digest(manifest: Manifest) -> str:
-    from hashlib import sha256
-
-    return sha256(manifest.to_bytes()).hexdigest()

@@ -31,7 +31,7 @@ from auditor.detectors.encoder_probe import EncoderProbe, hold, mebibytes
 from auditor.detectors.head import NeighbourHead
 from auditor.detectors.image_detector import FrequencyDetector, ImageEnsemble, ResidualCNN, levels
 from auditor.detectors.image_features import SMALLEST, image_features
-from auditor.errors import DataError, UsageError
+from auditor.errors import DataError, UsageError, some_of
 from auditor.images import FORMATS, decode_as
 from auditor.inside import read_regular, shown
 from auditor.loop import PlainStep, Schedule, train
@@ -68,7 +68,6 @@ _BATCH = 16
 _READ_AT_ONCE = 32
 _LEARNING_RATE = 2e-3
 _WEIGHT_DECAY = 1e-3
-_MOST_NAMED = 5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,10 +143,9 @@ def train_image_detector(
     classes_of(labels, options.fake)
     images = read_images(files, options)
     if images.problems:
-        more = f" And {len(images.problems) - _MOST_NAMED} more." if len(images.problems) > _MOST_NAMED else ""
         raise DataError(
             f"{len(images.problems):,} of {len(files):,} files cannot be trained on: mend or remove them. "
-            f"{' '.join(images.problems[:_MOST_NAMED])}{more}"
+            f"{some_of(images.problems)}"
         )
     return fit_image_detector(images, labels, kinds, options, rng)
 

@@ -29,7 +29,7 @@ from auditor.audio import Samples, decode, fitted, sampling_rate_of
 from auditor.detector import DeepfakeDetector, KnownRate
 from auditor.detectors.head import Calibration
 from auditor.detectors.speech_detector import SpeechCNN, SpeechDetector, SpeechGMM
-from auditor.errors import DataError, UsageError
+from auditor.errors import DataError, UsageError, some_of
 from auditor.inside import read_regular, shown
 from auditor.loop import PlainStep, Schedule, train
 from auditor.model import Recipe
@@ -57,7 +57,6 @@ _MOST_FRAMES = 20_000
 _BATCH = 32
 _LEARNING_RATE = 2e-3
 _WEIGHT_DECAY = 1e-3
-_MOST_NAMED = 5
 _NAMES = {"lfcc": "speech_lfcc", "gmm": "speech_gmm", "cnn": "speech_cnn"}
 _NETWORKS: dict[str, Callable[..., Network]] = {"lfcc": SpeechDetector, "gmm": SpeechGMM, "cnn": SpeechCNN}
 
@@ -114,10 +113,9 @@ def train_speech_detector(
     """
     found = read_recordings(files, options)
     if found.problems:
-        more = f" And {len(found.problems) - _MOST_NAMED} more." if len(found.problems) > _MOST_NAMED else ""
         raise DataError(
             f"{len(found.problems):,} of {len(files):,} files cannot be trained on: mend or remove them. "
-            f"{' '.join(found.problems[:_MOST_NAMED])}{more}"
+            f"{some_of(found.problems)}"
         )
     return fit_speech_detector(found, labels, kinds, options, rng)
 
