@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from auditor.errors import AuditorError, DataError, MissingExtraError, ModelError, UsageError, first_line
-from auditor.inside import read_inside, shown
+from auditor.files import read_inside, shown
 from auditor.preprocessing import AudioPreprocessing
 
 if TYPE_CHECKING:

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from auditor.arrays import FloatArray
 from auditor.counts import MISSING
 from auditor.errors import DataError, UsageError
+from auditor.rows import FloatArray
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -20,11 +20,11 @@ from pydantic import TypeAdapter
 from auditor.counts import GroupCounts
 from auditor.data import AuditData, can_stream, favourable, load_data, no_rows, stream_counts
 from auditor.detection.examine import Examination, loaded_detector
-from auditor.detection.file_names import received
 from auditor.detection.record import DetectorRecord
 from auditor.errors import DataError, ModelError, NotApplicableError, UsageError
 from auditor.evidence.answers import counts_of, head_of, parts_of
-from auditor.finding import Measurement
+from auditor.files import received
+from auditor.finding.measurement import Measurement
 from auditor.folders import sha256_of_folder
 from auditor.huggingface_folder import save_classifier
 from auditor.intake import intake_result, load_model, resolve_device

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from auditor.errors import UsageError
-from auditor.finding import Outcome, Pillar
+from auditor.finding.measurement import Outcome, Pillar
 from auditor.report.record import INTAKE, AuditReport, FindingRecord
 from auditor.statistics.changes import GapChange, RateChange
 from auditor.statistics.kinds import AnyEstimate

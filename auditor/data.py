@@ -15,14 +15,12 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from auditor.arrays import FloatArray, IntArray
 from auditor.bins import BinRule, bin_sensitive, parse_bin_rule
 from auditor.counts import MISSING, GroupCounts, count_groups
-from auditor.errors import DataError, UsageError, some_of
+from auditor.errors import DataError, UsageError, did_you_mean, some_of
 from auditor.preprocessing import NumericColumn, TabularPreprocessing, as_text, label_name
-from auditor.rows import Rows, take_rows
+from auditor.rows import FloatArray, IntArray, Rows, take_rows
 from auditor.specs import DataSpec
-from auditor.suggest import did_you_mean
 from auditor.tables import TableFile, open_table
 
 if TYPE_CHECKING:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from torch import Tensor, nn
 
-from auditor.arrays import FloatArray
 from auditor.detector_card import MOST_KINDS as MOST_KINDS
 from auditor.detector_card import MOST_SCORES as MOST_SCORES
 from auditor.detector_card import Answer as Answer
@@ -20,7 +19,7 @@ from auditor.errors import ModelError
 from auditor.gradients import without_gradients
 from auditor.model import AuditedModel, TorchModel
 from auditor.preprocessing import AudioPreprocessing, ImagePreprocessing
-from auditor.rows import Rows, take_rows
+from auditor.rows import FloatArray, Rows, take_rows
 
 if TYPE_CHECKING:
     from auditor.data import AuditData

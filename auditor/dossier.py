@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from datetime import date
 from urllib.parse import quote
 
-from auditor.display import EARNED, RESERVED
-from auditor.policy import CERTAINTY, Control, EvidenceRule, Policy, RecordPart
+from auditor.finding.display import EARNED, RESERVED
+from auditor.finding.policy import CERTAINTY, Control, EvidenceRule, Policy, RecordPart
 from auditor.report import text, view
 from auditor.report.controls import fitting, with_policies
 from auditor.report.markdown import code_span, escaped

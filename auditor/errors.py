@@ -12,7 +12,8 @@ AuditorError                    exit code
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import difflib
+from collections.abc import Iterable, Sequence
 
 
 class AuditorError(Exception):
@@ -65,3 +66,10 @@ def some_of(sentences: Sequence[str], n: int | None = None) -> str:
     n = len(sentences) if n is None else n
     more = f" And {n - MOST_NAMED:,} more." if n > MOST_NAMED else ""
     return f"{' '.join(sentences[:MOST_NAMED])}{more}"
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """``"; did you mean 'x'?"`` for the nearest known word, whatever its case, or ``""`` where none is near."""
+    by_folded = {name.casefold(): name for name in known}
+    near = difflib.get_close_matches(word.casefold(), list(by_folded), n=1, cutoff=0.6)
+    return f"; did you mean {by_folded[near[0]]!r}?" if near else ""

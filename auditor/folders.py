@@ -12,11 +12,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from auditor.arrays import IntArray
-from auditor.detection.file_names import is_utf8
-from auditor.errors import DataError, ModelError, some_of
+from auditor.errors import DataError, ModelError, did_you_mean, some_of
+from auditor.files import is_utf8
 from auditor.preprocessing import AudioPreprocessing, ImagePreprocessing, label_name
-from auditor.suggest import did_you_mean
+from auditor.rows import IntArray
 from auditor.tables import sha256_of
 
 if TYPE_CHECKING:

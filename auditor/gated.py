@@ -11,12 +11,11 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field
 
-from auditor.arrays import FloatArray
 from auditor.detector import DeepfakeDetector, Verdict
 from auditor.errors import DataError, ModelError
 from auditor.model import AuditedModel, Provenance, TorchModel, bundle_of
 from auditor.paired_rows import PairedRows
-from auditor.rows import Rows
+from auditor.rows import FloatArray, Rows
 
 
 class Gate(BaseModel):

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from auditor.errors import DataError, MissingExtraError, ModelError, UsageError
-from auditor.inside import read_inside, shown
+from auditor.files import read_inside, shown
 from auditor.preprocessing import ImagePreprocessing
 
 if TYPE_CHECKING:

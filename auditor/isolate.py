@@ -25,11 +25,11 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic_core import PydanticSerializationError
 
-from auditor.detection.file_names import readable, received
 from auditor.detection.record import DetectorRecord, FileResult
 from auditor.errors import DataError, ModelError, UsageError
 from auditor.evidence.answers import Answers, AnswersHead, AnswersPart, CountsRecord, joined
-from auditor.finding import Pillar, ProbeResult
+from auditor.files import readable, received
+from auditor.finding.measurement import Pillar, ProbeResult
 from auditor.report.record import INTAKE, DataRecord, ModelRecord, Refusal
 from auditor.report.text import visible
 from auditor.run import files_result

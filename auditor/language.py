@@ -23,10 +23,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from auditor.arrays import FloatArray
 from auditor.errors import ConfigError, ModelError, NotApplicableError, first_line
 from auditor.gradients import without_gradients
 from auditor.model import AuditedModel, Provenance, evaluating
+from auditor.rows import FloatArray
 
 Objective = Literal["causal", "masked"]
 Form = Literal["whole", "shared"]

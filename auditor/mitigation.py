@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
 
 import numpy as np
 
-from auditor.errors import ConfigError
-from auditor.finding import Pillar
-from auditor.suggest import did_you_mean
+from auditor.errors import ConfigError, did_you_mean
+from auditor.finding.measurement import Pillar
 
 if TYPE_CHECKING:
     from pathlib import Path

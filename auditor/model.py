@@ -16,12 +16,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from auditor.arrays import FloatArray, IntArray
 from auditor.errors import ModelError
 from auditor.files import write_beside
 from auditor.gradients import without_gradients
 from auditor.preprocessing import Preprocessing, TabularPreprocessing, label_name
-from auditor.rows import Rows, take_rows
+from auditor.rows import FloatArray, IntArray, Rows, take_rows
 
 if TYPE_CHECKING:
     import pandas as pd

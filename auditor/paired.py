@@ -16,9 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
 
-from auditor.errors import DataError
-from auditor.json_text import UNREADABLE, why_unreadable
-from auditor.suggest import did_you_mean
+from auditor.errors import DataError, did_you_mean
+from auditor.files import UNREADABLE, why_unreadable
 from auditor.tables import regular_file
 
 T = TypeVar("T")

@@ -13,12 +13,11 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from auditor.arrays import FloatArray, IntArray
 from auditor.counts import MISSING
 from auditor.errors import DataError, ModelError
 from auditor.model import AuditedModel, Provenance, TorchModel
 from auditor.preprocessing import TabularPreprocessing, as_text, label_name
-from auditor.rows import Rows
+from auditor.rows import FloatArray, IntArray, Rows
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -13,8 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field
 
-from auditor.errors import DataError
-from auditor.suggest import did_you_mean
+from auditor.errors import DataError, did_you_mean
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, ClassVar, Protocol, TypeGuard, runtime_checkab
 
 import numpy as np
 
-from auditor.errors import ConfigError
-from auditor.finding import Measurement, Pillar
-from auditor.suggest import did_you_mean
+from auditor.errors import ConfigError, did_you_mean
+from auditor.finding.measurement import Measurement, Pillar
 
 if TYPE_CHECKING:
     from auditor.counts import GroupCounts

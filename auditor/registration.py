@@ -20,8 +20,8 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 from auditor.errors import ConfigError, DataError, UsageError
 from auditor.evidence.manifest import Digest, canonical
 from auditor.evidence.signing import open_envelope, sign, statement
-from auditor.finding import Outcome
-from auditor.json_text import UNREADABLE, why_unreadable
+from auditor.files import UNREADABLE, why_unreadable
+from auditor.finding.measurement import Outcome
 from auditor.report.record import CriterionRecord, FindingRecord, RegistrationRecord
 from auditor.statistics.families import Multiplicity
 

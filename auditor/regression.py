@@ -11,13 +11,12 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from auditor.arrays import FloatArray
 from auditor.data import LARGEST_TARGET, AuditData
 from auditor.errors import ModelError
 from auditor.gradients import without_gradients
 from auditor.model import BATCH_ROWS, AuditedModel, Provenance, Recipe, TorchNetwork
 from auditor.preprocessing import Preprocessing, TabularPreprocessing
-from auditor.rows import Rows, take_rows
+from auditor.rows import FloatArray, Rows, take_rows
 
 _ASKED_TWICE = 16
 

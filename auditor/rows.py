@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+import numpy as np
 import numpy.typing as npt
 
 if TYPE_CHECKING:
     import pandas as pd
+
 
 Rows: TypeAlias = "pd.DataFrame | npt.NDArray[Any]"
 
@@ -17,3 +19,8 @@ def take_rows(X: Rows, index: npt.NDArray[Any] | slice) -> Rows:
     iloc = getattr(X, "iloc", None)
     taken: Rows = X[index] if iloc is None else iloc[index]
     return taken
+
+
+FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
+Counts = IntArray | FloatArray

@@ -13,7 +13,9 @@ import numpy as np
 
 from auditor import __version__
 from auditor.errors import AuditorError, DataError, NotApplicableError, UsageError, some_of
-from auditor.finding import Criterion, Family, Measurement, ProbeResult, judge, load_criteria
+from auditor.finding.criterion import Criterion, load_criteria
+from auditor.finding.judging import Family, judge
+from auditor.finding.measurement import Measurement, ProbeResult
 from auditor.probe import Probe, missing_needs, not_applicable
 from auditor.report.figures import figures_of
 from auditor.report.record import (

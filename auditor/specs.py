@@ -80,7 +80,7 @@ class MitigationSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class DetectionSpec:
-    """Which files are examined, each named once as :func:`auditor.detection.file_names.sent` writes it, and how.
+    """Which files are examined, each named once as :func:`auditor.files.sent` writes it, and how.
 
     ``trust_anchors``: certificates in PEM that a signature of Content Credentials must lead to to be trusted.
     ``with_heat_map``: whether a picture is made of what each verdict rests on.

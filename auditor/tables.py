@@ -14,8 +14,7 @@ import pyarrow.csv
 import pyarrow.json
 import pyarrow.parquet
 
-from auditor.errors import DataError, UsageError
-from auditor.suggest import did_you_mean
+from auditor.errors import DataError, UsageError, did_you_mean
 
 Kind = Literal["csv", "tsv", "parquet", "jsonl"]
 _SUFFIXES: dict[str, Kind] = {

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 
-from auditor.finding import Criterion, Finding, Outcome, Pillar, ProbeResult, judge
+from auditor.finding.criterion import Criterion
+from auditor.finding.judging import Finding, judge
+from auditor.finding.measurement import Outcome, Pillar, ProbeResult
 from auditor.probe import Need, Probe
 from auditor.run import ask, generator_for
 

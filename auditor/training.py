@@ -15,21 +15,20 @@ from torch import Tensor, nn
 
 from auditor import loop
 from auditor.architectures import ARCHITECTURES
-from auditor.arrays import IntArray
 from auditor.data import favourable
 from auditor.dp_sgd import PrivacyBudget, train_privately
-from auditor.errors import ModelError, UsageError, first_line
+from auditor.errors import ModelError, UsageError, did_you_mean, first_line
 from auditor.intake import resolve_device
 from auditor.intake.user_code import import_object, keywords_of
 from auditor.model import Recipe, TorchModel
 from auditor.preprocessing import TabularPreprocessing
 from auditor.randomness import seeded_globals
+from auditor.rows import IntArray
 from auditor.several_devices import Devices
 from auditor.specs import TrainSpec
 from auditor.statistics.kinds import AnyEstimate
 from auditor.statistics.ranks import area_under_curve
 from auditor.statistics.rates import Proportion
-from auditor.suggest import did_you_mean
 from auditor.training_rows import encode_rows, fit_preprocessing, read_rows, stratified_split
 
 VALIDATION_SHARE = 0.15

@@ -12,11 +12,11 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet
 
-from auditor.arrays import IntArray
 from auditor.data import encode_labels, favourable, id_like
 from auditor.errors import DataError, UsageError
 from auditor.files import write_beside
 from auditor.preprocessing import CategoricalColumn, TabularPreprocessing, fit_tabular, label_name
+from auditor.rows import IntArray
 from auditor.specs import TrainSpec
 from auditor.tables import TableFile, open_table
 

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 import numpy as np
 
-from auditor.arrays import FloatArray
 from auditor.errors import DataError, ModelError, NotApplicableError
 from auditor.gradients import without_gradients
+from auditor.rows import FloatArray
 from auditor.tables import regular_file, sha256_of
 
 if TYPE_CHECKING:

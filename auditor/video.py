@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from auditor.arrays import FloatArray
 from auditor.audio import opened, with_known_codec
 from auditor.errors import DataError, ModelError, UsageError
+from auditor.files import shown
 from auditor.images import MAX_PIXELS, fitted_picture
-from auditor.inside import shown
 from auditor.preprocessing import ImagePreprocessing
+from auditor.rows import FloatArray
 
 if TYPE_CHECKING:
     from auditor.detector import Answer, DeepfakeDetector

@@ -23,10 +23,10 @@ import torch
 from torch import Tensor
 
 from auditor.architectures import MLP, BiLSTMText
-from auditor.arrays import FloatArray
 from auditor.data import AuditData
 from auditor.model import TorchModel
 from auditor.preprocessing import NumericColumn, TabularPreprocessing, TextPreprocessing
+from auditor.rows import FloatArray
 from benchmarks.common import emit
 from probes.attribution.gradient import Effort
 from probes.attribution.methods import explain

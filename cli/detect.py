@@ -71,7 +71,7 @@ def detect(
     if evidence is not None and detector is None:
         raise UsageError("--evidence shows what a detector's score rests on: add --detector FILE.")
 
-    from auditor.detection.file_names import readable, sent
+    from auditor.files import readable, sent
     from auditor.isolate import examine, last_lines
     from auditor.report.text import visible
     from auditor.specs import DetectionSpec, Job, Limits, ModelSpec
@@ -165,7 +165,7 @@ def _write_pictures(results: Sequence[tuple[str, FileResult]], out: Path) -> tup
     A picture of an earlier run is replaced; any other file, and every file of this run, stays as it is.
     """
     from auditor.files import write_beside
-    from auditor.png import encode
+    from auditor.finding.png import encode
 
     mine = {os.path.realpath(path) for path, _ in results}
     pictures, unwritten = {}, {}
@@ -185,7 +185,7 @@ def _write_pictures(results: Sequence[tuple[str, FileResult]], out: Path) -> tup
 
 def _stem(path: str) -> str:
     """The file's name, in UTF-8, and cut where it is too long for something to be added to it."""
-    from auditor.detection.file_names import readable
+    from auditor.files import readable
 
     name = readable(Path(path).name)
     if len(name.encode()) <= _LONGEST_NAME:
@@ -207,8 +207,8 @@ def _is_evidence(path: Path) -> bool:
     from auditor.detection.heat_map import is_evidence
     from auditor.detection.record import LARGEST_PICTURE
     from auditor.errors import DataError
-    from auditor.inside import read_regular
-    from auditor.png import decode
+    from auditor.files import read_regular
+    from auditor.finding.png import decode
 
     try:
         return not path.is_symlink() and is_evidence(decode(read_regular(path, "The picture"), LARGEST_PICTURE))

@@ -12,7 +12,7 @@ import typer
 from auditor.errors import UsageError
 
 if TYPE_CHECKING:
-    from auditor.policy import Policy
+    from auditor.finding.policy import Policy
 
 
 def dossier(
@@ -46,7 +46,7 @@ def dossier(
 
 
 def _packs(names: str) -> list[Policy]:
-    from auditor.policy import load_policies, pack_names
+    from auditor.finding.policy import load_policies, pack_names
 
     wanted = [name.strip() for name in names.split(",") if name.strip()]
     packs, _ = load_policies(wanted)

@@ -9,7 +9,7 @@ from pathlib import Path
 import typer
 
 from auditor.errors import DataError
-from auditor.finding import Outcome
+from auditor.finding.measurement import Outcome
 from auditor.report.record import AuditReport, ExitCode, FindingRecord, Summary
 from cli.output import print_report
 from cli.rendering import read_report

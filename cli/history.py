@@ -246,9 +246,9 @@ def trend(entries: list[Entry], metric: str) -> FigureRecord:
 
     Raises UsageError where no audit measured it, with the nearest that was measured.
     """
+    from auditor.errors import did_you_mean
     from auditor.report.record import FigureRecord, SeriesRecord
     from auditor.report.text import label
-    from auditor.suggest import did_you_mean
 
     lines: dict[str, list[tuple[int, FindingRecord]]] = {}
     known: set[str] = set()
@@ -306,7 +306,7 @@ def signoff(
 ) -> None:
     """Record who accepts, or does not, what an audit found; it shows in later reports and changes no outcome."""
     from auditor.evidence.signing import load_private_key
-    from auditor.finding import Outcome
+    from auditor.finding.measurement import Outcome
     from auditor.history.entries import Decision
     from auditor.history.signatures import signed
 

@@ -13,10 +13,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, ValidationError
 
-from auditor.errors import ConfigError, UsageError
-from auditor.finding import DEFAULT_PROFILE, Criterion, load_criteria, parse_criterion
-from auditor.policy import Policy, load_policies
-from auditor.suggest import did_you_mean
+from auditor.errors import ConfigError, UsageError, did_you_mean
+from auditor.finding.criterion import DEFAULT_PROFILE, Criterion, load_criteria, parse_criterion
+from auditor.finding.policy import Policy, load_policies
 
 CONFIG_NAME = "audit.toml"
 _PATHS = ("model", "data", "train", "sensitive_file", "scorer", "reference", "out", "bundle", "sign", "registration")

@@ -105,7 +105,7 @@ class Stages:
 
 def print_report(report: AuditReport, written: Sequence[str]) -> None:
     """The six counts, what failed, what could not be said and what it would take, what did not run, the files."""
-    from auditor.finding import Outcome
+    from auditor.finding.measurement import Outcome
     from auditor.report.text import count, visible
 
     model, data = report.model, report.data
@@ -157,7 +157,7 @@ def print_report(report: AuditReport, written: Sequence[str]) -> None:
 
 def _print_finding(finding: FindingRecord, *, with_method: bool) -> None:
     """``with_method``: one number was found by several methods, so each line says by which."""
-    from auditor.display import EARNED, RESERVED
+    from auditor.finding.display import EARNED, RESERVED
     from auditor.report.record import measurement_label
     from auditor.report.text import number, visible
 

@@ -7,10 +7,9 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
-from auditor.errors import DataError, MissingExtraError, UsageError
+from auditor.errors import DataError, MissingExtraError, UsageError, did_you_mean
 from auditor.files import write_beside
 from auditor.report.record import AuditReport
-from auditor.suggest import did_you_mean
 
 FIGURE_FORMATS = ("svg", "png")
 _LONGEST_NAME = 80

@@ -16,7 +16,7 @@ import typer
 from pydantic import JsonValue
 
 from auditor.compare import CHANGE, compare
-from auditor.errors import DataError, ModelError, UsageError
+from auditor.errors import DataError, ModelError, UsageError, did_you_mean
 from auditor.files import write_beside
 from auditor.mitigation import make_mitigation, needs_rows
 from auditor.report.front import plots_of
@@ -33,7 +33,6 @@ from auditor.report.tradeoff import (
 )
 from auditor.specs import Job
 from auditor.statistics.estimate import Undefined
-from auditor.suggest import did_you_mean
 from auditor.tradeoff import PRESENT, Candidate, Point, Tradeoff, weigh
 from auditor.tradeoff_evidence import DISPARITIES, Disparity, Evidence, read_evidence
 from cli.comparing import write_comparison

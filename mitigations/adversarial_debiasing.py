@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal, get_args
 import numpy as np
 
 from auditor.errors import DataError, UsageError
-from auditor.finding import Pillar
+from auditor.finding.measurement import Pillar
 from auditor.mitigation import Mitigated, Stage, Training
 from mitigations.retraining import TrainingSet, run, training_set
 from mitigations.starting_network import is_known, recipe_for, starting_network, trainable_from_somewhere

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from auditor.arrays import FloatArray, IntArray
-from auditor.rows import Rows, take_rows
+from auditor.rows import FloatArray, IntArray, Rows, take_rows
 from mitigations.counterfactuals import NO_ROW, Counterfactuals
 
 if TYPE_CHECKING:

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from auditor.arrays import FloatArray
 from auditor.errors import DataError, ModelError
-from auditor.finding import Pillar
+from auditor.finding.measurement import Pillar
 from auditor.mitigation import Mitigated, Stage, Training
+from auditor.rows import FloatArray
 from mitigations.retraining import refuse_bins, run, trainable, training_set, untrained
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal, get_args
 import numpy as np
 
 from auditor.errors import DataError, ModelError, UsageError
-from auditor.finding import Pillar
+from auditor.finding.measurement import Pillar
 from auditor.lexicons import built_in, read
 from auditor.mitigation import Mitigated, Stage, Training
 from mitigations.augmented_rows import Arm, Sides, table_arms, text_arms

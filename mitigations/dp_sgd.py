@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal, get_args
 import numpy as np
 
 from auditor.errors import ModelError, UsageError
-from auditor.finding import Pillar
+from auditor.finding.measurement import Pillar
 from auditor.mitigation import Mitigated, Stage, Training
 from mitigations.private_weights import private_weights
 from mitigations.retraining import TrainingSet, refuse_several_devices, trainable, training_set, untrained

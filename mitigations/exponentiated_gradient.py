@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, get_args
 import numpy as np
 import numpy.typing as npt
 
-from auditor.arrays import FloatArray
 from auditor.errors import ModelError
-from auditor.finding import Pillar
+from auditor.finding.measurement import Pillar
 from auditor.mitigation import Mitigated, Stage, Training
+from auditor.rows import FloatArray
 from mitigations.reduction import NetworkEstimator, Parity, Reducible, moment, reducible, reducing
 
 if TYPE_CHECKING:

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from auditor.arrays import IntArray
 from auditor.errors import DataError, ModelError
-from auditor.finding import Pillar
+from auditor.finding.measurement import Pillar
 from auditor.mitigation import Mitigated, Stage, Training
+from auditor.rows import IntArray
 from mitigations.retraining import TrainingSet, refuse_several_devices, run, trainable, training_set, untrained
 from mitigations.synthetic_columns import CodedColumn, Encoded, coded_columns, one_hot, total_variation
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from auditor.arrays import FloatArray, IntArray
 from auditor.lexicons import Lexicon, built_in, templates
+from auditor.rows import FloatArray, IntArray
 from auditor.swaps import Mention, Swapper, article_of
 from mitigations.counterfactuals import Counterfactuals, filler_of
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar, get_args
 import numpy as np
 
 from auditor.errors import ModelError
-from auditor.finding import Pillar
+from auditor.finding.measurement import Pillar
 from auditor.mitigation import Mitigated, Stage, Training
 from mitigations.reduction import NetworkEstimator, Parity, moment, reducible, reducing
 

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, ClassVar, Literal, get_args
 
 import numpy as np
 
-from auditor.arrays import FloatArray
 from auditor.errors import DataError
-from auditor.finding import Pillar
+from auditor.finding.measurement import Pillar
 from auditor.mitigation import Mitigated, Stage, Training
+from auditor.rows import FloatArray
 from mitigations.scored_rows import BoolArray, scored_rows
 
 if TYPE_CHECKING:

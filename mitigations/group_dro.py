@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from auditor.finding import Pillar
+from auditor.finding.measurement import Pillar
 from auditor.mitigation import Mitigated, Stage, Training
 from mitigations.retraining import run, trainable, training_set, untrained
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal, get_args
 import numpy as np
 
 from auditor.errors import UsageError
-from auditor.finding import Pillar
+from auditor.finding.measurement import Pillar
 from auditor.mitigation import Mitigated, Stage, Training
 from mitigations.retraining import run, trainable, training_set, untrained
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from auditor.errors import DataError, UsageError
-from auditor.json_text import UNREADABLE, why_unreadable
+from auditor.files import UNREADABLE, why_unreadable
 from auditor.lexicons import PLACEHOLDER, Identity, Lexicon, built_in
 from auditor.swaps import Swapper
 

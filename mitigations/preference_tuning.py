@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, ClassVar, Literal, get_args
 
 import numpy as np
 
-from auditor.arrays import FloatArray
 from auditor.errors import ModelError
-from auditor.finding import Pillar
+from auditor.finding.measurement import Pillar
 from auditor.mitigation import Mitigated, Stage, Training, Writes
+from auditor.rows import FloatArray
 from mitigations.preference_pairs import (
     NeutralText,
     PreferenceSet,

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 import numpy as np
 import numpy.typing as npt
 
-from auditor.arrays import IntArray
 from auditor.errors import ModelError
+from auditor.rows import IntArray
 from mitigations.retraining import TrainingSet, run, trainable, training_set, untrained
 
 if TYPE_CHECKING:

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from auditor.arrays import FloatArray
-from auditor.finding import Pillar
+from auditor.finding.measurement import Pillar
 from auditor.mitigation import Mitigated, Stage, Training
+from auditor.rows import FloatArray
 from mitigations.scored_rows import BoolArray, ScoredRows, old_decision, scored_rows
 
 if TYPE_CHECKING:

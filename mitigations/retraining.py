@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from auditor.arrays import IntArray
 from auditor.errors import DataError, ModelError, UsageError
+from auditor.rows import IntArray
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from auditor.arrays import FloatArray, IntArray
-from auditor.finding import Pillar
+from auditor.finding.measurement import Pillar
 from auditor.mitigation import Mitigated, Stage, Training
+from auditor.rows import FloatArray, IntArray
 from mitigations.retraining import run, trainable, training_set, untrained
 
 if TYPE_CHECKING:

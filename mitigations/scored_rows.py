@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from auditor.arrays import FloatArray, IntArray
 from auditor.errors import DataError, ModelError, UsageError
+from auditor.rows import FloatArray, IntArray
 from mitigations.retraining import check_classifier, refuse_bins
 
 if TYPE_CHECKING:

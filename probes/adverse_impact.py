@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from auditor.arrays import FloatArray, IntArray
 from auditor.counts import MISSING
 from auditor.errors import NotApplicableError
-from auditor.finding import Measurement, Pillar
+from auditor.finding.measurement import Measurement, Pillar
 from auditor.probe import Need
+from auditor.rows import FloatArray, IntArray
 from auditor.statistics.estimate import Exact, Undefined
 from auditor.statistics.groups import RatioToLargest, WorstRatio
 from auditor.statistics.kinds import AnyEstimate

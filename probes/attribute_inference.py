@@ -10,16 +10,15 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from auditor.arrays import FloatArray, IntArray
 from auditor.counts import MISSING
-from auditor.errors import NotApplicableError, UsageError
-from auditor.finding import Measurement, Pillar
+from auditor.errors import NotApplicableError, UsageError, did_you_mean
+from auditor.finding.measurement import Measurement, Pillar
 from auditor.probe import Need
+from auditor.rows import FloatArray, IntArray
 from auditor.statistics.estimate import Power, Undefined
 from auditor.statistics.ranks import area_under_curve
 from auditor.statistics.rates import Difference, Proportion
 from auditor.statistics.values import BoundedMean
-from auditor.suggest import did_you_mean
 
 if TYPE_CHECKING:
     import pandas as pd

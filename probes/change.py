@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from auditor.arrays import IntArray
 from auditor.errors import NotApplicableError, UsageError
-from auditor.finding import Measurement, Pillar
+from auditor.finding.measurement import Measurement, Pillar
 from auditor.probe import Need
+from auditor.rows import IntArray
 from auditor.statistics.changes import GapChange, PairedRates, RateChange
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.kinds import AnyEstimate

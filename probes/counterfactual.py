@@ -10,16 +10,15 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from auditor.arrays import FloatArray, IntArray
 from auditor.counts import MISSING
-from auditor.errors import DataError, NotApplicableError
-from auditor.finding import Measurement, Pillar
+from auditor.errors import DataError, NotApplicableError, did_you_mean
+from auditor.finding.measurement import Measurement, Pillar
 from auditor.probe import Need
+from auditor.rows import FloatArray, IntArray
 from auditor.statistics.estimate import Power, Undefined
 from auditor.statistics.kinds import AnyEstimate
 from auditor.statistics.means import mean
 from auditor.statistics.rates import Proportion
-from auditor.suggest import did_you_mean
 from probes.inputs import as_frame, draw, whole_number
 from probes.proxies import screen
 

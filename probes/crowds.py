@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from auditor.finding import Measurement
+from auditor.finding.measurement import Measurement
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.rates import MOST_GROUPS
 

@@ -13,14 +13,13 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from auditor.arrays import FloatArray
-from auditor.errors import ConfigError, NotApplicableError
-from auditor.finding import Measurement, Pillar
+from auditor.errors import ConfigError, NotApplicableError, did_you_mean
+from auditor.finding.measurement import Measurement, Pillar
 from auditor.probe import Need
+from auditor.rows import FloatArray
 from auditor.statistics.estimate import Power, Undefined
 from auditor.statistics.kinds import AnyEstimate
 from auditor.statistics.means import StandardizedDifference
-from auditor.suggest import did_you_mean
 from probes.inputs import whole_number
 
 if TYPE_CHECKING:

@@ -10,14 +10,13 @@ import numpy as np
 
 from auditor.bins import BinRule, bin_sensitive
 from auditor.counts import MISSING, GroupCounts, count_groups
-from auditor.errors import NotApplicableError
-from auditor.finding import Measurement, Pillar
+from auditor.errors import NotApplicableError, did_you_mean
+from auditor.finding.measurement import Measurement, Pillar
 from auditor.probe import Need
 from auditor.statistics.estimate import Power, Undefined
 from auditor.statistics.groups import WorstDifference, WorstRatio
 from auditor.statistics.kinds import AnyEstimate
 from auditor.statistics.rates import Proportion, RateTable
-from auditor.suggest import did_you_mean
 from probes.crowds import crowd, crowded_strata
 from probes.group_metrics import (
     MOST_CLASSES,

@@ -8,9 +8,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from auditor.arrays import IntArray
 from auditor.counts import MISSING, GroupCounts
-from auditor.finding import Measurement
+from auditor.finding.measurement import Measurement
+from auditor.rows import IntArray
 from auditor.statistics.distances import BenefitInequality
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.groups import (

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from auditor.arrays import IntArray
+from auditor.rows import IntArray
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from auditor.arrays import FloatArray
 from auditor.errors import NotApplicableError
-from auditor.finding import Figure, Measurement, Pillar
+from auditor.finding.figure import Figure
+from auditor.finding.measurement import Measurement, Pillar
 from auditor.probe import Need
+from auditor.rows import FloatArray
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.rates import Proportion
 from auditor.statistics.values import BoundedMean
@@ -155,7 +156,7 @@ class ModelInversion:
         return np.asarray(image.detach().cpu().numpy().transpose(0, 2, 3, 1), np.float64)
 
     def _figure(self, drawn: FloatArray, names: list[str], own: FloatArray) -> Figure | None:
-        from auditor.display import MOST_HEATMAPS, MOST_PIXELS, Heatmap
+        from auditor.finding.display import MOST_HEATMAPS, MOST_PIXELS, Heatmap
 
         if max(drawn.shape[1:3]) > MOST_PIXELS:
             return None
@@ -185,7 +186,7 @@ class ModelInversion:
 
 
 def _png(values: FloatArray) -> str:
-    from auditor import png
+    from auditor.finding import png
 
     pixels: npt.NDArray[np.uint8] = np.round(255.0 * np.clip(values, 0.0, 1.0)).astype(np.uint8)
     return base64.b64encode(png.encode(pixels)).decode("ascii")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from auditor.arrays import FloatArray, IntArray
+from auditor.rows import FloatArray, IntArray
 from probes.inputs import differentiating, rows_at_once
 
 if TYPE_CHECKING:

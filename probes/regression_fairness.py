@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from auditor.arrays import FloatArray, IntArray
 from auditor.counts import MISSING
 from auditor.errors import DataError, NotApplicableError
-from auditor.finding import Measurement, Pillar
+from auditor.finding.measurement import Measurement, Pillar
 from auditor.probe import Need
+from auditor.rows import FloatArray, IntArray
 from auditor.statistics.distances import WorstDistance
 from auditor.statistics.estimate import Power, Undefined
 from auditor.statistics.kinds import AnyEstimate

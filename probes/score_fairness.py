@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from auditor.arrays import FloatArray, IntArray
 from auditor.errors import NotApplicableError
-from auditor.finding import Measurement, Pillar
+from auditor.finding.measurement import Measurement, Pillar
 from auditor.probe import Need
+from auditor.rows import FloatArray, IntArray
 from auditor.statistics.distances import CalibrationError, WorstDistance, WorstGap
 from auditor.statistics.estimate import Estimate, Undefined
 from auditor.statistics.kinds import AnyEstimate

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from auditor.arrays import FloatArray, IntArray
-from auditor.finding import Figure, Measurement, Series
+from auditor.finding.figure import Figure, Series
+from auditor.finding.measurement import Measurement
+from auditor.rows import FloatArray, IntArray
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.groups import WorstDifference, WorstRatio
 from auditor.statistics.kinds import AnyEstimate

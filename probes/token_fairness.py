@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from auditor.arrays import FloatArray, IntArray
 from auditor.errors import NotApplicableError
-from auditor.finding import Figure, Measurement, Pillar, Series
+from auditor.finding.figure import Figure, Series
+from auditor.finding.measurement import Measurement, Pillar
 from auditor.lexicons import CATEGORIES, PLACEHOLDER, Identity, Lexicon, built_in, neutral, read, templates
 from auditor.probe import Need
+from auditor.rows import FloatArray, IntArray
 from auditor.statistics.estimate import Power, Undefined
 from auditor.statistics.groups import LargestRate
 from auditor.statistics.kinds import AnyEstimate

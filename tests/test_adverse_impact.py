@@ -12,7 +12,7 @@ from scipy.stats import fisher_exact, ttest_ind
 from auditor.counts import MISSING
 from auditor.data import AuditData
 from auditor.errors import NotApplicableError
-from auditor.finding import Measurement
+from auditor.finding.measurement import Measurement
 from auditor.model import AuditedModel
 from auditor.statistics.estimate import Exact
 from auditor.statistics.groups import RatioToLargest, WorstRatio

@@ -11,7 +11,7 @@ import torch
 
 from auditor.data import AuditData
 from auditor.errors import NotApplicableError, UsageError
-from auditor.finding import Measurement
+from auditor.finding.measurement import Measurement
 from auditor.model import AuditedModel, TorchModel
 from probes.attribute_inference import AttributeInference, _levels, _paired, _values
 from tests.toys import CLASSES, model, rows

@@ -20,7 +20,9 @@ from torch import Tensor, nn
 from auditor.architectures import MLP, BiLSTMText, SmallCNN, TransformerEncoder
 from auditor.data import AuditData
 from auditor.errors import ConfigError, NotApplicableError
-from auditor.finding import Criterion, Family, Measurement, Outcome, ProbeResult, judge, load_criteria
+from auditor.finding.criterion import Criterion, load_criteria
+from auditor.finding.judging import Family, judge
+from auditor.finding.measurement import Measurement, Outcome, ProbeResult
 from auditor.model import AuditedModel, TorchModel
 from auditor.preprocessing import (
     CategoricalColumn,

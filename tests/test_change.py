@@ -9,7 +9,7 @@ from fairlearn.metrics import demographic_parity_difference, equalized_odds_diff
 
 from auditor.data import AuditData
 from auditor.errors import NotApplicableError, UsageError
-from auditor.finding import Measurement, Outcome
+from auditor.finding.measurement import Measurement, Outcome
 from auditor.model import AuditedModel
 from auditor.run import run_audit
 from auditor.statistics.estimate import Undefined

@@ -12,7 +12,9 @@ import pytest
 
 from auditor.data import AuditData
 from auditor.errors import DataError, NotApplicableError
-from auditor.finding import Measurement, Outcome, ProbeResult, judge, parse_criterion
+from auditor.finding.criterion import parse_criterion
+from auditor.finding.judging import judge
+from auditor.finding.measurement import Measurement, Outcome, ProbeResult
 from auditor.model import AuditedModel
 from auditor.preprocessing import fit_tabular
 from auditor.probe import make_probe

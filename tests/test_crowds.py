@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from auditor.data import AuditData
-from auditor.finding import Outcome
+from auditor.finding.measurement import Outcome
 from auditor.model import AuditedModel
 from auditor.probe import Probe
 from auditor.run import run_audit

@@ -26,7 +26,7 @@ from auditor.data import (
     stream_counts,
 )
 from auditor.errors import AuditorError, DataError, UsageError
-from auditor.finding import Measurement
+from auditor.finding.measurement import Measurement
 from auditor.isolate import Message
 from auditor.model import AuditedModel, TorchModel, save
 from auditor.preprocessing import fit_tabular, label_name

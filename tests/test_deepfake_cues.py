@@ -14,7 +14,9 @@ from scipy.stats import norm
 
 from auditor.data import AuditData
 from auditor.errors import DataError, NotApplicableError
-from auditor.finding import Measurement, Outcome, ProbeResult, judge, load_criteria
+from auditor.finding.criterion import load_criteria
+from auditor.finding.judging import judge
+from auditor.finding.measurement import Measurement, Outcome, ProbeResult
 from auditor.model import AuditedModel
 from auditor.preprocessing import AudioPreprocessing
 from auditor.statistics.detection import area_difference

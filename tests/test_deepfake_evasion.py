@@ -11,7 +11,7 @@ from torch import nn
 from auditor.data import AuditData
 from auditor.detector import DeepfakeDetector, DetectorCard
 from auditor.errors import NotApplicableError
-from auditor.finding import Measurement
+from auditor.finding.measurement import Measurement
 from auditor.model import AuditedModel, TorchModel
 from auditor.preprocessing import AudioPreprocessing
 from auditor.statistics.estimate import Undefined

@@ -11,7 +11,9 @@ import pytest
 
 from auditor.data import AuditData
 from auditor.errors import NotApplicableError
-from auditor.finding import Measurement, Outcome, ProbeResult, judge, load_criteria
+from auditor.finding.criterion import load_criteria
+from auditor.finding.judging import judge
+from auditor.finding.measurement import Measurement, Outcome, ProbeResult
 from auditor.model import AuditedModel
 from auditor.preprocessing import AudioPreprocessing
 from auditor.report.figures import figures_of

@@ -11,7 +11,9 @@ import pytest
 
 from auditor.data import AuditData
 from auditor.errors import NotApplicableError
-from auditor.finding import Finding, Measurement, Outcome, ProbeResult, judge, load_criteria
+from auditor.finding.criterion import load_criteria
+from auditor.finding.judging import Finding, judge
+from auditor.finding.measurement import Measurement, Outcome, ProbeResult
 from probes.deepfake.duplicates import NEAR, digests, fingerprints, twins
 from probes.deepfake.leakage import SourceLeakage
 from tests import deepfake_toys as toys

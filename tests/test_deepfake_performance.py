@@ -13,7 +13,9 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from auditor.data import AuditData
 from auditor.detector import DetectorCard, KnownRate
 from auditor.errors import NotApplicableError
-from auditor.finding import Measurement, Outcome, ProbeResult, judge, load_criteria
+from auditor.finding.criterion import load_criteria
+from auditor.finding.judging import judge
+from auditor.finding.measurement import Measurement, Outcome, ProbeResult
 from auditor.model import AuditedModel
 from auditor.statistics.detection import ExcessShare
 from auditor.statistics.ranks import area_under_curve

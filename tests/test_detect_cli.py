@@ -19,13 +19,13 @@ from torch import Tensor, nn
 from typer.testing import CliRunner, Result
 
 from auditor.detection.examine import Examination, _held
-from auditor.detection.file_names import readable, received, sent
 from auditor.detection.heat_map import image_heat_map, sound_heat_map
 from auditor.detection.record import FileResult, HeatMap
 from auditor.detector import DeepfakeDetector
+from auditor.files import readable, received, sent
+from auditor.finding.png import decode, encode
 from auditor.isolate import Examined, Measured, Opening, _End, _take, examine
 from auditor.model import TorchModel, save
-from auditor.png import decode, encode
 from auditor.preprocessing import AudioPreprocessing, ImagePreprocessing
 from auditor.specs import DetectionSpec, Job, Limits, ModelSpec
 from cli.detect import _held as held

@@ -15,7 +15,8 @@ from typer.testing import CliRunner
 
 from auditor.data import AuditData
 from auditor.errors import ModelError, NotApplicableError
-from auditor.finding import Outcome, ProbeResult, judge
+from auditor.finding.judging import judge
+from auditor.finding.measurement import Outcome, ProbeResult
 from auditor.model import save
 from auditor.privacy.accounting import Phase, spent
 from auditor.privacy.bundle_record import read_bundle

@@ -13,13 +13,15 @@ import numpy as np
 import pytest
 import torch
 
-from auditor.arrays import FloatArray
 from auditor.errors import ConfigError, DataError, NotApplicableError, UsageError
-from auditor.finding import Criterion, Outcome, ProbeResult, judge
+from auditor.finding.criterion import Criterion
+from auditor.finding.judging import judge
+from auditor.finding.measurement import Outcome, ProbeResult
 from auditor.language import AuditedLanguageModel
 from auditor.model import AuditedModel, TorchModel
 from auditor.preprocessing import TextPreprocessing
 from auditor.probe import make_probe
+from auditor.rows import FloatArray
 from auditor.run import no_data
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.means import StandardizedDifference

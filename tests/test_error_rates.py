@@ -19,7 +19,9 @@ from scipy.special import ndtr
 from scipy.stats import binom
 
 from auditor.counts import GroupCounts
-from auditor.finding import Criterion, Family, Outcome, ProbeResult, judge
+from auditor.finding.criterion import Criterion
+from auditor.finding.judging import Family, judge
+from auditor.finding.measurement import Outcome, ProbeResult
 from auditor.statistics.groups import WorstDifference, WorstRatio
 from auditor.statistics.intervals import clopper_pearson, corner_radius, rate_limits
 from auditor.statistics.planning import minimum_detectable_effect, n_required

@@ -34,7 +34,8 @@ from auditor.evidence.manifest import (
 )
 from auditor.evidence.signing import load_private_key, load_public_key, make_key, open_envelope
 from auditor.evidence.verify import Verified, difference, verify_bundle
-from auditor.finding import Family, load_criteria
+from auditor.finding.criterion import load_criteria
+from auditor.finding.judging import Family
 from auditor.model import AuditedModel
 from auditor.run import ask, assemble, data_record, environment, generator_for, model_record
 from cli.verify import stored_probe

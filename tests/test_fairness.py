@@ -25,7 +25,7 @@ from sklearn.metrics import accuracy_score
 
 from auditor.data import AuditData
 from auditor.errors import NotApplicableError
-from auditor.finding import Measurement
+from auditor.finding.measurement import Measurement
 from auditor.model import AuditedModel
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.groups import WorstDifference, WorstRatio

@@ -18,7 +18,7 @@ from sklearn.metrics import balanced_accuracy_score, precision_score
 from auditor.counts import GroupCounts, count_groups
 from auditor.data import AuditData
 from auditor.errors import NotApplicableError
-from auditor.finding import Measurement
+from auditor.finding.measurement import Measurement
 from auditor.model import AuditedModel
 from auditor.statistics.distances import BenefitInequality, WorstGap
 from auditor.statistics.estimate import Estimate, Undefined

@@ -14,7 +14,7 @@ import yaml
 from typer.testing import CliRunner
 
 from auditor.data import AuditData
-from auditor.finding import Criterion
+from auditor.finding.criterion import Criterion
 from auditor.model import AuditedModel
 from auditor.report.record import AuditReport
 from auditor.run import run_audit

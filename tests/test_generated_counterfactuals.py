@@ -12,13 +12,13 @@ import pytest
 import torch
 
 import auditor.generation
-from auditor.arrays import FloatArray
 from auditor.errors import ConfigError, DataError, ModelError
 from auditor.generation import Sampling
 from auditor.language import AuditedLanguageModel
 from auditor.lexicons import built_in
 from auditor.mitigation import Training, make_mitigation
 from auditor.model import AuditedModel
+from auditor.rows import FloatArray
 from mitigations.counterfactual_augmentation import CounterfactualAugmentation
 from mitigations.generated_counterfactuals import LanguageModelRewrites, in_its_place, per_token
 from tests.test_counterfactual_augmentation import biased, biased_texts

@@ -17,7 +17,8 @@ import torch
 
 from auditor.architectures import MLP
 from auditor.errors import UsageError
-from auditor.finding import Outcome, load_criteria
+from auditor.finding.criterion import load_criteria
+from auditor.finding.measurement import Outcome
 from auditor.isolate import MAX_MESSAGE, Measured, _Pipe, measure
 from auditor.model import TorchModel, save
 from auditor.preprocessing import fit_tabular

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from auditor.errors import AuditorError, ConfigError, DataError, UsageError
-from auditor.json_text import why_unreadable
+from auditor.files import why_unreadable
 from auditor.lexicons import read as read_lexicon
 from auditor.paired import read_bbq, read_bold, read_stereoset
 from cli.scan import parse_json_flag

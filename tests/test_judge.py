@@ -10,18 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from auditor.finding import (
-    DEFAULT_PROFILE,
-    Criterion,
-    Family,
-    Finding,
-    Measurement,
-    Outcome,
-    ProbeResult,
-    empty_requirement,
-    judge,
-    load_criteria,
-)
+from auditor.finding.criterion import DEFAULT_PROFILE, Criterion, load_criteria
+from auditor.finding.judging import Family, Finding, empty_requirement, judge
+from auditor.finding.measurement import Measurement, Outcome, ProbeResult
 from auditor.report.record import ExitCode, FindingRecord, exit_code
 from auditor.statistics.estimate import Exact, Undefined
 from auditor.statistics.families import Multiplicity

@@ -7,7 +7,7 @@ import time
 import numpy as np
 import pytest
 
-from auditor.arrays import FloatArray, IntArray
+from auditor.rows import FloatArray, IntArray
 from auditor.statistics.estimate import Estimate, Side
 from auditor.statistics.groups import RatioToLargest
 from auditor.statistics.intervals import (

@@ -9,7 +9,7 @@ import pytest
 
 from auditor.data import AuditData
 from auditor.errors import NotApplicableError
-from auditor.finding import Measurement
+from auditor.finding.measurement import Measurement
 from probes.model_inversion import ModelInversion, _correlations
 from tests.toys import inverted, model, pictures, rows
 

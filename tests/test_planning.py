@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from auditor.finding import Criterion, Finding, Measurement, Outcome, ProbeResult, judge
+from auditor.finding.criterion import Criterion
+from auditor.finding.judging import Finding, judge
+from auditor.finding.measurement import Measurement, Outcome, ProbeResult
 from auditor.statistics.distances import BenefitInequality, CalibrationError, WorstDistance, WorstGap
 from auditor.statistics.estimate import Estimate
 from auditor.statistics.families import ConfirmedCount

@@ -15,8 +15,9 @@ from typing import Any
 import pytest
 
 from auditor.errors import ConfigError, UsageError
-from auditor.finding import Measurement, Outcome, ProbeResult, load_criteria
-from auditor.policy import EvidenceRule, load_policies, pack_names, parse_policy, profile_names
+from auditor.finding.criterion import load_criteria
+from auditor.finding.measurement import Measurement, Outcome, ProbeResult
+from auditor.finding.policy import EvidenceRule, load_policies, pack_names, parse_policy, profile_names
 from auditor.report.controls import with_policies
 from auditor.report.html import render_html
 from auditor.report.markdown import render_markdown
@@ -136,7 +137,7 @@ def test_no_flag_that_a_pack_names_is_unknown() -> None:
     commands = get_command(app).commands  # type: ignore[attr-defined]
     known = {option for command in commands.values() for p in command.params for option in p.opts}
     for folder in ("policies",):
-        for file in (files("auditor") / folder).iterdir():
+        for file in (files("auditor.finding") / folder).iterdir():
             if file.name.endswith(".toml"):
                 flags = set(re.findall(r"--[a-z-]+", file.read_text(encoding="utf-8")))
                 assert flags <= known, f"{file.name}: {flags - known}"
@@ -206,7 +207,7 @@ def test_a_judged_number_of_a_group_is_linked_among_many_that_compare() -> None:
 
     policy = parse_policy(PACK.replace("*_difference", "*"), "house.toml")
     grouped = Measurement(metric="accuracy", estimate=Proportion(successes=1, n=400), n_samples=400, group={"sex": "f"})
-    from auditor.finding import Family, judge
+    from auditor.finding.judging import Family, judge
     from auditor.report.record import FindingRecord
 
     findings, _ = judge(
@@ -362,7 +363,7 @@ def test_hostile_packs_stay_text(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_the_packs_are_toml_without_repeated_titles() -> None:
     for name in pack_names():
-        content = tomllib.loads((files("auditor") / "policies" / f"{name}.toml").read_text(encoding="utf-8"))
+        content = tomllib.loads((files("auditor.finding") / "policies" / f"{name}.toml").read_text(encoding="utf-8"))
         assert content["name"] == name
         assert len({c["title"] for c in content["controls"]}) == len(content["controls"])
 

@@ -16,7 +16,6 @@ from sklearn.base import BaseEstimator
 from sklearn.calibration import _SigmoidCalibration
 from sklearn.isotonic import IsotonicRegression
 
-from auditor.arrays import FloatArray
 from auditor.data import AuditData, load_data, stream_counts
 from auditor.errors import AuditorError, DataError, ModelError, UsageError
 from auditor.intake import load_model
@@ -30,6 +29,7 @@ from auditor.postprocessing import (
     Postprocessing,
     Steps,
 )
+from auditor.rows import FloatArray
 from auditor.specs import DataSpec, ModelSpec
 from mitigations.correlation_remover import CorrelationRemover
 from mitigations.group_calibration import GroupCalibration

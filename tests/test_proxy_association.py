@@ -16,7 +16,7 @@ from torch import nn
 
 from auditor.data import AuditData
 from auditor.errors import NotApplicableError
-from auditor.finding import Measurement
+from auditor.finding.measurement import Measurement
 from auditor.model import AuditedModel, TorchModel
 from auditor.statistics.ranks import AreaUnderCurve, area_under_curve
 from probes.proxy_association import ProxyAssociation, encode, macro_auc, representation

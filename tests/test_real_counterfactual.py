@@ -14,12 +14,12 @@ import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from auditor.arrays import FloatArray
 from auditor.data import AuditData
 from auditor.lexicons import built_in
 from auditor.mitigation import Training
 from auditor.model import AuditedModel, Recipe
 from auditor.preprocessing import TextPreprocessing
+from auditor.rows import FloatArray
 from mitigations.counterfactual_augmentation import CounterfactualAugmentation
 from tests.test_real_text import jigsaw
 

@@ -20,13 +20,13 @@ from torch import Tensor, nn
 
 from auditor import loop
 from auditor.architectures import MLP
-from auditor.arrays import FloatArray
 from auditor.data import AuditData
 from auditor.dp_sgd import opacus_quietly
-from auditor.finding import Measurement
+from auditor.finding.measurement import Measurement
 from auditor.mitigation import Training
 from auditor.model import Recipe, TorchModel
 from auditor.preprocessing import fit_tabular
+from auditor.rows import FloatArray
 from mitigations.dp_sgd import DpSgd
 from probes.membership.probe import MembershipInference
 

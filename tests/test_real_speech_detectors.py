@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from auditor.arrays import FloatArray, IntArray
 from auditor.audio import decode
 from auditor.detector import DeepfakeDetector
+from auditor.rows import FloatArray, IntArray
 from mitigations.deepfake.fitting import Learner, cell_figures, cross_validate, linear_learner
 from mitigations.deepfake.speech_training import (
     Recordings,

@@ -18,7 +18,7 @@ import pytest
 import torch
 
 from auditor.architectures import BiLSTMText
-from auditor.finding import parse_criterion
+from auditor.finding.criterion import parse_criterion
 from auditor.intake import load_model
 from auditor.model import AuditedModel, TorchModel, save
 from auditor.preprocessing import TextPreprocessing

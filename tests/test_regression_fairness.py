@@ -12,7 +12,8 @@ from scipy.stats import binom, ks_2samp, wasserstein_distance
 
 from auditor.data import AuditData
 from auditor.errors import ConfigError, DataError, NotApplicableError
-from auditor.finding import Measurement, Outcome, ProbeResult, judge
+from auditor.finding.judging import judge
+from auditor.finding.measurement import Measurement, Outcome, ProbeResult
 from auditor.model import AuditedModel
 from auditor.probe import make_probe
 from auditor.regression import AuditedRegressor

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from auditor.policy import load_policies
+from auditor.finding.policy import load_policies
 from auditor.report.controls import with_policies
 from auditor.report.html import render_html
 from tests.report_samples import explanations, refused_report, report_of, sample_report

@@ -15,8 +15,9 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from auditor import png
-from auditor.display import (
+from auditor.errors import DataError
+from auditor.finding import png
+from auditor.finding.display import (
     LONGEST_WORD,
     MOST_DOTS,
     MOST_HEATMAPS,
@@ -32,8 +33,7 @@ from auditor.display import (
     Heatmap,
     Swarm,
 )
-from auditor.errors import DataError
-from auditor.finding import Figure
+from auditor.finding.figure import Figure
 from auditor.report import explained, text
 from auditor.report.html import render_html
 from auditor.report.markdown import render_markdown

@@ -8,7 +8,10 @@ from xml.etree import ElementTree
 
 import pytest
 
-from auditor.finding import Criterion, Family, Figure, Finding, Measurement, ProbeResult, Series, judge
+from auditor.finding.criterion import Criterion
+from auditor.finding.figure import Figure, Series
+from auditor.finding.judging import Family, Finding, judge
+from auditor.finding.measurement import Measurement, ProbeResult
 from auditor.report.figures import MOST_BARS, MOST_GROUPS, figures_of
 from auditor.report.plots import FOREST
 from auditor.report.record import FigureRecord, SeriesRecord

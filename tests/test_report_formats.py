@@ -23,7 +23,7 @@ import jsonschema
 import pytest
 
 from auditor.errors import DataError, MissingExtraError, UsageError
-from auditor.finding import Measurement, Outcome, ProbeResult
+from auditor.finding.measurement import Measurement, Outcome, ProbeResult
 from auditor.report import text, view
 from auditor.report.csv_table import COLUMNS, render_csv
 from auditor.report.junit import render_junit

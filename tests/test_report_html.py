@@ -13,7 +13,7 @@ from importlib.resources import files
 
 import pytest
 
-from auditor.finding import Measurement, Outcome, ProbeResult
+from auditor.finding.measurement import Measurement, Outcome, ProbeResult
 from auditor.report import text
 from auditor.report.html import render_html
 from auditor.report.markdown import render_markdown

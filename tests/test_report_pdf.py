@@ -10,8 +10,8 @@ from datetime import date
 import pytest
 
 from auditor.errors import MissingExtraError
-from auditor.finding import Measurement, Outcome, ProbeResult
-from auditor.policy import load_policies
+from auditor.finding.measurement import Measurement, Outcome, ProbeResult
+from auditor.finding.policy import load_policies
 from auditor.report import text, view
 from auditor.report.controls import with_policies
 from auditor.report.pdf import render_pdf

@@ -15,7 +15,9 @@ from torch import Tensor, nn
 from auditor.architectures import MLP, BiLSTMText, SmallCNN
 from auditor.data import AuditData
 from auditor.errors import ConfigError, NotApplicableError
-from auditor.finding import Criterion, Measurement, Outcome, ProbeResult, judge
+from auditor.finding.criterion import Criterion
+from auditor.finding.judging import judge
+from auditor.finding.measurement import Measurement, Outcome, ProbeResult
 from auditor.model import AuditedModel, TorchModel
 from auditor.preprocessing import (
     CategoricalColumn,

@@ -13,7 +13,7 @@ from sklearn.metrics import roc_auc_score
 
 from auditor.data import AuditData
 from auditor.errors import NotApplicableError
-from auditor.finding import Measurement
+from auditor.finding.measurement import Measurement
 from auditor.model import AuditedModel
 from auditor.statistics.distances import CalibrationError, WorstDistance, WorstGap
 from auditor.statistics.ranks import area_under_curve

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from auditor.data import AuditData
-from auditor.finding import Measurement
+from auditor.finding.measurement import Measurement
 from auditor.model import AuditedModel
 from auditor.statistics.groups import WorstDifference
 from probes.score_fairness import ScoreFairness

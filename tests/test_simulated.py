@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 
 from auditor.data import AuditData
-from auditor.finding import Measurement
+from auditor.finding.measurement import Measurement
 from auditor.model import AuditedModel
 from auditor.statistics.estimate import Exact, Undefined
 from probes.adverse_impact import AdverseImpact

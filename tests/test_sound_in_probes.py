@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from auditor.data import AuditData
 from auditor.errors import NotApplicableError
-from auditor.finding import Outcome
+from auditor.finding.measurement import Outcome
 from auditor.model import TorchModel
 from auditor.preprocessing import AudioPreprocessing
 from auditor.run import run_audit

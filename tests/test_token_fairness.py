@@ -19,7 +19,9 @@ from scipy.stats import binom
 
 from auditor.data import AuditData
 from auditor.errors import ConfigError, NotApplicableError, UsageError
-from auditor.finding import Criterion, Measurement, Outcome, ProbeResult, judge, parse_criterion
+from auditor.finding.criterion import Criterion, parse_criterion
+from auditor.finding.judging import judge
+from auditor.finding.measurement import Measurement, Outcome, ProbeResult
 from auditor.lexicons import built_in, neutral, templates
 from auditor.model import AuditedModel
 from auditor.preprocessing import fit_text

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from auditor.data import AuditData
-from auditor.finding import Criterion, Direction
+from auditor.finding.criterion import Criterion, Direction
 from auditor.model import AuditedModel, Recipe, TorchModel
 from auditor.regression import TorchRegressor
 from tests import deepfake_toys as media

@@ -17,7 +17,7 @@ import numpy as np
 from auditor.detection.kinds import IN_WORDS, FileKind, kind_of
 from auditor.detection.record import MOST_NOTES, FileResult, FileVerdict, HeatMap
 from auditor.errors import AuditorError, DataError, ModelError
-from auditor.inside import read_regular
+from auditor.files import read_regular
 from auditor.preprocessing import AudioPreprocessing, ImagePreprocessing
 from auditor.provenance.reading import read_provenance
 

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from auditor.arrays import FloatArray
 from auditor.detection.record import HeatMap
-from auditor.png import Pixels, encode
+from auditor.finding.png import Pixels, encode
+from auditor.rows import FloatArray
 
 if TYPE_CHECKING:
     from auditor.detector import DeepfakeDetector

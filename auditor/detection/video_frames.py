@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from auditor.detection.record import FileVerdict, FrameScore
 from auditor.errors import ModelError
-from auditor.png import Pixels
+from auditor.finding.png import Pixels
 from auditor.preprocessing import ImagePreprocessing
 
 if TYPE_CHECKING:

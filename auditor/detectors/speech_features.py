@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from auditor.arrays import FloatArray
+from auditor.rows import FloatArray
 
 Scale = Literal["linear", "mel"]
 WINDOW_SECONDS = 0.02

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from auditor.arrays import FloatArray, IntArray
 from auditor.counts import GroupCounts, count_groups
 from auditor.errors import DataError
+from auditor.rows import FloatArray, IntArray
 
 if TYPE_CHECKING:
     from auditor.data import AuditData

@@ -29,7 +29,9 @@ from auditor.evidence.manifest import (
 )
 from auditor.evidence.signing import sign, statement
 from auditor.files import write_beside
-from auditor.finding import Criterion, Family, Outcome, ProbeResult
+from auditor.finding.criterion import Criterion
+from auditor.finding.judging import Family
+from auditor.finding.measurement import Outcome, ProbeResult
 from auditor.report.record import AuditReport, ExitCode
 
 if TYPE_CHECKING:

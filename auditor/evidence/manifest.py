@@ -13,7 +13,9 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from auditor.errors import DataError
 from auditor.evidence.log import ChainedLog
-from auditor.finding import Criterion, Family, ProbeResult
+from auditor.finding.criterion import Criterion
+from auditor.finding.judging import Family
+from auditor.finding.measurement import ProbeResult
 
 BUNDLE_FORMAT = "auditor-evidence/1"
 RECORD, RESULTS, REQUEST, TABLES = "record.json", "results.json", "request.json", "tables.json"

@@ -35,7 +35,7 @@ from auditor.evidence.manifest import (
     code_digests,
 )
 from auditor.evidence.signing import open_envelope
-from auditor.finding import Measurement, ProbeResult
+from auditor.finding.measurement import Measurement, ProbeResult
 from auditor.report.record import AuditReport
 from auditor.run import ask, assemble, generator_for
 

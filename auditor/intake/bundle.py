@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from auditor.architectures import ARCHITECTURES
 from auditor.detector import DeepfakeDetector, DetectorCard
-from auditor.errors import ModelError, UsageError
+from auditor.errors import ModelError, UsageError, did_you_mean
 from auditor.gated import Gate, GatedModel
 from auditor.gradients import without_gradients
 from auditor.intake.archive import Archive
@@ -34,7 +34,6 @@ from auditor.preprocessing import (
 )
 from auditor.regression import TorchRegressor
 from auditor.specs import ModelSpec
-from auditor.suggest import did_you_mean
 
 _MAX_NUMBER = 1 << 24
 _MAX_LAYERS = 512

@@ -11,17 +11,15 @@ from typing import Any
 
 import numpy as np
 
-from auditor.arrays import FloatArray
-from auditor.errors import DataError, ModelError, UnsafeModelError, UsageError
+from auditor.errors import DataError, ModelError, UnsafeModelError, UsageError, did_you_mean
 from auditor.intake.archive import Archive, open_archive
 from auditor.intake.pickles import describe_calls
 from auditor.intake.source import Source, printable, reading
 from auditor.intake.wrap import named_classes, no_flags_of_classes, provenance_of
 from auditor.model import AuditedModel, Provenance
 from auditor.regression import AuditedRegressor
-from auditor.rows import Rows
+from auditor.rows import FloatArray, Rows
 from auditor.specs import ModelSpec
-from auditor.suggest import did_you_mean
 
 # Exact names that skops does not trust by default and that carry data only: made with __new__, filled with attributes.
 # The two kinds of tree index memory by numbers of the file; check_trees looks at every one of these.

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from auditor.errors import UsageError
-from auditor.finding import Measurement, ProbeResult
+from auditor.finding.measurement import Measurement, ProbeResult
 from auditor.intake.source import printable
 from auditor.model import AuditedModel
 from auditor.statistics.estimate import Exact

@@ -9,9 +9,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from auditor.errors import UsageError
+from auditor.errors import UsageError, did_you_mean
 from auditor.intake.source import printable
-from auditor.suggest import did_you_mean
 
 
 def import_object(target: str, code_folder: str | None, flag: str) -> Callable[..., Any]:

@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from auditor.arrays import FloatArray, IntArray
 from auditor.errors import UsageError
 from auditor.privacy.accounting import Phase
 from auditor.privacy.dp_audit import DIRAC, FLIPPED, BoolArray, CanaryScores
+from auditor.rows import FloatArray, IntArray
 
 if TYPE_CHECKING:
     from opacus.accountants.accountant import IAccountant

@@ -15,7 +15,6 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from auditor.arrays import FloatArray
 from auditor.errors import UsageError
 from auditor.privacy.accounting import Accountant, Phase, privacy_curve, spent
 from auditor.privacy.one_run import (
@@ -28,6 +27,7 @@ from auditor.privacy.one_run import (
     one_run_lower_bound,
     one_run_p_value,
 )
+from auditor.rows import FloatArray
 from auditor.statistics.intervals import clopper_pearson
 
 BoolArray = npt.NDArray[np.bool_]

@@ -12,10 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from auditor.errors import DataError
+from auditor.errors import DataError, did_you_mean
 from auditor.files import write_beside
 from auditor.privacy.accounting import Phase, sampling_of
-from auditor.suggest import did_you_mean
 
 if TYPE_CHECKING:
     from auditor.model import Recipe

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import date
 
-from auditor.finding import Outcome
-from auditor.policy import CERTAINTY, AttestationRule, Control, EvidenceRule, Policy
+from auditor.finding.measurement import Outcome
+from auditor.finding.policy import CERTAINTY, AttestationRule, Control, EvidenceRule, Policy
 from auditor.report.record import AuditReport, CellRecord, ControlRecord, FindingRecord, PolicyRecord
 
 

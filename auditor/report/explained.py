@@ -7,9 +7,8 @@ from collections.abc import Sequence
 import matplotlib
 import numpy as np
 
-from auditor.arrays import FloatArray
-from auditor.display import ColouredText, Heatmap, Swarm
-from auditor.png import Pixels
+from auditor.finding.display import ColouredText, Heatmap, Swarm
+from auditor.finding.png import Pixels
 from auditor.report.record import FigureRecord
 from auditor.report.sheet import (
     AGAINST,
@@ -30,6 +29,7 @@ from auditor.report.sheet import (
 )
 from auditor.report.text import grade, grade_interval, number, signed, visible
 from auditor.report.view import STANDINGS, scale_of, strength
+from auditor.rows import FloatArray
 
 WIDE = 2.0 * WIDTH
 # Perceptually uniform from dark to light, and read alike with and without colour vision.

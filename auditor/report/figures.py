@@ -13,8 +13,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
-from auditor.display import title_of
-from auditor.finding import Figure, Finding, Measurement, ProbeResult, Series
+from auditor.finding.display import title_of
+from auditor.finding.figure import Figure, Series
+from auditor.finding.judging import Finding
+from auditor.finding.measurement import Measurement, ProbeResult
 from auditor.report.text import UNDEFINED, confidence, number
 from auditor.statistics.groups import WorstDifference, WorstRatio
 

@@ -12,7 +12,7 @@ from importlib.resources import files
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from auditor.finding import Outcome
+from auditor.finding.measurement import Outcome
 from auditor.report import text, view
 from auditor.report.record import AuditReport
 from auditor.report.svg import draw_svg

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from xml.etree import ElementTree
 
-from auditor.finding import Outcome
+from auditor.finding.measurement import Outcome
 from auditor.report import text, view
 from auditor.report.record import AuditReport, ExitCode
 from auditor.report.view import Row

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from auditor.display import ColouredText, GradeTable
-from auditor.finding import Outcome
+from auditor.finding.display import ColouredText, GradeTable
+from auditor.finding.measurement import Outcome
 from auditor.report import text, view
 from auditor.report.record import AuditReport, FigureRecord
 from auditor.report.view import Row, ShownCell, ShownPolicy

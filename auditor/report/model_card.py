@@ -11,7 +11,7 @@ import re
 from collections.abc import Sequence
 
 from auditor.errors import MissingExtraError
-from auditor.finding import Outcome
+from auditor.finding.measurement import Outcome
 from auditor.report import text, view
 from auditor.report.html import title_of
 from auditor.report.markdown import code_span, escaped

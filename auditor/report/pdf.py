@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Literal
 from xml.etree import ElementTree
 
-from auditor.display import GradeTable
 from auditor.errors import DataError, MissingExtraError, first_line
-from auditor.finding import Outcome
+from auditor.finding.display import GradeTable
+from auditor.finding.measurement import Outcome
 from auditor.report import text, view
 from auditor.report.html import moment, resource, title_of
 from auditor.report.record import INTAKE, AuditReport

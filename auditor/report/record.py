@@ -14,9 +14,12 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from auditor.display import MOST_HEATMAPS, MOST_SWARMS, MOST_TEXTS, ColouredText, GradeTable, Heatmap, Swarm
 from auditor.errors import DataError
-from auditor.finding import Criterion, Family, Figure, FigureKind, Finding, Outcome, Pillar, Series
+from auditor.finding.criterion import Criterion
+from auditor.finding.display import MOST_HEATMAPS, MOST_SWARMS, MOST_TEXTS, ColouredText, GradeTable, Heatmap, Swarm
+from auditor.finding.figure import Figure, FigureKind, Series
+from auditor.finding.judging import Family, Finding
+from auditor.finding.measurement import Outcome, Pillar
 from auditor.statistics.families import Multiplicity
 from auditor.statistics.kinds import AnyEstimate
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import PurePosixPath
 from urllib.parse import quote
 
-from auditor.finding import Outcome
+from auditor.finding.measurement import Outcome
 from auditor.report import text, view
 from auditor.report.junit import said_of
 from auditor.report.record import AuditReport

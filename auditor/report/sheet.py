@@ -11,7 +11,7 @@ from matplotlib.figure import Figure as Drawing
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
-from auditor.png import Pixels
+from auditor.finding.png import Pixels
 from auditor.report.text import shortened, visible
 
 # Okabe and Ito's palette, in an order whose first four are told apart in greyscale too; the light ink is the default of

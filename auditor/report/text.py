@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import unicodedata
 
-from auditor.display import Grade
+from auditor.finding.display import Grade
 from auditor.report.record import FindingRecord, Number
 
 UNDEFINED = "undefined"

@@ -7,8 +7,8 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from auditor.display import RANKS, ColouredText, Standing, Swarm
-from auditor.finding import Outcome
+from auditor.finding.display import RANKS, ColouredText, Standing, Swarm
+from auditor.finding.measurement import Outcome
 from auditor.report import text
 from auditor.report.record import (
     INTAKE,

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from auditor.arrays import FloatArray
+from auditor.rows import FloatArray
 from auditor.statistics.estimate import Estimate
 from auditor.statistics.groups import WorstDifference
 from auditor.statistics.intervals import clopper_pearson, difference_bounds

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from scipy.special import bdtr, bdtrc, ndtri
 
-from auditor.arrays import FloatArray, IntArray
+from auditor.rows import FloatArray, IntArray
 from auditor.statistics.estimate import Estimate, Undefined, first_size
 from auditor.statistics.intervals import bounded_mean_reach, corner_radius
 from auditor.statistics.ranks import AreaUnderCurve

@@ -9,7 +9,7 @@ import numpy as np
 from pydantic import Field
 from scipy.special import chdtri, ndtr, ndtri
 
-from auditor.arrays import FloatArray
+from auditor.rows import FloatArray
 from auditor.statistics.estimate import POWER, Z_POWER, Estimate, Undefined, first_size
 from auditor.statistics.intervals import ANGLES, clopper_pearson, corner_radius, divided_radius, radius_shares
 from auditor.statistics.means import StudentT

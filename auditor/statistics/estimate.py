@@ -10,7 +10,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 from scipy.special import ndtri
 
-from auditor.arrays import FloatArray
+from auditor.rows import FloatArray
 
 Side = Literal["greater", "less", "at_most", "at_least"]
 POWER = 0.80

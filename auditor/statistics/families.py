@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from auditor.arrays import IntArray
+from auditor.rows import IntArray
 from auditor.statistics.estimate import Estimate
 
 Multiplicity = Literal["bonferroni", "holm", "bh", "none"]

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from pydantic import Field
 from scipy.special import ndtr, ndtri
 
-from auditor.arrays import FloatArray, IntArray
+from auditor.rows import FloatArray, IntArray
 from auditor.statistics.estimate import Z_POWER, Estimate, Side, first_size, smallest_level
 from auditor.statistics.intervals import (
     clopper_pearson,

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import betainccinv, betaincinv, chdtrc, gammainccinv, ndtr, ndtri, stdtrit
 
-from auditor.arrays import Counts, FloatArray, IntArray
+from auditor.rows import Counts, FloatArray, IntArray
 
 ANGLES = np.linspace(0.0, np.pi / 2, 25)
 _SHARES_AT_ONCE = 64

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field
 from scipy.special import nctdtr, ndtri, stdtrit
 
-from auditor.arrays import FloatArray
+from auditor.rows import FloatArray
 from auditor.statistics.estimate import Estimate, Undefined
 from auditor.statistics.groups import WorstOfGroups
 from auditor.statistics.intervals import (

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from pydantic import Field
 from scipy.special import bdtr, bdtrc
 
-from auditor.arrays import FloatArray
+from auditor.rows import FloatArray
 from auditor.statistics.estimate import Estimate, Undefined
 from auditor.statistics.intervals import area_reach, clopper_pearson
 

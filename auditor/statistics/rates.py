@@ -9,7 +9,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from scipy.special import bdtrik, betaincinv
 
-from auditor.arrays import FloatArray, IntArray
+from auditor.rows import FloatArray, IntArray
 from auditor.statistics.estimate import POWER, Estimate, first_size
 from auditor.statistics.intervals import clopper_pearson, corner_radius, difference_bounds, orthant_radius, sum_bounds
 

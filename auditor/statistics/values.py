@@ -11,7 +11,7 @@ import numpy.typing as npt
 from pydantic import Field, model_validator
 from scipy.special import ndtr
 
-from auditor.arrays import FloatArray
+from auditor.rows import FloatArray
 from auditor.statistics.estimate import POWER, Estimate, Undefined
 from auditor.statistics.intervals import ANGLES, bounded_mean_reach, corner_radius
 from auditor.statistics.means import StudentT

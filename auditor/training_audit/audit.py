@@ -16,7 +16,9 @@ from torch import Tensor, nn
 
 from auditor.errors import ModelError, UsageError
 from auditor.files import write_beside
-from auditor.finding import Criterion, Family, Measurement, ProbeResult, judge, load_criteria
+from auditor.finding.criterion import Criterion, load_criteria
+from auditor.finding.judging import Family, judge
+from auditor.finding.measurement import Measurement, ProbeResult
 from auditor.model import AuditedModel, TorchModel, TorchNetwork
 from auditor.probe import Probe
 from auditor.report.record import AuditReport, FigureRecord, ModelRecord

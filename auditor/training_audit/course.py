@@ -6,7 +6,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from auditor.finding import Figure, Finding, Series
+from auditor.finding.figure import Figure, Series
+from auditor.finding.judging import Finding
 from auditor.training_audit.peek import Peek
 from auditor.training_audit.spending import Spending
 

@@ -7,7 +7,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from auditor.finding import Finding, Measurement, Outcome, ProbeResult
+from auditor.finding.judging import Finding
+from auditor.finding.measurement import Measurement, Outcome, ProbeResult
 
 # Ways of measuring that say nothing beyond the metric's own name.
 _PLAIN = ("", "between_groups")

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from auditor.arrays import FloatArray
 from auditor.errors import DataError, ModelError
+from auditor.rows import FloatArray
 from auditor.training_audit.untouched import digest_of
 
 if TYPE_CHECKING:

@@ -24,12 +24,12 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from auditor.arrays import FloatArray, IntArray
 from auditor.detector import MOST_KINDS, MOST_SCORES, DetectorCard, KnownRate, Medium, fake_class, judge_file
 from auditor.detectors.head import Calibration, LinearHead
 from auditor.detectors.novelty import MahalanobisNovelty, RangeNovelty
 from auditor.errors import DataError, UsageError
-from auditor.inside import shown
+from auditor.files import shown
+from auditor.rows import FloatArray, IntArray
 from auditor.statistics.detection import average_precision, equal_error_rate
 from auditor.statistics.estimate import Estimate
 from auditor.statistics.ranks import area_under_curve, true_positive_rate_at

@@ -15,8 +15,8 @@ import numpy as np
 from auditor.detection.kinds import IN_WORDS, kind_of
 from auditor.detection.kinds import Medium as FileMedium
 from auditor.errors import DataError, UsageError
+from auditor.files import read_regular, shown
 from auditor.folders import Listing, list_folder
-from auditor.inside import read_regular, shown
 from auditor.preprocessing import label_name
 from auditor.specs import DetectorTrainingSpec
 from auditor.tables import open_table

@@ -7,8 +7,8 @@ from collections import Counter
 import numpy as np
 import torch
 
-from auditor.arrays import FloatArray, IntArray
 from auditor.detectors.kind_novelty import MOST_KINDS, KindNovelty
+from auditor.rows import FloatArray, IntArray
 from mitigations.deepfake.fitting import FOLDS, BoolArray, Kinds, fit_range
 
 # A spread of its own takes some files; those of smaller kinds are one group of their class.

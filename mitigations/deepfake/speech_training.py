@@ -24,17 +24,17 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from auditor.arrays import FloatArray, IntArray
 from auditor.audio import Samples, decode, fitted, sampling_rate_of
 from auditor.detector import DeepfakeDetector, KnownRate
 from auditor.detectors.head import Calibration
 from auditor.detectors.speech_detector import SpeechCNN, SpeechDetector, SpeechGMM
 from auditor.errors import DataError, UsageError, some_of
-from auditor.inside import read_regular, shown
+from auditor.files import read_regular, shown
 from auditor.loop import PlainStep, Schedule, train
 from auditor.model import Recipe
 from auditor.preprocessing import AudioPreprocessing
 from auditor.randomness import seeded_globals
+from auditor.rows import FloatArray, IntArray
 from mitigations.deepfake.fitting import (
     BoolArray,
     Kinds,

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from auditor.arrays import FloatArray
 from auditor.errors import NotApplicableError
+from auditor.rows import FloatArray
 from probes.attribution.differentiable import Chunk, Differentiable
 from probes.attribution.explained import Attributions
 from probes.attribution.gradient import Effort, collected, side_of, without_gradient

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from auditor.arrays import FloatArray
+from auditor.rows import FloatArray
 from probes.inputs import as_frame
 
 if TYPE_CHECKING:

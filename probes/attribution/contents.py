@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from auditor.arrays import FloatArray
-from auditor.display import title_of
-from auditor.finding import Figure, Measurement
+from auditor.finding.display import title_of
+from auditor.finding.figure import Figure
+from auditor.finding.measurement import Measurement
+from auditor.rows import FloatArray
 from auditor.statistics.estimate import Exact, Undefined
 from auditor.statistics.kinds import AnyEstimate
 from auditor.statistics.means import ratio_of_means

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from auditor.arrays import FloatArray, IntArray
 from auditor.errors import NotApplicableError
 from auditor.gradients import without_gradients
+from auditor.rows import FloatArray, IntArray
 from probes.attribution.explained import output_range
 from probes.attribution.units import BoolArray
 from probes.inputs import differentiating

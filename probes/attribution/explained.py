@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from auditor.arrays import FloatArray
+from auditor.rows import FloatArray
 from probes.inputs import as_frame
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from auditor.arrays import FloatArray, IntArray
+from auditor.rows import FloatArray, IntArray
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.values import BoundedMean, bounded_mean
 from probes.attribution.units import BoolArray, Units

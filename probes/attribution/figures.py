@@ -15,9 +15,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from auditor import png
-from auditor.arrays import FloatArray
-from auditor.display import (
+from auditor.finding import png
+from auditor.finding.display import (
     LONGEST_WORD,
     MOST_DOTS,
     MOST_HEATMAPS,
@@ -31,7 +30,8 @@ from auditor.display import (
     Heatmap,
     Swarm,
 )
-from auditor.finding import Figure
+from auditor.finding.figure import Figure
+from auditor.rows import FloatArray
 
 if TYPE_CHECKING:
     import pandas as pd

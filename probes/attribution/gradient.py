@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from auditor.arrays import FloatArray, IntArray
 from auditor.errors import NotApplicableError
 from auditor.randomness import seeded_globals
+from auditor.rows import FloatArray, IntArray
 from probes.attribution.differentiable import FLAT, Chunk, Differentiable, scored
 from probes.attribution.explained import Attributions, completeness_errors, output_range
 from probes.inputs import differentiating, rows_at_once

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from auditor.arrays import FloatArray
 from auditor.errors import ModelError
 from auditor.gradients import without_gradients
+from auditor.rows import FloatArray
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.values import BoundedMean
 from probes.attribution.faithfulness import mean_of

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from auditor.arrays import FloatArray
-from auditor.display import EARNED, MOST_METHODS, RESERVED, UNEARNED, Grade, GradedMethod, GradeTable
-from auditor.finding import Measurement
+from auditor.finding.display import EARNED, MOST_METHODS, RESERVED, UNEARNED, Grade, GradedMethod, GradeTable
+from auditor.finding.measurement import Measurement
+from auditor.rows import FloatArray
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.kinds import AnyEstimate
 from auditor.statistics.ranks import quantile

@@ -8,8 +8,7 @@ from typing import Literal
 
 import numpy as np
 
-from auditor.errors import NotApplicableError
-from auditor.suggest import did_you_mean
+from auditor.errors import NotApplicableError, did_you_mean
 from probes.attribution import attention, gradient, layers, perturbation, shapley
 from probes.attribution.explained import Attributions
 from probes.attribution.gradient import Effort

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from auditor.arrays import FloatArray, IntArray
+from auditor.rows import FloatArray, IntArray
 from probes.attribution.explained import Attributions
 from probes.attribution.gradient import Effort, side_of, unit_names
 from probes.attribution.units import BoolArray

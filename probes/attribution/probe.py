@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar, get_args
 import numpy as np
 
 from auditor.errors import NotApplicableError
-from auditor.finding import Measurement, Pillar
+from auditor.finding.measurement import Measurement, Pillar
 from auditor.probe import Need
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.values import bounded_mean

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from auditor.arrays import IntArray
+from auditor.rows import IntArray
 from probes.attribution.differentiable import Differentiable
 from probes.attribution.units import Units
 from probes.inputs import draw

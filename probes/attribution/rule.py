@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from auditor.arrays import FloatArray
-from auditor.display import RESERVED, UNEARNED
 from auditor.errors import NotApplicableError
+from auditor.finding.display import RESERVED, UNEARNED
+from auditor.rows import FloatArray
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.ranks import quantile
 from auditor.statistics.values import BoundedMean
@@ -46,7 +46,7 @@ from probes.attribution.stability import Stability, infidelity, stability
 if TYPE_CHECKING:
     from torch import nn
 
-    from auditor.display import Standing
+    from auditor.finding.display import Standing
 
 # An explanation is decided on before anybody knows how many findings the scan will have: at the level of one of 20.
 TAIL = 0.05 / 20

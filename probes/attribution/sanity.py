@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from auditor.arrays import FloatArray, IntArray
 from auditor.randomness import seeded_globals
+from auditor.rows import FloatArray, IntArray
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.values import BoundedMean
 from probes.attribution.faithfulness import OCCLUSION, RANDOM, gain, grade, mean_of, occlusion, random_attribution

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from auditor.arrays import FloatArray, IntArray
 from auditor.randomness import seeded_globals
+from auditor.rows import FloatArray, IntArray
 from probes.attribution.explained import Attributions, feature_names, score_name
 from probes.attribution.gradient import Effort
 from probes.attribution.perturbation import each_sample, played

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from auditor.arrays import FloatArray
 from auditor.randomness import seeded_globals
+from auditor.rows import FloatArray
 from probes.attribution.gradient import Effort
 from probes.attribution.methods import METHODS, explain
 from probes.attribution.problem import Problem

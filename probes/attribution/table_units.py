@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from auditor.arrays import FloatArray, IntArray
 from auditor.errors import NotApplicableError
+from auditor.rows import FloatArray, IntArray
 from probes.attribution.coded import Coded
 from probes.attribution.differentiable import ONLY_PREDICTS, Differentiable, scored
 from probes.attribution.explained import feature_names, score_name

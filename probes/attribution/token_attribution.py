@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, ClassVar, get_args
 
 import numpy as np
 
-from auditor.arrays import FloatArray, IntArray
 from auditor.errors import NotApplicableError
-from auditor.finding import Figure, Measurement, Pillar
+from auditor.finding.figure import Figure
+from auditor.finding.measurement import Measurement, Pillar
 from auditor.paired import Benchmark
 from auditor.probe import Need
+from auditor.rows import FloatArray, IntArray
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.kinds import AnyEstimate
 from auditor.statistics.rates import Proportion

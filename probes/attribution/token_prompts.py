@@ -10,10 +10,9 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from auditor.errors import DataError
-from auditor.json_text import UNREADABLE, why_unreadable
+from auditor.errors import DataError, did_you_mean
+from auditor.files import UNREADABLE, why_unreadable
 from auditor.paired import Benchmark
-from auditor.suggest import did_you_mean
 from auditor.tables import regular_file
 
 _MAX_BYTES = 16 << 20

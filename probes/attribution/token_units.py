@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 import numpy as np
 import numpy.typing as npt
 
-from auditor.arrays import FloatArray, IntArray
 from auditor.errors import NotApplicableError
 from auditor.gradients import without_gradients
+from auditor.rows import FloatArray, IntArray
 from probes.attribution.differentiable import Blank, Differentiable
 from probes.attribution.problem import Posed, Problem
 from probes.attribution.token_prompts import Prompt, alike, spaced

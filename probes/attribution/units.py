@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from auditor.arrays import FloatArray, IntArray
+from auditor.rows import FloatArray, IntArray
 
 UnitKind = Literal["feature", "word", "token", "patch"]
 BoolArray = npt.NDArray[np.bool_]

@@ -35,7 +35,6 @@ def alike_picture(data: AuditData, i: int, side: int, quality: int, taken: Image
     ``taken``: how the model takes files, see :func:`~probes.deepfake.files.taken_by`.
     """
     import PIL.Image
-    import PIL.ImageOps
 
     picture = picture_of(data, i, taken)
     if min(picture.size) != side:

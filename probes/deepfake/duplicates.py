@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from auditor.arrays import IntArray
+from auditor.rows import IntArray
 
 if TYPE_CHECKING:
     from auditor.rows import Rows

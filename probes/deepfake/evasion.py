@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from auditor.arrays import FloatArray
 from auditor.errors import NotApplicableError
-from auditor.finding import Measurement, Pillar
+from auditor.finding.measurement import Measurement, Pillar
 from auditor.probe import Need
+from auditor.rows import FloatArray
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.rates import Proportion
 from probes.deepfake.square import square_attack

@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from auditor.errors import AuditorError, DataError, MissingExtraError
+from auditor.files import read_regular, shown
 from auditor.images import FORMATS, MAX_PIXELS, fitted_picture
-from auditor.inside import read_regular, shown
 
 if TYPE_CHECKING:
     from PIL.Image import Image

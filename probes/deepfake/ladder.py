@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from auditor.arrays import FloatArray
 from auditor.errors import MissingExtraError, NotApplicableError
-from auditor.finding import Measurement, Pillar
+from auditor.finding.measurement import Measurement, Pillar
 from auditor.probe import Need
+from auditor.rows import FloatArray
 from auditor.statistics.detection import LargestDrop, area_difference
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.kinds import AnyEstimate

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from auditor.arrays import FloatArray
 from auditor.errors import NotApplicableError
-from auditor.finding import Measurement, Pillar
+from auditor.finding.measurement import Measurement, Pillar
 from auditor.probe import Need
+from auditor.rows import FloatArray
 from auditor.statistics.detection import ExcessShare, LowestArea, average_precision, equal_error_rate
 from auditor.statistics.distances import WorstGap
 from auditor.statistics.estimate import Exact, Undefined

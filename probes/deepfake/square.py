@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from auditor.arrays import FloatArray
+from auditor.rows import FloatArray
 
 BoolArray = npt.NDArray[np.bool_]
 # Share of the picture that a square covers, halved after these shares of all queries.

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from auditor.arrays import FloatArray
 from auditor.errors import NotApplicableError
+from auditor.rows import FloatArray
 
 if TYPE_CHECKING:
     from auditor.data import AuditData

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from auditor.arrays import FloatArray
-from auditor.finding import Figure, Measurement, Pillar, Series
+from auditor.finding.figure import Figure, Series
+from auditor.finding.measurement import Measurement, Pillar
 from auditor.probe import Need
+from auditor.rows import FloatArray
 from auditor.statistics.detection import area_difference
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.kinds import AnyEstimate

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from auditor.arrays import IntArray
-from auditor.finding import Measurement, Pillar
+from auditor.finding.measurement import Measurement, Pillar
 from auditor.paired import BBQExample, read_bbq
 from auditor.probe import Need
+from auditor.rows import IntArray
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.means import StudentT
 from probes.inputs import whole_number

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from auditor.finding import Measurement, Pillar
+from auditor.finding.measurement import Measurement, Pillar
 from auditor.paired import read_crows_pairs
 from auditor.probe import Need
 from probes.language.options import PairsOfAFile, benchmark_path

@@ -7,7 +7,7 @@ from itertools import combinations
 
 import numpy as np
 
-from auditor.arrays import FloatArray
+from auditor.rows import FloatArray
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.kinds import AnyEstimate
 from auditor.statistics.means import BracketedMean, PairedDifference, paired_difference

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from auditor.arrays import FloatArray
-from auditor.finding import Figure, Measurement, Pillar, Series
+from auditor.finding.figure import Figure, Series
+from auditor.finding.measurement import Measurement, Pillar
 from auditor.lexicons import read
 from auditor.probe import Need
+from auditor.rows import FloatArray
 from auditor.statistics.estimate import Power, Undefined
 from auditor.statistics.kinds import AnyEstimate
 from auditor.statistics.means import WorstPairedDifference, mean, paired_difference

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from auditor.errors import ConfigError, NotApplicableError
-from auditor.finding import Measurement, Pillar
+from auditor.finding.measurement import Measurement, Pillar
 from auditor.paired import HonestTemplate, read_honest
 from auditor.probe import Need
 from auditor.statistics.estimate import Undefined

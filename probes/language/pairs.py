@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from auditor.finding import Measurement
+from auditor.finding.measurement import Measurement
 from auditor.paired import Benchmark, SentencePair
 from probes.language.options import PairOptions, source_and_scoring
 from probes.language.shares import preferences, stereotype_scores

@@ -11,9 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from auditor.errors import ConfigError
+from auditor.errors import ConfigError, did_you_mean
 from auditor.lexicons import Lexicon, built_in, parse
-from auditor.suggest import did_you_mean
 from auditor.swaps import Swapper
 
 CATEGORIES = ("gender", "names", "religion", "occupation")

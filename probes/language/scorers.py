@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from auditor.arrays import FloatArray
-from auditor.errors import NotApplicableError, UsageError
-from auditor.suggest import did_you_mean
+from auditor.errors import NotApplicableError, UsageError, did_you_mean
+from auditor.rows import FloatArray
 
 if TYPE_CHECKING:
     from auditor.model import AuditedModel

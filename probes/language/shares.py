@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from auditor.arrays import FloatArray, IntArray
-from auditor.finding import Measurement
+from auditor.finding.measurement import Measurement
 from auditor.paired import SentencePair
+from auditor.rows import FloatArray, IntArray
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.kinds import AnyEstimate
 from auditor.statistics.means import StudentT

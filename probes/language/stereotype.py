@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from auditor.finding import Measurement, Pillar
+from auditor.finding.measurement import Measurement, Pillar
 from auditor.paired import Benchmark, SentencePair
 from auditor.probe import Need
 from probes.language.options import PairOptions

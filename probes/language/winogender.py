@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from auditor.arrays import FloatArray
-from auditor.finding import Measurement, Pillar
+from auditor.finding.measurement import Measurement, Pillar
 from auditor.paired import Benchmark, WinogenderExample, read_winogender
 from auditor.probe import Need
+from auditor.rows import FloatArray
 from probes.language.options import PairsOfAFile, benchmark_path, source_and_scoring
 from probes.language.shares import preferences, share_of
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from auditor.arrays import FloatArray, IntArray
+from auditor.rows import FloatArray, IntArray
 from probes.perturbations import image_noise, is_number, sound_noise, with_noise, with_typos
 
 if TYPE_CHECKING:

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from auditor.arrays import FloatArray, IntArray
-from auditor.finding import Figure, Measurement, Series
+from auditor.finding.figure import Figure, Series
+from auditor.finding.measurement import Measurement
+from auditor.rows import FloatArray, IntArray
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.intervals import clopper_pearson
 from auditor.statistics.means import StudentT

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from auditor.arrays import FloatArray, IntArray
 from auditor.errors import DataError, NotApplicableError
+from auditor.rows import FloatArray, IntArray
 from auditor.statistics.intervals import difference_bounds
 from probes.membership.loss_threshold import cross_entropy
 

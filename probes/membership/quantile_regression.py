@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from auditor.arrays import FloatArray, IntArray
-from auditor.rows import Rows
+from auditor.rows import FloatArray, IntArray, Rows
 
 FEWEST_ROWS = 40
 _LEVELS = (0.5, 0.9)

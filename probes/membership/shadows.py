@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from auditor.arrays import FloatArray
+from auditor.rows import FloatArray
 
 if TYPE_CHECKING:
     from torch import Tensor

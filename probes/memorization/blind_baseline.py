@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from auditor.arrays import FloatArray
+from auditor.rows import FloatArray
 
 FEWEST_TEXTS = 40
 _FOLDS = 5

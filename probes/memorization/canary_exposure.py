@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from auditor.arrays import FloatArray
 from auditor.errors import DataError, NotApplicableError
-from auditor.finding import Figure, Measurement, Pillar, Series
+from auditor.finding.figure import Figure, Series
+from auditor.finding.measurement import Measurement, Pillar
 from auditor.probe import Need
+from auditor.rows import FloatArray
 from auditor.statistics.estimate import Power
 from auditor.statistics.exposure import Exposure
 from auditor.statistics.ranks import quantile

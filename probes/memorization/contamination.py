@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 from scipy.special import chdtrc
 
-from auditor.arrays import FloatArray
 from auditor.errors import NotApplicableError
-from auditor.finding import Measurement, Pillar
+from auditor.finding.measurement import Measurement, Pillar
 from auditor.probe import Need
+from auditor.rows import FloatArray
 from auditor.statistics.estimate import Power, Undefined
 from auditor.statistics.means import StudentT
 from auditor.statistics.values import BoundedMean

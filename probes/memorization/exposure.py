@@ -10,8 +10,8 @@ import numpy as np
 from scipy.optimize import minimize
 from scipy.special import log_ndtr, ndtr, owens_t
 
-from auditor.arrays import FloatArray
 from auditor.errors import DataError
+from auditor.rows import FloatArray
 
 # What a wildcard of a format stands for.
 WILDCARDS = {"#": "0123456789", "@": "abcdefghijklmnopqrstuvwxyz"}

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from auditor.arrays import FloatArray
 from auditor.errors import NotApplicableError, UsageError
-from auditor.finding import Figure, Measurement, Pillar, Series
+from auditor.finding.figure import Figure, Series
+from auditor.finding.measurement import Measurement, Pillar
 from auditor.probe import Need
+from auditor.rows import FloatArray
 from auditor.statistics.estimate import Power, Undefined
 from auditor.statistics.means import StudentT
 from auditor.statistics.ranks import area_under_curve, true_positive_rate_at

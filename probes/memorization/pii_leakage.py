@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from auditor.errors import NotApplicableError
-from auditor.finding import Measurement, Pillar
+from auditor.finding.measurement import Measurement, Pillar
 from auditor.probe import Need
 from auditor.statistics.estimate import Power
 from auditor.statistics.rates import Proportion

@@ -7,7 +7,7 @@ import zlib
 
 import numpy as np
 
-from auditor.arrays import FloatArray
+from auditor.rows import FloatArray
 
 
 def loss_score(log_p: FloatArray) -> float:

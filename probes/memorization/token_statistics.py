@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from auditor.arrays import FloatArray, IntArray
 from auditor.errors import ModelError
 from auditor.gradients import without_gradients
 from auditor.language import NO_PROBABILITY, AuditedLanguageModel, Encoded
 from auditor.model import evaluating
+from auditor.rows import FloatArray, IntArray
 
 _LOGITS_BYTES = 128 << 20
 

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from auditor.display import (
+from auditor.finding.display import (
     LONGEST_WORD,
     MOST_DOTS,
     MOST_HEATMAPS,

@@ -7,7 +7,9 @@ import pytest
 import torch
 
 from auditor.data import AuditData
-from auditor.finding import Outcome, ProbeResult, judge, load_criteria
+from auditor.finding.criterion import load_criteria
+from auditor.finding.judging import judge
+from auditor.finding.measurement import Outcome, ProbeResult
 from probes.attribution.gradient import Effort
 from probes.attribution.methods import explain
 from probes.attribution.probe import FeatureAttribution

@@ -17,7 +17,9 @@ from torch import Tensor, nn
 from auditor.architectures import MLP
 from auditor.data import AuditData
 from auditor.errors import ConfigError, NotApplicableError
-from auditor.finding import Finding, Measurement, Outcome, ProbeResult, judge, load_criteria
+from auditor.finding.criterion import load_criteria
+from auditor.finding.judging import Finding, judge
+from auditor.finding.measurement import Measurement, Outcome, ProbeResult
 from auditor.model import TorchModel
 from auditor.probe import make_probe
 from auditor.report.figures import figures_of

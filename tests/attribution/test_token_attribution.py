@@ -12,11 +12,11 @@ import pytest
 import torch
 from scipy.stats import binom, spearmanr
 
-from auditor.arrays import FloatArray
 from auditor.errors import DataError, NotApplicableError
-from auditor.finding import Measurement
+from auditor.finding.measurement import Measurement
 from auditor.intake.language_models import load_language_folder
 from auditor.language import AuditedLanguageModel
+from auditor.rows import FloatArray
 from auditor.run import no_data
 from auditor.specs import ModelSpec
 from auditor.statistics.estimate import Undefined

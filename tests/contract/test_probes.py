@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from auditor.data import AuditData
-from auditor.finding import Measurement
+from auditor.finding.measurement import Measurement
 from auditor.model import AuditedModel, TorchModel
 from auditor.statistics.estimate import Exact
 from auditor.statistics.rates import Proportion

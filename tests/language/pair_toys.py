@@ -14,10 +14,12 @@ import torch
 from scipy.special import ndtri
 from torch import Tensor, nn
 
-from auditor.arrays import FloatArray
-from auditor.finding import Criterion, Measurement, Outcome, ProbeResult, judge
+from auditor.finding.criterion import Criterion
+from auditor.finding.judging import judge
+from auditor.finding.measurement import Measurement, Outcome, ProbeResult
 from auditor.language import AuditedLanguageModel
 from auditor.paired import SentencePair
+from auditor.rows import FloatArray
 from tests.test_language import causal_tokenizer
 
 CRITERION = Criterion(

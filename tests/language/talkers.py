@@ -10,10 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from auditor.arrays import FloatArray
-from auditor.finding import Criterion, Finding, Measurement, ProbeResult, judge
+from auditor.finding.criterion import Criterion
+from auditor.finding.judging import Finding, judge
+from auditor.finding.measurement import Measurement, ProbeResult
 from auditor.language import AuditedLanguageModel
 from auditor.model import AuditedModel
+from auditor.rows import FloatArray
 from probes.language.generation_bias import GenerationBias
 from probes.language.prompts import built_in_prompts
 from tests.test_language import causal_tokenizer

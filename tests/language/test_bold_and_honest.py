@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from auditor.errors import NotApplicableError
-from auditor.finding import Outcome
+from auditor.finding.measurement import Outcome
 from auditor.paired import read_bold
 from auditor.run import no_data
 from auditor.statistics.distances import WorstGap

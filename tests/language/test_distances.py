@@ -9,8 +9,7 @@ import pytest
 from scipy.stats import wasserstein_distance
 
 import probes.language.distances
-import probes.language.scorers
-from auditor.arrays import FloatArray
+from auditor.rows import FloatArray
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.means import BracketedMean, paired_difference
 from probes.language.distances import (

@@ -11,10 +11,9 @@ import numpy as np
 import pytest
 import torch
 
-import probes.language.distances
 import probes.language.scorers
 from auditor.errors import ConfigError, NotApplicableError
-from auditor.finding import Outcome
+from auditor.finding.measurement import Outcome
 from auditor.probe import make_probe
 from auditor.run import no_data
 from auditor.statistics.estimate import Undefined

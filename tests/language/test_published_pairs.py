@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from auditor.arrays import FloatArray
-from auditor.finding import Outcome
+from auditor.finding.measurement import Outcome
 from auditor.language import AuditedLanguageModel
+from auditor.rows import FloatArray
 from auditor.run import no_data
 from auditor.statistics.means import StudentT
 from auditor.statistics.rates import Proportion

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from auditor.finding import Outcome
+from auditor.finding.measurement import Outcome
 from auditor.paired import SentencePair
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.means import StudentT

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from auditor.data import AuditData
-from auditor.finding import Outcome, ProbeResult, judge
+from auditor.finding.judging import judge
+from auditor.finding.measurement import Outcome, ProbeResult
 from auditor.probe import Probe
 from probes.language.generation_bias import GenerationBias
 from probes.language.sampling import silence

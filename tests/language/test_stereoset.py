@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from auditor.finding import Measurement, Outcome
+from auditor.finding.measurement import Measurement, Outcome
 from auditor.language import AuditedLanguageModel
 from auditor.run import no_data
 from auditor.statistics.estimate import Undefined

@@ -11,7 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from auditor.finding import Criterion, Measurement, Outcome, judge
+from auditor.finding.criterion import Criterion
+from auditor.finding.judging import judge
+from auditor.finding.measurement import Measurement, Outcome
 from auditor.paired import SentencePair
 from auditor.run import run_audit
 from probes.language.crows_pairs import CrowsPairs

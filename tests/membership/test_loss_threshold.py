@@ -18,7 +18,9 @@ from sklearn.tree import DecisionTreeClassifier
 
 from auditor.data import AuditData, load_data
 from auditor.errors import NotApplicableError, UsageError
-from auditor.finding import Criterion, Family, Finding, Measurement, Outcome, ProbeResult, judge
+from auditor.finding.criterion import Criterion
+from auditor.finding.judging import Family, Finding, judge
+from auditor.finding.measurement import Measurement, Outcome, ProbeResult
 from auditor.model import AuditedModel
 from auditor.specs import DataSpec
 from auditor.statistics.estimate import Undefined

@@ -18,7 +18,9 @@ from auditor.architectures import MLP, BiLSTMText
 from auditor.blueprints import blueprint_of
 from auditor.data import AuditData
 from auditor.errors import DataError, NotApplicableError
-from auditor.finding import Criterion, Family, Finding, Measurement, Outcome, ProbeResult, judge, load_criteria
+from auditor.finding.criterion import Criterion, load_criteria
+from auditor.finding.judging import Family, Finding, judge
+from auditor.finding.measurement import Measurement, Outcome, ProbeResult
 from auditor.model import AuditedModel, Recipe, TorchModel
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.ranks import AreaUnderCurve

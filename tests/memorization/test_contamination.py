@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from auditor.errors import DataError, NotApplicableError
-from auditor.finding import Outcome, ProbeResult, judge
+from auditor.finding.judging import judge
+from auditor.finding.measurement import Outcome, ProbeResult
 from auditor.run import no_data
 from auditor.testing import check_probe
 from probes.memorization.contamination import Contamination, _bounded, _orders, order_test

@@ -11,7 +11,8 @@ from pydantic import TypeAdapter
 from scipy.stats import binom, skewnorm
 
 from auditor.errors import DataError, NotApplicableError
-from auditor.finding import Outcome, ProbeResult, judge
+from auditor.finding.judging import judge
+from auditor.finding.measurement import Outcome, ProbeResult
 from auditor.run import no_data
 from auditor.statistics.exposure import Exposure
 from auditor.statistics.kinds import AnyEstimate

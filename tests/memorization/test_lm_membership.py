@@ -7,10 +7,11 @@ import math
 import numpy as np
 import pytest
 
-from auditor.arrays import FloatArray
 from auditor.data import AuditData
 from auditor.errors import UsageError
-from auditor.finding import Finding, Outcome, ProbeResult, judge
+from auditor.finding.judging import Finding, judge
+from auditor.finding.measurement import Outcome, ProbeResult
+from auditor.rows import FloatArray
 from auditor.run import ask
 from auditor.statistics.ranks import area_under_curve
 from probes.memorization.blind_baseline import auc_difference, blind_scores

@@ -13,7 +13,7 @@ import torch
 import torch.distributed as dist
 
 from auditor.data import AuditData
-from auditor.finding import Measurement, Pillar
+from auditor.finding.measurement import Measurement, Pillar
 from auditor.model import AuditedModel
 from auditor.probe import Need, Probe
 from auditor.statistics.estimate import Exact

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from auditor.finding import Outcome
+from auditor.finding.measurement import Outcome
 from auditor.report.record import AuditReport
 from auditor.training_audit.audit import TrainingAudit
 

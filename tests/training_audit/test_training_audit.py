@@ -16,7 +16,7 @@ from torch import nn
 
 from auditor.data import AuditData
 from auditor.errors import UsageError
-from auditor.finding import Outcome
+from auditor.finding.measurement import Outcome
 from auditor.model import AuditedModel, TorchModel
 from auditor.report.record import AuditReport
 from auditor.run import run_audit
@@ -96,7 +96,7 @@ def test_a_planted_gap_is_found_at_the_first_look_after_it() -> None:
 
 def test_the_closing_look_is_an_audit_of_its_own_at_its_share() -> None:
     """The report of ``finish`` has the numbers and verdicts of ``run_audit`` at half of the error rate."""
-    from auditor.finding import Family
+    from auditor.finding.judging import Family
 
     data, model = rows(1500, gap=0.4), selecting([1.0, 0.0, 0.4])
     audit = TrainingAudit(probes=[GroupFairness()], data=data, criteria=FAIR, n_peeks=3, max_overhead=None)
@@ -551,7 +551,7 @@ def test_a_place_that_is_no_number_is_a_fault_and_no_exception() -> None:
 
 
 def test_names_are_such_as_trackers_take() -> None:
-    from auditor.finding import Measurement
+    from auditor.finding.measurement import Measurement
     from auditor.statistics.estimate import Exact
     from auditor.training_audit.peek import metric_name
 

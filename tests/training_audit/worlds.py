@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from auditor.data import AuditData
-from auditor.finding import Measurement, Pillar
+from auditor.finding.measurement import Measurement, Pillar
 from auditor.model import AuditedModel
 from auditor.probe import Need
 from auditor.statistics.rates import Proportion

@@ -14,9 +14,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from auditor.errors import ConfigError
-from auditor.finding import Criterion, load_criteria, parse_criterion
-from auditor.suggest import did_you_mean
+from auditor.errors import ConfigError, did_you_mean
+from auditor.finding.criterion import Criterion, load_criteria, parse_criterion, profile_names, toml_names
 
 Certainty = Literal["text", "page", "code", "memory"]
 CERTAINTY = {
@@ -126,16 +125,7 @@ def _matches(name: str, pattern: str) -> bool:
 
 def pack_names() -> list[str]:
     """Names of the built-in packs."""
-    return sorted(
-        p.name.removesuffix(".toml") for p in (files("auditor") / "policies").iterdir() if p.name.endswith(".toml")
-    )
-
-
-def profile_names() -> list[str]:
-    """Names of the built-in profiles, which hold criteria and no controls."""
-    return sorted(
-        p.name.removesuffix(".toml") for p in (files("auditor") / "profiles").iterdir() if p.name.endswith(".toml")
-    )
+    return toml_names("policies")
 
 
 def load_policies(names: Sequence[str]) -> tuple[list[Policy], list[Criterion]]:
@@ -172,7 +162,7 @@ def _criteria_of(name: str) -> list[Criterion]:
 
 def _text_of(name: str) -> tuple[str | None, str]:
     """The text of a pack and its name for errors; None for what holds no controls."""
-    built_in = files("auditor") / "policies" / f"{name}.toml"
+    built_in = files("auditor.finding") / "policies" / f"{name}.toml"
     if re.fullmatch(r"[\w-]+", name) and built_in.is_file():
         return built_in.read_text(encoding="utf-8"), f"{name}.toml"
     path = Path(name)

@@ -12,7 +12,7 @@ from typing import Literal
 
 from pydantic import ConfigDict
 
-from auditor import png
+from auditor.finding import png
 
 MOST_TEXTS, MOST_WORDS, LONGEST_WORD = 12, 160, 48
 MOST_HEATMAPS, MOST_PIXELS = 8, 224
@@ -76,7 +76,7 @@ class Heatmap:
 
     ``attribution``: base64 of a grey PNG, whose 0 and 255 stand for the values ``low`` and ``high``, linear between.
     ``picture``: base64 of a PNG of the same size, or "" where the picture itself is not to be shown. Both in the form
-    of :mod:`auditor.png`, at most ``MOST_PIXELS`` on a side. ``detail``: where the attribution lies, in words.
+    of :mod:`auditor.finding.png`, at most ``MOST_PIXELS`` on a side. ``detail``: where the attribution lies, in words.
     """
 
     __pydantic_config__ = _CONFIG

@@ -19,7 +19,7 @@ _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _COLOUR_TYPE = {1: 0, 3: 2}
 _CHANNELS = {kind: n for n, kind in _COLOUR_TYPE.items()}
 _UP = 2
-_FORM = "a picture must be a PNG as auditor.png.encode writes it"
+_FORM = "a picture must be a PNG as auditor.finding.png.encode writes it"
 
 
 def encode(pixels: Pixels) -> bytes:

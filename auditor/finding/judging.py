@@ -3,171 +3,16 @@
 from __future__ import annotations
 
 import math
-import tomllib
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from enum import StrEnum
-from importlib.resources import files
-from pathlib import Path
-from typing import Literal, get_args
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 
-from pydantic import ConfigDict
-
-from auditor.display import MOST_HEATMAPS, MOST_SWARMS, MOST_TEXTS, ColouredText, GradeTable, Heatmap, Swarm
-from auditor.errors import ConfigError
+from auditor.finding.criterion import Criterion
+from auditor.finding.measurement import Measurement, Outcome, Pillar, ProbeResult
 from auditor.statistics.estimate import Exact, Undefined
 from auditor.statistics.families import Multiplicity, adjusted_levels
 from auditor.statistics.kinds import AnyEstimate
 from auditor.statistics.planning import minimum_detectable_effect, n_required
 from auditor.statistics.upper_bound import UpperBound
-from auditor.suggest import did_you_mean
-
-Pillar = Literal["fairness", "language", "attribution", "privacy", "robustness", "deepfake", "intake"]
-Direction = Literal["at_most", "at_least", "within"]
-FigureKind = Literal["rates", "bars", "curve", "roc", "forest", "text", "heatmap", "table", "beeswarm"]
-DEFAULT_PROFILE = "auditor-default-1"
-
-
-class Outcome(StrEnum):
-    """The six things a finding can say; the first three are judgements."""
-
-    PASS = "PASS"
-    FAIL = "FAIL"
-    INCONCLUSIVE = "INCONCLUSIVE"
-    NOT_RUN = "NOT_RUN"
-    NOT_APPLICABLE = "NOT_APPLICABLE"
-    NOT_JUDGED = "NOT_JUDGED"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Series:
-    """One line or set of bars of a figure: ``y`` against ``x`` (numbers or labels), with intervals where there are any.
-
-    ``criterion``: where the requirement lies on the value axis for this series alone; ``criterion_label`` says it in
-    words.
-    """
-
-    __pydantic_config__ = ConfigDict(allow_inf_nan=False)
-
-    name: str
-    x: tuple[str | float, ...]
-    y: tuple[float | None, ...]
-    low: tuple[float | None, ...] = ()
-    high: tuple[float | None, ...] = ()
-    criterion: float | None = None
-    criterion_label: str = ""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Figure:
-    """A drawing as data: ``kind`` says how to draw it, ``alt`` what it shows, in words, ``caption`` how to read it.
-
-    ``series`` are drawn by the kinds ``rates``, ``bars``, ``curve``, ``roc`` and ``forest``; each other kind has a
-    field of its own: ``text`` shows ``texts``, ``heatmap`` ``heatmaps``, ``table`` ``table``, ``beeswarm`` ``swarms``.
-    Raises ValueError where there is more of them than a report shows.
-    """
-
-    id: str
-    probe: str
-    kind: FigureKind
-    title: str
-    series: tuple[Series, ...]
-    alt: str
-    x_label: str = ""
-    y_label: str = ""
-    criterion: float | None = None
-    caption: str = ""
-    texts: tuple[ColouredText, ...] = ()
-    heatmaps: tuple[Heatmap, ...] = ()
-    table: GradeTable | None = None
-    swarms: tuple[Swarm, ...] = ()
-
-    def __post_init__(self) -> None:
-        for name, n, most in (
-            ("texts", len(self.texts), MOST_TEXTS),
-            ("heatmaps", len(self.heatmaps), MOST_HEATMAPS),
-            ("swarms", len(self.swarms), MOST_SWARMS),
-        ):
-            if n > most:
-                raise ValueError(f"a figure shows at most {most} {name}, not {n}")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Measurement:
-    """One number with its uncertainty, and where it was taken; it judges nothing.
-
-    ``metric``: the field's name in snake_case. ``ideal``: the value of a model without fault, None where none is
-    better.
-    ``sensitive``: the features a headline compares groups of. ``group``: the group a per-group number belongs to.
-    ``at``: the other coordinates, such as ``{"feature": "age"}`` or ``{"noise": 0.1}``. ``too_few``: why the number may
-    be shown but not judged, or "".
-    """
-
-    __pydantic_config__ = ConfigDict(allow_inf_nan=False)
-
-    metric: str
-    estimate: AnyEstimate
-    n_samples: int
-    method: str = ""
-    ideal: float | None = None
-    sensitive: tuple[str, ...] = ()
-    group: Mapping[str, str] = field(default_factory=dict)
-    at: Mapping[str, str | float] = field(default_factory=dict)
-    detail: str = ""
-    too_few: str = ""
-    n_needed: int | None = None
-    figure: Figure | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Criterion:
-    """What a measurement is held to: ``bound`` for ``at_most`` and ``at_least``, ``(low, high)`` for ``within``.
-
-    ``needs``: the input without which its probe does not measure it. ``built_in``: of a profile of this tool, which
-    covers more than any one scan.
-    """
-
-    metric: str
-    direction: Direction
-    bound: float | tuple[float, float]
-    source: str
-    set_by: str
-    set_at: str
-    probe: str | None = None
-    method: str | None = None
-    sensitive: tuple[str, ...] | None = None
-    group: Mapping[str, str] | None = None
-    needs: str = ""
-    built_in: bool = False
-
-    def applies_to(self, probe: str, measurement: Measurement) -> bool:
-        """Whether this is about that measurement; a per-group number is judged only where its group is named."""
-        return (
-            self.metric == measurement.metric
-            and self.probe in (None, probe)
-            and self.method in (None, measurement.method)
-            and (self.sensitive is None or tuple(sorted(self.sensitive)) == tuple(sorted(measurement.sensitive)))
-            and (dict(self.group) == dict(measurement.group) if self.group is not None else not measurement.group)
-        )
-
-    def describe(self) -> str:
-        """The requirement in words, such as ``at most 0.1``."""
-        if isinstance(self.bound, tuple):
-            return f"within [{self.bound[0]:g}, {self.bound[1]:g}]"
-        return f"{self.direction.replace('_', ' ')} {self.bound:g}"
-
-
-@dataclass(frozen=True, kw_only=True)
-class ProbeResult:
-    """What became of one probe: its measurements, or the reason why there are none."""
-
-    probe: str
-    pillar: Pillar
-    citation: str
-    measurements: tuple[Measurement, ...] = ()
-    not_run: str = ""
-    not_applicable: str = ""
-    duration_s: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -199,7 +44,7 @@ class Family:
     m: int = 0
 
 
-# ---- judging -------------------------------------------------------------------------------------------------------
+
 
 
 def _tests(measurement: Measurement, criterion: Criterion) -> tuple[float, float]:
@@ -488,85 +333,3 @@ def _with_ids(findings: Sequence[Finding]) -> list[Finding]:
         taken.add(name)
         named.append(replace(finding, id=name))
     return named
-
-
-# ---- criteria files ------------------------------------------------------------------------------------------------
-
-_KEYS = (
-    "metric", "direction", "bound", "source", "set_by", "set_at", "probe", "method", "sensitive", "group", "needs",
-)  # fmt: skip
-
-
-def parse_criterion(
-    entry: object, where: str, defaults: Mapping[str, str] | None = None, *, built_in: bool = False
-) -> Criterion:
-    """A :class:`Criterion` from one ``[[criteria]]`` table; ``where`` names it in errors. Raises ConfigError."""
-    if not isinstance(entry, Mapping):
-        raise ConfigError(f"{where}: criteria must be [[criteria]] tables, not {entry!r}.")
-    for key in entry:
-        if key not in _KEYS:
-            raise ConfigError(f"{where}: unknown key {key!r}{did_you_mean(key, _KEYS)}.")
-    values: dict[str, object] = {"source": where, "set_by": "not stated", "set_at": "not stated"}
-    values |= dict(defaults or {}) | dict(entry)
-    metric, direction, bound = values.get("metric"), values.get("direction"), values.get("bound")
-    if not isinstance(metric, str) or not metric:
-        raise ConfigError(f'{where}: a criterion needs metric = "NAME".')
-    if direction not in ("at_most", "at_least", "within"):
-        raise ConfigError(f"{where}: direction must be one of {', '.join(get_args(Direction))}, not {direction!r}.")
-    numbers = list(bound) if isinstance(bound, (list, tuple)) else [bound]
-    if any(isinstance(b, bool) or not isinstance(b, (int, float)) or not math.isfinite(b) for b in numbers):
-        raise ConfigError(f"{where}: bound must be a number, or [low, high] for within, not {bound!r}.")
-    limits = [float(b) for b in numbers if isinstance(b, (int, float))]
-    if (len(limits) == 2) != (direction == "within") or (len(limits) == 2 and not limits[0] < limits[1]):
-        raise ConfigError(f"{where}: within takes bound = [low, high] with low < high; the others take one number.")
-    sensitive, group = values.get("sensitive"), values.get("group")
-    if group is not None and not isinstance(group, Mapping):
-        raise ConfigError(f'{where}: group must be a table, such as group = {{sex = "female"}}, not {group!r}.')
-    if not isinstance(sensitive, (str, list, tuple, type(None))):
-        raise ConfigError(f"{where}: sensitive must be a name or a list of names, not {sensitive!r}.")
-    return Criterion(
-        metric=metric.replace("-", "_"),
-        direction=direction,
-        bound=(limits[0], limits[1]) if len(limits) == 2 else limits[0],
-        source=str(values["source"]),
-        set_by=str(values["set_by"]),
-        set_at=str(values["set_at"]),
-        probe=None if values.get("probe") is None else str(values["probe"]).replace("-", "_"),
-        method=None if values.get("method") is None else str(values["method"]).replace("-", "_"),
-        sensitive=(
-            None
-            if sensitive is None
-            else tuple(str(s) for s in sensitive)
-            if isinstance(sensitive, (list, tuple))
-            else (str(sensitive),)
-        ),
-        group=None if group is None else {str(k): str(v) for k, v in group.items()},
-        needs=str(values.get("needs", "")),
-        built_in=built_in,
-    )
-
-
-def load_criteria(policy: str | Path = DEFAULT_PROFILE) -> list[Criterion]:
-    """Criteria of a built-in profile by name, or of a TOML file with ``[[criteria]]`` tables. Raises ConfigError."""
-    built_in = files("auditor") / "profiles" / f"{policy}.toml"
-    try:
-        if built_in.is_file():
-            text, name = built_in.read_text(encoding="utf-8"), str(policy)
-        else:
-            text, name = Path(policy).read_text(encoding="utf-8"), Path(policy).name
-        content = tomllib.loads(text)
-    except FileNotFoundError:
-        known = sorted(
-            p.name.removesuffix(".toml") for p in (files("auditor") / "profiles").iterdir() if p.name.endswith(".toml")
-        )
-        raise ConfigError(
-            f"There is no policy {str(policy)!r}: neither a file nor a built-in profile ({', '.join(known)})."
-        ) from None
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ConfigError(f"Policy {str(policy)!r} cannot be read as TOML: {error}.") from None
-    entries = content.pop("criteria", None)
-    if not isinstance(entries, list) or not entries:
-        raise ConfigError(f"Policy {name!r} has no [[criteria]] table.")
-    defaults = {k: str(v) for k, v in content.items() if k in ("set_by", "set_at")} | {"source": name}
-    own = built_in.is_file()
-    return [parse_criterion(e, f"{name}, criterion {i}", defaults, built_in=own) for i, e in enumerate(entries, 1)]

@@ -1,0 +1,145 @@
+"""What is required of a number, by whom and since when; criteria as files write them."""
+
+from __future__ import annotations
+
+import math
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Literal, get_args
+
+from auditor.errors import ConfigError, did_you_mean
+from auditor.finding.measurement import Measurement
+
+Direction = Literal["at_most", "at_least", "within"]
+DEFAULT_PROFILE = "auditor-default-1"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Criterion:
+    """What a measurement is held to: ``bound`` for ``at_most`` and ``at_least``, ``(low, high)`` for ``within``.
+
+    ``needs``: the input without which its probe does not measure it. ``built_in``: of a profile of this tool, which
+    covers more than any one scan.
+    """
+
+    metric: str
+    direction: Direction
+    bound: float | tuple[float, float]
+    source: str
+    set_by: str
+    set_at: str
+    probe: str | None = None
+    method: str | None = None
+    sensitive: tuple[str, ...] | None = None
+    group: Mapping[str, str] | None = None
+    needs: str = ""
+    built_in: bool = False
+
+    def applies_to(self, probe: str, measurement: Measurement) -> bool:
+        """Whether this is about that measurement; a per-group number is judged only where its group is named."""
+        return (
+            self.metric == measurement.metric
+            and self.probe in (None, probe)
+            and self.method in (None, measurement.method)
+            and (self.sensitive is None or tuple(sorted(self.sensitive)) == tuple(sorted(measurement.sensitive)))
+            and (dict(self.group) == dict(measurement.group) if self.group is not None else not measurement.group)
+        )
+
+    def describe(self) -> str:
+        """The requirement in words, such as ``at most 0.1``."""
+        if isinstance(self.bound, tuple):
+            return f"within [{self.bound[0]:g}, {self.bound[1]:g}]"
+        return f"{self.direction.replace('_', ' ')} {self.bound:g}"
+
+
+# ---- criteria files ------------------------------------------------------------------------------------------------
+
+_KEYS = (
+    "metric", "direction", "bound", "source", "set_by", "set_at", "probe", "method", "sensitive", "group", "needs",
+)  # fmt: skip
+
+
+def parse_criterion(
+    entry: object, where: str, defaults: Mapping[str, str] | None = None, *, built_in: bool = False
+) -> Criterion:
+    """A :class:`Criterion` from one ``[[criteria]]`` table; ``where`` names it in errors. Raises ConfigError."""
+    if not isinstance(entry, Mapping):
+        raise ConfigError(f"{where}: criteria must be [[criteria]] tables, not {entry!r}.")
+    for key in entry:
+        if key not in _KEYS:
+            raise ConfigError(f"{where}: unknown key {key!r}{did_you_mean(key, _KEYS)}.")
+    values: dict[str, object] = {"source": where, "set_by": "not stated", "set_at": "not stated"}
+    values |= dict(defaults or {}) | dict(entry)
+    metric, direction, bound = values.get("metric"), values.get("direction"), values.get("bound")
+    if not isinstance(metric, str) or not metric:
+        raise ConfigError(f'{where}: a criterion needs metric = "NAME".')
+    if direction not in ("at_most", "at_least", "within"):
+        raise ConfigError(f"{where}: direction must be one of {', '.join(get_args(Direction))}, not {direction!r}.")
+    numbers = list(bound) if isinstance(bound, (list, tuple)) else [bound]
+    if any(isinstance(b, bool) or not isinstance(b, (int, float)) or not math.isfinite(b) for b in numbers):
+        raise ConfigError(f"{where}: bound must be a number, or [low, high] for within, not {bound!r}.")
+    limits = [float(b) for b in numbers if isinstance(b, (int, float))]
+    if (len(limits) == 2) != (direction == "within") or (len(limits) == 2 and not limits[0] < limits[1]):
+        raise ConfigError(f"{where}: within takes bound = [low, high] with low < high; the others take one number.")
+    sensitive, group = values.get("sensitive"), values.get("group")
+    if group is not None and not isinstance(group, Mapping):
+        raise ConfigError(f'{where}: group must be a table, such as group = {{sex = "female"}}, not {group!r}.')
+    if not isinstance(sensitive, (str, list, tuple, type(None))):
+        raise ConfigError(f"{where}: sensitive must be a name or a list of names, not {sensitive!r}.")
+    return Criterion(
+        metric=metric.replace("-", "_"),
+        direction=direction,
+        bound=(limits[0], limits[1]) if len(limits) == 2 else limits[0],
+        source=str(values["source"]),
+        set_by=str(values["set_by"]),
+        set_at=str(values["set_at"]),
+        probe=None if values.get("probe") is None else str(values["probe"]).replace("-", "_"),
+        method=None if values.get("method") is None else str(values["method"]).replace("-", "_"),
+        sensitive=(
+            None
+            if sensitive is None
+            else tuple(str(s) for s in sensitive)
+            if isinstance(sensitive, (list, tuple))
+            else (str(sensitive),)
+        ),
+        group=None if group is None else {str(k): str(v) for k, v in group.items()},
+        needs=str(values.get("needs", "")),
+        built_in=built_in,
+    )
+
+
+def load_criteria(policy: str | Path = DEFAULT_PROFILE) -> list[Criterion]:
+    """Criteria of a built-in profile by name, or of a TOML file with ``[[criteria]]`` tables. Raises ConfigError."""
+    built_in = files("auditor.finding") / "profiles" / f"{policy}.toml"
+    try:
+        if built_in.is_file():
+            text, name = built_in.read_text(encoding="utf-8"), str(policy)
+        else:
+            text, name = Path(policy).read_text(encoding="utf-8"), Path(policy).name
+        content = tomllib.loads(text)
+    except FileNotFoundError:
+        raise ConfigError(
+            f"There is no policy {str(policy)!r}: neither a file nor a built-in profile ({', '.join(profile_names())})."
+        ) from None
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"Policy {str(policy)!r} cannot be read as TOML: {error}.") from None
+    entries = content.pop("criteria", None)
+    if not isinstance(entries, list) or not entries:
+        raise ConfigError(f"Policy {name!r} has no [[criteria]] table.")
+    defaults = {k: str(v) for k, v in content.items() if k in ("set_by", "set_at")} | {"source": name}
+    own = built_in.is_file()
+    return [parse_criterion(e, f"{name}, criterion {i}", defaults, built_in=own) for i, e in enumerate(entries, 1)]
+
+
+def profile_names() -> list[str]:
+    """Names of the built-in profiles, which hold criteria and no controls."""
+    return toml_names("profiles")
+
+
+def toml_names(folder: str) -> list[str]:
+    """Names, without their ending, of the TOML files in a folder of this package's data."""
+    names = [file.name for file in (files("auditor.finding") / folder).iterdir()]
+    return sorted(name.removesuffix(".toml") for name in names if name.endswith(".toml"))
