@@ -17,12 +17,13 @@ from auditor.ensembles import Seeds, as_logits
 from auditor.errors import NotApplicableError
 from auditor.loop import PlainStep, Schedule, optimizer_of
 from auditor.loop import train as run_loop
-from auditor.model import AuditedModel, Outputs, Recipe, TorchModel
+from auditor.model.audited_model import AuditedModel, Recipe
+from auditor.model.torch_model import Outputs, TorchModel
 from auditor.randomness import seeded_globals
 from auditor.rows import Rows
 
 if TYPE_CHECKING:
-    from auditor.preprocessing import TabularPreprocessing
+    from auditor.data.preprocessing import TabularPreprocessing
 
 SURROGATE_HIDDEN = (64, 32)
 SURROGATE_RECIPE = Recipe()
@@ -138,7 +139,7 @@ def _surrogate(model: AuditedModel, X: Rows) -> tuple[Callable[[], nn.Module], C
     n_outputs = model.n_outputs
     if not isinstance(X, pd.DataFrame) and X.dtype == object:
         raise NotApplicableError(
-            "Shadow models of a text classifier need its encoding: save it as a bundle (auditor.model.save)."
+            "Shadow models of a text classifier need its encoding: save it as a bundle (auditor.save)."
         )
     if not isinstance(X, pd.DataFrame) and X.ndim == 4:
         channels = X.shape[3]
@@ -157,7 +158,7 @@ def _surrogate(model: AuditedModel, X: Rows) -> tuple[Callable[[], nn.Module], C
 
 
 def _encoding(X: Rows) -> TabularPreprocessing:
-    from auditor.preprocessing import fit_tabular
+    from auditor.data.preprocessing import fit_tabular
 
     return fit_tabular(_frame(X))
 

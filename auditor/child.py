@@ -17,17 +17,19 @@ from threading import Thread
 
 from pydantic import TypeAdapter
 
-from auditor.counts import GroupCounts
-from auditor.data import AuditData, can_stream, favourable, load_data, no_rows, stream_counts
+from auditor.data.audit_data import AuditData, favourable
+from auditor.data.counts import GroupCounts
 from auditor.detection.examine import Examination, loaded_detector
 from auditor.detection.record import DetectorRecord
 from auditor.errors import DataError, ModelError, NotApplicableError, UsageError
 from auditor.evidence.answers import counts_of, head_of, parts_of
 from auditor.files import received
 from auditor.finding.measurement import Measurement
-from auditor.folders import sha256_of_folder
 from auditor.huggingface_folder import save_classifier
 from auditor.intake import intake_result, load_model, resolve_device
+from auditor.intake.rows.folders import sha256_of_folder
+from auditor.intake.rows.reading import can_stream, load_data, no_rows, stream_counts
+from auditor.intake.rows.tables import sha256_of
 from auditor.isolate import (
     Answered,
     Asking,
@@ -45,14 +47,16 @@ from auditor.isolate import (
     Trained,
     Working,
 )
-from auditor.language import AuditedLanguageModel, save_folder
 from auditor.mitigation import Training, learns, make_mitigation, needs_rows
-from auditor.model import AuditedModel, TorchModel, save
+from auditor.model.audited_model import AuditedModel
+from auditor.model.language_folder import save_folder
+from auditor.model.language_model import AuditedLanguageModel
+from auditor.model.saving import save
+from auditor.model.torch_model import TorchModel
 from auditor.probe import CountsProbe, Probe, counts_suffice, make_probe, missing_needs, not_applicable
 from auditor.report.record import DataRecord
 from auditor.run import ask, attempt, data_record, generator_for, model_record, no_data
 from auditor.specs import DataSpec, DetectionSpec, DetectorTrainingSpec, Job, MitigationSpec, ProbeSpec
-from auditor.tables import sha256_of
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_NO_NEW_PRIVS = 38

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from auditor.errors import ModelError, UsageError
-from auditor.model import Recipe, TorchModel
+from auditor.model.audited_model import Recipe
+from auditor.model.torch_model import TorchModel
 from auditor.private_gradients import Mode, PrivateStep, Way, choose_way, most_rows, with_own_samplers
 from auditor.private_layers import StandIn, put_stand_ins, weights_back
 from auditor.randomness import seeded_globals

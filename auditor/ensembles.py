@@ -31,7 +31,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from auditor.errors import ModelError
 from auditor.files import write_beside
 from auditor.loop import optimizer_of
-from auditor.model import Outputs, Recipe, evaluating
+from auditor.model.audited_model import Recipe
+from auditor.model.torch_model import Outputs, evaluating
 from auditor.randomness import seeded_globals
 
 BoolArray = npt.NDArray[np.bool_]

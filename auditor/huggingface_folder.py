@@ -9,7 +9,7 @@ from typing import Any
 
 from auditor.errors import ModelError, UsageError
 from auditor.files import write_beside
-from auditor.model import TorchModel
+from auditor.model.torch_model import TorchModel
 
 RUN_FILE = "dp-run.json"
 _TEXT_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
@@ -30,9 +30,7 @@ def save_classifier(model: TorchModel, folder: str | Path, *, beside: str | Path
 
     network: Any = getattr(model.module, "network", model.module)
     if not isinstance(network, PreTrainedModel):
-        raise ModelError(
-            "Only a classifier of transformers is written as a folder: save others with auditor.model.save."
-        )
+        raise ModelError("Only a classifier of transformers is written as a folder: save others with auditor.save.")
     names = _TEXT_FILES if network is not model.module else _IMAGE_FILES
     source = beside or model.provenance.path
     if source is None or not (Path(source) / names[0]).is_file():

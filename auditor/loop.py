@@ -21,7 +21,7 @@ from auditor.randomness import seeded_globals
 from auditor.several_devices import Devices, Summing, as_they_are
 
 if TYPE_CHECKING:
-    from auditor.model import Recipe
+    from auditor.model.audited_model import Recipe
 
 _CHECKPOINT_FORMAT = "auditor-training/1"
 

@@ -16,8 +16,8 @@ from auditor.finding.measurement import Pillar
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from auditor.data import AuditData
-    from auditor.model import AuditedModel
+    from auditor.data.audit_data import AuditData
+    from auditor.model.audited_model import AuditedModel
     from auditor.several_devices import Devices
 
 Stage = Literal["pre-processing", "in-processing", "post-processing"]

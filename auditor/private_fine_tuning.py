@@ -13,10 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from auditor.data import AuditData
+from auditor.data.audit_data import AuditData
 from auditor.dp_sgd import PrivacyBudget, PrivateRun, opacus_quietly, private_notes
 from auditor.errors import DataError, MissingExtraError, ModelError, UsageError
-from auditor.model import Provenance, Recipe, TorchModel
+from auditor.model.audited_model import Provenance, Recipe
+from auditor.model.torch_model import TorchModel
 from auditor.private_gradients import Mode, choose_way
 from auditor.randomness import seeded_globals
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from auditor.errors import ModelError, UsageError, first_line
-from auditor.model import TorchModel
+from auditor.model.torch_model import TorchModel
 from auditor.private_layers import refuse_layers
 from auditor.randomness import seeded_globals
 

@@ -13,9 +13,9 @@ from auditor.errors import ConfigError, did_you_mean
 from auditor.finding.measurement import Measurement, Pillar
 
 if TYPE_CHECKING:
-    from auditor.counts import GroupCounts
-    from auditor.data import AuditData
-    from auditor.model import AuditedModel
+    from auditor.data.audit_data import AuditData
+    from auditor.data.counts import GroupCounts
+    from auditor.model.audited_model import AuditedModel
 
 
 class Need(Enum):
@@ -61,7 +61,7 @@ class Probe(Protocol):
 
 @runtime_checkable
 class CountsProbe(Probe, Protocol):
-    """A probe that needs only :class:`~auditor.counts.GroupCounts`, so rows may be streamed past the model once.
+    """A probe that needs only :class:`~auditor.data.counts.GroupCounts`, so rows may be streamed past the model once.
 
     Where its options need the rows themselves, its attribute ``counts_suffice`` is False; without one it is True.
     """

@@ -35,8 +35,8 @@ from auditor.report.record import (
 )
 
 if TYPE_CHECKING:
-    from auditor.data import AuditData
-    from auditor.model import AuditedModel
+    from auditor.data.audit_data import AuditData
+    from auditor.model.audited_model import AuditedModel
 
 _PACKAGES = (
     "numpy",
@@ -70,7 +70,7 @@ def ask(
 
 def no_data() -> AuditData:
     """Data without rows, for a probe that brings its own."""
-    from auditor.data import AuditData
+    from auditor.data.audit_data import AuditData
 
     return AuditData(X=np.empty(0, object))
 

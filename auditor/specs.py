@@ -38,7 +38,7 @@ class ModelSpec:
 class DataSpec:
     """Which columns of which files are what; the command line's data flags, one field each.
 
-    ``bins``: rules for continuous sensitive features, as in :mod:`auditor.bins`.
+    ``bins``: rules for continuous sensitive features, as in :mod:`auditor.data.bins`.
     """
 
     path: str

@@ -17,8 +17,8 @@ from auditor.probe import Need, Probe
 from auditor.run import ask, generator_for
 
 if TYPE_CHECKING:
-    from auditor.data import AuditData
-    from auditor.model import AuditedModel
+    from auditor.data.audit_data import AuditData
+    from auditor.model.audited_model import AuditedModel
 
 # What a finding may say about data that hold nothing to measure.
 _SILENT = (Outcome.INCONCLUSIVE, Outcome.NOT_APPLICABLE, Outcome.NOT_JUDGED)

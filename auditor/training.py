@@ -15,13 +15,14 @@ from torch import Tensor, nn
 
 from auditor import loop
 from auditor.architectures import ARCHITECTURES
-from auditor.data import favourable
+from auditor.data.audit_data import favourable
+from auditor.data.preprocessing import TabularPreprocessing
 from auditor.dp_sgd import PrivacyBudget, train_privately
 from auditor.errors import ModelError, UsageError, did_you_mean, first_line
 from auditor.intake import resolve_device
 from auditor.intake.user_code import import_object, keywords_of
-from auditor.model import Recipe, TorchModel
-from auditor.preprocessing import TabularPreprocessing
+from auditor.model.audited_model import Recipe
+from auditor.model.torch_model import TorchModel
 from auditor.randomness import seeded_globals
 from auditor.rows import IntArray
 from auditor.several_devices import Devices

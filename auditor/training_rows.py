@@ -12,13 +12,14 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet
 
-from auditor.data import encode_labels, favourable, id_like
+from auditor.data.audit_data import encode_labels, favourable
+from auditor.data.preprocessing import CategoricalColumn, TabularPreprocessing, fit_tabular, label_name
 from auditor.errors import DataError, UsageError
 from auditor.files import write_beside
-from auditor.preprocessing import CategoricalColumn, TabularPreprocessing, fit_tabular, label_name
+from auditor.intake.rows.reading import id_like
+from auditor.intake.rows.tables import TableFile, open_table
 from auditor.rows import IntArray
 from auditor.specs import TrainSpec
-from auditor.tables import TableFile, open_table
 
 FEWEST_ROWS = 20
 MOST_LEVELS = 5_000

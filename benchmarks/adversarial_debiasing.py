@@ -15,8 +15,9 @@ from torch import Tensor, nn
 
 from auditor import loop
 from auditor.architectures import MLP
-from auditor.data import AuditData
-from auditor.model import Recipe, TorchModel
+from auditor.data.audit_data import AuditData
+from auditor.model.audited_model import Recipe
+from auditor.model.torch_model import TorchModel
 from benchmarks.common import emit, interleaved, seconds
 from mitigations.adversarial_debiasing import AdversarialDebiasing
 from mitigations.retraining import training_set

@@ -14,9 +14,10 @@ from torch import Tensor, nn
 
 from auditor import loop
 from auditor.architectures import MLP
-from auditor.data import AuditData
-from auditor.model import AuditedModel, Recipe, TorchModel
-from auditor.preprocessing import fit_tabular
+from auditor.data.audit_data import AuditData
+from auditor.data.preprocessing import fit_tabular
+from auditor.model.audited_model import AuditedModel, Recipe
+from auditor.model.torch_model import TorchModel
 from auditor.randomness import seeded_globals
 from mitigations.retraining import training_set
 

@@ -33,19 +33,9 @@ import torch
 from scipy import stats
 
 from auditor.mitigation import Training
-from auditor.model import TorchModel
+from auditor.model.torch_model import TorchModel
 from benchmarks.common import emit
-from benchmarks.debiasing_data import (
-    DATASETS,
-    RECIPES,
-    Judged,
-    Split,
-    judged,
-    judged_model,
-    plain_mlp,
-    rows_of,
-    split,
-)
+from benchmarks.debiasing_data import DATASETS, RECIPES, Judged, Split, judged, judged_model, plain_mlp, rows_of, split
 from mitigations.adversarial_debiasing import AdversarialDebiasing
 
 Options = dict[str, float]

@@ -19,9 +19,9 @@ import numpy as np
 import torch
 
 from auditor.architectures import BiLSTMText, SmallCNN
-from auditor.data import AuditData
-from auditor.model import TorchModel
-from auditor.preprocessing import ImagePreprocessing, TextPreprocessing
+from auditor.data.audit_data import AuditData
+from auditor.data.preprocessing import ImagePreprocessing, TextPreprocessing
+from auditor.model.torch_model import TorchModel
 from benchmarks.common import emit
 from benchmarks.integrated_gradients import timed
 from probes.attribution.faithfulness import ends, grade, random_attribution

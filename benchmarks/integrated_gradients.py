@@ -23,9 +23,9 @@ import torch
 from torch import Tensor
 
 from auditor.architectures import MLP, BiLSTMText
-from auditor.data import AuditData
-from auditor.model import TorchModel
-from auditor.preprocessing import NumericColumn, TabularPreprocessing, TextPreprocessing
+from auditor.data.audit_data import AuditData
+from auditor.data.preprocessing import NumericColumn, TabularPreprocessing, TextPreprocessing
+from auditor.model.torch_model import TorchModel
 from auditor.rows import FloatArray
 from benchmarks.common import emit
 from probes.attribution.gradient import Effort

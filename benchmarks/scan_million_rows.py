@@ -21,8 +21,9 @@ import torch
 from pydantic import TypeAdapter
 
 from auditor.architectures import MLP
-from auditor.model import TorchModel, save
-from auditor.preprocessing import NumericColumn, TabularPreprocessing
+from auditor.data.preprocessing import NumericColumn, TabularPreprocessing
+from auditor.model.saving import save
+from auditor.model.torch_model import TorchModel
 from auditor.specs import DataSpec, Job, Limits, ModelSpec, ProbeSpec
 from benchmarks.common import emit
 
@@ -97,8 +98,8 @@ def timed(command: list[str], job: bytes | None = None) -> tuple[float, float]:
 
 def main() -> None:
     """Runs the comparison and prints it."""
-    from auditor.model import BATCH_ROWS
-    from auditor.tables import BLOCK_BYTES
+    from auditor.intake.rows.tables import BLOCK_BYTES
+    from auditor.model.audited_model import BATCH_ROWS
 
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

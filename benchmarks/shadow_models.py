@@ -19,7 +19,7 @@ from torch import nn
 
 from auditor.architectures import MLP
 from auditor.ensembles import Seeds, random_halves, train_together
-from auditor.model import Recipe
+from auditor.model.audited_model import Recipe
 from auditor.randomness import seeded_globals
 from benchmarks.common import emit, seconds
 

@@ -33,7 +33,7 @@ def main() -> None:
         set_seed,
     )
 
-    from auditor.data import AuditData
+    from auditor.data.audit_data import AuditData
     from auditor.training_audit.audit import TrainingAudit
     from auditor.training_audit.huggingface import AuditCallback, text_classifier
     from examples.text_trainer import CLASSES, Texts, resumes, word_tokenizer

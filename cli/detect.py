@@ -17,8 +17,8 @@ from auditor.errors import UsageError
 
 if TYPE_CHECKING:
     from auditor.detection.record import DetectorRecord, FileResult
-    from auditor.detector_card import KnownRate
     from auditor.isolate import Measured
+    from auditor.model.detector_card import KnownRate
     from auditor.provenance.record import Credentials, FileProvenance, Statement
 
 SCHEMA_VERSION = "1"

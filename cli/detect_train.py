@@ -17,8 +17,8 @@ from cli.detect import ANSWERS, MEDIA, answer_shares, rate_lines, with_interval
 if TYPE_CHECKING:
     from pydantic import JsonValue
 
-    from auditor.detector_card import KnownRate
     from auditor.isolate import Trained
+    from auditor.model.detector_card import KnownRate
 
 _MOST_NAMED = 10
 _TARGET = "mitigations.deepfake.folder_training:train_on_folder"
@@ -112,7 +112,7 @@ def _check(
     error_rate: float,
 ) -> None:
     """Raises UsageError for what can be said before any file is read."""
-    from auditor.detector_card import LARGEST_ERROR_RATE, LEAST_ERROR_RATE
+    from auditor.model.detector_card import LARGEST_ERROR_RATE, LEAST_ERROR_RATE
 
     if not folder.is_dir():
         raise UsageError(f"There is no folder at {str(folder)!r}.")

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pandas as pd
 
-from auditor.data import id_like
+from auditor.data.preprocessing import as_text, label_name
 from auditor.errors import UsageError
 from auditor.files import write_beside
-from auditor.preprocessing import as_text, label_name
+from auditor.intake.rows.reading import id_like
+from auditor.intake.rows.tables import open_table
 from auditor.report.text import visible
-from auditor.tables import open_table
 
 _SENSITIVE = re.compile(
     r"(^|[_\W])(sex|gender|race|racial|ethnic\w*|age|religion|disab\w*|nationality|native|orientation|marital|"

@@ -17,7 +17,7 @@ from typing import TypeVar
 
 import typer
 
-from auditor.bins import parse_bin_rule
+from auditor.data.bins import parse_bin_rule
 from auditor.errors import AuditorError, ConfigError, UsageError, did_you_mean
 from auditor.files import UNREADABLE, check_writable, why_unreadable, write_beside
 from auditor.finding.judging import Family

@@ -17,10 +17,10 @@ from pydantic import JsonValue
 from auditor import __version__
 from auditor.errors import UsageError
 from auditor.files import write_beside
-from auditor.folders import sha256_of_folder
+from auditor.intake.rows.folders import sha256_of_folder
+from auditor.intake.rows.tables import sha256_of
 from auditor.report.record import AuditReport
 from auditor.specs import Job
-from auditor.tables import sha256_of
 from cli.mitigate import audit_model, make_model
 from cli.options import Configured
 from cli.rendering import FILE_NAMES, read_report

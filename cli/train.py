@@ -61,7 +61,7 @@ def train(
     arguments = parse_json_flag(architecture_args, "--architecture-args")
     places = _Places(out, train_out, test_out)
 
-    from auditor.model import save
+    from auditor.model.saving import save
     from auditor.specs import TrainSpec
     from auditor.training import train_table
     from auditor.training_rows import write_rows

@@ -14,9 +14,9 @@ import sys
 
 import numpy as np
 
-from auditor.data import AuditData
+from auditor.data.audit_data import AuditData
 from auditor.mitigation import Training
-from auditor.model import save
+from auditor.model.saving import save
 from auditor.several_devices import devices_of_job
 from auditor.specs import TrainSpec
 from auditor.training import train_table

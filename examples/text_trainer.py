@@ -26,7 +26,7 @@ from transformers import (
     set_seed,
 )
 
-from auditor.data import AuditData
+from auditor.data.audit_data import AuditData
 from auditor.training_audit.audit import TrainingAudit
 from auditor.training_audit.huggingface import add_to, text_classifier
 from probes.fairness import GroupFairness

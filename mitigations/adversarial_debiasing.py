@@ -13,8 +13,9 @@ from mitigations.retraining import TrainingSet, run, training_set
 from mitigations.starting_network import is_known, recipe_for, starting_network, trainable_from_somewhere
 
 if TYPE_CHECKING:
-    from auditor.data import AuditData
-    from auditor.model import AuditedModel, Recipe, TorchModel
+    from auditor.data.audit_data import AuditData
+    from auditor.model.audited_model import AuditedModel, Recipe
+    from auditor.model.torch_model import TorchModel
     from mitigations.adversarial_step import AdversarialStep
 
 Constraint = Literal["demographic_parity", "equalized_odds", "equal_opportunity"]

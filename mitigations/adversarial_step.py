@@ -16,7 +16,7 @@ from auditor.several_devices import Summing, as_they_are
 from mitigations.mean_gap import mean_gap
 
 if TYPE_CHECKING:
-    from auditor.model import TorchModel
+    from auditor.model.torch_model import TorchModel
     from mitigations.adversarial_debiasing import AlphaSchedule, Constraint
     from mitigations.retraining import TrainingSet
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from torch import Tensor
 
-    from auditor.model import TorchModel
+    from auditor.model.torch_model import TorchModel
 
 Sides = Literal["both", "one"]
 UNLABELLED = -1

@@ -17,9 +17,10 @@ from mitigations.retraining import refuse_bins, run, trainable, training_set, un
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from auditor.data import AuditData
-    from auditor.model import AuditedModel, Recipe, TorchModel
-    from auditor.preprocessing import TabularPreprocessing
+    from auditor.data.audit_data import AuditData
+    from auditor.data.preprocessing import TabularPreprocessing
+    from auditor.model.audited_model import AuditedModel, Recipe
+    from auditor.model.torch_model import TorchModel
 
 
 class CorrelationRemover:
@@ -114,7 +115,7 @@ class _Columns:
 
 
 def _columns(old: TorchModel, features: tuple[str, ...], levels: tuple[tuple[str, ...], ...]) -> _Columns:
-    from auditor.preprocessing import CategoricalColumn, TabularPreprocessing
+    from auditor.data.preprocessing import CategoricalColumn, TabularPreprocessing
 
     preprocessing = old.preprocessing
     if not isinstance(preprocessing, TabularPreprocessing) or (old.architecture or {}).get("name") != "mlp":
@@ -144,7 +145,7 @@ def _indicators(
 
 def _narrower(old: TorchModel, width: int, rng: np.random.Generator, device: str, recipe: Recipe) -> TorchModel:
     """The old model's network, untrained, on inputs (n, width) that are encoded already."""
-    from auditor.model import TorchModel
+    from auditor.model.torch_model import TorchModel
 
     args = dict((old.architecture or {}).get("args", {})) | {"n_features": width}
     shaped = TorchModel(
@@ -169,7 +170,7 @@ def _with_subtraction(
     import torch
 
     from auditor.architectures import ARCHITECTURES
-    from auditor.model import TorchModel
+    from auditor.model.torch_model import TorchModel
 
     args = dict((inner.architecture or {}).get("args", {})) | {"n_features": preprocessing.width}
     state = {k: v.detach().cpu().clone() for k, v in inner.module.state_dict().items()}

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, ClassVar, Literal, get_args
 
 import numpy as np
 
+from auditor.data.lexicons import built_in, read
 from auditor.errors import DataError, ModelError, UsageError
 from auditor.finding.measurement import Pillar
-from auditor.lexicons import built_in, read
 from auditor.mitigation import Mitigated, Stage, Training
 from mitigations.augmented_rows import Arm, Sides, table_arms, text_arms
 from mitigations.counterfactuals import (
@@ -31,9 +31,10 @@ from mitigations.retraining import VALIDATION_SHARE, run, trainable, training_se
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from auditor.data import AuditData
-    from auditor.language import AuditedLanguageModel
-    from auditor.model import AuditedModel, Recipe, TorchModel
+    from auditor.data.audit_data import AuditData
+    from auditor.model.audited_model import AuditedModel, Recipe
+    from auditor.model.language_model import AuditedLanguageModel
+    from auditor.model.torch_model import TorchModel
     from auditor.rows import Rows
 
 Generator = Literal["lexicon", "templates", "both", "language_model"]
@@ -61,9 +62,9 @@ class CounterfactualAugmentation:
     Face folder ``language_model`` rewrite texts, and keeps rewrites that change the identity alone, are at most
     ``fluency_margin`` nats a token less likely, and whose label the frozen model does not change (DISCO); or, from
     Python, a ``CounterfactualGenerator``.
-    categories: names out of ``auditor.lexicons.CATEGORIES``, with commas between. lexicon: files of the user's own.
-    copies: counterfactuals of a text. sentences: of templates, at most so many for each lexicon, drawn; None means all.
-    filler: the neutral word; None means the first of the built-in list.
+    categories: names out of ``auditor.data.lexicons.CATEGORIES``, with commas between. lexicon: files of the user's
+    own. copies: counterfactuals of a text. sentences: of templates, at most so many for each lexicon, drawn; None means
+    all. filler: the neutral word; None means the first of the built-in list.
     freeze_embeddings: leaves the words' vectors as they are: what is learned of the listed identities then carries over
     to others like them. epochs: None means 8 for texts, and for tables the recipe's; so for learning_rate, the recipe's
     in both, which for texts falls to 0 in a straight line. Pairing wants a high one: 0.006 in 7 epochs, on a network
@@ -159,7 +160,7 @@ class CounterfactualAugmentation:
 
     def mitigate(self, model: AuditedModel, data: AuditData, rng: np.random.Generator, training: Training) -> Mitigated:
         """A new model trained on the augmented rows, and in its notes what the same rows without swaps come to."""
-        from auditor.preprocessing import TextPreprocessing
+        from auditor.data.preprocessing import TextPreprocessing
 
         old = trainable(model)
         assert old.recipe is not None
@@ -168,7 +169,7 @@ class CounterfactualAugmentation:
         if data.modality == "text" and not isinstance(old.preprocessing, TextPreprocessing):
             raise ModelError(
                 "The model has no vocabulary, so texts cannot be given to it: save it with its preprocessing "
-                "(auditor.model.save)."
+                "(auditor.save)."
             )
         checked = training_set(old, data, str(old.device), groups=False)
         labelled = data.take(checked.rows)

@@ -11,9 +11,10 @@ from auditor.finding.measurement import Pillar
 from auditor.mitigation import Mitigated, Stage, Training
 
 if TYPE_CHECKING:
-    from auditor.data import AuditData
-    from auditor.detector import DeepfakeDetector
-    from auditor.model import AuditedModel, TorchModel
+    from auditor.data.audit_data import AuditData
+    from auditor.model.audited_model import AuditedModel
+    from auditor.model.detector import DeepfakeDetector
+    from auditor.model.torch_model import TorchModel
 
 OnCannotSay = Literal["pass", "reject"]
 
@@ -25,8 +26,8 @@ class DeepfakeDetection:
     rates are the gate's: over inputs like its calibration files it rejects at most ``card.error_rate`` of the real
     ones, and nothing is promised for generators that it does not know. It learns from no rows.
 
-    detector: a bundle of ``auditor detect-train``, or a :class:`auditor.detector.DeepfakeDetector`. answer: the class
-    given to what is rejected; None takes the unfavourable one of two classes.
+    detector: a bundle of ``auditor detect-train``, or a :class:`auditor.model.detector.DeepfakeDetector`. answer: the
+    class given to what is rejected; None takes the unfavourable one of two classes.
 
     Raises ModelError for a model that is no torch model of the detector's medium; UsageError for an answer that is none
     of its classes, or where None leaves open which it is.
@@ -61,7 +62,7 @@ class DeepfakeDetection:
 
     def mitigate(self, model: AuditedModel, data: AuditData, rng: np.random.Generator, training: Training) -> Mitigated:
         """The old model behind the gate; of ``data`` only the favourable class is read, and nothing is drawn."""
-        from auditor.gated import Gate, GatedModel, described
+        from auditor.model.gated import Gate, GatedModel, described
 
         base = _gateable(model)
         detector = self._loaded(training.device)
@@ -82,7 +83,7 @@ class DeepfakeDetection:
 
     def seen(self, model: AuditedModel, data: AuditData) -> tuple[str, ...]:
         """How many rows the gate of the new model rejected, could not judge and let through, in a sentence."""
-        from auditor.gated import GatedModel
+        from auditor.model.gated import GatedModel
 
         if not isinstance(model, GatedModel) or not len(data.X):
             return ()
@@ -118,7 +119,7 @@ class DeepfakeDetection:
 
 
 def _gateable(model: AuditedModel) -> TorchModel:
-    from auditor.model import TorchModel
+    from auditor.model.torch_model import TorchModel
 
     if not isinstance(model, TorchModel):
         raise ModelError(

@@ -16,9 +16,10 @@ from mitigations.retraining import TrainingSet, refuse_several_devices, trainabl
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from auditor.data import AuditData
+    from auditor.data.audit_data import AuditData
     from auditor.dp_sgd import PrivacyBudget
-    from auditor.model import AuditedModel, Recipe, TorchModel
+    from auditor.model.audited_model import AuditedModel, Recipe
+    from auditor.model.torch_model import TorchModel
 
 Mode = Literal["auto", "hooks", "ghost"]
 Weights = Literal["none", "reweighing"]
@@ -172,7 +173,8 @@ class DpSgd:
     ) -> Mitigated:
         """A Hugging Face classifier trained on from its own weights."""
         from auditor.dp_sgd import PrivacyBudget
-        from auditor.model import Recipe, TorchModel
+        from auditor.model.audited_model import Recipe
+        from auditor.model.torch_model import TorchModel
         from auditor.private_fine_tuning import Lora, fine_tune_privately
 
         if not isinstance(model, TorchModel):

@@ -14,8 +14,9 @@ from auditor.rows import FloatArray
 from mitigations.reduction import NetworkEstimator, Parity, Reducible, moment, reducible, reducing
 
 if TYPE_CHECKING:
-    from auditor.data import AuditData
-    from auditor.model import AuditedModel, TorchModel
+    from auditor.data.audit_data import AuditData
+    from auditor.model.audited_model import AuditedModel
+    from auditor.model.torch_model import TorchModel
 
 
 class ExponentiatedGradient:
@@ -122,7 +123,7 @@ class ExponentiatedGradient:
         import torch
 
         from auditor.architectures import MLPVote
-        from auditor.model import TorchModel
+        from auditor.model.torch_model import TorchModel
 
         old = task.trainer.old
         members, weights, always = [], [], 0.0

@@ -18,8 +18,9 @@ from mitigations.synthetic_columns import CodedColumn, Encoded, coded_columns, o
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from auditor.data import AuditData
-    from auditor.model import AuditedModel, Recipe, TorchModel
+    from auditor.data.audit_data import AuditData
+    from auditor.model.audited_model import AuditedModel, Recipe
+    from auditor.model.torch_model import TorchModel
     from mitigations.fair_gan_networks import Networks, Sizes
 
 FEWEST_ROWS = 200
@@ -147,7 +148,7 @@ class FairGan:
         """The trained networks, and for how many epochs."""
         import torch
 
-        from auditor.model import Recipe
+        from auditor.model.audited_model import Recipe
         from auditor.randomness import seeded_globals
         from mitigations.fair_gan_networks import Autoencoder, AutoencoderStep, FairGanStep, Networks
 
@@ -231,7 +232,7 @@ class Drawn:
 
 
 def _table(model: TorchModel, rows: TrainingSet, bins: int) -> Table:
-    from auditor.preprocessing import TabularPreprocessing
+    from auditor.data.preprocessing import TabularPreprocessing
 
     if len(rows) < FEWEST_ROWS:
         raise DataError(f"FairGAN learns a distribution, and {len(rows):,} training rows are fewer than {FEWEST_ROWS}.")

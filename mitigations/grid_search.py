@@ -12,8 +12,8 @@ from auditor.mitigation import Mitigated, Stage, Training
 from mitigations.reduction import NetworkEstimator, Parity, moment, reducible, reducing
 
 if TYPE_CHECKING:
-    from auditor.data import AuditData
-    from auditor.model import AuditedModel
+    from auditor.data.audit_data import AuditData
+    from auditor.model.audited_model import AuditedModel
 
 
 class GridSearch:

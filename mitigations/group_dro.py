@@ -13,8 +13,8 @@ from auditor.mitigation import Mitigated, Stage, Training
 from mitigations.retraining import run, trainable, training_set, untrained
 
 if TYPE_CHECKING:
-    from auditor.data import AuditData
-    from auditor.model import AuditedModel
+    from auditor.data.audit_data import AuditData
+    from auditor.model.audited_model import AuditedModel
 
 
 class GroupDro:

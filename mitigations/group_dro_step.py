@@ -14,7 +14,7 @@ from auditor.loop import sum_gradients
 from auditor.several_devices import Summing, as_they_are
 
 if TYPE_CHECKING:
-    from auditor.model import TorchModel
+    from auditor.model.torch_model import TorchModel
 
 
 class GroupWeights(nn.Module):

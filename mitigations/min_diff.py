@@ -16,8 +16,8 @@ from mitigations.retraining import run, trainable, training_set, untrained
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from auditor.data import AuditData
-    from auditor.model import AuditedModel
+    from auditor.data.audit_data import AuditData
+    from auditor.model.audited_model import AuditedModel
 
 Over = Literal["unfavourable", "favourable", "both", "all"]
 

@@ -22,9 +22,9 @@ from mitigations.preference_pairs import (
 )
 
 if TYPE_CHECKING:
-    from auditor.data import AuditData
-    from auditor.language import AuditedLanguageModel
-    from auditor.model import AuditedModel
+    from auditor.data.audit_data import AuditData
+    from auditor.model.audited_model import AuditedModel
+    from auditor.model.language_model import AuditedLanguageModel
 
 Method = Literal["squared_margin", "dpo"]
 # Nothing holds the language under dpo, so it takes smaller steps.
@@ -119,8 +119,8 @@ class PreferenceTuning:
 
         import torch
 
-        from auditor.language import AuditedLanguageModel
         from auditor.loop import Schedule, train
+        from auditor.model.language_model import AuditedLanguageModel
         from auditor.randomness import seeded_globals
         from mitigations.preference_step import (
             PreferenceStep,
@@ -190,7 +190,7 @@ class PreferenceTuning:
 
 def tunable(model: AuditedModel) -> AuditedLanguageModel:
     """The model as a causal language model with LoRA's layers. Raises ModelError or MissingExtraError."""
-    from auditor.language import AuditedLanguageModel
+    from auditor.model.language_model import AuditedLanguageModel
     from mitigations.preference_step import check_adaptable
 
     if not isinstance(model, AuditedLanguageModel):

@@ -18,9 +18,10 @@ from mitigations.retraining import TrainingSet, run, trainable, training_set, un
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from auditor.data import AuditData
+    from auditor.data.audit_data import AuditData
     from auditor.mitigation import Training
-    from auditor.model import AuditedModel, Recipe, TorchModel
+    from auditor.model.audited_model import AuditedModel, Recipe
+    from auditor.model.torch_model import TorchModel
 
 Parity = Literal["demographic_parity", "equalized_odds", "true_positive_rate_parity", "false_positive_rate_parity"]
 

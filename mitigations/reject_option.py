@@ -12,9 +12,9 @@ from auditor.rows import FloatArray
 from mitigations.scored_rows import BoolArray, ScoredRows, old_decision, scored_rows
 
 if TYPE_CHECKING:
-    from auditor.data import AuditData
-    from auditor.model import AuditedModel
-    from auditor.postprocessing import Steps
+    from auditor.data.audit_data import AuditData
+    from auditor.model.audited_model import AuditedModel
+    from auditor.model.postprocessing import Steps
 
 _WIDTHS = 200
 
@@ -96,7 +96,7 @@ def selection_gap(rows: ScoredRows, deprived: BoolArray, width: float) -> float:
 
 
 def _rule(threshold: float, width: float, *, below: bool) -> Steps:
-    from auditor.postprocessing import Steps
+    from auditor.model.postprocessing import Steps
 
     # Steps compare strictly, and the paper's decision is favourable at the threshold itself.
     cut = np.nextafter(threshold - width if below else threshold + width, -np.inf)

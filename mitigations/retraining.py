@@ -14,10 +14,11 @@ from auditor.rows import IntArray
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from auditor.data import AuditData
+    from auditor.data.audit_data import AuditData
     from auditor.loop import History, Step
     from auditor.mitigation import Training
-    from auditor.model import AuditedModel, Recipe, TorchModel
+    from auditor.model.audited_model import AuditedModel, Recipe
+    from auditor.model.torch_model import TorchModel
 
 VALIDATION_SHARE = 0.15
 
@@ -60,13 +61,13 @@ class TrainingSet:
 def trainable(model: AuditedModel) -> TorchModel:
     """The model as one that can be trained anew. Raises ModelError where it cannot, and says what would do."""
     from auditor.architectures import ARCHITECTURES
-    from auditor.model import TorchModel
+    from auditor.model.torch_model import TorchModel
 
     check_classifier(model)
     if not isinstance(model, TorchModel) or model.frozen_mode or is_program(model):
         raise ModelError(
             "Training needs a torch module whose architecture is known, and this model only predicts: give a model "
-            "bundle (auditor train, auditor.model.save), which post-processing mitigations take too."
+            "bundle (auditor train, auditor.save), which post-processing mitigations take too."
         )
     if model.recipe is None:
         raise ModelError(
@@ -167,7 +168,7 @@ def _check_groups(y: IntArray, codes: IntArray, levels: tuple[tuple[str, ...], .
 def untrained(model: TorchModel, rng: np.random.Generator, device: str, recipe: Recipe) -> TorchModel:
     """The model's own architecture, initialised from ``rng``; global generators are left as they were."""
     from auditor.architectures import ARCHITECTURES
-    from auditor.model import TorchModel as Torch
+    from auditor.model.torch_model import TorchModel as Torch
     from auditor.randomness import seeded_globals
 
     named = model.architecture or {}

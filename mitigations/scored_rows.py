@@ -14,9 +14,10 @@ from auditor.rows import FloatArray, IntArray
 from mitigations.retraining import check_classifier, refuse_bins
 
 if TYPE_CHECKING:
-    from auditor.data import AuditData
-    from auditor.model import AuditedModel, TorchModel
-    from auditor.postprocessing import PostprocessedModel, Postprocessing, Rule
+    from auditor.data.audit_data import AuditData
+    from auditor.model.audited_model import AuditedModel
+    from auditor.model.postprocessing import PostprocessedModel, Postprocessing, Rule
+    from auditor.model.torch_model import TorchModel
 
 BoolArray = npt.NDArray[np.bool_]
 IN_SAMPLE = (
@@ -56,7 +57,7 @@ class ScoredRows:
         self, rules: Mapping[int, Rule], otherwise: Rule, rng: np.random.Generator
     ) -> tuple[PostprocessedModel, tuple[str, ...]]:
         """The model with these rules, by place in ``groups``, and the notes that any such model needs."""
-        from auditor.postprocessing import GroupRule, PostprocessedModel, Postprocessing
+        from auditor.model.postprocessing import GroupRule, PostprocessedModel, Postprocessing
 
         done: Postprocessing = Postprocessing(
             columns=self.columns,
@@ -84,21 +85,21 @@ class ScoredRows:
 
 def old_decision(rows: ScoredRows) -> Rule:
     """The old model's own decision as a rule: favourable where the score is at least its threshold."""
-    from auditor.postprocessing import Steps
+    from auditor.model.postprocessing import Steps
 
     return Steps(thresholds=(float(np.nextafter(rows.model.threshold, -np.inf)),), chances=(0.0, 1.0))
 
 
 def scored_rows(model: AuditedModel, data: AuditData) -> ScoredRows:
     """The labelled rows with their scores and groups. Raises for what post-processing cannot do without."""
-    from auditor.model import TorchModel
-    from auditor.preprocessing import TabularPreprocessing
+    from auditor.data.preprocessing import TabularPreprocessing
+    from auditor.model.torch_model import TorchModel
 
     check_classifier(model)
     if not isinstance(model, TorchModel):
         raise ModelError(
             "Post-processing changes a model bundle, and this model is none, or is post-processed already: give the "
-            "bundle that auditor train or auditor.model.save wrote."
+            "bundle that auditor train or auditor.save wrote."
         )
     if not isinstance(model.preprocessing, TabularPreprocessing):
         raise ModelError(

@@ -12,7 +12,8 @@ from auditor.errors import ModelError
 from mitigations.retraining import is_program, trainable, untrained
 
 if TYPE_CHECKING:
-    from auditor.model import AuditedModel, Recipe, TorchModel
+    from auditor.model.audited_model import AuditedModel, Recipe
+    from auditor.model.torch_model import TorchModel
 
 FINE_TUNING_EPOCHS = 4
 FINE_TUNING_BATCH = 32
@@ -28,7 +29,7 @@ def is_known(model: TorchModel) -> bool:
 
 def trainable_from_somewhere(model: AuditedModel) -> TorchModel:
     """The model as one that can be trained anew or fine-tuned; raises ModelError where neither can be, and says why."""
-    from auditor.model import TorchModel
+    from auditor.model.torch_model import TorchModel
 
     if not isinstance(model, TorchModel) or model.frozen_mode or is_program(model) or is_known(model):
         return trainable(model)
@@ -52,7 +53,7 @@ def recipe_for(
 
     A model without a recipe is fine-tuned by AdamW, for 4 epochs of batches of 32 at a learning rate of 5e-5.
     """
-    from auditor.model import Recipe
+    from auditor.model.audited_model import Recipe
 
     known = model.recipe
     base = known or Recipe(

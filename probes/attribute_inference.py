@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from auditor.counts import MISSING
+from auditor.data.counts import MISSING
 from auditor.errors import NotApplicableError, UsageError, did_you_mean
 from auditor.finding.measurement import Measurement, Pillar
 from auditor.probe import Need
@@ -23,8 +23,8 @@ from auditor.statistics.values import BoundedMean
 if TYPE_CHECKING:
     import pandas as pd
 
-    from auditor.data import AuditData
-    from auditor.model import AuditedModel
+    from auditor.data.audit_data import AuditData
+    from auditor.model.audited_model import AuditedModel
 
 METHODS = ("without_model", "with_model", "with_answer", "fredrikson")
 MOST_LEVELS = 10
@@ -172,7 +172,7 @@ def _levels(secret: pd.Series[Any]) -> tuple[IntArray, list[str], str]:
     """(n,) level of each row, -1 where it is missing; the levels' names; and what was done to make them."""
     import pandas as pd
 
-    from auditor.preprocessing import label_name
+    from auditor.data.preprocessing import label_name
 
     distinct = secret.dropna().unique()
     if len(distinct) > MOST_LEVELS:

@@ -19,8 +19,8 @@ from auditor.statistics.estimate import Undefined
 from auditor.statistics.kinds import AnyEstimate
 
 if TYPE_CHECKING:
-    from auditor.data import AuditData
-    from auditor.model import AuditedModel
+    from auditor.data.audit_data import AuditData
+    from auditor.model.audited_model import AuditedModel
 
 BoolArray = npt.NDArray[np.bool_]
 
@@ -101,7 +101,7 @@ class _Decisions:
 
 def _decided(before: AuditedModel, after: AuditedModel, rows: AuditData) -> IntArray:
     """(n,) the reference's decisions; from rows that were read for a gated model it gets what is its own."""
-    from auditor.gated import GatedModel
+    from auditor.model.gated import GatedModel
 
     if not isinstance(after, GatedModel) or isinstance(before, GatedModel) or after.rows.alike:
         return before.decisions(rows)

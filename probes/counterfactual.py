@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from auditor.counts import MISSING
+from auditor.data.counts import MISSING
 from auditor.errors import DataError, NotApplicableError, did_you_mean
 from auditor.finding.measurement import Measurement, Pillar
 from auditor.probe import Need
@@ -25,8 +25,8 @@ from probes.proxies import screen
 if TYPE_CHECKING:
     import pandas as pd
 
-    from auditor.data import AuditData
-    from auditor.model import AuditedModel
+    from auditor.data.audit_data import AuditData
+    from auditor.model.audited_model import AuditedModel
     from auditor.rows import Rows
 
 MAX_LEVELS = 20
@@ -242,7 +242,7 @@ class _Levels:
     what: str
 
     def __str__(self) -> str:
-        from auditor.preprocessing import label_name
+        from auditor.data.preprocessing import label_name
 
         return f"{self.what} {_listed([label_name(v) for v in self.values])}"
 
@@ -304,7 +304,7 @@ def _flip_rate(method: str, sensitive: str, estimate: AnyEstimate, n: int, detai
 def _measured(
     table: _Table, method: str, sensitive: str, levels: _Levels, at: Callable[[int], pd.DataFrame], detail: str
 ) -> list[Measurement]:
-    from auditor.preprocessing import label_name
+    from auditor.data.preprocessing import label_name
 
     n = len(table.X)
     if len(levels.values) < 2:
@@ -354,7 +354,7 @@ def _encoded(values: pd.Series[Any]) -> tuple[FloatArray, bool]:
     """(n,) numbers for a tree, NaN where missing, and whether they are codes without an order."""
     import pandas as pd
 
-    from auditor.preprocessing import as_text
+    from auditor.data.preprocessing import as_text
 
     if _numeric(values):
         return values.to_numpy(np.float64, na_value=np.nan), False

@@ -15,8 +15,8 @@ from auditor.statistics.upper_bound import UpperBound
 if TYPE_CHECKING:
     import numpy as np
 
-    from auditor.data import AuditData
-    from auditor.model import AuditedModel
+    from auditor.data.audit_data import AuditData
+    from auditor.model.audited_model import AuditedModel
     from auditor.privacy.accounting import Spent
     from auditor.privacy.dp_linter import LintResult
     from auditor.privacy.run_record import RunRecord

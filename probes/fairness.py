@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from auditor.bins import BinRule, bin_sensitive
-from auditor.counts import MISSING, GroupCounts, count_groups
+from auditor.data.bins import BinRule, bin_sensitive
+from auditor.data.counts import MISSING, GroupCounts, count_groups
 from auditor.errors import NotApplicableError, did_you_mean
 from auditor.finding.measurement import Measurement, Pillar
 from auditor.probe import Need
@@ -33,8 +33,8 @@ from probes.group_metrics import (
 if TYPE_CHECKING:
     import pandas as pd
 
-    from auditor.data import AuditData
-    from auditor.model import AuditedModel
+    from auditor.data.audit_data import AuditData
+    from auditor.model.audited_model import AuditedModel
 
 
 class GroupFairness:

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from auditor.counts import MISSING, GroupCounts
+from auditor.data.counts import MISSING, GroupCounts
 from auditor.finding.measurement import Measurement
 from auditor.rows import IntArray
 from auditor.statistics.distances import BenefitInequality

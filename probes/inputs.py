@@ -14,8 +14,9 @@ if TYPE_CHECKING:
     import pandas as pd
     from torch import Tensor
 
-    from auditor.data import AuditData
-    from auditor.model import AuditedModel, DifferentiableModel
+    from auditor.data.audit_data import AuditData
+    from auditor.model.audited_model import AuditedModel
+    from auditor.model.torch_model import DifferentiableModel
     from auditor.rows import Rows
 
 # Values in the input of one forward and backward pass: 16 MiB in float32, some hundred times that with activations.
@@ -51,7 +52,7 @@ def as_frame(X: Rows, names: tuple[str, ...] | None = None) -> pd.DataFrame:
 
 def differentiable(model: AuditedModel) -> DifferentiableModel | None:
     """The model as one that can be differentiated, or None: its module may say ``differentiable = False``."""
-    from auditor.model import DifferentiableModel
+    from auditor.model.torch_model import DifferentiableModel
 
     if not isinstance(model, DifferentiableModel) or not getattr(model.module, "differentiable", True):
         return None
@@ -64,7 +65,7 @@ def differentiating(model: DifferentiableModel) -> Iterator[None]:
     import torch
     from torch import nn
 
-    from auditor.model import TorchModel, evaluating
+    from auditor.model.torch_model import TorchModel, evaluating
 
     mode = model.evaluating() if isinstance(model, TorchModel) else evaluating(model.module)
     recurrent = model.device.type == "cuda" and any(isinstance(m, nn.RNNBase) for m in model.module.modules())

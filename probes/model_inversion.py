@@ -20,9 +20,10 @@ from auditor.statistics.values import BoundedMean
 from probes.inputs import differentiable, differentiating, whole_number
 
 if TYPE_CHECKING:
-    from auditor.data import AuditData
-    from auditor.model import AuditedModel, DifferentiableModel
-    from auditor.preprocessing import ImagePreprocessing
+    from auditor.data.audit_data import AuditData
+    from auditor.data.preprocessing import ImagePreprocessing
+    from auditor.model.audited_model import AuditedModel
+    from auditor.model.torch_model import DifferentiableModel
 
 METHOD = "gradient_inversion"
 FEWEST_IMAGES = 5
@@ -66,7 +67,7 @@ class ModelInversion:
 
     def measure(self, model: AuditedModel, data: AuditData, rng: np.random.Generator) -> list[Measurement]:
         """Similarity of inversions and of random images, and retrieval; see the class."""
-        from auditor.preprocessing import ImagePreprocessing
+        from auditor.data.preprocessing import ImagePreprocessing
 
         preprocessing = model.preprocessing
         network = differentiable(model)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from torch import Tensor
 
-    from auditor.model import DifferentiableModel
+    from auditor.model.torch_model import DifferentiableModel
 
 BoolArray = npt.NDArray[np.bool_]
 # The neighbours of each letter on a QWERTY keyboard.

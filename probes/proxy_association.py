@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from auditor.bins import BinRule, bin_values
+from auditor.data.bins import BinRule, bin_values
 from auditor.errors import NotApplicableError
 from auditor.finding.measurement import Measurement, Pillar
-from auditor.gradients import without_gradients
+from auditor.model.gradients import without_gradients
 from auditor.probe import Need
 from auditor.rows import FloatArray, IntArray
 from auditor.statistics.estimate import Undefined
@@ -23,8 +23,8 @@ from auditor.statistics.ranks import AreaUnderCurve, area_under_curve
 if TYPE_CHECKING:
     import pandas as pd
 
-    from auditor.data import AuditData
-    from auditor.model import AuditedModel
+    from auditor.data.audit_data import AuditData
+    from auditor.model.audited_model import AuditedModel
 
 FEWEST_ROWS = 20
 N_BINS = 10
@@ -273,7 +273,7 @@ def representation(model: AuditedModel, rows: AuditData) -> FloatArray | None:
     import torch
     from torch import Tensor, nn
 
-    from auditor.model import TorchModel
+    from auditor.model.torch_model import TorchModel
     from auditor.rows import take_rows
 
     if not isinstance(model, TorchModel):

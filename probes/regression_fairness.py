@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from auditor.counts import MISSING
+from auditor.data.counts import MISSING
 from auditor.errors import DataError, NotApplicableError
 from auditor.finding.measurement import Measurement, Pillar
 from auditor.probe import Need
@@ -21,18 +21,12 @@ from auditor.statistics.estimate import Power, Undefined
 from auditor.statistics.kinds import AnyEstimate
 from auditor.statistics.means import StudentT, mean
 from auditor.statistics.rates import MOST_GROUPS
-from auditor.statistics.values import (
-    LargestValue,
-    ValuePart,
-    WorstValueDistance,
-    WorstValueGap,
-    bounded_mean,
-)
+from auditor.statistics.values import LargestValue, ValuePart, WorstValueDistance, WorstValueGap, bounded_mean
 from probes.score_fairness import distances
 
 if TYPE_CHECKING:
-    from auditor.data import AuditData
-    from auditor.model import AuditedModel
+    from auditor.data.audit_data import AuditData
+    from auditor.model.audited_model import AuditedModel
 
 METHOD = "between_groups"
 SMALL = 30

@@ -34,8 +34,9 @@ if TYPE_CHECKING:
     import pandas as pd
     from torch import Tensor
 
-    from auditor.data import AuditData
-    from auditor.model import AuditedModel, DifferentiableModel
+    from auditor.data.audit_data import AuditData
+    from auditor.model.audited_model import AuditedModel
+    from auditor.model.torch_model import DifferentiableModel
     from auditor.rows import Rows
 
 COORDINATE = {"noise": "noise", "missing": "missing", "typos": "typos", "pgd": "epsilon"}
@@ -214,7 +215,7 @@ def _is_float(own: DifferentiableModel, rows: AuditData) -> bool:
 
 def _numeric(model: AuditedModel, frame: pd.DataFrame) -> list[str]:
     """Columns that hold numbers to the model: a code that it takes as a category is none."""
-    from auditor.preprocessing import NumericColumn, TabularPreprocessing
+    from auditor.data.preprocessing import NumericColumn, TabularPreprocessing
 
     if isinstance(model.preprocessing, TabularPreprocessing):
         return [c.name for c in model.preprocessing.columns if isinstance(c, NumericColumn) and c.name in frame.columns]
@@ -319,7 +320,7 @@ def _ball(model: AuditedModel, sample: AuditData, inputs: Tensor) -> tuple[Tenso
     """Radius at epsilon = 1 per input, lowest and highest inputs allowed, and the unit in words."""
     import torch
 
-    from auditor.preprocessing import ImagePreprocessing, NumericColumn, TabularPreprocessing
+    from auditor.data.preprocessing import ImagePreprocessing, NumericColumn, TabularPreprocessing
 
     if sample.modality == "image":
         if isinstance(model.preprocessing, ImagePreprocessing):

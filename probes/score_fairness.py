@@ -22,8 +22,8 @@ from probes.crowds import crowd
 from probes.score_thresholds import at_thresholds, checked_thresholds
 
 if TYPE_CHECKING:
-    from auditor.data import AuditData
-    from auditor.model import AuditedModel
+    from auditor.data.audit_data import AuditData
+    from auditor.model.audited_model import AuditedModel
 
 BoolArray = npt.NDArray[np.bool_]
 _FEWEST_OF_A_CLASS = 2

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from auditor.bins import BinRule, bin_values
-from auditor.counts import MISSING
+from auditor.data.bins import BinRule, bin_values
+from auditor.data.counts import MISSING
 from auditor.errors import NotApplicableError
 from auditor.finding.measurement import Measurement, Pillar
 from auditor.probe import Need
@@ -25,8 +25,8 @@ from auditor.statistics.rates import Difference
 if TYPE_CHECKING:
     import pandas as pd
 
-    from auditor.data import AuditData
-    from auditor.model import AuditedModel
+    from auditor.data.audit_data import AuditData
+    from auditor.model.audited_model import AuditedModel
 
 BoolArray = npt.NDArray[np.bool_]
 MOST_COMBINATIONS = 100_000

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 import numpy.typing as npt
 
+from auditor.data.lexicons import CATEGORIES, PLACEHOLDER, Identity, Lexicon, built_in, neutral, read, templates
+from auditor.data.swaps import Mention, Swapper
 from auditor.errors import NotApplicableError
 from auditor.finding.figure import Figure, Series
 from auditor.finding.measurement import Measurement, Pillar
-from auditor.lexicons import CATEGORIES, PLACEHOLDER, Identity, Lexicon, built_in, neutral, read, templates
 from auditor.probe import Need
 from auditor.rows import FloatArray, IntArray
 from auditor.statistics.estimate import Power, Undefined
@@ -21,12 +22,11 @@ from auditor.statistics.groups import LargestRate
 from auditor.statistics.kinds import AnyEstimate
 from auditor.statistics.means import PairedDifference, WorstPairedDifference, mean, paired_difference
 from auditor.statistics.rates import Proportion, RateTable
-from auditor.swaps import Mention, Swapper
 from probes.inputs import whole_number
 
 if TYPE_CHECKING:
-    from auditor.data import AuditData
-    from auditor.model import AuditedModel
+    from auditor.data.audit_data import AuditData
+    from auditor.model.audited_model import AuditedModel
 
 REFERENCE = "neutral words"
 # Texts read for every one that is wanted; identity terms are rare in most texts, and reading stops somewhere.
@@ -40,9 +40,9 @@ class CounterfactualTokenFairness:
 
     A cluster is a sentence: a template that is filled with every identity of a category, or a text of the user's in
     which the first identity named is given the place of every other in turn, and that other its place
-    (:mod:`auditor.swaps`). ``s(t, i)``: the model's probability of the favourable class (``data.positive``, else the
-    last class) for cluster t with identity i; of the words of the reference, the mean over all of them. Templates are
-    the methods ``templates``, the user's texts ``texts``, and for each:
+    (:mod:`auditor.data.swaps`). ``s(t, i)``: the model's probability of the favourable class (``data.positive``, else
+    the last class) for cluster t with identity i; of the words of the reference, the mean over all of them. Templates
+    are the methods ``templates``, the user's texts ``texts``, and for each:
 
     - ``worst_identity_gap``: ``max over i, j of |mean_t s(t, i) - s(t, j)|`` within any category, j ranging over
       neutral words such as "tall" too where they fit; [0, 1], ideal 0. Judged from the paired differences of all pairs
@@ -60,9 +60,9 @@ class CounterfactualTokenFairness:
     Templates speak of sentences like them, and texts of the rows they were drawn from; neither says which score would
     be right. A rule that ought to treat identities differently, such as one that looks for slurs, FAILs here too.
 
-    categories: ``auto``, or names out of ``auditor.lexicons.CATEGORIES``. lexicon: paths of the user's own lexicons;
-    the built-in ones then take no part unless ``categories`` names them; one with ``reference = true`` replaces the
-    neutral words. methods: ``auto``, or names out of
+    categories: ``auto``, or names out of ``auditor.data.lexicons.CATEGORIES``. lexicon: paths of the user's own
+    lexicons; the built-in ones then take no part unless ``categories`` names them; one with ``reference = true``
+    replaces the neutral words. methods: ``auto``, or names out of
     ``CounterfactualTokenFairness.methods``. n_templates: most templates of a category, drawn without replacement.
     n_texts: most texts, drawn alike; 20 times as many are read at most. min_hits: fewest texts in which a category must
     be named to be measured in texts.
@@ -256,7 +256,7 @@ class _Scored:
 
 def _require_texts(model: AuditedModel, rows: AuditData) -> None:
     """Raises NotApplicableError where the model takes no texts."""
-    from auditor.preprocessing import TextPreprocessing
+    from auditor.data.preprocessing import TextPreprocessing
 
     other = model.preprocessing is not None and not isinstance(model.preprocessing, TextPreprocessing)
     if other or model.features is not None or rows.modality != "text":

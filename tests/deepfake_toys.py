@@ -11,10 +11,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from auditor.data import AuditData
-from auditor.detector import DeepfakeDetector, DetectorCard
-from auditor.model import TorchModel
-from auditor.preprocessing import ImagePreprocessing
+from auditor.data.audit_data import AuditData
+from auditor.data.preprocessing import ImagePreprocessing
+from auditor.model.detector import DeepfakeDetector, DetectorCard
+from auditor.model.torch_model import TorchModel
 
 SIDE = 32
 CLASSES = ("real", "fake")

@@ -13,10 +13,10 @@ import torch
 from torch import nn
 
 from auditor.architectures import SmallCNN
-from auditor.detector import DeepfakeDetector, DetectorCard
-from auditor.detector_card import KnownRate
-from auditor.model import TorchModel
-from auditor.preprocessing import ImagePreprocessing
+from auditor.data.preprocessing import ImagePreprocessing
+from auditor.model.detector import DeepfakeDetector, DetectorCard
+from auditor.model.detector_card import KnownRate
+from auditor.model.torch_model import TorchModel
 
 SIZE = 16
 

@@ -11,9 +11,10 @@ from torch import Tensor, nn
 
 from auditor import loop
 from auditor.architectures import MLP
-from auditor.data import AuditData
-from auditor.model import Recipe, TorchModel
-from auditor.preprocessing import fit_tabular
+from auditor.data.audit_data import AuditData
+from auditor.data.preprocessing import fit_tabular
+from auditor.model.audited_model import Recipe
+from auditor.model.torch_model import TorchModel
 
 
 def biased_rows(n: int, seed: int) -> AuditData:

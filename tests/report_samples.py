@@ -424,7 +424,7 @@ def refused_report() -> AuditReport:
     """A report about a file that was not loaded."""
     reason = (
         "models/mortgage_approval.pt is a pickle that would call os.system while loading. Save it again as a bundle "
-        "with auditor.model.save(model, path), give a loader of your own with --predict package.module:function, or "
+        "with auditor.save(model, path), give a loader of your own with --predict package.module:function, or "
         "accept the risk with --trust-pickle."
     )
     return report_of([], refusal=Refusal(code="unsafe_pickle", reason=reason))

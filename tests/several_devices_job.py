@@ -21,7 +21,7 @@ from torch.nn.functional import cross_entropy
 from auditor.errors import AuditorError
 from auditor.loop import PlainStep, Schedule, Step, train
 from auditor.mitigation import Training
-from auditor.model import TorchModel
+from auditor.model.torch_model import TorchModel
 from auditor.several_devices import Devices, devices_of_job
 from mitigations import MITIGATIONS
 from mitigations.adversarial_step import AdversarialStep, Pressure

@@ -14,10 +14,11 @@ import torch
 from fairlearn.metrics import demographic_parity_difference, equalized_odds_difference
 
 from auditor.architectures import MLP
-from auditor.data import AuditData
+from auditor.data.audit_data import AuditData
 from auditor.errors import DataError, ModelError, UsageError
 from auditor.mitigation import Mitigated, Training
-from auditor.model import AuditedModel, Recipe, TorchModel
+from auditor.model.audited_model import AuditedModel, Recipe
+from auditor.model.torch_model import TorchModel
 from mitigations.adversarial_debiasing import AdversarialDebiasing, Constraint
 from mitigations.adversarial_step import AdversarialStep, Adversary, Pressure, balanced_weights, debiased
 from mitigations.mean_gap import mean_gap

@@ -9,11 +9,11 @@ import pandas as pd
 import pytest
 from scipy.stats import fisher_exact, ttest_ind
 
-from auditor.counts import MISSING
-from auditor.data import AuditData
+from auditor.data.audit_data import AuditData
+from auditor.data.counts import MISSING
 from auditor.errors import NotApplicableError
 from auditor.finding.measurement import Measurement
-from auditor.model import AuditedModel
+from auditor.model.audited_model import AuditedModel
 from auditor.statistics.estimate import Exact
 from auditor.statistics.groups import RatioToLargest, WorstRatio
 from auditor.statistics.means import StandardizedDifference

@@ -9,10 +9,11 @@ import pandas as pd
 import pytest
 import torch
 
-from auditor.data import AuditData
+from auditor.data.audit_data import AuditData
 from auditor.errors import NotApplicableError, UsageError
 from auditor.finding.measurement import Measurement
-from auditor.model import AuditedModel, TorchModel
+from auditor.model.audited_model import AuditedModel
+from auditor.model.torch_model import TorchModel
 from probes.attribute_inference import AttributeInference, _levels, _paired, _values
 from tests.toys import CLASSES, model, rows
 

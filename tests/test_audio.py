@@ -14,11 +14,12 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from auditor import audio
-from auditor.audio import Codec, Sound, decode, encode, fitted, load_audio, resample
+from auditor.data import audio
+from auditor.data.audio import Codec, Sound, decode, encode, fitted, resample
+from auditor.data.preprocessing import AudioPreprocessing, ImagePreprocessing
 from auditor.errors import AuditorError, DataError, MissingExtraError, ModelError, UsageError
-from auditor.model import AuditedModel
-from auditor.preprocessing import AudioPreprocessing, ImagePreprocessing
+from auditor.intake.rows.media import load_audio
+from auditor.model.audited_model import AuditedModel
 
 av = pytest.importorskip("av", reason="the extra 'media' is not installed")
 

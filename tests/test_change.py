@@ -7,10 +7,10 @@ import pandas as pd
 import pytest
 from fairlearn.metrics import demographic_parity_difference, equalized_odds_difference
 
-from auditor.data import AuditData
+from auditor.data.audit_data import AuditData
 from auditor.errors import NotApplicableError, UsageError
 from auditor.finding.measurement import Measurement, Outcome
-from auditor.model import AuditedModel
+from auditor.model.audited_model import AuditedModel
 from auditor.run import run_audit
 from auditor.statistics.estimate import Undefined
 from probes.change import Change

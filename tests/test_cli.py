@@ -21,8 +21,9 @@ import torch
 from typer.testing import CliRunner, Result
 
 from auditor.architectures import MLP
-from auditor.model import TorchModel, save
-from auditor.preprocessing import fit_tabular
+from auditor.data.preprocessing import fit_tabular
+from auditor.model.saving import save
+from auditor.model.torch_model import TorchModel
 from auditor.report.record import AuditReport
 from cli.main import app
 from probes import PROBES

@@ -12,9 +12,10 @@ import torch
 from torch import nn
 
 from auditor.compare import Comparison, compare
-from auditor.data import AuditData
+from auditor.data.audit_data import AuditData
 from auditor.errors import UsageError
-from auditor.model import AuditedModel, TorchModel
+from auditor.model.audited_model import AuditedModel
+from auditor.model.torch_model import TorchModel
 from auditor.report.comparison import render_comparison_html, render_comparison_json, render_comparison_markdown
 from auditor.report.record import AuditReport
 from auditor.run import run_audit

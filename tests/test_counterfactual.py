@@ -10,13 +10,13 @@ import numpy.typing as npt
 import pandas as pd
 import pytest
 
-from auditor.data import AuditData
+from auditor.data.audit_data import AuditData
+from auditor.data.preprocessing import fit_tabular
 from auditor.errors import DataError, NotApplicableError
 from auditor.finding.criterion import parse_criterion
 from auditor.finding.judging import judge
 from auditor.finding.measurement import Measurement, Outcome, ProbeResult
-from auditor.model import AuditedModel
-from auditor.preprocessing import fit_tabular
+from auditor.model.audited_model import AuditedModel
 from auditor.probe import make_probe
 from auditor.run import ask
 from auditor.statistics.estimate import Undefined
@@ -257,7 +257,7 @@ def test_needs_and_options() -> None:
 def test_same_seed_same_measurements_and_the_model_stays_as_it_was() -> None:
     import torch
 
-    from auditor.model import TorchModel
+    from auditor.model.torch_model import TorchModel
     from auditor.statistics.estimate import Estimate
 
     X = proxied(400)

@@ -17,12 +17,13 @@ from torch import nn
 
 from auditor import loop
 from auditor.architectures import ARCHITECTURES
-from auditor.data import AuditData
+from auditor.data.audit_data import AuditData
+from auditor.data.lexicons import built_in
+from auditor.data.preprocessing import fit_text
 from auditor.errors import ConfigError, DataError, ModelError, UsageError
-from auditor.lexicons import built_in
 from auditor.mitigation import Mitigated, Training, make_mitigation
-from auditor.model import AuditedModel, Recipe, TorchModel
-from auditor.preprocessing import fit_text
+from auditor.model.audited_model import AuditedModel, Recipe
+from auditor.model.torch_model import TorchModel
 from mitigations.augmented_rows import centred_logits, text_arms
 from mitigations.counterfactual_augmentation import CounterfactualAugmentation
 from mitigations.counterfactuals import Counterfactuals, LexiconSwaps, TemplateSentences, flipped

@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from auditor.data import AuditData
+from auditor.data.audit_data import AuditData
 from auditor.finding.measurement import Outcome
-from auditor.model import AuditedModel
+from auditor.model.audited_model import AuditedModel
 from auditor.probe import Probe
 from auditor.run import run_audit
 from probes.adverse_impact import AdverseImpact

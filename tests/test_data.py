@@ -15,24 +15,19 @@ import torch
 
 from auditor import child
 from auditor.architectures import MLP
-from auditor.counts import MISSING, count_groups
-from auditor.data import (
-    AuditData,
-    can_stream,
-    encode_labels,
-    favourable,
-    id_like,
-    load_data,
-    stream_counts,
-)
+from auditor.data.audit_data import AuditData, encode_labels, favourable
+from auditor.data.counts import MISSING, count_groups
+from auditor.data.preprocessing import fit_tabular, label_name
 from auditor.errors import AuditorError, DataError, UsageError
 from auditor.finding.measurement import Measurement
+from auditor.intake.rows.reading import can_stream, id_like, load_data, stream_counts
+from auditor.intake.rows.tables import open_table
 from auditor.isolate import Message
-from auditor.model import AuditedModel, TorchModel, save
-from auditor.preprocessing import fit_tabular, label_name
+from auditor.model.audited_model import AuditedModel
+from auditor.model.saving import save
+from auditor.model.torch_model import TorchModel
 from auditor.probe import Need
 from auditor.specs import DataSpec, Job, Limits, ModelSpec, ProbeSpec
-from auditor.tables import open_table
 
 
 def model(
@@ -281,7 +276,7 @@ def test_a_sensitive_column_that_is_a_feature_reaches_the_model_as_it_is(
 def test_whole_numbers_that_become_fractions_stream_from_json(
     frame: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("auditor.tables.BLOCK_BYTES", 2000)
+    monkeypatch.setattr("auditor.intake.rows.tables.BLOCK_BYTES", 2000)
     frame["a"] = np.where(np.arange(200) < 150, 1, -0.5)
     frame["y"], frame["sex"] = np.arange(200) % 2, np.where(np.arange(200) < 150, 7, 8)
     rows = [

@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
-from auditor.data import AuditData
+from auditor.data.audit_data import AuditData
+from auditor.data.preprocessing import AudioPreprocessing
 from auditor.errors import DataError, NotApplicableError
 from auditor.finding.criterion import load_criteria
 from auditor.finding.judging import judge
 from auditor.finding.measurement import Measurement, Outcome, ProbeResult
-from auditor.model import AuditedModel
-from auditor.preprocessing import AudioPreprocessing
+from auditor.model.audited_model import AuditedModel
 from auditor.statistics.detection import area_difference
 from auditor.statistics.ranks import area_under_curve
 from probes.deepfake import cues as cues_module

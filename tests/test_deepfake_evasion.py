@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 from torch import nn
 
-from auditor.data import AuditData
-from auditor.detector import DeepfakeDetector, DetectorCard
+from auditor.data.audit_data import AuditData
+from auditor.data.preprocessing import AudioPreprocessing
 from auditor.errors import NotApplicableError
 from auditor.finding.measurement import Measurement
-from auditor.model import AuditedModel, TorchModel
-from auditor.preprocessing import AudioPreprocessing
+from auditor.model.audited_model import AuditedModel
+from auditor.model.detector import DeepfakeDetector, DetectorCard
+from auditor.model.torch_model import TorchModel
 from auditor.statistics.estimate import Undefined
 from probes.deepfake.evasion import DetectorEvasion
 from probes.deepfake.square import square_attack

@@ -14,17 +14,19 @@ from torch import Tensor, nn
 from typer.testing import CliRunner
 
 from auditor.architectures import SmallCNN
-from auditor.data import AuditData, load_data
-from auditor.detector import DeepfakeDetector
+from auditor.data.audit_data import AuditData
+from auditor.data.paired_rows import PairedRows
+from auditor.data.preprocessing import AudioPreprocessing, ImagePreprocessing
 from auditor.errors import ConfigError, ModelError, UsageError
-from auditor.folders import read_files
-from auditor.gated import Gate, GatedModel
-from auditor.images import load_images
 from auditor.intake import load_model
+from auditor.intake.rows.media import load_images, read_files
+from auditor.intake.rows.reading import load_data
 from auditor.mitigation import Training, make_mitigation
-from auditor.model import AuditedModel, TorchModel, bundle_of, save
-from auditor.paired_rows import PairedRows
-from auditor.preprocessing import AudioPreprocessing, ImagePreprocessing
+from auditor.model.audited_model import AuditedModel
+from auditor.model.detector import DeepfakeDetector
+from auditor.model.gated import Gate, GatedModel
+from auditor.model.saving import bundle_of, save
+from auditor.model.torch_model import TorchModel
 from auditor.specs import DataSpec, ModelSpec
 from cli.main import app
 from mitigations import MITIGATIONS

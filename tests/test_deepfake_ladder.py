@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from auditor.data import AuditData
+from auditor.data.audit_data import AuditData
+from auditor.data.preprocessing import AudioPreprocessing
 from auditor.errors import NotApplicableError
 from auditor.finding.criterion import load_criteria
 from auditor.finding.judging import judge
 from auditor.finding.measurement import Measurement, Outcome, ProbeResult
-from auditor.model import AuditedModel
-from auditor.preprocessing import AudioPreprocessing
+from auditor.model.audited_model import AuditedModel
 from auditor.report.figures import figures_of
 from auditor.statistics.detection import LargestDrop
 from auditor.statistics.rates import WeightedSum
@@ -277,8 +277,8 @@ def test_declared_power_is_there() -> None:
 @pytest.mark.parametrize("fit", ["stretch", "cover", "crop"])
 def test_a_changed_file_is_brought_to_size_as_the_model_brings_it(tmp_path: Path, fit: Any) -> None:
     """A change that is none: the row comes out as it was read, whatever the model's way, large pictures included."""
-    from auditor.images import decode_as
-    from auditor.preprocessing import ImagePreprocessing
+    from auditor.data.images import decode_as
+    from auditor.data.preprocessing import ImagePreprocessing
     from probes.deepfake.files import LONGEST_SIDE, as_row, no_larger, picture_of, taken_by
 
     wanted = ImagePreprocessing(size=(32, 32), fit=fit)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from auditor.data import AuditData
+from auditor.data.audit_data import AuditData
 from auditor.errors import NotApplicableError
 from auditor.finding.criterion import load_criteria
 from auditor.finding.judging import Finding, judge
@@ -148,8 +148,8 @@ def test_real_speech_is_told_apart_however_short_the_words() -> None:
     if not folder or not (Path(folder) / "audio_real_fake").is_dir():
         pytest.skip("AUDITOR_TEST_DATA has no audio_real_fake")
     pytest.importorskip("av", reason="the extra `media` is not installed")
-    from auditor.audio import decode, fitted
-    from auditor.preprocessing import AudioPreprocessing
+    from auditor.data.audio import decode, fitted
+    from auditor.data.preprocessing import AudioPreprocessing
     from probes.deepfake.sound_changes import changed_sound
 
     names = sorted((Path(folder) / "audio_real_fake" / "real").glob("*.wav"))

@@ -10,13 +10,13 @@ import pytest
 from scipy.stats import norm
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from auditor.data import AuditData
-from auditor.detector import DetectorCard, KnownRate
+from auditor.data.audit_data import AuditData
 from auditor.errors import NotApplicableError
 from auditor.finding.criterion import load_criteria
 from auditor.finding.judging import judge
 from auditor.finding.measurement import Measurement, Outcome, ProbeResult
-from auditor.model import AuditedModel
+from auditor.model.audited_model import AuditedModel
+from auditor.model.detector import DetectorCard, KnownRate
 from auditor.statistics.detection import ExcessShare
 from auditor.statistics.ranks import area_under_curve
 from auditor.statistics.rates import Proportion

@@ -18,31 +18,22 @@ import torch
 from torch import Tensor, nn
 from typer.testing import CliRunner, Result
 
+from auditor.data.preprocessing import AudioPreprocessing, ImagePreprocessing
 from auditor.detection.examine import Examination, _held
 from auditor.detection.heat_map import image_heat_map, sound_heat_map
 from auditor.detection.record import FileResult, HeatMap
-from auditor.detector import DeepfakeDetector
 from auditor.files import readable, received, sent
 from auditor.finding.png import decode, encode
 from auditor.isolate import Examined, Measured, Opening, _End, _take, examine
-from auditor.model import TorchModel, save
-from auditor.preprocessing import AudioPreprocessing, ImagePreprocessing
+from auditor.model.detector import DeepfakeDetector
+from auditor.model.saving import save
+from auditor.model.torch_model import TorchModel
 from auditor.specs import DetectionSpec, Job, Limits, ModelSpec
 from cli.detect import _held as held
 from cli.detect import _write_pictures
 from cli.main import app
 from tests.content_credentials import signed, signing
-from tests.media_files import (
-    SIZE,
-    as_file,
-    as_video,
-    as_wav,
-    card,
-    fake_picture,
-    image_detector,
-    real_picture,
-    write,
-)
+from tests.media_files import SIZE, as_file, as_video, as_wav, card, fake_picture, image_detector, real_picture, write
 
 pytest.importorskip("PIL", reason="the extra 'images' is not installed")
 pytest.importorskip("av", reason="the extra 'media' is not installed")
@@ -118,7 +109,7 @@ def test_a_file_is_real_or_fake_or_cannot_be_said(asked: tuple[int, dict[str, An
     assert files["fake.png"]["error"] == ""
     assert code == 3 == files[""]["exit_code"]
     # The verdict of a file is that of the detector in Python.
-    from auditor.images import load_images
+    from auditor.intake.rows.media import load_images
 
     detector = image_detector()
     verdict = detector.verdicts(load_images(media, ["fake.png"], detector))[0]

@@ -14,10 +14,10 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from auditor.detection.record import DetectorRecord
-from auditor.detector import DeepfakeDetector
 from auditor.errors import DataError, ModelError, UsageError
 from auditor.intake import load_model
 from auditor.isolate import Measured, Trained, Working, _End, _take, train_detector
+from auditor.model.detector import DeepfakeDetector
 from auditor.specs import DetectorTrainingSpec, Job, Limits, ModelSpec
 from cli.detect_train import _lines
 from cli.main import app

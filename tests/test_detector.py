@@ -12,11 +12,12 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from auditor.detector import DeepfakeDetector, DetectorCard, KnownRate, fake_class, judge_file
+from auditor.data.preprocessing import AudioPreprocessing, ImagePreprocessing, Preprocessing
 from auditor.errors import ModelError
 from auditor.intake import load_model
-from auditor.model import TorchModel, bundle_of, save
-from auditor.preprocessing import AudioPreprocessing, ImagePreprocessing, Preprocessing
+from auditor.model.detector import DeepfakeDetector, DetectorCard, KnownRate, fake_class, judge_file
+from auditor.model.saving import bundle_of, save
+from auditor.model.torch_model import TorchModel
 from auditor.specs import ModelSpec
 
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from auditor.detector import judge_file
 from auditor.detectors.head import Calibration, LinearHead, NeighbourHead
 from auditor.errors import DataError
+from auditor.model.detector import judge_file
 from mitigations.deepfake.fitting import (
     FOLDS,
     MOST_CELLS,

@@ -14,7 +14,8 @@ from scipy.signal import convolve2d
 from torch import Tensor
 
 from auditor.architectures import ARCHITECTURES
-from auditor.detector import DeepfakeDetector
+from auditor.data.images import decode_as
+from auditor.data.preprocessing import ImagePreprocessing
 from auditor.detectors.image_detector import FrequencyDetector, ImageEnsemble, ResidualCNN, levels
 from auditor.detectors.image_features import (
     N_DCT,
@@ -29,10 +30,10 @@ from auditor.detectors.image_features import (
     residual_statistics,
 )
 from auditor.errors import DataError, MissingExtraError, UsageError
-from auditor.images import decode_as, load_images
 from auditor.intake import load_model
-from auditor.model import save
-from auditor.preprocessing import ImagePreprocessing
+from auditor.intake.rows.media import load_images
+from auditor.model.detector import DeepfakeDetector
+from auditor.model.saving import save
 from auditor.specs import ModelSpec
 from mitigations.deepfake import image_training
 from mitigations.deepfake.image_training import ImageOptions, read_images, train_image_detector
@@ -230,7 +231,7 @@ def test_grey_pictures_are_read_under_every_fit() -> None:
 def test_faces_need_opencv(monkeypatch: pytest.MonkeyPatch, found: ModuleType | None) -> None:
     import sys
 
-    from auditor import faces
+    from auditor.data import faces
 
     faces._cascade.cache_clear()
     monkeypatch.setitem(sys.modules, "cv2", found)
@@ -239,7 +240,7 @@ def test_faces_need_opencv(monkeypatch: pytest.MonkeyPatch, found: ModuleType | 
 
 
 def test_the_largest_face_is_cut_out_with_what_is_around_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    from auditor import faces
+    from auditor.data import faces
 
     class Cascade:
         boxes = [(10, 12, 20, 20), (50, 40, 30, 30)]

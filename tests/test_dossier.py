@@ -13,11 +13,11 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner, Result
 
-from auditor.data import AuditData
+from auditor.data.audit_data import AuditData
 from auditor.dossier import ATTESTATION_NEEDED, MOST_ROWS, NOT_MEASURED, impact_tables, render_dossier
 from auditor.finding.display import EARNED, RESERVED
 from auditor.finding.policy import Policy, load_policies, pack_names, parse_policy
-from auditor.model import AuditedModel
+from auditor.model.audited_model import AuditedModel
 from auditor.report import text, view
 from auditor.report.controls import with_policies
 from auditor.report.html import render_html

@@ -13,11 +13,11 @@ import pytest
 from pydantic import TypeAdapter
 from typer.testing import CliRunner
 
-from auditor.data import AuditData
+from auditor.data.audit_data import AuditData
 from auditor.errors import ModelError, NotApplicableError
 from auditor.finding.judging import judge
 from auditor.finding.measurement import Outcome, ProbeResult
-from auditor.model import save
+from auditor.model.saving import save
 from auditor.privacy.accounting import Phase, spent
 from auditor.privacy.bundle_record import read_bundle
 from auditor.statistics.kinds import AnyEstimate

@@ -14,13 +14,15 @@ from opacus.accountants import RDPAccountant
 
 from auditor.architectures import ARCHITECTURES
 from auditor.compare import compare
-from auditor.data import AuditData
+from auditor.data.audit_data import AuditData
+from auditor.data.preprocessing import TextPreprocessing
 from auditor.dp_sgd import PrivacyBudget, opacus_quietly
 from auditor.errors import ConfigError, ModelError, UsageError
 from auditor.intake import load_model
 from auditor.mitigation import Mitigated, Training, make_mitigation
-from auditor.model import AuditedModel, Recipe, TorchModel, save
-from auditor.preprocessing import TextPreprocessing
+from auditor.model.audited_model import AuditedModel, Recipe
+from auditor.model.saving import save
+from auditor.model.torch_model import TorchModel
 from auditor.run import run_audit
 from auditor.specs import ModelSpec
 from mitigations.dp_sgd import DpSgd

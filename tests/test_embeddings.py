@@ -13,28 +13,22 @@ import numpy as np
 import pytest
 import torch
 
+from auditor.data.preprocessing import TextPreprocessing
 from auditor.errors import ConfigError, DataError, NotApplicableError, UsageError
 from auditor.finding.criterion import Criterion
 from auditor.finding.judging import judge
 from auditor.finding.measurement import Outcome, ProbeResult
-from auditor.language import AuditedLanguageModel
-from auditor.model import AuditedModel, TorchModel
-from auditor.preprocessing import TextPreprocessing
+from auditor.intake.rows.vectors import input_embeddings, word_vectors
+from auditor.model.audited_model import AuditedModel
+from auditor.model.language_model import AuditedLanguageModel
+from auditor.model.torch_model import TorchModel
 from auditor.probe import make_probe
 from auditor.rows import FloatArray
 from auditor.run import no_data
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.means import StandardizedDifference
 from auditor.testing import check_probe
-from auditor.vectors import input_embeddings, word_vectors
-from probes.embeddings import (
-    EmbeddingAssociation,
-    associations,
-    built_in_lists,
-    effect_size,
-    permutation_p,
-    sentence,
-)
+from probes.embeddings import EmbeddingAssociation, associations, built_in_lists, effect_size, permutation_p, sentence
 from tests.test_language import WORDS, causal_tokenizer, tiny
 
 CRITERION = Criterion(

@@ -22,7 +22,7 @@ from auditor import ensembles
 from auditor.architectures import MLP, BiLSTMText, SmallCNN, TransformerEncoder
 from auditor.ensembles import Seeds, as_logits, memory_budget, random_halves, train_together
 from auditor.errors import ModelError
-from auditor.model import Recipe
+from auditor.model.audited_model import Recipe
 from auditor.randomness import seeded_globals
 
 Bools = npt.NDArray[np.bool_]

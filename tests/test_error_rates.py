@@ -18,7 +18,7 @@ import pytest
 from scipy.special import ndtr
 from scipy.stats import binom
 
-from auditor.counts import GroupCounts
+from auditor.data.counts import GroupCounts
 from auditor.finding.criterion import Criterion
 from auditor.finding.judging import Family, judge
 from auditor.finding.measurement import Outcome, ProbeResult

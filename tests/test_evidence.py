@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from auditor.data import AuditData
+from auditor.data.audit_data import AuditData
 from auditor.errors import DataError, UsageError
 from auditor.evidence.answers import counts_of, head_of, joined, parts_of, read_rows
 from auditor.evidence.archive import pack, unpack
@@ -36,7 +36,7 @@ from auditor.evidence.signing import load_private_key, load_public_key, make_key
 from auditor.evidence.verify import Verified, difference, verify_bundle
 from auditor.finding.criterion import load_criteria
 from auditor.finding.judging import Family
-from auditor.model import AuditedModel
+from auditor.model.audited_model import AuditedModel
 from auditor.run import ask, assemble, data_record, environment, generator_for, model_record
 from cli.verify import stored_probe
 from probes import PROBES
@@ -390,7 +390,7 @@ def test_differences_are_named_by_their_place() -> None:
 
 
 def test_answers_of_a_regression_and_of_missing_labels_survive(tmp_path: Path) -> None:
-    from auditor.regression import AuditedRegressor
+    from auditor.model.regression import AuditedRegressor
 
     rng = np.random.default_rng(0)
     y = rng.normal(0, 1, 50)
@@ -566,7 +566,7 @@ def test_the_order_of_coordinates_survives(tmp_path: Path) -> None:
 
 
 def test_a_regression_with_its_groups_by_row_agrees(tmp_path: Path) -> None:
-    from auditor.regression import AuditedRegressor
+    from auditor.model.regression import AuditedRegressor
 
     made = evidence(n=60)
     rng = np.random.default_rng(0)

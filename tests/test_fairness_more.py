@@ -15,20 +15,14 @@ import pandas as pd
 import pytest
 from sklearn.metrics import balanced_accuracy_score, precision_score
 
-from auditor.counts import GroupCounts, count_groups
-from auditor.data import AuditData
+from auditor.data.audit_data import AuditData
+from auditor.data.counts import GroupCounts, count_groups
 from auditor.errors import NotApplicableError
 from auditor.finding.measurement import Measurement
-from auditor.model import AuditedModel
+from auditor.model.audited_model import AuditedModel
 from auditor.statistics.distances import BenefitInequality, WorstGap
 from auditor.statistics.estimate import Estimate, Undefined
-from auditor.statistics.groups import (
-    DifferentialFairness,
-    LargestDisparity,
-    SmallestRate,
-    WorstOddsRatio,
-    WorstRatio,
-)
+from auditor.statistics.groups import DifferentialFairness, LargestDisparity, SmallestRate, WorstOddsRatio, WorstRatio
 from auditor.statistics.intervals import clopper_pearson, corner_radius, difference_bounds, orthant_radius, sum_bounds
 from auditor.statistics.means import WorstMeanDifference
 from auditor.statistics.ranks import AreaUnderCurve

@@ -11,12 +11,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from auditor.data import load_data
+from auditor.data.preprocessing import ImagePreprocessing
 from auditor.errors import AuditorError, DataError, ModelError, UsageError
-from auditor.folders import list_folder, read_files, sha256_of_folder
-from auditor.images import load_images
-from auditor.model import AuditedModel
-from auditor.preprocessing import ImagePreprocessing
+from auditor.intake.rows.folders import list_folder, sha256_of_folder
+from auditor.intake.rows.media import load_images, read_files
+from auditor.intake.rows.reading import load_data
+from auditor.model.audited_model import AuditedModel
 from auditor.run import run_audit
 from auditor.specs import DataSpec
 
@@ -200,7 +200,8 @@ def test_a_scan_from_the_command_line(folder: Path, tmp_path: Path, monkeypatch:
     from typer.testing import CliRunner
 
     from auditor.architectures import ARCHITECTURES
-    from auditor.model import TorchModel, save
+    from auditor.model.saving import save
+    from auditor.model.torch_model import TorchModel
     from cli.main import app
 
     torch.manual_seed(0)

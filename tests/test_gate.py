@@ -13,9 +13,9 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from auditor.data import AuditData
+from auditor.data.audit_data import AuditData
 from auditor.finding.criterion import Criterion
-from auditor.model import AuditedModel
+from auditor.model.audited_model import AuditedModel
 from auditor.report.record import AuditReport
 from auditor.run import run_audit
 from cli.main import app

@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 import torch
 
-import auditor.generation
+import auditor.model.generation
+from auditor.data.lexicons import built_in
 from auditor.errors import ConfigError, DataError, ModelError
-from auditor.generation import Sampling
-from auditor.language import AuditedLanguageModel
-from auditor.lexicons import built_in
 from auditor.mitigation import Training, make_mitigation
-from auditor.model import AuditedModel
+from auditor.model.audited_model import AuditedModel
+from auditor.model.generation import Sampling
+from auditor.model.language_model import AuditedLanguageModel
 from auditor.rows import FloatArray
 from mitigations.counterfactual_augmentation import CounterfactualAugmentation
 from mitigations.generated_counterfactuals import LanguageModelRewrites, in_its_place, per_token
@@ -70,7 +70,7 @@ def written(monkeypatch: pytest.MonkeyPatch, words: Sequence[Sequence[str]]) -> 
         asked.append((list(prompts), n, sampling))
         return [list(words[k]) for k in range(len(prompts))]
 
-    monkeypatch.setattr(auditor.generation, "continuations", continuations)
+    monkeypatch.setattr(auditor.model.generation, "continuations", continuations)
     return asked
 
 

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from auditor.errors import ModelError, NotApplicableError
-from auditor.generation import Sampling, _choose, continuations
-from auditor.language import AuditedLanguageModel
+from auditor.model.generation import Sampling, _choose, continuations
+from auditor.model.language_model import AuditedLanguageModel
 from tests.test_language import causal_tokenizer, masked_tokenizer, tiny, tiny_bert
 
 
@@ -106,7 +106,7 @@ def test_draws_follow_the_distribution(temperature: float, top_p: float, monkeyp
     expected[kept] = p[kept] / p[kept].sum()
     n = 40_000
     for likeliest in (1024, 2):
-        monkeypatch.setattr("auditor.generation._LIKELIEST", likeliest)
+        monkeypatch.setattr("auditor.model.generation._LIKELIEST", likeliest)
         draws = torch.rand(n, generator=generator(), dtype=torch.float64)
         found = _choose(logits.expand(n, -1), draws, Sampling(temperature=temperature, top_p=top_p))
         shares = np.bincount(found.numpy(), minlength=5) / n

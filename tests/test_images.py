@@ -15,10 +15,10 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from auditor.data.preprocessing import ImagePreprocessing, fit_text
 from auditor.errors import AuditorError, DataError, MissingExtraError, ModelError
-from auditor.images import load_images
-from auditor.model import AuditedModel
-from auditor.preprocessing import ImagePreprocessing, fit_text
+from auditor.intake.rows.media import load_images
+from auditor.model.audited_model import AuditedModel
 
 PIL_Image = pytest.importorskip("PIL.Image", reason="the extra 'images' is not installed")
 

@@ -33,7 +33,8 @@ from auditor.errors import AuditorError, ModelError, UnsafeModelError
 from auditor.intake import ModelSpec, load_model
 from auditor.intake.archive import open_archive
 from auditor.intake.pickles import COMPUTED, read_pickle
-from auditor.model import TorchModel, save
+from auditor.model.saving import save
+from auditor.model.torch_model import TorchModel
 
 SECONDS = 20
 MEMORY = 1 << 30
@@ -209,7 +210,7 @@ def test_pickles_are_refused_naming_what_they_call(name: str, tmp_path: Path) ->
 def test_torch_archives_of_payloads_are_refused(name: str, tmp_path: Path) -> None:
     marker = str(tmp_path / "marker")
     error = refusal(write(tmp_path, torch_zip(RAW[name](marker))), marker)
-    assert isinstance(error, UnsafeModelError) and "auditor.model.save" in str(error)
+    assert isinstance(error, UnsafeModelError) and "auditor.save" in str(error)
 
 
 def test_extension_codes_are_refused(tmp_path: Path) -> None:

@@ -16,12 +16,13 @@ import pytest
 import torch
 
 from auditor.architectures import MLP
+from auditor.data.preprocessing import fit_tabular
 from auditor.errors import UsageError
 from auditor.finding.criterion import load_criteria
 from auditor.finding.measurement import Outcome
 from auditor.isolate import MAX_MESSAGE, Measured, _Pipe, measure
-from auditor.model import TorchModel, save
-from auditor.preprocessing import fit_tabular
+from auditor.model.saving import save
+from auditor.model.torch_model import TorchModel
 from auditor.report.record import ExitCode, ModelRecord
 from auditor.run import assemble, environment
 from auditor.specs import DataSpec, Job, Limits, ModelSpec, ProbeSpec

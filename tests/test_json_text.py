@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from auditor.data.lexicons import read as read_lexicon
 from auditor.errors import AuditorError, ConfigError, DataError, UsageError
 from auditor.files import why_unreadable
-from auditor.lexicons import read as read_lexicon
-from auditor.paired import read_bbq, read_bold, read_stereoset
+from auditor.intake.rows.benchmarks import read_bbq, read_bold, read_stereoset
 from cli.scan import parse_json_flag
 from mitigations.preference_pairs import read_pairs
 from probes.attribution.token_prompts import read_prompts

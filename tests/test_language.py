@@ -14,12 +14,13 @@ import pytest
 import torch
 from torch import nn
 
-import auditor.language
+import auditor.model.language_model
 from auditor.errors import MissingExtraError, ModelError, NotApplicableError, UnsafeModelError
 from auditor.intake import language_models
 from auditor.intake.language_models import is_language_model, load_gguf, load_language_folder
 from auditor.intake.source import read_source
-from auditor.language import TREE_ATTENTION, AuditedLanguageModel, Encoded, objective_of, shared_places
+from auditor.model.language_model import TREE_ATTENTION, AuditedLanguageModel, objective_of
+from auditor.model.prefix_trees import Encoded, shared_places
 from auditor.specs import ModelSpec
 from probes.language.stereotype import built_in_pairs
 
@@ -117,7 +118,7 @@ def test_packed_trees_give_transformers_own_likelihood(kind: str, monkeypatch: p
     found = model.log_likelihoods(texts)
     assert any(row.branches for row in model._rows(sorted({e.ids for e in model.encode(texts)})))
     np.testing.assert_allclose(found, [by_loss(network, tokenizer, t) for t in texts], atol=1e-3)
-    monkeypatch.setattr(auditor.language, "TREE_ATTENTION", frozenset())
+    monkeypatch.setattr(auditor.model.language_model, "TREE_ATTENTION", frozenset())
     np.testing.assert_allclose(found, model.log_likelihoods(texts), atol=1e-3)
 
 
@@ -153,7 +154,7 @@ def test_logits_are_made_in_tiles(masked: bool, monkeypatch: pytest.MonkeyPatch)
     head = network.get_output_embeddings()  # type: ignore[operator]
     rows: list[int] = []
     head.register_forward_hook(lambda module, args, out: rows.append(out.numel() // out.shape[-1]))
-    monkeypatch.setattr(auditor.language, "_TILE", 7)
+    monkeypatch.setattr(auditor.model.language_model, "_TILE", 7)
     np.testing.assert_allclose(model.log_likelihoods(texts), whole, atol=1e-4)
     assert set(rows) == {1}, "the network itself makes one row of logits a batch, and throws it away"
 

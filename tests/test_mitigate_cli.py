@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from auditor.model import save
+from auditor.model.saving import save
 from cli.main import app
 from tests.mitigations_data import biased_rows, trained
 

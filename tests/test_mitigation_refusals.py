@@ -10,11 +10,11 @@ import pandas as pd
 import pytest
 import torch
 
-from auditor.data import AuditData
+from auditor.data.audit_data import AuditData
 from auditor.errors import ConfigError, DataError, ModelError
 from auditor.mitigation import Training, make_mitigation
-from auditor.model import TorchModel
-from auditor.regression import TorchRegressor
+from auditor.model.regression import TorchRegressor
+from auditor.model.torch_model import TorchModel
 from mitigations import MITIGATIONS
 from tests.mitigations_data import biased_rows, trained
 

@@ -13,11 +13,14 @@ import torch
 from fairlearn.metrics import demographic_parity_difference, equalized_odds_difference
 from fairlearn.preprocessing import CorrelationRemover as Fairlearn
 
-from auditor.data import AuditData, load_data
+from auditor.data.audit_data import AuditData
 from auditor.errors import DataError, ModelError, UsageError
 from auditor.intake import load_model
+from auditor.intake.rows.reading import load_data
 from auditor.mitigation import Mitigated, Mitigation, Training
-from auditor.model import AuditedModel, TorchModel, save
+from auditor.model.audited_model import AuditedModel
+from auditor.model.saving import save
+from auditor.model.torch_model import TorchModel
 from auditor.specs import DataSpec, ModelSpec
 from mitigations.balanced_resampling import BalancedResampling, resampled
 from mitigations.correlation_remover import CorrelationRemover, removed

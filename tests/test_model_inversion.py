@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from auditor.data import AuditData
+from auditor.data.audit_data import AuditData
 from auditor.errors import NotApplicableError
 from auditor.finding.measurement import Measurement
 from probes.model_inversion import ModelInversion, _correlations

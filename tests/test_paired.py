@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from auditor.errors import DataError, UsageError
-from auditor.paired import (
+from auditor.intake.rows.benchmarks import (
     Benchmark,
     read_bbq,
     read_bold,

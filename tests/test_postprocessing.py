@@ -16,19 +16,15 @@ from sklearn.base import BaseEstimator
 from sklearn.calibration import _SigmoidCalibration
 from sklearn.isotonic import IsotonicRegression
 
-from auditor.data import AuditData, load_data, stream_counts
+from auditor.data.audit_data import AuditData
 from auditor.errors import AuditorError, DataError, ModelError, UsageError
 from auditor.intake import load_model
+from auditor.intake.rows.reading import load_data, stream_counts
 from auditor.mitigation import Mitigation, Training
-from auditor.model import AuditedModel, TorchModel, save
-from auditor.postprocessing import (
-    GroupRule,
-    IsotonicMap,
-    PlattScaling,
-    PostprocessedModel,
-    Postprocessing,
-    Steps,
-)
+from auditor.model.audited_model import AuditedModel
+from auditor.model.postprocessing import GroupRule, IsotonicMap, PlattScaling, PostprocessedModel, Postprocessing, Steps
+from auditor.model.saving import save
+from auditor.model.torch_model import TorchModel
 from auditor.rows import FloatArray
 from auditor.specs import DataSpec, ModelSpec
 from mitigations.correlation_remover import CorrelationRemover

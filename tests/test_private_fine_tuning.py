@@ -15,13 +15,15 @@ from opacus import PrivacyEngine
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from auditor.data import AuditData
+from auditor.data.audit_data import AuditData
 from auditor.dp_sgd import PrivacyBudget, opacus_quietly
 from auditor.errors import DataError, MissingExtraError, ModelError, UsageError
 from auditor.huggingface_folder import RUN_FILE, save_classifier
 from auditor.intake import load_model
 from auditor.mitigation import Training
-from auditor.model import Recipe, TorchModel, save
+from auditor.model.audited_model import Recipe
+from auditor.model.saving import save
+from auditor.model.torch_model import TorchModel
 from auditor.privacy.dp_linter import lint
 from auditor.privacy.run_record import read_run
 from auditor.private_fine_tuning import Lora, _ask_once_a_row, fine_tune_privately
@@ -229,7 +231,7 @@ def test_what_cannot_be_done_is_refused_before_any_training(
         DpSgd().mitigate(model, data, np.random.default_rng(0), Training(checkpoint=tmp_path / "c"))
     with pytest.raises(UsageError, match="lora"):
         DpSgd(lora=2).mitigate(bundle, tabular, np.random.default_rng(0), Training())
-    with pytest.raises(ModelError, match="auditor.model.save"):
+    with pytest.raises(ModelError, match="auditor.save"):
         save_classifier(bundle, tmp_path / "none")
     save(bundle, tmp_path / "m.pt")
     with pytest.raises(UsageError, match="beside"):

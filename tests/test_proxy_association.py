@@ -14,10 +14,11 @@ from scipy.stats import binom
 from sklearn.metrics import roc_auc_score
 from torch import nn
 
-from auditor.data import AuditData
+from auditor.data.audit_data import AuditData
 from auditor.errors import NotApplicableError
 from auditor.finding.measurement import Measurement
-from auditor.model import AuditedModel, TorchModel
+from auditor.model.audited_model import AuditedModel
+from auditor.model.torch_model import TorchModel
 from auditor.statistics.ranks import AreaUnderCurve, area_under_curve
 from probes.proxy_association import ProxyAssociation, encode, macro_auc, representation
 

@@ -14,11 +14,11 @@ import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from auditor.data import AuditData
-from auditor.lexicons import built_in
+from auditor.data.audit_data import AuditData
+from auditor.data.lexicons import built_in
+from auditor.data.preprocessing import TextPreprocessing
 from auditor.mitigation import Training
-from auditor.model import AuditedModel, Recipe
-from auditor.preprocessing import TextPreprocessing
+from auditor.model.audited_model import AuditedModel, Recipe
 from auditor.rows import FloatArray
 from mitigations.counterfactual_augmentation import CounterfactualAugmentation
 from tests.test_real_text import jigsaw

@@ -20,12 +20,13 @@ from torch import Tensor, nn
 
 from auditor import loop
 from auditor.architectures import MLP
-from auditor.data import AuditData
+from auditor.data.audit_data import AuditData
+from auditor.data.preprocessing import fit_tabular
 from auditor.dp_sgd import opacus_quietly
 from auditor.finding.measurement import Measurement
 from auditor.mitigation import Training
-from auditor.model import Recipe, TorchModel
-from auditor.preprocessing import fit_tabular
+from auditor.model.audited_model import Recipe
+from auditor.model.torch_model import TorchModel
 from auditor.rows import FloatArray
 from mitigations.dp_sgd import DpSgd
 from probes.membership.probe import MembershipInference

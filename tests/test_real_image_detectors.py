@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from auditor.detector import DeepfakeDetector
+from auditor.model.detector import DeepfakeDetector
 from auditor.statistics.ranks import area_under_curve
 from mitigations.deepfake.fitting import cross_validate, linear_learner
 from mitigations.deepfake.image_training import (

@@ -11,8 +11,8 @@ import torch
 
 from auditor.intake.language_models import load_gguf
 from auditor.intake.source import read_source
-from auditor.language import AuditedLanguageModel
-from auditor.model import AuditedModel
+from auditor.model.audited_model import AuditedModel
+from auditor.model.language_model import AuditedLanguageModel
 from auditor.run import no_data
 from auditor.specs import ModelSpec
 from auditor.statistics.estimate import Undefined

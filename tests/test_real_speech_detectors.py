@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from auditor.audio import decode
-from auditor.detector import DeepfakeDetector
+from auditor.data.audio import decode
+from auditor.model.detector import DeepfakeDetector
 from auditor.rows import FloatArray, IntArray
 from mitigations.deepfake.fitting import Learner, cell_figures, cross_validate, linear_learner
 from mitigations.deepfake.speech_training import (

@@ -18,10 +18,12 @@ import pytest
 import torch
 
 from auditor.architectures import BiLSTMText
+from auditor.data.preprocessing import TextPreprocessing
 from auditor.finding.criterion import parse_criterion
 from auditor.intake import load_model
-from auditor.model import AuditedModel, TorchModel, save
-from auditor.preprocessing import TextPreprocessing
+from auditor.model.audited_model import AuditedModel
+from auditor.model.saving import save
+from auditor.model.torch_model import TorchModel
 from auditor.report.record import AuditReport
 from auditor.run import run_audit
 from auditor.specs import ModelSpec
@@ -145,7 +147,7 @@ def test_profanity_check_through_a_function(tmp_path: Path) -> None:
 
 def test_a_model_blind_to_the_words_passes() -> None:
     """The real model behind a mask: every identity term is replaced by one word before it reads."""
-    from auditor.lexicons import built_in, neutral
+    from auditor.data.lexicons import built_in, neutral
 
     real = jigsaw()
     words = {

@@ -48,12 +48,15 @@ from torch import nn
 from typer.testing import CliRunner, Result
 
 from auditor.architectures import MLP
-from auditor.data import AuditData, load_data, numeric_target, row_keys
+from auditor.data.audit_data import AuditData, numeric_target
+from auditor.data.preprocessing import fit_tabular
 from auditor.errors import DataError, ModelError, UsageError
 from auditor.intake import ModelSpec, load_model
-from auditor.model import AuditedModel, TorchModel, save
-from auditor.preprocessing import fit_tabular
-from auditor.regression import AuditedRegressor, TorchRegressor
+from auditor.intake.rows.reading import load_data, row_keys
+from auditor.model.audited_model import AuditedModel
+from auditor.model.regression import AuditedRegressor, TorchRegressor
+from auditor.model.saving import save
+from auditor.model.torch_model import TorchModel
 from auditor.report.record import AuditReport
 from auditor.run import run_audit
 from auditor.specs import DataSpec

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 from scipy.stats import binom, ks_2samp, wasserstein_distance
 
-from auditor.data import AuditData
+from auditor.data.audit_data import AuditData
 from auditor.errors import ConfigError, DataError, NotApplicableError
 from auditor.finding.judging import judge
 from auditor.finding.measurement import Measurement, Outcome, ProbeResult
-from auditor.model import AuditedModel
+from auditor.model.audited_model import AuditedModel
+from auditor.model.regression import AuditedRegressor
 from auditor.probe import make_probe
-from auditor.regression import AuditedRegressor
 from auditor.run import run_audit
 from auditor.statistics.estimate import Undefined
 from probes import PROBES

@@ -13,13 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from auditor.architectures import MLP, BiLSTMText, SmallCNN
-from auditor.data import AuditData
-from auditor.errors import ConfigError, NotApplicableError
-from auditor.finding.criterion import Criterion
-from auditor.finding.judging import judge
-from auditor.finding.measurement import Measurement, Outcome, ProbeResult
-from auditor.model import AuditedModel, TorchModel
-from auditor.preprocessing import (
+from auditor.data.audit_data import AuditData
+from auditor.data.preprocessing import (
     CategoricalColumn,
     ImagePreprocessing,
     NumericColumn,
@@ -27,6 +22,12 @@ from auditor.preprocessing import (
     fit_tabular,
     fit_text,
 )
+from auditor.errors import ConfigError, NotApplicableError
+from auditor.finding.criterion import Criterion
+from auditor.finding.judging import judge
+from auditor.finding.measurement import Measurement, Outcome, ProbeResult
+from auditor.model.audited_model import AuditedModel
+from auditor.model.torch_model import TorchModel
 from auditor.probe import make_probe
 from auditor.statistics.estimate import Exact, Undefined
 from auditor.statistics.rates import Proportion

@@ -11,10 +11,10 @@ from scipy.special import ndtri
 from scipy.stats import ks_2samp, wasserstein_distance
 from sklearn.metrics import roc_auc_score
 
-from auditor.data import AuditData
+from auditor.data.audit_data import AuditData
 from auditor.errors import NotApplicableError
 from auditor.finding.measurement import Measurement
-from auditor.model import AuditedModel
+from auditor.model.audited_model import AuditedModel
 from auditor.statistics.distances import CalibrationError, WorstDistance, WorstGap
 from auditor.statistics.ranks import area_under_curve
 from probes.score_fairness import ScoreFairness, calibration_error, distances

@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from auditor.data import AuditData
+from auditor.data.audit_data import AuditData
 from auditor.finding.measurement import Measurement
-from auditor.model import AuditedModel
+from auditor.model.audited_model import AuditedModel
 from auditor.statistics.groups import WorstDifference
 from probes.score_fairness import ScoreFairness
 from probes.score_thresholds import at_thresholds, checked_thresholds

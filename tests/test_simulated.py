@@ -14,9 +14,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from auditor.data import AuditData
+from auditor.data.audit_data import AuditData
 from auditor.finding.measurement import Measurement
-from auditor.model import AuditedModel
+from auditor.model.audited_model import AuditedModel
 from auditor.statistics.estimate import Exact, Undefined
 from probes.adverse_impact import AdverseImpact
 from probes.counterfactual import CounterfactualFairness

@@ -12,11 +12,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from auditor.data import AuditData
+from auditor.data.audit_data import AuditData
+from auditor.data.preprocessing import AudioPreprocessing
 from auditor.errors import NotApplicableError
 from auditor.finding.measurement import Outcome
-from auditor.model import TorchModel
-from auditor.preprocessing import AudioPreprocessing
+from auditor.model.torch_model import TorchModel
 from auditor.run import run_audit
 from probes import PROBES
 from probes.perturbations import sound_noise

@@ -11,14 +11,14 @@ import pandas as pd
 import pytest
 from scipy.stats import fisher_exact
 
-from auditor.bins import BinRule, bin_sensitive, bin_values, parse_bin_rule
-from auditor.counts import MISSING
-from auditor.data import AuditData
+from auditor.data.audit_data import AuditData
+from auditor.data.bins import BinRule, bin_sensitive, bin_values, parse_bin_rule
+from auditor.data.counts import MISSING
 from auditor.errors import DataError, NotApplicableError, UsageError
 from auditor.finding.criterion import Criterion
 from auditor.finding.judging import judge
 from auditor.finding.measurement import Measurement, Outcome, ProbeResult
-from auditor.model import AuditedModel
+from auditor.model.audited_model import AuditedModel
 from auditor.statistics.families import ConfirmedCount
 from probes.subgroups import SubgroupDiscovery, columns_of, greater_p, rank_slices, rates_of
 

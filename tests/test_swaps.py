@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from auditor.data.lexicons import CATEGORIES, PLACEHOLDER, Lexicon, built_in, neutral, parse, read, templates
+from auditor.data.swaps import Swapper, article_of
 from auditor.errors import ConfigError
-from auditor.lexicons import CATEGORIES, PLACEHOLDER, Lexicon, built_in, neutral, parse, read, templates
-from auditor.swaps import Swapper, article_of
 
 GENDER, NAMES, RELIGION, NATIONALITY, ETHNICITY, ORIENTATION, DISABILITY, AGE = built_in()
 

@@ -17,14 +17,14 @@ import pytest
 from scipy.special import stdtrit
 from scipy.stats import binom
 
-from auditor.data import AuditData
+from auditor.data.audit_data import AuditData
+from auditor.data.lexicons import built_in, neutral, templates
+from auditor.data.preprocessing import fit_text
 from auditor.errors import ConfigError, NotApplicableError, UsageError
 from auditor.finding.criterion import Criterion, parse_criterion
 from auditor.finding.judging import judge
 from auditor.finding.measurement import Measurement, Outcome, ProbeResult
-from auditor.lexicons import built_in, neutral, templates
-from auditor.model import AuditedModel
-from auditor.preprocessing import fit_text
+from auditor.model.audited_model import AuditedModel
 from auditor.probe import make_probe
 from auditor.run import ask, no_data, run_audit
 from auditor.statistics.estimate import Estimate
@@ -305,7 +305,7 @@ def test_same_seed_same_measurements_and_the_model_stays_as_it_was() -> None:
     import torch
 
     from auditor.architectures import BiLSTMText
-    from auditor.model import TorchModel
+    from auditor.model.torch_model import TorchModel
 
     preprocessing = fit_text(["Emily and Greg met the man who she knew."], length=20)
     torch.manual_seed(0)

@@ -24,9 +24,10 @@ from sklearn.metrics import accuracy_score, balanced_accuracy_score, recall_scor
 from typer.testing import CliRunner
 
 import cli.sweep_folder
-from auditor.data import AuditData
+from auditor.data.audit_data import AuditData
 from auditor.errors import ModelError, UsageError
-from auditor.model import AuditedModel, save
+from auditor.model.audited_model import AuditedModel
+from auditor.model.saving import save
 from auditor.pareto import dominates
 from auditor.report.front import draw, plots_of
 from auditor.report.record import AuditReport

@@ -17,10 +17,11 @@ from opacus.accountants import PRVAccountant, RDPAccountant
 from sklearn.metrics import roc_auc_score
 from typer.testing import CliRunner
 
-from auditor.data import load_data
 from auditor.errors import AuditorError, DataError, ModelError, UsageError
 from auditor.intake import load_model
-from auditor.model import TorchModel, save
+from auditor.intake.rows.reading import load_data
+from auditor.model.saving import save
+from auditor.model.torch_model import TorchModel
 from auditor.specs import DataSpec, ModelSpec, TrainSpec
 from auditor.training import train_table
 from auditor.training_rows import stratified_split, write_rows

@@ -15,13 +15,7 @@ from auditor.statistics.estimate import Undefined
 from auditor.statistics.intervals import bounded_mean_reach, clopper_pearson
 from auditor.statistics.kinds import AnyEstimate
 from auditor.statistics.means import mean
-from auditor.statistics.values import (
-    BoundedMean,
-    LargestValue,
-    WorstValueDistance,
-    WorstValueGap,
-    bounded_mean,
-)
+from auditor.statistics.values import BoundedMean, LargestValue, WorstValueDistance, WorstValueGap, bounded_mean
 
 Draw = Callable[[np.random.Generator, tuple[int, int]], np.ndarray]
 

@@ -12,12 +12,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from auditor import video
-from auditor.audio import encode
-from auditor.detector import DeepfakeDetector, DetectorCard
+from auditor.data import video
+from auditor.data.audio import encode
+from auditor.data.preprocessing import AudioPreprocessing, ImagePreprocessing
+from auditor.data.video import Frames, sample_frames
+from auditor.detection.video_verdict import mean_interval, model_frames, video_verdict
 from auditor.errors import DataError, ModelError, UsageError
-from auditor.preprocessing import AudioPreprocessing, ImagePreprocessing
-from auditor.video import Frames, mean_interval, model_frames, sample_frames, video_verdict
+from auditor.model.detector import DeepfakeDetector, DetectorCard
 
 av = pytest.importorskip("av", reason="the extra 'media' is not installed")
 

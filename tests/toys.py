@@ -12,10 +12,11 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from auditor.data import AuditData
+from auditor.data.audit_data import AuditData
 from auditor.finding.criterion import Criterion, Direction
-from auditor.model import AuditedModel, Recipe, TorchModel
-from auditor.regression import TorchRegressor
+from auditor.model.audited_model import AuditedModel, Recipe
+from auditor.model.regression import TorchRegressor
+from auditor.model.torch_model import TorchModel
 from tests import deepfake_toys as media
 
 CLASSES = ("0", "1")
@@ -159,7 +160,7 @@ def mail(n: int) -> list[str]:
 
 def inverted(knows: bool) -> TorchModel:
     """A linear model of 8 x 8 images whose weights are the patterns of its classes, or nothing to do with them."""
-    from auditor.preprocessing import ImagePreprocessing
+    from auditor.data.preprocessing import ImagePreprocessing
 
     network = nn.Sequential(nn.Flatten(), nn.Linear(64, 26))
     with torch.no_grad():

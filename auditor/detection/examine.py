@@ -14,16 +14,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from auditor.data.preprocessing import AudioPreprocessing, ImagePreprocessing
 from auditor.detection.kinds import IN_WORDS, FileKind, kind_of
 from auditor.detection.record import MOST_NOTES, FileResult, FileVerdict, HeatMap
 from auditor.errors import AuditorError, DataError, ModelError
 from auditor.files import read_regular
-from auditor.preprocessing import AudioPreprocessing, ImagePreprocessing
 from auditor.provenance.reading import read_provenance
 
 if TYPE_CHECKING:
-    from auditor.audio import Samples
-    from auditor.detector import DeepfakeDetector, Verdict
+    from auditor.data.audio import Samples
+    from auditor.model.detector import DeepfakeDetector, Verdict
     from auditor.specs import ModelSpec
 
 _HALF_A_SECOND = 0.5
@@ -74,7 +74,7 @@ class Examination:
         rng = np.random.default_rng(self.seed)
         if detector.card.medium == "image" and kind.medium == "image":
             from auditor.detection.heat_map import image_heat_map
-            from auditor.images import decode_image
+            from auditor.intake.rows.media import decode_image
 
             image = decode_image(content, name, detector)
             verdict = recorded(detector.verdicts(image[None])[0], detector.card.novelty_limit)
@@ -103,8 +103,8 @@ class Examination:
 
 def loaded_detector(spec: ModelSpec) -> DeepfakeDetector:
     """The detector of a file. Raises ModelError for a model that carries no card, and what loading any model raises."""
-    from auditor.detector import DeepfakeDetector
     from auditor.intake import load_model
+    from auditor.model.detector import DeepfakeDetector
 
     model = load_model(spec)
     if not isinstance(model, DeepfakeDetector):
@@ -140,7 +140,7 @@ def _held(heat_map: HeatMap | None, verdict: FileVerdict) -> HeatMap | None:
 
 
 def _sound(detector: DeepfakeDetector, content: bytes, name: str) -> tuple[Samples, list[str]]:
-    from auditor.audio import decode, fitted
+    from auditor.data.audio import decode, fitted
 
     wanted = detector.preprocessing
     assert isinstance(wanted, AudioPreprocessing)
@@ -188,7 +188,7 @@ def _image_notes(content: bytes, wanted: ImagePreprocessing) -> list[str]:
     """What was done to an image on its way to the detector that a reader would not expect."""
     import PIL.Image
 
-    from auditor.images import FORMATS
+    from auditor.data.images import FORMATS
 
     notes = []
     with warnings.catch_warnings():

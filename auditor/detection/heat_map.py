@@ -13,7 +13,7 @@ from auditor.finding.png import Pixels, encode
 from auditor.rows import FloatArray
 
 if TYPE_CHECKING:
-    from auditor.detector import DeepfakeDetector
+    from auditor.model.detector import DeepfakeDetector
 
 LEGEND = (
     "In an evidence picture red marks what speaks for synthetic, blue what speaks for real, the stronger the more. Of "

@@ -94,7 +94,7 @@ def _medium(content: bytes, form: str) -> Medium | None:
 
 
 def _medium_of_streams(content: bytes) -> Medium | None:
-    from auditor.audio import opened
+    from auditor.data.audio import opened
 
     with opened(content, "It") as container:
         # A cover picture is a stream of video, and no video.

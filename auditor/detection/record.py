@@ -9,9 +9,9 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field
 
 from auditor.detection.kinds import Medium
-from auditor.detector_card import Answer, DetectorCard, Share
-from auditor.detector_card import Medium as DetectorMedium
 from auditor.finding.png import Pixels, decode
+from auditor.model.detector_card import Answer, DetectorCard, Share
+from auditor.model.detector_card import Medium as DetectorMedium
 from auditor.provenance.record import FileProvenance
 
 MOST_FRAMES = 1_000
@@ -82,9 +82,9 @@ class HeatMap(_Closed):
     """What in a file the detector's score rests on, as a picture, and whether that picture has earned its display.
 
     ``png``: base64 of a PNG as :func:`auditor.finding.png.encode` writes it. ``drop_marked``: how far the log-odds move
-    away from the detector's own side where the quarter of the parts that speaks most for it is hidden; ``drop_random``: the
-    furthest that they moved in 10 draws of as much at random. ``earned``: whether the first is larger, and the detector
-    supports the file.
+    away from the detector's own side where the quarter of the parts that speaks most for it is hidden; ``drop_random``:
+    the furthest that they moved in 10 draws of as much at random. ``earned``: whether the first is larger, and the
+    detector supports the file.
     """
 
     png: Annotated[str, Field(max_length=24 << 20)]

@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from auditor.data.preprocessing import ImagePreprocessing
 from auditor.detection.record import FileVerdict, FrameScore
 from auditor.errors import ModelError
 from auditor.finding.png import Pixels
-from auditor.preprocessing import ImagePreprocessing
 
 if TYPE_CHECKING:
-    from auditor.detector import DeepfakeDetector
+    from auditor.model.detector import DeepfakeDetector
 
 
 def judged_video(detector: DeepfakeDetector, content: bytes, name: str) -> tuple[FileVerdict, list[str]]:
@@ -19,9 +19,10 @@ def judged_video(detector: DeepfakeDetector, content: bytes, name: str) -> tuple
 
     Raises DataError where no frame can be decoded, ModelError for a detector that takes no images.
     """
+    from auditor.data.images import fitted_picture
+    from auditor.data.video import sample_frames
     from auditor.detection.examine import fit_notes
-    from auditor.images import fitted_picture
-    from auditor.video import sample_frames, video_verdict
+    from auditor.detection.video_verdict import video_verdict
 
     wanted = detector.preprocessing
     if not isinstance(wanted, ImagePreprocessing):

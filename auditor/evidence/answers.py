@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from auditor.counts import GroupCounts, count_groups
+from auditor.data.counts import GroupCounts, count_groups
 from auditor.errors import DataError
 from auditor.rows import FloatArray, IntArray
 
 if TYPE_CHECKING:
-    from auditor.data import AuditData
-    from auditor.model import AuditedModel
+    from auditor.data.audit_data import AuditData
+    from auditor.model.audited_model import AuditedModel
 
 MOST_CLASSES = 100
 MOST_ROWS = 5_000_000
@@ -35,7 +35,7 @@ class _Closed(BaseModel):
 
 
 class CountsRecord(_Closed):
-    """A :class:`~auditor.counts.GroupCounts` as data."""
+    """A :class:`~auditor.data.counts.GroupCounts` as data."""
 
     features: tuple[str, ...]
     classes: Annotated[tuple[str, ...], Field(max_length=_MOST_NAMED)]
@@ -148,7 +148,7 @@ class Answers:
         """Rows without features: labels or numbers, and groups where they are kept."""
         import pandas as pd
 
-        from auditor.data import AuditData
+        from auditor.data.audit_data import AuditData
 
         regression = self.head.kind == "regressor"
         known = not np.isnan(self.truth).all()

@@ -42,7 +42,7 @@ from auditor.run import ask, assemble, generator_for
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-    from auditor.counts import GroupCounts
+    from auditor.data.counts import GroupCounts
     from auditor.probe import Probe
 
 State = Literal["ok", "wrong", "not checked"]

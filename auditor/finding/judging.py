@@ -44,9 +44,6 @@ class Family:
     m: int = 0
 
 
-
-
-
 def _tests(measurement: Measurement, criterion: Criterion) -> tuple[float, float]:
     """p-values of "beyond the bound" (FAIL) and "within the bound" (PASS); ``within`` halves the level on each side.
 

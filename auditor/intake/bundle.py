@@ -14,25 +14,27 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError,
 from torch import Tensor, nn
 
 from auditor.architectures import ARCHITECTURES
-from auditor.detector import DeepfakeDetector, DetectorCard
-from auditor.errors import ModelError, UsageError, did_you_mean
-from auditor.gated import Gate, GatedModel
-from auditor.gradients import without_gradients
-from auditor.intake.archive import Archive
-from auditor.intake.source import Source, printable
-from auditor.intake.user_code import import_object, keywords_of
-from auditor.intake.weights import LOADED_BY_TORCH, as_state_dict, compare_shapes, load_torch, plain_floats
-from auditor.intake.wrap import named_classes, no_flags_of_classes, provenance_of
-from auditor.model import BUNDLE_FORMAT, AuditedModel, Outputs, Recipe, TorchModel
-from auditor.postprocessing import PostprocessedModel, Postprocessing
-from auditor.preprocessing import (
+from auditor.data.preprocessing import (
     AudioPreprocessing,
     ImagePreprocessing,
     Preprocessing,
     TabularPreprocessing,
     TextPreprocessing,
 )
-from auditor.regression import TorchRegressor
+from auditor.errors import ModelError, UsageError, did_you_mean
+from auditor.intake.archive import Archive
+from auditor.intake.source import Source, printable
+from auditor.intake.user_code import import_object, keywords_of
+from auditor.intake.weights import LOADED_BY_TORCH, as_state_dict, compare_shapes, load_torch, plain_floats
+from auditor.intake.wrap import named_classes, no_flags_of_classes, provenance_of
+from auditor.model.audited_model import AuditedModel, Recipe
+from auditor.model.detector import DeepfakeDetector, DetectorCard
+from auditor.model.gated import Gate, GatedModel
+from auditor.model.gradients import without_gradients
+from auditor.model.postprocessing import PostprocessedModel, Postprocessing
+from auditor.model.regression import TorchRegressor
+from auditor.model.saving import BUNDLE_FORMAT
+from auditor.model.torch_model import Outputs, TorchModel
 from auditor.specs import ModelSpec
 
 _MAX_NUMBER = 1 << 24

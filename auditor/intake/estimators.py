@@ -16,8 +16,8 @@ from auditor.intake.archive import Archive, open_archive
 from auditor.intake.pickles import describe_calls
 from auditor.intake.source import Source, printable, reading
 from auditor.intake.wrap import named_classes, no_flags_of_classes, provenance_of
-from auditor.model import AuditedModel, Provenance
-from auditor.regression import AuditedRegressor
+from auditor.model.audited_model import AuditedModel, Provenance
+from auditor.model.regression import AuditedRegressor
 from auditor.rows import FloatArray, Rows
 from auditor.specs import ModelSpec
 

@@ -29,7 +29,7 @@ from auditor.intake.weights import (
     pickle_record,
 )
 from auditor.intake.wrap import no_flags_of_classes
-from auditor.model import AuditedModel
+from auditor.model.audited_model import AuditedModel
 from auditor.specs import ModelSpec
 
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C

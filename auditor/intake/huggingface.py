@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from auditor.data.preprocessing import ImagePreprocessing
 from auditor.errors import ModelError
 from auditor.intake.hf_folder import (
     FORMAT,
@@ -25,8 +26,8 @@ from auditor.intake.hf_folder import (
 from auditor.intake.source import printable, reading
 from auditor.intake.weights import LOADED_BY_SAFETENSORS
 from auditor.intake.wrap import named_classes
-from auditor.model import Provenance, TorchModel
-from auditor.preprocessing import ImagePreprocessing
+from auditor.model.audited_model import Provenance
+from auditor.model.torch_model import TorchModel
 from auditor.rows import Rows
 from auditor.specs import ModelSpec
 

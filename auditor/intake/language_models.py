@@ -26,12 +26,12 @@ from auditor.intake.hf_folder import (
     read_tokenizer,
     read_weights,
 )
+from auditor.intake.rows.tables import sha256_of
 from auditor.intake.source import Source, printable, reading
 from auditor.intake.weights import LOADED_BY_SAFETENSORS
-from auditor.language import AuditedLanguageModel, Objective
-from auditor.model import Provenance
+from auditor.model.audited_model import Provenance
+from auditor.model.language_model import AuditedLanguageModel, Objective
 from auditor.specs import ModelSpec
-from auditor.tables import sha256_of
 
 GGUF_FORMAT = "GGUF"
 

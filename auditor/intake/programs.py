@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from auditor.errors import ModelError, UnsafeModelError
 from auditor.intake.source import Source, reading
 from auditor.intake.wrap import check_flags, provenance_of, torch_model
-from auditor.model import AuditedModel
+from auditor.model.audited_model import AuditedModel
 from auditor.specs import ModelSpec
 
 _NOTE = "--allow-code: loading this file ran code that the file brings along."
@@ -72,7 +72,7 @@ def refuse_code(source: Source, format: str) -> UnsafeModelError:
     )
     return UnsafeModelError(
         f"{source.name!r} is a {format} program, and loading one runs code: {why}. Save the weights as a bundle "
-        "(auditor.model.save), or, if you trust whoever made the file, add --allow-code."
+        "(auditor.save), or, if you trust whoever made the file, add --allow-code."
     )
 
 

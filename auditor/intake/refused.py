@@ -22,13 +22,13 @@ from auditor.intake.source import Source, printable, reading
 from auditor.intake.state_dict import load_state_dict
 from auditor.intake.weights import foreign_globals
 from auditor.intake.wrap import provenance_of, torch_model
-from auditor.model import AuditedModel
+from auditor.model.audited_model import AuditedModel
 from auditor.specs import ModelSpec
 
 MAX_LOOK_INSIDE = 32 << 20
 _TORCH_WAY = (
     "save it as a bundle where you trust it: "
-    "auditor.model.save(TorchModel(torch.load(path, weights_only=False), classes=[...]), 'model.pt')"
+    "auditor.save(TorchModel(torch.load(path, weights_only=False), classes=[...]), 'model.pt')"
 )
 _SKLEARN_WAY = "save it anew where you trust it: skops.io.dump(joblib.load(path), 'model.skops')"
 _OTHER_WAYS = "audit it through your own loader with --predict package.module:function"

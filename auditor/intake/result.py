@@ -9,7 +9,7 @@ import torch
 from auditor.errors import UsageError
 from auditor.finding.measurement import Measurement, ProbeResult
 from auditor.intake.source import printable
-from auditor.model import AuditedModel
+from auditor.model.audited_model import AuditedModel
 from auditor.statistics.estimate import Exact
 
 CITATION = "Files are identified by content and loaded without running code of theirs (auditor.intake)."

@@ -12,7 +12,7 @@ from auditor.intake.bundle import build_known, build_own
 from auditor.intake.source import Source, printable
 from auditor.intake.weights import as_state_dict
 from auditor.intake.wrap import provenance_of, torch_model
-from auditor.model import AuditedModel
+from auditor.model.audited_model import AuditedModel
 from auditor.specs import ModelSpec
 
 # Where training scripts commonly keep the weights inside a checkpoint.

@@ -8,11 +8,12 @@ from typing import Any
 
 from torch import nn
 
+from auditor.data.preprocessing import label_name
 from auditor.errors import ModelError, UsageError
 from auditor.intake.source import Source, printable
-from auditor.model import Provenance, TorchModel
-from auditor.preprocessing import label_name
-from auditor.regression import TorchRegressor
+from auditor.model.audited_model import Provenance
+from auditor.model.regression import TorchRegressor
+from auditor.model.torch_model import TorchModel
 from auditor.specs import ModelSpec
 
 

@@ -15,7 +15,7 @@ from auditor.privacy.layers import layer_names, statistics_keepers
 from auditor.privacy.run_record import RunRecord, parse_run, run_of_recipe
 
 if TYPE_CHECKING:
-    from auditor.model import AuditedModel
+    from auditor.model.audited_model import AuditedModel
 
 _SECONDS = 120.0
 _MEMORY = 4 << 30
@@ -24,7 +24,7 @@ _MOST_BYTES = 1 << 20
 
 def run_of_model(model: AuditedModel, name: str) -> RunRecord:
     """The private run that the model's recipe records. Raises ModelError where it records none."""
-    from auditor.model import TorchModel
+    from auditor.model.torch_model import TorchModel
 
     recipe = model.recipe if isinstance(model, TorchModel) else None
     if not isinstance(model, TorchModel) or recipe is None:

@@ -17,7 +17,7 @@ from auditor.files import write_beside
 from auditor.privacy.accounting import Phase, sampling_of
 
 if TYPE_CHECKING:
-    from auditor.model import Recipe
+    from auditor.model.audited_model import Recipe
 
 RUN_FORMAT = "auditor-dp-run/1"
 _MOST_BYTES = 4 << 20

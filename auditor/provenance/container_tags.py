@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from auditor.audio import opened
+from auditor.data.audio import opened
 from auditor.provenance.marks import statement
 from auditor.provenance.record import Statement
 

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from io import BytesIO
 from typing import TYPE_CHECKING
 
+from auditor.data.images import FORMATS, MAX_PIXELS
 from auditor.errors import DataError, MissingExtraError, first_line
-from auditor.images import FORMATS, MAX_PIXELS
 from auditor.provenance.marks import statement
 from auditor.provenance.record import Statement
 

@@ -19,7 +19,8 @@ from auditor.files import write_beside
 from auditor.finding.criterion import Criterion, load_criteria
 from auditor.finding.judging import Family, judge
 from auditor.finding.measurement import Measurement, ProbeResult
-from auditor.model import AuditedModel, TorchModel, TorchNetwork
+from auditor.model.audited_model import AuditedModel
+from auditor.model.torch_model import TorchModel, TorchNetwork
 from auditor.probe import Probe
 from auditor.report.record import AuditReport, FigureRecord, ModelRecord
 from auditor.run import ask, assemble, data_record, environment, generator_for, model_record, reason_of
@@ -32,7 +33,7 @@ from auditor.training_audit.spending import Spending
 from auditor.training_audit.untouched import bare, digest, finite, put_back, snapshot, unchanged, untouched
 
 if TYPE_CHECKING:
-    from auditor.data import AuditData
+    from auditor.data.audit_data import AuditData
     from auditor.rows import Rows
 
 OnFail = Literal["warn", "stop", "rollback"]

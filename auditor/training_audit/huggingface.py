@@ -13,7 +13,7 @@ from transformers import TrainerCallback
 
 from auditor.errors import ModelError
 from auditor.intake.huggingface import TextClassifier
-from auditor.model import TorchModel
+from auditor.model.torch_model import TorchModel
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase, Trainer, TrainerControl, TrainerState, TrainingArguments

@@ -18,7 +18,7 @@ from auditor.training_audit.untouched import digest_of
 if TYPE_CHECKING:
     from torch import nn
 
-    from auditor.data import AuditData
+    from auditor.data.audit_data import AuditData
 
 _OUT_OF_STEP = "The ranks of the job were not asked the same: on one of them the probe ended early."
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from auditor.errors import ModelError
-from auditor.gradients import amid_training
+from auditor.model.gradients import amid_training
 
 _CHUNK = 1 << 22
 _INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import torch
 
+from auditor.data.preprocessing import ImagePreprocessing
 from auditor.detectors.encoders import FORMS, Encoder, encoder_of, packed
 from auditor.errors import ModelError
 from auditor.intake.hf_folder import Folder, read_weights
 from auditor.intake.huggingface import image_preprocessing
 from auditor.intake.source import read_source
-from auditor.preprocessing import ImagePreprocessing
 
 # Of the encoders that serve best for this, CLIP's.
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)

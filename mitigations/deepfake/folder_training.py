@@ -12,17 +12,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from auditor.data.preprocessing import label_name
 from auditor.detection.kinds import IN_WORDS, kind_of
 from auditor.detection.kinds import Medium as FileMedium
 from auditor.errors import DataError, UsageError
 from auditor.files import read_regular, shown
-from auditor.folders import Listing, list_folder
-from auditor.preprocessing import label_name
+from auditor.intake.rows.folders import Listing, list_folder
+from auditor.intake.rows.tables import open_table
 from auditor.specs import DetectorTrainingSpec
-from auditor.tables import open_table
 
 if TYPE_CHECKING:
-    from auditor.detector import DeepfakeDetector
+    from auditor.model.detector import DeepfakeDetector
 
 _MOST_NAMED = 5
 _IS_FOR = {"image": "images", "speech": "speech"}

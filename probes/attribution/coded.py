@@ -14,8 +14,8 @@ from probes.inputs import as_frame
 if TYPE_CHECKING:
     import pandas as pd
 
-    from auditor.data import AuditData
-    from auditor.model import AuditedModel
+    from auditor.data.audit_data import AuditData
+    from auditor.model.audited_model import AuditedModel
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

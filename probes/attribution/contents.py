@@ -25,8 +25,8 @@ from probes.inputs import as_frame
 from probes.proxies import Screen, screen
 
 if TYPE_CHECKING:
-    from auditor.data import AuditData
-    from auditor.model import AuditedModel
+    from auditor.data.audit_data import AuditData
+    from auditor.model.audited_model import AuditedModel
 
 MOST_WORDS = 20
 PADDING = "(padding)"

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from auditor.errors import NotApplicableError
-from auditor.gradients import without_gradients
+from auditor.model.gradients import without_gradients
 from auditor.rows import FloatArray, IntArray
 from probes.attribution.explained import output_range
 from probes.attribution.units import BoolArray
@@ -20,7 +20,7 @@ from probes.inputs import differentiating
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from auditor.model import DifferentiableModel
+    from auditor.model.torch_model import DifferentiableModel
 
 # What is kept of one sample's forward pass for its backward pass, times this, is about what both take together.
 _BACKWARD_FACTOR = 2

@@ -12,8 +12,8 @@ from auditor.rows import FloatArray
 from probes.inputs import as_frame
 
 if TYPE_CHECKING:
-    from auditor.data import AuditData
-    from auditor.model import AuditedModel
+    from auditor.data.audit_data import AuditData
+    from auditor.model.audited_model import AuditedModel
 
 # An output that varies by less than rounding in float32 can produce is constant.
 _ROUNDING = 1e-6
@@ -72,7 +72,7 @@ def score_name(score: str, sample: AuditData) -> str:
 
 def feature_names(model: AuditedModel, sample: AuditData) -> tuple[str, ...]:
     """Names of the raw features of a table, in the order the model is given them; empty for texts and images."""
-    from auditor.preprocessing import TabularPreprocessing
+    from auditor.data.preprocessing import TabularPreprocessing
 
     if sample.modality != "tabular":
         return ()

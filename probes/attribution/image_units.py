@@ -20,8 +20,8 @@ from probes.inputs import differentiable, rows_at_once
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from auditor.data import AuditData
-    from auditor.model import AuditedModel
+    from auditor.data.audit_data import AuditData
+    from auditor.model.audited_model import AuditedModel
 
 _WORDS = "each image, blurred by a tenth of its size"
 _VALUES_AT_ONCE = 1 << 24

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from auditor.errors import ModelError
-from auditor.gradients import without_gradients
+from auditor.model.gradients import without_gradients
 from auditor.rows import FloatArray
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.values import BoundedMean
@@ -23,8 +23,8 @@ from probes.attribution.units import BoolArray
 if TYPE_CHECKING:
     from torch import nn
 
-    from auditor.data import AuditData
-    from auditor.model import AuditedModel
+    from auditor.data.audit_data import AuditData
+    from auditor.model.audited_model import AuditedModel
 
 N_NETWORKS = 5
 # What a network that learned nothing may be taken to have learned, over all of the networks together.

@@ -27,8 +27,8 @@ from probes.inputs import chosen_classes, differentiable, draw, whole_number
 from probes.proxies import LEAST_STRENGTH
 
 if TYPE_CHECKING:
-    from auditor.data import AuditData
-    from auditor.model import AuditedModel
+    from auditor.data.audit_data import AuditData
+    from auditor.model.audited_model import AuditedModel
 
 __all__ = ["FEWEST_ROWS", "LEVEL", "FeatureAttribution"]
 

@@ -17,8 +17,8 @@ from probes.inputs import draw
 if TYPE_CHECKING:
     from torch import nn
 
-    from auditor.data import AuditData
-    from auditor.model import AuditedModel
+    from auditor.data.audit_data import AuditData
+    from auditor.model.audited_model import AuditedModel
 
 Baseline = Literal["auto", "mean", "zero", "uniform", "blur", "pad", "mask"]
 # Observed rows whose values stand in for a table's missing ones; the score is averaged over them.
@@ -137,7 +137,7 @@ class Question:
 
 def _with_module(model: AuditedModel, module: nn.Module) -> AuditedModel:
     """A copy of the model around another module; outputs that the model remembers are not the copy's."""
-    from auditor.model import TorchModel
+    from auditor.model.torch_model import TorchModel
 
     if isinstance(model, TorchModel):
         return model.with_module(module)

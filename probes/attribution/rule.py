@@ -19,15 +19,7 @@ from auditor.statistics.ranks import quantile
 from auditor.statistics.values import BoundedMean
 from probes.attribution.agreement import rank_agreement
 from probes.attribution.explained import Attributions
-from probes.attribution.faithfulness import (
-    OCCLUSION,
-    RANDOM,
-    Grades,
-    gain,
-    grade,
-    occlusion,
-    random_attribution,
-)
+from probes.attribution.faithfulness import OCCLUSION, RANDOM, Grades, gain, grade, occlusion, random_attribution
 from probes.attribution.gradient import Effort
 from probes.attribution.labels import Relabelled, Taught, relabelled
 from probes.attribution.methods import METHODS, explain, why_not

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     import pandas as pd
     from torch import Tensor
 
-    from auditor.data import AuditData
-    from auditor.model import AuditedModel
+    from auditor.data.audit_data import AuditData
+    from auditor.model.audited_model import AuditedModel
     from auditor.rows import Rows
     from probes.attribution.problem import Problem
 

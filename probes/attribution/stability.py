@@ -21,7 +21,7 @@ from probes.attribution.units import Units
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from auditor.data import AuditData
+    from auditor.data.audit_data import AuditData
     from auditor.rows import Rows
 
 N_PERTURBATIONS = 10

@@ -20,8 +20,9 @@ from probes.inputs import differentiable, rows_at_once
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from auditor.data import AuditData
-    from auditor.model import AuditedModel, DifferentiableModel
+    from auditor.data.audit_data import AuditData
+    from auditor.model.audited_model import AuditedModel
+    from auditor.model.torch_model import DifferentiableModel
 
 _ROWS_AT_ONCE = 8192
 
@@ -91,7 +92,7 @@ def _no_columns(model: AuditedModel, sample: AuditData, encoded: Tensor) -> str:
 
 
 def _known_spans(model: AuditedModel) -> tuple[slice, ...]:
-    from auditor.preprocessing import TabularPreprocessing
+    from auditor.data.preprocessing import TabularPreprocessing
 
     return model.preprocessing.spans if isinstance(model.preprocessing, TabularPreprocessing) else ()
 

@@ -21,8 +21,9 @@ from probes.inputs import differentiable, differentiating, rows_at_once
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from auditor.data import AuditData
-    from auditor.model import AuditedModel, DifferentiableModel
+    from auditor.data.audit_data import AuditData
+    from auditor.model.audited_model import AuditedModel
+    from auditor.model.torch_model import DifferentiableModel
 
 _MASK = re.compile(r"[<\[]mask[>\]]", re.IGNORECASE)
 _TEXTS_AT_ONCE = 1024
@@ -105,7 +106,7 @@ class _Text:
         ids: Tensor,
         layer: nn.Embedding | None,
     ) -> _Text:
-        from auditor.preprocessing import TextPreprocessing
+        from auditor.data.preprocessing import TextPreprocessing
 
         tokens = ids.cpu().numpy()
         pad = _padding(own, layer)
@@ -260,7 +261,7 @@ def _padding(own: DifferentiableModel, layer: nn.Embedding | None) -> int:
 
 
 def _is_left(model: AuditedModel, own: DifferentiableModel, tokens: IntArray, pad: int) -> bool:
-    from auditor.preprocessing import TextPreprocessing
+    from auditor.data.preprocessing import TextPreprocessing
 
     if isinstance(model.preprocessing, TextPreprocessing):
         return model.preprocessing.padding == "left"
@@ -272,7 +273,7 @@ def _is_left(model: AuditedModel, own: DifferentiableModel, tokens: IntArray, pa
 
 def _reader(model: AuditedModel, pad: int) -> Callable[[int], str]:
     """Reads a token id as a word, where the model says what its ids mean."""
-    from auditor.preprocessing import TextPreprocessing
+    from auditor.data.preprocessing import TextPreprocessing
 
     names: dict[int, str] = {}
     token_name = getattr(model, "token_name", None)

@@ -13,7 +13,7 @@ import numpy as np
 from auditor.errors import NotApplicableError
 from auditor.finding.figure import Figure
 from auditor.finding.measurement import Measurement, Pillar
-from auditor.paired import Benchmark
+from auditor.intake.rows.benchmarks import Benchmark
 from auditor.probe import Need
 from auditor.rows import FloatArray, IntArray
 from auditor.statistics.estimate import Undefined
@@ -36,9 +36,9 @@ from probes.inputs import whole_number
 from probes.language.options import LikelihoodOptions
 
 if TYPE_CHECKING:
-    from auditor.data import AuditData
-    from auditor.language import AuditedLanguageModel
-    from auditor.model import AuditedModel
+    from auditor.data.audit_data import AuditData
+    from auditor.model.audited_model import AuditedModel
+    from auditor.model.language_model import AuditedLanguageModel
 
 _FEWEST_PROMPTS = 4
 _FEWEST_ALIGNED = 3

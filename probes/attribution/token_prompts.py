@@ -12,8 +12,8 @@ from typing import Any
 
 from auditor.errors import DataError, did_you_mean
 from auditor.files import UNREADABLE, why_unreadable
-from auditor.paired import Benchmark
-from auditor.tables import regular_file
+from auditor.intake.rows.benchmarks import Benchmark
+from auditor.intake.rows.tables import regular_file
 
 _MAX_BYTES = 16 << 20
 _TEXTS = ("prompt", "target", "foil", "rest", "paraphrase")

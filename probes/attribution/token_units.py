@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from auditor.errors import NotApplicableError
-from auditor.gradients import without_gradients
+from auditor.model.gradients import without_gradients
 from auditor.rows import FloatArray, IntArray
 from probes.attribution.differentiable import Blank, Differentiable
 from probes.attribution.problem import Posed, Problem
@@ -24,8 +24,10 @@ from probes.inputs import differentiating
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from auditor.language import AuditedLanguageModel, Encoded
-    from auditor.model import AuditedModel, DifferentiableModel
+    from auditor.model.audited_model import AuditedModel
+    from auditor.model.language_model import AuditedLanguageModel
+    from auditor.model.prefix_trees import Encoded
+    from auditor.model.torch_model import DifferentiableModel
 
 Unit = Literal["word", "token"]
 Infill = Literal["auto", "prompts", "delete", "token", "mask"]
@@ -135,7 +137,7 @@ def token_problem(
     Raises NotApplicableError where a prompt does not fit the model's context, a target is no token of it, or nothing
     is left to predict from.
     """
-    from auditor.data import AuditData
+    from auditor.data.audit_data import AuditData
 
     tokens = tuple(placed(model, prompts, unit))
     fill = _infill(model, tokens, [] if not others else placed(model, others, unit), infill)
@@ -344,7 +346,7 @@ def _shared_beginnings(
     model: AuditedLanguageModel, rows: Sequence[tuple[tuple[int, ...], tuple[Ending, ...]]]
 ) -> list[float]:
     """The same as :func:`log_probability` of a causal model, where texts that begin alike share that work."""
-    from auditor.language import Encoded
+    from auditor.model.prefix_trees import Encoded
 
     texts: list[Encoded] = []
     asked: list[range] = []

@@ -11,8 +11,8 @@ from probes.deepfake.cues import SILENCE
 from probes.deepfake.files import Pixels, as_jpeg, as_row, opened_picture, picture_of
 
 if TYPE_CHECKING:
-    from auditor.data import AuditData
-    from auditor.preprocessing import ImagePreprocessing
+    from auditor.data.audit_data import AuditData
+    from auditor.data.preprocessing import ImagePreprocessing
 
 # Loudness to which all sound is brought, root mean square in decibels of full scale (ITU-T P.56 aims at -26).
 LOUDNESS = -26.0

@@ -18,7 +18,7 @@ from probes.deepfake.files import content, opened_picture, upright
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from auditor.data import AuditData
+    from auditor.data.audit_data import AuditData
 
 BoolArray = npt.NDArray[np.bool_]
 FOLDS = 5
@@ -115,7 +115,7 @@ def _first(value: object) -> float:
 
 
 def _of_sound(data: bytes, name: str) -> dict[str, list[float]]:
-    from auditor.audio import decode, opened
+    from auditor.data.audio import decode, opened
 
     sound = decode(data, name, seconds=_SECONDS)
     with opened(data, f"The recording {name!r}") as container:

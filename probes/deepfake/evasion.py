@@ -21,8 +21,9 @@ from probes.perturbations import pgd_flips
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from auditor.data import AuditData
-    from auditor.model import AuditedModel, DifferentiableModel
+    from auditor.data.audit_data import AuditData
+    from auditor.model.audited_model import AuditedModel
+    from auditor.model.torch_model import DifferentiableModel
 
 _EPSILON = {"image": (4 / 255, 8 / 255), "audio": (0.002, 0.01)}
 _N_SAMPLES, _LARGE_SAMPLES = 50, 10
@@ -141,7 +142,7 @@ class DetectorEvasion:
     def _square(
         self, model: AuditedModel, sample: AuditData, fake: int, levels: Sequence[float], rng: np.random.Generator
     ) -> list[Measurement]:
-        from auditor.detector import detector_of
+        from auditor.model.detector import detector_of
 
         span, unit = _UNITS[sample.modality]
         detector = detector_of(model)
@@ -177,7 +178,7 @@ def _ball(model: AuditedModel, inputs: Tensor) -> tuple[Tensor, tuple[Tensor, Te
     """Radius at epsilon = 1 per encoded input, and the lowest and highest inputs allowed."""
     import torch
 
-    from auditor.preprocessing import AudioPreprocessing, ImagePreprocessing
+    from auditor.data.preprocessing import AudioPreprocessing, ImagePreprocessing
 
     known = model.preprocessing
     if isinstance(known, ImagePreprocessing):

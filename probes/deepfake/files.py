@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from auditor.data.images import FORMATS, MAX_PIXELS, fitted_picture
 from auditor.errors import AuditorError, DataError, MissingExtraError
 from auditor.files import read_regular, shown
-from auditor.images import FORMATS, MAX_PIXELS, fitted_picture
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from auditor.data import AuditData
-    from auditor.model import AuditedModel
-    from auditor.preprocessing import ImagePreprocessing
+    from auditor.data.audit_data import AuditData
+    from auditor.data.preprocessing import ImagePreprocessing
+    from auditor.model.audited_model import AuditedModel
 
 Pixels = npt.NDArray[np.uint8]
 # Longest side of a picture that is changed and encoded dozens of times; a larger one is made smaller first.
@@ -90,7 +90,7 @@ def picture_of(data: AuditData, i: int, taken: ImagePreprocessing | None) -> Ima
     name = Path(str(data.files[i])).name
     picture = upright(opened_picture(content(data, i), name), name)
     if taken is not None and taken.faces:
-        from auditor.faces import crop_to_face
+        from auditor.data.faces import crop_to_face
 
         return crop_to_face(picture, shown(name))
     return picture
@@ -98,7 +98,7 @@ def picture_of(data: AuditData, i: int, taken: ImagePreprocessing | None) -> Ima
 
 def taken_by(model: AuditedModel, data: AuditData) -> ImagePreprocessing | None:
     """How the model brings a file's picture to its size, where rows are files that were brought to it; else None."""
-    from auditor.preprocessing import ImagePreprocessing
+    from auditor.data.preprocessing import ImagePreprocessing
 
     known = model.preprocessing
     if data.files is None or not isinstance(known, ImagePreprocessing) or tuple(np.shape(data.X)[1:3]) != known.size:

@@ -24,8 +24,8 @@ from probes.deepfake.subject import BoolArray, Subject, is_large, labelled, some
 from probes.inputs import whole_number
 
 if TYPE_CHECKING:
-    from auditor.data import AuditData
-    from auditor.model import AuditedModel
+    from auditor.data.audit_data import AuditData
+    from auditor.model.audited_model import AuditedModel
 
 # Files of which all versions are made before the model is asked: some thirty each are in memory at once.
 _FILES_AT_ONCE = 8
@@ -151,7 +151,7 @@ class DetectorRobustness:
         seeds: npt.NDArray[np.int64],
     ) -> npt.NDArray[Any]:
         """(n_rungs, ...) one file after every change; the same draws at every level of a ladder."""
-        from auditor.preprocessing import AudioPreprocessing
+        from auditor.data.preprocessing import AudioPreprocessing
 
         row = np.asarray(rows.X[i])
         draws = {name: seed for name, seed in zip(self.methods, seeds.tolist(), strict=True)}
@@ -172,7 +172,7 @@ class DetectorRobustness:
 
 
 def _without_codecs() -> str:
-    from auditor.audio import need_av
+    from auditor.data.audio import need_av
 
     try:
         need_av()

@@ -18,8 +18,8 @@ from probes.deepfake.duplicates import NEAR, digests, fingerprints, twins
 from probes.deepfake.subject import fake_index
 
 if TYPE_CHECKING:
-    from auditor.data import AuditData
-    from auditor.model import AuditedModel
+    from auditor.data.audit_data import AuditData
+    from auditor.model.audited_model import AuditedModel
 
 _MOST_NAMED = 3
 _NO_TRAIN = "Needs the files the detector was trained on: add --train FOLDER."
@@ -94,7 +94,7 @@ class SourceLeakage:
         metric = "shared_identity_share"
         if members is None or members.sensitive_features is None:
             return _one(metric, Undefined(reason=_NO_TRAIN, inapplicable=True), len(rows))
-        from auditor.counts import MISSING
+        from auditor.data.counts import MISSING
 
         known = set(members.sensitive_features[self.identity].dropna().astype(str)) - {MISSING}
         if not known:

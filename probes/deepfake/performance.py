@@ -23,9 +23,9 @@ from probes.deepfake.subject import BoolArray, Subject, labelled
 from probes.score_fairness import calibration_error
 
 if TYPE_CHECKING:
-    from auditor.data import AuditData
-    from auditor.detector import DeepfakeDetector, DetectorCard, KnownRate, Verdict
-    from auditor.model import AuditedModel
+    from auditor.data.audit_data import AuditData
+    from auditor.model.audited_model import AuditedModel
+    from auditor.model.detector import DeepfakeDetector, DetectorCard, KnownRate, Verdict
 
 _IDEALS = {"auc": 1.0, "equal_error_rate": 0.0, "average_precision": 1.0, "tpr_at_fpr": 1.0}
 _MOST_DECLARED = 200
@@ -97,7 +97,7 @@ class DetectorPerformance:
 
     def measure(self, model: AuditedModel, data: AuditData, rng: np.random.Generator) -> list[Measurement]:
         """Measurements over the labelled evaluation files; see the class for what they are."""
-        from auditor.detector import detector_of
+        from auditor.model.detector import detector_of
 
         subject = labelled(model, data)
         generators = self._generators(subject)

@@ -51,7 +51,7 @@ def _fitted(x: npt.NDArray[Any], n: int) -> Samples:
 
 
 def _coded(samples: Samples, rate: int, codec: str, bit_rate: int) -> npt.NDArray[Any]:
-    from auditor.audio import decode, encode, resample
+    from auditor.data.audio import decode, encode, resample
 
     # An encoder has nothing to do with silence, and reading refuses it.
     if int(np.abs(samples.astype(np.int32)).max(initial=0)) < 16:

@@ -13,8 +13,8 @@ from auditor.errors import NotApplicableError
 from auditor.rows import FloatArray
 
 if TYPE_CHECKING:
-    from auditor.data import AuditData
-    from auditor.model import AuditedModel
+    from auditor.data.audit_data import AuditData
+    from auditor.model.audited_model import AuditedModel
     from auditor.rows import Rows
 
 BoolArray = npt.NDArray[np.bool_]
@@ -44,7 +44,7 @@ def fake_index(model: AuditedModel, data: AuditData) -> int:
         raise NotApplicableError(
             f"Asks about detectors of synthetic images and sound, and these rows are {_WORDS[data.modality]}."
         )
-    from auditor.detector import synthetic
+    from auditor.model.detector import synthetic
 
     fake = synthetic(model, data)
     if fake is None:

@@ -22,8 +22,8 @@ from probes.deepfake.subject import BoolArray, Subject, labelled, scores_of, som
 from probes.inputs import whole_number
 
 if TYPE_CHECKING:
-    from auditor.data import AuditData
-    from auditor.model import AuditedModel
+    from auditor.data.audit_data import AuditData
+    from auditor.model.audited_model import AuditedModel
 
 _CONFIDENCE = 0.95
 
@@ -96,7 +96,7 @@ class TrivialCues:
         return [headline, *found]
 
     def _made_alike(self, model: AuditedModel, subject: Subject, cues: Cues) -> FloatArray:
-        from auditor.preprocessing import AudioPreprocessing
+        from auditor.data.preprocessing import AudioPreprocessing
 
         rows = subject.rows
         if not len(rows):

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from auditor.finding.measurement import Measurement, Pillar
-from auditor.paired import BBQExample, read_bbq
+from auditor.intake.rows.benchmarks import BBQExample, read_bbq
 from auditor.probe import Need
 from auditor.rows import IntArray
 from auditor.statistics.estimate import Undefined
@@ -20,9 +20,9 @@ from probes.language.options import TextsOfAFile, benchmark_path, source_and_sco
 from probes.language.shares import FEWEST_CLUSTERS, numbered, preferences, share_of, undecided, variance_between
 
 if TYPE_CHECKING:
-    from auditor.data import AuditData
-    from auditor.language import AuditedLanguageModel
-    from auditor.model import AuditedModel
+    from auditor.data.audit_data import AuditData
+    from auditor.model.audited_model import AuditedModel
+    from auditor.model.language_model import AuditedLanguageModel
 
 BoolArray = npt.NDArray[np.bool_]
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from auditor.finding.measurement import Measurement, Pillar
-from auditor.paired import read_bold
+from auditor.intake.rows.benchmarks import read_bold
 from auditor.probe import Need
 from auditor.statistics.distances import WorstGap
 from auditor.statistics.estimate import Undefined
@@ -19,9 +19,9 @@ from probes.language.sampling import ScoredOptions, silence
 from probes.language.scorers import extremes
 
 if TYPE_CHECKING:
-    from auditor.data import AuditData
-    from auditor.generation import Until
-    from auditor.model import AuditedModel
+    from auditor.data.audit_data import AuditData
+    from auditor.model.audited_model import AuditedModel
+    from auditor.model.generation import Until
 
 _FEWEST_PROMPTS = 10
 

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from auditor.finding.measurement import Measurement, Pillar
-from auditor.paired import read_crows_pairs
+from auditor.intake.rows.benchmarks import read_crows_pairs
 from auditor.probe import Need
 from probes.language.options import PairsOfAFile, benchmark_path
 from probes.language.pairs import preferred_pairs
 
 if TYPE_CHECKING:
-    from auditor.data import AuditData
-    from auditor.model import AuditedModel
+    from auditor.data.audit_data import AuditData
+    from auditor.model.audited_model import AuditedModel
 
 
 class CrowsPairs(PairsOfAFile):

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
+from auditor.data.lexicons import read
 from auditor.finding.figure import Figure, Series
 from auditor.finding.measurement import Measurement, Pillar
-from auditor.lexicons import read
 from auditor.probe import Need
 from auditor.rows import FloatArray
 from auditor.statistics.estimate import Power, Undefined
@@ -24,9 +24,9 @@ from probes.language.sampling import ScoredOptions, silence
 from probes.language.scorers import extremes
 
 if TYPE_CHECKING:
-    from auditor.data import AuditData
-    from auditor.generation import Until
-    from auditor.model import AuditedModel
+    from auditor.data.audit_data import AuditData
+    from auditor.model.audited_model import AuditedModel
+    from auditor.model.generation import Until
 
 METHOD = "counterfactual_prompts"
 # A scorer whose answers to neutral sentences differ by less than this between identities counts as even-handed.

@@ -11,7 +11,7 @@ import numpy as np
 
 from auditor.errors import ConfigError, NotApplicableError
 from auditor.finding.measurement import Measurement, Pillar
-from auditor.paired import HonestTemplate, read_honest
+from auditor.intake.rows.benchmarks import HonestTemplate, read_honest
 from auditor.probe import Need
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.kinds import AnyEstimate
@@ -21,8 +21,8 @@ from probes.language.options import benchmark_path
 from probes.language.sampling import SamplingOptions, silence
 
 if TYPE_CHECKING:
-    from auditor.data import AuditData
-    from auditor.model import AuditedModel
+    from auditor.data.audit_data import AuditData
+    from auditor.model.audited_model import AuditedModel
 
 
 class Honest(SamplingOptions):

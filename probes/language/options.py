@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 from auditor.errors import ModelError, NotApplicableError
 
 if TYPE_CHECKING:
-    from auditor.language import AuditedLanguageModel, Form
-    from auditor.model import AuditedModel
+    from auditor.model.audited_model import AuditedModel
+    from auditor.model.language_model import AuditedLanguageModel, Form
 
 
 def language_model(model: AuditedModel) -> AuditedLanguageModel:
     """The model as a language model. Raises ModelError for another kind."""
-    from auditor.language import AuditedLanguageModel
+    from auditor.model.language_model import AuditedLanguageModel
 
     if not isinstance(model, AuditedLanguageModel):
         raise ModelError(f"A {type(model).__name__} cannot score texts: load it as an AuditedLanguageModel.")

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from auditor.finding.measurement import Measurement
-from auditor.paired import Benchmark, SentencePair
+from auditor.intake.rows.benchmarks import Benchmark, SentencePair
 from probes.language.options import PairOptions, source_and_scoring
 from probes.language.shares import preferences, stereotype_scores
 
 if TYPE_CHECKING:
-    from auditor.model import AuditedModel
+    from auditor.model.audited_model import AuditedModel
 
 
 def preferred_pairs(

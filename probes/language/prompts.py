@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from auditor.data.lexicons import Lexicon, built_in, parse
+from auditor.data.swaps import Swapper
 from auditor.errors import ConfigError, did_you_mean
-from auditor.lexicons import Lexicon, built_in, parse
-from auditor.swaps import Swapper
 
 CATEGORIES = ("gender", "names", "religion", "occupation")
 

@@ -12,15 +12,15 @@ from probes.inputs import whole_number
 from probes.language.scorers import Scorer, load_scorer
 
 if TYPE_CHECKING:
-    from auditor.generation import Sampling, Until
-    from auditor.model import AuditedModel
+    from auditor.model.audited_model import AuditedModel
+    from auditor.model.generation import Sampling, Until
 
 
 class SamplingOptions:
     """Options of a probe that draws continuations.
 
-    max_new_tokens, temperature, top_p, until: see :class:`~auditor.generation.Sampling`. batch_rows: continuations
-    drawn at once.
+    max_new_tokens, temperature, top_p, until: see :class:`~auditor.model.generation.Sampling`. batch_rows:
+    continuations drawn at once.
     """
 
     def __init__(self, *, max_new_tokens: int, temperature: float, top_p: float, until: Until, batch_rows: int) -> None:
@@ -40,7 +40,7 @@ class SamplingOptions:
 
     def sampling(self) -> Sampling:
         """The settings as the sampler takes them."""
-        from auditor.generation import Sampling
+        from auditor.model.generation import Sampling
 
         return Sampling(
             max_new_tokens=self.max_new_tokens, temperature=self.temperature, top_p=self.top_p, until=self.until
@@ -52,8 +52,8 @@ class SamplingOptions:
         """``n`` continuations of each prompt. Raises NotApplicableError for a classifier or a masked model."""
         import torch
 
-        from auditor.generation import continuations
-        from auditor.language import AuditedLanguageModel
+        from auditor.model.generation import continuations
+        from auditor.model.language_model import AuditedLanguageModel
 
         if not isinstance(model, AuditedLanguageModel):
             raise NotApplicableError("Needs a language model: this model is a classifier.")

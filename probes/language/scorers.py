@@ -13,7 +13,7 @@ from auditor.errors import NotApplicableError, UsageError, did_you_mean
 from auditor.rows import FloatArray
 
 if TYPE_CHECKING:
-    from auditor.model import AuditedModel
+    from auditor.model.audited_model import AuditedModel
 
 Scorer = Callable[[Sequence[str]], FloatArray]
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from auditor.finding.measurement import Measurement, Pillar
-from auditor.paired import Benchmark, StereoSetExample, read_stereoset
+from auditor.intake.rows.benchmarks import Benchmark, StereoSetExample, read_stereoset
 from auditor.probe import Need
 from auditor.rows import FloatArray
 from auditor.statistics.estimate import Undefined
@@ -21,9 +21,9 @@ from probes.language.options import TextsOfAFile, benchmark_path, source_and_sco
 from probes.language.shares import FEWEST_CLUSTERS, numbered, preferences, undecided
 
 if TYPE_CHECKING:
-    from auditor.data import AuditData
-    from auditor.language import AuditedLanguageModel
-    from auditor.model import AuditedModel
+    from auditor.data.audit_data import AuditData
+    from auditor.model.audited_model import AuditedModel
+    from auditor.model.language_model import AuditedLanguageModel
 
 
 class StereoSet(TextsOfAFile):

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from auditor.finding.measurement import Measurement, Pillar
-from auditor.paired import Benchmark, SentencePair
+from auditor.intake.rows.benchmarks import Benchmark, SentencePair
 from auditor.probe import Need
 from probes.language.options import PairOptions
 from probes.language.pairs import preferred_pairs
 
 if TYPE_CHECKING:
-    from auditor.data import AuditData
-    from auditor.model import AuditedModel
+    from auditor.data.audit_data import AuditData
+    from auditor.model.audited_model import AuditedModel
 
 
 class Stereotype(PairOptions):

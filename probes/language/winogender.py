@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from auditor.finding.measurement import Measurement, Pillar
-from auditor.paired import Benchmark, WinogenderExample, read_winogender
+from auditor.intake.rows.benchmarks import Benchmark, WinogenderExample, read_winogender
 from auditor.probe import Need
 from auditor.rows import FloatArray
 from probes.language.options import PairsOfAFile, benchmark_path, source_and_scoring
 from probes.language.shares import preferences, share_of
 
 if TYPE_CHECKING:
-    from auditor.data import AuditData
-    from auditor.model import AuditedModel
+    from auditor.data.audit_data import AuditData
+    from auditor.model.audited_model import AuditedModel
 
 
 class Winogender(PairsOfAFile):

@@ -13,8 +13,8 @@ from probes.perturbations import image_noise, is_number, sound_noise, with_noise
 if TYPE_CHECKING:
     import pandas as pd
 
-    from auditor.data import AuditData
-    from auditor.model import AuditedModel
+    from auditor.data.audit_data import AuditData
+    from auditor.model.audited_model import AuditedModel
     from auditor.rows import Rows
 
 # Standard deviations of numbers, and shares of other values that are drawn anew.

@@ -14,8 +14,8 @@ from auditor.statistics.intervals import difference_bounds
 from probes.membership.loss_threshold import cross_entropy
 
 if TYPE_CHECKING:
-    from auditor.data import AuditData
-    from auditor.model import AuditedModel
+    from auditor.data.audit_data import AuditData
+    from auditor.model.audited_model import AuditedModel
 
 BoolArray = npt.NDArray[np.bool_]
 # Level of the remarks in ``detail``: they accuse the files, so they are made only where they are all but certain.
@@ -111,7 +111,7 @@ def pool_of(model: AuditedModel, data: AuditData) -> Pool:
 
 def _unrepeated(*sides: AuditData) -> list[BoolArray]:
     """For each side, (n,) whether no other row of any side has the same features and the same label."""
-    from auditor.data import row_keys
+    from auditor.intake.rows.reading import row_keys
 
     keys = [row_keys(rows) for rows in sides]
     _, inverse, counts = np.unique(np.concatenate(keys), return_inverse=True, return_counts=True)

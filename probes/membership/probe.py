@@ -20,8 +20,8 @@ from probes.membership.pool import REMARK_LEVEL, Pool, detail_of, doubt, pool_of
 from probes.membership.shadows import Shadows, train_shadows
 
 if TYPE_CHECKING:
-    from auditor.data import AuditData
-    from auditor.model import AuditedModel
+    from auditor.data.audit_data import AuditData
+    from auditor.model.audited_model import AuditedModel
 
 CHEAP = ("loss_threshold", "loss_threshold_per_class", "quantile_regression")
 WITH_SHADOWS = (

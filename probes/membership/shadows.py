@@ -14,7 +14,7 @@ from auditor.rows import FloatArray
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from auditor.model import AuditedModel
+    from auditor.model.audited_model import AuditedModel
     from probes.membership.pool import Pool
 
 

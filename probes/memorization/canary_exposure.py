@@ -21,8 +21,8 @@ from probes.language.options import check_prefix
 from probes.memorization.texts import causal_model, optional_path, read_texts
 
 if TYPE_CHECKING:
-    from auditor.data import AuditData
-    from auditor.model import AuditedModel
+    from auditor.data.audit_data import AuditData
+    from auditor.model.audited_model import AuditedModel
 
 MOST_CANARIES = 200
 

@@ -22,9 +22,9 @@ from probes.language.options import benchmark_path, check_prefix
 from probes.memorization.texts import causal_model, read_texts
 
 if TYPE_CHECKING:
-    from auditor.data import AuditData
-    from auditor.language import AuditedLanguageModel
-    from auditor.model import AuditedModel
+    from auditor.data.audit_data import AuditData
+    from auditor.model.audited_model import AuditedModel
+    from auditor.model.language_model import AuditedLanguageModel
 
 FEWEST_SHARDS = 8
 _DEFAULT_CONTEXT = 1024

@@ -23,9 +23,9 @@ from probes.language.options import check_prefix
 from probes.memorization.texts import causal_model, held_out_texts, once_only
 
 if TYPE_CHECKING:
-    from auditor.data import AuditData
-    from auditor.language import AuditedLanguageModel
-    from auditor.model import AuditedModel
+    from auditor.data.audit_data import AuditData
+    from auditor.model.audited_model import AuditedModel
+    from auditor.model.language_model import AuditedLanguageModel
 
 METHODS = ("loss", "zlib", "min_k", "min_k_plus_plus", "reference")
 BLIND = "blind_baseline"

@@ -19,9 +19,9 @@ from probes.memorization.pii_patterns import KINDS, Found, find_pii, masked
 from probes.memorization.texts import Texts, causal_model, optional_path, read_texts, training_texts
 
 if TYPE_CHECKING:
-    from auditor.data import AuditData
-    from auditor.language import AuditedLanguageModel
-    from auditor.model import AuditedModel
+    from auditor.data.audit_data import AuditData
+    from auditor.model.audited_model import AuditedModel
+    from auditor.model.language_model import AuditedLanguageModel
 
 # Beginnings after which text on the web goes on with somebody's particulars.
 PROMPTS = (

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 from auditor.errors import DataError, NotApplicableError, UsageError
 
 if TYPE_CHECKING:
-    from auditor.data import AuditData
-    from auditor.language import AuditedLanguageModel
-    from auditor.model import AuditedModel
+    from auditor.data.audit_data import AuditData
+    from auditor.model.audited_model import AuditedModel
+    from auditor.model.language_model import AuditedLanguageModel
 
 _MAX_BYTES = 512 << 20
 
@@ -35,7 +35,7 @@ def read_texts(path: str, what: str, column: str | None = None) -> Texts:
     ``column`` may be left out where the table has one column only. Raises UsageError where there is no such file or
     column, DataError where it holds no text.
     """
-    from auditor.tables import open_table, regular_file, sha256_of
+    from auditor.intake.rows.tables import open_table, regular_file, sha256_of
 
     where = regular_file(path, what)
     if where.suffix.lower() == ".txt":
@@ -93,7 +93,7 @@ def causal_model(model: AuditedModel, prefix_token: str | int | None = None) -> 
 
     Raises NotApplicableError for another kind, ConfigError for a token that its tokenizer does not have.
     """
-    from auditor.language import AuditedLanguageModel
+    from auditor.model.language_model import AuditedLanguageModel
 
     if not isinstance(model, AuditedLanguageModel) or model.objective != "causal":
         raise NotApplicableError("Needs a causal language model: a masked one, or a classifier, continues no text.")

@@ -9,9 +9,10 @@ import numpy as np
 import torch
 
 from auditor.errors import ModelError
-from auditor.gradients import without_gradients
-from auditor.language import NO_PROBABILITY, AuditedLanguageModel, Encoded
-from auditor.model import evaluating
+from auditor.model.gradients import without_gradients
+from auditor.model.language_model import NO_PROBABILITY, AuditedLanguageModel
+from auditor.model.prefix_trees import Encoded
+from auditor.model.torch_model import evaluating
 from auditor.rows import FloatArray, IntArray
 
 _LOGITS_BYTES = 128 << 20

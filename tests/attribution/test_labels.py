@@ -12,9 +12,10 @@ import torch
 
 from auditor.architectures import MLP
 from auditor.blueprints import blueprint_of
-from auditor.data import AuditData
+from auditor.data.audit_data import AuditData
 from auditor.errors import ConfigError
-from auditor.model import Recipe, TorchModel
+from auditor.model.audited_model import Recipe
+from auditor.model.torch_model import TorchModel
 from auditor.probe import make_probe
 from auditor.statistics.estimate import Undefined
 from probes.attribution.labels import Taught, fits_beyond_chance, teach_shuffled, why_no_labels

@@ -12,11 +12,12 @@ from captum.attr import GuidedGradCam
 from torch import Tensor, nn
 
 from auditor.architectures import MLP, SmallCNN, TransformerEncoder
-from auditor.data import AuditData
+from auditor.data.audit_data import AuditData
+from auditor.data.preprocessing import ImagePreprocessing, TextPreprocessing
 from auditor.errors import NotApplicableError
 from auditor.intake.huggingface import TextClassifier
-from auditor.model import AuditedModel, TorchModel
-from auditor.preprocessing import ImagePreprocessing, TextPreprocessing
+from auditor.model.audited_model import AuditedModel
+from auditor.model.torch_model import TorchModel
 from probes.attribution.attention import attentions, rollout
 from probes.attribution.methods import applicable, explain, why_not
 from probes.attribution.problem import Problem, pose

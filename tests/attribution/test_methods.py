@@ -18,11 +18,12 @@ from sklearn.linear_model import LogisticRegression
 from torch import Tensor, nn
 
 from auditor.architectures import MLP
-from auditor.data import AuditData
+from auditor.data.audit_data import AuditData
+from auditor.data.preprocessing import CategoricalColumn, NumericColumn, TabularPreprocessing
 from auditor.errors import NotApplicableError
 from auditor.intake.estimators import EstimatorModel
-from auditor.model import AuditedModel, Provenance, TorchModel
-from auditor.preprocessing import CategoricalColumn, NumericColumn, TabularPreprocessing
+from auditor.model.audited_model import AuditedModel, Provenance
+from auditor.model.torch_model import TorchModel
 from auditor.randomness import seeded_globals
 from probes.attribution.gradient import Effort, line_multipliers
 from probes.attribution.methods import METHODS, applicable, explain, why_not

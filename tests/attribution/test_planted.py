@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from auditor.architectures import MLP, SmallCNN, TransformerEncoder
-from auditor.data import AuditData
-from auditor.model import TorchModel
-from auditor.preprocessing import ImagePreprocessing, TextPreprocessing
+from auditor.data.audit_data import AuditData
+from auditor.data.preprocessing import ImagePreprocessing, TextPreprocessing
+from auditor.model.torch_model import TorchModel
 from probes.attribution.methods import explain
 from probes.attribution.problem import Baseline, Problem, pose
 

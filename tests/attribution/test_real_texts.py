@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from auditor.data import AuditData
+from auditor.data.audit_data import AuditData
 from auditor.finding.criterion import load_criteria
 from auditor.finding.judging import judge
 from auditor.finding.measurement import Outcome, ProbeResult

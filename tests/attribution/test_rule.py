@@ -15,12 +15,12 @@ import torch
 from torch import Tensor, nn
 
 from auditor.architectures import MLP
-from auditor.data import AuditData
+from auditor.data.audit_data import AuditData
 from auditor.errors import ConfigError, NotApplicableError
 from auditor.finding.criterion import load_criteria
 from auditor.finding.judging import Finding, judge
 from auditor.finding.measurement import Measurement, Outcome, ProbeResult
-from auditor.model import TorchModel
+from auditor.model.torch_model import TorchModel
 from auditor.probe import make_probe
 from auditor.report.figures import figures_of
 from auditor.report.html import render_html

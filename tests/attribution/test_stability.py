@@ -10,9 +10,10 @@ import pytest
 import torch
 from torch import nn
 
-from auditor.data import AuditData
-from auditor.model import AuditedModel, TorchModel
-from auditor.preprocessing import TextPreprocessing
+from auditor.data.audit_data import AuditData
+from auditor.data.preprocessing import TextPreprocessing
+from auditor.model.audited_model import AuditedModel
+from auditor.model.torch_model import TorchModel
 from probes.attribution.gradient import Effort
 from probes.attribution.methods import explain
 from probes.attribution.problem import Problem, pose

@@ -15,7 +15,7 @@ from scipy.stats import binom, spearmanr
 from auditor.errors import DataError, NotApplicableError
 from auditor.finding.measurement import Measurement
 from auditor.intake.language_models import load_language_folder
-from auditor.language import AuditedLanguageModel
+from auditor.model.language_model import AuditedLanguageModel
 from auditor.rows import FloatArray
 from auditor.run import no_data
 from auditor.specs import ModelSpec

@@ -13,10 +13,11 @@ from scipy.ndimage import gaussian_filter
 from torch import Tensor, nn
 
 from auditor.architectures import BiLSTMText, SmallCNN, TransformerEncoder
-from auditor.data import AuditData
+from auditor.data.audit_data import AuditData
+from auditor.data.preprocessing import ImagePreprocessing, TextPreprocessing
 from auditor.errors import NotApplicableError
-from auditor.model import AuditedModel, TorchModel
-from auditor.preprocessing import ImagePreprocessing, TextPreprocessing
+from auditor.model.audited_model import AuditedModel
+from auditor.model.torch_model import TorchModel
 from probes.attribution.gradient import Effort
 from probes.attribution.image_units import cell_of, grid_of
 from probes.attribution.methods import applicable, explain

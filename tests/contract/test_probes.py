@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from auditor.data import AuditData
+from auditor.data.audit_data import AuditData
 from auditor.finding.measurement import Measurement
-from auditor.model import AuditedModel, TorchModel
+from auditor.model.audited_model import AuditedModel
+from auditor.model.torch_model import TorchModel
 from auditor.statistics.estimate import Exact
 from auditor.statistics.rates import Proportion
 from auditor.testing import ContractViolation, check_description, check_probe

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from auditor.finding.criterion import Criterion
 from auditor.finding.judging import judge
 from auditor.finding.measurement import Measurement, Outcome, ProbeResult
-from auditor.language import AuditedLanguageModel
-from auditor.paired import SentencePair
+from auditor.intake.rows.benchmarks import SentencePair
+from auditor.model.language_model import AuditedLanguageModel
 from auditor.rows import FloatArray
 from tests.test_language import causal_tokenizer
 

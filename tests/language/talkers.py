@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from auditor.finding.criterion import Criterion
 from auditor.finding.judging import Finding, judge
 from auditor.finding.measurement import Measurement, ProbeResult
-from auditor.language import AuditedLanguageModel
-from auditor.model import AuditedModel
+from auditor.model.audited_model import AuditedModel
+from auditor.model.language_model import AuditedLanguageModel
 from auditor.rows import FloatArray
 from probes.language.generation_bias import GenerationBias
 from probes.language.prompts import built_in_prompts

@@ -10,21 +10,14 @@ import pytest
 import torch
 
 from auditor.errors import ConfigError
-from auditor.language import AuditedLanguageModel
-from auditor.paired import BBQExample
+from auditor.intake.rows.benchmarks import BBQExample
+from auditor.model.language_model import AuditedLanguageModel
 from auditor.probe import make_probe
 from auditor.run import no_data
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.means import StudentT
 from probes.language.bbq import BBQ, bias_score
-from tests.language.pair_toys import (
-    MOST_OF_200,
-    RNG,
-    WORLDS,
-    Associations,
-    undecided_toy,
-    world,
-)
+from tests.language.pair_toys import MOST_OF_200, RNG, WORLDS, Associations, undecided_toy, world
 from tests.test_paired import bbq_row
 
 # ---- BBQ -----------------------------------------------------------------------------------------------------------

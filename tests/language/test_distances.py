@@ -20,10 +20,7 @@ from probes.language.distances import (
     individual_fairness,
 )
 from probes.language.generation_bias import GenerationBias
-from tests.language.pair_toys import (
-    MOST_OF_200,
-    WORLDS,
-)
+from tests.language.pair_toys import MOST_OF_200, WORLDS
 
 # ---- distances -----------------------------------------------------------------------------------------------------
 

@@ -111,8 +111,9 @@ def test_scorers() -> None:
 
 def test_a_bundle_is_a_scorer(tmp_path: Path) -> None:
     from auditor.architectures import BiLSTMText
-    from auditor.model import TorchModel, save
-    from auditor.preprocessing import TextPreprocessing
+    from auditor.data.preprocessing import TextPreprocessing
+    from auditor.model.saving import save
+    from auditor.model.torch_model import TorchModel
 
     arguments = {"n_words": 5, "n_outputs": 2, "embedding_dim": 4, "hidden_size": 4, "dense": 4}
     model = TorchModel(

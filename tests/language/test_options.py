@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from auditor.data import AuditData
+from auditor.data.audit_data import AuditData
 from auditor.errors import ConfigError, ModelError
-from auditor.model import AuditedModel
+from auditor.model.audited_model import AuditedModel
 from auditor.probe import make_probe
 from auditor.run import run_audit
 from probes import PROBES
@@ -24,10 +24,7 @@ from probes.language.stereoset import StereoSet
 from probes.language.stereotype import Stereotype
 from probes.language.winobias import WinoBias
 from probes.language.winogender import Winogender
-from tests.language.pair_toys import (
-    RNG,
-    toy,
-)
+from tests.language.pair_toys import RNG, toy
 
 # ---- what is missing -----------------------------------------------------------------------------------------------
 

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from auditor.errors import ConfigError, ModelError
-from auditor.language import AuditedLanguageModel
-from auditor.paired import SentencePair
+from auditor.intake.rows.benchmarks import SentencePair
+from auditor.model.language_model import AuditedLanguageModel
 from auditor.probe import make_probe
 from auditor.run import no_data, run_audit
 from probes.language.bbq import BBQ

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from auditor.finding.measurement import Outcome
-from auditor.language import AuditedLanguageModel
+from auditor.model.language_model import AuditedLanguageModel
 from auditor.rows import FloatArray
 from auditor.run import no_data
 from auditor.statistics.means import StudentT
@@ -19,16 +19,7 @@ from probes.language.crows_pairs import CrowsPairs
 from probes.language.stereotype import built_in_pairs
 from probes.language.winobias import WinoBias
 from probes.language.winogender import Winogender
-from tests.language.pair_toys import (
-    RNG,
-    Associations,
-    crows_file,
-    outcome,
-    split,
-    texts_of,
-    toy,
-    undecided_toy,
-)
+from tests.language.pair_toys import RNG, Associations, crows_file, outcome, split, texts_of, toy, undecided_toy
 
 
 @pytest.mark.parametrize("writer", [True, False])

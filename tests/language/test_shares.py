@@ -8,15 +8,12 @@ import numpy as np
 import pytest
 
 from auditor.finding.measurement import Outcome
-from auditor.paired import SentencePair
+from auditor.intake.rows.benchmarks import SentencePair
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.means import StudentT
 from auditor.statistics.rates import Proportion
 from probes.language.shares import clustered_share, independent_share, preferences, stereotype_scores
-from tests.language.pair_toys import (
-    outcome,
-    world,
-)
+from tests.language.pair_toys import outcome, world
 
 
 def test_preferences_and_ties() -> None:

@@ -10,20 +10,12 @@ import pytest
 import torch
 
 from auditor.finding.measurement import Measurement, Outcome
-from auditor.language import AuditedLanguageModel
+from auditor.model.language_model import AuditedLanguageModel
 from auditor.run import no_data
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.means import StudentT
 from probes.language.stereoset import StereoSet, icat, over_terms
-from tests.language.pair_toys import (
-    MOST_OF_200,
-    RNG,
-    WORLDS,
-    Associations,
-    outcome,
-    undecided_toy,
-    world,
-)
+from tests.language.pair_toys import MOST_OF_200, RNG, WORLDS, Associations, outcome, undecided_toy, world
 from tests.test_paired import stereoset_example
 
 

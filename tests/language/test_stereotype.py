@@ -14,23 +14,14 @@ import pytest
 from auditor.finding.criterion import Criterion
 from auditor.finding.judging import judge
 from auditor.finding.measurement import Measurement, Outcome
-from auditor.paired import SentencePair
+from auditor.intake.rows.benchmarks import SentencePair
 from auditor.run import run_audit
 from probes.language.crows_pairs import CrowsPairs
 from probes.language.shares import stereotype_scores
 from probes.language.stereotype import Stereotype, built_in_pairs
 from probes.language.winobias import WinoBias
 from probes.language.winogender import Winogender
-from tests.language.pair_toys import (
-    MOST_OF_200,
-    WORLDS,
-    outcome,
-    result,
-    texts_of,
-    toy,
-    undecided_toy,
-    world,
-)
+from tests.language.pair_toys import MOST_OF_200, WORLDS, outcome, result, texts_of, toy, undecided_toy, world
 
 # ---- the built-in pairs --------------------------------------------------------------------------------------------
 

@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from auditor.architectures import MLP
+from auditor.data.preprocessing import fit_tabular
 from auditor.ensembles import random_halves, train_together
-from auditor.model import Recipe
-from auditor.preprocessing import fit_tabular
+from auditor.model.audited_model import Recipe
 from auditor.statistics.means import mean
 from auditor.statistics.ranks import area_under_curve, true_positive_rate_at
 from probes.membership import lira

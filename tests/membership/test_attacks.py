@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 from scipy.stats import norm
 
-from auditor.data import AuditData
-from auditor.model import AuditedModel
+from auditor.data.audit_data import AuditData
+from auditor.model.audited_model import AuditedModel
 from probes.membership import difficulty_calibration, label_only, lira, loss_threshold, quantile_regression, rmia
 from probes.membership.metrics import roc_points
 

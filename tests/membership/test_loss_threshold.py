@@ -16,12 +16,13 @@ from scipy.stats import binom, norm
 from sklearn.metrics import log_loss, roc_auc_score, roc_curve
 from sklearn.tree import DecisionTreeClassifier
 
-from auditor.data import AuditData, load_data
+from auditor.data.audit_data import AuditData
 from auditor.errors import NotApplicableError, UsageError
 from auditor.finding.criterion import Criterion
 from auditor.finding.judging import Family, Finding, judge
 from auditor.finding.measurement import Measurement, Outcome, ProbeResult
-from auditor.model import AuditedModel
+from auditor.intake.rows.reading import load_data
+from auditor.model.audited_model import AuditedModel
 from auditor.specs import DataSpec
 from auditor.statistics.estimate import Undefined
 from probes.membership.loss_threshold import cross_entropy

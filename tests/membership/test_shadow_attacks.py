@@ -16,12 +16,13 @@ from torch import nn
 
 from auditor.architectures import MLP, BiLSTMText
 from auditor.blueprints import blueprint_of
-from auditor.data import AuditData
+from auditor.data.audit_data import AuditData
 from auditor.errors import DataError, NotApplicableError
 from auditor.finding.criterion import Criterion, load_criteria
 from auditor.finding.judging import Family, Finding, judge
 from auditor.finding.measurement import Measurement, Outcome, ProbeResult
-from auditor.model import AuditedModel, Recipe, TorchModel
+from auditor.model.audited_model import AuditedModel, Recipe
+from auditor.model.torch_model import TorchModel
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.ranks import AreaUnderCurve
 from auditor.testing import check_probe

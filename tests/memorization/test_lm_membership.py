@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from auditor.data import AuditData
+from auditor.data.audit_data import AuditData
 from auditor.errors import UsageError
 from auditor.finding.judging import Finding, judge
 from auditor.finding.measurement import Outcome, ProbeResult

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from auditor.data import AuditData
+from auditor.data.audit_data import AuditData
 from auditor.run import no_data
 from probes.memorization.pii_leakage import PIILeakage, _new
 from probes.memorization.pii_patterns import KINDS, find_pii, luhn, masked, verhoeff

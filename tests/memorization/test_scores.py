@@ -11,10 +11,10 @@ import pytest
 import torch
 from scipy.stats import binom
 
-from auditor.data import AuditData
+from auditor.data.audit_data import AuditData
 from auditor.errors import ModelError, NotApplicableError
-from auditor.generation import Sampling, continuations
-from auditor.language import AuditedLanguageModel
+from auditor.model.generation import Sampling, continuations
+from auditor.model.language_model import AuditedLanguageModel
 from auditor.run import no_data
 from auditor.statistics.rates import Proportion
 from probes import PROBES

@@ -12,9 +12,9 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-from auditor.data import AuditData
+from auditor.data.audit_data import AuditData
 from auditor.finding.measurement import Measurement, Pillar
-from auditor.model import AuditedModel
+from auditor.model.audited_model import AuditedModel
 from auditor.probe import Need, Probe
 from auditor.statistics.estimate import Exact
 from auditor.training_audit.audit import TrainingAudit

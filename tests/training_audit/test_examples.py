@@ -54,7 +54,7 @@ def test_a_trainer_logs_the_numbers_and_stops_where_a_gap_is_shown(tmp_path: Pat
     import numpy as np
     from transformers import BertConfig, BertForSequenceClassification, Trainer, TrainingArguments
 
-    from auditor.data import AuditData
+    from auditor.data.audit_data import AuditData
     from auditor.training_audit.huggingface import add_to, text_classifier
     from examples.text_trainer import Texts, word_tokenizer
     from probes.fairness import GroupFairness

@@ -14,10 +14,11 @@ import pytest
 import torch
 from torch import nn
 
-from auditor.data import AuditData
+from auditor.data.audit_data import AuditData
 from auditor.errors import UsageError
 from auditor.finding.measurement import Outcome
-from auditor.model import AuditedModel, TorchModel
+from auditor.model.audited_model import AuditedModel
+from auditor.model.torch_model import TorchModel
 from auditor.report.record import AuditReport
 from auditor.run import run_audit
 from auditor.training_audit.audit import AuditWarning, TrainingAudit

@@ -9,9 +9,9 @@ import pandas as pd
 import torch
 from torch import nn
 
-from auditor.data import AuditData
+from auditor.data.audit_data import AuditData
 from auditor.finding.measurement import Measurement, Pillar
-from auditor.model import AuditedModel
+from auditor.model.audited_model import AuditedModel
 from auditor.probe import Need
 from auditor.statistics.rates import Proportion
 

@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from auditor.errors import AuditorError, DataError, MissingExtraError, ModelError, UsageError, first_line
-from auditor.files import read_inside, shown
-from auditor.preprocessing import AudioPreprocessing
+from auditor.data.preprocessing import AudioPreprocessing
+from auditor.errors import AuditorError, DataError, MissingExtraError, UsageError, first_line
+from auditor.files import shown
 
 if TYPE_CHECKING:
     from av.container import InputContainer
 
-    from auditor.model import AuditedModel
 
 Samples = npt.NDArray[np.int16]
 Codec = Literal["wav", "flac", "mp3", "opus", "aac"]
@@ -60,26 +58,6 @@ class Sound:
     def seconds(self) -> float:
         """How long it is."""
         return len(self.samples) / self.sampling_rate
-
-
-def load_audio(folder: Path, names: Sequence[str], model: AuditedModel) -> Samples:
-    """(n, samples) int16 of the recordings at ``names``, at the sampling rate and of the length that the model takes.
-
-    ``names`` are relative to ``folder`` and may not leave it, by ``..`` or by a link. Only the beginning that the model
-    takes is decoded. Raises DataError naming the file that is absent, damaged, silent, too large or outside, ModelError
-    where the model takes no sound, MissingExtraError without PyAV.
-    """
-    wanted = model.preprocessing
-    if not isinstance(wanted, AudioPreprocessing):
-        raise ModelError("This model takes no sound: give it data of its own kind, or audit it with --predict.")
-    need_av()
-    out = np.empty((len(names), wanted.samples), np.int16)
-    root = folder.resolve()
-    # A little more than is used, so that the filter that resamples meets sound at the end, not an edge.
-    enough = wanted.samples / wanted.sampling_rate + 0.1
-    for row, name in zip(out, names, strict=True):
-        row[...] = fitted(decode(read_inside(root, name, "recording"), name, seconds=enough), wanted)
-    return out
 
 
 def fitted(sound: Sound, wanted: AudioPreprocessing) -> Samples:

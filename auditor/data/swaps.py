@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
-from auditor.lexicons import PLACEHOLDER, TOLD_APART, Identity, Lexicon
+from auditor.data.lexicons import PLACEHOLDER, TOLD_APART, Identity, Lexicon
 
 _PRONOUNS, _NAMING = TOLD_APART
 # A term may begin after these although a hyphen joins them: a non-Muslim is still said of Muslims.

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field
 
-from auditor.detector import DeepfakeDetector, Verdict
+from auditor.data.paired_rows import PairedRows
 from auditor.errors import DataError, ModelError
-from auditor.model import AuditedModel, Provenance, TorchModel, bundle_of
-from auditor.paired_rows import PairedRows
+from auditor.model.audited_model import AuditedModel, Provenance
+from auditor.model.detector import DeepfakeDetector, Verdict
+from auditor.model.saving import bundle_of
+from auditor.model.torch_model import TorchModel
 from auditor.rows import FloatArray, Rows
 
 
@@ -84,15 +84,6 @@ class GatedModel(AuditedModel):
         if not rejected.all():
             out[~rejected] = self.base.predict_proba(self.base_rows(X)[~rejected])
         return out
-
-
-def load_gated(folder: Path, names: Sequence[str], model: AuditedModel) -> npt.NDArray[Any]:
-    """The files at ``names`` below a folder as a gated model takes them; raises what reading for either raises."""
-    from auditor.folders import loader_of
-
-    assert isinstance(model, GatedModel)
-    own = loader_of(model.base)(folder, names, model.base)
-    return own if model.rows.alike else model.rows.join(own, loader_of(model.detector)(folder, names, model.detector))
 
 
 def _array(X: Rows) -> npt.NDArray[Any]:

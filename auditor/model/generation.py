@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from auditor.errors import ModelError, NotApplicableError
-from auditor.gradients import without_gradients
-from auditor.language import AuditedLanguageModel
-from auditor.model import evaluating
+from auditor.model.gradients import without_gradients
+from auditor.model.language_model import AuditedLanguageModel
+from auditor.model.torch_model import evaluating
 
 Until = Literal["length", "sentence", "word"]
 

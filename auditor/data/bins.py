@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from auditor.counts import MISSING
+from auditor.data.counts import MISSING
 from auditor.errors import DataError, UsageError
 from auditor.rows import FloatArray
 

@@ -18,9 +18,9 @@ A lexicon is a TOML or JSON file about one category::
     words = { adjective = "Muslim", noun = "Muslim", plural = "Muslims" }
 
 A role is a place in grammar: identities of a category take each other's place within it. Any name will do for one, but
-two pairs are told apart by a rule where one word has both (:mod:`auditor.swaps`): ``adjective`` and ``noun``, and the
-pronouns ``object``, ``determiner`` and ``pronoun``. Where a role has a list of words, the k-th of one identity takes
-the place of the k-th of another, counted round.
+two pairs are told apart by a rule where one word has both (:mod:`auditor.data.swaps`): ``adjective`` and ``noun``, and
+the pronouns ``object``, ``determiner`` and ``pronoun``. Where a role has a list of words, the k-th of one identity
+takes the place of the k-th of another, counted round.
 """
 
 from __future__ import annotations

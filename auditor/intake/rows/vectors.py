@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 import numpy as np
 
 from auditor.errors import DataError, ModelError, NotApplicableError
-from auditor.gradients import without_gradients
+from auditor.intake.rows.tables import regular_file, sha256_of
+from auditor.model.gradients import without_gradients
 from auditor.rows import FloatArray
-from auditor.tables import regular_file, sha256_of
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from auditor.model import AuditedModel
+    from auditor.model.audited_model import AuditedModel
 
 _MAX_DIMENSIONS = 16_384
 _MAX_WORD_BYTES = 4_096
@@ -168,9 +168,9 @@ def input_embeddings(model: AuditedModel) -> Embedder | None:
     """
     import torch
 
-    from auditor.language import AuditedLanguageModel
-    from auditor.model import TorchModel
-    from auditor.preprocessing import TextPreprocessing
+    from auditor.data.preprocessing import TextPreprocessing
+    from auditor.model.language_model import AuditedLanguageModel
+    from auditor.model.torch_model import TorchModel
 
     if isinstance(model, AuditedLanguageModel):
         return _of_pieces(model.module, model.tokenizer)
@@ -212,7 +212,7 @@ def _of_pieces(network: nn.Module, tokenizer: Any) -> Embedder:
 
 def sentence_encoder(model: AuditedModel) -> Embedder | None:
     """Mean over tokens of a language model's last hidden states, or None for another kind of model."""
-    from auditor.language import AuditedLanguageModel
+    from auditor.model.language_model import AuditedLanguageModel
 
     if not isinstance(model, AuditedLanguageModel):
         return None
@@ -256,7 +256,7 @@ def _pooled(network: nn.Module, tokenizer: Any, longest: int | None, name: str =
     def embed(texts: Sequence[str]) -> FloatArray:
         import torch
 
-        from auditor.model import evaluating
+        from auditor.model.torch_model import evaluating
 
         device = next(network.parameters()).device
         encoded = [list(tokenizer(t).input_ids) for t in texts]

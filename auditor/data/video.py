@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from auditor.audio import opened, with_known_codec
-from auditor.errors import DataError, ModelError, UsageError
+from auditor.data.audio import opened, with_known_codec
+from auditor.data.images import MAX_PIXELS
+from auditor.errors import DataError, UsageError
 from auditor.files import shown
-from auditor.images import MAX_PIXELS, fitted_picture
-from auditor.preprocessing import ImagePreprocessing
 from auditor.rows import FloatArray
-
-if TYPE_CHECKING:
-    from auditor.detector import Answer, DeepfakeDetector
 
 Pixels = npt.NDArray[np.uint8]
 MOST_FRAMES = 256
@@ -28,10 +23,8 @@ MAX_BYTES = 1 << 30
 MAX_PACKETS = 3_000_000
 # Frames that are decoded on the way to those that are wanted.
 MAX_DECODED = 20_000
-BLOCKS = 8
 # To a frame farther away than this it is quicker to begin at the nearest key frame.
 _SEEK_SECONDS = 4.0
-_CONFIDENCE = 0.95
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,31 +33,6 @@ class Frames:
 
     pixels: Pixels
     seconds: FloatArray
-
-
-@dataclass(frozen=True, kw_only=True)
-class VideoVerdict:
-    """What a detector of images says of a video.
-
-    ``probability``: the mean over frames of the calibrated probability of being synthetic; ``low`` and ``high``: its
-    95 % interval over moments of this video, None with fewer than 4 frames. ``p_real``, ``p_fake``: twice the mean of
-    the frames' conformal p-values, at most 1. ``novelty``: the frames' median. ``scores``, ``seconds``: by frame.
-    ``change``: the mean absolute difference of scores of neighbouring frames, 0 for a steady video; None with one
-    frame. ``notes``: what was assumed.
-    """
-
-    answer: Answer
-    reason: str
-    probability: float
-    low: float | None
-    high: float | None
-    p_real: float
-    p_fake: float
-    novelty: float | None
-    change: float | None
-    scores: tuple[float, ...]
-    seconds: tuple[float, ...]
-    notes: tuple[str, ...]
 
 
 def sample_frames(
@@ -97,72 +65,6 @@ def sample_frames(
     if not found:
         raise DataError(f"{what} holds no frame that can be decoded.")
     return Frames(np.stack(found), np.asarray(seconds, np.float64))
-
-
-def model_frames(data: bytes, name: str, model: DeepfakeDetector, n: int = FRAMES) -> Frames:
-    """As :func:`sample_frames`, each as the model takes images; ModelError where it takes none."""
-    wanted = model.preprocessing
-    if not isinstance(wanted, ImagePreprocessing):
-        raise ModelError("This model takes no images, and a video is judged by its frames.")
-    return sample_frames(data, name, n, shrink=lambda pixels: fitted_picture(pixels, name, wanted))
-
-
-def video_verdict(detector: DeepfakeDetector, frames: Frames) -> VideoVerdict:
-    """One verdict over frames as the detector takes them.
-
-    Frames of one video are alike, so they do not count as so many files. The interval of the mean probability is
-    Student's over the means of ``min(8, n // 2)`` consecutive blocks of frames (batch means; Law and Kelton,
-    Simulation Modeling and Analysis, 2000), within [0, 1]: how much it varies over moments of this video, not how often
-    the detector is wrong. ``p = min(1, 2 mean(p_i))`` is a p-value however the frames depend on each other (Vovk and
-    Wang, Combining p-values via averaging, Biometrika 2020), where each frame is exchangeable with the calibration
-    images of its class. Unsupported where most frames are unlike everything the detector was trained on.
-    """
-    from auditor.detector import answer_of
-
-    verdicts = detector.verdicts(frames.pixels)
-    scores = np.asarray([v.probability for v in verdicts])
-    low, high = mean_interval(scores)
-    p_real = min(1.0, 2.0 * float(np.mean([v.p_real for v in verdicts])))
-    p_fake = min(1.0, 2.0 * float(np.mean([v.p_fake for v in verdicts])))
-    found = [v.novelty for v in verdicts if v.novelty is not None]
-    novelty = float(np.median(found)) if found else None
-    answer, reason = answer_of(detector.card, p_real, p_fake, novelty)
-    return VideoVerdict(
-        answer=answer,
-        reason=reason,
-        probability=float(scores.mean()),
-        low=low,
-        high=high,
-        p_real=p_real,
-        p_fake=p_fake,
-        novelty=novelty,
-        change=float(np.abs(np.diff(scores)).mean()) if len(scores) > 1 else None,
-        scores=tuple(scores.tolist()),
-        seconds=tuple(frames.seconds.tolist()),
-        notes=_assumed(len(scores), low is not None),
-    )
-
-
-def _assumed(n: int, with_interval: bool) -> tuple[str, ...]:
-    judged = "1 frame was judged" if n == 1 else f"{n} frames were judged, evenly spaced"
-    notes = (f"{judged}: what is synthetic for a moment only can be missed.",)
-    interval = (
-        "The interval is over moments of this video, in blocks of neighbouring frames, which are not independent."
-    )
-    return (*notes, interval) if with_interval else notes
-
-
-def mean_interval(scores: FloatArray) -> tuple[float | None, float | None]:
-    """The 95 % interval of the mean of (n,) scores in the order of time, by batch means; None with fewer than 4."""
-    from scipy.stats import t
-
-    n_blocks = min(BLOCKS, len(scores) // 2)
-    if n_blocks < 2:
-        return None, None
-    means = np.asarray([block.mean() for block in np.array_split(scores, n_blocks)])
-    reach = float(t.ppf(0.5 + _CONFIDENCE / 2.0, n_blocks - 1) * means.std(ddof=1) / math.sqrt(n_blocks))
-    centre = float(scores.mean())
-    return max(0.0, centre - reach), min(1.0, centre + reach)
 
 
 # ---- reading -------------------------------------------------------------------------------------------------------

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from auditor.data.preprocessing import AudioPreprocessing, ImagePreprocessing, Preprocessing
 from auditor.errors import ModelError
-from auditor.preprocessing import AudioPreprocessing, ImagePreprocessing, Preprocessing
 
 Media = ImagePreprocessing | AudioPreprocessing
 Array = npt.NDArray[Any]

@@ -1,13 +1,11 @@
-"""AuditData: the rows of an audit, and how a table on disk becomes them."""
+"""From a table or a folder to AuditData: which columns, which groups, which classes."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,222 +13,17 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from auditor.bins import BinRule, bin_sensitive, parse_bin_rule
-from auditor.counts import MISSING, GroupCounts, count_groups
+from auditor.data.audit_data import AuditData, _groups, encode_labels, favourable, numeric_target
+from auditor.data.bins import BinRule, bin_sensitive, parse_bin_rule
+from auditor.data.counts import MISSING, GroupCounts, count_groups
+from auditor.data.preprocessing import NumericColumn, TabularPreprocessing, as_text, label_name
 from auditor.errors import DataError, UsageError, did_you_mean, some_of
-from auditor.preprocessing import NumericColumn, TabularPreprocessing, as_text, label_name
-from auditor.rows import FloatArray, IntArray, Rows, take_rows
+from auditor.intake.rows.tables import TableFile, open_table
+from auditor.rows import FloatArray, IntArray, Rows
 from auditor.specs import DataSpec
-from auditor.tables import TableFile, open_table
 
 if TYPE_CHECKING:
-    from auditor.model import AuditedModel
-
-BoolArray = npt.NDArray[np.bool_]
-
-
-@dataclass(frozen=True, eq=False, kw_only=True)
-class AuditData:
-    """Rows to audit a model on; with training rows among them, ``is_member`` tells which.
-
-    X: (n, ...) a DataFrame of raw features, an object array of texts, uint8 images (n, height, width, channels), or
-    int16 sound (n, samples).
-    y_true: (n,) index into ``classes``, -1 where a row has no label; None without labels. target_values: (n,) true
-    numbers of a regression, NaN where a row has none; None without them, and for every classifier. positive: index of
-    the favourable label. sensitive_features: (n, s) DataFrame of group names. is_member: (n,) True for training rows.
-    ``binned``: the sensitive features whose groups are bins of a column's values, not the values themselves.
-    ``files``: (n,) the path of the file that each row was read from, where every row was one file.
-    ``unreadable``: a sentence on each file that was to be a row and could not be read. ``notes``: what was done to the
-    rows on the way here, for the report.
-    """
-
-    X: Rows
-    y_true: IntArray | None = None
-    target_values: FloatArray | None = None
-    classes: tuple[str, ...] = ()
-    positive: int | None = None
-    sensitive_features: pd.DataFrame | None = None
-    is_member: BoolArray | None = None
-    binned: tuple[str, ...] = ()
-    files: npt.NDArray[np.object_] | None = None
-    unreadable: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        for name in ("y_true", "target_values", "sensitive_features", "is_member", "files"):
-            value = getattr(self, name)
-            if value is not None and len(value) != len(self.X):
-                raise DataError(f"{name} has {len(value)} rows, X has {len(self.X)}.")
-        groups = self.sensitive_features
-        if groups is not None and groups.isna().any(axis=None):
-            object.__setattr__(self, "sensitive_features", groups.apply(_without_holes))
-
-    def __len__(self) -> int:
-        return len(self.X)
-
-    @property
-    def modality(self) -> Literal["tabular", "text", "image", "audio"]:
-        """What a row is."""
-        if isinstance(self.X, np.ndarray) and self.X.ndim == 2 and self.X.dtype == np.int16:
-            return "audio"
-        if isinstance(self.X, pd.DataFrame) or self.X.ndim == 2:
-            return "tabular"
-        return "text" if self.X.dtype == object else "image"
-
-    @classmethod
-    def from_arrays(
-        cls,
-        X: Rows | Sequence[str],
-        y_true: Sequence[object] | npt.NDArray[Any] | pd.Series[Any] | None = None,
-        *,
-        classes: Sequence[object],
-        positive: object | None = None,
-        sensitive_features: pd.DataFrame | pd.Series[Any] | Mapping[str, Sequence[object]] | None = None,
-        is_member: npt.NDArray[np.bool_] | Sequence[bool] | None = None,
-    ) -> AuditData:
-        """From what a notebook holds: labels as they are, groups as columns.
-
-        ``classes`` in the order of the model's outputs; ``positive`` is one of them, and may be left out where they are
-        0/1 or booleans. Raises DataError for a label that is none of the classes.
-        """
-        names = tuple(label_name(c) for c in classes)
-        return cls(
-            X=_as_rows(X),
-            y_true=None if y_true is None else encode_labels(pd.Series(list(y_true)), names, "y_true"),
-            classes=names,
-            positive=favourable(positive, names),
-            sensitive_features=_as_groups(sensitive_features),
-            is_member=None if is_member is None else np.asarray(is_member, bool),
-        )
-
-    @classmethod
-    def for_regression(
-        cls,
-        X: Rows | Sequence[str],
-        y_true: Sequence[object] | npt.NDArray[Any] | pd.Series[Any] | None = None,
-        *,
-        sensitive_features: pd.DataFrame | pd.Series[Any] | Mapping[str, Sequence[object]] | None = None,
-        is_member: npt.NDArray[np.bool_] | Sequence[bool] | None = None,
-    ) -> AuditData:
-        """From what a notebook holds, for a model that predicts numbers; NaN or None where a row has no true number.
-
-        Raises DataError for a true value that is no finite number.
-        """
-        return cls(
-            X=_as_rows(X),
-            target_values=None if y_true is None else numeric_target(pd.Series(list(y_true)), "y_true"),
-            sensitive_features=_as_groups(sensitive_features),
-            is_member=None if is_member is None else np.asarray(is_member, bool),
-        )
-
-    def take(self, index: npt.NDArray[Any] | slice) -> AuditData:
-        """Some of the rows, by mask, positions or slice."""
-        return replace(
-            self,
-            X=take_rows(self.X, index),
-            y_true=None if self.y_true is None else self.y_true[index],
-            target_values=None if self.target_values is None else self.target_values[index],
-            sensitive_features=None if self.sensitive_features is None else self.sensitive_features.iloc[index],
-            is_member=None if self.is_member is None else self.is_member[index],
-            files=None if self.files is None else self.files[index],
-        )
-
-    @cached_property
-    def evaluation(self) -> AuditData:
-        """The rows the model was not trained on: all of them where ``is_member`` is None."""
-        return self if self.is_member is None or not self.is_member.any() else self.take(~self.is_member)
-
-    @cached_property
-    def members(self) -> AuditData | None:
-        """The training rows, where there are any."""
-        return self.take(self.is_member) if self.is_member is not None and self.is_member.any() else None
-
-
-# ---- labels and groups ---------------------------------------------------------------------------------------------
-
-
-_IMPLIED: dict[tuple[str, ...], int] = {("0", "1"): 1, ("False", "True"): 1, ("1", "0"): 0, ("True", "False"): 0}
-
-
-def favourable(positive: object | None, classes: Sequence[str]) -> int | None:
-    """Index of the favourable label; 1 or True where it is not named and the classes are 0/1 or booleans; else None."""
-    if positive is None:
-        return _IMPLIED.get(tuple(classes))
-    name = label_name(positive)
-    if name not in classes:
-        raise UsageError(
-            f"--positive {name!r} is none of the model's classes ({', '.join(classes)})"
-            f"{did_you_mean(name, classes) or '.'}"
-        )
-    return list(classes).index(name)
-
-
-def encode_labels(values: pd.Series[Any], classes: Sequence[str], column: str) -> IntArray:
-    """(n,) class indices, -1 where missing; raises DataError for labels that are none of the classes."""
-    codes, levels = pd.factorize(as_text(values))
-    place = {name: i for i, name in enumerate(classes)}
-    index = [place.get(label_name(level), -2) for level in levels]
-    if -2 in index:
-        strange = [str(level) for level, i in zip(levels, index, strict=True) if i == -2]
-        raise DataError(
-            f"Column {column!r} holds {strange[0][:40]!r}, which is none of the model's classes "
-            f"({', '.join(classes[:8])}). Name the classes in the order of the model's outputs with --classes."
-        )
-    return np.asarray([*index, -1], np.int64)[codes]
-
-
-_NO_NUMBER = ("nan", "na", "n/a", "null", "none", "")
-# Squared errors of larger numbers, cubed for their skewness, would overflow.
-LARGEST_TARGET = 1e30
-
-
-def numeric_target(values: pd.Series[Any], column: str) -> FloatArray:
-    """(n,) true numbers of a regression, NaN where missing; DataError for text and for what is not finite."""
-    if pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values):
-        numbers = values.to_numpy(np.float64, na_value=np.nan)
-    else:
-        text = as_text(values)
-        read = pd.to_numeric(text, errors="coerce")
-        strange = text[text.notna() & read.isna() & ~text.str.strip().str.lower().isin(_NO_NUMBER)]
-        if len(strange):
-            raise DataError(
-                f"Column {column!r} holds {str(strange.iloc[0])[:40]!r}, which is no number, and this model predicts "
-                "numbers: name a numeric column with --target."
-            )
-        numbers = read.to_numpy(np.float64, na_value=np.nan)
-    if (np.abs(numbers) > LARGEST_TARGET).any():
-        raise DataError(f"Column {column!r} holds infinity or a number beyond {LARGEST_TARGET:g}: leave such rows out.")
-    return np.asarray(numbers, np.float64)
-
-
-def _as_rows(X: Rows | Sequence[str]) -> Rows:
-    return X if isinstance(X, (pd.DataFrame, np.ndarray)) else np.asarray(list(X), object)
-
-
-def _as_groups(
-    sensitive_features: pd.DataFrame | pd.Series[Any] | Mapping[str, Sequence[object]] | None,
-) -> pd.DataFrame | None:
-    if sensitive_features is None:
-        return None
-    frame = (
-        sensitive_features.to_frame() if isinstance(sensitive_features, pd.Series) else pd.DataFrame(sensitive_features)
-    )
-    return pd.DataFrame({str(c): _groups(frame[c]) for c in frame.columns}).reset_index(drop=True)
-
-
-def _groups(values: pd.Series[Any]) -> pd.Series[Any]:
-    named = as_text(values).fillna(MISSING)
-    return named.map({level: label_name(level) for level in named.unique()}).astype("category").reset_index(drop=True)
-
-
-def _without_holes(values: pd.Series[Any]) -> pd.Series[Any]:
-    """Missing values as the group ``MISSING``, behind the categories there are."""
-    if not values.isna().any():
-        return values
-    if not isinstance(values.dtype, pd.CategoricalDtype):
-        return values.astype(object).where(values.notna(), MISSING)
-    named = values if MISSING in values.cat.categories else values.cat.add_categories([MISSING])
-    return named.fillna(MISSING)
+    from auditor.model.audited_model import AuditedModel
 
 
 def _binned_groups(values: pd.Series[Any], rule: BinRule | None) -> pd.Series[Any]:
@@ -586,8 +379,8 @@ def _load_one(
     if spec.text is not None:
         X = frame[spec.text].astype("string").fillna("").to_numpy(object)
     elif spec.image is not None:
-        from auditor.gated import GatedModel, load_gated
-        from auditor.images import load_images
+        from auditor.intake.rows.media import load_gated, load_images
+        from auditor.model.gated import GatedModel
 
         load = load_gated if isinstance(model, GatedModel) else load_images
         X = load(file.path.parent, frame[spec.image].tolist(), model)
@@ -620,7 +413,8 @@ def _sensitive_groups(frame: pd.DataFrame, spec: DataSpec, tally: _Tally) -> pd.
 
 def _load_folder(spec: DataSpec, folder: Path, model: AuditedModel, classes: tuple[str, ...]) -> AuditData:
     """Rows of a folder of media with one sub-folder per class; groups come from a table of the files' paths."""
-    from auditor.folders import list_folder, read_files
+    from auditor.intake.rows.folders import list_folder
+    from auditor.intake.rows.media import read_files
 
     if model.kind == "regressor":
         raise UsageError("A folder has one sub-folder per class, and this model predicts numbers: give --data FILE.")

@@ -11,11 +11,12 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from auditor.data import LARGEST_TARGET, AuditData
+from auditor.data.audit_data import LARGEST_TARGET, AuditData
+from auditor.data.preprocessing import Preprocessing, TabularPreprocessing
 from auditor.errors import ModelError
-from auditor.gradients import without_gradients
-from auditor.model import BATCH_ROWS, AuditedModel, Provenance, Recipe, TorchNetwork
-from auditor.preprocessing import Preprocessing, TabularPreprocessing
+from auditor.model.audited_model import BATCH_ROWS, AuditedModel, Provenance, Recipe
+from auditor.model.gradients import without_gradients
+from auditor.model.torch_model import TorchNetwork
 from auditor.rows import FloatArray, Rows, take_rows
 
 _ASKED_TWICE = 16
@@ -126,7 +127,7 @@ def _as_numbers(raw: npt.ArrayLike, n: int) -> FloatArray:
 class TorchRegressor(TorchNetwork, AuditedRegressor):
     """A torch module whose one output is the predicted number, batched under ``inference_mode``, on CPU or GPU.
 
-    The arguments are those of :class:`~auditor.model.TorchModel`.
+    The arguments are those of :class:`~auditor.model.torch_model.TorchModel`.
     """
 
     def __init__(

@@ -18,7 +18,7 @@ from typing import Any, Generic, Literal, TypeVar
 
 from auditor.errors import DataError, did_you_mean
 from auditor.files import UNREADABLE, why_unreadable
-from auditor.tables import regular_file
+from auditor.intake.rows.tables import regular_file
 
 T = TypeVar("T")
 Part = Literal["intrasentence", "intersentence"]

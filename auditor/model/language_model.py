@@ -9,28 +9,24 @@ tensor exists; only a network that transforms its logits afterwards makes them i
 from __future__ import annotations
 
 import copy
-import difflib
-import os
-import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Literal, NoReturn, TypeVar
+from typing import Any, Literal, NoReturn
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from auditor.errors import ConfigError, ModelError, NotApplicableError, first_line
-from auditor.gradients import without_gradients
-from auditor.model import AuditedModel, Provenance, evaluating
+from auditor.errors import ConfigError, ModelError, NotApplicableError
+from auditor.model.audited_model import AuditedModel, Provenance
+from auditor.model.gradients import without_gradients
+from auditor.model.prefix_trees import Encoded, _batches, _packed, _Row, shared_places
+from auditor.model.torch_model import evaluating
 from auditor.rows import FloatArray
 
 Objective = Literal["causal", "masked"]
 Form = Literal["whole", "shared"]
-
 # Decoders whose attention takes a mask of our own with positions of our own; a test holds each of them to it.
 TREE_ATTENTION = frozenset(
     {"gpt2", "gpt_neox", "llama", "mistral", "olmo2", "phi", "phi3", "qwen2", "qwen3", "smollm3"}
@@ -40,34 +36,11 @@ _OFFSET_POSITIONS = frozenset(
     {"roberta", "xlm-roberta", "xlm-roberta-xl", "roberta-prelayernorm", "camembert", "data2vec-text", "longformer"}
     | {"mpnet", "ibert"}
 )
-# What lies beside the weights and is data: taken over as it stands where a model is saved like another.
-_BESIDE_WEIGHTS = (
-    "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json",
-    "merges.txt", "tokenizer.model", "chat_template.jinja", "generation_config.json",
-)  # fmt: skip
-# Files of one gigabyte are the most that the measuring process may write.
-_SHARD_BYTES = "900MB"
-T = TypeVar("T")
-_ROW_TOKENS = 64
 NO_PROBABILITY = (
     "The model's logits are NaN or infinite, so texts have no probability: check its weights, or its number format."
 )
 _TILE = 2048
 _WHOLE_BYTES = 256 << 20
-
-
-@dataclass(frozen=True)
-class Encoded:
-    """One text as the model reads it: token ``ids`` with its special tokens, each of the rest (length,) as well.
-
-    ``scored``: whether the token belongs to the text and has a probability. ``ends``: where it ends in the text, in
-    characters. ``words``: number of the word it belongs to, -1 for special tokens.
-    """
-
-    ids: tuple[int, ...]
-    scored: tuple[bool, ...]
-    ends: tuple[int, ...]
-    words: tuple[int, ...]
 
 
 class AuditedLanguageModel(AuditedModel):
@@ -486,38 +459,6 @@ def logits_at(network: nn.Module, inputs: Mapping[str, Any], places: Tensor) -> 
     return logits if seen else logits[places[:, 0], places[:, 1]]
 
 
-def save_folder(model: AuditedLanguageModel, folder: str | Path, *, like: str | Path | None = None) -> None:
-    """Writes a language model as a plain Hugging Face folder: config.json, safetensors in shards, tokenizer.
-
-    ``folder``: made where it is not there. ``like``: the folder that the model was made from; its tokenizer, chat
-    template and generation settings are taken over as they stand, since this toolkit reads only part of them. Weights
-    are float32, as they are loaded. Raises ModelError where transformers cannot write it.
-    """
-    from transformers.utils import logging
-
-    out = Path(folder)
-    network: Any = plain(model.module)
-    bars = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        network.save_pretrained(out, max_shard_size=_SHARD_BYTES)
-        model.tokenizer.save_pretrained(out)
-    except (ValueError, RuntimeError, NotImplementedError) as error:
-        raise ModelError(f"{type(network).__name__} cannot be saved as a folder: {first_line(error)}.") from error
-    finally:
-        if bars:
-            logging.enable_progress_bar()
-    for name in _BESIDE_WEIGHTS if like is not None else ():
-        found = Path(str(like)) / name
-        if found.is_file():
-            shutil.copyfile(found, out / name)
-    umask = os.umask(0)
-    os.umask(umask)
-    for file in out.iterdir():
-        # Weights are written for their owner alone.
-        file.chmod(0o666 & ~umask)
-
-
 def plain(network: nn.Module) -> nn.Module:
     """The network as one that transformers saves: one that was read from a quantised file is put together anew."""
     held: Any = network
@@ -532,17 +473,6 @@ def plain(network: nn.Module) -> nn.Module:
     again.tie_weights()
     again.generation_config = held.generation_config
     return again  # type: ignore[no-any-return]
-
-
-def shared_places(first: Encoded, second: Encoded) -> list[tuple[int, int]]:
-    """Places (i, j) of the tokens that two texts have in common, in order, special tokens left out.
-
-    By the longest matching blocks of their ids, as in the code of Nangia et al., EMNLP 2020.
-    """
-    own = [[i for i, scored in enumerate(e.scored) if scored] for e in (first, second)]
-    ids = [[e.ids[i] for i in places] for e, places in zip((first, second), own, strict=True)]
-    blocks = difflib.SequenceMatcher(None, ids[0], ids[1], autojunk=False).get_matching_blocks()
-    return [(own[0][b.a + k], own[1][b.b + k]) for b in blocks for k in range(b.size)]
 
 
 def _backend(tokenizer: Any) -> Any:
@@ -630,90 +560,3 @@ def _by_tiles(states: Tensor, head: nn.Linear, at: Tensor, targets: Tensor) -> T
     if head.bias is not None:
         picked = picked + head.bias[targets].float()
     return (picked - total[at]).double().cpu()
-
-
-# ---- rows ----------------------------------------------------------------------------------------------------------
-
-
-@dataclass
-class _Row:
-    """Texts as one forest: ``tokens`` with their ``parents`` (-1 for a root) and ``depths``; the node of each token of
-    each text, but for its last, which nothing follows."""
-
-    tokens: list[int] = field(default_factory=list)
-    parents: list[int] = field(default_factory=list)
-    depths: list[int] = field(default_factory=list)
-    texts: list[tuple[tuple[int, ...], list[int]]] = field(default_factory=list)
-
-    @classmethod
-    def of(cls, texts: Sequence[tuple[int, ...]]) -> _Row:
-        """The forest of texts in sorted order, where each shares most with the one before it."""
-        row = cls()
-        for text in texts:
-            row.add(text)
-        return row
-
-    @property
-    def branches(self) -> bool:
-        """Whether any two tokens of the row must not see each other."""
-        return len(self.texts) > 1
-
-    def add(self, text: tuple[int, ...]) -> None:
-        """Grows the forest by a text, on the branch it has in common with the text before it."""
-        last, path = self.texts[-1] if self.texts else ((), [])
-        path = path[: _common(last, text)]
-        for token in text[len(path) : -1]:
-            self.parents.append(path[-1] if path else -1)
-            self.depths.append(len(path))
-            path.append(len(self.tokens))
-            self.tokens.append(token)
-        self.texts.append((text, path))
-
-
-def _common(first: tuple[int, ...], second: tuple[int, ...]) -> int:
-    """How many tokens two texts have in common from the start, their last ones left out."""
-    most = min(len(first), len(second)) - 1
-    for i in range(max(most, 0)):
-        if first[i] != second[i]:
-            return i
-    return max(most, 0)
-
-
-def _packed(texts: Sequence[tuple[int, ...]]) -> list[_Row]:
-    """Sorted texts in as few rows as will do: neighbours with a common start stay together, then first fit."""
-    groups: list[tuple[int, list[tuple[int, ...]]]] = []
-    last: tuple[int, ...] = ()
-    for text in texts:
-        shared = _common(last, text)
-        new = len(text) - 1 - shared
-        if groups and 3 * shared >= new and groups[-1][0] + new <= max(_ROW_TOKENS, 2 * len(text)):
-            groups[-1] = (groups[-1][0] + new, [*groups[-1][1], text])
-        else:
-            groups.append((len(text) - 1, [text]))
-        last = text
-    groups.sort(key=lambda g: -g[0])
-    filled: list[tuple[int, list[tuple[int, ...]]]] = []
-    open_rows: list[int] = []
-    for size, members in groups:
-        # Rows are filled up to the largest group's size, at least 64 tokens: wider rows would only be padded.
-        limit = max(_ROW_TOKENS, size)
-        spot = next((r for r in open_rows if filled[r][0] + size <= limit), None)
-        if spot is None:
-            open_rows.append(len(filled))
-            filled.append((size, list(members)))
-        else:
-            filled[spot] = (filled[spot][0] + size, filled[spot][1] + members)
-        open_rows = [r for r in open_rows if filled[r][0] <= limit - 4]
-    return [_Row.of(sorted(members)) for _, members in filled]
-
-
-def _batches(items: Sequence[T], budget: int, size: Callable[[T], int]) -> Iterator[list[T]]:
-    """Runs of items, largest first, whose number times the largest size stays within ``budget``."""
-    batch: list[T] = []
-    for item in items:
-        if batch and (len(batch) + 1) * size(batch[0]) > budget:
-            yield batch
-            batch = []
-        batch.append(item)
-    if batch:
-        yield batch

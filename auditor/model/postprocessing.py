@@ -13,10 +13,11 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from auditor.counts import MISSING
+from auditor.data.counts import MISSING
+from auditor.data.preprocessing import TabularPreprocessing, as_text, label_name
 from auditor.errors import DataError, ModelError
-from auditor.model import AuditedModel, Provenance, TorchModel
-from auditor.preprocessing import TabularPreprocessing, as_text, label_name
+from auditor.model.audited_model import AuditedModel, Provenance
+from auditor.model.torch_model import TorchModel
 from auditor.rows import FloatArray, IntArray, Rows
 
 if TYPE_CHECKING:
@@ -186,7 +187,7 @@ def log_odds(scores: FloatArray) -> FloatArray:
 
 
 def _named(values: pd.Series[Any]) -> npt.NDArray[Any]:
-    """The group names that :mod:`auditor.data` gives the same values."""
+    """The group names that :mod:`auditor.data.audit_data` gives the same values."""
     text = as_text(values).fillna(MISSING)
     return text.map({level: label_name(level) for level in text.unique()}).to_numpy(object)
 

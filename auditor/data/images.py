@@ -3,47 +3,24 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
 from io import BytesIO
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
+from auditor.data.preprocessing import ImagePreprocessing
 from auditor.errors import DataError, MissingExtraError, ModelError, UsageError
-from auditor.files import read_inside, shown
-from auditor.preprocessing import ImagePreprocessing
+from auditor.files import shown
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from auditor.model import AuditedModel
 
 MAX_PIXELS = 64_000_000
 # Formats of plain rasters; others of Pillow's start programs (EPS) or follow references into other files.
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
-
-
-def load_images(folder: Path, names: Sequence[str], model: AuditedModel) -> npt.NDArray[np.uint8]:
-    """(n, height, width, channels) uint8 of the images at ``names``, at the size and with the channels the model takes.
-
-    ``names`` are relative to ``folder`` and may not leave it, by ``..`` or by a link. Brought to size by the
-    preprocessing's ``fit``; a picture's orientation tag is obeyed. Raises DataError naming the file that is absent,
-    damaged, too large or outside, ModelError where the model takes no images, MissingExtraError without Pillow.
-    """
-    wanted = _wanted(model)
-    out = np.empty((len(names), *wanted.size, len(wanted.mean)), np.uint8)
-    root = folder.resolve()
-    for row, name in zip(out, names, strict=True):
-        row[...] = decode_as(read_inside(root, name, "image"), name, wanted)
-    return out
-
-
-def decode_image(data: bytes, name: str, model: AuditedModel) -> npt.NDArray[np.uint8]:
-    """(height, width, channels) uint8 of one file's content, as :func:`load_images` reads it; raises what it raises."""
-    return decode_as(data, name, _wanted(model))
 
 
 def decode_as(data: bytes, name: str, preprocessing: ImagePreprocessing) -> npt.NDArray[np.uint8]:
@@ -65,19 +42,11 @@ def fitted_picture(
 
     picture: Image = fromarray(pixels)
     if preprocessing.faces:
-        from auditor.faces import crop_to_face
+        from auditor.data.faces import crop_to_face
 
         picture = crop_to_face(picture, shown(name))
     height, width = preprocessing.size
     return _fitted(picture, mode, preprocessing).reshape(height, width, len(preprocessing.mean))
-
-
-def _wanted(model: AuditedModel) -> ImagePreprocessing:
-    preprocessing = model.preprocessing
-    if not isinstance(preprocessing, ImagePreprocessing):
-        raise ModelError("This model takes no images: leave --image out, or audit it with --predict.")
-    _mode(preprocessing)
-    return preprocessing
 
 
 def _mode(preprocessing: ImagePreprocessing) -> str:
@@ -113,7 +82,7 @@ def _decode(data: bytes, name: str, mode: str, preprocessing: ImagePreprocessing
                     raise DataError(f"The image {shown(name)!r} has more than 8 bits a channel: save it with 8.")
                 upright: Image = PIL.ImageOps.exif_transpose(picture)
                 if preprocessing.faces:
-                    from auditor.faces import crop_to_face
+                    from auditor.data.faces import crop_to_face
 
                     upright = crop_to_face(upright.convert("RGB"), shown(name))
                 return _fitted(upright, mode, preprocessing)

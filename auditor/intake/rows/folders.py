@@ -4,22 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
-from auditor.errors import DataError, ModelError, did_you_mean, some_of
+from auditor.data.preprocessing import label_name
+from auditor.errors import DataError, did_you_mean
 from auditor.files import is_utf8
-from auditor.preprocessing import AudioPreprocessing, ImagePreprocessing, label_name
+from auditor.intake.rows.tables import sha256_of
 from auditor.rows import IntArray
-from auditor.tables import sha256_of
-
-if TYPE_CHECKING:
-    from auditor.model import AuditedModel
 
 MAX_FILES = 1_000_000
 _MOST_NAMED = 5
@@ -82,63 +77,6 @@ def list_folder(folder: Path, classes: Sequence[str], left_out: list[str] | None
         belong = "belongs to no class and was" if loose == 1 else "belong to no class and were"
         notes.append(f"{said} beside the sub-folders of {inside} {belong} left out.")
     return Listing(tuple(names), np.asarray(codes, np.int64), tuple(notes))
-
-
-@dataclass(frozen=True, eq=False)
-class FilesRead:
-    """The files of a folder that could be read.
-
-    X: (m, ...) as the model takes them. kept: (m,) their places among the names asked for. ``unreadable``: a sentence
-    on each of the others.
-    """
-
-    X: npt.NDArray[Any]
-    kept: IntArray
-    unreadable: tuple[str, ...]
-
-
-def read_files(folder: Path, names: Sequence[str], model: AuditedModel) -> FilesRead:
-    """The files as the model takes them, decoded one at a time, so that only the model's size is kept.
-
-    Rows are (height, width, channels) uint8 for a model of images, (samples,) int16 for one of sound. Files that cannot
-    be read (truncated, empty, no such medium) are left out and named. Raises DataError where none can be.
-    """
-    load = loader_of(model)
-    first = load(folder, (), model)
-    out = np.empty((len(names), *first.shape[1:]), first.dtype)
-    kept: list[int] = []
-    bad: list[str] = []
-    for name in names:
-        try:
-            out[len(kept)] = load(folder, (name,), model)[0]
-            kept.append(len(kept) + len(bad))
-        except DataError as error:
-            bad.append(str(error))
-    if names and not kept:
-        raise DataError(f"None of the {len(names):,} files in {_shown(folder.name)!r} can be audited: {some_of(bad)}")
-    return FilesRead(out[: len(kept)], np.asarray(kept, np.int64), tuple(bad))
-
-
-def loader_of(model: AuditedModel) -> Callable[[Path, Sequence[str], AuditedModel], npt.NDArray[Any]]:
-    """What reads files for this model: a function of a folder, names below it and the model.
-
-    Raises ModelError where it takes neither images nor sound.
-    """
-    from auditor.gated import GatedModel, load_gated
-
-    if isinstance(model, GatedModel):
-        return load_gated
-    if isinstance(model.preprocessing, ImagePreprocessing):
-        from auditor.images import load_images
-
-        return load_images
-    if isinstance(model.preprocessing, AudioPreprocessing):
-        from auditor.audio import load_audio
-
-        return load_audio
-    raise ModelError(
-        "This model takes neither images nor sound, and a folder with one sub-folder per class holds one of them."
-    )
 
 
 def sha256_of_folder(folder: Path) -> str:

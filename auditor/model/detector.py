@@ -9,20 +9,21 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from torch import Tensor, nn
 
-from auditor.detector_card import MOST_KINDS as MOST_KINDS
-from auditor.detector_card import MOST_SCORES as MOST_SCORES
-from auditor.detector_card import Answer as Answer
-from auditor.detector_card import DetectorCard as DetectorCard
-from auditor.detector_card import KnownRate as KnownRate
-from auditor.detector_card import Medium as Medium
+from auditor.data.preprocessing import AudioPreprocessing, ImagePreprocessing
 from auditor.errors import ModelError
-from auditor.gradients import without_gradients
-from auditor.model import AuditedModel, TorchModel
-from auditor.preprocessing import AudioPreprocessing, ImagePreprocessing
+from auditor.model.audited_model import AuditedModel
+from auditor.model.detector_card import MOST_KINDS as MOST_KINDS
+from auditor.model.detector_card import MOST_SCORES as MOST_SCORES
+from auditor.model.detector_card import Answer as Answer
+from auditor.model.detector_card import DetectorCard as DetectorCard
+from auditor.model.detector_card import KnownRate as KnownRate
+from auditor.model.detector_card import Medium as Medium
+from auditor.model.gradients import without_gradients
+from auditor.model.torch_model import TorchModel
 from auditor.rows import FloatArray, Rows, take_rows
 
 if TYPE_CHECKING:
-    from auditor.data import AuditData
+    from auditor.data.audit_data import AuditData
 
 # Files encoded at once: a recording or a picture takes a thousand times the memory of a row of a table.
 MOST_ROWS = 256

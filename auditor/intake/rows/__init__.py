@@ -1,0 +1,1 @@
+"""From files to rows: tables, folders, pictures, sound, published benchmarks, word vectors."""

@@ -1,0 +1,221 @@
+"""AuditedModel: anything that predicts, under one face, with the capabilities some probes need on top."""
+
+from __future__ import annotations
+
+import re
+import weakref
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from auditor.data.preprocessing import Preprocessing, label_name
+from auditor.errors import ModelError
+from auditor.rows import FloatArray, IntArray, Rows, take_rows
+
+if TYPE_CHECKING:
+    from auditor.data.audit_data import AuditData
+
+
+Kind = Literal["classifier", "regressor", "language_model"]
+Modality = Literal["tabular", "text", "image"]
+BATCH_ROWS = 4096
+_ASKED_TWICE = 16
+_SAME_ANSWER = 1e-3
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Where a model came from and how each of its bytes was loaded, for the report."""
+
+    path: str | None = None
+    sha256: str | None = None
+    format: str = "in memory"
+    loaded_by: str = "the caller"
+    size_bytes: int | None = None
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """How a model was trained, so that another can be trained the same way.
+
+    The last five say of a private training what :class:`auditor.privacy.run_record.RunRecord` says under those names.
+    """
+
+    optimizer: str = "adam"
+    learning_rate: float = 1e-3
+    momentum: float = 0.0
+    weight_decay: float = 0.0
+    epochs: int = 50
+    batch_size: int = 128
+    seed: int = 0
+    epsilon: float | None = None
+    delta: float | None = None
+    noise_multiplier: float | None = None
+    max_grad_norm: float | None = None
+    n_rows: int | None = None
+    sampler: str | None = None
+    accountant: str | None = None
+    preprocessing_from: str | None = None
+    noise_seed_known: bool | None = None
+
+
+class AuditedModel:
+    """A classifier to be audited: rows in, class probabilities out.
+
+    ``classes``: names in the order of the outputs. ``threshold``: a binary decision is positive where the probability
+    of the favourable class is at least this. ``features``: raw columns it takes, or None where any table will do.
+    ``preprocessing``: how raw rows become its input, where that is known.
+    """
+
+    kind: Kind = "classifier"
+    # Columns whose groups the model itself reads: text, whatever they look like.
+    group_columns: tuple[str, ...] = ()
+
+    def __init__(
+        self,
+        predict: Callable[[Rows], npt.ArrayLike],
+        *,
+        classes: Sequence[object],
+        features: Sequence[str] | None = None,
+        preprocessing: Preprocessing | None = None,
+        threshold: float = 0.5,
+        batch_rows: int = BATCH_ROWS,
+        provenance: Provenance | None = None,
+    ) -> None:
+        self._predict = predict
+        self.classes = tuple(label_name(c) for c in classes)
+        self.features = None if features is None else tuple(features)
+        self.preprocessing = preprocessing
+        self.threshold = threshold
+        self.batch_rows = batch_rows
+        self.provenance = provenance or Provenance()
+        # How the answers about batches come to be, given where each begins; the ranks of a job share them out.
+        self.over_batches: Callable[[Callable[[int], FloatArray], Sequence[int]], list[FloatArray]] = _in_turn
+        self._outputs: weakref.WeakKeyDictionary[AuditData, FloatArray] = weakref.WeakKeyDictionary()
+
+    @classmethod
+    def from_callable(
+        cls,
+        function: Callable[[Any], npt.ArrayLike],
+        *,
+        classes: Sequence[object],
+        features: Sequence[str] | None = None,
+        threshold: float = 0.5,
+    ) -> AuditedModel:
+        """Wraps any function of rows that returns probabilities (n, n_classes), P(last class) (n,), or labels (n,)."""
+        return cls(function, classes=classes, features=features, threshold=threshold)
+
+    @property
+    def n_outputs(self) -> int:
+        """Number of classes."""
+        return len(self.classes)
+
+    def predict_proba(self, X: Rows) -> FloatArray:
+        """(n, n_classes) probabilities, computed in batches; ModelError where the model returns anything else."""
+
+        def batch(start: int) -> FloatArray:
+            n = min(self.batch_rows, len(X) - start)
+            return _as_probabilities(self._predict(take_rows(X, slice(start, start + n))), self.classes, n)
+
+        parts = self.over_batches(batch, range(0, len(X), self.batch_rows))
+        return np.concatenate(parts) if parts else np.empty((0, self.n_outputs))
+
+    def outputs(self, data: AuditData) -> FloatArray:
+        """(n, n_classes) probabilities of a data set, computed once and shared by all probes."""
+        if data not in self._outputs:
+            probabilities = self.predict_proba(data.X)
+            self.check_repeatable(data.X, probabilities)
+            self._outputs[data] = probabilities
+        return self._outputs[data]
+
+    def forget(self) -> None:
+        """Computes outputs anew from now on, for a model whose weights have changed."""
+        self._outputs = weakref.WeakKeyDictionary()
+
+    def check_repeatable(self, X: Rows, probabilities: FloatArray) -> None:
+        """Asks a few rows again, in a smaller batch; raises ModelError where the answers differ by more than 0.001.
+
+        An answer that is drawn at random, or that depends on the other rows of its batch, is no property of its row.
+        """
+        n = min(len(probabilities), _ASKED_TWICE)
+        if not n:
+            return
+        again = self.predict_proba(take_rows(X, slice(n)))
+        difference = float(np.abs(again - probabilities[:n]).max())
+        if difference > _SAME_ANSWER:
+            raise ModelError(
+                f"The model answers the same {n} rows differently when asked again in a smaller batch (by up to "
+                f"{difference:.3g} in probability): take away its randomness, or its dependence on other rows."
+            )
+
+    def decide(self, probabilities: FloatArray, positive: int | None) -> IntArray:
+        """(n,) class indices: the threshold on the favourable class of two, else the largest probability."""
+        if self.n_outputs == 2 and positive is not None:
+            chosen = probabilities[:, positive] >= self.threshold
+            return np.where(chosen, positive, 1 - positive).astype(np.int64)
+        return np.asarray(probabilities.argmax(axis=1), np.int64)
+
+    def decide_rows(self, X: Rows, probabilities: FloatArray, positive: int | None) -> IntArray:
+        """(n,) class indices of rows with these probabilities; the rows matter where a decision is drawn at random."""
+        return self.decide(probabilities, positive)
+
+    def decisions(self, data: AuditData) -> IntArray:
+        """(n,) class indices decided on a data set."""
+        return self.decide_rows(data.X, self.outputs(data), data.positive)
+
+    def saved_parts(self) -> tuple[AuditedModel, dict[str, Any]]:
+        """The model that a bundle is made of, and what stands in the bundle beside it."""
+        return self, {}
+
+
+def _in_turn(one: Callable[[int], FloatArray], starts: Sequence[int]) -> list[FloatArray]:
+    return [one(start) for start in starts]
+
+
+def _as_probabilities(raw: npt.ArrayLike, classes: tuple[str, ...], n: int) -> FloatArray:
+    values = np.asarray(raw)
+    if values.ndim == 2 and values.shape[1] == 1:
+        values = values[:, 0]
+    if values.shape not in ((n,), (n, len(classes))):
+        raise ModelError(
+            f"The model returned an array of shape {values.shape} for {n} rows; expected ({n}, {len(classes)}) "
+            f"probabilities of {', '.join(classes[:6])}, or ({n},). Name its classes with --classes."
+        )
+    if values.ndim == 1 and (values.dtype.kind != "f" or _are_numbers(classes)):
+        return _from_labels(values, classes)
+    values = values.astype(np.float64)
+    if not np.isfinite(values).all():
+        bad = int((~np.isfinite(values.reshape(n, -1))).any(axis=1).sum())
+        raise ModelError(f"The model returned NaN or infinity for {bad:,} of {n:,} rows.")
+    if values.ndim == 1 and not ((values >= 0) & (values <= 1)).all():
+        return _from_labels(values, classes)
+    if values.ndim == 1:
+        if len(classes) != 2:
+            raise ModelError(f"One number a row decides between 2 classes, and this model has {len(classes)}.")
+        return np.column_stack([1.0 - values, values])
+    if (values < -1e-6).any() or (np.abs(values.sum(axis=1) - 1.0) > 1e-3).any():
+        raise ModelError("The model's outputs are not probabilities: say --outputs logits if they are logits.")
+    return values
+
+
+def _are_numbers(classes: tuple[str, ...]) -> bool:
+    """Whether the classes are numbers other than 0 and 1, so that a number for a row can only be its label."""
+    return set(classes) != {"0", "1"} and all(re.fullmatch(r"-?\d+(\.\d+)?", name) for name in classes)
+
+
+def _from_labels(values: npt.NDArray[Any], classes: tuple[str, ...]) -> FloatArray:
+    if values.dtype.kind == "f" and not np.isfinite(values).all():
+        raise ModelError(f"The model returned NaN or infinity for {int((~np.isfinite(values)).sum()):,} rows.")
+    names, codes = np.unique(values.astype(str), return_inverse=True)
+    place = {c: i for i, c in enumerate(classes)}
+    index = [place.get(label_name(name), -1) for name in names]
+    if -1 in index:
+        raise ModelError(
+            f"The model returned {str(names[index.index(-1)])[:40]!r}, which is neither a probability nor one of the "
+            f"labels {', '.join(classes[:8])}."
+        )
+    return np.eye(len(classes))[np.asarray(index, np.int64)[codes]]

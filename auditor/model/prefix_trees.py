@@ -1,0 +1,123 @@
+"""Texts that begin alike are computed once: rows of shared beginnings and their places."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+T = TypeVar("T")
+_ROW_TOKENS = 64
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """One text as the model reads it: token ``ids`` with its special tokens, each of the rest (length,) as well.
+
+    ``scored``: whether the token belongs to the text and has a probability. ``ends``: where it ends in the text, in
+    characters. ``words``: number of the word it belongs to, -1 for special tokens.
+    """
+
+    ids: tuple[int, ...]
+    scored: tuple[bool, ...]
+    ends: tuple[int, ...]
+    words: tuple[int, ...]
+
+
+def shared_places(first: Encoded, second: Encoded) -> list[tuple[int, int]]:
+    """Places (i, j) of the tokens that two texts have in common, in order, special tokens left out.
+
+    By the longest matching blocks of their ids, as in the code of Nangia et al., EMNLP 2020.
+    """
+    own = [[i for i, scored in enumerate(e.scored) if scored] for e in (first, second)]
+    ids = [[e.ids[i] for i in places] for e, places in zip((first, second), own, strict=True)]
+    blocks = difflib.SequenceMatcher(None, ids[0], ids[1], autojunk=False).get_matching_blocks()
+    return [(own[0][b.a + k], own[1][b.b + k]) for b in blocks for k in range(b.size)]
+
+
+# ---- rows ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class _Row:
+    """Texts as one forest: ``tokens`` with their ``parents`` (-1 for a root) and ``depths``; the node of each token of
+    each text, but for its last, which nothing follows."""
+
+    tokens: list[int] = field(default_factory=list)
+    parents: list[int] = field(default_factory=list)
+    depths: list[int] = field(default_factory=list)
+    texts: list[tuple[tuple[int, ...], list[int]]] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, texts: Sequence[tuple[int, ...]]) -> _Row:
+        """The forest of texts in sorted order, where each shares most with the one before it."""
+        row = cls()
+        for text in texts:
+            row.add(text)
+        return row
+
+    @property
+    def branches(self) -> bool:
+        """Whether any two tokens of the row must not see each other."""
+        return len(self.texts) > 1
+
+    def add(self, text: tuple[int, ...]) -> None:
+        """Grows the forest by a text, on the branch it has in common with the text before it."""
+        last, path = self.texts[-1] if self.texts else ((), [])
+        path = path[: _common(last, text)]
+        for token in text[len(path) : -1]:
+            self.parents.append(path[-1] if path else -1)
+            self.depths.append(len(path))
+            path.append(len(self.tokens))
+            self.tokens.append(token)
+        self.texts.append((text, path))
+
+
+def _common(first: tuple[int, ...], second: tuple[int, ...]) -> int:
+    """How many tokens two texts have in common from the start, their last ones left out."""
+    most = min(len(first), len(second)) - 1
+    for i in range(max(most, 0)):
+        if first[i] != second[i]:
+            return i
+    return max(most, 0)
+
+
+def _packed(texts: Sequence[tuple[int, ...]]) -> list[_Row]:
+    """Sorted texts in as few rows as will do: neighbours with a common start stay together, then first fit."""
+    groups: list[tuple[int, list[tuple[int, ...]]]] = []
+    last: tuple[int, ...] = ()
+    for text in texts:
+        shared = _common(last, text)
+        new = len(text) - 1 - shared
+        if groups and 3 * shared >= new and groups[-1][0] + new <= max(_ROW_TOKENS, 2 * len(text)):
+            groups[-1] = (groups[-1][0] + new, [*groups[-1][1], text])
+        else:
+            groups.append((len(text) - 1, [text]))
+        last = text
+    groups.sort(key=lambda g: -g[0])
+    filled: list[tuple[int, list[tuple[int, ...]]]] = []
+    open_rows: list[int] = []
+    for size, members in groups:
+        # Rows are filled up to the largest group's size, at least 64 tokens: wider rows would only be padded.
+        limit = max(_ROW_TOKENS, size)
+        spot = next((r for r in open_rows if filled[r][0] + size <= limit), None)
+        if spot is None:
+            open_rows.append(len(filled))
+            filled.append((size, list(members)))
+        else:
+            filled[spot] = (filled[spot][0] + size, filled[spot][1] + members)
+        open_rows = [r for r in open_rows if filled[r][0] <= limit - 4]
+    return [_Row.of(sorted(members)) for _, members in filled]
+
+
+def _batches(items: Sequence[T], budget: int, size: Callable[[T], int]) -> Iterator[list[T]]:
+    """Runs of items, largest first, whose number times the largest size stays within ``budget``."""
+    batch: list[T] = []
+    for item in items:
+        if batch and (len(batch) + 1) * size(batch[0]) > budget:
+            yield batch
+            batch = []
+        batch.append(item)
+    if batch:
+        yield batch

@@ -1,0 +1,217 @@
+"""Torch modules as audited models: differentiable, batched, on CPU or GPU."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from auditor.data.preprocessing import Preprocessing, TabularPreprocessing
+from auditor.errors import ModelError
+from auditor.model.audited_model import BATCH_ROWS, AuditedModel, Provenance, Recipe
+from auditor.model.gradients import without_gradients
+from auditor.rows import FloatArray, Rows
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+Outputs = Literal["logits", "probabilities"]
+
+
+@runtime_checkable
+class Trainable(Protocol):
+    """A model that can be trained anew: its architecture and its recipe are known."""
+
+    module: nn.Module
+    recipe: Recipe | None
+
+
+@runtime_checkable
+class DifferentiableModel(Protocol):
+    """A model whose logits can be differentiated with respect to its encoded input."""
+
+    module: nn.Module
+    device: torch.device
+
+    def encode(self, X: Rows) -> Tensor:
+        """(n, ...) input tensor of raw rows, on the model's device."""
+        ...
+
+    def logits(self, inputs: Tensor) -> Tensor:
+        """(n, n_classes) logits of encoded inputs; differentiable where the inputs are floating point."""
+        ...
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Evaluation mode inside, every ``training`` flag as it was afterwards."""
+    flags = [(m, m.training) for m in module.modules()]
+    module.eval()
+    try:
+        yield
+    finally:
+        for m, flag in flags:
+            m.training = flag
+
+
+class TorchNetwork:
+    """What every audited torch module has, whatever it predicts: its encoding, its device, its training flags.
+
+    ``preprocessing`` or else ``encoder`` turns raw rows into the module's input. ``architecture`` and ``recipe`` make
+    it a bundle that others can load and train again. ``frozen_mode``: the module refuses ``eval()``, as an exported
+    program does.
+    """
+
+    preprocessing: Preprocessing | None
+
+    def _hold(
+        self,
+        module: nn.Module,
+        *,
+        encoder: Callable[[Rows], Tensor] | None,
+        device: str | torch.device,
+        architecture: Mapping[str, Any] | None,
+        recipe: Recipe | None,
+        frozen_mode: bool,
+    ) -> None:
+        self.device = torch.device(device)
+        self.module = module if frozen_mode else module.to(self.device)
+        self._encoder = encoder
+        self.architecture = None if architecture is None else dict(architecture)
+        self.recipe = recipe
+        self.frozen_mode = frozen_mode
+
+    def encode(self, X: Rows) -> Tensor:
+        """(n, ...) input tensor of raw rows, on the model's device."""
+        if self._encoder is not None:
+            return self._encoder(X).to(self.device)
+        if self.preprocessing is not None:
+            return torch.from_numpy(self.preprocessing.encode(X)).to(self.device)  # type: ignore[arg-type]
+        return torch.from_numpy(_plain_numbers(X)).to(self.device)
+
+    @contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """Evaluation mode inside, flags as they were afterwards; nothing where the module refuses it."""
+        if self.frozen_mode:
+            yield
+        else:
+            with evaluating(self.module):
+                yield
+
+    @property
+    def n_parameters(self) -> int:
+        """Number of parameters."""
+        return sum(p.numel() for p in self.module.parameters())
+
+
+class TorchModel(TorchNetwork, AuditedModel):
+    """A torch module with its encoding: differentiable, batched under ``inference_mode``, on CPU or GPU.
+
+    ``outputs``: whether the module returns logits or probabilities. A module with one output is a binary classifier
+    whose number is the logit, or the probability, of the last class. ``architecture`` and ``recipe`` make it a bundle
+    that others can load and train again. ``token_name`` reads a token id of an ``encoder`` for text. ``frozen_mode``:
+    the module refuses ``eval()``, as an exported program does.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        *,
+        classes: Sequence[object],
+        preprocessing: Preprocessing | None = None,
+        encoder: Callable[[Rows], Tensor] | None = None,
+        token_name: Callable[[int], str | None] | None = None,
+        features: Sequence[str] | None = None,
+        outputs: Outputs = "logits",
+        threshold: float = 0.5,
+        device: str | torch.device = "cpu",
+        architecture: Mapping[str, Any] | None = None,
+        recipe: Recipe | None = None,
+        batch_rows: int = BATCH_ROWS,
+        frozen_mode: bool = False,
+        provenance: Provenance | None = None,
+    ) -> None:
+        if isinstance(preprocessing, TabularPreprocessing):
+            features = preprocessing.features
+        super().__init__(
+            self._probabilities,
+            classes=classes,
+            features=features,
+            preprocessing=preprocessing,
+            threshold=threshold,
+            batch_rows=batch_rows,
+            provenance=provenance,
+        )
+        self._hold(
+            module, encoder=encoder, device=device, architecture=architecture, recipe=recipe, frozen_mode=frozen_mode
+        )
+        self.token_name = token_name
+        self.output_kind: Outputs = outputs
+
+    def with_module(self, module: nn.Module) -> TorchModel:
+        """The same encoding, classes and threshold around another module."""
+        return TorchModel(
+            module,
+            classes=self.classes,
+            preprocessing=self.preprocessing,
+            encoder=self._encoder,
+            token_name=self.token_name,
+            features=self.features,
+            outputs=self.output_kind,
+            threshold=self.threshold,
+            device=self.device,
+            architecture=self.architecture,
+            recipe=self.recipe,
+            batch_rows=self.batch_rows,
+            frozen_mode=self.frozen_mode,
+            provenance=self.provenance,
+        )
+
+    def logits(self, inputs: Tensor) -> Tensor:
+        """(n, n_classes) logits of encoded inputs; a single output z becomes (0, z), a probability p its logarithm."""
+        raw = self.module(inputs)
+        raw = getattr(raw, "logits", raw)
+        if not isinstance(raw, Tensor):
+            raise ModelError(f"The module returned {type(raw).__name__}, not a tensor of logits (n, n_classes).")
+        if raw.ndim == 1:
+            raw = raw.unsqueeze(1)
+        if raw.ndim != 2 or raw.shape[1] not in (1, self.n_outputs) or (raw.shape[1] == 1 and self.n_outputs != 2):
+            raise ModelError(
+                f"The module returned shape {tuple(raw.shape)}; expected (n, {self.n_outputs}) for the classes "
+                f"{', '.join(self.classes[:6])}. Name the classes with --classes in the order of the outputs."
+            )
+        if self.output_kind == "probabilities":
+            if raw.shape[1] == 1:
+                raw = torch.cat([1.0 - raw, raw], dim=1)
+            return torch.log(raw.clamp_min(torch.finfo(raw.dtype).tiny))
+        return torch.cat([torch.zeros_like(raw), raw], dim=1) if raw.shape[1] == 1 else raw
+
+    def _probabilities(self, X: Rows) -> FloatArray:
+        with without_gradients(), self.evaluating():
+            logits = self.logits(self.encode(X))
+            return torch.softmax(logits.double(), dim=1).cpu().numpy()
+
+
+def _plain_numbers(X: Rows) -> npt.NDArray[np.float32]:
+    """Numeric columns as they stand; text has no meaning to a model without preprocessing."""
+    if isinstance(X, np.ndarray):
+        if X.dtype == object:
+            raise ModelError(
+                "This model has no vocabulary for text: save it as a bundle that carries its preprocessing."
+            )
+        return np.require(X, np.float32, ["C", "W"])
+    frame: pd.DataFrame = X
+    text = [str(c) for c in frame.columns if frame[c].dtype.kind not in "biuf"]
+    if text:
+        raise ModelError(
+            f"Column {text[0]!r} holds text, and this model file says nothing about how to encode it. "
+            "Save it as a bundle (auditor.save) that carries its preprocessing, or name numeric --features."
+        )
+    # Writable: torch warns of sharing memory with a table's read-only columns.
+    return np.require(frame.to_numpy(np.float32), np.float32, ["C", "W"])
