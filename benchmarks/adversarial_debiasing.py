@@ -13,11 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from auditor import loop
-from auditor.architectures import MLP
 from auditor.data.audit_data import AuditData
+from auditor.intake.networks.architectures import MLP
 from auditor.model.audited_model import Recipe
 from auditor.model.torch_model import TorchModel
+from auditor.training import loop
 from benchmarks.common import emit, interleaved, seconds
 from mitigations.adversarial_debiasing import AdversarialDebiasing
 from mitigations.retraining import training_set

@@ -12,13 +12,13 @@ import numpy.typing as npt
 import pandas as pd
 from torch import Tensor, nn
 
-from auditor import loop
-from auditor.architectures import MLP
 from auditor.data.audit_data import AuditData
 from auditor.data.preprocessing import fit_tabular
+from auditor.intake.networks.architectures import MLP
 from auditor.model.audited_model import AuditedModel, Recipe
 from auditor.model.torch_model import TorchModel
 from auditor.randomness import seeded_globals
+from auditor.training import loop
 from mitigations.retraining import training_set
 
 DATASETS = ("compas", "adult")

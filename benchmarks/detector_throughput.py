@@ -19,7 +19,7 @@ import torch
 
 from auditor.data.images import decode_as
 from auditor.data.preprocessing import ImagePreprocessing
-from auditor.detectors.image_detector import ImageEnsemble
+from auditor.intake.networks.image_detector import ImageEnsemble
 from auditor.model.gradients import without_gradients
 from benchmarks.common import emit
 

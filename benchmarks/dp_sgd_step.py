@@ -24,12 +24,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from auditor.architectures import MLP, TransformerEncoder
-from auditor.dp_sgd import opacus_quietly
 from auditor.errors import first_line
+from auditor.intake.networks.architectures import MLP, TransformerEncoder
 from auditor.model.torch_model import TorchModel
-from auditor.private_gradients import PrivateStep, choose_way, with_own_samplers
-from auditor.private_layers import put_stand_ins
+from auditor.privacy.training.dp_sgd import opacus_quietly
+from auditor.privacy.training.private_gradients import PrivateStep, choose_way, with_own_samplers
+from auditor.privacy.training.private_layers import put_stand_ins
 from benchmarks.common import emit
 from benchmarks.integrated_gradients import timed
 

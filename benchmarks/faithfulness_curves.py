@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from auditor.architectures import BiLSTMText, SmallCNN
 from auditor.data.audit_data import AuditData
 from auditor.data.preprocessing import ImagePreprocessing, TextPreprocessing
+from auditor.intake.networks.architectures import BiLSTMText, SmallCNN
 from auditor.model.torch_model import TorchModel
 from benchmarks.common import emit
 from benchmarks.integrated_gradients import timed

@@ -22,9 +22,9 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from auditor.architectures import MLP, BiLSTMText
 from auditor.data.audit_data import AuditData
 from auditor.data.preprocessing import NumericColumn, TabularPreprocessing, TextPreprocessing
+from auditor.intake.networks.architectures import MLP, BiLSTMText
 from auditor.model.torch_model import TorchModel
 from auditor.rows import FloatArray
 from benchmarks.common import emit

@@ -20,11 +20,11 @@ import pyarrow.csv
 import torch
 from pydantic import TypeAdapter
 
-from auditor.architectures import MLP
 from auditor.data.preprocessing import NumericColumn, TabularPreprocessing
+from auditor.intake.networks.architectures import MLP
+from auditor.intake.specs import DataSpec, Job, Limits, ModelSpec, ProbeSpec
 from auditor.model.saving import save
 from auditor.model.torch_model import TorchModel
-from auditor.specs import DataSpec, Job, Limits, ModelSpec, ProbeSpec
 from benchmarks.common import emit
 
 ROWS, FEATURES, PAIRS, BAR = 1_000_000, 20, 5, 0.66
@@ -114,7 +114,7 @@ def main() -> None:
             )
         )
         bare = [sys.executable, "-I", "-c", BARE, name, str(FEATURES), str(BLOCK_BYTES), str(BATCH_ROWS)]
-        ours = [sys.executable, "-I", "-m", "auditor.child", "{channel}"]
+        ours = [sys.executable, "-I", "-m", "auditor.run.child", "{channel}"]
         timed(bare), timed(ours, job)
         pairs = [(timed(bare), timed(ours, job)) for _ in range(PAIRS)]
     emit(

@@ -17,10 +17,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from auditor.architectures import MLP
-from auditor.ensembles import Seeds, random_halves, train_together
+from auditor.intake.networks.architectures import MLP
 from auditor.model.audited_model import Recipe
 from auditor.randomness import seeded_globals
+from auditor.training.ensembles import Seeds, random_halves, train_together
 from benchmarks.common import emit, seconds
 
 MODELS, POOL, FEATURES, PAIRS, BAR, LOOP_BAR = 64, 4_000, 50, 3, 30.0, 15.0

@@ -34,8 +34,8 @@ def main() -> None:
     )
 
     from auditor.data.audit_data import AuditData
-    from auditor.training_audit.audit import TrainingAudit
-    from auditor.training_audit.huggingface import AuditCallback, text_classifier
+    from auditor.run.while_training.audit import TrainingAudit
+    from auditor.run.while_training.huggingface import AuditCallback, text_classifier
     from examples.text_trainer import CLASSES, Texts, resumes, word_tokenizer
     from probes.fairness import GroupFairness
 

@@ -8,10 +8,14 @@ from pathlib import Path
 
 import typer
 
-from auditor.compare import Comparison, Row, compare
 from auditor.files import write_beside
 from auditor.report import text
-from auditor.report.comparison import render_comparison_html, render_comparison_json, render_comparison_markdown
+from auditor.report.comparing.compare import Comparison, Row, compare
+from auditor.report.comparing.comparison import (
+    render_comparison_html,
+    render_comparison_json,
+    render_comparison_markdown,
+)
 from cli.history import report_of
 from cli.output import print_table
 

@@ -16,10 +16,10 @@ import typer
 from auditor.errors import UsageError
 
 if TYPE_CHECKING:
+    from auditor.detection.provenance.record import Credentials, FileProvenance, Statement
     from auditor.detection.record import DetectorRecord, FileResult
-    from auditor.isolate import Measured
     from auditor.model.detector_card import KnownRate
-    from auditor.provenance.record import Credentials, FileProvenance, Statement
+    from auditor.run.isolate import Measured
 
 SCHEMA_VERSION = "1"
 MOST_FILES = 100_000
@@ -72,9 +72,9 @@ def detect(
         raise UsageError("--evidence shows what a detector's score rests on: add --detector FILE.")
 
     from auditor.files import readable, sent
-    from auditor.isolate import examine, last_lines
+    from auditor.intake.specs import DetectionSpec, Job, Limits, ModelSpec
     from auditor.report.text import visible
-    from auditor.specs import DetectionSpec, Job, Limits, ModelSpec
+    from auditor.run.isolate import examine, last_lines
     from cli.options import memory_limit
     from cli.output import paragraph, stages
 

@@ -17,8 +17,8 @@ from cli.detect import ANSWERS, MEDIA, answer_shares, rate_lines, with_interval
 if TYPE_CHECKING:
     from pydantic import JsonValue
 
-    from auditor.isolate import Trained
     from auditor.model.detector_card import KnownRate
+    from auditor.run.messages import Trained
 
 _MOST_NAMED = 10
 _TARGET = "mitigations.deepfake.folder_training:train_on_folder"
@@ -55,9 +55,9 @@ def detect_train(
     turn. Exit codes: 0 trained, 2 wrong usage, 3 trained, but some files could not be used or there are too few of them
     for any answer but "cannot say", 4 the files were refused.
     """
-    from auditor.isolate import train_detector
+    from auditor.intake.specs import DetectorTrainingSpec, Job, Limits, ModelSpec
     from auditor.report.text import visible
-    from auditor.specs import DetectorTrainingSpec, Job, Limits, ModelSpec
+    from auditor.run.isolate import train_detector
     from cli.options import memory_limit
     from cli.output import stages
 

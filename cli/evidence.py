@@ -12,9 +12,9 @@ from auditor.files import check_writable
 if TYPE_CHECKING:
     from auditor.evidence.bundle import Evidence
     from auditor.evidence.log import ChainedLog
-    from auditor.isolate import Measured
+    from auditor.intake.specs import Job
     from auditor.report.record import AuditReport
-    from auditor.specs import Job
+    from auditor.run.isolate import Measured
     from cli.options import Configured, ScanOptions
 
 _OF_THIS_RUN = (
@@ -45,7 +45,7 @@ def start_log(job: Job) -> ChainedLog:
     """The log of a scan that begins."""
     from auditor import __version__
     from auditor.evidence.log import ChainedLog
-    from auditor.passwords import without_passwords
+    from auditor.evidence.passwords import without_passwords
 
     log = ChainedLog()
     command = [without_passwords(word) for word in sys.argv[1:]]

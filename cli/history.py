@@ -16,8 +16,8 @@ from auditor.errors import DataError, UsageError
 from cli.output import print_table
 
 if TYPE_CHECKING:
-    from auditor.history.entries import Decision, Entry
-    from auditor.history.ledger import Ledger
+    from auditor.evidence.history.entries import Decision, Entry
+    from auditor.evidence.history.ledger import Ledger
     from auditor.report.record import AuditReport, DecisionRecord, FigureRecord, FindingRecord
 
 _ENVIRONMENT = "AUDITOR_DB"
@@ -31,14 +31,14 @@ Db = Annotated[
 
 def place_of(db: str | None) -> str:
     """Where the history lies: the flag, else the environment, else the default file."""
-    from auditor.history.ledger import DEFAULT
+    from auditor.evidence.history.ledger import DEFAULT
 
     return db or os.environ.get(_ENVIRONMENT) or DEFAULT
 
 
 def open_ledger(db: str | None, *, create: bool = False) -> Ledger:
     """The ledger of the flag. Raises UsageError where there is none."""
-    from auditor.history.ledger import Ledger
+    from auditor.evidence.history.ledger import Ledger
 
     return Ledger(place_of(db), create=create)
 
@@ -48,7 +48,7 @@ def open_ledger(db: str | None, *, create: bool = False) -> Ledger:
 
 def record_audit(report: AuditReport, db: str | None, bundle: str | None) -> str:
     """Appends an audit; returns a line that says where it stands. Raises UsageError where it cannot be written."""
-    from auditor.history.entries import AuditEntry
+    from auditor.evidence.history.entries import AuditEntry
 
     ledger = open_ledger(db, create=True)
     try:
@@ -60,7 +60,7 @@ def record_audit(report: AuditReport, db: str | None, bundle: str | None) -> str
 
 def decisions_on(report: AuditReport, db: str | None) -> tuple[DecisionRecord, ...]:
     """What was decided about earlier audits of the same model."""
-    from auditor.history.ledger import decisions_about
+    from auditor.evidence.history.ledger import decisions_about
 
     ledger = open_ledger(db, create=True)
     try:
@@ -71,7 +71,7 @@ def decisions_on(report: AuditReport, db: str | None) -> tuple[DecisionRecord, .
 
 
 def _decision_record(entry: Entry, decision: Decision) -> DecisionRecord:
-    from auditor.history.signatures import signer
+    from auditor.evidence.history.signatures import signer
     from auditor.report.record import DecisionRecord
 
     today = datetime.now(UTC).date()
@@ -144,8 +144,8 @@ def history(
 
 
 def _verify(ledger: Ledger, head: str | None, keys: Sequence[Path]) -> int:
+    from auditor.evidence.history.ledger import broken_chain
     from auditor.evidence.signing import fingerprint, load_public_key
-    from auditor.history.ledger import broken_chain
     from auditor.report.text import visible
 
     trusted = {fingerprint(load_public_key(path)) for path in keys}
@@ -171,7 +171,7 @@ def _verify(ledger: Ledger, head: str | None, keys: Sequence[Path]) -> int:
 
 def _wrong_with(entry: Entry, audits: Mapping[int, str], trusted: set[str]) -> list[str]:
     """Why a decision does not count, in words; ``audits``: digests of the records before it."""
-    from auditor.history.signatures import signer
+    from auditor.evidence.history.signatures import signer
 
     decision = entry.decision()
     mark = signer(decision)
@@ -186,7 +186,7 @@ def _wrong_with(entry: Entry, audits: Mapping[int, str], trusted: set[str]) -> l
 
 def _print(entries: list[Entry]) -> int:
     """Lists the entries; 1 where the chain is broken, which no reader of the list should overlook."""
-    from auditor.history.ledger import broken_chain
+    from auditor.evidence.history.ledger import broken_chain
     from auditor.report.text import visible
 
     rows = []
@@ -305,10 +305,10 @@ def signoff(
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
 ) -> None:
     """Record who accepts, or does not, what an audit found; it shows in later reports and changes no outcome."""
+    from auditor.evidence.history.entries import Decision
+    from auditor.evidence.history.signatures import signed
     from auditor.evidence.signing import load_private_key
     from auditor.finding.measurement import Outcome
-    from auditor.history.entries import Decision
-    from auditor.history.signatures import signed
 
     key = None if sign is None else load_private_key(sign)
     chosen, until = _chosen(decision), _day(expires)
@@ -366,7 +366,7 @@ def _day(text: str | None) -> date | None:
 
 
 def _audit_entry(ledger: Ledger, text: str) -> Entry:
-    from auditor.history.entries import digest_of
+    from auditor.evidence.history.entries import digest_of
     from cli.rendering import read_report
 
     if text.isdecimal():

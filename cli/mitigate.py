@@ -11,12 +11,12 @@ from pathlib import Path
 import typer
 from pydantic import JsonValue
 
-from auditor.compare import compare
 from auditor.errors import UsageError, did_you_mean
-from auditor.isolate import measure, mitigate
-from auditor.mitigation import Mitigation, learns, make_mitigation, needs_rows, writes
+from auditor.intake.specs import Job, Limits, MitigationSpec
+from auditor.report.comparing.compare import compare
 from auditor.report.record import AuditReport
-from auditor.specs import Job, Limits, MitigationSpec
+from auditor.run.isolate import measure, mitigate
+from auditor.run.mitigation import Mitigation, learns, make_mitigation, needs_rows, writes
 from cli.comparing import print_comparison, verdict_code, write_comparison
 from cli.one_process import refuse_a_job
 from cli.options import Configured

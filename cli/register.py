@@ -14,7 +14,7 @@ from cli.output import paragraph
 if TYPE_CHECKING:
     from pydantic import JsonValue
 
-    from auditor.registration import Opened, Plan, Registration
+    from auditor.evidence.registration import Opened, Plan, Registration
     from auditor.report.record import RegistrationRecord
     from cli.options import Configured
 
@@ -39,9 +39,9 @@ def register(
     auditor scan --registration FILE then says whether the run followed, and lists every deviation.
     """
     from auditor import __version__
+    from auditor.evidence.registration import Registration, left_open
     from auditor.evidence.signing import load_private_key
     from auditor.files import write_beside
-    from auditor.registration import Registration, left_open
     from cli.options import configure
 
     key = None if sign is None else load_private_key(sign)
@@ -80,7 +80,7 @@ def _print(made: Registration, out: Path, open_: tuple[str, ...], *, signed: boo
 def plan_of(configured: Configured) -> Plan:
     """The plan that flags and audit.toml come to; hashes the files that are there."""
     from auditor.evidence.manifest import code_of
-    from auditor.registration import Plan, PlannedProbe, digest_of
+    from auditor.evidence.registration import Plan, PlannedProbe, digest_of
     from auditor.report.record import CriterionRecord
     from cli.scan import probe_specs
 
@@ -110,7 +110,7 @@ def _fixed(name: str, value: JsonValue) -> JsonValue:
     if isinstance(value, dict):
         return {key: _fixed(name, own) for key, own in value.items()}
     if name in (*PATH_OPTIONS, "benchmarks") and isinstance(value, str):
-        from auditor.registration import digest_of
+        from auditor.evidence.registration import digest_of
 
         digest = digest_of(Path(value))
         return value if digest is None else f"sha256:{digest}"
@@ -124,7 +124,7 @@ def opened(path: str | None) -> Opened | None:
     """The registration that a scan is to follow. Raises UsageError, before any work, where it cannot be read."""
     if path is None:
         return None
-    from auditor.registration import read_registration
+    from auditor.evidence.registration import read_registration
 
     return read_registration(Path(path))
 
@@ -134,7 +134,7 @@ def followed(opened: Opened | None, configured: Configured, started: datetime) -
     if opened is None:
         return None
     from auditor import __version__
-    from auditor.registration import held_against
+    from auditor.evidence.registration import held_against
 
     path = str(configured.options.registration)
     return held_against(opened, plan_of(configured), path=path, started=started, tool=__version__)

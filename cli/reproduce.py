@@ -114,7 +114,7 @@ def _record(content: bytes, name: str) -> AuditReport:
 
 
 def _run_again(configured: Configured) -> AuditReport:
-    from auditor.isolate import measure
+    from auditor.run.isolate import measure
     from cli.output import stages
     from cli.scan import build_job, make_report, pillars
 

@@ -19,17 +19,17 @@ import typer
 
 from auditor.data.bins import parse_bin_rule
 from auditor.errors import AuditorError, ConfigError, UsageError, did_you_mean
+from auditor.evidence.passwords import without_passwords
+from auditor.evidence.registration import with_what_became
 from auditor.files import UNREADABLE, check_writable, why_unreadable, write_beside
 from auditor.finding.judging import Family
 from auditor.finding.measurement import Pillar
-from auditor.isolate import Measured, last_lines, measure
-from auditor.passwords import without_passwords
-from auditor.probe import make_probe
-from auditor.registration import with_what_became
+from auditor.intake.specs import DataSpec, Job, Limits, ModelSpec, ProbeSpec
 from auditor.report.controls import with_policies
 from auditor.report.record import INTAKE, AuditReport, DataRecord, ModelRecord
-from auditor.run import assemble, environment
-from auditor.specs import DataSpec, Job, Limits, ModelSpec, ProbeSpec
+from auditor.run.audit import assemble, environment
+from auditor.run.isolate import Measured, last_lines, measure
+from auditor.run.probe import make_probe
 from cli.evidence import check_flags, start_log, write_evidence
 from cli.history import decisions_on, open_ledger, record_audit
 from cli.options import Configured, ScanOptions

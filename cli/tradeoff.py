@@ -15,14 +15,11 @@ from pathlib import Path
 import typer
 from pydantic import JsonValue
 
-from auditor.compare import CHANGE, compare
 from auditor.errors import DataError, ModelError, UsageError, did_you_mean
 from auditor.files import write_beside
-from auditor.mitigation import make_mitigation, needs_rows
-from auditor.report.front import plots_of
-from auditor.report.record import AuditReport
-from auditor.report.text import visible
-from auditor.report.tradeoff import (
+from auditor.intake.specs import Job
+from auditor.report.comparing.compare import CHANGE, compare
+from auditor.report.comparing.drawn_tradeoff import (
     cell,
     front_words,
     promise,
@@ -31,10 +28,13 @@ from auditor.report.tradeoff import (
     render_tradeoff_markdown,
     tradeoff_svg,
 )
-from auditor.specs import Job
+from auditor.report.comparing.tradeoff import PRESENT, Candidate, Point, Tradeoff, weigh
+from auditor.report.comparing.tradeoff_evidence import DISPARITIES, Disparity, Evidence, read_evidence
+from auditor.report.front import plots_of
+from auditor.report.record import AuditReport
+from auditor.report.text import visible
+from auditor.run.mitigation import make_mitigation, needs_rows
 from auditor.statistics.estimate import Undefined
-from auditor.tradeoff import PRESENT, Candidate, Point, Tradeoff, weigh
-from auditor.tradeoff_evidence import DISPARITIES, Disparity, Evidence, read_evidence
 from cli.comparing import write_comparison
 from cli.mitigate import known_mitigation, parse_settings, with_reference
 from cli.one_process import refuse_a_job

@@ -17,8 +17,8 @@ from auditor.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from auditor.specs import TrainSpec
-    from auditor.training import TrainedModel
+    from auditor.intake.specs import TrainSpec
+    from auditor.training.train import TrainedModel
 
 
 def train(
@@ -61,10 +61,10 @@ def train(
     arguments = parse_json_flag(architecture_args, "--architecture-args")
     places = _Places(out, train_out, test_out)
 
+    from auditor.intake.specs import TrainSpec
     from auditor.model.saving import save
-    from auditor.specs import TrainSpec
-    from auditor.training import train_table
-    from auditor.training_rows import write_rows
+    from auditor.training.rows import write_rows
+    from auditor.training.train import train_table
 
     spec = TrainSpec(
         data=data,

@@ -13,7 +13,7 @@ from cli.output import coloured, paragraph
 
 if TYPE_CHECKING:
     from auditor.evidence.verify import Verified
-    from auditor.probe import Probe
+    from auditor.run.probe import Probe
 
 # Their numbers follow from a model's answers, its decisions and the groups: nothing else is asked of the model.
 FROM_ANSWERS = ("group_fairness", "adverse_impact", "score_fairness", "regression_fairness")
@@ -77,7 +77,7 @@ def stored_probe(name: str, options: Mapping[str, Any]) -> Probe | None:
 
     Raises ConfigError for options that are none.
     """
-    from auditor.probe import make_probe
+    from auditor.run.probe import make_probe
     from probes import PROBES
 
     return make_probe(PROBES[name], dict(options)) if name in FROM_ANSWERS else None

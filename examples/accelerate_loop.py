@@ -12,7 +12,7 @@ from accelerate import Accelerator
 from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader, TensorDataset
 
-from auditor.training_audit.audit import TrainingAudit
+from auditor.run.while_training.audit import TrainingAudit
 from examples.mortgages import load, network
 from probes.fairness import GroupFairness
 

@@ -14,8 +14,8 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader, TensorDataset
 
-from auditor.training_audit.audit import TrainingAudit
-from auditor.training_audit.lightning import AuditCallback
+from auditor.run.while_training.audit import TrainingAudit
+from auditor.run.while_training.lightning import AuditCallback
 from examples.mortgages import load, network
 from probes.fairness import GroupFairness
 from probes.membership.probe import MembershipInference

@@ -15,11 +15,11 @@ import sys
 import numpy as np
 
 from auditor.data.audit_data import AuditData
-from auditor.mitigation import Training
+from auditor.intake.specs import TrainSpec
 from auditor.model.saving import save
-from auditor.several_devices import devices_of_job
-from auditor.specs import TrainSpec
-from auditor.training import train_table
+from auditor.run.mitigation import Training
+from auditor.training.several_devices import devices_of_job
+from auditor.training.train import train_table
 from mitigations import MITIGATIONS
 
 

@@ -10,7 +10,7 @@ import sys
 import torch
 from torch.nn.functional import cross_entropy
 
-from auditor.training_audit.audit import TrainingAudit
+from auditor.run.while_training.audit import TrainingAudit
 from examples.mortgages import load, network
 from probes.fairness import GroupFairness
 from probes.membership.probe import MembershipInference

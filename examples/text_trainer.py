@@ -27,8 +27,8 @@ from transformers import (
 )
 
 from auditor.data.audit_data import AuditData
-from auditor.training_audit.audit import TrainingAudit
-from auditor.training_audit.huggingface import add_to, text_classifier
+from auditor.run.while_training.audit import TrainingAudit
+from auditor.run.while_training.huggingface import add_to, text_classifier
 from probes.fairness import GroupFairness
 from probes.token_fairness import CounterfactualTokenFairness
 

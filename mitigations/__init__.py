@@ -1,6 +1,6 @@
 """The table of mitigations: each returns a new model and leaves the old one untouched."""
 
-from auditor.mitigation import Mitigation
+from auditor.run.mitigation import Mitigation
 from mitigations.adversarial_debiasing import AdversarialDebiasing
 from mitigations.balanced_resampling import BalancedResampling
 from mitigations.correlation_remover import CorrelationRemover

@@ -8,7 +8,7 @@ import numpy as np
 
 from auditor.errors import DataError, UsageError
 from auditor.finding.measurement import Pillar
-from auditor.mitigation import Mitigated, Stage, Training
+from auditor.run.mitigation import Mitigated, Stage, Training
 from mitigations.retraining import TrainingSet, run, training_set
 from mitigations.starting_network import is_known, recipe_for, starting_network, trainable_from_somewhere
 
@@ -145,7 +145,7 @@ class AdversarialDebiasing:
 
     def step(self, new: TorchModel, rows: TrainingSet, recipe: Recipe) -> AdversarialStep:
         """One step of both networks, for these rows; a training loop of one's own can call it."""
-        from auditor.loop import optimizer_of
+        from auditor.training.loop import optimizer_of
         from mitigations.adversarial_step import AdversarialStep, Pressure
 
         n_batches = -(-len(rows) // recipe.batch_size)

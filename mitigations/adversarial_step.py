@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, one_hot
 from torch.optim import Optimizer
 
-from auditor.several_devices import Summing, as_they_are
+from auditor.training.several_devices import Summing, as_they_are
 from mitigations.mean_gap import mean_gap
 
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, ClassVar, Literal, get_args
 import numpy as np
 
 from auditor.finding.measurement import Pillar
-from auditor.mitigation import Mitigated, Stage, Training
 from auditor.rows import FloatArray, IntArray
+from auditor.run.mitigation import Mitigated, Stage, Training
 from mitigations.retraining import run, trainable, training_set, untrained
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ class BalancedResampling:
         """A new model of the same architecture, by the same recipe, on the resampled rows."""
         from torch.nn.functional import cross_entropy
 
-        from auditor.loop import PlainStep, optimizer_of
+        from auditor.training.loop import PlainStep, optimizer_of
 
         old = trainable(model)
         assert old.recipe is not None

@@ -10,8 +10,8 @@ import numpy as np
 
 from auditor.errors import DataError, ModelError
 from auditor.finding.measurement import Pillar
-from auditor.mitigation import Mitigated, Stage, Training
 from auditor.rows import FloatArray
+from auditor.run.mitigation import Mitigated, Stage, Training
 from mitigations.retraining import refuse_bins, run, trainable, training_set, untrained
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ class CorrelationRemover:
         import torch
         from torch.nn.functional import cross_entropy
 
-        from auditor.loop import PlainStep, optimizer_of
+        from auditor.training.loop import PlainStep, optimizer_of
 
         old = trainable(model)
         assert old.recipe is not None
@@ -169,7 +169,7 @@ def _with_subtraction(
     """The network on (z, s) that answers as ``inner`` does on ``z - (s - mean) B``."""
     import torch
 
-    from auditor.architectures import ARCHITECTURES
+    from auditor.intake.networks.architectures import ARCHITECTURES
     from auditor.model.torch_model import TorchModel
 
     args = dict((inner.architecture or {}).get("args", {})) | {"n_features": preprocessing.width}

@@ -14,7 +14,7 @@ import numpy as np
 from auditor.data.lexicons import built_in, read
 from auditor.errors import DataError, ModelError, UsageError
 from auditor.finding.measurement import Pillar
-from auditor.mitigation import Mitigated, Stage, Training
+from auditor.run.mitigation import Mitigated, Stage, Training
 from mitigations.augmented_rows import Arm, Sides, table_arms, text_arms
 from mitigations.counterfactuals import (
     NO_ROW,
@@ -282,7 +282,7 @@ class CounterfactualAugmentation:
     ) -> TorchModel:
         from torch import nn
 
-        from auditor.loop import PlainStep, optimizer_of
+        from auditor.training.loop import PlainStep, optimizer_of
         from mitigations.fine_tuning_step import FineTuningStep
 
         rng = np.random.default_rng(seed)
@@ -342,7 +342,7 @@ class _Made:
 def _causal(folder: str, device: str) -> AuditedLanguageModel:
     """The language model of a folder. Raises ModelError for one that continues no text."""
     from auditor.intake.language_models import load_language_folder
-    from auditor.specs import ModelSpec
+    from auditor.intake.specs import ModelSpec
 
     model = load_language_folder(folder, ModelSpec(path=folder, device=device))
     if model.objective != "causal":

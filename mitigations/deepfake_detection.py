@@ -8,7 +8,7 @@ import numpy as np
 
 from auditor.errors import ModelError, UsageError
 from auditor.finding.measurement import Pillar
-from auditor.mitigation import Mitigated, Stage, Training
+from auditor.run.mitigation import Mitigated, Stage, Training
 
 if TYPE_CHECKING:
     from auditor.data.audit_data import AuditData
@@ -99,7 +99,7 @@ class DeepfakeDetection:
         if not isinstance(self.detector, str):
             return self.detector
         from auditor.detection.examine import loaded_detector
-        from auditor.specs import ModelSpec
+        from auditor.intake.specs import ModelSpec
 
         return loaded_detector(ModelSpec(path=self.detector, device=device))
 

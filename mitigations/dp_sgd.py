@@ -9,7 +9,7 @@ import numpy as np
 
 from auditor.errors import ModelError, UsageError
 from auditor.finding.measurement import Pillar
-from auditor.mitigation import Mitigated, Stage, Training
+from auditor.run.mitigation import Mitigated, Stage, Training
 from mitigations.private_weights import private_weights
 from mitigations.retraining import TrainingSet, refuse_several_devices, trainable, training_set, untrained
 
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from auditor.data.audit_data import AuditData
-    from auditor.dp_sgd import PrivacyBudget
     from auditor.model.audited_model import AuditedModel, Recipe
     from auditor.model.torch_model import TorchModel
+    from auditor.privacy.training.dp_sgd import PrivacyBudget
 
 Mode = Literal["auto", "hooks", "ghost"]
 Weights = Literal["none", "reweighing"]
@@ -127,7 +127,7 @@ class DpSgd:
 
     def mitigate(self, model: AuditedModel, data: AuditData, rng: np.random.Generator, training: Training) -> Mitigated:
         """A new model of the same architecture, trained privately on the labelled rows."""
-        from auditor.dp_sgd import PrivacyBudget, train_privately
+        from auditor.privacy.training.dp_sgd import PrivacyBudget, train_privately
 
         # Each process would draw rows and noise of its own.
         refuse_several_devices(training, self.name)
@@ -172,10 +172,10 @@ class DpSgd:
         self, model: AuditedModel, data: AuditData, rng: np.random.Generator, training: Training
     ) -> Mitigated:
         """A Hugging Face classifier trained on from its own weights."""
-        from auditor.dp_sgd import PrivacyBudget
         from auditor.model.audited_model import Recipe
         from auditor.model.torch_model import TorchModel
-        from auditor.private_fine_tuning import Lora, fine_tune_privately
+        from auditor.privacy.training.dp_sgd import PrivacyBudget
+        from auditor.privacy.training.private_fine_tuning import Lora, fine_tune_privately
 
         if not isinstance(model, TorchModel):
             raise ModelError("dp_sgd fine-tunes classifiers of transformers, and this model is none.")

@@ -9,8 +9,8 @@ import numpy.typing as npt
 
 from auditor.errors import ModelError
 from auditor.finding.measurement import Pillar
-from auditor.mitigation import Mitigated, Stage, Training
 from auditor.rows import FloatArray
+from auditor.run.mitigation import Mitigated, Stage, Training
 from mitigations.reduction import NetworkEstimator, Parity, Reducible, moment, reducible, reducing
 
 if TYPE_CHECKING:
@@ -122,7 +122,7 @@ class ExponentiatedGradient:
         """The mixture as one network, and how many networks are in it."""
         import torch
 
-        from auditor.architectures import MLPVote
+        from auditor.intake.networks.architectures import MLPVote
         from auditor.model.torch_model import TorchModel
 
         old = task.trainer.old

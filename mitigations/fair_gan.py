@@ -10,8 +10,8 @@ import numpy as np
 
 from auditor.errors import DataError, ModelError
 from auditor.finding.measurement import Pillar
-from auditor.mitigation import Mitigated, Stage, Training
 from auditor.rows import IntArray
+from auditor.run.mitigation import Mitigated, Stage, Training
 from mitigations.retraining import TrainingSet, refuse_several_devices, run, trainable, training_set, untrained
 from mitigations.synthetic_columns import CodedColumn, Encoded, coded_columns, one_hot, total_variation
 
@@ -106,7 +106,7 @@ class FairGan:
         import torch
         from torch.nn.functional import cross_entropy
 
-        from auditor.loop import PlainStep, optimizer_of
+        from auditor.training.loop import PlainStep, optimizer_of
 
         refuse_several_devices(training, self.name)
         old = trainable(model)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from auditor.loop import PlainStep
+from auditor.training.loop import PlainStep
 
 
 class FineTuningStep(PlainStep):

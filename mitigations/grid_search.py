@@ -8,7 +8,7 @@ import numpy as np
 
 from auditor.errors import ModelError
 from auditor.finding.measurement import Pillar
-from auditor.mitigation import Mitigated, Stage, Training
+from auditor.run.mitigation import Mitigated, Stage, Training
 from mitigations.reduction import NetworkEstimator, Parity, moment, reducible, reducing
 
 if TYPE_CHECKING:

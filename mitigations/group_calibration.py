@@ -8,8 +8,8 @@ import numpy as np
 
 from auditor.errors import DataError
 from auditor.finding.measurement import Pillar
-from auditor.mitigation import Mitigated, Stage, Training
 from auditor.rows import FloatArray
+from auditor.run.mitigation import Mitigated, Stage, Training
 from mitigations.scored_rows import BoolArray, scored_rows
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from auditor.finding.measurement import Pillar
-from auditor.mitigation import Mitigated, Stage, Training
+from auditor.run.mitigation import Mitigated, Stage, Training
 from mitigations.retraining import run, trainable, training_set, untrained
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ class GroupDro:
         """A new model of the same architecture, trained for its worst group."""
         import torch
 
-        from auditor.loop import optimizer_of
+        from auditor.training.loop import optimizer_of
         from mitigations.group_dro_step import GroupDroStep
 
         old = trainable(model)

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.optim import Optimizer
 
-from auditor.loop import sum_gradients
-from auditor.several_devices import Summing, as_they_are
+from auditor.training.loop import sum_gradients
+from auditor.training.several_devices import Summing, as_they_are
 
 if TYPE_CHECKING:
     from auditor.model.torch_model import TorchModel

@@ -10,7 +10,7 @@ import numpy as np
 
 from auditor.errors import UsageError
 from auditor.finding.measurement import Pillar
-from auditor.mitigation import Mitigated, Stage, Training
+from auditor.run.mitigation import Mitigated, Stage, Training
 from mitigations.retraining import run, trainable, training_set, untrained
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ class MinDiff:
         import torch
         from torch.nn.functional import cross_entropy
 
-        from auditor.loop import PlainStep, optimizer_of
+        from auditor.training.loop import PlainStep, optimizer_of
 
         old = trainable(model)
         assert old.recipe is not None

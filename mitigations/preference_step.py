@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from torch.nn.functional import kl_div, log_softmax, logsigmoid
 
 from auditor.errors import DataError, MissingExtraError, ModelError, NotApplicableError
-from auditor.loop import mixed_precision
 from auditor.model.language_model import AuditedLanguageModel, logits_at
 from auditor.model.prefix_trees import Encoded
+from auditor.training.loop import mixed_precision
 
 if TYPE_CHECKING:
     from mitigations.preference_pairs import PreferencePair

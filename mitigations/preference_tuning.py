@@ -10,8 +10,8 @@ import numpy as np
 
 from auditor.errors import ModelError
 from auditor.finding.measurement import Pillar
-from auditor.mitigation import Mitigated, Stage, Training, Writes
 from auditor.rows import FloatArray
+from auditor.run.mitigation import Mitigated, Stage, Training, Writes
 from mitigations.preference_pairs import (
     NeutralText,
     PreferenceSet,
@@ -119,9 +119,9 @@ class PreferenceTuning:
 
         import torch
 
-        from auditor.loop import Schedule, train
         from auditor.model.language_model import AuditedLanguageModel
         from auditor.randomness import seeded_globals
+        from auditor.training.loop import Schedule, train
         from mitigations.preference_step import (
             PreferenceStep,
             adaptable_layers,

@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from auditor.data.audit_data import AuditData
-    from auditor.mitigation import Training
     from auditor.model.audited_model import AuditedModel, Recipe
     from auditor.model.torch_model import TorchModel
+    from auditor.run.mitigation import Training
 
 Parity = Literal["demographic_parity", "equalized_odds", "true_positive_rate_parity", "false_positive_rate_parity"]
 
@@ -47,7 +47,7 @@ class Trainer:
         import torch
         from torch.nn.functional import cross_entropy
 
-        from auditor.loop import PlainStep, optimizer_of
+        from auditor.training.loop import PlainStep, optimizer_of
 
         rng = np.random.default_rng(self.seed)
         new = untrained(self.old, rng, self.training.device, self.recipe)

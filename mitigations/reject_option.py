@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from auditor.finding.measurement import Pillar
-from auditor.mitigation import Mitigated, Stage, Training
 from auditor.rows import FloatArray
+from auditor.run.mitigation import Mitigated, Stage, Training
 from mitigations.scored_rows import BoolArray, ScoredRows, old_decision, scored_rows
 
 if TYPE_CHECKING:

@@ -15,10 +15,10 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from auditor.data.audit_data import AuditData
-    from auditor.loop import History, Step
-    from auditor.mitigation import Training
     from auditor.model.audited_model import AuditedModel, Recipe
     from auditor.model.torch_model import TorchModel
+    from auditor.run.mitigation import Training
+    from auditor.training.loop import History, Step
 
 VALIDATION_SHARE = 0.15
 
@@ -60,7 +60,7 @@ class TrainingSet:
 
 def trainable(model: AuditedModel) -> TorchModel:
     """The model as one that can be trained anew. Raises ModelError where it cannot, and says what would do."""
-    from auditor.architectures import ARCHITECTURES
+    from auditor.intake.networks.architectures import ARCHITECTURES
     from auditor.model.torch_model import TorchModel
 
     check_classifier(model)
@@ -167,7 +167,7 @@ def _check_groups(y: IntArray, codes: IntArray, levels: tuple[tuple[str, ...], .
 
 def untrained(model: TorchModel, rng: np.random.Generator, device: str, recipe: Recipe) -> TorchModel:
     """The model's own architecture, initialised from ``rng``; global generators are left as they were."""
-    from auditor.architectures import ARCHITECTURES
+    from auditor.intake.networks.architectures import ARCHITECTURES
     from auditor.model.torch_model import TorchModel as Torch
     from auditor.randomness import seeded_globals
 
@@ -198,7 +198,7 @@ def run(
     fingerprint: dict[str, object] | None = None,
 ) -> History:
     """Trains by the one loop, for the recipe's epochs and batches, with the order of rows drawn from ``rng``."""
-    from auditor.loop import Schedule, train
+    from auditor.training.loop import Schedule, train
 
     schedule = Schedule(
         epochs=recipe.epochs, batch_size=recipe.batch_size, seed=int(rng.integers(2**62)), patience=patience

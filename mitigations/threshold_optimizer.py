@@ -8,8 +8,8 @@ import numpy as np
 
 from auditor.errors import DataError, first_line
 from auditor.finding.measurement import Pillar
-from auditor.mitigation import Mitigated, Stage, Training
 from auditor.rows import FloatArray
+from auditor.run.mitigation import Mitigated, Stage, Training
 from mitigations.scored_rows import ScoredRows, old_decision, scored_rows
 
 if TYPE_CHECKING:

@@ -1,6 +1,6 @@
 """The table of probes: each asks one question of a model."""
 
-from auditor.probe import Probe
+from auditor.run.probe import Probe
 from probes.adverse_impact import AdverseImpact
 from probes.attribute_inference import AttributeInference
 from probes.attribution.probe import FeatureAttribution

@@ -11,8 +11,8 @@ import numpy as np
 from auditor.data.counts import MISSING
 from auditor.errors import NotApplicableError
 from auditor.finding.measurement import Measurement, Pillar
-from auditor.probe import Need
 from auditor.rows import FloatArray, IntArray
+from auditor.run.probe import Need
 from auditor.statistics.estimate import Exact, Undefined
 from auditor.statistics.groups import RatioToLargest, WorstRatio
 from auditor.statistics.kinds import AnyEstimate

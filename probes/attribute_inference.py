@@ -13,8 +13,8 @@ import numpy.typing as npt
 from auditor.data.counts import MISSING
 from auditor.errors import NotApplicableError, UsageError, did_you_mean
 from auditor.finding.measurement import Measurement, Pillar
-from auditor.probe import Need
 from auditor.rows import FloatArray, IntArray
+from auditor.run.probe import Need
 from auditor.statistics.estimate import Power, Undefined
 from auditor.statistics.ranks import area_under_curve
 from auditor.statistics.rates import Difference, Proportion

@@ -12,8 +12,8 @@ import numpy.typing as npt
 
 from auditor.errors import NotApplicableError, UsageError
 from auditor.finding.measurement import Measurement, Pillar
-from auditor.probe import Need
 from auditor.rows import IntArray
+from auditor.run.probe import Need
 from auditor.statistics.changes import GapChange, PairedRates, RateChange
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.kinds import AnyEstimate
@@ -75,7 +75,7 @@ class Change:
             assert self.reference is not None
             return self.reference, "the reference given"
         from auditor.intake import load_model
-        from auditor.specs import ModelSpec
+        from auditor.intake.specs import ModelSpec
 
         loaded = load_model(ModelSpec(path=self.reference))
         digest = loaded.provenance.sha256

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from auditor.errors import NotApplicableError
 from auditor.finding.measurement import Measurement, Pillar
-from auditor.probe import Need
+from auditor.run.probe import Need
 from auditor.statistics.estimate import Exact, Undefined
 from auditor.statistics.upper_bound import UpperBound
 

@@ -15,8 +15,8 @@ import numpy as np
 
 from auditor.errors import ConfigError, NotApplicableError, did_you_mean
 from auditor.finding.measurement import Measurement, Pillar
-from auditor.probe import Need
 from auditor.rows import FloatArray
+from auditor.run.probe import Need
 from auditor.statistics.estimate import Power, Undefined
 from auditor.statistics.kinds import AnyEstimate
 from auditor.statistics.means import StandardizedDifference

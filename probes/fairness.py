@@ -12,7 +12,7 @@ from auditor.data.bins import BinRule, bin_sensitive
 from auditor.data.counts import MISSING, GroupCounts, count_groups
 from auditor.errors import NotApplicableError, did_you_mean
 from auditor.finding.measurement import Measurement, Pillar
-from auditor.probe import Need
+from auditor.run.probe import Need
 from auditor.statistics.estimate import Power, Undefined
 from auditor.statistics.groups import WorstDifference, WorstRatio
 from auditor.statistics.kinds import AnyEstimate

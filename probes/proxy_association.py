@@ -14,8 +14,8 @@ from auditor.data.bins import BinRule, bin_values
 from auditor.errors import NotApplicableError
 from auditor.finding.measurement import Measurement, Pillar
 from auditor.model.gradients import without_gradients
-from auditor.probe import Need
 from auditor.rows import FloatArray, IntArray
+from auditor.run.probe import Need
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.kinds import AnyEstimate
 from auditor.statistics.ranks import AreaUnderCurve, area_under_curve

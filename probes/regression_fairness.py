@@ -14,8 +14,8 @@ import numpy.typing as npt
 from auditor.data.counts import MISSING
 from auditor.errors import DataError, NotApplicableError
 from auditor.finding.measurement import Measurement, Pillar
-from auditor.probe import Need
 from auditor.rows import FloatArray, IntArray
+from auditor.run.probe import Need
 from auditor.statistics.distances import WorstDistance
 from auditor.statistics.estimate import Power, Undefined
 from auditor.statistics.kinds import AnyEstimate

@@ -11,8 +11,8 @@ import numpy.typing as npt
 
 from auditor.errors import NotApplicableError
 from auditor.finding.measurement import Measurement, Pillar
-from auditor.probe import Need
 from auditor.rows import FloatArray, IntArray
+from auditor.run.probe import Need
 from auditor.statistics.distances import CalibrationError, WorstDistance, WorstGap
 from auditor.statistics.estimate import Estimate, Undefined
 from auditor.statistics.kinds import AnyEstimate

@@ -15,8 +15,8 @@ from auditor.data.bins import BinRule, bin_values
 from auditor.data.counts import MISSING
 from auditor.errors import NotApplicableError
 from auditor.finding.measurement import Measurement, Pillar
-from auditor.probe import Need
 from auditor.rows import FloatArray, IntArray
+from auditor.run.probe import Need
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.families import ConfirmedCount
 from auditor.statistics.kinds import AnyEstimate

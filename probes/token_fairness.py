@@ -15,8 +15,8 @@ from auditor.data.swaps import Mention, Swapper
 from auditor.errors import NotApplicableError
 from auditor.finding.figure import Figure, Series
 from auditor.finding.measurement import Measurement, Pillar
-from auditor.probe import Need
 from auditor.rows import FloatArray, IntArray
+from auditor.run.probe import Need
 from auditor.statistics.estimate import Power, Undefined
 from auditor.statistics.groups import LargestRate
 from auditor.statistics.kinds import AnyEstimate

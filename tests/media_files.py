@@ -12,8 +12,8 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from auditor.architectures import SmallCNN
 from auditor.data.preprocessing import ImagePreprocessing
+from auditor.intake.networks.architectures import SmallCNN
 from auditor.model.detector import DeepfakeDetector, DetectorCard
 from auditor.model.detector_card import KnownRate
 from auditor.model.torch_model import TorchModel

@@ -9,12 +9,12 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from auditor import loop
-from auditor.architectures import MLP
 from auditor.data.audit_data import AuditData
 from auditor.data.preprocessing import fit_tabular
+from auditor.intake.networks.architectures import MLP
 from auditor.model.audited_model import Recipe
 from auditor.model.torch_model import TorchModel
+from auditor.training import loop
 
 
 def biased_rows(n: int, seed: int) -> AuditData:

@@ -19,10 +19,10 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from auditor.errors import AuditorError
-from auditor.loop import PlainStep, Schedule, Step, train
-from auditor.mitigation import Training
 from auditor.model.torch_model import TorchModel
-from auditor.several_devices import Devices, devices_of_job
+from auditor.run.mitigation import Training
+from auditor.training.loop import PlainStep, Schedule, Step, train
+from auditor.training.several_devices import Devices, devices_of_job
 from mitigations import MITIGATIONS
 from mitigations.adversarial_step import AdversarialStep, Pressure
 from mitigations.group_dro_step import GroupDroStep

@@ -13,12 +13,12 @@ import pytest
 import torch
 from fairlearn.metrics import demographic_parity_difference, equalized_odds_difference
 
-from auditor.architectures import MLP
 from auditor.data.audit_data import AuditData
 from auditor.errors import DataError, ModelError, UsageError
-from auditor.mitigation import Mitigated, Training
+from auditor.intake.networks.architectures import MLP
 from auditor.model.audited_model import AuditedModel, Recipe
 from auditor.model.torch_model import TorchModel
+from auditor.run.mitigation import Mitigated, Training
 from mitigations.adversarial_debiasing import AdversarialDebiasing, Constraint
 from mitigations.adversarial_step import AdversarialStep, Adversary, Pressure, balanced_weights, debiased
 from mitigations.mean_gap import mean_gap

@@ -17,7 +17,6 @@ import torch
 from captum.attr import IntegratedGradients, LayerIntegratedGradients
 from torch import Tensor, nn
 
-from auditor.architectures import MLP, BiLSTMText, SmallCNN, TransformerEncoder
 from auditor.data.audit_data import AuditData
 from auditor.data.preprocessing import (
     CategoricalColumn,
@@ -31,10 +30,11 @@ from auditor.errors import ConfigError, NotApplicableError
 from auditor.finding.criterion import Criterion, load_criteria
 from auditor.finding.judging import Family, judge
 from auditor.finding.measurement import Measurement, Outcome, ProbeResult
+from auditor.intake.networks.architectures import MLP, BiLSTMText, SmallCNN, TransformerEncoder
 from auditor.model.audited_model import AuditedModel
 from auditor.model.torch_model import TorchModel
-from auditor.probe import make_probe
 from auditor.randomness import seeded_globals
+from auditor.run.probe import make_probe
 from auditor.statistics.estimate import Exact, Undefined
 from auditor.statistics.ranks import quantile
 from probes.attribution.differentiable import log_odds

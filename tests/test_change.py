@@ -11,7 +11,7 @@ from auditor.data.audit_data import AuditData
 from auditor.errors import NotApplicableError, UsageError
 from auditor.finding.measurement import Measurement, Outcome
 from auditor.model.audited_model import AuditedModel
-from auditor.run import run_audit
+from auditor.run.audit import run_audit
 from auditor.statistics.estimate import Undefined
 from probes.change import Change
 from tests.toys import criterion

@@ -20,8 +20,8 @@ import pytest
 import torch
 from typer.testing import CliRunner, Result
 
-from auditor.architectures import MLP
 from auditor.data.preprocessing import fit_tabular
+from auditor.intake.networks.architectures import MLP
 from auditor.model.saving import save
 from auditor.model.torch_model import TorchModel
 from auditor.report.record import AuditReport

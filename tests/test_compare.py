@@ -11,14 +11,18 @@ import pytest
 import torch
 from torch import nn
 
-from auditor.compare import Comparison, compare
 from auditor.data.audit_data import AuditData
 from auditor.errors import UsageError
 from auditor.model.audited_model import AuditedModel
 from auditor.model.torch_model import TorchModel
-from auditor.report.comparison import render_comparison_html, render_comparison_json, render_comparison_markdown
+from auditor.report.comparing.compare import Comparison, compare
+from auditor.report.comparing.comparison import (
+    render_comparison_html,
+    render_comparison_json,
+    render_comparison_markdown,
+)
 from auditor.report.record import AuditReport
-from auditor.run import run_audit
+from auditor.run.audit import run_audit
 from probes.change import Change
 from probes.fairness import GroupFairness
 from probes.proxy_association import ProxyAssociation

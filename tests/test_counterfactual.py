@@ -17,8 +17,8 @@ from auditor.finding.criterion import parse_criterion
 from auditor.finding.judging import judge
 from auditor.finding.measurement import Measurement, Outcome, ProbeResult
 from auditor.model.audited_model import AuditedModel
-from auditor.probe import make_probe
-from auditor.run import ask
+from auditor.run.audit import ask
+from auditor.run.probe import make_probe
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.means import StudentT
 from auditor.statistics.rates import Proportion

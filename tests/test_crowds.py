@@ -9,8 +9,8 @@ import pytest
 from auditor.data.audit_data import AuditData
 from auditor.finding.measurement import Outcome
 from auditor.model.audited_model import AuditedModel
-from auditor.probe import Probe
-from auditor.run import run_audit
+from auditor.run.audit import run_audit
+from auditor.run.probe import Probe
 from probes.adverse_impact import AdverseImpact
 from probes.fairness import GroupFairness
 from probes.score_fairness import ScoreFairness

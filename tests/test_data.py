@@ -13,21 +13,21 @@ import pyarrow.parquet
 import pytest
 import torch
 
-from auditor import child
-from auditor.architectures import MLP
 from auditor.data.audit_data import AuditData, encode_labels, favourable
 from auditor.data.counts import MISSING, count_groups
 from auditor.data.preprocessing import fit_tabular, label_name
 from auditor.errors import AuditorError, DataError, UsageError
 from auditor.finding.measurement import Measurement
+from auditor.intake.networks.architectures import MLP
 from auditor.intake.rows.reading import can_stream, id_like, load_data, stream_counts
 from auditor.intake.rows.tables import open_table
-from auditor.isolate import Message
+from auditor.intake.specs import DataSpec, Job, Limits, ModelSpec, ProbeSpec
 from auditor.model.audited_model import AuditedModel
 from auditor.model.saving import save
 from auditor.model.torch_model import TorchModel
-from auditor.probe import Need
-from auditor.specs import DataSpec, Job, Limits, ModelSpec, ProbeSpec
+from auditor.run.audit import child
+from auditor.run.messages import Message
+from auditor.run.probe import Need
 
 
 def model(

@@ -10,17 +10,17 @@ import pytest
 import torch
 from torch import nn
 
-from auditor.architectures import ARCHITECTURES
 from auditor.data.audit_data import AuditData
 from auditor.data.preprocessing import ImagePreprocessing, Preprocessing, TextPreprocessing
 from auditor.errors import ModelError
-from auditor.huggingface_folder import save_classifier
 from auditor.intake import load_model
-from auditor.mitigation import Mitigated, Training
+from auditor.intake.networks.architectures import ARCHITECTURES
+from auditor.intake.specs import ModelSpec
 from auditor.model.audited_model import AuditedModel, Recipe
 from auditor.model.saving import save
 from auditor.model.torch_model import TorchModel
-from auditor.specs import ModelSpec
+from auditor.run.mitigation import Mitigated, Training
+from auditor.training.huggingface_folder import save_classifier
 from mitigations.adversarial_debiasing import AdversarialDebiasing
 from tests.test_intake import save_bert, save_vit
 

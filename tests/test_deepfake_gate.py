@@ -13,21 +13,21 @@ import torch
 from torch import Tensor, nn
 from typer.testing import CliRunner
 
-from auditor.architectures import SmallCNN
 from auditor.data.audit_data import AuditData
 from auditor.data.paired_rows import PairedRows
 from auditor.data.preprocessing import AudioPreprocessing, ImagePreprocessing
 from auditor.errors import ConfigError, ModelError, UsageError
 from auditor.intake import load_model
+from auditor.intake.networks.architectures import SmallCNN
 from auditor.intake.rows.media import load_images, read_files
 from auditor.intake.rows.reading import load_data
-from auditor.mitigation import Training, make_mitigation
+from auditor.intake.specs import DataSpec, ModelSpec
 from auditor.model.audited_model import AuditedModel
 from auditor.model.detector import DeepfakeDetector
 from auditor.model.gated import Gate, GatedModel
 from auditor.model.saving import bundle_of, save
 from auditor.model.torch_model import TorchModel
-from auditor.specs import DataSpec, ModelSpec
+from auditor.run.mitigation import Training, make_mitigation
 from cli.main import app
 from mitigations import MITIGATIONS
 from mitigations.deepfake_detection import DeepfakeDetection

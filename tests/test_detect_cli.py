@@ -24,11 +24,12 @@ from auditor.detection.heat_map import image_heat_map, sound_heat_map
 from auditor.detection.record import FileResult, HeatMap
 from auditor.files import readable, received, sent
 from auditor.finding.png import decode, encode
-from auditor.isolate import Examined, Measured, Opening, _End, _take, examine
+from auditor.intake.specs import DetectionSpec, Job, Limits, ModelSpec
 from auditor.model.detector import DeepfakeDetector
 from auditor.model.saving import save
 from auditor.model.torch_model import TorchModel
-from auditor.specs import DetectionSpec, Job, Limits, ModelSpec
+from auditor.run.isolate import Measured, _End, _take, examine
+from auditor.run.messages import Examined, Opening
 from cli.detect import _held as held
 from cli.detect import _write_pictures
 from cli.main import app
@@ -454,7 +455,7 @@ def test_a_file_that_ends_the_process_has_that_for_its_error_and_the_rest_goes_o
         done.files["c"] = FileResult(form="JPEG")
         return _End("", None, "")
 
-    monkeypatch.setattr("auditor.isolate._one_child", child)
+    monkeypatch.setattr("auditor.run.isolate._one_child", child)
     job = Job(
         model=ModelSpec(),
         data=None,

@@ -16,9 +16,10 @@ from typer.testing import CliRunner, Result
 from auditor.detection.record import DetectorRecord
 from auditor.errors import DataError, ModelError, UsageError
 from auditor.intake import load_model
-from auditor.isolate import Measured, Trained, Working, _End, _take, train_detector
+from auditor.intake.specs import DetectorTrainingSpec, Job, Limits, ModelSpec
 from auditor.model.detector import DeepfakeDetector
-from auditor.specs import DetectorTrainingSpec, Job, Limits, ModelSpec
+from auditor.run.isolate import Measured, _End, _take, train_detector
+from auditor.run.messages import Trained, Working
 from cli.detect_train import _lines
 from cli.main import app
 from mitigations.deepfake.folder_training import TrainedDetector, train_on_folder
@@ -154,7 +155,7 @@ def test_the_file_that_was_read_last_is_named_where_the_process_ends(monkeypatch
         return _End("It took longer than 5 s.", None, "")
 
     stages: list[str] = []
-    monkeypatch.setattr("auditor.isolate._one_child", child)
+    monkeypatch.setattr("auditor.run.isolate._one_child", child)
     job = Job(model=ModelSpec(), data=None, probes=(), seed=0, limits=Limits(memory_bytes=1, seconds=1.0))
     with pytest.raises(ModelError, match=r"It took longer than 5 s\. It was reading 'b\.mp4'\."):
         train_detector(job)

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from auditor.detectors.head import Calibration, LinearHead, NeighbourHead
 from auditor.errors import DataError
+from auditor.intake.networks.head import Calibration, LinearHead, NeighbourHead
 from auditor.model.detector import judge_file
 from mitigations.deepfake.fitting import (
     FOLDS,

@@ -13,11 +13,13 @@ from scipy.fft import dctn
 from scipy.signal import convolve2d
 from torch import Tensor
 
-from auditor.architectures import ARCHITECTURES
 from auditor.data.images import decode_as
 from auditor.data.preprocessing import ImagePreprocessing
-from auditor.detectors.image_detector import FrequencyDetector, ImageEnsemble, ResidualCNN, levels
-from auditor.detectors.image_features import (
+from auditor.errors import DataError, MissingExtraError, UsageError
+from auditor.intake import load_model
+from auditor.intake.networks.architectures import ARCHITECTURES
+from auditor.intake.networks.image_detector import FrequencyDetector, ImageEnsemble, ResidualCNN, levels
+from auditor.intake.networks.image_features import (
     N_DCT,
     N_RESIDUAL,
     RESIDUALS,
@@ -29,12 +31,10 @@ from auditor.detectors.image_features import (
     radial_spectrum,
     residual_statistics,
 )
-from auditor.errors import DataError, MissingExtraError, UsageError
-from auditor.intake import load_model
 from auditor.intake.rows.media import load_images
+from auditor.intake.specs import ModelSpec
 from auditor.model.detector import DeepfakeDetector
 from auditor.model.saving import save
-from auditor.specs import ModelSpec
 from mitigations.deepfake import image_training
 from mitigations.deepfake.image_training import ImageOptions, read_images, train_image_detector
 

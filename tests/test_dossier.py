@@ -14,7 +14,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from auditor.data.audit_data import AuditData
-from auditor.dossier import ATTESTATION_NEEDED, MOST_ROWS, NOT_MEASURED, impact_tables, render_dossier
+from auditor.evidence.dossier import ATTESTATION_NEEDED, MOST_ROWS, NOT_MEASURED, impact_tables, render_dossier
 from auditor.finding.display import EARNED, RESERVED
 from auditor.finding.policy import Policy, load_policies, pack_names, parse_policy
 from auditor.model.audited_model import AuditedModel
@@ -22,7 +22,7 @@ from auditor.report import text, view
 from auditor.report.controls import with_policies
 from auditor.report.html import render_html
 from auditor.report.record import AuditReport, RegistrationRecord
-from auditor.run import run_audit
+from auditor.run.audit import run_audit
 from cli.main import app
 from probes.adverse_impact import AdverseImpact
 from tests.report_samples import refused_report, sample_report

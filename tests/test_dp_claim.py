@@ -22,7 +22,7 @@ from auditor.privacy.accounting import Phase, spent
 from auditor.privacy.bundle_record import read_bundle
 from auditor.statistics.kinds import AnyEstimate
 from auditor.statistics.upper_bound import UpperBound
-from auditor.training import TrainSpec, train_table
+from auditor.training.train import TrainSpec, train_table
 from cli.main import app
 from probes.dp_claim import DPClaim
 from tests.toys import criterion, model, private_model

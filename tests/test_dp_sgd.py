@@ -12,19 +12,19 @@ import pytest
 import torch
 from opacus.accountants import RDPAccountant
 
-from auditor.architectures import ARCHITECTURES
-from auditor.compare import compare
 from auditor.data.audit_data import AuditData
 from auditor.data.preprocessing import TextPreprocessing
-from auditor.dp_sgd import PrivacyBudget, opacus_quietly
 from auditor.errors import ConfigError, ModelError, UsageError
 from auditor.intake import load_model
-from auditor.mitigation import Mitigated, Training, make_mitigation
+from auditor.intake.networks.architectures import ARCHITECTURES
+from auditor.intake.specs import ModelSpec
 from auditor.model.audited_model import AuditedModel, Recipe
 from auditor.model.saving import save
 from auditor.model.torch_model import TorchModel
-from auditor.run import run_audit
-from auditor.specs import ModelSpec
+from auditor.privacy.training.dp_sgd import PrivacyBudget, opacus_quietly
+from auditor.report.comparing.compare import compare
+from auditor.run.audit import run_audit
+from auditor.run.mitigation import Mitigated, Training, make_mitigation
 from mitigations.dp_sgd import DpSgd
 from mitigations.private_weights import noisy_counts, private_weights
 from mitigations.reweighing import reweighing_weights
@@ -209,12 +209,12 @@ def test_what_cannot_be_done_is_refused_before_any_training(
 ) -> None:
     from torch import nn
 
-    import auditor.dp_sgd
+    import auditor.privacy.training.dp_sgd
 
     def never(*_: object) -> float:
         raise AssertionError("training began")
 
-    monkeypatch.setattr(auditor.dp_sgd, "_one_private_epoch", never)
+    monkeypatch.setattr(auditor.privacy.training.dp_sgd, "_one_private_epoch", never)
     for options in (
         {"epsilon": 0.0}, {"epsilon": -1.0}, {"epsilon": float("nan")}, {"delta": 0.0}, {"max_grad_norm": 0.0},
         {"epochs": 0}, {"mode": "functorch"}, {"weights": "min_diff"},

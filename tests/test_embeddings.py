@@ -22,12 +22,12 @@ from auditor.intake.rows.vectors import input_embeddings, word_vectors
 from auditor.model.audited_model import AuditedModel
 from auditor.model.language_model import AuditedLanguageModel
 from auditor.model.torch_model import TorchModel
-from auditor.probe import make_probe
 from auditor.rows import FloatArray
-from auditor.run import no_data
+from auditor.run.audit import no_data
+from auditor.run.probe import make_probe
+from auditor.run.testing import check_probe
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.means import StandardizedDifference
-from auditor.testing import check_probe
 from probes.embeddings import EmbeddingAssociation, associations, built_in_lists, effect_size, permutation_p, sentence
 from tests.test_language import WORDS, causal_tokenizer, tiny
 
@@ -312,7 +312,7 @@ def test_a_language_model_is_asked_for_words_and_sentences_and_left_as_it_was(tm
 
 
 def test_a_classifier_with_a_vocabulary_has_word_vectors() -> None:
-    from auditor.architectures import BiLSTMText
+    from auditor.intake.networks.architectures import BiLSTMText
 
     module = BiLSTMText(10, 2)
     text = TextPreprocessing(vocabulary={"he": 2, "she": 3}, unknown=1)

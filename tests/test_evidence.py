@@ -16,7 +16,6 @@ import pytest
 
 from auditor.data.audit_data import AuditData
 from auditor.errors import DataError, UsageError
-from auditor.evidence.answers import counts_of, head_of, joined, parts_of, read_rows
 from auditor.evidence.archive import pack, unpack
 from auditor.evidence.bundle import Evidence, write_bundle
 from auditor.evidence.log import ChainedLog, broken_links
@@ -37,7 +36,8 @@ from auditor.evidence.verify import Verified, difference, verify_bundle
 from auditor.finding.criterion import load_criteria
 from auditor.finding.judging import Family
 from auditor.model.audited_model import AuditedModel
-from auditor.run import ask, assemble, data_record, environment, generator_for, model_record
+from auditor.run.answers import counts_of, head_of, joined, parts_of, read_rows
+from auditor.run.audit import ask, assemble, data_record, environment, generator_for, model_record
 from cli.verify import stored_probe
 from probes import PROBES
 

@@ -18,9 +18,9 @@ from torch.nn.functional import one_hot as indicators
 
 from auditor.data.audit_data import AuditData
 from auditor.errors import ConfigError, DataError, ModelError, UsageError
-from auditor.mitigation import Mitigated, Training, make_mitigation
 from auditor.model.audited_model import AuditedModel
 from auditor.model.torch_model import TorchModel
+from auditor.run.mitigation import Mitigated, Training, make_mitigation
 from mitigations import fair_gan
 from mitigations.fair_gan import Drawn, FairGan, Table, draw, group_guessed, label_gap
 from mitigations.fair_gan_networks import Autoencoder, FairGanStep, Networks, Sizes

@@ -16,9 +16,9 @@ from auditor.errors import AuditorError, DataError, ModelError, UsageError
 from auditor.intake.rows.folders import list_folder, sha256_of_folder
 from auditor.intake.rows.media import load_images, read_files
 from auditor.intake.rows.reading import load_data
+from auditor.intake.specs import DataSpec
 from auditor.model.audited_model import AuditedModel
-from auditor.run import run_audit
-from auditor.specs import DataSpec
+from auditor.run.audit import run_audit
 
 Image = pytest.importorskip("PIL.Image", reason="the extra 'images' is not installed")
 
@@ -199,7 +199,7 @@ def test_a_scan_from_the_command_line(folder: Path, tmp_path: Path, monkeypatch:
     import torch
     from typer.testing import CliRunner
 
-    from auditor.architectures import ARCHITECTURES
+    from auditor.intake.networks.architectures import ARCHITECTURES
     from auditor.model.saving import save
     from auditor.model.torch_model import TorchModel
     from cli.main import app

@@ -14,11 +14,11 @@ import torch
 import auditor.model.generation
 from auditor.data.lexicons import built_in
 from auditor.errors import ConfigError, DataError, ModelError
-from auditor.mitigation import Training, make_mitigation
 from auditor.model.audited_model import AuditedModel
 from auditor.model.generation import Sampling
 from auditor.model.language_model import AuditedLanguageModel
 from auditor.rows import FloatArray
+from auditor.run.mitigation import Training, make_mitigation
 from mitigations.counterfactual_augmentation import CounterfactualAugmentation
 from mitigations.generated_counterfactuals import LanguageModelRewrites, in_its_place, per_token
 from tests.test_counterfactual_augmentation import biased, biased_texts

@@ -18,8 +18,8 @@ import pytest
 pytest.importorskip("sqlalchemy", reason="the extra `history` is not installed")
 
 from auditor.errors import DataError, UsageError
-from auditor.history.entries import AuditEntry, Decision, digest_of
-from auditor.history.ledger import Ledger, broken_chain, decisions_about
+from auditor.evidence.history.entries import AuditEntry, Decision, digest_of
+from auditor.evidence.history.ledger import Ledger, broken_chain, decisions_about
 from auditor.report.record import AuditReport
 from cli.history import decisions_on, history, record_audit, report_of, signoff, trend
 from tests.test_evidence import evidence
@@ -111,8 +111,8 @@ def test_whatever_is_done_to_the_table_by_hand_is_named(tmp_path: Path, report: 
 _KILLED = """
 import os, random, signal, sys, time
 from pathlib import Path
-from auditor.history.entries import AuditEntry
-from auditor.history.ledger import Ledger
+from auditor.evidence.history.entries import AuditEntry
+from auditor.evidence.history.ledger import Ledger
 from auditor.report.record import AuditReport
 
 path, payload = sys.argv[1], AuditEntry.model_validate_json(Path(sys.argv[2]).read_text())
@@ -165,8 +165,8 @@ def test_nothing_acknowledged_is_lost_when_writers_are_killed(tmp_path: Path, re
 
 _WRITER = """
 import sys
-from auditor.history.ledger import Ledger
-from auditor.history.entries import AuditEntry
+from auditor.evidence.history.ledger import Ledger
+from auditor.evidence.history.entries import AuditEntry
 from pathlib import Path
 ledger = Ledger(sys.argv[1])
 payload = AuditEntry.model_validate_json(Path(sys.argv[2]).read_text())
@@ -266,8 +266,8 @@ def test_a_decision_shows_in_later_reports_until_it_expires(tmp_path: Path, repo
 
 def test_a_signed_decision_names_its_key_and_a_changed_one_is_found(tmp_path: Path, report: AuditReport) -> None:
     pytest.importorskip("cryptography")
+    from auditor.evidence.history.signatures import signed, signer
     from auditor.evidence.signing import load_private_key, make_key
-    from auditor.history.signatures import signed, signer
 
     mark = make_key(tmp_path / "k")
     made = signed(decision(), load_private_key(tmp_path / "k"))
@@ -407,8 +407,8 @@ def test_decisions_about_nothing_or_by_strangers_are_named(
     tmp_path: Path, report: AuditReport, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pytest.importorskip("cryptography")
+    from auditor.evidence.history.signatures import signed
     from auditor.evidence.signing import load_private_key, make_key
-    from auditor.history.signatures import signed
 
     for name in ("mine", "stranger"):
         make_key(tmp_path / name)

@@ -30,15 +30,15 @@ from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from sklearn.svm import LinearSVC
 from torch import Tensor, nn
 
-from auditor.architectures import ARCHITECTURES, MLP
 from auditor.data.preprocessing import ImagePreprocessing, TextPreprocessing, fit_tabular
 from auditor.errors import DataError, ModelError, UnsafeModelError, UsageError
 from auditor.intake import ModelSpec, identify, intake_result, load_model, resolve_device
 from auditor.intake.estimators import EstimatorModel
+from auditor.intake.networks.architectures import ARCHITECTURES, MLP
+from auditor.intake.specs import ModelSpec as SharedModelSpec
 from auditor.model.audited_model import AuditedModel, Recipe
 from auditor.model.saving import save
 from auditor.model.torch_model import TorchModel
-from auditor.specs import ModelSpec as SharedModelSpec
 
 Array = npt.NDArray[np.float64]
 
@@ -888,7 +888,9 @@ def test_trusted_module_and_its_note(tmp_path: Path) -> None:
     network = MLP(3, [4], 2).eval()
     path = save_torch(network, tmp_path / "m.pt")
     assert identify(path) == "pickled torch object"
-    with pytest.raises(UnsafeModelError, match="auditor.architectures.MLP.*auditor.save.*--predict.*--trust-pickle"):
+    with pytest.raises(
+        UnsafeModelError, match="auditor.intake.networks.architectures.MLP.*auditor.save.*--predict.*--trust-pickle"
+    ):
         load_model(ModelSpec(path=path, classes=("a", "b")))
     loaded = load_model(ModelSpec(path=path, classes=("a", "b"), trust_pickle=True))
     np.testing.assert_array_equal(loaded.predict_proba(NUMBERS), softmax(network))

@@ -28,10 +28,10 @@ import numpy as np
 import pytest
 import torch
 
-from auditor.architectures import ARCHITECTURES, MLP
 from auditor.errors import AuditorError, ModelError, UnsafeModelError
 from auditor.intake import ModelSpec, load_model
 from auditor.intake.archive import open_archive
+from auditor.intake.networks.architectures import ARCHITECTURES, MLP
 from auditor.intake.pickles import COMPUTED, read_pickle
 from auditor.model.saving import save
 from auditor.model.torch_model import TorchModel

@@ -15,17 +15,18 @@ import pandas as pd
 import pytest
 import torch
 
-from auditor.architectures import MLP
 from auditor.data.preprocessing import fit_tabular
 from auditor.errors import UsageError
 from auditor.finding.criterion import load_criteria
 from auditor.finding.measurement import Outcome
-from auditor.isolate import MAX_MESSAGE, Measured, _Pipe, measure
+from auditor.intake.networks.architectures import MLP
+from auditor.intake.specs import DataSpec, Job, Limits, ModelSpec, ProbeSpec
 from auditor.model.saving import save
 from auditor.model.torch_model import TorchModel
 from auditor.report.record import ExitCode, ModelRecord
-from auditor.run import assemble, environment
-from auditor.specs import DataSpec, Job, Limits, ModelSpec, ProbeSpec
+from auditor.run.audit import assemble, environment
+from auditor.run.isolate import Measured, _Pipe, measure
+from auditor.run.messages import MAX_MESSAGE
 
 PROBE = """
 import os, signal, time
@@ -117,7 +118,7 @@ def test_two_bad_probes_cost_two_children_and_no_third(files: Path, monkeypatch:
     started = []
     popen = subprocess.Popen
     monkeypatch.setattr(
-        "auditor.isolate.subprocess.Popen",
+        "auditor.run.isolate.subprocess.Popen",
         lambda *a, **k: started.append(1) or popen(*a, **k),  # type: ignore[func-returns-value]
     )
     bad = [own(files, n, "os.kill(os.getpid(), signal.SIGKILL)") for n in ("First", "Second")]
@@ -267,8 +268,8 @@ def test_an_interrupted_parent_leaves_no_child(files: Path) -> None:
         "open(os.path.join(os.path.dirname(__file__), 'pid'), 'w').write(str(os.getpid()))\ntime.sleep(60)",
     )
     code = f"""
-from auditor.isolate import measure
-from auditor.specs import *
+from auditor.run.isolate import measure
+from auditor.intake.specs import *
 measure(Job(model=ModelSpec(path={str(files / "model.pt")!r}, code_folder={str(files)!r}),
             data=DataSpec(path={str(files / "data.csv")!r}), probes=(ProbeSpec(name="Sleeps", target={spec.target!r}),),
             seed=0, limits=Limits(memory_bytes=4 << 30, seconds=60)), {{}})

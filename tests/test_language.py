@@ -19,9 +19,9 @@ from auditor.errors import MissingExtraError, ModelError, NotApplicableError, Un
 from auditor.intake import language_models
 from auditor.intake.language_models import is_language_model, load_gguf, load_language_folder
 from auditor.intake.source import read_source
+from auditor.intake.specs import ModelSpec
 from auditor.model.language_model import TREE_ATTENTION, AuditedLanguageModel, objective_of
 from auditor.model.prefix_trees import Encoded, shared_places
-from auditor.specs import ModelSpec
 from probes.language.stereotype import built_in_pairs
 
 WORDS = "the a dog cat bird sees likes hears small big red old young man woman and but not today here".split()

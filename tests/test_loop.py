@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from auditor.errors import ModelError, UsageError
-from auditor.loop import History, PlainStep, Schedule, train
+from auditor.training.loop import History, PlainStep, Schedule, train
 
 N = 70
 

@@ -12,7 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from auditor.intake import load_model
-from auditor.specs import ModelSpec
+from auditor.intake.specs import ModelSpec
 from cli.main import app
 from tests.test_debiasing_encoders import texts
 from tests.test_private_fine_tuning import save_bert

@@ -12,9 +12,9 @@ import torch
 
 from auditor.data.audit_data import AuditData
 from auditor.errors import ConfigError, DataError, ModelError
-from auditor.mitigation import Training, make_mitigation
 from auditor.model.regression import TorchRegressor
 from auditor.model.torch_model import TorchModel
+from auditor.run.mitigation import Training, make_mitigation
 from mitigations import MITIGATIONS
 from tests.mitigations_data import biased_rows, trained
 

@@ -17,11 +17,11 @@ from auditor.data.audit_data import AuditData
 from auditor.errors import DataError, ModelError, UsageError
 from auditor.intake import load_model
 from auditor.intake.rows.reading import load_data
-from auditor.mitigation import Mitigated, Mitigation, Training
+from auditor.intake.specs import DataSpec, ModelSpec
 from auditor.model.audited_model import AuditedModel
 from auditor.model.saving import save
 from auditor.model.torch_model import TorchModel
-from auditor.specs import DataSpec, ModelSpec
+from auditor.run.mitigation import Mitigated, Mitigation, Training
 from mitigations.balanced_resampling import BalancedResampling, resampled
 from mitigations.correlation_remover import CorrelationRemover, removed
 from mitigations.group_dro import GroupDro

@@ -22,7 +22,7 @@ from auditor.report.controls import with_policies
 from auditor.report.html import render_html
 from auditor.report.markdown import render_markdown
 from auditor.report.record import INTAKE, AuditReport, CellRecord
-from auditor.run import ask, generator_for
+from auditor.run.audit import ask, generator_for
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.rates import Proportion
 from cli.options import configure

@@ -20,13 +20,13 @@ from auditor.data.audit_data import AuditData
 from auditor.errors import AuditorError, DataError, ModelError, UsageError
 from auditor.intake import load_model
 from auditor.intake.rows.reading import load_data, stream_counts
-from auditor.mitigation import Mitigation, Training
+from auditor.intake.specs import DataSpec, ModelSpec
 from auditor.model.audited_model import AuditedModel
 from auditor.model.postprocessing import GroupRule, IsotonicMap, PlattScaling, PostprocessedModel, Postprocessing, Steps
 from auditor.model.saving import save
 from auditor.model.torch_model import TorchModel
 from auditor.rows import FloatArray
-from auditor.specs import DataSpec, ModelSpec
+from auditor.run.mitigation import Mitigation, Training
 from mitigations.correlation_remover import CorrelationRemover
 from mitigations.group_calibration import GroupCalibration
 from mitigations.reject_option import RejectOption

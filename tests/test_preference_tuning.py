@@ -20,12 +20,12 @@ from auditor.data.lexicons import built_in
 from auditor.data.swaps import Swapper
 from auditor.errors import DataError, MissingExtraError, ModelError, UsageError
 from auditor.intake.language_models import load_language_folder
-from auditor.mitigation import Mitigated, Training, make_mitigation, needs_rows
+from auditor.intake.specs import ModelSpec
 from auditor.model.audited_model import AuditedModel
 from auditor.model.language_folder import save_folder
 from auditor.model.language_model import AuditedLanguageModel, logits_at
-from auditor.run import no_data
-from auditor.specs import ModelSpec
+from auditor.run.audit import no_data
+from auditor.run.mitigation import Mitigated, Training, make_mitigation, needs_rows
 from cli.main import app
 from mitigations.preference_pairs import PreferencePair, built_in_pairs, neutral_text, read_pairs, unseen_pairs
 from mitigations.preference_step import (

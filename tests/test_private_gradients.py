@@ -13,13 +13,20 @@ from opacus.grad_sample.embedding_norm_sample import compute_embedding_norm_samp
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from auditor.architectures import MLP, BiLSTMText, SmallCNN, TransformerEncoder
-from auditor.dp_sgd import PrivacyBudget, PrivateRun, opacus_quietly, train_privately
 from auditor.errors import ModelError, UsageError
+from auditor.intake.networks.architectures import MLP, BiLSTMText, SmallCNN, TransformerEncoder
 from auditor.model.audited_model import Recipe
 from auditor.model.torch_model import TorchModel
-from auditor.private_gradients import PrivateStep, Way, choose_way, embedding_norms, most_rows, with_own_samplers
-from auditor.private_layers import put_stand_ins
+from auditor.privacy.training.dp_sgd import PrivacyBudget, PrivateRun, opacus_quietly, train_privately
+from auditor.privacy.training.private_gradients import (
+    PrivateStep,
+    Way,
+    choose_way,
+    embedding_norms,
+    most_rows,
+    with_own_samplers,
+)
+from auditor.privacy.training.private_layers import put_stand_ins
 
 NORM = 0.3
 

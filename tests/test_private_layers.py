@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from auditor.architectures import BiLSTMText, TransformerEncoder
 from auditor.errors import ModelError
-from auditor.private_layers import put_stand_ins, refuse_layers, weights_back
+from auditor.intake.networks.architectures import BiLSTMText, TransformerEncoder
+from auditor.privacy.training.private_layers import put_stand_ins, refuse_layers, weights_back
 
 
 class Recurrent(nn.Module):

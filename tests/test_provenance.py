@@ -16,9 +16,9 @@ import numpy as np
 import pytest
 
 from auditor.detection.kinds import FileKind, kind_of
-from auditor.provenance.marks import points_to
-from auditor.provenance.reading import read_provenance
-from auditor.provenance.record import FileProvenance, Statement, origin_of, short_type
+from auditor.detection.provenance.marks import points_to
+from auditor.detection.provenance.reading import read_provenance
+from auditor.detection.provenance.record import FileProvenance, Statement, origin_of, short_type
 from tests.content_credentials import SYNTHETIC, signed, signing
 
 PIL_Image = pytest.importorskip("PIL.Image", reason="the extra 'images' is not installed")

@@ -17,9 +17,9 @@ from sklearn.metrics import roc_auc_score
 from auditor.data.audit_data import AuditData
 from auditor.data.lexicons import built_in
 from auditor.data.preprocessing import TextPreprocessing
-from auditor.mitigation import Training
 from auditor.model.audited_model import AuditedModel, Recipe
 from auditor.rows import FloatArray
+from auditor.run.mitigation import Training
 from mitigations.counterfactual_augmentation import CounterfactualAugmentation
 from tests.test_real_text import jigsaw
 

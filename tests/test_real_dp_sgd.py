@@ -18,16 +18,16 @@ import torch
 from opacus.accountants import RDPAccountant
 from torch import Tensor, nn
 
-from auditor import loop
-from auditor.architectures import MLP
 from auditor.data.audit_data import AuditData
 from auditor.data.preprocessing import fit_tabular
-from auditor.dp_sgd import opacus_quietly
 from auditor.finding.measurement import Measurement
-from auditor.mitigation import Training
+from auditor.intake.networks.architectures import MLP
 from auditor.model.audited_model import Recipe
 from auditor.model.torch_model import TorchModel
+from auditor.privacy.training.dp_sgd import opacus_quietly
 from auditor.rows import FloatArray
+from auditor.run.mitigation import Training
+from auditor.training import loop
 from mitigations.dp_sgd import DpSgd
 from probes.membership.probe import MembershipInference
 

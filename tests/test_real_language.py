@@ -11,10 +11,10 @@ import torch
 
 from auditor.intake.language_models import load_gguf
 from auditor.intake.source import read_source
+from auditor.intake.specs import ModelSpec
 from auditor.model.audited_model import AuditedModel
 from auditor.model.language_model import AuditedLanguageModel
-from auditor.run import no_data
-from auditor.specs import ModelSpec
+from auditor.run.audit import no_data
 from auditor.statistics.estimate import Undefined
 from probes.embeddings import EmbeddingAssociation
 from probes.language.generation_bias import GenerationBias

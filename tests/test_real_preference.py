@@ -10,9 +10,9 @@ import pytest
 
 from auditor.intake.language_models import load_gguf
 from auditor.intake.source import read_source
-from auditor.mitigation import Training
-from auditor.run import no_data
-from auditor.specs import ModelSpec
+from auditor.intake.specs import ModelSpec
+from auditor.run.audit import no_data
+from auditor.run.mitigation import Training
 from mitigations.preference_tuning import PreferenceTuning
 from tests.test_real_language import package
 

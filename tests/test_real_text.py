@@ -17,16 +17,16 @@ import numpy.typing as npt
 import pytest
 import torch
 
-from auditor.architectures import BiLSTMText
 from auditor.data.preprocessing import TextPreprocessing
 from auditor.finding.criterion import parse_criterion
 from auditor.intake import load_model
+from auditor.intake.networks.architectures import BiLSTMText
+from auditor.intake.specs import ModelSpec
 from auditor.model.audited_model import AuditedModel
 from auditor.model.saving import save
 from auditor.model.torch_model import TorchModel
 from auditor.report.record import AuditReport
-from auditor.run import run_audit
-from auditor.specs import ModelSpec
+from auditor.run.audit import run_audit
 from auditor.statistics.means import WorstPairedDifference
 from probes.token_fairness import CounterfactualTokenFairness
 

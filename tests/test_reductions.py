@@ -11,16 +11,16 @@ import pandas as pd
 import pytest
 import torch
 
-from auditor.architectures import MLP, MOST_MEMBERS, MLPVote
 from auditor.data.audit_data import AuditData
 from auditor.data.preprocessing import fit_tabular
 from auditor.errors import DataError, ModelError, UsageError
 from auditor.intake import load_model
-from auditor.mitigation import Mitigated, Mitigation, Training
+from auditor.intake.networks.architectures import MLP, MOST_MEMBERS, MLPVote
+from auditor.intake.specs import ModelSpec
 from auditor.model.audited_model import AuditedModel, Recipe
 from auditor.model.saving import save
 from auditor.model.torch_model import TorchModel
-from auditor.specs import ModelSpec
+from auditor.run.mitigation import Mitigated, Mitigation, Training
 from mitigations.exponentiated_gradient import ExponentiatedGradient
 from mitigations.grid_search import GridSearch
 from mitigations.reduction import reducible
@@ -218,8 +218,8 @@ def test_what_cannot_be_done_is_refused(rows: AuditData, model: TorchModel, miti
 
 
 def test_other_networks_are_for_grid_search() -> None:
-    from auditor.architectures import SmallCNN
     from auditor.data.preprocessing import ImagePreprocessing
+    from auditor.intake.networks.architectures import SmallCNN
 
     rng = np.random.default_rng(0)
     group = rng.choice(["a", "b"], 80)

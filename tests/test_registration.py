@@ -17,8 +17,7 @@ from typer.testing import CliRunner, Result
 
 from auditor.errors import ConfigError, UsageError
 from auditor.evidence.manifest import canonical
-from auditor.evidence.signing import make_key
-from auditor.registration import (
+from auditor.evidence.registration import (
     Opened,
     Plan,
     PlannedProbe,
@@ -29,6 +28,7 @@ from auditor.registration import (
     left_open,
     read_registration,
 )
+from auditor.evidence.signing import make_key
 from auditor.report.html import render_html
 from auditor.report.markdown import render_markdown
 from auditor.report.record import AuditReport, CriterionRecord, RegistrationRecord
@@ -563,7 +563,7 @@ def test_other_code_of_ones_own_is_a_deviation(tmp_path: Path, monkeypatch: pyte
 
 
 def test_what_was_registered_and_did_not_run_is_a_deviation() -> None:
-    from auditor.registration import with_what_became
+    from auditor.evidence.registration import with_what_became
     from auditor.report.record import RegistrationRecord
 
     followed = RegistrationRecord(path="r.json", sha256="a" * 64, registered="2026-01-01T00:00:00+00:00")

@@ -47,19 +47,19 @@ from sklearn.tree import DecisionTreeRegressor
 from torch import nn
 from typer.testing import CliRunner, Result
 
-from auditor.architectures import MLP
 from auditor.data.audit_data import AuditData, numeric_target
 from auditor.data.preprocessing import fit_tabular
 from auditor.errors import DataError, ModelError, UsageError
 from auditor.intake import ModelSpec, load_model
+from auditor.intake.networks.architectures import MLP
 from auditor.intake.rows.reading import load_data, row_keys
+from auditor.intake.specs import DataSpec
 from auditor.model.audited_model import AuditedModel
 from auditor.model.regression import AuditedRegressor, TorchRegressor
 from auditor.model.saving import save
 from auditor.model.torch_model import TorchModel
 from auditor.report.record import AuditReport
-from auditor.run import run_audit
-from auditor.specs import DataSpec
+from auditor.run.audit import run_audit
 from cli.main import app
 from probes.regression_fairness import RegressionFairness
 

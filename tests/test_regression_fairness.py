@@ -16,8 +16,8 @@ from auditor.finding.judging import judge
 from auditor.finding.measurement import Measurement, Outcome, ProbeResult
 from auditor.model.audited_model import AuditedModel
 from auditor.model.regression import AuditedRegressor
-from auditor.probe import make_probe
-from auditor.run import run_audit
+from auditor.run.audit import run_audit
+from auditor.run.probe import make_probe
 from auditor.statistics.estimate import Undefined
 from probes import PROBES
 from probes.adverse_impact import AdverseImpact

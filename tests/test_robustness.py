@@ -12,7 +12,6 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from auditor.architectures import MLP, BiLSTMText, SmallCNN
 from auditor.data.audit_data import AuditData
 from auditor.data.preprocessing import (
     CategoricalColumn,
@@ -26,9 +25,10 @@ from auditor.errors import ConfigError, NotApplicableError
 from auditor.finding.criterion import Criterion
 from auditor.finding.judging import judge
 from auditor.finding.measurement import Measurement, Outcome, ProbeResult
+from auditor.intake.networks.architectures import MLP, BiLSTMText, SmallCNN
 from auditor.model.audited_model import AuditedModel
 from auditor.model.torch_model import TorchModel
-from auditor.probe import make_probe
+from auditor.run.probe import make_probe
 from auditor.statistics.estimate import Exact, Undefined
 from auditor.statistics.rates import Proportion
 from probes.perturbations import NEIGHBOURS, image_noise, pgd_flips, with_gaps, with_noise, with_typos

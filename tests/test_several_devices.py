@@ -18,11 +18,11 @@ from torch import nn
 from typer.testing import CliRunner
 
 from auditor.errors import MissingExtraError, ModelError, UsageError
-from auditor.loop import PlainStep, Schedule, train
-from auditor.mitigation import Training
-from auditor.several_devices import Devices, SeveralDevices, devices_of_job
-from auditor.specs import TrainSpec
-from auditor.training import train_table
+from auditor.intake.specs import TrainSpec
+from auditor.run.mitigation import Training
+from auditor.training.loop import PlainStep, Schedule, train
+from auditor.training.several_devices import Devices, SeveralDevices, devices_of_job
+from auditor.training.train import train_table
 from cli.main import app
 from examples import several_devices
 from mitigations import MITIGATIONS

@@ -17,7 +17,7 @@ from auditor.data.preprocessing import AudioPreprocessing
 from auditor.errors import NotApplicableError
 from auditor.finding.measurement import Outcome
 from auditor.model.torch_model import TorchModel
-from auditor.run import run_audit
+from auditor.run.audit import run_audit
 from probes import PROBES
 from probes.perturbations import sound_noise
 from probes.robustness import Robustness

@@ -13,14 +13,14 @@ import torch
 
 from auditor.data.audio import Samples
 from auditor.data.preprocessing import AudioPreprocessing
-from auditor.detectors.kind_novelty import KindNovelty
-from auditor.detectors.speech_detector import MaxFeatureMap, SpeechCNN, SpeechDetector, SpeechGMM
-from auditor.detectors.speech_features import Cepstrum, LogSpectrum, Scale, delta, moments
 from auditor.errors import DataError, UsageError
 from auditor.intake import load_model
+from auditor.intake.networks.kind_novelty import KindNovelty
+from auditor.intake.networks.speech_detector import MaxFeatureMap, SpeechCNN, SpeechDetector, SpeechGMM
+from auditor.intake.networks.speech_features import Cepstrum, LogSpectrum, Scale, delta, moments
+from auditor.intake.specs import ModelSpec
 from auditor.model.detector import DeepfakeDetector
 from auditor.model.saving import save
-from auditor.specs import ModelSpec
 from mitigations.deepfake.kind_novelty import fit_kind_novelty, kind_groups
 from mitigations.deepfake.speech_training import (
     Method,

@@ -25,8 +25,8 @@ from auditor.finding.criterion import Criterion, parse_criterion
 from auditor.finding.judging import judge
 from auditor.finding.measurement import Measurement, Outcome, ProbeResult
 from auditor.model.audited_model import AuditedModel
-from auditor.probe import make_probe
-from auditor.run import ask, no_data, run_audit
+from auditor.run.audit import ask, no_data, run_audit
+from auditor.run.probe import make_probe
 from auditor.statistics.estimate import Estimate
 from auditor.statistics.intervals import bounded_mean_reach, clopper_pearson
 from auditor.statistics.means import WorstPairedDifference, paired_difference
@@ -304,7 +304,7 @@ def test_the_package_imports_no_torch() -> None:
 def test_same_seed_same_measurements_and_the_model_stays_as_it_was() -> None:
     import torch
 
-    from auditor.architectures import BiLSTMText
+    from auditor.intake.networks.architectures import BiLSTMText
     from auditor.model.torch_model import TorchModel
 
     preprocessing = fit_text(["Emily and Greg met the man who she knew."], length=20)

@@ -26,26 +26,26 @@ from typer.testing import CliRunner
 import cli.sweep_folder
 from auditor.data.audit_data import AuditData
 from auditor.errors import ModelError, UsageError
+from auditor.intake.specs import Job
 from auditor.model.audited_model import AuditedModel
 from auditor.model.saving import save
-from auditor.pareto import dominates
-from auditor.report.front import draw, plots_of
-from auditor.report.record import AuditReport
-from auditor.report.tradeoff import (
+from auditor.report.comparing.drawn_tradeoff import (
     render_tradeoff_html,
     render_tradeoff_json,
     render_tradeoff_markdown,
     tradeoff_svg,
     verdict_by,
 )
-from auditor.run import run_audit
-from auditor.specs import Job
+from auditor.report.comparing.pareto import dominates
+from auditor.report.comparing.tradeoff import Candidate, Tradeoff, rows_needed, weigh
+from auditor.report.comparing.tradeoff_evidence import Disparity, Evidence, Gap, Largest, read_evidence
+from auditor.report.front import draw, plots_of
+from auditor.report.record import AuditReport
+from auditor.run.audit import run_audit
 from auditor.statistics.changes import GapChange, PairedRates, RateChange
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.groups import WorstRatio
 from auditor.statistics.rates import Proportion
-from auditor.tradeoff import Candidate, Tradeoff, rows_needed, weigh
-from auditor.tradeoff_evidence import Disparity, Evidence, Gap, Largest, read_evidence
 from cli.main import app
 from cli.options import Configured
 from cli.scan import write_report

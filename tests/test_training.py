@@ -20,11 +20,11 @@ from typer.testing import CliRunner
 from auditor.errors import AuditorError, DataError, ModelError, UsageError
 from auditor.intake import load_model
 from auditor.intake.rows.reading import load_data
+from auditor.intake.specs import DataSpec, ModelSpec, TrainSpec
 from auditor.model.saving import save
 from auditor.model.torch_model import TorchModel
-from auditor.specs import DataSpec, ModelSpec, TrainSpec
-from auditor.training import train_table
-from auditor.training_rows import stratified_split, write_rows
+from auditor.training.rows import stratified_split, write_rows
+from auditor.training.train import train_table
 from cli.main import app
 
 

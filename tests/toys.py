@@ -192,7 +192,7 @@ def criterion(metric: str, direction: Direction, bound: float | tuple[float, flo
 
 @dataclass(frozen=True, kw_only=True)
 class Toys:
-    """What :func:`auditor.testing.check_probe` needs to know about one probe."""
+    """What :func:`auditor.run.testing.check_probe` needs to know about one probe."""
 
     ideal: Callable[[], AuditedModel]
     violating: Callable[[], AuditedModel]

@@ -6,7 +6,6 @@ import hashlib
 import math
 import os
 import warnings
-from collections.abc import Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -15,16 +14,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from auditor.data.preprocessing import AudioPreprocessing, ImagePreprocessing
+from auditor.detection.fit import fit_notes
 from auditor.detection.kinds import IN_WORDS, FileKind, kind_of
+from auditor.detection.provenance.reading import read_provenance
 from auditor.detection.record import MOST_NOTES, FileResult, FileVerdict, HeatMap
 from auditor.errors import AuditorError, DataError, ModelError
 from auditor.files import read_regular
-from auditor.provenance.reading import read_provenance
 
 if TYPE_CHECKING:
     from auditor.data.audio import Samples
+    from auditor.intake.specs import ModelSpec
     from auditor.model.detector import DeepfakeDetector, Verdict
-    from auditor.specs import ModelSpec
+
 
 _HALF_A_SECOND = 0.5
 # A difference in length, in seconds, that is not worth a note.
@@ -153,35 +154,6 @@ def _sound(detector: DeepfakeDetector, content: bytes, name: str) -> tuple[Sampl
     elif length < taken - _UNNOTICED:
         notes.append(f"Its {length:.1f} s were repeated up to the {taken:.1f} s that the detector takes.")
     return fitted(sound, wanted), notes
-
-
-def fit_notes(sizes: Sequence[tuple[int, int]], wanted: ImagePreprocessing, what: str) -> list[str]:
-    """What a detector leaves out of pictures of these sizes (width, height), or adds to them; ``what``: "Of it"."""
-    height, width = wanted.size
-    if wanted.faces:
-        return [f"{what} only the largest face was judged."]
-    if wanted.fit == "stretch":
-        return []
-    notes = []
-    for w, h in dict.fromkeys(sizes):
-        if wanted.fit == "cover":
-            scale = max(width / w, height / h)
-            whole = (max(width, round(w * scale)), max(height, round(h * scale)))
-            if whole != (width, height):
-                notes.append(
-                    f"{what} only the middle was judged: {width} x {height} of the {whole[0]} x {whole[1]} pixels to "
-                    f"which its {w} x {h} were brought."
-                )
-            continue
-        if w > width or h > height:
-            notes.append(
-                f"{what} only the middle was judged: {min(width, w)} x {min(height, h)} of its {w} x {h} pixels."
-            )
-        if w < width or h < height:
-            notes.append(
-                f"Its {w} x {h} pixels were mirrored at the edges up to the {width} x {height} that the detector takes."
-            )
-    return notes
 
 
 def _image_notes(content: bytes, wanted: ImagePreprocessing) -> list[str]:

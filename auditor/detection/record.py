@@ -9,10 +9,10 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field
 
 from auditor.detection.kinds import Medium
+from auditor.detection.provenance.record import FileProvenance
 from auditor.finding.png import Pixels, decode
 from auditor.model.detector_card import Answer, DetectorCard, Share
 from auditor.model.detector_card import Medium as DetectorMedium
-from auditor.provenance.record import FileProvenance
 
 MOST_FRAMES = 1_000
 MOST_NOTES = 30

@@ -21,7 +21,7 @@ def judged_video(detector: DeepfakeDetector, content: bytes, name: str) -> tuple
     """
     from auditor.data.images import fitted_picture
     from auditor.data.video import sample_frames
-    from auditor.detection.examine import fit_notes
+    from auditor.detection.fit import fit_notes
     from auditor.detection.video_verdict import video_verdict
 
     wanted = detector.preprocessing

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from auditor.evidence.answers import Answers, CountsRecord, tables_json
 from auditor.evidence.archive import pack
 from auditor.evidence.log import ChainedLog
 from auditor.evidence.manifest import (
@@ -33,6 +32,7 @@ from auditor.finding.criterion import Criterion
 from auditor.finding.judging import Family
 from auditor.finding.measurement import Outcome, ProbeResult
 from auditor.report.record import AuditReport, ExitCode
+from auditor.run.answers import Answers, CountsRecord, tables_json
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey

@@ -14,7 +14,6 @@ import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
 from auditor.errors import AuditorError, DataError
-from auditor.evidence.answers import Answers, StoredModel, read_head, read_rows
 from auditor.evidence.archive import differing_part, read_archive, unpack
 from auditor.evidence.bundle import statement_of
 from auditor.evidence.log import broken_links, events
@@ -37,13 +36,14 @@ from auditor.evidence.manifest import (
 from auditor.evidence.signing import open_envelope
 from auditor.finding.measurement import Measurement, ProbeResult
 from auditor.report.record import AuditReport
-from auditor.run import ask, assemble, generator_for
+from auditor.run.answers import Answers, StoredModel, read_head, read_rows
+from auditor.run.audit import ask, assemble, generator_for
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
     from auditor.data.counts import GroupCounts
-    from auditor.probe import Probe
+    from auditor.run.probe import Probe
 
 State = Literal["ok", "wrong", "not checked"]
 # Numbers are computed on another machine, perhaps with another version of a library.
@@ -426,8 +426,8 @@ def _recounted(answers: Answers, table: GroupCounts) -> Check:
 
 
 def _measure_again(probe: Probe, answers: Answers | None, table: GroupCounts | None) -> tuple[ProbeResult | None, str]:
-    from auditor.probe import counts_suffice
-    from auditor.run import attempt
+    from auditor.run.audit import attempt
+    from auditor.run.probe import counts_suffice
 
     if counts_suffice(probe) and table is not None:
         measure = probe.measure_counts

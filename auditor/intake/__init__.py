@@ -4,6 +4,6 @@ from __future__ import annotations
 
 from auditor.intake.formats import identify, load_model
 from auditor.intake.result import intake_result, resolve_device
-from auditor.specs import ModelSpec
+from auditor.intake.specs import ModelSpec
 
 __all__ = ["ModelSpec", "identify", "intake_result", "load_model", "resolve_device"]

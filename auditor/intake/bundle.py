@@ -13,7 +13,6 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 from torch import Tensor, nn
 
-from auditor.architectures import ARCHITECTURES
 from auditor.data.preprocessing import (
     AudioPreprocessing,
     ImagePreprocessing,
@@ -23,7 +22,9 @@ from auditor.data.preprocessing import (
 )
 from auditor.errors import ModelError, UsageError, did_you_mean
 from auditor.intake.archive import Archive
+from auditor.intake.networks.architectures import ARCHITECTURES
 from auditor.intake.source import Source, printable
+from auditor.intake.specs import ModelSpec
 from auditor.intake.user_code import import_object, keywords_of
 from auditor.intake.weights import LOADED_BY_TORCH, as_state_dict, compare_shapes, load_torch, plain_floats
 from auditor.intake.wrap import named_classes, no_flags_of_classes, provenance_of
@@ -35,7 +36,6 @@ from auditor.model.postprocessing import PostprocessedModel, Postprocessing
 from auditor.model.regression import TorchRegressor
 from auditor.model.saving import BUNDLE_FORMAT
 from auditor.model.torch_model import Outputs, TorchModel
-from auditor.specs import ModelSpec
 
 _MAX_NUMBER = 1 << 24
 _MAX_LAYERS = 512

@@ -15,11 +15,11 @@ from auditor.errors import DataError, ModelError, UnsafeModelError, UsageError, 
 from auditor.intake.archive import Archive, open_archive
 from auditor.intake.pickles import describe_calls
 from auditor.intake.source import Source, printable, reading
+from auditor.intake.specs import ModelSpec
 from auditor.intake.wrap import named_classes, no_flags_of_classes, provenance_of
 from auditor.model.audited_model import AuditedModel, Provenance
 from auditor.model.regression import AuditedRegressor
 from auditor.rows import FloatArray, Rows
-from auditor.specs import ModelSpec
 
 # Exact names that skops does not trust by default and that carry data only: made with __new__, filled with attributes.
 # The two kinds of tree index memory by numbers of the file; check_trees looks at every one of these.

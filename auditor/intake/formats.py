@@ -18,6 +18,7 @@ from auditor.intake.language_models import is_language_model, load_gguf, load_la
 from auditor.intake.pickles import read_pickle
 from auditor.intake.programs import load_exported, load_torchscript
 from auditor.intake.source import MAX_FILE_BYTES, Source, read_source
+from auditor.intake.specs import ModelSpec
 from auditor.intake.state_dict import load_state_dict
 from auditor.intake.weights import (
     LOADED_BY_SAFETENSORS,
@@ -30,7 +31,6 @@ from auditor.intake.weights import (
 )
 from auditor.intake.wrap import no_flags_of_classes
 from auditor.model.audited_model import AuditedModel
-from auditor.specs import ModelSpec
 
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 _ONNX_FIELDS = frozenset({1, 2, 3, 4, 5, 6, 7, 8, 14, 20, 25, 26})

@@ -13,12 +13,12 @@ from auditor.data.preprocessing import label_name
 from auditor.errors import ModelError, UsageError
 from auditor.intake.rows.tables import regular_file, sha256_of
 from auditor.intake.source import printable
+from auditor.intake.specs import ModelSpec
 from auditor.intake.user_code import import_object, source_file
 from auditor.intake.wrap import no_reordering
 from auditor.model.audited_model import AuditedModel, Provenance
 from auditor.model.regression import AuditedRegressor
 from auditor.rows import Rows
-from auditor.specs import ModelSpec
 
 
 def load_function(spec: ModelSpec) -> AuditedModel:

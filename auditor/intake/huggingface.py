@@ -24,12 +24,12 @@ from auditor.intake.hf_folder import (
     read_weights,
 )
 from auditor.intake.source import printable, reading
+from auditor.intake.specs import ModelSpec
 from auditor.intake.weights import LOADED_BY_SAFETENSORS
 from auditor.intake.wrap import named_classes
 from auditor.model.audited_model import Provenance
 from auditor.model.torch_model import TorchModel
 from auditor.rows import Rows
-from auditor.specs import ModelSpec
 
 _MAX_TOKENS = 1 << 16
 _TEXT_BATCH, _IMAGE_BATCH = 64, 64

@@ -28,10 +28,10 @@ from auditor.intake.hf_folder import (
 )
 from auditor.intake.rows.tables import sha256_of
 from auditor.intake.source import Source, printable, reading
+from auditor.intake.specs import ModelSpec
 from auditor.intake.weights import LOADED_BY_SAFETENSORS
 from auditor.model.audited_model import Provenance
 from auditor.model.language_model import AuditedLanguageModel, Objective
-from auditor.specs import ModelSpec
 
 GGUF_FORMAT = "GGUF"
 

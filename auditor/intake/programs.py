@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from auditor.errors import ModelError, UnsafeModelError
 from auditor.intake.source import Source, reading
+from auditor.intake.specs import ModelSpec
 from auditor.intake.wrap import check_flags, provenance_of, torch_model
 from auditor.model.audited_model import AuditedModel
-from auditor.specs import ModelSpec
 
 _NOTE = "--allow-code: loading this file ran code that the file brings along."
 

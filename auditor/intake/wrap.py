@@ -11,10 +11,10 @@ from torch import nn
 from auditor.data.preprocessing import label_name
 from auditor.errors import ModelError, UsageError
 from auditor.intake.source import Source, printable
+from auditor.intake.specs import ModelSpec
 from auditor.model.audited_model import Provenance
 from auditor.model.regression import TorchRegressor
 from auditor.model.torch_model import TorchModel
-from auditor.specs import ModelSpec
 
 
 def named_classes(found: list[str] | tuple[str, ...] | None, spec: ModelSpec) -> tuple[str, ...]:

@@ -69,10 +69,10 @@ def read_bundle(path: str | Path) -> RunRecord:
 
 
 def _main() -> None:
-    from auditor.child import restrict
     from auditor.errors import AuditorError
     from auditor.intake.formats import load_model
-    from auditor.specs import Job, Limits, ModelSpec
+    from auditor.intake.limits import restrict
+    from auditor.intake.specs import Job, Limits, ModelSpec
 
     path, parent = sys.argv[1], int(sys.argv[2])
     spec = ModelSpec(path=path)

@@ -9,10 +9,10 @@ from pathlib import Path
 import torch
 
 from auditor.data.preprocessing import ImagePreprocessing
-from auditor.detectors.encoders import FORMS, Encoder, encoder_of, packed
 from auditor.errors import ModelError
 from auditor.intake.hf_folder import Folder, read_weights
 from auditor.intake.huggingface import image_preprocessing
+from auditor.intake.networks.encoders import FORMS, Encoder, encoder_of, packed
 from auditor.intake.source import read_source
 
 # Of the encoders that serve best for this, CLIP's.

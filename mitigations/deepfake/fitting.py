@@ -24,10 +24,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from auditor.detectors.head import Calibration, LinearHead
-from auditor.detectors.novelty import MahalanobisNovelty, RangeNovelty
 from auditor.errors import DataError, UsageError
 from auditor.files import shown
+from auditor.intake.networks.head import Calibration, LinearHead
+from auditor.intake.networks.novelty import MahalanobisNovelty, RangeNovelty
 from auditor.model.detector import MOST_KINDS, MOST_SCORES, DetectorCard, KnownRate, Medium, fake_class, judge_file
 from auditor.rows import FloatArray, IntArray
 from auditor.statistics.detection import average_precision, equal_error_rate

@@ -19,7 +19,7 @@ from auditor.errors import DataError, UsageError
 from auditor.files import read_regular, shown
 from auditor.intake.rows.folders import Listing, list_folder
 from auditor.intake.rows.tables import open_table
-from auditor.specs import DetectorTrainingSpec
+from auditor.intake.specs import DetectorTrainingSpec
 
 if TYPE_CHECKING:
     from auditor.model.detector import DeepfakeDetector

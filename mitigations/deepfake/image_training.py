@@ -27,17 +27,17 @@ from torch import Tensor, nn
 
 from auditor.data.images import FORMATS, decode_as
 from auditor.data.preprocessing import ImagePreprocessing
-from auditor.detectors.encoder_probe import EncoderProbe, hold, mebibytes
-from auditor.detectors.head import NeighbourHead
-from auditor.detectors.image_detector import FrequencyDetector, ImageEnsemble, ResidualCNN, levels
-from auditor.detectors.image_features import SMALLEST, image_features
 from auditor.errors import DataError, UsageError, some_of
 from auditor.files import read_regular, shown
-from auditor.loop import PlainStep, Schedule, train
+from auditor.intake.networks.encoder_probe import EncoderProbe, hold, mebibytes
+from auditor.intake.networks.head import NeighbourHead
+from auditor.intake.networks.image_detector import FrequencyDetector, ImageEnsemble, ResidualCNN, levels
+from auditor.intake.networks.image_features import SMALLEST, image_features
 from auditor.model.audited_model import Recipe
 from auditor.model.detector import DeepfakeDetector, KnownRate
 from auditor.randomness import seeded_globals
 from auditor.rows import FloatArray, IntArray
+from auditor.training.loop import PlainStep, Schedule, train
 from mitigations.deepfake.encoder_files import EncoderFile, read_encoder
 from mitigations.deepfake.fitting import (
     NOVELTY_LEVEL,

@@ -26,15 +26,15 @@ from torch import Tensor, nn
 
 from auditor.data.audio import Samples, decode, fitted, sampling_rate_of
 from auditor.data.preprocessing import AudioPreprocessing
-from auditor.detectors.head import Calibration
-from auditor.detectors.speech_detector import SpeechCNN, SpeechDetector, SpeechGMM
 from auditor.errors import DataError, UsageError, some_of
 from auditor.files import read_regular, shown
-from auditor.loop import PlainStep, Schedule, train
+from auditor.intake.networks.head import Calibration
+from auditor.intake.networks.speech_detector import SpeechCNN, SpeechDetector, SpeechGMM
 from auditor.model.audited_model import Recipe
 from auditor.model.detector import DeepfakeDetector, KnownRate
 from auditor.randomness import seeded_globals
 from auditor.rows import FloatArray, IntArray
+from auditor.training.loop import PlainStep, Schedule, train
 from mitigations.deepfake.fitting import (
     BoolArray,
     Kinds,

@@ -77,7 +77,7 @@ def teach_shuffled(
     """
     import torch
 
-    from auditor.blueprints import blueprint_of
+    from auditor.training.blueprints import blueprint_of
 
     reason = why_no_labels(model, members)
     if reason or members is None:

@@ -10,7 +10,7 @@ import numpy as np
 
 from auditor.errors import NotApplicableError
 from auditor.finding.measurement import Measurement, Pillar
-from auditor.probe import Need
+from auditor.run.probe import Need
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.values import bounded_mean
 from probes.attribution.contents import Features, explanation_of, samples_figure, shown

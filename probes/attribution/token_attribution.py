@@ -14,8 +14,8 @@ from auditor.errors import NotApplicableError
 from auditor.finding.figure import Figure
 from auditor.finding.measurement import Measurement, Pillar
 from auditor.intake.rows.benchmarks import Benchmark
-from auditor.probe import Need
 from auditor.rows import FloatArray, IntArray
+from auditor.run.probe import Need
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.kinds import AnyEstimate
 from auditor.statistics.rates import Proportion

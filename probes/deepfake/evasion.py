@@ -9,8 +9,8 @@ import numpy as np
 
 from auditor.errors import NotApplicableError
 from auditor.finding.measurement import Measurement, Pillar
-from auditor.probe import Need
 from auditor.rows import FloatArray
+from auditor.run.probe import Need
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.rates import Proportion
 from probes.deepfake.square import square_attack

@@ -10,8 +10,8 @@ import numpy as np
 
 from auditor.errors import NotApplicableError
 from auditor.finding.measurement import Measurement, Pillar
-from auditor.probe import Need
 from auditor.rows import IntArray
+from auditor.run.probe import Need
 from auditor.statistics.estimate import Exact, Undefined
 from auditor.statistics.kinds import AnyEstimate
 from probes.deepfake.duplicates import NEAR, digests, fingerprints, twins

@@ -10,8 +10,8 @@ import numpy as np
 
 from auditor.errors import NotApplicableError
 from auditor.finding.measurement import Measurement, Pillar
-from auditor.probe import Need
 from auditor.rows import FloatArray
+from auditor.run.probe import Need
 from auditor.statistics.detection import ExcessShare, LowestArea, average_precision, equal_error_rate
 from auditor.statistics.distances import WorstGap
 from auditor.statistics.estimate import Exact, Undefined

@@ -9,8 +9,8 @@ import numpy as np
 
 from auditor.finding.figure import Figure, Series
 from auditor.finding.measurement import Measurement, Pillar
-from auditor.probe import Need
 from auditor.rows import FloatArray
+from auditor.run.probe import Need
 from auditor.statistics.detection import area_difference
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.kinds import AnyEstimate

@@ -11,8 +11,8 @@ import numpy.typing as npt
 
 from auditor.finding.measurement import Measurement, Pillar
 from auditor.intake.rows.benchmarks import BBQExample, read_bbq
-from auditor.probe import Need
 from auditor.rows import IntArray
+from auditor.run.probe import Need
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.means import StudentT
 from probes.inputs import whole_number

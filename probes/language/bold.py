@@ -9,7 +9,7 @@ import numpy as np
 
 from auditor.finding.measurement import Measurement, Pillar
 from auditor.intake.rows.benchmarks import read_bold
-from auditor.probe import Need
+from auditor.run.probe import Need
 from auditor.statistics.distances import WorstGap
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.means import StudentT, mean

@@ -8,7 +8,7 @@ import numpy as np
 
 from auditor.finding.measurement import Measurement, Pillar
 from auditor.intake.rows.benchmarks import read_crows_pairs
-from auditor.probe import Need
+from auditor.run.probe import Need
 from probes.language.options import PairsOfAFile, benchmark_path
 from probes.language.pairs import preferred_pairs
 

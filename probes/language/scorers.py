@@ -32,7 +32,7 @@ def load_scorer(scorer: str | AuditedModel | None, scorer_class: str | None = No
         return _vader()
     if isinstance(scorer, str):
         from auditor.intake import load_model
-        from auditor.specs import ModelSpec
+        from auditor.intake.specs import ModelSpec
 
         loaded = load_model(ModelSpec(path=scorer))
         digest = loaded.provenance.sha256

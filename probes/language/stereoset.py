@@ -11,8 +11,8 @@ import numpy as np
 
 from auditor.finding.measurement import Measurement, Pillar
 from auditor.intake.rows.benchmarks import Benchmark, StereoSetExample, read_stereoset
-from auditor.probe import Need
 from auditor.rows import FloatArray
+from auditor.run.probe import Need
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.kinds import AnyEstimate
 from auditor.statistics.means import StudentT

@@ -11,7 +11,7 @@ import numpy as np
 
 from auditor.finding.measurement import Measurement, Pillar
 from auditor.intake.rows.benchmarks import Benchmark, SentencePair
-from auditor.probe import Need
+from auditor.run.probe import Need
 from probes.language.options import PairOptions
 from probes.language.pairs import preferred_pairs
 

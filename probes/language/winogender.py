@@ -8,8 +8,8 @@ import numpy as np
 
 from auditor.finding.measurement import Measurement, Pillar
 from auditor.intake.rows.benchmarks import Benchmark, WinogenderExample, read_winogender
-from auditor.probe import Need
 from auditor.rows import FloatArray
+from auditor.run.probe import Need
 from probes.language.options import PairsOfAFile, benchmark_path, source_and_scoring
 from probes.language.shares import preferences, share_of
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from auditor.finding.measurement import Measurement, Pillar
-from auditor.probe import Need
 from auditor.rows import FloatArray
+from auditor.run.probe import Need
 from auditor.statistics.estimate import Undefined
 from probes.inputs import whole_number
 from probes.membership import blind, difficulty_calibration, label_only, lira, loss_threshold, quantile_regression, rmia

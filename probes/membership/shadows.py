@@ -57,8 +57,8 @@ def train_shadows(
     """
     import torch
 
-    from auditor.blueprints import blueprint_of
-    from auditor.ensembles import random_halves, train_together
+    from auditor.training.blueprints import blueprint_of
+    from auditor.training.ensembles import random_halves, train_together
 
     blueprint = blueprint_of(model, pool.rows.X)
     with torch.no_grad():

@@ -11,8 +11,8 @@ import numpy as np
 from auditor.errors import DataError, NotApplicableError
 from auditor.finding.figure import Figure, Series
 from auditor.finding.measurement import Measurement, Pillar
-from auditor.probe import Need
 from auditor.rows import FloatArray
+from auditor.run.probe import Need
 from auditor.statistics.estimate import Power
 from auditor.statistics.exposure import Exposure
 from auditor.statistics.ranks import quantile

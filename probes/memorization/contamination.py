@@ -12,8 +12,8 @@ from scipy.special import chdtrc
 
 from auditor.errors import NotApplicableError
 from auditor.finding.measurement import Measurement, Pillar
-from auditor.probe import Need
 from auditor.rows import FloatArray
+from auditor.run.probe import Need
 from auditor.statistics.estimate import Power, Undefined
 from auditor.statistics.means import StudentT
 from auditor.statistics.values import BoundedMean

@@ -12,8 +12,8 @@ import numpy.typing as npt
 from auditor.errors import NotApplicableError
 from auditor.finding.figure import Figure, Series
 from auditor.finding.measurement import Measurement, Pillar
-from auditor.probe import Need
 from auditor.rows import FloatArray
+from auditor.run.probe import Need
 from auditor.statistics.estimate import Power, Undefined
 from auditor.statistics.rates import Difference, Proportion
 from probes.inputs import whole_number

@@ -13,8 +13,8 @@ import numpy as np
 from auditor.errors import NotApplicableError, UsageError
 from auditor.finding.figure import Figure, Series
 from auditor.finding.measurement import Measurement, Pillar
-from auditor.probe import Need
 from auditor.rows import FloatArray
+from auditor.run.probe import Need
 from auditor.statistics.estimate import Power, Undefined
 from auditor.statistics.means import StudentT
 from auditor.statistics.ranks import area_under_curve, true_positive_rate_at
@@ -176,7 +176,7 @@ class LMMembership:
         loaded = self.reference
         if isinstance(loaded, str):
             from auditor.intake import load_model
-            from auditor.specs import ModelSpec
+            from auditor.intake.specs import ModelSpec
 
             name, loaded = Path(loaded).name, load_model(ModelSpec(path=loaded))
         else:

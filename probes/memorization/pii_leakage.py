@@ -10,7 +10,7 @@ import numpy as np
 
 from auditor.errors import NotApplicableError
 from auditor.finding.measurement import Measurement, Pillar
-from auditor.probe import Need
+from auditor.run.probe import Need
 from auditor.statistics.estimate import Power
 from auditor.statistics.rates import Proportion
 from probes.inputs import whole_number

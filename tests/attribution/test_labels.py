@@ -10,14 +10,14 @@ import pandas as pd
 import pytest
 import torch
 
-from auditor.architectures import MLP
-from auditor.blueprints import blueprint_of
 from auditor.data.audit_data import AuditData
 from auditor.errors import ConfigError
+from auditor.intake.networks.architectures import MLP
 from auditor.model.audited_model import Recipe
 from auditor.model.torch_model import TorchModel
-from auditor.probe import make_probe
+from auditor.run.probe import make_probe
 from auditor.statistics.estimate import Undefined
+from auditor.training.blueprints import blueprint_of
 from probes.attribution.labels import Taught, fits_beyond_chance, teach_shuffled, why_no_labels
 from probes.attribution.methods import METHODS
 from probes.attribution.probe import FeatureAttribution

@@ -11,11 +11,11 @@ import torch
 from captum.attr import GuidedGradCam
 from torch import Tensor, nn
 
-from auditor.architectures import MLP, SmallCNN, TransformerEncoder
 from auditor.data.audit_data import AuditData
 from auditor.data.preprocessing import ImagePreprocessing, TextPreprocessing
 from auditor.errors import NotApplicableError
 from auditor.intake.huggingface import TextClassifier
+from auditor.intake.networks.architectures import MLP, SmallCNN, TransformerEncoder
 from auditor.model.audited_model import AuditedModel
 from auditor.model.torch_model import TorchModel
 from probes.attribution.attention import attentions, rollout
@@ -302,7 +302,7 @@ def test_vision_transformers_attend_to_patches() -> None:
 
 
 def test_networks_without_attention_say_so() -> None:
-    from auditor.architectures import BiLSTMText
+    from auditor.intake.networks.architectures import BiLSTMText
 
     torch.manual_seed(0)
     problem = posed(text_model(BiLSTMText(7, 2)), ["good film"])

@@ -17,11 +17,11 @@ from sklearn.inspection import permutation_importance
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor, nn
 
-from auditor.architectures import MLP
 from auditor.data.audit_data import AuditData
 from auditor.data.preprocessing import CategoricalColumn, NumericColumn, TabularPreprocessing
 from auditor.errors import NotApplicableError
 from auditor.intake.estimators import EstimatorModel
+from auditor.intake.networks.architectures import MLP
 from auditor.model.audited_model import AuditedModel, Provenance
 from auditor.model.torch_model import TorchModel
 from auditor.randomness import seeded_globals

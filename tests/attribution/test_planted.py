@@ -12,9 +12,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from auditor.architectures import MLP, SmallCNN, TransformerEncoder
 from auditor.data.audit_data import AuditData
 from auditor.data.preprocessing import ImagePreprocessing, TextPreprocessing
+from auditor.intake.networks.architectures import MLP, SmallCNN, TransformerEncoder
 from auditor.model.torch_model import TorchModel
 from probes.attribution.methods import explain
 from probes.attribution.problem import Baseline, Problem, pose

@@ -14,17 +14,17 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from auditor.architectures import MLP
 from auditor.data.audit_data import AuditData
 from auditor.errors import ConfigError, NotApplicableError
 from auditor.finding.criterion import load_criteria
 from auditor.finding.judging import Finding, judge
 from auditor.finding.measurement import Measurement, Outcome, ProbeResult
+from auditor.intake.networks.architectures import MLP
 from auditor.model.torch_model import TorchModel
-from auditor.probe import make_probe
 from auditor.report.figures import figures_of
 from auditor.report.html import render_html
 from auditor.report.markdown import render_markdown
+from auditor.run.probe import make_probe
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.values import bounded_mean
 from cli.output import print_report

@@ -15,10 +15,10 @@ from scipy.stats import binom, spearmanr
 from auditor.errors import DataError, NotApplicableError
 from auditor.finding.measurement import Measurement
 from auditor.intake.language_models import load_language_folder
+from auditor.intake.specs import ModelSpec
 from auditor.model.language_model import AuditedLanguageModel
 from auditor.rows import FloatArray
-from auditor.run import no_data
-from auditor.specs import ModelSpec
+from auditor.run.audit import no_data
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.rates import Proportion
 from probes.attribution import methods as table

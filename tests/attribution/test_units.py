@@ -12,10 +12,10 @@ from captum.attr import IntegratedGradients, LayerGradientXActivation, LayerInte
 from scipy.ndimage import gaussian_filter
 from torch import Tensor, nn
 
-from auditor.architectures import BiLSTMText, SmallCNN, TransformerEncoder
 from auditor.data.audit_data import AuditData
 from auditor.data.preprocessing import ImagePreprocessing, TextPreprocessing
 from auditor.errors import NotApplicableError
+from auditor.intake.networks.architectures import BiLSTMText, SmallCNN, TransformerEncoder
 from auditor.model.audited_model import AuditedModel
 from auditor.model.torch_model import TorchModel
 from probes.attribution.gradient import Effort

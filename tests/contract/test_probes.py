@@ -13,9 +13,9 @@ from auditor.data.audit_data import AuditData
 from auditor.finding.measurement import Measurement
 from auditor.model.audited_model import AuditedModel
 from auditor.model.torch_model import TorchModel
+from auditor.run.testing import ContractViolation, check_description, check_probe
 from auditor.statistics.estimate import Exact
 from auditor.statistics.rates import Proportion
-from auditor.testing import ContractViolation, check_description, check_probe
 from probes import PROBES
 from probes.fairness import GroupFairness
 from tests.toys import TOYS, criterion

@@ -12,8 +12,8 @@ import torch
 from auditor.errors import ConfigError
 from auditor.intake.rows.benchmarks import BBQExample
 from auditor.model.language_model import AuditedLanguageModel
-from auditor.probe import make_probe
-from auditor.run import no_data
+from auditor.run.audit import no_data
+from auditor.run.probe import make_probe
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.means import StudentT
 from probes.language.bbq import BBQ, bias_score

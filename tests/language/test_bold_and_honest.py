@@ -12,7 +12,7 @@ import pytest
 from auditor.errors import NotApplicableError
 from auditor.finding.measurement import Outcome
 from auditor.intake.rows.benchmarks import read_bold
-from auditor.run import no_data
+from auditor.run.audit import no_data
 from auditor.statistics.distances import WorstGap
 from auditor.statistics.estimate import Undefined
 from probes.language.bold import Bold, _bold_domain

@@ -14,10 +14,10 @@ import torch
 import probes.language.scorers
 from auditor.errors import ConfigError, NotApplicableError
 from auditor.finding.measurement import Outcome
-from auditor.probe import make_probe
-from auditor.run import no_data
+from auditor.run.audit import no_data
+from auditor.run.probe import make_probe
+from auditor.run.testing import check_probe
 from auditor.statistics.estimate import Undefined
-from auditor.testing import check_probe
 from probes.language.generation_bias import METHOD, GenerationBias, category_measurements, halving
 from probes.language.prompts import CATEGORIES, built_in_prompts
 from probes.language.scorers import load_scorer
@@ -110,8 +110,8 @@ def test_scorers() -> None:
 
 
 def test_a_bundle_is_a_scorer(tmp_path: Path) -> None:
-    from auditor.architectures import BiLSTMText
     from auditor.data.preprocessing import TextPreprocessing
+    from auditor.intake.networks.architectures import BiLSTMText
     from auditor.model.saving import save
     from auditor.model.torch_model import TorchModel
 

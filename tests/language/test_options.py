@@ -12,8 +12,8 @@ import pytest
 from auditor.data.audit_data import AuditData
 from auditor.errors import ConfigError, ModelError
 from auditor.model.audited_model import AuditedModel
-from auditor.probe import make_probe
-from auditor.run import run_audit
+from auditor.run.audit import run_audit
+from auditor.run.probe import make_probe
 from probes import PROBES
 from probes.language.bbq import BBQ
 from probes.language.bold import Bold

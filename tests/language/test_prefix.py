@@ -11,8 +11,8 @@ import torch
 from auditor.errors import ConfigError, ModelError
 from auditor.intake.rows.benchmarks import SentencePair
 from auditor.model.language_model import AuditedLanguageModel
-from auditor.probe import make_probe
-from auditor.run import no_data, run_audit
+from auditor.run.audit import no_data, run_audit
+from auditor.run.probe import make_probe
 from probes.language.bbq import BBQ
 from probes.language.crows_pairs import CrowsPairs
 from probes.language.options import language_model

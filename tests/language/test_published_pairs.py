@@ -12,7 +12,7 @@ import torch
 from auditor.finding.measurement import Outcome
 from auditor.model.language_model import AuditedLanguageModel
 from auditor.rows import FloatArray
-from auditor.run import no_data
+from auditor.run.audit import no_data
 from auditor.statistics.means import StudentT
 from auditor.statistics.rates import Proportion
 from probes.language.crows_pairs import CrowsPairs

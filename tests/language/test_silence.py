@@ -8,7 +8,7 @@ import pytest
 from auditor.data.audit_data import AuditData
 from auditor.finding.judging import judge
 from auditor.finding.measurement import Outcome, ProbeResult
-from auditor.probe import Probe
+from auditor.run.probe import Probe
 from probes.language.generation_bias import GenerationBias
 from probes.language.sampling import silence
 from tests.language.talkers import goodness, talking_toy

@@ -11,7 +11,7 @@ import torch
 
 from auditor.finding.measurement import Measurement, Outcome
 from auditor.model.language_model import AuditedLanguageModel
-from auditor.run import no_data
+from auditor.run.audit import no_data
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.means import StudentT
 from probes.language.stereoset import StereoSet, icat, over_terms

@@ -15,7 +15,7 @@ from auditor.finding.criterion import Criterion
 from auditor.finding.judging import judge
 from auditor.finding.measurement import Measurement, Outcome
 from auditor.intake.rows.benchmarks import SentencePair
-from auditor.run import run_audit
+from auditor.run.audit import run_audit
 from probes.language.crows_pairs import CrowsPairs
 from probes.language.shares import stereotype_scores
 from probes.language.stereotype import Stereotype, built_in_pairs

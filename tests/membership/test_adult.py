@@ -16,12 +16,12 @@ from opacus import PrivacyEngine
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from auditor.architectures import MLP
 from auditor.data.preprocessing import fit_tabular
-from auditor.ensembles import random_halves, train_together
+from auditor.intake.networks.architectures import MLP
 from auditor.model.audited_model import Recipe
 from auditor.statistics.means import mean
 from auditor.statistics.ranks import area_under_curve, true_positive_rate_at
+from auditor.training.ensembles import random_halves, train_together
 from probes.membership import lira
 from probes.membership.shadows import of_the_label
 

@@ -22,8 +22,8 @@ from auditor.finding.criterion import Criterion
 from auditor.finding.judging import Family, Finding, judge
 from auditor.finding.measurement import Measurement, Outcome, ProbeResult
 from auditor.intake.rows.reading import load_data
+from auditor.intake.specs import DataSpec
 from auditor.model.audited_model import AuditedModel
-from auditor.specs import DataSpec
 from auditor.statistics.estimate import Undefined
 from probes.membership.loss_threshold import cross_entropy
 from probes.membership.metrics import roc_points

@@ -14,18 +14,18 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from torch import nn
 
-from auditor.architectures import MLP, BiLSTMText
-from auditor.blueprints import blueprint_of
 from auditor.data.audit_data import AuditData
 from auditor.errors import DataError, NotApplicableError
 from auditor.finding.criterion import Criterion, load_criteria
 from auditor.finding.judging import Family, Finding, judge
 from auditor.finding.measurement import Measurement, Outcome, ProbeResult
+from auditor.intake.networks.architectures import MLP, BiLSTMText
 from auditor.model.audited_model import AuditedModel, Recipe
 from auditor.model.torch_model import TorchModel
+from auditor.run.testing import check_probe
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.ranks import AreaUnderCurve
-from auditor.testing import check_probe
+from auditor.training.blueprints import blueprint_of
 from probes.membership.blind import blind_auc
 from probes.membership.pool import pool_of
 from probes.membership.probe import CHEAP, WITH_SHADOWS, MembershipInference

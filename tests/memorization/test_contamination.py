@@ -10,8 +10,8 @@ import pytest
 from auditor.errors import DataError, NotApplicableError
 from auditor.finding.judging import judge
 from auditor.finding.measurement import Outcome, ProbeResult
-from auditor.run import no_data
-from auditor.testing import check_probe
+from auditor.run.audit import no_data
+from auditor.run.testing import check_probe
 from probes.memorization.contamination import Contamination, _bounded, _orders, order_test
 from tests.memorization.toys import parrot, sentences
 from tests.toys import criterion

@@ -13,10 +13,10 @@ from scipy.stats import binom, skewnorm
 from auditor.errors import DataError, NotApplicableError
 from auditor.finding.judging import judge
 from auditor.finding.measurement import Outcome, ProbeResult
-from auditor.run import no_data
+from auditor.run.audit import no_data
+from auditor.run.testing import check_probe
 from auditor.statistics.exposure import Exposure
 from auditor.statistics.kinds import AnyEstimate
-from auditor.testing import check_probe
 from probes.memorization.canary_exposure import CanaryExposure
 from probes.memorization.exposure import SkewNormal, fit_skew_normal, kolmogorov_smirnov, slots_of
 from probes.memorization.extraction import Extraction

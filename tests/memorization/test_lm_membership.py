@@ -12,7 +12,7 @@ from auditor.errors import UsageError
 from auditor.finding.judging import Finding, judge
 from auditor.finding.measurement import Outcome, ProbeResult
 from auditor.rows import FloatArray
-from auditor.run import ask
+from auditor.run.audit import ask
 from auditor.statistics.ranks import area_under_curve
 from probes.memorization.blind_baseline import auc_difference, blind_scores
 from probes.memorization.lm_membership import LMMembership

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from auditor.data.audit_data import AuditData
-from auditor.run import no_data
+from auditor.run.audit import no_data
 from probes.memorization.pii_leakage import PIILeakage, _new
 from probes.memorization.pii_patterns import KINDS, find_pii, luhn, masked, verhoeff
 from tests.memorization.toys import parrot

@@ -15,7 +15,7 @@ from auditor.data.audit_data import AuditData
 from auditor.errors import ModelError, NotApplicableError
 from auditor.model.generation import Sampling, continuations
 from auditor.model.language_model import AuditedLanguageModel
-from auditor.run import no_data
+from auditor.run.audit import no_data
 from auditor.statistics.rates import Proportion
 from probes import PROBES
 from probes.memorization.extraction import Extraction, _discoverable

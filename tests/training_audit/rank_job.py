@@ -15,9 +15,9 @@ import torch.distributed as dist
 from auditor.data.audit_data import AuditData
 from auditor.finding.measurement import Measurement, Pillar
 from auditor.model.audited_model import AuditedModel
-from auditor.probe import Need, Probe
+from auditor.run.probe import Need, Probe
+from auditor.run.while_training.audit import TrainingAudit
 from auditor.statistics.estimate import Exact
-from auditor.training_audit.audit import TrainingAudit
 from probes.fairness import GroupFairness
 from probes.robustness import Robustness
 from probes.score_fairness import ScoreFairness

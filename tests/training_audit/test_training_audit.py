@@ -20,11 +20,11 @@ from auditor.finding.measurement import Outcome
 from auditor.model.audited_model import AuditedModel
 from auditor.model.torch_model import TorchModel
 from auditor.report.record import AuditReport
-from auditor.run import run_audit
-from auditor.training_audit.audit import AuditWarning, TrainingAudit
-from auditor.training_audit.budget import Budget
-from auditor.training_audit.spending import Spending
-from auditor.training_audit.untouched import bare, digest, put_back, snapshot
+from auditor.run.audit import run_audit
+from auditor.run.while_training.audit import AuditWarning, TrainingAudit
+from auditor.run.while_training.budget import Budget
+from auditor.run.while_training.spending import Spending
+from auditor.training.untouched import bare, digest, put_back, snapshot
 from probes.attribution.probe import FeatureAttribution
 from probes.fairness import GroupFairness
 from probes.membership.probe import MembershipInference
@@ -553,8 +553,8 @@ def test_a_place_that_is_no_number_is_a_fault_and_no_exception() -> None:
 
 def test_names_are_such_as_trackers_take() -> None:
     from auditor.finding.measurement import Measurement
+    from auditor.run.while_training.peek import metric_name
     from auditor.statistics.estimate import Exact
-    from auditor.training_audit.peek import metric_name
 
     measured = Measurement(
         metric="rate", method="a/b", estimate=Exact(known=1.0), n_samples=1,

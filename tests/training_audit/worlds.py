@@ -12,7 +12,7 @@ from torch import nn
 from auditor.data.audit_data import AuditData
 from auditor.finding.measurement import Measurement, Pillar
 from auditor.model.audited_model import AuditedModel
-from auditor.probe import Need
+from auditor.run.probe import Need
 from auditor.statistics.rates import Proportion
 
 

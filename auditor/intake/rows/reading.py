@@ -19,8 +19,8 @@ from auditor.data.counts import MISSING, GroupCounts, count_groups
 from auditor.data.preprocessing import NumericColumn, TabularPreprocessing, as_text, label_name
 from auditor.errors import DataError, UsageError, did_you_mean, some_of
 from auditor.intake.rows.tables import TableFile, open_table
+from auditor.intake.specs import DataSpec
 from auditor.rows import FloatArray, IntArray, Rows
-from auditor.specs import DataSpec
 
 if TYPE_CHECKING:
     from auditor.model.audited_model import AuditedModel

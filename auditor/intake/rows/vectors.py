@@ -229,7 +229,7 @@ def load_encoder(path: str | Path, device: str = "cpu") -> tuple[Embedder, Embed
 
     from auditor.intake.hf_folder import Folder, build_network, quiet_and_offline, read_tokenizer, read_weights
     from auditor.intake.language_models import is_language_model, load_language_folder
-    from auditor.specs import ModelSpec
+    from auditor.intake.specs import ModelSpec
 
     folder = Folder(str(path))
     if not folder.has("config.json"):

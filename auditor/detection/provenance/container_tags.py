@@ -1,0 +1,35 @@
+"""Unsigned metadata of sound and video: the tags of the container and of its streams."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from auditor.data.audio import opened
+from auditor.detection.provenance.marks import statement
+from auditor.detection.provenance.record import Statement
+
+_TAGS = (
+    "encoder", "encoded_by", "software", "comment", "description", "title", "artist", "copyright", "creation_time",
+    "make", "model", "com.apple.quicktime.make", "com.apple.quicktime.model", "com.apple.quicktime.software",
+    "digitalsourcetype", "major_brand", "writing_application",
+)  # fmt: skip
+
+
+def container_statements(content: bytes) -> list[Statement]:
+    """What a recording says of itself: tags of a closed list, the container's first, each value once.
+
+    Raises DataError where it cannot be opened, MissingExtraError without PyAV.
+    """
+    with opened(content, "The file") as container:
+        found = [dict(container.metadata), *(dict(stream.metadata) for stream in container.streams)]
+    return list(_statements(found))
+
+
+def _statements(found: list[dict[str, str]]) -> Iterator[Statement]:
+    seen = set()
+    for tags in found:
+        for key, value in tags.items():
+            name = key.lower()
+            if name in _TAGS and (name, value) not in seen:
+                seen.add((name, value))
+                yield from statement("container", "DigitalSourceType" if name == "digitalsourcetype" else name, value)

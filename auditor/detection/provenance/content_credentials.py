@@ -1,0 +1,129 @@
+"""C2PA Content Credentials: signed statements within a file, read and validated offline by the c2pa library."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from io import BytesIO
+from typing import Any
+
+from auditor.detection.provenance.record import LONGEST_VALUE, MOST_ACTIONS, Action, Credentials, origin_of, short_type
+from auditor.errors import MissingExtraError, first_line
+
+MAX_MANIFEST_CHARACTERS = 8_000_000
+# Formats in which a manifest has a place of its own, under the names the library knows them by.
+FORMATS = {
+    "JPEG": "image/jpeg",
+    "PNG": "image/png",
+    "WEBP": "image/webp",
+    "GIF": "image/gif",
+    "TIFF": "image/tiff",
+    "HEIF": "image/heif",
+    "WAV": "audio/wav",
+    "MP3": "audio/mpeg",
+    "FLAC": "audio/flac",
+    "MP4": "video/mp4",
+}
+
+
+class UnreadableCredentialsError(Exception):
+    """A file has something like Content Credentials that cannot be read; the message is a sentence."""
+
+
+def read_credentials(content: bytes, form: str, trust_anchors: str | None = None) -> Credentials | None:
+    """The validated active manifest of a file's content, or None where it has none.
+
+    ``form``: as :func:`auditor.detection.kinds.kind_of` names it. ``trust_anchors``: certificates of the authorities to
+    trust, in PEM; without any no signature can be more than ``Valid``. Nothing is fetched: a manifest that lies
+    elsewhere, and the revocation of certificates, are not looked up. Raises UnreadableCredentialsError where there is a
+    manifest that cannot be read, MissingExtraError without c2pa-python.
+
+    Source: C2PA, Technical Specification 2.2, 2025.
+    """
+    mime = FORMATS.get(form)
+    if mime is None:
+        return None
+    try:
+        import c2pa
+    except ImportError:
+        raise MissingExtraError(
+            "Reading Content Credentials needs c2pa-python: pip install 'responsible-auditor[provenance]'."
+        ) from None
+    verify = {"remote_manifest_fetch": False, "ocsp_fetch": False, "verify_trust": True, "verify_timestamp_trust": True}
+    settings: dict[str, Any] = {"verify": verify}
+    if trust_anchors is not None:
+        settings["trust"] = {"trust_anchors": trust_anchors}
+    try:
+        context = c2pa.Context(c2pa.Settings.from_dict(settings))
+        reader = c2pa.Reader.try_create(mime, BytesIO(content), context=context)
+        if reader is None:
+            return None
+        with reader:
+            text = reader.json()
+    except c2pa.C2paError as error:
+        words = first_line(error)
+        if words.startswith("Remote"):
+            words = f"Its credentials lie elsewhere, and nothing is fetched ({words})."
+        else:
+            words = f"It could not be searched for credentials: {words}."
+        raise UnreadableCredentialsError(words) from None
+    if len(text) > MAX_MANIFEST_CHARACTERS:
+        raise UnreadableCredentialsError(f"Its manifest is longer than {MAX_MANIFEST_CHARACTERS:,} characters.")
+    return _from_store(json.loads(text), anchored=trust_anchors is not None)
+
+
+def _from_store(store: Mapping[str, Any], *, anchored: bool) -> Credentials:
+    """What a manifest store in the library's own JSON says; its parts may be of any type, or absent."""
+    manifest = _mapping(_mapping(store.get("manifests")).get(str(store.get("active_manifest"))))
+    signature = _mapping(manifest.get("signature_info"))
+    failures = [_failure(found) for found in _sequence(store.get("validation_status"))]
+    return Credentials(
+        state=_line(store.get("validation_state")) or "unknown",
+        anchored=anchored,
+        signer=_line(signature.get("common_name")),
+        issuer=_line(signature.get("issuer")),
+        signed_at=_line(signature.get("time")),
+        claim_generator=_line(_generator(manifest)),
+        title=_line(manifest.get("title")),
+        actions=tuple(_actions(manifest))[:MOST_ACTIONS],
+        failures=tuple(failure for failure in failures if failure)[:MOST_ACTIONS],
+        n_ingredients=len(_sequence(manifest.get("ingredients"))),
+    )
+
+
+def _generator(manifest: Mapping[str, Any]) -> str:
+    named = [_mapping(info) for info in _sequence(manifest.get("claim_generator_info"))]
+    words = [f"{info.get('name', '')} {info.get('version', '')}".strip() for info in named]
+    return ", ".join(words) or str(manifest.get("claim_generator") or "")
+
+
+def _actions(manifest: Mapping[str, Any]) -> Iterator[Action]:
+    for assertion in map(_mapping, _sequence(manifest.get("assertions"))):
+        if not str(assertion.get("label", "")).startswith("c2pa.actions"):
+            continue
+        for found in map(_mapping, _sequence(_mapping(assertion.get("data")).get("actions"))):
+            software = found.get("softwareAgent")
+            kind = str(found.get("digitalSourceType") or "")
+            yield Action(
+                action=_line(found.get("action")),
+                software=_line(_mapping(software).get("name") if isinstance(software, Mapping) else software),
+                digital_source_type=_line(short_type(kind)),
+                origin=origin_of(kind) if kind else None,
+            )
+
+
+def _failure(status: object) -> str:
+    found = _mapping(status)
+    return _line(": ".join(str(found[key]) for key in ("code", "explanation") if found.get(key)))
+
+
+def _mapping(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _sequence(value: object) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+def _line(value: object) -> str:
+    return "" if value is None else str(value)[:LONGEST_VALUE]

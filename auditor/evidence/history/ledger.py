@@ -1,0 +1,236 @@
+"""The ledger of audits in a database: SQLite in a file, or any that SQLAlchemy knows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from auditor.errors import DataError, MissingExtraError, UsageError, first_line
+from auditor.evidence.history.entries import GENESIS, AuditEntry, Decision, Entry, Kind, chained
+from auditor.evidence.passwords import without_passwords
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection, Engine, Table
+
+DEFAULT = "audit-history.db"
+SCHEMA = 1
+# Writers wait for one another; longer than this is a lock that somebody forgot.
+_WAIT_SECONDS = 30
+_POSTGRES_LOCK = 0x6175_6469_746F_7231
+_AT_ONCE = 200
+
+
+class Ledger:
+    """Entries in the order they were written, each chained to the one before; nothing is ever changed or taken out.
+
+    ``where``: a path, or a URL of SQLAlchemy such as ``postgresql+psycopg://user@host/audits``. An append returns once
+    the entry is on the disk: SQLite in WAL mode with ``synchronous = FULL``. Writers take turns, within a process and
+    between machines. Raises UsageError where the database cannot be reached or written, DataError where it is no
+    ledger or of a newer version.
+    """
+
+    def __init__(self, where: str | Path = DEFAULT, *, create: bool = True) -> None:
+        self.where = str(where)
+        sql = _sqlalchemy()
+        url = self.where if "://" in self.where else f"sqlite:///{Path(self.where).absolute()}"
+        path = Path(self.where)
+        if "://" not in self.where and not create and not path.is_file():
+            raise UsageError(
+                f"There is no history at {self.where!r}: auditor scan --history --db {self.where} begins one."
+            )
+        if "://" not in self.where and path.is_dir():
+            raise UsageError(f"{self.where!r} is a folder: name a file, such as {DEFAULT}.")
+        try:
+            self._engine = _engine(sql, url)
+        except Exception as error:  # a URL that is none, or a driver that is not installed
+            raise UsageError(f"{without_passwords(self.where)!r} is no database: {first_line(error)}.") from None
+        self._writer = self._engine.execution_options(writer=True)
+        self._entries, self._about = _tables(sql)
+        with self._transaction(writing=create) as connection:
+            self._open(connection, create)
+
+    def _open(self, connection: Connection, create: bool) -> None:
+        sql = _sqlalchemy()
+        known = sql.inspect(connection).has_table(self._about.name)
+        if not known and not create:
+            raise DataError(f"{without_passwords(self.where)!r} is no history of audits.")
+        if not known:
+            self._lock(connection)
+            self._entries.metadata.create_all(connection)
+            if connection.execute(sql.select(self._about.c.schema)).scalar() is None:
+                connection.execute(sql.insert(self._about).values(schema=SCHEMA))
+        found = connection.execute(sql.select(self._about.c.schema)).scalar()
+        if found != SCHEMA:
+            raise DataError(
+                f"{without_passwords(self.where)!r} is a history of version {found}, and this auditor reads {SCHEMA}: "
+                "upgrade responsible-auditor."
+            )
+
+    @contextmanager
+    def _transaction(self, *, writing: bool = False) -> Iterator[Connection]:
+        """One transaction; errors of the database become a sentence."""
+        sql = _sqlalchemy()
+        try:
+            with (self._writer if writing else self._engine).begin() as connection:
+                yield connection
+        except sql.exc.SQLAlchemyError as error:
+            said = first_line(getattr(error, "orig", None) or error)
+            raise UsageError(f"The history {without_passwords(self.where)!r} cannot be used: {said}.") from None
+
+    def _lock(self, connection: Connection) -> None:
+        """Keeps other writers out until the transaction ends; SQLite's began with the lock already."""
+        if connection.dialect.name == "postgresql":
+            connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_POSTGRES_LOCK})")
+
+    def append(self, kind: Kind, payload: AuditEntry | Decision) -> Entry:
+        """Writes an entry at the end and returns it, once it is on the disk."""
+        sql = _sqlalchemy()
+        created = datetime.now(UTC).isoformat(timespec="milliseconds")
+        columns = self._entries.c
+        with self._transaction(writing=True) as connection:
+            self._lock(connection)
+            last = connection.execute(
+                sql.select(columns.number, columns.hash).order_by(columns.number.desc()).limit(1)
+            ).first()
+            number, previous = (1, GENESIS) if last is None else (int(last[0]) + 1, str(last[1]))
+            entry = Entry.after(number, previous, created, kind, payload.model_dump_json())
+            connection.execute(sql.insert(self._entries).values(**entry.model_dump()))
+        return entry
+
+    def entries(self) -> Iterator[Entry]:
+        """All entries, in order."""
+        sql = _sqlalchemy()
+        after = 0
+        while True:
+            with self._transaction() as connection:
+                rows = connection.execute(
+                    sql.select(self._entries)
+                    .where(self._entries.c.number > after)
+                    .order_by(self._entries.c.number)
+                    .limit(_AT_ONCE)
+                ).all()
+            for row in rows:
+                yield _entry(row._mapping)
+            if len(rows) < _AT_ONCE:
+                return
+            after = int(rows[-1][0])
+
+    def entry(self, number: int) -> Entry:
+        """One entry. Raises UsageError where there is none of that number."""
+        sql = _sqlalchemy()
+        if not 1 <= number < 1 << 31:
+            raise UsageError(f"{number} is the number of no entry.")
+        with self._transaction() as connection:
+            row = connection.execute(sql.select(self._entries).where(self._entries.c.number == number)).first()
+        if row is None:
+            raise UsageError(f"The history {without_passwords(self.where)!r} has no entry {number}.")
+        found = _entry(row._mapping)
+        if found.hash != chained(found.number, found.previous, found.created, found.kind, found.payload):
+            raise DataError(f"Entry {number} of the history was changed: auditor history --verify says what else was.")
+        return found
+
+    def close(self) -> None:
+        """Lets go of the database."""
+        self._engine.dispose()
+
+
+def broken_chain(entries: Sequence[Entry] | Iterator[Entry], head: str | None = None) -> list[str]:
+    """What is wrong with a ledger, in words; empty where every entry follows on the one before.
+
+    ``head``: the hash of an entry that was noted elsewhere; without it the chain cannot tell that entries at its end
+    were taken away.
+    """
+    problems: list[str] = []
+    previous, expected, seen = GENESIS, 1, head is None
+    for entry in entries:
+        if entry.number != expected:
+            gone = f"entry {expected}" if entry.number == expected + 1 else f"entries {expected} to {entry.number - 1}"
+            problems.append(f"{gone} {'is' if entry.number == expected + 1 else 'are'} missing")
+        elif entry.previous != previous:
+            problems.append(f"entry {entry.number} does not follow on the entry before it")
+        if entry.hash != chained(entry.number, entry.previous, entry.created, entry.kind, entry.payload):
+            problems.append(f"entry {entry.number} was changed")
+        seen = seen or entry.hash == head
+        previous, expected = entry.hash, entry.number + 1
+    if not seen:
+        problems.append(f"no entry has the hash {str(head)[:16]}...: entries at the end were taken away, or changed")
+    return problems
+
+
+def decisions_about(ledger: Ledger, *, sha256: str | None, path: str | None) -> list[tuple[Entry, Decision]]:
+    """Decisions about audits of a model, by its digest, or by its path where it has none; the latest last.
+
+    Raises DataError where the ledger's chain is broken: nobody's decision can be told from it then.
+    """
+    found = []
+    entries = list(ledger.entries())
+    problems = broken_chain(entries)
+    if problems:
+        raise DataError(f"No decision of the history {without_passwords(ledger.where)!r} counts: {problems[0]}.")
+    for entry in entries:
+        if entry.kind != "decision":
+            continue
+        decision = entry.decision()
+        same = decision.model_sha256 == sha256 if sha256 is not None else decision.model_path == path is not None
+        if same:
+            found.append((entry, decision))
+    return found
+
+
+def _entry(row: Any) -> Entry:
+    """What stands in a row, whatever somebody has put there: the chain says whether it belongs."""
+    texts: dict[str, Any] = {name: str(row[name]) for name in ("created", "kind", "payload", "previous", "hash")}
+    return Entry.model_construct(None, number=int(row["number"]), **texts)
+
+
+def _sqlalchemy() -> Any:
+    try:
+        import sqlalchemy
+        import sqlalchemy.exc
+    except ImportError:
+        raise MissingExtraError(
+            "A history of audits needs the package sqlalchemy: pip install 'responsible-auditor[history]'."
+        ) from None
+    return sqlalchemy
+
+
+def _engine(sql: Any, url: str) -> Engine:
+    parsed = sql.make_url(url)
+    if parsed.get_backend_name() != "sqlite":
+        engine: Engine = sql.create_engine(parsed, pool_pre_ping=True)
+        return engine
+    engine = sql.create_engine(parsed, connect_args={"timeout": _WAIT_SECONDS})
+
+    @sql.event.listens_for(engine, "connect")  # type: ignore[untyped-decorator]
+    def settings(connection: Any, _: object) -> None:
+        # The driver begins no transaction of its own: "begin" below does, with the lock a writer needs.
+        connection.isolation_level = None
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = FULL")
+
+    @sql.event.listens_for(engine, "begin")  # type: ignore[untyped-decorator]
+    def begin(connection: Connection) -> None:
+        # A reader that turned into a writer could find that another had written since.
+        writer = connection.get_execution_options().get("writer", False)
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if writer else "BEGIN")
+
+    return engine
+
+
+def _tables(sql: Any) -> tuple[Table, Table]:
+    metadata = sql.MetaData()
+    entries = sql.Table(
+        "auditor_entries",
+        metadata,
+        sql.Column("number", sql.Integer, primary_key=True, autoincrement=False),
+        sql.Column("created", sql.String(40), nullable=False),
+        sql.Column("kind", sql.String(20), nullable=False),
+        sql.Column("payload", sql.Text, nullable=False),
+        sql.Column("previous", sql.String(64), nullable=False),
+        sql.Column("hash", sql.String(64), nullable=False, unique=True),
+    )
+    about = sql.Table("auditor_history", metadata, sql.Column("schema", sql.Integer, primary_key=True))
+    return entries, about

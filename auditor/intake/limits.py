@@ -1,0 +1,37 @@
+"""The limits under which a process reads what it does not trust."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import resource
+import signal
+import sys
+from pathlib import Path
+
+from auditor.intake.specs import Job
+
+_PR_SET_PDEATHSIG = 1
+_PR_SET_NO_NEW_PRIVS = 38
+_SCRATCH_BYTES = 1 << 30
+
+
+def restrict(job: Job) -> None:
+    """Limits of this process, set before anything of the user's is touched: it dies with its parent, gains no rights,
+    leaves no core, writes and opens little. The address space is limited on top of what the imports took; CUDA maps far
+    more than it uses, so there the parent alone watches the memory."""
+    if sys.platform == "linux":
+        libc = ctypes.CDLL(None, use_errno=True)
+        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        if job.parent is not None and os.getppid() != job.parent:
+            os._exit(1)  # the parent died before the wish to follow it was known
+        libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (_SCRATCH_BYTES, _SCRATCH_BYTES))
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    files = min(1024, hard if hard != resource.RLIM_INFINITY else 1024)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))
+    if job.model.device == "cpu" and sys.platform == "linux":
+        mapped = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+        limit = mapped + job.limits.memory_bytes
+        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))

@@ -1,0 +1,1 @@
+"""Two audits or many, set against each other."""

@@ -1,0 +1,193 @@
+"""A comparison of two audits as JSON, Markdown and one self-contained HTML page."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from markupsafe import Markup
+
+from auditor.report import text
+from auditor.report.comparing.compare import Comparison, Row
+from auditor.report.html import content_policy, environment, resource
+from auditor.report.record import AuditReport
+
+COMPARISON_VERSION = "1.0"
+MOST_DETAILS = 200
+_WORDS = {
+    "worse": "is shown to be worse",
+    "better": "is shown to be better",
+    "no change shown": "is not shown to have changed",
+    "undefined": "is undefined on one side",
+    "not judged": "is shown without a verdict",
+}
+
+
+def _known(x: float) -> float | None:
+    return x if math.isfinite(x) else None
+
+
+def _ends(interval: tuple[float, float] | None) -> list[float | None] | None:
+    return None if interval is None else [_known(x) for x in interval]
+
+
+def render_comparison_json(comparison: Comparison) -> str:
+    """The comparison as indented JSON: which audits, at what level, every row."""
+    content = {
+        "comparison_version": COMPARISON_VERSION,
+        "before": _audit(comparison.before),
+        "after": _audit(comparison.after),
+        "made_by": list(comparison.made_by),
+        "error_rate": comparison.error_rate,
+        "m": comparison.m,
+        "remarks": list(comparison.remarks),
+        "rows": [_as_json(row) for row in comparison.rows],
+        "others": [_as_json(row) for row in comparison.others],
+        "details": [_as_json(row) for row in comparison.details],
+        "only_before": list(comparison.only_before),
+        "only_after": list(comparison.only_after),
+    }
+    return json.dumps(content, indent=2, allow_nan=False) + "\n"
+
+
+def _audit(report: AuditReport) -> dict[str, Any]:
+    return {
+        "model": {"path": report.model.path, "sha256": report.model.sha256},
+        "data": {"path": report.data.path, "sha256": report.data.sha256, "n_rows": report.data.n_rows},
+        "created": report.created,
+        "exit_code": report.exit_code,
+    }
+
+
+def _as_json(row: Row) -> dict[str, Any]:
+    sides = {
+        name: {"value": _known(side.value), "interval": _ends(side.interval), "outcome": side.outcome.value}
+        for name, side in (("before", row.before), ("after", row.after))
+    }
+    return {
+        "pillar": row.pillar,
+        "probe": row.probe,
+        "method": row.method,
+        "metric": row.metric,
+        "of": dict(row.of),
+        "ideal": row.ideal,
+        **sides,
+        "difference": _known(row.difference),
+        "interval": _ends(row.interval),
+        "paired": row.paired,
+        "verdict": row.verdict,
+    }
+
+
+def promise(comparison: Comparison) -> str:
+    """What the verdicts promise, in a sentence."""
+    return (
+        f"Over the {comparison.m} judged numbers, the chance of any false 'better' is at most "
+        f"{100 * comparison.error_rate:.3g}%, and so is that of any false 'worse' (Bonferroni)."
+    )
+
+
+def headline(comparison: Comparison) -> str:
+    """How many headlines became better and worse, in a sentence."""
+    n = {verdict: sum(row.verdict == verdict for row in comparison.rows) for verdict in _WORDS}
+    return (
+        f"Of {len(comparison.rows)} judged numbers, {n['better']} are shown to be better, {n['worse']} worse; "
+        f"for {n['no change shown']} the data show no change, and {n['undefined']} are undefined."
+    )
+
+
+def render_comparison_markdown(comparison: Comparison) -> str:
+    """The headlines as a table, for a pull request."""
+    lines = [
+        "# What changed",
+        "",
+        f"Before: `{_plain(comparison.before.model.path)}`. After: `{_plain(comparison.after.model.path)}`.",
+        "",
+    ]
+    if comparison.made_by:
+        lines += [f"Made by {_plain(comparison.made_by[0])}.", ""]
+    lines += [headline(comparison), ""]
+    lines += [f"> **Warning.** {_plain(remark)}" for remark in comparison.remarks] + [""] * bool(comparison.remarks)
+    lines += ["| verdict | number | before | after | difference | interval |", "| --- | --- | --- | --- | --- | --- |"]
+    for row in comparison.rows:
+        cells = (
+            row.verdict,
+            f"`{_plain(row.name)}`",
+            text.number(_known(row.before.value)),
+            text.number(_known(row.after.value)),
+            text.number(_known(row.difference)),
+            text.interval(row.interval) + (" paired" if row.paired else ""),
+        )
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join([*lines, "", promise(comparison), ""])
+
+
+def _plain(name: str | None) -> str:
+    return text.visible(name or "a model in memory").replace("|", "\\|").replace("`", "'")
+
+
+# ---- HTML ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Drawn:
+    """A row with its difference drawn on the axis that all rows of its table share."""
+
+    row: Row
+    words: str
+    bar: Markup
+
+
+def render_comparison_html(comparison: Comparison) -> str:
+    """The comparison as one page: verdict, warnings, a forest of differences, every number before and after."""
+    style = Markup(resource("report.css"))
+    scale = _scale(comparison)
+    order = {verdict: i for i, verdict in enumerate(_WORDS)}
+    rows = sorted(comparison.rows, key=lambda row: order[row.verdict])
+    return (
+        environment()
+        .get_template("comparison.html.j2")
+        .render(
+            policy=content_policy(style, Markup(""), pictures=False),
+            style=style,
+            comparison=comparison,
+            headline=headline(comparison),
+            promise=promise(comparison),
+            rows=[_Drawn(row, _WORDS[row.verdict], _bar(row, scale)) for row in rows],
+            others=[_Drawn(row, _WORDS[row.verdict], _bar(row, scale)) for row in comparison.others],
+            details=[_Drawn(row, _WORDS[row.verdict], _bar(row, scale)) for row in comparison.details[:MOST_DETAILS]],
+            n_details=len(comparison.details),
+            scale=scale,
+            tone=lambda row: {"better": "pass", "worse": "fail"}.get(row.verdict, "not-applicable"),
+            known=_known,
+        )
+    )
+
+
+def _scale(comparison: Comparison) -> float:
+    """Half the width of the axis: the largest end of an interval of a bounded number, at most 1."""
+    ends = [abs(x) for row in comparison.rows if row.interval is not None for x in row.interval if math.isfinite(x)]
+    return min(max([0.05, *(x for x in ends if x <= 1.0)]), 1.0)
+
+
+def _bar(row: Row, scale: float) -> Markup:
+    """The interval of the difference as a line, its value as a dot; clipped ends are drawn as arrows."""
+    if row.interval is None or not math.isfinite(row.difference):
+        return Markup('<span class="absent">–</span>')
+    low, high = (max(-scale, min(scale, x)) for x in row.interval)
+    value = max(-scale, min(scale, row.difference))
+    at = [f"{100.0 + 95.0 * x / scale:.1f}" for x in (low, high, value)]
+    clipped = "".join(
+        f'<path d="M{x:.1f} 6 l{-5 * side} -4 v8 z"/>'
+        for x, side, out in ((5.0, -1, row.interval[0] < -scale), (195.0, 1, row.interval[1] > scale))
+        if out
+    )
+    words = f"difference {text.number(row.difference)}, interval {text.interval(row.interval)}"
+    return Markup(
+        '<svg class="forest" viewBox="0 0 200 12" width="200" height="12" role="img" aria-label="{words}">'
+        '<path class="zero" d="M100 0v12"/><path class="range" d="M{low} 6H{high}"/>'
+    ).format(words=words, low=at[0], high=at[1]) + Markup(
+        f'<g class="ends">{clipped}</g><circle cx="{at[2]}" cy="6" r="3.5"/></svg>'
+    )

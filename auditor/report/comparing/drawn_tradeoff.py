@@ -1,0 +1,200 @@
+"""A trade-off as JSON, Markdown and one self-contained HTML page with its plots."""
+
+from __future__ import annotations
+
+import json
+import math
+from functools import lru_cache, partial
+from typing import Any
+from urllib.parse import quote
+
+from markupsafe import Markup
+
+from auditor.report import text
+from auditor.report.comparing.pareto import Measured
+from auditor.report.comparing.tradeoff import FeaturePoint, Point, Tradeoff, Verdict
+from auditor.report.front import Plot, draw, plots_of
+from auditor.report.html import content_policy, environment, resource
+from auditor.report.record import AuditReport
+from auditor.report.svg import as_file, sheet_svg
+
+TRADEOFF_VERSION = "1.0"
+_TONES: dict[Verdict, str] = {
+    "less discriminatory alternative": "pass",
+    "trades one gap for another": "fail",
+    "decides alike for all": "fail",
+    "costs more than the tolerance": "fail",
+    "no less disparate": "fail",
+    "not shown": "inconclusive",
+    "undefined": "inconclusive",
+    "not made": "not-run",
+    "present model": "not-applicable",
+}
+
+
+def render_tradeoff_json(found: Tradeoff, audit: AuditReport) -> str:
+    """The trade-off as indented JSON; ``audit`` is that of the present model, for what was audited on which rows."""
+    content = {
+        "tradeoff_version": TRADEOFF_VERSION,
+        "made_by": found.made_by,
+        "model": {"path": audit.model.path, "sha256": audit.model.sha256},
+        "data": {"path": audit.data.path, "sha256": audit.data.sha256, "n_rows": audit.data.n_rows},
+        "metric": found.metric,
+        "disparity": found.disparity,
+        "tolerance": found.tolerance,
+        "error_rate": found.error_rate,
+        "n_tried": found.n_tried,
+        "m": found.m,
+        "confidence_of_changes": 1.0 - 2.0 * found.alpha,
+        "confidence_of_points": 1.0 - 2.0 * found.own_alpha,
+        "axes": list(found.axes),
+        "headline": found.headline,
+        "points": [_point(point) for point in found.all],
+    }
+    return json.dumps(content, indent=2, allow_nan=False) + "\n"
+
+
+def _point(point: Point) -> dict[str, Any]:
+    return {
+        "name": point.name,
+        "settings": dict(point.settings),
+        "verdict": point.verdict,
+        "reason": point.reason,
+        "performance": _measured(point.performance),
+        "performance_change": _measured(point.performance_change),
+        "features": [
+            {
+                "feature": f.feature,
+                "disparity": _measured(f.own),
+                "disparity_change": _measured(f.change),
+                "impact_ratio": _measured(f.ratio),
+                "standing": f.standing,
+                "alternative": f.alternative,
+            }
+            for f in point.features
+        ],
+        "leakage": None if point.leakage is None else _measured(point.leakage),
+        "on_front": point.on_front,
+        "dominated_by": point.dominated_by,
+        "shown_dominated": point.shown_dominated,
+        "rows_needed": point.rows_needed,
+        "notes": list(point.notes),
+        "remarks": list(point.remarks),
+        "folder": point.folder,
+    }
+
+
+def _measured(number: Measured) -> dict[str, Any]:
+    return {
+        "value": number.value if math.isfinite(number.value) else None,
+        "interval": None if number.interval is None else list(number.interval),
+    }
+
+
+def promise(found: Tradeoff) -> str:
+    """What the verdicts promise, in a sentence or two."""
+    return (
+        f"The {found.m} differences, one of {found.metric} and one of {found.disparity} by each feature"
+        f"{' and, where it is weighed, their intersection,' if len(found.present.features) > 1 else ''} for each of "
+        f"{found.n_tried} models that these rows have graded, share one error rate: each interval of a change holds "
+        f"with {text.confidence(1.0 - 2.0 * found.alpha)}, so that the chance of any false alternative among all of "
+        f"them is at most {100 * found.error_rate:.3g}% (Bonferroni), however the points are picked. Models tried "
+        "elsewhere on the same rows, and other measures they were weighed by, are not counted, and would have to be."
+    )
+
+
+def front_words(point: Point) -> str:
+    """Where a point stands to the front."""
+    if not point.made:
+        return ""
+    if point.on_front is None:
+        return "undefined"
+    if point.on_front:
+        return "on it"
+    return f"{'shown to be dominated' if point.shown_dominated else 'dominated'} by {point.dominated_by}"
+
+
+def verdict_by(point: Point, own: FeaturePoint | None) -> Verdict:
+    """The verdict of a point as far as one sensitive feature goes: an alternative by another one is none by this."""
+    if own is None or point.verdict != "less discriminatory alternative" or own.alternative:
+        return point.verdict
+    return "not shown"
+
+
+def render_tradeoff_markdown(found: Tradeoff) -> str:
+    """The table of each sensitive feature, for a pull request."""
+    lines = ["# Trade-off", "", f"Made by {_plain(found.made_by)}.", "", _plain(found.headline), ""]
+    for i, feature in enumerate(f.feature for f in found.present.features):
+        lines += [
+            f"## By {_plain(feature)}",
+            "",
+            f"| point | verdict | {found.metric} | change | {found.disparity} | change | impact ratio | front |",
+            "| --- | --- | --- | --- | --- | --- | --- | --- |",
+        ]
+        for point in found.all:
+            own = point.features[i] if point.features else None
+            numbers = [point.performance, point.performance_change]
+            numbers += [own.own, own.change, own.ratio] if own is not None else []
+            shown = [cell(number) for number in numbers] + [""] * (5 - len(numbers))
+            words = (f"`{_plain(point.name)}`", verdict_by(point, own), *shown, _plain(front_words(point)))
+            lines.append(f"| {' | '.join(words)} |")
+        lines.append("")
+    lines += [f"- `{_plain(p.name)}`: {_plain(p.reason)}" for p in found.points if p.reason]
+    lines += [f"- **{_plain(p.name)}**: {_plain(remark)}" for p in found.all for remark in p.remarks]
+    return "\n".join([*lines, "", promise(found), "", "Nothing here is legal advice.", ""])
+
+
+def cell(number: Measured) -> str:
+    """A number and its interval, such as ``0.898 (0.860 to 0.930)``."""
+    if number.interval is None:
+        return text.UNDEFINED
+    if number.value == 0.0 and number.interval == (0.0, 0.0):
+        return "0"
+    return f"{text.number(number.value)} ({text.interval(number.interval)})"
+
+
+def _plain(words: str) -> str:
+    return text.visible(words).replace("|", "\\|").replace("`", "'")
+
+
+# ---- HTML ----------------------------------------------------------------------------------------------------------
+
+
+def tradeoff_svg(plot: Plot) -> str:
+    """A plot as an SVG file of its own."""
+    return as_file(_drawn(plot))
+
+
+@lru_cache(maxsize=64)
+def _drawn(plot: Plot) -> str:
+    return sheet_svg(partial(draw, plot), title=plot.title, alt=plot.alt, dom_id=f"plot-{plot.id}")
+
+
+def render_tradeoff_html(found: Tradeoff, audit: AuditReport) -> str:
+    """The trade-off as one page: what is shown, the plots, a table for each sensitive feature, what each point is."""
+    style = Markup(resource("report.css"))
+    features: list[tuple[str, list[tuple[Point, FeaturePoint | None]]]] = [
+        (feature, [(p, p.features[i] if p.features else None) for p in found.all])
+        for i, feature in enumerate(f.feature for f in found.present.features)
+    ]
+    return (
+        environment()
+        .get_template("tradeoff.html.j2")
+        .render(
+            policy=content_policy(style, Markup(""), pictures=False),
+            style=style,
+            found=found,
+            audit=audit,
+            promise=promise(found),
+            plots=[(plot, Markup(_drawn(plot))) for plot in plots_of(found)],
+            features=features,
+            tones=_TONES,
+            own_level=1.0 - 2.0 * found.own_alpha,
+            change_level=1.0 - 2.0 * found.alpha,
+            level=text.confidence,
+            front_words=front_words,
+            verdict_by=verdict_by,
+            link=lambda path: quote(path),
+            tone="pass" if found.alternatives else "inconclusive",
+        )
+    )

@@ -1,0 +1,1 @@
+"""An audit from beginning to end: asked, measured, judged, recorded."""

@@ -1,0 +1,267 @@
+"""run_audit: ask every probe, judge all answers together, and make the record."""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from auditor import __version__
+from auditor.errors import AuditorError, DataError, NotApplicableError, UsageError, some_of
+from auditor.finding.criterion import Criterion, load_criteria
+from auditor.finding.judging import Family, judge
+from auditor.finding.measurement import Measurement, ProbeResult
+from auditor.report.figures import figures_of
+from auditor.report.record import (
+    FILES,
+    MOST_UNREADABLE,
+    AuditReport,
+    CriterionRecord,
+    DataRecord,
+    Environment,
+    FigureRecord,
+    FindingRecord,
+    ModelRecord,
+    Refusal,
+    Summary,
+    exit_code,
+    family_record,
+)
+from auditor.run.probe import Probe, missing_needs, not_applicable
+
+if TYPE_CHECKING:
+    from auditor.data.audit_data import AuditData
+    from auditor.model.audited_model import AuditedModel
+
+_PACKAGES = (
+    "numpy",
+    "pandas",
+    "scipy",
+    "torch",
+    "transformers",
+    "captum",
+    "shap",
+    "opacus",
+    "fairlearn",
+    "scikit-learn",
+)
+
+
+def ask(
+    probe: Probe,
+    model: AuditedModel,
+    data: AuditData | None,
+    rng: np.random.Generator,
+    *,
+    on_error: Callable[[BaseException], None] | None = None,
+) -> ProbeResult:
+    """One probe's answer, whatever becomes of it: what it lacks makes it NOT_APPLICABLE, what it raises NOT_RUN."""
+    missing = missing_needs(probe, model, data)
+    if missing:
+        return _result(probe, not_applicable=not_applicable(missing, model))
+    rows = no_data() if data is None else data
+    return attempt(probe, lambda: probe.measure(model, rows, rng), on_error=on_error)
+
+
+def no_data() -> AuditData:
+    """Data without rows, for a probe that brings its own."""
+    from auditor.data.audit_data import AuditData
+
+    return AuditData(X=np.empty(0, object))
+
+
+def attempt(
+    probe: Probe,
+    measure: Callable[[], Sequence[Measurement]],
+    *,
+    on_error: Callable[[BaseException], None] | None = None,
+) -> ProbeResult:
+    """The boundary at which a probe's failure becomes a finding; ``on_error`` sees the exception, for a log."""
+    started = time.perf_counter()
+    try:
+        return _result(probe, tuple(measure()), started=started)
+    except NotApplicableError as error:
+        return _result(probe, not_applicable=str(error), started=started)
+    except Exception as error:
+        if on_error is not None:
+            on_error(error)
+        return _result(probe, not_run=reason_of(error), started=started)
+
+
+def _result(
+    probe: Probe,
+    measurements: tuple[Measurement, ...] = (),
+    *,
+    not_run: str = "",
+    not_applicable: str = "",
+    started: float | None = None,
+) -> ProbeResult:
+    return ProbeResult(
+        probe=probe.name,
+        pillar=probe.pillar,
+        citation=probe.citation,
+        measurements=measurements,
+        not_run=not_run,
+        not_applicable=not_applicable,
+        duration_s=0.0 if started is None else time.perf_counter() - started,
+    )
+
+
+def reason_of(error: BaseException) -> str:
+    """An error as one line of a report: our own say what to do, others carry their type."""
+    text = " ".join(str(error).split())[:500]
+    if isinstance(error, AuditorError):
+        return text
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def generator_for(seed: int, probe: str) -> np.random.Generator:
+    """A probe's own generator: its numbers do not depend on which other probes run."""
+    return np.random.default_rng([seed, *probe.encode()])
+
+
+def environment(
+    *, device: str, seed: int, limits: Mapping[str, str] | None = None, command: str | None = None
+) -> Environment:
+    """What an audit ran on."""
+    packages = {}
+    for name in _PACKAGES:
+        try:
+            packages[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return Environment(
+        python=platform.python_version(),
+        platform=f"{platform.system()} {platform.machine()}",
+        packages=packages,
+        device=device,
+        seed=seed,
+        limits=dict(limits or {}),
+        command=command,
+    )
+
+
+def assemble(
+    results: Sequence[ProbeResult],
+    criteria: Sequence[Criterion],
+    *,
+    model: ModelRecord,
+    data: DataRecord,
+    environment: Environment,
+    family: Family | None = None,
+    refusal: Refusal | None = None,
+    allow_inconclusive: bool = False,
+    duration_s: float = 0.0,
+) -> AuditReport:
+    """Judges the results and makes the record; the only place where outcomes, figures and exit code come from."""
+    findings, decided = judge(results, criteria, family)
+    return AuditReport(
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        tool={"name": "responsible-auditor", "version": __version__},
+        model=model,
+        data=data,
+        environment=environment,
+        family=family_record(decided),
+        criteria=tuple(CriterionRecord.of(c) for c in criteria),
+        findings=tuple(FindingRecord.of(f) for f in findings),
+        figures=tuple(FigureRecord.of(f) for f in figures_of(findings, results)),
+        summary=Summary.of(f.outcome for f in findings),
+        refusal=refusal,
+        allow_inconclusive=allow_inconclusive,
+        duration_s=duration_s,
+        exit_code=int(exit_code(findings, refused=refusal is not None, allow_inconclusive=allow_inconclusive)),
+    )
+
+
+def run_audit(
+    model: AuditedModel,
+    data: AuditData | None,
+    probes: Sequence[Probe],
+    criteria: Sequence[Criterion] | None = None,
+    *,
+    seed: int = 0,
+    family: Family | None = None,
+    allow_inconclusive: bool = False,
+    progress: Callable[[str], None] | None = None,
+) -> AuditReport:
+    """Audits a model in the caller's process: every probe in turn, judged together.
+
+    ``criteria`` default to the built-in profile. ``progress`` is called with a probe's name before it starts. Same
+    seed, same report, but for ``created`` and ``duration_s``. Probes leave the model as it was. Raises DataError where
+    model and data do not name the same classes in the same order, UsageError for what is no probe.
+    """
+    started = time.perf_counter()
+    for probe in probes:
+        if isinstance(probe, type) or not callable(getattr(probe, "measure", None)):
+            raise UsageError(f"{probe!r} is no probe: give instances, such as PROBES['group_fairness']().")
+    if data is not None and model.kind == "regressor" and data.y_true is not None:
+        raise DataError("The data have labels, the model predicts numbers: make them by AuditData.for_regression.")
+    if data is not None and model.kind != "regressor" and data.target_values is not None:
+        raise DataError("The data have true numbers, the model predicts none: make them by AuditData.from_arrays.")
+    if data is not None and data.classes and data.classes != model.classes:
+        raise DataError(
+            f"The data's classes are {', '.join(data.classes[:8])}, the model's {', '.join(model.classes[:8])}: "
+            "give both the same names in the order of the model's outputs."
+        )
+    results = []
+    for probe in probes:
+        if progress is not None:
+            progress(probe.name)
+        results.append(ask(probe, model, data, generator_for(seed, probe.name)))
+    results += files_result(data_record(data))
+    return assemble(
+        results,
+        load_criteria() if criteria is None else criteria,
+        model=model_record(model),
+        data=data_record(data),
+        environment=environment(device=str(getattr(model, "device", "cpu")), seed=seed),
+        family=family,
+        allow_inconclusive=allow_inconclusive,
+        duration_s=time.perf_counter() - started,
+    )
+
+
+def model_record(model: AuditedModel) -> ModelRecord:
+    """The record of a model."""
+    source = model.provenance
+    return ModelRecord(
+        path=source.path,
+        sha256=source.sha256,
+        format=source.format,
+        loaded_by=source.loaded_by,
+        size_bytes=source.size_bytes,
+        n_parameters=getattr(model, "n_parameters", None),
+        classes=model.classes,
+        notes=source.notes,
+    )
+
+
+def files_result(record: DataRecord | None) -> list[ProbeResult]:
+    """What became of the files that were to be rows: nothing where all were read, else a NOT_RUN that names them."""
+    if record is None or not record.n_unreadable:
+        return []
+    n = record.n_unreadable
+    which = "1 file" if n == 1 else f"{n:,} files"
+    reason = f"{which} could not be read, and no number here is about such a file. {some_of(record.unreadable, n)}"
+    return [ProbeResult(probe=FILES, pillar="intake", citation="", not_run=reason)]
+
+
+def data_record(data: AuditData | None) -> DataRecord:
+    """The record of data given in memory."""
+    if data is None:
+        return DataRecord()
+    members = data.members
+    return DataRecord(
+        n_rows=len(data.evaluation),
+        positive=None if data.positive is None else data.classes[data.positive],
+        sensitive=() if data.sensitive_features is None else tuple(map(str, data.sensitive_features.columns)),
+        n_train_rows=None if members is None else len(members),
+        unreadable=tuple(said[:500] for said in data.unreadable[:MOST_UNREADABLE]),
+        n_unreadable=len(data.unreadable),
+        notes=data.notes,
+    )

@@ -1,0 +1,307 @@
+"""The measuring process, started by auditor.run.isolate: loads the model, reads the data, asks the probes, answers."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from importlib import import_module
+from pathlib import Path
+from threading import Thread
+
+from pydantic import TypeAdapter
+
+from auditor.data.audit_data import AuditData, favourable
+from auditor.data.counts import GroupCounts
+from auditor.detection.examine import Examination, loaded_detector
+from auditor.detection.record import DetectorRecord
+from auditor.errors import DataError, ModelError, NotApplicableError, UsageError
+from auditor.files import received
+from auditor.finding.measurement import Measurement
+from auditor.intake import intake_result, load_model, resolve_device
+from auditor.intake.limits import restrict
+from auditor.intake.rows.folders import sha256_of_folder
+from auditor.intake.rows.reading import can_stream, load_data, no_rows, stream_counts
+from auditor.intake.rows.tables import sha256_of
+from auditor.intake.specs import DataSpec, DetectionSpec, DetectorTrainingSpec, Job, MitigationSpec, ProbeSpec
+from auditor.model.audited_model import AuditedModel
+from auditor.model.language_folder import save_folder
+from auditor.model.language_model import AuditedLanguageModel
+from auditor.model.saving import save
+from auditor.model.torch_model import TorchModel
+from auditor.report.record import DataRecord
+from auditor.run.answers import counts_of, head_of, parts_of
+from auditor.run.audit import ask, attempt, data_record, generator_for, model_record, no_data
+from auditor.run.messages import (
+    Answered,
+    Asking,
+    DataRead,
+    DetectorLoaded,
+    Done,
+    Examined,
+    Keeping,
+    Kept,
+    Loaded,
+    Message,
+    Opening,
+    Refused,
+    Repaired,
+    Trained,
+    Working,
+)
+from auditor.run.mitigation import Training, learns, make_mitigation, needs_rows
+from auditor.run.probe import CountsProbe, Probe, counts_suffice, make_probe, missing_needs, not_applicable
+from auditor.training.huggingface_folder import save_classifier
+
+
+class Channel:
+    """Length-prefixed JSON to the parent."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._file = os.fdopen(descriptor, "wb")
+
+    def send(self, message: Message) -> None:
+        """Sends one message at once."""
+        body = message.model_dump_json().encode()
+        self._file.write(len(body).to_bytes(4, "big") + body)
+        self._file.flush()
+
+
+def load_probe(spec: ProbeSpec) -> Probe:
+    """The probe a spec names, with its options."""
+    module, _, name = spec.target.partition(":")
+    try:
+        kind = getattr(import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise UsageError(f"Probe {spec.target!r} cannot be imported: {error}.") from None
+    return make_probe(kind, spec.options)
+
+
+class Hashing(Thread):
+    """Digests of the data files, taken while the model works: hashing lets go of the interpreter."""
+
+    def __init__(self, spec: DataSpec) -> None:
+        super().__init__(daemon=True)
+        self._spec = spec
+        self.digest: str | None = None
+        self.train_digest: str | None = None
+        self.start()
+
+    def run(self) -> None:
+        self.digest = _digest(Path(self._spec.path))
+        if self._spec.train is not None:
+            self.train_digest = _digest(Path(self._spec.train))
+
+
+def _digest(path: Path) -> str:
+    return sha256_of_folder(path) if path.is_dir() else sha256_of(path)
+
+
+def complete_record(record: DataRecord, spec: DataSpec, hashing: Hashing) -> DataRecord:
+    """The data's record with what only the files know."""
+    hashing.join()
+    return record.model_copy(
+        update={
+            "path": spec.path,
+            "sha256": hashing.digest,
+            "target": spec.target,
+            "sensitive": tuple(dict.fromkeys(spec.sensitive)),
+            "train_path": spec.train,
+            "train_sha256": hashing.train_digest,
+        }
+    )
+
+
+def run(job: Job, channel: Channel) -> None:
+    """The job, from loading to the last answer."""
+    if job.model.code_folder is not None:
+        sys.path.append(job.model.code_folder)
+    if job.detection is not None:
+        examine(job.detection, job, channel)
+        return
+    if job.detector_training is not None:
+        train_detector(job.detector_training, job, channel)
+        return
+    probes = [load_probe(spec) for spec in job.probes]
+    model = load_model(job.model)
+    channel.send(Loaded(model=model_record(model), device=job.model.device))
+    if job.with_intake:
+        channel.send(Answered(result=intake_result(model)))
+    if job.mitigation is not None:
+        mitigate(job.mitigation, model, job, channel)
+        return
+    if job.data is None:
+        channel.send(DataRead(data=DataRecord()))
+        answer(probes, model, None, job, channel)
+        return
+    hashing = Hashing(job.data)
+    counting = [probe for probe in probes if counts_suffice(probe)]
+    if probes and len(counting) == len(probes) and job.evidence is None and can_stream(job.data, model):
+        answer_from_counts(counting, model, job, job.data, channel, hashing)
+        return
+    data = load_data(job.data, model)
+    channel.send(DataRead(data=complete_record(data_record(data), job.data, hashing)))
+    if job.evidence is not None:
+        keep(model, data, channel, include_rows=job.evidence == "rows")
+    answer(probes, model, data, job, channel)
+
+
+def mitigate(spec: MitigationSpec, model: AuditedModel, job: Job, channel: Channel) -> None:
+    """Makes the new model of the old one and writes it."""
+    module, _, name = spec.target.partition(":")
+    kind = getattr(import_module(module), name)
+    mitigation = make_mitigation(kind, spec.options)
+    if job.data is None:
+        if needs_rows(kind):
+            raise UsageError("A mitigation learns from rows: add --train FILE.")
+        data, record = no_data(), DataRecord()
+    elif not learns(kind):
+        # Nothing of the rows but which answer is the favourable one.
+        positive = favourable(job.data.positive, model.classes)
+        data, record = replace(no_data(), classes=model.classes, positive=positive), DataRecord()
+    else:
+        data = load_data(job.data, model)
+        record = data_record(data)
+    channel.send(DataRead(data=record))
+    training = Training(
+        device=job.model.device,
+        checkpoint=None if spec.checkpoint is None else Path(spec.checkpoint),
+        progress=lambda words: channel.send(Working(words=words[:500])),
+    )
+    made = mitigation.mitigate(model, data, generator_for(job.seed, spec.name), training)
+    folder = job.model.path if job.model.path is not None and Path(job.model.path).is_dir() else None
+    if isinstance(made.model, AuditedLanguageModel):
+        save_folder(made.model, spec.out, like=folder)
+    elif folder is not None and isinstance(made.model, TorchModel):
+        save_classifier(made.model, spec.out, beside=folder)
+    elif folder is not None:
+        raise ModelError(
+            "A Hugging Face folder has no place for what was put around the model: give a model bundle, or use the "
+            "mitigation in Python."
+        )
+    else:
+        save(made.model, spec.out)
+    notes = made.notes
+    seen = getattr(mitigation, "seen", None)
+    if seen is not None and job.data is not None and not learns(kind):
+        notes = (*notes, *seen(made.model, load_data(job.data, made.model)))
+    channel.send(Repaired(notes=tuple(note[:2_000] for note in notes)))
+
+
+def examine(spec: DetectionSpec, job: Job, channel: Channel) -> None:
+    """Examines one file after another, by the detector where there is one."""
+    detector = None if job.model.path is None else loaded_detector(job.model)
+    record = None
+    if detector is not None:
+        record = DetectorRecord.of(detector.classes, detector.card, detector.provenance.sha256)
+    channel.send(DetectorLoaded(detector=record, device=job.model.device))
+    asked = Examination(
+        detector=detector, trust_anchors=spec.trust_anchors, with_heat_map=spec.with_heat_map, seed=job.seed
+    )
+    for file in spec.files:
+        channel.send(Opening(file=file))
+        channel.send(Examined(file=file, result=asked.of(Path(received(file)))))
+
+
+def train_detector(spec: DetectorTrainingSpec, job: Job, channel: Channel) -> None:
+    """Trains a detector on a folder's files and writes it."""
+    module, _, name = spec.target.partition(":")
+    train = getattr(import_module(module), name)
+    made = train(
+        spec,
+        generator_for(job.seed, "detect_train"),
+        job.model.device,
+        lambda words: channel.send(Working(words=words[:500])),
+        lambda file: channel.send(Working(file=file[:500])),
+    )
+    save(made.detector, spec.out)
+    channel.send(
+        Trained(
+            detector=DetectorRecord.of(made.detector.classes, made.detector.card, sha256_of(Path(spec.out))),
+            notes=tuple(note[:2_000] for note in made.notes),
+            left_out=tuple(line[:2_000] for line in made.left_out),
+        )
+    )
+
+
+def keep(model: AuditedModel, data: AuditData, channel: Channel, *, include_rows: bool) -> None:
+    """Sends the model's answers, which the probes will share; a model that cannot answer is for them to say."""
+    try:
+        head, counts = head_of(model, data, include_rows=include_rows), counts_of(model, data)
+        parts = [] if head is None else list(parts_of(model, data, head))
+    except Exception as error:
+        traceback.print_exception(error)
+        return
+    channel.send(Keeping(head=head, counts=counts))
+    for part in parts:
+        channel.send(Kept(part=part))
+
+
+def answer(probes: Sequence[Probe], model: AuditedModel, data: AuditData | None, job: Job, channel: Channel) -> None:
+    """Asks one probe after another over rows in memory."""
+    for spec, probe in zip(job.probes, probes, strict=True):
+        channel.send(Asking(probe=spec.name))
+        result = ask(probe, model, data, generator_for(job.seed, spec.name), on_error=traceback.print_exception)
+        channel.send(Answered(result=replace(result, probe=spec.name)))
+
+
+def answer_from_counts(
+    probes: Sequence[CountsProbe], model: AuditedModel, job: Job, spec: DataSpec, channel: Channel, hashing: Hashing
+) -> None:
+    """Streams the rows past the model once; every probe answers from the counts."""
+    channel.send(Asking(probe=job.probes[0].name))
+    counts: GroupCounts | Exception
+    try:
+        counts, notes = stream_counts(spec, model)
+        positive = None if counts.positive is None else counts.classes[counts.positive]
+        record = DataRecord(n_rows=counts.n, positive=positive, notes=notes)
+    except (DataError, UsageError):
+        raise
+    except Exception as error:  # the model failed on some row: no probe that counts its decisions can answer
+        traceback.print_exception(error)
+        counts, record = error, DataRecord()
+    channel.send(DataRead(data=complete_record(record, spec, hashing)))
+    shape = no_rows(spec)
+    failed = isinstance(counts, Exception)  # and printed already
+    for i, (named, probe) in enumerate(zip(job.probes, probes, strict=True)):
+        if i:
+            channel.send(Asking(probe=named.name))
+        measure = partial(_measure_counts, probe, model, shape, counts)
+        result = attempt(probe, measure, on_error=None if failed else traceback.print_exception)
+        channel.send(Answered(result=replace(result, probe=named.name)))
+
+
+def _measure_counts(
+    probe: CountsProbe, model: AuditedModel, shape: AuditData, counts: GroupCounts | Exception
+) -> Sequence[Measurement]:
+    missing = missing_needs(probe, model, shape)
+    if missing:
+        raise NotApplicableError(not_applicable(missing, model))
+    if isinstance(counts, Exception):
+        raise counts
+    return probe.measure_counts(counts)
+
+
+def main() -> None:
+    """Reads the job from standard input and answers on the descriptor named by the first argument."""
+    channel = Channel(int(sys.argv[1]))
+    job = TypeAdapter(Job).validate_json(sys.stdin.buffer.read())
+    try:
+        job = replace(job, model=replace(job.model, device=resolve_device(job.model.device)))
+        restrict(job)
+        run(job, channel)
+    except UsageError as error:
+        channel.send(Refused(code="usage", reason=str(error)))
+    except DataError as error:
+        channel.send(Refused(code="data", reason=str(error)))
+    except ModelError as error:
+        channel.send(Refused(code="model", reason=str(error)))
+    else:
+        channel.send(Done())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,446 @@
+"""The parent's side of the measuring process: start it, listen to it, outlive it.
+
+Loading, parsing, predicting and measuring happen in a child (:mod:`auditor.run.child`): ``python -I``, an empty
+scratch folder as working, home and temporary folder, limits on memory, files and time. Its messages are length-prefixed
+JSON on one inherited pipe, bounded in size and validated against the record's types: a child that has loaded a hostile
+file is hostile. A child that dies while it asks a probe makes that probe NOT_RUN, and a fresh child goes on with the
+rest. One that dies over a file that it examines gives that file an error, and the other files are examined all the
+same.
+"""
+
+from __future__ import annotations
+
+import os
+import selectors
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from pydantic import TypeAdapter, ValidationError
+from pydantic_core import PydanticSerializationError
+
+from auditor.detection.record import DetectorRecord, FileResult
+from auditor.errors import DataError, ModelError, UsageError
+from auditor.files import readable, received
+from auditor.finding.measurement import Pillar, ProbeResult
+from auditor.intake.specs import Job, ProbeSpec
+from auditor.report.record import INTAKE, DataRecord, ModelRecord, Refusal
+from auditor.report.text import visible
+from auditor.run.answers import Answers, AnswersHead, AnswersPart, CountsRecord, joined
+from auditor.run.audit import files_result
+from auditor.run.messages import (
+    _HEADER,
+    MAX_MESSAGE,
+    MESSAGES,
+    Answered,
+    Asking,
+    DataRead,
+    DetectorLoaded,
+    Done,
+    Examined,
+    Keeping,
+    Kept,
+    Loaded,
+    Message,
+    Opening,
+    Refused,
+    Repaired,
+    Trained,
+    Working,
+)
+
+_KEPT = (
+    "PATH", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES",
+    "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE",
+)  # fmt: skip
+
+
+@dataclass
+class Measured:
+    """What a job came to, across all the children it took."""
+
+    results: list[ProbeResult] = field(default_factory=list)
+    model: ModelRecord | None = None
+    data: DataRecord | None = None
+    device: str = "none"
+    refusal: Refusal | None = None
+    log: str = ""
+    repaired: tuple[str, ...] | None = None
+    detector: DetectorRecord | None = None
+    files: dict[str, FileResult] = field(default_factory=dict)
+    trained: Trained | None = None
+    reading: str = ""
+    head: AnswersHead | None = None
+    counts: CountsRecord | None = None
+    parts: list[AnswersPart] = field(default_factory=list)
+
+    def answers(self) -> Answers | None:
+        """The model's answers by row, where they were to be kept and all of them came."""
+        if self.head is None or sum(len(part.predicted) for part in self.parts) != self.head.n:
+            return None
+        return joined(self.head, self.parts, self.counts)
+
+
+@dataclass(frozen=True)
+class _End:
+    """How one child ended: ``why`` is "" where it finished."""
+
+    why: str
+    asking: str | None
+    log: str
+
+
+def measure(
+    job: Job, pillars: dict[str, tuple[Pillar, str]], *, on_stage: Callable[[str], None] | None = None
+) -> Measured:
+    """Runs a job to its end in as many children as it takes.
+
+    ``pillars``: pillar and citation of each probe as the caller's own table has them. ``on_stage`` is told what is
+    being done. Raises UsageError where a flag turned out to be wrong once the files were read.
+    """
+    names = [spec.name for spec in job.probes]
+    if len(set(names)) < len(names) or INTAKE in names:
+        raise UsageError(f"Two probes have one name, or one is named {INTAKE!r}: rename one of {', '.join(names)}.")
+    done = Measured()
+    remaining = list(job.probes)
+    first = True
+    while first or remaining:
+        end = _one_child(replace(job, probes=tuple(remaining), with_intake=first), done, on_stage or (lambda _: None))
+        done.log += end.log
+        answered = {result.probe for result in done.results}
+        remaining = [spec for spec in remaining if spec.name not in answered]
+        if done.refusal is not None:
+            return done
+        if not end.why:
+            lost, why = remaining, "The measuring process ended without asking it."
+        elif end.asking is not None:
+            lost, why = [spec for spec in remaining if spec.name == end.asking] or remaining, end.why
+        elif first and done.data is None:
+            done.refusal = Refusal(code="died_while_loading", reason=f"Loading did not end well: {end.why}")
+            return done
+        else:
+            lost, why = remaining, f"The fresh process for the remaining probes failed while loading: {end.why}"
+        done.results += [_not_run(spec, pillars, why) for spec in lost]
+        remaining = [spec for spec in remaining if spec not in lost]
+        first = False
+    done.results = [_with_own_labels(result, pillars) for result in done.results] + files_result(done.data)
+    order = {spec.name: i for i, spec in enumerate(job.probes, 1)}
+    done.results.sort(key=lambda result: order.get(result.probe, 0))
+    return done
+
+
+def mitigate(job: Job, *, on_stage: Callable[[str], None] | None = None) -> tuple[str, ...]:
+    """Runs a job's mitigation in a child, which writes the new model to ``job.mitigation.out``; returns its notes.
+
+    Raises UsageError, DataError or ModelError with the child's reason, or the cause of its death.
+    """
+    done = Measured()
+    end = _one_child(job, done, on_stage or (lambda _: None))
+    _raise_refusal(done)
+    if done.repaired is None:
+        raise ModelError(f"The mitigation did not end well: {end.why or 'it wrote no model.'}")
+    return done.repaired
+
+
+def examine(job: Job, *, on_stage: Callable[[str], None] | None = None) -> Measured:
+    """Examines the files of a job's detection in as many children as it takes: a file whose child died has an error.
+
+    Raises UsageError, DataError or ModelError where the detector is refused, or its process died while loading it.
+    """
+    spec = job.detection
+    if spec is None:
+        raise UsageError("Nothing is to be examined: name a file.")
+    done = Measured()
+    remaining = list(spec.files)
+    while remaining:
+        asked = replace(job, detection=replace(spec, files=tuple(remaining)))
+        end = _one_child(asked, done, on_stage or (lambda _: None))
+        done.log += end.log
+        _raise_refusal(done)
+        if end.why and end.asking is None and not done.files:
+            raise ModelError(f"Loading the detector did not end well: {end.why}")
+        why = end.why or "The measuring process ended without looking at it."
+        lost = [end.asking] if end.asking is not None else [f for f in remaining if f not in done.files]
+        for file in lost:
+            done.files[file] = FileResult(error=why[:2_000])
+        remaining = [file for file in remaining if file not in done.files]
+    done.files = {file: done.files[file] for file in spec.files}
+    return done
+
+
+def train_detector(job: Job, *, on_stage: Callable[[str], None] | None = None) -> Trained:
+    """Runs a job's training of a detector in a child, which writes the detector to ``job.detector_training.out``.
+
+    Raises UsageError, DataError or ModelError with the child's reason, or the cause of its death.
+    """
+    done = Measured()
+    end = _one_child(job, done, on_stage or (lambda _: None))
+    _raise_refusal(done)
+    if done.trained is None:
+        reading = f" It was reading {visible(done.reading)!r}." if done.reading else ""
+        raise ModelError(f"The training did not end well: {end.why or 'it wrote no detector.'}{reading}")
+    return done.trained
+
+
+def _raise_refusal(done: Measured) -> None:
+    if done.refusal is not None:
+        kind = ModelError if done.refusal.code == "model_refused" else DataError
+        raise kind(done.refusal.reason)
+
+
+def _not_run(spec: ProbeSpec, pillars: dict[str, tuple[Pillar, str]], why: str) -> ProbeResult:
+    pillar, citation = pillars.get(spec.name, ("intake", ""))
+    return ProbeResult(probe=spec.name, pillar=pillar, citation=citation, not_run=why)
+
+
+def _with_own_labels(result: ProbeResult, pillars: dict[str, tuple[Pillar, str]]) -> ProbeResult:
+    pillar, citation = pillars.get(result.probe, (result.pillar, result.citation))
+    return replace(result, pillar=pillar, citation=citation)
+
+
+def _one_child(job: Job, done: Measured, on_stage: Callable[[str], None]) -> _End:
+    with ExitStack() as stack:
+        scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="auditor-", ignore_cleanup_errors=True))
+        # Without a name, so that the child can neither put something else in its place nor take it away.
+        log = stack.enter_context(tempfile.TemporaryFile())
+        reader, writer = os.pipe()
+        try:
+            child = subprocess.Popen(
+                [sys.executable, "-I", "-m", "auditor.run.child", str(writer)],
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=log,
+                cwd=scratch,
+                env=_environment(scratch),
+                pass_fds=(writer,),
+                start_new_session=True,
+            )
+        except BaseException:
+            os.close(reader)
+            raise
+        finally:
+            os.close(writer)
+        try:
+            why, asking = _listen(child, reader, job, done, on_stage)
+        finally:
+            os.close(reader)
+            _kill(child)
+        log.seek(max(0, log.seek(0, os.SEEK_END) - 20_000))
+        tail = log.read().decode("utf-8", "replace")
+        if "by itself with code" in why and tail.strip():
+            why = f"{why} Its last words: {visible(tail.strip().splitlines()[-1])[:300]}"
+        return _End(why, asking, tail)
+
+
+def _environment(scratch: str) -> dict[str, str]:
+    own = {name: os.environ[name] for name in _KEPT if name in os.environ}
+    own |= dict.fromkeys(
+        ("HOME", "TMPDIR", "HF_HOME", "TORCHINDUCTOR_CACHE_DIR", "MPLCONFIGDIR", "NUMBA_CACHE_DIR", "XDG_CACHE_HOME"),
+        scratch,
+    )
+    return own | {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+
+
+def _kill(child: subprocess.Popen[bytes]) -> None:
+    # The whole group, whether or not its leader still lives: a child's own children must not outlive it.
+    try:
+        os.killpg(child.pid, signal.SIGKILL)
+    except (ProcessLookupError, PermissionError):
+        pass  # the group is gone already, which is what was wanted
+    child.wait()
+    if child.stdin is not None:
+        child.stdin.close()
+
+
+class _Pipe:
+    """Whole messages out of a pipe that may deliver any fraction of one, or rubbish."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._buffer = bytearray()
+        self.closed = False
+
+    def read(self) -> None:
+        """Takes what is there; the caller has waited until something is."""
+        block = os.read(self._descriptor, 1 << 20)
+        self.closed = not block
+        self._buffer += block
+
+    def message(self) -> Message | None:
+        """The next whole message, or None; raises ValueError for one that is too large or is none."""
+        if len(self._buffer) < _HEADER:
+            return None
+        size = int.from_bytes(self._buffer[:_HEADER], "big")
+        if size > MAX_MESSAGE:
+            raise ValueError(f"a message of {size:,} bytes")
+        if len(self._buffer) < _HEADER + size:
+            return None
+        body = bytes(self._buffer[_HEADER : _HEADER + size])
+        del self._buffer[: _HEADER + size]
+        return MESSAGES.validate_json(body)
+
+
+def _listen(
+    child: subprocess.Popen[bytes], descriptor: int, job: Job, done: Measured, on_stage: Callable[[str], None]
+) -> tuple[str, str | None]:
+    """Takes messages until the child is done, dies or breaks a limit; returns why it ended and what it was asking."""
+    _send_job(child, replace(job, parent=os.getpid()))
+    allowed = {spec.name for spec in job.probes} | set(() if job.detection is None else job.detection.files)
+    pipe, asking = _Pipe(descriptor), None
+    seen: set[str] = set()
+    deadline = time.monotonic() + job.limits.seconds
+    on_stage("loading the model")
+    with selectors.DefaultSelector() as selector:
+        selector.register(descriptor, selectors.EVENT_READ)
+        while True:
+            ready = selector.select(timeout=0.1)
+            if ready:
+                pipe.read()
+            try:
+                while (message := pipe.message()) is not None:
+                    if isinstance(message, Done):
+                        return "", None
+                    if isinstance(message, Refused):
+                        _refuse(message, done)
+                        return "", None
+                    asking = _take(message, done, allowed, seen, asking, on_stage)
+                    # Only what may come once, in its order, buys more time.
+                    if not isinstance(message, Working):
+                        deadline = time.monotonic() + job.limits.seconds
+            except (ValueError, ValidationError) as error:
+                return f"It sent what is no message of this protocol ({type(error).__name__}).", asking
+            if pipe.closed or (not ready and _has_died(child)):
+                return _cause_of_death(child), asking
+            if time.monotonic() > deadline:
+                return f"It took longer than {job.limits.seconds:g} s: raise --max-seconds to give it more.", asking
+            if _resident_bytes(child.pid) > job.limits.memory_bytes:
+                return f"It used more than {_gib(job.limits.memory_bytes)}: raise --max-memory to give it more.", asking
+
+
+def _send_job(child: subprocess.Popen[bytes], job: Job) -> None:
+    if child.stdin is None:
+        raise RuntimeError("the child was started without a standard input")
+    try:
+        body = TypeAdapter(Job).dump_json(job)
+    except PydanticSerializationError:
+        raise UsageError("A path or a name that was given is not in UTF-8: rename it.") from None
+    try:
+        child.stdin.write(body)
+        child.stdin.close()
+    except BrokenPipeError:
+        pass  # it died at once; the closed message pipe says so next, with its cause
+
+
+def _take(
+    message: Message,
+    done: Measured,
+    allowed: set[str],
+    seen: set[str],
+    asking: str | None,
+    on_stage: Callable[[str], None],
+) -> str | None:
+    once: str = message.kind
+    if isinstance(message, Asking | Opening):
+        once += f" {message.probe if isinstance(message, Asking) else message.file}"
+    if not isinstance(message, Kept | Answered | Examined | Working) and once in seen:
+        raise ValueError("a message that may come once came again")
+    seen.add(once)
+    if isinstance(message, Loaded):
+        done.model, done.device = done.model or message.model, message.device
+        on_stage("reading the data")
+    elif isinstance(message, Working):
+        done.reading = message.file
+        if message.words:
+            on_stage(visible(message.words))
+    elif isinstance(message, Keeping):
+        # A fresh child for the remaining probes says it all again.
+        done.head, done.counts, done.parts = message.head, message.counts, []
+    elif isinstance(message, Kept):
+        kept = sum(len(part.predicted) for part in done.parts) + len(message.part.predicted)
+        if done.head is None or not message.part.predicted or kept > done.head.n:
+            raise ValueError("more answers than there are rows")
+        done.parts.append(message.part)
+    elif isinstance(message, Repaired):
+        done.repaired = message.notes
+    elif isinstance(message, DataRead):
+        done.data = done.data or message.data
+    elif isinstance(message, Asking):
+        if message.probe not in allowed or asking is not None:
+            raise ValueError("a probe that was not asked for, or before the last one answered")
+        on_stage(message.probe)
+        return message.probe
+    elif isinstance(message, Answered):
+        name = message.result.probe
+        taken = {result.probe for result in done.results}
+        if name in taken or (name != asking and name != "intake"):
+            raise ValueError("an answer to no question")
+        done.results.append(message.result)
+        return None
+    elif isinstance(message, DetectorLoaded):
+        done.detector, done.device = done.detector or message.detector, message.device
+    elif isinstance(message, Opening):
+        if message.file not in allowed or asking is not None:
+            raise ValueError("a file that was not named, or before the last one was examined")
+        on_stage(visible(Path(readable(received(message.file))).name))
+        return message.file
+    elif isinstance(message, Examined):
+        if message.file != asking:
+            raise ValueError("a result of no file that was opened")
+        if message.result.heat_map is not None:
+            message.result.heat_map.picture()
+        done.files[message.file] = message.result
+        return None
+    elif isinstance(message, Trained):
+        done.trained = message
+    return asking
+
+
+def _refuse(message: Refused, done: Measured) -> None:
+    if message.code == "usage":
+        raise UsageError(message.reason)
+    done.refusal = Refusal(code=f"{message.code}_refused", reason=message.reason)
+
+
+def _has_died(child: subprocess.Popen[bytes]) -> bool:
+    """Whether the child has ended; it is not reaped where that can be helped, so that its group keeps its name."""
+    if not hasattr(os, "waitid"):
+        return child.poll() is not None
+    ended = os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    return ended is not None
+
+
+def _cause_of_death(child: subprocess.Popen[bytes]) -> str:
+    try:
+        code = child.wait(timeout=10)
+    except subprocess.TimeoutExpired:
+        return "It closed its channel and went on."
+    if code < 0:
+        try:
+            name = signal.Signals(-code).name
+        except ValueError:
+            name = f"signal {-code}"
+        hint = " (often: out of memory)" if name == "SIGKILL" else ""
+        return f"The measuring process was ended by {name}{hint}."
+    return f"The measuring process ended by itself with code {code}."
+
+
+def _resident_bytes(pid: int) -> int:
+    try:
+        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, IndexError, ValueError):
+        return 0  # gone, or no /proc on this system: the child's own limit holds
+
+
+def _gib(n: int) -> str:
+    return f"{n / 2**30:.1f} GiB"
+
+
+def last_lines(log: str, n: int = 20) -> str:
+    """The end of a child's own output, harmless to print."""
+    return "\n".join(visible(line) for line in log.splitlines()[-n:])

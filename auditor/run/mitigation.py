@@ -1,0 +1,128 @@
+"""What a mitigation is: a model in, a new model out, and a record of what was done."""
+
+from __future__ import annotations
+
+import inspect
+import numbers
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
+
+import numpy as np
+
+from auditor.errors import ConfigError, did_you_mean
+from auditor.finding.measurement import Pillar
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from auditor.data.audit_data import AuditData
+    from auditor.model.audited_model import AuditedModel
+    from auditor.training.several_devices import Devices
+
+Stage = Literal["pre-processing", "in-processing", "post-processing"]
+Writes = Literal["bundle", "folder"]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Mitigated:
+    """The new model, and what a reader must know of how it came about, such as epsilon or a randomised decision."""
+
+    model: AuditedModel
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """How training is to be run, for mitigations that train: on which device, from which checkpoint, told to whom.
+
+    ``devices``: those of a job of several processes, from ``auditor.training.several_devices.devices_of_job()``;
+    ``device`` is then its ``device``. Every process makes the same model, and one of them should save it.
+    """
+
+    device: str = "cpu"
+    checkpoint: Path | None = None
+    progress: Callable[[str], None] | None = None
+    devices: Devices | None = None
+
+
+class Mitigation(Protocol):
+    """A repair of a model; whether it helped is for an audit to say. The constructor only stores keyword options.
+
+    ``name``: its key in the table. ``goal``: what it is for, in one sentence. ``methods``: its ways, named as
+    published. ``stage``: where in a model's making it acts. ``needs``: what it cannot do without, in words.
+
+    Two more may be declared: ``needs_rows = False`` by one that brings its own rows, and ``writes = "folder"`` by one
+    whose new model is a Hugging Face folder; see :func:`needs_rows` and :func:`writes`. ``learns = False`` by one that
+    is made without any rows and yet audited on them; see :func:`learns`. Such a one may have a method
+    ``seen(model, data) -> tuple[str, ...]``, notes on what the new model did with the rows it is audited on.
+    """
+
+    name: ClassVar[str]
+    pillar: ClassVar[Pillar]
+    goal: ClassVar[str]
+    citation: ClassVar[str]
+    methods: ClassVar[tuple[str, ...]]
+    stage: ClassVar[Stage]
+    needs: ClassVar[str]
+
+    def mitigate(self, model: AuditedModel, data: AuditData, rng: np.random.Generator, training: Training) -> Mitigated:
+        """A new model, made with the training rows ``data``; the old one is untouched. Same ``rng``, same model.
+
+        Raises UsageError, ModelError or DataError before any training starts where it cannot be done.
+        """
+        ...
+
+
+def needs_rows(kind: type[Mitigation]) -> bool:
+    """Whether a mitigation learns from the user's training rows: it does unless it says ``needs_rows = False``."""
+    return bool(getattr(kind, "needs_rows", True))
+
+
+def learns(kind: type[Mitigation]) -> bool:
+    """Whether rows given to it change what it makes: they do unless it says ``learns = False``."""
+    return bool(getattr(kind, "learns", True))
+
+
+def writes(kind: type[Mitigation]) -> Writes:
+    """What its new model is written as: a bundle unless it says ``writes = "folder"``."""
+    found: Writes = getattr(kind, "writes", "bundle")
+    return found
+
+
+def make_mitigation(kind: type[Mitigation], options: Mapping[str, object]) -> Mitigation:
+    """Constructs a mitigation with options; raises ConfigError naming the nearest known option, or the bad value."""
+    parameters = inspect.signature(kind).parameters
+    known = list(parameters)
+    for key in options:
+        if key not in known:
+            raise ConfigError(
+                f"Mitigation {kind.name!r} has no option {key!r}{did_you_mean(key, known) or '.'} "
+                f"It has: {', '.join(known) or 'none'}."
+            )
+        wanted = _plain_types(parameters[key].annotation)
+        if wanted is not None and not any(_is(options[key], word) for word in wanted):
+            words = " or ".join(_PLAIN[word] for word in wanted if word != "None")
+            raise ConfigError(f"Mitigation {kind.name!r}: {key} must be {words}, not {options[key]!r}.")
+    try:
+        return kind(**options)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"Mitigation {kind.name!r}: {error}.") from None
+
+
+_PLAIN = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "a text", "None": "null"}
+
+
+def _plain_types(annotation: object) -> list[str] | None:
+    """The names of the plain types that an option may have, or None where it may have another."""
+    text = annotation if isinstance(annotation, str) else inspect.formatannotation(annotation)
+    names = [name.strip() for name in text.split("|")]
+    return names if all(name in _PLAIN for name in names) else None
+
+
+def _is(value: object, plain: str) -> bool:
+    """Whether a value is of a plain type; true and false are no numbers."""
+    if plain == "None" or isinstance(value, bool):
+        return value is None or plain == "bool"
+    kinds = {"int": numbers.Integral, "float": numbers.Real, "str": str, "bool": bool}
+    return isinstance(value, kinds[plain])

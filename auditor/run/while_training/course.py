@@ -1,0 +1,145 @@
+"""How every number went over the course of training, as figures of the report."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from auditor.finding.figure import Figure, Series
+from auditor.finding.judging import Finding
+from auditor.run.while_training.peek import Peek
+from auditor.run.while_training.spending import Spending
+
+_MOST_SERIES = 8
+_FEWEST_POINTS = 2
+
+
+@dataclass(frozen=True)
+class _Line:
+    probe: str
+    method: str
+    metric: str
+    sensitive: tuple[str, ...]
+    of_groups: tuple[str, ...]
+
+
+def courses(peeks: Sequence[Peek], unit: str, spending: Spending | None) -> list[Figure]:
+    """One figure for each number and set of features, with a line for each group, over the peeks.
+
+    The band of each point has the level at which its peek was judged. Over all planned peeks and all numbers that are
+    held to a criterion, the chance that any band lies above the value of its model is at most what the looks on the way
+    share, and so is that of any band below it: a confidence sequence over the models of the run. Bands of other numbers
+    have the same level each and do not hold together; a look beyond the plan has none.
+
+    Numbers with further coordinates, such as a noise level, and groups beyond eight are left to the report's tables.
+    What is held to a criterion comes first.
+    """
+    lines: dict[_Line, dict[str, list[tuple[float, Finding]]]] = {}
+    for peek in peeks:
+        seen: set[tuple[_Line, str]] = set()
+        for finding in peek.findings:
+            m = finding.measurement
+            if m is None or m.at:
+                continue
+            line = _Line(finding.probe, m.method, m.metric, m.sensitive, tuple(m.group))
+            group = " × ".join(m.group.values())
+            # A number that is held to several criteria is drawn once.
+            if (line, group) not in seen:
+                seen.add((line, group))
+                lines.setdefault(line, {}).setdefault(group, []).append((peek.at, finding))
+    figures = [
+        _figure(line, groups, unit, spending, {p.at for p in peeks[: spending.n_peeks]} if spending else set())
+        for line, groups in lines.items()
+        if max(len(points) for points in groups.values()) >= _FEWEST_POINTS
+    ]
+    drawn = [f for f in figures if any(y is not None for s in f.series for y in s.y)]
+    return sorted(drawn, key=lambda f: f.criterion is None)
+
+
+def _figure(
+    line: _Line,
+    groups: dict[str, list[tuple[float, Finding]]],
+    unit: str,
+    spending: Spending | None,
+    planned: set[float],
+) -> Figure:
+    """``planned``: the places of the looks that were judged."""
+
+    def end(at: float, finding: Finding, which: int) -> float | None:
+        return _finite(finding.interval[which]) if finding.interval and at in planned else None
+
+    shown = dict(list(groups.items())[:_MOST_SERIES])
+    name = line.metric.replace("_", " ")
+    series = tuple(
+        Series(
+            name=group or name,
+            x=tuple(at for at, _ in points),
+            y=tuple(_finite(f.measurement.estimate.value) if f.measurement else None for _, f in points),
+            low=tuple(end(at, f, 0) for at, f in points),
+            high=tuple(end(at, f, 1) for at, f in points),
+        )
+        for group, points in shown.items()
+    )
+    features = line.sensitive or line.of_groups
+    by = f" by {' × '.join(features)}" if features else ""
+    method = f", {line.method.replace('_', ' ')}" if line.method not in ("", "between_groups") else ""
+    judged = [f for points in shown.values() for _, f in points if f.criterion is not None]
+    bound, said = None, ""
+    if judged and judged[0].criterion is not None and not isinstance(judged[0].criterion.bound, tuple):
+        bound = judged[0].criterion.bound
+        said = f" Dashed line: {judged[0].criterion.describe()}, as is required."
+    caption = said.strip()
+    if spending is not None and any(f.interval for points in shown.values() for _, f in points):
+        share = spending.error_rate * (1.0 - spending.closing_share)
+        held = (
+            f"Over all looks, the chance that any band of a number with a criterion lies above the truth is at most "
+            f"{share:.3g}, and so is that of any below it."
+            if judged
+            else f"Each band holds with {1.0 - 2.0 * _level(shown):.4g} by itself, not all of them together."
+        )
+        caption = held + said
+    if len(groups) > len(shown):
+        caption += f" {len(groups) - len(shown)} more groups are not drawn."
+    words = "; ".join(f"{s.name} {_words(s)}" for s in series)
+    return Figure(
+        id="/".join(p for p in ("course", line.probe, line.method, line.metric, "+".join(features)) if p),
+        probe=line.probe,
+        kind="curve",
+        title=f"{name[:1].upper()}{name[1:]}{by}{method}, over training",
+        series=series,
+        alt=f"{name}{by} over {unit}s: {words}. {caption}",
+        x_label=unit,
+        y_label="value",
+        criterion=bound,
+        caption=caption,
+    )
+
+
+def _level(shown: dict[str, list[tuple[float, Finding]]]) -> float:
+    """The level of either side of the widest band."""
+    levels = [(1.0 - f.confidence) / 2.0 for points in shown.values() for _, f in points if f.confidence is not None]
+    return min(levels, default=0.0)
+
+
+def _words(series: Series) -> str:
+    known = [(x, y) for x, y in zip(series.x, series.y, strict=True) if y is not None]
+    if not known:
+        return "is undefined throughout"
+    (first, begins), (last, ends) = known[0], known[-1]
+    return f"goes from {begins:.4g} at {first:g} to {ends:.4g} at {last:g}"
+
+
+def _finite(x: float) -> float | None:
+    return x if math.isfinite(x) else None
+
+
+def distinct(figures: Sequence[Figure]) -> list[Figure]:
+    """The figures with a number after an id that is taken."""
+    taken: dict[str, int] = {}
+    found = []
+    for figure in figures:
+        taken[figure.id] = taken.get(figure.id, 0) + 1
+        n = taken[figure.id]
+        found.append(figure if n == 1 else replace(figure, id=f"{figure.id}#{n}"))
+    return found

@@ -1,0 +1,109 @@
+"""The way into transformers' ``Trainer``: a callback, and a wrapper for text classifiers with their tokenizer."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from transformers import TrainerCallback
+
+from auditor.errors import ModelError
+from auditor.intake.huggingface import TextClassifier
+from auditor.model.torch_model import TorchModel
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase, Trainer, TrainerControl, TrainerState, TrainingArguments
+
+    from auditor.rows import Rows
+    from auditor.run.while_training.audit import TrainingAudit
+
+_TEXT_BATCH = 64
+_MOST_EPOCHS = 1_000_000
+
+
+class AuditCallback(TrainerCallback):  # type: ignore[misc]
+    """Audits the model after each epoch, or each n-th step, of a ``Trainer``; see ``add_to``.
+
+    ``log``: called with the numbers of a look; ``trainer.log`` sends them wherever the trainer reports to.
+    """
+
+    def __init__(self, audit: TrainingAudit, *, log: Callable[[dict[str, float]], None] | None = None) -> None:
+        self.audit = audit
+        if log is not None and audit.log is None:
+            audit.log = lambda numbers, at: log(numbers)
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Plans the looks and starts the clock."""
+        every = self.audit.every
+        planned = math.ceil(state.num_train_epochs) if every == "epoch" else state.max_steps // int(every)
+        # Of rows without a length the Trainer knows no number of epochs, and says the largest there is.
+        self.audit.plan(planned if 1 <= planned <= _MOST_EPOCHS else None)
+        self.audit.begin()
+
+    def on_epoch_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """A look, where looks are by epoch."""
+        if self.audit.every == "epoch":
+            self._look(kwargs["model"], round(float(state.epoch or 0.0), 6), control)
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """A look at each n-th step, where looks are by step."""
+        if self.audit.every != "epoch":
+            self._look(kwargs["model"], float(state.global_step), control)
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """The closing look and the report."""
+        self.audit.finish(kwargs["model"])
+
+    def _look(self, model: nn.Module, at: float, control: TrainerControl) -> None:
+        # Logging takes back the Trainer's own intention to log.
+        intended = dict(vars(control))
+        self.audit.step(model, at=at)
+        vars(control).update(intended)
+        if self.audit.should_stop:
+            control.should_training_stop = True
+
+
+def add_to(trainer: Trainer, audit: TrainingAudit) -> AuditCallback:
+    """Adds an audit to a trainer, logging to whatever the trainer logs to."""
+    callback = AuditCallback(audit, log=trainer.log)
+    trainer.add_callback(callback)
+    return callback
+
+
+def text_classifier(network: nn.Module, tokenizer: PreTrainedTokenizerBase, *, max_length: int = 512) -> TorchModel:
+    """A sequence classifier of transformers and its tokenizer as an AuditedModel of texts; ``wrap`` of an audit.
+
+    Its classes are the network's ``id2label``, in order. Raises ModelError for a tokenizer without a padding token.
+    """
+    pad = tokenizer.pad_token_id
+    if pad is None:
+        raise ModelError("The tokenizer names no padding token: set tokenizer.pad_token.")
+    config: Any = network.config
+    labels: dict[int, str] = config.id2label
+
+    def encode(X: Rows) -> Tensor:
+        if not isinstance(X, np.ndarray) or X.dtype != object:
+            raise ModelError("This model reads text: give the texts as an array of objects.")
+        found = tokenizer([str(t) for t in X], padding=True, truncation=True, max_length=max_length)["input_ids"]
+        ids = torch.tensor(found, dtype=torch.int64).reshape(len(X), -1)
+        # A text without a single token would leave the network nothing to look at.
+        return ids if ids.shape[1] else torch.full((len(X), 1), int(pad), dtype=torch.int64)
+
+    return TorchModel(
+        TextClassifier(network, int(pad), tokenizer.padding_side == "left"),
+        classes=[labels[i] for i in range(len(labels))],
+        encoder=encode,
+        token_name=tokenizer.convert_ids_to_tokens,
+        device=next(network.parameters()).device,
+        batch_rows=_TEXT_BATCH,
+    )

@@ -1,0 +1,69 @@
+"""The way into PyTorch Lightning: a callback. Needs the extra ``lightning``."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from auditor.errors import MissingExtraError
+
+try:
+    from lightning.pytorch import Callback
+except ImportError as error:
+    raise MissingExtraError(
+        "Auditing inside a Lightning trainer needs lightning: pip install 'responsible-auditor[lightning]'."
+    ) from error
+
+if TYPE_CHECKING:
+    from lightning.pytorch import LightningModule, Trainer
+
+    from auditor.run.while_training.audit import TrainingAudit
+
+
+class AuditCallback(Callback):  # type: ignore[misc]
+    """Audits the module after each training epoch, or each n-th training step, and logs to the trainer's loggers.
+
+    The module's ``forward`` must return logits, or give the audit a ``wrap``.
+    """
+
+    def __init__(self, audit: TrainingAudit) -> None:
+        self.audit = audit
+        self._seen_step = 0
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Plans the looks and starts the clock."""
+        every = self.audit.every
+        planned = trainer.max_epochs if every == "epoch" else trainer.estimated_stepping_batches / int(every)
+        self.audit.plan(int(planned) if planned is not None and 1 <= planned < math.inf else None)
+        if self.audit.log is None and trainer.loggers:
+            self.audit.log = lambda numbers, at: self._log(trainer, numbers)
+        self.audit.begin()
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """A look, where looks are by epoch."""
+        if self.audit.every == "epoch":
+            self.audit.step(pl_module, at=float(trainer.current_epoch + 1))
+            self._obey(trainer)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """A look at each n-th step, where looks are by step."""
+        # Several batches may make one step of the optimizer.
+        if self.audit.every != "epoch" and trainer.global_step > self._seen_step:
+            self._seen_step = trainer.global_step
+            self.audit.step(pl_module, at=float(trainer.global_step))
+            self._obey(trainer)
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """The closing look and the report."""
+        self.audit.finish(pl_module)
+
+    def _obey(self, trainer: Trainer) -> None:
+        if self.audit.should_stop:
+            trainer.should_stop = True
+
+    @staticmethod
+    def _log(trainer: Trainer, numbers: dict[str, float]) -> None:
+        for logger in trainer.loggers:
+            logger.log_metrics(numbers, step=trainer.global_step)

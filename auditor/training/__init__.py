@@ -1,0 +1,1 @@
+"""Training models: the one loop, ensembles, several devices, and its recipes."""

@@ -1,0 +1,167 @@
+"""How to train another model like the audited one: its own architecture and recipe, or a stated surrogate."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from auditor.errors import NotApplicableError
+from auditor.intake.networks.architectures import ARCHITECTURES, MLP, SmallCNN
+from auditor.model.audited_model import AuditedModel, Recipe
+from auditor.model.torch_model import Outputs, TorchModel
+from auditor.randomness import seeded_globals
+from auditor.rows import Rows
+from auditor.training.ensembles import Seeds, as_logits
+from auditor.training.loop import PlainStep, Schedule, optimizer_of
+from auditor.training.loop import train as run_loop
+
+if TYPE_CHECKING:
+    from auditor.data.preprocessing import TabularPreprocessing
+
+SURROGATE_HIDDEN = (64, 32)
+SURROGATE_RECIPE = Recipe()
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Blueprint:
+    """What it takes to train models like one: ``make`` an untrained one, ``encode`` raw rows, train by ``recipe``.
+
+    ``described``: what is known of the audited model and what is assumed, in words for the report. ``known``: whether
+    architecture and recipe are the audited model's own.
+    """
+
+    make: Callable[[], nn.Module]
+    encode: Callable[[Rows], Tensor]
+    recipe: Recipe
+    outputs: Outputs
+    described: str
+    known: bool
+
+    def logits(self, module: nn.Module, x: Tensor) -> Tensor:
+        """(n, n_classes) logits of a module that was made here, at encoded rows (n, ...)."""
+        return as_logits(module(x), self.outputs)
+
+    def train(self, x: Tensor, y: Tensor, *, seed: int) -> nn.Module:
+        """A module of this kind that learned encoded rows x (n, ...) and labels y (n,), in evaluation mode.
+
+        All epochs of the recipe, by cross-entropy. Raises ModelError where the loss becomes infinite or NaN.
+        """
+        seeds = Seeds.of(seed)
+        with seeded_globals(np.random.default_rng(seeds.initialisation)):
+            module = self.make().to(x.device)
+        step = PlainStep(
+            module,
+            optimizer_of(self.recipe, [p for p in module.parameters() if p.requires_grad]),
+            lambda batch: nn.functional.cross_entropy(self.logits(module, batch[0]), batch[1]),
+        )
+        schedule = Schedule(
+            epochs=self.recipe.epochs, batch_size=min(self.recipe.batch_size, len(x)), seed=seeds.batches
+        )
+        run_loop(step, [x, y], schedule)
+        return module
+
+
+def blueprint_of(model: AuditedModel, X: Rows) -> Blueprint:
+    """The model's own architecture and recipe where they are known, else a surrogate's, which ``described`` names.
+
+    X: rows of the kind the model takes, on which the encoding of a surrogate is fitted. Architectures of the table are
+    made anew; a module of another class is copied and every layer's ``reset_parameters`` called, which is trusted only
+    where each parameter belongs to a layer that has one. Surrogates: for tables an MLP of 64 and 32 units, for images a
+    small convolutional network, both with the default recipe. Raises NotApplicableError for texts without an encoding.
+    """
+    recipe = getattr(model, "recipe", None)
+    how = "its own recipe" if recipe is not None else "the default recipe, its own being unknown"
+    recipe = recipe or SURROGATE_RECIPE
+    if isinstance(model, TorchModel) and not model.frozen_mode:
+        make, name = _again(model)
+        if make is not None:
+            return Blueprint(
+                make=make,
+                encode=model.encode,
+                recipe=recipe,
+                outputs=model.output_kind,
+                described=f"the target's own architecture ({name}) trained by {how} ({_said(recipe)})",
+                known=model.recipe is not None,
+            )
+    make, encode, name = _surrogate(model, X)
+    return Blueprint(
+        make=make,
+        encode=encode,
+        recipe=recipe,
+        outputs="logits",
+        described=f"a surrogate architecture, the target's being unknown: {name}, trained by {how} ({_said(recipe)})",
+        known=False,
+    )
+
+
+def _said(recipe: Recipe) -> str:
+    words = f"{recipe.optimizer}, learning rate {recipe.learning_rate:g}, {recipe.epochs} epochs, batches of "
+    words += f"{recipe.batch_size}"
+    return words + ("; without its DP-SGD" if recipe.epsilon is not None else "")
+
+
+def _again(model: TorchModel) -> tuple[Callable[[], nn.Module] | None, str]:
+    """What makes the model's module anew, untrained, or None; and its name."""
+    named = model.architecture or {}
+    name = str(named.get("name", type(model.module).__name__))
+    if name in ARCHITECTURES:
+        factory, arguments = ARCHITECTURES[name], dict(named.get("args", {}))
+        return lambda: factory(**arguments), name
+    module = model.module
+    bare = [
+        name
+        for layer in module.modules()
+        if not callable(getattr(layer, "reset_parameters", None))
+        for name, _ in layer.named_parameters(recurse=False)
+    ]
+    if bare or not any(p.requires_grad for p in module.parameters()):
+        return None, name
+
+    def make() -> nn.Module:
+        fresh = copy.deepcopy(module)
+        for layer in fresh.modules():
+            reset = getattr(layer, "reset_parameters", None)
+            if callable(reset):
+                reset()
+        return fresh
+
+    return make, name
+
+
+def _surrogate(model: AuditedModel, X: Rows) -> tuple[Callable[[], nn.Module], Callable[[Rows], Tensor], str]:
+    n_outputs = model.n_outputs
+    if not isinstance(X, pd.DataFrame) and X.dtype == object:
+        raise NotApplicableError(
+            "Shadow models of a text classifier need its encoding: save it as a bundle (auditor.save)."
+        )
+    if not isinstance(X, pd.DataFrame) and X.ndim == 4:
+        channels = X.shape[3]
+        return (
+            lambda: SmallCNN(channels, n_outputs),
+            lambda rows: torch.from_numpy(np.asarray(rows, np.float32) / 255.0).permute(0, 3, 1, 2).contiguous(),
+            "small_cnn",
+        )
+    preprocessing = _encoding(X)
+    width = preprocessing.width
+    return (
+        lambda: MLP(width, SURROGATE_HIDDEN, n_outputs),
+        lambda rows: torch.from_numpy(preprocessing.encode(_frame(rows))),
+        f"mlp of {' and '.join(map(str, SURROGATE_HIDDEN))} units",
+    )
+
+
+def _encoding(X: Rows) -> TabularPreprocessing:
+    from auditor.data.preprocessing import fit_tabular
+
+    return fit_tabular(_frame(X))
+
+
+def _frame(X: Rows) -> pd.DataFrame:
+    return X if isinstance(X, pd.DataFrame) else pd.DataFrame(X, columns=[str(i) for i in range(X.shape[1])])

@@ -1,0 +1,194 @@
+"""The rows to train on: which have a label, which columns are learned from, how they are split, encoded and kept."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet
+
+from auditor.data.audit_data import encode_labels, favourable
+from auditor.data.preprocessing import CategoricalColumn, TabularPreprocessing, fit_tabular, label_name
+from auditor.errors import DataError, UsageError
+from auditor.files import write_beside
+from auditor.intake.rows.reading import id_like
+from auditor.intake.rows.tables import TableFile, open_table
+from auditor.intake.specs import TrainSpec
+from auditor.rows import IntArray
+
+FEWEST_ROWS = 20
+MOST_LEVELS = 5_000
+
+
+@dataclass(frozen=True, eq=False)
+class LabelledRows:
+    """Rows of a table that have a label: ``frame`` (n, columns), ``y`` (n,), ``rows`` (n,) positions in the file."""
+
+    frame: pd.DataFrame
+    y: IntArray
+    rows: IntArray
+    classes: tuple[str, ...]
+    features: tuple[str, ...]
+    left_out: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+def read_rows(spec: TrainSpec) -> LabelledRows:
+    file = open_table(spec.data)
+    file.require([spec.target, *spec.drop, *(spec.features or ())])
+    candidates = _candidates(file, spec)
+    frame = _typed_frame(file, spec.target)
+    if len(frame) < FEWEST_ROWS:
+        raise DataError(f"{file.path.name} has {len(frame)} rows; training and testing need at least {FEWEST_ROWS}.")
+    notes = []
+    left_out: list[str] = []
+    if spec.features is None:
+        left_out = id_like(frame[candidates])
+        if left_out:
+            notes.append(f"Columns that name rows were left out: {', '.join(left_out)}.")
+    features = [name for name in candidates if name not in left_out]
+    if not features:
+        raise UsageError(f"No column of {file.path.name} is left to learn from.")
+    frame = frame.drop(columns=left_out)
+    labelled = frame[spec.target].notna().to_numpy()
+    if not labelled.all():
+        notes.append(f"{int((~labelled).sum()):,} rows without a label were left out.")
+    frame = frame[labelled]
+    if len(frame) < FEWEST_ROWS:
+        raise DataError(
+            f"Column {spec.target!r} has a label in {len(frame)} rows; "
+            f"training and testing need at least {FEWEST_ROWS}."
+        )
+    classes = _classes(frame[spec.target], spec.target)
+    favourable(spec.positive, classes)
+    return LabelledRows(
+        frame=frame.reset_index(drop=True),
+        y=encode_labels(frame[spec.target], classes, spec.target),
+        rows=np.flatnonzero(labelled).astype(np.int64),
+        classes=classes,
+        features=tuple(features),
+        left_out=tuple(left_out),
+        notes=tuple(notes),
+    )
+
+
+def _candidates(file: TableFile, spec: TrainSpec) -> list[str]:
+    if spec.target in (spec.features or ()):
+        raise UsageError(f"--features names the target {spec.target!r}: a model must not see what it is to predict.")
+    if spec.target in spec.drop:
+        raise UsageError(f"--drop names the target {spec.target!r}.")
+    both = [name for name in spec.features or () if name in spec.drop]
+    if both:
+        raise UsageError(f"{both[0]!r} is named by --features and by --drop.")
+    if spec.features is not None:
+        return list(dict.fromkeys(spec.features))
+    return [name for name in file.columns if name != spec.target and name not in spec.drop]
+
+
+def _typed_frame(file: TableFile, target: str) -> pd.DataFrame:
+    """All columns: numbers as numbers, everything else as the text in the file, the target as text.
+
+    Dates and booleans are read as text because that is how a scan reads the columns of a bundle that are no numbers;
+    one spelling on both sides is what makes a level known again.
+    """
+    types: dict[str, pa.DataType] = {target: pa.string()}
+    inferred = file.read(file.columns, types)
+    for column in inferred.schema:
+        if pa.types.is_decimal(column.type):
+            types[column.name] = pa.float64()
+        elif not (pa.types.is_integer(column.type) or pa.types.is_floating(column.type)):
+            types[column.name] = pa.string()
+    if any(inferred.schema.field(name).type != kind for name, kind in types.items()):
+        inferred = file.read(file.columns, types)
+    frame: pd.DataFrame = inferred.to_pandas()
+    return frame
+
+
+def _classes(labels: pd.Series[str], target: str) -> tuple[str, ...]:
+    counts = labels.map({label: label_name(label) for label in labels.unique()}).value_counts()
+    names = [str(name) for name in counts.index]
+    if len(names) < 2:
+        raise DataError(f"Column {target!r} holds one class only ({names[0]}): there is nothing to tell apart.")
+    rarest = str(counts.index[-1])
+    if counts.iloc[-1] < 2:
+        raise DataError(
+            f"Column {target!r} holds {len(names):,} different labels, and {rarest[:40]!r} stands in one row only: "
+            "a classifier needs classes of at least 2 rows, one to train and one to test on."
+        )
+    try:
+        return tuple(sorted(names, key=float))
+    except ValueError:
+        return tuple(sorted(names))
+
+
+def stratified_split(y: IntArray, share: float, rng: np.random.Generator) -> tuple[IntArray, IntArray]:
+    """Positions of the rows that stay and of the rows held back, both ascending.
+
+    From each class of n_c rows, ``round(share * n_c)`` are held back, at least one and at most n_c - 1 where n_c > 1.
+    """
+    held = np.zeros(len(y), bool)
+    for label in np.unique(y):
+        own = np.flatnonzero(y == label)
+        wanted = min(max(round(share * own.size), 1), own.size - 1)
+        held[rng.permutation(own)[:wanted]] = True
+    return np.flatnonzero(~held).astype(np.int64), np.flatnonzero(held).astype(np.int64)
+
+
+def fit_preprocessing(X: pd.DataFrame) -> TabularPreprocessing:
+    preprocessing = fit_tabular(X)
+    for column in preprocessing.columns:
+        if isinstance(column, CategoricalColumn) and len(column.levels) > MOST_LEVELS:
+            raise DataError(
+                f"The feature {column.name!r} has {len(column.levels):,} different texts, too many to be levels: "
+                f"leave it out with --drop."
+            )
+    return preprocessing
+
+
+def encode_rows(preprocessing: TabularPreprocessing, X: pd.DataFrame) -> np.ndarray[Any, np.dtype[np.float32]]:
+    encoded = preprocessing.encode(X)
+    for column, span in zip(preprocessing.columns, preprocessing.spans, strict=True):
+        if not np.isfinite(encoded[:, span]).all():
+            raise DataError(f"The feature {column.name!r} holds infinity: correct it, or leave it out with --drop.")
+    return encoded
+
+
+def write_rows(path: str | Path, data: str, rows: IntArray, left_out: tuple[str, ...] = ()) -> None:
+    """Writes some rows of a table, unencoded, without the columns ``left_out``; text of a CSV file stays verbatim.
+
+    The kind follows from the suffix of ``path``: .csv, .tsv, .parquet or .pq. Raises UsageError for another.
+    """
+    where = Path(path)
+    kind = split_kind(where)
+    file = open_table(data)
+    columns = [name for name in file.columns if name not in left_out]
+    # 007 must not become 7, nor 1.10 become 1.1, on the way from one text file to another.
+    verbatim = {name: pa.string() for name in columns} if file.kind in ("csv", "tsv") and kind != "parquet" else {}
+    table = file.read(columns, verbatim).take(pa.array(rows))
+    if kind == "parquet":
+        buffer = BytesIO()
+        pyarrow.parquet.write_table(table, buffer)
+        write_beside(where, buffer.getvalue())
+        return
+    try:
+        text = table.cast(pa.schema([pa.field(name, pa.string()) for name in columns]))
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise UsageError(
+            f"{where.name} cannot hold the columns of {file.path.name} ({str(error).splitlines()[0][:120]}): "
+            "name a .parquet file instead."
+        ) from None
+    content = text.to_pandas().to_csv(index=False, sep="\t" if kind == "tsv" else ",", lineterminator="\n")
+    write_beside(where, content.encode())
+
+
+def split_kind(path: Path) -> str:
+    """``csv``, ``tsv`` or ``parquet`` by suffix; raises UsageError for another."""
+    kind = {".csv": "csv", ".tsv": "tsv", ".parquet": "parquet", ".pq": "parquet"}.get(path.suffix.lower())
+    if kind is None:
+        raise UsageError(f"{path.name!r} must end in .csv, .tsv or .parquet.")
+    return kind

@@ -1,0 +1,295 @@
+"""Training a torch classifier from a table: one loop, seeded throughout, private by DP-SGD where asked for."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from auditor.data.audit_data import favourable
+from auditor.data.preprocessing import TabularPreprocessing
+from auditor.errors import ModelError, UsageError, did_you_mean, first_line
+from auditor.intake import resolve_device
+from auditor.intake.networks.architectures import ARCHITECTURES
+from auditor.intake.specs import TrainSpec
+from auditor.intake.user_code import import_object, keywords_of
+from auditor.model.audited_model import Recipe
+from auditor.model.torch_model import TorchModel
+from auditor.privacy.training.dp_sgd import PrivacyBudget, train_privately
+from auditor.randomness import seeded_globals
+from auditor.rows import IntArray
+from auditor.statistics.kinds import AnyEstimate
+from auditor.statistics.ranks import area_under_curve
+from auditor.statistics.rates import Proportion
+from auditor.training import loop
+from auditor.training.rows import encode_rows, fit_preprocessing, read_rows, stratified_split
+from auditor.training.several_devices import Devices
+
+VALIDATION_SHARE = 0.15
+FEWEST_VALIDATION_ROWS = 20
+PATIENCE = 10
+
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class TrainedModel:
+    """A trained model, the rows it was and was not trained on, and how well it does on the latter.
+
+    ``train``, ``test``: the rows, unencoded, with the target and every other column that is kept. ``train_rows``,
+    ``test_rows``: their positions in the file, ascending. ``accuracy``, ``auc`` (binary only): on the test rows.
+    ``majority_share``: accuracy on the test rows of always guessing the commonest training class. ``notes``: what was
+    done that a reader must know.
+    """
+
+    model: TorchModel
+    train: pd.DataFrame
+    test: pd.DataFrame
+    train_rows: IntArray
+    test_rows: IntArray
+    left_out: tuple[str, ...]
+    accuracy: Proportion
+    auc: AnyEstimate | None
+    majority_share: float
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Seeds:
+    """Independent seeds of the parts of one training run."""
+
+    split: int
+    initialisation: int
+    batches: int
+
+    @classmethod
+    def of(cls, seed: int) -> _Seeds:
+        return cls(*(int(s) for s in np.random.SeedSequence(seed).generate_state(3, np.uint64)))
+
+
+def train_table(spec: TrainSpec, progress: Progress | None = None, *, devices: Devices | None = None) -> TrainedModel:
+    """Trains a classifier on a table and measures it on the rows held back.
+
+    The labelled rows are split by class; the encoding is fitted on the training rows; Adam minimises the cross-entropy.
+    Without ``dp_epsilon`` the number of epochs is chosen by early stopping on 15 % of the training rows, and the model
+    is then trained anew, from the same start, on all of them for that number of epochs, so that every training row is
+    equally a member (Goodfellow et al., Deep Learning, 2016, algorithm 7.2). With it, by DP-SGD for exactly ``epochs``.
+    The caller's random states of torch, numpy and random are left as they were; the same seed gives the same weights.
+    ``devices``: those of a job of several processes, from ``auditor.training.several_devices.devices_of_job()``, in the
+    place of the device of ``spec``; each makes the same model, and one of them should save it.
+
+    Raises UsageError, DataError or ModelError before training where something asked for cannot be done.
+    """
+    _check(spec)
+    if devices is not None and devices.size > 1 and spec.dp_epsilon is not None:
+        raise UsageError(
+            "Private training is for one device: start one process, without torchrun or accelerate launch."
+        )
+    say = progress if progress is not None and (devices is None or devices.is_main) else _silent
+    device = torch.device(resolve_device(spec.device)) if devices is None else devices.device
+    say("reading the table")
+    table = read_rows(spec)
+    seeds = _Seeds.of(spec.seed)
+    train, test = stratified_split(table.y, spec.test_share, np.random.default_rng(seeds.split))
+    positive = favourable(spec.positive, table.classes)
+    X = table.frame[list(table.features)]
+    preprocessing = fit_preprocessing(X.iloc[train])
+    x = torch.from_numpy(encode_rows(preprocessing, X.iloc[train])).to(device)
+    y = torch.from_numpy(table.y[train]).to(device)
+    recipe = Recipe(
+        learning_rate=spec.learning_rate,
+        epochs=spec.epochs,
+        batch_size=min(spec.batch_size, len(x)),
+        seed=spec.seed,
+        preprocessing_from="training_rows",
+    )
+    make = _Factory(spec, preprocessing, table.classes, device, seeds.initialisation)
+    _try_forward(make(recipe), x)
+    if spec.dp_epsilon is None:
+        model, how = _fit_with_early_stopping(make, x, y, recipe, seeds, say, devices)
+    else:
+        budget = PrivacyBudget(
+            epsilon=spec.dp_epsilon,
+            delta=spec.dp_delta,
+            max_grad_norm=spec.max_grad_norm,
+            noise_seed=spec.dp_noise_seed,
+        )
+        model, how = train_privately(
+            make, x, y, recipe, budget, seed=make.seed, progress=lambda words: say(f"{words} (private)")
+        )
+    model.module.eval()
+    held = table.frame.iloc[test].reset_index(drop=True)
+    probabilities = model.predict_proba(held[list(table.features)])
+    y_test = table.y[test]
+    commonest = int(np.bincount(table.y[train]).argmax())
+    correct = model.decide(probabilities, positive) == y_test
+    split = (
+        f"{len(train):,} training and {len(test):,} test rows, drawn by class with seed {spec.seed} "
+        f"(test share {spec.test_share:g})."
+    )
+    return TrainedModel(
+        model=model,
+        train=table.frame.iloc[train].reset_index(drop=True),
+        test=held,
+        train_rows=table.rows[train],
+        test_rows=table.rows[test],
+        left_out=table.left_out,
+        accuracy=Proportion(successes=int(correct.sum()), n=len(test)),
+        auc=_auc(probabilities, y_test, 1 if positive is None else positive) if len(table.classes) == 2 else None,
+        majority_share=float((y_test == commonest).mean()),
+        notes=(*table.notes, split, *how),
+    )
+
+
+def _auc(probabilities: np.ndarray[Any, np.dtype[np.float64]], y: IntArray, positive: int) -> AnyEstimate:
+    scores = probabilities[:, positive]
+    return area_under_curve(scores[y == positive], scores[y != positive])
+
+
+def _silent(_: str) -> None:
+    """Says nothing."""
+
+
+def _check(spec: TrainSpec) -> None:
+    if not 0.0 < spec.test_share < 1.0:
+        raise UsageError(f"--test-share must lie between 0 and 1, not {spec.test_share:g}.")
+    for flag, number in (("--epochs", spec.epochs), ("--batch-size", spec.batch_size)):
+        if number < 1:
+            raise UsageError(f"{flag} must be at least 1, not {number}.")
+    if not (math.isfinite(spec.learning_rate) and spec.learning_rate > 0):
+        raise UsageError(f"--learning-rate must be a positive number, not {spec.learning_rate:g}.")
+    if any(units < 1 for units in spec.hidden):
+        raise UsageError("--hidden must be positive numbers, such as 64,32.")
+    if spec.seed < 0:
+        raise UsageError(f"--seed must be 0 or more, not {spec.seed}.")
+    if spec.dp_epsilon is None:
+        if spec.dp_delta is not None or spec.dp_noise_seed is not None:
+            raise UsageError("--dp-delta and --dp-noise-seed say how to train privately: add --dp-epsilon E.")
+        return
+    if not (math.isfinite(spec.dp_epsilon) and spec.dp_epsilon > 0):
+        raise UsageError(f"--dp-epsilon must be a positive number, not {spec.dp_epsilon:g}.")
+    if not (math.isfinite(spec.max_grad_norm) and spec.max_grad_norm > 0):
+        raise UsageError(f"--max-grad-norm must be a positive number, not {spec.max_grad_norm:g}.")
+
+
+# ---- the network ---------------------------------------------------------------------------------------------------
+
+
+def _seeded(seed: int) -> AbstractContextManager[None]:
+    """The global generators that initialisation, dropout and the user's own layers draw from, lent for a block."""
+    return seeded_globals(np.random.default_rng(seed))
+
+
+class _Factory:
+    """Makes the untrained model, the same one each time it is called."""
+
+    def __init__(
+        self,
+        spec: TrainSpec,
+        preprocessing: TabularPreprocessing,
+        classes: tuple[str, ...],
+        device: torch.device,
+        seed: int,
+    ) -> None:
+        self.preprocessing = preprocessing
+        self.classes = classes
+        self.device = device
+        self.seed = seed
+        self.kind, self.args = _architecture(spec, preprocessing.width, len(classes))
+        self.name = spec.architecture
+
+    def __call__(self, recipe: Recipe) -> TorchModel:
+        with _seeded(self.seed):
+            try:
+                module = self.kind(**self.args)
+            except Exception as error:  # whatever the user's own code raises
+                raise UsageError(
+                    f"{self.name} cannot be made with the arguments {self.args}: {first_line(error)}. "
+                    "Correct --architecture-args."
+                ) from error
+        if not isinstance(module, nn.Module):
+            raise UsageError(f"--architecture {self.name} makes a {type(module).__name__}, not a torch.nn.Module.")
+        if not any(p.requires_grad for p in module.parameters()):
+            raise ModelError(f"--architecture {self.name} has no parameter that could be trained.")
+        return TorchModel(
+            module,
+            classes=self.classes,
+            preprocessing=self.preprocessing,
+            device=self.device,
+            architecture={"name": self.name, "args": dict(self.args)},
+            recipe=recipe,
+        )
+
+
+def _architecture(spec: TrainSpec, n_features: int, n_outputs: int) -> tuple[Callable[..., nn.Module], dict[str, Any]]:
+    """What makes the module and its arguments; the sizes are passed where the signature takes them."""
+    sizes = {"n_features": n_features, "n_outputs": n_outputs}
+    if spec.architecture == "mlp":
+        return ARCHITECTURES["mlp"], {"hidden": list(spec.hidden), **spec.architecture_args, **sizes}
+    if ":" not in spec.architecture:
+        near = did_you_mean(spec.architecture, ["mlp"])
+        raise UsageError(
+            f"--architecture {spec.architecture!r} must be mlp, or package.module:Class of your own{near or '.'}"
+        )
+    kind = import_object(spec.architecture, spec.code_folder, "--architecture")
+    return kind, keywords_of(kind, sizes, spec.architecture_args)
+
+
+def _try_forward(model: TorchModel, x: Tensor) -> None:
+    """Two rows through the untrained module, so that a network of the wrong shape is refused before any training."""
+    few = x[:2]
+    with torch.no_grad(), model.evaluating(), _seeded(0):
+        try:
+            model.logits(few)
+        except ModelError:
+            raise
+        except Exception as error:  # whatever the user's own code raises
+            raise ModelError(
+                f"{type(model.module).__name__} cannot take an input of shape {tuple(few.shape)}: {first_line(error)}."
+            ) from error
+
+
+# ---- the loop ------------------------------------------------------------------------------------------------------
+
+
+def _fit_with_early_stopping(
+    make: _Factory, x: Tensor, y: Tensor, recipe: Recipe, seeds: _Seeds, say: Progress, devices: Devices | None
+) -> tuple[TorchModel, tuple[str, ...]]:
+    fit, validation = stratified_split(y.cpu().numpy(), VALIDATION_SHARE, np.random.default_rng([seeds.split, 1]))
+    epochs = recipe.epochs
+    if len(validation) < FEWEST_VALIDATION_ROWS:
+        note = f"Trained for {epochs} epochs; the rows are too few for early stopping."
+    else:
+        searching = make(recipe)
+        held_x, held_y = x[torch.from_numpy(validation)], y[torch.from_numpy(validation)]
+        epochs = loop.train(
+            _cross_entropy_step(searching, recipe),
+            (x[torch.from_numpy(fit)], y[torch.from_numpy(fit)]),
+            loop.Schedule(epochs=epochs, batch_size=recipe.batch_size, seed=seeds.batches, patience=PATIENCE),
+            validate=lambda: float(nn.functional.cross_entropy(searching.logits(held_x), held_y)),
+            progress=lambda words: say(f"early stopping: {words}"),
+            devices=devices,
+        ).epoch
+        note = (
+            f"Trained for {epochs} of at most {recipe.epochs} epochs: chosen by early stopping on {len(validation):,} "
+            f"of the training rows (patience {PATIENCE}), then trained anew on all {len(x):,}."
+        )
+    recipe = replace(recipe, epochs=epochs)
+    model = make(recipe)
+    schedule = loop.Schedule(epochs=epochs, batch_size=recipe.batch_size, seed=seeds.batches)
+    loop.train(_cross_entropy_step(model, recipe), (x, y), schedule, progress=say, devices=devices)
+    return model, (note,)
+
+
+def _cross_entropy_step(model: TorchModel, recipe: Recipe) -> loop.PlainStep:
+    optimizer = torch.optim.Adam(model.module.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
+    return loop.PlainStep(
+        model.module, optimizer, lambda batch: nn.functional.cross_entropy(model.logits(batch[0]), batch[1])
+    )
