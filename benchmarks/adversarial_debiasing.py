@@ -19,8 +19,8 @@ from auditor.model.audited_model import Recipe
 from auditor.model.torch_model import TorchModel
 from auditor.training import loop
 from benchmarks.common import emit, interleaved, seconds
-from mitigations.adversarial_debiasing import AdversarialDebiasing
-from mitigations.retraining import training_set
+from mitigations.training.adversarial_debiasing import AdversarialDebiasing
+from mitigations.training.retraining import training_set
 
 ROWS, FEATURES, EPOCHS, PAIRS, BAR = 2_900, 11, 4, 9, 0.2
 RECIPE = Recipe(epochs=EPOCHS, batch_size=128)

@@ -19,7 +19,7 @@ from auditor.model.audited_model import AuditedModel, Recipe
 from auditor.model.torch_model import TorchModel
 from auditor.randomness import seeded_globals
 from auditor.training import loop
-from mitigations.retraining import training_set
+from mitigations.training.retraining import training_set
 
 DATASETS = ("compas", "adult")
 # Adult's larger batches only save time.

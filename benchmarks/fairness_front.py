@@ -36,7 +36,7 @@ from auditor.model.torch_model import TorchModel
 from auditor.run.mitigation import Training
 from benchmarks.common import emit
 from benchmarks.debiasing_data import DATASETS, RECIPES, Judged, Split, judged, judged_model, plain_mlp, rows_of, split
-from mitigations.adversarial_debiasing import AdversarialDebiasing
+from mitigations.training.adversarial_debiasing import AdversarialDebiasing
 
 Options = dict[str, float]
 SEEDS, BAR, ACCURACY_LOST, LOST_ON_VALIDATION = 5, 1.0, 0.05, 0.02

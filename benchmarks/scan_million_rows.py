@@ -108,7 +108,7 @@ def main() -> None:
             Job(
                 model=ModelSpec(path=str(folder / "model.pt"), device="cpu"),
                 data=DataSpec(path=str(folder / "data.csv"), target="y", sensitive=("sex",)),
-                probes=(ProbeSpec(name="group_fairness", target="probes.fairness:GroupFairness"),),
+                probes=(ProbeSpec(name="group_fairness", target="probes.fairness.group_fairness:GroupFairness"),),
                 seed=0,
                 limits=Limits(memory_bytes=8 << 30, seconds=600),
             )

@@ -37,7 +37,7 @@ def main() -> None:
     from auditor.run.while_training.audit import TrainingAudit
     from auditor.run.while_training.huggingface import AuditCallback, text_classifier
     from examples.text_trainer import CLASSES, Texts, resumes, word_tokenizer
-    from probes.fairness import GroupFairness
+    from probes.fairness.group_fairness import GroupFairness
 
     texts, labels, ethnicity = resumes()
     order = np.random.default_rng(0).permutation(len(texts))

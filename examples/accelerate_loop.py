@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from auditor.run.while_training.audit import TrainingAudit
 from examples.mortgages import load, network
-from probes.fairness import GroupFairness
+from probes.fairness.group_fairness import GroupFairness
 
 
 def main(out: str, epochs: int = 5) -> TrainingAudit:

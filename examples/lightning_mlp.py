@@ -17,8 +17,8 @@ from torch.utils.data import DataLoader, TensorDataset
 from auditor.run.while_training.audit import TrainingAudit
 from auditor.run.while_training.lightning import AuditCallback
 from examples.mortgages import load, network
-from probes.fairness import GroupFairness
-from probes.membership.probe import MembershipInference
+from probes.fairness.group_fairness import GroupFairness
+from probes.privacy.membership.probe import MembershipInference
 
 
 class Mortgages(LightningModule):

@@ -12,8 +12,8 @@ from torch.nn.functional import cross_entropy
 
 from auditor.run.while_training.audit import TrainingAudit
 from examples.mortgages import load, network
-from probes.fairness import GroupFairness
-from probes.membership.probe import MembershipInference
+from probes.fairness.group_fairness import GroupFairness
+from probes.privacy.membership.probe import MembershipInference
 
 
 def main(out: str, epochs: int = 10) -> TrainingAudit:

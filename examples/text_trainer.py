@@ -29,8 +29,8 @@ from transformers import (
 from auditor.data.audit_data import AuditData
 from auditor.run.while_training.audit import TrainingAudit
 from auditor.run.while_training.huggingface import add_to, text_classifier
-from probes.fairness import GroupFairness
-from probes.token_fairness import CounterfactualTokenFairness
+from probes.fairness.group_fairness import GroupFairness
+from probes.fairness.token_fairness import CounterfactualTokenFairness
 
 CLASSES = ("low", "high")
 TRAITS = ("honors", "volunteer", "military", "holes", "school", "email", "computer", "special", "college")

@@ -1,22 +1,22 @@
 """The table of mitigations: each returns a new model and leaves the old one untouched."""
 
 from auditor.run.mitigation import Mitigation
-from mitigations.adversarial_debiasing import AdversarialDebiasing
-from mitigations.balanced_resampling import BalancedResampling
-from mitigations.correlation_remover import CorrelationRemover
-from mitigations.counterfactual_augmentation import CounterfactualAugmentation
 from mitigations.deepfake_detection import DeepfakeDetection
-from mitigations.dp_sgd import DpSgd
-from mitigations.exponentiated_gradient import ExponentiatedGradient
-from mitigations.fair_gan import FairGan
-from mitigations.grid_search import GridSearch
-from mitigations.group_calibration import GroupCalibration
-from mitigations.group_dro import GroupDro
-from mitigations.min_diff import MinDiff
-from mitigations.preference_tuning import PreferenceTuning
-from mitigations.reject_option import RejectOption
-from mitigations.reweighing import Reweighing
-from mitigations.threshold_optimizer import ThresholdOptimizer
+from mitigations.rows.balanced_resampling import BalancedResampling
+from mitigations.rows.correlation_remover import CorrelationRemover
+from mitigations.rows.counterfactual_augmentation import CounterfactualAugmentation
+from mitigations.rows.fair_gan import FairGan
+from mitigations.rows.reweighing import Reweighing
+from mitigations.scores.group_calibration import GroupCalibration
+from mitigations.scores.reject_option import RejectOption
+from mitigations.scores.threshold_optimizer import ThresholdOptimizer
+from mitigations.training.adversarial_debiasing import AdversarialDebiasing
+from mitigations.training.dp_sgd import DpSgd
+from mitigations.training.exponentiated_gradient import ExponentiatedGradient
+from mitigations.training.grid_search import GridSearch
+from mitigations.training.group_dro import GroupDro
+from mitigations.training.min_diff import MinDiff
+from mitigations.training.preference_tuning import PreferenceTuning
 
 MITIGATIONS: dict[str, type[Mitigation]] = {
     "adversarial_debiasing": AdversarialDebiasing,

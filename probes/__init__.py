@@ -1,20 +1,23 @@
 """The table of probes: each asks one question of a model."""
 
 from auditor.run.probe import Probe
-from probes.adverse_impact import AdverseImpact
-from probes.attribute_inference import AttributeInference
 from probes.attribution.probe import FeatureAttribution
 from probes.attribution.token_attribution import TokenAttribution
-from probes.change import Change
-from probes.counterfactual import CounterfactualFairness
 from probes.deepfake.evasion import DetectorEvasion
 from probes.deepfake.ladder import DetectorRobustness
 from probes.deepfake.leakage import SourceLeakage
 from probes.deepfake.performance import DetectorPerformance
 from probes.deepfake.trivial_cues import TrivialCues
-from probes.dp_claim import DPClaim
-from probes.embeddings import EmbeddingAssociation
-from probes.fairness import GroupFairness
+from probes.fairness.adverse_impact import AdverseImpact
+from probes.fairness.change import Change
+from probes.fairness.counterfactual import CounterfactualFairness
+from probes.fairness.embeddings import EmbeddingAssociation
+from probes.fairness.group_fairness import GroupFairness
+from probes.fairness.proxy_association import ProxyAssociation
+from probes.fairness.regression_fairness import RegressionFairness
+from probes.fairness.score_fairness import ScoreFairness
+from probes.fairness.subgroups import SubgroupDiscovery
+from probes.fairness.token_fairness import CounterfactualTokenFairness
 from probes.language.bbq import BBQ
 from probes.language.bold import Bold
 from probes.language.crows_pairs import CrowsPairs
@@ -24,19 +27,16 @@ from probes.language.stereoset import StereoSet
 from probes.language.stereotype import Stereotype
 from probes.language.winobias import WinoBias
 from probes.language.winogender import Winogender
-from probes.membership.probe import MembershipInference
-from probes.memorization.canary_exposure import CanaryExposure
-from probes.memorization.contamination import Contamination
-from probes.memorization.extraction import Extraction
-from probes.memorization.lm_membership import LMMembership
-from probes.memorization.pii_leakage import PIILeakage
-from probes.model_inversion import ModelInversion
-from probes.proxy_association import ProxyAssociation
-from probes.regression_fairness import RegressionFairness
-from probes.robustness import Robustness
-from probes.score_fairness import ScoreFairness
-from probes.subgroups import SubgroupDiscovery
-from probes.token_fairness import CounterfactualTokenFairness
+from probes.privacy.attribute_inference import AttributeInference
+from probes.privacy.dp_claim import DPClaim
+from probes.privacy.membership.probe import MembershipInference
+from probes.privacy.memorization.canary_exposure import CanaryExposure
+from probes.privacy.memorization.contamination import Contamination
+from probes.privacy.memorization.extraction import Extraction
+from probes.privacy.memorization.lm_membership import LMMembership
+from probes.privacy.memorization.pii_leakage import PIILeakage
+from probes.privacy.model_inversion import ModelInversion
+from probes.robustness.robustness import Robustness
 
 PROBES: dict[str, type[Probe]] = {
     "group_fairness": GroupFairness,

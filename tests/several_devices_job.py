@@ -24,10 +24,10 @@ from auditor.run.mitigation import Training
 from auditor.training.loop import PlainStep, Schedule, Step, train
 from auditor.training.several_devices import Devices, devices_of_job
 from mitigations import MITIGATIONS
-from mitigations.adversarial_step import AdversarialStep, Pressure
-from mitigations.group_dro_step import GroupDroStep
-from mitigations.min_diff import penalty
-from mitigations.retraining import TrainingSet
+from mitigations.training.adversarial_step import AdversarialStep, Pressure
+from mitigations.training.group_dro_step import GroupDroStep
+from mitigations.training.min_diff import penalty
+from mitigations.training.retraining import TrainingSet
 from tests.mitigations_data import biased_rows, trained
 
 # Batches of 16, and a last one of 2: of three processes one has no row of it.

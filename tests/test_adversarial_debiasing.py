@@ -19,10 +19,10 @@ from auditor.intake.networks.architectures import MLP
 from auditor.model.audited_model import AuditedModel, Recipe
 from auditor.model.torch_model import TorchModel
 from auditor.run.mitigation import Mitigated, Training
-from mitigations.adversarial_debiasing import AdversarialDebiasing, Constraint
-from mitigations.adversarial_step import AdversarialStep, Adversary, Pressure, balanced_weights, debiased
-from mitigations.mean_gap import mean_gap
-from mitigations.retraining import TrainingSet
+from mitigations.training.adversarial_debiasing import AdversarialDebiasing
+from mitigations.training.adversarial_step import AdversarialStep, Adversary, Pressure, balanced_weights, debiased
+from mitigations.training.mean_gap import Constraint, mean_gap
+from mitigations.training.retraining import TrainingSet
 from tests.mitigations_data import biased_rows, trained
 
 

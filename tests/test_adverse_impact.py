@@ -18,7 +18,7 @@ from auditor.statistics.estimate import Exact
 from auditor.statistics.groups import RatioToLargest, WorstRatio
 from auditor.statistics.means import StandardizedDifference
 from auditor.statistics.rates import Proportion, RateTable
-from probes.adverse_impact import AdverseImpact, fisher_exact_p, standard_deviations
+from probes.fairness.adverse_impact import AdverseImpact, fisher_exact_p, standard_deviations
 
 RNG = np.random.default_rng(0)
 # Of 200 worlds at a true error rate of 5 %, more than 21 would be a one in a thousand event.

@@ -14,7 +14,7 @@ from auditor.errors import NotApplicableError, UsageError
 from auditor.finding.measurement import Measurement
 from auditor.model.audited_model import AuditedModel
 from auditor.model.torch_model import TorchModel
-from probes.attribute_inference import AttributeInference, _levels, _paired, _values
+from probes.privacy.attribute_inference import AttributeInference, _levels, _paired, _values
 from tests.toys import CLASSES, model, rows
 
 # The largest count of 40 that a true rate of 5 % exceeds with probability at most 0.1 %.

@@ -43,7 +43,7 @@ from probes.attribution.methods import explain
 from probes.attribution.probe import FEWEST_ROWS, FeatureAttribution
 from probes.attribution.problem import pose
 from probes.attribution.shapley import final_estimator, is_tree, shap_linear, shap_tree
-from probes.proxies import _independence_p_value, _tables_like, cramers_v, levels_of, screen
+from probes.fairness.proxies import _independence_p_value, _tables_like, cramers_v, levels_of, screen
 
 torch.set_num_threads(1)
 
@@ -954,7 +954,7 @@ def test_measuring_leaves_model_and_generators_as_they_were(method: str) -> None
 
 def test_importing_the_table_of_probes_imports_nothing_heavy() -> None:
     code = (
-        "import sys, probes.attribution, probes.robustness; "
+        "import sys, probes.attribution, probes.robustness.robustness; "
         "print(sorted({'torch', 'captum', 'shap', 'pandas', 'sklearn'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

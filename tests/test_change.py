@@ -13,7 +13,7 @@ from auditor.finding.measurement import Measurement, Outcome
 from auditor.model.audited_model import AuditedModel
 from auditor.run.audit import run_audit
 from auditor.statistics.estimate import Undefined
-from probes.change import Change
+from probes.fairness.change import Change
 from tests.toys import criterion
 
 RNG = np.random.default_rng(0)

@@ -23,9 +23,9 @@ from auditor.report.comparing.comparison import (
 )
 from auditor.report.record import AuditReport
 from auditor.run.audit import run_audit
-from probes.change import Change
-from probes.fairness import GroupFairness
-from probes.proxy_association import ProxyAssociation
+from probes.fairness.change import Change
+from probes.fairness.group_fairness import GroupFairness
+from probes.fairness.proxy_association import ProxyAssociation
 from tests.toys import criterion
 
 REQUIRED = [criterion("demographic_parity_difference", "at_most", 0.10)]

@@ -22,7 +22,7 @@ from auditor.run.probe import make_probe
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.means import StudentT
 from auditor.statistics.rates import Proportion
-from probes.counterfactual import CounterfactualFairness
+from probes.fairness.counterfactual import CounterfactualFairness
 
 CRITERION = parse_criterion({"metric": "counterfactual_flip_rate", "direction": "at_most", "bound": 0.05}, "test")
 Predict = Callable[[Any], npt.NDArray[np.float64]]

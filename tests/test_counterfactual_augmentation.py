@@ -24,9 +24,9 @@ from auditor.model.audited_model import AuditedModel, Recipe
 from auditor.model.torch_model import TorchModel
 from auditor.run.mitigation import Mitigated, Training, make_mitigation
 from auditor.training import loop
-from mitigations.augmented_rows import centred_logits, text_arms
-from mitigations.counterfactual_augmentation import CounterfactualAugmentation
-from mitigations.counterfactuals import Counterfactuals, LexiconSwaps, TemplateSentences, flipped
+from mitigations.rows.augmented_rows import centred_logits, text_arms
+from mitigations.rows.counterfactual_augmentation import CounterfactualAugmentation
+from mitigations.rows.counterfactuals import Counterfactuals, LexiconSwaps, TemplateSentences, flipped
 from tests.mitigations_data import biased_rows, trained
 
 GOOD = ("kind", "honest", "generous", "clever", "gentle", "brave", "funny", "loyal")
@@ -398,7 +398,7 @@ def test_options_that_are_refused(options: dict[str, object], message: str) -> N
 
 
 def test_the_rate_of_fine_tuning_falls_in_a_straight_line() -> None:
-    from mitigations.fine_tuning_step import FineTuningStep
+    from mitigations.training.fine_tuning_step import FineTuningStep
 
     module = nn.Linear(1, 1, bias=False)
     nn.init.zeros_(module.weight)

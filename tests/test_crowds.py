@@ -11,9 +11,9 @@ from auditor.finding.measurement import Outcome
 from auditor.model.audited_model import AuditedModel
 from auditor.run.audit import run_audit
 from auditor.run.probe import Probe
-from probes.adverse_impact import AdverseImpact
-from probes.fairness import GroupFairness
-from probes.score_fairness import ScoreFairness
+from probes.fairness.adverse_impact import AdverseImpact
+from probes.fairness.group_fairness import GroupFairness
+from probes.fairness.score_fairness import ScoreFairness
 from tests.toys import criterion
 
 HEADLINES = {

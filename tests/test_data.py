@@ -203,7 +203,7 @@ class OfRows(Silent):
         raise AssertionError("it was asked without rows")
 
 
-FAIR = ProbeSpec(name="group_fairness", target="probes.fairness:GroupFairness")
+FAIR = ProbeSpec(name="group_fairness", target="probes.fairness.group_fairness:GroupFairness")
 
 
 def heard(folder: Path, frame: pd.DataFrame, *probes: ProbeSpec, **columns: object) -> Heard:

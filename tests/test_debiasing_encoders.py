@@ -21,7 +21,7 @@ from auditor.model.saving import save
 from auditor.model.torch_model import TorchModel
 from auditor.run.mitigation import Mitigated, Training
 from auditor.training.huggingface_folder import save_classifier
-from mitigations.adversarial_debiasing import AdversarialDebiasing
+from mitigations.training.adversarial_debiasing import AdversarialDebiasing
 from tests.test_intake import save_bert, save_vit
 
 

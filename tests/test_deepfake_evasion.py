@@ -18,7 +18,7 @@ from auditor.model.torch_model import TorchModel
 from auditor.statistics.estimate import Undefined
 from probes.deepfake.evasion import DetectorEvasion
 from probes.deepfake.square import square_attack
-from probes.robustness import Robustness
+from probes.robustness.robustness import Robustness
 from tests import deepfake_toys as toys
 
 

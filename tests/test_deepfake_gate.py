@@ -189,7 +189,7 @@ def test_sound_of_two_lengths_and_rates_lies_side_by_side() -> None:
 
 
 def test_the_reference_of_an_audit_gets_its_own_part_of_the_rows(detector: DeepfakeDetector) -> None:
-    from probes.change import Change
+    from probes.fairness.change import Change
 
     old = cropping()
     rng = np.random.default_rng(6)

@@ -22,7 +22,7 @@ from auditor.model.saving import save
 from mitigations.deepfake.encoder_files import CLIP_MEAN, read_encoder
 from mitigations.deepfake.image_training import ImageOptions, train_image_detector
 from probes.inputs import differentiable
-from probes.robustness import Robustness
+from probes.robustness.robustness import Robustness
 
 PIL_Image = pytest.importorskip("PIL.Image", reason="images need Pillow")
 SIDE = 8

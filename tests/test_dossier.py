@@ -24,7 +24,7 @@ from auditor.report.html import render_html
 from auditor.report.record import AuditReport, RegistrationRecord
 from auditor.run.audit import run_audit
 from cli.main import app
-from probes.adverse_impact import AdverseImpact
+from probes.fairness.adverse_impact import AdverseImpact
 from tests.report_samples import refused_report, sample_report
 
 DAY = date(2026, 11, 24)

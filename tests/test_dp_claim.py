@@ -24,7 +24,7 @@ from auditor.statistics.kinds import AnyEstimate
 from auditor.statistics.upper_bound import UpperBound
 from auditor.training.train import TrainSpec, train_table
 from cli.main import app
-from probes.dp_claim import DPClaim
+from probes.privacy.dp_claim import DPClaim
 from tests.toys import criterion, model, private_model
 
 NO_DATA = AuditData(X=np.empty(0, object))

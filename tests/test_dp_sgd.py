@@ -25,10 +25,10 @@ from auditor.privacy.training.dp_sgd import PrivacyBudget, opacus_quietly
 from auditor.report.comparing.compare import compare
 from auditor.run.audit import run_audit
 from auditor.run.mitigation import Mitigated, Training, make_mitigation
-from mitigations.dp_sgd import DpSgd
-from mitigations.private_weights import noisy_counts, private_weights
-from mitigations.reweighing import reweighing_weights
-from probes.change import Change
+from mitigations.rows.reweighing import reweighing_weights
+from mitigations.training.dp_sgd import DpSgd
+from mitigations.training.private_weights import noisy_counts, private_weights
+from probes.fairness.change import Change
 from tests.mitigations_data import biased_rows, trained
 
 

@@ -28,7 +28,14 @@ from auditor.run.probe import make_probe
 from auditor.run.testing import check_probe
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.means import StandardizedDifference
-from probes.embeddings import EmbeddingAssociation, associations, built_in_lists, effect_size, permutation_p, sentence
+from probes.fairness.embeddings import (
+    EmbeddingAssociation,
+    associations,
+    built_in_lists,
+    effect_size,
+    permutation_p,
+    sentence,
+)
 from tests.test_language import WORDS, causal_tokenizer, tiny
 
 CRITERION = Criterion(

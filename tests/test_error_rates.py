@@ -26,7 +26,7 @@ from auditor.statistics.groups import WorstDifference, WorstRatio
 from auditor.statistics.intervals import clopper_pearson, corner_radius, rate_limits
 from auditor.statistics.planning import minimum_detectable_effect, n_required
 from auditor.statistics.rates import RateTable
-from probes.fairness import GroupFairness
+from probes.fairness.group_fairness import GroupFairness
 
 BOUND, RATIO_BOUND, BASE, PREVALENCE = 0.10, 0.80, 0.40, 0.5
 SIZES = (200, 500, 2_000, 20_000)

@@ -21,10 +21,10 @@ from auditor.errors import ConfigError, DataError, ModelError, UsageError
 from auditor.model.audited_model import AuditedModel
 from auditor.model.torch_model import TorchModel
 from auditor.run.mitigation import Mitigated, Training, make_mitigation
-from mitigations import fair_gan
-from mitigations.fair_gan import Drawn, FairGan, Table, draw, group_guessed, label_gap
-from mitigations.fair_gan_networks import Autoencoder, FairGanStep, Networks, Sizes
-from mitigations.synthetic_columns import coded_columns, one_hot, total_variation
+from mitigations.rows import fair_gan
+from mitigations.rows.fair_gan import Drawn, FairGan, Table, draw, group_guessed, label_gap
+from mitigations.rows.fair_gan_networks import Autoencoder, FairGanStep, Networks, Sizes
+from mitigations.rows.synthetic_columns import coded_columns, one_hot, total_variation
 from tests.mitigations_data import biased_rows, trained
 
 

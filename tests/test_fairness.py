@@ -30,7 +30,7 @@ from auditor.model.audited_model import AuditedModel
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.groups import WorstDifference, WorstRatio
 from auditor.statistics.rates import Proportion
-from probes.fairness import GroupFairness
+from probes.fairness.group_fairness import GroupFairness
 
 HEADLINES: dict[str, Callable[..., float]] = {
     "demographic_parity_difference": demographic_parity_difference,

@@ -27,8 +27,8 @@ from auditor.statistics.intervals import clopper_pearson, corner_radius, differe
 from auditor.statistics.means import WorstMeanDifference
 from auditor.statistics.ranks import AreaUnderCurve
 from auditor.statistics.rates import Difference, Odds, RateTable, WeightedSum
-from probes.fairness import GroupFairness
-from probes.group_metrics import disparity_measurements
+from probes.fairness.group_fairness import GroupFairness
+from probes.fairness.group_metrics import disparity_measurements
 
 WORLDS, LIMIT = 200, 21
 NAMES = {

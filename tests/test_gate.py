@@ -19,7 +19,7 @@ from auditor.model.audited_model import AuditedModel
 from auditor.report.record import AuditReport
 from auditor.run.audit import run_audit
 from cli.main import app
-from probes.fairness import GroupFairness
+from probes.fairness.group_fairness import GroupFairness
 from tests.toys import criterion
 
 ROOT = Path(__file__).parents[1]

@@ -19,8 +19,8 @@ from auditor.model.generation import Sampling
 from auditor.model.language_model import AuditedLanguageModel
 from auditor.rows import FloatArray
 from auditor.run.mitigation import Training, make_mitigation
-from mitigations.counterfactual_augmentation import CounterfactualAugmentation
-from mitigations.generated_counterfactuals import LanguageModelRewrites, in_its_place, per_token
+from mitigations.rows.counterfactual_augmentation import CounterfactualAugmentation
+from mitigations.rows.generated_counterfactuals import LanguageModelRewrites, in_its_place, per_token
 from tests.test_counterfactual_augmentation import biased, biased_texts
 from tests.test_language import by_loss, causal_tokenizer, masked_tokenizer, sentences, tiny, tiny_bert
 

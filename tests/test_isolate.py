@@ -43,7 +43,7 @@ class {name}:
     def measure(self, model, data, rng):
         {body}
 """
-FAIR = ProbeSpec(name="group_fairness", target="probes.fairness:GroupFairness")
+FAIR = ProbeSpec(name="group_fairness", target="probes.fairness.group_fairness:GroupFairness")
 
 
 @pytest.fixture

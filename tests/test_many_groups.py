@@ -19,7 +19,7 @@ from auditor.statistics.intervals import (
     sum_bounds,
 )
 from auditor.statistics.rates import RateTable
-from probes.adverse_impact import AdverseImpact
+from probes.fairness.adverse_impact import AdverseImpact
 
 
 def ratio(k: IntArray, n: IntArray, index: int) -> RatioToLargest:

@@ -22,11 +22,11 @@ from auditor.model.audited_model import AuditedModel
 from auditor.model.saving import save
 from auditor.model.torch_model import TorchModel
 from auditor.run.mitigation import Mitigated, Mitigation, Training
-from mitigations.balanced_resampling import BalancedResampling, resampled
-from mitigations.correlation_remover import CorrelationRemover, removed
-from mitigations.group_dro import GroupDro
-from mitigations.group_dro_step import group_means, moved
-from mitigations.min_diff import MinDiff, mmd2, penalty
+from mitigations.rows.balanced_resampling import BalancedResampling, resampled
+from mitigations.rows.correlation_remover import CorrelationRemover, removed
+from mitigations.training.group_dro import GroupDro
+from mitigations.training.group_dro_step import group_means, moved
+from mitigations.training.min_diff import MinDiff, mmd2, penalty
 from tests.mitigations_data import biased_rows, trained
 
 

@@ -10,7 +10,7 @@ import pytest
 from auditor.data.audit_data import AuditData
 from auditor.errors import NotApplicableError
 from auditor.finding.measurement import Measurement
-from probes.model_inversion import ModelInversion, _correlations
+from probes.privacy.model_inversion import ModelInversion, _correlations
 from tests.toys import inverted, model, pictures, rows
 
 

@@ -29,7 +29,7 @@ from auditor.statistics.means import StandardizedDifference, StudentT, WorstMean
 from auditor.statistics.planning import minimum_detectable_effect, n_required
 from auditor.statistics.ranks import AreaUnderCurve, TruePositiveRateAt, quantile
 from auditor.statistics.rates import Difference, Odds, Proportion, RateTable, WeightedSum
-from probes.score_fairness import calibration_error
+from probes.fairness.score_fairness import calibration_error
 
 ALPHA = 0.05 / 4
 WORLDS = 120

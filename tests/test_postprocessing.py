@@ -27,11 +27,11 @@ from auditor.model.saving import save
 from auditor.model.torch_model import TorchModel
 from auditor.rows import FloatArray
 from auditor.run.mitigation import Mitigation, Training
-from mitigations.correlation_remover import CorrelationRemover
-from mitigations.group_calibration import GroupCalibration
-from mitigations.reject_option import RejectOption
-from mitigations.scored_rows import scored_rows
-from mitigations.threshold_optimizer import ThresholdOptimizer
+from mitigations.rows.correlation_remover import CorrelationRemover
+from mitigations.scores.group_calibration import GroupCalibration
+from mitigations.scores.reject_option import RejectOption
+from mitigations.scores.scored_rows import scored_rows
+from mitigations.scores.threshold_optimizer import ThresholdOptimizer
 from tests.mitigations_data import biased_rows, trained
 
 

@@ -27,8 +27,8 @@ from auditor.model.language_model import AuditedLanguageModel, logits_at
 from auditor.run.audit import no_data
 from auditor.run.mitigation import Mitigated, Training, make_mitigation, needs_rows
 from cli.main import app
-from mitigations.preference_pairs import PreferencePair, built_in_pairs, neutral_text, read_pairs, unseen_pairs
-from mitigations.preference_step import (
+from mitigations.training.preference_pairs import PreferencePair, built_in_pairs, neutral_text, read_pairs, unseen_pairs
+from mitigations.training.preference_step import (
     PreferenceStep,
     adapted,
     batch_of,
@@ -38,7 +38,7 @@ from mitigations.preference_step import (
     log_likelihoods,
     squared_margin_loss,
 )
-from mitigations.preference_tuning import PreferenceTuning, measured
+from mitigations.training.preference_tuning import PreferenceTuning, measured
 from tests.test_language import causal_tokenizer, tiny, tiny_bert
 from tests.test_language import masked_tokenizer as masked
 

@@ -29,7 +29,7 @@ from auditor.privacy.training.private_fine_tuning import Lora, _ask_once_a_row, 
 from auditor.privacy.training.private_gradients import PrivateStep, Way, choose_way, with_own_samplers
 from auditor.run.mitigation import Training
 from auditor.training.huggingface_folder import RUN_FILE, save_classifier
-from mitigations.dp_sgd import DpSgd
+from mitigations.training.dp_sgd import DpSgd
 from tests.mitigations_data import biased_rows, trained
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "good", "bad", "day", "night", "the", "a", "very"]

@@ -20,7 +20,7 @@ from auditor.finding.measurement import Measurement
 from auditor.model.audited_model import AuditedModel
 from auditor.model.torch_model import TorchModel
 from auditor.statistics.ranks import AreaUnderCurve, area_under_curve
-from probes.proxy_association import ProxyAssociation, encode, macro_auc, representation
+from probes.fairness.proxy_association import ProxyAssociation, encode, macro_auc, representation
 
 WORLDS, LIMIT = 200, 21
 

@@ -20,7 +20,7 @@ from auditor.data.preprocessing import TextPreprocessing
 from auditor.model.audited_model import AuditedModel, Recipe
 from auditor.rows import FloatArray
 from auditor.run.mitigation import Training
-from mitigations.counterfactual_augmentation import CounterfactualAugmentation
+from mitigations.rows.counterfactual_augmentation import CounterfactualAugmentation
 from tests.test_real_text import jigsaw
 
 CATEGORIES = ("orientation", "religion", "ethnicity", "nationality", "disability", "age")

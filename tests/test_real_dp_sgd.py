@@ -28,8 +28,8 @@ from auditor.privacy.training.dp_sgd import opacus_quietly
 from auditor.rows import FloatArray
 from auditor.run.mitigation import Training
 from auditor.training import loop
-from mitigations.dp_sgd import DpSgd
-from probes.membership.probe import MembershipInference
+from mitigations.training.dp_sgd import DpSgd
+from probes.privacy.membership.probe import MembershipInference
 
 COLUMNS = (
     "age workclass fnlwgt education education-num marital-status occupation relationship race sex capital-gain "

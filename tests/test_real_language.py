@@ -16,7 +16,7 @@ from auditor.model.audited_model import AuditedModel
 from auditor.model.language_model import AuditedLanguageModel
 from auditor.run.audit import no_data
 from auditor.statistics.estimate import Undefined
-from probes.embeddings import EmbeddingAssociation
+from probes.fairness.embeddings import EmbeddingAssociation
 from probes.language.generation_bias import GenerationBias
 from probes.language.prompts import built_in_prompts
 from probes.language.scorers import load_scorer

@@ -13,7 +13,7 @@ from auditor.intake.source import read_source
 from auditor.intake.specs import ModelSpec
 from auditor.run.audit import no_data
 from auditor.run.mitigation import Training
-from mitigations.preference_tuning import PreferenceTuning
+from mitigations.training.preference_tuning import PreferenceTuning
 from tests.test_real_language import package
 
 

@@ -28,7 +28,7 @@ from auditor.model.torch_model import TorchModel
 from auditor.report.record import AuditReport
 from auditor.run.audit import run_audit
 from auditor.statistics.means import WorstPairedDifference
-from probes.token_fairness import CounterfactualTokenFairness
+from probes.fairness.token_fairness import CounterfactualTokenFairness
 
 CRITERIA = [
     parse_criterion({"metric": "worst_identity_gap", "direction": "at_most", "bound": 0.10}, "test"),

@@ -21,10 +21,10 @@ from auditor.model.audited_model import AuditedModel, Recipe
 from auditor.model.saving import save
 from auditor.model.torch_model import TorchModel
 from auditor.run.mitigation import Mitigated, Mitigation, Training
-from mitigations.exponentiated_gradient import ExponentiatedGradient
-from mitigations.grid_search import GridSearch
-from mitigations.reduction import reducible
-from mitigations.retraining import untrained
+from mitigations.training.exponentiated_gradient import ExponentiatedGradient
+from mitigations.training.grid_search import GridSearch
+from mitigations.training.reduction import reducible
+from mitigations.training.retraining import untrained
 from tests.mitigations_data import biased_rows
 
 FloatArray = npt.NDArray[np.float64]

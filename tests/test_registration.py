@@ -66,7 +66,11 @@ def requirement(**changes: Any) -> CriterionRecord:
 def plan(**changes: Any) -> Plan:
     return Plan(
         **{
-            "probes": {"group_fairness": PlannedProbe(target="probes.fairness:GroupFairness", options={"min": 3})},
+            "probes": {
+                "group_fairness": PlannedProbe(
+                    target="probes.fairness.group_fairness:GroupFairness", options={"min": 3}
+                )
+            },
             "settings": {"sensitive": ["sex", "race"], "target": "y", "threshold": None},
             "files": {"model": A, "data": B},
             "criteria": (requirement(), requirement(metric="attack_auc", bound=0.55)),
@@ -97,7 +101,7 @@ def test_the_same_plan_is_followed() -> None:
     assert record.describe().startswith("The run followed its registration. Registered on 2026-11-24T12:00:00+00:00 by")
 
 
-_PROBE = PlannedProbe(target="probes.robustness:Robustness", options={})
+_PROBE = PlannedProbe(target="probes.robustness.robustness:Robustness", options={})
 _FAIRNESS = plan().probes["group_fairness"]
 
 
@@ -124,8 +128,8 @@ _FAIRNESS = plan().probes["group_fairness"]
         (
             {"probes": {"group_fairness": _FAIRNESS.model_copy(update={"target": "mine:GroupFairness"})}},
             [
-                "The code of the probe group_fairness: probes.fairness:GroupFairness registered, mine:GroupFairness in "
-                "this run."
+                "The code of the probe group_fairness: probes.fairness.group_fairness:GroupFairness registered, "
+                "mine:GroupFairness in this run."
             ],
         ),
         (

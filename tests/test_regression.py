@@ -61,7 +61,7 @@ from auditor.model.torch_model import TorchModel
 from auditor.report.record import AuditReport
 from auditor.run.audit import run_audit
 from cli.main import app
-from probes.regression_fairness import RegressionFairness
+from probes.fairness.regression_fairness import RegressionFairness
 
 RNG = np.random.default_rng(0)
 TABLE = pd.DataFrame({"a": RNG.random(120), "b": RNG.random(120) * 9, "c": RNG.choice(list("xyz"), 120)})

@@ -20,8 +20,8 @@ from auditor.run.audit import run_audit
 from auditor.run.probe import make_probe
 from auditor.statistics.estimate import Undefined
 from probes import PROBES
-from probes.adverse_impact import AdverseImpact
-from probes.regression_fairness import RegressionFairness
+from probes.fairness.adverse_impact import AdverseImpact
+from probes.fairness.regression_fairness import RegressionFairness
 from tests.toys import criterion
 
 WORLDS = 200

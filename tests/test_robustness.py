@@ -31,8 +31,8 @@ from auditor.model.torch_model import TorchModel
 from auditor.run.probe import make_probe
 from auditor.statistics.estimate import Exact, Undefined
 from auditor.statistics.rates import Proportion
-from probes.perturbations import NEIGHBOURS, image_noise, pgd_flips, with_gaps, with_noise, with_typos
-from probes.robustness import Robustness
+from probes.robustness.perturbations import NEIGHBOURS, image_noise, pgd_flips, with_gaps, with_noise, with_typos
+from probes.robustness.robustness import Robustness
 
 torch.set_num_threads(1)
 

@@ -17,7 +17,7 @@ from auditor.finding.measurement import Measurement
 from auditor.model.audited_model import AuditedModel
 from auditor.statistics.distances import CalibrationError, WorstDistance, WorstGap
 from auditor.statistics.ranks import area_under_curve
-from probes.score_fairness import ScoreFairness, calibration_error, distances
+from probes.fairness.score_fairness import ScoreFairness, calibration_error, distances
 
 WORLDS, LIMIT = 200, 21
 

@@ -13,8 +13,8 @@ from auditor.data.audit_data import AuditData
 from auditor.finding.measurement import Measurement
 from auditor.model.audited_model import AuditedModel
 from auditor.statistics.groups import WorstDifference
-from probes.score_fairness import ScoreFairness
-from probes.score_thresholds import at_thresholds, checked_thresholds
+from probes.fairness.score_fairness import ScoreFairness
+from probes.fairness.score_thresholds import at_thresholds, checked_thresholds
 
 WORLDS, LIMIT = 200, 21
 GRID = (0.3, 0.5, 0.7)

@@ -18,11 +18,11 @@ from auditor.data.audit_data import AuditData
 from auditor.finding.measurement import Measurement
 from auditor.model.audited_model import AuditedModel
 from auditor.statistics.estimate import Exact, Undefined
-from probes.adverse_impact import AdverseImpact
-from probes.counterfactual import CounterfactualFairness
-from probes.fairness import GroupFairness
-from probes.score_fairness import ScoreFairness
-from probes.subgroups import SubgroupDiscovery
+from probes.fairness.adverse_impact import AdverseImpact
+from probes.fairness.counterfactual import CounterfactualFairness
+from probes.fairness.group_fairness import GroupFairness
+from probes.fairness.score_fairness import ScoreFairness
+from probes.fairness.subgroups import SubgroupDiscovery
 
 FAMILY = "test_error_rates.py::test_family_errors_in_few_worlds"
 COVERED = "test_fairness_more.py::test_either_bound_is_missed_in_at_most_five_per_cent_of_worlds"

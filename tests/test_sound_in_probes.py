@@ -19,8 +19,8 @@ from auditor.finding.measurement import Outcome
 from auditor.model.torch_model import TorchModel
 from auditor.run.audit import run_audit
 from probes import PROBES
-from probes.perturbations import sound_noise
-from probes.robustness import Robustness
+from probes.robustness.perturbations import sound_noise
+from probes.robustness.robustness import Robustness
 
 N = 60
 SAMPLES = 512

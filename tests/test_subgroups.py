@@ -20,7 +20,7 @@ from auditor.finding.judging import judge
 from auditor.finding.measurement import Measurement, Outcome, ProbeResult
 from auditor.model.audited_model import AuditedModel
 from auditor.statistics.families import ConfirmedCount
-from probes.subgroups import SubgroupDiscovery, columns_of, greater_p, rank_slices, rates_of
+from probes.fairness.subgroups import SubgroupDiscovery, columns_of, greater_p, rank_slices, rates_of
 
 WORLDS, LIMIT = 200, 21
 

@@ -31,7 +31,7 @@ from auditor.statistics.estimate import Estimate
 from auditor.statistics.intervals import bounded_mean_reach, clopper_pearson
 from auditor.statistics.means import WorstPairedDifference, paired_difference
 from auditor.statistics.rates import Proportion
-from probes.token_fairness import CounterfactualTokenFairness
+from probes.fairness.token_fairness import CounterfactualTokenFairness
 
 Score = Callable[[str], float]
 GAP = parse_criterion({"metric": "worst_identity_gap", "direction": "at_most", "bound": 0.10}, "test")
@@ -294,7 +294,8 @@ def test_models_that_take_no_texts() -> None:
 
 
 def test_the_package_imports_no_torch() -> None:
-    code = "import sys, probes, probes.token_fairness, probes.counterfactual; sys.exit('torch' in sys.modules)"
+    modules = "probes, probes.fairness.token_fairness, probes.fairness.counterfactual"
+    code = f"import sys, {modules}; sys.exit('torch' in sys.modules)"
     assert run([sys.executable, "-c", code], check=False).returncode == 0
 
 

@@ -50,8 +50,8 @@ from cli.main import app
 from cli.options import Configured
 from cli.scan import write_report
 from cli.tradeoff import parse_sweeps
-from probes.change import Change
-from probes.fairness import GroupFairness
+from probes.fairness.change import Change
+from probes.fairness.group_fairness import GroupFairness
 from tests.mitigations_data import biased_rows, trained
 from tests.test_report_browser import CHROMIUM, Browser
 

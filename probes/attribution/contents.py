@@ -21,8 +21,8 @@ from probes.attribution.figures import beeswarm_figure, heatmap_figure, text_fig
 from probes.attribution.measured import PROBE
 from probes.attribution.problem import Problem
 from probes.attribution.rule import Verdict, joined
+from probes.fairness.proxies import Screen, screen
 from probes.inputs import as_frame
-from probes.proxies import Screen, screen
 
 if TYPE_CHECKING:
     from auditor.data.audit_data import AuditData

@@ -12,7 +12,7 @@ from auditor.errors import NotApplicableError
 from auditor.rows import FloatArray, IntArray
 from probes.attribution.differentiable import ONLY_PREDICTS, Differentiable, scored
 from probes.attribution.explained import score_name
-from probes.attribution.problem import Baseline, Posed, Question
+from probes.attribution.question import Baseline, Posed, Question
 from probes.attribution.table_units import raw_scores
 from probes.attribution.units import BoolArray, Units
 from probes.inputs import differentiable, rows_at_once

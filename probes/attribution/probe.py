@@ -20,11 +20,12 @@ from probes.attribution.gradient import Effort
 from probes.attribution.labels import teach_shuffled
 from probes.attribution.measured import FEWEST_ROWS, LEVEL, grades_of
 from probes.attribution.methods import METHODS, applicable
-from probes.attribution.problem import Baseline, Problem, pose
+from probes.attribution.problem import Problem, pose
+from probes.attribution.question import Baseline
 from probes.attribution.rule import Checks, Parts, Verdict, judge_methods
 from probes.attribution.sanity import FEWEST_COPIES
+from probes.fairness.proxies import LEAST_STRENGTH
 from probes.inputs import chosen_classes, differentiable, draw, whole_number
-from probes.proxies import LEAST_STRENGTH
 
 if TYPE_CHECKING:
     from auditor.data.audit_data import AuditData
@@ -90,7 +91,7 @@ class FeatureAttribution:
       with ``A_i = sum_j |a_ij|``, a share in [0, 1]; no value is ideal. Images: not measured
     - ``sensitive_attribution_share``: the same over features that are sensitive features themselves; [0, 1], ideal 0
     - ``proxy_attribution_share``: the same over features that stand in for a sensitive feature, as
-      :func:`probes.proxies.screen` finds them; [0, 1], ideal 0
+      :func:`probes.fairness.proxies.screen` finds them; [0, 1], ideal 0
     - ``attribution_difference_by_group``: the largest difference between two groups of a sensitive feature of the mean
       share ``|a_ij| / A_i`` of one feature; [0, 1], ideal 0, bounded for all features and pairs together
 

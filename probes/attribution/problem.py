@@ -5,12 +5,13 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from auditor.rows import IntArray
 from probes.attribution.differentiable import Differentiable
+from probes.attribution.question import Baseline, Posed
 from probes.attribution.units import Units
 from probes.inputs import draw
 
@@ -20,18 +21,9 @@ if TYPE_CHECKING:
     from auditor.data.audit_data import AuditData
     from auditor.model.audited_model import AuditedModel
 
-Baseline = Literal["auto", "mean", "zero", "uniform", "blur", "pad", "mask"]
+
 # Observed rows whose values stand in for a table's missing ones; the score is averaged over them.
 INFILL_ROWS = 10
-
-
-@dataclass(frozen=True, eq=False, kw_only=True)
-class Posed:
-    """A question put to one model: its units, and the differentiable side or why there is none."""
-
-    units: Units
-    differentiable: Differentiable | None
-    why_not: str
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -125,14 +117,6 @@ def pose(
         put=question.put,
         again=again,
     )
-
-
-@dataclass(frozen=True, eq=False, kw_only=True)
-class Question:
-    """How to put a question to any model of one kind, everything drawn and encoded already."""
-
-    put: Callable[[AuditedModel], Posed]
-    notes: tuple[str, ...] = ()
 
 
 def _with_module(model: AuditedModel, module: nn.Module) -> AuditedModel:

@@ -13,7 +13,7 @@ from auditor.rows import FloatArray, IntArray
 from probes.attribution.coded import Coded
 from probes.attribution.differentiable import ONLY_PREDICTS, Differentiable, scored
 from probes.attribution.explained import feature_names, score_name
-from probes.attribution.problem import Baseline, Posed, Question
+from probes.attribution.question import Baseline, Posed, Question
 from probes.attribution.units import BoolArray, Units
 from probes.inputs import differentiable, rows_at_once
 

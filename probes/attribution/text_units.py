@@ -13,7 +13,7 @@ from auditor.errors import NotApplicableError
 from auditor.rows import FloatArray, IntArray
 from probes.attribution.differentiable import ONLY_PREDICTS, Blank, Differentiable, scored
 from probes.attribution.explained import score_name
-from probes.attribution.problem import Baseline, Posed, Question
+from probes.attribution.question import Baseline, Posed, Question
 from probes.attribution.table_units import raw_scores
 from probes.attribution.units import BoolArray, UnitKind, Units
 from probes.inputs import differentiable, differentiating, rows_at_once

@@ -16,7 +16,8 @@ from auditor.errors import NotApplicableError
 from auditor.model.gradients import without_gradients
 from auditor.rows import FloatArray, IntArray
 from probes.attribution.differentiable import Blank, Differentiable
-from probes.attribution.problem import Posed, Problem
+from probes.attribution.problem import Problem
+from probes.attribution.question import Posed
 from probes.attribution.token_prompts import Prompt, alike, spaced
 from probes.attribution.units import BoolArray, Units
 from probes.inputs import differentiating

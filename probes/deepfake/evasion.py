@@ -16,7 +16,7 @@ from auditor.statistics.rates import Proportion
 from probes.deepfake.square import square_attack
 from probes.deepfake.subject import BoolArray, is_large, labelled
 from probes.inputs import differentiable, whole_number
-from probes.perturbations import pgd_flips
+from probes.robustness.perturbations import pgd_flips
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -42,10 +42,10 @@ class DetectorEvasion:
       answered "real", its conformal and novelty rules included; [0, 1], ideal 0
 
     Methods: ``pgd`` (differentiable models), projected gradient descent with ``n_steps`` steps, as
-    :func:`probes.perturbations.pgd_flips` searches; ``square``, the Square attack, which sees nothing but scores and
-    asks at most ``n_queries`` times a file and level (:func:`~probes.deepfake.square.square_attack`), on values as a
-    file holds them. A search can miss what is there: the rates are lower bounds of the worst case, and no detector
-    without a defence of its own withstands the first.
+    :func:`probes.robustness.perturbations.pgd_flips` searches; ``square``, the Square attack, which sees nothing but
+    scores and asks at most ``n_queries`` times a file and level (:func:`~probes.deepfake.square.square_attack`), on
+    values as a file holds them. A search can miss what is there: the rates are lower bounds of the worst case, and no
+    detector without a defence of its own withstands the first.
 
     methods: ``auto`` (all that apply) or names. epsilon: levels; by default 4 and 8 of 255 for images, 0.002 and 0.01
     for sound. n_samples: files, by default 50, or 10 pictures of 128 x 128 and more.

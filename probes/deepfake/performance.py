@@ -18,9 +18,9 @@ from auditor.statistics.estimate import Exact, Undefined
 from auditor.statistics.kinds import AnyEstimate
 from auditor.statistics.ranks import AreaUnderCurve, area_under_curve, true_positive_rate_at
 from auditor.statistics.rates import MOST_GROUPS, Proportion
-from probes.crowds import crowd
 from probes.deepfake.subject import BoolArray, Subject, labelled
-from probes.score_fairness import calibration_error
+from probes.fairness.crowds import crowd
+from probes.fairness.score_fairness import calibration_error
 
 if TYPE_CHECKING:
     from auditor.data.audit_data import AuditData
@@ -43,7 +43,7 @@ class DetectorPerformance:
     - ``average_precision``: mean precision at the synthetic files' scores; (0, 1], ideal 1; chance is their share
     - ``tpr_at_fpr``, at ``{"false_positive_rate": f}``: the share of synthetic files found where a share f of real
       ones is called synthetic; [0, 1], ideal 1; undefined with fewer than 1 / f real files
-    - ``expected_calibration_error``: as in :class:`~probes.score_fairness.ScoreFairness`; [0, 1], ideal 0
+    - ``expected_calibration_error``: as in :class:`~probes.fairness.score_fairness.ScoreFairness`; [0, 1], ideal 0
 
     By generator, where a column names it (the synthetic files of one generator against all real files): ``auc``,
     ``equal_error_rate`` and ``tpr_at_fpr`` of each, and ``lowest_generator_auc``. By sensitive feature: ``auc`` and

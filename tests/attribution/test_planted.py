@@ -17,7 +17,8 @@ from auditor.data.preprocessing import ImagePreprocessing, TextPreprocessing
 from auditor.intake.networks.architectures import MLP, SmallCNN, TransformerEncoder
 from auditor.model.torch_model import TorchModel
 from probes.attribution.methods import explain
-from probes.attribution.problem import Baseline, Problem, pose
+from probes.attribution.problem import Problem, pose
+from probes.attribution.question import Baseline
 
 torch.set_num_threads(1)
 

@@ -17,7 +17,7 @@ from auditor.run.testing import ContractViolation, check_description, check_prob
 from auditor.statistics.estimate import Exact
 from auditor.statistics.rates import Proportion
 from probes import PROBES
-from probes.fairness import GroupFairness
+from probes.fairness.group_fairness import GroupFairness
 from tests.toys import TOYS, criterion
 
 

@@ -128,7 +128,7 @@ def test_a_bundle_is_a_scorer(tmp_path: Path) -> None:
 
 
 def test_importing_probes_imports_no_torch() -> None:
-    code = "import probes.language.scorers, probes.embeddings, sys; sys.exit('torch' in sys.modules)"
+    code = "import probes.language.scorers, probes.fairness.embeddings, sys; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

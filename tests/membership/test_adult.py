@@ -22,8 +22,8 @@ from auditor.model.audited_model import Recipe
 from auditor.statistics.means import mean
 from auditor.statistics.ranks import area_under_curve, true_positive_rate_at
 from auditor.training.ensembles import random_halves, train_together
-from probes.membership import lira
-from probes.membership.shadows import of_the_label
+from probes.privacy.membership import lira
+from probes.privacy.membership.shadows import of_the_label
 
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]

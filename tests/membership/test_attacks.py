@@ -10,8 +10,15 @@ from scipy.stats import norm
 
 from auditor.data.audit_data import AuditData
 from auditor.model.audited_model import AuditedModel
-from probes.membership import difficulty_calibration, label_only, lira, loss_threshold, quantile_regression, rmia
-from probes.membership.metrics import roc_points
+from probes.privacy.membership import (
+    difficulty_calibration,
+    label_only,
+    lira,
+    loss_threshold,
+    quantile_regression,
+    rmia,
+)
+from probes.privacy.membership.metrics import roc_points
 
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]

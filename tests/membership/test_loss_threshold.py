@@ -25,9 +25,9 @@ from auditor.intake.rows.reading import load_data
 from auditor.intake.specs import DataSpec
 from auditor.model.audited_model import AuditedModel
 from auditor.statistics.estimate import Undefined
-from probes.membership.loss_threshold import cross_entropy
-from probes.membership.metrics import roc_points
-from probes.membership.probe import MembershipInference
+from probes.privacy.membership.loss_threshold import cross_entropy
+from probes.privacy.membership.metrics import roc_points
+from probes.privacy.membership.probe import MembershipInference
 
 Floats = npt.NDArray[np.float64]
 BOUND = 0.55
@@ -413,5 +413,5 @@ def test_it_draws_nothing_and_repeats_itself() -> None:
 
 
 def test_importing_it_does_not_import_torch() -> None:
-    code = "import sys, probes.membership.probe; sys.exit('torch' in sys.modules)"
+    code = "import sys, probes.privacy.membership.probe; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

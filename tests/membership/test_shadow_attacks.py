@@ -26,10 +26,10 @@ from auditor.run.testing import check_probe
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.ranks import AreaUnderCurve
 from auditor.training.blueprints import blueprint_of
-from probes.membership.blind import blind_auc
-from probes.membership.pool import pool_of
-from probes.membership.probe import CHEAP, WITH_SHADOWS, MembershipInference
-from probes.membership.shadows import Shadows, train_shadows
+from probes.privacy.membership.blind import blind_auc
+from probes.privacy.membership.pool import pool_of
+from probes.privacy.membership.probe import CHEAP, WITH_SHADOWS, MembershipInference
+from probes.privacy.membership.shadows import Shadows, train_shadows
 
 Floats = npt.NDArray[np.float64]
 NAMES = [f"x{i}" for i in range(6)]

@@ -12,7 +12,7 @@ from auditor.finding.judging import judge
 from auditor.finding.measurement import Outcome, ProbeResult
 from auditor.run.audit import no_data
 from auditor.run.testing import check_probe
-from probes.memorization.contamination import Contamination, _bounded, _orders, order_test
+from probes.privacy.memorization.contamination import Contamination, _bounded, _orders, order_test
 from tests.memorization.toys import parrot, sentences
 from tests.toys import criterion
 

@@ -17,9 +17,9 @@ from auditor.run.audit import no_data
 from auditor.run.testing import check_probe
 from auditor.statistics.exposure import Exposure
 from auditor.statistics.kinds import AnyEstimate
-from probes.memorization.canary_exposure import CanaryExposure
-from probes.memorization.exposure import SkewNormal, fit_skew_normal, kolmogorov_smirnov, slots_of
-from probes.memorization.extraction import Extraction
+from probes.privacy.memorization.canary_exposure import CanaryExposure
+from probes.privacy.memorization.exposure import SkewNormal, fit_skew_normal, kolmogorov_smirnov, slots_of
+from probes.privacy.memorization.extraction import Extraction
 from tests.memorization.toys import NAMES, char_gpt, parrot, secrets, sentences
 from tests.toys import criterion
 

@@ -14,8 +14,8 @@ from auditor.finding.measurement import Outcome, ProbeResult
 from auditor.rows import FloatArray
 from auditor.run.audit import ask
 from auditor.statistics.ranks import area_under_curve
-from probes.memorization.blind_baseline import auc_difference, blind_scores
-from probes.memorization.lm_membership import LMMembership
+from probes.privacy.memorization.blind_baseline import auc_difference, blind_scores
+from probes.privacy.memorization.lm_membership import LMMembership
 from tests.memorization.toys import parrot, sentences
 from tests.toys import criterion, text_model
 

@@ -9,8 +9,8 @@ import pytest
 
 from auditor.data.audit_data import AuditData
 from auditor.run.audit import no_data
-from probes.memorization.pii_leakage import PIILeakage, _new
-from probes.memorization.pii_patterns import KINDS, find_pii, luhn, masked, verhoeff
+from probes.privacy.memorization.pii_leakage import PIILeakage, _new
+from probes.privacy.memorization.pii_patterns import KINDS, find_pii, luhn, masked, verhoeff
 from tests.memorization.toys import parrot
 from tests.toys import mail
 

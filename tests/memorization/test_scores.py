@@ -18,10 +18,10 @@ from auditor.model.language_model import AuditedLanguageModel
 from auditor.run.audit import no_data
 from auditor.statistics.rates import Proportion
 from probes import PROBES
-from probes.memorization.extraction import Extraction, _discoverable
-from probes.memorization.lm_membership import LMMembership
-from probes.memorization.pii_leakage import PIILeakage
-from probes.memorization.token_statistics import token_statistics
+from probes.privacy.memorization.extraction import Extraction, _discoverable
+from probes.privacy.memorization.lm_membership import LMMembership
+from probes.privacy.memorization.pii_leakage import PIILeakage
+from probes.privacy.memorization.token_statistics import token_statistics
 from tests.memorization.toys import char_tokenizer, parrot, secrets, sentences
 from tests.test_language import causal_tokenizer, tiny
 from tests.test_language import sentences as word_sentences

@@ -18,9 +18,9 @@ from auditor.model.audited_model import AuditedModel
 from auditor.run.probe import Need, Probe
 from auditor.run.while_training.audit import TrainingAudit
 from auditor.statistics.estimate import Exact
-from probes.fairness import GroupFairness
-from probes.robustness import Robustness
-from probes.score_fairness import ScoreFairness
+from probes.fairness.group_fairness import GroupFairness
+from probes.fairness.score_fairness import ScoreFairness
+from probes.robustness.robustness import Robustness
 from tests.training_audit.worlds import network, rows
 
 

@@ -57,7 +57,7 @@ def test_a_trainer_logs_the_numbers_and_stops_where_a_gap_is_shown(tmp_path: Pat
     from auditor.data.audit_data import AuditData
     from auditor.run.while_training.huggingface import add_to, text_classifier
     from examples.text_trainer import Texts, word_tokenizer
-    from probes.fairness import GroupFairness
+    from probes.fairness.group_fairness import GroupFairness
     from tests.toys import criterion
 
     rng = np.random.default_rng(0)

@@ -26,9 +26,9 @@ from auditor.run.while_training.budget import Budget
 from auditor.run.while_training.spending import Spending
 from auditor.training.untouched import bare, digest, put_back, snapshot
 from probes.attribution.probe import FeatureAttribution
-from probes.fairness import GroupFairness
-from probes.membership.probe import MembershipInference
-from probes.robustness import Robustness
+from probes.fairness.group_fairness import GroupFairness
+from probes.privacy.membership.probe import MembershipInference
+from probes.robustness.robustness import Robustness
 from tests.toys import criterion
 from tests.training_audit.worlds import Meddling, Raising, SelectionRate, network, rows, selecting
 

@@ -1,0 +1,1 @@
+"""Pre-processing: mitigations that change what a model learns from."""

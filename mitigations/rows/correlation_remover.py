@@ -1,0 +1,197 @@
+"""Correlation remover: what a linear model could read of the group in the features is taken out of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+
+from auditor.errors import DataError, ModelError
+from auditor.finding.measurement import Pillar
+from auditor.rows import FloatArray
+from auditor.run.mitigation import Mitigated, Stage, Training
+from mitigations.training.retraining import refuse_bins, run, trainable, training_set, untrained
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from auditor.data.audit_data import AuditData
+    from auditor.data.preprocessing import TabularPreprocessing
+    from auditor.model.audited_model import AuditedModel, Recipe
+    from auditor.model.torch_model import TorchModel
+
+
+class CorrelationRemover:
+    """Trains the same network anew on encoded features that are uncorrelated with the sensitive ones.
+
+    With z the encoded columns of the features that are not sensitive, s the indicators of the groups and s_bar their
+    means over the training rows, the network sees ``z - alpha (s - s_bar) B``, where B minimises the squared error of
+    ``z ~ (s - s_bar) B``. Sensitive columns are not seen themselves. What is removed is linear: a network may still
+    read the group from products of features, which the audit's probes of proxies tell.
+
+    The new model is an ordinary bundle: the subtraction is a part of its first layer, whose input has the groups'
+    indicators too, so every prediction needs the sensitive columns. Nothing is subtracted from a row whose group is
+    missing or was not among the training rows. For the architecture ``mlp`` on a table.
+
+    alpha: in [0, 1]; 1 removes all correlation. Raises ModelError for a model that cannot be trained anew or is no mlp
+    on a table; DataError where a sensitive feature has one group, or no other feature is left.
+
+    Source: fairlearn.preprocessing.CorrelationRemover (Bird et al., Microsoft MSR-TR-2020-32).
+    """
+
+    name: ClassVar[str] = "correlation_remover"
+    pillar: ClassVar[Pillar] = "fairness"
+    goal: ClassVar[str] = "Take out of the features what correlates with the group"
+    citation: ClassVar[str] = "Bird et al., Fairlearn, MSR-TR-2020-32 (2020)"
+    methods: ClassVar[tuple[str, ...]] = ("correlation_remover",)
+    stage: ClassVar[Stage] = "pre-processing"
+    needs: ClassVar[str] = "an mlp bundle with its recipe; training rows with labels; the group at prediction"
+
+    def __init__(self, *, alpha: float = 1.0) -> None:
+        if not 0.0 <= alpha <= 1.0:
+            raise ValueError(f"alpha must lie in [0, 1], not {alpha!r}")
+        self.alpha = alpha
+
+    def mitigate(self, model: AuditedModel, data: AuditData, rng: np.random.Generator, training: Training) -> Mitigated:
+        """A new mlp, trained by the same recipe on the features without what correlates with the group."""
+        import torch
+        from torch.nn.functional import cross_entropy
+
+        from auditor.training.loop import PlainStep, optimizer_of
+
+        old = trainable(model)
+        assert old.recipe is not None
+        refuse_bins(data)
+        rows = training_set(old, data, training.device, groups=True)
+        columns = _columns(old, rows.features, rows.levels)
+        encoded = old.encode(data.take(rows.rows).X).cpu().numpy().astype(np.float64)
+        z = encoded[:, columns.kept]
+        s = _indicators(rows.s.cpu().numpy(), rows.levels)
+        mean, B = removed(z, s, tuple(map(len, rows.levels)))
+        x = torch.from_numpy((z - self.alpha * (s - mean) @ B).astype(np.float32)).to(training.device)
+        inner = _narrower(old, z.shape[1], rng, training.device, old.recipe)
+
+        def loss(batch: Sequence[Tensor]) -> Tensor:
+            return cross_entropy(inner.logits(batch[0]), batch[1])
+
+        step = PlainStep(inner.module, optimizer_of(old.recipe, list(inner.module.parameters())), loss)
+        prints: dict[str, object] = {"mitigation": self.name, "alpha": self.alpha}
+        run(step, (x, rows.y), old.recipe, rng, training, fingerprint=prints)
+        new = _with_subtraction(inner, old, columns.preprocessing, self.alpha * B, mean, training.device)
+        share = 1.0 - float(np.square(z - z.mean(axis=0) - (s - mean) @ B).sum() / np.square(z - z.mean(axis=0)).sum())
+        return Mitigated(
+            model=new,
+            notes=(
+                f"Correlation remover, alpha {self.alpha:g}: the groups of {', '.join(rows.features)} explained "
+                f"{share:.1%} of the variance of the {z.shape[1]} encoded columns. What is not linear stays.",
+                f"The new model reads {', '.join(rows.features)} at every prediction, to subtract what goes with it.",
+            ),
+        )
+
+
+def removed(z: FloatArray, s: FloatArray, sizes: tuple[int, ...]) -> tuple[FloatArray, FloatArray]:
+    """Means (k,) of indicators s (n, k), and the least-squares B (k, d) of columns z (n, d) on ``s - means``.
+
+    ``sizes``: how many of the k columns belong to each sensitive feature. The indicators of one feature sum to 1, so B
+    is not unique; this one has ``means B = 0`` for each feature, so that nothing is subtracted where all are 0.
+    """
+    mean = s.mean(axis=0)
+    B, *_ = np.linalg.lstsq(s - mean, z, rcond=None)
+    starts = np.cumsum([0, *sizes])
+    for start, stop in zip(starts[:-1], starts[1:], strict=True):
+        B[start:stop] -= mean[start:stop] @ B[start:stop]
+    return mean, B
+
+
+@dataclass(frozen=True, eq=False)
+class _Columns:
+    """``kept``: encoded columns of the old model that are not sensitive. ``preprocessing``: the new model's: features
+    that are not sensitive in their order, then the sensitive ones by level."""
+
+    kept: np.ndarray[tuple[int], np.dtype[np.int64]]
+    preprocessing: TabularPreprocessing
+
+
+def _columns(old: TorchModel, features: tuple[str, ...], levels: tuple[tuple[str, ...], ...]) -> _Columns:
+    from auditor.data.preprocessing import CategoricalColumn, TabularPreprocessing
+
+    preprocessing = old.preprocessing
+    if not isinstance(preprocessing, TabularPreprocessing) or (old.architecture or {}).get("name") != "mlp":
+        raise ModelError(
+            "The correlation remover is for the architecture mlp on a table's rows, whose first layer takes it in: "
+            "use adversarial_debiasing for other networks."
+        )
+    stay = [
+        (column, span)
+        for column, span in zip(preprocessing.columns, preprocessing.spans, strict=True)
+        if column.name not in features
+    ]
+    if not stay:
+        raise DataError("Every feature of the model is a sensitive one: nothing is left to learn from.")
+    groups = [CategoricalColumn(name=name, levels=names) for name, names in zip(features, levels, strict=True)]
+    return _Columns(
+        np.concatenate([np.arange(span.start, span.stop) for _, span in stay]).astype(np.int64),
+        TabularPreprocessing(columns=(*(column for column, _ in stay), *groups)),
+    )
+
+
+def _indicators(
+    codes: np.ndarray[tuple[int, ...], np.dtype[np.int64]], levels: tuple[tuple[str, ...], ...]
+) -> FloatArray:
+    return np.concatenate([np.eye(len(names))[codes[:, j]] for j, names in enumerate(levels)], axis=1)
+
+
+def _narrower(old: TorchModel, width: int, rng: np.random.Generator, device: str, recipe: Recipe) -> TorchModel:
+    """The old model's network, untrained, on inputs (n, width) that are encoded already."""
+    from auditor.model.torch_model import TorchModel
+
+    args = dict((old.architecture or {}).get("args", {})) | {"n_features": width}
+    shaped = TorchModel(
+        old.module,
+        classes=old.classes,
+        outputs=old.output_kind,
+        threshold=old.threshold,
+        architecture={"name": "mlp", "args": args},
+    )
+    return untrained(shaped, rng, device, recipe)
+
+
+def _with_subtraction(
+    inner: TorchModel,
+    old: TorchModel,
+    preprocessing: TabularPreprocessing,
+    B: FloatArray,
+    mean: FloatArray,
+    device: str,
+) -> TorchModel:
+    """The network on (z, s) that answers as ``inner`` does on ``z - (s - mean) B``."""
+    import torch
+
+    from auditor.intake.networks.architectures import ARCHITECTURES
+    from auditor.model.torch_model import TorchModel
+
+    args = dict((inner.architecture or {}).get("args", {})) | {"n_features": preprocessing.width}
+    state = {k: v.detach().cpu().clone() for k, v in inner.module.state_dict().items()}
+    first = next(iter(state))
+    W = state[first].double()
+    minus = -W @ torch.from_numpy(B).T
+    state[first] = torch.cat([W, minus], dim=1).float()
+    bias = first.removesuffix("weight") + "bias"
+    state[bias] = (state[bias].double() - minus @ torch.from_numpy(mean)).float()
+    # Without memory first, so that nothing is drawn from the global generator.
+    with torch.device("meta"):
+        module = ARCHITECTURES["mlp"](**args)
+    module.load_state_dict(state, assign=True)
+    module.eval()
+    return TorchModel(
+        module,
+        classes=old.classes,
+        preprocessing=preprocessing,
+        outputs=old.output_kind,
+        threshold=old.threshold,
+        device=device,
+        architecture={"name": "mlp", "args": args},
+        recipe=inner.recipe,
+    )

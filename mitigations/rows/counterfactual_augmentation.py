@@ -1,0 +1,408 @@
+"""Counterfactual data augmentation: training on the same rows of other identities, so that identity says nothing."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, Literal, get_args
+
+import numpy as np
+
+from auditor.data.lexicons import built_in, read
+from auditor.errors import DataError, ModelError, UsageError
+from auditor.finding.measurement import Pillar
+from auditor.run.mitigation import Mitigated, Stage, Training
+from mitigations.rows.augmented_rows import Arm, Sides, table_arms, text_arms
+from mitigations.rows.counterfactuals import (
+    NO_ROW,
+    Both,
+    CounterfactualGenerator,
+    LexiconSwaps,
+    TemplateSentences,
+    filler_of,
+    flipped,
+)
+from mitigations.rows.generated_counterfactuals import LanguageModelRewrites
+from mitigations.training.retraining import VALIDATION_SHARE, run, trainable, training_set, untrained
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from auditor.data.audit_data import AuditData
+    from auditor.model.audited_model import AuditedModel, Recipe
+    from auditor.model.language_model import AuditedLanguageModel
+    from auditor.model.torch_model import TorchModel
+    from auditor.rows import Rows
+
+Generator = Literal["lexicon", "templates", "both", "language_model"]
+FINE_TUNING_EPOCHS = 8
+_PROPOSALS = 4
+
+
+class CounterfactualAugmentation:
+    """Trains on rows whose identity was changed, under the label of the row as it was.
+
+    Texts: the first identity that a text names gives its place to another of the same lexicon, grammar kept, and the
+    network goes on learning from its own weights, for a few epochs. Tables: the value of each sensitive feature that
+    the model takes is replaced by another, and the network is trained anew by its recipe.
+
+    sides: ``both`` keeps a row beside its counterfactuals (augmentation, Lu et al.); ``one`` puts a counterfactual in
+    the place of a row in half of the cases (substitution, Hall Maudslay et al.), so that the number of rows stays.
+
+    pairing_weight: counterfactual logit pairing (Garg et al.): with the frozen model f, the network g and logits less
+    their mean, ``loss = cross entropy(g(x), y) + pairing_weight * 2 ||g(x) - f(neutral(x))||^2``, where neutral(x) has
+    a filler in the identity's place; for two classes this is the squared difference of log-odds. Where no filler fits,
+    the target is the mean of f over the text and its counterfactuals. The neutral text itself is to stay as it was.
+
+    generator: ``lexicon`` swaps what training texts name; ``templates`` adds sentences with every identity in its
+    place, which have no label and so need the pairing; ``both``; ``language_model`` has the causal model in the Hugging
+    Face folder ``language_model`` rewrite texts, and keeps rewrites that change the identity alone, are at most
+    ``fluency_margin`` nats a token less likely, and whose label the frozen model does not change (DISCO); or, from
+    Python, a ``CounterfactualGenerator``.
+    categories: names out of ``auditor.data.lexicons.CATEGORIES``, with commas between. lexicon: files of the user's
+    own. copies: counterfactuals of a text. sentences: of templates, at most so many for each lexicon, drawn; None means
+    all. filler: the neutral word; None means the first of the built-in list.
+    freeze_embeddings: leaves the words' vectors as they are: what is learned of the listed identities then carries over
+    to others like them. epochs: None means 8 for texts, and for tables the recipe's; so for learning_rate, the recipe's
+    in both, which for texts falls to 0 in a straight line. Pairing wants a high one: 0.006 in 7 epochs, on a network
+    that was trained at 0.001. impute: tables: other numeric columns follow the flip. control_arm: also trains on the
+    same rows without swaps, and the notes say what that came to: what it alone does is not the swaps' doing.
+
+    Raises ModelError for a model without recipe or vocabulary, DataError where no training text names an identity,
+    UsageError for templates without pairing and for a sensitive feature that the model does not take.
+
+    Source: Lu et al., 2018 (arXiv:1807.11714); Hall Maudslay et al., EMNLP 2019; Garg et al., AIES 2019; Chen et al.,
+    ACL 2023 (DISCO).
+    """
+
+    name: ClassVar[str] = "counterfactual_augmentation"
+    pillar: ClassVar[Pillar] = "fairness"
+    goal: ClassVar[str] = "Train on the same rows of other identities, so that the identity says nothing"
+    citation: ClassVar[str] = (
+        "Lu et al., 2018 (arXiv:1807.11714); Hall Maudslay et al., EMNLP 2019; Garg et al., AIES 2019; "
+        "Chen et al., ACL 2023"
+    )
+    methods: ClassVar[tuple[str, ...]] = (
+        "counterfactual_data_augmentation",
+        "counterfactual_data_substitution",
+        "counterfactual_logit_pairing",
+    )
+    stage: ClassVar[Stage] = "pre-processing"
+    needs: ClassVar[str] = (
+        "a bundle with its recipe; training rows with labels: texts, or tables with sensitive features"
+    )
+
+    def __init__(
+        self,
+        *,
+        generator: Generator | CounterfactualGenerator = "lexicon",
+        categories: str | Sequence[str] = "auto",
+        lexicon: str | Sequence[str] = (),
+        sides: Sides = "both",
+        copies: int = 1,
+        sentences: int | None = None,
+        filler: str | None = None,
+        pairing_weight: float = 0.0,
+        freeze_embeddings: bool = True,
+        epochs: int | None = None,
+        learning_rate: float | None = None,
+        impute: bool = False,
+        language_model: str | None = None,
+        fluency_margin: float = 0.5,
+        control_arm: bool = True,
+    ) -> None:
+        if isinstance(generator, str) and generator not in get_args(Generator):
+            raise ValueError(f"generator must be one of {', '.join(get_args(Generator))}, not {generator!r}")
+        if sides not in get_args(Sides):
+            raise ValueError(f"sides must be one of {', '.join(get_args(Sides))}, not {sides!r}")
+        if not (pairing_weight >= 0.0 and np.isfinite(pairing_weight)):
+            raise ValueError(f"pairing_weight must be a number of at least 0, not {pairing_weight!r}")
+        if copies < 1 or any(n is not None and n < 1 for n in (epochs, sentences)):
+            raise ValueError("copies, sentences and epochs must be at least 1")
+        if learning_rate is not None and not (learning_rate > 0.0 and np.isfinite(learning_rate)):
+            raise ValueError(f"learning_rate must be a positive number, not {learning_rate!r}")
+        filler_of(filler)
+        if (generator == "language_model") != (language_model is not None):
+            raise ValueError("generator=language_model and language_model=FOLDER belong together: give both or neither")
+        if language_model is not None and not (Path(language_model) / "config.json").is_file():
+            raise ValueError(f"language_model must be a Hugging Face folder, and {language_model!r} has no config.json")
+        if not (fluency_margin >= 0.0 and np.isfinite(fluency_margin)):
+            raise ValueError(f"fluency_margin must be a number of at least 0, not {fluency_margin!r}")
+        if generator == "templates" and not pairing_weight:
+            raise ValueError("templates have no labels to learn from: give pairing_weight, for instance 10")
+        own = [lexicon] if isinstance(lexicon, str) else list(lexicon)
+        # The user's own words alone, unless categories are named beside them.
+        if categories == "auto":
+            ours = () if own else built_in()
+        else:
+            ours = built_in(_listed(categories))
+        self.lexicons_ = (*ours, *(read(path) for path in own))
+        if any(lexicon.reference for lexicon in self.lexicons_):
+            raise ValueError("a reference lexicon has no identities to swap: name the neutral word with filler")
+        self.generator = generator
+        self.categories = categories
+        self.lexicon = lexicon
+        self.sides: Sides = sides
+        self.copies = copies
+        self.sentences = sentences
+        self.filler = filler
+        self.pairing_weight = pairing_weight
+        self.freeze_embeddings = freeze_embeddings
+        self.epochs = epochs
+        self.learning_rate = learning_rate
+        self.impute = impute
+        self.language_model = language_model
+        self.fluency_margin = fluency_margin
+        self.control_arm = control_arm
+
+    def mitigate(self, model: AuditedModel, data: AuditData, rng: np.random.Generator, training: Training) -> Mitigated:
+        """A new model trained on the augmented rows, and in its notes what the same rows without swaps come to."""
+        from auditor.data.preprocessing import TextPreprocessing
+
+        old = trainable(model)
+        assert old.recipe is not None
+        if data.modality == "image":
+            raise ModelError("Counterfactual augmentation takes texts and tables: there is no swap in a picture.")
+        if data.modality == "text" and not isinstance(old.preprocessing, TextPreprocessing):
+            raise ModelError(
+                "The model has no vocabulary, so texts cannot be given to it: save it with its preprocessing "
+                "(auditor.save)."
+            )
+        checked = training_set(old, data, str(old.device), groups=False)
+        labelled = data.take(checked.rows)
+        order = rng.permutation(len(labelled))
+        n_held = int(VALIDATION_SHARE * len(order))
+        held, kept = labelled.take(np.sort(order[:n_held])), labelled.take(np.sort(order[n_held:]))
+        made = (
+            self._text(old, kept, held, rng, training.device)
+            if data.modality == "text"
+            else self._table(old, kept, held, rng)
+        )
+        recipe = replace(
+            old.recipe,
+            epochs=self.epochs or (FINE_TUNING_EPOCHS if data.modality == "text" else old.recipe.epochs),
+            learning_rate=self.learning_rate or old.recipe.learning_rate,
+        )
+        seed = int(rng.integers(2**62))
+        arms = (made.augmented, made.control) if self.control_arm else (made.augmented,)
+        models = [
+            self._trained(old, arm, recipe, seed, training, arm_name, anew=data.modality != "text")
+            for arm, arm_name in zip(arms, ("augmented", "control"), strict=False)
+        ]
+        return Mitigated(model=models[0], notes=(made.note, _outcome(made.held, held, [old, *models])))
+
+    # ---- rows ------------------------------------------------------------------------------------------------------
+
+    def _text(self, old: TorchModel, kept: AuditData, held: AuditData, rng: np.random.Generator, device: str) -> _Made:
+        texts, heard = ([str(t) for t in d.X] for d in (kept, held))
+        make = self._maker(old, device)
+        found = list(make(texts, rng))
+        hits = sum(c.row != NO_ROW for c in found)
+        names = ", ".join(lexicon.category for lexicon in self.lexicons_)
+        if not found and isinstance(make, LanguageModelRewrites) and make.counts["texts"]:
+            raise DataError(
+                f"No rewrite could be used. {make.summary()} Name a larger language model, raise fluency_margin, or "
+                "use generator=lexicon."
+            )
+        if not found or (not hits and not self.pairing_weight):
+            raise DataError(
+                f"None of the {len(texts):,} training texts names an identity to swap (looked for: {names}). "
+                "Give a lexicon of the words these texts use (lexicon=FILE), or generator=templates with a "
+                "pairing_weight."
+            )
+        assert kept.y_true is not None
+        arms = text_arms(old, texts, kept.y_true, found, rng, sides=self.sides, pairing=self.pairing_weight > 0.0)
+        count: dict[str, int] = {}
+        for c in found:
+            if c.row != NO_ROW:
+                count[c.category] = count.get(c.category, 0) + 1
+        by_category = ", ".join(f"{category} {n:,}" for category, n in sorted(count.items()))
+        sentences = len(found) - hits
+        note = (
+            f"{self._words()}: {hits:,} of {len(texts):,} training texts have counterfactuals"
+            f"{f' ({by_category})' if count else ''}"
+            f"{f', and {sentences:,} sentences were added' if sentences and self.pairing_weight else ''}; "
+            f"{len(arms[0].y):,} rows."
+        )
+        if isinstance(make, LanguageModelRewrites):
+            note = f"{note} {make.summary()}"
+        pairs = [(c.row, other) for c in make(heard, rng) if c.row != NO_ROW for other in c.texts]
+        rows = np.asarray([row for row, _ in pairs], np.int64)
+        return _Made(*arms, note, Pairs(held.take(rows).X, np.asarray([t for _, t in pairs], object)))
+
+    def _maker(self, old: TorchModel, device: str) -> CounterfactualGenerator:
+        if not isinstance(self.generator, str):
+            return self.generator
+        if self.language_model is not None:
+            return LanguageModelRewrites(
+                _causal(self.language_model, device),
+                old,
+                self.lexicons_,
+                copies=self.copies,
+                proposals=max(_PROPOSALS, 2 * self.copies),
+                fluency_margin=self.fluency_margin,
+                filler=self.filler,
+            )
+        swaps = LexiconSwaps(self.lexicons_, copies=self.copies, filler=self.filler)
+        sentences = TemplateSentences(self.lexicons_, most=self.sentences, filler=self.filler)
+        if self.generator == "templates":
+            return sentences
+        return swaps if self.generator == "lexicon" else Both(swaps, sentences)
+
+    def _table(self, old: TorchModel, kept: AuditData, held: AuditData, rng: np.random.Generator) -> _Made:
+        import pandas as pd
+
+        if kept.sensitive_features is None:
+            raise UsageError("Which feature is to be flipped? Add --sensitive COLUMN.")
+        if not isinstance(kept.X, pd.DataFrame) or not isinstance(held.X, pd.DataFrame):
+            raise UsageError("A table without column names has no feature to flip: give a table with names.")
+        features = [str(name) for name in kept.sensitive_features.columns]
+        new, other = kept.X, held.X
+        for feature in features:
+            new = flipped(new, feature, impute=self.impute, rng=rng)
+            other = flipped(other, feature, impute=self.impute, rng=rng)
+        assert kept.y_true is not None
+        arms = table_arms(old, kept.X, new, kept.y_true, rng, sides=self.sides, pairing=self.pairing_weight > 0.0)
+        how = "flipped, other numbers imputed" if self.impute else "flipped"
+        note = f"{self._words()}: {', '.join(features)} {how} in {len(kept):,} training rows; {len(arms[0].y):,} rows."
+        return _Made(*arms, note, Pairs(held.X, other))
+
+    def _words(self) -> str:
+        what = "augmentation" if self.sides == "both" else "substitution"
+        paired = f" with logit pairing of weight {self.pairing_weight:g}" if self.pairing_weight else ""
+        return f"Counterfactual data {what}{paired}"
+
+    # ---- training --------------------------------------------------------------------------------------------------
+
+    def _trained(
+        self, old: TorchModel, arm: Arm, recipe: Recipe, seed: int, training: Training, arm_name: str, *, anew: bool
+    ) -> TorchModel:
+        from torch import nn
+
+        from auditor.training.loop import PlainStep, optimizer_of
+        from mitigations.training.fine_tuning_step import FineTuningStep
+
+        rng = np.random.default_rng(seed)
+        new = untrained(old, rng, training.device, recipe)
+        if not anew:
+            new.module.load_state_dict(copy.deepcopy(old.module.state_dict()))
+        fixed = (
+            {id(p) for m in new.module.modules() if isinstance(m, nn.Embedding) for p in m.parameters()}
+            if self.freeze_embeddings and not anew
+            else set()
+        )
+        learned = [p for p in new.module.parameters() if id(p) not in fixed]
+        tensors = [t.to(training.device) for t in arm.tensors]
+        checkpoint = training.checkpoint
+        if checkpoint is not None and arm_name == "control":
+            checkpoint = checkpoint.with_name(f"{checkpoint.name}.control")
+        optimizer, loss = optimizer_of(recipe, learned), _loss(new, self.pairing_weight)
+        n_steps = recipe.epochs * -(-len(arm.y) // recipe.batch_size)
+        run(
+            PlainStep(new.module, optimizer, loss) if anew else FineTuningStep(new.module, optimizer, loss, n_steps),
+            tensors,
+            recipe,
+            rng,
+            replace(training, checkpoint=checkpoint, progress=_told(training.progress, arm_name)),
+            fingerprint={
+                "mitigation": self.name,
+                "options": self._options(),
+                "arm": arm_name,
+                "rows": _digest(tensors),
+                # The rates of a fine-tuning depend on how long it is to be.
+                "steps": None if anew else n_steps,
+            },
+        )
+        return new
+
+    def _options(self) -> list[tuple[str, str]]:
+        kept = ("pairing_weight", "freeze_embeddings", "learning_rate")
+        return [(key, repr(getattr(self, key))) for key in kept]
+
+
+@dataclass(frozen=True, eq=False)
+class Pairs:
+    """Rows that were held out, and the counterfactual of each: both (m, ...)."""
+
+    rows: Rows
+    counterfactuals: Rows
+
+
+@dataclass(frozen=True, eq=False)
+class _Made:
+    augmented: Arm
+    control: Arm
+    note: str
+    held: Pairs
+
+
+def _causal(folder: str, device: str) -> AuditedLanguageModel:
+    """The language model of a folder. Raises ModelError for one that continues no text."""
+    from auditor.intake.language_models import load_language_folder
+    from auditor.intake.specs import ModelSpec
+
+    model = load_language_folder(folder, ModelSpec(path=folder, device=device))
+    if model.objective != "causal":
+        raise ModelError(f"{folder!r} is a masked language model, which writes no text: name a causal one.")
+    return model
+
+
+def _listed(categories: str | Sequence[str]) -> list[str]:
+    if isinstance(categories, str):
+        return [c.strip() for c in categories.split(",") if c.strip()]
+    return list(categories)
+
+
+def _loss(model: TorchModel, pairing_weight: float) -> Callable[[Sequence[Tensor]], Tensor]:
+    from torch.nn.functional import cross_entropy
+
+    def loss(batch: Sequence[Tensor]) -> Tensor:
+        x, y, target = batch
+        logits = model.logits(x)
+        known, paired = y >= 0, ~target[:, 0].isnan()
+        # Selected, not weighted by zero: what is absent is NaN, and its gradient would be too.
+        total = cross_entropy(logits[known], y[known], reduction="sum")
+        if pairing_weight:
+            centred = logits - logits.mean(dim=1, keepdim=True)
+            total = total + pairing_weight * 2.0 * (centred[paired] - target[paired]).square().sum()
+        return total / len(y)
+
+    return loss
+
+
+def _told(progress: Callable[[str], None] | None, arm_name: str) -> Callable[[str], None] | None:
+    if progress is None or arm_name == "augmented":
+        return progress
+    return lambda words: progress(f"control arm, {words}")
+
+
+def _outcome(pairs: Pairs, held: AuditData, models: Sequence[TorchModel]) -> str:
+    """How far answers move under a swap, and accuracy, on rows that were held out: for display, an audit judges."""
+    names = ("before", "after", "control arm (same rows, no swaps)")
+    correct = [float((m.decisions(held) == held.y_true).mean()) if len(held) else np.nan for m in models]
+    moved = [
+        float(np.abs(m.predict_proba(pairs.rows) - m.predict_proba(pairs.counterfactuals)).sum(axis=1).mean() / 2.0)
+        if len(pairs.rows)
+        else np.nan
+        for m in models
+    ]
+
+    def listed(values: list[float]) -> str:
+        return ", ".join(f"{value:.3f} {name}" for value, name in zip(values, names, strict=False))
+
+    swaps = (
+        f"in {len(pairs.rows):,} pairs of a row and its counterfactual the probabilities differ by {listed(moved)}; "
+        if len(pairs.rows)
+        else "none has a counterfactual; "
+    )
+    return f"Of {len(held):,} rows held out, for display only: {swaps}accuracy {listed(correct)}."
+
+
+def _digest(tensors: Sequence[Tensor]) -> str:
+    digest = hashlib.sha256()
+    for tensor in tensors:
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()

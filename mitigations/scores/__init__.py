@@ -1,0 +1,1 @@
+"""Post-processing: mitigations that change what is made of a model's scores."""

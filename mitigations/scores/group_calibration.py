@@ -1,0 +1,106 @@
+"""Group calibration: a score that means the same probability in every group."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar, Literal, get_args
+
+import numpy as np
+
+from auditor.errors import DataError
+from auditor.finding.measurement import Pillar
+from auditor.rows import FloatArray
+from auditor.run.mitigation import Mitigated, Stage, Training
+from mitigations.scores.scored_rows import BoolArray, scored_rows
+
+if TYPE_CHECKING:
+    from auditor.data.audit_data import AuditData
+    from auditor.model.audited_model import AuditedModel
+    from auditor.model.postprocessing import IsotonicMap, PlattScaling
+
+Method = Literal["platt", "isotonic"]
+_FEWEST_ROWS = 50
+
+
+class GroupCalibration:
+    """Maps each group's scores to the share of favourable labels among its rows of that score, by a map of its own.
+
+    - ``platt``: ``sigmoid(a log(s / (1 - s)) + b)`` with a and b by maximum likelihood, on the targets
+      ``(n_1 + 1) / (n_1 + 2)`` and ``1 / (n_0 + 2)`` of Platt, which keep them finite
+    - ``isotonic``: the ascending map with the least squared error; it needs more rows and is surer of itself
+
+    Decisions are then made by the model's threshold on the calibrated probabilities. Calibration within groups and
+    equal error rates exclude one another where base rates differ (Kleinberg et al. 2016; Chouldechova 2017), so the
+    gap in error rates may well grow.
+
+    method: as above. Raises ModelError for what is no binary bundle of a table; UsageError without labels, favourable
+    label or sensitive feature; DataError where a group has one label, or fewer than 50 rows.
+
+    Sources: Platt, Advances in Large Margin Classifiers (1999); Zadrozny and Elkan, KDD 2002; Pleiss et al., NeurIPS
+    2017, for calibration within groups.
+    """
+
+    name: ClassVar[str] = "group_calibration"
+    pillar: ClassVar[Pillar] = "fairness"
+    goal: ClassVar[str] = "Make a score mean the same probability in every group"
+    citation: ClassVar[str] = "Platt 1999; Zadrozny and Elkan, KDD 2002; Pleiss et al., NeurIPS 2017"
+    methods: ClassVar[tuple[str, ...]] = get_args(Method)
+    stage: ClassVar[Stage] = "post-processing"
+    needs: ClassVar[str] = "a binary bundle of a table; labelled rows with sensitive features; the group at prediction"
+
+    def __init__(self, *, method: Method = "platt") -> None:
+        if method not in get_args(Method):
+            raise ValueError(f"method must be one of {', '.join(get_args(Method))}, not {method!r}")
+        self.method: Method = method
+
+    def mitigate(self, model: AuditedModel, data: AuditData, rng: np.random.Generator, training: Training) -> Mitigated:
+        """The old model with a map for each group over it."""
+        rows = scored_rows(model, data)
+        for name, mask in rows.each():
+            if mask.sum() < _FEWEST_ROWS:
+                raise DataError(
+                    f"{' x '.join(rows.columns)} = {name} has {int(mask.sum())} labelled rows, and a calibration "
+                    f"of its own needs {_FEWEST_ROWS}: merge it with another group, or add rows."
+                )
+        fit = platt if self.method == "platt" else isotonic
+        rules = {i: fit(rows.scores[mask], rows.y[mask]) for i, (_, mask) in enumerate(rows.each())}
+        new, notes = rows.postprocessed(rules, fit(rows.scores, rows.y), rng)
+        said = f"Calibrated by {self.method} within each of {len(rows.groups)} groups of {' x '.join(rows.columns)}."
+        return Mitigated(model=new, notes=(said, *notes))
+
+
+def platt(scores: FloatArray, y: BoolArray) -> PlattScaling:
+    """Platt's maximum-likelihood slope and intercept over the log-odds of scores (n,), by Newton's method."""
+    from scipy.optimize import minimize
+    from scipy.special import expit
+
+    from auditor.model.postprocessing import PlattScaling, log_odds
+
+    z = log_odds(scores)
+    n1 = int(y.sum())
+    target = np.where(y, (n1 + 1.0) / (n1 + 2.0), 1.0 / (len(y) - n1 + 2.0))
+    design = np.column_stack([z, np.ones(len(z))])
+
+    def loss(w: FloatArray) -> tuple[float, FloatArray]:
+        u = design @ w
+        gradient: FloatArray = design.T @ (expit(u) - target) / len(u)
+        return float((np.logaddexp(0.0, u) - target * u).mean()), gradient
+
+    def hessian(w: FloatArray) -> FloatArray:
+        p = expit(design @ w)
+        second: FloatArray = (design * (p * (1.0 - p) / len(p))[:, None]).T @ design
+        return second
+
+    found = minimize(loss, np.array([1.0, 0.0]), jac=True, hess=hessian, method="trust-exact")
+    return PlattScaling(slope=float(found.x[0]), intercept=float(found.x[1]))
+
+
+def isotonic(scores: FloatArray, y: BoolArray) -> IsotonicMap:
+    """The ascending least-squares map, as the points between which it is linear."""
+    from sklearn.isotonic import IsotonicRegression
+
+    from auditor.model.postprocessing import IsotonicMap
+
+    fitted = IsotonicRegression(y_min=0.0, y_max=1.0, out_of_bounds="clip").fit(scores, y.astype(float))
+    return IsotonicMap(
+        scores=tuple(float(s) for s in fitted.X_thresholds_), values=tuple(float(v) for v in fitted.y_thresholds_)
+    )

@@ -1,0 +1,1 @@
+"""In-processing: mitigations that change how a model learns."""

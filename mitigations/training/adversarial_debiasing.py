@@ -1,0 +1,181 @@
+"""Adversarial debiasing: a network trained so that an adversary cannot tell the group from its answers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar, get_args
+
+import numpy as np
+
+from auditor.errors import DataError, UsageError
+from auditor.finding.measurement import Pillar
+from auditor.run.mitigation import Mitigated, Stage, Training
+from mitigations.training.adversarial_step import AlphaSchedule
+from mitigations.training.mean_gap import Constraint
+from mitigations.training.retraining import TrainingSet, run, training_set
+from mitigations.training.starting_network import is_known, recipe_for, starting_network, trainable_from_somewhere
+
+if TYPE_CHECKING:
+    from auditor.data.audit_data import AuditData
+    from auditor.model.audited_model import AuditedModel, Recipe
+    from auditor.model.torch_model import TorchModel
+    from mitigations.training.adversarial_step import AdversarialStep
+
+
+_ADVERSARY_RATE = 0.05
+_FEWEST_EPOCHS = 60
+
+
+class AdversarialDebiasing:
+    """Trains a network against an adversary that predicts the group from its answers, with a penalty on gaps or alone.
+
+    With predictor loss L_P, adversary loss L_A and the predictor's parameters W, each step moves W along
+    ``grad L_P - proj(grad L_P on grad L_A) - alpha grad L_A``: the part of the gradient that helps the adversary is
+    taken away, and what hurts it is added; both gradients are one flat vector of all parameters. (The gradient-reversal
+    cousin of this method leaves the projection out.) The adversary is linear, and sees
+
+    - ``demographic_parity``: the probabilities q
+    - ``equalized_odds``: ``[q, q y, q (1 - y), y]``, for more than two classes q and its products with one-hot y
+    - ``equal_opportunity``: q, on rows with the favourable label only
+
+    For two classes ``q = sigmoid((1 + |c|) z)`` with the logit z and a learned sharpness c, as in the paper. L_A is
+    balanced over the cells of group and label (for demographic parity: of groups), so that a small group is worth as
+    much as a large one. The adversary takes ``adversary_steps`` steps to each of the predictor's. Each sensitive
+    feature has an adversary of its own, and their losses add up.
+
+    With ``gap_weight``, L_P is cross-entropy plus gap_weight times the gap between the groups' mean scores in the batch
+    (``mean_gap``), over all rows, over each label's, or over the favourable label's, as the constraint says.
+
+    constraint: as above. alpha: at least 0, the weight of the adversary; at 0 there is none. alpha_schedule, of t
+    counted from the end of the warm-up: ``constant``; ``linear``, from 0 to alpha over the rest of the steps; ``sqrt``,
+    the paper's ``alpha sqrt(t)`` with the learning rate ``eta / t``, t in epochs. With the other two the learning rate
+    falls by half a cosine to 0, since two opponents circle each other for ever at a constant one. gap_weight: at least
+    0. warm_up: share of the epochs, in [0, 1), in which the predictor learns undisturbed and the adversary learns from
+    it. epochs, batch_size, learning_rate: None means the recipe's, but at least 60 epochs, since two networks take
+    longer than one.
+
+    The network is drawn anew where its architecture is one that bundles name. Any other torch module, such as a
+    transformers classifier, is fine-tuned from its own weights, by its recipe or without one by AdamW, for 4 epochs of
+    batches of 32 at a learning rate of 5e-5.
+
+    Raises ModelError for a model that cannot be trained; DataError where a sensitive feature has one group, or a
+    group's rows one label, or none of the favourable one for equal opportunity; UsageError where equal opportunity has
+    no favourable label.
+
+    Source: Zhang, Lemoine and Mitchell, AIES 2018.
+    """
+
+    name: ClassVar[str] = "adversarial_debiasing"
+    pillar: ClassVar[Pillar] = "fairness"
+    goal: ClassVar[str] = "Train so that the answers do not give the group away"
+    citation: ClassVar[str] = "Zhang, Lemoine and Mitchell, AIES 2018"
+    methods: ClassVar[tuple[str, ...]] = ("demographic_parity", "equalized_odds", "equal_opportunity")
+    stage: ClassVar[Stage] = "in-processing"
+    needs: ClassVar[str] = "a bundle with its recipe, or a torch module; training rows with labels and groups"
+
+    def __init__(
+        self,
+        *,
+        constraint: Constraint = "equalized_odds",
+        alpha: float = 1.0,
+        alpha_schedule: AlphaSchedule = "constant",
+        gap_weight: float = 0.0,
+        warm_up: float = 0.2,
+        adversary_steps: int = 3,
+        adversary_learning_rate: float = _ADVERSARY_RATE,
+        epochs: int | None = None,
+        batch_size: int | None = None,
+        learning_rate: float | None = None,
+    ) -> None:
+        if constraint not in get_args(Constraint):
+            raise ValueError(f"constraint must be one of {', '.join(get_args(Constraint))}, not {constraint!r}")
+        if alpha_schedule not in get_args(AlphaSchedule):
+            raise ValueError(f"alpha_schedule must be one of {', '.join(get_args(AlphaSchedule))}")
+        for name, value in (("alpha", alpha), ("gap_weight", gap_weight)):
+            if not (value >= 0.0 and np.isfinite(value)):
+                raise ValueError(f"{name} must be a number of at least 0, not {value!r}")
+        if not 0.0 <= warm_up < 1.0:
+            raise ValueError(f"warm_up must lie in [0, 1), not {warm_up!r}")
+        if adversary_steps < 1 or any(number is not None and number < 1 for number in (epochs, batch_size)):
+            raise ValueError("adversary_steps, epochs and batch_size must be at least 1")
+        for rate in (adversary_learning_rate, learning_rate):
+            if rate is not None and not (rate > 0.0 and np.isfinite(rate)):
+                raise ValueError(f"learning rates must be positive numbers, not {rate!r}")
+        self.constraint: Constraint = constraint
+        self.alpha = alpha
+        self.alpha_schedule: AlphaSchedule = alpha_schedule
+        self.gap_weight = gap_weight
+        self.warm_up = warm_up
+        self.adversary_steps = adversary_steps
+        self.adversary_learning_rate = adversary_learning_rate
+        self.epochs = epochs
+        self.batch_size = batch_size
+        self.learning_rate = learning_rate
+
+    def mitigate(self, model: AuditedModel, data: AuditData, rng: np.random.Generator, training: Training) -> Mitigated:
+        """A new model of the same architecture, trained against the adversary on the labelled rows."""
+        old = trainable_from_somewhere(model)
+        rows = training_set(old, data, training.device, groups=True)
+        if self.constraint == "equal_opportunity":
+            _check_favourable(rows)
+        recipe = recipe_for(
+            old,
+            epochs=self.epochs,
+            batch_size=self.batch_size,
+            learning_rate=self.learning_rate,
+            fewest_epochs=_FEWEST_EPOCHS,
+        )
+        new = starting_network(old, rng, training.device, recipe)
+        step = self.step(new, rows, recipe)
+        history = run(
+            step,
+            (rows.x, rows.y, rows.s, step.weights),
+            recipe,
+            rng,
+            training,
+            fingerprint={"mitigation": self.name, "options": sorted(vars(self).items()), "epochs": recipe.epochs},
+        )
+        how = "trained anew" if is_known(old) else "fine-tuned from its own weights"
+        return Mitigated(
+            model=new,
+            notes=(
+                f"Adversarial debiasing for {self.constraint} of {', '.join(rows.features)}: alpha {self.alpha:g} "
+                f"({self.alpha_schedule}), gap weight {self.gap_weight:g}, {how} for {len(history.losses)} epochs on "
+                f"{len(rows):,} rows, {self.adversary_steps} adversary steps to one.",
+            ),
+        )
+
+    def step(self, new: TorchModel, rows: TrainingSet, recipe: Recipe) -> AdversarialStep:
+        """One step of both networks, for these rows; a training loop of one's own can call it."""
+        from auditor.training.loop import optimizer_of
+        from mitigations.training.adversarial_step import AdversarialStep, Pressure
+
+        n_batches = -(-len(rows) // recipe.batch_size)
+        return AdversarialStep(
+            new,
+            rows,
+            optimizer_of(recipe, [p for p in new.module.parameters() if p.requires_grad]),
+            constraint=self.constraint,
+            pressure=Pressure(
+                alpha=self.alpha,
+                alpha_schedule=self.alpha_schedule,
+                gap_weight=self.gap_weight,
+                quiet_steps=int(self.warm_up * recipe.epochs * n_batches),
+                steps=recipe.epochs * n_batches,
+                steps_per_epoch=n_batches,
+            ),
+            adversary_steps=self.adversary_steps,
+            adversary_learning_rate=self.adversary_learning_rate,
+        )
+
+
+def _check_favourable(rows: TrainingSet) -> None:
+    if rows.positive is None:
+        raise UsageError("Equal opportunity is about the favourable label: add --positive LABEL.")
+    favourable = rows.s[rows.y == rows.positive]
+    for j, (feature, names) in enumerate(zip(rows.features, rows.levels, strict=True)):
+        for g, name in enumerate(names):
+            if not bool((favourable[:, j] == g).any()):
+                raise DataError(
+                    f"No training row of {feature} = {name} has the favourable label, so its true positive rate is "
+                    "unknown: merge it with another group, or add rows."
+                )

@@ -1,0 +1,104 @@
+"""Grid search: the network trained on rows relabelled and weighted for each of a grid of multipliers, the best kept."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar, get_args
+
+import numpy as np
+
+from auditor.errors import ModelError
+from auditor.finding.measurement import Pillar
+from auditor.run.mitigation import Mitigated, Stage, Training
+from mitigations.training.reduction import NetworkEstimator, Parity, moment, reducible, reducing
+
+if TYPE_CHECKING:
+    from auditor.data.audit_data import AuditData
+    from auditor.model.audited_model import AuditedModel
+
+
+class GridSearch:
+    """Of networks trained for each Lagrange multiplier of a grid, the one with the best of error and violation.
+
+    A multiplier turns the constraint into a cost of either decision for each row, and the network learns the cheaper
+    one, weighted by the difference (fairlearn's ``GridSearch`` decides the multipliers, labels and weights). Kept is
+    the network with the least ``(1 - constraint_weight) error + constraint_weight violation`` on the training rows,
+    violation being the largest deviation of a group's rate from that of all. It is one network, decides nothing at
+    random, and reads no group that the old one did not read.
+
+    constraint: as fairlearn names it. grid_size: how many networks are trained, at least 2. grid_limit: largest
+    multiplier, above 0. constraint_weight: in [0, 1]. epochs: of each network, None means the recipe's. Interrupted, it
+    goes on at the network that it was at: each has a checkpoint of its own, numbered.
+
+    Several sensitive features count as their combinations. Raises ModelError for a model that cannot be trained anew,
+    has not two classes, or where every multiplier asks for the same decision for all; DataError where a group has one
+    label.
+
+    Source: Agarwal, Beygelzimer, Dudik, Langford and Wallach, ICML 2018, section 3.4.
+    """
+
+    name: ClassVar[str] = "grid_search"
+    pillar: ClassVar[Pillar] = "fairness"
+    goal: ClassVar[str] = "Of many weightings of the rows, find the one that costs least for parity"
+    citation: ClassVar[str] = "Agarwal et al., ICML 2018"
+    methods: ClassVar[tuple[str, ...]] = get_args(Parity)
+    stage: ClassVar[Stage] = "in-processing"
+    needs: ClassVar[str] = "a bundle with its recipe, of two classes; training rows with labels and sensitive features"
+
+    def __init__(
+        self,
+        *,
+        constraint: Parity = "equalized_odds",
+        grid_size: int = 10,
+        grid_limit: float = 2.0,
+        constraint_weight: float = 0.5,
+        epochs: int | None = None,
+    ) -> None:
+        if constraint not in get_args(Parity):
+            raise ValueError(f"constraint must be one of {', '.join(get_args(Parity))}, not {constraint!r}")
+        if grid_size < 2 or (epochs is not None and epochs < 1):
+            raise ValueError("grid_size must be at least 2, and epochs at least 1")
+        if not (grid_limit > 0.0 and np.isfinite(grid_limit)):
+            raise ValueError(f"grid_limit must be a positive number, not {grid_limit!r}")
+        if not 0.0 <= constraint_weight <= 1.0:
+            raise ValueError(f"constraint_weight must lie in [0, 1], not {constraint_weight!r}")
+        self.constraint: Parity = constraint
+        self.grid_size = grid_size
+        self.grid_limit = grid_limit
+        self.constraint_weight = constraint_weight
+        self.epochs = epochs
+
+    def mitigate(self, model: AuditedModel, data: AuditData, rng: np.random.Generator, training: Training) -> Mitigated:
+        """The best network of the grid."""
+        from fairlearn.reductions import GridSearch as Fairlearn
+
+        prints: dict[str, object] = {"mitigation": self.name, "options": sorted(vars(self).items())}
+        task = reducible(model, data, rng, training, epochs=self.epochs, fingerprint=prints)
+        search = Fairlearn(
+            NetworkEstimator(task.trainer),
+            moment(self.constraint, difference_bound=0.01),
+            constraint_weight=self.constraint_weight,
+            grid_size=self.grid_size,
+            grid_limit=self.grid_limit,
+        )
+        with reducing():
+            search.fit(task.X, task.y, sensitive_features=task.groups)
+        violations = search.gammas_.max(axis=0).to_numpy()
+        costs = [
+            (1.0 - self.constraint_weight) * float(error) + self.constraint_weight * float(violation)
+            # Where all rows cost less the same way, fairlearn puts a constant in the network's place.
+            if isinstance(made, NetworkEstimator)
+            else np.inf
+            for made, error, violation in zip(search.predictors_, search.objectives_, violations, strict=True)
+        ]
+        best = int(np.argmin(costs))
+        kept = search.predictors_[best]
+        if not isinstance(kept, NetworkEstimator) or kept.model is None:
+            raise ModelError("Every multiplier of the grid asks for the same decision for all: lower grid_limit.")
+        return Mitigated(
+            model=kept.model,
+            notes=(
+                f"Grid search for {self.constraint} of {' x '.join(task.features)}: network {best + 1} of "
+                f"{len(search.predictors_)} ({task.trainer.trained} trained), error "
+                f"{float(search.objectives_[best]):.4f} and violation {violations[best]:.4f} on the training rows.",
+            ),
+        )

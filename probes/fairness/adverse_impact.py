@@ -1,0 +1,312 @@
+"""Adverse impact: impact ratios as New York City's Local Law 144 tabulates them, with what they can show."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+
+from auditor.data.counts import MISSING
+from auditor.errors import NotApplicableError
+from auditor.finding.measurement import Measurement, Pillar
+from auditor.rows import FloatArray, IntArray
+from auditor.run.probe import Need
+from auditor.statistics.estimate import Exact, Undefined
+from auditor.statistics.groups import RatioToLargest, WorstRatio
+from auditor.statistics.kinds import AnyEstimate
+from auditor.statistics.means import StandardizedDifference
+from auditor.statistics.rates import Proportion, RateTable
+from probes.fairness.crowds import crowd
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from auditor.data.audit_data import AuditData
+    from auditor.model.audited_model import AuditedModel
+
+SMALL_SHARE = 0.02
+_MOST_NAMED = 12
+_DISPLAY_ONLY = "For display only: the interval takes the scores as normal with one spread, so it is not judged."
+
+
+class AdverseImpact:
+    """The rate at which each category is selected, over the rate of the most selected category, with exact intervals.
+
+    ``selection_rate`` of a category: the share of its rows decided for the favourable class. ``scoring_rate``: the
+    share of its rows whose score, the favourable class's probability, is above the median of all rows' scores; left out
+    where the scores take fewer than three values, since they are labels then. Of a regression model only the scoring
+    rate is tabulated, its predictions being the scores, of which a higher one is taken to be the better. For each
+    sensitive feature and for their intersection:
+
+    - ``impact_ratio`` of a category: its rate / the rate of the most selected category; [0, 1], ideal 1
+    - ``impact_ratio_min``: the smallest of them; [0, 1], ideal 1
+    - ``unknown_count``: rows without a value of the feature; they are counted, and belong to no category
+    - ``standardized_mean_difference`` of a category, with ``scoring_rate``: mean score less that of the category with
+      the highest scoring rate, in pooled standard deviations within the two (Cohen's d); any number, ideal 0. For
+      display only: its interval takes the scores as normal with one spread, which probabilities are not
+
+    Each ratio comes with the exact p-values of "below 0.8" and of "below 1", Fisher's exact p against the most selected
+    category, and the distance of the two rates in standard deviations. The ratio never speaks without them: with 2,000
+    rows in 8 cells, all selected at 20 %, the smallest ratio is below 0.8 in 91 % of samples where the cells are equal,
+    and in 97 % where they are as uneven as 30, 30, 9, 9, 6, 6, 5 and 5 %. Which category is the most selected
+    is itself an estimate, so a ratio is bounded as the smallest over every other category
+    (:class:`~auditor.statistics.groups.RatioToLargest`); Fisher's p takes the category as given, as practice does.
+
+    Neither law nor rule sets a pass mark for these ratios: four fifths (29 CFR 1607.4(D)) is a rule of thumb for what
+    to look into. The scoring rate's threshold is the sample's own median, and the intervals take that number as given:
+    in groups whose scores are spread thirty times differently a 5 % bound misses 7 % of the time, in alike ones 2 %.
+
+    small: share of the categorised rows below which a category may be left out of the ratios under 6 RCNY 5-301(d); it
+    is flagged. exclude_small: leave those out of the ratios; their count and rate are shown all the same.
+    intersections: whether to tabulate the intersection of several sensitive features.
+    methods: ``auto`` (both, where there are scores), or names out of ``AdverseImpact.methods``. Raises ValueError for
+    an unknown one, or a share outside [0, 1).
+
+    Sources: 6 RCNY 5-300 to 5-304 (Local Law 144 of 2021); 29 CFR 1607.4(D); Fisher (1935) for the exact test; Cohen
+    (1988) and Hedges and Olkin (1985) for the standardized difference.
+    """
+
+    name: ClassVar[str] = "adverse_impact"
+    pillar: ClassVar[Pillar] = "fairness"
+    goal: ClassVar[str] = "Is any category selected at a lower rate than the most selected one?"
+    citation: ClassVar[str] = "NYC Local Law 144 of 2021, 6 RCNY 5-301; 29 CFR 1607.4(D)"
+    methods: ClassVar[tuple[str, ...]] = ("selection_rate", "scoring_rate")
+    needs: ClassVar[tuple[Need, ...]] = (Need.PREDICTOR, Need.DATA, Need.SENSITIVE)
+    # Rows of either category, and the true impact ratio at a top rate of 0.5, found below 0.8 with 80 % power at 5 %.
+    power: ClassVar[tuple[int, float]] = (450, 0.60)
+
+    def __init__(
+        self,
+        *,
+        methods: str | Sequence[str] = "auto",
+        small: float = SMALL_SHARE,
+        exclude_small: bool = False,
+        intersections: bool = True,
+    ) -> None:
+        wanted = (methods,) if isinstance(methods, str) else tuple(methods)
+        unknown = [m for m in wanted if m not in (*self.methods, "auto")]
+        if unknown or not wanted:
+            known = ", ".join(self.methods)
+            raise ValueError(f"methods must be auto or out of {known}, not {', '.join(unknown) or 'none'}")
+        if not 0.0 <= small < 1.0:
+            raise ValueError(f"small is a share of the rows in [0, 1), not {small}")
+        self.wanted = self.methods if "auto" in wanted else wanted
+        self.small = small
+        self.exclude_small = exclude_small
+        self.intersections = intersections
+
+    def measure(self, model: AuditedModel, data: AuditData, rng: np.random.Generator) -> list[Measurement]:
+        """The tables over the evaluation rows: per sensitive feature, then for the intersection."""
+        rows = data.evaluation
+        if rows.sensitive_features is None:
+            raise NotApplicableError("Needs a sensitive feature: add --sensitive COLUMN.")
+        classes = rows.classes or model.classes
+        if rows.positive is None and model.kind == "classifier":
+            raise NotApplicableError(f"Needs the favourable label among {', '.join(classes)}: add --positive LABEL.")
+        features = tuple(str(c) for c in rows.sensitive_features.columns)
+        wanted: list[tuple[str, ...]] = [(feature,) for feature in features]
+        if self.intersections and len(features) > 1:
+            wanted.append(features)
+        found: list[Measurement] = []
+        for method in self.wanted:
+            scores: FloatArray | None = None
+            if method == "selection_rate":
+                if model.kind == "regressor":
+                    continue
+                chosen, note = model.decisions(rows) == rows.positive, ""
+            else:
+                scores = _scores(model, rows)
+                if np.unique(scores).size < 3:
+                    continue
+                median = float(np.median(scores))
+                chosen, note = scores > median, f"the sample's median score is {median:.4g}"
+            for names in wanted:
+                categories = rows.sensitive_features[list(names)]
+                many = crowd("impact_ratio_min", method, names, len(categories.drop_duplicates()), len(rows))
+                if many is not None:
+                    found.append(many)
+                    continue
+                found += self.tables(method, categories, np.asarray(chosen, bool), note, scores)
+        if not found:
+            raise NotApplicableError(
+                "A regression model selects nobody, and its scoring rate needs predictions of at least three values."
+                if model.kind == "regressor"
+                else "The scoring rate needs scores, and this model returns labels."
+            )
+        return found
+
+    def tables(
+        self,
+        method: str,
+        categories: pd.DataFrame,
+        chosen: np.ndarray[tuple[int, ...], np.dtype[np.bool_]],
+        note: str,
+        scores: FloatArray | None = None,
+    ) -> list[Measurement]:
+        """One table: categories (n, s) names of each row, chosen (n,) whether it was selected or scored high.
+
+        With ``scores`` (n,) their standardized mean differences too.
+        """
+        names = tuple(str(c) for c in categories.columns)
+        known = ~(categories == MISSING).any(axis=1).to_numpy()
+        keys = list(categories[known].astype(str).itertuples(index=False, name=None))
+        levels = sorted(set(keys))
+        place = {level: i for i, level in enumerate(levels)}
+        codes = np.fromiter((place[key] for key in keys), np.int64, len(keys))
+        n = np.bincount(codes, minlength=len(levels))
+        k = np.bincount(codes[chosen[known]], minlength=len(levels))
+        unknown = Measurement(
+            metric="unknown_count",
+            method=method,
+            estimate=Exact(known=float((~known).sum())),
+            n_samples=len(known),
+            sensitive=names,
+            detail=f"{int((~known).sum()):,} of {len(known):,} rows have no value of {' or '.join(names)}",
+        )
+        if not levels:
+            return [unknown]
+        small = n < self.small * n.sum()
+        kept = np.flatnonzero(~small) if self.exclude_small else np.arange(len(levels))
+        titles = [" x ".join(level) for level in levels]
+        table = RateTable(rate=method, successes=tuple(k[kept].tolist()), n=tuple(n[kept].tolist()))
+        headline, per_category = [], []
+        for i, level in enumerate(levels):
+            group = dict(zip(names, level, strict=True))
+            flag = self._flag(int(n[i]), int(n.sum())) if small[i] else ""
+            rate = Proportion(successes=int(k[i]), n=int(n[i]))
+            per_category.append(
+                Measurement(metric=method, method=method, estimate=rate, n_samples=rate.n, group=group, detail=flag)
+            )
+            if i in kept:
+                at = int(np.flatnonzero(kept == i)[0])
+                estimate, text = _ratio(table, at, [titles[j] for j in kept])
+                per_category.append(
+                    Measurement(
+                        metric="impact_ratio",
+                        method=method,
+                        estimate=estimate,
+                        n_samples=rate.n,
+                        ideal=1.0,
+                        group=group,
+                        detail="; ".join(part for part in (text, flag) if part),
+                    )
+                )
+        if scores is not None and kept.size > 1:
+            best = int(kept[np.argmax(k[kept] / n[kept])])
+            parts = [scores[known][codes == i] for i in range(len(levels))]
+            per_category += [
+                Measurement(
+                    metric="standardized_mean_difference",
+                    method=method,
+                    estimate=_standardized(parts[i], parts[best]),
+                    n_samples=int(n[i] + n[best]),
+                    ideal=0.0,
+                    group=dict(zip(names, levels[i], strict=True)),
+                    detail=f"mean score {parts[i].mean():.4f} against {parts[best].mean():.4f} of {titles[best]}",
+                    too_few=_DISPLAY_ONLY,
+                )
+                for i in kept.tolist()
+                if i != best
+            ]
+        headline.append(
+            Measurement(
+                metric="impact_ratio_min",
+                method=method,
+                estimate=(
+                    WorstRatio(tables=(table,))
+                    if kept.size > 1
+                    else Undefined(reason="fewer than two categories are left to compare")
+                ),
+                n_samples=int(n[kept].sum()),
+                ideal=1.0,
+                sensitive=names,
+                detail=_essentials(method, titles, k, n, kept, int((~known).sum()), note),
+            )
+        )
+        return [*headline, unknown, *per_category]
+
+    def _flag(self, n: int, total: int) -> str:
+        share = f"{n:,} of {total:,} categorised rows, under {self.small:.0%}"
+        if self.exclude_small:
+            return f"left out of the ratios as 6 RCNY 5-301(d) allows ({share}): its rate says too little"
+        return f"may be left out of the ratios under 6 RCNY 5-301(d) ({share})"
+
+
+def _scores(model: AuditedModel, rows: AuditData) -> FloatArray:
+    """(n,) the favourable class's probability, or a regression's predictions."""
+    if model.kind == "regressor":
+        predicted: FloatArray = model.predictions(rows)  # type: ignore[attr-defined]
+        return predicted
+    return model.outputs(rows)[:, rows.positive]
+
+
+def _ratio(table: RateTable, index: int, titles: Sequence[str]) -> tuple[AnyEstimate, str]:
+    """The impact ratio of one category, and what it is made of in words."""
+    if len(table.n) < 2:
+        return Undefined(reason="there is no other category to compare it with"), ""
+    k, n = np.asarray(table.successes, np.int64), np.asarray(table.n, np.int64)
+    if not k.any():
+        return Undefined(reason="no category has a row that was selected (0/0)"), ""
+    best = int(np.argmax(k / n))
+    own = f"{table.rate} {k[index] / n[index]:.3f} ({k[index]:,} of {n[index]:,})"
+    estimate = RatioToLargest(table=table, index=index)
+    if index == best:
+        return estimate, f"{own}, the most selected category"
+    reference = f"against {k[best] / n[best]:.3f} ({k[best]:,} of {n[best]:,}) of {titles[best]}, the most selected"
+    return estimate, (
+        f"{own} {reference}; exact p = {estimate.p_value(0.8, 'less'):.3g} for a ratio below 0.8, "
+        f"{estimate.p_value(1.0, 'less'):.3g} for one below 1; "
+        f"Fisher's exact p = {fisher_exact_p(int(k[index]), int(n[index]), int(k[best]), int(n[best])):.3g}, "
+        f"{standard_deviations(int(k[index]), int(n[index]), int(k[best]), int(n[best])):+.2f} standard deviations"
+    )
+
+
+def _standardized(own: FloatArray, reference: FloatArray) -> AnyEstimate:
+    """Cohen's d of two samples of scores, (m,) and (n,), with the pooled standard deviation within them."""
+    m, n = own.size, reference.size
+    if min(m, n) < 2:
+        return Undefined(reason="a standardized difference needs two rows of either category")
+    pooled = ((m - 1) * own.var(ddof=1) + (n - 1) * reference.var(ddof=1)) / (m + n - 2)
+    if not pooled > 0.0:
+        return Undefined(reason="the scores do not differ within either category, so there is no unit to compare in")
+    centre = float((own.mean() - reference.mean()) / math.sqrt(pooled))
+    return StandardizedDifference(centre=centre, n_first=m, n_second=n, within=True)
+
+
+def fisher_exact_p(k1: int, n1: int, k2: int, n2: int) -> float:
+    """Two-sided p of Fisher's exact test that ``k1 of n1`` and ``k2 of n2`` share a rate.
+
+    The probability, given both margins, of all tables no likelier than this one; [0, 1]; 1 where nothing varies.
+    """
+    first, last = max(0, k1 + k2 - n2), min(n1, k1 + k2)
+    # Each table's probability by its ratio to the one before; scipy's own mass function takes seconds at 1e5 rows.
+    j = np.arange(first, last, dtype=np.float64)
+    steps = np.log((k1 + k2 - j) * (n1 - j)) - np.log((j + 1.0) * (n2 - k1 - k2 + j + 1.0))
+    logs = np.concatenate([[0.0], np.cumsum(steps)])
+    weights = np.exp(logs - logs.max())
+    weights /= weights.sum()
+    # Tables of equal probability differ in the last digits; a relative 1e-7 counts them as equal, as R's test does.
+    return float(min(weights[weights <= weights[k1 - first] * (1.0 + 1e-7)].sum(), 1.0))
+
+
+def standard_deviations(k1: int, n1: int, k2: int, n2: int) -> float:
+    """``(p1 - p2) / sqrt(p (1 - p) (1/n1 + 1/n2))``, p pooled; NaN at 0/0."""
+    pooled = (k1 + k2) / (n1 + n2)
+    error = math.sqrt(pooled * (1.0 - pooled) * (1.0 / n1 + 1.0 / n2))
+    return (k1 / n1 - k2 / n2) / error if error > 0 else math.nan
+
+
+def _essentials(
+    method: str, titles: Sequence[str], k: IntArray, n: IntArray, kept: IntArray, unknown: int, note: str
+) -> str:
+    """The table in one line: category, rate, count; the most selected first."""
+    order = sorted(range(len(titles)), key=lambda i: -k[i] / n[i])
+    shown = [
+        f"{titles[i]} {k[i] / n[i]:.3f} (n = {n[i]:,}{'' if i in kept else ', not in the ratio'})"
+        for i in order[:_MOST_NAMED]
+    ]
+    more = f" and {len(order) - _MOST_NAMED} more categories" if len(order) > _MOST_NAMED else ""
+    parts = [f"{method} from the most selected down: {', '.join(shown)}{more}", f"unknown: {unknown:,}"]
+    return "; ".join([*parts, note] if note else parts)

@@ -1,0 +1,267 @@
+"""Group fairness: do decisions and errors differ between groups?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import chain
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from auditor.data.bins import BinRule, bin_sensitive
+from auditor.data.counts import MISSING, GroupCounts, count_groups
+from auditor.errors import NotApplicableError, did_you_mean
+from auditor.finding.measurement import Measurement, Pillar
+from auditor.run.probe import Need
+from auditor.statistics.estimate import Power, Undefined
+from auditor.statistics.groups import WorstDifference, WorstRatio
+from auditor.statistics.kinds import AnyEstimate
+from auditor.statistics.rates import Proportion, RateTable
+from probes.fairness.crowds import crowd, crowded_strata
+from probes.fairness.group_metrics import (
+    MOST_CLASSES,
+    at_class,
+    disparity_measurements,
+    extremes,
+    further_measurements,
+    individual_inequality,
+    ints,
+    macro_measurements,
+    one_vs_rest,
+)
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from auditor.data.audit_data import AuditData
+    from auditor.model.audited_model import AuditedModel
+
+
+class GroupFairness:
+    """Selection rate, TPR, FPR and accuracy by group and intersection, and the worst gap between any two groups.
+
+    Per group g, over rows of g: ``selection_rate = P(y_pred = 1)``, ``true_positive_rate = P(y_pred = 1 | y = 1)``,
+    ``false_positive_rate = P(y_pred = 1 | y = 0)``, ``accuracy = P(y_pred = y)``, each in [0, 1] with a Clopper-Pearson
+    interval. Headlines, aggregation ``worst_case`` and method ``between_groups``, for each sensitive feature and for
+    the full intersection:
+
+    - ``demographic_parity_difference``: max - min of the selection rate; [0, 1], ideal 0
+    - ``demographic_parity_ratio``: min / max of the selection rate; [0, 1], ideal 1
+    - ``equalized_odds_difference``: the larger of the TPR and the FPR difference; [0, 1], ideal 0
+    - ``equal_opportunity_difference``: max - min of the TPR; [0, 1], ideal 0
+    - ``equalized_odds_ratio``, ``equal_opportunity_ratio``: the smaller min / max of TPR and FPR, and that of the TPR;
+      [0, 1], ideal 1
+    - ``false_positive_rate_difference``, ``_ratio`` and ``false_negative_rate_difference``, ``_ratio``: max - min and
+      min / max of either error rate
+    - ``predictive_parity_difference``: max - min of the precision ``P(y = 1 | y_pred = 1)``; [0, 1], ideal 0
+    - ``accuracy_difference``, ``balanced_accuracy_difference``: max - min of accuracy and of (TPR + TNR) / 2; [0, 1],
+      ideal 0
+    - ``treatment_equality_ratio``: min / max of each group's ``treatment_equality`` FN / FP; [0, 1], ideal 1
+    - ``differential_fairness_epsilon``: max of ``|ln P(y_pred = y | i) / P(y_pred = y | j)|`` over outcomes and groups,
+      probabilities smoothed by one row per outcome; [0, inf), ideal 0
+    - ``worst_group_accuracy``: the smallest accuracy of any group; [0, 1], ideal 1
+
+    Over all rows, with the benefit ``b = y_pred - y_true + 1``: ``generalized_entropy_index`` of order 2 and
+    ``theil_index``; [0, inf), ideal 0. With ``strata``, each group's ``demographic_disparity`` ``P(g | rejected) -
+    P(g | accepted)`` and ``conditional_demographic_disparity``, its mean over the strata; [-1, 1], ideal 0; and the
+    largest of either of any group; [0, 1], ideal 0.
+
+    With more than two classes and no favourable one, everything is measured for each class against the rest (``at``
+    names it). With more than two classes, ``balanced_accuracy_difference`` and ``predictive_parity_difference`` also
+    come as averages over the classes, and ``worst_group_accuracy`` over all of them.
+
+    A rate with no rows (0/0) is undefined, and so is a headline over it. Missing group values are a group of their own.
+
+    intersections: whether to compare the intersection of several sensitive features too. strata: a column (a feature or
+    a sensitive feature) to condition demographic disparity on; numbers of more than ten values are cut into fifths.
+
+    Sources: Hardt, Price and Srebro, NeurIPS 2016; Agarwal et al., ICML 2018; Chouldechova, Big Data 2017 (predictive
+    parity); Berk et al. 2018 (treatment equality); Foulds et al., ICDE 2020 (differential fairness); Speicher et al.,
+    KDD 2018 (generalized entropy); Wachter, Mittelstadt and Russell 2021 (conditional demographic disparity); Sagawa et
+    al., ICLR 2020 (worst group); definitions as in fairlearn where it has them.
+    """
+
+    name: ClassVar[str] = "group_fairness"
+    pillar: ClassVar[Pillar] = "fairness"
+    goal: ClassVar[str] = "Do decisions and errors differ between groups?"
+    citation: ClassVar[str] = "Hardt, Price and Srebro, NeurIPS 2016; Agarwal et al., ICML 2018"
+    methods: ClassVar[tuple[str, ...]] = ("between_groups",)
+    needs: ClassVar[tuple[Need, ...]] = (Need.CLASSIFIER, Need.DATA, Need.SENSITIVE)
+    # Rows in each of two groups, half of them positive, and the true value found beyond 0.10 (0.80 for the ratio) with
+    # 80 % power among 4 judgements at 5 %, where rates around a half make it hardest.
+    power: ClassVar[Mapping[str, Power]] = {
+        "demographic_parity_difference": Power(500, 0.22),
+        "demographic_parity_ratio": Power(500, 0.59),
+        "equalized_odds_difference": Power(500, 0.28),
+        "equal_opportunity_difference": Power(500, 0.27),
+    }
+
+    def __init__(self, *, intersections: bool = True, strata: str | None = None) -> None:
+        self.intersections = intersections
+        self.strata = strata
+
+    @property
+    def counts_suffice(self) -> bool:
+        """Whether rows may be streamed past: strata may be features, which the counts do not hold."""
+        return self.strata is None
+
+    def measure(self, model: AuditedModel, data: AuditData, rng: np.random.Generator) -> list[Measurement]:
+        """Measurements over the evaluation rows; see the class for what they are."""
+        rows = data.evaluation
+        if rows.sensitive_features is None:
+            raise NotApplicableError("Needs a sensitive feature: add --sensitive COLUMN.")
+        columns = [rows.sensitive_features[c].astype("category") for c in rows.sensitive_features.columns]
+
+        def counted(columns: Sequence[pd.Series[Any]]) -> GroupCounts:
+            return count_groups(
+                model.decisions(rows),
+                rows.y_true,
+                [(c.cat.codes.to_numpy(), [str(level) for level in c.cat.categories]) for c in columns],
+                features=[str(c.name) for c in columns],
+                classes=rows.classes or model.classes,
+                positive=rows.positive,
+            )
+
+        found = self._measured(counted(columns))
+        if self.strata is not None:
+            others = [c for c in columns if str(c.name) != self.strata]
+            found += self._disparities(counted([*others, _stratum(rows, self.strata)]), self.strata)
+        return found
+
+    def measure_counts(self, counts: GroupCounts) -> list[Measurement]:
+        """The same measurements, from the counts alone; NotApplicableError where they do not count the strata."""
+        if self.strata is None:
+            return self._measured(counts)
+        if self.strata not in counts.features:
+            raise NotApplicableError(
+                f"Rows are counted as they stream by, and not by {self.strata!r}: to take strata from it, name it with "
+                "--sensitive too."
+            )
+        return [*self._measured(counts), *self._disparities(counts, self.strata)]
+
+    def _disparities(self, counts: GroupCounts, strata: str) -> list[Measurement]:
+        if counts.positive is None:
+            raise NotApplicableError("Demographic disparity needs the favourable label: add --positive LABEL.")
+        wanted = self._wanted([f for f in counts.features if f != strata])
+        found: list[Measurement] = []
+        for features in wanted:
+            table = counts.by((*features, strata))
+            metric, method = "conditional_demographic_disparity", "between_groups"
+            many = crowd(metric, method, table.features, len(table.groups), table.n) or crowded_strata(
+                metric, method, features, strata, len({group[-1] for group in table.groups}), table.n
+            )
+            found += disparity_measurements(table, strata) if many is None else [many]
+        return found
+
+    def _measured(self, counts: GroupCounts) -> list[Measurement]:
+        n_classes = len(counts.classes)
+        if counts.positive is None and not 2 < n_classes <= MOST_CLASSES:
+            raise NotApplicableError(
+                f"Needs the favourable label among {', '.join(counts.classes[:MOST_CLASSES])}: add --positive LABEL."
+            )
+        tables, crowds = [], []
+        for table in map(counts.by, self._wanted(counts.features)):
+            many = crowd("demographic_parity_difference", "between_groups", table.features, len(table.groups), table.n)
+            if many is None:
+                tables.append(table)
+            else:
+                crowds.append(many)
+        if counts.positive is not None:
+            found = list(chain.from_iterable(map(_by, tables)))
+            found += individual_inequality(counts) if counts.labelled else []
+        else:
+            found = [
+                m
+                for table in tables
+                for name, against_rest in one_vs_rest(table)
+                for m in at_class(_by(against_rest), name)
+            ]
+        if n_classes > 2 and counts.labelled:
+            found += chain.from_iterable(map(macro_measurements, tables))
+        return found + crowds
+
+    def _wanted(self, features: Sequence[str]) -> list[tuple[str, ...]]:
+        wanted: list[tuple[str, ...]] = [(feature,) for feature in features]
+        return [*wanted, tuple(features)] if self.intersections and len(features) > 1 else wanted
+
+
+def _stratum(rows: AuditData, name: str) -> pd.Series[Any]:
+    import pandas as pd
+
+    tables = [t for t in (rows.sensitive_features, rows.X) if isinstance(t, pd.DataFrame) and name in t.columns]
+    if not tables:
+        known = [str(c) for t in (rows.X, rows.sensitive_features) if isinstance(t, pd.DataFrame) for c in t.columns]
+        raise NotApplicableError(
+            f"There is no column {name!r} to take strata from{did_you_mean(name, known) or '.'} Strata are a feature "
+            f"that the model takes, or a sensitive feature: add --sensitive {name}."
+        )
+    values = tables[0][name].reset_index(drop=True)
+    if values.dtype.kind in "iuf" and values.nunique() > 10:
+        return bin_sensitive(values, BinRule(name, quantiles=5))
+    return values.astype("string").fillna(MISSING).astype("category").rename(name)
+
+
+def _by(counts: GroupCounts) -> list[Measurement]:
+    cells = counts.binary()
+    negatives, positives = cells[:, 0], cells[:, 1]
+    tables = [RateTable(rate="selection_rate", successes=ints(counts.selected()), n=ints(counts.sizes()))]
+    if counts.labelled:
+        tables += [
+            RateTable(rate="true_positive_rate", successes=ints(positives[:, 1]), n=ints(positives.sum(axis=1))),
+            RateTable(rate="false_positive_rate", successes=ints(negatives[:, 1]), n=ints(negatives.sum(axis=1))),
+            RateTable(
+                rate="accuracy",
+                successes=ints(negatives[:, 0] + positives[:, 1]),
+                n=ints(cells.sum(axis=(1, 2))),
+            ),
+        ]
+    per_group = [
+        Measurement(
+            metric=table.rate,
+            method="between_groups",
+            estimate=Proportion(successes=k, n=n),
+            n_samples=n,
+            group=dict(zip(counts.features, group, strict=True)),
+        )
+        for table in tables
+        for group, k, n in zip(counts.groups, table.successes, table.n, strict=True)
+    ]
+    return _headlines(counts, tables) + per_group + further_measurements(counts)
+
+
+def _headlines(counts: GroupCounts, tables: Sequence[RateTable]) -> list[Measurement]:
+    selection = tables[0]
+    found: list[tuple[str, float, AnyEstimate, Sequence[RateTable]]] = [
+        ("demographic_parity_difference", 0.0, _difference((selection,)), (selection,)),
+        ("demographic_parity_ratio", 1.0, _ratio(selection), (selection,)),
+    ]
+    if counts.labelled:
+        odds, opportunity = tuple(tables[1:3]), (tables[1],)
+        found += [
+            ("equalized_odds_difference", 0.0, _difference(odds), odds),
+            ("equal_opportunity_difference", 0.0, _difference(opportunity), opportunity),
+        ]
+    return [
+        Measurement(
+            metric=metric,
+            method="between_groups",
+            estimate=estimate,
+            n_samples=sum(sum(table.n) for table in of),
+            ideal=ideal,
+            sensitive=counts.features,
+            detail=extremes(counts, of),
+        )
+        for metric, ideal, estimate, of in found
+    ]
+
+
+def _difference(tables: tuple[RateTable, ...]) -> AnyEstimate:
+    if len(tables[0].n) < 2:
+        return Undefined(reason="only one group is present, so there is nothing to compare it with")
+    return WorstDifference(tables=tables)
+
+
+def _ratio(table: RateTable) -> AnyEstimate:
+    if len(table.n) < 2:
+        return Undefined(reason="only one group is present, so there is nothing to compare it with")
+    return WorstRatio(tables=(table,))

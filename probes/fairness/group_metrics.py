@@ -1,0 +1,302 @@
+"""Group metrics beyond demographic parity and equalized odds: each one a reduction of GroupCounts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from auditor.data.counts import MISSING, GroupCounts
+from auditor.finding.measurement import Measurement
+from auditor.rows import IntArray
+from auditor.statistics.distances import BenefitInequality
+from auditor.statistics.estimate import Undefined
+from auditor.statistics.groups import (
+    DifferentialFairness,
+    LargestDisparity,
+    SmallestRate,
+    WorstDifference,
+    WorstOddsRatio,
+    WorstRatio,
+)
+from auditor.statistics.intervals import difference_bounds
+from auditor.statistics.kinds import AnyEstimate
+from auditor.statistics.means import WorstMeanDifference
+from auditor.statistics.rates import Difference, Odds, Proportion, RateTable, WeightedSum
+
+METHOD = "between_groups"
+# Beyond these the joint bounds of a macro average, and a report of every class one by one, are too long to be of use.
+MOST_CLASSES = 20
+_MOST_PAIRED = 60
+_DISPLAY_ERROR = 0.05
+_ALONE = Undefined(reason="only one group is present, so there is nothing to compare it with")
+
+
+def further_measurements(counts: GroupCounts) -> list[Measurement]:
+    """Headlines and per-group rates of one table of groups; :class:`~probes.fairness.group_fairness.GroupFairness`
+    defines them."""
+    outcomes = _outcome_tables(counts)
+    found = [_headline(counts, "differential_fairness_epsilon", 0.0, DifferentialFairness(tables=outcomes), outcomes)]
+    if counts.labelled:
+        found += _error_headlines(counts) + _per_group(counts)
+    return found
+
+
+def _error_headlines(counts: GroupCounts) -> list[Measurement]:
+    cells = counts.binary()
+    tn, fp, fn, tp = cells[:, 0, 0], cells[:, 0, 1], cells[:, 1, 0], cells[:, 1, 1]
+    precision = rate_table("precision", tp, tp + fp)
+    tpr, tnr = rate_table("true_positive_rate", tp, tp + fn), rate_table("true_negative_rate", tn, tn + fp)
+    fpr, fnr = rate_table("false_positive_rate", fp, tn + fp), rate_table("false_negative_rate", fn, tp + fn)
+    errors = rate_table("false_negatives_among_errors", fn, fn + fp)
+    accuracy = rate_table("accuracy", tn + tp, cells.sum(axis=(1, 2)))
+    headlines: list[tuple[str, float, AnyEstimate, Sequence[RateTable]]] = [
+        ("equalized_odds_ratio", 1.0, WorstRatio(tables=(tpr, fpr)), (tpr, fpr)),
+        ("equal_opportunity_ratio", 1.0, WorstRatio(tables=(tpr,)), (tpr,)),
+        ("predictive_parity_difference", 0.0, WorstDifference(tables=(precision,)), (precision,)),
+        ("false_positive_rate_difference", 0.0, WorstDifference(tables=(fpr,)), (fpr,)),
+        ("false_positive_rate_ratio", 1.0, WorstRatio(tables=(fpr,)), (fpr,)),
+        ("false_negative_rate_difference", 0.0, WorstDifference(tables=(fnr,)), (fnr,)),
+        ("false_negative_rate_ratio", 1.0, WorstRatio(tables=(fnr,)), (fnr,)),
+        ("balanced_accuracy_difference", 0.0, WorstMeanDifference(tables=(tpr, tnr)), (tpr, tnr)),
+        ("accuracy_difference", 0.0, WorstDifference(tables=(accuracy,)), (accuracy,)),
+        ("treatment_equality_ratio", 1.0, WorstOddsRatio(tables=(errors,)), (errors,)),
+        ("worst_group_accuracy", 1.0, SmallestRate(table=accuracy), (accuracy,)),
+    ]
+    return [_headline(counts, *headline) for headline in headlines]
+
+
+def _per_group(counts: GroupCounts) -> list[Measurement]:
+    found = []
+    for group, ((_, fp), (fn, tp)) in zip(counts.groups, counts.binary().tolist(), strict=True):
+        of = dict(zip(counts.features, group, strict=True))
+        estimates: list[tuple[str, AnyEstimate, int]] = [
+            ("precision", Proportion(successes=tp, n=tp + fp), tp + fp),
+            ("false_negative_rate", Proportion(successes=fn, n=tp + fn), tp + fn),
+            ("treatment_equality", Odds(successes=fn, failures=fp), fn + fp),
+        ]
+        found += [
+            Measurement(metric=metric, method=METHOD, estimate=estimate, n_samples=n, group=of)
+            for metric, estimate, n in estimates
+        ]
+    return found
+
+
+def individual_inequality(counts: GroupCounts) -> list[Measurement]:
+    """Generalized entropy (order 2) and Theil's index of the benefits of all labelled rows, whatever their group."""
+    (tn, fp), (fn, tp) = counts.binary().sum(axis=0).tolist()
+    return [
+        Measurement(
+            metric=metric,
+            method=METHOD,
+            estimate=BenefitInequality(order=order, below=fn, equal=tn + tp, above=fp),
+            n_samples=tn + fp + fn + tp,
+            ideal=0.0,
+            detail=f"{fn:,} false negatives, {fp:,} false positives, {tn + tp:,} correct decisions",
+        )
+        for metric, order in (("generalized_entropy_index", 2.0), ("theil_index", 1.0))
+    ]
+
+
+# ---- several classes -----------------------------------------------------------------------------------------------
+
+
+def one_vs_rest(counts: GroupCounts) -> list[tuple[str, GroupCounts]]:
+    """Each class's name and the counts in which it is the favourable one."""
+    return [(name, replace(counts, positive=c)) for c, name in enumerate(counts.classes)]
+
+
+def at_class(measurements: Sequence[Measurement], name: str) -> list[Measurement]:
+    """The same measurements, marked with the class they hold against all others."""
+    return [replace(m, at={**m.at, "class": name}) for m in measurements]
+
+
+def macro_measurements(counts: GroupCounts) -> list[Measurement]:
+    """Balanced accuracy and precision averaged over the classes, and accuracy over all classes, between groups."""
+    table = counts.table[:, :-1]
+    hits = np.diagonal(table, axis1=1, axis2=2)
+    recall = [rate_table(f"recall of {c}", hits[:, i], table[:, i].sum(axis=1)) for i, c in enumerate(counts.classes)]
+    precision = [
+        rate_table(f"precision of {c}", hits[:, i], table[:, :, i].sum(axis=1)) for i, c in enumerate(counts.classes)
+    ]
+    accuracy = rate_table("accuracy", hits.sum(axis=1), table.sum(axis=(1, 2)))
+    macro = [
+        _headline(counts, "balanced_accuracy_difference", 0.0, _mean_difference(recall), recall[:3]),
+        _headline(counts, "predictive_parity_difference", 0.0, _mean_difference(precision), precision[:3]),
+    ]
+    micro = _headline(counts, "worst_group_accuracy", 1.0, SmallestRate(table=accuracy), (accuracy,))
+    return [*(replace(m, at={"average": "macro"}) for m in macro), replace(micro, at={"average": "micro"})]
+
+
+def _mean_difference(tables: Sequence[RateTable]) -> AnyEstimate:
+    if len(tables) > MOST_CLASSES:
+        return Undefined(reason=f"joint bounds of a macro average are computed for up to {MOST_CLASSES} classes")
+    return WorstMeanDifference(tables=tuple(tables))
+
+
+# ---- demographic disparity -----------------------------------------------------------------------------------------
+
+
+def disparity_measurements(counts: GroupCounts, strata: str) -> list[Measurement]:
+    """Demographic disparity of each group, and conditional on the strata, a feature of ``counts``; first the largest.
+
+    ``DD_g = P(group = g | rejected) - P(group = g | accepted)``; ``CDD_g = sum_s (n_s / n) DD_gs`` over the strata.
+    Either sums to 0 over the groups: the largest is that of the group that is worst off. A stratum in which all or none
+    are accepted leaves 0/0: undefined.
+    """
+    names = tuple(f for f in counts.features if f != strata)
+    table = counts.by((*names, strata))
+    levels = sorted({group[-1] for group in table.groups})
+    groups = sorted({group[:-1] for group in table.groups})
+    selected = np.zeros((len(groups), len(levels)), np.int64)
+    sizes = np.zeros_like(selected)
+    for group, k, n in zip(table.groups, table.selected(), table.sizes(), strict=True):
+        cell = groups.index(group[:-1]), levels.index(group[-1])
+        selected[cell], sizes[cell] = k, n
+    accepted, rejected = selected.sum(axis=0), (sizes - selected).sum(axis=0)
+    share = sizes.sum(axis=0) / sizes.sum()
+    empty = [level for level, a, r in zip(levels, accepted, rejected, strict=True) if not a or not r]
+    over = f"over {len(levels)} strata of {strata}; " + (
+        f"undefined (0/0) in {', '.join(empty[:5])}, where all or none are accepted; " if empty else ""
+    )
+    found = []
+    of_groups: list[tuple[Difference, WeightedSum]] = []
+    for i, group in enumerate(groups):
+        of = dict(zip(names, group, strict=True))
+        k = np.r_[sizes[i] - selected[i], selected[i]]
+        plain = Difference(
+            successes=(int(k[: len(levels)].sum()), int(selected[i].sum())),
+            n=(int(rejected.sum()), int(accepted.sum())),
+        )
+        conditional = WeightedSum(
+            weights=tuple(np.r_[share, -share].tolist()),
+            table=rate_table("share of the group", k, np.r_[rejected, accepted]),
+        )
+        of_groups.append((plain, conditional))
+        found.append(
+            Measurement(
+                metric="demographic_disparity",
+                method=METHOD,
+                estimate=plain,
+                n_samples=int(sizes.sum()),
+                ideal=0.0,
+                group=of,
+            )
+        )
+        found.append(
+            Measurement(
+                metric="conditional_demographic_disparity",
+                method=METHOD,
+                estimate=conditional,
+                n_samples=int(sizes.sum()),
+                ideal=0.0,
+                group=of,
+                at={"strata": strata},
+                detail=f"{over}unconditional: {plain.value:.4f}",
+            )
+        )
+    titles = [" x ".join(group) for group in groups]
+    headlines = [
+        Measurement(
+            metric=metric,
+            method=METHOD,
+            estimate=LargestDisparity(parts=parts) if len(groups) > 1 else _ALONE,
+            n_samples=int(sizes.sum()),
+            ideal=0.0,
+            sensitive=names,
+            at=at,
+            detail=detail + _most_rejected(titles, parts),
+        )
+        for metric, at, detail, parts in (
+            ("demographic_disparity", {}, "", tuple(plain for plain, _ in of_groups)),
+            ("conditional_demographic_disparity", {"strata": strata}, over, tuple(c for _, c in of_groups)),
+        )
+    ]
+    return headlines + found
+
+
+def _most_rejected(titles: Sequence[str], parts: Sequence[Difference | WeightedSum]) -> str:
+    values = [part.value for part in parts]
+    if any(map(math.isnan, values)):
+        return "undefined for some group"
+    worst = int(np.argmax(values))
+    return f"largest for {titles[worst]}, whose share of the rejected is that much above its share of the accepted"
+
+
+# ---- shared --------------------------------------------------------------------------------------------------------
+
+
+def rate_table(rate: str, successes: IntArray, n: IntArray) -> RateTable:
+    """A rate in every group from arrays (n_groups,)."""
+    return RateTable(rate=rate, successes=ints(successes), n=ints(n))
+
+
+def ints(values: IntArray) -> tuple[int, ...]:
+    """Plain numbers, which a record can hold."""
+    return tuple(int(v) for v in values)
+
+
+def _outcome_tables(counts: GroupCounts) -> tuple[RateTable, ...]:
+    sizes = counts.sizes()
+    if len(counts.classes) == 2 or counts.positive is not None:
+        selected = counts.selected()
+        return rate_table("favourable outcome", selected, sizes), rate_table("other outcome", sizes - selected, sizes)
+    predicted = counts.table.sum(axis=1)
+    return tuple(rate_table(f"outcome {c}", predicted[:, i], sizes) for i, c in enumerate(counts.classes))
+
+
+def _headline(
+    counts: GroupCounts, metric: str, ideal: float, estimate: AnyEstimate, tables: Sequence[RateTable]
+) -> Measurement:
+    return Measurement(
+        metric=metric,
+        method=METHOD,
+        estimate=estimate if len(counts.groups) > 1 or isinstance(estimate, SmallestRate) else _ALONE,
+        n_samples=sum(sum(table.n) for table in tables),
+        ideal=ideal,
+        sensitive=counts.features,
+        detail=extremes(counts, tables),
+    )
+
+
+def _surest_gap(names: Sequence[str], table: RateTable, present: Sequence[int]) -> list[str]:
+    """The two groups that these data tell apart best, in words: the extremes may be groups of a handful of rows."""
+    k, n = table.arrays()
+    lower = difference_bounds(k, n, _DISPLAY_ERROR / table.n_pairs)[0]
+    high, low = (present[int(i)] for i in np.unravel_index(int(np.argmax(lower)), lower.shape))
+    rates = {i: table.successes[i] / table.n[i] for i in (low, high)}
+    of = k / n
+    if lower.max() <= 0.0 or (rates[low] == of.min() and rates[high] == of.max()):
+        return []
+    return [
+        f"{table.rate}, surest gap: {names[low]} {rates[low]:.3f} (n = {table.n[low]:,}) and {names[high]} "
+        f"{rates[high]:.3f} (n = {table.n[high]:,})"
+    ]
+
+
+def extremes(counts: GroupCounts, tables: Sequence[RateTable]) -> str:
+    """Which groups are the extremes, which have no rows for a rate, and which are too small to weigh much."""
+    names = [" x ".join(group) for group in counts.groups]
+    parts = []
+    for table in tables:
+        present = [i for i, n in enumerate(table.n) if n]
+        absent = [names[i] for i, n in enumerate(table.n) if not n]
+        if len(present) > 1:
+            of = {i: table.successes[i] / table.n[i] for i in present}
+            low, high = min(of, key=lambda i: of[i]), max(of, key=lambda i: of[i])
+            parts.append(
+                f"{table.rate}: lowest {names[low]} {of[low]:.3f} (n = {table.n[low]:,}), "
+                f"highest {names[high]} {of[high]:.3f} (n = {table.n[high]:,})"
+            )
+            if 2 < len(present) <= _MOST_PAIRED:
+                parts += _surest_gap(names, table, present)
+        if absent:
+            parts.append(f"{table.rate} is undefined (0/0) for {', '.join(absent[:5])}")
+    small = [f"{name} ({n})" for name, n in zip(names, counts.sizes().tolist(), strict=True) if n < 30]
+    if small:
+        parts.append(f"small groups: {', '.join(small[:5])}{' and others' if len(small) > 5 else ''}")
+    if any(MISSING in group for group in counts.groups):
+        parts.append(f"rows without a group value are the group {MISSING}")
+    return "; ".join(parts)

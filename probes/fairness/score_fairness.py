@@ -1,0 +1,264 @@
+"""Score fairness: does a score rank, and mean, the same in every group?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import combinations
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from auditor.errors import NotApplicableError
+from auditor.finding.measurement import Measurement, Pillar
+from auditor.rows import FloatArray, IntArray
+from auditor.run.probe import Need
+from auditor.statistics.distances import CalibrationError, WorstDistance, WorstGap
+from auditor.statistics.estimate import Estimate, Undefined
+from auditor.statistics.kinds import AnyEstimate
+from auditor.statistics.means import StudentT
+from auditor.statistics.ranks import AreaUnderCurve, area_under_curve
+from probes.fairness.crowds import crowd
+from probes.fairness.score_thresholds import at_thresholds, checked_thresholds
+
+if TYPE_CHECKING:
+    from auditor.data.audit_data import AuditData
+    from auditor.model.audited_model import AuditedModel
+
+BoolArray = npt.NDArray[np.bool_]
+_FEWEST_OF_A_CLASS = 2
+
+
+class ScoreFairness:
+    """Ranking, calibration and distribution of the score by group and intersection, and the worst gap of any two.
+
+    The score s is the probability of the favourable class. Per group, over rows of the group:
+
+    - ``roc_auc``: P(a favourable row scores above another) + P(tie) / 2; [0, 1], ideal 1; DeLong's interval
+    - ``expected_calibration_error``: ``sum_b (n_b / n) |share favourable - mean score|`` over ``bins`` of equal width;
+      [0, 1], ideal 0; over all rows too. The plain sum is biased upward: the interval is not, see
+      :class:`~auditor.statistics.distances.CalibrationError`
+
+    Headlines, for each sensitive feature and for the full intersection:
+
+    - ``auc_difference``, ``calibration_difference``: max - min of the two; [0, 1], ideal 0
+    - ``score_kolmogorov_smirnov``, ``score_wasserstein``: the largest distance between two groups' scores,
+      ``sup |F_i - F_j|`` and ``integral |F_i - F_j|``; [0, 1], ideal 0
+    - ``demographic_parity_difference_at_threshold``, ``demographic_parity_ratio_at_threshold`` and
+      ``equalized_odds_difference_at_threshold``: those of :class:`~probes.fairness.group_fairness.GroupFairness` if
+      rows of a score of at least the threshold were decided for the favourable class, for each of ``thresholds``; [0,
+      1], ideal 0, 1, 0
+    - the same ``_over_thresholds``: the worst of them, whose bounds hold for all thresholds at once
+
+    Without labels there are the distances and demographic parity only.
+
+    A group without two rows of either class has no ``roc_auc``, and leaves ``auc_difference`` undefined. A headline is
+    bounded from exact or DeLong bounds of its parts, never from the noisy maximum itself.
+
+    intersections: whether to compare the intersection of several sensitive features too.
+    bins: bins of the calibration error, of equal width on [0, 1]. thresholds: of the score, between 0 and 1. Raises
+    ValueError for bins outside 2 to 100, or for a threshold outside (0, 1) or more than 50 of them.
+
+    Sources: Borkan et al., WWW 2019 (subgroup AUC); DeLong et al., Biometrics 44 (1988); Naeini et al., AAAI 2015;
+    Pleiss et al., NeurIPS 2017 (calibration by group); Jiang et al., UAI 2020 (Wasserstein fairness).
+    """
+
+    name: ClassVar[str] = "score_fairness"
+    pillar: ClassVar[Pillar] = "fairness"
+    goal: ClassVar[str] = "Does the score rank, and mean, the same in every group?"
+    citation: ClassVar[str] = "Borkan et al., WWW 2019; Pleiss et al., NeurIPS 2017; DeLong et al., Biometrics 1988"
+    methods: ClassVar[tuple[str, ...]] = ("between_groups",)
+    needs: ClassVar[tuple[Need, ...]] = (Need.CLASSIFIER, Need.DATA, Need.SENSITIVE)
+    # Rows of either of two groups, and the true gap in AUC, found above 0.05 with 80 % power at 5 %.
+    power: ClassVar[tuple[int, float]] = (600, 0.20)
+    # Rows of either of two groups, and the true difference in selection, the same at every one of three thresholds,
+    # found above 0.10 over all of them with 80 % power at 5 %.
+    threshold_power: ClassVar[tuple[int, float]] = (500, 0.19)
+
+    def __init__(
+        self, *, intersections: bool = True, bins: int = 10, thresholds: Sequence[float] = (0.3, 0.5, 0.7)
+    ) -> None:
+        if not 2 <= bins <= 100:
+            raise ValueError(f"bins lies in 2 to 100, not {bins}")
+        self.intersections = intersections
+        self.bins = bins
+        self.thresholds = checked_thresholds(thresholds)
+
+    def measure(self, model: AuditedModel, data: AuditData, rng: np.random.Generator) -> list[Measurement]:
+        """Measurements over the evaluation rows; see the class for what they are."""
+        rows = data.evaluation
+        if rows.sensitive_features is None:
+            raise NotApplicableError("Needs a sensitive feature: add --sensitive COLUMN.")
+        if rows.positive is None:
+            classes = ", ".join(rows.classes or model.classes)
+            raise NotApplicableError(f"Needs the favourable label among {classes}: add --positive LABEL.")
+        scores = model.outputs(rows)[:, rows.positive]
+        if np.unique(scores).size < 3:
+            raise NotApplicableError("Needs scores, and this model returns labels: group_fairness measures those.")
+        features = tuple(str(c) for c in rows.sensitive_features.columns)
+        wanted: list[tuple[str, ...]] = [(feature,) for feature in features]
+        if self.intersections and len(features) > 1:
+            wanted.append(features)
+        scores = np.clip(scores, 0.0, 1.0)
+        found = self._overall(scores, rows.y_true, rows.positive)
+        for names in wanted:
+            keys = list(rows.sensitive_features[list(names)].astype(str).itertuples(index=False, name=None))
+            levels = sorted(set(keys))
+            many = crowd("auc_difference", "between_groups", names, len(levels), len(keys))
+            if many is not None:
+                found.append(many)
+                continue
+            place = {level: i for i, level in enumerate(levels)}
+            codes = np.fromiter((place[key] for key in keys), np.int64, len(keys))
+            found += self._of(names, levels, codes, scores, rows.y_true, rows.positive)
+            titles = [" x ".join(level) for level in levels]
+            found += at_thresholds(names, titles, codes, scores, rows.y_true, rows.positive, self.thresholds)
+        return found
+
+    def _overall(self, scores: FloatArray, y_true: IntArray | None, positive: int) -> list[Measurement]:
+        if y_true is None or not (y_true >= 0).any():
+            return []
+        labelled = y_true >= 0
+        return [
+            Measurement(
+                metric="expected_calibration_error",
+                method="between_groups",
+                estimate=calibration_error(scores[labelled], y_true[labelled] == positive, self.bins),
+                n_samples=int(labelled.sum()),
+                ideal=0.0,
+                detail=f"{self.bins} bins of equal width, all rows",
+            )
+        ]
+
+    def _of(
+        self,
+        names: tuple[str, ...],
+        levels: Sequence[tuple[str, ...]],
+        codes: IntArray,
+        scores: FloatArray,
+        y_true: IntArray | None,
+        positive: int,
+    ) -> list[Measurement]:
+        titles = [" x ".join(level) for level in levels]
+        members = [codes == g for g in range(len(levels))]
+        headlines = _distances(names, titles, [scores[own] for own in members])
+        if y_true is None or not (y_true >= 0).any():
+            return headlines
+        labelled = [own & (y_true >= 0) for own in members]
+        curves = [_auc(scores[own], y_true[own] == positive) for own in labelled]
+        errors = [calibration_error(scores[own], y_true[own] == positive, self.bins) for own in labelled]
+        n = [int(own.sum()) for own in labelled]
+        headlines = [
+            _gap("auc_difference", "roc_auc", names, titles, n, curves),
+            _gap("calibration_difference", "expected_calibration_error", names, titles, n, errors),
+            *headlines,
+        ]
+        per_group = [
+            Measurement(
+                metric=metric,
+                method="between_groups",
+                estimate=estimate,
+                n_samples=size,
+                ideal=ideal,
+                group=dict(zip(names, level, strict=True)),
+            )
+            for metric, ideal, estimates in (("roc_auc", 1.0, curves), ("expected_calibration_error", 0.0, errors))
+            for level, size, estimate in zip(levels, n, estimates, strict=True)
+        ]
+        return headlines + per_group
+
+
+def _auc(scores: FloatArray, favourable: BoolArray) -> AreaUnderCurve | Undefined:
+    return area_under_curve(scores[favourable], scores[~favourable])
+
+
+def calibration_error(scores: FloatArray, favourable: BoolArray, bins: int) -> CalibrationError | Undefined:
+    """Binned calibration error of scores (n,) in [0, 1] for labels (n,), over ``bins`` of equal width."""
+    if not scores.size:
+        return Undefined(reason="there are no labelled rows")
+    place = np.minimum((scores * bins).astype(np.int64), bins - 1)
+    n = np.bincount(place, minlength=bins)
+    seen = np.flatnonzero(n)
+    total = np.bincount(place, weights=scores, minlength=bins)
+    return CalibrationError(
+        successes=tuple(np.bincount(place[favourable], minlength=bins)[seen].tolist()),
+        n=tuple(n[seen].tolist()),
+        # Rounding may carry a mean of ones a hair beyond 1.
+        mean_scores=tuple(np.clip(total[seen] / n[seen], 0.0, 1.0).tolist()),
+    )
+
+
+def worst_gap(
+    parts: Sequence[AreaUnderCurve | CalibrationError | StudentT | Undefined], largest: float | None
+) -> AnyEstimate:
+    """The largest difference between two groups of an estimate made of each group's own rows."""
+    if len(parts) < 2:
+        return Undefined(reason="only one group is present, so there is nothing to compare it with")
+    return WorstGap(parts=tuple(parts), largest=largest)
+
+
+def _gap(
+    metric: str,
+    of: str,
+    names: tuple[str, ...],
+    titles: Sequence[str],
+    n: Sequence[int],
+    parts: Sequence[AreaUnderCurve | CalibrationError | Undefined],
+) -> Measurement:
+    return Measurement(
+        metric=metric,
+        method="between_groups",
+        estimate=worst_gap(parts, 1.0),
+        n_samples=sum(n),
+        ideal=0.0,
+        sensitive=names,
+        detail=_extremes(of, titles, n, parts),
+    )
+
+
+def _extremes(of: str, titles: Sequence[str], n: Sequence[int], parts: Sequence[Estimate]) -> str:
+    present = [i for i, part in enumerate(parts) if not isinstance(part, Undefined)]
+    absent = [titles[i] for i in range(len(parts)) if i not in present]
+    text = []
+    if len(present) > 1:
+        low, high = (f(present, key=lambda i: parts[i].value) for f in (min, max))
+        text.append(
+            f"{of}: lowest {titles[low]} {parts[low].value:.3f} (n = {n[low]:,}), "
+            f"highest {titles[high]} {parts[high].value:.3f} (n = {n[high]:,})"
+        )
+    if absent:
+        text.append(f"{of} is undefined for {', '.join(absent[:5])}: too few labelled rows of either class")
+    return "; ".join(text)
+
+
+def _distances(names: tuple[str, ...], titles: Sequence[str], scores: Sequence[FloatArray]) -> list[Measurement]:
+    sizes = tuple(s.size for s in scores)
+    pairs = list(combinations(range(len(scores)), 2))
+    both = np.asarray([distances(scores[i], scores[j]) for i, j in pairs]).reshape(-1, 2)
+    found = []
+    for column, metric in enumerate(("score_kolmogorov_smirnov", "score_wasserstein")):
+        estimate: AnyEstimate = Undefined(reason="only one group is present, so there is nothing to compare it with")
+        detail = ""
+        if pairs:
+            estimate = WorstDistance(distances=tuple(both[:, column].tolist()), n=sizes)
+            i, j = pairs[int(both[:, column].argmax())]
+            detail = f"farthest apart: {titles[i]} (n = {sizes[i]:,}) and {titles[j]} (n = {sizes[j]:,})"
+        found.append(
+            Measurement(
+                metric=metric,
+                method="between_groups",
+                estimate=estimate,
+                n_samples=sum(sizes),
+                ideal=0.0,
+                sensitive=names,
+                detail=detail,
+            )
+        )
+    return found
+
+
+def distances(a: FloatArray, b: FloatArray) -> tuple[float, float]:
+    """Kolmogorov-Smirnov and Wasserstein-1 distance, both in [0, 1], of two samples of scores in [0, 1], (m,), (n,)."""
+    at = np.sort(np.concatenate([a, b]))
+    gap = np.abs(np.searchsorted(np.sort(a), at, "right") / a.size - np.searchsorted(np.sort(b), at, "right") / b.size)
+    return float(min(gap.max(), 1.0)), float(min((gap[:-1] * np.diff(at)).sum(), 1.0))

@@ -1,0 +1,280 @@
+"""What is measured of an attack's scores: AUC, rates at few false positives, balanced accuracy, groups, records."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from auditor.finding.figure import Figure, Series
+from auditor.finding.measurement import Measurement
+from auditor.rows import FloatArray, IntArray
+from auditor.statistics.estimate import Undefined
+from auditor.statistics.intervals import clopper_pearson
+from auditor.statistics.means import StudentT
+from auditor.statistics.ranks import area_under_curve, true_positive_rate_at
+from auditor.statistics.rates import Proportion
+
+if TYPE_CHECKING:
+    from probes.privacy.membership.pool import Pool
+
+FALSE_POSITIVE_RATES = (0.01, 0.001)
+MOST_POINTS = 200
+# With fewer non-members, the highest of them is too low a bar to be called no false positive.
+FEWEST_FOR_NONE = 100
+MOST_EXPOSED = 10
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Attack:
+    """One attack's scores of the rows of a pool, higher for members; or why there are none.
+
+    scores (n,); ``scored`` (n,): the rows it may be measured on. ``threshold``: a row is called a member where its
+    score is at least this; ``threshold_words`` says which one that is. ``detail``: threat model and remarks.
+    ``inapplicable``: whether ``why_not`` is about the kind of rows, of which more would be of no help.
+    """
+
+    method: str
+    scores: FloatArray
+    scored: npt.NDArray[np.bool_]
+    threshold: float
+    threshold_words: str
+    detail: str
+    why_not: str = ""
+    inapplicable: bool = False
+
+    def members(self, pool: Pool, among: npt.NDArray[np.bool_] | None = None) -> FloatArray:
+        """Scores of the members that are measured."""
+        return self._of(pool.is_member, among)
+
+    def others(self, pool: Pool, among: npt.NDArray[np.bool_] | None = None) -> FloatArray:
+        """Scores of the non-members that are measured."""
+        return self._of(~pool.is_member, among)
+
+    def _of(self, side: npt.NDArray[np.bool_], among: npt.NDArray[np.bool_] | None) -> FloatArray:
+        if self.why_not:
+            return np.empty(0)
+        return self.scores[side & self.scored & (True if among is None else among)]
+
+
+def measurements(attack: Attack, pool: Pool, detail: str) -> list[Measurement]:
+    """All measurements of one attack but its figure."""
+    members, others = attack.members(pool), attack.others(pool)
+    found = [
+        _attack_auc(attack, members, others, f"{detail}; {attack.detail}"),
+        *(_rate_at(attack, members, others, rate, detail) for rate in FALSE_POSITIVE_RATES),
+        _rate_at_none(attack, members, others, detail),
+        _balanced_accuracy(attack, members, others, detail),
+    ]
+    if not attack.inapplicable:
+        return found
+    never = Undefined(reason=attack.why_not, inapplicable=True)
+    return [replace(m, estimate=never, too_few="", n_needed=None) for m in found]
+
+
+def _attack_auc(attack: Attack, members: FloatArray, others: FloatArray, detail: str) -> Measurement:
+    return Measurement(
+        metric="attack_auc",
+        method=attack.method,
+        estimate=Undefined(reason=attack.why_not) if attack.why_not else area_under_curve(members, others),
+        n_samples=members.size + others.size,
+        ideal=0.5,
+        detail=detail,
+    )
+
+
+def _rate_at(attack: Attack, members: FloatArray, others: FloatArray, rate: float, detail: str) -> Measurement:
+    expected, given, judged = others.size * rate, math.ceil(1 / rate - 1e-9), math.ceil(10 / rate - 1e-9)
+    too_few = ""
+    if expected < 1.0 - 1e-9:
+        too_few = attack.why_not or (
+            f"{rate:g} of {others.size:,} non-members is less than one row: "
+            f"{given:,} are needed to give a rate there, {judged:,} to judge it."
+        )
+    elif expected < 10.0 - 1e-9:
+        too_few = (
+            f"Only {expected:.3g} of {others.size:,} non-members are expected above the threshold: "
+            f"the rate is shown, and {judged:,} non-members are needed to judge it."
+        )
+    return Measurement(
+        metric="true_positive_rate_at_fpr",
+        method=attack.method,
+        estimate=(Undefined(reason=too_few) if expected < 1.0 - 1e-9 else true_positive_rate_at(members, others, rate)),
+        n_samples=others.size,
+        ideal=rate,
+        at={"false_positive_rate": rate},
+        detail=detail,
+        too_few=too_few,
+        n_needed=judged if too_few and not attack.why_not else None,
+    )
+
+
+def _rate_at_none(attack: Attack, members: FloatArray, others: FloatArray, detail: str) -> Measurement:
+    few = attack.why_not or (
+        f"{others.size:,} non-members are too few for the highest of them to stand for no false positive: "
+        f"{FEWEST_FOR_NONE} are needed."
+    )
+    if others.size < FEWEST_FOR_NONE or not members.size:
+        estimate: Proportion | Undefined = Undefined(reason=few)
+    else:
+        estimate = Proportion(successes=int((members > others.max()).sum()), n=members.size)
+        detail += (
+            f"; the threshold is the highest of {others.size:,} non-members, its false positive rate is at most "
+            f"{1.0 - 0.05 ** (1.0 / others.size):.2g} at 95 % confidence, and the interval is that of the rate there"
+        )
+    return Measurement(
+        metric="true_positive_rate_at_no_false_positive",
+        method=attack.method,
+        estimate=estimate,
+        n_samples=members.size,
+        ideal=0.0,
+        detail=detail,
+        too_few=few if isinstance(estimate, Undefined) else "",
+    )
+
+
+def _balanced_accuracy(attack: Attack, members: FloatArray, others: FloatArray, detail: str) -> Measurement:
+    m, n = members.size, others.size
+    if min(m, n) < 2:
+        return Measurement(
+            metric="balanced_accuracy",
+            method=attack.method,
+            estimate=Undefined(reason=attack.why_not or "balanced accuracy needs at least two rows on either side"),
+            n_samples=m + n,
+            ideal=0.5,
+            detail=detail,
+        )
+    hits, alarms = int((members >= attack.threshold).sum()), int((others >= attack.threshold).sum())
+    # Half a count away from 0 and 1, so that rates of 0 and 1 in few rows are not taken for certain.
+    tpr, fpr = (hits + 0.5) / (m + 1.0), (alarms + 0.5) / (n + 1.0)
+    return Measurement(
+        metric="balanced_accuracy",
+        method=attack.method,
+        estimate=StudentT(
+            centre=0.5 * (1.0 + hits / m - alarms / n),
+            standard_error=0.5 * math.sqrt(tpr * (1.0 - tpr) / m + fpr * (1.0 - fpr) / n),
+            degrees_of_freedom=min(m, n) - 1,
+            lower_limit=0.0,
+            upper_limit=1.0,
+        ),
+        n_samples=m + n,
+        ideal=0.5,
+        detail=f"threshold: {attack.threshold_words}; {detail}",
+    )
+
+
+# ---- who is hit ----------------------------------------------------------------------------------------------------
+
+
+def by_group(attack: Attack, pool: Pool) -> Iterator[Measurement]:
+    """``attack_auc`` within each group of each sensitive feature whose groups are known of members and non-members."""
+    groups = pool.rows.sensitive_features
+    if groups is None or attack.why_not:
+        return
+    for feature in groups.columns:
+        names = groups[feature].astype("string").to_numpy()
+        if len(set(names[pool.is_member])) == 1 and len(set(names[~pool.is_member])) > 1:
+            continue  # the training file does not have the column: its rows are of one unknown group
+        for name in sorted(set(names)):
+            members, others = (side(pool, names == name) for side in (attack.members, attack.others))
+            yield Measurement(
+                metric="attack_auc",
+                method=attack.method,
+                estimate=area_under_curve(members, others),
+                n_samples=members.size + others.size,
+                ideal=0.5,
+                group={str(feature): str(name)},
+                detail=f"{members.size:,} members and {others.size:,} non-members of the group",
+            )
+
+
+def most_exposed(attack: Attack, pool: Pool) -> str:
+    """The members with the highest scores by their row in the training file, never by what stands there; or ""."""
+    others = np.sort(attack.others(pool))
+    place = np.flatnonzero(pool.is_member & attack.scored)
+    if attack.why_not or not place.size or not others.size:
+        return ""
+    top = place[np.argsort(-attack.scores[place], kind="stable")][:MOST_EXPOSED]
+    above = others.size - np.searchsorted(others, attack.scores[top], "left")
+    named = ", ".join(f"{int(pool.number[i]):,} ({int(k):,})" for i, k in zip(top, above, strict=True))
+    return (
+        "the most exposed rows of --train, counted from 1 after the header, each with the number of the "
+        f"{others.size:,} non-members that score as high: {named}"
+    )
+
+
+# ---- the figure ----------------------------------------------------------------------------------------------------
+
+
+def roc_points(members: FloatArray, others: FloatArray, most: int = MOST_POINTS) -> tuple[IntArray, IntArray]:
+    """Counts (k,) of non-members and of members with a loss of at most each threshold, ascending, k at most ``most``.
+
+    A loss is any score with its sign turned. The thresholds are the distinct losses, so tied rows are passed together.
+    Of more points than ``most``, those are kept whose number of false positives comes nearest above an even step on the
+    logarithmic scale, and the last.
+    """
+    thresholds = np.unique(np.concatenate([members, others]))
+    false = np.searchsorted(np.sort(others), thresholds, "right").astype(np.int64)
+    true = np.searchsorted(np.sort(members), thresholds, "right").astype(np.int64)
+    # Of thresholds with equal false positives, the last is the corner of the curve.
+    corner = np.r_[false[1:] != false[:-1], True]
+    false, true = false[corner], true[corner]
+    if false.size > most:
+        steps = np.geomspace(max(int(false[0]), 1), int(false[-1]), most - 1)
+        chosen = np.unique(np.r_[0, np.searchsorted(false, np.floor(steps), "left"), false.size - 1])
+        false, true = false[chosen], true[chosen]
+    return false, true
+
+
+def roc_figure(attacks: Sequence[Attack], pool: Pool) -> Figure | None:
+    """The ROC curves of the attacks that have one, together."""
+    series, said = [], []
+    for attack in attacks:
+        members, others = attack.members(pool), attack.others(pool)
+        auc = area_under_curve(members, others)
+        if isinstance(auc, Undefined):
+            continue
+        false, true = roc_points(-members, -others)
+        low, high = clopper_pearson(true, members.size, 0.025)
+        series.append(
+            Series(
+                name=f"{attack.method}, 95 % pointwise",
+                x=tuple(float(v) for v in false / others.size),
+                y=tuple(float(v) for v in true / members.size),
+                low=tuple(float(v) for v in low),
+                high=tuple(float(v) for v in high),
+            )
+        )
+        at = [f"{_at(rate, false, true, members.size, others.size)} at {rate:g}" for rate in (0.001, 0.01, 0.1, 0.5)]
+        said.append(
+            f"{attack.method}, {members.size:,} members and {others.size:,} non-members: area under the curve "
+            f"{auc.value:.3f}; true positive rate at false positive rate: {', '.join(at)}."
+        )
+    if not series:
+        return None
+    alone = attacks[0].method if len(attacks) == 1 else ""
+    return Figure(
+        id="/".join(part for part in ("membership_inference/roc", alone) if part),
+        probe="membership_inference",
+        kind="roc",
+        title=f"ROC of the attack {alone}" if alone else "ROC of the attacks",
+        series=tuple(series),
+        alt=f"True positive rate against false positive rate; an area of 0.5 is chance. {' '.join(said)}",
+        x_label="false positive rate",
+        y_label="true positive rate",
+        caption=(
+            "On the diagonal an attack does no better than chance. "
+            "Bands: Clopper-Pearson, 95 %, of the share of members at each threshold."
+        ),
+    )
+
+
+def _at(rate: float, false: IntArray, true: IntArray, n_members: int, n_others: int) -> str:
+    reached = np.flatnonzero(false <= rate * n_others + 1e-9)
+    if n_others * rate < 1.0 - 1e-9:
+        return "not known"
+    return f"{true[reached[-1]] / n_members if reached.size else 0.0:.3g}"

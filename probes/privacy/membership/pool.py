@@ -1,0 +1,170 @@
+"""The rows that take part in an attack, and what the two files give away about themselves."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from auditor.errors import DataError, NotApplicableError
+from auditor.rows import FloatArray, IntArray
+from auditor.statistics.intervals import difference_bounds
+from probes.privacy.membership.loss_threshold import cross_entropy
+
+if TYPE_CHECKING:
+    from auditor.data.audit_data import AuditData
+    from auditor.model.audited_model import AuditedModel
+
+BoolArray = npt.NDArray[np.bool_]
+# Level of the remarks in ``detail``: they accuse the files, so they are made only where they are all but certain.
+REMARK_LEVEL = 0.001
+WORSE = (
+    "the model does worse on --train than on --data, which a model does not do on the rows it learned from: is --train "
+    "the file it was trained on"
+)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Pool:
+    """The labelled rows that stand once in the two files together, members first.
+
+    rows: n of them. probabilities (n, n_classes) of the audited model, labels (n,), loss (n,). is_member (n,).
+    number (n,): the row's number in its own file, from 1. ``left_out``: remarks on rows that take no part.
+    """
+
+    rows: AuditData
+    probabilities: FloatArray
+    labels: IntArray
+    loss: FloatArray
+    is_member: BoolArray
+    number: IntArray
+    left_out: tuple[str, ...]
+
+    @property
+    def n_members(self) -> int:
+        """How many members take part."""
+        return int(self.is_member.sum())
+
+    @property
+    def n_others(self) -> int:
+        """How many non-members take part."""
+        return int((~self.is_member).sum())
+
+    @property
+    def labels_only(self) -> bool:
+        """Whether the model says nothing but a label: every probability is 0 or 1."""
+        return bool(np.isin(self.probabilities, (0.0, 1.0)).all())
+
+    @property
+    def members(self) -> FloatArray:
+        """Losses of the members."""
+        return self.loss[self.is_member]
+
+    @property
+    def others(self) -> FloatArray:
+        """Losses of the non-members."""
+        return self.loss[~self.is_member]
+
+
+def pool_of(model: AuditedModel, data: AuditData) -> Pool:
+    """The rows that take part in the attack.
+
+    Raises NotApplicableError without training rows or labels, DataError for a label that is none of the classes.
+    """
+    if data.members is None or data.is_member is None:
+        raise NotApplicableError("Needs the model's training data: add --train FILE.")
+    sides = (data.members, data.evaluation)
+    if data.y_true is None:
+        raise NotApplicableError("Needs true labels: add --target COLUMN.")
+    if data.y_true.size and int(data.y_true.max()) >= model.n_outputs:
+        raise DataError(
+            f"A label of the data is class {int(data.y_true.max())}, and the model has {model.n_outputs} classes, "
+            "counted from 0: name the classes in the order of the model's outputs with --classes."
+        )
+    places = (np.flatnonzero(data.is_member), np.flatnonzero(~data.is_member))
+    taking, remarks, probabilities = [], [], []
+    for what, side, alone in zip(("--train", "--data"), sides, _unrepeated(*sides), strict=True):
+        labelled = np.asarray(side.y_true) >= 0
+        taking.append(np.flatnonzero(labelled & alone))
+        probabilities.append(model.outputs(side)[taking[-1]])
+        for n, why in (
+            (int((~labelled).sum()), "without a label took no part"),
+            (int((labelled & ~alone).sum()), "that stand more than once in the two files took no part"),
+        ):
+            if n:
+                remarks.append(f"{n:,} rows of {what} {why}")
+    rows = data.take(np.concatenate([place[take] for place, take in zip(places, taking, strict=True)]))
+    labels = np.asarray(rows.y_true, np.int64)
+    together = np.concatenate(probabilities)
+    return Pool(
+        rows=rows,
+        probabilities=together,
+        labels=labels,
+        loss=cross_entropy(together, labels),
+        is_member=np.repeat([True, False], [take.size for take in taking]),
+        number=np.concatenate(taking).astype(np.int64) + 1,
+        left_out=tuple(remarks),
+    )
+
+
+def _unrepeated(*sides: AuditData) -> list[BoolArray]:
+    """For each side, (n,) whether no other row of any side has the same features and the same label."""
+    from auditor.intake.rows.reading import row_keys
+
+    keys = [row_keys(rows) for rows in sides]
+    _, inverse, counts = np.unique(np.concatenate(keys), return_inverse=True, return_counts=True)
+    return np.split(counts[inverse] == 1, np.cumsum([len(k) for k in keys])[:-1])
+
+
+# ---- what a reader must know ---------------------------------------------------------------------------------------
+
+
+def detail_of(pool: Pool, classes: tuple[str, ...]) -> str:
+    """How many rows took part, how well the model does on either side, and what the files give away."""
+    parts = [f"{pool.n_members:,} members and {pool.n_others:,} non-members", *pool.left_out]
+    if not pool.n_members or not pool.n_others:
+        return "; ".join(parts)
+    correct, n = _right(pool)
+    parts.append(f"accuracy {correct[0] / n[0]:.3f} on members, {correct[1] / n[1]:.3f} on non-members")
+    if pool.labels_only:
+        parts.append("the model gives labels without confidence, so the loss says only whether they are right")
+    return "; ".join([*parts, *_remarks(pool, correct, n, classes)])
+
+
+def doubt(pool: Pool) -> str:
+    """Why the files themselves forbid a judgement, in a sentence; or ""."""
+    if not pool.n_members or not pool.n_others or not _does_worse(*_right(pool)):
+        return ""
+    return f"{WORSE[0].upper()}{WORSE[1:]}? Whoever was not trained on is no member, and no attack can find them."
+
+
+def _right(pool: Pool) -> tuple[IntArray, IntArray]:
+    """(2,) right decisions, and rows, of members and of non-members."""
+    right = pool.probabilities.argmax(axis=1) == pool.labels
+    correct = np.asarray([right[pool.is_member].sum(), right[~pool.is_member].sum()], np.int64)
+    return correct, np.asarray([pool.n_members, pool.n_others], np.int64)
+
+
+def _does_worse(correct: IntArray, n: IntArray) -> bool:
+    return bool(difference_bounds(correct, n, REMARK_LEVEL)[1][0, 1] < 0.0)
+
+
+def _remarks(pool: Pool, correct: IntArray, n: IntArray, classes: tuple[str, ...]) -> list[str]:
+    """What the two files give away about themselves, each said only where chance would say it once in a thousand."""
+    found = []
+    if _does_worse(correct, n):
+        found.append(WORSE)
+    widths = max(len(classes), int(pool.labels.max()) + 1)
+    counts = [np.bincount(pool.labels[side], minlength=widths) for side in (pool.is_member, ~pool.is_member)]
+    gaps = np.abs(counts[0] / n[0] - counts[1] / n[1])
+    widest = int(gaps.argmax())
+    pair = np.asarray([counts[0][widest], counts[1][widest]], np.int64)
+    if difference_bounds(pair, n, REMARK_LEVEL / widths)[0].max() > 0.05:
+        name = classes[widest] if widest < len(classes) else str(widest)
+        found.append(
+            f"label {name} is {pair[0] / n[0]:.1%} of the members and {pair[1] / n[1]:.1%} of the "
+            "non-members: the files differ by more than membership, and part of what the attack finds may be that"
+        )
+    return found

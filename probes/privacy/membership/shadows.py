@@ -1,0 +1,105 @@
+"""Shadow models of an audited model: each trained on a random half of the pool, all of them together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from auditor.rows import FloatArray
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from auditor.model.audited_model import AuditedModel
+    from probes.privacy.membership.pool import Pool
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Shadows:
+    """What k shadow models say of every row of a pool of n.
+
+    loss, log_odds (k, n): cross-entropy and log(p_y / (1 - p_y)) of the true label. inside (k, n): who learned which
+    row. ``threat_model``: what an attacker must know and do to have them, in words.
+    """
+
+    loss: FloatArray
+    log_odds: FloatArray
+    inside: npt.NDArray[np.bool_]
+    threat_model: str
+
+    def first(self, k: int) -> Shadows:
+        """The first k models alone."""
+        return Shadows(
+            loss=self.loss[:k], log_odds=self.log_odds[:k], inside=self.inside[:k], threat_model=self.threat_model
+        )
+
+    def fit(self, pool: Pool) -> str:
+        """How well the models do on rows they learned and on others, beside the audited one, in words."""
+        learned, others = float(self.loss[self.inside].mean()), float(self.loss[~self.inside].mean())
+        return (
+            f"their mean loss is {learned:.3g} on rows they learned and {others:.3g} on others, the audited model's "
+            f"{float(pool.members.mean()):.3g} on members and {float(pool.others.mean()):.3g} on non-members: the less "
+            "alike these are, the less the attack can see"
+        )
+
+
+def train_shadows(
+    model: AuditedModel, pool: Pool, n_shadows: int, rng: np.random.Generator, *, checkpoint: str | None = None
+) -> Shadows:
+    """Trains ``n_shadows`` models like the audited one, in pairs on the two halves of random splits of the pool.
+
+    Without regard to who is a member, so every row is in for half of the models. Raises NotApplicableError where no
+    model like it can be trained.
+    """
+    import torch
+
+    from auditor.training.blueprints import blueprint_of
+    from auditor.training.ensembles import random_halves, train_together
+
+    blueprint = blueprint_of(model, pool.rows.X)
+    with torch.no_grad():
+        encoded = blueprint.encode(pool.rows.X)
+    inside = random_halves(n_shadows, len(pool.labels), rng)
+    labels = torch.from_numpy(pool.labels).to(encoded.device)
+    trained = train_together(
+        blueprint.make,
+        encoded,
+        labels,
+        inside,
+        seeds=[int(s) for s in rng.integers(2**62, size=n_shadows)],
+        recipe=blueprint.recipe,
+        outputs=blueprint.outputs,
+        keep=partial(of_the_label, labels=labels),
+        checkpoint=checkpoint,
+    )
+    size = int(inside[0].sum())
+    words = f"{n_shadows} shadow models on {size:,} rows each, a random half of --train and --data together"
+    if pool.n_members and not 0.8 <= size / pool.n_members <= 1.25:
+        words += f" where the target had {pool.n_members:,}, so they are not quite like it"
+    return Shadows(
+        loss=trained.kept[..., 0],
+        log_odds=trained.kept[..., 1],
+        inside=inside,
+        threat_model="; ".join(
+            [
+                "threat model: an attacker who sees the probability of the true label and has rows like these trains "
+                f"{words}, of {blueprint.described}",
+                *trained.notes,
+            ]
+        ),
+    )
+
+
+def of_the_label(logits: Tensor, *, labels: Tensor) -> Tensor:
+    """(k, n, 2) cross-entropy and log odds of the true label, from logits (k, n, n_classes)."""
+    import torch
+
+    z = logits.double()
+    own = labels.view(1, -1, 1).expand(len(z), -1, 1)
+    others = z.scatter(2, own, -torch.inf).logsumexp(dim=2)
+    odds = z.gather(2, own).squeeze(2) - others
+    return torch.stack([torch.nn.functional.softplus(-odds), odds], dim=2)

@@ -1,0 +1,210 @@
+"""Contamination: was the model trained on a benchmark's file, so that it prefers the order its examples stand in?"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from itertools import permutations
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+from scipy.special import chdtrc
+
+from auditor.errors import NotApplicableError
+from auditor.finding.measurement import Measurement, Pillar
+from auditor.rows import FloatArray
+from auditor.run.probe import Need
+from auditor.statistics.estimate import Power, Undefined
+from auditor.statistics.means import StudentT
+from auditor.statistics.values import BoundedMean
+from probes.inputs import whole_number
+from probes.language.options import benchmark_path, check_prefix
+from probes.privacy.memorization.texts import causal_model, read_texts
+
+if TYPE_CHECKING:
+    from auditor.data.audit_data import AuditData
+    from auditor.model.audited_model import AuditedModel
+    from auditor.model.language_model import AuditedLanguageModel
+
+FEWEST_SHARDS = 8
+_DEFAULT_CONTEXT = 1024
+
+
+class Contamination:
+    """Whether the model finds a benchmark's examples likelier in the order of the file than in any other order.
+
+    Examples that are exchangeable, as most benchmarks' are, say nothing about their order; a model that prefers the
+    order they were published in has seen the file. The examples are split into shards of neighbours that fit the
+    model's context; each is scored as it stands and in ``n_permutations`` other orders drawn at random, or in all there
+    are.
+
+    - ``canonical_order_preference``: mean over shards of the share of random orders that are less likely than the
+      file's, ties by half; [0, 1], ideal 0.5, higher where the order is known. Shards are independent under any model
+      that has not seen the file; bounds as of a mean of values in [0, 1].
+    - ``order_log_likelihood_gain``: mean over shards of log p(file's order) minus the mean over random orders, in nats
+      per shard; ideal 0; Student's interval, the test of the paper. Display only, since it relies on near-normal
+      shards.
+
+    The detail has the p-value of "the examples are exchangeable to this model": each shard's rank p-value
+    ``(1 + #{other orders at least as likely}) / (1 + other orders)`` is valid whatever the model is, and Fisher's
+    combination of independent valid p-values is valid at every level. A file that is sorted by anything (length, topic,
+    a running number) is not exchangeable, and its order may be preferred for that: do not test such a file. No
+    preference is no proof of innocence: a model that has seen the examples one by one, or once, shows none.
+
+    benchmarks: the file under the key ``contamination`` (--benchmark contamination=PATH): one example a line, or a
+    table with ``column``. shard_examples: most examples in a shard. separator: stands between examples. prefix_token:
+    see :class:`~probes.language.options.LikelihoodOptions`.
+
+    Raises NotApplicableError without the file, for a model that is not causal, and below 8 shards.
+
+    Source: Oren, Meister, Chatterji, Ladhak and Hashimoto, ICLR 2024 (arXiv:2310.17623).
+    """
+
+    name: ClassVar[str] = "contamination"
+    pillar: ClassVar[Pillar] = "privacy"
+    goal: ClassVar[str] = "Was the model trained on this benchmark?"
+    citation: ClassVar[str] = "Oren et al., ICLR 2024"
+    methods: ClassVar[tuple[str, ...]] = ("order_swap",)
+    needs: ClassVar[tuple[Need, ...]] = (Need.LANGUAGE_MODEL,)
+    # Shards, and the true preference that is FAILed against a bound of 0.5 by one judgement at 5 %.
+    power: ClassVar[Power] = Power(50, 0.62)
+
+    def __init__(
+        self,
+        *,
+        benchmarks: Mapping[str, str] | None = None,
+        column: str | None = None,
+        n_permutations: int = 25,
+        shard_examples: int = 10,
+        n_shards: int = 50,
+        separator: str = "\n",
+        prefix_token: str | int | None = None,
+    ) -> None:
+        check_prefix(prefix_token)
+        self.prefix_token = prefix_token
+        whole_number("n_permutations", n_permutations, 5)
+        whole_number("shard_examples", shard_examples, 2)
+        whole_number("n_shards", n_shards, FEWEST_SHARDS)
+        self.benchmarks = benchmarks
+        self.column = column
+        self.n_permutations = n_permutations
+        self.shard_examples = shard_examples
+        self.n_shards = n_shards
+        self.separator = separator
+
+    def measure(self, model: AuditedModel, data: AuditData, rng: np.random.Generator) -> list[Measurement]:
+        """The preference for the file's order, and the gain in likelihood; see the class."""
+        path = benchmark_path(self.benchmarks, self.name)
+        language = causal_model(model, self.prefix_token)
+        read = read_texts(path, "benchmark file", self.column)
+        shards, long = self._shards(language, read.texts)
+        if len(shards) < FEWEST_SHARDS:
+            raise NotApplicableError(
+                f"{read.origin} gives {len(shards)} groups of neighbouring examples that fit the model, and "
+                f"{FEWEST_SHARDS} are needed: give the whole file, or set contamination.shard_examples to less."
+            )
+        if len(shards) > self.n_shards:
+            shards = [shards[int(i)] for i in np.sort(rng.choice(len(shards), self.n_shards, replace=False))]
+        orders = [_orders(len(shard), self.n_permutations, rng) for shard in shards]
+        texts = [
+            self.separator.join(shard[i] for i in order)
+            for shard, some in zip(shards, orders, strict=True)
+            for order in some
+        ]
+        scores = np.split(language.log_likelihoods(texts), np.cumsum([len(some) for some in orders])[:-1])
+        share, gain, p = order_test(np.asarray([own[0] for own in scores]), [own[1:] for own in scores])
+        detail = (
+            f"{len(shards)} shards of at most {self.shard_examples} examples of {read.origin}, at most "
+            f"{self.n_permutations} other orders each; p = {p:.2g} for exchangeable examples (Fisher's combination of "
+            f"the shards' exact rank tests)"
+        )
+        if long:
+            detail += f"; {long:,} examples too long to stand beside another took no part"
+        return [
+            Measurement(
+                metric="canonical_order_preference",
+                method="order_swap",
+                estimate=_bounded(share),
+                n_samples=len(shards),
+                ideal=0.5,
+                detail=f"{detail}; {language.notes}",
+            ),
+            Measurement(
+                metric="order_log_likelihood_gain",
+                method="order_swap",
+                estimate=_student(gain),
+                n_samples=len(shards),
+                ideal=0.0,
+                detail=f"nats per shard; {detail}",
+                too_few="Display only: Student's interval relies on shards that are nearly normal. Set a bound on "
+                "canonical_order_preference.",
+            ),
+        ]
+
+    def _shards(self, model: AuditedLanguageModel, texts: Sequence[str]) -> tuple[list[list[str]], int]:
+        """Runs of neighbours that fit the context together, at least two in each; and how many fit with no other."""
+        limit = (model.context or _DEFAULT_CONTEXT) - 16
+        sizes = [len(model.tokenizer(t, add_special_tokens=False, verbose=False).input_ids) + 4 for t in texts]
+        shards: list[list[str]] = []
+        current: list[str] = []
+        used = long = 0
+        for text, size in zip(texts, sizes, strict=True):
+            if size > limit // 2:
+                long += 1
+                continue
+            if current and (len(current) == self.shard_examples or used + size > limit):
+                shards.append(current)
+                current, used = [], 0
+            current.append(text)
+            used += size
+        shards.append(current)
+        return [shard for shard in shards if len(set(shard)) > 1], long
+
+
+def _orders(k: int, n: int, rng: np.random.Generator) -> list[tuple[int, ...]]:
+    """The order of the file, then ``n`` other orders of k examples drawn without repeats, or all where there are fewer.
+
+    An order that recurred would tie with itself, and the rank tests would lose power for nothing.
+    """
+    own = tuple(range(k))
+    if math.factorial(min(k, 12)) <= n + 1:
+        return list(permutations(own))
+    found = {own: None}
+    while len(found) <= n:
+        found[tuple(int(i) for i in rng.permutation(k))] = None
+    return list(found)
+
+
+def order_test(canonical: FloatArray, permuted: Sequence[FloatArray]) -> tuple[FloatArray, FloatArray, float]:
+    """Share of less likely orders (n_shards,), gain (n_shards,) and the p-value, from log-likelihoods.
+
+    canonical: (n_shards,) of the file's order; permuted: of each shard's other orders.
+    """
+    share, gain, p = [], [], []
+    for own, others in zip(canonical.tolist(), permuted, strict=True):
+        # Equal orders differ by rounding, and a tie must not look like a preference.
+        near = 1e-6 * max(1.0, abs(own))
+        below, above = float((others < own - near).mean()), float((others > own + near).mean())
+        share.append(below + 0.5 * (1.0 - below - above))
+        gain.append(own - float(others.mean()))
+        p.append((1.0 + float((others >= own - near).sum())) / (1.0 + others.size))
+    combined = float(chdtrc(2.0 * len(p), -2.0 * np.log(p).sum()))
+    return np.asarray(share, np.float64), np.asarray(gain, np.float64), combined
+
+
+def _bounded(values: FloatArray) -> BoundedMean:
+    centre = float(values.mean())
+    return BoundedMean(
+        centre=centre,
+        standard_error=float(values.std(ddof=1) / math.sqrt(values.size)),
+        third_moment=float(((values - centre) ** 3).mean()),
+        n=values.size,
+        low=0.0,
+        high=1.0,
+    )
+
+
+def _student(values: FloatArray) -> StudentT | Undefined:
+    from auditor.statistics.means import mean
+
+    return mean(values)

@@ -1,0 +1,218 @@
+"""Extraction: given the beginning of a training text, does the model go on with it word for word?"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from auditor.errors import NotApplicableError
+from auditor.finding.figure import Figure, Series
+from auditor.finding.measurement import Measurement, Pillar
+from auditor.rows import FloatArray
+from auditor.run.probe import Need
+from auditor.statistics.estimate import Power, Undefined
+from auditor.statistics.rates import Difference, Proportion
+from probes.inputs import whole_number
+from probes.language.options import check_prefix
+from probes.privacy.memorization.texts import causal_model, held_out_texts, optional_path, training_texts, unrepeated
+
+if TYPE_CHECKING:
+    from auditor.data.audit_data import AuditData
+    from auditor.model.audited_model import AuditedModel
+    from auditor.model.language_model import AuditedLanguageModel
+
+_QUERIES = (1, 3, 10, 30, 100, 300, 1_000, 3_000, 10_000, 30_000, 100_000)
+
+
+class Extraction:
+    """Which share of the training texts the model completes verbatim from their first tokens.
+
+    A text of at least ``prefix_tokens + suffix_tokens`` tokens is cut into a prefix p and the suffix s that follows it.
+
+    - ``extraction_rate``, method ``greedy``: share of texts whose suffix is the greedy continuation of the prefix; each
+      token of s is the likeliest after what comes before it, which one pass over the text shows without generating.
+    - ``extraction_rate``, method ``probabilistic``: share of texts that are (n, p)-discoverable: n draws contain s with
+      probability at least p, ``1 - (1 - P(s | prefix))^n >= p``, where P is of sampling with ``temperature`` and
+      ``top_k``, exactly, without drawing.
+    - ``extraction_rate_difference``: the same share among evaluation texts of the same length taken from it, in
+      [-1, 1]: what is completed without having been seen is no memory of it. Only with --data.
+
+    Shares lie in [0, 1], ideal 0, with exact bounds over independent texts; texts that occur twice count once, and
+    those that stand in both files take no part.
+
+    texts: path of a file of training texts, one a line, or a table with ``column``; without it the rows of --train.
+    n, p, temperature, top_k: of the probabilistic form; top_k None samples from the whole vocabulary. n_samples: most
+    texts of either side, drawn at random. prefix_token:
+    see :class:`~probes.language.options.LikelihoodOptions`.
+
+    Raises NotApplicableError without training texts, for a model that is not causal, and where the prefix and suffix do
+    not fit its context.
+
+    Sources: Carlini et al., ICLR 2023 (arXiv:2202.07646); Hayes et al., 2024 (arXiv:2410.19482).
+    """
+
+    name: ClassVar[str] = "extraction"
+    pillar: ClassVar[Pillar] = "privacy"
+    goal: ClassVar[str] = "Does the model continue its training texts word for word?"
+    citation: ClassVar[str] = "Carlini et al., ICLR 2023; Hayes et al., 2024"
+    methods: ClassVar[tuple[str, ...]] = ("greedy", "probabilistic")
+    needs: ClassVar[tuple[Need, ...]] = (Need.LANGUAGE_MODEL,)
+    # Texts, and the true rate that is FAILed against a bound of 0.01 by one judgement at 5 %.
+    power: ClassVar[Power] = Power(1_000, 0.02)
+
+    def __init__(
+        self,
+        *,
+        texts: str | None = None,
+        column: str | None = None,
+        prefix_tokens: int = 50,
+        suffix_tokens: int = 50,
+        n: int = 100,
+        p: float = 0.5,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        n_samples: int = 1_000,
+        prefix_token: str | int | None = None,
+    ) -> None:
+        check_prefix(prefix_token)
+        self.prefix_token = prefix_token
+        optional_path("texts", texts)
+        for option, value in (("prefix_tokens", prefix_tokens), ("suffix_tokens", suffix_tokens), ("n", n)):
+            whole_number(option, value, 1)
+        whole_number("top_k", top_k, 1)
+        whole_number("n_samples", n_samples, 2)
+        if not (isinstance(p, (int, float)) and 0.0 < p < 1.0):
+            raise ValueError(f"p must lie between 0 and 1, not {p!r}")
+        if not (isinstance(temperature, (int, float)) and 0.0 < temperature < math.inf):
+            raise ValueError(f"temperature must be a positive number, not {temperature!r}")
+        self.texts = texts
+        self.column = column
+        self.prefix_tokens = prefix_tokens
+        self.suffix_tokens = suffix_tokens
+        self.n = n
+        self.p = p
+        self.temperature = temperature
+        self.top_k = top_k
+        self.n_samples = n_samples
+
+    def measure(self, model: AuditedModel, data: AuditData, rng: np.random.Generator) -> list[Measurement]:
+        """Both rates, and what they are beyond those of texts that were not seen; see the class."""
+        language = causal_model(model, self.prefix_token)
+        whole, room = self.prefix_tokens + self.suffix_tokens, language.context
+        if room is not None and whole > room - language.n_prefix:
+            raise NotApplicableError(
+                f"{self.name}.prefix_tokens and suffix_tokens ask for {whole:,} tokens of a text, and "
+                f"{max(room - language.n_prefix, 0):,} fit the model's context: set them to less, with --set."
+            )
+        read = training_texts(data, self.texts, self.column, self.name)
+        members, others, shared = unrepeated(read.texts, held_out_texts(data))
+        drawn = [
+            [side[int(i)] for i in np.sort(rng.choice(len(side), min(self.n_samples, len(side)), replace=False))]
+            for side in (members, others)
+        ]
+        greedy, sampled, short = self._extracted(language, drawn[0])
+        greedy_others, sampled_others, _ = self._extracted(language, drawn[1])
+        detail = (
+            f"{greedy.size:,} texts of {read.origin}, {self.prefix_tokens} tokens given, {self.suffix_tokens} asked"
+        )
+        detail += f"; {language.notes.rstrip('.')}"
+        if short:
+            detail += f"; too short and left out: {short:,}"
+        if shared:
+            detail += f"; {shared:,} texts that stand in --data too took no part"
+        draws = f"temperature {self.temperature:g}" + ("" if self.top_k is None else f", top_k {self.top_k}")
+        found: list[Measurement] = []
+        for method, inside, outside, how in (
+            ("greedy", greedy, greedy_others, "greedy"),
+            (
+                "probabilistic",
+                _discoverable(sampled, self.n, self.p),
+                _discoverable(sampled_others, self.n, self.p),
+                f"n = {self.n:,}, p = {self.p:g}, {draws}",
+            ),
+        ):
+            k, size = int(inside.sum()), inside.size
+            why = (
+                f"no text has the {self.prefix_tokens + self.suffix_tokens} tokens that prefix and suffix need: set "
+                f"{self.name}.prefix_tokens and suffix_tokens to less"
+            )
+            figure = self._figure(sampled, sampled_others, draws) if method == "probabilistic" and size else None
+            found.append(
+                Measurement(
+                    metric="extraction_rate",
+                    method=method,
+                    estimate=Proportion(successes=k, n=size) if size else Undefined(reason=why),
+                    n_samples=size,
+                    ideal=0.0,
+                    detail=f"{how}: {k:,} of {detail}",
+                    figure=figure,
+                )
+            )
+            if outside.size and size:
+                found.append(
+                    Measurement(
+                        metric="extraction_rate_difference",
+                        method=method,
+                        estimate=Difference(successes=(k, int(outside.sum())), n=(size, outside.size)),
+                        n_samples=size + outside.size,
+                        ideal=0.0,
+                        detail=(
+                            f"{how}: {k:,} of {size:,} training texts, "
+                            f"{int(outside.sum()):,} of {outside.size:,} others"
+                        ),
+                    )
+                )
+        return found
+
+    def _extracted(
+        self, model: AuditedLanguageModel, texts: Sequence[str]
+    ) -> tuple[npt.NDArray[np.bool_], FloatArray, int]:
+        """Of texts that are long enough: whether greedy (k,) and log P(suffix | prefix) (k,); and how many are not."""
+        from probes.privacy.memorization.token_statistics import token_statistics
+
+        whole = self.prefix_tokens + self.suffix_tokens
+        encoded, _ = model.encode_cut(texts, whole)
+        long = [e for e in encoded if len(e.ids) - model.n_prefix == whole]
+        statistics = token_statistics(model, long, temperature=self.temperature, top_k=self.top_k)
+        greedy = [bool((s.rank[-self.suffix_tokens :] == 0).all()) for s in statistics]
+        sampled = [float(s.log_p_sampled[-self.suffix_tokens :].sum()) for s in statistics]
+        return np.asarray(greedy, bool), np.asarray(sampled, np.float64), len(texts) - len(long)
+
+    def _figure(self, members: FloatArray, others: FloatArray, draws: str) -> Figure:
+        series = []
+        for name, log_p in (("training texts", members), ("other texts", others)):
+            if not log_p.size:
+                continue
+            counts = [int(_discoverable(log_p, n, self.p).sum()) for n in _QUERIES]
+            ends = [Proportion(successes=k, n=log_p.size).interval(0.95) for k in counts]
+            series.append(
+                Series(
+                    name=f"{name}, 95 % pointwise",
+                    x=tuple(float(n) for n in _QUERIES),
+                    y=tuple(k / log_p.size for k in counts),
+                    low=tuple(low for low, _ in ends),
+                    high=tuple(high for _, high in ends),
+                )
+            )
+        said = "; ".join(f"{s.name}: {s.y[0]:.3f} at one draw, {s.y[-1]:.3f} at {_QUERIES[-1]:,}" for s in series)
+        return Figure(
+            id=f"{self.name}/draws",
+            probe=self.name,
+            kind="curve",
+            title="Texts that n draws give out",
+            series=tuple(series),
+            alt=f"Share of texts that n draws contain with probability {self.p:g}, against n. {said}.",
+            x_label="draws n",
+            y_label="share of texts",
+            caption=f"Sampling at {draws}. Bands: Clopper-Pearson, 95 %.",
+        )
+
+
+def _discoverable(log_p: FloatArray, n: int, p: float) -> npt.NDArray[np.bool_]:
+    """(k,) whether n draws contain the suffix with probability at least p: ``1 - (1 - P)^n >= p``."""
+    least = -math.expm1(math.log1p(-p) / n)
+    return np.asarray(log_p >= math.log(least) - 1e-12, bool)

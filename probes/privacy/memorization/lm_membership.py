@@ -1,0 +1,322 @@
+"""Membership inference for language models, held against a baseline that never sees the model."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+
+from auditor.errors import NotApplicableError, UsageError
+from auditor.finding.figure import Figure, Series
+from auditor.finding.measurement import Measurement, Pillar
+from auditor.rows import FloatArray
+from auditor.run.probe import Need
+from auditor.statistics.estimate import Power, Undefined
+from auditor.statistics.means import StudentT
+from auditor.statistics.ranks import area_under_curve, true_positive_rate_at
+from probes.inputs import whole_number
+from probes.language.options import check_prefix
+from probes.privacy.memorization.texts import causal_model, held_out_texts, once_only
+
+if TYPE_CHECKING:
+    from auditor.data.audit_data import AuditData
+    from auditor.model.audited_model import AuditedModel
+    from auditor.model.language_model import AuditedLanguageModel
+
+METHODS = ("loss", "zlib", "min_k", "min_k_plus_plus", "reference")
+BLIND = "blind_baseline"
+FALSE_POSITIVE_RATES = (0.01, 0.001)
+# One-sided levels of "the files differ without the model" and of "the attack does better than that".
+_LEVEL = 0.05
+_REMARK_LEVEL = 0.001
+_LESS_LIKELY = (
+    "the model finds --train less likely than --data, which a model does not do with what it learned from: is --train "
+    "the file it was trained on"
+)
+Scores = tuple[FloatArray, FloatArray]
+
+
+@dataclass(frozen=True, eq=False)
+class _Blind:
+    """What the baseline found: its scores, its AUC, and whether it tells the files apart; or why there is none."""
+
+    scores: Scores | None
+    auc: float
+    leaks: bool
+    why_not: str = ""
+
+
+class LMMembership:
+    """How well somebody who can score texts with the model tells its training texts from others.
+
+    Scores of a text x of T tokens, each higher for members:
+
+    - ``loss``: ``(1 / T) sum_t log p(x_t | x_<t)``
+    - ``zlib``: mean loss over the bytes that zlib makes of the text, negated
+    - ``min_k``: mean of the ``k`` least likely share of log p(x_t | x_<t)
+    - ``min_k_plus_plus``: the same of ``(log p(x_t | x_<t) - mu_t) / sigma_t``, mean and standard deviation of log p
+      over the vocabulary at t
+    - ``reference``: ``(log p(x) - log p_reference(x)) / T``, where a reference model is given
+
+    For each of them:
+
+    - ``attack_auc``: P(a member's score exceeds a non-member's) + P(tie) / 2; [0, 1], ideal 0.5
+    - ``true_positive_rate_at_fpr`` at 0.01 and 0.001; [0, 1], ideal the false positive rate itself; given where one
+      non-member is expected above the threshold, judged where 10 are
+
+    and of the **blind baseline** ``blind_auc``: AUC of cross-fitted learners that see words, length, characters and the
+    years in the text and never the model; ideal 0.5. Where it tells the files apart (its lower bound at 5 % is above
+    0.5) and an attack is not shown to do better than it (DeLong's paired test at 5 %), the attack is shown and **not
+    judged**: the split itself leaks, so its AUC says nothing about the model. ``auc_beyond_blind`` is the paired
+    difference, in [-1, 1]. Where the model finds the members less likely than the others (all but certainly, at a level
+    of 0.1 %), nothing is judged: that is not the file it learned.
+
+    k: share of the tokens that min_k takes. reference: path of another causal language model, or such a model
+    (--reference). max_tokens: texts are cut to so many tokens. Texts that stand in both files take no part.
+    prefix_token: see :class:`~probes.language.options.LikelihoodOptions`.
+
+    Raises NotApplicableError for a model that is not causal and without texts of either side.
+
+    Sources: Yeom et al., CSF 2018; Carlini et al., USENIX Security 2021; Shi et al., ICLR 2024; Zhang et al., ICLR
+    2025; Das, Zhang and Tramer, 2024 (arXiv:2406.16201); Duan et al., COLM 2024 (arXiv:2402.07841).
+    """
+
+    name: ClassVar[str] = "lm_membership"
+    pillar: ClassVar[Pillar] = "privacy"
+    goal: ClassVar[str] = "Can the model tell which texts it was trained on?"
+    citation: ClassVar[str] = "Carlini et al., 2021; Shi et al., 2024; Zhang et al., 2025; Das et al., 2024"
+    methods: ClassVar[tuple[str, ...]] = METHODS
+    needs: ClassVar[tuple[Need, ...]] = (Need.LANGUAGE_MODEL, Need.DATA, Need.TEXT, Need.TRAIN)
+    # Texts on either side, and the true AUC that is FAILed against a bound of 0.55 by one judgement at 5 %.
+    power: ClassVar[Power] = Power(500, 0.60)
+
+    def __init__(
+        self,
+        *,
+        k: float = 0.2,
+        reference: str | AuditedModel | None = None,
+        max_tokens: int = 512,
+        prefix_token: str | int | None = None,
+    ) -> None:
+        check_prefix(prefix_token)
+        self.prefix_token = prefix_token
+        if not (isinstance(k, (int, float)) and 0.0 < k <= 1.0):
+            raise ValueError(f"k must lie in (0, 1], not {k!r}")
+        whole_number("max_tokens", max_tokens, 16)
+        self.k = k
+        self.reference = reference
+        self.max_tokens = max_tokens
+
+    def measure(self, model: AuditedModel, data: AuditData, rng: np.random.Generator) -> list[Measurement]:
+        """All attacks and the blind baseline; see the class."""
+        language = causal_model(model, self.prefix_token)
+        if data.members is None or data.modality != "text":
+            raise NotApplicableError("Needs texts the model was trained on: add --train FILE and --text COLUMN.")
+        members, others, shared = once_only([str(t) for t in data.members.X if str(t).strip()], held_out_texts(data))
+        detail = f"{len(members):,} members and {len(others):,} non-members"
+        if shared:
+            detail += f"; {shared:,} copies of texts that stand more than once took no part"
+        scores, cut = self._scores(language, members, others) if members and others else ({}, 0)
+        if cut:
+            detail += f"; {cut:,} texts were cut to their first tokens"
+        doubt = ""
+        if scores and not isinstance(likelier := area_under_curve(*scores["loss"]), Undefined):
+            # Said only where chance would say it once in a thousand.
+            if likelier.bounds(_REMARK_LEVEL)[1] < 0.5:
+                detail += f"; {_LESS_LIKELY}"
+                doubt = f"{_LESS_LIKELY[0].upper()}{_LESS_LIKELY[1:]}? No attack can find members among other texts."
+        blind = _blind(members, others, rng)
+        found = [_blind_measurement(blind, len(members) + len(others), detail)]
+        figure = _roc(scores, blind)
+        for method in METHODS:
+            if method == "reference" and self.reference is None:
+                continue
+            x, y = scores.get(method, (np.empty(0), np.empty(0)))
+            own = _attack(method, x, y, blind, detail, language.notes, figure if method == "loss" else None)
+            found += [replace(m, too_few=m.too_few or doubt) for m in own]
+        return found
+
+    def _scores(
+        self, model: AuditedLanguageModel, members: Sequence[str], others: Sequence[str]
+    ) -> tuple[dict[str, Scores], int]:
+        from probes.privacy.memorization.scores import (
+            loss_score,
+            min_k_plus_plus_score,
+            min_k_score,
+            reference_score,
+            zlib_score,
+        )
+        from probes.privacy.memorization.token_statistics import token_statistics
+
+        texts = [*members, *others]
+        encoded, cut = model.encode_cut(texts, self.max_tokens)
+        # Only as much of a text as was read may say how compressible it is.
+        read = [text[: e.ends[-1]] for text, e in zip(texts, encoded, strict=True)]
+        found = token_statistics(model, encoded)
+        columns = {
+            "loss": [loss_score(s.log_p) for s in found],
+            "zlib": [zlib_score(s.log_p, text) for s, text in zip(found, read, strict=True)],
+            "min_k": [min_k_score(s.log_p, self.k) for s in found],
+            "min_k_plus_plus": [min_k_plus_plus_score(s.log_p, s.expected, s.deviation, self.k) for s in found],
+        }
+        if self.reference is not None:
+            by_reference = self._reference().log_likelihoods(read)
+            columns["reference"] = [
+                reference_score(float(s.log_p.sum()), float(r), s.log_p.size)
+                for s, r in zip(found, by_reference, strict=True)
+            ]
+        m = len(members)
+        return {name: (np.asarray(c[:m]), np.asarray(c[m:])) for name, c in columns.items()}, cut
+
+    def _reference(self) -> AuditedLanguageModel:
+        loaded = self.reference
+        if isinstance(loaded, str):
+            from auditor.intake import load_model
+            from auditor.intake.specs import ModelSpec
+
+            name, loaded = Path(loaded).name, load_model(ModelSpec(path=loaded))
+        else:
+            name = "given"
+        assert loaded is not None
+        if loaded.kind != "language_model":
+            raise UsageError(f"The reference {name} is no language model: name one with --reference, or leave it out.")
+        return causal_model(loaded)
+
+
+def _blind(members: Sequence[str], others: Sequence[str], rng: np.random.Generator) -> _Blind:
+    from probes.privacy.memorization.blind_baseline import FEWEST_TEXTS, blind_scores
+
+    if min(len(members), len(others)) < FEWEST_TEXTS:
+        return _Blind(
+            None,
+            math.nan,
+            leaks=False,
+            why_not=(
+                f"Whether the files differ by more than membership takes at least {FEWEST_TEXTS} members and as many "
+                f"non-members, not {len(members):,} and {len(others):,}."
+            ),
+        )
+    scores = blind_scores(members, others, rng)
+    auc = area_under_curve(*scores)
+    return _Blind(scores, auc.value, leaks=auc.bounds(_LEVEL)[0] > 0.5)
+
+
+def _blind_measurement(blind: _Blind, n: int, detail: str) -> Measurement:
+    return Measurement(
+        metric="blind_auc",
+        method=BLIND,
+        estimate=Undefined(reason=blind.why_not) if blind.scores is None else area_under_curve(*blind.scores),
+        n_samples=n,
+        ideal=0.5,
+        detail=f"words, length, characters and years of the texts, cross-fitted, no model asked; {detail}",
+    )
+
+
+def _attack(
+    method: str, members: FloatArray, others: FloatArray, blind: _Blind, detail: str, notes: str, figure: Figure | None
+) -> list[Measurement]:
+    from probes.privacy.memorization.blind_baseline import auc_difference
+
+    auc = area_under_curve(members, others)
+    too_few, beyond, beyond_words = blind.why_not, None, ""
+    if blind.scores is not None:
+        difference, error = auc_difference((members, others), blind.scores)
+        beyond = StudentT(
+            centre=difference,
+            standard_error=error,
+            degrees_of_freedom=min(members.size, others.size) - 1,
+            lower_limit=-1.0,
+            upper_limit=1.0,
+        )
+        beyond_words = f"attack {auc.value:.3f}, blind {blind.auc:.3f}"
+        if blind.leaks and beyond.bounds(_LEVEL)[0] <= 0.0:
+            too_few = (
+                f"The split itself leaks: without asking the model the two files are told apart with an AUC of "
+                f"{blind.auc:.3f}, and this attack, at {auc.value:.3f}, is not shown to do better. Use members and "
+                "non-members from one source and one time."
+            )
+    found = [
+        Measurement(
+            metric="attack_auc",
+            method=method,
+            estimate=auc,
+            n_samples=members.size + others.size,
+            ideal=0.5,
+            detail=f"{detail}; {notes}",
+            too_few=too_few,
+            figure=figure,
+        )
+    ]
+    found += [_rate_at(method, members, others, rate, detail, too_few) for rate in FALSE_POSITIVE_RATES]
+    if beyond is not None:
+        found.append(
+            Measurement(
+                metric="auc_beyond_blind",
+                method=method,
+                estimate=beyond,
+                n_samples=members.size + others.size,
+                ideal=0.0,
+                detail=beyond_words,
+            )
+        )
+    return found
+
+
+def _rate_at(
+    method: str, members: FloatArray, others: FloatArray, rate: float, detail: str, leaking: str
+) -> Measurement:
+    expected, given, judged = others.size * rate, math.ceil(1 / rate - 1e-9), math.ceil(10 / rate - 1e-9)
+    few = ""
+    if expected < 1.0 - 1e-9:
+        few = (
+            f"{rate:g} of {others.size:,} non-members is less than one text: {given:,} are needed to give a rate there."
+        )
+    elif expected < 10.0 - 1e-9:
+        few = f"Only {expected:.3g} non-members are expected above the threshold: {judged:,} are needed to judge it."
+    return Measurement(
+        metric="true_positive_rate_at_fpr",
+        method=method,
+        estimate=Undefined(reason=few) if expected < 1.0 - 1e-9 else true_positive_rate_at(members, others, rate),
+        n_samples=others.size,
+        ideal=rate,
+        at={"false_positive_rate": rate},
+        detail=detail,
+        too_few=few or leaking,
+        n_needed=judged if few else None,
+    )
+
+
+def _roc(scores: Mapping[str, Scores], blind: _Blind) -> Figure | None:
+    from probes.privacy.membership.metrics import roc_points
+
+    curves = dict(scores) | ({BLIND: blind.scores} if blind.scores is not None else {})
+    series, said = [], []
+    for name, (x, y) in curves.items():
+        if min(x.size, y.size) < 2:
+            continue
+        false, true = roc_points(-x, -y)
+        series.append(
+            Series(
+                name=name,
+                x=tuple(float(v) for v in false / y.size),
+                y=tuple(float(v) for v in true / x.size),
+            )
+        )
+        said.append(f"{name} {area_under_curve(x, y).value:.3f}")
+    if not series:
+        return None
+    return Figure(
+        id="lm_membership/roc",
+        probe="lm_membership",
+        kind="roc",
+        title="ROC of the attacks and of the baseline that never asks the model",
+        series=tuple(series),
+        alt=f"True positive rate against false positive rate. Areas under the curves: {', '.join(said)}.",
+        x_label="false positive rate",
+        y_label="true positive rate",
+        caption="An attack no better than the blind baseline shows how the files differ, not what the model knows.",
+    )
