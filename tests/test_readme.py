@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
+from tests import ROOT
+
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
 
 

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
+from tests import ROOT
+
 PACKAGES = ("auditor", "probes", "mitigations", "cli")
 
 
@@ -53,10 +54,10 @@ sys.meta_path = [f for f in sys.meta_path if "editable" not in repr(f).lower()]
 sys.path.insert(0, {str(tmp_path / "site")!r})
 import auditor
 assert auditor.__file__.startswith({str(tmp_path)!r}), auditor.__file__
-from auditor.finding import load_criteria
+from auditor.finding.criterion import load_criteria
 from auditor.report.html import render_html
 from auditor.report.record import DataRecord, ModelRecord
-from auditor.run import assemble, environment
+from auditor.run.audit import assemble, environment
 here = environment(device="cpu", seed=0)
 report = assemble([], load_criteria(), model=ModelRecord(), data=DataRecord(), environment=here)
 assert "<!DOCTYPE html>" in render_html(report)

@@ -18,7 +18,7 @@ from auditor.statistics.estimate import Exact
 from auditor.statistics.rates import Proportion
 from probes import PROBES
 from probes.fairness.group_fairness import GroupFairness
-from tests.toys import TOYS, criterion
+from tests.toys.models import TOYS, criterion
 
 
 def check(probe: Any, key: str, **change: Any) -> None:
@@ -51,7 +51,7 @@ def test_a_probe_of_a_published_benchmark_says_what_it_is(key: str) -> None:
 
 @pytest.mark.parametrize("key", [key for key in PROBES if key not in WITH_A_FILE])
 def test_probe_keeps_the_contract(key: str) -> None:
-    assert key in TOYS, f"{key} has no toy models: add an ideal and a violating one to tests/toys.py"
+    assert key in TOYS, f"{key} has no toy models: add an ideal and a violating one to tests/toys/models.py"
     made = TOYS[key].scorer
     check(PROBES[key](**TOYS[key].options, **({} if made is None else {"scorer": made()})), key)
 

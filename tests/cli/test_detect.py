@@ -1,0 +1,601 @@
+"""``auditor detect`` as a user runs it: for each file an answer or an error of its own, and an exit code that fits."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import shutil
+import struct
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+from torch import Tensor, nn
+from typer.testing import CliRunner, Result
+
+from auditor.data.preprocessing import AudioPreprocessing, ImagePreprocessing
+from auditor.detection.examine import Examination, _held
+from auditor.detection.heat_map import image_heat_map, sound_heat_map
+from auditor.detection.record import FileResult, HeatMap
+from auditor.files import readable, received, sent
+from auditor.finding.png import decode, encode
+from auditor.intake.specs import DetectionSpec, Job, Limits, ModelSpec
+from auditor.model.detector import DeepfakeDetector
+from auditor.model.saving import save
+from auditor.model.torch_model import TorchModel
+from auditor.run.isolate import Measured, _End, _take, examine
+from auditor.run.messages import Examined, Opening
+from cli.detect import _held as held
+from cli.detect import _write_pictures
+from cli.main import app
+from tests.detection.content_credentials import signed, signing
+from tests.toys.media_files import (
+    SIZE,
+    as_file,
+    as_video,
+    as_wav,
+    card,
+    fake_picture,
+    image_detector,
+    real_picture,
+    write,
+)
+
+pytest.importorskip("PIL", reason="the extra 'images' is not installed")
+pytest.importorskip("av", reason="the extra 'media' is not installed")
+RUNNER = CliRunner()
+
+
+def run(*arguments: object) -> Result:
+    return RUNNER.invoke(app, [str(a) for a in arguments])
+
+
+def bomb(side: int = 12_000) -> bytes:
+    def chunk(name: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+
+    head = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
+    pixels = zlib.compress(bytes(1_000_000), 9)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
+
+
+@pytest.fixture(scope="module")
+def media(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    where = tmp_path_factory.mktemp("media")
+    rng = np.random.default_rng(5)
+    noise, ramp = real_picture(rng), fake_picture(rng)
+    middle = np.where(np.arange(SIZE)[:, None, None] < SIZE // 2, noise, ramp).astype(np.uint8)
+    frames = [ramp, noise, noise]
+    import PIL.Image
+
+    pictures = [PIL.Image.fromarray(f) for f in frames]
+    write(
+        where,
+        {
+            "real.png": as_file(noise),
+            "fake.png": as_file(ramp),
+            "large.bmp": as_file(fake_picture(rng, 64), "BMP"),
+            "middle.png": as_file(middle),
+            "named.png": as_file(ramp, "JPEG", quality=95),
+            "truncated.png": as_file(real_picture(rng, 64))[:4_000],
+            "empty.jpg": b"",
+            "bomb.png": bomb(),
+            "huge.png": bomb(30_000),
+            "cut.jpg": as_file(ramp, "JPEG")[:20],
+            "text.jpg": b"this is no picture\n",
+            "animated.gif": b"",
+            "sixteen.png": as_file(ramp[:, :, 0].astype(np.uint16) * 257),
+            "silent.wav": as_wav(np.zeros(16_000, np.int16)),
+            "fake.mp4": as_video([fake_picture(rng, 64) for _ in range(12)]),
+            "cut.mp4": as_video([fake_picture(rng, 64) for _ in range(12)])[:900],
+            "voice.wav": as_wav(rng.integers(-3_000, 3_000, 16_000).astype(np.int16)),
+        },
+    )
+    pictures[0].save(where / "animated.gif", save_all=True, append_images=pictures[1:])
+    pictures[0].convert("CMYK").save(where / "cmyk.jpg", quality=95)
+    save(image_detector(), where / "detector.pt")
+    return where
+
+
+@pytest.fixture(scope="module")
+def asked(media: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[int, dict[str, Any], Path]:
+    """One run over every sort of file, with evidence."""
+    out = tmp_path_factory.mktemp("evidence")
+    names = [p for p in sorted(media.iterdir()) if p.suffix != ".pt"]
+    result = run("detect", *names, "--detector", media / "detector.pt", "--evidence", out, "--json")
+    found = json.loads(result.stdout)
+    return result.exit_code, {Path(f["path"]).name: f for f in found["files"]} | {"": found}, out
+
+
+def test_a_file_is_real_or_fake_or_cannot_be_said(asked: tuple[int, dict[str, Any], Path], media: Path) -> None:
+    code, files, _ = asked
+    answers = {name: files[name]["verdict"]["answer"] for name in ("real.png", "fake.png", "large.bmp", "named.png")}
+    assert answers == {"real.png": "real", "fake.png": "fake", "large.bmp": "fake", "named.png": "fake"}
+    assert files["fake.png"]["sha256"] and files["fake.png"]["size_bytes"] == (media / "fake.png").stat().st_size
+    assert files["fake.png"]["error"] == ""
+    assert code == 3 == files[""]["exit_code"]
+    # The verdict of a file is that of the detector in Python.
+    from auditor.intake.rows.media import load_images
+
+    detector = image_detector()
+    verdict = detector.verdicts(load_images(media, ["fake.png"], detector))[0]
+    assert files["fake.png"]["verdict"]["probability"] == pytest.approx(verdict.probability, abs=1e-5)
+    assert files["fake.png"]["verdict"]["p_real"] == pytest.approx(verdict.p_real)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("truncated.png", "cannot be decoded"),
+        ("cut.jpg", "it is none of JPEG, PNG, WEBP, BMP, GIF, TIFF, PPM, or damaged"),
+        ("empty.jpg", "It is an empty file"),
+        ("bomb.png", "12,000 x 12,000 pixels, more than 64,000,000: a decompression bomb"),
+        ("huge.png", "more than 64,000,000 pixels: a decompression bomb"),
+        ("text.jpg", "no image, sound or video"),
+        ("sixteen.png", "more than 8 bits"),
+    ],
+)
+def test_what_cannot_be_read_has_an_error_of_its_own(
+    asked: tuple[int, dict[str, Any], Path], name: str, said: str
+) -> None:
+    found = asked[1][name]
+    assert said in found["error"] and found["verdict"] is None
+    assert "BytesIO" not in str(found) and "178956970" not in str(found)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("named.png", "It is named .png and is JPEG."),
+        ("animated.gif", "only the first was judged"),
+        ("cmyk.jpg", "CMYK"),
+    ],
+)
+def test_what_was_done_to_a_file_is_said(asked: tuple[int, dict[str, Any], Path], name: str, said: str) -> None:
+    found = asked[1][name]
+    assert any(said in note for note in found["notes"]) and found["verdict"] is not None
+
+
+@pytest.mark.parametrize("name", ["silent.wav", "voice.wav"])
+def test_a_medium_the_detector_is_not_for_is_not_scored(asked: tuple[int, dict[str, Any], Path], name: str) -> None:
+    verdict = asked[1][name]["verdict"]
+    assert verdict["answer"] == "cannot say" and verdict["probability"] is None
+    assert "Unsupported: the detector is for images and video, and this is audio." == verdict["reason"]
+
+
+def test_a_video_is_judged_by_its_frames(asked: tuple[int, dict[str, Any], Path]) -> None:
+    found = asked[1]["fake.mp4"]
+    verdict = found["verdict"]
+    assert found["medium"] == "video" and verdict["answer"] == "fake"
+    scores = [frame["probability"] for frame in verdict["frames"]]
+    assert len(scores) == 12 and verdict["probability"] == pytest.approx(np.mean(scores))
+    assert verdict["low"] <= verdict["probability"] <= verdict["high"]
+    assert [frame["seconds"] for frame in verdict["frames"]][:3] == pytest.approx([0.0, 0.1, 0.2])
+    assert any("12 frames were judged" in note for note in found["notes"])
+    assert asked[1]["cut.mp4"]["error"] and asked[1]["cut.mp4"]["verdict"] is None
+
+
+def test_the_detector_says_its_known_error_rates(asked: tuple[int, dict[str, Any], Path]) -> None:
+    known = asked[1][""]["detector"]
+    assert (known["n_real"], known["n_fake"]) == (40, 40)
+    assert [r["value"] for r in known["card"]["known_rates"]] == [0.02, 0.3, 0.4]
+    assert "real_scores" not in known["card"]
+
+
+def test_evidence_is_a_picture_beside_and_graded(asked: tuple[int, dict[str, Any], Path]) -> None:
+    _, files, out = asked
+    heat = files["fake.png"]["heat_map"]
+    pixels = decode((out / "fake.png.png").read_bytes(), 2_048)
+    assert heat["path"] == str(out / "fake.png.png") and "png" not in heat
+    assert pixels.shape == (320, 3 * 320 + 16, 3)
+    assert heat["earned"] == (heat["drop_marked"] > heat["drop_random"])
+    assert not (out / "voice.wav.png").exists() and not (out / "empty.jpg.png").exists()
+
+
+def cropping(side: int = 24, **changes: Any) -> DeepfakeDetector:
+    """Says the same of every picture, of whose middle it takes a square."""
+
+    class Blind(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.tensor([[0.0, 2.0]]).expand(len(x), 2) + 0.0 * x.mean()
+
+        def novelty(self, x: Tensor) -> Tensor:
+            return 0.0 * x.mean(dim=(1, 2, 3)) + 5.0
+
+    wanted = ImagePreprocessing(size=(side, side), fit=changes.pop("fit", "crop"), faces=changes.pop("faces", False))
+    return DeepfakeDetector(Blind(), card=card(**changes), classes=("real", "fake"), preprocessing=wanted)
+
+
+def test_what_a_detector_does_not_look_at_is_said(tmp_path: Path) -> None:
+    import PIL.Image
+
+    rng = np.random.default_rng(0)
+    turned = PIL.Image.Exif()
+    turned[0x0112] = 6
+    glass = np.concatenate([real_picture(rng, 24), np.full((24, 24, 1), 7, np.uint8)], axis=2)
+    write(
+        tmp_path,
+        {
+            "exact.png": as_file(real_picture(rng, 24)),
+            "large.png": as_file(np.zeros((48, 64, 3), np.uint8)),
+            "small.png": as_file(np.zeros((10, 24, 3), np.uint8)),
+            "thin.png": as_file(np.zeros((10, 64, 3), np.uint8)),
+            "turned.jpg": as_file(np.zeros((48, 64, 3), np.uint8), "JPEG", exif=turned),
+            "glass.png": as_file(glass),
+            "film.mp4": as_video([fake_picture(rng, 64)] * 4),
+        },
+    )
+    examination = Examination(detector=cropping())
+    notes = {path.name: examination.of(path).notes for path in tmp_path.iterdir()}
+    assert notes["exact.png"] == ()
+    assert notes["large.png"] == ("Of it only the middle was judged: 24 x 24 of its 64 x 48 pixels.",)
+    assert notes["small.png"] == (
+        "Its 24 x 10 pixels were mirrored at the edges up to the 24 x 24 that the detector takes.",
+    )
+    assert notes["thin.png"][0] == "Of it only the middle was judged: 24 x 10 of its 64 x 10 pixels."
+    assert notes["thin.png"][1].startswith("Its 64 x 10 pixels were mirrored")
+    assert notes["turned.jpg"] == ("Of it only the middle was judged: 24 x 24 of its 48 x 64 pixels.",)
+    assert notes["glass.png"] == (
+        "Its transparency (alpha) was dropped: its colours were judged as if it were opaque.",
+    )
+    assert notes["film.mp4"][0] == "Of its frames only the middle was judged: 24 x 24 of its 64 x 64 pixels."
+    covered = Examination(detector=cropping(fit="cover")).of(tmp_path / "large.png").notes
+    assert covered == (
+        "Of it only the middle was judged: 24 x 24 of the 32 x 24 pixels to which its 64 x 48 were brought.",
+    )
+    assert Examination(detector=cropping(fit="stretch")).of(tmp_path / "large.png").notes == ()
+
+
+def test_evidence_of_an_unsupported_file_is_not_to_be_relied_on(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(as_file(real_picture(np.random.default_rng(0), 24)))
+    detector = cropping(novelty_limit=1.0)
+    heat = HeatMap(png="", drop_marked=1.0, drop_random=0.0, earned=True)
+    found = Examination(detector=detector, with_heat_map=True).of(tmp_path / "a.png")
+    assert found.verdict is not None and found.verdict.probability is None
+    assert _held(heat, found.verdict) == heat.model_copy(update={"earned": False})
+    assert "not to be relied on: the score of an unsupported file means nothing" == held(found)
+    supported = found.verdict.model_copy(update={"probability": 0.5})
+    assert _held(heat, supported) is heat
+
+
+def test_one_frame_has_no_interval_and_no_talk_of_one(tmp_path: Path) -> None:
+    (tmp_path / "one.mp4").write_bytes(as_video([fake_picture(np.random.default_rng(0), 32)]))
+    found = Examination(detector=cropping(32)).of(tmp_path / "one.mp4")
+    assert found.notes == ("1 frame was judged: what is synthetic for a moment only can be missed.",)
+
+
+# ---- evidence files ------------------------------------------------------------------------------------------------
+
+
+def evidence(*names: str, folder: Path) -> list[tuple[str, FileResult]]:
+    sheet = np.zeros((320, 3 * 320 + 16, 3), np.uint8)
+    sheet[:, 320:328] = sheet[:, 648:656] = 255
+    png = base64.b64encode(encode(sheet)).decode()
+    heat = HeatMap(png=png, drop_marked=1.0, drop_random=0.0, earned=True)
+    return [(str(folder / name), FileResult(heat_map=heat)) for name in names]
+
+
+def test_evidence_is_written_over_nothing_but_evidence(tmp_path: Path) -> None:
+    ours = encode(np.zeros((320, 3 * 320 + 16, 3), np.uint8))
+    write(tmp_path, {"a.png": b"input", "a.png.png": b"input too", "b.png.png": b"mine", "c.png.png": ours})
+    (tmp_path / "d.png.png").symlink_to("gone")
+    results = evidence("a.png", "a.png.png", "b.png", "c.png", "d.png", "other/b.png", folder=tmp_path)
+    written, unwritten = _write_pictures(results, tmp_path)
+    assert unwritten == {}
+    assert [Path(where).name for where in written.values()] == [
+        "a.png.2.png",
+        "a.png.png.png",
+        "b.png.2.png",
+        "c.png.2.png",
+        "d.png.2.png",
+        "b.png.3.png",
+    ]
+    assert (tmp_path / "a.png.png").read_bytes() == b"input too" and (tmp_path / "b.png.png").read_bytes() == b"mine"
+    assert (tmp_path / "c.png.png").read_bytes() == ours and not (tmp_path / "gone").exists()
+    # The pictures of an earlier run are replaced, unless one of them is now asked about.
+    assert _write_pictures(results, tmp_path)[0] == written
+    now = evidence("b.png", "b.png.2.png", folder=tmp_path)
+    assert [Path(where).name for where in _write_pictures(now, tmp_path)[0].values()] == [
+        "b.png.3.png",
+        "b.png.2.png.png",
+    ]
+
+
+def test_names_too_long_for_evidence_are_cut_and_what_cannot_be_written_is_said(tmp_path: Path) -> None:
+    long = "ä" * 120 + ".png"
+    (tmp_path / "out").mkdir()
+    results = evidence(long, f"x/{long}", folder=tmp_path)
+    written, unwritten = _write_pictures(results, tmp_path / "out")
+    names = [Path(where).name for where in written.values()]
+    assert len(set(names)) == 2 and all(name.startswith("ä" * 90) and len(name.encode()) < 210 for name in names)
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == sorted(names) and unwritten == {}
+    written, unwritten = _write_pictures(evidence("a.png", folder=tmp_path), tmp_path / "out" / names[0])
+    assert written == {} and ["Cannot write" in why for why in unwritten.values()] == [True]
+
+
+# ---- names ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", [b"/a/b.png", "/ä/\n".encode(), b"/a\xff\xfe", b"/\xc3", b"00ff"])
+def test_every_name_survives_the_channel(name: bytes) -> None:
+    path = os.fsdecode(name)
+    assert received(json.loads(json.dumps(sent(path)).encode())) == path
+    sent(path).encode(), readable(path).encode()  # neither raises
+
+
+@pytest.mark.slow
+def test_files_that_are_absent_or_oddly_named_have_a_row_each(media: Path, tmp_path: Path) -> None:
+    odd = os.fsdecode(os.fsencode(tmp_path) + b"/a\xff.png")
+    for name in (odd, tmp_path / ("n" * 250 + ".png"), tmp_path / "real.png"):
+        Path(name).write_bytes((media / "real.png").read_bytes())
+    (tmp_path / "link.png").symlink_to("gone.png")
+    (tmp_path / "loop.png").symlink_to("loop.png")
+    asked = [tmp_path / "gone", tmp_path / "link.png", tmp_path / "loop.png", *[tmp_path / ("n" * 250 + ".png")], odd]
+    result = run("detect", *asked, "--detector", media / "detector.pt", "--evidence", tmp_path / "ev")
+    assert result.exit_code == 3, result.output
+    head, *rows = [line.split("\t") for line in result.stdout.splitlines()]
+    assert head[-1] == "notes"
+    table = [dict(zip(head, row, strict=True)) for row in rows]
+    assert [(Path(r["file"]).name[:5], r["answer"]) for r in table] == [
+        ("gone", "unread"),
+        ("link.", "unread"),
+        ("loop.", "unread"),
+        ("nnnnn", "real"),
+        ("a\\xff", "real"),
+    ]
+    assert ["No such file" in r["reason"] for r in table] == [True, True, False, False, False]
+    assert len(list((tmp_path / "ev").iterdir())) == 2 and all(Path(r["evidence"]).is_file() for r in table[3:])
+    assert "red marks what speaks for synthetic, blue what speaks for real" in " ".join(result.stderr.split())
+    none = run("detect", tmp_path / "gone", tmp_path / "link.png", "--detector", media / "detector.pt")
+    assert none.exit_code == 2 and "There is none of these 2 files, such as" in none.output
+    shutil.copy(media / "detector.pt", os.fsdecode(os.fsencode(tmp_path) + b"/d\xff.pt"))
+    strange = run("detect", odd, "--detector", os.fsdecode(os.fsencode(tmp_path) + b"/d\xff.pt"))
+    assert strange.exit_code == 2 and "not in UTF-8: rename it" in strange.output
+
+
+@pytest.mark.slow
+def test_the_notes_are_in_the_table(media: Path) -> None:
+    result = run("detect", media / "cmyk.jpg", "--detector", media / "detector.pt")
+    head, row = [line.split("\t") for line in result.stdout.splitlines()]
+    assert head[-1] == "notes" and "CMYK" in row[-1]
+
+
+@pytest.mark.slow
+def test_every_file_answered_is_exit_0_in_a_plain_table(media: Path) -> None:
+    result = run(
+        "detect", media / "real.png", media / "fake.png", media / "real.png", "--detector", media / "detector.pt"
+    )
+    assert result.exit_code == 0, result.output
+    head, *rows = [line.split("\t") for line in result.stdout.splitlines()]
+    table = [dict(zip(head, row, strict=True)) for row in rows]
+    assert [(Path(r["file"]).name, r["answer"]) for r in table] == [("real.png", "real"), ("fake.png", "fake")]
+    assert "no proof" in result.stderr and "exit 0: 1 fake, 1 real" in result.stderr
+    assert "on kinds left out of training: equal error rate 0.30 [0.00, 0.60]" in result.stderr
+
+
+@pytest.mark.slow
+def test_a_claim_and_a_guess_stand_apart(
+    media: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A picture that the detector takes for real says with a valid signature that it was generated."""
+    by = signing()
+    (tmp_path / "root.pem").write_text(by.root)
+    content = signed((media / "real.png").read_bytes(), "image/png", by)
+    (tmp_path / "claimed.png").write_bytes(content)
+    monkeypatch.setattr("cli.detect._looked_at", lambda: True)
+    arguments = ["detect", tmp_path / "claimed.png", "--detector", media / "detector.pt"]
+    result = run(*arguments, "--trust-anchors", tmp_path / "root.pem")
+    text = " ".join(result.output.split())
+    assert result.exit_code == 0, result.output
+    assert "REAL" in text and "state Trusted: by Test Camera of Camera Works" in text
+    assert "claims c2pa.created with Dream Machine, trainedAlgorithmicMedia: synthetic" in text
+    assert "known worst of 1 kinds left out: ramp, equal error rate 0.40 [0.00, 0.60]" in text
+    assert "never merged" in text
+
+
+@pytest.mark.slow
+def test_without_a_detector_only_claims_are_told_and_it_is_exit_3(media: Path, tmp_path: Path) -> None:
+    from PIL.PngImagePlugin import PngInfo
+
+    info = PngInfo()
+    info.add_text("Software", "Midjourney\x1b[31m")
+    (tmp_path / "made.png").write_bytes(as_file(real_picture(np.random.default_rng(0)), pnginfo=info))
+    result = run("detect", tmp_path / "made.png")
+    assert result.exit_code == 3
+    assert "it names Midjourney" in result.stdout and "\x1b" not in result.output
+    assert "no detector was named" in result.stderr
+
+
+@pytest.mark.slow
+def test_wrong_usage_and_refused_detectors(media: Path, tmp_path: Path) -> None:
+    bare = image_detector()
+    save(TorchModel.with_module(bare, bare.module), tmp_path / "classifier.pt")
+    for arguments, code, said in (
+        (["missing.png"], 2, "There is no file 'missing.png'"),
+        ([media], 2, "is a folder: name its files"),
+        ([media / "real.png", "--detector", "missing.pt"], 2, "auditor detect-train"),
+        ([media / "real.png", "--evidence", tmp_path], 2, "add --detector FILE"),
+        ([media / "real.png", "--trust-anchors", media / "real.png"], 2, "PEM"),
+        ([media / "real.png", "--max-memory", "much"], 2, "--max-memory"),
+        ([media / "real.png", "--detector", media / "real.png"], 4, ""),
+        ([media / "real.png", "--detector", tmp_path / "classifier.pt"], 4, "This model is no detector"),
+    ):
+        result = run("detect", *arguments)
+        assert result.exit_code == code and said in result.output, (arguments, result.output)
+
+
+# ---- the channel ---------------------------------------------------------------------------------------------------
+
+
+def test_answers_about_files_that_were_not_asked_for_are_refused() -> None:
+    done, seen = Measured(), set[str]()
+
+    def take(message: Any, asking: str | None) -> str | None:
+        return _take(message, done, {"a", "b"}, seen, asking, lambda _: None)
+
+    assert take(Opening(file="a"), None) == "a"
+    for message, asking in (
+        (Opening(file="b"), "a"),
+        (Opening(file="a"), None),
+        (Opening(file="c"), None),
+        (Examined(file="b", result=FileResult()), "a"),
+    ):
+        with pytest.raises(ValueError):
+            take(message, asking)
+    assert take(Examined(file="a", result=FileResult()), "a") is None
+    assert list(done.files) == ["a"]
+
+
+def test_a_file_that_ends_the_process_has_that_for_its_error_and_the_rest_goes_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    calls = []
+
+    def child(job: Job, done: Measured, on_stage: object) -> _End:
+        assert job.detection is not None
+        calls.append(job.detection.files)
+        if len(calls) == 1:
+            done.files["a"] = FileResult(form="PNG")
+            return _End("The measuring process was ended by SIGSEGV.", "b", "")
+        done.files["c"] = FileResult(form="JPEG")
+        return _End("", None, "")
+
+    monkeypatch.setattr("auditor.run.isolate._one_child", child)
+    job = Job(
+        model=ModelSpec(),
+        data=None,
+        probes=(),
+        seed=0,
+        limits=Limits(memory_bytes=1, seconds=1.0),
+        detection=DetectionSpec(files=("a", "b", "c")),
+    )
+    found = examine(job).files
+    assert calls == [("a", "b", "c"), ("c",)]
+    assert [(name, result.form, "SIGSEGV" in result.error) for name, result in found.items()] == [
+        ("a", "PNG", False),
+        ("b", "", True),
+        ("c", "JPEG", False),
+    ]
+
+
+# ---- sound ---------------------------------------------------------------------------------------------------------
+
+
+class _Loud(nn.Module):
+    """Takes for synthetic what is loud in its second half, and knows nothing that is silent in its first."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        z = 40.0 * (x[:, x.shape[1] // 2 :].square().mean(dim=1).sqrt() - 0.1)
+        return torch.stack([torch.zeros_like(z), z], dim=1)
+
+    def novelty(self, x: Tensor) -> Tensor:
+        return -x[:, : x.shape[1] // 2].square().mean(dim=1).sqrt()
+
+
+def tone(*halves: float, seconds: float = 1.0) -> npt.NDArray[np.int16]:
+    """Each half a tone as loud as it says."""
+    n = int(8_000 * seconds)
+    loudness = np.repeat(halves, n // 2)
+    return np.rint(32_000 * loudness * np.sin(np.arange(len(loudness)) * 0.3)).astype(np.int16)
+
+
+@pytest.fixture
+def listener() -> Examination:
+    detector = DeepfakeDetector(
+        _Loud(),
+        card=card(medium="speech", novelty_limit=-0.001, kinds=()),
+        classes=("real", "fake"),
+        preprocessing=AudioPreprocessing(sampling_rate=8_000, samples=8_000),
+    )
+    return Examination(detector=detector, with_heat_map=True)
+
+
+def test_speech_is_heard_from_its_beginning_and_says_so(listener: Examination, tmp_path: Path) -> None:
+    write(
+        tmp_path,
+        {
+            "loud.wav": as_wav(tone(0.05, 0.6), 8_000),
+            "quiet.wav": as_wav(tone(0.05, 0.01), 8_000),
+            "long.wav": as_wav(np.concatenate([tone(0.05, 0.6)] * 4), 8_000),
+            "short.wav": as_wav(tone(0.05, 0.6, seconds=0.5), 8_000),
+            "unknown.wav": as_wav(tone(0.0, 0.6), 8_000),
+            "silent.wav": as_wav(np.zeros(8_000, np.int16), 8_000),
+            "mute.mp4": as_video([fake_picture(np.random.default_rng(0), 32)] * 4),
+        },
+    )
+    found = {path.name: listener.of(path) for path in tmp_path.iterdir()}
+    answers = {n: r.verdict.answer for n, r in found.items() if r.verdict is not None}
+    assert answers == {
+        "loud.wav": "fake",
+        "quiet.wav": "real",
+        "long.wav": "fake",
+        "short.wav": "fake",
+        "unknown.wav": "cannot say",
+    }
+    assert found["long.wav"].notes == ("Only its first 1.0 s were judged: that is what the detector takes.",)
+    assert found["short.wav"].notes == ("Its 0.5 s were repeated up to the 1.0 s that the detector takes.",)
+    unknown = found["unknown.wav"].verdict
+    assert unknown is not None and "unsupported" in unknown.reason
+    assert unknown.probability is None and unknown.p_real is None and unknown.novelty is not None
+    assert "silen" in found["silent.wav"].error and found["mute.mp4"].error
+
+
+def test_what_is_no_regular_file_is_not_waited_for(listener: Examination, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.wav")
+    assert "not a regular file" in listener.of(tmp_path / "pipe.wav").error
+    assert "cannot be read" in listener.of(tmp_path / "gone.wav").error
+
+
+def test_the_heat_map_of_a_sound_shows_where_its_score_rests(listener: Examination, tmp_path: Path) -> None:
+    loudness = np.zeros(32)
+    loudness[[3, 20, 24, 28]] = [0.1, 0.9, 0.9, 0.9]
+    samples = np.rint(32_000 * np.repeat(loudness, 250) * np.sin(np.arange(8_000) * 0.3)).astype(np.int16)
+    detector = listener.detector
+    assert detector is not None
+    heat = sound_heat_map(detector, samples, np.random.default_rng(0))
+    pixels = heat.picture()
+    assert pixels.shape == (160 * 2 + 8, 640, 3)
+    assert base64.b64decode(heat.png).startswith(b"\x89PNG")
+    # Nothing outside of the loud spans is coloured: hiding a silent span by noise as loud changes nothing.
+    lower = pixels[168:].astype(int)
+    coloured = (np.ptp(lower, axis=2) > 20).any(axis=0)
+    spans = {int(place * 32 / 640) for place in np.flatnonzero(coloured)}
+    assert spans <= {19, 20, 21, 23, 24, 25, 27, 28, 29} and spans
+
+
+def test_a_heat_map_is_earned_where_its_marks_move_the_score_more_than_random_ones() -> None:
+    class Corner(nn.Module):
+        """Takes for synthetic what has contrast in its upper left corner."""
+
+        def forward(self, x: Tensor) -> Tensor:
+            z = 20.0 * (x[:, :, :4, :4].std(dim=(1, 2, 3)) - 0.2)
+            return torch.stack([torch.zeros_like(z), z], dim=1)
+
+    class Blind(nn.Module):
+        """Says the same of everything."""
+
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.tensor([[0.0, 2.0]]).expand(len(x), 2) + 0.0 * x.mean()
+
+    image = real_picture(np.random.default_rng(0))
+    for module, earned in ((Corner(), True), (Blind(), False)):
+        detector = DeepfakeDetector(
+            module, card=card(), classes=("real", "fake"), preprocessing=ImagePreprocessing(size=(SIZE, SIZE))
+        )
+        heat = image_heat_map(detector, image, np.random.default_rng(0))
+        assert heat.earned is earned, (heat.drop_marked, heat.drop_random)
+        if earned:
+            middle = heat.picture()[:, 328:648].astype(int)
+            red = middle[:, :, 0] - middle[:, :, 2] > 60
+            assert red[:80, :80].any() and not red[80:].any() and not red[:, 80:].any()
+
+
+def test_a_picture_that_is_none_of_ours_is_refused_by_the_parent() -> None:
+    heat = HeatMap(png=base64.b64encode(b"GIF89a").decode(), drop_marked=1.0, drop_random=0.0, earned=True)
+    with pytest.raises(ValueError):
+        _take(Examined(file="a", result=FileResult(heat_map=heat)), Measured(), {"a"}, set(), "a", lambda _: None)

@@ -1,0 +1,112 @@
+"""The commands around evidence: what is refused before any work, and what a second run is held to."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from auditor.errors import DataError, UsageError
+from auditor.evidence.bundle import write_bundle
+from auditor.evidence.manifest import ASKED, Asked, canonical
+from cli.evidence import check_flags, request_of
+from cli.options import Configured, ScanOptions, configure
+from cli.reproduce import configured_again, reproduce
+from cli.verify import verify
+from tests.evidence.test_evidence import evidence
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ({"sign": "k"}, "--sign says something about the evidence bundle: add --bundle"),
+        ({"redact": True}, "--redact says something about the evidence bundle"),
+        ({"bundle": "a.zip", "include_rows": True, "redact": True}, "give one"),
+        ({"bundle": "."}, "is a folder: name a file"),
+        ({"bundle": "a.zip", "sign": "no-such-key"}, "cannot be read"),
+    ],
+)
+def test_contradicting_flags_are_refused_before_any_work(flags: dict[str, object], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        check_flags(ScanOptions.model_validate(flags))
+
+
+def request(**options: object) -> bytes:
+    return canonical({"options": options, "probe_options": {"group_fairness": {"intersections": False}}})
+
+
+def results() -> bytes:
+    made = evidence(n=60)
+    asked = Asked(results=tuple(made.results), criteria=tuple(made.criteria), family=made.family)
+    return canonical(ASKED.dump_python(asked, mode="json"))
+
+
+def test_a_request_comes_back_as_it_was_given_but_for_places() -> None:
+    configured = configure({"model": "m.pt", "data": "d.csv", "seed": 3, "out": "here", "bundle": "a.zip"}, None, [])
+    said = request_of(configured)
+    assert said["options"] == {"model": "m.pt", "data": "d.csv", "seed": 3}
+    again = configured_again(canonical(said), results(), {"model": None, "data": "elsewhere.csv"}, allow_code=False)
+    assert (again.options.model, again.options.data, again.options.seed) == ("m.pt", "elsewhere.csv", 3)
+    assert isinstance(again, Configured) and again.criteria
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"trust_pickle": True}, {"allow_code": True}, {"predict": "evil:run"}, {"probe": ["evil:Probe"]}],
+)
+def test_a_bundle_makes_no_code_run_by_itself(options: dict[str, object]) -> None:
+    with pytest.raises(UsageError, match="look at it, and add --allow-code"):
+        configured_again(request(model="m.pt", **options), results(), {}, allow_code=False)
+    assert configured_again(request(model="m.pt", **options), results(), {}, allow_code=True).options.model == "m.pt"
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b'{"options": 3}', b"[" * 100_000, request(unknown=1)])
+def test_a_request_that_is_none_is_refused(content: bytes) -> None:
+    with pytest.raises(DataError, match="request cannot be read"):
+        configured_again(content, results(), {}, allow_code=False)
+
+
+def test_verify_says_what_it_found_and_exits_by_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_bundle(tmp_path / "a.zip", evidence(n=60))
+    assert verify(tmp_path / "a.zip") == 3
+    printed = capsys.readouterr().out
+    assert "NOT CHECKED  signature: it is not signed" in printed
+    assert "exit 3: nothing disagrees, but not everything could be checked" in printed
+    assert verify(tmp_path / "a.zip", allow_unsigned=True) == 0
+    capsys.readouterr()
+    data = bytearray((tmp_path / "a.zip").read_bytes())
+    data[len(data) // 2] ^= 1
+    (tmp_path / "b.zip").write_bytes(bytes(data))
+    assert verify(tmp_path / "b.zip", allow_unsigned=True, json_=True) == 1
+    said = json.loads(capsys.readouterr().out)
+    assert any(check["state"] == "wrong" for check in said["checks"])
+
+
+def test_reproduce_refuses_what_it_cannot_run(tmp_path: Path) -> None:
+    write_bundle(tmp_path / "a.zip", evidence(n=60))
+    with pytest.raises(UsageError, match="Name a model"):
+        reproduce(tmp_path / "a.zip")
+    with pytest.raises(UsageError, match="--tolerance"):
+        reproduce(tmp_path / "a.zip", tolerance=2.0)
+
+
+def test_a_password_in_the_command_is_not_written_down() -> None:
+    from auditor.evidence.passwords import without_passwords
+
+    said = "auditor scan m.pt --db postgresql+psycopg://bob:S3CRET@host/x --data a@b:c"
+    assert without_passwords(said) == said.replace("S3CRET", "***")
+
+
+def test_a_bundle_that_contradicts_itself_is_not_run_again(tmp_path: Path) -> None:
+    write_bundle(tmp_path / "a.zip", evidence(n=60))
+    data = bytearray((tmp_path / "a.zip").read_bytes())
+    data[len(data) // 2] ^= 1
+    (tmp_path / "b.zip").write_bytes(bytes(data))
+    with pytest.raises(DataError, match="does not agree with itself"):
+        reproduce(tmp_path / "b.zip")
+
+
+def test_a_wrong_flag_of_ones_own_is_not_the_bundles_fault() -> None:
+    with pytest.raises(UsageError, match="--max-memory 'banana'"):
+        configured_again(request(model="m.pt"), results(), {"max_memory": "banana"}, allow_code=False)

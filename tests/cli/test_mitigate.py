@@ -1,0 +1,96 @@
+"""``auditor mitigate`` and ``auditor compare`` as a user runs them: files written whole, errors before any work."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+from auditor.model.saving import save
+from cli.main import app
+from tests.mitigations.planted_rows import biased_rows, trained
+
+RUNNER = CliRunner()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    where = tmp_path_factory.mktemp("mitigate")
+    for name, seed, n in (("train", 1, 1200), ("test", 2, 1200)):
+        rows = biased_rows(n, seed)
+        assert isinstance(rows.X, pd.DataFrame)
+        rows.X.assign(y=rows.y_true).to_csv(where / f"{name}.csv", index=False)
+    save(trained(biased_rows(1200, 1), epochs=12), where / "old.pt")
+    return where
+
+
+def call(folder: Path, *arguments: str) -> tuple[int, str]:
+    result = RUNNER.invoke(app, list(arguments))
+    return result.exit_code, " ".join(result.output.split())
+
+
+def usual(folder: Path, out: Path, *more: str) -> list[str]:
+    return [
+        "mitigate", "reweighing", str(folder / "old.pt"), "--out", str(out), "--train", str(folder / "train.csv"),
+        "--data", str(folder / "test.csv"), "--target", "y", "--positive", "1", "--sensitive", "group",
+        "--probes", "group_fairness,change", "--report", str(out.parent / "report"), *more,
+    ]  # fmt: skip
+
+
+@pytest.mark.slow
+def test_a_mitigation_is_audited_before_and_after(folder: Path, tmp_path: Path) -> None:
+    code, output = call(folder, *usual(folder, tmp_path / "new.pt"))
+    assert code in (0, 1, 3) and "demographic_parity_difference" in output, output
+    report = tmp_path / "report"
+    comparison = json.loads((report / "comparison.json").read_text())
+    assert comparison["made_by"][0] == "reweighing"
+    metrics = {row["metric"]: row for row in comparison["rows"]}
+    assert metrics["accuracy"]["paired"] and metrics["demographic_parity_difference"]["paired"]
+    assert metrics["demographic_parity_difference"]["difference"] < 0.0
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["new.pt", "report"]
+    for side in ("before", "after"):
+        assert (report / side / "report.html").exists()
+    again, output = call(folder, "compare", str(report / "before"), str(report / "after"), "--out", str(tmp_path / "c"))
+    assert again == code and (tmp_path / "c" / "comparison.html").exists()
+    assert json.loads((tmp_path / "c" / "comparison.json").read_text())["rows"] == comparison["rows"]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({1: "reweighting"}, "did you mean 'reweighing'"),
+        ({6: "", 5: ""}, "add --train FILE"),
+        ({4: "new.bin"}, "must end in .pt"),
+        ({4: "old"}, "name another file"),
+    ],
+)
+def test_wrong_usage_is_said_before_any_work(folder: Path, tmp_path: Path, change: dict[int, str], said: str) -> None:
+    arguments = usual(folder, tmp_path / "new.pt")
+    for place, value in change.items():
+        arguments[place] = str(folder / "old.pt") if value == "old" else value
+    code, output = call(folder, *[a for a in arguments if a])
+    assert code == 2 and said in output, output
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_what_the_mitigation_refuses_leaves_nothing_behind(folder: Path, tmp_path: Path) -> None:
+    frame = pd.read_csv(folder / "train.csv")
+    frame[frame.group == "a"].to_csv(tmp_path / "one.csv", index=False)
+    arguments = usual(folder, tmp_path / "out" / "new.pt")
+    arguments[arguments.index("--train") + 1] = str(tmp_path / "one.csv")
+    code, output = call(folder, *arguments)
+    assert code == 4 and "one group only" in output, output
+    assert not (tmp_path / "out" / "new.pt").exists() and not list((tmp_path / "out").glob(".*"))
+
+
+def test_options_are_checked_by_name(folder: Path, tmp_path: Path) -> None:
+    code, output = call(folder, *usual(folder, tmp_path / "new.pt", "--with", "alpha=1"))
+    assert code == 2 and "no option 'alpha'" in output
+    code, output = call(folder, *usual(folder, tmp_path / "new.pt", "--with", "alpha"))
+    assert code == 2 and "option=value" in output
+    code, output = call(folder, "compare", str(tmp_path), str(tmp_path))
+    assert code == 2 and "There is no report" in output

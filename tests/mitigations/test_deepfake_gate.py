@@ -1,0 +1,305 @@
+"""The gate before a model: what a detector takes for synthetic gets one answer, all else is the model's own."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+from torch import Tensor, nn
+from typer.testing import CliRunner
+
+from auditor.data.audit_data import AuditData
+from auditor.data.paired_rows import PairedRows
+from auditor.data.preprocessing import AudioPreprocessing, ImagePreprocessing
+from auditor.errors import ConfigError, ModelError, UsageError
+from auditor.intake import load_model
+from auditor.intake.networks.architectures import SmallCNN
+from auditor.intake.rows.media import load_images, read_files
+from auditor.intake.rows.reading import load_data
+from auditor.intake.specs import DataSpec, ModelSpec
+from auditor.model.audited_model import AuditedModel
+from auditor.model.detector import DeepfakeDetector
+from auditor.model.gated import Gate, GatedModel
+from auditor.model.saving import bundle_of, save
+from auditor.model.torch_model import TorchModel
+from auditor.run.mitigation import Training, make_mitigation
+from cli.main import app
+from mitigations import MITIGATIONS
+from mitigations.deepfake_detection import DeepfakeDetection
+from tests.toys.media_files import SIZE, as_file, card, fake_picture, image_detector, real_picture, write
+
+pytest.importorskip("PIL", reason="the extra 'images' is not installed")
+
+
+@pytest.fixture(scope="module")
+def detector() -> DeepfakeDetector:
+    return image_detector()
+
+
+def classifier(size: int = SIZE, classes: tuple[str, ...] = ("deny", "grant")) -> TorchModel:
+    """A network with weights of a seed, whatever it says."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(3)
+        module = SmallCNN(3, len(classes), 4)
+    return TorchModel(
+        module,
+        classes=classes,
+        preprocessing=ImagePreprocessing(size=(size, size)),
+        architecture={"name": "small_cnn", "args": {"channels": 3, "n_outputs": len(classes), "width": 4}},
+    )
+
+
+def pictures(n: int = 6, size: int = SIZE) -> npt.NDArray[np.uint8]:
+    """Real and synthetic ones in turn."""
+    rng = np.random.default_rng(8)
+    return np.stack([(real_picture, fake_picture)[i % 2](rng, size) for i in range(n)])
+
+
+class _KnowsNoWhite(nn.Module):
+    """A detector's network to which white pictures are a novelty."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.network(x)
+        return out
+
+    def novelty(self, x: Tensor) -> Tensor:
+        return x.flatten(1).mean(dim=1)
+
+
+def test_rejected_inputs_get_the_answer_and_the_others_the_models_own(detector: DeepfakeDetector) -> None:
+    base = classifier()
+    detector = DeepfakeDetector(
+        _KnowsNoWhite(detector.module),
+        card=card(novelty_limit=0.99),
+        classes=detector.classes,
+        preprocessing=detector.preprocessing,
+    )
+    X = np.concatenate([pictures(), np.full((1, SIZE, SIZE, 3), 255, np.uint8)])
+    gated = GatedModel(base, detector, Gate(answer=0))
+    answers = [v.answer for v in detector.verdicts(X)]
+    assert answers == ["real", "fake"] * 3 + ["cannot say"]
+    expected = base.predict_proba(X)
+    expected[1:6:2] = [1.0, 0.0]
+    np.testing.assert_array_equal(gated.predict_proba(X), expected)
+    strict = GatedModel(base, detector, Gate(answer=0, on_cannot_say="reject"))
+    expected[6] = [1.0, 0.0]
+    np.testing.assert_array_equal(strict.predict_proba(X), expected)
+    gated.check_repeatable(X, gated.predict_proba(X))
+    assert gated.predict_proba(X[1:2]).tolist() == [[1.0, 0.0]] and gated.predict_proba(X[:0]).shape == (0, 2)
+
+
+def test_the_old_model_is_untouched_and_the_new_one_is_read_back(detector: DeepfakeDetector, tmp_path: Path) -> None:
+    base = classifier()
+    before = {name: value.clone() for name, value in base.module.state_dict().items()}
+    save(detector, tmp_path / "detector.pt")
+    made = DeepfakeDetection(detector=str(tmp_path / "detector.pt")).mitigate(
+        base, _rows(positive=1), np.random.default_rng(0), Training()
+    )
+    assert all(torch.equal(before[name], value) for name, value in base.module.state_dict().items())
+    assert isinstance(made.model, GatedModel) and made.model.gate == Gate(answer=0)
+    assert "at most 5% are rejected" in made.notes[0]
+    save(made.model, tmp_path / "gated.pt")
+    again = load_model(ModelSpec(path=str(tmp_path / "gated.pt")))
+    assert isinstance(again, GatedModel) and again.detector.card == detector.card
+    np.testing.assert_array_equal(again.predict_proba(pictures()), made.model.predict_proba(pictures()))
+    assert "does not reach the model and is answered 'deny'" in again.provenance.notes[-1]
+
+
+@pytest.mark.parametrize(("on_cannot_say", "said"), [("pass", "let them pass"), ("reject", "rejected them too")])
+def test_what_the_gate_did_with_the_rows_is_counted(detector: DeepfakeDetector, on_cannot_say: Any, said: str) -> None:
+    unsure = DeepfakeDetector(
+        _KnowsNoWhite(detector.module),
+        card=card(novelty_limit=0.99),
+        classes=detector.classes,
+        preprocessing=detector.preprocessing,
+    )
+    X = np.concatenate([pictures(7), np.full((2, SIZE, SIZE, 3), 255, np.uint8)])
+    data = AuditData(X=X, classes=("deny", "grant"), positive=1)
+    mitigation = DeepfakeDetection(detector=unsure, on_cannot_say=on_cannot_say)
+    made = mitigation.mitigate(classifier(), data, np.random.default_rng(0), Training())
+    # Four real pictures, three synthetic ones, two of which it cannot say.
+    counted = f"Of 9 rows the gate rejected 3 as synthetic, could not judge 2 ({said}), and passed 4 as real."
+    assert made.notes[-1] == counted
+    none = mitigation.mitigate(classifier(), _rows(1), np.random.default_rng(0), Training())
+    assert not [note for note in none.notes if note.startswith("Of ") and "rows the gate" in note]
+    assert mitigation.seen(none.model, data) == (counted,)
+
+
+def _rows(positive: int | None) -> AuditData:
+    return AuditData(X=np.empty(0, object), classes=("deny", "grant"), positive=positive)
+
+
+def cropping() -> TorchModel:
+    """A model that takes 24 x 20 pixels out of the middle, in grey."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(3)
+        module = SmallCNN(1, 2, 4)
+    return TorchModel(
+        module,
+        classes=("deny", "grant"),
+        preprocessing=ImagePreprocessing(size=(24, 20), mean=(0.5,), std=(0.5,), fit="crop"),
+        architecture={"name": "small_cnn", "args": {"channels": 1, "n_outputs": 2, "width": 4}},
+    )
+
+
+def test_model_and_detector_each_read_of_a_file_what_they_would_read_alone(
+    detector: DeepfakeDetector, tmp_path: Path
+) -> None:
+    rng = np.random.default_rng(4)
+    names = [f"{label}/{i}.png" for label in ("deny", "grant") for i in range(4)]
+    write(tmp_path, {n: as_file((real_picture, fake_picture)[i % 2](rng, 64)) for i, n in enumerate(names)})
+    base = cropping()
+    gated = GatedModel(base, detector, Gate(answer=1))
+    X = read_files(tmp_path, names, gated).X
+    assert X.shape == (8, 24, 20, 4) and gated.preprocessing is None
+    alone, seen = load_images(tmp_path, names, base), load_images(tmp_path, names, detector)
+    rejected = np.asarray([v.answer == "fake" for v in detector.verdicts(seen)])
+    assert rejected.any() and not rejected.all()
+    np.testing.assert_array_equal(gated.rejected(X), rejected)
+    (tmp_path / "table.csv").write_text("\n".join(["picture", *names]))
+    from_table = load_data(DataSpec(path=str(tmp_path / "table.csv"), image="picture"), gated)
+    np.testing.assert_array_equal(from_table.X, X)
+    expected = base.predict_proba(alone)
+    expected[rejected] = [0.0, 1.0]
+    np.testing.assert_allclose(gated.predict_proba(X), expected, atol=1e-6)
+
+
+def test_sound_of_two_lengths_and_rates_lies_side_by_side() -> None:
+    short, long = AudioPreprocessing(samples=300, sampling_rate=8_000), AudioPreprocessing(samples=500)
+    rows = PairedRows.of(short, long)
+    rng = np.random.default_rng(0)
+    a, b = (rng.integers(-99, 99, (3, n)).astype(np.int16) for n in (300, 500))
+    found = rows.split(rows.join(a, b))
+    np.testing.assert_array_equal(found[0], a)
+    np.testing.assert_array_equal(found[1], b)
+    assert PairedRows.of(long, long).alike and not rows.alike
+    with pytest.raises(ModelError, match="one takes image rows, the other audio rows"):
+        PairedRows.of(ImagePreprocessing(size=(8, 8)), long)
+    with pytest.raises(ModelError, match="does not describe"):
+        PairedRows.of(None, long)
+
+
+def test_the_reference_of_an_audit_gets_its_own_part_of_the_rows(detector: DeepfakeDetector) -> None:
+    from probes.fairness.change import Change
+
+    old = cropping()
+    rng = np.random.default_rng(6)
+    own = rng.integers(0, 256, (8, 24, 20, 1)).astype(np.uint8)
+    usual = int(old.predict_proba(own)[1].argmax())
+    gated = GatedModel(old, detector, Gate(answer=1 - usual))
+    data = AuditData(X=gated.rows.join(own, pictures(8)), y_true=np.zeros(8, int), classes=gated.classes, positive=1)
+    (found, *_) = Change(reference=old).measure(gated, data, rng)
+    before = (old.predict_proba(own).argmax(axis=1) == data.y_true).mean()
+    after = (gated.predict_proba(data.X).argmax(axis=1) == data.y_true).mean()
+    assert found.metric == "accuracy_change"
+    assert found.estimate.value == pytest.approx(after - before)
+    assert before != after
+    with pytest.raises(UsageError, match="reads files in another way"):
+        Change(reference=classifier()).measure(gated, data, rng)
+
+
+@pytest.mark.parametrize(
+    ("options", "positive", "classes", "error", "said"),
+    [
+        ({"answer": "maybe"}, 1, ("deny", "grant"), UsageError, "'maybe' is none of the model's classes"),
+        ({}, None, ("deny", "grant"), UsageError, "say answer=CLASS"),
+        ({}, 1, ("a", "b", "c"), UsageError, "say answer=CLASS"),
+    ],
+)
+def test_an_answer_that_is_not_clear_is_asked_for(
+    detector: DeepfakeDetector,
+    options: dict[str, Any],
+    positive: int | None,
+    classes: tuple[str, ...],
+    error: type[Exception],
+    said: str,
+) -> None:
+    mitigation = DeepfakeDetection(detector=detector, **options)
+    with pytest.raises(error, match=said):
+        mitigation.mitigate(classifier(classes=classes), _rows(positive), np.random.default_rng(0), Training())
+
+
+def test_models_that_cannot_stand_behind_a_gate_are_refused(detector: DeepfakeDetector, tmp_path: Path) -> None:
+    gate = DeepfakeDetection(detector=detector, answer="real")
+    for model in (AuditedModel.from_callable(lambda X: np.zeros(len(X)), classes=["real", "fake"]), detector):
+        with pytest.raises(ModelError):
+            gate.mitigate(model, _rows(1), np.random.default_rng(0), Training())
+    save(classifier(), tmp_path / "plain.pt")
+    with pytest.raises(ModelError, match="no detector"):
+        DeepfakeDetection(detector=str(tmp_path / "plain.pt"), answer="deny").mitigate(
+            classifier(), _rows(1), np.random.default_rng(0), Training()
+        )
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [({}, "name the detector"), ({"detector": "d.pt", "on_cannot_say": "guess"}, "pass or reject")],
+)
+def test_options_are_checked(options: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        make_mitigation(MITIGATIONS["deepfake_detection"], options)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"answer": 7}, "2 classes"),
+        ({"answer": -1}, "gate"),
+        ({"on_cannot_say": "guess"}, "gate"),
+        ({"hook": "os.system"}, "gate"),
+        ({"detector": None}, "names no format"),
+        ({"detector": "plain"}, "has no detector of its own"),
+        ({"detector": "gated"}, "has no detector of its own"),
+    ],
+)
+def test_a_bundle_whose_gate_is_not_as_the_format_says_is_refused(
+    detector: DeepfakeDetector, tmp_path: Path, change: dict[str, Any], said: str
+) -> None:
+    gated = GatedModel(classifier(), detector, Gate(answer=0))
+    bundle = bundle_of(gated)
+    known = {"plain": bundle_of(classifier()), "gated": bundle_of(gated)}
+    value = change.get("detector", "")
+    bundle["gate"] |= {**change, "detector": known[value]} if value in known else change
+    torch.save(bundle, tmp_path / "bad.pt")
+    with pytest.raises(ModelError, match=said):
+        load_model(ModelSpec(path=str(tmp_path / "bad.pt")))
+
+
+@pytest.mark.slow
+def test_the_gate_is_audited_before_and_after_on_a_folder(detector: DeepfakeDetector, tmp_path: Path) -> None:
+    """Half of the files are synthetic: behind the gate all of them are denied, whatever the model said."""
+    rng = np.random.default_rng(2)
+    write(
+        tmp_path / "media",
+        {
+            f"{label}/{i}.png": as_file((real_picture if i % 2 else fake_picture)(rng))
+            for label in ("deny", "grant")
+            for i in range(30)
+        },
+    )
+    save(detector, tmp_path / "detector.pt")
+    save(classifier(), tmp_path / "model.pt")
+    arguments = [
+        "mitigate", "deepfake-detection", tmp_path / "model.pt", "--out", tmp_path / "gated.pt", "--data",
+        tmp_path / "media", "--positive", "grant", "--with", f"detector={tmp_path / 'detector.pt'}", "--probes",
+        "change,group_fairness", "--report", tmp_path / "report",
+    ]  # fmt: skip
+    result = CliRunner().invoke(app, [str(a) for a in arguments])
+    assert result.exit_code in (0, 1, 3), result.output
+    gated = load_model(ModelSpec(path=str(tmp_path / "gated.pt")))
+    assert isinstance(gated, GatedModel) and gated.gate.answer == 0
+    assert "Of 60 rows the gate rejected 30 as synthetic" in " ".join(result.output.split())
+    comparison = json.loads((tmp_path / "report" / "comparison.json").read_text())
+    assert comparison["made_by"][0] == "deepfake_detection"
+    assert {row["metric"] for row in comparison["rows"]} >= {"accuracy"}
+    missing = CliRunner().invoke(app, [str(a) for a in arguments[:5]])
+    assert missing.exit_code == 2

@@ -1,0 +1,68 @@
+"""A classifier in a Hugging Face folder: mitigated by the command line, and written as a folder that loads again."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+from auditor.intake import load_model
+from auditor.intake.specs import ModelSpec
+from cli.main import app
+from tests.mitigations.test_debiasing_encoders import texts
+from tests.privacy.test_private_fine_tuning import save_bert
+
+TABLES = ["--target", "label", "--positive", "yes", "--sensitive", "time", "--text", "text", "--quiet"]
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    save_bert(tmp_path / "old")
+    for name, seed in (("train", 0), ("test", 1)):
+        rows = texts(400, seed)
+        assert rows.y_true is not None and rows.sensitive_features is not None
+        pd.DataFrame(
+            {"text": rows.X, "label": np.where(rows.y_true == 1, "yes", "no"), "time": rows.sensitive_features["time"]}
+        ).to_csv(tmp_path / f"{name}.csv", index=False)
+    return tmp_path
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("adversarial-debiasing", ["epochs=2", "learning_rate=1e-3"]),
+        ("dp-sgd", ["epochs=2", "epsilon=8", "batch_size=32"]),
+        ("dp-sgd", ["epochs=2", "epsilon=8", "batch_size=32", "lora=2"]),
+    ],
+)
+def test_the_new_folder_loads_and_answers_otherwise(here: Path, name: str, options: list[str]) -> None:
+    if "lora=2" in options and importlib.util.find_spec("peft") is None:
+        pytest.skip("needs peft")
+    settings = [word for option in options for word in ("--with", option)]
+    result = CliRunner().invoke(
+        app,
+        ["mitigate", name, "old", "--out", "new", "--train", "train.csv", "--data", "test.csv", *TABLES, *settings,
+         "--probes", "group_fairness", "--report", "report"],
+    )  # fmt: skip
+    assert result.exit_code in (0, 1, 3), result.output
+    comparison = json.loads((here / "report" / "comparison.json").read_text())
+    assert comparison["made_by"][0] == name.replace("-", "_")
+    old, new = (load_model(ModelSpec(path=str(here / which))) for which in ("old", "new"))
+    rows = texts(50, 2).X
+    assert new.classes == old.classes and np.abs(new.predict_proba(rows) - old.predict_proba(rows)).max() > 1e-4
+    assert (here / "new" / "dp-run.json").exists() == (name == "dp-sgd")
+    assert not [p for p in here.iterdir() if p.name.startswith(".new")]
+
+
+def test_a_folder_is_not_written_as_a_bundle(here: Path) -> None:
+    result = CliRunner().invoke(
+        app, ["mitigate", "dp-sgd", "old", "--out", "new.pt", "--train", "train.csv", "--data", "test.csv", *TABLES]
+    )
+    assert result.exit_code == 2 and "must be a folder" in result.output

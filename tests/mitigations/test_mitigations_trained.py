@@ -1,0 +1,272 @@
+"""Mitigations that train anew: each formula the slow way, each aim reached on rows never seen, bad input refused."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from fairlearn.metrics import demographic_parity_difference, equalized_odds_difference
+from fairlearn.preprocessing import CorrelationRemover as Fairlearn
+
+from auditor.data.audit_data import AuditData
+from auditor.errors import DataError, ModelError, UsageError
+from auditor.intake import load_model
+from auditor.intake.rows.reading import load_data
+from auditor.intake.specs import DataSpec, ModelSpec
+from auditor.model.audited_model import AuditedModel
+from auditor.model.saving import save
+from auditor.model.torch_model import TorchModel
+from auditor.run.mitigation import Mitigated, Mitigation, Training
+from mitigations.rows.balanced_resampling import BalancedResampling, resampled
+from mitigations.rows.correlation_remover import CorrelationRemover, removed
+from mitigations.training.group_dro import GroupDro
+from mitigations.training.group_dro_step import group_means, moved
+from mitigations.training.min_diff import MinDiff, mmd2, penalty
+from tests.mitigations.planted_rows import biased_rows, trained
+
+
+@pytest.fixture(scope="module")
+def rows() -> AuditData:
+    return biased_rows(3000, 1)
+
+
+@pytest.fixture(scope="module")
+def model(rows: AuditData) -> TorchModel:
+    return trained(rows)
+
+
+def run(mitigation: Mitigation, model: AuditedModel, rows: AuditData, seed: int = 0) -> Mitigated:
+    return mitigation.mitigate(model, rows, np.random.default_rng(seed), Training())
+
+
+# ---- resampling ----------------------------------------------------------------------------------------------------
+
+
+def test_resampled_cells_have_the_rows_they_should() -> None:
+    rng = np.random.default_rng(0)
+    s = rng.choice(3, 4000, p=[0.6, 0.3, 0.1])
+    y = (rng.random(4000) < np.array([0.5, 0.2, 0.1])[s]).astype(np.int64)
+    drawn = resampled(y, s[:, None], "uniform_sampling", rng)
+    for group in range(3):
+        for label in range(2):
+            got = int(((s[drawn] == group) & (y[drawn] == label)).sum())
+            # The paper's expected size, counted here from the marginals alone.
+            assert abs(got - (s == group).sum() * (y == label).sum() / 4000) <= 0.5
+            own = np.flatnonzero((s == group) & (y == label))
+            times = np.bincount(drawn, minlength=4000)[own]
+            assert times.max() - times.min() <= 1
+    even = resampled(y, s[:, None], "balanced", rng)
+    assert [int(((s[even] == g) & (y[even] == v)).sum()) for g in range(3) for v in range(2)] == [667] * 6
+
+
+def test_resampling_narrows_the_gap_in_selection(rows: AuditData, model: TorchModel) -> None:
+    test = biased_rows(6000, 2)
+    made = run(BalancedResampling(), model, rows)
+    gaps = [
+        demographic_parity_difference(test.y_true, m.decisions(test), sensitive_features=test.sensitive_features)
+        for m in (model, made.model)
+    ]
+    assert gaps[1] < 0.7 * gaps[0], gaps
+    assert "of 3,000 rows" in made.notes[0]
+
+
+# ---- correlation remover -------------------------------------------------------------------------------------------
+
+
+def test_what_is_removed_is_what_fairlearn_removes() -> None:
+    rng = np.random.default_rng(1)
+    codes = rng.choice(3, 500, p=[0.5, 0.3, 0.2])
+    s = np.eye(3)[codes]
+    z = rng.normal(size=(500, 4)) + s @ rng.normal(size=(3, 4))
+    mean, B = removed(z, s, (3,))
+    ours = z - (s - mean) @ B
+    theirs = Fairlearn(sensitive_feature_ids=[4, 5, 6]).fit_transform(np.column_stack([z, s]))
+    assert np.allclose(ours, theirs, atol=1e-9)
+    assert np.abs((s - mean).T @ (ours - ours.mean(axis=0))).max() < 1e-8
+    assert np.abs(mean @ B).max() < 1e-12
+
+
+@pytest.mark.parametrize("alpha", [1.0, 0.5])
+def test_the_bundle_subtracts_by_itself(rows: AuditData, tmp_path: Path, alpha: float) -> None:
+    assert isinstance(rows.X, pd.DataFrame) and rows.sensitive_features is not None
+    X = rows.X.drop(columns="group").assign(other=rows.X.other + 2.0 * (rows.X.group == "a"))
+    blind = replace(rows, X=X)
+    old = trained(blind)
+    new = run(CorrelationRemover(alpha=alpha), old, blind).model
+    assert isinstance(new, TorchModel) and new.features == ("skill", "other", "group")
+    save(new, tmp_path / "m.pt")
+    again = load_model(ModelSpec(path=str(tmp_path / "m.pt")))
+    X.assign(group=rows.sensitive_features.group, y=rows.y_true).to_csv(tmp_path / "rows.csv", index=False)
+    data = load_data(DataSpec(path=str(tmp_path / "rows.csv"), target="y", sensitive=("group",)), again)
+    z = old.encode(X).numpy().astype(float)
+    s = np.eye(2)[(rows.sensitive_features.group == "b").to_numpy().astype(int)]
+    theirs = Fairlearn(sensitive_feature_ids=[2, 3], alpha=alpha).fit_transform(np.column_stack([z, s]))
+    # The network below, rebuilt from the part of the first layer that reads the features.
+    inner = [m for m in new.module.modules() if isinstance(m, torch.nn.Linear)]
+    hidden = np.maximum(theirs @ inner[0].weight.detach().numpy()[:, :2].T + inner[0].bias.detach().numpy(), 0.0)
+    logits = hidden @ inner[1].weight.detach().numpy().T + inner[1].bias.detach().numpy()
+    expected = 1.0 / (1.0 + np.exp(logits[:, 0] - logits[:, 1]))
+    assert np.allclose(again.predict_proba(data.X)[:, 1], expected, atol=1e-5)
+    # A group never seen: nothing is subtracted.
+    stranger = X.assign(group="z")
+    hidden = np.maximum(z @ inner[0].weight.detach().numpy()[:, :2].T + inner[0].bias.detach().numpy(), 0.0)
+    logits = hidden @ inner[1].weight.detach().numpy().T + inner[1].bias.detach().numpy()
+    expected = 1.0 / (1.0 + np.exp(logits[:, 0] - logits[:, 1]))
+    assert np.allclose(new.predict_proba(stranger)[:, 1], expected, atol=1e-5)
+
+
+def test_the_remover_leaves_the_group_unread_and_is_for_mlps(rows: AuditData, model: TorchModel) -> None:
+    test = biased_rows(6000, 2)
+    new = run(CorrelationRemover(), model, rows).model
+    gaps = [
+        demographic_parity_difference(test.y_true, m.decisions(test), sensitive_features=test.sensitive_features)
+        for m in (model, new)
+    ]
+    assert gaps[1] < 0.5 * gaps[0], gaps
+    text = TorchModel(model.module, classes=[0, 1], recipe=model.recipe, architecture={"name": "mlp", "args": {}})
+    with pytest.raises(ModelError, match="mlp"):
+        run(CorrelationRemover(), text, replace(rows, X=np.asarray(model.encode(rows.X))))
+    assert isinstance(rows.X, pd.DataFrame)
+    only = replace(rows, X=rows.X[["group"]])
+    with pytest.raises(DataError, match="nothing is left"):
+        run(CorrelationRemover(), trained(only, epochs=1), only)
+
+
+# ---- MinDiff -------------------------------------------------------------------------------------------------------
+
+
+def test_mmd_is_the_double_sum() -> None:
+    generator = torch.Generator().manual_seed(0)
+    p, q = torch.rand(5, 2, generator=generator), torch.rand(7, 2, generator=generator)
+
+    def k(a: torch.Tensor, b: torch.Tensor) -> float:
+        return math.exp(-float(((a - b) ** 2).sum()) / (2 * 0.3**2))
+
+    def mean(first: torch.Tensor, second: torch.Tensor) -> float:
+        return sum(k(a, b) for a in first for b in second) / (len(first) * len(second))
+
+    assert float(mmd2(p, q, 0.3)) == pytest.approx(mean(p, p) + mean(q, q) - 2 * mean(p, q), abs=1e-6)
+    assert float(mmd2(p, p, 0.3)) == pytest.approx(0.0, abs=1e-6)
+    s = torch.tensor([[0], [0], [1], [1], [2]])
+    part = torch.tensor([True, True, True, True, False])
+    # Of two groups the difference counts once; a part of one group has none.
+    assert float(penalty(p, s, [part], 0.3)) == pytest.approx(float(mmd2(p[:2], p[2:4], 0.3)), abs=1e-6)
+    assert float(penalty(p, s, [torch.tensor([True, True, False, False, False])], 0.3)) == 0.0
+    three = sum(float(mmd2(p[s[:, 0] == g], p[s[:, 0] != g], 0.3)) for g in range(3))
+    assert float(penalty(p, s, [torch.ones(5, dtype=torch.bool)], 0.3)) == pytest.approx(three, abs=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("over", "gap"), [("both", equalized_odds_difference), ("all", demographic_parity_difference)])
+def test_min_diff_narrows_the_gap_it_is_over(rows: AuditData, model: TorchModel, over: str, gap) -> None:  # type: ignore[no-untyped-def]
+    test = biased_rows(6000, 2)
+    new = run(MinDiff(over=over, epochs=30, batch_size=256), model, rows).model  # type: ignore[arg-type]
+    gaps = [gap(test.y_true, m.decisions(test), sensitive_features=test.sensitive_features) for m in (model, new)]
+    assert gaps[1] < 0.6 * gaps[0], gaps
+    accuracy = [float((m.decisions(test) == test.y_true).mean()) for m in (model, new)]
+    assert accuracy[1] > accuracy[0] - 0.06, accuracy
+
+
+# ---- group DRO -----------------------------------------------------------------------------------------------------
+
+
+def test_group_weights_move_as_the_algorithm_says() -> None:
+    losses, group = torch.tensor([1.0, 3.0, 0.5]), torch.tensor([0, 0, 2])
+    means, present = group_means(losses, group, 3)
+    assert means.tolist() == [2.0, 0.0, 0.5] and present.tolist() == [True, False, True]
+    q = moved(torch.tensor([0.2, 0.3, 0.5]), means + torch.tensor([0.1, 9.0, 0.2]), present, 0.7)
+    raised = [0.2 * math.exp(0.7 * 2.1), 0.3, 0.5 * math.exp(0.7 * 0.7)]
+    assert q.tolist() == pytest.approx([r / sum(raised) for r in raised])
+
+
+@pytest.mark.slow
+def test_group_dro_lifts_the_worst_cell(rows: AuditData, model: TorchModel) -> None:
+    test = biased_rows(6000, 2)
+    assert test.sensitive_features is not None and test.y_true is not None
+    made = run(GroupDro(eta=0.05, epochs=30), model, rows)
+    group = (test.sensitive_features.group == "b").to_numpy()
+
+    def worst(m: AuditedModel) -> float:
+        right = m.decisions(test) == test.y_true
+        return min(float(right[(group == g) & (test.y_true == v)].mean()) for g in (False, True) for v in (0, 1))
+
+    assert worst(made.model) > worst(model) + 0.1
+    assert "heaviest first" in made.notes[0]
+
+
+# ---- what they share -----------------------------------------------------------------------------------------------
+
+EVERY: list[Mitigation] = [BalancedResampling(), CorrelationRemover(), MinDiff(epochs=2), GroupDro(epochs=2)]
+
+
+@pytest.mark.parametrize("mitigation", EVERY, ids=lambda m: m.name)
+def test_same_seed_same_model_and_nothing_else_changed(
+    rows: AuditData, model: TorchModel, mitigation: Mitigation
+) -> None:
+    few = rows.take(slice(400))
+    before = {k: v.clone() for k, v in model.module.state_dict().items()}
+    states = torch.get_rng_state(), np.random.get_state()[1].copy()  # type: ignore[union-attr]
+    said = [run(mitigation, model, few, seed).model.predict_proba(rows.X) for seed in (5, 5, 6)]
+    assert np.array_equal(said[0], said[1]) and not np.array_equal(said[0], said[2])
+    assert all(torch.equal(v, before[k]) for k, v in model.module.state_dict().items())
+    assert torch.equal(torch.get_rng_state(), states[0])
+    assert np.array_equal(np.random.get_state()[1], states[1])  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("mitigation", EVERY, ids=lambda m: m.name)
+def test_an_interrupted_training_goes_on(
+    rows: AuditData, model: TorchModel, mitigation: Mitigation, tmp_path: Path
+) -> None:
+    few = rows.take(slice(400))
+
+    class Stop(Exception):
+        pass
+
+    seen: list[str] = []
+
+    def stop(words: str) -> None:
+        seen.append(words)
+        if len(seen) == 2:
+            raise Stop
+
+    def train(progress, checkpoint: Path | None) -> Mitigated:  # type: ignore[no-untyped-def]
+        training = Training(checkpoint=checkpoint, progress=progress)
+        return mitigation.mitigate(model, few, np.random.default_rng(1), training)
+
+    whole = train(None, None)
+    with pytest.raises(Stop):
+        train(stop, tmp_path / "c")
+    assert np.array_equal(train(None, tmp_path / "c").model.predict_proba(rows.X), whole.model.predict_proba(rows.X))
+
+
+@pytest.mark.parametrize("mitigation", EVERY, ids=lambda m: m.name)
+def test_what_cannot_be_done_is_refused(rows: AuditData, model: TorchModel, mitigation: Mitigation) -> None:
+    with pytest.raises(ModelError, match="post-processing"):
+        run(mitigation, AuditedModel.from_callable(lambda X: X.skill > 0, classes=[0, 1]), rows)
+    with pytest.raises(UsageError, match="--sensitive"):
+        run(mitigation, model, replace(rows, sensitive_features=None))
+    assert rows.sensitive_features is not None
+    with pytest.raises(DataError, match="one group only"):
+        run(mitigation, model, rows.take((rows.sensitive_features.group == "a").to_numpy()))
+
+
+def test_options_out_of_range_are_refused(rows: AuditData, model: TorchModel) -> None:
+    for kind, options in (
+        (BalancedResampling, {"method": "smote"}),
+        (CorrelationRemover, {"alpha": 1.5}),
+        (MinDiff, {"over": "some"}),
+        (MinDiff, {"width": 0.0}),
+        (MinDiff, {"weight": -1.0}),
+        (GroupDro, {"eta": 0.0}),
+        (GroupDro, {"adjustment": math.nan}),
+        (GroupDro, {"epochs": 0}),
+    ):
+        with pytest.raises(ValueError):
+            kind(**options)
+    with pytest.raises(UsageError, match="--positive"):
+        run(MinDiff(), model, replace(rows, positive=None))

@@ -1,0 +1,256 @@
+"""fairlearn's reductions over networks: what is learned from weighted rows, what is kept, what is saved and refused."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pytest
+import torch
+
+from auditor.data.audit_data import AuditData
+from auditor.data.preprocessing import fit_tabular
+from auditor.errors import DataError, ModelError, UsageError
+from auditor.intake import load_model
+from auditor.intake.networks.architectures import MLP, MOST_MEMBERS, MLPVote
+from auditor.intake.specs import ModelSpec
+from auditor.model.audited_model import AuditedModel, Recipe
+from auditor.model.saving import save
+from auditor.model.torch_model import TorchModel
+from auditor.run.mitigation import Mitigated, Mitigation, Training
+from mitigations.training.exponentiated_gradient import ExponentiatedGradient
+from mitigations.training.grid_search import GridSearch
+from mitigations.training.reduction import reducible
+from mitigations.training.retraining import untrained
+from tests.mitigations.planted_rows import biased_rows
+
+FloatArray = npt.NDArray[np.float64]
+
+
+@pytest.fixture(scope="module")
+def rows() -> AuditData:
+    return biased_rows(1500, 1)
+
+
+def linear(rows: AuditData, recipe: Recipe) -> TorchModel:
+    """A network without a hidden layer, which is a logistic regression."""
+    assert isinstance(rows.X, pd.DataFrame)
+    preprocessing = fit_tabular(rows.X)
+    arguments = {"n_features": preprocessing.width, "hidden": [], "n_outputs": 2}
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        module = MLP(**arguments)  # type: ignore[arg-type]
+    return TorchModel(
+        module,
+        classes=[0, 1],
+        preprocessing=preprocessing,
+        architecture={"name": "mlp", "args": arguments},
+        recipe=recipe,
+    )
+
+
+@pytest.fixture(scope="module")
+def model(rows: AuditData) -> TorchModel:
+    return linear(rows, Recipe(epochs=12, batch_size=256, learning_rate=0.05))
+
+
+def run(mitigation: Mitigation, model: AuditedModel, rows: AuditData, seed: int = 0) -> Mitigated:
+    return mitigation.mitigate(model, rows, np.random.default_rng(seed), Training())
+
+
+def gaps(chances: FloatArray, rows: AuditData) -> list[float]:
+    """Differences of the two groups' mean chances among favourable labels, and among the others."""
+    assert rows.sensitive_features is not None and rows.y_true is not None
+    b = (rows.sensitive_features.group == "b").to_numpy()
+    return [
+        abs(float(chances[b & (rows.y_true == v)].mean() - chances[~b & (rows.y_true == v)].mean())) for v in (1, 0)
+    ]
+
+
+def test_a_weighted_step_is_the_one_by_hand(rows: AuditData) -> None:
+    few = rows.take(slice(60))
+    old = linear(few, Recipe(optimizer="sgd", epochs=1, batch_size=60, learning_rate=0.3))
+    task = reducible(old, few, np.random.default_rng(0), Training(), epochs=None, fingerprint={})
+    rng = np.random.default_rng(2)
+    labels, weights = rng.integers(2, size=60), rng.uniform(0.1, 3.0, 60)
+    new = task.trainer(np.arange(60), labels, weights)
+    begun = untrained(old, np.random.default_rng(task.trainer.seed), "cpu", task.trainer.recipe)
+    W, b = (p.detach().double().numpy() for p in begun.module.parameters())
+    x = old.encode(few.X).double().numpy()
+    z = x @ W.T + b
+    p = np.exp(z) / np.exp(z).sum(axis=1, keepdims=True)
+    wrong = (weights / weights.mean())[:, None] * (p - np.eye(2)[labels]) / 60
+    layer = list(new.module.parameters())
+    assert layer[0].detach().numpy() == pytest.approx(W - 0.3 * wrong.T @ x, abs=1e-5)
+    assert layer[1].detach().numpy() == pytest.approx(b - 0.3 * wrong.sum(axis=0), abs=1e-5)
+
+
+# The peer's own use of pandas.
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_grid_search_keeps_what_fairlearn_keeps_of_logistic_regressions(rows: AuditData, model: TorchModel) -> None:
+    from fairlearn.reductions import EqualizedOdds
+    from fairlearn.reductions import GridSearch as Fairlearn
+    from sklearn.linear_model import LogisticRegression
+
+    assert rows.sensitive_features is not None
+    x = model.encode(rows.X).numpy()
+    peer = Fairlearn(LogisticRegression(C=1e4), EqualizedOdds(), grid_size=10)
+    peer.fit(x, rows.y_true, sensitive_features=rows.sensitive_features.group)
+    made = run(GridSearch(), model, rows)
+    same = made.model.decisions(rows) == peer.predict(x)
+    assert same.mean() > 0.97
+    assert f"network {peer.best_idx_ + 1} of {len(peer.predictors_)}" in made.notes[0]
+    plain = LogisticRegression(C=1e4).fit(x, rows.y_true).predict(x).astype(float)
+    assert max(gaps(made.model.decisions(rows).astype(float), rows)) < 0.85 * max(gaps(plain, rows))
+
+
+def test_the_mixture_keeps_to_its_constraint_and_the_majority_is_said(rows: AuditData, model: TorchModel) -> None:
+    made = run(ExponentiatedGradient(difference_bound=0.02), model, rows)
+    assert isinstance(made.model, TorchModel) and isinstance(made.model.module, MLPVote)
+    chances = made.model.predict_proba(rows.X)[:, 1]
+    # Each group deviates from all rows by at most the bound and what fairlearn's search leaves open.
+    assert max(gaps(chances, rows)) < 0.08
+    assert float(made.model.module.weights.sum()) <= 1.0 + 1e-6
+    assert len(made.model.module.members) >= 2
+    # The notes' figures, counted here.
+    decided = made.model.decisions(rows)
+    assert rows.y_true is not None
+    assert f"majority rule: error {float((decided != rows.y_true).mean()):.4f}" in made.notes[0]
+    drawn = float(np.where(rows.y_true == 1, 1.0 - chances, chances).mean())
+    assert f"randomised rule: error {drawn:.4f}" in made.notes[0]
+
+
+@pytest.mark.parametrize("positive", [0, 1])
+def test_a_vote_is_the_weighted_count(positive: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    module = MLPVote(3, 4, [5], positive, threshold=0.4)
+    with torch.no_grad():
+        for p in module.members.parameters():
+            p.copy_(torch.randn(p.shape, generator=generator))
+        module.weights.copy_(torch.tensor([0.4, 0.2, 0.25, 0.1]))
+    x = torch.randn(50, 4, generator=generator)
+    for row, said in zip(x, module(x), strict=True):
+        chance = 0.1
+        for weight, member in zip((0.4, 0.2, 0.25), module.members, strict=True):
+            chance += weight * (float(torch.softmax(member(row[None]).detach(), dim=1)[0, positive]) >= 0.4)
+        assert float(said[positive]) == pytest.approx(chance, abs=1e-6)
+        assert float(said.sum()) == pytest.approx(1.0)
+    assert len(set(module(x)[:, positive].tolist())) > 3
+    with pytest.raises(ValueError, match="at most"):
+        MLPVote(MOST_MEMBERS + 1, 4, [5], 1)
+
+
+@pytest.mark.parametrize("positive", [0, 1])
+def test_the_bundle_is_the_model(rows: AuditData, tmp_path: Path, positive: int) -> None:
+    few = replace(rows.take(slice(400)), positive=positive)
+    old = linear(few, Recipe(epochs=4, batch_size=100, learning_rate=0.05))
+    for mitigation in (GridSearch(grid_size=4), ExponentiatedGradient(max_iter=4)):
+        made = run(mitigation, old, few).model
+        save(made, tmp_path / "m.pt")
+        again = load_model(ModelSpec(path=str(tmp_path / "m.pt")))
+        assert np.allclose(again.predict_proba(rows.X), made.predict_proba(rows.X), atol=1e-6)
+        assert np.array_equal(again.decisions(few), made.decisions(few))
+    with pytest.raises(ModelError, match="how it was trained"):
+        run(GridSearch(), made, few)
+
+
+EVERY: list[Mitigation] = [GridSearch(grid_size=3, epochs=2), ExponentiatedGradient(max_iter=3, epochs=2)]
+
+
+@pytest.mark.parametrize("mitigation", EVERY, ids=lambda m: m.name)
+def test_the_seed_decides_and_an_interrupted_search_goes_on(
+    rows: AuditData, model: TorchModel, mitigation: Mitigation, tmp_path: Path
+) -> None:
+    few = rows.take(slice(300))
+    before = {k: v.clone() for k, v in model.module.state_dict().items()}
+    state = torch.get_rng_state()
+
+    class Stop(Exception):
+        pass
+
+    seen: list[str] = []
+
+    def stop(words: str) -> None:
+        seen.append(words)
+        if words.startswith("network 2: epoch 1"):
+            raise Stop
+
+    def train(seed: int, progress=None, checkpoint: Path | None = None) -> FloatArray:  # type: ignore[no-untyped-def]
+        training = Training(checkpoint=checkpoint, progress=progress)
+        return mitigation.mitigate(model, few, np.random.default_rng(seed), training).model.predict_proba(rows.X)
+
+    whole = train(1)
+    with pytest.raises(Stop):
+        train(1, stop, tmp_path / "c")
+    # The first network is not trained again: its two epochs are in its checkpoint.
+    again: list[str] = []
+    assert np.array_equal(train(1, again.append, tmp_path / "c"), whole)
+    assert seen[0].startswith("network 1: epoch 1") and not any(words.startswith("network 1:") for words in again)
+    assert np.array_equal(train(1), whole) and not np.array_equal(train(2), whole)
+    assert all(torch.equal(v, before[k]) for k, v in model.module.state_dict().items())
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize("mitigation", EVERY, ids=lambda m: m.name)
+def test_what_cannot_be_done_is_refused(rows: AuditData, model: TorchModel, mitigation: Mitigation) -> None:
+    with pytest.raises(ModelError, match="post-processing"):
+        run(mitigation, AuditedModel.from_callable(lambda X: X.skill > 0, classes=[0, 1]), rows)
+    with pytest.raises(UsageError, match="--sensitive"):
+        run(mitigation, model, replace(rows, sensitive_features=None))
+    assert rows.sensitive_features is not None
+    with pytest.raises(DataError, match="one group only"):
+        run(mitigation, model, rows.take((rows.sensitive_features.group == "a").to_numpy()))
+    three = {"n_features": 3, "hidden": [], "n_outputs": 3}
+    with pytest.raises(ModelError, match="two classes"):
+        run(
+            mitigation,
+            TorchModel(
+                MLP(**three),  # type: ignore[arg-type]
+                classes=["a", "b", "c"],
+                architecture={"name": "mlp", "args": three},
+                recipe=Recipe(),
+            ),
+            rows,
+        )
+
+
+def test_other_networks_are_for_grid_search() -> None:
+    from auditor.data.preprocessing import ImagePreprocessing
+    from auditor.intake.networks.architectures import SmallCNN
+
+    rng = np.random.default_rng(0)
+    group = rng.choice(["a", "b"], 80)
+    y = rng.integers(2, size=80)
+    pictures = rng.integers(0, 120, (80, 8, 8, 1)).astype(np.uint8)
+    pictures[y == 1] += 90
+    data = AuditData.from_arrays(pictures, y, classes=[0, 1], positive=1, sensitive_features={"group": list(group)})
+    arguments = {"channels": 1, "n_outputs": 2, "width": 4}
+    cnn = TorchModel(
+        SmallCNN(**arguments),
+        classes=[0, 1],
+        preprocessing=ImagePreprocessing(size=(8, 8), mean=(0.5,), std=(0.25,)),
+        architecture={"name": "small_cnn", "args": arguments},
+        recipe=Recipe(epochs=2, batch_size=20),
+    )
+    with pytest.raises(ModelError, match="grid_search"):
+        run(ExponentiatedGradient(), cnn, data)
+    assert run(GridSearch(grid_size=2), cnn, data).model.predict_proba(pictures).shape == (80, 2)
+
+
+def test_options_out_of_range_are_refused() -> None:
+    for kind, options in (
+        (GridSearch, {"constraint": "fairness"}),
+        (GridSearch, {"grid_size": 1}),
+        (GridSearch, {"grid_limit": 0.0}),
+        (GridSearch, {"constraint_weight": 1.5}),
+        (ExponentiatedGradient, {"constraint": "equal_opportunity"}),
+        (ExponentiatedGradient, {"difference_bound": -0.1}),
+        (ExponentiatedGradient, {"eps": 0.0}),
+        (ExponentiatedGradient, {"max_iter": 0}),
+        (ExponentiatedGradient, {"epochs": 0}),
+    ):
+        with pytest.raises(ValueError):
+            kind(**options)  # type: ignore[arg-type]

@@ -1,0 +1,184 @@
+"""Copies between training and evaluation, against a loop over pairs; what counts as a copy, and what does not."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from auditor.data.audit_data import AuditData
+from auditor.errors import NotApplicableError
+from auditor.finding.criterion import load_criteria
+from auditor.finding.judging import Finding, judge
+from auditor.finding.measurement import Measurement, Outcome, ProbeResult
+from probes.deepfake.duplicates import NEAR, digests, fingerprints, twins
+from probes.deepfake.leakage import SourceLeakage
+from tests.toys import detectors as toys
+
+
+def measure(data: AuditData, **options: Any) -> dict[str, Measurement]:
+    found = SourceLeakage(**options).measure(toys.of_halves(), data, np.random.default_rng(0))
+    return {m.metric: m for m in found}
+
+
+def judged(data: AuditData) -> dict[str, Finding]:
+    result = ProbeResult(
+        probe="source_leakage", pillar="deepfake", citation="", measurements=tuple(measure(data).values())
+    )
+    return {f.measurement.metric: f for f in judge([result], load_criteria())[0] if f.measurement is not None}
+
+
+def test_exact_copies_are_counted_and_named() -> None:
+    data = toys.copied(40, 0.25)
+    found = measure(data)
+    assert found["exact_duplicate_share"].estimate.value == found["near_duplicate_share"].estimate.value == 0.25
+    assert found["exact_duplicate_share"].detail.startswith("10 of 40 files; for example row 0 = row 0 in training")
+    assert judged(data)["near_duplicate_share"].outcome is Outcome.FAIL
+    assert judged(toys.distinct(40))["near_duplicate_share"].outcome is Outcome.PASS
+
+
+def test_a_compressed_copy_is_near_and_not_exact() -> None:
+    PIL = pytest.importorskip("PIL.Image", reason="the extra `images` is not installed")
+    from probes.deepfake.picture_changes import changed_picture
+
+    data = toys.distinct(20)
+    X = np.asarray(data.X).copy()
+    for i, (name, level) in enumerate([("jpeg", 60), ("noise", 0.02), ("resize", 0.75), ("blur", 0.5)]):
+        picture = changed_picture(PIL.fromarray(X[i]), name, level, np.random.default_rng(0))
+        X[20 + i] = np.asarray(picture)
+    found = measure(replace(data, X=X))
+    assert found["exact_duplicate_share"].estimate.value == 0.0
+    assert found["near_duplicate_share"].estimate.value == 4 / 20
+
+
+def test_a_copy_of_the_other_class_is_no_leak_of_the_answer_and_contradicts_it() -> None:
+    data = toys.distinct(20)
+    X = np.asarray(data.X).copy()
+    # An evaluation file labelled real, in training as synthetic; and one that is in both classes of the evaluation.
+    X[21], X[2], X[3] = X[0], X[4], X[4]
+    found = measure(replace(data, X=X))
+    assert found["exact_duplicate_share"].estimate.value == 1 / 20
+    assert found["contradictory_share"].estimate.value == 4 / 20
+    slightly = X.copy()
+    slightly[21, 0, 0, 0] ^= 1
+    assert measure(replace(data, X=slightly))["near_duplicate_share"].estimate.value == 0.0
+
+
+def test_without_training_files_the_rest_is_measured_and_the_flag_named() -> None:
+    data = toys.pictures(10)
+    findings = judged(data)
+    assert findings["near_duplicate_share"].outcome is Outcome.NOT_APPLICABLE
+    assert "--train" in findings["near_duplicate_share"].reason
+    assert findings["contradictory_share"].outcome is Outcome.PASS
+
+
+def test_shared_identities_are_counted_over_the_files_that_have_one() -> None:
+    data = toys.distinct(6)
+    who: list[object] = ["ann", "ann", "bob", None, "cay", "dan", "ann", "eve", "eve", "bob", "eve", "eve"]
+    data = AuditData.from_arrays(
+        np.asarray(data.X), ["real", "fake"] * 6, classes=toys.CLASSES, is_member=data.is_member,
+        sensitive_features={"speaker": who},
+    )  # fmt: skip
+    shared = measure(data, identity="speaker")["shared_identity_share"]
+    assert shared.estimate.value == 3 / 5 and shared.n_samples == 5 and "2 shared: ann, bob" in shared.detail
+    with pytest.raises(NotApplicableError, match="--sensitive source"):
+        measure(data, identity="source")
+
+
+def test_twins_against_a_loop_over_pairs() -> None:
+    data = toys.copied(12, 0.3)
+    X = np.asarray(data.X)
+    own, others = X[:12], X[12:]
+    values, vectors = digests(own), fingerprints(own)
+    assert values[3] == hashlib.sha256(own[3].tobytes()).hexdigest()
+    found = twins((values, vectors), (digests(others), fingerprints(others)), least=0.99)
+
+    def coarse(x: Any) -> Any:
+        grey = x.astype(float).mean(axis=2)
+        # 32 pixels to 24: cell k averages the pixels that it touches.
+        edges = [(k * 32 // 24, -(-(k + 1) * 32 // 24)) for k in range(24)]
+        return np.array([[grey[a:b, c:d].mean() for c, d in edges] for a, b in edges]).ravel()
+
+    small = [coarse(y) for y in others]
+    for i in range(12):
+        same = [j for j in range(12) if (own[i] == others[j]).all()]
+        assert found.exact[i] == (same[0] if same else -1)
+        alike = [np.corrcoef(coarse(own[i]), y)[0, 1] for y in small]
+        assert (found.near[i] >= 0) == (max(alike) >= 0.99)
+
+
+def test_pictures_without_anything_to_see_are_nobodys_near_copy() -> None:
+    grey = np.full((3, 16, 16, 3), 90, np.uint8)
+    grey[1] += 1
+    one, two, three = ((digests(x), fingerprints(x)) for x in (grey[:1], grey[1:2], grey[1:]))
+    assert twins(one, three, least=0.99).exact.tolist() == [1]
+    assert twins(one, two, least=0.99).near.tolist() == [-1]
+
+
+def test_sound_is_recognised_after_a_codec_and_other_sound_is_not() -> None:
+    pytest.importorskip("av", reason="the extra `media` is not installed")
+    from probes.deepfake.sound_changes import changed_sound
+
+    rng = np.random.default_rng(0)
+    sounds = []
+    for _ in range(6):
+        # Up to 5 kHz, as speech is: what an encoder cuts off above is not there.
+        loud = rng.uniform(0.1, 1.0, (8, 5)).repeat(125, axis=1)
+        noise = rng.standard_normal((8, 1_001)) + 1j * rng.standard_normal((8, 1_001))
+        stretches = np.fft.irfft(noise * np.pad(loud, ((0, 0), (0, 376))), n=2_000, axis=1)
+        sounds.append(np.rint(3_000 * stretches / stretches.std()).clip(-32768, 32767).astype(np.int16).ravel())
+    X = np.stack(sounds)
+    copies = np.stack([changed_sound(x, 16_000, "mp3", 64, rng) for x in X])
+    own, others = (digests(X), fingerprints(X)), (digests(copies), fingerprints(copies))
+    assert twins(own, others, least=NEAR["audio"]).near.tolist() == list(range(6))
+    assert (twins(own, others, least=NEAR["audio"]).exact == -1).all()
+    apart = twins(own, own, least=NEAR["audio"], eligible=~np.eye(6, dtype=bool))
+    assert (apart.near == -1).all()
+
+
+def test_real_speech_is_told_apart_however_short_the_words() -> None:
+    """Spoken digits between pauses, in two languages, are no copies of each other; the same after a codec are."""
+    import os
+    from pathlib import Path
+
+    folder = os.environ.get("AUDITOR_TEST_DATA")
+    if not folder or not (Path(folder) / "audio_real_fake").is_dir():
+        pytest.skip("AUDITOR_TEST_DATA has no audio_real_fake")
+    pytest.importorskip("av", reason="the extra `media` is not installed")
+    from auditor.data.audio import decode, fitted
+    from auditor.data.preprocessing import AudioPreprocessing
+    from probes.deepfake.sound_changes import changed_sound
+
+    names = sorted((Path(folder) / "audio_real_fake" / "real").glob("*.wav"))
+    X = np.stack([fitted(decode(path.read_bytes(), path.name), AudioPreprocessing()) for path in names])
+    vectors = fingerprints(X)
+    assert (vectors @ vectors.T - 2.0 * np.eye(len(X))).max() < 0.25
+    few = X[::15]
+    for codec, kilobits in (("mp3", 32), ("opus", 24)):
+        copies = np.stack([changed_sound(x, 16_000, codec, kilobits, np.random.default_rng(0)) for x in few])
+        assert np.einsum("nd,nd->n", fingerprints(few), fingerprints(copies)).min() > 0.8
+
+
+def test_real_photographs_are_not_taken_for_copies_of_each_other_and_compressed_ones_are() -> None:
+    import os
+    from pathlib import Path
+
+    folder = os.environ.get("AUDITOR_TEST_DATA")
+    if not folder or not (Path(folder) / "real_vs_ai_images_559").is_dir():
+        pytest.skip("AUDITOR_TEST_DATA has no real_vs_ai_images_559")
+    PIL = pytest.importorskip("PIL.Image", reason="the extra `images` is not installed")
+    from probes.deepfake.picture_changes import changed_picture
+
+    X, copies = [], []
+    for path in sorted((Path(folder) / "real_vs_ai_images_559").glob("*/*.jpg"))[::2]:
+        with PIL.open(path) as opened:
+            picture = opened.convert("RGB").resize((160, 160))
+        X.append(np.asarray(picture))
+        copies.append(np.asarray(changed_picture(picture, "jpeg", 45, np.random.default_rng(0))))
+    vectors = fingerprints(np.stack(X))
+    alike = vectors @ fingerprints(np.stack(copies)).T
+    assert np.diag(alike).min() > NEAR["image"]
+    assert (alike - 2.0 * np.eye(len(alike))).max() < 0.95

@@ -1,0 +1,102 @@
+"""The change probe: every number against counting by hand, and its limits said."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from fairlearn.metrics import demographic_parity_difference, equalized_odds_difference
+
+from auditor.data.audit_data import AuditData
+from auditor.errors import NotApplicableError, UsageError
+from auditor.finding.measurement import Measurement, Outcome
+from auditor.model.audited_model import AuditedModel
+from auditor.run.audit import run_audit
+from auditor.statistics.estimate import Undefined
+from probes.fairness.change import Change
+from tests.toys.models import criterion
+
+RNG = np.random.default_rng(0)
+
+
+def world(n: int = 600) -> tuple[AuditData, AuditedModel, AuditedModel, pd.DataFrame]:
+    rng = np.random.default_rng(3)
+    frame = pd.DataFrame({"before": rng.random(n).round(3), "after": rng.random(n).round(3)})
+    frame["y"] = (rng.random(n) < 0.5).astype(int)
+    frame["sex"] = rng.choice(["f", "m"], n)
+    frame["race"] = rng.choice(["a", "b", "c"], n)
+    data = AuditData.from_arrays(
+        frame[["before", "after"]], frame.y, classes=[0, 1], sensitive_features=frame[["sex", "race"]]
+    )
+    before, after = (
+        AuditedModel.from_callable(lambda X, c=c: X[c].to_numpy(), classes=[0, 1]) for c in ("before", "after")
+    )
+    return data, before, after, frame
+
+
+def one(found: list[Measurement], metric: str, **which: object) -> Measurement:
+    matching = [m for m in found if m.metric == metric and all(getattr(m, k) == v for k, v in which.items())]
+    assert len(matching) == 1, [m.metric for m in matching]
+    return matching[0]
+
+
+def test_every_number_is_the_difference_of_what_fairlearn_says_of_either_model() -> None:
+    data, before, after, frame = world()
+    found = Change(reference=before).measure(after, data, RNG)
+    decided = [(frame[c] >= 0.5).astype(int) for c in ("before", "after")]
+    accuracy = [float((d == frame.y).mean()) for d in decided]
+    assert one(found, "accuracy_change", group={}).estimate.value == pytest.approx(accuracy[1] - accuracy[0], abs=1e-12)
+    for features in (("sex",), ("race",), ("sex", "race")):
+        for metric, peer in (
+            ("demographic_parity_difference", demographic_parity_difference),
+            ("equalized_odds_difference", equalized_odds_difference),
+        ):
+            gaps = [peer(frame.y, d, sensitive_features=frame[list(features)]) for d in decided]
+            ours = one(found, f"{metric}_change", sensitive=features).estimate
+            assert ours.value == pytest.approx(gaps[1] - gaps[0], abs=1e-12)
+            low, high = ours.interval(0.95)
+            assert low <= ours.value <= high
+    women = frame.sex == "f"
+    expected = float(decided[1][women].mean() - decided[0][women].mean())
+    assert one(found, "selection_rate_change", group={"sex": "f"}).estimate.value == pytest.approx(expected, abs=1e-12)
+
+
+def test_the_same_model_has_not_changed_and_a_criterion_can_say_so() -> None:
+    data, before, _, _ = world(3000)
+    found = Change(reference=before).measure(before, data, RNG)
+    assert all(m.estimate.value == 0.0 for m in found)
+    report = run_audit(before, data, [Change(reference=before)], [criterion("accuracy_change", "at_least", -0.02)])
+    judged = [f for f in report.findings if f.criterion is not None]
+    assert judged and {f.outcome for f in judged} == {Outcome.PASS}
+
+
+def test_what_cannot_be_compared_is_said() -> None:
+    data, before, after, frame = world()
+    with pytest.raises(NotApplicableError, match="--reference"):
+        Change().measure(after, data, RNG)
+    other = AuditedModel.from_callable(lambda X: X["before"].to_numpy(), classes=["no", "yes"])
+    with pytest.raises(UsageError, match="the same question"):
+        Change(reference=other).measure(after, data, RNG)
+    alone = data.take((frame.sex == "f").to_numpy())
+    gap = one(Change(reference=before).measure(after, alone, RNG), "accuracy_difference_change", sensitive=("sex",))
+    assert isinstance(gap.estimate, Undefined)
+    nobody = Change(reference=before).measure(after, data.take(np.zeros(len(data), bool)), RNG)
+    assert all(isinstance(m.estimate, Undefined) for m in nobody)
+
+
+def test_the_error_rate_of_a_judged_change_holds_at_the_bound() -> None:
+    """True accuracy change exactly at the bound: FAIL and PASS at most 5 % each, in 200 worlds (limit of 0.1 %: 21)."""
+    rng = np.random.default_rng(8)
+    wrong = {Outcome.FAIL: 0, Outcome.PASS: 0}
+    for _ in range(200):
+        n = 1500
+        y = np.zeros(n, int)
+        kind = rng.choice(3, n, p=[0.06, 0.04, 0.90])  # lost, gained, the same: a true change of -0.02
+        X = np.column_stack([kind == 1, kind == 0]).astype(float)
+        data = AuditData.from_arrays(X, y, classes=[0, 1])
+        before, after = (AuditedModel.from_callable(lambda X, c=c: X[:, c], classes=[0, 1]) for c in (0, 1))
+        required = [criterion("accuracy_change", "at_least", -0.02)]
+        report = run_audit(after, data, [Change(reference=before)], required)
+        (outcome,) = (f.outcome for f in report.findings if f.criterion is not None)
+        wrong[outcome] = wrong.get(outcome, 0) + 1
+    assert wrong[Outcome.FAIL] <= 21 and wrong[Outcome.PASS] <= 21

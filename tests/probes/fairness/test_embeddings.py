@@ -1,0 +1,383 @@
+"""Associations in embeddings: WEAT by hand, by enumeration and the slow way; files of vectors; error rates."""
+
+from __future__ import annotations
+
+import copy
+import math
+import struct
+from dataclasses import replace
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from auditor.data.preprocessing import TextPreprocessing
+from auditor.errors import ConfigError, DataError, NotApplicableError, UsageError
+from auditor.finding.criterion import Criterion
+from auditor.finding.judging import judge
+from auditor.finding.measurement import Outcome, ProbeResult
+from auditor.intake.rows.vectors import input_embeddings, word_vectors
+from auditor.model.audited_model import AuditedModel
+from auditor.model.language_model import AuditedLanguageModel
+from auditor.model.torch_model import TorchModel
+from auditor.rows import FloatArray
+from auditor.run.audit import no_data
+from auditor.run.probe import make_probe
+from auditor.run.testing import check_probe
+from auditor.statistics.estimate import Undefined
+from auditor.statistics.means import StandardizedDifference
+from probes.fairness.embeddings import (
+    EmbeddingAssociation,
+    associations,
+    built_in_lists,
+    effect_size,
+    permutation_p,
+    sentence,
+)
+from tests.model.test_language import WORDS, causal_tokenizer, tiny
+
+CRITERION = Criterion(
+    metric="association_effect_size",
+    direction="within",
+    bound=(-0.5, 0.5),
+    source="test",
+    set_by="test",
+    set_at="2026-01-01",
+)
+WORLDS = 200
+# The largest count of 200 that a true rate of 5 % exceeds with probability at most 0.1 %.
+MOST_OF_200 = 21
+LISTS = """
+[[tests]]
+name = "toy"
+x = [{x}]
+y = [{y}]
+a = ["good", "fine"]
+b = ["bad", "poor"]
+"""
+
+
+def classifier() -> AuditedModel:
+    return AuditedModel.from_callable(lambda rows: np.zeros(len(rows)), classes=("no", "yes"))
+
+
+def write_lists(folder: Path, x: list[str], y: list[str]) -> str:
+    path = folder / "lists.toml"
+    path.write_text(LISTS.format(x=", ".join(f'"{w}"' for w in x), y=", ".join(f'"{w}"' for w in y)))
+    return str(path)
+
+
+def write_glove(path: Path, vectors: dict[str, FloatArray]) -> str:
+    path.write_text("".join(f"{w} {' '.join(f'{v:.6f}' for v in vector)}\n" for w, vector in vectors.items()))
+    return str(path)
+
+
+def slow_effect_size(x: FloatArray, y: FloatArray, a: FloatArray, b: FloatArray) -> float:
+    def cosine(u: FloatArray, v: FloatArray) -> float:
+        return float(sum(p * q for p, q in zip(u, v, strict=True))) / math.sqrt(
+            float(sum(p * p for p in u)) * float(sum(q * q for q in v))
+        )
+
+    def s(w: FloatArray) -> float:
+        return sum(cosine(w, v) for v in a) / len(a) - sum(cosine(w, v) for v in b) / len(b)
+
+    of_x, of_y = [s(w) for w in x], [s(w) for w in y]
+    every = of_x + of_y
+    centre = sum(every) / len(every)
+    spread = math.sqrt(sum((v - centre) ** 2 for v in every) / (len(every) - 1))
+    return (sum(of_x) / len(of_x) - sum(of_y) / len(of_y)) / spread
+
+
+def unit(vectors: FloatArray) -> FloatArray:
+    return np.asarray(vectors / np.linalg.norm(vectors, axis=-1, keepdims=True))
+
+
+# ---- arithmetic ----------------------------------------------------------------------------------------------------
+
+
+def test_a_toy_in_two_dimensions_by_hand() -> None:
+    # a = (1, 0), b = (0, 1): s(w) is the first coordinate minus the second; 1 and 0.2 in X, -1 and 0.2 in Y.
+    x = np.asarray([[[1.0, 0.0]], [[0.8, 0.6]]])
+    y = np.asarray([[[0.0, 1.0]], [[0.8, 0.6]]])
+    a, b = np.asarray([[[1.0, 0.0]]]), np.asarray([[[0.0, 1.0]]])
+    sx, sy = associations(x, a, b)[:, 0], associations(y, a, b)[:, 0]
+    np.testing.assert_allclose(sx, [1.0, 0.2])
+    np.testing.assert_allclose(sy, [-1.0, 0.2])
+    # Means 0.6 and -0.4; all four have mean 0.1 and squares about it 0.81, 0.01, 1.21, 0.01.
+    assert effect_size(sx, sy) == pytest.approx(1.0 / math.sqrt(2.04 / 3))
+
+
+def test_the_fast_effect_size_is_the_slow_one() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        x, y, a, b = (rng.normal(size=(n, 7)) for n in (6, 5, 4, 3))
+        fast = effect_size(*(associations(unit(w)[:, None], unit(a)[:, None], unit(b)[:, None])[:, 0] for w in (x, y)))
+        assert fast == pytest.approx(slow_effect_size(x, y, a, b), abs=1e-12)
+
+
+def test_exact_p_is_enumeration() -> None:
+    rng = np.random.default_rng(1)
+    x, y = rng.normal(0.5, 1.0, 5), rng.normal(0.0, 1.0, 4)
+    every = np.concatenate([x, y])
+    differences = [every[list(c)].mean() - np.delete(every, list(c)).mean() for c in combinations(range(9), 5)]
+    observed = x.mean() - y.mean()
+    found = permutation_p(x, y, rng=rng, max_partitions=1000, n_draws=1000)
+    assert found.exact and found.partitions == math.comb(9, 5)
+    assert found.one_sided == pytest.approx(np.mean([d >= observed - 1e-12 for d in differences]))
+    assert found.two_sided == pytest.approx(np.mean([abs(d) >= abs(observed) - 1e-12 for d in differences]))
+    sampled = permutation_p(x, y, rng=rng, max_partitions=1, n_draws=40_000)
+    assert not sampled.exact
+    assert sampled.two_sided == pytest.approx(found.two_sided, abs=0.015)
+    apart = permutation_p(np.arange(12.0) + 100, np.arange(12.0), rng=rng, max_partitions=1, n_draws=1000)
+    assert apart.one_sided == pytest.approx(1 / 1001), "the observed partition counts"
+
+
+@pytest.mark.parametrize(("n", "m", "delta"), [(6, 6, 0.0), (8, 8, 1.5), (16, 16, 0.5), (6, 12, 4.0)])
+def test_bounds_of_the_effect_size_hold(n: int, m: int, delta: float) -> None:
+    rng = np.random.default_rng(n)
+    true = delta / math.sqrt(1.0 + n * m / (n + m) ** 2 * delta**2)
+    missed = [0, 0]
+    for _ in range(WORLDS):
+        d = effect_size(rng.normal(delta, 1.0, n), rng.normal(0.0, 1.0, m))
+        low, high = StandardizedDifference(centre=d, n_first=n, n_second=m).bounds(0.05)
+        missed[0] += low > true
+        missed[1] += high < true
+    assert max(missed) <= MOST_OF_200
+
+
+def test_bounds_are_nested_and_survive_any_level() -> None:
+    for d in (-1.93, -0.4, 0.0, 1.2, 1.93):
+        estimate = StandardizedDifference(centre=d, n_first=8, n_second=8)
+        bounds = [estimate.bounds(alpha) for alpha in (0.5, 0.05, 1e-3, 1e-6, 1e-10, 1e-16)]
+        assert all(a <= d <= b for a, b in bounds)
+        assert all(
+            later[0] <= earlier[0] and later[1] >= earlier[1]
+            for earlier, later in zip(bounds, bounds[1:], strict=False)
+        )
+    mirrored = StandardizedDifference(centre=-1.2, n_first=8, n_second=8).bounds(0.01)
+    low, high = StandardizedDifference(centre=1.2, n_first=8, n_second=8).bounds(0.01)
+    assert mirrored == pytest.approx((-high, -low))
+    without_spread = StandardizedDifference(centre=math.sqrt(15 * 16 / 64), n_first=8, n_second=8)
+    assert without_spread.bounds(0.05) == (-2.0, 2.0)
+
+
+# ---- the probe -----------------------------------------------------------------------------------------------------
+
+
+def toy_vectors(rng: np.random.Generator, n: int, tie: float) -> dict[str, FloatArray]:
+    """Random vectors in 30 dimensions; those of x lean towards good, those of y towards bad, by ``tie``."""
+    good, bad = rng.normal(size=30), rng.normal(size=30)
+    vectors = {
+        w: v + 0.2 * rng.normal(size=30) for w, v in (("good", good), ("fine", good), ("bad", bad), ("poor", bad))
+    }
+    for i in range(n):
+        vectors[f"x{i}"] = rng.normal(size=30) + tie * good
+        vectors[f"y{i}"] = rng.normal(size=30) + tie * bad
+    return vectors
+
+
+def outcome(probe: EmbeddingAssociation, rng: np.random.Generator) -> Outcome:
+    found = probe.measure(classifier(), no_data(), rng)
+    result = ProbeResult(probe=probe.name, pillar=probe.pillar, citation=probe.citation, measurements=tuple(found))
+    return judge([result], [CRITERION])[0][0].outcome
+
+
+def test_error_rates_on_random_vectors_and_a_planted_association(tmp_path: Path) -> None:
+    rng = np.random.default_rng(2)
+    x, y = [f"x{i}" for i in range(25)], [f"y{i}" for i in range(25)]
+    lists = write_lists(tmp_path, x, y)
+    outcomes = []
+    for world in range(60):
+        vectors = write_glove(tmp_path / f"{world}.txt", toy_vectors(rng, 25, 0.0))
+        probe = EmbeddingAssociation(vectors=vectors, lists=lists, min_words=2, n_draws=1000)
+        outcomes.append(outcome(probe, rng))
+    assert outcomes.count(Outcome.FAIL) <= 8, "60 worlds without an association, and 0.1 % beyond a rate of 5 %"
+    planted = EmbeddingAssociation(
+        vectors=write_glove(tmp_path / "planted.txt", toy_vectors(rng, 25, 1.0)), lists=lists, min_words=2
+    )
+    assert outcome(planted, rng) is Outcome.FAIL
+
+
+def planted(tie: float) -> AuditedLanguageModel:
+    """A language model with random vectors for the names of the third test, tied to its attributes by ``tie``."""
+    test = next(t for t in built_in_lists().tests if t.name == "weat_3")
+    words = [w for words in test.sets for w in words]
+    network = tiny("gpt2", vocab_size=len(words) + 5, n_embd=64)
+    rng = np.random.default_rng(7)
+    good, bad = rng.normal(size=64), rng.normal(size=64)
+    lean = [tie * good] * 32 + [tie * bad] * 32 + [good] * 25 + [bad] * 25
+    with torch.no_grad():
+        table = network.get_input_embeddings().weight  # type: ignore[operator]
+        table[5:] = torch.from_numpy(np.asarray(lean) + rng.normal(size=(len(words), 64))).float()
+    return AuditedLanguageModel(network, causal_tokenizer(words))
+
+
+def test_it_keeps_the_contract() -> None:
+    check_probe(
+        EmbeddingAssociation(tests="weat_3", methods="weat", n_draws=1000),
+        ideal_model=planted(0.0), ideal_data=no_data(), violating_model=planted(1.0), violating_data=no_data(),
+        criteria=[replace(CRITERION, bound=(-1.0, 1.0))], key="embedding_association",
+    )  # fmt: skip
+
+
+def test_many_words_without_an_association_pass(tmp_path: Path) -> None:
+    rng = np.random.default_rng(3)
+    x, y = [f"x{i}" for i in range(200)], [f"y{i}" for i in range(200)]
+    vectors = write_glove(tmp_path / "v.txt", toy_vectors(rng, 200, 0.0))
+    lists = write_lists(tmp_path, x, y)
+    assert outcome(EmbeddingAssociation(vectors=vectors, lists=lists, min_words=2, n_draws=1000), rng) is Outcome.PASS
+    few = EmbeddingAssociation(vectors=vectors, lists=write_lists(tmp_path, x[:8], y[:8]), min_words=2)
+    found = few.measure(classifier(), no_data(), rng)
+    result = ProbeResult(probe="embedding_association", pillar="language", citation="", measurements=tuple(found))
+    finding = judge([result], [CRITERION])[0][0]
+    assert finding.outcome is Outcome.INCONCLUSIVE and (finding.n_required or 0) > 16
+
+
+def test_words_without_a_vector_are_counted_and_too_few_are_undefined(tmp_path: Path) -> None:
+    rng = np.random.default_rng(4)
+    vectors = toy_vectors(rng, 6, 0.0)
+    del vectors["x0"], vectors["x1"], vectors["x2"]
+    path = write_glove(tmp_path / "v.txt", vectors)
+    lists = write_lists(tmp_path, [f"x{i}" for i in range(6)], [f"y{i}" for i in range(6)])
+    [found] = EmbeddingAssociation(vectors=path, lists=lists, min_words=2).measure(classifier(), no_data(), rng)
+    assert found.n_samples == 9 and "no vector for 3 of 16 words (x0, x1, x2)" in found.detail
+    [found] = EmbeddingAssociation(vectors=path, lists=lists, min_words=4).measure(classifier(), no_data(), rng)
+    assert isinstance(found.estimate, Undefined)
+    assert "3 of 6 words for X, 2 of 2 words for A, 2 of 2 words for B" in found.estimate.reason
+
+
+def test_nothing_to_look_at_is_not_applicable() -> None:
+    with pytest.raises(NotApplicableError, match=r"embedding_association\.vectors"):
+        EmbeddingAssociation().measure(classifier(), no_data(), np.random.default_rng(0))
+
+
+def test_options_that_are_wrong() -> None:
+    with pytest.raises(ConfigError, match="did you mean 'weat_6'"):
+        make_probe(EmbeddingAssociation, {"tests": ["weat6"]})
+    with pytest.raises(ConfigError, match="methods must be"):
+        make_probe(EmbeddingAssociation, {"methods": ["bert"]})
+    with pytest.raises(ConfigError, match="cannot be read"):
+        make_probe(EmbeddingAssociation, {"lists": "/nowhere/lists.toml"})
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("tests = 3", "at least one"),
+        ('[[tests]]\nname = "t"\nx = ["a"]\ny = ["a"]\na = ["c"]\nb = ["d"]', "'a' stands in both x and y"),
+        ('[[tests]]\nname = "t"\nx = ["a"]\ny = ["b"]\na = ["c"]', "b must be a list"),
+        ('[[tests]]\nnam = "t"', "unknown key 'nam'; did you mean 'name'"),
+        ("[[tests]", "cannot be read as TOML"),
+    ],
+)
+def test_lists_that_are_wrong(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "lists.toml").write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        EmbeddingAssociation(lists=str(tmp_path / "lists.toml"))
+
+
+def test_the_published_lists() -> None:
+    lists = built_in_lists()
+    sizes = {t.name: tuple(map(len, t.sets)) for t in lists.tests}
+    assert sizes == {
+        "weat_1": (25, 25, 25, 25), "weat_2": (25, 25, 25, 25), "weat_3": (32, 32, 25, 25), "weat_4": (16, 16, 25, 25),
+        "weat_5": (16, 16, 8, 8), "weat_6": (8, 8, 8, 8), "weat_7": (8, 8, 8, 8), "weat_8": (8, 8, 8, 8),
+        "weat_9": (6, 6, 7, 7), "weat_10": (8, 8, 8, 8),
+    }  # fmt: skip
+    assert [t.name for t in lists.tests if t.control] == ["weat_1", "weat_2"]
+    assert sentence("{} is here.", "science") == "Science is here."
+
+
+# ---- a model's own vectors -----------------------------------------------------------------------------------------
+
+
+def test_a_language_model_is_asked_for_words_and_sentences_and_left_as_it_was(tmp_path: Path) -> None:
+    network = tiny("gpt2").train()
+    before = copy.deepcopy(network.state_dict())
+    model = AuditedLanguageModel(network, causal_tokenizer())
+    path = tmp_path / "lists.toml"
+    path.write_text('[[tests]]\nname = "t"\nx = ["man", "dog", "old"]\ny = ["woman", "cat", "unheard"]\n'
+                    'a = ["big", "red"]\nb = ["small", "young"]\n'
+                    'templates = ["the {} sees", "a {} hears"]\n')  # fmt: skip
+    path.write_text('templates = ["the {} sees", "a {} hears"]\n' + path.read_text().rsplit("templates", 1)[0])
+    state = torch.get_rng_state()
+    probe = EmbeddingAssociation(lists=str(path), min_words=2)
+    found = probe.measure(model, no_data(), np.random.default_rng(0))
+    assert [m.method for m in found] == ["weat", "seat"]
+    assert "no vector for 1 of 10 words (unheard)" in found[0].detail
+    assert "over single sentences" in found[1].detail
+    table = input_embeddings(model)
+    assert table is not None
+    row = network.get_input_embeddings().weight[5 + WORDS.index("dog")]  # type: ignore[operator]
+    np.testing.assert_allclose(table.embed(["dog"])[0], row.detach().numpy(), atol=1e-6)
+    again = probe.measure(model, no_data(), np.random.default_rng(0))
+    assert [m.estimate for m in again] == [m.estimate for m in found]
+    assert network.training and torch.equal(state, torch.get_rng_state())
+    assert all(torch.equal(v, before[k]) for k, v in network.state_dict().items())
+
+
+def test_a_classifier_with_a_vocabulary_has_word_vectors() -> None:
+    from auditor.intake.networks.architectures import BiLSTMText
+
+    module = BiLSTMText(10, 2)
+    text = TextPreprocessing(vocabulary={"he": 2, "she": 3}, unknown=1)
+    table = input_embeddings(TorchModel(module, classes=("no", "yes"), preprocessing=text))
+    assert table is not None
+    found = table.embed(["She", "it"])
+    np.testing.assert_allclose(found[0], module.embedding.weight[3].detach().numpy(), atol=1e-6)
+    assert np.isnan(found[1]).all()
+
+
+# ---- files ---------------------------------------------------------------------------------------------------------
+
+VECTORS = {"frank": [1.0, 2.0], "Berlin": [0.5, -1.0], "new york": [3.0, 4.0]}
+
+
+def binary(vectors: dict[str, list[float]], count: int | None = None) -> bytes:
+    parts = [f"{count or len(vectors)} 2\n".encode()]
+    for word, vector in vectors.items():
+        parts += [word.encode(), b" ", struct.pack("<2f", *vector), b"\n"]
+    return b"".join(parts)
+
+
+def test_word2vec_and_glove_files_give_the_same(tmp_path: Path) -> None:
+    lines = "".join(f"{w} {v[0]} {v[1]}\n" for w, v in VECTORS.items())
+    (tmp_path / "text").write_text(f"3 2\n{lines}")
+    (tmp_path / "glove").write_text(lines)
+    kept = {k: v for k, v in VECTORS.items() if " " not in k}
+    (tmp_path / "binary").write_bytes(binary(kept))
+    for name in ("text", "glove", "binary"):
+        table = word_vectors(tmp_path / name, ["Frank", "frank", "Berlin", "Paris"])
+        found = table.embed(["Frank", "frank", "Berlin", "Paris"])
+        assert np.isnan(found[[0, 3]]).all(), "a file with capitals means them"
+        np.testing.assert_allclose(found[1:3], [[1.0, 2.0], [0.5, -1.0]])
+    np.testing.assert_allclose(word_vectors(tmp_path / "glove", ["new york"]).embed(["new york"]), [[3.0, 4.0]])
+    (tmp_path / "lower").write_text("frank 1.0 2.0\n")
+    np.testing.assert_allclose(word_vectors(tmp_path / "lower", ["Frank"]).embed(["Frank"]), [[1.0, 2.0]])
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (binary({"frank": [1.0, 2.0]}, count=5), "ends or is damaged"),
+        (binary({"frank": [1.0, math.nan]}), "finite"),
+        (binary({"frank": [1.0, 2.0]})[:-4], "ends within"),
+        (b"frank 1.0 x\n", "no word-vector file"),
+        (b"berlin 1 2\nfrank 1 y\n", "no number"),
+        (b"\x80\x04\x95abc", "no word-vector file"),
+        (b"5 99999999999\n", "cannot be"),
+        (b"x" * (1 << 21), "line of more than"),
+        (b"other 1 2\n", "none of the 1 words"),
+    ],
+)
+def test_files_that_cannot_be_read(tmp_path: Path, content: bytes, message: str) -> None:
+    (tmp_path / "vectors").write_bytes(content)
+    with pytest.raises(DataError, match=message):
+        word_vectors(tmp_path / "vectors", ["frank"])
+
+
+def test_no_file(tmp_path: Path) -> None:
+    with pytest.raises(UsageError):
+        word_vectors(tmp_path / "nowhere", ["frank"])

@@ -1,0 +1,122 @@
+"""Toy models for pairs of texts, and what the tests of stereotype scores share."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import torch
+from scipy.special import ndtri
+from torch import Tensor, nn
+
+from auditor.finding.criterion import Criterion
+from auditor.finding.judging import judge
+from auditor.finding.measurement import Measurement, Outcome, ProbeResult
+from auditor.intake.rows.benchmarks import SentencePair
+from auditor.model.language_model import AuditedLanguageModel
+from auditor.rows import FloatArray
+from tests.model.test_language import causal_tokenizer
+
+CRITERION = Criterion(
+    metric="stereotype_score", direction="within", bound=(0.45, 0.55), source="test", set_by="test", set_at="2026-01-01"
+)
+RNG = np.random.default_rng(0)
+WORLDS = 200
+# The largest count of 200 that a true rate of 5 % exceeds with probability at most 0.1 %.
+MOST_OF_200 = 21
+
+
+class Associations(nn.Module):
+    """A causal model of a bag of words: the logit of a token is what all tokens before it add to it, (V, V)."""
+
+    def __init__(self, table: Tensor) -> None:
+        super().__init__()
+        self.table = nn.Embedding.from_pretrained(table)
+        self.config = SimpleNamespace(model_type="associations")
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.table
+
+    def get_output_embeddings(self) -> None:
+        return None
+
+    def forward(self, input_ids: Tensor, use_cache: bool = False) -> SimpleNamespace:
+        return SimpleNamespace(logits=self.table(input_ids).cumsum(1))
+
+
+def toy(pairs: Sequence[tuple[str, str]], strength: float) -> AuditedLanguageModel:
+    """A model in which what is said in the first of each two texts goes with whom it is said of, by ``strength``.
+
+    At 0 what goes with whom is drawn at random, so that the first and the second are preferred about equally often.
+    """
+    rng = np.random.default_rng(0)
+    words = sorted({w for pair in pairs for text in pair for w in split(text)})
+    tokenizer = causal_tokenizer(words)
+    size = len(tokenizer)
+    counts: Counter[tuple[int, int]] = Counter()
+    of = {w: tokenizer.convert_tokens_to_ids(w) for w in words}
+    for first, second in pairs:
+        a, b = set(split(first)), set(split(second))
+        for word in a & b:
+            counts.update({(of[m], of[word]): 1 for m in a - b})
+            counts.subtract({(of[m], of[word]): 1 for m in b - a})
+    table = torch.zeros(size, size)
+    # Sorted, because sets come in another order in every process.
+    for (mention, word), count in sorted(counts.items()):
+        fixed = strength * math.copysign(1.0, count) if count else 0.0
+        table[mention, word] = fixed if strength else float(rng.normal())
+    return AuditedLanguageModel(Associations(table), tokenizer, objective="causal")
+
+
+def undecided_toy(texts: Sequence[str]) -> AuditedLanguageModel:
+    """A model of the words of some texts to which every word is as likely as any other: texts of one length tie."""
+    tokenizer = causal_tokenizer(sorted({w for text in texts for w in split(text)}))
+    table = torch.zeros(len(tokenizer), len(tokenizer))
+    return AuditedLanguageModel(Associations(table), tokenizer, objective="causal")
+
+
+def split(text: str) -> list[str]:
+    from tokenizers import pre_tokenizers
+
+    return [w for w, _ in pre_tokenizers.Whitespace().pre_tokenize_str(text)]
+
+
+def texts_of(pairs: Sequence[SentencePair]) -> list[tuple[str, str]]:
+    return [(p.more, p.less) for p in pairs]
+
+
+def outcomes(report: object) -> dict[str, str]:
+    return {f.id: str(f.outcome) for f in report.findings if f.group in (None, {})}  # type: ignore[attr-defined]
+
+
+def outcome(measurement: Measurement, m: int = 1) -> Outcome:
+    """The outcome of one measurement among ``m`` alike."""
+    findings, _ = judge([result([measurement])] * m, [CRITERION])
+    return findings[0].outcome
+
+
+def result(measurements: Sequence[Measurement]) -> ProbeResult:
+    return ProbeResult(probe="stereotype", pillar="language", citation="", measurements=tuple(measurements))
+
+
+def world(rng: np.random.Generator, labels: Sequence[np.ndarray], spread: float, share: float) -> FloatArray:
+    """Preferences with a normal effect of ``spread`` for each level of each labelling; ``share`` over all worlds."""
+    latent = rng.normal(size=len(labels[0])) + float(ndtri(share)) * math.sqrt(1.0 + spread**2 * len(labels))
+    for codes in labels:
+        latent = latent + spread * rng.normal(size=int(codes.max()) + 1)[codes]
+    return (latent > 0).astype(np.float64)
+
+
+def crows_file(folder: Path, pairs: Sequence[SentencePair], *, writer: bool = True) -> str:
+    """A CrowS-Pairs file of the pairs, with or without their writers."""
+    with (folder / "crows.csv").open("w", newline="", encoding="utf-8") as file:
+        rows = csv.writer(file)
+        rows.writerow(["", "sent_more", "sent_less", "stereo_antistereo", "bias_type", *(["anon_writer"] * writer)])
+        for i, p in enumerate(pairs):
+            rows.writerow([i, p.more, p.less, "stereo", p.category, *([f"a{i % 40}"] * writer)])
+    return str(folder / "crows.csv")

@@ -1,0 +1,62 @@
+"""What probes of language models are asked with, and what they say where something is missing."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from auditor.data.audit_data import AuditData
+from auditor.errors import ConfigError, ModelError
+from auditor.model.audited_model import AuditedModel
+from auditor.run.audit import run_audit
+from auditor.run.probe import make_probe
+from probes import PROBES
+from probes.language.bbq import BBQ
+from probes.language.bold import Bold
+from probes.language.crows_pairs import CrowsPairs
+from probes.language.generation_bias import GenerationBias
+from probes.language.honest import Honest
+from probes.language.stereoset import StereoSet
+from probes.language.stereotype import Stereotype
+from probes.language.winobias import WinoBias
+from probes.language.winogender import Winogender
+from tests import ROOT
+from tests.probes.language.pair_toys import RNG, toy
+
+# ---- what is missing -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", [CrowsPairs, StereoSet, WinoBias, Winogender, BBQ])
+def test_without_its_file_a_benchmark_is_not_applicable(kind: type) -> None:
+    report = run_audit(toy([("a b", "a c")], 0.0), None, [kind()])
+    assert [f.outcome for f in report.findings] == ["NOT_APPLICABLE"]
+    assert f"add --benchmark {kind.name}=PATH" in report.findings[0].reason  # type: ignore[attr-defined]
+
+
+def test_a_classifier_is_not_applicable() -> None:
+    model = AuditedModel.from_callable(lambda rows: np.zeros(len(rows)), classes=["no", "yes"])
+    report = run_audit(model, None, [Stereotype()])
+    assert report.findings[0].reason == "Needs a language model: this model is a classifier."
+    model.kind = "language_model"  # type: ignore[misc]
+    with pytest.raises(ModelError, match="AuditedLanguageModel"):
+        Stereotype().measure(model, AuditData(X=np.empty(0, object)), RNG)
+
+
+def test_a_wrong_form_is_a_usage_error() -> None:
+    for kind in (Stereotype, CrowsPairs, WinoBias, Winogender):
+        with pytest.raises(ConfigError, match="form must be 'whole' or 'shared'"):
+            make_probe(kind, {"form": "half"})
+
+
+def test_importing_the_probes_is_light() -> None:
+    code = "import sys, probes; sys.exit(any(m in sys.modules for m in ('torch', 'transformers')))"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
+
+
+def test_every_probe_says_what_it_is() -> None:
+    for kind in (Stereotype, CrowsPairs, StereoSet, WinoBias, Winogender, BBQ, GenerationBias, Bold, Honest):
+        assert kind.pillar == "language" and kind.goal.endswith("?") and kind.citation and kind.methods and kind.__doc__
+        assert PROBES[kind.name] is kind

@@ -1,0 +1,87 @@
+"""``prefix_token``: what stands before a text, by the probe's option, and where it is wrong."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from auditor.errors import ConfigError, ModelError
+from auditor.intake.rows.benchmarks import SentencePair
+from auditor.model.language_model import AuditedLanguageModel
+from auditor.run.audit import no_data, run_audit
+from auditor.run.probe import make_probe
+from probes.language.bbq import BBQ
+from probes.language.crows_pairs import CrowsPairs
+from probes.language.options import language_model
+from probes.language.stereoset import StereoSet
+from probes.language.stereotype import Stereotype
+from probes.language.winobias import WinoBias
+from probes.language.winogender import Winogender
+from tests.model.test_language import by_loss, causal_tokenizer, masked_tokenizer, sentences, tiny, tiny_bert
+from tests.probes.language.pair_toys import crows_file
+
+PAIRS = [SentencePair("the old man sees", "the young man sees", "age", (f"w{i}",)) for i in range(8)]
+
+
+def causal(*, bos: bool = True) -> AuditedLanguageModel:
+    return AuditedLanguageModel(tiny("llama").eval(), causal_tokenizer(bos=bos))
+
+
+def test_the_likelihood_after_another_token_is_transformers_own() -> None:
+    model, texts = causal(), sentences(8)
+    found = model.after("</s>").log_likelihoods(texts)
+    for text, score in zip(texts, found, strict=True):
+        ids = torch.tensor([[2, *model.tokenizer(text, add_special_tokens=False).input_ids]])
+        with torch.no_grad():
+            loss = float(model.module(input_ids=ids, labels=ids).loss)
+        assert score == pytest.approx(-loss * (ids.shape[1] - 1), abs=1e-3)
+    np.testing.assert_array_equal(found, model.after(2).log_likelihoods(texts))
+    expected = [by_loss(model.module, model.tokenizer, t) for t in texts]
+    np.testing.assert_allclose(model.after("<s>").log_likelihoods(texts), expected, atol=1e-3)
+
+
+def test_the_model_itself_keeps_its_prefix() -> None:
+    model = causal()
+    before = model.notes
+    other, none = model.after(2), model.after("")
+    assert other.module is model.module and model.notes == before == "Log-likelihood after <s> (token id 1)."
+    assert other.notes == "Log-likelihood after </s> (token id 2)."
+    assert "nothing in front of a text" in none.notes and "first tokens are not scored" in none.notes
+    assert model.after((1, 2)).encode(["dog"])[0].ids[:2] == (1, 2)
+
+
+@pytest.mark.parametrize("kind", [Stereotype, CrowsPairs, StereoSet, WinoBias, Winogender, BBQ])
+def test_every_probe_of_likelihoods_takes_it(kind: type) -> None:
+    assert make_probe(kind, {"prefix_token": 0}).prefix_token == 0  # type: ignore[attr-defined]
+    for wrong in (True, 1.5, -1, ["<s>"]):
+        with pytest.raises(ConfigError, match="prefix_token must be a token, its id, or ''"):
+            make_probe(kind, {"prefix_token": wrong})
+
+
+def test_it_is_in_the_detail_and_changes_the_score(tmp_path: Path) -> None:
+    files = {"crows_pairs": crows_file(tmp_path, PAIRS)}
+    details = {}
+    for prefix in (None, "</s>", 0, ""):
+        probe = CrowsPairs(benchmarks=files, prefix_token=prefix)
+        (found, *_) = probe.measure(causal(), no_data(), np.random.default_rng(0))
+        details[prefix] = found.detail
+    assert "after <s> (token id 1)" in details[None] and "after </s> (token id 2)" in details["</s>"]
+    assert "after <pad> (token id 0)" in details[0] and "nothing in front" in details[""]
+
+
+def test_a_token_that_is_not_there_is_a_reason_that_says_what_is() -> None:
+    model = causal()
+    with pytest.raises(ConfigError, match=r"no token '<bos>' for prefix_token.*'<s>' \(id 1\)"):
+        model.after("<bos>")
+    with pytest.raises(ConfigError, match=r"prefix_token 99 is no token of this model: its ids go from 0 to 24"):
+        model.after(99)
+    masked = AuditedLanguageModel(tiny_bert(), masked_tokenizer())
+    with pytest.raises(ConfigError, match="prefix_token is for causal models"):
+        masked.after("")
+    report = run_audit(model, None, [Stereotype(prefix_token="<bos>")])
+    assert [f.outcome for f in report.findings] == ["NOT_RUN"] and "no token '<bos>'" in report.findings[0].reason
+    with pytest.raises(ModelError, match="load it as an AuditedLanguageModel"):
+        language_model(object())  # type: ignore[arg-type]

@@ -1,0 +1,86 @@
+"""CrowS-Pairs, WinoBias and Winogender find what is planted, and pass what is fair."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from auditor.finding.measurement import Outcome
+from auditor.model.language_model import AuditedLanguageModel
+from auditor.rows import FloatArray
+from auditor.run.audit import no_data
+from auditor.statistics.means import StudentT
+from auditor.statistics.rates import Proportion
+from probes.language.crows_pairs import CrowsPairs
+from probes.language.stereotype import built_in_pairs
+from probes.language.winobias import WinoBias
+from probes.language.winogender import Winogender
+from tests.probes.language.pair_toys import RNG, Associations, crows_file, outcome, split, texts_of, toy, undecided_toy
+
+
+@pytest.mark.parametrize("writer", [True, False])
+def test_crows_pairs_fails_and_passes_too(tmp_path: Path, writer: bool) -> None:
+    pairs = built_in_pairs().examples
+    probe = CrowsPairs(benchmarks={"crows_pairs": crows_file(tmp_path, pairs, writer=writer)})
+    for strength, expected in ((0.0, "PASS"), (1.0, "FAIL")):
+        found = probe.measure(toy(texts_of(pairs), strength), no_data(), RNG)
+        assert outcome(found[0]) == expected
+        assert isinstance(found[0].estimate, StudentT if writer else Proportion)
+
+
+def test_winogender_and_winobias_fail_and_pass(tmp_path: Path) -> None:
+    lines, stats, pro, anti = ["sentid\tsentence"], ["occupation\tbls_pct_female"], [], []
+    pairs = []
+    for i in range(60):
+        job, other, female = f"job{i}", f"job{(i * 7 + 1) % 60}", i % 2 == 0
+        stats.append(f"{job}\t{90 if female else 10}")
+        for k in range(12):
+            he, she = (f"The {job} said {w} saw number{k} ." for w in ("he", "she"))
+            lines += [f"{job}.p{k}.1.male.txt\t{he}", f"{job}.p{k}.1.female.txt\t{she}"]
+            first, second = ("she", "he") if female else ("he", "she")
+            line = f"[The {job}] met the {other} because [{{}}] saw number{k} ."
+            pro.append(line.format(first)), anti.append(line.format(second))
+            pairs.append((she, he) if female else (he, she))
+            pairs.append(tuple(x[-1].replace("[", "").replace("]", "") for x in (pro, anti)))
+    (tmp_path / "all_sentences.tsv").write_text("\n".join(lines))
+    (tmp_path / "occupations-stats.tsv").write_text("\n".join(stats))
+    (tmp_path / "pro_stereotyped_type1.txt.dev").write_text("\n".join(pro))
+    (tmp_path / "anti_stereotyped_type1.txt.dev").write_text("\n".join(anti))
+    (tmp_path / "male_occupations.txt").write_text("\n".join(f"job{i}" for i in range(60)))
+    files = {"winogender": str(tmp_path), "winobias": str(tmp_path)}
+    undecided = undecided_toy([text for pair in pairs for text in pair])
+    of = undecided.tokenizer.convert_tokens_to_ids
+    table = torch.zeros(len(undecided.tokenizer), len(undecided.tokenizer))
+    for k in range(12):
+        # Each number goes with one of the pronouns, whatever the job.
+        table[of("he"), of(f"number{k}")] = (-1.0) ** k
+    fair = AuditedLanguageModel(Associations(table), undecided.tokenizer, objective="causal")
+    for probe, expected in ((Winogender(benchmarks=files), 2 + 60), (WinoBias(benchmarks=files), 1)):
+        found = probe.measure(fair, no_data(), RNG)
+        assert len(found) == expected
+        assert [outcome(m) for m in found if m.metric == "stereotype_score" and not m.group] == [Outcome.PASS]
+    by_pronoun = PronounFollowsJob(fair)
+    found = Winogender(benchmarks=files).measure(by_pronoun, no_data(), RNG)
+    assert [m.estimate.value for m in found[:2]] == [0.5, 1.0]
+    assert outcome(found[1]) is Outcome.FAIL
+    assert {m.estimate.value for m in found[2:]} == {0.0, 1.0}
+    found = WinoBias(benchmarks=files).measure(by_pronoun, no_data(), RNG)
+    assert (found[0].estimate.value, outcome(found[0])) == (1.0, Outcome.FAIL)
+
+
+class PronounFollowsJob(AuditedLanguageModel):
+    """Expects "she" of jobs with an even number and "he" of the others."""
+
+    def __init__(self, other: AuditedLanguageModel) -> None:
+        super().__init__(other.module, other.tokenizer, objective="causal")
+
+    def pair_scores(self, pairs: Sequence[tuple[str, str]], **options: object) -> FloatArray:
+        def score(text: str) -> float:
+            words = split(text)
+            return float(("she" in words) == (int(words[1].removeprefix("job")) % 2 == 0))
+
+        return np.asarray([[score(a), score(b)] for a, b in pairs])

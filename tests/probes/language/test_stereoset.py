@@ -1,0 +1,126 @@
+"""StereoSet: its scores by hand, its error rates by simulation."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from auditor.finding.measurement import Measurement, Outcome
+from auditor.model.language_model import AuditedLanguageModel
+from auditor.run.audit import no_data
+from auditor.statistics.estimate import Undefined
+from auditor.statistics.means import StudentT
+from probes.language.stereoset import StereoSet, icat, over_terms
+from tests.intake.test_benchmarks import stereoset_example
+from tests.probes.language.pair_toys import MOST_OF_200, RNG, WORLDS, Associations, outcome, undecided_toy, world
+
+
+def test_stereoset(tmp_path: Path) -> None:
+    examples = [
+        stereoset_example(id=f"x{i}", target=f"term{i % 40}", bias_type=("race", "gender")[i % 2]) for i in range(1600)
+    ]
+    inter = [stereoset_example("He is a nurse .", target=f"term{i % 20}") for i in range(40)]
+    file = tmp_path / "dev.json"
+    file.write_text(json.dumps({"data": {"intrasentence": examples, "intersentence": inter}}))
+    stereo, anti, unrelated = (f"The nurse is {w}." for w in ("kind", "rude", "seven"))
+    probe = StereoSet(benchmarks={"stereoset": str(file)})
+    fair = undecided_toy([stereo, anti, unrelated])
+    found = {(m.method, m.metric): m for m in probe.measure(fair, no_data(), RNG) if not m.group}
+    assert {k: m.estimate.value for k, m in found.items() if k[0] == "intrasentence"} == {
+        ("intrasentence", "language_modeling_score"): 0.5,
+        ("intrasentence", "stereotype_score"): 0.5,
+        ("intrasentence", "icat"): 50.0,
+    }
+    assert len(found) == 6
+    # Every text ties with every other: no answer, whatever the score.
+    assert {outcome(m) for m in found.values() if m.metric == "stereotype_score"} == {Outcome.INCONCLUSIVE}
+    assert all("equally likely" in m.too_few for m in found.values())
+    table = torch.zeros(len(fair.tokenizer), len(fair.tokenizer))
+    table[:, fair.tokenizer.convert_tokens_to_ids("kind")] = 1.0
+    biased = AuditedLanguageModel(Associations(table), fair.tokenizer, objective="causal")
+    found = {(m.method, m.metric): m for m in probe.measure(biased, no_data(), RNG) if not m.group}
+    # The stereotype beats both others, which tie.
+    assert found["intersentence", "language_modeling_score"].estimate.value == 0.75
+    assert found["intersentence", "stereotype_score"].estimate.value == 1.0
+    assert found["intersentence", "icat"].estimate.value == 0.0
+    assert outcome(found["intersentence", "stereotype_score"]) is Outcome.FAIL
+    assert not any(m.too_few for m in found.values())
+    # Of every term the same word is the stereotype in half of the examples, and its opposite in the other half.
+    for i, example in enumerate(examples):
+        if i // 40 % 2:
+            labels = ("anti-stereotype", "stereotype", "unrelated")
+            example["sentences"] = [
+                {"sentence": f"The nurse is {word}.", "gold_label": label, "labels": []}
+                for word, label in zip(("kind", "rude", "seven"), labels, strict=True)
+            ]
+    file.write_text(json.dumps({"data": {"intrasentence": examples, "intersentence": inter}}))
+    found = {(m.method, m.metric): m for m in probe.measure(biased, no_data(), RNG) if not m.group}
+    assert found["intrasentence", "stereotype_score"].estimate.value == 0.5
+    assert outcome(found["intrasentence", "stereotype_score"]) is Outcome.PASS
+
+
+def test_power_and_false_alarms_of_stereoset() -> None:
+    rng = np.random.default_rng(15)
+    n, share = StereoSet.power
+    terms = [str(i % 79) for i in range(n)]
+    counts = []
+    for true in (share, 0.55):
+        estimates = [over_terms((rng.random(n) < true).astype(np.float64), terms) for _ in range(WORLDS)]
+        measured = [Measurement(metric="stereotype_score", estimate=e, n_samples=n, ideal=0.5) for e in estimates]
+        counts.append([outcome(m) for m in measured].count(Outcome.FAIL))
+    assert counts[0] >= 143 and counts[1] <= MOST_OF_200
+
+
+def test_terms_weigh_the_same() -> None:
+    estimate = over_terms(np.asarray([1.0, 1.0, 1.0, 0.0]), ["a", "a", "a", "b"])
+    assert isinstance(estimate, StudentT) and estimate.value == 0.5 and estimate.degrees_of_freedom == 1
+    assert isinstance(over_terms(np.ones(3), ["a"] * 3), Undefined)
+    assert over_terms(np.ones(300), [str(i % 6) for i in range(300)]).bounds(0.01)[0] < 0.55
+
+
+def test_icat_covers_at_its_kink() -> None:
+    rng = np.random.default_rng(14)
+    terms = [str(i % 40) for i in range(400)]
+    for share in (0.5, 0.6):
+        missed = [0, 0]
+        truth = 100 * 0.9 * min(share, 1 - share) / 0.5
+        for _ in range(400):
+            lms = over_terms((rng.random(400) < 0.9).astype(float), terms)
+            found = icat(lms, over_terms((rng.random(400) < share).astype(float), terms))
+            low, high = found.bounds(0.05)
+            missed[0] += low > truth
+            missed[1] += high < truth
+        assert max(missed) <= 34, (share, missed)
+    assert icat(lms, StudentT(centre=0.5, standard_error=0.0, degrees_of_freedom=9)).value == 100 * lms.value
+    assert isinstance(icat(lms, Undefined(reason="x")), Undefined)
+
+
+def test_icat_by_hand() -> None:
+    """Two terms: (3 of 4 + 4 of 4) / 2 meaningful, (3 of 4 + 1 of 4) / 2 stereotypical; then one with 60 : 40."""
+    terms = ["a"] * 4 + ["b"] * 4
+    modelling = over_terms(np.asarray([1, 1, 1, 0, 1, 1, 1, 1], float), terms)
+    balanced = over_terms(np.asarray([1, 1, 1, 0, 1, 0, 0, 0], float), terms)
+    assert (modelling.value, balanced.value) == (0.875, 0.5)
+    assert icat(modelling, balanced).value == pytest.approx(87.5)
+    leaning = over_terms(np.asarray([1] * 6 + [0] * 4 + [0] * 2 + [1] * 3, float), ["a"] * 10 + ["b"] * 5)
+    assert leaning.value == pytest.approx(0.6)
+    assert icat(modelling, leaning).value == pytest.approx(100 * 0.875 * 0.4 / 0.5)
+    against = over_terms(np.asarray([0] * 6 + [1] * 4 + [1] * 2 + [0] * 3, float), ["a"] * 10 + ["b"] * 5)
+    assert icat(modelling, against).value == pytest.approx(icat(modelling, leaning).value), "either lean costs the same"
+
+
+@pytest.mark.parametrize("spread", [0.0, 0.7, 2.0])
+@pytest.mark.parametrize("share", [0.5, 0.7])
+def test_intervals_hold_the_variance_between_terms(spread: float, share: float) -> None:
+    rng = np.random.default_rng(16)
+    codes = np.repeat(np.arange(40), 10)
+    terms, missed = codes.astype(str).tolist(), [0, 0]
+    for _ in range(WORLDS):
+        low, high = over_terms(world(rng, [codes], spread, share), terms).bounds(0.05)
+        missed[0] += low > share
+        missed[1] += high < share
+    assert max(missed) <= MOST_OF_200, missed

@@ -1,0 +1,128 @@
+"""The attacks on language models and the baseline that never sees the model."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from auditor.data.audit_data import AuditData
+from auditor.errors import UsageError
+from auditor.finding.judging import Finding, judge
+from auditor.finding.measurement import Outcome, ProbeResult
+from auditor.rows import FloatArray
+from auditor.run.audit import ask
+from auditor.statistics.ranks import area_under_curve
+from probes.privacy.memorization.blind_baseline import auc_difference, blind_scores
+from probes.privacy.memorization.lm_membership import LMMembership
+from tests.probes.privacy.memorization.toys import parrot, sentences
+from tests.toys.models import criterion, text_model
+
+
+def pool(members: list[str], others: list[str]) -> AuditData:
+    return AuditData(
+        X=np.asarray([*members, *others], object), is_member=np.arange(len(members) + len(others)) < len(members)
+    )
+
+
+def judged(probe: LMMembership, model: object, data: AuditData) -> dict[str, Finding]:
+    found = probe.measure(model, data, np.random.default_rng(0))  # type: ignore[arg-type]
+    result = ProbeResult(probe="lm_membership", pillar="privacy", citation="", measurements=tuple(found))
+    findings, _ = judge([result], [criterion("attack_auc", "at_most", 0.60)])
+    return {f.measurement.method: f for f in findings if f.measurement and f.measurement.metric == "attack_auc"}
+
+
+def dated(texts: list[str], years: tuple[int, int], seed: int) -> list[str]:
+    rng = np.random.default_rng(seed)
+    return [f"{t} in {rng.integers(*years)}" for t in texts]
+
+
+def test_a_split_by_date_is_inconclusive() -> None:
+    """A model that was trained on neither file, and finds years before 2020 likelier."""
+    members = dated(sentences(200, 0), (2010, 2020), 0)
+    others = dated(sentences(200, 1), (2023, 2026), 1)
+    model = parrot([f"{t} in 201{i % 10}" for i, t in enumerate(sentences(300, 2))], 4.0)
+    findings = judged(LMMembership(), model, pool(members, others))
+    assert findings["loss"].measurement is not None
+    assert findings["loss"].measurement.estimate.value > 0.55
+    assert {f.outcome for f in findings.values()} == {Outcome.INCONCLUSIVE}
+    assert all("The split itself leaks" in f.reason for f in findings.values())
+
+
+def test_a_model_that_remembers_fails_where_the_split_is_fair() -> None:
+    members, others = sentences(200, 0), sentences(200, 1)
+    findings = judged(LMMembership(), parrot(members), pool(members, others))
+    assert findings["loss"].outcome is Outcome.FAIL
+    assert findings["zlib"].outcome is Outcome.FAIL
+
+
+def test_an_attack_that_beats_a_leaking_split_is_judged() -> None:
+    members = [f"{t} x" if i % 3 == 0 else t for i, t in enumerate(sentences(200, 0))]
+    findings = judged(LMMembership(), parrot(members), pool(members, sentences(200, 1)))
+    assert findings["loss"].outcome is Outcome.FAIL
+
+
+def test_few_texts_are_not_judged() -> None:
+    members, others = sentences(30, 0), sentences(30, 1)
+    findings = judged(LMMembership(), parrot(members), pool(members, others))
+    assert findings["loss"].outcome is Outcome.INCONCLUSIVE
+    assert "at least 40 members" in findings["loss"].reason
+
+
+def test_texts_of_both_files_are_counted_and_left_out() -> None:
+    members, others = sentences(60, 0), sentences(60, 1)
+    found = LMMembership().measure(parrot([]), pool(members, others + members[:7]), np.random.default_rng(0))
+    assert "53 members and 60 non-members; 14 copies of texts that stand more than once took no part" in found[0].detail
+
+
+def test_a_training_file_of_another_model_is_remarked_on() -> None:
+    members, others = sentences(100, 0), sentences(100, 1)
+    found = LMMembership().measure(parrot(others), pool(members, others), np.random.default_rng(0))
+    assert "is --train the file it was trained on" in found[0].detail
+    assert all("is --train the file" in m.too_few for m in found if m.metric in ("attack_auc", "auc_beyond_blind"))
+    found = LMMembership().measure(parrot(members), pool(members, others), np.random.default_rng(0))
+    assert "is --train" not in found[0].detail
+
+
+def test_a_reference_must_be_a_language_model() -> None:
+    data = pool(sentences(50, 0), sentences(50, 1))
+    with pytest.raises(UsageError, match="no language model"):
+        LMMembership(reference=text_model(lambda text: 0.5)).measure(parrot([]), data, np.random.default_rng(0))
+
+
+def test_without_training_texts_it_names_the_flag() -> None:
+    data = AuditData(X=np.asarray(sentences(5, 0), object))
+    result = ask(LMMembership(), parrot([]), data, np.random.default_rng(0))
+    assert "add --train FILE" in result.not_applicable
+
+
+# ---- the baseline --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_the_baseline_seldom_sees_a_difference_that_is_not_there() -> None:
+    """A false alarm makes a finding INCONCLUSIVE that could be judged: 5 % of fair splits, and room for chance."""
+    rng = np.random.default_rng(0)
+    alarms = 0
+    for seed in range(60):
+        texts = sentences(120, 100 + seed)
+        alarms += area_under_curve(*blind_scores(texts[:60], texts[60:], rng)).bounds(0.05)[0] > 0.5
+    assert alarms <= 10
+
+
+def test_the_difference_of_two_aucs_is_delongs() -> None:
+    """Against the variance of the difference by the jackknife over rows."""
+    rng = np.random.default_rng(1)
+    x, y = rng.normal(0.8, 1, (2, 80)), rng.normal(0, 1, (2, 70))
+    x[1], y[1] = 0.7 * x[0] + 0.3 * x[1], 0.7 * y[0] + 0.3 * y[1]
+
+    def auc(a: FloatArray, b: FloatArray) -> float:
+        return float(np.mean(a[:, None] > b[None, :]))
+
+    difference, error = auc_difference((x[0], y[0]), (x[1], y[1]))
+    assert difference == pytest.approx(auc(x[0], y[0]) - auc(x[1], y[1]))
+    left = [auc(np.delete(x[0], i), y[0]) - auc(np.delete(x[1], i), y[1]) for i in range(80)]
+    right = [auc(x[0], np.delete(y[0], j)) - auc(x[1], np.delete(y[1], j)) for j in range(70)]
+    jackknife = 79 / 80 * np.var(left) * 80 + 69 / 70 * np.var(right) * 70
+    assert error == pytest.approx(math.sqrt(jackknife), rel=0.02)

@@ -1,0 +1,135 @@
+"""Personal data: patterns against lists made by hand, and counts in what a model writes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from auditor.data.audit_data import AuditData
+from auditor.run.audit import no_data
+from probes.privacy.memorization.pii_leakage import PIILeakage, _new
+from probes.privacy.memorization.pii_patterns import KINDS, find_pii, luhn, masked, verhoeff
+from tests.probes.privacy.memorization.toys import parrot
+from tests.toys.models import mail
+
+# Published specimens and test numbers, which belong to nobody.
+YES = {
+    "email": ["jane.doe@example.org", "a+b_c@mail.example.co.uk", "X@EXAMPLE.COM"],
+    "iban": ["GB82 WEST 1234 5698 7654 32", "DE89370400440532013000", "FR1420041010050500013M02606", "NO9386011117947"],
+    "card": [
+        "4111 1111 1111 1111",
+        "5500-0000-0000-0004",
+        "378282246310005",
+        "6011000990139424",
+        "3530 1113 3330 0000",
+    ],
+    "ip": ["8.8.8.8", "192.168.1.20", "10.0.0.7", "169.254.3.4", "2001:4860:4860::8888", "fe80::8a2e:370:7334"],
+    "phone": ["+44 20 7946 0958", "+1 (212) 555-0123", "(212) 555-0123", "212-555-0123", "+4930901820"],
+    "us_ssn": ["123-45-6789", "536 22 1487"],
+    "uk_nino": ["AB123456C", "AB 12 34 56 C"],
+    "es_dni": ["12345678Z", "X1234567L", "12345678-Z"],
+    "fr_nir": ["2 55 08 14 168 025 38", "255081416802538"],
+    "it_codice_fiscale": ["RSSMRA85T10A562S"],
+    "br_cpf": ["529.982.247-25"],
+    "in_aadhaar": ["2363 5895 4236"],
+}
+NO = [
+    "jane.doe@example", "@example.org", "a@b", "see 3.2.1", "GB82 WEST 1234 5698 7654 33", "DE8937040044053201300",
+    "4111 1111 1111 1112", "1234567890123456", "0000 0000 0000 0000", "256.1.1.1", "127.0.0.1", "1.2.3", "0.0.0.0",
+    "000-12-3456", "666-12-3456", "923-45-6789", "123-00-6789", "123-45-0000", "078-05-1120", "DA123456C", "AB123456E",
+    "GB123456A", "12345678A", "2 55 08 14 168 025 39", "RSSMRA85T10A562T", "529.982.247-24", "111.111.111-11",
+    "2363 5895 4235", "1234 5678", "the year 1984", "12:30:45", "2024-01-31", "+12", "order 123456789", "std::vector",
+    "192.0.2.146", "198.51.100.7", "203.0.113.99", "2001:db8:85a3::8a2e:370:7334", "3fff::1", "::1", "ff02::1",
+    "224.0.0.1", "240.0.0.1", "255.255.255.255", "a::b",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("kind", "text"), [(kind, text) for kind, texts in YES.items() for text in texts])
+def test_what_is_personal_data_is_found(kind: str, text: str) -> None:
+    found = find_pii(f"Write to {text}, please.")
+    assert [(f.kind, f.start, f.end) for f in found] == [(kind, 9, 9 + len(text))]
+
+
+@pytest.mark.parametrize("text", NO)
+def test_what_is_none_is_not(text: str) -> None:
+    assert find_pii(f"Write to {text}, please.") == []
+
+
+def test_check_digits_are_the_published_ones() -> None:
+    assert [n for n in range(10) if verhoeff(f"236{n}")] == [3]
+    assert [n for n in range(10) if verhoeff(f"12345{n}")] == [1]
+    assert [n for n in range(10) if luhn(f"7992739871{n}")] == [3]
+
+
+def test_every_kind_is_tried() -> None:
+    assert set(YES) == set(KINDS)
+
+
+def test_spellings_of_one_value_are_one() -> None:
+    values = {f.value for t in ("GB82 WEST 1234 5698 7654 32", "GB82WEST12345698765432") for f in find_pii(t)}
+    assert len(values) == 1
+    addresses = ("2001:4860:4860::8888", "2001:4860:4860:0:0:0:0:8888", "2001:4860:4860:0000::8888")
+    assert len({f.value for t in addresses for f in find_pii(t)}) == 1
+    assert find_pii("A@Example.org")[0].value == "a@example.org"
+
+
+def test_random_digits_are_seldom_cards() -> None:
+    """Of 16 random digits half begin like a card, and a tenth of these pass Luhn's check."""
+    rng = np.random.default_rng(0)
+    texts = ["".join(map(str, rng.integers(0, 10, 16))) for _ in range(2_000)]
+    share = np.mean([any(f.kind == "card" for f in find_pii(t)) for t in texts])
+    assert 0.03 < share < 0.07
+
+
+def test_masks_hide_all_but_the_form() -> None:
+    assert masked("jane.doe@example.org") == "j***.***@*******.***"
+    assert masked("4111111111111111") == "4***************"
+
+
+def test_what_the_prompt_gave_is_no_find() -> None:
+    assert _new("Mail a.b@example.org or ", "a.b@example.org") == []
+    assert [f.value for f in _new("Mail a.b@example.org or ", "c.d@example.org")] == ["c.d@example.org"]
+    assert [f.value for f in _new("Mail a.b@exa", "mple.org now")] == ["a.b@example.org"]
+
+
+def test_leaked_values_are_counted_and_never_printed(tmp_path: Path) -> None:
+    texts = mail(24)
+    probe = PIILeakage(prefix_words=2, n_samples=2, max_new_tokens=16)
+    data = AuditData(X=np.asarray([*texts, "other text"], object), is_member=np.arange(25) < 24)
+    found = {
+        (m.metric, m.at.get("kind")): m for m in probe.measure(parrot(texts, 14.0), data, np.random.default_rng(0))
+    }
+    prompts = len({" ".join(t.split()[:2]) for t in texts})
+    assert found["pii_rate", None].n_samples == 2 * prompts
+    assert found["pii_rate", None].estimate.value > 0.9
+    assert found["training_pii_rate", None].estimate.value == found["pii_rate", None].estimate.value
+    assert "@" in found["pii_rate", None].detail
+    known = {f.value for t in texts for f in find_pii(t)}
+    assert not any(value in repr(found) for value in known)
+    assert f"among the {len(known)} of the training text" in found["pii_rate_by_kind", "email"].detail
+
+
+def test_a_model_that_writes_nothing_is_no_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = mail(24)
+    probe = PIILeakage(prefix_words=2, n_samples=2, max_new_tokens=4)
+    data = AuditData(X=np.asarray([*texts, "other text"], object), is_member=np.arange(25) < 24)
+    monkeypatch.setattr(probe, "continued", lambda model, prompts, n, rng: [["", " \n"] for _ in prompts])
+    found = probe.measure(parrot(texts), data, np.random.default_rng(0))
+    assert len(found) >= 3 and all("writes nothing" in m.too_few for m in found)
+
+
+def test_a_training_text_without_personal_data_shows_no_absence_of_leaks() -> None:
+    texts = ["river stone light", "garden window market"]
+    probe = PIILeakage(prefix_words=2, n_samples=2, max_new_tokens=4)
+    data = AuditData(X=np.asarray([*texts, "other text"], object), is_member=np.arange(3) < 2)
+    found = {m.metric: m for m in probe.measure(parrot(texts), data, np.random.default_rng(0))}
+    assert "holds no personal data" in found["training_pii_rate"].too_few
+    assert found["pii_rate"].too_few == ""
+
+
+def test_without_training_text_the_built_in_prompts_do() -> None:
+    found = PIILeakage(n_samples=1, max_new_tokens=3).measure(parrot([]), no_data(), np.random.default_rng(0))
+    assert [m.metric for m in found] == ["pii_rate"]
+    assert "30 built-in prompts" in found[0].detail

@@ -1,0 +1,377 @@
+"""The report in a real browser: nothing blocked, nothing broken, sortable, and no wider than a telephone."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import select
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from auditor.finding.policy import load_policies
+from auditor.report.controls import with_policies
+from auditor.report.html import render_html
+from tests.report.samples import explanations, refused_report, report_of, sample_report
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium, chromium-browser or google-chrome on the PATH")
+
+# The browser reads commands from descriptor 3 and answers on 4; a process of its own puts them there.
+_LAUNCH = """
+import fcntl, os, sys
+read, write = (fcntl.fcntl(int(fd), fcntl.F_DUPFD, 20) for fd in sys.argv[1:3])
+os.dup2(read, 3, inheritable=True)
+os.dup2(write, 4, inheritable=True)
+os.execv(sys.argv[3], sys.argv[3:])
+"""
+
+
+class Browser:
+    """A headless Chromium on its debugging pipe; ``events`` holds everything it reported."""
+
+    def __init__(self, executable: str, profile: Path) -> None:
+        to_read, self._to = os.pipe()
+        self._from, to_write = os.pipe()
+        flags = [
+            "--headless=new",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--disable-dev-shm-usage",
+            "--no-first-run",
+            "--hide-scrollbars",
+            "--remote-debugging-pipe",
+            f"--user-data-dir={profile}",
+        ]
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", _LAUNCH, str(to_read), str(to_write), executable, *flags, "about:blank"],
+            pass_fds=(to_read, to_write),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        os.close(to_read)
+        os.close(to_write)
+        self._buffer = b""
+        self._last = 0
+        self._session: str | None = None
+        self.events: list[dict[str, Any]] = []
+        target = self.call("Target.createTarget", url="about:blank")["targetId"]
+        self._session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
+        for domain in ("Page", "Runtime", "Log", "Network"):
+            self.call(f"{domain}.enable")
+
+    def close(self) -> None:
+        """Ends the browser."""
+        self._session = None
+        self.call("Browser.close")
+        self._process.wait(20)
+        os.close(self._to)
+        os.close(self._from)
+
+    def call(self, method: str, **params: Any) -> dict[str, Any]:
+        """One command and its answer."""
+        self._last += 1
+        message: dict[str, Any] = {"id": self._last, "method": method, "params": params}
+        if self._session:
+            message["sessionId"] = self._session
+        os.write(self._to, json.dumps(message).encode() + b"\0")
+        while True:
+            answer = self._receive()
+            if answer.get("id") == self._last:
+                if "error" in answer:
+                    raise RuntimeError(f"{method}: {answer['error']}")
+                result: dict[str, Any] = answer["result"]
+                return result
+            self.events.append(answer)
+
+    def _receive(self, seconds: float = 60.0) -> dict[str, Any]:
+        end = time.monotonic() + seconds
+        while b"\0" not in self._buffer:
+            if not select.select([self._from], [], [], max(0.0, end - time.monotonic()))[0]:
+                raise TimeoutError("the browser does not answer")
+            chunk = os.read(self._from, 1 << 20)
+            if not chunk:
+                raise RuntimeError(f"the browser ended with {self._process.poll()}")
+            self._buffer += chunk
+        message, _, self._buffer = self._buffer.partition(b"\0")
+        answer: dict[str, Any] = json.loads(message)
+        return answer
+
+    def open(self, page: Path, *, width: int = 1280, dark: bool = False) -> None:
+        """Shows a file at a width, in light or dark, and waits until it is loaded."""
+        self.call(
+            "Emulation.setDeviceMetricsOverride", width=width, height=800, deviceScaleFactor=1, mobile=width < 600
+        )
+        scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
+        self.call("Emulation.setEmulatedMedia", features=[scheme])
+        self.load(page)
+        self.run("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
+
+    def load(self, page: Path) -> None:
+        """Goes to a file and waits until all of it is there."""
+        self.events.clear()
+        self.call("Page.navigate", url=page.as_uri())
+        while not any(e.get("method") == "Page.loadEventFired" for e in self.events):
+            self.events.append(self._receive())
+
+    def run(self, script: str) -> Any:
+        """The value of an expression in the page."""
+        answer = self.call("Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True)
+        if "exceptionDetails" in answer:
+            raise RuntimeError(str(answer["exceptionDetails"]))
+        return answer["result"].get("value")
+
+    def press(self, key: str, code: int) -> None:
+        """A key on the focused element, as a user presses it."""
+        for kind in ("keyDown", "keyUp"):
+            text = {"text": "\r"} if key == "Enter" and kind == "keyDown" else {}
+            self.call("Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=code, **text)
+
+    def screenshot(self, path: Path, *, full: bool = True) -> None:
+        """The page as a PNG file."""
+        shot = self.call("Page.captureScreenshot", format="png", captureBeyondViewport=full)
+        path.write_bytes(base64.b64decode(shot["data"]))
+
+    def pdf(self, path: Path) -> None:
+        """The page as it prints."""
+        shot = self.call("Page.printToPDF", preferCSSPageSize=True, printBackground=True)
+        path.write_bytes(base64.b64decode(shot["data"]))
+
+    def complaints(self) -> list[str]:
+        """Everything the console says against the page: violations of its policy, errors, exceptions."""
+        said: list[str] = []
+        for event in self.events:
+            params = event.get("params", {})
+            match event.get("method"):
+                case "Runtime.exceptionThrown":
+                    said.append(str(params["exceptionDetails"]))
+                case "Log.entryAdded" if params["entry"]["level"] in ("error", "warning"):
+                    said.append(params["entry"]["text"])
+                case "Runtime.consoleAPICalled" if params["type"] in ("error", "warning", "assert"):
+                    said.append(str(params["args"]))
+        return said
+
+    def requested(self) -> list[str]:
+        """Addresses of everything that was asked for."""
+        return [e["params"]["request"]["url"] for e in self.events if e.get("method") == "Network.requestWillBeSent"]
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    """One browser for all tests of this file."""
+    assert CHROMIUM is not None
+    browser = Browser(CHROMIUM, tmp_path_factory.mktemp("profile"))
+    yield browser
+    browser.close()
+
+
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The sample reports as files."""
+    folder = tmp_path_factory.mktemp("pages")
+    reports = {"sample": sample_report(), "hostile": sample_report(hostile=True), "refused": refused_report()}
+    reports["explained"] = report_of([explanations()])
+    reports["explained-hostile"] = report_of([explanations(hostile=True)], hostile=True)
+    packs, _ = load_policies(["eu-ai-act", "nyc-ll144"])
+    reports["policies"] = with_policies(sample_report(), packs, date(2026, 11, 25))
+    pages: dict[str, Path] = {}
+    for name, report in reports.items():
+        pages[name] = folder / f"{name}.html"
+        pages[name].write_text(render_html(report), encoding="utf-8")
+    return pages
+
+
+NAMES = ["sample", "hostile", "refused", "explained", "explained-hostile", "policies"]
+
+
+@pytest.fixture(params=["sample", "refused", "explained", "policies"])
+def name_of_page(request: pytest.FixtureRequest) -> str:
+    """The pages that an accessibility check is run on."""
+    name: str = request.param
+    return name
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+@pytest.mark.parametrize("name", NAMES)
+def test_the_browser_has_nothing_to_complain_about(
+    browser: Browser, pages: dict[str, Path], name: str, dark: bool
+) -> None:
+    browser.open(pages[name], dark=dark)
+    assert browser.complaints() == []
+    # What is in the page itself is not asked of anybody.
+    assert [url for url in browser.requested() if not url.startswith("data:image/png")] == [pages[name].as_uri()]
+    background = browser.run("getComputedStyle(document.body).backgroundColor")
+    assert background == ("rgb(18, 21, 24)" if dark else "rgb(250, 249, 246)")
+
+
+def test_the_watch_for_complaints_would_see_one(browser: Browser, pages: dict[str, Path], tmp_path: Path) -> None:
+    page = tmp_path / "page.html"
+    html = pages["sample"].read_text(encoding="utf-8")
+    page.write_text(html.replace("<main", '<img src="x.png"><p style="color: red">x</p><script>1</script><main', 1))
+    browser.open(page)
+    assert len([c for c in browser.complaints() if "Content Security Policy" in c]) == 3
+
+
+@pytest.mark.parametrize("width", [320, 375, 768, 1024, 1280])
+@pytest.mark.parametrize("name", NAMES)
+def test_no_page_scrolls_sideways(browser: Browser, pages: dict[str, Path], name: str, width: int) -> None:
+    browser.open(pages[name], width=width)
+    assert browser.run("document.documentElement.scrollWidth") <= width
+    browser.run("document.querySelectorAll('details').forEach(d => { d.open = true; })")
+    assert browser.run("document.documentElement.scrollWidth") <= width
+    # Nothing may stick out of the page either, where it does not lie in a container that scrolls.
+    outside = browser.run(
+        """[...document.querySelectorAll("main *")].filter(e => e.getBoundingClientRect().right > innerWidth + 1
+            && !e.closest(".scroller, svg, .visually-hidden, thead")).map(e => e.outerHTML.slice(0, 90))"""
+    )
+    assert outside == []
+
+
+@pytest.mark.parametrize(("width", "dark"), [(375, True), (1280, False)], ids=["dark-375", "light-1280"])
+def test_axe_finds_no_accessibility_problem(
+    browser: Browser, pages: dict[str, Path], name_of_page: str, width: int, dark: bool
+) -> None:
+    axe = pytest.importorskip("axe_core_python", reason="the test group is not installed: axe-core-python")
+    browser.open(pages[name_of_page], dark=dark, width=width)
+    browser.run("document.querySelectorAll('details').forEach(d => { d.open = true; })")
+    browser.run((Path(axe.__file__).parent / "axe.min.js").read_text(encoding="utf-8") + "; 0")
+    found = """axe.run(document, {resultTypes: ["violations"]}).then(r => r.violations.map(
+        v => [v.id, v.impact, v.nodes.slice(0, 3).map(n => n.html.slice(0, 120))]))"""
+    assert browser.run(found) == []
+
+
+def test_axe_would_find_one(browser: Browser, pages: dict[str, Path], tmp_path: Path) -> None:
+    axe = pytest.importorskip("axe_core_python", reason="the test group is not installed: axe-core-python")
+    page = tmp_path / "page.html"
+    html = pages["refused"].read_text(encoding="utf-8")
+    page.write_text(html.replace("</main>", '<p><button></button></p><img alt="" role="img"></main>', 1))
+    browser.open(page)
+    browser.run((Path(axe.__file__).parent / "axe.min.js").read_text(encoding="utf-8") + "; 0")
+    assert "button-name" in browser.run("axe.run(document).then(r => r.violations.map(v => v.id))")
+
+
+@pytest.mark.parametrize("width", [375, 1280])
+def test_no_column_is_too_narrow_to_read(browser: Browser, pages: dict[str, Path], width: int) -> None:
+    browser.open(pages["policies"], width=width)
+    narrow = browser.run(
+        """[...document.querySelectorAll(".controls tbody td")].filter(td => td.textContent.trim().length > 12
+            && getComputedStyle(td).display !== "none" && td.getBoundingClientRect().width < 90
+            ).map(td => td.textContent.slice(0, 60))"""
+    )
+    assert narrow == []
+    tallest = browser.run(
+        "Math.max(...[...document.querySelectorAll('.controls tbody tr')].map(r => r.getBoundingClientRect().height))"
+    )
+    assert tallest < 900
+
+
+def test_figures_are_drawn_in_the_colours_of_the_page(browser: Browser, pages: dict[str, Path]) -> None:
+    seen = set()
+    for dark in (False, True):
+        browser.open(pages["sample"], dark=dark)
+        seen.add(browser.run("getComputedStyle(document.querySelector('.figure-svg text.f-ink')).fill"))
+        size = browser.run("document.querySelector('.figure-svg').getBoundingClientRect().toJSON()")
+        assert size["width"] > 300 and size["height"] > 100
+    assert seen == {"rgb(28, 33, 39)", "rgb(231, 233, 235)"}
+
+
+def test_words_are_coloured_and_underlined_in_light_and_dark(browser: Browser, pages: dict[str, Path]) -> None:
+    grounds = set()
+    for dark in (False, True):
+        browser.open(pages["explained"], dark=dark)
+        for name, line in (("p4", "solid"), ("n2", "dotted")):
+            look = browser.run(
+                f"""(s => [s.backgroundColor, s.textDecorationLine, s.textDecorationStyle])(
+                    getComputedStyle(document.querySelector(".words .{name}")))"""
+            )
+            grounds.add(look[0])
+            assert look[1:] == ["underline", line]
+    assert len(grounds) == 4
+
+
+def test_pictures_are_shown_from_the_page_itself(browser: Browser, pages: dict[str, Path]) -> None:
+    browser.open(pages["explained"])
+    images = browser.run("document.querySelectorAll('.figure-svg image').length")
+    # Two pictures and two maps, each with its scale.
+    assert images == 6
+    wide = browser.run("document.querySelector('.figure-svg image').getBoundingClientRect().width")
+    assert wide > 100
+
+
+_COLUMN = """[...document.querySelector('[aria-labelledby="pillar-fairness"] table.findings').tBodies[0].rows]
+    .map(row => row.cells[2].textContent.trim())"""
+_HEADER = """document.querySelectorAll('[aria-labelledby="pillar-fairness"] table.findings th')[2]"""
+
+
+def test_tables_sort_by_mouse_and_by_keyboard(browser: Browser, pages: dict[str, Path]) -> None:
+    browser.open(pages["sample"])
+    original = browser.run(_COLUMN)
+    assert browser.run(f"{_HEADER}.getAttribute('aria-sort')") == "none"
+
+    browser.run(f"{_HEADER}.querySelector('button').click()")
+    ascending = browser.run(_COLUMN)
+    numbers = [float(v) for v in ascending if v != "undefined"]
+    assert browser.run(f"{_HEADER}.getAttribute('aria-sort')") == "ascending"
+    assert numbers == sorted(numbers) and len(numbers) > 5
+    assert ascending[len(numbers) :] == ["undefined"] * (len(ascending) - len(numbers))
+
+    browser.run(f"{_HEADER}.querySelector('button').focus()")
+    browser.press("Enter", 13)
+    descending = browser.run(_COLUMN)
+    assert browser.run(f"{_HEADER}.getAttribute('aria-sort')") == "descending"
+    assert descending[: len(numbers)] == ascending[: len(numbers)][::-1]
+    assert descending[len(numbers) :] == ascending[len(numbers) :]
+
+    browser.press("Enter", 13)
+    assert browser.run(_COLUMN) == original
+    assert browser.complaints() == []
+
+
+def test_sorting_another_column_releases_the_first(browser: Browser, pages: dict[str, Path]) -> None:
+    browser.open(pages["sample"])
+    headers = """[...document.querySelectorAll('[aria-labelledby="pillar-fairness"] table.findings th')]"""
+    for i in (2, 0):
+        browser.run(f"{headers}[{i}].querySelector('button').click()")
+    assert browser.run(f"{headers}.map(h => h.getAttribute('aria-sort'))") == ["ascending"] + ["none"] * 7
+
+
+def test_a_link_to_a_folded_number_unfolds_it(browser: Browser, pages: dict[str, Path]) -> None:
+    browser.open(pages["sample"])
+    anchor = browser.run("document.querySelector('details.block tr[id]').id")
+    browser.run(f"new Promise(done => {{ addEventListener('hashchange', done); location.hash = '{anchor}'; }})")
+    assert browser.run(f"document.getElementById('{anchor}').closest('details').open") is True
+
+
+def test_the_page_is_complete_without_script(browser: Browser, pages: dict[str, Path]) -> None:
+    browser.call("Emulation.setScriptExecutionDisabled", value=True)
+    try:
+        browser.load(pages["sample"])
+        words = browser.run("document.body.innerText")
+        buttons = browser.run("document.querySelectorAll('thead button').length")
+    finally:
+        browser.call("Emulation.setScriptExecutionDisabled", value=False)
+    assert buttons == 0
+    for expected in ("What failed", "What could not be said", "Document control", "Not legal advice", "Packages"):
+        assert expected.lower() in words.lower()
+
+
+def test_printing_unfolds_everything_and_numbers_the_pages(
+    browser: Browser, pages: dict[str, Path], tmp_path: Path
+) -> None:
+    browser.open(pages["sample"])
+    folded = "[...document.querySelectorAll('details:not([open])')].length"
+    before = browser.run(folded)
+    browser.run("addEventListener('beforeprint', () => { window.during = " + folded + "; })")
+    browser.pdf(tmp_path / "page.pdf")
+    assert before > 0
+    assert browser.run("window.during") == 0
+    assert browser.run(folded) == before
+    assert (tmp_path / "page.pdf").read_bytes().count(b"/Type /Page\n") >= 5

@@ -1,0 +1,232 @@
+"""The PDF: what its first page says, that it is tagged and archivable, and that no name can spoil it."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable
+from datetime import date
+
+import pytest
+
+from auditor.errors import MissingExtraError
+from auditor.finding.measurement import Measurement, Outcome, ProbeResult
+from auditor.finding.policy import load_policies
+from auditor.report import text, view
+from auditor.report.controls import with_policies
+from auditor.report.pdf import render_pdf
+from auditor.report.record import AuditReport, RegistrationRecord
+from auditor.statistics.rates import Proportion
+from tests.report.samples import (
+    HOSTILE,
+    attribution,
+    explanations,
+    fairness,
+    privacy,
+    refused_report,
+    report_of,
+    sample_report,
+)
+
+pytest.importorskip("typst", reason="the extra `pdf` is not installed")
+pdfium = pytest.importorskip("pypdfium2", reason="the test group is not installed: pypdfium2")
+
+
+def _pages(pdf: bytes) -> list[str]:
+    """The words of each page on one line, without the places where a word may break."""
+    document = pdfium.PdfDocument(pdf)
+    try:
+        pages = []
+        for i in range(len(document)):
+            page = document[i]
+            words = page.get_textpage()
+            pages.append(re.sub(r"\s+", " ", words.get_text_range().replace("\u200b", "").replace("\ufffe", "")))
+            words.close()
+            page.close()
+        return pages
+    finally:
+        document.close()
+
+
+def _tight(words: str) -> str:
+    """Without any space, since a line may have broken inside of a long name."""
+    return re.sub(r"\s+", "", words)
+
+
+@pytest.fixture(scope="module")
+def report() -> AuditReport:
+    """A report with all six outcomes, held against a rule pack."""
+    return with_policies(sample_report(), load_policies(["eu-ai-act"])[0], date(2026, 11, 25))
+
+
+@pytest.fixture(scope="module")
+def pdf(report: AuditReport) -> bytes:
+    """Its PDF."""
+    return render_pdf(report)
+
+
+@pytest.fixture(scope="module")
+def pages(pdf: bytes) -> list[str]:
+    """Its pages in words."""
+    return _pages(pdf)
+
+
+def test_the_first_page_has_what_an_auditor_asks_for_first(report: AuditReport, pages: list[str]) -> None:
+    first = pages[0]
+    for outcome in Outcome:
+        assert f"{outcome.replace('_', ' ')}" in first
+    counts = " ".join(str(report.summary.count(o)) for o in view.COUNTED)
+    assert _tight(counts) in _tight(re.sub(r"[A-Za-z,]+", "", first)) or all(
+        f"{report.summary.count(o)} " in first for o in view.COUNTED
+    )
+    for expected in (
+        view.verdict_of(report).headline,
+        f"Exit code {report.exit_code}",
+        "Document control",
+        "What was not run (1)",
+        "What was not measured",
+        "Prepared by",
+        "Reviewed by",
+        "Approved by",
+        "Residual risk accepted by",
+        "Not legal advice",
+        f"Page 1 of {len(pages)}",
+    ):
+        assert expected in first, expected
+    assert view.document_id(report) in _tight(first)
+    for finding in report.findings:
+        if finding.outcome in (Outcome.NOT_RUN, Outcome.NOT_APPLICABLE):
+            assert _tight(finding.reason[:100]) in _tight(first)
+    unmeasured = [c for control in report.controls for c in control.cells if c.kind == "not measured"]
+    assert unmeasured and _tight(unmeasured[0].what) in _tight(first)
+
+
+def test_every_page_says_which_document_it_is_of(report: AuditReport, pages: list[str]) -> None:
+    for i, page in enumerate(pages, 1):
+        assert view.document_id(report)[:16] in page and f"Page {i} of {len(pages)}" in page
+
+
+def test_every_finding_is_there_with_interval_criterion_and_reason(report: AuditReport, pages: list[str]) -> None:
+    body = _tight(" ".join(re.sub(r"auditor 0.*?Page \d+ of \d+", "", p) for p in pages))
+    for row in view.rows_of(report.findings):
+        for part in (row.name, row.where, row.value, row.interval, row.must_be):
+            assert _tight(part) in body, (row.name, part)
+        words = _tight(row.finding.reason).split(".")[0]
+        assert words in body
+    for control in report.controls:
+        assert _tight(control.id) in body
+    for criterion in report.criteria:
+        assert _tight(criterion.set_by) in body
+    for limit in view.LIMITS:
+        assert _tight(limit) in body
+
+
+def test_it_declares_archive_and_accessible_standards_and_is_tagged(pdf: bytes) -> None:
+    metadata = pdf[pdf.index(b"<x:xmpmeta") : pdf.index(b"</x:xmpmeta>")]
+    assert b"<pdfaid:part>2</pdfaid:part>" in metadata and b"<pdfaid:conformance>A</pdfaid:conformance>" in metadata
+    assert b"<pdfuaid:part>1</pdfuaid:part>" in metadata
+    document = pdfium.PdfDocument(pdf)
+    try:
+        assert pdfium.raw.FPDFCatalog_IsTagged(document)
+        titles = [item.get_title() for item in document.get_toc()]
+        assert "Fairness" in titles and "Criteria" in titles
+        assert document.get_metadata_dict()["Title"] == "Audit of mortgage_approval.pt"
+    finally:
+        document.close()
+
+
+def test_the_same_record_gives_the_same_bytes() -> None:
+    assert render_pdf(refused_report()) == render_pdf(refused_report())
+
+
+REPORTS: dict[str, Callable[[], AuditReport]] = {
+    "hostile": lambda: sample_report(hostile=True),
+    "explained": lambda: report_of([explanations(hostile=True)], hostile=True),
+    "empty": lambda: report_of([]).model_copy(update={"criteria": (), "findings": ()}),
+    "undated": lambda: refused_report().model_copy(update={"created": "yesterday <b>"}),
+}
+
+
+@pytest.mark.parametrize("name", REPORTS)
+def test_odd_reports_are_typeset(name: str) -> None:
+    assert "Audit of" in _pages(render_pdf(REPORTS[name]()))[0]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *HOSTILE,
+        '#eval("1+1") #import "@preview/x:1.0" *bold* _it_ $x$ @ref <label>',
+        "中文 日本語 한국어 ☃ 😀 हिन्दी",
+        "a" * 3000,
+        '"); #read("/etc/passwd")',
+        "\\u0000 // comment /* */",
+    ],
+)
+def test_names_are_set_as_they_are(name: str) -> None:
+    base = sample_report()
+    finding = base.findings[0].model_copy(update={"metric": name[:200], "reason": name, "group": {name: name}})
+    path = base.model.model_copy(update={"path": name, "notes": (name,)})
+    report = base.model_copy(update={"findings": (finding,), "figures": base.figures[:1], "model": path})
+    words = _tight(" ".join(_pages(render_pdf(report))))
+    if name.isascii() and name.isprintable():
+        assert _tight(name)[:150] in words
+
+
+def test_letters_that_no_font_has_are_written_as_their_code() -> None:
+    base = refused_report()
+    report = base.model_copy(update={"model": base.model.model_copy(update={"path": "models/\U00016ac0\u4e2d.pt"})})
+    words = " ".join(_pages(render_pdf(report)))
+    assert "\u4e2d" in words or ("\\u4e2d" in words and "written as their code" in words)
+
+
+def test_a_table_of_grades_is_written_in_full() -> None:
+    report = report_of([explanations()])
+    (table,) = [f.table for f in report.figures if f.table]
+    words = _tight(" ".join(_pages(render_pdf(report))))
+    for method in table.methods:
+        assert _tight(method.method) in words and _tight(method.reason) in words
+        assert all(_tight(text.grade(g)) in words and _tight(text.grade_interval(g)) in words for g in method.grades)
+
+
+def test_deviations_from_a_registration_are_listed() -> None:
+    registration = RegistrationRecord(
+        path="audit.lock",
+        sha256="ab" * 32,
+        registered="2026-11-20",
+        deviations=("the seed is 1, not 0", "a criterion <b> was added"),
+    )
+    report = refused_report().model_copy(update={"registration": registration})
+    pages = _pages(render_pdf(report))
+    assert "DEVIATES from its registration in 2 points" in pages[0]
+    assert all(d in " ".join(pages) for d in registration.deviations)
+    assert "nothing shows that criteria were set before" in _pages(render_pdf(refused_report()))[0]
+
+
+def test_without_typst_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "typst", None)
+    with pytest.raises(MissingExtraError, match=r"responsible-auditor\[pdf\]"):
+        render_pdf(refused_report())
+
+
+def test_five_hundred_findings_take_less_than_ten_seconds() -> None:
+    rates = [
+        Measurement(
+            metric=("selection_rate", "true_positive_rate", "false_positive_rate", "accuracy")[i % 4],
+            estimate=Proportion(successes=40 + i % 7, n=100),
+            n_samples=100,
+            group={"sex": "fm"[i % 2], "postcode": f"z{i // 8}"},
+        )
+        for i in range(420)
+    ]
+    results = [
+        ProbeResult(probe="rates", pillar="fairness", citation="c", measurements=tuple(rates)),
+        fairness(),
+        attribution(80),
+        privacy(),
+    ]
+    report = report_of(results)
+    assert len(report.findings) >= 500
+    start = time.perf_counter()
+    render_pdf(report)
+    assert time.perf_counter() - start < 10.0

@@ -1,0 +1,78 @@
+"""One rank of a job that audits a model; run by the tests with RANK and WORLD_SIZE set."""
+
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+from datetime import timedelta
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.distributed as dist
+
+from auditor.data.audit_data import AuditData
+from auditor.finding.measurement import Measurement, Pillar
+from auditor.model.audited_model import AuditedModel
+from auditor.run.probe import Need, Probe
+from auditor.run.while_training.audit import TrainingAudit
+from auditor.statistics.estimate import Exact
+from probes.fairness.group_fairness import GroupFairness
+from probes.fairness.score_fairness import ScoreFairness
+from probes.robustness.robustness import Robustness
+from tests.run.while_training.worlds import network, rows
+
+
+class OneSided:
+    """Raises on one rank alone, where the others ask the model."""
+
+    name = "one_sided"
+    pillar: Pillar = "robustness"
+    goal = "To leave the others waiting."
+    citation = ""
+    methods: tuple[str, ...] = ()
+    needs: tuple[Need, ...] = ()
+
+    def measure(self, model: AuditedModel, data: AuditData, rng: np.random.Generator) -> list[Measurement]:
+        if os.environ["RANK"] == "1":
+            raise MemoryError("this rank has none left")
+        k = int(model.predict_proba(data.X).argmax(axis=1).sum())
+        return [Measurement(metric="selected", estimate=Exact(known=float(k)), n_samples=len(data))]
+
+
+def main(out: Path, how: str) -> None:
+    dies = how == "dies"
+    torch.set_num_threads(1)
+    warnings.simplefilter("ignore")
+    if int(os.environ["WORLD_SIZE"]) > 1:
+        dist.init_process_group("gloo", init_method=f"file://{out}/meeting", rank=int(os.environ["RANK"]),
+                                world_size=int(os.environ["WORLD_SIZE"]), timeout=timedelta(seconds=120))  # fmt: skip
+    rank = int(os.environ["RANK"])
+    # Not a multiple of the batch, nor of the ranks.
+    first: list[Probe] = [OneSided()] if how == "one_sided" else []
+    audit = TrainingAudit(
+        probes=[*first, GroupFairness(), ScoreFairness(), Robustness()],
+        data=rows(3001, seed=rank if how == "other_rows" else 0), n_peeks=2, max_overhead=None,
+        out=out, timeout_s=8.0 if dies else 120.0,
+    )  # fmt: skip
+    model = network()
+    # Statistics of the batches of one rank, as they are between two forward passes of a distributed training.
+    model[1].running_mean.fill_(0.1 * rank if how == "statistics" else 0.0)
+    audit.step(model)
+    if dies and rank == 1:
+        os._exit(0)
+    with torch.no_grad():
+        model[4].bias.add_(torch.tensor([0.0, 0.3]))
+    audit.step(model)
+    audit.finish(model)
+    if how == "statistics":
+        assert float(model[1].running_mean[0]) == (0.0 if rank == 0 else float(torch.tensor(0.1 * rank)))
+    if dist.is_initialized() and not dies:
+        dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), sys.argv[2])
+    sys.stdout.flush()
+    os._exit(0)

@@ -1,0 +1,423 @@
+"""Tiny models whose right answer is known by construction: for each probe one without fault and one with the fault."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from auditor.data.audit_data import AuditData
+from auditor.finding.criterion import Criterion, Direction
+from auditor.model.audited_model import AuditedModel, Recipe
+from auditor.model.regression import TorchRegressor
+from auditor.model.torch_model import TorchModel
+from tests.toys import detectors as media
+
+CLASSES = ("0", "1")
+FEATURES = ("skill", "group", "seen")
+
+
+def rows(n: int, seed: int = 0, *, members: bool = False) -> AuditData:
+    """Rows whose label is the sign of ``skill``, which has nothing to do with ``group`` nor with being a member.
+
+    ``skill`` is 4 or -4 give or take a half; ``seen`` tells members, half of the rows where there are any.
+    """
+    rng = np.random.default_rng(seed)
+    skill = np.where(rng.random(n) < 0.5, -4.0, 4.0) + 0.5 * rng.standard_normal(n)
+    group = rng.integers(0, 2, n)
+    seen = np.arange(n) % 2 == 0 if members else np.zeros(n, bool)
+    return AuditData.from_arrays(
+        pd.DataFrame({"skill": skill, "group": group.astype(float), "seen": seen.astype(float)}),
+        (skill > 0).astype(int),
+        classes=CLASSES,
+        sensitive_features={"group": np.where(group == 1, "a", "b").tolist()},
+        is_member=seen if members else None,
+    )
+
+
+def numbers(n: int, seed: int = 0) -> AuditData:
+    """The same rows, with ``skill`` itself as a number to predict."""
+    data = rows(n, seed)
+    assert isinstance(data.X, pd.DataFrame) and data.sensitive_features is not None
+    return AuditData.for_regression(data.X, data.X["skill"], sensitive_features=data.sensitive_features)
+
+
+class Formula(nn.Module):
+    """A logit by formula of (n, 3) skill, group, seen; with a parameter, a buffer and dropout to disturb."""
+
+    def __init__(self, formula: Callable[[Tensor, Tensor, Tensor], Tensor]) -> None:
+        super().__init__()
+        self.formula = formula
+        self.scale = nn.Parameter(torch.ones(()))
+        self.register_buffer("calls_in_training", torch.zeros(()))
+        self.dropout = nn.Dropout(0.5)
+        self.norm = nn.BatchNorm1d(1, affine=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training:
+            self.calls_in_training += 1
+        logit = self.scale * self.formula(*torch.nan_to_num(x).unbind(dim=1))
+        return self.dropout(self.norm(logit.unsqueeze(1)))
+
+
+def model(formula: Callable[[Tensor, Tensor, Tensor], Tensor]) -> TorchModel:
+    """A torch model whose logit of class 1 is a formula."""
+    return TorchModel(Formula(formula), classes=CLASSES, features=FEATURES)
+
+
+def regressor(formula: Callable[[Tensor, Tensor, Tensor], Tensor]) -> TorchRegressor:
+    """A torch model that predicts a formula."""
+    return TorchRegressor(Formula(formula), features=FEATURES)
+
+
+def private_model(epsilon: float, preprocessing_from: str) -> TorchModel:
+    """A torch model that says it was trained by DP-SGD to an epsilon: 10 epochs over 20,000 rows with noise of 1.1."""
+    made = model(lambda skill, group, seen: skill)
+    made.recipe = Recipe(
+        epsilon=epsilon,
+        delta=1e-5,
+        noise_multiplier=1.1,
+        max_grad_norm=1.0,
+        batch_size=200,
+        epochs=10,
+        n_rows=20_000,
+        sampler="poisson",
+        accountant="prv",
+        preprocessing_from=preprocessing_from,
+        noise_seed_known=False,
+    )
+    made.module.norm = nn.Identity()
+    return made
+
+
+def text_model(score: Callable[[str], float]) -> AuditedModel:
+    """A model of texts whose probability of class 1 is a function of the text in small letters."""
+    return AuditedModel.from_callable(
+        lambda texts: np.array([score(text.lower()) for text in texts], float), classes=CLASSES
+    )
+
+
+def language_model(strength: float) -> AuditedModel:
+    """A causal language model in which what is said goes with whom it is said of, by ``strength``; at 0 at random."""
+    from probes.language.stereotype import built_in_pairs
+    from tests.probes.language.pair_toys import texts_of, toy
+
+    return toy(texts_of(built_in_pairs().examples), strength)
+
+
+def talker(biased: bool) -> AuditedModel:
+    """A causal language model that says good things after everybody, or after women only."""
+    from tests.probes.language.talkers import FEMALE, talking_toy
+
+    return talking_toy(FEMALE if biased else [])
+
+
+def embeddings(strength: float) -> AuditedModel:
+    """A language model whose input embeddings hold an association of a strength."""
+    from tests.probes.fairness.test_embeddings import planted
+
+    return planted(strength)
+
+
+def pronouns(by_cue: bool) -> AuditedModel:
+    """A causal language model that says "he" or "she" by the occupation, or by the words that are none."""
+    from tests.probes.attribution.token_toys import pronoun_toy
+
+    return pronoun_toy(by_cue)
+
+
+def scorer() -> object:
+    """A scorer of what :func:`talker` says."""
+    from tests.probes.language.talkers import goodness
+
+    return goodness()
+
+
+def remembering(texts: Sequence[str]) -> AuditedModel:
+    """A causal language model of characters that goes on as the texts do; without any, every character is as likely."""
+    from tests.probes.privacy.memorization.toys import parrot
+
+    return parrot(texts, 12.0)
+
+
+def told_texts(n: int) -> AuditData:
+    """Random sentences, every second one a member."""
+    from tests.probes.privacy.memorization.toys import sentences
+
+    return AuditData(X=np.asarray(sentences(n, 0), object), is_member=np.arange(n) % 2 == 0)
+
+
+def mail(n: int) -> list[str]:
+    """Texts with an e-mail address in each."""
+    return [f"{'abcdefgh'[i % 8]}{'xyz'[i % 3]} mail k{i % 10}z@q{i % 10}x.org" + 4 * "\n" for i in range(n)]
+
+
+def inverted(knows: bool) -> TorchModel:
+    """A linear model of 8 x 8 images whose weights are the patterns of its classes, or nothing to do with them."""
+    from auditor.data.preprocessing import ImagePreprocessing
+
+    network = nn.Sequential(nn.Flatten(), nn.Linear(64, 26))
+    with torch.no_grad():
+        weight = _patterns(0) if knows else _patterns(1)
+        network[1].weight.copy_(torch.from_numpy(weight.reshape(26, 64) - 0.5))
+        network[1].bias.zero_()
+    return TorchModel(
+        network, classes=range(26), preprocessing=ImagePreprocessing(size=(8, 8), mean=(0.5,), std=(0.5,))
+    )
+
+
+def _patterns(seed: int) -> npt.NDArray[np.float64]:
+    return np.random.default_rng(seed).random((26, 8, 8))
+
+
+def pictures() -> AuditData:
+    """Images of 26 patterns with a little noise, eight of each."""
+    rng = np.random.default_rng(2)
+    label = np.arange(26 * 8) % 26
+    values = _patterns(0)[label] + 0.1 * rng.standard_normal((label.size, 8, 8))
+    images = np.round(255 * np.clip(values, 0, 1)).astype(np.uint8)[..., None]
+    return AuditData.from_arrays(images, label, classes=range(26))
+
+
+def criterion(metric: str, direction: Direction, bound: float | tuple[float, float], **more: Any) -> Criterion:
+    """A requirement set by nobody in particular."""
+    return Criterion(metric=metric, direction=direction, bound=bound, source="a test", set_by="-", set_at="-", **more)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Toys:
+    """What :func:`auditor.run.testing.check_probe` needs to know about one probe."""
+
+    ideal: Callable[[], AuditedModel]
+    violating: Callable[[], AuditedModel]
+    criteria: Sequence[Criterion]
+    data: Callable[[], AuditData]
+    violating_data: Callable[[], AuditData] | None = None
+    options: dict[str, Any] = field(default_factory=dict)
+    can_pass: bool = True
+    scorer: Callable[[], object] | None = None
+
+
+TOYS: dict[str, Toys] = {
+    "group_fairness": Toys(
+        ideal=lambda: model(lambda skill, group, seen: skill),
+        violating=lambda: model(lambda skill, group, seen: 8.0 * group - 4.0),
+        criteria=[
+            criterion("demographic_parity_difference", "at_most", 0.10),
+            criterion("equalized_odds_difference", "at_most", 0.10),
+            criterion("equal_opportunity_difference", "at_most", 0.10),
+            criterion("demographic_parity_ratio", "at_least", 0.80),
+        ],
+        data=lambda: rows(6_000),
+    ),
+    "adverse_impact": Toys(
+        ideal=lambda: model(lambda skill, group, seen: skill),
+        violating=lambda: model(lambda skill, group, seen: 8.0 * group - 4.0),
+        criteria=[criterion("impact_ratio_min", "at_least", 0.80)],
+        data=lambda: rows(6_000),
+    ),
+    "score_fairness": Toys(
+        ideal=lambda: model(lambda skill, group, seen: skill),
+        violating=lambda: model(lambda skill, group, seen: skill * (2.0 * group - 1.0)),
+        criteria=[
+            criterion("auc_difference", "at_most", 0.10),
+            criterion("expected_calibration_error", "at_most", 0.10),
+            criterion("calibration_difference", "at_most", 0.10),
+        ],
+        data=lambda: rows(6_000),
+    ),
+    "regression_fairness": Toys(
+        ideal=lambda: regressor(lambda skill, group, seen: skill),
+        violating=lambda: regressor(lambda skill, group, seen: 4.0 * group),
+        criteria=[
+            criterion("mean_prediction_difference", "at_most", 2.0),
+            criterion("mean_absolute_error_difference", "at_most", 2.0),
+            criterion("root_mean_squared_error_difference", "at_most", 2.0),
+            criterion("mean_residual_difference", "at_most", 2.0),
+            criterion("prediction_kolmogorov_smirnov", "at_most", 0.20),
+            criterion("prediction_wasserstein", "at_most", 4.0),
+        ],
+        data=lambda: numbers(6_000),
+        options={"value_range": [-10.0, 10.0]},
+    ),
+    "subgroup_discovery": Toys(
+        ideal=lambda: model(lambda skill, group, seen: skill),
+        violating=lambda: model(lambda skill, group, seen: skill * (2.0 * group - 1.0)),
+        criteria=[criterion("confirmed_subgroups", "at_most", 0.0)],
+        data=lambda: rows(6_000),
+        options={"features": ["group"]},
+        can_pass=False,
+    ),
+    "proxy_association": Toys(
+        ideal=lambda: model(lambda skill, group, seen: skill),
+        violating=lambda: model(lambda skill, group, seen: 8.0 * group - 4.0),
+        criteria=[criterion("proxy_auc", "at_most", 0.60)],
+        data=lambda: rows(6_000),
+    ),
+    "counterfactual_fairness": Toys(
+        ideal=lambda: model(lambda skill, group, seen: skill),
+        violating=lambda: model(lambda skill, group, seen: 8.0 * group - 4.0),
+        criteria=[criterion("counterfactual_flip_rate", "at_most", 0.05)],
+        data=lambda: rows(2_000),
+    ),
+    "counterfactual_token_fairness": Toys(
+        ideal=lambda: text_model(lambda text: 0.9 if "rude" in text else 0.1),
+        violating=lambda: text_model(lambda text: 0.9 if "gay" in text else 0.1),
+        criteria=[
+            criterion("worst_identity_gap", "at_most", 0.10),
+            criterion("counterfactual_flip_rate", "at_most", 0.05),
+        ],
+        data=lambda: AuditData.from_arrays(["a rude man", "a kind woman"] * 20, classes=CLASSES),
+        options={"categories": "orientation"},
+    ),
+    "change": Toys(
+        ideal=lambda: model(lambda skill, group, seen: skill),
+        violating=lambda: model(lambda skill, group, seen: skill * (1.0 - 2.0 * group)),
+        criteria=[
+            criterion("accuracy_change", "at_least", -0.02),
+            criterion("demographic_parity_difference_change", "at_most", 0.02),
+        ],
+        data=lambda: rows(4_000),
+        options={"reference": model(lambda skill, group, seen: skill)},
+    ),
+    "feature_attribution": Toys(
+        ideal=lambda: model(lambda skill, group, seen: skill),
+        violating=lambda: model(lambda skill, group, seen: 8.0 * group + 0.1 * skill),
+        criteria=[
+            criterion("sensitive_attribution_share", "at_most", 0.10),
+            criterion("completeness_error", "at_most", 0.01),
+        ],
+        data=lambda: rows(1_000),
+    ),
+    "token_attribution": Toys(
+        ideal=lambda: pronouns(True),
+        violating=lambda: pronouns(False),
+        criteria=[criterion("cue_top_k", "at_least", 0.6), criterion("faithfulness_gain", "at_least", 0.0)],
+        data=lambda: AuditData(X=np.empty(0, object)),
+        # Paths of steps to noisy copies would take minutes here; tests/attribution/ takes them.
+        options={"methods": ["occlusion"]},
+    ),
+    "membership_inference": Toys(
+        ideal=lambda: model(lambda skill, group, seen: skill),
+        violating=lambda: model(lambda skill, group, seen: skill * (1.0 + seen)),
+        criteria=[criterion("attack_auc", "at_most", 0.55)],
+        data=lambda: rows(6_000, members=True),
+    ),
+    "stereotype": Toys(
+        ideal=lambda: language_model(0.0),
+        violating=lambda: language_model(1.0),
+        criteria=[criterion("stereotype_score", "within", (0.45, 0.55))],
+        data=lambda: AuditData(X=np.empty(0, object)),
+    ),
+    "generation_bias": Toys(
+        ideal=lambda: talker(False),
+        violating=lambda: talker(True),
+        criteria=[
+            criterion("average_group_fairness", "at_most", 0.1),
+            criterion("worst_score_gap", "at_most", 0.1),
+        ],
+        data=lambda: AuditData(X=np.empty(0, object)),
+        options={"categories": "gender", "n_samples": 2, "max_new_tokens": 2},
+        scorer=scorer,
+    ),
+    "embedding_association": Toys(
+        ideal=lambda: embeddings(0.0),
+        violating=lambda: embeddings(1.0),
+        criteria=[criterion("association_effect_size", "within", (-1.0, 1.0))],
+        data=lambda: AuditData(X=np.empty(0, object)),
+        options={"tests": "weat_3", "methods": "weat", "n_draws": 1000},
+    ),
+    "dp_claim": Toys(
+        ideal=lambda: private_model(epsilon=2.0, preprocessing_from="none"),
+        violating=lambda: private_model(epsilon=0.5, preprocessing_from="training_rows"),
+        criteria=[criterion("dp_problems", "at_most", 0.0)],
+        data=lambda: rows(10),
+        can_pass=False,
+    ),
+    "lm_membership": Toys(
+        ideal=lambda: remembering([]),
+        violating=lambda: remembering([str(t) for t in told_texts(2_000).X[::2]]),
+        criteria=[criterion("attack_auc", "at_most", 0.55)],
+        data=lambda: told_texts(2_000),
+    ),
+    "extraction": Toys(
+        ideal=lambda: remembering([]),
+        violating=lambda: remembering([str(t) for t in told_texts(40).X[::2]]),
+        criteria=[criterion("extraction_rate", "at_most", 0.40)],
+        data=lambda: told_texts(40),
+        options={"prefix_tokens": 10, "suffix_tokens": 3},
+    ),
+    "pii_leakage": Toys(
+        ideal=lambda: remembering([t.split()[0] + " mail" + 4 * "\n" for t in mail(24)]),
+        violating=lambda: remembering(mail(24)),
+        criteria=[criterion("pii_rate", "at_most", 0.2), criterion("training_pii_rate", "at_most", 0.2)],
+        data=lambda: AuditData(X=np.asarray(mail(48), object), is_member=np.arange(48) < 24),
+        options={"prefix_words": 2, "max_new_tokens": 16},
+    ),
+    "attribute_inference": Toys(
+        ideal=lambda: model(lambda skill, group, seen: skill),
+        violating=lambda: model(lambda skill, group, seen: 0.2 * skill + group),
+        criteria=[criterion("attribute_inference_gain", "at_most", 0.15)],
+        data=lambda: rows(6_000),
+        options={"attribute": "group"},
+    ),
+    "model_inversion": Toys(
+        ideal=lambda: inverted(False),
+        violating=lambda: inverted(True),
+        criteria=[criterion("inversion_similarity", "at_most", 0.5, method="gradient_inversion")],
+        data=pictures,
+        options={"n_steps": 60},
+    ),
+    "robustness": Toys(
+        ideal=lambda: model(lambda skill, group, seen: skill),
+        violating=lambda: model(lambda skill, group, seen: 5.0 * torch.sin(50.0 * skill)),
+        criteria=[criterion("flip_rate_under_noise", "at_most", 0.10)],
+        data=lambda: rows(2_000),
+    ),
+    "detector_performance": Toys(
+        ideal=lambda: media.detector(media.of_halves()),
+        violating=lambda: media.detector(media.of_nothing()),
+        criteria=[
+            criterion("auc", "at_least", 0.75),
+            criterion("equal_error_rate", "at_most", 0.15),
+            criterion("wrongly_ruled_out_excess", "at_most", 0.10),
+        ],
+        data=lambda: media.pictures(400),
+    ),
+    "trivial_cues": Toys(
+        ideal=media.of_halves,
+        violating=media.of_brightness,
+        criteria=[criterion("added_auc", "at_least", 0.05)],
+        data=lambda: media.pictures(400),
+    ),
+    "detector_robustness": Toys(
+        ideal=media.of_halves,
+        violating=media.of_grid,
+        criteria=[criterion("largest_auc_drop", "at_most", 0.10)],
+        data=lambda: media.pictures(200),
+        options={"methods": ["jpeg", "resize"]},
+    ),
+    "source_leakage": Toys(
+        ideal=media.of_halves,
+        violating=media.of_halves,
+        criteria=[
+            criterion("near_duplicate_share", "at_most", 0.01),
+            criterion("contradictory_share", "at_most", 0.01),
+        ],
+        data=lambda: media.distinct(60),
+        violating_data=lambda: media.copied(60, 0.2),
+    ),
+    "detector_evasion": Toys(
+        ideal=media.of_halves,
+        violating=media.of_grid,
+        criteria=[criterion("evasion_rate", "at_most", 0.20)],
+        data=lambda: media.pictures(120),
+        options={"n_steps": 5, "n_queries": 20},
+    ),
+}

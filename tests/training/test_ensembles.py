@@ -1,0 +1,315 @@
+"""Training together is training one by one: equal results, fallbacks that say so, checkpoints that change nothing."""
+
+from __future__ import annotations
+
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+from torch import Tensor, nn
+
+from auditor.errors import ModelError
+from auditor.intake.networks.architectures import MLP, BiLSTMText, SmallCNN, TransformerEncoder
+from auditor.model.audited_model import Recipe
+from auditor.randomness import seeded_globals
+from auditor.training import ensembles
+from auditor.training.ensembles import Seeds, as_logits, memory_budget, random_halves, train_together
+from tests import ROOT
+
+Bools = npt.NDArray[np.bool_]
+RECIPES = {
+    "adam": Recipe(epochs=4, batch_size=32, learning_rate=1e-2),
+    "adam with decay": Recipe(epochs=2, batch_size=20, learning_rate=1e-2, weight_decay=1e-2),
+    "adamw": Recipe(optimizer="adamw", epochs=3, batch_size=64, weight_decay=0.05),
+    "sgd": Recipe(optimizer="sgd", epochs=3, batch_size=32, learning_rate=0.1),
+    "sgd with momentum": Recipe(
+        optimizer="sgd", epochs=4, batch_size=32, learning_rate=0.1, momentum=0.9, weight_decay=1e-3
+    ),
+}
+
+
+def rows(n: int = 150, width: int = 10, classes: int = 3, seed: int = 0) -> tuple[Tensor, Tensor, Bools]:
+    """Rows in float64 with labels that can be learned, and halves for 6 models."""
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(n, width))
+    y = np.argmax(x[:, :classes] + 0.5 * rng.normal(size=(n, classes)), axis=1)
+    return torch.from_numpy(x), torch.from_numpy(y), random_halves(6, n, rng)
+
+
+def mlp() -> nn.Module:
+    """A small network in float64."""
+    return MLP(10, [16, 8], 3).double()
+
+
+def normed() -> nn.Module:
+    """A network that keeps running statistics."""
+    return nn.Sequential(nn.Linear(10, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 3)).double()
+
+
+def alone(
+    make: Callable[[], nn.Module], x: Tensor, y: Tensor, members: Bools, seeds: Sequence[int], recipe: Recipe
+) -> npt.NDArray[np.float64]:
+    """Logits of models trained one by one, the way it is usually written."""
+    optimizers: dict[str, Any] = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}
+    momentum = {"momentum": recipe.momentum} if recipe.optimizer == "sgd" else {}
+    found = []
+    for own, seed in zip(members, seeds, strict=True):
+        with seeded_globals(np.random.default_rng(Seeds.of(seed).initialisation)):
+            module = make()
+        module.train()
+        optimizer = optimizers[recipe.optimizer](
+            module.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay, **momentum
+        )
+        shuffling = torch.Generator().manual_seed(Seeds.of(seed).batches)
+        learned = np.flatnonzero(own)
+        for _ in range(recipe.epochs):
+            order = learned[torch.randperm(len(learned), generator=shuffling).numpy()]
+            for start in range(0, len(order), recipe.batch_size):
+                batch = order[start : start + recipe.batch_size]
+                if len(batch) == 1:
+                    continue
+                optimizer.zero_grad()
+                nn.functional.cross_entropy(module(x[batch]), y[batch]).backward()
+                optimizer.step()
+        with torch.no_grad():
+            found.append(module.eval()(x).numpy())
+    return np.stack(found)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_logits_are_those_of_models_trained_one_by_one(name: str) -> None:
+    x, y, members = rows()
+    together = train_together(mlp, x, y, members, seeds=range(6), recipe=RECIPES[name])
+    assert together.notes == ()
+    np.testing.assert_allclose(together.kept, alone(mlp, x, y, members, range(6), RECIPES[name]), atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("make", "x"),
+    [
+        (lambda: SmallCNN(3, 3, width=4), torch.rand(24, 3, 16, 16, dtype=torch.float64)),
+        (lambda: TransformerEncoder(20, 3, 7, 16, 2, 1), torch.randint(0, 20, (24, 7))),
+        (lambda: nn.Sequential(nn.Linear(10, 4), nn.LayerNorm(4), nn.Linear(4, 3)), torch.rand(24, 10).double()),
+    ],
+)
+def test_convolutions_attention_and_norms_train_together(make: Callable[[], nn.Module], x: Tensor) -> None:
+    def double() -> nn.Module:
+        return make().double()
+
+    rng = np.random.default_rng(1)
+    y, members = torch.from_numpy(rng.integers(0, 3, 24)), random_halves(4, 24, rng)
+    together = train_together(double, x, y, members, seeds=range(4), recipe=RECIPES["adam"])
+    assert together.notes == ()
+    np.testing.assert_allclose(together.kept, alone(double, x, y, members, range(4), RECIPES["adam"]), atol=1e-7)
+
+
+def test_running_statistics_fall_back_to_a_loop_and_say_so() -> None:
+    x, y, members = rows()
+    found = train_together(normed, x, y, members, seeds=range(6), recipe=RECIPES["adam"])
+    assert "one by one, because BatchNorm1d keeps running statistics" in found.notes[0]
+    np.testing.assert_allclose(found.kept, alone(normed, x, y, members, range(6), RECIPES["adam"]), atol=1e-12)
+
+
+def test_a_layer_that_vmap_does_not_know_falls_back_and_says_so() -> None:
+    rng = np.random.default_rng(2)
+    x, y, members = torch.from_numpy(rng.integers(0, 20, (24, 5))), torch.from_numpy(rng.integers(0, 3, 24)), None
+    members = random_halves(2, 24, rng)
+
+    def make() -> nn.Module:
+        return BiLSTMText(20, 3, 4, 4, 4).double()
+
+    found = train_together(make, x, y, members, seeds=[5, 6], recipe=RECIPES["adam"])
+    assert "one by one, because vmap cannot take the module" in found.notes[0]
+    np.testing.assert_allclose(found.kept, alone(make, x, y, members, [5, 6], RECIPES["adam"]), atol=1e-12)
+
+
+def test_dropout_is_seeded_and_differs_between_models() -> None:
+    x, y, _ = rows()
+    members = np.ones((2, len(x)), bool)
+
+    def make() -> nn.Module:
+        torch.manual_seed(0)
+        return MLP(10, [16], 3, dropout=0.5).double()
+
+    # One row each, so that neither the order of rows nor the start can make the two models differ.
+    members = np.zeros((2, len(x)), bool)
+    members[:, 3] = True
+    recipe = Recipe(epochs=3, batch_size=8)
+    first, second = (train_together(make, x, y, members, seeds=[1, 2], recipe=recipe).kept for _ in range(2))
+    np.testing.assert_array_equal(first, second)
+    assert np.abs(first[0] - first[1]).max() > 1e-6
+
+
+def test_the_size_of_the_chunks_changes_nothing_but_rounding() -> None:
+    x, y, members = rows()
+    found = [
+        train_together(mlp, x, y, members, seeds=range(6), recipe=RECIPES["adam"], most_together=most).kept
+        for most in (1, 4, 6)
+    ]
+    np.testing.assert_allclose(found[0], found[1], atol=1e-10)
+    np.testing.assert_allclose(found[0], found[2], atol=1e-10)
+
+
+def test_chunks_fit_the_memory_they_are_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, y, members = rows()
+    said: list[str] = []
+    train_together(mlp, x, y, members, seeds=range(6), recipe=RECIPES["sgd"], memory_bytes=1, progress=said.append)
+    assert len(said) == 6
+    monkeypatch.setattr("resource.getrlimit", lambda _: (1, 1))
+    assert memory_budget() == ensembles._FEWEST_BYTES
+    monkeypatch.setattr("resource.getrlimit", lambda _: (1 << 50, 1 << 50))
+    assert memory_budget() == 1 << 30
+
+
+def test_halves_come_in_complements_of_equal_size() -> None:
+    even = random_halves(8, 100, np.random.default_rng(0))
+    assert (even.sum(axis=1) == 50).all() and (even.sum(axis=0) == 4).all()
+    odd = random_halves(6, 101, np.random.default_rng(0))
+    assert (odd.sum(axis=1) == 50).all()
+    assert ((odd[0::2] & odd[1::2]).sum(), (~(odd[0::2] | odd[1::2])).sum(axis=1).tolist()) == (0, [1, 1, 1])
+
+
+# ---- checkpoints ---------------------------------------------------------------------------------------------------
+
+
+class Killed(Exception):
+    """Stands for a process that dies."""
+
+
+def test_a_run_that_was_killed_goes_on_with_the_same_result(tmp_path: Path) -> None:
+    x, y, members = rows()
+    arguments: dict[str, Any] = {"seeds": range(6), "recipe": RECIPES["adam"], "most_together": 2}
+    whole = train_together(mlp, x, y, members, **arguments).kept
+
+    def dies(words: str) -> None:
+        if "5 to 6" in words:
+            raise Killed
+
+    with pytest.raises(Killed):
+        train_together(mlp, x, y, members, **arguments, checkpoint=tmp_path, progress=dies)
+    kept = sorted(tmp_path.iterdir())
+    assert len(kept) == 2
+    # A file that was cut off, and files of other people.
+    kept[0].write_bytes(kept[0].read_bytes()[:200])
+    (tmp_path / "notes.txt").write_text("mine")
+    trained: list[str] = []
+    again = train_together(mlp, x, y, members, **arguments, checkpoint=tmp_path, progress=trained.append)
+    np.testing.assert_array_equal(again.kept, whole)
+    assert len(trained) == 2 and again.notes == ("2 of 6 models were read from the checkpoint folder",)
+    read = train_together(mlp, x, y, members, **arguments, checkpoint=tmp_path, progress=trained.append)
+    np.testing.assert_array_equal(read.kept, whole)
+    assert len(trained) == 2
+
+
+_IN_ANOTHER_PROCESS = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from tests.test_ensembles import eight_models
+eight_models(sys.argv[2])
+"""
+
+
+def eight_models(folder: str | None) -> npt.NDArray[np.float64]:
+    """Logits of eight models that take a while, trained two at a time."""
+    x, y, _ = rows(2000)
+    members = random_halves(8, 2000, np.random.default_rng(0))
+    recipe = Recipe(epochs=12, batch_size=32)
+    return train_together(
+        mlp,
+        x,
+        y,
+        members,
+        seeds=range(8),
+        recipe=recipe,
+        most_together=2,
+        keep=partial(torch.mul, other=2),
+        checkpoint=folder,
+    ).kept
+
+
+@pytest.mark.slow
+def test_a_process_that_is_killed_goes_on_in_another(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", _IN_ANOTHER_PROCESS, str(ROOT), str(tmp_path)]
+    process = subprocess.Popen(command)
+    deadline = time.monotonic() + 120
+    while not list(tmp_path.glob("ensemble-*")) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    left = {path.name: path.stat().st_mtime_ns for path in tmp_path.glob("ensemble-*")}
+    assert 1 <= len(left) < 4
+    resumed = eight_models(str(tmp_path))
+    assert all((tmp_path / name).stat().st_mtime_ns == at for name, at in left.items())
+    np.testing.assert_array_equal(resumed, eight_models(None))
+
+
+@pytest.mark.parametrize("change", ["x", "y", "members", "seeds", "recipe", "keep"])
+def test_what_other_inputs_left_is_not_taken(tmp_path: Path, change: str) -> None:
+    x, y, members = rows()
+    first: dict[str, Any] = {"x": x, "y": y, "members": members, "seeds": range(6), "recipe": RECIPES["sgd"]}
+    other = (
+        first
+        | {
+            "x": {"x": x + 1e-9},
+            "y": {"y": (y + 1) % 3},
+            "members": {"members": members[::-1]},
+            "seeds": {"seeds": range(1, 7)},
+            "recipe": {"recipe": RECIPES["adam"]},
+            "keep": {"keep": torch.exp},
+        }[change]
+    )
+    train_together(mlp, **first, checkpoint=tmp_path)
+    assert train_together(mlp, **other, checkpoint=tmp_path).notes == ()
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+# ---- outputs, errors, manners --------------------------------------------------------------------------------------
+
+
+def test_one_output_and_probabilities_become_logits() -> None:
+    z = torch.tensor([[0.3], [-2.0]], dtype=torch.float64)
+    p = torch.sigmoid(z)
+    both = torch.cat([1 - p, p], dim=1)
+    for logits in (as_logits(z, "logits"), as_logits(p, "probabilities"), as_logits(both, "probabilities")):
+        torch.testing.assert_close(torch.softmax(logits, dim=-1), both)
+
+
+def test_one_output_trains_as_two() -> None:
+    x, y, members = rows(classes=2)
+    found = train_together(
+        lambda: nn.Linear(10, 1).double(), x, y, members, seeds=range(6), recipe=Recipe(epochs=30, learning_rate=0.05)
+    )
+    assert found.kept.shape == (6, 150, 2)
+    assert ((found.kept.argmax(axis=2) == y.numpy()).mean(axis=1) > 0.7).all()
+
+
+def test_impossible_requests_are_refused() -> None:
+    x, y, members = rows()
+    with pytest.raises(ModelError, match="none of adam, adamw, sgd"):
+        train_together(mlp, x, y, members, seeds=range(6), recipe=Recipe(optimizer="lion"))
+    uneven = members.copy()
+    uneven[0, np.flatnonzero(uneven[0])[0]] = False
+    with pytest.raises(ModelError, match="as many rows"):
+        train_together(mlp, x, y, uneven, seeds=range(6), recipe=Recipe())
+    with pytest.raises(ModelError, match="lower the recipe's learning rate"):
+        train_together(
+            mlp, x, y, members, seeds=range(6), recipe=Recipe(optimizer="sgd", learning_rate=1e200, epochs=5)
+        )
+
+
+def test_nobodys_random_numbers_move() -> None:
+    x, y, members = rows()
+    before = (random.getstate(), repr(np.random.get_state()), torch.get_rng_state())
+    train_together(mlp, x, y, members, seeds=range(6), recipe=RECIPES["sgd"])
+    assert (random.getstate(), repr(np.random.get_state())) == before[:2]
+    assert torch.equal(torch.get_rng_state(), before[2])
