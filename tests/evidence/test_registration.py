@@ -380,7 +380,7 @@ def test_every_option_of_a_scan_is_in_the_plan_or_left_out_on_purpose() -> None:
 def test_the_plan_follows_contents_and_not_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("data.csv").write_text("x")
-    lexicon = (files("auditor.data.audit_data") / "lexicons" / "gender.toml").read_bytes()
+    lexicon = (files("auditor.data") / "lexicons" / "gender.toml").read_bytes()
     Path("lexicon.toml").write_bytes(lexicon)
     text = (
         '[audit]\ndata = "data.csv"\nsensitive = ["sex"]\nprobes = ["counterfactual_token_fairness"]\n'
