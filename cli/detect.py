@@ -75,7 +75,7 @@ def detect(
     from auditor.intake.specs import DetectionSpec, Job, Limits, ModelSpec
     from auditor.report.text import visible
     from auditor.run.isolate import examine, last_lines
-    from cli.options import memory_limit
+    from auditor.run.options import memory_limit
     from cli.output import paragraph, stages
 
     anchors = None if trust_anchors is None else _pem(trust_anchors)
@@ -232,8 +232,8 @@ def _as_json(
     pictures: dict[str, str],
     code: int,
 ) -> dict[str, Any]:
-    from auditor import __version__
     from auditor.detection.heat_map import LEGEND
+    from auditor.run import __version__
 
     known = found.detector
     return {

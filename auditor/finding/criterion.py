@@ -12,9 +12,9 @@ from typing import Literal, get_args
 
 from auditor.errors import ConfigError, did_you_mean
 from auditor.finding.measurement import Measurement
+from auditor.finding.profiles import DEFAULT_PROFILE
 
 Direction = Literal["at_most", "at_least", "within"]
-DEFAULT_PROFILE = "auditor-default-1"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from auditor import __version__
 from auditor.errors import AuditorError, DataError, NotApplicableError, UsageError, some_of
 from auditor.finding.criterion import Criterion, load_criteria
 from auditor.finding.judging import Family, judge
@@ -32,6 +31,7 @@ from auditor.report.record import (
     exit_code,
     family_record,
 )
+from auditor.run import __version__
 from auditor.run.probe import Probe, missing_needs, not_applicable
 
 if TYPE_CHECKING:

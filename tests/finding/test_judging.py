@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from auditor.finding.criterion import DEFAULT_PROFILE, Criterion, load_criteria
+from auditor.finding.criterion import Criterion, load_criteria
 from auditor.finding.judging import Family, Finding, empty_requirement, judge
 from auditor.finding.measurement import Measurement, Outcome, ProbeResult
+from auditor.finding.profiles import DEFAULT_PROFILE
 from auditor.report.record import ExitCode, FindingRecord, exit_code
 from auditor.statistics.estimate import Exact, Undefined
 from auditor.statistics.families import Multiplicity

@@ -32,7 +32,7 @@ from auditor.report.record import AuditReport
 from auditor.report.sarif import render_sarif
 from auditor.statistics.rates import Proportion
 from cli.rendering import FILE_NAMES, known_formats, read_report, render
-from cli.scan import write_report
+from cli.written import write_report
 from tests.report.samples import HOSTILE, privacy, refused_report, report_of, sample_report
 
 REPORTS = {
