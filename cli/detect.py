@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from auditor.detection.provenance.record import Credentials, FileProvenance, Statement
     from auditor.detection.record import DetectorRecord, FileResult
     from auditor.model.detector_card import KnownRate
-    from auditor.run.isolate import Measured
+    from auditor.run.heard import FilesExamined
 
 SCHEMA_VERSION = "1"
 MOST_FILES = 100_000
@@ -227,7 +227,7 @@ def _with_note(result: FileResult, note: str) -> FileResult:
 
 def _as_json(
     detector: str | None,
-    found: Measured,
+    found: FilesExamined,
     results: Sequence[tuple[str, FileResult]],
     pictures: dict[str, str],
     code: int,

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from auditor.evidence.log import ChainedLog
     from auditor.intake.specs import Job
     from auditor.report.record import AuditReport
-    from auditor.run.isolate import Measured
+    from auditor.run.heard import Measured
     from auditor.run.options import Configured
 
 

@@ -19,7 +19,8 @@ from auditor.intake.specs import DataSpec, Job, Limits, ModelSpec, ProbeSpec
 from auditor.report.controls import with_policies
 from auditor.report.record import INTAKE, AuditReport, DataRecord, ModelRecord
 from auditor.run.audit import assemble, environment
-from auditor.run.isolate import Measured, measure
+from auditor.run.heard import Measured
+from auditor.run.isolate import measure
 from auditor.run.options import Configured, ScanOptions
 from auditor.run.probe import Probe, make_probe
 

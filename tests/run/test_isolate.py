@@ -25,7 +25,8 @@ from auditor.model.saving import save
 from auditor.model.torch_model import TorchModel
 from auditor.report.record import ExitCode, ModelRecord
 from auditor.run.audit import assemble, environment
-from auditor.run.isolate import Measured, _Pipe, measure
+from auditor.run.heard import Measured
+from auditor.run.isolate import _Pipe, measure
 from auditor.run.messages import MAX_MESSAGE
 
 PROBE = """
