@@ -80,8 +80,8 @@ def job_of(configured: Configured, catalogue: Catalogue) -> Job:
         if given:
             raise UsageError(f"--{given[0].replace('_', '-')} says something about data: add --data FILE.")
     return Job(
-        model=_model_spec(options),
-        data=None if options.data is None else _data_spec(options),
+        model=model_spec(options),
+        data=None if options.data is None else data_spec(options),
         probes=tuple(probe_specs(configured, catalogue)),
         seed=options.seed,
         limits=Limits(memory_bytes=options.max_memory, seconds=options.max_seconds),
@@ -89,7 +89,8 @@ def job_of(configured: Configured, catalogue: Catalogue) -> Job:
     )
 
 
-def _model_spec(options: ScanOptions) -> ModelSpec:
+def model_spec(options: ScanOptions) -> ModelSpec:
+    """Which model, and how it may be loaded. Raises UsageError where there is none."""
     own_code = [options.architecture, options.predict, *options.probe]
     return ModelSpec(
         path=None if options.model is None else str(_existing(options.model, "model")),
@@ -108,7 +109,8 @@ def _model_spec(options: ScanOptions) -> ModelSpec:
     )
 
 
-def _data_spec(options: ScanOptions) -> DataSpec:
+def data_spec(options: ScanOptions) -> DataSpec:
+    """Which columns of which files are what. Raises UsageError where a file is not there."""
     side, train = options.sensitive_file, options.train
     _check_bins(options)
     return DataSpec(
