@@ -37,6 +37,7 @@ from auditor.intake.estimators import EstimatorModel
 from auditor.model import AuditedModel, Recipe, TorchModel, save
 from auditor.preprocessing import ImagePreprocessing, TextPreprocessing, fit_tabular
 from auditor.specs import ModelSpec as SharedModelSpec
+from tests.quantifiers import all_of
 
 Array = npt.NDArray[np.float64]
 
@@ -117,7 +118,7 @@ def test_bundle_can_be_saved_again_and_stays_the_same(bundle_model: TorchModel, 
     assert {k: v for k, v in first.items() if k != "state_dict"} == {
         k: v for k, v in second.items() if k != "state_dict"
     }
-    assert all(torch.equal(v, second["state_dict"][k]) for k, v in first["state_dict"].items())
+    assert all_of(torch.equal(v, second["state_dict"][k]) for k, v in first["state_dict"].items())
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from auditor.run import no_data
 from probes.memorization.pii_leakage import PIILeakage, _new
 from probes.memorization.pii_patterns import KINDS, find_pii, luhn, masked, verhoeff
 from tests.memorization.toys import parrot
+from tests.quantifiers import all_of, none_of
 from tests.toys import mail
 
 # Published specimens and test numbers, which belong to nobody.
@@ -107,7 +108,7 @@ def test_leaked_values_are_counted_and_never_printed(tmp_path: Path) -> None:
     assert found["training_pii_rate", None].estimate.value == found["pii_rate", None].estimate.value
     assert "@" in found["pii_rate", None].detail
     known = {f.value for t in texts for f in find_pii(t)}
-    assert not any(value in repr(found) for value in known)
+    assert none_of(value in repr(found) for value in known)
     assert f"among the {len(known)} of the training text" in found["pii_rate_by_kind", "email"].detail
 
 
@@ -117,7 +118,7 @@ def test_a_model_that_writes_nothing_is_no_pass(monkeypatch: pytest.MonkeyPatch)
     data = AuditData(X=np.asarray([*texts, "other text"], object), is_member=np.arange(25) < 24)
     monkeypatch.setattr(probe, "continued", lambda model, prompts, n, rng: [["", " \n"] for _ in prompts])
     found = probe.measure(parrot(texts), data, np.random.default_rng(0))
-    assert len(found) >= 3 and all("writes nothing" in m.too_few for m in found)
+    assert len(found) >= 3 and all_of("writes nothing" in m.too_few for m in found)
 
 
 def test_a_training_text_without_personal_data_shows_no_absence_of_leaks() -> None:
