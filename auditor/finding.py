@@ -15,6 +15,7 @@ from pydantic import ConfigDict
 
 from auditor.display import MOST_HEATMAPS, MOST_SWARMS, MOST_TEXTS, ColouredText, GradeTable, Heatmap, Swarm
 from auditor.errors import ConfigError
+from auditor.json_text import UNREADABLE, why_unreadable
 from auditor.statistics.estimate import Exact, Undefined
 from auditor.statistics.families import Multiplicity, adjusted_levels
 from auditor.statistics.kinds import AnyEstimate
@@ -517,7 +518,8 @@ def parse_criterion(
     if any(isinstance(b, bool) or not isinstance(b, (int, float)) or not math.isfinite(b) for b in numbers):
         raise ConfigError(f"{where}: bound must be a number, or [low, high] for within, not {bound!r}.")
     limits = [float(b) for b in numbers if isinstance(b, (int, float))]
-    if (len(limits) == 2) != (direction == "within") or (len(limits) == 2 and not limits[0] < limits[1]):
+    two_sided = isinstance(bound, (list, tuple))
+    if two_sided != (direction == "within") or (two_sided and (len(limits) != 2 or not limits[0] < limits[1])):
         raise ConfigError(f"{where}: within takes bound = [low, high] with low < high; the others take one number.")
     sensitive, group = values.get("sensitive"), values.get("group")
     if group is not None and not isinstance(group, Mapping):
@@ -562,8 +564,10 @@ def load_criteria(policy: str | Path = DEFAULT_PROFILE) -> list[Criterion]:
         raise ConfigError(
             f"There is no policy {str(policy)!r}: neither a file nor a built-in profile ({', '.join(known)})."
         ) from None
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ConfigError(f"Policy {str(policy)!r} cannot be read as TOML: {error}.") from None
+    except OSError as error:
+        raise ConfigError(f"Policy {str(policy)!r} cannot be read: {error.strerror}.") from None
+    except UNREADABLE as error:
+        raise ConfigError(f"Policy {str(policy)!r} cannot be read as TOML: {why_unreadable(error)}.") from None
     entries = content.pop("criteria", None)
     if not isinstance(entries, list) or not entries:
         raise ConfigError(f"Policy {name!r} has no [[criteria]] table.")

@@ -16,6 +16,7 @@ from typing import Any, Literal, get_args
 
 from auditor.errors import ConfigError
 from auditor.finding import Criterion, load_criteria, parse_criterion
+from auditor.json_text import UNREADABLE, why_unreadable
 from auditor.suggest import did_you_mean
 
 Certainty = Literal["text", "page", "code", "memory"]
@@ -184,8 +185,8 @@ def _text_of(name: str) -> tuple[str | None, str]:
         raise ConfigError(f"Policy {name!r} cannot be read: {error}.") from None
     try:
         keys = tomllib.loads(text).keys()
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{path.name}: {error}.") from None
+    except UNREADABLE as error:
+        raise ConfigError(f"{path.name}: {why_unreadable(error)}.") from None
     for key in keys - {"controls", *_PROFILE}:
         near = did_you_mean(key, (*_PACK, *_PROFILE)) if "controls" not in keys else ""
         if near:
@@ -197,8 +198,8 @@ def parse_policy(text: str, where: str) -> Policy:
     """A pack from its TOML. Raises ConfigError naming ``where`` and the line."""
     try:
         content = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{where}: {error}.") from None
+    except UNREADABLE as error:
+        raise ConfigError(f"{where}: {why_unreadable(error)}.") from None
     reader = _Reader(text, where)
     reader.known(content, _PACK, 1)
     controls = content.get("controls", [])
