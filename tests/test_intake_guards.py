@@ -72,11 +72,17 @@ def fields(entry: Entry, over: tuple[tuple[str, int], ...], header: int = 0) -> 
 
 
 def zipped(
-    *entries: Entry, gap: bytes = b"", end: dict[str, int] | None = None, wide: dict[str, int] | None = None
+    *entries: Entry,
+    gap: bytes = b"",
+    more: bytes = b"",
+    end: dict[str, int] | None = None,
+    wide: dict[str, int] | None = None,
+    behind: bytes = b"",
 ) -> bytes:
     """The archive of these records.
 
-    ``gap`` lies before the directory; ``end`` replaces fields of the end, ``wide`` those of the 64-bit end, if any.
+    ``gap`` lies before the directory, ``more`` at its end, ``behind`` between the 64-bit end and what says where it is;
+    ``end`` replaces fields of the end, ``wide`` those of the 64-bit end, if any.
     """
     body, directory = b"", b""
     for entry in entries:
@@ -99,6 +105,7 @@ def zipped(
         )  # fmt: skip
         directory += entry.name + entry.central_extra
     body += gap
+    directory += more
     said = {"disk": 0, "first_disk": 0, "here": len(entries), "total": len(entries), "size": len(directory),
             "offset": len(body), "comment": 0} | (end or {})  # fmt: skip
     tail = b""
@@ -108,7 +115,7 @@ def zipped(
         tail = struct.pack(
             "<IQ2H2I4Q", own["magic"], 44, 45, 45, own["disk"], own["first_disk"], own["here"], own["total"],
             own["size"], own["offset"],
-        ) + struct.pack("<4sIQI", b"PK\x06\x07", 0, own["at"], 1)  # fmt: skip
+        ) + behind + struct.pack("<4sIQI", b"PK\x06\x07", 0, own["at"], 1)  # fmt: skip
     tail += struct.pack(
         "<4s4H2IH", b"PK\x05\x06", said["disk"], said["first_disk"], said["here"], said["total"], said["size"],
         said["offset"], said["comment"],
@@ -161,6 +168,15 @@ SOUND: dict[str, bytes] = {
     "late sizes": zipped(replace(LATE, descriptor=late())),
     "late 64-bit sizes": zipped(replace(LATE, descriptor=late(form="<4sIQQ"))),
     "late sizes that are early too": zipped(replace(PACKED, flags=8, descriptor=late())),
+    "late sizes that are early too, as 64-bit ones": zipped(
+        replace(
+            PACKED,
+            flags=8,
+            local_extra=extra(5, N),
+            local=(("size", WIDE), ("packed", WIDE)),
+            descriptor=late(form="<4sIQQ"),
+        )  # fmt: skip
+    ),
 }
 
 
@@ -173,14 +189,17 @@ def test_an_archive_with_nothing_wrong_is_read(name: str) -> None:
         assert other.namelist() == list(read.records) and other.testzip() is None
 
 
-def ends_at(boundary: int) -> bytes:
-    """A stream of stored blocks, as deflate knows them, that is exactly so long."""
+def test_an_archive_of_nothing_is_one() -> None:
+    assert open_archive(zipped(), "x").records == {}
+
+
+def ends_at(boundary: int, *, last: bool = True) -> bytes:
+    """A stream of stored blocks, as deflate knows them, that is exactly so long; ``last``: whether it ends there."""
     made = b""
     while (rest := boundary - len(made)) > 5:
         n = min(rest - 5, 0xFFFF)
         n = n - 6 if 0 < rest - 5 - n < 6 else n
-        made += struct.pack("<BHH", rest - 5 - n == 0, n, n ^ 0xFFFF) + bytes(n)
-    assert len(made) == boundary and len(zlib.decompress(made, -15)) > boundary - 20
+        made += struct.pack("<BHH", last and rest - 5 - n == 0, n, n ^ 0xFFFF) + bytes(n)
     return made
 
 
@@ -206,6 +225,13 @@ DOCTORED: dict[str, tuple[bytes, str]] = {
     "64-bit size": (zipped(Entry(), wide={"size": 1}), "does not end where it should"),
     "place of the 64-bit end": (zipped(Entry(), wide={"at": 0}), "64-bit directory is not where"),
     "mark of the 64-bit end": (zipped(Entry(), wide={"magic": 0}), "64-bit directory is not where"),
+    "behind the 64-bit end": (zipped(Entry(), wide={}, behind=b"more"), "64-bit directory is not where"),
+    "an entry that is cut short": (
+        zipped(Entry(), more=b"PK\x01\x02", end={"here": 2, "total": 2}), "shorter than it claims",
+    ),
+    "a place where no header fits": (
+        zipped(Entry(name=b"PK\x03\x04", central=(("header", 30 + 4 + 5 + 46),))), "not where the directory says",
+    ),
     "more records than there are": (zipped(Entry(), end={"here": 2, "total": 2}), "shorter than it claims"),
     "fewer records than there are": (
         zipped(Entry(), Entry(name=b"b"), end={"here": 1, "total": 1}), "directory is longer than it claims",
@@ -285,9 +311,37 @@ DOCTORED: dict[str, tuple[bytes, str]] = {
 }  # fmt: skip
 
 
-def test_a_stream_that_ends_at_64_kib_is_read_where_nothing_follows() -> None:
-    content = zlib.decompress(KIB64, -15)
-    assert open_archive(zipped(stream(KIB64, content)), "x").read("a") == content
+@pytest.mark.parametrize(
+    "packed",
+    [KIB64, ends_at(1 << 16, last=False) + b"\x01\x00\x00\xff\xff", ends_at(3 << 16)],
+    ids=["to its end", "to its last content", "beyond"],
+)
+def test_a_stream_over_64_kib_is_read_where_nothing_follows(packed: bytes) -> None:
+    content = zlib.decompress(packed, -15)
+    assert len(packed) >= 1 << 16 and len(content) > len(packed) - 40
+    assert open_archive(zipped(stream(packed, content)), "x").read("a") == content
+
+
+def test_no_more_of_a_bomb_is_unpacked_than_it_claims_and_a_block(monkeypatch: pytest.MonkeyPatch) -> None:
+    content, made, honest = bytes(64 << 20), [0], zlib.decompressobj
+
+    class Counting:
+        def __init__(self, bits: int) -> None:
+            self.honest = honest(bits)
+
+        def decompress(self, data: Any, most: int) -> bytes:
+            block = self.honest.decompress(data, most)
+            made[0] += len(block)
+            return block
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self.honest, name)
+
+    data = zipped(Entry(content=b"hello", crc=zlib.crc32(content), packed=deflated(content), method=8))
+    monkeypatch.setattr(zlib, "decompressobj", Counting)
+    with pytest.raises(ModelError, match="two sizes"):
+        open_archive(data, "x")
+    assert 5 < made[0] <= 1 << 20
 
 
 @pytest.mark.parametrize("name", DOCTORED)
