@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import safetensors.torch
 import torch
 
 from auditor.errors import ModelError, UnsafeModelError, UsageError
@@ -511,6 +512,12 @@ def test_the_same_bytes_may_be_named_so_often_and_no_oftener() -> None:
 
 # ---- two guards before safetensors: our reading of the header, and the library's -------------------------------------
 
+
+def sound_safetensors() -> bytes:
+    made: bytes = safetensors.torch.save({"a": torch.zeros(1)})
+    return made
+
+
 OURS = (
     "overlapping", "hole", "duplicate", "beyond_the_end", "cut_short", "trailing", "reversed",
     "header_of_three_gigabytes", "no_json", "deep_json", "strange_offsets", "list",
@@ -519,9 +526,21 @@ THEIRS = sorted(set(SAFETENSORS) - {"duplicate"})
 
 
 @pytest.mark.parametrize("name", OURS)
-def test_our_reading_of_the_header_refuses_alone(name: str) -> None:
+def test_our_reading_of_the_header_refuses_alone(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(safetensors.torch, "load", lambda data: {"a": torch.zeros(1)})
     with pytest.raises(ModelError, match="safetensors"):
-        weights.safetensors_header(SAFETENSORS[name], "x")
+        weights.load_safetensors(Source("x", SAFETENSORS[name], ""))
+
+
+def test_a_header_is_as_long_as_it_may_be_and_no_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = sound_safetensors()
+    length = int.from_bytes(data[:8], "little")
+    monkeypatch.setattr(weights, "_MAX_HEADER_BYTES", length)
+    assert list(weights.load_safetensors(Source("x", data, ""))) == ["a"]
+    for changed, most in ((data, length - 1), (data[: 8 + length - 1], length)):
+        monkeypatch.setattr(weights, "_MAX_HEADER_BYTES", most)
+        with pytest.raises(ModelError, match=f"truncated safetensors file: its header claims {length}"):
+            weights.load_safetensors(Source("x", changed, ""))
 
 
 @pytest.mark.parametrize("name", THEIRS)
