@@ -28,6 +28,7 @@ from auditor.model.torch_model import TorchModel
 from auditor.report.record import AuditReport
 from cli.main import app
 from probes import PROBES
+from tests.quantifiers import all_of
 
 RUNNER = CliRunner()
 
@@ -346,7 +347,7 @@ def test_a_model_that_draws_its_answers_is_not_audited(here: Path) -> None:
 def test_the_tables_are_whole_in_a_pipe(command: str) -> None:
     rows = run(command).stdout.splitlines()
     assert rows[0].split("\t") == ["name", "pillar", "methods", "goal", "needs", "citation"]
-    assert all(len(row.split("\t")) == 6 for row in rows)
+    assert all_of(len(row.split("\t")) == 6 for row in rows)
     names = [row["name"] for row in json.loads(run(command, "--json").stdout)]
     assert names == [row.split("\t")[0] for row in rows[1:]]
 

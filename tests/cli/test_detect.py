@@ -36,6 +36,7 @@ from cli.detect import _held as held
 from cli.detect import _write_pictures
 from cli.main import app
 from tests.detection.content_credentials import signed, signing
+from tests.quantifiers import all_of
 from tests.toys.media_files import (
     SIZE,
     as_file,
@@ -314,7 +315,7 @@ def test_names_too_long_for_evidence_are_cut_and_what_cannot_be_written_is_said(
     results = evidence(long, f"x/{long}", folder=tmp_path)
     written, unwritten = _write_pictures(results, tmp_path / "out")
     names = [Path(where).name for where in written.values()]
-    assert len(set(names)) == 2 and all(name.startswith("ä" * 90) and len(name.encode()) < 210 for name in names)
+    assert len(set(names)) == 2 and all_of(name.startswith("ä" * 90) and len(name.encode()) < 210 for name in names)
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == sorted(names) and unwritten == {}
     written, unwritten = _write_pictures(evidence("a.png", folder=tmp_path), tmp_path / "out" / names[0])
     assert written == {} and ["Cannot write" in why for why in unwritten.values()] == [True]
@@ -351,7 +352,7 @@ def test_files_that_are_absent_or_oddly_named_have_a_row_each(media: Path, tmp_p
         ("a\\xff", "real"),
     ]
     assert ["No such file" in r["reason"] for r in table] == [True, True, False, False, False]
-    assert len(list((tmp_path / "ev").iterdir())) == 2 and all(Path(r["evidence"]).is_file() for r in table[3:])
+    assert len(list((tmp_path / "ev").iterdir())) == 2 and all_of(Path(r["evidence"]).is_file() for r in table[3:])
     assert "red marks what speaks for synthetic, blue what speaks for real" in " ".join(result.stderr.split())
     none = run("detect", tmp_path / "gone", tmp_path / "link.png", "--detector", media / "detector.pt")
     assert none.exit_code == 2 and "There is none of these 2 files, such as" in none.output

@@ -24,6 +24,7 @@ from auditor.run.messages import Trained, Working
 from cli.detect_train import _lines
 from cli.main import app
 from mitigations.deepfake.folder_training import TrainedDetector, train_on_folder
+from tests.quantifiers import all_of
 from tests.toys.media_files import as_file, as_wav, card, fake_picture, real_picture, write
 
 pytest.importorskip("PIL", reason="the extra 'images' is not installed")
@@ -234,7 +235,7 @@ def test_a_detector_is_trained_audited_by_its_card_and_asked(tmp_path: Path) -> 
     found = json.loads(asked.stdout)
     assert [f["error"] for f in found["files"]] == [""] * 4
     wrong = {"real": "fake", "fake": "real"}
-    assert all(f["verdict"]["answer"] != wrong[Path(f["path"]).parent.name] for f in found["files"])
+    assert all_of(f["verdict"]["answer"] != wrong[Path(f["path"]).parent.name] for f in found["files"])
 
 
 @pytest.mark.slow

@@ -24,6 +24,7 @@ from mitigations.deepfake.speech_training import (
     fit_speech_detector,
     read_recordings,
 )
+from tests.quantifiers import all_of
 
 pytest.importorskip("av", reason="the extra 'media' is not installed")
 
@@ -168,7 +169,7 @@ def test_noise_tones_and_music_are_unsupported(left: str | None, clips: Clips) -
     print(f"nearest_odd_sound_without_{left}", nearest, found[nearest])
     assert found[nearest] > 1.2
     assert {v.answer for v in detector.verdicts(X)} == {"cannot say"}
-    assert all("unsupported kind" in v.reason for v in detector.verdicts(X))
+    assert all_of("unsupported kind" in v.reason for v in detector.verdicts(X))
 
 
 @pytest.mark.slow

@@ -24,6 +24,7 @@ from auditor.statistics.detection import (
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.kinds import AnyEstimate
 from auditor.statistics.ranks import area_under_curve
+from tests.quantifiers import all_of
 
 MOST_MISSES = 21
 
@@ -194,7 +195,7 @@ def test_estimates_survive_json_and_nest(estimate: AnyEstimate) -> None:
     again = adapter.validate_json(estimate.model_dump_json())
     assert again == estimate
     bounds = [again.bounds(alpha) for alpha in (0.5, 0.1, 0.05, 0.01, 1e-4, 1e-8)]
-    assert all(a[0] >= b[0] and a[1] <= b[1] for a, b in zip(bounds, bounds[1:], strict=False))
+    assert all_of(a[0] >= b[0] and a[1] <= b[1] for a, b in zip(bounds, bounds[1:], strict=False))
 
 
 def test_a_staircase_that_is_none_is_refused() -> None:

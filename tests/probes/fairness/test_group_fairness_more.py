@@ -29,6 +29,7 @@ from auditor.statistics.ranks import AreaUnderCurve
 from auditor.statistics.rates import Difference, Odds, RateTable, WeightedSum
 from probes.fairness.group_fairness import GroupFairness
 from probes.fairness.group_metrics import disparity_measurements
+from tests.quantifiers import all_of
 
 WORLDS, LIMIT = 200, 21
 NAMES = {
@@ -491,7 +492,7 @@ def auc_gap(shifts: list[float]) -> Draw:
         from auditor.statistics.ranks import area_under_curve
 
         parts = [area_under_curve(rng.normal(s, 1, 80), rng.normal(0, 1, 120)) for s in shifts]
-        assert all(isinstance(part, AreaUnderCurve) for part in parts)
+        assert all_of(isinstance(part, AreaUnderCurve) for part in parts)
         return WorstGap(parts=tuple(parts))
 
     return draw

@@ -32,6 +32,7 @@ from auditor.statistics.intervals import bounded_mean_reach, clopper_pearson
 from auditor.statistics.means import WorstPairedDifference, paired_difference
 from auditor.statistics.rates import Proportion
 from probes.fairness.token_fairness import CounterfactualTokenFairness
+from tests.quantifiers import all_of
 
 Score = Callable[[str], float]
 GAP = parse_criterion({"metric": "worst_identity_gap", "direction": "at_most", "bound": 0.10}, "test")
@@ -318,7 +319,7 @@ def test_same_seed_same_measurements_and_the_model_stays_as_it_was() -> None:
     first, second = (probe.measure(audited, no_data(), np.random.default_rng(7)) for _ in range(2))
     estimates: list[list[Estimate]] = [[m.estimate for m in found] for found in (first, second)]
     assert estimates[0] == estimates[1]
-    assert all(torch.equal(v, before[k]) for k, v in module.state_dict().items())
+    assert all_of(torch.equal(v, before[k]) for k, v in module.state_dict().items())
     assert module.training and torch.equal(torch.get_rng_state(), state)
 
 
@@ -338,8 +339,8 @@ def test_bounds_are_nested_and_hold_the_value() -> None:
     for chosen in (pairs, pairs[:3], pairs[:1], pairs[2:3]):
         estimate = WorstPairedDifference(pairs=chosen)
         limits = [estimate.bounds(alpha) for alpha in (0.5, 0.1, 0.01, 1e-4, 1e-16)]
-        assert all(a[0] >= b[0] and a[1] <= b[1] for a, b in zip(limits, limits[1:], strict=False))
-        assert all(0.0 <= low <= estimate.value <= high <= 1.0 for low, high in limits)
+        assert all_of(a[0] >= b[0] and a[1] <= b[1] for a, b in zip(limits, limits[1:], strict=False))
+        assert all_of(0.0 <= low <= estimate.value <= high <= 1.0 for low, high in limits)
         for bound in (0.05, 0.25):
             p = estimate.p_value(bound, "greater")
             if 1e-16 < p < 0.5:
