@@ -21,6 +21,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import IO
 
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import PydanticSerializationError
@@ -174,16 +175,7 @@ def _one_child(job: Job, done: Heard, on_stage: Callable[[str], None]) -> _End:
         log = stack.enter_context(tempfile.TemporaryFile())
         reader, writer = os.pipe()
         try:
-            child = subprocess.Popen(
-                [sys.executable, "-I", "-m", "auditor.run.child", str(writer)],
-                stdin=subprocess.PIPE,
-                stdout=log,
-                stderr=log,
-                cwd=scratch,
-                env=_environment(scratch),
-                pass_fds=(writer,),
-                start_new_session=True,
-            )
+            child = start_child(writer, log, scratch)
         except BaseException:
             os.close(reader)
             raise
@@ -199,6 +191,20 @@ def _one_child(job: Job, done: Heard, on_stage: Callable[[str], None]) -> _End:
         if "by itself with code" in why and tail.strip():
             why = f"{why} Its last words: {visible(tail.strip().splitlines()[-1])[:300]}"
         return _End(why, done.asking, tail)
+
+
+def start_child(writer: int, log: IO[bytes], scratch: str) -> subprocess.Popen[bytes]:
+    """The measuring process, in a session of its own: it answers on ``writer`` and lives in ``scratch``."""
+    return subprocess.Popen(
+        [sys.executable, "-I", "-m", "auditor.run.child", str(writer)],
+        stdin=subprocess.PIPE,
+        stdout=log,
+        stderr=log,
+        cwd=scratch,
+        env=_environment(scratch),
+        pass_fds=(writer,),
+        start_new_session=True,
+    )
 
 
 def _environment(scratch: str) -> dict[str, str]:
