@@ -36,7 +36,7 @@ Kind = Literal["difference", "ratio", "rate"]
 
 def bulk_bounds(kind: Kind, k: np.ndarray, n: np.ndarray, level: float, side: Literal["low", "high"]) -> np.ndarray:
     """(n_worlds,) one bound of a headline over one table in which every group has rows, all pairs at one level."""
-    lower, upper = (limit.reshape(len(limit), *k.shape) for limit in rate_limits(k.ravel(), n.ravel(), level))
+    lower, upper = (limit.reshape(len(limit), *k.shape) for limit in rate_limits(k.ravel(), n=n.ravel(), alpha=level))
     off = ~np.eye(k.shape[1], dtype=bool)
     if kind == "difference":
         if side == "low":
@@ -50,14 +50,14 @@ def bulk_bounds(kind: Kind, k: np.ndarray, n: np.ndarray, level: float, side: Li
 
 def one_angle(k: np.ndarray, n: np.ndarray, level: float) -> tuple[np.ndarray, np.ndarray]:
     """Limits (n_worlds, n_groups) at the middle angle: every bound is at least as wide as they make it."""
-    return clopper_pearson(k, n, float(ndtr(-corner_radius(level) * math.cos(math.pi / 4))))
+    return clopper_pearson(k, n=n, alpha=float(ndtr(-corner_radius(level) * math.cos(math.pi / 4))))
 
 
 def decide(judged: Judged, tables: list[tuple[np.ndarray, np.ndarray]], level: float) -> tuple[np.ndarray, np.ndarray]:
     """(n_worlds,) FAIL and PASS of one finding at one level."""
     worlds = tables[0][0].shape[0]
     if judged.kind == "rate":
-        low, high = clopper_pearson(tables[0][0][:, 0], tables[0][1][:, 0], level)
+        low, high = clopper_pearson(tables[0][0][:, 0], n=tables[0][1][:, 0], alpha=level)
         return high < judged.bound, low >= judged.bound
     fail, ok = np.zeros(worlds, bool), np.ones(worlds, bool)
     empty = np.any([(n == 0).any(axis=1) for _, n in tables], axis=0)
@@ -397,7 +397,7 @@ def pass_rate_at_the_planned_size(
     """How often an ideal model of ``n_required`` rows PASSes."""
     estimate = planned(kind, sizes, rate, tables)
     bound, ideal = (BOUND, 0.0) if kind == "difference" else (RATIO_BOUND, 1.0)
-    needed = n_required(estimate, bound, level, ideal=ideal, n=sum(sizes))
+    needed = n_required(estimate, bound=bound, alpha=level, ideal=ideal, n=sum(sizes))
     assert needed is not None
     rng = np.random.default_rng(5)
     n = np.tile(np.maximum(np.round(np.array(sizes) * needed / sum(sizes)).astype(int), 1), (worlds, 1))
@@ -412,7 +412,7 @@ def fail_rates_at_the_detectable_effect(
     """How often a model with ``minimum_detectable_effect`` between its smallest groups FAILs, wherever that lies."""
     estimate = planned(kind, sizes, rate, tables)
     bound, ideal, sign = (BOUND, 0.0, 1) if kind == "difference" else (RATIO_BOUND, 1.0, -1)
-    effect = minimum_detectable_effect(estimate, bound, level, ideal=ideal, sign=sign)
+    effect = minimum_detectable_effect(estimate, bound=bound, alpha=level, ideal=ideal, sign=sign)
     if not math.isfinite(effect):
         return []
     pooled, shares = estimate.tables[0].pooled(), []

@@ -398,13 +398,17 @@ def test_two_classes_need_the_favourable_one_and_too_many_classes_too() -> None:
 
 def test_two_parts_are_the_pair_of_the_plain_difference() -> None:
     assert orthant_radius(0.01, 2) == pytest.approx(corner_radius(0.01), abs=1e-9)
-    low, high = sum_bounds([1.0, -1.0], [20, 30], [50, 90], 0.01)
-    exact_low, exact_high = (b[0, 1] for b in difference_bounds(np.asarray([20, 30]), np.asarray([50, 90]), 0.01))
+    low, high = sum_bounds([1.0, -1.0], successes=[20, 30], n=[50, 90], alpha=0.01)
+    exact_low, exact_high = (
+        b[0, 1] for b in difference_bounds(np.asarray([20, 30]), n=np.asarray([50, 90]), alpha=0.01)
+    )
     # Whole shares may overstate, never understate.
     assert exact_low - 0.005 < low <= exact_low + 1e-9
     assert exact_high - 1e-9 <= high < exact_high + 0.005
-    alone = clopper_pearson(20, 50, 0.01)
-    assert sum_bounds([1.0], [20], [50], 0.01) == pytest.approx((float(alone[0]), float(alone[1])), abs=1e-9)
+    alone = clopper_pearson(20, n=50, alpha=0.01)
+    assert sum_bounds([1.0], successes=[20], n=[50], alpha=0.01) == pytest.approx(
+        (float(alone[0]), float(alone[1])), abs=1e-9
+    )
 
 
 def test_radius_is_the_quantile_it_claims() -> None:
@@ -417,10 +421,10 @@ def test_sum_bounds_against_a_search_of_the_region() -> None:
     from scipy.special import ndtr
 
     k, n, w = np.asarray([5, 40, 30, 9]), np.asarray([20, 90, 70, 10]), np.asarray([0.5, -0.5, 0.5, -0.5])
-    low, high = sum_bounds(w, k, n, 0.02)
+    low, high = sum_bounds(w, successes=k, n=n, alpha=0.02)
     directions = np.abs(np.random.default_rng(0).normal(size=(20_000, 4)))
     z = directions / np.linalg.norm(directions, axis=1, keepdims=True) * orthant_radius(0.02, 4)
-    lower, upper = clopper_pearson(k, n, ndtr(-z))
+    lower, upper = clopper_pearson(k, n=n, alpha=ndtr(-z))
     best = float(np.where(w > 0, w * upper, w * lower).sum(axis=1).max())
     worst = float(np.where(w > 0, w * lower, w * upper).sum(axis=1).min())
     assert best <= high < best + 0.02 * (high - low)
@@ -496,7 +500,7 @@ def auc_gap(shifts: list[float]) -> Draw:
     def draw(rng: np.random.Generator) -> Estimate:
         from auditor.statistics.ranks import area_under_curve
 
-        parts = [area_under_curve(rng.normal(s, 1, 80), rng.normal(0, 1, 120)) for s in shifts]
+        parts = [area_under_curve(positives=rng.normal(s, 1, 80), negatives=rng.normal(0, 1, 120)) for s in shifts]
         assert all(isinstance(part, AreaUnderCurve) for part in parts)
         return WorstGap(parts=tuple(parts))
 
@@ -594,7 +598,7 @@ def balanced_accuracy_power(rng: np.random.Generator) -> bool:
 
 def predictive_parity_power(rng: np.random.Generator) -> bool:
     n = np.full(2, 250)
-    low, _ = difference_bounds(rng.binomial(n, [0.8, 0.5]), n, 0.025)
+    low, _ = difference_bounds(rng.binomial(n, [0.8, 0.5]), n=n, alpha=0.025)
     return float(low.max()) > 0.1
 
 

@@ -191,7 +191,7 @@ def test_three_directions(direction: str, bound: Any, outcomes: tuple[Outcome, .
 def test_within_halves_the_level_on_each_side() -> None:
     finding = verdict(Proportion(successes=500, n=1_000), criterion(direction="within", bound=(0.4, 0.6)))
     assert finding.confidence == pytest.approx(0.95)
-    assert finding.interval == pytest.approx(tuple(float(b) for b in clopper_pearson(500, 1_000, 0.025)))
+    assert finding.interval == pytest.approx(tuple(float(b) for b in clopper_pearson(500, n=1_000, alpha=0.025)))
     one_sided = Proportion(successes=500, n=1_000).p_value(0.6, "at_most")
     assert finding.p_pass == pytest.approx(
         2 * max(one_sided, Proportion(successes=500, n=1_000).p_value(0.4, "at_least"))

@@ -21,7 +21,7 @@ def test_the_bounds_of_a_change_miss_no_more_often_than_they_may(p: tuple[float,
     possible = gained + lost <= n
     gained, lost = gained[possible], lost[possible]
     chance = multinomial.pmf(np.stack([gained, lost, n - gained - lost], axis=1), n, [*p, max(1.0 - sum(p), 0.0)])
-    low, high = change_bounds(gained, lost, n, alpha)
+    low, high = change_bounds(gained=gained, lost=lost, n=n, alpha=alpha)
     assert chance[low > p[0] - p[1] + 1e-12].sum() <= alpha
     assert chance[high < p[0] - p[1] - 1e-12].sum() <= alpha
 

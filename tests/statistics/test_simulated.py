@@ -112,7 +112,7 @@ def test_every_metric_has_its_name_and_an_interval() -> None:
 
 @cache
 def functions_of(file: str) -> frozenset[str]:
-    tree = ast.parse((Path(__file__).parent / file).read_text())
+    tree = ast.parse((Path(__file__).parents[1] / file).read_text())
     return frozenset(node.name for node in tree.body if isinstance(node, ast.FunctionDef))
 
 
