@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import Field
+from pydantic import Field, model_validator
 from scipy.special import ndtr, ndtri
 
 from auditor.arrays import FloatArray, IntArray
@@ -226,68 +226,70 @@ class WorstRatio(_PlannedOnBounds):
         return low / high
 
 
-class SmallestRate(Estimate):
+class _ExtremeRate(Estimate):
+    """The most extreme rate of any group. The bound on the extreme's own side is each group's at alpha: to miss, the
+    group that truly is the extreme must miss. The other one is each group's at alpha / n_groups (union bound).
+    """
+
+    kind_limits: ClassVar[tuple[float, float]] = (0.0, 1.0)
+    largest: ClassVar[bool]
+
+    # Named here for its place in the record.
+    kind: Literal["smallest_rate", "largest_rate"]
+    table: RateTable
+
+    def _extreme(self, rates: FloatArray) -> float:
+        return float(rates.max() if self.largest else rates.min())
+
+    @property
+    def value(self) -> float:
+        known = self.table.complete and self.table.n
+        return self._extreme(np.divide(*self.table.arrays())) if known else math.nan
+
+    @property
+    def comparisons(self) -> int:
+        return sum(m > 0 for m in self.table.n)
+
+    def bounds(self, alpha: float) -> tuple[float, float]:
+        if not self.comparisons:
+            return 0.0, 1.0
+        k, n = self.table.arrays()
+        of_any = alpha / self.comparisons
+        low, _ = clopper_pearson(k, n=n, alpha=of_any if self.largest else alpha)
+        _, high = clopper_pearson(k, n=n, alpha=alpha if self.largest else of_any)
+        # Nothing is known of a group without rows, which may be the extreme itself.
+        return (
+            self._extreme(low) if self.largest or self.table.complete else 0.0,
+            self._extreme(high) if not self.largest or self.table.complete else 1.0,
+        )
+
+    def standard_error_at(self, ideal: float) -> float:
+        p = self.table.pooled()
+        return math.sqrt(p * (1.0 - p) / min(m for m in self.table.n if m)) if self.comparisons else math.nan
+
+
+class SmallestRate(_ExtremeRate):
     """The smallest rate of any group, ``min_g p_g``, in [0, 1], ideal 1: worst-group accuracy.
 
     A minimum of noisy rates is biased down. Upper: the smallest upper bound, each at alpha / n_groups (union bound).
     Lower: the smallest lower bound, each at alpha: to miss, the group that truly is the worst must miss.
     """
 
-    kind_limits: ClassVar[tuple[float, float]] = (0.0, 1.0)
+    largest: ClassVar[bool] = False
 
     kind: Literal["smallest_rate"] = "smallest_rate"
-    table: RateTable
-
-    @property
-    def value(self) -> float:
-        return float(np.divide(*self.table.arrays()).min()) if self.table.complete and self.table.n else math.nan
-
-    @property
-    def comparisons(self) -> int:
-        return sum(m > 0 for m in self.table.n)
-
-    def bounds(self, alpha: float) -> tuple[float, float]:
-        if not self.comparisons:
-            return 0.0, 1.0
-        k, n = self.table.arrays()
-        low = float(clopper_pearson(k, n=n, alpha=alpha)[0].min()) if self.table.complete else 0.0
-        return low, float(clopper_pearson(k, n=n, alpha=alpha / self.comparisons)[1].min())
-
-    def standard_error_at(self, ideal: float) -> float:
-        p = self.table.pooled()
-        return math.sqrt(p * (1.0 - p) / min(m for m in self.table.n if m)) if self.comparisons else math.nan
 
 
-class LargestRate(Estimate):
+class LargestRate(_ExtremeRate):
     """The largest rate of any group, ``max_g p_g``, in [0, 1], ideal 0: the flip rate of the worst category.
 
     A maximum of noisy rates is biased up. Lower: the largest lower bound, each at alpha / n_groups (union bound).
     Upper: the largest upper bound, each at alpha: to miss, the group that truly is the worst must miss.
     """
 
-    kind_limits: ClassVar[tuple[float, float]] = (0.0, 1.0)
+    largest: ClassVar[bool] = True
 
     kind: Literal["largest_rate"] = "largest_rate"
-    table: RateTable
-
-    @property
-    def value(self) -> float:
-        return float(np.divide(*self.table.arrays()).max()) if self.table.complete and self.table.n else math.nan
-
-    @property
-    def comparisons(self) -> int:
-        return sum(m > 0 for m in self.table.n)
-
-    def bounds(self, alpha: float) -> tuple[float, float]:
-        if not self.comparisons:
-            return 0.0, 1.0
-        k, n = self.table.arrays()
-        high = float(clopper_pearson(k, n=n, alpha=alpha)[1].max()) if self.table.complete else 1.0
-        return float(clopper_pearson(k, n=n, alpha=alpha / self.comparisons)[0].max()), high
-
-    def standard_error_at(self, ideal: float) -> float:
-        p = self.table.pooled()
-        return math.sqrt(p * (1.0 - p) / min(m for m in self.table.n if m)) if self.comparisons else math.nan
 
 
 class LargestDisparity(Estimate):
@@ -333,7 +335,17 @@ class LargestDisparity(Estimate):
         return max((part.standard_error_at(ideal) for part in self._defined()), default=math.nan)
 
 
-class RatioToLargest(Estimate):
+class _OfLogarithms(Estimate):
+    """A ratio, which is normal, if at all, on the scale of logarithms."""
+
+    def detectable(self, *, bound: float, alpha: float, ideal: float, sign: int) -> float:
+        if bound <= 0.0:
+            return math.nan
+        reach = self.critical_value(alpha / max(self.comparisons, 1)) + Z_POWER
+        return bound * math.exp(sign * reach * self.standard_error_at(ideal))
+
+
+class RatioToLargest(_OfLogarithms):
     """One group's rate over the largest rate of any group, ``p_c / max_g p_g``, in [0, 1], ideal 1: an impact ratio.
 
     Which group has the largest rate is itself an estimate, so the ratio is read as ``min over g of p_c / p_g``. Upper:
@@ -346,6 +358,12 @@ class RatioToLargest(Estimate):
     kind: Literal["ratio_to_largest"] = "ratio_to_largest"
     table: RateTable
     index: Annotated[int, Field(ge=0)]
+
+    @model_validator(mode="after")
+    def _one_of_the_groups(self) -> Self:
+        if self.index >= len(self.table.n):
+            raise ValueError(f"group {self.index} of {len(self.table.n)}")
+        return self
 
     @property
     def value(self) -> float:
@@ -418,13 +436,6 @@ class RatioToLargest(Estimate):
         p = self.table.pooled()
         return math.sqrt((1.0 - p) / p * (1.0 / min(n) + 1.0 / self.table.n[self.index]))
 
-    def detectable(self, *, bound: float, alpha: float, ideal: float, sign: int) -> float:
-        """A ratio is normal, if at all, on the scale of logarithms."""
-        if bound <= 0.0:
-            return math.nan
-        reach = self.critical_value(alpha / max(self.comparisons, 1)) + Z_POWER
-        return bound * math.exp(sign * reach * self.standard_error_at(ideal))
-
     def growth(self, *, bound: float, alpha: float, ideal: float, miss: float) -> float:
         """Solved on the bounds themselves: expected counts in every group, and ``miss`` over all other groups."""
         if not self.table.complete or len(self.table.n) < 2 or not 0.0 < bound < ideal:
@@ -445,7 +456,7 @@ class RatioToLargest(Estimate):
         return first_size(within)
 
 
-class WorstOddsRatio(WorstOfGroups):
+class WorstOddsRatio(_OfLogarithms, WorstOfGroups):
     """Smallest ratio of the odds ``p / (1 - p)`` between any two groups, in [0, 1], ideal 1.
 
     Bounds as in :class:`WorstRatio`. 0/0 and inf/inf are NaN.
@@ -477,13 +488,6 @@ class WorstOddsRatio(WorstOfGroups):
     def standard_error_at(self, ideal: float) -> float:
         parts = [t.hardest_pair() / math.sqrt(t.pooled() * (1.0 - t.pooled())) for t in self.tables]
         return max(parts) if self.comparisons else math.nan
-
-    def detectable(self, *, bound: float, alpha: float, ideal: float, sign: int) -> float:
-        """A ratio is normal, if at all, on the scale of logarithms."""
-        if bound <= 0.0:
-            return math.nan
-        reach = self.critical_value(alpha / max(self.comparisons, 1)) + Z_POWER
-        return bound * math.exp(sign * reach * self.standard_error_at(ideal))
 
     def growth(self, *, bound: float, alpha: float, ideal: float, miss: float) -> float:
         if bound <= 0.0:

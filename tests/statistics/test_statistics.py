@@ -336,6 +336,7 @@ def test_an_estimate_survives_the_report(estimate: Estimate) -> None:
         {"kind": "worst_difference", "tables": [{"rate": "r", "successes": [1, 5], "n": [4, 4]}]},
         {"kind": "worst_difference", "tables": [{"rate": "r", "successes": [1], "n": [4, 4]}]},
         {"kind": "quantile", "level": 0.5, "values": [1.0], "extra": 1},
+        {"kind": "ratio_to_largest", "table": {"rate": "r", "successes": [1, 2], "n": [4, 4]}, "index": 2},
         {"kind": "no such kind"},
     ],
 )
