@@ -16,7 +16,6 @@ from typing import Literal
 import numpy as np
 import pytest
 from scipy.special import ndtr
-from scipy.stats import binom
 
 from auditor.counts import GroupCounts
 from auditor.finding import Criterion, Family, Outcome, ProbeResult, judge
@@ -25,6 +24,8 @@ from auditor.statistics.intervals import clopper_pearson, corner_radius, rate_li
 from auditor.statistics.planning import minimum_detectable_effect, n_required
 from auditor.statistics.rates import RateTable
 from probes.fairness import GroupFairness
+from tests.statistics.worlds import WORLDS as DRAWN
+from tests.statistics.worlds import most_misses
 
 BOUND, RATIO_BOUND, BASE, PREVALENCE = 0.10, 0.80, 0.40, 0.5
 SIZES = (200, 500, 2_000, 20_000)
@@ -225,13 +226,8 @@ def errors(world: Scan, n: int, worlds: int, rng: np.random.Generator, *, holm: 
     return int(fail[:, innocent].any(axis=1).sum()), int(ok[:, guilty].any(axis=1).sum())
 
 
-def most(worlds: int, rate: float = 0.05) -> int:
-    """The most errors that a true rate of ``rate`` makes but once in a thousand tests: 21 of 200 at 5 %."""
-    return int(binom.isf(0.001, worlds, rate))
-
-
 def test_the_allowance_is_the_one_stated() -> None:
-    assert most(200) == 21
+    assert most_misses(worlds=200) == 21 and most_misses() == 131
 
 
 WORLDS = {
@@ -295,12 +291,12 @@ def test_bulk_decisions_are_what_judge_says() -> None:
 
 @pytest.mark.parametrize("n", [200, 2_000])
 @pytest.mark.parametrize("m", [1, 9, 24])
-def test_family_errors_in_few_worlds(m: int, n: int) -> None:
+def test_family_errors_at_no_effect_and_at_the_bound(m: int, n: int) -> None:
     for name in ("no effect", "first feature and intersection at the bound"):
         world = world_of(m, name, 0.0, ())
         for holm in (False, True):
-            false_fail, false_pass = errors(world, n, 200, np.random.default_rng([n, m]), holm=holm)
-            assert max(false_fail, false_pass) <= most(200)
+            false_fail, false_pass = errors(world, n, DRAWN, np.random.default_rng([n, m]), holm=holm)
+            assert max(false_fail, false_pass) <= most_misses()
 
 
 @pytest.mark.slow
@@ -309,13 +305,12 @@ def test_family_errors_in_few_worlds(m: int, n: int) -> None:
 def test_family_errors_are_at_most_five_percent(
     m: int, name: str, association: float, levels: tuple[int, ...], n: int
 ) -> None:
-    worlds = 600
     world = world_of(m, name, association, levels)
     for holm in (False, True):
-        false_fail, false_pass = errors(world, n, worlds, np.random.default_rng([n, m, holm]), holm=holm)
-        print(f"{m=} {n=} {name} {association=} {levels=} {holm=}: {false_fail / worlds:.4f} {false_pass / worlds:.4f}")
-        assert false_fail <= most(worlds), "false FAIL"
-        assert false_pass <= most(worlds), "false PASS"
+        false_fail, false_pass = errors(world, n, DRAWN, np.random.default_rng([n, m, holm]), holm=holm)
+        print(f"{m=} {n=} {name} {association=} {levels=} {holm=}: {false_fail / DRAWN:.4f} {false_pass / DRAWN:.4f}")
+        assert false_fail <= most_misses(), "false FAIL"
+        assert false_pass <= most_misses(), "false PASS"
 
 
 def test_holm_shows_no_less_than_bonferroni() -> None:
@@ -435,7 +430,8 @@ def fail_rates_at_the_detectable_effect(
 @pytest.mark.parametrize(("kind", "sizes", "rate", "level", "tables"), PLANS)
 def test_plans_are_honest(kind: Kind, sizes: tuple[int, ...], rate: float, level: float, tables: int) -> None:
     assert pass_rate_at_the_planned_size(kind, sizes, rate, level, tables, 400) >= 0.70
-    assert all(s >= 0.75 for s in fail_rates_at_the_detectable_effect(kind, sizes, rate, level, tables, 400))
+    shares = fail_rates_at_the_detectable_effect(kind, sizes, rate, level, tables, 400)
+    assert not shares or min(shares) >= 0.75
 
 
 @pytest.mark.parametrize(("kind", "sizes", "rate", "level", "tables"), PLANS[4:48:9])

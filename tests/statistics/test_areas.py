@@ -1,7 +1,8 @@
-"""Differences of areas, their extremes, and average precision: against slow versions, and by simulation."""
+"""Differences of areas, their extremes, and average precision, against slow versions."""
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -24,8 +25,6 @@ from auditor.statistics.detection import (
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.kinds import AnyEstimate
 from auditor.statistics.ranks import area_under_curve
-
-MOST_MISSES = 21
 
 
 def paired(
@@ -57,29 +56,6 @@ def test_a_difference_of_areas_has_delongs_variance() -> None:
     assert ours == pytest.approx(delong)
 
 
-@pytest.mark.parametrize(
-    ("n", "auc", "rho"),
-    [
-        ((25, 25), (0.8, 0.75), 0.0),
-        ((100, 100), (0.6, 0.55), 0.0),
-        ((100, 100), (0.9, 0.85), 0.6),
-        ((40, 200), (0.99, 0.94), 0.3),
-        ((60, 60), (0.98, 0.98), 0.9),
-    ],
-)
-def test_a_difference_is_missed_no_more_often_than_stated(
-    n: tuple[int, int], auc: tuple[float, float], rho: float
-) -> None:
-    rng = np.random.default_rng(sum(n))
-    missed = [0, 0]
-    for _ in range(200):
-        a, b, own = paired(rng, n, auc, rho)
-        low, high = area_difference(first=a, second=b, positive=own).bounds(0.05)
-        missed[0] += low > auc[0] - auc[1]
-        missed[1] += high < auc[0] - auc[1]
-    assert max(missed) <= MOST_MISSES
-
-
 def test_equal_scores_are_not_known_to_be_equal_everywhere() -> None:
     scores, own = np.arange(100.0), np.arange(100) % 2 == 0
     low, high = area_difference(first=scores, second=scores, positive=own).bounds(0.05)
@@ -94,26 +70,6 @@ def test_the_floor_keeps_a_bad_second_from_being_a_merit() -> None:
     )
     assert plain.value > 0.3 and floored.value == pytest.approx(roc_auc_score(own, a) - 0.5)
     assert floored.bounds(0.05)[0] <= floored.value <= floored.bounds(0.05)[1]
-
-
-@pytest.mark.parametrize("equal", [False, True])
-def test_extremes_of_areas_that_share_rows_are_missed_no_more_often_than_stated(equal: bool) -> None:
-    """Six scores of the same rows: all as good, where the sample's extreme is farthest off, or one the worst."""
-    rng = np.random.default_rng(int(equal))
-    areas = np.full(6, 0.8) if equal else np.array([0.9, 0.9, 0.85, 0.85, 0.8, 0.7])
-    own = np.arange(160) < 80
-    missed = np.zeros((2, 2), int)
-    for _ in range(200):
-        z = np.sqrt(0.5) * (rng.standard_normal((160, 1)) + rng.standard_normal((160, 6)))
-        z[own] += norm.ppf(areas) * 2**0.5
-        first = np.sqrt(0.5) * rng.standard_normal((160, 2)).sum(axis=1) + own * norm.ppf(0.9) * 2**0.5
-        lowest = LowestArea(parts=tuple(area_under_curve(positives=z[own, k], negatives=z[~own, k]) for k in range(6)))
-        drop = LargestDrop(parts=tuple(area_difference(first=first, second=z[:, k], positive=own) for k in range(6)))
-        for i, (estimate, truth) in enumerate(((lowest, areas.min()), (drop, 0.9 - areas.min()))):
-            low, high = estimate.bounds(0.05)
-            assert low <= estimate.value <= high
-            missed[i] += low > truth, high < truth
-    assert missed.max() <= MOST_MISSES
 
 
 def test_an_undefined_part_leaves_an_extreme_open() -> None:
@@ -143,21 +99,6 @@ def test_influences_on_average_precision_are_those_of_a_row_that_counts_a_little
         influence.append((moved - found.value) / step * size)
     for part, own in ((found.positives, influence[:25]), (found.negatives, influence[25:])):
         assert part.standard_error == pytest.approx(np.std(own, ddof=1) / len(own) ** 0.5, rel=2e-3)
-
-
-@pytest.mark.parametrize(("m", "n", "shift"), [(30, 30, 1.0), (60, 200, 2.0), (50, 50, 0.0), (200, 40, 2.5)])
-def test_average_precision_is_missed_no_more_often_than_stated(m: int, n: int, shift: float) -> None:
-    rng = np.random.default_rng(m + n)
-    size = 200_000
-    truth = average_precision(
-        positives=rng.normal(shift, 1, size * m // (m + n)), negatives=rng.normal(0, 1, size * n // (m + n))
-    ).value
-    missed = [0, 0]
-    for _ in range(200):
-        low, high = average_precision(positives=rng.normal(shift, 1, m), negatives=rng.normal(0, 1, n)).bounds(0.05)
-        missed[0] += low > truth
-        missed[1] += high < truth
-    assert max(missed) <= MOST_MISSES
 
 
 def test_thinning_the_thresholds_only_widens_the_bounds() -> None:
@@ -207,7 +148,8 @@ def test_estimates_survive_json_and_nest(estimate: AnyEstimate) -> None:
     again = adapter.validate_json(estimate.model_dump_json())
     assert again == estimate
     bounds = [again.bounds(alpha) for alpha in (0.5, 0.1, 0.05, 0.01, 1e-4, 1e-8)]
-    assert all(a[0] >= b[0] and a[1] <= b[1] for a, b in zip(bounds, bounds[1:], strict=False))
+    for (low, high), (wider_low, wider_high) in pairwise(bounds):
+        assert wider_low <= low and high <= wider_high
 
 
 def test_a_staircase_that_is_none_is_refused() -> None:

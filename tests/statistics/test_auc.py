@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import cache
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -17,16 +18,13 @@ from sklearn.metrics import roc_auc_score
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.kinds import AnyEstimate
 from auditor.statistics.ranks import AreaUnderCurve, TruePositiveRateAt, area_under_curve, true_positive_rate_at
+from tests.statistics.worlds import WORLDS, areas_of, most_misses
 
 Scores = npt.NDArray[np.float64]
-World = Callable[[np.random.Generator, int, int], tuple[Scores, Scores]]
+Shape = tuple[int, int]
+World = Callable[[np.random.Generator, Shape, Shape], tuple[Scores, Scores]]
 
 ALPHA = 0.05 / 4
-
-
-def misses_allowed(n: int, alpha: float) -> int:
-    """How many of n simulations may miss before a bound that keeps its promise would do so once in 10,000 tests."""
-    return int(binom.isf(1e-4, n, alpha))
 
 
 def area_of(x: Scores, y: Scores) -> AreaUnderCurve | Undefined:
@@ -90,7 +88,8 @@ def test_estimates_survive_json_and_nest(estimate: AreaUnderCurve | TruePositive
     again = adapter.validate_json(estimate.model_dump_json())
     assert again == estimate
     bounds = [again.bounds(alpha) for alpha in (0.5, 0.1, 0.05, 0.01, 1e-4, 1e-8)]
-    assert all(a[0] >= b[0] and a[1] <= b[1] for a, b in zip(bounds, bounds[1:], strict=False))
+    for (low, high), (wider_low, wider_high) in pairwise(bounds):
+        assert wider_low <= low and high <= wider_high
 
 
 # ---- worlds whose true AUC is known ---------------------------------------------------------------------------------
@@ -130,16 +129,28 @@ def worlds(auc: float) -> dict[str, World]:
     return found
 
 
-@pytest.mark.parametrize(("m", "n"), [(100, 100), (300, 700), (2000, 2000)])
+def bounds_in_worlds(draw: World, rng: np.random.Generator, m: int, n: int, *alphas: float) -> Scores:
+    """(n_worlds, n_alphas, 2)"""
+    found = []
+    for _ in range(4):
+        x, y = draw(rng, (WORLDS // 4, m), (WORLDS // 4, n))
+        found += [estimate.many_bounds(np.asarray(alphas)) for estimate in areas_of(x, y)]
+    return np.asarray(found)
+
+
+def assert_kept(bounds: Scores, truth: float, *alphas: float) -> None:
+    assert bounds.shape == (WORLDS, len(alphas), 2)
+    for a, alpha in enumerate(alphas):
+        assert (bounds[:, a, 0] > truth).sum() <= most_misses(alpha)
+        assert (bounds[:, a, 1] < truth).sum() <= most_misses(alpha)
+
+
+@pytest.mark.parametrize(("m", "n"), [(100, 100), (300, 700), pytest.param(2000, 2000, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("world", worlds(0.55))
 @pytest.mark.parametrize("auc", [0.5, 0.55])
 def test_auc_bounds_keep_their_promise(auc: float, world: str, m: int, n: int) -> None:
     rng = np.random.default_rng([m, n, *world.encode()])
-    draw, worlds_drawn = worlds(auc)[world], 300
-    bounds = np.asarray([area_of(*draw(rng, m, n)).bounds(ALPHA) for _ in range(worlds_drawn)])
-    allowed = misses_allowed(worlds_drawn, ALPHA)
-    assert (bounds[:, 0] > auc).sum() <= allowed
-    assert (bounds[:, 1] < auc).sum() <= allowed
+    assert_kept(bounds_in_worlds(worlds(auc)[world], rng, m, n, ALPHA), auc, ALPHA)
 
 
 @pytest.mark.parametrize(("auc", "m", "n"), [(0.9, 100, 100), (0.95, 400, 40), (0.98, 20, 20), (0.98, 40, 400)])
@@ -147,11 +158,7 @@ def test_auc_bounds_keep_their_promise(auc: float, world: str, m: int, n: int) -
 def test_a_separation_of_few_rows_is_not_certain(auc: float, world: str, m: int, n: int) -> None:
     """Without the exact bounds near 1, up to 46 % of these lower bounds lie above the truth."""
     rng = np.random.default_rng([m, n, *world.encode()])
-    draw, worlds_drawn = worlds(auc)[world], 300
-    bounds = np.asarray([area_of(*draw(rng, m, n)).bounds(ALPHA) for _ in range(worlds_drawn)])
-    allowed = misses_allowed(worlds_drawn, ALPHA)
-    assert (bounds[:, 0] > auc).sum() <= allowed
-    assert (bounds[:, 1] < auc).sum() <= allowed
+    assert_kept(bounds_in_worlds(worlds(auc)[world], rng, m, n, ALPHA), auc, ALPHA)
 
 
 def test_a_perfect_separation_is_bounded_by_the_smaller_side() -> None:
@@ -187,15 +194,10 @@ def test_scores_of_two_values_are_enumerated(auc: float, m: int, n: int) -> None
 
 
 @pytest.mark.parametrize(("m", "n"), [(20, 400), (100, 100), (400, 20)])
-@pytest.mark.parametrize("auc", [0.5, 0.9, 0.99])
-def test_few_rows_of_either_side_at_the_level_of_many_judgements(auc: float, m: int, n: int) -> None:
-    rng = np.random.default_rng([m, n, int(auc * 100)])
-    drawn, alphas = 400, (0.05, 0.005)
-    for draw in worlds(auc).values():
-        bounds = np.asarray([area_of(*draw(rng, m, n)).many_bounds(np.asarray(alphas)) for _ in range(drawn)])
-        for a, alpha in enumerate(alphas):
-            assert (bounds[:, a, 0] > auc).sum() <= misses_allowed(drawn, alpha)
-            assert (bounds[:, a, 1] < auc).sum() <= misses_allowed(drawn, alpha)
+@pytest.mark.parametrize(("auc", "world"), [(auc, world) for auc in (0.5, 0.9, 0.99) for world in worlds(auc)])
+def test_few_rows_of_either_side_at_the_level_of_many_judgements(auc: float, world: str, m: int, n: int) -> None:
+    rng = np.random.default_rng([m, n, int(auc * 100), *world.encode()])
+    assert_kept(bounds_in_worlds(worlds(auc)[world], rng, m, n, 0.05, 0.005), auc, 0.05, 0.005)
 
 
 def test_many_rows_pay_little_for_what_was_not_seen() -> None:
@@ -256,13 +258,13 @@ def test_tpr_bounds_keep_their_promise(m: int, n: int, f: float, levels: int | N
     if levels:
         threshold = math.ceil(threshold * levels) / levels
     truth = float(norm.sf(threshold - shift))
-    drawn, low_misses, high_misses = 400, 0, 0
-    for _ in range(drawn):
+    low_misses = high_misses = 0
+    for _ in range(WORLDS):
         x, y = rng.normal(shift, 1.0, m), rng.normal(0.0, 1.0, n)
         if levels:
             x, y = np.floor(x * levels) / levels, np.floor(y * levels) / levels
         low, high = true_positive_rate_at(positives=x, negatives=y, false_positive_rate=f).bounds(ALPHA)
         low_misses += low > truth
         high_misses += high < truth
-    assert low_misses <= misses_allowed(drawn, ALPHA)
-    assert high_misses <= misses_allowed(drawn, ALPHA)
+    assert low_misses <= most_misses(ALPHA)
+    assert high_misses <= most_misses(ALPHA)
