@@ -22,10 +22,11 @@ from auditor.statistics.distances import BenefitInequality, WorstDistance
 from auditor.statistics.estimate import Estimate
 from auditor.statistics.exposure import Exposure
 from auditor.statistics.groups import LargestRate, SmallestRate
-from auditor.statistics.means import StandardizedDifference, StudentT
+from auditor.statistics.means import StandardizedDifference, StudentT, mean, paired_difference, ratio_of_means
 from auditor.statistics.planning import minimum_detectable_effect, n_required
 from auditor.statistics.ranks import TruePositiveRateAt
 from auditor.statistics.rates import Odds
+from auditor.statistics.values import BoundedMean, bounded_mean
 from tests.statistics.estimate_examples import EVERY, EXAMPLES, table
 
 RECORD = Path(__file__).with_name("recorded.json")
@@ -165,6 +166,27 @@ def test_bounds_of_a_distance_are_two_bands_off() -> None:
     low = max(x - band(i, alpha / 3) - band(j, alpha / 3) for x, i, j in pairs)
     high = max(x + band(i, alpha) + band(j, alpha) for x, i, j in pairs)
     assert WorstDistance(distances=d, n=n).bounds(alpha) == pytest.approx((low, high))
+
+
+def test_estimates_are_made_of_the_samples_own_statistics() -> None:
+    rng = np.random.default_rng(3)
+    x = rng.beta(2.0, 5.0, 17)
+    centre, error, third = x.mean(), stats.sem(x), stats.moment(x, 3)
+    pair = paired_difference(first="a", second="b", differences=x)
+    assert (pair.first, pair.second, pair.n) == ("a", "b", 17)
+    assert (pair.centre, pair.standard_error, pair.third_moment) == pytest.approx((centre, error, third))
+    part = bounded_mean(x, low=0.0, high=2.0)
+    assert isinstance(part, BoundedMean) and (part.n, part.low, part.high, part.root) == (17, 0.0, 2.0, False)
+    assert (part.centre, part.standard_error, part.third_moment) == pytest.approx((centre, error, third))
+    student = mean(x, low=0.0, high=1.0)
+    assert isinstance(student, StudentT) and student.degrees_of_freedom == 16 and student.limits == (0.0, 1.0)
+    assert (student.centre, student.standard_error) == pytest.approx((centre, error))
+    whole = x + rng.random(17)
+    ratio = ratio_of_means(numerator=x, denominator=whole)
+    assert isinstance(ratio, StudentT) and ratio.degrees_of_freedom == 16 and ratio.scale == "logit"
+    assert ratio.limits == (0.0, 1.0)
+    r = x.sum() / whole.sum()
+    assert (ratio.centre, ratio.standard_error) == pytest.approx((r, stats.sem(x - r * whole) / whole.mean()))
 
 
 if __name__ == "__main__":
