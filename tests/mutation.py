@@ -143,6 +143,11 @@ OPPOSITES = {
 OPPOSITES |= {b: a for a, b in OPPOSITES.items()}
 
 
+def symmetric(call: ast.Call) -> bool:
+    """Whether the order of its arguments is nothing."""
+    return ast.unparse(call.func).rpartition(".")[2] in ("min", "max", "minimum", "maximum", "hypot")
+
+
 def changes(node: ast.AST) -> Iterator[tuple[str, Callable[[], None]]]:
     """Every way to break a node, by name, and what does it in place."""
     if isinstance(node, ast.Compare) and len(node.ops) == 1:
@@ -178,7 +183,7 @@ def changes(node: ast.AST) -> Iterator[tuple[str, Callable[[], None]]]:
         elements = node.value.elts
         yield "other end", lambda: elements.reverse()
     elif isinstance(node, ast.Call):
-        if len(node.args) >= 2 and not any(isinstance(a, ast.Starred) for a in node.args[:2]):
+        if len(node.args) >= 2 and not any(isinstance(a, ast.Starred) for a in node.args[:2]) and not symmetric(node):
             yield "swap arguments", lambda: node.args.__setitem__(slice(0, 2), node.args[1::-1])
         if len(node.keywords) >= 2 and isinstance(node.func, ast.Name):
             one, two = node.keywords[:2]
