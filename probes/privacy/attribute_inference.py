@@ -298,7 +298,7 @@ def _of_targets(targets: _Targets, detail: str) -> list[Measurement]:
                 Measurement(
                     metric="attribute_inference_auc",
                     method=method,
-                    estimate=area_under_curve(score[targets.level == 1], score[targets.level == 0]),
+                    estimate=area_under_curve(positives=score[targets.level == 1], negatives=score[targets.level == 0]),
                     n_samples=n,
                     at=at,
                     detail=detail,

@@ -216,6 +216,6 @@ def test_the_mixtures_carry_over_to_the_neural_engine(clips: Clips) -> None:
     out = (kinds == "piper") | (kinds == "allison_en")
     learner = fitter(clips, SpeechOptions(method="gmm")).learner
     scores, _ = learner(np.flatnonzero(~out))(np.flatnonzero(out))
-    found = equal_error_rate(scores[clips.is_fake[out]], scores[~clips.is_fake[out]]).value
+    found = equal_error_rate(positives=scores[clips.is_fake[out]], negatives=scores[~clips.is_fake[out]]).value
     print("equal_error_rate_of_mixtures", found)
     assert found <= 0.10

@@ -404,7 +404,7 @@ def test_a_true_gain_is_found_with_the_stated_power_and_none_is_not(worst: bool)
         for _ in range(times):
             extremes = np.where(generator.random(n // 2) < (1.0 + gain) / 2.0, 1.0, -1.0)
             values = extremes if worst else np.clip(generator.normal(gain, 0.45, n // 2), -1.0, 1.0)
-            hits += bounded_mean(values, -1.0, 1.0).bounds(level)[0] > 0.0
+            hits += bounded_mean(values, low=-1.0, high=1.0).bounds(level)[0] > 0.0
         return hits
 
     # Binomial error: 64 of 100 are the fewest of 80 % that a 0.01 % test lets pass.

@@ -270,7 +270,9 @@ def test_declared_power_is_there() -> None:
         areas = np.array([0.95, 0.95, 0.95, 0.95, 0.95, 0.95 - drop])
         z = 0.8 * base[:, None] + 0.6 * rng.standard_normal((2 * n, 6)) + own[:, None] * norm.ppf(areas) * 2**0.5
         first = base + own * norm.ppf(0.95) * 2**0.5
-        estimate = LargestDrop(parts=tuple(area_difference(first, z[:, k], own) for k in range(6)))
+        estimate = LargestDrop(
+            parts=tuple(area_difference(first=first, second=z[:, k], positive=own) for k in range(6))
+        )
         found += estimate.bounds(0.05)[0] > 0.10
     assert found >= 80 - 12
 

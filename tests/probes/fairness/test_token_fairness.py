@@ -326,16 +326,16 @@ def test_same_seed_same_measurements_and_the_model_stays_as_it_was() -> None:
 def test_bounds_without_spread_are_those_of_an_unseen_value() -> None:
     for n in (40, 80, 200):
         for alpha in (0.05, 0.0125, 1e-4):
-            reach = float(bounded_mean_reach(0.0, 0.0, n, 1.0, alpha))
-            exact = float(clopper_pearson(0, n, alpha)[1])
+            reach = float(bounded_mean_reach(standard_error=0.0, third_moment=0.0, n=n, room=1.0, alpha=alpha))
+            exact = float(clopper_pearson(0, n=n, alpha=alpha)[1])
             assert exact <= reach <= exact * (1 + np.log(1 / alpha) / n)
-    assert np.isinf(bounded_mean_reach(0.0, 0.0, 1, 1.0, 0.05))
+    assert np.isinf(bounded_mean_reach(standard_error=0.0, third_moment=0.0, n=1, room=1.0, alpha=0.05))
 
 
 def test_bounds_are_nested_and_hold_the_value() -> None:
     rng = np.random.default_rng(0)
     samples = [rng.uniform(0.2, 0.4, 80), rng.uniform(-1, 0.6, 40), np.zeros(10), np.ones(20), rng.random(30) < 0.1]
-    pairs = tuple(paired_difference("a", str(i), d) for i, d in enumerate(samples))
+    pairs = tuple(paired_difference(first="a", second=str(i), differences=d) for i, d in enumerate(samples))
     for chosen in (pairs, pairs[:3], pairs[:1], pairs[2:3]):
         estimate = WorstPairedDifference(pairs=chosen)
         limits = [estimate.bounds(alpha) for alpha in (0.5, 0.1, 0.01, 1e-4, 1e-16)]
@@ -381,7 +381,8 @@ def judged(worlds: Worlds, n: int, k: int, n_worlds: int) -> list[Outcome]:
     for world in range(n_worlds):
         scores = worlds(np.random.default_rng(world), n, k)
         pairs = tuple(
-            paired_difference(str(i), str(j), scores[:, i] - scores[:, j]) for i, j in combinations(range(k), 2)
+            paired_difference(first=str(i), second=str(j), differences=scores[:, i] - scores[:, j])
+            for i, j in combinations(range(k), 2)
         )
         low, high = WorstPairedDifference(pairs=pairs).bounds(0.05)
         found.append(Outcome.FAIL if low > 0.1 else Outcome.PASS if high <= 0.1 else Outcome.INCONCLUSIVE)
@@ -405,8 +406,8 @@ def test_bounds_of_rare_differences_enumerated(n: int) -> None:
     mean = k / n
     error, third = np.sqrt(mean * (1 - mean) / (n - 1)), mean * (1 - mean) * (1 - 2 * mean)
     for alpha in (0.05, 0.0125, 0.0025, 2.5e-4, 2.5e-5):
-        upper = mean + bounded_mean_reach(error, third, n, 1.0 - mean, alpha)
-        lower = mean - bounded_mean_reach(error, -third, n, 1.0 + mean, alpha)
+        upper = mean + bounded_mean_reach(standard_error=error, third_moment=third, n=n, room=1.0 - mean, alpha=alpha)
+        lower = mean - bounded_mean_reach(standard_error=error, third_moment=-third, n=n, room=1.0 + mean, alpha=alpha)
         student = mean - stdtrit(n - 1, alpha) * error
         shares = np.linspace(0.01, 0.99, 99)
         weights = binom.pmf(k, n, shares[:, None])

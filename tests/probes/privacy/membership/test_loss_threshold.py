@@ -339,7 +339,7 @@ def outcomes(world: str, auc: float, m: int, n: int, *, of: int, worlds: int = 2
 @pytest.mark.parametrize(("m", "n"), [(100, 100), (300, 700)])
 @pytest.mark.parametrize("world", WORLDS)
 def test_at_the_bound_false_fails_and_false_passes_are_rare(world: str, m: int, n: int) -> None:
-    """A single judgement at 5 %: 21 of 200 is the limit of a 0.1 % test. tests/test_statistics_auc.py has 0.05 / 4."""
+    """A single judgement at 5 %: 21 of 200 is the limit of a 0.1 % test. tests/statistics/test_auc.py has 0.05 / 4."""
     found = list(outcomes(world, BOUND, m, n, of=1))
     assert found.count(Outcome.FAIL) <= 21
     assert found.count(Outcome.PASS) <= 21
