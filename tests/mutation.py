@@ -301,7 +301,7 @@ def main() -> int:
     parser.add_argument("--n", type=int, default=40, help="how many mutants; 0 for all")
     parser.add_argument("--seed", type=int, default=0, help="which of them")
     parser.add_argument("--module", action="append", choices=list(MODULES), help="of these modules alone")
-    parser.add_argument("--timeout", type=float, default=900.0, help="seconds a file of tests may take")
+    parser.add_argument("--timeout", type=float, default=300.0, help="seconds a file of tests may take")
     parser.add_argument("--quick", action="store_true", help="without the simulations: fewer are killed")
     parser.add_argument("--unchecked", action="store_true", help="trust that the tests pass without a fault")
     parser.add_argument("--list", action="store_true", help="only say which mutants are drawn")

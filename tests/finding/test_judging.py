@@ -376,6 +376,7 @@ def test_probes_without_measurements() -> None:
         ("half", Outcome.NOT_RUN),
     ]
     assert family.m == 0
+    assert result().duration_s == 0.0
 
 
 def test_zero_by_zero_that_nobody_asked_about_is_not_judged() -> None:

@@ -466,3 +466,18 @@ def test_a_model_with_the_detectable_effect_would_fail_and_one_nearer_the_bound_
 
     assert fails(examples.bound + SHORT.get(kind, (1.05, 1.0))[1] * (effect - examples.bound))
     assert not fails(examples.bound + 0.3 * (effect - examples.bound))
+
+
+@pytest.mark.parametrize(
+    ("kind", "bounds"), [("worst_difference", (0.05, 0.3, 0.7, 0.97)), ("worst_ratio", (0.03, 0.3, 0.7, 0.95))]
+)
+def test_every_bound_that_the_ideal_meets_with_room_is_planned_for(kind: str, bounds: tuple[float, ...]) -> None:
+    at, ideal = EXAMPLES[kind].at, EXAMPLES[kind].ideal
+    assert at is not None
+    for bound in bounds:
+        size = n_required(at(ideal), bound=bound, alpha=LEVEL, ideal=ideal, n=10_000)
+        assert size is not None and size > 0
+        effect = minimum_detectable_effect(at(ideal), bound=bound, alpha=LEVEL, ideal=ideal, sign=sign_of(kind))
+        assert not math.isnan(effect)
+    for nothing in (0.0, 1.0):
+        assert n_required(at(ideal), bound=nothing, alpha=LEVEL, ideal=ideal, n=10_000) is None

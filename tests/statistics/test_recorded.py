@@ -103,10 +103,12 @@ def test_bounds_of_a_change_are_a_share_of_rows_times_a_share_of_gains(alpha: fl
     assert found == pytest.approx((ends[0] * share[0 if ends[0] > 0 else 1], ends[1] * share[1]))
 
 
+@pytest.mark.parametrize("counts", [(20, 250, 30), (3, 1, 4), (1, 1, 5)])
 @pytest.mark.parametrize("order", [1.0, 2.0, 0.5])
-def test_bounds_of_an_inequality_are_extremes_over_two_exact_shares(order: float) -> None:
-    alpha = 0.05
-    below, above = exact(20, 300, alpha / 4), exact(30, 300, alpha / 4)
+def test_bounds_of_an_inequality_are_extremes_over_two_exact_shares(order: float, counts: tuple[int, int, int]) -> None:
+    """Of few rows the two shares' largest come to more than all rows, which is nothing that can be."""
+    alpha, n = 0.05, sum(counts)
+    below, above = exact(counts[0], n, alpha / 4), exact(counts[2], n, alpha / 4)
 
     def entropy(b: float, a: float) -> float:
         benefits, weights = np.array([0.0, 1.0, 2.0]), np.array([b, 1.0 - a - b, a])
@@ -115,8 +117,9 @@ def test_bounds_of_an_inequality_are_extremes_over_two_exact_shares(order: float
             return float(weights @ np.where(x > 0, x * np.log(np.maximum(x, 1e-300)), 0.0))
         return float((weights @ x**order - 1.0) / (order * (order - 1.0)))
 
-    values = [entropy(b, a) for b in np.linspace(*below, 33) for a in np.linspace(*above, 33)]
-    found = BenefitInequality(order=order, below=20, equal=250, above=30).bounds(alpha)
+    shares = [(b, a) for b in np.linspace(*below, 33) for a in np.linspace(*above, 33) if b + a <= 1.0]
+    values = [entropy(b, a) for b, a in shares]
+    found = BenefitInequality(order=order, below=counts[0], equal=counts[1], above=counts[2]).bounds(alpha)
     assert found == pytest.approx((min(values), max(values)), rel=1e-9)
 
 
