@@ -5,7 +5,7 @@ PYTHON ?= python3
 JOBS ?= 2
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint bench-setup clean
+.PHONY: demo test lint docs bench-setup clean
 
 $(BIN)/pip:
 	$(PYTHON) -m venv $(VENV)
@@ -27,6 +27,10 @@ $(VENV)/.lint: pyproject.toml $(VENV)/.pip
 	$(BIN)/pip install --quiet --editable '.[demo,images]' --group lint
 	touch $@
 
+$(VENV)/.docs: pyproject.toml $(VENV)/.pip
+	$(BIN)/pip install --quiet --editable . --group docs
+	touch $@
+
 demo: $(VENV)/.demo
 	$(BIN)/python demo/hmda.py
 	$(BIN)/auditor train demo/hmda.csv --target deny --positive no --seed 0 --out demo/model.pt \
@@ -43,6 +47,11 @@ lint: $(VENV)/.lint
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# Every warning is an error; --fresh-env, so that a page that was moved or taken out leaves nothing behind.
+docs: $(VENV)/.docs
+	$(BIN)/python -m sphinx --builder html --fail-on-warning --keep-going --fresh-env --quiet docs build/docs
+	@echo "Open build/docs/index.html."
 
 bench-setup: $(VENV)/.test
 	$(BIN)/pip install --quiet --group bench
