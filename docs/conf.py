@@ -27,16 +27,15 @@ html_title = f"auditor {release}"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_show_copyright = False
-templates_path: list[str] = []
 myst_enable_extensions = ["colon_fence"]
 myst_heading_anchors = 3
-# What a page says of the commands in it, such as the exit codes, stands in comments for the tests.
-suppress_warnings: list[str] = []
+# Two hyphens are a flag, and straight quotes are code.
+smartquotes = False
 autodoc_member_order = "bysource"
 autodoc_typehints = "description"
 autodoc_typehints_description_target = "documented"
 autodoc_class_signature = "mixed"
-autodoc_default_options = {"show-inheritance": False}
+toc_object_entries_show_parents = "hide"
 add_module_names = False
 python_maximum_signature_line_length = 88
 pygments_style, pygments_dark_style = "friendly", "monokai"
