@@ -57,7 +57,7 @@ def _loaded(path: str) -> Any:
 
 
 def _autodoc(path: str) -> list[str]:
-    """The directive that documents what lies at a dotted path; the members of a class that say something of themselves."""
+    """The directive that documents what lies at a dotted path, with the members of a class that have docstrings."""
     name = path.rpartition(".")[2]
     if name in TABLES:
         return [f".. py:data:: {path}", "", f"   {TABLES[name]}", ""]

@@ -402,3 +402,8 @@ def test_the_site_documents_every_name_of_the_door() -> None:
     undocumented = [name for name in auditor.__all__ if not (getattr(auditor, name).__doc__ or "").strip()]
     assert undocumented == []
     assert "`auditor.__all__`" in said
+
+
+@pytest.mark.parametrize("page", [*PAGES, "CONTRIBUTING.md"])
+def test_links_have_words_for_who_reads_the_source(page: str) -> None:
+    assert "[](" not in text_of(page)
