@@ -8,7 +8,7 @@ MUTANTS ?= 40
 SEED ?= 0
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint mutants bench-setup clean
+.PHONY: demo test lint docs mutants bench-setup clean
 
 $(BIN)/pip:
 	$(PYTHON) -m venv $(VENV)
@@ -28,6 +28,10 @@ $(VENV)/.test: pyproject.toml $(VENV)/.pip
 
 $(VENV)/.lint: pyproject.toml $(VENV)/.pip
 	$(BIN)/pip install --quiet --editable '.[demo,images]' --group lint
+	touch $@
+
+$(VENV)/.docs: pyproject.toml $(VENV)/.pip
+	$(BIN)/pip install --quiet --editable . --group docs
 	touch $@
 
 demo: $(VENV)/.demo
@@ -50,6 +54,11 @@ lint: $(VENV)/.lint
 # Faults put into the statistics and the judgement on purpose: how many of them a test sees.
 mutants: $(VENV)/.test
 	$(BIN)/python -m tests.mutation --n $(MUTANTS) --seed $(SEED)
+
+# Every warning is an error; --fresh-env, so that a page that was moved or taken out leaves nothing behind.
+docs: $(VENV)/.docs
+	$(BIN)/python -m sphinx --builder html --fail-on-warning --keep-going --fresh-env --quiet docs build/docs
+	@echo "Open build/docs/index.html."
 
 bench-setup: $(VENV)/.test
 	$(BIN)/pip install --quiet --group bench

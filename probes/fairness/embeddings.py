@@ -52,8 +52,8 @@ class EmbeddingAssociation:
     (:class:`StandardizedDifference`). The p-values in the detail are of the permutation test over
     all ways to divide X and Y together into two sets of their sizes: exact up to ``max_partitions`` ways, else over
     ``n_draws`` random ones, counting the one observed. They need no normality and answer whether there is any
-    association, not how large it is. With 8 words a set nothing short of |d| of about 1 can be told from 0, so PASS is
-    rare; the reason then says how many words it would take.
+    association, not how large it is. With 8 words a set nothing short of ``|d|`` of about 1 can be told from 0, so PASS
+    is rare; the reason then says how many words it would take.
 
     vectors: path of a word2vec (binary or text) or GloVe text file, instead of the model's own input embeddings.
     encoder: a Hugging Face folder of a sentence encoder, instead of the model. tests: ``auto``, or names of tests.

@@ -64,8 +64,8 @@ class Robustness:
       range of a pixel in images; of ``level`` times the root mean square of each recording in sound.
     - ``missing`` (tables): each cell missing with probability ``level``.
     - ``typos`` (texts): ``level`` typing errors a text, as :func:`probes.robustness.perturbations.with_typos` makes
-    them. - ``pgd`` (differentiable models of tables, images and sound): the worst of what projected gradient descent
-    finds
+      them.
+    - ``pgd`` (differentiable models of tables, images and sound): the worst of what projected gradient descent finds
       within ``epsilon`` standard deviations of each numeric column, as
       :func:`probes.robustness.perturbations.pgd_flips` searches; within ``epsilon`` of the range of each pixel in
       images, of full scale in sound. Columns that are encoded as indicators are not touched.

@@ -280,8 +280,8 @@ def test_an_unknown_policy_names_the_nearest_pack_or_profile(name: str, near: st
     assert profile_names() == ["auditor-default-1"]
 
 
-def test_the_pack_in_the_readme_is_one() -> None:
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
+def test_the_pack_in_the_documentation_is_one() -> None:
+    text = (ROOT / "docs/rule-packs.md").read_text(encoding="utf-8")
     (block,) = [b for b in re.findall(r"```toml\n(.*?)```", text, re.DOTALL) if "[[controls]]" in b]
     (control,) = parse_policy(block, "house.toml").controls
     assert control.applies(date(2026, 1, 1)) and control.record == ("data", "criteria")

@@ -486,7 +486,9 @@ def test_init_of_a_table_with_a_number_to_predict(tmp_path: Path, monkeypatch: p
     text = Path("audit.toml").read_text()
     settings = tomllib.loads(text)["audit"]
     assert settings["target"] == "price" and settings["sensitive"] == ["sex"] and "positive" not in settings
-    assert "# value_range = [0, 100000]" in text and '# metric = "mean_residual_difference"' in text
+    # Uncommented it is the section that scan reads.
+    assert "# [probes.regression_fairness]\n# value_range = [0, 100000]" in text
+    assert '# metric = "mean_residual_difference"' in text
     # A column of amounts that does not stand last is a feature of a model that decides between two labels.
     TABLE.assign(price=PRICE, granted=["yes", "no"] * 60).to_csv("d.csv", index=False)
     assert run("init", "d.csv", "--force").exit_code == 0

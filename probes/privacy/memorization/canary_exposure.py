@@ -34,9 +34,9 @@ class CanaryExposure:
     digits. Of a canary s, with candidates r drawn uniformly from the same space R of random parts:
 
     - ``exposure``, method ``sampling``: ``-log2 P(log p(r) >= log p(s))``, from the rank of s among ``n_candidates``:
-      ``log2((n + 1) / rank)``; bits in [0, log2 |R|]; 1 for a canary like the median candidate, 3 or more for one in
-      eight or fewer that were never seen. Bounds are Clopper-Pearson's of the share that is as likely, so they hold for
-      every model; n candidates can show about log2(n) bits.
+      ``log2((n + 1) / rank)``; bits in [0, ``log2 |R|``]; 1 for a canary like the median candidate, 3 or more for one
+      in eight or fewer that were never seen. Bounds are Clopper-Pearson's of the share that is as likely, so they hold
+      for every model; n candidates can show about log2(n) bits.
     - ``exposure``, method ``distribution_fit``: the same by a skew-normal distribution fitted to the candidates'
       log-perplexities. The value reaches beyond log2(n); the bounds are those of the rank, since no fit warrants a tail
       that was not sampled.

@@ -1,0 +1,161 @@
+"""The documentation as a site: ``make docs`` builds it into build/docs, offline; every warning is an error."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from importlib import import_module
+from pathlib import Path
+from typing import Any, ClassVar, get_args
+
+from docutils import nodes
+from docutils.statemachine import StringList
+from sphinx.application import Sphinx
+from sphinx.util.docutils import SphinxDirective
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+
+import auditor  # noqa: E402  (the checkout that these pages are about)
+
+project = "auditor"
+author = "the authors of auditor"
+version = release = auditor.__version__
+extensions = ["myst_parser", "sphinx.ext.autodoc"]
+html_theme = "furo"
+html_title = f"auditor {release}"
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
+html_show_copyright = False
+myst_enable_extensions = ["colon_fence"]
+myst_heading_anchors = 3
+# Two hyphens are a flag, and straight quotes are code.
+smartquotes = False
+autodoc_member_order = "bysource"
+autodoc_typehints = "description"
+autodoc_typehints_description_target = "documented"
+autodoc_class_signature = "mixed"
+toc_object_entries_show_parents = "hide"
+add_module_names = False
+python_maximum_signature_line_length = 88
+pygments_style, pygments_dark_style = "friendly", "monokai"
+
+# Names of the door that are data; their values are tables of classes and stand on pages of their own.
+TABLES = {"PROBES": "The table of probes by name.", "MITIGATIONS": "The table of mitigations by name."}
+# Outside the door and public all the same.
+CALLBACKS = (
+    "auditor.run.while_training.huggingface.AuditCallback",
+    "auditor.run.while_training.huggingface.add_to",
+    "auditor.run.while_training.huggingface.text_classifier",
+    "auditor.run.while_training.lightning.AuditCallback",
+)
+
+
+def _loaded(path: str) -> Any:
+    module, _, name = path.rpartition(".")
+    return getattr(import_module(module), name)
+
+
+def _autodoc(path: str) -> list[str]:
+    """The directive that documents what lies at a dotted path, with the members of a class that have docstrings."""
+    name = path.rpartition(".")[2]
+    if name in TABLES:
+        return [f".. py:data:: {path}", "", f"   {TABLES[name]}", ""]
+    if name.startswith("__"):
+        return [f".. py:data:: {path}", "", "   The version of this package.", ""]
+    if not isinstance(_loaded(path), type):
+        return [f".. autofunction:: {path}", ""]
+    members = "   :members:"
+    if issubclass(_loaded(path), BaseException):
+        members = ""
+    return [f".. autoclass:: {path}", members, "   :exclude-members: model_config, model_post_init", ""]
+
+
+class PublicNames(SphinxDirective):
+    """``.. public-names::`` documents every name of ``auditor.__all__``, in its order."""
+
+    def run(self) -> list[nodes.Node]:
+        return _parsed(self, [line for name in auditor.__all__ for line in _autodoc(f"auditor.{name}")])
+
+
+class Documented(SphinxDirective):
+    """``.. documented:: what`` documents a list of this file or of the code: ``callbacks``, ``estimates``, ``probes``,
+    ``mitigations``."""
+
+    required_arguments = 1
+    lists: ClassVar[tuple[str, ...]] = ("callbacks", "estimates", "probes", "mitigations")
+
+    def run(self) -> list[nodes.Node]:
+        return _parsed(self, [line for path in _paths(self.arguments[0]) for line in _autodoc(path)])
+
+
+class Flags(SphinxDirective):
+    """``.. flags:: COMMAND`` documents a command of the command line: what it does, its arguments and its flags."""
+
+    required_arguments = 1
+
+    def run(self) -> list[nodes.Node]:
+        from typer.main import get_command
+
+        from cli.main import app
+
+        command: Any = get_command(app).commands[self.arguments[0]]  # type: ignore[attr-defined]
+        lines = [*inspect.cleandoc(command.help or "").replace("*", r"\*").splitlines(), ""]
+        if all(parameter.name == "help" for parameter in command.params):
+            return _parsed(self, lines)
+        lines += [".. list-table::", "   :widths: 30 70", "   :header-rows: 1", "", "   * - flag", "     - meaning"]
+        for parameter in command.params:
+            if parameter.name == "help":
+                continue
+            flag = parameter.param_type_name == "option"
+            names = ", ".join([*parameter.opts, *parameter.secondary_opts] if flag else [parameter.name.upper()])
+            text = getattr(parameter, "help", None) or ""
+            shown = parameter.default is not None and parameter.default is not False and not callable(parameter.default)
+            if flag and shown and str(parameter.default) and getattr(parameter, "show_default", False):
+                text += f" Default: ``{parameter.default}``."
+            lines += [f"   * - ``{names}``", f"     - {text}"]
+        return _parsed(self, lines)
+
+
+def _paths(what: str) -> list[str]:
+    if what == "callbacks":
+        return list(CALLBACKS)
+    if what == "estimates":
+        from auditor.statistics.estimate import Estimate
+        from auditor.statistics.kinds import AnyEstimate
+
+        kinds: list[Any] = [Estimate, *get_args(get_args(AnyEstimate)[0])]
+    elif what == "probes":
+        from probes import PROBES
+
+        kinds = list(PROBES.values())
+    else:
+        from mitigations import MITIGATIONS
+
+        kinds = list(MITIGATIONS.values())
+    return [f"{kind.__module__}.{kind.__qualname__}" for kind in kinds]
+
+
+def _parsed(directive: SphinxDirective, lines: list[str]) -> list[nodes.Node]:
+    container = nodes.container()
+    directive.state.nested_parse(StringList(lines, source="docs/conf.py"), directive.content_offset, container)
+    return container.children
+
+
+def _without_noise(
+    app: Sphinx, what: str, name: str, obj: object, options: object, signature: str | None, returns: str | None
+) -> tuple[str, str | None] | None:
+    """A record's fields stand below it one by one; its constructor, which nobody calls, would name them all again."""
+    from pydantic import BaseModel
+
+    if what == "class" and isinstance(obj, type) and issubclass(obj, BaseModel):
+        return "", None
+    return None
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    app.add_directive("public-names", PublicNames)
+    app.add_directive("documented", Documented)
+    app.add_directive("flags", Flags)
+    app.connect("autodoc-process-signature", _without_noise)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}

