@@ -29,6 +29,7 @@ from auditor.report.controls import with_policies
 from auditor.report.record import INTAKE, AuditReport, DataRecord, ModelRecord
 from auditor.run.audit import assemble, environment
 from auditor.run.isolate import Measured, last_lines, measure
+from auditor.run.plugins import known_probes, probe_target
 from auditor.run.probe import make_probe
 from cli.evidence import check_flags, start_log, write_evidence
 from cli.history import decisions_on, open_ledger, record_audit
@@ -203,22 +204,24 @@ def _existing(path: str, what: str) -> Path:
 def probe_specs(configured: Configured) -> list[ProbeSpec]:
     """The probes that a scan asks, with their options. Raises UsageError or ConfigError."""
     chosen = [name.replace("-", "_") for name in configured.options.probes or PROBES]
-    for name in chosen:
-        if name not in PROBES:
-            near = did_you_mean(name, PROBES) or "."
-            raise UsageError(f"There is no probe {name!r}{near} Known: {', '.join(PROBES)}.")
+    others = known_probes(PROBES)
+    targets = {name: probe_target(name, PROBES, others) for name in chosen}
     specs = []
     benchmarks = _benchmarks(configured.options)
     for name in dict.fromkeys(chosen):
-        kind = PROBES[name]
         options = dict(configured.probe_options.get(name, {}))
+        if name not in PROBES:
+            # Somebody else's code is imported by the measuring process alone, which checks the options too.
+            specs.append(ProbeSpec(name=name, target=targets[name], options=options))
+            continue
+        kind = PROBES[name]
         if name in benchmarks:
             options.setdefault("benchmarks", {name: benchmarks[name]})
         for flag, path in (("scorer", configured.options.scorer), ("reference", configured.options.reference)):
             if path is not None and flag in inspect.signature(kind).parameters:
                 options.setdefault(flag, str(_existing(path, flag)))
         make_probe(kind, options)
-        specs.append(ProbeSpec(name=name, target=f"{kind.__module__}:{kind.__qualname__}", options=options))
+        specs.append(ProbeSpec(name=name, target=targets[name], options=options))
     for target in configured.options.probe:
         module, colon, attribute = target.partition(":")
         if attribute in {spec.name for spec in specs} | {INTAKE}:
@@ -226,7 +229,7 @@ def probe_specs(configured: Configured) -> list[ProbeSpec]:
         if not (module and colon and attribute):
             raise UsageError(f"--probe {target!r} must look like package.module:Class.")
         specs.append(ProbeSpec(name=attribute, target=target, options=configured.probe_options.get(attribute, {})))
-    known = {spec.name for spec in specs} | set(PROBES)
+    known = {spec.name for spec in specs} | {*PROBES, *others}
     for name in configured.probe_options:
         if name not in known:
             raise ConfigError(
