@@ -15,6 +15,7 @@ from auditor.finding.judging import Finding, judge
 from auditor.finding.measurement import Outcome, Pillar
 from auditor.run.audit import ask, generator_for, reason_of
 from auditor.run.contract import ContractViolation, World, audited, generators, state_of, words
+from auditor.run.mitigation_laws import check_mitigation
 from auditor.run.probe import Need, Probe
 from auditor.run.sampling_laws import check_error_rates, check_uncertainty
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from auditor.data.audit_data import AuditData
     from auditor.model.audited_model import AuditedModel
 
-__all__ = ["ContractViolation", "World", "check_description", "check_probe"]
+__all__ = ["ContractViolation", "World", "check_description", "check_mitigation", "check_probe"]
 
 # What a finding may say about data that hold nothing to measure.
 _SILENT = (Outcome.INCONCLUSIVE, Outcome.NOT_APPLICABLE, Outcome.NOT_JUDGED)

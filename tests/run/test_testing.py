@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from auditor.data.audit_data import AuditData
+from auditor.errors import DataError
 from auditor.finding.criterion import Criterion
 from auditor.finding.measurement import Measurement, Pillar
 from auditor.model.audited_model import AuditedModel
+from auditor.model.torch_model import TorchModel
+from auditor.report.comparing.compare import Comparison
+from auditor.run.mitigation import Mitigated, Stage, Training
 from auditor.run.probe import Need
 from auditor.run.sampling_laws import least_found, most_errors
-from auditor.run.testing import ContractViolation, check_probe
+from auditor.run.testing import ContractViolation, check_mitigation, check_probe
 from auditor.statistics.estimate import Exact, Power
 from auditor.statistics.kinds import AnyEstimate
 from auditor.statistics.rates import Proportion
+from mitigations import MITIGATIONS
+from probes.fairness.change import Change
+from probes.fairness.group_fairness import GroupFairness
+from tests.mitigations.planted_rows import biased_rows, trained
 from tests.toys.models import criterion
 
 BOUND = [criterion("unsure_share", "at_most", 0.15)]
@@ -283,3 +293,143 @@ class _DividesByTheSpread(Unsure):
 def test_a_constant_model_is_survived() -> None:
     with pytest.raises(ContractViolation, match=r"survives (a constant model|a group).*"):
         check(_DividesByTheSpread(), worlds=0)
+
+
+# ---- mitigations ---------------------------------------------------------------------------------------------------
+
+
+class Flips:
+    """The same network with the sign of its last layer's bias turned. Source: none."""
+
+    name: ClassVar[str] = "flips"
+    pillar: ClassVar[Pillar] = "fairness"
+    goal: ClassVar[str] = "Turn a sign"
+    citation: ClassVar[str] = "none"
+    methods: ClassVar[tuple[str, ...]] = ("flip",)
+    stage: ClassVar[Stage] = "in-processing"
+    needs: ClassVar[str] = "a torch model"
+
+    def mitigate(self, model: AuditedModel, data: AuditData, rng: np.random.Generator, training: Training) -> Mitigated:
+        """A copy with another bias."""
+        if not len(data):
+            raise DataError("There are no rows.")
+        assert isinstance(model, TorchModel)
+        module = self.changed(copy.deepcopy(model.module), model, data, rng)
+        new = TorchModel(module, classes=model.classes, preprocessing=model.preprocessing)
+        return Mitigated(model=new)
+
+    def changed(self, new: Any, old: TorchModel, data: AuditData, rng: np.random.Generator) -> Any:
+        """What the broken ones break."""
+        with torch.no_grad():
+            list(new.parameters())[-1].neg_()
+        return new
+
+
+class _Mends(Flips):
+    """Changes the old model. Source: none."""
+
+    def changed(self, new: Any, old: TorchModel, data: AuditData, rng: np.random.Generator) -> Any:
+        """In place."""
+        return super().changed(old.module, old, data, rng)
+
+
+class _Returns(Flips):
+    """Gives the old model back. Source: none."""
+
+    def mitigate(self, model: AuditedModel, data: AuditData, rng: np.random.Generator, training: Training) -> Mitigated:
+        """The same."""
+        return Mitigated(model=model)
+
+
+class _DrawsItsOwn(Flips):
+    """Draws from a generator of its own. Source: none."""
+
+    def changed(self, new: Any, old: TorchModel, data: AuditData, rng: np.random.Generator) -> Any:
+        """Another bias every time."""
+        with torch.no_grad():
+            list(new.parameters())[-1].add_(float(np.random.default_rng().random()))
+        return new
+
+
+class _DrawsFromAll(Flips):
+    """Draws from torch's generator. Source: none."""
+
+    def changed(self, new: Any, old: TorchModel, data: AuditData, rng: np.random.Generator) -> Any:
+        """And forgets to put it back."""
+        torch.rand(1)
+        return new
+
+
+class _NeedsLabels(Flips):
+    """Fails where there are no labels. Source: none."""
+
+    def changed(self, new: Any, old: TorchModel, data: AuditData, rng: np.random.Generator) -> Any:
+        """By an error that says nothing."""
+        assert data.y_true is not None
+        return new
+
+
+class _LearnsOfNothing(Flips):
+    """Makes a model of no rows. Source: none."""
+
+    def mitigate(self, model: AuditedModel, data: AuditData, rng: np.random.Generator, training: Training) -> Mitigated:
+        """Whatever the rows."""
+        assert isinstance(model, TorchModel)
+        return Mitigated(model=TorchModel(model.module, classes=model.classes, preprocessing=model.preprocessing))
+
+
+class _Levels(Flips):
+    """Refuses everybody, which leaves no gap. Source: none."""
+
+    def changed(self, new: Any, old: TorchModel, data: AuditData, rng: np.random.Generator) -> Any:
+        """One answer for all."""
+        with torch.no_grad():
+            list(new.parameters())[-1].copy_(torch.tensor([100.0, -100.0]))
+        return new
+
+
+class _Unsaid(Flips):
+    """Says nothing of its stage. Source: none."""
+
+    stage: ClassVar[Any] = "later"
+
+
+@pytest.fixture(scope="module")
+def mitigated() -> dict[str, Any]:
+    train, data = biased_rows(600, 1), biased_rows(600, 2)
+    return {"model": trained(train, epochs=4), "train": train, "data": data}
+
+
+def check_one(kind: Any, mitigated: dict[str, Any], **more: Any) -> Comparison:
+    probes = [GroupFairness(), Change(reference=mitigated["model"])]
+    return check_mitigation(kind(), **mitigated, probes=probes, **more)
+
+
+def test_a_mitigation_that_keeps_the_contract_is_compared(mitigated: dict[str, Any]) -> None:
+    comparison = check_one(Flips, mitigated)
+    assert comparison.made_by == ("flips",) and {row.metric for row in comparison.rows} >= {"accuracy"}
+
+
+@pytest.mark.parametrize("name", ["reweighing", "threshold_optimizer", "group_calibration"])
+def test_mitigations_of_this_toolkit_keep_the_contract(name: str, mitigated: dict[str, Any]) -> None:
+    comparison = check_one(MITIGATIONS[name], mitigated, key=name)
+    assert comparison.m > 0 and comparison.made_by[0] == name
+
+
+@pytest.mark.parametrize(
+    ("kind", "law"),
+    [
+        (_Mends, "The old model stays as it was"),
+        (_Returns, "another model. Seen: the old one"),
+        (_DrawsItsOwn, "The same generator gives the same model"),
+        (_DrawsFromAll, "generators stay as they were. Seen: torch"),
+        (_NeedsLabels, "no labels are refused in a sentence. Seen: AssertionError"),
+        (_LearnsOfNothing, "Nothing is learned from no rows"),
+        (_Levels, "one answer is no repair. Seen: one answer to all 600 rows; the comparison says: accuracy"),
+        (_Unsaid, "the stage 'later' is none of"),
+    ],
+)
+def test_a_mitigation_that_breaks_a_law_is_noticed(kind: Any, law: str, mitigated: dict[str, Any]) -> None:
+    given = {**mitigated, "model": copy.deepcopy(mitigated["model"])}
+    with pytest.raises(ContractViolation, match=law):
+        check_one(kind, given)
