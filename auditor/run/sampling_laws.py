@@ -14,7 +14,7 @@ from auditor.finding.measurement import Measurement, Outcome
 from auditor.run.audit import ask, generator_for
 from auditor.run.contract import ContractViolation, World, audited, words
 from auditor.run.probe import Need, Probe, known_exactly
-from auditor.statistics.estimate import POWER, Undefined
+from auditor.statistics.estimate import POWER, Exact, Undefined
 
 if TYPE_CHECKING:
     from auditor.data.audit_data import AuditData
@@ -55,8 +55,8 @@ def check_uncertainty(
         return
     law = "A number that other rows would change has an interval with a width, or is declared in `exact`."
     if Need.DATA not in type(probe).needs and not len(data):
-        some = next(iter(certain.values()))
-        if some.n_samples:
+        # There are no rows to draw anew, and equal values may well have an interval of no width.
+        for some in (m for m in certain.values() if m.n_samples and isinstance(m.estimate, Exact)):
             raise ContractViolation(law, f"{_named(some)} with no width over {some.n_samples:,} samples")
         return
     for i in range(_RESAMPLES if len(data) else 0):

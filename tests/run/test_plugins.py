@@ -6,8 +6,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import sysconfig
-import venv
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -30,8 +28,8 @@ from cli.options import configure
 from cli.scan import probe_specs
 from mitigations import MITIGATIONS
 from probes import PROBES
-from tests import ROOT
 from tests.mitigations.planted_rows import biased_rows, trained
+from tests.toys.interpreters import interpreter
 
 MODULE = '''
 """A package of somebody else's."""
@@ -233,15 +231,11 @@ def test_a_class_is_called_what_it_is_installed_as(site: Path) -> None:
 def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An interpreter that has this toolkit and two other distributions, one of which is broken."""
     where = tmp_path_factory.mktemp("installed")
-    venv.create(where / "venv", symlinks=True)
-    (packages,) = where.glob("venv/lib/python*/site-packages")
-    ours = sysconfig.get_paths()["purelib"]
-    # A folder that is added so has its own .pth files read: those of an editable installation of this toolkit.
-    (packages / "ours.pth").write_text(f"import site; site.addsitedir({ours!r})\n{ROOT}\n")
+    python, packages = interpreter(where)
     points = {**ENTRY_POINTS, "auditor.probes": {"unsure": "far_away:Share"}}
     bring(packages, "far-away", points, far_away=MODULE)
     bring(packages, "broken", {"auditor.probes": {"broken-probe": "broken:Probe"}}, broken="import nowhere")
-    return where / "venv/bin/python"
+    return python
 
 
 @pytest.fixture(scope="module")
