@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from auditor.errors import AuditorError, NotApplicableError
     from auditor.finding.criterion import Criterion, load_criteria
     from auditor.finding.judging import Family, Finding
-    from auditor.finding.measurement import Measurement, Outcome
+    from auditor.finding.measurement import Measurement, Outcome, Pillar
     from auditor.model.audited_model import AuditedModel
     from auditor.model.saving import save
     from auditor.model.torch_model import TorchModel
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from auditor.run.library import load_data, load_model
     from auditor.run.mitigation import Mitigation
     from auditor.run.probe import Need, Probe
-    from auditor.run.testing import check_probe
+    from auditor.run.testing import check_mitigation, check_probe
     from auditor.run.while_training.audit import TrainingAudit
     from mitigations import MITIGATIONS
     from probes import PROBES
@@ -53,11 +53,13 @@ _DEFINED_IN = {
     "Need": "auditor.run.probe",
     "NotApplicableError": "auditor.errors",
     "Outcome": "auditor.finding.measurement",
+    "Pillar": "auditor.finding.measurement",
     "PROBES": "probes",
     "Probe": "auditor.run.probe",
     "TorchModel": "auditor.model.torch_model",
     "TrainingAudit": "auditor.run.while_training.audit",
     "__version__": "auditor.run",
+    "check_mitigation": "auditor.run.testing",
     "check_probe": "auditor.run.testing",
     "compare": "auditor.report.comparing.compare",
     "load_criteria": "auditor.finding.criterion",
@@ -80,11 +82,13 @@ __all__ = [
     "Need",
     "NotApplicableError",
     "Outcome",
+    "Pillar",
     "PROBES",
     "Probe",
     "TorchModel",
     "TrainingAudit",
     "__version__",
+    "check_mitigation",
     "check_probe",
     "compare",
     "load_criteria",

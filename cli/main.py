@@ -22,6 +22,7 @@ from cli.dp_budget import dp_budget
 from cli.dp_lint import dp_lint
 from cli.flags import with_flags
 from cli.history import Db, history, signoff
+from cli.new_probe import new_probe
 from cli.register import register
 from cli.reproduce import reproduce
 from cli.train import train as train_command
@@ -304,6 +305,7 @@ def version() -> None:
     typer.echo(f"auditor {__version__}")
 
 
+command("new-probe")(new_probe)
 command("train")(train_command)
 command("detect")(detect)
 command("detect-train")(detect_train)

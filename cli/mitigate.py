@@ -12,13 +12,14 @@ from typing import Any
 import typer
 from pydantic import JsonValue
 
-from auditor.errors import UsageError, did_you_mean
+from auditor.errors import UsageError
 from auditor.intake.specs import Job, Limits, MitigationSpec
 from auditor.report.comparing.compare import compare
 from auditor.report.record import AuditReport
 from auditor.run.isolate import mitigate
 from auditor.run.mitigation import Mitigation, learns, make_mitigation, needs_rows, writes
 from auditor.run.options import Configured
+from auditor.run.plugins import mitigation_class
 from auditor.run.scan import job_of, scan_job
 from cli.comparing import print_comparison, verdict_code, write_comparison
 from cli.one_process import refuse_a_job
@@ -43,8 +44,8 @@ def run_mitigation(
     """Makes the new model, audits the old and the new one on the same rows, and compares; returns the exit code."""
     refuse_a_job("mitigate")
     options = configured.options
-    key = known_mitigation(name)
-    kind = MITIGATIONS[key]
+    key = name.replace("-", "_")
+    kind = mitigation_class(key, MITIGATIONS)
     make_mitigation(kind, settings)
     with_rows = needs_rows(kind)
     if with_rows and learns(kind) and options.train is None:
@@ -76,15 +77,6 @@ def run_mitigation(
     return verdict_code(comparison)
 
 
-def known_mitigation(name: str) -> str:
-    """The key of a mitigation in the table. Raises UsageError naming the nearest one."""
-    key = name.replace("-", "_")
-    if key not in MITIGATIONS:
-        near = did_you_mean(key, MITIGATIONS) or "."
-        raise UsageError(f"There is no mitigation {name!r}{near} Known: {', '.join(MITIGATIONS)}.")
-    return key
-
-
 def _writes_folder(kind: type[Mitigation], model: str | None) -> bool:
     """A language model, and whatever came as a Hugging Face folder, is written as one."""
     return writes(kind) == "folder" or (model is not None and Path(model).is_dir())
@@ -113,7 +105,7 @@ def make_model(
     quiet: bool,
 ) -> tuple[str, ...]:
     """The mitigation in its own process; the new model is written beside its place and renamed."""
-    kind = MITIGATIONS[key]
+    kind = mitigation_class(key, MITIGATIONS)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as beside:

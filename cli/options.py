@@ -130,9 +130,10 @@ def _probe_options(content: Mapping[str, Any], path: Path, settings: list[str]) 
 
 def _check_probes(policies: Sequence[Policy], options: ScanOptions) -> None:
     """Raises ConfigError for a control that asks for a probe there is none of, which would be NOT MEASURED for ever."""
+    from auditor.run.plugins import known_probes
     from probes import PROBES
 
-    known = {*PROBES, "intake", *(target.partition(":")[2] for target in options.probe)}
+    known = {*PROBES, *known_probes(PROBES), "intake", *(target.partition(":")[2] for target in options.probe)}
     for policy in policies:
         for control in policy.controls:
             for rule in control.evidence:

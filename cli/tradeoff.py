@@ -35,9 +35,10 @@ from auditor.report.record import AuditReport
 from auditor.report.text import visible
 from auditor.run.mitigation import make_mitigation, needs_rows
 from auditor.run.options import Configured
+from auditor.run.plugins import mitigation_class
 from auditor.statistics.estimate import Undefined
 from cli.comparing import write_comparison
-from cli.mitigate import known_mitigation, parse_settings, with_reference
+from cli.mitigate import parse_settings, with_reference
 from cli.one_process import refuse_a_job
 from cli.output import paragraph, print_table
 from cli.sweep_folder import PointFolder, Settings, Tried, audit_prints, digest, made_prints
@@ -81,12 +82,13 @@ def run_tradeoff(
 ) -> int:
     """Makes and audits what of the sweep is not there yet, weighs all of it, writes it; returns the exit code."""
     refuse_a_job("tradeoff")
-    key = known_mitigation(name)
-    if not needs_rows(MITIGATIONS[key]):
+    key = name.replace("-", "_")
+    kind = mitigation_class(key, MITIGATIONS)
+    if not needs_rows(kind):
         raise UsageError(f"{key} learns from no rows, so that there is no accuracy on rows to trade: auditor mitigate.")
     grid = parse_sweeps(sweeps, settings)
     for each in grid:
-        make_mitigation(MITIGATIONS[key], each)
+        make_mitigation(kind, each)
     configured = _with_probes(configured)
     sweep = _Sweep.of(key, configured, max_seconds=max_seconds, quiet=quiet)
     present = sweep.audit_present()

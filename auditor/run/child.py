@@ -53,7 +53,8 @@ from auditor.run.messages import (
     Working,
 )
 from auditor.run.mitigation import Training, learns, make_mitigation, needs_rows
-from auditor.run.own_packages import claim_own_packages, taken_name
+from auditor.run.own_packages import claim_own_packages
+from auditor.run.plugins import load_mitigation, load_probe_class
 from auditor.run.probe import CountsProbe, Probe, counts_suffice, make_probe, missing_needs, not_applicable
 from auditor.training.huggingface_folder import save_classifier
 
@@ -73,12 +74,9 @@ class Channel:
 
 def load_probe(spec: ProbeSpec) -> Probe:
     """The probe a spec names, with its options."""
-    module, _, name = spec.target.partition(":")
-    try:
-        kind = getattr(import_module(module), name)
-    except (ImportError, AttributeError) as error:
-        raise UsageError(f"Probe {spec.target!r} cannot be imported: {error}.{taken_name(module)}") from None
-    return make_probe(kind, spec.options)
+    # A class that the user names is called what it is in its module; one found by its name is that name's.
+    own_name = None if spec.name == spec.target.partition(":")[2] else spec.name
+    return make_probe(load_probe_class(spec.target, own_name), spec.options)
 
 
 class Hashing(Thread):
@@ -152,8 +150,7 @@ def run(job: Job, channel: Channel) -> None:
 
 def mitigate(spec: MitigationSpec, model: AuditedModel, job: Job, channel: Channel) -> None:
     """Makes the new model of the old one and writes it."""
-    module, _, name = spec.target.partition(":")
-    kind = getattr(import_module(module), name)
+    kind = load_mitigation(spec.target, spec.name)
     mitigation = make_mitigation(kind, spec.options)
     if job.data is None:
         if needs_rows(kind):

@@ -16,11 +16,12 @@ from auditor.errors import UsageError, did_you_mean
 from auditor.finding.criterion import Criterion, load_criteria
 from auditor.finding.judging import Family
 from auditor.finding.policy import load_policies
-from auditor.intake.specs import DataSpec, ModelSpec
+from auditor.intake.specs import DataSpec, ModelSpec, ProbeSpec
 from auditor.report.controls import with_policies
 from auditor.report.record import AuditReport
 from auditor.run.options import Configured, ScanOptions, flags
-from auditor.run.probe import make_probe
+from auditor.run.plugins import load_probe_class
+from auditor.run.probe import Probe, make_probe
 from auditor.run.scan import Catalogue, data_spec, model_spec, probe_specs
 from auditor.run.scan import scan as run_scan
 
@@ -131,7 +132,7 @@ def _in_memory(
     report = run_audit(
         model,
         rows,
-        [make_probe(catalogue[spec.name], spec.options) for spec in specs],
+        [make_probe(_kind(spec, catalogue), spec.options) for spec in specs],
         configured.criteria,
         seed=options.seed,
         family=Family(error_rate=options.error_rate, multiplicity=options.multiplicity),
@@ -139,6 +140,10 @@ def _in_memory(
         beside=(intake_result(model),),
     )
     return with_policies(report, configured.policies, options.as_of or datetime.now(UTC).date())
+
+
+def _kind(spec: ProbeSpec, catalogue: Catalogue) -> type[Probe]:
+    return catalogue[spec.name] if spec.name in catalogue else load_probe_class(spec.target, spec.name)
 
 
 def _given(options: ScanOptions, names: Sequence[str]) -> dict[str, Any]:

@@ -42,6 +42,9 @@ class Probe(Protocol):
 
     ``name``: its key in the table. ``goal``: the question in one sentence. ``methods``: its ways of asking, named as
     published. ``needs``: inputs without which it is NOT_APPLICABLE. ``citation``: where the method is defined.
+
+    Two more may be declared: ``exact``, the metrics that are known without sampling error, each with the reason; see
+    :func:`known_exactly`. ``power``, what it can see, as :class:`auditor.statistics.estimate.Power`.
     """
 
     name: ClassVar[str]
@@ -109,6 +112,16 @@ def not_applicable(needs: Sequence[Need], model: AuditedModel) -> str:
     words = _KIND_IN_WORDS[model.kind]
     said = [f"{need.what}: {f'this model is {words}' if need in _KINDS_OF_MODEL else need.how}" for need in needs]
     return "Needs " + "; ".join(said) + "."
+
+
+def known_exactly(probe: type[Probe] | Probe) -> Mapping[str, str]:
+    """The metrics that a probe declares to be known without sampling error, though they are of its rows, and why.
+
+    Such as a share of the files at hand that is about no others: ``exact = {"duplicate_share": "every file is
+    compared"}``.
+    """
+    declared: Mapping[str, str] = getattr(probe, "exact", {})
+    return declared
 
 
 def make_probe(kind: type[Probe], options: Mapping[str, object]) -> Probe:

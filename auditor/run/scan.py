@@ -22,6 +22,7 @@ from auditor.run.audit import assemble, environment
 from auditor.run.heard import Measured
 from auditor.run.isolate import measure
 from auditor.run.options import Configured, ScanOptions
+from auditor.run.plugins import known_probes, probe_target
 from auditor.run.probe import Probe, make_probe
 
 _R = TypeVar("_R", ModelRecord, DataRecord)
@@ -148,22 +149,24 @@ def _existing(path: str, what: str) -> Path:
 def probe_specs(configured: Configured, catalogue: Catalogue) -> list[ProbeSpec]:
     """The probes that a scan asks, with their options. Raises UsageError or ConfigError."""
     chosen = [name.replace("-", "_") for name in configured.options.probes or catalogue]
-    for name in chosen:
-        if name not in catalogue:
-            near = did_you_mean(name, catalogue) or "."
-            raise UsageError(f"There is no probe {name!r}{near} Known: {', '.join(catalogue)}.")
+    others = known_probes(catalogue)
+    targets = {name: probe_target(name, catalogue, others) for name in chosen}
     specs = []
     benchmarks = _benchmarks(configured.options, catalogue)
     for name in dict.fromkeys(chosen):
-        kind = catalogue[name]
         options = dict(configured.probe_options.get(name, {}))
+        if name not in catalogue:
+            # Somebody else's code is imported by the measuring process alone, which checks the options too.
+            specs.append(ProbeSpec(name=name, target=targets[name], options=options))
+            continue
+        kind = catalogue[name]
         if name in benchmarks:
             options.setdefault("benchmarks", {name: benchmarks[name]})
         for flag, path in (("scorer", configured.options.scorer), ("reference", configured.options.reference)):
             if path is not None and flag in inspect.signature(kind).parameters:
                 options.setdefault(flag, str(_existing(path, flag)))
         make_probe(kind, options)
-        specs.append(ProbeSpec(name=name, target=f"{kind.__module__}:{kind.__qualname__}", options=options))
+        specs.append(ProbeSpec(name=name, target=targets[name], options=options))
     for target in configured.options.probe:
         module, colon, attribute = target.partition(":")
         if attribute in {spec.name for spec in specs} | {INTAKE}:
@@ -171,7 +174,7 @@ def probe_specs(configured: Configured, catalogue: Catalogue) -> list[ProbeSpec]
         if not (module and colon and attribute):
             raise UsageError(f"--probe {target!r} must look like package.module:Class.")
         specs.append(ProbeSpec(name=attribute, target=target, options=configured.probe_options.get(attribute, {})))
-    known = {spec.name for spec in specs} | set(catalogue)
+    known = {spec.name for spec in specs} | {*catalogue, *others}
     for name in configured.probe_options:
         if name not in known:
             raise ConfigError(

@@ -1,36 +1,33 @@
-"""Contract tests: the laws that every probe is held to, for the probes of this toolkit and for anybody's own."""
+"""Contract tests: the laws that every probe and mitigation is held to, of this toolkit and anybody's own."""
 
 from __future__ import annotations
 
-import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, get_args
 
 import numpy as np
 
+from auditor.errors import AuditorError
 from auditor.finding.criterion import Criterion
 from auditor.finding.judging import Finding, judge
-from auditor.finding.measurement import Outcome, Pillar, ProbeResult
-from auditor.run.audit import ask, generator_for
+from auditor.finding.measurement import Outcome, Pillar
+from auditor.run.audit import ask, generator_for, reason_of
+from auditor.run.contract import ContractViolation, World, audited, generators, state_of, words
+from auditor.run.mitigation_laws import check_mitigation
 from auditor.run.probe import Need, Probe
+from auditor.run.sampling_laws import check_error_rates, check_uncertainty
 
 if TYPE_CHECKING:
     from auditor.data.audit_data import AuditData
     from auditor.model.audited_model import AuditedModel
 
+__all__ = ["ContractViolation", "World", "check_description", "check_mitigation", "check_probe"]
+
 # What a finding may say about data that hold nothing to measure.
 _SILENT = (Outcome.INCONCLUSIVE, Outcome.NOT_APPLICABLE, Outcome.NOT_JUDGED)
-
-
-class ContractViolation(AssertionError):
-    """A probe broke a law: ``law`` says which, ``seen`` what it did."""
-
-    def __init__(self, law: str, seen: str) -> None:
-        self.law = law
-        self.seen = seen
-        super().__init__(f"{law} Seen: {seen}")
+_FEW_ROWS = 60
 
 
 def check_probe(
@@ -41,6 +38,10 @@ def check_probe(
     violating_model: AuditedModel,
     violating_data: AuditData,
     criteria: Sequence[Criterion],
+    null: World | None = None,
+    at_bound: World | None = None,
+    power: World | None = None,
+    worlds: int = 100,
     seed: int = 0,
     key: str | None = None,
     can_pass: bool = True,
@@ -49,20 +50,39 @@ def check_probe(
 
     1. On the ideal model everything judged PASSes, and something is judged; on the violating model something FAILs.
     2. No rows, a single group, no labels, or labels of one class in a group give no number where there is none, and
-       neither PASS nor FAIL for it; of probes that need data.
+       neither PASS nor FAIL for it; of probes that need data. A constant model, one that answers at random, and copies
+       of one row raise nothing but errors of this toolkit.
     3. ``measure`` leaves the model and the random number generators as they were; the same seed gives the same
        measurements.
     4. The class says what it is: ``name`` (which is ``key``, its key in a table, where that is given), ``pillar``,
        ``goal``, ``citation``, ``methods``, ``needs``, and docstrings that begin with a sentence.
+    5. Uncertainty: bounds are nested; a number whose interval has no width is the same on other rows drawn from the
+       same (bootstrap), or its metric is declared in the class attribute ``exact``, with the reason.
+    6. False alarms: in ``worlds`` worlds without a fault something FAILs in 5 % of them at most, and likewise with the
+       truth at the bound, where nothing may PASS more often either; intervals shrink as rows come in.
+    7. Power: in worlds with a fault something FAILs in 80 % of them at least.
+
+    6 and 7 allow what chance explains once in a thousand checks. Each world is ``maker(rng) -> (model, data)``:
+    ``null`` makes worlds without a fault, ``at_bound`` worlds whose true value is the bound of a criterion, ``power``
+    worlds of the size and the fault that the probe's ``power`` states. Without makers, ``null`` takes random subsets of
+    the ideal rows, from half of them to a thirty-second; ``power`` takes four fifths of the violating rows, and on
+    subsets of those nothing that FAILs on all rows may PASS. That suits a probe whose true value is the same for any
+    number of rows; one that trains on its rows needs makers. ``worlds=0`` leaves 6 and 7 out.
 
     ``criteria``: what both models are held to. The data must be enough for the ideal model to PASS. ``can_pass``: False
     for a probe that searches, which can show a fault and never its absence: there the ideal model is INCONCLUSIVE.
     """
+    ideal, violating = (ideal_model, ideal_data), (violating_model, violating_data)
     check_description(probe, key=key)
-    _tells_good_from_bad(probe, ideal_model, ideal_data, violating_model, violating_data, criteria, seed, can_pass)
+    found = _tells_good_from_bad(probe, ideal, violating, criteria, seed, can_pass)
     _makes_up_no_number(probe, ideal_model, ideal_data, criteria, seed)
-    for model, data in ((ideal_model, ideal_data), (violating_model, violating_data)):
+    for (model, data), findings in zip((ideal, violating), found, strict=True):
         _leaves_no_trace(probe, model, data, seed)
+        check_uncertainty(probe, model, data, findings, seed)
+    _survives_the_emptiest(probe, ideal_model, ideal_data, criteria, seed)
+    if worlds:
+        makers = {"null": null, "at_bound": at_bound, "power": power}
+        check_error_rates(probe, ideal, violating, criteria, found, **makers, worlds=worlds, seed=seed)
 
 
 # ---- the laws ------------------------------------------------------------------------------------------------------
@@ -94,28 +114,31 @@ def check_description(probe: Probe, *, key: str | None = None) -> None:
             raise ContractViolation(law, f"the docstring of {where} does not begin with a sentence: {first!r}")
     if "Source" not in (kind.__doc__ or ""):
         raise ContractViolation(law, f"the docstring of {kind.__name__} names no source")
+    exact = getattr(kind, "exact", {})
+    if not isinstance(exact, Mapping) or not all(isinstance(why, str) and why.strip() for why in exact.values()):
+        raise ContractViolation(law, f"{kind.__name__}.exact is {exact!r}, not metrics and the reason of each")
 
 
 def _tells_good_from_bad(
     probe: Probe,
-    ideal_model: AuditedModel,
-    ideal_data: AuditData,
-    violating_model: AuditedModel,
-    violating_data: AuditData,
+    ideal: tuple[AuditedModel, AuditData],
+    violating: tuple[AuditedModel, AuditData],
     criteria: Sequence[Criterion],
     seed: int,
     can_pass: bool,
-) -> None:
-    findings = _audit(probe, ideal_model, ideal_data, criteria, seed)
+) -> tuple[list[Finding], list[Finding]]:
+    """The findings on both models."""
+    findings = audited(probe, *ideal, criteria, seed)
     allowed = (Outcome.PASS, Outcome.NOT_JUDGED) if can_pass else (Outcome.INCONCLUSIVE, Outcome.NOT_JUDGED)
     others = [f for f in findings if f.outcome not in allowed]
     if others:
-        raise ContractViolation("On the ideal model everything judged PASSes.", _words(others))
+        raise ContractViolation("On the ideal model everything judged PASSes.", words(others))
     if can_pass and not any(f.outcome is Outcome.PASS for f in findings):
-        raise ContractViolation("On the ideal model something is judged.", _words(findings))
-    findings = _audit(probe, violating_model, violating_data, criteria, seed)
-    if not any(f.outcome is Outcome.FAIL for f in findings):
-        raise ContractViolation("On the violating model something FAILs.", _words(findings))
+        raise ContractViolation("On the ideal model something is judged.", words(findings))
+    wrong = audited(probe, *violating, criteria, seed)
+    if not any(f.outcome is Outcome.FAIL for f in wrong):
+        raise ContractViolation("On the violating model something FAILs.", words(wrong))
+    return findings, wrong
 
 
 def _makes_up_no_number(
@@ -124,32 +147,46 @@ def _makes_up_no_number(
     if Need.DATA not in type(probe).needs:
         return
     for name, poor in _poor_data(data):
-        findings = _audit(probe, model, poor, criteria, seed)
+        findings = audited(probe, model, poor, criteria, seed)
         for finding in findings:
             measured = finding.measurement
             undefined = measured is not None and np.isnan(measured.estimate.value)
             if finding.outcome is Outcome.NOT_RUN and finding.criterion is None:
-                raise ContractViolation(f"A probe survives {name}.", _words([finding]))
+                raise ContractViolation(f"A probe survives {name}.", words([finding]))
             if measured is not None and measured.n_samples == 0 and finding.criterion is not None and not undefined:
-                raise ContractViolation(f"No rows give no number, with {name}.", _words([finding]))
+                raise ContractViolation(f"No rows give no number, with {name}.", words([finding]))
             if undefined and finding.outcome is Outcome.PASS:
-                raise ContractViolation(f"An undefined number is no PASS, with {name}.", _words([finding]))
+                raise ContractViolation(f"An undefined number is no PASS, with {name}.", words([finding]))
             if name == "no rows" and finding.criterion is not None and measured and finding.outcome not in _SILENT:
-                raise ContractViolation("Nothing is judged where there are no rows.", _words([finding]))
+                raise ContractViolation("Nothing is judged where there are no rows.", words([finding]))
             compares = measured is not None and bool(measured.sensitive) and finding.criterion is not None
             if name == "a single group" and compares and Need.SENSITIVE in type(probe).needs and not undefined:
-                raise ContractViolation("A single group compares with nothing.", _words([finding]))
+                raise ContractViolation("A single group compares with nothing.", words([finding]))
+
+
+def _survives_the_emptiest(
+    probe: Probe, model: AuditedModel, data: AuditData, criteria: Sequence[Criterion], seed: int
+) -> None:
+    for name, empty_model, rows in _emptiest(model, data.take(slice(_FEW_ROWS)), seed):
+        raised: list[BaseException] = []
+        result = ask(probe, empty_model, rows, generator_for(seed, probe.name), on_error=raised.append)
+        if raised and not isinstance(raised[0], AuditorError):
+            raise ContractViolation(f"A probe survives {name}.", reason_of(raised[0]))
+        for finding in judge([result], criteria)[0]:
+            measured = finding.measurement
+            if finding.outcome is Outcome.PASS and measured is not None and np.isnan(measured.estimate.value):
+                raise ContractViolation(f"An undefined number is no PASS, with {name}.", words([finding]))
 
 
 def _leaves_no_trace(probe: Probe, model: AuditedModel, data: AuditData, seed: int) -> None:
     with _training_mode(model):
-        before, generators = _state(model), _generators()
+        before, drawn = state_of(model), generators()
         first = probe.measure(model, data, generator_for(seed, probe.name))
-        for what, value in _state(model).items():
+        for what, value in state_of(model).items():
             if value != before.get(what):
                 raise ContractViolation("measure leaves the model as it was.", f"{what} changed")
-        for what, state in _generators().items():
-            if state != generators[what]:
+        for what, state in generators().items():
+            if state != drawn[what]:
                 raise ContractViolation("measure leaves the global random number generators as they were.", what)
         second = probe.measure(model, data, generator_for(seed, probe.name))
     for a, b in zip(first, second, strict=False):
@@ -160,15 +197,6 @@ def _leaves_no_trace(probe: Probe, model: AuditedModel, data: AuditData, seed: i
 
 
 # ---- what they are built of ----------------------------------------------------------------------------------------
-
-
-def _audit(
-    probe: Probe, model: AuditedModel, data: AuditData, criteria: Sequence[Criterion], seed: int
-) -> list[Finding]:
-    result: ProbeResult = ask(probe, model, data, generator_for(seed, probe.name))
-    findings = judge([result], criteria)[0]
-    # A criterion that nothing was measured for is the caller's matter where the data are poor.
-    return [f for f in findings if f.measurement is not None or f.criterion is None]
 
 
 def _poor_data(data: AuditData) -> Iterator[tuple[str, AuditData]]:
@@ -190,6 +218,35 @@ def _poor_data(data: AuditData) -> Iterator[tuple[str, AuditData]]:
             yield name, replace(data, y_true=np.where(first, label, data.y_true))
 
 
+def _emptiest(model: AuditedModel, data: AuditData, seed: int) -> Iterator[tuple[str, AuditedModel, AuditData]]:
+    """Models and rows that hold nothing to learn anything of; of a language model there is no constant one to make."""
+    from auditor.model.audited_model import AuditedModel
+
+    if model.kind == "classifier" and len(data):
+        constant, rng = np.eye(len(model.classes))[0], np.random.default_rng(seed)
+        yield (
+            "a constant model",
+            AuditedModel.from_callable(
+                lambda X: np.tile(constant, (len(X), 1)), classes=model.classes, features=model.features
+            ),
+            data,
+        )
+        yield (
+            "a model that answers at random",
+            AuditedModel.from_callable(
+                lambda X: rng.dirichlet(np.ones(constant.size), len(X)), classes=model.classes, features=model.features
+            ),
+            data,
+        )
+    elif model.kind == "regressor" and len(data):
+        from auditor.model.regression import AuditedRegressor
+
+        zeros = AuditedRegressor.from_callable(lambda X: np.zeros(len(X)), features=model.features)
+        yield "a constant model", zeros, data
+    if len(data):
+        yield "copies of one row", model, data.take(np.zeros(len(data), np.int64))
+
+
 @contextmanager
 def _training_mode(model: AuditedModel) -> Iterator[None]:
     """Training mode inside, where there is one: what measures must not leave it, nor be touched by it."""
@@ -204,39 +261,3 @@ def _training_mode(model: AuditedModel) -> Iterator[None]:
     finally:
         for m, flag in flags:
             m.training = flag
-
-
-def _state(model: AuditedModel) -> dict[str, Any]:
-    """Everything of a model that a measurement could change, in a form that compares by value."""
-    module = getattr(model, "module", None)
-    state: dict[str, Any] = {"threshold": model.threshold, "classes": model.classes}
-    if module is None:
-        return state
-    for name, tensor in module.state_dict().items():
-        state[f"the tensor {name!r}"] = tensor.detach().cpu().numpy().tobytes()
-    for name, parameter in module.named_parameters():
-        gradient = parameter.grad
-        state[f"the gradient of {name!r}"] = None if gradient is None else gradient.cpu().numpy().tobytes()
-        state[f"requires_grad of {name!r}"] = parameter.requires_grad
-    for name, part in module.named_modules():
-        state[f"the training flag of {name or 'the module'!r}"] = part.training
-        hooks = (part._forward_hooks, part._forward_pre_hooks, part._backward_hooks, part._backward_pre_hooks)
-        state[f"the hooks of {name or 'the module'!r}"] = [len(h) for h in hooks]
-    return state
-
-
-def _generators() -> dict[str, Any]:
-    import torch
-
-    legacy = np.random.get_state(legacy=False)
-    states = {"python's random": random.getstate(), "numpy's legacy generator": repr(legacy)}
-    return states | {"torch's generator": torch.get_rng_state().numpy().tobytes()}
-
-
-def _words(findings: Sequence[Finding]) -> str:
-    return "; ".join(
-        f"{f.id}: {f.outcome}"
-        + (f" at {f.measurement.estimate.value:.4g} {f.interval}" if f.measurement is not None else "")
-        + (f" ({f.reason})" if f.reason else "")
-        for f in findings[:5]
-    )

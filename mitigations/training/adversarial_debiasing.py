@@ -9,8 +9,7 @@ import numpy as np
 from auditor.errors import DataError, UsageError
 from auditor.finding.measurement import Pillar
 from auditor.run.mitigation import Mitigated, Stage, Training
-from mitigations.training.adversarial_step import AlphaSchedule
-from mitigations.training.mean_gap import Constraint
+from mitigations.training.option_names import AlphaSchedule, Constraint
 from mitigations.training.retraining import TrainingSet, run, training_set
 from mitigations.training.starting_network import is_known, recipe_for, starting_network, trainable_from_somewhere
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -13,14 +13,12 @@ from torch.nn.functional import cross_entropy, one_hot
 from torch.optim import Optimizer
 
 from auditor.training.several_devices import Summing, as_they_are
-from mitigations.training.mean_gap import Constraint, mean_gap
+from mitigations.training.mean_gap import mean_gap
+from mitigations.training.option_names import AlphaSchedule, Constraint
 from mitigations.training.retraining import TrainingSet
 
 if TYPE_CHECKING:
     from auditor.model.torch_model import TorchModel
-
-
-AlphaSchedule = Literal["constant", "linear", "sqrt"]
 
 
 @dataclass(frozen=True, kw_only=True)

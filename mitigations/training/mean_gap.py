@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 from torch import Tensor
 
-Constraint = Literal["demographic_parity", "equalized_odds", "equal_opportunity"]
+from mitigations.training.option_names import Constraint
 
 
 def mean_gap(q: Tensor, y: Tensor, s: Tensor, constraint: Constraint, positive: int | None) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
@@ -56,6 +56,10 @@ class SourceLeakage:
     citation: ClassVar[str] = "Kapoor and Narayanan, Patterns 2023; Barz and Denzler, J. Imaging 2020"
     methods: ClassVar[tuple[str, ...]] = ("compared",)
     needs: ClassVar[tuple[Need, ...]] = (Need.CLASSIFIER, Need.DATA)
+    exact: ClassVar[Mapping[str, str]] = dict.fromkeys(
+        ("exact_duplicate_share", "near_duplicate_share", "contradictory_share", "shared_identity_share"),
+        "It is about the files at hand, every one of which is compared, and about no others.",
+    )
 
     def __init__(self, *, identity: str | None = None) -> None:
         self.identity = identity

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
@@ -74,6 +74,7 @@ class AdverseImpact:
     citation: ClassVar[str] = "NYC Local Law 144 of 2021, 6 RCNY 5-301; 29 CFR 1607.4(D)"
     methods: ClassVar[tuple[str, ...]] = ("selection_rate", "scoring_rate")
     needs: ClassVar[tuple[Need, ...]] = (Need.PREDICTOR, Need.DATA, Need.SENSITIVE)
+    exact: ClassVar[Mapping[str, str]] = {"unknown_count": "It counts the rows at hand and says nothing of others."}
     # Rows of either category, and the true impact ratio at a top rate of 0.5, found below 0.8 with 80 % power at 5 %.
     power: ClassVar[tuple[int, float]] = (450, 0.60)
 

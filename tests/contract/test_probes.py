@@ -33,6 +33,7 @@ def check(probe: Any, key: str, **change: Any) -> None:
             "criteria": toys.criteria,
             "key": key,
             "can_pass": toys.can_pass,
+            "worlds": toys.worlds,
         }
         | change,
     )

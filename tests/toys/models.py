@@ -201,11 +201,14 @@ class Toys:
     violating_data: Callable[[], AuditData] | None = None
     options: dict[str, Any] = field(default_factory=dict)
     can_pass: bool = True
+    # In how many worlds error rates and power are checked, where that takes seconds; its own tests take many more.
+    worlds: int = 0
     scorer: Callable[[], object] | None = None
 
 
 TOYS: dict[str, Toys] = {
     "group_fairness": Toys(
+        worlds=20,
         ideal=lambda: model(lambda skill, group, seen: skill),
         violating=lambda: model(lambda skill, group, seen: 8.0 * group - 4.0),
         criteria=[
@@ -217,6 +220,7 @@ TOYS: dict[str, Toys] = {
         data=lambda: rows(6_000),
     ),
     "adverse_impact": Toys(
+        worlds=20,
         ideal=lambda: model(lambda skill, group, seen: skill),
         violating=lambda: model(lambda skill, group, seen: 8.0 * group - 4.0),
         criteria=[criterion("impact_ratio_min", "at_least", 0.80)],
@@ -261,6 +265,7 @@ TOYS: dict[str, Toys] = {
         data=lambda: rows(6_000),
     ),
     "counterfactual_fairness": Toys(
+        worlds=20,
         ideal=lambda: model(lambda skill, group, seen: skill),
         violating=lambda: model(lambda skill, group, seen: 8.0 * group - 4.0),
         criteria=[criterion("counterfactual_flip_rate", "at_most", 0.05)],

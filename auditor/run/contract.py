@@ -1,0 +1,76 @@
+"""What the laws of probes and mitigations are checked with: a law that was broken, and what must stay as it was."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from auditor.finding.criterion import Criterion
+from auditor.finding.judging import Finding, judge
+from auditor.run.audit import ask, generator_for
+from auditor.run.probe import Probe
+
+if TYPE_CHECKING:
+    from auditor.data.audit_data import AuditData
+    from auditor.model.audited_model import AuditedModel
+
+# A maker of worlds: a model and rows drawn anew, of which something is known by construction.
+World = Callable[[np.random.Generator], "tuple[AuditedModel, AuditData]"]
+
+
+class ContractViolation(AssertionError):
+    """A probe or a mitigation broke a law: ``law`` says which, ``seen`` what it did."""
+
+    def __init__(self, law: str, seen: str) -> None:
+        self.law = law
+        self.seen = seen
+        super().__init__(f"{law} Seen: {seen}")
+
+
+def audited(
+    probe: Probe, model: AuditedModel, data: AuditData, criteria: Sequence[Criterion], seed: int
+) -> list[Finding]:
+    """One probe's findings; a criterion that nothing was measured for is the caller's matter."""
+    result = ask(probe, model, data, generator_for(seed, probe.name))
+    return [f for f in judge([result], criteria)[0] if f.measurement is not None or f.criterion is None]
+
+
+def state_of(model: AuditedModel) -> dict[str, Any]:
+    """Everything of a model that a measurement could change, in a form that compares by value."""
+    module = getattr(model, "module", None)
+    state: dict[str, Any] = {"threshold": model.threshold, "classes": model.classes}
+    if module is None:
+        return state
+    for name, tensor in module.state_dict().items():
+        state[f"the tensor {name!r}"] = tensor.detach().cpu().numpy().tobytes()
+    for name, parameter in module.named_parameters():
+        gradient = parameter.grad
+        state[f"the gradient of {name!r}"] = None if gradient is None else gradient.cpu().numpy().tobytes()
+        state[f"requires_grad of {name!r}"] = parameter.requires_grad
+    for name, part in module.named_modules():
+        state[f"the training flag of {name or 'the module'!r}"] = part.training
+        hooks = (part._forward_hooks, part._forward_pre_hooks, part._backward_hooks, part._backward_pre_hooks)
+        state[f"the hooks of {name or 'the module'!r}"] = [len(h) for h in hooks]
+    return state
+
+
+def generators() -> dict[str, Any]:
+    """The states of the global random number generators."""
+    import torch
+
+    legacy = np.random.get_state(legacy=False)
+    states = {"python's random": random.getstate(), "numpy's legacy generator": repr(legacy)}
+    return states | {"torch's generator": torch.get_rng_state().numpy().tobytes()}
+
+
+def words(findings: Sequence[Finding]) -> str:
+    """The first few findings, for a message."""
+    return "; ".join(
+        f"{f.id}: {f.outcome}"
+        + (f" at {f.measurement.estimate.value:.4g} {f.interval}" if f.measurement is not None else "")
+        + (f" ({f.reason})" if f.reason else "")
+        for f in findings[:5]
+    )

@@ -1,0 +1,286 @@
+"""The laws about chance that a probe is held to: its uncertainty, its error rates, and its power."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from auditor.finding.criterion import Criterion
+from auditor.finding.judging import Family, Finding
+from auditor.finding.measurement import Measurement, Outcome
+from auditor.run.audit import ask, generator_for
+from auditor.run.contract import ContractViolation, World, audited, words
+from auditor.run.probe import Need, Probe, known_exactly
+from auditor.statistics.estimate import POWER, Exact, Undefined
+
+if TYPE_CHECKING:
+    from auditor.data.audit_data import AuditData
+    from auditor.model.audited_model import AuditedModel
+
+ERROR_RATE = Family().error_rate
+# A probe that keeps its promise breaks the law by chance once in a thousand checks.
+_CHANCE = 1e-3
+_LEVELS = (0.25, 0.025, 0.0025)
+_SHOWN = 0.025
+_RESAMPLES = 5
+_SMALLEST = 10
+# Sizes of the random subsets, as shares of the rows; and of those that power is asked of.
+_SHARES = (1 / 2, 1 / 8, 1 / 32)
+_MOST_ROWS = 0.8
+
+_Of = tuple[object, ...]
+
+
+def check_uncertainty(
+    probe: Probe, model: AuditedModel, data: AuditData, findings: Sequence[Finding], seed: int
+) -> None:
+    """Intervals are nested, and only what no other rows would change, or is declared ``exact``, has one of no width.
+
+    Rows are resampled with replacement a few times, each with a generator of its own: a number that moves with the
+    rows, or with the draws, has an error that its interval must show. ``findings``: the probe's on these rows.
+    """
+    declared, certain = known_exactly(probe), {}
+    for finding in findings:
+        measured = finding.measurement
+        if measured is None:
+            continue
+        if finding.criterion is not None:
+            _check_nested(measured)
+        if _has_no_width(finding) and measured.metric not in declared:
+            certain[_of(measured)] = measured
+    if not certain:
+        return
+    law = "A number that other rows would change has an interval with a width, or is declared in `exact`."
+    if Need.DATA not in type(probe).needs and not len(data):
+        # There are no rows to draw anew, and equal values may well have an interval of no width.
+        for some in (m for m in certain.values() if m.n_samples and isinstance(m.estimate, Exact)):
+            raise ContractViolation(law, f"{_named(some)} with no width over {some.n_samples:,} samples")
+        return
+    for i in range(_RESAMPLES if len(data) else 0):
+        rows = data.take(np.random.default_rng([seed, i]).integers(0, len(data), len(data)))
+        for other in ask(probe, model, rows, generator_for(seed + i + 1, probe.name)).measurements:
+            first = certain.get(_of(other))
+            if first is None or not math.isfinite(other.estimate.value):
+                continue
+            # What single precision rounds away is no other number.
+            if not math.isclose(first.estimate.value, other.estimate.value, rel_tol=1e-6, abs_tol=1e-7):
+                again = f"{other.estimate.value:.6g} on as many rows drawn from the same"
+                raise ContractViolation(law, f"{_named(first)} with no width, and {again}")
+
+
+def check_error_rates(
+    probe: Probe,
+    ideal: tuple[AuditedModel, AuditData],
+    violating: tuple[AuditedModel, AuditData],
+    criteria: Sequence[Criterion],
+    found: tuple[Sequence[Finding], Sequence[Finding]],
+    *,
+    null: World | None,
+    at_bound: World | None,
+    power: World | None,
+    worlds: int,
+    seed: int,
+) -> None:
+    """In many worlds: few false alarms, few false PASSes, and what is there to be found is found.
+
+    ``found``: the findings on all rows, ideal and violating. Without a maker the worlds are random subsets of the rows
+    given, whose truth is known from all of them; a probe that brings its own rows is asked in made worlds only.
+    """
+    rowed = Need.DATA in type(probe).needs
+
+    def asked(world: World, times: int = worlds) -> list[list[Finding]]:
+        return [_asked(probe, world, criteria, seed, i) for i in range(times)]
+
+    if null is not None:
+        _at_most(asked(null), _is(Outcome.FAIL), "FAILs where nothing is wrong")
+    elif rowed:
+        kept = asked(_subset(ideal))
+        _at_most(kept, _is(Outcome.FAIL), "FAILs where nothing is wrong")
+        _check_coverage(found[0], kept)
+        _check_shrinks(found[0], kept)
+    if at_bound is not None:
+        kept = asked(at_bound)
+        _at_most(kept, _is(Outcome.FAIL), "FAILs with the truth at the bound")
+        _at_most(kept, _is(Outcome.PASS), "PASSes with the truth at the bound")
+    if power is not None:
+        _check_power(asked(power))
+    elif rowed:
+        failed = {_key(f) for f in found[1] if f.outcome is Outcome.FAIL}
+        kept = asked(_subset(violating))
+        _at_most(kept, lambda f: f.outcome is Outcome.PASS and _key(f) in failed, "PASSes of what FAILs on all rows")
+        _check_coverage(found[1], kept)
+        _check_power(asked(_subset(violating, shares=(_MOST_ROWS,))))
+
+
+def most_errors(worlds: int) -> int:
+    """How many of so many worlds may have an error where one in twenty is promised: the limit of a 0.1 % test."""
+    from scipy.stats import binom
+
+    return int(binom.isf(_CHANCE, worlds, ERROR_RATE)) if worlds else 0
+
+
+def least_found(worlds: int) -> int:
+    """In how many of so many worlds a violation must be found where 80 % are promised: the limit of a 0.1 % test."""
+    from scipy.stats import binom
+
+    return int(binom.ppf(_CHANCE, worlds, POWER)) if worlds else 0
+
+
+# ---- worlds --------------------------------------------------------------------------------------------------------
+
+
+def _subset(of: tuple[AuditedModel, AuditData], shares: Sequence[float] = _SHARES) -> World:
+    """Random subsets of rows, without replacement, so that no row is there twice; of each size in turn."""
+    model, data = of
+    turn = iter(range(10**9))
+
+    def draw(rng: np.random.Generator) -> tuple[AuditedModel, AuditData]:
+        n = min(len(data), max(_SMALLEST, round(len(data) * shares[next(turn) % len(shares)])))
+        return model, data.take(np.sort(rng.permutation(len(data))[:n]))
+
+    return draw
+
+
+def _asked(probe: Probe, world: World, criteria: Sequence[Criterion], seed: int, i: int) -> list[Finding]:
+    model, data = world(np.random.default_rng([seed, 1, i]))
+    findings = audited(probe, model, data, criteria, seed + i)
+    broken = [f for f in findings if f.outcome is Outcome.NOT_RUN and f.criterion is None and f.measurement is None]
+    if broken:
+        raise ContractViolation(f"A probe survives a world of {len(data):,} rows.", words(broken))
+    return findings
+
+
+def _is(outcome: Outcome) -> Callable[[Finding], bool]:
+    return lambda finding: finding.outcome is outcome and finding.criterion is not None
+
+
+def _at_most(kept: Sequence[list[Finding]], wrong: Callable[[Finding], bool], what: str) -> None:
+    found = [[f for f in findings if wrong(f)] for findings in kept]
+    n, limit = sum(map(bool, found)), most_errors(len(kept))
+    if n > limit:
+        first = next(filter(None, found))
+        raise ContractViolation(
+            f"A judgement is wrong in {ERROR_RATE:.0%} of the worlds at most.",
+            f"{what} in {n} of {len(kept)} worlds, where chance explains {limit}; the first: {words(first)}",
+        )
+
+
+def _check_power(kept: Sequence[list[Finding]]) -> None:
+    n, least = sum(any(map(_is(Outcome.FAIL), findings)) for findings in kept), least_found(len(kept))
+    if n < least:
+        last = words([f for f in kept[-1] if f.criterion is not None])
+        raise ContractViolation(
+            f"A violation is found in {POWER:.0%} of the worlds that have it.",
+            f"a FAIL in {n} of {len(kept)}, where chance explains {least} and more; in the last one {last}",
+        )
+
+
+# ---- intervals -----------------------------------------------------------------------------------------------------
+
+
+def _check_nested(measurement: Measurement) -> None:
+    estimate = measurement.estimate
+    law = "Bounds are numbers, the lower below the upper, and widen as they are to miss less often."
+    before: tuple[float, float] | None = None
+    for alpha in _LEVELS:
+        low, high = estimate.bounds(alpha)
+        slack = 1e-9 * max(1.0, abs(low) if math.isfinite(low) else 0.0, abs(high) if math.isfinite(high) else 0.0)
+        inside = before is None or (low <= before[0] + slack and before[1] <= high + slack)
+        if math.isnan(low) or math.isnan(high) or low > high + slack or not inside:
+            seen = f"[{low:.6g}, {high:.6g}] at {alpha:g}"
+            raise ContractViolation(law, f"{_named(measurement)}: {seen}" + (f" after {before}" if before else ""))
+        before = low, high
+
+
+def _check_coverage(whole: Sequence[Finding], kept: Sequence[list[Finding]]) -> None:
+    """The intervals over some of the rows hold the value over all of them, as often as they promise on either side."""
+    for finding in whole:
+        if finding.measurement is None or finding.criterion is None:
+            continue
+        truth = finding.measurement.estimate.value
+        again = [f for findings in kept for f in findings if _key(f) == _key(finding) and f.interval is not None]
+        below = sum(f.interval[1] < truth for f in again if f.interval is not None)
+        above = sum(f.interval[0] > truth for f in again if f.interval is not None)
+        if max(below, above) > (limit := most_errors(len(again))):
+            side = "below" if below > above else "above"
+            raise ContractViolation(
+                "An interval holds the truth as often as it promises.",
+                f"{_named(finding.measurement)} over all rows; the intervals of {max(below, above)} of {len(again)} "
+                f"random subsets lie {side} it, where chance explains {limit}",
+            )
+
+
+def _check_shrinks(whole: Sequence[Finding], kept: Sequence[list[Finding]]) -> None:
+    """An interval over all rows is narrower than over a few of them."""
+    small: dict[_Of, list[float]] = {}
+    for findings in kept:
+        for finding in findings:
+            if finding.measurement is not None and finding.criterion is not None:
+                small.setdefault((*_key(finding), finding.measurement.n_samples), []).append(
+                    _width(finding.measurement)
+                )
+    for finding in whole:
+        measurement = finding.measurement
+        if measurement is None or finding.criterion is None or not 0.0 < (width := _width(measurement)) < math.inf:
+            continue
+        few = [
+            w
+            for (*key, n), own in small.items()
+            for w in own
+            if tuple(key) == _key(finding) and isinstance(n, int) and 0 < 4 * n <= measurement.n_samples
+        ]
+        if few and float(np.median(few)) <= width < _span(measurement):
+            raise ContractViolation(
+                "An interval shrinks as rows come in.",
+                f"{_named(measurement)}: a width of {width:.4g} over {measurement.n_samples:,} samples, and of "
+                f"{float(np.median(few)):.4g} over a quarter of them or fewer",
+            )
+
+
+def _span(measurement: Measurement) -> float:
+    low, high = measurement.estimate.limits
+    return high - low
+
+
+def _width(measurement: Measurement) -> float:
+    """The width of an interval at 95 %; NaN where there is no number."""
+    if isinstance(measurement.estimate, Undefined) or math.isnan(measurement.estimate.value):
+        return math.nan
+    low, high = measurement.estimate.bounds(_SHOWN)
+    return high - low
+
+
+def _has_no_width(finding: Finding) -> bool:
+    """Whether the interval of a finding, at whatever level it has, is one number but for rounding."""
+    if finding.interval is None or finding.measurement is None or math.isnan(finding.measurement.estimate.value):
+        return False
+    return math.isclose(*finding.interval, rel_tol=1e-12, abs_tol=0.0)
+
+
+def _of(measurement: Measurement) -> _Of:
+    def pairs(of: Mapping[str, str | float]) -> _Of:
+        return tuple(sorted((name, str(value)) for name, value in of.items()))
+
+    return (
+        measurement.metric,
+        measurement.method,
+        measurement.sensitive,
+        pairs(measurement.group),
+        pairs(measurement.at),
+    )
+
+
+def _key(finding: Finding) -> _Of:
+    if finding.measurement is None:
+        return ()
+    criterion = finding.criterion
+    return (*_of(finding.measurement), None if criterion is None else criterion.describe())
+
+
+def _named(measurement: Measurement) -> str:
+    where = {**measurement.group, **measurement.at}
+    said = f" ({', '.join(f'{k}={v}' for k, v in where.items())})" if where else ""
+    return f"{measurement.metric}{said} = {measurement.estimate.value:.6g}"

@@ -1,0 +1,1 @@
+"""The files that ``auditor new-probe`` fills in."""

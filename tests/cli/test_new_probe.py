@@ -1,0 +1,122 @@
+"""The skeleton of a probe works as it stands: it is clean, its tests pass, and a scan can ask it."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from auditor.errors import UsageError
+from auditor.model.saving import save
+from auditor.report.record import AuditReport
+from cli.main import app
+from cli.new_probe import class_of, write_skeleton
+from tests import ROOT
+from tests.mitigations.planted_rows import biased_rows, trained
+from tests.toys.interpreters import interpreter
+
+RUNNER = CliRunner()
+FILES = ["pyproject.toml", "tests/test_calm_share.py", "calm_share.py"]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("written") / "calm_share"
+    write_skeleton(folder, "calm_share")
+    return folder
+
+
+def run(folder: Path, *arguments: str | Path) -> str:
+    done = subprocess.run([*map(str, arguments)], cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode in (0, 1, 3), done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def test_the_command_says_what_it_wrote_and_what_comes_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = RUNNER.invoke(app, ["new-probe", "calm-share"])
+    assert result.exit_code == 0, result.output
+    folder = tmp_path / "calm_share"
+    assert sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()) == sorted(FILES)
+    assert all(f"calm_share/{name}\n" in result.output for name in FILES)
+    assert "--probe calm_share:CalmShare\n" in result.output and "--probes calm_share\n" in result.output
+    again = RUNNER.invoke(app, ["new-probe", "calm_share"])
+    assert again.exit_code == 2
+    assert again.output == "auditor: calm_share is there already: name another, or take it away.\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("CalmShare", "'CalmShare' is no name for a probe: write it in snake_case, such as unsure_share."),
+        ("1st", "is no name for a probe"),
+        ("../calm", "is no name for a probe"),
+        ("ruhe_größe", "is no name for a probe"),
+        ("__", "is no name for a probe"),
+        ("a" * 61, "is no name for a probe"),
+        ("lambda", "is a word of Python's own"),
+        ("group-fairness", "There is a built-in probe 'group_fairness': name yours otherwise."),
+        ("statistics", "There is a module 'statistics' already"),
+        ("probes", "There is a module 'probes' already"),
+        ("numpy", "There is a module 'numpy' already"),
+    ],
+)
+def test_what_cannot_be_its_name_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, said: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = RUNNER.invoke(app, ["new-probe", name])
+    assert result.exit_code == 2 and said in result.output and result.output.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_where_nothing_can_be_written_nothing_is(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UsageError, match="cannot be written: Not a directory"):
+        write_skeleton(tmp_path / "file" / "calm_share", "calm_share")
+    assert class_of("calm_share") == "CalmShare"
+
+
+@pytest.mark.slow
+def test_it_is_clean_and_its_own_tests_pass(made: Path) -> None:
+    assert "2 passed" in run(made, sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider")
+    if importlib.util.find_spec("ruff") is None or importlib.util.find_spec("mypy") is None:
+        pytest.skip("ruff and mypy are not installed here: the skeleton's tests passed, its style was not looked at")
+    assert "All checks passed" in run(made, sys.executable, "-m", "ruff", "check", ".")
+    assert "already formatted" in run(made, sys.executable, "-m", "ruff", "format", "--check", ".")
+    cache = ("--cache-dir", ROOT / ".mypy_cache")
+    assert "no issues found in 2 source files" in run(made, sys.executable, "-m", "mypy", "--strict", *cache, ".")
+
+
+@pytest.mark.slow
+def test_a_scan_asks_it_from_its_folder_and_installed(made: Path, tmp_path: Path) -> None:
+    rows = biased_rows(300, 2)
+    rows.X.assign(y=rows.y_true).to_csv(tmp_path / "test.csv", index=False)  # type: ignore[union-attr]
+    save(trained(biased_rows(300, 1), epochs=2), tmp_path / "model.pt")
+    asked = (tmp_path / "model.pt", "--data", tmp_path / "test.csv", "--target", "y", "--positive", "1")
+    scan = ("-c", "from cli.main import app; app()", "scan", *asked, "--sensitive", "group", "--out", tmp_path / "out")
+
+    def shares() -> dict[str, float | None]:
+        report = AuditReport.from_json((tmp_path / "out/report.json").read_bytes())
+        return {str(f.group.get("group")): f.value for f in report.findings if f.metric == "unsure_share"}
+
+    run(made, sys.executable, *scan, "--probes", "group_fairness", "--probe", "calm_share:CalmShare")
+    from_folder = shares()
+    assert set(from_folder) == {"None", "a", "b"}
+    python, packages = interpreter(tmp_path)
+    run(
+        tmp_path, sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation",
+        "--disable-pip-version-check", "--target", packages, made,
+    )  # fmt: skip
+    listed = json.loads(run(tmp_path, python, "-c", "from cli.main import app; app()", "probes", "--json"))
+    (own,) = [row for row in listed if row["distribution"] != "responsible-auditor"]
+    assert (own["name"], own["distribution"], own["version"], own["error"]) == (
+        "calm_share", "calm-share", "0.1.0", "",
+    )  # fmt: skip
+    run(tmp_path, python, *scan, "--probes", "calm-share")
+    assert shares() == from_folder
