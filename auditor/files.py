@@ -1,4 +1,4 @@
-"""Writing files so that a reader sees all of one or nothing of it."""
+"""Files: written so that a reader sees all of one or nothing of it, and read as what a stranger may have written."""
 
 from __future__ import annotations
 
@@ -9,7 +9,15 @@ import tempfile
 import tomllib
 from pathlib import Path
 
+from pydantic import BaseModel, ConfigDict
+
 from auditor.errors import DataError, UsageError, first_line
+
+
+class Closed(BaseModel):
+    """Base of what is written to files and pipes, and read from them: unknown keys are errors, values do not change."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 def check_writable(folder: Path, hint: str) -> None:

@@ -15,6 +15,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from auditor.errors import DataError
+from auditor.files import Closed
 from auditor.finding.criterion import Criterion
 from auditor.finding.display import MOST_HEATMAPS, MOST_SWARMS, MOST_TEXTS, ColouredText, GradeTable, Heatmap, Swarm
 from auditor.finding.figure import Figure, FigureKind, Series
@@ -49,13 +50,7 @@ def _finite(x: object) -> object:
 Number = Annotated[float | None, BeforeValidator(_finite)]
 
 
-class Record(BaseModel):
-    """Base of the record's types: unknown keys are errors, values do not change."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class ModelRecord(Record):
+class ModelRecord(Closed):
     """The audited model: where it came from, what its bytes were, how each of them was loaded."""
 
     path: str | None = None
@@ -68,7 +63,7 @@ class ModelRecord(Record):
     notes: tuple[str, ...] = ()
 
 
-class DataRecord(Record):
+class DataRecord(Closed):
     """The evaluation data, and the training data where they were given.
 
     ``n_unreadable``: files that were to be rows and could not be read; ``unreadable``: a sentence on the first of them.
@@ -88,7 +83,7 @@ class DataRecord(Record):
     notes: tuple[str, ...] = ()
 
 
-class Environment(Record):
+class Environment(Closed):
     """Where and with what the audit ran."""
 
     python: str
@@ -100,7 +95,7 @@ class Environment(Record):
     command: str | None = None
 
 
-class FamilyRecord(Record):
+class FamilyRecord(Closed):
     """The promise about errors: at most ``error_rate`` for any false FAIL and for any false PASS over m judgements."""
 
     error_rate: float
@@ -108,7 +103,7 @@ class FamilyRecord(Record):
     m: int
 
 
-class CriterionRecord(Record):
+class CriterionRecord(Closed):
     """A requirement: a number, a source, and who set it when."""
 
     metric: str
@@ -152,7 +147,7 @@ class CriterionRecord(Record):
         return f"{self.direction.replace('_', ' ')} {self.bound:g}"
 
 
-class FindingRecord(Record):
+class FindingRecord(Closed):
     """One finding; ``estimate`` holds the sufficient statistics that every number of it can be recomputed from."""
 
     id: str
@@ -210,7 +205,7 @@ class FindingRecord(Record):
         )
 
 
-class SeriesRecord(Record):
+class SeriesRecord(Closed):
     """One line or set of bars; ``low`` and ``high`` are its intervals, empty where it has none."""
 
     name: str
@@ -235,7 +230,7 @@ class SeriesRecord(Record):
         )
 
 
-class FigureRecord(Record):
+class FigureRecord(Closed):
     """A drawing as data, with its description in words."""
 
     id: str
@@ -274,7 +269,7 @@ class FigureRecord(Record):
         )
 
 
-class Summary(Record):
+class Summary(Closed):
     """How many findings ended in each of the six outcomes."""
 
     passed: Annotated[int, Field(alias="pass")]
@@ -284,7 +279,7 @@ class Summary(Record):
     not_applicable: int
     not_judged: int
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_by_name=True, serialize_by_alias=True)
+    model_config = ConfigDict(validate_by_name=True, serialize_by_alias=True)
 
     @classmethod
     def of(cls, outcomes: Iterable[Outcome]) -> Summary:
@@ -304,7 +299,7 @@ class Summary(Record):
         return int(getattr(self, "passed" if outcome is Outcome.PASS else outcome.value.lower()))
 
 
-class DecisionRecord(Record):
+class DecisionRecord(Closed):
     """What somebody decided about an earlier audit of this model; it changes no outcome.
 
     ``entry``, ``audit``: numbers in the history of audits, of the decision and of what it is about. ``findings``: ids
@@ -339,7 +334,7 @@ class DecisionRecord(Record):
         )
 
 
-class RegistrationRecord(Record):
+class RegistrationRecord(Closed):
     """What was fixed before results were seen, and whether the run kept to it; it changes no outcome.
 
     ``sha256``: of what was registered, which whoever noted it then can compare. ``registered``: when. ``signed_with``:
@@ -375,7 +370,7 @@ class RegistrationRecord(Record):
         )
 
 
-class PolicyRecord(Record):
+class PolicyRecord(Closed):
     """A rule pack the report was held against, as of a day; ``sets_pass_mark``: whether its text sets any bound."""
 
     name: str
@@ -390,7 +385,7 @@ class PolicyRecord(Record):
     notes: tuple[str, ...] = ()
 
 
-class CellRecord(Record):
+class CellRecord(Closed):
     """One thing that a control asks for, and what there is of it.
 
     ``evidence``: ``findings`` are the ids of what was measured, and of what beside it could not be, ``outcomes`` how
@@ -407,7 +402,7 @@ class CellRecord(Record):
     reason: str = ""
 
 
-class ControlRecord(Record):
+class ControlRecord(Closed):
     """One control of a rule pack; ``in_force``: whether it applies on the day that the pack was held against."""
 
     policy: str
@@ -421,14 +416,14 @@ class ControlRecord(Record):
     cells: tuple[CellRecord, ...]
 
 
-class Refusal(Record):
+class Refusal(Closed):
     """Why the model or the data were not accepted."""
 
     code: str
     reason: str
 
 
-class AuditReport(Record):
+class AuditReport(Closed):
     """The whole record of one audit."""
 
     schema_version: str = SCHEMA_VERSION
