@@ -12,13 +12,12 @@ from collections.abc import Iterable, Sequence
 from enum import IntEnum
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from auditor.errors import DataError
-from auditor.files import Closed
+from auditor.files import Closed, Number
 from auditor.finding.criterion import Criterion
-from auditor.finding.display import MOST_HEATMAPS, MOST_SWARMS, MOST_TEXTS, ColouredText, GradeTable, Heatmap, Swarm
-from auditor.finding.figure import Figure, FigureKind, Series
+from auditor.finding.figure import Figure
 from auditor.finding.judging import Family, Finding
 from auditor.finding.measurement import Outcome, Pillar
 from auditor.statistics.families import Multiplicity
@@ -41,13 +40,6 @@ class ExitCode(IntEnum):
     USAGE = 2
     INCONCLUSIVE = 3
     REFUSED = 4
-
-
-def _finite(x: object) -> object:
-    return None if isinstance(x, float) and not math.isfinite(x) else x
-
-
-Number = Annotated[float | None, BeforeValidator(_finite)]
 
 
 class ModelRecord(Closed):
@@ -202,70 +194,6 @@ class FindingRecord(Closed):
             detail=m.detail if m else "",
             reason=finding.reason,
             estimate=m.estimate if m else None,
-        )
-
-
-class SeriesRecord(Closed):
-    """One line or set of bars; ``low`` and ``high`` are its intervals, empty where it has none."""
-
-    name: str
-    x: tuple[str | float, ...]
-    y: tuple[Number, ...]
-    low: tuple[Number, ...] = ()
-    high: tuple[Number, ...] = ()
-    criterion: float | None = None
-    criterion_label: str = ""
-
-    @classmethod
-    def of(cls, series: Series) -> SeriesRecord:
-        """The record of a series."""
-        return cls(
-            name=series.name,
-            x=series.x,
-            y=series.y,
-            low=series.low,
-            high=series.high,
-            criterion=series.criterion,
-            criterion_label=series.criterion_label,
-        )
-
-
-class FigureRecord(Closed):
-    """A drawing as data, with its description in words."""
-
-    id: str
-    probe: str
-    kind: FigureKind
-    title: str
-    series: tuple[SeriesRecord, ...]
-    alt: str
-    x_label: str = ""
-    y_label: str = ""
-    criterion: float | None = None
-    caption: str = ""
-    texts: Annotated[tuple[ColouredText, ...], Field(max_length=MOST_TEXTS)] = ()
-    heatmaps: Annotated[tuple[Heatmap, ...], Field(max_length=MOST_HEATMAPS)] = ()
-    table: GradeTable | None = None
-    swarms: Annotated[tuple[Swarm, ...], Field(max_length=MOST_SWARMS)] = ()
-
-    @classmethod
-    def of(cls, figure: Figure) -> FigureRecord:
-        """The record of a figure."""
-        return cls(
-            id=figure.id,
-            probe=figure.probe,
-            kind=figure.kind,
-            title=figure.title,
-            series=tuple(SeriesRecord.of(s) for s in figure.series),
-            alt=figure.alt,
-            x_label=figure.x_label,
-            y_label=figure.y_label,
-            criterion=figure.criterion,
-            caption=figure.caption,
-            texts=figure.texts,
-            heatmaps=figure.heatmaps,
-            table=figure.table,
-            swarms=figure.swarms,
         )
 
 
@@ -435,7 +363,7 @@ class AuditReport(Closed):
     family: FamilyRecord
     criteria: tuple[CriterionRecord, ...]
     findings: tuple[FindingRecord, ...]
-    figures: tuple[FigureRecord, ...]
+    figures: tuple[Figure, ...]
     summary: Summary
     refusal: Refusal | None
     allow_inconclusive: bool = False

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 import unicodedata
 
+from auditor.files import Number
 from auditor.finding.display import Grade
-from auditor.report.record import FindingRecord, Number
+from auditor.report.record import FindingRecord
 
 UNDEFINED = "undefined"
 

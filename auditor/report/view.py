@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from auditor.finding.display import RANKS, ColouredText, Standing, Swarm
+from auditor.finding.figure import Figure, Series
 from auditor.finding.measurement import Outcome
 from auditor.report import text
 from auditor.report.record import (
@@ -17,10 +18,8 @@ from auditor.report.record import (
     ControlRecord,
     CriterionRecord,
     ExitCode,
-    FigureRecord,
     FindingRecord,
     PolicyRecord,
-    SeriesRecord,
 )
 
 # The order in which a reader has to act, not the alphabet.
@@ -125,7 +124,7 @@ class ShownText:
 class Drawn:
     """A figure with the table behind it; ``left_out`` points are only in the record. ``texts``: its coloured words."""
 
-    figure: FigureRecord
+    figure: Figure
     dom_id: str
     columns: tuple[Column, ...]
     rows: tuple[tuple[str, ...], ...]
@@ -249,7 +248,7 @@ def _sources(rows: Sequence[Row]) -> tuple[Source, ...]:
     )
 
 
-def _drawn(i: int, figure: FigureRecord) -> Drawn:
+def _drawn(i: int, figure: Figure) -> Drawn:
     columns, rows = _table_behind(figure)
     kept, left_out = (rows, 0) if figure.kind not in ("rates", "bars", "curve", "roc") else _thinned(figure, rows)
     scale = scale_of(figure.texts)
@@ -272,7 +271,7 @@ def _shown_text(t: ColouredText, scale: float) -> ShownText:
     return ShownText(title=t.title, words=words, space=" " if t.spaced else "", left_out=t.left_out)
 
 
-def _table_behind(figure: FigureRecord) -> tuple[tuple[Column, ...], list[tuple[str, ...]]]:
+def _table_behind(figure: Figure) -> tuple[tuple[Column, ...], list[tuple[str, ...]]]:
     """What a figure shows as a table, for those who read rather than look; a table of grades is one already."""
     match figure.kind:
         case "text":
@@ -300,7 +299,7 @@ def _columns(*names: str) -> tuple[Column, ...]:
     return tuple(Column(name.removeprefix("#"), numeric=name.startswith("#")) for name in names)
 
 
-def _points_of(series: SeriesRecord) -> list[tuple[str, ...]]:
+def _points_of(series: Series) -> list[tuple[str, ...]]:
     rows: list[tuple[str, ...]] = []
     for k, x in enumerate(series.x):
         y, low, high = (v[k] if k < len(v) else None for v in (series.y, series.low, series.high))
@@ -310,7 +309,7 @@ def _points_of(series: SeriesRecord) -> list[tuple[str, ...]]:
     return rows
 
 
-def _thinned(figure: FigureRecord, rows: Sequence[tuple[str, ...]]) -> tuple[list[tuple[str, ...]], int]:
+def _thinned(figure: Figure, rows: Sequence[tuple[str, ...]]) -> tuple[list[tuple[str, ...]], int]:
     """At most ``MOST_POINTS`` rows of each series, evenly, and how many others there are."""
     kept: list[tuple[str, ...]] = []
     start = 0

@@ -155,7 +155,7 @@ def shown(
 
 
 def _marked(figure: Figure, note: str) -> Figure:
-    return replace(figure, title=f"{figure.title}{title_of(note)}")
+    return figure.model_copy(update={"title": f"{figure.title}{title_of(note)}"})
 
 
 def _groups_metric(rows: AuditData) -> tuple[str, ...]:

@@ -415,7 +415,8 @@ def _of_this_probe(measurement: Measurement, name: str) -> Measurement:
     table = replace(figure.table, grades=tuple(map(named, figure.table.grades)))
     renamed = f"{name}/{figure.id.split('/', 1)[1]}"
     caption, alt = named(figure.caption), named(figure.alt)
-    return replace(measurement, figure=replace(figure, id=renamed, probe=name, table=table, caption=caption, alt=alt))
+    said = {"id": renamed, "probe": name, "table": table, "caption": caption, "alt": alt}
+    return replace(measurement, figure=figure.model_copy(update=said))
 
 
 def _figure(name: str, verdict: Verdict, prompts: Sequence[Prompt], unit: Unit) -> Figure:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from auditor.finding.figure import Figure, Series
 from auditor.finding.judging import Finding
@@ -67,7 +66,7 @@ def _figure(
     """``planned``: the places of the looks that were judged."""
 
     def end(at: float, finding: Finding, which: int) -> float | None:
-        return _finite(finding.interval[which]) if finding.interval and at in planned else None
+        return finding.interval[which] if finding.interval and at in planned else None
 
     shown = dict(list(groups.items())[:_MOST_SERIES])
     name = line.metric.replace("_", " ")
@@ -75,7 +74,7 @@ def _figure(
         Series(
             name=group or name,
             x=tuple(at for at, _ in points),
-            y=tuple(_finite(f.measurement.estimate.value) if f.measurement else None for _, f in points),
+            y=tuple(f.measurement.estimate.value if f.measurement else None for _, f in points),
             low=tuple(end(at, f, 0) for at, f in points),
             high=tuple(end(at, f, 1) for at, f in points),
         )
@@ -128,18 +127,3 @@ def _words(series: Series) -> str:
         return "is undefined throughout"
     (first, begins), (last, ends) = known[0], known[-1]
     return f"goes from {begins:.4g} at {first:g} to {ends:.4g} at {last:g}"
-
-
-def _finite(x: float) -> float | None:
-    return x if math.isfinite(x) else None
-
-
-def distinct(figures: Sequence[Figure]) -> list[Figure]:
-    """The figures with a number after an id that is taken."""
-    taken: dict[str, int] = {}
-    found = []
-    for figure in figures:
-        taken[figure.id] = taken.get(figure.id, 0) + 1
-        n = taken[figure.id]
-        found.append(figure if n == 1 else replace(figure, id=f"{figure.id}#{n}"))
-    return found
