@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from auditor.evidence.history.entries import Decision, Entry
     from auditor.evidence.history.ledger import Ledger
     from auditor.finding.figure import Figure
-    from auditor.report.record import AuditReport, DecisionRecord, FindingRecord
+    from auditor.report.record import AuditReport, DecisionRecord, Finding
 
 _ENVIRONMENT = "AUDITOR_DB"
 _REFERENCE = re.compile(r"history:(\d+)")
@@ -251,7 +251,7 @@ def trend(entries: list[Entry], metric: str) -> Figure:
     from auditor.finding.figure import Figure, Series
     from auditor.report.text import label
 
-    lines: dict[str, list[tuple[int, FindingRecord]]] = {}
+    lines: dict[str, list[tuple[int, Finding]]] = {}
     known: set[str] = set()
     audits = [(entry, entry.audit().record) for entry in entries if entry.kind == "audit"]
     models = {audit.model.path for _, audit in audits}

@@ -81,7 +81,6 @@ def plan_of(configured: Configured) -> Plan:
     """The plan that flags and audit.toml come to; hashes the files that are there."""
     from auditor.evidence.manifest import code_of
     from auditor.evidence.registration import Plan, PlannedProbe, digest_of
-    from auditor.report.record import CriterionRecord
     from cli.scan import probe_specs
 
     options = configured.options
@@ -96,7 +95,7 @@ def plan_of(configured: Configured) -> Plan:
         settings={name: said[name] for name in SETTINGS},
         files={name: digest_of(Path(path)) for name, path in named.items()},
         code=code_of([name for name in modules if name and ":" in name]),
-        criteria=tuple(CriterionRecord.of(criterion) for criterion in configured.criteria),
+        criteria=tuple(criterion.record for criterion in configured.criteria),
         error_rate=options.error_rate,
         multiplicity=options.multiplicity,
         seed=options.seed,

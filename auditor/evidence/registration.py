@@ -21,8 +21,9 @@ from auditor.errors import ConfigError, DataError, UsageError
 from auditor.evidence.manifest import Digest, canonical
 from auditor.evidence.signing import open_envelope, sign, statement
 from auditor.files import UNREADABLE, Closed, why_unreadable
+from auditor.finding.criterion import CriterionRecord
 from auditor.finding.measurement import Outcome
-from auditor.report.record import CriterionRecord, FindingRecord, RegistrationRecord
+from auditor.report.record import Finding, RegistrationRecord
 from auditor.statistics.families import Multiplicity
 
 if TYPE_CHECKING:
@@ -184,7 +185,7 @@ def held_against(opened: Opened, run: Plan, *, path: str, started: datetime, too
 
 
 def with_what_became(
-    record: RegistrationRecord, findings: Sequence[FindingRecord], *, refused: bool, planned: Sequence[str]
+    record: RegistrationRecord, findings: Sequence[Finding], *, refused: bool, planned: Sequence[str]
 ) -> RegistrationRecord:
     """The record once the run is over: what was registered and could not be done is a deviation too."""
     stopped = [f.probe for f in findings if f.outcome is Outcome.NOT_RUN and f.metric is None and f.probe in planned]

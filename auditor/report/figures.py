@@ -15,7 +15,7 @@ from typing import TypeVar
 
 from auditor.finding.display import title_of
 from auditor.finding.figure import Figure, Series
-from auditor.finding.judging import Finding
+from auditor.finding.judging import Judgement
 from auditor.finding.measurement import Measurement, ProbeResult
 from auditor.report.text import UNDEFINED, confidence, number
 from auditor.statistics.groups import WorstDifference, WorstRatio
@@ -34,7 +34,7 @@ _K = TypeVar("_K")
 class _Point:
     """A finding with the measurement it is known to have."""
 
-    finding: Finding
+    finding: Judgement
     measurement: Measurement
 
     @property
@@ -54,7 +54,7 @@ class _Point:
         return all(x is None or 0.0 <= x <= 1.0 for x in (self.value, self.low, self.high))
 
 
-def figures_of(findings: Sequence[Finding], results: Sequence[ProbeResult]) -> list[Figure]:
+def figures_of(findings: Sequence[Judgement], results: Sequence[ProbeResult]) -> list[Figure]:
     """All figures of an audit, in the order of its probes, each with a distinct id.
 
     A measurement held to several criteria is drawn once, with the interval of its first finding.

@@ -6,7 +6,6 @@ file and a test holds the two together.
 
 from __future__ import annotations
 
-import math
 import sys
 from collections.abc import Iterable, Sequence
 from enum import IntEnum
@@ -16,9 +15,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from auditor.errors import DataError
 from auditor.files import Closed, Number
-from auditor.finding.criterion import Criterion
+from auditor.finding.criterion import CriterionRecord
 from auditor.finding.figure import Figure
-from auditor.finding.judging import Family, Finding
+from auditor.finding.judging import Family, Judgement
 from auditor.finding.measurement import Outcome, Pillar
 from auditor.statistics.families import Multiplicity
 from auditor.statistics.kinds import AnyEstimate
@@ -95,51 +94,7 @@ class FamilyRecord(Closed):
     m: int
 
 
-class CriterionRecord(Closed):
-    """A requirement: a number, a source, and who set it when."""
-
-    metric: str
-    direction: Literal["at_most", "at_least", "within"]
-    bound: float | tuple[float, float]
-    source: str
-    set_by: str
-    set_at: str
-    probe: str | None = None
-    method: str | None = None
-    sensitive: tuple[str, ...] | None = None
-    group: dict[str, str] | None = None
-
-    @classmethod
-    def of(cls, criterion: Criterion) -> CriterionRecord:
-        """The record of a criterion."""
-        return cls(
-            metric=criterion.metric,
-            direction=criterion.direction,
-            bound=criterion.bound,
-            source=criterion.source,
-            set_by=criterion.set_by,
-            set_at=criterion.set_at,
-            probe=criterion.probe,
-            method=criterion.method,
-            sensitive=criterion.sensitive,
-            group=None if criterion.group is None else dict(criterion.group),
-        )
-
-    @property
-    def required(self) -> tuple[float, float]:
-        """The values that meet it: from, to."""
-        if isinstance(self.bound, tuple):
-            return self.bound
-        return (-math.inf, self.bound) if self.direction == "at_most" else (self.bound, math.inf)
-
-    def describe(self) -> str:
-        """The requirement in words, such as ``at most 0.1``."""
-        if isinstance(self.bound, tuple):
-            return f"within [{self.bound[0]:g}, {self.bound[1]:g}]"
-        return f"{self.direction.replace('_', ' ')} {self.bound:g}"
-
-
-class FindingRecord(Closed):
+class Finding(Closed):
     """One finding; ``estimate`` holds the sufficient statistics that every number of it can be recomputed from."""
 
     id: str
@@ -167,32 +122,32 @@ class FindingRecord(Closed):
     estimate: AnyEstimate | None = None
 
     @classmethod
-    def of(cls, finding: Finding) -> FindingRecord:
-        """The record of a finding."""
-        m = finding.measurement
+    def of(cls, judged: Judgement) -> Finding:
+        """What the record keeps of a judgement."""
+        m = judged.measurement
         return cls(
-            id=finding.id,
-            probe=finding.probe,
+            id=judged.id,
+            probe=judged.probe,
             method=m.method or None if m else None,
-            pillar=finding.pillar,
-            metric=m.metric if m else None,
+            pillar=judged.pillar,
+            metric=judged.metric,
             group=dict(m.group) if m else {},
             sensitive=m.sensitive if m else (),
             at=dict(m.at) if m else {},
             value=m.estimate.value if m else None,
             ideal=m.ideal if m else None,
-            interval=finding.interval,
-            confidence=finding.confidence,
-            p_fail=finding.p_fail,
-            p_pass=finding.p_pass,
+            interval=judged.interval,
+            confidence=judged.confidence,
+            p_fail=judged.p_fail,
+            p_pass=judged.p_pass,
             n_samples=m.n_samples if m else None,
-            outcome=finding.outcome,
-            criterion=CriterionRecord.of(finding.criterion) if finding.criterion else None,
-            minimum_detectable_effect=finding.minimum_detectable_effect,
-            n_required=finding.n_required,
-            citation=finding.citation,
+            outcome=judged.outcome,
+            criterion=judged.criterion.record if judged.criterion else None,
+            minimum_detectable_effect=judged.minimum_detectable_effect,
+            n_required=judged.n_required,
+            citation=judged.citation,
             detail=m.detail if m else "",
-            reason=finding.reason,
+            reason=judged.reason,
             estimate=m.estimate if m else None,
         )
 
@@ -362,7 +317,7 @@ class AuditReport(Closed):
     environment: Environment
     family: FamilyRecord
     criteria: tuple[CriterionRecord, ...]
-    findings: tuple[FindingRecord, ...]
+    findings: tuple[Finding, ...]
     figures: tuple[Figure, ...]
     summary: Summary
     refusal: Refusal | None
@@ -380,8 +335,7 @@ class AuditReport(Closed):
 
     def verdict(self, *, allow_inconclusive: bool = False) -> ExitCode:
         """The exit code that the findings come to, whatever the record says of it."""
-        ended = [(f.outcome, f.pillar, f.metric) for f in self.findings]
-        return _exit_code(ended, refused=self.refusal is not None, allow_inconclusive=allow_inconclusive)
+        return exit_code(self.findings, refused=self.refusal is not None, allow_inconclusive=allow_inconclusive)
 
     @classmethod
     def from_json(cls, text: str | bytes) -> AuditReport:
@@ -422,7 +376,7 @@ def _numbers(version: str) -> tuple[int, ...]:
         return (sys.maxsize,)
 
 
-def exit_code(findings: Sequence[Finding], *, refused: bool, allow_inconclusive: bool = False) -> ExitCode:
+def exit_code(findings: Sequence[Judgement | Finding], *, refused: bool, allow_inconclusive: bool = False) -> ExitCode:
     """The exit code of a scan.
 
     4 where model or data were refused; else 1 where anything FAILed; else 3 where anything was INCONCLUSIVE or NOT_RUN,
@@ -430,24 +384,15 @@ def exit_code(findings: Sequence[Finding], *, refused: bool, allow_inconclusive:
     not count: a file that loads is not an audited model); else 0. ``allow_inconclusive`` forgives INCONCLUSIVE findings
     only.
     """
-    ended = [(f.outcome, f.pillar, None if f.measurement is None else f.measurement.metric) for f in findings]
-    return _exit_code(ended, refused=refused, allow_inconclusive=allow_inconclusive)
-
-
-def _exit_code(
-    findings: Sequence[tuple[Outcome, Pillar, str | None]], *, refused: bool, allow_inconclusive: bool
-) -> ExitCode:
-    """The same of outcomes, each with its pillar and metric."""
     if refused:
         return ExitCode.REFUSED
-    outcomes = {outcome for outcome, _, _ in findings}
+    outcomes = {f.outcome for f in findings}
     if Outcome.FAIL in outcomes:
         return ExitCode.FAILED
     judged = {Outcome.PASS, Outcome.INCONCLUSIVE} if allow_inconclusive else {Outcome.PASS}
     unsettled = {Outcome.NOT_RUN} if allow_inconclusive else {Outcome.NOT_RUN, Outcome.INCONCLUSIVE}
     nothing_judged = not any(
-        outcome in judged and pillar != INTAKE and metric not in _NOT_OF_THE_MODEL
-        for outcome, pillar, metric in findings
+        f.outcome in judged and f.pillar != INTAKE and f.metric not in _NOT_OF_THE_MODEL for f in findings
     )
     if nothing_judged or unsettled & outcomes:
         return ExitCode.INCONCLUSIVE
@@ -459,7 +404,7 @@ def family_record(family: Family) -> FamilyRecord:
     return FamilyRecord(error_rate=family.error_rate, multiplicity=family.multiplicity, m=family.m)
 
 
-def measurement_label(finding: FindingRecord) -> str:
+def measurement_label(finding: Finding) -> str:
     """A finding's number in words, such as ``selection_rate, sex = female``."""
     parts = [finding.metric or "no measurement"]
     if finding.sensitive:

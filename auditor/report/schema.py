@@ -11,7 +11,7 @@ from auditor.report.record import SCHEMA_VERSION, AuditReport
 
 SCHEMA_FILE = "report.schema.json"
 # Whoever generates types from the schema knows these by other names than the code has for them.
-_PUBLISHED = {"Figure": "FigureRecord", "Series": "SeriesRecord"}
+_PUBLISHED = {"Finding": "FindingRecord", "Figure": "FigureRecord", "Series": "SeriesRecord"}
 
 
 def schema_json() -> str:

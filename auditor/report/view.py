@@ -7,6 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from auditor.finding.criterion import CriterionRecord
 from auditor.finding.display import RANKS, ColouredText, Standing, Swarm
 from auditor.finding.figure import Figure, Series
 from auditor.finding.measurement import Outcome
@@ -16,9 +17,8 @@ from auditor.report.record import (
     AuditReport,
     CellRecord,
     ControlRecord,
-    CriterionRecord,
     ExitCode,
-    FindingRecord,
+    Finding,
     PolicyRecord,
 )
 
@@ -75,7 +75,7 @@ class Row:
     """A finding as it is printed; ``anchor`` is its place in the page."""
 
     anchor: str
-    finding: FindingRecord
+    finding: Finding
     name: str
     where: str
     value: str
@@ -185,12 +185,12 @@ def document_id(report: AuditReport) -> str:
     return hashlib.sha256(report.to_json().encode()).hexdigest()
 
 
-def rows_of(findings: Sequence[FindingRecord]) -> list[Row]:
+def rows_of(findings: Sequence[Finding]) -> list[Row]:
     """Every finding as it is printed, in the order of the record."""
     return [_row(i, f) for i, f in enumerate(findings, 1)]
 
 
-def _row(i: int, f: FindingRecord) -> Row:
+def _row(i: int, f: Finding) -> Row:
     exact = f.estimate is not None and f.estimate.kind == "exact"
     return Row(
         anchor=f"finding-{i}",
@@ -208,7 +208,7 @@ def _row(i: int, f: FindingRecord) -> Row:
     )
 
 
-def is_detail(finding: FindingRecord) -> bool:
+def is_detail(finding: Finding) -> bool:
     """Whether a number only stands behind the findings: one of many groups, features or levels, held to nothing."""
     return finding.outcome is Outcome.NOT_JUDGED and bool(finding.group or finding.at)
 
@@ -334,9 +334,6 @@ def _ends_of(swarm: Swarm) -> str:
         return ""
     high, low = (sum(v) / len(v) for v in (highest, lowest))
     return f"{text.signed(high)} on average in the highest fifth, {text.signed(low)} in the lowest"
-
-
-# ---- in words ------------------------------------------------------------------------------------------------------
 
 
 def plural(n: int, one: str, many: str = "") -> str:

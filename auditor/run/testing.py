@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import numpy as np
 
 from auditor.finding.criterion import Criterion
-from auditor.finding.judging import Finding, judge
+from auditor.finding.judging import Judgement, judge
 from auditor.finding.measurement import Outcome, Pillar, ProbeResult
 from auditor.run.audit import ask, generator_for
 from auditor.run.probe import Need, Probe
@@ -164,7 +164,7 @@ def _leaves_no_trace(probe: Probe, model: AuditedModel, data: AuditData, seed: i
 
 def _audit(
     probe: Probe, model: AuditedModel, data: AuditData, criteria: Sequence[Criterion], seed: int
-) -> list[Finding]:
+) -> list[Judgement]:
     result: ProbeResult = ask(probe, model, data, generator_for(seed, probe.name))
     findings = judge([result], criteria)[0]
     # A criterion that nothing was measured for is the caller's matter where the data are poor.
@@ -233,7 +233,7 @@ def _generators() -> dict[str, Any]:
     return states | {"torch's generator": torch.get_rng_state().numpy().tobytes()}
 
 
-def _words(findings: Sequence[Finding]) -> str:
+def _words(findings: Sequence[Judgement]) -> str:
     return "; ".join(
         f"{f.id}: {f.outcome}"
         + (f" at {f.measurement.estimate.value:.4g} {f.interval}" if f.measurement is not None else "")

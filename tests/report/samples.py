@@ -17,10 +17,9 @@ from auditor.finding.measurement import Measurement, ProbeResult
 from auditor.report.figures import figures_of
 from auditor.report.record import (
     AuditReport,
-    CriterionRecord,
     DataRecord,
     Environment,
-    FindingRecord,
+    Finding,
     ModelRecord,
     Refusal,
     Summary,
@@ -403,8 +402,8 @@ def report_of(
             command="auditor scan models/mortgage_approval.pt --data data/hmda_test.csv --target deny" + nasty,
         ),
         family=family_record(family),
-        criteria=tuple(CriterionRecord.of(c) for c in own),
-        findings=tuple(FindingRecord.of(f) for f in findings),
+        criteria=tuple(c.record for c in own),
+        findings=tuple(Finding.of(f) for f in findings),
         figures=tuple(figures_of(findings, results)),
         summary=Summary.of(f.outcome for f in findings),
         refusal=refusal,

@@ -10,7 +10,7 @@ import pytest
 
 from auditor.finding.criterion import Criterion
 from auditor.finding.figure import Figure, Series
-from auditor.finding.judging import Family, Finding, judge
+from auditor.finding.judging import Family, Judgement, judge
 from auditor.finding.measurement import Measurement, ProbeResult
 from auditor.report.figures import MOST_BARS, MOST_GROUPS, figures_of
 from auditor.report.plots import FOREST
@@ -24,7 +24,7 @@ from tests.report.samples import HOSTILE, all_results, attribution, criteria, pr
 SVG = "{http://www.w3.org/2000/svg}"
 
 
-def _judged(results: list[ProbeResult]) -> tuple[list[Finding], list[Figure]]:
+def _judged(results: list[ProbeResult]) -> tuple[list[Judgement], list[Figure]]:
     findings, _ = judge(results, criteria(), Family())
     return findings, figures_of(findings, results)
 

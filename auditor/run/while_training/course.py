@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from auditor.finding.figure import Figure, Series
-from auditor.finding.judging import Finding
+from auditor.finding.judging import Judgement
 from auditor.run.while_training.peek import Peek
 from auditor.run.while_training.spending import Spending
 
@@ -34,7 +34,7 @@ def courses(peeks: Sequence[Peek], unit: str, spending: Spending | None) -> list
     Numbers with further coordinates, such as a noise level, and groups beyond eight are left to the report's tables.
     What is held to a criterion comes first.
     """
-    lines: dict[_Line, dict[str, list[tuple[float, Finding]]]] = {}
+    lines: dict[_Line, dict[str, list[tuple[float, Judgement]]]] = {}
     for peek in peeks:
         seen: set[tuple[_Line, str]] = set()
         for finding in peek.findings:
@@ -58,14 +58,14 @@ def courses(peeks: Sequence[Peek], unit: str, spending: Spending | None) -> list
 
 def _figure(
     line: _Line,
-    groups: dict[str, list[tuple[float, Finding]]],
+    groups: dict[str, list[tuple[float, Judgement]]],
     unit: str,
     spending: Spending | None,
     planned: set[float],
 ) -> Figure:
     """``planned``: the places of the looks that were judged."""
 
-    def end(at: float, finding: Finding, which: int) -> float | None:
+    def end(at: float, finding: Judgement, which: int) -> float | None:
         return finding.interval[which] if finding.interval and at in planned else None
 
     shown = dict(list(groups.items())[:_MOST_SERIES])
@@ -115,7 +115,7 @@ def _figure(
     )
 
 
-def _level(shown: dict[str, list[tuple[float, Finding]]]) -> float:
+def _level(shown: dict[str, list[tuple[float, Judgement]]]) -> float:
     """The level of either side of the widest band."""
     levels = [(1.0 - f.confidence) / 2.0 for points in shown.values() for _, f in points if f.confidence is not None]
     return min(levels, default=0.0)

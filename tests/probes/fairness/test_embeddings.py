@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import math
 import struct
-from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 
@@ -218,7 +217,7 @@ def test_it_keeps_the_contract() -> None:
     check_probe(
         EmbeddingAssociation(tests="weat_3", methods="weat", n_draws=1000),
         ideal_model=planted(0.0), ideal_data=no_data(), violating_model=planted(1.0), violating_data=no_data(),
-        criteria=[replace(CRITERION, bound=(-1.0, 1.0))], key="embedding_association",
+        criteria=[CRITERION.model_copy(update={"bound": (-1.0, 1.0)})], key="embedding_association",
     )  # fmt: skip
 
 
