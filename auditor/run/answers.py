@@ -303,17 +303,7 @@ def counts_of(model: AuditedModel, data: AuditData) -> CountsRecord | None:
     rows = data.evaluation
     if model.kind != "classifier" or rows.sensitive_features is None:
         return None
-    columns = [rows.sensitive_features[c].astype("category") for c in rows.sensitive_features.columns]
-    return CountsRecord.of(
-        count_groups(
-            model.decisions(rows),
-            rows.y_true,
-            [(c.cat.codes.to_numpy(), [str(level) for level in c.cat.categories]) for c in columns],
-            features=[str(c.name) for c in columns],
-            classes=rows.classes or model.classes,
-            positive=rows.positive,
-        )
-    )
+    return CountsRecord.of(rows.counted(model.decisions(rows), model.classes))
 
 
 def joined(head: AnswersHead, parts: Sequence[AnswersPart], counts: CountsRecord | None) -> Answers:
