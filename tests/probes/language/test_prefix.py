@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from auditor.errors import ConfigError, ModelError
-from auditor.intake.rows.benchmarks import SentencePair
+from auditor.intake.rows.benchmarks.benchmark import SentencePair
 from auditor.model.language_model import AuditedLanguageModel
 from auditor.run.audit import no_data, run_audit
 from auditor.run.probe import make_probe
