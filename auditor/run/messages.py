@@ -13,7 +13,7 @@ from auditor.report.record import DataRecord, ModelRecord
 from auditor.run.answers import AnswersHead, AnswersPart, CountsRecord
 
 MAX_MESSAGE = 32 << 20
-_HEADER = 4
+HEADER = 4
 
 
 class Loaded(Closed):
