@@ -32,9 +32,11 @@ from torch import Tensor, nn
 
 from auditor.data.preprocessing import ImagePreprocessing, TextPreprocessing, fit_tabular
 from auditor.errors import DataError, ModelError, UnsafeModelError, UsageError
-from auditor.intake import ModelSpec, identify, intake_result, load_model, resolve_device
 from auditor.intake.estimators import EstimatorModel
+from auditor.intake.formats import identify, load_model
 from auditor.intake.networks.architectures import ARCHITECTURES, MLP
+from auditor.intake.result import intake_result, resolve_device
+from auditor.intake.specs import ModelSpec
 from auditor.intake.specs import ModelSpec as SharedModelSpec
 from auditor.model.audited_model import AuditedModel, Recipe
 from auditor.model.saving import save

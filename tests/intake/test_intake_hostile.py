@@ -29,10 +29,11 @@ import pytest
 import torch
 
 from auditor.errors import AuditorError, ModelError, UnsafeModelError
-from auditor.intake import ModelSpec, load_model
 from auditor.intake.archive import open_archive
+from auditor.intake.formats import load_model
 from auditor.intake.networks.architectures import ARCHITECTURES, MLP
 from auditor.intake.pickles import COMPUTED, read_pickle
+from auditor.intake.specs import ModelSpec
 from auditor.model.saving import save
 from auditor.model.torch_model import TorchModel
 

@@ -13,7 +13,7 @@ from torch import nn
 from auditor.data.audit_data import AuditData
 from auditor.data.preprocessing import ImagePreprocessing, Preprocessing, TextPreprocessing
 from auditor.errors import ModelError
-from auditor.intake import load_model
+from auditor.intake.formats import load_model
 from auditor.intake.networks.architectures import ARCHITECTURES
 from auditor.intake.specs import ModelSpec
 from auditor.model.audited_model import AuditedModel, Recipe

@@ -15,7 +15,7 @@ from opacus.accountants import RDPAccountant
 from auditor.data.audit_data import AuditData
 from auditor.data.preprocessing import TextPreprocessing
 from auditor.errors import ConfigError, ModelError, UsageError
-from auditor.intake import load_model
+from auditor.intake.formats import load_model
 from auditor.intake.networks.architectures import ARCHITECTURES
 from auditor.intake.specs import ModelSpec
 from auditor.model.audited_model import AuditedModel, Recipe

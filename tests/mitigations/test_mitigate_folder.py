@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from auditor.intake import load_model
+from auditor.intake.formats import load_model
 from auditor.intake.specs import ModelSpec
 from cli.main import app
 from tests.mitigations.test_debiasing_encoders import texts

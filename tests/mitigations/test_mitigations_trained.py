@@ -15,7 +15,7 @@ from fairlearn.preprocessing import CorrelationRemover as Fairlearn
 
 from auditor.data.audit_data import AuditData
 from auditor.errors import DataError, ModelError, UsageError
-from auditor.intake import load_model
+from auditor.intake.formats import load_model
 from auditor.intake.rows.reading import load_data
 from auditor.intake.specs import DataSpec, ModelSpec
 from auditor.model.audited_model import AuditedModel

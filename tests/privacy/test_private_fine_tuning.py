@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from auditor.data.audit_data import AuditData
 from auditor.errors import DataError, MissingExtraError, ModelError, UsageError
-from auditor.intake import load_model
+from auditor.intake.formats import load_model
 from auditor.intake.specs import ModelSpec
 from auditor.model.audited_model import Recipe
 from auditor.model.saving import save
