@@ -266,9 +266,6 @@ def _class_name(name: str) -> str:
     return name if name.isidentifier() else "Class"
 
 
-# ---- networks ------------------------------------------------------------------------------------------------------
-
-
 def build_known(
     name: str, args: Mapping[str, Any], weights: Mapping[str, Tensor], what: str
 ) -> tuple[nn.Module, tuple[str, ...]]:

@@ -97,8 +97,6 @@ def draw_png(figure: Figure) -> bytes:
     return out.getvalue()
 
 
-# ---- rewriting what matplotlib wrote -------------------------------------------------------------------------------
-
 _TEXT_TAG = f"{{{_SVG}}}text"
 _DROPPED_PROPERTIES = frozenset({"font-family", "font"})
 _DROPPED_ELEMENTS = frozenset({f"{{{_SVG}}}style", f"{{{_SVG}}}metadata"})

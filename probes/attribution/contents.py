@@ -219,9 +219,6 @@ def _between_groups(method: str, explanation: Explanation, note: str) -> list[Me
     return found
 
 
-# ---- samples, where they may be shown ------------------------------------------------------------------------------
-
-
 def samples_figure(verdict: Verdict, *, pictures: bool) -> Figure | None:
     """Texts in colour, or maps over images, of the confirming half; ``pictures``: whether the data themselves may be
     shown. None where there is nothing to draw without them."""
