@@ -23,21 +23,7 @@ from mitigations.training.adversarial_debiasing import AdversarialDebiasing
 from mitigations.training.adversarial_step import AdversarialStep, Adversary, Pressure, balanced_weights, debiased
 from mitigations.training.mean_gap import Constraint, mean_gap
 from mitigations.training.retraining import TrainingSet
-from tests.mitigations.planted_rows import biased_rows, trained
-
-
-@pytest.fixture(scope="module")
-def rows() -> AuditData:
-    return biased_rows(3000, 1)
-
-
-@pytest.fixture(scope="module")
-def model(rows: AuditData) -> TorchModel:
-    return trained(rows)
-
-
-def run(mitigation: AdversarialDebiasing, model: AuditedModel, rows: AuditData, seed: int = 0) -> Mitigated:
-    return mitigation.mitigate(model, rows, np.random.default_rng(seed), Training())
+from tests.mitigations.planted_rows import biased_rows, run
 
 
 def test_the_update_is_the_papers_on_one_flat_vector() -> None:

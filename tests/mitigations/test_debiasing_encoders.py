@@ -22,7 +22,7 @@ from auditor.model.torch_model import TorchModel
 from auditor.run.mitigation import Mitigated, Training
 from auditor.training.huggingface_folder import save_classifier
 from mitigations.training.adversarial_debiasing import AdversarialDebiasing
-from tests.intake.test_intake import save_bert, save_vit
+from tests.toys.folders import save_bert, save_vit
 
 
 def texts(n: int, seed: int, classes: tuple[str, ...] = ("negative", "positive")) -> AuditData:

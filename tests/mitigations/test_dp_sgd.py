@@ -29,7 +29,7 @@ from mitigations.rows.reweighing import reweighing_weights
 from mitigations.training.dp_sgd import DpSgd
 from mitigations.training.private_weights import noisy_counts, private_weights
 from probes.fairness.change import Change
-from tests.mitigations.planted_rows import biased_rows, trained
+from tests.mitigations.planted_rows import biased_rows, run, trained
 
 
 @pytest.fixture(scope="module")
@@ -40,10 +40,6 @@ def rows() -> AuditData:
 @pytest.fixture(scope="module")
 def model(rows: AuditData) -> TorchModel:
     return trained(rows, epochs=5)
-
-
-def run(mitigation: DpSgd, model: AuditedModel, rows: AuditData, seed: int = 0) -> Mitigated:
-    return mitigation.mitigate(model, rows, np.random.default_rng(seed), Training())
 
 
 @pytest.fixture(scope="module")

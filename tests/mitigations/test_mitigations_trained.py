@@ -27,22 +27,7 @@ from mitigations.rows.correlation_remover import CorrelationRemover, removed
 from mitigations.training.group_dro import GroupDro
 from mitigations.training.group_dro_step import group_means, moved
 from mitigations.training.min_diff import MinDiff, mmd2, penalty
-from tests.mitigations.planted_rows import biased_rows, trained
-
-
-@pytest.fixture(scope="module")
-def rows() -> AuditData:
-    return biased_rows(3000, 1)
-
-
-@pytest.fixture(scope="module")
-def model(rows: AuditData) -> TorchModel:
-    return trained(rows)
-
-
-def run(mitigation: Mitigation, model: AuditedModel, rows: AuditData, seed: int = 0) -> Mitigated:
-    return mitigation.mitigate(model, rows, np.random.default_rng(seed), Training())
-
+from tests.mitigations.planted_rows import biased_rows, run, trained
 
 # ---- resampling ----------------------------------------------------------------------------------------------------
 

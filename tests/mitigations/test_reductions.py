@@ -20,12 +20,12 @@ from auditor.intake.specs import ModelSpec
 from auditor.model.audited_model import AuditedModel, Recipe
 from auditor.model.saving import save
 from auditor.model.torch_model import TorchModel
-from auditor.run.mitigation import Mitigated, Mitigation, Training
+from auditor.run.mitigation import Mitigation, Training
 from mitigations.training.exponentiated_gradient import ExponentiatedGradient
 from mitigations.training.grid_search import GridSearch
 from mitigations.training.reduction import reducible
 from mitigations.training.retraining import untrained
-from tests.mitigations.planted_rows import biased_rows
+from tests.mitigations.planted_rows import biased_rows, run
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -55,10 +55,6 @@ def linear(rows: AuditData, recipe: Recipe) -> TorchModel:
 @pytest.fixture(scope="module")
 def model(rows: AuditData) -> TorchModel:
     return linear(rows, Recipe(epochs=12, batch_size=256, learning_rate=0.05))
-
-
-def run(mitigation: Mitigation, model: AuditedModel, rows: AuditData, seed: int = 0) -> Mitigated:
-    return mitigation.mitigate(model, rows, np.random.default_rng(seed), Training())
 
 
 def gaps(chances: FloatArray, rows: AuditData) -> list[float]:

@@ -36,8 +36,8 @@ from probes.attribution.token_attribution import (
 from probes.attribution.token_infill import N_INFILL
 from probes.attribution.token_prompts import Prompt, built_in_prompts, read_prompts, spaced
 from probes.attribution.token_units import token_problem
-from tests.model.test_language import WORDS, causal_tokenizer, masked_tokenizer, tiny, tiny_bert
 from tests.probes.attribution.token_toys import associated, pronoun_toy
+from tests.toys.language import WORDS, causal_tokenizer, masked_tokenizer, tiny, tiny_bert
 
 PROMPTS = [
     Prompt(prompt="the old dog", target="sees a cat", foil="hears"),

@@ -35,7 +35,7 @@ from probes.fairness.embeddings import (
     permutation_p,
     sentence,
 )
-from tests.model.test_language import WORDS, causal_tokenizer, tiny
+from tests.toys.language import WORDS, causal_tokenizer, tiny
 
 CRITERION = Criterion(
     metric="association_effect_size",

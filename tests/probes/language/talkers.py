@@ -18,7 +18,7 @@ from auditor.model.language_model import AuditedLanguageModel
 from auditor.rows import FloatArray
 from probes.language.generation_bias import GenerationBias
 from probes.language.prompts import built_in_prompts
-from tests.model.test_language import causal_tokenizer
+from tests.toys.language import causal_tokenizer
 
 
 def criterion(metric: str, bound: float = 0.1) -> Criterion:

@@ -20,8 +20,8 @@ from probes.language.stereoset import StereoSet
 from probes.language.stereotype import Stereotype
 from probes.language.winobias import WinoBias
 from probes.language.winogender import Winogender
-from tests.model.test_language import by_loss, causal_tokenizer, masked_tokenizer, sentences, tiny, tiny_bert
 from tests.probes.language.pair_toys import crows_file
+from tests.toys.language import by_loss, causal_tokenizer, masked_tokenizer, sentences, tiny, tiny_bert
 
 PAIRS = [SentencePair("the old man sees", "the young man sees", "age", (f"w{i}",)) for i in range(8)]
 
