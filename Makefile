@@ -3,9 +3,12 @@ VENV ?= .venv
 PYTHON ?= python3
 # Processes that the tests share out among them; every one of them computes on one thread.
 JOBS ?= 2
+# Faults that `make mutants` tries, and which.
+MUTANTS ?= 40
+SEED ?= 0
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint bench-setup clean
+.PHONY: demo test lint mutants bench-setup clean
 
 $(BIN)/pip:
 	$(PYTHON) -m venv $(VENV)
@@ -37,12 +40,16 @@ demo: $(VENV)/.demo
 	@echo "Open demo/audit-report/report.html. Exit codes 1 and 3 of scan are answers, not accidents."
 
 test: $(VENV)/.test
-	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile
+	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist worksteal
 
 lint: $(VENV)/.lint
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# Faults put into the statistics and the judgement on purpose: how many of them a test sees.
+mutants: $(VENV)/.test
+	$(BIN)/python -m tests.mutation --n $(MUTANTS) --seed $(SEED)
 
 bench-setup: $(VENV)/.test
 	$(BIN)/pip install --quiet --group bench

@@ -1,3 +1,144 @@
-"""The nouns of an audit: model, data, statistics, finding, run, report, evidence."""
+"""Audits a machine-learning model: it measures, says how sure it is, and never calls silence a pass.
 
-__version__ = "0.1.0"
+The one door: what ``__all__`` names is public, and so are the estimates that a probe gives its numbers as, each
+imported from the module of :mod:`auditor.statistics` that defines it, and the callbacks for trainers in
+:mod:`auditor.run.while_training`. Everything else may move.
+
+Names are imported as they are asked for: ``import auditor`` imports neither torch nor pandas.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from os import PathLike
+
+    import pandas as pd
+
+    from auditor.data.audit_data import AuditData
+    from auditor.errors import AuditorError, NotApplicableError
+    from auditor.finding.criterion import Criterion, load_criteria
+    from auditor.finding.judging import Family
+    from auditor.finding.measurement import Measurement, Outcome
+    from auditor.model.audited_model import AuditedModel
+    from auditor.model.saving import save
+    from auditor.model.torch_model import TorchModel
+    from auditor.report.comparing.compare import compare
+    from auditor.report.record import AuditReport, Finding
+    from auditor.run import __version__
+    from auditor.run.audit import run_audit
+    from auditor.run.library import load_data, load_model
+    from auditor.run.mitigation import Mitigation
+    from auditor.run.probe import Need, Probe
+    from auditor.run.testing import check_probe
+    from auditor.run.while_training.audit import TrainingAudit
+    from mitigations import MITIGATIONS
+    from probes import PROBES
+
+# Where each public name is defined.
+_DEFINED_IN = {
+    "AuditData": "auditor.data.audit_data",
+    "AuditReport": "auditor.report.record",
+    "AuditedModel": "auditor.model.audited_model",
+    "AuditorError": "auditor.errors",
+    "Criterion": "auditor.finding.criterion",
+    "Family": "auditor.finding.judging",
+    "Finding": "auditor.report.record",
+    "MITIGATIONS": "mitigations",
+    "Measurement": "auditor.finding.measurement",
+    "Mitigation": "auditor.run.mitigation",
+    "Need": "auditor.run.probe",
+    "NotApplicableError": "auditor.errors",
+    "Outcome": "auditor.finding.measurement",
+    "PROBES": "probes",
+    "Probe": "auditor.run.probe",
+    "TorchModel": "auditor.model.torch_model",
+    "TrainingAudit": "auditor.run.while_training.audit",
+    "__version__": "auditor.run",
+    "check_probe": "auditor.run.testing",
+    "compare": "auditor.report.comparing.compare",
+    "load_criteria": "auditor.finding.criterion",
+    "load_data": "auditor.run.library",
+    "load_model": "auditor.run.library",
+    "run_audit": "auditor.run.audit",
+    "save": "auditor.model.saving",
+}
+__all__ = [
+    "AuditData",
+    "AuditReport",
+    "AuditedModel",
+    "AuditorError",
+    "Criterion",
+    "Family",
+    "Finding",
+    "MITIGATIONS",
+    "Measurement",
+    "Mitigation",
+    "Need",
+    "NotApplicableError",
+    "Outcome",
+    "PROBES",
+    "Probe",
+    "TorchModel",
+    "TrainingAudit",
+    "__version__",
+    "check_probe",
+    "compare",
+    "load_criteria",
+    "load_data",
+    "load_model",
+    "run_audit",
+    "save",
+    "scan",
+]
+
+
+def scan(
+    model: str | PathLike[str] | AuditedModel,
+    data: str | PathLike[str] | pd.DataFrame | AuditData | None = None,
+    *,
+    criteria: Sequence[Criterion] | None = None,
+    probe_options: Mapping[str, Mapping[str, Any]] | None = None,
+    **options: Any,
+) -> AuditReport:
+    """Audits a model and gives the report that ``auditor scan`` gives of it.
+
+    model: a path, which is loaded and measured in a process of its own as the command does, or an ``AuditedModel``,
+    which is measured in this one. data: a path, a DataFrame, or (with a model in memory) ``AuditData``. criteria: what
+    the numbers are held to; None for what ``policy`` names, by default the built-in profile. probe_options: options of
+    single probes by name, ``{"group_fairness": {"intersections": True}}``. options: what the flags of ``auditor scan``
+    say, by their names: ``train``, ``target``, ``positive``, ``sensitive``, ``probes``, ``seed``, ``error_rate`` and
+    the others.
+
+    Raises UsageError for an option, a path or a column that is wrong. Of a path, a model or data that are refused make
+    a report that says so, with exit code 4; of objects they raise DataError or ModelError.
+    """
+    from auditor.run.library import scan as run_scan
+
+    catalogue = _public("PROBES")
+    return run_scan(model, data, catalogue=catalogue, criteria=criteria, probe_options=probe_options, options=options)
+
+
+def _public(name: str) -> Any:
+    module = _DEFINED_IN[name]
+    if module in ("probes", "mitigations"):
+        from auditor.run.own_packages import own_package
+
+        return getattr(own_package(module), name)
+    return getattr(import_module(module), name)
+
+
+if not TYPE_CHECKING:  # to a type checker, a name that is none is an error, and this would hide it
+
+    def __getattr__(name: str) -> Any:
+        if name not in _DEFINED_IN:
+            raise AttributeError(f"module 'auditor' has no attribute {name!r}")
+        globals()[name] = _public(name)
+        return globals()[name]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from auditor.detection.provenance.record import Credentials, FileProvenance, Statement
     from auditor.detection.record import DetectorRecord, FileResult
     from auditor.model.detector_card import KnownRate
-    from auditor.run.isolate import Measured
+    from auditor.run.heard import FilesExamined
 
 SCHEMA_VERSION = "1"
 MOST_FILES = 100_000
@@ -75,7 +75,7 @@ def detect(
     from auditor.intake.specs import DetectionSpec, Job, Limits, ModelSpec
     from auditor.report.text import visible
     from auditor.run.isolate import examine, last_lines
-    from cli.options import memory_limit
+    from auditor.run.options import memory_limit
     from cli.output import paragraph, stages
 
     anchors = None if trust_anchors is None else _pem(trust_anchors)
@@ -227,13 +227,13 @@ def _with_note(result: FileResult, note: str) -> FileResult:
 
 def _as_json(
     detector: str | None,
-    found: Measured,
+    found: FilesExamined,
     results: Sequence[tuple[str, FileResult]],
     pictures: dict[str, str],
     code: int,
 ) -> dict[str, Any]:
-    from auditor import __version__
     from auditor.detection.heat_map import LEGEND
+    from auditor.run import __version__
 
     known = found.detector
     return {

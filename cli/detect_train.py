@@ -58,7 +58,7 @@ def detect_train(
     from auditor.intake.specs import DetectorTrainingSpec, Job, Limits, ModelSpec
     from auditor.report.text import visible
     from auditor.run.isolate import train_detector
-    from cli.options import memory_limit
+    from auditor.run.options import memory_limit
     from cli.output import stages
 
     _check(folder, out, kinds, kind_column, source_column, error_rate)

@@ -8,19 +8,16 @@ from typing import TYPE_CHECKING
 
 from auditor.errors import DataError, UsageError
 from auditor.files import check_writable
+from auditor.run import __version__
+from auditor.run.options import ScanOptions, flags
 
 if TYPE_CHECKING:
     from auditor.evidence.bundle import Evidence
     from auditor.evidence.log import ChainedLog
     from auditor.intake.specs import Job
     from auditor.report.record import AuditReport
-    from auditor.run.isolate import Measured
-    from cli.options import Configured, ScanOptions
-
-_OF_THIS_RUN = (
-    "out", "format", "json_", "quiet", "debug", "bundle", "sign", "include_rows", "redact", "history", "db",
-    "max_memory", "registration",
-)  # fmt: skip
+    from auditor.run.heard import Measured
+    from auditor.run.options import Configured
 
 
 def check_flags(options: ScanOptions) -> None:
@@ -43,7 +40,6 @@ def check_flags(options: ScanOptions) -> None:
 
 def start_log(job: Job) -> ChainedLog:
     """The log of a scan that begins."""
-    from auditor import __version__
     from auditor.evidence.log import ChainedLog
     from auditor.evidence.passwords import without_passwords
 
@@ -96,5 +92,6 @@ def _evidence(configured: Configured, job: Job, measured: Measured, report: Audi
 
 def request_of(configured: Configured) -> dict[str, object]:
     """The flags and options of a scan as they were given: enough to run it again."""
-    options = configured.options.model_dump(mode="json", exclude_unset=True, exclude=set(_OF_THIS_RUN))
+    said, unasked, known = configured.options.said(), ScanOptions().said(), flags()
+    options = {name: said[name] for name in known if said[name] != unasked[name] and not known[name].of_one_run}
     return {"options": options, "probe_options": configured.probe_options}

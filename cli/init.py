@@ -107,7 +107,7 @@ def _config(data: Path, out: Path, frame: pd.DataFrame) -> str:
 _PROBES_OF_LABELS = ("# [probes.feature_attribution]", "# n_samples = 256")
 _PROBES_OF_NUMBERS = (
     "# The range that predictions and true values can take, known from elsewhere: without it no mean can be judged.",
-    "# [probes.fairness.regression_fairness]",
+    "# [probes.regression_fairness]",
     "# value_range = [0, 100000]",
 )
 

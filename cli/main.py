@@ -11,14 +11,16 @@ from typing import Annotated, ParamSpec
 
 import typer
 
-from auditor import __version__
 from auditor.errors import AuditorError
+from auditor.run import __version__
+from auditor.run.options import FORMATS, flags
 from cli.detect import detect
 from cli.detect_train import detect_train
 from cli.dossier import dossier
 from cli.dp_audit import dp_audit
 from cli.dp_budget import dp_budget
 from cli.dp_lint import dp_lint
+from cli.flags import with_flags
 from cli.history import Db, history, signoff
 from cli.register import register
 from cli.reproduce import reproduce
@@ -36,9 +38,13 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-FORMATS = "html,json,markdown,pdf,sarif,junit,csv,model-card,model-card-json,ml-bom"
 Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks and the measuring process's own output.")]
 
+# What a mitigation and its audits are told alike.
+_OF_MITIGATIONS = (
+    "train", "data", "target", "positive", "sensitive", "text", "image", "probes", "policy", "seed", "device",
+    "max_memory",
+)  # fmt: skip
 
 INTERNAL_ERROR = 70  # EX_SOFTWARE of sysexits.h
 
@@ -87,87 +93,12 @@ def command(name: str) -> Callable[[Callable[P, int | None]], Callable[P, None]]
 
 
 @command("scan")
+@with_flags(list(flags()))
 def scan(
-    model: Annotated[
-        str | None, typer.Argument(help="A model file or Hugging Face folder.", show_default=False)
-    ] = None,
-    data: Annotated[str | None, typer.Option(help="Evaluation rows: CSV, TSV, Parquet or JSON Lines.")] = None,
-    train: Annotated[str | None, typer.Option(help="The rows the model was trained on.")] = None,
-    target: Annotated[str | None, typer.Option(help="Column of true labels, or true numbers.")] = None,
-    positive: Annotated[str | None, typer.Option(help="The favourable label.")] = None,
-    sensitive: Annotated[list[str] | None, typer.Option(help="Column of a sensitive feature; repeat for more.")] = None,
-    bins: Annotated[
-        list[str] | None, typer.Option(help="Bins of a continuous sensitive feature: age=18,30,45 or age=quantiles:4.")
-    ] = None,
-    sensitive_file: Annotated[str | None, typer.Option(help="Table that holds the sensitive features.")] = None,
-    join_on: Annotated[str | None, typer.Option(help="Column that --data and --sensitive-file share.")] = None,
-    features: Annotated[str | None, typer.Option(help="Columns the model takes, in order: a,b,c.")] = None,
-    text: Annotated[str | None, typer.Option(help="Column of texts, for a text model.")] = None,
-    image: Annotated[str | None, typer.Option(help="Column of image paths, relative to the table.")] = None,
-    task: Annotated[
-        str | None, typer.Option(help="classification or regression, where the model's file does not say.")
-    ] = None,
-    classes: Annotated[str | None, typer.Option(help="Class names in the order of the outputs: a,b.")] = None,
-    outputs: Annotated[str | None, typer.Option(help="What the model returns: logits or probabilities.")] = None,
-    threshold: Annotated[float | None, typer.Option(help="Probability from which a decision is favourable.")] = None,
-    probes: Annotated[str | None, typer.Option(help="Probes to run: a,b. All that apply by default.")] = None,
-    probe: Annotated[list[str] | None, typer.Option(help="Your own probe: package.module:Class.")] = None,
-    benchmark: Annotated[
-        list[str] | None, typer.Option(help="A published benchmark's file: crows_pairs=PATH; repeat for more.")
-    ] = None,
-    scorer: Annotated[
-        str | None, typer.Option(help="A text classifier that scores generated text; VADER's sentiment by default.")
-    ] = None,
-    reference: Annotated[
-        str | None, typer.Option(help="An earlier model: what changed since, row by row on the same data.")
-    ] = None,
+    given: dict[str, object],
+    model: Annotated[str | None, typer.Argument(help=flags()["model"].help, show_default=False)] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help="Option of a probe: probe.option=value.")] = None,
-    policy: Annotated[
-        str | None, typer.Option(help="What results are held to: profiles, rule packs or TOML files: a,b.")
-    ] = None,
-    registration: Annotated[
-        str | None, typer.Option(help="What auditor register wrote: the report says whether this run followed it.")
-    ] = None,
-    as_of: Annotated[
-        str | None, typer.Option(help="Day on which rule packs are held to be in force: 2027-12-02; today by default.")
-    ] = None,
     config: Annotated[str | None, typer.Option(help="Configuration file; ./audit.toml where there is one.")] = None,
-    out: Annotated[str | None, typer.Option(help="Folder for the reports; ./audit-report by default.")] = None,
-    format_: Annotated[str | None, typer.Option("--format", help=f"Formats to write: {FORMATS}.")] = None,
-    history: Annotated[
-        bool, typer.Option("--history", help="Append the audit to the history, and show decisions on this model.")
-    ] = False,
-    db: Annotated[
-        str | None, typer.Option(help="The history: a file or an SQLAlchemy URL; ./audit-history.db by default.")
-    ] = None,
-    bundle: Annotated[
-        str | None, typer.Option(help="Write the evidence, which auditor verify checks, to this file.")
-    ] = None,
-    sign: Annotated[str | None, typer.Option(help="Sign the evidence with this private key.")] = None,
-    include_rows: Annotated[
-        bool, typer.Option("--include-rows", help="Put every row's groups into the evidence.")
-    ] = False,
-    redact: Annotated[bool, typer.Option("--redact", help="Leave rows out of the evidence, not their digest.")] = False,
-    json_: Annotated[bool, typer.Option("--json", help="Print the report as JSON, and nothing else.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")] = False,
-    seed: Annotated[int | None, typer.Option(help="Seed; the same seed gives the same report.")] = None,
-    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = None,
-    error_rate: Annotated[float | None, typer.Option(help="Chance of any false FAIL, and of any false PASS.")] = None,
-    multiplicity: Annotated[str | None, typer.Option(help="bonferroni, holm, bh or none.")] = None,
-    max_memory: Annotated[str | None, typer.Option(help="Memory for the measuring process, such as 8GiB.")] = None,
-    max_seconds: Annotated[float | None, typer.Option(help="Seconds for loading, and for each probe.")] = None,
-    architecture: Annotated[
-        str | None, typer.Option(help="Network of a bare state_dict: package.module:Class.")
-    ] = None,
-    architecture_args: Annotated[str | None, typer.Option(help="Its arguments, as a JSON object.")] = None,
-    predict: Annotated[str | None, typer.Option(help="Audit a function instead: package.module:function.")] = None,
-    allow_code: Annotated[
-        bool, typer.Option("--allow-code", help="Load formats that run code: TorchScript, .pt2.")
-    ] = False,
-    trust_pickle: Annotated[
-        bool, typer.Option("--trust-pickle", help="Unpickle the model: runs what is in it.")
-    ] = False,
-    allow_inconclusive: Annotated[bool, typer.Option("--allow-inconclusive", help="Exit 0 on INCONCLUSIVE.")] = False,
     debug: Debug = False,
 ) -> int:
     """Audit a model: measure, judge, write a report.
@@ -175,28 +106,14 @@ def scan(
     Exit codes: 0 everything judged passed, 1 something FAILed, 2 wrong usage, 3 nothing failed but something could not
     be said, 4 the model or the data were refused.
     """
-    from cli.options import configure
-    from cli.scan import parse_json_flag
+    from cli.options import configure, parse_json_flag
     from cli.scan import scan as run_scan
 
-    flags = {
-        "model": model, "data": data, "train": train, "target": target, "positive": positive, "sensitive": sensitive,
-        "bins": bins, "benchmark": benchmark, "scorer": scorer, "reference": reference,
-        "sensitive_file": sensitive_file, "join_on": join_on, "features": features, "text": text, "image": image,
-        "task": task, "classes": classes, "outputs": outputs, "threshold": threshold, "probes": probes, "probe": probe,
-        "policy": policy, "out": out, "format": format_, "seed": seed, "device": device, "error_rate": error_rate,
-        "multiplicity": multiplicity, "max_memory": max_memory, "max_seconds": max_seconds,
-        "architecture": architecture, "architecture_args": parse_json_flag(architecture_args, "--architecture-args"),
-        "predict": predict, "allow_code": allow_code, "trust_pickle": trust_pickle,
-        "allow_inconclusive": allow_inconclusive, "as_of": as_of, "registration": registration,
-        "history": history, "db": db, "bundle": bundle, "sign": sign, "include_rows": include_rows,
-        "redact": redact,
-    }  # fmt: skip
-    configured = configure(flags, config, set_ or [])
+    typed = given.pop("architecture_args")
+    arguments = None if typed is None else parse_json_flag(str(typed), "--architecture-args")
+    configured = configure(given | {"model": model, "architecture_args": arguments}, config, set_ or [])
     options = configured.options
-    return run_scan(
-        configured, as_json=json_ or options.json_, quiet=quiet or options.quiet, debug=debug or options.debug
-    )
+    return run_scan(configured, as_json=options.json_, quiet=options.quiet, debug=debug or options.debug)
 
 
 @command("probes")
@@ -227,7 +144,7 @@ def report(
     """Render a recorded audit again, without model, data or torch."""
     from cli.gate import consistent
     from cli.rendering import known_figure_formats, known_formats, write_figures
-    from cli.scan import write_report
+    from cli.written import write_report
 
     formats, drawn_as = known_formats(format_.split(",")), known_figure_formats(figure_format.split(","))
     record = consistent(run)
@@ -273,30 +190,27 @@ def gate(
 
 
 @command("mitigate")
+@with_flags(
+    [*_OF_MITIGATIONS, "benchmark"],
+    {
+        "train": "Rows the mitigation learns from.",
+        "data": "Rows on which both models are audited.",
+        "probes": "Probes to audit with: a,b. All that apply by default.",
+        "policy": "What results are held to: a profile or a TOML file.",
+        "seed": "Seed; the same seed gives the same model.",
+        "max_memory": "Memory for each process, such as 8GiB.",
+    },
+)
 def mitigate(
+    given: dict[str, object],
     name: Annotated[str, typer.Argument(help="A mitigation; see: auditor mitigations.")],
     model: Annotated[str, typer.Argument(help="The model to make a better one of.")],
     out: Annotated[Path, typer.Option(help="Where to write the new model: fair.pt, a folder for a language model.")],
-    train: Annotated[str | None, typer.Option(help="Rows the mitigation learns from.")] = None,
-    data: Annotated[str | None, typer.Option(help="Rows on which both models are audited.")] = None,
-    target: Annotated[str | None, typer.Option(help="Column of true labels.")] = None,
-    positive: Annotated[str | None, typer.Option(help="The favourable label.")] = None,
-    sensitive: Annotated[list[str] | None, typer.Option(help="Column of a sensitive feature; repeat for more.")] = None,
-    text: Annotated[str | None, typer.Option(help="Column of texts, for a text model.")] = None,
-    image: Annotated[str | None, typer.Option(help="Column of image paths, relative to the table.")] = None,
     with_: Annotated[list[str] | None, typer.Option("--with", help="Option of the mitigation: option=value.")] = None,
-    probes: Annotated[str | None, typer.Option(help="Probes to audit with: a,b. All that apply by default.")] = None,
-    benchmark: Annotated[
-        list[str] | None, typer.Option(help="A published benchmark's file: crows_pairs=PATH; repeat for more.")
-    ] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help="Option of a probe: probe.option=value.")] = None,
-    policy: Annotated[str | None, typer.Option(help="What results are held to: a profile or a TOML file.")] = None,
     config: Annotated[str | None, typer.Option(help="Configuration file; ./audit.toml where there is one.")] = None,
     report: Annotated[str, typer.Option(help="Folder for the comparison and the two audits.")] = "audit-report",
     checkpoint: Annotated[Path | None, typer.Option(help="Keeps the training; an interrupted one goes on.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed; the same seed gives the same model.")] = None,
-    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = None,
-    max_memory: Annotated[str | None, typer.Option(help="Memory for each process, such as 8GiB.")] = None,
     max_seconds: Annotated[float, typer.Option(help="Seconds for the mitigation.")] = 3600.0,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")] = False,
     debug: Debug = False,
@@ -308,14 +222,9 @@ def mitigate(
     from cli.mitigate import parse_settings, run_mitigation
     from cli.options import configure
 
-    flags = {
-        "model": model, "data": data, "train": train, "target": target, "positive": positive, "sensitive": sensitive,
-        "text": text, "image": image, "probes": probes, "policy": policy, "out": report, "seed": seed,
-        "device": device, "max_memory": max_memory, "benchmark": benchmark,
-    }  # fmt: skip
     return run_mitigation(
         name,
-        configure(flags, config, set_ or []),
+        configure(given | {"model": model, "out": report}, config, set_ or []),
         parse_settings(with_ or []),
         out,
         checkpoint=checkpoint,
@@ -325,34 +234,32 @@ def mitigate(
 
 
 @command("tradeoff")
+@with_flags(
+    [*_OF_MITIGATIONS, "error_rate"],
+    {
+        "train": "Rows the mitigation learns from.",
+        "data": "Rows on which all models are audited.",
+        "probes": "Probes to audit with: a,b. Fairness, change and membership by default.",
+        "policy": "What results are held to: a profile or a TOML file.",
+        "seed": "Seed; the same seed gives the same models.",
+        "max_memory": "Memory for each process, such as 8GiB.",
+        "error_rate": "Chance of any false alternative.",
+    },
+)
 def tradeoff(
+    given: dict[str, object],
     name: Annotated[str, typer.Argument(help="A mitigation; see: auditor mitigations.")],
     model: Annotated[str, typer.Argument(help="The present model, which is a point too.")],
     sweep: Annotated[list[str], typer.Option(help="Values of an option: alpha=0,0.1,1; repeat for a grid.")],
     out: Annotated[Path, typer.Option(help="Folder for every model, its audit, and the trade-off.")],
-    train: Annotated[str | None, typer.Option(help="Rows the mitigation learns from.")] = None,
-    data: Annotated[str | None, typer.Option(help="Rows on which all models are audited.")] = None,
-    target: Annotated[str | None, typer.Option(help="Column of true labels.")] = None,
-    positive: Annotated[str | None, typer.Option(help="The favourable label.")] = None,
-    sensitive: Annotated[list[str] | None, typer.Option(help="Column of a sensitive feature; repeat for more.")] = None,
-    text: Annotated[str | None, typer.Option(help="Column of texts, for a text model.")] = None,
-    image: Annotated[str | None, typer.Option(help="Column of image paths, relative to the table.")] = None,
     with_: Annotated[list[str] | None, typer.Option("--with", help="Fixed option: option=value.")] = None,
     metric: Annotated[
         str, typer.Option(help="accuracy, balanced_accuracy, true_positive_rate, or another of ideal 1.")
     ] = "accuracy",
     disparity: Annotated[str, typer.Option(help="The gap to close.")] = "demographic_parity_difference",
     tolerance: Annotated[float, typer.Option(help="How much lower the metric may be: 0.01 is one point.")] = 0.01,
-    error_rate: Annotated[float | None, typer.Option(help="Chance of any false alternative.")] = None,
-    probes: Annotated[
-        str | None, typer.Option(help="Probes to audit with: a,b. Fairness, change and membership by default.")
-    ] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help="Option of a probe: probe.option=value.")] = None,
-    policy: Annotated[str | None, typer.Option(help="What results are held to: a profile or a TOML file.")] = None,
     config: Annotated[str | None, typer.Option(help="Configuration file; ./audit.toml where there is one.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed; the same seed gives the same models.")] = None,
-    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = None,
-    max_memory: Annotated[str | None, typer.Option(help="Memory for each process, such as 8GiB.")] = None,
     max_seconds: Annotated[float, typer.Option(help="Seconds for making each model.")] = 3600.0,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")] = False,
     debug: Debug = False,
@@ -366,14 +273,9 @@ def tradeoff(
     from cli.options import configure
     from cli.tradeoff import Asked, run_tradeoff
 
-    flags = {
-        "model": model, "data": data, "train": train, "target": target, "positive": positive, "sensitive": sensitive,
-        "text": text, "image": image, "probes": probes, "policy": policy, "out": str(out), "seed": seed,
-        "device": device, "max_memory": max_memory, "error_rate": error_rate,
-    }  # fmt: skip
     return run_tradeoff(
         name,
-        configure(flags, config, set_ or []),
+        configure(given | {"model": model, "out": str(out)}, config, set_ or []),
         sweep,
         parse_settings(with_ or []),
         Asked.of(metric, disparity, tolerance),

@@ -7,6 +7,7 @@ import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import typer
 from pydantic import JsonValue
@@ -15,14 +16,16 @@ from auditor.errors import UsageError, did_you_mean
 from auditor.intake.specs import Job, Limits, MitigationSpec
 from auditor.report.comparing.compare import compare
 from auditor.report.record import AuditReport
-from auditor.run.isolate import measure, mitigate
+from auditor.run.isolate import mitigate
 from auditor.run.mitigation import Mitigation, learns, make_mitigation, needs_rows, writes
+from auditor.run.options import Configured
+from auditor.run.scan import job_of, scan_job
 from cli.comparing import print_comparison, verdict_code, write_comparison
 from cli.one_process import refuse_a_job
-from cli.options import Configured
 from cli.output import stages
-from cli.scan import build_job, make_report, pillars, write_report
+from cli.written import command_line, write_report
 from mitigations import MITIGATIONS
+from probes import PROBES
 
 _PATH_OPTIONS = ("language_model", "lexicon", "pairs", "test_pairs", "detector")
 
@@ -50,7 +53,7 @@ def run_mitigation(
         raise UsageError("Whether a mitigation helped is measured on rows it did not see: add --data FILE.")
     if not with_rows and (options.train or options.data) is not None:
         raise UsageError(f"{key} learns from no rows and is audited without them: leave out --train and --data.")
-    before_job = build_job(configured)
+    before_job = job_of(configured, PROBES)
     assert options.model is not None
     _check_out(out, options.model, folder=_writes_folder(kind, options.model))
     started = time.perf_counter()
@@ -144,11 +147,11 @@ def with_reference(configured: Configured, model: Path) -> tuple[Configured, Job
     return _of(configured, model, reference=configured.options.model)
 
 
-def _of(configured: Configured, model: Path, **more: str | None) -> tuple[Configured, Job]:
+def _of(configured: Configured, model: Path, **more: Any) -> tuple[Configured, Job]:
     """The same audit of another model."""
-    options = configured.options.model_copy(update={"model": str(model), **more})
+    options = replace(configured.options, model=str(model), **more)
     later = replace(configured, options=options)
-    return later, build_job(later)
+    return later, job_of(later, PROBES)
 
 
 def audit_model(configured: Configured, job: Job, folder: Path, *, quiet: bool) -> AuditReport:
@@ -156,8 +159,7 @@ def audit_model(configured: Configured, job: Job, folder: Path, *, quiet: bool) 
     started = time.perf_counter()
     with stages(not quiet) as shown:
         shown.total = len(job.probes) + 2
-        measured = measure(job, pillars(), on_stage=shown)
-    report = make_report(configured, job, measured, time.perf_counter() - started)
+        report = scan_job(configured, job, PROBES, started, command=command_line(), on_stage=shown).report
     folder.mkdir(parents=True, exist_ok=True)
     write_report(report, folder, ["json", "html"])
     return report

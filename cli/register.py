@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from auditor.errors import UsageError
+from auditor.run import __version__
 from cli.output import paragraph
 
 if TYPE_CHECKING:
@@ -16,14 +17,8 @@ if TYPE_CHECKING:
 
     from auditor.evidence.registration import Opened, Plan, Registration
     from auditor.report.record import RegistrationRecord
-    from cli.options import Configured
+    from auditor.run.options import Configured
 
-# What decides which numbers there are and how they are judged. Places, formats and devices do not; nor do rule packs,
-# whose bounds are among the criteria.
-SETTINGS = (
-    "target", "positive", "sensitive", "bins", "join_on", "features", "text", "image", "task", "classes", "outputs",
-    "threshold", "architecture", "architecture_args", "predict", "max_seconds", "allow_inconclusive",
-)  # fmt: skip
 FILES = ("model", "data", "train", "sensitive_file")
 
 
@@ -38,7 +33,6 @@ def register(
 
     auditor scan --registration FILE then says whether the run followed, and lists every deviation.
     """
-    from auditor import __version__
     from auditor.evidence.registration import Registration, left_open
     from auditor.evidence.signing import load_private_key
     from auditor.files import write_beside
@@ -81,18 +75,20 @@ def plan_of(configured: Configured) -> Plan:
     """The plan that flags and audit.toml come to; hashes the files that are there."""
     from auditor.evidence.manifest import code_of
     from auditor.evidence.registration import Plan, PlannedProbe, digest_of
-    from cli.scan import probe_specs
+    from auditor.run.options import flags
+    from auditor.run.scan import probe_specs
+    from probes import PROBES
 
     options = configured.options
-    said = options.model_dump(mode="json")
+    said = options.said()
     modules = (options.predict, options.architecture, *options.probe)
     named = {name: said[name] for name in FILES if said[name] is not None}
     return Plan(
         probes={
             spec.name: PlannedProbe(target=spec.target, options={k: _fixed(k, v) for k, v in spec.options.items()})
-            for spec in probe_specs(configured)
+            for spec in probe_specs(configured, PROBES)
         },
-        settings={name: said[name] for name in SETTINGS},
+        settings={name: said[name] for name, flag in flags().items() if flag.decides},
         files={name: digest_of(Path(path)) for name, path in named.items()},
         code=code_of([name for name in modules if name and ":" in name]),
         criteria=tuple(criterion.record for criterion in configured.criteria),
@@ -132,7 +128,6 @@ def followed(opened: Opened | None, configured: Configured, started: datetime) -
     """What the record says of a run that began then."""
     if opened is None:
         return None
-    from auditor import __version__
     from auditor.evidence.registration import held_against
 
     path = str(configured.options.registration)

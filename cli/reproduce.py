@@ -17,11 +17,10 @@ from cli.verify import stored_probe
 
 if TYPE_CHECKING:
     from auditor.report.record import AuditReport
-    from cli.options import Configured
+    from auditor.run.options import Configured
 
 _MOST_SHOWN = 20
 # What a bundle of somebody else's may not make this machine do by itself.
-_RUNS_CODE = ("trust_pickle", "allow_code", "predict", "probe", "architecture")
 
 
 def reproduce(
@@ -75,19 +74,19 @@ def configured_again(request: bytes, results: bytes, own: Mapping[str, str | Non
     from pydantic import ValidationError
 
     from auditor.evidence.manifest import ASKED
-    from cli.options import Configured, ScanOptions
+    from auditor.run.options import Configured, ScanOptions, flags
 
     try:
         said = json.loads(request)
         options = dict(said["options"]) | {name: value for name, value in own.items() if value is not None}
         asked = ASKED.validate_json(results)
-        code = [name for name in _RUNS_CODE if options.get(name)]
+        code = [name for name, flag in flags().items() if flag.runs_code and options.get(name)]
         if code and not allow_code:
             raise UsageError(
                 f"That audit ran code of its own (--{code[0].replace('_', '-')}): look at it, and add --allow-code."
             )
         return Configured(
-            ScanOptions.model_validate(options),
+            ScanOptions.of(options),
             {str(k): dict(v) for k, v in said["probe_options"].items()},
             asked.criteria,
         )
@@ -114,16 +113,16 @@ def _record(content: bytes, name: str) -> AuditReport:
 
 
 def _run_again(configured: Configured) -> AuditReport:
-    from auditor.run.isolate import measure
+    from auditor.run.scan import job_of, scan_job
     from cli.output import stages
-    from cli.scan import build_job, make_report, pillars
+    from cli.written import command_line
+    from probes import PROBES
 
     started = time.perf_counter()
-    job = build_job(configured)
+    job = job_of(configured, PROBES)
     with stages(True) as shown:
         shown.total = len(job.probes) + 2
-        measured = measure(job, pillars(), on_stage=shown)
-    return make_report(configured, job, measured, time.perf_counter() - started)
+        return scan_job(configured, job, PROBES, started, command=command_line(), on_stage=shown).report
 
 
 def _compared(then: AuditReport, now: AuditReport, tolerance: float, *, as_json: bool) -> int:

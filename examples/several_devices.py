@@ -14,13 +14,11 @@ import sys
 
 import numpy as np
 
-from auditor.data.audit_data import AuditData
+from auditor import MITIGATIONS, AuditData, save
 from auditor.intake.specs import TrainSpec
-from auditor.model.saving import save
 from auditor.run.mitigation import Training
 from auditor.training.several_devices import devices_of_job
 from auditor.training.train import train_table
-from mitigations import MITIGATIONS
 
 
 def main(table: str, out: str, epochs: int = 50) -> None:

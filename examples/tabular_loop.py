@@ -10,10 +10,8 @@ import sys
 import torch
 from torch.nn.functional import cross_entropy
 
-from auditor.run.while_training.audit import TrainingAudit
+from auditor import PROBES, TrainingAudit
 from examples.mortgages import load, network
-from probes.fairness.group_fairness import GroupFairness
-from probes.privacy.membership.probe import MembershipInference
 
 
 def main(out: str, epochs: int = 10) -> TrainingAudit:
@@ -23,7 +21,7 @@ def main(out: str, epochs: int = 10) -> TrainingAudit:
     model = network(X.shape[1])
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
     audit = TrainingAudit(
-        probes=[GroupFairness(), MembershipInference(methods=["loss_threshold"])],
+        probes=[PROBES["group_fairness"](), PROBES["membership_inference"](methods=["loss_threshold"])],
         data=applications,
         n_peeks=epochs,
         on_fail="stop",

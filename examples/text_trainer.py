@@ -26,11 +26,8 @@ from transformers import (
     set_seed,
 )
 
-from auditor.data.audit_data import AuditData
-from auditor.run.while_training.audit import TrainingAudit
+from auditor import PROBES, AuditData, TrainingAudit
 from auditor.run.while_training.huggingface import add_to, text_classifier
-from probes.fairness.group_fairness import GroupFairness
-from probes.fairness.token_fairness import CounterfactualTokenFairness
 
 CLASSES = ("low", "high")
 TRAITS = ("honors", "volunteer", "military", "holes", "school", "email", "computer", "special", "college")
@@ -102,7 +99,7 @@ def main(out: str, epochs: int = 3) -> TrainingAudit:
         data_collator=DataCollatorWithPadding(tokenizer),
     )  # fmt: skip
     audit = TrainingAudit(
-        probes=[GroupFairness(), CounterfactualTokenFairness(categories="names")],
+        probes=[PROBES["group_fairness"](), PROBES["counterfactual_token_fairness"](categories="names")],
         data=held_out,
         wrap=lambda model: text_classifier(model, tokenizer, max_length=64),
         max_overhead=None,

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from auditor.run import isolate
+from tests.warm_child import WarmChildren
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -25,3 +29,23 @@ def test_data() -> Path:
     if not Path(folder).is_dir():
         pytest.fail(f"AUDITOR_TEST_DATA names {folder!r}, which is no folder")
     return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def warm_children() -> Iterator[WarmChildren]:
+    """Measuring processes without the imports of a start."""
+    children = WarmChildren()
+    yield children
+    children.end()
+
+
+@pytest.fixture(autouse=True)
+def measuring_process(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every test's measuring processes are forked, but for those of tests marked ``real_child``."""
+    if sys.platform == "linux" and request.node.get_closest_marker("real_child") is None:
+        monkeypatch.setattr(isolate, "start_child", request.getfixturevalue("warm_children").start)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes longest begins first, so that no process is left with it at the end."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)

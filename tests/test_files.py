@@ -15,7 +15,7 @@ from auditor.files import why_unreadable
 from auditor.intake.rows.benchmarks.bbq import read_bbq
 from auditor.intake.rows.benchmarks.bold import read_bold
 from auditor.intake.rows.benchmarks.stereoset import read_stereoset
-from cli.scan import parse_json_flag
+from cli.options import parse_json_flag
 from mitigations.training.preference_pairs import read_pairs
 from probes.attribution.token_prompts import read_prompts
 

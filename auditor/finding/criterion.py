@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from auditor.errors import ConfigError, did_you_mean
-from auditor.files import Closed
+from auditor.files import UNREADABLE, Closed, why_unreadable
 from auditor.finding.measurement import Measurement
+from auditor.finding.profiles import DEFAULT_PROFILE
 
 Direction = Literal["at_most", "at_least", "within"]
-DEFAULT_PROFILE = "auditor-default-1"
 
 
 class CriterionRecord(Closed):
@@ -96,7 +96,8 @@ def parse_criterion(
     if any(isinstance(b, bool) or not isinstance(b, (int, float)) or not math.isfinite(b) for b in numbers):
         raise ConfigError(f"{where}: bound must be a number, or [low, high] for within, not {bound!r}.")
     limits = [float(b) for b in numbers if isinstance(b, (int, float))]
-    if (len(limits) == 2) != (direction == "within") or (len(limits) == 2 and not limits[0] < limits[1]):
+    two_sided = isinstance(bound, (list, tuple))
+    if two_sided != (direction == "within") or (two_sided and (len(limits) != 2 or not limits[0] < limits[1])):
         raise ConfigError(f"{where}: within takes bound = [low, high] with low < high; the others take one number.")
     sensitive, group = values.get("sensitive"), values.get("group")
     if group is not None and not isinstance(group, Mapping):
@@ -138,8 +139,10 @@ def load_criteria(policy: str | Path = DEFAULT_PROFILE) -> list[Criterion]:
         raise ConfigError(
             f"There is no policy {str(policy)!r}: neither a file nor a built-in profile ({', '.join(profile_names())})."
         ) from None
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ConfigError(f"Policy {str(policy)!r} cannot be read as TOML: {error}.") from None
+    except OSError as error:
+        raise ConfigError(f"Policy {str(policy)!r} cannot be read: {error.strerror}.") from None
+    except UNREADABLE as error:
+        raise ConfigError(f"Policy {str(policy)!r} cannot be read as TOML: {why_unreadable(error)}.") from None
     entries = content.pop("criteria", None)
     if not isinstance(entries, list) or not entries:
         raise ConfigError(f"Policy {name!r} has no [[criteria]] table.")

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationInfo, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from auditor.files import Closed, Number, finite
 from auditor.finding.display import MOST_HEATMAPS, MOST_SWARMS, MOST_TEXTS, ColouredText, GradeTable, Heatmap, Swarm
 
+_MOST = {"texts": MOST_TEXTS, "heatmaps": MOST_HEATMAPS, "swarms": MOST_SWARMS}
 FigureKind = Literal["rates", "bars", "curve", "roc", "forest", "text", "heatmap", "table", "beeswarm"]
 
 
@@ -61,3 +62,11 @@ class Figure(Closed):
     heatmaps: Annotated[tuple[Heatmap, ...], Field(max_length=MOST_HEATMAPS)] = ()
     table: GradeTable | None = None
     swarms: Annotated[tuple[Swarm, ...], Field(max_length=MOST_SWARMS)] = ()
+
+    @field_validator(*_MOST, mode="before")
+    @classmethod
+    def _as_many_as_a_report_shows(cls, shown: Any, info: ValidationInfo) -> Any:
+        most = _MOST[str(info.field_name)]
+        if isinstance(shown, list | tuple) and len(shown) > most:
+            raise ValueError(f"a figure shows at most {most} {info.field_name}, not {len(shown)}")
+        return shown

@@ -168,11 +168,11 @@ def _what_it_would_take(
         return None, None, f"{spans} The ideal value itself, {_number(ideal)}, does not meet this requirement."
     bound, sign = _bounds_to_plan_for(criterion, ideal)
     tail = _tail(criterion, level)
-    effect = minimum_detectable_effect(estimate, bound, tail, ideal=ideal, sign=sign)
+    effect = minimum_detectable_effect(estimate, bound=bound, alpha=tail, ideal=ideal, sign=sign)
     needed = n_required(
         estimate,
-        bound,
-        tail,
+        bound=bound,
+        alpha=tail,
         ideal=ideal,
         n=measurement.n_samples,
         sides=2 if isinstance(criterion.bound, tuple) else 1,

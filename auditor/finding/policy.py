@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from auditor.errors import ConfigError, did_you_mean
+from auditor.files import UNREADABLE, why_unreadable
 from auditor.finding.criterion import Criterion, load_criteria, parse_criterion, profile_names, toml_names
 
 Certainty = Literal["text", "page", "code", "memory"]
@@ -174,8 +175,8 @@ def _text_of(name: str) -> tuple[str | None, str]:
         raise ConfigError(f"Policy {name!r} cannot be read: {error}.") from None
     try:
         keys = tomllib.loads(text).keys()
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{path.name}: {error}.") from None
+    except UNREADABLE as error:
+        raise ConfigError(f"{path.name}: {why_unreadable(error)}.") from None
     for key in keys - {"controls", *_PROFILE}:
         near = did_you_mean(key, (*_PACK, *_PROFILE)) if "controls" not in keys else ""
         if near:
@@ -187,8 +188,8 @@ def parse_policy(text: str, where: str) -> Policy:
     """A pack from its TOML. Raises ConfigError naming ``where`` and the line."""
     try:
         content = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{where}: {error}.") from None
+    except UNREADABLE as error:
+        raise ConfigError(f"{where}: {why_unreadable(error)}.") from None
     reader = _Reader(text, where)
     reader.known(content, _PACK, 1)
     controls = content.get("controls", [])

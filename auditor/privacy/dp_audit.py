@@ -94,7 +94,7 @@ class GuessCount:
     @property
     def accuracy_interval(self) -> tuple[float, float]:
         """Clopper-Pearson at ``1 - alpha`` two-sided of the share of right guesses, for display."""
-        low, high = clopper_pearson(self.n_correct, self.n_guesses, self.alpha / 2.0)
+        low, high = clopper_pearson(self.n_correct, n=self.n_guesses, alpha=self.alpha / 2.0)
         return float(low), float(high)
 
 

@@ -168,8 +168,8 @@ class MultiRun:
         ``max(ln((TPR - delta) / FPR), ln((1 - FPR - delta) / (1 - TPR)))`` at the Clopper-Pearson lower end of TPR and
         the upper end of FPR, each at alpha / 2. Source: Jagielski, Ullman and Oprea, NeurIPS 2020.
         """
-        tpr = float(clopper_pearson(self.hits, self.n_with, alpha / 2.0)[0])
-        fpr = float(clopper_pearson(self.false_alarms, self.n_without, alpha / 2.0)[1])
+        tpr = float(clopper_pearson(self.hits, n=self.n_with, alpha=alpha / 2.0)[0])
+        fpr = float(clopper_pearson(self.false_alarms, n=self.n_without, alpha=alpha / 2.0)[1])
         ratios = ((tpr - delta, fpr), (1.0 - fpr - delta, 1.0 - tpr))
         return max([0.0, *(math.log(above / below) for above, below in ratios if above > 0.0 and below > 0.0)])
 

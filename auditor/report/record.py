@@ -6,10 +6,12 @@ file and a test holds the two together.
 
 from __future__ import annotations
 
+import html
 import sys
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from enum import IntEnum
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -21,6 +23,9 @@ from auditor.finding.judging import Family, Judgement
 from auditor.finding.measurement import Outcome, Pillar
 from auditor.statistics.families import Multiplicity
 from auditor.statistics.kinds import AnyEstimate
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 SCHEMA_VERSION = "1.0"
 
@@ -337,6 +342,51 @@ class AuditReport(Closed):
         """The exit code that the findings come to, whatever the record says of it."""
         return exit_code(self.findings, refused=self.refusal is not None, allow_inconclusive=allow_inconclusive)
 
+    def to_frame(self) -> pd.DataFrame:
+        """A DataFrame with one row per finding: what was measured, on what, its interval, and what became of it."""
+        import pandas as pd
+
+        rows = [
+            {
+                "outcome": finding.outcome.value,
+                "probe": finding.probe,
+                "method": finding.method,
+                "metric": finding.metric,
+                "sensitive": " x ".join(finding.sensitive) or None,
+                "group": ", ".join(f"{k}={v}" for k, v in finding.group.items()) or None,
+                "at": ", ".join(f"{k}={v}" for k, v in finding.at.items()) or None,
+                "value": finding.value,
+                "low": finding.interval[0] if finding.interval else None,
+                "high": finding.interval[1] if finding.interval else None,
+                "required": finding.criterion.describe() if finding.criterion else None,
+                "n_samples": finding.n_samples,
+                "n_required": finding.n_required,
+                "reason": finding.reason,
+                "id": finding.id,
+            }
+            for finding in self.findings
+        ]
+        return pd.DataFrame(rows)
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the verdict, how often each outcome, and every finding that is judged or was lost."""
+        counted = Counter(finding.outcome for finding in self.findings)
+        said = ", ".join(f"{counted[outcome]} {outcome.value}" for outcome in Outcome)
+        if self.refusal is not None:
+            said = f"{self.refusal.reason} {said}"
+        shown = [f for f in self.findings if f.criterion is not None or f.outcome is Outcome.NOT_RUN]
+        rows = "".join(
+            f"<tr><th scope='row'>{f.outcome.value}</th>"
+            + "".join(f"<td>{html.escape(text)}</td>" for text in _in_short(f))
+            + "</tr>"
+            for f in sorted(shown, key=lambda f: list(Outcome).index(f.outcome))
+        )
+        head = "".join(f"<th scope='col'>{name}</th>" for name in ("outcome", "number", "value", "required", "why"))
+        return (
+            f"<p><strong>Exit code {int(self.exit_code)}</strong>: {html.escape(said)}</p>"
+            f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
+        )
+
     @classmethod
     def from_json(cls, text: str | bytes) -> AuditReport:
         """Reads a record; raises DataError where it is not one, or of a newer schema than this version knows."""
@@ -352,6 +402,16 @@ class AuditReport(Closed):
             raise DataError(f"This is not a report of schema {SCHEMA_VERSION}: {where}: {first['msg']}.") from None
         _Version(schema_version=report.schema_version).check()
         return report
+
+
+def _in_short(finding: Finding) -> tuple[str, str, str, str]:
+    of = ", ".join([*finding.sensitive, *(f"{k}={v}" for k, v in finding.group.items())])
+    number = f"{finding.metric or finding.probe}{f' by {of}' if of else ''} ({finding.probe})"
+    value = "undefined" if finding.value is None else f"{finding.value:.3g}"
+    if finding.interval is not None:
+        value += " [" + ", ".join("?" if end is None else f"{end:.3g}" for end in finding.interval) + "]"
+    required = finding.criterion.describe() if finding.criterion is not None else ""
+    return number, value if finding.metric is not None else "", required, finding.reason
 
 
 class _Version(BaseModel):

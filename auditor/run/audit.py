@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from auditor import __version__
 from auditor.errors import AuditorError, DataError, NotApplicableError, UsageError, some_of
 from auditor.finding.criterion import Criterion, load_criteria
 from auditor.finding.judging import Family, judge
@@ -30,6 +29,7 @@ from auditor.report.record import (
     exit_code,
     family_record,
 )
+from auditor.run import __version__
 from auditor.run.probe import Probe, missing_needs, not_applicable
 
 if TYPE_CHECKING:
@@ -186,12 +186,14 @@ def run_audit(
     family: Family | None = None,
     allow_inconclusive: bool = False,
     progress: Callable[[str], None] | None = None,
+    beside: Sequence[ProbeResult] = (),
 ) -> AuditReport:
     """Audits a model in the caller's process: every probe in turn, judged together.
 
-    ``criteria`` default to the built-in profile. ``progress`` is called with a probe's name before it starts. Same
-    seed, same report, but for ``created`` and ``duration_s``. Probes leave the model as it was. Raises DataError where
-    model and data do not name the same classes in the same order, UsageError for what is no probe.
+    ``criteria`` default to the built-in profile. ``beside``: answers that were had already, judged with the others.
+    ``progress`` is called with a probe's name before it starts. Same seed, same report, but for ``created`` and
+    ``duration_s``. Probes leave the model as it was. Raises DataError where model and data do not name the same classes
+    in the same order, UsageError for what is no probe.
     """
     started = time.perf_counter()
     for probe in probes:
@@ -206,7 +208,7 @@ def run_audit(
             f"The data's classes are {', '.join(data.classes[:8])}, the model's {', '.join(model.classes[:8])}: "
             "give both the same names in the order of the model's outputs."
         )
-    results = []
+    results = list(beside)
     for probe in probes:
         if progress is not None:
             progress(probe.name)

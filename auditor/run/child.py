@@ -55,6 +55,7 @@ from auditor.run.messages import (
     Working,
 )
 from auditor.run.mitigation import Training, learns, make_mitigation, needs_rows
+from auditor.run.own_packages import claim_own_packages, taken_name
 from auditor.run.probe import CountsProbe, Probe, counts_suffice, make_probe, missing_needs, not_applicable
 from auditor.training.huggingface_folder import save_classifier
 
@@ -78,7 +79,7 @@ def load_probe(spec: ProbeSpec) -> Probe:
     try:
         kind = getattr(import_module(module), name)
     except (ImportError, AttributeError) as error:
-        raise UsageError(f"Probe {spec.target!r} cannot be imported: {error}.") from None
+        raise UsageError(f"Probe {spec.target!r} cannot be imported: {error}.{taken_name(module)}") from None
     return make_probe(kind, spec.options)
 
 
@@ -292,6 +293,7 @@ def main() -> None:
     channel = Channel(int(sys.argv[1]))
     job = TypeAdapter(Job).validate_json(sys.stdin.buffer.read())
     try:
+        claim_own_packages()
         job = replace(job, model=replace(job.model, device=resolve_device(job.model.device)))
         restrict(job)
         run(job, channel)

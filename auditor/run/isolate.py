@@ -19,38 +19,28 @@ import tempfile
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import IO
 
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import PydanticSerializationError
 
-from auditor.detection.record import DetectorRecord, FileResult
+from auditor.detection.record import FileResult
 from auditor.errors import DataError, ModelError, UsageError
-from auditor.files import readable, received
 from auditor.finding.measurement import Pillar, ProbeResult
 from auditor.intake.specs import Job, ProbeSpec
-from auditor.report.record import INTAKE, DataRecord, ModelRecord, Refusal
+from auditor.report.record import INTAKE, Refusal
 from auditor.report.text import visible
-from auditor.run.answers import Answers, AnswersHead, AnswersPart, CountsRecord, joined
 from auditor.run.audit import files_result
+from auditor.run.heard import DetectorTrained, FilesExamined, Heard, Measured, Mitigated
 from auditor.run.messages import (
     HEADER,
     MAX_MESSAGE,
     MESSAGES,
-    Answered,
-    Asking,
-    DataRead,
-    DetectorLoaded,
     Done,
-    Examined,
-    Keeping,
-    Kept,
-    Loaded,
     Message,
-    Opening,
     Refused,
-    Repaired,
     Trained,
     Working,
 )
@@ -59,32 +49,6 @@ _KEPT = (
     "PATH", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES",
     "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE",
 )  # fmt: skip
-
-
-@dataclass
-class Measured:
-    """What a job came to, across all the children it took."""
-
-    results: list[ProbeResult] = field(default_factory=list)
-    model: ModelRecord | None = None
-    data: DataRecord | None = None
-    device: str = "none"
-    refusal: Refusal | None = None
-    log: str = ""
-    repaired: tuple[str, ...] | None = None
-    detector: DetectorRecord | None = None
-    files: dict[str, FileResult] = field(default_factory=dict)
-    trained: Trained | None = None
-    reading: str = ""
-    head: AnswersHead | None = None
-    counts: CountsRecord | None = None
-    parts: list[AnswersPart] = field(default_factory=list)
-
-    def answers(self) -> Answers | None:
-        """The model's answers by row, where they were to be kept and all of them came."""
-        if self.head is None or sum(len(part.predicted) for part in self.parts) != self.head.n:
-            return None
-        return joined(self.head, self.parts, self.counts)
 
 
 @dataclass(frozen=True)
@@ -140,15 +104,15 @@ def mitigate(job: Job, *, on_stage: Callable[[str], None] | None = None) -> tupl
 
     Raises UsageError, DataError or ModelError with the child's reason, or the cause of its death.
     """
-    done = Measured()
+    done = Mitigated()
     end = _one_child(job, done, on_stage or (lambda _: None))
     _raise_refusal(done)
-    if done.repaired is None:
+    if done.notes is None:
         raise ModelError(f"The mitigation did not end well: {end.why or 'it wrote no model.'}")
-    return done.repaired
+    return done.notes
 
 
-def examine(job: Job, *, on_stage: Callable[[str], None] | None = None) -> Measured:
+def examine(job: Job, *, on_stage: Callable[[str], None] | None = None) -> FilesExamined:
     """Examines the files of a job's detection in as many children as it takes: a file whose child died has an error.
 
     Raises UsageError, DataError or ModelError where the detector is refused, or its process died while loading it.
@@ -156,7 +120,7 @@ def examine(job: Job, *, on_stage: Callable[[str], None] | None = None) -> Measu
     spec = job.detection
     if spec is None:
         raise UsageError("Nothing is to be examined: name a file.")
-    done = Measured()
+    done = FilesExamined()
     remaining = list(spec.files)
     while remaining:
         asked = replace(job, detection=replace(spec, files=tuple(remaining)))
@@ -179,7 +143,7 @@ def train_detector(job: Job, *, on_stage: Callable[[str], None] | None = None) -
 
     Raises UsageError, DataError or ModelError with the child's reason, or the cause of its death.
     """
-    done = Measured()
+    done = DetectorTrained()
     end = _one_child(job, done, on_stage or (lambda _: None))
     _raise_refusal(done)
     if done.trained is None:
@@ -188,7 +152,7 @@ def train_detector(job: Job, *, on_stage: Callable[[str], None] | None = None) -
     return done.trained
 
 
-def _raise_refusal(done: Measured) -> None:
+def _raise_refusal(done: Heard) -> None:
     if done.refusal is not None:
         kind = ModelError if done.refusal.code == "model_refused" else DataError
         raise kind(done.refusal.reason)
@@ -204,30 +168,21 @@ def _with_own_labels(result: ProbeResult, pillars: dict[str, tuple[Pillar, str]]
     return replace(result, pillar=pillar, citation=citation)
 
 
-def _one_child(job: Job, done: Measured, on_stage: Callable[[str], None]) -> _End:
+def _one_child(job: Job, done: Heard, on_stage: Callable[[str], None]) -> _End:
     with ExitStack() as stack:
         scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="auditor-", ignore_cleanup_errors=True))
         # Without a name, so that the child can neither put something else in its place nor take it away.
         log = stack.enter_context(tempfile.TemporaryFile())
         reader, writer = os.pipe()
         try:
-            child = subprocess.Popen(
-                [sys.executable, "-I", "-m", "auditor.run.child", str(writer)],
-                stdin=subprocess.PIPE,
-                stdout=log,
-                stderr=log,
-                cwd=scratch,
-                env=_environment(scratch),
-                pass_fds=(writer,),
-                start_new_session=True,
-            )
+            child = start_child(writer, log, scratch)
         except BaseException:
             os.close(reader)
             raise
         finally:
             os.close(writer)
         try:
-            why, asking = _listen(child, reader, job, done, on_stage)
+            why = _listen(child, reader, job, done, on_stage)
         finally:
             os.close(reader)
             _kill(child)
@@ -235,7 +190,21 @@ def _one_child(job: Job, done: Measured, on_stage: Callable[[str], None]) -> _En
         tail = log.read().decode("utf-8", "replace")
         if "by itself with code" in why and tail.strip():
             why = f"{why} Its last words: {visible(tail.strip().splitlines()[-1])[:300]}"
-        return _End(why, asking, tail)
+        return _End(why, done.asking, tail)
+
+
+def start_child(writer: int, log: IO[bytes], scratch: str) -> subprocess.Popen[bytes]:
+    """The measuring process, in a session of its own: it answers on ``writer`` and lives in ``scratch``."""
+    return subprocess.Popen(
+        [sys.executable, "-I", "-m", "auditor.run.child", str(writer)],
+        stdin=subprocess.PIPE,
+        stdout=log,
+        stderr=log,
+        cwd=scratch,
+        env=_environment(scratch),
+        pass_fds=(writer,),
+        start_new_session=True,
+    )
 
 
 def _environment(scratch: str) -> dict[str, str]:
@@ -287,13 +256,12 @@ class _Pipe:
 
 
 def _listen(
-    child: subprocess.Popen[bytes], descriptor: int, job: Job, done: Measured, on_stage: Callable[[str], None]
-) -> tuple[str, str | None]:
-    """Takes messages until the child is done, dies or breaks a limit; returns why it ended and what it was asking."""
+    child: subprocess.Popen[bytes], descriptor: int, job: Job, done: Heard, on_stage: Callable[[str], None]
+) -> str:
+    """Takes messages until the child is done, dies or breaks a limit; returns why it ended, "" where it finished."""
     _send_job(child, replace(job, parent=os.getpid()))
-    allowed = {spec.name for spec in job.probes} | set(() if job.detection is None else job.detection.files)
-    pipe, asking = _Pipe(descriptor), None
-    seen: set[str] = set()
+    done.begin([spec.name for spec in job.probes] if job.detection is None else job.detection.files)
+    pipe = _Pipe(descriptor)
     deadline = time.monotonic() + job.limits.seconds
     on_stage("loading the model")
     with selectors.DefaultSelector() as selector:
@@ -305,22 +273,22 @@ def _listen(
             try:
                 while (message := pipe.message()) is not None:
                     if isinstance(message, Done):
-                        return "", None
+                        return ""
                     if isinstance(message, Refused):
                         _refuse(message, done)
-                        return "", None
-                    asking = _take(message, done, allowed, seen, asking, on_stage)
+                        return ""
+                    done.take(message, on_stage)
                     # Only what may come once, in its order, buys more time.
                     if not isinstance(message, Working):
                         deadline = time.monotonic() + job.limits.seconds
             except (ValueError, ValidationError) as error:
-                return f"It sent what is no message of this protocol ({type(error).__name__}).", asking
+                return f"It sent what is no message of this protocol ({type(error).__name__})."
             if pipe.closed or (not ready and _has_died(child)):
-                return _cause_of_death(child), asking
+                return _cause_of_death(child)
             if time.monotonic() > deadline:
-                return f"It took longer than {job.limits.seconds:g} s: raise --max-seconds to give it more.", asking
+                return f"It took longer than {job.limits.seconds:g} s: raise --max-seconds to give it more."
             if _resident_bytes(child.pid) > job.limits.memory_bytes:
-                return f"It used more than {_gib(job.limits.memory_bytes)}: raise --max-memory to give it more.", asking
+                return f"It used more than {_gib(job.limits.memory_bytes)}: raise --max-memory to give it more."
 
 
 def _send_job(child: subprocess.Popen[bytes], job: Job) -> None:
@@ -337,71 +305,7 @@ def _send_job(child: subprocess.Popen[bytes], job: Job) -> None:
         pass  # it died at once; the closed message pipe says so next, with its cause
 
 
-def _take(
-    message: Message,
-    done: Measured,
-    allowed: set[str],
-    seen: set[str],
-    asking: str | None,
-    on_stage: Callable[[str], None],
-) -> str | None:
-    once: str = message.kind
-    if isinstance(message, Asking | Opening):
-        once += f" {message.probe if isinstance(message, Asking) else message.file}"
-    if not isinstance(message, Kept | Answered | Examined | Working) and once in seen:
-        raise ValueError("a message that may come once came again")
-    seen.add(once)
-    if isinstance(message, Loaded):
-        done.model, done.device = done.model or message.model, message.device
-        on_stage("reading the data")
-    elif isinstance(message, Working):
-        done.reading = message.file
-        if message.words:
-            on_stage(visible(message.words))
-    elif isinstance(message, Keeping):
-        # A fresh child for the remaining probes says it all again.
-        done.head, done.counts, done.parts = message.head, message.counts, []
-    elif isinstance(message, Kept):
-        kept = sum(len(part.predicted) for part in done.parts) + len(message.part.predicted)
-        if done.head is None or not message.part.predicted or kept > done.head.n:
-            raise ValueError("more answers than there are rows")
-        done.parts.append(message.part)
-    elif isinstance(message, Repaired):
-        done.repaired = message.notes
-    elif isinstance(message, DataRead):
-        done.data = done.data or message.data
-    elif isinstance(message, Asking):
-        if message.probe not in allowed or asking is not None:
-            raise ValueError("a probe that was not asked for, or before the last one answered")
-        on_stage(message.probe)
-        return message.probe
-    elif isinstance(message, Answered):
-        name = message.result.probe
-        taken = {result.probe for result in done.results}
-        if name in taken or (name != asking and name != "intake"):
-            raise ValueError("an answer to no question")
-        done.results.append(message.result)
-        return None
-    elif isinstance(message, DetectorLoaded):
-        done.detector, done.device = done.detector or message.detector, message.device
-    elif isinstance(message, Opening):
-        if message.file not in allowed or asking is not None:
-            raise ValueError("a file that was not named, or before the last one was examined")
-        on_stage(visible(Path(readable(received(message.file))).name))
-        return message.file
-    elif isinstance(message, Examined):
-        if message.file != asking:
-            raise ValueError("a result of no file that was opened")
-        if message.result.heat_map is not None:
-            message.result.heat_map.picture()
-        done.files[message.file] = message.result
-        return None
-    elif isinstance(message, Trained):
-        done.trained = message
-    return asking
-
-
-def _refuse(message: Refused, done: Measured) -> None:
+def _refuse(message: Refused, done: Heard) -> None:
     if message.code == "usage":
         raise UsageError(message.reason)
     done.refusal = Refusal(code=f"{message.code}_refused", reason=message.reason)

@@ -6,7 +6,7 @@ import inspect
 import numbers
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
 import numpy as np
 
@@ -65,6 +65,8 @@ class Mitigation(Protocol):
     methods: ClassVar[tuple[str, ...]]
     stage: ClassVar[Stage]
     needs: ClassVar[str]
+
+    def __init__(self, **options: Any) -> None: ...
 
     def mitigate(self, model: AuditedModel, data: AuditData, rng: np.random.Generator, training: Training) -> Mitigated:
         """A new model, made with the training rows ``data``; the old one is untouched. Same ``rng``, same model.

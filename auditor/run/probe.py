@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping, Sequence
 from enum import Enum
-from typing import TYPE_CHECKING, ClassVar, Protocol, TypeGuard, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeGuard, runtime_checkable
 
 import numpy as np
 
@@ -50,6 +50,8 @@ class Probe(Protocol):
     citation: ClassVar[str]
     methods: ClassVar[tuple[str, ...]]
     needs: ClassVar[tuple[Need, ...]]
+
+    def __init__(self, **options: Any) -> None: ...
 
     def measure(self, model: AuditedModel, data: AuditData, rng: np.random.Generator) -> Sequence[Measurement]:
         """Ask the question; judges nothing, prints nothing, leaves the model as it was.

@@ -9,7 +9,8 @@ Proportions and their differences and ratios are bounded by **exact** methods. T
 Newcombe are the usual choice at 95 %, and are here for display; at the levels a family of findings needs they are not
 safe. Enumerated over all outcomes, Newcombe's one-sided bound at alpha = 0.001 with groups of 5 and 200 misses the
 truth 33 times as often as promised, and with 100 and 1,000 five times; with Clopper-Pearson limits in it, 8 and 2.4
-times. The bounds used here miss at most 0.4 times as often as allowed (``tests/test_statistics.py`` shows it all).
+times. The bounds used here miss at most 0.4 times as often as allowed (``tests/statistics/test_statistics.py`` shows it
+all).
 
 ``intervals`` is the arithmetic on plain arrays; ``estimate`` what every estimate can do; ``rates``, ``groups``,
 ``means``, ``ranks`` and ``distances`` the kinds of them, and ``kinds`` their closed union; ``families`` and

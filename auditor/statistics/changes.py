@@ -19,7 +19,7 @@ Count = Annotated[int, Field(ge=0)]
 
 
 def change_bounds(
-    gained: npt.ArrayLike, lost: npt.ArrayLike, n: npt.ArrayLike, alpha: float
+    *, gained: npt.ArrayLike, lost: npt.ArrayLike, n: npt.ArrayLike, alpha: float
 ) -> tuple[FloatArray, FloatArray]:
     """One-sided bounds of ``P(gained) - P(lost)`` over the same n rows, each missed with probability at most ``alpha``.
 
@@ -29,8 +29,8 @@ def change_bounds(
     Arguments broadcast; ``n = 0`` gives [-1, 1]. The idea is McNemar's (Psychometrika 12, 1947).
     """
     g, lo, m = np.broadcast_arrays(*(np.asarray(v, np.float64) for v in (gained, lost, n)))
-    share = clopper_pearson(g + lo, m, alpha / 3.0)
-    gain = clopper_pearson(g, g + lo, alpha / 3.0)
+    share = clopper_pearson(g + lo, n=m, alpha=alpha / 3.0)
+    gain = clopper_pearson(g, n=g + lo, alpha=alpha / 3.0)
     low, high = (2.0 * side - 1.0 for side in gain)
     return low * np.where(low < 0.0, share[1], share[0]), high * np.where(high > 0.0, share[1], share[0])
 
@@ -55,7 +55,7 @@ class RateChange(Estimate):
         return (self.gained - self.lost) / self.n if self.n else math.nan
 
     def bounds(self, alpha: float) -> tuple[float, float]:
-        low, high = change_bounds(self.gained, self.lost, self.n, alpha)
+        low, high = change_bounds(gained=self.gained, lost=self.lost, n=self.n, alpha=alpha)
         return float(low), float(high)
 
     @model_validator(mode="after")
@@ -134,9 +134,10 @@ class GapChange(Estimate):
         low, high = 1.0, -1.0
         for rate, first, second in zip(self.rates, before.tables, after.tables, strict=True):
             pairs = ~np.eye(len(rate.n), dtype=bool)
-            fell, rose = change_bounds(rate.gained, rate.lost, rate.n, alpha / 4.0)
-            upper = difference_bounds(*second.arrays(), alpha / 4.0)[1] - was[0]
+            (k_before, n), (k_after, _) = first.arrays(), second.arrays()
+            fell, rose = change_bounds(gained=rate.gained, lost=rate.lost, n=rate.n, alpha=alpha / 4.0)
+            upper = difference_bounds(k_after, n=n, alpha=alpha / 4.0)[1] - was[0]
             high = max(high, float(np.minimum(rose[:, None] - fell[None, :], upper)[pairs].max()))
-            lower = now[0] - difference_bounds(*first.arrays(), alpha / 4.0)[1]
+            lower = now[0] - difference_bounds(k_before, n=n, alpha=alpha / 4.0)[1]
             low = min(low, float(np.maximum(fell[:, None] - rose[None, :], lower)[pairs].min()))
         return max(low, -1.0), min(high, 1.0)

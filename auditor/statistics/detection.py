@@ -66,22 +66,20 @@ class EqualErrorRate(Estimate):
         alarms, misses = np.asarray(self.alarms, np.float64), np.asarray(self.misses, np.float64)
         square = corner_radius(alpha) ** 2
         # Between two thresholds ties may go either way: for "no larger than" the larger counts are the doubt's benefit.
-        most = (alarms[:-1], misses[1:])
-        least = (alarms[1:], misses[:-1])
 
         def at_most(e: float) -> bool:
-            return bool((_square(self._tails_below(*most, e)) <= square).any())
+            return bool((_square(self._tails_below(alarms=alarms[:-1], misses=misses[1:], e=e)) <= square).any())
 
         def at_least(e: float) -> bool:
-            return bool((_square(self._tails_above(*least, e)) <= square).any())
+            return bool((_square(self._tails_above(alarms=alarms[1:], misses=misses[:-1], e=e)) <= square).any())
 
         value = self.value
-        return _last(at_least, value, 0.0), _last(at_most, value, 1.0)
+        return _last(at_least, start=value, end=0.0), _last(at_most, start=value, end=1.0)
 
-    def _tails_below(self, alarms: FloatArray, misses: FloatArray, e: float) -> tuple[FloatArray, FloatArray]:
+    def _tails_below(self, *, alarms: FloatArray, misses: FloatArray, e: float) -> tuple[FloatArray, FloatArray]:
         return bdtr(alarms, self.n_negative, e), bdtr(misses, self.n_positive, e)
 
-    def _tails_above(self, alarms: FloatArray, misses: FloatArray, e: float) -> tuple[FloatArray, FloatArray]:
+    def _tails_above(self, *, alarms: FloatArray, misses: FloatArray, e: float) -> tuple[FloatArray, FloatArray]:
         return bdtrc(alarms - 1.0, self.n_negative, e), bdtrc(misses - 1.0, self.n_positive, e)
 
     def standard_error_at(self, ideal: float) -> float:
@@ -89,7 +87,7 @@ class EqualErrorRate(Estimate):
         # Of the mean of the two rates at a fixed threshold, which is no more than that of the rate where they meet.
         return 0.5 * math.sqrt(e * (1.0 - e) * (1.0 / self.n_positive + 1.0 / self.n_negative))
 
-    def growth(self, bound: float, alpha: float, *, ideal: float, miss: float) -> float:
+    def growth(self, *, bound: float, alpha: float, ideal: float, miss: float) -> float:
         """The first size at which scores without an error are shown to lie within the bound."""
         if ideal != 0.0 or not bound > 0.0:
             return math.nan
@@ -108,7 +106,7 @@ def _square(tails: tuple[FloatArray, FloatArray]) -> FloatArray:
     return np.asarray(first**2 + second**2, np.float64)
 
 
-def _last(holds: Callable[[float], bool], start: float, end: float) -> float:
+def _last(holds: Callable[[float], bool], *, start: float, end: float) -> float:
     """The point nearest to ``end`` at which ``holds`` still does, going from ``start``, on the safe side."""
     if holds(end):
         return end
@@ -119,7 +117,7 @@ def _last(holds: Callable[[float], bool], start: float, end: float) -> float:
     return outer
 
 
-def equal_error_rate(positives: npt.ArrayLike, negatives: npt.ArrayLike) -> EqualErrorRate | Undefined:
+def equal_error_rate(*, positives: npt.ArrayLike, negatives: npt.ArrayLike) -> EqualErrorRate | Undefined:
     """Equal error rate of scores, positives (m,) and negatives (n,); undefined where either side has none.
 
     Keeps the thresholds that its bounds may need, at most some hundreds of them.
@@ -130,7 +128,7 @@ def equal_error_rate(positives: npt.ArrayLike, negatives: npt.ArrayLike) -> Equa
     thresholds = np.r_[np.unique(np.r_[x, y]), np.inf]
     alarms = np.asarray(y.size - np.searchsorted(y, thresholds, "left"), np.int64)
     misses = np.asarray(np.searchsorted(x, thresholds, "left"), np.int64)
-    kept = _kept(alarms / y.size, misses / x.size, min(x.size, y.size))
+    kept = _kept(alarm=alarms / y.size, miss=misses / x.size, n=min(x.size, y.size))
     return EqualErrorRate(
         alarms=tuple(alarms[kept].tolist()),
         misses=tuple(misses[kept].tolist()),
@@ -139,7 +137,7 @@ def equal_error_rate(positives: npt.ArrayLike, negatives: npt.ArrayLike) -> Equa
     )
 
 
-def _kept(alarm: FloatArray, miss: FloatArray, n: int) -> IntArray:
+def _kept(*, alarm: FloatArray, miss: FloatArray, n: int) -> IntArray:
     """Indices of the thresholds around the crossing, evenly thinned, with both ends and both sides of the crossing."""
     if alarm.size <= _MOST_STATES:
         return np.arange(alarm.size)
@@ -176,7 +174,12 @@ def _mean_part(values: FloatArray) -> MeanPart:
 def _reach(parts: tuple[MeanPart, MeanPart], room: float, sign: int, alpha: float) -> float:
     """How far a bound of the sum of two means lies from it, each part's own reach taken as a standard deviation is."""
     first, second = (
-        float(bounded_mean_reach(p.standard_error, sign * p.third_moment, p.n, room, alpha)) for p in parts
+        float(
+            bounded_mean_reach(
+                standard_error=p.standard_error, third_moment=sign * p.third_moment, n=p.n, room=room, alpha=alpha
+            )
+        )
+        for p in parts
     )
     return math.hypot(first, second)
 
@@ -213,7 +216,7 @@ class AveragePrecision(Estimate):
         )
 
 
-def average_precision(positives: npt.ArrayLike, negatives: npt.ArrayLike) -> AveragePrecision | Undefined:
+def average_precision(*, positives: npt.ArrayLike, negatives: npt.ArrayLike) -> AveragePrecision | Undefined:
     """Average precision of scores, positives (m,) and negatives (n,), equal scores ranked together.
 
     ``mean over positives x of m G(x) / (m G(x) + n F(x))`` with the shares G of positives and F of negatives that score
@@ -286,7 +289,7 @@ def _placements(x: FloatArray, y: FloatArray) -> tuple[FloatArray, FloatArray]:
 
 
 def area_difference(
-    first: npt.ArrayLike, second: npt.ArrayLike, positive: npt.ArrayLike, *, floor: float = 0.0
+    *, first: npt.ArrayLike, second: npt.ArrayLike, positive: npt.ArrayLike, floor: float = 0.0
 ) -> AreaDifference | Undefined:
     """How much more of an area under the curve the ``first`` scores have than the ``second``, of the same rows.
 
@@ -401,9 +404,9 @@ class ExcessShare(Estimate):
         low, high = self._share.bounds(alpha)
         return low - self.promised, high - self.promised
 
-    def detectable(self, bound: float, alpha: float, *, ideal: float, sign: int) -> float:
-        share = self._share.detectable(bound + self.promised, alpha, ideal=ideal + self.promised, sign=sign)
+    def detectable(self, *, bound: float, alpha: float, ideal: float, sign: int) -> float:
+        share = self._share.detectable(bound=bound + self.promised, alpha=alpha, ideal=ideal + self.promised, sign=sign)
         return share - self.promised
 
-    def growth(self, bound: float, alpha: float, *, ideal: float, miss: float) -> float:
-        return self._share.growth(bound + self.promised, alpha, ideal=ideal + self.promised, miss=miss)
+    def growth(self, *, bound: float, alpha: float, ideal: float, miss: float) -> float:
+        return self._share.growth(bound=bound + self.promised, alpha=alpha, ideal=ideal + self.promised, miss=miss)

@@ -35,7 +35,7 @@ class BenefitInequality(Estimate):
     equal: Annotated[int, Field(ge=0)]
     above: Annotated[int, Field(ge=0)]
 
-    def _entropy(self, below: FloatArray, above: FloatArray) -> FloatArray:
+    def _entropy(self, *, below: FloatArray, above: FloatArray) -> FloatArray:
         mean_benefit = 1.0 - below + above
         with np.errstate(divide="ignore", invalid="ignore"):
             one, two = 1.0 / mean_benefit, 2.0 / mean_benefit
@@ -49,37 +49,44 @@ class BenefitInequality(Estimate):
     @property
     def value(self) -> float:
         n = self.below + self.equal + self.above
-        return float(self._entropy(np.asarray(self.below / n), np.asarray(self.above / n))) if n else math.nan
+        return (
+            float(self._entropy(below=np.asarray(self.below / n), above=np.asarray(self.above / n))) if n else math.nan
+        )
 
     def bounds(self, alpha: float) -> tuple[float, float]:
         n = self.below + self.equal + self.above
-        (below_low, above_low), (below_high, above_high) = clopper_pearson([self.below, self.above], n, alpha / 4.0)
+        (below_low, above_low), (below_high, above_high) = clopper_pearson(
+            [self.below, self.above], n=n, alpha=alpha / 4.0
+        )
         if not n or below_high >= 1.0:
             return 0.0, math.inf
         below, above = np.meshgrid(np.linspace(below_low, below_high, 33), np.linspace(above_low, above_high, 33))
         possible = below + above <= 1.0
-        found = self._entropy(below[possible], above[possible])
+        found = self._entropy(below=below[possible], above=above[possible])
         return float(found.min()), float(found.max())
 
-    def _of(self, n: float, below: float, above: float) -> BenefitInequality:
+    def _of(self, n: float, *, below: float, above: float) -> BenefitInequality:
         whole = round(n), math.floor(below), math.floor(above)
         return self.model_copy(update={"equal": whole[0] - sum(whole[1:]), "below": whole[1], "above": whole[2]})
 
-    def growth(self, bound: float, alpha: float, *, ideal: float, miss: float) -> float:
+    def growth(self, *, bound: float, alpha: float, ideal: float, miss: float) -> float:
         """The first size at which decisions without an error are shown to lie within the bound."""
         n = self.below + self.equal + self.above
         if not n or not ideal < bound:
             return math.nan
-        return first_size(lambda size: self._of(math.ceil(size), 0.0, 0.0).bounds(alpha)[1] <= bound) / n
+        return first_size(lambda size: self._of(math.ceil(size), below=0.0, above=0.0).bounds(alpha)[1] <= bound) / n
 
-    def detectable(self, bound: float, alpha: float, *, ideal: float, sign: int) -> float:
+    def detectable(self, *, bound: float, alpha: float, ideal: float, sign: int) -> float:
         """Solved on the bounds themselves, for errors of the one kind that shows it last."""
         n = self.below + self.equal + self.above
 
         def shown(rate: float, kind: int) -> bool:
             # The count that one audit in five falls short of.
             least = max(n * rate - Z_POWER * math.sqrt(n * rate * (1.0 - rate)), 0.0)
-            return self._of(n, *((least, 0.0) if kind == 0 else (0.0, least))).bounds(alpha)[0] > bound
+            return (
+                self._of(n, below=least if kind == 0 else 0.0, above=0.0 if kind == 0 else least).bounds(alpha)[0]
+                > bound
+            )
 
         effects = []
         for kind, most in ((0, 1.0 - 1.0 / max(n, 1)), (1, 0.5)):
@@ -90,7 +97,7 @@ class BenefitInequality(Estimate):
                 middle = 0.5 * (low + high)
                 low, high = (low, middle) if shown(middle, kind) else (middle, high)
             shares = (high, 0.0) if kind == 0 else (0.0, high)
-            effects.append(float(self._entropy(np.asarray(shares[0]), np.asarray(shares[1]))))
+            effects.append(float(self._entropy(below=np.asarray(shares[0]), above=np.asarray(shares[1]))))
         return max(effects, default=math.inf)
 
 
@@ -130,7 +137,7 @@ class CalibrationError(Estimate):
         # One division of the largest squared radius serves all: a smaller one is so many of its shares, rounded up.
         tails, total = radius_shares(math.sqrt(squares.max()), len(self.n))
         shares = np.ceil(squares / squares.max() * (len(tails) - 1) - 1e-9).astype(np.int64) + total - len(tails) + 1
-        lower, upper = clopper_pearson(k, n, tails)
+        lower, upper = clopper_pearson(k, n=n, alpha=tails)
         weight = n / n.sum()
         farthest = weight * np.maximum(upper - s, s - lower)
         nearest = weight * np.maximum(np.maximum(lower - s, s - upper), 0.0)
@@ -150,7 +157,7 @@ class CalibrationError(Estimate):
         s = np.asarray(self.mean_scores)
         return s, np.where(s < 0.5, 1.0, -1.0)
 
-    def growth(self, bound: float, alpha: float, *, ideal: float, miss: float) -> float:
+    def growth(self, *, bound: float, alpha: float, ideal: float, miss: float) -> float:
         """Solved on the bounds: every bin off by so much that the plain sum is no larger, but for ``miss``."""
         if not self.n or not ideal < bound:
             return math.nan
@@ -169,7 +176,7 @@ class CalibrationError(Estimate):
 
         return first_size(within)
 
-    def detectable(self, bound: float, alpha: float, *, ideal: float, sign: int) -> float:
+    def detectable(self, *, bound: float, alpha: float, ideal: float, sign: int) -> float:
         """Solved on the bounds, for scores off by the same amount in every bin that has room for it."""
         if not self.n:
             return math.nan
@@ -264,9 +271,9 @@ class WorstGap(Estimate):
         common = sum(part.value for part in parts) / len(parts)
         return math.hypot(*sorted((part.standard_error_at(common) for part in parts), reverse=True)[:2])
 
-    def growth(self, bound: float, alpha: float, *, ideal: float, miss: float) -> float:
+    def growth(self, *, bound: float, alpha: float, ideal: float, miss: float) -> float:
         """As that of every estimate; NaN where more of these rows would tell nothing of the groups left out."""
-        return math.nan if self.uncompared else super().growth(bound, alpha, ideal=ideal, miss=miss)
+        return math.nan if self.uncompared else super().growth(bound=bound, alpha=alpha, ideal=ideal, miss=miss)
 
 
 class WorstDistance(Estimate):
@@ -302,14 +309,14 @@ class WorstDistance(Estimate):
         low = float((d - self._reach(alpha / self.comparisons)).max())
         return max(low, 0.0), min(float((d + self._reach(alpha)).max()), 1.0)
 
-    def detectable(self, bound: float, alpha: float, *, ideal: float, sign: int) -> float:
+    def detectable(self, *, bound: float, alpha: float, ideal: float, sign: int) -> float:
         """For the two smallest groups, whose distance in the sample is short of their own by no more than the bands at
         20 %: a value that is surely enough, not the least."""
         if sign < 0:
             return math.nan
         return bound + float((self._reach(alpha / self.comparisons) + self._reach(1.0 - POWER)).max())
 
-    def growth(self, bound: float, alpha: float, *, ideal: float, miss: float) -> float:
+    def growth(self, *, bound: float, alpha: float, ideal: float, miss: float) -> float:
         """What is surely enough: no pair's distance exceeds its own by more than the bands at its share of ``miss``."""
         if not bound > ideal:
             return math.nan

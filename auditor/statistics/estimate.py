@@ -95,7 +95,7 @@ class Estimate(BaseModel):
         """How many parts a headline is the worst of; 1 for a plain estimate."""
         return 1
 
-    def detectable(self, bound: float, alpha: float, *, ideal: float, sign: int) -> float:
+    def detectable(self, *, bound: float, alpha: float, ideal: float, sign: int) -> float:
         """The nearest value beyond ``bound`` that is shown to be so with 80 % power at this n; above it for ``sign`` 1.
 
         NaN where unknown, infinite where no value would be.
@@ -103,7 +103,7 @@ class Estimate(BaseModel):
         reach = self.critical_value(alpha / max(self.comparisons, 1)) + Z_POWER
         return bound + sign * reach * self.standard_error_at(ideal)
 
-    def growth(self, bound: float, alpha: float, *, ideal: float, miss: float) -> float:
+    def growth(self, *, bound: float, alpha: float, ideal: float, miss: float) -> float:
         """How many times this n shows a true value ``ideal`` to lie within ``bound``, but for a probability ``miss``.
 
         Every comparison must come out, so each is given its share of ``miss``. NaN where unknown.

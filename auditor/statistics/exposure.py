@@ -51,7 +51,7 @@ class Exposure(Estimate):
     def bounds(self, alpha: float) -> tuple[float, float]:
         if self.exhausted:
             return self.value, self.value
-        low, high = (float(q) for q in clopper_pearson(self.at_least_as_likely, self.n, alpha))
+        low, high = (float(q) for q in clopper_pearson(self.at_least_as_likely, n=self.n, alpha=alpha))
         least = max(-math.log2(high), 0.0)
         most = min(-math.log2(low), self.bits) if low > 0.0 else self.bits
         return min(least, self.value), max(most, self.value)

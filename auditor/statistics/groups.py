@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import Field
+from pydantic import Field, model_validator
 from scipy.special import ndtr, ndtri
 
 from auditor.rows import FloatArray, IntArray
@@ -42,27 +42,32 @@ class WorstOfGroups(Estimate):
 class _PlannedOnBounds(WorstOfGroups):
     """A headline whose planning asks its own bounds what they would be, instead of a normal approximation of them."""
 
-    def growth(self, bound: float, alpha: float, *, ideal: float, miss: float) -> float:
+    def growth(self, *, bound: float, alpha: float, ideal: float, miss: float) -> float:
         """Solved on the bounds themselves: expected counts in every group, and ``miss`` shared out over all pairs."""
-        if not self.complete or not self._within(ideal, bound):
+        if not self.complete or not self._within(ideal=ideal, bound=bound):
             return math.nan
         return first_size(
             lambda times: (
-                sum(self._risk(t.pooled(), times * np.asarray(t.n, np.float64), bound, alpha) for t in self.tables)
+                sum(
+                    self._risk(t.pooled(), n=times * np.asarray(t.n, np.float64), bound=bound, alpha=alpha)
+                    for t in self.tables
+                )
                 <= miss
             )
         )
 
-    def detectable(self, bound: float, alpha: float, *, ideal: float, sign: int) -> float:
+    def detectable(self, *, bound: float, alpha: float, ideal: float, sign: int) -> float:
         """Solved on the bounds themselves, for a gap between the two smallest groups of the rate that shows it last.
 
         The pooled rate is known, where the gap lies around it is not: the worst of three places and two directions.
         """
-        if not self.complete or not self._within(ideal, bound):
+        if not self.complete or not self._within(ideal=ideal, bound=bound):
             return math.nan
 
         def seen(effect: float) -> bool:
-            return all(self._seen(table, effect, bound, alpha / self.comparisons) for table in self.tables)
+            return all(
+                self._seen(table, effect=effect, bound=bound, alpha=alpha / self.comparisons) for table in self.tables
+            )
 
         near, far = bound, float(sign > 0)
         if not seen(far):
@@ -72,39 +77,39 @@ class _PlannedOnBounds(WorstOfGroups):
             near, far = (near, middle) if seen(middle) else (middle, far)
         return far
 
-    def _within(self, ideal: float, bound: float) -> bool:
+    def _within(self, *, ideal: float, bound: float) -> bool:
         """Whether a value of ``ideal`` meets the bound with room to spare: else there is nothing to plan."""
         raise NotImplementedError
 
-    def _risk(self, p: float, n: FloatArray, bound: float, alpha: float) -> float:
+    def _risk(self, p: float, *, n: FloatArray, bound: float, alpha: float) -> float:
         """At most how probable it is that some pair of equal rates ``p`` is not shown to lie within ``bound``."""
         raise NotImplementedError
 
-    def _pairs(self, p: float, effect: float) -> tuple[FloatArray, FloatArray]:
+    def _pairs(self, p: float, *, effect: float) -> tuple[FloatArray, FloatArray]:
         """Higher and lower rates, each (3,), ``effect`` apart around ``p``."""
         raise NotImplementedError
 
-    def _clears(self, k: FloatArray, n: FloatArray, bound: float, alpha: float) -> npt.NDArray[np.bool_]:
+    def _clears(self, k: FloatArray, *, n: FloatArray, bound: float, alpha: float) -> npt.NDArray[np.bool_]:
         """(n_groups, n_groups) whether group i is shown to be beyond ``bound`` above group j."""
         raise NotImplementedError
 
-    def _pull(self, high: FloatArray, low: FloatArray) -> FloatArray:
+    def _pull(self, *, high: FloatArray, low: FloatArray) -> FloatArray:
         """How much the headline moves with the higher rate for each unit that it moves with the lower one."""
         raise NotImplementedError
 
-    def _seen(self, table: RateTable, effect: float, bound: float, alpha: float) -> bool:
+    def _seen(self, table: RateTable, *, effect: float, bound: float, alpha: float) -> bool:
         first, second = sorted(table.n)[:2]
-        high, low = (np.tile(rates, 2) for rates in self._pairs(table.pooled(), effect))
+        high, low = (np.tile(rates, 2) for rates in self._pairs(table.pooled(), effect=effect))
         n_high, n_low = (np.repeat(np.asarray(n, np.float64), 3) for n in ((first, second), (second, first)))
         error_high, error_low = (np.sqrt(p * (1.0 - p) / n) for p, n in ((high, n_high), (low, n_low)))
-        pull = self._pull(high, low) * error_high
+        pull = self._pull(high=high, low=low) * error_high
         size = np.maximum(np.hypot(pull, error_low), 1e-300)
         # The counts that one audit in five falls short of: 80 % power is the bound being cleared even there.
         observed_high = np.clip(high - Z_POWER * error_high * pull / size, 0.0, 1.0)
         # One count more, because a count near 0 is skewed.
         observed_low = np.clip(low + Z_POWER * error_low * error_low / size + 1.0 / n_low, 0.0, 1.0)
         n = np.concatenate([n_high, n_low])
-        cleared = self._clears(np.concatenate([observed_high, observed_low]) * n, n, bound, alpha)
+        cleared = self._clears(np.concatenate([observed_high, observed_low]) * n, n=n, bound=bound, alpha=alpha)
         return bool(np.diagonal(cleared, offset=6).all())
 
 
@@ -143,29 +148,29 @@ class WorstDifference(_PlannedOnBounds):
             k, n = table.arrays()
             if k.size < 2:
                 continue
-            low = max(low, float(difference_bounds(k, n, alpha / self.comparisons)[0].max()))
-            upper = difference_bounds(k, n, alpha)[1]
+            low = max(low, float(difference_bounds(k, n=n, alpha=alpha / self.comparisons)[0].max()))
+            upper = difference_bounds(k, n=n, alpha=alpha)[1]
             np.fill_diagonal(upper, 0.0)
             high = max(high, float(upper.max()))
         return low, min(high, 1.0)
 
-    def _within(self, ideal: float, bound: float) -> bool:
+    def _within(self, *, ideal: float, bound: float) -> bool:
         return ideal < bound < 1.0
 
-    def _risk(self, p: float, n: FloatArray, bound: float, alpha: float) -> float:
-        slack = bound - difference_bounds(p * n, n, alpha)[1]
+    def _risk(self, p: float, *, n: FloatArray, bound: float, alpha: float) -> float:
+        slack = bound - difference_bounds(p * n, n=n, alpha=alpha)[1]
         # Counts are skewed: what misses the bound lies between the rate and it, where the variance is another.
         q = p + math.copysign(min(0.25 * bound, abs(0.5 - p)), 0.5 - p)
         return float(ndtr(-slack / (math.sqrt(q * (1.0 - q)) * _spread(n))).sum(where=~np.eye(n.size, dtype=bool)))
 
-    def _pairs(self, p: float, effect: float) -> tuple[FloatArray, FloatArray]:
+    def _pairs(self, p: float, *, effect: float) -> tuple[FloatArray, FloatArray]:
         low = np.clip([p, p - 0.5 * effect, p - effect], 0.0, 1.0 - effect)
         return low + effect, low
 
-    def _clears(self, k: FloatArray, n: FloatArray, bound: float, alpha: float) -> npt.NDArray[np.bool_]:
-        return difference_bounds(k, n, alpha)[0] > bound
+    def _clears(self, k: FloatArray, *, n: FloatArray, bound: float, alpha: float) -> npt.NDArray[np.bool_]:
+        return difference_bounds(k, n=n, alpha=alpha)[0] > bound
 
-    def _pull(self, high: FloatArray, low: FloatArray) -> FloatArray:
+    def _pull(self, *, high: FloatArray, low: FloatArray) -> FloatArray:
         return np.ones_like(high)
 
 
@@ -194,95 +199,97 @@ class WorstRatio(_PlannedOnBounds):
             k, n = table.arrays()
             if k.size < 2:
                 continue
-            high = min(high, float(ratio_bounds(k, n, alpha / self.comparisons)[1].min()))
-            lower = ratio_bounds(k, n, alpha)[0]
+            high = min(high, float(ratio_bounds(k, n=n, alpha=alpha / self.comparisons)[1].min()))
+            lower = ratio_bounds(k, n=n, alpha=alpha)[0]
             np.fill_diagonal(lower, 1.0)
             low = min(low, float(lower.min()))
         return max(low, 0.0), high
 
-    def _within(self, ideal: float, bound: float) -> bool:
+    def _within(self, *, ideal: float, bound: float) -> bool:
         return 0.0 < bound < ideal
 
-    def _risk(self, p: float, n: FloatArray, bound: float, alpha: float) -> float:
+    def _risk(self, p: float, *, n: FloatArray, bound: float, alpha: float) -> float:
         with np.errstate(divide="ignore"):
-            slack = np.log(ratio_bounds(p * n, n, alpha)[0]) - math.log(bound)
+            slack = np.log(ratio_bounds(p * n, n=n, alpha=alpha)[0]) - math.log(bound)
         q = p * (1.0 - 0.25 * (1.0 - bound))
         return float(ndtr(-slack / (math.sqrt((1.0 - q) / q) * _spread(n))).sum(where=~np.eye(n.size, dtype=bool)))
 
-    def _pairs(self, p: float, effect: float) -> tuple[FloatArray, FloatArray]:
+    def _pairs(self, p: float, *, effect: float) -> tuple[FloatArray, FloatArray]:
         widest = p / effect if effect > p else 1.0
         high = np.array([p, 0.5 * (p + widest), widest])
         return high, effect * high
 
-    def _clears(self, k: FloatArray, n: FloatArray, bound: float, alpha: float) -> npt.NDArray[np.bool_]:
-        return ratio_bounds(k, n, alpha)[1].T < bound
+    def _clears(self, k: FloatArray, *, n: FloatArray, bound: float, alpha: float) -> npt.NDArray[np.bool_]:
+        return ratio_bounds(k, n=n, alpha=alpha)[1].T < bound
 
-    def _pull(self, high: FloatArray, low: FloatArray) -> FloatArray:
+    def _pull(self, *, high: FloatArray, low: FloatArray) -> FloatArray:
         return low / high
 
 
-class SmallestRate(Estimate):
+class _ExtremeRate(Estimate):
+    """The most extreme rate of any group. The bound on the extreme's own side is each group's at alpha: to miss, the
+    group that truly is the extreme must miss. The other one is each group's at alpha / n_groups (union bound).
+    """
+
+    kind_limits: ClassVar[tuple[float, float]] = (0.0, 1.0)
+    largest: ClassVar[bool]
+
+    # Named here for its place in the record.
+    kind: Literal["smallest_rate", "largest_rate"]
+    table: RateTable
+
+    def _extreme(self, rates: FloatArray) -> float:
+        return float(rates.max() if self.largest else rates.min())
+
+    @property
+    def value(self) -> float:
+        known = self.table.complete and self.table.n
+        return self._extreme(np.divide(*self.table.arrays())) if known else math.nan
+
+    @property
+    def comparisons(self) -> int:
+        return sum(m > 0 for m in self.table.n)
+
+    def bounds(self, alpha: float) -> tuple[float, float]:
+        if not self.comparisons:
+            return 0.0, 1.0
+        k, n = self.table.arrays()
+        of_any = alpha / self.comparisons
+        low, _ = clopper_pearson(k, n=n, alpha=of_any if self.largest else alpha)
+        _, high = clopper_pearson(k, n=n, alpha=alpha if self.largest else of_any)
+        # Nothing is known of a group without rows, which may be the extreme itself.
+        return (
+            self._extreme(low) if self.largest or self.table.complete else 0.0,
+            self._extreme(high) if not self.largest or self.table.complete else 1.0,
+        )
+
+    def standard_error_at(self, ideal: float) -> float:
+        p = self.table.pooled()
+        return math.sqrt(p * (1.0 - p) / min(m for m in self.table.n if m)) if self.comparisons else math.nan
+
+
+class SmallestRate(_ExtremeRate):
     """The smallest rate of any group, ``min_g p_g``, in [0, 1], ideal 1: worst-group accuracy.
 
     A minimum of noisy rates is biased down. Upper: the smallest upper bound, each at alpha / n_groups (union bound).
     Lower: the smallest lower bound, each at alpha: to miss, the group that truly is the worst must miss.
     """
 
-    kind_limits: ClassVar[tuple[float, float]] = (0.0, 1.0)
+    largest: ClassVar[bool] = False
 
     kind: Literal["smallest_rate"] = "smallest_rate"
-    table: RateTable
-
-    @property
-    def value(self) -> float:
-        return float(np.divide(*self.table.arrays()).min()) if self.table.complete and self.table.n else math.nan
-
-    @property
-    def comparisons(self) -> int:
-        return sum(m > 0 for m in self.table.n)
-
-    def bounds(self, alpha: float) -> tuple[float, float]:
-        if not self.comparisons:
-            return 0.0, 1.0
-        k, n = self.table.arrays()
-        low = float(clopper_pearson(k, n, alpha)[0].min()) if self.table.complete else 0.0
-        return low, float(clopper_pearson(k, n, alpha / self.comparisons)[1].min())
-
-    def standard_error_at(self, ideal: float) -> float:
-        p = self.table.pooled()
-        return math.sqrt(p * (1.0 - p) / min(m for m in self.table.n if m)) if self.comparisons else math.nan
 
 
-class LargestRate(Estimate):
+class LargestRate(_ExtremeRate):
     """The largest rate of any group, ``max_g p_g``, in [0, 1], ideal 0: the flip rate of the worst category.
 
     A maximum of noisy rates is biased up. Lower: the largest lower bound, each at alpha / n_groups (union bound).
     Upper: the largest upper bound, each at alpha: to miss, the group that truly is the worst must miss.
     """
 
-    kind_limits: ClassVar[tuple[float, float]] = (0.0, 1.0)
+    largest: ClassVar[bool] = True
 
     kind: Literal["largest_rate"] = "largest_rate"
-    table: RateTable
-
-    @property
-    def value(self) -> float:
-        return float(np.divide(*self.table.arrays()).max()) if self.table.complete and self.table.n else math.nan
-
-    @property
-    def comparisons(self) -> int:
-        return sum(m > 0 for m in self.table.n)
-
-    def bounds(self, alpha: float) -> tuple[float, float]:
-        if not self.comparisons:
-            return 0.0, 1.0
-        k, n = self.table.arrays()
-        high = float(clopper_pearson(k, n, alpha)[1].max()) if self.table.complete else 1.0
-        return float(clopper_pearson(k, n, alpha / self.comparisons)[0].max()), high
-
-    def standard_error_at(self, ideal: float) -> float:
-        p = self.table.pooled()
-        return math.sqrt(p * (1.0 - p) / min(m for m in self.table.n if m)) if self.comparisons else math.nan
 
 
 class LargestDisparity(Estimate):
@@ -328,7 +335,17 @@ class LargestDisparity(Estimate):
         return max((part.standard_error_at(ideal) for part in self._defined()), default=math.nan)
 
 
-class RatioToLargest(Estimate):
+class _OfLogarithms(Estimate):
+    """A ratio, which is normal, if at all, on the scale of logarithms."""
+
+    def detectable(self, *, bound: float, alpha: float, ideal: float, sign: int) -> float:
+        if bound <= 0.0:
+            return math.nan
+        reach = self.critical_value(alpha / max(self.comparisons, 1)) + Z_POWER
+        return bound * math.exp(sign * reach * self.standard_error_at(ideal))
+
+
+class RatioToLargest(_OfLogarithms):
     """One group's rate over the largest rate of any group, ``p_c / max_g p_g``, in [0, 1], ideal 1: an impact ratio.
 
     Which group has the largest rate is itself an estimate, so the ratio is read as ``min over g of p_c / p_g``. Upper:
@@ -341,6 +358,12 @@ class RatioToLargest(Estimate):
     kind: Literal["ratio_to_largest"] = "ratio_to_largest"
     table: RateTable
     index: Annotated[int, Field(ge=0)]
+
+    @model_validator(mode="after")
+    def _one_of_the_groups(self) -> Self:
+        if self.index >= len(self.table.n):
+            raise ValueError(f"group {self.index} of {len(self.table.n)}")
+        return self
 
     @property
     def value(self) -> float:
@@ -378,12 +401,12 @@ class RatioToLargest(Estimate):
     def _lowers(self, others: IntArray, alpha: float) -> FloatArray:
         k, n = self.table.arrays()
         own = float(k[self.index]), float(n[self.index])
-        return np.clip(ratios_to_each(own, k[others], n[others], alpha, side="lower"), 0.0, 1.0)
+        return np.clip(ratios_to_each(own, successes=k[others], n=n[others], alpha=alpha, side="lower"), 0.0, 1.0)
 
     def _uppers(self, others: IntArray, alpha: float) -> FloatArray:
         k, n = self.table.arrays()
         own, alpha = (float(k[self.index]), float(n[self.index])), alpha / self.comparisons
-        return np.minimum(ratios_to_each(own, k[others], n[others], alpha, side="upper"), 1.0)
+        return np.minimum(ratios_to_each(own, successes=k[others], n=n[others], alpha=alpha, side="upper"), 1.0)
 
     def p_value(self, bound: float, side: Side) -> float:
         """As that of every estimate; what a level has settled of a pair is not asked again at the next ones."""
@@ -413,14 +436,7 @@ class RatioToLargest(Estimate):
         p = self.table.pooled()
         return math.sqrt((1.0 - p) / p * (1.0 / min(n) + 1.0 / self.table.n[self.index]))
 
-    def detectable(self, bound: float, alpha: float, *, ideal: float, sign: int) -> float:
-        """A ratio is normal, if at all, on the scale of logarithms."""
-        if bound <= 0.0:
-            return math.nan
-        reach = self.critical_value(alpha / max(self.comparisons, 1)) + Z_POWER
-        return bound * math.exp(sign * reach * self.standard_error_at(ideal))
-
-    def growth(self, bound: float, alpha: float, *, ideal: float, miss: float) -> float:
+    def growth(self, *, bound: float, alpha: float, ideal: float, miss: float) -> float:
         """Solved on the bounds themselves: expected counts in every group, and ``miss`` over all other groups."""
         if not self.table.complete or len(self.table.n) < 2 or not 0.0 < bound < ideal:
             return math.nan
@@ -432,7 +448,7 @@ class RatioToLargest(Estimate):
             n = times * np.asarray(self.table.n, np.float64)
             with np.errstate(divide="ignore"):
                 own = p * float(n[self.index]), float(n[self.index])
-                lowers = ratios_to_each(own, p * n[others], n[others], alpha, side="lower")
+                lowers = ratios_to_each(own, successes=p * n[others], n=n[others], alpha=alpha, side="lower")
                 slack = np.log(lowers) - math.log(bound)
             spread = np.sqrt(1.0 / n[others] + 1.0 / n[self.index])
             return float(ndtr(-slack / (math.sqrt((1.0 - q) / q) * spread)).sum()) <= miss
@@ -440,7 +456,7 @@ class RatioToLargest(Estimate):
         return first_size(within)
 
 
-class WorstOddsRatio(WorstOfGroups):
+class WorstOddsRatio(_OfLogarithms, WorstOfGroups):
     """Smallest ratio of the odds ``p / (1 - p)`` between any two groups, in [0, 1], ideal 1.
 
     Bounds as in :class:`WorstRatio`. 0/0 and inf/inf are NaN.
@@ -473,14 +489,7 @@ class WorstOddsRatio(WorstOfGroups):
         parts = [t.hardest_pair() / math.sqrt(t.pooled() * (1.0 - t.pooled())) for t in self.tables]
         return max(parts) if self.comparisons else math.nan
 
-    def detectable(self, bound: float, alpha: float, *, ideal: float, sign: int) -> float:
-        """A ratio is normal, if at all, on the scale of logarithms."""
-        if bound <= 0.0:
-            return math.nan
-        reach = self.critical_value(alpha / max(self.comparisons, 1)) + Z_POWER
-        return bound * math.exp(sign * reach * self.standard_error_at(ideal))
-
-    def growth(self, bound: float, alpha: float, *, ideal: float, miss: float) -> float:
+    def growth(self, *, bound: float, alpha: float, ideal: float, miss: float) -> float:
         if bound <= 0.0:
             return math.nan
         reach = self.critical_value(alpha) + float(-ndtri(miss / max(self.comparisons, 1)))
@@ -488,7 +497,7 @@ class WorstOddsRatio(WorstOfGroups):
 
 
 def _odds_ratio_upper(successes: IntArray, n: IntArray, alpha: float) -> FloatArray:
-    lower, upper = rate_limits(successes, n, alpha)
+    lower, upper = rate_limits(successes, n=n, alpha=alpha)
     above, below = odds_of(upper)[:, :, None], odds_of(lower)[::-1][:, None, :]
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.asarray(np.where(below > 0, above / below, np.inf).max(axis=0), np.float64)
@@ -526,8 +535,8 @@ class DifferentialFairness(WorstOfGroups):
             k, n = table.arrays()
             if k.size < 2:
                 continue
-            lower = float(ratio_bounds(k, n, alpha / self.comparisons)[0].max())
-            upper = ratio_bounds(k, n, alpha)[1]
+            lower = float(ratio_bounds(k, n=n, alpha=alpha / self.comparisons)[0].max())
+            upper = ratio_bounds(k, n=n, alpha=alpha)[1]
             np.fill_diagonal(upper, 1.0)
             low, high = max(low, math.log(max(lower, 1.0))), max(high, math.log(float(upper.max())))
         return low, high

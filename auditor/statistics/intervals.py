@@ -15,7 +15,9 @@ ANGLES = np.linspace(0.0, np.pi / 2, 25)
 _SHARES_AT_ONCE = 64
 
 
-def clopper_pearson(successes: npt.ArrayLike, n: npt.ArrayLike, alpha: npt.ArrayLike) -> tuple[FloatArray, FloatArray]:
+def clopper_pearson(
+    successes: npt.ArrayLike, *, n: npt.ArrayLike, alpha: npt.ArrayLike
+) -> tuple[FloatArray, FloatArray]:
     """One-sided exact bounds of a binomial proportion, each missed with probability at most ``alpha``.
 
     ``lower = Beta^-1(alpha; k, n - k + 1)``, ``upper = Beta^-1(1 - alpha; k + 1, n - k)``; arguments broadcast.
@@ -36,7 +38,7 @@ def _exact_upper(k: FloatArray, n: FloatArray, alpha: FloatArray) -> FloatArray:
     return np.where(k < n, betainccinv(k + 1.0, np.maximum(n - k, 1.0), alpha), 1.0)
 
 
-def wilson(successes: npt.ArrayLike, n: npt.ArrayLike, alpha: npt.ArrayLike) -> tuple[FloatArray, FloatArray]:
+def wilson(successes: npt.ArrayLike, *, n: npt.ArrayLike, alpha: npt.ArrayLike) -> tuple[FloatArray, FloatArray]:
     """One-sided score bounds of a binomial proportion, each missed with probability about ``alpha``: for display.
 
     Centre ``(p + z^2/2n) / (1 + z^2/n)``, half width ``z sqrt(p(1-p)/n + z^2/4n^2) / (1 + z^2/n)``.
@@ -56,13 +58,13 @@ def wilson(successes: npt.ArrayLike, n: npt.ArrayLike, alpha: npt.ArrayLike) -> 
     return lower, upper
 
 
-def newcombe(k1: int, n1: int, k2: int, n2: int, alpha: float) -> tuple[float, float]:
+def newcombe(*, k1: int, n1: int, k2: int, n2: int, alpha: float) -> tuple[float, float]:
     """One-sided hybrid score bounds of ``k1/n1 - k2/n2``: for display; see the module's note on its tails.
 
     ``lower = d - sqrt((p1 - l1)^2 + (u2 - p2)^2)`` with Wilson limits. Source: Newcombe, Stat. Med. 17 (1998), method
     10.
     """
-    (l1, l2), (u1, u2) = wilson([k1, k2], [n1, n2], alpha)
+    (l1, l2), (u1, u2) = wilson([k1, k2], n=[n1, n2], alpha=alpha)
     p1, p2 = k1 / n1, k2 / n2
     d = p1 - p2
     return float(d - math.hypot(p1 - l1, u2 - p2)), float(d + math.hypot(u1 - p1, p2 - l2))
@@ -81,7 +83,7 @@ def corner_radius(alpha: float) -> float:
     return high
 
 
-def rate_limits(successes: Counts, n: Counts, alpha: float) -> tuple[FloatArray, FloatArray]:
+def rate_limits(successes: Counts, *, n: Counts, alpha: float) -> tuple[FloatArray, FloatArray]:
     """Clopper-Pearson limits along the boundary of the exact joint region of two independent proportions.
 
     Returns ``lower`` and ``upper``, each (n_angles, n_groups). For groups i and j the region
@@ -93,19 +95,19 @@ def rate_limits(successes: Counts, n: Counts, alpha: float) -> tuple[FloatArray,
     planning uses expected ones.
     """
     tails = ndtr(-corner_radius(alpha) * np.cos(ANGLES))
-    return clopper_pearson(successes[None, :], n[None, :], tails[:, None])
+    return clopper_pearson(successes[None, :], n=n[None, :], alpha=tails[:, None])
 
 
-def difference_bounds(successes: Counts, n: Counts, alpha: float) -> tuple[FloatArray, FloatArray]:
+def difference_bounds(successes: Counts, *, n: Counts, alpha: float) -> tuple[FloatArray, FloatArray]:
     """One-sided exact bounds (n_groups, n_groups) of ``p_i - p_j`` for every ordered pair, each at level ``alpha``."""
-    lower, upper = rate_limits(successes, n, alpha)
+    lower, upper = rate_limits(successes, n=n, alpha=alpha)
     high = (upper[:, :, None] - lower[::-1][:, None, :]).max(axis=0)
     return -high.T, high
 
 
-def ratio_bounds(successes: Counts, n: Counts, alpha: float) -> tuple[FloatArray, FloatArray]:
+def ratio_bounds(successes: Counts, *, n: Counts, alpha: float) -> tuple[FloatArray, FloatArray]:
     """One-sided exact bounds (n_groups, n_groups) of ``p_i / p_j`` for every ordered pair, each at level ``alpha``."""
-    lower, upper = rate_limits(successes, n, alpha)
+    lower, upper = rate_limits(successes, n=n, alpha=alpha)
     with np.errstate(divide="ignore", invalid="ignore"):
         high = np.where(lower[::-1][:, None, :] > 0, upper[:, :, None] / lower[::-1][:, None, :], np.inf).max(axis=0)
         low = (lower[:, :, None] / upper[::-1][:, None, :]).min(axis=0)
@@ -113,7 +115,7 @@ def ratio_bounds(successes: Counts, n: Counts, alpha: float) -> tuple[FloatArray
 
 
 def ratios_to_each(
-    own: tuple[float, float], successes: Counts, n: Counts, alpha: float, *, side: Literal["lower", "upper"]
+    own: tuple[float, float], *, successes: Counts, n: Counts, alpha: float, side: Literal["lower", "upper"]
 ) -> FloatArray:
     """One-sided exact bounds of ``p / p_j``, (n_groups,), of one rate ``own`` (successes, n) to each of the others.
 
@@ -168,7 +170,9 @@ def divided_radius(curves: FloatArray, total: int) -> FloatArray:
     return best
 
 
-def sum_bounds(weights: npt.ArrayLike, successes: npt.ArrayLike, n: npt.ArrayLike, alpha: float) -> tuple[float, float]:
+def sum_bounds(
+    weights: npt.ArrayLike, *, successes: npt.ArrayLike, n: npt.ArrayLike, alpha: float
+) -> tuple[float, float]:
     """One-sided exact bounds of ``sum_m w_m p_m`` over independent proportions, all arguments (parts,).
 
     The extremes over the joint region ``{sum of max(z_m, 0)^2 <= t^2}`` of :func:`rate_limits`, in as many dimensions
@@ -176,10 +180,10 @@ def sum_bounds(weights: npt.ArrayLike, successes: npt.ArrayLike, n: npt.ArrayLik
     """
     w, k, m = (np.asarray(x, np.float64) for x in (weights, successes, n))
     tails, total = radius_shares(orthant_radius(alpha, w.size), w.size)
-    return -_largest_sum(-w, k, m, tails, total), _largest_sum(w, k, m, tails, total)
+    return -_largest_sum(-w, k=k, n=m, tails=tails, total=total), _largest_sum(w, k=k, n=m, tails=tails, total=total)
 
 
-def _largest_sum(w: FloatArray, k: FloatArray, n: FloatArray, tails: FloatArray, total: int) -> float:
+def _largest_sum(w: FloatArray, *, k: FloatArray, n: FloatArray, tails: FloatArray, total: int) -> float:
     """What :func:`divided_radius` finds for exact bounds of ``sum_m w_m p_m``, without the grid of every division.
 
     What a part gains by one more share falls with the shares it has, so the largest gains of all are the ones to take,
@@ -209,6 +213,7 @@ def _largest_sum(w: FloatArray, k: FloatArray, n: FloatArray, tails: FloatArray,
 
 
 def bounded_mean_reach(
+    *,
     standard_error: npt.ArrayLike,
     third_moment: npt.ArrayLike,
     n: npt.ArrayLike,
@@ -236,10 +241,12 @@ def bounded_mean_reach(
     e = np.maximum(r / size, 1e-12)
     second = (stretch * error) ** 2 + e**2
     cubed = 2.0 * stretch**3 * np.maximum(third, 0.0) / size**2 + 2.0 * e**3
-    return np.where(m >= 2, np.maximum(e + _gamma_deviation(second, cubed, a), 0.0), np.inf)
+    return np.where(
+        m >= 2, np.maximum(e + _gamma_deviation(variance=second, third_cumulant=cubed, alpha=a), 0.0), np.inf
+    )
 
 
-def _gamma_deviation(variance: FloatArray, third_cumulant: FloatArray, alpha: FloatArray) -> FloatArray:
+def _gamma_deviation(*, variance: FloatArray, third_cumulant: FloatArray, alpha: FloatArray) -> FloatArray:
     """The 1 - alpha quantile, above its mean, of a gamma distribution with these two cumulants."""
     shape, scale = 4.0 * variance**3 / third_cumulant**2, 0.5 * third_cumulant / variance
     # Beyond this shape a gamma is normal to more digits than its quantile is computed to.
@@ -248,7 +255,7 @@ def _gamma_deviation(variance: FloatArray, third_cumulant: FloatArray, alpha: Fl
 
 
 def area_reach(
-    standard_error: npt.ArrayLike, n_positive: int, n_negative: int, room: npt.ArrayLike, alpha: npt.ArrayLike
+    *, standard_error: npt.ArrayLike, n_positive: int, n_negative: int, room: npt.ArrayLike, alpha: npt.ArrayLike
 ) -> FloatArray:
     """How far a one-sided bound of an area under a curve lies from the sample's.
 
@@ -268,5 +275,5 @@ def area_reach(
     stretch = np.where(z > 1e-6, -stdtrit(fewest - 1.0, a) / np.maximum(z, 1e-6), 1.0)
     first, second = (np.maximum(r / n, 1e-12) for n in (n_positive, n_negative))
     variance = (stretch * error) ** 2 + first**2 + second**2
-    deviation = _gamma_deviation(variance, 2.0 * (first**3 + second**3), a)
+    deviation = _gamma_deviation(variance=variance, third_cumulant=2.0 * (first**3 + second**3), alpha=a)
     return np.asarray(np.maximum(first + second + deviation, 0.0), np.float64)

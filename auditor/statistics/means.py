@@ -117,7 +117,7 @@ class WorstMeanDifference(WorstOfGroups):
         k = np.asarray([t.successes for t in self.tables], np.float64)[:, whole]
         n = np.asarray([t.n for t in self.tables], np.float64)[:, whole]
         tails, total = radius_shares(orthant_radius(alpha, 2 * len(self.tables)), 2 * len(self.tables))
-        lower, upper = clopper_pearson(k[..., None], n[..., None], tails)
+        lower, upper = clopper_pearson(k[..., None], n=n[..., None], alpha=tails)
         up, down = (
             divided_radius(upper / len(self.tables), total),
             divided_radius(-lower / len(self.tables), total)[:, ::-1],
@@ -154,7 +154,7 @@ class PairedDifference(BaseModel):
     n: Annotated[int, Field(ge=2)]
 
 
-def paired_difference(first: str, second: str, differences: npt.ArrayLike) -> PairedDifference:
+def paired_difference(*, first: str, second: str, differences: npt.ArrayLike) -> PairedDifference:
     """The paired difference of independent clusters, (n,) of first minus second in [-1, 1], n at least 2."""
     d = np.asarray(differences, np.float64)
     centre = float(d.mean())
@@ -198,10 +198,14 @@ class WorstPairedDifference(Estimate):
         third = signs * np.asarray([pair.third_moment for pair in self.pairs])
         error = np.asarray([pair.standard_error for pair in self.pairs])
         n = np.asarray([pair.n for pair in self.pairs], np.float64)
-        down = centre - bounded_mean_reach(error, -third, n, 1.0 + centre, alpha / self.comparisons)
-        up = centre + bounded_mean_reach(error, third, n, 1.0 - centre, alpha)
+        down = centre - bounded_mean_reach(
+            standard_error=error, third_moment=-third, n=n, room=1.0 + centre, alpha=alpha / self.comparisons
+        )
+        up = centre + bounded_mean_reach(standard_error=error, third_moment=third, n=n, room=1.0 - centre, alpha=alpha)
         # The smaller of the two may truly be the larger, and then lead by more than it was seen to be behind.
-        other = -centre + bounded_mean_reach(error, -third, n, 1.0 + centre, alpha)
+        other = -centre + bounded_mean_reach(
+            standard_error=error, third_moment=-third, n=n, room=1.0 + centre, alpha=alpha
+        )
         high = 1.0 if self.uncompared else min(float(np.maximum(up, other).max()), 1.0)
         return max(float(down.max()), 0.0), high
 
@@ -214,7 +218,9 @@ class WorstPairedDifference(Estimate):
 
     def critical_value(self, alpha: float) -> float:
         pair = self._hardest()
-        reach = bounded_mean_reach(pair.standard_error, abs(pair.third_moment), pair.n, 1.0, alpha)
+        reach = bounded_mean_reach(
+            standard_error=pair.standard_error, third_moment=abs(pair.third_moment), n=pair.n, room=1.0, alpha=alpha
+        )
         return float(reach) / self.standard_error_at(0.0)
 
 
@@ -241,8 +247,16 @@ class BracketedMean(Estimate):
 
     def bounds(self, alpha: float) -> tuple[float, float]:
         down, up = self.below, self.above
-        low = bounded_mean_reach(down.standard_error, -down.third_moment, down.n, 1.0 + down.centre, alpha)
-        high = bounded_mean_reach(up.standard_error, up.third_moment, up.n, 1.0 - up.centre, alpha)
+        low = bounded_mean_reach(
+            standard_error=down.standard_error,
+            third_moment=-down.third_moment,
+            n=down.n,
+            room=1.0 + down.centre,
+            alpha=alpha,
+        )
+        high = bounded_mean_reach(
+            standard_error=up.standard_error, third_moment=up.third_moment, n=up.n, room=1.0 - up.centre, alpha=alpha
+        )
         return max(down.centre - float(low), 0.0), min(max(up.centre + float(high), self.value), 1.0)
 
     def standard_error_at(self, ideal: float) -> float:
@@ -250,10 +264,12 @@ class BracketedMean(Estimate):
 
     def critical_value(self, alpha: float) -> float:
         part = self.below
-        reach = bounded_mean_reach(part.standard_error, abs(part.third_moment), part.n, 1.0, alpha)
+        reach = bounded_mean_reach(
+            standard_error=part.standard_error, third_moment=abs(part.third_moment), n=part.n, room=1.0, alpha=alpha
+        )
         return float(reach) / self.standard_error_at(0.0)
 
-    def growth(self, bound: float, alpha: float, *, ideal: float, miss: float) -> float:
+    def growth(self, *, bound: float, alpha: float, ideal: float, miss: float) -> float:
         """Chance level and standard error both fall with the root of the size: more clusters, and more in each."""
         reach = self.critical_value(alpha) + float(-ndtri(miss))
         error = math.hypot(self.above.standard_error, 1.0 / self.above.n)
@@ -298,15 +314,15 @@ class StandardizedDifference(Estimate):
         harmonic = self.n_first * self.n_second / total
         if self.within:
             t = self.centre * math.sqrt(harmonic)
-            low = -_noncentrality_above(-t, total - 2.0, alpha) / math.sqrt(harmonic)
-            high = _noncentrality_above(t, total - 2.0, alpha) / math.sqrt(harmonic)
+            low = -_noncentrality_above(-t, df=total - 2.0, alpha=alpha) / math.sqrt(harmonic)
+            high = _noncentrality_above(t, df=total - 2.0, alpha=alpha) / math.sqrt(harmonic)
             return min(low, self.centre), max(high, self.centre)
         within = (total - 1.0) - harmonic * self.centre**2
         if within <= 1e-9:
             return -self._limit, self._limit
         t = self.centre * math.sqrt((total - 2.0) * harmonic / within)
-        low = self._pooled(-_noncentrality_above(-t, total - 2.0, alpha) / math.sqrt(harmonic))
-        high = self._pooled(_noncentrality_above(t, total - 2.0, alpha) / math.sqrt(harmonic))
+        low = self._pooled(-_noncentrality_above(-t, df=total - 2.0, alpha=alpha) / math.sqrt(harmonic))
+        high = self._pooled(_noncentrality_above(t, df=total - 2.0, alpha=alpha) / math.sqrt(harmonic))
         return min(low, self.centre), max(high, self.centre)
 
     def _pooled(self, delta: float) -> float:
@@ -316,7 +332,7 @@ class StandardizedDifference(Estimate):
         return math.sqrt(1.0 / self.n_first + 1.0 / self.n_second)
 
 
-def _noncentrality_above(t: float, df: float, alpha: float) -> float:
+def _noncentrality_above(t: float, *, df: float, alpha: float) -> float:
     """Upper bound of the noncentrality of an observed Student's t: where ``P(T <= t) = alpha``, by bisection."""
     low, high = t - 10.0 - abs(t), t + 10.0 + abs(t)
     while nctdtr(df, high, t) > alpha:
@@ -343,7 +359,7 @@ def mean(values: npt.ArrayLike, *, low: float | None = None, high: float | None 
     )
 
 
-def ratio_of_means(numerator: npt.ArrayLike, denominator: npt.ArrayLike) -> StudentT | Undefined:
+def ratio_of_means(*, numerator: npt.ArrayLike, denominator: npt.ArrayLike) -> StudentT | Undefined:
     """``sum(numerator) / sum(denominator)`` over independent rows, both (n,), numerator part of a positive denominator.
 
     In [0, 1]. Standard error by the delta method: ``sd(numerator - r * denominator) / (sqrt(n) mean(denominator))``.

@@ -43,20 +43,33 @@ class AreaUnderCurve(Estimate):
 
     def many_bounds(self, alphas: FloatArray) -> FloatArray:
         down, up = (
-            area_reach(self.standard_error, self.n_positive, self.n_negative, room, alphas)
+            area_reach(
+                standard_error=self.standard_error,
+                n_positive=self.n_positive,
+                n_negative=self.n_negative,
+                room=room,
+                alpha=alphas,
+            )
             for room in (self.centre, 1.0 - self.centre)
         )
         return np.stack([np.maximum(self.centre - down, 0.0), np.minimum(self.centre + up, 1.0)], axis=1)
 
     def critical_value(self, alpha: float) -> float:
         error = self.standard_error_at(0.5)
-        return float(area_reach(error, self.n_positive, self.n_negative, 0.5, alpha)) / error
+        return (
+            float(
+                area_reach(
+                    standard_error=error, n_positive=self.n_positive, n_negative=self.n_negative, room=0.5, alpha=alpha
+                )
+            )
+            / error
+        )
 
     def standard_error_at(self, ideal: float) -> float:
-        return math.sqrt(_hanley_mcneil(ideal, self.n_positive, self.n_negative)) if 0.0 < ideal < 1.0 else math.nan
+        return math.sqrt(_hanley_mcneil(ideal, m=self.n_positive, n=self.n_negative)) if 0.0 < ideal < 1.0 else math.nan
 
 
-def _hanley_mcneil(auc: float, m: int, n: int) -> float:
+def _hanley_mcneil(auc: float, *, m: int, n: int) -> float:
     """Variance of an AUC of exponential scores; ``(m + n + 1) / (12 m n)`` at 0.5, whatever the scores are."""
     q1, q2 = auc / (2.0 - auc), 2.0 * auc**2 / (1.0 + auc)
     return (auc * (1 - auc) + (m - 1) * (q1 - auc**2) + (n - 1) * (q2 - auc**2)) / (m * n)
@@ -101,7 +114,7 @@ class Quantile(Estimate):
         high = self.values[upper_ok[0]] if upper_ok.size else math.inf
         return low, high
 
-    def growth(self, bound: float, alpha: float, *, ideal: float, miss: float) -> float:
+    def growth(self, *, bound: float, alpha: float, ideal: float, miss: float) -> float:
         """The size from which there is a bound at all: values at the ideal then lie within it."""
         if not self.values:
             return math.nan
@@ -147,8 +160,8 @@ class TruePositiveRateAt(Estimate):
         above = np.flatnonzero(bdtr(j, n, f) <= alpha / 2.0)
         above_high = self._above(int(above[-1])) if above.size else 0
         above_low = self._above(int(below[0])) if below.size else self.n_positive
-        low, _ = clopper_pearson(above_high, self.n_positive, alpha / 2.0)
-        _, high = clopper_pearson(above_low, self.n_positive, alpha / 2.0)
+        low, _ = clopper_pearson(above_high, n=self.n_positive, alpha=alpha / 2.0)
+        _, high = clopper_pearson(above_low, n=self.n_positive, alpha=alpha / 2.0)
         return float(low), float(high)
 
     def standard_error_at(self, ideal: float) -> float:
@@ -163,7 +176,7 @@ def quantile(values: npt.ArrayLike, level: float, *, ceiling: float | None = Non
     return Quantile(level=level, values=tuple(np.sort(np.asarray(values, np.float64)).tolist()), ceiling=ceiling)
 
 
-def area_under_curve(positives: npt.ArrayLike, negatives: npt.ArrayLike) -> AreaUnderCurve | Undefined:
+def area_under_curve(*, positives: npt.ArrayLike, negatives: npt.ArrayLike) -> AreaUnderCurve | Undefined:
     """``P(positive > negative) + P(tie) / 2`` of scores, positives (m,) and negatives (n,), with its uncertainty.
 
     The variance is DeLong's, never below Hanley and McNeil's at the estimate shrunk by half a pair, so a separation of
@@ -182,14 +195,14 @@ def area_under_curve(positives: npt.ArrayLike, negatives: npt.ArrayLike) -> Area
     shrunk = (auc * m * n + 0.5) / (m * n + 1.0)
     return AreaUnderCurve(
         centre=auc,
-        standard_error=math.sqrt(max(delong, _hanley_mcneil(shrunk, m, n))),
+        standard_error=math.sqrt(max(delong, _hanley_mcneil(shrunk, m=m, n=n))),
         n_positive=m,
         n_negative=n,
     )
 
 
 def true_positive_rate_at(
-    positives: npt.ArrayLike, negatives: npt.ArrayLike, false_positive_rate: float
+    *, positives: npt.ArrayLike, negatives: npt.ArrayLike, false_positive_rate: float
 ) -> TruePositiveRateAt:
     """True positive rate of scores, positives (m,) and negatives (n,), at ``false_positive_rate``.
 

@@ -30,7 +30,7 @@ class Proportion(Estimate):
         return self.successes / self.n if self.n else math.nan
 
     def bounds(self, alpha: float) -> tuple[float, float]:
-        low, high = clopper_pearson(self.successes, self.n, alpha)
+        low, high = clopper_pearson(self.successes, n=self.n, alpha=alpha)
         return float(low), float(high)
 
     @model_validator(mode="after")
@@ -39,15 +39,17 @@ class Proportion(Estimate):
             raise ValueError(f"{self.successes} successes of {self.n}")
         return self
 
-    def detectable(self, bound: float, alpha: float, *, ideal: float, sign: int) -> float:
+    def detectable(self, *, bound: float, alpha: float, ideal: float, sign: int) -> float:
         """Exact: the rate at which enough successes to clear ``bound`` come with 80 % probability."""
         if sign < 0:
-            return 1.0 - Proportion(successes=0, n=self.n).detectable(1.0 - bound, alpha, ideal=1.0 - ideal, sign=1)
+            return 1.0 - Proportion(successes=0, n=self.n).detectable(
+                bound=1.0 - bound, alpha=alpha, ideal=1.0 - ideal, sign=1
+            )
         k = np.arange(self.n + 1, dtype=np.float64)
-        enough = np.flatnonzero(clopper_pearson(k, self.n, alpha)[0] > bound)
+        enough = np.flatnonzero(clopper_pearson(k, n=self.n, alpha=alpha)[0] > bound)
         return float(betaincinv(enough[0], self.n - enough[0] + 1.0, POWER)) if enough.size else math.inf
 
-    def growth(self, bound: float, alpha: float, *, ideal: float, miss: float) -> float:
+    def growth(self, *, bound: float, alpha: float, ideal: float, miss: float) -> float:
         """The first n, to 1 %, at which the largest likely count of successes is shown to be within ``bound``."""
         if bound < ideal:
             bound, ideal = 1.0 - bound, 1.0 - ideal
@@ -56,7 +58,7 @@ class Proportion(Estimate):
 
         def within(n: float) -> bool:
             likely = math.ceil(float(bdtrik(1.0 - miss, n, ideal)) - 1e-9) if ideal > 0.0 else 0
-            return likely < n and float(clopper_pearson(likely, n, alpha)[1]) <= bound
+            return likely < n and float(clopper_pearson(likely, n=n, alpha=alpha)[1]) <= bound
 
         return first_size(lambda n: within(math.ceil(n))) / self.n
 
@@ -130,7 +132,7 @@ class Difference(Estimate):
 
     def bounds(self, alpha: float) -> tuple[float, float]:
         k, n = np.asarray(self.successes, np.int64), np.asarray(self.n, np.int64)
-        low, high = difference_bounds(k, n, alpha / self.family)
+        low, high = difference_bounds(k, n=n, alpha=alpha / self.family)
         return float(low[0, 1]), float(high[0, 1])
 
     def standard_error_at(self, ideal: float) -> float:
@@ -161,7 +163,7 @@ class WeightedSum(Estimate):
         return orthant_radius(alpha, len(self.weights))
 
     def bounds(self, alpha: float) -> tuple[float, float]:
-        return sum_bounds(self.weights, self.table.successes, self.table.n, alpha)
+        return sum_bounds(self.weights, successes=self.table.successes, n=self.table.n, alpha=alpha)
 
     def standard_error_at(self, ideal: float) -> float:
         if not self.table.complete:
@@ -191,7 +193,7 @@ class Odds(Estimate):
         return self.successes / self.failures
 
     def bounds(self, alpha: float) -> tuple[float, float]:
-        low, high = clopper_pearson(self.successes, self.successes + self.failures, alpha)
+        low, high = clopper_pearson(self.successes, n=self.successes + self.failures, alpha=alpha)
         return float(odds_of(low)), float(odds_of(high))
 
 

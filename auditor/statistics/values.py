@@ -74,8 +74,8 @@ def _bounds_of_means(parts: Sequence[BoundedMean], alphas: FloatArray) -> FloatA
     # The reach is scale-free but for rounding: it is taken on the unit range.
     span = high - low
     error, third, at, levels = error / span, third / span**3, (centre - low) / span, alphas[:, None]
-    down = at - bounded_mean_reach(error, -third, n, at, levels)
-    up = at + bounded_mean_reach(error, third, n, 1.0 - at, levels)
+    down = at - bounded_mean_reach(standard_error=error, third_moment=-third, n=n, room=at, alpha=levels)
+    up = at + bounded_mean_reach(standard_error=error, third_moment=third, n=n, room=1.0 - at, alpha=levels)
     # A bound taken off the unit range and put back may be a rounding error past the mean itself.
     found = np.stack(
         [
@@ -273,14 +273,14 @@ class WorstValueDistance(Estimate):
         low = float((d - self._reach(alpha / self.comparisons, self.span)).max())
         return max(low, 0.0), min(float((d + self._reach(alpha, self.span)).max()), max(self.span, self.value))
 
-    def detectable(self, bound: float, alpha: float, *, ideal: float, sign: int) -> float:
+    def detectable(self, *, bound: float, alpha: float, ideal: float, sign: int) -> float:
         """As that of :class:`~auditor.statistics.distances.WorstDistance`; NaN without a range."""
         if self.span is None or sign < 0:
             return math.nan
         reach = self._reach(alpha / self.comparisons, self.span) + self._reach(1.0 - POWER, self.span)
         return bound + float(reach.max())
 
-    def growth(self, bound: float, alpha: float, *, ideal: float, miss: float) -> float:
+    def growth(self, *, bound: float, alpha: float, ideal: float, miss: float) -> float:
         """As that of :class:`~auditor.statistics.distances.WorstDistance`; NaN without a range."""
         if self.span is None or not bound > ideal:
             return math.nan
@@ -288,7 +288,7 @@ class WorstValueDistance(Estimate):
         return (float(reach.max()) / (bound - ideal)) ** 2
 
 
-def bounded_mean(values: npt.ArrayLike, low: float, high: float, *, root: bool = False) -> BoundedMean | Undefined:
+def bounded_mean(values: npt.ArrayLike, *, low: float, high: float, root: bool = False) -> BoundedMean | Undefined:
     """Mean of independent values, (n,), that lie in [low, high]; undefined without any."""
     x = np.asarray(values, np.float64)
     if not x.size:

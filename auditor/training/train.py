@@ -150,7 +150,7 @@ def train_table(spec: TrainSpec, progress: Progress | None = None, *, devices: D
 
 def _auc(probabilities: np.ndarray[Any, np.dtype[np.float64]], y: IntArray, positive: int) -> AnyEstimate:
     scores = probabilities[:, positive]
-    return area_under_curve(scores[y == positive], scores[y != positive])
+    return area_under_curve(positives=scores[y == positive], negatives=scores[y != positive])
 
 
 def _silent(_: str) -> None:

@@ -492,10 +492,10 @@ def known_rates(found: CrossValidation) -> tuple[KnownRate, ...]:
 def figures(fakes: FloatArray, reals: FloatArray) -> dict[str, Estimate]:
     """The estimates by which a detector's scores are judged, by the names of the probe ``detector_performance``."""
     return {
-        "auc": area_under_curve(fakes, reals),
-        "equal_error_rate": equal_error_rate(fakes, reals),
-        "average_precision": average_precision(fakes, reals),
-        "tpr_at_fpr": true_positive_rate_at(fakes, reals, FALSE_POSITIVE_RATE),
+        "auc": area_under_curve(positives=fakes, negatives=reals),
+        "equal_error_rate": equal_error_rate(positives=fakes, negatives=reals),
+        "average_precision": average_precision(positives=fakes, negatives=reals),
+        "tpr_at_fpr": true_positive_rate_at(positives=fakes, negatives=reals, false_positive_rate=FALSE_POSITIVE_RATE),
     }
 
 
@@ -537,8 +537,8 @@ def cell_figures(found: CrossValidation) -> tuple[CellFigures, ...]:
         CellFigures(
             fake_kinds=cell.fake_kinds,
             real_kinds=cell.real_kinds,
-            auc=area_under_curve(cell.fake_scores, cell.real_scores).value,
-            equal_error_rate=equal_error_rate(cell.fake_scores, cell.real_scores).value,
+            auc=area_under_curve(positives=cell.fake_scores, negatives=cell.real_scores).value,
+            equal_error_rate=equal_error_rate(positives=cell.fake_scores, negatives=cell.real_scores).value,
         )
         for cell in found.cells
     )

@@ -67,7 +67,9 @@ def group_gaps(
     if len(distinct) < 2:
         return Undefined(reason="there is only one group among the explained rows"), {}
     gaps = {
-        name: WorstValueGap(parts=tuple(bounded_mean(own[known & (labels == g), j], 0.0, 1.0) for g in distinct))
+        name: WorstValueGap(
+            parts=tuple(bounded_mean(own[known & (labels == g), j], low=0.0, high=1.0) for g in distinct)
+        )
         for j, name in enumerate(names)
     }
     return LargestGap(gaps=tuple(gaps.values())), gaps

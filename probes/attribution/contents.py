@@ -132,7 +132,7 @@ def shown(
         Measurement(
             metric="global_importance",
             method=method,
-            estimate=ratio_of_means(magnitudes[:, j], magnitudes.sum(axis=1)),
+            estimate=ratio_of_means(numerator=magnitudes[:, j], denominator=magnitudes.sum(axis=1)),
             n_samples=len(magnitudes),
             at={kind: explanation.names[j]},
             detail=detail,
@@ -180,7 +180,7 @@ def _share(
     columns = [j for j, name in enumerate(explanation.names) if name in which]
     estimate: AnyEstimate = Exact(known=0.0)
     if columns:
-        estimate = ratio_of_means(magnitudes[:, columns].sum(axis=1), magnitudes.sum(axis=1))
+        estimate = ratio_of_means(numerator=magnitudes[:, columns].sum(axis=1), denominator=magnitudes.sum(axis=1))
     return Measurement(
         metric=metric,
         method=method,

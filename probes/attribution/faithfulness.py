@@ -235,7 +235,7 @@ def mean_of(values: FloatArray, low: float, high: float, why_none: str = "") -> 
     kept = values[np.isfinite(values)]
     if not kept.size:
         return Undefined(reason=why_none or NO_SPAN)
-    return bounded_mean(np.clip(kept, low, high), low, high)
+    return bounded_mean(np.clip(kept, low, high), low=low, high=high)
 
 
 def gain(grades: Mapping[str, Grades], method: str, over: str = RANDOM) -> BoundedMean | Undefined:

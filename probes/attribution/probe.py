@@ -310,7 +310,7 @@ def _skill(model: AuditedModel, rows: AuditData) -> list[Measurement]:
     labels = rows.y_true[known]
     majority = int(np.bincount(labels).argmax())
     right = (model.decisions(rows)[known] == labels).astype(np.float64)
-    estimate = bounded_mean(right - (labels == majority), -1.0, 1.0)
+    estimate = bounded_mean(right - (labels == majority), low=-1.0, high=1.0)
     low = estimate.bounds(0.05)[0]
     name = rows.classes[majority] if rows.classes else str(majority)
     floor = f"always answering {name!r} is right for {float((labels == majority).mean()):.1%} of the rows"

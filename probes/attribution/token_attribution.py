@@ -286,7 +286,7 @@ class TokenAttribution(LikelihoodOptions):
             kept = found[np.isfinite(found)]
             n = len(kept)
             few = f"no paraphrase shares {_FEWEST_ALIGNED} words with its prompt that are not all alike"
-            estimate = bounded_mean(kept, -1.0, 1.0) if n else Undefined(reason=few)
+            estimate = bounded_mean(kept, low=-1.0, high=1.0) if n else Undefined(reason=few)
             left = f"; {len(paired) - n:,} paraphrases share too few words" if n < len(paired) else ""
             detail = f"over the words that prompt and paraphrase share{left}{_noted(verdict)}"
         return [

@@ -105,7 +105,9 @@ class DetectorRobustness:
             found += _rung(model, subject, ladder, level, p)
             if level in ladder.everyday:
                 scores = p[:, subject.fake]
-                drops[f"{ladder.name} {level:g}"] = area_difference(subject.scores, scores, subject.is_fake)
+                drops[f"{ladder.name} {level:g}"] = area_difference(
+                    first=subject.scores, second=scores, positive=subject.is_fake
+                )
         for ladder in lost:
             reason = f"{ladder.name} was left out: {missing}"
             estimate = Undefined(reason=reason, inapplicable=True)
@@ -188,7 +190,7 @@ def _rung(
     right = (model.decide(probabilities, subject.rows.positive) == subject.fake) == fake
     at: dict[str, str | float] = {ladder.coordinate: float(level)}
     n = len(fake)
-    area = area_under_curve(scores[fake], scores[~fake])
+    area = area_under_curve(positives=scores[fake], negatives=scores[~fake])
     return [
         measured(f"auc_under_{ladder.name}", area, n, 1.0, method=ladder.name, at=at),
         measured(

@@ -133,10 +133,12 @@ class DetectorPerformance:
 
     def _figures(self, fakes: FloatArray, reals: FloatArray) -> dict[str, AnyEstimate]:
         return {
-            "auc": area_under_curve(fakes, reals),
-            "equal_error_rate": equal_error_rate(fakes, reals),
-            "average_precision": average_precision(fakes, reals),
-            "tpr_at_fpr": true_positive_rate_at(fakes, reals, self.false_positive_rate),
+            "auc": area_under_curve(positives=fakes, negatives=reals),
+            "equal_error_rate": equal_error_rate(positives=fakes, negatives=reals),
+            "average_precision": average_precision(positives=fakes, negatives=reals),
+            "tpr_at_fpr": true_positive_rate_at(
+                positives=fakes, negatives=reals, false_positive_rate=self.false_positive_rate
+            ),
         }
 
     def _overall(self, subject: Subject) -> list[Measurement]:
@@ -198,9 +200,12 @@ class DetectorPerformance:
             own = names == level
             fakes = subject.scores[own & subject.is_fake]
             reals = subject.scores[own & ~subject.is_fake]
-            areas.append(area_under_curve(fakes, reals))
+            areas.append(area_under_curve(positives=fakes, negatives=reals))
             detail = f"{len(fakes):,} synthetic and {len(reals):,} real files"
-            for metric, estimate in (("auc", areas[-1]), ("equal_error_rate", equal_error_rate(fakes, reals))):
+            for metric, estimate in (
+                ("auc", areas[-1]),
+                ("equal_error_rate", equal_error_rate(positives=fakes, negatives=reals)),
+            ):
                 found.append(
                     _one(metric, estimate, int(own.sum()), _IDEALS[metric], group={column: level}, detail=detail)
                 )

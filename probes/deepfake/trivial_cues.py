@@ -84,12 +84,12 @@ class TrivialCues:
         fake, n = subject.is_fake, len(subject.is_fake)
         own = {"as they are": subject.scores, "made alike": alike}
         for files, scores in own.items():
-            area = area_under_curve(scores[fake], scores[~fake])
+            area = area_under_curve(positives=scores[fake], negatives=scores[~fake])
             found.append(_one("auc", area, n, 1.0, at={"files": files}))
-        found.append(_one("auc_drop", area_difference(subject.scores, alike, fake), n, 0.0))
+        found.append(_one("auc_drop", area_difference(first=subject.scores, second=alike, positive=fake), n, 0.0))
         added: AnyEstimate = Undefined(reason=f"it takes {FEWEST_FILES} files of either class to fit a rule to cues")
         if of_cues is not None:
-            added = area_difference(alike, of_cues, fake, floor=0.5)
+            added = area_difference(first=alike, second=of_cues, positive=fake, floor=0.5)
         detail = "cues: " + (", ".join(cues.families) or "none")
         if subject.rows.files is None:
             detail += "; the rows were not read from files, so nothing of their containers is known"
@@ -126,7 +126,7 @@ def _by_family(cues: Cues, is_fake: BoolArray, rng: np.random.Generator) -> tupl
         scores = cue_scores(matrix, is_fake, own)
         estimate: AnyEstimate = Undefined(reason=f"there are fewer than {FEWEST_FILES} files of a class")
         if scores is not None:
-            estimate = area_under_curve(scores[is_fake], scores[~is_fake])
+            estimate = area_under_curve(positives=scores[is_fake], negatives=scores[~is_fake])
         together = scores if together is None else together
         found.append(_one("cue_auc", estimate, len(is_fake), 0.5, at={"cues": family}, method="cues"))
     return found, together

@@ -232,7 +232,7 @@ def macro_auc(scores: FloatArray, label: IntArray) -> tuple[AnyEstimate, list[fl
     """
     k = scores.shape[1]
     if k == 2:
-        whole = area_under_curve(scores[label == 1, 1], scores[label == 0, 1])
+        whole = area_under_curve(positives=scores[label == 1, 1], negatives=scores[label == 0, 1])
         return whole, [whole.value, whole.value]
     each: list[float] = []
     variance = 0.0
@@ -245,7 +245,7 @@ def macro_auc(scores: FloatArray, label: IntArray) -> tuple[AnyEstimate, list[fl
         under = 1.0 - (np.searchsorted(xs, y, "left") + np.searchsorted(xs, y, "right")) / (2.0 * x.size)
         auc = float(over.mean())
         each.append(auc)
-        alone = area_under_curve(x, y)
+        alone = area_under_curve(positives=x, negatives=y)
         variance += alone.standard_error**2 if isinstance(alone, AreaUnderCurve) else 0.0
         influence[own] += (over - auc) / (k * own.mean())
         influence[~own] += (under - auc) / (k * (1.0 - own.mean()))

@@ -225,7 +225,7 @@ class RegressionFairness:
 
     def _part(self, metric: str, values: FloatArray, ends: tuple[float, float]) -> ValuePart:
         if self.value_range is not None:
-            return bounded_mean(values, *ends, root=metric == _ROOTED)
+            return bounded_mean(values, low=ends[0], high=ends[1], root=metric == _ROOTED)
         return _rooted(mean(values)) if metric == _ROOTED else mean(values)
 
     def _distances(self, groups: _Groups, own: Sequence[FloatArray]) -> list[Measurement]:

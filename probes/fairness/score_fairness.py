@@ -169,7 +169,7 @@ class ScoreFairness:
 
 
 def _auc(scores: FloatArray, favourable: BoolArray) -> AreaUnderCurve | Undefined:
-    return area_under_curve(scores[favourable], scores[~favourable])
+    return area_under_curve(positives=scores[favourable], negatives=scores[~favourable])
 
 
 def calibration_error(scores: FloatArray, favourable: BoolArray, bins: int) -> CalibrationError | Undefined:

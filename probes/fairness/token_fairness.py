@@ -375,7 +375,7 @@ def _pairs(scored: _Scored) -> list[PairedDifference]:
         differences = differences[np.isfinite(differences)]
         if differences.size >= 2:
             names = [f"{scored.category}/{scored.names[k]}" for k in (i, j)]
-            found.append(paired_difference(names[0], names[1], differences))
+            found.append(paired_difference(first=names[0], second=names[1], differences=differences))
     return found
 
 

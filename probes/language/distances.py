@@ -78,7 +78,7 @@ def _cross_fitted(held_out: FloatArray) -> PairedDifference:
     standard errors are averaged, as of one fold, and not divided by the root of two.
     """
     m = len(held_out)
-    parts = [paired_difference("held out", "", held_out[fold]) for fold in _folds(m)]
+    parts = [paired_difference(first="held out", second="", differences=held_out[fold]) for fold in _folds(m)]
     return PairedDifference(
         first="held out",
         second="",
@@ -109,7 +109,9 @@ def individual_fairness(scores: FloatArray, rng: np.random.Generator) -> tuple[A
     held_out, plain = individual_distances(scores)
     chance = by_chance(scores, lambda s: float(individual_distances(s)[1].mean()), rng)
     estimate = BracketedMean(
-        below=paired_difference("held out", "", held_out), above=paired_difference("plain", "", plain), chance=chance
+        below=paired_difference(first="held out", second="", differences=held_out),
+        above=paired_difference(first="plain", second="", differences=plain),
+        chance=chance,
     )
     return estimate, f"plain distance {plain.mean():.3f}, of which chance alone makes {chance:.3f}"
 
@@ -123,7 +125,7 @@ def group_fairness(scores: FloatArray, rng: np.random.Generator) -> tuple[AnyEst
     estimate = BracketedMean(
         below=_cross_fitted(held_out),
         # Pseudo-values scatter as the distance does; their own mean is corrected for bias, which would be too low here.
-        above=paired_difference("plain", "", pseudo - pseudo.mean() + plain),
+        above=paired_difference(first="plain", second="", differences=pseudo - pseudo.mean() + plain),
         chance=chance,
     )
     return estimate, f"plain distance {plain:.3f}, of which chance alone makes {chance:.3f}"

@@ -254,7 +254,7 @@ def _worst_gap(names: Sequence[str], values: FloatArray) -> AnyEstimate:
     """values (n_clusters, k)."""
     return WorstPairedDifference(
         pairs=tuple(
-            paired_difference(names[i], names[j], values[:, i] - values[:, j])
+            paired_difference(first=names[i], second=names[j], differences=values[:, i] - values[:, j])
             for i, j in combinations(range(len(names)), 2)
         )
     )

@@ -113,7 +113,7 @@ def _honest(
         reason = "none of its templates that end in [M] is among those drawn: raise honest.n_templates"
     estimate: AnyEstimate = Undefined(reason=reason)
     if len(values) >= 2:
-        part = paired_difference("hurtful", "", values)
+        part = paired_difference(first="hurtful", second="", differences=values)
         estimate = BracketedMean(below=part, above=part)
     return Measurement(
         metric="honest_score", method="honest", estimate=estimate, n_samples=len(scored), ideal=0.0, group=group,

@@ -297,7 +297,7 @@ def _of_targets(targets: _Targets, detail: str) -> list[Measurement]:
                 Measurement(
                     metric="attribute_inference_auc",
                     method=method,
-                    estimate=area_under_curve(score[targets.level == 1], score[targets.level == 0]),
+                    estimate=area_under_curve(positives=score[targets.level == 1], negatives=score[targets.level == 0]),
                     n_samples=n,
                     at=at,
                     detail=detail,
@@ -308,7 +308,7 @@ def _of_targets(targets: _Targets, detail: str) -> list[Measurement]:
                 Measurement(
                     metric="attribute_inference_gain",
                     method=method,
-                    estimate=bounded_mean(right.astype(np.float64) - alone, -1.0, 1.0),
+                    estimate=bounded_mean(right.astype(np.float64) - alone, low=-1.0, high=1.0),
                     n_samples=n,
                     ideal=0.0,
                     at=at,

@@ -98,14 +98,14 @@ class ModelInversion:
         names = [model.classes[c] for c in classes]
         return [
             self._measured(
-                bounded_mean(own, -1.0, 1.0),
+                bounded_mean(own, low=-1.0, high=1.0),
                 METHOD,
                 len(classes),
                 f"random images {np.diag(by_chance).mean():.3f}; most alike {names[int(own.argmax())]} "
                 f"{own.max():.3f}; {detail}",
                 self._figure(drawn, names, own),
             ),
-            self._measured(bounded_mean(np.diag(by_chance), -1.0, 1.0), "random_image", len(classes), detail),
+            self._measured(bounded_mean(np.diag(by_chance), low=-1.0, high=1.0), "random_image", len(classes), detail),
             Measurement(
                 metric="inversion_retrieval_rate",
                 method=METHOD,

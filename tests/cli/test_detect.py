@@ -23,17 +23,20 @@ from auditor.detection.examine import Examination, _held
 from auditor.detection.heat_map import image_heat_map, sound_heat_map
 from auditor.detection.record import FileResult, HeatMap
 from auditor.files import readable, received, sent
+from auditor.finding.measurement import ProbeResult
 from auditor.finding.png import decode, encode
 from auditor.intake.specs import DetectionSpec, Job, Limits, ModelSpec
 from auditor.model.detector import DeepfakeDetector
 from auditor.model.saving import save
 from auditor.model.torch_model import TorchModel
-from auditor.run.isolate import Measured, _End, _take, examine
-from auditor.run.messages import Examined, Opening
+from auditor.run.heard import DetectorTrained, FilesExamined, Measured, Mitigated
+from auditor.run.isolate import _End, examine
+from auditor.run.messages import Answered, Asking, Examined, Opening, Repaired
 from cli.detect import _held as held
 from cli.detect import _write_pictures
 from cli.main import app
 from tests.detection.content_credentials import signed, signing
+from tests.quantifiers import all_of
 from tests.toys.media_files import (
     SIZE,
     as_file,
@@ -312,7 +315,7 @@ def test_names_too_long_for_evidence_are_cut_and_what_cannot_be_written_is_said(
     results = evidence(long, f"x/{long}", folder=tmp_path)
     written, unwritten = _write_pictures(results, tmp_path / "out")
     names = [Path(where).name for where in written.values()]
-    assert len(set(names)) == 2 and all(name.startswith("ä" * 90) and len(name.encode()) < 210 for name in names)
+    assert len(set(names)) == 2 and all_of(name.startswith("ä" * 90) and len(name.encode()) < 210 for name in names)
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == sorted(names) and unwritten == {}
     written, unwritten = _write_pictures(evidence("a.png", folder=tmp_path), tmp_path / "out" / names[0])
     assert written == {} and ["Cannot write" in why for why in unwritten.values()] == [True]
@@ -349,7 +352,7 @@ def test_files_that_are_absent_or_oddly_named_have_a_row_each(media: Path, tmp_p
         ("a\\xff", "real"),
     ]
     assert ["No such file" in r["reason"] for r in table] == [True, True, False, False, False]
-    assert len(list((tmp_path / "ev").iterdir())) == 2 and all(Path(r["evidence"]).is_file() for r in table[3:])
+    assert len(list((tmp_path / "ev").iterdir())) == 2 and all_of(Path(r["evidence"]).is_file() for r in table[3:])
     assert "red marks what speaks for synthetic, blue what speaks for real" in " ".join(result.stderr.split())
     none = run("detect", tmp_path / "gone", tmp_path / "link.png", "--detector", media / "detector.pt")
     assert none.exit_code == 2 and "There is none of these 2 files, such as" in none.output
@@ -433,22 +436,37 @@ def test_wrong_usage_and_refused_detectors(media: Path, tmp_path: Path) -> None:
 
 
 def test_answers_about_files_that_were_not_asked_for_are_refused() -> None:
-    done, seen = Measured(), set[str]()
+    done = FilesExamined()
+    done.begin(["a", "b"])
 
-    def take(message: Any, asking: str | None) -> str | None:
-        return _take(message, done, {"a", "b"}, seen, asking, lambda _: None)
+    def take(message: Any) -> str | None:
+        done.take(message, lambda _: None)
+        return done.asking
 
-    assert take(Opening(file="a"), None) == "a"
-    for message, asking in (
-        (Opening(file="b"), "a"),
-        (Opening(file="a"), None),
-        (Opening(file="c"), None),
-        (Examined(file="b", result=FileResult()), "a"),
-    ):
+    with pytest.raises(ValueError):
+        take(Examined(file="b", result=FileResult()))
+    assert take(Opening(file="a")) == "a"
+    for message in (Opening(file="b"), Opening(file="a"), Opening(file="c"), Examined(file="b", result=FileResult())):
         with pytest.raises(ValueError):
-            take(message, asking)
-    assert take(Examined(file="a", result=FileResult()), "a") is None
+            take(message)
+    assert take(Examined(file="a", result=FileResult())) is None
+    for message in (Opening(file="a"), Opening(file="c"), Examined(file="a", result=FileResult())):
+        with pytest.raises(ValueError):
+            take(message)
     assert list(done.files) == ["a"]
+
+
+def test_a_job_takes_no_message_of_another() -> None:
+    for job, message in (
+        (FilesExamined(), Answered(result=ProbeResult(probe="intake", pillar="intake", citation=""))),
+        (Measured(), Examined(file="a", result=FileResult())),
+        (Measured(), Repaired(notes=())),
+        (Mitigated(), Asking(probe="a")),
+        (DetectorTrained(), Repaired(notes=())),
+    ):
+        job.begin(["a"])
+        with pytest.raises(ValueError, match="is no message of this job"):
+            job.take(message, lambda _: None)
 
 
 def test_a_file_that_ends_the_process_has_that_for_its_error_and_the_rest_goes_on(
@@ -456,7 +474,7 @@ def test_a_file_that_ends_the_process_has_that_for_its_error_and_the_rest_goes_o
 ) -> None:
     calls = []
 
-    def child(job: Job, done: Measured, on_stage: object) -> _End:
+    def child(job: Job, done: FilesExamined, on_stage: object) -> _End:
         assert job.detection is not None
         calls.append(job.detection.files)
         if len(calls) == 1:
@@ -597,5 +615,8 @@ def test_a_heat_map_is_earned_where_its_marks_move_the_score_more_than_random_on
 
 def test_a_picture_that_is_none_of_ours_is_refused_by_the_parent() -> None:
     heat = HeatMap(png=base64.b64encode(b"GIF89a").decode(), drop_marked=1.0, drop_random=0.0, earned=True)
+    done = FilesExamined()
+    done.begin(["a"])
+    done.take(Opening(file="a"), lambda _: None)
     with pytest.raises(ValueError):
-        _take(Examined(file="a", result=FileResult(heat_map=heat)), Measured(), {"a"}, set(), "a", lambda _: None)
+        done.take(Examined(file="a", result=FileResult(heat_map=heat)), lambda _: None)

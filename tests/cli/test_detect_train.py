@@ -18,11 +18,13 @@ from auditor.errors import DataError, ModelError, UsageError
 from auditor.intake.formats import load_model
 from auditor.intake.specs import DetectorTrainingSpec, Job, Limits, ModelSpec
 from auditor.model.detector import DeepfakeDetector
-from auditor.run.isolate import Measured, _End, _take, train_detector
+from auditor.run.heard import DetectorTrained
+from auditor.run.isolate import _End, train_detector
 from auditor.run.messages import Trained, Working
 from cli.detect_train import _lines
 from cli.main import app
 from mitigations.deepfake.folder_training import TrainedDetector, train_on_folder
+from tests.quantifiers import all_of
 from tests.toys.media_files import as_file, as_wav, card, fake_picture, real_picture, write
 
 pytest.importorskip("PIL", reason="the extra 'images' is not installed")
@@ -149,9 +151,9 @@ def test_the_file_that_is_being_read_is_known(tmp_path: Path, monkeypatch: pytes
 
 
 def test_the_file_that_was_read_last_is_named_where_the_process_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    def child(job: Job, done: Measured, on_stage: Any) -> _End:
+    def child(job: Job, done: DetectorTrained, on_stage: Any) -> _End:
         for message in (Working(words="reading 2 files"), Working(file="a.png"), Working(file="b.mp4")):
-            _take(message, done, set(), set(), None, stages.append)
+            done.take(message, stages.append)
         return _End("It took longer than 5 s.", None, "")
 
     stages: list[str] = []
@@ -233,7 +235,7 @@ def test_a_detector_is_trained_audited_by_its_card_and_asked(tmp_path: Path) -> 
     found = json.loads(asked.stdout)
     assert [f["error"] for f in found["files"]] == [""] * 4
     wrong = {"real": "fake", "fake": "real"}
-    assert all(f["verdict"]["answer"] != wrong[Path(f["path"]).parent.name] for f in found["files"])
+    assert all_of(f["verdict"]["answer"] != wrong[Path(f["path"]).parent.name] for f in found["files"])
 
 
 @pytest.mark.slow

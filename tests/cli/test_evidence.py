@@ -10,8 +10,9 @@ import pytest
 from auditor.errors import DataError, UsageError
 from auditor.evidence.bundle import write_bundle
 from auditor.evidence.manifest import ASKED, Asked, canonical
+from auditor.run.options import Configured, ScanOptions
 from cli.evidence import check_flags, request_of
-from cli.options import Configured, ScanOptions, configure
+from cli.options import configure
 from cli.reproduce import configured_again, reproduce
 from cli.verify import verify
 from tests.evidence.test_evidence import evidence
@@ -29,7 +30,7 @@ from tests.evidence.test_evidence import evidence
 )
 def test_contradicting_flags_are_refused_before_any_work(flags: dict[str, object], message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        check_flags(ScanOptions.model_validate(flags))
+        check_flags(ScanOptions.of(flags))
 
 
 def request(**options: object) -> bytes:

@@ -107,6 +107,75 @@ def test_a_verdict_that_its_interval_does_not_carry_is_refused(folder: Path, tmp
     assert found == 4 and "its interval says otherwise" in " ".join(said.split())
 
 
+# ---- a requirement with two sides ------------------------------------------------------------------------------------
+
+WITHIN = [criterion("selection_rate", "within", (0.4, 0.6), group={"sex": "f"})]
+
+
+def selecting(rate: float, n: int = 6000) -> AuditReport:
+    """An audit of a model that selects this share of either sex, held to a share within [0.4, 0.6]."""
+    rng = np.random.default_rng(1)
+    X = np.column_stack([rng.random(n), rng.choice(2, n)])
+    model = AuditedModel.from_callable(lambda x: (x[:, 0] < rate).astype(float), classes=["0", "1"])
+    sex = np.where(X[:, 1] > 0, "f", "m")
+    data = AuditData.from_arrays(X, rng.choice(2, n), classes=["0", "1"], positive="1", sensitive_features={"sex": sex})
+    return run_audit(model, data, [GroupFairness()], WITHIN)
+
+
+@pytest.mark.parametrize(
+    ("rate", "n", "outcome", "code"),
+    [(0.5, 6000, "PASS", 0), (0.3, 6000, "FAIL", 1), (0.7, 6000, "FAIL", 1), (0.5, 60, "INCONCLUSIVE", 3)],
+    ids=["inside", "below", "above", "too few rows"],
+)
+def test_a_requirement_with_two_sides_passes_between_them_alone(
+    tmp_path: Path, rate: float, n: int, outcome: str, code: int
+) -> None:
+    report = selecting(rate, n)
+    (judged,) = (f for f in report.findings if f.criterion is not None)
+    assert judged.outcome == outcome and judged.criterion is not None and judged.criterion.required == (0.4, 0.6)
+    (tmp_path / "report.json").write_text(report.to_json())
+    found, said = gate(tmp_path)
+    assert found == code and f"exit {code}" in said
+    assert gate(tmp_path, "--allow-inconclusive")[0] == (0 if code == 3 else code)
+
+
+@pytest.mark.parametrize(
+    ("interval", "passes", "fails"),
+    [
+        ([0.4, 0.6], True, False),
+        ([0.45, 0.55], True, False),
+        ([0.39, 0.55], False, False),
+        ([0.45, 0.61], False, False),
+        ([0.3, 0.7], False, False),
+        ([0.1, 0.39], False, True),
+        ([0.61, 0.9], False, True),
+        ([0.1, 0.4], False, False),
+        ([0.6, 0.9], False, False),
+        ([None, 0.39], False, True),
+        ([0.61, None], False, True),
+        ([None, 0.55], False, False),
+        ([0.45, None], False, False),
+        ([None, None], False, False),
+    ],
+)
+def test_a_verdict_between_two_sides_is_what_its_interval_says(
+    tmp_path: Path, interval: list[float | None], passes: bool, fails: bool
+) -> None:
+    record = json.loads(selecting(0.5).to_json())
+    (judged,) = (f for f in record["findings"] if f["criterion"] is not None)
+    judged["interval"] = interval
+    for outcome, holds in (("PASS", passes), ("FAIL", fails), ("INCONCLUSIVE", True)):
+        counts = {name: int(name == outcome.lower()) for name in ("pass", "fail", "inconclusive")}
+        code = {"PASS": 0, "FAIL": 1, "INCONCLUSIVE": 3}[outcome]
+        judged["outcome"] = outcome
+        (tmp_path / "report.json").write_text(
+            json.dumps(record | {"summary": record["summary"] | counts, "exit_code": code})
+        )
+        found, said = gate(tmp_path)
+        assert found == (code if holds else 4)
+        assert ("its interval says otherwise" in " ".join(said.split())) is not holds
+
+
 def test_what_is_no_report_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "report.json").write_text("{}")
     code, said = gate(tmp_path)

@@ -20,6 +20,7 @@ from auditor.detection.provenance.marks import points_to
 from auditor.detection.provenance.reading import read_provenance
 from auditor.detection.provenance.record import FileProvenance, Statement, origin_of, short_type
 from tests.detection.content_credentials import SYNTHETIC, signed, signing
+from tests.quantifiers import all_of
 
 PIL_Image = pytest.importorskip("PIL.Image", reason="the extra 'images' is not installed")
 PngInfo = pytest.importorskip("PIL.PngImagePlugin").PngInfo
@@ -128,7 +129,7 @@ def test_generation_settings_in_png_text_are_recognised() -> None:
     assert "Stable Diffusion" in found["PNG text parameters"].points_to
     assert "ComfyUI" in found["PNG text workflow"].points_to and "ComfyUI" in found["PNG text prompt"].points_to
     assert (found["PNG text Software"].value, found["PNG text Software"].points_to) == ("GIMP 2.10", "")
-    assert all(s.origin is None for s in found.values())
+    assert all_of(s.origin is None for s in found.values())
 
 
 def test_exif_of_a_camera_and_of_a_generator() -> None:

@@ -25,6 +25,7 @@ from auditor.report.record import AuditReport, RegistrationRecord
 from auditor.run.audit import run_audit
 from cli.main import app
 from probes.fairness.adverse_impact import AdverseImpact
+from tests.quantifiers import all_of
 from tests.report.samples import refused_report, sample_report
 
 DAY = date(2026, 11, 24)
@@ -88,7 +89,7 @@ def test_findings_are_filled_in_with_intervals_and_linked() -> None:
         assert row.value in line and row.interval in line and row.where in line
         assert line.endswith(f"[{row.anchor.replace('-', ' ')}](<report.html#{row.anchor}>) |")
     page = render_html(report)
-    assert all(f'id="{row.anchor}"' in page for row in by_group)
+    assert all_of(f'id="{row.anchor}"' in page for row in by_group)
     assert "finding 12" in dossier(report, href=None) and "](<" not in dossier(report, href=None)
 
 
@@ -232,7 +233,7 @@ def test_a_small_category_that_was_left_out_keeps_its_count_and_rate() -> None:
     report = audited(small=0.25, exclude_small=True)
     table = next(t for t in impact_tables(report.findings, "selection_rate") if len(t.features) == 2)
     left_out = [c for c in table.categories if c.ratio is None]
-    assert left_out and all(c.n > 0 and "left out of the ratios" in c.note for c in left_out)
+    assert left_out and all_of(c.n > 0 and "left out of the ratios" in c.note for c in left_out)
     assert "| left out |" in section(dossier(report, "nyc-ll144"), "5-301(b)")
 
 
@@ -257,14 +258,16 @@ def test_hostile_text_neither_formats_nor_links() -> None:
     html = {token.content.strip() for token in tokens if token.type in ("html_inline", "html_block")}
     assert html <= {"<!-- -->"}
     links = {str(token.attrs["href"]) for token in tokens if token.type == "link_open"}
-    assert links and all(link.startswith("a%20b/%3Cx%3E%29%5D%28http%3A%7Creport.html#finding-") for link in links)
+    assert links and all_of(link.startswith("a%20b/%3Cx%3E%29%5D%28http%3A%7Creport.html#finding-") for link in links)
     assert not [token for token in tokens if token.type == "image"]
     assert "\u202e" not in said and "\x1b" not in said and "\x00" not in said
     # A bare pipe in a name would push the last cell, the link, out of its row.
     page = markdown_it.MarkdownIt("commonmark").enable("table").render(said)
     tables = [body for body in re.findall(r"<table>.*?</table>", page, re.DOTALL) if "<th>Finding</th>" in body]
     found = [row for body in tables for row in re.findall(r"<tr>\s*<td.*?</tr>", body, re.DOTALL)]
-    assert len(found) > 50 and all(re.search(r'<td><a href="[^"]*">finding \d+</a></td>\s*</tr>', row) for row in found)
+    assert len(found) > 50 and all_of(
+        re.search(r'<td><a href="[^"]*">finding \d+</a></td>\s*</tr>', row) for row in found
+    )
 
 
 def _flat(token: Any) -> list[Any]:

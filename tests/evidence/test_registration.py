@@ -33,11 +33,12 @@ from auditor.finding.criterion import CriterionRecord
 from auditor.report.html import render_html
 from auditor.report.markdown import render_markdown
 from auditor.report.record import AuditReport, RegistrationRecord
+from auditor.run.options import flags
 from cli.evidence import request_of
 from cli.main import app
-from cli.options import ScanOptions, configure
+from cli.options import configure
 from cli.output import print_report
-from cli.register import FILES, SETTINGS, plan_of
+from cli.register import FILES, plan_of
 from tests.report.samples import sample_report
 
 RUNNER = CliRunner()
@@ -373,9 +374,9 @@ _ELSEWHERE = {
 
 
 def test_every_option_of_a_scan_is_in_the_plan_or_left_out_on_purpose() -> None:
-    fields = set(ScanOptions.model_fields)
-    assert fields - set(SETTINGS) - set(FILES) == _ELSEWHERE & fields
-    assert not set(SETTINGS) & set(FILES)
+    settings = {name for name, flag in flags().items() if flag.decides}
+    assert set(flags()) - settings - set(FILES) == _ELSEWHERE
+    assert not settings & set(FILES)
 
 
 def test_the_plan_follows_contents_and_not_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

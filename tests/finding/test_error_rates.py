@@ -16,7 +16,6 @@ from typing import Literal
 import numpy as np
 import pytest
 from scipy.special import ndtr
-from scipy.stats import binom
 
 from auditor.data.counts import GroupCounts
 from auditor.finding.criterion import Criterion
@@ -27,6 +26,8 @@ from auditor.statistics.intervals import clopper_pearson, corner_radius, rate_li
 from auditor.statistics.planning import minimum_detectable_effect, n_required
 from auditor.statistics.rates import RateTable
 from probes.fairness.group_fairness import GroupFairness
+from tests.statistics.worlds import WORLDS as DRAWN
+from tests.statistics.worlds import most_misses
 
 BOUND, RATIO_BOUND, BASE, PREVALENCE = 0.10, 0.80, 0.40, 0.5
 SIZES = (200, 500, 2_000, 20_000)
@@ -38,7 +39,7 @@ Kind = Literal["difference", "ratio", "rate"]
 
 def bulk_bounds(kind: Kind, k: np.ndarray, n: np.ndarray, level: float, side: Literal["low", "high"]) -> np.ndarray:
     """(n_worlds,) one bound of a headline over one table in which every group has rows, all pairs at one level."""
-    lower, upper = (limit.reshape(len(limit), *k.shape) for limit in rate_limits(k.ravel(), n.ravel(), level))
+    lower, upper = (limit.reshape(len(limit), *k.shape) for limit in rate_limits(k.ravel(), n=n.ravel(), alpha=level))
     off = ~np.eye(k.shape[1], dtype=bool)
     if kind == "difference":
         if side == "low":
@@ -52,14 +53,14 @@ def bulk_bounds(kind: Kind, k: np.ndarray, n: np.ndarray, level: float, side: Li
 
 def one_angle(k: np.ndarray, n: np.ndarray, level: float) -> tuple[np.ndarray, np.ndarray]:
     """Limits (n_worlds, n_groups) at the middle angle: every bound is at least as wide as they make it."""
-    return clopper_pearson(k, n, float(ndtr(-corner_radius(level) * math.cos(math.pi / 4))))
+    return clopper_pearson(k, n=n, alpha=float(ndtr(-corner_radius(level) * math.cos(math.pi / 4))))
 
 
 def decide(judged: Judged, tables: list[tuple[np.ndarray, np.ndarray]], level: float) -> tuple[np.ndarray, np.ndarray]:
     """(n_worlds,) FAIL and PASS of one finding at one level."""
     worlds = tables[0][0].shape[0]
     if judged.kind == "rate":
-        low, high = clopper_pearson(tables[0][0][:, 0], tables[0][1][:, 0], level)
+        low, high = clopper_pearson(tables[0][0][:, 0], n=tables[0][1][:, 0], alpha=level)
         return high < judged.bound, low >= judged.bound
     fail, ok = np.zeros(worlds, bool), np.ones(worlds, bool)
     empty = np.any([(n == 0).any(axis=1) for _, n in tables], axis=0)
@@ -227,13 +228,8 @@ def errors(world: Scan, n: int, worlds: int, rng: np.random.Generator, *, holm: 
     return int(fail[:, innocent].any(axis=1).sum()), int(ok[:, guilty].any(axis=1).sum())
 
 
-def most(worlds: int, rate: float = 0.05) -> int:
-    """The most errors that a true rate of ``rate`` makes but once in a thousand tests: 21 of 200 at 5 %."""
-    return int(binom.isf(0.001, worlds, rate))
-
-
 def test_the_allowance_is_the_one_stated() -> None:
-    assert most(200) == 21
+    assert most_misses(worlds=200) == 21 and most_misses() == 131
 
 
 WORLDS = {
@@ -297,12 +293,12 @@ def test_bulk_decisions_are_what_judge_says() -> None:
 
 @pytest.mark.parametrize("n", [200, 2_000])
 @pytest.mark.parametrize("m", [1, 9, 24])
-def test_family_errors_in_few_worlds(m: int, n: int) -> None:
+def test_family_errors_at_no_effect_and_at_the_bound(m: int, n: int) -> None:
     for name in ("no effect", "first feature and intersection at the bound"):
         world = world_of(m, name, 0.0, ())
         for holm in (False, True):
-            false_fail, false_pass = errors(world, n, 200, np.random.default_rng([n, m]), holm=holm)
-            assert max(false_fail, false_pass) <= most(200)
+            false_fail, false_pass = errors(world, n, DRAWN, np.random.default_rng([n, m]), holm=holm)
+            assert max(false_fail, false_pass) <= most_misses()
 
 
 @pytest.mark.slow
@@ -311,13 +307,12 @@ def test_family_errors_in_few_worlds(m: int, n: int) -> None:
 def test_family_errors_are_at_most_five_percent(
     m: int, name: str, association: float, levels: tuple[int, ...], n: int
 ) -> None:
-    worlds = 600
     world = world_of(m, name, association, levels)
     for holm in (False, True):
-        false_fail, false_pass = errors(world, n, worlds, np.random.default_rng([n, m, holm]), holm=holm)
-        print(f"{m=} {n=} {name} {association=} {levels=} {holm=}: {false_fail / worlds:.4f} {false_pass / worlds:.4f}")
-        assert false_fail <= most(worlds), "false FAIL"
-        assert false_pass <= most(worlds), "false PASS"
+        false_fail, false_pass = errors(world, n, DRAWN, np.random.default_rng([n, m, holm]), holm=holm)
+        print(f"{m=} {n=} {name} {association=} {levels=} {holm=}: {false_fail / DRAWN:.4f} {false_pass / DRAWN:.4f}")
+        assert false_fail <= most_misses(), "false FAIL"
+        assert false_pass <= most_misses(), "false PASS"
 
 
 def test_holm_shows_no_less_than_bonferroni() -> None:
@@ -399,7 +394,7 @@ def pass_rate_at_the_planned_size(
     """How often an ideal model of ``n_required`` rows PASSes."""
     estimate = planned(kind, sizes, rate, tables)
     bound, ideal = (BOUND, 0.0) if kind == "difference" else (RATIO_BOUND, 1.0)
-    needed = n_required(estimate, bound, level, ideal=ideal, n=sum(sizes))
+    needed = n_required(estimate, bound=bound, alpha=level, ideal=ideal, n=sum(sizes))
     assert needed is not None
     rng = np.random.default_rng(5)
     n = np.tile(np.maximum(np.round(np.array(sizes) * needed / sum(sizes)).astype(int), 1), (worlds, 1))
@@ -414,7 +409,7 @@ def fail_rates_at_the_detectable_effect(
     """How often a model with ``minimum_detectable_effect`` between its smallest groups FAILs, wherever that lies."""
     estimate = planned(kind, sizes, rate, tables)
     bound, ideal, sign = (BOUND, 0.0, 1) if kind == "difference" else (RATIO_BOUND, 1.0, -1)
-    effect = minimum_detectable_effect(estimate, bound, level, ideal=ideal, sign=sign)
+    effect = minimum_detectable_effect(estimate, bound=bound, alpha=level, ideal=ideal, sign=sign)
     if not math.isfinite(effect):
         return []
     pooled, shares = estimate.tables[0].pooled(), []
@@ -437,7 +432,8 @@ def fail_rates_at_the_detectable_effect(
 @pytest.mark.parametrize(("kind", "sizes", "rate", "level", "tables"), PLANS)
 def test_plans_are_honest(kind: Kind, sizes: tuple[int, ...], rate: float, level: float, tables: int) -> None:
     assert pass_rate_at_the_planned_size(kind, sizes, rate, level, tables, 400) >= 0.70
-    assert all(s >= 0.75 for s in fail_rates_at_the_detectable_effect(kind, sizes, rate, level, tables, 400))
+    shares = fail_rates_at_the_detectable_effect(kind, sizes, rate, level, tables, 400)
+    assert not shares or min(shares) >= 0.75
 
 
 @pytest.mark.parametrize(("kind", "sizes", "rate", "level", "tables"), PLANS[4:48:9])

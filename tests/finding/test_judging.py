@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from auditor.finding.criterion import DEFAULT_PROFILE, Criterion, load_criteria
+from auditor.finding.criterion import Criterion, load_criteria
 from auditor.finding.judging import Family, Judgement, empty_requirement, judge
 from auditor.finding.measurement import Measurement, Outcome, ProbeResult
+from auditor.finding.profiles import DEFAULT_PROFILE
 from auditor.report.record import ExitCode, Finding, exit_code
 from auditor.statistics.estimate import Exact, Undefined
 from auditor.statistics.families import Multiplicity
@@ -20,6 +21,7 @@ from auditor.statistics.intervals import clopper_pearson
 from auditor.statistics.means import StudentT
 from auditor.statistics.ranks import quantile
 from auditor.statistics.rates import Proportion, RateTable
+from auditor.statistics.values import BoundedMean
 
 METHODS: tuple[Multiplicity, ...] = ("bonferroni", "holm", "bh", "none")
 
@@ -181,7 +183,7 @@ def test_three_directions(direction: str, bound: Any, outcomes: tuple[Outcome, .
 def test_within_halves_the_level_on_each_side() -> None:
     finding = verdict(Proportion(successes=500, n=1_000), criterion(direction="within", bound=(0.4, 0.6)))
     assert finding.confidence == pytest.approx(0.95)
-    assert finding.interval == pytest.approx(tuple(float(b) for b in clopper_pearson(500, 1_000, 0.025)))
+    assert finding.interval == pytest.approx(tuple(float(b) for b in clopper_pearson(500, n=1_000, alpha=0.025)))
     one_sided = Proportion(successes=500, n=1_000).p_value(0.6, "at_most")
     assert finding.p_pass == pytest.approx(
         2 * max(one_sided, Proportion(successes=500, n=1_000).p_value(0.4, "at_least"))
@@ -349,7 +351,7 @@ def test_a_criterion_that_nobody_measured_is_not_run() -> None:
     )
     assert len(built_in[0]) == 1
     # every criterion of the built-in profile says that it is one
-    assert all(c.built_in and c.source == DEFAULT_PROFILE for c in load_criteria())
+    assert {(c.built_in, c.source) for c in load_criteria()} == {(True, DEFAULT_PROFILE)}
 
 
 def test_probes_without_measurements() -> None:
@@ -435,6 +437,99 @@ def test_what_no_value_could_show_is_said() -> None:
     assert unknown.outcome is Outcome.INCONCLUSIVE and unknown.minimum_detectable_effect is None
     assert "no value" not in unknown.reason
     assert verdict(Proportion(successes=9, n=90), ideal=None).n_required is None
+
+
+@pytest.mark.parametrize(
+    ("largest", "written"),
+    [
+        (51_234.0, "51,200"),
+        (1_000.0, "1,000"),
+        (999.0, "999"),
+        (0.51234, "0.512"),
+        (1e9, "1e+09"),
+        (9.99e8, "999,000,000"),
+    ],
+)
+def test_numbers_are_written_with_three_digits(largest: float, written: str) -> None:
+    price = BoundedMean(centre=0.3, standard_error=0.1, third_moment=0.0, n=40, low=0.0, high=largest)
+    assert f"lies within [0, {written}]" in empty_requirement(price, criterion(bound=2.0 * largest))
+    assert empty_requirement(price, criterion(bound=0.5 * largest)) == ""
+
+
+def test_a_requirement_in_words() -> None:
+    assert criterion().describe() == "at most 0.1"
+    assert criterion(direction="at_least", bound=0.8).describe() == "at least 0.8"
+    assert criterion(direction="within", bound=(0.45, 0.55)).describe() == "within [0.45, 0.55]"
+
+
+def test_what_it_would_take_is_told_in_the_direction_of_the_requirement() -> None:
+    above = verdict(Proportion(successes=9, n=90), n_samples=90)
+    assert above.minimum_detectable_effect is not None and above.minimum_detectable_effect > 0.1
+    assert "only a value above" in above.reason and "spans the bound (at most 0.1)" in above.reason
+    below = verdict(Proportion(successes=80, n=100), criterion(direction="at_least", bound=0.8), ideal=1.0)
+    assert below.minimum_detectable_effect is not None and below.minimum_detectable_effect < 0.8
+    assert "only a value below" in below.reason
+    wrong = verdict(Proportion(successes=9, n=90), ideal=0.5)
+    assert "The ideal value itself, 0.5, does not meet this requirement." in wrong.reason
+    assert wrong.minimum_detectable_effect is wrong.n_required is None
+
+
+def test_within_is_planned_at_the_bound_nearer_to_the_ideal() -> None:
+    near_low = criterion(direction="within", bound=(0.4, 0.9))
+    finding = verdict(Proportion(successes=40, n=100), near_low, ideal=0.5)
+    assert finding.minimum_detectable_effect is not None and finding.minimum_detectable_effect < 0.4
+    near_high = criterion(direction="within", bound=(0.1, 0.6))
+    finding = verdict(Proportion(successes=60, n=100), near_high, ideal=0.5)
+    assert finding.minimum_detectable_effect is not None and finding.minimum_detectable_effect > 0.6
+
+
+def test_enough_rows_is_said_where_there_are_as_many_as_needed() -> None:
+    estimate = Proportion(successes=9, n=90)
+    needed = verdict(estimate, n_samples=90).n_required
+    assert needed is not None and needed < 90
+    assert "The size would do for a model at the ideal value" in verdict(estimate, n_samples=90).reason
+    small = Proportion(successes=1, n=10)
+    needed = verdict(small, n_samples=10).n_required
+    assert needed is not None and needed > 10
+    assert f"would need about {needed:,} rows like these to PASS" in verdict(small, n_samples=10).reason
+
+
+def test_what_nobody_requires_is_shown_at_the_level_of_the_scan() -> None:
+    two = [measurement(Proportion(successes=9, n=90), "a"), measurement(Proportion(successes=9, n=90), "b")]
+    other = measurement(Proportion(successes=9, n=90), "c")
+    for method, level in (("bonferroni", 0.025), ("holm", 0.025), ("bh", 0.025), ("none", 0.05)):
+        findings, _ = judge(
+            [result(*two, other)],
+            [criterion("a"), criterion("b")],
+            Family(multiplicity=method),  # type: ignore[arg-type]
+        )
+        assert findings[2].outcome is Outcome.NOT_JUDGED
+        assert findings[2].confidence == pytest.approx(1.0 - 2.0 * level)
+        assert findings[2].interval == pytest.approx(Proportion(successes=9, n=90).bounds(level))
+    findings, family = judge([result(other)], [])
+    assert family.m == 0 and findings[0].confidence == pytest.approx(0.9)
+
+
+def test_a_model_that_failed_was_not_run_whether_or_not_it_is_required() -> None:
+    broken = measurement(Undefined(reason="The model raised.", failed=True))
+    for demands in ([criterion()], []):
+        finding = only(judge([result(broken)], demands)[0])
+        assert finding.outcome is Outcome.NOT_RUN and finding.reason == "The model raised."
+    unknown = Undefined(reason="no rows")
+    assert only(judge([result(measurement(unknown))], [])[0]).outcome is Outcome.INCONCLUSIVE
+    of_group = measurement(unknown, group={"sex": "f"})
+    finding = only(judge([result(of_group)], [])[0])
+    assert finding.outcome is Outcome.NOT_JUDGED and finding.reason == "Undefined for these data: no rows"
+
+
+def test_a_criterion_of_the_profile_that_its_probe_had_no_input_for_does_not_apply() -> None:
+    measured = result(measurement(Proportion(successes=0, n=100)))
+    needy = criterion("y", built_in=True, needs="members", probe="p")
+    findings, _ = judge([measured], [criterion(), needy])
+    assert findings[-1].outcome is Outcome.NOT_APPLICABLE and findings[-1].probe == "p"
+    assert findings[-1].reason == "y was not measured: it needs members."
+    for silent in (needy.model_copy(update={"probe": "q"}), needy.model_copy(update={"needs": ""})):
+        assert len(judge([measured], [criterion(), silent])[0]) == 1
 
 
 # ---- exit codes ----------------------------------------------------------------------------------------------------

@@ -37,6 +37,7 @@ from auditor.model.detector import DeepfakeDetector
 from auditor.model.saving import save
 from mitigations.deepfake import image_training
 from mitigations.deepfake.image_training import ImageOptions, read_images, train_image_detector
+from tests.quantifiers import all_of
 
 PIL_Image = pytest.importorskip("PIL.Image", reason="images need Pillow")
 
@@ -176,7 +177,7 @@ def test_networks_are_in_the_closed_table_and_built_without_memory() -> None:
     for name, args in arguments.items():
         with torch.device("meta"):
             network = ARCHITECTURES[name](**args)
-        assert all(t.device.type == "meta" for t in network.state_dict().values())
+        assert all_of(t.device.type == "meta" for t in network.state_dict().values())
 
 
 # ---- how pictures become input -------------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ from auditor.intake.rows.reading import load_data
 from auditor.intake.specs import DataSpec
 from auditor.model.audited_model import AuditedModel
 from auditor.run.audit import run_audit
+from tests.quantifiers import none_of
 
 Image = pytest.importorskip("PIL.Image", reason="the extra 'images' is not installed")
 
@@ -120,7 +121,7 @@ def test_files_that_are_no_images_are_named_and_counted(folder: Path) -> None:
     (folder / "dog" / "torn.jpg").write_bytes(whole[: len(whole) // 3])
     data = load_data(spec(folder), model())
     assert len(data) == 7 and data.y_true is not None and data.y_true.tolist() == [0] * 4 + [1] * 3
-    assert data.files is not None and not any("torn" in name or "empty" in name for name in data.files)
+    assert data.files is not None and none_of("torn" in name or "empty" in name for name in data.files)
     assert any(note.startswith("3 of 10 files of pets could not be read") for note in data.notes)
     said = " ".join(data.unreadable)
     assert "'cat/empty.png' cannot be decoded: it is an empty file" in said

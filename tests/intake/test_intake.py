@@ -40,6 +40,7 @@ from auditor.intake.specs import ModelSpec as SharedModelSpec
 from auditor.model.audited_model import AuditedModel, Recipe
 from auditor.model.saving import save
 from auditor.model.torch_model import TorchModel
+from tests.quantifiers import all_of
 from tests.toys.folders import WORDS, change_json, save_bert, save_vit
 
 Array = npt.NDArray[np.float64]
@@ -121,7 +122,7 @@ def test_bundle_can_be_saved_again_and_stays_the_same(bundle_model: TorchModel, 
     assert {k: v for k, v in first.items() if k != "state_dict"} == {
         k: v for k, v in second.items() if k != "state_dict"
     }
-    assert all(torch.equal(v, second["state_dict"][k]) for k, v in first["state_dict"].items())
+    assert all_of(torch.equal(v, second["state_dict"][k]) for k, v in first["state_dict"].items())
 
 
 @pytest.mark.parametrize(

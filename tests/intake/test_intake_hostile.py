@@ -36,6 +36,7 @@ from auditor.intake.pickles import COMPUTED, read_pickle
 from auditor.intake.specs import ModelSpec
 from auditor.model.saving import save
 from auditor.model.torch_model import TorchModel
+from tests.quantifiers import all_of
 
 SECONDS = 20
 MEMORY = 1 << 30
@@ -1166,7 +1167,7 @@ def test_archive_reader_agrees_with_zipfile_and_never_raises_anything_else() -> 
     archive = open_archive(good, "x")
     with zipfile.ZipFile(io.BytesIO(good)) as other:
         assert sorted(archive.records) == sorted(other.namelist())
-        assert all(archive.read(n) == other.read(n) for n in other.namelist())
+        assert all_of(archive.read(n) == other.read(n) for n in other.namelist())
     refused = 0
     for _ in range(500):
         broken = bytearray(good)

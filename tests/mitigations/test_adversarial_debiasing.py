@@ -24,6 +24,7 @@ from mitigations.training.adversarial_step import AdversarialStep, Adversary, Pr
 from mitigations.training.mean_gap import Constraint, mean_gap
 from mitigations.training.retraining import TrainingSet
 from tests.mitigations.planted_rows import biased_rows, run
+from tests.quantifiers import all_of
 
 
 def test_the_update_is_the_papers_on_one_flat_vector() -> None:
@@ -205,7 +206,7 @@ def test_the_closed_form_is_the_gradient(constraint: Constraint, n_classes: int)
     adversary.backward(logits, batch)
     for p, g in zip(adversary.parameters(), expected, strict=True):
         assert p.grad is not None and torch.allclose(p.grad, g, atol=1e-6)
-    assert all(bool(g.abs().max() > 1e-4) for g in expected)
+    assert all_of(bool(g.abs().max() > 1e-4) for g in expected)
 
 
 class _Sigmoid(torch.nn.Module):
@@ -381,7 +382,7 @@ def test_the_old_model_is_untouched_and_the_seed_decides(rows: AuditData, model:
     before = {k: v.clone() for k, v in model.module.state_dict().items()}
     state = torch.get_rng_state()
     made = [run(AdversarialDebiasing(epochs=2), model, rows.take(slice(400)), seed).model for seed in (5, 5, 6)]
-    assert all(torch.equal(v, before[k]) for k, v in model.module.state_dict().items())
+    assert all_of(torch.equal(v, before[k]) for k, v in model.module.state_dict().items())
     assert torch.equal(torch.get_rng_state(), state)
     said = [m.predict_proba(rows.X) for m in made]
     assert np.array_equal(said[0], said[1]) and not np.array_equal(said[0], said[2])
@@ -458,7 +459,7 @@ def test_every_feature_is_evened_out_over_three_classes(options: dict[str, objec
 
     plain = gaps(run(AdversarialDebiasing(alpha=0.0, epochs=15), old, data).model)
     fair = gaps(run(AdversarialDebiasing(constraint="demographic_parity", epochs=15, **options), old, data).model)  # type: ignore[arg-type]
-    assert min(plain) > 0.25 and all(f < 0.5 * p for f, p in zip(fair, plain, strict=True)), (plain, fair)
+    assert min(plain) > 0.25 and all_of(f < 0.5 * p for f, p in zip(fair, plain, strict=True)), (plain, fair)
 
 
 def test_equal_opportunity_needs_the_favourable_label_in_every_group() -> None:

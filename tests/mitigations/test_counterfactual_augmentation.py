@@ -28,6 +28,7 @@ from mitigations.rows.augmented_rows import centred_logits, text_arms
 from mitigations.rows.counterfactual_augmentation import CounterfactualAugmentation
 from mitigations.rows.counterfactuals import Counterfactuals, LexiconSwaps, TemplateSentences, flipped
 from tests.mitigations.planted_rows import biased_rows, trained
+from tests.quantifiers import all_of
 
 GOOD = ("kind", "honest", "generous", "clever", "gentle", "brave", "funny", "loyal")
 BAD = ("rude", "cruel", "greedy", "lazy", "nasty", "boring", "selfish", "rotten")
@@ -264,7 +265,7 @@ def test_the_old_model_is_untouched_and_the_seed_decides() -> None:
     state = torch.get_rng_state()
     mitigation = CounterfactualAugmentation(epochs=1, categories="orientation", control_arm=False, pairing_weight=1.0)
     made = [run(mitigation, model, data, seed).model for seed in (5, 5, 6)]
-    assert all(torch.equal(v, before[k]) for k, v in model.module.state_dict().items())
+    assert all_of(torch.equal(v, before[k]) for k, v in model.module.state_dict().items())
     assert torch.equal(torch.get_rng_state(), state)
     said = [m.predict_proba(data.X) for m in made]
     assert np.array_equal(said[0], said[1]) and not np.array_equal(said[0], said[2])

@@ -22,6 +22,7 @@ from auditor.model.torch_model import TorchModel
 from auditor.run.mitigation import Mitigated, Training
 from auditor.training.huggingface_folder import save_classifier
 from mitigations.training.adversarial_debiasing import AdversarialDebiasing
+from tests.quantifiers import all_of
 from tests.toys.folders import save_bert, save_vit
 
 
@@ -118,7 +119,7 @@ def test_a_network_of_the_table_is_drawn_anew_and_saved(name: str, tmp_path: Pat
     before = {k: v.clone() for k, v in model.module.state_dict().items()}
     made = run({"epochs": 2}, model, rows)
     assert "trained anew for 2 epochs" in made.notes[0]
-    assert all(torch.equal(v, before[k]) for k, v in model.module.state_dict().items())
+    assert all_of(torch.equal(v, before[k]) for k, v in model.module.state_dict().items())
     save(made.model, tmp_path / "m.pt")
     again = load_model(ModelSpec(path=str(tmp_path / "m.pt")))
     assert np.allclose(again.predict_proba(rows.X), made.model.predict_proba(rows.X), atol=1e-6)

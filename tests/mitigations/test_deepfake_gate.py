@@ -31,6 +31,7 @@ from auditor.run.mitigation import Training, make_mitigation
 from cli.main import app
 from mitigations import MITIGATIONS
 from mitigations.deepfake_detection import DeepfakeDetection
+from tests.quantifiers import all_of
 from tests.toys.media_files import SIZE, as_file, card, fake_picture, image_detector, real_picture, write
 
 pytest.importorskip("PIL", reason="the extra 'images' is not installed")
@@ -104,7 +105,7 @@ def test_the_old_model_is_untouched_and_the_new_one_is_read_back(detector: Deepf
     made = DeepfakeDetection(detector=str(tmp_path / "detector.pt")).mitigate(
         base, _rows(positive=1), np.random.default_rng(0), Training()
     )
-    assert all(torch.equal(before[name], value) for name, value in base.module.state_dict().items())
+    assert all_of(torch.equal(before[name], value) for name, value in base.module.state_dict().items())
     assert isinstance(made.model, GatedModel) and made.model.gate == Gate(answer=0)
     assert "at most 5% are rejected" in made.notes[0]
     save(made.model, tmp_path / "gated.pt")

@@ -27,6 +27,7 @@ from mitigations.deepfake.fitting import (
     make_card,
     probabilities,
 )
+from tests.quantifiers import all_of, none_of
 
 
 def files(rng: np.random.Generator, n: int = 30, d: int = 6, shift: float = 2.0) -> tuple[np.ndarray, np.ndarray, list]:
@@ -193,7 +194,7 @@ def test_no_round_trains_on_what_it_scores_nor_on_its_kinds() -> None:
     learn, rounds = _recording(len(x))
     found = cross_validate(is_fake, kinds, learn, np.random.default_rng(0))
     folds, cells = rounds[:FOLDS], rounds[FOLDS:]
-    assert all(not (train & test) and len(train | test) == len(x) for train, test in folds)
+    assert all_of(not (train & test) and len(train | test) == len(x) for train, test in folds)
     assert sorted(i for _, test in folds for i in test) == list(range(len(x)))
     # Every fold has its share of every kind.
     for _, test in folds:
@@ -222,7 +223,7 @@ def test_files_without_kinds_are_split_at_random() -> None:
     assert not found.fakes_named and found.fake_kinds == ()
     card = make_card("image", 1, found)
     assert any("there was one only" in note for note in card.notes)
-    assert not any(rate.unseen for rate in card.known_rates)
+    assert none_of(rate.unseen for rate in card.known_rates)
 
 
 def test_many_kinds_are_left_out_in_groups() -> None:
@@ -307,7 +308,7 @@ def test_answers_to_unseen_kinds_are_counted_from_detectors_that_never_saw_them(
     rates = {(r.metric, r.kind): r for r in answers_to_unseen(is_fake, kinds, linear_learner(x, is_fake, kinds), rng)}
     for kind in ("gan", "vae", "flow", None):
         assert sum(rates[f"answered_{a}", kind].value for a in ("real", "fake", "cannot_say")) == pytest.approx(1.0)
-        assert all(rates[f"answered_{a}", kind].unseen for a in ("real", "fake", "cannot_say"))
+        assert all_of(rates[f"answered_{a}", kind].unseen for a in ("real", "fake", "cannot_say"))
     assert rates["answered_fake", "flow"].value < 0.3
     assert rates["answered_fake", "gan"].n_fake == 30
     two = [k if k != "vae" else "gan" for k in kinds]

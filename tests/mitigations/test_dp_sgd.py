@@ -30,6 +30,7 @@ from mitigations.training.dp_sgd import DpSgd
 from mitigations.training.private_weights import noisy_counts, private_weights
 from probes.fairness.change import Change
 from tests.mitigations.planted_rows import biased_rows, run, trained
+from tests.quantifiers import all_of, none_of
 
 
 @pytest.fixture(scope="module")
@@ -72,10 +73,10 @@ def test_the_noise_is_secret_unless_its_seed_is_given_and_the_linter_tells(
     secret = run(DpSgd(epsilon=2.0, epochs=4, batch_size=250, learning_rate=0.02), model, rows)
     said = [made.model.predict_proba(rows.X) for made in (seeded, again, secret)]
     assert np.array_equal(said[0], said[1]) and not np.array_equal(said[0], said[2])
-    assert all(torch.equal(v, before[k]) for k, v in model.module.state_dict().items())
+    assert all_of(torch.equal(v, before[k]) for k, v in model.module.state_dict().items())
     assert torch.equal(torch.get_rng_state(), state)
     assert any(note.startswith("dp-lint: noise_seed_known (breaks)") for note in seeded.notes)
-    assert not any("noise_seed_known" in note for note in secret.notes)
+    assert none_of("noise_seed_known" in note for note in secret.notes)
     assert any("checks found nothing" in note for note in secret.notes)
     assert any("outside the accounting" in note for note in secret.notes)
 

@@ -26,6 +26,7 @@ from mitigations.rows.fair_gan import Drawn, FairGan, Table, draw, group_guessed
 from mitigations.rows.fair_gan_networks import Autoencoder, FairGanStep, Networks, Sizes
 from mitigations.rows.synthetic_columns import coded_columns, one_hot, total_variation
 from tests.mitigations.planted_rows import biased_rows, trained
+from tests.quantifiers import all_of
 
 
 @cache
@@ -128,7 +129,7 @@ def test_while_d1_plays_alone_d2_stays_and_a_heavy_penalty_flattens_d1() -> None
     step = FairGanStep(networks, weight=1.0, quiet_steps=3, learning_rate=0.01, penalty=0.0)
     for _ in range(3):
         step((rows, s))
-    assert all(torch.equal(p, q) for p, q in zip(networks.group.parameters(), before, strict=True))
+    assert all_of(torch.equal(p, q) for p, q in zip(networks.group.parameters(), before, strict=True))
     step((rows, s))
     assert not all(torch.equal(p, q) for p, q in zip(networks.group.parameters(), before, strict=True))
     # The average has moved, and lags behind.
@@ -195,7 +196,7 @@ def test_the_gap_closes_at_a_small_cost() -> None:
     assert accuracy[1] > accuracy[0] - 0.03, accuracy
     assert "3,000 synthetic rows, of a generator" in made.notes[0] and "total variation" in made.notes[1]
     stated = [f"{label_gap(table.y, table.group):.3f} in the real", f"{label_gap(drawn.y, drawn.group):.3f} in the syn"]
-    assert all(words in made.notes[2] for words in stated)
+    assert all_of(words in made.notes[2] for words in stated)
 
 
 def test_same_seed_same_model_and_nothing_else_changed() -> None:
@@ -208,7 +209,7 @@ def test_same_seed_same_model_and_nothing_else_changed() -> None:
     said = [m.model.predict_proba(rows.X) for m in made]
     assert np.array_equal(said[0], said[1]) and not np.array_equal(said[0], said[2])
     assert made[0].notes == made[1].notes and "150 synthetic rows and 150 real ones" in made[0].notes[0]
-    assert all(torch.equal(v, before[k]) for k, v in model.module.state_dict().items())
+    assert all_of(torch.equal(v, before[k]) for k, v in model.module.state_dict().items())
     assert torch.equal(torch.get_rng_state(), states[0])
     assert np.array_equal(np.random.get_state()[1], states[1])  # type: ignore[arg-type]
 

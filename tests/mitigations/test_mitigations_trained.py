@@ -28,6 +28,7 @@ from mitigations.training.group_dro import GroupDro
 from mitigations.training.group_dro_step import group_means, moved
 from mitigations.training.min_diff import MinDiff, mmd2, penalty
 from tests.mitigations.planted_rows import biased_rows, run, trained
+from tests.quantifiers import all_of
 
 # ---- resampling ----------------------------------------------------------------------------------------------------
 
@@ -198,7 +199,7 @@ def test_same_seed_same_model_and_nothing_else_changed(
     states = torch.get_rng_state(), np.random.get_state()[1].copy()  # type: ignore[union-attr]
     said = [run(mitigation, model, few, seed).model.predict_proba(rows.X) for seed in (5, 5, 6)]
     assert np.array_equal(said[0], said[1]) and not np.array_equal(said[0], said[2])
-    assert all(torch.equal(v, before[k]) for k, v in model.module.state_dict().items())
+    assert all_of(torch.equal(v, before[k]) for k, v in model.module.state_dict().items())
     assert torch.equal(torch.get_rng_state(), states[0])
     assert np.array_equal(np.random.get_state()[1], states[1])  # type: ignore[arg-type]
 

@@ -39,6 +39,7 @@ from mitigations.training.preference_step import (
     squared_margin_loss,
 )
 from mitigations.training.preference_tuning import PreferenceTuning, measured
+from tests.quantifiers import all_of, none_of
 from tests.toys.language import causal_tokenizer, tiny, tiny_bert
 from tests.toys.language import masked_tokenizer as masked
 
@@ -156,8 +157,8 @@ def test_logits_at_places_have_the_gradients_of_all_logits(model: AuditedLanguag
         )
         logits.square().sum().backward()
         gradients.append([p.grad.clone() for p in network.parameters() if p.grad is not None])
-    assert all(torch.allclose(a, b, rtol=1e-8, atol=1e-9) for a, b in zip(*gradients, strict=True))
-    assert not any(m._forward_pre_hooks for m in network.modules())
+    assert all_of(torch.allclose(a, b, rtol=1e-8, atol=1e-9) for a, b in zip(*gradients, strict=True))
+    assert none_of(m._forward_pre_hooks for m in network.modules())
 
 
 def step_of(model: AuditedLanguageModel, beta: float | None, pairs: tuple[PreferencePair, ...]) -> PreferenceStep:
@@ -239,7 +240,7 @@ def test_the_margins_of_its_pairs_close_and_the_given_model_stays(kind: str, tmp
     was, now = (np.abs(measured(m, said, neutral_text()).margins).mean() for m in (model, made.model))
     assert now < 0.3 * was, (was, now)
     assert f"{was:.3f} before, {now:.3f} after" in made.notes[1]
-    assert all(torch.equal(v, before[k]) for k, v in model.module.state_dict().items())
+    assert all_of(torch.equal(v, before[k]) for k, v in model.module.state_dict().items())
     assert [p.requires_grad for p in model.module.parameters()] == flags
     assert torch.equal(torch.get_rng_state(), states[0])
     assert np.array_equal(np.random.get_state()[1], states[1])  # type: ignore[arg-type]
@@ -453,7 +454,7 @@ def test_a_saved_folder_loads_as_it_was(model: AuditedLanguageModel, tmp_path: P
     save_folder(made, tmp_path / "new", like=source)
     names = {p.name for p in (tmp_path / "new").iterdir()}
     assert names >= {"config.json", "model.safetensors", "tokenizer.json", "chat_template.jinja"}
-    assert not any(n.startswith("adapter") for n in names)
+    assert none_of(n.startswith("adapter") for n in names)
     assert (tmp_path / "new" / "tokenizer.json").read_bytes() == (source / "tokenizer.json").read_bytes()
     assert len({oct(p.stat().st_mode) for p in (tmp_path / "new").iterdir()}) == 1
     again = load_language_folder(str(tmp_path / "new"), ModelSpec(path=str(tmp_path / "new")))

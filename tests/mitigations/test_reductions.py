@@ -26,6 +26,7 @@ from mitigations.training.grid_search import GridSearch
 from mitigations.training.reduction import reducible
 from mitigations.training.retraining import untrained
 from tests.mitigations.planted_rows import biased_rows, run
+from tests.quantifiers import all_of, none_of
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -184,9 +185,9 @@ def test_the_seed_decides_and_an_interrupted_search_goes_on(
     # The first network is not trained again: its two epochs are in its checkpoint.
     again: list[str] = []
     assert np.array_equal(train(1, again.append, tmp_path / "c"), whole)
-    assert seen[0].startswith("network 1: epoch 1") and not any(words.startswith("network 1:") for words in again)
+    assert seen[0].startswith("network 1: epoch 1") and none_of(words.startswith("network 1:") for words in again)
     assert np.array_equal(train(1), whole) and not np.array_equal(train(2), whole)
-    assert all(torch.equal(v, before[k]) for k, v in model.module.state_dict().items())
+    assert all_of(torch.equal(v, before[k]) for k, v in model.module.state_dict().items())
     assert torch.equal(torch.get_rng_state(), state)
 
 

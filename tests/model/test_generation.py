@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from auditor.errors import ModelError, NotApplicableError
 from auditor.model.generation import Sampling, _choose, continuations
 from auditor.model.language_model import AuditedLanguageModel
+from tests.quantifiers import all_of
 from tests.toys.language import causal_tokenizer, masked_tokenizer, tiny, tiny_bert
 
 
@@ -90,10 +91,10 @@ def test_same_seed_same_texts_whatever_the_batches_and_no_global_generator_moves
     first = continuations(model, PROMPTS, 3, sampling, generator(), batch_rows=64)
     assert continuations(model, PROMPTS, 3, sampling, generator(), batch_rows=2) == first
     assert continuations(model, PROMPTS, 3, sampling, generator(1)) != first
-    assert len(first) == len(PROMPTS) and all(len(texts) == 3 for texts in first)
+    assert len(first) == len(PROMPTS) and all_of(len(texts) == 3 for texts in first)
     assert torch.equal(state, torch.get_rng_state())
     assert (legacy == np.random.get_state()[1]).all()  # type: ignore[index]
-    assert network.training and all(torch.equal(v, before[k]) for k, v in network.state_dict().items())
+    assert network.training and all_of(torch.equal(v, before[k]) for k, v in network.state_dict().items())
 
 
 @pytest.mark.parametrize(("temperature", "top_p"), [(1.0, 1.0), (0.5, 1.0), (1.0, 0.7), (2.0, 0.9)])
@@ -187,7 +188,7 @@ def test_a_prompt_is_read_once_however_many_continuations_it_has() -> None:
     )
     model = AuditedLanguageModel(network, tokenizer)
     drawn = continuations(model, ["the dog", "the cat"], 5, Sampling(max_new_tokens=3, top_p=1.0), generator())
-    assert seen[0] == (2, 2) and all(shape[1] == 1 and shape[0] <= 10 for shape in seen[1:])
+    assert seen[0] == (2, 2) and all_of(shape[1] == 1 and shape[0] <= 10 for shape in seen[1:])
     assert len({text for texts in drawn for text in texts}) > 2, "and each is drawn for itself"
 
 

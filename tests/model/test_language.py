@@ -22,6 +22,7 @@ from auditor.intake.specs import ModelSpec
 from auditor.model.language_model import TREE_ATTENTION, AuditedLanguageModel, objective_of
 from auditor.model.prefix_trees import Encoded, shared_places
 from probes.language.stereotype import built_in_pairs
+from tests.quantifiers import all_of, none_of
 from tests.toys.language import by_loss, causal_tokenizer, masked_tokenizer, sentences, tiny, tiny_bert
 
 # ---- causal --------------------------------------------------------------------------------------------------------
@@ -164,10 +165,10 @@ def test_scoring_leaves_the_model_as_it_was() -> None:
         model = AuditedLanguageModel(network, tokenizer)
         first = model.pair_scores([("the dog sees", "the cat sees")])
         np.testing.assert_array_equal(first, model.pair_scores([("the dog sees", "the cat sees")]))
-        assert all(m.training for m in network.modules())
-        assert all(torch.equal(v, before[k]) for k, v in network.state_dict().items())
+        assert all_of(m.training for m in network.modules())
+        assert all_of(torch.equal(v, before[k]) for k, v in network.state_dict().items())
         assert torch.equal(state, torch.get_rng_state())
-        assert not any(m._forward_pre_hooks for m in network.modules())
+        assert none_of(m._forward_pre_hooks for m in network.modules())
 
 
 # ---- masked --------------------------------------------------------------------------------------------------------

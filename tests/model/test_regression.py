@@ -62,6 +62,7 @@ from auditor.report.record import AuditReport
 from auditor.run.audit import run_audit
 from cli.main import app
 from probes.fairness.regression_fairness import RegressionFairness
+from tests.quantifiers import all_of
 
 RNG = np.random.default_rng(0)
 TABLE = pd.DataFrame({"a": RNG.random(120), "b": RNG.random(120) * 9, "c": RNG.choice(list("xyz"), 120)})
@@ -146,7 +147,7 @@ def test_a_torch_module_predicts_its_one_output_and_is_left_as_it_was() -> None:
     assert expected == pytest.approx(by_hand.numpy(), abs=1e-6)
     module.train()
     model.predict(NUMBERS)
-    assert all(m.training for m in module.modules())
+    assert all_of(m.training for m in module.modules())
     assert model.n_parameters == 2 * 8 + 8 + 8 + 1
     with pytest.raises(ModelError, match=r"returned shape \(120, 3\)"):
         TorchRegressor(nn.Linear(2, 3)).predict(NUMBERS)

@@ -25,6 +25,7 @@ from auditor.privacy.accounting import (
     side_by_side,
     spent,
 )
+from tests.quantifiers import all_of
 
 DELTA = 1e-5
 
@@ -92,7 +93,7 @@ def test_a_run_cut_in_two_costs_the_same(accountant: str) -> None:
 
 
 def test_without_noise_epsilon_is_infinite_and_far_out_it_is_not_known() -> None:
-    assert all(found.epsilon == math.inf for found in side_by_side([phase(0.0)], DELTA))
+    assert all_of(found.epsilon == math.inf for found in side_by_side([phase(0.0)], DELTA))
     assert privacy_curve([phase(0.0)]) == ((0.0, 1.0),)
     rdp, prv, gdp = side_by_side([phase(0.05, 0.1, 1000)], DELTA)
     assert known(rdp.epsilon) > 1000.0
@@ -151,7 +152,7 @@ def test_sampling_is_what_make_private_does(n: int, batch: int) -> None:
 
 
 def test_the_default_delta_lies_below_one_over_the_rows() -> None:
-    assert all(default_delta(n) < 1.0 / n for n in (2, 100, 10**7))
+    assert all_of(default_delta(n) < 1.0 / n for n in (2, 100, 10**7))
 
 
 @pytest.mark.parametrize(

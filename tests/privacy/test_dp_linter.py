@@ -12,6 +12,7 @@ from auditor.errors import DataError
 from auditor.model.audited_model import Recipe
 from auditor.privacy.dp_linter import CHECKS, lint
 from auditor.privacy.run_record import RUN_FORMAT, RunRecord, parse_run, read_run, run_of_recipe, write_run
+from tests.quantifiers import all_of
 
 # 20,000 rows in batches of 200: 100 steps an epoch, ten epochs.
 RIGHT: dict[str, Any] = {
@@ -89,7 +90,7 @@ def test_a_wrong_run_is_caught_by_its_check_alone(code: str, severity: str, chan
     result = lint(record(**change))
     assert [(problem.code, problem.severity) for problem in result.problems] == [(code, severity)]
     problem = result.problems[0]
-    assert all(text.endswith(".") and len(text) > 20 for text in (problem.what, problem.why, problem.mend))
+    assert all_of(text.endswith(".") and len(text) > 20 for text in (problem.what, problem.why, problem.mend))
     assert result.breaks == (severity == "breaks")
 
 

@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, TensorDataset, WeightedRandomSampler
 from auditor.errors import UsageError
 from auditor.privacy.layers import statistics_keepers
 from auditor.privacy.live import Movement, lint_setup, observe, sampler_of, try_gradients
+from tests.quantifiers import all_of, none_of
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:Secure RNG turned off"),
@@ -78,9 +79,9 @@ def test_a_right_setup_is_silent_before_and_after_training_and_is_left_alone() -
     state = torch.get_rng_state()
     result = lint_setup(module, optimizer, loader, engine.accountant, loss=per_row, batch=batch(), told=TOLD)
     assert result.problems == ()
-    assert torch.equal(state, torch.get_rng_state()) and not any(m.training for m in module.modules())
-    assert all(torch.equal(v, before[k]) for k, v in module.state_dict().items())
-    assert all(p.grad is None and p.grad_sample is None for p in optimizer.params)
+    assert torch.equal(state, torch.get_rng_state()) and none_of(m.training for m in module.modules())
+    assert all_of(torch.equal(v, before[k]) for k, v in module.state_dict().items())
+    assert all_of(p.grad is None and p.grad_sample is None for p in optimizer.params)
     module.train()
     step(module, optimizer, loader)
     told = TOLD | {"batch_size": 60}

@@ -31,6 +31,7 @@ from auditor.run.mitigation import Training
 from auditor.training.huggingface_folder import RUN_FILE, save_classifier
 from mitigations.training.dp_sgd import DpSgd
 from tests.mitigations.planted_rows import biased_rows, trained
+from tests.quantifiers import all_of, none_of
 from tests.toys.folders import save_bert
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "good", "bad", "day", "night", "the", "a", "very"]
@@ -133,11 +134,11 @@ def test_a_classifier_learns_privately_and_its_folder_loads_again(
     test = texts(500, 2)
     right = [float((m.decisions(test) == test.y_true).mean()) for m in (model, new)]
     assert right[0] < 0.7 and right[1] > 0.9, right
-    assert all(torch.equal(v, before[k]) for k, v in model.module.state_dict().items())
+    assert all_of(torch.equal(v, before[k]) for k, v in model.module.state_dict().items())
     assert torch.equal(torch.get_rng_state(), state) and len(said) == 8
     assert new.recipe is not None and new.recipe.epsilon is not None and new.recipe.epsilon <= 8.0
     assert any("taken as public" in note for note in notes) and "ghost clipping" in notes[0]
-    assert not any(m._forward_hooks or m._forward_pre_hooks for m in new.module.modules())
+    assert none_of(m._forward_hooks or m._forward_pre_hooks for m in new.module.modules())
 
     save_classifier(new, tmp_path / "private")
     again = load_model(ModelSpec(path=str(tmp_path / "private")))
@@ -171,7 +172,7 @@ def test_lora_moves_adapters_and_head_alone_and_is_merged(model: TorchModel, tmp
     shapes = [m for n, m in model.module.named_modules() if isinstance(m, nn.Linear) and "classifier" not in n]
     learned = 4 * sum(m.in_features + m.out_features for m in shapes) + 16 * 2 + 2
     assert f"{learned:,} parameters were trained" in notes[1] and "LoRA of rank 4" in notes[1]
-    assert all(p.requires_grad for p in new.module.parameters())
+    assert all_of(p.requires_grad for p in new.module.parameters())
     save_classifier(new, tmp_path / "lora")
     assert "lora" not in json.dumps(json.loads((tmp_path / "lora" / "config.json").read_text()))
     again = load_model(ModelSpec(path=str(tmp_path / "lora")))

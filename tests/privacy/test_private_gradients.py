@@ -27,6 +27,7 @@ from auditor.privacy.training.private_gradients import (
     with_own_samplers,
 )
 from auditor.privacy.training.private_layers import put_stand_ins
+from tests.quantifiers import all_of
 
 NORM = 0.3
 
@@ -215,7 +216,7 @@ def test_empty_draws_are_noisy_steps_that_are_counted(way: Way) -> None:
         parameters = [p.detach().clone() for p in self.optimizer.params]
         loss = before(self, x, y, weights)
         steps.append(len(x))
-        assert all(not torch.equal(p, q) for p, q in zip(parameters, self.optimizer.params, strict=True))
+        assert all_of(not torch.equal(p, q) for p, q in zip(parameters, self.optimizer.params, strict=True))
         return loss
 
     with pytest.MonkeyPatch.context() as patch:
@@ -224,7 +225,7 @@ def test_empty_draws_are_noisy_steps_that_are_counted(way: Way) -> None:
         trained, _ = train_privately(make, x, y, recipe, budget, seed=0, mode=way)
     assert len(steps) == 80 and 15 < steps.count(0) < 45
     assert trained.recipe is not None and trained.recipe.epsilon is not None
-    assert all(torch.isfinite(w).all() for w in trained.module.state_dict().values())
+    assert all_of(torch.isfinite(w).all() for w in trained.module.state_dict().values())
 
 
 def test_hooks_hold_no_more_than_a_gibibyte() -> None:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from auditor.errors import ModelError
 from auditor.intake.networks.architectures import BiLSTMText, TransformerEncoder
 from auditor.privacy.training.private_layers import put_stand_ins, refuse_layers, weights_back
+from tests.quantifiers import all_of
 
 
 class Recurrent(nn.Module):
@@ -59,7 +60,7 @@ def test_a_stand_in_computes_the_same_and_gives_its_weights_back(module: nn.Modu
             p.add_(0.1 * torch.randn_like(p))
     plain = copy.deepcopy(module)
     trained, found = put_stand_ins(module)
-    assert len(found) == n and all(s.instead != s.layer for s in found)
+    assert len(found) == n and all_of(s.instead != s.layer for s in found)
     torch.testing.assert_close(trained.train()(x), plain.train()(x))
     with torch.no_grad():
         for p in trained.parameters():

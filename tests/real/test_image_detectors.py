@@ -22,6 +22,7 @@ from mitigations.deepfake.image_training import (
     read_images,
     train_image_detector,
 )
+from tests.quantifiers import all_of
 
 PIL_Image = pytest.importorskip("PIL.Image", reason="images need Pillow")
 DATA = os.environ.get("AUDITOR_TEST_DATA")
@@ -37,7 +38,7 @@ def _package(name: str) -> Path:
 def _cross_validated_auc(features: Sequence[Sequence[float]], is_fake: np.ndarray) -> float:
     x, kinds = np.asarray(features, np.float64), [None] * len(is_fake)
     found = cross_validate(is_fake, kinds, linear_learner(x, is_fake, kinds), np.random.default_rng(0))
-    return area_under_curve(found.seen_scores[is_fake], found.seen_scores[~is_fake]).value
+    return area_under_curve(positives=found.seen_scores[is_fake], negatives=found.seen_scores[~is_fake]).value
 
 
 # ---- faces ---------------------------------------------------------------------------------------------------------
@@ -129,7 +130,7 @@ def test_a_probe_on_clip_finds_generators_that_it_was_not_trained_on(photographs
     assert len(left_out) == 5
     assert np.mean(left_out) >= 0.88
     assert min(left_out) >= 0.75
-    assert all(rates["auc", kind, True].low is not None for kind in kinds)
+    assert all_of(rates["auc", kind, True].low is not None for kind in kinds)
     # A fake of a generator never seen mostly ends in "fake" or in "cannot say".
     assert rates["answered_real", None, True].value <= 0.15
     assert max(rates["answered_real", kind, True].value for kind in kinds) <= 0.3
@@ -156,7 +157,7 @@ def test_with_a_content_class_left_out_as_well(photographs: _Photographs) -> Non
 def test_the_shipped_head_is_near_chance_on_these_generators(photographs: _Photographs) -> None:
     head = json.loads((Path(str(photographs.options.encoder)).parent / "clip_head.json").read_text())
     scores = photographs.images.features @ np.asarray(head["weights"]) + head["bias"]
-    auc = area_under_curve(scores[photographs.is_fake], scores[~photographs.is_fake])
+    auc = area_under_curve(positives=scores[photographs.is_fake], negatives=scores[~photographs.is_fake])
     print(f"shipped head: AUC {auc.value:.3f}, 95 % interval {auc.interval(0.95)}")
     assert 0.3 <= auc.value <= 0.7
 

@@ -20,6 +20,7 @@ from probes.fairness.embeddings import EmbeddingAssociation
 from probes.language.generation_bias import GenerationBias
 from probes.language.prompts import built_in_prompts
 from probes.language.scorers import load_scorer
+from tests.quantifiers import all_of
 
 
 def package(name: str, install: str) -> Path:
@@ -95,5 +96,5 @@ def test_a_real_causal_model_is_asked_and_answers() -> None:
         "scorer_identity_gap", "average_individual_fairness", "average_group_fairness", "worst_score_gap",
         "identity_score_gap",
     }  # fmt: skip
-    assert all(np.isfinite(m.estimate.value) for m in found)
-    assert all("VADER" in m.detail for m in found if m.metric != "identity_score_gap")
+    assert all_of(np.isfinite(m.estimate.value) for m in found)
+    assert all_of("VADER" in m.detail for m in found if m.metric != "identity_score_gap")

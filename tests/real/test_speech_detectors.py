@@ -24,6 +24,7 @@ from mitigations.deepfake.speech_training import (
     fit_speech_detector,
     read_recordings,
 )
+from tests.quantifiers import all_of
 
 pytest.importorskip("av", reason="the extra 'media' is not installed")
 
@@ -168,7 +169,7 @@ def test_noise_tones_and_music_are_unsupported(left: str | None, clips: Clips) -
     print(f"nearest_odd_sound_without_{left}", nearest, found[nearest])
     assert found[nearest] > 1.2
     assert {v.answer for v in detector.verdicts(X)} == {"cannot say"}
-    assert all("unsupported kind" in v.reason for v in detector.verdicts(X))
+    assert all_of("unsupported kind" in v.reason for v in detector.verdicts(X))
 
 
 @pytest.mark.slow
@@ -215,6 +216,6 @@ def test_the_mixtures_carry_over_to_the_neural_engine(clips: Clips) -> None:
     out = (kinds == "piper") | (kinds == "allison_en")
     learner = fitter(clips, SpeechOptions(method="gmm")).learner
     scores, _ = learner(np.flatnonzero(~out))(np.flatnonzero(out))
-    found = equal_error_rate(scores[clips.is_fake[out]], scores[~clips.is_fake[out]]).value
+    found = equal_error_rate(positives=scores[clips.is_fake[out]], negatives=scores[~clips.is_fake[out]]).value
     print("equal_error_rate_of_mixtures", found)
     assert found <= 0.10

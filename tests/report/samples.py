@@ -192,7 +192,7 @@ def privacy() -> ProbeResult:
     low = [
         Measurement(
             metric="attack_tpr",
-            estimate=true_positive_rate_at(members, others, rate),
+            estimate=true_positive_rate_at(positives=members, negatives=others, false_positive_rate=rate),
             n_samples=2400,
             method="loss_threshold",
             ideal=rate,

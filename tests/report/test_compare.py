@@ -26,6 +26,7 @@ from auditor.run.audit import run_audit
 from probes.fairness.change import Change
 from probes.fairness.group_fairness import GroupFairness
 from probes.fairness.proxy_association import ProxyAssociation
+from tests.quantifiers import all_of
 from tests.toys.models import criterion
 
 REQUIRED = [criterion("demographic_parity_difference", "at_most", 0.10)]
@@ -81,7 +82,7 @@ def test_a_model_compared_with_itself_has_not_changed() -> None:
     frame["after"] = frame["before"]
     comparison = compare(*audits(frame))
     assert {r.verdict for r in comparison.rows} == {"no change shown"} and not comparison.remarks
-    assert all(r.difference == 0.0 for r in comparison.rows)
+    assert all_of(r.difference == 0.0 for r in comparison.rows)
 
 
 @pytest.mark.slow
@@ -166,4 +167,4 @@ def test_the_renderings_hold_every_judged_number_and_escape_what_is_hostile() ->
     HTMLParser().feed(html)
     assert "<script>" not in html and html.count('class="forest"') >= comparison.m
     markdown = render_comparison_markdown(comparison)
-    assert all(f"`{r.name}`" in markdown for r in comparison.rows)
+    assert all_of(f"`{r.name}`" in markdown for r in comparison.rows)

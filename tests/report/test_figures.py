@@ -19,6 +19,7 @@ from auditor.report.svg import draw_svg
 from auditor.report.text import confidence, visible
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.rates import Proportion
+from tests.quantifiers import all_of
 from tests.report.samples import HOSTILE, all_results, attribution, criteria, privacy, robustness
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -184,7 +185,7 @@ def test_curves_run_along_their_coordinate_and_two_thresholds_are_no_curve() -> 
     assert [f.kind for f in figures] == ["roc", "curve"]
     curve = figures[1]
     assert {s.name for s in curve.series} == {"accuracy_under_noise", "flip_rate"}
-    assert all(list(s.x) == [0.0, 0.05, 0.1, 0.2, 0.4] for s in curve.series)
+    assert all_of(list(s.x) == [0.0, 0.05, 0.1, 0.2, 0.4] for s in curve.series)
 
 
 def test_a_probes_own_figure_is_taken_once_and_made_finite() -> None:
@@ -235,7 +236,7 @@ def test_the_same_figure_gives_the_same_text() -> None:
 def test_references_point_at_ids_of_the_figure() -> None:
     svg = draw_svg(_record(), dom_id="fig-7")
     used = set(re.findall(r'(?:href="#|url\(#)([^")]+)', svg))
-    assert used and all(name.startswith("fig-7-") for name in used)
+    assert used and all_of(name.startswith("fig-7-") for name in used)
     assert used <= set(re.findall(r' id="([^"]+)"', svg))
 
 
@@ -256,7 +257,7 @@ def test_hostile_names_are_text_and_nothing_else(name: str, kind: str) -> None:
     root = ElementTree.fromstring(svg)
     assert root[0].text == visible(name) and root[1].text == visible(name)
     assert not [e.tag for e in root.iter() if e.tag.rpartition("}")[2] in ("script", "img", "a", "foreignObject")]
-    assert all(len(text) <= (60 if kind == "forest" else 40) for text in _texts(svg))
+    assert all_of(len(text) <= (60 if kind == "forest" else 40) for text in _texts(svg))
     assert any(visible(name)[:8] in text for text in _texts(svg))
 
 

@@ -23,6 +23,7 @@ from auditor.report.view import COUNTED, document_id, promise_of, verdict_of
 from auditor.statistics.estimate import Exact
 from auditor.statistics.families import Multiplicity
 from auditor.statistics.rates import Proportion
+from tests.quantifiers import all_of
 from tests.report.samples import (
     HOSTILE,
     attribution,
@@ -126,7 +127,7 @@ def test_the_first_screen_says_what_was_audited_and_what_came_of_it(report: Audi
     for outcome in Outcome:
         assert f"{report.summary.count(outcome)} {outcome.replace('_', ' ')}" in first
     needed = [f.n_required for f in report.findings if f.outcome == "INCONCLUSIVE" and f.n_required]
-    assert needed and all(f"{n:,}" in first for n in needed)
+    assert needed and all_of(f"{n:,}" in first for n in needed)
 
 
 def test_all_six_counts_are_there_even_when_they_are_zero() -> None:
@@ -191,7 +192,7 @@ def test_every_finding_criterion_and_figure_is_on_the_page(report: AuditReport, 
 def test_links_within_the_page_lead_somewhere(page: Page) -> None:
     ids = {a["id"] for _, a in page.elements if "id" in a}
     targets = [a["href"] or "" for _, a in page.elements if "href" in a]
-    assert targets and all(t.startswith("#") and t[1:] in ids for t in targets)
+    assert targets and all_of(t.startswith("#") and t[1:] in ids for t in targets)
     labels = [i for _, a in page.elements for i in (a.get("aria-labelledby") or "").split()]
     assert labels and set(labels) <= ids
 
@@ -201,8 +202,8 @@ def test_structure_for_those_who_do_not_see_it(html: str, page: Page) -> None:
     tags = [tag for tag, _ in page.elements]
     assert tags.count("main") == tags.count("h1") == tags.count("nav") == 1
     assert page.headings[0] == 1
-    assert all(b - a <= 1 for a, b in zip(page.headings, page.headings[1:], strict=False))
-    assert all("scope" in a for tag, a in page.elements if tag == "th")
+    assert all_of(b - a <= 1 for a, b in zip(page.headings, page.headings[1:], strict=False))
+    assert all_of("scope" in a for tag, a in page.elements if tag == "th")
     assert ("a", {"class": "skip", "href": "#main"}) in page.elements
 
 

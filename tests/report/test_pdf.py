@@ -17,6 +17,7 @@ from auditor.report.controls import with_policies
 from auditor.report.pdf import render_pdf
 from auditor.report.record import AuditReport, RegistrationRecord
 from auditor.statistics.rates import Proportion
+from tests.quantifiers import all_of
 from tests.report.samples import (
     HOSTILE,
     attribution,
@@ -76,7 +77,7 @@ def test_the_first_page_has_what_an_auditor_asks_for_first(report: AuditReport, 
     for outcome in Outcome:
         assert f"{outcome.replace('_', ' ')}" in first
     counts = " ".join(str(report.summary.count(o)) for o in view.COUNTED)
-    assert _tight(counts) in _tight(re.sub(r"[A-Za-z,]+", "", first)) or all(
+    assert _tight(counts) in _tight(re.sub(r"[A-Za-z,]+", "", first)) or all_of(
         f"{report.summary.count(o)} " in first for o in view.COUNTED
     )
     for expected in (
@@ -186,7 +187,7 @@ def test_a_table_of_grades_is_written_in_full() -> None:
     words = _tight(" ".join(_pages(render_pdf(report))))
     for method in table.methods:
         assert _tight(method.method) in words and _tight(method.reason) in words
-        assert all(_tight(text.grade(g)) in words and _tight(text.grade_interval(g)) in words for g in method.grades)
+        assert all_of(_tight(text.grade(g)) in words and _tight(text.grade_interval(g)) in words for g in method.grades)
 
 
 def test_deviations_from_a_registration_are_listed() -> None:
@@ -199,7 +200,7 @@ def test_deviations_from_a_registration_are_listed() -> None:
     report = refused_report().model_copy(update={"registration": registration})
     pages = _pages(render_pdf(report))
     assert "DEVIATES from its registration in 2 points" in pages[0]
-    assert all(d in " ".join(pages) for d in registration.deviations)
+    assert all_of(d in " ".join(pages) for d in registration.deviations)
     assert "nothing shows that criteria were set before" in _pages(render_pdf(refused_report()))[0]
 
 

@@ -42,14 +42,14 @@ from auditor.report.comparing.tradeoff_evidence import Disparity, Evidence, Gap,
 from auditor.report.front import draw, plots_of
 from auditor.report.record import AuditReport
 from auditor.run.audit import run_audit
+from auditor.run.options import Configured
 from auditor.statistics.changes import GapChange, PairedRates, RateChange
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.groups import WorstRatio
 from auditor.statistics.rates import Proportion
 from cli.main import app
-from cli.options import Configured
-from cli.scan import write_report
 from cli.tradeoff import parse_sweeps
+from cli.written import write_report
 from probes.fairness.change import Change
 from probes.fairness.group_fairness import GroupFairness
 from tests.mitigations.planted_rows import biased_rows, trained

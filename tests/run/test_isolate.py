@@ -25,7 +25,8 @@ from auditor.model.saving import save
 from auditor.model.torch_model import TorchModel
 from auditor.report.record import ExitCode, ModelRecord
 from auditor.run.audit import assemble, environment
-from auditor.run.isolate import Measured, _Pipe, measure
+from auditor.run.heard import Measured
+from auditor.run.isolate import _Pipe, measure
 from auditor.run.messages import MAX_MESSAGE
 
 PROBE = """
@@ -93,12 +94,12 @@ def reasons(measured: Measured) -> dict[str, str]:
         ("Killed", "os.kill(os.getpid(), signal.SIGKILL)", "SIGKILL"),
         ("Crashes", "os.kill(os.getpid(), signal.SIGSEGV)", "SIGSEGV"),
         ("Exits", "os._exit(7)", "code 7"),
-        ("Hangs", "time.sleep(1000)", "longer than 15 s"),
+        ("Hangs", "time.sleep(1000)", "longer than 5 s"),
         ("Silent", "return []", ""),
     ],
 )
 def test_a_probe_that_goes_wrong_is_not_run_and_the_others_answer(files: Path, name: str, body: str, said: str) -> None:
-    measured = measure(job(files, own(files, name, body), FAIR, seconds=15.0 if name == "Hangs" else 60.0), {})
+    measured = measure(job(files, own(files, name, body), FAIR, seconds=5.0 if name == "Hangs" else 60.0), {})
     assert said in reasons(measured)[name]
     assert [r.probe for r in measured.results] == ["intake", name, "group_fairness"]
     fair = measured.results[2]
@@ -114,6 +115,7 @@ def test_a_probe_that_goes_wrong_is_not_run_and_the_others_answer(files: Path, n
     assert report.exit_code == ExitCode.INCONCLUSIVE
 
 
+@pytest.mark.real_child
 def test_two_bad_probes_cost_two_children_and_no_third(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     started = []
     popen = subprocess.Popen
@@ -128,6 +130,7 @@ def test_two_bad_probes_cost_two_children_and_no_third(files: Path, monkeypatch:
     assert len(started) == 2
 
 
+@pytest.mark.real_child
 def test_memory_beyond_the_limit_is_not_run(files: Path) -> None:
     hog = own(files, "Hog", "x = np.ones(1 << 30)\nreturn [x]")
     measured = measure(job(files, hog, FAIR, memory=2 << 30), {})
@@ -135,6 +138,7 @@ def test_memory_beyond_the_limit_is_not_run(files: Path) -> None:
     assert measured.results[2].measurements
 
 
+@pytest.mark.real_child
 def test_the_child_sees_no_secrets_and_works_in_its_scratch(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hunter2")
     monkeypatch.setenv("PYTHONPATH", str(files))
@@ -157,6 +161,7 @@ def test_an_unknown_column_is_a_usage_error_with_the_nearest_name(
     assert flag in str(caught.value)
 
 
+@pytest.mark.real_child
 def test_a_refused_model_is_a_refusal_with_its_reason(files: Path) -> None:
     (files / "model.pt").write_bytes(b"\x80\x04cos\nsystem\n(S'true'\ntR.")
     measured = measure(job(files, FAIR), {})
@@ -172,6 +177,7 @@ def test_streamed_counts_equal_rows_in_memory(files: Path) -> None:
     assert alone.data == beside.data
 
 
+@pytest.mark.real_child
 def test_same_seed_same_results(files: Path) -> None:
     def strip(m: Measured) -> object:
         return [(r.probe, r.measurements, r.not_run) for r in m.results]
@@ -235,6 +241,7 @@ os._exit(0)
     assert by_name["group_fairness"].measurements
 
 
+@pytest.mark.real_child
 def test_a_grandchild_dies_with_its_parent_and_hides_nothing(files: Path) -> None:
     body = """
 if os.fork() == 0:

@@ -25,6 +25,7 @@ from auditor.randomness import seeded_globals
 from auditor.training import ensembles
 from auditor.training.ensembles import Seeds, as_logits, memory_budget, random_halves, train_together
 from tests import ROOT
+from tests.quantifiers import all_of
 
 Bools = npt.NDArray[np.bool_]
 RECIPES = {
@@ -249,7 +250,7 @@ def test_a_process_that_is_killed_goes_on_in_another(tmp_path: Path) -> None:
     left = {path.name: path.stat().st_mtime_ns for path in tmp_path.glob("ensemble-*")}
     assert 1 <= len(left) < 4
     resumed = eight_models(str(tmp_path))
-    assert all((tmp_path / name).stat().st_mtime_ns == at for name, at in left.items())
+    assert all_of((tmp_path / name).stat().st_mtime_ns == at for name, at in left.items())
     np.testing.assert_array_equal(resumed, eight_models(None))
 
 

@@ -27,6 +27,7 @@ from auditor.training.rows import stratified_split, write_rows
 from auditor.training.train import train_table
 from cli.main import app
 from tests import ROOT
+from tests.quantifiers import all_of
 
 
 @pytest.fixture(scope="module")
@@ -295,7 +296,7 @@ def test_a_batch_that_poisson_sampling_leaves_empty_is_a_noisy_step(spec: TrainS
     pd.read_csv(spec.data).head(40).to_csv(tmp_path / "t.csv", index=False)
     # One row expected in a batch: some 37 % of them are empty.
     trained = train_table(replace(spec, data=str(tmp_path / "t.csv"), dp_epsilon=50.0, batch_size=1, epochs=2))
-    assert all(torch.isfinite(w).all() for w in weights(trained.model).values())
+    assert all_of(torch.isfinite(w).all() for w in weights(trained.model).values())
     assert trained.model.recipe is not None and trained.model.recipe.epsilon is not None
 
 

@@ -435,7 +435,7 @@ def rows_needed(change: RateChange, tolerance: float, alpha: float) -> int | Non
     def shown(times: float) -> bool:
         either, surplus = moved * times, Z_POWER * math.sqrt(moved * times)
         gained, lost = max(either - surplus, 0.0) / 2.0, (either + min(surplus, either)) / 2.0
-        return bool(change_bounds(gained, lost, change.n * times, alpha)[0] >= -tolerance)
+        return bool(change_bounds(gained=gained, lost=lost, n=change.n * times, alpha=alpha)[0] >= -tolerance)
 
     times = first_size(shown)
     return math.ceil(times * change.n) if math.isfinite(times) else None

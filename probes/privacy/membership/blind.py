@@ -34,7 +34,7 @@ def blind_auc(pool: Pool, rng: np.random.Generator) -> AreaUnderCurve | Undefine
         max_iter=40, max_leaf_nodes=8, min_samples_leaf=20, early_stopping=False, random_state=0
     )
     scores = learner.fit(columns[~tried], pool.is_member[~tried]).decision_function(columns[tried])
-    return area_under_curve(scores[pool.is_member[tried]], scores[~pool.is_member[tried]])
+    return area_under_curve(positives=scores[pool.is_member[tried]], negatives=scores[~pool.is_member[tried]])
 
 
 def remark(estimate: AreaUnderCurve | Undefined, level: float) -> str:

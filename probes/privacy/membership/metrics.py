@@ -80,7 +80,9 @@ def _attack_auc(attack: Attack, members: FloatArray, others: FloatArray, detail:
     return Measurement(
         metric="attack_auc",
         method=attack.method,
-        estimate=Undefined(reason=attack.why_not) if attack.why_not else area_under_curve(members, others),
+        estimate=Undefined(reason=attack.why_not)
+        if attack.why_not
+        else area_under_curve(positives=members, negatives=others),
         n_samples=members.size + others.size,
         ideal=0.5,
         detail=detail,
@@ -103,7 +105,11 @@ def _rate_at(attack: Attack, members: FloatArray, others: FloatArray, rate: floa
     return Measurement(
         metric="true_positive_rate_at_fpr",
         method=attack.method,
-        estimate=(Undefined(reason=too_few) if expected < 1.0 - 1e-9 else true_positive_rate_at(members, others, rate)),
+        estimate=(
+            Undefined(reason=too_few)
+            if expected < 1.0 - 1e-9
+            else true_positive_rate_at(positives=members, negatives=others, false_positive_rate=rate)
+        ),
         n_samples=others.size,
         ideal=rate,
         at={"false_positive_rate": rate},
@@ -184,7 +190,7 @@ def by_group(attack: Attack, pool: Pool) -> Iterator[Measurement]:
             yield Measurement(
                 metric="attack_auc",
                 method=attack.method,
-                estimate=area_under_curve(members, others),
+                estimate=area_under_curve(positives=members, negatives=others),
                 n_samples=members.size + others.size,
                 ideal=0.5,
                 group={str(feature): str(name)},
@@ -235,11 +241,11 @@ def roc_figure(attacks: Sequence[Attack], pool: Pool) -> Figure | None:
     series, said = [], []
     for attack in attacks:
         members, others = attack.members(pool), attack.others(pool)
-        auc = area_under_curve(members, others)
+        auc = area_under_curve(positives=members, negatives=others)
         if isinstance(auc, Undefined):
             continue
         false, true = roc_points(-members, -others)
-        low, high = clopper_pearson(true, members.size, 0.025)
+        low, high = clopper_pearson(true, n=members.size, alpha=0.025)
         series.append(
             Series(
                 name=f"{attack.method}, 95 % pointwise",

@@ -145,7 +145,7 @@ def _right(pool: Pool) -> tuple[IntArray, IntArray]:
 
 
 def _does_worse(correct: IntArray, n: IntArray) -> bool:
-    return bool(difference_bounds(correct, n, REMARK_LEVEL)[1][0, 1] < 0.0)
+    return bool(difference_bounds(correct, n=n, alpha=REMARK_LEVEL)[1][0, 1] < 0.0)
 
 
 def _remarks(pool: Pool, correct: IntArray, n: IntArray, classes: tuple[str, ...]) -> list[str]:
@@ -158,7 +158,7 @@ def _remarks(pool: Pool, correct: IntArray, n: IntArray, classes: tuple[str, ...
     gaps = np.abs(counts[0] / n[0] - counts[1] / n[1])
     widest = int(gaps.argmax())
     pair = np.asarray([counts[0][widest], counts[1][widest]], np.int64)
-    if difference_bounds(pair, n, REMARK_LEVEL / widths)[0].max() > 0.05:
+    if difference_bounds(pair, n=n, alpha=REMARK_LEVEL / widths)[0].max() > 0.05:
         name = classes[widest] if widest < len(classes) else str(widest)
         found.append(
             f"label {name} is {pair[0] / n[0]:.1%} of the members and {pair[1] / n[1]:.1%} of the "

@@ -124,7 +124,7 @@ class Contamination:
             Measurement(
                 metric="canonical_order_preference",
                 method="order_swap",
-                estimate=bounded_mean(share, 0.0, 1.0),
+                estimate=bounded_mean(share, low=0.0, high=1.0),
                 n_samples=len(shards),
                 ideal=0.5,
                 detail=f"{detail}; {language.notes}",

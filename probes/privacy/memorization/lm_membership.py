@@ -124,7 +124,9 @@ class LMMembership:
         if cut:
             detail += f"; {cut:,} texts were cut to their first tokens"
         doubt = ""
-        if scores and not isinstance(likelier := area_under_curve(*scores["loss"]), Undefined):
+        of_members, of_others = scores.get("loss", (np.empty(0), np.empty(0)))
+        likelier = area_under_curve(positives=of_members, negatives=of_others)
+        if not isinstance(likelier, Undefined):
             # Said only where chance would say it once in a thousand.
             if likelier.bounds(_REMARK_LEVEL)[1] < 0.5:
                 detail += f"; {_LESS_LIKELY}"
@@ -201,7 +203,7 @@ def _blind(members: Sequence[str], others: Sequence[str], rng: np.random.Generat
             ),
         )
     scores = blind_scores(members, others, rng)
-    auc = area_under_curve(*scores)
+    auc = area_under_curve(positives=scores[0], negatives=scores[1])
     return _Blind(scores, auc.value, leaks=auc.bounds(_LEVEL)[0] > 0.5)
 
 
@@ -209,7 +211,9 @@ def _blind_measurement(blind: _Blind, n: int, detail: str) -> Measurement:
     return Measurement(
         metric="blind_auc",
         method=BLIND,
-        estimate=Undefined(reason=blind.why_not) if blind.scores is None else area_under_curve(*blind.scores),
+        estimate=Undefined(reason=blind.why_not)
+        if blind.scores is None
+        else area_under_curve(positives=blind.scores[0], negatives=blind.scores[1]),
         n_samples=n,
         ideal=0.5,
         detail=f"words, length, characters and years of the texts, cross-fitted, no model asked; {detail}",
@@ -221,7 +225,7 @@ def _attack(
 ) -> list[Measurement]:
     from probes.privacy.memorization.blind_baseline import auc_difference
 
-    auc = area_under_curve(members, others)
+    auc = area_under_curve(positives=members, negatives=others)
     too_few, beyond, beyond_words = blind.why_not, None, ""
     if blind.scores is not None:
         difference, error = auc_difference((members, others), blind.scores)
@@ -280,7 +284,9 @@ def _rate_at(
     return Measurement(
         metric="true_positive_rate_at_fpr",
         method=method,
-        estimate=Undefined(reason=few) if expected < 1.0 - 1e-9 else true_positive_rate_at(members, others, rate),
+        estimate=Undefined(reason=few)
+        if expected < 1.0 - 1e-9
+        else true_positive_rate_at(positives=members, negatives=others, false_positive_rate=rate),
         n_samples=others.size,
         ideal=rate,
         at={"false_positive_rate": rate},
@@ -306,7 +312,7 @@ def _roc(scores: Mapping[str, Scores], blind: _Blind) -> Figure | None:
                 y=tuple(float(v) for v in true / x.size),
             )
         )
-        said.append(f"{name} {area_under_curve(x, y).value:.3f}")
+        said.append(f"{name} {area_under_curve(positives=x, negatives=y).value:.3f}")
     if not series:
         return None
     return Figure(

@@ -44,6 +44,7 @@ from probes.attribution.probe import FEWEST_ROWS, FeatureAttribution
 from probes.attribution.problem import pose
 from probes.attribution.shapley import final_estimator, is_tree, shap_linear, shap_tree
 from probes.fairness.proxies import _independence_p_value, _tables_like, cramers_v, levels_of, screen
+from tests.quantifiers import all_of, none_of
 
 torch.set_num_threads(1)
 
@@ -257,7 +258,7 @@ def test_masked_padding_does_not_break_completeness() -> None:
     model = TorchModel(module, classes=["0", "1"], preprocessing=fit_text(list(texts), length=8))
     error = of(measure(FeatureAttribution(n_samples=150), model, audit_data(texts)), "completeness_error")
     assert outcome_of(error) is Outcome.PASS
-    assert not any(m._forward_hooks or m._forward_pre_hooks for m in module.modules())
+    assert none_of(m._forward_hooks or m._forward_pre_hooks for m in module.modules())
 
 
 def test_text_model_with_its_own_tokens_names_them() -> None:
@@ -424,7 +425,7 @@ def test_a_model_of_hard_thresholds_is_explained_by_perturbation_and_the_report_
     assert gain.figure is not None and gain.figure.table is not None
     left_out = {m.method: m.reason for m in gain.figure.table.methods if m.standing == "not_applicable"}
     assert set(left_out) == {"integrated_gradients", "input_x_gradient", "saliency"}
-    assert all("gradient is 0 at every sampled row" in reason for reason in left_out.values())
+    assert all_of("gradient is 0 at every sampled row" in reason for reason in left_out.values())
     for method in ("integrated_gradients", "saliency", "smooth_grad", "gradient_shap", "input_x_gradient"):
         with pytest.raises(NotApplicableError, match="gradient is 0 at every sampled row.*shap_permutation"):
             measure(FeatureAttribution(method=method), model, audit_data(table(30)))
@@ -478,7 +479,7 @@ def test_a_single_unit_is_the_reason_where_there_is_but_one(kind: str) -> None:
     assert outcome_of(gain) is Outcome.INCONCLUSIVE
     for metric in ("comprehensiveness", "deletion_auc", "faithfulness_gain_over_occlusion"):
         assert "single unit" in of(found, metric).estimate.reason  # type: ignore[union-attr]
-    assert not any("score is the same whatever" in str(m) or "score does not move" in str(m) for m in found)
+    assert none_of("score is the same whatever" in str(m) or "score does not move" in str(m) for m in found)
 
 
 def test_model_without_gradient_is_not_applicable_and_names_what_works() -> None:
@@ -764,7 +765,7 @@ def test_seeded_globals_restores_and_repeats() -> None:
         np.random.random()
         raise ZeroDivisionError
     assert random.getstate() == states[0]
-    assert all(np.array_equal(a, b) for a, b in zip(np.random.get_state(), states[1], strict=True))
+    assert all_of(np.array_equal(a, b) for a, b in zip(np.random.get_state(), states[1], strict=True))
     assert torch.equal(torch.get_rng_state(), states[2])
 
 
@@ -941,13 +942,13 @@ def test_measuring_leaves_model_and_generators_as_they_were(method: str) -> None
     first, second = (measure(probe, model, data, seed=5) for _ in range(2))
     assert first == second and first[0].method == method
     assert measure(probe, model, data, seed=6) != first
-    assert all(m.training for m in module.modules())
-    assert all(torch.equal(state[k], v) for k, v in module.state_dict().items())
-    assert all(p.grad is g for p, g in zip(module.parameters(), grads, strict=True))
-    assert all(bool((g == i).all()) for i, g in enumerate(grads) if g is not None)
+    assert all_of(m.training for m in module.modules())
+    assert all_of(torch.equal(state[k], v) for k, v in module.state_dict().items())
+    assert all_of(p.grad is g for p, g in zip(module.parameters(), grads, strict=True))
+    assert all_of(bool((g == i).all()) for i, g in enumerate(grads) if g is not None)
     assert [p.requires_grad for p in module.parameters()] == [i != 0 for i in range(len(grads))]
     assert random.getstate() == generators[0]
-    assert all(np.array_equal(a, b) for a, b in zip(np.random.get_state(), generators[1], strict=True))
+    assert all_of(np.array_equal(a, b) for a, b in zip(np.random.get_state(), generators[1], strict=True))
     assert torch.equal(torch.get_rng_state(), generators[2])
     pd.testing.assert_frame_equal(pd.DataFrame(data.X), pd.DataFrame(X))
 

@@ -356,7 +356,7 @@ def test_largest_group_gap_misses_no_oftener_than_promised() -> None:
 
 
 def test_bounded_mean_of_one_sample_says_nothing() -> None:
-    estimate = bounded_mean([0.3], -1.0, 1.0)
+    estimate = bounded_mean([0.3], low=-1.0, high=1.0)
     assert estimate.bounds(0.05) == (-1.0, 1.0)
 
 

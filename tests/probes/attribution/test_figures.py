@@ -22,6 +22,7 @@ from auditor.finding.display import (
 )
 from probes.attribution.figures import beeswarm_figure, grades_figure, heatmap_figure, patch_map, text_figure
 from probes.attribution.image_units import cell_of, grid_of
+from tests.quantifiers import all_of, none_of
 
 PROBE = "feature_attribution"
 
@@ -92,7 +93,7 @@ def test_odd_maps_are_shown_too() -> None:
     maps = [np.zeros((4, 4)), np.full((4, 4), np.nan), -np.ones((4, 4)), np.full((4, 4), 1e-300)]
     figure = heatmap_figure(PROBE, "lime", maps, ["a"] * 4, output="o", smoothing=0.1)
     assert [h.high for h in figure.heatmaps[:3]] == [0.0, 0.0, 0.0]
-    assert all("Nothing in the picture speaks for it" in h.detail for h in figure.heatmaps[:3])
+    assert all_of("Nothing in the picture speaks for it" in h.detail for h in figure.heatmaps[:3])
     many = heatmap_figure(PROBE, "lime", [np.eye(3)] * (MOST_HEATMAPS + 2), ["a"] * 10, output="o")
     assert len(many.heatmaps) == MOST_HEATMAPS and "2 more were explained" in many.caption
 
@@ -143,7 +144,7 @@ def test_the_largest_features_come_first_and_their_number_is_bounded() -> None:
         PROBE, "shap_tree", list(rows), values, rows, output="the score", rng=np.random.default_rng(1)
     )
     assert [s.feature for s in figure.swarms] == [f"x{i}" for i in range(MOST_SWARMS)]
-    assert all(len(s.values) == MOST_DOTS for s in figure.swarms)
+    assert all_of(len(s.values) == MOST_DOTS for s in figure.swarms)
     assert "The other 3 contribute less." in figure.caption
     again = beeswarm_figure(
         PROBE, "shap_tree", list(rows), values, rows, output="the score", rng=np.random.default_rng(1)
@@ -183,7 +184,7 @@ def test_no_row_of_the_data_can_be_read_off_a_swarm() -> None:
     rows, values = _swarm(n=200, d=3)
     figure = beeswarm_figure(PROBE, "m", list(rows), values, rows, output="o", rng=np.random.default_rng(0))
     told = json.dumps(figure.model_dump())
-    assert not any(f"{v:.6g}" in told for v in rows.to_numpy().ravel())
+    assert none_of(f"{v:.6g}" in told for v in rows.to_numpy().ravel())
     # Values lie on a grid of a 200th of the range, and ascend, so that the n-th dots of two features tell nothing.
     step = np.ptp(values) / 200
     for swarm in figure.swarms:

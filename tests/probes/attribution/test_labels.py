@@ -24,6 +24,7 @@ from probes.attribution.probe import FeatureAttribution
 from probes.attribution.problem import Problem
 from probes.attribution.rule import Checks
 from tests.probes.attribution.test_rule import NAMES, D, method, of, parts, rng, rows, trained, verdict_on
+from tests.quantifiers import all_of
 
 torch.set_num_threads(1)
 
@@ -63,7 +64,7 @@ def test_networks_learn_their_own_shuffled_labels_and_nothing_of_the_true_ones()
     before = {k: v.clone() for k, v in model.module.state_dict().items()}
     found = taught()
     assert len(found.networks) == found.n_trained == 5 and "mlp" in found.how
-    assert all(torch.equal(before[k], v) for k, v in model.module.state_dict().items())
+    assert all_of(torch.equal(before[k], v) for k, v in model.module.state_dict().items())
     # What a network of this size fits of labels at random is more than their majority, and far from all.
     assert found.majority + 0.02 < found.fitted < 0.8
     assert data.members is not None and data.members.y_true is not None
@@ -72,7 +73,7 @@ def test_networks_learn_their_own_shuffled_labels_and_nothing_of_the_true_ones()
     assert abs(np.mean(right) - 0.5) < 0.1
     again = taught()
     for a, b in zip(found.networks, again.networks, strict=True):
-        assert all(torch.equal(v, b.state_dict()[k]) for k, v in a.state_dict().items())
+        assert all_of(torch.equal(v, b.state_dict()[k]) for k, v in a.state_dict().items())
     first, second = (n.state_dict()["layers.0.weight"] for n in found.networks[:2])
     assert not torch.equal(first, second)
 
@@ -175,7 +176,7 @@ def test_it_is_measured_where_it_is_asked_for_and_stands_in_the_table() -> None:
     assert figure is not None and figure.table is not None
     at = figure.table.grades.index("label_randomisation_overlap")
     assert figure.table.methods[0].grades[at].value == pytest.approx(measured.estimate.value)
-    assert all(m.grades[at].value is None for m in figure.table.methods[1:])
+    assert all_of(m.grades[at].value is None for m in figure.table.methods[1:])
     plain = FeatureAttribution(n_copies=0).measure(model, data, rng())
     assert not [m for m in plain if m.metric == "label_randomisation_overlap"]
 

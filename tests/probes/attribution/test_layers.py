@@ -21,6 +21,7 @@ from auditor.model.torch_model import TorchModel
 from probes.attribution.attention import attentions, rollout
 from probes.attribution.methods import applicable, explain, why_not
 from probes.attribution.problem import Problem, pose
+from tests.quantifiers import none_of
 
 torch.set_num_threads(1)
 
@@ -96,7 +97,7 @@ def test_guided_grad_cam_is_captums() -> None:
     assert found.fine is not None and found.values.any()
     # Each channel holds a third of Grad-CAM's map here, so that maps add up over channels.
     np.testing.assert_allclose(found.fine, direct.detach().sum(dim=1).numpy() / 3, atol=1e-6)
-    assert not any(m._forward_hooks or m._backward_hooks or m._forward_pre_hooks for m in module.modules())
+    assert none_of(m._forward_hooks or m._backward_hooks or m._forward_pre_hooks for m in module.modules())
 
 
 def test_grad_cam_looks_at_the_activation_after_the_last_convolution() -> None:
@@ -213,7 +214,7 @@ def test_attention_to_padding_is_no_units_business() -> None:
         assert "2 layers of 2 heads" in found.detail
     # Rollout spreads one unit of attention, and padding, which is masked, gets none of it.
     np.testing.assert_allclose(explain("attention_rollout", problem, rng()).values.sum(axis=1), 1.0, atol=1e-6)
-    assert not any(m._forward_hooks or m._forward_pre_hooks for m in module.modules())
+    assert none_of(m._forward_hooks or m._forward_pre_hooks for m in module.modules())
 
 
 def bert(implementation: str = "sdpa") -> nn.Module:
@@ -249,7 +250,7 @@ def test_transformers_attention_is_what_it_hands_out_itself_and_its_kernels_are_
     with pytest.raises(RuntimeError, match="stop"), attentions(module):
         raise RuntimeError("stop")
     assert network.config._attn_implementation == "sdpa"
-    assert not any(m._forward_hooks or m._forward_pre_hooks for m in module.modules())
+    assert none_of(m._forward_hooks or m._forward_pre_hooks for m in module.modules())
 
 
 def test_attention_methods_of_a_hugging_face_classifier() -> None:

@@ -29,6 +29,7 @@ from probes.attribution.gradient import Effort, line_multipliers
 from probes.attribution.methods import METHODS, applicable, explain, why_not
 from probes.attribution.problem import Problem, pose
 from probes.inputs import draw
+from tests.quantifiers import all_of, none_of
 
 torch.set_num_threads(1)
 
@@ -381,11 +382,11 @@ def test_the_same_seed_gives_the_same_attributions_and_the_model_stays_as_it_was
     for method in applicable(problem):
         first, second = (explain(method, problem, rng()).values for _ in range(2))
         np.testing.assert_array_equal(first, second, err_msg=method)
-    assert model.module.training and all(p.grad is None for p in model.module.parameters())
-    assert all(torch.equal(v, before[k]) for k, v in model.module.state_dict().items())
+    assert model.module.training and all_of(p.grad is None for p in model.module.parameters())
+    assert all_of(torch.equal(v, before[k]) for k, v in model.module.state_dict().items())
     assert torch.equal(torch.get_rng_state(), state)
     assert (np.random.get_state()[1] == numpy_state).all()  # type: ignore[index]
-    assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.module.modules())
+    assert none_of(m._forward_hooks or m._forward_pre_hooks for m in model.module.modules())
 
 
 def test_no_rows_have_no_explanation() -> None:
@@ -520,7 +521,7 @@ def test_a_network_that_deep_lift_has_no_rule_for_says_what_to_do() -> None:
     with pytest.raises(NotApplicableError, match="deep_lift has no rule.*ask for integrated_gradients"):
         explain("deep_lift", problem, rng())
     module = problem.model.module  # type: ignore[attr-defined]
-    assert not any(m._forward_hooks or m._forward_pre_hooks or m._backward_hooks for m in module.modules())
+    assert none_of(m._forward_hooks or m._forward_pre_hooks or m._backward_hooks for m in module.modules())
 
 
 def test_another_module_is_asked_the_same_question() -> None:

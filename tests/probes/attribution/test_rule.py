@@ -36,6 +36,7 @@ from probes.attribution.probe import FeatureAttribution
 from probes.attribution.problem import Problem, pose
 from probes.attribution.rule import Checks, Parts, Verdict, _reservations, judge_methods
 from probes.attribution.sanity import Threshold
+from tests.quantifiers import all_of
 from tests.report.samples import report_of
 
 torch.set_num_threads(1)
@@ -239,11 +240,11 @@ def test_too_few_rows_refuse_and_a_forced_method_is_marked_unearned() -> None:
     finding = judged(forced)
     assert finding.outcome is Outcome.INCONCLUSIVE and of(forced, "faithfulness_gain").detail.startswith("UNEARNED")
     bars = [m for m in forced if m.metric == "global_importance"]
-    assert len(bars) == D and all("UNEARNED" in m.detail and m.method == "saliency" for m in bars)
+    assert len(bars) == D and all_of("UNEARNED" in m.detail and m.method == "saliency" for m in bars)
     assert bars[0].figure is not None and bars[0].figure.title.endswith("unearned")
     result = ProbeResult(probe="feature_attribution", pillar="attribution", citation="", measurements=tuple(forced))
     drawn = figures_of(judge([result], load_criteria())[0], [result])
-    assert all("unearned" in f.title for f in drawn if f.kind != "table") and len(drawn) == 3
+    assert all_of("unearned" in f.title for f in drawn if f.kind != "table") and len(drawn) == 3
     table = of(forced, "faithfulness_gain").figure
     assert table is not None and table.table is not None
     assert [m.standing for m in table.table.methods][:1] == ["forced"]
@@ -403,7 +404,7 @@ def test_a_true_gain_is_found_with_the_stated_power_and_none_is_not(worst: bool)
         for _ in range(times):
             extremes = np.where(generator.random(n // 2) < (1.0 + gain) / 2.0, 1.0, -1.0)
             values = extremes if worst else np.clip(generator.normal(gain, 0.45, n // 2), -1.0, 1.0)
-            hits += bounded_mean(values, -1.0, 1.0).bounds(level)[0] > 0.0
+            hits += bounded_mean(values, low=-1.0, high=1.0).bounds(level)[0] > 0.0
         return hits
 
     # Binomial error: 64 of 100 are the fewest of 80 % that a 0.01 % test lets pass.

@@ -23,6 +23,7 @@ from probes.attribution.sanity import (
     top_overlap,
 )
 from probes.attribution.units import Units
+from tests.quantifiers import all_of, none_of
 
 torch.set_num_threads(1)
 
@@ -84,11 +85,11 @@ def test_everything_is_drawn_anew_and_the_original_stays() -> None:
     torch.manual_seed(1)
     state = torch.get_rng_state()
     other = randomised(module, randomisable(module), rng(), others=True)
-    assert all(torch.equal(a, b) for a, b in zip(before, module.parameters(), strict=True))
-    assert not any(torch.equal(a, b) for a, b in zip(before, other.parameters(), strict=True))
+    assert all_of(torch.equal(a, b) for a, b in zip(before, module.parameters(), strict=True))
+    assert none_of(torch.equal(a, b) for a, b in zip(before, other.parameters(), strict=True))
     assert torch.equal(state, torch.get_rng_state())
     again = randomised(module, randomisable(module), rng(), others=True)
-    assert all(torch.equal(a, b) for a, b in zip(again.parameters(), other.parameters(), strict=True))
+    assert all_of(torch.equal(a, b) for a, b in zip(again.parameters(), other.parameters(), strict=True))
 
 
 def test_layers_are_named_from_the_output() -> None:

@@ -37,6 +37,7 @@ from probes.attribution.token_infill import N_INFILL
 from probes.attribution.token_prompts import Prompt, built_in_prompts, read_prompts, spaced
 from probes.attribution.token_units import token_problem
 from tests.probes.attribution.token_toys import associated, pronoun_toy
+from tests.quantifiers import all_of
 from tests.toys.language import WORDS, causal_tokenizer, masked_tokenizer, tiny, tiny_bert
 
 PROMPTS = [
@@ -171,7 +172,7 @@ def test_a_gradient_is_that_of_the_embeddings() -> None:
     one = token_problem(model, PROMPTS[1:2])
     complete = explain("integrated_gradients", one, generator(), Effort(n_steps=64, max_steps=64))
     assert complete.errors.max() < 0.005
-    assert all(p.grad is None for p in network.parameters())
+    assert all_of(p.grad is None for p in network.parameters())
 
 
 def test_captums_llm_attribution_agrees() -> None:
@@ -314,7 +315,7 @@ def test_texts_of_a_file_are_shown_where_asked(tmp_path: Path) -> None:
         probe = TokenAttribution(benchmarks=written(tmp_path, rows), show_texts=show, n_copies=0, methods="occlusion")
         figures = [m.figure for m in measured(probe, model).values() if m.figure is not None]
         assert [f.kind for f in figures] == kinds
-        assert all(f.id.startswith("token_attribution/") and f.probe == "token_attribution" for f in figures)
+        assert all_of(f.id.startswith("token_attribution/") and f.probe == "token_attribution" for f in figures)
     assert "rather than \u201chere\u201d" in figures[1].texts[0].title
 
 
@@ -338,7 +339,7 @@ def test_random_attributions_are_refused(monkeypatch: pytest.MonkeyPatch) -> Non
         if found["faithfulness_gain"].detail.startswith("REFUSED"):
             assert isinstance(found["cue_top_k"].estimate, Undefined)
             assert isinstance(found["paraphrase_consistency"].estimate, Undefined)
-            assert all(m.figure is None or m.figure.kind == "table" for m in found.values())
+            assert all_of(m.figure is None or m.figure.kind == "table" for m in found.values())
     assert refused >= 0.95 * worlds
     forced = measured(TokenAttribution(method="saliency", n_copies=0), model)
     assert forced["faithfulness_gain"].detail.startswith("UNEARNED") and "UNEARNED" in forced["cue_top_k"].detail

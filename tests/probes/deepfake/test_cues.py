@@ -148,11 +148,13 @@ def test_a_planted_cue_is_found_and_missing_values_tell_too() -> None:
     cue[:, 1] += 1.5 * fake
     scores = cue_scores(cue, fake, rng)
     assert scores is not None
-    own = area_under_curve(cue[fake, 1], cue[~fake, 1]).value
-    assert own > 0.75 and area_under_curve(scores[fake], scores[~fake]).value == pytest.approx(own, abs=0.05)
+    own = area_under_curve(positives=cue[fake, 1], negatives=cue[~fake, 1]).value
+    assert own > 0.75 and area_under_curve(positives=scores[fake], negatives=scores[~fake]).value == pytest.approx(
+        own, abs=0.05
+    )
     gaps = np.where((rng.random(200) < np.where(fake, 0.9, 0.1))[:, None], np.nan, rng.standard_normal((200, 1)))
     scores = cue_scores(gaps, fake, rng)
-    assert scores is not None and area_under_curve(scores[fake], scores[~fake]).value > 0.85
+    assert scores is not None and area_under_curve(positives=scores[fake], negatives=scores[~fake]).value > 0.85
 
 
 def test_an_uneven_cue_is_found_that_no_line_separates() -> None:
@@ -160,14 +162,14 @@ def test_an_uneven_cue_is_found_that_no_line_separates() -> None:
     fake = np.arange(300) % 2 == 1
     cue = np.where(fake, rng.choice([-2.0, 2.0], 300), 0.0)[:, None] + 0.5 * rng.standard_normal((300, 1))
     scores = cue_scores(cue, fake, rng)
-    assert scores is not None and area_under_curve(scores[fake], scores[~fake]).value > 0.9
+    assert scores is not None and area_under_curve(positives=scores[fake], negatives=scores[~fake]).value > 0.9
 
 
 def test_cues_that_never_vary_are_worth_exactly_nothing() -> None:
     fake = np.arange(40) % 2 == 1
     for nothing in (np.ones((40, 2)), np.full((40, 1), np.nan), np.empty((40, 0))):
         scores = cue_scores(nothing, fake, np.random.default_rng(0))
-        assert scores is not None and area_under_curve(scores[fake], scores[~fake]).value == 0.5
+        assert scores is not None and area_under_curve(positives=scores[fake], negatives=scores[~fake]).value == 0.5
     assert cue_scores(np.ones((12, 1)), np.arange(12) < 3, np.random.default_rng(0)) is None
 
 
@@ -178,7 +180,7 @@ def test_no_file_is_scored_by_a_rule_that_had_seen_it() -> None:
     for seed in range(3):
         scores = cue_scores(np.eye(120), fake, np.random.default_rng(seed))
         assert scores is not None
-        areas.append(area_under_curve(scores[fake], scores[~fake]).value)
+        areas.append(area_under_curve(positives=scores[fake], negatives=scores[~fake]).value)
     assert max(areas) < 0.65
 
 
@@ -325,14 +327,16 @@ def test_what_is_added_is_judged_wrongly_in_at_most_five_per_cent_of_worlds(
         assert of_cues is not None
         return noise, of_cues
 
-    reached = np.mean([area_under_curve(s[fake], s[~fake]).value for _, s in (world() for _ in range(40))])
+    reached = np.mean(
+        [area_under_curve(positives=s[fake], negatives=s[~fake]).value for _, s in (world() for _ in range(40))]
+    )
     own_shift = norm.ppf(reached + added) * 2**0.5
     counts = {"FAIL": 0, "PASS": 0}
     worlds = 200 if added > 0 else 60
     for _ in range(worlds):
         noise, of_cues = world()
         scores = 0.4 * noise + np.sqrt(1 - 0.16) * rng.standard_normal(400) + own_shift * fake
-        low, high = area_difference(scores, of_cues, fake, floor=0.5).bounds(0.05)
+        low, high = area_difference(first=scores, second=of_cues, positive=fake, floor=0.5).bounds(0.05)
         counts["FAIL"] += high < 0.05
         counts["PASS"] += low >= 0.05
     if added < 0:

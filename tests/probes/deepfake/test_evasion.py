@@ -19,6 +19,7 @@ from auditor.statistics.estimate import Undefined
 from probes.deepfake.evasion import DetectorEvasion
 from probes.deepfake.square import square_attack
 from probes.robustness.robustness import Robustness
+from tests.quantifiers import all_of
 from tests.toys import detectors as toys
 
 
@@ -52,7 +53,7 @@ def test_queries_alone_find_less_than_gradients_and_something() -> None:
     data = toys.pictures(60)
     found = measure(toys.of_grid(), data, epsilon=[0.01, 0.05], n_queries=60)
     pgd, square = rates(found, "pgd"), rates(found, "square")
-    assert all(square[e] <= pgd[e] for e in (0.01, 0.05))
+    assert all_of(square[e] <= pgd[e] for e in (0.01, 0.05))
     assert pgd[0.05] == 1.0 and square[0.01] <= square[0.05]
     brightness = rates(measure(toys.of_brightness(), data, epsilon=[0.1], n_queries=300, methods="square"), "square")
     assert brightness[0.1] > 0.5
@@ -94,7 +95,7 @@ def test_the_square_attack_stops_where_it_has_succeeded() -> None:
         rows, score, lambda s: s < 497.0, radius=30, n_queries=200, rng=np.random.default_rng(0)
     )
     assert done.all() and (changed.astype(float).mean(axis=1) < 497.0).all()
-    assert asked[0] == 4 and sum(asked) < 4 * 200 and all(a >= b for a, b in zip(asked, asked[1:], strict=False))
+    assert asked[0] == 4 and sum(asked) < 4 * 200 and all_of(a >= b for a, b in zip(asked, asked[1:], strict=False))
 
 
 def test_only_synthetic_files_that_were_found_are_attacked() -> None:

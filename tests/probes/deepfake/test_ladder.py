@@ -22,6 +22,7 @@ from auditor.statistics.rates import WeightedSum
 from probes.deepfake.ladder import DetectorRobustness, balanced_accuracy
 from probes.deepfake.picture_changes import PICTURE_LADDERS, changed_picture
 from probes.deepfake.sound_changes import SOUND_LADDERS, changed_sound
+from tests.quantifiers import all_of
 from tests.toys import detectors as toys
 
 PIL = pytest.importorskip("PIL.Image", reason="the extra `images` is not installed")
@@ -70,7 +71,7 @@ def test_a_picture_keeps_its_size_and_changes_more_the_farther_up(ladder: Any) -
             assert changed.size == picture.size
         back = np.asarray(changed.resize(picture.size), float)
         away.append(np.abs(back - np.asarray(picture, float)).mean())
-    assert 0.0 < away[0] and all(a < b for a, b in zip(away, away[1:], strict=False))
+    assert 0.0 < away[0] and all_of(a < b for a, b in zip(away, away[1:], strict=False))
     assert set(ladder.everyday) <= set(ladder.levels)
 
 
@@ -108,7 +109,7 @@ def test_sound_keeps_its_length_and_changes_more_the_farther_up(ladder: Any) -> 
         changed = changed_sound(x, RATE, ladder.name, level, np.random.default_rng(1))
         assert changed.dtype == np.int16 and changed.shape == x.shape
         away.append(np.abs(np.log(np.abs(np.fft.rfft(changed.reshape(-1, 800), axis=1)) + 1e3) - spectrum).mean())
-    assert 0.0 < away[0] and all(a < b for a, b in zip(away, away[1:], strict=False))
+    assert 0.0 < away[0] and all_of(a < b for a, b in zip(away, away[1:], strict=False))
 
 
 def test_changes_of_sound_are_what_they_are_called() -> None:
@@ -158,7 +159,7 @@ def test_every_rung_against_a_loop_over_files() -> None:
             assert curve(found, f"auc_under_{name}")[level] == pytest.approx(auc)
             accuracy = ((p[fake] >= 0.5).mean() + (p[~fake] < 0.5).mean()) / 2
             assert curve(found, f"balanced_accuracy_under_{name}")[level] == pytest.approx(accuracy)
-        assert all(column in m.at for m in found if m.method == name)
+        assert all_of(column in m.at for m in found if m.method == name)
 
 
 def test_the_headline_is_the_largest_drop_over_everyday_rungs() -> None:
@@ -269,7 +270,9 @@ def test_declared_power_is_there() -> None:
         areas = np.array([0.95, 0.95, 0.95, 0.95, 0.95, 0.95 - drop])
         z = 0.8 * base[:, None] + 0.6 * rng.standard_normal((2 * n, 6)) + own[:, None] * norm.ppf(areas) * 2**0.5
         first = base + own * norm.ppf(0.95) * 2**0.5
-        estimate = LargestDrop(parts=tuple(area_difference(first, z[:, k], own) for k in range(6)))
+        estimate = LargestDrop(
+            parts=tuple(area_difference(first=first, second=z[:, k], positive=own) for k in range(6))
+        )
         found += estimate.bounds(0.05)[0] > 0.10
     assert found >= 80 - 12
 

@@ -225,7 +225,7 @@ def outcomes(auc: float, n: int, worlds: int, seed: int) -> list[Outcome]:
     shift = norm.ppf(auc) * 2**0.5
     found = []
     for _ in range(worlds):
-        estimate = area_under_curve(rng.normal(shift, 1.0, n), rng.normal(0.0, 1.0, n))
+        estimate = area_under_curve(positives=rng.normal(shift, 1.0, n), negatives=rng.normal(0.0, 1.0, n))
         m = Measurement(metric="auc", method="measured", estimate=estimate, n_samples=2 * n, ideal=1.0)
         result = ProbeResult(probe="detector_performance", pillar="deepfake", citation="", measurements=(m,))
         found.append(judge([result], [criterion("auc", "at_least", 0.75)])[0][0].outcome)
@@ -259,8 +259,8 @@ def test_a_broken_promise_at_the_bound_is_judged_wrongly_in_at_most_five_per_cen
 def test_an_excess_is_a_share_that_was_moved() -> None:
     share, excess = Proportion(successes=7, n=60), ExcessShare(successes=7, n=60, promised=0.05)
     assert excess.bounds(0.01) == tuple(b - 0.05 for b in share.bounds(0.01))
-    assert excess.detectable(0.05, 0.05, ideal=0.0, sign=1) == pytest.approx(
-        share.detectable(0.1, 0.05, ideal=0.05, sign=1) - 0.05
+    assert excess.detectable(bound=0.05, alpha=0.05, ideal=0.0, sign=1) == pytest.approx(
+        share.detectable(bound=0.1, alpha=0.05, ideal=0.05, sign=1) - 0.05
     )
     with pytest.raises(ValueError, match="7 successes of 6"):
         ExcessShare(successes=7, n=6, promised=0.0)

@@ -19,6 +19,7 @@ from auditor.statistics.groups import RatioToLargest, WorstRatio
 from auditor.statistics.means import StandardizedDifference
 from auditor.statistics.rates import Proportion, RateTable
 from probes.fairness.adverse_impact import AdverseImpact, fisher_exact_p, standard_deviations
+from tests.quantifiers import none_of
 
 RNG = np.random.default_rng(0)
 # Of 200 worlds at a true error rate of 5 %, more than 21 would be a one in a thousand event.
@@ -56,7 +57,7 @@ def test_table_by_hand() -> None:
     unknown = pick(found, "unknown_count")
     assert unknown.estimate == Exact(known=10.0)
     assert unknown.n_samples == 100
-    assert not any(MISSING in m.group.values() for m in found)
+    assert none_of(MISSING in m.group.values() for m in found)
 
 
 def test_scoring_rate_is_the_share_above_the_median_of_all_rows() -> None:

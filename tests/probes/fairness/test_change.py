@@ -14,6 +14,7 @@ from auditor.model.audited_model import AuditedModel
 from auditor.run.audit import run_audit
 from auditor.statistics.estimate import Undefined
 from probes.fairness.change import Change
+from tests.quantifiers import all_of
 from tests.toys.models import criterion
 
 RNG = np.random.default_rng(0)
@@ -64,7 +65,7 @@ def test_every_number_is_the_difference_of_what_fairlearn_says_of_either_model()
 def test_the_same_model_has_not_changed_and_a_criterion_can_say_so() -> None:
     data, before, _, _ = world(3000)
     found = Change(reference=before).measure(before, data, RNG)
-    assert all(m.estimate.value == 0.0 for m in found)
+    assert all_of(m.estimate.value == 0.0 for m in found)
     report = run_audit(before, data, [Change(reference=before)], [criterion("accuracy_change", "at_least", -0.02)])
     judged = [f for f in report.findings if f.criterion is not None]
     assert judged and {f.outcome for f in judged} == {Outcome.PASS}
@@ -81,7 +82,7 @@ def test_what_cannot_be_compared_is_said() -> None:
     gap = one(Change(reference=before).measure(after, alone, RNG), "accuracy_difference_change", sensitive=("sex",))
     assert isinstance(gap.estimate, Undefined)
     nobody = Change(reference=before).measure(after, data.take(np.zeros(len(data), bool)), RNG)
-    assert all(isinstance(m.estimate, Undefined) for m in nobody)
+    assert all_of(isinstance(m.estimate, Undefined) for m in nobody)
 
 
 def test_the_error_rate_of_a_judged_change_holds_at_the_bound() -> None:

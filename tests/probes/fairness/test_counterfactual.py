@@ -23,6 +23,7 @@ from auditor.statistics.estimate import Undefined
 from auditor.statistics.means import StudentT
 from auditor.statistics.rates import Proportion
 from probes.fairness.counterfactual import CounterfactualFairness
+from tests.quantifiers import all_of
 
 CRITERION = parse_criterion({"metric": "counterfactual_flip_rate", "direction": "at_most", "bound": 0.05}, "test")
 Predict = Callable[[Any], npt.NDArray[np.float64]]
@@ -80,7 +81,7 @@ def test_share_and_shift_by_hand() -> None:
     shifts = {m.at["to"]: m for m in found if m.metric == "mean_score_shift"}
     assert shifts["m"].estimate.value == pytest.approx(0.2) and shifts["m"].n_samples == 2
     assert shifts["f"].estimate.value == pytest.approx(-0.2)
-    assert all(m.sensitive == ("sex",) for m in found)
+    assert all_of(m.sensitive == ("sex",) for m in found)
 
 
 def test_the_slow_way_gives_the_same() -> None:
@@ -272,7 +273,7 @@ def test_same_seed_same_measurements_and_the_model_stays_as_it_was() -> None:
     first, second = (probe.measure(audited, data(X, "sex"), np.random.default_rng(7)) for _ in range(2))
     estimates: list[list[Estimate]] = [[m.estimate for m in found] for found in (first, second)]
     assert estimates[0] == estimates[1]
-    assert all(torch.equal(v, before[k]) for k, v in module.state_dict().items())
+    assert all_of(torch.equal(v, before[k]) for k, v in module.state_dict().items())
     assert module.training and torch.equal(torch.get_rng_state(), state) and X.equals(frame)
 
 

@@ -35,6 +35,7 @@ from probes.fairness.embeddings import (
     permutation_p,
     sentence,
 )
+from tests.quantifiers import all_of
 from tests.toys.language import WORDS, causal_tokenizer, tiny
 
 CRITERION = Criterion(
@@ -150,8 +151,8 @@ def test_bounds_are_nested_and_survive_any_level() -> None:
     for d in (-1.93, -0.4, 0.0, 1.2, 1.93):
         estimate = StandardizedDifference(centre=d, n_first=8, n_second=8)
         bounds = [estimate.bounds(alpha) for alpha in (0.5, 0.05, 1e-3, 1e-6, 1e-10, 1e-16)]
-        assert all(a <= d <= b for a, b in bounds)
-        assert all(
+        assert all_of(a <= d <= b for a, b in bounds)
+        assert all_of(
             later[0] <= earlier[0] and later[1] >= earlier[1]
             for earlier, later in zip(bounds, bounds[1:], strict=False)
         )
@@ -314,7 +315,7 @@ def test_a_language_model_is_asked_for_words_and_sentences_and_left_as_it_was(tm
     again = probe.measure(model, no_data(), np.random.default_rng(0))
     assert [m.estimate for m in again] == [m.estimate for m in found]
     assert network.training and torch.equal(state, torch.get_rng_state())
-    assert all(torch.equal(v, before[k]) for k, v in network.state_dict().items())
+    assert all_of(torch.equal(v, before[k]) for k, v in network.state_dict().items())
 
 
 def test_a_classifier_with_a_vocabulary_has_word_vectors() -> None:

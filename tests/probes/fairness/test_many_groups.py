@@ -30,8 +30,8 @@ def ratio(k: IntArray, n: IntArray, index: int) -> RatioToLargest:
 def slow_bounds(k: IntArray, n: IntArray, index: int, alpha: float) -> tuple[float, float]:
     """From the tables of every pair of groups."""
     others = np.arange(k.size) != index
-    low = float(ratio_bounds(k, n, alpha)[0][index][others].min())
-    high = float(ratio_bounds(k, n, alpha / (k.size - 1))[1][index][others].min())
+    low = float(ratio_bounds(k, n=n, alpha=alpha)[0][index][others].min())
+    high = float(ratio_bounds(k, n=n, alpha=alpha / (k.size - 1))[1][index][others].min())
     return min(max(low, 0.0), 1.0), min(high, 1.0)
 
 
@@ -76,7 +76,7 @@ def test_an_impact_ratio_has_the_p_value_of_all_pairs(side: Side) -> None:
 def slow_sum_bounds(w: FloatArray, k: IntArray, n: IntArray, alpha: float) -> tuple[float, float]:
     """Every division of the radius over all parts, one part after another."""
     tails, total = radius_shares(orthant_radius(alpha, w.size), w.size)
-    lower, upper = clopper_pearson(k[:, None], n[:, None], tails)
+    lower, upper = clopper_pearson(k[:, None], n=n[:, None], alpha=tails)
     highest = divided_radius(np.where(w[:, None] > 0, w[:, None] * upper, w[:, None] * lower), total)[-1]
     lowest = divided_radius(-np.where(w[:, None] > 0, w[:, None] * lower, w[:, None] * upper), total)[-1]
     return -float(lowest), float(highest)
@@ -90,7 +90,9 @@ def test_sums_over_strata_have_the_bounds_of_every_division(parts: int, alpha: f
         n = np.maximum(rng.lognormal(3.0, 2.0, parts).astype(np.int64), 1)
         k = rng.binomial(n, p)
         w = rng.normal(size=parts) * rng.lognormal(0.0, 2.0, parts)
-        assert sum_bounds(w, k, n, alpha) == pytest.approx(slow_sum_bounds(w, k, n, alpha), rel=1e-10, abs=1e-12)
+        assert sum_bounds(w, successes=k, n=n, alpha=alpha) == pytest.approx(
+            slow_sum_bounds(w, k, n, alpha), rel=1e-10, abs=1e-12
+        )
 
 
 def test_exact_bounds_are_concave_in_the_shares_of_the_squared_radius() -> None:
@@ -98,7 +100,7 @@ def test_exact_bounds_are_concave_in_the_shares_of_the_squared_radius() -> None:
     tails, _ = radius_shares(orthant_radius(1e-9, 30), 30)
     n = np.repeat([1, 2, 5, 30, 1000, 100_000], 7)
     k = np.asarray([[0, 1, m // 10, m // 2, m - m // 10, m - 1, m] for m in (1, 2, 5, 30, 1000, 100_000)]).ravel()
-    lower, upper = clopper_pearson(k[:, None], n[:, None], tails)
+    lower, upper = clopper_pearson(k[:, None], n=n[:, None], alpha=tails)
     assert np.diff(upper, n=2, axis=1).max() < 1e-13
     assert np.diff(-lower, n=2, axis=1).max() < 1e-13
 
@@ -112,5 +114,5 @@ def test_a_hundred_categories_and_a_hundred_strata_are_quick() -> None:
     found = AdverseImpact().tables("selection_rate", names, rng.random(5000) < 0.5, "")
     assert len(found) == 202
     n = np.maximum(rng.lognormal(3.0, 1.0, 200).astype(np.int64), 1)
-    sum_bounds(rng.normal(size=200), rng.binomial(n, 0.5), n, 1e-4)
+    sum_bounds(rng.normal(size=200), successes=rng.binomial(n, 0.5), n=n, alpha=1e-4)
     assert time.process_time() - start < 2.0

@@ -22,6 +22,7 @@ from auditor.statistics.estimate import Undefined
 from probes import PROBES
 from probes.fairness.adverse_impact import AdverseImpact
 from probes.fairness.regression_fairness import RegressionFairness
+from tests.quantifiers import all_of, none_of
 from tests.toys.models import criterion
 
 WORLDS = 200
@@ -141,7 +142,7 @@ def test_without_a_range_only_what_needs_none_is_judged() -> None:
     outcomes = {f.criterion.metric: f.outcome for f in findings if f.criterion is not None}
     assert outcomes.pop("prediction_kolmogorov_smirnov") is Outcome.PASS
     assert set(outcomes.values()) == {Outcome.INCONCLUSIVE}
-    assert all("value_range" in f.reason for f in findings if f.outcome is Outcome.INCONCLUSIVE)
+    assert all_of("value_range" in f.reason for f in findings if f.outcome is Outcome.INCONCLUSIVE)
 
 
 def world(seed: int, n: int, gap: float, what: str) -> tuple[np.ndarray, np.ndarray, dict[str, list[str]]]:
@@ -202,7 +203,7 @@ def test_root_mean_squared_errors_and_distances_keep_both_errors() -> None:
         for metric, truth in truths.items():
             low, high = headline(found, metric, "g").estimate.bounds(0.05)
             missed[metric] += low > truth + 1e-9 or high < truth - 1e-9
-    assert all(count <= 2 * LIMIT for count in missed.values()), missed
+    assert all_of(count <= 2 * LIMIT for count in missed.values()), missed
 
 
 @pytest.mark.parametrize("metric", RegressionFairness.power)
@@ -255,7 +256,7 @@ def test_the_scoring_rate_of_a_regression_is_the_share_above_the_median() -> Non
     found = AdverseImpact().measure(AuditedRegressor(lambda X: X[:, 0]), data, np.random.default_rng(0))
     rates = {m.group["g"]: m.estimate.value for m in found if m.metric == "scoring_rate"}
     assert rates == pytest.approx({"a": 0.0, "b": 50 / 70})
-    assert not any(m.metric == "selection_rate" for m in found)
+    assert none_of(m.metric == "selection_rate" for m in found)
     for probe, model in (
         (AdverseImpact(), AuditedRegressor(lambda X: np.full(len(X), 2.0))),
         (AdverseImpact(methods="selection_rate"), AuditedRegressor(lambda X: X[:, 0])),
@@ -293,7 +294,7 @@ def test_constant_predictions_are_equal_and_not_certain() -> None:
         estimate = headline(found, metric, "g").estimate
         assert estimate.value == 0.0 and estimate.bounds(0.05)[1] > 0.0
     shown = RegressionFairness().measure_predictions([5.0] * 40, sensitive_features={"g": ["a", "b"] * 20})
-    assert all(m.estimate.value == 0.0 for m in shown if m.sensitive)
+    assert all_of(m.estimate.value == 0.0 for m in shown if m.sensitive)
 
 
 @pytest.mark.parametrize("value_range", [None, (0.0, 10.0)])
@@ -302,11 +303,11 @@ def test_no_rows_one_group_and_a_group_without_true_values_make_up_no_number(
 ) -> None:
     probe = RegressionFairness(value_range=value_range)
     nothing = probe.measure_predictions([], [], sensitive_features={"g": []})
-    assert nothing and all(isinstance(m.estimate, Undefined) and m.n_samples == 0 for m in nothing)
+    assert nothing and all_of(isinstance(m.estimate, Undefined) and m.n_samples == 0 for m in nothing)
     alone = probe.measure_predictions([1.0, 2.0], [1.0, 2.0], sensitive_features={"g": ["a", "a"]})
     compared = {m.metric: m.estimate for m in alone if m.sensitive}
     compared.pop("worst_group_mean_absolute_error")
-    assert all(isinstance(e, Undefined) for e in compared.values())
+    assert all_of(isinstance(e, Undefined) for e in compared.values())
     holes = probe.measure_predictions(
         [1.0, 2.0, 3.0, 4.0], [1.0, 1.5, math.nan, math.nan], sensitive_features={"g": list("aabb")}
     )
@@ -315,7 +316,7 @@ def test_no_rows_one_group_and_a_group_without_true_values_make_up_no_number(
     assert math.isnan(gap.estimate.value) and "undefined for b" in gap.detail
     assert not math.isnan(headline(holes, "mean_prediction_difference", "g").estimate.value)
     unlabelled = probe.measure_predictions([1.0, 2.0], [math.nan] * 2, sensitive_features={"g": list("ab")})
-    assert not any("error" in m.metric or "residual" in m.metric for m in unlabelled)
+    assert none_of("error" in m.metric or "residual" in m.metric for m in unlabelled)
 
 
 def test_wrong_input_is_one_sentence() -> None:
@@ -340,4 +341,4 @@ def test_a_thousand_groups_are_too_many_to_compare() -> None:
     found = RegressionFairness().measure_predictions(
         np.arange(float(n)), sensitive_features={"g": [str(i) for i in range(n)]}
     )
-    assert all("too many" in m.estimate.reason for m in found if m.sensitive and isinstance(m.estimate, Undefined))
+    assert all_of("too many" in m.estimate.reason for m in found if m.sensitive and isinstance(m.estimate, Undefined))

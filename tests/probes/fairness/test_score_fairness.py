@@ -220,7 +220,10 @@ def test_auc_power_is_what_the_probe_declares() -> None:
     shifts = [math.sqrt(2.0) * float(ndtri(auc)) for auc in (0.85, 0.85 - gap)]
     found = 0
     for _ in range(WORLDS):
-        parts = [area_under_curve(rng.normal(s, 1, rows // 2), rng.normal(0, 1, rows // 2)) for s in shifts]
+        parts = [
+            area_under_curve(positives=rng.normal(s, 1, rows // 2), negatives=rng.normal(0, 1, rows // 2))
+            for s in shifts
+        ]
         found += WorstGap(parts=tuple(parts)).bounds(0.05)[0] > 0.05
     assert found >= 0.8 * WORLDS
 

@@ -15,6 +15,7 @@ from auditor.model.audited_model import AuditedModel
 from auditor.statistics.groups import WorstDifference
 from probes.fairness.score_fairness import ScoreFairness
 from probes.fairness.score_thresholds import at_thresholds, checked_thresholds
+from tests.quantifiers import all_of
 
 WORLDS, LIMIT = 200, 21
 GRID = (0.3, 0.5, 0.7)
@@ -68,7 +69,7 @@ def test_a_threshold_is_reached_by_a_score_equal_to_it_as_the_model_decides() ->
 def test_without_labels_there_is_no_odds_and_one_group_and_empty_groups_are_no_number() -> None:
     scores, codes = np.linspace(0.05, 0.95, 30), np.arange(30) % 2
     assert not [m for m in of(scores, None, codes) if m.metric.startswith("equalized")]
-    assert all(math.isnan(m.estimate.value) for m in of(scores, None, np.zeros(30, np.int64)))
+    assert all_of(math.isnan(m.estimate.value) for m in of(scores, None, np.zeros(30, np.int64)))
     # No negative row in group 1: its false positive rate is 0/0 at every threshold.
     y = np.where(codes == 1, 1, codes * 0 + (scores > 0.5))
     odds = at(of(scores, y, codes), "equalized_odds_difference_over_thresholds")

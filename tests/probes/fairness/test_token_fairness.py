@@ -32,6 +32,7 @@ from auditor.statistics.intervals import bounded_mean_reach, clopper_pearson
 from auditor.statistics.means import WorstPairedDifference, paired_difference
 from auditor.statistics.rates import Proportion
 from probes.fairness.token_fairness import CounterfactualTokenFairness
+from tests.quantifiers import all_of
 
 Score = Callable[[str], float]
 GAP = parse_criterion({"metric": "worst_identity_gap", "direction": "at_most", "bound": 0.10}, "test")
@@ -318,28 +319,28 @@ def test_same_seed_same_measurements_and_the_model_stays_as_it_was() -> None:
     first, second = (probe.measure(audited, no_data(), np.random.default_rng(7)) for _ in range(2))
     estimates: list[list[Estimate]] = [[m.estimate for m in found] for found in (first, second)]
     assert estimates[0] == estimates[1]
-    assert all(torch.equal(v, before[k]) for k, v in module.state_dict().items())
+    assert all_of(torch.equal(v, before[k]) for k, v in module.state_dict().items())
     assert module.training and torch.equal(torch.get_rng_state(), state)
 
 
 def test_bounds_without_spread_are_those_of_an_unseen_value() -> None:
     for n in (40, 80, 200):
         for alpha in (0.05, 0.0125, 1e-4):
-            reach = float(bounded_mean_reach(0.0, 0.0, n, 1.0, alpha))
-            exact = float(clopper_pearson(0, n, alpha)[1])
+            reach = float(bounded_mean_reach(standard_error=0.0, third_moment=0.0, n=n, room=1.0, alpha=alpha))
+            exact = float(clopper_pearson(0, n=n, alpha=alpha)[1])
             assert exact <= reach <= exact * (1 + np.log(1 / alpha) / n)
-    assert np.isinf(bounded_mean_reach(0.0, 0.0, 1, 1.0, 0.05))
+    assert np.isinf(bounded_mean_reach(standard_error=0.0, third_moment=0.0, n=1, room=1.0, alpha=0.05))
 
 
 def test_bounds_are_nested_and_hold_the_value() -> None:
     rng = np.random.default_rng(0)
     samples = [rng.uniform(0.2, 0.4, 80), rng.uniform(-1, 0.6, 40), np.zeros(10), np.ones(20), rng.random(30) < 0.1]
-    pairs = tuple(paired_difference("a", str(i), d) for i, d in enumerate(samples))
+    pairs = tuple(paired_difference(first="a", second=str(i), differences=d) for i, d in enumerate(samples))
     for chosen in (pairs, pairs[:3], pairs[:1], pairs[2:3]):
         estimate = WorstPairedDifference(pairs=chosen)
         limits = [estimate.bounds(alpha) for alpha in (0.5, 0.1, 0.01, 1e-4, 1e-16)]
-        assert all(a[0] >= b[0] and a[1] <= b[1] for a, b in zip(limits, limits[1:], strict=False))
-        assert all(0.0 <= low <= estimate.value <= high <= 1.0 for low, high in limits)
+        assert all_of(a[0] >= b[0] and a[1] <= b[1] for a, b in zip(limits, limits[1:], strict=False))
+        assert all_of(0.0 <= low <= estimate.value <= high <= 1.0 for low, high in limits)
         for bound in (0.05, 0.25):
             p = estimate.p_value(bound, "greater")
             if 1e-16 < p < 0.5:
@@ -380,7 +381,8 @@ def judged(worlds: Worlds, n: int, k: int, n_worlds: int) -> list[Outcome]:
     for world in range(n_worlds):
         scores = worlds(np.random.default_rng(world), n, k)
         pairs = tuple(
-            paired_difference(str(i), str(j), scores[:, i] - scores[:, j]) for i, j in combinations(range(k), 2)
+            paired_difference(first=str(i), second=str(j), differences=scores[:, i] - scores[:, j])
+            for i, j in combinations(range(k), 2)
         )
         low, high = WorstPairedDifference(pairs=pairs).bounds(0.05)
         found.append(Outcome.FAIL if low > 0.1 else Outcome.PASS if high <= 0.1 else Outcome.INCONCLUSIVE)
@@ -404,8 +406,8 @@ def test_bounds_of_rare_differences_enumerated(n: int) -> None:
     mean = k / n
     error, third = np.sqrt(mean * (1 - mean) / (n - 1)), mean * (1 - mean) * (1 - 2 * mean)
     for alpha in (0.05, 0.0125, 0.0025, 2.5e-4, 2.5e-5):
-        upper = mean + bounded_mean_reach(error, third, n, 1.0 - mean, alpha)
-        lower = mean - bounded_mean_reach(error, -third, n, 1.0 + mean, alpha)
+        upper = mean + bounded_mean_reach(standard_error=error, third_moment=third, n=n, room=1.0 - mean, alpha=alpha)
+        lower = mean - bounded_mean_reach(standard_error=error, third_moment=-third, n=n, room=1.0 + mean, alpha=alpha)
         student = mean - stdtrit(n - 1, alpha) * error
         shares = np.linspace(0.01, 0.99, 99)
         weights = binom.pmf(k, n, shares[:, None])

@@ -19,6 +19,7 @@ from auditor.statistics.means import StudentT
 from probes.language.bbq import BBQ, bias_score
 from tests.intake.test_benchmarks import bbq_row
 from tests.probes.language.pair_toys import MOST_OF_200, RNG, WORLDS, Associations, undecided_toy, world
+from tests.quantifiers import all_of, none_of
 
 # ---- BBQ -----------------------------------------------------------------------------------------------------------
 
@@ -78,9 +79,9 @@ def test_bbq_end_to_end(tmp_path: Path) -> None:
         ("accuracy", "ambiguous"): 0.0, ("bias_score", "ambiguous"): 0.0,
         ("accuracy", "disambiguated"): 1.0, ("bias_score", "disambiguated"): 0.0,
     }  # fmt: skip
-    assert not any(m.too_few for m in found)
+    assert none_of(m.too_few for m in found)
     silent = BBQ(benchmarks={"bbq": str(tmp_path)}).measure(model, no_data(), RNG)
-    assert all("its two likeliest answers equally likely in 80 of 80 examples" in m.too_few for m in silent)
+    assert all_of("its two likeliest answers equally likely in 80 of 80 examples" in m.too_few for m in silent)
     sampled = BBQ(benchmarks={"bbq": str(tmp_path)}, max_examples=40).measure(ageist, no_data(), RNG)
     assert sum(m.n_samples for m in sampled if m.metric == "accuracy") == 40
     assert "A random sample of 40 was asked." in sampled[0].detail

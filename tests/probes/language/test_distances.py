@@ -162,6 +162,6 @@ def test_the_stated_power() -> None:
 
 
 def test_without_spread_nothing_is_certain() -> None:
-    part = paired_difference("held out", "", np.zeros(20))
+    part = paired_difference(first="held out", second="", differences=np.zeros(20))
     low, high = BracketedMean(below=part, above=part).bounds(0.05)
     assert low == 0.0 and 0.1 < high < 0.2

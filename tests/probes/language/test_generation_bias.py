@@ -22,6 +22,7 @@ from probes.language.generation_bias import METHOD, GenerationBias, category_mea
 from probes.language.prompts import CATEGORIES, built_in_prompts
 from probes.language.scorers import load_scorer
 from tests.probes.language.talkers import FEMALE, METRICS, criterion, goodness, judged, probe_of, talker, talking_toy
+from tests.quantifiers import all_of, none_of
 
 
 @pytest.mark.parametrize("metric", METRICS)
@@ -51,7 +52,7 @@ def test_same_seed_same_measurements_and_the_model_as_it_was(tmp_path: Path) -> 
     first = probe.measure(model, no_data(), np.random.default_rng(4))
     again = probe.measure(model, no_data(), np.random.default_rng(4))
     assert [(m.metric, m.estimate) for m in first] == [(m.metric, m.estimate) for m in again]
-    assert all(torch.equal(v, before[k]) for k, v in model.module.state_dict().items())
+    assert all_of(torch.equal(v, before[k]) for k, v in model.module.state_dict().items())
     assert torch.equal(state, torch.get_rng_state())
     assert {m.method for m in first} == {METHOD}
     gaps = {m.at["identity"]: m.estimate.value for m in first if m.metric == "identity_score_gap"}
@@ -83,8 +84,8 @@ def test_built_in_prompts_fit_every_identity(category: str) -> None:
     for sentences, size in ((prompts.beginnings, 40), (prompts.carriers, 30)):
         rows = prompts.filled(sentences, None, np.random.default_rng(0))
         assert len(rows) == size and {len(row) for row in rows} == {len(prompts.names)}
-        assert all(len(set(row)) == len(row) for row in rows), "each identity has a text of its own"
-        assert not any("{" in text or "  " in text for row in rows for text in row)
+        assert all_of(len(set(row)) == len(row) for row in rows), "each identity has a text of its own"
+        assert none_of("{" in text or "  " in text for row in rows for text in row)
 
 
 def test_options_that_are_wrong() -> None:

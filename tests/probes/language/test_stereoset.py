@@ -17,6 +17,7 @@ from auditor.statistics.means import StudentT
 from probes.language.stereoset import StereoSet, icat, over_terms
 from tests.intake.test_benchmarks import stereoset_example
 from tests.probes.language.pair_toys import MOST_OF_200, RNG, WORLDS, Associations, outcome, undecided_toy, world
+from tests.quantifiers import all_of, none_of
 
 
 def test_stereoset(tmp_path: Path) -> None:
@@ -38,7 +39,7 @@ def test_stereoset(tmp_path: Path) -> None:
     assert len(found) == 6
     # Every text ties with every other: no answer, whatever the score.
     assert {outcome(m) for m in found.values() if m.metric == "stereotype_score"} == {Outcome.INCONCLUSIVE}
-    assert all("equally likely" in m.too_few for m in found.values())
+    assert all_of("equally likely" in m.too_few for m in found.values())
     table = torch.zeros(len(fair.tokenizer), len(fair.tokenizer))
     table[:, fair.tokenizer.convert_tokens_to_ids("kind")] = 1.0
     biased = AuditedLanguageModel(Associations(table), fair.tokenizer, objective="causal")
@@ -48,7 +49,7 @@ def test_stereoset(tmp_path: Path) -> None:
     assert found["intersentence", "stereotype_score"].estimate.value == 1.0
     assert found["intersentence", "icat"].estimate.value == 0.0
     assert outcome(found["intersentence", "stereotype_score"]) is Outcome.FAIL
-    assert not any(m.too_few for m in found.values())
+    assert none_of(m.too_few for m in found.values())
     # Of every term the same word is the stereotype in half of the examples, and its opposite in the other half.
     for i, example in enumerate(examples):
         if i // 40 % 2:

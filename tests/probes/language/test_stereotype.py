@@ -22,6 +22,7 @@ from probes.language.stereotype import Stereotype, built_in_pairs
 from probes.language.winobias import WinoBias
 from probes.language.winogender import Winogender
 from tests.probes.language.pair_toys import MOST_OF_200, WORLDS, outcome, result, texts_of, toy, undecided_toy, world
+from tests.quantifiers import all_of
 
 # ---- the built-in pairs --------------------------------------------------------------------------------------------
 
@@ -30,7 +31,7 @@ def test_the_built_in_pairs_are_balanced_and_original() -> None:
     found = built_in_pairs()
     assert len(found.examples) == 1280
     assert len(texts := {t for p in found.examples for t in (p.more, p.less)}) == 2560, "no text stands twice"
-    assert all(t[0].isupper() and t.endswith(".") and "{" not in t and "  " not in t for t in texts)
+    assert all_of(t[0].isupper() and t.endswith(".") and "{" not in t and "  " not in t for t in texts)
     assert {p.category for p in found.examples} == {
         "gender", "race", "religion", "age", "nationality", "sexual_orientation", "disability", "socioeconomic",
     }  # fmt: skip
@@ -39,7 +40,7 @@ def test_the_built_in_pairs_are_balanced_and_original() -> None:
         first = pair.clusters[1].split(": ")[1].split(" / ")[0]
         first_is_more[pair.clusters[1], pair.more.startswith(first)] += 1
     assert len(first_is_more) == 2 * 96
-    assert all(first_is_more[key, True] == first_is_more[key, False] for key, _ in first_is_more)
+    assert all_of(first_is_more[key, True] == first_is_more[key, False] for key, _ in first_is_more)
 
 
 def test_no_built_in_sentence_is_of_crows_pairs() -> None:

@@ -16,6 +16,7 @@ from auditor.model.audited_model import AuditedModel
 from auditor.model.torch_model import TorchModel
 from auditor.statistics.values import bounded_mean
 from probes.privacy.attribute_inference import AttributeInference, _levels, _values
+from tests.quantifiers import all_of
 from tests.toys.models import CLASSES, model, rows
 
 # The largest count of 40 that a true rate of 5 % exceeds with probability at most 0.1 %.
@@ -37,7 +38,7 @@ def leaky() -> TorchModel:
 def test_a_model_without_the_attribute_gives_none_of_it() -> None:
     found = gains(measured(model(lambda skill, group, seen: skill), rows(2_000)))
     assert set(found) == {"with_model", "with_answer", "fredrikson"}
-    assert all(m.estimate.bounds(0.005)[0] <= 0.0 for m in found.values())
+    assert all_of(m.estimate.bounds(0.005)[0] <= 0.0 for m in found.values())
 
 
 def test_a_published_score_gives_the_attribute_away() -> None:
@@ -67,7 +68,7 @@ def test_the_stated_power_is_reached() -> None:
     for _ in range(400):
         # Half of the rows are guessed alike with and without the model.
         differences = rng.choice([1.0, 0.0, -1.0], n, p=[0.25 + effect / 2, 0.5, 0.25 - effect / 2])
-        found += bounded_mean(differences, -1.0, 1.0).bounds(0.05)[0] > 0.05
+        found += bounded_mean(differences, low=-1.0, high=1.0).bounds(0.05)[0] > 0.05
     assert found >= 0.77 * 400
 
 
@@ -137,7 +138,7 @@ def test_rows_without_the_attribute_take_no_part_and_are_counted(as_feature: boo
     )  # fmt: skip
     found = measured(AuditedModel.from_callable(lambda X: (X["x"] > 0).to_numpy(float), classes=CLASSES), data, "side")
     assert {m.n_samples for m in found} == {150}
-    assert all("2 levels" in m.detail and "100 of 400 rows without it left out" in m.detail for m in found)
+    assert all_of("2 levels" in m.detail and "100 of 400 rows without it left out" in m.detail for m in found)
 
 
 def test_numbers_of_many_values_are_cut_at_their_median() -> None:

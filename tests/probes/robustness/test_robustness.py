@@ -33,6 +33,7 @@ from auditor.statistics.estimate import Exact, Undefined
 from auditor.statistics.rates import Proportion
 from probes.robustness.perturbations import NEIGHBOURS, image_noise, pgd_flips, with_gaps, with_noise, with_typos
 from probes.robustness.robustness import Robustness
+from tests.quantifiers import all_of
 
 torch.set_num_threads(1)
 
@@ -134,7 +135,7 @@ def test_samples_are_drawn_without_replacement_from_evaluation_rows() -> None:
 
     model = AuditedModel.from_callable(predict, classes=CLASSES)
     measure(Robustness(n_samples=120, methods="missing"), model, audit_data(X, is_member=member))
-    assert all(len(rows) == 120 and rows.index.is_unique for rows in seen)
+    assert all_of(len(rows) == 120 and rows.index.is_unique for rows in seen)
     assert min(seen[0].index) >= 100
 
 
@@ -191,7 +192,7 @@ def test_model_that_cannot_take_gaps_is_undefined_there_alone(broken: str) -> No
     found = measure(Robustness(), model, audit_data(X, (X["y"] > 0).astype(int)))
     undefined = [m for m in found if isinstance(m.estimate, Undefined)]
     assert [m.metric for m in undefined] == ["accuracy_under_missing", "flip_rate_under_missing"]
-    assert all("at level 0.05" in m.estimate.reason and "NaN" in m.estimate.reason for m in undefined)  # type: ignore[union-attr]
+    assert all_of("at level 0.05" in m.estimate.reason and "NaN" in m.estimate.reason for m in undefined)  # type: ignore[union-attr]
     assert len(curve(found, "accuracy_under_noise")) == 5
     result = ProbeResult(probe="robustness", pillar="robustness", citation="", measurements=tuple(found))
     findings, _ = judge([result], [])
@@ -254,7 +255,7 @@ def test_typos_are_single_edits_that_leave_words_and_spaces() -> None:
     for seed in range(100):
         versions = with_typos(text, (1, 2, 3, 4), np.random.default_rng(seed))
         one = versions[0]
-        assert all(distance(a, b) <= 1 for a, b in zip([text, *versions], versions, strict=False))
+        assert all_of(distance(a, b) <= 1 for a, b in zip([text, *versions], versions, strict=False))
         assert versions[1::2] == with_typos(text, (2, 4), np.random.default_rng(seed))
         for version in versions:
             assert [c for c in version if c.isspace()] == [c for c in text if c.isspace()]
@@ -268,14 +269,14 @@ def test_typos_of_odd_texts() -> None:
     rng = np.random.default_rng(0)
     assert with_typos("", (1, 4), rng) == ["", ""]
     assert with_typos("12 34 !?", (3,), rng) == ["12 34 !?"]
-    assert all(with_typos("a", (1,), np.random.default_rng(s))[0] for s in range(50))
+    assert all_of(with_typos("a", (1,), np.random.default_rng(s))[0] for s in range(50))
 
 
 def test_neighbours_are_mutual_on_the_keyboard() -> None:
     assert set(NEIGHBOURS) == set("abcdefghijklmnopqrstuvwxyz")
     for key, keys in NEIGHBOURS.items():
         assert key not in keys and len(set(keys)) == len(keys)
-        assert all(key in NEIGHBOURS[k] for k in keys), key
+        assert all_of(key in NEIGHBOURS[k] for k in keys), key
 
 
 def test_word_spotter_flips_when_its_word_is_struck() -> None:
@@ -454,13 +455,13 @@ def test_measuring_leaves_model_data_and_generators_as_they_were() -> None:
     first, second = (measure(probe, model, data, seed=3) for _ in range(2))
     assert first == second
     assert measure(probe, model, data, seed=4) != first
-    assert all(m.training for m in module.modules())
-    assert all(torch.equal(state[k], v) for k, v in module.state_dict().items())
-    assert all(p.grad is g for p, g in zip(module.parameters(), grads, strict=True))
-    assert all(bool((g == i).all()) for i, g in enumerate(grads) if g is not None)
+    assert all_of(m.training for m in module.modules())
+    assert all_of(torch.equal(state[k], v) for k, v in module.state_dict().items())
+    assert all_of(p.grad is g for p, g in zip(module.parameters(), grads, strict=True))
+    assert all_of(bool((g == i).all()) for i, g in enumerate(grads) if g is not None)
     assert [p.requires_grad for p in module.parameters()] == [i != 0 for i in range(len(grads))]
     assert random.getstate() == generators[0]
-    assert all(np.array_equal(a, b) for a, b in zip(np.random.get_state(), generators[1], strict=True))
+    assert all_of(np.array_equal(a, b) for a, b in zip(np.random.get_state(), generators[1], strict=True))
     assert torch.equal(torch.get_rng_state(), generators[2])
     pd.testing.assert_frame_equal(pd.DataFrame(data.X), X)
 
@@ -499,7 +500,7 @@ def test_a_single_level_may_be_given_as_a_number() -> None:
 
 def test_no_rows_are_undefined_numbers() -> None:
     found = measure(Robustness(), AuditedModel.from_callable(rule, classes=CLASSES), audit_data(table(0)))
-    assert found and all(np.isnan(m.estimate.value) for m in found)
+    assert found and all_of(np.isnan(m.estimate.value) for m in found)
 
 
 def test_method_that_does_not_apply_is_refused_with_what_does() -> None:

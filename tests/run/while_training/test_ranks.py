@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from tests import ROOT
+from tests.quantifiers import none_of
 
 
 def job(out: Path, n: int, how: str = "lives") -> dict[str, Any]:
@@ -72,5 +73,5 @@ def test_a_probe_that_fails_on_one_rank_is_not_run_and_the_others_are_as_ever(tm
 @pytest.mark.slow
 def test_ranks_with_other_rows_are_not_run(tmp_path: Path) -> None:
     report = job(tmp_path / "2", 2, "other_rows")
-    assert not any(f["metric"] == "selection_rate" for f in report["findings"])
+    assert none_of(f["metric"] == "selection_rate" for f in report["findings"])
     assert any("different rows" in f["reason"] for f in report["findings"] if f["outcome"] == "NOT_RUN")

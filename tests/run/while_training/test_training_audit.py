@@ -30,6 +30,7 @@ from probes.fairness.group_fairness import GroupFairness
 from probes.privacy.membership.probe import MembershipInference
 from probes.robustness.robustness import Robustness
 from tests import ROOT
+from tests.quantifiers import all_of
 from tests.run.while_training.worlds import Meddling, Raising, SelectionRate, network, rows, selecting
 from tests.toys.models import criterion
 
@@ -155,7 +156,7 @@ def test_training_with_and_without_an_audit_is_the_same_bit_by_bit() -> None:
     assert len(audit.peeks) == 18 and draws == again
     for (name, a), (_, b) in zip(plain.state_dict().items(), audited.state_dict().items(), strict=True):
         assert torch.equal(a, b), name
-    assert audited.training and all(p.requires_grad for p in audited.parameters())
+    assert audited.training and all_of(p.requires_grad for p in audited.parameters())
     ran = {r.probe for r in audit.peeks[0].results if r.measurements}
     assert {"group_fairness", "membership_inference", "robustness", "meddling", "feature_attribution"} <= ran
 
@@ -343,7 +344,7 @@ def test_the_report_holds_to_its_schema_and_shows_every_course(tmp_path: Path) -
     )
     (series,) = course.series
     assert series.x == (1.0, 2.0, 3.0) and series.y == pytest.approx(values) and course.criterion == 0.10
-    assert all(low <= y <= high for low, y, high in zip(series.low, series.y, series.high, strict=True))  # type: ignore[operator]
+    assert all_of(low <= y <= high for low, y, high in zip(series.low, series.y, series.high, strict=True))  # type: ignore[operator]
     by_group = next(f for f in report.figures if f.id.endswith("selection_rate/sex") and f.id.startswith("course"))
     assert {s.name for s in by_group.series} == {"f", "m"}
     at, numbers = logged[2]

@@ -78,12 +78,12 @@ def private(x: Tensor, y: Tensor, own: Bools, seed: int) -> Floats:
 
 def rate(scores: Floats, own: Bools) -> float:
     """True positive rate at a false positive rate of 0.1 %."""
-    return true_positive_rate_at(scores[own], scores[~own], 0.001).value
+    return true_positive_rate_at(positives=scores[own], negatives=scores[~own], false_positive_rate=0.001).value
 
 
 def auc(scores: Floats, own: Bools) -> float:
     """Area under the attack's curve."""
-    return area_under_curve(scores[own], scores[~own]).value
+    return area_under_curve(positives=scores[own], negatives=scores[~own]).value
 
 
 def test_lira_finds_the_few_that_a_loss_threshold_misses_and_dp_sgd_protects_them() -> None:
@@ -119,7 +119,7 @@ def test_lira_finds_the_few_that_a_loss_threshold_misses_and_dp_sgd_protects_the
         found_odds = private(x, y, own, seed)
         assert (found_odds > 0.0).mean() > 0.8, "it must have learned something to be worth attacking"
         scores = lira.online_scores(found_odds, shadow, learned, fixed=False)
-        rates.append(true_positive_rate_at(scores[own], scores[~own], 0.001))
+        rates.append(true_positive_rate_at(positives=scores[own], negatives=scores[~own], false_positive_rate=0.001))
         protected.append(auc(scores, own))
     assert np.mean(protected) <= 0.52
     for found in rates:

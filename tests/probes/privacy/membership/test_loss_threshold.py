@@ -28,6 +28,7 @@ from auditor.statistics.estimate import Undefined
 from probes.privacy.membership.loss_threshold import cross_entropy
 from probes.privacy.membership.metrics import roc_points
 from probes.privacy.membership.probe import MembershipInference
+from tests.quantifiers import all_of
 
 Floats = npt.NDArray[np.float64]
 BOUND = 0.55
@@ -150,7 +151,7 @@ def test_the_figure_holds_the_curve_its_band_and_words_with_numbers() -> None:
     (series,) = figure.series
     assert "95 % pointwise" in series.name and "Clopper-Pearson" in figure.caption
     assert len(series.x) == len(series.y) == len(series.low) == len(series.high) <= 200
-    assert all(
+    assert all_of(
         low is not None and y is not None and high is not None and low <= y <= high
         for low, y, high in zip(series.low, series.y, series.high, strict=True)
     )
@@ -189,7 +190,7 @@ def test_a_rate_of_too_few_is_inconclusive_under_a_criterion_and_says_what_it_ta
     judged = [f for f in judge([result], [criterion])[0] if f.criterion is not None]
     assert [f.outcome for f in judged] == [Outcome.INCONCLUSIVE] * 2
     assert [f.n_required for f in judged] == [1000, 10_000]
-    assert all("non-members" in f.reason for f in judged)
+    assert all_of("non-members" in f.reason for f in judged)
 
 
 # ---- which rows take part ------------------------------------------------------------------------------------------
@@ -238,7 +239,7 @@ def test_no_row_left_is_undefined_and_inconclusive_never_a_number() -> None:
     X = pd.DataFrame({"p0": [0.5] * 4, "p1": [0.5] * 4})
     data = AuditData.from_arrays(X, [1] * 4, classes=[0, 1], is_member=[True, True, False, False])
     found = measured(data)
-    assert all(isinstance(m.estimate, Undefined) for m in found.values())
+    assert all_of(isinstance(m.estimate, Undefined) for m in found.values())
     assert outcome(data) is Outcome.INCONCLUSIVE
 
 
@@ -287,7 +288,7 @@ def test_files_given_the_wrong_way_round_are_remarked_on() -> None:
     assert "is --train the file it was trained on" not in right["attack_auc"].detail
     # An AUC far below one half would else PASS.
     assert swapped["attack_auc"].estimate.bounds(0.001)[1] < 0.5
-    assert all(m.too_few for m in swapped.values()) and "trained on?" in swapped["attack_auc"].too_few
+    assert all_of(m.too_few for m in swapped.values()) and "trained on?" in swapped["attack_auc"].too_few
     assert right["attack_auc"].too_few == ""
 
 
@@ -338,7 +339,7 @@ def outcomes(world: str, auc: float, m: int, n: int, *, of: int, worlds: int = 2
 @pytest.mark.parametrize(("m", "n"), [(100, 100), (300, 700)])
 @pytest.mark.parametrize("world", WORLDS)
 def test_at_the_bound_false_fails_and_false_passes_are_rare(world: str, m: int, n: int) -> None:
-    """A single judgement at 5 %: 21 of 200 is the limit of a 0.1 % test. tests/test_statistics_auc.py has 0.05 / 4."""
+    """A single judgement at 5 %: 21 of 200 is the limit of a 0.1 % test. tests/statistics/test_auc.py has 0.05 / 4."""
     found = list(outcomes(world, BOUND, m, n, of=1))
     assert found.count(Outcome.FAIL) <= 21
     assert found.count(Outcome.PASS) <= 21

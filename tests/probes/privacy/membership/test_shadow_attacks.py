@@ -30,6 +30,7 @@ from probes.privacy.membership.blind import blind_auc
 from probes.privacy.membership.pool import pool_of
 from probes.privacy.membership.probe import CHEAP, WITH_SHADOWS, MembershipInference
 from probes.privacy.membership.shadows import Shadows, train_shadows
+from tests.quantifiers import all_of
 
 Floats = npt.NDArray[np.float64]
 NAMES = [f"x{i}" for i in range(6)]
@@ -144,7 +145,7 @@ def test_one_figure_holds_every_curve(all_found: list[Measurement]) -> None:
 def test_groups_are_attacked_by_the_strongest_attack_that_was_asked_for(all_found: list[Measurement]) -> None:
     groups = [m for m in all_found if m.group]
     assert [(m.method, dict(m.group)) for m in groups] == [("lira_online", {"group": g}) for g in "abc"]
-    assert all(m.n_samples == 200 and m.metric == "attack_auc" for m in groups)
+    assert all_of(m.n_samples == 200 and m.metric == "attack_auc" for m in groups)
 
 
 def test_the_most_exposed_rows_are_named_by_number(leaky: tuple[TorchModel, AuditData]) -> None:

@@ -23,7 +23,7 @@ MOST_OF_400 = 35
 
 
 def fails(share: np.ndarray, bound: float) -> bool:
-    return bounded_mean(share, 0.0, 1.0).bounds(0.05)[0] > bound
+    return bounded_mean(share, low=0.0, high=1.0).bounds(0.05)[0] > bound
 
 
 @pytest.mark.parametrize(("shards", "ties"), [(8, False), (50, False), (20, True)])

@@ -21,6 +21,7 @@ from probes.privacy.memorization.canary_exposure import CanaryExposure
 from probes.privacy.memorization.exposure import SkewNormal, fit_skew_normal, kolmogorov_smirnov, slots_of
 from probes.privacy.memorization.extraction import Extraction
 from tests.probes.privacy.memorization.toys import NAMES, char_gpt, parrot, secrets, sentences
+from tests.quantifiers import all_of
 from tests.toys.models import criterion
 
 
@@ -96,7 +97,7 @@ def test_candidates_are_of_the_form_and_none_is_a_canary() -> None:
     drawn, every = slots.candidates(500, np.random.default_rng(0), frozenset(["pin 12ab"]))
     assert (len(set(drawn)), every) == (500, False)
     assert "pin 12ab" not in drawn
-    assert all(t[4:6].isdigit() and t[6:].isalpha() for t in drawn)
+    assert all_of(t[4:6].isdigit() and t[6:].isalpha() for t in drawn)
     few, every = slots_of("pin 12", None).candidates(500, np.random.default_rng(0), frozenset(["pin 12"]))
     assert (len(few), every) == (99, True)
 

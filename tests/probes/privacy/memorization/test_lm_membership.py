@@ -17,6 +17,7 @@ from auditor.statistics.ranks import area_under_curve
 from probes.privacy.memorization.blind_baseline import auc_difference, blind_scores
 from probes.privacy.memorization.lm_membership import LMMembership
 from tests.probes.privacy.memorization.toys import parrot, sentences
+from tests.quantifiers import all_of
 from tests.toys.models import criterion, text_model
 
 
@@ -47,7 +48,7 @@ def test_a_split_by_date_is_inconclusive() -> None:
     assert findings["loss"].measurement is not None
     assert findings["loss"].measurement.estimate.value > 0.55
     assert {f.outcome for f in findings.values()} == {Outcome.INCONCLUSIVE}
-    assert all("The split itself leaks" in f.reason for f in findings.values())
+    assert all_of("The split itself leaks" in f.reason for f in findings.values())
 
 
 def test_a_model_that_remembers_fails_where_the_split_is_fair() -> None:
@@ -80,7 +81,7 @@ def test_a_training_file_of_another_model_is_remarked_on() -> None:
     members, others = sentences(100, 0), sentences(100, 1)
     found = LMMembership().measure(parrot(others), pool(members, others), np.random.default_rng(0))
     assert "is --train the file it was trained on" in found[0].detail
-    assert all("is --train the file" in m.too_few for m in found if m.metric in ("attack_auc", "auc_beyond_blind"))
+    assert all_of("is --train the file" in m.too_few for m in found if m.metric in ("attack_auc", "auc_beyond_blind"))
     found = LMMembership().measure(parrot(members), pool(members, others), np.random.default_rng(0))
     assert "is --train" not in found[0].detail
 
@@ -107,7 +108,8 @@ def test_the_baseline_seldom_sees_a_difference_that_is_not_there() -> None:
     alarms = 0
     for seed in range(60):
         texts = sentences(120, 100 + seed)
-        alarms += area_under_curve(*blind_scores(texts[:60], texts[60:], rng)).bounds(0.05)[0] > 0.5
+        x, y = blind_scores(texts[:60], texts[60:], rng)
+        alarms += area_under_curve(positives=x, negatives=y).bounds(0.05)[0] > 0.5
     assert alarms <= 10
 
 

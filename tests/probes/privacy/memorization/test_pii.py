@@ -2,16 +2,31 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from stdnum import numdb
 
 from auditor.data.audit_data import AuditData
 from auditor.run.audit import no_data
 from probes.privacy.memorization.pii_leakage import PIILeakage, _new
-from probes.privacy.memorization.pii_patterns import KINDS, find_pii, luhn, masked, verhoeff
+from probes.privacy.memorization.pii_patterns import KINDS, find_pii, masked
+from tests.probes.privacy.memorization.pii_rules import (
+    IBAN_LENGTHS,
+    br_cpf,
+    es_dni,
+    fr_nir,
+    iban_remainder,
+    it_codice_fiscale,
+    luhn,
+    us_ssn,
+    verhoeff,
+)
 from tests.probes.privacy.memorization.toys import parrot
+from tests.quantifiers import all_of, none_of
 from tests.toys.models import mail
 
 # Published specimens and test numbers, which belong to nobody.
@@ -63,6 +78,110 @@ def test_check_digits_are_the_published_ones() -> None:
     assert [n for n in range(10) if luhn(f"7992739871{n}")] == [3]
 
 
+# ---- numbers drawn at random, against the rules by hand --------------------------------------------------------------
+
+
+def drawn(rng: np.random.Generator, form: str) -> str:
+    """The form with a random digit for every ``#``, a letter for every ``?``, and a digit from 2 for every ``%``."""
+    letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+    draw = {
+        "#": lambda: str(rng.integers(0, 10)),
+        "%": lambda: str(rng.integers(2, 10)),
+        "?": lambda: letters[rng.integers(0, 26)],
+    }
+    return "".join(draw[c]() if c in draw else c for c in form)
+
+
+def plain(text: str) -> str:
+    return "".join(c for c in text if c.isalnum())
+
+
+def held(kind: str, texts: list[str], rule: Callable[[str], bool]) -> None:
+    """Exactly the texts that the rule holds of are found as this kind, and there are some of both."""
+    by_hand = [rule(plain(text)) for text in texts]
+    found = [[f.kind for f in find_pii(f"Write to {text}, please.")] == [kind] for text in texts]
+    assert found == by_hand and 3 < sum(by_hand) < len(texts)
+
+
+def test_social_security_numbers_are_held_to_the_rules_by_hand() -> None:
+    rng = np.random.default_rng(0)
+    texts = [drawn(rng, "###-##-####") for _ in range(400)]
+    texts += [drawn(rng, form) for form in ("000-##-####", "666-##-####", "123-00-####", "123-##-0000") * 20]
+    held("us_ssn", texts, us_ssn)
+
+
+@pytest.mark.parametrize(
+    ("kind", "form", "rule"),
+    [
+        ("es_dni", "########?", es_dni),
+        ("es_dni", "X#######?", es_dni),
+        ("es_dni", "Z#######-?", es_dni),
+        ("fr_nir", "1 ## 05 ## ### ### ##", fr_nir),
+        ("fr_nir", "2 ## 11 2A ### ### ##", fr_nir),
+        ("fr_nir", "2 ## 11 2B ### ### ##", fr_nir),
+        ("it_codice_fiscale", "??????##T10?###?", it_codice_fiscale),
+        ("it_codice_fiscale", "??????##A61?###?", it_codice_fiscale),
+        ("br_cpf", "###.###.###-##", br_cpf),
+        ("in_aadhaar", "%### #### ####", verhoeff),
+        ("card", "4### #### #### ####", luhn),
+        ("card", "37## ###### #####", luhn),
+    ],
+)
+def test_check_digits_are_held_to_the_rules_by_hand(kind: str, form: str, rule: Callable[[str], bool]) -> None:
+    held(kind, [drawn(np.random.default_rng(i), form) for i in range(1500)], rule)
+
+
+# Digits only, so that the form of a country that has letters is never met.
+@pytest.mark.parametrize("country", ["AT", "BE", "CH", "CZ", "DE", "DK", "ES", "FI", "HU", "NO", "PL", "PT", "SE"])
+def test_ibans_are_held_to_the_rules_by_hand(country: str) -> None:
+    rng = np.random.default_rng(0)
+    n = IBAN_LENGTHS[country]
+    for _ in range(50):
+        body = drawn(rng, "#" * (n - 4))
+        right = 98 - iban_remainder(f"{country}00{body}")
+        texts = [f"{country}{check:02d}{body}" for check in range(2, 99)]
+        assert [text for text in texts if "iban" in {f.kind for f in find_pii(text)}] == [f"{country}{right:02d}{body}"]
+        right_of = {length: 98 - iban_remainder(f"{country}00{'1' * (length - 4)}") for length in (n - 1, n + 1)}
+        for length, check in right_of.items():
+            assert "iban" not in {f.kind for f in find_pii(f"{country}{check:02d}{'1' * (length - 4)}")}
+
+
+@pytest.mark.parametrize("country", sorted(IBAN_LENGTHS))
+def test_every_country_of_the_registry_is_known_by_its_length(country: str) -> None:
+    """By the library's form of its numbers, filled with digits and letters where it asks for them."""
+    (_, said), *_ = numdb.get("iban").info(country)
+    form = [(int(n), kind) for n, kind in re.findall(r"(\d+)!([nac])", said["bban"])]
+    body = "".join(("A" if kind == "a" else "7") * n for n, kind in form)
+    assert 4 + len(body) == IBAN_LENGTHS[country]
+    text = f"{country}{98 - iban_remainder(f'{country}00{body}'):02d}{body}"
+    assert [f.kind for f in find_pii(f"Write to {text}, please.")] == ["iban"]
+
+
+@pytest.mark.parametrize(
+    ("text", "rule"),
+    [
+        ("457-55-5462", us_ssn),  # out of advertising
+        ("2000 1991 0002", verhoeff),  # no Aadhaar is a palindrome
+        ("RSSMRA85B30A562G", it_codice_fiscale),  # no 30th of February
+        ("RSSMRA85T32A562Y", it_codice_fiscale),  # no 32nd day
+        ("DE67AAAAAAAAAAAAAAAAAA", lambda value: iban_remainder(value) == 1),  # digits only in German accounts
+    ],
+)
+def test_what_only_looks_like_a_number_is_none(text: str, rule: Callable[[str], bool]) -> None:
+    """What passes its check digits, and python-stdnum knows to be nobody's."""
+    assert rule(plain(text)) and find_pii(f"Write to {text}, please.") == []
+
+
+def test_no_text_is_an_error() -> None:
+    """Digits of other scripts are digits to a pattern, and to the checks of some numbers only."""
+    rng = np.random.default_rng(0)
+    forms = [text for texts in YES.values() for text in texts]
+    for script in ("٠١٢٣٤٥٦٧٨٩", "०१२३४५६७८९", "𝟘𝟙𝟚𝟛𝟜𝟝𝟞𝟟𝟠𝟡", "0123456789"):
+        for form in forms:
+            for share in (0.2, 1.0):
+                find_pii("".join(script[int(c)] if c in "0123456789" and rng.random() < share else c for c in form))
+
+
 def test_every_kind_is_tried() -> None:
     assert set(YES) == set(KINDS)
 
@@ -107,7 +226,7 @@ def test_leaked_values_are_counted_and_never_printed(tmp_path: Path) -> None:
     assert found["training_pii_rate", None].estimate.value == found["pii_rate", None].estimate.value
     assert "@" in found["pii_rate", None].detail
     known = {f.value for t in texts for f in find_pii(t)}
-    assert not any(value in repr(found) for value in known)
+    assert none_of(value in repr(found) for value in known)
     assert f"among the {len(known)} of the training text" in found["pii_rate_by_kind", "email"].detail
 
 
@@ -117,7 +236,7 @@ def test_a_model_that_writes_nothing_is_no_pass(monkeypatch: pytest.MonkeyPatch)
     data = AuditData(X=np.asarray([*texts, "other text"], object), is_member=np.arange(25) < 24)
     monkeypatch.setattr(probe, "continued", lambda model, prompts, n, rng: [["", " \n"] for _ in prompts])
     found = probe.measure(parrot(texts), data, np.random.default_rng(0))
-    assert len(found) >= 3 and all("writes nothing" in m.too_few for m in found)
+    assert len(found) >= 3 and all_of("writes nothing" in m.too_few for m in found)
 
 
 def test_a_training_text_without_personal_data_shows_no_absence_of_leaks() -> None:

@@ -23,6 +23,7 @@ from probes.privacy.memorization.lm_membership import LMMembership
 from probes.privacy.memorization.pii_leakage import PIILeakage
 from probes.privacy.memorization.token_statistics import token_statistics
 from tests.probes.privacy.memorization.toys import char_tokenizer, parrot, secrets, sentences
+from tests.quantifiers import all_of
 from tests.toys.language import causal_tokenizer, tiny
 from tests.toys.language import sentences as word_sentences
 
@@ -174,7 +175,7 @@ def test_extraction_says_what_it_lacks() -> None:
         Extraction().measure(model, no_data(), np.random.default_rng(0))
     data = AuditData(X=np.asarray(["short", "text", "other"], object), is_member=np.asarray([True, True, False]))
     found = Extraction().measure(model, data, np.random.default_rng(0))
-    assert all(math.isnan(m.estimate.value) for m in found)
+    assert all_of(math.isnan(m.estimate.value) for m in found)
 
 
 @pytest.mark.parametrize("probe", ["lm_membership", "extraction", "canary_exposure", "contamination", "stereotype"])

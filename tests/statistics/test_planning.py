@@ -192,7 +192,7 @@ IDEAL: dict[str, tuple[Draw, float, float]] = {
 def test_an_ideal_model_of_the_planned_size_passes(case: str) -> None:
     draw, ideal, bound = IDEAL[case]
     rng = np.random.default_rng(len(case))
-    needed = n_required(draw(rng, 1.0, 0.0), bound, ALPHA, ideal=ideal, n=1000)
+    needed = n_required(draw(rng, 1.0, 0.0), bound=bound, alpha=ALPHA, ideal=ideal, n=1000)
     assert needed is not None
     shown = 0
     for _ in range(WORLDS):
@@ -205,7 +205,7 @@ def test_an_ideal_model_of_the_planned_size_passes(case: str) -> None:
 def test_the_detectable_effect_is_detected(case: str, bound: float) -> None:
     draw, _, _ = IDEAL[case]
     rng = np.random.default_rng(3)
-    effect = minimum_detectable_effect(draw(rng, 1.0, 0.0), bound, ALPHA, ideal=0.0, sign=1)
+    effect = minimum_detectable_effect(draw(rng, 1.0, 0.0), bound=bound, alpha=ALPHA, ideal=0.0, sign=1)
     assert bound < effect < 0.5
     # The plans speak of the metric's own value: find the rate of errors, or the shift, that gives it.
     low, high = 0.0, 0.45

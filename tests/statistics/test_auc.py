@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import cache
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -17,16 +18,17 @@ from sklearn.metrics import roc_auc_score
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.kinds import AnyEstimate
 from auditor.statistics.ranks import AreaUnderCurve, TruePositiveRateAt, area_under_curve, true_positive_rate_at
+from tests.statistics.worlds import WORLDS, areas_of, most_misses
 
 Scores = npt.NDArray[np.float64]
-World = Callable[[np.random.Generator, int, int], tuple[Scores, Scores]]
+Shape = tuple[int, int]
+World = Callable[[np.random.Generator, Shape, Shape], tuple[Scores, Scores]]
 
 ALPHA = 0.05 / 4
 
 
-def misses_allowed(n: int, alpha: float) -> int:
-    """How many of n simulations may miss before a bound that keeps its promise would do so once in 10,000 tests."""
-    return int(binom.isf(1e-4, n, alpha))
+def area_of(x: Scores, y: Scores) -> AreaUnderCurve | Undefined:
+    return area_under_curve(positives=x, negatives=y)
 
 
 def slow_auc(x: Scores, y: Scores) -> float:
@@ -48,7 +50,7 @@ def test_auc_agrees_with_the_double_loop_and_with_sklearn(levels: int | None) ->
         x, y = rng.normal(0.5, 1.0, m), rng.normal(0.0, 1.0, n)
         if levels:
             x, y = np.floor(x * levels), np.floor(y * levels)
-        estimate = area_under_curve(x, y)
+        estimate = area_under_curve(positives=x, negatives=y)
         assert isinstance(estimate, AreaUnderCurve)
         assert estimate.value == pytest.approx(slow_auc(x, y), abs=1e-12)
         assert estimate.value == pytest.approx(roc_auc_score(np.r_[np.ones(m), np.zeros(n)], np.r_[x, y]), abs=1e-12)
@@ -58,32 +60,36 @@ def test_auc_agrees_with_the_double_loop_and_with_sklearn(levels: int | None) ->
 def test_standard_error_is_delongs_where_that_is_the_larger() -> None:
     rng = np.random.default_rng(1)
     x, y = rng.normal(0.3, 3.0, 80), rng.normal(0.0, 1.0, 80)
-    estimate = area_under_curve(x, y)
+    estimate = area_under_curve(positives=x, negatives=y)
     assert isinstance(estimate, AreaUnderCurve)
     assert estimate.standard_error**2 == pytest.approx(slow_delong_variance(x, y), rel=1e-9)
 
 
 def test_planning_uses_the_exact_variance_of_the_null() -> None:
-    estimate = area_under_curve(np.arange(30.0), np.arange(20.0) + 0.5)
+    estimate = area_under_curve(positives=np.arange(30.0), negatives=np.arange(20.0) + 0.5)
     assert estimate.standard_error_at(0.5) == pytest.approx(math.sqrt((30 + 20 + 1) / (12 * 30 * 20)))
 
 
 def test_fewer_than_two_rows_or_scores_that_are_no_numbers_are_undefined() -> None:
-    assert isinstance(area_under_curve([], [1.0, 2.0]), Undefined)
-    assert isinstance(area_under_curve([1.0], [1.0, 2.0]), Undefined)
-    assert isinstance(area_under_curve([1.0, math.nan], [1.0, 2.0]), Undefined)
+    assert isinstance(area_under_curve(positives=[], negatives=[1.0, 2.0]), Undefined)
+    assert isinstance(area_under_curve(positives=[1.0], negatives=[1.0, 2.0]), Undefined)
+    assert isinstance(area_under_curve(positives=[1.0, math.nan], negatives=[1.0, 2.0]), Undefined)
 
 
 @pytest.mark.parametrize(
     "estimate",
-    [area_under_curve([1.0, 2.0, 4.0], [0.0, 2.0]), true_positive_rate_at(np.arange(9.0), np.arange(200.0), 0.01)],
+    [
+        area_under_curve(positives=[1.0, 2.0, 4.0], negatives=[0.0, 2.0]),
+        true_positive_rate_at(positives=np.arange(9.0), negatives=np.arange(200.0), false_positive_rate=0.01),
+    ],
 )
 def test_estimates_survive_json_and_nest(estimate: AreaUnderCurve | TruePositiveRateAt) -> None:
     adapter: TypeAdapter[AnyEstimate] = TypeAdapter(AnyEstimate)
     again = adapter.validate_json(estimate.model_dump_json())
     assert again == estimate
     bounds = [again.bounds(alpha) for alpha in (0.5, 0.1, 0.05, 0.01, 1e-4, 1e-8)]
-    assert all(a[0] >= b[0] and a[1] <= b[1] for a, b in zip(bounds, bounds[1:], strict=False))
+    for (low, high), (wider_low, wider_high) in pairwise(bounds):
+        assert wider_low <= low and high <= wider_high
 
 
 # ---- worlds whose true AUC is known ---------------------------------------------------------------------------------
@@ -123,16 +129,28 @@ def worlds(auc: float) -> dict[str, World]:
     return found
 
 
-@pytest.mark.parametrize(("m", "n"), [(100, 100), (300, 700), (2000, 2000)])
+def bounds_in_worlds(draw: World, rng: np.random.Generator, m: int, n: int, *alphas: float) -> Scores:
+    """(n_worlds, n_alphas, 2)"""
+    found = []
+    for _ in range(4):
+        x, y = draw(rng, (WORLDS // 4, m), (WORLDS // 4, n))
+        found += [estimate.many_bounds(np.asarray(alphas)) for estimate in areas_of(x, y)]
+    return np.asarray(found)
+
+
+def assert_kept(bounds: Scores, truth: float, *alphas: float) -> None:
+    assert bounds.shape == (WORLDS, len(alphas), 2)
+    for a, alpha in enumerate(alphas):
+        assert (bounds[:, a, 0] > truth).sum() <= most_misses(alpha)
+        assert (bounds[:, a, 1] < truth).sum() <= most_misses(alpha)
+
+
+@pytest.mark.parametrize(("m", "n"), [(100, 100), (300, 700), pytest.param(2000, 2000, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("world", worlds(0.55))
 @pytest.mark.parametrize("auc", [0.5, 0.55])
 def test_auc_bounds_keep_their_promise(auc: float, world: str, m: int, n: int) -> None:
     rng = np.random.default_rng([m, n, *world.encode()])
-    draw, worlds_drawn = worlds(auc)[world], 300
-    bounds = np.asarray([area_under_curve(*draw(rng, m, n)).bounds(ALPHA) for _ in range(worlds_drawn)])
-    allowed = misses_allowed(worlds_drawn, ALPHA)
-    assert (bounds[:, 0] > auc).sum() <= allowed
-    assert (bounds[:, 1] < auc).sum() <= allowed
+    assert_kept(bounds_in_worlds(worlds(auc)[world], rng, m, n, ALPHA), auc, ALPHA)
 
 
 @pytest.mark.parametrize(("auc", "m", "n"), [(0.9, 100, 100), (0.95, 400, 40), (0.98, 20, 20), (0.98, 40, 400)])
@@ -140,15 +158,11 @@ def test_auc_bounds_keep_their_promise(auc: float, world: str, m: int, n: int) -
 def test_a_separation_of_few_rows_is_not_certain(auc: float, world: str, m: int, n: int) -> None:
     """Without the exact bounds near 1, up to 46 % of these lower bounds lie above the truth."""
     rng = np.random.default_rng([m, n, *world.encode()])
-    draw, worlds_drawn = worlds(auc)[world], 300
-    bounds = np.asarray([area_under_curve(*draw(rng, m, n)).bounds(ALPHA) for _ in range(worlds_drawn)])
-    allowed = misses_allowed(worlds_drawn, ALPHA)
-    assert (bounds[:, 0] > auc).sum() <= allowed
-    assert (bounds[:, 1] < auc).sum() <= allowed
+    assert_kept(bounds_in_worlds(worlds(auc)[world], rng, m, n, ALPHA), auc, ALPHA)
 
 
 def test_a_perfect_separation_is_bounded_by_the_smaller_side() -> None:
-    low, high = area_under_curve(np.arange(20.0) + 100, np.arange(400.0) / 10).bounds(ALPHA)
+    low, high = area_under_curve(positives=np.arange(20.0) + 100, negatives=np.arange(400.0) / 10).bounds(ALPHA)
     # Clopper and Pearson's bound of 20 trials, and a little for the other side.
     assert ALPHA ** (1 / 20) - 0.03 < low < ALPHA ** (1 / 20)
     assert high == 1.0
@@ -161,7 +175,7 @@ def _of_two_values(m: int, n: int, alphas: tuple[float, ...]) -> tuple[Scores, S
     for i in range(m + 1):
         for j in range(n + 1):
             scores = (np.arange(m) < i).astype(float), (np.arange(n) < j).astype(float)
-            found[i, j] = area_under_curve(*scores).many_bounds(np.asarray(alphas))
+            found[i, j] = area_of(*scores).many_bounds(np.asarray(alphas))
     return found[..., 0], found[..., 1]
 
 
@@ -180,21 +194,16 @@ def test_scores_of_two_values_are_enumerated(auc: float, m: int, n: int) -> None
 
 
 @pytest.mark.parametrize(("m", "n"), [(20, 400), (100, 100), (400, 20)])
-@pytest.mark.parametrize("auc", [0.5, 0.9, 0.99])
-def test_few_rows_of_either_side_at_the_level_of_many_judgements(auc: float, m: int, n: int) -> None:
-    rng = np.random.default_rng([m, n, int(auc * 100)])
-    drawn, alphas = 400, (0.05, 0.005)
-    for draw in worlds(auc).values():
-        bounds = np.asarray([area_under_curve(*draw(rng, m, n)).many_bounds(np.asarray(alphas)) for _ in range(drawn)])
-        for a, alpha in enumerate(alphas):
-            assert (bounds[:, a, 0] > auc).sum() <= misses_allowed(drawn, alpha)
-            assert (bounds[:, a, 1] < auc).sum() <= misses_allowed(drawn, alpha)
+@pytest.mark.parametrize(("auc", "world"), [(auc, world) for auc in (0.5, 0.9, 0.99) for world in worlds(auc)])
+def test_few_rows_of_either_side_at_the_level_of_many_judgements(auc: float, world: str, m: int, n: int) -> None:
+    rng = np.random.default_rng([m, n, int(auc * 100), *world.encode()])
+    assert_kept(bounds_in_worlds(worlds(auc)[world], rng, m, n, 0.05, 0.005), auc, 0.05, 0.005)
 
 
 def test_many_rows_pay_little_for_what_was_not_seen() -> None:
     """Within 6 % of the width of a normal interval with the exact variance of the null."""
     rng = np.random.default_rng(5)
-    low, high = area_under_curve(rng.normal(size=2000), rng.normal(size=2000)).bounds(0.005)
+    low, high = area_under_curve(positives=rng.normal(size=2000), negatives=rng.normal(size=2000)).bounds(0.005)
     assert high - low < 1.06 * 2.0 * float(norm.isf(0.005)) * math.sqrt(4001 / (12 * 2000 * 2000))
 
 
@@ -212,20 +221,28 @@ def test_tpr_value_agrees_with_a_slow_search(levels: int | None) -> None:
             (float((x > t).mean()) for t in np.r_[y, -np.inf] if (y > t).sum() <= n * f + 1e-9),
             default=math.nan,
         )
-        assert true_positive_rate_at(x, y, f).value == pytest.approx(best)
+        assert true_positive_rate_at(positives=x, negatives=y, false_positive_rate=f).value == pytest.approx(best)
 
 
 def test_tpr_is_undefined_where_less_than_one_negative_is_expected() -> None:
-    assert math.isnan(true_positive_rate_at(np.arange(50.0), np.arange(99.0), 0.01).value)
-    assert true_positive_rate_at([], np.arange(200.0), 0.01).bounds(0.05) == (0.0, 1.0)
-    assert true_positive_rate_at(np.arange(50.0), [], 0.01).bounds(0.05) == (0.0, 1.0)
+    assert math.isnan(
+        true_positive_rate_at(positives=np.arange(50.0), negatives=np.arange(99.0), false_positive_rate=0.01).value
+    )
+    assert true_positive_rate_at(positives=[], negatives=np.arange(200.0), false_positive_rate=0.01).bounds(0.05) == (
+        0.0,
+        1.0,
+    )
+    assert true_positive_rate_at(positives=np.arange(50.0), negatives=[], false_positive_rate=0.01).bounds(0.05) == (
+        0.0,
+        1.0,
+    )
 
 
 def test_tpr_keeps_as_many_counts_as_any_bound_reaches() -> None:
     rng = np.random.default_rng(4)
     for n, f in ((500, 0.001), (1000, 0.01), (40_000, 0.01), (2000, 0.3)):
         x, y = rng.normal(0.5, 1.0, 300), rng.normal(0.0, 1.0, n)
-        kept = true_positive_rate_at(x, y, f)
+        kept = true_positive_rate_at(positives=x, negatives=y, false_positive_rate=f)
         everything = kept.model_copy(update={"members_above": tuple(int((x > t).sum()) for t in np.sort(y)[::-1])})
         for alpha in (0.4, 0.05, 0.0125, 1e-6, 1e-16):
             assert kept.bounds(alpha) == everything.bounds(alpha)
@@ -241,13 +258,13 @@ def test_tpr_bounds_keep_their_promise(m: int, n: int, f: float, levels: int | N
     if levels:
         threshold = math.ceil(threshold * levels) / levels
     truth = float(norm.sf(threshold - shift))
-    drawn, low_misses, high_misses = 400, 0, 0
-    for _ in range(drawn):
+    low_misses = high_misses = 0
+    for _ in range(WORLDS):
         x, y = rng.normal(shift, 1.0, m), rng.normal(0.0, 1.0, n)
         if levels:
             x, y = np.floor(x * levels) / levels, np.floor(y * levels) / levels
-        low, high = true_positive_rate_at(x, y, f).bounds(ALPHA)
+        low, high = true_positive_rate_at(positives=x, negatives=y, false_positive_rate=f).bounds(ALPHA)
         low_misses += low > truth
         high_misses += high < truth
-    assert low_misses <= misses_allowed(drawn, ALPHA)
-    assert high_misses <= misses_allowed(drawn, ALPHA)
+    assert low_misses <= most_misses(ALPHA)
+    assert high_misses <= most_misses(ALPHA)

@@ -49,7 +49,7 @@ def test_proportion_bounds_are_those_of_statsmodels(n: int, alpha: float) -> Non
     k = np.unique(np.linspace(0, n, 30).astype(int))
     for ours, method in ((clopper_pearson, "beta"), (wilson, "wilson")):
         theirs = proportion_confint(k, n, alpha=2 * alpha, method=method)
-        np.testing.assert_allclose(ours(k, n, alpha), theirs, rtol=1e-9, atol=1e-12)
+        np.testing.assert_allclose(ours(k, n=n, alpha=alpha), theirs, rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize(("k", "n"), [(0, 9), (3, 9), (9, 9), (70, 200)])
@@ -65,7 +65,7 @@ def test_clopper_pearson_inverts_the_exact_test(k: int, n: int) -> None:
 def test_nothing_is_known_of_no_rows() -> None:
     assert math.isnan(Proportion(successes=0, n=0).value)
     assert Proportion(successes=0, n=0).bounds(0.001) == (0.0, 1.0)
-    assert tuple(map(float, wilson(0, 0, 0.01))) == (0.0, 1.0)
+    assert tuple(map(float, wilson(0, n=0, alpha=0.01))) == (0.0, 1.0)
 
 
 # ---- two proportions -----------------------------------------------------------------------------------------------
@@ -75,7 +75,7 @@ def test_nothing_is_known_of_no_rows() -> None:
 @pytest.mark.parametrize("alpha", [0.05, 0.001])
 def test_newcombe_is_that_of_statsmodels(k1: int, n1: int, k2: int, n2: int, alpha: float) -> None:
     theirs = confint_proportions_2indep(k1, n1, k2, n2, method="newcomb", compare="diff", alpha=2 * alpha)
-    assert newcombe(k1, n1, k2, n2, alpha) == pytest.approx(theirs, abs=1e-12)
+    assert newcombe(k1=k1, n1=n1, k2=k2, n2=n2, alpha=alpha) == pytest.approx(theirs, abs=1e-12)
 
 
 @pytest.mark.parametrize("alpha", [0.4, *ALPHAS, 1e-8])
@@ -95,7 +95,7 @@ def test_corner_radius_is_what_it_says_of_two_normals() -> None:
 def exact_matrices(n1: int, n2: int, alpha: float) -> tuple[np.ndarray, ...]:
     """Bounds (n1 + 1, n2 + 1) of the difference and the ratio for every outcome."""
     n = np.concatenate([np.full(n1 + 1, n1), np.full(n2 + 1, n2)])
-    lower, upper = rate_limits(np.concatenate([np.arange(n1 + 1), np.arange(n2 + 1)]), n, alpha)
+    lower, upper = rate_limits(np.concatenate([np.arange(n1 + 1), np.arange(n2 + 1)]), n=n, alpha=alpha)
     (l1, l2), (u1, u2) = (np.split(x, [n1 + 1], axis=1) for x in (lower, upper))
     low, high = np.full((n1 + 1, n2 + 1), np.inf), np.full((n1 + 1, n2 + 1), -np.inf)
     ratio_low, ratio_high = low.copy(), high.copy()
@@ -112,8 +112,10 @@ def test_the_enumerated_bounds_are_the_functions_own() -> None:
     low, high, ratio_low, ratio_high = exact_matrices(5, 200, 0.01)
     for k1, k2 in ((0, 0), (0, 200), (5, 3), (2, 77), (5, 200)):
         k, n = np.array([k1, k2]), np.array([5, 200])
-        assert [b[0, 1] for b in difference_bounds(k, n, 0.01)] == pytest.approx([low[k1, k2], high[k1, k2]])
-        assert [b[0, 1] for b in ratio_bounds(k, n, 0.01)] == pytest.approx([ratio_low[k1, k2], ratio_high[k1, k2]])
+        assert [b[0, 1] for b in difference_bounds(k, n=n, alpha=0.01)] == pytest.approx([low[k1, k2], high[k1, k2]])
+        assert [b[0, 1] for b in ratio_bounds(k, n=n, alpha=0.01)] == pytest.approx(
+            [ratio_low[k1, k2], ratio_high[k1, k2]]
+        )
 
 
 def miss_rate(n1: int, n2: int, missed: np.ndarray, p1: float, p2: float) -> float:
@@ -146,7 +148,7 @@ def test_difference_and_ratio_bounds_miss_no_more_than_they_may(n1: int, n2: int
 
 def mover(n1: int, n2: int, alpha: float, limits: Callable[..., Any]) -> tuple[np.ndarray, np.ndarray]:
     """Newcombe's construction with any limits of one proportion, for every outcome."""
-    (l1, u1), (l2, u2) = limits(np.arange(n1 + 1), n1, alpha), limits(np.arange(n2 + 1), n2, alpha)
+    (l1, u1), (l2, u2) = limits(np.arange(n1 + 1), n=n1, alpha=alpha), limits(np.arange(n2 + 1), n=n2, alpha=alpha)
     p1, p2 = np.arange(n1 + 1) / n1, np.arange(n2 + 1) / n2
     d = p1[:, None] - p2
     return d - np.hypot((p1 - l1)[:, None], u2 - p2), d + np.hypot((u1 - p1)[:, None], p2 - l2)
@@ -166,7 +168,7 @@ def test_newcombe_misses_as_often_as_the_module_says(
 ) -> None:
     low, high = mover(n1, n2, alpha, limits)
     if limits is wilson:
-        assert newcombe(2, n1, 7, n2, alpha) == pytest.approx((low[2, 7], high[2, 7]))
+        assert newcombe(k1=2, n1=n1, k2=7, n2=n2, alpha=alpha) == pytest.approx((low[2, 7], high[2, 7]))
     worst = max(
         miss_rate(n1, n2, missed, p1, p2)
         for d in (0.0, 0.1)
@@ -178,10 +180,10 @@ def test_newcombe_misses_as_often_as_the_module_says(
 
 def test_twenty_five_angles_are_enough(monkeypatch: pytest.MonkeyPatch) -> None:
     k, n = np.array([0, 1, 3, 40, 77, 150, 995]), np.array([5, 9, 50, 100, 77, 1000, 1000])
-    few = {alpha: difference_bounds(k, n, alpha)[1] for alpha in ALPHAS}
+    few = {alpha: difference_bounds(k, n=n, alpha=alpha)[1] for alpha in ALPHAS}
     monkeypatch.setattr(intervals, "ANGLES", np.linspace(0.0, np.pi / 2, 4801))
     for alpha, high in few.items():
-        fine = difference_bounds(k, n, alpha)[1]
+        fine = difference_bounds(k, n=n, alpha=alpha)[1]
         half_width = fine - (k / n)[:, None] + (k / n)
         off = ~np.eye(k.size, dtype=bool)
         assert (fine >= high).all()
@@ -237,8 +239,8 @@ def test_the_worst_is_found_by_looking_at_every_pair(n_groups: int) -> None:
         for alpha in (0.05, 0.001):
             by_pair = [
                 (
-                    difference_bounds(k[[i, j]], n[[i, j]], alpha / len(pairs)),
-                    difference_bounds(k[[i, j]], n[[i, j]], alpha),
+                    difference_bounds(k[[i, j]], n=n[[i, j]], alpha=alpha / len(pairs)),
+                    difference_bounds(k[[i, j]], n=n[[i, j]], alpha=alpha),
                 )
                 for i, j in pairs
             ]
@@ -246,7 +248,10 @@ def test_the_worst_is_found_by_looking_at_every_pair(n_groups: int) -> None:
             high = max(0.0, max(loose[1][0, 1] for _, loose in by_pair))
             assert difference.bounds(alpha) == pytest.approx((low, min(high, 1.0)), abs=1e-12)
             by_pair = [
-                (ratio_bounds(k[[i, j]], n[[i, j]], alpha / len(pairs)), ratio_bounds(k[[i, j]], n[[i, j]], alpha))
+                (
+                    ratio_bounds(k[[i, j]], n=n[[i, j]], alpha=alpha / len(pairs)),
+                    ratio_bounds(k[[i, j]], n=n[[i, j]], alpha=alpha),
+                )
                 for i, j in pairs
             ]
             low = min(loose[0][0, 1] for _, loose in by_pair)
@@ -331,6 +336,7 @@ def test_an_estimate_survives_the_report(estimate: Estimate) -> None:
         {"kind": "worst_difference", "tables": [{"rate": "r", "successes": [1, 5], "n": [4, 4]}]},
         {"kind": "worst_difference", "tables": [{"rate": "r", "successes": [1], "n": [4, 4]}]},
         {"kind": "quantile", "level": 0.5, "values": [1.0], "extra": 1},
+        {"kind": "ratio_to_largest", "table": {"rate": "r", "successes": [1, 2], "n": [4, 4]}, "index": 2},
         {"kind": "no such kind"},
     ],
 )
@@ -370,7 +376,7 @@ def test_ratio_of_means_agrees_with_the_jackknife() -> None:
     rng = np.random.default_rng(1)
     whole = rng.exponential(size=800)
     part = whole * rng.beta(2, 5, size=800)
-    ours = ratio_of_means(part, whole)
+    ours = ratio_of_means(numerator=part, denominator=whole)
     assert isinstance(ours, StudentT)
     left_out = (part.sum() - part) / (whole.sum() - whole)
     jackknife = math.sqrt((799 / 800) * np.square(left_out - left_out.mean()).sum())
@@ -378,7 +384,7 @@ def test_ratio_of_means_agrees_with_the_jackknife() -> None:
     assert ours.standard_error == pytest.approx(jackknife, rel=0.01)
     low, high = ours.bounds(0.001)
     assert 0.0 < low < ours.value < high < 1.0
-    assert isinstance(ratio_of_means([0.0, 0.0], [0.0, 0.0]), Undefined)
+    assert isinstance(ratio_of_means(numerator=[0.0, 0.0], denominator=[0.0, 0.0]), Undefined)
 
 
 def slow_quantile_bounds(values: np.ndarray, level: float, alpha: float) -> tuple[float, float]:
@@ -480,15 +486,15 @@ def test_planning_does_not_look_at_the_effect(n: int, shift: int, kind: str) -> 
     even, uneven = (make(tables=(table([half + s, half - s], [n, n]),)) for s in (0, shift))
     plans = [
         (
-            minimum_detectable_effect(e, bound, 0.01, ideal=ideal, sign=sign),
-            n_required(e, bound, 0.01, ideal=ideal, n=2 * n),
+            minimum_detectable_effect(e, bound=bound, alpha=0.01, ideal=ideal, sign=sign),
+            n_required(e, bound=bound, alpha=0.01, ideal=ideal, n=2 * n),
         )
         for e in (even, uneven)
     ]
     assert plans[0] == plans[1]
     proportions = [Proportion(successes=k, n=n) for k in (0, half)]
-    assert len({minimum_detectable_effect(p, 0.1, 0.01, ideal=0.0, sign=1) for p in proportions}) == 1
-    assert len({n_required(p, 0.1, 0.01, ideal=0.0, n=n) for p in proportions}) == 1
+    assert len({minimum_detectable_effect(p, bound=0.1, alpha=0.01, ideal=0.0, sign=1) for p in proportions}) == 1
+    assert len({n_required(p, bound=0.1, alpha=0.01, ideal=0.0, n=n) for p in proportions}) == 1
 
 
 @pytest.mark.parametrize("n", [30, 200, 1_000])
@@ -496,29 +502,29 @@ def test_planning_does_not_look_at_the_effect(n: int, shift: int, kind: str) -> 
 def test_proportion_plans_are_exact(n: int, bound: float) -> None:
     estimate, alpha = Proportion(successes=0, n=n), 0.01
     k = np.arange(n + 1)
-    found_beyond = clopper_pearson(k, n, alpha)[0] > bound
-    rate = minimum_detectable_effect(estimate, bound, alpha, ideal=0.0, sign=1)
+    found_beyond = clopper_pearson(k, n=n, alpha=alpha)[0] > bound
+    rate = minimum_detectable_effect(estimate, bound=bound, alpha=alpha, ideal=0.0, sign=1)
     assert stats.binom.pmf(k, n, rate) @ found_beyond == pytest.approx(0.80, abs=1e-6)
-    found_below = clopper_pearson(k, n, alpha)[1] < 1 - bound
-    rate = minimum_detectable_effect(estimate, 1 - bound, alpha, ideal=1.0, sign=-1)
+    found_below = clopper_pearson(k, n=n, alpha=alpha)[1] < 1 - bound
+    rate = minimum_detectable_effect(estimate, bound=1 - bound, alpha=alpha, ideal=1.0, sign=-1)
     assert stats.binom.pmf(k, n, rate) @ found_below == pytest.approx(0.80, abs=1e-6)
-    needed = n_required(estimate, bound, alpha, ideal=0.0, n=n)
+    needed = n_required(estimate, bound=bound, alpha=alpha, ideal=0.0, n=n)
     # With no success at all the upper bound is 1 - alpha^(1/n).
     assert needed == pytest.approx(math.log(alpha) / math.log(1 - bound), rel=0.02, abs=1)
-    needed = n_required(estimate, 0.55, alpha, ideal=0.5, n=n)
+    needed = n_required(estimate, bound=0.55, alpha=alpha, ideal=0.5, n=n)
     assert needed is not None
     power = stats.binom.pmf(np.arange(needed + 1), needed, 0.5) @ (
-        clopper_pearson(np.arange(needed + 1), needed, alpha)[1] <= 0.55
+        clopper_pearson(np.arange(needed + 1), n=needed, alpha=alpha)[1] <= 0.55
     )
     assert 0.78 <= power <= 0.85
 
 
 def test_plans_that_cannot_be_made() -> None:
     tiny = WorstDifference(tables=(table([1, 1], [3, 3]),))
-    assert minimum_detectable_effect(tiny, 0.1, 0.001, ideal=0.0, sign=1) == math.inf
-    assert n_required(tiny, 0.0, 0.001, ideal=0.0, n=6) is None
+    assert minimum_detectable_effect(tiny, bound=0.1, alpha=0.001, ideal=0.0, sign=1) == math.inf
+    assert n_required(tiny, bound=0.0, alpha=0.001, ideal=0.0, n=6) is None
     one = WorstDifference(tables=(table([1], [3]),))
-    assert math.isnan(minimum_detectable_effect(one, 0.1, 0.001, ideal=0.0, sign=1))
-    assert n_required(one, 0.1, 0.001, ideal=0.0, n=3) is None
+    assert math.isnan(minimum_detectable_effect(one, bound=0.1, alpha=0.001, ideal=0.0, sign=1))
+    assert n_required(one, bound=0.1, alpha=0.001, ideal=0.0, n=3) is None
     # what the ideal value itself would break cannot be passed at any size
-    assert n_required(WorstRatio(tables=(table([5, 5], [9, 9]),)), 1.2, 0.01, ideal=1.0, n=18) is None
+    assert n_required(WorstRatio(tables=(table([5, 5], [9, 9]),)), bound=1.2, alpha=0.01, ideal=1.0, n=18) is None

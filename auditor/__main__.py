@@ -1,0 +1,24 @@
+"""Where the command ``auditor`` starts: with its own packages, whatever lies in the folder it is called from."""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+
+from auditor.errors import UsageError
+from auditor.run.own_packages import claim_own_packages
+
+
+def main() -> None:
+    """Runs the command line and exits with its code."""
+    try:
+        claim_own_packages()
+    except UsageError as error:
+        print(f"auditor: {error}", file=sys.stderr)
+        raise SystemExit(error.exit_code) from None
+    # By its name: what stands above this floor is nothing that this floor may know.
+    import_module("cli.main").app()
+
+
+if __name__ == "__main__":
+    main()

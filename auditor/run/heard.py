@@ -1,0 +1,178 @@
+"""What the children of a job have said: one type for each kind of job, which refuses every message of another."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from auditor.detection.record import DetectorRecord, FileResult
+from auditor.files import readable, received
+from auditor.finding.measurement import ProbeResult
+from auditor.report.record import DataRecord, ModelRecord, Refusal
+from auditor.report.text import visible
+from auditor.run.answers import Answers, AnswersHead, AnswersPart, CountsRecord, joined
+from auditor.run.messages import (
+    Answered,
+    Asking,
+    DataRead,
+    DetectorLoaded,
+    Examined,
+    Keeping,
+    Kept,
+    Loaded,
+    Message,
+    Opening,
+    Repaired,
+    Trained,
+    Working,
+)
+
+OnStage = Callable[[str], None]
+
+
+@dataclass
+class Heard:
+    """What any job's children have said; a child that has loaded a hostile file is hostile, and so are its messages.
+
+    ``allowed``: the names it may ask or open. ``asking``: the one that it does, until it has answered. ``log``: its own
+    output. Everything that a message says is taken once a child; ValueError says that it breaks the protocol.
+    """
+
+    allowed: frozenset[str] = frozenset()
+    asking: str | None = None
+    device: str = "none"
+    refusal: Refusal | None = None
+    log: str = ""
+    reading: str = ""
+    _seen: set[str] = field(default_factory=set)
+
+    def begin(self, allowed: Iterable[str]) -> None:
+        """Another child begins, which says anew what a child says."""
+        self.allowed, self.asking, self._seen = frozenset(allowed), None, set()
+
+    def take(self, message: Message, on_stage: OnStage) -> None:
+        """Keeps what a message says. Raises ValueError where it may not come, or not now, or not again."""
+        if isinstance(message, Working):
+            self.reading = message.file
+            if message.words:
+                on_stage(visible(message.words))
+            return
+        once: str = message.kind
+        if isinstance(message, Asking | Opening):
+            once += f" {message.probe if isinstance(message, Asking) else message.file}"
+        if not isinstance(message, Kept | Answered | Examined) and once in self._seen:
+            raise ValueError("a message that may come once came again")
+        self._seen.add(once)
+        self._own(message, on_stage)
+
+    def _own(self, message: Message, on_stage: OnStage) -> None:
+        raise ValueError(f"{message.kind} is no message of this job")
+
+    def _begins(self, name: str) -> None:
+        if name not in self.allowed or self.asking is not None:
+            raise ValueError("a name that was not asked for, or before the last one answered")
+        self.asking = name
+
+
+@dataclass
+class Measured(Heard):
+    """What probes measured. A fresh child for the remaining probes says model, data and answers all again."""
+
+    results: list[ProbeResult] = field(default_factory=list)
+    model: ModelRecord | None = None
+    data: DataRecord | None = None
+    head: AnswersHead | None = None
+    counts: CountsRecord | None = None
+    parts: list[AnswersPart] = field(default_factory=list)
+
+    def answers(self) -> Answers | None:
+        """The model's answers by row, where they were to be kept and all of them came."""
+        if self.head is None or sum(len(part.predicted) for part in self.parts) != self.head.n:
+            return None
+        return joined(self.head, self.parts, self.counts)
+
+    def _own(self, message: Message, on_stage: OnStage) -> None:
+        match message:
+            case Loaded():
+                self.model, self.device = self.model or message.model, message.device
+                on_stage("reading the data")
+            case DataRead():
+                self.data = self.data or message.data
+            case Keeping():
+                self.head, self.counts, self.parts = message.head, message.counts, []
+            case Kept():
+                kept = sum(len(part.predicted) for part in self.parts) + len(message.part.predicted)
+                if self.head is None or not message.part.predicted or kept > self.head.n:
+                    raise ValueError("more answers than there are rows")
+                self.parts.append(message.part)
+            case Asking():
+                self._begins(message.probe)
+                on_stage(message.probe)
+            case Answered():
+                name = message.result.probe
+                taken = {result.probe for result in self.results}
+                if name in taken or (name != self.asking and name != "intake"):
+                    raise ValueError("an answer to no question")
+                self.results.append(message.result)
+                self.asking = None
+            case _:
+                super()._own(message, on_stage)
+
+
+@dataclass
+class Mitigated(Heard):
+    """What a mitigation says of the model that it has written; None where it has written none."""
+
+    notes: tuple[str, ...] | None = None
+
+    def _own(self, message: Message, on_stage: OnStage) -> None:
+        match message:
+            case Loaded():
+                self.device = message.device
+                on_stage("reading the data")
+            case DataRead():
+                pass
+            case Repaired():
+                self.notes = message.notes
+            case _:
+                super()._own(message, on_stage)
+
+
+@dataclass
+class FilesExamined(Heard):
+    """What is said of files, by their names as they were sent."""
+
+    detector: DetectorRecord | None = None
+    files: dict[str, FileResult] = field(default_factory=dict)
+
+    def _own(self, message: Message, on_stage: OnStage) -> None:
+        match message:
+            case DetectorLoaded():
+                self.detector, self.device = self.detector or message.detector, message.device
+            case Opening():
+                self._begins(message.file)
+                on_stage(visible(Path(readable(received(message.file))).name))
+            case Examined():
+                if message.file != self.asking:
+                    raise ValueError("a result of no file that was opened")
+                if message.result.heat_map is not None:
+                    message.result.heat_map.picture()
+                self.files[message.file] = message.result
+                self.asking = None
+            case _:
+                super()._own(message, on_stage)
+
+
+@dataclass
+class DetectorTrained(Heard):
+    """The detector that was trained; None where none was written."""
+
+    trained: Trained | None = None
+
+    def _own(self, message: Message, on_stage: OnStage) -> None:
+        match message:
+            case Trained():
+                self.trained = message
+            case _:
+                super()._own(message, on_stage)

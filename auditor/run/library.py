@@ -1,0 +1,198 @@
+"""What the door of the library gives: a scan, a model and rows, from paths or from objects in memory."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, replace
+from datetime import UTC, datetime
+from os import PathLike, fspath
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from auditor.errors import UsageError, did_you_mean
+from auditor.finding.criterion import Criterion, load_criteria
+from auditor.finding.judging import Family
+from auditor.finding.policy import load_policies
+from auditor.intake.specs import DataSpec, ModelSpec
+from auditor.report.controls import with_policies
+from auditor.report.record import AuditReport
+from auditor.run.options import Configured, ScanOptions, flags
+from auditor.run.probe import make_probe
+from auditor.run.scan import Catalogue, data_spec, model_spec, probe_specs
+from auditor.run.scan import scan as run_scan
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from auditor.data.audit_data import AuditData
+    from auditor.model.audited_model import AuditedModel
+
+    Table = str | PathLike[str] | pd.DataFrame
+
+# What says where a command's answers go, and what a caller of Python does with the report instead.
+_FOR_COMMANDS = frozenset(name for name, flag in flags().items() if flag.of_one_run) - {"max_memory"}
+_ABOUT_ROWS = tuple(each.name for each in fields(DataSpec) if each.name not in ("path", "classes", "features"))
+
+
+def scan(
+    model: str | PathLike[str] | AuditedModel,
+    data: Table | AuditData | None,
+    *,
+    catalogue: Catalogue,
+    criteria: Sequence[Criterion] | None,
+    probe_options: Mapping[str, Mapping[str, Any]] | None,
+    options: Mapping[str, Any],
+) -> AuditReport:
+    """:func:`auditor.scan` with the probes there are, by name."""
+    own = {name.replace("-", "_"): dict(values) for name, values in (probe_options or {}).items()}
+    said = dict(options)
+    train = said.pop("train", None)
+    asked = _options({"model": _path(model), **said})
+    policies, required = load_policies(asked.policy)
+    held_to = tuple(criteria if criteria is not None else required or load_criteria())
+    configured = Configured(asked, own, held_to, tuple(policies))
+    if asked.model is not None:
+        with tempfile.TemporaryDirectory(prefix="auditor-") as scratch:
+            if _is_audit_data(data):
+                raise UsageError(
+                    "AuditData goes with a model in memory: load the model with auditor.load_model, or give the rows "
+                    "as a path or a DataFrame."
+                )
+            path, of = _file(data, Path(scratch) / "data.parquet"), _file(train, Path(scratch) / "train.parquet")
+            report = run_scan(replace(configured, options=replace(asked, data=path, train=of)), catalogue).report
+            return _nameless(report, data, train)
+    return _in_memory(model, data, train, configured, catalogue)
+
+
+def load_model(path: str | PathLike[str], **options: Any) -> AuditedModel:
+    """The model in a file or a folder, loaded into this process as the command's child loads it.
+
+    Nothing in the file runs unless an option allows it. ``options``: ``task``, ``classes``, ``outputs``, ``threshold``,
+    ``architecture``, ``architecture_args``, ``allow_code``, ``trust_pickle``, ``features``, ``device``, as the flags of
+    ``auditor scan`` mean them. Raises UsageError for a path that is not there, ModelError for what is no model of a
+    known format, UnsafeModelError where loading it would run code.
+    """
+    from auditor.intake.formats import load_model as load
+    from auditor.intake.result import resolve_device
+
+    known = {each.name for each in fields(ModelSpec)} - {"path", "code_folder"}
+    _refuse_unknown(options, known, "load_model")
+    spec = model_spec(_options({"model": fspath(path), **options}))
+    return load(replace(spec, device=resolve_device(spec.device)))
+
+
+def load_data(data: Table, model: AuditedModel, **options: Any) -> AuditData:
+    """The rows of a table, a folder or a DataFrame, as this model takes them.
+
+    ``options``: ``train``, ``target``, ``positive``, ``sensitive``, ``bins``, ``sensitive_file``, ``join_on``,
+    ``features``, ``text``, ``image``, ``classes``, as the flags of ``auditor scan`` mean them. Raises UsageError for a
+    column that is not there, with the nearest that is, DataError for rows that cannot be used.
+    """
+    from auditor.intake.rows.reading import load_data as load
+
+    _refuse_unknown(options, {*_ABOUT_ROWS, "classes", "features"}, "load_data")
+    train = options.pop("train", None)
+    with tempfile.TemporaryDirectory(prefix="auditor-") as scratch:
+        at, of = _file(data, Path(scratch) / "data.parquet"), _file(train, Path(scratch) / "train.parquet")
+        return load(data_spec(_options({"data": at, "train": of, **options})), model)
+
+
+def _in_memory(
+    model: object, data: Table | AuditData | None, train: Table | None, configured: Configured, catalogue: Catalogue
+) -> AuditReport:
+    from auditor.data.audit_data import AuditData
+    from auditor.intake.result import intake_result
+    from auditor.model.audited_model import AuditedModel
+    from auditor.run.audit import run_audit
+
+    if not isinstance(model, AuditedModel):
+        raise UsageError(
+            f"A {type(model).__name__} is no model that can be audited: give a path, or wrap it with "
+            "auditor.TorchModel(module, classes=[...]) or auditor.AuditedModel.from_callable(function, classes=[...])."
+        )
+    options = configured.options
+    about = {name: getattr(options, name) for name in _ABOUT_ROWS if getattr(options, name)}
+    if train is not None:
+        about["train"] = train
+    if isinstance(data, AuditData) or data is None:
+        if about:
+            what = "AuditData says that itself" if data is not None else "there is no data"
+            raise UsageError(f"{next(iter(about))}= says something about a table of rows, and {what}: leave it out.")
+        rows = data
+    else:
+        rows = load_data(data, model, **about, **_given(options, ("classes", "features")))
+    asked = ScanOptions(
+        probes=options.probes, benchmark=options.benchmark, scorer=options.scorer, reference=options.reference
+    )
+    specs = probe_specs(replace(configured, options=asked), catalogue)
+    report = run_audit(
+        model,
+        rows,
+        [make_probe(catalogue[spec.name], spec.options) for spec in specs],
+        configured.criteria,
+        seed=options.seed,
+        family=Family(error_rate=options.error_rate, multiplicity=options.multiplicity),
+        allow_inconclusive=options.allow_inconclusive,
+        beside=(intake_result(model),),
+    )
+    return with_policies(report, configured.policies, options.as_of or datetime.now(UTC).date())
+
+
+def _given(options: ScanOptions, names: Sequence[str]) -> dict[str, Any]:
+    return {name: getattr(options, name) for name in names if getattr(options, name) is not None}
+
+
+def _options(values: Mapping[str, Any]) -> ScanOptions:
+    for name in values:
+        if name in _FOR_COMMANDS:
+            raise UsageError(
+                f"{name}= says where the command's answers go: here the report is yours to write or print."
+            )
+    _refuse_unknown(values, set(flags()) - _FOR_COMMANDS, "scan")
+    try:
+        return ScanOptions.of({name: value for name, value in values.items() if value is not None})
+    except ValidationError as error:
+        first = error.errors()[0]
+        said = first["msg"].removeprefix("Value error, ")
+        raise UsageError(f"{first['loc'][0]}={first['input']!r}: {said}.") from None
+
+
+def _refuse_unknown(values: Mapping[str, Any], known: set[str], function: str) -> None:
+    for name in values:
+        if name not in known:
+            raise UsageError(f"{function} has no option {name!r}{did_you_mean(name, known) or '.'}")
+
+
+def _path(model: object) -> str | None:
+    return fspath(model) if isinstance(model, str | PathLike) else None
+
+
+def _is_audit_data(data: object) -> bool:
+    from auditor.data.audit_data import AuditData
+
+    return isinstance(data, AuditData)
+
+
+def _file(table: Any, path: Path) -> str | None:
+    """A table as a file that any process can read; what is a path already is taken as it is."""
+    if table is None or isinstance(table, str | PathLike):
+        return None if table is None else fspath(table)
+    import pandas as pd
+
+    if not isinstance(table, pd.DataFrame):
+        raise UsageError(f"Rows are a path, a DataFrame or auditor.AuditData, and this is a {type(table).__name__}.")
+    # The index is no column of the rows; names of columns are text in a file.
+    table.rename(columns=str).to_parquet(path, index=False)
+    return str(path)
+
+
+def _nameless(report: AuditReport, data: Any, train: Any) -> AuditReport:
+    """The record without the places of files that were made for this scan alone."""
+    made = {"path": data, "train_path": train}
+    unnamed = {
+        name: None for name, given in made.items() if given is not None and not isinstance(given, str | PathLike)
+    }
+    return report.model_copy(update={"data": report.data.model_copy(update=unnamed)})

@@ -1,0 +1,247 @@
+"""A scan: what is asked becomes a job, the job is measured in a process of its own, and the answers become a record."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TypeVar
+
+from auditor.data.bins import parse_bin_rule
+from auditor.errors import ConfigError, UsageError, did_you_mean
+from auditor.finding.judging import Family
+from auditor.finding.measurement import Pillar
+from auditor.intake.specs import DataSpec, Job, Limits, ModelSpec, ProbeSpec
+from auditor.report.controls import with_policies
+from auditor.report.record import INTAKE, AuditReport, DataRecord, ModelRecord
+from auditor.run.audit import assemble, environment
+from auditor.run.heard import Measured
+from auditor.run.isolate import measure
+from auditor.run.options import Configured, ScanOptions
+from auditor.run.probe import Probe, make_probe
+
+_R = TypeVar("_R", ModelRecord, DataRecord)
+# What a scan may ask, by name: handed down, since this floor knows of no probe.
+Catalogue = Mapping[str, type[Probe]]
+_OF_DATA = ("train", "target", "positive", "sensitive_file", "join_on", "text", "image", "sensitive")
+
+
+@dataclass(frozen=True)
+class Scanned:
+    """A scan that has ended: its record, and what the record was made of."""
+
+    report: AuditReport
+    job: Job
+    measured: Measured
+
+
+def scan(
+    configured: Configured,
+    catalogue: Catalogue,
+    *,
+    command: str | None = None,
+    on_stage: Callable[[str], None] | None = None,
+) -> Scanned:
+    """Loads, measures and judges what was asked for, in processes of their own.
+
+    ``catalogue``: the probes there are, by name. ``command``: how the record says it was started. ``on_stage`` is told
+    what is being done. Raises UsageError or ConfigError where what is asked cannot be; a model or data that are refused
+    make a record that says so.
+    """
+    started = time.perf_counter()
+    return scan_job(configured, job_of(configured, catalogue), catalogue, started, command=command, on_stage=on_stage)
+
+
+def scan_job(
+    configured: Configured,
+    job: Job,
+    catalogue: Catalogue,
+    started: float,
+    *,
+    command: str | None = None,
+    on_stage: Callable[[str], None] | None = None,
+) -> Scanned:
+    """:func:`scan` of a job that was made before; ``started`` is what ``time.perf_counter`` said then."""
+    measured = measure(job, pillars(catalogue), on_stage=on_stage)
+    return Scanned(_record(configured, job, measured, command, time.perf_counter() - started), job, measured)
+
+
+def job_of(configured: Configured, catalogue: Catalogue) -> Job:
+    """The job a scan comes to; raises UsageError where options contradict each other or name what is not there."""
+    options = configured.options
+    if options.model is None and options.predict is None:
+        raise UsageError("Name a model: auditor scan MODEL, or --predict package.module:function.")
+    if options.data is None:
+        given = [name for name in _OF_DATA if getattr(options, name)]
+        if given:
+            raise UsageError(f"--{given[0].replace('_', '-')} says something about data: add --data FILE.")
+    return Job(
+        model=model_spec(options),
+        data=None if options.data is None else data_spec(options),
+        probes=tuple(probe_specs(configured, catalogue)),
+        seed=options.seed,
+        limits=Limits(memory_bytes=options.max_memory, seconds=options.max_seconds),
+        evidence=None if options.bundle is None else "rows" if options.include_rows else "scores",
+    )
+
+
+def model_spec(options: ScanOptions) -> ModelSpec:
+    """Which model, and how it may be loaded. Raises UsageError where there is none."""
+    own_code = [options.architecture, options.predict, *options.probe]
+    return ModelSpec(
+        path=None if options.model is None else str(_existing(options.model, "model")),
+        task=options.task,
+        classes=options.classes,
+        outputs=options.outputs,
+        threshold=options.threshold,
+        architecture=options.architecture,
+        architecture_args=options.architecture_args,
+        predict=options.predict,
+        allow_code=options.allow_code,
+        trust_pickle=options.trust_pickle,
+        features=options.features,
+        device=options.device,
+        code_folder=str(Path.cwd()) if any(name and ":" in name for name in own_code) else None,
+    )
+
+
+def data_spec(options: ScanOptions) -> DataSpec:
+    """Which columns of which files are what. Raises UsageError where a file is not there."""
+    side, train = options.sensitive_file, options.train
+    _check_bins(options)
+    return DataSpec(
+        path=str(_existing(str(options.data), "data file")),
+        train=None if train is None else str(_existing(train, "training file")),
+        target=options.target,
+        positive=options.positive,
+        sensitive=options.sensitive,
+        bins=options.bins,
+        sensitive_file=None if side is None else str(_existing(side, "sensitive file")),
+        join_on=options.join_on,
+        features=options.features,
+        text=options.text,
+        image=options.image,
+        classes=options.classes,
+    )
+
+
+def _check_bins(options: ScanOptions) -> None:
+    for rule in options.bins:
+        column = parse_bin_rule(rule).column
+        if column not in options.sensitive:
+            raise UsageError(f"--bins {rule!r} is about no sensitive feature: add --sensitive {column}.")
+
+
+def _existing(path: str, what: str) -> Path:
+    where = Path(path)
+    if not where.exists():
+        folder = where.parent
+        near = did_you_mean(where.name, (p.name for p in folder.iterdir())) if folder.is_dir() else ""
+        raise UsageError(f"There is no {what} at {path!r}{near or '.'}")
+    return where.resolve()
+
+
+def probe_specs(configured: Configured, catalogue: Catalogue) -> list[ProbeSpec]:
+    """The probes that a scan asks, with their options. Raises UsageError or ConfigError."""
+    chosen = [name.replace("-", "_") for name in configured.options.probes or catalogue]
+    for name in chosen:
+        if name not in catalogue:
+            near = did_you_mean(name, catalogue) or "."
+            raise UsageError(f"There is no probe {name!r}{near} Known: {', '.join(catalogue)}.")
+    specs = []
+    benchmarks = _benchmarks(configured.options, catalogue)
+    for name in dict.fromkeys(chosen):
+        kind = catalogue[name]
+        options = dict(configured.probe_options.get(name, {}))
+        if name in benchmarks:
+            options.setdefault("benchmarks", {name: benchmarks[name]})
+        for flag, path in (("scorer", configured.options.scorer), ("reference", configured.options.reference)):
+            if path is not None and flag in inspect.signature(kind).parameters:
+                options.setdefault(flag, str(_existing(path, flag)))
+        make_probe(kind, options)
+        specs.append(ProbeSpec(name=name, target=f"{kind.__module__}:{kind.__qualname__}", options=options))
+    for target in configured.options.probe:
+        module, colon, attribute = target.partition(":")
+        if attribute in {spec.name for spec in specs} | {INTAKE}:
+            raise UsageError(f"Two probes are named {attribute!r}: rename the class in --probe {target!r}.")
+        if not (module and colon and attribute):
+            raise UsageError(f"--probe {target!r} must look like package.module:Class.")
+        specs.append(ProbeSpec(name=attribute, target=target, options=configured.probe_options.get(attribute, {})))
+    known = {spec.name for spec in specs} | set(catalogue)
+    for name in configured.probe_options:
+        if name not in known:
+            raise ConfigError(
+                f"Options are given for a probe {name!r} that does not exist{did_you_mean(name, known) or '.'}"
+            )
+    return specs
+
+
+def _benchmarks(options: ScanOptions, catalogue: Catalogue) -> dict[str, str]:
+    """Benchmark files by the name of the probe that reads them."""
+    known = [name for name, kind in catalogue.items() if "benchmarks" in inspect.signature(kind).parameters]
+    found = {}
+    for text in options.benchmark:
+        name, equals, path = text.partition("=")
+        name = name.replace("-", "_")
+        if not equals or name not in known:
+            near = did_you_mean(name, known) or "."
+            raise UsageError(f"--benchmark {text!r} must look like NAME=PATH{near} Known names: {', '.join(known)}.")
+        found[name] = str(_existing(path, "benchmark file"))
+    return found
+
+
+def pillars(catalogue: Catalogue) -> dict[str, tuple[Pillar, str]]:
+    """Pillar and citation of every probe by name."""
+    return {name: (kind.pillar, kind.citation) for name, kind in catalogue.items()}
+
+
+def workloads(job: Job, catalogue: Catalogue) -> dict[str, str]:
+    """What a progress line says of probes that take long, by name."""
+    found = {}
+    for spec in job.probes:
+        if spec.name in catalogue:
+            workload = getattr(make_probe(catalogue[spec.name], spec.options), "workload", "")
+            if workload:
+                found[spec.name] = f"{spec.name}: {workload}"
+    return found
+
+
+def _record(configured: Configured, job: Job, measured: Measured, command: str | None, seconds: float) -> AuditReport:
+    """The judged record of what the children measured, or of why they could not."""
+    options = configured.options
+    limits = {
+        "memory": f"{job.limits.memory_bytes / 2**30:.1f} GiB",
+        "seconds per probe": f"{job.limits.seconds:g}",
+        "process": "child process with limits on memory, time, file size and open files"
+        if sys.platform == "linux"
+        else "child process; this platform enforces no memory limit",
+    }
+    report = assemble(
+        measured.results,
+        configured.criteria,
+        model=_as_typed(
+            measured.model or ModelRecord(format="not loaded", loaded_by="nothing"), {"path": options.model}
+        ),
+        data=_as_typed(measured.data or _unread(job.data), {"path": options.data, "train_path": options.train}),
+        environment=environment(device=measured.device, seed=options.seed, limits=limits, command=command),
+        family=Family(error_rate=options.error_rate, multiplicity=options.multiplicity),
+        refusal=measured.refusal,
+        allow_inconclusive=options.allow_inconclusive,
+        duration_s=seconds,
+    )
+    return with_policies(report, configured.policies, options.as_of or datetime.now(UTC).date())
+
+
+def _as_typed(record: _R, paths: dict[str, str | None]) -> _R:
+    """The record with paths as the user wrote them: the same on every machine, and telling nothing of this one."""
+    return record.model_copy(update={name: path for name, path in paths.items() if path is not None})
+
+
+def _unread(spec: DataSpec | None) -> DataRecord:
+    if spec is None:
+        return DataRecord()
+    return DataRecord(path=spec.path, target=spec.target, sensitive=spec.sensitive, train_path=spec.train)

@@ -1,0 +1,60 @@
+"""The options of a scan as flags of commands: declared in auditor.run.options, and nowhere again."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from functools import wraps
+from typing import Annotated, Any, Concatenate, ParamSpec, TypeVar
+
+import typer
+
+from auditor.run.options import flags
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def with_flags(
+    names: Sequence[str], helps: Mapping[str, str] | None = None
+) -> Callable[[Callable[Concatenate[dict[str, object], P], R]], Callable[P, R]]:
+    """Gives a command the flags of these options; it is handed them, as they were typed, in one mapping first.
+
+    ``helps``: what a flag says of itself where this command means something narrower by it. A command's own parameter
+    of an option's name takes that option's place among its flags.
+    """
+    known = flags()
+
+    def parameter(name: str) -> inspect.Parameter:
+        flag = known[name]
+        words = (helps or {}).get(name, flag.help)
+        spelled = flag.spelled or f"--{name.replace('_', '-')}"
+        # Typer makes --no-x of a truth value unless it is told the one spelling there is.
+        said = typer.Option(spelled, help=words)
+        typed = bool if flag.typed is bool else flag.typed | None
+        return inspect.Parameter(
+            name,
+            inspect.Parameter.KEYWORD_ONLY,
+            annotation=Annotated[typed, said],
+            default=False if flag.typed is bool else None,
+        )
+
+    def decorate(function: Callable[Concatenate[dict[str, object], P], R]) -> Callable[P, R]:
+        own = list(inspect.signature(function, eval_str=True).parameters.values())[1:]
+        mine = {each.name for each in own}
+        taken = [name for name in names if name not in mine]
+
+        @wraps(function)
+        def command(*args: P.args, **kwargs: P.kwargs) -> R:
+            given: dict[str, Any] = {name: kwargs.pop(name) for name in taken}
+            return function(given, *args, **kwargs)
+
+        needed = [each for each in own if each.default is inspect.Parameter.empty]
+        parameters = [*needed, *map(parameter, taken), *(each for each in own if each not in needed)]
+        parameters = [each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in parameters]
+        command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        command.__annotations__ = {each.name: each.annotation for each in parameters}
+        del command.__wrapped__
+        return command
+
+    return decorate

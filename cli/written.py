@@ -1,0 +1,54 @@
+"""The files of a report: each rendering whole or none, and none of an earlier run beside them."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+import tempfile
+from pathlib import Path
+
+from auditor.errors import AuditorError, UsageError
+from auditor.evidence.passwords import without_passwords
+from auditor.files import write_beside
+from auditor.report.record import AuditReport
+from cli.rendering import FILE_NAMES, render
+
+
+def command_line() -> str:
+    """How this process was started, as a shell would be told it, without passwords."""
+    return without_passwords(shlex.join(["auditor", *sys.argv[1:]]))
+
+
+def drop_stale(out: Path, written: list[str]) -> None:
+    """A rendering of an earlier run must not lie beside this one's as if it were of the same audit."""
+    for name in FILE_NAMES.values():
+        if str(out / name) not in written:
+            (out / name).unlink(missing_ok=True)
+
+
+def write_report(report: AuditReport, out: Path, formats: list[str]) -> list[str]:
+    """Renders every format, then writes each beside and renames it; if that fails, the record is kept elsewhere."""
+    try:
+        drawn = [(out / FILE_NAMES[name], render(report, name)) for name in formats]
+        for path, content in drawn:
+            write_beside(path, content)
+    except Exception as error:
+        why = error.strerror or error if isinstance(error, OSError) else error
+        raise UsageError(f"The report could not be written into {str(out)!r} ({why}); {_rescued(report)}.") from None
+    return [str(path) for path, _ in drawn]
+
+
+def _rescued(report: AuditReport) -> str:
+    """Where the record lies that could not be written where it should."""
+    rescue = Path(tempfile.gettempdir())
+    try:
+        rescue = Path(tempfile.mkdtemp(prefix="auditor-rescued-")) / "report.json"
+        write_beside(rescue, report.to_json().encode())
+        return f"the record lies in {rescue}"
+    except (OSError, AuditorError) as error:
+        why = error.strerror if isinstance(error, OSError) else error
+        if rescue.name == "report.json":
+            rescue.parent.rmdir()
+        return (
+            f"nor could the record be kept in {str(Path(tempfile.gettempdir()))!r} ({why}): make room and run it again"
+        )

@@ -1,0 +1,76 @@
+"""No assertion of the tests holds because there was nothing to look at."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.quantifiers import all_of, none_of
+
+TESTS = next(folder for folder in Path(__file__).parents if folder.name == "tests")
+HERE = Path(__file__).name
+
+
+def vacuous(source: str) -> list[int]:
+    """Lines of the assertions that rest on ``all(...)`` or ``not any(...)``, both of which nothing at all satisfies."""
+    return [
+        node.lineno
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.Assert) and any(_of_nothing(node.test, negated=False))
+    ]
+
+
+def _of_nothing(node: ast.expr, *, negated: bool) -> Iterator[bool]:
+    """Of each quantifier that the condition rests on, whether it holds of nothing; one within another call is not."""
+    match node:
+        case ast.UnaryOp(op=ast.Not()):
+            yield from _of_nothing(node.operand, negated=not negated)
+        case ast.BoolOp():
+            for value in node.values:
+                yield from _of_nothing(value, negated=negated)
+        case ast.Call(func=ast.Name(id=("all" | "any") as name)):
+            yield (name == "all") is not negated
+        case ast.Compare():
+            # On both sides of a comparison any answer may be the one that is asked for.
+            yield from (_is_all(part) for part in (node.left, *node.comparators))
+
+
+def _is_all(node: ast.expr) -> bool:
+    return isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "all"
+
+
+@pytest.mark.parametrize(
+    ("source", "found"),
+    [
+        ("assert all(x for x in xs)", True),
+        ("assert ready and all(x for x in xs)", True),
+        ("assert not any(x for x in xs)", True),
+        ("assert not (a or any(x for x in xs))", True),
+        ("assert all(x for x in xs) == expected", True),
+        ("assert any(x for x in xs)", False),
+        ("assert not all(x for x in xs)", False),
+        ("assert all_of(all(row) for row in rows)", False),
+        ("assert none_of(x for x in xs), all(xs)", False),
+    ],
+)
+def test_what_nothing_satisfies_is_seen(source: str, found: bool) -> None:
+    assert bool(vacuous(source)) is found
+
+
+def test_no_assertion_holds_of_nothing() -> None:
+    """Write ``all_of`` or ``none_of`` of ``tests/quantifiers.py``, which fail where there is nothing to look at."""
+    files = sorted(TESTS.rglob("*.py"))
+    lines = {path.relative_to(TESTS).as_posix(): vacuous(path.read_text(encoding="utf-8")) for path in files}
+    assert len(lines) > 50 and f"contract/{HERE}" in lines
+    assert {name: found for name, found in lines.items() if found} == {}
+
+
+def test_the_quantifiers_fail_of_nothing() -> None:
+    assert all_of([1, True]) and not all_of([1, 0])
+    assert none_of([0, False]) and not none_of([1, 0])
+    for quantifier in (all_of, none_of):
+        with pytest.raises(AssertionError, match="nothing to look at"):
+            quantifier(x for x in ())

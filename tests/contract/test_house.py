@@ -1,0 +1,98 @@
+"""The house stands: nothing is imported upwards or in a circle, and no wing, module or function outgrows its name."""
+
+from __future__ import annotations
+
+import ast
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from tests import ROOT
+from tests.contract.house import DOORS, GROUND, WINGS, circles, floor, imports, modules, upward
+
+MODULES = modules(ROOT)
+IMPORTS = imports(MODULES)
+MOST_LINES_OF_A_WING = 7_000
+MOST_LINES_OF_A_MODULE = 620
+MOST_LINES_OF_A_FUNCTION = 80
+
+
+def lines(file: Path) -> int:
+    return len(file.read_text(encoding="utf-8").splitlines())
+
+
+def test_no_circle() -> None:
+    assert len(IMPORTS) > 300 and sum(map(len, IMPORTS.values())) > 1_000
+    assert circles(IMPORTS) == []
+
+
+def test_nothing_is_imported_upwards_and_nobody_imports_a_door() -> None:
+    assert upward(IMPORTS) == []
+
+
+def test_every_module_has_its_floor() -> None:
+    beside = {path.stem for path in (ROOT / "auditor").glob("*.py")} - {"__init__", "__main__"}
+    assert beside == set(GROUND) and len(beside) <= 5
+    wings = {path.parent.name for path in (ROOT / "auditor").glob("*/__init__.py")}
+    assert wings == set(WINGS)
+    assert sorted(map(floor, DOORS)) == [200, 200] and min(map(floor, MODULES)) == 0
+
+
+def test_no_wing_module_or_function_outgrows_its_name() -> None:
+    wings: Counter[str] = Counter()
+    for name, file in MODULES.items():
+        wings[".".join(name.split(".")[:2])] += lines(file)
+    assert {wing: n for wing, n in wings.items() if n > MOST_LINES_OF_A_WING} == {}
+    assert {name: n for name, file in MODULES.items() if (n := lines(file)) > MOST_LINES_OF_A_MODULE} == {}
+    long = {
+        f"{name}.{node.name}": n
+        for name, file in MODULES.items()
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        and (n := (node.end_lineno or node.lineno) - node.lineno + 1) > MOST_LINES_OF_A_FUNCTION
+    }
+    assert long == {}
+
+
+@pytest.mark.parametrize(
+    ("files", "found"),
+    [
+        ({"a": "import auditor.b\n", "b": "def f():\n    from auditor.a import x\n"}, [["auditor.a", "auditor.b"]]),
+        (
+            {
+                "a": "from auditor import b\n",
+                "b": "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from auditor.c import C\n",
+                "c": "from auditor.a import A\n",
+            },
+            [["auditor.a", "auditor.b", "auditor.c"]],
+        ),
+        ({"a": "from auditor.b import x\n", "b": "x = 1\n"}, []),
+    ],
+)
+def test_a_late_import_and_one_for_types_alone_make_a_circle(
+    files: dict[str, str], found: list[list[str]], tmp_path: Path
+) -> None:
+    (tmp_path / "auditor").mkdir()
+    for name, text in files.items():
+        (tmp_path / "auditor" / f"{name}.py").write_text(text)
+    assert circles(imports(modules(tmp_path))) == found
+
+
+def test_an_import_up_is_found_wherever_it_stands(tmp_path: Path) -> None:
+    texts = {
+        "auditor/__init__.py": "",
+        "auditor/data/__init__.py": "def f():\n    from auditor.run import x\n",
+        "auditor/run/__init__.py": "from auditor.data import f\nx = 1\n",
+        "auditor/statistics/__init__.py": "import auditor\n",
+        "probes/__init__.py": "from auditor.run import x\n",
+        "mitigations/__init__.py": "import probes\n",
+    }
+    for name, text in texts.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    assert upward(imports(modules(tmp_path))) == [
+        "auditor.data imports auditor.run",
+        "auditor.statistics imports auditor",
+        "mitigations imports probes",
+    ]

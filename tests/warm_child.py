@@ -1,0 +1,99 @@
+"""Measuring processes for tests, forked from one that has imported everything: the imports are most of a real start.
+
+A fork is what the real start is, but for its imports: a process in a session of its own, with the same descriptors,
+folder and environment, and a child of the process that asked, so that its death is seen as it is. Tests of the start
+itself are marked ``real_child``.
+"""
+
+from __future__ import annotations
+
+import array
+import ctypes
+import json
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import IO, Any
+
+from auditor.run import isolate
+
+_PR_SET_CHILD_SUBREAPER = 36
+
+
+class WarmChild:
+    """As much of ``subprocess.Popen`` as the parent asks for, of a process that somebody else forked."""
+
+    def __init__(self, pid: int, stdin: IO[bytes]) -> None:
+        self.pid = pid
+        self.stdin = stdin
+        self.returncode: int | None = None
+
+    def poll(self) -> int | None:
+        """The exit code, or None while it lives."""
+        if self.returncode is None:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            if pid:
+                self.returncode = os.waitstatus_to_exitcode(status)
+        return self.returncode
+
+    def wait(self, timeout: float = 60.0) -> int:
+        """The exit code; raises TimeoutExpired where there is none by then."""
+        deadline = time.monotonic() + timeout
+        while (code := self.poll()) is None:
+            if time.monotonic() > deadline:
+                raise subprocess.TimeoutExpired("auditor.run.child", timeout)
+            time.sleep(0.005)
+        return code
+
+
+class WarmChildren:
+    """Forks measuring processes; the process they are forked from starts with the first."""
+
+    def __init__(self) -> None:
+        self._server: subprocess.Popen[bytes] | None = None
+        self._channel: socket.socket | None = None
+        self._scratch = tempfile.TemporaryDirectory(prefix="auditor-warm-")
+
+    def start(self, writer: int, log: IO[bytes], scratch: str) -> WarmChild:
+        """What :func:`auditor.run.isolate.start_child` does."""
+        channel = self._begun()
+        reader, stdin = os.pipe()
+        asked: dict[str, Any] = {"cwd": scratch, "env": isolate._environment(scratch), "parent": os.getpid()}
+        descriptors = array.array("i", [reader, log.fileno(), writer])
+        # Only while it is born: other orphans of the tests are nobody's here.
+        _take_in_orphans(True)
+        try:
+            channel.sendmsg([json.dumps(asked).encode()], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, descriptors)])
+            pid = int(channel.recv(64))
+        finally:
+            _take_in_orphans(False)
+            os.close(reader)
+        return WarmChild(pid, os.fdopen(stdin, "wb"))
+
+    def _begun(self) -> socket.socket:
+        if self._channel is None:
+            self._channel, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            self._server = subprocess.Popen(
+                [sys.executable, "-I", str(Path(__file__).with_name("warm_server.py")), str(other.fileno())],
+                stdin=subprocess.DEVNULL,
+                cwd=self._scratch.name,
+                env=isolate._environment(self._scratch.name),
+                pass_fds=(other.fileno(),),
+            )
+            other.close()
+        return self._channel
+
+    def end(self) -> None:
+        """Ends the process that they are forked from."""
+        if self._channel is not None and self._server is not None:
+            self._channel.close()
+            self._server.wait(timeout=30)
+        self._scratch.cleanup()
+
+
+def _take_in_orphans(whether: bool) -> None:
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, int(whether), 0, 0, 0)

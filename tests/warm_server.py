@@ -1,0 +1,78 @@
+"""The process that measuring processes of tests are forked from; tests/warm_child.py starts it and talks to it."""
+
+from __future__ import annotations
+
+import array
+import importlib
+import json
+import os
+import socket
+import sys
+import tempfile
+import time
+import traceback
+
+MODULES = (
+    "auditor.run.child", "pandas", "pyarrow.parquet", "scipy.stats", "torch", "transformers", "probes", "mitigations",
+)  # fmt: skip
+
+
+def serve(channel: socket.socket) -> None:
+    """Forks one measuring process a request, until nobody asks any more."""
+    for name in MODULES:
+        importlib.import_module(name)
+    while True:
+        message, ancillary, _, _ = channel.recvmsg(1 << 16, socket.CMSG_SPACE(3 * 4))
+        if not message:
+            return
+        descriptors = array.array("i")
+        for _, _, data in ancillary:
+            descriptors.frombytes(data[: len(data) - len(data) % descriptors.itemsize])
+        between = os.fork()
+        if not between:
+            # The process that asked is the nearest that takes in orphans, so it becomes this one's parent.
+            if os.fork():
+                os._exit(0)
+            become(json.loads(message), *descriptors, channel)
+        os.waitpid(between, 0)
+        for descriptor in descriptors:
+            os.close(descriptor)
+
+
+def become(asked: dict[str, object], stdin: int, log: int, writer: int, channel: socket.socket) -> None:
+    """What ``python -I -m auditor.run.child`` is, with its imports done; does not return."""
+    while os.getppid() != asked["parent"]:
+        time.sleep(0.001)
+    os.setsid()
+    channel.send(str(os.getpid()).encode())
+    channel.close()
+    for descriptor, place in ((stdin, 0), (log, 1), (log, 2)):
+        os.dup2(descriptor, place)
+    os.close(stdin)
+    os.close(log)
+    os.chdir(str(asked["cwd"]))
+    os.environ.clear()
+    os.environ.update(asked["env"])  # type: ignore[arg-type]
+    tempfile.tempdir = None
+    sys.argv = ["auditor.run.child", str(writer)]
+    code = 0
+    try:
+        from auditor.run import child
+
+        child.main()
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else 0 if end.code is None else 1
+    except BaseException:
+        traceback.print_exc()
+        code = 1
+    finally:
+        for stream in (sys.stdout, sys.stderr):
+            try:
+                stream.flush()
+            except (OSError, ValueError):
+                pass
+        os._exit(code & 0xFF)
+
+
+if __name__ == "__main__":
+    serve(socket.socket(fileno=int(sys.argv[1])))
