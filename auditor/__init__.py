@@ -21,13 +21,13 @@ if TYPE_CHECKING:
     from auditor.data.audit_data import AuditData
     from auditor.errors import AuditorError, NotApplicableError
     from auditor.finding.criterion import Criterion, load_criteria
-    from auditor.finding.judging import Family, Finding
+    from auditor.finding.judging import Family
     from auditor.finding.measurement import Measurement, Outcome, Pillar
     from auditor.model.audited_model import AuditedModel
     from auditor.model.saving import save
     from auditor.model.torch_model import TorchModel
     from auditor.report.comparing.compare import compare
-    from auditor.report.record import AuditReport
+    from auditor.report.record import AuditReport, Finding
     from auditor.run import __version__
     from auditor.run.audit import run_audit
     from auditor.run.library import load_data, load_model
@@ -46,7 +46,7 @@ _DEFINED_IN = {
     "AuditorError": "auditor.errors",
     "Criterion": "auditor.finding.criterion",
     "Family": "auditor.finding.judging",
-    "Finding": "auditor.finding.judging",
+    "Finding": "auditor.report.record",
     "MITIGATIONS": "mitigations",
     "Measurement": "auditor.finding.measurement",
     "Mitigation": "auditor.run.mitigation",

@@ -1,15 +1,33 @@
-"""Writing files so that a reader sees all of one or nothing of it."""
+"""Files: written so that a reader sees all of one or nothing of it, and read as what a stranger may have written."""
 
 from __future__ import annotations
 
 import json
+import math
 import os
 import stat
 import tempfile
 import tomllib
 from pathlib import Path
+from typing import Annotated
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict
 
 from auditor.errors import DataError, UsageError, first_line
+
+
+class Closed(BaseModel):
+    """Base of what is written to files and pipes, and read from them: unknown keys are errors, values do not change."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+def finite(x: object) -> object:
+    """What JSON can hold of a number: undefined and infinite ones are None."""
+    return None if isinstance(x, float) and not math.isfinite(x) else x
+
+
+Number = Annotated[float | None, BeforeValidator(finite)]
 
 
 def check_writable(folder: Path, hint: str) -> None:

@@ -143,9 +143,6 @@ def _encoder(text: str | None) -> str | None:
     return str(Path(text).resolve()) if Path(text).exists() else text
 
 
-# ---- what is said --------------------------------------------------------------------------------------------------
-
-
 def _too_few(trained: Trained) -> bool:
     known = trained.detector
     return min(known.n_real, known.n_fake) < known.card.fewest

@@ -10,7 +10,7 @@ import typer
 
 from auditor.errors import DataError
 from auditor.finding.measurement import Outcome
-from auditor.report.record import AuditReport, ExitCode, FindingRecord, Summary
+from auditor.report.record import AuditReport, ExitCode, Finding, Summary
 from cli.output import print_report
 from cli.rendering import read_report
 
@@ -51,7 +51,7 @@ def consistent(path: Path) -> AuditReport:
     return report
 
 
-def _follows(finding: FindingRecord) -> bool:
+def _follows(finding: Finding) -> bool:
     """Whether a PASS or a FAIL is what the finding's own interval says of its criterion."""
     if finding.outcome not in (Outcome.PASS, Outcome.FAIL):
         return True

@@ -18,7 +18,8 @@ from cli.output import print_table
 if TYPE_CHECKING:
     from auditor.evidence.history.entries import Decision, Entry
     from auditor.evidence.history.ledger import Ledger
-    from auditor.report.record import AuditReport, DecisionRecord, FigureRecord, FindingRecord
+    from auditor.finding.figure import Figure
+    from auditor.report.record import AuditReport, DecisionRecord, Finding
 
 _ENVIRONMENT = "AUDITOR_DB"
 _REFERENCE = re.compile(r"history:(\d+)")
@@ -241,16 +242,16 @@ def _plot(entries: list[Entry], metric: str, out: Path) -> None:
     typer.echo(str(out))
 
 
-def trend(entries: list[Entry], metric: str) -> FigureRecord:
+def trend(entries: list[Entry], metric: str) -> Figure:
     """A metric over the audits of a history, one line for each place it was taken at, with intervals and criterion.
 
     Raises UsageError where no audit measured it, with the nearest that was measured.
     """
     from auditor.errors import did_you_mean
-    from auditor.report.record import FigureRecord, SeriesRecord
+    from auditor.finding.figure import Figure, Series
     from auditor.report.text import label
 
-    lines: dict[str, list[tuple[int, FindingRecord]]] = {}
+    lines: dict[str, list[tuple[int, Finding]]] = {}
     known: set[str] = set()
     audits = [(entry, entry.audit().record) for entry in entries if entry.kind == "audit"]
     models = {audit.model.path for _, audit in audits}
@@ -267,7 +268,7 @@ def trend(entries: list[Entry], metric: str) -> FigureRecord:
     criterion = next((f.criterion for line in lines.values() for _, f in line if f.criterion), None)
     bound = None if criterion is None or isinstance(criterion.bound, tuple) else criterion.bound
     series = tuple(
-        SeriesRecord(
+        Series(
             name=name,
             x=tuple(float(number) for number, _ in line),
             y=tuple(f.value for _, f in line),
@@ -277,7 +278,7 @@ def trend(entries: list[Entry], metric: str) -> FigureRecord:
         for name, line in lines.items()
     )
     n = len({number for line in lines.values() for number, _ in line})
-    return FigureRecord(
+    return Figure(
         id=f"trend/{metric}",
         probe="history",
         kind="curve",

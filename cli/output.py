@@ -15,7 +15,7 @@ import typer
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from auditor.report.record import AuditReport, FindingRecord
+    from auditor.report.record import AuditReport, Finding
 
 _COLOURS = {
     "PASS": typer.colors.GREEN,
@@ -155,7 +155,7 @@ def print_report(report: AuditReport, written: Sequence[str]) -> None:
     typer.echo(f"exit {report.exit_code}: {words}{allowed}")
 
 
-def _print_finding(finding: FindingRecord, *, with_method: bool) -> None:
+def _print_finding(finding: Finding, *, with_method: bool) -> None:
     """``with_method``: one number was found by several methods, so each line says by which."""
     from auditor.finding.display import EARNED, RESERVED
     from auditor.report.record import measurement_label
@@ -181,7 +181,7 @@ def _print_finding(finding: FindingRecord, *, with_method: bool) -> None:
         typer.echo(paragraph(visible(finding.detail), 15))
 
 
-def _print_not_applicable(findings: Sequence[FindingRecord]) -> None:
+def _print_not_applicable(findings: Sequence[Finding]) -> None:
     """Probes that lack the same thing share a line."""
     from auditor.report.record import measurement_label
     from auditor.report.text import visible

@@ -75,7 +75,6 @@ def plan_of(configured: Configured) -> Plan:
     """The plan that flags and audit.toml come to; hashes the files that are there."""
     from auditor.evidence.manifest import code_of
     from auditor.evidence.registration import Plan, PlannedProbe, digest_of
-    from auditor.report.record import CriterionRecord
     from auditor.run.options import flags
     from auditor.run.scan import probe_specs
     from probes import PROBES
@@ -92,7 +91,7 @@ def plan_of(configured: Configured) -> Plan:
         settings={name: said[name] for name, flag in flags().items() if flag.decides},
         files={name: digest_of(Path(path)) for name, path in named.items()},
         code=code_of([name for name in modules if name and ":" in name]),
-        criteria=tuple(CriterionRecord.of(criterion) for criterion in configured.criteria),
+        criteria=tuple(criterion.record for criterion in configured.criteria),
         error_rate=options.error_rate,
         multiplicity=options.multiplicity,
         seed=options.seed,

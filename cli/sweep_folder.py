@@ -165,9 +165,6 @@ def _read_json(path: Path) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-# ---- what a point depends on ---------------------------------------------------------------------------------------
-
-
 @lru_cache(maxsize=1024)
 def _digest_at(path: str, stamp: tuple[int, int, int]) -> str:
     where = Path(path)
@@ -230,6 +227,6 @@ def audit_prints(configured: Configured, job: Job) -> Prints:
         "model": _model_prints(job),
         "evaluation rows": digest(job.data.path),
         "probes": _said([asdict(spec) for spec in job.probes]),
-        "criteria": _said([asdict(criterion) for criterion in configured.criteria]),
+        "criteria": _said([criterion.model_dump() for criterion in configured.criteria]),
         "error rate": f"{options.error_rate:g} {options.multiplicity}",
     }

@@ -12,7 +12,9 @@ import pytest
 from auditor.data.lexicons import read as read_lexicon
 from auditor.errors import AuditorError, ConfigError, DataError, UsageError
 from auditor.files import why_unreadable
-from auditor.intake.rows.benchmarks import read_bbq, read_bold, read_stereoset
+from auditor.intake.rows.benchmarks.bbq import read_bbq
+from auditor.intake.rows.benchmarks.bold import read_bold
+from auditor.intake.rows.benchmarks.stereoset import read_stereoset
 from cli.options import parse_json_flag
 from mitigations.training.preference_pairs import read_pairs
 from probes.attribution.token_prompts import read_prompts

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from auditor.data.counts import MISSING
+from auditor.data.counts import MISSING, GroupCounts, count_groups
 from auditor.data.preprocessing import as_text, label_name
 from auditor.errors import DataError, UsageError, did_you_mean
 from auditor.rows import FloatArray, IntArray, Rows, take_rows
@@ -135,8 +135,24 @@ class AuditData:
         """The training rows, where there are any."""
         return self.take(self.is_member) if self.is_member is not None and self.is_member.any() else None
 
+    def counted(
+        self, y_pred: IntArray, classes: Sequence[str], by: Sequence[pd.Series[Any]] | None = None
+    ) -> GroupCounts:
+        """The rows by true class, decision and group: of the sensitive features, or of columns ``by`` in their place.
 
-# ---- labels and groups ---------------------------------------------------------------------------------------------
+        ``classes``: the model's, where the data do not name them.
+        """
+        table = self.sensitive_features
+        own = [] if table is None else [table[c] for c in table.columns]
+        columns = [column.astype("category") for column in (own if by is None else by)]
+        return count_groups(
+            y_pred,
+            self.y_true,
+            [(c.cat.codes.to_numpy(), [str(level) for level in c.cat.categories]) for c in columns],
+            features=[str(c.name) for c in columns],
+            classes=self.classes or classes,
+            positive=self.positive,
+        )
 
 
 _IMPLIED: dict[tuple[str, ...], int] = {("0", "1"): 1, ("False", "True"): 1, ("1", "0"): 0, ("True", "False"): 0}
@@ -205,10 +221,11 @@ def _as_groups(
     frame = (
         sensitive_features.to_frame() if isinstance(sensitive_features, pd.Series) else pd.DataFrame(sensitive_features)
     )
-    return pd.DataFrame({str(c): _groups(frame[c]) for c in frame.columns}).reset_index(drop=True)
+    return pd.DataFrame({str(c): groups_of(frame[c]) for c in frame.columns}).reset_index(drop=True)
 
 
-def _groups(values: pd.Series[Any]) -> pd.Series[Any]:
+def groups_of(values: pd.Series[Any]) -> pd.Series[Any]:
+    """The group of each row by name: values as text, ``MISSING`` where there is none."""
     named = as_text(values).fillna(MISSING)
     return named.map({level: label_name(level) for level in named.unique()}).astype("category").reset_index(drop=True)
 

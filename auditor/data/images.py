@@ -29,7 +29,7 @@ def decode_as(data: bytes, name: str, preprocessing: ImagePreprocessing) -> npt.
     Raises what :func:`load_images` raises.
     """
     height, width = preprocessing.size
-    mode = _mode(preprocessing)
+    mode = mode_of(preprocessing)
     return _decode(data, name, mode, preprocessing).reshape(height, width, len(preprocessing.mean))
 
 
@@ -37,7 +37,7 @@ def fitted_picture(
     pixels: npt.NDArray[np.uint8], name: str, preprocessing: ImagePreprocessing
 ) -> npt.NDArray[np.uint8]:
     """(height, width, channels) uint8 of a picture (h, w, 3) that is decoded already, as a model takes it."""
-    mode = _mode(preprocessing)
+    mode = mode_of(preprocessing)
     from PIL.Image import fromarray
 
     picture: Image = fromarray(pixels)
@@ -49,7 +49,7 @@ def fitted_picture(
     return _fitted(picture, mode, preprocessing).reshape(height, width, len(preprocessing.mean))
 
 
-def _mode(preprocessing: ImagePreprocessing) -> str:
+def mode_of(preprocessing: ImagePreprocessing) -> str:
     """Pillow's mode of the channels that a model takes."""
     channels = len(preprocessing.mean)
     if channels not in _MODES:

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from auditor.errors import DataError, did_you_mean
+from auditor.files import Closed
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -21,11 +22,7 @@ if TYPE_CHECKING:
 KERAS_FILTERS = '!"#$%&()*+,-./:;<=>?@[\\]^_`{|}~\t\n'
 
 
-class _Closed(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class NumericColumn(_Closed):
+class NumericColumn(Closed):
     """``(x - mean) / scale``, with ``impute`` in place of a missing x."""
 
     kind: Literal["numeric"] = "numeric"
@@ -35,7 +32,7 @@ class NumericColumn(_Closed):
     impute: float = 0.0
 
 
-class CategoricalColumn(_Closed):
+class CategoricalColumn(Closed):
     """One indicator per level; a missing or unseen value is all zeros."""
 
     kind: Literal["categorical"] = "categorical"
@@ -46,7 +43,7 @@ class CategoricalColumn(_Closed):
 Column = Annotated[NumericColumn | CategoricalColumn, Field(discriminator="kind")]
 
 
-class TabularPreprocessing(_Closed):
+class TabularPreprocessing(Closed):
     """Columns in the order the model takes them, each with its statistics from the training rows."""
 
     kind: Literal["tabular"] = "tabular"
@@ -162,7 +159,7 @@ def fit_tabular(X: pd.DataFrame) -> TabularPreprocessing:
     return TabularPreprocessing(columns=tuple(columns))
 
 
-class TextPreprocessing(_Closed):
+class TextPreprocessing(Closed):
     """Words looked up in a vocabulary: characters of ``filters`` become spaces, 0 is padding, 1 may be unknown."""
 
     kind: Literal["text"] = "text"
@@ -202,7 +199,7 @@ def fit_text(X: Sequence[str], *, size: int = 20_000, length: int = 100) -> Text
     return TextPreprocessing(vocabulary={w: i for i, w in enumerate(frequent, 2)}, length=length, unknown=1)
 
 
-class ImagePreprocessing(_Closed):
+class ImagePreprocessing(Closed):
     """Brought to ``size`` (height, width), scaled to [0, 1], then ``(x - mean) / std`` per channel.
 
     ``fit``: ``stretch`` resizes to the size whatever the proportions; ``cover`` resizes until the size is covered and
@@ -227,7 +224,7 @@ class ImagePreprocessing(_Closed):
         return scaled
 
 
-class AudioPreprocessing(_Closed):
+class AudioPreprocessing(Closed):
     """One channel at ``sampling_rate`` (hertz), ``samples`` long: cut at the end, or repeated until it is long enough.
 
     Silence is not used to fill up: its length would give the file's length away.

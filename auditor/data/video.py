@@ -67,9 +67,6 @@ def sample_frames(
     return Frames(np.stack(found), np.asarray(seconds, np.float64))
 
 
-# ---- reading -------------------------------------------------------------------------------------------------------
-
-
 def _times(data: bytes, what: str) -> tuple[list[int], float]:
     """When each frame is shown, ascending and without repetition, in units of the returned number of seconds."""
     with opened(data, what) as container:

@@ -104,7 +104,7 @@ class Examination:
 
 def loaded_detector(spec: ModelSpec) -> DeepfakeDetector:
     """The detector of a file. Raises ModelError for a model that carries no card, and what loading any model raises."""
-    from auditor.intake import load_model
+    from auditor.intake.formats import load_model
     from auditor.model.detector import DeepfakeDetector
 
     model = load_model(spec)

@@ -6,10 +6,11 @@ import base64
 import binascii
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from auditor.detection.kinds import Medium
 from auditor.detection.provenance.record import FileProvenance
+from auditor.files import Closed
 from auditor.finding.png import Pixels, decode
 from auditor.model.detector_card import Answer, DetectorCard, Share
 from auditor.model.detector_card import Medium as DetectorMedium
@@ -22,11 +23,7 @@ Line = Annotated[str, Field(max_length=2_000)]
 Notes = Annotated[tuple[Line, ...], Field(max_length=MOST_NOTES)]
 
 
-class _Closed(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class DetectorRecord(_Closed):
+class DetectorRecord(Closed):
     """Which detector answered: the digest of its file, its classes, and its card without the calibration scores.
 
     ``n_real`` and ``n_fake``: calibration files of either class.
@@ -52,14 +49,14 @@ class DetectorRecord(_Closed):
         )
 
 
-class FrameScore(_Closed):
+class FrameScore(Closed):
     """The calibrated probability that one frame of a video is synthetic; ``seconds`` from its beginning."""
 
     seconds: Annotated[float, Field(ge=0.0)]
     probability: Share
 
 
-class FileVerdict(_Closed):
+class FileVerdict(Closed):
     """What the detector says of a file, and why; a guess, whatever the file says of itself.
 
     ``probability``: calibrated, of being synthetic. ``p_real``, ``p_fake``: conformal p-values. ``low`` and ``high``:
@@ -78,7 +75,7 @@ class FileVerdict(_Closed):
     frames: Annotated[tuple[FrameScore, ...], Field(max_length=MOST_FRAMES)] = ()
 
 
-class HeatMap(_Closed):
+class HeatMap(Closed):
     """What in a file the detector's score rests on, as a picture, and whether that picture has earned its display.
 
     ``png``: base64 of a PNG as :func:`auditor.finding.png.encode` writes it. ``drop_marked``: how far the log-odds move
@@ -100,7 +97,7 @@ class HeatMap(_Closed):
             raise ValueError("a picture must be base64") from None
 
 
-class FileResult(_Closed):
+class FileResult(Closed):
     """What was found of one file. ``error``: why it could not be read, "" where it could.
 
     ``form``: the format by content, such as ``JPEG``. ``verdict``: None without a detector, or with an error.

@@ -15,7 +15,7 @@ from auditor.finding.policy import CERTAINTY, Control, EvidenceRule, Policy, Rec
 from auditor.report import text, view
 from auditor.report.controls import fitting, with_policies
 from auditor.report.markdown import code_span, escaped
-from auditor.report.record import AuditReport, CellRecord, FindingRecord
+from auditor.report.record import AuditReport, CellRecord, Finding
 from auditor.report.view import Row, ShownPolicy
 from auditor.statistics.rates import Proportion
 
@@ -297,7 +297,7 @@ class Category:
     names: tuple[str, ...]
     n: int
     selected: int
-    ratio: FindingRecord | None
+    ratio: Finding | None
     note: str
     finding: str
 
@@ -316,7 +316,7 @@ class ImpactTable:
     unknown: int | None
 
 
-def impact_tables(findings: Sequence[FindingRecord], method: str) -> list[ImpactTable]:
+def impact_tables(findings: Sequence[Finding], method: str) -> list[ImpactTable]:
     """The tables that the probe ``adverse_impact`` measured; ``method``: ``selection_rate`` or ``scoring_rate``."""
     own = [f for f in findings if f.probe == "adverse_impact" and f.method == method]
     unknown = {f.sensitive: int(f.value) for f in own if f.metric == "unknown_count" and f.value is not None}

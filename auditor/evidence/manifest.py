@@ -9,10 +9,11 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 
 from auditor.errors import DataError
 from auditor.evidence.log import ChainedLog
+from auditor.files import Closed
 from auditor.finding.criterion import Criterion
 from auditor.finding.judging import Family
 from auditor.finding.measurement import ProbeResult
@@ -26,11 +27,7 @@ _PACKAGES = ("auditor", "probes", "mitigations", "cli")
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
-class _Closed(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class FileEntry(_Closed):
+class FileEntry(Closed):
     """One part: its SHA-256 and its size in bytes."""
 
     sha256: Digest
@@ -42,7 +39,7 @@ class FileEntry(_Closed):
         return cls(sha256=hashlib.sha256(content).hexdigest(), size=len(content))
 
 
-class Manifest(_Closed):
+class Manifest(Closed):
     """Every part of the bundle by name, and the end of the log's chain."""
 
     format: str = BUNDLE_FORMAT
@@ -71,7 +68,7 @@ class Manifest(_Closed):
         return found
 
 
-class Asked(_Closed):
+class Asked(Closed):
     """What judging needs beside the record: every probe's answer in full, the criteria, and the promise."""
 
     results: tuple[ProbeResult, ...]

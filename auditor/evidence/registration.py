@@ -15,14 +15,15 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
+from pydantic import Field, JsonValue, ValidationError
 
 from auditor.errors import ConfigError, DataError, UsageError
 from auditor.evidence.manifest import Digest, canonical
 from auditor.evidence.signing import open_envelope, sign, statement
-from auditor.files import UNREADABLE, why_unreadable
+from auditor.files import UNREADABLE, Closed, why_unreadable
+from auditor.finding.criterion import CriterionRecord
 from auditor.finding.measurement import Outcome
-from auditor.report.record import CriterionRecord, FindingRecord, RegistrationRecord
+from auditor.report.record import Finding, RegistrationRecord
 from auditor.statistics.families import Multiplicity
 
 if TYPE_CHECKING:
@@ -35,18 +36,14 @@ _MOST_BYTES = 16 << 20
 _MAY_COME_LATER = ("model", "data")
 
 
-class _Closed(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class PlannedProbe(_Closed):
+class PlannedProbe(Closed):
     """A probe: the ``package.module:Class`` it is, and its options; files among them as ``sha256:DIGEST``."""
 
     target: str
     options: dict[str, JsonValue]
 
 
-class Plan(_Closed):
+class Plan(Closed):
     """All that decides what a scan measures and how it judges.
 
     ``settings``: the command line's options by name. ``files``: hex SHA-256 of ``model``, ``data`` and other inputs;
@@ -63,7 +60,7 @@ class Plan(_Closed):
     seed: int
 
 
-class Registration(_Closed):
+class Registration(Closed):
     """A plan, when it was registered (ISO 8601), by whom ("" where not said), and with which version of auditor."""
 
     format: str = REGISTRATION_FORMAT
@@ -188,7 +185,7 @@ def held_against(opened: Opened, run: Plan, *, path: str, started: datetime, too
 
 
 def with_what_became(
-    record: RegistrationRecord, findings: Sequence[FindingRecord], *, refused: bool, planned: Sequence[str]
+    record: RegistrationRecord, findings: Sequence[Finding], *, refused: bool, planned: Sequence[str]
 ) -> RegistrationRecord:
     """The record once the run is over: what was registered and could not be done is a deviation too."""
     stopped = [f.probe for f in findings if f.outcome is Outcome.NOT_RUN and f.metric is None and f.probe in planned]

@@ -140,9 +140,6 @@ def fits(key: Ed25519PublicKey, signature: bytes, content: bytes) -> bool:
         return False
 
 
-# ---- statements ----------------------------------------------------------------------------------------------------
-
-
 def statement(subject: Mapping[str, str], predicate: Mapping[str, object]) -> bytes:
     """An in-toto statement about files with these SHA-256 digests, as JSON."""
     return json.dumps(

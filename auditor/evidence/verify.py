@@ -228,9 +228,6 @@ def _signature(
     return Check(name="signature", state="ok", detail=f"signed with the {whose} that you trust")
 
 
-# ---- numbers -------------------------------------------------------------------------------------------------------
-
-
 def _judged(report: AuditReport, asked: Asked, *, other_code: bool) -> list[Check]:
     """Judges all answers anew and compares every number and outcome with the record's.
 

@@ -5,26 +5,20 @@ from __future__ import annotations
 import math
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import Literal, get_args
 
 from auditor.errors import ConfigError, did_you_mean
-from auditor.files import UNREADABLE, why_unreadable
+from auditor.files import UNREADABLE, Closed, why_unreadable
 from auditor.finding.measurement import Measurement
 from auditor.finding.profiles import DEFAULT_PROFILE
 
 Direction = Literal["at_most", "at_least", "within"]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Criterion:
-    """What a measurement is held to: ``bound`` for ``at_most`` and ``at_least``, ``(low, high)`` for ``within``.
-
-    ``needs``: the input without which its probe does not measure it. ``built_in``: of a profile of this tool, which
-    covers more than any one scan.
-    """
+class CriterionRecord(Closed):
+    """A requirement: a number, a source, and who set it when."""
 
     metric: str
     direction: Direction
@@ -35,19 +29,14 @@ class Criterion:
     probe: str | None = None
     method: str | None = None
     sensitive: tuple[str, ...] | None = None
-    group: Mapping[str, str] | None = None
-    needs: str = ""
-    built_in: bool = False
+    group: dict[str, str] | None = None
 
-    def applies_to(self, probe: str, measurement: Measurement) -> bool:
-        """Whether this is about that measurement; a per-group number is judged only where its group is named."""
-        return (
-            self.metric == measurement.metric
-            and self.probe in (None, probe)
-            and self.method in (None, measurement.method)
-            and (self.sensitive is None or tuple(sorted(self.sensitive)) == tuple(sorted(measurement.sensitive)))
-            and (dict(self.group) == dict(measurement.group) if self.group is not None else not measurement.group)
-        )
+    @property
+    def required(self) -> tuple[float, float]:
+        """The values that meet it: from, to."""
+        if isinstance(self.bound, tuple):
+            return self.bound
+        return (-math.inf, self.bound) if self.direction == "at_most" else (self.bound, math.inf)
 
     def describe(self) -> str:
         """The requirement in words, such as ``at most 0.1``."""
@@ -56,7 +45,31 @@ class Criterion:
         return f"{self.direction.replace('_', ' ')} {self.bound:g}"
 
 
-# ---- criteria files ------------------------------------------------------------------------------------------------
+class Criterion(CriterionRecord):
+    """What a measurement is held to: ``bound`` for ``at_most`` and ``at_least``, ``(low, high)`` for ``within``.
+
+    ``needs``: the input without which its probe does not measure it. ``built_in``: of a profile of this tool, which
+    covers more than any one scan. Neither is part of the record.
+    """
+
+    needs: str = ""
+    built_in: bool = False
+
+    @property
+    def record(self) -> CriterionRecord:
+        """What a report says of it."""
+        return CriterionRecord.model_validate(self.model_dump(exclude={"needs", "built_in"}))
+
+    def applies_to(self, probe: str, measurement: Measurement) -> bool:
+        """Whether this is about that measurement; a per-group number is judged only where its group is named."""
+        return (
+            self.metric == measurement.metric
+            and self.probe in (None, probe)
+            and self.method in (None, measurement.method)
+            and (self.sensitive is None or tuple(sorted(self.sensitive)) == tuple(sorted(measurement.sensitive)))
+            and (self.group == dict(measurement.group) if self.group is not None else not measurement.group)
+        )
+
 
 _KEYS = (
     "metric", "direction", "bound", "source", "set_by", "set_at", "probe", "method", "sensitive", "group", "needs",

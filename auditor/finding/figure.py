@@ -2,37 +2,45 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
+from auditor.files import Closed, Number, finite
 from auditor.finding.display import MOST_HEATMAPS, MOST_SWARMS, MOST_TEXTS, ColouredText, GradeTable, Heatmap, Swarm
 
+_MOST = {"texts": MOST_TEXTS, "heatmaps": MOST_HEATMAPS, "swarms": MOST_SWARMS}
 FigureKind = Literal["rates", "bars", "curve", "roc", "forest", "text", "heatmap", "table", "beeswarm"]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Series:
+class Series(Closed):
     """One line or set of bars of a figure: ``y`` against ``x`` (numbers or labels), with intervals where there are any.
 
-    ``criterion``: where the requirement lies on the value axis for this series alone; ``criterion_label`` says it in
-    words.
+    ``low`` and ``high`` are the intervals, empty where there are none. ``criterion``: where the requirement lies on the
+    value axis for this series alone; ``criterion_label`` says it in words. Points that have no place on the x axis are
+    left out.
     """
-
-    __pydantic_config__ = ConfigDict(allow_inf_nan=False)
 
     name: str
     x: tuple[str | float, ...]
-    y: tuple[float | None, ...]
-    low: tuple[float | None, ...] = ()
-    high: tuple[float | None, ...] = ()
-    criterion: float | None = None
+    y: tuple[Number, ...]
+    low: tuple[Number, ...] = ()
+    high: tuple[Number, ...] = ()
+    criterion: Number = None
     criterion_label: str = ""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _placed(cls, values: Any, info: ValidationInfo) -> Any:
+        # A probe may compute a place that does not exist; whoever writes one into JSON is refused.
+        if info.mode != "python" or not isinstance(values, dict) or not isinstance(values.get("x"), list | tuple):
+            return values
+        lost = {i for i, x in enumerate(values["x"]) if finite(x) is not x}
+        along = [name for name in ("x", "y", "low", "high") if lost and name in values]
+        return values | {name: tuple(v for i, v in enumerate(values[name]) if i not in lost) for name in along}
 
-@dataclass(frozen=True, kw_only=True)
-class Figure:
+
+class Figure(Closed):
     """A drawing as data: ``kind`` says how to draw it, ``alt`` what it shows, in words, ``caption`` how to read it.
 
     ``series`` are drawn by the kinds ``rates``, ``bars``, ``curve``, ``roc`` and ``forest``; each other kind has a
@@ -48,18 +56,17 @@ class Figure:
     alt: str
     x_label: str = ""
     y_label: str = ""
-    criterion: float | None = None
+    criterion: Number = None
     caption: str = ""
-    texts: tuple[ColouredText, ...] = ()
-    heatmaps: tuple[Heatmap, ...] = ()
+    texts: Annotated[tuple[ColouredText, ...], Field(max_length=MOST_TEXTS)] = ()
+    heatmaps: Annotated[tuple[Heatmap, ...], Field(max_length=MOST_HEATMAPS)] = ()
     table: GradeTable | None = None
-    swarms: tuple[Swarm, ...] = ()
+    swarms: Annotated[tuple[Swarm, ...], Field(max_length=MOST_SWARMS)] = ()
 
-    def __post_init__(self) -> None:
-        for name, n, most in (
-            ("texts", len(self.texts), MOST_TEXTS),
-            ("heatmaps", len(self.heatmaps), MOST_HEATMAPS),
-            ("swarms", len(self.swarms), MOST_SWARMS),
-        ):
-            if n > most:
-                raise ValueError(f"a figure shows at most {most} {name}, not {n}")
+    @field_validator(*_MOST, mode="before")
+    @classmethod
+    def _as_many_as_a_report_shows(cls, shown: Any, info: ValidationInfo) -> Any:
+        most = _MOST[str(info.field_name)]
+        if isinstance(shown, list | tuple) and len(shown) > most:
+            raise ValueError(f"a figure shows at most {most} {info.field_name}, not {len(shown)}")
+        return shown

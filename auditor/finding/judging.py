@@ -16,7 +16,7 @@ from auditor.statistics.upper_bound import UpperBound
 
 
 @dataclass(frozen=True, kw_only=True)
-class Finding:
+class Judgement:
     """A measurement held against a criterion. ``interval`` is two one-sided bounds at the level that decided it."""
 
     id: str
@@ -33,6 +33,11 @@ class Finding:
     minimum_detectable_effect: float | None = None
     n_required: int | None = None
     reason: str = ""
+
+    @property
+    def metric(self) -> str | None:
+        """Of the measurement, None where there is none."""
+        return None if self.measurement is None else self.measurement.metric
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +74,7 @@ def _tests(measurement: Measurement, criterion: Criterion) -> tuple[float, float
 def empty_requirement(estimate: AnyEstimate, criterion: Criterion) -> str:
     """Why no value that the estimate can take would fail the criterion, or none would meet it; "" for a real one."""
     low, high = estimate.limits
-    floor, ceiling = _required(criterion)
+    floor, ceiling = criterion.required
     within = f"this number lies within [{_number(low)}, {_number(high)}] whatever the model does"
     if floor <= low and high <= ceiling:
         return f"The requirement ({criterion.describe()}) could never fail: {within}. Set a bound inside that range."
@@ -78,19 +83,13 @@ def empty_requirement(estimate: AnyEstimate, criterion: Criterion) -> str:
     return ""
 
 
-def _required(criterion: Criterion) -> tuple[float, float]:
-    if isinstance(criterion.bound, tuple):
-        return criterion.bound
-    return (-math.inf, criterion.bound) if criterion.direction == "at_most" else (criterion.bound, math.inf)
-
-
 def _tail(criterion: Criterion, level: float) -> float:
     return level / 2.0 if isinstance(criterion.bound, tuple) else level
 
 
 def _decide(interval: tuple[float, float], criterion: Criterion) -> Outcome:
     low, high = interval
-    floor, ceiling = _required(criterion)
+    floor, ceiling = criterion.required
     if low > ceiling or high < floor:
         return Outcome.FAIL
     return Outcome.PASS if floor <= low and high <= ceiling else Outcome.INCONCLUSIVE
@@ -109,7 +108,7 @@ def _number(x: float) -> str:
     return f"{float(f'{x:.3g}'):,.0f}" if 1e3 <= abs(x) < 1e9 else f"{x:.3g}"
 
 
-def _judged(result: ProbeResult, measurement: Measurement, criterion: Criterion, fail: float, ok: float) -> Finding:
+def _judged(result: ProbeResult, measurement: Measurement, criterion: Criterion, fail: float, ok: float) -> Judgement:
     p_fail, p_pass = _tests(measurement, criterion)
     estimate = measurement.estimate
     judgeable = not (measurement.too_few or isinstance(estimate, Undefined))
@@ -136,7 +135,7 @@ def _judged(result: ProbeResult, measurement: Measurement, criterion: Criterion,
             f"The whole interval [{_number(interval[0])}, {_number(interval[1])}] lies {where} what is required "
             f"({criterion.describe()})."
         )
-    return Finding(
+    return Judgement(
         id="",
         probe=result.probe,
         pillar=result.pillar,
@@ -197,15 +196,15 @@ def _what_it_would_take(
     return None if beyond_reach else effect, needed, reason
 
 
-def _not_measured(result: ProbeResult, outcome: Outcome, reason: str) -> Finding:
-    return Finding(
+def _not_measured(result: ProbeResult, outcome: Outcome, reason: str) -> Judgement:
+    return Judgement(
         id="", probe=result.probe, pillar=result.pillar, citation=result.citation, outcome=outcome, reason=reason
     )
 
 
 def judge(
     results: Sequence[ProbeResult], criteria: Sequence[Criterion], family: Family | None = None
-) -> tuple[list[Finding], Family]:
+) -> tuple[list[Judgement], Family]:
     """Hold every measurement against its criteria with one promise for the whole scan.
 
     Over the m judgements, the probability of any false FAIL is at most ``error_rate``, and so is that of any false PASS
@@ -234,7 +233,7 @@ def judge(
         for key in [(id(measurement), id(criterion))]
     }
     display_level = family.error_rate / max(len(sampled), 1) if family.multiplicity != "none" else family.error_rate
-    findings: list[Finding] = []
+    findings: list[Judgement] = []
     for result in results:
         if result.not_applicable:
             findings.append(_not_measured(result, Outcome.NOT_APPLICABLE, result.not_applicable))
@@ -257,7 +256,7 @@ def _takes_no_share(estimate: AnyEstimate, criterion: Criterion) -> bool:
     return isinstance(estimate, Exact | UpperBound) or bool(empty_requirement(estimate, criterion))
 
 
-def _unjudged(result: ProbeResult, measurement: Measurement, level: float) -> Finding:
+def _unjudged(result: ProbeResult, measurement: Measurement, level: float) -> Judgement:
     estimate = measurement.estimate
     outcome, reason = Outcome.NOT_JUDGED, ""
     if isinstance(estimate, Undefined):
@@ -269,7 +268,7 @@ def _unjudged(result: ProbeResult, measurement: Measurement, level: float) -> Fi
     elif math.isnan(estimate.value):
         # A faultless model's ratios of error rates are 0/0, and nobody asked about them.
         reason = "Undefined for these data: no rows (0/0)"
-    return Finding(
+    return Judgement(
         id="",
         probe=result.probe,
         pillar=result.pillar,
@@ -283,7 +282,7 @@ def _unjudged(result: ProbeResult, measurement: Measurement, level: float) -> Fi
     )
 
 
-def _never_measured(criteria: Iterable[Criterion], used: set[int], ran: set[str]) -> list[Finding]:
+def _never_measured(criteria: Iterable[Criterion], used: set[int], ran: set[str]) -> list[Judgement]:
     """A criterion somebody set and nobody measured is no pass; the built-in profile covers more than one scan can."""
     found = []
     for criterion in criteria:
@@ -298,7 +297,7 @@ def _never_measured(criteria: Iterable[Criterion], used: set[int], ran: set[str]
         else:
             continue
         found.append(
-            Finding(
+            Judgement(
                 id="",
                 probe=criterion.probe or "criteria",
                 pillar="intake",
@@ -311,9 +310,9 @@ def _never_measured(criteria: Iterable[Criterion], used: set[int], ran: set[str]
     return found
 
 
-def _with_ids(findings: Sequence[Finding]) -> list[Finding]:
+def _with_ids(findings: Sequence[Judgement]) -> list[Judgement]:
     taken: set[str] = set()
-    named: list[Finding] = []
+    named: list[Judgement] = []
     for finding in findings:
         m = finding.measurement
         parts = [finding.probe]

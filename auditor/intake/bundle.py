@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, Self
 import numpy as np
 import numpy.typing as npt
 import torch
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 from torch import Tensor, nn
 
 from auditor.data.preprocessing import (
@@ -21,6 +21,7 @@ from auditor.data.preprocessing import (
     TextPreprocessing,
 )
 from auditor.errors import ModelError, UsageError, did_you_mean
+from auditor.files import Closed
 from auditor.intake.archive import Archive
 from auditor.intake.networks.architectures import ARCHITECTURES
 from auditor.intake.source import Source, printable
@@ -48,16 +49,14 @@ _GATE: TypeAdapter[Gate] = TypeAdapter(Gate)
 _POSTPROCESSING: TypeAdapter[Postprocessing] = TypeAdapter(Postprocessing)
 
 
-class _Closed(BaseModel):
-    model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True, allow_inf_nan=False)
-
-
-class _Architecture(_Closed):
+class _Architecture(Closed):
     name: Annotated[str, Field(min_length=1, max_length=200)]
     args: dict[str, Any] = {}
 
 
-class _Bundle(_Closed):
+class _Bundle(Closed):
+    model_config = ConfigDict(arbitrary_types_allowed=True)
+
     format: str
     architecture: _Architecture
     state_dict: dict[str, Tensor]
@@ -265,9 +264,6 @@ def _first_problem(error: ValidationError) -> str:
 
 def _class_name(name: str) -> str:
     return name if name.isidentifier() else "Class"
-
-
-# ---- networks ------------------------------------------------------------------------------------------------------
 
 
 def build_known(

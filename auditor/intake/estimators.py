@@ -253,9 +253,6 @@ def _check_array(content: bytes, what: str) -> None:
             )
 
 
-# ---- trees ---------------------------------------------------------------------------------------------------------
-
-
 def check_trees(estimator: Any, what: str) -> None:
     """Raises ModelError for a decision tree whose nodes or features lie outside of it.
 

@@ -156,9 +156,6 @@ def _unique_pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-# ---- after loading -------------------------------------------------------------------------------------------------
-
-
 def check_tensors(loaded: object, what: str, file_bytes: int) -> None:
     """Raises ModelError for a tensor that is not plain, or claims more memory than its storage and the file hold."""
     claimed = 0

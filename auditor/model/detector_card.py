@@ -6,7 +6,9 @@ import math
 from typing import Annotated, Literal, Self
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
+
+from auditor.files import Closed
 
 Medium = Literal["image", "speech"]
 Answer = Literal["real", "fake", "cannot say"]
@@ -22,11 +24,7 @@ Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Name = Annotated[str, Field(min_length=1, max_length=200)]
 
 
-class _Closed(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class KnownRate(_Closed):
+class KnownRate(Closed):
     """What was measured of a detector when it was made, on files it had not been trained on.
 
     ``kind``: the generator of the synthetic files, or None over all of them. ``unseen``: whether that generator's files
@@ -53,7 +51,7 @@ class KnownRate(_Closed):
         return self
 
 
-class DetectorCard(_Closed):
+class DetectorCard(Closed):
     """What a detector says of itself beside its weights: its calibration, where it stops, and its known error rates.
 
     ``fake``: index of the synthetic class. ``real_scores`` and ``fake_scores``: ascending probabilities of the

@@ -7,10 +7,11 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from auditor.data.paired_rows import PairedRows
 from auditor.errors import DataError, ModelError
+from auditor.files import Closed
 from auditor.model.audited_model import AuditedModel, Provenance
 from auditor.model.detector import DeepfakeDetector, Verdict
 from auditor.model.saving import bundle_of
@@ -18,13 +19,11 @@ from auditor.model.torch_model import TorchModel
 from auditor.rows import FloatArray, Rows
 
 
-class Gate(BaseModel):
+class Gate(Closed):
     """What becomes of an input that is not let through: ``answer``, an index into the model's classes, with certainty.
 
     ``on_cannot_say``: whether an input of which the detector cannot say passes or is rejected too.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     answer: Annotated[int, Field(ge=0)]
     on_cannot_say: Literal["pass", "reject"] = "pass"

@@ -146,9 +146,6 @@ def _batches(
     return found
 
 
-# ---- one step ------------------------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True)
 class _Step:
     """What a network's ``forward`` takes. Without a mask, rows of a batch have one length; without a cache, every

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from auditor.errors import ConfigError, ModelError, NotApplicableError
 from auditor.model.audited_model import AuditedModel, Provenance
 from auditor.model.gradients import without_gradients
-from auditor.model.prefix_trees import Encoded, _batches, _packed, _Row, shared_places
+from auditor.model.prefix_trees import Encoded, Forest, batches, packed, shared_places
 from auditor.model.torch_model import evaluating
 from auditor.rows import FloatArray
 
@@ -294,14 +294,14 @@ class AuditedLanguageModel(AuditedModel):
             asked[ids].update(places)
         rows = self._rows(unique)
         rows.sort(key=lambda row: -len(row.tokens))
-        for batch in _batches(rows, self._budget(), lambda row: len(row.tokens)):
+        for batch in batches(rows, self._budget(), lambda row: len(row.tokens)):
             self._score_rows(batch, asked, found)
         return [
             np.where(np.isin(np.arange(len(ids)), np.asarray(places, np.int64)), found[ids], np.nan)
             for ids, places in zip(texts, wanted, strict=True)
         ]
 
-    def _rows(self, texts: Sequence[tuple[int, ...]]) -> list[_Row]:
+    def _rows(self, texts: Sequence[tuple[int, ...]]) -> list[Forest]:
         longest = max((len(ids) for ids in texts), default=0)
         config: Any = self.module.config
         window = getattr(config, "sliding_window", None)
@@ -311,12 +311,12 @@ class AuditedLanguageModel(AuditedModel):
             or kernel not in ("sdpa", "eager")
             or (isinstance(window, int) and window < longest)
         ):
-            return [_Row.of((ids,)) for ids in texts]
-        return _packed(texts)
+            return [Forest.of((ids,)) for ids in texts]
+        return packed(texts)
 
     def _score_rows(
         self,
-        rows: Sequence[_Row],
+        rows: Sequence[Forest],
         asked: Mapping[tuple[int, ...], set[int]],
         found: Mapping[tuple[int, ...], FloatArray],
     ) -> None:
@@ -349,7 +349,7 @@ class AuditedLanguageModel(AuditedModel):
         for (_, _, text, place), value in zip(answers, values.tolist(), strict=True):
             found[text][place] = value
 
-    def _ancestors(self, rows: Sequence[_Row], length: int) -> Tensor:
+    def _ancestors(self, rows: Sequence[Forest], length: int) -> Tensor:
         """(n_rows, 1, length, length) to add to attention: 0 for a token itself and its ancestors, else the least."""
         sees = np.zeros((len(rows), length, length), bool)
         sees[:, np.arange(length), np.arange(length)] = True
@@ -366,7 +366,7 @@ class AuditedLanguageModel(AuditedModel):
         found = [np.full(len(t.ids), np.nan) for t in texts]
         tasks = [(t, place) for t, places in enumerate(wanted) for place in places]
         tasks.sort(key=lambda task: -len(texts[task[0]].ids))
-        for batch in _batches(tasks, self._budget(), lambda task: len(texts[task[0]].ids)):
+        for batch in batches(tasks, self._budget(), lambda task: len(texts[task[0]].ids)):
             length = max(len(texts[t].ids) for t, _ in batch)
             ids = torch.full((len(batch), length), self._pad)
             present = torch.zeros((len(batch), length), dtype=torch.long)

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from auditor.data.counts import MISSING
 from auditor.data.preprocessing import TabularPreprocessing, as_text, label_name
 from auditor.errors import DataError, ModelError
+from auditor.files import Closed
 from auditor.model.audited_model import AuditedModel, Provenance
 from auditor.model.torch_model import TorchModel
 from auditor.rows import FloatArray, IntArray, Rows
@@ -28,11 +29,7 @@ MAX_POINTS = 100_000
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 
 
-class _Closed(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class Steps(_Closed):
+class Steps(Closed):
     """The chance of a favourable decision as a step function of the score: ``chances[k]``, k thresholds lying below it.
 
     ``thresholds``: (t,) ascending. ``chances``: (t + 1,) in [0, 1]; one that is neither 0 nor 1 is a decision drawn at
@@ -57,7 +54,7 @@ class Steps(_Closed):
         return found
 
 
-class PlattScaling(_Closed):
+class PlattScaling(Closed):
     """``sigmoid(slope log(score / (1 - score)) + intercept)``; slope 1 and intercept 0 leave the score as it is."""
 
     kind: Literal["platt"] = "platt"
@@ -71,7 +68,7 @@ class PlattScaling(_Closed):
         return chances
 
 
-class IsotonicMap(_Closed):
+class IsotonicMap(Closed):
     """Linear between the points (score, value), the first and last value beyond them; both ascend."""
 
     kind: Literal["isotonic"] = "isotonic"
@@ -95,14 +92,14 @@ class IsotonicMap(_Closed):
 Rule = Annotated[Steps | PlattScaling | IsotonicMap, Field(discriminator="kind")]
 
 
-class GroupRule(_Closed):
+class GroupRule(Closed):
     """What is done to the scores of one group; ``group``: its value in each of the columns."""
 
     group: Annotated[tuple[str, ...], Field(min_length=1)]
     rule: Rule
 
 
-class Postprocessing(_Closed):
+class Postprocessing(Closed):
     """What is done to a binary classifier's score, by group; the score is the probability of class ``positive``.
 
     ``columns``: those that the group is read from, at every prediction. ``otherwise``: the rule for a group that none

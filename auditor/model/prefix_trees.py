@@ -36,11 +36,8 @@ def shared_places(first: Encoded, second: Encoded) -> list[tuple[int, int]]:
     return [(own[0][b.a + k], own[1][b.b + k]) for b in blocks for k in range(b.size)]
 
 
-# ---- rows ----------------------------------------------------------------------------------------------------------
-
-
 @dataclass
-class _Row:
+class Forest:
     """Texts as one forest: ``tokens`` with their ``parents`` (-1 for a root) and ``depths``; the node of each token of
     each text, but for its last, which nothing follows."""
 
@@ -50,7 +47,7 @@ class _Row:
     texts: list[tuple[tuple[int, ...], list[int]]] = field(default_factory=list)
 
     @classmethod
-    def of(cls, texts: Sequence[tuple[int, ...]]) -> _Row:
+    def of(cls, texts: Sequence[tuple[int, ...]]) -> Forest:
         """The forest of texts in sorted order, where each shares most with the one before it."""
         row = cls()
         for text in texts:
@@ -83,7 +80,7 @@ def _common(first: tuple[int, ...], second: tuple[int, ...]) -> int:
     return max(most, 0)
 
 
-def _packed(texts: Sequence[tuple[int, ...]]) -> list[_Row]:
+def packed(texts: Sequence[tuple[int, ...]]) -> list[Forest]:
     """Sorted texts in as few rows as will do: neighbours with a common start stay together, then first fit."""
     groups: list[tuple[int, list[tuple[int, ...]]]] = []
     last: tuple[int, ...] = ()
@@ -108,10 +105,10 @@ def _packed(texts: Sequence[tuple[int, ...]]) -> list[_Row]:
         else:
             filled[spot] = (filled[spot][0] + size, filled[spot][1] + members)
         open_rows = [r for r in open_rows if filled[r][0] <= limit - 4]
-    return [_Row.of(sorted(members)) for _, members in filled]
+    return [Forest.of(sorted(members)) for _, members in filled]
 
 
-def _batches(items: Sequence[T], budget: int, size: Callable[[T], int]) -> Iterator[list[T]]:
+def batches(items: Sequence[T], budget: int, size: Callable[[T], int]) -> Iterator[list[T]]:
     """Runs of items, largest first, whose number times the largest size stays within ``budget``."""
     batch: list[T] = []
     for item in items:

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from auditor.data.audit_data import LARGEST_TARGET, AuditData
-from auditor.data.preprocessing import Preprocessing, TabularPreprocessing
+from auditor.data.preprocessing import Preprocessing
 from auditor.errors import ModelError
-from auditor.model.audited_model import BATCH_ROWS, AuditedModel, Provenance, Recipe
-from auditor.model.gradients import without_gradients
+from auditor.model.audited_model import BATCH_ROWS, AuditedModel, Provenance
 from auditor.model.torch_model import TorchNetwork
 from auditor.rows import FloatArray, Rows, take_rows
 
@@ -127,42 +125,12 @@ def _as_numbers(raw: npt.ArrayLike, n: int) -> FloatArray:
 class TorchRegressor(TorchNetwork, AuditedRegressor):
     """A torch module whose one output is the predicted number, batched under ``inference_mode``, on CPU or GPU.
 
-    The arguments are those of :class:`~auditor.model.torch_model.TorchModel`.
+    The arguments are those of :class:`~auditor.model.torch_model.TorchNetwork`.
     """
-
-    def __init__(
-        self,
-        module: nn.Module,
-        *,
-        preprocessing: Preprocessing | None = None,
-        encoder: Callable[[Rows], Tensor] | None = None,
-        features: Sequence[str] | None = None,
-        device: str | torch.device = "cpu",
-        architecture: Mapping[str, Any] | None = None,
-        recipe: Recipe | None = None,
-        batch_rows: int = BATCH_ROWS,
-        frozen_mode: bool = False,
-        provenance: Provenance | None = None,
-    ) -> None:
-        if isinstance(preprocessing, TabularPreprocessing):
-            features = preprocessing.features
-        super().__init__(
-            self._outcome,
-            features=features,
-            preprocessing=preprocessing,
-            batch_rows=batch_rows,
-            provenance=provenance,
-        )
-        self._hold(
-            module, encoder=encoder, device=device, architecture=architecture, recipe=recipe, frozen_mode=frozen_mode
-        )
 
     def value(self, inputs: Tensor) -> Tensor:
         """(n,) predicted numbers of encoded inputs; differentiable where the inputs are floating point."""
-        raw = self.module(inputs)
-        raw = getattr(raw, "logits", raw)
-        if not isinstance(raw, Tensor):
-            raise ModelError(f"The module returned {type(raw).__name__}, not a tensor of numbers (n,) or (n, 1).")
+        raw = self._returned(inputs, "numbers (n,) or (n, 1)")
         if raw.ndim == 2 and raw.shape[1] == 1:
             raw = raw[:, 0]
         if raw.ndim != 1:
@@ -171,6 +139,6 @@ class TorchRegressor(TorchNetwork, AuditedRegressor):
             )
         return raw
 
-    def _outcome(self, X: Rows) -> FloatArray:
-        with without_gradients(), self.evaluating():
-            return self.value(self.encode(X)).double().cpu().numpy()
+    def answer(self, inputs: Tensor) -> Tensor:
+        """(n,) predicted numbers of encoded inputs."""
+        return self.value(inputs).double()

@@ -34,7 +34,7 @@ def bundle_of(model: AuditedModel) -> dict[str, Any]:
     model, beside = model.saved_parts()
     if not isinstance(model, TorchNetwork):
         raise ModelError(f"Only a torch model can be saved as a bundle, not {type(model).__name__}.")
-    bundle = {
+    bundle: dict[str, Any] = {
         "format": BUNDLE_FORMAT,
         "architecture": model.architecture or {"name": type(model.module).__name__, "args": {}},
         "state_dict": {k: v.detach().cpu().clone() for k, v in model.module.state_dict().items()},

@@ -60,32 +60,59 @@ def evaluating(module: nn.Module) -> Iterator[None]:
             m.training = flag
 
 
-class TorchNetwork:
+class TorchNetwork(AuditedModel):
     """What every audited torch module has, whatever it predicts: its encoding, its device, its training flags.
 
     ``preprocessing`` or else ``encoder`` turns raw rows into the module's input. ``architecture`` and ``recipe`` make
     it a bundle that others can load and train again. ``frozen_mode``: the module refuses ``eval()``, as an exported
-    program does.
+    program does. ``of_its_kind``: what else the model's other base takes.
     """
 
-    preprocessing: Preprocessing | None
-
-    def _hold(
+    def __init__(
         self,
         module: nn.Module,
         *,
-        encoder: Callable[[Rows], Tensor] | None,
-        device: str | torch.device,
-        architecture: Mapping[str, Any] | None,
-        recipe: Recipe | None,
-        frozen_mode: bool,
+        preprocessing: Preprocessing | None = None,
+        encoder: Callable[[Rows], Tensor] | None = None,
+        features: Sequence[str] | None = None,
+        device: str | torch.device = "cpu",
+        architecture: Mapping[str, Any] | None = None,
+        recipe: Recipe | None = None,
+        batch_rows: int = BATCH_ROWS,
+        frozen_mode: bool = False,
+        provenance: Provenance | None = None,
+        **of_its_kind: Any,
     ) -> None:
+        super().__init__(
+            self._answers,
+            features=preprocessing.features if isinstance(preprocessing, TabularPreprocessing) else features,
+            preprocessing=preprocessing,
+            batch_rows=batch_rows,
+            provenance=provenance,
+            **of_its_kind,
+        )
         self.device = torch.device(device)
         self.module = module if frozen_mode else module.to(self.device)
         self._encoder = encoder
         self.architecture = None if architecture is None else dict(architecture)
         self.recipe = recipe
         self.frozen_mode = frozen_mode
+
+    def answer(self, inputs: Tensor) -> Tensor:
+        """(n, ...) what the model says of encoded inputs, as numbers."""
+        raise NotImplementedError
+
+    def _answers(self, X: Rows) -> FloatArray:
+        with without_gradients(), self.evaluating():
+            return self.answer(self.encode(X)).cpu().numpy()
+
+    def _returned(self, inputs: Tensor, expected: str) -> Tensor:
+        """What the module itself returns, of what is not a tensor its logits."""
+        raw = self.module(inputs)
+        raw = getattr(raw, "logits", raw)
+        if not isinstance(raw, Tensor):
+            raise ModelError(f"The module returned {type(raw).__name__}, not a tensor of {expected}.")
+        return raw
 
     def encode(self, X: Rows) -> Tensor:
         """(n, ...) input tensor of raw rows, on the model's device."""
@@ -110,7 +137,7 @@ class TorchNetwork:
         return sum(p.numel() for p in self.module.parameters())
 
 
-class TorchModel(TorchNetwork, AuditedModel):
+class TorchModel(TorchNetwork):
     """A torch module with its encoding: differentiable, batched under ``inference_mode``, on CPU or GPU.
 
     ``outputs``: whether the module returns logits or probabilities. A module with one output is a binary classifier
@@ -137,19 +164,19 @@ class TorchModel(TorchNetwork, AuditedModel):
         frozen_mode: bool = False,
         provenance: Provenance | None = None,
     ) -> None:
-        if isinstance(preprocessing, TabularPreprocessing):
-            features = preprocessing.features
         super().__init__(
-            self._probabilities,
-            classes=classes,
-            features=features,
+            module,
             preprocessing=preprocessing,
-            threshold=threshold,
+            encoder=encoder,
+            features=features,
+            device=device,
+            architecture=architecture,
+            recipe=recipe,
             batch_rows=batch_rows,
+            frozen_mode=frozen_mode,
             provenance=provenance,
-        )
-        self._hold(
-            module, encoder=encoder, device=device, architecture=architecture, recipe=recipe, frozen_mode=frozen_mode
+            classes=classes,
+            threshold=threshold,
         )
         self.token_name = token_name
         self.output_kind: Outputs = outputs
@@ -175,10 +202,7 @@ class TorchModel(TorchNetwork, AuditedModel):
 
     def logits(self, inputs: Tensor) -> Tensor:
         """(n, n_classes) logits of encoded inputs; a single output z becomes (0, z), a probability p its logarithm."""
-        raw = self.module(inputs)
-        raw = getattr(raw, "logits", raw)
-        if not isinstance(raw, Tensor):
-            raise ModelError(f"The module returned {type(raw).__name__}, not a tensor of logits (n, n_classes).")
+        raw = self._returned(inputs, "logits (n, n_classes)")
         if raw.ndim == 1:
             raw = raw.unsqueeze(1)
         if raw.ndim != 2 or raw.shape[1] not in (1, self.n_outputs) or (raw.shape[1] == 1 and self.n_outputs != 2):
@@ -192,10 +216,9 @@ class TorchModel(TorchNetwork, AuditedModel):
             return torch.log(raw.clamp_min(torch.finfo(raw.dtype).tiny))
         return torch.cat([torch.zeros_like(raw), raw], dim=1) if raw.shape[1] == 1 else raw
 
-    def _probabilities(self, X: Rows) -> FloatArray:
-        with without_gradients(), self.evaluating():
-            logits = self.logits(self.encode(X))
-            return torch.softmax(logits.double(), dim=1).cpu().numpy()
+    def answer(self, inputs: Tensor) -> Tensor:
+        """(n, n_classes) probabilities of encoded inputs."""
+        return torch.softmax(self.logits(inputs).double(), dim=1)
 
 
 def _plain_numbers(X: Rows) -> npt.NDArray[np.float32]:

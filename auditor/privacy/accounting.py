@@ -203,9 +203,6 @@ def _curve(phases: tuple[Phase, ...], most: float, points: int) -> tuple[tuple[f
     return tuple((float(e), min(max(d, 0.0), 1.0)) for e, d in zip(epsilons, deltas, strict=True))
 
 
-# ---- the three accountants -------------------------------------------------------------------------------------------
-
-
 def _rdp(phases: Sequence[Phase], delta: float) -> Spent:
     from opacus.accountants import RDPAccountant
 

@@ -170,41 +170,20 @@ def audit_claim(
         _judged(len(canaries), r, n_correct_guesses(canaries, r, rng), claimed_epsilon, delta, alpha, curve)
         for r in numbers
     )
-    lower = max(max(g.lower_bound, g.f_dp_lower_bound) for g in found)
-    most = max(g.largest_provable for g in found)
-    refuted = None if curve is None else any(g.refutes_accounting for g in found)
     power = _power(canaries, accounting, numbers, alpha, claimed_epsilon, delta, curve, factors, rng)
-    accounted = _accounted(accounting, delta)
-    unknown = "" if power else _power_unknown(canaries, accounting, factors)
-    verdict, reason = _verdict(
-        _Evidence(
-            claimed=claimed_epsilon,
-            delta=delta,
-            confidence=confidence,
-            lower=lower,
-            most=most,
-            refuted=refuted,
-            unsupported=_unsupported(claimed_epsilon, delta, accounting, accounted),
-            n_canaries=len(canaries),
-            power_unknown=unknown,
-        )
-    )
-    return AuditResult(
+    return _result(
+        canaries,
         claimed_epsilon=claimed_epsilon,
         delta=delta,
         confidence=confidence,
+        accounting=accounting,
         kind=canaries.kind,
-        n_canaries=len(canaries),
-        n_included=int(canaries.included.sum()),
-        lower_bound=lower,
-        largest_provable=most,
+        lower_bound=max(max(g.lower_bound, g.f_dp_lower_bound) for g in found),
+        largest_provable=max(g.largest_provable for g in found),
         guesses=found,
-        accounting_refuted=refuted,
-        accounted_epsilon=accounted,
+        accounting_refuted=None if curve is None else any(g.refutes_accounting for g in found),
         power=power,
-        power_unknown=unknown,
-        verdict=verdict,
-        reason=reason,
+        power_unknown="" if power else _power_unknown(canaries, accounting, factors),
     )
 
 
@@ -244,42 +223,69 @@ def multi_run(
         false_alarms=int((~inside & above).sum()),
     )
     alpha = 1.0 - confidence
-    lower, most = runs.lower_bound(delta=delta, alpha=alpha), runs.largest_provable(delta=delta, alpha=alpha)
+    return _result(
+        canaries,
+        claimed_epsilon=claimed_epsilon,
+        delta=delta,
+        confidence=confidence,
+        accounting=accounting,
+        kind=f"{canaries.kind}, multi-run",
+        lower_bound=runs.lower_bound(delta=delta, alpha=alpha),
+        largest_provable=runs.largest_provable(delta=delta, alpha=alpha),
+        guesses=(),
+        accounting_refuted=None,
+        power=(),
+        power_unknown="it is simulated for one run of many canaries, and these are many runs of one",
+    )
+
+
+def _result(
+    canaries: CanaryScores,
+    *,
+    claimed_epsilon: float,
+    delta: float,
+    confidence: float,
+    accounting: Sequence[Phase] | None,
+    kind: str,
+    lower_bound: float,
+    largest_provable: float,
+    guesses: tuple[GuessCount, ...],
+    accounting_refuted: bool | None,
+    power: tuple[tuple[float, float], ...],
+    power_unknown: str,
+) -> AuditResult:
+    """What the canaries showed beside what the accounting says, and the verdict that follows from the two."""
     accounted = _accounted(accounting, delta)
-    unknown = "it is simulated for one run of many canaries, and these are many runs of one"
     verdict, reason = _verdict(
         _Evidence(
             claimed=claimed_epsilon,
             delta=delta,
             confidence=confidence,
-            lower=lower,
-            most=most,
-            refuted=None,
+            lower=lower_bound,
+            most=largest_provable,
+            refuted=accounting_refuted,
             unsupported=_unsupported(claimed_epsilon, delta, accounting, accounted),
             n_canaries=len(canaries),
-            power_unknown=unknown,
+            power_unknown=power_unknown,
         )
     )
     return AuditResult(
         claimed_epsilon=claimed_epsilon,
         delta=delta,
         confidence=confidence,
-        kind=f"{canaries.kind}, multi-run",
+        kind=kind,
         n_canaries=len(canaries),
         n_included=int(canaries.included.sum()),
-        lower_bound=lower,
-        largest_provable=most,
-        guesses=(),
-        accounting_refuted=None,
+        lower_bound=lower_bound,
+        largest_provable=largest_provable,
+        guesses=guesses,
+        accounting_refuted=accounting_refuted,
         accounted_epsilon=accounted,
-        power=(),
-        power_unknown=unknown,
+        power=power,
+        power_unknown=power_unknown,
         verdict=verdict,
         reason=reason,
     )
-
-
-# ---- the parts -------------------------------------------------------------------------------------------------------
 
 
 def _judged(

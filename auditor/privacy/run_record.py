@@ -10,10 +10,10 @@ import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from auditor.errors import DataError, did_you_mean
-from auditor.files import write_beside
+from auditor.files import Closed, write_beside
 from auditor.privacy.accounting import Phase, sampling_of
 
 if TYPE_CHECKING:
@@ -27,17 +27,15 @@ Positive = Annotated[float, Field(gt=0.0)]
 Whole = Annotated[int, Field(ge=1)]
 
 
-class RecordedPhase(BaseModel):
+class RecordedPhase(Closed):
     """Steps that the accountant counted with one noise multiplier and one sample rate."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     noise_multiplier: Annotated[float, Field(ge=0.0)]
     sample_rate: Annotated[float, Field(gt=0.0, le=1.0)]
     steps: Whole
 
 
-class RunRecord(BaseModel):
+class RunRecord(Closed):
     """One run of DP-SGD, as far as it was recorded.
 
     ``phases``: what the accountant counted. ``batch_size``: rows of a logical step on average, as intended; where the
@@ -53,8 +51,6 @@ class RunRecord(BaseModel):
     parameters whose per-row gradients are not those of the rows. ``wrong_batch``: parameters with more or fewer per-row
     gradients than rows. ``noise_seed_known``: the noise can be repeated by whoever knows a seed.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     format: Literal["auditor-dp-run/1"] = "auditor-dp-run/1"
     claimed_epsilon: Positive | None = None

@@ -7,7 +7,7 @@ from datetime import date
 
 from auditor.finding.measurement import Outcome
 from auditor.finding.policy import CERTAINTY, AttestationRule, Control, EvidenceRule, Policy
-from auditor.report.record import AuditReport, CellRecord, ControlRecord, FindingRecord, PolicyRecord
+from auditor.report.record import AuditReport, CellRecord, ControlRecord, Finding, PolicyRecord
 
 
 def with_policies(report: AuditReport, policies: Sequence[Policy], as_of: date) -> AuditReport:
@@ -39,7 +39,7 @@ def _policy_record(policy: Policy, as_of: date) -> PolicyRecord:
     )
 
 
-def _control_record(policy: Policy, control: Control, findings: Sequence[FindingRecord], as_of: date) -> ControlRecord:
+def _control_record(policy: Policy, control: Control, findings: Sequence[Finding], as_of: date) -> ControlRecord:
     return ControlRecord(
         policy=policy.name,
         id=control.id,
@@ -56,22 +56,22 @@ def _control_record(policy: Policy, control: Control, findings: Sequence[Finding
     )
 
 
-def fitting(rule: EvidenceRule, findings: Sequence[FindingRecord]) -> list[FindingRecord]:
+def fitting(rule: EvidenceRule, findings: Sequence[Finding]) -> list[Finding]:
     """The findings that a rule asks for, those without a number included, in the order of the record."""
     return [f for f in findings if rule.fits(f.probe, _metric_of(f), f.method, len(f.sensitive) or len(f.group))]
 
 
-def _metric_of(finding: FindingRecord) -> str | None:
+def _metric_of(finding: Finding) -> str | None:
     """Of a requirement that nobody measured, the metric it is about."""
     return finding.criterion.metric if finding.metric is None and finding.criterion else finding.metric
 
 
-def tells(finding: FindingRecord) -> bool:
+def tells(finding: Finding) -> bool:
     """Whether it holds a number: what was not measured is no evidence, whatever became of it."""
     return finding.outcome not in (Outcome.NOT_RUN, Outcome.NOT_APPLICABLE) and finding.value is not None
 
 
-def _measured(rule: EvidenceRule, findings: Sequence[FindingRecord]) -> CellRecord:
+def _measured(rule: EvidenceRule, findings: Sequence[Finding]) -> CellRecord:
     found = fitting(rule, findings)
     told, silent = [f for f in found if tells(f)], [f for f in found if not tells(f)]
     if not told:

@@ -9,7 +9,7 @@ import math
 from collections.abc import Mapping
 
 from auditor.report import text, view
-from auditor.report.record import AuditReport, FindingRecord
+from auditor.report.record import AuditReport, Finding
 
 COLUMNS = (
     "document", "id", "outcome", "pillar", "probe", "method", "metric", "sensitive", "group", "at", "value", "ideal",
@@ -37,7 +37,7 @@ def render_csv(report: AuditReport) -> str:
     return out.getvalue()
 
 
-def _cells(f: FindingRecord) -> dict[str, object]:
+def _cells(f: Finding) -> dict[str, object]:
     low, high = f.interval or (None, None)
     c = f.criterion
     bounds = [b if math.isfinite(b) else None for b in c.required] if c else [None, None]

@@ -8,8 +8,8 @@ import matplotlib
 import numpy as np
 
 from auditor.finding.display import ColouredText, Heatmap, Swarm
+from auditor.finding.figure import Figure
 from auditor.finding.png import Pixels
-from auditor.report.record import FigureRecord
 from auditor.report.sheet import (
     AGAINST,
     FOOT,
@@ -42,7 +42,7 @@ _SCALE_STEPS = 64
 _LINE, _WORD = 25.0, 13.0
 
 
-def text(figure: FigureRecord) -> Sheet:
+def text(figure: Figure) -> Sheet:
     """Every text's words in their colours, broken into lines, under a key."""
     scale = scale_of(figure.texts)
     rows = [(t, _lines(t, scale)) for t in figure.texts]
@@ -102,7 +102,7 @@ def _text_key(sheet: Sheet, scale: float) -> None:
 _GAP, _UNDER = 12.0, 72.0
 
 
-def heatmap(figure: FigureRecord) -> Sheet:
+def heatmap(figure: Figure) -> Sheet:
     """Each picture beside its attribution map, with the scale of the map's own values under it."""
     side = (WIDTH - _GAP) / 2.0
     shapes = [(m, m.pixels().shape) for m in figure.heatmaps]
@@ -140,7 +140,7 @@ def _bytes(colours: FloatArray) -> Pixels:
     return np.round(255.0 * np.clip(colours, 0.0, 1.0)).astype(np.uint8)
 
 
-def _scale(sheet: Sheet, figure: FigureRecord, shown: Heatmap, x: float, y: float, width: float) -> None:
+def _scale(sheet: Sheet, figure: Figure, shown: Heatmap, x: float, y: float, width: float) -> None:
     steps = np.linspace(0.0, 1.0, _SCALE_STEPS)[None, :]
     sheet.picture(_bytes(matplotlib.colormaps[SCALE](steps)[..., :3]), x, y, width, 8.0)
     for share, align in ((0.0, "left"), (0.5, "center"), (1.0, "right")):
@@ -152,7 +152,7 @@ def _scale(sheet: Sheet, figure: FigureRecord, shown: Heatmap, x: float, y: floa
 # ---- methods and their grades --------------------------------------------------------------------------------------
 
 
-def table(figure: FigureRecord) -> Sheet:
+def table(figure: Figure) -> Sheet:
     """A row for each method: what became of it, then its grades with their intervals, then why."""
     grades = figure.table
     methods = grades.methods if grades else ()
@@ -184,7 +184,7 @@ def table(figure: FigureRecord) -> Sheet:
 _SWARM, _DOT = 30.0, 4.6
 
 
-def beeswarm(figure: FigureRecord) -> Sheet:
+def beeswarm(figure: Figure) -> Sheet:
     """A row of dots for each feature: where a dot lies is its attribution, its colour the rank of the row's value."""
     values = [v for s in figure.swarms for v in s.values]
     low, high = min([*values, 0.0]), max([*values, 0.0])

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TypeVar
 
 from auditor.finding.display import title_of
 from auditor.finding.figure import Figure, Series
-from auditor.finding.judging import Finding
+from auditor.finding.judging import Judgement
 from auditor.finding.measurement import Measurement, ProbeResult
 from auditor.report.text import UNDEFINED, confidence, number
 from auditor.statistics.groups import WorstDifference, WorstRatio
@@ -34,7 +34,7 @@ _K = TypeVar("_K")
 class _Point:
     """A finding with the measurement it is known to have."""
 
-    finding: Finding
+    finding: Judgement
     measurement: Measurement
 
     @property
@@ -54,7 +54,7 @@ class _Point:
         return all(x is None or 0.0 <= x <= 1.0 for x in (self.value, self.low, self.high))
 
 
-def figures_of(findings: Sequence[Finding], results: Sequence[ProbeResult]) -> list[Figure]:
+def figures_of(findings: Sequence[Judgement], results: Sequence[ProbeResult]) -> list[Figure]:
     """All figures of an audit, in the order of its probes, each with a distinct id.
 
     A measurement held to several criteria is drawn once, with the interval of its first finding.
@@ -68,8 +68,8 @@ def figures_of(findings: Sequence[Finding], results: Sequence[ProbeResult]) -> l
         own = [p for p in points.values() if p.finding.probe == probe]
         measured = [m for r in results if r.probe == probe for m in r.measurements]
         drawn = {id(m.figure): m.figure for m in [*measured, *(p.measurement for p in own)] if m.figure is not None}
-        figures += [*_rates(probe, own), *_bars(probe, own), *_curves(probe, own), *map(_clean, drawn.values())]
-    return _distinct(figures)
+        figures += [*_rates(probe, own), *_bars(probe, own), *_curves(probe, own), *drawn.values()]
+    return distinct(figures)
 
 
 # ---- all gaps ------------------------------------------------------------------------------------------------------
@@ -102,7 +102,7 @@ def _forest_figure(id_: str, kind: str, ideal: float, points: Sequence[_Point], 
             "" if bound is not None else ", nothing required" if own[0].finding.criterion is None else ", a range"
         )
         made = _series(f"by {' × '.join(features)}{required}", own, names)
-        series.append(replace(made, criterion=bound, criterion_label=words))
+        series.append(made.model_copy(update={"criterion": bound, "criterion_label": words}))
     caption = f"{_intervals(kept)} Solid line: {ideal:g}, no gap at all. Dashed line: what is required."
     if left_out > 0:
         caption += f" {left_out} smaller ones are in the tables."
@@ -423,27 +423,12 @@ def _capital(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
-def _clean(figure: Figure) -> Figure:
-    """The figure with undefined numbers as None, and without points that have no place on the x axis."""
-
-    def cleaned(series: Series) -> Series:
-        kept = [i for i, x in enumerate(series.x) if isinstance(x, str) or math.isfinite(x)]
-
-        def at(values: tuple[float | None, ...]) -> tuple[float | None, ...]:
-            return tuple(_finite(values[i]) for i in kept if i < len(values))
-
-        return replace(
-            series, x=tuple(series.x[i] for i in kept), y=at(series.y), low=at(series.low), high=at(series.high)
-        )
-
-    return replace(figure, series=tuple(cleaned(s) for s in figure.series), criterion=_finite(figure.criterion))
-
-
-def _distinct(figures: Iterable[Figure]) -> list[Figure]:
-    seen: dict[str, int] = {}
+def distinct(figures: Iterable[Figure]) -> list[Figure]:
+    """The figures with a number after an id that is taken."""
+    taken: dict[str, int] = {}
     named: list[Figure] = []
     for figure in figures:
-        seen[figure.id] = seen.get(figure.id, 0) + 1
-        n = seen[figure.id]
-        named.append(figure if n == 1 else replace(figure, id=f"{figure.id}#{n}"))
+        taken[figure.id] = taken.get(figure.id, 0) + 1
+        n = taken[figure.id]
+        named.append(figure if n == 1 else figure.model_copy(update={"id": f"{figure.id}#{n}"}))
     return named

@@ -6,9 +6,10 @@ import re
 from collections.abc import Sequence
 
 from auditor.finding.display import ColouredText, GradeTable
+from auditor.finding.figure import Figure
 from auditor.finding.measurement import Outcome
 from auditor.report import text, view
-from auditor.report.record import AuditReport, FigureRecord
+from auditor.report.record import AuditReport
 from auditor.report.view import Row, ShownCell, ShownPolicy
 
 MOST = 10
@@ -107,7 +108,7 @@ def _reasons(title: str, rows: Sequence[Row]) -> list[str]:
     return [f"### {title}", "", *lines, *_more(rows), ""]
 
 
-def _explained(figure: FigureRecord) -> list[str]:
+def _explained(figure: Figure) -> list[str]:
     """What a figure that explains says in words; figures of numbers are left to the full report."""
     match figure.kind:
         case "text":

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from matplotlib.axes import Axes
 
-from auditor.report.record import FigureRecord, SeriesRecord
+from auditor.finding.figure import Figure, Series
 from auditor.report.sheet import (
     BOUND,
     BROKEN,
@@ -47,7 +47,7 @@ class _Point:
     high: float | None
 
 
-def _points(series: SeriesRecord) -> list[_Point]:
+def _points(series: Series) -> list[_Point]:
     def at(values: Sequence[float | None], i: int) -> float | None:
         return drawable(values[i]) if i < len(values) else None
 
@@ -123,14 +123,14 @@ def _bound_line(rows: _Rows, at: float, label: str, top: float, bottom: float, *
         rows.sheet.text(x - 4.0, top + 5.0, label, align="right", colour=BOUND, size=SMALL)
 
 
-def _criterion_of(figure: FigureRecord, series: SeriesRecord) -> tuple[float, str] | None:
+def _criterion_of(figure: Figure, series: Series) -> tuple[float, str] | None:
     if (own := drawable(series.criterion)) is not None:
         return own, series.criterion_label or "criterion"
     shared = drawable(figure.criterion)
     return None if shared is None else (shared, f"criterion {shared:g}")
 
 
-def rates(figure: FigureRecord) -> Sheet:
+def rates(figure: Figure) -> Sheet:
     """One row per group, a panel per rate."""
     panels = [(s, _points(s), _criterion_of(figure, s)) for s in figure.series]
     titled = len(panels) > 1
@@ -164,7 +164,7 @@ def _interval_row(rows: _Rows, point: _Point, y: float, colour: str, marker: str
     rows.axes.plot([point.y], [y], marker, color=colour, markersize=6.5, clip_on=False)
 
 
-def forest(figure: FigureRecord) -> Sheet:
+def forest(figure: Figure) -> Sheet:
     """One row per headline, a panel per sensitive feature and requirement, one axis with the ideal value on it."""
     panels = [(s, _points(s), _criterion_of(figure, s)) for s in figure.series]
     height = sum(HEAD + ROW * len(points) for _, points, _ in panels) + 4.0 + FOOT
@@ -189,7 +189,7 @@ def forest(figure: FigureRecord) -> Sheet:
     return rows.sheet
 
 
-def bars(figure: FigureRecord) -> Sheet:
+def bars(figure: Figure) -> Sheet:
     """One bar per name."""
     bars = [p for s in figure.series for p in _points(s)]
     criterion = next((c for s in figure.series if (c := _criterion_of(figure, s))), None)
@@ -224,7 +224,7 @@ class Key:
     width: float = 2.0
 
 
-def _legend(figure: FigureRecord) -> list[Key]:
+def _legend(figure: Figure) -> list[Key]:
     return [Key(s.name, SERIES[i % len(SERIES)], DASHES[i % len(DASHES)]) for i, s in enumerate(figure.series)]
 
 
@@ -289,7 +289,7 @@ def _decades(low: float, high: float) -> list[float]:
     return [10.0**k for k in range(first, last + 1) if (last - k) % every == 0]
 
 
-def _placed(series: SeriesRecord, *, positive_x: bool, positive_y: bool) -> list[tuple[float, _Point]]:
+def _placed(series: Series, *, positive_x: bool, positive_y: bool) -> list[tuple[float, _Point]]:
     kept: list[tuple[float, _Point]] = []
     for point in _points(series):
         x = drawable(point.x) if isinstance(point.x, (int, float)) else None
@@ -303,7 +303,7 @@ def _nan(x: float | None) -> float:
     return math.nan if x is None else x
 
 
-def curve(figure: FigureRecord) -> Sheet:
+def curve(figure: Figure) -> Sheet:
     """Lines along a numeric coordinate."""
     lines = [_placed(s, positive_x=False, positive_y=False) for s in figure.series]
     places = [x for line in lines for x, _ in line]
@@ -343,7 +343,7 @@ def curve(figure: FigureRecord) -> Sheet:
     return drawn.sheet
 
 
-def roc(figure: FigureRecord) -> Sheet:
+def roc(figure: Figure) -> Sheet:
     """ROC curves on logarithmic axes."""
     lines = [_placed(s, positive_x=True, positive_y=True) for s in figure.series]
     seen = [v for line in lines for x, p in line for v in (x, _nan(p.y))]

@@ -7,20 +7,19 @@ file and a test holds the two together.
 from __future__ import annotations
 
 import html
-import math
 import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from enum import IntEnum
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from auditor.errors import DataError
-from auditor.finding.criterion import Criterion
-from auditor.finding.display import MOST_HEATMAPS, MOST_SWARMS, MOST_TEXTS, ColouredText, GradeTable, Heatmap, Swarm
-from auditor.finding.figure import Figure, FigureKind, Series
-from auditor.finding.judging import Family, Finding
+from auditor.files import Closed, Number
+from auditor.finding.criterion import CriterionRecord
+from auditor.finding.figure import Figure
+from auditor.finding.judging import Family, Judgement
 from auditor.finding.measurement import Outcome, Pillar
 from auditor.statistics.families import Multiplicity
 from auditor.statistics.kinds import AnyEstimate
@@ -47,20 +46,7 @@ class ExitCode(IntEnum):
     REFUSED = 4
 
 
-def _finite(x: object) -> object:
-    return None if isinstance(x, float) and not math.isfinite(x) else x
-
-
-Number = Annotated[float | None, BeforeValidator(_finite)]
-
-
-class Record(BaseModel):
-    """Base of the record's types: unknown keys are errors, values do not change."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class ModelRecord(Record):
+class ModelRecord(Closed):
     """The audited model: where it came from, what its bytes were, how each of them was loaded."""
 
     path: str | None = None
@@ -73,7 +59,7 @@ class ModelRecord(Record):
     notes: tuple[str, ...] = ()
 
 
-class DataRecord(Record):
+class DataRecord(Closed):
     """The evaluation data, and the training data where they were given.
 
     ``n_unreadable``: files that were to be rows and could not be read; ``unreadable``: a sentence on the first of them.
@@ -93,7 +79,7 @@ class DataRecord(Record):
     notes: tuple[str, ...] = ()
 
 
-class Environment(Record):
+class Environment(Closed):
     """Where and with what the audit ran."""
 
     python: str
@@ -105,7 +91,7 @@ class Environment(Record):
     command: str | None = None
 
 
-class FamilyRecord(Record):
+class FamilyRecord(Closed):
     """The promise about errors: at most ``error_rate`` for any false FAIL and for any false PASS over m judgements."""
 
     error_rate: float
@@ -113,51 +99,7 @@ class FamilyRecord(Record):
     m: int
 
 
-class CriterionRecord(Record):
-    """A requirement: a number, a source, and who set it when."""
-
-    metric: str
-    direction: Literal["at_most", "at_least", "within"]
-    bound: float | tuple[float, float]
-    source: str
-    set_by: str
-    set_at: str
-    probe: str | None = None
-    method: str | None = None
-    sensitive: tuple[str, ...] | None = None
-    group: dict[str, str] | None = None
-
-    @classmethod
-    def of(cls, criterion: Criterion) -> CriterionRecord:
-        """The record of a criterion."""
-        return cls(
-            metric=criterion.metric,
-            direction=criterion.direction,
-            bound=criterion.bound,
-            source=criterion.source,
-            set_by=criterion.set_by,
-            set_at=criterion.set_at,
-            probe=criterion.probe,
-            method=criterion.method,
-            sensitive=criterion.sensitive,
-            group=None if criterion.group is None else dict(criterion.group),
-        )
-
-    @property
-    def required(self) -> tuple[float, float]:
-        """The values that meet it: from, to."""
-        if isinstance(self.bound, tuple):
-            return self.bound
-        return (-math.inf, self.bound) if self.direction == "at_most" else (self.bound, math.inf)
-
-    def describe(self) -> str:
-        """The requirement in words, such as ``at most 0.1``."""
-        if isinstance(self.bound, tuple):
-            return f"within [{self.bound[0]:g}, {self.bound[1]:g}]"
-        return f"{self.direction.replace('_', ' ')} {self.bound:g}"
-
-
-class FindingRecord(Record):
+class Finding(Closed):
     """One finding; ``estimate`` holds the sufficient statistics that every number of it can be recomputed from."""
 
     id: str
@@ -185,101 +127,37 @@ class FindingRecord(Record):
     estimate: AnyEstimate | None = None
 
     @classmethod
-    def of(cls, finding: Finding) -> FindingRecord:
-        """The record of a finding."""
-        m = finding.measurement
+    def of(cls, judged: Judgement) -> Finding:
+        """What the record keeps of a judgement."""
+        m = judged.measurement
         return cls(
-            id=finding.id,
-            probe=finding.probe,
+            id=judged.id,
+            probe=judged.probe,
             method=m.method or None if m else None,
-            pillar=finding.pillar,
-            metric=m.metric if m else None,
+            pillar=judged.pillar,
+            metric=judged.metric,
             group=dict(m.group) if m else {},
             sensitive=m.sensitive if m else (),
             at=dict(m.at) if m else {},
             value=m.estimate.value if m else None,
             ideal=m.ideal if m else None,
-            interval=finding.interval,
-            confidence=finding.confidence,
-            p_fail=finding.p_fail,
-            p_pass=finding.p_pass,
+            interval=judged.interval,
+            confidence=judged.confidence,
+            p_fail=judged.p_fail,
+            p_pass=judged.p_pass,
             n_samples=m.n_samples if m else None,
-            outcome=finding.outcome,
-            criterion=CriterionRecord.of(finding.criterion) if finding.criterion else None,
-            minimum_detectable_effect=finding.minimum_detectable_effect,
-            n_required=finding.n_required,
-            citation=finding.citation,
+            outcome=judged.outcome,
+            criterion=judged.criterion.record if judged.criterion else None,
+            minimum_detectable_effect=judged.minimum_detectable_effect,
+            n_required=judged.n_required,
+            citation=judged.citation,
             detail=m.detail if m else "",
-            reason=finding.reason,
+            reason=judged.reason,
             estimate=m.estimate if m else None,
         )
 
 
-class SeriesRecord(Record):
-    """One line or set of bars; ``low`` and ``high`` are its intervals, empty where it has none."""
-
-    name: str
-    x: tuple[str | float, ...]
-    y: tuple[Number, ...]
-    low: tuple[Number, ...] = ()
-    high: tuple[Number, ...] = ()
-    criterion: float | None = None
-    criterion_label: str = ""
-
-    @classmethod
-    def of(cls, series: Series) -> SeriesRecord:
-        """The record of a series."""
-        return cls(
-            name=series.name,
-            x=series.x,
-            y=series.y,
-            low=series.low,
-            high=series.high,
-            criterion=series.criterion,
-            criterion_label=series.criterion_label,
-        )
-
-
-class FigureRecord(Record):
-    """A drawing as data, with its description in words."""
-
-    id: str
-    probe: str
-    kind: FigureKind
-    title: str
-    series: tuple[SeriesRecord, ...]
-    alt: str
-    x_label: str = ""
-    y_label: str = ""
-    criterion: float | None = None
-    caption: str = ""
-    texts: Annotated[tuple[ColouredText, ...], Field(max_length=MOST_TEXTS)] = ()
-    heatmaps: Annotated[tuple[Heatmap, ...], Field(max_length=MOST_HEATMAPS)] = ()
-    table: GradeTable | None = None
-    swarms: Annotated[tuple[Swarm, ...], Field(max_length=MOST_SWARMS)] = ()
-
-    @classmethod
-    def of(cls, figure: Figure) -> FigureRecord:
-        """The record of a figure."""
-        return cls(
-            id=figure.id,
-            probe=figure.probe,
-            kind=figure.kind,
-            title=figure.title,
-            series=tuple(SeriesRecord.of(s) for s in figure.series),
-            alt=figure.alt,
-            x_label=figure.x_label,
-            y_label=figure.y_label,
-            criterion=figure.criterion,
-            caption=figure.caption,
-            texts=figure.texts,
-            heatmaps=figure.heatmaps,
-            table=figure.table,
-            swarms=figure.swarms,
-        )
-
-
-class Summary(Record):
+class Summary(Closed):
     """How many findings ended in each of the six outcomes."""
 
     passed: Annotated[int, Field(alias="pass")]
@@ -289,7 +167,7 @@ class Summary(Record):
     not_applicable: int
     not_judged: int
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_by_name=True, serialize_by_alias=True)
+    model_config = ConfigDict(validate_by_name=True, serialize_by_alias=True)
 
     @classmethod
     def of(cls, outcomes: Iterable[Outcome]) -> Summary:
@@ -309,7 +187,7 @@ class Summary(Record):
         return int(getattr(self, "passed" if outcome is Outcome.PASS else outcome.value.lower()))
 
 
-class DecisionRecord(Record):
+class DecisionRecord(Closed):
     """What somebody decided about an earlier audit of this model; it changes no outcome.
 
     ``entry``, ``audit``: numbers in the history of audits, of the decision and of what it is about. ``findings``: ids
@@ -344,7 +222,7 @@ class DecisionRecord(Record):
         )
 
 
-class RegistrationRecord(Record):
+class RegistrationRecord(Closed):
     """What was fixed before results were seen, and whether the run kept to it; it changes no outcome.
 
     ``sha256``: of what was registered, which whoever noted it then can compare. ``registered``: when. ``signed_with``:
@@ -380,7 +258,7 @@ class RegistrationRecord(Record):
         )
 
 
-class PolicyRecord(Record):
+class PolicyRecord(Closed):
     """A rule pack the report was held against, as of a day; ``sets_pass_mark``: whether its text sets any bound."""
 
     name: str
@@ -395,7 +273,7 @@ class PolicyRecord(Record):
     notes: tuple[str, ...] = ()
 
 
-class CellRecord(Record):
+class CellRecord(Closed):
     """One thing that a control asks for, and what there is of it.
 
     ``evidence``: ``findings`` are the ids of what was measured, and of what beside it could not be, ``outcomes`` how
@@ -412,7 +290,7 @@ class CellRecord(Record):
     reason: str = ""
 
 
-class ControlRecord(Record):
+class ControlRecord(Closed):
     """One control of a rule pack; ``in_force``: whether it applies on the day that the pack was held against."""
 
     policy: str
@@ -426,14 +304,14 @@ class ControlRecord(Record):
     cells: tuple[CellRecord, ...]
 
 
-class Refusal(Record):
+class Refusal(Closed):
     """Why the model or the data were not accepted."""
 
     code: str
     reason: str
 
 
-class AuditReport(Record):
+class AuditReport(Closed):
     """The whole record of one audit."""
 
     schema_version: str = SCHEMA_VERSION
@@ -444,8 +322,8 @@ class AuditReport(Record):
     environment: Environment
     family: FamilyRecord
     criteria: tuple[CriterionRecord, ...]
-    findings: tuple[FindingRecord, ...]
-    figures: tuple[FigureRecord, ...]
+    findings: tuple[Finding, ...]
+    figures: tuple[Figure, ...]
     summary: Summary
     refusal: Refusal | None
     allow_inconclusive: bool = False
@@ -462,8 +340,7 @@ class AuditReport(Record):
 
     def verdict(self, *, allow_inconclusive: bool = False) -> ExitCode:
         """The exit code that the findings come to, whatever the record says of it."""
-        ended = [(f.outcome, f.pillar, f.metric) for f in self.findings]
-        return _exit_code(ended, refused=self.refusal is not None, allow_inconclusive=allow_inconclusive)
+        return exit_code(self.findings, refused=self.refusal is not None, allow_inconclusive=allow_inconclusive)
 
     def to_frame(self) -> pd.DataFrame:
         """A DataFrame with one row per finding: what was measured, on what, its interval, and what became of it."""
@@ -527,7 +404,7 @@ class AuditReport(Record):
         return report
 
 
-def _in_short(finding: FindingRecord) -> tuple[str, str, str, str]:
+def _in_short(finding: Finding) -> tuple[str, str, str, str]:
     of = ", ".join([*finding.sensitive, *(f"{k}={v}" for k, v in finding.group.items())])
     number = f"{finding.metric or finding.probe}{f' by {of}' if of else ''} ({finding.probe})"
     value = "undefined" if finding.value is None else f"{finding.value:.3g}"
@@ -559,7 +436,7 @@ def _numbers(version: str) -> tuple[int, ...]:
         return (sys.maxsize,)
 
 
-def exit_code(findings: Sequence[Finding], *, refused: bool, allow_inconclusive: bool = False) -> ExitCode:
+def exit_code(findings: Sequence[Judgement | Finding], *, refused: bool, allow_inconclusive: bool = False) -> ExitCode:
     """The exit code of a scan.
 
     4 where model or data were refused; else 1 where anything FAILed; else 3 where anything was INCONCLUSIVE or NOT_RUN,
@@ -567,24 +444,15 @@ def exit_code(findings: Sequence[Finding], *, refused: bool, allow_inconclusive:
     not count: a file that loads is not an audited model); else 0. ``allow_inconclusive`` forgives INCONCLUSIVE findings
     only.
     """
-    ended = [(f.outcome, f.pillar, None if f.measurement is None else f.measurement.metric) for f in findings]
-    return _exit_code(ended, refused=refused, allow_inconclusive=allow_inconclusive)
-
-
-def _exit_code(
-    findings: Sequence[tuple[Outcome, Pillar, str | None]], *, refused: bool, allow_inconclusive: bool
-) -> ExitCode:
-    """The same of outcomes, each with its pillar and metric."""
     if refused:
         return ExitCode.REFUSED
-    outcomes = {outcome for outcome, _, _ in findings}
+    outcomes = {f.outcome for f in findings}
     if Outcome.FAIL in outcomes:
         return ExitCode.FAILED
     judged = {Outcome.PASS, Outcome.INCONCLUSIVE} if allow_inconclusive else {Outcome.PASS}
     unsettled = {Outcome.NOT_RUN} if allow_inconclusive else {Outcome.NOT_RUN, Outcome.INCONCLUSIVE}
     nothing_judged = not any(
-        outcome in judged and pillar != INTAKE and metric not in _NOT_OF_THE_MODEL
-        for outcome, pillar, metric in findings
+        f.outcome in judged and f.pillar != INTAKE and f.metric not in _NOT_OF_THE_MODEL for f in findings
     )
     if nothing_judged or unsettled & outcomes:
         return ExitCode.INCONCLUSIVE
@@ -596,7 +464,7 @@ def family_record(family: Family) -> FamilyRecord:
     return FamilyRecord(error_rate=family.error_rate, multiplicity=family.multiplicity, m=family.m)
 
 
-def measurement_label(finding: FindingRecord) -> str:
+def measurement_label(finding: Finding) -> str:
     """A finding's number in words, such as ``selection_rate, sex = female``."""
     parts = [finding.metric or "no measurement"]
     if finding.sensitive:

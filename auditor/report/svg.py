@@ -18,8 +18,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.text import Text
 
+from auditor.finding.figure import Figure
 from auditor.report import explained, plots
-from auditor.report.record import FigureRecord
 from auditor.report.sheet import CLASSES, STYLE, Sheet
 from auditor.report.text import visible
 
@@ -44,7 +44,7 @@ _REFERENCE = re.compile(r"url\(#([^)]+)\)")
 ElementTree.register_namespace("", _SVG)
 
 
-def draw_svg(figure: FigureRecord, *, dom_id: str) -> str:
+def draw_svg(figure: Figure, *, dom_id: str) -> str:
     """The figure as an ``<svg>`` element whose ids all begin with ``dom_id``; same figure, same text.
 
     It has a title and a description, is ``WIDTH`` units wide (twice that for a table of grades or a text) with text of
@@ -64,7 +64,7 @@ def sheet_svg(draw: Callable[[], Sheet], *, title: str, alt: str, dom_id: str) -
     return _rewritten(out.getvalue(), title, alt, dom_id, sheet)
 
 
-def svg_file(figure: FigureRecord) -> str:
+def svg_file(figure: Figure) -> str:
     """The figure as an SVG file of its own: on white, at its natural size, in its light colours."""
     return as_file(draw_svg(figure, dom_id="figure"))
 
@@ -80,7 +80,7 @@ def as_file(drawn: str) -> str:
     return '<?xml version="1.0" encoding="utf-8"?>\n' + ElementTree.tostring(root, encoding="unicode") + "\n"
 
 
-def draw_png(figure: FigureRecord) -> bytes:
+def draw_png(figure: Figure) -> bytes:
     """The figure as a PNG file on white, two pixels a unit; same figure, same bytes on one machine.
 
     Letters that matplotlib's font lacks are boxes in it; the SVG leaves them to the viewer's fonts.
@@ -96,8 +96,6 @@ def draw_png(figure: FigureRecord) -> bytes:
         sheet.drawing.savefig(out, format="png", dpi=_DOTS_PER_INCH, facecolor="white", metadata={"Software": None})
     return out.getvalue()
 
-
-# ---- rewriting what matplotlib wrote -------------------------------------------------------------------------------
 
 _TEXT_TAG = f"{{{_SVG}}}text"
 _DROPPED_PROPERTIES = frozenset({"font-family", "font"})

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 import unicodedata
 
+from auditor.files import Number
 from auditor.finding.display import Grade
-from auditor.report.record import FindingRecord, Number
+from auditor.report.record import Finding
 
 UNDEFINED = "undefined"
 
@@ -62,7 +63,7 @@ def count(n: int | None) -> str:
     return UNDEFINED if n is None else f"{n:,}"
 
 
-def value(finding: FindingRecord) -> str:
+def value(finding: Finding) -> str:
     """The value of a finding: whole where it is an exact count, ``undefined`` at 0/0, empty where there is none."""
     if finding.metric is None or finding.n_samples is None:
         return ""
@@ -109,7 +110,7 @@ def p_value(p: Number) -> str:
     return "> 0.5" if p >= 1.0 else f"{p:.2g}"
 
 
-def label(finding: FindingRecord) -> str:
+def label(finding: Finding) -> str:
     """Where a number was taken, without its metric: ``by sex × race``, ``sex = female``, ``noise = 0.1``."""
     parts = ["by " + " × ".join(finding.sensitive)] if finding.sensitive else []
     parts += [f"{k} = {v}" for k, v in finding.group.items()]

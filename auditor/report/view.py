@@ -7,7 +7,9 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from auditor.finding.criterion import CriterionRecord
 from auditor.finding.display import RANKS, ColouredText, Standing, Swarm
+from auditor.finding.figure import Figure, Series
 from auditor.finding.measurement import Outcome
 from auditor.report import text
 from auditor.report.record import (
@@ -15,12 +17,9 @@ from auditor.report.record import (
     AuditReport,
     CellRecord,
     ControlRecord,
-    CriterionRecord,
     ExitCode,
-    FigureRecord,
-    FindingRecord,
+    Finding,
     PolicyRecord,
-    SeriesRecord,
 )
 
 # The order in which a reader has to act, not the alphabet.
@@ -76,7 +75,7 @@ class Row:
     """A finding as it is printed; ``anchor`` is its place in the page."""
 
     anchor: str
-    finding: FindingRecord
+    finding: Finding
     name: str
     where: str
     value: str
@@ -125,7 +124,7 @@ class ShownText:
 class Drawn:
     """A figure with the table behind it; ``left_out`` points are only in the record. ``texts``: its coloured words."""
 
-    figure: FigureRecord
+    figure: Figure
     dom_id: str
     columns: tuple[Column, ...]
     rows: tuple[tuple[str, ...], ...]
@@ -186,12 +185,12 @@ def document_id(report: AuditReport) -> str:
     return hashlib.sha256(report.to_json().encode()).hexdigest()
 
 
-def rows_of(findings: Sequence[FindingRecord]) -> list[Row]:
+def rows_of(findings: Sequence[Finding]) -> list[Row]:
     """Every finding as it is printed, in the order of the record."""
     return [_row(i, f) for i, f in enumerate(findings, 1)]
 
 
-def _row(i: int, f: FindingRecord) -> Row:
+def _row(i: int, f: Finding) -> Row:
     exact = f.estimate is not None and f.estimate.kind == "exact"
     return Row(
         anchor=f"finding-{i}",
@@ -209,7 +208,7 @@ def _row(i: int, f: FindingRecord) -> Row:
     )
 
 
-def is_detail(finding: FindingRecord) -> bool:
+def is_detail(finding: Finding) -> bool:
     """Whether a number only stands behind the findings: one of many groups, features or levels, held to nothing."""
     return finding.outcome is Outcome.NOT_JUDGED and bool(finding.group or finding.at)
 
@@ -249,7 +248,7 @@ def _sources(rows: Sequence[Row]) -> tuple[Source, ...]:
     )
 
 
-def _drawn(i: int, figure: FigureRecord) -> Drawn:
+def _drawn(i: int, figure: Figure) -> Drawn:
     columns, rows = _table_behind(figure)
     kept, left_out = (rows, 0) if figure.kind not in ("rates", "bars", "curve", "roc") else _thinned(figure, rows)
     scale = scale_of(figure.texts)
@@ -272,7 +271,7 @@ def _shown_text(t: ColouredText, scale: float) -> ShownText:
     return ShownText(title=t.title, words=words, space=" " if t.spaced else "", left_out=t.left_out)
 
 
-def _table_behind(figure: FigureRecord) -> tuple[tuple[Column, ...], list[tuple[str, ...]]]:
+def _table_behind(figure: Figure) -> tuple[tuple[Column, ...], list[tuple[str, ...]]]:
     """What a figure shows as a table, for those who read rather than look; a table of grades is one already."""
     match figure.kind:
         case "text":
@@ -300,7 +299,7 @@ def _columns(*names: str) -> tuple[Column, ...]:
     return tuple(Column(name.removeprefix("#"), numeric=name.startswith("#")) for name in names)
 
 
-def _points_of(series: SeriesRecord) -> list[tuple[str, ...]]:
+def _points_of(series: Series) -> list[tuple[str, ...]]:
     rows: list[tuple[str, ...]] = []
     for k, x in enumerate(series.x):
         y, low, high = (v[k] if k < len(v) else None for v in (series.y, series.low, series.high))
@@ -310,7 +309,7 @@ def _points_of(series: SeriesRecord) -> list[tuple[str, ...]]:
     return rows
 
 
-def _thinned(figure: FigureRecord, rows: Sequence[tuple[str, ...]]) -> tuple[list[tuple[str, ...]], int]:
+def _thinned(figure: Figure, rows: Sequence[tuple[str, ...]]) -> tuple[list[tuple[str, ...]], int]:
     """At most ``MOST_POINTS`` rows of each series, evenly, and how many others there are."""
     kept: list[tuple[str, ...]] = []
     start = 0
@@ -335,9 +334,6 @@ def _ends_of(swarm: Swarm) -> str:
         return ""
     high, low = (sum(v) / len(v) for v in (highest, lowest))
     return f"{text.signed(high)} on average in the highest fifth, {text.signed(low)} in the lowest"
-
-
-# ---- in words ------------------------------------------------------------------------------------------------------
 
 
 def plural(n: int, one: str, many: str = "") -> str:

@@ -10,10 +10,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from auditor.data.counts import GroupCounts, count_groups
 from auditor.errors import DataError
+from auditor.files import Closed
 from auditor.rows import FloatArray, IntArray
 
 if TYPE_CHECKING:
@@ -30,11 +31,7 @@ _LARGEST_COUNT = 1 << 53
 _ROWS_AT_ONCE = 10_000
 
 
-class _Closed(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class CountsRecord(_Closed):
+class CountsRecord(Closed):
     """A :class:`~auditor.data.counts.GroupCounts` as data."""
 
     features: tuple[str, ...]
@@ -66,7 +63,7 @@ class CountsRecord(_Closed):
         return GroupCounts(self.features, self.classes, self.groups, table, self.positive)
 
 
-class AnswersHead(_Closed):
+class AnswersHead(Closed):
     """What the columns of the rows are: ``scores`` of them are the probabilities of the classes, or none.
 
     ``blurred``: each score is the mean of so many rows at least, of neighbouring scores and the same decision; 1 where
@@ -90,7 +87,7 @@ class AnswersHead(_Closed):
         return self
 
 
-class AnswersPart(_Closed):
+class AnswersPart(Closed):
     """Some of the rows: true class or number (None where there is none), decision or prediction, scores, groups."""
 
     truth: tuple[float | None, ...]
@@ -306,17 +303,7 @@ def counts_of(model: AuditedModel, data: AuditData) -> CountsRecord | None:
     rows = data.evaluation
     if model.kind != "classifier" or rows.sensitive_features is None:
         return None
-    columns = [rows.sensitive_features[c].astype("category") for c in rows.sensitive_features.columns]
-    return CountsRecord.of(
-        count_groups(
-            model.decisions(rows),
-            rows.y_true,
-            [(c.cat.codes.to_numpy(), [str(level) for level in c.cat.categories]) for c in columns],
-            features=[str(c.name) for c in columns],
-            classes=rows.classes or model.classes,
-            positive=rows.positive,
-        )
-    )
+    return CountsRecord.of(rows.counted(model.decisions(rows), model.classes))
 
 
 def joined(head: AnswersHead, parts: Sequence[AnswersPart], counts: CountsRecord | None) -> Answers:

@@ -21,8 +21,9 @@ from auditor.detection.record import DetectorRecord
 from auditor.errors import DataError, ModelError, NotApplicableError, UsageError
 from auditor.files import received
 from auditor.finding.measurement import Measurement
-from auditor.intake import intake_result, load_model, resolve_device
+from auditor.intake.formats import load_model
 from auditor.intake.limits import restrict
+from auditor.intake.result import intake_result, resolve_device
 from auditor.intake.rows.folders import sha256_of_folder
 from auditor.intake.rows.reading import can_stream, load_data, no_rows, stream_counts
 from auditor.intake.rows.tables import sha256_of
@@ -36,6 +37,7 @@ from auditor.report.record import DataRecord
 from auditor.run.answers import counts_of, head_of, parts_of
 from auditor.run.audit import ask, attempt, data_record, generator_for, model_record, no_data
 from auditor.run.messages import (
+    HEADER,
     Answered,
     Asking,
     DataRead,
@@ -68,7 +70,7 @@ class Channel:
     def send(self, message: Message) -> None:
         """Sends one message at once."""
         body = message.model_dump_json().encode()
-        self._file.write(len(body).to_bytes(4, "big") + body)
+        self._file.write(len(body).to_bytes(HEADER, "big") + body)
         self._file.flush()
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from auditor.finding.criterion import Criterion
-from auditor.finding.judging import Finding, judge
+from auditor.finding.judging import Judgement, judge
 from auditor.run.audit import ask, generator_for
 from auditor.run.probe import Probe
 
@@ -32,7 +32,7 @@ class ContractViolation(AssertionError):
 
 def audited(
     probe: Probe, model: AuditedModel, data: AuditData, criteria: Sequence[Criterion], seed: int
-) -> list[Finding]:
+) -> list[Judgement]:
     """One probe's findings; a criterion that nothing was measured for is the caller's matter."""
     result = ask(probe, model, data, generator_for(seed, probe.name))
     return [f for f in judge([result], criteria)[0] if f.measurement is not None or f.criterion is None]
@@ -66,7 +66,7 @@ def generators() -> dict[str, Any]:
     return states | {"torch's generator": torch.get_rng_state().numpy().tobytes()}
 
 
-def words(findings: Sequence[Finding]) -> str:
+def words(findings: Sequence[Judgement]) -> str:
     """The first few findings, for a message."""
     return "; ".join(
         f"{f.id}: {f.outcome}"

@@ -35,7 +35,7 @@ from auditor.report.text import visible
 from auditor.run.audit import files_result
 from auditor.run.heard import DetectorTrained, FilesExamined, Heard, Measured, Mitigated
 from auditor.run.messages import (
-    _HEADER,
+    HEADER,
     MAX_MESSAGE,
     MESSAGES,
     Done,
@@ -243,15 +243,15 @@ class _Pipe:
 
     def message(self) -> Message | None:
         """The next whole message, or None; raises ValueError for one that is too large or is none."""
-        if len(self._buffer) < _HEADER:
+        if len(self._buffer) < HEADER:
             return None
-        size = int.from_bytes(self._buffer[:_HEADER], "big")
+        size = int.from_bytes(self._buffer[:HEADER], "big")
         if size > MAX_MESSAGE:
             raise ValueError(f"a message of {size:,} bytes")
-        if len(self._buffer) < _HEADER + size:
+        if len(self._buffer) < HEADER + size:
             return None
-        body = bytes(self._buffer[_HEADER : _HEADER + size])
-        del self._buffer[: _HEADER + size]
+        body = bytes(self._buffer[HEADER : HEADER + size])
+        del self._buffer[: HEADER + size]
         return MESSAGES.validate_json(body)
 
 

@@ -4,22 +4,19 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+from pydantic import Field, TypeAdapter
 
 from auditor.detection.record import DetectorRecord, FileResult
+from auditor.files import Closed
 from auditor.finding.measurement import ProbeResult
 from auditor.report.record import DataRecord, ModelRecord
 from auditor.run.answers import AnswersHead, AnswersPart, CountsRecord
 
 MAX_MESSAGE = 32 << 20
-_HEADER = 4
+HEADER = 4
 
 
-class _Message(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Loaded(_Message):
+class Loaded(Closed):
     """The model was loaded."""
 
     kind: Literal["loaded"] = "loaded"
@@ -27,28 +24,28 @@ class Loaded(_Message):
     device: str
 
 
-class DataRead(_Message):
+class DataRead(Closed):
     """The data were read, or need not be."""
 
     kind: Literal["data"] = "data"
     data: DataRecord
 
 
-class Asking(_Message):
+class Asking(Closed):
     """A probe is about to be asked."""
 
     kind: Literal["asking"] = "asking"
     probe: str
 
 
-class Answered(_Message):
+class Answered(Closed):
     """What became of a probe."""
 
     kind: Literal["answered"] = "answered"
     result: ProbeResult
 
 
-class Keeping(_Message):
+class Keeping(Closed):
     """The model's answers on the evaluation rows follow in parts; the table of their groups stands here."""
 
     kind: Literal["keeping"] = "keeping"
@@ -56,14 +53,14 @@ class Keeping(_Message):
     counts: CountsRecord | None
 
 
-class Kept(_Message):
+class Kept(Closed):
     """Some of the answers."""
 
     kind: Literal["kept"] = "kept"
     part: AnswersPart
 
 
-class Working(_Message):
+class Working(Closed):
     """How far a mitigation or a training has come; ``file``: which one is now read, said only if it is the last."""
 
     kind: Literal["working"] = "working"
@@ -71,14 +68,14 @@ class Working(_Message):
     file: Annotated[str, Field(max_length=500)] = ""
 
 
-class Repaired(_Message):
+class Repaired(Closed):
     """A mitigation has written its new model."""
 
     kind: Literal["repaired"] = "repaired"
     notes: tuple[Annotated[str, Field(max_length=2_000)], ...]
 
 
-class DetectorLoaded(_Message):
+class DetectorLoaded(Closed):
     """The detector was loaded, or there is none to load; ``device`` is where it works."""
 
     kind: Literal["detector"] = "detector"
@@ -86,14 +83,14 @@ class DetectorLoaded(_Message):
     device: str
 
 
-class Opening(_Message):
+class Opening(Closed):
     """A file is about to be examined."""
 
     kind: Literal["opening"] = "opening"
     file: str
 
 
-class Examined(_Message):
+class Examined(Closed):
     """What was found of a file."""
 
     kind: Literal["examined"] = "examined"
@@ -101,7 +98,7 @@ class Examined(_Message):
     result: FileResult
 
 
-class Trained(_Message):
+class Trained(Closed):
     """A detector was trained and written; ``left_out``: the files that could not be read, and why."""
 
     kind: Literal["trained"] = "trained"
@@ -110,7 +107,7 @@ class Trained(_Message):
     left_out: Annotated[tuple[Annotated[str, Field(max_length=2_000)], ...], Field(max_length=100_000)]
 
 
-class Refused(_Message):
+class Refused(Closed):
     """Model or data cannot be used, or a flag is wrong."""
 
     kind: Literal["refused"] = "refused"
@@ -118,7 +115,7 @@ class Refused(_Message):
     reason: str
 
 
-class Done(_Message):
+class Done(Closed):
     """Every probe was asked."""
 
     kind: Literal["done"] = "done"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from auditor.finding.criterion import Criterion
-from auditor.finding.judging import Family, Finding
+from auditor.finding.judging import Family, Judgement
 from auditor.finding.measurement import Measurement, Outcome
 from auditor.run.audit import ask, generator_for
 from auditor.run.contract import ContractViolation, World, audited, words
@@ -35,7 +35,7 @@ _Of = tuple[object, ...]
 
 
 def check_uncertainty(
-    probe: Probe, model: AuditedModel, data: AuditData, findings: Sequence[Finding], seed: int
+    probe: Probe, model: AuditedModel, data: AuditData, findings: Sequence[Judgement], seed: int
 ) -> None:
     """Intervals are nested, and only what no other rows would change, or is declared ``exact``, has one of no width.
 
@@ -76,7 +76,7 @@ def check_error_rates(
     ideal: tuple[AuditedModel, AuditData],
     violating: tuple[AuditedModel, AuditData],
     criteria: Sequence[Criterion],
-    found: tuple[Sequence[Finding], Sequence[Finding]],
+    found: tuple[Sequence[Judgement], Sequence[Judgement]],
     *,
     null: World | None,
     at_bound: World | None,
@@ -91,7 +91,7 @@ def check_error_rates(
     """
     rowed = Need.DATA in type(probe).needs
 
-    def asked(world: World, times: int = worlds) -> list[list[Finding]]:
+    def asked(world: World, times: int = worlds) -> list[list[Judgement]]:
         return [_asked(probe, world, criteria, seed, i) for i in range(times)]
 
     if null is not None:
@@ -144,7 +144,7 @@ def _subset(of: tuple[AuditedModel, AuditData], shares: Sequence[float] = _SHARE
     return draw
 
 
-def _asked(probe: Probe, world: World, criteria: Sequence[Criterion], seed: int, i: int) -> list[Finding]:
+def _asked(probe: Probe, world: World, criteria: Sequence[Criterion], seed: int, i: int) -> list[Judgement]:
     model, data = world(np.random.default_rng([seed, 1, i]))
     findings = audited(probe, model, data, criteria, seed + i)
     broken = [f for f in findings if f.outcome is Outcome.NOT_RUN and f.criterion is None and f.measurement is None]
@@ -153,11 +153,11 @@ def _asked(probe: Probe, world: World, criteria: Sequence[Criterion], seed: int,
     return findings
 
 
-def _is(outcome: Outcome) -> Callable[[Finding], bool]:
+def _is(outcome: Outcome) -> Callable[[Judgement], bool]:
     return lambda finding: finding.outcome is outcome and finding.criterion is not None
 
 
-def _at_most(kept: Sequence[list[Finding]], wrong: Callable[[Finding], bool], what: str) -> None:
+def _at_most(kept: Sequence[list[Judgement]], wrong: Callable[[Judgement], bool], what: str) -> None:
     found = [[f for f in findings if wrong(f)] for findings in kept]
     n, limit = sum(map(bool, found)), most_errors(len(kept))
     if n > limit:
@@ -168,7 +168,7 @@ def _at_most(kept: Sequence[list[Finding]], wrong: Callable[[Finding], bool], wh
         )
 
 
-def _check_power(kept: Sequence[list[Finding]]) -> None:
+def _check_power(kept: Sequence[list[Judgement]]) -> None:
     n, least = sum(any(map(_is(Outcome.FAIL), findings)) for findings in kept), least_found(len(kept))
     if n < least:
         last = words([f for f in kept[-1] if f.criterion is not None])
@@ -195,7 +195,7 @@ def _check_nested(measurement: Measurement) -> None:
         before = low, high
 
 
-def _check_coverage(whole: Sequence[Finding], kept: Sequence[list[Finding]]) -> None:
+def _check_coverage(whole: Sequence[Judgement], kept: Sequence[list[Judgement]]) -> None:
     """The intervals over some of the rows hold the value over all of them, as often as they promise on either side."""
     for finding in whole:
         if finding.measurement is None or finding.criterion is None:
@@ -213,7 +213,7 @@ def _check_coverage(whole: Sequence[Finding], kept: Sequence[list[Finding]]) -> 
             )
 
 
-def _check_shrinks(whole: Sequence[Finding], kept: Sequence[list[Finding]]) -> None:
+def _check_shrinks(whole: Sequence[Judgement], kept: Sequence[list[Judgement]]) -> None:
     """An interval over all rows is narrower than over a few of them."""
     small: dict[_Of, list[float]] = {}
     for findings in kept:
@@ -253,7 +253,7 @@ def _width(measurement: Measurement) -> float:
     return high - low
 
 
-def _has_no_width(finding: Finding) -> bool:
+def _has_no_width(finding: Judgement) -> bool:
     """Whether the interval of a finding, at whatever level it has, is one number but for rounding."""
     if finding.interval is None or finding.measurement is None or math.isnan(finding.measurement.estimate.value):
         return False
@@ -273,7 +273,7 @@ def _of(measurement: Measurement) -> _Of:
     )
 
 
-def _key(finding: Finding) -> _Of:
+def _key(finding: Judgement) -> _Of:
     if finding.measurement is None:
         return ()
     criterion = finding.criterion

@@ -11,7 +11,7 @@ import numpy as np
 
 from auditor.errors import AuditorError
 from auditor.finding.criterion import Criterion
-from auditor.finding.judging import Finding, judge
+from auditor.finding.judging import Judgement, judge
 from auditor.finding.measurement import Outcome, Pillar
 from auditor.run.audit import ask, generator_for, reason_of
 from auditor.run.contract import ContractViolation, World, audited, generators, state_of, words
@@ -126,7 +126,7 @@ def _tells_good_from_bad(
     criteria: Sequence[Criterion],
     seed: int,
     can_pass: bool,
-) -> tuple[list[Finding], list[Finding]]:
+) -> tuple[list[Judgement], list[Judgement]]:
     """The findings on both models."""
     findings = audited(probe, *ideal, criteria, seed)
     allowed = (Outcome.PASS, Outcome.NOT_JUDGED) if can_pass else (Outcome.INCONCLUSIVE, Outcome.NOT_JUDGED)

@@ -233,9 +233,6 @@ def _said(state: _State, schedule: Schedule) -> str:
     return f"{words}, validation {state.validations[-1]:.4f}" if state.validations else words
 
 
-# ---- checkpoints ---------------------------------------------------------------------------------------------------
-
-
 def _key(schedule: Schedule, n: int, fingerprint: Mapping[str, object] | None) -> str:
     # The number of epochs may be raised: what was trained so far is the beginning of either run.
     parts = [schedule.batch_size, schedule.seed, schedule.patience, n, sorted((fingerprint or {}).items())]

@@ -24,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from auditor.errors import DataError, UsageError
+from auditor.errors import DataError, UsageError, some_of
 from auditor.files import shown
 from auditor.intake.networks.head import Calibration, LinearHead
 from auditor.intake.networks.novelty import MahalanobisNovelty, RangeNovelty
@@ -51,6 +51,14 @@ NOVELTY_LEVEL = 0.99
 UNNAMED = "(not named)"
 _CONFIDENCE = 0.95
 _LEAST_SLOPE = 1e-3
+
+
+def refuse_unreadable(problems: Sequence[str], n_files: int) -> None:
+    """Raises DataError naming the first of the files that cannot be read, where there are any."""
+    if problems:
+        raise DataError(
+            f"{len(problems):,} of {n_files:,} files cannot be trained on: mend or remove them. {some_of(problems)}"
+        )
 
 
 def classes_of(labels: Sequence[str], fake: str | None = None) -> tuple[tuple[str, ...], int]:

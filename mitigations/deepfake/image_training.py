@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from auditor.data.images import FORMATS, decode_as
 from auditor.data.preprocessing import ImagePreprocessing
-from auditor.errors import DataError, UsageError, some_of
+from auditor.errors import DataError, UsageError
 from auditor.files import read_regular, shown
 from auditor.intake.networks.encoder_probe import EncoderProbe, hold, mebibytes
 from auditor.intake.networks.head import NeighbourHead
@@ -56,6 +56,7 @@ from mitigations.deepfake.fitting import (
     fit_novelty,
     linear_learner,
     make_card,
+    refuse_unreadable,
 )
 
 Method = Literal["frequency", "cnn", "ensemble", "encoder"]
@@ -142,11 +143,7 @@ def train_image_detector(
     """
     classes_of(labels, options.fake)
     images = read_images(files, options)
-    if images.problems:
-        raise DataError(
-            f"{len(images.problems):,} of {len(files):,} files cannot be trained on: mend or remove them. "
-            f"{some_of(images.problems)}"
-        )
+    refuse_unreadable(images.problems, len(files))
     return fit_image_detector(images, labels, kinds, options, rng)
 
 

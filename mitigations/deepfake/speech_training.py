@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from auditor.data.audio import Samples, decode, fitted, sampling_rate_of
 from auditor.data.preprocessing import AudioPreprocessing
-from auditor.errors import DataError, UsageError, some_of
+from auditor.errors import DataError, UsageError
 from auditor.files import read_regular, shown
 from auditor.intake.networks.head import Calibration
 from auditor.intake.networks.speech_detector import SpeechCNN, SpeechDetector, SpeechGMM
@@ -45,6 +45,7 @@ from mitigations.deepfake.fitting import (
     cross_validate,
     fit_head,
     make_card,
+    refuse_unreadable,
 )
 from mitigations.deepfake.kind_novelty import fit_kind_novelty
 
@@ -112,11 +113,7 @@ def train_speech_detector(
     classes of which one is synthetic, MissingExtraError without PyAV.
     """
     found = read_recordings(files, options)
-    if found.problems:
-        raise DataError(
-            f"{len(found.problems):,} of {len(files):,} files cannot be trained on: mend or remove them. "
-            f"{some_of(found.problems)}"
-        )
+    refuse_unreadable(found.problems, len(files))
     return fit_speech_detector(found, labels, kinds, options, rng)
 
 
@@ -201,9 +198,6 @@ def fit_speech_detector(
 
 def _calibration(network: Network) -> Calibration:
     return network.calibration if isinstance(network, SpeechGMM) else network.head.calibration
-
-
-# ---- fitting to some of the recordings -----------------------------------------------------------------------------
 
 
 class SpeechFitter:

@@ -160,9 +160,6 @@ def filler_of(word: str | None) -> Identity:
     return Identity(words.name, {"adjective": (word.strip(),)})
 
 
-# ---- tables --------------------------------------------------------------------------------------------------------
-
-
 def flipped(X: pd.DataFrame, feature: str, *, impute: bool, rng: np.random.Generator) -> pd.DataFrame:
     """The rows with each value of a feature replaced by another of its values, drawn evenly from the rest.
 

@@ -294,9 +294,6 @@ def draw(networks: Networks, table: Table, n: int, rng: np.random.Generator, dev
     return Drawn(x=x, y=codes[-1], group=group, codes=codes)
 
 
-# ---- what it came to -----------------------------------------------------------------------------------------------
-
-
 def label_gap(y: IntArray, group: IntArray) -> float:
     """``max over labels y and groups g, h of P(y | g) - P(y | h)``: for two labels the risk difference; ideal 0."""
     counts = np.zeros((group.max() + 1, y.max() + 1))

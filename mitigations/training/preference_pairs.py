@@ -161,9 +161,6 @@ def _pair(line: str, where: str) -> PreferencePair:
     return PreferencePair(prompt=prompt, chosen=chosen, rejected=rejected, cluster=cluster)
 
 
-# ---- the built-in ones ---------------------------------------------------------------------------------------------
-
-
 def _content() -> tuple[dict[str, dict[str, list[str]]], str]:
     raw = (files("mitigations") / "data" / "preference_tuning.toml").read_bytes()
     content = tomllib.loads(raw.decode())

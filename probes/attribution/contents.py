@@ -155,7 +155,7 @@ def shown(
 
 
 def _marked(figure: Figure, note: str) -> Figure:
-    return replace(figure, title=f"{figure.title}{title_of(note)}")
+    return figure.model_copy(update={"title": f"{figure.title}{title_of(note)}"})
 
 
 def _groups_metric(rows: AuditData) -> tuple[str, ...]:
@@ -217,9 +217,6 @@ def _between_groups(method: str, explanation: Explanation, note: str) -> list[Me
             )
         )
     return found
-
-
-# ---- samples, where they may be shown ------------------------------------------------------------------------------
 
 
 def samples_figure(verdict: Verdict, *, pictures: bool) -> Figure | None:

@@ -285,9 +285,6 @@ def _gradients(
     return torch.autograd.grad(total, inputs)
 
 
-# ---- what they have in common ----------------------------------------------------------------------------------------
-
-
 def side_of(problem: Problem) -> Differentiable:
     """The differentiable side; NotApplicableError with the reason where there is none."""
     if problem.differentiable is None:

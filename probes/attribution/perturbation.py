@@ -177,9 +177,6 @@ def _regression(
     return explain
 
 
-# ---- what they have in common ----------------------------------------------------------------------------------------
-
-
 def patch_grid(problem: Problem) -> tuple[int, int] | None:
     """Rows and columns of patches; None where units are no patches."""
     if problem.units.kind != "patch" or not problem.units.n:

@@ -285,9 +285,6 @@ def joined(first: Attributions, second: Attributions) -> Attributions:
     )
 
 
-# ---- sanity --------------------------------------------------------------------------------------------------------
-
-
 def _checked(verdict: Verdict, few: Problem, rng: np.random.Generator, effort: Effort, checks: Checks) -> Verdict:
     verdict = _relabelled(verdict, few, rng, effort, checks)
     reason = _why_unchecked(few, verdict, checks)

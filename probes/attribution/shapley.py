@@ -191,9 +191,6 @@ def _shapley(
     )
 
 
-# ---- as methods ------------------------------------------------------------------------------------------------------
-
-
 def linear(problem: Problem, rng: np.random.Generator, effort: Effort) -> Attributions:
     """:func:`shap_linear` of a question, against background rows drawn from its own."""
     final = _final(problem, rng)

@@ -13,7 +13,7 @@ import numpy as np
 from auditor.errors import NotApplicableError
 from auditor.finding.figure import Figure
 from auditor.finding.measurement import Measurement, Pillar
-from auditor.intake.rows.benchmarks import Benchmark
+from auditor.intake.rows.benchmarks.benchmark import Benchmark
 from auditor.rows import FloatArray, IntArray
 from auditor.run.probe import Need
 from auditor.statistics.estimate import Undefined
@@ -30,8 +30,10 @@ from probes.attribution.methods import explain
 from probes.attribution.problem import Problem
 from probes.attribution.rule import Checks, Parts, Verdict, judge_methods
 from probes.attribution.sanity import FEWEST_COPIES
+from probes.attribution.token_infill import N_INFILL, Infill
 from probes.attribution.token_prompts import Prompt, built_in_prompts, read_prompts
-from probes.attribution.token_units import N_INFILL, Infill, TokenBaseline, Unit, token_problem
+from probes.attribution.token_units import TokenBaseline, token_problem
+from probes.attribution.tokens import Unit
 from probes.inputs import whole_number
 from probes.language.options import LikelihoodOptions
 
@@ -415,7 +417,8 @@ def _of_this_probe(measurement: Measurement, name: str) -> Measurement:
     table = replace(figure.table, grades=tuple(map(named, figure.table.grades)))
     renamed = f"{name}/{figure.id.split('/', 1)[1]}"
     caption, alt = named(figure.caption), named(figure.alt)
-    return replace(measurement, figure=replace(figure, id=renamed, probe=name, table=table, caption=caption, alt=alt))
+    said = {"id": renamed, "probe": name, "table": table, "caption": caption, "alt": alt}
+    return replace(measurement, figure=figure.model_copy(update=said))
 
 
 def _figure(name: str, verdict: Verdict, prompts: Sequence[Prompt], unit: Unit) -> Figure:

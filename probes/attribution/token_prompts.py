@@ -12,7 +12,7 @@ from typing import Any
 
 from auditor.errors import DataError, did_you_mean
 from auditor.files import UNREADABLE, why_unreadable
-from auditor.intake.rows.benchmarks import Benchmark
+from auditor.intake.rows.benchmarks.benchmark import Benchmark
 from auditor.intake.rows.tables import regular_file
 
 _MAX_BYTES = 16 << 20

@@ -148,9 +148,6 @@ def _of_samples(samples: npt.NDArray[Any], rate: int) -> dict[str, list[float]]:
     return {"loudness": decibels, "silence": [leading / rate, trailing / rate]}
 
 
-# ---- what they are worth -------------------------------------------------------------------------------------------
-
-
 def cue_scores(matrix: FloatArray, is_fake: BoolArray, rng: np.random.Generator) -> FloatArray | None:
     """(n,) scores of being synthetic from cues (n, d), each by a rule that had not seen its row; None for too few rows.
 

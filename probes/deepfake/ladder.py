@@ -20,7 +20,7 @@ from auditor.statistics.rates import RateTable, WeightedSum
 from probes.deepfake.files import as_row, need_pillow, no_larger, picture_of, taken_by
 from probes.deepfake.picture_changes import PICTURE_LADDERS, Ladder, changed_picture
 from probes.deepfake.sound_changes import SOUND_LADDERS, changed_sound
-from probes.deepfake.subject import BoolArray, Subject, is_large, labelled, some
+from probes.deepfake.subject import BoolArray, Subject, is_large, labelled, measured, some
 from probes.inputs import whole_number
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ class DetectorRobustness:
         for ladder in lost:
             reason = f"{ladder.name} was left out: {missing}"
             estimate = Undefined(reason=reason, inapplicable=True)
-            found.append(_one(f"auc_under_{ladder.name}", ladder.name, estimate, len(subject.is_fake), 1.0))
+            found.append(measured(f"auc_under_{ladder.name}", estimate, len(subject.is_fake), 1.0, method=ladder.name))
         return [_headline(drops, len(subject.is_fake)), *found]
 
     def _ladders(self, image: bool) -> tuple[Ladder, ...]:
@@ -192,8 +192,10 @@ def _rung(
     n = len(fake)
     area = area_under_curve(positives=scores[fake], negatives=scores[~fake])
     return [
-        _one(f"auc_under_{ladder.name}", ladder.name, area, n, 1.0, at),
-        _one(f"balanced_accuracy_under_{ladder.name}", ladder.name, balanced_accuracy(right, fake), n, 1.0, at),
+        measured(f"auc_under_{ladder.name}", area, n, 1.0, method=ladder.name, at=at),
+        measured(
+            f"balanced_accuracy_under_{ladder.name}", balanced_accuracy(right, fake), n, 1.0, method=ladder.name, at=at
+        ),
     ]
 
 
@@ -217,18 +219,4 @@ def _headline(drops: dict[str, AnyEstimate], n: int) -> Measurement:
         known = {name: d.value for name, d in drops.items() if not isinstance(d, Undefined)}
         worst = max(known, key=lambda name: known[name], default="")
         detail = f"largest under {worst}; of {', '.join(drops)}" if worst else ""
-    return _one("largest_auc_drop", "everyday", estimate, n, 0.0, detail=detail)
-
-
-def _one(
-    metric: str,
-    method: str,
-    estimate: AnyEstimate,
-    n: int,
-    ideal: float,
-    at: dict[str, str | float] | None = None,
-    detail: str = "",
-) -> Measurement:
-    return Measurement(
-        metric=metric, method=method, estimate=estimate, n_samples=n, ideal=ideal, at=at or {}, detail=detail
-    )
+    return measured("largest_auc_drop", estimate, n, 0.0, method="everyday", detail=detail)

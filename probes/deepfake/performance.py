@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
@@ -18,7 +19,7 @@ from auditor.statistics.estimate import Exact, Undefined
 from auditor.statistics.kinds import AnyEstimate
 from auditor.statistics.ranks import AreaUnderCurve, area_under_curve, true_positive_rate_at
 from auditor.statistics.rates import MOST_GROUPS, Proportion
-from probes.deepfake.subject import BoolArray, Subject, labelled
+from probes.deepfake.subject import BoolArray, Subject, labelled, measured
 from probes.fairness.crowds import crowd
 from probes.fairness.score_fairness import calibration_error
 
@@ -214,34 +215,7 @@ class DetectorPerformance:
         return [_one("auc_difference", gap, len(names), 0.0, sensitive=(column,)), *found]
 
 
-def _one(
-    metric: str,
-    estimate: AnyEstimate,
-    n: int,
-    ideal: float | None,
-    *,
-    method: str = "measured",
-    sensitive: tuple[str, ...] = (),
-    group: dict[str, str] | None = None,
-    at: dict[str, str | float] | None = None,
-    detail: str = "",
-    too_few: str = "",
-) -> Measurement:
-    return Measurement(
-        metric=metric,
-        method=method,
-        estimate=estimate,
-        n_samples=n,
-        ideal=ideal,
-        sensitive=sensitive,
-        group=group or {},
-        at=at or {},
-        detail=detail,
-        too_few=too_few,
-    )
-
-
-# ---- what a detector answers ---------------------------------------------------------------------------------------
+_one = partial(measured, method="measured")
 
 
 def _answers(detector: DeepfakeDetector, subject: Subject) -> list[Measurement]:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from auditor.errors import NotApplicableError
+from auditor.finding.measurement import Measurement
 from auditor.rows import FloatArray
+from auditor.statistics.kinds import AnyEstimate
 
 if TYPE_CHECKING:
     from auditor.data.audit_data import AuditData
@@ -95,3 +97,10 @@ def scores_of(model: AuditedModel, fake: int, n: int, version: Callable[[int], R
         for start in range(0, n, ROWS_AT_ONCE)
     ]
     return np.concatenate(parts) if parts else np.empty(0)
+
+
+def measured(
+    metric: str, estimate: AnyEstimate, n_samples: int, ideal: float | None, *, method: str, **where: Any
+) -> Measurement:
+    """A measurement; ``where``: its coordinates and the words on it, by their names there."""
+    return Measurement(metric=metric, estimate=estimate, n_samples=n_samples, ideal=ideal, method=method, **where)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
@@ -18,7 +19,7 @@ from auditor.statistics.ranks import area_under_curve
 from probes.deepfake.alike import alike_picture, alike_sound, common_side
 from probes.deepfake.cues import FEWEST_FILES, Cues, cue_scores, read_cues
 from probes.deepfake.files import need_pillow, taken_by
-from probes.deepfake.subject import BoolArray, Subject, labelled, scores_of, some
+from probes.deepfake.subject import BoolArray, Subject, labelled, measured, scores_of, some
 from probes.inputs import whole_number
 
 if TYPE_CHECKING:
@@ -131,27 +132,7 @@ def _by_family(cues: Cues, is_fake: BoolArray, rng: np.random.Generator) -> tupl
     return found, together
 
 
-def _one(
-    metric: str,
-    estimate: AnyEstimate,
-    n: int,
-    ideal: float,
-    *,
-    at: dict[str, str | float] | None = None,
-    method: str = "made_alike",
-    detail: str = "",
-    figure: Figure | None = None,
-) -> Measurement:
-    return Measurement(
-        metric=metric,
-        method=method,
-        estimate=estimate,
-        n_samples=n,
-        ideal=ideal,
-        at=at or {},
-        detail=detail,
-        figure=figure,
-    )
+_one = partial(measured, method="made_alike")
 
 
 def _figure(measured: Sequence[Measurement]) -> Figure | None:
@@ -188,7 +169,3 @@ def _figure(measured: Sequence[Measurement]) -> Figure | None:
         y_label="area under the ROC curve",
         caption="A detector is worth what it adds to the cues once all files are made alike. Intervals: 95 %.",
     )
-
-
-def _named(metric: str, name: str) -> str:
-    return f"detector, {name}" if metric == "auc" else f"cues: {name}"

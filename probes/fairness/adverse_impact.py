@@ -172,7 +172,7 @@ class AdverseImpact:
         kept = np.flatnonzero(~small) if self.exclude_small else np.arange(len(levels))
         titles = [" x ".join(level) for level in levels]
         table = RateTable(rate=method, successes=tuple(k[kept].tolist()), n=tuple(n[kept].tolist()))
-        headline, per_category = [], []
+        per_category = []
         for i, level in enumerate(levels):
             group = dict(zip(names, level, strict=True))
             flag = self._flag(int(n[i]), int(n.sum())) if small[i] else ""
@@ -197,36 +197,24 @@ class AdverseImpact:
         if scores is not None and kept.size > 1:
             best = int(kept[np.argmax(k[kept] / n[kept])])
             parts = [scores[known][codes == i] for i in range(len(levels))]
-            per_category += [
-                Measurement(
-                    metric="standardized_mean_difference",
-                    method=method,
-                    estimate=_standardized(parts[i], parts[best]),
-                    n_samples=int(n[i] + n[best]),
-                    ideal=0.0,
-                    group=dict(zip(names, levels[i], strict=True)),
-                    detail=f"mean score {parts[i].mean():.4f} against {parts[best].mean():.4f} of {titles[best]}",
-                    too_few=_DISPLAY_ONLY,
-                )
-                for i in kept.tolist()
-                if i != best
-            ]
-        headline.append(
-            Measurement(
-                metric="impact_ratio_min",
-                method=method,
-                estimate=(
-                    WorstRatio(tables=(table,))
-                    if kept.size > 1
-                    else Undefined(reason="fewer than two categories are left to compare")
-                ),
-                n_samples=int(n[kept].sum()),
-                ideal=1.0,
-                sensitive=names,
-                detail=_essentials(method, titles, k, n, kept, int((~known).sum()), note),
-            )
+            for i in kept.tolist():
+                if i != best:
+                    group = dict(zip(names, levels[i], strict=True))
+                    per_category.append(_score_difference(method, group, parts[i], parts[best], titles[best]))
+        headline = Measurement(
+            metric="impact_ratio_min",
+            method=method,
+            estimate=(
+                WorstRatio(tables=(table,))
+                if kept.size > 1
+                else Undefined(reason="fewer than two categories are left to compare")
+            ),
+            n_samples=int(n[kept].sum()),
+            ideal=1.0,
+            sensitive=names,
+            detail=_essentials(method, titles, k, n, kept, int((~known).sum()), note),
         )
-        return [*headline, unknown, *per_category]
+        return [headline, unknown, *per_category]
 
     def _flag(self, n: int, total: int) -> str:
         share = f"{n:,} of {total:,} categorised rows, under {self.small:.0%}"
@@ -261,6 +249,20 @@ def _ratio(table: RateTable, index: int, titles: Sequence[str]) -> tuple[AnyEsti
         f"{estimate.p_value(1.0, 'less'):.3g} for one below 1; "
         f"Fisher's exact p = {fisher_exact_p(int(k[index]), int(n[index]), int(k[best]), int(n[best])):.3g}, "
         f"{standard_deviations(int(k[index]), int(n[index]), int(k[best]), int(n[best])):+.2f} standard deviations"
+    )
+
+
+def _score_difference(method: str, group: dict[str, str], own: FloatArray, best: FloatArray, title: str) -> Measurement:
+    """How the scores of a category lie to those of the category that is selected most, whose ``title`` is given."""
+    return Measurement(
+        metric="standardized_mean_difference",
+        method=method,
+        estimate=_standardized(own, best),
+        n_samples=own.size + best.size,
+        ideal=0.0,
+        group=group,
+        detail=f"mean score {own.mean():.4f} against {best.mean():.4f} of {title}",
+        too_few=_DISPLAY_ONLY,
     )
 
 

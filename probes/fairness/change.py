@@ -74,7 +74,7 @@ class Change:
         if not isinstance(self.reference, str):
             assert self.reference is not None
             return self.reference, "the reference given"
-        from auditor.intake import load_model
+        from auditor.intake.formats import load_model
         from auditor.intake.specs import ModelSpec
 
         loaded = load_model(ModelSpec(path=self.reference))

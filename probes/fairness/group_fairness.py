@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from auditor.data.bins import BinRule, bin_sensitive
-from auditor.data.counts import MISSING, GroupCounts, count_groups
+from auditor.data.counts import MISSING, GroupCounts
 from auditor.errors import NotApplicableError, did_you_mean
 from auditor.finding.measurement import Measurement, Pillar
 from auditor.run.probe import Need
@@ -110,22 +110,12 @@ class GroupFairness:
         rows = data.evaluation
         if rows.sensitive_features is None:
             raise NotApplicableError("Needs a sensitive feature: add --sensitive COLUMN.")
-        columns = [rows.sensitive_features[c].astype("category") for c in rows.sensitive_features.columns]
-
-        def counted(columns: Sequence[pd.Series[Any]]) -> GroupCounts:
-            return count_groups(
-                model.decisions(rows),
-                rows.y_true,
-                [(c.cat.codes.to_numpy(), [str(level) for level in c.cat.categories]) for c in columns],
-                features=[str(c.name) for c in columns],
-                classes=rows.classes or model.classes,
-                positive=rows.positive,
-            )
-
-        found = self._measured(counted(columns))
+        decided = model.decisions(rows)
+        found = self._measured(rows.counted(decided, model.classes))
         if self.strata is not None:
-            others = [c for c in columns if str(c.name) != self.strata]
-            found += self._disparities(counted([*others, _stratum(rows, self.strata)]), self.strata)
+            columns = [rows.sensitive_features[c] for c in rows.sensitive_features.columns if str(c) != self.strata]
+            by_stratum = rows.counted(decided, model.classes, by=[*columns, _stratum(rows, self.strata)])
+            found += self._disparities(by_stratum, self.strata)
         return found
 
     def measure_counts(self, counts: GroupCounts) -> list[Measurement]:

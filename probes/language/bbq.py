@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from auditor.finding.measurement import Measurement, Pillar
-from auditor.intake.rows.benchmarks import BBQExample, read_bbq
+from auditor.intake.rows.benchmarks.bbq import BBQExample, read_bbq
 from auditor.rows import IntArray
 from auditor.run.probe import Need
 from auditor.statistics.estimate import Undefined

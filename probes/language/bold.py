@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from auditor.finding.measurement import Measurement, Pillar
-from auditor.intake.rows.benchmarks import read_bold
+from auditor.intake.rows.benchmarks.bold import read_bold
 from auditor.run.probe import Need
 from auditor.statistics.distances import WorstGap
 from auditor.statistics.estimate import Undefined

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from auditor.finding.measurement import Measurement, Pillar
-from auditor.intake.rows.benchmarks import read_crows_pairs
+from auditor.intake.rows.benchmarks.crows_pairs import read_crows_pairs
 from auditor.run.probe import Need
 from probes.language.options import PairsOfAFile, benchmark_path
 from probes.language.pairs import preferred_pairs

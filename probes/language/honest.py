@@ -11,7 +11,7 @@ import numpy as np
 
 from auditor.errors import ConfigError, NotApplicableError
 from auditor.finding.measurement import Measurement, Pillar
-from auditor.intake.rows.benchmarks import HonestTemplate, read_honest
+from auditor.intake.rows.benchmarks.honest import HonestTemplate, read_honest
 from auditor.run.probe import Need
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.kinds import AnyEstimate

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from auditor.finding.measurement import Measurement
-from auditor.intake.rows.benchmarks import Benchmark, SentencePair
+from auditor.intake.rows.benchmarks.benchmark import Benchmark, SentencePair
 from probes.language.options import PairOptions, source_and_scoring
 from probes.language.shares import preferences, stereotype_scores
 

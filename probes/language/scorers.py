@@ -31,7 +31,7 @@ def load_scorer(scorer: str | AuditedModel | None, scorer_class: str | None = No
             )
         return _vader()
     if isinstance(scorer, str):
-        from auditor.intake import load_model
+        from auditor.intake.formats import load_model
         from auditor.intake.specs import ModelSpec
 
         loaded = load_model(ModelSpec(path=scorer))

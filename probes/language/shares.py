@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from auditor.finding.measurement import Measurement
-from auditor.intake.rows.benchmarks import SentencePair
+from auditor.intake.rows.benchmarks.benchmark import SentencePair
 from auditor.rows import FloatArray, IntArray
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.kinds import AnyEstimate

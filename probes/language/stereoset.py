@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from auditor.finding.measurement import Measurement, Pillar
-from auditor.intake.rows.benchmarks import Benchmark, StereoSetExample, read_stereoset
+from auditor.intake.rows.benchmarks.benchmark import Benchmark
+from auditor.intake.rows.benchmarks.stereoset import StereoSetExample, read_stereoset
 from auditor.rows import FloatArray
 from auditor.run.probe import Need
 from auditor.statistics.estimate import Undefined

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from auditor.finding.measurement import Measurement, Pillar
-from auditor.intake.rows.benchmarks import Benchmark, SentencePair
+from auditor.intake.rows.benchmarks.benchmark import Benchmark, SentencePair
 from auditor.run.probe import Need
 from probes.language.options import PairOptions
 from probes.language.pairs import preferred_pairs

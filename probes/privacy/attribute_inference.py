@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -18,7 +17,7 @@ from auditor.run.probe import Need
 from auditor.statistics.estimate import Power, Undefined
 from auditor.statistics.ranks import area_under_curve
 from auditor.statistics.rates import Difference, Proportion
-from auditor.statistics.values import BoundedMean
+from auditor.statistics.values import bounded_mean
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -309,7 +308,7 @@ def _of_targets(targets: _Targets, detail: str) -> list[Measurement]:
                 Measurement(
                     metric="attribute_inference_gain",
                     method=method,
-                    estimate=_paired(right.astype(np.float64) - alone),
+                    estimate=bounded_mean(right.astype(np.float64) - alone, low=-1.0, high=1.0),
                     n_samples=n,
                     ideal=0.0,
                     at=at,
@@ -340,15 +339,3 @@ def _advantages(targets: Sequence[_Targets], detail: str) -> list[Measurement]:
             )
         )
     return found
-
-
-def _paired(differences: FloatArray) -> BoundedMean:
-    centre = float(differences.mean())
-    return BoundedMean(
-        centre=centre,
-        standard_error=float(differences.std(ddof=1) / math.sqrt(differences.size)),
-        third_moment=float(((differences - centre) ** 3).mean()),
-        n=differences.size,
-        low=-1.0,
-        high=1.0,
-    )

@@ -16,7 +16,7 @@ from auditor.rows import FloatArray
 from auditor.run.probe import Need
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.rates import Proportion
-from auditor.statistics.values import BoundedMean
+from auditor.statistics.values import BoundedMean, bounded_mean
 from probes.inputs import differentiable, differentiating, whole_number
 
 if TYPE_CHECKING:
@@ -98,14 +98,14 @@ class ModelInversion:
         names = [model.classes[c] for c in classes]
         return [
             self._measured(
-                _mean(own),
+                bounded_mean(own, low=-1.0, high=1.0),
                 METHOD,
                 len(classes),
                 f"random images {np.diag(by_chance).mean():.3f}; most alike {names[int(own.argmax())]} "
                 f"{own.max():.3f}; {detail}",
                 self._figure(drawn, names, own),
             ),
-            self._measured(_mean(np.diag(by_chance)), "random_image", len(classes), detail),
+            self._measured(bounded_mean(np.diag(by_chance), low=-1.0, high=1.0), "random_image", len(classes), detail),
             Measurement(
                 metric="inversion_retrieval_rate",
                 method=METHOD,
@@ -198,15 +198,3 @@ def _correlations(images: FloatArray, patterns: FloatArray) -> FloatArray:
     a, b = (x.reshape(len(x), -1) - x.reshape(len(x), -1).mean(axis=1, keepdims=True) for x in (images, patterns))
     size = np.linalg.norm(a, axis=1)[:, None] * np.linalg.norm(b, axis=1)[None, :]
     return np.asarray(np.clip(np.divide(a @ b.T, size, out=np.zeros_like(size), where=size > 0.0), -1.0, 1.0))
-
-
-def _mean(values: FloatArray) -> BoundedMean:
-    centre = float(values.mean())
-    return BoundedMean(
-        centre=centre,
-        standard_error=float(values.std(ddof=1) / math.sqrt(values.size)),
-        third_moment=float(((values - centre) ** 3).mean()),
-        n=values.size,
-        low=-1.0,
-        high=1.0,
-    )

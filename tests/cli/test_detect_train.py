@@ -15,7 +15,7 @@ from typer.testing import CliRunner, Result
 
 from auditor.detection.record import DetectorRecord
 from auditor.errors import DataError, ModelError, UsageError
-from auditor.intake import load_model
+from auditor.intake.formats import load_model
 from auditor.intake.specs import DetectorTrainingSpec, Job, Limits, ModelSpec
 from auditor.model.detector import DeepfakeDetector
 from auditor.run.heard import DetectorTrained

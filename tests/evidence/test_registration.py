@@ -29,9 +29,10 @@ from auditor.evidence.registration import (
     read_registration,
 )
 from auditor.evidence.signing import make_key
+from auditor.finding.criterion import CriterionRecord
 from auditor.report.html import render_html
 from auditor.report.markdown import render_markdown
-from auditor.report.record import AuditReport, CriterionRecord, RegistrationRecord
+from auditor.report.record import AuditReport, RegistrationRecord
 from auditor.run.options import flags
 from cli.evidence import request_of
 from cli.main import app

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,12 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from auditor.finding.criterion import Criterion, load_criteria
-from auditor.finding.display import MOST_HEATMAPS, MOST_SWARMS, MOST_TEXTS
-from auditor.finding.figure import Figure
-from auditor.finding.judging import Family, Finding, empty_requirement, judge
+from auditor.finding.judging import Family, Judgement, empty_requirement, judge
 from auditor.finding.measurement import Measurement, Outcome, ProbeResult
 from auditor.finding.profiles import DEFAULT_PROFILE
-from auditor.report.record import ExitCode, FindingRecord, exit_code
+from auditor.report.record import ExitCode, Finding, exit_code
 from auditor.statistics.estimate import Exact, Undefined
 from auditor.statistics.families import Multiplicity
 from auditor.statistics.groups import WorstDifference, WorstRatio
@@ -45,12 +42,12 @@ def result(*measurements: Measurement, probe: str = "p", **more: Any) -> ProbeRe
     )
 
 
-def only(findings: list[Finding]) -> Finding:
+def only(findings: list[Judgement]) -> Judgement:
     assert len(findings) == 1
     return findings[0]
 
 
-def verdict(estimate: Any, c: Criterion | None = None, **more: Any) -> Finding:
+def verdict(estimate: Any, c: Criterion | None = None, **more: Any) -> Judgement:
     return only(judge([result(measurement(estimate, **more))], [c or criterion()])[0])
 
 
@@ -99,7 +96,7 @@ def position(interval: tuple[float, float], c: Criterion) -> Outcome:
 @given(st.lists(st.tuples(estimates, criteria), min_size=1, max_size=6), st.sampled_from(METHODS))
 def test_interval_and_outcome_agree(cases: list[tuple[Any, Criterion]], method: Multiplicity) -> None:
     measurements = [measurement(e, f"x{i}") for i, (e, _) in enumerate(cases)]
-    demands = [replace(c, metric=f"x{i}") for i, (_, c) in enumerate(cases)]
+    demands = [c.model_copy(update={"metric": f"x{i}"}) for i, (_, c) in enumerate(cases)]
     findings, family = judge([result(*measurements)], demands, Family(multiplicity=method))
     judged = [not isinstance(e, Exact) and not empty_requirement(e, c) for e, c in cases]
     assert family.m == sum(judged)
@@ -124,14 +121,14 @@ def test_interval_and_outcome_agree(cases: list[tuple[Any, Criterion]], method: 
             assert min(finding.p_fail, finding.p_pass) >= level * (1 - 1e-5)
         if method == "bonferroni" and one_of_m:
             assert level == pytest.approx(0.05 / family.m)
-        FindingRecord.of(finding)
+        Finding.of(finding)
 
 
 @settings(max_examples=60, deadline=None, derandomize=True)
 @given(st.lists(st.tuples(estimates, criteria), min_size=1, max_size=6))
 def test_holm_says_no_less_than_bonferroni_and_never_the_opposite(cases: list[tuple[Any, Criterion]]) -> None:
     measurements = [measurement(e, f"x{i}") for i, (e, _) in enumerate(cases)]
-    demands = [replace(c, metric=f"x{i}") for i, (_, c) in enumerate(cases)]
+    demands = [c.model_copy(update={"metric": f"x{i}"}) for i, (_, c) in enumerate(cases)]
     plain, holm = (judge([result(*measurements)], demands, Family(multiplicity=m))[0] for m in ("bonferroni", "holm"))
     for a, b in zip(plain, holm, strict=True):
         assert a.outcome is b.outcome or a.outcome is Outcome.INCONCLUSIVE
@@ -259,7 +256,7 @@ def test_undefined_is_inconclusive_and_null() -> None:
     finding = verdict(Undefined(reason="only one group is present"))
     assert finding.outcome is Outcome.INCONCLUSIVE
     assert "only one group is present" in finding.reason
-    record = FindingRecord.of(finding)
+    record = Finding.of(finding)
     assert record.value is None and record.interval == (None, None)
     assert record.p_fail is record.p_pass is record.minimum_detectable_effect is record.n_required is None
     assert "NaN" not in record.model_dump_json() and "Infinity" not in record.model_dump_json()
@@ -275,7 +272,7 @@ def test_an_empty_group_does_not_hide_the_others() -> None:
     """Null and never a PASS; but that the groups with rows lie beyond the bound is shown all the same."""
     finding = verdict(gap((380, 20, 0), (400, 400, 0)))
     assert finding.outcome is Outcome.FAIL
-    assert FindingRecord.of(finding).value is None
+    assert Finding.of(finding).value is None
     assert finding.interval is not None and finding.interval[0] > 0.1 and finding.interval[1] == 1.0
 
 
@@ -384,7 +381,7 @@ def test_zero_by_zero_that_nobody_asked_about_is_not_judged() -> None:
     nobody = WorstRatio(tables=(RateTable(rate="r", successes=(0, 0), n=(90, 90)),))
     findings, _ = judge([result(measurement(nobody, "ratio", sensitive=("sex",)))], [])
     assert only(findings).outcome is Outcome.NOT_JUDGED
-    assert FindingRecord.of(only(findings)).value is None
+    assert Finding.of(only(findings)).value is None
     findings, _ = judge([result(measurement(nobody, "ratio"))], [criterion("ratio", direction="at_least", bound=0.8)])
     assert only(findings).outcome is Outcome.INCONCLUSIVE
 
@@ -532,28 +529,15 @@ def test_a_criterion_of_the_profile_that_its_probe_had_no_input_for_does_not_app
     findings, _ = judge([measured], [criterion(), needy])
     assert findings[-1].outcome is Outcome.NOT_APPLICABLE and findings[-1].probe == "p"
     assert findings[-1].reason == "y was not measured: it needs members."
-    for silent in (replace(needy, probe="q"), replace(needy, needs="")):
+    for silent in (needy.model_copy(update={"probe": "q"}), needy.model_copy(update={"needs": ""})):
         assert len(judge([measured], [criterion(), silent])[0]) == 1
-
-
-@pytest.mark.parametrize("field", ["texts", "heatmaps", "swarms"])
-def test_a_figure_holds_what_a_report_shows_and_no_more(field: str) -> None:
-    most = {"texts": MOST_TEXTS, "heatmaps": MOST_HEATMAPS, "swarms": MOST_SWARMS}[field]
-
-    def figure(n: int) -> Figure:
-        given: dict[str, Any] = {field: (None,) * n}
-        return Figure(id="f", probe="p", kind="text", title="t", series=(), alt="a", **given)
-
-    assert len(getattr(figure(most), field)) == most
-    with pytest.raises(ValueError, match=f"at most {most} {field}, not {most + 1}"):
-        figure(most + 1)
 
 
 # ---- exit codes ----------------------------------------------------------------------------------------------------
 
 
-def of(*outcomes: Outcome, pillar: Any = "fairness") -> list[Finding]:
-    return [Finding(id="", probe="p", pillar=pillar, citation="", outcome=o) for o in outcomes]
+def of(*outcomes: Outcome, pillar: Any = "fairness") -> list[Judgement]:
+    return [Judgement(id="", probe="p", pillar=pillar, citation="", outcome=o) for o in outcomes]
 
 
 P, F, INC, R, A, J = (

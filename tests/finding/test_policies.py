@@ -210,14 +210,14 @@ def test_a_judged_number_of_a_group_is_linked_among_many_that_compare() -> None:
     policy = parse_policy(PACK.replace("*_difference", "*"), "house.toml")
     grouped = Measurement(metric="accuracy", estimate=Proportion(successes=1, n=400), n_samples=400, group={"sex": "f"})
     from auditor.finding.judging import Family, judge
-    from auditor.report.record import FindingRecord
+    from auditor.report.record import Finding
 
     findings, _ = judge(
         [ProbeResult(probe="group_fairness", pillar="fairness", citation="", measurements=(_GAP, grouped))],
         [criterion("accuracy", "at_least", 0.9, group={"sex": "f"})],
         Family(),
     )
-    report = sampled().model_copy(update={"findings": tuple(FindingRecord.of(f) for f in findings)})
+    report = sampled().model_copy(update={"findings": tuple(Finding.of(f) for f in findings)})
     cell = cells(with_policies(report, [policy], DAY))["one"]
     assert cell.outcomes == {"NOT_JUDGED": 1, "FAIL": 1} and len(cell.findings) == 2
 

@@ -46,7 +46,8 @@ from auditor.evidence.signing import (
 )
 from auditor.evidence.verify import Verified, verify_bundle
 from auditor.finding.measurement import Outcome
-from auditor.intake import ModelSpec, load_model
+from auditor.intake.formats import load_model
+from auditor.intake.specs import ModelSpec
 from auditor.report.record import AuditReport
 from auditor.report.schema import shipped_schema
 from auditor.report.view import document_id

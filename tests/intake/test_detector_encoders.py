@@ -12,7 +12,7 @@ import torch
 
 from auditor.data.audit_data import AuditData
 from auditor.errors import MissingExtraError, ModelError, NotApplicableError, UnsafeModelError, UsageError
-from auditor.intake import load_model
+from auditor.intake.formats import load_model
 from auditor.intake.networks.encoder_probe import EncoderProbe, hold, mebibytes
 from auditor.intake.networks.encoders import FORMS, encoder_of
 from auditor.intake.rows.media import load_images

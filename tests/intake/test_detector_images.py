@@ -16,7 +16,7 @@ from torch import Tensor
 from auditor.data.images import decode_as
 from auditor.data.preprocessing import ImagePreprocessing
 from auditor.errors import DataError, MissingExtraError, UsageError
-from auditor.intake import load_model
+from auditor.intake.formats import load_model
 from auditor.intake.networks.architectures import ARCHITECTURES
 from auditor.intake.networks.image_detector import FrequencyDetector, ImageEnsemble, ResidualCNN, levels
 from auditor.intake.networks.image_features import (

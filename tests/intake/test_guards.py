@@ -20,9 +20,11 @@ import safetensors.torch
 import torch
 
 from auditor.errors import ModelError, UnsafeModelError, UsageError
-from auditor.intake import ModelSpec, archive, formats, hf_folder, load_model, source, weights
+from auditor.intake import archive, formats, hf_folder, source, weights
 from auditor.intake.archive import open_archive
+from auditor.intake.formats import load_model
 from auditor.intake.source import Source, read_source
+from auditor.intake.specs import ModelSpec
 from tests.intake.test_intake_hostile import SAFETENSORS, bert, evil_module, payload, torch_zip
 
 NO_END = "directory is missing at the end"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import json
 import math
 import os
 import pickle
@@ -32,14 +31,17 @@ from torch import Tensor, nn
 
 from auditor.data.preprocessing import ImagePreprocessing, TextPreprocessing, fit_tabular
 from auditor.errors import DataError, ModelError, UnsafeModelError, UsageError
-from auditor.intake import ModelSpec, identify, intake_result, load_model, resolve_device
 from auditor.intake.estimators import EstimatorModel
+from auditor.intake.formats import identify, load_model
 from auditor.intake.networks.architectures import ARCHITECTURES, MLP
+from auditor.intake.result import intake_result, resolve_device
+from auditor.intake.specs import ModelSpec
 from auditor.intake.specs import ModelSpec as SharedModelSpec
 from auditor.model.audited_model import AuditedModel, Recipe
 from auditor.model.saving import save
 from auditor.model.torch_model import TorchModel
 from tests.quantifiers import all_of
+from tests.toys.folders import WORDS, change_json, save_bert, save_vit
 
 Array = npt.NDArray[np.float64]
 
@@ -387,74 +389,7 @@ def test_missing_and_unexpected_weights_are_named(tmp_path: Path) -> None:
 
 # ---- Hugging Face folders ------------------------------------------------------------------------------------------
 
-WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "good", "bad", "day", "night"]
 TEXTS = np.asarray(["good day", "bad", "", "good bad day night good unknown", "day " * 40], object)
-
-
-def save_bert(folder: Path, **settings: Any) -> nn.Module:
-    from tokenizers import Tokenizer, models, pre_tokenizers, processors
-    from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast
-
-    tokenizer = Tokenizer(models.WordLevel({w: i for i, w in enumerate(WORDS)}, unk_token="[UNK]"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
-    )
-    config = BertConfig(
-        vocab_size=len(WORDS),
-        hidden_size=16,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=32,
-        max_position_embeddings=16,
-        id2label={0: "negative", 1: "positive", 2: "neither"},
-        label2id={"negative": 0, "positive": 1, "neither": 2},
-        **settings,
-    )
-    torch.manual_seed(0)
-    model = BertForSequenceClassification(config).eval()
-    model.save_pretrained(folder)
-    PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]"
-    ).save_pretrained(folder)
-    return model  # type: ignore[no-any-return]
-
-
-def save_vit(folder: Path) -> nn.Module:
-    from transformers import ViTConfig, ViTForImageClassification
-
-    config = ViTConfig(
-        image_size=8,
-        patch_size=4,
-        hidden_size=16,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        intermediate_size=32,
-        id2label={0: "cat", 1: "dog"},
-        label2id={"cat": 0, "dog": 1},
-    )
-    torch.manual_seed(0)
-    model = ViTForImageClassification(config).eval()
-    model.save_pretrained(folder)
-    (folder / "preprocessor_config.json").write_text(
-        json.dumps(
-            {
-                "do_normalize": True,
-                "do_rescale": True,
-                "do_resize": True,
-                "image_mean": [0.4, 0.5, 0.6],
-                "image_std": [0.5, 0.25, 0.5],
-                "rescale_factor": 1 / 255,
-                "size": {"height": 8, "width": 8},
-            }
-        )
-    )
-    return model  # type: ignore[no-any-return]
-
-
-def change_json(path: Path, **changes: object) -> None:
-    content = json.loads(path.read_text()) | changes
-    path.write_text(json.dumps({k: v for k, v in content.items() if v != "REMOVED"}))
 
 
 def test_text_folder_predicts_as_transformers_does(tmp_path: Path) -> None:

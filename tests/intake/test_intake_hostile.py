@@ -29,10 +29,11 @@ import pytest
 import torch
 
 from auditor.errors import AuditorError, ModelError, UnsafeModelError
-from auditor.intake import ModelSpec, load_model
 from auditor.intake.archive import open_archive
+from auditor.intake.formats import load_model
 from auditor.intake.networks.architectures import ARCHITECTURES, MLP
 from auditor.intake.pickles import COMPUTED, read_pickle
+from auditor.intake.specs import ModelSpec
 from auditor.model.saving import save
 from auditor.model.torch_model import TorchModel
 from tests.quantifiers import all_of
@@ -958,7 +959,7 @@ def tree_narrower_than_its_forest(folder: Path, marker: str) -> Path:
 
 
 def bert(folder: Path, **settings: object) -> Path:
-    from tests.intake.test_intake import change_json, save_bert
+    from tests.toys.folders import change_json, save_bert
 
     save_bert(folder / "bert")
     change_json(folder / "bert" / "config.json", **settings)
@@ -978,7 +979,7 @@ def folder_with_auto_map(folder: Path, marker: str) -> Path:
 
 @hostile("tokenization_evil.Evil")
 def folder_with_auto_map_for_its_tokenizer(folder: Path, marker: str) -> Path:
-    from tests.intake.test_intake import change_json
+    from tests.toys.folders import change_json
 
     where = bert(folder)
     change_json(where / "tokenizer_config.json", auto_map={"AutoTokenizer": ["tokenization_evil.Evil", None]})

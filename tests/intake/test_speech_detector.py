@@ -14,7 +14,7 @@ import torch
 from auditor.data.audio import Samples
 from auditor.data.preprocessing import AudioPreprocessing
 from auditor.errors import DataError, UsageError
-from auditor.intake import load_model
+from auditor.intake.formats import load_model
 from auditor.intake.networks.kind_novelty import KindNovelty
 from auditor.intake.networks.speech_detector import MaxFeatureMap, SpeechCNN, SpeechDetector, SpeechGMM
 from auditor.intake.networks.speech_features import Cepstrum, LogSpectrum, Scale, delta, moments

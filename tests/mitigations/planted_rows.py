@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from auditor.data.audit_data import AuditData
 from auditor.data.preprocessing import fit_tabular
 from auditor.intake.networks.architectures import MLP
-from auditor.model.audited_model import Recipe
+from auditor.model.audited_model import AuditedModel, Recipe
 from auditor.model.torch_model import TorchModel
+from auditor.run.mitigation import Mitigated, Mitigation, Training
 from auditor.training import loop
 
 
@@ -55,3 +56,8 @@ def trained(data: AuditData, *, epochs: int = 15, seed: int = 0) -> TorchModel:
         loop.Schedule(epochs=epochs, batch_size=128, seed=seed),
     )
     return model
+
+
+def run(mitigation: Mitigation, model: AuditedModel, rows: AuditData, seed: int = 0) -> Mitigated:
+    """What a mitigation makes of a model, by default training."""
+    return mitigation.mitigate(model, rows, np.random.default_rng(seed), Training())

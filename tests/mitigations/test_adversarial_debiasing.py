@@ -24,22 +24,8 @@ from mitigations.training.adversarial_step import AdversarialStep, Adversary, Pr
 from mitigations.training.mean_gap import mean_gap
 from mitigations.training.option_names import Constraint
 from mitigations.training.retraining import TrainingSet
-from tests.mitigations.planted_rows import biased_rows, trained
+from tests.mitigations.planted_rows import biased_rows, run
 from tests.quantifiers import all_of
-
-
-@pytest.fixture(scope="module")
-def rows() -> AuditData:
-    return biased_rows(3000, 1)
-
-
-@pytest.fixture(scope="module")
-def model(rows: AuditData) -> TorchModel:
-    return trained(rows)
-
-
-def run(mitigation: AdversarialDebiasing, model: AuditedModel, rows: AuditData, seed: int = 0) -> Mitigated:
-    return mitigation.mitigate(model, rows, np.random.default_rng(seed), Training())
 
 
 def test_the_update_is_the_papers_on_one_flat_vector() -> None:

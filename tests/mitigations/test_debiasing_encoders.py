@@ -13,7 +13,7 @@ from torch import nn
 from auditor.data.audit_data import AuditData
 from auditor.data.preprocessing import ImagePreprocessing, Preprocessing, TextPreprocessing
 from auditor.errors import ModelError
-from auditor.intake import load_model
+from auditor.intake.formats import load_model
 from auditor.intake.networks.architectures import ARCHITECTURES
 from auditor.intake.specs import ModelSpec
 from auditor.model.audited_model import AuditedModel, Recipe
@@ -22,8 +22,8 @@ from auditor.model.torch_model import TorchModel
 from auditor.run.mitigation import Mitigated, Training
 from auditor.training.huggingface_folder import save_classifier
 from mitigations.training.adversarial_debiasing import AdversarialDebiasing
-from tests.intake.test_intake import save_bert, save_vit
 from tests.quantifiers import all_of
+from tests.toys.folders import save_bert, save_vit
 
 
 def texts(n: int, seed: int, classes: tuple[str, ...] = ("negative", "positive")) -> AuditData:

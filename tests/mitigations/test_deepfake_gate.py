@@ -17,7 +17,7 @@ from auditor.data.audit_data import AuditData
 from auditor.data.paired_rows import PairedRows
 from auditor.data.preprocessing import AudioPreprocessing, ImagePreprocessing
 from auditor.errors import ConfigError, ModelError, UsageError
-from auditor.intake import load_model
+from auditor.intake.formats import load_model
 from auditor.intake.networks.architectures import SmallCNN
 from auditor.intake.rows.media import load_images, read_files
 from auditor.intake.rows.reading import load_data

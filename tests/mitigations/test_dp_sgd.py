@@ -15,7 +15,7 @@ from opacus.accountants import RDPAccountant
 from auditor.data.audit_data import AuditData
 from auditor.data.preprocessing import TextPreprocessing
 from auditor.errors import ConfigError, ModelError, UsageError
-from auditor.intake import load_model
+from auditor.intake.formats import load_model
 from auditor.intake.networks.architectures import ARCHITECTURES
 from auditor.intake.specs import ModelSpec
 from auditor.model.audited_model import AuditedModel, Recipe
@@ -29,7 +29,7 @@ from mitigations.rows.reweighing import reweighing_weights
 from mitigations.training.dp_sgd import DpSgd
 from mitigations.training.private_weights import noisy_counts, private_weights
 from probes.fairness.change import Change
-from tests.mitigations.planted_rows import biased_rows, trained
+from tests.mitigations.planted_rows import biased_rows, run, trained
 from tests.quantifiers import all_of, none_of
 
 
@@ -41,10 +41,6 @@ def rows() -> AuditData:
 @pytest.fixture(scope="module")
 def model(rows: AuditData) -> TorchModel:
     return trained(rows, epochs=5)
-
-
-def run(mitigation: DpSgd, model: AuditedModel, rows: AuditData, seed: int = 0) -> Mitigated:
-    return mitigation.mitigate(model, rows, np.random.default_rng(seed), Training())
 
 
 @pytest.fixture(scope="module")

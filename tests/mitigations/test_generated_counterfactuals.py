@@ -22,7 +22,7 @@ from auditor.run.mitigation import Training, make_mitigation
 from mitigations.rows.counterfactual_augmentation import CounterfactualAugmentation
 from mitigations.rows.generated_counterfactuals import LanguageModelRewrites, in_its_place, per_token
 from tests.mitigations.test_counterfactual_augmentation import biased, biased_texts
-from tests.model.test_language import by_loss, causal_tokenizer, masked_tokenizer, sentences, tiny, tiny_bert
+from tests.toys.language import by_loss, causal_tokenizer, masked_tokenizer, sentences, tiny, tiny_bert
 
 ORIENTATION = built_in(["orientation"])
 

@@ -11,11 +11,11 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from auditor.intake import load_model
+from auditor.intake.formats import load_model
 from auditor.intake.specs import ModelSpec
 from cli.main import app
 from tests.mitigations.test_debiasing_encoders import texts
-from tests.privacy.test_private_fine_tuning import save_bert
+from tests.privacy.test_private_fine_tuning import save_small
 
 TABLES = ["--target", "label", "--positive", "yes", "--sensitive", "time", "--text", "text", "--quiet"]
 
@@ -23,7 +23,7 @@ TABLES = ["--target", "label", "--positive", "yes", "--sensitive", "time", "--te
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
-    save_bert(tmp_path / "old")
+    save_small(tmp_path / "old")
     for name, seed in (("train", 0), ("test", 1)):
         rows = texts(400, seed)
         assert rows.y_true is not None and rows.sensitive_features is not None

@@ -15,7 +15,7 @@ from fairlearn.preprocessing import CorrelationRemover as Fairlearn
 
 from auditor.data.audit_data import AuditData
 from auditor.errors import DataError, ModelError, UsageError
-from auditor.intake import load_model
+from auditor.intake.formats import load_model
 from auditor.intake.rows.reading import load_data
 from auditor.intake.specs import DataSpec, ModelSpec
 from auditor.model.audited_model import AuditedModel
@@ -27,23 +27,8 @@ from mitigations.rows.correlation_remover import CorrelationRemover, removed
 from mitigations.training.group_dro import GroupDro
 from mitigations.training.group_dro_step import group_means, moved
 from mitigations.training.min_diff import MinDiff, mmd2, penalty
-from tests.mitigations.planted_rows import biased_rows, trained
+from tests.mitigations.planted_rows import biased_rows, run, trained
 from tests.quantifiers import all_of
-
-
-@pytest.fixture(scope="module")
-def rows() -> AuditData:
-    return biased_rows(3000, 1)
-
-
-@pytest.fixture(scope="module")
-def model(rows: AuditData) -> TorchModel:
-    return trained(rows)
-
-
-def run(mitigation: Mitigation, model: AuditedModel, rows: AuditData, seed: int = 0) -> Mitigated:
-    return mitigation.mitigate(model, rows, np.random.default_rng(seed), Training())
-
 
 # ---- resampling ----------------------------------------------------------------------------------------------------
 

@@ -39,9 +39,9 @@ from mitigations.training.preference_step import (
     squared_margin_loss,
 )
 from mitigations.training.preference_tuning import PreferenceTuning, measured
-from tests.model.test_language import causal_tokenizer, tiny, tiny_bert
-from tests.model.test_language import masked_tokenizer as masked
 from tests.quantifiers import all_of, none_of
+from tests.toys.language import causal_tokenizer, tiny, tiny_bert
+from tests.toys.language import masked_tokenizer as masked
 
 pytest.importorskip("peft", reason="the extra `tuning` is not installed")
 

@@ -14,18 +14,18 @@ import torch
 from auditor.data.audit_data import AuditData
 from auditor.data.preprocessing import fit_tabular
 from auditor.errors import DataError, ModelError, UsageError
-from auditor.intake import load_model
+from auditor.intake.formats import load_model
 from auditor.intake.networks.architectures import MLP, MOST_MEMBERS, MLPVote
 from auditor.intake.specs import ModelSpec
 from auditor.model.audited_model import AuditedModel, Recipe
 from auditor.model.saving import save
 from auditor.model.torch_model import TorchModel
-from auditor.run.mitigation import Mitigated, Mitigation, Training
+from auditor.run.mitigation import Mitigation, Training
 from mitigations.training.exponentiated_gradient import ExponentiatedGradient
 from mitigations.training.grid_search import GridSearch
 from mitigations.training.reduction import reducible
 from mitigations.training.retraining import untrained
-from tests.mitigations.planted_rows import biased_rows
+from tests.mitigations.planted_rows import biased_rows, run
 from tests.quantifiers import all_of, none_of
 
 FloatArray = npt.NDArray[np.float64]
@@ -56,10 +56,6 @@ def linear(rows: AuditData, recipe: Recipe) -> TorchModel:
 @pytest.fixture(scope="module")
 def model(rows: AuditData) -> TorchModel:
     return linear(rows, Recipe(epochs=12, batch_size=256, learning_rate=0.05))
-
-
-def run(mitigation: Mitigation, model: AuditedModel, rows: AuditData, seed: int = 0) -> Mitigated:
-    return mitigation.mitigate(model, rows, np.random.default_rng(seed), Training())
 
 
 def gaps(chances: FloatArray, rows: AuditData) -> list[float]:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from auditor.data.preprocessing import AudioPreprocessing, ImagePreprocessing, Preprocessing
 from auditor.errors import ModelError
-from auditor.intake import load_model
+from auditor.intake.formats import load_model
 from auditor.intake.specs import ModelSpec
 from auditor.model.detector import DeepfakeDetector, DetectorCard, KnownRate, fake_class, judge_file
 from auditor.model.saving import bundle_of, save

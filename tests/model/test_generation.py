@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from auditor.errors import ModelError, NotApplicableError
 from auditor.model.generation import Sampling, _choose, continuations
 from auditor.model.language_model import AuditedLanguageModel
-from tests.model.test_language import causal_tokenizer, masked_tokenizer, tiny, tiny_bert
 from tests.quantifiers import all_of
+from tests.toys.language import causal_tokenizer, masked_tokenizer, tiny, tiny_bert
 
 
 def generator(seed: int = 0) -> torch.Generator:

@@ -18,7 +18,7 @@ from sklearn.isotonic import IsotonicRegression
 
 from auditor.data.audit_data import AuditData
 from auditor.errors import AuditorError, DataError, ModelError, UsageError
-from auditor.intake import load_model
+from auditor.intake.formats import load_model
 from auditor.intake.rows.reading import load_data, stream_counts
 from auditor.intake.specs import DataSpec, ModelSpec
 from auditor.model.audited_model import AuditedModel

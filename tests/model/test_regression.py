@@ -50,10 +50,10 @@ from typer.testing import CliRunner, Result
 from auditor.data.audit_data import AuditData, numeric_target
 from auditor.data.preprocessing import fit_tabular
 from auditor.errors import DataError, ModelError, UsageError
-from auditor.intake import ModelSpec, load_model
+from auditor.intake.formats import load_model
 from auditor.intake.networks.architectures import MLP
 from auditor.intake.rows.reading import load_data, row_keys
-from auditor.intake.specs import DataSpec
+from auditor.intake.specs import DataSpec, ModelSpec
 from auditor.model.audited_model import AuditedModel
 from auditor.model.regression import AuditedRegressor, TorchRegressor
 from auditor.model.saving import save

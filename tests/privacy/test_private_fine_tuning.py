@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from auditor.data.audit_data import AuditData
 from auditor.errors import DataError, MissingExtraError, ModelError, UsageError
-from auditor.intake import load_model
+from auditor.intake.formats import load_model
 from auditor.intake.specs import ModelSpec
 from auditor.model.audited_model import Recipe
 from auditor.model.saving import save
@@ -32,41 +32,24 @@ from auditor.training.huggingface_folder import RUN_FILE, save_classifier
 from mitigations.training.dp_sgd import DpSgd
 from tests.mitigations.planted_rows import biased_rows, trained
 from tests.quantifiers import all_of, none_of
+from tests.toys.folders import save_bert
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "good", "bad", "day", "night", "the", "a", "very"]
 NORM = 0.3
 needs_peft = pytest.mark.skipif(importlib.util.find_spec("peft") is None, reason="needs peft")
 
 
-def save_bert(folder: Path) -> None:
+def save_small(folder: Path) -> None:
     """A small BERT of two classes with its tokenizer, without dropout."""
-    from tokenizers import Tokenizer, models, pre_tokenizers, processors
-    from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast
-
-    tokenizer = Tokenizer(models.WordLevel({w: i for i, w in enumerate(WORDS)}, unk_token="[UNK]"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
-    )
-    config = BertConfig(
-        vocab_size=len(WORDS),
-        hidden_size=16,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=32,
-        max_position_embeddings=16,
-        hidden_dropout_prob=0.0,
-        attention_probs_dropout_prob=0.0,
-        initializer_range=0.3,
-        id2label={0: "no", 1: "yes"},
-        label2id={"no": 0, "yes": 1},
-    )
     with torch.random.fork_rng():
-        torch.manual_seed(0)
-        BertForSequenceClassification(config).save_pretrained(folder)
-    PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]"
-    ).save_pretrained(folder)
+        save_bert(
+            folder,
+            WORDS,
+            ("no", "yes"),
+            hidden_dropout_prob=0.0,
+            attention_probs_dropout_prob=0.0,
+            initializer_range=0.3,
+        )
 
 
 def texts(n: int, seed: int) -> AuditData:
@@ -84,7 +67,7 @@ def texts(n: int, seed: int) -> AuditData:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     where = tmp_path_factory.mktemp("bert")
-    save_bert(where)
+    save_small(where)
     return where
 
 

@@ -19,7 +19,7 @@ import torch
 
 from auditor.data.preprocessing import TextPreprocessing
 from auditor.finding.criterion import parse_criterion
-from auditor.intake import load_model
+from auditor.intake.formats import load_model
 from auditor.intake.networks.architectures import BiLSTMText
 from auditor.intake.specs import ModelSpec
 from auditor.model.audited_model import AuditedModel

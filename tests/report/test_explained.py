@@ -37,7 +37,7 @@ from auditor.finding.figure import Figure
 from auditor.report import explained, text
 from auditor.report.html import render_html
 from auditor.report.markdown import render_markdown
-from auditor.report.record import AuditReport, FigureRecord
+from auditor.report.record import AuditReport
 from auditor.report.sheet import AGAINST, FOR, INK
 from auditor.report.svg import draw_png, draw_svg, svg_file
 from auditor.report.view import scale_of, strength
@@ -53,13 +53,13 @@ def _base64(pixels: npt.NDArray[np.uint8]) -> str:
     return base64.b64encode(png.encode(pixels)).decode()
 
 
-def _figure(kind: str, **content: Any) -> FigureRecord:
+def _figure(kind: str, **content: Any) -> Figure:
     values = {"id": "f", "probe": "p", "kind": kind, "title": "Title", "series": (), "alt": "In words."}
-    return FigureRecord.model_validate(values | content)
+    return Figure.model_validate(values | content)
 
 
-def _drawn(hostile: bool = False) -> list[FigureRecord]:
-    return [FigureRecord.of(f) for f in explaining(hostile)]
+def _drawn(hostile: bool = False) -> list[Figure]:
+    return [f for f in explaining(hostile)]
 
 
 @pytest.fixture(scope="module")
@@ -146,11 +146,11 @@ def test_a_figure_shows_so_many_and_no_more(name: str, one: object, most: int) -
         content: dict[str, Any] = {name: (one,) * n}
         return Figure(id="f", probe="p", kind="text", title="t", series=(), alt="a", **content)
 
-    record = FigureRecord.of(figure(most)).model_dump()
-    with pytest.raises(ValueError, match=f"at most {most} {name}"):
+    record = figure(most).model_dump()
+    with pytest.raises(ValueError, match=f"at most {most} {name}, not {most + 1}"):
         figure(most + 1)
     with pytest.raises(ValueError, match="at most"):
-        FigureRecord.model_validate(record | {name: [*record[name], record[name][0]]})
+        Figure.model_validate(record | {name: [*record[name], record[name][0]]})
 
 
 def test_a_record_with_a_broken_picture_is_refused() -> None:

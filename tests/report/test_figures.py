@@ -10,11 +10,10 @@ import pytest
 
 from auditor.finding.criterion import Criterion
 from auditor.finding.figure import Figure, Series
-from auditor.finding.judging import Family, Finding, judge
+from auditor.finding.judging import Family, Judgement, judge
 from auditor.finding.measurement import Measurement, ProbeResult
 from auditor.report.figures import MOST_BARS, MOST_GROUPS, figures_of
 from auditor.report.plots import FOREST
-from auditor.report.record import FigureRecord, SeriesRecord
 from auditor.report.sheet import CLASSES, WIDTH
 from auditor.report.svg import draw_svg
 from auditor.report.text import confidence, visible
@@ -26,13 +25,13 @@ from tests.report.samples import HOSTILE, all_results, attribution, criteria, pr
 SVG = "{http://www.w3.org/2000/svg}"
 
 
-def _judged(results: list[ProbeResult]) -> tuple[list[Finding], list[Figure]]:
+def _judged(results: list[ProbeResult]) -> tuple[list[Judgement], list[Figure]]:
     findings, _ = judge(results, criteria(), Family())
     return findings, figures_of(findings, results)
 
 
-def _record(kind: str = "rates", **changes: object) -> FigureRecord:
-    series = SeriesRecord(name="rate", x=("a", "b"), y=(0.2, 0.4), low=(0.1, 0.3), high=(0.3, 0.5))
+def _record(kind: str = "rates", **changes: object) -> Figure:
+    series = Series(name="rate", x=("a", "b"), y=(0.2, 0.4), low=(0.1, 0.3), high=(0.3, 0.5))
     values: dict[str, object] = {
         "id": "f",
         "probe": "p",
@@ -41,7 +40,7 @@ def _record(kind: str = "rates", **changes: object) -> FigureRecord:
         "series": (series,),
         "alt": "In words.",
     }
-    return FigureRecord.model_validate(values | changes)
+    return Figure.model_validate(values | changes)
 
 
 def _texts(svg: str) -> list[str]:
@@ -140,7 +139,7 @@ def test_the_forest_has_every_gap_with_its_own_interval_and_requirement() -> Non
 
 
 def test_the_forest_keeps_the_ideal_value_on_its_axis_and_a_line_per_requirement() -> None:
-    series = SeriesRecord(
+    series = Series(
         name="by sex", x=("a", "b"), y=(0.5, 0.6), low=(0.4, 0.5), high=(0.6, 0.7), criterion=0.1, criterion_label="x"
     )
     svg = draw_svg(_record("forest", series=(series, series)), dom_id="f")
@@ -217,7 +216,7 @@ def test_every_sample_figure_draws_cleanly() -> None:
     _, figures = _judged(all_results(hostile=True))
     ids: list[str] = []
     for i, figure in enumerate(figures):
-        svg = draw_svg(FigureRecord.of(figure), dom_id=f"figure-{i}")
+        svg = draw_svg(figure, dom_id=f"figure-{i}")
         root = ElementTree.fromstring(svg)
         ids += [e.attrib["id"] for e in root.iter() if "id" in e.attrib]
         assert root.attrib["role"] == "img"
@@ -253,7 +252,7 @@ def test_every_colour_is_a_class_too() -> None:
 @pytest.mark.parametrize("name", HOSTILE)
 @pytest.mark.parametrize("kind", ["rates", "bars", "forest"])
 def test_hostile_names_are_text_and_nothing_else(name: str, kind: str) -> None:
-    series = SeriesRecord(name=name, x=(name, "b"), y=(0.2, None), criterion=0.3, criterion_label=name)
+    series = Series(name=name, x=(name, "b"), y=(0.2, None), criterion=0.3, criterion_label=name)
     svg = draw_svg(_record(kind, title=name, alt=name, series=(series, series), x_label=name), dom_id="f")
     root = ElementTree.fromstring(svg)
     assert root[0].text == visible(name) and root[1].text == visible(name)
@@ -267,29 +266,29 @@ def test_hostile_names_are_text_and_nothing_else(name: str, kind: str) -> None:
     "series",
     [
         (),
-        (SeriesRecord(name="empty", x=(), y=()),),
-        (SeriesRecord(name="undefined", x=("a", "b"), y=(None, None)),),
-        (SeriesRecord(name="short", x=("a", "b", "c"), y=(0.1,), low=(0.3,), high=(0.2,)),),
-        (SeriesRecord(name="numbers", x=(0.0, 0.5, 1.0), y=(0.0, 0.5, 1.0)),),
-        (SeriesRecord(name="one", x=(0.5,), y=(0.5,)),),
-        (SeriesRecord(name="far", x=(1e-300, 1e300), y=(-1e300, 1e12), low=(-1e308, None), high=(1e308, None)),),
-        (SeriesRecord(name="flat", x=(3.0, 3.0), y=(7.0, 7.0)),),
-        (SeriesRecord(name="negative", x=(-2.0, 5.0), y=(-0.3, -0.1)),),
+        (Series(name="empty", x=(), y=()),),
+        (Series(name="undefined", x=("a", "b"), y=(None, None)),),
+        (Series(name="short", x=("a", "b", "c"), y=(0.1,), low=(0.3,), high=(0.2,)),),
+        (Series(name="numbers", x=(0.0, 0.5, 1.0), y=(0.0, 0.5, 1.0)),),
+        (Series(name="one", x=(0.5,), y=(0.5,)),),
+        (Series(name="far", x=(1e-300, 1e300), y=(-1e300, 1e12), low=(-1e308, None), high=(1e308, None)),),
+        (Series(name="flat", x=(3.0, 3.0), y=(7.0, 7.0)),),
+        (Series(name="negative", x=(-2.0, 5.0), y=(-0.3, -0.1)),),
     ],
 )
-def test_odd_figures_of_a_record_are_drawn(kind: str, series: tuple[SeriesRecord, ...]) -> None:
+def test_odd_figures_of_a_record_are_drawn(kind: str, series: tuple[Series, ...]) -> None:
     svg = draw_svg(_record(kind, series=series, criterion=0.1), dom_id="f")
     assert "nan" not in svg.lower() and "inf" not in svg.lower()
 
 
 def test_roc_has_logarithmic_axes_and_the_chance_line() -> None:
-    series = SeriesRecord(name="attack", x=(0.001, 0.01, 0.1, 1.0), y=(0.002, 0.02, 0.2, 1.0))
+    series = Series(name="attack", x=(0.001, 0.01, 0.1, 1.0), y=(0.002, 0.02, 0.2, 1.0))
     texts = _texts(draw_svg(_record("roc", series=(series,)), dom_id="f"))
     assert {"0.001", "0.01", "0.1", "1", "chance", "attack"} <= set(texts)
 
 
 def test_the_criterion_is_a_labelled_line() -> None:
-    series = SeriesRecord(name="rate", x=("a", "b"), y=(0.2, 0.4), criterion=0.3, criterion_label="highest − 0.1")
+    series = Series(name="rate", x=("a", "b"), y=(0.2, 0.4), criterion=0.3, criterion_label="highest − 0.1")
     svg = draw_svg(_record(series=(series,)), dom_id="f")
     assert "highest − 0.1" in _texts(svg)
     dashed = [e for e in ElementTree.fromstring(svg).iter() if "stroke-dasharray" in e.attrib]

@@ -17,7 +17,7 @@ from auditor.finding.measurement import Measurement, Outcome, ProbeResult
 from auditor.report import text
 from auditor.report.html import render_html
 from auditor.report.markdown import render_markdown
-from auditor.report.record import AuditReport, FindingRecord, Refusal
+from auditor.report.record import AuditReport, Finding, Refusal
 from auditor.report.schema import schema_json, shipped_schema
 from auditor.report.view import COUNTED, document_id, promise_of, verdict_of
 from auditor.statistics.estimate import Exact
@@ -380,7 +380,7 @@ def test_intervals_say_what_they_lack(ends: tuple[float | None, float | None] | 
 def test_exact_counts_are_whole() -> None:
     report = report_of([intake()])
     finding = next(f for f in report.findings if f.metric == "n_parameters")
-    assert isinstance(finding, FindingRecord) and isinstance(finding.estimate, Exact)
+    assert isinstance(finding, Finding) and isinstance(finding.estimate, Exact)
     assert text.value(finding) == "12,481"
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from auditor.finding.criterion import Criterion
-from auditor.finding.judging import Finding, judge
+from auditor.finding.judging import Judgement, judge
 from auditor.finding.measurement import Measurement, Outcome, ProbeResult
 from auditor.statistics.distances import BenefitInequality, CalibrationError, WorstDistance, WorstGap
 from auditor.statistics.estimate import Estimate
@@ -91,7 +91,7 @@ SPANNED: dict[str, tuple[Estimate, float, str, float]] = {
 }  # fmt: skip
 
 
-def judged(estimate: Estimate, ideal: float, direction: Any, bound: float) -> Finding:
+def judged(estimate: Estimate, ideal: float, direction: Any, bound: float) -> Judgement:
     measurement = Measurement(metric="x", estimate=estimate, n_samples=200, ideal=ideal)  # type: ignore[arg-type]
     criterion = Criterion(metric="x", direction=direction, bound=bound, source="t", set_by="t", set_at="t")
     [finding], _ = judge(

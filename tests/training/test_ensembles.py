@@ -215,7 +215,7 @@ def test_a_run_that_was_killed_goes_on_with_the_same_result(tmp_path: Path) -> N
 _IN_ANOTHER_PROCESS = """
 import sys
 sys.path.insert(0, sys.argv[1])
-from tests.test_ensembles import eight_models
+from tests.training.test_ensembles import eight_models
 eight_models(sys.argv[2])
 """
 

@@ -18,7 +18,7 @@ from sklearn.metrics import roc_auc_score
 from typer.testing import CliRunner
 
 from auditor.errors import AuditorError, DataError, ModelError, UsageError
-from auditor.intake import load_model
+from auditor.intake.formats import load_model
 from auditor.intake.rows.reading import load_data
 from auditor.intake.specs import DataSpec, ModelSpec, TrainSpec
 from auditor.model.saving import save

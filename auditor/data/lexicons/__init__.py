@@ -138,9 +138,6 @@ def read(path: str | Path) -> Lexicon:
     return parse(content, where.name, hashlib.sha256(raw).hexdigest())
 
 
-# ---- parsing -------------------------------------------------------------------------------------------------------
-
-
 def parse(content: object, origin: str, sha256: str = "") -> Lexicon:
     """A :class:`Lexicon` from a file's content. Raises ConfigError naming ``origin`` and the key that is wrong."""
     where = f"Lexicon {origin!r}"

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from auditor.files import Closed
 
 MOST_STATEMENTS = 60
 MOST_ACTIONS = 50
@@ -40,11 +42,7 @@ def short_type(digital_source_type: str) -> str:
     return digital_source_type.rstrip("/").rsplit("/", 1)[-1].rsplit(":", 1)[-1]
 
 
-class _Closed(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class Statement(_Closed):
+class Statement(Closed):
     """What a file says of itself without a signature: anybody can have written it, or taken it away.
 
     ``value``: its first 500 characters. ``points_to``: what is known to write such a thing, in words; "" where nothing
@@ -58,7 +56,7 @@ class Statement(_Closed):
     origin: Origin | None = None
 
 
-class Action(_Closed):
+class Action(Closed):
     """What signed credentials say was done: ``action`` such as ``c2pa.created``, with which software."""
 
     action: Line
@@ -67,7 +65,7 @@ class Action(_Closed):
     origin: Origin | None = None
 
 
-class Credentials(_Closed):
+class Credentials(Closed):
     """The active manifest of a file's C2PA Content Credentials.
 
     ``state``: as the reader says it. ``Invalid``: the file was changed since, or the manifest is not sound. ``Valid``:
@@ -88,7 +86,7 @@ class Credentials(_Closed):
     n_ingredients: Annotated[int, Field(ge=0)] = 0
 
 
-class FileProvenance(_Closed):
+class FileProvenance(Closed):
     """Everything a file says of its making: what is signed, what is not, and what could not be read.
 
     ``credentials_unread`` and ``statements_unread``: why, "" where there is nothing to say. Nothing found is no

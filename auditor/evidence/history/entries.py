@@ -6,21 +6,18 @@ import hashlib
 from datetime import date
 from typing import Annotated, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic import Field, TypeAdapter, ValidationError, model_validator
 
 from auditor.errors import DataError
 from auditor.evidence.manifest import canonical
+from auditor.files import Closed
 from auditor.report.record import AuditReport
 
 GENESIS = "0" * 64
 Kind = Literal["audit", "decision"]
 
 
-class _Closed(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class AuditEntry(_Closed):
+class AuditEntry(Closed):
     """One audit: its record without its drawings, the digest of the whole record, and where its evidence lies."""
 
     record: AuditReport
@@ -37,7 +34,7 @@ class AuditEntry(_Closed):
         )
 
 
-class Decision(_Closed):
+class Decision(Closed):
     """Somebody accepts, or does not, what an audit found; it changes no outcome.
 
     ``audit``: number of the entry it is about, ``record_sha256`` the digest of that record. ``expires``: the last day
@@ -70,7 +67,7 @@ class Decision(_Closed):
         return canonical(self.model_dump(mode="json", exclude={"key", "public_key", "signature"}))
 
 
-class Entry(_Closed):
+class Entry(Closed):
     """One line of the ledger. ``hash``: SHA-256 of the canonical JSON of all its other fields, ``previous`` too."""
 
     number: Annotated[int, Field(ge=1)]

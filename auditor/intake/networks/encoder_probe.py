@@ -12,13 +12,13 @@ from torch import Tensor, nn
 
 from auditor.errors import ModelError
 from auditor.intake.networks.encoders import FORMS, Encoder, encoder_of
-from auditor.intake.networks.head import LinearHead, NeighbourHead
+from auditor.intake.networks.head import HeadOnFeatures, LinearHead, NeighbourHead
 from auditor.intake.networks.novelty import MahalanobisNovelty
 
 _MEBIBYTE = 1 << 20
 
 
-class EncoderProbe(nn.Module):
+class EncoderProbe(HeadOnFeatures):
     """(n, 3, height, width) images to (n, 2) logits: an encoder's features, brought to length 1, under a head.
 
     ``form``: index into :data:`auditor.intake.networks.encoders.FORMS`. ``n_mebibytes``: of the encoder's file, which
@@ -50,7 +50,7 @@ class EncoderProbe(nn.Module):
         self.head: LinearHead | NeighbourHead = (
             NeighbourHead(n_features, n_real, n_fake, k, fake) if k else LinearHead(n_features, fake)
         )
-        self.rule = MahalanobisNovelty(n_features, n_groups)
+        self.rule: MahalanobisNovelty = MahalanobisNovelty(n_features, n_groups)
         self._encoder: Encoder | None = None
         self.register_load_state_dict_post_hook(_forget_encoder)  # type: ignore[no-untyped-call]
 
@@ -81,15 +81,6 @@ class EncoderProbe(nn.Module):
                 "is not the encoder that it was fitted to."
             )
         return nn.functional.normalize(found, dim=1)
-
-    def novelty(self, x: Tensor) -> Tensor:
-        """(n,) distance from the nearest group of training files."""
-        distance: Tensor = self.rule(self.features(x))
-        return distance
-
-    def forward(self, x: Tensor) -> Tensor:
-        logits: Tensor = self.head(self.features(x))
-        return logits
 
 
 def hold(probe: EncoderProbe, content: bytes) -> None:

@@ -6,6 +6,26 @@ import torch
 from torch import Tensor, nn
 
 
+class HeadOnFeatures(nn.Module):
+    """Files to (n, 2) logits: a ``head`` on :meth:`features`; ``rule`` says how unlike the training files' they are."""
+
+    head: nn.Module
+    rule: nn.Module
+
+    def features(self, x: Tensor) -> Tensor:
+        """(n, d) what the head sees of each file."""
+        raise NotImplementedError
+
+    def novelty(self, x: Tensor) -> Tensor:
+        """(n,) distance from the nearest group of training files."""
+        distance: Tensor = self.rule(self.features(x))
+        return distance
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.head(self.features(x))
+        return logits
+
+
 class LinearHead(nn.Module):
     """(n, n_features) features to (n, 2) logits in class order: logistic regression and Platt's calibration of it.
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from auditor.intake.networks.head import Calibration, LinearHead
+from auditor.intake.networks.head import Calibration, HeadOnFeatures, LinearHead
 from auditor.intake.networks.image_features import image_features, n_image_features, residual
 from auditor.intake.networks.novelty import MahalanobisNovelty
 
@@ -23,7 +23,7 @@ def levels(x: Tensor) -> Tensor:
     return torch.add(x.new_full((), 127.5), x, alpha=127.5)
 
 
-class FrequencyDetector(nn.Module):
+class FrequencyDetector(HeadOnFeatures):
     """Radial spectrum, block DCT and residual statistics under a linear head: (n, 3, size, size) to (n, 2) logits.
 
     ``n_groups``: groups of training files that the rule for novelty knows; ``fake``: index of the synthetic class.
@@ -32,24 +32,15 @@ class FrequencyDetector(nn.Module):
     def __init__(self, size: int, n_groups: int, fake: int = 1) -> None:
         super().__init__()
         n_features = n_image_features(size)
-        self.head = LinearHead(n_features, fake)
-        self.rule = MahalanobisNovelty(n_features, n_groups)
+        self.head: LinearHead = LinearHead(n_features, fake)
+        self.rule: MahalanobisNovelty = MahalanobisNovelty(n_features, n_groups)
 
     def features(self, x: Tensor) -> Tensor:
         """(n, d) the numbers of :func:`~auditor.intake.networks.image_features.image_features`."""
         return image_features(levels(x))
 
-    def novelty(self, x: Tensor) -> Tensor:
-        """(n,) distance from the nearest group of training files."""
-        distance: Tensor = self.rule(self.features(x))
-        return distance
 
-    def forward(self, x: Tensor) -> Tensor:
-        logits: Tensor = self.head(self.features(x))
-        return logits
-
-
-class ResidualCNN(nn.Module):
+class ResidualCNN(HeadOnFeatures):
     """A small network on residuals and colours: (n, 3, size, size) to (n, 2) logits.
 
     It sees the 3 x 3 square residual of each colour, softly truncated, and the colours themselves: four 3 x 3
@@ -68,22 +59,13 @@ class ResidualCNN(nn.Module):
             blocks += [nn.Conv2d(before, after, 3, stride=2, padding=1), norm, nn.ReLU()]
             before = after
         self.blocks = nn.Sequential(*blocks)
-        self.head = LinearHead(2 * before, fake)
-        self.rule = MahalanobisNovelty(2 * before, n_groups)
+        self.head: LinearHead = LinearHead(2 * before, fake)
+        self.rule: MahalanobisNovelty = MahalanobisNovelty(2 * before, n_groups)
 
     def features(self, x: Tensor) -> Tensor:
         """(n, 8 width) mean and mean square of each channel of the last convolution."""
         found: Tensor = self.blocks(_seen(x))
         return torch.cat([found.mean(dim=(2, 3)), found.square().mean(dim=(2, 3))], dim=1)
-
-    def novelty(self, x: Tensor) -> Tensor:
-        """(n,) distance from the nearest group of training files."""
-        distance: Tensor = self.rule(self.features(x))
-        return distance
-
-    def forward(self, x: Tensor) -> Tensor:
-        logits: Tensor = self.head(self.features(x))
-        return logits
 
 
 def _seen(images: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from auditor.intake.networks.head import Calibration, LinearHead
+from auditor.intake.networks.head import Calibration, HeadOnFeatures, LinearHead
 from auditor.intake.networks.kind_novelty import KindNovelty
 from auditor.intake.networks.speech_features import Cepstrum, LogSpectrum, delta, moments
 
@@ -15,14 +15,14 @@ from auditor.intake.networks.speech_features import Cepstrum, LogSpectrum, delta
 _AT_ONCE = 16
 
 
-class _Speech(nn.Module):
+class _Speech(HeadOnFeatures):
     """What the three share: linear-frequency cepstra of (n, samples) sound, and novelty by their statistics."""
 
     def __init__(self, sampling_rate: int, n_kinds: int, n_filters: int, n_coefficients: int, mel: bool) -> None:
         super().__init__()
         self.spectrum = LogSpectrum(sampling_rate, n_filters, "mel" if mel else "linear")
         self.cepstrum = Cepstrum(n_filters, n_coefficients)
-        self.rule = KindNovelty(4 * n_coefficients, n_kinds)
+        self.rule: KindNovelty = KindNovelty(4 * n_coefficients, n_kinds)
 
     def frames(self, x: Tensor) -> Tensor:
         """(n, n_frames, 2 n_coefficients) cepstra and their slopes."""
@@ -57,15 +57,11 @@ class SpeechDetector(_Speech):
         mel: bool = False,
     ) -> None:
         super().__init__(sampling_rate, n_kinds, n_filters, n_coefficients, mel)
-        self.head = LinearHead(4 * n_coefficients, fake)
+        self.head: LinearHead = LinearHead(4 * n_coefficients, fake)
 
     def features(self, x: Tensor) -> Tensor:
         """(n, 4 n_coefficients) statistics."""
         return self.statistics(x)
-
-    def forward(self, x: Tensor) -> Tensor:
-        logits: Tensor = self.head(self.features(x))
-        return logits
 
 
 class SpeechGMM(_Speech):
@@ -165,7 +161,7 @@ class SpeechCNN(_Speech):
         self.dense = nn.Sequential(
             nn.Linear(2 * width * (n_filters // 4), 2 * embedding), MaxFeatureMap(), nn.Dropout(0.3)
         )
-        self.head = LinearHead(embedding, fake)
+        self.head: LinearHead = LinearHead(embedding, fake)
 
     def embed(self, spectrum: Tensor) -> Tensor:
         """(n, embedding) of a log spectrum, (n, n_frames, n_filters)."""
@@ -178,10 +174,6 @@ class SpeechCNN(_Speech):
     def features(self, x: Tensor) -> Tensor:
         """(n, embedding) what the head sees."""
         return torch.cat([self.embed(self.spectrum(part)) for part in torch.split(x, _AT_ONCE)])
-
-    def forward(self, x: Tensor) -> Tensor:
-        logits: Tensor = self.head(self.features(x))
-        return logits
 
 
 class MaxFeatureMap(nn.Module):

@@ -12,7 +12,7 @@ import numpy as np
 
 from auditor.data.preprocessing import label_name
 from auditor.errors import DataError, did_you_mean
-from auditor.files import is_utf8
+from auditor.files import is_utf8, shown
 from auditor.intake.rows.tables import sha256_of
 from auditor.rows import IntArray
 
@@ -37,7 +37,7 @@ def list_folder(folder: Path, classes: Sequence[str], left_out: list[str] | None
     that is not UTF-8, or no files at all. ``left_out``: where given, such links and names are added to it, each in a
     sentence, and passed over; but not those of classes.
     """
-    root, inside = folder.resolve(), _shown(folder.name)
+    root, inside = folder.resolve(), shown(folder.name)
     place = {name: i for i, name in enumerate(classes)}
     names: list[str] = []
     codes: list[int] = []
@@ -49,7 +49,7 @@ def list_folder(folder: Path, classes: Sequence[str], left_out: list[str] | None
         label = label_name(entry.name)
         if label not in place:
             raise DataError(
-                f"The sub-folder {_shown(entry.name)!r} of {inside!r} is none of the model's classes "
+                f"The sub-folder {shown(entry.name)!r} of {inside!r} is none of the model's classes "
                 f"({', '.join(classes[:8])}){did_you_mean(label, classes) or '.'} Name the classes in the order of the "
                 "model's outputs with --classes."
             )
@@ -97,17 +97,17 @@ def _visible(folder: Path, root: Path, left_out: list[str] | None = None) -> Ite
         with os.scandir(folder) as entries:
             found = sorted((e for e in entries if not e.name.startswith(".")), key=lambda e: e.name)
     except OSError as error:
-        raise DataError(f"The folder {_shown(folder.name)!r} cannot be read: {error.strerror}.") from None
+        raise DataError(f"The folder {shown(folder.name)!r} cannot be read: {error.strerror}.") from None
     for entry in found:
         wrong = ""
         if entry.is_symlink() and not Path(os.path.realpath(entry.path)).is_relative_to(root):
-            wrong = f"is a link that leads out of the folder {_shown(root.name)!r}: copy the file in."
+            wrong = f"is a link that leads out of the folder {shown(root.name)!r}: copy the file in."
         elif not is_utf8(entry.name):
             wrong = "has a name that is not in UTF-8: rename it."
         if not wrong:
             yield entry
             continue
-        name = _shown(Path(entry.path).relative_to(root).as_posix())
+        name = shown(Path(entry.path).relative_to(root).as_posix())
         # A class that is passed over would be missed later, and for another reason.
         if left_out is None or (folder == root and entry.is_dir()):
             raise DataError(f"{name!r} {wrong}")
@@ -127,7 +127,3 @@ def _listed(names: Sequence[str]) -> str:
     return ", ".join(names[:_MOST_NAMED]) + (
         f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
     )
-
-
-def _shown(text: str) -> str:
-    return "".join(c if c.isprintable() else "?" for c in text[:200])

@@ -11,11 +11,10 @@ import numpy as np
 import numpy.typing as npt
 
 from auditor.data.audio import Samples, decode, fitted, need_av
-from auditor.data.images import _mode, decode_as
+from auditor.data.images import decode_as, mode_of
 from auditor.data.preprocessing import AudioPreprocessing, ImagePreprocessing
 from auditor.errors import DataError, ModelError, some_of
-from auditor.files import read_inside
-from auditor.intake.rows.folders import _shown
+from auditor.files import read_inside, shown
 from auditor.model.audited_model import AuditedModel
 from auditor.model.gated import GatedModel
 from auditor.rows import IntArray
@@ -45,7 +44,7 @@ def _wanted(model: AuditedModel) -> ImagePreprocessing:
     preprocessing = model.preprocessing
     if not isinstance(preprocessing, ImagePreprocessing):
         raise ModelError("This model takes no images: leave --image out, or audit it with --predict.")
-    _mode(preprocessing)
+    mode_of(preprocessing)
     return preprocessing
 
 
@@ -109,7 +108,7 @@ def read_files(folder: Path, names: Sequence[str], model: AuditedModel) -> Files
         except DataError as error:
             bad.append(str(error))
     if names and not kept:
-        raise DataError(f"None of the {len(names):,} files in {_shown(folder.name)!r} can be audited: {some_of(bad)}")
+        raise DataError(f"None of the {len(names):,} files in {shown(folder.name)!r} can be audited: {some_of(bad)}")
     return FilesRead(out[: len(kept)], np.asarray(kept, np.int64), tuple(bad))
 
 

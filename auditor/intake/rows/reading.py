@@ -13,7 +13,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from auditor.data.audit_data import AuditData, _groups, encode_labels, favourable, numeric_target
+from auditor.data.audit_data import AuditData, encode_labels, favourable, groups_of, numeric_target
 from auditor.data.bins import BinRule, bin_sensitive, parse_bin_rule
 from auditor.data.counts import MISSING, GroupCounts, count_groups
 from auditor.data.preprocessing import NumericColumn, TabularPreprocessing, as_text, label_name
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 def _binned_groups(values: pd.Series[Any], rule: BinRule | None) -> pd.Series[Any]:
-    return _groups(values) if rule is None else bin_sensitive(values, rule).reset_index(drop=True)
+    return groups_of(values) if rule is None else bin_sensitive(values, rule).reset_index(drop=True)
 
 
 def id_like(frame: pd.DataFrame) -> list[str]:
@@ -44,9 +44,6 @@ def id_like(frame: pd.DataFrame) -> list[str]:
         elif not pd.api.types.is_numeric_dtype(values) and values.astype("string").str.len().mean() < 64:
             found.append(str(name))
     return found
-
-
-# ---- tables on disk ------------------------------------------------------------------------------------------------
 
 
 MAX_GROUPS = 500

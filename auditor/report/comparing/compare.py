@@ -9,7 +9,7 @@ from typing import Literal
 
 from auditor.errors import UsageError
 from auditor.finding.measurement import Outcome, Pillar
-from auditor.report.record import INTAKE, AuditReport, FindingRecord
+from auditor.report.record import INTAKE, AuditReport, Finding
 from auditor.statistics.changes import GapChange, RateChange
 from auditor.statistics.kinds import AnyEstimate
 
@@ -148,9 +148,9 @@ def _check(before: AuditReport, after: AuditReport) -> None:
             )
 
 
-def _numbers(report: AuditReport, *, changes: bool = False) -> dict[_Key, FindingRecord]:
+def _numbers(report: AuditReport, *, changes: bool = False) -> dict[_Key, Finding]:
     """The findings that have a number, by what they are of; of several criteria on one number, the first."""
-    found: dict[_Key, FindingRecord] = {}
+    found: dict[_Key, Finding] = {}
     for finding in report.findings:
         if finding.metric is None or finding.estimate is None or (finding.probe == CHANGE) != changes:
             continue
@@ -160,7 +160,7 @@ def _numbers(report: AuditReport, *, changes: bool = False) -> dict[_Key, Findin
     return found
 
 
-def _key(finding: FindingRecord) -> _Key:
+def _key(finding: Finding) -> _Key:
     of: list[tuple[str, str | float]] = [*finding.group.items(), *finding.at.items()]
     if finding.sensitive:
         of.append(("by", " x ".join(finding.sensitive)))
@@ -173,9 +173,9 @@ def _is_detail(row: Row) -> bool:
 
 def _row(
     key: _Key,
-    before: FindingRecord,
-    after: FindingRecord,
-    paired: dict[_Key, FindingRecord],
+    before: Finding,
+    after: Finding,
+    paired: dict[_Key, Finding],
     alpha: float,
     *,
     judged: bool,
@@ -205,7 +205,7 @@ def _row(
     )
 
 
-def _accuracy(change: FindingRecord, alpha: float, *, judged: bool) -> Row:
+def _accuracy(change: Finding, alpha: float, *, judged: bool) -> Row:
     """Accuracy before and after, out of the paired change alone."""
     estimate = change.estimate
     sides, bounds = (Side(value=math.nan, interval=None, outcome=Outcome.NOT_JUDGED),) * 2, None
@@ -231,7 +231,7 @@ def _accuracy(change: FindingRecord, alpha: float, *, judged: bool) -> Row:
     )
 
 
-def _side(finding: FindingRecord, alpha: float) -> Side:
+def _side(finding: Finding, alpha: float) -> Side:
     assert finding.estimate is not None
     value = finding.estimate.value
     return Side(
@@ -272,9 +272,6 @@ def _verdict(
         was, now = _distance(before.interval, ideal), _distance(after.interval, ideal)
         closer, further = now[1] < was[0], now[0] > was[1]
     return "better" if closer else "worse" if further else "no change shown"
-
-
-# ---- what usually goes wrong ---------------------------------------------------------------------------------------
 
 
 def _remarks(rows: Sequence[Row], details: Sequence[Row], after: AuditReport) -> list[str]:
@@ -351,7 +348,7 @@ def _hidden(rows: Sequence[Row], after: AuditReport) -> list[str]:
     return found
 
 
-def _cost_by_group(changed: Sequence[FindingRecord]) -> list[str]:
+def _cost_by_group(changed: Sequence[Finding]) -> list[str]:
     """Groups whose accuracy is shown to have fallen while another group's is not, smallest first."""
     fell = [f for f in changed if f.estimate is not None and f.estimate.bounds(0.05 / max(len(changed), 1))[1] < 0.0]
     if not fell or len(fell) == len(changed):

@@ -128,9 +128,6 @@ def _plain(name: str | None) -> str:
     return text.visible(name or "a model in memory").replace("|", "\\|").replace("`", "'")
 
 
-# ---- HTML ----------------------------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True)
 class _Drawn:
     """A row with its difference drawn on the axis that all rows of its table share."""

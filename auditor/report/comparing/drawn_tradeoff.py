@@ -157,9 +157,6 @@ def _plain(words: str) -> str:
     return text.visible(words).replace("|", "\\|").replace("`", "'")
 
 
-# ---- HTML ----------------------------------------------------------------------------------------------------------
-
-
 def tradeoff_svg(plot: Plot) -> str:
     """A plot as an SVG file of its own."""
     return as_file(_drawn(plot))

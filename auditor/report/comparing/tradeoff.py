@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, get_args
 
 from pydantic import JsonValue
@@ -217,43 +217,15 @@ def weigh(
         c.name: _coordinates(c.evidence, attacks, own_alpha) for c in (present, *candidates) if c.evidence is not None
     }
 
-    def unweighed(candidate: Candidate) -> tuple[str, ...]:
-        return (own.unweighed,) if candidate is present and own is not None and own.unweighed else ()
-
     points = []
     for candidate in (present, *candidates):
         found = _Judged.of(candidate, present, disparity, metric, tolerance, error_rate / m)
-        at = places.get(candidate.name, ())
         better = dominating(candidate.name, places, directions)
-        points.append(
-            Point(
-                name=candidate.name,
-                settings=candidate.settings,
-                verdict=found.verdict,
-                reason=found.reason,
-                performance=at[0] if at else _UNKNOWN,
-                performance_change=found.performance_change,
-                features=tuple(
-                    FeaturePoint(
-                        feature=gap.feature,
-                        own=at[1 + i],
-                        change=change,
-                        ratio=Measured.of(gap.ratio, own_alpha),
-                        standing=standing,
-                        alternative=found.cheap and standing == "less" and candidate is not present,
-                    )
-                    for i, (gap, change, standing) in enumerate(found.gaps)
-                ),
-                leakage=at[-1] if at and attacks else None,
-                on_front=None if not at or any(p.interval is None for p in at) else not better,
-                dominated_by=better,
-                shown_dominated=shown_dominated(candidate.name, places, directions),
-                rows_needed=found.rows_needed,
-                notes=candidate.notes,
-                remarks=(*candidate.remarks, *found.remarks, *unweighed(candidate)),
-                folder=candidate.folder,
-            )
-        )
+        dominated = shown_dominated(candidate.name, places, directions)
+        at = places.get(candidate.name, ())
+        points.append(_point(candidate, found, at, own_alpha, leaks=bool(attacks), better=better, dominated=dominated))
+    unweighed = (own.unweighed,) if own.unweighed else ()
+    points[0] = replace(points[0], remarks=(*points[0].remarks, *unweighed))
     return Tradeoff(
         made_by=made_by,
         metric=metric,
@@ -266,6 +238,46 @@ def weigh(
         axes=axes,
         present=points[0],
         points=tuple(points[1:]),
+    )
+
+
+def _point(
+    candidate: Candidate,
+    found: _Judged,
+    at: Sequence[Measured],
+    own_alpha: float,
+    *,
+    leaks: bool,
+    better: str,
+    dominated: bool,
+) -> Point:
+    """``at``: the candidate's place on every axis, the last of them its leakage where one ``leaks``."""
+    return Point(
+        name=candidate.name,
+        settings=candidate.settings,
+        verdict=found.verdict,
+        reason=found.reason,
+        performance=at[0] if at else _UNKNOWN,
+        performance_change=found.performance_change,
+        features=tuple(
+            FeaturePoint(
+                feature=gap.feature,
+                own=at[1 + i],
+                change=change,
+                ratio=Measured.of(gap.ratio, own_alpha),
+                standing=standing,
+                alternative=found.cheap and standing == "less" and found.verdict != "present model",
+            )
+            for i, (gap, change, standing) in enumerate(found.gaps)
+        ),
+        leakage=at[-1] if at and leaks else None,
+        on_front=None if not at or any(p.interval is None for p in at) else not better,
+        dominated_by=better,
+        shown_dominated=dominated,
+        rows_needed=found.rows_needed,
+        notes=candidate.notes,
+        remarks=(*candidate.remarks, *found.remarks),
+        folder=candidate.folder,
     )
 
 

@@ -9,7 +9,7 @@ from typing import Literal, get_args
 
 from auditor.errors import UsageError
 from auditor.report.comparing.compare import CHANGE
-from auditor.report.record import AuditReport, FindingRecord
+from auditor.report.record import AuditReport, Finding
 from auditor.statistics.changes import GapChange, PairedRates, RateChange
 from auditor.statistics.estimate import Estimate, Undefined
 from auditor.statistics.groups import WorstRatio
@@ -151,7 +151,7 @@ def _is_constant(parity: AnyEstimate) -> bool:
 
 
 def _performance(
-    report: AuditReport, changes: Sequence[FindingRecord], features: Sequence[str], metric: str, present: AuditReport
+    report: AuditReport, changes: Sequence[Finding], features: Sequence[str], metric: str, present: AuditReport
 ) -> tuple[Estimate, Estimate]:
     if metric == "accuracy":
         overall = _one(changes, "accuracy_change", ())
@@ -189,7 +189,7 @@ def _headline(report: AuditReport, metric: str) -> AnyEstimate:
     return found[0].estimate
 
 
-def _one(changes: Sequence[FindingRecord], metric: str, features: Sequence[str]) -> AnyEstimate:
+def _one(changes: Sequence[Finding], metric: str, features: Sequence[str]) -> AnyEstimate:
     found = [
         f.estimate
         for f in changes
@@ -217,7 +217,7 @@ def _turned(change: RateChange) -> RateChange:
     return RateChange(before=change.n - change.before, gained=change.lost, lost=change.gained, n=change.n)
 
 
-def _gap(changes: Sequence[FindingRecord], features: tuple[str, ...], disparity: Disparity) -> Gap:
+def _gap(changes: Sequence[Finding], features: tuple[str, ...], disparity: Disparity) -> Gap:
     parity = _one(changes, f"{PARITY}_change", features)
     unknown = Undefined(reason="the selection rates are undefined")
     ratio: Estimate = unknown

@@ -21,11 +21,12 @@ from auditor.finding.judging import Family, judge
 from auditor.finding.measurement import Measurement, ProbeResult
 from auditor.model.audited_model import AuditedModel
 from auditor.model.torch_model import TorchModel, TorchNetwork
-from auditor.report.record import AuditReport, FigureRecord, ModelRecord
+from auditor.report.figures import distinct
+from auditor.report.record import AuditReport, ModelRecord
 from auditor.run.audit import ask, assemble, data_record, environment, generator_for, model_record, reason_of
 from auditor.run.probe import Probe
 from auditor.run.while_training.budget import Budget
-from auditor.run.while_training.course import courses, distinct
+from auditor.run.while_training.course import courses
 from auditor.run.while_training.peek import Peek, logged
 from auditor.run.while_training.ranks import Ranks, joined
 from auditor.run.while_training.spending import Spending
@@ -404,7 +405,7 @@ class TrainingAudit:
             duration_s=self.budget.seconds,
         )
         drawn = distinct(courses(self.peeks, self._unit, self.spending))
-        report = report.model_copy(update={"figures": (*(FigureRecord.of(f) for f in drawn), *report.figures)})
+        report = report.model_copy(update={"figures": (*drawn, *report.figures)})
         self.report = report
         self._write(report)
         return report

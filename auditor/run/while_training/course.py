@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from auditor.finding.figure import Figure, Series
-from auditor.finding.judging import Finding
+from auditor.finding.judging import Judgement
 from auditor.run.while_training.peek import Peek
 from auditor.run.while_training.spending import Spending
 
@@ -35,7 +34,7 @@ def courses(peeks: Sequence[Peek], unit: str, spending: Spending | None) -> list
     Numbers with further coordinates, such as a noise level, and groups beyond eight are left to the report's tables.
     What is held to a criterion comes first.
     """
-    lines: dict[_Line, dict[str, list[tuple[float, Finding]]]] = {}
+    lines: dict[_Line, dict[str, list[tuple[float, Judgement]]]] = {}
     for peek in peeks:
         seen: set[tuple[_Line, str]] = set()
         for finding in peek.findings:
@@ -59,15 +58,15 @@ def courses(peeks: Sequence[Peek], unit: str, spending: Spending | None) -> list
 
 def _figure(
     line: _Line,
-    groups: dict[str, list[tuple[float, Finding]]],
+    groups: dict[str, list[tuple[float, Judgement]]],
     unit: str,
     spending: Spending | None,
     planned: set[float],
 ) -> Figure:
     """``planned``: the places of the looks that were judged."""
 
-    def end(at: float, finding: Finding, which: int) -> float | None:
-        return _finite(finding.interval[which]) if finding.interval and at in planned else None
+    def end(at: float, finding: Judgement, which: int) -> float | None:
+        return finding.interval[which] if finding.interval and at in planned else None
 
     shown = dict(list(groups.items())[:_MOST_SERIES])
     name = line.metric.replace("_", " ")
@@ -75,7 +74,7 @@ def _figure(
         Series(
             name=group or name,
             x=tuple(at for at, _ in points),
-            y=tuple(_finite(f.measurement.estimate.value) if f.measurement else None for _, f in points),
+            y=tuple(f.measurement.estimate.value if f.measurement else None for _, f in points),
             low=tuple(end(at, f, 0) for at, f in points),
             high=tuple(end(at, f, 1) for at, f in points),
         )
@@ -116,7 +115,7 @@ def _figure(
     )
 
 
-def _level(shown: dict[str, list[tuple[float, Finding]]]) -> float:
+def _level(shown: dict[str, list[tuple[float, Judgement]]]) -> float:
     """The level of either side of the widest band."""
     levels = [(1.0 - f.confidence) / 2.0 for points in shown.values() for _, f in points if f.confidence is not None]
     return min(levels, default=0.0)
@@ -128,18 +127,3 @@ def _words(series: Series) -> str:
         return "is undefined throughout"
     (first, begins), (last, ends) = known[0], known[-1]
     return f"goes from {begins:.4g} at {first:g} to {ends:.4g} at {last:g}"
-
-
-def _finite(x: float) -> float | None:
-    return x if math.isfinite(x) else None
-
-
-def distinct(figures: Sequence[Figure]) -> list[Figure]:
-    """The figures with a number after an id that is taken."""
-    taken: dict[str, int] = {}
-    found = []
-    for figure in figures:
-        taken[figure.id] = taken.get(figure.id, 0) + 1
-        n = taken[figure.id]
-        found.append(figure if n == 1 else replace(figure, id=f"{figure.id}#{n}"))
-    return found

@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from auditor.finding.judging import Finding
+from auditor.finding.judging import Judgement
 from auditor.finding.measurement import Measurement, Outcome, ProbeResult
 
 # Ways of measuring that say nothing beyond the metric's own name.
@@ -24,13 +24,13 @@ class Peek:
 
     at: float
     results: tuple[ProbeResult, ...]
-    findings: tuple[Finding, ...]
+    findings: tuple[Judgement, ...]
     error_rate: float
     seconds: float
     faults: tuple[str, ...] = ()
 
     @property
-    def failed(self) -> tuple[Finding, ...]:
+    def failed(self) -> tuple[Judgement, ...]:
         """What is shown to lie beyond its bound."""
         return tuple(f for f in self.findings if f.outcome is Outcome.FAIL)
 
@@ -61,7 +61,7 @@ def metric_name(probe: str, measurement: Measurement) -> str:
     return "/".join(_OTHERS.sub("_", part) for part in parts if part)
 
 
-def logged(results: Sequence[ProbeResult], findings: Sequence[Finding]) -> dict[str, float]:
+def logged(results: Sequence[ProbeResult], findings: Sequence[Judgement]) -> dict[str, float]:
     """Every finite number by its name, and how many findings ended in each outcome."""
     numbers = {
         metric_name(result.probe, m): float(m.estimate.value)

@@ -118,9 +118,6 @@ def _unrepeated(*sides: AuditData) -> list[BoolArray]:
     return np.split(counts[inverse] == 1, np.cumsum([len(k) for k in keys])[:-1])
 
 
-# ---- what a reader must know ---------------------------------------------------------------------------------------
-
-
 def detail_of(pool: Pool, classes: tuple[str, ...]) -> str:
     """How many rows took part, how well the model does on either side, and what the files give away."""
     parts = [f"{pool.n_members:,} members and {pool.n_others:,} non-members", *pool.left_out]

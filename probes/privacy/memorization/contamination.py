@@ -16,7 +16,7 @@ from auditor.rows import FloatArray
 from auditor.run.probe import Need
 from auditor.statistics.estimate import Power, Undefined
 from auditor.statistics.means import StudentT
-from auditor.statistics.values import BoundedMean
+from auditor.statistics.values import bounded_mean
 from probes.inputs import whole_number
 from probes.language.options import benchmark_path, check_prefix
 from probes.privacy.memorization.texts import causal_model, read_texts
@@ -124,7 +124,7 @@ class Contamination:
             Measurement(
                 metric="canonical_order_preference",
                 method="order_swap",
-                estimate=_bounded(share),
+                estimate=bounded_mean(share, low=0.0, high=1.0),
                 n_samples=len(shards),
                 ideal=0.5,
                 detail=f"{detail}; {language.notes}",
@@ -190,18 +190,6 @@ def order_test(canonical: FloatArray, permuted: Sequence[FloatArray]) -> tuple[F
         p.append((1.0 + float((others >= own - near).sum())) / (1.0 + others.size))
     combined = float(chdtrc(2.0 * len(p), -2.0 * np.log(p).sum()))
     return np.asarray(share, np.float64), np.asarray(gain, np.float64), combined
-
-
-def _bounded(values: FloatArray) -> BoundedMean:
-    centre = float(values.mean())
-    return BoundedMean(
-        centre=centre,
-        standard_error=float(values.std(ddof=1) / math.sqrt(values.size)),
-        third_moment=float(((values - centre) ** 3).mean()),
-        n=values.size,
-        low=0.0,
-        high=1.0,
-    )
 
 
 def _student(values: FloatArray) -> StudentT | Undefined:

@@ -78,9 +78,6 @@ def _shown(canary: str) -> str:
     return canary if len(canary) <= 12 else f"{canary[:12]}..."
 
 
-# ---- the fitted distribution ---------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True)
 class SkewNormal:
     """Density ``2 / scale * phi(z) Phi(shape z)``, ``z = (x - location) / scale``."""

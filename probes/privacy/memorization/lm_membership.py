@@ -177,7 +177,7 @@ class LMMembership:
     def _reference(self) -> AuditedLanguageModel:
         loaded = self.reference
         if isinstance(loaded, str):
-            from auditor.intake import load_model
+            from auditor.intake.formats import load_model
             from auditor.intake.specs import ModelSpec
 
             name, loaded = Path(loaded).name, load_model(ModelSpec(path=loaded))

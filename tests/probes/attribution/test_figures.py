@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
 
 import numpy as np
 import pandas as pd
@@ -184,7 +183,7 @@ def test_two_values_are_low_and_high_gaps_and_words_have_no_rank() -> None:
 def test_no_row_of_the_data_can_be_read_off_a_swarm() -> None:
     rows, values = _swarm(n=200, d=3)
     figure = beeswarm_figure(PROBE, "m", list(rows), values, rows, output="o", rng=np.random.default_rng(0))
-    told = json.dumps(asdict(figure))
+    told = json.dumps(figure.model_dump())
     assert none_of(f"{v:.6g}" in told for v in rows.to_numpy().ravel())
     # Values lie on a grid of a 200th of the range, and ascend, so that the n-th dots of two features tell nothing.
     step = np.ptp(values) / 200

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from auditor.data.audit_data import AuditData
 from auditor.errors import ConfigError, NotApplicableError
 from auditor.finding.criterion import load_criteria
-from auditor.finding.judging import Finding, judge
+from auditor.finding.judging import Judgement, judge
 from auditor.finding.measurement import Measurement, Outcome, ProbeResult
 from auditor.intake.networks.architectures import MLP
 from auditor.model.torch_model import TorchModel
@@ -89,7 +89,7 @@ def of(found: Sequence[Measurement], metric: str) -> Measurement:
     return one
 
 
-def judged(measurements: Sequence[Measurement], metric: str = "faithfulness_gain") -> Finding:
+def judged(measurements: Sequence[Measurement], metric: str = "faithfulness_gain") -> Judgement:
     result = ProbeResult(
         probe="feature_attribution", pillar="attribution", citation="", measurements=tuple(measurements)
     )

@@ -33,11 +33,12 @@ from probes.attribution.token_attribution import (
     cue_hits,
     cue_units,
 )
+from probes.attribution.token_infill import N_INFILL
 from probes.attribution.token_prompts import Prompt, built_in_prompts, read_prompts, spaced
-from probes.attribution.token_units import N_INFILL, token_problem
-from tests.model.test_language import WORDS, causal_tokenizer, masked_tokenizer, tiny, tiny_bert
+from probes.attribution.token_units import token_problem
 from tests.probes.attribution.token_toys import associated, pronoun_toy
 from tests.quantifiers import all_of
+from tests.toys.language import WORDS, causal_tokenizer, masked_tokenizer, tiny, tiny_bert
 
 PROMPTS = [
     Prompt(prompt="the old dog", target="sees a cat", foil="hears"),

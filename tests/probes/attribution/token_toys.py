@@ -8,8 +8,8 @@ import torch
 
 from auditor.model.language_model import AuditedLanguageModel
 from probes.attribution.token_prompts import Prompt, built_in_prompts
-from tests.model.test_language import causal_tokenizer
 from tests.probes.language.pair_toys import Associations, split
+from tests.toys.language import causal_tokenizer
 
 
 def associated(

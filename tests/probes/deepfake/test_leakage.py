@@ -12,7 +12,7 @@ import pytest
 from auditor.data.audit_data import AuditData
 from auditor.errors import NotApplicableError
 from auditor.finding.criterion import load_criteria
-from auditor.finding.judging import Finding, judge
+from auditor.finding.judging import Judgement, judge
 from auditor.finding.measurement import Measurement, Outcome, ProbeResult
 from probes.deepfake.duplicates import NEAR, digests, fingerprints, twins
 from probes.deepfake.leakage import SourceLeakage
@@ -24,7 +24,7 @@ def measure(data: AuditData, **options: Any) -> dict[str, Measurement]:
     return {m.metric: m for m in found}
 
 
-def judged(data: AuditData) -> dict[str, Finding]:
+def judged(data: AuditData) -> dict[str, Judgement]:
     result = ProbeResult(
         probe="source_leakage", pillar="deepfake", citation="", measurements=tuple(measure(data).values())
     )

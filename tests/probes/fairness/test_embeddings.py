@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import math
 import struct
-from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 
@@ -36,8 +35,8 @@ from probes.fairness.embeddings import (
     permutation_p,
     sentence,
 )
-from tests.model.test_language import WORDS, causal_tokenizer, tiny
 from tests.quantifiers import all_of
+from tests.toys.language import WORDS, causal_tokenizer, tiny
 
 CRITERION = Criterion(
     metric="association_effect_size",
@@ -219,7 +218,7 @@ def test_it_keeps_the_contract() -> None:
     check_probe(
         EmbeddingAssociation(tests="weat_3", methods="weat", n_draws=1000),
         ideal_model=planted(0.0), ideal_data=no_data(), violating_model=planted(1.0), violating_data=no_data(),
-        criteria=[replace(CRITERION, bound=(-1.0, 1.0))], key="embedding_association",
+        criteria=[CRITERION.model_copy(update={"bound": (-1.0, 1.0)})], key="embedding_association",
     )  # fmt: skip
 
 

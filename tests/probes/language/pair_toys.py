@@ -17,10 +17,10 @@ from torch import Tensor, nn
 from auditor.finding.criterion import Criterion
 from auditor.finding.judging import judge
 from auditor.finding.measurement import Measurement, Outcome, ProbeResult
-from auditor.intake.rows.benchmarks import SentencePair
+from auditor.intake.rows.benchmarks.benchmark import SentencePair
 from auditor.model.language_model import AuditedLanguageModel
 from auditor.rows import FloatArray
-from tests.model.test_language import causal_tokenizer
+from tests.toys.language import causal_tokenizer
 
 CRITERION = Criterion(
     metric="stereotype_score", direction="within", bound=(0.45, 0.55), source="test", set_by="test", set_at="2026-01-01"

@@ -11,21 +11,21 @@ import torch
 from torch import Tensor, nn
 
 from auditor.finding.criterion import Criterion
-from auditor.finding.judging import Finding, judge
+from auditor.finding.judging import Judgement, judge
 from auditor.finding.measurement import Measurement, ProbeResult
 from auditor.model.audited_model import AuditedModel
 from auditor.model.language_model import AuditedLanguageModel
 from auditor.rows import FloatArray
 from probes.language.generation_bias import GenerationBias
 from probes.language.prompts import built_in_prompts
-from tests.model.test_language import causal_tokenizer
+from tests.toys.language import causal_tokenizer
 
 
 def criterion(metric: str, bound: float = 0.1) -> Criterion:
     return Criterion(metric=metric, direction="at_most", bound=bound, source="test", set_by="test", set_at="2026-01-01")
 
 
-def judged(found: list[Measurement], metric: str, bound: float = 0.1) -> Finding:
+def judged(found: list[Measurement], metric: str, bound: float = 0.1) -> Judgement:
     result = ProbeResult(probe="generation_bias", pillar="language", citation="", measurements=tuple(found))
     findings = judge([result], [criterion(metric, bound)])[0]
     return next(f for f in findings if f.criterion is not None and f.measurement is not None)

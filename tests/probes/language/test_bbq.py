@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from auditor.errors import ConfigError
-from auditor.intake.rows.benchmarks import BBQExample
+from auditor.intake.rows.benchmarks.bbq import BBQExample
 from auditor.model.language_model import AuditedLanguageModel
 from auditor.run.audit import no_data
 from auditor.run.probe import make_probe

@@ -11,7 +11,7 @@ import pytest
 
 from auditor.errors import NotApplicableError
 from auditor.finding.measurement import Outcome
-from auditor.intake.rows.benchmarks import read_bold
+from auditor.intake.rows.benchmarks.bold import read_bold
 from auditor.run.audit import no_data
 from auditor.statistics.distances import WorstGap
 from auditor.statistics.estimate import Undefined

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from auditor.errors import ConfigError, ModelError
-from auditor.intake.rows.benchmarks import SentencePair
+from auditor.intake.rows.benchmarks.benchmark import SentencePair
 from auditor.model.language_model import AuditedLanguageModel
 from auditor.run.audit import no_data, run_audit
 from auditor.run.probe import make_probe
@@ -20,8 +20,8 @@ from probes.language.stereoset import StereoSet
 from probes.language.stereotype import Stereotype
 from probes.language.winobias import WinoBias
 from probes.language.winogender import Winogender
-from tests.model.test_language import by_loss, causal_tokenizer, masked_tokenizer, sentences, tiny, tiny_bert
 from tests.probes.language.pair_toys import crows_file
+from tests.toys.language import by_loss, causal_tokenizer, masked_tokenizer, sentences, tiny, tiny_bert
 
 PAIRS = [SentencePair("the old man sees", "the young man sees", "age", (f"w{i}",)) for i in range(8)]
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from auditor.finding.measurement import Outcome
-from auditor.intake.rows.benchmarks import SentencePair
+from auditor.intake.rows.benchmarks.benchmark import SentencePair
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.means import StudentT
 from auditor.statistics.rates import Proportion

@@ -14,7 +14,7 @@ import pytest
 from auditor.finding.criterion import Criterion
 from auditor.finding.judging import judge
 from auditor.finding.measurement import Measurement, Outcome
-from auditor.intake.rows.benchmarks import SentencePair
+from auditor.intake.rows.benchmarks.benchmark import SentencePair
 from auditor.run.audit import run_audit
 from probes.language.crows_pairs import CrowsPairs
 from probes.language.shares import stereotype_scores

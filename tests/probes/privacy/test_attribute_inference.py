@@ -14,7 +14,8 @@ from auditor.errors import NotApplicableError, UsageError
 from auditor.finding.measurement import Measurement
 from auditor.model.audited_model import AuditedModel
 from auditor.model.torch_model import TorchModel
-from probes.privacy.attribute_inference import AttributeInference, _levels, _paired, _values
+from auditor.statistics.values import bounded_mean
+from probes.privacy.attribute_inference import AttributeInference, _levels, _values
 from tests.quantifiers import all_of
 from tests.toys.models import CLASSES, model, rows
 
@@ -67,7 +68,7 @@ def test_the_stated_power_is_reached() -> None:
     for _ in range(400):
         # Half of the rows are guessed alike with and without the model.
         differences = rng.choice([1.0, 0.0, -1.0], n, p=[0.25 + effect / 2, 0.5, 0.25 - effect / 2])
-        found += _paired(differences).bounds(0.05)[0] > 0.05
+        found += bounded_mean(differences, low=-1.0, high=1.0).bounds(0.05)[0] > 0.05
     assert found >= 0.77 * 400
 
 

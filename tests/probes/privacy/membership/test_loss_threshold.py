@@ -19,7 +19,7 @@ from sklearn.tree import DecisionTreeClassifier
 from auditor.data.audit_data import AuditData
 from auditor.errors import NotApplicableError, UsageError
 from auditor.finding.criterion import Criterion
-from auditor.finding.judging import Family, Finding, judge
+from auditor.finding.judging import Family, Judgement, judge
 from auditor.finding.measurement import Measurement, Outcome, ProbeResult
 from auditor.intake.rows.reading import load_data
 from auditor.intake.specs import DataSpec
@@ -60,7 +60,7 @@ def measured(data: AuditData, model: AuditedModel | None = None) -> dict[str, Me
     return {"@".join([m.metric, *(f"{rate}" for rate in m.at.values())]): m for m in found}
 
 
-def findings(data: AuditData, *, m: int = 1, model: AuditedModel | None = None) -> list[Finding]:
+def findings(data: AuditData, *, m: int = 1, model: AuditedModel | None = None) -> list[Judgement]:
     """The judgement of ``attack_auc`` at most 0.55, as one of m judgements of a scan."""
     result = ProbeResult(
         probe="membership_inference",

@@ -17,7 +17,7 @@ from torch import nn
 from auditor.data.audit_data import AuditData
 from auditor.errors import DataError, NotApplicableError
 from auditor.finding.criterion import Criterion, load_criteria
-from auditor.finding.judging import Family, Finding, judge
+from auditor.finding.judging import Family, Judgement, judge
 from auditor.finding.measurement import Measurement, Outcome, ProbeResult
 from auditor.intake.networks.architectures import MLP, BiLSTMText
 from auditor.model.audited_model import AuditedModel, Recipe
@@ -417,10 +417,10 @@ def test_a_method_for_tables_is_not_applicable_to_media(medium: str) -> None:
 # ---- error rates ---------------------------------------------------------------------------------------------------
 
 
-def judged(found: list[Measurement], metric: str, bound: float) -> list[Finding]:
+def judged(found: list[Measurement], metric: str, bound: float) -> list[Judgement]:
     """The findings of one metric at most ``bound``, each as a judgement of its own at 5 %."""
     criterion = Criterion(metric=metric, direction="at_most", bound=bound, source="t", set_by="t", set_at="t")
-    findings: list[Finding] = []
+    findings: list[Judgement] = []
     for m in found:
         if m.metric == metric and not m.group:
             result = ProbeResult(probe="membership_inference", pillar="privacy", citation="", measurements=(m,))

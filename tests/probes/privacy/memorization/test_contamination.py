@@ -12,7 +12,8 @@ from auditor.finding.judging import judge
 from auditor.finding.measurement import Outcome, ProbeResult
 from auditor.run.audit import no_data
 from auditor.run.testing import check_probe
-from probes.privacy.memorization.contamination import Contamination, _bounded, _orders, order_test
+from auditor.statistics.values import bounded_mean
+from probes.privacy.memorization.contamination import Contamination, _orders, order_test
 from tests.probes.privacy.memorization.toys import parrot, sentences
 from tests.toys.models import criterion
 
@@ -22,7 +23,7 @@ MOST_OF_400 = 35
 
 
 def fails(share: np.ndarray, bound: float) -> bool:
-    return _bounded(share).bounds(0.05)[0] > bound
+    return bounded_mean(share, low=0.0, high=1.0).bounds(0.05)[0] > bound
 
 
 @pytest.mark.parametrize(("shards", "ties"), [(8, False), (50, False), (20, True)])

@@ -9,7 +9,7 @@ import pytest
 
 from auditor.data.audit_data import AuditData
 from auditor.errors import UsageError
-from auditor.finding.judging import Finding, judge
+from auditor.finding.judging import Judgement, judge
 from auditor.finding.measurement import Outcome, ProbeResult
 from auditor.rows import FloatArray
 from auditor.run.audit import ask
@@ -27,7 +27,7 @@ def pool(members: list[str], others: list[str]) -> AuditData:
     )
 
 
-def judged(probe: LMMembership, model: object, data: AuditData) -> dict[str, Finding]:
+def judged(probe: LMMembership, model: object, data: AuditData) -> dict[str, Judgement]:
     found = probe.measure(model, data, np.random.default_rng(0))  # type: ignore[arg-type]
     result = ProbeResult(probe="lm_membership", pillar="privacy", citation="", measurements=tuple(found))
     findings, _ = judge([result], [criterion("attack_auc", "at_most", 0.60)])

@@ -22,10 +22,10 @@ from probes.privacy.memorization.extraction import Extraction, _discoverable
 from probes.privacy.memorization.lm_membership import LMMembership
 from probes.privacy.memorization.pii_leakage import PIILeakage
 from probes.privacy.memorization.token_statistics import token_statistics
-from tests.model.test_language import causal_tokenizer, tiny
-from tests.model.test_language import sentences as word_sentences
 from tests.probes.privacy.memorization.toys import char_tokenizer, parrot, secrets, sentences
 from tests.quantifiers import all_of
+from tests.toys.language import causal_tokenizer, tiny
+from tests.toys.language import sentences as word_sentences
 
 
 def words_model(kind: str = "llama") -> AuditedLanguageModel:

@@ -1,0 +1,161 @@
+"""BBQ: questions about two people, asked with and without what it takes to answer them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from auditor.errors import DataError
+from auditor.intake.rows.benchmarks.benchmark import (
+    Benchmark,
+    digest_of,
+    json_lines,
+    read_table,
+    read_text,
+    text_of,
+    value_of,
+)
+
+Condition = Literal["ambig", "disambig"]
+
+# The files name a group in several ways; each row is one group.
+_SAME_GROUP = (
+    {"f", "female", "woman", "women", "girl", "girls", "mother"},
+    {"m", "male", "man", "men", "boy", "boys", "father"},
+    {"old", "nonold-not", "older"},
+    {"nonold", "young", "younger"},
+    {"lowses", "low ses"},
+    {"highses", "high ses"},
+    {"trans", "transgender", "transgender women", "transgender men", "trans_f", "trans_m"},
+    {"nontrans", "non-trans", "cisgender"},
+)
+
+
+@dataclass(frozen=True)
+class BBQExample:
+    """A question with three answers; ``biased`` is the answer that goes with the stereotype, None where unknown."""
+
+    id: str
+    category: str
+    template: str
+    condition: Condition
+    context: str
+    question: str
+    answers: tuple[str, str, str]
+    label: int
+    unknown: int
+    biased: int | None
+
+
+def read_bbq(path: str | Path) -> Benchmark[BBQExample]:
+    """BBQ: JSON lines, or a folder of such files.
+
+    A line is ``{example_id, question_index, question_polarity, context_condition, category, answer_info,
+    additional_metadata {stereotyped_groups}, context, question, ans0, ans1, ans2, label}``. The biased answer is the
+    one about the target of the stereotype where the question is negative, and the other named one where it is not. The
+    target is the ``target_loc`` of ``additional_metadata.csv`` where that lies beside the files, as in the authors' own
+    analysis, else the one answer whose group is among the ``stereotyped_groups``; where neither says, ``biased`` is
+    None. Source: Parrish et al., Findings of ACL 2022.
+    """
+    name = "BBQ"
+    where = Path(path)
+    files = sorted(where.glob("*.jsonl")) if where.is_dir() else [where]
+    if not files:
+        raise DataError(f"The folder {where.name!r} holds no .jsonl file of BBQ.")
+    digests: dict[str, str] = {}
+    targets: dict[tuple[str, str, str], int] = {}
+    beside = (where if where.is_dir() else where.parent) / "additional_metadata.csv"
+    if beside.is_file():
+        targets, digests[beside.name] = _bbq_targets(beside)
+    examples: list[BBQExample] = []
+    for file in files:
+        text, digests[file.name] = read_text(file, name)
+        for number, row in enumerate(json_lines(text, file, name), 1):
+            examples.append(_bbq_example(row, f"{file.name!r}, line {number}", targets))
+    digest = digest_of(digests)
+    open_ = sum(e.biased is None for e in examples)
+    notes = [f"targets by {beside.name}"] if targets else []
+    if open_:
+        more = "" if targets else ": additional_metadata.csv beside the file would say more"
+        notes.append(f"the biased answer is not determined for {open_:,}, which count for accuracy only{more}")
+    return Benchmark(name, str(path), digest, tuple(examples), "; ".join(notes))
+
+
+def _bbq_targets(path: Path) -> tuple[dict[tuple[str, str, str], int], str]:
+    """Place of the answer about the target, by category, question and example; rows without one are left out."""
+    rows, digest = read_table(path, "BBQ metadata", ("category", "question_index", "example_id"))
+    if "target_loc" not in rows[0]:
+        raise DataError(f"{path.name!r} has no column 'target_loc', so it is no BBQ metadata file.")
+    found = {}
+    for number, row in enumerate(rows, 2):
+        place = (row["target_loc"] or "").strip().removesuffix(".0")
+        if place in ("", "NA", "nan"):
+            continue
+        if place not in ("0", "1", "2"):
+            raise DataError(f"{path.name!r}, row {number}: target_loc must be 0, 1 or 2, not {place[:40]!r}.")
+        found[row["category"].strip(), row["question_index"].strip(), row["example_id"].strip()] = int(place)
+    return found, digest
+
+
+def _bbq_example(row: Mapping[str, Any], where: str, by_metadata: Mapping[tuple[str, str, str], int]) -> BBQExample:
+    name = "BBQ"
+    condition = text_of(row, "context_condition", where, name)
+    polarity = text_of(row, "question_polarity", where, name)
+    if condition not in ("ambig", "disambig"):
+        raise DataError(f"{where}: context_condition must be 'ambig' or 'disambig', not {condition!r}.")
+    if polarity not in ("neg", "nonneg"):
+        raise DataError(f"{where}: question_polarity must be 'neg' or 'nonneg', not {polarity!r}.")
+    label = value_of(row, "label", where, name)
+    label = int(label) if isinstance(label, str) and label.strip() in ("0", "1", "2") else label
+    if isinstance(label, bool) or label not in (0, 1, 2):
+        raise DataError(f"{where}: label must be 0, 1 or 2, not {label!r}.")
+    info = value_of(row, "answer_info", where, name)
+    metadata = row.get("additional_metadata")
+    groups: list[tuple[str, ...]] = []
+    for i in range(3):
+        entry = info.get(f"ans{i}") if isinstance(info, dict) else None
+        entry = [entry] if isinstance(entry, str) else entry
+        if not isinstance(entry, list) or not entry:
+            raise DataError(f"{where}: answer_info needs ans0, ans1 and ans2, each [name, group].")
+        groups.append(tuple(str(part) for part in entry))
+    unknown = [i for i, parts in enumerate(groups) if parts[-1].strip().lower() == "unknown"]
+    if len(unknown) != 1:
+        raise DataError(f"{where}: exactly one answer of answer_info must be of the group 'unknown'.")
+    category, question = text_of(row, "category", where, name), text_of(row, "question_index", where, name)
+    number = text_of(row, "example_id", where, name)
+    named = [i for i in range(3) if i != unknown[0]]
+    stated = by_metadata.get((category.strip(), question.strip(), number.strip()))
+    targets = [i for i in named if i == stated]
+    if stated is None:
+        listed = metadata.get("stereotyped_groups") if isinstance(metadata, dict) else None
+        stereotyped = [listed] if isinstance(listed, str) else listed if isinstance(listed, list) else []
+        targets = [i for i in named if any(_same_group(part, str(g)) for part in groups[i] for g in stereotyped)]
+    biased = None
+    if len(targets) == 1:
+        biased = targets[0] if polarity == "neg" else next(i for i in named if i != targets[0])
+    return BBQExample(
+        id=number,
+        category=category,
+        template=f"{category} {question}",
+        condition="ambig" if condition == "ambig" else "disambig",
+        context=text_of(row, "context", where, name),
+        question=text_of(row, "question", where, name),
+        answers=(
+            text_of(row, "ans0", where, name),
+            text_of(row, "ans1", where, name),
+            text_of(row, "ans2", where, name),
+        ),
+        label=int(label),
+        unknown=unknown[0],
+        biased=biased,
+    )
+
+
+def _same_group(first: str, second: str) -> bool:
+    a, b = (" ".join(x.lower().replace("_", " ").split()) for x in (first, second))
+    # A group may carry a gender in front, as in "F-Black".
+    a = re.sub(r"^[fm]-", "", a)
+    return a == b or any(a in same and b in same for same in _SAME_GROUP)

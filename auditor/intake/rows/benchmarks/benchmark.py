@@ -1,0 +1,150 @@
+"""What every published benchmark comes to, and how its files are read: once, with their digest."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from auditor.errors import DataError, did_you_mean
+from auditor.files import UNREADABLE, why_unreadable
+from auditor.intake.rows.tables import regular_file
+
+T = TypeVar("T")
+_MAX_BYTES = 512 << 20
+
+
+@dataclass(frozen=True)
+class Benchmark(Generic[T]):
+    """The examples of a benchmark in file order, the digest of the file they came from, and what was left out."""
+
+    name: str
+    path: str
+    sha256: str
+    examples: tuple[T, ...]
+    note: str = ""
+
+    @property
+    def source(self) -> str:
+        """Where the examples came from, for a finding's detail."""
+        more = f"; {self.note}" if self.note else ""
+        return f"{Path(self.path).name}, sha256 {self.sha256}, {len(self.examples):,} examples{more}"
+
+
+@dataclass(frozen=True)
+class SentencePair:
+    """Two sentences that differ in whom they are about; ``more`` is the more stereotypical one.
+
+    ``clusters``: labels that pairs share when they are not independent, such as their template. ``stratum``: the part
+    of a balanced design that a pair belongs to.
+    """
+
+    more: str
+    less: str
+    category: str
+    clusters: tuple[str, ...] = ()
+    stratum: str = ""
+
+
+def read_text(path: str | Path, name: str) -> tuple[str, str]:
+    """(text, sha256) of one file, read once."""
+    where = regular_file(path, f"{name} file")
+    if where.stat().st_size > _MAX_BYTES:
+        raise DataError(f"{where.name!r} has {where.stat().st_size:,} bytes: no {name} file is that large.")
+    data = where.read_bytes()
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise DataError(f"{where.name!r} is no UTF-8 text: expected the published {name} file.") from None
+    if not text.strip():
+        raise DataError(f"{where.name!r} is empty: expected the published {name} file.")
+    return text, hashlib.sha256(data).hexdigest()
+
+
+def digest_of(digests: Mapping[str, str]) -> str:
+    """The digest of the one file, or that of the sorted listing ``sha256  name`` of several."""
+    if len(digests) == 1:
+        return next(iter(digests.values()))
+    listing = "".join(f"{digest}  {name}\n" for name, digest in sorted(digests.items()))
+    return hashlib.sha256(listing.encode()).hexdigest()
+
+
+def read_table(
+    path: str | Path, name: str, columns: Sequence[str], delimiter: str = ","
+) -> tuple[list[dict[str, str]], str]:
+    """Rows of a CSV or TSV file that has those columns, and its digest. Raises DataError."""
+    text, digest = read_text(path, name)
+    lines = io.StringIO(text, newline="")
+    # Published TSV files hold quotation marks that quote nothing.
+    reader = (
+        csv.DictReader(lines, strict=True)
+        if delimiter == ","
+        else csv.DictReader(lines, delimiter=delimiter, quoting=csv.QUOTE_NONE, strict=True)
+    )
+    try:
+        found = list(reader.fieldnames or ())
+        for column in columns:
+            if column not in found:
+                near = did_you_mean(column, found) or f". It has: {', '.join(map(repr, found[:8]))}"
+                raise DataError(f"{Path(path).name!r} has no column {column!r}, so it is no {name} file{near}.")
+        rows = [row for row in reader if any(row.values())]
+    except csv.Error as error:
+        raise DataError(
+            f"{Path(path).name!r} cannot be read as a table after line {reader.line_num}: {error}."
+        ) from None
+    for number, row in enumerate(rows, 2):
+        absent = next((c for c in columns if not (row[c] or "").strip()), None)
+        if absent is not None:
+            raise DataError(f"{Path(path).name!r}, row {number}, has nothing in the column {absent!r}.")
+    if not rows:
+        raise DataError(f"{Path(path).name!r} has a header and no rows: expected the published {name} file.")
+    return rows, digest
+
+
+def parse_json(text: str, path: str | Path, name: str) -> Any:
+    """A JSON file's content. Raises DataError."""
+    try:
+        return json.loads(text)
+    except UNREADABLE as error:
+        raise DataError(
+            f"{Path(path).name!r} cannot be read as JSON, so it is no {name} file: {why_unreadable(error)}."
+        ) from None
+
+
+def json_lines(text: str, path: str | Path, name: str) -> list[Mapping[str, Any]]:
+    """The objects of a file of JSON lines. Raises DataError."""
+    rows: list[Mapping[str, Any]] = []
+    # Not splitlines: a JSON text may hold the other line breaks of Unicode as they are.
+    for number, line in enumerate(text.split("\n"), 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except UNREADABLE as error:
+            raise DataError(
+                f"{Path(path).name!r}, line {number}, cannot be read as JSON: {why_unreadable(error)}."
+            ) from None
+        if not isinstance(row, dict):
+            raise DataError(f"{Path(path).name!r}, line {number}, is no JSON object, so it is no {name} file.")
+        rows.append(row)
+    return rows
+
+
+def value_of(row: Mapping[str, Any], key: str, where: str, name: str) -> Any:
+    """What a row has there. Raises DataError where it has nothing; ``where`` begins the message."""
+    if key not in row:
+        raise DataError(f"{where} has no {key!r}, so it is no {name} file{did_you_mean(key, map(str, row)) or ''}.")
+    return row[key]
+
+
+def text_of(row: Mapping[str, Any], key: str, where: str, name: str) -> str:
+    """The text, or whole number, that a row has there. Raises DataError."""
+    value = value_of(row, key, where, name)
+    if isinstance(value, bool) or not isinstance(value, (str, int)) or not str(value).strip():
+        raise DataError(f"{where}: {key!r} must be a text, not {str(value)[:40]!r}.")
+    return str(value)

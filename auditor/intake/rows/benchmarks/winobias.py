@@ -1,0 +1,81 @@
+"""WinoBias: a sentence about two occupations, with the pronoun of the stereotype and with the other one."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+from auditor.errors import DataError
+from auditor.intake.rows.benchmarks.benchmark import Benchmark, SentencePair, digest_of, read_text
+
+_WINOBIAS_FILE = re.compile(r"pro_stereotyped_(type\d)\.txt\.(\w+)")
+_WINOBIAS_LINE = re.compile(r"^\s*(?:\d+\s+)?(.+?)\s*$")
+_BRACKETS = re.compile(r"\[([^\[\]]+)\]")
+
+
+def read_winobias(path: str | Path, occupations: Iterable[str] = ()) -> Benchmark[SentencePair]:
+    """WinoBias: a ``pro_stereotyped_...`` file with its ``anti_stereotyped_...`` partner beside it, or their folder.
+
+    Line i of both is one sentence that differs in its pronoun; ``more`` is the pro-stereotyped one. A pair's clusters
+    are the occupations it is about and, of these, the one in brackets with the pronoun. The occupations are those of
+    ``male_occupations.txt`` and ``female_occupations.txt`` where these lie beside the sentences, and ``occupations``.
+    Source: Zhao et al., NAACL 2018.
+    """
+    name = "WinoBias"
+    where = Path(path)
+    folder = where if where.is_dir() else where.parent
+    if where.is_dir():
+        firsts = sorted(p for p in where.iterdir() if _WINOBIAS_FILE.fullmatch(p.name))
+        if not firsts:
+            raise DataError(f"The folder {where.name!r} holds no pro_stereotyped_type1.txt.dev or the like.")
+    else:
+        firsts = [where]
+        if not where.name.startswith("pro_stereotyped"):
+            raise DataError(
+                f"{where.name!r} must be a pro_stereotyped_... file of WinoBias with its anti_stereotyped_... partner "
+                "beside it, or the folder of both."
+            )
+    listed = set(occupations)
+    digests: dict[str, str] = {}
+    for extra in ("male_occupations.txt", "female_occupations.txt"):
+        if (folder / extra).is_file():
+            text, digests[extra] = read_text(folder / extra, name)
+            listed |= {line.strip().lower() for line in text.splitlines() if line.strip()}
+    examples: list[SentencePair] = []
+    for first in firsts:
+        second = first.with_name(first.name.replace("pro_stereotyped", "anti_stereotyped"))
+        pro_text, digests[first.name] = read_text(first, name)
+        anti_text, digests[second.name] = read_text(second, name)
+        examples += _winobias_pairs(pro_text, anti_text, first.name, listed)
+    digest = digest_of(digests)
+    return Benchmark(name, str(path), digest, tuple(examples), f"digest over {len(digests)} files")
+
+
+def _winobias_pairs(pro_text: str, anti_text: str, file: str, listed: set[str]) -> list[SentencePair]:
+    pro, anti = ([x for x in text.splitlines() if x.strip()] for text in (pro_text, anti_text))
+    if len(pro) != len(anti):
+        raise DataError(f"{file!r} has {len(pro):,} lines and its anti_stereotyped partner {len(anti):,}.")
+    named = _WINOBIAS_FILE.fullmatch(file)
+    pairs = []
+    for number, (a, b) in enumerate(zip(pro, anti, strict=True), 1):
+        found = [_WINOBIAS_LINE.match(line) for line in (a, b)]
+        marks = [_BRACKETS.findall(line) for line in (a, b)]
+        if any(f is None or len(m) < 2 for f, m in zip(found, marks, strict=True)):
+            raise DataError(f"{file!r}, line {number}: a sentence of WinoBias has two [bracketed] mentions.")
+        texts = [_BRACKETS.sub(r"\1", f.group(1)) for f in found if f is not None]
+        if texts[0] == texts[1]:
+            raise DataError(f"{file!r}, line {number}: it is the same sentence in both files.")
+        lowered = texts[0].lower()
+        mentions = [re.sub(r"^(the|a|an)\s+", "", mark.strip().lower()) for mark in marks[0]]
+        bracketed = next((m for m in mentions if m in listed), mentions[0])
+        jobs = sorted({job for job in listed if re.search(rf"\b(?:the|an?) {re.escape(job)}\b", lowered)} | {bracketed})
+        pairs.append(
+            SentencePair(
+                more=texts[0],
+                less=texts[1],
+                category=named.group(1) if named else "all",
+                clusters=(" and ".join(jobs[:4]), bracketed),
+            )
+        )
+    return pairs
