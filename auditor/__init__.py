@@ -101,7 +101,7 @@ __all__ = [
 
 
 def scan(
-    model: str | PathLike[str] | AuditedModel,
+    model: str | PathLike[str] | AuditedModel | None,
     data: str | PathLike[str] | pd.DataFrame | AuditData | None = None,
     *,
     criteria: Sequence[Criterion] | None = None,
@@ -111,11 +111,11 @@ def scan(
     """Audits a model and gives the report that ``auditor scan`` gives of it.
 
     model: a path, which is loaded and measured in a process of its own as the command does, or an ``AuditedModel``,
-    which is measured in this one. data: a path, a DataFrame, or (with a model in memory) ``AuditData``. criteria: what
-    the numbers are held to; None for what ``policy`` names, by default the built-in profile. probe_options: options of
-    single probes by name, ``{"group_fairness": {"intersections": True}}``. options: what the flags of ``auditor scan``
-    say, by their names: ``train``, ``target``, ``positive``, ``sensitive``, ``probes``, ``seed``, ``error_rate`` and
-    the others.
+    which is measured in this one, or None beside ``predict``. data: a path, a DataFrame, or (with a model in memory)
+    ``AuditData``. criteria: what the numbers are held to; None for what ``policy`` names, by default the built-in
+    profile. probe_options: options of single probes by name, ``{"group_fairness": {"intersections": True}}``. options:
+    what the flags of ``auditor scan`` say, by their names: ``train``, ``target``, ``positive``, ``sensitive``,
+    ``probes``, ``seed``, ``error_rate`` and the others.
 
     Raises UsageError for an option, a path or a column that is wrong. Of a path, a model or data that are refused make
     a report that says so, with exit code 4; of objects they raise DataError or ModelError.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from pydantic import JsonValue, ValidationError
 from auditor.errors import ConfigError, UsageError, did_you_mean
 from auditor.files import UNREADABLE, why_unreadable
 from auditor.finding.criterion import Criterion, load_criteria, parse_criterion
-from auditor.finding.policy import Policy, load_policies
+from auditor.finding.policy import load_policies
 from auditor.finding.profiles import DEFAULT_PROFILE
 from auditor.run.options import Configured, ScanOptions, flags
 
@@ -49,6 +49,9 @@ def read_config(path: Path) -> dict[str, Any]:
 
 def configure(given: Mapping[str, object], config: str | None, settings: list[str]) -> Configured:
     """Flags over ``--config`` (or ./audit.toml, where there is one) over the defaults. Raises ConfigError."""
+    from auditor.run.scan import check_policies
+    from probes import PROBES
+
     path = Path(config) if config is not None else Path(CONFIG_NAME)
     content = read_config(path) if config is not None or path.is_file() else {}
     for key in content:
@@ -78,9 +81,7 @@ def configure(given: Mapping[str, object], config: str | None, settings: list[st
         name = str(first["loc"][0]).replace("_", "-")
         raise UsageError(f"--{name} {first['input']!r}: {first['msg'].removeprefix('Value error, ')}.") from None
     policies, required = load_policies(options.policy)
-    _check_probes(policies, options)
-    if options.as_of is not None and not policies:
-        raise UsageError("--as-of says on which day rule packs are held to be in force: name one with --policy.")
+    check_policies(policies, options, PROBES)
     criteria = _criteria(content, path, options, given, required)
     return Configured(options, _probe_options(content, path, settings), criteria, tuple(policies))
 
@@ -126,20 +127,6 @@ def _probe_options(content: Mapping[str, Any], path: Path, settings: list[str]) 
             value = str(Path(value).resolve())
         found.setdefault(_snake(probe), {})[_snake(option)] = value
     return found
-
-
-def _check_probes(policies: Sequence[Policy], options: ScanOptions) -> None:
-    """Raises ConfigError for a control that asks for a probe there is none of, which would be NOT MEASURED for ever."""
-    from auditor.run.plugins import known_probes
-    from probes import PROBES
-
-    known = {*PROBES, *known_probes(PROBES), "intake", *(target.partition(":")[2] for target in options.probe)}
-    for policy in policies:
-        for control in policy.controls:
-            for rule in control.evidence:
-                if "*" not in rule.probe and rule.probe not in known:
-                    near = did_you_mean(rule.probe, known) or "."
-                    raise ConfigError(f"{policy.name}, control {control.id!r}: there is no probe {rule.probe!r}{near}")
 
 
 def _criteria(

@@ -139,6 +139,9 @@ def test_models_and_rows_that_do_not_go_together_are_refused(files: Path) -> Non
     data = auditor.load_data(files / "data.csv", model, **ROWS)
     with pytest.raises(auditor.AuditorError, match="AuditData goes with a model in memory"):
         auditor.scan(files / "model.pt", data)
+    for said in ({"threshold": 0.9}, {"device": "cuda"}, {"max_seconds": 1.0}, {"probe": ["mine:Mine"]}):
+        with pytest.raises(auditor.AuditorError, match="this one is here already"):
+            auditor.scan(model, data, **said)
     with pytest.raises(auditor.AuditorError, match="AuditData says that itself"):
         auditor.scan(model, data, target="y")
     with pytest.raises(auditor.AuditorError, match=r"wrap it with auditor.TorchModel\(module"):

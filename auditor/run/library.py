@@ -22,7 +22,7 @@ from auditor.report.record import AuditReport
 from auditor.run.options import Configured, ScanOptions, flags
 from auditor.run.plugins import load_probe_class
 from auditor.run.probe import Probe, make_probe
-from auditor.run.scan import Catalogue, data_spec, model_spec, probe_specs
+from auditor.run.scan import Catalogue, check_policies, data_spec, model_spec, probe_specs
 from auditor.run.scan import scan as run_scan
 
 if TYPE_CHECKING:
@@ -35,11 +35,16 @@ if TYPE_CHECKING:
 
 # What says where a command's answers go, and what a caller of Python does with the report instead.
 _FOR_COMMANDS = frozenset(name for name, flag in flags().items() if flag.of_one_run) - {"max_memory"}
+# A model in memory is measured as it is, in this process.
+_ABOUT_LOADING = (
+    "task", "outputs", "threshold", "architecture", "architecture_args", "predict", "allow_code", "trust_pickle",
+    "device", "probe", "max_memory", "max_seconds",
+)  # fmt: skip
 _ABOUT_ROWS = tuple(each.name for each in fields(DataSpec) if each.name not in ("path", "classes", "features"))
 
 
 def scan(
-    model: str | PathLike[str] | AuditedModel,
+    model: str | PathLike[str] | AuditedModel | None,
     data: Table | AuditData | None,
     *,
     catalogue: Catalogue,
@@ -53,9 +58,10 @@ def scan(
     train = said.pop("train", None)
     asked = _options({"model": _path(model), **said})
     policies, required = load_policies(asked.policy)
+    check_policies(policies, asked, catalogue)
     held_to = tuple(criteria if criteria is not None else required or load_criteria())
     configured = Configured(asked, own, held_to, tuple(policies))
-    if asked.model is not None:
+    if asked.model is not None or (model is None and asked.predict is not None):
         with tempfile.TemporaryDirectory(prefix="auditor-") as scratch:
             if _is_audit_data(data):
                 raise UsageError(
@@ -114,7 +120,12 @@ def _in_memory(
             f"A {type(model).__name__} is no model that can be audited: give a path, or wrap it with "
             "auditor.TorchModel(module, classes=[...]) or auditor.AuditedModel.from_callable(function, classes=[...])."
         )
-    options = configured.options
+    options, unsaid = configured.options, ScanOptions()
+    for name in _ABOUT_LOADING:
+        if getattr(options, name) != getattr(unsaid, name):
+            raise UsageError(
+                f"{name}= says how a model is loaded and measured, and this one is here already: leave it out."
+            )
     about = {name: getattr(options, name) for name in _ABOUT_ROWS if getattr(options, name)}
     if train is not None:
         about["train"] = train

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,6 +15,7 @@ from auditor.data.bins import parse_bin_rule
 from auditor.errors import ConfigError, UsageError, did_you_mean
 from auditor.finding.judging import Family
 from auditor.finding.measurement import Pillar
+from auditor.finding.policy import Policy
 from auditor.intake.specs import DataSpec, Job, Limits, ModelSpec, ProbeSpec
 from auditor.report.controls import with_policies
 from auditor.report.record import INTAKE, AuditReport, DataRecord, ModelRecord
@@ -181,6 +182,20 @@ def probe_specs(configured: Configured, catalogue: Catalogue) -> list[ProbeSpec]
                 f"Options are given for a probe {name!r} that does not exist{did_you_mean(name, known) or '.'}"
             )
     return specs
+
+
+def check_policies(policies: Sequence[Policy], options: ScanOptions, catalogue: Catalogue) -> None:
+    """Raises ConfigError for a control that asks for a probe there is none of, which would be NOT MEASURED for ever,
+    UsageError for a day on which nothing is to be in force."""
+    if options.as_of is not None and not policies:
+        raise UsageError("--as-of says on which day rule packs are held to be in force: name one with --policy.")
+    known = {*catalogue, *known_probes(catalogue), INTAKE, *(target.partition(":")[2] for target in options.probe)}
+    for policy in policies:
+        for control in policy.controls:
+            for rule in control.evidence:
+                if "*" not in rule.probe and rule.probe not in known:
+                    near = did_you_mean(rule.probe, known) or "."
+                    raise ConfigError(f"{policy.name}, control {control.id!r}: there is no probe {rule.probe!r}{near}")
 
 
 def _benchmarks(options: ScanOptions, catalogue: Catalogue) -> dict[str, str]:
