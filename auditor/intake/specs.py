@@ -57,11 +57,15 @@ class DataSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class ProbeSpec:
-    """A probe by name, the ``package.module:Class`` it is, and its options."""
+    """A probe by name, the ``package.module:Class`` it is, and its options.
+
+    ``distribution``: of one that was found by its entry point, the distribution that brings it, and its version.
+    """
 
     name: str
     target: str
     options: dict[str, JsonValue] = field(default_factory=dict)
+    distribution: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

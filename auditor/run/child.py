@@ -76,9 +76,8 @@ class Channel:
 
 def load_probe(spec: ProbeSpec) -> Probe:
     """The probe a spec names, with its options."""
-    # A class that the user names is called what it is in its module; one found by its name is that name's.
-    own_name = None if spec.name == spec.target.partition(":")[2] else spec.name
-    return make_probe(load_probe_class(spec.target, own_name), spec.options)
+    # A class that the user names goes by the name it was given; what a distribution brings is that name's own.
+    return make_probe(load_probe_class(spec.target, spec.name if spec.distribution else None), spec.options)
 
 
 class Hashing(Thread):

@@ -158,7 +158,8 @@ def probe_specs(configured: Configured, catalogue: Catalogue) -> list[ProbeSpec]
         options = dict(configured.probe_options.get(name, {}))
         if name not in catalogue:
             # Somebody else's code is imported by the measuring process alone, which checks the options too.
-            specs.append(ProbeSpec(name=name, target=targets[name], options=options))
+            source = others[name].source
+            specs.append(ProbeSpec(name=name, target=targets[name], options=options, distribution=source))
             continue
         kind = catalogue[name]
         if name in benchmarks:

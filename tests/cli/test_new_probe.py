@@ -18,6 +18,7 @@ from cli.main import app
 from cli.new_probe import class_of, write_skeleton
 from tests import ROOT
 from tests.mitigations.planted_rows import biased_rows, trained
+from tests.quantifiers import all_of
 from tests.toys.interpreters import interpreter
 
 RUNNER = CliRunner()
@@ -43,7 +44,7 @@ def test_the_command_says_what_it_wrote_and_what_comes_next(tmp_path: Path, monk
     assert result.exit_code == 0, result.output
     folder = tmp_path / "calm_share"
     assert sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()) == sorted(FILES)
-    assert all(f"calm_share/{name}\n" in result.output for name in FILES)
+    assert all_of(f"calm_share/{name}\n" in result.output for name in FILES)
     assert "--probe calm_share:CalmShare\n" in result.output and "--probes calm_share\n" in result.output
     again = RUNNER.invoke(app, ["new-probe", "calm_share"])
     assert again.exit_code == 2

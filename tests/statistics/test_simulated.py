@@ -24,13 +24,13 @@ from probes.fairness.group_fairness import GroupFairness
 from probes.fairness.score_fairness import ScoreFairness
 from probes.fairness.subgroups import SubgroupDiscovery
 
-FAMILY = "test_error_rates.py::test_family_errors_at_no_effect_and_at_the_bound"
+FAMILY = "finding/test_error_rates.py::test_family_errors_at_no_effect_and_at_the_bound"
 COVERED = "statistics/test_coverage.py::test_either_bound_is_missed_in_at_most_five_per_cent_of_worlds"
-POWER = "test_fairness_more.py::test_real_gaps_are_found"
+POWER = "probes/fairness/test_group_fairness_more.py::test_real_gaps_are_found"
 # kind of estimate: (true value at no effect and at the bound, power)
 SIMULATED: dict[str, tuple[str, str]] = {
-    "worst_difference": (FAMILY, "test_error_rates.py::test_declared_power_is_there"),
-    "worst_ratio": (FAMILY, "test_error_rates.py::test_declared_power_is_there"),
+    "worst_difference": (FAMILY, "finding/test_error_rates.py::test_declared_power_is_there"),
+    "worst_ratio": (FAMILY, "finding/test_error_rates.py::test_declared_power_is_there"),
     "worst_mean_difference": (COVERED, POWER),
     "worst_odds_ratio": (COVERED, POWER),
     "smallest_rate": (COVERED, POWER),
@@ -38,28 +38,28 @@ SIMULATED: dict[str, tuple[str, str]] = {
     "benefit_inequality": (COVERED, POWER),
     "largest_disparity": (COVERED, POWER),
     "worst_gap": (
-        "test_score_fairness.py::test_calibration_difference_is_missed_in_at_most_five_per_cent_of_worlds",
-        "test_score_fairness.py::test_auc_power_is_what_the_probe_declares",
+        "probes/fairness/test_score_fairness.py::test_calibration_difference_is_missed_in_at_most_five_per_cent_of_worlds",
+        "probes/fairness/test_score_fairness.py::test_auc_power_is_what_the_probe_declares",
     ),
     "calibration_error": (
-        "test_score_fairness.py::test_calibration_error_is_missed_in_at_most_five_per_cent_of_worlds",
-        "test_score_fairness.py::test_miscalibrated_scores_and_groups_are_found",
+        "probes/fairness/test_score_fairness.py::test_calibration_error_is_missed_in_at_most_five_per_cent_of_worlds",
+        "probes/fairness/test_score_fairness.py::test_miscalibrated_scores_and_groups_are_found",
     ),
     "worst_distance": (
-        "test_score_fairness.py::test_distances_are_missed_in_at_most_five_per_cent_of_worlds",
-        "test_score_fairness.py::test_distributions_far_apart_are_found",
+        "probes/fairness/test_score_fairness.py::test_distances_are_missed_in_at_most_five_per_cent_of_worlds",
+        "probes/fairness/test_score_fairness.py::test_distributions_far_apart_are_found",
     ),
     "confirmed_count": (
-        "test_subgroups.py::test_null_data_confirm_anything_in_at_most_five_per_cent_of_scans",
-        "test_subgroups.py::test_planted_slice_is_found_in_most_worlds",
+        "probes/fairness/test_subgroups.py::test_null_data_confirm_anything_in_at_most_five_per_cent_of_scans",
+        "probes/fairness/test_subgroups.py::test_planted_slice_is_found_in_most_worlds",
     ),
     "difference": (
-        "test_subgroups.py::test_gaps_of_confirmed_slices_are_covered_although_they_were_picked",
-        "test_subgroups.py::test_planted_slice_is_found_in_most_worlds",
+        "probes/fairness/test_subgroups.py::test_gaps_of_confirmed_slices_are_covered_although_they_were_picked",
+        "probes/fairness/test_subgroups.py::test_planted_slice_is_found_in_most_worlds",
     ),
     "proportion": (
-        "test_counterfactual.py::test_error_rates_at_the_bound_and_power",
-        "test_counterfactual.py::test_error_rates_at_the_bound_and_power",
+        "probes/fairness/test_counterfactual.py::test_error_rates_at_the_bound_and_power",
+        "probes/fairness/test_counterfactual.py::test_error_rates_at_the_bound_and_power",
     ),
 }
 

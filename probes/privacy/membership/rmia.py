@@ -19,15 +19,16 @@ def scores(
 
     p (n,): probability of the true label under the audited model; reference_p, inside (k, n): under the reference
     models, and which learned the row. ``P(x)``: the mean over the models in and those out, each half; ``offline``:
-    ``((1 + a) P_out + 1 - a) / 2``, from the models out alone. z: every row, whoever it belongs to, so that the score
-    does not depend on who is called a member.
+    ``((1 + a) P_out + 1 - a) / 2``, from the models out alone, and so for a row that no reference model learned. z:
+    every row, whoever it belongs to, so that the score does not depend on who is called a member.
     """
     out = ~inside
     p_out = (reference_p * out).sum(axis=0) / out.sum(axis=0)
-    if offline:
-        prior = ((1.0 + OFFLINE_A) * p_out + 1.0 - OFFLINE_A) / 2.0
-    else:
-        prior = (p_out + (reference_p * inside).sum(axis=0) / inside.sum(axis=0)) / 2.0
+    prior = ((1.0 + OFFLINE_A) * p_out + 1.0 - OFFLINE_A) / 2.0
+    n_inside = inside.sum(axis=0)
+    if not offline:
+        p_in = (reference_p * inside).sum(axis=0) / np.maximum(n_inside, 1)
+        prior = np.where(n_inside > 0, (p_out + p_in) / 2.0, prior)
     ratio = p / np.maximum(prior, np.finfo(np.float64).tiny)
     dominated: FloatArray = np.searchsorted(np.sort(ratio), ratio / gamma, "right") / ratio.size
     return dominated

@@ -203,3 +203,13 @@ def test_label_only_asks_rows_of_the_models_own_kind(X: object) -> None:
 def test_roc_points_of_scores_pass_ties_together() -> None:
     false, true = roc_points(-np.asarray([3.0, 2.0, 2.0]), -np.asarray([2.0, 1.0]))
     assert (false.tolist(), true.tolist()) == ([0, 1, 2], [1, 3, 3])
+
+
+def test_rmia_of_a_row_that_no_reference_model_learned_stands_on_the_models_without_it() -> None:
+    """Of an odd number of rows, each pair of reference models leaves one out of both."""
+    p, reference_p = np.array([0.9, 0.5, 0.7]), np.array([[0.8, 0.4, 0.3], [0.6, 0.2, 0.5]])
+    inside = np.array([[True, False, False], [False, True, False]])
+    found = rmia.scores(p, reference_p, inside, offline=False, gamma=1.0)
+    prior = np.array([(0.6 + 0.8) / 2, (0.4 + 0.2) / 2, (1.3 * 0.4 + 0.7) / 2])
+    ratio = p / prior
+    np.testing.assert_allclose(found, [(ratio <= own).mean() for own in ratio])
