@@ -29,6 +29,7 @@ from types import ModuleType
 from typing import Any, Literal, get_args, get_origin
 
 import pytest
+from typer.testing import CliRunner
 
 from tests import ROOT
 
@@ -143,8 +144,8 @@ class Readers:
         if command in PREPARED:
             assert self._codes[command] in expected, f"{page}: {command} exits {self._codes[command]}"
             return
-        done = typed(command, folder)
-        assert done.returncode in expected, f"{page}: {command} exits {done.returncode}\n{done.stdout}\n{done.stderr}"
+        code, said = (typed if page == "README.md" or command.startswith("python ") else called)(command, folder)
+        assert code in expected, f"{page}: {command} exits {code}\n{said}"
 
     def _demo(self) -> Path:
         if self._prepared is None:
@@ -153,17 +154,29 @@ class Readers:
             for name in SCRIPTS:
                 shutil.copy(ROOT / "demo" / name, self._prepared / "demo")
             for command in PREPARED:
-                done = typed(command, self._prepared)
-                assert done.returncode in (0, 1, 3), f"{command}\n{done.stdout}\n{done.stderr}"
-                self._codes[command] = done.returncode
+                code, said = typed(command, self._prepared)
+                assert code in (0, 1, 3), f"{command}\n{said}"
+                self._codes[command] = code
         return self._prepared
 
 
-def typed(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
+def called(command: str, folder: Path) -> tuple[int, str]:
+    """The exit code and the output of a command that is called in this process: nothing of it is imported anew."""
+    from cli.main import app
+
+    arguments = shlex.split(command)[1:]
+    with importing_from(folder), chdir(folder), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["auditor", *arguments])
+        result = CliRunner().invoke(app, arguments)
+    return result.exit_code, result.output
+
+
+def typed(command: str, folder: Path) -> tuple[int, str]:
+    """The exit code and the output of a command as somebody types it: a process of its own."""
     program, *arguments = shlex.split(command)
     start = {"python": [sys.executable], "auditor": [sys.executable, "-m", "auditor"]}[program]
     one_thread = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-    return subprocess.run(
+    done = subprocess.run(
         start + arguments,
         cwd=folder,
         capture_output=True,
@@ -172,6 +185,7 @@ def typed(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
         env={**os.environ, **one_thread},
         timeout=300,
     )
+    return done.returncode, f"{done.stdout}\n{done.stderr}"
 
 
 @contextmanager
