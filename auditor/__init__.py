@@ -129,7 +129,7 @@ def scan(
 def _public(name: str) -> Any:
     module = _DEFINED_IN[name]
     if module in ("probes", "mitigations"):
-        from auditor.run.own_packages import own_package
+        from auditor.intake.own_packages import own_package
 
         return getattr(own_package(module), name)
     return getattr(import_module(module), name)

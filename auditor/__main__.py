@@ -6,7 +6,7 @@ import sys
 from importlib import import_module
 
 from auditor.errors import UsageError
-from auditor.run.own_packages import claim_own_packages
+from auditor.intake.own_packages import claim_own_packages
 
 
 def main() -> None:

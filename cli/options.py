@@ -58,7 +58,11 @@ def configure(given: Mapping[str, object], config: str | None, settings: list[st
         if key not in ("audit", "probes", "criteria"):
             known = ("audit", "probes", "criteria")
             raise ConfigError(f"{path}: unknown section [{key}]{did_you_mean(key, known)}. Known: {', '.join(known)}.")
-    merged = {_snake(k): v for k, v in _table(content, "audit", path).items()}
+    table = _table(content, "audit", path)
+    merged = {_snake(k): v for k, v in table.items()}
+    if len(merged) < len(table):
+        twice = sorted(k for k in table if "-" in k and _snake(k) in table)
+        raise ConfigError(f"{path}: [audit] says {twice[0]!r} and {_snake(twice[0])!r}: keep one.")
     if "json" in merged:
         merged["json_"] = merged.pop("json")
     for name, flag in flags().items():

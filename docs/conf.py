@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import inspect
 import sys
+from dataclasses import fields, is_dataclass
+from enum import Enum
 from importlib import import_module
 from pathlib import Path
-from typing import Any, ClassVar, get_args
+from types import NoneType, UnionType
+from typing import Annotated, Any, ClassVar, Literal, Union, get_args, get_origin
 
 from docutils import nodes
 from docutils.statemachine import StringList
+from pydantic import BaseModel
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
@@ -68,7 +72,39 @@ def _autodoc(path: str) -> list[str]:
     members = "   :members:"
     if issubclass(_loaded(path), BaseException):
         members = ""
-    return [f".. autoclass:: {path}", members, "   :exclude-members: model_config, model_post_init", ""]
+    lines = [
+        f".. autoclass:: {path}",
+        *([members, "   :exclude-members: model_config, model_post_init"] if members else []),
+    ]
+    return [*lines, "", *(f"   {line}" for line in _fields(_loaded(path))), ""]
+
+
+def _fields(kind: type) -> list[str]:
+    """What a class is made with, or what an enumeration holds: neither has docstrings that could be listed."""
+    if issubclass(kind, Enum):
+        return ["Members: " + ", ".join(f"``{member.name}``" for member in kind) + "."]
+    if issubclass(kind, BaseModel):
+        types = {name: field.annotation for name, field in kind.model_fields.items()}
+    elif is_dataclass(kind):
+        types = {field.name: field.type for field in fields(kind) if field.init}
+    else:
+        return []
+    said = [f"``{name}: {_written(types[name])}``" for name in types if name != "kind"]
+    return ["Made with " + ", ".join(said) + "."] if said else []
+
+
+def _written(annotation: object) -> str:
+    """A type as somebody would write it, without the limits that are checked."""
+    origin, within = get_origin(annotation), get_args(annotation)
+    if isinstance(annotation, str) or origin is None:
+        return annotation if isinstance(annotation, str) else getattr(annotation, "__name__", "...")
+    if origin is Annotated:
+        return _written(within[0])
+    if origin in (Union, UnionType):
+        return " | ".join("None" if part is NoneType else _written(part) for part in within)
+    if origin is Literal:
+        return " | ".join(map(repr, within))
+    return f"{origin.__name__}[{', '.join('...' if part is Ellipsis else _written(part) for part in within)}]"
 
 
 class PublicNames(SphinxDirective):
@@ -121,10 +157,11 @@ def _paths(what: str) -> list[str]:
     if what == "callbacks":
         return list(CALLBACKS)
     if what == "estimates":
-        from auditor.statistics.estimate import Estimate
+        from auditor.statistics.estimate import Estimate, Power
         from auditor.statistics.kinds import AnyEstimate
+        from auditor.statistics.rates import RateTable
 
-        kinds: list[Any] = [Estimate, *get_args(get_args(AnyEstimate)[0])]
+        kinds: list[Any] = [Estimate, Power, RateTable, *get_args(get_args(AnyEstimate)[0])]
     elif what == "probes":
         from probes import PROBES
 

@@ -124,6 +124,11 @@ def test_criteria_and_options_of_probes_are_taken(files: Path) -> None:
         ({"threshold": 2}, "threshold=2"),
         ({"target": "Y"}, "did you mean 'y'"),
         ({"probes": "group_fairnes"}, "did you mean 'group_fairness'"),
+        ({"probes": []}, "it names no probe: leave it out"),
+        ({"probes": ""}, "it names no probe: leave it out"),
+        ({"probes": [auditor.PROBES["group_fairness"]()]}, "is asked by auditor.run_audit"),
+        ({"probe_options": {"group_fairness.intersections": False}}, "takes options by probe"),
+        ({"probe_options": ["x"]}, "takes options by probe"),
         ({"train": 3}, "Rows are a path, a DataFrame or auditor.AuditData, and this is a int"),
     ],
 )

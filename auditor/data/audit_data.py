@@ -81,9 +81,11 @@ class AuditData:
         """From what a notebook holds: labels as they are, groups as columns.
 
         ``classes`` in the order of the model's outputs; ``positive`` is one of them, and may be left out where they are
-        0/1 or booleans. Raises DataError for a label that is none of the classes.
+        0/1 or booleans. Rows are taken by position. Raises DataError for a label that is none of the classes, and where
+        an index says that the same rows stand in another order.
         """
         names = tuple(label_name(c) for c in classes)
+        _check_order(X, {"y_true": y_true, "sensitive_features": sensitive_features, "is_member": is_member})
         return cls(
             X=_as_rows(X),
             y_true=None if y_true is None else encode_labels(pd.Series(list(y_true)), names, "y_true"),
@@ -106,6 +108,7 @@ class AuditData:
 
         Raises DataError for a true value that is no finite number.
         """
+        _check_order(X, {"y_true": y_true, "sensitive_features": sensitive_features, "is_member": is_member})
         return cls(
             X=_as_rows(X),
             target_values=None if y_true is None else numeric_target(pd.Series(list(y_true)), "y_true"),
@@ -213,14 +216,38 @@ def _as_rows(X: Rows | Sequence[str]) -> Rows:
     return X if isinstance(X, (pd.DataFrame, np.ndarray)) else np.asarray(list(X), object)
 
 
+def _check_order(X: object, others: Mapping[str, object]) -> None:
+    """Raises DataError where something has the index of X in another order: taken by position, rows would be mixed
+    up."""
+    if not isinstance(X, pd.DataFrame | pd.Series):
+        return
+    for name, values in others.items():
+        for part in values.values() if isinstance(values, Mapping) else [values]:
+            if not isinstance(part, pd.DataFrame | pd.Series) or part.index.equals(X.index):
+                continue
+            if len(part) == len(X) and part.index.sort_values().equals(X.index.sort_values()):
+                raise DataError(
+                    f"{name} has the rows of X in another order, by its index: put them into one order, or pass "
+                    ".to_numpy() if the order is right."
+                )
+
+
 def _as_groups(
     sensitive_features: pd.DataFrame | pd.Series[Any] | Mapping[str, Sequence[object]] | None,
 ) -> pd.DataFrame | None:
     if sensitive_features is None:
         return None
-    frame = (
-        sensitive_features.to_frame() if isinstance(sensitive_features, pd.Series) else pd.DataFrame(sensitive_features)
-    )
+    if isinstance(sensitive_features, pd.Series):
+        frame = sensitive_features.to_frame()
+    elif isinstance(sensitive_features, pd.DataFrame):
+        frame = sensitive_features
+    else:
+        # Each column by position: pandas would put columns of different indexes into one order of its own.
+        columns = {
+            name: (values if isinstance(values, pd.Series) else pd.Series(list(values))).reset_index(drop=True)
+            for name, values in sensitive_features.items()
+        }
+        frame = pd.DataFrame(columns)
     return pd.DataFrame({str(c): groups_of(frame[c]) for c in frame.columns}).reset_index(drop=True)
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from auditor.errors import UsageError, did_you_mean
+from auditor.intake.own_packages import taken_name
 from auditor.intake.source import printable
 
 
@@ -31,7 +32,9 @@ def import_object(target: str, code_folder: str | None, flag: str) -> Callable[.
         where = (
             f" in {code_folder!r} or among the installed packages" if code_folder else " among the installed packages"
         )
-        raise UsageError(f"{flag} {target}: there is no module {error.name!r}{where}.") from None
+        raise UsageError(
+            f"{flag} {target}: there is no module {error.name!r}{where}.{taken_name(module_name)}"
+        ) from None
     except Exception as error:  # the user's module runs as it is imported, and may raise anything
         raise UsageError(f"{flag} {target}: importing it raised {type(error).__name__}: {printable(error)}.") from error
     _require_own(module_name, getattr(module, "__file__", None), code_folder, flag)

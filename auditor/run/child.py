@@ -23,6 +23,7 @@ from auditor.files import received
 from auditor.finding.measurement import Measurement
 from auditor.intake.formats import load_model
 from auditor.intake.limits import restrict
+from auditor.intake.own_packages import claim_own_packages
 from auditor.intake.result import intake_result, resolve_device
 from auditor.intake.rows.folders import sha256_of_folder
 from auditor.intake.rows.reading import can_stream, load_data, no_rows, stream_counts
@@ -55,7 +56,6 @@ from auditor.run.messages import (
     Working,
 )
 from auditor.run.mitigation import Training, learns, make_mitigation, needs_rows
-from auditor.run.own_packages import claim_own_packages
 from auditor.run.plugins import load_mitigation, load_probe_class
 from auditor.run.probe import CountsProbe, Probe, counts_suffice, make_probe, missing_needs, not_applicable
 from auditor.training.huggingface_folder import save_classifier

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import random
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -36,6 +37,13 @@ def audited(
     """One probe's findings; a criterion that nothing was measured for is the caller's matter."""
     result = ask(probe, model, data, generator_for(seed, probe.name))
     return [f for f in judge([result], criteria)[0] if f.measurement is not None or f.criterion is None]
+
+
+def rows_of(data: AuditData) -> dict[str, Any]:
+    """Everything of the rows that a measurement could change, in a form that compares by value."""
+    parts = {"X": data.X, "y_true": data.y_true, "the true numbers": data.target_values, "is_member": data.is_member,
+             "the sensitive features": data.sensitive_features}  # fmt: skip
+    return {name: None if part is None else pickle.dumps(part) for name, part in parts.items()}
 
 
 def state_of(model: AuditedModel) -> dict[str, Any]:

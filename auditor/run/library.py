@@ -53,8 +53,13 @@ def scan(
     options: Mapping[str, Any],
 ) -> AuditReport:
     """:func:`auditor.scan` with the probes there are, by name."""
-    own = {name.replace("-", "_"): dict(values) for name, values in (probe_options or {}).items()}
+    own = _probe_options(probe_options)
     said = dict(options)
+    named = said.get("probes")
+    if named is not None and not isinstance(named, str) and any(not isinstance(name, str) for name in named):
+        raise UsageError(
+            "probes= takes names; a probe that is an object is asked by auditor.run_audit(model, data, [probe])."
+        )
     train = said.pop("train", None)
     asked = _options({"model": _path(model), **said})
     policies, required = load_policies(asked.policy)
@@ -155,6 +160,16 @@ def _in_memory(
 
 def _kind(spec: ProbeSpec, catalogue: Catalogue) -> type[Probe]:
     return catalogue[spec.name] if spec.name in catalogue else load_probe_class(spec.target, spec.name)
+
+
+def _probe_options(given: object) -> dict[str, dict[str, Any]]:
+    found: dict[str, dict[str, Any]] = {}
+    asked = {} if given is None else given
+    for name, values in asked.items() if isinstance(asked, Mapping) else [("", None)]:
+        if not isinstance(name, str) or not isinstance(values, Mapping):
+            raise UsageError('probe_options= takes options by probe: {"group_fairness": {"intersections": False}}.')
+        found[name.replace("-", "_")] = dict(values)
+    return found
 
 
 def _given(options: ScanOptions, names: Sequence[str]) -> dict[str, Any]:

@@ -67,6 +67,13 @@ def _names(value: object) -> object:
     return value
 
 
+def _probe_names(value: object) -> object:
+    found = _names(value)
+    if value is not None and found is None:
+        raise ValueError("it names no probe: leave it out to ask all that apply")
+    return found
+
+
 def _unrepeated(value: object) -> object:
     if isinstance(value, str):
         return (value,)
@@ -175,7 +182,7 @@ class ScanOptions:
         Flag(help="Probability from which a decision is favourable.", typed=float, decides=True),
     ] = None
     probes: Annotated[
-        tuple[str, ...] | None, Flag(help="Probes to run: a,b. All that apply by default.", read=_names)
+        tuple[str, ...] | None, Flag(help="Probes to run: a,b. All that apply by default.", read=_probe_names)
     ] = None
     probe: Annotated[
         tuple[str, ...],

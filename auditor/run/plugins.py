@@ -22,8 +22,8 @@ from typing import Any, Literal, cast, get_args
 
 from auditor.errors import ConfigError, UsageError, did_you_mean, first_line
 from auditor.finding.measurement import Pillar
+from auditor.intake.own_packages import taken_name
 from auditor.run.mitigation import Mitigation, Stage
-from auditor.run.own_packages import taken_name
 from auditor.run.probe import Need, Probe
 
 Group = Literal["auditor.probes", "auditor.mitigations"]

@@ -14,7 +14,7 @@ from auditor.finding.criterion import Criterion
 from auditor.finding.judging import Judgement, judge
 from auditor.finding.measurement import Outcome, Pillar
 from auditor.run.audit import ask, generator_for, reason_of
-from auditor.run.contract import ContractViolation, World, audited, generators, state_of, words
+from auditor.run.contract import ContractViolation, World, audited, generators, rows_of, state_of, words
 from auditor.run.mitigation_laws import check_mitigation
 from auditor.run.probe import Need, Probe
 from auditor.run.sampling_laws import check_error_rates, check_uncertainty
@@ -52,8 +52,8 @@ def check_probe(
     2. No rows, a single group, no labels, or labels of one class in a group give no number where there is none, and
        neither PASS nor FAIL for it; of probes that need data. A constant model, one that answers at random, and copies
        of one row raise nothing but errors of this toolkit.
-    3. ``measure`` leaves the model and the random number generators as they were; the same seed gives the same
-       measurements.
+    3. ``measure`` leaves the model, the rows and the random number generators as they were; the same seed gives the
+       same measurements.
     4. The class says what it is: ``name`` (which is ``key``, its key in a table, where that is given), ``pillar``,
        ``goal``, ``citation``, ``methods``, ``needs``, and docstrings that begin with a sentence.
     5. Uncertainty: bounds are nested; a number whose interval has no width is the same on other rows drawn from the
@@ -180,11 +180,16 @@ def _survives_the_emptiest(
 
 def _leaves_no_trace(probe: Probe, model: AuditedModel, data: AuditData, seed: int) -> None:
     with _training_mode(model):
-        before, drawn = state_of(model), generators()
+        before, drawn, rows = state_of(model), generators(), rows_of(data)
         first = probe.measure(model, data, generator_for(seed, probe.name))
         for what, value in state_of(model).items():
             if value != before.get(what):
                 raise ContractViolation("measure leaves the model as it was.", f"{what} changed")
+        for what, held in rows_of(data).items():
+            if held != rows[what]:
+                raise ContractViolation(
+                    "measure leaves the rows as they were, for the probes after it.", f"{what} changed"
+                )
         for what, state in generators().items():
             if state != drawn[what]:
                 raise ContractViolation("measure leaves the global random number generators as they were.", what)

@@ -144,6 +144,23 @@ class _OfItsOwnRows(Unsure):
         return [self.measured(Exact(known=float(unsure.mean())), 60)]
 
 
+class _Meddling(Unsure):
+    """Puts the groups into another order once it has measured. Source: none."""
+
+    def measure(self, model: AuditedModel, data: AuditData, rng: np.random.Generator) -> Sequence[Measurement]:
+        """One share."""
+        found = super().measure(model, data, rng)
+        if data.sensitive_features is not None:
+            data.sensitive_features["group"] = data.sensitive_features["group"].to_numpy()[::-1]
+        return found
+
+
+def test_rows_that_a_probe_changes_are_noticed() -> None:
+    """What it changes, the probes after it would measure."""
+    with pytest.raises(ContractViolation, match="leaves the rows as they were.*sensitive features changed"):
+        check(_Meddling())
+
+
 class _Constant(Unsure):
     """Counts its classes, which no other rows would change. Source: none."""
 

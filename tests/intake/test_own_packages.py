@@ -13,9 +13,9 @@ import pytest
 
 from auditor.data.preprocessing import fit_tabular
 from auditor.intake.networks.architectures import MLP
+from auditor.intake.own_packages import taken_name
 from auditor.model.saving import save
 from auditor.model.torch_model import TorchModel
-from auditor.run.own_packages import taken_name
 from tests import ROOT
 
 THEIRS = "raise RuntimeError('the folder of the user was imported')\n"
@@ -82,6 +82,9 @@ def test_a_probe_of_the_users_own_beside_them_is_asked(folder: Path) -> None:
 def test_a_module_under_a_name_of_ours_is_said_to_be(folder: Path) -> None:
     (folder / "probes" / "mine.py").write_text("class Mine: ...\n")
     done = started(folder, *SCAN, "--probe", "probes.mine:Mine")
+    assert done.returncode == 2 and "put yours under another name" in done.stderr
+    (folder / "cli" / "score.py").write_text("def f(X): ...\n")
+    done = started(folder, "scan", "--predict", "cli.score:f", "--data", "data.csv")
     assert done.returncode == 2 and "put yours under another name" in done.stderr
     assert taken_name("mine.probes") == "" and "'cli'" in taken_name("cli.x")
 
