@@ -70,7 +70,7 @@ def _autodoc(path: str) -> list[str]:
     if not isinstance(_loaded(path), type):
         return [f".. autofunction:: {path}", ""]
     members = "   :members:"
-    if issubclass(_loaded(path), BaseException):
+    if issubclass(_loaded(path), BaseException | tuple):
         members = ""
     lines = [
         f".. autoclass:: {path}",
