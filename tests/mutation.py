@@ -279,8 +279,8 @@ def noticed(folder: Path, module: str, timeout: float, *, quick: bool = False) -
             process.kill()
             process.join()
             return True
-        # 2 and 4: the tests, or what all of them share, could not be imported, which is a fault that is seen. 5: none of
-        # the file is about the module.
+        # 2 and 4: the tests, or what they share, could not be imported, which is a fault that is seen. 5: none of the
+        # file is about the module.
         if process.exitcode in (1, 2, 4):
             return True
         if process.exitcode not in (0, 5):
