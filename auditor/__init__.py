@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from auditor.report.record import AuditReport, Finding
     from auditor.run import __version__
     from auditor.run.audit import run_audit
-    from auditor.run.library import load_data, load_model
+    from auditor.run.in_python import load_data, load_model
     from auditor.run.mitigation import Mitigation
     from auditor.run.probe import Need, Probe
     from auditor.run.testing import check_mitigation, check_probe
@@ -63,8 +63,8 @@ _DEFINED_IN = {
     "check_probe": "auditor.run.testing",
     "compare": "auditor.report.comparing.compare",
     "load_criteria": "auditor.finding.criterion",
-    "load_data": "auditor.run.library",
-    "load_model": "auditor.run.library",
+    "load_data": "auditor.run.in_python",
+    "load_model": "auditor.run.in_python",
     "run_audit": "auditor.run.audit",
     "save": "auditor.model.saving",
 }
@@ -120,7 +120,7 @@ def scan(
     Raises UsageError for an option, a path or a column that is wrong. Of a path, a model or data that are refused make
     a report that says so, with exit code 4; of objects they raise DataError or ModelError.
     """
-    from auditor.run.library import scan as run_scan
+    from auditor.run.in_python import scan as run_scan
 
     catalogue = _public("PROBES")
     return run_scan(model, data, catalogue=catalogue, criteria=criteria, probe_options=probe_options, options=options)

@@ -225,7 +225,7 @@ def _check_order(X: object, others: Mapping[str, object]) -> None:
         for part in values.values() if isinstance(values, Mapping) else [values]:
             if not isinstance(part, pd.DataFrame | pd.Series) or part.index.equals(X.index):
                 continue
-            if len(part) == len(X) and part.index.sort_values().equals(X.index.sort_values()):
+            if len(part) == len(X) and part.index.isin(X.index).all() and X.index.isin(part.index).all():
                 raise DataError(
                     f"{name} has the rows of X in another order, by its index: put them into one order, or pass "
                     ".to_numpy() if the order is right."

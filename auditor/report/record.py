@@ -28,6 +28,10 @@ if TYPE_CHECKING:
     import pandas as pd
 
 SCHEMA_VERSION = "1.0"
+_COLUMNS = (
+    "outcome", "probe", "method", "metric", "sensitive", "group", "at", "value", "low", "high", "required",
+    "n_samples", "n_required", "reason", "id",
+)  # fmt: skip
 
 INTAKE = "intake"
 FILES = "files"
@@ -346,27 +350,8 @@ class AuditReport(Closed):
         """A DataFrame with one row per finding: what was measured, on what, its interval, and what became of it."""
         import pandas as pd
 
-        rows = [
-            {
-                "outcome": finding.outcome.value,
-                "probe": finding.probe,
-                "method": finding.method,
-                "metric": finding.metric,
-                "sensitive": " x ".join(finding.sensitive) or None,
-                "group": ", ".join(f"{k}={v}" for k, v in finding.group.items()) or None,
-                "at": ", ".join(f"{k}={v}" for k, v in finding.at.items()) or None,
-                "value": finding.value,
-                "low": finding.interval[0] if finding.interval else None,
-                "high": finding.interval[1] if finding.interval else None,
-                "required": finding.criterion.describe() if finding.criterion else None,
-                "n_samples": finding.n_samples,
-                "n_required": finding.n_required,
-                "reason": finding.reason,
-                "id": finding.id,
-            }
-            for finding in self.findings
-        ]
-        return pd.DataFrame(rows)
+        rows = [_row(finding) for finding in self.findings]
+        return pd.DataFrame(rows, columns=_COLUMNS)
 
     def _repr_html_(self) -> str:
         """What a notebook shows: the verdict, how often each outcome, and every finding that is judged or was lost."""
@@ -402,6 +387,28 @@ class AuditReport(Closed):
             raise DataError(f"This is not a report of schema {SCHEMA_VERSION}: {where}: {first['msg']}.") from None
         _Version(schema_version=report.schema_version).check()
         return report
+
+
+def _row(finding: Finding) -> tuple[object, ...]:
+    """A finding as a row of :meth:`AuditReport.to_frame`, in the order of ``_COLUMNS``."""
+    low, high = finding.interval or (None, None)
+    return (
+        finding.outcome.value,
+        finding.probe,
+        finding.method,
+        finding.metric,
+        " x ".join(finding.sensitive) or None,
+        ", ".join(f"{k}={v}" for k, v in finding.group.items()) or None,
+        ", ".join(f"{k}={v}" for k, v in finding.at.items()) or None,
+        finding.value,
+        low,
+        high,
+        finding.criterion.describe() if finding.criterion else None,
+        finding.n_samples,
+        finding.n_required,
+        finding.reason,
+        finding.id,
+    )
 
 
 def _in_short(finding: Finding) -> tuple[str, str, str, str]:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
     from auditor.data.audit_data import AuditData
     from auditor.model.audited_model import AuditedModel
 
+# What of the rows decides what is found, and costs next to nothing to keep.
+_LENT = ("y_true", "target_values", "is_member", "sensitive_features")
 _PACKAGES = (
     "numpy",
     "pandas",
@@ -63,7 +66,34 @@ def ask(
     if missing:
         return _result(probe, not_applicable=not_applicable(missing, model))
     rows = no_data() if data is None else data
-    return attempt(probe, lambda: probe.measure(model, rows, rng), on_error=on_error)
+    return attempt(probe, lambda: _leaving_labels_and_groups(probe, model, rows, rng), on_error=on_error)
+
+
+def _leaving_labels_and_groups(
+    probe: Probe, model: AuditedModel, data: AuditData, rng: np.random.Generator
+) -> Sequence[Measurement]:
+    """The probe's measurements; what it did to labels or groups is undone, and makes it NOT_RUN.
+
+    The probes after it are asked about the same rows: one that changed them would decide what the others find.
+    """
+    kept = {name: deepcopy(getattr(data, name)) for name in _LENT}
+    try:
+        measured = probe.measure(model, data, rng)
+    finally:
+        changed = [name for name, before in kept.items() if not _same(getattr(data, name), before)]
+        for name in changed:
+            object.__setattr__(data, name, kept[name])
+    if changed:
+        raise DataError(f"It changed {' and '.join(changed)} of the rows that it was lent; they were put back.")
+    return measured
+
+
+def _same(now: Any, before: Any) -> bool:
+    if now is None or before is None:
+        return now is before
+    if isinstance(before, np.ndarray):
+        return np.array_equal(now, before, equal_nan=before.dtype.kind == "f")
+    return bool(before.equals(now))
 
 
 def no_data() -> AuditData:

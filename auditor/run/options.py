@@ -319,16 +319,6 @@ def flags() -> dict[str, Flag]:
     }
 
 
-def defaults() -> dict[str, object]:
-    """What every option is where nothing is said of it."""
-    return {each.name: getattr(_unasked(), each.name) for each in fields(ScanOptions)}
-
-
-@cache
-def _unasked() -> ScanOptions:
-    return ScanOptions()
-
-
 @cache
 def _adapter() -> TypeAdapter[ScanOptions]:
     from pydantic import TypeAdapter

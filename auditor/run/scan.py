@@ -37,7 +37,6 @@ class Scanned:
     """A scan that has ended: its record, and what the record was made of."""
 
     report: AuditReport
-    job: Job
     measured: Measured
 
 
@@ -69,7 +68,7 @@ def scan_job(
 ) -> Scanned:
     """:func:`scan` of a job that was made before; ``started`` is what ``time.perf_counter`` said then."""
     measured = measure(job, pillars(catalogue), on_stage=on_stage)
-    return Scanned(_record(configured, job, measured, command, time.perf_counter() - started), job, measured)
+    return Scanned(_record(configured, job, measured, command, time.perf_counter() - started), measured)
 
 
 def job_of(configured: Configured, catalogue: Catalogue) -> Job:

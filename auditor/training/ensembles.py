@@ -77,12 +77,17 @@ def random_halves(n_models: int, n_rows: int, rng: np.random.Generator) -> BoolA
     """(n_models, n_rows) a random half of the rows for each model, the models in pairs of complements.
 
     So every row is in for exactly half of an even number of models, and all models have floor(n_rows / 2) rows; where
-    ``n_rows`` is odd, one row drawn for each pair is in neither, and so out for both.
+    ``n_rows`` is odd, one row drawn for each pair is in neither, and so out for both: another one for each pair, as
+    long as there are others, so that two pairs have every row in somewhere.
     """
     halves = np.zeros((n_models, n_rows), np.bool_)
     size = n_rows // 2
+    left_out: set[int] = set()
     for first in range(0, n_models, 2):
         order = rng.permutation(n_rows)
+        while n_rows % 2 and order[-1] in left_out and len(left_out) < n_rows:
+            order = rng.permutation(n_rows)
+        left_out.add(order[-1])
         halves[first, order[:size]] = True
         if first + 1 < n_models:
             halves[first + 1, order[size : 2 * size]] = True

@@ -43,3 +43,11 @@ def test_the_same_rows_in_another_order_are_refused(given: dict[str, Any]) -> No
     assert len(AuditData.from_arrays(turned, classes=[0, 1], **plain)) == N  # type: ignore[arg-type]
     with pytest.raises(DataError, match="in another order"):
         AuditData.for_regression(turned, pd.Series(np.arange(N, dtype=float)))
+
+
+def test_an_index_of_other_names_says_nothing_of_the_order() -> None:
+    """Names of several types have no order of their own to be put into."""
+    mixed = X.set_axis([*range(N - 1), "last"])
+    assert len(AuditData.from_arrays(mixed, pd.Series([0, 1] * (N // 2)), classes=[0, 1])) == N
+    with pytest.raises(DataError, match="y_true has the rows of X in another order"):
+        AuditData.from_arrays(mixed, pd.Series([0, 1] * (N // 2), index=mixed.index[::-1]), classes=[0, 1])

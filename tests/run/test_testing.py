@@ -155,10 +155,23 @@ class _Meddling(Unsure):
         return found
 
 
+class _MeddlingWithFeatures(Unsure):
+    """Adds next to nothing to a feature once it has measured. Source: none."""
+
+    def measure(self, model: AuditedModel, data: AuditData, rng: np.random.Generator) -> Sequence[Measurement]:
+        """One share."""
+        found = super().measure(model, data, rng)
+        if isinstance(data.X, pd.DataFrame) and len(data):
+            data.X.iloc[0, 0] += 1e-6
+        return found
+
+
 def test_rows_that_a_probe_changes_are_noticed() -> None:
     """What it changes, the probes after it would measure."""
-    with pytest.raises(ContractViolation, match="leaves the rows as they were.*sensitive features changed"):
+    with pytest.raises(ContractViolation, match="It changed sensitive_features of the rows that it was lent"):
         check(_Meddling())
+    with pytest.raises(ContractViolation, match="leaves the rows as they were.*X changed"):
+        check(_MeddlingWithFeatures())
 
 
 class _Constant(Unsure):

@@ -314,3 +314,10 @@ def test_nobodys_random_numbers_move() -> None:
     train_together(mlp, x, y, members, seeds=range(6), recipe=RECIPES["sgd"])
     assert (random.getstate(), repr(np.random.get_state())) == before[:2]
     assert torch.equal(torch.get_rng_state(), before[2])
+
+
+def test_two_pairs_of_halves_leave_no_row_out_of_all_models() -> None:
+    """Of an odd number of rows each pair leaves one out; were it the same one, an attack would have no model of it."""
+    for seed in range(50):
+        halves = random_halves(4, 3, np.random.default_rng(seed))
+        assert halves.any(axis=0).all() and (halves.sum(axis=1) == 1).all()

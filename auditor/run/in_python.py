@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from auditor.errors import UsageError, did_you_mean
+from auditor.errors import DataError, UsageError, did_you_mean, first_line
 from auditor.finding.criterion import Criterion, load_criteria
 from auditor.finding.judging import Family
 from auditor.finding.policy import load_policies
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     Table = str | PathLike[str] | pd.DataFrame
 
-# What says where a command's answers go, and what a caller of Python does with the report instead.
+# Where a command's answers go, and what it is held against: a caller of Python does that with the report.
 _FOR_COMMANDS = frozenset(name for name, flag in flags().items() if flag.of_one_run) - {"max_memory"}
 # A model in memory is measured as it is, in this process.
 _ABOUT_LOADING = (
@@ -92,6 +92,8 @@ def load_model(path: str | PathLike[str], **options: Any) -> AuditedModel:
 
     known = {each.name for each in fields(ModelSpec)} - {"path", "code_folder"}
     _refuse_unknown(options, known, "load_model")
+    if not isinstance(path, str | PathLike):
+        raise UsageError(f"load_model takes the path of a model, and this is a {type(path).__name__}.")
     spec = model_spec(_options({"model": fspath(path), **options}))
     return load(replace(spec, device=resolve_device(spec.device)))
 
@@ -134,13 +136,14 @@ def _in_memory(
     about = {name: getattr(options, name) for name in _ABOUT_ROWS if getattr(options, name)}
     if train is not None:
         about["train"] = train
+    named = _given(options, ("classes", "features"))
     if isinstance(data, AuditData) or data is None:
-        if about:
+        if about := about | named:
             what = "AuditData says that itself" if data is not None else "there is no data"
             raise UsageError(f"{next(iter(about))}= says something about a table of rows, and {what}: leave it out.")
         rows = data
     else:
-        rows = load_data(data, model, **about, **_given(options, ("classes", "features")))
+        rows = load_data(data, model, **about, **named)
     asked = ScanOptions(
         probes=options.probes, benchmark=options.benchmark, scorer=options.scorer, reference=options.reference
     )
@@ -179,9 +182,7 @@ def _given(options: ScanOptions, names: Sequence[str]) -> dict[str, Any]:
 def _options(values: Mapping[str, Any]) -> ScanOptions:
     for name in values:
         if name in _FOR_COMMANDS:
-            raise UsageError(
-                f"{name}= says where the command's answers go: here the report is yours to write or print."
-            )
+            raise UsageError(f"{name}= is for the command alone: here the report is yours to write, print and compare.")
     _refuse_unknown(values, set(flags()) - _FOR_COMMANDS, "scan")
     try:
         return ScanOptions.of({name: value for name, value in values.items() if value is not None})
@@ -216,7 +217,10 @@ def _file(table: Any, path: Path) -> str | None:
     if not isinstance(table, pd.DataFrame):
         raise UsageError(f"Rows are a path, a DataFrame or auditor.AuditData, and this is a {type(table).__name__}.")
     # The index is no column of the rows; names of columns are text in a file.
-    table.rename(columns=str).to_parquet(path, index=False)
+    try:
+        table.rename(columns=str).to_parquet(path, index=False)
+    except (TypeError, ValueError) as error:
+        raise DataError(f"The DataFrame holds what a table in a file cannot: {first_line(error)}.") from None
     return str(path)
 
 
