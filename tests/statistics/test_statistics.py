@@ -425,6 +425,15 @@ def test_quantile_bounds_miss_no_more_than_they_may() -> None:
 # ---- permutation ---------------------------------------------------------------------------------------------------
 
 
+def test_the_labels_as_they_are_count_as_one_of_the_draws() -> None:
+    """Of 2,000 draws none reaches a statistic that no other order has, and all reach one that every order has."""
+    labels = [1] * 20 + [0] * 20
+    drawn = {"n_draws": 2_000, "alpha": 0.05}
+    first = permutation_p_value(lambda g: float(g[:20].sum()), labels, rng=np.random.default_rng(0), **drawn)
+    assert first == 1 / 2_001
+    assert permutation_p_value(lambda g: 0.0, labels, rng=np.random.default_rng(0), **drawn) == 1.0
+
+
 def test_permutation_p_value_is_valid_and_needs_enough_draws() -> None:
     assert draws_needed(0.05) == 2_000
     assert draws_needed(0.05 / 9) == 18_000
