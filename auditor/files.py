@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
@@ -13,7 +14,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict
 
-from auditor.errors import DataError, UsageError, first_line
+from auditor.errors import DataError, UsageError, did_you_mean, first_line
 
 
 class Closed(BaseModel):
@@ -95,6 +96,27 @@ MAX_FILE_BYTES = 256 << 20
 def shown(name: object) -> str:
     """A name from a file as it may be printed: its first 200 characters, unprintable ones as ``?``."""
     return "".join(c if c.isprintable() else "?" for c in str(name)[:200])
+
+
+def regular_file(path: str | Path, what: str) -> Path:
+    """The path, if it is a regular file; a FIFO or a device would hang or lie. Raises UsageError."""
+    where = Path(path)
+    try:
+        mode = where.stat().st_mode
+    except FileNotFoundError:
+        near = did_you_mean(where.name, (p.name for p in where.parent.iterdir())) if where.parent.is_dir() else ""
+        raise UsageError(f"There is no {what} at {str(path)!r}{near or '.'}") from None
+    except OSError as error:
+        raise UsageError(f"The {what} {str(path)!r} cannot be read: {error.strerror}.") from None
+    if not stat.S_ISREG(mode):
+        raise UsageError(f"The {what} {str(path)!r} is not a regular file.")
+    return where
+
+
+def sha256_of(path: Path) -> str:
+    """Hex digest of a file, read in blocks."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read_inside(root: Path, name: str, what: str) -> bytes:

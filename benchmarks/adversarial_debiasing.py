@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from auditor.data.audit_data import AuditData
-from auditor.intake.networks.architectures import MLP
 from auditor.model.audited_model import Recipe
 from auditor.model.torch_model import TorchModel
+from auditor.networks.architectures import MLP
 from auditor.training import loop
 from benchmarks.common import emit, interleaved, seconds
 from mitigations.training.adversarial_debiasing import AdversarialDebiasing

@@ -20,8 +20,8 @@ import torch
 
 from auditor.data.audit_data import AuditData
 from auditor.data.preprocessing import ImagePreprocessing, TextPreprocessing
-from auditor.intake.networks.architectures import BiLSTMText, SmallCNN
 from auditor.model.torch_model import TorchModel
+from auditor.networks.architectures import BiLSTMText, SmallCNN
 from benchmarks.common import emit
 from benchmarks.integrated_gradients import timed
 from probes.attribution.faithfulness import ends, grade, random_attribution

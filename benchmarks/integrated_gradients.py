@@ -24,8 +24,8 @@ from torch import Tensor
 
 from auditor.data.audit_data import AuditData
 from auditor.data.preprocessing import NumericColumn, TabularPreprocessing, TextPreprocessing
-from auditor.intake.networks.architectures import MLP, BiLSTMText
 from auditor.model.torch_model import TorchModel
+from auditor.networks.architectures import MLP, BiLSTMText
 from auditor.rows import FloatArray
 from benchmarks.common import emit
 from probes.attribution.gradient import Effort

@@ -21,10 +21,10 @@ import torch
 from pydantic import TypeAdapter
 
 from auditor.data.preprocessing import NumericColumn, TabularPreprocessing
-from auditor.intake.networks.architectures import MLP
 from auditor.intake.specs import DataSpec, Job, Limits, ModelSpec, ProbeSpec
 from auditor.model.saving import save
 from auditor.model.torch_model import TorchModel
+from auditor.networks.architectures import MLP
 from benchmarks.common import emit
 
 ROWS, FEATURES, PAIRS, BAR = 1_000_000, 20, 5, 0.66

@@ -17,8 +17,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from auditor.intake.networks.architectures import MLP
 from auditor.model.audited_model import Recipe
+from auditor.networks.architectures import MLP
 from auditor.randomness import seeded_globals
 from auditor.training.ensembles import Seeds, random_halves, train_together
 from benchmarks.common import emit, seconds

@@ -15,9 +15,8 @@ from typing import Any
 from pydantic import JsonValue
 
 from auditor.errors import UsageError
-from auditor.files import write_beside
+from auditor.files import sha256_of, write_beside
 from auditor.intake.rows.folders import sha256_of_folder
-from auditor.intake.rows.tables import sha256_of
 from auditor.intake.specs import Job
 from auditor.report.record import AuditReport
 from auditor.run import __version__

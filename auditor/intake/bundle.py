@@ -13,6 +13,9 @@ import torch
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 from torch import Tensor, nn
 
+from auditor.artifact.archive import Archive
+from auditor.artifact.source import Source, printable
+from auditor.artifact.weights import LOADED_BY_TORCH, as_state_dict, compare_shapes, load_torch, plain_floats
 from auditor.data.preprocessing import (
     AudioPreprocessing,
     ImagePreprocessing,
@@ -22,12 +25,8 @@ from auditor.data.preprocessing import (
 )
 from auditor.errors import ModelError, UsageError, did_you_mean
 from auditor.files import Closed
-from auditor.intake.archive import Archive
-from auditor.intake.networks.architectures import ARCHITECTURES
-from auditor.intake.source import Source, printable
 from auditor.intake.specs import ModelSpec
 from auditor.intake.user_code import import_object, keywords_of
-from auditor.intake.weights import LOADED_BY_TORCH, as_state_dict, compare_shapes, load_torch, plain_floats
 from auditor.intake.wrap import named_classes, no_flags_of_classes, provenance_of
 from auditor.model.audited_model import AuditedModel, Recipe
 from auditor.model.detector import DeepfakeDetector, DetectorCard
@@ -37,6 +36,7 @@ from auditor.model.postprocessing import PostprocessedModel, Postprocessing
 from auditor.model.regression import TorchRegressor
 from auditor.model.saving import BUNDLE_FORMAT
 from auditor.model.torch_model import Outputs, TorchModel
+from auditor.networks.architectures import ARCHITECTURES
 
 _MAX_NUMBER = 1 << 24
 _MAX_LAYERS = 512

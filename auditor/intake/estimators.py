@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
+from auditor.artifact.archive import Archive, open_archive
+from auditor.artifact.pickles import describe_calls
+from auditor.artifact.source import Source, printable, reading
 from auditor.errors import DataError, ModelError, UnsafeModelError, UsageError, did_you_mean
-from auditor.intake.archive import Archive, open_archive
-from auditor.intake.pickles import describe_calls
-from auditor.intake.source import Source, printable, reading
 from auditor.intake.specs import ModelSpec
 from auditor.intake.wrap import named_classes, no_flags_of_classes, provenance_of
 from auditor.model.audited_model import AuditedModel, Provenance

@@ -6,21 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from auditor.errors import ModelError, UsageError
-from auditor.intake import refused
-from auditor.intake.archive import Archive, open_archive
-from auditor.intake.bundle import load_bundle
-from auditor.intake.estimators import load_skops
-from auditor.intake.functions import load_function
-from auditor.intake.hf_folder import FORMAT as HUGGING_FACE
-from auditor.intake.huggingface import load_folder
-from auditor.intake.language_models import is_language_model, load_gguf, load_language_folder
-from auditor.intake.pickles import read_pickle
-from auditor.intake.programs import load_exported, load_torchscript
-from auditor.intake.source import MAX_FILE_BYTES, Source, read_source
-from auditor.intake.specs import ModelSpec
-from auditor.intake.state_dict import load_state_dict
-from auditor.intake.weights import (
+from auditor.artifact.archive import Archive, open_archive
+from auditor.artifact.hf_folder import FORMAT as HUGGING_FACE
+from auditor.artifact.pickles import read_pickle
+from auditor.artifact.source import MAX_FILE_BYTES, Source, read_source
+from auditor.artifact.weights import (
     LOADED_BY_SAFETENSORS,
     LOADED_BY_TORCH,
     UNUSUAL_GLOBALS,
@@ -29,6 +19,16 @@ from auditor.intake.weights import (
     load_torch,
     pickle_record,
 )
+from auditor.errors import ModelError, UsageError
+from auditor.intake import refused
+from auditor.intake.bundle import load_bundle
+from auditor.intake.estimators import load_skops
+from auditor.intake.functions import load_function
+from auditor.intake.huggingface import load_folder
+from auditor.intake.language_models import is_language_model, load_gguf, load_language_folder
+from auditor.intake.programs import load_exported, load_torchscript
+from auditor.intake.specs import ModelSpec
+from auditor.intake.state_dict import load_state_dict
 from auditor.intake.wrap import no_flags_of_classes
 from auditor.model.audited_model import AuditedModel
 

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from auditor.artifact.source import printable
 from auditor.data.preprocessing import label_name
 from auditor.errors import ModelError, UsageError
-from auditor.intake.rows.tables import regular_file, sha256_of
-from auditor.intake.source import printable
+from auditor.files import regular_file, sha256_of
 from auditor.intake.specs import ModelSpec
 from auditor.intake.user_code import import_object, source_file
 from auditor.intake.wrap import no_reordering

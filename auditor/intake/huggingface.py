@@ -10,9 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from auditor.data.preprocessing import ImagePreprocessing
-from auditor.errors import ModelError
-from auditor.intake.hf_folder import (
+from auditor.artifact.hf_folder import (
     FORMAT,
     MAX_TOKENIZER_BYTES,
     REFUSED_KEYS,
@@ -23,9 +21,11 @@ from auditor.intake.hf_folder import (
     quiet_and_offline,
     read_weights,
 )
-from auditor.intake.source import printable, reading
+from auditor.artifact.source import printable, reading
+from auditor.artifact.weights import LOADED_BY_SAFETENSORS
+from auditor.data.preprocessing import ImagePreprocessing
+from auditor.errors import ModelError
 from auditor.intake.specs import ModelSpec
-from auditor.intake.weights import LOADED_BY_SAFETENSORS
 from auditor.intake.wrap import named_classes
 from auditor.model.audited_model import Provenance
 from auditor.model.torch_model import TorchModel

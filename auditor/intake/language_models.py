@@ -14,8 +14,7 @@ from typing import Any
 
 import torch
 
-from auditor.errors import MissingExtraError, ModelError
-from auditor.intake.hf_folder import (
+from auditor.artifact.hf_folder import (
     FORMAT,
     REFUSED_KEYS,
     Folder,
@@ -26,10 +25,11 @@ from auditor.intake.hf_folder import (
     read_tokenizer,
     read_weights,
 )
-from auditor.intake.rows.tables import sha256_of
-from auditor.intake.source import Source, printable, reading
+from auditor.artifact.source import Source, printable, reading
+from auditor.artifact.weights import LOADED_BY_SAFETENSORS
+from auditor.errors import MissingExtraError, ModelError
+from auditor.files import sha256_of
 from auditor.intake.specs import ModelSpec
-from auditor.intake.weights import LOADED_BY_SAFETENSORS
 from auditor.model.audited_model import Provenance
 from auditor.model.language_model import AuditedLanguageModel, Objective
 

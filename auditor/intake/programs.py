@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from auditor.artifact.source import Source, reading
 from auditor.errors import ModelError, UnsafeModelError
-from auditor.intake.source import Source, reading
 from auditor.intake.specs import ModelSpec
 from auditor.intake.wrap import check_flags, provenance_of, torch_model
 from auditor.model.audited_model import AuditedModel

@@ -15,13 +15,13 @@ from typing import Any
 
 import torch
 
+from auditor.artifact.pickles import describe_calls, read_pickle
+from auditor.artifact.source import Source, printable, reading
+from auditor.artifact.weights import foreign_globals
 from auditor.errors import ModelError, UnsafeModelError
 from auditor.intake.estimators import estimator_model
-from auditor.intake.pickles import describe_calls, read_pickle
-from auditor.intake.source import Source, printable, reading
 from auditor.intake.specs import ModelSpec
 from auditor.intake.state_dict import load_state_dict
-from auditor.intake.weights import foreign_globals
 from auditor.intake.wrap import provenance_of, torch_model
 from auditor.model.audited_model import AuditedModel
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import torch
 
+from auditor.artifact.source import printable
 from auditor.errors import UsageError
 from auditor.finding.measurement import Measurement, ProbeResult
-from auditor.intake.source import printable
 from auditor.model.audited_model import AuditedModel
 from auditor.statistics.estimate import Exact
 

@@ -6,14 +6,14 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
+from auditor.artifact.source import Source, printable
+from auditor.artifact.weights import as_state_dict
 from auditor.errors import ModelError
 from auditor.intake.bundle import build_known, build_own
-from auditor.intake.networks.architectures import ARCHITECTURES
-from auditor.intake.source import Source, printable
 from auditor.intake.specs import ModelSpec
-from auditor.intake.weights import as_state_dict
 from auditor.intake.wrap import provenance_of, torch_model
 from auditor.model.audited_model import AuditedModel
+from auditor.networks.architectures import ARCHITECTURES
 
 # Where training scripts commonly keep the weights inside a checkpoint.
 _NESTED = ("state_dict", "model_state_dict", "model")

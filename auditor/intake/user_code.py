@@ -9,9 +9,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from auditor.artifact.source import printable
 from auditor.errors import UsageError, did_you_mean
 from auditor.intake.own_packages import taken_name
-from auditor.intake.source import printable
 
 
 def import_object(target: str, code_folder: str | None, flag: str) -> Callable[..., Any]:

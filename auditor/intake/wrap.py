@@ -8,9 +8,9 @@ from typing import Any
 
 from torch import nn
 
+from auditor.artifact.source import Source, printable
 from auditor.data.preprocessing import label_name
 from auditor.errors import ModelError, UsageError
-from auditor.intake.source import Source, printable
 from auditor.intake.specs import ModelSpec
 from auditor.model.audited_model import Provenance
 from auditor.model.regression import TorchRegressor

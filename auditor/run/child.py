@@ -19,7 +19,7 @@ from auditor.data.counts import GroupCounts
 from auditor.detection.examine import Examination, loaded_detector
 from auditor.detection.record import DetectorRecord
 from auditor.errors import DataError, ModelError, NotApplicableError, UsageError
-from auditor.files import received
+from auditor.files import received, sha256_of
 from auditor.finding.measurement import Measurement
 from auditor.intake.formats import load_model
 from auditor.intake.limits import restrict
@@ -27,7 +27,6 @@ from auditor.intake.own_packages import claim_own_packages
 from auditor.intake.result import intake_result, resolve_device
 from auditor.intake.rows.folders import sha256_of_folder
 from auditor.intake.rows.reading import can_stream, load_data, no_rows, stream_counts
-from auditor.intake.rows.tables import sha256_of
 from auditor.intake.specs import DataSpec, DetectionSpec, DetectorTrainingSpec, Job, MitigationSpec, ProbeSpec
 from auditor.model.audited_model import AuditedModel
 from auditor.model.language_folder import save_folder

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from auditor.errors import NotApplicableError
-from auditor.intake.networks.architectures import ARCHITECTURES, MLP, SmallCNN
 from auditor.model.audited_model import AuditedModel, Recipe
 from auditor.model.torch_model import Outputs, TorchModel
+from auditor.networks.architectures import ARCHITECTURES, MLP, SmallCNN
 from auditor.randomness import seeded_globals
 from auditor.rows import Rows
 from auditor.training.ensembles import Seeds, as_logits

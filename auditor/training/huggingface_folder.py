@@ -25,7 +25,7 @@ def save_classifier(model: TorchModel, folder: str | Path, *, beside: str | Path
     """
     from transformers import PreTrainedModel
 
-    from auditor.intake.hf_folder import quiet_and_offline
+    from auditor.artifact.hf_folder import quiet_and_offline
     from auditor.privacy.run_record import run_of_recipe, write_run
 
     network: Any = getattr(model.module, "network", model.module)

@@ -16,12 +16,12 @@ from torch import Tensor, nn
 from auditor.data.audit_data import favourable
 from auditor.data.preprocessing import TabularPreprocessing
 from auditor.errors import ModelError, UsageError, did_you_mean, first_line
-from auditor.intake.networks.architectures import ARCHITECTURES
 from auditor.intake.result import resolve_device
 from auditor.intake.specs import TrainSpec
 from auditor.intake.user_code import import_object, keywords_of
 from auditor.model.audited_model import Recipe
 from auditor.model.torch_model import TorchModel
+from auditor.networks.architectures import ARCHITECTURES
 from auditor.privacy.training.dp_sgd import PrivacyBudget, train_privately
 from auditor.randomness import seeded_globals
 from auditor.rows import IntArray

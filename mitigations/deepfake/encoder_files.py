@@ -8,12 +8,12 @@ from pathlib import Path
 
 import torch
 
+from auditor.artifact.hf_folder import Folder, read_weights
+from auditor.artifact.source import read_source
 from auditor.data.preprocessing import ImagePreprocessing
 from auditor.errors import ModelError
-from auditor.intake.hf_folder import Folder, read_weights
 from auditor.intake.huggingface import image_preprocessing
-from auditor.intake.networks.encoders import FORMS, Encoder, encoder_of, packed
-from auditor.intake.source import read_source
+from auditor.networks.encoders import FORMS, Encoder, encoder_of, packed
 
 # Of the encoders that serve best for this, CLIP's.
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -95,8 +95,8 @@ def _folder(where: str) -> EncoderFile:
 
 
 def _torchvision(name: str, weights: str, mean: tuple[float, ...] | None, std: tuple[float, ...] | None) -> EncoderFile:
-    from auditor.intake.archive import open_archive
-    from auditor.intake.weights import as_state_dict, load_safetensors, load_torch, pickle_record
+    from auditor.artifact.archive import open_archive
+    from auditor.artifact.weights import as_state_dict, load_safetensors, load_torch, pickle_record
 
     source = read_source(weights, what="file of the encoder's weights", max_bytes=_MOST_BYTES)
     if weights.endswith(".safetensors"):

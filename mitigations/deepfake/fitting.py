@@ -26,9 +26,9 @@ import torch
 
 from auditor.errors import DataError, UsageError, some_of
 from auditor.files import shown
-from auditor.intake.networks.head import Calibration, LinearHead
-from auditor.intake.networks.novelty import MahalanobisNovelty, RangeNovelty
 from auditor.model.detector import MOST_KINDS, MOST_SCORES, DetectorCard, KnownRate, Medium, fake_class, judge_file
+from auditor.networks.head import Calibration, LinearHead
+from auditor.networks.novelty import MahalanobisNovelty, RangeNovelty
 from auditor.rows import FloatArray, IntArray
 from auditor.statistics.detection import average_precision, equal_error_rate
 from auditor.statistics.estimate import Estimate

@@ -29,12 +29,12 @@ from auditor.data.images import FORMATS, decode_as
 from auditor.data.preprocessing import ImagePreprocessing
 from auditor.errors import DataError, UsageError
 from auditor.files import read_regular, shown
-from auditor.intake.networks.encoder_probe import EncoderProbe, hold, mebibytes
-from auditor.intake.networks.head import NeighbourHead
-from auditor.intake.networks.image_detector import FrequencyDetector, ImageEnsemble, ResidualCNN, levels
-from auditor.intake.networks.image_features import SMALLEST, image_features
 from auditor.model.audited_model import Recipe
 from auditor.model.detector import DeepfakeDetector, KnownRate
+from auditor.networks.encoder_probe import EncoderProbe, hold, mebibytes
+from auditor.networks.head import NeighbourHead
+from auditor.networks.image_detector import FrequencyDetector, ImageEnsemble, ResidualCNN, levels
+from auditor.networks.image_features import SMALLEST, image_features
 from auditor.randomness import seeded_globals
 from auditor.rows import FloatArray, IntArray
 from auditor.training.loop import PlainStep, Schedule, train

@@ -7,7 +7,7 @@ from collections import Counter
 import numpy as np
 import torch
 
-from auditor.intake.networks.kind_novelty import MOST_KINDS, KindNovelty
+from auditor.networks.kind_novelty import MOST_KINDS, KindNovelty
 from auditor.rows import FloatArray, IntArray
 from mitigations.deepfake.fitting import FOLDS, BoolArray, Kinds, fit_range
 

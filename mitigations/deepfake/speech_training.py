@@ -28,10 +28,10 @@ from auditor.data.audio import Samples, decode, fitted, sampling_rate_of
 from auditor.data.preprocessing import AudioPreprocessing
 from auditor.errors import DataError, UsageError
 from auditor.files import read_regular, shown
-from auditor.intake.networks.head import Calibration
-from auditor.intake.networks.speech_detector import SpeechCNN, SpeechDetector, SpeechGMM
 from auditor.model.audited_model import Recipe
 from auditor.model.detector import DeepfakeDetector, KnownRate
+from auditor.networks.head import Calibration
+from auditor.networks.speech_detector import SpeechCNN, SpeechDetector, SpeechGMM
 from auditor.randomness import seeded_globals
 from auditor.rows import FloatArray, IntArray
 from auditor.training.loop import PlainStep, Schedule, train

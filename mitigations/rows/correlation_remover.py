@@ -169,8 +169,8 @@ def _with_subtraction(
     """The network on (z, s) that answers as ``inner`` does on ``z - (s - mean) B``."""
     import torch
 
-    from auditor.intake.networks.architectures import ARCHITECTURES
     from auditor.model.torch_model import TorchModel
+    from auditor.networks.architectures import ARCHITECTURES
 
     args = dict((inner.architecture or {}).get("args", {})) | {"n_features": preprocessing.width}
     state = {k: v.detach().cpu().clone() for k, v in inner.module.state_dict().items()}

@@ -122,8 +122,8 @@ class ExponentiatedGradient:
         """The mixture as one network, and how many networks are in it."""
         import torch
 
-        from auditor.intake.networks.architectures import MLPVote
         from auditor.model.torch_model import TorchModel
+        from auditor.networks.architectures import MLPVote
 
         old = task.trainer.old
         members, weights, always = [], [], 0.0

@@ -60,8 +60,8 @@ class TrainingSet:
 
 def trainable(model: AuditedModel) -> TorchModel:
     """The model as one that can be trained anew. Raises ModelError where it cannot, and says what would do."""
-    from auditor.intake.networks.architectures import ARCHITECTURES
     from auditor.model.torch_model import TorchModel
+    from auditor.networks.architectures import ARCHITECTURES
 
     check_classifier(model)
     if not isinstance(model, TorchModel) or model.frozen_mode or is_program(model):
@@ -167,8 +167,8 @@ def _check_groups(y: IntArray, codes: IntArray, levels: tuple[tuple[str, ...], .
 
 def untrained(model: TorchModel, rng: np.random.Generator, device: str, recipe: Recipe) -> TorchModel:
     """The model's own architecture, initialised from ``rng``; global generators are left as they were."""
-    from auditor.intake.networks.architectures import ARCHITECTURES
     from auditor.model.torch_model import TorchModel as Torch
+    from auditor.networks.architectures import ARCHITECTURES
     from auditor.randomness import seeded_globals
 
     named = model.architecture or {}

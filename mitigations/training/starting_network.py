@@ -22,7 +22,7 @@ FINE_TUNING_RATE = 5e-5
 
 def is_known(model: TorchModel) -> bool:
     """Whether the model's architecture is one that can be drawn anew."""
-    from auditor.intake.networks.architectures import ARCHITECTURES
+    from auditor.networks.architectures import ARCHITECTURES
 
     return (model.architecture or {}).get("name") in ARCHITECTURES
 

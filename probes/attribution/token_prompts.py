@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from auditor.errors import DataError, did_you_mean
-from auditor.files import UNREADABLE, why_unreadable
+from auditor.files import UNREADABLE, regular_file, why_unreadable
 from auditor.intake.rows.benchmarks.benchmark import Benchmark
-from auditor.intake.rows.tables import regular_file
 
 _MAX_BYTES = 16 << 20
 _TEXTS = ("prompt", "target", "foil", "rest", "paraphrase")

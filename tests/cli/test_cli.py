@@ -22,9 +22,9 @@ import torch
 from typer.testing import CliRunner, Result
 
 from auditor.data.preprocessing import fit_tabular
-from auditor.intake.networks.architectures import MLP
 from auditor.model.saving import save
 from auditor.model.torch_model import TorchModel
+from auditor.networks.architectures import MLP
 from auditor.report.record import AuditReport
 from cli.main import app
 from probes import PROBES

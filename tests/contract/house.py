@@ -13,6 +13,8 @@ WINGS = (
     "finding",
     "data",
     "model",
+    "artifact",
+    "networks",
     "report",
     "intake",
     "detection",

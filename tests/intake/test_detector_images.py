@@ -17,9 +17,13 @@ from auditor.data.images import decode_as
 from auditor.data.preprocessing import ImagePreprocessing
 from auditor.errors import DataError, MissingExtraError, UsageError
 from auditor.intake.formats import load_model
-from auditor.intake.networks.architectures import ARCHITECTURES
-from auditor.intake.networks.image_detector import FrequencyDetector, ImageEnsemble, ResidualCNN, levels
-from auditor.intake.networks.image_features import (
+from auditor.intake.rows.media import load_images
+from auditor.intake.specs import ModelSpec
+from auditor.model.detector import DeepfakeDetector
+from auditor.model.saving import save
+from auditor.networks.architectures import ARCHITECTURES
+from auditor.networks.image_detector import FrequencyDetector, ImageEnsemble, ResidualCNN, levels
+from auditor.networks.image_features import (
     N_DCT,
     N_RESIDUAL,
     RESIDUALS,
@@ -31,10 +35,6 @@ from auditor.intake.networks.image_features import (
     radial_spectrum,
     residual_statistics,
 )
-from auditor.intake.rows.media import load_images
-from auditor.intake.specs import ModelSpec
-from auditor.model.detector import DeepfakeDetector
-from auditor.model.saving import save
 from mitigations.deepfake import image_training
 from mitigations.deepfake.image_training import ImageOptions, read_images, train_image_detector
 from tests.quantifiers import all_of

@@ -200,9 +200,9 @@ def test_a_scan_from_the_command_line(folder: Path, tmp_path: Path, monkeypatch:
     import torch
     from typer.testing import CliRunner
 
-    from auditor.intake.networks.architectures import ARCHITECTURES
     from auditor.model.saving import save
     from auditor.model.torch_model import TorchModel
+    from auditor.networks.architectures import ARCHITECTURES
     from cli.main import app
 
     torch.manual_seed(0)

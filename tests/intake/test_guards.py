@@ -19,11 +19,12 @@ import pytest
 import safetensors.torch
 import torch
 
+from auditor.artifact import archive, hf_folder, source, weights
+from auditor.artifact.archive import open_archive
+from auditor.artifact.source import Source, read_source
 from auditor.errors import ModelError, UnsafeModelError, UsageError
-from auditor.intake import archive, formats, hf_folder, source, weights
-from auditor.intake.archive import open_archive
+from auditor.intake import formats
 from auditor.intake.formats import load_model
-from auditor.intake.source import Source, read_source
 from auditor.intake.specs import ModelSpec
 from tests.intake.test_intake_hostile import SAFETENSORS, bert, evil_module, payload, torch_zip
 

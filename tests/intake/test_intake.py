@@ -33,13 +33,13 @@ from auditor.data.preprocessing import ImagePreprocessing, TextPreprocessing, fi
 from auditor.errors import DataError, ModelError, UnsafeModelError, UsageError
 from auditor.intake.estimators import EstimatorModel
 from auditor.intake.formats import identify, load_model
-from auditor.intake.networks.architectures import ARCHITECTURES, MLP
 from auditor.intake.result import intake_result, resolve_device
 from auditor.intake.specs import ModelSpec
 from auditor.intake.specs import ModelSpec as SharedModelSpec
 from auditor.model.audited_model import AuditedModel, Recipe
 from auditor.model.saving import save
 from auditor.model.torch_model import TorchModel
+from auditor.networks.architectures import ARCHITECTURES, MLP
 from tests.quantifiers import all_of
 from tests.toys.folders import WORDS, change_json, save_bert, save_vit
 
@@ -825,7 +825,7 @@ def test_trusted_module_and_its_note(tmp_path: Path) -> None:
     path = save_torch(network, tmp_path / "m.pt")
     assert identify(path) == "pickled torch object"
     with pytest.raises(
-        UnsafeModelError, match="auditor.intake.networks.architectures.MLP.*auditor.save.*--predict.*--trust-pickle"
+        UnsafeModelError, match="auditor.networks.architectures.MLP.*auditor.save.*--predict.*--trust-pickle"
     ):
         load_model(ModelSpec(path=path, classes=("a", "b")))
     loaded = load_model(ModelSpec(path=path, classes=("a", "b"), trust_pickle=True))

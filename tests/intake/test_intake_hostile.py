@@ -28,14 +28,14 @@ import numpy as np
 import pytest
 import torch
 
+from auditor.artifact.archive import open_archive
+from auditor.artifact.pickles import COMPUTED, read_pickle
 from auditor.errors import AuditorError, ModelError, UnsafeModelError
-from auditor.intake.archive import open_archive
 from auditor.intake.formats import load_model
-from auditor.intake.networks.architectures import ARCHITECTURES, MLP
-from auditor.intake.pickles import COMPUTED, read_pickle
 from auditor.intake.specs import ModelSpec
 from auditor.model.saving import save
 from auditor.model.torch_model import TorchModel
+from auditor.networks.architectures import ARCHITECTURES, MLP
 from tests.quantifiers import all_of
 
 SECONDS = 20

@@ -12,10 +12,10 @@ import pandas as pd
 import pytest
 
 from auditor.data.preprocessing import fit_tabular
-from auditor.intake.networks.architectures import MLP
 from auditor.intake.own_packages import taken_name
 from auditor.model.saving import save
 from auditor.model.torch_model import TorchModel
+from auditor.networks.architectures import MLP
 from tests import ROOT
 
 THEIRS = "raise RuntimeError('the folder of the user was imported')\n"

@@ -18,13 +18,13 @@ from auditor.data.counts import MISSING, count_groups
 from auditor.data.preprocessing import fit_tabular, label_name
 from auditor.errors import AuditorError, DataError, UsageError
 from auditor.finding.measurement import Measurement
-from auditor.intake.networks.architectures import MLP
 from auditor.intake.rows.reading import can_stream, id_like, load_data, stream_counts
 from auditor.intake.rows.tables import open_table
 from auditor.intake.specs import DataSpec, Job, Limits, ModelSpec, ProbeSpec
 from auditor.model.audited_model import AuditedModel
 from auditor.model.saving import save
 from auditor.model.torch_model import TorchModel
+from auditor.networks.architectures import MLP
 from auditor.run import child
 from auditor.run.messages import Message
 from auditor.run.probe import Need

@@ -15,12 +15,12 @@ from auditor.data.audio import Samples
 from auditor.data.preprocessing import AudioPreprocessing
 from auditor.errors import DataError, UsageError
 from auditor.intake.formats import load_model
-from auditor.intake.networks.kind_novelty import KindNovelty
-from auditor.intake.networks.speech_detector import MaxFeatureMap, SpeechCNN, SpeechDetector, SpeechGMM
-from auditor.intake.networks.speech_features import Cepstrum, LogSpectrum, Scale, delta, moments
 from auditor.intake.specs import ModelSpec
 from auditor.model.detector import DeepfakeDetector
 from auditor.model.saving import save
+from auditor.networks.kind_novelty import KindNovelty
+from auditor.networks.speech_detector import MaxFeatureMap, SpeechCNN, SpeechDetector, SpeechGMM
+from auditor.networks.speech_features import Cepstrum, LogSpectrum, Scale, delta, moments
 from mitigations.deepfake.kind_novelty import fit_kind_novelty, kind_groups
 from mitigations.deepfake.speech_training import (
     Method,

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from auditor.data.audit_data import AuditData
 from auditor.data.preprocessing import fit_tabular
-from auditor.intake.networks.architectures import MLP
 from auditor.model.audited_model import AuditedModel, Recipe
 from auditor.model.torch_model import TorchModel
+from auditor.networks.architectures import MLP
 from auditor.run.mitigation import Mitigated, Mitigation, Training
 from auditor.training import loop
 

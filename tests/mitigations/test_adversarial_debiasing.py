@@ -15,9 +15,9 @@ from fairlearn.metrics import demographic_parity_difference, equalized_odds_diff
 
 from auditor.data.audit_data import AuditData
 from auditor.errors import DataError, ModelError, UsageError
-from auditor.intake.networks.architectures import MLP
 from auditor.model.audited_model import AuditedModel, Recipe
 from auditor.model.torch_model import TorchModel
+from auditor.networks.architectures import MLP
 from auditor.run.mitigation import Mitigated, Training
 from mitigations.training.adversarial_debiasing import AdversarialDebiasing
 from mitigations.training.adversarial_step import AdversarialStep, Adversary, Pressure, balanced_weights, debiased

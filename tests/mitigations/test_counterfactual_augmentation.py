@@ -19,9 +19,9 @@ from auditor.data.audit_data import AuditData
 from auditor.data.lexicons import built_in
 from auditor.data.preprocessing import fit_text
 from auditor.errors import ConfigError, DataError, ModelError, UsageError
-from auditor.intake.networks.architectures import ARCHITECTURES
 from auditor.model.audited_model import AuditedModel, Recipe
 from auditor.model.torch_model import TorchModel
+from auditor.networks.architectures import ARCHITECTURES
 from auditor.run.mitigation import Mitigated, Training, make_mitigation
 from auditor.training import loop
 from mitigations.rows.augmented_rows import centred_logits, text_arms

@@ -14,11 +14,11 @@ from auditor.data.audit_data import AuditData
 from auditor.data.preprocessing import ImagePreprocessing, Preprocessing, TextPreprocessing
 from auditor.errors import ModelError
 from auditor.intake.formats import load_model
-from auditor.intake.networks.architectures import ARCHITECTURES
 from auditor.intake.specs import ModelSpec
 from auditor.model.audited_model import AuditedModel, Recipe
 from auditor.model.saving import save
 from auditor.model.torch_model import TorchModel
+from auditor.networks.architectures import ARCHITECTURES
 from auditor.run.mitigation import Mitigated, Training
 from auditor.training.huggingface_folder import save_classifier
 from mitigations.training.adversarial_debiasing import AdversarialDebiasing

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from auditor.errors import DataError
-from auditor.intake.networks.head import Calibration, LinearHead, NeighbourHead
 from auditor.model.detector import judge_file
+from auditor.networks.head import Calibration, LinearHead, NeighbourHead
 from mitigations.deepfake.fitting import (
     FOLDS,
     MOST_CELLS,

@@ -16,11 +16,11 @@ from auditor.data.audit_data import AuditData
 from auditor.data.preprocessing import TextPreprocessing
 from auditor.errors import ConfigError, ModelError, UsageError
 from auditor.intake.formats import load_model
-from auditor.intake.networks.architectures import ARCHITECTURES
 from auditor.intake.specs import ModelSpec
 from auditor.model.audited_model import AuditedModel, Recipe
 from auditor.model.saving import save
 from auditor.model.torch_model import TorchModel
+from auditor.networks.architectures import ARCHITECTURES
 from auditor.privacy.training.dp_sgd import PrivacyBudget, opacus_quietly
 from auditor.report.comparing.compare import compare
 from auditor.run.audit import run_audit

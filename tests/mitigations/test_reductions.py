@@ -15,11 +15,11 @@ from auditor.data.audit_data import AuditData
 from auditor.data.preprocessing import fit_tabular
 from auditor.errors import DataError, ModelError, UsageError
 from auditor.intake.formats import load_model
-from auditor.intake.networks.architectures import MLP, MOST_MEMBERS, MLPVote
 from auditor.intake.specs import ModelSpec
 from auditor.model.audited_model import AuditedModel, Recipe
 from auditor.model.saving import save
 from auditor.model.torch_model import TorchModel
+from auditor.networks.architectures import MLP, MOST_MEMBERS, MLPVote
 from auditor.run.mitigation import Mitigation, Training
 from mitigations.training.exponentiated_gradient import ExponentiatedGradient
 from mitigations.training.grid_search import GridSearch
@@ -216,7 +216,7 @@ def test_what_cannot_be_done_is_refused(rows: AuditData, model: TorchModel, miti
 
 def test_other_networks_are_for_grid_search() -> None:
     from auditor.data.preprocessing import ImagePreprocessing
-    from auditor.intake.networks.architectures import SmallCNN
+    from auditor.networks.architectures import SmallCNN
 
     rng = np.random.default_rng(0)
     group = rng.choice(["a", "b"], 80)

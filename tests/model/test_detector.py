@@ -107,7 +107,7 @@ def test_a_network_without_novelty_cannot_carry_a_limit() -> None:
 
 
 def test_the_card_is_saved_in_the_bundle_and_read_back(tmp_path: Path) -> None:
-    from auditor.intake.networks.architectures import SmallCNN
+    from auditor.networks.architectures import SmallCNN
 
     model = TorchModel(
         SmallCNN(3, 2, 4),
@@ -195,7 +195,7 @@ def test_a_rate_that_is_no_share_within_its_interval_is_refused(changes: dict[st
 
 def spectral(tmp_path: Path, change: Callable[[dict[str, Any]], None]) -> ModelSpec:
     """A bundle of a network that is made for pictures of 32 x 32 pixels, with something of it changed."""
-    from auditor.intake.networks.architectures import ARCHITECTURES
+    from auditor.networks.architectures import ARCHITECTURES
 
     args = {"size": 32, "n_groups": 2, "fake": 1}
     model = TorchModel(
@@ -230,7 +230,7 @@ def test_a_bundle_whose_parts_contradict_each_other_is_refused_at_load(
 
 
 def test_sound_at_another_rate_than_the_networks_is_refused(tmp_path: Path) -> None:
-    from auditor.intake.networks.architectures import ARCHITECTURES
+    from auditor.networks.architectures import ARCHITECTURES
 
     args = {"sampling_rate": 8_000, "n_kinds": 2, "fake": 1}
     model = TorchModel(

@@ -14,10 +14,10 @@ import torch
 from torch import nn
 
 import auditor.model.language_model
+from auditor.artifact.source import read_source
 from auditor.errors import MissingExtraError, ModelError, NotApplicableError, UnsafeModelError
 from auditor.intake import language_models
 from auditor.intake.language_models import is_language_model, load_gguf, load_language_folder
-from auditor.intake.source import read_source
 from auditor.intake.specs import ModelSpec
 from auditor.model.language_model import TREE_ATTENTION, AuditedLanguageModel, objective_of
 from auditor.model.prefix_trees import Encoded, shared_places

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from auditor.errors import ModelError, UsageError
-from auditor.intake.networks.architectures import MLP, BiLSTMText, SmallCNN, TransformerEncoder
 from auditor.model.audited_model import Recipe
 from auditor.model.torch_model import TorchModel
+from auditor.networks.architectures import MLP, BiLSTMText, SmallCNN, TransformerEncoder
 from auditor.privacy.training.dp_sgd import PrivacyBudget, PrivateRun, opacus_quietly, train_privately
 from auditor.privacy.training.private_gradients import (
     PrivateStep,

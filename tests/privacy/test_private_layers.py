@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from auditor.errors import ModelError
-from auditor.intake.networks.architectures import BiLSTMText, TransformerEncoder
+from auditor.networks.architectures import BiLSTMText, TransformerEncoder
 from auditor.privacy.training.private_layers import put_stand_ins, refuse_layers, weights_back
 from tests.quantifiers import all_of
 

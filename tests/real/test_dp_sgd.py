@@ -21,9 +21,9 @@ from torch import Tensor, nn
 from auditor.data.audit_data import AuditData
 from auditor.data.preprocessing import fit_tabular
 from auditor.finding.measurement import Measurement
-from auditor.intake.networks.architectures import MLP
 from auditor.model.audited_model import Recipe
 from auditor.model.torch_model import TorchModel
+from auditor.networks.architectures import MLP
 from auditor.privacy.training.dp_sgd import opacus_quietly
 from auditor.rows import FloatArray
 from auditor.run.mitigation import Training

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
+from auditor.artifact.source import read_source
 from auditor.intake.language_models import load_gguf
-from auditor.intake.source import read_source
 from auditor.intake.specs import ModelSpec
 from auditor.model.audited_model import AuditedModel
 from auditor.model.language_model import AuditedLanguageModel

@@ -8,8 +8,8 @@ import time
 import numpy as np
 import pytest
 
+from auditor.artifact.source import read_source
 from auditor.intake.language_models import load_gguf
-from auditor.intake.source import read_source
 from auditor.intake.specs import ModelSpec
 from auditor.run.audit import no_data
 from auditor.run.mitigation import Training

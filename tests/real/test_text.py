@@ -20,11 +20,11 @@ import torch
 from auditor.data.preprocessing import TextPreprocessing
 from auditor.finding.criterion import parse_criterion
 from auditor.intake.formats import load_model
-from auditor.intake.networks.architectures import BiLSTMText
 from auditor.intake.specs import ModelSpec
 from auditor.model.audited_model import AuditedModel
 from auditor.model.saving import save
 from auditor.model.torch_model import TorchModel
+from auditor.networks.architectures import BiLSTMText
 from auditor.report.record import AuditReport
 from auditor.run.audit import run_audit
 from auditor.statistics.means import WorstPairedDifference

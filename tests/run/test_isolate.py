@@ -19,10 +19,10 @@ from auditor.data.preprocessing import fit_tabular
 from auditor.errors import UsageError
 from auditor.finding.criterion import load_criteria
 from auditor.finding.measurement import Outcome
-from auditor.intake.networks.architectures import MLP
 from auditor.intake.specs import DataSpec, Job, Limits, ModelSpec, ProbeSpec
 from auditor.model.saving import save
 from auditor.model.torch_model import TorchModel
+from auditor.networks.architectures import MLP
 from auditor.report.record import ExitCode, ModelRecord
 from auditor.run.audit import assemble, environment
 from auditor.run.heard import Measured

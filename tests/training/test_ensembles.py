@@ -19,8 +19,8 @@ import torch
 from torch import Tensor, nn
 
 from auditor.errors import ModelError
-from auditor.intake.networks.architectures import MLP, BiLSTMText, SmallCNN, TransformerEncoder
 from auditor.model.audited_model import Recipe
+from auditor.networks.architectures import MLP, BiLSTMText, SmallCNN, TransformerEncoder
 from auditor.randomness import seeded_globals
 from auditor.training import ensembles
 from auditor.training.ensembles import Seeds, as_logits, memory_budget, random_halves, train_together

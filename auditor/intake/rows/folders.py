@@ -12,8 +12,7 @@ import numpy as np
 
 from auditor.data.preprocessing import label_name
 from auditor.errors import DataError, did_you_mean
-from auditor.files import is_utf8, shown
-from auditor.intake.rows.tables import sha256_of
+from auditor.files import is_utf8, sha256_of, shown
 from auditor.rows import IntArray
 
 MAX_FILES = 1_000_000

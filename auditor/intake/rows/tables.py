@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import stat
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +13,7 @@ import pyarrow.json
 import pyarrow.parquet
 
 from auditor.errors import DataError, UsageError, did_you_mean
+from auditor.files import regular_file
 
 Kind = Literal["csv", "tsv", "parquet", "jsonl"]
 _SUFFIXES: dict[str, Kind] = {
@@ -28,27 +27,6 @@ _SUFFIXES: dict[str, Kind] = {
 BLOCK_BYTES = 8 << 20
 # What pyarrow raises for a file, or a column of it, that is not what was asked for.
 _MALFORMED = (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowKeyError, pa.ArrowNotImplementedError, OSError)
-
-
-def regular_file(path: str | Path, what: str) -> Path:
-    """The path, if it is a regular file; a FIFO or a device would hang or lie. Raises UsageError."""
-    where = Path(path)
-    try:
-        mode = where.stat().st_mode
-    except FileNotFoundError:
-        near = did_you_mean(where.name, (p.name for p in where.parent.iterdir())) if where.parent.is_dir() else ""
-        raise UsageError(f"There is no {what} at {str(path)!r}{near or '.'}") from None
-    except OSError as error:
-        raise UsageError(f"The {what} {str(path)!r} cannot be read: {error.strerror}.") from None
-    if not stat.S_ISREG(mode):
-        raise UsageError(f"The {what} {str(path)!r} is not a regular file.")
-    return where
-
-
-def sha256_of(path: Path) -> str:
-    """Hex digest of a file, read in blocks."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @dataclass(frozen=True)

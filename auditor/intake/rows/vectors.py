@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 import numpy as np
 
 from auditor.errors import DataError, ModelError, NotApplicableError
-from auditor.intake.rows.tables import regular_file, sha256_of
+from auditor.files import regular_file, sha256_of
 from auditor.model.gradients import without_gradients
 from auditor.rows import FloatArray
 
@@ -227,7 +227,7 @@ def load_encoder(path: str | Path, device: str = "cpu") -> tuple[Embedder, Embed
     """
     from transformers.models.auto import modeling_auto
 
-    from auditor.intake.hf_folder import Folder, build_network, quiet_and_offline, read_tokenizer, read_weights
+    from auditor.artifact.hf_folder import Folder, build_network, quiet_and_offline, read_tokenizer, read_weights
     from auditor.intake.language_models import is_language_model, load_language_folder
     from auditor.intake.specs import ModelSpec
 

@@ -35,7 +35,8 @@ def read_texts(path: str, what: str, column: str | None = None) -> Texts:
     ``column`` may be left out where the table has one column only. Raises UsageError where there is no such file or
     column, DataError where it holds no text.
     """
-    from auditor.intake.rows.tables import open_table, regular_file, sha256_of
+    from auditor.files import regular_file, sha256_of
+    from auditor.intake.rows.tables import open_table
 
     where = regular_file(path, what)
     if where.suffix.lower() == ".txt":

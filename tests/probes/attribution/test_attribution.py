@@ -30,9 +30,9 @@ from auditor.errors import ConfigError, NotApplicableError
 from auditor.finding.criterion import Criterion, load_criteria
 from auditor.finding.judging import Family, judge
 from auditor.finding.measurement import Measurement, Outcome, ProbeResult
-from auditor.intake.networks.architectures import MLP, BiLSTMText, SmallCNN, TransformerEncoder
 from auditor.model.audited_model import AuditedModel
 from auditor.model.torch_model import TorchModel
+from auditor.networks.architectures import MLP, BiLSTMText, SmallCNN, TransformerEncoder
 from auditor.randomness import seeded_globals
 from auditor.run.probe import make_probe
 from auditor.statistics.estimate import Exact, Undefined

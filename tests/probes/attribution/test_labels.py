@@ -12,9 +12,9 @@ import torch
 
 from auditor.data.audit_data import AuditData
 from auditor.errors import ConfigError
-from auditor.intake.networks.architectures import MLP
 from auditor.model.audited_model import Recipe
 from auditor.model.torch_model import TorchModel
+from auditor.networks.architectures import MLP
 from auditor.run.probe import make_probe
 from auditor.statistics.estimate import Undefined
 from auditor.training.blueprints import blueprint_of

@@ -15,9 +15,9 @@ from auditor.data.audit_data import AuditData
 from auditor.data.preprocessing import ImagePreprocessing, TextPreprocessing
 from auditor.errors import NotApplicableError
 from auditor.intake.huggingface import TextClassifier
-from auditor.intake.networks.architectures import MLP, SmallCNN, TransformerEncoder
 from auditor.model.audited_model import AuditedModel
 from auditor.model.torch_model import TorchModel
+from auditor.networks.architectures import MLP, SmallCNN, TransformerEncoder
 from probes.attribution.attention import attentions, rollout
 from probes.attribution.methods import applicable, explain, why_not
 from probes.attribution.problem import Problem, pose
@@ -303,7 +303,7 @@ def test_vision_transformers_attend_to_patches() -> None:
 
 
 def test_networks_without_attention_say_so() -> None:
-    from auditor.intake.networks.architectures import BiLSTMText
+    from auditor.networks.architectures import BiLSTMText
 
     torch.manual_seed(0)
     problem = posed(text_model(BiLSTMText(7, 2)), ["good film"])

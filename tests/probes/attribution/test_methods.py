@@ -21,9 +21,9 @@ from auditor.data.audit_data import AuditData
 from auditor.data.preprocessing import CategoricalColumn, NumericColumn, TabularPreprocessing
 from auditor.errors import NotApplicableError
 from auditor.intake.estimators import EstimatorModel
-from auditor.intake.networks.architectures import MLP
 from auditor.model.audited_model import AuditedModel, Provenance
 from auditor.model.torch_model import TorchModel
+from auditor.networks.architectures import MLP
 from auditor.randomness import seeded_globals
 from probes.attribution.gradient import Effort, line_multipliers
 from probes.attribution.methods import METHODS, applicable, explain, why_not

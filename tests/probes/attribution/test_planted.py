@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from auditor.data.audit_data import AuditData
 from auditor.data.preprocessing import ImagePreprocessing, TextPreprocessing
-from auditor.intake.networks.architectures import MLP, SmallCNN, TransformerEncoder
 from auditor.model.torch_model import TorchModel
+from auditor.networks.architectures import MLP, SmallCNN, TransformerEncoder
 from probes.attribution.methods import explain
 from probes.attribution.problem import Problem, pose
 from probes.attribution.question import Baseline

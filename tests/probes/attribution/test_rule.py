@@ -19,8 +19,8 @@ from auditor.errors import ConfigError, NotApplicableError
 from auditor.finding.criterion import load_criteria
 from auditor.finding.judging import Judgement, judge
 from auditor.finding.measurement import Measurement, Outcome, ProbeResult
-from auditor.intake.networks.architectures import MLP
 from auditor.model.torch_model import TorchModel
+from auditor.networks.architectures import MLP
 from auditor.report.figures import figures_of
 from auditor.report.html import render_html
 from auditor.report.markdown import render_markdown

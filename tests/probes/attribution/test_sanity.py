@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from auditor.intake.networks.architectures import MLP, SmallCNN, TransformerEncoder
+from auditor.networks.architectures import MLP, SmallCNN, TransformerEncoder
 from auditor.statistics.estimate import Undefined
 from probes.attribution.sanity import (
     FEWEST_COPIES,

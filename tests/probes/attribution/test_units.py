@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from auditor.data.audit_data import AuditData
 from auditor.data.preprocessing import ImagePreprocessing, TextPreprocessing
 from auditor.errors import NotApplicableError
-from auditor.intake.networks.architectures import BiLSTMText, SmallCNN, TransformerEncoder
 from auditor.model.audited_model import AuditedModel
 from auditor.model.torch_model import TorchModel
+from auditor.networks.architectures import BiLSTMText, SmallCNN, TransformerEncoder
 from probes.attribution.gradient import Effort
 from probes.attribution.image_units import cell_of, grid_of
 from probes.attribution.methods import applicable, explain

@@ -319,7 +319,7 @@ def test_a_language_model_is_asked_for_words_and_sentences_and_left_as_it_was(tm
 
 
 def test_a_classifier_with_a_vocabulary_has_word_vectors() -> None:
-    from auditor.intake.networks.architectures import BiLSTMText
+    from auditor.networks.architectures import BiLSTMText
 
     module = BiLSTMText(10, 2)
     text = TextPreprocessing(vocabulary={"he": 2, "she": 3}, unknown=1)

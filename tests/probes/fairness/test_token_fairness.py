@@ -306,8 +306,8 @@ def test_the_package_imports_no_torch() -> None:
 def test_same_seed_same_measurements_and_the_model_stays_as_it_was() -> None:
     import torch
 
-    from auditor.intake.networks.architectures import BiLSTMText
     from auditor.model.torch_model import TorchModel
+    from auditor.networks.architectures import BiLSTMText
 
     preprocessing = fit_text(["Emily and Greg met the man who she knew."], length=20)
     torch.manual_seed(0)

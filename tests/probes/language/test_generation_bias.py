@@ -112,9 +112,9 @@ def test_scorers() -> None:
 
 def test_a_bundle_is_a_scorer(tmp_path: Path) -> None:
     from auditor.data.preprocessing import TextPreprocessing
-    from auditor.intake.networks.architectures import BiLSTMText
     from auditor.model.saving import save
     from auditor.model.torch_model import TorchModel
+    from auditor.networks.architectures import BiLSTMText
 
     arguments = {"n_words": 5, "n_outputs": 2, "embedding_dim": 4, "hidden_size": 4, "dense": 4}
     model = TorchModel(

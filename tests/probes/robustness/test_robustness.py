@@ -25,9 +25,9 @@ from auditor.errors import ConfigError, NotApplicableError
 from auditor.finding.criterion import Criterion
 from auditor.finding.judging import judge
 from auditor.finding.measurement import Measurement, Outcome, ProbeResult
-from auditor.intake.networks.architectures import MLP, BiLSTMText, SmallCNN
 from auditor.model.audited_model import AuditedModel
 from auditor.model.torch_model import TorchModel
+from auditor.networks.architectures import MLP, BiLSTMText, SmallCNN
 from auditor.run.probe import make_probe
 from auditor.statistics.estimate import Exact, Undefined
 from auditor.statistics.rates import Proportion

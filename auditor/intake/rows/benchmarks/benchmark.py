@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from auditor.errors import DataError, did_you_mean
-from auditor.files import UNREADABLE, why_unreadable
-from auditor.intake.rows.tables import regular_file
+from auditor.files import UNREADABLE, regular_file, why_unreadable
 
 T = TypeVar("T")
 _MAX_BYTES = 512 << 20

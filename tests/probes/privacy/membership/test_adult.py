@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from auditor.data.preprocessing import fit_tabular
-from auditor.intake.networks.architectures import MLP
 from auditor.model.audited_model import Recipe
+from auditor.networks.architectures import MLP
 from auditor.statistics.means import mean
 from auditor.statistics.ranks import area_under_curve, true_positive_rate_at
 from auditor.training.ensembles import random_halves, train_together

@@ -19,9 +19,9 @@ from auditor.errors import DataError, NotApplicableError
 from auditor.finding.criterion import Criterion, load_criteria
 from auditor.finding.judging import Family, Judgement, judge
 from auditor.finding.measurement import Measurement, Outcome, ProbeResult
-from auditor.intake.networks.architectures import MLP, BiLSTMText
 from auditor.model.audited_model import AuditedModel, Recipe
 from auditor.model.torch_model import TorchModel
+from auditor.networks.architectures import MLP, BiLSTMText
 from auditor.run.testing import check_probe
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.ranks import AreaUnderCurve

@@ -7,9 +7,9 @@ import math
 import torch
 from torch import Tensor, nn
 
-from auditor.intake.networks.head import Calibration, HeadOnFeatures, LinearHead
-from auditor.intake.networks.kind_novelty import KindNovelty
-from auditor.intake.networks.speech_features import Cepstrum, LogSpectrum, delta, moments
+from auditor.networks.head import Calibration, HeadOnFeatures, LinearHead
+from auditor.networks.kind_novelty import KindNovelty
+from auditor.networks.speech_features import Cepstrum, LogSpectrum, delta, moments
 
 # Recordings whose frames are compared with all components at once.
 _AT_ONCE = 16

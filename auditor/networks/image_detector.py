@@ -9,9 +9,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from auditor.intake.networks.head import Calibration, HeadOnFeatures, LinearHead
-from auditor.intake.networks.image_features import image_features, n_image_features, residual
-from auditor.intake.networks.novelty import MahalanobisNovelty
+from auditor.networks.head import Calibration, HeadOnFeatures, LinearHead
+from auditor.networks.image_features import image_features, n_image_features, residual
+from auditor.networks.novelty import MahalanobisNovelty
 
 _GROUPS_OF_CHANNELS = 4
 # Levels of a residual at which half of its range is reached.
@@ -36,7 +36,7 @@ class FrequencyDetector(HeadOnFeatures):
         self.rule: MahalanobisNovelty = MahalanobisNovelty(n_features, n_groups)
 
     def features(self, x: Tensor) -> Tensor:
-        """(n, d) the numbers of :func:`~auditor.intake.networks.image_features.image_features`."""
+        """(n, d) the numbers of :func:`~auditor.networks.image_features.image_features`."""
         return image_features(levels(x))
 
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from io import BytesIO
 
-from auditor.intake.source import printable
+from auditor.artifact.source import printable
 
 MAX_OPCODES = 2_000_000
 COMPUTED = "a name computed while loading"

@@ -11,8 +11,8 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from auditor.artifact.source import printable
 from auditor.errors import ModelError
-from auditor.intake.source import printable
 
 _LOCAL = struct.Struct("<4s5H3I2H")
 _CENTRAL = struct.Struct("<4s6H3I5H2I")

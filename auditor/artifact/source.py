@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from auditor.errors import AuditorError, ModelError, UsageError
-from auditor.intake.rows.tables import regular_file
+from auditor.files import regular_file
 
 MAX_FILE_BYTES = 16 << 30
 

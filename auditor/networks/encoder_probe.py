@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from auditor.errors import ModelError
-from auditor.intake.networks.encoders import FORMS, Encoder, encoder_of
-from auditor.intake.networks.head import HeadOnFeatures, LinearHead, NeighbourHead
-from auditor.intake.networks.novelty import MahalanobisNovelty
+from auditor.networks.encoders import FORMS, Encoder, encoder_of
+from auditor.networks.head import HeadOnFeatures, LinearHead, NeighbourHead
+from auditor.networks.novelty import MahalanobisNovelty
 
 _MEBIBYTE = 1 << 20
 
@@ -21,7 +21,7 @@ _MEBIBYTE = 1 << 20
 class EncoderProbe(HeadOnFeatures):
     """(n, 3, height, width) images to (n, 2) logits: an encoder's features, brought to length 1, under a head.
 
-    ``form``: index into :data:`auditor.intake.networks.encoders.FORMS`. ``n_mebibytes``: of the encoder's file, which
+    ``form``: index into :data:`auditor.networks.encoders.FORMS`. ``n_mebibytes``: of the encoder's file, which
     is the buffer ``content`` (``length`` bytes of it). ``k``: 0 for the linear head, else the neighbours of
     :class:`NeighbourHead` among ``n_real`` and ``n_fake`` training files. ``differentiable``: whether a gradient
     reaches the image, which it does through torch and not through onnxruntime.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from auditor.intake.networks.novelty import RangeNovelty
+from auditor.networks.novelty import RangeNovelty
 
 MOST_KINDS = 64
 
@@ -15,7 +15,7 @@ class KindNovelty(nn.Module):
 
     ``min over g of |(x - mean_g) W_g| / limit_g``, where ``W_g W_g'`` is the inverse of the covariance of kind g's
     files and ``limit_g`` a distance that few files of kind g which were left out exceed. In [0, inf); above 1 a file is
-    unusual for every kind; or :class:`~auditor.intake.networks.novelty.RangeNovelty` where that is more. Kinds differ
+    unusual for every kind; or :class:`~auditor.networks.novelty.RangeNovelty` where that is more. Kinds differ
     in spread: one engine's files lie close together, one speaker's do not, and under a shared covariance an unknown
     engine hides within the widest of them. Steady noise lies within the ellipsoid of a broad kind, and the ranges catch
     it. The rule was looked at on white, pink and brown noise, tones, clicks, hum and chords, and fitted to none of

@@ -126,8 +126,8 @@ def packed(form: str, name: str, weights: Mapping[str, Tensor], settings: Mappin
 
 def _network(form: str, content: bytes) -> tuple[nn.Module, Mapping[str, Any]]:
     # Imported here: the intake builds the networks that this module is part of.
-    from auditor.intake.source import Source
-    from auditor.intake.weights import load_safetensors, safetensors_header
+    from auditor.artifact.source import Source
+    from auditor.artifact.weights import load_safetensors, safetensors_header
 
     metadata = safetensors_header(content, "The encoder").get("__metadata__", {})
     weights = load_safetensors(Source(path="The encoder", data=content, sha256=""))
@@ -152,7 +152,7 @@ def transformers_network(name: str, settings: Mapping[str, Any], weights: dict[s
     """
     from transformers.models.auto import modeling_auto
 
-    from auditor.intake.hf_folder import Folder, build_network, quiet_and_offline
+    from auditor.artifact.hf_folder import Folder, build_network, quiet_and_offline
 
     kind = settings.get("model_type")
     known = [

@@ -17,9 +17,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from auditor.artifact.source import Source, printable, read_source, reading
+from auditor.artifact.weights import load_safetensors
 from auditor.errors import ModelError, UnsafeModelError
-from auditor.intake.source import Source, printable, read_source, reading
-from auditor.intake.weights import load_safetensors
 
 FORMAT = "Hugging Face folder"
 MAX_TOKENIZER_BYTES = 256 << 20

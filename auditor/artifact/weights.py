@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from auditor.artifact.archive import Archive
+from auditor.artifact.pickles import PickleReading, describe_calls, read_pickle
+from auditor.artifact.source import Source, printable, reading
 from auditor.errors import ModelError, UnsafeModelError
-from auditor.intake.archive import Archive
-from auditor.intake.pickles import PickleReading, describe_calls, read_pickle
-from auditor.intake.source import Source, printable, reading
 
 LOADED_BY_TORCH = "torch.load(weights_only=True)"
 LOADED_BY_SAFETENSORS = "safetensors.torch.load"

@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from auditor.intake.networks.encoder_probe import EncoderProbe
-from auditor.intake.networks.image_detector import FrequencyDetector, ImageEnsemble, ResidualCNN
-from auditor.intake.networks.speech_detector import SpeechCNN, SpeechDetector, SpeechGMM
+from auditor.networks.encoder_probe import EncoderProbe
+from auditor.networks.image_detector import FrequencyDetector, ImageEnsemble, ResidualCNN
+from auditor.networks.speech_detector import SpeechCNN, SpeechDetector, SpeechGMM
 
 MOST_MEMBERS = 256
 
