@@ -15,6 +15,7 @@ from auditor.files import UNREADABLE, why_unreadable
 from auditor.finding.criterion import Criterion, load_criteria, parse_criterion
 from auditor.finding.policy import load_policies
 from auditor.finding.profiles import DEFAULT_PROFILE
+from auditor.intake.rows.sql import is_database
 from auditor.run.options import Configured, ScanOptions, flags
 
 CONFIG_NAME = "audit.toml"
@@ -66,7 +67,7 @@ def configure(given: Mapping[str, object], config: str | None, settings: list[st
     if "json" in merged:
         merged["json_"] = merged.pop("json")
     for name, flag in flags().items():
-        if flag.is_path and isinstance(merged.get(name), str):
+        if flag.is_path and isinstance(merged.get(name), str) and not is_database(merged[name]):
             merged[name] = str(path.parent / merged[name])
     for name in ("policy", "benchmark"):
         if name in merged:

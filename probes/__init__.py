@@ -21,6 +21,7 @@ from probes.fairness.token_fairness import CounterfactualTokenFairness
 from probes.language.bbq import BBQ
 from probes.language.bold import Bold
 from probes.language.crows_pairs import CrowsPairs
+from probes.language.generated_text import GeneratedText
 from probes.language.generation_bias import GenerationBias
 from probes.language.honest import Honest
 from probes.language.stereoset import StereoSet
@@ -72,6 +73,7 @@ PROBES: dict[str, type[Probe]] = {
     "winogender": Winogender,
     "bbq": BBQ,
     "generation_bias": GenerationBias,
+    "generated_text": GeneratedText,
     "bold": Bold,
     "honest": Honest,
     "embedding_association": EmbeddingAssociation,

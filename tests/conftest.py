@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from auditor.run import isolate
+from tests.toys.postgres import postgres  # noqa: F401  # a fixture
 from tests.warm_child import WarmChildren
 
 

@@ -35,10 +35,26 @@ class ModelSpec:
 
 
 @dataclass(frozen=True, kw_only=True)
+class RecordedSpec:
+    """Which columns of the data files are a model's own answers; the model itself is not there.
+
+    ``score``: the column of the probability of the favourable label, or ``class=column`` for each class. ``predicted``:
+    the column of decisions, or of a regression's numbers. ``loss``: the column of the model's loss on each row.
+    ``generated``: the column of texts that it wrote.
+    """
+
+    score: tuple[str, ...] = ()
+    predicted: str | None = None
+    loss: str | None = None
+    generated: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class DataSpec:
     """Which columns of which files are what; the command line's data flags, one field each.
 
-    ``bins``: rules for continuous sensitive features, as in :mod:`auditor.data.bins`.
+    ``bins``: rules for continuous sensitive features, as in :mod:`auditor.data.bins`. ``recorded``: where the model is
+    known by its answers in the files alone.
     """
 
     path: str
@@ -53,6 +69,7 @@ class DataSpec:
     text: str | None = None
     image: str | None = None
     classes: tuple[str, ...] | None = None
+    recorded: RecordedSpec | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -72,6 +72,8 @@ class AuditedModel:
     """
 
     kind: Kind = "classifier"
+    # Whether it can be asked about rows that it has not been asked about yet.
+    can_be_asked: bool = True
     # Columns whose groups the model itself reads: text, whatever they look like.
     group_columns: tuple[str, ...] = ()
 

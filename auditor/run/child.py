@@ -24,6 +24,7 @@ from auditor.finding.measurement import Measurement
 from auditor.intake.formats import load_model
 from auditor.intake.limits import restrict
 from auditor.intake.own_packages import claim_own_packages
+from auditor.intake.recorded import load_recorded
 from auditor.intake.result import intake_result, resolve_device
 from auditor.intake.rows.folders import sha256_of_folder
 from auditor.intake.rows.reading import can_stream, load_data, no_rows, stream_counts
@@ -125,7 +126,8 @@ def run(job: Job, channel: Channel) -> None:
         train_detector(job.detector_training, job, channel)
         return
     probes = [load_probe(spec) for spec in job.probes]
-    model = load_model(job.model)
+    recorded = None if job.data is None or job.data.recorded is None else load_recorded(job.model, job.data)
+    model = load_model(job.model) if recorded is None else recorded[0]
     channel.send(Loaded(model=model_record(model), device=job.model.device))
     if job.with_intake:
         channel.send(Answered(result=intake_result(model)))
@@ -138,10 +140,13 @@ def run(job: Job, channel: Channel) -> None:
         return
     hashing = Hashing(job.data)
     counting = [probe for probe in probes if counts_suffice(probe)]
-    if probes and len(counting) == len(probes) and job.evidence is None and can_stream(job.data, model):
+    if (
+        probes and len(counting) == len(probes) and job.evidence is None and recorded is None
+        and can_stream(job.data, model)
+    ):  # fmt: skip
         answer_from_counts(counting, model, job, job.data, channel, hashing)
         return
-    data = load_data(job.data, model)
+    data = load_data(job.data, model) if recorded is None else recorded[1]
     channel.send(DataRead(data=complete_record(data_record(data), job.data, hashing)))
     if job.evidence is not None:
         keep(model, data, channel, include_rows=job.evidence == "rows")

@@ -142,7 +142,31 @@ class ScanOptions:
     __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
 
     model: Annotated[str | None, Flag(help="A model file or Hugging Face folder.", is_path=True)] = None
-    data: Annotated[str | None, Flag(help="Evaluation rows: CSV, TSV, Parquet or JSON Lines.", is_path=True)] = None
+    data: Annotated[
+        str | None,
+        Flag(help="Evaluation rows: CSV, TSV, Parquet, JSON Lines, or a database's URL with --query.", is_path=True),
+    ] = None
+    query: Annotated[
+        str | None, Flag(help="File with the SELECT whose rows are read from the database.", is_path=True)
+    ] = None
+    predictions: Annotated[
+        str | None,
+        Flag(help="Rows that hold a model's own answers, for want of it: see --score, --predicted.", is_path=True),
+    ] = None
+    score: Annotated[
+        tuple[str, ...],
+        Flag(
+            help="Its column of the favourable label's probability; or class=column, repeated for every class.",
+            typed=list[str],
+            read=_unrepeated,
+            decides=True,
+        ),
+    ] = ()
+    predicted: Annotated[
+        str | None, Flag(help="Its column of the model's decisions, or of predicted numbers.", decides=True)
+    ] = None
+    loss: Annotated[str | None, Flag(help="Its column of the model's loss on each row.", decides=True)] = None
+    generated: Annotated[str | None, Flag(help="Its column of texts that the model wrote.", decides=True)] = None
     train: Annotated[str | None, Flag(help="The rows the model was trained on.", is_path=True)] = None
     target: Annotated[str | None, Flag(help="Column of true labels, or true numbers.", decides=True)] = None
     positive: Annotated[str | None, Flag(help="The favourable label.", read=_text, decides=True)] = None

@@ -26,6 +26,7 @@ class Need(Enum):
     REGRESSOR = ("a regression model", "")
     PREDICTOR = ("a classifier or a regression model", "")
     LANGUAGE_MODEL = ("a language model", "")
+    GENERATED = ("texts that a model wrote", "add --predictions FILE --generated COLUMN")
     DATA = ("evaluation data", "add --data FILE")
     LABELS = ("true labels", "add --target COLUMN")
     TEXT = ("texts", "add --text COLUMN")
@@ -87,7 +88,8 @@ def missing_needs(probe: type[Probe] | Probe, model: AuditedModel, data: AuditDa
         Need.CLASSIFIER: model.kind == "classifier",
         Need.REGRESSOR: model.kind == "regressor",
         Need.PREDICTOR: model.kind in ("classifier", "regressor"),
-        Need.LANGUAGE_MODEL: model.kind == "language_model",
+        Need.LANGUAGE_MODEL: model.kind == "language_model" and model.can_be_asked,
+        Need.GENERATED: data is not None and data.recorded is not None and data.recorded.texts is not None,
         Need.DATA: data is not None,
         Need.LABELS: data is not None and (data.y_true is not None or data.target_values is not None),
         Need.TEXT: data is not None and data.modality == "text",
@@ -110,6 +112,8 @@ _KIND_IN_WORDS = {
 def not_applicable(needs: Sequence[Need], model: AuditedModel) -> str:
     """The reason printed for missing needs of a model."""
     words = _KIND_IN_WORDS[model.kind]
+    if not model.can_be_asked and model.kind == "language_model":
+        words = "known by its texts alone"
     said = [f"{need.what}: {f'this model is {words}' if need in _KINDS_OF_MODEL else need.how}" for need in needs]
     return "Needs " + "; ".join(said) + "."
 

@@ -18,6 +18,7 @@ from auditor.data.bins import BinRule, bin_sensitive, parse_bin_rule
 from auditor.data.counts import MISSING, GroupCounts, count_groups
 from auditor.data.preprocessing import NumericColumn, TabularPreprocessing, as_text, label_name
 from auditor.errors import DataError, UsageError, did_you_mean, some_of
+from auditor.intake.rows.recorded import read_recorded
 from auditor.intake.rows.tables import TableFile, open_table
 from auditor.intake.specs import DataSpec
 from auditor.rows import FloatArray, IntArray, Rows
@@ -291,6 +292,11 @@ def load_data(spec: DataSpec, model: AuditedModel) -> AuditData:
         sensitive_features=None if groups is None else groups.astype("string").astype("category"),
         is_member=np.r_[np.zeros(len(evaluation), bool), np.ones(len(members), bool)],
         binned=evaluation.binned,
+        recorded=(
+            evaluation.recorded.followed_by(members.recorded)
+            if evaluation.recorded is not None and members.recorded is not None
+            else None
+        ),
         files=(
             np.concatenate([evaluation.files, members.files])
             if evaluation.files is not None and members.files is not None
@@ -325,6 +331,9 @@ def row_keys(data: AuditData) -> npt.NDArray[np.uint64]:
     if data.target_values is not None:
         labels = (data.target_values + 0.0).view(np.uint64)  # -0.0 and 0.0 are one number
     combined: npt.NDArray[np.uint64] = of_features * np.uint64(1_000_003) + labels
+    if data.recorded is not None:
+        # Where a row's features are not all here, its answers may be all that tells it from another.
+        combined = combined * np.uint64(1_000_003) + data.recorded.keys(len(data))
     return combined
 
 
@@ -384,14 +393,18 @@ def _load_one(
         files = _paths(file.path.parent, frame[spec.image].tolist())
     groups = _sensitive_groups(frame, spec, tally)
     bins = {parse_bin_rule(rule).column for rule in spec.bins}
+    positive = favourable(spec.positive, classes)
     return AuditData(
         X=X.reset_index(drop=True) if isinstance(X, pd.DataFrame) else X,
         y_true=y_true,
         target_values=target_values,
         classes=classes,
-        positive=favourable(spec.positive, classes),
+        positive=positive,
         sensitive_features=groups,
         binned=tuple(name for name in map(str, groups.columns) if name in bins) if groups is not None else (),
+        recorded=None
+        if spec.recorded is None
+        else read_recorded(file, spec.recorded, classes, positive, regression=model.kind == "regressor"),
         files=files,
         notes=tuple(notes),
     )

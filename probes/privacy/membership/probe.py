@@ -44,6 +44,7 @@ WITH_SHADOWS = (
 # The attack that groups and records are shown of: the first of these that was asked for, whatever it finds.
 STRONGEST_FIRST = (*WITH_SHADOWS, "quantile_regression", "label_only", "loss_threshold_per_class", "loss_threshold")
 _FEWEST_FOR_SHADOWS = 20
+_LOSSES_ONLY = "Only losses are here, and this attack reads the probabilities of the classes: add --score COLUMN."
 _ROWS = {"text": "texts", "image": "images", "audio": "sound"}
 _INDEPENDENT = "rows are taken as independent, given the audited model and the shadow models that all of them share"
 
@@ -173,9 +174,12 @@ class MembershipInference:
         if pool.labels_only:
             why = "the model gives labels without confidence, which this attack reads: ask for methods=label_only"
             return [_without(name, pool, why) for name in asked]
+        if pool.probabilities is None:
+            return [_without(name, pool, _LOSSES_ONLY) for name in asked]
         n = self.n_shadows if any("rmia" not in name for name in asked) else self.n_references
         shadows = train_shadows(model, pool, n, rng, checkpoint=self.checkpoint)
-        return [_by_one(name, pool, shadows, self.n_references) for name in asked]
+        phi = loss_threshold.log_odds(pool.probabilities, pool.labels)
+        return [_by_one(name, pool, phi, shadows, self.n_references) for name in asked]
 
 
 # ---- the attacks ---------------------------------------------------------------------------------------------------
@@ -232,6 +236,9 @@ def _by_quantiles(pool: Pool, rng: np.random.Generator) -> Attack:
         return _without(name, pool, f"quantile regression needs at least {need} non-members, half of them to learn")
     if pool.labels_only:
         return _without(name, pool, "the model gives labels without confidence, which quantile regression reads")
+    if pool.probabilities is None or pool.without_features:
+        why = _LOSSES_ONLY if pool.probabilities is None else "Quantile regression reads features, and none are here."
+        return replace(_without(name, pool, why), inapplicable=True)
     phi = loss_threshold.log_odds(pool.probabilities, pool.labels)
     scores = quantile_regression.scores(pool.rows.X, pool.labels, phi, public)
     threshold, words = _median(scores[~public])
@@ -255,10 +262,10 @@ def _by_labels(model: AuditedModel, pool: Pool, n_queries: int, rng: np.random.G
     return _attack("label_only", pool, scores, *_median(scores), detail)
 
 
-def _by_one(name: str, pool: Pool, shadows: Shadows, n_references: int) -> Attack:
+def _by_one(name: str, pool: Pool, phi: FloatArray, shadows: Shadows, n_references: int) -> Attack:
     detail = f"{shadows.threat_model}; {shadows.fit(pool)}; {_INDEPENDENT}"
     if name.startswith("lira"):
-        phi, fixed = loss_threshold.log_odds(pool.probabilities, pool.labels), name.endswith("fixed_variance")
+        fixed = name.endswith("fixed_variance")
         if name.startswith("lira_online"):
             scores = lira.online_scores(phi, shadows.log_odds, shadows.inside, fixed=fixed)
             return _attack(name, pool, scores, 0.0, "a likelihood ratio of 1", detail)
