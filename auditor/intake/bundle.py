@@ -32,10 +32,11 @@ from auditor.model.audited_model import AuditedModel, Recipe
 from auditor.model.detector import DeepfakeDetector, DetectorCard
 from auditor.model.gated import Gate, GatedModel
 from auditor.model.gradients import without_gradients
+from auditor.model.outputs import Outputs
 from auditor.model.postprocessing import PostprocessedModel, Postprocessing
 from auditor.model.regression import TorchRegressor
 from auditor.model.saving import BUNDLE_FORMAT
-from auditor.model.torch_model import Outputs, TorchModel
+from auditor.model.torch_model import TorchModel
 from auditor.networks.architectures import ARCHITECTURES
 
 _MAX_NUMBER = 1 << 24
@@ -67,7 +68,8 @@ class _Bundle(Closed):
     classes: Annotated[list[str], Field(max_length=1_000_000)] = []
     training: Any = None
     task: Literal["classification", "regression"] = "classification"
-    outputs: Outputs = "logits"
+    outputs: Outputs | None = None
+    outputs_stated: bool = False
     threshold: Annotated[float, Field(ge=0.0, le=1.0)] = 0.5
 
     @model_validator(mode="after")
@@ -127,7 +129,7 @@ def _model_of(bundle: _Bundle, source: Source, spec: ModelSpec) -> TorchModel | 
         classes=named_classes(bundle.classes, spec),
         preprocessing=preprocessing,
         features=spec.features,
-        outputs=spec.outputs or bundle.outputs,
+        outputs=spec.outputs or _outputs(bundle),
         threshold=bundle.threshold if spec.threshold is None else spec.threshold,
         device=spec.device,
         architecture={"name": name, "args": args},
@@ -137,6 +139,12 @@ def _model_of(bundle: _Bundle, source: Source, spec: ModelSpec) -> TorchModel | 
     if bundle.detector is not None:
         return _detector(model, _checked(_DETECTOR, bundle.detector, "detector", source.name), source.name)
     return model if bundle.postprocessing is None else _postprocessed(model, bundle.postprocessing, spec, source.name)
+
+
+def _outputs(bundle: _Bundle) -> Outputs | None:
+    """What the bundle says of its network's outputs. Logits without ``outputs_stated`` were said by nobody: it is what
+    bundles were once written with where the maker was silent."""
+    return bundle.outputs if bundle.outputs_stated or bundle.outputs == "probabilities" else None
 
 
 def _detector(model: TorchModel, card: DetectorCard, what: str) -> DeepfakeDetector:

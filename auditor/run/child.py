@@ -18,7 +18,7 @@ from auditor.data.audit_data import AuditData, favourable
 from auditor.data.counts import GroupCounts
 from auditor.detection.examine import Examination, loaded_detector
 from auditor.detection.record import DetectorRecord
-from auditor.errors import DataError, ModelError, NotApplicableError, UsageError
+from auditor.errors import DataError, ModelError, NotApplicableError, OutputsError, UsageError
 from auditor.files import received, sha256_of
 from auditor.finding.measurement import Measurement
 from auditor.intake.formats import load_model
@@ -35,7 +35,7 @@ from auditor.model.saving import save
 from auditor.model.torch_model import TorchModel
 from auditor.report.record import DataRecord
 from auditor.run.answers import counts_of, head_of, parts_of
-from auditor.run.audit import ask, attempt, data_record, generator_for, model_record, no_data
+from auditor.run.audit import ask, attempt, data_record, generator_for, model_record, no_data, settle_outputs
 from auditor.run.messages import (
     HEADER,
     Answered,
@@ -164,6 +164,7 @@ def mitigate(spec: MitigationSpec, model: AuditedModel, job: Job, channel: Chann
         data = load_data(job.data, model)
         record = data_record(data)
     channel.send(DataRead(data=record))
+    settle_outputs(model, data)
     training = Training(
         device=job.model.device,
         checkpoint=None if spec.checkpoint is None else Path(spec.checkpoint),
@@ -230,6 +231,8 @@ def keep(model: AuditedModel, data: AuditData, channel: Channel, *, include_rows
     try:
         head, counts = head_of(model, data, include_rows=include_rows), counts_of(model, data)
         parts = [] if head is None else list(parts_of(model, data, head))
+    except OutputsError:
+        raise
     except Exception as error:
         traceback.print_exception(error)
         return
@@ -256,7 +259,7 @@ def answer_from_counts(
         counts, notes = stream_counts(spec, model)
         positive = None if counts.positive is None else counts.classes[counts.positive]
         record = DataRecord(n_rows=counts.n, positive=positive, notes=notes)
-    except (DataError, UsageError):
+    except (DataError, OutputsError, UsageError):
         raise
     except Exception as error:  # the model failed on some row: no probe that counts its decisions can answer
         traceback.print_exception(error)

@@ -127,7 +127,7 @@ def stream_counts(spec: DataSpec, model: AuditedModel) -> tuple[GroupCounts, tup
         groups = [_arrow_groups(batch.column(name)) for name in sensitive]
         for name, (_, levels) in zip(sensitive, groups, strict=True):
             tally.add_groups(name, levels)
-        probabilities = model.predict_proba(X)
+        probabilities = model.predict_part(X)
         if total is None:
             model.check_repeatable(X, probabilities)
         counts = count_groups(
@@ -139,6 +139,7 @@ def stream_counts(spec: DataSpec, model: AuditedModel) -> tuple[GroupCounts, tup
             positive=positive,
         )
         total = counts if total is None else total + counts
+    model.check_outputs()
     notes = tally.notes(model)
     if total is None:
         raise DataError(tally.no_rows)
