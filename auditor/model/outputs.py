@@ -42,7 +42,9 @@ def as_probabilities(raw: Tensor) -> Tensor:
     found = both_classes(raw.double()).clamp(0.0, 1.0)
     sums = found.sum(dim=1, keepdim=True)
     # What adds up already stays bit for bit what the module said, so that a threshold is met where the module meets it.
-    return torch.where((sums - 1.0).abs() > 1e-6, found / sums, found)
+    scaled = torch.where((sums - 1.0).abs() > 1e-6, found / sums, found)
+    # No probabilities at all; it is Seen that says so, of all rows.
+    return torch.where(sums == 0.0, 1.0 / found.shape[1], scaled)
 
 
 @dataclass(frozen=True)

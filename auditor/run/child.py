@@ -35,7 +35,7 @@ from auditor.model.saving import save
 from auditor.model.torch_model import TorchModel
 from auditor.report.record import DataRecord
 from auditor.run.answers import counts_of, head_of, parts_of
-from auditor.run.audit import ask, attempt, data_record, generator_for, model_record, no_data, settle_outputs
+from auditor.run.audit import ask, attempt, data_record, generator_for, model_record, no_data
 from auditor.run.messages import (
     HEADER,
     Answered,
@@ -164,7 +164,6 @@ def mitigate(spec: MitigationSpec, model: AuditedModel, job: Job, channel: Chann
         data = load_data(job.data, model)
         record = data_record(data)
     channel.send(DataRead(data=record))
-    settle_outputs(model, data)
     training = Training(
         device=job.model.device,
         checkpoint=None if spec.checkpoint is None else Path(spec.checkpoint),
