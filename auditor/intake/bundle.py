@@ -15,7 +15,14 @@ from torch import Tensor, nn
 
 from auditor.artifact.archive import Archive
 from auditor.artifact.source import Source, printable
-from auditor.artifact.weights import LOADED_BY_TORCH, as_state_dict, compare_shapes, load_torch, plain_floats
+from auditor.artifact.weights import (
+    LOADED_BY_TORCH,
+    as_state_dict,
+    compare_shapes,
+    load_torch,
+    plain_floats,
+    unread_records,
+)
 from auditor.data.preprocessing import (
     AudioPreprocessing,
     ImagePreprocessing,
@@ -92,11 +99,13 @@ def load_bundle(
 ) -> TorchModel | TorchRegressor | PostprocessedModel | GatedModel:
     """The model of a bundle. Raises ModelError for any part that is not what the format says."""
     bundle = _parse(load_torch(source, archive, record), source.name)
-    model = _model_of(bundle, source, spec)
+    model = _model_of(bundle, source, spec, unread_records(archive, record))
     return model if bundle.gate is None else _gated(model, bundle.gate, source, spec)
 
 
-def _model_of(bundle: _Bundle, source: Source, spec: ModelSpec) -> TorchModel | TorchRegressor | PostprocessedModel:
+def _model_of(
+    bundle: _Bundle, source: Source, spec: ModelSpec, unread: tuple[str, ...] = ()
+) -> TorchModel | TorchRegressor | PostprocessedModel:
     """The model of a bundle without what stands before it."""
     weights = as_state_dict(bundle.state_dict, source.name)
     name, args = bundle.architecture.name, dict(bundle.architecture.args)
@@ -112,7 +121,7 @@ def _model_of(bundle: _Bundle, source: Source, spec: ModelSpec) -> TorchModel | 
         )
     preprocessing: Preprocessing | None = _checked(_PREPROCESSING, bundle.preprocessing, "preprocessing", source.name)
     _check_fit(preprocessing, args, source.name)
-    provenance = provenance_of(source, BUNDLE_FORMAT, LOADED_BY_TORCH, notes)
+    provenance = provenance_of(source, BUNDLE_FORMAT, LOADED_BY_TORCH, (*unread, *notes))
     if bundle.task == "regression":
         no_flags_of_classes(spec)
         return TorchRegressor(
