@@ -18,6 +18,7 @@ from auditor.artifact.weights import (
     load_safetensors,
     load_torch,
     pickle_record,
+    unread_records,
 )
 from auditor.errors import ModelError, UsageError
 from auditor.intake import refused
@@ -83,7 +84,12 @@ def _arrays(opened: Opened) -> dict[str, bytes]:
 FORMATS: dict[str, Loader] = {
     "model bundle": lambda o, spec: load_bundle(o.source, o.records, o.record, spec),
     "torch weights": lambda o, spec: load_state_dict(
-        load_torch(o.source, o.records, o.record), o.source, spec, format="torch weights", loaded_by=LOADED_BY_TORCH
+        load_torch(o.source, o.records, o.record),
+        o.source,
+        spec,
+        format="torch weights",
+        loaded_by=LOADED_BY_TORCH,
+        provenance_notes=unread_records(o.records, o.record),
     ),
     "safetensors": lambda o, spec: load_state_dict(
         load_safetensors(o.source), o.source, spec, format="safetensors", loaded_by=LOADED_BY_SAFETENSORS

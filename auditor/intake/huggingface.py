@@ -20,6 +20,7 @@ from auditor.artifact.hf_folder import (
     no_model,
     quiet_and_offline,
     read_weights,
+    unused_keys,
 )
 from auditor.artifact.source import printable, reading
 from auditor.artifact.weights import LOADED_BY_SAFETENSORS
@@ -61,7 +62,7 @@ def load_folder(path: str, spec: ModelSpec) -> TorchModel:
     weights = read_weights(folder)
     with quiet_and_offline():
         network, config = build_network(family, name, settings, weights, folder)
-    notes = ignored_files(folder)
+    notes = (*ignored_files(folder), *unused_keys(settings))
     if family == "text":
         text = _text_encoding(folder, settings, network)
         if getattr(config, "pad_token_id", None) is None:

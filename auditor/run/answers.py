@@ -202,6 +202,7 @@ class StoredModel:
     preprocessing = None
     threshold = 0.5
     group_columns: tuple[str, ...] = ()
+    in_question = False
 
     def __init__(self, answers: Answers) -> None:
         self.kind = answers.head.kind

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from auditor.errors import AuditorError, DataError, NotApplicableError, UsageError, some_of
+from auditor.errors import AuditorError, DataError, NotApplicableError, OutputsError, UsageError, some_of
 from auditor.finding.criterion import Criterion, load_criteria
 from auditor.finding.judging import Family, judge
 from auditor.finding.measurement import Measurement, ProbeResult
@@ -61,12 +61,29 @@ def ask(
     *,
     on_error: Callable[[BaseException], None] | None = None,
 ) -> ProbeResult:
-    """One probe's answer, whatever becomes of it: what it lacks makes it NOT_APPLICABLE, what it raises NOT_RUN."""
+    """One probe's answer, whatever becomes of it: what it lacks makes it NOT_APPLICABLE, what it raises NOT_RUN.
+
+    Only a model of which nobody can say what its outputs mean is no answer at all: raises OutputsError.
+    """
     missing = missing_needs(probe, model, data)
     if missing:
         return _result(probe, not_applicable=not_applicable(missing, model))
     rows = no_data() if data is None else data
+    settle_outputs(model, rows)
     return attempt(probe, lambda: _leaving_labels_and_groups(probe, model, rows, rng), on_error=on_error)
+
+
+def settle_outputs(model: AuditedModel, data: AuditData) -> None:
+    """Raises OutputsError where all of the evaluation rows leave open what the model's outputs are: before any probe
+    looks at some of them, and by answers that the probes share."""
+    if not model.in_question or not len(data.evaluation):
+        return
+    try:
+        model.outputs(data.evaluation)
+    except OutputsError:
+        raise
+    except Exception:  # for the probe to say that asks for them
+        return
 
 
 def _leaving_labels_and_groups(
@@ -109,12 +126,17 @@ def attempt(
     *,
     on_error: Callable[[BaseException], None] | None = None,
 ) -> ProbeResult:
-    """The boundary at which a probe's failure becomes a finding; ``on_error`` sees the exception, for a log."""
+    """The boundary at which a probe's failure becomes a finding; ``on_error`` sees the exception, for a log.
+
+    Raises OutputsError: whatever else was measured of such a model is worth no more.
+    """
     started = time.perf_counter()
     try:
         return _result(probe, tuple(measure()), started=started)
     except NotApplicableError as error:
         return _result(probe, not_applicable=str(error), started=started)
+    except OutputsError:
+        raise
     except Exception as error:
         if on_error is not None:
             on_error(error)
@@ -223,7 +245,8 @@ def run_audit(
     ``criteria`` default to the built-in profile. ``beside``: answers that were had already, judged with the others.
     ``progress`` is called with a probe's name before it starts. Same seed, same report, but for ``created`` and
     ``duration_s``. Probes leave the model as it was. Raises DataError where model and data do not name the same classes
-    in the same order, UsageError for what is no probe.
+    in the same order, UsageError for what is no probe, OutputsError where nobody said whether a network returns logits
+    or probabilities, and its answers leave it open.
     """
     started = time.perf_counter()
     for probe in probes:

@@ -18,7 +18,7 @@ from auditor.data.audit_data import AuditData, favourable
 from auditor.data.counts import GroupCounts
 from auditor.detection.examine import Examination, loaded_detector
 from auditor.detection.record import DetectorRecord
-from auditor.errors import DataError, ModelError, NotApplicableError, UsageError
+from auditor.errors import DataError, ModelError, NotApplicableError, OutputsError, UsageError
 from auditor.files import received, sha256_of
 from auditor.finding.measurement import Measurement
 from auditor.intake.formats import load_model
@@ -235,6 +235,8 @@ def keep(model: AuditedModel, data: AuditData, channel: Channel, *, include_rows
     try:
         head, counts = head_of(model, data, include_rows=include_rows), counts_of(model, data)
         parts = [] if head is None else list(parts_of(model, data, head))
+    except OutputsError:
+        raise
     except Exception as error:
         traceback.print_exception(error)
         return
@@ -261,7 +263,7 @@ def answer_from_counts(
         counts, notes = stream_counts(spec, model)
         positive = None if counts.positive is None else counts.classes[counts.positive]
         record = DataRecord(n_rows=counts.n, positive=positive, notes=notes)
-    except (DataError, UsageError):
+    except (DataError, OutputsError, UsageError):
         raise
     except Exception as error:  # the model failed on some row: no probe that counts its decisions can answer
         traceback.print_exception(error)

@@ -199,7 +199,7 @@ class ScanOptions:
     ] = None
     outputs: Annotated[
         Literal["logits", "probabilities"] | None,
-        Flag(help="What the model returns: logits or probabilities.", decides=True),
+        Flag(help="What the model returns: logits or probabilities, where nothing says it.", decides=True),
     ] = None
     threshold: Annotated[
         Annotated[float, Ge(0.0), Le(1.0)] | None,

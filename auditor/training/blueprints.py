@@ -14,11 +14,12 @@ from torch import Tensor, nn
 
 from auditor.errors import NotApplicableError
 from auditor.model.audited_model import AuditedModel, Recipe
-from auditor.model.torch_model import Outputs, TorchModel
+from auditor.model.outputs import Outputs, as_logits
+from auditor.model.torch_model import TorchModel
 from auditor.networks.architectures import ARCHITECTURES, MLP, SmallCNN
 from auditor.randomness import seeded_globals
 from auditor.rows import Rows
-from auditor.training.ensembles import Seeds, as_logits
+from auditor.training.ensembles import Seeds
 from auditor.training.loop import PlainStep, Schedule, optimizer_of
 from auditor.training.loop import train as run_loop
 

@@ -126,7 +126,7 @@ def train_table(spec: TrainSpec, progress: Progress | None = None, *, devices: D
         )
     model.module.eval()
     held = table.frame.iloc[test].reset_index(drop=True)
-    probabilities = model.predict_proba(held[list(table.features)])
+    probabilities = model.predict_part(held[list(table.features)])
     y_test = table.y[test]
     commonest = int(np.bincount(table.y[train]).argmax())
     correct = model.decide(probabilities, positive) == y_test
@@ -144,7 +144,7 @@ def train_table(spec: TrainSpec, progress: Progress | None = None, *, devices: D
         accuracy=Proportion(successes=int(correct.sum()), n=len(test)),
         auc=_auc(probabilities, y_test, 1 if positive is None else positive) if len(table.classes) == 2 else None,
         majority_share=float((y_test == commonest).mean()),
-        notes=(*table.notes, split, *how),
+        notes=(*table.notes, split, *how, *_state_outputs(model)),
     )
 
 
@@ -240,6 +240,20 @@ def _architecture(spec: TrainSpec, n_features: int, n_outputs: int) -> tuple[Cal
         )
     kind = import_object(spec.architecture, spec.code_folder, "--architecture")
     return kind, keywords_of(kind, sizes, spec.architecture_args)
+
+
+def _state_outputs(model: TorchModel) -> tuple[str, ...]:
+    """States that the network returns logits, as which it was trained, where its outputs on the test rows agree; else a
+    note: a network that ends in a softmax was trained as if it did not."""
+    if model.outputs_said is None and not model.in_question:
+        model.outputs_said = "logits"
+    if model.outputs_said is not None:
+        return ()
+    return (
+        f"The outputs of {type(model.module).__name__} on the test rows leave open whether they are logits, as which "
+        "they were trained, or probabilities: an audit of the bundle will ask for --outputs. A network that is trained "
+        "here ends without a softmax or sigmoid of its own.",
+    )
 
 
 def _try_forward(model: TorchModel, x: Tensor) -> None:

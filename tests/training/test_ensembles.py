@@ -20,10 +20,11 @@ from torch import Tensor, nn
 
 from auditor.errors import ModelError
 from auditor.model.audited_model import Recipe
+from auditor.model.outputs import as_logits
 from auditor.networks.architectures import MLP, BiLSTMText, SmallCNN, TransformerEncoder
 from auditor.randomness import seeded_globals
 from auditor.training import ensembles
-from auditor.training.ensembles import Seeds, as_logits, memory_budget, random_halves, train_together
+from auditor.training.ensembles import Seeds, memory_budget, random_halves, train_together
 from tests import ROOT
 from tests.quantifiers import all_of
 

@@ -48,6 +48,8 @@ def id_like(frame: pd.DataFrame) -> list[str]:
 
 
 MAX_GROUPS = 500
+# Rows of a stream that are kept to be asked about again.
+_FEW = 16
 
 
 def _column_types(spec: DataSpec, model: AuditedModel, features: Sequence[str]) -> dict[str, pa.DataType]:
@@ -117,6 +119,7 @@ def stream_counts(spec: DataSpec, model: AuditedModel) -> tuple[GroupCounts, tup
     positive = favourable(spec.positive, classes)
     tally = _Tally(f"data file {file.path.name!r}", file.path.name, spec.target, classes)
     total: GroupCounts | None = None
+    first: tuple[pd.DataFrame, FloatArray] | None = None
     for batch in file.batches(list(dict.fromkeys([*features, *own])), types):
         if not batch.num_rows:
             continue
@@ -128,9 +131,9 @@ def stream_counts(spec: DataSpec, model: AuditedModel) -> tuple[GroupCounts, tup
         groups = [_arrow_groups(batch.column(name)) for name in sensitive]
         for name, (_, levels) in zip(sensitive, groups, strict=True):
             tally.add_groups(name, levels)
-        probabilities = model.predict_proba(X)
-        if total is None:
-            model.check_repeatable(X, probabilities)
+        probabilities = model.predict_part(X)
+        if first is None:
+            first = X.head(_FEW), probabilities[:_FEW]
         counts = count_groups(
             model.decide_rows(X, probabilities, positive),
             y_true,
@@ -141,8 +144,10 @@ def stream_counts(spec: DataSpec, model: AuditedModel) -> tuple[GroupCounts, tup
         )
         total = counts if total is None else total + counts
     notes = tally.notes(model)
-    if total is None:
+    if total is None or first is None:
         raise DataError(tally.no_rows)
+    model.check_outputs()
+    model.check_repeatable(*first)
     return total, tuple(notes)
 
 

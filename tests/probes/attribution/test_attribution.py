@@ -483,7 +483,7 @@ def test_a_single_unit_is_the_reason_where_there_is_but_one(kind: str) -> None:
 
 
 def test_model_without_gradient_is_not_applicable_and_names_what_works() -> None:
-    model = TorchModel(Jump(False), classes=["0", "1"])
+    model = TorchModel(Jump(False), classes=["0", "1"], outputs="logits")
     with pytest.raises(NotApplicableError, match="shap_permutation"):
         measure(FeatureAttribution(methods="integrated_gradients"), model, audit_data(table(30)))
     found = measure(FeatureAttribution(), model, audit_data(table(130)))
