@@ -87,8 +87,8 @@ FORMATS: dict[str, Loader] = {
     "pickled torch object": lambda o, spec: refused.refuse_or_trust_torch(o.source, o.records.read(o.record), spec),
     "legacy torch file": lambda o, spec: refused.refuse_or_trust_legacy(o.source, spec),
     "tar archive": lambda o, spec: refused.refuse_or_trust_tar(o.source, spec),
-    "pickle": lambda o, spec: refused.refuse_or_trust_pickle(o.source, spec),
-    "compressed file": lambda o, spec: refused.refuse_or_trust_compressed(o.source, spec),
+    "pickle": lambda o, spec: refused.read_or_refuse_pickle(o.source, spec),
+    "compressed file": lambda o, spec: refused.read_or_refuse_compressed(o.source, spec),
     "numpy file": _refuse(lambda o: refused.refuse_numpy(o.source, _arrays(o))),
     "GGUF": lambda opened, spec: load_gguf(opened.source, spec),
     "ONNX": _not_yet("an ONNX model"),
@@ -102,8 +102,8 @@ FORMATS: dict[str, Loader] = {
 
 def _known() -> str:
     return (
-        "model bundles, torch weights, safetensors, skops, Hugging Face folders, GGUF language models, and with "
-        "--allow-code TorchScript and torch.export"
+        "model bundles, torch weights, safetensors, skops, scikit-learn pickles, Hugging Face folders, GGUF language "
+        "models, and with --allow-code TorchScript and torch.export"
     )
 
 
