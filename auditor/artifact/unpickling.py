@@ -20,7 +20,6 @@ MAX_OPCODES = 20_000_000
 _REFUSED = frozenset(
     {
         "PERSID",
-        "BINPERSID",
         "EXT1",
         "EXT2",
         "EXT4",
@@ -89,6 +88,9 @@ class Maker(Protocol):
 
     def fill(self, made: Any, name: str, state: Any, file: BytesIO) -> object:
         """The instance with its state, once; ``file`` stands behind the opcode, where joblib writes an array."""
+
+    def persistent(self, key: Any) -> object:
+        """What lies outside of the pickle under this key."""
 
 
 class Provisional:
@@ -169,6 +171,7 @@ class _Machine:
             "REDUCE": self._reduce,
             "NEWOBJ": self._new,
             "BUILD": self._build,
+            "BINPERSID": lambda _: self._push(self.maker.persistent(self._taken())),
         }
 
     def step(self, name: str, argument: Any) -> None:

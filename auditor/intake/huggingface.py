@@ -22,7 +22,6 @@ from auditor.artifact.hf_folder import (
     read_weights,
 )
 from auditor.artifact.source import printable, reading
-from auditor.artifact.weights import LOADED_BY_SAFETENSORS
 from auditor.data.preprocessing import ImagePreprocessing
 from auditor.errors import ModelError
 from auditor.intake.specs import ModelSpec
@@ -85,7 +84,7 @@ def load_folder(path: str, spec: ModelSpec) -> TorchModel:
             path=path,
             sha256=folder.sha256,
             format=FORMAT,
-            loaded_by=f"{LOADED_BY_SAFETENSORS} into transformers.{name}",
+            loaded_by=f"{folder.loaded_by} into transformers.{name}",
             size_bytes=folder.size_bytes,
             notes=(*notes, *more),
         ),

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from auditor.artifact.pickled_arrays import whole
 from auditor.artifact.source import printable
 from auditor.artifact.unpickling import Foreign
 from auditor.intake.estimators import tree_problem
-from auditor.intake.pickled_arrays import whole
 
 METRICS = {"Euclidean": "euclidean", "Manhattan": "manhattan", "Chebyshev": "chebyshev", "Minkowski": "minkowski"}
 # Compiled losses, made of up to two numbers.

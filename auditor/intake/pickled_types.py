@@ -16,9 +16,9 @@ from typing import Any
 
 import numpy as np
 
+from auditor.artifact import pickled_arrays as arrays
 from auditor.artifact.source import printable
 from auditor.artifact.unpickling import Foreign, as_key, canonical, follow
-from auditor.intake import pickled_arrays as arrays
 from auditor.intake import pickled_parts as parts
 from auditor.intake.estimators import HARMLESS
 
@@ -233,6 +233,10 @@ class EstimatorMaker:
             return parts.needs_nothing(made, state)
         return self._with_attributes(made, state)
 
+    def persistent(self, key: Any) -> object:
+        """Nothing: a model is whole in its pickle."""
+        raise Foreign("the opcode BINPERSID", "which no scikit-learn model needs")
+
     def complete(self) -> None:
         """Raises ValueError where something compiled never got its state."""
         for _, name in self.bare.values():
@@ -335,12 +339,6 @@ def _is_compiled(name: str) -> bool:
 # ---- Python's own --------------------------------------------------------------------------------------------------
 
 
-def _encoded(text: Any, encoding: Any = "latin1") -> bytes:
-    if type(text) is not str or encoding not in ("latin1", "latin-1"):
-        raise Foreign("_codecs.encode", f"by {printable(encoding, 30)}")
-    return text.encode("latin-1")
-
-
 def _collected(kind: Callable[[Any], Any]) -> Callable[..., Any]:
     def make(items: Any = ()) -> Any:
         if type(items) not in (list, tuple):
@@ -362,7 +360,7 @@ def _numbered(kind: Callable[..., Any]) -> Callable[..., Any]:
 def _bytes(content: Any = b"", encoding: Any = "latin-1") -> bytes:
     if type(content) is bytes:
         return content
-    return _encoded(content, encoding) if content else b""
+    return arrays.encoded(content, encoding) if content else b""
 
 
 def _ordered(pairs: Any = ()) -> Any:
@@ -376,7 +374,7 @@ def _defaulted(factory: Any = None, *_: Any) -> Any:
 
 
 _CALLS: dict[str, Callable[..., Any]] = {
-    "_codecs.encode": _encoded,
+    "_codecs.encode": arrays.encoded,
     "builtins.set": _collected(set),
     "builtins.frozenset": _collected(frozenset),
     "builtins.slice": _numbered(slice),

@@ -19,7 +19,7 @@ from auditor.artifact.archive import FREE_BYTES, MAX_RATIO
 from auditor.artifact.pickles import describe_calls, read_pickle
 from auditor.artifact.source import Source, printable, reading
 from auditor.artifact.unpickling import Foreign
-from auditor.artifact.weights import foreign_globals
+from auditor.artifact.weights import LOADED_BY_TORCH, foreign_globals, load_legacy_torch
 from auditor.errors import ModelError, UnsafeModelError
 from auditor.intake.estimators import estimator_model
 from auditor.intake.pickled_estimators import load_pickled_estimator
@@ -95,17 +95,19 @@ def refuse_or_trust_torch(source: Source, pickled: bytes, spec: ModelSpec) -> Au
     return _refuse_or_trust(source, spec, "a pickled torch object", calls, torch_file=True)
 
 
-def refuse_or_trust_legacy(source: Source, spec: ModelSpec) -> AuditedModel:
+def read_or_refuse_legacy(source: Source, spec: ModelSpec) -> AuditedModel:
     """A torch file from before 2020: pickles one after the other, and raw memory after them."""
-    report = read_pickle(source.data)
-    foreign = foreign_globals(report)
-    if not foreign and report.streams >= 4 and not spec.trust_pickle:
-        raise ModelError(
-            f"{source.name!r} is weights in torch's legacy format: save them anew with "
-            "torch.save(torch.load(path, weights_only=True), 'weights.pt')."
-        )
-    calls = describe_calls(foreign, complete=False)
-    return _refuse_or_trust(source, spec, "a legacy torch file", calls, torch_file=True)
+    if spec.trust_pickle:
+        calls = describe_calls(foreign_globals(read_pickle(source.data)), complete=False)
+        return _trusted(source, spec, "a legacy torch file", calls, torch_file=True)
+    try:
+        loaded = load_legacy_torch(source)
+    except Foreign as found:
+        others = [name for name in foreign_globals(read_pickle(source.data)) if name != found.name]
+        calls = describe_calls((str(found), *others), complete=False)
+        way = way_out((), load="torch.load(path, weights_only=False)", torch_file=True)
+        raise unsafe(source, "a legacy torch file", calls, way) from None
+    return load_state_dict(loaded, source, spec, format="legacy torch file", loaded_by=LOADED_BY_TORCH)
 
 
 def refuse_or_trust_tar(source: Source, spec: ModelSpec) -> AuditedModel:

@@ -847,14 +847,6 @@ def test_trusted_joblib_and_its_note(compress: int, tmp_path: Path) -> None:
     assert loaded.provenance.notes[0].startswith("LOADED WITH --trust-pickle")
 
 
-def test_legacy_weights_say_how_to_save_them_anew(tmp_path: Path) -> None:
-    path = tmp_path / "old.pth"
-    torch.save(MLP(3, [4], 2).state_dict(), path, _use_new_zipfile_serialization=False)
-    assert identify(path) == "legacy torch file"
-    with pytest.raises(ModelError, match=r"torch.save\(torch.load\(path, weights_only=True\)"):
-        load_model(ModelSpec(path=str(path), classes=("a", "b")))
-
-
 # ---- the finding ---------------------------------------------------------------------------------------------------
 
 

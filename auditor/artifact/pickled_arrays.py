@@ -197,3 +197,10 @@ def filled_generator(made: Any, state: Any) -> Any:
         raise ValueError("the state of a random generator is none")
     made.state = clean
     return made
+
+
+def encoded(text: Any, encoding: Any = "latin1") -> bytes:
+    """Bytes as pickles of up to protocol 2 write them, as text of one encoding only."""
+    if type(text) is not str or encoding not in ("latin1", "latin-1"):
+        raise Foreign("_codecs.encode", f"by {printable(encoding, 30)}")
+    return text.encode("latin-1")
