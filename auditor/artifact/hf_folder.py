@@ -25,6 +25,7 @@ from auditor.artifact.weights import (
     load_safetensors,
     load_torch_file,
 )
+from auditor.artifact.wordpiece import word_pieces
 from auditor.errors import ModelError, UnsafeModelError
 
 FORMAT = "Hugging Face folder"
@@ -261,22 +262,36 @@ def quiet_and_offline() -> Iterator[None]:
 # ---- tokenizer -------------------------------------------------------------------------------------------------------
 
 
+def tokenizer_backend(folder: Folder, options: Mapping[str, Any]) -> tuple[Any, tuple[str, ...]]:
+    """The folder's tokenizer by its tokenizer.json, else by the vocab.txt of WordPiece, and notes.
+
+    ``options``: what tokenizer_config.json says. Raises ModelError where there is neither.
+    """
+    import tokenizers
+
+    if folder.has("tokenizer.json"):
+        source = folder.read("tokenizer.json", MAX_TOKENIZER_BYTES)
+        with reading(f"The tokenizer.json in {folder.name!r} cannot be read"):
+            return tokenizers.Tokenizer.from_str(source.data.decode()), ()
+    if folder.has("vocab.txt"):
+        source = folder.read("vocab.txt", MAX_TOKENIZER_BYTES)
+        with reading(f"The vocab.txt in {folder.name!r} cannot be read"):
+            return word_pieces(source.data.decode(), options, folder.name)
+    raise ModelError(
+        f"{folder.name!r} holds no tokenizer.json: save the fast tokenizer beside the weights with "
+        "AutoTokenizer.from_pretrained(...).save_pretrained(folder)."
+    )
+
+
 def read_tokenizer(folder: Folder) -> Any:
     """The folder's fast tokenizer with the special tokens that its files name and its vocabulary knows."""
-    import tokenizers
     import transformers
 
-    if not folder.has("tokenizer.json"):
-        raise ModelError(
-            f"{folder.name!r} holds no tokenizer.json: save the fast tokenizer beside the weights with "
-            "AutoTokenizer.from_pretrained(...).save_pretrained(folder)."
-        )
     options: dict[str, Any] = {}
     for name in ("special_tokens_map.json", "tokenizer_config.json"):
         options |= folder.json(name) if folder.has(name) else {}
-    source = folder.read("tokenizer.json", MAX_TOKENIZER_BYTES)
-    with reading(f"The tokenizer.json in {folder.name!r} cannot be read"):
-        backend = tokenizers.Tokenizer.from_str(source.data.decode())
+    backend, _ = tokenizer_backend(folder, options)
+    with reading(f"The tokenizer in {folder.name!r} cannot be used"):
         special = {}
         for key in _SPECIAL_TOKENS:
             named = options.get(key)

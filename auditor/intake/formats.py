@@ -117,7 +117,9 @@ def load_model(spec: ModelSpec, *, max_bytes: int = MAX_FILE_BYTES) -> AuditedMo
         no_flags_of_classes(spec)
     model = _load(spec, max_bytes)
     if spec.task is not None and (spec.task == "regression") != (model.kind == "regressor"):
-        found = {"regressor": "a regression model", "classifier": "a classifier"}.get(model.kind, "a language model")
+        found = {"regressor": "a regression model", "classifier": "a classifier"}.get(
+            model.kind, getattr(model, "what", "a language model")
+        )
         raise UsageError(f"--task {spec.task} contradicts the model, which is {found}: leave --task out.")
     return model
 

@@ -104,12 +104,13 @@ _KIND_IN_WORDS = {
     "classifier": "a classifier",
     "regressor": "a regression model",
     "language_model": "a language model",
+    "other": "a model of another task",
 }
 
 
 def not_applicable(needs: Sequence[Need], model: AuditedModel) -> str:
     """The reason printed for missing needs of a model."""
-    words = _KIND_IN_WORDS[model.kind]
+    words = getattr(model, "what", None) or _KIND_IN_WORDS[model.kind]
     said = [f"{need.what}: {f'this model is {words}' if need in _KINDS_OF_MODEL else need.how}" for need in needs]
     return "Needs " + "; ".join(said) + "."
 

@@ -357,7 +357,7 @@ def test_bundle_of_the_users_own_network(own_code: Path, tmp_path: Path) -> None
         ({"architecture": "intake_test_net"}, UsageError, "package.module:name"),
         ({"architecture": "intake_test_net:number"}, UsageError, "is a int"),
         ({"architecture": "collections:OrderedDict", "architecture_args": {}}, UsageError, "not a torch module"),
-        ({"architecture": "mlp", "architecture_args": {}}, ModelError, "needs n_features, hidden, n_outputs"),
+        ({"architecture": "mlp", "architecture_args": {}}, UsageError, "do not say their activation, batchnorm"),
     ],
 )
 def test_bare_weights_wrongly_asked_for(
