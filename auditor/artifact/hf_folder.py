@@ -18,14 +18,21 @@ import torch
 from torch import Tensor, nn
 
 from auditor.artifact.source import Source, printable, read_source, reading
-from auditor.artifact.weights import load_safetensors
+from auditor.artifact.weights import (
+    LOADED_BY_SAFETENSORS,
+    LOADED_BY_TORCH,
+    as_state_dict,
+    load_safetensors,
+    load_torch_file,
+)
+from auditor.artifact.wordpiece import word_pieces
 from auditor.errors import ModelError, UnsafeModelError
 
 FORMAT = "Hugging Face folder"
 MAX_TOKENIZER_BYTES = 256 << 20
 _MAX_JSON_BYTES = 16 << 20
 _MAX_SHARDS = 1000
-_SHARD = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*\.safetensors")
+_SHARD = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*\.(safetensors|bin)")
 _SPECIAL_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 REFUSED_KEYS = {
     "quantization_config": "is quantised",
@@ -41,6 +48,7 @@ class Folder:
         self.name = printable(Path(path).resolve().name)
         self._digests: dict[str, str] = {}
         self.size_bytes = 0
+        self.loaded_by = LOADED_BY_SAFETENSORS
 
     def has(self, name: str) -> bool:
         """Whether there is a file of that name."""
@@ -73,6 +81,10 @@ class Folder:
             )
         return parsed
 
+    def has_read(self, name: str) -> bool:
+        """Whether that file was read."""
+        return name in self._digests
+
     @property
     def sha256(self) -> str:
         """Digest over the sorted listing ``sha256  name`` of the files that were read."""
@@ -104,7 +116,7 @@ def no_model(folder: Folder) -> str:
 
 def ignored_files(folder: Folder) -> tuple[str, ...]:
     """Notes on code and weight files that lie in the folder and were not opened."""
-    names = folder.names()
+    names = [name for name in folder.names() if not folder.has_read(name)]
     code = [n for n in names if n.endswith((".py", ".so", ".pyc"))]
     pickles = [n for n in names if n.endswith((".bin", ".pt", ".pth", ".ckpt", ".pkl", ".h5", ".msgpack"))]
     return tuple(
@@ -136,11 +148,15 @@ def _chooses(key: str) -> bool:
 
 
 def read_weights(folder: Folder) -> dict[str, Tensor]:
-    """All weights, from safetensors. Raises UnsafeModelError where there are pickles only, or shards lie elsewhere."""
-    if folder.has("model.safetensors"):
-        return load_safetensors(folder.read("model.safetensors"))
-    if folder.has("model.safetensors.index.json"):
-        return _shards(folder)
+    """All weights, from safetensors where there are any, else from torch files of plain weights.
+
+    Raises UnsafeModelError where a torch file would run code, or shards lie elsewhere.
+    """
+    for name in ("model.safetensors", "pytorch_model.bin"):
+        if folder.has(name):
+            return _weights_of(folder, name)
+        if folder.has(f"{name}.index.json"):
+            return _shards(folder, f"{name}.index.json")
     pickled = [n for n in folder.names() if n.endswith((".bin", ".bin.index.json", ".pt", ".pth", ".ckpt"))]
     if pickled:
         raise UnsafeModelError(
@@ -151,14 +167,23 @@ def read_weights(folder: Folder) -> dict[str, Tensor]:
     raise ModelError(f"{folder.name!r} holds no model.safetensors: save the model with model.save_pretrained(folder).")
 
 
-def _shards(folder: Folder) -> dict[str, Tensor]:
-    index = folder.json("model.safetensors.index.json").get("weight_map")
+def _weights_of(folder: Folder, name: str) -> dict[str, Tensor]:
+    source = folder.read(name)
+    if name.endswith(".safetensors"):
+        return load_safetensors(source)
+    folder.loaded_by = LOADED_BY_TORCH
+    return as_state_dict(load_torch_file(source), f"{folder.name}/{name}")
+
+
+def _shards(folder: Folder, index_name: str) -> dict[str, Tensor]:
+    index = folder.json(index_name).get("weight_map")
     if not isinstance(index, dict) or not index:
         raise ModelError(f"The shard index of {folder.name!r} names no weights.")
+    ending = ".safetensors" if ".safetensors" in index_name else ".bin"
     for file in index.values():
-        if not isinstance(file, str) or not _SHARD.fullmatch(file):
+        if not isinstance(file, str) or not _SHARD.fullmatch(file) or not file.endswith(ending):
             raise UnsafeModelError(
-                f"The shard index of {folder.name!r} points to {printable(file, 80)!r}: shards must be .safetensors "
+                f"The shard index of {folder.name!r} points to {printable(file, 80)!r}: shards must be {ending} "
                 "files that lie in the folder itself."
             )
     files = sorted(set(index.values()))
@@ -169,7 +194,7 @@ def _shards(folder: Folder) -> dict[str, Tensor]:
         raise ModelError(f"{folder.name!r} lacks the shard {missing[0]!r}: the download is incomplete.")
     weights: dict[str, Tensor] = {}
     for file in files:
-        shard = load_safetensors(folder.read(file))
+        shard = _weights_of(folder, file)
         wanted = {name for name, where in index.items() if where == file}
         if wanted != set(shard):
             raise ModelError(f"The shard {file!r} in {folder.name!r} does not hold the weights that the index says.")
@@ -249,22 +274,36 @@ def quiet_and_offline() -> Iterator[None]:
 # ---- tokenizer -------------------------------------------------------------------------------------------------------
 
 
+def tokenizer_backend(folder: Folder, options: Mapping[str, Any]) -> tuple[Any, tuple[str, ...]]:
+    """The folder's tokenizer by its tokenizer.json, else by the vocab.txt of WordPiece, and notes.
+
+    ``options``: what tokenizer_config.json says. Raises ModelError where there is neither.
+    """
+    import tokenizers
+
+    if folder.has("tokenizer.json"):
+        source = folder.read("tokenizer.json", MAX_TOKENIZER_BYTES)
+        with reading(f"The tokenizer.json in {folder.name!r} cannot be read"):
+            return tokenizers.Tokenizer.from_str(source.data.decode()), ()
+    if folder.has("vocab.txt"):
+        source = folder.read("vocab.txt", MAX_TOKENIZER_BYTES)
+        with reading(f"The vocab.txt in {folder.name!r} cannot be read"):
+            return word_pieces(source.data.decode(), options, folder.name)
+    raise ModelError(
+        f"{folder.name!r} holds no tokenizer.json: save the fast tokenizer beside the weights with "
+        "AutoTokenizer.from_pretrained(...).save_pretrained(folder)."
+    )
+
+
 def read_tokenizer(folder: Folder) -> Any:
     """The folder's fast tokenizer with the special tokens that its files name and its vocabulary knows."""
-    import tokenizers
     import transformers
 
-    if not folder.has("tokenizer.json"):
-        raise ModelError(
-            f"{folder.name!r} holds no tokenizer.json: save the fast tokenizer beside the weights with "
-            "AutoTokenizer.from_pretrained(...).save_pretrained(folder)."
-        )
     options: dict[str, Any] = {}
     for name in ("special_tokens_map.json", "tokenizer_config.json"):
         options |= folder.json(name) if folder.has(name) else {}
-    source = folder.read("tokenizer.json", MAX_TOKENIZER_BYTES)
-    with reading(f"The tokenizer.json in {folder.name!r} cannot be read"):
-        backend = tokenizers.Tokenizer.from_str(source.data.decode())
+    backend, _ = tokenizer_backend(folder, options)
+    with reading(f"The tokenizer in {folder.name!r} cannot be used"):
         special = {}
         for key in _SPECIAL_TOKENS:
             named = options.get(key)

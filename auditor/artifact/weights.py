@@ -6,15 +6,17 @@ import json
 import pickletools
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from io import BytesIO
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from auditor.artifact.archive import Archive
+from auditor.artifact.archive import Archive, open_archive
 from auditor.artifact.pickles import PickleReading, describe_calls, read_pickle
 from auditor.artifact.source import Source, printable, reading
+from auditor.artifact.torch_pickles import LEGACY_MAGIC, NUMPY_GLOBALS, check_legacy, check_numpy, numpy_numbers
 from auditor.errors import ModelError, UnsafeModelError
 
 LOADED_BY_TORCH = "torch.load(weights_only=True)"
@@ -103,8 +105,8 @@ def unread_records(archive: Archive, record: str) -> tuple[str, ...]:
 
 
 def foreign_globals(report: PickleReading) -> tuple[str, ...]:
-    """The globals of a pickle that a plain set of weights does not need."""
-    return tuple(name for name in report.names if name not in PLAIN_GLOBALS)
+    """The globals of a pickle that a plain set of weights, and numpy's numbers beside it, do not need."""
+    return tuple(name for name in report.names if name not in PLAIN_GLOBALS | NUMPY_GLOBALS)
 
 
 def load_torch(source: Source, archive: Archive, record: str) -> Any:
@@ -126,12 +128,55 @@ def load_torch(source: Source, archive: Archive, record: str) -> Any:
         raise ModelError(
             f"{source.name!r} holds a pickle that is damaged, endless or followed by another: save it anew."
         )
-    with reading(f"{source.name!r} cannot be read as a torch file"), warnings.catch_warnings():
+    with_numpy = not NUMPY_GLOBALS.isdisjoint(report.names)
+    with (
+        reading(f"{source.name!r} cannot be read as a torch file"),
+        warnings.catch_warnings(),
+        numpy_numbers() if with_numpy else nullcontext(),
+    ):
+        if with_numpy:
+            check_numpy(archive.read(record), PLAIN_GLOBALS)
         # torch warns of pickle protocols it does not write; what it cannot read, it refuses.
         warnings.filterwarnings("ignore", message="Detected pickle protocol", category=UserWarning)
         loaded = torch.load(BytesIO(source.data), map_location="cpu", weights_only=True)
         check_tensors(loaded, source.name, len(source.data))
     return loaded
+
+
+def load_legacy_torch(source: Source) -> Any:
+    """The object of a torch file from before 2020, by ``torch.load(weights_only=True)`` once all of it was followed.
+
+    Raises Foreign for a name that plain weights do not need, ModelError where it cannot be read.
+    """
+    with (
+        reading(f"{source.name!r} cannot be read as a legacy torch file"),
+        warnings.catch_warnings(),
+        numpy_numbers(),
+    ):
+        # torch's own reader of these files uses what torch warns of.
+        warnings.filterwarnings("ignore", message="TypedStorage is deprecated", category=UserWarning)
+        check_legacy(source, PLAIN_GLOBALS)
+        loaded = torch.load(BytesIO(source.data), map_location="cpu", weights_only=True)
+        check_tensors(loaded, source.name, len(source.data))
+    return loaded
+
+
+def load_torch_file(source: Source) -> Any:
+    """The object of a torch archive or a legacy torch file, by its content. Raises UnsafeModelError and ModelError."""
+    if source.data[:4] == b"PK\x03\x04":
+        archive = open_archive(source.data, source.name)
+        record = pickle_record(archive)
+        if record is None:
+            raise ModelError(f"{source.name!r} is an archive without torch's weights.")
+        return load_torch(source, archive, record)
+    report = read_pickle(source.data[: 1 << 20])
+    if report.first_long == LEGACY_MAGIC:
+        return load_legacy_torch(source)
+    if report.names:
+        raise UnsafeModelError(
+            f"{source.name!r} is a pickle, and loading it would call {describe_calls(report.names)}."
+        )
+    raise ModelError(f"{source.name!r} is no file that torch.save wrote: save it anew.")
 
 
 def load_safetensors(source: Source) -> dict[str, Tensor]:

@@ -254,18 +254,64 @@ def _check_array(content: bytes, what: str) -> None:
 
 
 def check_trees(estimator: Any, what: str) -> None:
-    """Raises ModelError for a decision tree whose nodes or features lie outside of it.
+    """Raises ModelError for a decision tree whose nodes or features lie outside of it, and for support vectors or
+    categories that do not belong together.
 
-    scikit-learn walks trees in compiled code without looking: one number that is off crashes the interpreter.
+    scikit-learn walks them in compiled code without looking: one number that is off crashes the interpreter.
     """
     for owner in _objects(estimator):
         trees = [member for member in _members(owner) if type(member).__name__ in ("Tree", "TreePredictor")]
         for tree in trees:
             width = getattr(owner, "n_features_in_", None)
-            problem = _tree_problem(tree, width) if type(tree).__name__ == "Tree" else _predictor_problem(tree)
+            if width is None and type(tree).__name__ == "Tree":
+                raise ModelError(f"{what!r} holds a doctored decision tree: it says not how many columns it takes.")
+            problem = tree_problem(tree, width) if type(tree).__name__ == "Tree" else _predictor_problem(tree)
             if problem:
                 raise ModelError(f"{what!r} holds a doctored decision tree: {problem}.")
         _check_ensemble(owner, what)
+        for problem in (_vectors_problem(owner), _bins_problem(owner)):
+            if problem:
+                raise ModelError(f"{what!r} holds a doctored {type(owner).__name__}: {problem}.")
+
+
+def _vectors_problem(owner: Any) -> str:
+    """What is wrong with the support vectors of libsvm, which takes the length of each array from another."""
+    parts = vars(owner)
+    if "_n_support" not in parts or "support_" not in parts:
+        return ""
+    counts, support, width = parts["_n_support"], parts["support_"], getattr(owner, "n_features_in_", None)
+    n, kinds = len(support), len(counts)
+    pairs = kinds * (kinds - 1) // 2
+    vectors, fitted = parts["support_vectors_"], parts["shape_fit_"]
+    classifies = getattr(owner, "_impl", "") in ("c_svc", "nu_svc")
+    if kinds < 2 or (np.asarray(counts) < 0).any() or (classifies and int(np.sum(counts)) != n):
+        return "it has another number of support vectors than it counts"
+    if parts["_dual_coef_"].shape != (kinds - 1, n) or np.shape(parts["_intercept_"]) != (pairs,):
+        return "it has coefficients of another number"
+    if any(len(parts[name]) not in (0, 1, pairs) for name in ("_probA", "_probB")):
+        return "it has probabilities of another number"
+    if len(parts["_probA"]) != len(parts["_probB"]) or (len(parts["_probA"]) == 1 != pairs and classifies):
+        return "it has probabilities of another number"
+    precomputed = owner.kernel == "precomputed" or callable(owner.kernel)
+    if precomputed and ((np.asarray(support) < 0).any() or (np.asarray(support) >= fitted[0]).any()):
+        return "it asks for a row that is not there"
+    if not precomputed and n and vectors.shape != (n, width):
+        return "it has support vectors of another width"
+    return ""
+
+
+def _bins_problem(owner: Any) -> str:
+    """What is wrong with the categories of histogram gradient boosting, which are places in 256 bits."""
+    bins = vars(owner).get("_bin_mapper")
+    if bins is None:
+        return ""
+    width, known = len(bins.is_categorical_), bins.bin_thresholds_
+    if len(known) != width or any(p.nodes["feature_idx"].max() >= width for p in _flat(vars(owner)["_predictors"])):
+        return "it asks for a column that is not there"
+    for categorical, values in zip(bins.is_categorical_, known, strict=True):
+        if categorical and ((np.asarray(values) < 0).any() or (np.asarray(values) > 255).any()):
+            return "it asks for a category that is not there"
+    return ""
 
 
 def _check_ensemble(owner: Any, what: str) -> None:
@@ -279,18 +325,20 @@ def _check_ensemble(owner: Any, what: str) -> None:
         guess = owner._raw_predict_init(np.zeros((1, stages[0, 0].n_features_in_)))
         if np.shape(guess) != (1, stages.shape[1]):
             raise ModelError(f"{what!r} holds a doctored ensemble: its trees predict another number of outputs.")
-    if width is None or hasattr(owner, "estimators_features_"):
+    # Bagging hands each member columns of its own, by a call that checks their number; no forest does.
+    if hasattr(owner, "estimators_features_") and not hasattr(owner, "_validate_X_predict"):
         return
     for member in _flat(vars(owner).get("estimators_")):
         if hasattr(member, "tree_") and getattr(member, "n_features_in_", None) != width:
             raise ModelError(f"{what!r} holds a doctored ensemble: its trees take different numbers of columns.")
     for predictor in _flat(vars(owner).get("_predictors")):
         nodes = predictor.nodes
-        if (nodes["feature_idx"][nodes["is_leaf"] == 0] >= width).any():
+        if width is None or (nodes["feature_idx"][nodes["is_leaf"] == 0] >= width).any():
             raise ModelError(f"{what!r} holds a doctored decision tree: it asks for a column that is not there.")
 
 
-def _tree_problem(tree: Any, width: object) -> str:
+def tree_problem(tree: Any, width: object) -> str:
+    """What is wrong with a decision tree's nodes, or nothing; ``width``: how many columns its owner takes."""
     left, right, feature = tree.children_left, tree.children_right, tree.feature
     n, place = tree.node_count, np.arange(tree.node_count)
     inner = left != -1
@@ -322,7 +370,7 @@ def _predictor_problem(tree: Any) -> str:
     categorical = inner & (nodes["is_categorical"] != 0)
     if (
         nodes["bitset_idx"][categorical] >= min(len(tree.raw_left_cat_bitsets), len(tree.binned_left_cat_bitsets))
-    ).any():
+    ).any() or any(np.shape(bits)[1:] != (8,) for bits in (tree.raw_left_cat_bitsets, tree.binned_left_cat_bitsets)):
         return "it asks for a category that is not there"
     return ""
 

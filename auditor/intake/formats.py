@@ -10,6 +10,7 @@ from auditor.artifact.archive import Archive, open_archive
 from auditor.artifact.hf_folder import FORMAT as HUGGING_FACE
 from auditor.artifact.pickles import read_pickle
 from auditor.artifact.source import MAX_FILE_BYTES, Source, read_source
+from auditor.artifact.torch_pickles import LEGACY_MAGIC
 from auditor.artifact.weights import (
     LOADED_BY_SAFETENSORS,
     LOADED_BY_TORCH,
@@ -36,7 +37,6 @@ from auditor.intake.state_dict import load_state_dict
 from auditor.intake.wrap import no_flags_of_classes
 from auditor.model.audited_model import AuditedModel
 
-_LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 _ONNX_FIELDS = frozenset({1, 2, 3, 4, 5, 6, 7, 8, 14, 20, 25, 26})
 
 
@@ -98,10 +98,10 @@ FORMATS: dict[str, Loader] = {
     "TorchScript": lambda o, spec: load_torchscript(o.source, spec),
     "torch.export": lambda o, spec: load_exported(o.source, spec),
     "pickled torch object": lambda o, spec: refused.refuse_or_trust_torch(o.source, o.records.read(o.record), spec),
-    "legacy torch file": lambda o, spec: refused.refuse_or_trust_legacy(o.source, spec),
+    "legacy torch file": lambda o, spec: refused.read_or_refuse_legacy(o.source, spec),
     "tar archive": lambda o, spec: refused.refuse_or_trust_tar(o.source, spec),
-    "pickle": lambda o, spec: refused.refuse_or_trust_pickle(o.source, spec),
-    "compressed file": lambda o, spec: refused.refuse_or_trust_compressed(o.source, spec),
+    "pickle": lambda o, spec: refused.read_or_refuse_pickle(o.source, spec),
+    "compressed file": lambda o, spec: refused.read_or_refuse_compressed(o.source, spec),
     "numpy file": _refuse(lambda o: refused.refuse_numpy(o.source, _arrays(o))),
     **{kind: _boosted(kind) for kind in BOOSTED_TREES},
     "GGUF": lambda opened, spec: load_gguf(opened.source, spec),
@@ -116,8 +116,8 @@ FORMATS: dict[str, Loader] = {
 
 def _known() -> str:
     return (
-        "model bundles, torch weights, safetensors, skops, Hugging Face folders, GGUF language models, and with "
-        "--allow-code TorchScript and torch.export"
+        "model bundles, torch weights, safetensors, skops, scikit-learn pickles, Hugging Face folders, GGUF language "
+        "models, and with --allow-code TorchScript and torch.export"
     )
 
 
@@ -131,7 +131,9 @@ def load_model(spec: ModelSpec, *, max_bytes: int = MAX_FILE_BYTES) -> AuditedMo
         no_flags_of_classes(spec)
     model = _load(spec, max_bytes)
     if spec.task is not None and (spec.task == "regression") != (model.kind == "regressor"):
-        found = {"regressor": "a regression model", "classifier": "a classifier"}.get(model.kind, "a language model")
+        found = {"regressor": "a regression model", "classifier": "a classifier"}.get(
+            model.kind, getattr(model, "what", "a language model")
+        )
         raise UsageError(f"--task {spec.task} contradicts the model, which is {found}: leave --task out.")
     return model
 
@@ -223,7 +225,7 @@ def _open_archive(source: Source) -> Opened:
 
 def _kind_of_pickle(data: bytes) -> str:
     # The first of a legacy torch file's pickles is a number that is always the same.
-    return "legacy torch file" if read_pickle(data[:64]).first_long == _LEGACY_MAGIC else "pickle"
+    return "legacy torch file" if read_pickle(data[:64]).first_long == LEGACY_MAGIC else "pickle"
 
 
 def _is_safetensors(data: bytes) -> bool:

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from auditor.artifact.hf_folder import (
     FORMAT,
-    MAX_TOKENIZER_BYTES,
     REFUSED_KEYS,
     Folder,
     build_network,
@@ -20,15 +19,16 @@ from auditor.artifact.hf_folder import (
     no_model,
     quiet_and_offline,
     read_weights,
+    tokenizer_backend,
     unused_keys,
 )
 from auditor.artifact.source import printable, reading
-from auditor.artifact.weights import LOADED_BY_SAFETENSORS
 from auditor.data.preprocessing import ImagePreprocessing
 from auditor.errors import ModelError
 from auditor.intake.specs import ModelSpec
 from auditor.intake.wrap import named_classes
 from auditor.model.audited_model import Provenance
+from auditor.model.other_model import OtherModel
 from auditor.model.torch_model import TorchModel
 from auditor.rows import Rows
 
@@ -51,13 +51,23 @@ _OFFSET_POSITIONS = frozenset(
 )
 
 
-def load_folder(path: str, spec: ModelSpec) -> TorchModel:
-    """The classifier of a Hugging Face folder. Raises UnsafeModelError for code and pickles, else ModelError."""
+# Tasks whose answers no probe asks for yet: the model is loaded and counted, and each probe says why it does not apply.
+_OTHER_TASKS = {
+    "MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES": "an encoder-decoder, which writes a text of its own from another",
+    "MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING_NAMES": "a token classifier, which has an answer for every word of a text",
+    "MODEL_FOR_QUESTION_ANSWERING_MAPPING_NAMES": "a question answerer, which marks a part of a text",
+}
+
+
+def load_folder(path: str, spec: ModelSpec) -> TorchModel | OtherModel:
+    """The model of a Hugging Face folder. Raises UnsafeModelError for code and pickles, else ModelError."""
     folder = Folder(path)
     if not folder.has("config.json"):
         raise ModelError(no_model(folder))
     settings = folder.json("config.json")
     family, name = _architecture(settings, folder)
+    if family not in ("text", "image"):
+        return _other(folder, settings, name, family)
     classes = _classes(settings, folder, spec)
     weights = read_weights(folder)
     with quiet_and_offline():
@@ -86,15 +96,34 @@ def load_folder(path: str, spec: ModelSpec) -> TorchModel:
             path=path,
             sha256=folder.sha256,
             format=FORMAT,
-            loaded_by=f"{LOADED_BY_SAFETENSORS} into transformers.{name}",
+            loaded_by=f"{folder.loaded_by} into transformers.{name}",
             size_bytes=folder.size_bytes,
             notes=(*notes, *more),
         ),
     )
 
 
+def _other(folder: Folder, settings: Mapping[str, Any], name: str, what: str) -> OtherModel:
+    """A model of a task that no probe asks about, with all of its weights."""
+    weights = read_weights(folder)
+    with quiet_and_offline():
+        network, _ = build_network("text", name, settings, weights, folder)
+    return OtherModel(
+        network,
+        what=what,
+        provenance=Provenance(
+            path=folder.path,
+            sha256=folder.sha256,
+            format=FORMAT,
+            loaded_by=f"{folder.loaded_by} into transformers.{name}",
+            size_bytes=folder.size_bytes,
+            notes=(f"The model is {what}: no probe asks about that yet.", *ignored_files(folder)),
+        ),
+    )
+
+
 def _architecture(settings: Mapping[str, Any], folder: Folder) -> tuple[str, str]:
-    """("text" or "image", name of transformers' class), by exact name from transformers' own tables."""
+    """("text", "image" or another task in words, name of transformers' class), by exact name from its own tables."""
     from transformers.models.auto import modeling_auto
 
     for key, why in REFUSED_KEYS.items():
@@ -114,6 +143,10 @@ def _architecture(settings: Mapping[str, Any], folder: Folder) -> tuple[str, str
         known = table.get(kind, ())
         if name in ((known,) if isinstance(known, str) else tuple(known)):
             return family, name
+    for table_name, what in _OTHER_TASKS.items():
+        known = getattr(modeling_auto, table_name).get(kind, ())
+        if name in ((known,) if isinstance(known, str) else tuple(known)):
+            return what, name
     raise ModelError(
         f"{folder.name!r} is a {printable(name, 60)} ({printable(kind, 40)}); supported yet are transformers' own "
         "...ForSequenceClassification and ...ForImageClassification. Audit it with --predict package.module:function."
@@ -183,17 +216,8 @@ class TextEncoding:
 
 
 def _text_encoding(folder: Folder, settings: Mapping[str, Any], network: nn.Module) -> TextEncoding:
-    import tokenizers
-
-    if not folder.has("tokenizer.json"):
-        raise ModelError(
-            f"{folder.name!r} holds no tokenizer.json: save the fast tokenizer beside the weights with "
-            "AutoTokenizer.from_pretrained(...).save_pretrained(folder)."
-        )
     options = folder.json("tokenizer_config.json") if folder.has("tokenizer_config.json") else {}
-    source = folder.read("tokenizer.json", MAX_TOKENIZER_BYTES)
-    with reading(f"The tokenizer.json in {folder.name!r} cannot be read"):
-        tokenizer = tokenizers.Tokenizer.from_str(source.data.decode())
+    tokenizer, notes = tokenizer_backend(folder, options)
     embeddings: Any = network.get_input_embeddings()  # type: ignore[operator]
     largest = max(tokenizer.get_vocab(with_added_tokens=True).values(), default=-1)
     if not 0 <= largest < embeddings.num_embeddings:
@@ -215,7 +239,7 @@ def _text_encoding(folder: Folder, settings: Mapping[str, Any], network: nn.Modu
         return torch.from_numpy(ids if ids.shape[1] else np.full((len(X), 1), pad, np.int64))
 
     note = f"Texts longer than {length} tokens are cut at the end ({why})."
-    return TextEncoding(encode, pad, left, tokenizer.id_to_token, (note,))
+    return TextEncoding(encode, pad, left, tokenizer.id_to_token, (*notes, note))
 
 
 def _padding(tokenizer: Any, options: Mapping[str, Any], folder: Folder) -> tuple[int, bool]:

@@ -27,7 +27,6 @@ from auditor.artifact.hf_folder import (
     unused_keys,
 )
 from auditor.artifact.source import Source, printable, reading
-from auditor.artifact.weights import LOADED_BY_SAFETENSORS
 from auditor.errors import MissingExtraError, ModelError
 from auditor.files import sha256_of
 from auditor.intake.specs import ModelSpec
@@ -75,7 +74,7 @@ def load_language_folder(path: str, spec: ModelSpec) -> AuditedLanguageModel:
             path=path,
             sha256=folder.sha256,
             format=FORMAT,
-            loaded_by=f"{LOADED_BY_SAFETENSORS} into transformers.{name}",
+            loaded_by=f"{folder.loaded_by} into transformers.{name}",
             size_bytes=folder.size_bytes,
             notes=(*ignored_files(folder), *unused_keys(settings)),
         ),

@@ -15,31 +15,29 @@ from typing import Any
 
 import torch
 
+from auditor.artifact.archive import FREE_BYTES, MAX_RATIO
 from auditor.artifact.pickles import describe_calls, read_pickle
 from auditor.artifact.source import Source, printable, reading
-from auditor.artifact.weights import foreign_globals
+from auditor.artifact.unpickling import Foreign
+from auditor.artifact.weights import LOADED_BY_TORCH, foreign_globals, load_legacy_torch
 from auditor.errors import ModelError, UnsafeModelError
 from auditor.intake.estimators import estimator_model
+from auditor.intake.pickled_estimators import load_pickled_estimator
+from auditor.intake.pickled_types import is_allowed
 from auditor.intake.specs import ModelSpec
 from auditor.intake.state_dict import load_state_dict
+from auditor.intake.ways_out import OWN_LOADER, TRUST, way_out
 from auditor.intake.wrap import provenance_of, torch_model
 from auditor.model.audited_model import AuditedModel
 
 MAX_LOOK_INSIDE = 32 << 20
-_TORCH_WAY = (
-    "save it as a bundle where you trust it: "
-    "auditor.save(TorchModel(torch.load(path, weights_only=False), classes=[...]), 'model.pt')"
-)
-_SKLEARN_WAY = "save it anew where you trust it: skops.io.dump(joblib.load(path), 'model.skops')"
-_OTHER_WAYS = "audit it through your own loader with --predict package.module:function"
 
 
-def unsafe(source: Source, article_kind: str, calls: str, *, torch_file: bool) -> UnsafeModelError:
+def unsafe(source: Source, article_kind: str, calls: str, way: str) -> UnsafeModelError:
     """The refusal of a file that would run its own code: what it would call, and the ways out."""
-    way = _TORCH_WAY if torch_file else _SKLEARN_WAY
     return UnsafeModelError(
-        f"{source.name!r} is {article_kind}, and loading it would call {calls}. Either {way}; or {_OTHER_WAYS}; or "
-        "load it all the same, code and all, with --trust-pickle."
+        f"{source.name!r} is {article_kind}, and loading it would call {calls}. Either {way}; or {OWN_LOADER}; or "
+        f"{TRUST}."
     )
 
 
@@ -52,20 +50,42 @@ def calls_in(data: bytes) -> tuple[str, tuple[str, ...]]:
 # ---- pickles of every kind -----------------------------------------------------------------------------------------
 
 
-def refuse_or_trust_pickle(source: Source, spec: ModelSpec) -> AuditedModel:
-    """A bare pickle or joblib file."""
-    calls, names = calls_in(source.data)
-    kind = "a joblib file" if any(n.startswith("joblib.") for n in names) else "a pickle"
-    return _refuse_or_trust(source, spec, kind, calls, torch_file=False)
+def read_or_refuse_pickle(source: Source, spec: ModelSpec) -> AuditedModel:
+    """A bare pickle or joblib file: scikit-learn's models are read, whatever else it names is refused."""
+    kind = "a joblib file" if b"joblib.numpy_pickle" in source.data else "a pickle"
+    return _read_or_refuse(source, source.data, kind, spec)
 
 
-def refuse_or_trust_compressed(source: Source, spec: ModelSpec) -> AuditedModel:
-    """A compressed file, which joblib would unpack and unpickle."""
-    report = read_pickle(unpacked(source.data, MAX_LOOK_INSIDE))
-    if not report.names and not report.streams:
+def read_or_refuse_compressed(source: Source, spec: ModelSpec) -> AuditedModel:
+    """A compressed file, as joblib writes it."""
+    limit = MAX_RATIO * len(source.data) + FREE_BYTES
+    data = unpacked(source.data, limit)
+    start = read_pickle(data[:MAX_LOOK_INSIDE], max_opcodes=100_000)
+    if not start.names and not start.streams:
         raise ModelError(f"{source.name!r} is a compressed file: unpack it, and name what is inside.")
-    calls = describe_calls(report.names, complete=report.complete)
-    return _refuse_or_trust(source, spec, "a compressed pickle", calls, torch_file=False)
+    if len(data) >= limit:
+        raise ModelError(f"{source.name!r} would unpack from {len(source.data):,} to more than {limit:,} bytes.")
+    return _read_or_refuse(source, data, "a compressed pickle", spec)
+
+
+def _read_or_refuse(source: Source, data: bytes, kind: str, spec: ModelSpec) -> AuditedModel:
+    if spec.trust_pickle:
+        return _trusted(source, spec, kind, calls_in(data)[0], torch_file=False)
+    try:
+        return load_pickled_estimator(source, data, kind, spec)
+    except Foreign as found:
+        report = read_pickle(data)
+        others = [name for name in report.names if not is_allowed(name) and name != found.name]
+        calls = describe_calls((str(found), *others), complete=report.complete)
+        names = report.names if found.name in report.names else (*report.names, found.name)
+    except ModelError:
+        # A file that is damaged may be hostile first of all; past an array's raw bytes, names are read by chance.
+        report = read_pickle(data)
+        foreign = [name for name in report.names if not is_allowed(name)]
+        if not foreign or "joblib.numpy_pickle.NumpyArrayWrapper" in report.names:
+            raise
+        calls, names = describe_calls(foreign, complete=report.complete), report.names
+    raise unsafe(source, kind, calls, way_out(names, load="joblib.load(path)"))
 
 
 def refuse_or_trust_torch(source: Source, pickled: bytes, spec: ModelSpec) -> AuditedModel:
@@ -75,17 +95,19 @@ def refuse_or_trust_torch(source: Source, pickled: bytes, spec: ModelSpec) -> Au
     return _refuse_or_trust(source, spec, "a pickled torch object", calls, torch_file=True)
 
 
-def refuse_or_trust_legacy(source: Source, spec: ModelSpec) -> AuditedModel:
+def read_or_refuse_legacy(source: Source, spec: ModelSpec) -> AuditedModel:
     """A torch file from before 2020: pickles one after the other, and raw memory after them."""
-    report = read_pickle(source.data)
-    foreign = foreign_globals(report)
-    if not foreign and report.streams >= 4 and not spec.trust_pickle:
-        raise ModelError(
-            f"{source.name!r} is weights in torch's legacy format: save them anew with "
-            "torch.save(torch.load(path, weights_only=True), 'weights.pt')."
-        )
-    calls = describe_calls(foreign, complete=False)
-    return _refuse_or_trust(source, spec, "a legacy torch file", calls, torch_file=True)
+    if spec.trust_pickle:
+        calls = describe_calls(foreign_globals(read_pickle(source.data)), complete=False)
+        return _trusted(source, spec, "a legacy torch file", calls, torch_file=True)
+    try:
+        loaded = load_legacy_torch(source)
+    except Foreign as found:
+        others = [name for name in foreign_globals(read_pickle(source.data)) if name != found.name]
+        calls = describe_calls((str(found), *others), complete=False)
+        way = way_out((), load="torch.load(path, weights_only=False)", torch_file=True)
+        raise unsafe(source, "a legacy torch file", calls, way) from None
+    return load_state_dict(loaded, source, spec, format="legacy torch file", loaded_by=LOADED_BY_TORCH)
 
 
 def refuse_or_trust_tar(source: Source, spec: ModelSpec) -> AuditedModel:
@@ -158,7 +180,7 @@ def _trusted(source: Source, spec: ModelSpec, kind: str, calls: str, *, torch_fi
 def _refuse_or_trust(source: Source, spec: ModelSpec, kind: str, calls: str, *, torch_file: bool) -> AuditedModel:
     if spec.trust_pickle:
         return _trusted(source, spec, kind, calls, torch_file=torch_file)
-    raise unsafe(source, kind, calls, torch_file=torch_file)
+    raise unsafe(source, kind, calls, way_out((), load="torch.load(path, weights_only=False)", torch_file=torch_file))
 
 
 # ---- no model, or not yet ------------------------------------------------------------------------------------------
@@ -174,22 +196,21 @@ def refuse_numpy(source: Source, arrays: Mapping[str, bytes]) -> ModelError:
             calls, _ = calls_in(content[10 + len(header) :])
             return UnsafeModelError(
                 f"{source.name!r} is a numpy file of pickled objects, and loading it would call {calls}. "
-                f"If it is a model that you trust, {_OTHER_WAYS}."
+                f"If it is a model that you trust, {OWN_LOADER}."
             )
     return ModelError(
-        f"{source.name!r} is a numpy file: arrays alone are no model. For another kind of model, {_OTHER_WAYS}."
+        f"{source.name!r} is a numpy file: arrays alone are no model. For another kind of model, {OWN_LOADER}."
     )
 
 
 def refuse_unsupported(source: Source, kind: str) -> ModelError:
     """The refusal of a known format that is not read yet."""
-    return ModelError(f"{source.name!r} is {kind}, which is not supported yet: {_OTHER_WAYS}.")
+    return ModelError(f"{source.name!r} is {kind}, which is not supported yet: {OWN_LOADER}.")
 
 
 def refuse_unknown(source: Source, known: str) -> ModelError:
     """The refusal of a file that is nothing known."""
     start = printable(source.data[:16].decode("latin-1"), 40)
     return ModelError(
-        f"{source.name!r} is no model file of a known format (it begins {start!r}). Known are {known}; "
-        f"or {_OTHER_WAYS}."
+        f"{source.name!r} is no model file of a known format (it begins {start!r}). Known are {known}; or {OWN_LOADER}."
     )

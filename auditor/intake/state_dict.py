@@ -10,10 +10,12 @@ from auditor.artifact.source import Source, printable
 from auditor.artifact.weights import as_state_dict
 from auditor.errors import ModelError
 from auditor.intake.bundle import build_known, build_own
+from auditor.intake.inferred import build_inferred, described, is_complete, layers_of, line_to_copy
 from auditor.intake.specs import ModelSpec
 from auditor.intake.wrap import provenance_of, torch_model
 from auditor.model.audited_model import AuditedModel
 from auditor.networks.architectures import ARCHITECTURES
+from auditor.networks.chain import Layer
 
 # Where training scripts commonly keep the weights inside a checkpoint.
 _NESTED = ("state_dict", "model_state_dict", "model")
@@ -33,6 +35,18 @@ def load_state_dict(
     """A model of ``--architecture`` with these weights. Raises ModelError where none is named or they do not fit."""
     nested, notes = _unwrapped(loaded)
     weights, more = _without_prefix(as_state_dict(nested, source.name))
+    layers = layers_of(weights, in_order=format != "safetensors")
+    if layers is not None and _left_to_shapes(spec, layers):
+        module, built = build_inferred(layers, weights, spec.architecture_args)
+        return torch_model(
+            module, spec, provenance_of(source, format, loaded_by, (*provenance_notes, *notes, *more, *built))
+        )
+    if spec.architecture is None and layers is not None:
+        raise ModelError(
+            f"{source.name!r} holds weights only, of {described(layers)}, and shapes do not say what lies between: for "
+            f"the commonest, add {line_to_copy(layers)}; else name its class with --architecture package.module:Class "
+            "and its arguments with --architecture-args JSON."
+        )
     if spec.architecture is None:
         names = ", ".join(printable(n, 60) for n in list(weights)[:3])
         folder = " If it belongs to a Hugging Face folder, give the folder." if format == "safetensors" else ""
@@ -48,6 +62,16 @@ def load_state_dict(
         provenance_of(source, format, loaded_by, (*provenance_notes, *notes, *more, *built)),
         architecture={"name": spec.architecture, "args": dict(spec.architecture_args)},
     )
+
+
+def _left_to_shapes(spec: ModelSpec, layers: list[Layer]) -> bool:
+    """Whether the flags name no network of ours or of the user's, but at most what shapes cannot say."""
+    if spec.architecture is None:
+        return is_complete(layers)
+    if spec.architecture == "cnn":
+        return True
+    # The arguments of the network of that name in the table of architectures are all numbers.
+    return spec.architecture == "mlp" and "n_features" not in spec.architecture_args
 
 
 def _build(spec: ModelSpec, weights: Mapping[str, Tensor], what: str) -> tuple[nn.Module, tuple[str, ...]]:

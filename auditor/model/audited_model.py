@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from auditor.model.outputs import Outputs
 
 
-Kind = Literal["classifier", "regressor", "language_model"]
+Kind = Literal["classifier", "regressor", "language_model", "other"]
 Modality = Literal["tabular", "text", "image"]
 BATCH_ROWS = 4096
 _ASKED_TWICE = 16

@@ -30,6 +30,7 @@ class RecordedWriter(AuditedModel):
 
     kind = "language_model"
     can_be_asked = False
+    what = "known by its texts alone"
 
     def __init__(self, *, provenance: Provenance | None = None) -> None:
         super().__init__(_not_asked, classes=(), provenance=provenance)

@@ -106,14 +106,13 @@ _KIND_IN_WORDS = {
     "classifier": "a classifier",
     "regressor": "a regression model",
     "language_model": "a language model",
+    "other": "a model of another task",
 }
 
 
 def not_applicable(needs: Sequence[Need], model: AuditedModel) -> str:
     """The reason printed for missing needs of a model."""
-    words = _KIND_IN_WORDS[model.kind]
-    if not model.can_be_asked and model.kind == "language_model":
-        words = "known by its texts alone"
+    words = getattr(model, "what", None) or _KIND_IN_WORDS[model.kind]
     said = [f"{need.what}: {f'this model is {words}' if need in _KINDS_OF_MODEL else need.how}" for need in needs]
     return "Needs " + "; ".join(said) + "."
 

@@ -423,7 +423,8 @@ def test_data_that_cannot_be_used(frame: pd.DataFrame, tmp_path: Path, spoil: ob
         ("d.csv", b"a,a\n1,2\n", "two columns named 'a'"),
         ("d.parquet", b"PAR1 not really", "cannot be read as PARQUET"),
         ("d.jsonl", b"[1, 2", "cannot be read as JSONL"),
-        ("d.csv.gz", b"\x1f\x8b", "unpack it"),
+        ("d.csv.gz", b"\x1f\x8b", "no whole gzip file"),
+        ("d.csv.bz2", b"BZh", "unpack it"),
         ("d.xlsx", b"PK", "must end in"),
     ],
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import importlib.util
 import json
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -308,8 +309,9 @@ def test_code_that_a_folder_names_is_never_run(folder: Path) -> None:
 
 
 def test_pickled_weights_and_climbing_shards_are_refused(folder: Path) -> None:
-    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
-    with pytest.raises(UnsafeModelError, match="pickle"):
+    (folder / "model.safetensors").unlink()
+    (folder / "pytorch_model.bin").write_bytes(pickle.dumps(print))
+    with pytest.raises(UnsafeModelError, match="is a pickle, and loading it would call builtins.print"):
         load(folder)
     (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": "../x.safetensors"}}))
     with pytest.raises(UnsafeModelError, match="must be .safetensors files that lie in the folder itself"):

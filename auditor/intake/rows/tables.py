@@ -1,21 +1,24 @@
-"""Reading CSV, Parquet and JSON Lines, whole or in batches, through pyarrow."""
+"""Reading CSV, Parquet, JSON Lines, Arrow and numpy archives, whole or in batches, through pyarrow."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
-from typing import Literal
+from typing import IO, Literal
 
 import pyarrow as pa
 import pyarrow.csv
+import pyarrow.ipc
 import pyarrow.json
 import pyarrow.parquet
 
 from auditor.errors import DataError, UsageError, did_you_mean
 from auditor.files import regular_file
+from auditor.intake.rows.packed import BoundedGzip, most_bytes, read_npz
 
-Kind = Literal["csv", "tsv", "parquet", "jsonl"]
+Kind = Literal["csv", "tsv", "parquet", "jsonl", "arrow", "npz"]
 _SUFFIXES: dict[str, Kind] = {
     ".csv": "csv",
     ".tsv": "tsv",
@@ -23,10 +26,24 @@ _SUFFIXES: dict[str, Kind] = {
     ".pq": "parquet",
     ".jsonl": "jsonl",
     ".ndjson": "jsonl",
+    ".feather": "arrow",
+    ".arrow": "arrow",
+    ".ipc": "arrow",
+    ".npz": "npz",
 }
+_TEXT: tuple[Kind, ...] = ("csv", "tsv", "jsonl")
 BLOCK_BYTES = 8 << 20
 # What pyarrow raises for a file, or a column of it, that is not what was asked for.
-_MALFORMED = (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowKeyError, pa.ArrowNotImplementedError, OSError)
+_MALFORMED = (
+    pa.ArrowInvalid,
+    pa.ArrowTypeError,
+    pa.ArrowKeyError,
+    pa.ArrowNotImplementedError,
+    OSError,
+    UnicodeError,
+    # An Arrow file may claim to unpack to any size.
+    MemoryError,
+)
 
 
 @dataclass(frozen=True)
@@ -46,14 +63,16 @@ class TableFile:
                 with pyarrow.parquet.ParquetFile(self.path) as file:
                     for batch in file.iter_batches(batch_size=1 << 16, columns=list(columns)):
                         yield _cast(batch, wanted)
+            elif self.kind in ("arrow", "npz"):
+                yield from (_cast(b, wanted) for b in self._whole(columns, {}).to_batches(max_chunksize=1 << 16))
             elif self.kind == "jsonl":
-                with self.path.open("rb") as source:
+                with self._open() as source:
                     yield from (
                         _cast(batch.select(list(columns)), wanted)
                         for batch in pyarrow.json.open_json(source, **self._json(columns, wanted))
                     )
             else:
-                with self.path.open("rb") as source:
+                with self._open() as source:
                     yield from pyarrow.csv.open_csv(source, **self._csv(columns, wanted))
         except _MALFORMED as error:
             raise self._malformed(error) from None
@@ -76,14 +95,21 @@ class TableFile:
 
     def _whole(self, columns: Sequence[str], wanted: Mapping[str, pa.DataType]) -> pa.Table:
         if self.kind in ("csv", "tsv"):
-            with self.path.open("rb") as source:
+            with self._open() as source:
                 return pyarrow.csv.read_csv(source, **self._csv(columns, wanted))
         if self.kind == "parquet":
             table = pyarrow.parquet.read_table(self.path, columns=list(columns))
+        elif self.kind == "arrow":
+            table = _arrow(self.path).select(list(columns))
+        elif self.kind == "npz":
+            table = read_npz(self.path).select(list(columns))
         else:
-            with self.path.open("rb") as source:
+            with self._open() as source:
                 table = pyarrow.json.read_json(source).select(list(columns))
         return pa.Table.from_batches([_cast(b, wanted) for b in table.to_batches()], _schema(table.schema, wanted))
+
+    def _open(self) -> IO[bytes]:
+        return _stream(self.path)
 
     def _malformed(self, error: Exception) -> DataError:
         return DataError(f"{self.path.name} cannot be read as {self.kind.upper()}: {_first_line(error)}")
@@ -99,7 +125,7 @@ class TableFile:
     def _json(self, columns: Sequence[str], types: Mapping[str, pa.DataType]) -> dict[str, object]:
         """Options of a stream, whose types are those of its first block unless they are given here."""
         read_options = pyarrow.json.ReadOptions(block_size=BLOCK_BYTES)
-        with self.path.open("rb") as source:
+        with self._open() as source:
             found = pyarrow.json.open_json(source, read_options=read_options).schema
         fields = [pa.field(name, _streamed_type(found.field(name).type, types.get(name))) for name in columns]
         return {
@@ -145,20 +171,67 @@ def _cast(batch: pa.RecordBatch, types: Mapping[str, pa.DataType]) -> pa.RecordB
     )
 
 
+def _stream(path: Path) -> IO[bytes]:
+    # Buffered: Arrow asks for as much as a block, and takes less for the end.
+    return BufferedReader(BoundedGzip(path)) if path.suffix.lower() == ".gz" else path.open("rb")
+
+
+def _reader(source: pa.NativeFile) -> pa.RecordBatchFileReader | pa.RecordBatchStreamReader:
+    """Of an Arrow file, as Feather is one, or of a stream of it."""
+    magic = source.read(6)
+    source.seek(0)
+    return pa.ipc.open_file(source) if magic == b"ARROW1" else pa.ipc.open_stream(source)
+
+
+def _arrow_schema(path: Path) -> pa.Schema:
+    with pa.OSFile(str(path), "rb") as source:
+        schema: pa.Schema = _reader(source).schema
+        return schema
+
+
+def _arrow(path: Path) -> pa.Table:
+    """The table of an Arrow file, its offsets checked: whoever reads its text follows them without looking."""
+    left = most_bytes(path.stat().st_size)
+    batches: list[pa.RecordBatch] = []
+    with pa.OSFile(str(path), "rb") as source:
+        reader = _reader(source)
+        schema = reader.schema
+        found = (
+            (reader.get_batch(i) for i in range(reader.num_record_batches)) if hasattr(reader, "get_batch") else reader
+        )
+        for batch in found:
+            batch.validate(full=True)
+            left -= batch.nbytes
+            if left < 0:
+                raise DataError(f"{path.name} unpacks to far more than its size: a decompression bomb.")
+            batches.append(batch)
+    table = pa.Table.from_batches(batches, schema)
+    for i, field in enumerate(schema):
+        if pa.types.is_dictionary(field.type):
+            plain = pa.field(field.name, field.type.value_type)
+            table = table.set_column(i, plain, table.column(i).cast(field.type.value_type))
+    return table
+
+
 def open_table(path: str | Path, what: str = "data file") -> TableFile:
-    """Reads the header of a .csv, .tsv, .parquet or .jsonl file; UsageError where absent, DataError where malformed."""
+    """Reads a table's header, by the ending of its name; UsageError where absent, DataError where malformed."""
     where = regular_file(path, what)
-    kind = _SUFFIXES.get(where.suffix.lower())
-    if kind is None:
+    packed = where.suffix.lower() == ".gz"
+    kind = _SUFFIXES.get(Path(where.stem).suffix.lower() if packed else where.suffix.lower())
+    if kind is None or (packed and kind not in _TEXT):
         raise UsageError(
-            f"The {what} {where.name!r} must end in {', '.join(_SUFFIXES)}. "
-            "Compressed text is not read: unpack it first."
+            f"The {what} {where.name!r} must end in {', '.join(_SUFFIXES)}, or in .gz after .csv, .tsv or .jsonl: "
+            "unpack it first, or name it by what it holds."
         )
     if where.stat().st_size == 0:
         raise DataError(f"The {what} {where.name!r} is empty.")
     try:
-        with where.open("rb") as source:
-            if kind == "parquet":
+        with _stream(where) as source:
+            if kind == "arrow":
+                names = _arrow_schema(where).names
+            elif kind == "npz":
+                names = read_npz(where).column_names
+            elif kind == "parquet":
                 names = pyarrow.parquet.read_schema(source).names
             elif kind == "jsonl":
                 names = pyarrow.json.open_json(source).schema.names

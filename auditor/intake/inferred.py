@@ -1,0 +1,164 @@
+"""The architecture of bare weights, as far as their shapes say it; what they do not say is asked for, never guessed."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import fields
+
+import torch
+from torch import Tensor, nn
+
+from auditor.artifact.source import printable
+from auditor.artifact.weights import plain_floats
+from auditor.errors import UsageError, did_you_mean
+from auditor.networks.chain import ACTIVATIONS, Between, Chain, Layer
+
+_MAX_LAYERS = 256
+_CHOICES = {"activation": tuple(ACTIVATIONS), "batchnorm": ("before", "after"), "head": ("flatten", "mean")}
+
+
+def layers_of(weights: Mapping[str, Tensor], *, in_order: bool) -> list[Layer] | None:
+    """Linear layers, convolutions and batch norms that fit one after the other, or None where they do not.
+
+    ``in_order``: whether the file keeps the order in which the layers were made. One that sorts them by name does not:
+    there, two layers of one shape must be told apart by a number.
+    """
+    names = [name.rpartition(".")[0] for name in weights]
+    stems = list(dict.fromkeys(names))
+    if not 0 < len(stems) <= _MAX_LAYERS:
+        return None
+    if not in_order:
+        stems = sorted(stems, key=lambda name: [(int(p), "") if p.isdigit() else (-1, p) for p in _parts(name)])
+    layers = [_layer(stem, weights) for stem in stems]
+    if not all(layers):
+        return None
+    found = [layer for layer in layers if layer is not None]
+    return found if _fit(found) and (in_order or _told_apart(found)) else None
+
+
+def _parts(name: str) -> list[str]:
+    return [part for part in re.split(r"(\d+)", name) if part]
+
+
+def _layer(stem: str, weights: Mapping[str, Tensor]) -> Layer | None:
+    parts = {name.rpartition(".")[2]: tensor for name, tensor in weights.items() if name.rpartition(".")[0] == stem}
+    weight, bias = parts.get("weight"), parts.get("bias")
+    if weight is None or (bias is not None and tuple(bias.shape) != (weight.shape[0],)):
+        return None
+    norm = {"running_mean", "running_var"} <= set(parts)
+    if norm and weight.dim() == 1 and bias is not None and set(parts) <= _NORM_PARTS:
+        return Layer(stem, "batchnorm", len(weight), len(weight))
+    if not set(parts) <= {"weight", "bias"}:
+        return None
+    if weight.dim() == 2:
+        return Layer(stem, "linear", weight.shape[1], weight.shape[0], bias is not None)
+    if weight.dim() == 4:
+        kernel = (weight.shape[2], weight.shape[3])
+        return Layer(stem, "conv", weight.shape[1], weight.shape[0], bias is not None, kernel)
+    return None
+
+
+_NORM_PARTS = {"weight", "bias", "running_mean", "running_var", "num_batches_tracked"}
+
+
+def _fit(layers: list[Layer]) -> bool:
+    for before, after in zip(layers, layers[1:], strict=False):
+        whole = after.taken % before.made == 0 if before.made else False
+        # A picture that is laid out as one row has several numbers for each of its channels.
+        spread = after.kind == "linear" and before.kind != "linear" and any(one.kind == "conv" for one in layers)
+        if (before.kind == "linear" and after.kind == "conv") or not (before.made == after.taken or (spread and whole)):
+            return False
+    return layers[-1].kind == "linear"
+
+
+def _told_apart(layers: list[Layer]) -> bool:
+    seen: dict[tuple[str, int, int], Layer] = {}
+    for layer in layers:
+        other = seen.setdefault((layer.kind, layer.taken, layer.made), layer)
+        if re.sub(r"\d+", "#", other.name) != re.sub(r"\d+", "#", layer.name):
+            return False
+    return True
+
+
+def described(layers: list[Layer]) -> str:
+    """The layers as a phrase."""
+    words = {"linear": "linear", "conv": "convolution", "batchnorm": "batch norm"}
+    return ", ".join(
+        f"{words[one.kind]} {one.made}" if one.kind == "batchnorm" else f"{words[one.kind]} {one.taken} -> {one.made}"
+        for one in layers[:12]
+    ) + (", ..." if len(layers) > 12 else "")
+
+
+def is_complete(layers: list[Layer]) -> bool:
+    """Whether shapes say it all: a single linear layer has nothing after it. Without a bias it may be an embedding."""
+    return [(layer.kind, layer.bias) for layer in layers] == [("linear", True)]
+
+
+def needed(layers: list[Layer]) -> dict[str, str | int]:
+    """What shapes do not say of these layers, each with the commonest answer."""
+    asked: dict[str, str | int] = {} if [layer.kind for layer in layers] == ["linear"] else {"activation": "relu"}
+    if any(layer.kind == "batchnorm" for layer in layers):
+        asked["batchnorm"] = "before"
+    if any(layer.kind == "conv" for layer in layers):
+        kernel = next(layer.kernel[0] for layer in layers if layer.kind == "conv")
+        asked |= {"padding": kernel // 2, "stride": 1, "pool": 2, "head": "flatten"}
+        widths = [(a.made, b.taken) for a, b in zip(layers, layers[1:], strict=False) if b.kind == "linear"]
+        if widths and widths[0][0] == widths[0][1]:
+            asked["head"] = "mean"
+    return asked
+
+
+def line_to_copy(layers: list[Layer]) -> str:
+    """The flags that say what shapes do not."""
+    name = "cnn" if any(layer.kind == "conv" for layer in layers) else "mlp"
+    return f"--architecture {name} --architecture-args '{json.dumps(needed(layers))}'"
+
+
+def build_inferred(
+    layers: list[Layer], weights: Mapping[str, Tensor], args: Mapping[str, object]
+) -> tuple[nn.Module, tuple[str, ...]]:
+    """The network of these layers with what ``args`` says lies between them, and notes that say what was inferred.
+
+    Raises UsageError where an argument is missing, unknown or none of its choices.
+    """
+    asked = needed(layers)
+    for key, value in args.items():
+        if key not in asked:
+            near = did_you_mean(key, asked) or f": it takes {', '.join(asked) or 'none'}"
+            raise UsageError(
+                f"--architecture-args has {printable(key, 40)!r}, which these weights leave no room for{near}."
+            )
+        number = isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= 64
+        if (key in _CHOICES and value not in _CHOICES[key]) or (key not in _CHOICES and not number):
+            allowed = ", ".join(_CHOICES[key]) if key in _CHOICES else "a whole number"
+            raise UsageError(f"--architecture-args: {key} must be {allowed}, not {printable(value, 40)!r}.")
+    missing = [key for key in asked if key not in args]
+    if missing:
+        raise UsageError(
+            f"The weights ({described(layers)}) do not say their {', '.join(missing)}: for the commonest, give "
+            f"{line_to_copy(layers)}."
+        )
+    known = {field.name for field in fields(Between)}
+    between = Between(**{key: value for key, value in args.items() if key in known})  # type: ignore[arg-type]
+    with torch.device("meta"):
+        module = Chain(layers, between)
+    copies, notes = plain_floats(weights)
+    module.load_state_dict(
+        {
+            f"layers.{i}.{part}": copies[f"{layer.name}.{part}" if layer.name else part]
+            for i, layer in enumerate(layers)
+            for part in module.layers[i].state_dict()
+            if (f"{layer.name}.{part}" if layer.name else part) in copies
+        },
+        assign=True,
+        strict=not any(layer.kind == "batchnorm" for layer in layers),
+    )
+    said = ", ".join(f"{key} {value}" for key, value in args.items())
+    between_said = f"; that it has {said} was said, and nothing in the file confirms it" if said else ""
+    return module.eval(), (
+        f"The network was inferred from the shapes of its weights, one after the other: {described(layers)}"
+        f"{between_said}.",
+        *notes,
+    )

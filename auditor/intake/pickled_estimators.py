@@ -1,0 +1,93 @@
+"""scikit-learn models from pickles and joblib files, of types from an exact list, without unpickling them."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from io import BytesIO
+from typing import Any
+
+import sklearn
+
+from auditor.artifact.source import Source, printable, reading
+from auditor.artifact.unpickling import Foreign, follow
+from auditor.errors import ModelError
+from auditor.intake.estimators import EstimatorModel, EstimatorRegressor, check_trees, estimator_model
+from auditor.intake.pickled_types import EstimatorMaker
+from auditor.intake.specs import ModelSpec
+
+LOADED_BY = "auditor's own reader of scikit-learn pickles"
+_VERSION = re.compile(rb"_sklearn_version.{1,12}?(\d{1,2}\.\d{1,2}(?:\.\d{1,2})?)", re.DOTALL)
+
+
+def load_pickled_estimator(
+    source: Source, data: bytes, kind: str, spec: ModelSpec
+) -> EstimatorModel | EstimatorRegressor:
+    """The model of a pickle whose bytes are ``data``; ``kind`` names the file in a message, such as "a joblib file".
+
+    Raises Foreign for a type off the list, ModelError for a damaged file or one that holds no fitted model.
+    """
+    maker = EstimatorMaker()
+    file = BytesIO(data)
+    with warnings.catch_warnings():
+        # numpy and scikit-learn warn of what earlier versions wrote; the note on versions says it once.
+        warnings.simplefilter("ignore")
+        try:
+            with reading(f"{source.name!r} is {kind} that is damaged"):
+                estimator = follow(file, maker)
+                maker.complete()
+        except Foreign:
+            raise
+        except ModelError as error:
+            raise ModelError(f"{error}{_of_another_version(data)}") from None
+        rest = len(data) - file.tell()
+        if rest:
+            raise ModelError(
+                f"{source.name!r} is {kind} with {rest:,} bytes after its end: save one model a file, with joblib.dump."
+            )
+        with reading(f"{source.name!r} holds a model that is incomplete"):
+            check_trees(estimator, source.name)
+    if isinstance(estimator, (dict, list, tuple)):
+        raise ModelError(_within(estimator, source.name))
+    return estimator_model(
+        estimator,
+        source,
+        spec,
+        format=kind.partition(" ")[2],
+        loaded_by=LOADED_BY,
+        notes=_version_notes(maker.versions),
+    )
+
+
+def _of_another_version(data: bytes) -> str:
+    """What else may be wrong with a file that cannot be read: another version's objects have other parts."""
+    found = _VERSION.search(data)
+    version = found[1].decode() if found else sklearn.__version__
+    if version == sklearn.__version__:
+        return ""
+    return (
+        f" It was saved by scikit-learn {version}, and this is {sklearn.__version__}: install that version to read it."
+    )
+
+
+def _version_notes(found: set[str]) -> tuple[str, ...]:
+    others = sorted(found - {sklearn.__version__})
+    if not others:
+        return ()
+    return (
+        f"Saved by scikit-learn {', '.join(others[:3])} and read by {sklearn.__version__}: its answers may differ from "
+        "those it gave there.",
+    )
+
+
+def _within(found: dict[Any, Any] | list[Any] | tuple[Any, ...], name: str) -> str:
+    """What to do with a dict, list or tuple that holds a model among other things."""
+    items = found.items() if isinstance(found, dict) else enumerate(found)
+    models = [printable(repr(key), 40) for key, value in items if hasattr(value, "predict")]
+    if not models:
+        return f"{name!r} holds a {type(found).__name__} without any model: name the file that holds the estimator."
+    return (
+        f"{name!r} holds a {type(found).__name__} with a model under {models[0]}: save the model alone with "
+        f"joblib.dump(joblib.load(path)[{models[0]}], 'model.joblib'), or, where the other parts prepare its rows, all "
+        "of it as one sklearn Pipeline."
+    )

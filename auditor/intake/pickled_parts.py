@@ -1,0 +1,179 @@
+"""The compiled parts of scikit-learn and scipy out of a pickle, built anew or checked: they take what they get."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from auditor.artifact.pickled_arrays import whole
+from auditor.artifact.source import printable
+from auditor.artifact.unpickling import Foreign
+from auditor.intake.estimators import tree_problem
+
+METRICS = {"Euclidean": "euclidean", "Manhattan": "manhattan", "Chebyshev": "chebyshev", "Minkowski": "minkowski"}
+# Compiled losses, made of up to two numbers.
+COMPILED_LOSSES = frozenset(
+    {
+        *(
+            f"sklearn._loss._loss.Cy{name}"
+            for name in (
+                "AbsoluteError",
+                "ExponentialLoss",
+                "HalfBinomialLoss",
+                "HalfGammaLoss",
+                "HalfMultinomialLoss",
+                "HalfPoissonLoss",
+                "HalfSquaredError",
+                "HalfTweedieLoss",
+                "HalfTweedieLossIdentity",
+                "HuberLoss",
+                "PinballLoss",
+            )
+        ),
+        *(
+            f"sklearn.linear_model._sgd_fast.{name}"
+            for name in ("EpsilonInsensitive", "Hinge", "ModifiedHuber", "SquaredEpsilonInsensitive", "SquaredHinge")
+        ),
+    }
+)
+
+
+class Metric:
+    """A search tree's metric by its name, with Minkowski's p once its state is read."""
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+        self.p = 2.0
+
+
+def resolved(name: str) -> Any:
+    """The object of a listed name, which must be that very module's own."""
+    module, _, attribute = name.rpartition(".")
+    try:
+        found = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError):
+        raise Foreign(name, "which this version of scikit-learn does not have") from None
+    return found
+
+
+def make_loss(name: str, arguments: tuple[Any, ...]) -> Any:
+    """A compiled loss, of its numbers."""
+    kind = name.replace("__pyx_unpickle_", "")
+    if kind not in COMPILED_LOSSES:
+        raise Foreign(name)
+    if "__pyx_unpickle_" in name:
+        arguments = arguments[2] if len(arguments) > 2 and type(arguments[2]) is tuple else ()
+    if len(arguments) > 2 or not all(type(a) in (int, float) for a in arguments):
+        raise ValueError("a loss is made of what are no numbers")
+    return resolved(kind)(*map(float, arguments))
+
+
+def needs_nothing(made: Any, state: Any) -> Any:
+    """What is complete as it was made. Raises Foreign for a state of it."""
+    if state not in (None, (), {}):
+        raise Foreign(f"a state for {type(made).__name__}", "which takes none")
+    return made
+
+
+def make_tree(n_features: Any, n_classes: Any, n_outputs: Any) -> Any:
+    """A decision tree without nodes; it reads as many class counts as it is told there are."""
+    from sklearn.tree._tree import Tree
+
+    outputs = whole(n_outputs, 1, 1 << 20)
+    if not isinstance(n_classes, np.ndarray) or n_classes.shape != (outputs,) or n_classes.dtype.kind != "i":
+        raise ValueError("a decision tree has no classes")
+    if (n_classes < 1).any() or (n_classes > 1 << 24).any():
+        raise ValueError("a decision tree has no classes")
+    return Tree(whole(n_features, 0, 1 << 31), n_classes.astype(np.intp), outputs)
+
+
+def filled_tree(tree: Any, state: Any) -> Any:
+    """A decision tree whose nodes lie within it."""
+    nodes, values = state["nodes"], state["values"]
+    if not all(isinstance(part, np.ndarray) and part.flags.c_contiguous for part in (nodes, values)):
+        raise ValueError("a decision tree has no nodes")
+    count = whole(state["node_count"], 1)
+    if nodes.shape != (count,) or values.shape[:1] != (count,):
+        raise ValueError("a decision tree has another number of nodes than it claims")
+    whole(state["max_depth"], 0, 1 << 31)
+    tree.__setstate__({name: state[name] for name in ("max_depth", "node_count", "nodes", "values")})
+    problem = tree_problem(tree, None)
+    if problem:
+        raise ValueError(f"a decision tree is doctored: {problem}")
+    return tree
+
+
+def filled_search(made: Any, state: Any) -> Any:
+    """A search tree built anew from its own rows: its index is memory that nobody checks."""
+    data, leaf_size, metric = state[0], whole(state[4], 1, 1 << 31), state[11]
+    weights = state[12] if len(state) > 12 else None
+    if not isinstance(data, np.ndarray) or data.ndim != 2 or data.dtype.kind != "f" or not isinstance(metric, Metric):
+        raise ValueError("a search tree has no rows")
+    if weights is not None and (not isinstance(weights, np.ndarray) or weights.shape != (len(data),)):
+        raise ValueError("a search tree has weights of another number")
+    extra = {"p": metric.p} if metric.kind == "minkowski" else {}
+    fresh = type(made)(data, leaf_size=leaf_size, metric=metric.kind, sample_weight=weights, **extra)
+    made.__setstate__(fresh.__getstate__())
+    return made
+
+
+def filled_sparse(made: Any, state: Any) -> Any:
+    """A sparse matrix whose indices were looked at: products walk them in compiled code."""
+    parts = [state[name] for name in ("data", "indices", "indptr")]
+    if not all(type(part) is np.ndarray and part.ndim == 1 and part.dtype.kind in "biufc" for part in parts):
+        raise ValueError("a sparse matrix has no values")
+    shape = tuple(whole(length) for length in state["_shape"])
+    fresh = type(made)(tuple(parts), shape=shape, copy=True)
+    fresh.check_format(full_check=True)
+    made.__dict__.update(fresh.__dict__)
+    return made
+
+
+def filled_spline(made: Any, state: Any) -> Any:
+    """A spline built anew, which checks its knots."""
+    fresh = type(made)(
+        state.get("_t", state.get("t")),
+        state.get("_c", state.get("c")),
+        whole(state["k"], 0, 64),
+        extrapolate=state["extrapolate"],
+    )
+    if state.get("axis", 0) != 0:
+        raise ValueError("a spline has another axis")
+    made.__dict__.update(fresh.__dict__)
+    return made
+
+
+def only_checks(state: Mapping[str, Any]) -> bool:
+    """Whether a FunctionTransformer calls nothing, or scikit-learn's check of arrays, as gradient boosting has it."""
+    function = state.get("func")
+    checks = isinstance(function, partial) and _is_check(function.func)
+    return (function is None or checks) and state.get("inverse_func") is None
+
+
+def _is_check(function: Any) -> bool:
+    from sklearn.utils.validation import check_array
+
+    return function is check_array
+
+
+def partial_check(function: Any) -> Any:
+    """``partial(check_array)``, as gradient boosting with categories has it."""
+    if not _is_check(function):
+        raise Foreign("functools.partial", f"of {printable(getattr(function, '__name__', function))}")
+    return partial(function)
+
+
+def filled_partial(made: Any, function: Any, arguments: Any, keywords: Any, attributes: Any) -> Any:
+    """``check_array`` with its settings; a partial function's state could put any other in its place."""
+    if not _is_check(function) or arguments != () or attributes not in (None, {}) or type(keywords) is not dict:
+        raise Foreign("functools.partial", "of another function than it was made of")
+    plain = (type(None), bool, str, type, np.dtype)
+    for key, value in keywords.items():
+        if type(key) is not str or not all(isinstance(v, plain) for v in (value if type(value) is list else [value])):
+            raise Foreign("functools.partial", "with settings that are none")
+    made.__setstate__((function, (), keywords, None))
+    return made

@@ -1,0 +1,54 @@
+"""What a refusal advises: a way that ends in an audit, by what the file holds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+OWN_LOADER = "audit it through your own loader with --predict package.module:function"
+TRUST = "load it all the same, code and all, with --trust-pickle"
+_BUNDLE = "auditor.save(TorchModel({load}, classes=[...]), 'model.pt')"
+# What libraries of boosted trees call the model itself, and how they write it as data.
+_OWN_FORMATS = {
+    "xgboost": ("XGBoost", "save_model('model.ubj')"),
+    "lightgbm": ("LightGBM", "booster_.save_model('model.txt')"),
+    "catboost": ("CatBoost", "save_model('model.cbm')"),
+}
+_MADE_BY = frozenset({"copyreg._reconstructor", "copy_reg._reconstructor", "joblib.numpy_pickle.NumpyArrayWrapper"})
+
+
+def way_out(names: Sequence[str], *, load: str, torch_file: bool = False) -> str:
+    """What to do with a pickle that calls ``names``, in the order of the file; ``load`` is the call that loads it.
+
+    A booster by itself goes into its library's own format, a network into a bundle, a transformer that calls a
+    function of numpy's into skops; for anything else a function of the user's own has the answers.
+    """
+    own = [name for name in names if name not in _MADE_BY]
+    first = own[0] if own else ""
+    library = first.split(".")[0]
+    if library in _OWN_FORMATS:
+        said, save = _OWN_FORMATS[library]
+        if first.endswith(".Booster"):
+            save = save.removeprefix("booster_.")
+        return f"save it in {said}'s own format where you trust it: {load}.{save}"
+    if torch_file or library == "torch" or any(name.startswith(("torch.nn.", "torch._utils.")) for name in own):
+        return (
+            f"save it as a bundle where you trust it: {_BUNDLE.format(load=load)}, and name its class with "
+            "--architecture package.module:Class"
+        )
+    foreign = [name for name in own if not name.startswith(("numpy._core.", "numpy.core."))]
+    if first.startswith("sklearn.") and _of_numpy_only(foreign):
+        return f"save it anew where you trust it: skops.io.dump({load}, 'model.skops')"
+    return (
+        f"let a file of your own answer for it where you trust it, say own.py with model = {load} and "
+        "def predict(rows): return model.predict_proba(rows), and name that with --predict own:predict and --classes"
+    )
+
+
+def _of_numpy_only(names: Sequence[str]) -> bool:
+    """Whether all that scikit-learn does not bring itself are functions of numpy, which skops reads."""
+    from skops.io._trusted_types import NUMPY_UFUNC_TYPE_NAMES
+
+    from auditor.intake.pickled_types import is_allowed
+
+    others = [name for name in names if not is_allowed(name)]
+    return bool(others) and set(others) <= set(NUMPY_UFUNC_TYPE_NAMES)

@@ -1,0 +1,90 @@
+"""Layers one after the other, as the shapes of their weights say, with what shapes cannot say between them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+ACTIVATIONS: dict[str, type[nn.Module]] = {
+    "relu": nn.ReLU,
+    "leaky_relu": nn.LeakyReLU,
+    "elu": nn.ELU,
+    "selu": nn.SELU,
+    "gelu": nn.GELU,
+    "silu": nn.SiLU,
+    "tanh": nn.Tanh,
+    "sigmoid": nn.Sigmoid,
+    "softplus": nn.Softplus,
+}
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A layer with weights: its name in the file, its kind, what it takes and makes; ``kernel`` of a convolution."""
+
+    name: str
+    kind: Literal["linear", "conv", "batchnorm"]
+    taken: int
+    made: int
+    bias: bool = True
+    kernel: tuple[int, int] = (1, 1)
+
+
+@dataclass(frozen=True)
+class Between:
+    """What stands between layers. ``batchnorm``: before the activation or after it. Of convolutions: ``padding`` and
+    ``stride`` of each, maximum pooling by ``pool`` after each, and how the ``head`` makes a picture one row."""
+
+    activation: str = "relu"
+    batchnorm: Literal["before", "after"] = "before"
+    padding: int = 0
+    stride: int = 1
+    pool: int = 1
+    head: Literal["flatten", "mean"] = "flatten"
+
+
+class Chain(nn.Module):
+    """Fully connected or convolutional layers in order: (n, n_features) or (n, channels, h, w) to (n, n_outputs)."""
+
+    def __init__(self, layers: Sequence[Layer], between: Between) -> None:
+        super().__init__()
+        self.between = between
+        self.order = [layer.kind for layer in layers]
+        self.layers = nn.ModuleList(_module(layer, between) for layer in layers)
+        self.activation = ACTIVATIONS[between.activation]()
+
+    def forward(self, x: Tensor) -> Tensor:
+        last = max(i for i, kind in enumerate(self.order) if kind != "batchnorm")
+        for i, (kind, layer) in enumerate(zip(self.order, self.layers, strict=True)):
+            follows = self.order[i + 1] if i + 1 < len(self.order) else ""
+            if kind == "linear" and x.dim() == 4:
+                x = x.mean(dim=(2, 3)) if self.between.head == "mean" else x.flatten(1)
+            late = kind == "batchnorm" and self.between.batchnorm == "after"
+            x = layer(x)
+            waits = follows == "batchnorm" and self.between.batchnorm == "before"
+            if i < last and not late and not waits and not (i == 0 and kind == "batchnorm"):
+                x = self.activation(x)
+            if self.between.pool > 1 and x.dim() == 4 and follows != "batchnorm":
+                x = torch.max_pool2d(x, self.between.pool)
+        return x
+
+
+def _module(layer: Layer, between: Between) -> nn.Module:
+    if layer.kind == "linear":
+        return nn.Linear(layer.taken, layer.made, bias=layer.bias)
+    if layer.kind == "conv":
+        return nn.Conv2d(
+            layer.taken, layer.made, layer.kernel, stride=between.stride, padding=between.padding, bias=layer.bias
+        )
+    return _BatchNorm(layer.made)
+
+
+class _BatchNorm(nn.modules.batchnorm._BatchNorm):
+    """Of rows and of pictures alike."""
+
+    def _check_input_dim(self, input: Tensor) -> None:
+        """Any."""
