@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from auditor.errors import UsageError
+from auditor.outputs import claim
+from cli.guarded import Writes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
 def train(
     data: Annotated[str, typer.Argument(help="Rows to train on: CSV, TSV, Parquet or JSON Lines.")],
     target: Annotated[str, typer.Option(help="Column of labels to predict.")],
-    out: Annotated[Path, typer.Option(help="Where to write the model bundle.")] = Path("model.pt"),
+    out: Annotated[Path, typer.Option(help="Where to write the model bundle."), Writes()] = Path("model.pt"),
     positive: Annotated[str | None, typer.Option(help="The favourable label.")] = None,
     features: Annotated[str | None, typer.Option(help="Columns to learn from: a,b,c. All others by default.")] = None,
     drop: Annotated[list[str] | None, typer.Option(help="Column to leave out; repeat for more.")] = None,
@@ -44,9 +46,9 @@ def train(
     ] = None,
     max_grad_norm: Annotated[float, typer.Option(help="Norm each row's gradient is clipped to by DP-SGD.")] = 1.0,
     train_out: Annotated[
-        Path | None, typer.Option(help="Where to write the training rows: .csv, .tsv, .parquet.")
+        Path | None, typer.Option(help="Where to write the training rows: .csv, .tsv, .parquet."), Writes()
     ] = None,
-    test_out: Annotated[Path | None, typer.Option(help="Where to write the rows held back.")] = None,
+    test_out: Annotated[Path | None, typer.Option(help="Where to write the rows held back."), Writes()] = None,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
 ) -> None:
     """Train a classifier on a table, and save it as a bundle that scan can load.
@@ -106,8 +108,9 @@ class _Places:
         for path in (self.train, self.test):
             if path.suffix.lower() not in (".csv", ".tsv", ".parquet", ".pq"):
                 raise UsageError(f"{path.name!r} must end in .csv, .tsv or .parquet.")
-        if len({self.model.resolve(), self.train.resolve(), self.test.resolve()}) < 3:
-            raise UsageError("--out, --train-out and --test-out must be three different files.")
+        named = {"--out": self.model, "--train-out": self.train, "--test-out": self.test}
+        for flag, path in named.items():
+            claim(path, flag)
 
 
 def _names(value: str | None) -> tuple[str, ...] | None:

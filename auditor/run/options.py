@@ -39,7 +39,7 @@ class Flag:
     own type of it, from audit.toml too. ``spelled``: the flag, where it is not the option's name. ``is_path``: relative
     to the audit.toml that names it. ``decides``: which numbers there are and how they are judged depends on it, so that
     a registration fixes it. ``of_one_run``: says where this run's answers go, and nothing of what is asked.
-    ``runs_code``: code of the user's own runs by it.
+    ``runs_code``: code of the user's own runs by it. ``writes``: what is written there; what it names is else read.
     """
 
     help: str
@@ -50,6 +50,7 @@ class Flag:
     decides: bool = False
     of_one_run: bool = False
     runs_code: bool = False
+    writes: Literal["", "file", "folder"] = ""
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         from pydantic_core import core_schema
@@ -217,7 +218,8 @@ class ScanOptions:
         Flag(help="Day on which rule packs are held to be in force: 2027-12-02; today by default.", read=_day),
     ] = None
     out: Annotated[
-        str, Flag(help="Folder for the reports; ./audit-report by default.", is_path=True, of_one_run=True)
+        str,
+        Flag(help="Folder for the reports; ./audit-report by default.", is_path=True, of_one_run=True, writes="folder"),
     ] = "audit-report"
     format: Annotated[tuple[str, ...], Flag(help=f"Formats to write: {FORMATS}.", read=_names, of_one_run=True)] = (
         "html",
@@ -233,7 +235,12 @@ class ScanOptions:
     ] = None
     bundle: Annotated[
         str | None,
-        Flag(help="Write the evidence, which auditor verify checks, to this file.", is_path=True, of_one_run=True),
+        Flag(
+            help="Write the evidence, which auditor verify checks, to this file.",
+            is_path=True,
+            of_one_run=True,
+            writes="file",
+        ),
     ] = None
     sign: Annotated[
         str | None, Flag(help="Sign the evidence with this private key.", is_path=True, of_one_run=True)

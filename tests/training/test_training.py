@@ -23,6 +23,7 @@ from auditor.intake.rows.reading import load_data
 from auditor.intake.specs import DataSpec, ModelSpec, TrainSpec
 from auditor.model.saving import save
 from auditor.model.torch_model import TorchModel
+from auditor.outputs import WRITTEN
 from auditor.training.rows import stratified_split, write_rows
 from auditor.training.train import train_table
 from cli.main import app
@@ -533,7 +534,7 @@ def test_the_command_writes_three_files_and_says_what_it_did(spec: TrainSpec, tm
     flags = ["--target", "granted", "--positive", "yes", "--epochs", "4", "--hidden", "8", "--out", str(out)]
     result = CliRunner().invoke(app, ["train", spec.data, *flags])
     assert result.exit_code == 0, result.output
-    assert sorted(p.name for p in out.parent.iterdir()) == ["model.pt", "model.test.csv", "model.train.csv"]
+    assert sorted(p.name for p in out.parent.iterdir()) == [WRITTEN, "model.pt", "model.test.csv", "model.train.csv"]
     for said in ("280 training and 120 test rows", "seed 0", "rownames", "95 % interval", "AUC", "auditor scan"):
         assert said in result.stdout
     assert result.stderr == ""
@@ -552,7 +553,7 @@ def test_the_commands_errors_are_one_sentence_and_no_traceback(spec: TrainSpec, 
         (("--target", "granted", "--architecture-args", "{"), 2, "--architecture-args"),
         (("--target", "granted", "--features", ","), 2, "--features names no column"),
         (("--target", "granted", "--train-out", "x.xlsx"), 2, "must end in .csv"),
-        (("--target", "granted", "--train-out", "same.csv", "--test-out", "same.csv"), 2, "three different files"),
+        (("--target", "granted", "--train-out", "same.csv", "--test-out", "same.csv"), 2, "are the same file"),
         (("--target", "granted", "--dp-epsilon", "0"), 2, "positive number"),
     ):
         status, text = run(*flags)
