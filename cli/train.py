@@ -14,6 +14,7 @@ import typer
 
 from auditor.errors import UsageError
 from auditor.outputs import claim
+from auditor.run.options import names_in
 from cli.guarded import Writes
 
 if TYPE_CHECKING:
@@ -116,7 +117,10 @@ class _Places:
 def _names(value: str | None) -> tuple[str, ...] | None:
     if value is None:
         return None
-    names = tuple(part.strip() for part in value.split(",") if part.strip())
+    try:
+        names = tuple(names_in(value))
+    except ValueError as error:
+        raise UsageError(f"--features {error}.") from None
     if not names:
         raise UsageError("--features names no column.")
     return names

@@ -5,6 +5,7 @@ Imports neither pydantic nor numpy, so that ``auditor --help`` costs nothing of 
 
 from __future__ import annotations
 
+import csv
 import json
 import math
 import os
@@ -60,12 +61,21 @@ class Flag:
 
 
 def _names(value: object) -> object:
-    """``"a,b"`` and ``["a,b", "c"]`` as a flat list of names."""
+    """``"a,b"`` as a list of names; what is a list already holds names as they are."""
     if isinstance(value, str):
-        value = [value]
+        return names_in(value) or None
     if isinstance(value, (list, tuple)):
-        return [part.strip() for item in value for part in str(item).split(",") if part.strip()] or None
+        return [name for name in (str(item).strip() for item in value) if name] or None
     return value
+
+
+def names_in(text: str) -> list[str]:
+    """The names in ``a,b,c``; one that holds a comma stands in double quotes, as in CSV. Raises ValueError."""
+    try:
+        rows = list(csv.reader([text], skipinitialspace=True, strict=True))
+    except csv.Error as error:
+        raise ValueError(f'{text!r} is no list of names ({error}): write a,b, or a,"b, c" for a comma in one') from None
+    return [name.strip() for row in rows for name in row if name.strip()]
 
 
 def _probe_names(value: object) -> object:
