@@ -10,7 +10,7 @@ import pandas as pd
 
 from auditor.data.preprocessing import as_text, label_name
 from auditor.files import write_beside
-from auditor.intake.rows.reading import id_like
+from auditor.intake.rows.columns import id_like
 from auditor.intake.rows.tables import open_table
 from auditor.report.text import visible
 

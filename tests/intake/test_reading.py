@@ -20,7 +20,8 @@ from auditor.data.counts import MISSING, count_groups
 from auditor.data.preprocessing import fit_tabular, label_name
 from auditor.errors import AuditorError, DataError, UsageError
 from auditor.finding.measurement import Measurement
-from auditor.intake.rows.reading import can_stream, id_like, load_data, stream_counts
+from auditor.intake.rows.columns import id_like
+from auditor.intake.rows.reading import can_stream, load_data, stream_counts
 from auditor.intake.rows.tables import open_table
 from auditor.intake.specs import DataSpec, Job, Limits, ModelSpec, ProbeSpec
 from auditor.model.audited_model import AuditedModel

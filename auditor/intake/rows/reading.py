@@ -18,6 +18,7 @@ from auditor.data.bins import MOST_VALUES, BinRule, bin_sensitive, parse_bin_rul
 from auditor.data.counts import MISSING, GroupCounts, count_groups
 from auditor.data.preprocessing import NumericColumn, TabularPreprocessing, as_text, label_name
 from auditor.errors import DataError, UsageError, did_you_mean, some_of
+from auditor.intake.rows.columns import id_like
 from auditor.intake.rows.tables import TableFile, open_table
 from auditor.intake.specs import DataSpec
 from auditor.rows import FloatArray, IntArray, Rows
@@ -32,22 +33,6 @@ def _binned_groups(name: str, values: pd.Series[Any], rule: BinRule | None) -> p
     if rule is None or rule.each:
         return groups_of(values)
     return bin_sensitive(values, rule).reset_index(drop=True)
-
-
-def id_like(frame: pd.DataFrame) -> list[str]:
-    """Columns that name rows rather than describe them: whole numbers in steps of one, or text that never repeats."""
-    found = []
-    for name in frame.columns:
-        values = frame[name]
-        if len(values) < 20 or not values.is_unique:
-            continue
-        if pd.api.types.is_integer_dtype(values):
-            steps = np.diff(np.sort(values.to_numpy()))
-            if (steps == 1).all() or str(name).lower() in ("id", "uuid", "index", "rowid", "row_id", "rownames"):
-                found.append(str(name))
-        elif not pd.api.types.is_numeric_dtype(values) and values.astype("string").str.len().mean() < 64:
-            found.append(str(name))
-    return found
 
 
 MAX_GROUPS = 500
