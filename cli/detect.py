@@ -49,7 +49,7 @@ def detect(
     files: Annotated[list[Path], typer.Argument(help="Images, recordings or videos.")],
     detector: Annotated[str | None, typer.Option(help="A detector, as auditor detect-train writes it.")] = None,
     evidence: Annotated[
-        Path | None, typer.Option(help="Folder for a picture per file of what the score rests on."), Writes(folder=True)
+        Path | None, typer.Option(help="Folder for a picture per file of what the score rests on."), Writes(itself=True)
     ] = None,
     trust_anchors: Annotated[
         Path | None, typer.Option(help="Certificates (PEM) of authorities whose signatures you trust.")

@@ -33,7 +33,7 @@ def with_flags(
         # Typer makes --no-x of a truth value unless it is told the one spelling there is.
         said = typer.Option(spelled, help=words)
         typed = bool if flag.typed is bool else flag.typed | None
-        marks = (Writes(folder=flag.writes == "folder"),) if flag.writes else ()
+        marks = (Writes(itself=flag.writes == "folder"),) if flag.writes else ()
         return inspect.Parameter(
             name,
             inspect.Parameter.KEYWORD_ONLY,

@@ -27,16 +27,15 @@ FORCE = typer.Option("--force", help="Write over files that are there and were n
 
 @dataclass(frozen=True, kw_only=True)
 class Writes:
-    """Marks a parameter as a place that is written to: a file, or a ``folder`` whose files the command claims itself.
+    """Marks a parameter as a place that is written to: a file, which is claimed before the command begins.
 
-    ``own``, ``lost``, ``resumed``: as of :func:`auditor.outputs.claim`. ``only_with``: the parameter without which
-    nothing is written.
+    ``itself``: the command claims what it writes there, such as the files of a folder. ``own``, ``lost``: as of
+    :func:`auditor.outputs.claim`. ``only_with``: the parameter without which nothing is written.
     """
 
-    folder: bool = False
+    itself: bool = False
     own: bool = True
     lost: str = ""
-    resumed: bool = False
     only_with: str = ""
 
 
@@ -67,9 +66,9 @@ def guarded(function: Callable[P, R]) -> Callable[P, R]:
                     reads(*files_named(value))
             for name, mark in written.items():
                 idle = bool(mark.only_with) and values.get(mark.only_with) is None
-                if not (mark.folder or idle or values.get(name) is None):
+                if not (mark.itself or idle or values.get(name) is None):
                     flag = f"--{name.replace('_', '-')}"
-                    claim(values[name], flag, own=mark.own, lost=mark.lost, resumed=mark.resumed)
+                    claim(values[name], flag, own=mark.own, lost=mark.lost)
             return function(*args, **values)
 
     command.__name__, command.__doc__ = function.__name__, function.__doc__

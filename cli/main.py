@@ -141,10 +141,10 @@ def report(
     run: Annotated[Path, typer.Argument(help="A report.json, or the folder that holds one."), Reads(within=RECORD)],
     format_: Annotated[str, typer.Option("--format", help=f"Formats to write: {FORMATS}.")] = "html",
     out: Annotated[
-        Path | None, typer.Option(help="Folder to write into; the report's own by default."), Writes(folder=True)
+        Path | None, typer.Option(help="Folder to write into; the report's own by default."), Writes(itself=True)
     ] = None,
     figures: Annotated[
-        Path | None, typer.Option(help="Folder to write every figure into, as files."), Writes(folder=True)
+        Path | None, typer.Option(help="Folder to write every figure into, as files."), Writes(itself=True)
     ] = None,
     figure_format: Annotated[str, typer.Option(help="What figures are written as: svg,png.")] = "svg",
     debug: Debug = False,
@@ -174,7 +174,7 @@ def compare(
         Path, typer.Argument(help="The later one, best made with --reference the earlier model."), Reads(within=RECORD)
     ],
     out: Annotated[
-        Path | None, typer.Option(help="Folder for comparison.html, .json and .md."), Writes(folder=True)
+        Path | None, typer.Option(help="Folder for comparison.html, .json and .md."), Writes(itself=True)
     ] = None,
     error_rate: Annotated[float, typer.Option(help="Chance of any false 'better', and of any false 'worse'.")] = 0.05,
     db: Db = None,
@@ -222,16 +222,18 @@ def mitigate(
     name: Annotated[str, typer.Argument(help="A mitigation; see: auditor mitigations.")],
     model: Annotated[str, typer.Argument(help="The model to make a better one of.")],
     out: Annotated[
-        Path, typer.Option(help="Where to write the new model: fair.pt, a folder for a language model."), Writes()
+        Path,
+        typer.Option(help="Where to write the new model: fair.pt, a folder for a language model."),
+        Writes(itself=True),
     ],
     with_: Annotated[list[str] | None, typer.Option("--with", help="Option of the mitigation: option=value.")] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help="Option of a probe: probe.option=value.")] = None,
     config: Annotated[str | None, typer.Option(help="Configuration file; ./audit.toml where there is one.")] = None,
     report: Annotated[
-        str, typer.Option(help="Folder for the comparison and the two audits."), Writes(folder=True)
+        str, typer.Option(help="Folder for the comparison and the two audits."), Writes(itself=True)
     ] = "audit-report",
     checkpoint: Annotated[
-        Path | None, typer.Option(help="Keeps the training; an interrupted one goes on."), Writes(resumed=True)
+        Path | None, typer.Option(help="Keeps the training; an interrupted one goes on."), Writes(itself=True)
     ] = None,
     max_seconds: Annotated[float, typer.Option(help="Seconds for the mitigation.")] = 3600.0,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")] = False,
@@ -274,7 +276,7 @@ def tradeoff(
     model: Annotated[str, typer.Argument(help="The present model, which is a point too.")],
     sweep: Annotated[list[str], typer.Option(help="Values of an option: alpha=0,0.1,1; repeat for a grid.")],
     out: Annotated[
-        Path, typer.Option(help="Folder for every model, its audit, and the trade-off."), Writes(folder=True)
+        Path, typer.Option(help="Folder for every model, its audit, and the trade-off."), Writes(itself=True)
     ],
     with_: Annotated[list[str] | None, typer.Option("--with", help="Fixed option: option=value.")] = None,
     metric: Annotated[

@@ -14,7 +14,7 @@ from pydantic import JsonValue
 
 from auditor.errors import UsageError
 from auditor.intake.specs import Job, Limits, MitigationSpec
-from auditor.outputs import place_file
+from auditor.outputs import claim, place_file
 from auditor.report.comparing.compare import compare
 from auditor.report.record import AuditReport
 from auditor.run.isolate import mitigate
@@ -57,7 +57,12 @@ def run_mitigation(
         raise UsageError(f"{key} learns from no rows and is audited without them: leave out --train and --data.")
     before_job = job_of(configured, PROBES)
     assert options.model is not None
-    _check_out(out, options.model, folder=_writes_folder(kind, options.model))
+    as_folder = _writes_folder(kind, options.model)
+    _check_out(out, options.model, folder=as_folder)
+    if not as_folder:
+        claim(out, "--out")
+    if checkpoint is not None:
+        claim(checkpoint, "--checkpoint", resumed=True)
     folder = Path(options.out)
     claim_comparison(folder, "--report")
     for side in ("before", "after"):

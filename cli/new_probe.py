@@ -29,7 +29,7 @@ def new_probe(
     name: Annotated[
         str,
         typer.Argument(help="Its name in snake_case, which is also the folder's."),
-        Writes(folder=True, lost="probe"),
+        Writes(itself=True, lost="probe"),
     ],
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
 ) -> None:

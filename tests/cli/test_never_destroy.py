@@ -155,6 +155,20 @@ def test_report_writes_beside_the_record_and_never_over_it(here: Path) -> None:
     refused(run("report", "other.json", "--format", "json"), "'report.json' is there already")
 
 
+def test_a_new_model_that_is_a_folder_may_go_where_an_empty_one_is(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def reached(*_: object, **__: object) -> None:
+        raise UsageError("as far as the making of the model")
+
+    monkeypatch.setattr("cli.mitigate.make_model", reached)
+    monkeypatch.setattr("cli.mitigate._writes_folder", lambda kind, model: True)
+    words = ("mitigate", "reweighing", "model.pt", "--train", "d.csv", *SCAN[2:], "--out", "new")
+    (here / "new").mkdir()
+    refused(run(*words), "as far as the making of the model")
+    (here / "new" / "mine.txt").write_text("mine")
+    refused(run(*words, "--force"), "is there and not an empty folder")
+    assert (here / "new" / "mine.txt").read_text() == "mine"
+
+
 # ---- the door itself -------------------------------------------------------------------------------------------------
 
 
