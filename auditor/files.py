@@ -15,6 +15,7 @@ from typing import Annotated
 from pydantic import BaseModel, BeforeValidator, ConfigDict
 
 from auditor.errors import DataError, UsageError, did_you_mean, first_line
+from auditor.outputs import check, place_file
 
 
 class Closed(BaseModel):
@@ -42,8 +43,12 @@ def check_writable(folder: Path, hint: str) -> None:
 
 
 def write_beside(path: str | Path, content: bytes) -> None:
-    """Writes a file whole or not at all: beside its place, synced, then renamed."""
+    """Writes a file whole or not at all: beside its place, synced, then renamed.
+
+    Raises UsageError for what :mod:`auditor.outputs` does not let a command write.
+    """
     where = Path(path)
+    check(where)
     try:
         where.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(prefix=f".{where.name}.", dir=where.parent)
@@ -57,7 +62,7 @@ def write_beside(path: str | Path, content: bytes) -> None:
         umask = os.umask(0)
         os.umask(umask)
         os.chmod(temporary, 0o666 & ~umask)
-        os.replace(temporary, where)
+        place_file(temporary, where)
     except OSError as error:
         Path(temporary).unlink(missing_ok=True)
         raise UsageError(f"Cannot write {str(where)!r}: {error.strerror}.") from None

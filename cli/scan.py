@@ -22,7 +22,7 @@ from cli.history import decisions_on, open_ledger, record_audit
 from cli.output import print_report, stages
 from cli.register import followed, opened
 from cli.rendering import known_formats
-from cli.written import command_line, drop_stale, write_report
+from cli.written import claim_report, command_line, drop_stale, write_report
 from probes import PROBES
 
 
@@ -34,6 +34,8 @@ def scan(configured: Configured, *, as_json: bool, quiet: bool, debug: bool) -> 
     formats = known_formats(options.format)
     out = Path(options.out)
     check_writable(out, "Name another folder with --out.")
+    # All of them: a rendering of an earlier run is taken away, and what is somebody else's must not be.
+    claim_report(out)
     check_flags(options)
     if options.db is not None and not options.history:
         raise UsageError("--db says where the history lies: add --history to append to it.")

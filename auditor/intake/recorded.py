@@ -11,7 +11,8 @@ import pyarrow as pa
 from auditor.data.audit_data import AuditData
 from auditor.data.preprocessing import label_name
 from auditor.errors import UsageError
-from auditor.intake.rows.reading import id_like, load_data
+from auditor.intake.rows.columns import id_like
+from auditor.intake.rows.reading import load_data
 from auditor.intake.rows.recorded import score_columns
 from auditor.intake.rows.tables import TableFile, open_table
 from auditor.intake.specs import DataSpec, ModelSpec, RecordedSpec

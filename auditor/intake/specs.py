@@ -169,7 +169,10 @@ class Job:
 class TrainSpec:
     """What to train, on what, and how; the command line's ``train`` flags, one field each.
 
-    ``features``: None means every column but the target, ``drop`` and columns that name rows. ``epochs``: the most that
+    ``features``: None means every column but the target, ``drop``, ``weight``, ``group_column`` and, but for those of
+    ``keep``, columns that name rows or persons, dates and weights of surveys. ``group_column``: no value of it stands
+    among the rows trained on and among those held back. ``weight``: the column of each row's weight in the loss and in
+    the accuracy. ``epochs``: the most that
     early stopping may use, and the exact number under ``dp_epsilon``. ``architecture``: ``mlp``, or
     ``package.module:Class`` of the user's own, found on the import path or in ``code_folder``. ``dp_delta``: None means
     ``n^-1.1`` of the n training rows. ``dp_noise_seed``: None draws it from the operating system and keeps it nowhere;
@@ -181,6 +184,9 @@ class TrainSpec:
     positive: str | None = None
     features: tuple[str, ...] | None = None
     drop: tuple[str, ...] = ()
+    keep: tuple[str, ...] = ()
+    group_column: str | None = None
+    weight: str | None = None
     test_share: float = 0.3
     epochs: int = 50
     hidden: tuple[int, ...] = (64, 32)

@@ -44,7 +44,9 @@ class Provenance:
 class Recipe:
     """How a model was trained, so that another can be trained the same way.
 
-    The last five say of a private training what :class:`auditor.privacy.run_record.RunRecord` says under those names.
+    ``weight``: the column that weighed each row's loss. ``group_column``: the one of which no value stands both among
+    the rows trained on and among those held back. The last five say of a private training what
+    :class:`auditor.privacy.run_record.RunRecord` says under those names.
     """
 
     optimizer: str = "adam"
@@ -54,6 +56,8 @@ class Recipe:
     epochs: int = 50
     batch_size: int = 128
     seed: int = 0
+    weight: str | None = None
+    group_column: str | None = None
     epsilon: float | None = None
     delta: float | None = None
     noise_multiplier: float | None = None

@@ -167,6 +167,8 @@ class MembershipInference:
         return [m if not unfit or _never(m) else replace(m, too_few=m.too_few or unfit) for m in found]
 
     def _by_shadows(self, model: AuditedModel, pool: Pool, rng: np.random.Generator) -> list[Attack]:
+        from auditor.training.weighted import why_not_trained_alike
+
         asked = [name for name in WITH_SHADOWS if name in self.wanted]
         if min(pool.n_members, pool.n_others) < _FEWEST_FOR_SHADOWS:
             why = f"shadow models need at least {_FEWEST_FOR_SHADOWS} members and as many non-members"
@@ -176,6 +178,8 @@ class MembershipInference:
             return [_without(name, pool, why) for name in asked]
         if pool.probabilities is None:
             return [_without(name, pool, _LOSSES_ONLY) for name in asked]
+        if why := why_not_trained_alike(model):
+            return [_without(name, pool, why) for name in asked]
         n = self.n_shadows if any("rmia" not in name for name in asked) else self.n_references
         shadows = train_shadows(model, pool, n, rng, checkpoint=self.checkpoint)
         phi = loss_threshold.log_odds(pool.probabilities, pool.labels)
