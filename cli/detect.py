@@ -45,6 +45,7 @@ READING = (
 
 
 def detect(
+    given: dict[str, object],
     files: Annotated[list[Path], typer.Argument(help="Images, recordings or videos.")],
     detector: Annotated[str | None, typer.Option(help="A detector, as auditor detect-train writes it.")] = None,
     evidence: Annotated[
@@ -91,6 +92,7 @@ def detect(
             trust_anchors=anchors,
             with_heat_map=out is not None,
         ),
+        allow_unsandboxed=bool(given["allow_unsandboxed"]),
     )
     with stages(not json_) as shown:
         shown.total = len(paths) + 1

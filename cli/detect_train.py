@@ -25,6 +25,7 @@ _TARGET = "mitigations.deepfake.folder_training:train_on_folder"
 
 
 def detect_train(
+    given: dict[str, object],
     folder: Annotated[Path, typer.Argument(help="A folder with one sub-folder of real and one of synthetic files.")],
     out: Annotated[Path, typer.Option(help="Where to write the detector.")] = Path("detector.pt"),
     kinds: Annotated[str | None, typer.Option(help="Table with the generator, or the source, of every file.")] = None,
@@ -92,6 +93,7 @@ def detect_train(
                     source_column=source_column,
                     options=options,
                 ),
+                allow_unsandboxed=bool(given["allow_unsandboxed"]),
             )
             with stages(sys.stderr.isatty()) as shown:
                 trained = train_detector(job, on_stage=shown)

@@ -24,6 +24,7 @@ _MOST_SHOWN = 20
 
 
 def reproduce(
+    given: dict[str, object],
     bundle: Annotated[Path, typer.Argument(help="An evidence bundle: audit.zip.")],
     model: Annotated[str | None, typer.Option(help="The model, where it lies elsewhere than then.")] = None,
     data: Annotated[str | None, typer.Option(help="The evaluation rows, where they lie elsewhere.")] = None,
@@ -52,7 +53,8 @@ def reproduce(
     for name in (RECORD, REQUEST, RESULTS):
         if name not in entries:
             raise DataError(f"{bundle.name!r} has no {name}: it is no evidence bundle, or that part was taken out.")
-    own = {"model": model, "data": data, "train": train, "device": device, "max_memory": max_memory}
+    own: dict[str, object] = {"model": model, "data": data, "train": train, "device": device, "max_memory": max_memory}
+    own |= {name: typed or None for name, typed in given.items()}
     configured = configured_again(entries[REQUEST], entries[RESULTS], own, allow_code=allow_code)
     then = _record(entries[RECORD], bundle.name)
     return _compared(then, _run_again(configured), tolerance, as_json=json_)
@@ -69,7 +71,7 @@ def _check_whole(bundle: Path) -> None:
         )
 
 
-def configured_again(request: bytes, results: bytes, own: Mapping[str, str | None], *, allow_code: bool) -> Configured:
+def configured_again(request: bytes, results: bytes, own: Mapping[str, object], *, allow_code: bool) -> Configured:
     """The scan that a bundle asks for, on one's own files. Raises DataError, UsageError where it would run code."""
     from pydantic import ValidationError
 
@@ -78,9 +80,15 @@ def configured_again(request: bytes, results: bytes, own: Mapping[str, str | Non
 
     try:
         said = json.loads(request)
-        options = dict(said["options"]) | {name: value for name, value in own.items() if value is not None}
+        # What is of one run is for whoever runs it again to say, not for the bundle.
+        then = {
+            name: value
+            for name, value in said["options"].items()
+            if name not in flags() or not flags()[name].of_one_run
+        }
+        options = then | {name: value for name, value in own.items() if value is not None}
         asked = ASKED.validate_json(results)
-        code = [name for name, flag in flags().items() if flag.runs_code and options.get(name)]
+        code = [name for name, flag in flags().items() if flag.runs_code and then.get(name)]
         if code and not allow_code:
             raise UsageError(
                 f"That audit ran code of its own (--{code[0].replace('_', '-')}): look at it, and add --allow-code."

@@ -21,6 +21,7 @@ from auditor.finding.criterion import CriterionRecord
 from auditor.finding.figure import Figure
 from auditor.finding.judging import Family, Judgement
 from auditor.finding.measurement import Outcome, Pillar
+from auditor.report.sandbox_state import SandboxState
 from auditor.statistics.families import Multiplicity
 from auditor.statistics.kinds import AnyEstimate
 
@@ -84,7 +85,7 @@ class DataRecord(Closed):
 
 
 class Environment(Closed):
-    """Where and with what the audit ran."""
+    """Where and with what the audit ran; ``sandbox``: None where it ran in the caller's own process."""
 
     python: str
     platform: str
@@ -92,6 +93,7 @@ class Environment(Closed):
     device: str
     seed: int
     limits: dict[str, str] = Field(default_factory=dict)
+    sandbox: SandboxState | None = None
     command: str | None = None
 
 
