@@ -130,6 +130,21 @@ def stay_in_group() -> None:
 
 def _set_filter(denied: _Calls, absent: _Calls, checked: Sequence[_Checked]) -> None:
     place, architecture, call = _ARCHITECTURES[platform.machine()]
+    program = _program(place, architecture, denied, absent, checked)
+    steps = ctypes.create_string_buffer(b"".join(program))
+
+    class Program(ctypes.Structure):
+        _fields_ = [("length", ctypes.c_ushort), ("code", ctypes.c_void_p)]
+
+    asked = Program(len(program), ctypes.addressof(steps))
+    libc = ctypes.CDLL(None, use_errno=True)
+    number, operation, flags = ctypes.c_long(call), ctypes.c_uint(_SET_SECCOMP_FILTER), ctypes.c_uint(_IN_ALL_THREADS)
+    if libc.syscall(number, operation, flags, ctypes.byref(asked)):
+        error = ctypes.get_errno()
+        raise OSError(error, f"seccomp: {os.strerror(error)}")
+
+
+def _program(place: int, architecture: int, denied: _Calls, absent: _Calls, checked: Sequence[_Checked]) -> list[bytes]:
     program = [
         _step(_LOAD, _ARCHITECTURE),
         _step(_EQUAL, architecture, then=1),
@@ -143,18 +158,7 @@ def _set_filter(denied: _Calls, absent: _Calls, checked: Sequence[_Checked]) -> 
             program += _where(numbers[place], [_failing(code)])
     for rule in checked:
         program += _where(rule.numbers[place], _by_argument(rule))
-    program.append(_step(_RETURN, _ALLOW))
-    steps = ctypes.create_string_buffer(b"".join(program))
-
-    class Program(ctypes.Structure):
-        _fields_ = [("length", ctypes.c_ushort), ("code", ctypes.c_void_p)]
-
-    asked = Program(len(program), ctypes.addressof(steps))
-    libc = ctypes.CDLL(None, use_errno=True)
-    number, operation, flags = ctypes.c_long(call), ctypes.c_uint(_SET_SECCOMP_FILTER), ctypes.c_uint(_IN_ALL_THREADS)
-    if libc.syscall(number, operation, flags, ctypes.byref(asked)):
-        error = ctypes.get_errno()
-        raise OSError(error, f"seccomp: {os.strerror(error)}")
+    return [*program, _step(_RETURN, _ALLOW)]
 
 
 def _where(number: int | None, steps: Sequence[bytes]) -> list[bytes]:
