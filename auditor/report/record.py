@@ -13,7 +13,14 @@ from collections.abc import Iterable, Sequence
 from enum import IntEnum
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+)
 
 from auditor.errors import DataError
 from auditor.files import Closed, Number
@@ -95,6 +102,12 @@ class Environment(Closed):
     limits: dict[str, str] = Field(default_factory=dict)
     sandbox: SandboxState | None = None
     command: str | None = None
+
+    @model_serializer(mode="wrap")
+    def _as_it_was(self, handler: SerializerFunctionWrapHandler) -> dict[str, object]:
+        """Records of before there was a sandbox are spelled as they were, so that their digests stay."""
+        said: dict[str, object] = handler(self)
+        return said if self.sandbox is not None else {name: each for name, each in said.items() if name != "sandbox"}
 
 
 class FamilyRecord(Closed):

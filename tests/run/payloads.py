@@ -145,12 +145,14 @@ PROGRAMS = {
     "system by ctypes": "libc.system(b'echo FIRED')",
     "a program in memory": "f = os.memfd_create('x', 0)\nos.write(f, open('/bin/echo', 'rb').read())\n"
     "os.execve(f, ['echo', 'FIRED'], {})",
-    "a program in scratch": "import shutil\nshutil.copy('/bin/echo', 'e')\nos.chmod('e', 0o755)\nos.execv('e', ['e', 'FIRED'])",
+    "a program in scratch": "import shutil\nshutil.copy('/bin/echo', 'e')\nos.chmod('e', 0o755)\n"
+    "os.execv('e', ['e', 'FIRED'])",
     "os.spawnlp": "os.spawnlp(os.P_WAIT, 'echo', 'echo', 'FIRED')",
     "os.fork": "if os.fork() == 0:\n    fired()\n    os._exit(0)\nos.wait()",
     "fork by ctypes": "if libc.fork() == 0:\n    fired()\n    os._exit(0)\nos.wait()",
     "os.forkpty": "p, f = os.forkpty()\nif p == 0: os._exit(0)\nfired()",
-    "multiprocessing": "import multiprocessing as m\np = m.get_context('fork').Process(target=fired)\np.start()\np.join()",
+    "multiprocessing": "import multiprocessing as m\np = m.get_context('fork').Process(target=fired)\n"
+    "p.start()\np.join()",
     "multiprocessing, spawned": "import multiprocessing as m\np = m.get_context('spawn').Process(target=print)\n"
     "p.start()\np.join()\nif p.exitcode == 0: fired()",
     "a pool": "from concurrent.futures import ProcessPoolExecutor\nimport multiprocessing as m\n"
@@ -160,7 +162,8 @@ PROGRAMS = {
     "the parent's life": "os.kill(T['parent'], signal.SIGCONT)\nfired()",
     "the parent's group": "os.killpg(os.getpgid(T['parent']), signal.SIGCONT)\nfired()",
     "every process": "os.kill(-1, 0)\nfired()",
-    "a descriptor of the parent": "p = os.pidfd_open(T['parent'])\nsignal.pidfd_send_signal(p, signal.SIGCONT)\nfired()",
+    "a descriptor of the parent": "p = os.pidfd_open(T['parent'])\nsignal.pidfd_send_signal(p, signal.SIGCONT)\n"
+    "fired()",
     "a signal to the parent's thread": "call(NR['tgkill'], T['parent'], T['parent'], signal.SIGCONT)\nfired()",
     "a signal to the parent's thread, older": "call(NR['tkill'], T['parent'], signal.SIGCONT)\nfired()",
     "a signal by a file": "import fcntl\nr, w = os.pipe()\nfcntl.fcntl(r, fcntl.F_SETOWN, T['parent'])\nfired()",
@@ -170,7 +173,8 @@ PROGRAMS = {
     "r = (ctypes.c_size_t * 2)(int(m, 16), 8)\n"
     "call(NR['process_vm_readv'], T['parent'], v, ctypes.c_long(1), r, ctypes.c_long(1), ctypes.c_long(0))\nfired()",
     "the parent's limits": "import resource\nresource.prlimit(T['parent'], resource.RLIMIT_CORE)\nfired()",
-    "the parent's rank": "os.setpriority(os.PRIO_PROCESS, T['parent'], os.getpriority(os.PRIO_PROCESS, T['parent']))\nfired()",
+    "the parent's rank": "os.setpriority(os.PRIO_PROCESS, T['parent'], os.getpriority(os.PRIO_PROCESS, "
+    "T['parent']))\nfired()",
     "the parent's processors": "os.sched_setaffinity(T['parent'], os.sched_getaffinity(T['parent']))\nfired()",
     "to outlive the parent": "if libc.prctl(1, 0, 0, 0, 0) == 0: fired()",
 }
@@ -179,11 +183,14 @@ PROGRAMS = {
 
 NETWORK = {
     "TCP": "socket.create_connection(('127.0.0.1', T['port']), 5)\nfired()",
-    "TCP by ctypes": "s = libc.socket(2, 1, 0)\na = struct.pack('=HH4s8x', 2, socket.htons(T['port']), b'\\x7f\\0\\0\\1')\n"
+    "TCP by ctypes": "s = libc.socket(2, 1, 0)\n"
+    "a = struct.pack('=HH4s8x', 2, socket.htons(T['port']), b'\\x7f\\0\\0\\1')\n"
     "if s >= 0 and libc.connect(s, a, 16) == 0: fired()",
-    "a page": "import urllib.request, urllib.error\ntry:\n    urllib.request.urlopen(f'http://127.0.0.1:{T[\"port\"]}', timeout=1)\n"
+    "a page": "import urllib.request, urllib.error\ntry:\n"
+    "    urllib.request.urlopen(f'http://127.0.0.1:{T[\"port\"]}', timeout=1)\n"
     "except TimeoutError:\n    fired()",
-    "asyncio": "import asyncio\nasyncio.run(asyncio.wait_for(asyncio.open_connection('127.0.0.1', T['port']), 5))\nfired()",
+    "asyncio": "import asyncio\n"
+    "asyncio.run(asyncio.wait_for(asyncio.open_connection('127.0.0.1', T['port']), 5))\nfired()",
     "UDP": "s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\ns.sendto(b'x', ('127.0.0.1', T['port']))\nfired()",
     "IPv6": "s = socket.socket(socket.AF_INET6)\nfired()",
     "listening": "s = socket.socket()\ns.bind(('127.0.0.1', 0))\ns.listen()\nfired()",
@@ -194,7 +201,8 @@ NETWORK = {
     "netlink": "s = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0)\ns.bind((0, 0))\nfired()",
     "a pair": "socket.socketpair()\nfired()",
     "packets": "socket.socket(socket.AF_INET, socket.SOCK_RAW, 1)\nfired()",
-    "a thread": "t = threading.Thread(target=lambda: (socket.create_connection(('127.0.0.1', T['port']), 5), fired()))\n"
+    "a thread": "t = threading.Thread(target=lambda: (socket.create_connection(('127.0.0.1', T['port']), 5), "
+    "fired()))\n"
     "t.start()\nt.join()",
 }
 
@@ -228,18 +236,21 @@ KERNEL = {
     "a keyring": "call(NR['keyctl'], 0, -3, 0)\nfired()",
     "io_uring": f"call(NR['io_uring_setup'], 1, {_ZEROS})\nfired()",
     "a program in the kernel": "call(NR['bpf'], 0, struct.pack('=IIIII', 2, 4, 4, 1, 0) + bytes(100), 120)\nfired()",
-    "counters": "a = struct.pack('=IIQ', 1, 128, 0) + bytes(112)\ncall(NR['perf_event_open'], a, 0, -1, -1, 0)\nfired()",
+    "counters": "a = struct.pack('=IIQ', 1, 128, 0) + bytes(112)\ncall(NR['perf_event_open'], a, 0, -1, -1, 0)\n"
+    "fired()",
     "page faults": "call(NR['userfaultfd'], 1)\nfired()",
     "shared memory": "i = call(NR['shmget'], 0, ctypes.c_long(4096), 0o600)\nlibc.shmctl(i, 0, None)\nfired()",
     "semaphores": "i = call(NR['semget'], 0, 1, 0o600)\nlibc.semctl(i, 0, 0, 0)\nfired()",
     "messages": "i = call(NR['msgget'], 0, 0o600)\nlibc.msgctl(i, 0, None)\nfired()",
-    "a queue": "call(NR['mq_open'], T['mark'].encode(), 0o102, 0o600, None)\nfired()\nlibc.mq_unlink(b'/' + T['mark'].encode())",
+    "a queue": "call(NR['mq_open'], T['mark'].encode(), 0o102, 0o600, None)\nfired()\n"
+    "libc.mq_unlink(b'/' + T['mark'].encode())",
     "another personality": "call(NR['personality'], ctypes.c_ulong(0x0040000))\nfired()",
     "a process by the older call": "p = call(NR['clone'], ctypes.c_long(17), None, None, None, None)\n"
     "if p == 0: os._exit(0)\nfired()",
     "a process by the newer call": "a = struct.pack('=11Q', 0, 0, 0, 0, 17, 0, 0, 0, 0, 0, 0)\n"
     "p = call(NR['clone3'], a, ctypes.c_long(88))\nif p == 0: os._exit(0)\nfired()",
-    "a file by the newer call": "f = call(NR['openat2'], -100, T['secret'].encode(), struct.pack('=3Q', 0, 0, 0), ctypes.c_long(24))\n"
+    "a file by the newer call": "f = call(NR['openat2'], -100, T['secret'].encode(), struct.pack('=3Q', 0, 0, "
+    "0), ctypes.c_long(24))\n"
     "stolen(os.read(f, 99))",
     "a mode by the newer call": "call(NR['fchmodat2'], -100, T['model'].encode(), 0o777, 0)\nfired()",
     "an attribute by the newer call": "v = ctypes.create_string_buffer(b'x')\n"
@@ -250,9 +261,11 @@ KERNEL = {
     "all events": "call(NR['fanotify_init'], 0x200, 0)\nfired()",
     "a handle": "h = struct.pack('=II', 120, 0) + bytes(128)\nm = ctypes.c_int()\n"
     "call(NR['name_to_handle_at'], -100, T['secret'].encode(), h, ctypes.byref(m), 0)\nfired()",
-    "what two processes share": "call(NR['kcmp'], os.getpid(), T['parent'], 0, ctypes.c_long(0), ctypes.c_long(0))\nfired()",
+    "what two processes share": "call(NR['kcmp'], os.getpid(), T['parent'], 0, ctypes.c_long(0), "
+    "ctypes.c_long(0))\nfired()",
     "the kernel's log": f"call(NR['syslog'], 3, {_ZEROS}, 128)\nfired()",
-    "the host's name": "call(NR['sethostname'], socket.gethostname().encode(), ctypes.c_long(len(socket.gethostname())))\nfired()",
+    "the host's name": "call(NR['sethostname'], socket.gethostname().encode(), "
+    "ctypes.c_long(len(socket.gethostname())))\nfired()",
     "the kernel's settings": "open('/proc/sys/kernel/core_pattern', 'r+')\nfired()",
     "what is killed first": "open('/proc/self/oom_score_adj', 'w').write('500')\nfired()",
     "a terminal": "open('/dev/ptmx', 'r+b', 0)\nfired()",
