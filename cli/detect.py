@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from auditor.errors import UsageError
+from cli.flags import AllowUnsandboxed
 
 if TYPE_CHECKING:
     from auditor.detection.provenance.record import Credentials, FileProvenance, Statement
@@ -45,7 +46,6 @@ READING = (
 
 
 def detect(
-    given: dict[str, object],
     files: Annotated[list[Path], typer.Argument(help="Images, recordings or videos.")],
     detector: Annotated[str | None, typer.Option(help="A detector, as auditor detect-train writes it.")] = None,
     evidence: Annotated[
@@ -59,6 +59,7 @@ def detect(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
     max_memory: Annotated[str | None, typer.Option(help="Memory for the process that reads files: 8GiB.")] = None,
     max_seconds: Annotated[float, typer.Option(help="Seconds for each file.")] = 120.0,
+    allow_unsandboxed: AllowUnsandboxed = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks and the process's own output.")] = False,
 ) -> int:
     """Say of each file what it claims of its making and, with a detector, whether it is likely to be synthetic.
@@ -92,7 +93,7 @@ def detect(
             trust_anchors=anchors,
             with_heat_map=out is not None,
         ),
-        allow_unsandboxed=bool(given["allow_unsandboxed"]),
+        allow_unsandboxed=allow_unsandboxed,
     )
     with stages(not json_) as shown:
         shown.total = len(paths) + 1

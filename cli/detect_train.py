@@ -13,6 +13,7 @@ import typer
 
 from auditor.errors import UsageError
 from cli.detect import ANSWERS, MEDIA, answer_shares, rate_lines, with_interval
+from cli.flags import AllowUnsandboxed
 
 if TYPE_CHECKING:
     from pydantic import JsonValue
@@ -25,7 +26,6 @@ _TARGET = "mitigations.deepfake.folder_training:train_on_folder"
 
 
 def detect_train(
-    given: dict[str, object],
     folder: Annotated[Path, typer.Argument(help="A folder with one sub-folder of real and one of synthetic files.")],
     out: Annotated[Path, typer.Option(help="Where to write the detector.")] = Path("detector.pt"),
     kinds: Annotated[str | None, typer.Option(help="Table with the generator, or the source, of every file.")] = None,
@@ -48,6 +48,7 @@ def detect_train(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
     max_memory: Annotated[str | None, typer.Option(help="Memory for the process that trains, such as 8GiB.")] = None,
     max_seconds: Annotated[float, typer.Option(help="Seconds for the training.")] = 3600.0,
+    allow_unsandboxed: AllowUnsandboxed = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
 ) -> int:
     """Train a detector of synthetic images or speech on your own files, and say how often it is known to err.
@@ -93,7 +94,7 @@ def detect_train(
                     source_column=source_column,
                     options=options,
                 ),
-                allow_unsandboxed=bool(given["allow_unsandboxed"]),
+                allow_unsandboxed=allow_unsandboxed,
             )
             with stages(sys.stderr.isatty()) as shown:
                 trained = train_detector(job, on_stage=shown)

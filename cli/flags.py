@@ -11,6 +11,9 @@ import typer
 
 from auditor.run.options import flags
 
+# For commands with a measuring process and few flags of a scan's.
+AllowUnsandboxed = Annotated[bool, typer.Option("--allow-unsandboxed", help=flags()["allow_unsandboxed"].help)]
+
 P = ParamSpec("P")
 R = TypeVar("R")
 

@@ -46,8 +46,6 @@ _OF_MITIGATIONS = (
     "train", "data", "target", "positive", "sensitive", "text", "image", "probes", "policy", "seed", "device",
     "max_memory", "allow_unsandboxed",
 )  # fmt: skip
-# Of commands with a measuring process and few flags of a scan's.
-_UNSANDBOXED = with_flags(["allow_unsandboxed"])
 
 INTERNAL_ERROR = 70  # EX_SOFTWARE of sysexits.h
 
@@ -309,14 +307,14 @@ def version() -> None:
 
 command("new-probe")(new_probe)
 command("train")(train_command)
-command("detect")(_UNSANDBOXED(detect))
-command("detect-train")(_UNSANDBOXED(detect_train))
+command("detect")(detect)
+command("detect-train")(detect_train)
 command("dp-budget")(dp_budget)
 command("dp-audit")(dp_audit)
 command("dp-lint")(dp_lint)
 command("keygen")(keygen)
 command("verify")(verify)
-command("reproduce")(_UNSANDBOXED(reproduce))
+command("reproduce")(reproduce)
 command("register")(register)
 command("dossier")(dossier)
 command("history")(history)

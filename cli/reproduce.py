@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from auditor.errors import DataError, UsageError
+from cli.flags import AllowUnsandboxed
 from cli.output import coloured, paragraph
 from cli.verify import stored_probe
 
@@ -24,7 +25,6 @@ _MOST_SHOWN = 20
 
 
 def reproduce(
-    given: dict[str, object],
     bundle: Annotated[Path, typer.Argument(help="An evidence bundle: audit.zip.")],
     model: Annotated[str | None, typer.Option(help="The model, where it lies elsewhere than then.")] = None,
     data: Annotated[str | None, typer.Option(help="The evaluation rows, where they lie elsewhere.")] = None,
@@ -35,6 +35,7 @@ def reproduce(
     ] = False,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, ...; as then by default.")] = None,
     max_memory: Annotated[str | None, typer.Option(help="Memory for the measuring process, such as 8GiB.")] = None,
+    allow_unsandboxed: AllowUnsandboxed = False,
     json_: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
 ) -> int:
@@ -54,7 +55,7 @@ def reproduce(
         if name not in entries:
             raise DataError(f"{bundle.name!r} has no {name}: it is no evidence bundle, or that part was taken out.")
     own: dict[str, object] = {"model": model, "data": data, "train": train, "device": device, "max_memory": max_memory}
-    own |= {name: typed or None for name, typed in given.items()}
+    own["allow_unsandboxed"] = allow_unsandboxed or None
     configured = configured_again(entries[REQUEST], entries[RESULTS], own, allow_code=allow_code)
     then = _record(entries[RECORD], bundle.name)
     return _compared(then, _run_again(configured), tolerance, as_json=json_)
