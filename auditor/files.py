@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 import os
+import secrets
 import stat
 import tempfile
 import tomllib
@@ -51,7 +52,9 @@ def write_beside(path: str | Path, content: bytes) -> None:
     check(where)
     try:
         where.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(prefix=f".{where.name}.", dir=where.parent)
+        # With its mode from the beginning, which the measuring process may not change.
+        temporary = where.with_name(f".{where.name}.{secrets.token_hex(4)}")
+        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
     except OSError as error:
         raise UsageError(f"Cannot write {str(where)!r}: {error.strerror}.") from None
     try:
@@ -59,15 +62,12 @@ def write_beside(path: str | Path, content: bytes) -> None:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)
         place_file(temporary, where)
     except OSError as error:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise UsageError(f"Cannot write {str(where)!r}: {error.strerror}.") from None
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
 
 

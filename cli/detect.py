@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from auditor.errors import UsageError
+from cli.flags import AllowUnsandboxed
 from cli.guarded import Writes
 
 if TYPE_CHECKING:
@@ -59,6 +60,7 @@ def detect(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
     max_memory: Annotated[str | None, typer.Option(help="Memory for the process that reads files: 8GiB.")] = None,
     max_seconds: Annotated[float, typer.Option(help="Seconds for each file.")] = 120.0,
+    allow_unsandboxed: AllowUnsandboxed = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks and the process's own output.")] = False,
 ) -> int:
     """Say of each file what it claims of its making and, with a detector, whether it is likely to be synthetic.
@@ -92,6 +94,7 @@ def detect(
             trust_anchors=anchors,
             with_heat_map=out is not None,
         ),
+        allow_unsandboxed=allow_unsandboxed,
     )
     with stages(not json_) as shown:
         shown.total = len(paths) + 1

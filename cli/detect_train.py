@@ -14,6 +14,7 @@ import typer
 from auditor.errors import UsageError
 from auditor.outputs import place_file
 from cli.detect import ANSWERS, MEDIA, answer_shares, rate_lines, with_interval
+from cli.flags import AllowUnsandboxed
 from cli.guarded import Writes
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ def detect_train(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
     max_memory: Annotated[str | None, typer.Option(help="Memory for the process that trains, such as 8GiB.")] = None,
     max_seconds: Annotated[float, typer.Option(help="Seconds for the training.")] = 3600.0,
+    allow_unsandboxed: AllowUnsandboxed = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
 ) -> int:
     """Train a detector of synthetic images or speech on your own files, and say how often it is known to err.
@@ -94,6 +96,7 @@ def detect_train(
                     source_column=source_column,
                     options=options,
                 ),
+                allow_unsandboxed=allow_unsandboxed,
             )
             with stages(sys.stderr.isatty()) as shown:
                 trained = train_detector(job, on_stage=shown)

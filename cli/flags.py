@@ -12,6 +12,9 @@ import typer
 from auditor.run.options import flags
 from cli.guarded import Writes
 
+# For commands with a measuring process and few flags of a scan's.
+AllowUnsandboxed = Annotated[bool, typer.Option("--allow-unsandboxed", help=flags()["allow_unsandboxed"].help)]
+
 P = ParamSpec("P")
 R = TypeVar("R")
 

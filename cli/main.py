@@ -45,7 +45,7 @@ Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks and the me
 # What a mitigation and its audits are told alike.
 _OF_MITIGATIONS = (
     "train", "data", "target", "positive", "sensitive", "text", "image", "probes", "policy", "seed", "device",
-    "max_memory",
+    "max_memory", "allow_unsandboxed",
 )  # fmt: skip
 
 INTERNAL_ERROR = 70  # EX_SOFTWARE of sysexits.h

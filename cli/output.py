@@ -118,6 +118,9 @@ def print_report(report: AuditReport, written: Sequence[str]) -> None:
         typer.echo(f"train   {visible(data.train_path)}  ({count(data.n_train_rows)} rows)")
     for note in (*model.notes, *data.notes):
         typer.echo(paragraph("note    " + visible(note), 0))
+    confined = report.environment.sandbox
+    if confined is not None and not confined.on:
+        typer.echo(paragraph("sandbox " + visible(confined.describe()), 0))
     if report.registration is not None:
         said = visible(report.registration.describe())
         typer.echo(paragraph("plan    " + (said if report.registration.followed else coloured(said, "FAIL")), 0))

@@ -149,7 +149,7 @@ class Job:
     ``evidence``: what of the model's answers is kept beside the measurements, by row: its scores, or each row's groups
     too. With a ``mitigation`` it makes a new model of the old one and the rows of ``data``, and asks no probe.
     With a ``detection`` it examines files, by the model where there is one; with a ``detector_training`` it trains a
-    detector.
+    detector. ``allow_unsandboxed``: whether it goes without the kernel's sandbox.
     """
 
     model: ModelSpec
@@ -162,6 +162,7 @@ class Job:
     mitigation: MitigationSpec | None = None
     detection: DetectionSpec | None = None
     detector_training: DetectorTrainingSpec | None = None
+    allow_unsandboxed: bool = False
     parent: int | None = None
 
 

@@ -440,6 +440,7 @@ def _provenance(report: AuditReport) -> list[dict[str, object]]:
                 ("Command", e.command or ""),
                 ("Platform", f"{e.platform}, Python {e.python}, device {e.device}, seed {e.seed}"),
                 ("Limits set", ", ".join(f"{k} {v}" for k, v in e.limits.items()) or "none"),
+                ("Sandbox", "" if e.sandbox is None else e.sandbox.describe()),
                 ("Packages", packages or "not recorded"),
                 ("Duration", f"{report.duration_s:.1f} s"),
             ),

@@ -13,7 +13,14 @@ from collections.abc import Iterable, Sequence
 from enum import IntEnum
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+)
 
 from auditor.errors import DataError
 from auditor.files import Closed, Number
@@ -21,6 +28,7 @@ from auditor.finding.criterion import CriterionRecord
 from auditor.finding.figure import Figure
 from auditor.finding.judging import Family, Judgement
 from auditor.finding.measurement import Outcome, Pillar
+from auditor.report.sandbox_state import SandboxState
 from auditor.statistics.families import Multiplicity
 from auditor.statistics.kinds import AnyEstimate
 
@@ -84,7 +92,7 @@ class DataRecord(Closed):
 
 
 class Environment(Closed):
-    """Where and with what the audit ran."""
+    """Where and with what the audit ran; ``sandbox``: None where it ran in the caller's own process."""
 
     python: str
     platform: str
@@ -92,7 +100,14 @@ class Environment(Closed):
     device: str
     seed: int
     limits: dict[str, str] = Field(default_factory=dict)
+    sandbox: SandboxState | None = None
     command: str | None = None
+
+    @model_serializer(mode="wrap")
+    def _as_it_was(self, handler: SerializerFunctionWrapHandler) -> dict[str, object]:
+        """Records of before there was a sandbox are spelled as they were, so that their digests stay."""
+        said: dict[str, object] = handler(self)
+        return said if self.sandbox is not None else {name: each for name, each in said.items() if name != "sandbox"}
 
 
 class FamilyRecord(Closed):

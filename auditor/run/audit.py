@@ -30,6 +30,7 @@ from auditor.report.record import (
     exit_code,
     family_record,
 )
+from auditor.report.sandbox_state import SandboxState
 from auditor.run import __version__
 from auditor.run.probe import Probe, missing_needs, not_applicable
 
@@ -176,7 +177,12 @@ def generator_for(seed: int, probe: str) -> np.random.Generator:
 
 
 def environment(
-    *, device: str, seed: int, limits: Mapping[str, str] | None = None, command: str | None = None
+    *,
+    device: str,
+    seed: int,
+    limits: Mapping[str, str] | None = None,
+    sandbox: SandboxState | None = None,
+    command: str | None = None,
 ) -> Environment:
     """What an audit ran on."""
     packages = {}
@@ -192,6 +198,7 @@ def environment(
         device=device,
         seed=seed,
         limits=dict(limits or {}),
+        sandbox=sandbox,
         command=command,
     )
 

@@ -1,4 +1,4 @@
-"""The measuring process, started by auditor.run.isolate: loads the model, reads the data, asks the probes, answers."""
+"""The measuring process, which auditor.run.sandbox.start begins: loads the model, reads the data, asks, answers."""
 
 from __future__ import annotations
 
@@ -11,8 +11,6 @@ from functools import partial
 from importlib import import_module
 from pathlib import Path
 from threading import Thread
-
-from pydantic import TypeAdapter
 
 from auditor.data.audit_data import AuditData, favourable
 from auditor.data.counts import GroupCounts
@@ -35,12 +33,14 @@ from auditor.model.language_model import AuditedLanguageModel
 from auditor.model.saving import save
 from auditor.model.torch_model import TorchModel
 from auditor.report.record import DataRecord
+from auditor.report.sandbox_state import SandboxState
 from auditor.run.answers import counts_of, head_of, parts_of
 from auditor.run.audit import ask, attempt, data_record, generator_for, model_record, no_data
 from auditor.run.messages import (
     HEADER,
     Answered,
     Asking,
+    Confined,
     DataRead,
     DetectorLoaded,
     Done,
@@ -58,6 +58,7 @@ from auditor.run.messages import (
 from auditor.run.mitigation import Training, learns, make_mitigation, needs_rows
 from auditor.run.plugins import load_mitigation, load_probe_class
 from auditor.run.probe import CountsProbe, Probe, counts_suffice, make_probe, missing_needs, not_applicable
+from auditor.run.sandbox.enter import refuse_code
 from auditor.training.huggingface_folder import save_classifier
 
 
@@ -290,11 +291,12 @@ def _measure_counts(
     return probe.measure_counts(counts)
 
 
-def main() -> None:
-    """Reads the job from standard input and answers on the descriptor named by the first argument."""
-    channel = Channel(int(sys.argv[1]))
-    job = TypeAdapter(Job).validate_json(sys.stdin.buffer.read())
+def serve(job: Job, descriptor: int, sandbox: SandboxState) -> None:
+    """Does the job and answers on the descriptor; ``sandbox`` is what :mod:`auditor.run.sandbox.start` has entered."""
+    channel = Channel(descriptor)
+    channel.send(Confined(state=sandbox))
     try:
+        refuse_code(job, sandbox)
         claim_own_packages()
         job = replace(job, model=replace(job.model, device=resolve_device(job.model.device)))
         restrict(job)
@@ -307,7 +309,3 @@ def main() -> None:
         channel.send(Refused(code="model", reason=str(error)))
     else:
         channel.send(Done())
-
-
-if __name__ == "__main__":
-    main()

@@ -34,7 +34,10 @@ if TYPE_CHECKING:
     Table = str | PathLike[str] | pd.DataFrame
 
 # Where a command's answers go, and what it is held against: a caller of Python does that with the report.
-_FOR_COMMANDS = frozenset(name for name, flag in flags().items() if flag.of_one_run) - {"max_memory"}
+_FOR_COMMANDS = frozenset(name for name, flag in flags().items() if flag.of_one_run) - {
+    "max_memory",
+    "allow_unsandboxed",
+}
 # A model in memory is measured as it is, in this process.
 _ABOUT_LOADING = (
     "task", "outputs", "threshold", "architecture", "architecture_args", "predict", "allow_code", "trust_pickle",

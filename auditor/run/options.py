@@ -325,6 +325,15 @@ class ScanOptions:
     trust_pickle: Annotated[bool, Flag(help="Unpickle the model: runs what is in it.", typed=bool, runs_code=True)] = (
         False
     )
+    allow_unsandboxed: Annotated[
+        bool,
+        Flag(
+            help="Measure outside of the kernel's sandbox, where there is none or code of yours needs more.",
+            typed=bool,
+            of_one_run=True,
+            runs_code=True,
+        ),
+    ] = False
     allow_inconclusive: Annotated[bool, Flag(help="Exit 0 on INCONCLUSIVE.", typed=bool, decides=True)] = False
     debug: Annotated[
         bool, Flag(help="Show tracebacks and the measuring process's own output.", typed=bool, of_one_run=True)

@@ -125,6 +125,7 @@ def job_of(configured: Configured, catalogue: Catalogue) -> Job:
         seed=options.seed,
         limits=Limits(memory_bytes=options.max_memory, seconds=options.max_seconds),
         evidence=None if options.bundle is None else "rows" if options.include_rows else "scores",
+        allow_unsandboxed=options.allow_unsandboxed,
     )
 
 
@@ -315,7 +316,9 @@ def _record(configured: Configured, job: Job, measured: Measured, command: str |
             measured.model or ModelRecord(format="not loaded", loaded_by="nothing"), {"path": options.model}
         ),
         data=_as_typed(measured.data or _unread(job.data), {"path": options.data, "train_path": options.train}),
-        environment=environment(device=measured.device, seed=options.seed, limits=limits, command=command),
+        environment=environment(
+            device=measured.device, seed=options.seed, limits=limits, sandbox=measured.sandbox, command=command
+        ),
         family=Family(error_rate=options.error_rate, multiplicity=options.multiplicity),
         refusal=measured.refusal,
         allow_inconclusive=options.allow_inconclusive,
