@@ -49,9 +49,7 @@ def test_a_test_that_takes_too_long_and_does_not_say_so_fails(tmp_path: Path) ->
     (tmp_path / "heavy.py").write_text("from test_them import work\nwork(0.4)\n")
     # A shorter limit, and no allowance for a busy machine, as each of these measures its own time.
     (tmp_path / "shorter.py").write_text(
-        "from tests import processor_time\n"
-        "processor_time.MOST_SECONDS = 0.2\n"
-        "processor_time.slowness = lambda: 1.0\n"
+        "from tests import processor_time\nprocessor_time.MOST_SECONDS = 0.2\nprocessor_time.slowness = lambda: 1.0\n"
     )
     done = subprocess.run(
         [

@@ -702,9 +702,7 @@ def kind_of(case: str) -> str:
 @pytest.mark.parametrize(
     "case", [pytest.param(case, marks=[pytest.mark.slow] if case.startswith(SLOW) else []) for case in CASES]
 )
-def test_either_bound_is_missed_in_at_most_five_per_cent_of_worlds(
-    case: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_either_bound_is_missed_in_at_most_five_per_cent_of_worlds(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
     once = exact_limits_once()
     for module in (intervals, means):
         monkeypatch.setattr(module, "clopper_pearson", once)

@@ -16,7 +16,6 @@ import pytest
 from tests import ROOT
 from tests.quantifiers import none_of
 
-
 Job = Callable[..., dict[str, Any]]
 
 
@@ -83,9 +82,7 @@ def test_statistics_of_a_rank_are_not_audited_on_another(job: Job, alone: dict[s
 
 
 @pytest.mark.slow
-def test_a_probe_that_fails_on_one_rank_is_not_run_and_the_others_are_as_ever(
-    job: Job, alone: dict[str, Any]
-) -> None:
+def test_a_probe_that_fails_on_one_rank_is_not_run_and_the_others_are_as_ever(job: Job, alone: dict[str, Any]) -> None:
     report = job(2, "one_sided")
     (one,) = [f for f in report["findings"] if f["probe"] == "one_sided"]
     assert one["outcome"] == "NOT_RUN" and one["value"] is None
