@@ -321,7 +321,7 @@ TOYS: dict[str, Toys] = {
         criteria=[criterion("cue_top_k", "at_least", 0.6), criterion("faithfulness_gain", "at_least", 0.0)],
         data=lambda: AuditData(X=np.empty(0, object)),
         # Paths of steps to noisy copies would take minutes here; tests/attribution/ takes them.
-        options={"methods": ["occlusion"]},
+        options={"methods": ["occlusion"], "n_samples": 48},
     ),
     "membership_inference": Toys(
         ideal=lambda: model(lambda skill, group, seen: skill),
