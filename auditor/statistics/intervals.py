@@ -162,11 +162,13 @@ def divided_radius(curves: FloatArray, total: int) -> FloatArray:
 
     curves: (parts, ..., n_shares), each rising along the last axis; a part takes no more than n_shares - 1.
     """
-    q = np.arange(total + 1)
-    left = q[:, None] - q[None, : curves.shape[-1]]
-    best: FloatArray = curves[0][..., np.minimum(q, curves.shape[-1] - 1)]
+    shares = curves.shape[-1]
+    best: FloatArray = curves[0][..., np.minimum(np.arange(total + 1), shares - 1)]
+    # Fewer shares than none cannot be left to the parts before.
+    nothing = np.full((*best.shape[:-1], shares - 1), -np.inf)
     for curve in curves[1:]:
-        best = np.where(left >= 0, best[..., np.maximum(left, 0)] + curve[..., None, :], -np.inf).max(axis=-1)
+        left = np.lib.stride_tricks.sliding_window_view(np.concatenate([nothing, best], axis=-1), shares, axis=-1)
+        best = (left + curve[..., None, ::-1]).max(axis=-1)
     return best
 
 
