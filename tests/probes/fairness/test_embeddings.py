@@ -195,12 +195,14 @@ def test_error_rates_on_random_vectors_and_a_planted_association(tmp_path: Path)
     rng = np.random.default_rng(2)
     x, y = [f"x{i}" for i in range(25)], [f"y{i}" for i in range(25)]
     lists = write_lists(tmp_path, x, y)
-    outcomes = []
+    fails = 0
     for world in range(60):
         vectors = write_glove(tmp_path / f"{world}.txt", toy_vectors(rng, 25, 0.0))
         probe = EmbeddingAssociation(vectors=vectors, lists=lists, min_words=2, n_draws=1000)
-        outcomes.append(outcome(probe, rng))
-    assert outcomes.count(Outcome.FAIL) <= 8, "60 worlds without an association, and 0.1 % beyond a rate of 5 %"
+        [found] = probe.measure(classifier(), no_data(), rng)
+        low, high = found.estimate.bounds(0.05)
+        fails += low > 0.5 or high < -0.5
+    assert fails <= 8, "60 worlds without an association, and 0.1 % beyond a rate of 5 %"
     planted = EmbeddingAssociation(
         vectors=write_glove(tmp_path / "planted.txt", toy_vectors(rng, 25, 1.0)), lists=lists, min_words=2
     )
@@ -221,6 +223,7 @@ def planted(tie: float) -> AuditedLanguageModel:
     return AuditedLanguageModel(network, causal_tokenizer(words))
 
 
+@pytest.mark.slow
 def test_it_keeps_the_contract() -> None:
     check_probe(
         EmbeddingAssociation(tests="weat_3", methods="weat", n_draws=1000),
