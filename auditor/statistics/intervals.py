@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from typing import Literal
 
 import numpy as np
@@ -70,6 +71,7 @@ def newcombe(*, k1: int, n1: int, k2: int, n2: int, alpha: float) -> tuple[float
     return float(d - math.hypot(p1 - l1, u2 - p2)), float(d + math.hypot(u1 - p1, p2 - l2))
 
 
+@lru_cache(maxsize=256)
 def corner_radius(alpha: float) -> float:
     """Radius ``t`` with ``P(max(Z1, 0)^2 + max(Z2, 0)^2 > t^2) = alpha`` for independent standard normals.
 
@@ -133,6 +135,7 @@ def ratios_to_each(
         return np.asarray(np.where(below > 0, highest / below, np.inf).max(axis=0), np.float64)
 
 
+@lru_cache(maxsize=256)
 def orthant_radius(alpha: float, parts: int) -> float:
     """Radius ``t`` with ``P(sum of max(Z_m, 0)^2 > t^2) = alpha`` over ``parts`` independent standard normals.
 
