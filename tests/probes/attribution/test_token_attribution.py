@@ -24,7 +24,7 @@ from auditor.statistics.rates import Proportion
 from auditor.statistics.values import BoundedMean
 from probes.attribution import methods as table
 from probes.attribution.explained import Attributions
-from probes.attribution.faithfulness import RANDOM, Grades, ends, gain, grade, occlusion
+from probes.attribution.faithfulness import RANDOM, ends, gain, grade, occlusion
 from probes.attribution.gradient import Effort
 from probes.attribution.methods import explain
 from probes.attribution.problem import Problem
@@ -39,6 +39,7 @@ from probes.attribution.token_attribution import (
 from probes.attribution.token_infill import N_INFILL
 from probes.attribution.token_prompts import Prompt, built_in_prompts, read_prompts, spaced
 from probes.attribution.token_units import token_problem
+from tests.probes.attribution.graded_worlds import worlds_of
 from tests.probes.attribution.token_toys import associated, pronoun_toy
 from tests.quantifiers import all_of
 from tests.statistics.worlds import WORLDS, most_misses
@@ -368,8 +369,7 @@ def test_a_random_attribution_is_refused_but_for_the_promised_few() -> None:
         """Of an attribution (worlds * n, d), one a world."""
         rows = np.tile(np.arange(n), len(own) // n)
         grades = grade(replace(units, score=added), rows, {"own": own, RANDOM: rng.random(own.shape)}, rng)
-        parts = ({k: _rows_of(g, slice(i, i + n)) for k, g in grades.items()} for i in range(0, len(own), n))
-        return [gain(part, "own") for part in parts]
+        return [gain(world, "own") for world in worlds_of(grades, n)]
 
     rng = generator(7)
     shown = 0
@@ -379,17 +379,6 @@ def test_a_random_attribution_is_refused_but_for_the_promised_few() -> None:
     assert shown <= most_misses(TAIL)
     true = gains(np.tile(weights, (20, 1)), rng)
     assert all_of(isinstance(g, BoundedMean) and g.bounds(TAIL)[0] > 0.0 for g in true)
-
-
-def _rows_of(grades: Grades, rows: slice) -> Grades:
-    """The grades of some samples."""
-    return Grades(
-        comprehensiveness=grades.comprehensiveness[rows],
-        sufficiency=grades.sufficiency[rows],
-        deletion_auc=grades.deletion_auc[rows],
-        insertion_auc=grades.insertion_auc[rows],
-        why_none=grades.why_none,
-    )
 
 
 def test_a_model_without_a_preference_has_nothing_to_explain() -> None:
