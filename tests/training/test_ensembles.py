@@ -225,7 +225,7 @@ def eight_models(folder: str | None) -> npt.NDArray[np.float64]:
     """Logits of eight models that take a while, trained two at a time."""
     x, y, _ = rows(2000)
     members = random_halves(8, 2000, np.random.default_rng(0))
-    recipe = Recipe(epochs=12, batch_size=32)
+    recipe = Recipe(epochs=6, batch_size=32)
     return train_together(
         mlp,
         x,
