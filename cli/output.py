@@ -132,7 +132,7 @@ def print_report(report: AuditReport, written: Sequence[str]) -> None:
     typer.echo("   ".join(coloured(f"{o.value} {report.summary.count(o)}", o.value) for o in Outcome))
     if report.refusal is not None:
         typer.echo()
-        typer.echo(coloured("REFUSED", "FAIL"))
+        typer.echo(coloured("REFUSED", "FAIL") + f" {visible(report.refusal.shown)}")
         typer.echo(paragraph(visible(report.refusal.reason), 2))
     methods: dict[tuple[str, str | None], set[str]] = {}
     for finding in report.findings:

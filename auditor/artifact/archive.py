@@ -59,14 +59,20 @@ def open_archive(data: bytes, what: str) -> Archive:
     _verify_layout(data, records, what)
     unpacked = sum(r.size for r in records)
     if unpacked > MAX_RATIO * len(data) + FREE_BYTES:
-        raise ModelError(f"{what!r} would unpack from {len(data):,} to {unpacked:,} bytes: a decompression bomb.")
+        raise ModelError(
+            f"{what!r} would unpack from {len(data):,} to {unpacked:,} bytes: a decompression bomb.",
+            code="AUD-LOAD-LIMIT",
+        )
     for record in records:
         _check_crc(data, record, what)
     return Archive(data, {r.name: r for r in records})
 
 
 def _broken(what: str, why: str) -> ModelError:
-    return ModelError(f"{what!r} is a damaged or doctored zip archive: {why}. Ask for the file again, or save it anew.")
+    return ModelError(
+        f"{what!r} is a damaged or doctored zip archive: {why}. Ask for the file again, or save it anew.",
+        code="AUD-LOAD-DAMAGED",
+    )
 
 
 def _end_of_directory(data: bytes, what: str) -> tuple[int, int, int, int]:

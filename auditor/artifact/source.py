@@ -57,15 +57,19 @@ def read_source(path: str | Path, *, what: str = "model file", max_bytes: int = 
         if not stat.S_ISREG(status.st_mode):
             raise UsageError(f"The {what} {name!r} is not a regular file.")
         if status.st_size == 0:
-            raise ModelError(f"The {what} {name!r} is empty.")
+            raise ModelError(f"The {what} {name!r} is empty.", code="AUD-LOAD-DAMAGED")
         if status.st_size > max_bytes:
             raise ModelError(
                 f"The {what} {name!r} has {status.st_size:,} bytes, more than the {max_bytes:,} that are read: "
-                "audit it through your own loader with --predict package.module:function."
+                "audit it through your own loader with --predict package.module:function.",
+                code="AUD-LOAD-LIMIT",
             )
         data = _read(descriptor, status.st_size)
         if len(data) != status.st_size or os.read(descriptor, 1):
-            raise ModelError(f"The {what} {name!r} changed while it was read: try again when it is complete.")
+            raise ModelError(
+                f"The {what} {name!r} changed while it was read: try again when it is complete.",
+                code="AUD-LOAD-INCOMPLETE",
+            )
     except OSError as error:
         raise UsageError(f"The {what} {name!r} cannot be read: {error.strerror}.") from None
     finally:
@@ -95,14 +99,16 @@ def reading(what: str) -> Iterator[None]:
     except AuditorError:
         raise
     except MemoryError:
-        raise ModelError(f"{what}: it needs more memory than there is; --max-memory sets the limit.") from None
+        raise ModelError(
+            f"{what}: it needs more memory than there is; --max-memory sets the limit.", code="AUD-LOAD-LIMIT"
+        ) from None
     except Exception as error:
-        raise ModelError(f"{what}: {_reason(error)}") from error
+        raise ModelError(f"{what}: {_reason(error)}", code="AUD-LOAD-DAMAGED") from error
     except BaseException as error:
         # Parsers written in Rust report a failed invariant by an exception outside of Exception.
         if type(error).__name__ != "PanicException":
             raise
-        raise ModelError(f"{what}: {_reason(error)}") from error
+        raise ModelError(f"{what}: {_reason(error)}", code="AUD-LOAD-DAMAGED") from error
 
 
 def _reason(error: BaseException) -> str:

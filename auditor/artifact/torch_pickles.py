@@ -147,16 +147,27 @@ def check_legacy(source: Source, plain: frozenset[str]) -> None:
         or not isinstance(system, dict)
         or system.get("little_endian") is not True
     ):
-        raise ModelError(f"{source.name!r} is a legacy torch file of a machine or a version that is not supported.")
+        raise ModelError(
+            f"{source.name!r} is a legacy torch file of a machine or a version that is not supported.",
+            code="AUD-LOAD-UNSUPPORTED",
+        )
     follow(file, reader)
     keys = follow(file, reader)
     if not isinstance(keys, list) or sorted(map(str, keys)) != sorted(reader.storages):
-        raise ModelError(f"{source.name!r} is a legacy torch file whose storages are not those that it names.")
+        raise ModelError(
+            f"{source.name!r} is a legacy torch file whose storages are not those that it names.",
+            code="AUD-LOAD-DAMAGED",
+        )
     for key in keys:
         count, size = reader.storages[str(key)]
         stated = file.read(8)
         if len(stated) != 8 or struct.unpack("<q", stated)[0] != count:
-            raise ModelError(f"{source.name!r} is a damaged legacy torch file: a storage is not as long as it claims.")
+            raise ModelError(
+                f"{source.name!r} is a damaged legacy torch file: a storage is not as long as it claims.",
+                code="AUD-LOAD-DAMAGED",
+            )
         file.seek(count * size, 1)
     if file.tell() != len(source.data):
-        raise ModelError(f"{source.name!r} is a damaged legacy torch file: its storages do not fill it.")
+        raise ModelError(
+            f"{source.name!r} is a damaged legacy torch file: its storages do not fill it.", code="AUD-LOAD-DAMAGED"
+        )

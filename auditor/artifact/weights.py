@@ -120,13 +120,15 @@ def load_torch(source: Source, archive: Archive, record: str) -> Any:
     if foreign and UNUSUAL_GLOBALS.issuperset(foreign):
         raise ModelError(
             f"{source.name!r} holds tensors that are not plain ({describe_calls(foreign)}), which is not supported "
-            "yet: save dense, unquantised tensors without attributes of their own."
+            "yet: save dense, unquantised tensors without attributes of their own.",
+            code="AUD-LOAD-UNSUPPORTED",
         )
     if foreign:
         raise UnsafeModelError(f"{source.name!r} would call {describe_calls(foreign, complete=report.complete)}.")
     if not report.complete or report.streams != 1:
         raise ModelError(
-            f"{source.name!r} holds a pickle that is damaged, endless or followed by another: save it anew."
+            f"{source.name!r} holds a pickle that is damaged, endless or followed by another: save it anew.",
+            code="AUD-LOAD-DAMAGED",
         )
     with_numpy = not NUMPY_GLOBALS.isdisjoint(report.names)
     with (
@@ -167,7 +169,7 @@ def load_torch_file(source: Source) -> Any:
         archive = open_archive(source.data, source.name)
         record = pickle_record(archive)
         if record is None:
-            raise ModelError(f"{source.name!r} is an archive without torch's weights.")
+            raise ModelError(f"{source.name!r} is an archive without torch's weights.", code="AUD-LOAD-UNKNOWN")
         return load_torch(source, archive, record)
     report = read_pickle(source.data[: 1 << 20])
     if report.first_long == LEGACY_MAGIC:
@@ -176,7 +178,7 @@ def load_torch_file(source: Source) -> Any:
         raise UnsafeModelError(
             f"{source.name!r} is a pickle, and loading it would call {describe_calls(report.names)}."
         )
-    raise ModelError(f"{source.name!r} is no file that torch.save wrote: save it anew.")
+    raise ModelError(f"{source.name!r} is no file that torch.save wrote: save it anew.", code="AUD-LOAD-UNKNOWN")
 
 
 def load_safetensors(source: Source) -> dict[str, Tensor]:
@@ -194,19 +196,26 @@ def safetensors_header(data: bytes, what: str) -> dict[str, Any]:
     """The header of a safetensors file, with every name once and the tensors tiling the rest of the file."""
     length = int.from_bytes(data[:8], "little")
     if length > min(len(data) - 8, _MAX_HEADER_BYTES):
-        raise ModelError(f"{what!r} is a truncated safetensors file: its header claims {length:,} bytes.")
+        raise ModelError(
+            f"{what!r} is a truncated safetensors file: its header claims {length:,} bytes.", code="AUD-LOAD-DAMAGED"
+        )
     with reading(f"{what!r} has no valid safetensors header"):
         header = json.loads(data[8 : 8 + length], object_pairs_hook=_unique_pairs)
         if not isinstance(header, dict):
-            raise ModelError(f"{what!r} has no valid safetensors header.")
+            raise ModelError(f"{what!r} has no valid safetensors header.", code="AUD-LOAD-DAMAGED")
         spans = sorted(tuple(v["data_offsets"]) for k, v in header.items() if k != "__metadata__")
     place = 0
     for span in spans:
         if len(span) != 2 or span[0] != place or not isinstance(span[1], int) or span[1] < place:
-            raise ModelError(f"{what!r} is a doctored safetensors file: its tensors overlap or leave holes.")
+            raise ModelError(
+                f"{what!r} is a doctored safetensors file: its tensors overlap or leave holes.", code="AUD-LOAD-DAMAGED"
+            )
         place = span[1]
     if place != len(data) - 8 - length:
-        raise ModelError(f"{what!r} is a truncated or doctored safetensors file: its tensors do not fill it.")
+        raise ModelError(
+            f"{what!r} is a truncated or doctored safetensors file: its tensors do not fill it.",
+            code="AUD-LOAD-DAMAGED",
+        )
     return header
 
 
@@ -223,20 +232,23 @@ def check_tensors(loaded: object, what: str, file_bytes: int) -> None:
     for tensor in tensors_of(loaded):
         if type(tensor) not in (Tensor, torch.nn.Parameter) or tensor.layout != torch.strided or tensor.is_quantized:
             raise ModelError(
-                f"{what!r} holds a sparse, quantised or otherwise unusual tensor, which is not supported yet."
+                f"{what!r} holds a sparse, quantised or otherwise unusual tensor, which is not supported yet.",
+                code="AUD-LOAD-UNSUPPORTED",
             )
         if tensor.device.type != "cpu":
-            raise ModelError(f"{what!r} holds a tensor without data.")
+            raise ModelError(f"{what!r} holds a tensor without data.", code="AUD-LOAD-UNSUPPORTED")
         needed = tensor.numel() * tensor.element_size()
         if needed > tensor.untyped_storage().nbytes():
             raise ModelError(
                 f"{what!r} holds a tensor of shape {tuple(tensor.shape)[:6]} over only "
-                f"{tensor.untyped_storage().nbytes():,} bytes: it claims more than it stores."
+                f"{tensor.untyped_storage().nbytes():,} bytes: it claims more than it stores.",
+                code="AUD-LOAD-DAMAGED",
             )
         claimed += needed
     if claimed > MAX_CLAIM * file_bytes:
         raise ModelError(
-            f"{what!r} has {file_bytes:,} bytes and claims tensors of {claimed:,}: it names the same bytes often."
+            f"{what!r} has {file_bytes:,} bytes and claims tensors of {claimed:,}: it names the same bytes often.",
+            code="AUD-LOAD-LIMIT",
         )
 
 
@@ -256,11 +268,12 @@ def tensors_of(loaded: object) -> Iterator[Tensor]:
 def as_state_dict(loaded: object, what: str) -> dict[str, Tensor]:
     """A mapping of names to tensors, checked. Raises ModelError for anything else."""
     if not isinstance(loaded, Mapping) or not loaded:
-        raise ModelError(f"{what!r} holds {_kind(loaded)}, not a set of named weights.")
+        raise ModelError(f"{what!r} holds {_kind(loaded)}, not a set of named weights.", code="AUD-LOAD-ARCHITECTURE")
     for name, value in loaded.items():
         if not isinstance(name, str) or not isinstance(value, Tensor):
             raise ModelError(
-                f"{what!r} holds {_kind(value)} under {printable(name, 60)!r} where a tensor was expected."
+                f"{what!r} holds {_kind(value)} under {printable(name, 60)!r} where a tensor was expected.",
+                code="AUD-LOAD-ARCHITECTURE",
             )
     return dict(loaded)
 
@@ -281,7 +294,9 @@ def compare_shapes(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], 
     ]
     named = [p for p in problems if p]
     if named:
-        raise ModelError(f"The weights in {what!r} do not fit {network}: the file {'; it '.join(named)}.")
+        raise ModelError(
+            f"The weights in {what!r} do not fit {network}: the file {'; it '.join(named)}.", code="AUD-LOAD-WEIGHTS"
+        )
 
 
 def _listing(verb: str, names: Sequence[str]) -> str:

@@ -26,7 +26,8 @@ def word_pieces(text: str, options: Mapping[str, Any], what: str) -> tuple[Any, 
         why = f"lacks {missing[0]}" if missing else "names a piece twice"
         raise ModelError(
             f"The vocab.txt in {what!r} {why}, so that it is none of WordPiece: save the fast tokenizer beside the "
-            "weights with AutoTokenizer.from_pretrained(...).save_pretrained(folder)."
+            "weights with AutoTokenizer.from_pretrained(...).save_pretrained(folder).",
+            code="AUD-LOAD-UNSUPPORTED",
         )
     stated = options.get("do_lower_case")
     lower = stated if isinstance(stated, bool) else not any(p != p.lower() for p in pieces if not p.startswith("["))

@@ -53,7 +53,7 @@ class Opened:
     def records(self) -> Archive:
         """The verified archive."""
         if self.archive is None:
-            raise ModelError(f"{self.source.name!r} is no archive.")
+            raise ModelError(f"{self.source.name!r} is no archive.", code="AUD-LOAD-UNKNOWN")
         return self.archive
 
 

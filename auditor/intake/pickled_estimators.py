@@ -39,16 +39,18 @@ def load_pickled_estimator(
         except Foreign:
             raise
         except ModelError as error:
-            raise ModelError(f"{error}{_of_another_version(data)}") from None
+            raise ModelError(f"{error}{_of_another_version(data)}", code=error.code) from None
         rest = len(data) - file.tell()
         if rest:
             raise ModelError(
-                f"{source.name!r} is {kind} with {rest:,} bytes after its end: save one model a file, with joblib.dump."
+                f"{source.name!r} is {kind} with {rest:,} bytes after its end: save one model a file, with "
+                "joblib.dump.",
+                code="AUD-LOAD-DAMAGED",
             )
         with reading(f"{source.name!r} holds a model that is incomplete"):
             check_trees(estimator, source.name)
     if isinstance(estimator, (dict, list, tuple)):
-        raise ModelError(_within(estimator, source.name))
+        raise ModelError(_within(estimator, source.name), code="AUD-LOAD-UNSUPPORTED")
     return estimator_model(
         estimator,
         source,

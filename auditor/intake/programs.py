@@ -59,7 +59,10 @@ def _tensor(output: Any) -> Tensor:
         output = output[0] if output else None
     output = getattr(output, "logits", output)
     if not isinstance(output, Tensor):
-        raise ModelError(f"The program returned {type(output).__name__}, not a tensor of logits (n, n_classes).")
+        raise ModelError(
+            f"The program returned {type(output).__name__}, not a tensor of logits (n, n_classes).",
+            code="AUD-LOAD-ANSWERS",
+        )
     return output
 
 
@@ -115,7 +118,8 @@ def batch_limit(program: torch.export.ExportedProgram) -> tuple[int | None, bool
     if len(values) != 1 or not isinstance(values[0], Tensor) or values[0].ndim < 1:
         raise ModelError(
             f"The exported program takes {len(names)} inputs, and one tensor of rows was expected: "
-            "audit it through your own loader with --predict package.module:function."
+            "audit it through your own loader with --predict package.module:function.",
+            code="AUD-LOAD-UNSUPPORTED",
         )
     rows = values[0].shape[0]
     if isinstance(rows, int):

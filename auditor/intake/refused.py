@@ -62,9 +62,14 @@ def read_or_refuse_compressed(source: Source, spec: ModelSpec) -> AuditedModel:
     data = unpacked(source.data, limit)
     start = read_pickle(data[:MAX_LOOK_INSIDE], max_opcodes=100_000)
     if not start.names and not start.streams:
-        raise ModelError(f"{source.name!r} is a compressed file: unpack it, and name what is inside.")
+        raise ModelError(
+            f"{source.name!r} is a compressed file: unpack it, and name what is inside.", code="AUD-LOAD-UNKNOWN"
+        )
     if len(data) >= limit:
-        raise ModelError(f"{source.name!r} would unpack from {len(source.data):,} to more than {limit:,} bytes.")
+        raise ModelError(
+            f"{source.name!r} would unpack from {len(source.data):,} to more than {limit:,} bytes.",
+            code="AUD-LOAD-LIMIT",
+        )
     return _read_or_refuse(source, data, "a compressed pickle", spec)
 
 
@@ -199,18 +204,23 @@ def refuse_numpy(source: Source, arrays: Mapping[str, bytes]) -> ModelError:
                 f"If it is a model that you trust, {OWN_LOADER}."
             )
     return ModelError(
-        f"{source.name!r} is a numpy file: arrays alone are no model. For another kind of model, {OWN_LOADER}."
+        f"{source.name!r} is a numpy file: arrays alone are no model. For another kind of model, {OWN_LOADER}.",
+        code="AUD-LOAD-UNSUPPORTED",
     )
 
 
 def refuse_unsupported(source: Source, kind: str) -> ModelError:
     """The refusal of a known format that is not read yet."""
-    return ModelError(f"{source.name!r} is {kind}, which is not supported yet: {OWN_LOADER}.")
+    return ModelError(
+        f"{source.name!r} is {kind}, which is not supported yet: {OWN_LOADER}.", code="AUD-LOAD-UNSUPPORTED"
+    )
 
 
 def refuse_unknown(source: Source, known: str) -> ModelError:
     """The refusal of a file that is nothing known."""
     start = printable(source.data[:16].decode("latin-1"), 40)
     return ModelError(
-        f"{source.name!r} is no model file of a known format (it begins {start!r}). Known are {known}; or {OWN_LOADER}."
+        f"{source.name!r} is no model file of a known format (it begins {start!r}). Known are {known}; or "
+        f"{OWN_LOADER}.",
+        code="AUD-LOAD-UNKNOWN",
     )

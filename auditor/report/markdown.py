@@ -29,7 +29,7 @@ def render_markdown(report: AuditReport) -> str:
     lines = [f"## Audit of {code_span(report.model.path or 'a model in memory')}", ""]
     lines += [f"**{escaped(verdict.headline)}.** {escaped(verdict.sentence)} Exit code {report.exit_code}.", ""]
     if report.refusal is not None:
-        lines += [f"{code_span(report.refusal.code)} {escaped(report.refusal.reason)}", ""]
+        lines += [f"{code_span(report.refusal.shown)} {escaped(report.refusal.reason)}", ""]
     lines += [line for warning in view.warnings_of(report) for line in (f"> **Note well.** {escaped(warning)}", "")]
     if report.registration is not None and report.registration.deviations:
         lines += ["### Deviations from the registration", ""]

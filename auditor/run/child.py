@@ -304,8 +304,8 @@ def serve(job: Job, descriptor: int, sandbox: SandboxState) -> None:
     except UsageError as error:
         channel.send(Refused(code="usage", reason=str(error)))
     except DataError as error:
-        channel.send(Refused(code="data", reason=str(error)))
+        channel.send(Refused(code="data", reason=str(error), reason_code=error.code or "AUD-DATA-UNUSABLE"))
     except ModelError as error:
-        channel.send(Refused(code="model", reason=str(error)))
+        channel.send(Refused(code="model", reason=str(error), reason_code=error.code or "AUD-LOAD-UNUSABLE"))
     else:
         channel.send(Done())

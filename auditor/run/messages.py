@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, TypeAdapter
 
 from auditor.detection.record import DetectorRecord, FileResult
+from auditor.errors import Code
 from auditor.files import Closed
 from auditor.finding.measurement import ProbeResult
 from auditor.report.record import DataRecord, ModelRecord
@@ -121,6 +122,7 @@ class Refused(Closed):
     kind: Literal["refused"] = "refused"
     code: Literal["model", "data", "usage"]
     reason: str
+    reason_code: Code | None = None
 
 
 class Done(Closed):

@@ -89,7 +89,8 @@ class TableFile:
             if pa.types.is_nested(field.type):
                 raise DataError(
                     f"Column {field.name!r} of {self.path.name} holds {field.type}: one value a row is needed. "
-                    "Leave it out with --features."
+                    "Leave it out with --features.",
+                    code="AUD-DATA-VALUES",
                 )
         return table
 
@@ -112,7 +113,9 @@ class TableFile:
         return _stream(self.path)
 
     def _malformed(self, error: Exception) -> DataError:
-        return DataError(f"{self.path.name} cannot be read as {self.kind.upper()}: {_first_line(error)}")
+        return DataError(
+            f"{self.path.name} cannot be read as {self.kind.upper()}: {_first_line(error)}", code="AUD-DATA-MALFORMED"
+        )
 
     def require(self, columns: Sequence[str]) -> None:
         """Raises UsageError for the first name that is not a column, with the nearest that is."""
@@ -203,7 +206,9 @@ def _arrow(path: Path) -> pa.Table:
             batch.validate(full=True)
             left -= batch.nbytes
             if left < 0:
-                raise DataError(f"{path.name} unpacks to far more than its size: a decompression bomb.")
+                raise DataError(
+                    f"{path.name} unpacks to far more than its size: a decompression bomb.", code="AUD-DATA-LIMIT"
+                )
             batches.append(batch)
     table = pa.Table.from_batches(batches, schema)
     for i, field in enumerate(schema):
@@ -224,7 +229,7 @@ def open_table(path: str | Path, what: str = "data file") -> TableFile:
             "unpack it first, or name it by what it holds."
         )
     if where.stat().st_size == 0:
-        raise DataError(f"The {what} {where.name!r} is empty.")
+        raise DataError(f"The {what} {where.name!r} is empty.", code="AUD-DATA-EMPTY")
     try:
         with _stream(where) as source:
             if kind == "arrow":
@@ -239,8 +244,13 @@ def open_table(path: str | Path, what: str = "data file") -> TableFile:
                 options = pyarrow.csv.ParseOptions(delimiter="\t" if kind == "tsv" else ",", newlines_in_values=True)
                 names = pyarrow.csv.open_csv(source, parse_options=options).schema.names
     except _MALFORMED as error:
-        raise DataError(f"The {what} {where.name!r} cannot be read as {kind.upper()}: {_first_line(error)}") from None
+        raise DataError(
+            f"The {what} {where.name!r} cannot be read as {kind.upper()}: {_first_line(error)}",
+            code="AUD-DATA-MALFORMED",
+        ) from None
     repeated = sorted({n for n in names if names.count(n) > 1})
     if repeated:
-        raise DataError(f"The {what} {where.name!r} has two columns named {repeated[0]!r}: rename one.")
+        raise DataError(
+            f"The {what} {where.name!r} has two columns named {repeated[0]!r}: rename one.", code="AUD-DATA-COLUMN"
+        )
     return TableFile(where, kind, tuple(names))

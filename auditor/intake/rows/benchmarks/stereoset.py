@@ -60,46 +60,58 @@ def read_stereoset(path: str | Path) -> Benchmark[StereoSetExample]:
             for part in parts:
                 rows = data.get(part, [])
                 if not isinstance(rows, list):
-                    raise DataError(f"{file!r}: data.{part} must be a list of examples.")
+                    raise DataError(f"{file!r}: data.{part} must be a list of examples.", code="AUD-DATA-BENCHMARK")
                 pairs += [(part, row, f"{file!r}, {part} example {i}") for i, row in enumerate(rows, 1)]
         elif isinstance(content, list) or (isinstance(content, dict) and "sentences" in content):
             listed = content if isinstance(content, list) else [content]
             pairs = [(None, row, f"{file!r}, example {i}") for i, row in enumerate(listed, 1)]
         else:
-            raise DataError(f"{file!r} has no data.intrasentence or data.intersentence, so it is no StereoSet file.")
+            raise DataError(
+                f"{file!r} has no data.intrasentence or data.intersentence, so it is no StereoSet file.",
+                code="AUD-DATA-BENCHMARK",
+            )
     examples = tuple(_stereoset_example(part, row, where) for part, row, where in pairs)
     if not examples:
-        raise DataError(f"{file!r} holds no example of data.intrasentence or data.intersentence.")
+        raise DataError(
+            f"{file!r} holds no example of data.intrasentence or data.intersentence.", code="AUD-DATA-BENCHMARK"
+        )
     return Benchmark(name, str(path), digest, examples)
 
 
 def _stereoset_example(part: Part | None, row: Any, where: str) -> StereoSetExample:
     name = "StereoSet"
     if not isinstance(row, dict):
-        raise DataError(f"{where} is no JSON object.")
+        raise DataError(f"{where} is no JSON object.", code="AUD-DATA-BENCHMARK")
     listed = value_of(row, "sentences", where, name)
     if isinstance(listed, dict):
         texts, labels = listed.get("sentence"), listed.get("gold_label")
         if not isinstance(texts, list) or not isinstance(labels, list) or len(texts) != len(labels):
-            raise DataError(f"{where}: sentences needs a sentence list and a gold_label list of the same length.")
+            raise DataError(
+                f"{where}: sentences needs a sentence list and a gold_label list of the same length.",
+                code="AUD-DATA-BENCHMARK",
+            )
         listed = [{"sentence": s, "gold_label": g} for s, g in zip(texts, labels, strict=True)]
     if not isinstance(listed, list):
-        raise DataError(f"{where}: sentences must be a list.")
+        raise DataError(f"{where}: sentences must be a list.", code="AUD-DATA-BENCHMARK")
     found: dict[Label, str] = {}
     for item in listed:
         if not isinstance(item, dict):
-            raise DataError(f"{where}: each of its sentences must be an object with sentence and gold_label.")
+            raise DataError(
+                f"{where}: each of its sentences must be an object with sentence and gold_label.",
+                code="AUD-DATA-BENCHMARK",
+            )
         label = _gold_label(value_of(item, "gold_label", where, name))
         if label is None:
             raise DataError(
-                f"{where}: the gold_label {item['gold_label']!r} is none of {', '.join(map(str, _LABELS))}."
+                f"{where}: the gold_label {item['gold_label']!r} is none of {', '.join(map(str, _LABELS))}.",
+                code="AUD-DATA-BENCHMARK",
             )
         if label in found:
-            raise DataError(f"{where} has two sentences labelled {label!r}.")
+            raise DataError(f"{where} has two sentences labelled {label!r}.", code="AUD-DATA-BENCHMARK")
         found[label] = text_of(item, "sentence", where, name)
     absent = next((label for label in ("stereotype", "anti-stereotype", "unrelated") if label not in found), None)
     if absent is not None:
-        raise DataError(f"{where} has no sentence labelled {absent!r}.")
+        raise DataError(f"{where} has no sentence labelled {absent!r}.", code="AUD-DATA-BENCHMARK")
     context = text_of(row, "context", where, name)
     return StereoSetExample(
         id=text_of(row, "id", where, name),
