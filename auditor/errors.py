@@ -5,7 +5,10 @@ AuditorError                    exit code
 │   ├── ConfigError             2   audit.toml or a criteria file is wrong
 │   └── MissingExtraError       2   an optional dependency is not installed; names the extra
 ├── DataError                   4   the data were read and cannot be used
+│   └── BenchmarkError          4   a file of test items is not the one that was published
 ├── ModelError                  4   the model was read and cannot be used
+│   ├── DamagedError            4   its file is cut short, damaged or doctored
+│   ├── UnsupportedError        4   its format, or this kind of model in it, is not supported
 │   ├── OutputsError            4   nobody said what its outputs are, or what was said is not so
 │   └── UnsafeModelError        4   loading it would run code that the file brings along
 └── NotApplicableError          -   a probe lacks an input; becomes a NOT_APPLICABLE finding
@@ -177,8 +180,26 @@ class DataError(AuditorError):
     """The data were read and cannot be used as asked."""
 
 
+class BenchmarkError(DataError):
+    """A file of test items is not the one that was published."""
+
+    code = "AUD-DATA-BENCHMARK"
+
+
 class ModelError(AuditorError):
     """The model was read and cannot be used as asked."""
+
+
+class DamagedError(ModelError):
+    """A model file is cut short, damaged or doctored."""
+
+    code = "AUD-LOAD-DAMAGED"
+
+
+class UnsupportedError(ModelError):
+    """A model file's format, or the kind of model in it, is known and not supported."""
+
+    code = "AUD-LOAD-UNSUPPORTED"
 
 
 class OutputsError(ModelError):

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from auditor.artifact.source import printable
-from auditor.errors import ModelError
+from auditor.errors import DamagedError, ModelError
 
 _LOCAL = struct.Struct("<4s5H3I2H")
 _CENTRAL = struct.Struct("<4s6H3I5H2I")
@@ -69,9 +69,8 @@ def open_archive(data: bytes, what: str) -> Archive:
 
 
 def _broken(what: str, why: str) -> ModelError:
-    return ModelError(
-        f"{what!r} is a damaged or doctored zip archive: {why}. Ask for the file again, or save it anew.",
-        code="AUD-LOAD-DAMAGED",
+    return DamagedError(
+        f"{what!r} is a damaged or doctored zip archive: {why}. Ask for the file again, or save it anew."
     )
 
 

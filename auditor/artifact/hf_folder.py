@@ -26,7 +26,7 @@ from auditor.artifact.weights import (
     load_torch_file,
 )
 from auditor.artifact.wordpiece import word_pieces
-from auditor.errors import ModelError, UnsafeModelError
+from auditor.errors import DamagedError, ModelError, UnsafeModelError
 
 FORMAT = "Hugging Face folder"
 MAX_TOKENIZER_BYTES = 256 << 20
@@ -72,7 +72,7 @@ class Folder:
         with reading(f"{name!r} in {self.name!r} is no valid JSON"):
             parsed = json.loads(source.data)
             if not isinstance(parsed, dict):
-                raise ModelError(f"{name!r} in {self.name!r} is no JSON object.", code="AUD-LOAD-DAMAGED")
+                raise DamagedError(f"{name!r} in {self.name!r} is no JSON object.")
             code = next(_values_of(parsed, "auto_map"), None)
         if code is not None:
             raise UnsafeModelError(
@@ -181,7 +181,7 @@ def _weights_of(folder: Folder, name: str) -> dict[str, Tensor]:
 def _shards(folder: Folder, index_name: str) -> dict[str, Tensor]:
     index = folder.json(index_name).get("weight_map")
     if not isinstance(index, dict) or not index:
-        raise ModelError(f"The shard index of {folder.name!r} names no weights.", code="AUD-LOAD-DAMAGED")
+        raise DamagedError(f"The shard index of {folder.name!r} names no weights.")
     ending = ".safetensors" if ".safetensors" in index_name else ".bin"
     for file in index.values():
         if not isinstance(file, str) or not _SHARD.fullmatch(file) or not file.endswith(ending):
@@ -191,7 +191,7 @@ def _shards(folder: Folder, index_name: str) -> dict[str, Tensor]:
             )
     files = sorted(set(index.values()))
     if len(files) > _MAX_SHARDS:
-        raise ModelError(f"The shard index of {folder.name!r} names {len(files):,} files.", code="AUD-LOAD-DAMAGED")
+        raise DamagedError(f"The shard index of {folder.name!r} names {len(files):,} files.")
     missing = [file for file in files if not folder.has(file)]
     if missing:
         raise ModelError(

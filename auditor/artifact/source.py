@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from auditor.errors import AuditorError, ModelError, UsageError
+from auditor.errors import AuditorError, DamagedError, ModelError, UsageError
 from auditor.files import regular_file
 
 MAX_FILE_BYTES = 16 << 30
@@ -57,7 +57,7 @@ def read_source(path: str | Path, *, what: str = "model file", max_bytes: int = 
         if not stat.S_ISREG(status.st_mode):
             raise UsageError(f"The {what} {name!r} is not a regular file.")
         if status.st_size == 0:
-            raise ModelError(f"The {what} {name!r} is empty.", code="AUD-LOAD-DAMAGED")
+            raise DamagedError(f"The {what} {name!r} is empty.")
         if status.st_size > max_bytes:
             raise ModelError(
                 f"The {what} {name!r} has {status.st_size:,} bytes, more than the {max_bytes:,} that are read: "
@@ -103,12 +103,12 @@ def reading(what: str) -> Iterator[None]:
             f"{what}: it needs more memory than there is; --max-memory sets the limit.", code="AUD-LOAD-LIMIT"
         ) from None
     except Exception as error:
-        raise ModelError(f"{what}: {_reason(error)}", code="AUD-LOAD-DAMAGED") from error
+        raise DamagedError(f"{what}: {_reason(error)}") from error
     except BaseException as error:
         # Parsers written in Rust report a failed invariant by an exception outside of Exception.
         if type(error).__name__ != "PanicException":
             raise
-        raise ModelError(f"{what}: {_reason(error)}", code="AUD-LOAD-DAMAGED") from error
+        raise DamagedError(f"{what}: {_reason(error)}") from error
 
 
 def _reason(error: BaseException) -> str:

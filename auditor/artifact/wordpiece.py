@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from auditor.artifact.source import printable
-from auditor.errors import ModelError
+from auditor.errors import UnsupportedError
 
 _SPECIAL = ("[UNK]", "[CLS]", "[SEP]", "[PAD]")
 
@@ -24,10 +24,9 @@ def word_pieces(text: str, options: Mapping[str, Any], what: str) -> tuple[Any, 
     missing = [mark for mark in _SPECIAL if mark not in vocabulary]
     if len(vocabulary) != len(pieces) or missing:
         why = f"lacks {missing[0]}" if missing else "names a piece twice"
-        raise ModelError(
+        raise UnsupportedError(
             f"The vocab.txt in {what!r} {why}, so that it is none of WordPiece: save the fast tokenizer beside the "
-            "weights with AutoTokenizer.from_pretrained(...).save_pretrained(folder).",
-            code="AUD-LOAD-UNSUPPORTED",
+            "weights with AutoTokenizer.from_pretrained(...).save_pretrained(folder)."
         )
     stated = options.get("do_lower_case")
     lower = stated if isinstance(stated, bool) else not any(p != p.lower() for p in pieces if not p.startswith("["))

@@ -15,13 +15,13 @@ from torch import Tensor, nn
 
 from auditor.artifact.archive import Archive
 from auditor.artifact.source import Source, printable
+from auditor.artifact.weight_files import unread_records
 from auditor.artifact.weights import (
     LOADED_BY_TORCH,
     as_state_dict,
     compare_shapes,
     load_torch,
     plain_floats,
-    unread_records,
 )
 from auditor.data.preprocessing import (
     AudioPreprocessing,
@@ -30,7 +30,7 @@ from auditor.data.preprocessing import (
     TabularPreprocessing,
     TextPreprocessing,
 )
-from auditor.errors import ModelError, UsageError, did_you_mean
+from auditor.errors import DamagedError, ModelError, UnsupportedError, UsageError, did_you_mean
 from auditor.files import Closed
 from auditor.intake.specs import ModelSpec
 from auditor.intake.user_code import import_object, keywords_of
@@ -165,10 +165,7 @@ def _detector(model: TorchModel, card: DetectorCard, what: str) -> DeepfakeDetec
     detector = DeepfakeDetector.around(model, card)
     blank = _blank(detector.preprocessing)
     if blank is None:
-        raise ModelError(
-            f"{what!r} is not a valid model bundle: its detector says nothing of how files are read.",
-            code="AUD-LOAD-DAMAGED",
-        )
+        raise DamagedError(f"{what!r} is not a valid model bundle: its detector says nothing of how files are read.")
     try:
         with without_gradients(), detector.evaluating():
             detector.logits(detector.encode(blank))
@@ -176,16 +173,12 @@ def _detector(model: TorchModel, card: DetectorCard, what: str) -> DeepfakeDetec
     except MemoryError:
         raise
     except Exception as error:
-        raise ModelError(
+        raise DamagedError(
             f"{what!r} is not a valid model bundle: its network cannot take what its preprocessing makes of a file: "
-            f"{printable(error)}.",
-            code="AUD-LOAD-DAMAGED",
+            f"{printable(error)}."
         ) from error
     if n != 1:
-        raise ModelError(
-            f"{what!r} is not a valid model bundle: its network measures {n} novelties of one file.",
-            code="AUD-LOAD-DAMAGED",
-        )
+        raise DamagedError(f"{what!r} is not a valid model bundle: its network measures {n} novelties of one file.")
     return detector
 
 
@@ -206,10 +199,7 @@ def _gated(model: AuditedModel, value: object, source: Source, spec: ModelSpec) 
     bundle = _parse(nested, f"{source.name}: the gate's detector")
     detector = None if bundle.gate is not None else _model_of(bundle, source, ModelSpec(device=spec.device))
     if not isinstance(detector, DeepfakeDetector) or not isinstance(model, TorchModel):
-        raise ModelError(
-            f"{source.name!r} is not a valid model bundle: its gate has no detector of its own.",
-            code="AUD-LOAD-DAMAGED",
-        )
+        raise DamagedError(f"{source.name!r} is not a valid model bundle: its gate has no detector of its own.")
     return GatedModel(model, detector, gate)
 
 
@@ -225,28 +215,23 @@ def _postprocessed(model: TorchModel, value: object, spec: ModelSpec, what: str)
 def _parse(loaded: object, what: str) -> _Bundle:
     form = loaded.get("format") if isinstance(loaded, Mapping) else None
     if not isinstance(loaded, Mapping) or not isinstance(form, str):
-        raise ModelError(f"{what!r} is not a model bundle: it names no format.", code="AUD-LOAD-DAMAGED")
+        raise DamagedError(f"{what!r} is not a model bundle: it names no format.")
     if form != BUNDLE_FORMAT:
-        raise ModelError(
+        raise UnsupportedError(
             f"{what!r} is a bundle of the format {printable(form, 40)!r}, and this version reads {BUNDLE_FORMAT!r}: "
-            "upgrade responsible-auditor, or save the model again with this one.",
-            code="AUD-LOAD-UNSUPPORTED",
+            "upgrade responsible-auditor, or save the model again with this one."
         )
     try:
         return _Bundle.model_validate(dict(loaded))
     except ValidationError as error:
-        raise ModelError(
-            f"{what!r} is not a valid model bundle: {_first_problem(error)}.", code="AUD-LOAD-DAMAGED"
-        ) from None
+        raise DamagedError(f"{what!r} is not a valid model bundle: {_first_problem(error)}.") from None
 
 
 def _checked(adapter: TypeAdapter[Any], value: object, part: str, what: str) -> Any:
     try:
         return adapter.validate_python(value)
     except ValidationError as error:
-        raise ModelError(
-            f"{what!r} is not a valid model bundle: {part}: {_first_problem(error)}.", code="AUD-LOAD-DAMAGED"
-        ) from None
+        raise DamagedError(f"{what!r} is not a valid model bundle: {part}: {_first_problem(error)}.") from None
 
 
 def _check_fit(preprocessing: Preprocessing | None, args: Mapping[str, Any], what: str) -> None:
@@ -257,24 +242,19 @@ def _check_fit(preprocessing: Preprocessing | None, args: Mapping[str, Any], wha
         indices = [0, preprocessing.unknown or 0, *preprocessing.vocabulary.values()]
         made, key = max(indices) + 1, "n_words"
         if min(indices) < 0:
-            raise ModelError(
-                f"{what!r} is not a valid model bundle: its vocabulary holds a negative index.", code="AUD-LOAD-DAMAGED"
-            )
+            raise DamagedError(f"{what!r} is not a valid model bundle: its vocabulary holds a negative index.")
     elif isinstance(preprocessing, ImagePreprocessing):
         made, key = len(preprocessing.mean), "channels"
         if len(preprocessing.std) != made:
-            raise ModelError(
-                f"{what!r} is not a valid model bundle: its mean and std differ in length.", code="AUD-LOAD-DAMAGED"
-            )
+            raise DamagedError(f"{what!r} is not a valid model bundle: its mean and std differ in length.")
     elif isinstance(preprocessing, AudioPreprocessing):
         made, key = preprocessing.sampling_rate, "sampling_rate"
     else:
         return
     taken = args.get(key, made)
     if made > taken if key == "n_words" else made != taken:
-        raise ModelError(
-            f"{what!r} is not a valid model bundle: its preprocessing makes {key} {made}, its network takes {taken}.",
-            code="AUD-LOAD-DAMAGED",
+        raise DamagedError(
+            f"{what!r} is not a valid model bundle: its preprocessing makes {key} {made}, its network takes {taken}."
         )
 
 
@@ -284,17 +264,13 @@ def _recipe(value: object, what: str) -> Recipe | None:
     known = [f.name for f in fields(Recipe)]
     for key in value if isinstance(value, dict) else ():
         if key not in known:
-            raise ModelError(
-                f"{what!r} is not a valid model bundle: training: unknown key {printable(key, 40)!r}.",
-                code="AUD-LOAD-DAMAGED",
-            )
+            raise DamagedError(f"{what!r} is not a valid model bundle: training: unknown key {printable(key, 40)!r}.")
     recipe: Recipe = _checked(_RECIPE, value, "training", what)
     numbers = [v for k, v in vars(recipe).items() if isinstance(v, (int, float)) and k != "seed"]
     # Shadow models are trained by this recipe: it may not be what keeps a machine busy forever.
     if not all(0 <= n <= _MAX_NUMBER for n in numbers) or recipe.epochs > _MAX_EPOCHS:
-        raise ModelError(
-            f"{what!r} is not a valid model bundle: training: a number is negative, not finite or too large.",
-            code="AUD-LOAD-DAMAGED",
+        raise DamagedError(
+            f"{what!r} is not a valid model bundle: training: a number is negative, not finite or too large."
         )
     return recipe
 

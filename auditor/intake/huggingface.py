@@ -24,7 +24,7 @@ from auditor.artifact.hf_folder import (
 )
 from auditor.artifact.source import printable, reading
 from auditor.data.preprocessing import ImagePreprocessing
-from auditor.errors import ModelError
+from auditor.errors import DamagedError, ModelError, UnsupportedError
 from auditor.intake.specs import ModelSpec
 from auditor.intake.wrap import named_classes
 from auditor.model.audited_model import Provenance
@@ -128,9 +128,8 @@ def _architecture(settings: Mapping[str, Any], folder: Folder) -> tuple[str, str
 
     for key, why in REFUSED_KEYS.items():
         if settings.get(key) is not None:
-            raise ModelError(
-                f"{folder.name!r} {why}, which is not supported yet: audit it with --predict package.module:function.",
-                code="AUD-LOAD-UNSUPPORTED",
+            raise UnsupportedError(
+                f"{folder.name!r} {why}, which is not supported yet: audit it with --predict package.module:function."
             )
     kind, listed = settings.get("model_type"), settings.get("architectures")
     name = listed[0] if isinstance(listed, list) and listed else None
@@ -151,10 +150,9 @@ def _architecture(settings: Mapping[str, Any], folder: Folder) -> tuple[str, str
         known = getattr(modeling_auto, table_name).get(kind, ())
         if name in ((known,) if isinstance(known, str) else tuple(known)):
             return what, name
-    raise ModelError(
+    raise UnsupportedError(
         f"{folder.name!r} is a {printable(name, 60)} ({printable(kind, 40)}); supported yet are transformers' own "
-        "...ForSequenceClassification and ...ForImageClassification. Audit it with --predict package.module:function.",
-        code="AUD-LOAD-UNSUPPORTED",
+        "...ForSequenceClassification and ...ForImageClassification. Audit it with --predict package.module:function."
     )
 
 
@@ -162,14 +160,12 @@ def _classes(settings: Mapping[str, Any], folder: Folder, spec: ModelSpec) -> tu
     problem = settings.get("problem_type")
     labels = settings.get("id2label")
     if problem == "multi_label_classification":
-        raise ModelError(
-            f"{folder.name!r} gives several labels to a row, which is not supported yet: audit one with --predict.",
-            code="AUD-LOAD-UNSUPPORTED",
+        raise UnsupportedError(
+            f"{folder.name!r} gives several labels to a row, which is not supported yet: audit one with --predict."
         )
     if problem == "regression" or settings.get("num_labels") == 1 or (isinstance(labels, dict) and len(labels) == 1):
-        raise ModelError(
-            f"{folder.name!r} predicts a number, not a class, not supported yet: audit decisions with --predict.",
-            code="AUD-LOAD-UNSUPPORTED",
+        raise UnsupportedError(
+            f"{folder.name!r} predicts a number, not a class, not supported yet: audit decisions with --predict."
         )
     if labels is None:
         # transformers leaves two labels unnamed.
@@ -336,5 +332,5 @@ def _per_channel(options: Mapping[str, Any], key: str, channels: int) -> list[fl
     value = options.get(key)
     values = [float(v) for v in value] if isinstance(value, list) else [float(str(value))] * channels
     if len(values) != channels:
-        raise ModelError(f"Its {key} has {len(values)} numbers for {channels} channels.", code="AUD-LOAD-DAMAGED")
+        raise DamagedError(f"Its {key} has {len(values)} numbers for {channels} channels.")
     return values

@@ -27,7 +27,7 @@ from auditor.artifact.hf_folder import (
     unused_keys,
 )
 from auditor.artifact.source import Source, printable, reading
-from auditor.errors import MissingExtraError, ModelError
+from auditor.errors import MissingExtraError, ModelError, UnsupportedError
 from auditor.files import sha256_of
 from auditor.intake.specs import ModelSpec
 from auditor.model.audited_model import Provenance
@@ -53,16 +53,14 @@ def load_language_folder(path: str, spec: ModelSpec) -> AuditedLanguageModel:
     settings = folder.json("config.json")
     found = _objective(settings)
     if found is None:
-        raise ModelError(
+        raise UnsupportedError(
             f"{folder.name!r} is none of transformers' own causal or masked language models: see the architectures in "
-            "its config.json.",
-            code="AUD-LOAD-UNSUPPORTED",
+            "its config.json."
         )
     for key, why in REFUSED_KEYS.items():
         if settings.get(key) is not None:
-            raise ModelError(
-                f"{folder.name!r} {why}, which is not supported yet: save it unquantised, or as GGUF.",
-                code="AUD-LOAD-UNSUPPORTED",
+            raise UnsupportedError(
+                f"{folder.name!r} {why}, which is not supported yet: save it unquantised, or as GGUF."
             )
     objective, name = found
     weights = read_weights(folder)

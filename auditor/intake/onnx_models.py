@@ -14,7 +14,7 @@ import pandas as pd
 
 from auditor.artifact.source import Source, printable, reading
 from auditor.data.preprocessing import as_text
-from auditor.errors import DataError, MissingExtraError, ModelError, UsageError, did_you_mean
+from auditor.errors import DataError, MissingExtraError, ModelError, UnsupportedError, UsageError, did_you_mean
 from auditor.intake.specs import ModelSpec
 from auditor.intake.wrap import named_classes, no_flags_of_classes, provenance_of
 from auditor.model.audited_model import AuditedModel
@@ -39,19 +39,15 @@ class Graph:
         wide = [i for i in self._inputs if i.type not in (*_NUMBERS, _TEXT) or len(i.shape) != 2]
         if wide or not self._inputs:
             what = f"{wide[0].type} of shape {printable(wide[0].shape, 60)}" if wide else "nothing"
-            raise ModelError(
+            raise UnsupportedError(
                 f"{name!r} takes {what}, and an ONNX model is audited where it takes columns of a table, (n, d): wrap "
-                "it with --predict package.module:function.",
-                code="AUD-LOAD-UNSUPPORTED",
+                "it with --predict package.module:function."
             )
         widths = [i.shape[1] if isinstance(i.shape[1], int) else None for i in self._inputs]
         self.one_matrix = len(self._inputs) == 1 and widths[0] != 1
         self.width = widths[0] if self.one_matrix else len(self._inputs)
         if not self.one_matrix and any(width not in (1, None) for width in widths):
-            raise ModelError(
-                f"{name!r} takes several matrices, and no table says which column belongs to which.",
-                code="AUD-LOAD-UNSUPPORTED",
-            )
+            raise UnsupportedError(f"{name!r} takes several matrices, and no table says which column belongs to which.")
         self.columns = None if self.one_matrix else tuple(i.name for i in self._inputs)
 
     @property
@@ -142,10 +138,9 @@ def _network(
 ) -> AuditedModel:
     if len(outputs) != 1:
         listed = ", ".join(printable(o.name, 40) for o in outputs[:6])
-        raise ModelError(
+        raise UnsupportedError(
             f"{name!r} has the outputs {listed}, none of which are labels: which one is meant is for a function of "
-            "yours to say, with --predict.",
-            code="AUD-LOAD-UNSUPPORTED",
+            "yours to say, with --predict."
         )
     output = outputs[0].name
     if spec.task == "regression":
@@ -220,16 +215,14 @@ def _features(graph: Graph, spec: ModelSpec, name: str) -> tuple[str, ...]:
 def _check(proto: Any, name: str) -> None:
     foreign = sorted({o.domain for o in proto.opset_import} - _KNOWN_OPERATORS)
     if foreign:
-        raise ModelError(
+        raise UnsupportedError(
             f"{name!r} needs operators of {printable(foreign[0], 60)!r}, whose code would have to be loaded: audit it "
-            "through your own loader with --predict package.module:function.",
-            code="AUD-LOAD-UNSUPPORTED",
+            "through your own loader with --predict package.module:function."
         )
     if any(tensor.data_location == tensor.EXTERNAL for tensor in _tensors(proto.graph)):
-        raise ModelError(
+        raise UnsupportedError(
             f"{name!r} keeps tensors in other files: write it as one, with onnx.save(model, path, "
-            "save_as_external_data=False).",
-            code="AUD-LOAD-UNSUPPORTED",
+            "save_as_external_data=False)."
         )
 
 

@@ -34,15 +34,14 @@ from auditor.intake.specs import Job, ProbeSpec
 from auditor.report.record import INTAKE, Refusal
 from auditor.report.text import visible
 from auditor.run.audit import files_result
+from auditor.run.channel import HEADER, Refused
 from auditor.run.checkpoints import lent_checkpoint
 from auditor.run.heard import DetectorTrained, FilesExamined, Heard, Measured, Mitigated
 from auditor.run.messages import (
-    HEADER,
     MAX_MESSAGE,
     MESSAGES,
     Done,
     Message,
-    Refused,
     Trained,
     Working,
 )

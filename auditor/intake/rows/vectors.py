@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 import numpy as np
 
-from auditor.errors import DataError, ModelError, NotApplicableError
+from auditor.errors import DataError, ModelError, NotApplicableError, UnsupportedError
 from auditor.files import regular_file, sha256_of
 from auditor.model.gradients import without_gradients
 from auditor.rows import FloatArray
@@ -262,10 +262,7 @@ def load_encoder(path: str | Path, device: str = "cpu") -> tuple[Embedder, Embed
         kind, listed = settings.get("model_type"), settings.get("architectures")
         name = listed[0] if isinstance(listed, list) and listed else None
         if not isinstance(name, str) or modeling_auto.MODEL_MAPPING_NAMES.get(kind) != name:
-            raise ModelError(
-                f"{folder.name!r} is none of transformers' own encoders: see its architectures.",
-                code="AUD-LOAD-UNSUPPORTED",
-            )
+            raise UnsupportedError(f"{folder.name!r} is none of transformers' own encoders: see its architectures.")
         weights = read_weights(folder)
         with quiet_and_offline():
             network, _ = build_network("text", name, settings, weights, folder)
