@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from auditor.artifact.weights import (
     load_torch_file,
 )
 from auditor.artifact.wordpiece import word_pieces
-from auditor.errors import DamagedError, ModelError, UnsafeModelError
+from auditor.errors import MOST_NAMED, DamagedError, ModelError, UnsafeModelError
 
 FORMAT = "Hugging Face folder"
 MAX_TOKENIZER_BYTES = 256 << 20
@@ -232,16 +232,35 @@ def build_network(
                 code="AUD-LOAD-WEIGHTS",
             )
         network, info = kind.from_pretrained(
-            None, config=config, state_dict=weights, output_loading_info=True, dtype=torch.float32
+            None,
+            config=config,
+            state_dict=weights,
+            output_loading_info=True,
+            dtype=torch.float32,
+            # They are refused below, each with its shapes; transformers' own error names none.
+            ignore_mismatched_sizes=True,
         )
-    for problem, verb in (("missing_keys", "lack"), ("mismatched_keys", "hold in another shape")):
-        if info[problem]:
-            first = sorted(map(str, info[problem]))[0]
-            raise ModelError(
-                f"The weights in {folder.name!r} {verb} {printable(first, 100)!r}, which {name} needs.",
-                code="AUD-LOAD-WEIGHTS",
-            )
+    if info["mismatched_keys"]:
+        raise ModelError(_other_shapes(sorted(info["mismatched_keys"], key=str), folder), code="AUD-LOAD-WEIGHTS")
+    if info["missing_keys"]:
+        first = min(map(str, info["missing_keys"]))
+        raise ModelError(
+            f"The weights in {folder.name!r} lack {printable(first, 100)!r}, which {name} needs.",
+            code="AUD-LOAD-WEIGHTS",
+        )
     return network, network.config
+
+
+def _other_shapes(found: Sequence[tuple[str, Sequence[int], Sequence[int]]], folder: Folder) -> str:
+    shown = [
+        f"{printable(key, 100)} is {tuple(in_file)} in the files and {tuple(by_config)} by the configuration"
+        for key, in_file, by_config in found[:MOST_NAMED]
+    ]
+    more = f"; and {len(found) - MOST_NAMED:,} more" if len(found) > MOST_NAMED else ""
+    return (
+        f"The weights in {folder.name!r} have other shapes than its config.json says: {'; '.join(shown)}{more}. Put "
+        "back the config.json that was saved with them."
+    )
 
 
 def _check_layers(settings: object, n_weights: int, folder: Folder) -> None:

@@ -63,10 +63,10 @@ def problem_at_sight(where: Path, kind: str, what: str, opened: Opener) -> DataE
         zeros = head[first::2].count(0)
         if zeros > len(head) // 4 and head[1 - first :: 2].count(0) < zeros // 4:
             return _other_encoding(where, f"{name} looks like {said} text", said)
-    found = next((said for start, said in _KINDS.items() if re.match(start, head, re.IGNORECASE)), None)
-    if found is not None:
+    known = next((said for start, said in _KINDS.items() if re.match(start, head, re.IGNORECASE)), None)
+    if known is not None:
         return DataError(
-            f"{name} is {found}, and no {_TEXT[kind]}: export the table as CSV or Parquet.", code="AUD-DATA-FORMAT"
+            f"{name} is {known}, and no {_TEXT[kind]}: export the table as CSV or Parquet.", code="AUD-DATA-FORMAT"
         )
     if kind != "jsonl" and _is_json_object(head.splitlines()[0] if head else b""):
         return DataError(f"{name} holds JSON, a row a line: let its name end in .jsonl.", code="AUD-DATA-FORMAT")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +15,11 @@ from auditor.errors import AuditorError, DamagedError, ModelError, UsageError
 from auditor.files import regular_file
 
 MAX_FILE_BYTES = 16 << 30
+MOST_LINES = 15
+_ADVICE = re.compile(
+    r"weights_only|ignore_mismatched_sizes|trust_remote_code|trusted source|[Cc]heck the documentation|file an issue|"
+    r"https?://|[Ss]tack trace"
+)
 
 
 @dataclass(frozen=True)
@@ -112,6 +118,13 @@ def reading(what: str) -> Iterator[None]:
 
 
 def _reason(error: BaseException) -> str:
-    # Libraries add paragraphs of advice on their own flags; the first sentence says what is wrong.
-    text = printable(str(error).split(". ")[0], 300).removesuffix(".")
-    return f"{text}." if text else f"{type(error).__name__}."
+    """All that a library says, as a paragraph of at most 15 lines, but for advice on flags that are not ours."""
+    # torch introduces its reason by how to load the file unsafely, and by where to report it.
+    text = str(error).rpartition("WeightsUnpickler error:")[2]
+    lines = [line for line in text.splitlines() if line.strip()][:MOST_LINES]
+    said = [part for line in lines for part in line.split(". ") if part.strip() and not _ADVICE.search(part)]
+    ended = ". ".join(part.strip().removesuffix(".") for part in said)
+    reason = printable(re.sub(r"([:;,])\. ", r"\1 ", ended), MOST_LINES * 100)
+    if not reason or isinstance(error, LookupError):
+        reason = f"{type(error).__name__}{': ' if reason else ''}{reason}"
+    return f"{reason.rstrip('.')}."
