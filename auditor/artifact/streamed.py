@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from auditor.artifact.source import MAX_FILE_BYTES, opened, printable
+from auditor.artifact.source import MAX_FILE_BYTES, opened, printable, reading
 from auditor.artifact.weights import check_tensors, safetensors_header
 from auditor.errors import ModelError
 
@@ -101,5 +101,6 @@ def _tensor(file: _Reading, spec: Any, key: str, name: str) -> Tensor:
         raise ModelError(f"{name!r} cannot be read as a safetensors file: {printable(key, 60)!r} is not of its size.")
     raw = torch.empty(end - start, dtype=torch.uint8)
     if len(raw):
-        file.into(memoryview(raw.numpy()))
-    return raw.view(dtype).reshape(shape)
+        file.into(memoryview(raw.numpy()))  # type: ignore[arg-type]
+    with reading(f"{name!r} cannot be read as a safetensors file"):
+        return raw.view(dtype).reshape(shape)

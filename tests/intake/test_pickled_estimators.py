@@ -568,6 +568,16 @@ def test_doctored_pickles_are_refused(name: str, tmp_path: Path) -> None:
         assert "doctored" in message or "damaged" in message, message
 
 
+@pytest.mark.parametrize(
+    "name", ["forest_that_plays_bagging", "tree_that_says_no_columns", "vectors_of_another_number"]
+)
+def test_skops_files_of_doctored_models_are_refused_alike(name: str, tmp_path: Path) -> None:
+    import skops.io
+
+    with bounded(), pytest.raises(ModelError, match="doctored"):
+        load_bytes(skops.io.dumps(pickle.loads(DOCTORED[name]())), tmp_path)
+
+
 def test_the_corpus_is_large() -> None:
     assert len(ROUTES) * len(GADGETS) >= 400 and len(DOCTORED) >= 100
 
