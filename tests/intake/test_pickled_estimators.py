@@ -554,6 +554,16 @@ def _plays_bagging() -> Any:
     return model
 
 
+def test_a_pipeline_without_steps_is_incomplete(tmp_path: Path) -> None:
+    model = make_pipeline(StandardScaler(), LogisticRegression()).fit(ROWS, LABELS)
+    for steps in ([], [("a", None)], None, [1]):
+        model.__dict__["steps"] = steps
+        with pytest.raises(ModelError, match="incomplete|no fitted classifier"):
+            load_bytes(pickle.dumps(model), tmp_path)
+        with pytest.raises(ModelError, match="any model|under 0"):
+            load_bytes(pickle.dumps([model] if steps else [StandardScaler()]), tmp_path)
+
+
 @pytest.mark.parametrize("name", sorted(DOCTORED))
 def test_doctored_pickles_are_refused(name: str, tmp_path: Path) -> None:
     data = DOCTORED[name]()
