@@ -23,6 +23,7 @@ from auditor.artifact.weights import (
 )
 from auditor.errors import ModelError, UsageError
 from auditor.intake import refused
+from auditor.intake.adapters import adapted, base_spec, is_adapter
 from auditor.intake.boosted_trees import FORMATS as BOOSTED_TREES
 from auditor.intake.boosted_trees import format_of, load_boosted
 from auditor.intake.bundle import load_bundle
@@ -143,6 +144,10 @@ def _load(spec: ModelSpec, max_bytes: int) -> AuditedModel:
         return load_function(spec)
     if spec.path is None:
         raise UsageError("Name a model file, or a function with --predict package.module:function.")
+    if Path(spec.path).is_dir() and is_adapter(spec.path):
+        return adapted(spec.path, spec, _load(base_spec(spec.path, spec), max_bytes))
+    if spec.base is not None:
+        raise UsageError("--base is the model of an adapter, and the model named here is none: leave --base out.")
     if Path(spec.path).is_dir():
         return load_language_folder(spec.path, spec) if is_language_model(spec.path) else load_folder(spec.path, spec)
     opened = open_file(read_source(spec.path, max_bytes=max_bytes))
