@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 from auditor.finding.criterion import Criterion
 from auditor.finding.measurement import Measurement, Outcome, Pillar, ProbeResult
+from auditor.finding.vacuity import no_skill, why_empty
 from auditor.statistics.estimate import Exact, Undefined
 from auditor.statistics.families import Multiplicity, adjusted_levels
 from auditor.statistics.kinds import AnyEstimate
@@ -211,7 +212,8 @@ def judge(
     (``bonferroni``, ``holm``); m counts pairs of measurement and criterion and is fixed by which numbers exist, never
     by their values. Each judgement is two one-sided tests: FAIL where the value is shown to lie beyond the bound, PASS
     where it is shown to lie within it, else INCONCLUSIVE. The printed interval is built of the two one-sided bounds at
-    the level that decided, so interval and outcome agree. Returns the findings and the family with its m.
+    the level that decided, so interval and outcome agree. A PASS that a model earns by telling no rows apart is
+    INCONCLUSIVE (:mod:`auditor.finding.vacuity`). Returns the findings and the family with its m.
     """
     family = family or Family()
     pairs = [
@@ -246,7 +248,20 @@ def judge(
             findings.append(_not_measured(result, Outcome.NOT_RUN, "The probe ended without a measurement."))
     ran = {result.probe for result in results if result.measurements}
     findings.extend(_never_measured(criteria, {id(criterion) for _, _, criterion in pairs}, ran))
-    return _with_ids(findings), replace(family, m=len(sampled))
+    return _with_ids(_without_empty_passes(findings, results)), replace(family, m=len(sampled))
+
+
+def _without_empty_passes(findings: Sequence[Judgement], results: Sequence[ProbeResult]) -> list[Judgement]:
+    """The findings, a PASS that would say nothing INCONCLUSIVE with the reason; a FAIL stays one."""
+    alike = {result.probe: result.alike for result in results}
+    unskilled = no_skill((f.measurement, f.interval) for f in findings if f.measurement and f.interval)
+    kept = []
+    for finding in findings:
+        why = ""
+        if finding.outcome is Outcome.PASS and finding.measurement is not None:
+            why = why_empty(finding.measurement, alike.get(finding.probe, ()), unskilled)
+        kept.append(replace(finding, outcome=Outcome.INCONCLUSIVE, reason=why) if why else finding)
+    return kept
 
 
 def _takes_no_share(estimate: AnyEstimate, criterion: Criterion) -> bool:

@@ -15,7 +15,7 @@ import numpy as np
 from auditor.errors import AuditorError, DataError, NotApplicableError, UsageError, some_of
 from auditor.finding.criterion import Criterion, load_criteria
 from auditor.finding.judging import Family, judge
-from auditor.finding.measurement import Measurement, ProbeResult
+from auditor.finding.measurement import Alike, Measurement, ProbeResult
 from auditor.report.figures import figures_of
 from auditor.report.record import (
     FILES,
@@ -31,7 +31,8 @@ from auditor.report.record import (
     family_record,
 )
 from auditor.run import __version__
-from auditor.run.probe import Probe, missing_needs, not_applicable
+from auditor.run.alike import alike_answers
+from auditor.run.probe import Probe, missing_needs, not_applicable, with_declared
 
 if TYPE_CHECKING:
     from auditor.data.audit_data import AuditData
@@ -66,7 +67,12 @@ def ask(
     if missing:
         return _result(probe, not_applicable=not_applicable(missing, model))
     rows = no_data() if data is None else data
-    return attempt(probe, lambda: _leaving_labels_and_groups(probe, model, rows, rng), on_error=on_error)
+    return attempt(
+        probe,
+        lambda: _leaving_labels_and_groups(probe, model, rows, rng),
+        alike=lambda measured: alike_answers(model, rows, measured),
+        on_error=on_error,
+    )
 
 
 def _leaving_labels_and_groups(
@@ -107,12 +113,17 @@ def attempt(
     probe: Probe,
     measure: Callable[[], Sequence[Measurement]],
     *,
+    alike: Callable[[Sequence[Measurement]], tuple[Alike, ...]] | None = None,
     on_error: Callable[[BaseException], None] | None = None,
 ) -> ProbeResult:
-    """The boundary at which a probe's failure becomes a finding; ``on_error`` sees the exception, for a log."""
+    """The boundary at which a probe's failure becomes a finding; ``on_error`` sees the exception, for a log.
+
+    ``alike``: says which rows the model answers alike, given what was measured.
+    """
     started = time.perf_counter()
     try:
-        return _result(probe, tuple(measure()), started=started)
+        measured = with_declared(probe, measure())
+        return _result(probe, measured, alike=alike(measured) if alike is not None else (), started=started)
     except NotApplicableError as error:
         return _result(probe, not_applicable=str(error), started=started)
     except Exception as error:
@@ -127,6 +138,7 @@ def _result(
     *,
     not_run: str = "",
     not_applicable: str = "",
+    alike: tuple[Alike, ...] = (),
     started: float | None = None,
 ) -> ProbeResult:
     return ProbeResult(
@@ -136,6 +148,7 @@ def _result(
         measurements=measurements,
         not_run=not_run,
         not_applicable=not_applicable,
+        alike=alike,
         duration_s=0.0 if started is None else time.perf_counter() - started,
     )
 
