@@ -104,7 +104,10 @@ class FamilyRecord(Closed):
 
 
 class Finding(Closed):
-    """One finding; ``estimate`` holds the sufficient statistics that every number of it can be recomputed from."""
+    """One finding; ``estimate`` holds the sufficient statistics that every number of it can be recomputed from.
+
+    ``chance``: of a number that shows skill, what a model without any comes to.
+    """
 
     id: str
     probe: str
@@ -116,6 +119,7 @@ class Finding(Closed):
     at: dict[str, str | float]
     value: Number
     ideal: Number = None
+    chance: Number = None
     interval: tuple[Number, Number] | None
     confidence: Number
     p_fail: Number
@@ -145,6 +149,7 @@ class Finding(Closed):
             at=dict(m.at) if m else {},
             value=m.estimate.value if m else None,
             ideal=m.ideal if m else None,
+            chance=m.chance if m else None,
             interval=judged.interval,
             confidence=judged.confidence,
             p_fail=judged.p_fail,

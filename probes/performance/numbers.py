@@ -15,7 +15,7 @@ from auditor.statistics.values import bounded_mean
 
 # Larger errors count as this many standard deviations of the true values.
 _LARGEST = 3.0
-_CANDIDATES = 201
+_CANDIDATES = 51
 _NO_RANGE = (
     "Display only: without a stated range of the values no interval of it holds whatever they are. What is required of "
     "the errors of groups is judged by regression_fairness with --set regression_fairness.value_range=[low,high]."
