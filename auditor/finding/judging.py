@@ -18,7 +18,10 @@ from auditor.statistics.upper_bound import UpperBound
 
 @dataclass(frozen=True, kw_only=True)
 class Judgement:
-    """A measurement held against a criterion. ``interval`` is two one-sided bounds at the level that decided it."""
+    """A measurement held against a criterion. ``interval`` is two one-sided bounds at the level that decided it.
+
+    ``vacuous``: why a PASS of it would say nothing of this model, or "".
+    """
 
     id: str
     probe: str
@@ -34,6 +37,7 @@ class Judgement:
     minimum_detectable_effect: float | None = None
     n_required: int | None = None
     reason: str = ""
+    vacuous: str = ""
 
     @property
     def metric(self) -> str | None:
@@ -252,16 +256,17 @@ def judge(
 
 
 def _without_empty_passes(findings: Sequence[Judgement], results: Sequence[ProbeResult]) -> list[Judgement]:
-    """The findings, a PASS that would say nothing INCONCLUSIVE with the reason; a FAIL stays one."""
+    """The findings, each saying why a PASS of it would say nothing; one that is a PASS is INCONCLUSIVE for that."""
     alike = {result.probe: result.alike for result in results}
     unskilled = no_skill((f.measurement, f.interval) for f in findings if f.measurement and f.interval)
-    kept = []
+    said = []
     for finding in findings:
-        why = ""
-        if finding.outcome is Outcome.PASS and finding.measurement is not None:
-            why = why_empty(finding.measurement, alike.get(finding.probe, ()), unskilled)
-        kept.append(replace(finding, outcome=Outcome.INCONCLUSIVE, reason=why) if why else finding)
-    return kept
+        m = finding.measurement
+        why = "" if m is None else why_empty(m, alike.get(finding.probe, ()), unskilled)
+        if why and finding.outcome is Outcome.PASS:
+            finding = replace(finding, outcome=Outcome.INCONCLUSIVE, reason=why)
+        said.append(replace(finding, vacuous=why) if why else finding)
+    return said
 
 
 def _takes_no_share(estimate: AnyEstimate, criterion: Criterion) -> bool:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import ConfigDict
+from pydantic import ConfigDict, Field
 
 from auditor.finding.figure import Figure
 from auditor.statistics.kinds import AnyEstimate
@@ -15,6 +16,9 @@ from auditor.statistics.kinds import AnyEstimate
 Pillar = Literal["performance", "fairness", "language", "attribution", "privacy", "robustness", "deepfake", "intake"]
 # Which of a model's answers: the class or number it decides on, or the scores behind it.
 Answer = Literal["decisions", "scores"]
+# What came later is spelled out only where it says something, so that older evidence keeps its digests.
+LEFT_OUT = Field(exclude_if=operator.not_)
+UNSAID = Field(exclude_if=lambda value: value is None)
 
 
 class Outcome(StrEnum):
@@ -57,8 +61,8 @@ class Measurement:
     too_few: str = ""
     n_needed: int | None = None
     figure: Figure | None = None
-    ideal_when_same: Answer | Literal["nothing"] | None = None
-    chance: float | None = None
+    ideal_when_same: Annotated[Answer | Literal["nothing"] | None, LEFT_OUT] = None
+    chance: Annotated[float | None, UNSAID] = None
 
     @property
     def rests_on(self) -> Answer | None:
@@ -94,5 +98,5 @@ class ProbeResult:
     measurements: tuple[Measurement, ...] = ()
     not_run: str = ""
     not_applicable: str = ""
-    alike: tuple[Alike, ...] = ()
+    alike: Annotated[tuple[Alike, ...], LEFT_OUT] = ()
     duration_s: float = 0.0

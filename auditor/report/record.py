@@ -20,7 +20,7 @@ from auditor.files import Closed, Number
 from auditor.finding.criterion import CriterionRecord
 from auditor.finding.figure import Figure
 from auditor.finding.judging import Family, Judgement
-from auditor.finding.measurement import Outcome, Pillar
+from auditor.finding.measurement import LEFT_OUT, UNSAID, Outcome, Pillar
 from auditor.statistics.families import Multiplicity
 from auditor.statistics.kinds import AnyEstimate
 
@@ -106,7 +106,8 @@ class FamilyRecord(Closed):
 class Finding(Closed):
     """One finding; ``estimate`` holds the sufficient statistics that every number of it can be recomputed from.
 
-    ``chance``: of a number that shows skill, what a model without any comes to.
+    ``chance``: of a number that shows skill, what a model without any comes to. ``vacuous``: why a PASS would say
+    nothing of this model, such as that it answers all rows the same, or "".
     """
 
     id: str
@@ -119,7 +120,7 @@ class Finding(Closed):
     at: dict[str, str | float]
     value: Number
     ideal: Number = None
-    chance: Number = None
+    chance: Annotated[Number, UNSAID] = None
     interval: tuple[Number, Number] | None
     confidence: Number
     p_fail: Number
@@ -132,6 +133,7 @@ class Finding(Closed):
     citation: str
     detail: str
     reason: str
+    vacuous: Annotated[str, LEFT_OUT] = ""
     estimate: AnyEstimate | None = None
 
     @classmethod
@@ -162,6 +164,7 @@ class Finding(Closed):
             citation=judged.citation,
             detail=m.detail if m else "",
             reason=judged.reason,
+            vacuous=judged.vacuous,
             estimate=m.estimate if m else None,
         )
 

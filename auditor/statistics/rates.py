@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 from typing import Annotated, ClassVar, Literal, Self
 
 import numpy as np
@@ -150,7 +151,8 @@ class WeightedSum(Estimate):
     kind: Literal["weighted_sum"] = "weighted_sum"
     weights: tuple[float, ...]
     table: RateTable
-    constant: float = 0.0
+    # Left out where there is none, so that older evidence keeps its digests.
+    constant: Annotated[float, Field(exclude_if=operator.not_)] = 0.0
 
     @property
     def limits(self) -> tuple[float, float]:

@@ -68,7 +68,7 @@ def measured(rows: Answered, classes: Sequence[str], bins: int) -> list[Measurem
     commonest = int(np.bincount(rows.truth).argmax())
     base = rows.truth == commonest
     rate = Proportion(successes=int(base.sum()), n=n)
-    said = f"always answering {classes[commonest]} would be right for {rate.value:.3g} of these rows"
+    said = f"always answering {classes[commonest]!r} would be right for {rate.value:.3g} of these rows"
     change = RateChange(
         before=rate.successes, gained=int((rows.right & ~base).sum()), lost=int((base & ~rows.right).sum()), n=n
     )

@@ -19,6 +19,7 @@ from auditor.finding.vacuity import no_skill, why_empty
 from auditor.model.audited_model import AuditedModel
 from auditor.model.language_model import AuditedLanguageModel
 from auditor.model.regression import AuditedRegressor
+from auditor.report.comparing.compare import compare
 from auditor.report.record import AuditReport, ExitCode
 from auditor.run.alike import alike_answers, alike_in_counts
 from auditor.run.audit import no_data, run_audit
@@ -338,3 +339,18 @@ def test_the_default_profile_asks_for_skill_once_of_each_kind_of_model() -> None
     assert len(own) == 4 and all_of(c.direction == "at_least" and c.built_in for c in own)
     report = audited(scoring("x"), rows(), "performance")
     assert [f.metric for f in report.findings if f.criterion is not None] == ["roc_auc"]
+
+
+def test_a_comparison_does_not_call_it_better() -> None:
+    data = rows()
+    assert data.sensitive_features is not None and isinstance(data.X, pd.DataFrame)
+    data = replace(data, X=data.X.assign(sex=(data.sensitive_features["sex"] == "f").astype(float)))
+    names = ("performance", "group_fairness")
+    before, gone, fair = (audited(scoring(column), data, *names) for column in ("sex", None, "x"))
+    for after, verdict in ((gone, "no change shown"), (fair, "better")):
+        found = compare(before, after)
+        gaps = [row.verdict for row in found.rows if row.metric == "demographic_parity_difference"]
+        assert gaps == [verdict]
+        assert any(remark.startswith("Not better, but empty: demographic") for remark in found.remarks) is (
+            after is gone
+        )
