@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -27,7 +28,7 @@ def alike_answers(model: AuditedModel, data: AuditData, measurements: Sequence[M
     Groups are those of single features and of the combinations of features that a measurement compares. Nothing of
     language models, whose answers are no decisions about rows.
     """
-    resting = [m for m in measurements if m.rests_on is not None]
+    resting = _resting(measurements)
     if not resting or model.kind == "language_model":
         return ()
     rows = data.evaluation
@@ -38,15 +39,17 @@ def alike_answers(model: AuditedModel, data: AuditData, measurements: Sequence[M
     regression = model.kind == "regressor"
     decided: FloatArray | IntArray = model.predictions(rows) if regression else model.decisions(rows)  # type: ignore[attr-defined]
     if (decided == decided[0]).all():
-        same_scores = (
-            regression or bool((np.ptp(model.outputs(rows), axis=0) == 0.0).all())
-            if any(m.rests_on == "scores" for m in resting)
-            else False
-        )
+        matters = any(m.rests_on == "scores" for m in resting)
+        same_scores = matters and (regression or bool((np.ptp(model.outputs(rows), axis=0) == 0.0).all()))
         return (Alike(answer="scores" if same_scores else "decisions", n=len(rows)),)
     truth = rows.target_values if regression else rows.y_true
     compared = {frozenset(m.sensitive) | frozenset(m.group) for m in resting if m.rests_on == "decisions"}
     return tuple(_groups(rows, decided, truth, compared))
+
+
+def _resting(measurements: Sequence[Measurement]) -> list[Measurement]:
+    """Those that rest on answers, and could PASS: what is undefined, such as of a crowd of groups, cannot."""
+    return [m for m in measurements if m.rests_on is not None and not math.isnan(m.estimate.value)]
 
 
 def _groups(
@@ -75,7 +78,7 @@ def _groups(
 
 def alike_in_counts(counts: GroupCounts, measurements: Sequence[Measurement]) -> tuple[Alike, ...]:
     """The same, of rows that were counted as they streamed by."""
-    resting = [m for m in measurements if m.rests_on is not None]
+    resting = _resting(measurements)
     if not resting or counts.n < _FEWEST_ALIKE:
         return ()
     if np.count_nonzero(counts.table.sum(axis=(0, 1))) == 1:
