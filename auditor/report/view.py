@@ -47,7 +47,7 @@ MEANING = {
     Outcome.NOT_APPLICABLE: "an input was not given",
     Outcome.NOT_JUDGED: "measured, no criterion set",
 }
-PILLARS = ("fairness", "language", "attribution", "privacy", "robustness", "deepfake", "intake")
+PILLARS = ("performance", "fairness", "language", "attribution", "privacy", "robustness", "deepfake", "intake")
 
 LIMITS = (
     "A PASS says that one number lies within one bound on these data. It does not say that the model is fair, private "
