@@ -10,6 +10,7 @@ import numpy as np
 
 from auditor.data.audit_data import AuditData
 from auditor.data.counts import GroupCounts
+from auditor.errors import NotApplicableError
 from auditor.finding.measurement import Alike, Measurement
 from auditor.rows import FloatArray, IntArray
 
@@ -37,14 +38,25 @@ def alike_answers(model: AuditedModel, data: AuditData, measurements: Sequence[M
     if len(rows) < _FEWEST_ALIKE:
         return ()
     regression = model.kind == "regressor"
-    decided: FloatArray | IntArray = model.predictions(rows) if regression else model.decisions(rows)  # type: ignore[attr-defined]
+    try:
+        decided: FloatArray | IntArray = model.predictions(rows) if regression else model.decisions(rows)  # type: ignore[attr-defined]
+    except NotApplicableError:
+        # Of a model that cannot be asked, its losses may be all that is known.
+        return ()
     if (decided == decided[0]).all():
         matters = any(m.rests_on == "scores" for m in resting)
-        same_scores = matters and (regression or bool((np.ptp(model.outputs(rows), axis=0) == 0.0).all()))
+        same_scores = matters and (regression or _same_scores(model, rows))
         return (Alike(answer="scores" if same_scores else "decisions", n=len(rows)),)
     truth = rows.target_values if regression else rows.y_true
     compared = {frozenset(m.sensitive) | frozenset(m.group) for m in resting if m.rests_on == "decisions"}
     return tuple(_groups(rows, decided, truth, compared))
+
+
+def _same_scores(model: AuditedModel, rows: AuditData) -> bool:
+    try:
+        return bool((np.ptp(model.outputs(rows), axis=0) == 0.0).all())
+    except NotApplicableError:  # decisions are all that is known of it, and they are the same
+        return True
 
 
 def _resting(measurements: Sequence[Measurement]) -> list[Measurement]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from auditor.errors import NotApplicableError
 from auditor.finding.measurement import Measurement
 from auditor.rows import FloatArray, IntArray
 from auditor.statistics.changes import RateChange
@@ -42,7 +43,12 @@ class Answered:
         if rows.y_true is None or not labelled.any():
             return None
         positive = model.n_outputs - 1 if rows.positive is None else rows.positive
-        return cls(rows.y_true[labelled], model.decisions(rows)[labelled], model.outputs(rows)[labelled], positive)
+        decided = model.decisions(rows)
+        try:
+            scores = model.outputs(rows)
+        except NotApplicableError:  # a model of which decisions are all that is known
+            scores = np.eye(model.n_outputs)[decided]
+        return cls(rows.y_true[labelled], decided[labelled], scores[labelled], positive)
 
     def take(self, own: npt.NDArray[np.bool_]) -> Answered:
         """Some of the rows."""

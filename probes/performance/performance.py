@@ -93,6 +93,8 @@ class Performance:
 
     def measure(self, model: AuditedModel, data: AuditData, rng: np.random.Generator) -> list[Measurement]:
         """Measurements over the evaluation rows; see the class for what they are."""
+        if model.kind == "language_model" and not model.can_be_asked:
+            raise NotApplicableError("Needs a language model that can be asked: only texts that it wrote are here.")
         if model.kind == "language_model":
             from probes.performance import language
 
