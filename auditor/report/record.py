@@ -472,7 +472,7 @@ def exit_code(findings: Sequence[Judgement | Finding], *, refused: bool, allow_i
     4 where model or data were refused; else 1 where anything FAILed; else 3 where anything was INCONCLUSIVE or NOT_RUN,
     or where no probe's number was judged at all (checks of the file itself and of an explanation's own arithmetic do
     not count: a file that loads is not an audited model); else 0. ``allow_inconclusive`` forgives INCONCLUSIVE findings
-    only.
+    only, and none that would PASS of a model which says the same to everybody: that is no lack of rows.
     """
     if refused:
         return ExitCode.REFUSED
@@ -484,7 +484,8 @@ def exit_code(findings: Sequence[Judgement | Finding], *, refused: bool, allow_i
     nothing_judged = not any(
         f.outcome in judged and f.pillar != INTAKE and f.metric not in _NOT_OF_THE_MODEL for f in findings
     )
-    if nothing_judged or unsettled & outcomes:
+    hollow = any(f.vacuous and f.outcome is Outcome.INCONCLUSIVE for f in findings)
+    if nothing_judged or hollow or unsettled & outcomes:
         return ExitCode.INCONCLUSIVE
     return ExitCode.PASSED
 

@@ -82,6 +82,16 @@ def test_a_constant_model_passes_no_gap_and_does_not_exit_0() -> None:
     assert report.exit_code == ExitCode.INCONCLUSIVE
 
 
+def test_what_says_nothing_of_the_model_is_not_waived() -> None:
+    report = audited(scoring(None), rows(), "group_fairness", criteria=[GAP])
+    assert report.verdict(allow_inconclusive=True) == ExitCode.INCONCLUSIVE
+    # What the rows could not tell is.
+    unsettled = [f for f in report.findings if f.outcome is Outcome.INCONCLUSIVE]
+    assert [bool(f.vacuous) for f in unsettled] == [True]
+    bare = report.model_copy(update={"findings": tuple(f.model_copy(update={"vacuous": ""}) for f in report.findings)})
+    assert bare.verdict(allow_inconclusive=True) == ExitCode.PASSED
+
+
 def test_so_it_is_by_criteria_of_ones_own_and_whichever_probe_is_asked() -> None:
     for probes in (["group_fairness"], ["group_fairness", "performance"]):
         report = audited(scoring(None), rows(), *probes, criteria=[GAP])
