@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import re
 import sys
 from pathlib import Path
@@ -99,6 +100,21 @@ def test_a_network_becomes_a_bundle(by_joblib: bool, tmp_path: Path, monkeypatch
     with torch.no_grad():
         expected = network(torch.tensor(ROWS.to_numpy(), dtype=torch.float32)).softmax(1)
     np.testing.assert_allclose(found.predict_proba(ROWS), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("key", ["state_dict", "model_state_dict", ""])
+def test_the_weights_of_a_checkpoint_are_saved_alone(key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    weights = MLP(2, [4], 2).state_dict()
+    content = {"hyper": argparse.Namespace(lr=0.1)} | ({key: weights} if key else dict(weights))
+    torch.save(content, "last.ckpt")
+    message = refusal(tmp_path / "last.ckpt", classes=("no", "yes"))
+    assert "argparse.Namespace" in message
+    code = advised(message, r": (torch\.save\(.*?'weights\.pt'\)); or")
+    exec(code, {"torch": torch, "path": "last.ckpt"})
+    args: Any = {"n_features": 2, "hidden": [4], "n_outputs": 2}
+    flags: Any = {"classes": ("no", "yes"), "architecture": "mlp", "architecture_args": args}
+    assert load_model(ModelSpec(path="weights.pt", **flags)).predict_proba(ROWS).shape == (30, 2)
 
 
 def test_a_model_beside_other_things_is_saved_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
