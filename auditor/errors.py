@@ -6,6 +6,7 @@ AuditorError                    exit code
 │   └── MissingExtraError       2   an optional dependency is not installed; names the extra
 ├── DataError                   4   the data were read and cannot be used
 ├── ModelError                  4   the model was read and cannot be used
+│   ├── OutputsError            4   nobody said what its outputs are, or what was said is not so
 │   └── UnsafeModelError        4   loading it would run code that the file brings along
 └── NotApplicableError          -   a probe lacks an input; becomes a NOT_APPLICABLE finding
 """
@@ -42,6 +43,11 @@ class DataError(AuditorError):
 
 class ModelError(AuditorError):
     """The model was read and cannot be used as asked."""
+
+
+class OutputsError(ModelError):
+    """Whether a model returns logits or probabilities is not said, or contradicts what it returns: none of its answers
+    means anything until somebody says it."""
 
 
 class UnsafeModelError(ModelError):

@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 import os
+import secrets
 import stat
 import tempfile
 import tomllib
@@ -15,6 +16,7 @@ from typing import Annotated
 from pydantic import BaseModel, BeforeValidator, ConfigDict
 
 from auditor.errors import DataError, UsageError, did_you_mean, first_line
+from auditor.outputs import check, place_file
 
 
 class Closed(BaseModel):
@@ -42,11 +44,17 @@ def check_writable(folder: Path, hint: str) -> None:
 
 
 def write_beside(path: str | Path, content: bytes) -> None:
-    """Writes a file whole or not at all: beside its place, synced, then renamed."""
+    """Writes a file whole or not at all: beside its place, synced, then renamed.
+
+    Raises UsageError for what :mod:`auditor.outputs` does not let a command write.
+    """
     where = Path(path)
+    check(where)
     try:
         where.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(prefix=f".{where.name}.", dir=where.parent)
+        # With its mode from the beginning, which the measuring process may not change.
+        temporary = where.with_name(f".{where.name}.{secrets.token_hex(4)}")
+        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
     except OSError as error:
         raise UsageError(f"Cannot write {str(where)!r}: {error.strerror}.") from None
     try:
@@ -54,15 +62,12 @@ def write_beside(path: str | Path, content: bytes) -> None:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)
-        os.replace(temporary, where)
+        place_file(temporary, where)
     except OSError as error:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise UsageError(f"Cannot write {str(where)!r}: {error.strerror}.") from None
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import typer
 
 from auditor.files import write_beside
+from auditor.outputs import claim
 from auditor.report import text
 from auditor.report.comparing.compare import Comparison, Row, compare
 from auditor.report.comparing.comparison import (
@@ -25,6 +26,8 @@ _COLUMNS = ("verdict", "number", "before", "after", "difference", "interval", "h
 
 def compare_reports(before: Path, after: Path, out: Path | None, *, error_rate: float, db: str | None = None) -> int:
     """Compares two recorded audits; returns the exit code."""
+    if out is not None:
+        claim_comparison(out)
     comparison = compare(report_of(before, db), report_of(after, db), error_rate=error_rate)
     print_comparison(comparison)
     if out is not None:
@@ -76,6 +79,12 @@ def _cells(row: Row) -> Sequence[str]:
 
 def _known(value: float) -> float | None:
     return value if math.isfinite(value) else None
+
+
+def claim_comparison(out: Path, what: str = "--out") -> None:
+    """Says, before any work, that :func:`write_comparison` is to write there."""
+    for suffix in ("json", "html", "md"):
+        claim(out / f"comparison.{suffix}", f"{what}/comparison.{suffix}")
 
 
 def write_comparison(comparison: Comparison, out: Path) -> list[str]:

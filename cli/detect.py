@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from auditor.errors import UsageError
+from cli.flags import AllowUnsandboxed
+from cli.guarded import Writes
 
 if TYPE_CHECKING:
     from auditor.detection.provenance.record import Credentials, FileProvenance, Statement
@@ -48,7 +50,7 @@ def detect(
     files: Annotated[list[Path], typer.Argument(help="Images, recordings or videos.")],
     detector: Annotated[str | None, typer.Option(help="A detector, as auditor detect-train writes it.")] = None,
     evidence: Annotated[
-        Path | None, typer.Option(help="Folder for a picture per file of what the score rests on.")
+        Path | None, typer.Option(help="Folder for a picture per file of what the score rests on."), Writes(itself=True)
     ] = None,
     trust_anchors: Annotated[
         Path | None, typer.Option(help="Certificates (PEM) of authorities whose signatures you trust.")
@@ -58,6 +60,7 @@ def detect(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
     max_memory: Annotated[str | None, typer.Option(help="Memory for the process that reads files: 8GiB.")] = None,
     max_seconds: Annotated[float, typer.Option(help="Seconds for each file.")] = 120.0,
+    allow_unsandboxed: AllowUnsandboxed = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks and the process's own output.")] = False,
 ) -> int:
     """Say of each file what it claims of its making and, with a detector, whether it is likely to be synthetic.
@@ -91,6 +94,7 @@ def detect(
             trust_anchors=anchors,
             with_heat_map=out is not None,
         ),
+        allow_unsandboxed=allow_unsandboxed,
     )
     with stages(not json_) as shown:
         shown.total = len(paths) + 1
@@ -196,8 +200,12 @@ def _stem(path: str) -> str:
 
 def _free(out: Path, stem: str, taken: set[str]) -> Path:
     """A path in the folder that no file has but a picture of an earlier run."""
+    from auditor.outputs import may_replace
+
     where, n = out / f"{stem}.png", 1
-    while os.path.realpath(where) in taken or (os.path.lexists(where) and not _is_evidence(where)):
+    while os.path.realpath(where) in taken or (
+        os.path.lexists(where) and not (_is_evidence(where) and may_replace(where))
+    ):
         n += 1
         where = out / f"{stem}.{n}.png"
     return where

@@ -12,7 +12,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from auditor.errors import UsageError
+from auditor.outputs import place_file
 from cli.detect import ANSWERS, MEDIA, answer_shares, rate_lines, with_interval
+from cli.flags import AllowUnsandboxed
+from cli.guarded import Writes
 
 if TYPE_CHECKING:
     from pydantic import JsonValue
@@ -26,7 +29,7 @@ _TARGET = "mitigations.deepfake.folder_training:train_on_folder"
 
 def detect_train(
     folder: Annotated[Path, typer.Argument(help="A folder with one sub-folder of real and one of synthetic files.")],
-    out: Annotated[Path, typer.Option(help="Where to write the detector.")] = Path("detector.pt"),
+    out: Annotated[Path, typer.Option(help="Where to write the detector."), Writes()] = Path("detector.pt"),
     kinds: Annotated[str | None, typer.Option(help="Table with the generator, or the source, of every file.")] = None,
     join_on: Annotated[str, typer.Option(help="Its column of paths below the folder, such as fake/1.png.")] = "file",
     kind_column: Annotated[str | None, typer.Option(help="Its column of the generators of synthetic files.")] = None,
@@ -47,6 +50,7 @@ def detect_train(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
     max_memory: Annotated[str | None, typer.Option(help="Memory for the process that trains, such as 8GiB.")] = None,
     max_seconds: Annotated[float, typer.Option(help="Seconds for the training.")] = 3600.0,
+    allow_unsandboxed: AllowUnsandboxed = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
 ) -> int:
     """Train a detector of synthetic images or speech on your own files, and say how often it is known to err.
@@ -92,10 +96,11 @@ def detect_train(
                     source_column=source_column,
                     options=options,
                 ),
+                allow_unsandboxed=allow_unsandboxed,
             )
             with stages(sys.stderr.isatty()) as shown:
                 trained = train_detector(job, on_stage=shown)
-            made.replace(out)
+            place_file(made, out)
     except OSError as error:
         raise UsageError(f"Cannot write {str(out)!r}: {error.strerror}.") from None
     for line in _lines(trained, folder, out):

@@ -10,17 +10,20 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from auditor.errors import UsageError
+from cli.guarded import RECORD, Reads, Writes
 
 if TYPE_CHECKING:
     from auditor.finding.policy import Policy
 
 
 def dossier(
-    run: Annotated[Path, typer.Argument(help="A report.json, the folder that holds one, or history:NUMBER.")],
+    run: Annotated[
+        Path, typer.Argument(help="A report.json, the folder that holds one, or history:NUMBER."), Reads(within=RECORD)
+    ],
     policy: Annotated[str, typer.Option(help="Rule packs, by name or as TOML files: a,b.")],
-    out: Annotated[Path, typer.Option(help="The Markdown file to write.")] = Path("dossier.md"),
+    # One that was filled in is the work of whoever did.
+    out: Annotated[Path, typer.Option(help="The Markdown file to write."), Writes(own=False)] = Path("dossier.md"),
     as_of: Annotated[str | None, typer.Option(help="Day on which controls are held to be in force; today.")] = None,
-    force: Annotated[bool, typer.Option("--force", help="Overwrite a file that is there.")] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
 ) -> None:
     """Write what a rule pack asks for, with every field that a recorded audit can fill, and the rest marked.
@@ -32,10 +35,6 @@ def dossier(
     from auditor.report.view import document_id
     from cli.history import report_of
 
-    if out.exists() and not force:
-        raise UsageError(
-            f"{out} is there already, maybe filled in: name another with --out, or overwrite with --force."
-        )
     packs, day, report = _packs(policy), _day(as_of), report_of(run)
     written = render_dossier(report, packs, day, report_href=_href(run, out, document_id(report)))
     write_beside(out, written.encode())

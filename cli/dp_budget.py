@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from auditor.errors import UsageError
+from cli.guarded import Writes
 
 if TYPE_CHECKING:
     from auditor.privacy.accounting import Accountant, Phase, Spent
@@ -29,7 +30,9 @@ def dp_budget(
     ] = None,
     accountant: Annotated[str, typer.Option(help="Accountant that chooses the noise: prv or rdp.")] = "prv",
     json_: Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else.")] = False,
-    plot: Annotated[Path | None, typer.Option(help="Draw epsilon over the epochs: FILE.svg or FILE.png.")] = None,
+    plot: Annotated[
+        Path | None, typer.Option(help="Draw epsilon over the epochs: FILE.svg or FILE.png."), Writes()
+    ] = None,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
 ) -> None:
     """Epsilon of a private training by three accountants, or the noise that a target epsilon needs.

@@ -45,7 +45,7 @@ def _record(path: Path) -> RunRecord:
         from auditor.privacy.run_record import read_run
 
         return read_run(path)
-    from auditor.privacy.bundle_record import read_bundle
+    from auditor.run.bundle_record import read_bundle
 
     return read_bundle(path)
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from auditor.errors import DataError, UsageError
 from auditor.files import check_writable
+from auditor.outputs import claim
 from auditor.run import __version__
 from auditor.run.options import ScanOptions, flags
 
@@ -31,6 +32,7 @@ def check_flags(options: ScanOptions) -> None:
     if options.bundle is not None and Path(options.bundle).is_dir():
         raise UsageError(f"--bundle {options.bundle!r} is a folder: name a file, such as audit.zip.")
     if options.bundle is not None:
+        claim(options.bundle, "--bundle")
         check_writable(Path(options.bundle).parent, "Name another place with --bundle.")
     if options.sign is not None:
         from auditor.evidence.signing import load_private_key

@@ -10,6 +10,10 @@ from typing import Annotated, Any, Concatenate, ParamSpec, TypeVar
 import typer
 
 from auditor.run.options import flags
+from cli.guarded import Writes
+
+# For commands with a measuring process and few flags of a scan's.
+AllowUnsandboxed = Annotated[bool, typer.Option("--allow-unsandboxed", help=flags()["allow_unsandboxed"].help)]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -32,10 +36,11 @@ def with_flags(
         # Typer makes --no-x of a truth value unless it is told the one spelling there is.
         said = typer.Option(spelled, help=words)
         typed = bool if flag.typed is bool else flag.typed | None
+        marks = (Writes(itself=flag.writes == "folder"),) if flag.writes else ()
         return inspect.Parameter(
             name,
             inspect.Parameter.KEYWORD_ONLY,
-            annotation=Annotated[typed, said],
+            annotation=Annotated[typed, said, *marks],
             default=False if flag.typed is bool else None,
         )
 

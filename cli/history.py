@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from auditor.errors import DataError, UsageError
+from auditor.outputs import reads
+from cli.guarded import Writes
 from cli.output import print_table
 
 if TYPE_CHECKING:
@@ -41,7 +43,10 @@ def open_ledger(db: str | None, *, create: bool = False) -> Ledger:
     """The ledger of the flag. Raises UsageError where there is none."""
     from auditor.evidence.history.ledger import Ledger
 
-    return Ledger(place_of(db), create=create)
+    where = place_of(db)
+    if "://" not in where:
+        reads(where)
+    return Ledger(where, create=create)
 
 
 # ---- in a scan -------------------------------------------------------------------------------------------------------
@@ -118,7 +123,7 @@ def history(
         list[Path] | None, typer.Option(help="Public key of whom you trust: --verify names decisions of others.")
     ] = None,
     plot: Annotated[str | None, typer.Option(help="Draw the course of this metric into --out.")] = None,
-    out: Annotated[Path, typer.Option(help="The drawing: .svg or .png.")] = Path("trend.svg"),
+    out: Annotated[Path, typer.Option(help="The drawing: .svg or .png."), Writes(only_with="plot")] = Path("trend.svg"),
     json_: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
 ) -> int:

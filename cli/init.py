@@ -9,9 +9,8 @@ from pathlib import Path
 import pandas as pd
 
 from auditor.data.preprocessing import as_text, label_name
-from auditor.errors import UsageError
 from auditor.files import write_beside
-from auditor.intake.rows.reading import id_like
+from auditor.intake.rows.columns import id_like
 from auditor.intake.rows.tables import open_table
 from auditor.report.text import visible
 
@@ -31,10 +30,8 @@ _FAVOURABLE = ("approved", "yes", "true", "accept", "accepted", "hired", "good",
 _UNFAVOURABLE_TARGET = re.compile(r"den(y|ied)|default|reject|fraud|recid", re.IGNORECASE)
 
 
-def write_config(data: Path, out: Path, *, force: bool) -> None:
-    """Writes the configuration. Raises UsageError where the file is there already, or the data cannot be read."""
-    if out.exists() and not force:
-        raise UsageError(f"{out} is there already: name another with --out, or overwrite it with --force.")
+def write_config(data: Path, out: Path) -> None:
+    """Writes the configuration. Raises UsageError where the data cannot be read."""
     file = open_table(data)
     frame = file.read(file.columns, {}).to_pandas()
     write_beside(out, _config(data, out, frame).encode())

@@ -21,6 +21,7 @@ from cli.dp_audit import dp_audit
 from cli.dp_budget import dp_budget
 from cli.dp_lint import dp_lint
 from cli.flags import with_flags
+from cli.guarded import RECORD, Reads, Writes, guarded
 from cli.history import Db, history, signoff
 from cli.new_probe import new_probe
 from cli.register import register
@@ -44,7 +45,7 @@ Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks and the me
 # What a mitigation and its audits are told alike.
 _OF_MITIGATIONS = (
     "train", "data", "target", "positive", "sensitive", "text", "image", "probes", "policy", "seed", "device",
-    "max_memory",
+    "max_memory", "allow_unsandboxed",
 )  # fmt: skip
 
 INTERNAL_ERROR = 70  # EX_SOFTWARE of sysexits.h
@@ -63,9 +64,11 @@ def _complain(message: str, *, debug: bool) -> None:
 
 
 def command(name: str) -> Callable[[Callable[P, int | None]], Callable[P, None]]:
-    """Registers a function as a command whose errors are one sentence and whose result is the exit code."""
+    """Registers a function as a guarded command whose errors are one sentence and whose result is the exit code."""
 
-    def register(function: Callable[P, int | None]) -> Callable[P, None]:
+    def register(said: Callable[P, int | None]) -> Callable[P, None]:
+        function = guarded(said)
+
         @functools.wraps(function)
         def wrapped(*args: P.args, **kwargs: P.kwargs) -> None:
             try:
@@ -135,32 +138,44 @@ def mitigations(json_: Annotated[bool, typer.Option("--json", help="As JSON.")] 
 
 @command("report")
 def report(
-    run: Annotated[Path, typer.Argument(help="A report.json, or the folder that holds one.")],
+    run: Annotated[Path, typer.Argument(help="A report.json, or the folder that holds one."), Reads(within=RECORD)],
     format_: Annotated[str, typer.Option("--format", help=f"Formats to write: {FORMATS}.")] = "html",
-    out: Annotated[Path | None, typer.Option(help="Folder to write into; the report's own by default.")] = None,
-    figures: Annotated[Path | None, typer.Option(help="Folder to write every figure into, as files.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder to write into; the report's own by default."), Writes(itself=True)
+    ] = None,
+    figures: Annotated[
+        Path | None, typer.Option(help="Folder to write every figure into, as files."), Writes(itself=True)
+    ] = None,
     figure_format: Annotated[str, typer.Option(help="What figures are written as: svg,png.")] = "svg",
     debug: Debug = False,
 ) -> None:
     """Render a recorded audit again, without model, data or torch."""
     from cli.gate import consistent
     from cli.rendering import known_figure_formats, known_formats, write_figures
-    from cli.written import write_report
+    from cli.written import claim_report, write_report
 
     formats, drawn_as = known_formats(format_.split(",")), known_figure_formats(figure_format.split(","))
+    folder, read = out or (run if run.is_dir() else run.parent), run / RECORD if run.is_dir() else run
+    if "json" in formats and read.exists() and (folder / RECORD).exists() and read.samefile(folder / RECORD):
+        formats.remove("json")  # the record is there as it is
+    claim_report(folder, formats)
     record = consistent(run)
-    folder = out or (run if run.is_dir() else run.parent)
-    for path in write_report(record, folder, formats):
-        typer.echo(path)
-    for path in write_figures(record, figures, drawn_as) if figures is not None else ():
+    drawn = write_figures(record, figures, drawn_as) if figures is not None else []
+    for path in [*write_report(record, folder, formats), *drawn]:
         typer.echo(path)
 
 
 @command("compare")
 def compare(
-    before: Annotated[Path, typer.Argument(help="The earlier report.json, its folder, or history:NUMBER.")],
-    after: Annotated[Path, typer.Argument(help="The later one, best made with --reference the earlier model.")],
-    out: Annotated[Path | None, typer.Option(help="Folder for comparison.html, .json and .md.")] = None,
+    before: Annotated[
+        Path, typer.Argument(help="The earlier report.json, its folder, or history:NUMBER."), Reads(within=RECORD)
+    ],
+    after: Annotated[
+        Path, typer.Argument(help="The later one, best made with --reference the earlier model."), Reads(within=RECORD)
+    ],
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for comparison.html, .json and .md."), Writes(itself=True)
+    ] = None,
     error_rate: Annotated[float, typer.Option(help="Chance of any false 'better', and of any false 'worse'.")] = 0.05,
     db: Db = None,
     debug: Debug = False,
@@ -206,12 +221,20 @@ def mitigate(
     given: dict[str, object],
     name: Annotated[str, typer.Argument(help="A mitigation; see: auditor mitigations.")],
     model: Annotated[str, typer.Argument(help="The model to make a better one of.")],
-    out: Annotated[Path, typer.Option(help="Where to write the new model: fair.pt, a folder for a language model.")],
+    out: Annotated[
+        Path,
+        typer.Option(help="Where to write the new model: fair.pt, a folder for a language model."),
+        Writes(itself=True),
+    ],
     with_: Annotated[list[str] | None, typer.Option("--with", help="Option of the mitigation: option=value.")] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help="Option of a probe: probe.option=value.")] = None,
     config: Annotated[str | None, typer.Option(help="Configuration file; ./audit.toml where there is one.")] = None,
-    report: Annotated[str, typer.Option(help="Folder for the comparison and the two audits.")] = "audit-report",
-    checkpoint: Annotated[Path | None, typer.Option(help="Keeps the training; an interrupted one goes on.")] = None,
+    report: Annotated[
+        str, typer.Option(help="Folder for the comparison and the two audits."), Writes(itself=True)
+    ] = "audit-report",
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="Keeps the training; an interrupted one goes on."), Writes(itself=True)
+    ] = None,
     max_seconds: Annotated[float, typer.Option(help="Seconds for the mitigation.")] = 3600.0,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")] = False,
     debug: Debug = False,
@@ -252,7 +275,9 @@ def tradeoff(
     name: Annotated[str, typer.Argument(help="A mitigation; see: auditor mitigations.")],
     model: Annotated[str, typer.Argument(help="The present model, which is a point too.")],
     sweep: Annotated[list[str], typer.Option(help="Values of an option: alpha=0,0.1,1; repeat for a grid.")],
-    out: Annotated[Path, typer.Option(help="Folder for every model, its audit, and the trade-off.")],
+    out: Annotated[
+        Path, typer.Option(help="Folder for every model, its audit, and the trade-off."), Writes(itself=True)
+    ],
     with_: Annotated[list[str] | None, typer.Option("--with", help="Fixed option: option=value.")] = None,
     metric: Annotated[
         str, typer.Option(help="accuracy, balanced_accuracy, true_positive_rate, or another of ideal 1.")
@@ -288,14 +313,15 @@ def tradeoff(
 @command("init")
 def init(
     data: Annotated[Path, typer.Argument(help="A data file to take the column names from.")],
-    out: Annotated[Path, typer.Option(help="Where to write the configuration.")] = Path("audit.toml"),
-    force: Annotated[bool, typer.Option("--force", help="Overwrite a file that is there.")] = False,
+    out: Annotated[Path, typer.Option(help="Where to write the configuration."), Writes(own=False)] = Path(
+        "audit.toml"
+    ),
     debug: Debug = False,
 ) -> None:
     """Write a commented audit.toml that fits a data file."""
     from cli.init import write_config
 
-    write_config(data, out, force=force)
+    write_config(data, out)
     typer.echo(f"Wrote {out}. Read it, correct it, then: auditor scan MODEL")
 
 

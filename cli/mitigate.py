@@ -14,6 +14,7 @@ from pydantic import JsonValue
 
 from auditor.errors import UsageError
 from auditor.intake.specs import Job, Limits, MitigationSpec
+from auditor.outputs import claim, place_file
 from auditor.report.comparing.compare import compare
 from auditor.report.record import AuditReport
 from auditor.run.isolate import mitigate
@@ -21,10 +22,10 @@ from auditor.run.mitigation import Mitigation, learns, make_mitigation, needs_ro
 from auditor.run.options import Configured
 from auditor.run.plugins import mitigation_class
 from auditor.run.scan import job_of, scan_job
-from cli.comparing import print_comparison, verdict_code, write_comparison
+from cli.comparing import claim_comparison, print_comparison, verdict_code, write_comparison
 from cli.one_process import refuse_a_job
 from cli.output import stages
-from cli.written import command_line, write_report
+from cli.written import claim_report, command_line, write_report
 from mitigations import MITIGATIONS
 from probes import PROBES
 
@@ -56,14 +57,22 @@ def run_mitigation(
         raise UsageError(f"{key} learns from no rows and is audited without them: leave out --train and --data.")
     before_job = job_of(configured, PROBES)
     assert options.model is not None
-    _check_out(out, options.model, folder=_writes_folder(kind, options.model))
+    as_folder = _writes_folder(kind, options.model)
+    _check_out(out, options.model, folder=as_folder)
+    if not as_folder:
+        claim(out, "--out")
+    if checkpoint is not None:
+        claim(checkpoint, "--checkpoint", resumed=True)
+    folder = Path(options.out)
+    claim_comparison(folder, "--report")
+    for side in ("before", "after"):
+        claim_report(folder / side, ("json", "html"), f"--report/{side}")
     started = time.perf_counter()
     notes = make_model(key, before_job, settings, out, checkpoint, max_seconds, quiet=quiet)
     if not quiet:
         typer.echo(f"wrote     {out}  ({time.perf_counter() - started:.0f} s)")
         for note in notes:
             typer.echo(f"note      {note}")
-    folder = Path(options.out)
     before = audit_model(configured, before_job, folder / "before", quiet=quiet)
     later = with_reference(configured, out) if with_rows else _of(configured, out)
     after = audit_model(*later, folder / "after", quiet=quiet)
@@ -128,7 +137,10 @@ def make_model(
                     replace(job, data=rows, probes=(), mitigation=spec, limits=limits, with_intake=False),
                     on_stage=shown,
                 )
-            made.replace(out)
+            if made.is_dir():
+                made.replace(out)  # which fails where a file or a folder with anything in it is there
+            else:
+                place_file(made, out)
             return notes
     except OSError as error:
         raise UsageError(f"Cannot write {str(out)!r}: {error.strerror}.") from None

@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from auditor.errors import UsageError
+from cli.guarded import Writes
 
 # Where the skeleton takes its names from: the one place to change when they move.
 _PROBE_IMPORTS = """\
@@ -25,7 +26,11 @@ _LONGEST = 60
 
 
 def new_probe(
-    name: Annotated[str, typer.Argument(help="Its name in snake_case, which is also the folder's.")],
+    name: Annotated[
+        str,
+        typer.Argument(help="Its name in snake_case, which is also the folder's."),
+        Writes(itself=True, lost="probe"),
+    ],
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
 ) -> None:
     """Write a probe of your own to start from: a folder with code, tests and an entry point."""
@@ -60,6 +65,7 @@ def write_skeleton(folder: Path, key: str) -> list[Path]:
     from jinja2 import Environment, StrictUndefined
 
     from auditor.files import write_beside
+    from auditor.outputs import claim
 
     known = {"name": key, "class_name": class_of(key), "distribution": key.strip("_").replace("_", "-")}
     made = Environment(undefined=StrictUndefined, keep_trailing_newline=True, trim_blocks=True, autoescape=False)
@@ -72,6 +78,7 @@ def write_skeleton(folder: Path, key: str) -> list[Path]:
             ("test_probe.py.j2", f"tests/test_{key}.py", _TEST_IMPORTS),
         ):
             text = (files("cli.skeletons") / source).read_text(encoding="utf-8")
+            claim(folder / target, target, lost="probe")
             write_beside(folder / target, made.from_string(text).render(known, imports=imports).encode())
             written.append(folder / target)
     except (OSError, UsageError) as error:

@@ -15,7 +15,10 @@ from auditor.files import UNREADABLE, why_unreadable
 from auditor.finding.criterion import Criterion, load_criteria, parse_criterion
 from auditor.finding.policy import load_policies
 from auditor.finding.profiles import DEFAULT_PROFILE
+from auditor.intake.rows.sql import is_database
+from auditor.outputs import reads
 from auditor.run.options import Configured, ScanOptions, flags
+from cli.guarded import files_named
 
 CONFIG_NAME = "audit.toml"
 PATH_OPTIONS = ("lexicon", "scorer", "reference", "vectors", "checkpoint", "texts", "canaries", "prompts")
@@ -66,7 +69,7 @@ def configure(given: Mapping[str, object], config: str | None, settings: list[st
     if "json" in merged:
         merged["json_"] = merged.pop("json")
     for name, flag in flags().items():
-        if flag.is_path and isinstance(merged.get(name), str):
+        if flag.is_path and isinstance(merged.get(name), str) and not is_database(merged[name]):
             merged[name] = str(path.parent / merged[name])
     for name in ("policy", "benchmark"):
         if name in merged:
@@ -84,10 +87,19 @@ def configure(given: Mapping[str, object], config: str | None, settings: list[st
         first = error.errors()[0]
         name = str(first["loc"][0]).replace("_", "-")
         raise UsageError(f"--{name} {first['input']!r}: {first['msg'].removeprefix('Value error, ')}.") from None
+    probe_options = _probe_options(content, path, settings)
+    _note_inputs(options, probe_options, path if content else None)
     policies, required = load_policies(options.policy)
     check_policies(policies, options, PROBES)
     criteria = _criteria(content, path, options, given, required)
-    return Configured(options, _probe_options(content, path, settings), criteria, tuple(policies))
+    return Configured(options, probe_options, criteria, tuple(policies))
+
+
+def _note_inputs(options: ScanOptions, probe_options: Mapping[str, object], config: Path | None) -> None:
+    """What audit.toml and the flags name, and is not written to, is read."""
+    named = [getattr(options, name) for name, flag in flags().items() if not flag.writes]
+    named += [value for own in probe_options.values() if isinstance(own, dict) for value in own.values()]
+    reads(*files_named([*named, config]))
 
 
 def _only_asked_for(found: Mapping[str, object], path: Path) -> None:

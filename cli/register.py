@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from auditor.errors import UsageError
 from auditor.run import __version__
+from cli.guarded import Writes
 from cli.output import paragraph
 
 if TYPE_CHECKING:
@@ -24,7 +24,9 @@ FILES = ("model", "data", "train", "sensitive_file")
 
 def register(
     config: Annotated[Path, typer.Argument(help="The configuration: audit.toml.")],
-    out: Annotated[Path, typer.Option(help="Where to write the registration.")] = Path("registration.json"),
+    out: Annotated[Path, typer.Option(help="Where to write the registration."), Writes(lost="registration")] = Path(
+        "registration.json"
+    ),
     sign: Annotated[Path | None, typer.Option(help="Sign it with this private key.")] = None,
     by: Annotated[str, typer.Option(help="Who registers.")] = "",
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
@@ -39,8 +41,6 @@ def register(
     from cli.options import configure
 
     key = None if sign is None else load_private_key(sign)
-    if out.exists():
-        raise UsageError(f"{out} is there already, and a registration that is written over is lost: name another.")
     configured = configure({}, str(config), [])
     made = Registration(
         registered=datetime.now(UTC).isoformat(timespec="seconds"),

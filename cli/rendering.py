@@ -9,6 +9,7 @@ from pathlib import Path
 
 from auditor.errors import DataError, MissingExtraError, UsageError, did_you_mean
 from auditor.files import write_beside
+from auditor.outputs import claim
 from auditor.report.record import AuditReport
 
 FIGURE_FORMATS = ("svg", "png")
@@ -92,14 +93,15 @@ def write_figures(report: AuditReport, folder: Path, formats: Sequence[str]) -> 
     """
     from auditor.report.svg import draw_png, svg_file
 
-    written = []
+    places = []
     for i, figure in enumerate(report.figures, 1):
         name = re.sub(r"[^a-z0-9]+", "-", figure.id.lower()).strip("-")[:_LONGEST_NAME].rstrip("-")
-        for suffix in formats:
-            path = folder / f"{i:02d}-{name or figure.kind}.{suffix}"
-            write_beside(path, draw_png(figure) if suffix == "png" else svg_file(figure).encode())
-            written.append(str(path))
-    return written
+        places += [(folder / f"{i:02d}-{name or figure.kind}.{suffix}", figure) for suffix in formats]
+    for path, _ in places:
+        claim(path, f"--figures/{path.name}")
+    for path, figure in places:
+        write_beside(path, draw_png(figure) if path.suffix == ".png" else svg_file(figure).encode())
+    return [str(path) for path, _ in places]
 
 
 def read_report(path: Path) -> AuditReport:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from auditor.errors import DataError, UsageError
+from cli.flags import AllowUnsandboxed
 from cli.output import coloured, paragraph
 from cli.verify import stored_probe
 
@@ -34,6 +35,7 @@ def reproduce(
     ] = False,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, ...; as then by default.")] = None,
     max_memory: Annotated[str | None, typer.Option(help="Memory for the measuring process, such as 8GiB.")] = None,
+    allow_unsandboxed: AllowUnsandboxed = False,
     json_: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
 ) -> int:
@@ -52,7 +54,8 @@ def reproduce(
     for name in (RECORD, REQUEST, RESULTS):
         if name not in entries:
             raise DataError(f"{bundle.name!r} has no {name}: it is no evidence bundle, or that part was taken out.")
-    own = {"model": model, "data": data, "train": train, "device": device, "max_memory": max_memory}
+    own: dict[str, object] = {"model": model, "data": data, "train": train, "device": device, "max_memory": max_memory}
+    own["allow_unsandboxed"] = allow_unsandboxed or None
     configured = configured_again(entries[REQUEST], entries[RESULTS], own, allow_code=allow_code)
     then = _record(entries[RECORD], bundle.name)
     return _compared(then, _run_again(configured), tolerance, as_json=json_)
@@ -69,7 +72,7 @@ def _check_whole(bundle: Path) -> None:
         )
 
 
-def configured_again(request: bytes, results: bytes, own: Mapping[str, str | None], *, allow_code: bool) -> Configured:
+def configured_again(request: bytes, results: bytes, own: Mapping[str, object], *, allow_code: bool) -> Configured:
     """The scan that a bundle asks for, on one's own files. Raises DataError, UsageError where it would run code."""
     from pydantic import ValidationError
 
@@ -78,9 +81,15 @@ def configured_again(request: bytes, results: bytes, own: Mapping[str, str | Non
 
     try:
         said = json.loads(request)
-        options = dict(said["options"]) | {name: value for name, value in own.items() if value is not None}
+        # What is of one run is for whoever runs it again to say, not for the bundle.
+        then = {
+            name: value
+            for name, value in said["options"].items()
+            if name not in flags() or not flags()[name].of_one_run
+        }
+        options = then | {name: value for name, value in own.items() if value is not None}
         asked = ASKED.validate_json(results)
-        code = [name for name, flag in flags().items() if flag.runs_code and options.get(name)]
+        code = [name for name, flag in flags().items() if flag.runs_code and then.get(name)]
         if code and not allow_code:
             raise UsageError(
                 f"That audit ran code of its own (--{code[0].replace('_', '-')}): look at it, and add --allow-code."

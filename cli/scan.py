@@ -16,13 +16,13 @@ from auditor.evidence.registration import with_what_became
 from auditor.files import check_writable
 from auditor.run.isolate import last_lines
 from auditor.run.options import Configured
-from auditor.run.scan import job_of, scan_job, workloads
+from auditor.run.scan import job_of, rows_at_hand, scan_job, workloads
 from cli.evidence import check_flags, start_log, write_evidence
 from cli.history import decisions_on, open_ledger, record_audit
 from cli.output import print_report, stages
 from cli.register import followed, opened
 from cli.rendering import known_formats
-from cli.written import command_line, drop_stale, write_report
+from cli.written import claim_report, command_line, drop_stale, write_report
 from probes import PROBES
 
 
@@ -34,32 +34,35 @@ def scan(configured: Configured, *, as_json: bool, quiet: bool, debug: bool) -> 
     formats = known_formats(options.format)
     out = Path(options.out)
     check_writable(out, "Name another folder with --out.")
+    # All of them: a rendering of an earlier run is taken away, and what is somebody else's must not be.
+    claim_report(out)
     check_flags(options)
     if options.db is not None and not options.history:
         raise UsageError("--db says where the history lies: add --history to append to it.")
     if options.history:
         open_ledger(options.db, create=True).close()
     registration = opened(options.registration)
-    job = job_of(configured, PROBES)
-    registered = followed(registration, configured, began)
-    log = start_log(job)
-    waits = workloads(job, PROBES)
-    with stages(not (quiet or as_json)) as shown:
-        shown.total = len(job.probes) + 2
+    with rows_at_hand(configured) as (asked, told):
+        job = job_of(asked, PROBES)
+        registered = followed(registration, configured, began)
+        log = start_log(job)
+        waits = workloads(job, PROBES)
+        with stages(not (quiet or as_json)) as shown:
+            shown.total = len(job.probes) + 2
 
-        def on_stage(stage: str) -> None:
-            log.add("stage", stage=stage)
-            shown(waits.get(stage, stage))
+            def on_stage(stage: str) -> None:
+                log.add("stage", stage=stage)
+                shown(waits.get(stage, stage))
 
-        scanned = scan_job(configured, job, PROBES, started, command=command_line(), on_stage=on_stage)
-    report, measured = scanned.report, scanned.measured
+            scanned = scan_job(asked, job, PROBES, started, command=command_line(), on_stage=on_stage)
+    report, measured = told(scanned.report), scanned.measured
     if debug and measured.log.strip():
         typer.echo(last_lines(measured.log, 200), err=True)
     if registered is not None:
         planned = [spec.name for spec in job.probes]
         refused = report.refusal is not None
-        told = with_what_became(registered, report.findings, refused=refused, planned=planned)
-        report = report.model_copy(update={"registration": told})
+        became = with_what_became(registered, report.findings, refused=refused, planned=planned)
+        report = report.model_copy(update={"registration": became})
     ledger_error: AuditorError | None = None
     if options.history:
         try:

@@ -18,11 +18,14 @@ from auditor.errors import UsageError
 from auditor.files import sha256_of, write_beside
 from auditor.intake.rows.folders import sha256_of_folder
 from auditor.intake.specs import Job
+from auditor.outputs import claim, remove
 from auditor.report.record import AuditReport
 from auditor.run import __version__
 from auditor.run.options import Configured
+from cli.comparing import claim_comparison
 from cli.mitigate import audit_model, make_model
 from cli.rendering import FILE_NAMES, read_report
+from cli.written import claim_report
 
 _POINT_FORMAT = "auditor-tradeoff-point/1"
 _TRIED_FORMAT = "auditor-tradeoff-tried/1"
@@ -81,6 +84,13 @@ class PointFolder:
         """What is no such file says nothing, and the point is made anew."""
         content = _read_json(folder / "point.json")
         return cls(folder, content if content.get("format") == _POINT_FORMAT else {})
+
+    def claim(self) -> None:
+        """Says, before any work, what is to be written here. Raises UsageError where one is not ours."""
+        claim(self.model, f"--out/{self.folder.name}/model.pt")
+        claim(self.folder / "point.json", f"--out/{self.folder.name}/point.json")
+        claim_report(self.folder, ("json", "html"), f"--out/{self.folder.name}")
+        claim_comparison(self.folder, f"--out/{self.folder.name}")
 
     @property
     def model(self) -> Path:
@@ -150,7 +160,7 @@ class PointFolder:
     def _clear(self) -> None:
         self.content = {}
         for path in (self.folder / "point.json", self.model):
-            path.unlink(missing_ok=True)
+            remove(path)
         for left in self.folder.glob(f".{self.model.name}.*"):
             if left.is_dir():
                 shutil.rmtree(left, ignore_errors=True)

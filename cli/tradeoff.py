@@ -18,6 +18,7 @@ from pydantic import JsonValue
 from auditor.errors import DataError, ModelError, UsageError, did_you_mean
 from auditor.files import write_beside
 from auditor.intake.specs import Job
+from auditor.outputs import claim
 from auditor.report.comparing.compare import CHANGE, compare
 from auditor.report.comparing.drawn_tradeoff import (
     cell,
@@ -89,12 +90,13 @@ def run_tradeoff(
     grid = parse_sweeps(sweeps, settings)
     for each in grid:
         make_mitigation(kind, each)
+    named = {_name(each, sweeps): each for each in grid}
+    _claim(Path(configured.options.out), [PRESENT, *named])
     configured = _with_probes(configured)
     sweep = _Sweep.of(key, configured, max_seconds=max_seconds, quiet=quiet)
     present = sweep.audit_present()
     # Whatever the audits do not hold is found out before anything is trained.
     _check(read_evidence(present, present.data.sensitive, metric=asked.metric, disparity=asked.disparity), asked)
-    named = {_name(each, sweeps): each for each in grid}
     made = [sweep.point(place, point, each, len(named)) for place, (point, each) in enumerate(named.items(), 1)]
     if all(point.report is None for point in made):
         raise ModelError(f"No point could be made. {made[0].name}: {made[0].failed}")
@@ -104,6 +106,16 @@ def run_tradeoff(
     if not quiet:
         _print(found, written)
     return 0 if found.alternatives else 3
+
+
+def _claim(out: Path, points: Sequence[str]) -> None:
+    """Says, before any work, what is to be written into the folder. Raises UsageError where one file is not ours."""
+    for name in ("tried.json", "tradeoff.json", "tradeoff.html", "tradeoff.md"):
+        claim(out / name, f"--out/{name}")
+    for drawn in sorted((out / "figures").glob("*.svg")):
+        claim(drawn, f"--out/figures/{drawn.name}")
+    for point in points:
+        PointFolder.read(out / point).claim()
 
 
 def _check(present: Evidence, asked: Asked) -> None:

@@ -13,6 +13,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from auditor.errors import UsageError
+from auditor.outputs import claim
+from auditor.run.options import names_in
+from cli.guarded import Writes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,10 +27,18 @@ if TYPE_CHECKING:
 def train(
     data: Annotated[str, typer.Argument(help="Rows to train on: CSV, TSV, Parquet or JSON Lines.")],
     target: Annotated[str, typer.Option(help="Column of labels to predict.")],
-    out: Annotated[Path, typer.Option(help="Where to write the model bundle.")] = Path("model.pt"),
+    out: Annotated[Path, typer.Option(help="Where to write the model bundle."), Writes()] = Path("model.pt"),
     positive: Annotated[str | None, typer.Option(help="The favourable label.")] = None,
     features: Annotated[str | None, typer.Option(help="Columns to learn from: a,b,c. All others by default.")] = None,
     drop: Annotated[list[str] | None, typer.Option(help="Column to leave out; repeat for more.")] = None,
+    keep: Annotated[
+        list[str] | None,
+        typer.Option(help="Column to learn from though it looks like an id, a date or a weight; repeat for more."),
+    ] = None,
+    group_column: Annotated[
+        str | None, typer.Option(help="Column of persons: none is among the rows trained on and those held back.")
+    ] = None,
+    weight: Annotated[str | None, typer.Option(help="Column of the rows' weights in loss and accuracy.")] = None,
     test_share: Annotated[float, typer.Option(help="Share of the rows held back for testing.")] = 0.3,
     epochs: Annotated[int, typer.Option(help="Passes over the rows: at most, or exactly with --dp-epsilon.")] = 50,
     hidden: Annotated[str, typer.Option(help="Units of the hidden layers: 64,32.")] = "64,32",
@@ -44,15 +55,16 @@ def train(
     ] = None,
     max_grad_norm: Annotated[float, typer.Option(help="Norm each row's gradient is clipped to by DP-SGD.")] = 1.0,
     train_out: Annotated[
-        Path | None, typer.Option(help="Where to write the training rows: .csv, .tsv, .parquet.")
+        Path | None, typer.Option(help="Where to write the training rows: .csv, .tsv, .parquet."), Writes()
     ] = None,
-    test_out: Annotated[Path | None, typer.Option(help="Where to write the rows held back.")] = None,
+    test_out: Annotated[Path | None, typer.Option(help="Where to write the rows held back."), Writes()] = None,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
 ) -> None:
     """Train a classifier on a table, and save it as a bundle that scan can load.
 
-    Text columns are encoded from the training rows; columns that name rows are left out and named. The rows trained on
-    and held back are written beside the bundle, for scan's --train and --data.
+    Text columns are encoded from the training rows; columns that name rows or persons, dates and weights of surveys are
+    left out and named, unless --keep names them. The rows trained on and held back are written beside the bundle, for
+    scan's --train and --data.
     """
     from cli.one_process import refuse_a_job
     from cli.options import parse_json_flag
@@ -62,9 +74,6 @@ def train(
     places = _Places(out, train_out, test_out)
 
     from auditor.intake.specs import TrainSpec
-    from auditor.model.saving import save
-    from auditor.training.rows import write_rows
-    from auditor.training.train import train_table
 
     spec = TrainSpec(
         data=data,
@@ -72,6 +81,9 @@ def train(
         positive=positive,
         features=_names(features),
         drop=tuple(drop or ()),
+        keep=tuple(keep or ()),
+        group_column=group_column,
+        weight=weight,
         test_share=test_share,
         epochs=epochs,
         hidden=_whole_numbers(hidden),
@@ -87,11 +99,22 @@ def train(
         dp_noise_seed=dp_noise_seed,
         max_grad_norm=max_grad_norm,
     )
+    _train(spec, places)
+
+
+def _train(spec: TrainSpec, places: _Places) -> None:
+    from auditor.model.saving import save
+    from auditor.report.text import visible
+    from auditor.training.rows import write_rows
+    from auditor.training.train import train_table
+
     with _progress() as say:
         trained = train_table(spec, say)
-    write_rows(places.train, data, trained.train_rows, trained.left_out)
-    write_rows(places.test, data, trained.test_rows, trained.left_out)
+    write_rows(places.train, spec.data, trained.train_rows, trained.left_out)
+    write_rows(places.test, spec.data, trained.test_rows, trained.left_out)
     save(trained.model, places.model)
+    for line in trained.recognised:
+        typer.echo(f"auditor: {visible(line)}", err=True)
     for line in _lines(trained, spec, places):
         typer.echo(line)
 
@@ -106,14 +129,18 @@ class _Places:
         for path in (self.train, self.test):
             if path.suffix.lower() not in (".csv", ".tsv", ".parquet", ".pq"):
                 raise UsageError(f"{path.name!r} must end in .csv, .tsv or .parquet.")
-        if len({self.model.resolve(), self.train.resolve(), self.test.resolve()}) < 3:
-            raise UsageError("--out, --train-out and --test-out must be three different files.")
+        named = {"--out": self.model, "--train-out": self.train, "--test-out": self.test}
+        for flag, path in named.items():
+            claim(path, flag)
 
 
 def _names(value: str | None) -> tuple[str, ...] | None:
     if value is None:
         return None
-    names = tuple(part.strip() for part in value.split(",") if part.strip())
+    try:
+        names = tuple(names_in(value))
+    except ValueError as error:
+        raise UsageError(f"--features {error}.") from None
     if not names:
         raise UsageError("--features names no column.")
     return names
@@ -152,13 +179,14 @@ def _lines(trained: TrainedModel, spec: TrainSpec, places: _Places) -> Iterator[
     for note in trained.notes:
         yield visible(f"note      {note}")
     low, high = trained.accuracy.interval(0.95)
+    how = "" if spec.weight is None else visible(f"; weighted by {spec.weight}")
     yield (
         f"accuracy  {trained.accuracy.value:.3f} [{low:.3f}, {high:.3f}] on the {trained.accuracy.n:,} test rows "
-        f"(95 % interval); always guessing the commonest class has {trained.majority_share:.3f}"
+        f"(95 % interval{how}); always guessing the commonest class has {trained.majority_share:.3f}"
     )
     if trained.auc is not None:
         low, high = trained.auc.interval(0.95)
-        yield f"AUC       {trained.auc.value:.3f} [{low:.3f}, {high:.3f}]"
+        yield f"AUC       {trained.auc.value:.3f} [{low:.3f}, {high:.3f}]{' (without the weights)' if how else ''}"
     yield visible(f"wrote     {places.model}, {places.train}, {places.test}")
     yield visible("next      " + _scan_command(spec, places))
 

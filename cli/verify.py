@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cli.guarded import Writes
 from cli.output import coloured, paragraph
 
 if TYPE_CHECKING:
@@ -22,9 +23,9 @@ _WORDS = {"ok": "ok", "wrong": "WRONG", "not checked": "NOT CHECKED"}
 
 
 def keygen(
-    out: Annotated[Path, typer.Argument(help="Where to write the private key; the public one gets .pub.")] = Path(
-        "auditor.key"
-    ),
+    out: Annotated[
+        Path, typer.Argument(help="Where to write the private key; the public one gets .pub."), Writes(lost="key")
+    ] = Path("auditor.key"),
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
 ) -> None:
     """Make an Ed25519 key to sign bundles and decisions with."""

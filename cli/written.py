@@ -5,11 +5,13 @@ from __future__ import annotations
 import shlex
 import sys
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 
 from auditor.errors import AuditorError, UsageError
 from auditor.evidence.passwords import without_passwords
 from auditor.files import write_beside
+from auditor.outputs import claim, remove
 from auditor.report.record import AuditReport
 from cli.rendering import FILE_NAMES, render
 
@@ -19,11 +21,17 @@ def command_line() -> str:
     return without_passwords(shlex.join(["auditor", *sys.argv[1:]]))
 
 
+def claim_report(out: Path, formats: Iterable[str] = FILE_NAMES, what: str = "--out") -> None:
+    """Says, before any work, which renderings are to be written into a folder; UsageError where one may not be."""
+    for name in formats:
+        claim(out / FILE_NAMES[name], f"{what}/{FILE_NAMES[name]}")
+
+
 def drop_stale(out: Path, written: list[str]) -> None:
     """A rendering of an earlier run must not lie beside this one's as if it were of the same audit."""
     for name in FILE_NAMES.values():
         if str(out / name) not in written:
-            (out / name).unlink(missing_ok=True)
+            remove(out / name)
 
 
 def write_report(report: AuditReport, out: Path, formats: list[str]) -> list[str]:

@@ -21,12 +21,14 @@ from probes.fairness.token_fairness import CounterfactualTokenFairness
 from probes.language.bbq import BBQ
 from probes.language.bold import Bold
 from probes.language.crows_pairs import CrowsPairs
+from probes.language.generated_text import GeneratedText
 from probes.language.generation_bias import GenerationBias
 from probes.language.honest import Honest
 from probes.language.stereoset import StereoSet
 from probes.language.stereotype import Stereotype
 from probes.language.winobias import WinoBias
 from probes.language.winogender import Winogender
+from probes.performance.performance import Performance
 from probes.privacy.attribute_inference import AttributeInference
 from probes.privacy.dp_claim import DPClaim
 from probes.privacy.membership.probe import MembershipInference
@@ -39,6 +41,7 @@ from probes.privacy.model_inversion import ModelInversion
 from probes.robustness.robustness import Robustness
 
 PROBES: dict[str, type[Probe]] = {
+    "performance": Performance,
     "group_fairness": GroupFairness,
     "adverse_impact": AdverseImpact,
     "score_fairness": ScoreFairness,
@@ -72,6 +75,7 @@ PROBES: dict[str, type[Probe]] = {
     "winogender": Winogender,
     "bbq": BBQ,
     "generation_bias": GenerationBias,
+    "generated_text": GeneratedText,
     "bold": Bold,
     "honest": Honest,
     "embedding_association": EmbeddingAssociation,

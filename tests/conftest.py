@@ -1,4 +1,4 @@
-"""Shared by all tests: one thread for torch, and the folder of larger real data where there is one."""
+"""Shared by all tests: one thread for torch, the time a test may take, the folder of larger real data, if any."""
 
 from __future__ import annotations
 
@@ -10,7 +10,11 @@ from pathlib import Path
 import pytest
 
 from auditor.run import isolate
+from tests.processor_time import import_clock, pytest_runtest_call
+from tests.toys.postgres import postgres  # noqa: F401  # a fixture
 from tests.warm_child import WarmChildren
+
+__all__ = ["import_clock", "pytest_runtest_call"]
 
 
 @pytest.fixture(autouse=True, scope="session")

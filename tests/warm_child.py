@@ -51,9 +51,13 @@ class WarmChild:
 
 
 class WarmChildren:
-    """Forks measuring processes; the process they are forked from starts with the first."""
+    """Forks measuring processes; the process they are forked from starts with the first.
 
-    def __init__(self) -> None:
+    prepared: a script that it runs when it has imported everything.
+    """
+
+    def __init__(self, prepared: Path | None = None) -> None:
+        self._prepared = [] if prepared is None else [str(prepared)]
         self._server: subprocess.Popen[bytes] | None = None
         self._channel: socket.socket | None = None
         self._scratch = tempfile.TemporaryDirectory(prefix="auditor-warm-")
@@ -78,7 +82,10 @@ class WarmChildren:
         if self._channel is None:
             self._channel, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             self._server = subprocess.Popen(
-                [sys.executable, "-I", str(Path(__file__).with_name("warm_server.py")), str(other.fileno())],
+                [
+                    *(sys.executable, "-I", str(Path(__file__).with_name("warm_server.py")), str(other.fileno())),
+                    *self._prepared,
+                ],
                 stdin=subprocess.DEVNULL,
                 cwd=self._scratch.name,
                 env=isolate._environment(self._scratch.name),

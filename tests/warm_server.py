@@ -6,6 +6,7 @@ import array
 import importlib
 import json
 import os
+import runpy
 import socket
 import sys
 import tempfile
@@ -13,14 +14,17 @@ import time
 import traceback
 
 MODULES = (
-    "auditor.run.child", "pandas", "pyarrow.parquet", "scipy.stats", "torch", "transformers", "probes", "mitigations",
+    "auditor.run.sandbox.start", "auditor.run.child", "pandas", "pyarrow.parquet", "scipy.stats", "torch",
+    "transformers", "probes", "mitigations",
 )  # fmt: skip
 
 
-def serve(channel: socket.socket) -> None:
-    """Forks one measuring process a request, until nobody asks any more."""
+def serve(channel: socket.socket, prepared: str | None = None) -> None:
+    """Forks one measuring process a request, until nobody asks any more; ``prepared``: a script that is run before."""
     for name in MODULES:
         importlib.import_module(name)
+    if prepared is not None:
+        runpy.run_path(prepared)
     while True:
         message, ancillary, _, _ = channel.recvmsg(1 << 16, socket.CMSG_SPACE(3 * 4))
         if not message:
@@ -40,7 +44,7 @@ def serve(channel: socket.socket) -> None:
 
 
 def become(asked: dict[str, object], stdin: int, log: int, writer: int, channel: socket.socket) -> None:
-    """What ``python -I -m auditor.run.child`` is, with its imports done; does not return."""
+    """What ``python -I -m auditor.run.sandbox.start`` is, with its imports done; does not return."""
     while os.getppid() != asked["parent"]:
         time.sleep(0.001)
     os.setsid()
@@ -54,12 +58,12 @@ def become(asked: dict[str, object], stdin: int, log: int, writer: int, channel:
     os.environ.clear()
     os.environ.update(asked["env"])  # type: ignore[arg-type]
     tempfile.tempdir = None
-    sys.argv = ["auditor.run.child", str(writer)]
+    sys.argv = ["auditor.run.sandbox.start", str(writer)]
     code = 0
     try:
-        from auditor.run import child
+        from auditor.run.sandbox import start
 
-        child.main()
+        start.main()
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else 0 if end.code is None else 1
     except BaseException:
@@ -75,4 +79,4 @@ def become(asked: dict[str, object], stdin: int, log: int, writer: int, channel:
 
 
 if __name__ == "__main__":
-    serve(socket.socket(fileno=int(sys.argv[1])))
+    serve(socket.socket(fileno=int(sys.argv[1])), *sys.argv[2:])

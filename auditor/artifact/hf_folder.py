@@ -131,6 +131,23 @@ def ignored_files(folder: Folder) -> tuple[str, ...]:
     )
 
 
+def unused_keys(settings: Mapping[str, Any]) -> tuple[str, ...]:
+    """A note on keys of a config.json that would choose how transformers runs, and are left out.
+
+    Where a model was saved from is no such choice, and is written into most files.
+    """
+    found = sorted(key for key in settings if _chooses(key) and key != "_name_or_path")
+    if not found:
+        return ()
+    named = ", ".join(printable(key, 60) for key in found[:3]) + (", ..." if len(found) > 3 else "")
+    return (f"Left out of config.json, since it would choose code paths of transformers: {named}.",)
+
+
+def _chooses(key: str) -> bool:
+    """Whether a key of a config.json may choose code paths and repositories: private ones, and those of kernels."""
+    return key.startswith("_") or key in ("attn_implementation", "experts_implementation")
+
+
 # ---- weights and network ---------------------------------------------------------------------------------------------
 
 
@@ -195,13 +212,8 @@ def build_network(
     import transformers
 
     _check_layers(settings, len(weights), folder)
-    # Private keys and kernels choose code paths and repositories; the dtype is ours.
-    chosen = {
-        key: value
-        for key, value in settings.items()
-        if not key.startswith("_")
-        and key not in ("attn_implementation", "experts_implementation", "dtype", "torch_dtype")
-    }
+    # The dtype is ours.
+    chosen = {k: v for k, v in settings.items() if not _chooses(k) and k not in ("dtype", "torch_dtype")}
     with reading(f"{folder.name!r} cannot be loaded by transformers"):
         config = transformers.AutoConfig.for_model(**chosen)
         kind = getattr(transformers, name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickletools
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
@@ -78,6 +79,7 @@ UNUSUAL_GLOBALS = frozenset(
 # Tied weights are stored once and named twice or more; beyond this the file claims far more than it holds.
 MAX_CLAIM = 8
 _MAX_HEADER_BYTES = 100 << 20
+_READ_BY_TORCH = ("data.pkl", "byteorder", "version", ".format_version", ".storage_alignment", ".data/serialization_id")
 
 
 def pickle_record(archive: Archive) -> str | None:
@@ -86,6 +88,20 @@ def pickle_record(archive: Archive) -> str | None:
         name for name in archive.records if name == "data.pkl" or (name.count("/") == 1 and name.endswith("/data.pkl"))
     ]
     return found[0] if len(found) == 1 else None
+
+
+def unread_records(archive: Archive, record: str) -> tuple[str, ...]:
+    """A note on records that neither torch nor the pickle in ``record`` asks for, where there are any."""
+    root = record.removesuffix("data.pkl")
+    storages = {f"{root}data/{arg}" for _, arg, _ in pickletools.genops(archive.read(record)) if isinstance(arg, str)}
+    read = storages | {root + name for name in _READ_BY_TORCH}
+    # A name that ends so is a folder's, which some packers write down.
+    extra = sorted(name for name in archive.records if name not in read and not name.endswith("/"))
+    if not extra:
+        return ()
+    which = "1 record" if len(extra) == 1 else f"{len(extra):,} records"
+    more = ", ..." if len(extra) > 1 else ""
+    return (f"Not read in the archive: {which} that nothing in it names ({printable(extra[0], 60)}{more}).",)
 
 
 def foreign_globals(report: PickleReading) -> tuple[str, ...]:

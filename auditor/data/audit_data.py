@@ -13,6 +13,7 @@ import pandas as pd
 
 from auditor.data.counts import MISSING, GroupCounts, count_groups
 from auditor.data.preprocessing import as_text, label_name
+from auditor.data.recorded import Recorded
 from auditor.errors import DataError, UsageError, did_you_mean
 from auditor.rows import FloatArray, IntArray, Rows, take_rows
 
@@ -29,6 +30,7 @@ class AuditData:
     numbers of a regression, NaN where a row has none; None without them, and for every classifier. positive: index of
     the favourable label. sensitive_features: (n, s) DataFrame of group names. is_member: (n,) True for training rows.
     ``binned``: the sensitive features whose groups are bins of a column's values, not the values themselves.
+    ``recorded``: what a model answered on these rows, where nothing else is known of it.
     ``files``: (n,) the path of the file that each row was read from, where every row was one file.
     ``unreadable``: a sentence on each file that was to be a row and could not be read. ``notes``: what was done to the
     rows on the way here, for the report.
@@ -42,6 +44,7 @@ class AuditData:
     sensitive_features: pd.DataFrame | None = None
     is_member: BoolArray | None = None
     binned: tuple[str, ...] = ()
+    recorded: Recorded | None = None
     files: npt.NDArray[np.object_] | None = None
     unreadable: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
@@ -125,6 +128,7 @@ class AuditData:
             target_values=None if self.target_values is None else self.target_values[index],
             sensitive_features=None if self.sensitive_features is None else self.sensitive_features.iloc[index],
             is_member=None if self.is_member is None else self.is_member[index],
+            recorded=None if self.recorded is None else self.recorded.take(index),
             files=None if self.files is None else self.files[index],
         )
 

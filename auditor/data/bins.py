@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,24 +15,38 @@ from auditor.rows import FloatArray
 if TYPE_CHECKING:
     import pandas as pd
 
-_HOW = "Write --bins age=18,30,45,60 for edges, or --bins age=quantiles:4 for equal shares."
+_HOW = (
+    "Write --bins age=18,30,45,60 for edges, --bins age=quantiles:4 for equal shares, or --bins region=values to make "
+    "each value a group."
+)
+# More numbers than these are an amount, not names of groups.
+MOST_VALUES = 20
+_MOST_EDGES = 6
+_OLDEST = 120.0
 
 
 @dataclass(frozen=True)
 class BinRule:
-    """How a column is binned: at ``edges``, or into ``quantiles`` of equal share where there are no edges."""
+    """How a column is binned: at ``edges``, into ``quantiles`` of equal share, or not at all, each value a group."""
 
     column: str
     edges: tuple[float, ...] = ()
     quantiles: int = 0
 
+    @property
+    def each(self) -> bool:
+        """Whether each value is a group of its own."""
+        return not (self.edges or self.quantiles)
+
 
 def parse_bin_rule(text: str) -> BinRule:
-    """A rule from ``column=18,30,45`` (ascending edges) or ``column=quantiles:4``. Raises UsageError."""
+    """A rule from ``column=18,30,45`` (ascending edges), ``column=quantiles:4`` or ``column=values``; UsageError."""
     column, equals, rule = text.rpartition("=")
     if not equals or not column.strip() or not rule.strip():
         raise UsageError(f"The binning rule {text!r} names no column or no bins. {_HOW}")
     column, rule = column.strip(), rule.strip()
+    if rule == "values":
+        return BinRule(column)
     kind, colon, number = rule.partition(":")
     if colon:
         if kind != "quantiles" or not number.strip().isdecimal() or not 2 <= int(number) <= 100:
@@ -59,6 +74,8 @@ def bin_sensitive(series: pd.Series[Any], rule: BinRule | str) -> pd.Series[Any]
     rule = parse_bin_rule(rule) if isinstance(rule, str) else rule
     text = series.astype("string").str.strip()
     text = text.mask(text.isin(["", MISSING, "nan", "NaN"]))
+    if rule.each:
+        return text.fillna(MISSING).astype("category")
     numbers = pd.to_numeric(text, errors="coerce")
     strange = text[numbers.isna() & text.notna()]
     if len(strange):
@@ -104,3 +121,46 @@ def _quantile_starts(finite: FloatArray, n_bins: int) -> FloatArray:
     above = np.searchsorted(distinct, edges[times > 1], "right")
     starts = edges if edges.size == 1 or times[-1] > 1 else edges[:-1]
     return np.union1d(starts, distinct[above[above < distinct.size]])
+
+
+def numbers_of(series: pd.Series[Any]) -> FloatArray | None:
+    """The values of a column that are there, where all of them are numbers; None where one is not, or none is there."""
+    import pandas as pd
+
+    present = series.dropna()
+    if not pd.api.types.is_numeric_dtype(present.dtype) or pd.api.types.is_bool_dtype(present.dtype):
+        text = present.astype("string").str.strip()
+        present = pd.to_numeric(text[~text.isin(["", MISSING, "nan", "NaN"])], errors="coerce")
+    values = present.to_numpy(np.float64, na_value=np.nan)
+    return values if values.size and not np.isnan(values).any() else None
+
+
+def refuse_continuous(column: str, series: pd.Series[Any]) -> None:
+    """Raises UsageError, with the ``--bins`` to copy, for more than MOST_VALUES different numbers."""
+    values = numbers_of(series)
+    if values is None or (n := np.unique(values).size) <= MOST_VALUES:
+        return
+    raise UsageError(
+        f"The sensitive feature {column!r} holds {n:,} different numbers, each of which would be a group: add "
+        f"--bins {shlex.quote(f'{column}={suggested_edges(values)}')}, or --bins {shlex.quote(f'{column}=values')} "
+        "where they are names of groups."
+    )
+
+
+def suggested_edges(values: FloatArray) -> str:
+    """Edges for numbers, as a rule says them: decades of an age, else the quartiles to two digits.
+
+    An age is whole numbers from 0 to 120 over at least two decades. ``quantiles:4`` where the quartiles are one number.
+    """
+    finite = values[np.isfinite(values)]
+    low, high = np.quantile(finite, [0.05, 0.95]) if finite.size else (0.0, 0.0)
+    if finite.size and (finite == np.rint(finite)).all() and finite.min() >= 0 and finite.max() <= _OLDEST:
+        for step in (10.0, 20.0):
+            edges = np.arange(np.ceil(low / step) * step, high + 1.0, step)
+            edges = edges[edges > finite.min()]
+            if 2 <= edges.size <= _MOST_EDGES:
+                return ",".join(f"{edge:g}" for edge in edges)
+    quartiles = np.quantile(finite, [0.25, 0.5, 0.75]) if finite.size else np.empty(0)
+    rounded = np.unique([float(f"{edge:.2g}") for edge in quartiles])
+    rounded = rounded[(rounded > finite.min()) & (rounded <= finite.max())] if finite.size else rounded
+    return ",".join(f"{edge:.15g}" for edge in rounded) if rounded.size > 1 else "quantiles:4"

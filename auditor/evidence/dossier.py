@@ -241,6 +241,7 @@ def _environment(dossier: _Dossier) -> list[str]:
             "Packages": ", ".join(f"{name} {version}" for name, version in here.packages.items()),
             "Seed": str(here.seed),
             "Limits": ", ".join(f"{name} {limit}" for name, limit in here.limits.items()) or "none",
+            "Sandbox": None if here.sandbox is None else here.sandbox.describe(),
             "Command": here.command,
             "Seconds": f"{report.duration_s:.1f}",
         }

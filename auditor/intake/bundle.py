@@ -15,7 +15,14 @@ from torch import Tensor, nn
 
 from auditor.artifact.archive import Archive
 from auditor.artifact.source import Source, printable
-from auditor.artifact.weights import LOADED_BY_TORCH, as_state_dict, compare_shapes, load_torch, plain_floats
+from auditor.artifact.weights import (
+    LOADED_BY_TORCH,
+    as_state_dict,
+    compare_shapes,
+    load_torch,
+    plain_floats,
+    unread_records,
+)
 from auditor.data.preprocessing import (
     AudioPreprocessing,
     ImagePreprocessing,
@@ -32,10 +39,11 @@ from auditor.model.audited_model import AuditedModel, Recipe
 from auditor.model.detector import DeepfakeDetector, DetectorCard
 from auditor.model.gated import Gate, GatedModel
 from auditor.model.gradients import without_gradients
+from auditor.model.outputs import Outputs
 from auditor.model.postprocessing import PostprocessedModel, Postprocessing
 from auditor.model.regression import TorchRegressor
 from auditor.model.saving import BUNDLE_FORMAT
-from auditor.model.torch_model import Outputs, TorchModel
+from auditor.model.torch_model import TorchModel
 from auditor.networks.architectures import ARCHITECTURES
 
 _MAX_NUMBER = 1 << 24
@@ -67,7 +75,8 @@ class _Bundle(Closed):
     classes: Annotated[list[str], Field(max_length=1_000_000)] = []
     training: Any = None
     task: Literal["classification", "regression"] = "classification"
-    outputs: Outputs = "logits"
+    outputs: Outputs | None = None
+    outputs_stated: bool = False
     threshold: Annotated[float, Field(ge=0.0, le=1.0)] = 0.5
 
     @model_validator(mode="after")
@@ -90,11 +99,13 @@ def load_bundle(
 ) -> TorchModel | TorchRegressor | PostprocessedModel | GatedModel:
     """The model of a bundle. Raises ModelError for any part that is not what the format says."""
     bundle = _parse(load_torch(source, archive, record), source.name)
-    model = _model_of(bundle, source, spec)
+    model = _model_of(bundle, source, spec, unread_records(archive, record))
     return model if bundle.gate is None else _gated(model, bundle.gate, source, spec)
 
 
-def _model_of(bundle: _Bundle, source: Source, spec: ModelSpec) -> TorchModel | TorchRegressor | PostprocessedModel:
+def _model_of(
+    bundle: _Bundle, source: Source, spec: ModelSpec, unread: tuple[str, ...] = ()
+) -> TorchModel | TorchRegressor | PostprocessedModel:
     """The model of a bundle without what stands before it."""
     weights = as_state_dict(bundle.state_dict, source.name)
     name, args = bundle.architecture.name, dict(bundle.architecture.args)
@@ -110,7 +121,7 @@ def _model_of(bundle: _Bundle, source: Source, spec: ModelSpec) -> TorchModel | 
         )
     preprocessing: Preprocessing | None = _checked(_PREPROCESSING, bundle.preprocessing, "preprocessing", source.name)
     _check_fit(preprocessing, args, source.name)
-    provenance = provenance_of(source, BUNDLE_FORMAT, LOADED_BY_TORCH, notes)
+    provenance = provenance_of(source, BUNDLE_FORMAT, LOADED_BY_TORCH, (*unread, *notes))
     if bundle.task == "regression":
         no_flags_of_classes(spec)
         return TorchRegressor(
@@ -127,7 +138,7 @@ def _model_of(bundle: _Bundle, source: Source, spec: ModelSpec) -> TorchModel | 
         classes=named_classes(bundle.classes, spec),
         preprocessing=preprocessing,
         features=spec.features,
-        outputs=spec.outputs or bundle.outputs,
+        outputs=spec.outputs or _outputs(bundle),
         threshold=bundle.threshold if spec.threshold is None else spec.threshold,
         device=spec.device,
         architecture={"name": name, "args": args},
@@ -137,6 +148,12 @@ def _model_of(bundle: _Bundle, source: Source, spec: ModelSpec) -> TorchModel | 
     if bundle.detector is not None:
         return _detector(model, _checked(_DETECTOR, bundle.detector, "detector", source.name), source.name)
     return model if bundle.postprocessing is None else _postprocessed(model, bundle.postprocessing, spec, source.name)
+
+
+def _outputs(bundle: _Bundle) -> Outputs | None:
+    """What the bundle says of its network's outputs. Logits without ``outputs_stated`` were said by nobody: it is what
+    bundles were once written with where the maker was silent."""
+    return bundle.outputs if bundle.outputs_stated or bundle.outputs == "probabilities" else None
 
 
 def _detector(model: TorchModel, card: DetectorCard, what: str) -> DeepfakeDetector:

@@ -19,15 +19,19 @@ from auditor.artifact.weights import (
     load_safetensors,
     load_torch,
     pickle_record,
+    unread_records,
 )
 from auditor.errors import ModelError, UsageError
 from auditor.intake import refused
 from auditor.intake.adapters import adapted, base_spec, is_adapter
+from auditor.intake.boosted_trees import FORMATS as BOOSTED_TREES
+from auditor.intake.boosted_trees import format_of, load_boosted
 from auditor.intake.bundle import load_bundle
 from auditor.intake.estimators import load_skops
 from auditor.intake.functions import load_function
 from auditor.intake.huggingface import load_folder
 from auditor.intake.language_models import is_language_model, load_gguf, load_language_folder
+from auditor.intake.onnx_models import load_onnx
 from auditor.intake.programs import load_exported, load_torchscript
 from auditor.intake.specs import ModelSpec
 from auditor.intake.state_dict import load_state_dict
@@ -68,6 +72,10 @@ def _not_yet(kind: str) -> Loader:
     return _refuse(lambda opened: refused.refuse_unsupported(opened.source, kind))
 
 
+def _boosted(kind: str) -> Loader:
+    return lambda opened, spec: load_boosted(opened.source, kind, spec)
+
+
 def _arrays(opened: Opened) -> dict[str, bytes]:
     if opened.archive is None:
         return {"": opened.source.data}
@@ -77,7 +85,12 @@ def _arrays(opened: Opened) -> dict[str, bytes]:
 FORMATS: dict[str, Loader] = {
     "model bundle": lambda o, spec: load_bundle(o.source, o.records, o.record, spec),
     "torch weights": lambda o, spec: load_state_dict(
-        load_torch(o.source, o.records, o.record), o.source, spec, format="torch weights", loaded_by=LOADED_BY_TORCH
+        load_torch(o.source, o.records, o.record),
+        o.source,
+        spec,
+        format="torch weights",
+        loaded_by=LOADED_BY_TORCH,
+        provenance_notes=unread_records(o.records, o.record),
     ),
     "safetensors": lambda o, spec: load_state_dict(
         load_safetensors(o.source), o.source, spec, format="safetensors", loaded_by=LOADED_BY_SAFETENSORS
@@ -91,8 +104,9 @@ FORMATS: dict[str, Loader] = {
     "pickle": lambda o, spec: refused.read_or_refuse_pickle(o.source, spec),
     "compressed file": lambda o, spec: refused.read_or_refuse_compressed(o.source, spec),
     "numpy file": _refuse(lambda o: refused.refuse_numpy(o.source, _arrays(o))),
+    **{kind: _boosted(kind) for kind in BOOSTED_TREES},
     "GGUF": lambda opened, spec: load_gguf(opened.source, spec),
-    "ONNX": _not_yet("an ONNX model"),
+    "ONNX": lambda opened, spec: load_onnx(opened.source, spec),
     "HDF5": _not_yet("an HDF5 file, as Keras writes it"),
     "Keras": _not_yet("a Keras archive"),
     "TFLite": _not_yet("a TensorFlow Lite model"),
@@ -160,6 +174,8 @@ def open_file(source: Source) -> Opened:
             return Opened(source, format)
     if _is_safetensors(data):
         return Opened(source, "safetensors")
+    if boosted := format_of(data):
+        return Opened(source, boosted)
     if data[:1] == b"\x80" and data[1:2] in b"\x00\x01\x02\x03\x04\x05" and len(data) > 1:
         return Opened(source, _kind_of_pickle(data))
     if _is_tar(data):

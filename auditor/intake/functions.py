@@ -16,7 +16,7 @@ from auditor.files import regular_file, sha256_of
 from auditor.intake.specs import ModelSpec
 from auditor.intake.user_code import import_object, source_file
 from auditor.intake.wrap import no_reordering
-from auditor.model.audited_model import AuditedModel, Provenance
+from auditor.model.audited_model import AuditedModel, Provenance, of_logits
 from auditor.model.regression import AuditedRegressor
 from auditor.rows import Rows
 
@@ -25,8 +25,9 @@ def load_function(spec: ModelSpec) -> AuditedModel:
     """The model that a function of the user's is.
 
     The function receives a DataFrame, a list of texts or a uint8 array of images, and returns probabilities
-    (n, n_classes), P(last class) (n,) or labels (n,), or with ``--task regression`` numbers (n,). Its classes are
-    ``--classes``, else its attribute ``classes``. Raises UsageError where it cannot be imported or names no classes.
+    (n, n_classes), P(last class) (n,) or labels (n,), with ``--outputs logits`` logits (n, n_classes) or that of the
+    last class (n,), or with ``--task regression`` numbers (n,). Its classes are ``--classes``, else its attribute
+    ``classes``. Raises UsageError where it cannot be imported or names no classes.
     """
     if spec.predict is None:
         raise UsageError("Name the function with --predict package.module:function.")
@@ -46,8 +47,9 @@ def load_function(spec: ModelSpec) -> AuditedModel:
         )
     if isinstance(classes, str) or len(classes) < 2 or len(set(map(str, classes))) != len(classes):
         raise UsageError("A classifier needs at least two classes with different names: see --classes.")
+    predict = _adapted(function, spec)
     return AuditedModel(
-        _adapted(function, spec),
+        of_logits(predict) if spec.outputs == "logits" else predict,
         classes=list(classes),
         features=spec.features,
         threshold=0.5 if spec.threshold is None else spec.threshold,

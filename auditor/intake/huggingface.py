@@ -20,6 +20,7 @@ from auditor.artifact.hf_folder import (
     quiet_and_offline,
     read_weights,
     tokenizer_backend,
+    unused_keys,
 )
 from auditor.artifact.source import printable, reading
 from auditor.data.preprocessing import ImagePreprocessing
@@ -71,7 +72,7 @@ def load_folder(path: str, spec: ModelSpec) -> TorchModel | OtherModel:
     weights = read_weights(folder)
     with quiet_and_offline():
         network, config = build_network(family, name, settings, weights, folder)
-    notes = ignored_files(folder)
+    notes = (*ignored_files(folder), *unused_keys(settings))
     if family == "text":
         text = _text_encoding(folder, settings, network)
         if getattr(config, "pad_token_id", None) is None:

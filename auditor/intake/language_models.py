@@ -24,6 +24,7 @@ from auditor.artifact.hf_folder import (
     quiet_and_offline,
     read_tokenizer,
     read_weights,
+    unused_keys,
 )
 from auditor.artifact.source import Source, printable, reading
 from auditor.errors import MissingExtraError, ModelError
@@ -75,7 +76,7 @@ def load_language_folder(path: str, spec: ModelSpec) -> AuditedLanguageModel:
             format=FORMAT,
             loaded_by=f"{folder.loaded_by} into transformers.{name}",
             size_bytes=folder.size_bytes,
-            notes=ignored_files(folder),
+            notes=(*ignored_files(folder), *unused_keys(settings)),
         ),
     )
 

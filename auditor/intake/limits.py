@@ -16,16 +16,21 @@ _PR_SET_NO_NEW_PRIVS = 38
 _SCRATCH_BYTES = 1 << 30
 
 
-def restrict(job: Job) -> None:
-    """Limits of this process, set before anything of the user's is touched: it dies with its parent, gains no rights,
-    leaves no core, writes and opens little. The address space is limited on top of what the imports took; CUDA maps far
-    more than it uses, so there the parent alone watches the memory."""
+def follow(parent: int | None) -> None:
+    """From here on this process dies with its parent, ``parent`` where it is known which that was, and gains no rights;
+    on Linux."""
     if sys.platform == "linux":
         libc = ctypes.CDLL(None, use_errno=True)
         libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-        if job.parent is not None and os.getppid() != job.parent:
+        if parent is not None and os.getppid() != parent:
             os._exit(1)  # the parent died before the wish to follow it was known
         libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+
+
+def restrict(job: Job) -> None:
+    """Limits of this process, set before anything of the user's is touched: it leaves no core, writes and opens little.
+    The address space is limited on top of what the imports took; CUDA maps far more than it uses, so there the parent
+    alone watches the memory."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_FSIZE, (_SCRATCH_BYTES, _SCRATCH_BYTES))
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

@@ -13,11 +13,11 @@ from pydantic import JsonValue
 class ModelSpec:
     """Which model, and how it may be loaded; the command line's model flags, one field each.
 
-    ``path`` is None only with ``predict``. ``base``: the model that an adapter changes.
-    ``task``: None means what the file says, else classification. ``outputs``:
-    None means what the file says, else logits. ``architecture``: a key of ARCHITECTURES, or ``package.module:Class`` of
-    the user's own. ``code_folder``: where the user's own modules lie; it is put on the import path only where a flag
-    names one of them.
+    ``path`` is None only with ``predict``. ``base``: the model that an adapter changes. ``task``: None means what the
+    file says, else classification. ``outputs``:
+    None means what the file or the network says, else logits where its answers can be nothing else. ``architecture``: a
+    key of ARCHITECTURES, or ``package.module:Class`` of the user's own. ``code_folder``: where the user's own modules
+    lie; it is put on the import path only where a flag names one of them.
     """
 
     path: str | None = None
@@ -37,10 +37,26 @@ class ModelSpec:
 
 
 @dataclass(frozen=True, kw_only=True)
+class RecordedSpec:
+    """Which columns of the data files are a model's own answers; the model itself is not there.
+
+    ``score``: the column of the probability of the favourable label, or ``class=column`` for each class. ``predicted``:
+    the column of decisions, or of a regression's numbers. ``loss``: the column of the model's loss on each row.
+    ``generated``: the column of texts that it wrote.
+    """
+
+    score: tuple[str, ...] = ()
+    predicted: str | None = None
+    loss: str | None = None
+    generated: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class DataSpec:
     """Which columns of which files are what; the command line's data flags, one field each.
 
-    ``bins``: rules for continuous sensitive features, as in :mod:`auditor.data.bins`.
+    ``bins``: rules for continuous sensitive features, as in :mod:`auditor.data.bins`. ``recorded``: where the model is
+    known by its answers in the files alone.
     """
 
     path: str
@@ -55,6 +71,7 @@ class DataSpec:
     text: str | None = None
     image: str | None = None
     classes: tuple[str, ...] | None = None
+    recorded: RecordedSpec | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,7 +151,7 @@ class Job:
     ``evidence``: what of the model's answers is kept beside the measurements, by row: its scores, or each row's groups
     too. With a ``mitigation`` it makes a new model of the old one and the rows of ``data``, and asks no probe.
     With a ``detection`` it examines files, by the model where there is one; with a ``detector_training`` it trains a
-    detector.
+    detector. ``allow_unsandboxed``: whether it goes without the kernel's sandbox.
     """
 
     model: ModelSpec
@@ -147,6 +164,7 @@ class Job:
     mitigation: MitigationSpec | None = None
     detection: DetectionSpec | None = None
     detector_training: DetectorTrainingSpec | None = None
+    allow_unsandboxed: bool = False
     parent: int | None = None
 
 
@@ -154,7 +172,10 @@ class Job:
 class TrainSpec:
     """What to train, on what, and how; the command line's ``train`` flags, one field each.
 
-    ``features``: None means every column but the target, ``drop`` and columns that name rows. ``epochs``: the most that
+    ``features``: None means every column but the target, ``drop``, ``weight``, ``group_column`` and, but for those of
+    ``keep``, columns that name rows or persons, dates and weights of surveys. ``group_column``: no value of it stands
+    among the rows trained on and among those held back. ``weight``: the column of each row's weight in the loss and in
+    the accuracy. ``epochs``: the most that
     early stopping may use, and the exact number under ``dp_epsilon``. ``architecture``: ``mlp``, or
     ``package.module:Class`` of the user's own, found on the import path or in ``code_folder``. ``dp_delta``: None means
     ``n^-1.1`` of the n training rows. ``dp_noise_seed``: None draws it from the operating system and keeps it nowhere;
@@ -166,6 +187,9 @@ class TrainSpec:
     positive: str | None = None
     features: tuple[str, ...] | None = None
     drop: tuple[str, ...] = ()
+    keep: tuple[str, ...] = ()
+    group_column: str | None = None
+    weight: str | None = None
     test_share: float = 0.3
     epochs: int = 50
     hidden: tuple[int, ...] = (64, 32)

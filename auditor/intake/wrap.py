@@ -104,7 +104,7 @@ def torch_model(
         module,
         classes=named_classes(None, spec),
         features=spec.features,
-        outputs=spec.outputs or "logits",
+        outputs=spec.outputs,
         threshold=0.5 if spec.threshold is None else spec.threshold,
         device=spec.device,
         architecture=architecture,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
+from scipy.special import softmax
 
 from auditor.data.preprocessing import Preprocessing, label_name
 from auditor.errors import ModelError
@@ -17,6 +18,7 @@ from auditor.rows import FloatArray, IntArray, Rows, take_rows
 
 if TYPE_CHECKING:
     from auditor.data.audit_data import AuditData
+    from auditor.model.outputs import Outputs
 
 
 Kind = Literal["classifier", "regressor", "language_model", "other"]
@@ -42,7 +44,9 @@ class Provenance:
 class Recipe:
     """How a model was trained, so that another can be trained the same way.
 
-    The last five say of a private training what :class:`auditor.privacy.run_record.RunRecord` says under those names.
+    ``weight``: the column that weighed each row's loss. ``group_column``: the one of which no value stands both among
+    the rows trained on and among those held back. The last five say of a private training what
+    :class:`auditor.privacy.run_record.RunRecord` says under those names.
     """
 
     optimizer: str = "adam"
@@ -52,6 +56,8 @@ class Recipe:
     epochs: int = 50
     batch_size: int = 128
     seed: int = 0
+    weight: str | None = None
+    group_column: str | None = None
     epsilon: float | None = None
     delta: float | None = None
     noise_multiplier: float | None = None
@@ -72,6 +78,8 @@ class AuditedModel:
     """
 
     kind: Kind = "classifier"
+    # Whether it can be asked about rows that it has not been asked about yet.
+    can_be_asked: bool = True
     # Columns whose groups the model itself reads: text, whatever they look like.
     group_columns: tuple[str, ...] = ()
 
@@ -104,10 +112,15 @@ class AuditedModel:
         *,
         classes: Sequence[object],
         features: Sequence[str] | None = None,
+        outputs: Outputs = "probabilities",
         threshold: float = 0.5,
     ) -> AuditedModel:
-        """Wraps any function of rows that returns probabilities (n, n_classes), P(last class) (n,), or labels (n,)."""
-        return cls(function, classes=classes, features=features, threshold=threshold)
+        """Wraps any function of rows that returns probabilities (n, n_classes), P(last class) (n,), or labels (n,).
+
+        ``outputs="logits"``: it returns logits (n, n_classes), or that of the last class (n,).
+        """
+        predict = function if outputs == "probabilities" else of_logits(function)
+        return cls(predict, classes=classes, features=features, threshold=threshold)
 
     @property
     def n_outputs(self) -> int:
@@ -115,7 +128,14 @@ class AuditedModel:
         return len(self.classes)
 
     def predict_proba(self, X: Rows) -> FloatArray:
-        """(n, n_classes) probabilities, computed in batches; ModelError where the model returns anything else."""
+        """(n, n_classes) probabilities, computed in batches; ModelError where the model returns anything else, and
+        OutputsError where nobody said what it is that the model returns."""
+        probabilities = self.predict_part(X)
+        self.check_outputs()
+        return probabilities
+
+    def predict_part(self, X: Rows) -> FloatArray:
+        """:meth:`predict_proba` of rows that are a part of more: :meth:`check_outputs` is called after the last."""
 
         def batch(start: int) -> FloatArray:
             n = min(self.batch_rows, len(X) - start)
@@ -124,6 +144,17 @@ class AuditedModel:
         parts = self.over_batches(batch, range(0, len(X), self.batch_rows))
         return np.concatenate(parts) if parts else np.empty((0, self.n_outputs))
 
+    def check_outputs(self) -> None:
+        """Raises OutputsError where the rows so far leave open what the outputs are, or contradict what was said.
+
+        Only a network's can be in question; everything else returns probabilities or labels by definition.
+        """
+
+    @property
+    def in_question(self) -> bool:
+        """Whether it is still to be seen what the outputs are."""
+        return False
+
     def outputs(self, data: AuditData) -> FloatArray:
         """(n, n_classes) probabilities of a data set, computed once and shared by all probes."""
         if data not in self._outputs:
@@ -131,6 +162,10 @@ class AuditedModel:
             self.check_repeatable(data.X, probabilities)
             self._outputs[data] = probabilities
         return self._outputs[data]
+
+    def answered(self, data: AuditData) -> bool:
+        """Whether the answers about a data set are there already, and cost nothing more."""
+        return data in self._outputs
 
     def forget(self) -> None:
         """Computes outputs anew from now on, for a model whose weights have changed."""
@@ -144,7 +179,7 @@ class AuditedModel:
         n = min(len(probabilities), _ASKED_TWICE)
         if not n:
             return
-        again = self.predict_proba(take_rows(X, slice(n)))
+        again = self.predict_part(take_rows(X, slice(n)))
         difference = float(np.abs(again - probabilities[:n]).max())
         if difference > _SAME_ANSWER:
             raise ModelError(
@@ -174,6 +209,24 @@ class AuditedModel:
 
 def _in_turn(one: Callable[[int], FloatArray], starts: Sequence[int]) -> list[FloatArray]:
     return [one(start) for start in starts]
+
+
+def of_logits(function: Callable[[Any], npt.ArrayLike]) -> Callable[[Any], npt.ArrayLike]:
+    """The function of probabilities that a function of logits is."""
+
+    def predict(X: Rows) -> npt.ArrayLike:
+        values = np.asarray(function(X))
+        if values.dtype.kind not in "iuf":
+            raise ModelError(
+                f"The model returned {str(values.ravel()[:1])[:40]}, which are no logits: leave --outputs out."
+            )
+        if values.ndim == 1 or (values.ndim == 2 and values.shape[1] == 1):
+            z = values.reshape(-1).astype(np.float64)
+            values = np.column_stack([np.zeros_like(z), z])
+        found: FloatArray = softmax(values.astype(np.float64), axis=-1)
+        return found
+
+    return predict
 
 
 def _as_probabilities(raw: npt.ArrayLike, classes: tuple[str, ...], n: int) -> FloatArray:

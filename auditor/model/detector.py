@@ -88,7 +88,7 @@ class DeepfakeDetector(TorchModel):
             classes=model.classes,
             preprocessing=model.preprocessing,
             features=model.features,
-            outputs=model.output_kind,
+            outputs=model.outputs_said,
             threshold=model.threshold,
             device=model.device,
             architecture=model.architecture,

@@ -72,6 +72,15 @@ class GatedModel(AuditedModel):
         """(n,) what the detector says of each row."""
         return self.detector.verdicts(self.rows.split(_array(X))[1])
 
+    def check_outputs(self) -> None:
+        """Raises what the model behind the gate raises."""
+        self.base.check_outputs()
+
+    @property
+    def in_question(self) -> bool:
+        """Whether it is still to be seen what the outputs of the model behind the gate are."""
+        return self.base.in_question
+
     def saved_parts(self) -> tuple[AuditedModel, dict[str, Any]]:
         """The model behind the gate, and the gate with the whole bundle of its detector."""
         return self.base, {"gate": {**self.gate.model_dump(mode="json"), "detector": bundle_of(self.detector)}}
@@ -81,7 +90,7 @@ class GatedModel(AuditedModel):
         out = np.zeros((len(rejected), self.n_outputs))
         out[rejected, self.gate.answer] = 1.0
         if not rejected.all():
-            out[~rejected] = self.base.predict_proba(self.base_rows(X)[~rejected])
+            out[~rejected] = self.base.predict_part(self.base_rows(X)[~rejected])
         return out
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -44,8 +45,14 @@ def save_folder(model: AuditedLanguageModel, folder: str | Path, *, like: str | 
         found = Path(str(like)) / name
         if found.is_file():
             shutil.copyfile(found, out / name)
+    _open_to_readers(out)
+
+
+def _open_to_readers(folder: Path) -> None:
+    """Weights are written for their owner alone, and whoever is in the sandbox may change no mode: they are copied."""
     umask = os.umask(0)
     os.umask(umask)
-    for file in out.iterdir():
-        # Weights are written for their owner alone.
-        file.chmod(0o666 & ~umask)
+    for file in [file for file in folder.iterdir() if stat.S_IMODE(file.stat().st_mode) != 0o666 & ~umask]:
+        copy = file.with_name(f".{file.name}.copy")
+        shutil.copyfile(file, copy)
+        copy.replace(file)

@@ -296,10 +296,7 @@ class AuditedLanguageModel(AuditedModel):
         rows.sort(key=lambda row: -len(row.tokens))
         for batch in batches(rows, self._budget(), lambda row: len(row.tokens)):
             self._score_rows(batch, asked, found)
-        return [
-            np.where(np.isin(np.arange(len(ids)), np.asarray(places, np.int64)), found[ids], np.nan)
-            for ids, places in zip(texts, wanted, strict=True)
-        ]
+        return [_only(found[ids], places) for ids, places in zip(texts, wanted, strict=True)]
 
     def _rows(self, texts: Sequence[tuple[int, ...]]) -> list[Forest]:
         longest = max((len(ids) for ids in texts), default=0)
@@ -536,6 +533,14 @@ def _holding_back(head: nn.Module, places: Tensor) -> Iterator[list[Tensor]]:
         yield seen
     finally:
         handle.remove()
+
+
+def _only(values: FloatArray, places: Sequence[int]) -> FloatArray:
+    """The values at some places, NaN elsewhere."""
+    out: FloatArray = np.full(len(values), np.nan)
+    at = list(places)
+    out[at] = values[at]
+    return out
 
 
 def _pick(logits: Tensor, at: Tensor, targets: Tensor) -> Tensor:

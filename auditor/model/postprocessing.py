@@ -236,13 +236,22 @@ class PostprocessedModel(AuditedModel):
         drawn = self._draws(X) < probabilities[:, favourable]
         return np.where(drawn, favourable, 1 - favourable).astype(np.int64)
 
+    def check_outputs(self) -> None:
+        """Raises what the model below raises."""
+        self.base.check_outputs()
+
+    @property
+    def in_question(self) -> bool:
+        """Whether it is still to be seen what the outputs of the model below are."""
+        return self.base.in_question
+
     def saved_parts(self) -> tuple[AuditedModel, dict[str, Any]]:
         """The model below, and what the bundle holds beside it."""
         return self.base, {"postprocessing": self.postprocessing.model_dump(mode="json")}
 
     def _answers(self, X: Rows) -> FloatArray:
         frame = _table(X)
-        scores = self.base.predict_proba(frame)[:, self.postprocessing.positive]
+        scores = self.base.predict_part(frame)[:, self.postprocessing.positive]
         chances = self.postprocessing.apply(scores, self.postprocessing.places(frame))
         both = [1.0 - chances, chances]
         return np.column_stack(both if self.postprocessing.positive == 1 else both[::-1])

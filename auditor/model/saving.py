@@ -11,6 +11,7 @@ import torch
 from auditor.errors import ModelError
 from auditor.files import write_beside
 from auditor.model.audited_model import AuditedModel
+from auditor.model.outputs import stated_by
 from auditor.model.torch_model import TorchModel, TorchNetwork
 
 BUNDLE_FORMAT = "auditor-model/1"
@@ -20,9 +21,11 @@ def save(model: AuditedModel, path: str | Path) -> None:
     """Writes a model bundle: a ``torch.save`` archive that loads with ``weights_only=True`` and holds no code.
 
     ``{"format": "auditor-model/1", "architecture": {"name", "args"}, "state_dict", "preprocessing", "classes",
-    "training"}``, with ``"task": "regression"`` and no classes for a model that predicts a number, and with
-    ``"postprocessing"`` for one whose answers are changed by group, ``"detector"`` for a detector's card and ``"gate"``
-    for what stands before a model. Raises ModelError for a model that is not a torch module.
+    "training", "outputs", "threshold"}``. ``"outputs"`` is left out where nobody said what a network of your own
+    returns, and confirmed by ``"outputs_stated": True`` where somebody did. With ``"task": "regression"``, and no
+    classes, for a model that predicts a number, and with ``"postprocessing"`` for one whose answers are changed by
+    group, ``"detector"`` for a detector's card and ``"gate"`` for what stands before a model. Raises ModelError for a
+    model that is not a torch module.
     """
     buffer = io.BytesIO()
     torch.save(bundle_of(model), buffer)
@@ -42,9 +45,14 @@ def bundle_of(model: AuditedModel) -> dict[str, Any]:
         "classes": list(model.classes),
         "training": None if model.recipe is None else dict(vars(model.recipe)),
     }
-    bundle |= (
-        {"outputs": model.output_kind, "threshold": model.threshold}
-        if isinstance(model, TorchModel)
-        else {"task": "regression"}
-    )
+    bundle |= _reading(model) if isinstance(model, TorchModel) else {"task": "regression"}
     return bundle | beside
+
+
+def _reading(model: TorchModel) -> dict[str, Any]:
+    """How the network's outputs are read; nothing of what nobody said, so that it is asked where it matters."""
+    if model.outputs_said is None:
+        return {"threshold": model.threshold}
+    # A network that says it itself needs no other word; bundles without one were written with "logits" for silence.
+    word = {} if stated_by(model.module) == model.outputs_said else {"outputs_stated": True}
+    return {"outputs": model.outputs_said, "threshold": model.threshold} | word

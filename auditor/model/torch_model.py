@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -12,16 +12,14 @@ import torch
 from torch import Tensor, nn
 
 from auditor.data.preprocessing import Preprocessing, TabularPreprocessing
-from auditor.errors import ModelError
+from auditor.errors import ModelError, OutputsError
 from auditor.model.audited_model import BATCH_ROWS, AuditedModel, Provenance, Recipe
 from auditor.model.gradients import without_gradients
+from auditor.model.outputs import Outputs, Seen, as_logits, as_probabilities, stated_by
 from auditor.rows import FloatArray, Rows
 
 if TYPE_CHECKING:
     import pandas as pd
-
-
-Outputs = Literal["logits", "probabilities"]
 
 
 @runtime_checkable
@@ -140,10 +138,12 @@ class TorchNetwork(AuditedModel):
 class TorchModel(TorchNetwork):
     """A torch module with its encoding: differentiable, batched under ``inference_mode``, on CPU or GPU.
 
-    ``outputs``: whether the module returns logits or probabilities. A module with one output is a binary classifier
-    whose number is the logit, or the probability, of the last class. ``architecture`` and ``recipe`` make it a bundle
-    that others can load and train again. ``token_name`` reads a token id of an ``encoder`` for text. ``frozen_mode``:
-    the module refuses ``eval()``, as an exported program does.
+    ``outputs``: whether the module returns logits or probabilities. Where neither this nor the module's class
+    (``output_kind``) says it, they are logits, unless all of those about the rows asked for may be something else: then
+    that is asked, by an OutputsError. A module with one output is a binary classifier whose number is the logit, or the
+    probability, of the last class. ``architecture`` and ``recipe`` make it a bundle that others can load and train
+    again. ``token_name`` reads a token id of an ``encoder`` for text. ``frozen_mode``: the module refuses ``eval()``,
+    as an exported program does.
     """
 
     def __init__(
@@ -155,7 +155,7 @@ class TorchModel(TorchNetwork):
         encoder: Callable[[Rows], Tensor] | None = None,
         token_name: Callable[[int], str | None] | None = None,
         features: Sequence[str] | None = None,
-        outputs: Outputs = "logits",
+        outputs: Outputs | None = None,
         threshold: float = 0.5,
         device: str | torch.device = "cpu",
         architecture: Mapping[str, Any] | None = None,
@@ -179,7 +179,13 @@ class TorchModel(TorchNetwork):
             threshold=threshold,
         )
         self.token_name = token_name
-        self.output_kind: Outputs = outputs
+        self.outputs_said: Outputs | None = outputs or stated_by(module)
+        self._seen: Seen | None = None
+
+    @property
+    def output_kind(self) -> Outputs:
+        """What the module's outputs are read as."""
+        return self.outputs_said or "logits"
 
     def with_module(self, module: nn.Module) -> TorchModel:
         """The same encoding, classes and threshold around another module."""
@@ -190,7 +196,7 @@ class TorchModel(TorchNetwork):
             encoder=self._encoder,
             token_name=self.token_name,
             features=self.features,
-            outputs=self.output_kind,
+            outputs=self.outputs_said,
             threshold=self.threshold,
             device=self.device,
             architecture=self.architecture,
@@ -202,6 +208,42 @@ class TorchModel(TorchNetwork):
 
     def logits(self, inputs: Tensor) -> Tensor:
         """(n, n_classes) logits of encoded inputs; a single output z becomes (0, z), a probability p its logarithm."""
+        return as_logits(self._raw(inputs), self.output_kind)
+
+    def answer(self, inputs: Tensor) -> Tensor:
+        """(n, n_classes) probabilities of encoded inputs."""
+        raw = self._raw(inputs)
+        if self.in_question:
+            seen = Seen.of(raw)
+            self._seen = seen if self._seen is None else self._seen.and_then(seen)
+        if self.outputs_said == "probabilities":
+            return as_probabilities(raw)
+        return torch.softmax(as_logits(raw, "logits").double(), dim=1)
+
+    @property
+    def in_question(self) -> bool:
+        """Whether it is still to be seen what the outputs are: one number that no probability can be settles it."""
+        if self.outputs_said is not None:
+            return self.outputs_said == "probabilities"
+        return self._seen is None or self._seen.question() is not None
+
+    def check_outputs(self) -> None:
+        """Raises OutputsError where all outputs so far may be something else than logits and nobody said what they are,
+        or where somebody said that they are probabilities and they are not."""
+        if self._seen is None or self.outputs_said == "logits":
+            return
+        wrong = self._seen.question() if self.outputs_said is None else self._seen.contradiction()
+        if wrong is not None:
+            raise OutputsError(wrong)
+
+    def forget(self) -> None:
+        """Computes outputs anew from now on, and looks anew at what they may be where that is open."""
+        super().forget()
+        if self.in_question:
+            self._seen = None
+
+    def _raw(self, inputs: Tensor) -> Tensor:
+        """(n, n_classes) or (n, 1) what the module returns."""
         raw = self._returned(inputs, "logits (n, n_classes)")
         if raw.ndim == 1:
             raw = raw.unsqueeze(1)
@@ -210,15 +252,7 @@ class TorchModel(TorchNetwork):
                 f"The module returned shape {tuple(raw.shape)}; expected (n, {self.n_outputs}) for the classes "
                 f"{', '.join(self.classes[:6])}. Name the classes with --classes in the order of the outputs."
             )
-        if self.output_kind == "probabilities":
-            if raw.shape[1] == 1:
-                raw = torch.cat([1.0 - raw, raw], dim=1)
-            return torch.log(raw.clamp_min(torch.finfo(raw.dtype).tiny))
-        return torch.cat([torch.zeros_like(raw), raw], dim=1) if raw.shape[1] == 1 else raw
-
-    def answer(self, inputs: Tensor) -> Tensor:
-        """(n, n_classes) probabilities of encoded inputs."""
-        return torch.softmax(self.logits(inputs).double(), dim=1)
+        return raw
 
 
 def _plain_numbers(X: Rows) -> npt.NDArray[np.float32]:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from auditor.model.outputs import Outputs
 from auditor.networks.encoder_probe import EncoderProbe
 from auditor.networks.image_detector import FrequencyDetector, ImageEnsemble, ResidualCNN
 from auditor.networks.speech_detector import SpeechCNN, SpeechDetector, SpeechGMM
@@ -16,6 +18,8 @@ MOST_MEMBERS = 256
 
 class MLP(nn.Module):
     """Fully connected layers with ReLU: (n, n_features) to (n, n_outputs) logits."""
+
+    output_kind: ClassVar[Outputs] = "logits"
 
     def __init__(self, n_features: int, hidden: Sequence[int], n_outputs: int, dropout: float = 0.0) -> None:
         super().__init__()
@@ -37,6 +41,8 @@ class MLP(nn.Module):
 class BiLSTMText(nn.Module):
     """Embedding, bidirectional LSTM, maximum over time, hidden layer: (n, length) word indices to (n, n_outputs)."""
 
+    output_kind: ClassVar[Outputs] = "logits"
+
     def __init__(
         self, n_words: int, n_outputs: int, embedding_dim: int = 50, hidden_size: int = 50, dense: int = 50
     ) -> None:
@@ -54,6 +60,8 @@ class BiLSTMText(nn.Module):
 
 class SmallCNN(nn.Module):
     """Three 3x3 convolutions with group norm, each halving the picture: (n, channels, h, w) to (n, n_outputs)."""
+
+    output_kind: ClassVar[Outputs] = "logits"
 
     def __init__(self, channels: int, n_outputs: int, width: int = 16) -> None:
         super().__init__()
@@ -76,6 +84,8 @@ class TransformerEncoder(nn.Module):
 
     Index 0 is padding and takes no part in attention or mean.
     """
+
+    output_kind: ClassVar[Outputs] = "logits"
 
     def __init__(
         self, n_words: int, n_outputs: int, length: int, d_model: int = 64, n_heads: int = 4, n_layers: int = 2
@@ -105,6 +115,8 @@ class MLPVote(nn.Module):
     ``weights``: (n_members + 1,) of the members' votes, each for class ``positive`` where the member's probability of
     it is at least ``threshold``; the last is of a vote that is always for it. What they lack of 1 votes against.
     """
+
+    output_kind: ClassVar[Outputs] = "probabilities"
 
     def __init__(
         self,

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor, nn
+
+from auditor.model.outputs import Outputs
 
 
 class HeadOnFeatures(nn.Module):
     """Files to (n, 2) logits: a ``head`` on :meth:`features`; ``rule`` says how unlike the training files' they are."""
 
+    output_kind: ClassVar[Outputs] = "logits"
     head: nn.Module
     rule: nn.Module
 

@@ -6,9 +6,12 @@ Their input is (n, 3, height, width) in [-1, 1], the middle of each picture at i
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor, nn
 
+from auditor.model.outputs import Outputs
 from auditor.networks.head import Calibration, HeadOnFeatures, LinearHead
 from auditor.networks.image_features import image_features, n_image_features, residual
 from auditor.networks.novelty import MahalanobisNovelty
@@ -80,6 +83,8 @@ class ImageEnsemble(nn.Module):
 
     (n, 3, size, size) to (n, 2) logits; features and novelty are those of the former.
     """
+
+    output_kind: ClassVar[Outputs] = "logits"
 
     def __init__(self, size: int, width: int, n_groups: int, fake: int = 1) -> None:
         super().__init__()

@@ -104,6 +104,12 @@ def spent(phases: Sequence[Phase], delta: float, accountant: Accountant) -> Spen
     _check(phases, delta)
     if accountant not in ACCOUNTANTS:
         raise UsageError(f"There is no accountant {accountant!r}: choose one of {', '.join(ACCOUNTANTS)}.")
+    return _spent(tuple(phases), delta, accountant)
+
+
+# An audit, its report and a search for the noise ask about the same phases again and again.
+@lru_cache(maxsize=1024)
+def _spent(phases: tuple[Phase, ...], delta: float, accountant: Accountant) -> Spent:
     if any(phase.noise_multiplier == 0.0 for phase in phases):
         return Spent(
             accountant=accountant,

@@ -165,7 +165,7 @@ def audit_claim(
     numbers = tuple(default_guesses(len(canaries)) if guesses is None else guesses)
     _check(claimed_epsilon, delta, confidence, numbers, len(canaries))
     alpha = (1.0 - confidence) / len(numbers)
-    curve = _curve_of(accounting)
+    curve = _curve_of(None if accounting is None else tuple(accounting))
     found = tuple(
         _judged(len(canaries), r, n_correct_guesses(canaries, r, rng), claimed_epsilon, delta, alpha, curve)
         for r in numbers
@@ -255,7 +255,7 @@ def _result(
     power_unknown: str,
 ) -> AuditResult:
     """What the canaries showed beside what the accounting says, and the verdict that follows from the two."""
-    accounted = _accounted(accounting, delta)
+    accounted = _accounted(None if accounting is None else tuple(accounting), delta)
     verdict, reason = _verdict(
         _Evidence(
             claimed=claimed_epsilon,
@@ -288,6 +288,7 @@ def _result(
     )
 
 
+@lru_cache(maxsize=4096)
 def _judged(
     m: int, r: int, v: int, epsilon: float, delta: float, alpha: float, curve: InverseTradeOff | None
 ) -> GuessCount:
@@ -303,7 +304,8 @@ def _judged(
     )
 
 
-def _curve_of(accounting: Sequence[Phase] | None) -> InverseTradeOff | None:
+@lru_cache(maxsize=64)
+def _curve_of(accounting: tuple[Phase, ...] | None) -> InverseTradeOff | None:
     """The accounting as a claim; None where there is none or its epsilon is too large to be worth one."""
     try:
         return None if accounting is None else inverse_of_curve(privacy_curve(accounting))
@@ -311,7 +313,8 @@ def _curve_of(accounting: Sequence[Phase] | None) -> InverseTradeOff | None:
         return None
 
 
-def _accounted(accounting: Sequence[Phase] | None, delta: float) -> float | None:
+@lru_cache(maxsize=64)
+def _accounted(accounting: tuple[Phase, ...] | None, delta: float) -> float | None:
     """The smallest upper bound of epsilon that an accountant gives; None where there is none."""
     if accounting is None or delta == 0.0:
         return None
@@ -405,7 +408,7 @@ def _power(
 
     The rows' gradients blur the scores too: by what the left-out canaries vary beyond the accounted noise and chance.
     """
-    if accounting is None or canaries.kind != DIRAC:
+    if accounting is None or canaries.kind != DIRAC or not factors:
         return ()
     m = len(canaries)
     needed = [smallest_refuting(m, r, epsilon, delta, alpha, curve) for r in numbers]

@@ -16,6 +16,7 @@ from auditor.finding.measurement import Outcome
 from auditor.report import text, view
 from auditor.report.record import AuditReport
 from auditor.report.svg import draw_svg
+from auditor.report.worth import worth_of
 
 MOST_IN_SUMMARY = 12
 _FLAG = re.compile(r"(?<![\w-])--[a-z][a-z-]*[a-z]")
@@ -44,6 +45,7 @@ def render_html(report: AuditReport) -> str:
             digest=digest,
             created=moment(report.created),
             verdict=view.verdict_of(report),
+            worth=worth_of(report),
             warnings=view.warnings_of(report),
             promise=view.promise_of(report),
             counted=[(o, view.MEANING[o], report.summary.count(o)) for o in view.COUNTED],

@@ -202,6 +202,7 @@ class StoredModel:
     preprocessing = None
     threshold = 0.5
     group_columns: tuple[str, ...] = ()
+    in_question = False
 
     def __init__(self, answers: Answers) -> None:
         self.kind = answers.head.kind
@@ -212,6 +213,10 @@ class StoredModel:
     def n_outputs(self) -> int:
         """Number of classes."""
         return len(self.classes)
+
+    def answered(self, data: AuditData) -> bool:
+        """Whether the answers are there: they are, whatever the rows."""
+        return True
 
     def outputs(self, data: AuditData) -> FloatArray:
         """(n, n_classes) stored probabilities. Raises DataError where they were not kept."""

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from auditor.errors import AuditorError, DataError, NotApplicableError, UsageError, some_of
+from auditor.errors import AuditorError, DataError, NotApplicableError, OutputsError, UsageError, some_of
 from auditor.finding.criterion import Criterion, load_criteria
 from auditor.finding.judging import Family, judge
-from auditor.finding.measurement import Measurement, ProbeResult
+from auditor.finding.measurement import Alike, Measurement, ProbeResult
 from auditor.report.figures import figures_of
 from auditor.report.record import (
     FILES,
@@ -30,8 +30,10 @@ from auditor.report.record import (
     exit_code,
     family_record,
 )
+from auditor.report.sandbox_state import SandboxState
 from auditor.run import __version__
-from auditor.run.probe import Probe, missing_needs, not_applicable
+from auditor.run.alike import alike_answers
+from auditor.run.probe import Probe, missing_needs, not_applicable, with_declared
 
 if TYPE_CHECKING:
     from auditor.data.audit_data import AuditData
@@ -61,12 +63,34 @@ def ask(
     *,
     on_error: Callable[[BaseException], None] | None = None,
 ) -> ProbeResult:
-    """One probe's answer, whatever becomes of it: what it lacks makes it NOT_APPLICABLE, what it raises NOT_RUN."""
+    """One probe's answer, whatever becomes of it: what it lacks makes it NOT_APPLICABLE, what it raises NOT_RUN.
+
+    Only a model of which nobody can say what its outputs mean is no answer at all: raises OutputsError.
+    """
     missing = missing_needs(probe, model, data)
     if missing:
         return _result(probe, not_applicable=not_applicable(missing, model))
     rows = no_data() if data is None else data
-    return attempt(probe, lambda: _leaving_labels_and_groups(probe, model, rows, rng), on_error=on_error)
+    settle_outputs(model, rows)
+    return attempt(
+        probe,
+        lambda: _leaving_labels_and_groups(probe, model, rows, rng),
+        alike=lambda measured: alike_answers(model, rows, measured),
+        on_error=on_error,
+    )
+
+
+def settle_outputs(model: AuditedModel, data: AuditData) -> None:
+    """Raises OutputsError where all of the evaluation rows leave open what the model's outputs are: before any probe
+    looks at some of them, and by answers that the probes share."""
+    if not model.in_question or not len(data.evaluation):
+        return
+    try:
+        model.outputs(data.evaluation)
+    except OutputsError:
+        raise
+    except Exception:  # for the probe to say that asks for them
+        return
 
 
 def _leaving_labels_and_groups(
@@ -107,14 +131,22 @@ def attempt(
     probe: Probe,
     measure: Callable[[], Sequence[Measurement]],
     *,
+    alike: Callable[[Sequence[Measurement]], tuple[Alike, ...]] | None = None,
     on_error: Callable[[BaseException], None] | None = None,
 ) -> ProbeResult:
-    """The boundary at which a probe's failure becomes a finding; ``on_error`` sees the exception, for a log."""
+    """The boundary at which a probe's failure becomes a finding; ``on_error`` sees the exception, for a log.
+
+    ``alike``: says which rows the model answers alike, given what was measured. Raises OutputsError: whatever else was
+    measured of such a model is worth no more.
+    """
     started = time.perf_counter()
     try:
-        return _result(probe, tuple(measure()), started=started)
+        measured = with_declared(probe, measure())
+        return _result(probe, measured, alike=alike(measured) if alike is not None else (), started=started)
     except NotApplicableError as error:
         return _result(probe, not_applicable=str(error), started=started)
+    except OutputsError:
+        raise
     except Exception as error:
         if on_error is not None:
             on_error(error)
@@ -127,6 +159,7 @@ def _result(
     *,
     not_run: str = "",
     not_applicable: str = "",
+    alike: tuple[Alike, ...] = (),
     started: float | None = None,
 ) -> ProbeResult:
     return ProbeResult(
@@ -136,6 +169,7 @@ def _result(
         measurements=measurements,
         not_run=not_run,
         not_applicable=not_applicable,
+        alike=alike,
         duration_s=0.0 if started is None else time.perf_counter() - started,
     )
 
@@ -154,7 +188,12 @@ def generator_for(seed: int, probe: str) -> np.random.Generator:
 
 
 def environment(
-    *, device: str, seed: int, limits: Mapping[str, str] | None = None, command: str | None = None
+    *,
+    device: str,
+    seed: int,
+    limits: Mapping[str, str] | None = None,
+    sandbox: SandboxState | None = None,
+    command: str | None = None,
 ) -> Environment:
     """What an audit ran on."""
     packages = {}
@@ -170,6 +209,7 @@ def environment(
         device=device,
         seed=seed,
         limits=dict(limits or {}),
+        sandbox=sandbox,
         command=command,
     )
 
@@ -223,7 +263,8 @@ def run_audit(
     ``criteria`` default to the built-in profile. ``beside``: answers that were had already, judged with the others.
     ``progress`` is called with a probe's name before it starts. Same seed, same report, but for ``created`` and
     ``duration_s``. Probes leave the model as it was. Raises DataError where model and data do not name the same classes
-    in the same order, UsageError for what is no probe.
+    in the same order, UsageError for what is no probe, OutputsError where nobody said whether a network returns logits
+    or probabilities, and its answers leave it open.
     """
     started = time.perf_counter()
     for probe in probes:

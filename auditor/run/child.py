@@ -1,4 +1,4 @@
-"""The measuring process, started by auditor.run.isolate: loads the model, reads the data, asks the probes, answers."""
+"""The measuring process, which auditor.run.sandbox.start begins: loads the model, reads the data, asks, answers."""
 
 from __future__ import annotations
 
@@ -12,18 +12,17 @@ from importlib import import_module
 from pathlib import Path
 from threading import Thread
 
-from pydantic import TypeAdapter
-
 from auditor.data.audit_data import AuditData, favourable
 from auditor.data.counts import GroupCounts
 from auditor.detection.examine import Examination, loaded_detector
 from auditor.detection.record import DetectorRecord
-from auditor.errors import DataError, ModelError, NotApplicableError, UsageError
+from auditor.errors import DataError, ModelError, NotApplicableError, OutputsError, UsageError
 from auditor.files import received, sha256_of
 from auditor.finding.measurement import Measurement
 from auditor.intake.formats import load_model
 from auditor.intake.limits import restrict
 from auditor.intake.own_packages import claim_own_packages
+from auditor.intake.recorded import load_recorded
 from auditor.intake.result import intake_result, resolve_device
 from auditor.intake.rows.folders import sha256_of_folder
 from auditor.intake.rows.reading import can_stream, load_data, no_rows, stream_counts
@@ -34,12 +33,15 @@ from auditor.model.language_model import AuditedLanguageModel
 from auditor.model.saving import save
 from auditor.model.torch_model import TorchModel
 from auditor.report.record import DataRecord
+from auditor.report.sandbox_state import SandboxState
+from auditor.run.alike import alike_in_counts
 from auditor.run.answers import counts_of, head_of, parts_of
 from auditor.run.audit import ask, attempt, data_record, generator_for, model_record, no_data
 from auditor.run.messages import (
     HEADER,
     Answered,
     Asking,
+    Confined,
     DataRead,
     DetectorLoaded,
     Done,
@@ -57,6 +59,7 @@ from auditor.run.messages import (
 from auditor.run.mitigation import Training, learns, make_mitigation, needs_rows
 from auditor.run.plugins import load_mitigation, load_probe_class
 from auditor.run.probe import CountsProbe, Probe, counts_suffice, make_probe, missing_needs, not_applicable
+from auditor.run.sandbox.enter import refuse_code
 from auditor.training.huggingface_folder import save_classifier
 
 
@@ -125,7 +128,8 @@ def run(job: Job, channel: Channel) -> None:
         train_detector(job.detector_training, job, channel)
         return
     probes = [load_probe(spec) for spec in job.probes]
-    model = load_model(job.model)
+    recorded = None if job.data is None or job.data.recorded is None else load_recorded(job.model, job.data)
+    model = load_model(job.model) if recorded is None else recorded[0]
     channel.send(Loaded(model=model_record(model), device=job.model.device))
     if job.with_intake:
         channel.send(Answered(result=intake_result(model)))
@@ -138,10 +142,13 @@ def run(job: Job, channel: Channel) -> None:
         return
     hashing = Hashing(job.data)
     counting = [probe for probe in probes if counts_suffice(probe)]
-    if probes and len(counting) == len(probes) and job.evidence is None and can_stream(job.data, model):
+    if (
+        probes and len(counting) == len(probes) and job.evidence is None and recorded is None
+        and can_stream(job.data, model)
+    ):  # fmt: skip
         answer_from_counts(counting, model, job, job.data, channel, hashing)
         return
-    data = load_data(job.data, model)
+    data = load_data(job.data, model) if recorded is None else recorded[1]
     channel.send(DataRead(data=complete_record(data_record(data), job.data, hashing)))
     if job.evidence is not None:
         keep(model, data, channel, include_rows=job.evidence == "rows")
@@ -230,6 +237,8 @@ def keep(model: AuditedModel, data: AuditData, channel: Channel, *, include_rows
     try:
         head, counts = head_of(model, data, include_rows=include_rows), counts_of(model, data)
         parts = [] if head is None else list(parts_of(model, data, head))
+    except OutputsError:
+        raise
     except Exception as error:
         traceback.print_exception(error)
         return
@@ -256,7 +265,7 @@ def answer_from_counts(
         counts, notes = stream_counts(spec, model)
         positive = None if counts.positive is None else counts.classes[counts.positive]
         record = DataRecord(n_rows=counts.n, positive=positive, notes=notes)
-    except (DataError, UsageError):
+    except (DataError, OutputsError, UsageError):
         raise
     except Exception as error:  # the model failed on some row: no probe that counts its decisions can answer
         traceback.print_exception(error)
@@ -268,7 +277,8 @@ def answer_from_counts(
         if i:
             channel.send(Asking(probe=named.name))
         measure = partial(_measure_counts, probe, model, shape, counts)
-        result = attempt(probe, measure, on_error=None if failed else traceback.print_exception)
+        alike = None if isinstance(counts, Exception) else partial(alike_in_counts, counts)
+        result = attempt(probe, measure, alike=alike, on_error=None if failed else traceback.print_exception)
         channel.send(Answered(result=replace(result, probe=named.name)))
 
 
@@ -283,11 +293,12 @@ def _measure_counts(
     return probe.measure_counts(counts)
 
 
-def main() -> None:
-    """Reads the job from standard input and answers on the descriptor named by the first argument."""
-    channel = Channel(int(sys.argv[1]))
-    job = TypeAdapter(Job).validate_json(sys.stdin.buffer.read())
+def serve(job: Job, descriptor: int, sandbox: SandboxState) -> None:
+    """Does the job and answers on the descriptor; ``sandbox`` is what :mod:`auditor.run.sandbox.start` has entered."""
+    channel = Channel(descriptor)
+    channel.send(Confined(state=sandbox))
     try:
+        refuse_code(job, sandbox)
         claim_own_packages()
         job = replace(job, model=replace(job.model, device=resolve_device(job.model.device)))
         restrict(job)
@@ -300,7 +311,3 @@ def main() -> None:
         channel.send(Refused(code="model", reason=str(error)))
     else:
         channel.send(Done())
-
-
-if __name__ == "__main__":
-    main()

@@ -10,11 +10,13 @@ from auditor.detection.record import DetectorRecord, FileResult
 from auditor.files import readable, received
 from auditor.finding.measurement import ProbeResult
 from auditor.report.record import DataRecord, ModelRecord, Refusal
+from auditor.report.sandbox_state import SandboxState
 from auditor.report.text import visible
 from auditor.run.answers import Answers, AnswersHead, AnswersPart, CountsRecord, joined
 from auditor.run.messages import (
     Answered,
     Asking,
+    Confined,
     DataRead,
     DetectorLoaded,
     Examined,
@@ -35,13 +37,15 @@ OnStage = Callable[[str], None]
 class Heard:
     """What any job's children have said; a child that has loaded a hostile file is hostile, and so are its messages.
 
-    ``allowed``: the names it may ask or open. ``asking``: the one that it does, until it has answered. ``log``: its own
-    output. Everything that a message says is taken once a child; ValueError says that it breaks the protocol.
+    ``allowed``: the names it may ask or open. ``asking``: the one that it does, until it has answered. ``sandbox``: by
+    what it is confined. ``log``: its own output. Everything that a message says is taken once a child; ValueError says
+    that it breaks the protocol.
     """
 
     allowed: frozenset[str] = frozenset()
     asking: str | None = None
     device: str = "none"
+    sandbox: SandboxState | None = None
     refusal: Refusal | None = None
     log: str = ""
     reading: str = ""
@@ -64,6 +68,9 @@ class Heard:
         if not isinstance(message, Kept | Answered | Examined) and once in self._seen:
             raise ValueError("a message that may come once came again")
         self._seen.add(once)
+        if isinstance(message, Confined):
+            self.sandbox = message.state
+            return
         self._own(message, on_stage)
 
     def _own(self, message: Message, on_stage: OnStage) -> None:

@@ -34,13 +34,18 @@ if TYPE_CHECKING:
     Table = str | PathLike[str] | pd.DataFrame
 
 # Where a command's answers go, and what it is held against: a caller of Python does that with the report.
-_FOR_COMMANDS = frozenset(name for name, flag in flags().items() if flag.of_one_run) - {"max_memory"}
+_FOR_COMMANDS = frozenset(name for name, flag in flags().items() if flag.of_one_run) - {
+    "max_memory",
+    "allow_unsandboxed",
+}
 # A model in memory is measured as it is, in this process.
 _ABOUT_LOADING = (
     "base", "task", "outputs", "threshold", "architecture", "architecture_args", "predict", "allow_code",
     "trust_pickle", "device", "probe", "max_memory", "max_seconds",
 )  # fmt: skip
-_ABOUT_ROWS = tuple(each.name for each in fields(DataSpec) if each.name not in ("path", "classes", "features"))
+_ABOUT_ROWS = tuple(
+    each.name for each in fields(DataSpec) if each.name not in ("path", "classes", "features", "recorded")
+)
 
 
 def scan(
@@ -60,22 +65,26 @@ def scan(
         raise UsageError(
             "probes= takes names; a probe that is an object is asked by auditor.run_audit(model, data, [probe])."
         )
-    train = said.pop("train", None)
+    train, predictions = said.pop("train", None), said.pop("predictions", None)
     asked = _options({"model": _path(model), **said})
     policies, required = load_policies(asked.policy)
     check_policies(policies, asked, catalogue)
     held_to = tuple(criteria if criteria is not None else required or load_criteria())
     configured = Configured(asked, own, held_to, tuple(policies))
-    if asked.model is not None or (model is None and asked.predict is not None):
+    if asked.model is not None or (model is None and (asked.predict is not None or predictions is not None)):
         with tempfile.TemporaryDirectory(prefix="auditor-") as scratch:
             if _is_audit_data(data):
                 raise UsageError(
                     "AuditData goes with a model in memory: load the model with auditor.load_model, or give the rows "
                     "as a path or a DataFrame."
                 )
-            path, of = _file(data, Path(scratch) / "data.parquet"), _file(train, Path(scratch) / "train.parquet")
-            report = run_scan(replace(configured, options=replace(asked, data=path, train=of)), catalogue).report
-            return _nameless(report, data, train)
+            path, of, answers = (
+                _file(table, Path(scratch) / f"{name}.parquet")
+                for name, table in (("data", data), ("train", train), ("predictions", predictions))
+            )
+            asked = replace(asked, data=path, train=of, predictions=answers)
+            report = run_scan(replace(configured, options=asked), catalogue).report
+            return _nameless(report, predictions if data is None else data, train)
     return _in_memory(model, data, train, configured, catalogue)
 
 

@@ -1,7 +1,8 @@
 """The parent's side of the measuring process: start it, listen to it, outlive it.
 
 Loading, parsing, predicting and measuring happen in a child (:mod:`auditor.run.child`): ``python -I``, an empty
-scratch folder as working, home and temporary folder, limits on memory, files and time. Its messages are length-prefixed
+scratch folder as working, home and temporary folder, the kernel's sandbox (:mod:`auditor.run.sandbox`), limits on
+memory, files and time. Its messages are length-prefixed
 JSON on one inherited pipe, bounded in size and validated against the record's types: a child that has loaded a hostile
 file is hostile. A child that dies while it asks a probe makes that probe NOT_RUN, and a fresh child goes on with the
 rest. One that dies over a file that it examines gives that file an error, and the other files are examined all the
@@ -33,6 +34,7 @@ from auditor.intake.specs import Job, ProbeSpec
 from auditor.report.record import INTAKE, Refusal
 from auditor.report.text import visible
 from auditor.run.audit import files_result
+from auditor.run.checkpoints import lent_checkpoint
 from auditor.run.heard import DetectorTrained, FilesExamined, Heard, Measured, Mitigated
 from auditor.run.messages import (
     HEADER,
@@ -104,9 +106,18 @@ def mitigate(job: Job, *, on_stage: Callable[[str], None] | None = None) -> tupl
 
     Raises UsageError, DataError or ModelError with the child's reason, or the cause of its death.
     """
+    spec = job.mitigation
+    if spec is None:
+        raise UsageError("Nothing is to be made: name a mitigation.")
     done = Mitigated()
-    end = _one_child(job, done, on_stage or (lambda _: None))
-    _raise_refusal(done)
+    with lent_checkpoint(spec.checkpoint) as lent:
+        try:
+            asked = replace(job, mitigation=replace(spec, checkpoint=lent))
+            end = _one_child(asked, done, on_stage or (lambda _: None))
+            _raise_refusal(done)
+        except (UsageError, DataError, ModelError) as error:
+            said = str(error) if lent is None else str(error).replace(lent, str(spec.checkpoint))
+            raise type(error)(said) from None
     if done.notes is None:
         raise ModelError(f"The mitigation did not end well: {end.why or 'it wrote no model.'}")
     return done.notes
@@ -196,7 +207,7 @@ def _one_child(job: Job, done: Heard, on_stage: Callable[[str], None]) -> _End:
 def start_child(writer: int, log: IO[bytes], scratch: str) -> subprocess.Popen[bytes]:
     """The measuring process, in a session of its own: it answers on ``writer`` and lives in ``scratch``."""
     return subprocess.Popen(
-        [sys.executable, "-I", "-m", "auditor.run.child", str(writer)],
+        [sys.executable, "-I", "-m", "auditor.run.sandbox.start", str(writer)],
         stdin=subprocess.PIPE,
         stdout=log,
         stderr=log,
@@ -217,7 +228,8 @@ def _environment(scratch: str) -> dict[str, str]:
 
 
 def _kill(child: subprocess.Popen[bytes]) -> None:
-    # The whole group, whether or not its leader still lives: a child's own children must not outlive it.
+    # The whole group, whether or not its leader still lives: a child's own children must not outlive it. None of them
+    # can leave it, by the rules of auditor.run.sandbox.seccomp.
     try:
         os.killpg(child.pid, signal.SIGKILL)
     except (ProcessLookupError, PermissionError):

@@ -10,10 +10,18 @@ from auditor.detection.record import DetectorRecord, FileResult
 from auditor.files import Closed
 from auditor.finding.measurement import ProbeResult
 from auditor.report.record import DataRecord, ModelRecord
+from auditor.report.sandbox_state import SandboxState
 from auditor.run.answers import AnswersHead, AnswersPart, CountsRecord
 
 MAX_MESSAGE = 32 << 20
 HEADER = 4
+
+
+class Confined(Closed):
+    """By what the process is confined; said before anything is opened."""
+
+    kind: Literal["confined"] = "confined"
+    state: SandboxState
 
 
 class Loaded(Closed):
@@ -122,7 +130,8 @@ class Done(Closed):
 
 
 Message = Annotated[
-    Loaded
+    Confined
+    | Loaded
     | DataRead
     | Keeping
     | Kept

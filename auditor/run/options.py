@@ -5,6 +5,7 @@ Imports neither pydantic nor numpy, so that ``auditor --help`` costs nothing of 
 
 from __future__ import annotations
 
+import csv
 import json
 import math
 import os
@@ -39,7 +40,7 @@ class Flag:
     own type of it, from audit.toml too. ``spelled``: the flag, where it is not the option's name. ``is_path``: relative
     to the audit.toml that names it. ``decides``: which numbers there are and how they are judged depends on it, so that
     a registration fixes it. ``of_one_run``: says where this run's answers go, and nothing of what is asked.
-    ``runs_code``: code of the user's own runs by it.
+    ``runs_code``: code of the user's own runs by it. ``writes``: what is written there; what it names is else read.
     """
 
     help: str
@@ -50,6 +51,7 @@ class Flag:
     decides: bool = False
     of_one_run: bool = False
     runs_code: bool = False
+    writes: Literal["", "file", "folder"] = ""
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         from pydantic_core import core_schema
@@ -59,12 +61,21 @@ class Flag:
 
 
 def _names(value: object) -> object:
-    """``"a,b"`` and ``["a,b", "c"]`` as a flat list of names."""
+    """``"a,b"`` as a list of names; what is a list already holds names as they are."""
     if isinstance(value, str):
-        value = [value]
+        return names_in(value) or None
     if isinstance(value, (list, tuple)):
-        return [part.strip() for item in value for part in str(item).split(",") if part.strip()] or None
+        return [name for name in (str(item).strip() for item in value) if name] or None
     return value
+
+
+def names_in(text: str) -> list[str]:
+    """The names in ``a,b,c``; one that holds a comma stands in double quotes, as in CSV. Raises ValueError."""
+    try:
+        rows = list(csv.reader([text], skipinitialspace=True, strict=True))
+    except csv.Error as error:
+        raise ValueError(f'{text!r} is no list of names ({error}): write a,b, or a,"b, c" for a comma in one') from None
+    return [name.strip() for row in rows for name in row if name.strip()]
 
 
 def _probe_names(value: object) -> object:
@@ -142,7 +153,31 @@ class ScanOptions:
     __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
 
     model: Annotated[str | None, Flag(help="A model file or Hugging Face folder.", is_path=True)] = None
-    data: Annotated[str | None, Flag(help="Evaluation rows: CSV, TSV, Parquet or JSON Lines.", is_path=True)] = None
+    data: Annotated[
+        str | None,
+        Flag(help="Evaluation rows: CSV, TSV, Parquet, JSON Lines, or a database's URL with --query.", is_path=True),
+    ] = None
+    query: Annotated[
+        str | None, Flag(help="File with the SELECT whose rows are read from the database.", is_path=True)
+    ] = None
+    predictions: Annotated[
+        str | None,
+        Flag(help="Rows that hold a model's own answers, for want of it: see --score, --predicted.", is_path=True),
+    ] = None
+    score: Annotated[
+        tuple[str, ...],
+        Flag(
+            help="Its column of the favourable label's probability; or class=column, repeated for every class.",
+            typed=list[str],
+            read=_unrepeated,
+            decides=True,
+        ),
+    ] = ()
+    predicted: Annotated[
+        str | None, Flag(help="Its column of the model's decisions, or of predicted numbers.", decides=True)
+    ] = None
+    loss: Annotated[str | None, Flag(help="Its column of the model's loss on each row.", decides=True)] = None
+    generated: Annotated[str | None, Flag(help="Its column of texts that the model wrote.", decides=True)] = None
     train: Annotated[str | None, Flag(help="The rows the model was trained on.", is_path=True)] = None
     target: Annotated[str | None, Flag(help="Column of true labels, or true numbers.", decides=True)] = None
     positive: Annotated[str | None, Flag(help="The favourable label.", read=_text, decides=True)] = None
@@ -175,7 +210,7 @@ class ScanOptions:
     ] = None
     outputs: Annotated[
         Literal["logits", "probabilities"] | None,
-        Flag(help="What the model returns: logits or probabilities.", decides=True),
+        Flag(help="What the model returns: logits or probabilities, where nothing says it.", decides=True),
     ] = None
     threshold: Annotated[
         Annotated[float, Ge(0.0), Le(1.0)] | None,
@@ -217,7 +252,8 @@ class ScanOptions:
         Flag(help="Day on which rule packs are held to be in force: 2027-12-02; today by default.", read=_day),
     ] = None
     out: Annotated[
-        str, Flag(help="Folder for the reports; ./audit-report by default.", is_path=True, of_one_run=True)
+        str,
+        Flag(help="Folder for the reports; ./audit-report by default.", is_path=True, of_one_run=True, writes="folder"),
     ] = "audit-report"
     format: Annotated[tuple[str, ...], Flag(help=f"Formats to write: {FORMATS}.", read=_names, of_one_run=True)] = (
         "html",
@@ -233,7 +269,12 @@ class ScanOptions:
     ] = None
     bundle: Annotated[
         str | None,
-        Flag(help="Write the evidence, which auditor verify checks, to this file.", is_path=True, of_one_run=True),
+        Flag(
+            help="Write the evidence, which auditor verify checks, to this file.",
+            is_path=True,
+            of_one_run=True,
+            writes="file",
+        ),
     ] = None
     sign: Annotated[
         str | None, Flag(help="Sign the evidence with this private key.", is_path=True, of_one_run=True)
@@ -287,6 +328,15 @@ class ScanOptions:
     trust_pickle: Annotated[bool, Flag(help="Unpickle the model: runs what is in it.", typed=bool, runs_code=True)] = (
         False
     )
+    allow_unsandboxed: Annotated[
+        bool,
+        Flag(
+            help="Measure outside of the kernel's sandbox, where there is none or code of yours needs more.",
+            typed=bool,
+            of_one_run=True,
+            runs_code=True,
+        ),
+    ] = False
     allow_inconclusive: Annotated[bool, Flag(help="Exit 0 on INCONCLUSIVE.", typed=bool, decides=True)] = False
     debug: Annotated[
         bool, Flag(help="Show tracebacks and the measuring process's own output.", typed=bool, of_one_run=True)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import inspect
 import sys
+import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
@@ -16,7 +18,8 @@ from auditor.errors import ConfigError, UsageError, did_you_mean
 from auditor.finding.judging import Family
 from auditor.finding.measurement import Pillar
 from auditor.finding.policy import Policy
-from auditor.intake.specs import DataSpec, Job, Limits, ModelSpec, ProbeSpec
+from auditor.intake.rows.sql import fetch, is_database, shown
+from auditor.intake.specs import DataSpec, Job, Limits, ModelSpec, ProbeSpec, RecordedSpec
 from auditor.report.controls import with_policies
 from auditor.report.record import INTAKE, AuditReport, DataRecord, ModelRecord
 from auditor.run.audit import assemble, environment
@@ -54,7 +57,38 @@ def scan(
     make a record that says so.
     """
     started = time.perf_counter()
-    return scan_job(configured, job_of(configured, catalogue), catalogue, started, command=command, on_stage=on_stage)
+    with rows_at_hand(configured) as (asked, told):
+        scanned = scan_job(asked, job_of(asked, catalogue), catalogue, started, command=command, on_stage=on_stage)
+    return replace(scanned, report=told(scanned.report))
+
+
+@contextmanager
+def rows_at_hand(configured: Configured) -> Iterator[tuple[Configured, Callable[[AuditReport], AuditReport]]]:
+    """The scan with a path where a database was named, and what makes its record name the database again.
+
+    The rows are fetched here, because the measuring process has no network. Raises UsageError for a URL without a query
+    or a query without one, and what :func:`auditor.intake.rows.sql.fetch` raises.
+    """
+    options = configured.options
+    name = "data" if options.predictions is None else "predictions"
+    url = getattr(options, name)
+    if url is None or not is_database(url):
+        if options.query is not None:
+            raise UsageError("--query is asked of a database: give its URL, such as --data postgresql://host/name.")
+        yield configured, lambda report: report
+        return
+    if options.query is None:
+        raise UsageError(f"--{name} is a database: say what is read from it with --query FILE, which holds a SELECT.")
+    with tempfile.TemporaryDirectory(prefix="auditor-") as scratch:
+        path = Path(scratch) / "rows.parquet"
+        note = fetch(url, options.query, path)
+
+        def told(report: AuditReport) -> AuditReport:
+            data = report.data.model_copy(update={"path": shown(url), "notes": (*report.data.notes, note)})
+            return report.model_copy(update={"data": data})
+
+        own = replace(options, data=str(path)) if name == "data" else replace(options, predictions=str(path))
+        yield replace(configured, options=own), told
 
 
 def scan_job(
@@ -74,19 +108,24 @@ def scan_job(
 def job_of(configured: Configured, catalogue: Catalogue) -> Job:
     """The job a scan comes to; raises UsageError where options contradict each other or name what is not there."""
     options = configured.options
-    if options.model is None and options.predict is None:
-        raise UsageError("Name a model: auditor scan MODEL, or --predict package.module:function.")
-    if options.data is None:
+    _check_predictions(options)
+    if options.model is None and options.predict is None and options.predictions is None:
+        raise UsageError(
+            "Name a model: auditor scan MODEL, or --predict package.module:function; "
+            "or its answers: --predictions FILE."
+        )
+    if options.data is None and options.predictions is None:
         given = [name for name in _OF_DATA if getattr(options, name)]
         if given:
             raise UsageError(f"--{given[0].replace('_', '-')} says something about data: add --data FILE.")
     return Job(
         model=model_spec(options),
-        data=None if options.data is None else data_spec(options),
+        data=None if options.data is None and options.predictions is None else data_spec(options),
         probes=tuple(probe_specs(configured, catalogue)),
         seed=options.seed,
         limits=Limits(memory_bytes=options.max_memory, seconds=options.max_seconds),
         evidence=None if options.bundle is None else "rows" if options.include_rows else "scores",
+        allow_unsandboxed=options.allow_unsandboxed,
     )
 
 
@@ -115,8 +154,13 @@ def data_spec(options: ScanOptions) -> DataSpec:
     """Which columns of which files are what. Raises UsageError where a file is not there."""
     side, train = options.sensitive_file, options.train
     _check_bins(options)
+    recorded = None
+    if options.predictions is not None:
+        recorded = RecordedSpec(
+            score=options.score, predicted=options.predicted, loss=options.loss, generated=options.generated
+        )
     return DataSpec(
-        path=str(_existing(str(options.data), "data file")),
+        path=str(_existing(str(options.data or options.predictions), "data file")),
         train=None if train is None else str(_existing(train, "training file")),
         target=options.target,
         positive=options.positive,
@@ -128,7 +172,31 @@ def data_spec(options: ScanOptions) -> DataSpec:
         text=options.text,
         image=options.image,
         classes=options.classes,
+        recorded=recorded,
     )
+
+
+_OF_PREDICTIONS = ("score", "predicted", "loss", "generated")
+# What says how a model is loaded or asked, and means nothing where there is none.
+_OF_A_MODEL = ("model", "predict", "data", "outputs", "architecture", "allow_code", "trust_pickle", "image")
+
+
+def _check_predictions(options: ScanOptions) -> None:
+    if options.predictions is None:
+        for name in _OF_PREDICTIONS:
+            if getattr(options, name):
+                raise UsageError(f"--{name} names a column of a model's own answers: add --predictions FILE.")
+        return
+    for name in _OF_A_MODEL:
+        if getattr(options, name):
+            flag = "MODEL" if name == "model" else f"--{name.replace('_', '-')}"
+            raise UsageError(f"--predictions holds the rows and the answers, and no model is asked: leave {flag} out.")
+    if not any(getattr(options, name) for name in _OF_PREDICTIONS):
+        raise UsageError("--predictions: say where the answers stand, with --score COLUMN or --predicted COLUMN.")
+    if options.generated and (options.score or options.predicted or options.loss or options.target):
+        raise UsageError("--generated are texts of a language model, which has no other answers, and no --target.")
+    if options.score and options.task == "regression":
+        raise UsageError("--score is the probability of a class, and a regression has none: use --predicted COLUMN.")
 
 
 def _check_bins(options: ScanOptions) -> None:
@@ -249,7 +317,9 @@ def _record(configured: Configured, job: Job, measured: Measured, command: str |
             measured.model or ModelRecord(format="not loaded", loaded_by="nothing"), {"path": options.model}
         ),
         data=_as_typed(measured.data or _unread(job.data), {"path": options.data, "train_path": options.train}),
-        environment=environment(device=measured.device, seed=options.seed, limits=limits, command=command),
+        environment=environment(
+            device=measured.device, seed=options.seed, limits=limits, sandbox=measured.sandbox, command=command
+        ),
         family=Family(error_rate=options.error_rate, multiplicity=options.multiplicity),
         refusal=measured.refusal,
         allow_inconclusive=options.allow_inconclusive,

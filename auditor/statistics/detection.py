@@ -67,14 +67,14 @@ class EqualErrorRate(Estimate):
         square = corner_radius(alpha) ** 2
         # Between two thresholds ties may go either way: for "no larger than" the larger counts are the doubt's benefit.
 
-        def at_most(e: float) -> bool:
-            return bool((_square(self._tails_below(alarms=alarms[:-1], misses=misses[1:], e=e)) <= square).any())
+        def at_most(e: float, k: IntArray) -> IntArray:
+            return k[_square(self._tails_below(alarms=alarms[:-1][k], misses=misses[1:][k], e=e)) <= square]
 
-        def at_least(e: float) -> bool:
-            return bool((_square(self._tails_above(alarms=alarms[1:], misses=misses[:-1], e=e)) <= square).any())
+        def at_least(e: float, k: IntArray) -> IntArray:
+            return k[_square(self._tails_above(alarms=alarms[1:][k], misses=misses[:-1][k], e=e)) <= square]
 
-        value = self.value
-        return _last(at_least, start=value, end=0.0), _last(at_most, start=value, end=1.0)
+        value, every = self.value, np.arange(alarms.size - 1)
+        return _last(at_least, every, start=value, end=0.0), _last(at_most, every, start=value, end=1.0)
 
     def _tails_below(self, *, alarms: FloatArray, misses: FloatArray, e: float) -> tuple[FloatArray, FloatArray]:
         return bdtr(alarms, self.n_negative, e), bdtr(misses, self.n_positive, e)
@@ -106,14 +106,17 @@ def _square(tails: tuple[FloatArray, FloatArray]) -> FloatArray:
     return np.asarray(first**2 + second**2, np.float64)
 
 
-def _last(holds: Callable[[float], bool], *, start: float, end: float) -> float:
-    """The point nearest to ``end`` at which ``holds`` still does, going from ``start``, on the safe side."""
-    if holds(end):
+def _last(of_whom: Callable[[float, IntArray], IntArray], every: IntArray, *, start: float, end: float) -> float:
+    """The point nearest to ``end`` at which it still holds of any, going from ``start``, on the safe side."""
+    # Of whom it does not hold at one point it holds at none farther on: nobody asks of them again.
+    asked = of_whom(start, every)
+    if of_whom(end, asked).size:
         return end
     inner, outer = start, end
     for _ in range(_BISECTIONS):
         middle = 0.5 * (inner + outer)
-        inner, outer = (middle, outer) if holds(middle) else (inner, middle)
+        still = of_whom(middle, asked)
+        inner, outer, asked = (middle, outer, still) if still.size else (inner, middle, asked)
     return outer
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
+from numpy.lib.stride_tricks import sliding_window_view
 from scipy.special import betainccinv, betaincinv, chdtrc, gammainccinv, ndtr, ndtri, stdtrit
 
 from auditor.rows import Counts, FloatArray, IntArray
@@ -70,6 +72,7 @@ def newcombe(*, k1: int, n1: int, k2: int, n2: int, alpha: float) -> tuple[float
     return float(d - math.hypot(p1 - l1, u2 - p2)), float(d + math.hypot(u1 - p1, p2 - l2))
 
 
+@lru_cache(maxsize=4_096)
 def corner_radius(alpha: float) -> float:
     """Radius ``t`` with ``P(max(Z1, 0)^2 + max(Z2, 0)^2 > t^2) = alpha`` for independent standard normals.
 
@@ -133,6 +136,7 @@ def ratios_to_each(
         return np.asarray(np.where(below > 0, highest / below, np.inf).max(axis=0), np.float64)
 
 
+@lru_cache(maxsize=4_096)
 def orthant_radius(alpha: float, parts: int) -> float:
     """Radius ``t`` with ``P(sum of max(Z_m, 0)^2 > t^2) = alpha`` over ``parts`` independent standard normals.
 
@@ -162,11 +166,13 @@ def divided_radius(curves: FloatArray, total: int) -> FloatArray:
 
     curves: (parts, ..., n_shares), each rising along the last axis; a part takes no more than n_shares - 1.
     """
-    q = np.arange(total + 1)
-    left = q[:, None] - q[None, : curves.shape[-1]]
-    best: FloatArray = curves[0][..., np.minimum(q, curves.shape[-1] - 1)]
+    shares = curves.shape[-1]
+    best: FloatArray = curves[0][..., np.minimum(np.arange(total + 1), shares - 1)]
+    none = np.full((*best.shape[:-1], shares - 1), -np.inf)
     for curve in curves[1:]:
-        best = np.where(left >= 0, best[..., np.maximum(left, 0)] + curve[..., None, :], -np.inf).max(axis=-1)
+        # (..., total + 1, n_shares): what the parts before make of the shares that this one leaves, fewest left first.
+        left = sliding_window_view(np.concatenate([none, best], axis=-1), shares, axis=-1)
+        best = (left + curve[..., None, ::-1]).max(axis=-1)
     return best
 
 

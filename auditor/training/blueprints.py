@@ -14,13 +14,15 @@ from torch import Tensor, nn
 
 from auditor.errors import NotApplicableError
 from auditor.model.audited_model import AuditedModel, Recipe
-from auditor.model.torch_model import Outputs, TorchModel
+from auditor.model.outputs import Outputs, as_logits
+from auditor.model.torch_model import TorchModel
 from auditor.networks.architectures import ARCHITECTURES, MLP, SmallCNN
 from auditor.randomness import seeded_globals
 from auditor.rows import Rows
-from auditor.training.ensembles import Seeds, as_logits
+from auditor.training.ensembles import Seeds
 from auditor.training.loop import PlainStep, Schedule, optimizer_of
 from auditor.training.loop import train as run_loop
+from auditor.training.weighted import why_not_trained_alike
 
 if TYPE_CHECKING:
     from auditor.data.preprocessing import TabularPreprocessing
@@ -74,8 +76,11 @@ def blueprint_of(model: AuditedModel, X: Rows) -> Blueprint:
     X: rows of the kind the model takes, on which the encoding of a surrogate is fitted. Architectures of the table are
     made anew; a module of another class is copied and every layer's ``reset_parameters`` called, which is trusted only
     where each parameter belongs to a layer that has one. Surrogates: for tables an MLP of 64 and 32 units, for images a
-    small convolutional network, both with the default recipe. Raises NotApplicableError for texts without an encoding.
+    small convolutional network, both with the default recipe. Raises NotApplicableError for texts without an encoding,
+    and for a model that was trained with weights, which the rows do not bring.
     """
+    if why := why_not_trained_alike(model):
+        raise NotApplicableError(f"{why[0].upper()}{why[1:]}.")
     recipe = getattr(model, "recipe", None)
     how = "its own recipe" if recipe is not None else "the default recipe, its own being unknown"
     recipe = recipe or SURROGATE_RECIPE

@@ -31,7 +31,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from auditor.errors import ModelError
 from auditor.files import write_beside
 from auditor.model.audited_model import Recipe
-from auditor.model.torch_model import Outputs, evaluating
+from auditor.model.outputs import Outputs, as_logits
+from auditor.model.torch_model import evaluating
 from auditor.randomness import seeded_globals
 from auditor.training.loop import optimizer_of
 
@@ -181,14 +182,6 @@ class _Task:
         """``keep`` of logits (k, n, n_classes) as an array."""
         kept = logits if self.keep is None else self.keep(logits)
         return kept.detach().cpu().double().numpy()
-
-
-def as_logits(raw: Tensor, outputs: Outputs) -> Tensor:
-    """(..., n_classes) logits from a module's outputs; a single output z becomes (0, z), probabilities logarithms."""
-    if outputs == "probabilities":
-        raw = torch.cat([1.0 - raw, raw], dim=-1) if raw.shape[-1] == 1 else raw
-        return torch.log(raw.clamp_min(torch.finfo(raw.dtype).tiny))
-    return torch.cat([torch.zeros_like(raw), raw], dim=-1) if raw.shape[-1] == 1 else raw
 
 
 # ---- together ------------------------------------------------------------------------------------------------------

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
+from enum import Enum
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -13,13 +15,14 @@ import pyarrow as pa
 import pyarrow.parquet
 
 from auditor.data.audit_data import encode_labels, favourable
-from auditor.data.preprocessing import CategoricalColumn, TabularPreprocessing, fit_tabular, label_name
+from auditor.data.preprocessing import CategoricalColumn, TabularPreprocessing, as_text, fit_tabular, label_name
 from auditor.errors import DataError, UsageError
 from auditor.files import write_beside
-from auditor.intake.rows.reading import id_like
+from auditor.intake.rows.columns import date_like, id_like, repeating_ids, weight_like
 from auditor.intake.rows.tables import TableFile, open_table
 from auditor.intake.specs import TrainSpec
-from auditor.rows import IntArray
+from auditor.rows import FloatArray, IntArray
+from auditor.training.weighted import weights_of
 
 FEWEST_ROWS = 20
 MOST_LEVELS = 5_000
@@ -27,7 +30,11 @@ MOST_LEVELS = 5_000
 
 @dataclass(frozen=True, eq=False)
 class LabelledRows:
-    """Rows of a table that have a label: ``frame`` (n, columns), ``y`` (n,), ``rows`` (n,) positions in the file."""
+    """Rows of a table that have a label: ``frame`` (n, columns), ``y`` (n,), ``rows`` (n,) positions in the file.
+
+    ``weights`` (n,) and ``groups`` (n,), codes, where columns of them are named. ``left_out``: columns that name rows,
+    which are kept nowhere. ``recognised``: a sentence on each column that was not learned from by its looks.
+    """
 
     frame: pd.DataFrame
     y: IntArray
@@ -36,22 +43,24 @@ class LabelledRows:
     features: tuple[str, ...]
     left_out: tuple[str, ...]
     notes: tuple[str, ...]
+    recognised: tuple[str, ...]
+    weights: FloatArray | None
+    groups: IntArray | None
 
 
 def read_rows(spec: TrainSpec) -> LabelledRows:
     file = open_table(spec.data)
-    file.require([spec.target, *spec.drop, *(spec.features or ())])
+    named = [name for name in (spec.weight, spec.group_column) if name is not None]
+    file.require([spec.target, *spec.drop, *(spec.features or ()), *spec.keep, *named])
     candidates = _candidates(file, spec)
     frame = _typed_frame(file, spec.target)
     if len(frame) < FEWEST_ROWS:
         raise DataError(f"{file.path.name} has {len(frame)} rows; training and testing need at least {FEWEST_ROWS}.")
     notes = []
-    left_out: list[str] = []
-    if spec.features is None:
-        left_out = id_like(frame[candidates])
-        if left_out:
-            notes.append(f"Columns that name rows were left out: {', '.join(left_out)}.")
-    features = [name for name in candidates if name not in left_out]
+    found = {} if spec.features is not None else _recognised(frame[candidates], spec.keep)
+    # Dates, weights and names of persons are kept in the files of rows: a later step may ask for them.
+    left_out = [name for name, what in found.items() if what is _Looks.ROW]
+    features = [name for name in candidates if name not in found]
     if not features:
         raise UsageError(f"No column of {file.path.name} is left to learn from.")
     frame = frame.drop(columns=left_out)
@@ -66,6 +75,11 @@ def read_rows(spec: TrainSpec) -> LabelledRows:
         )
     classes = _classes(frame[spec.target], spec.target)
     favourable(spec.positive, classes)
+    weights = None if spec.weight is None else weights_of(frame[spec.weight], spec.weight)
+    groups = None
+    if spec.group_column is not None:
+        groups, said = _groups(frame[spec.group_column], spec.group_column)
+        notes += said
     return LabelledRows(
         frame=frame.reset_index(drop=True),
         y=encode_labels(frame[spec.target], classes, spec.target),
@@ -74,7 +88,51 @@ def read_rows(spec: TrainSpec) -> LabelledRows:
         features=tuple(features),
         left_out=tuple(left_out),
         notes=tuple(notes),
+        recognised=tuple(_sentence(name, what) for name, what in found.items()),
+        weights=weights,
+        groups=groups,
     )
+
+
+class _Looks(Enum):
+    """What a column that is not learned from looks like, and what else could be meant by it."""
+
+    ROW = "names rows"
+    SOMEBODY = "names whom rows are about: --group-column {0} splits by it, and"
+    DATE = "is a date or a time"
+    WEIGHT = "is the weight of a survey's rows by its name: --weight {0} trains with it, and"
+
+
+def _recognised(frame: pd.DataFrame, keep: tuple[str, ...]) -> dict[str, _Looks]:
+    """Columns that are not to be learned from, in the order of the file."""
+    looks: dict[str, _Looks] = {}
+    for what, names in (
+        (_Looks.WEIGHT, weight_like(frame)),
+        (_Looks.DATE, date_like(frame)),
+        (_Looks.ROW, id_like(frame)),
+        (_Looks.SOMEBODY, repeating_ids(frame)),
+    ):
+        for name in names:
+            looks.setdefault(name, what)
+    return {name: looks[name] for name in map(str, frame.columns) if name in looks and name not in keep}
+
+
+def _sentence(name: str, what: _Looks) -> str:
+    quoted = shlex.quote(name)
+    how = what.value.format(quoted)
+    return f"{name!r} is left out, since it {how}{'' if how.endswith('and') else ':'} --keep {quoted} learns from it."
+
+
+def _groups(values: pd.Series[Any], name: str) -> tuple[IntArray, list[str]]:
+    """(n,) codes of a column's values; a row without one is a group of its own, and a note says how many are."""
+    codes, levels = pd.factorize(as_text(values))
+    alone = codes < 0
+    codes = codes.astype(np.int64)
+    codes[alone] = len(levels) + np.arange(int(alone.sum()))
+    if len(np.unique(codes)) < 2:
+        raise DataError(f"Column {name!r} holds one value only, so that there is nothing to split by.")
+    said = f"{int(alone.sum()):,} rows without {name!r} were split one by one."
+    return codes, [said] if alone.any() else []
 
 
 def _candidates(file: TableFile, spec: TrainSpec) -> list[str]:
@@ -82,12 +140,21 @@ def _candidates(file: TableFile, spec: TrainSpec) -> list[str]:
         raise UsageError(f"--features names the target {spec.target!r}: a model must not see what it is to predict.")
     if spec.target in spec.drop:
         raise UsageError(f"--drop names the target {spec.target!r}.")
-    both = [name for name in spec.features or () if name in spec.drop]
-    if both:
-        raise UsageError(f"{both[0]!r} is named by --features and by --drop.")
+    if spec.features is not None and spec.keep:
+        raise UsageError("--features names all columns to learn from: leave --keep out.")
+    for flag, name in (("--weight", spec.weight), ("--group-column", spec.group_column)):
+        if name is not None and name in (spec.target, *(spec.features or ()), *spec.keep, *spec.drop):
+            raise UsageError(f"{flag} {name!r} is for no other use: it is neither target nor feature, nor dropped.")
+    if spec.weight is not None and spec.weight == spec.group_column:
+        raise UsageError("--weight and --group-column name the same column.")
+    for flag, named in (("--features", spec.features or ()), ("--keep", spec.keep)):
+        both = [name for name in named if name in spec.drop]
+        if both:
+            raise UsageError(f"{both[0]!r} is named by {flag} and by --drop.")
     if spec.features is not None:
         return list(dict.fromkeys(spec.features))
-    return [name for name in file.columns if name != spec.target and name not in spec.drop]
+    others = (spec.target, spec.weight, spec.group_column, *spec.drop)
+    return [name for name in file.columns if name not in others]
 
 
 def _typed_frame(file: TableFile, target: str) -> pd.DataFrame:
@@ -136,6 +203,32 @@ def stratified_split(y: IntArray, share: float, rng: np.random.Generator) -> tup
         own = np.flatnonzero(y == label)
         wanted = min(max(round(share * own.size), 1), own.size - 1)
         held[rng.permutation(own)[:wanted]] = True
+    return np.flatnonzero(~held).astype(np.int64), np.flatnonzero(held).astype(np.int64)
+
+
+def grouped_split(y: IntArray, groups: IntArray, share: float, rng: np.random.Generator) -> tuple[IntArray, IntArray]:
+    """Positions of the rows that stay and of the rows held back, both ascending; each group is whole in one of them.
+
+    Groups whose commonest label is the same are drawn until the rows held back come nearest to ``share`` of theirs, at
+    least one group and not all, where there are two. Raises DataError where a class or all rows would be in one half.
+    """
+    names, group = np.unique(groups, return_inverse=True)
+    votes = np.zeros((len(names), int(y.max()) + 1), np.int64)
+    np.add.at(votes, (group, y), 1)
+    sizes, kind = votes.sum(axis=1), votes.argmax(axis=1)
+    chosen = np.zeros(len(names), bool)
+    for label in np.unique(kind):
+        own = rng.permutation(np.flatnonzero(kind == label))
+        reached = np.cumsum(sizes[own])
+        n = int(np.abs(reached - share * reached[-1]).argmin()) + 1
+        chosen[own[: min(n, max(len(own) - 1, 0))]] = True
+    held = chosen[group]
+    lost = np.setdiff1d(y, y[~held])
+    if not held.any() or lost.size:
+        raise DataError(
+            f"The {len(names):,} groups cannot be split so that both halves have rows, and the rows trained on all "
+            "classes: give more groups, or another --test-share or --seed."
+        )
     return np.flatnonzero(~held).astype(np.int64), np.flatnonzero(held).astype(np.int64)
 
 

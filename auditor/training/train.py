@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from auditor.data.audit_data import favourable
 from auditor.data.preprocessing import TabularPreprocessing
-from auditor.errors import ModelError, UsageError, did_you_mean, first_line
+from auditor.errors import DataError, ModelError, UsageError, did_you_mean, first_line
 from auditor.intake.result import resolve_device
 from auditor.intake.specs import TrainSpec
 from auditor.intake.user_code import import_object, keywords_of
@@ -29,8 +29,16 @@ from auditor.statistics.kinds import AnyEstimate
 from auditor.statistics.ranks import area_under_curve
 from auditor.statistics.rates import Proportion
 from auditor.training import loop
-from auditor.training.rows import encode_rows, fit_preprocessing, read_rows, stratified_split
+from auditor.training.rows import (
+    LabelledRows,
+    encode_rows,
+    fit_preprocessing,
+    grouped_split,
+    read_rows,
+    stratified_split,
+)
 from auditor.training.several_devices import Devices
+from auditor.training.weighted import WeightedShare
 
 VALIDATION_SHARE = 0.15
 FEWEST_VALIDATION_ROWS = 20
@@ -45,8 +53,9 @@ class TrainedModel:
 
     ``train``, ``test``: the rows, unencoded, with the target and every other column that is kept. ``train_rows``,
     ``test_rows``: their positions in the file, ascending. ``accuracy``, ``auc`` (binary only): on the test rows.
-    ``majority_share``: accuracy on the test rows of always guessing the commonest training class. ``notes``: what was
-    done that a reader must know.
+    ``majority_share``: accuracy on the test rows of always guessing the commonest training class; both are weighted
+    where the training was. ``notes``: what was done that a reader must know. ``recognised``: which columns were not
+    learned from by their looks, and what would change that.
     """
 
     model: TorchModel
@@ -55,10 +64,30 @@ class TrainedModel:
     train_rows: IntArray
     test_rows: IntArray
     left_out: tuple[str, ...]
-    accuracy: Proportion
+    accuracy: Proportion | WeightedShare
     auc: AnyEstimate | None
     majority_share: float
     notes: tuple[str, ...]
+    recognised: tuple[str, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class _Learned:
+    """Encoded rows to learn from: x (n, width), y (n,), weights w (n,) of mean 1, groups (n,) that stay together."""
+
+    x: Tensor
+    y: Tensor
+    w: Tensor | None
+    groups: IntArray | None
+
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        return (self.x, self.y) if self.w is None else (self.x, self.y, self.w)
+
+    def take(self, rows: IntArray) -> _Learned:
+        index = torch.from_numpy(rows)
+        w = None if self.w is None else self.w[index]
+        return _Learned(self.x[index], self.y[index], w, None if self.groups is None else self.groups[rows])
 
 
 @dataclass(frozen=True)
@@ -77,7 +106,8 @@ class _Seeds:
 def train_table(spec: TrainSpec, progress: Progress | None = None, *, devices: Devices | None = None) -> TrainedModel:
     """Trains a classifier on a table and measures it on the rows held back.
 
-    The labelled rows are split by class; the encoding is fitted on the training rows; Adam minimises the cross-entropy.
+    The labelled rows are split by class, and by ``group_column`` where one is named; the encoding is fitted on the
+    training rows; Adam minimises the cross-entropy, each row's by its ``weight`` over their mean where one is named.
     Without ``dp_epsilon`` the number of epochs is chosen by early stopping on 15 % of the training rows, and the model
     is then trained anew, from the same start, on all of them for that number of epochs, so that every training row is
     equally a member (Goodfellow et al., Deep Learning, 2016, algorithm 7.2). With it, by DP-SGD for exactly ``epochs``.
@@ -97,23 +127,23 @@ def train_table(spec: TrainSpec, progress: Progress | None = None, *, devices: D
     say("reading the table")
     table = read_rows(spec)
     seeds = _Seeds.of(spec.seed)
-    train, test = stratified_split(table.y, spec.test_share, np.random.default_rng(seeds.split))
-    positive = favourable(spec.positive, table.classes)
+    train, test = _split(table.y, table.groups, spec.test_share, np.random.default_rng(seeds.split))
     X = table.frame[list(table.features)]
     preprocessing = fit_preprocessing(X.iloc[train])
-    x = torch.from_numpy(encode_rows(preprocessing, X.iloc[train])).to(device)
-    y = torch.from_numpy(table.y[train]).to(device)
+    rows = _learned(table, train, test, encode_rows(preprocessing, X.iloc[train]), device)
     recipe = Recipe(
         learning_rate=spec.learning_rate,
         epochs=spec.epochs,
-        batch_size=min(spec.batch_size, len(x)),
+        batch_size=min(spec.batch_size, len(rows.x)),
         seed=spec.seed,
+        weight=spec.weight,
+        group_column=spec.group_column,
         preprocessing_from="training_rows",
     )
     make = _Factory(spec, preprocessing, table.classes, device, seeds.initialisation)
-    _try_forward(make(recipe), x)
+    _try_forward(make(recipe), rows.x)
     if spec.dp_epsilon is None:
-        model, how = _fit_with_early_stopping(make, x, y, recipe, seeds, say, devices)
+        model, how = _fit_with_early_stopping(make, rows, recipe, seeds, say, devices)
     else:
         budget = PrivacyBudget(
             epsilon=spec.dp_epsilon,
@@ -121,18 +151,29 @@ def train_table(spec: TrainSpec, progress: Progress | None = None, *, devices: D
             max_grad_norm=spec.max_grad_norm,
             noise_seed=spec.dp_noise_seed,
         )
-        model, how = train_privately(
-            make, x, y, recipe, budget, seed=make.seed, progress=lambda words: say(f"{words} (private)")
+        model, told = train_privately(
+            make, rows.x, rows.y, recipe, budget, seed=make.seed, progress=lambda words: say(f"{words} (private)")
         )
+        how = (*told, *_of_persons(table.groups, train, spec.group_column))
     model.module.eval()
+    return _measured(model, table, train, test, spec, how)
+
+
+def _measured(
+    model: TorchModel, table: LabelledRows, train: IntArray, test: IntArray, spec: TrainSpec, how: tuple[str, ...]
+) -> TrainedModel:
+    """What was trained on the rows ``train``, and how well it does on the rows ``test``."""
+    positive = favourable(spec.positive, table.classes)
     held = table.frame.iloc[test].reset_index(drop=True)
-    probabilities = model.predict_proba(held[list(table.features)])
+    probabilities = model.predict_part(held[list(table.features)])
     y_test = table.y[test]
-    commonest = int(np.bincount(table.y[train]).argmax())
-    correct = model.decide(probabilities, positive) == y_test
+    commonest = int(np.bincount(table.y[train], None if table.weights is None else table.weights[train]).argmax())
+    correct = np.asarray(model.decide(probabilities, positive) == y_test)
+    weights = np.ones(len(test)) if table.weights is None else table.weights[test]
+    apart = "" if spec.group_column is None else f", and none of {spec.group_column!r} in both"
     split = (
         f"{len(train):,} training and {len(test):,} test rows, drawn by class with seed {spec.seed} "
-        f"(test share {spec.test_share:g})."
+        f"(test share {spec.test_share:g}){apart}."
     )
     return TrainedModel(
         model=model,
@@ -141,11 +182,40 @@ def train_table(spec: TrainSpec, progress: Progress | None = None, *, devices: D
         train_rows=table.rows[train],
         test_rows=table.rows[test],
         left_out=table.left_out,
-        accuracy=Proportion(successes=int(correct.sum()), n=len(test)),
+        accuracy=(
+            Proportion(successes=int(correct.sum()), n=len(test))
+            if table.weights is None
+            else WeightedShare.of(correct, weights)
+        ),
         auc=_auc(probabilities, y_test, 1 if positive is None else positive) if len(table.classes) == 2 else None,
-        majority_share=float((y_test == commonest).mean()),
-        notes=(*table.notes, split, *how),
+        majority_share=float((y_test == commonest) @ weights / weights.sum()),
+        notes=(*table.notes, split, *how, *_state_outputs(model)),
+        recognised=table.recognised,
     )
+
+
+def _split(y: IntArray, groups: IntArray | None, share: float, rng: np.random.Generator) -> tuple[IntArray, IntArray]:
+    return stratified_split(y, share, rng) if groups is None else grouped_split(y, groups, share, rng)
+
+
+def _learned(
+    table: LabelledRows, train: IntArray, test: IntArray, encoded: np.ndarray[Any, Any], device: torch.device
+) -> _Learned:
+    w = None
+    if table.weights is not None:
+        if not (table.weights[train].any() and table.weights[test].any()):
+            raise DataError("The weight is 0 in every row of a half of the rows: give another --seed or --test-share.")
+        weights = table.weights[train]
+        w = torch.from_numpy((weights / weights.mean()).astype(np.float32)).to(device)
+    groups = None if table.groups is None else table.groups[train]
+    return _Learned(torch.from_numpy(encoded).to(device), torch.from_numpy(table.y[train]).to(device), w, groups)
+
+
+def _of_persons(groups: IntArray | None, train: IntArray, name: str | None) -> tuple[str, ...]:
+    """What a private training promises where somebody stands in several rows."""
+    if groups is None or (most := int(np.unique(groups[train], return_counts=True)[1].max())) == 1:
+        return ()
+    return (f"Epsilon is that of one row, and up to {most:,} rows are of one {name!r}: it is no epsilon of persons.",)
 
 
 def _auc(probabilities: np.ndarray[Any, np.dtype[np.float64]], y: IntArray, positive: int) -> AnyEstimate:
@@ -169,6 +239,8 @@ def _check(spec: TrainSpec) -> None:
         raise UsageError("--hidden must be positive numbers, such as 64,32.")
     if spec.seed < 0:
         raise UsageError(f"--seed must be 0 or more, not {spec.seed}.")
+    if spec.weight is not None and spec.dp_epsilon is not None:
+        raise UsageError("Private training clips all rows alike, without weights: leave --weight or --dp-epsilon out.")
     if spec.dp_epsilon is None:
         if spec.dp_delta is not None or spec.dp_noise_seed is not None:
             raise UsageError("--dp-delta and --dp-noise-seed say how to train privately: add --dp-epsilon E.")
@@ -242,6 +314,20 @@ def _architecture(spec: TrainSpec, n_features: int, n_outputs: int) -> tuple[Cal
     return kind, keywords_of(kind, sizes, spec.architecture_args)
 
 
+def _state_outputs(model: TorchModel) -> tuple[str, ...]:
+    """States that the network returns logits, as which it was trained, where its outputs on the test rows agree; else a
+    note: a network that ends in a softmax was trained as if it did not."""
+    if model.outputs_said is None and not model.in_question:
+        model.outputs_said = "logits"
+    if model.outputs_said is not None:
+        return ()
+    return (
+        f"The outputs of {type(model.module).__name__} on the test rows leave open whether they are logits, as which "
+        "they were trained, or probabilities: an audit of the bundle will ask for --outputs. A network that is trained "
+        "here ends without a softmax or sigmoid of its own.",
+    )
+
+
 def _try_forward(model: TorchModel, x: Tensor) -> None:
     """Two rows through the untrained module, so that a network of the wrong shape is refused before any training."""
     few = x[:2]
@@ -260,36 +346,43 @@ def _try_forward(model: TorchModel, x: Tensor) -> None:
 
 
 def _fit_with_early_stopping(
-    make: _Factory, x: Tensor, y: Tensor, recipe: Recipe, seeds: _Seeds, say: Progress, devices: Devices | None
+    make: _Factory, rows: _Learned, recipe: Recipe, seeds: _Seeds, say: Progress, devices: Devices | None
 ) -> tuple[TorchModel, tuple[str, ...]]:
-    fit, validation = stratified_split(y.cpu().numpy(), VALIDATION_SHARE, np.random.default_rng([seeds.split, 1]))
+    rng = np.random.default_rng([seeds.split, 1])
+    fit, validation = _split(rows.y.cpu().numpy(), rows.groups, VALIDATION_SHARE, rng)
     epochs = recipe.epochs
     if len(validation) < FEWEST_VALIDATION_ROWS:
         note = f"Trained for {epochs} epochs; the rows are too few for early stopping."
     else:
         searching = make(recipe)
-        held_x, held_y = x[torch.from_numpy(validation)], y[torch.from_numpy(validation)]
+        held = rows.take(validation)
         epochs = loop.train(
             _cross_entropy_step(searching, recipe),
-            (x[torch.from_numpy(fit)], y[torch.from_numpy(fit)]),
+            rows.take(fit).tensors,
             loop.Schedule(epochs=epochs, batch_size=recipe.batch_size, seed=seeds.batches, patience=PATIENCE),
-            validate=lambda: float(nn.functional.cross_entropy(searching.logits(held_x), held_y)),
+            validate=lambda: float(_cross_entropy(searching, held.tensors)),
             progress=lambda words: say(f"early stopping: {words}"),
             devices=devices,
         ).epoch
         note = (
             f"Trained for {epochs} of at most {recipe.epochs} epochs: chosen by early stopping on {len(validation):,} "
-            f"of the training rows (patience {PATIENCE}), then trained anew on all {len(x):,}."
+            f"of the training rows (patience {PATIENCE}), then trained anew on all {len(rows.x):,}."
         )
     recipe = replace(recipe, epochs=epochs)
     model = make(recipe)
     schedule = loop.Schedule(epochs=epochs, batch_size=recipe.batch_size, seed=seeds.batches)
-    loop.train(_cross_entropy_step(model, recipe), (x, y), schedule, progress=say, devices=devices)
+    loop.train(_cross_entropy_step(model, recipe), rows.tensors, schedule, progress=say, devices=devices)
     return model, (note,)
 
 
 def _cross_entropy_step(model: TorchModel, recipe: Recipe) -> loop.PlainStep:
     optimizer = torch.optim.Adam(model.module.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
-    return loop.PlainStep(
-        model.module, optimizer, lambda batch: nn.functional.cross_entropy(model.logits(batch[0]), batch[1])
-    )
+    return loop.PlainStep(model.module, optimizer, lambda batch: _cross_entropy(model, batch))
+
+
+def _cross_entropy(model: TorchModel, batch: Sequence[Tensor]) -> Tensor:
+    """The mean over the rows, each by its weight where there is a third tensor of them."""
+    if len(batch) == 2:
+        return nn.functional.cross_entropy(model.logits(batch[0]), batch[1])
+    x, y, w = batch
+    return (w * nn.functional.cross_entropy(model.logits(x), y, reduction="none")).mean()

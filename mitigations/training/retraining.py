@@ -69,6 +69,7 @@ def trainable(model: AuditedModel) -> TorchModel:
             "Training needs a torch module whose architecture is known, and this model only predicts: give a model "
             "bundle (auditor train, auditor.save), which post-processing mitigations take too."
         )
+    check_unweighted(model)
     if model.recipe is None:
         raise ModelError(
             "The model says nothing of how it was trained, so it cannot be trained again the same way: save it with "
@@ -80,6 +81,14 @@ def trainable(model: AuditedModel) -> TorchModel:
             "anew: use adversarial_debiasing, which trains on from its weights, or a post-processing mitigation."
         )
     return model
+
+
+def check_unweighted(model: AuditedModel) -> None:
+    """Raises ModelError for a model that was trained with weights of a column: no mitigation trains with them."""
+    from auditor.training.weighted import why_not_trained_alike
+
+    if why := why_not_trained_alike(model):
+        raise ModelError(f"{why[0].upper()}{why[1:]}: train it without --weight, or use a post-processing mitigation.")
 
 
 def check_classifier(model: AuditedModel) -> None:

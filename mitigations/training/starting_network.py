@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from auditor.errors import ModelError
-from mitigations.training.retraining import is_program, trainable, untrained
+from mitigations.training.retraining import check_unweighted, is_program, trainable, untrained
 
 if TYPE_CHECKING:
     from auditor.model.audited_model import AuditedModel, Recipe
@@ -33,6 +33,7 @@ def trainable_from_somewhere(model: AuditedModel) -> TorchModel:
 
     if not isinstance(model, TorchModel) or model.frozen_mode or is_program(model) or is_known(model):
         return trainable(model)
+    check_unweighted(model)
     if not any(p.requires_grad for p in model.module.parameters()):
         raise ModelError(
             f"No parameter of the network {type(model.module).__name__} can be trained: load it with its gradients "

@@ -78,8 +78,9 @@ def teach_shuffled(
     import torch
 
     from auditor.training.blueprints import blueprint_of
+    from auditor.training.weighted import why_not_trained_alike
 
-    reason = why_no_labels(model, members)
+    reason = why_no_labels(model, members) or why_not_trained_alike(model)
     if reason or members is None:
         return reason
     blueprint = blueprint_of(model, members.X)

@@ -97,9 +97,8 @@ def masked_scores(
     asked: list[tuple[tuple[int, ...], tuple[Ending, ...]]] = []
     for i, (row, kept) in enumerate(zip(rows.tolist(), keep, strict=True)):
         # With nothing gone all fillings are the prompt itself.
-        made = dict.fromkeys(fill.filled(tokens[row], kept))
-        whole = len(made) == 1
-        for ids in made if whole else fill.filled(tokens[row], kept):
+        made = fill.filled(tokens[row], kept)
+        for ids in made[:1] if len(set(made)) == 1 else made:
             asked.append((ids, tokens[row].endings))
             owner.append(i)
     distinct = sorted(set(asked), key=lambda key: (len(key[0]), key[0]))

@@ -7,12 +7,14 @@ from itertools import combinations
 
 import numpy as np
 
-from auditor.rows import FloatArray
+from auditor.rows import FloatArray, IntArray
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.kinds import AnyEstimate
 from auditor.statistics.means import BracketedMean, PairedDifference, paired_difference
 
 _SHUFFLES = 10
+# Numbers held beside the distribution functions while each beginning is left out in turn.
+_AT_ONCE = 1_000_000
 # Two to learn on and two to compare, each way.
 FEWEST_BEGINNINGS = 4
 
@@ -23,18 +25,27 @@ def individual_distances(scores: FloatArray) -> tuple[FloatArray, FloatArray]:
     Plain: mean over pairs of identities of W1 of their samples. Held out: the sign of the difference of distribution
     functions is learned on one half of the samples and applied to the other, and the other way round.
     """
-    _, k, n = scores.shape
+    m, k, n = scores.shape
     first, second = np.asarray(list(combinations(range(k), 2))).T
     ordered = np.sort(scores, axis=2)
     plain = np.abs(ordered[:, first] - ordered[:, second]).mean(axis=(1, 2))
-    halves = scores[:, :, : n // 2], scores[:, :, n // 2 :]
-    held_out = np.empty(len(scores))
-    for t in range(len(scores)):
-        grid = np.unique(scores[t])
-        width = np.diff(grid)
-        a, b = (_distribution(half[t], grid)[:, :-1] for half in halves)
-        a, b = a[first] - a[second], b[first] - b[second]
-        held_out[t] = 0.5 * ((np.sign(a) * b + np.sign(b) * a) * width).sum(axis=1).mean()
+    flat = scores.reshape(m, k * n)
+    order = np.argsort(flat, axis=1)
+    pooled = np.take_along_axis(flat, order, axis=1)
+    starts = np.diff(pooled, axis=1, prepend=-np.inf) > 0.0
+    places = np.empty((m, k * n), np.int64)
+    np.put_along_axis(places, order, np.cumsum(starts, axis=1) - 1, axis=1)
+    places = places.reshape(m, k, n)
+    sizes = starts.sum(axis=1)
+    held_out = np.empty(m)
+    # Beginnings whose scores have as many different values are done together.
+    for size in np.unique(sizes).tolist():
+        those = sizes == size
+        width = np.diff(pooled[those][starts[those]].reshape(-1, 1, size), axis=2)
+        a, b = (_distribution_at(half[those], size) for half in (places[:, :, : n // 2], places[:, :, n // 2 :]))
+        a, b = a[:, first] - a[:, second], b[:, first] - b[:, second]
+        pairs = np.ascontiguousarray(((np.sign(a) * b + np.sign(b) * a) * width).sum(axis=2))
+        held_out[those] = 0.5 * pairs.mean(axis=1)
     return held_out, plain
 
 
@@ -62,8 +73,11 @@ def group_distance(scores: FloatArray) -> tuple[FloatArray, float, FloatArray]:
         learned = np.sign(total - whole[fold].sum(axis=0))
         held_out[fold] = (learned * whole[fold] * width).sum(axis=2).mean(axis=1)
     plain = float((np.abs(total / m) * width).sum(axis=1).mean())
-    without = np.asarray([(np.abs((total - whole[t]) / (m - 1)) * width).sum(axis=1).mean() for t in range(m)])
-    return held_out, plain, m * plain - (m - 1) * without
+    without = [
+        (np.abs((total - part) / (m - 1)) * width).sum(axis=2).mean(axis=1)
+        for part in np.array_split(whole, max(-(-whole.size // _AT_ONCE), 1))
+    ]
+    return held_out, plain, m * plain - (m - 1) * np.concatenate(without)
 
 
 def _folds(m: int) -> tuple[slice, slice]:
@@ -95,6 +109,15 @@ def _distribution(samples: FloatArray, grid: FloatArray) -> FloatArray:
     flat = ordered.reshape(-1, ordered.shape[-1])
     found = np.asarray([np.searchsorted(row, grid, side="right") for row in flat], np.float64)
     return np.asarray(found.reshape(*ordered.shape[:-1], len(grid)) / ordered.shape[-1], np.float64)
+
+
+def _distribution_at(places: IntArray, size: int) -> FloatArray:
+    """(n_templates, k, size - 1) distribution functions of samples (n_templates, k, n), given as places among the
+    ``size`` different values of their template; that of the largest value, which is 1, is left out."""
+    m, k, n = places.shape
+    rows = np.arange(m * k, dtype=np.int64)[:, None] * size
+    counts = np.bincount((places.reshape(m * k, n) + rows).ravel(), minlength=m * k * size).reshape(m, k, size)
+    return np.asarray(np.cumsum(counts, axis=2)[..., :-1] / n, np.float64)
 
 
 def by_chance(scores: FloatArray, distance: Callable[[FloatArray], float], rng: np.random.Generator) -> float:

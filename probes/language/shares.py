@@ -110,10 +110,12 @@ def variance_between(residuals: FloatArray, clusters: IntArray, strata: IntArray
     A cluster may lie across several strata; those that lie across the same ones are compared with each other.
     """
     totals = np.bincount(clusters, weights=residuals)
-    across: dict[int, set[int]] = {}
-    for cluster, stratum in set(zip(clusters.tolist(), strata.tolist(), strict=True)):
-        across.setdefault(cluster, set()).add(stratum)
-    home = numbered(frozenset(across[cluster]) for cluster in range(len(totals)))
+    home = np.zeros(len(totals), np.int64)
+    if strata.any():
+        across: dict[int, set[int]] = {}
+        for cluster, stratum in set(zip(clusters.tolist(), strata.tolist(), strict=True)):
+            across.setdefault(cluster, set()).add(stratum)
+        home = numbered(frozenset(across[cluster]) for cluster in range(len(totals)))
     size = np.bincount(home)
     squares = np.bincount(home, weights=totals**2)
     if (size < 2).any():

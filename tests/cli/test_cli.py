@@ -25,6 +25,7 @@ from auditor.data.preprocessing import fit_tabular
 from auditor.model.saving import save
 from auditor.model.torch_model import TorchModel
 from auditor.networks.architectures import MLP
+from auditor.outputs import WRITTEN
 from auditor.report.record import AuditReport
 from cli.main import app
 from probes import PROBES
@@ -271,7 +272,8 @@ def test_report_renders_again_without_model_or_data(here: Path) -> None:
         (here / name).unlink()
     result = run("report", "audit-report", "--format", "html,markdown,json")
     assert result.exit_code == 0, result.output
-    assert {p.name for p in (here / "audit-report").iterdir()} == {"report.html", "report.json", "report.md"}
+    left = {p.name for p in (here / "audit-report").iterdir()}
+    assert left == {"report.html", "report.json", "report.md", WRITTEN}
     (here / "audit-report/report.json").write_text('{"schema_version": "99"}')
     assert run("report", "audit-report").exit_code == 2
 
@@ -308,12 +310,12 @@ def test_a_folder_cannot_have_code_run_by_its_own_configuration(here: Path) -> N
 def test_an_earlier_report_stays_until_there_is_a_new_one_and_then_goes_whole(here: Path) -> None:
     run("scan", "model.pt", *DATA, "--format", "html,markdown")
     before = {p.name: p.read_bytes() for p in (here / "audit-report").iterdir()}
-    assert set(before) == {"report.html", "report.json", "report.md"}
+    assert set(before) == {"report.html", "report.json", "report.md", WRITTEN}
     assert run("scan", "model.pt", "--probes", "grop_fairness").exit_code == 2
     assert run("scan", "model.pt", "--data", "data.csv", "--target", "Y").exit_code == 2
     assert {p.name: p.read_bytes() for p in (here / "audit-report").iterdir()} == before
     run("scan", "model.pt", *DATA, "--seed", "9", "--format", "json")
-    assert {p.name for p in (here / "audit-report").iterdir()} == {"report.json"}
+    assert {p.name for p in (here / "audit-report").iterdir()} == {"report.json", WRITTEN}
 
 
 def test_a_full_output_does_not_change_the_verdict(here: Path) -> None:
@@ -367,7 +369,8 @@ class Slow:
         time.sleep(600)
 """)
     scan = subprocess.Popen(
-        [sys.executable, "-m", "cli.main", "scan", "model.pt", "--probe", "slow:Slow", "--probes", "group_fairness"],
+        [sys.executable, "-m", "cli.main", "scan", "model.pt", "--probe", "slow:Slow", "--probes", "group_fairness",
+         "--allow-unsandboxed"],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
         # A background job of a shell ignores interrupts, and so would whatever it starts.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),

@@ -18,6 +18,7 @@ from auditor.errors import DataError, ModelError, UsageError
 from auditor.intake.formats import load_model
 from auditor.intake.specs import DetectorTrainingSpec, Job, Limits, ModelSpec
 from auditor.model.detector import DeepfakeDetector
+from auditor.outputs import WRITTEN
 from auditor.run.heard import DetectorTrained
 from auditor.run.isolate import _End, train_detector
 from auditor.run.messages import Trained, Working
@@ -229,7 +230,7 @@ def test_a_detector_is_trained_audited_by_its_card_and_asked(tmp_path: Path) -> 
     assert f"auditor scan {tmp_path / 'd.pt'} --train {media} --data FOLDER" in text
     detector = load_model(ModelSpec(path=str(tmp_path / "d.pt")))
     assert isinstance(detector, DeepfakeDetector) and detector.card.kinds == ("across", "down")
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["d.pt", "kinds.csv", "media"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == [WRITTEN, "d.pt", "kinds.csv", "media"]
     other = folder(tmp_path / "other", n=2, seed=5)
     asked = run("detect", *sorted(other.glob("*/*.png")), "--detector", tmp_path / "d.pt", "--json")
     found = json.loads(asked.stdout)

@@ -24,7 +24,7 @@ WINGS = (
     "evidence",
 )
 # What every wing stands on, from the ground up, and the two ways in, which nothing may import.
-GROUND = ("errors", "files", "rows", "randomness")
+GROUND = ("errors", "outputs", "files", "rows", "randomness")
 DOORS = ("auditor", "auditor.__main__")
 
 

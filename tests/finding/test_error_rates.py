@@ -8,7 +8,7 @@ bounds alone, in bulk; ``test_bulk_decisions_are_what_judge_says`` holds them to
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import product
 from typing import Literal
@@ -21,6 +21,7 @@ from auditor.data.counts import GroupCounts
 from auditor.finding.criterion import Criterion
 from auditor.finding.judging import Family, judge
 from auditor.finding.measurement import Outcome, ProbeResult
+from auditor.statistics.families import Multiplicity
 from auditor.statistics.groups import WorstDifference, WorstRatio
 from auditor.statistics.intervals import clopper_pearson, corner_radius, rate_limits
 from auditor.statistics.planning import minimum_detectable_effect, n_required
@@ -56,52 +57,88 @@ def one_angle(k: np.ndarray, n: np.ndarray, level: float) -> tuple[np.ndarray, n
     return clopper_pearson(k, n=n, alpha=float(ndtr(-corner_radius(level) * math.cos(math.pi / 4))))
 
 
-def decide(judged: Judged, tables: list[tuple[np.ndarray, np.ndarray]], level: float) -> tuple[np.ndarray, np.ndarray]:
-    """(n_worlds,) FAIL and PASS of one finding at one level."""
-    worlds = tables[0][0].shape[0]
+def whole_box(k: np.ndarray, n: np.ndarray, level: float) -> tuple[np.ndarray, np.ndarray]:
+    """Limits (n_worlds, n_groups) of the box around the joint region: no bound is wider than they make it."""
+    return clopper_pearson(k, n=n, alpha=float(ndtr(-corner_radius(level))))
+
+
+def decide(
+    judged: Judged, tables: list[tuple[np.ndarray, np.ndarray]], level: float, asked: Literal["FAIL", "PASS"]
+) -> np.ndarray:
+    """(n_worlds,) whether one finding at one level has the outcome that is asked for."""
+    failing, worlds = asked == "FAIL", tables[0][0].shape[0]
     if judged.kind == "rate":
         low, high = clopper_pearson(tables[0][0][:, 0], n=tables[0][1][:, 0], alpha=level)
-        return high < judged.bound, low >= judged.bound
-    fail, ok = np.zeros(worlds, bool), np.ones(worlds, bool)
+        return high < judged.bound if failing else low >= judged.bound
+    found = np.full(worlds, not failing)
     empty = np.any([(n == 0).any(axis=1) for _, n in tables], axis=0)
     for w in np.flatnonzero(empty):
         rates = [(k[w], n[w]) for k, n in tables]
         if judged.metric.startswith("demographic"):
             rates = [(k[n > 0], n[n > 0]) for k, n in rates]
-        estimate = estimate_of(judged.kind, rates)
-        low, high = estimate.bounds(level)
-        fail[w], ok[w] = (
-            (low > BOUND, high <= BOUND) if judged.kind == "difference" else (high < RATIO_BOUND, low >= RATIO_BOUND)
-        )
+        low, high = estimate_of(judged.kind, rates).bounds(level)
+        if judged.kind == "difference":
+            found[w] = low > BOUND if failing else high <= BOUND
+        else:
+            found[w] = high < RATIO_BOUND if failing else low >= RATIO_BOUND
     comparisons = sum(k.shape[1] * (k.shape[1] - 1) for k, _ in tables)
-    whole = np.flatnonzero(~empty)
-    for k, n in tables if whole.size else []:
-        fail[whole] |= shown_beyond(judged, k[whole], n[whole], level / comparisons)
-        still = whole[ok[whole]]
-        ok[still] = shown_within(judged, k[still], n[still], level)
-    return fail, ok
+    for k, n in tables:
+        # One table shows that the worst is beyond; all of them, that it is within.
+        still = np.flatnonzero(~empty & (found != failing))
+        if still.size:
+            at = level / comparisons if failing else level
+            found[still] = (shown_beyond if failing else shown_within)(judged, k[still], n[still], at)
+    return found
 
 
 def shown_beyond(judged: Judged, k: np.ndarray, n: np.ndarray, level: float) -> np.ndarray:
-    lower, upper = one_angle(k, n, level)
-    if judged.kind == "difference":
-        shown = lower.max(axis=1) - upper.min(axis=1) > judged.bound
-        shown[shown] = bulk_bounds("difference", k[shown], n[shown], level, "low") > judged.bound
-    else:
-        shown = upper.min(axis=1) < judged.bound * lower.max(axis=1)
-        shown[shown] = bulk_bounds("ratio", k[shown], n[shown], level, "high") < judged.bound
-    return shown
+    """Whether each world's bound at this level lies beyond, computed where neither the angle nor the box has told."""
+
+    def by(limits: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
+        lower, upper = limits
+        if judged.kind == "difference":
+            return lower.max(axis=1) - upper.min(axis=1) > judged.bound
+        return upper.min(axis=1) < judged.bound * lower.max(axis=1)
+
+    def exactly(k: np.ndarray, n: np.ndarray) -> np.ndarray:
+        if judged.kind == "difference":
+            return bulk_bounds("difference", k, n, level, "low") > judged.bound
+        return bulk_bounds("ratio", k, n, level, "high") < judged.bound
+
+    return narrowed(by, exactly, k, n, level)
 
 
 def shown_within(judged: Judged, k: np.ndarray, n: np.ndarray, level: float) -> np.ndarray:
-    lower, upper = one_angle(k, n, level)
-    rows, best, worst = np.arange(k.shape[0]), (k / n).argmax(axis=1), (k / n).argmin(axis=1)
-    if judged.kind == "difference":
-        shown = upper[rows, best] - lower[rows, worst] <= judged.bound
-        shown[shown] = bulk_bounds("difference", k[shown], n[shown], level, "high") <= judged.bound
-    else:
-        shown = lower[rows, worst] >= judged.bound * upper[rows, best]
-        shown[shown] = bulk_bounds("ratio", k[shown], n[shown], level, "low") >= judged.bound
+    """Whether each world's bound at this level lies within, computed where neither the angle nor the box has told."""
+
+    def by(limits: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
+        lower, upper = limits
+        if judged.kind == "difference":
+            return (upper[:, :, None] - lower[:, None, :])[:, off].max(axis=1) <= judged.bound
+        return (lower[:, :, None] - judged.bound * upper[:, None, :])[:, off].min(axis=1) >= 0.0
+
+    def exactly(k: np.ndarray, n: np.ndarray) -> np.ndarray:
+        if judged.kind == "difference":
+            return bulk_bounds("difference", k, n, level, "high") <= judged.bound
+        return bulk_bounds("ratio", k, n, level, "low") >= judged.bound
+
+    off = ~np.eye(k.shape[1], dtype=bool)
+    return narrowed(by, exactly, k, n, level)
+
+
+def narrowed(
+    by: Callable[[tuple[np.ndarray, np.ndarray]], np.ndarray],
+    exactly: Callable[[np.ndarray, np.ndarray], np.ndarray],
+    k: np.ndarray,
+    n: np.ndarray,
+    level: float,
+) -> np.ndarray:
+    """(n_worlds,) what is shown: not without the middle angle, surely with the whole box, between them ``exactly``."""
+    shown = by(one_angle(k, n, level))
+    between = np.flatnonzero(shown)
+    between = between[~by(whole_box(k[between], n[between], level))]
+    if between.size:
+        shown[between] = exactly(k[between], n[between])
     return shown
 
 
@@ -195,17 +232,22 @@ def scan(m: int, effects: tuple[float, ...], *, association: float = 0.0, levels
     return Scan(share, rate, findings)
 
 
-def family(
-    world: Scan, n: int, worlds: int, rng: np.random.Generator, *, holm: bool = False, error_rate: float = 0.05
-) -> tuple[np.ndarray, np.ndarray]:
-    """(n_worlds, m) FAIL and PASS of every finding, decided as the whole family is."""
+Decided = tuple[np.ndarray, np.ndarray]
+
+
+def families(
+    world: Scan, n: int, worlds: int, rng: np.random.Generator, *, error_rate: float = 0.05
+) -> dict[Multiplicity, Decided]:
+    """(n_worlds, m) FAIL and PASS of every finding of the same worlds, decided as each whole family is."""
     counts = world.draw(n, worlds, rng)
     tables = [world.tables(finding, counts) for finding in world.findings]
     m = len(world.findings)
-    first = [decide(finding, table, error_rate / m) for finding, table in zip(world.findings, tables, strict=True)]
-    fail, ok = (np.stack([decided[side] for decided in first], axis=1) for side in (0, 1))
-    for side, shown in ((0, fail), (1, ok)):
-        moving = np.flatnonzero(shown.any(axis=1)) if holm else np.array([], int)
+    decided: dict[Multiplicity, list[np.ndarray]] = {"bonferroni": [], "holm": []}
+    for asked in ("FAIL", "PASS"):
+        pairs = zip(world.findings, tables, strict=True)
+        shown = np.stack([decide(finding, table, error_rate / m, asked) for finding, table in pairs], axis=1)
+        decided["bonferroni"].append(shown.copy())
+        moving = np.flatnonzero(shown.any(axis=1))
         while moving.size:
             # Holm's next step: what is shown frees its share of the error rate for the rest
             before = shown[moving].sum(axis=1)
@@ -215,17 +257,20 @@ def family(
                     open_at = step[~shown[step, i]]
                     if open_at.size:
                         some = [(k[open_at], c[open_at]) for k, c in table]
-                        shown[open_at, i] = decide(finding, some, error_rate / (m - steps))[side]
+                        shown[open_at, i] = decide(finding, some, error_rate / (m - steps), asked)
             moving = moving[shown[moving].sum(axis=1) > before]
-    return fail, ok
+        decided["holm"].append(shown)
+    return {how: (fail, ok) for how, (fail, ok) in decided.items()}
 
 
-def errors(world: Scan, n: int, worlds: int, rng: np.random.Generator, *, holm: bool = False) -> tuple[int, int]:
+def errors(world: Scan, n: int, worlds: int, rng: np.random.Generator) -> dict[Multiplicity, tuple[int, int]]:
     """In how many worlds anything that may not FAIL did, and anything that may not PASS."""
-    fail, ok = family(world, n, worlds, rng, holm=holm)
     innocent = np.array([f.may_not_fail for f in world.findings])
     guilty = np.array([f.may_not_pass for f in world.findings])
-    return int(fail[:, innocent].any(axis=1).sum()), int(ok[:, guilty].any(axis=1).sum())
+    return {
+        how: (int(fail[:, innocent].any(axis=1).sum()), int(ok[:, guilty].any(axis=1).sum()))
+        for how, (fail, ok) in families(world, n, worlds, rng).items()
+    }
 
 
 def test_the_allowance_is_the_one_stated() -> None:
@@ -266,8 +311,7 @@ def test_bulk_decisions_are_what_judge_says() -> None:
     for n in (300, 3_000):
         counts = world.draw(n, 3, np.random.default_rng(n))
         cells = [(str(a), str(b)) for a, b in product(range(2), range(4))]
-        for holm in (False, True):
-            fail, ok = family(world, n, 3, np.random.default_rng(n), holm=holm)
+        for how, (fail, ok) in families(world, n, 3, np.random.default_rng(n)).items():
             for w in range(3):
                 labelled = np.zeros((len(cells), 3, 2), np.int64)
                 labelled[:, :2] = counts[w]
@@ -282,7 +326,7 @@ def test_bulk_decisions_are_what_judge_says() -> None:
                 result = ProbeResult(
                     probe="group_fairness", pillar="fairness", citation="", measurements=tuple(measured)
                 )
-                findings, decided = judge([result], criteria, Family(multiplicity="holm" if holm else "bonferroni"))
+                findings, decided = judge([result], criteria, Family(multiplicity=how))
                 assert decided.m == 9
                 said = {(f.measurement.metric, f.measurement.sensitive): f.outcome for f in findings if f.measurement}
                 for i, finding in enumerate(world.findings):
@@ -291,13 +335,25 @@ def test_bulk_decisions_are_what_judge_says() -> None:
                     assert said[finding.metric, features] is expected
 
 
+@pytest.mark.parametrize("kind", ["difference", "ratio"])
+def test_what_angle_and_box_tell_is_what_the_bound_says(kind: Kind) -> None:
+    judged = Judged("a headline", kind, np.eye(3), METRIC_BOUND[kind], math.nan)
+    rng = np.random.default_rng(7)
+    n = rng.integers(20, 4_000, (500, 3))
+    k = rng.binomial(n, np.clip(0.5 + rng.uniform(-0.12, 0.12, (500, 3)), 0.0, 1.0))
+    low, high = (bulk_bounds(kind, k, n, 0.01, side) for side in ("low", "high"))
+    beyond, within = (low > BOUND, high <= BOUND) if kind == "difference" else (high < RATIO_BOUND, low >= RATIO_BOUND)
+    assert min(beyond.sum(), within.sum()) > 50
+    np.testing.assert_array_equal(shown_beyond(judged, k, n, 0.01), beyond)
+    np.testing.assert_array_equal(shown_within(judged, k, n, 0.01), within)
+
+
 @pytest.mark.parametrize("n", [200, 2_000])
 @pytest.mark.parametrize("m", [1, 9, 24])
 def test_family_errors_at_no_effect_and_at_the_bound(m: int, n: int) -> None:
     for name in ("no effect", "first feature and intersection at the bound"):
         world = world_of(m, name, 0.0, ())
-        for holm in (False, True):
-            false_fail, false_pass = errors(world, n, DRAWN, np.random.default_rng([n, m]), holm=holm)
+        for false_fail, false_pass in errors(world, n, DRAWN, np.random.default_rng([n, m])).values():
             assert max(false_fail, false_pass) <= most_misses()
 
 
@@ -308,17 +364,16 @@ def test_family_errors_are_at_most_five_percent(
     m: int, name: str, association: float, levels: tuple[int, ...], n: int
 ) -> None:
     world = world_of(m, name, association, levels)
-    for holm in (False, True):
-        false_fail, false_pass = errors(world, n, DRAWN, np.random.default_rng([n, m, holm]), holm=holm)
-        print(f"{m=} {n=} {name} {association=} {levels=} {holm=}: {false_fail / DRAWN:.4f} {false_pass / DRAWN:.4f}")
+    for how, (false_fail, false_pass) in errors(world, n, DRAWN, np.random.default_rng([n, m])).items():
+        print(f"{m=} {n=} {name} {association=} {levels=} {how}: {false_fail / DRAWN:.4f} {false_pass / DRAWN:.4f}")
         assert false_fail <= most_misses(), "false FAIL"
         assert false_pass <= most_misses(), "false PASS"
 
 
 def test_holm_shows_no_less_than_bonferroni() -> None:
     world = scan(9, (0.13, 0.0))
-    plain = family(world, 20_000, 100, np.random.default_rng(0))
-    holm = family(world, 20_000, 100, np.random.default_rng(0), holm=True)
+    decided = families(world, 20_000, 100, np.random.default_rng(0))
+    plain, holm = decided["bonferroni"], decided["holm"]
     assert (plain[0] <= holm[0]).all() and (plain[1] <= holm[1]).all()
     assert holm[0].sum() + holm[1].sum() > plain[0].sum() + plain[1].sum()
 

@@ -1101,7 +1101,48 @@ def test_code_beside_the_weights_is_left_alone_and_said(tmp_path: Path) -> None:
     assert not Path(marker).exists()
     notes = " ".join(model.provenance.notes)
     assert "code files, 3 (json.py, ...)" in notes and "pytorch_model.bin" in notes
+    assert "Left out of config.json, since it would choose code paths of transformers: _attn_implementation, " in notes
+    assert "attn_implementation." in notes and "dtype" not in notes
     assert isinstance(model, TorchModel) and next(model.module.parameters()).dtype == torch.float32
+
+
+def test_a_folder_with_nothing_to_leave_out_says_nothing(tmp_path: Path) -> None:
+    notes = load_model(ModelSpec(path=str(bert(tmp_path, _name_or_path="somewhere")))).provenance.notes
+    assert "Left out" not in " ".join(notes)
+
+
+@pytest.mark.parametrize("kind", ["bundle", "weights"])
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ((), ""),
+        (("archive/", "archive/data/"), ""),
+        (("archive/payload.bin",), "Not read in the archive: 1 record that nothing in it names (archive/payload.bin)."),
+        (("archive/data/99",), "Not read in the archive: 1 record that nothing in it names (archive/data/99)."),
+        (
+            ("archive/zzz", "archive/extra/a\x1b[31m"),
+            r"Not read in the archive: 2 records that nothing in it names (archive/extra/a\x1b[31m, ...).",
+        ),
+    ],
+)
+def test_records_that_nothing_reads_are_said(kind: str, more: tuple[str, ...], said: str, tmp_path: Path) -> None:
+    args = {"n_features": 3, "hidden": [4], "n_outputs": 2}
+    network = ARCHITECTURES["mlp"](**args)
+    named = {"name": "mlp", "args": args}
+    if kind == "bundle":
+        save(TorchModel(network, classes=["a", "b"], architecture=named), tmp_path / "m.pt")
+        spec = ModelSpec(path=str(tmp_path / "new.pt"))
+    else:
+        torch.save(network.state_dict(), tmp_path / "m.pt")
+        spec = ModelSpec(path=str(tmp_path / "new.pt"), classes=("a", "b"), architecture="mlp", architecture_args=args)
+    with zipfile.ZipFile(tmp_path / "m.pt") as old, zipfile.ZipFile(tmp_path / "new.pt", "w") as new:
+        names = old.namelist()
+        root = names[0].split("/")[0]
+        for name in names:
+            new.writestr(name.replace(f"{root}/", "archive/", 1), old.read(name))
+        for name in more:
+            new.writestr(name, b"" if name.endswith("/") else b"anything")
+    assert " ".join(load_model(spec).provenance.notes) == said
 
 
 def test_what_was_read_first_is_what_is_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

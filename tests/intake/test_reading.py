@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,13 @@ import pytest
 import torch
 
 from auditor.data.audit_data import AuditData, encode_labels, favourable
+from auditor.data.bins import bin_values, parse_bin_rule, suggested_edges
 from auditor.data.counts import MISSING, count_groups
 from auditor.data.preprocessing import fit_tabular, label_name
 from auditor.errors import AuditorError, DataError, UsageError
 from auditor.finding.measurement import Measurement
-from auditor.intake.rows.reading import can_stream, id_like, load_data, stream_counts
+from auditor.intake.rows.columns import id_like
+from auditor.intake.rows.reading import can_stream, load_data, stream_counts
 from auditor.intake.rows.tables import open_table
 from auditor.intake.specs import DataSpec, Job, Limits, ModelSpec, ProbeSpec
 from auditor.model.audited_model import AuditedModel
@@ -28,6 +31,7 @@ from auditor.networks.architectures import MLP
 from auditor.run import child
 from auditor.run.messages import Message
 from auditor.run.probe import Need
+from tests.quantifiers import none_of
 
 
 def model(
@@ -520,6 +524,72 @@ def test_a_continuous_group_is_binned_as_asked(frame: pd.DataFrame, tmp_path: Pa
         "(missing)" if np.isnan(a) else "< 18" if a < 18 else "[18, 60)" if a < 60 else ">= 60" for a in frame["age"]
     ]
     assert data.sensitive_features["age"].astype(str).tolist() == expected
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet", ".jsonl"])
+@pytest.mark.parametrize("streamed", [True, False])
+def test_a_continuous_group_is_refused_with_the_bins_to_copy(
+    frame: pd.DataFrame, tmp_path: Path, suffix: str, streamed: bool
+) -> None:
+    frame["age"] = np.arange(len(frame)) % 70 + 18
+    frame["in, come"] = np.random.default_rng(0).lognormal(10, 1, len(frame)).round(2)
+    frame["grade"] = np.arange(len(frame)) % 20
+    frame["street"] = [f"street {i % 60}" for i in range(len(frame))]
+    path, audited = write(frame, tmp_path / f"d{suffix}"), model(frame[["a", "b"]])
+    read = stream_counts if streamed else load_data
+    with pytest.raises(
+        UsageError, match=r"'age' holds 70 different numbers.* --bins age=[\d,]+, or --bins age=values "
+    ):
+        read(spec(path, sensitive=("sex", "age")), audited)
+    with pytest.raises(UsageError, match=r"--bins 'in, come=\d+,\d+,\d+', or --bins 'in, come=values'"):
+        read(spec(path, sensitive=("in, come",)), audited)
+    read(spec(path, sensitive=("grade", "street")), audited)
+
+
+def test_the_line_of_the_refusal_is_taken(frame: pd.DataFrame, tmp_path: Path) -> None:
+    frame["in, come"] = np.random.default_rng(0).lognormal(10, 1, len(frame)).round(2)
+    path = write(frame, tmp_path / "d.csv")
+    with pytest.raises(UsageError) as caught:
+        load_data(spec(path, sensitive=("in, come",)), model())
+    said = shlex.split(str(caught.value))
+    rules = [said[i + 1].rstrip(",") for i, word in enumerate(said) if word == "--bins"]
+    groups = [
+        load_data(spec(path, sensitive=("in, come",), bins=(rule,)), model()).sensitive_features for rule in rules
+    ]
+    assert groups[0] is not None and groups[1] is not None
+    assert groups[0]["in, come"].value_counts().min() > 30 and groups[0]["in, come"].nunique() == 4
+    assert groups[1]["in, come"].nunique() == frame["in, come"].nunique()
+
+
+@pytest.mark.parametrize("streamed", [True, False])
+def test_cells_that_are_too_small_are_counted(frame: pd.DataFrame, tmp_path: Path, streamed: bool) -> None:
+    frame = pd.concat([frame] * 10, ignore_index=True)
+    frame["job"] = ["common" if i % 4 else f"job {i // 4 % 59}" for i in range(len(frame))]
+    path, audited = write(frame, tmp_path / "d.parquet"), model(frame[["a", "b"]])
+    asked = spec(path, sensitive=("job", "sex"))
+    notes = stream_counts(asked, audited)[1] if streamed else load_data(asked, audited).notes
+    cells = frame.groupby(["job", "y"]).size().unstack(fill_value=0)
+    small = int((cells < 30).to_numpy().sum())
+    assert small > 100 and cells.size == 120
+    assert any(f"{small} of the 120 cells of 60 groups of job by 2 labels have fewer than 30 rows" in n for n in notes)
+    assert any("groups of job x sex by 2 labels" in n for n in notes)
+    assert none_of("groups of sex" in n for n in notes)
+
+
+def test_edges_are_decades_of_an_age_and_else_quartiles_of_two_digits() -> None:
+    for values, edges in (
+        (np.arange(17.0, 91.0), "30,40,50,60,70,80"),
+        (np.arange(0.0, 121.0), "20,40,60,80,100"),
+        (np.arange(18.0, 66.0), "30,40,50,60"),
+        (np.arange(0.0, 2_000_001.0), "500000,1000000,1500000"),
+        (np.linspace(-1.0, 1.0, 401), "-0.5,0,0.5"),
+        (np.array([0.0] * 900 + list(range(0, 100_000, 1_000))), "quantiles:4"),
+        (np.array([np.inf, -np.inf]), "quantiles:4"),
+    ):
+        assert suggested_edges(values) == edges
+        rule = parse_bin_rule(f"x={edges}")
+        codes, labels = bin_values(values, rule)
+        assert rule.quantiles == 4 or set(codes.tolist()) == set(range(len(labels)))
 
 
 def test_columns_that_name_rows_are_recognised() -> None:

@@ -156,12 +156,12 @@ def test_while_d1_plays_alone_d2_stays_and_a_heavy_penalty_flattens_d1() -> None
 
 @cache
 def mitigated(weight: float) -> tuple[Table, Drawn, Mitigated]:
-    """The biased rows, the rows that were drawn like them after 60 epochs, and what came of it."""
+    """The biased rows, the rows that were drawn like them after 30 epochs, and what came of it."""
     rows, model = world()
     with mock.patch.object(fair_gan, "draw", wraps=fair_gan.draw) as drawing:
         drawn: list[Drawn] = []
         drawing.side_effect = lambda *given: drawn.append(draw(*given)) or drawn[0]  # type: ignore[func-returns-value]
-        made = run(FairGan(weight=weight, epochs=60), model, rows)
+        made = run(FairGan(weight=weight, epochs=30), model, rows)
     return drawing.call_args.args[1], drawn[0], made
 
 

@@ -21,6 +21,7 @@ from auditor.privacy.dp_audit import (
     pooled,
     smallest_refuting,
 )
+from tests.statistics.worlds import WORLDS, most_misses
 
 DELTA = 1e-5
 RATE, STEPS = 0.1, 100
@@ -77,13 +78,12 @@ def test_few_canaries_cannot_tell_and_say_so() -> None:
     assert result.largest_provable < 8.0
 
 
-@pytest.mark.slow
 def test_correct_noise_is_contradicted_in_at_most_5_percent_of_audits() -> None:
     rng = np.random.default_rng(1)
     wrong = sum(
-        audit(ideal(300, 1.0, rng), seed, accounting=ACCOUNTING).verdict == "contradicted" for seed in range(60)
+        audit(ideal(300, 1.0, rng), seed, accounting=ACCOUNTING).verdict == "contradicted" for seed in range(WORLDS)
     )
-    assert wrong <= 8  # P[Binomial(60, 0.05) > 8] < 0.003
+    assert wrong <= most_misses()
 
 
 def test_at_the_bound_of_the_theorem_the_claim_is_contradicted_in_at_most_5_percent() -> None:
@@ -92,12 +92,12 @@ def test_at_the_bound_of_the_theorem_the_claim_is_contradicted_in_at_most_5_perc
     numbers, m = default_guesses(300), 300
     needed = [smallest_refuting(m, r, 1.0, DELTA, 0.05 / len(numbers)) for r in numbers]
     wrong = 0
-    for _ in range(2000):
+    for _ in range(WORLDS):
         coins = rng.random(m) < 0.5
         told = np.where(rng.random(m) < math.e / (1 + math.e), coins, ~coins)
         canaries = CanaryScores(included=coins, scores=told.astype(float))
         wrong += any(n_correct_guesses(canaries, r, rng) >= least for r, least in zip(numbers, needed, strict=True))
-    assert wrong <= 100 + 3 * math.sqrt(2000 * 0.05 * 0.95)
+    assert wrong <= most_misses()
 
 
 @pytest.mark.slow

@@ -7,7 +7,7 @@ measured here is that a detector carries over to engines and speakers it has not
 from __future__ import annotations
 
 import csv
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -38,20 +38,24 @@ class Clips:
     labels: list[str]
     kinds: list[str | None]
     found: Recordings
+    made: dict[tuple[bytes, str], DeepfakeDetector] = field(default_factory=dict)
 
     @property
     def is_fake(self) -> np.ndarray:
         return np.asarray([label == "fake" for label in self.labels])
 
     def detector(self, rows: IntArray, options: SpeechOptions) -> DeepfakeDetector:
-        """One that has seen these rows alone."""
-        return fit_speech_detector(
-            Recordings(self.found.X[rows], rows, (), self.found.preprocessing),
-            [self.labels[i] for i in rows],
-            [self.kinds[i] for i in rows],
-            options,
-            np.random.default_rng(0),
-        )
+        """One that has seen these rows alone, fitted once."""
+        key = (rows.tobytes(), repr(options))
+        if key not in self.made:
+            self.made[key] = fit_speech_detector(
+                Recordings(self.found.X[rows], rows, (), self.found.preprocessing),
+                [self.labels[i] for i in rows],
+                [self.kinds[i] for i in rows],
+                options,
+                np.random.default_rng(0),
+            )
+        return self.made[key]
 
 
 @pytest.fixture(scope="module")

@@ -26,6 +26,7 @@ from typer.testing import CliRunner
 import cli.sweep_folder
 from auditor.data.audit_data import AuditData
 from auditor.errors import ModelError, UsageError
+from auditor.files import write_beside
 from auditor.intake.specs import Job
 from auditor.model.audited_model import AuditedModel
 from auditor.model.saving import save
@@ -545,7 +546,7 @@ class Workshop:
         if settings["width"] == self.diverges_at:
             raise ModelError("The loss became infinite.")
         self.did.append(f"make {out.parent.name}")
-        out.write_text(f"{settings['width']} of seed {job.seed}")
+        write_beside(out, f"{settings['width']} of seed {job.seed}".encode())
         return (f"Made at width {settings['width']}.",)
 
     def audit(self, configured: Configured, job: Job, folder: Path, *, quiet: bool) -> AuditReport:

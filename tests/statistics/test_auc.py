@@ -16,9 +16,10 @@ from scipy.stats import binom, norm
 from sklearn.metrics import roc_auc_score
 
 from auditor.statistics.estimate import Undefined
+from auditor.statistics.intervals import area_reach
 from auditor.statistics.kinds import AnyEstimate
 from auditor.statistics.ranks import AreaUnderCurve, TruePositiveRateAt, area_under_curve, true_positive_rate_at
-from tests.statistics.worlds import WORLDS, areas_of, most_misses
+from tests.statistics.worlds import WORLDS, areas, areas_of, most_misses
 
 Scores = npt.NDArray[np.float64]
 Shape = tuple[int, int]
@@ -130,12 +131,20 @@ def worlds(auc: float) -> dict[str, World]:
 
 
 def bounds_in_worlds(draw: World, rng: np.random.Generator, m: int, n: int, *alphas: float) -> Scores:
-    """(n_worlds, n_alphas, 2)"""
+    """(n_worlds, n_alphas, 2): what the estimates of all worlds say, computed at once and compared with some."""
     found = []
     for _ in range(4):
         x, y = draw(rng, (WORLDS // 4, m), (WORLDS // 4, n))
-        found += [estimate.many_bounds(np.asarray(alphas)) for estimate in areas_of(x, y)]
-    return np.asarray(found)
+        auc, error = (column[:, None] for column in areas(x, y))
+        down, up = (
+            area_reach(standard_error=error, n_positive=m, n_negative=n, room=room, alpha=np.asarray(alphas))
+            for room in (auc, 1.0 - auc)
+        )
+        bounds = np.stack([np.maximum(auc - down, 0.0), np.minimum(auc + up, 1.0)], axis=2)
+        said = [estimate.many_bounds(np.asarray(alphas)) for estimate in areas_of(x[:10], y[:10])]
+        np.testing.assert_allclose(bounds[:10], said, rtol=1e-12, atol=1e-12)
+        found.append(bounds)
+    return np.concatenate(found)
 
 
 def assert_kept(bounds: Scores, truth: float, *alphas: float) -> None:

@@ -16,6 +16,7 @@ from scipy.special import ndtr
 from scipy.stats import binom
 
 from auditor.rows import FloatArray
+from auditor.statistics import intervals, means
 from auditor.statistics.changes import GapChange, PairedRates, RateChange
 from auditor.statistics.detection import (
     AreaDifference,
@@ -55,7 +56,16 @@ from auditor.statistics.ranks import area_under_curve, quantile, true_positive_r
 from auditor.statistics.rates import Difference, Odds, Proportion, RateTable, WeightedSum
 from auditor.statistics.values import BoundedMean, LargestGap, LargestValue, WorstValueDistance, WorstValueGap
 from tests.statistics.estimate_examples import EXAMPLES
-from tests.statistics.worlds import WORLDS, areas, areas_of, misses, moments, most_misses, normal_shift
+from tests.statistics.worlds import (
+    WORLDS,
+    areas,
+    areas_of,
+    exact_limits_once,
+    misses,
+    moments,
+    most_misses,
+    normal_shift,
+)
 
 Rng = np.random.Generator
 # All worlds of a case, and the truth in them.
@@ -692,7 +702,10 @@ def kind_of(case: str) -> str:
 @pytest.mark.parametrize(
     "case", [pytest.param(case, marks=[pytest.mark.slow] if case.startswith(SLOW) else []) for case in CASES]
 )
-def test_either_bound_is_missed_in_at_most_five_per_cent_of_worlds(case: str) -> None:
+def test_either_bound_is_missed_in_at_most_five_per_cent_of_worlds(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    once = exact_limits_once()
+    for module in (intervals, means):
+        monkeypatch.setattr(module, "clopper_pearson", once)
     draw, truth = CASES[case]
     estimates = list(draw(np.random.default_rng([len(case), *case.encode()])))
     assert len(estimates) == WORLDS
@@ -714,6 +727,17 @@ def test_either_bound_is_missed_in_at_most_five_per_cent_of_worlds(case: str) ->
 def test_every_sampled_kind_is_simulated() -> None:
     sampled = {kind for kind, examples in EXAMPLES.items() if not examples.exact} - {"undefined"}
     assert {kind_of(case) for case in CASES} == sampled
+
+
+def test_limits_that_are_computed_once_are_the_limits() -> None:
+    rng, once = np.random.default_rng(2), exact_limits_once()
+    for _ in range(20):
+        n = rng.integers(1, 12, (2, 3))
+        k, levels = rng.integers(0, n + 1), np.asarray([1e-9, 0.01, 0.3])
+        for a, b, alpha in ((k[:1], n[:1], levels[:, None]), (k[..., None], n[..., None], levels)):
+            ends = zip(once(a, n=b, alpha=alpha), intervals.clopper_pearson(a, n=b, alpha=alpha), strict=True)
+            for fast, slow in ends:
+                np.testing.assert_array_equal(fast, slow)
 
 
 def test_what_is_drawn_in_bulk_is_what_the_statistics_compute() -> None:

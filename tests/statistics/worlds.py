@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import numpy as np
+import numpy.typing as npt
 from scipy.stats import binom, rankdata
 
 from auditor.rows import FloatArray
 from auditor.statistics.estimate import Estimate
+from auditor.statistics.intervals import clopper_pearson
 from auditor.statistics.ranks import AreaUnderCurve
 
 WORLDS = 2_000
@@ -34,6 +36,27 @@ def misses(estimates: Iterable[Estimate], truth: float, alpha: float = 0.05) -> 
         above += times * (low > truth + 1e-9)
         below += times * (high < truth - 1e-9)
     return above, below
+
+
+def exact_limits_once() -> Callable[..., tuple[FloatArray, FloatArray]]:
+    """Clopper-Pearson limits that are computed once for each count: 2,000 worlds see the same few again and again."""
+    known: dict[tuple[float, float, bytes], tuple[FloatArray, FloatArray]] = {}
+
+    def limits(successes: npt.ArrayLike, *, n: npt.ArrayLike, alpha: npt.ArrayLike) -> tuple[FloatArray, FloatArray]:
+        k, m = np.broadcast_arrays(np.asarray(successes, np.float64), np.asarray(n, np.float64))
+        levels = np.asarray(alpha, np.float64)
+        # The one axis along which the level varies is one of length 1 in the counts.
+        axis = int(np.argmax(levels.shape)) - levels.ndim
+        assert levels.size > 1 and levels.size == levels.shape[axis] and k.shape[axis] == 1
+        counts, name = list(zip(k.ravel().tolist(), m.ravel().tolist(), strict=True)), levels.tobytes()
+        for a, b in {pair for pair in counts if (*pair, name) not in known}:
+            known[a, b, name] = clopper_pearson(a, n=b, alpha=levels.ravel())
+        return tuple(  # type: ignore[return-value]
+            np.moveaxis(np.stack(ends).reshape(*np.squeeze(k, axis).shape, levels.size), -1, axis)
+            for ends in zip(*(known[a, b, name] for a, b in counts), strict=True)
+        )
+
+    return limits
 
 
 def areas(positives: FloatArray, negatives: FloatArray) -> tuple[FloatArray, FloatArray]:

@@ -13,8 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from auditor.data.audit_data import AuditData
+from auditor.data.recorded import Recorded
 from auditor.finding.criterion import Criterion, Direction
 from auditor.model.audited_model import AuditedModel, Recipe
+from auditor.model.recorded_model import RecordedWriter
 from auditor.model.regression import TorchRegressor
 from auditor.model.torch_model import TorchModel
 from tests.toys import detectors as media
@@ -158,6 +160,19 @@ def mail(n: int) -> list[str]:
     return [f"{'abcdefgh'[i % 8]}{'xyz'[i % 3]} mail k{i % 10}z@q{i % 10}x.org" + 4 * "\n" for i in range(n)]
 
 
+def written(unfair: bool) -> AuditData:
+    """Texts that a model wrote about two groups: kind ones, or harsh ones with addresses in them about one of them."""
+    n = 400
+    group = np.where(np.arange(n) % 2 == 0, "a", "b")
+    harsh = unfair & (group == "b")
+    texts = [f"Bad, write to p{i}@example.org" if bad else "A good one" for i, bad in enumerate(harsh)]
+    return AuditData(
+        X=pd.DataFrame(index=pd.RangeIndex(n)),
+        sensitive_features=pd.DataFrame({"group": group}),
+        recorded=Recorded(texts=np.asarray(texts, object)),
+    )
+
+
 def inverted(knows: bool) -> TorchModel:
     """A linear model of 8 x 8 images whose weights are the patterns of its classes, or nothing to do with them."""
     from auditor.data.preprocessing import ImagePreprocessing
@@ -207,6 +222,19 @@ class Toys:
 
 
 TOYS: dict[str, Toys] = {
+    "performance": Toys(
+        worlds=20,
+        ideal=lambda: model(lambda skill, group, seen: skill),
+        violating=lambda: model(lambda skill, group, seen: -skill),
+        criteria=[
+            criterion("roc_auc", "at_least", 0.5),
+            criterion("accuracy", "at_least", 0.5),
+            criterion("balanced_accuracy", "at_least", 0.5),
+            criterion("accuracy_over_base_rate", "at_least", 0.0),
+            criterion("expected_calibration_error", "at_most", 0.2),
+        ],
+        data=lambda: rows(2_000),
+    ),
     "group_fairness": Toys(
         worlds=20,
         ideal=lambda: model(lambda skill, group, seen: skill),
@@ -306,7 +334,7 @@ TOYS: dict[str, Toys] = {
         criteria=[criterion("cue_top_k", "at_least", 0.6), criterion("faithfulness_gain", "at_least", 0.0)],
         data=lambda: AuditData(X=np.empty(0, object)),
         # Paths of steps to noisy copies would take minutes here; tests/attribution/ takes them.
-        options={"methods": ["occlusion"]},
+        options={"methods": ["occlusion"], "n_samples": 48},
     ),
     "membership_inference": Toys(
         ideal=lambda: model(lambda skill, group, seen: skill),
@@ -364,6 +392,15 @@ TOYS: dict[str, Toys] = {
         criteria=[criterion("pii_rate", "at_most", 0.2), criterion("training_pii_rate", "at_most", 0.2)],
         data=lambda: AuditData(X=np.asarray(mail(48), object), is_member=np.arange(48) < 24),
         options={"prefix_words": 2, "max_new_tokens": 16},
+    ),
+    "generated_text": Toys(
+        ideal=RecordedWriter,
+        violating=RecordedWriter,
+        criteria=[criterion("pii_rate", "at_most", 0.2), criterion("worst_text_score_gap", "at_most", 0.2)],
+        data=lambda: written(False),
+        violating_data=lambda: written(True),
+        scorer=scorer,
+        worlds=20,
     ),
     "attribute_inference": Toys(
         ideal=lambda: model(lambda skill, group, seen: skill),

@@ -1,4 +1,4 @@
-"""Trainings that one process or several of a job run alike; run by the tests with RANK and WORLD_SIZE set.
+"""Trainings that one process or several of a job run alike; run by the tests as ``SIZE=FOLDER`` for each job.
 
 Everything is in float64, so that what differs in the last bits by the order of sums stays far below the tolerances.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+import traceback
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -213,10 +214,9 @@ def mitigated(devices: Devices) -> dict[str, object]:
     return found
 
 
-def main(out: Path) -> None:
-    torch.set_num_threads(1)
-    warnings.simplefilter("ignore")
-    rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+def rank_of(rank: int, size: int, out: Path) -> None:
+    """What one process of a job finds, written to its own file."""
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(size)}
     torch.distributed.init_process_group(
         "gloo", init_method=f"file://{out}/meeting", rank=rank, world_size=size, timeout=timedelta(seconds=180)
     )
@@ -230,5 +230,30 @@ def main(out: Path) -> None:
     torch.distributed.destroy_process_group()
 
 
+def main(jobs: Sequence[tuple[int, Path]]) -> None:
+    """Every process of jobs of so many, forked from this one, which has done the imports; all must end well."""
+    import accelerate  # noqa: F401
+
+    torch.set_num_threads(1)
+    warnings.simplefilter("ignore")
+    started = []
+    for size, out in jobs:
+        for rank in range(size):
+            pid = os.fork()
+            if not pid:
+                code = 1
+                try:
+                    rank_of(rank, size, out)
+                    code = 0
+                except BaseException:
+                    traceback.print_exc()
+                finally:
+                    sys.stderr.flush()
+                    os._exit(code)
+            started.append(pid)
+    ended = [os.waitpid(pid, 0)[1] for pid in started]
+    sys.exit(int(any(ended)))
+
+
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main([(int(size), Path(out)) for size, out in (job.split("=", 1) for job in sys.argv[1:])])

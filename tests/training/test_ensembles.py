@@ -20,10 +20,11 @@ from torch import Tensor, nn
 
 from auditor.errors import ModelError
 from auditor.model.audited_model import Recipe
+from auditor.model.outputs import as_logits
 from auditor.networks.architectures import MLP, BiLSTMText, SmallCNN, TransformerEncoder
 from auditor.randomness import seeded_globals
 from auditor.training import ensembles
-from auditor.training.ensembles import Seeds, as_logits, memory_budget, random_halves, train_together
+from auditor.training.ensembles import Seeds, memory_budget, random_halves, train_together
 from tests import ROOT
 from tests.quantifiers import all_of
 
@@ -224,7 +225,7 @@ def eight_models(folder: str | None) -> npt.NDArray[np.float64]:
     """Logits of eight models that take a while, trained two at a time."""
     x, y, _ = rows(2000)
     members = random_halves(8, 2000, np.random.default_rng(0))
-    recipe = Recipe(epochs=12, batch_size=32)
+    recipe = Recipe(epochs=6, batch_size=32)
     return train_together(
         mlp,
         x,

@@ -41,25 +41,20 @@ def alone() -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def together(tmp_path_factory: pytest.TempPathFactory) -> dict[int, list[dict[str, Any]]]:
     """What each process of a job of 2, and of 3, found."""
-    found = {}
-    for n in (2, 3):
-        out = tmp_path_factory.mktemp(f"ranks{n}")
-        ranks = [
-            subprocess.Popen(
-                [sys.executable, "-m", "tests.training.several_devices_job", str(out)],
-                env={**os.environ, "RANK": str(r), "LOCAL_RANK": str(r), "WORLD_SIZE": str(n), "OMP_NUM_THREADS": "1",
-                     "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"},
-                cwd=ROOT,
-                stderr=subprocess.PIPE,
-                text=True,
-            )
-            for r in range(n)
-        ]  # fmt: skip
-        for rank in ranks:
-            _, err = rank.communicate(timeout=300)
-            assert rank.returncode == 0, err[-3000:]
-        found[n] = [torch.load(out / f"{r}.pt") | {"files": sorted(p.name for p in out.iterdir())} for r in range(n)]
-    return found
+    folders = {n: tmp_path_factory.mktemp(f"ranks{n}") for n in (2, 3)}
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.training.several_devices_job", *(f"{n}={out}" for n, out in folders.items())],
+        env={**os.environ, "OMP_NUM_THREADS": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return {
+        n: [torch.load(out / f"{r}.pt") | {"files": sorted(p.name for p in out.iterdir())} for r in range(n)]
+        for n, out in folders.items()
+    }
 
 
 @pytest.mark.slow

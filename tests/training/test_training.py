@@ -23,6 +23,7 @@ from auditor.intake.rows.reading import load_data
 from auditor.intake.specs import DataSpec, ModelSpec, TrainSpec
 from auditor.model.saving import save
 from auditor.model.torch_model import TorchModel
+from auditor.outputs import WRITTEN
 from auditor.training.rows import stratified_split, write_rows
 from auditor.training.train import train_table
 from cli.main import app
@@ -55,7 +56,9 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture
 def spec(table: str) -> TrainSpec:
     """A short training on that table."""
-    return TrainSpec(data=table, target="granted", positive="yes", epochs=6, hidden=(8,), learning_rate=0.01)
+    return TrainSpec(
+        data=table, target="granted", positive="yes", keep=("opened",), epochs=6, hidden=(8,), learning_rate=0.01
+    )
 
 
 def weights(model: TorchModel) -> dict[str, torch.Tensor]:
@@ -85,7 +88,7 @@ def test_what_is_trained_is_stated_and_row_names_are_left_out(spec: TrainSpec) -
     assert trained.model.classes == ("no", "yes")
     assert len(trained.train) == 280 and len(trained.test) == 120
     assert not set(trained.train_rows) & set(trained.test_rows)
-    text = " ".join(trained.notes)
+    text = " ".join([*trained.notes, *trained.recognised])
     assert "rownames" in text and "280 training and 120 test rows" in text and "seed 0" in text
     assert "early stopping on 42 of the training rows" in text
     assert trained.model.recipe is not None and f"Trained for {trained.model.recipe.epochs} of at most 6" in text
@@ -168,7 +171,7 @@ def test_rows_without_a_label_are_left_out_and_counted(tmp_path: Path) -> None:
 def test_named_features_are_taken_as_named_and_dropped_columns_stay_in_the_files(
     spec: TrainSpec, tmp_path: Path
 ) -> None:
-    trained = train_table(replace(spec, features=("region", "income")))
+    trained = train_table(replace(spec, features=("region", "income"), keep=()))
     assert trained.model.features == ("region", "income")
     dropped = train_table(replace(spec, drop=("rownames", "region")))
     assert dropped.left_out == () and dropped.model.features == ("income", "opened", "owner", "postcode")
@@ -465,8 +468,9 @@ def test_a_network_that_will_not_do_is_refused_before_training(
         ({"features": ("incme",)}, UsageError, "did you mean 'income'"),
         ({"features": ("income", "granted")}, UsageError, "names the target"),
         ({"drop": ("granted",)}, UsageError, "names the target"),
-        ({"features": ("income",), "drop": ("income",)}, UsageError, "by --features and by --drop"),
-        ({"drop": ("income", "region", "opened", "owner", "postcode")}, UsageError, "is left to learn from"),
+        ({"features": ("income",), "drop": ("income",), "keep": ()}, UsageError, "by --features and by --drop"),
+        ({"drop": ("income", "region", "owner", "postcode"), "keep": ()}, UsageError, "is left to learn from"),
+        ({"features": ("income",)}, UsageError, "leave --keep out"),
         ({"positive": "yse"}, UsageError, "did you mean 'yes'"),
         ({"target": "income"}, DataError, "different labels"),
         ({"test_share": 0.0}, UsageError, "--test-share"),
@@ -533,10 +537,13 @@ def test_the_command_writes_three_files_and_says_what_it_did(spec: TrainSpec, tm
     flags = ["--target", "granted", "--positive", "yes", "--epochs", "4", "--hidden", "8", "--out", str(out)]
     result = CliRunner().invoke(app, ["train", spec.data, *flags])
     assert result.exit_code == 0, result.output
-    assert sorted(p.name for p in out.parent.iterdir()) == ["model.pt", "model.test.csv", "model.train.csv"]
-    for said in ("280 training and 120 test rows", "seed 0", "rownames", "95 % interval", "AUC", "auditor scan"):
+    assert sorted(p.name for p in out.parent.iterdir()) == [WRITTEN, "model.pt", "model.test.csv", "model.train.csv"]
+    for said in ("280 training and 120 test rows", "seed 0", "95 % interval", "AUC", "auditor scan"):
         assert said in result.stdout
-    assert result.stderr == ""
+    assert result.stderr.splitlines() == [
+        "auditor: 'rownames' is left out, since it names rows: --keep rownames learns from it.",
+        "auditor: 'opened' is left out, since it is a date or a time: --keep opened learns from it.",
+    ]
     assert len(pd.read_csv(out.parent / "model.train.csv")) == 280
 
 
@@ -552,7 +559,7 @@ def test_the_commands_errors_are_one_sentence_and_no_traceback(spec: TrainSpec, 
         (("--target", "granted", "--architecture-args", "{"), 2, "--architecture-args"),
         (("--target", "granted", "--features", ","), 2, "--features names no column"),
         (("--target", "granted", "--train-out", "x.xlsx"), 2, "must end in .csv"),
-        (("--target", "granted", "--train-out", "same.csv", "--test-out", "same.csv"), 2, "three different files"),
+        (("--target", "granted", "--train-out", "same.csv", "--test-out", "same.csv"), 2, "are the same file"),
         (("--target", "granted", "--dp-epsilon", "0"), 2, "positive number"),
     ):
         status, text = run(*flags)

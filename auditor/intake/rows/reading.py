@@ -14,10 +14,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from auditor.data.audit_data import AuditData, encode_labels, favourable, groups_of, numeric_target
-from auditor.data.bins import BinRule, bin_sensitive, parse_bin_rule
+from auditor.data.bins import MOST_VALUES, BinRule, bin_sensitive, parse_bin_rule, refuse_continuous
 from auditor.data.counts import MISSING, GroupCounts, count_groups
 from auditor.data.preprocessing import NumericColumn, TabularPreprocessing, as_text, label_name
 from auditor.errors import DataError, UsageError, did_you_mean, some_of
+from auditor.intake.rows.columns import id_like
+from auditor.intake.rows.recorded import read_recorded
 from auditor.intake.rows.tables import TableFile, open_table
 from auditor.intake.specs import DataSpec
 from auditor.rows import FloatArray, IntArray, Rows
@@ -26,27 +28,19 @@ if TYPE_CHECKING:
     from auditor.model.audited_model import AuditedModel
 
 
-def _binned_groups(values: pd.Series[Any], rule: BinRule | None) -> pd.Series[Any]:
-    return groups_of(values) if rule is None else bin_sensitive(values, rule).reset_index(drop=True)
-
-
-def id_like(frame: pd.DataFrame) -> list[str]:
-    """Columns that name rows rather than describe them: whole numbers in steps of one, or text that never repeats."""
-    found = []
-    for name in frame.columns:
-        values = frame[name]
-        if len(values) < 20 or not values.is_unique:
-            continue
-        if pd.api.types.is_integer_dtype(values):
-            steps = np.diff(np.sort(values.to_numpy()))
-            if (steps == 1).all() or str(name).lower() in ("id", "uuid", "index", "rowid", "row_id", "rownames"):
-                found.append(str(name))
-        elif not pd.api.types.is_numeric_dtype(values) and values.astype("string").str.len().mean() < 64:
-            found.append(str(name))
-    return found
+def _binned_groups(name: str, values: pd.Series[Any], rule: BinRule | None) -> pd.Series[Any]:
+    if rule is None:
+        refuse_continuous(name, values)
+    if rule is None or rule.each:
+        return groups_of(values)
+    return bin_sensitive(values, rule).reset_index(drop=True)
 
 
 MAX_GROUPS = 500
+# Rows of a stream that are kept to be asked about again.
+_FEW = 16
+# Rows below which a group's rate says little.
+SMALL = 30
 
 
 def _column_types(spec: DataSpec, model: AuditedModel, features: Sequence[str]) -> dict[str, pa.DataType]:
@@ -116,6 +110,7 @@ def stream_counts(spec: DataSpec, model: AuditedModel) -> tuple[GroupCounts, tup
     positive = favourable(spec.positive, classes)
     tally = _Tally(f"data file {file.path.name!r}", file.path.name, spec.target, classes)
     total: GroupCounts | None = None
+    first: tuple[pd.DataFrame, FloatArray] | None = None
     for batch in file.batches(list(dict.fromkeys([*features, *own])), types):
         if not batch.num_rows:
             continue
@@ -127,9 +122,10 @@ def stream_counts(spec: DataSpec, model: AuditedModel) -> tuple[GroupCounts, tup
         groups = [_arrow_groups(batch.column(name)) for name in sensitive]
         for name, (_, levels) in zip(sensitive, groups, strict=True):
             tally.add_groups(name, levels)
-        probabilities = model.predict_proba(X)
-        if total is None:
-            model.check_repeatable(X, probabilities)
+            refuse_continuous(name, pd.Series(tally.levels(name), dtype="string"))
+        probabilities = model.predict_part(X)
+        if first is None:
+            first = X.head(_FEW), probabilities[:_FEW]
         counts = count_groups(
             model.decide_rows(X, probabilities, positive),
             y_true,
@@ -140,9 +136,42 @@ def stream_counts(spec: DataSpec, model: AuditedModel) -> tuple[GroupCounts, tup
         )
         total = counts if total is None else total + counts
     notes = tally.notes(model)
-    if total is None:
+    if total is None or first is None:
         raise DataError(tally.no_rows)
+    model.check_outputs()
+    model.check_repeatable(*first)
+    for names in _together(sensitive):
+        table = total.by(names).table.sum(axis=2)
+        notes += _small_cells(names, table[:, :-1] if total.labelled else table[:, -1:])
     return total, tuple(notes)
+
+
+def _together(features: Sequence[str]) -> list[tuple[str, ...]]:
+    """Each feature, and all of them where there are several."""
+    return [*((name,) for name in features), *([tuple(features)] if len(features) > 1 else [])]
+
+
+def _cells(groups: pd.DataFrame, y_true: IntArray | None) -> npt.NDArray[np.int64]:
+    """(n_groups, n_classes) rows by group and label; rows without one are left out where others have one."""
+    group = groups.groupby(list(groups.columns), observed=True, sort=False, dropna=False).ngroup().to_numpy()
+    label = np.zeros(len(group), np.int64) if y_true is None else y_true
+    cells = np.zeros((int(group.max()) + 1, max(int(label.max()) + 1, 1)), np.int64)
+    np.add.at(cells, (group[label >= 0], label[label >= 0]), 1)
+    return cells
+
+
+def _small_cells(names: Sequence[str], cells: npt.NDArray[np.int64]) -> list[str]:
+    """How many cells of many groups have too few rows for a rate; nothing where the groups are few."""
+    n_groups, n_labels = cells.shape
+    small = int((cells < SMALL).sum())
+    if n_groups <= MOST_VALUES or not small:
+        return []
+    what = f"{n_groups:,} groups of {' x '.join(names)}"
+    by = f" by {n_labels} labels" if n_labels > 1 else ""
+    return [
+        f"{small:,} of the {cells.size:,} cells of {what}{by} have fewer than {SMALL} rows: rates in them are hardly "
+        "known. Put groups together, those of numbers with --bins."
+    ]
 
 
 def no_rows(spec: DataSpec) -> AuditData:
@@ -203,6 +232,10 @@ class _Tally:
                 f"The sensitive feature {feature!r} of {self._name} has more than {MAX_GROUPS} groups: "
                 f"bin or drop it (--bins {feature}=quantiles:4)."
             )
+
+    def levels(self, feature: str) -> list[str]:
+        """The groups of a feature so far."""
+        return sorted(self._groups[feature])
 
     def notes(self, model: AuditedModel) -> list[str]:
         """Notes on the rows for the report; raises DataError where they cannot be used."""
@@ -291,6 +324,11 @@ def load_data(spec: DataSpec, model: AuditedModel) -> AuditData:
         sensitive_features=None if groups is None else groups.astype("string").astype("category"),
         is_member=np.r_[np.zeros(len(evaluation), bool), np.ones(len(members), bool)],
         binned=evaluation.binned,
+        recorded=(
+            evaluation.recorded.followed_by(members.recorded)
+            if evaluation.recorded is not None and members.recorded is not None
+            else None
+        ),
         files=(
             np.concatenate([evaluation.files, members.files])
             if evaluation.files is not None and members.files is not None
@@ -325,6 +363,9 @@ def row_keys(data: AuditData) -> npt.NDArray[np.uint64]:
     if data.target_values is not None:
         labels = (data.target_values + 0.0).view(np.uint64)  # -0.0 and 0.0 are one number
     combined: npt.NDArray[np.uint64] = of_features * np.uint64(1_000_003) + labels
+    if data.recorded is not None:
+        # Where a row's features are not all here, its answers may be all that tells it from another.
+        combined = combined * np.uint64(1_000_003) + data.recorded.keys(len(data))
     return combined
 
 
@@ -383,15 +424,22 @@ def _load_one(
         X = load(file.path.parent, frame[spec.image].tolist(), model)
         files = _paths(file.path.parent, frame[spec.image].tolist())
     groups = _sensitive_groups(frame, spec, tally)
-    bins = {parse_bin_rule(rule).column for rule in spec.bins}
+    if groups is not None and path == spec.path:
+        for names in _together(list(map(str, groups.columns))):
+            notes += _small_cells(names, _cells(groups[list(names)], y_true))
+    bins = {rule.column for rule in map(parse_bin_rule, spec.bins) if not rule.each}
+    positive = favourable(spec.positive, classes)
     return AuditData(
         X=X.reset_index(drop=True) if isinstance(X, pd.DataFrame) else X,
         y_true=y_true,
         target_values=target_values,
         classes=classes,
-        positive=favourable(spec.positive, classes),
+        positive=positive,
         sensitive_features=groups,
         binned=tuple(name for name in map(str, groups.columns) if name in bins) if groups is not None else (),
+        recorded=None
+        if spec.recorded is None
+        else read_recorded(file, spec.recorded, classes, positive, regression=model.kind == "regressor"),
         files=files,
         notes=tuple(notes),
     )
@@ -402,7 +450,7 @@ def _sensitive_groups(frame: pd.DataFrame, spec: DataSpec, tally: _Tally) -> pd.
     available = [name for name in dict.fromkeys(spec.sensitive) if name in frame.columns]
     if not available or set(available) != set(spec.sensitive):
         return None
-    groups = pd.DataFrame({name: _binned_groups(frame[name], rules.get(name)) for name in available})
+    groups = pd.DataFrame({name: _binned_groups(name, frame[name], rules.get(name)) for name in available})
     for name in groups.columns:
         tally.add_groups(str(name), groups[name].cat.categories)
     return groups

@@ -14,12 +14,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from auditor.errors import ModelError, UsageError
+from auditor.errors import ModelError, OutputsError, UsageError
 from auditor.files import write_beside
 from auditor.finding.criterion import Criterion, load_criteria
 from auditor.finding.judging import Family, judge
 from auditor.finding.measurement import Measurement, ProbeResult
 from auditor.model.audited_model import AuditedModel
+from auditor.model.outputs import Outputs
 from auditor.model.torch_model import TorchModel, TorchNetwork
 from auditor.report.figures import distinct
 from auditor.report.record import AuditReport, ModelRecord
@@ -77,10 +78,11 @@ class TrainingAudit:
     on_fail: ``warn``, ``stop`` (``should_stop`` becomes true) or ``rollback`` (stop, after the weights of the last look
     at which everything judged passed, or else the last at which nothing failed, were put back; it keeps one copy of
     the weights in main memory). max_overhead: share of the wall time that audits may take, see ``Budget``. wrap: turns
-    the network into an AuditedModel, by default ``TorchModel(network, classes=data.classes)``. log: is called with the
-    numbers of each look by name, and its place. accountant, delta: of a private training; epsilon so far becomes a
-    number like any other. out: a folder for ``report.json`` and ``report.html``. timeout_s: how long ranks of a
-    distributed job wait for each other.
+    the network into an AuditedModel, by default ``TorchModel(network, classes=data.classes, outputs=outputs)``.
+    outputs: whether the network returns logits or probabilities; where nobody says it and its answers leave it open,
+    a look's probes are NOT_RUN. log: is called with the numbers of each look by name, and its place. accountant, delta:
+    of a private training; epsilon so far becomes a number like any other. out: a folder for ``report.json`` and
+    ``report.html``. timeout_s: how long ranks of a distributed job wait for each other.
 
     Raises UsageError for options that make no sense.
     """
@@ -99,6 +101,7 @@ class TrainingAudit:
         closing_share: float = 0.5,
         seed: int = 0,
         wrap: Callable[[nn.Module], AuditedModel] | None = None,
+        outputs: Outputs | None = None,
         log: Callable[[dict[str, float], float], None] | None = None,
         accountant: Accountant | None = None,
         delta: float | None = None,
@@ -119,6 +122,7 @@ class TrainingAudit:
         self.closing_share = closing_share
         self.seed = seed
         self.wrap = wrap or self._as_torch_model
+        self.outputs: Outputs | None = outputs
         self.log = log
         self.accountant = accountant
         self.delta = delta
@@ -242,7 +246,7 @@ class TrainingAudit:
                 audited = self._audited(model, ranks)
                 for probe in self.probes:
                     with _untouched(model):
-                        result = ask(probe, audited, self.data, generator_for(self.seed, probe.name))
+                        result = self._answer(probe, audited)
                     if ranks is not None:
                         reason = ranks.end_of_probe(result.not_run)
                         result = _not_run(probe, reason) if reason and not result.not_run else result
@@ -256,6 +260,13 @@ class TrainingAudit:
         for fault in faults:
             self._fault(fault)
         return results, faults
+
+    def _answer(self, probe: Probe, audited: AuditedModel) -> ProbeResult:
+        try:
+            return ask(probe, audited, self.data, generator_for(self.seed, probe.name))
+        except OutputsError as error:
+            # Each probe by itself, so that the ranks of a job meet after each as they do else.
+            return _not_run(probe, reason_of(error))
 
     @contextmanager
     def _held(self, model: nn.Module | AuditedModel) -> Iterator[Ranks | None]:
@@ -311,6 +322,7 @@ class TrainingAudit:
             network,
             classes=self.data.classes,
             encoder=encoder,
+            outputs=self.outputs,
             device="cpu" if parameter is None else parameter.device,
             batch_rows=BATCH_ROWS,
         )

@@ -104,6 +104,7 @@ def text_classifier(network: nn.Module, tokenizer: PreTrainedTokenizerBase, *, m
         classes=[labels[i] for i in range(len(labels))],
         encoder=encode,
         token_name=tokenizer.convert_ids_to_tokens,
+        outputs="logits",
         device=next(network.parameters()).device,
         batch_rows=_TEXT_BATCH,
     )

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 
 from auditor.errors import DataError, NotApplicableError
 from auditor.rows import FloatArray, IntArray
@@ -30,12 +31,13 @@ WORSE = (
 class Pool:
     """The labelled rows that stand once in the two files together, members first.
 
-    rows: n of them. probabilities (n, n_classes) of the audited model, labels (n,), loss (n,). is_member (n,).
+    rows: n of them. probabilities (n, n_classes) of the audited model, None where its losses are all that is known of
+    it. labels (n,), loss (n,). is_member (n,).
     number (n,): the row's number in its own file, from 1. ``left_out``: remarks on rows that take no part.
     """
 
     rows: AuditData
-    probabilities: FloatArray
+    probabilities: FloatArray | None
     labels: IntArray
     loss: FloatArray
     is_member: BoolArray
@@ -55,7 +57,12 @@ class Pool:
     @property
     def labels_only(self) -> bool:
         """Whether the model says nothing but a label: every probability is 0 or 1."""
-        return bool(np.isin(self.probabilities, (0.0, 1.0)).all())
+        return self.probabilities is not None and bool(np.isin(self.probabilities, (0.0, 1.0)).all())
+
+    @property
+    def without_features(self) -> bool:
+        """Whether nothing is known of a row but what the model answered about it."""
+        return _without_features(self.rows)
 
     @property
     def members(self) -> FloatArray:
@@ -78,7 +85,8 @@ def pool_of(model: AuditedModel, data: AuditData) -> Pool:
     sides = (data.members, data.evaluation)
     if data.y_true is None:
         raise NotApplicableError("Needs true labels: add --target COLUMN.")
-    if data.y_true.size and int(data.y_true.max()) >= model.n_outputs:
+    losses = None if data.recorded is None else data.recorded.losses
+    if data.y_true.size and int(data.y_true.max()) >= model.n_outputs and losses is None:
         raise DataError(
             f"A label of the data is class {int(data.y_true.max())}, and the model has {model.n_outputs} classes, "
             "counted from 0: name the classes in the order of the model's outputs with --classes."
@@ -88,31 +96,40 @@ def pool_of(model: AuditedModel, data: AuditData) -> Pool:
     for what, side, alone in zip(("--train", "--data"), sides, _unrepeated(*sides), strict=True):
         labelled = np.asarray(side.y_true) >= 0
         taking.append(np.flatnonzero(labelled & alone))
-        probabilities.append(model.outputs(side)[taking[-1]])
+        if losses is None:
+            probabilities.append(model.outputs(side)[taking[-1]])
         for n, why in (
             (int((~labelled).sum()), "without a label took no part"),
             (int((labelled & ~alone).sum()), "that stand more than once in the two files took no part"),
         ):
             if n:
                 remarks.append(f"{n:,} rows of {what} {why}")
-    rows = data.take(np.concatenate([place[take] for place, take in zip(places, taking, strict=True)]))
+    taken = np.concatenate([place[take] for place, take in zip(places, taking, strict=True)])
+    rows = data.take(taken)
     labels = np.asarray(rows.y_true, np.int64)
-    together = np.concatenate(probabilities)
+    if _without_features(data):
+        remarks.append("rows that stand more than once were not looked for, because no features are here")
     return Pool(
         rows=rows,
-        probabilities=together,
+        probabilities=None if losses is not None else np.concatenate(probabilities),
         labels=labels,
-        loss=cross_entropy(together, labels),
+        loss=losses[taken] if losses is not None else cross_entropy(np.concatenate(probabilities), labels),
         is_member=np.repeat([True, False], [take.size for take in taking]),
         number=np.concatenate(taking).astype(np.int64) + 1,
         left_out=tuple(remarks),
     )
 
 
+def _without_features(rows: AuditData) -> bool:
+    return isinstance(rows.X, pd.DataFrame) and not len(rows.X.columns)
+
+
 def _unrepeated(*sides: AuditData) -> list[BoolArray]:
     """For each side, (n,) whether no other row of any side has the same features and the same label."""
     from auditor.intake.rows.reading import row_keys
 
+    if all(map(_without_features, sides)):
+        return [np.ones(len(rows), bool) for rows in sides]
     keys = [row_keys(rows) for rows in sides]
     _, inverse, counts = np.unique(np.concatenate(keys), return_inverse=True, return_counts=True)
     return np.split(counts[inverse] == 1, np.cumsum([len(k) for k in keys])[:-1])
@@ -123,7 +140,9 @@ def detail_of(pool: Pool, classes: tuple[str, ...]) -> str:
     parts = [f"{pool.n_members:,} members and {pool.n_others:,} non-members", *pool.left_out]
     if not pool.n_members or not pool.n_others:
         return "; ".join(parts)
-    correct, n = _right(pool)
+    if pool.probabilities is None:
+        return "; ".join([*parts, "losses as they were given: whose loss it is, and of what, is not known here"])
+    correct, n = _right(pool, pool.probabilities)
     parts.append(f"accuracy {correct[0] / n[0]:.3f} on members, {correct[1] / n[1]:.3f} on non-members")
     if pool.labels_only:
         parts.append("the model gives labels without confidence, so the loss says only whether they are right")
@@ -132,14 +151,15 @@ def detail_of(pool: Pool, classes: tuple[str, ...]) -> str:
 
 def doubt(pool: Pool) -> str:
     """Why the files themselves forbid a judgement, in a sentence; or ""."""
-    if not pool.n_members or not pool.n_others or not _does_worse(*_right(pool)):
+    known = pool.probabilities
+    if not pool.n_members or not pool.n_others or known is None or not _does_worse(*_right(pool, known)):
         return ""
     return f"{WORSE[0].upper()}{WORSE[1:]}? Whoever was not trained on is no member, and no attack can find them."
 
 
-def _right(pool: Pool) -> tuple[IntArray, IntArray]:
+def _right(pool: Pool, probabilities: FloatArray) -> tuple[IntArray, IntArray]:
     """(2,) right decisions, and rows, of members and of non-members."""
-    right = pool.probabilities.argmax(axis=1) == pool.labels
+    right = probabilities.argmax(axis=1) == pool.labels
     correct = np.asarray([right[pool.is_member].sum(), right[~pool.is_member].sum()], np.int64)
     return correct, np.asarray([pool.n_members, pool.n_others], np.int64)
 

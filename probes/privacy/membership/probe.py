@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from auditor.finding.measurement import Measurement, Pillar
+from auditor.finding.measurement import Answer, Measurement, Pillar
 from auditor.rows import FloatArray
 from auditor.run.probe import Need
 from auditor.statistics.estimate import Undefined
@@ -44,6 +44,7 @@ WITH_SHADOWS = (
 # The attack that groups and records are shown of: the first of these that was asked for, whatever it finds.
 STRONGEST_FIRST = (*WITH_SHADOWS, "quantile_regression", "label_only", "loss_threshold_per_class", "loss_threshold")
 _FEWEST_FOR_SHADOWS = 20
+_LOSSES_ONLY = "Only losses are here, and this attack reads the probabilities of the classes: add --score COLUMN."
 _ROWS = {"text": "texts", "image": "images", "audio": "sound"}
 _INDEPENDENT = "rows are taken as independent, given the audited model and the shadow models that all of them share"
 
@@ -103,6 +104,12 @@ class MembershipInference:
     )
     methods: ClassVar[tuple[str, ...]] = (*CHEAP, "label_only", *WITH_SHADOWS)
     needs: ClassVar[tuple[Need, ...]] = (Need.CLASSIFIER, Need.DATA, Need.LABELS, Need.TRAIN)
+    ideal_when_same: ClassVar[Mapping[str, Answer]] = {
+        "attack_auc": "scores",
+        "true_positive_rate_at_fpr": "scores",
+        "true_positive_rate_at_no_false_positive": "scores",
+        "balanced_accuracy": "scores",
+    }
     # Fewest members, and as many non-members, and the true AUC, found with 80 % power among 4 judgements at 5 %.
     power = (700, 0.60)
 
@@ -166,6 +173,8 @@ class MembershipInference:
         return [m if not unfit or _never(m) else replace(m, too_few=m.too_few or unfit) for m in found]
 
     def _by_shadows(self, model: AuditedModel, pool: Pool, rng: np.random.Generator) -> list[Attack]:
+        from auditor.training.weighted import why_not_trained_alike
+
         asked = [name for name in WITH_SHADOWS if name in self.wanted]
         if min(pool.n_members, pool.n_others) < _FEWEST_FOR_SHADOWS:
             why = f"shadow models need at least {_FEWEST_FOR_SHADOWS} members and as many non-members"
@@ -173,9 +182,14 @@ class MembershipInference:
         if pool.labels_only:
             why = "the model gives labels without confidence, which this attack reads: ask for methods=label_only"
             return [_without(name, pool, why) for name in asked]
+        if pool.probabilities is None:
+            return [_without(name, pool, _LOSSES_ONLY) for name in asked]
+        if why := why_not_trained_alike(model):
+            return [_without(name, pool, why) for name in asked]
         n = self.n_shadows if any("rmia" not in name for name in asked) else self.n_references
         shadows = train_shadows(model, pool, n, rng, checkpoint=self.checkpoint)
-        return [_by_one(name, pool, shadows, self.n_references) for name in asked]
+        phi = loss_threshold.log_odds(pool.probabilities, pool.labels)
+        return [_by_one(name, pool, phi, shadows, self.n_references) for name in asked]
 
 
 # ---- the attacks ---------------------------------------------------------------------------------------------------
@@ -232,6 +246,9 @@ def _by_quantiles(pool: Pool, rng: np.random.Generator) -> Attack:
         return _without(name, pool, f"quantile regression needs at least {need} non-members, half of them to learn")
     if pool.labels_only:
         return _without(name, pool, "the model gives labels without confidence, which quantile regression reads")
+    if pool.probabilities is None or pool.without_features:
+        why = _LOSSES_ONLY if pool.probabilities is None else "Quantile regression reads features, and none are here."
+        return replace(_without(name, pool, why), inapplicable=True)
     phi = loss_threshold.log_odds(pool.probabilities, pool.labels)
     scores = quantile_regression.scores(pool.rows.X, pool.labels, phi, public)
     threshold, words = _median(scores[~public])
@@ -255,10 +272,10 @@ def _by_labels(model: AuditedModel, pool: Pool, n_queries: int, rng: np.random.G
     return _attack("label_only", pool, scores, *_median(scores), detail)
 
 
-def _by_one(name: str, pool: Pool, shadows: Shadows, n_references: int) -> Attack:
+def _by_one(name: str, pool: Pool, phi: FloatArray, shadows: Shadows, n_references: int) -> Attack:
     detail = f"{shadows.threat_model}; {shadows.fit(pool)}; {_INDEPENDENT}"
     if name.startswith("lira"):
-        phi, fixed = loss_threshold.log_odds(pool.probabilities, pool.labels), name.endswith("fixed_variance")
+        fixed = name.endswith("fixed_variance")
         if name.startswith("lira_online"):
             scores = lira.online_scores(phi, shadows.log_odds, shadows.inside, fixed=fixed)
             return _attack(name, pool, scores, 0.0, "a likelihood ratio of 1", detail)

@@ -483,7 +483,7 @@ def test_a_single_unit_is_the_reason_where_there_is_but_one(kind: str) -> None:
 
 
 def test_model_without_gradient_is_not_applicable_and_names_what_works() -> None:
-    model = TorchModel(Jump(False), classes=["0", "1"])
+    model = TorchModel(Jump(False), classes=["0", "1"], outputs="logits")
     with pytest.raises(NotApplicableError, match="shap_permutation"):
         measure(FeatureAttribution(methods="integrated_gradients"), model, audit_data(table(30)))
     found = measure(FeatureAttribution(), model, audit_data(table(130)))
@@ -672,7 +672,7 @@ def test_histogram_boosting_is_explained_by_its_predictions() -> None:
     assert final is not None and not is_tree(final)
     broken = shap_tree(final, data, np.ones(len(data), np.int64), NAMES)
     assert np.quantile(broken.errors, 0.95) > 0.01
-    found = measure(FeatureAttribution(n_samples=130), model, data)
+    found = measure(FeatureAttribution(n_samples=130, n_background=10, n_permutations=1), model, data)
     assert of(found, "completeness_error").method == "shap_permutation"
     assert outcome_of(of(found, "completeness_error")) is Outcome.PASS
 
@@ -1024,7 +1024,7 @@ def test_mortgage_applications_by_a_pipeline_of_mixed_columns(hmda: pd.DataFrame
     pipeline = make_pipeline(encode, LogisticRegression(C=10.0)).fit(X, y)
     model = AuditedModel.from_callable(pipeline.predict_proba, classes=["no", "yes"], features=list(X.columns))
     data = AuditData.from_arrays(X, y, classes=["no", "yes"], positive="no", sensitive_features=hmda[["afam"]])
-    found = measure(FeatureAttribution(n_samples=130), model, data)
+    found = measure(FeatureAttribution(n_samples=130, n_background=10, n_permutations=1), model, data)
     assert of(found, "completeness_error").method == "shap_permutation"
     assert outcome_of(of(found, "completeness_error")) is Outcome.PASS
     shares = importance(found)

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from scipy.stats import norm
+from scipy.stats import binom, norm
 
 from auditor.data.audit_data import AuditData
 from auditor.data.preprocessing import AudioPreprocessing
@@ -25,6 +25,7 @@ from probes.deepfake import cues as cues_module
 from probes.deepfake.alike import LOUDNESS, alike_picture, alike_sound, common_side
 from probes.deepfake.cues import cue_scores, read_cues
 from probes.deepfake.trivial_cues import TrivialCues
+from tests.statistics.worlds import WORLDS, misses, most_misses
 from tests.toys import detectors as toys
 
 PIL = pytest.importorskip("PIL.Image", reason="the extra `images` is not installed")
@@ -304,42 +305,62 @@ def test_sound_is_measured_without_files() -> None:
 # ---- error rates ---------------------------------------------------------------------------------------------------
 
 
+FAKE = np.arange(400) % 2 == 1
+TELLING = norm.ppf(0.75) * 2**0.5
+
+
+def own_scores(rng: np.random.Generator, noise: Any, shift: float) -> Any:
+    """Scores of a detector that shares some of its noise with the telling cue."""
+    return 0.4 * noise + np.sqrt(1 - 0.16) * rng.standard_normal(noise.shape) + shift * FAKE
+
+
+def fitted_world(rng: np.random.Generator) -> tuple[Any, Any]:
+    """(noise of the telling cue, what a rule fitted to three cues says), each (400,): one of the three cues tells."""
+    cue = rng.standard_normal((400, 3))
+    noise = cue[:, 0].copy()
+    cue[:, 0] += TELLING * FAKE
+    of_cues = cue_scores(cue, FAKE, rng)
+    assert of_cues is not None
+    return noise, of_cues
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(("added", "wrong"), [(0.05, ("FAIL", "PASS")), (-0.08, ("FAIL",))])
+@pytest.mark.parametrize("added", [0.05, -0.08])
 def test_what_is_added_is_judged_wrongly_in_at_most_five_per_cent_of_worlds(
-    added: float, wrong: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+    added: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """200 files of either class, one telling cue among three, a detector that adds so much to what the rule reaches.
 
-    The rule is a smaller one here, since it is fitted two hundred times over.
+    The rule, a smaller one here, is fitted in every world: 20 s allow for 500 of them. Twice the promise would be
+    caught in at least 89 of 100 such tests; what decides, the difference of two areas, is simulated in 2,000 below.
     """
     monkeypatch.setattr(cues_module, "_TREES", 2)
     monkeypatch.setattr(cues_module, "FOLDS", 3)
     rng = np.random.default_rng(6)
-    fake = np.arange(400) % 2 == 1
-    shift = norm.ppf(0.75) * 2**0.5
-
-    def world() -> tuple[Any, Any]:
-        cue = rng.standard_normal((400, 3))
-        noise = cue[:, 0].copy()
-        cue[:, 0] += shift * fake
-        of_cues = cue_scores(cue, fake, rng)
-        assert of_cues is not None
-        return noise, of_cues
-
-    reached = np.mean(
-        [area_under_curve(positives=s[fake], negatives=s[~fake]).value for _, s in (world() for _ in range(40))]
-    )
+    worlds = 500 if added > 0 else 60
+    assert binom.sf(most_misses(worlds=500), 500, 0.10) > 0.89
+    fitted = [fitted_world(rng) for _ in range(worlds)]
+    reached = np.mean([area_under_curve(positives=s[FAKE], negatives=s[~FAKE]).value for _, s in fitted])
     own_shift = norm.ppf(reached + added) * 2**0.5
     counts = {"FAIL": 0, "PASS": 0}
-    worlds = 200 if added > 0 else 60
-    for _ in range(worlds):
-        noise, of_cues = world()
-        scores = 0.4 * noise + np.sqrt(1 - 0.16) * rng.standard_normal(400) + own_shift * fake
-        low, high = area_difference(first=scores, second=of_cues, positive=fake, floor=0.5).bounds(0.05)
+    for noise, of_cues in fitted:
+        scores = own_scores(rng, noise, own_shift)
+        low, high = area_difference(first=scores, second=of_cues, positive=FAKE, floor=0.5).bounds(0.05)
         counts["FAIL"] += high < 0.05
         counts["PASS"] += low >= 0.05
     if added < 0:
         assert counts["FAIL"] >= 0.8 * worlds - 3 * (worlds * 0.16) ** 0.5 and counts["PASS"] == 0
     else:
-        assert max(counts[w] for w in wrong) <= 21
+        assert max(counts.values()) <= most_misses(worlds=worlds)
+
+
+def test_what_is_added_to_a_rule_that_is_given_is_judged_wrongly_in_at_most_five_per_cent_of_worlds() -> None:
+    """The telling cue itself instead of a rule that was fitted to it, so that no world needs a fit."""
+    rng = np.random.default_rng(7)
+    noise = rng.standard_normal((WORLDS, 400))
+    own = own_scores(rng, noise, norm.ppf(0.75 + 0.05) * 2**0.5)
+    estimates = (
+        area_difference(first=first, second=second, positive=FAKE, floor=0.5)
+        for first, second in zip(own, noise + TELLING * FAKE, strict=True)
+    )
+    assert max(misses(estimates, 0.05)) <= most_misses()

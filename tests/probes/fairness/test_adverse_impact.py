@@ -14,16 +14,16 @@ from auditor.data.counts import MISSING
 from auditor.errors import NotApplicableError
 from auditor.finding.measurement import Measurement
 from auditor.model.audited_model import AuditedModel
+from auditor.rows import IntArray
 from auditor.statistics.estimate import Exact
 from auditor.statistics.groups import RatioToLargest, WorstRatio
 from auditor.statistics.means import StandardizedDifference
 from auditor.statistics.rates import Proportion, RateTable
 from probes.fairness.adverse_impact import AdverseImpact, fisher_exact_p, standard_deviations
 from tests.quantifiers import none_of
+from tests.statistics.worlds import WORLDS, misses, most_misses
 
 RNG = np.random.default_rng(0)
-# Of 200 worlds at a true error rate of 5 %, more than 21 would be a one in a thousand event.
-WORLDS, LIMIT = 200, 21
 
 
 def world(scores: object, groups: pd.DataFrame | None, **options: object) -> list[Measurement]:
@@ -193,63 +193,66 @@ def table(k: np.ndarray, n: np.ndarray) -> RateTable:
     return RateTable(rate="selection_rate", successes=tuple(map(int, k)), n=tuple(map(int, n)))
 
 
-@pytest.mark.parametrize(
-    ("shares", "rate_of_alarms"),
-    [((0.125,) * 8, 0.90), ((0.30, 0.30, 0.09, 0.09, 0.06, 0.06, 0.05, 0.05), 0.96)],
-)
+EQUAL = (0.125,) * 8
+UNEQUAL = (0.30, 0.30, 0.09, 0.09, 0.06, 0.06, 0.05, 0.05)
+
+
+def equally_selected(shares: tuple[float, ...]) -> tuple[IntArray, IntArray]:
+    """Selected and all of 2,000 rows in 8 cells, each (n_worlds, 8); every row is selected at 20 %."""
+    rng = np.random.default_rng(1)
+    sizes = rng.multinomial(2000, shares, size=WORLDS)
+    return rng.binomial(sizes, 0.2), sizes
+
+
+@pytest.mark.parametrize(("shares", "rate_of_alarms"), [(EQUAL, 0.90), (UNEQUAL, 0.96)])
 def test_the_bare_four_fifths_rule_cries_wolf_and_ours_does_not(
     shares: tuple[float, ...], rate_of_alarms: float
 ) -> None:
-    """2,000 rows in 8 cells, every one selected at 20 %."""
-    rng = np.random.default_rng(1)
-    sizes = rng.multinomial(2000, shares, size=2000)
-    draws = rng.binomial(sizes, 0.2)
-    rates = draws / sizes
+    selected, sizes = equally_selected(shares)
+    rates = selected / sizes
     assert float((rates.min(axis=1) / rates.max(axis=1) < 0.8).mean()) > rate_of_alarms
-    worlds = list(zip(draws[:WORLDS], sizes[:WORLDS], strict=True))
+    worlds = zip(selected, sizes, strict=True)
     alarms = sum(WorstRatio(tables=(table(k, n),)).bounds(0.05)[1] < 0.8 for k, n in worlds)
-    # Any category flagged in a table, each at its share of 5 %: what a reader scanning the table does.
-    rows = sum(
-        any(RatioToLargest(table=table(k, n), index=i).bounds(0.05 / 8)[1] < 0.8 for i in range(8)) for k, n in worlds
-    )
-    assert alarms <= LIMIT
-    assert rows <= LIMIT
+    assert alarms <= most_misses()
+
+
+@pytest.mark.parametrize("shares", [EQUAL, UNEQUAL])
+def test_whoever_scans_the_rows_of_the_table_sees_no_wolf_either(shares: tuple[float, ...]) -> None:
+    """Any category flagged in a table, each at its share of 5 %."""
+    flagged = 0
+    # Bounds hold the value of the sample, as other tests see to: where that is not below 0.8 there is no flag.
+    for k, n in zip(*equally_selected(shares), strict=True):
+        whole = table(k, n)
+        parts = [RatioToLargest(table=whole, index=i) for i in np.flatnonzero(k / n < 0.8 * (k / n).max()).tolist()]
+        flagged += any(part.bounds(0.05 / 8)[1] < 0.8 for part in parts)
+    assert flagged <= most_misses()
 
 
 @pytest.mark.parametrize("at_top", [1, 7])
 def test_errors_at_the_bound_stay_within_five_per_cent(at_top: int) -> None:
     """True ratio exactly 0.8, with one or with seven categories tied for the most selected."""
-    rng = np.random.default_rng(at_top)
     n = np.full(8, 400)
     p = np.where(np.arange(8) < at_top, 0.5, 0.45)
     p[7] = 0.4
-    below = above = 0
-    for _ in range(WORLDS):
-        low, high = RatioToLargest(table=table(rng.binomial(n, p), n), index=7).bounds(0.05)
-        below += high < 0.8
-        above += low > 0.8
-    assert below <= LIMIT
-    assert above <= LIMIT
+    drawn = np.random.default_rng(at_top).binomial(n, p, (WORLDS, 8))
+    assert max(misses((RatioToLargest(table=table(k, n), index=7) for k in drawn), 0.8)) <= most_misses()
 
 
 def test_power_is_what_the_probe_declares() -> None:
     rows, ratio = AdverseImpact.power
-    rng = np.random.default_rng(3)
     n = np.full(2, rows)
-    found = sum(
-        WorstRatio(tables=(table(rng.binomial(n, [0.5, 0.5 * ratio]), n),)).bounds(0.05)[1] < 0.8 for _ in range(WORLDS)
-    )
+    drawn = np.random.default_rng(3).binomial(n, [0.5, 0.5 * ratio], (WORLDS, 2))
+    found = sum(WorstRatio(tables=(table(k, n),)).bounds(0.05)[1] < 0.8 for k in drawn)
     assert found >= 0.8 * WORLDS - 3 * math.sqrt(0.16 * WORLDS)
 
 
 @pytest.mark.parametrize("spread", [1.0, 3.0])
 def test_scoring_rate_at_the_sample_median(spread: float) -> None:
     """No difference above the median, whether or not the groups' scores are spread alike: 5 % at most are wrong."""
-    rng = np.random.default_rng(int(spread))
-    wrong = 0
-    for _ in range(WORLDS):
-        scores = np.r_[rng.normal(0, 1, 400), rng.normal(0, spread, 400)]
-        high = scores > np.median(scores)
-        k = np.asarray([high[:400].sum(), high[400:].sum()])
-        wrong += WorstRatio(tables=(table(k, np.asarray([400, 400])),)).bounds(0.05)[1] < 1.0
-    assert wrong <= LIMIT
+    rng, n = np.random.default_rng(int(spread)), np.full(2, 400)
+    scores = rng.normal(0.0, np.repeat([1.0, spread], 400), (WORLDS, 800))
+    above = scores > np.median(scores, axis=1, keepdims=True)
+    drawn = np.stack([above[:, :400].sum(axis=1), above[:, 400:].sum(axis=1)], axis=1)
+    too_low, too_high = misses((WorstRatio(tables=(table(k, n),)) for k in drawn), 1.0)
+    assert too_high <= most_misses()
+    assert too_low == 0, "there is no ratio above 1"

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import pytest
+from scipy.stats import binom
 
 from auditor.data.audit_data import AuditData
 from auditor.data.preprocessing import fit_tabular
@@ -277,24 +278,43 @@ def test_same_seed_same_measurements_and_the_model_stays_as_it_was() -> None:
     assert module.training and torch.equal(torch.get_rng_state(), state) and X.equals(frame)
 
 
-def outcomes(share: float, n: int, worlds: int) -> list[Outcome]:
-    """Audits of a model that changes its decision on a share of all rows of the population."""
+def outcomes_by_flips(n: int) -> list[Outcome]:
+    """The outcome of an audit of n rows in which 0, 1, ... n decisions change, by the bounds of the share."""
     found = []
-    for world in range(worlds):
-        X = people(n, seed=world)
-        rows = data(X, "sex")
+    for k in range(n + 1):
+        low, high = Proportion(successes=k, n=n).bounds(0.05)
+        found.append(Outcome.FAIL if low > 0.05 else Outcome.PASS if high <= 0.05 else Outcome.INCONCLUSIVE)
+    return found
+
+
+def test_an_audit_is_judged_by_how_many_of_its_rows_flip() -> None:
+    """Whole audits of a model that changes its decision on a share of the population are those of their counts."""
+    n, effect = CounterfactualFairness.power
+    expected = outcomes_by_flips(n)
+    seen = set()
+    for seed, share in enumerate((0.0, 0.02, 0.05, 0.07, effect, 0.2)):
+        X = people(n, seed=seed)
 
         def predict(F: pd.DataFrame, share: float = share) -> npt.NDArray[np.float64]:
             return np.where(F["income"] < share, F["sex"] == "m", F["income"] < 0.5).astype(float)
 
-        found.append(outcome(measured(predict, rows)))
-    return found
+        found = measured(predict, data(X, "sex"))
+        flipped = int((X["income"] < share).sum())
+        assert flips(found).estimate == Proportion(successes=flipped, n=n)
+        assert outcome(found) is expected[flipped]
+        seen.add(expected[flipped])
+    assert seen == {Outcome.PASS, Outcome.INCONCLUSIVE, Outcome.FAIL}
 
 
 def test_error_rates_at_the_bound_and_power() -> None:
+    """Enumerated: every count that an audit can come to, weighed by how probable it is."""
     n, effect = CounterfactualFairness.power
-    at_bound = outcomes(0.05, n, 200)
-    assert at_bound.count(Outcome.FAIL) <= 21 and at_bound.count(Outcome.PASS) <= 21
-    assert outcomes(0.0, n, 200).count(Outcome.FAIL) <= 21
-    assert outcomes(effect, n, 100).count(Outcome.FAIL) >= 80
+    k, found = np.arange(n + 1), np.asarray(outcomes_by_flips(n))
+
+    def probability(wanted: Outcome, share: float) -> float:
+        return float(binom.pmf(k, n, share)[found == wanted].sum())
+
+    assert 0.0 < probability(Outcome.FAIL, 0.05) <= 0.05 and 0.0 < probability(Outcome.PASS, 0.05) <= 0.05
+    assert probability(Outcome.FAIL, 0.0) == 0.0
+    assert probability(Outcome.FAIL, effect) >= 0.8
     assert isinstance(measured(unfair, data(people(20), "sex"))[1].estimate, StudentT)

@@ -19,10 +19,9 @@ from auditor.errors import NotApplicableError
 from auditor.finding.measurement import Measurement
 from auditor.model.audited_model import AuditedModel
 from auditor.model.torch_model import TorchModel
-from auditor.statistics.ranks import AreaUnderCurve, area_under_curve
+from auditor.statistics.ranks import AreaUnderCurve
 from probes.fairness.proxy_association import ProxyAssociation, encode, macro_auc, representation
-
-WORLDS, LIMIT = 200, 21
+from tests.statistics.worlds import WORLDS, misses, most_misses
 
 
 def model_of(column: str) -> AuditedModel:
@@ -188,42 +187,43 @@ class JointOnly(ProxyAssociation):
         return super()._sources(*arguments)[:1]
 
 
+@pytest.mark.slow
 def test_nothing_to_find_is_found_in_at_most_five_per_cent_of_worlds() -> None:
-    """The whole probe, joint features and several groups, at no association."""
+    """The whole probe, joint features and several groups, at no association: a predictor is fitted in every world.
+
+    800 worlds are what 20 s allow. Twice the promise would be caught in more than 95 of 100 such tests; what decides,
+    the area of a predictor that is fixed, is simulated in all worlds below.
+    """
+    worlds = 800
+    assert binom.cdf(most_misses(worlds=worlds), worlds, 0.10) < 0.05
     rng = np.random.default_rng(1)
     false = {"sex": 0, "race": 0}
-    for world in range(WORLDS):
+    for world in range(worlds):
         X = pd.DataFrame(rng.normal(size=(300, 3)), columns=list("xyz"))
         X["score"] = rng.random(300)
         groups: dict[str, object] = {"sex": rng.choice(["f", "m"], 300), "race": rng.choice(["a", "b", "c"], 300)}
         found = measured(X, groups, "score", world, JointOnly, single_features=False)
         for name in false:
             false[name] += pick(found, "features", name).estimate.bounds(0.05)[0] > 0.5
-    assert max(false.values()) <= LIMIT
+    assert max(false.values()) <= most_misses(worlds=worlds)
 
 
 @pytest.mark.parametrize("shift", [0.0, 1.0, 2.5])
 def test_macro_interval_holds_the_truth(shift: float) -> None:
     """Scores of three groups with known curves; the rows of one group stand in all three."""
     rng = np.random.default_rng(int(shift * 10))
-    sizes = (30, 60, 150)
-    label = np.repeat(np.arange(3), sizes)
+    label = np.repeat(np.arange(3), (30, 60, 150))
+    scores = rng.normal(np.eye(3)[label] * shift, 1.0, (WORLDS, label.size, 3))
+    truth = float(ndtr(shift / math.sqrt(2.0)))
+    assert max(misses((macro_auc(world, label)[0] for world in scores), truth)) <= most_misses()
 
-    def scores(label: np.ndarray) -> np.ndarray:
-        return rng.normal(np.eye(3)[label] * shift, 1.0)
 
-    big = np.repeat(np.arange(3), [s * 2000 for s in sizes])
-    drawn = scores(big)
-    truth = float(
-        np.mean([area_under_curve(positives=drawn[big == g, g], negatives=drawn[big != g, g]).value for g in range(3)])
-    )
-    low_missed = high_missed = 0
-    for _ in range(WORLDS):
-        low, high = macro_auc(scores(label), label)[0].bounds(0.05)
-        low_missed += low > truth
-        high_missed += high < truth
-    assert low_missed <= LIMIT
-    assert high_missed <= LIMIT
+@pytest.mark.parametrize("shift", [0.0, 1.0])
+def test_the_interval_of_two_groups_holds_the_truth(shift: float) -> None:
+    rng, label = np.random.default_rng(7), np.repeat(np.arange(2), (30, 120))
+    of_second = rng.normal(label * shift, 1.0, (WORLDS, label.size))
+    worlds = (macro_auc(np.stack([-scores, scores], axis=1), label)[0] for scores in of_second)
+    assert max(misses(worlds, float(ndtr(shift / math.sqrt(2.0))))) <= most_misses()
 
 
 @pytest.mark.parametrize("share", [0.02, 0.3, 0.9, 0.98])
@@ -231,15 +231,10 @@ def test_macro_interval_of_scores_of_two_values_holds_the_truth(share: float) ->
     """Of group g a ``share`` scores 1 in column g and of the others 3 %: each curve is (1 + share - 0.03) / 2."""
     rng = np.random.default_rng(int(share * 100))
     label = np.repeat(np.arange(3), (12, 60, 150))
-    truth, missed = (1.0 + share - 0.03) / 2.0, np.zeros((2, 2))
-    worlds, alphas = 600, (0.05, 0.005)
-    for _ in range(worlds):
-        scores = (rng.random((label.size, 3)) < np.where(np.eye(3)[label] > 0, share, 0.03)).astype(np.float64)
-        bounds = macro_auc(scores, label)[0].many_bounds(np.asarray(alphas))
-        missed[0] += bounds[:, 0] > truth
-        missed[1] += bounds[:, 1] < truth
-    for a, alpha in enumerate(alphas):
-        assert missed[:, a].max() <= binom.isf(1e-4, worlds, alpha)
+    scores = (rng.random((WORLDS, label.size, 3)) < np.where(np.eye(3)[label] > 0, share, 0.03)).astype(np.float64)
+    estimates = [macro_auc(world, label)[0] for world in scores]
+    for alpha in (0.05, 0.005):
+        assert max(misses(estimates, (1.0 + share - 0.03) / 2.0, alpha)) <= most_misses(alpha)
 
 
 def test_power_is_what_the_probe_declares() -> None:

@@ -8,7 +8,7 @@ from itertools import combinations
 import fairlearn.metrics as fl
 import numpy as np
 import pytest
-from scipy.stats import binom, ks_2samp, wasserstein_distance
+from scipy.stats import ks_2samp, wasserstein_distance
 
 from auditor.data.audit_data import AuditData
 from auditor.errors import ConfigError, DataError, NotApplicableError
@@ -18,15 +18,16 @@ from auditor.model.audited_model import AuditedModel
 from auditor.model.regression import AuditedRegressor
 from auditor.run.audit import run_audit
 from auditor.run.probe import make_probe
-from auditor.statistics.estimate import Undefined
+from auditor.statistics.estimate import Estimate, Undefined
+from auditor.statistics.values import BoundedMean, LargestValue, WorstValueGap
 from probes import PROBES
 from probes.fairness.adverse_impact import AdverseImpact
 from probes.fairness.regression_fairness import RegressionFairness
 from tests.quantifiers import all_of, none_of
+from tests.statistics.worlds import WORLDS, misses, moments, most_misses
 from tests.toys.models import criterion
 
-WORLDS = 200
-LIMIT = int(binom.ppf(0.999, WORLDS, 0.05))
+OF_POWER = 200
 HEADLINES = {
     "mean_prediction_difference",
     "mean_absolute_error_difference",
@@ -145,65 +146,76 @@ def test_without_a_range_only_what_needs_none_is_judged() -> None:
     assert all_of("value_range" in f.reason for f in findings if f.outcome is Outcome.INCONCLUSIVE)
 
 
-def world(seed: int, n: int, gap: float, what: str) -> tuple[np.ndarray, np.ndarray, dict[str, list[str]]]:
-    """Three groups on [0, 1], one of 20 rows; the last differs by ``gap`` in its mean prediction, error or both."""
-    rng = np.random.default_rng(seed)
-    sizes = (n, n // 2, 20)
-    g = np.repeat(["a", "b", "c"], sizes)
+SIZES = (300, 150, 20)
 
-    def draw(centre: float, size: int) -> np.ndarray:
-        k = centre * (1 - centre) / 0.15**2 - 1
-        return rng.beta(centre * k, (1 - centre) * k, size)
 
-    shifted = np.concatenate([draw(0.3, sizes[0]), draw(0.3, sizes[1]), draw(0.3 + gap, sizes[2])])
-    if what == "prediction":
-        return shifted, np.full(len(g), 0.5), {"g": g.tolist()}
-    return shifted, np.zeros(len(g)), {"g": g.tolist()}
+def beta(rng: np.random.Generator, centre: float, shape: tuple[int, ...]) -> np.ndarray:
+    """Values on [0, 1] with this mean and a standard deviation of 0.15."""
+    k = centre * (1 - centre) / 0.15**2 - 1
+    return rng.beta(centre * k, (1 - centre) * k, shape)
+
+
+def means_of(values: np.ndarray, low: float, high: float) -> list[BoundedMean]:
+    """The mean of one group's rows, (n_worlds, n), in every world."""
+    n = values.shape[1]
+    columns = zip(*(x.tolist() for x in moments(values)), strict=True)
+    return [BoundedMean(centre=c, standard_error=e, third_moment=m, n=n, low=low, high=high) for c, e, m in columns]
 
 
 @pytest.mark.parametrize(
-    ("metric", "what", "ideal"),
+    ("metric", "what", "kind", "ends"),
     [
-        ("mean_prediction_difference", "prediction", 0.0),
-        ("mean_absolute_error_difference", "error", 0.0),
-        ("mean_residual_difference", "error", 0.0),
-        ("worst_group_mean_absolute_error", "error", 0.3),
+        ("mean_prediction_difference", "prediction", WorstValueGap, (0.0, 1.0)),
+        ("mean_absolute_error_difference", "error", WorstValueGap, (0.0, 1.0)),
+        ("mean_residual_difference", "error", WorstValueGap, (-1.0, 1.0)),
+        ("worst_group_mean_absolute_error", "error", LargestValue, (0.0, 1.0)),
     ],
 )
 @pytest.mark.parametrize("gap", [0.0, 0.3])
-def test_at_the_bound_and_at_none_both_errors_are_kept(metric: str, what: str, ideal: float, gap: float) -> None:
-    probe = RegressionFairness(value_range=(0.0, 1.0))
-    fails = passes = 0
-    for seed in range(WORLDS):
-        y_pred, y_true, groups = world(seed, 300, gap, what)
-        low, high = headline(
-            probe.measure_predictions(y_pred, y_true, sensitive_features=groups), metric, "g"
-        ).estimate.bounds(0.05)
-        fails += low > ideal + gap
-        passes += high < ideal + gap
-    assert fails <= LIMIT and passes <= LIMIT
+def test_at_the_bound_and_at_none_both_errors_are_kept(
+    metric: str, what: str, kind: type[WorstValueGap | LargestValue], ends: tuple[float, float], gap: float
+) -> None:
+    """Three groups on [0, 1], one of 20 rows, which differs by ``gap`` in its mean prediction or in its mean error."""
+    rng = np.random.default_rng(0)
+    values = [beta(rng, 0.3 + gap * (n == SIZES[-1]), (WORLDS, n)) for n in SIZES]
+    sign = -1.0 if metric == "mean_residual_difference" else 1.0
+    parts = zip(*(means_of(sign * v, *ends) for v in values), strict=True)
+    estimates: list[Estimate] = [kind(parts=world) for world in parts]
+    first = np.concatenate([v[0] for v in values])
+    found = RegressionFairness(value_range=(0.0, 1.0)).measure_predictions(
+        first,
+        np.full(len(first), 0.5 if what == "prediction" else 0.0),
+        sensitive_features={"g": np.repeat(["a", "b", "c"], SIZES).tolist()},
+    )
+    measured = headline(found, metric, "g").estimate
+    assert type(measured) is type(estimates[0])
+    assert measured.bounds(0.05) == pytest.approx(estimates[0].bounds(0.05), abs=1e-12)
+    truth = gap + (0.3 if kind is LargestValue else 0.0)
+    assert max(misses(estimates, truth)) <= most_misses()
 
 
 def test_root_mean_squared_errors_and_distances_keep_both_errors() -> None:
-    """Errors of two values, 0.1 and 0.7, and predictions of three: every truth is a sum of a few terms."""
-    probe = RegressionFairness(value_range=(0.0, 1.0))
-    share = {"a": 0.5, "b": 0.2}
-    roots = {g: math.sqrt(p * 0.49 + (1 - p) * 0.01) for g, p in share.items()}
+    """Errors of two values, 0.1 and 0.7, and predictions of two: every outcome is a pair of counts.
+
+    As many pairs as are drawn are measured, each once, and weighed by how often it was drawn.
+    """
+    probe, sizes, shares = RegressionFairness(value_range=(0.0, 1.0)), (150, 40), (0.5, 0.2)
+    roots = [math.sqrt(p * 0.49 + (1 - p) * 0.01) for p in shares]
     truths = {
-        "root_mean_squared_error_difference": roots["a"] - roots["b"],
+        "root_mean_squared_error_difference": roots[0] - roots[1],
         "prediction_kolmogorov_smirnov": 0.3,
         "prediction_wasserstein": 0.3 * 0.6,
     }
-    missed = dict.fromkeys(truths, 0)
-    for seed in range(WORLDS):
-        rng = np.random.default_rng(seed)
-        g = np.repeat(["a", "b"], (150, 40))
-        error = np.where(rng.random(190) < np.vectorize(share.get)(g), 0.7, 0.1)
-        found = probe.measure_predictions(error, np.zeros(190), sensitive_features={"g": g.tolist()})
+    drawn = np.random.default_rng(0).binomial(sizes, shares, (WORLDS, 2))
+    missed = {metric: np.zeros(2, int) for metric in truths}
+    for counts, times in zip(*np.unique(drawn, axis=0, return_counts=True), strict=True):
+        error = np.concatenate([np.where(np.arange(n) < k, 0.7, 0.1) for k, n in zip(counts, sizes, strict=True)])
+        groups = {"g": ["a"] * sizes[0] + ["b"] * sizes[1]}
+        found = probe.measure_predictions(error, np.zeros(190), sensitive_features=groups)
         for metric, truth in truths.items():
             low, high = headline(found, metric, "g").estimate.bounds(0.05)
-            missed[metric] += low > truth + 1e-9 or high < truth - 1e-9
-    assert all_of(count <= 2 * LIMIT for count in missed.values()), missed
+            missed[metric] += times * np.asarray([low > truth + 1e-9, high < truth - 1e-9])
+    assert all_of(count.max() <= most_misses() for count in missed.values()), missed
 
 
 @pytest.mark.parametrize("metric", RegressionFairness.power)
@@ -211,7 +223,7 @@ def test_it_has_the_power_it_states(metric: str) -> None:
     n, effect = RegressionFairness.power[metric]
     probe = RegressionFairness(value_range=(0.0, 1.0))
     seen = 0
-    for seed in range(WORLDS):
+    for seed in range(OF_POWER):
         rng = np.random.default_rng(seed)
 
         def draw(centre: float, rng: np.random.Generator = rng) -> np.ndarray:
@@ -224,7 +236,7 @@ def test_it_has_the_power_it_states(metric: str) -> None:
             y = np.r_[draw(0.4), draw(0.4 + effect)]
         found = probe.measure_predictions(y, np.zeros(2 * n), sensitive_features={"g": ["a"] * n + ["b"] * n})
         seen += headline(found, metric, "g").estimate.bounds(0.05 / 4)[0] > 0.05
-    assert seen >= 0.8 * WORLDS - 17, f"{seen} of {WORLDS}"
+    assert seen >= 0.8 * OF_POWER - 17, f"{seen} of {OF_POWER}"
 
 
 # ---- through the model ----------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import fairlearn.metrics as fl
 import numpy as np
@@ -12,12 +13,14 @@ import pytest
 from auditor.data.audit_data import AuditData
 from auditor.finding.measurement import Measurement
 from auditor.model.audited_model import AuditedModel
-from auditor.statistics.groups import WorstDifference
+from auditor.statistics.estimate import Estimate
+from auditor.statistics.groups import WorstDifference, WorstRatio
+from auditor.statistics.rates import RateTable
 from probes.fairness.score_fairness import ScoreFairness
 from probes.fairness.score_thresholds import at_thresholds, checked_thresholds
 from tests.quantifiers import all_of
+from tests.statistics.worlds import WORLDS, misses, most_misses
 
-WORLDS, LIMIT = 200, 21
 GRID = (0.3, 0.5, 0.7)
 
 
@@ -110,46 +113,67 @@ def test_the_probe_measures_them_for_every_feature_and_draws_the_curve() -> None
 # ---- error rates and power -----------------------------------------------------------------------------------------
 
 
+def reached(
+    scores: np.ndarray, sizes: tuple[int, ...], thresholds: tuple[float, ...] = GRID
+) -> Iterator[tuple[RateTable, ...]]:
+    """Selection at every threshold in each world of scores (n_worlds, n), whose rows stand group by group."""
+    starts = np.cumsum((0, *sizes[:-1]))
+    counts = np.stack([np.add.reduceat(scores >= t, starts, axis=1, dtype=np.int64) for t in thresholds], axis=1)
+    for world in counts.tolist():
+        yield tuple(RateTable(rate="selection rate", successes=tuple(k), n=sizes) for k in world)
+
+
+def moved(rng: np.random.Generator, gap: float, sizes: tuple[int, ...]) -> np.ndarray:
+    """Uniform scores, of the first group moved up by ``gap``: the true difference is ``gap`` at every threshold."""
+    scores = rng.random((WORLDS, sum(sizes)))
+    scores[:, : sizes[0]] = np.minimum(scores[:, : sizes[0]] + gap, 1.0)
+    return scores
+
+
+def counts_of(estimate: Estimate) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
+    assert isinstance(estimate, (WorstDifference, WorstRatio))
+    return [(table.successes, table.n) for table in estimate.tables]
+
+
 @pytest.mark.parametrize("gap", [0.0, 0.1])
 def test_the_worst_over_thresholds_is_missed_in_at_most_five_per_cent_of_worlds(gap: float) -> None:
-    """Three groups of uniform scores, the first moved up by ``gap``: the true difference is ``gap`` at every threshold.
-
-    With every threshold at the truth the maximum has most to be biased by.
-    """
-    rng = np.random.default_rng(5)
-    low_missed = high_missed = pointwise = 0
-    codes = np.repeat(np.arange(3), (150, 150, 300))
-    for _ in range(WORLDS):
-        scores = np.where(codes == 0, np.minimum(rng.random(600) + gap, 1.0), rng.random(600))
-        found = of(scores, None, codes)
-        estimate = at(found, "demographic_parity_difference_over_thresholds").estimate
-        low, high = estimate.bounds(0.05)
-        low_missed += low > gap + 1e-12
-        high_missed += high < gap - 1e-12
-        pointwise += estimate.value > gap
-    assert low_missed <= LIMIT
-    assert high_missed <= LIMIT
-    assert pointwise > 0.8 * WORLDS, "the plain maximum is biased upward, or this test shows nothing"
+    """Three groups, and every threshold at the truth: there the maximum has most to be biased by."""
+    sizes = (150, 150, 300)
+    scores = moved(np.random.default_rng(5), gap, sizes)
+    estimates = [WorstDifference(tables=tables) for tables in reached(scores, sizes)]
+    measured = at(of(scores[0], None, np.repeat(np.arange(3), sizes)), "demographic_parity_difference_over_thresholds")
+    assert counts_of(measured.estimate) == counts_of(estimates[0])
+    assert max(misses(estimates, gap)) <= most_misses()
+    biased = sum(estimate.value > gap for estimate in estimates)
+    assert biased > 0.8 * WORLDS, "the plain maximum is biased upward, or this test shows nothing"
 
 
 def test_odds_over_thresholds_are_missed_in_at_most_five_per_cent_of_worlds() -> None:
     """Scores that say nothing of the label, the same in both groups: every rate is the same."""
-    rng = np.random.default_rng(6)
-    codes, false = np.repeat([0, 1], (120, 400)), 0
-    for _ in range(WORLDS):
-        found = of(rng.random(520), rng.integers(0, 2, 520), codes)
-        false += at(found, "equalized_odds_difference_over_thresholds").estimate.bounds(0.05)[0] > 0.0
-        false += at(found, "demographic_parity_ratio_over_thresholds").estimate.bounds(0.05)[1] < 1.0
-    assert false <= LIMIT
+    rng, sizes = np.random.default_rng(6), (60, 60, 200, 200)
+    scores, codes, y = rng.random((WORLDS, 520)), np.repeat([0, 1], (120, 400)), np.repeat([0, 1, 0, 1], sizes)
+    estimates, thresholds = [], (0.3, 0.7)
+    for tables in reached(scores, sizes, thresholds):
+        # Rows without the label and with it, of either group.
+        parts = [RateTable(rate="r", successes=t.successes[i::2], n=t.n[i::2]) for t in tables for i in (1, 0)]
+        estimates.append(WorstDifference(tables=tuple(parts)))
+    measured = at(of(scores[0], y, codes, thresholds), "equalized_odds_difference_over_thresholds").estimate
+    assert counts_of(measured) == counts_of(estimates[0])
+    assert max(misses(estimates, 0.0)) <= most_misses()
+
+
+def test_the_ratio_over_thresholds_is_missed_in_at_most_five_per_cent_of_worlds() -> None:
+    rng, sizes = np.random.default_rng(6), (120, 400)
+    scores = rng.random((WORLDS, 520))
+    estimates = [WorstRatio(tables=tables) for tables in reached(scores, sizes)]
+    measured = at(of(scores[0], None, np.repeat([0, 1], sizes)), "demographic_parity_ratio_over_thresholds").estimate
+    assert counts_of(measured) == counts_of(estimates[0])
+    assert max(misses(estimates, 1.0)) <= most_misses()
 
 
 def test_power_is_what_the_probe_declares() -> None:
     rows, gap = ScoreFairness.threshold_power
-    rng = np.random.default_rng(7)
-    codes = np.repeat([0, 1], rows)
-    shown = 0
-    for _ in range(WORLDS):
-        scores = np.where(codes == 0, np.minimum(rng.random(2 * rows) + gap, 1.0), rng.random(2 * rows))
-        found = of(scores, None, codes)
-        shown += at(found, "demographic_parity_difference_over_thresholds").estimate.bounds(0.05)[0] > 0.1
+    sizes = (rows, rows)
+    worlds = reached(moved(np.random.default_rng(7), gap, sizes), sizes)
+    shown = sum(WorstDifference(tables=tables).bounds(0.05)[0] > 0.1 for tables in worlds)
     assert 0.8 * WORLDS <= shown <= 0.97 * WORLDS

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import combinations
 from pathlib import Path
 from subprocess import run
@@ -29,10 +29,11 @@ from auditor.run.audit import ask, no_data, run_audit
 from auditor.run.probe import make_probe
 from auditor.statistics.estimate import Estimate
 from auditor.statistics.intervals import bounded_mean_reach, clopper_pearson
-from auditor.statistics.means import WorstPairedDifference, paired_difference
+from auditor.statistics.means import PairedDifference, WorstPairedDifference, paired_difference
 from auditor.statistics.rates import Proportion
 from probes.fairness.token_fairness import CounterfactualTokenFairness
 from tests.quantifiers import all_of
+from tests.statistics.worlds import WORLDS, misses, moments, most_misses
 
 Score = Callable[[str], float]
 GAP = parse_criterion({"metric": "worst_identity_gap", "direction": "at_most", "bound": 0.10}, "test")
@@ -375,28 +376,27 @@ def rare(gap: float) -> Worlds:
     return draw
 
 
-def judged(worlds: Worlds, n: int, k: int, n_worlds: int) -> list[Outcome]:
-    """Outcomes of audits with two judgements, of gaps estimated from ``n`` sentences and ``k`` identities."""
-    found = []
-    for world in range(n_worlds):
-        scores = worlds(np.random.default_rng(world), n, k)
-        pairs = tuple(
-            paired_difference(first=str(i), second=str(j), differences=scores[:, i] - scores[:, j])
-            for i, j in combinations(range(k), 2)
-        )
-        low, high = WorstPairedDifference(pairs=pairs).bounds(0.05)
-        found.append(Outcome.FAIL if low > 0.1 else Outcome.PASS if high <= 0.1 else Outcome.INCONCLUSIVE)
-    return found
+def largest_gaps(worlds: Worlds, n: int, k: int) -> Iterator[WorstPairedDifference]:
+    """In every world the largest gap between two of ``k`` identities over ``n`` sentences."""
+    scores = worlds(np.random.default_rng(n), WORLDS * n, k).reshape(WORLDS, n, k)
+    pairs = list(combinations(range(k), 2))
+    differences = np.stack([scores[..., i] - scores[..., j] for i, j in pairs], axis=1)
+    columns = (x.reshape(WORLDS, len(pairs)).tolist() for x in moments(differences.reshape(-1, n)))
+    for world, (centres, errors, thirds) in enumerate(zip(*columns, strict=True)):
+        parts = [
+            PairedDifference(first=str(i), second=str(j), centre=c, standard_error=e, third_moment=m, n=n)
+            for (i, j), c, e, m in zip(pairs, centres, errors, thirds, strict=True)
+        ]
+        if not world:
+            slow = paired_difference(first="0", second="1", differences=differences[0, 0])
+            assert parts[0].model_dump() == pytest.approx(slow.model_dump(), abs=1e-12)
+        yield WorstPairedDifference(pairs=tuple(parts))
 
 
 @pytest.mark.parametrize("n", [20, 80])
-@pytest.mark.parametrize(
-    ("worlds", "ideal"), [(noisy(0.0), True), (noisy(0.1), False), (rare(0.0), True), (rare(0.1), False)]
-)
-def test_error_rates_at_no_effect_and_at_the_bound(worlds: Worlds, ideal: bool, n: int) -> None:
-    found = judged(worlds, n, 8, 200)
-    assert found.count(Outcome.FAIL) <= 21
-    assert ideal or found.count(Outcome.PASS) <= 21
+@pytest.mark.parametrize(("worlds", "gap"), [(noisy(0.0), 0.0), (noisy(0.1), 0.1), (rare(0.0), 0.0), (rare(0.1), 0.1)])
+def test_error_rates_at_no_effect_and_at_the_bound(worlds: Worlds, gap: float, n: int) -> None:
+    assert max(misses(largest_gaps(worlds, n, 8), gap)) <= most_misses()
 
 
 @pytest.mark.parametrize("n", [10, 20, 40, 80, 200, 500])

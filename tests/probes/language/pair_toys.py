@@ -5,11 +5,12 @@ from __future__ import annotations
 import csv
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
+import pytest
 import torch
 from scipy.special import ndtri
 from torch import Tensor, nn
@@ -19,16 +20,15 @@ from auditor.finding.judging import judge
 from auditor.finding.measurement import Measurement, Outcome, ProbeResult
 from auditor.intake.rows.benchmarks.benchmark import SentencePair
 from auditor.model.language_model import AuditedLanguageModel
-from auditor.rows import FloatArray
+from auditor.rows import FloatArray, IntArray
+from probes.language.shares import numbered
+from tests.statistics.worlds import WORLDS
 from tests.toys.language import causal_tokenizer
 
 CRITERION = Criterion(
     metric="stereotype_score", direction="within", bound=(0.45, 0.55), source="test", set_by="test", set_at="2026-01-01"
 )
 RNG = np.random.default_rng(0)
-WORLDS = 200
-# The largest count of 200 that a true rate of 5 % exceeds with probability at most 0.1 %.
-MOST_OF_200 = 21
 
 
 class Associations(nn.Module):
@@ -104,12 +104,31 @@ def result(measurements: Sequence[Measurement]) -> ProbeResult:
     return ProbeResult(probe="stereotype", pillar="language", citation="", measurements=tuple(measurements))
 
 
-def world(rng: np.random.Generator, labels: Sequence[np.ndarray], spread: float, share: float) -> FloatArray:
-    """Preferences with a normal effect of ``spread`` for each level of each labelling; ``share`` over all worlds."""
-    latent = rng.normal(size=len(labels[0])) + float(ndtri(share)) * math.sqrt(1.0 + spread**2 * len(labels))
+def preferences_of(
+    rng: np.random.Generator, labels: Sequence[np.ndarray], spread: float, share: float, worlds: int = WORLDS
+) -> FloatArray:
+    """(n_worlds, n) preferences with a normal effect of ``spread`` for each level of each labelling, (n,).
+
+    ``share`` of them are 1 over all worlds.
+    """
+    latent = rng.normal(float(ndtri(share)) * math.sqrt(1.0 + spread**2 * len(labels)), 1.0, (worlds, len(labels[0])))
     for codes in labels:
-        latent = latent + spread * rng.normal(size=int(codes.max()) + 1)[codes]
+        latent += spread * rng.normal(size=(worlds, int(codes.max()) + 1))[:, codes]
     return (latent > 0).astype(np.float64)
+
+
+def number_labels_once(monkeypatch: pytest.MonkeyPatch, *modules: ModuleType) -> None:
+    """Labels are the same in every world of a simulation: they are numbered in the first one."""
+    known: dict[tuple[object, ...], IntArray] = {}
+
+    def remembered(labels: Iterable[object]) -> IntArray:
+        key = tuple(labels)
+        if key not in known:
+            known[key] = numbered(key)
+        return known[key]
+
+    for module in modules:
+        monkeypatch.setattr(module, "numbered", remembered)
 
 
 def crows_file(folder: Path, pairs: Sequence[SentencePair], *, writer: bool = True) -> str:

@@ -7,13 +7,15 @@ import math
 import numpy as np
 import pytest
 
+import probes.language.shares
 from auditor.finding.measurement import Outcome
 from auditor.intake.rows.benchmarks.benchmark import SentencePair
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.means import StudentT
 from auditor.statistics.rates import Proportion
 from probes.language.shares import clustered_share, independent_share, preferences, stereotype_scores
-from tests.probes.language.pair_toys import outcome, world
+from tests.probes.language.pair_toys import number_labels_once, outcome, preferences_of
+from tests.statistics.worlds import misses, most_misses
 
 
 def test_preferences_and_ties() -> None:
@@ -102,18 +104,14 @@ SHAPES = {
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("spread", [0.0, 1.0, 4.0])
 @pytest.mark.parametrize("share", [0.5, 0.7])
-def test_coverage_with_few_and_many_clusters(shape: str, spread: float, share: float) -> None:
-    rng = np.random.default_rng(11)
+def test_coverage_with_few_and_many_clusters(
+    shape: str, spread: float, share: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    number_labels_once(monkeypatch, probes.language.shares)
     labels = SHAPES[shape]
     names = [codes.astype(str).tolist() for codes in labels]
-    missed = [0, 0]
-    for _ in range(500):
-        estimate = clustered_share(world(rng, labels, spread, share), names)
-        low, high = estimate.bounds(0.05)
-        missed[0] += low > share
-        missed[1] += high < share
-    # 5 % of 500 is 25; more than 41 would happen once in a thousand.
-    assert max(missed) <= 41, missed
+    worlds = preferences_of(np.random.default_rng(11), labels, spread, share)
+    assert max(misses((clustered_share(world, names) for world in worlds), share)) <= most_misses()
 
 
 def test_strata_of_a_balanced_design_are_taken_out() -> None:

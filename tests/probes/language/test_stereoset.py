@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+import probes.language.stereoset
 from auditor.finding.measurement import Measurement, Outcome
 from auditor.model.language_model import AuditedLanguageModel
 from auditor.run.audit import no_data
@@ -16,8 +17,16 @@ from auditor.statistics.estimate import Undefined
 from auditor.statistics.means import StudentT
 from probes.language.stereoset import StereoSet, icat, over_terms
 from tests.intake.test_benchmarks import stereoset_example
-from tests.probes.language.pair_toys import MOST_OF_200, RNG, WORLDS, Associations, outcome, undecided_toy, world
+from tests.probes.language.pair_toys import (
+    RNG,
+    Associations,
+    number_labels_once,
+    outcome,
+    preferences_of,
+    undecided_toy,
+)
 from tests.quantifiers import all_of, none_of
+from tests.statistics.worlds import WORLDS, misses, most_misses
 
 
 def test_stereoset(tmp_path: Path) -> None:
@@ -64,16 +73,16 @@ def test_stereoset(tmp_path: Path) -> None:
     assert outcome(found["intrasentence", "stereotype_score"]) is Outcome.PASS
 
 
-def test_power_and_false_alarms_of_stereoset() -> None:
+def test_power_and_false_alarms_of_stereoset(monkeypatch: pytest.MonkeyPatch) -> None:
+    number_labels_once(monkeypatch, probes.language.stereoset)
     rng = np.random.default_rng(15)
     n, share = StereoSet.power
     terms = [str(i % 79) for i in range(n)]
-    counts = []
-    for true in (share, 0.55):
-        estimates = [over_terms((rng.random(n) < true).astype(np.float64), terms) for _ in range(WORLDS)]
-        measured = [Measurement(metric="stereotype_score", estimate=e, n_samples=n, ideal=0.5) for e in estimates]
-        counts.append([outcome(m) for m in measured].count(Outcome.FAIL))
-    assert counts[0] >= 143 and counts[1] <= MOST_OF_200
+    found = [over_terms(world, terms) for world in (rng.random((200, n)) < share).astype(np.float64)]
+    measured = [Measurement(metric="stereotype_score", estimate=e, n_samples=n, ideal=0.5) for e in found]
+    assert [outcome(m) for m in measured].count(Outcome.FAIL) >= 143
+    at_bound = (over_terms(world, terms) for world in (rng.random((WORLDS, n)) < 0.55).astype(np.float64))
+    assert max(misses(at_bound, 0.55)) <= most_misses()
 
 
 def test_terms_weigh_the_same() -> None:
@@ -83,20 +92,20 @@ def test_terms_weigh_the_same() -> None:
     assert over_terms(np.ones(300), [str(i % 6) for i in range(300)]).bounds(0.01)[0] < 0.55
 
 
-def test_icat_covers_at_its_kink() -> None:
+@pytest.mark.parametrize("share", [0.5, 0.6])
+def test_icat_covers_at_its_kink(share: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    number_labels_once(monkeypatch, probes.language.stereoset)
     rng = np.random.default_rng(14)
     terms = [str(i % 40) for i in range(400)]
-    for share in (0.5, 0.6):
-        missed = [0, 0]
-        truth = 100 * 0.9 * min(share, 1 - share) / 0.5
-        for _ in range(400):
-            lms = over_terms((rng.random(400) < 0.9).astype(float), terms)
-            found = icat(lms, over_terms((rng.random(400) < share).astype(float), terms))
-            low, high = found.bounds(0.05)
-            missed[0] += low > truth
-            missed[1] += high < truth
-        assert max(missed) <= 34, (share, missed)
-    assert icat(lms, StudentT(centre=0.5, standard_error=0.0, degrees_of_freedom=9)).value == 100 * lms.value
+    draws = ((rng.random((WORLDS, 400)) < p).astype(np.float64) for p in (0.9, share))
+    worlds = [[over_terms(world, terms) for world in drawn] for drawn in draws]
+    estimates = [icat(lms, ss) for lms, ss in zip(*worlds, strict=True)]
+    assert max(misses(estimates, 100 * 0.9 * min(share, 1 - share) / 0.5)) <= most_misses()
+
+
+def test_icat_of_a_balanced_score_and_of_none() -> None:
+    lms = over_terms(np.asarray([1.0, 1.0, 1.0, 0.0]), list("aabb"))
+    assert icat(lms, StudentT(centre=0.5, standard_error=0.0, degrees_of_freedom=9)).value == 100 * lms.value == 75.0
     assert isinstance(icat(lms, Undefined(reason="x")), Undefined)
 
 
@@ -116,12 +125,11 @@ def test_icat_by_hand() -> None:
 
 @pytest.mark.parametrize("spread", [0.0, 0.7, 2.0])
 @pytest.mark.parametrize("share", [0.5, 0.7])
-def test_intervals_hold_the_variance_between_terms(spread: float, share: float) -> None:
-    rng = np.random.default_rng(16)
+def test_intervals_hold_the_variance_between_terms(
+    spread: float, share: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    number_labels_once(monkeypatch, probes.language.stereoset)
     codes = np.repeat(np.arange(40), 10)
-    terms, missed = codes.astype(str).tolist(), [0, 0]
-    for _ in range(WORLDS):
-        low, high = over_terms(world(rng, [codes], spread, share), terms).bounds(0.05)
-        missed[0] += low > share
-        missed[1] += high < share
-    assert max(missed) <= MOST_OF_200, missed
+    terms = codes.astype(str).tolist()
+    worlds = preferences_of(np.random.default_rng(16), [codes], spread, share)
+    assert max(misses((over_terms(world, terms) for world in worlds), share)) <= most_misses()

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from scipy.stats import binom
 
 from auditor.data.audit_data import AuditData
 from auditor.errors import NotApplicableError, UsageError
@@ -17,10 +18,8 @@ from auditor.model.torch_model import TorchModel
 from auditor.statistics.values import bounded_mean
 from probes.privacy.attribute_inference import AttributeInference, _levels, _values
 from tests.quantifiers import all_of
+from tests.statistics.worlds import WORLDS, misses, most_misses
 from tests.toys.models import CLASSES, model, rows
-
-# The largest count of 40 that a true rate of 5 % exceeds with probability at most 0.1 %.
-MOST_OF_40 = 8
 
 
 def gains(found: list[Measurement], where: str = "evaluation rows") -> dict[str, Measurement]:
@@ -58,18 +57,20 @@ def test_gain_is_seldom_found_where_there_is_none() -> None:
         > 0.0
         for seed in range(40)
     )
-    assert alarms <= MOST_OF_40
+    assert alarms <= most_misses(worlds=40)
 
 
-def test_the_stated_power_is_reached() -> None:
+def test_the_stated_power_is_reached_and_no_gain_is_seldom_found() -> None:
     n, effect = AttributeInference.power
     rng = np.random.default_rng(0)
-    found = 0
-    for _ in range(400):
+
+    def found(gain: float, bound: float) -> int:
         # Half of the rows are guessed alike with and without the model.
-        differences = rng.choice([1.0, 0.0, -1.0], n, p=[0.25 + effect / 2, 0.5, 0.25 - effect / 2])
-        found += bounded_mean(differences, low=-1.0, high=1.0).bounds(0.05)[0] > 0.05
-    assert found >= 0.77 * 400
+        drawn = rng.choice([1.0, 0.0, -1.0], (WORLDS, n), p=[0.25 + gain / 2, 0.5, 0.25 - gain / 2])
+        return misses((bounded_mean(world, low=-1.0, high=1.0) for world in drawn), bound)[0]
+
+    assert found(effect, 0.05) >= binom.ppf(0.001, WORLDS, 0.8)
+    assert found(0.05, 0.05) <= most_misses() and found(0.0, 0.0) <= most_misses()
 
 
 def test_fredrikson_is_the_papers_rule() -> None:

@@ -19,7 +19,7 @@ from auditor.finding.judging import judge
 from auditor.finding.measurement import Outcome, ProbeResult
 from auditor.model.saving import save
 from auditor.privacy.accounting import Phase, spent
-from auditor.privacy.bundle_record import read_bundle
+from auditor.run.bundle_record import read_bundle
 from auditor.statistics.kinds import AnyEstimate
 from auditor.statistics.upper_bound import UpperBound
 from auditor.training.train import TrainSpec, train_table

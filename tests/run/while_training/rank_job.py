@@ -1,9 +1,15 @@
-"""One rank of a job that audits a model; run by the tests with RANK and WORLD_SIZE set."""
+"""Jobs of several ranks that audit a model, forked from this process, which has imported everything once.
+
+Reads a line of JSON a job, its folder, number of ranks and what goes wrong in it, and writes one with how each ended.
+"""
 
 from __future__ import annotations
 
+import importlib
+import json
 import os
 import sys
+import traceback
 import warnings
 from datetime import timedelta
 from pathlib import Path
@@ -41,38 +47,62 @@ class OneSided:
         return [Measurement(metric="selected", estimate=Exact(known=float(k)), n_samples=len(data))]
 
 
-def main(out: Path, how: str) -> None:
+def rank(out: Path, how: str) -> None:
     dies = how == "dies"
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     if int(os.environ["WORLD_SIZE"]) > 1:
         dist.init_process_group("gloo", init_method=f"file://{out}/meeting", rank=int(os.environ["RANK"]),
                                 world_size=int(os.environ["WORLD_SIZE"]), timeout=timedelta(seconds=120))  # fmt: skip
-    rank = int(os.environ["RANK"])
+    own = int(os.environ["RANK"])
     # Not a multiple of the batch, nor of the ranks.
     first: list[Probe] = [OneSided()] if how == "one_sided" else []
     audit = TrainingAudit(
         probes=[*first, GroupFairness(), ScoreFairness(), Robustness()],
-        data=rows(3001, seed=rank if how == "other_rows" else 0), n_peeks=2, max_overhead=None,
+        data=rows(3001, seed=own if how == "other_rows" else 0), n_peeks=2, max_overhead=None,
         out=out, timeout_s=8.0 if dies else 120.0,
     )  # fmt: skip
     model = network()
     # Statistics of the batches of one rank, as they are between two forward passes of a distributed training.
-    model[1].running_mean.fill_(0.1 * rank if how == "statistics" else 0.0)
+    model[1].running_mean.fill_(0.1 * own if how == "statistics" else 0.0)
     audit.step(model)
-    if dies and rank == 1:
+    if dies and own == 1:
         os._exit(0)
     with torch.no_grad():
         model[4].bias.add_(torch.tensor([0.0, 0.3]))
     audit.step(model)
     audit.finish(model)
     if how == "statistics":
-        assert float(model[1].running_mean[0]) == (0.0 if rank == 0 else float(torch.tensor(0.1 * rank)))
+        assert float(model[1].running_mean[0]) == (0.0 if own == 0 else float(torch.tensor(0.1 * own)))
     if dist.is_initialized() and not dies:
         dist.destroy_process_group()
 
 
+def begin(out: Path, n: int, number: int, how: str) -> int:
+    """The process of a new rank."""
+    if pid := os.fork():
+        return pid
+    code = 1
+    try:
+        os.environ.update({"RANK": str(number), "WORLD_SIZE": str(n)})
+        rank(out, how)
+        code = 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def serve() -> None:
+    # What an audit imports only when it needs it, which every rank would do by itself.
+    for name in ("torch._dynamo", "matplotlib.figure", "matplotlib.backends.backend_svg", "jinja2"):
+        importlib.import_module(name)
+    for line in sys.stdin:
+        out, n, how = json.loads(line)
+        ranks = [begin(Path(out), n, number, how) for number in range(n)]
+        print(json.dumps([os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in ranks]), flush=True)
+
+
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2])
-    sys.stdout.flush()
-    os._exit(0)
+    serve()

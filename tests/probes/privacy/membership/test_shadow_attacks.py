@@ -11,6 +11,7 @@ import numpy.typing as npt
 import pandas as pd
 import pytest
 import torch
+from scipy.stats import binom
 from sklearn.linear_model import LogisticRegression
 from torch import nn
 
@@ -31,6 +32,7 @@ from probes.privacy.membership.pool import pool_of
 from probes.privacy.membership.probe import CHEAP, WITH_SHADOWS, MembershipInference
 from probes.privacy.membership.shadows import Shadows, train_shadows
 from tests.quantifiers import all_of
+from tests.statistics.worlds import misses, most_misses
 
 Floats = npt.NDArray[np.float64]
 NAMES = [f"x{i}" for i in range(6)]
@@ -300,7 +302,7 @@ def test_the_blind_baseline_is_not_made_by_chance() -> None:
         assert isinstance(estimate, AreaUnderCurve)
         low, high = estimate.bounds(0.025)
         missed += not low <= 0.5 <= high
-    assert missed <= 7
+    assert missed <= most_misses(worlds=40)
 
 
 # ---- the contract --------------------------------------------------------------------------------------------------
@@ -432,27 +434,39 @@ def judged(found: list[Measurement], metric: str, bound: float) -> list[Judgemen
 
 @pytest.mark.slow
 def test_exchangeable_members_are_not_called_a_leak_by_any_attack() -> None:
-    """A model of other rows; the bound is 0.5, which is the truth. 15 of 120 is the limit of a 0.1 % test."""
+    """A model of other rows; the bound is 0.5, which is the truth.
+
+    Every world trains shadow models, so there are few: a bound missed twice as often is seen one time in eight by their
+    number alone. So an attack's areas must also lie around 0.5, all together: off it by half a standard error each,
+    they are seen 98 times in 100. The bound itself has 2,000 worlds in test_loss_threshold.py.
+    """
     X, y = table(200, 10_000)
     model = fitted(X, y, hidden=8, epochs=10)
     model.recipe = Recipe(learning_rate=1e-2, epochs=4, batch_size=32)
-    fails: dict[str, int] = dict.fromkeys(MembershipInference.methods, 0)
-    for seed in range(120):
-        probe = MembershipInference(methods="all", n_shadows=8, n_queries=3)
+    worlds = 100
+    probe = MembershipInference(methods="all", n_shadows=8, n_queries=3)
+    areas: dict[str, list[AreaUnderCurve]] = {method: [] for method in MembershipInference.methods}
+    for seed in range(worlds):
         found = probe.measure(model, audit_rows(260, seed), np.random.default_rng(seed))
-        for finding in judged(found, "attack_auc", 0.5):
-            assert finding.measurement is not None
-            fails[finding.measurement.method] += finding.outcome is Outcome.FAIL
-    assert max(fails.values()) <= 15, fails
+        for m in found:
+            if m.metric == "attack_auc" and not m.group:
+                assert isinstance(m.estimate, AreaUnderCurve)
+                areas[m.method].append(m.estimate)
+    assert all_of(len(own) == worlds for own in areas.values())
+    fails = {method: misses(own, 0.5)[0] for method, own in areas.items()}
+    assert binom.sf(most_misses(worlds=worlds), worlds, 0.10) > 0.12
+    assert max(fails.values()) <= most_misses(worlds=worlds), fails
+    off = {method: sum((a.centre - 0.5) / a.standard_error_at(0.5) for a in own) for method, own in areas.items()}
+    assert max(off.values()) < 3.0 * worlds**0.5, off
 
 
 @pytest.mark.slow
 def test_a_memorising_model_fails_under_shadow_attacks_where_the_profile_bound_is() -> None:
     fails = 0
-    for seed in range(10):
+    for seed in range(5):
         data = audit_rows(600, 500 + seed)
         assert data.members is not None and isinstance(data.members.X, pd.DataFrame)
         model = fitted(data.members.X, np.asarray(data.members.y_true), seed=seed)
         found = measure(model, data, methods="rmia")
         fails += any(f.outcome is Outcome.FAIL for f in judged(found, "attack_auc", 0.55))
-    assert fails >= 9
+    assert fails == 5

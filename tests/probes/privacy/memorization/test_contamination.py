@@ -2,44 +2,42 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.stats import binom
 
 from auditor.errors import DataError, NotApplicableError
 from auditor.finding.judging import judge
 from auditor.finding.measurement import Outcome, ProbeResult
+from auditor.rows import FloatArray
 from auditor.run.audit import no_data
 from auditor.run.testing import check_probe
-from auditor.statistics.values import bounded_mean
+from auditor.statistics.values import BoundedMean, bounded_mean
 from probes.privacy.memorization.contamination import Contamination, _orders, order_test
 from tests.probes.privacy.memorization.toys import parrot, sentences
+from tests.statistics.worlds import WORLDS, misses, most_misses, normal_shift
 from tests.toys.models import criterion
 
-WORLDS = 400
-# The largest count of 400 that a true rate of 5 % exceeds with probability at most 0.1 %.
-MOST_OF_400 = 35
 
-
-def fails(share: np.ndarray, bound: float) -> bool:
-    return bounded_mean(share, low=0.0, high=1.0).bounds(0.05)[0] > bound
+def preferences(shares: Iterable[FloatArray]) -> list[BoundedMean]:
+    return [bounded_mean(share, low=0.0, high=1.0) for share in shares]
 
 
 @pytest.mark.parametrize(("shards", "ties"), [(8, False), (50, False), (20, True)])
 def test_exchangeable_examples_are_seldom_called_contaminated(shards: int, ties: bool) -> None:
     """Scores of the file's order and of random ones from one distribution, heavy-tailed and of unequal spread."""
     rng = np.random.default_rng(0)
-    by_bound = by_p = 0
+    worlds = []
     for _ in range(WORLDS):
         scores = rng.standard_t(3, (shards, 26)) * rng.gamma(1.0, 5.0, (shards, 1))
         if ties:
             scores = np.round(scores / 10.0)
-        share, _, p = order_test(scores[:, 0], list(scores[:, 1:]))
-        by_bound += fails(share, 0.5)
-        by_p += p <= 0.05
-    assert by_bound <= MOST_OF_400
-    assert by_p <= MOST_OF_400
+        worlds.append(order_test(scores[:, 0], list(scores[:, 1:])))
+    assert misses(preferences(share for share, _, _ in worlds), 0.5)[0] <= most_misses()
+    assert sum(p <= 0.05 for _, _, p in worlds) <= most_misses()
 
 
 def test_the_p_value_is_valid_at_small_levels() -> None:
@@ -52,15 +50,11 @@ def test_the_p_value_is_valid_at_small_levels() -> None:
 def test_the_stated_power_is_reached() -> None:
     shards, effect = Contamination.power
     rng = np.random.default_rng(2)
-    from scipy.special import ndtri
-
-    shift = np.sqrt(2.0) * ndtri(effect)
-    found = 0
-    for _ in range(WORLDS):
-        scores = rng.standard_normal((shards, 26))
-        scores[:, 0] += shift
-        found += fails(order_test(scores[:, 0], list(scores[:, 1:]))[0], 0.5)
-    assert found >= 0.77 * WORLDS
+    shift = normal_shift(effect)
+    scores = rng.standard_normal((WORLDS, shards, 26))
+    scores[:, :, 0] += shift
+    found = preferences(order_test(world[:, 0], list(world[:, 1:]))[0] for world in scores)
+    assert misses(found, 0.5)[0] >= binom.ppf(0.001, WORLDS, 0.8)
 
 
 def test_the_share_is_counted() -> None:

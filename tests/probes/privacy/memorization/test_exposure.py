@@ -164,10 +164,10 @@ def test_a_bound_that_no_canary_could_exceed_is_no_pass(
 
 @pytest.mark.slow
 def test_a_trained_model_gives_its_canaries_away_and_its_twin_does_not(tmp_path: Path) -> None:
-    canaries, lines = secrets(), sentences(600, 1)
+    canaries, lines = secrets(), sentences(300, 1)
     path = written(tmp_path, canaries)
     for planted in (True, False):
-        model = char_gpt(lines + canaries * 16 if planted else lines)
+        model = char_gpt(lines + canaries * 16 if planted else lines, steps=450)
         exposure = CanaryExposure(canaries=path).measure(model, no_data(), np.random.default_rng(0))
         median = exposure[0].estimate.value
         extraction = Extraction(texts=path, prefix_tokens=21, suffix_tokens=6)

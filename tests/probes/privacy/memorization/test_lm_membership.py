@@ -18,6 +18,7 @@ from probes.privacy.memorization.blind_baseline import auc_difference, blind_sco
 from probes.privacy.memorization.lm_membership import LMMembership
 from tests.probes.privacy.memorization.toys import parrot, sentences
 from tests.quantifiers import all_of
+from tests.statistics.worlds import most_misses
 from tests.toys.models import criterion, text_model
 
 
@@ -110,7 +111,7 @@ def test_the_baseline_seldom_sees_a_difference_that_is_not_there() -> None:
         texts = sentences(120, 100 + seed)
         x, y = blind_scores(texts[:60], texts[60:], rng)
         alarms += area_under_curve(positives=x, negatives=y).bounds(0.05)[0] > 0.5
-    assert alarms <= 10
+    assert alarms <= most_misses(worlds=60)
 
 
 def test_the_difference_of_two_aucs_is_delongs() -> None:

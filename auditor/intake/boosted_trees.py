@@ -1,0 +1,317 @@
+"""Boosted trees of XGBoost, LightGBM and CatBoost from the files their own libraries write: data, and no code.
+
+The libraries parse the bytes in compiled code of their own; that happens in the measuring process, like all loading.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from auditor.artifact.source import Source, printable, reading
+from auditor.data.preprocessing import as_text
+from auditor.errors import DataError, MissingExtraError, ModelError, UsageError, did_you_mean
+from auditor.intake.specs import ModelSpec
+from auditor.intake.wrap import named_classes, no_flags_of_classes, provenance_of
+from auditor.model.audited_model import AuditedModel, Provenance
+from auditor.model.regression import AuditedRegressor
+from auditor.rows import FloatArray
+
+FORMATS = ("XGBoost", "LightGBM", "CatBoost")
+_CLASSIFIERS = frozenset(
+    {"binary:logistic", "binary:logitraw", "binary:hinge", "multi:softprob", "multi:softmax"}  # XGBoost
+    | {"binary", "cross_entropy", "multiclass", "multiclassova"}  # LightGBM
+    | {"Logloss", "CrossEntropy", "MultiClass", "MultiClassOneVsAll"}  # CatBoost
+)
+_REGRESSORS = re.compile(
+    r"^(reg:.*|count:poisson"
+    r"|regression|regression_l1|huber|fair|poisson|quantile|mape|gamma|tweedie"
+    r"|(RMSE|MAE|Huber|Quantile|MAPE|Poisson|Tweedie|LogCosh|Expectile|Lq)(:.*)?)$"
+)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Boosted:
+    """Boosted trees as a scikit-learn estimator looks: ``trees`` is the library's own object, which shap reads.
+
+    ``features``: the columns it takes, in order. ``categories``: of each column whose values are names, the names it
+    knows, in the order of their codes, or None where the library looks them up itself. ``n_outputs``: columns of raw
+    scores. ``objective``: what the trees were fitted for, in the library's words.
+    """
+
+    library: str
+    trees: Any
+    features: tuple[str, ...]
+    categories: Mapping[str, tuple[str, ...] | None]
+    n_outputs: int
+    objective: str
+    labels: tuple[str, ...]
+
+    @property
+    def classes_(self) -> Any:
+        """What scikit-learn calls the classes."""
+        return np.asarray(self.labels)
+
+    def table(self, X: Any) -> pd.DataFrame:
+        """The rows as the library takes them: numbers, and its own categories. Raises DataError for a new category."""
+        if isinstance(X, np.ndarray):
+            X = pd.DataFrame(X, columns=list(self.features))
+        absent = [name for name in self.features if name not in X.columns]
+        if absent:
+            near = did_you_mean(absent[0], map(str, X.columns))
+            raise DataError(f"The model needs the feature {absent[0]!r}, which the data do not have{near}.")
+        return pd.DataFrame({name: self._column(name, X[name]) for name in self.features})
+
+    def _column(self, name: str, values: Any) -> Any:
+        values = values.reset_index(drop=True)
+        if name not in self.categories:
+            kind = values.dtype.kind if isinstance(values.dtype, np.dtype) else "O"
+            numbers = values if kind in "iufb" else pd.to_numeric(values, errors="coerce")
+            if kind not in "iufb" and (numbers.isna() & values.notna()).any():
+                strange = values[numbers.isna() & values.notna()].iloc[0]
+                raise DataError(f"Column {name!r} holds {printable(strange, 40)!r}, and the model takes numbers there.")
+            return numbers.astype(np.float64)
+        names, known = as_text(values), self.categories[name]
+        if known is None:
+            return names.fillna("nan").astype(object)
+        new = sorted(set(names.dropna().unique()) - set(known))
+        if new:
+            raise DataError(
+                f"Column {name!r} holds {printable(new[0], 40)!r}, which the model has not learned: it knows "
+                f"{', '.join(known[:8])}."
+            )
+        return pd.Categorical(names, categories=list(known))
+
+    def raw(self, X: Any) -> FloatArray:
+        """(n, n_outputs) scores before the link, or the predicted numbers."""
+        rows = self.table(X)
+        if self.library == "XGBoost":
+            found = self.trees.predict(_dmatrix(rows, self), output_margin=self.objective != "multi:softmax")
+        elif self.library == "LightGBM":
+            found = self.trees.predict(rows, raw_score=True)
+        else:
+            found = self.trees.predict(rows, prediction_type="RawFormulaVal")
+        return np.asarray(found, np.float64).reshape(len(rows), -1)
+
+    def decision_function(self, X: Any) -> FloatArray:
+        """Log-odds (n,) of the last of two classes, scores (n, k) of more."""
+        scores = self.raw(X)
+        return scores[:, 0] if scores.shape[1] == 1 else scores
+
+    def predict_proba(self, X: Any) -> FloatArray:
+        """(n, k) probabilities, by the library's own link."""
+        rows = self.table(X)
+        if self.library == "XGBoost":
+            if self.objective == "multi:softmax":  # its own prediction is a label
+                scores = np.asarray(self.trees.predict(_dmatrix(rows, self), output_margin=True), np.float64)
+                shifted = np.exp(scores - scores.max(axis=1, keepdims=True))
+                found: Any = shifted / shifted.sum(axis=1, keepdims=True)
+            else:
+                found = np.asarray(self.trees.predict(_dmatrix(rows, self)), np.float64)
+                if self.objective == "binary:logitraw":
+                    found = 1.0 / (1.0 + np.exp(-found))
+        elif self.library == "LightGBM":
+            found = np.asarray(self.trees.predict(rows), np.float64)
+        else:
+            found = np.asarray(self.trees.predict(rows, prediction_type="Probability"), np.float64)
+        return np.column_stack([1.0 - found, found]) if found.ndim == 1 else found
+
+    def predict(self, X: Any) -> FloatArray:
+        """(n,) predicted numbers of a regression, after the library's own link."""
+        rows = self.table(X)
+        if self.library == "XGBoost":
+            return np.asarray(self.trees.predict(_dmatrix(rows, self)), np.float64)
+        return np.asarray(self.trees.predict(rows), np.float64)
+
+
+def _dmatrix(rows: pd.DataFrame, boosted: Boosted) -> Any:
+    xgboost = import_module("xgboost")
+    named = boosted.trees.feature_names is not None
+    return xgboost.DMatrix(rows if named else rows.to_numpy(), enable_categorical=bool(boosted.categories))
+
+
+class BoostedClassifier(AuditedModel):
+    """Boosted trees that tell classes apart; ``estimator`` is the :class:`Boosted` they are."""
+
+    def __init__(
+        self, estimator: Boosted, *, classes: Sequence[object], threshold: float, provenance: Provenance
+    ) -> None:
+        self.estimator = estimator
+        super().__init__(
+            estimator.predict_proba,
+            classes=classes,
+            features=estimator.features,
+            threshold=threshold,
+            provenance=provenance,
+        )
+        self.group_columns = tuple(estimator.categories)
+
+
+class BoostedRegressor(AuditedRegressor):
+    """Boosted trees that predict a number; ``estimator`` is the :class:`Boosted` they are."""
+
+    def __init__(self, estimator: Boosted, *, provenance: Provenance) -> None:
+        self.estimator = estimator
+        super().__init__(estimator.predict, features=estimator.features, provenance=provenance)
+        self.group_columns = tuple(estimator.categories)
+
+
+# ---- files -----------------------------------------------------------------------------------------------------------
+
+
+def format_of(data: bytes) -> str:
+    """Which of ``FORMATS`` the bytes are, or ""."""
+    if data[:4] == b"CBM1":
+        return "CatBoost"
+    if data[:5] == b"tree\n" and b"\nversion=" in data[:200]:
+        return "LightGBM"
+    # Universal binary JSON of one object, or JSON: XGBoost's has a learner first, or its version.
+    start = data[:64].lstrip()
+    binary = start[:2] == b"{L" and (b"learner" in start or b"version" in start)
+    text = re.match(rb'\{\s*"(learner|version)"', start) is not None and b'"gradient_booster"' in data
+    return "XGBoost" if binary or text else ""
+
+
+def load_boosted(source: Source, kind: str, spec: ModelSpec) -> AuditedModel:
+    """The model of a file of boosted trees.
+
+    Raises MissingExtraError without its library, ModelError for a damaged file or an objective that is neither classes
+    nor numbers, UsageError where a flag contradicts the file.
+    """
+    read = {"XGBoost": _xgboost, "LightGBM": _lightgbm, "CatBoost": _catboost}[kind]
+    with reading(f"{source.name!r} cannot be read as a {kind} model"):
+        boosted = read(source, spec)
+    version = import_module(kind.lower()).__version__
+    provenance = provenance_of(source, f"{kind} model", f"{kind.lower()} {version}")
+    if spec.features is not None and spec.features != boosted.features:
+        raise UsageError("The model file names its own features: leave --features out.")
+    if _REGRESSORS.match(boosted.objective):
+        no_flags_of_classes(spec)
+        return BoostedRegressor(boosted, provenance=provenance)
+    if boosted.objective not in _CLASSIFIERS:
+        raise ModelError(
+            f"{source.name!r} was fitted for {printable(boosted.objective, 60)!r}, and this tool audits classes and "
+            "numbers: a ranking or a survival model can be audited by a decision made of it, with --predict."
+        )
+    if spec.outputs == "logits":
+        raise UsageError(f"{kind} gives probabilities: leave --outputs out.")
+    return BoostedClassifier(
+        boosted,
+        classes=named_classes(list(boosted.labels), spec),
+        threshold=0.5 if spec.threshold is None else spec.threshold,
+        provenance=provenance,
+    )
+
+
+def _library(name: str) -> Any:
+    try:
+        return import_module(name)
+    except ImportError:
+        raise MissingExtraError(
+            f"This is a model of {name}, which is not installed: pip install 'responsible-auditor[{name}]'."
+        ) from None
+
+
+def _numbered(n: int) -> tuple[str, ...]:
+    return tuple(str(i) for i in range(max(n, 2)))
+
+
+def _columns(names: Sequence[str] | None, count: int, spec: ModelSpec, what: str) -> tuple[str, ...]:
+    found = tuple(names) if names else spec.features
+    if found is None:
+        raise UsageError(f"{what} takes {count} columns and does not name them: add --features a,b in their order.")
+    if len(found) != count:
+        raise UsageError(f"--features names {len(found)} columns, but the model takes {count}.")
+    return found
+
+
+def _xgboost(source: Source, spec: ModelSpec) -> Boosted:
+    xgboost = _library("xgboost")
+    with xgboost.config_context(verbosity=0):
+        trees = xgboost.Booster(params={"nthread": 1})
+        trees.load_model(bytearray(source.data))
+        learner = json.loads(trees.save_config())["learner"]
+    features = _columns(trees.feature_names, trees.num_features(), spec, source.name)
+    kinds = dict(zip(features, trees.feature_types or [], strict=False))
+    named = [name for name, kind in kinds.items() if kind == "c"]
+    categories: dict[str, tuple[str, ...] | None] = {}
+    if named:
+        stored = dict(trees.get_categories(export_to_arrow=True).to_arrow() or [])
+        for name in named:
+            values = stored.get(name)
+            if values is None:
+                raise ModelError(
+                    f"{source.name!r} has the categories of {name!r} as codes without names: save it again with "
+                    "XGBoost 3.1 or newer, which writes the names too."
+                )
+            categories[name] = tuple(map(str, values.to_pylist()))
+    n = int(learner["learner_model_param"]["num_class"] or 0)
+    if int(learner["learner_model_param"].get("num_target", "1")) > 1:
+        raise ModelError(f"{source.name!r} predicts several targets at once, which is not supported.")
+    return Boosted(
+        library="XGBoost",
+        trees=trees,
+        features=features,
+        categories=categories,
+        n_outputs=max(n, 1),
+        objective=str(learner["objective"]["name"]),
+        labels=_numbered(n),
+    )
+
+
+def _lightgbm(source: Source, spec: ModelSpec) -> Boosted:
+    lightgbm = _library("lightgbm")
+    text = source.data.decode("utf-8")
+    stated = re.search(r"^objective=(\S+)", text, re.MULTILINE)
+    if stated is None:
+        raise ModelError(f"{source.name!r} says no objective: audit it with --predict.")
+    trees = lightgbm.Booster(model_str=text)
+    own = trees.feature_name()
+    unnamed = own == [f"Column_{i}" for i in range(len(own))]
+    features = _columns(None if unnamed else own, trees.num_feature(), spec, source.name)
+    places = re.search(r"^\[categorical_feature: ([\d,]+)\]$", text, re.MULTILINE)
+    coded = [features[int(i)] for i in places[1].split(",")] if places else []
+    known = trees.pandas_categorical or []
+    if known and len(coded) != len(known):
+        raise ModelError(f"{source.name!r} has categories and does not say of which columns: audit it with --predict.")
+    return Boosted(
+        library="LightGBM",
+        trees=trees,
+        features=features,
+        # Without the names of pandas' categories, the codes themselves are the column's values.
+        categories={name: tuple(map(str, values)) for name, values in zip(coded, known, strict=True)} if known else {},
+        n_outputs=trees.num_model_per_iteration(),
+        objective=stated[1],
+        labels=_numbered(trees.num_model_per_iteration()),
+    )
+
+
+def _catboost(source: Source, spec: ModelSpec) -> Boosted:
+    catboost = _library("catboost")
+    trees = catboost.CatBoost()
+    trees.load_model(blob=source.data)
+    other = [kind for kind in ("text", "embedding") if getattr(trees, f"get_{kind}_feature_indices")()]
+    if other:
+        raise ModelError(f"{source.name!r} takes columns of {other[0]}s, which is not supported: use --predict.")
+    own = list(trees.feature_names_)
+    unnamed = own == [str(i) for i in range(len(own))]
+    features = _columns(None if unnamed else own, len(own), spec, source.name)
+    params = trees.get_all_params()
+    labels = [str(label) for label in trees.classes_]
+    objective = str(params.get("loss_function", ""))
+    return Boosted(
+        library="CatBoost",
+        trees=trees,
+        features=features,
+        categories={features[i]: None for i in trees.get_cat_feature_indices()},
+        n_outputs=max(1, len(labels) if len(labels) > 2 else 1),
+        objective=objective,
+        labels=tuple(labels) or _numbered(2),
+    )

@@ -1,0 +1,111 @@
+"""The columns of a table that are a model's own answers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from auditor.data.audit_data import encode_labels, numeric_target
+from auditor.data.preprocessing import label_name
+from auditor.data.recorded import Recorded
+from auditor.errors import DataError, UsageError
+from auditor.intake.rows.tables import TableFile
+from auditor.intake.specs import RecordedSpec
+from auditor.rows import FloatArray
+
+_OFF_ONE = 1e-3
+
+
+def score_columns(asked: RecordedSpec, file: TableFile) -> dict[str, str]:
+    """Class -> column; the one column of the favourable label's scores has the class "".
+
+    Raises UsageError where neither one column is named nor one for each class.
+    """
+    plain = [name for name in asked.score if name in file.columns or "=" not in name]
+    if plain and len(asked.score) > 1:
+        raise UsageError(
+            f"One scan audits one model: --score {plain[0]} is one column of scores, so scan once for each; the "
+            "probabilities of several classes are given as --score class=column, one for each class."
+        )
+    if plain:
+        return {"": plain[0]}
+    pairs = [name.partition("=") for name in asked.score]
+    found = {label_name(name): column for name, _, column in pairs}
+    if asked.score and (len(found) < len(pairs) or len(found) < 2):
+        raise UsageError("--score class=column is given once for every class, of which there are at least two.")
+    return found
+
+
+def read_recorded(
+    file: TableFile, asked: RecordedSpec, classes: tuple[str, ...], positive: int | None, *, regression: bool
+) -> Recorded:
+    """The answers of a model with these classes, row by row.
+
+    Raises UsageError for a column that is not there, DataError where a row has no answer, or one that cannot be.
+    """
+    scores = score_columns(asked, file)
+    numeric = [name for name in (*scores.values(), asked.loss) if name is not None]
+    types = dict.fromkeys(numeric, pa.float64())
+    if asked.generated is not None:
+        column = file.read([asked.generated], {asked.generated: pa.string()}).to_pandas()[asked.generated]
+        _complete(column.isna(), f"Column {asked.generated!r} of {file.path.name}")
+        return Recorded(texts=column.to_numpy(object))
+    if asked.predicted is not None and not regression:
+        types[asked.predicted] = pa.string()
+    wanted = list(dict.fromkeys([*numeric, *([asked.predicted] if asked.predicted is not None else [])]))
+    frame = file.read(wanted, types).to_pandas()
+    decided, said = None, ""
+    if asked.predicted is not None:
+        column = frame[asked.predicted]
+        said = f"Column {asked.predicted!r} of {file.path.name}"
+        if regression:
+            numbers = numeric_target(column, asked.predicted)
+            _complete(np.isnan(numbers), said)
+            return Recorded(numbers=numbers, losses=_losses(frame, asked, file))
+        decided = encode_labels(column, classes, asked.predicted)
+        _complete(decided < 0, said)
+    return Recorded(
+        scores=_probabilities(frame, scores, classes, positive, file) if scores else None,
+        decisions=decided,
+        losses=_losses(frame, asked, file),
+    )
+
+
+def _complete(missing: Any, what: str) -> None:
+    n = int(missing.sum())
+    if n:
+        raise DataError(f"{what} is empty in {n:,} rows: a row without an answer of the model is to be left out.")
+
+
+def _losses(frame: pd.DataFrame, asked: RecordedSpec, file: TableFile) -> FloatArray | None:
+    if asked.loss is None:
+        return None
+    losses = frame[asked.loss].to_numpy(np.float64)
+    _complete(~np.isfinite(losses), f"Column {asked.loss!r} of {file.path.name}")
+    return losses
+
+
+def _probabilities(
+    frame: pd.DataFrame, scores: dict[str, str], classes: tuple[str, ...], positive: int | None, file: TableFile
+) -> FloatArray:
+    for column in scores.values():
+        values = frame[column].to_numpy(np.float64)
+        _complete(~np.isfinite(values), f"Column {column!r} of {file.path.name}")
+        if ((values < 0.0) | (values > 1.0)).any():
+            raise DataError(
+                f"Column {column!r} of {file.path.name} runs from {values.min():g} to {values.max():g}, and a score is "
+                "a probability: scale it to [0, 1], or give the decisions that were made with it by --predicted COLUMN."
+            )
+    if "" in scores:
+        if len(classes) != 2 or positive is None:
+            raise UsageError("--score is the probability of the favourable label of two: name it with --positive.")
+        own = frame[scores[""]].to_numpy(np.float64)
+        return np.column_stack([own, 1.0 - own] if positive == 0 else [1.0 - own, own])
+    table = frame[[scores[name] for name in classes]].to_numpy(np.float64)
+    off = int((np.abs(table.sum(axis=1) - 1.0) > _OFF_ONE).sum())
+    if off:
+        raise DataError(f"The scores of {off:,} rows of {file.path.name} do not add up to 1: one for every class does.")
+    return table

@@ -1,0 +1,148 @@
+"""Rows out of a database, by a query of the user's own, over a connection that can only read."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from auditor.errors import DataError, MissingExtraError, UsageError, first_line
+from auditor.files import regular_file
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from sqlalchemy import Engine
+
+_URL = re.compile(r"^[a-z][a-z0-9_]*(\+[a-z0-9_]+)?://", re.IGNORECASE)
+_MOST_QUERY_BYTES = 1 << 20
+# How each database is told that nothing is to be written, before the query is sent.
+_READ_ONLY = {
+    "postgresql": "SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY",
+    "mysql": "SET SESSION TRANSACTION READ ONLY",
+    "mariadb": "SET SESSION TRANSACTION READ ONLY",
+    "sqlite": "PRAGMA query_only = ON",
+}
+
+
+def is_database(data: str) -> bool:
+    """Whether this is the URL of a database and no path."""
+    return bool(_URL.match(data))
+
+
+def fetch(url: str, query: str | Path, into: Path) -> str:
+    """Writes what the query in the file ``query`` finds in the database to ``into``, as Parquet; returns a note on it.
+
+    PostgreSQL, MySQL, MariaDB and SQLite are told to refuse every write of the session; no other database is asked.
+    Numbers of any type become float64 or integers, everything else that is no text its text. Raises UsageError for a
+    URL, a driver or a query that is wrong, DataError for rows that no table in a file can hold, MissingExtraError
+    without SQLAlchemy.
+    """
+    statement = _statement(regular_file(query, "query file"))
+    frame = _asked(url, statement)
+    if not len(frame):
+        raise DataError(f"The query {Path(query).name} finds no rows.")
+    try:
+        frame.to_parquet(into, index=False)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise DataError(f"The query {Path(query).name} finds what no table can hold: {first_line(error)}.") from None
+    digest = hashlib.sha256(statement.encode()).hexdigest()
+    return f"The rows are what the query {Path(query).name} (sha256 {digest}) found, over a connection that only reads."
+
+
+def _statement(path: Path) -> str:
+    if path.stat().st_size > _MOST_QUERY_BYTES:
+        raise UsageError(f"The query file {path.name!r} is larger than a query is.")
+    try:
+        text = path.read_text("utf-8").strip()
+    except UnicodeDecodeError:
+        raise UsageError(f"The query file {path.name!r} is no text in UTF-8.") from None
+    if not text:
+        raise UsageError(f"The query file {path.name!r} is empty: write a SELECT into it.")
+    return text
+
+
+def _asked(url: str, statement: str) -> pd.DataFrame:
+    sql = _sqlalchemy()
+    engine = _engine(sql, url)
+    try:
+        with engine.connect() as connection:
+            connection.exec_driver_sql(_READ_ONLY[engine.dialect.name])
+            connection.commit()
+            found = connection.exec_driver_sql(statement)
+            if not found.returns_rows:
+                raise UsageError("The query returns no rows: it has to be a SELECT.")
+            names, rows = list(found.keys()), found.fetchall()
+    except (sql.exc.SQLAlchemyError, UnicodeError, OverflowError) as error:
+        cause = getattr(error, "orig", None) or error
+        raise UsageError(f"{shown(url)} does not answer the query: {first_line(cause)}.") from None
+    finally:
+        engine.dispose()
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise UsageError(f"The query gives two columns the name {twice[0]!r}: rename one with AS.")
+    return _plain(names, rows)
+
+
+def _plain(names: list[str], rows: list[Any]) -> pd.DataFrame:
+    from decimal import Decimal
+
+    import pandas as pd
+
+    columns: dict[str, pd.Series[Any]] = {}
+    for i, name in enumerate(names):
+        values = [row[i] for row in rows]
+        kinds = {type(value) for value in values if value is not None}
+        if bytes in kinds or memoryview in kinds:
+            raise DataError(f"Column {name!r} of the query holds bytes, which are no value of a table: leave it out.")
+        if Decimal in kinds and kinds <= {Decimal, int, float}:
+            values = [None if value is None else float(value) for value in values]
+        elif not (kinds <= {int, float} or kinds <= {str} or kinds <= {bool}):
+            values = [None if value is None else str(value) for value in values]
+        columns[name] = pd.Series(values, dtype=object).convert_dtypes()
+    return pd.DataFrame(columns)
+
+
+def _engine(sql: Any, url: str) -> Engine:
+    try:
+        parsed = sql.make_url(url)
+        backend = parsed.get_backend_name()
+    except (sql.exc.ArgumentError, ValueError) as error:
+        raise UsageError(f"{shown(url)} is no URL of a database: {first_line(error)}.") from None
+    if backend not in _READ_ONLY:
+        raise UsageError(
+            f"{backend} cannot be told here that nothing is to be written: export the rows to a Parquet file, and give "
+            "that with --data."
+        )
+    if parsed.drivername == "postgresql":
+        parsed = parsed.set(drivername="postgresql+psycopg")
+    if backend == "sqlite":
+        path = regular_file(parsed.database or "", "database")
+        parsed = parsed.set(database=f"file:{path.resolve()}", query={"mode": "ro", "uri": "true"})
+    try:
+        engine: Engine = sql.create_engine(parsed)
+    except (sql.exc.ArgumentError, ImportError) as error:
+        raise UsageError(
+            f"{shown(url)} needs a driver that is not installed ({first_line(error)}): pip install it, such as "
+            "psycopg[binary] for PostgreSQL or pymysql for mysql+pymysql://."
+        ) from None
+    return engine
+
+
+def shown(url: str) -> str:
+    """The URL as it may be printed and recorded: without user's password and options."""
+    try:
+        return str(_sqlalchemy().make_url(url).set(query={}).render_as_string(hide_password=True))
+    except Exception:  # not a URL at all, and a password may be anywhere in it
+        return "The --data that was given"
+
+
+def _sqlalchemy() -> Any:
+    try:
+        import sqlalchemy
+        import sqlalchemy.exc
+    except ImportError:
+        raise MissingExtraError(
+            "Rows from a database need the package sqlalchemy: pip install 'responsible-auditor[sql]'."
+        ) from None
+    return sqlalchemy

@@ -1,0 +1,100 @@
+"""Models of which nothing is here but what they answered: they are read, and never asked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NoReturn
+
+from auditor.data.audit_data import AuditData
+from auditor.data.recorded import Recorded
+from auditor.errors import NotApplicableError
+from auditor.model.audited_model import AuditedModel, Provenance
+from auditor.model.regression import AuditedRegressor
+from auditor.rows import FloatArray, IntArray, Rows
+
+
+def _not_asked(X: Rows) -> NoReturn:
+    raise NotApplicableError(
+        "Needs a model that can be asked about other rows than these: only its predictions are here. Scan the model."
+    )
+
+
+def _recorded(data: AuditData) -> Recorded:
+    if data.recorded is None:
+        _not_asked(data.X)
+    return data.recorded
+
+
+class RecordedWriter(AuditedModel):
+    """A language model known by the texts it wrote."""
+
+    kind = "language_model"
+    can_be_asked = False
+    what = "known by its texts alone"
+
+    def __init__(self, *, provenance: Provenance | None = None) -> None:
+        super().__init__(_not_asked, classes=(), provenance=provenance)
+
+    def predict_proba(self, X: Rows) -> FloatArray:
+        """Raises NotApplicableError."""
+        _not_asked(X)
+
+
+class RecordedClassifier(AuditedModel):
+    """A classifier known by its answers on the rows: ``data.recorded`` of the rows at hand.
+
+    Decisions are the recorded ones, else the threshold's on the recorded scores. What was not recorded, and every
+    question about other rows, raises NotApplicableError.
+    """
+
+    can_be_asked = False
+
+    def __init__(
+        self,
+        *,
+        classes: Sequence[object],
+        features: Sequence[str],
+        threshold: float = 0.5,
+        provenance: Provenance | None = None,
+    ) -> None:
+        super().__init__(_not_asked, classes=classes, features=features, threshold=threshold, provenance=provenance)
+
+    def predict_proba(self, X: Rows) -> FloatArray:
+        """Raises NotApplicableError."""
+        _not_asked(X)
+
+    def outputs(self, data: AuditData) -> FloatArray:
+        """(n, n_classes) recorded scores; NotApplicableError where there are none."""
+        scores = _recorded(data).scores
+        if scores is None:
+            raise NotApplicableError("Needs the model's scores, and only its decisions are here: add --score COLUMN.")
+        return scores
+
+    def decisions(self, data: AuditData) -> IntArray:
+        """(n,) recorded decisions, or the threshold's on the recorded scores; NotApplicableError without either."""
+        recorded = _recorded(data)
+        if recorded.decisions is not None:
+            return recorded.decisions
+        if recorded.scores is None:
+            raise NotApplicableError("Needs the model's decisions: add --predicted COLUMN or --score COLUMN.")
+        return self.decide(recorded.scores, data.positive)
+
+
+class RecordedRegressor(AuditedRegressor):
+    """A regression known by its predictions on the rows: ``data.recorded`` of the rows at hand."""
+
+    can_be_asked = False
+
+    def __init__(self, *, features: Sequence[str], provenance: Provenance | None = None) -> None:
+        super().__init__(_not_asked, features=features, provenance=provenance)
+
+    def predict(self, X: Rows) -> FloatArray:
+        """Raises NotApplicableError."""
+        _not_asked(X)
+
+    def predictions(self, data: AuditData) -> FloatArray:
+        """(n,) recorded predictions; NotApplicableError where there are none."""
+        numbers = _recorded(data).numbers
+        if numbers is None:
+            raise NotApplicableError("Needs the model's predictions: add --predicted COLUMN.")
+        return numbers

@@ -1,0 +1,34 @@
+"""By what the measuring process was confined; imports no numpy, whose threads would be born outside."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from auditor.files import Closed
+
+
+class SandboxState(Closed):
+    """By which layers of the kernel the measuring process was confined.
+
+    ``landlock``: the version of its interface, 0 where it was not on. ``seccomp``: whether system calls were denied.
+    ``why``: why a layer was not on, "" where both were.
+    """
+
+    landlock: Annotated[int, Field(ge=0)] = 0
+    seccomp: bool = False
+    why: Annotated[str, Field(max_length=500)] = ""
+
+    @property
+    def on(self) -> bool:
+        """Whether both layers were on: neither alone is a sandbox."""
+        return self.landlock > 0 and self.seccomp
+
+    def describe(self) -> str:
+        """Which layers were on, and why one was not."""
+        layers = [f"Landlock {self.landlock}"] if self.landlock else []
+        layers += ["seccomp"] if self.seccomp else []
+        if self.on:
+            return " and ".join(layers)
+        return f"none{f', {layers[0]} alone' if layers else ''}: {self.why}"

@@ -1,0 +1,82 @@
+"""The private run that a model bundle records, read in a child: the command line loads no model into itself."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from auditor.errors import AuditorError, ModelError
+from auditor.intake.limits import follow, restrict
+from auditor.intake.specs import Job, Limits, ModelSpec
+from auditor.run.sandbox.enter import enter
+
+if TYPE_CHECKING:
+    from auditor.privacy.run_record import RunRecord
+
+_SECONDS = 120.0
+_MEMORY = 4 << 30
+_MOST_BYTES = 1 << 20
+
+
+def read_bundle(path: str | Path) -> RunRecord:
+    """The private run that a model file records, loaded with limits in a process of its own, whose answer is validated.
+
+    Raises ModelError where the file is refused, records no private training, or the process dies.
+    """
+    from auditor.privacy.run_record import parse_run
+
+    file = Path(path).resolve()
+    with tempfile.TemporaryDirectory(prefix="auditor-") as scratch, tempfile.TemporaryFile() as answer:
+        environment = {k: os.environ[k] for k in ("PATH", "LANG", "LD_LIBRARY_PATH") if k in os.environ}
+        try:
+            done = subprocess.run(
+                [sys.executable, "-I", "-m", "auditor.run.bundle_record", str(file), str(os.getpid())],
+                stdin=subprocess.DEVNULL,
+                stdout=answer,
+                stderr=subprocess.DEVNULL,
+                cwd=scratch,
+                env=environment | {"HOME": scratch, "TMPDIR": scratch, "OMP_NUM_THREADS": "1"},
+                timeout=_SECONDS,
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            raise ModelError(f"{file.name!r} took longer than {_SECONDS:g} s to load.") from None
+        answer.seek(0)
+        raw = answer.read(_MOST_BYTES)
+    try:
+        said = json.loads(raw)
+        problem, record = said["error"], said["record"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise ModelError(f"Loading {file.name!r} did not end well (code {done.returncode}).") from None
+    if problem is not None:
+        raise ModelError(str(problem)[:2000])
+    return parse_run(record, file.name)
+
+
+def _main() -> None:
+    path, parent = sys.argv[1], int(sys.argv[2])
+    spec = ModelSpec(path=path, device="cpu")
+    limits = Limits(memory_bytes=_MEMORY, seconds=_SECONDS)
+    job = Job(model=spec, data=None, probes=(), seed=0, limits=limits, parent=parent)
+    follow(job.parent)
+    enter(job, Path.cwd())
+    # Only now, so that what these imports start is in the sandbox too.
+    from auditor.intake.formats import load_model
+    from auditor.privacy.bundle_record import run_of_model
+
+    restrict(job)
+    try:
+        record = run_of_model(load_model(spec), Path(path).name)
+    except AuditorError as error:
+        print(json.dumps({"error": str(error), "record": None}))
+    else:
+        print(json.dumps({"error": None, "record": record.model_dump(mode="json", exclude_none=True)}))
+
+
+if __name__ == "__main__":
+    _main()

@@ -1,0 +1,136 @@
+"""Which files a job needs: everything else is closed to the process that measures."""
+
+from __future__ import annotations
+
+import glob
+import os
+import site
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+
+from auditor.files import received
+from auditor.intake.own_packages import ROOT
+from auditor.intake.specs import DataSpec, Job
+from auditor.run.sandbox.landlock import DEVICE, READ, WRITE, Access, Place
+
+# What Python and the libraries below it look at of the system: programs' own files, not people's.
+_SYSTEM = (
+    "/usr", "/lib", "/lib32", "/lib64", "/nix/store", "/gnu/store",
+    "/etc/ld.so.cache", "/etc/ld.so.conf", "/etc/ld.so.conf.d", "/etc/localtime", "/etc/timezone", "/etc/os-release",
+    "/etc/nsswitch.conf", "/etc/passwd", "/etc/group", "/etc/mime.types", "/etc/fonts", "/etc/ssl/openssl.cnf",
+    "/proc/self", "/proc/cpuinfo", "/proc/meminfo", "/proc/stat", "/proc/version", "/proc/filesystems", "/proc/sys/vm",
+    "/sys/devices/system", "/sys/fs/cgroup", "/sys/kernel/mm",
+    "/dev/zero", "/dev/random", "/dev/urandom",
+)  # fmt: skip
+# A driver is spoken to by requests to its devices, and its library reads what the kernel says of them.
+_ACCELERATORS = ("/dev/nvidia*", "/dev/nvidia-caps/*", "/dev/dxg", "/dev/kfd", "/dev/dri/*")
+_OF_ACCELERATORS = ("/sys", "/proc/driver/nvidia", "/proc/devices", "/proc/modules")
+
+
+def places_of(job: Job, scratch: Path) -> tuple[Place, ...]:
+    """Everything that the job's process may open, and how; ``scratch``: the folder that it works in."""
+    reads = [*_SYSTEM, *_python(), *_inputs(job)]
+    found = [Place(Path(path), READ) for path in reads]
+    found += [Place(Path("/dev/null"), DEVICE)]
+    if job.model.code_folder is not None:
+        found += _but_for_hidden(Path(job.model.code_folder))
+    if job.data is not None and job.data.image is not None:
+        # A table of pictures names them by their paths below its own folder.
+        found += _but_for_hidden(Path(job.data.path).parent)
+    # A link in it leads nowhere but where it may be read; in a folder that is handed on it could lead the parent.
+    found += [Place(scratch, WRITE | Access.MAKE_SYM), *(Place(folder, WRITE) for folder in _outputs(job))]
+    devices = accelerators(job)
+    found += [Place(Path(path), DEVICE) for path in devices]
+    found += [Place(Path(path), READ) for path in _OF_ACCELERATORS if devices]
+    return tuple(found)
+
+
+def accelerators(job: Job) -> list[str]:
+    """The device nodes of graphics cards, where the job may use one."""
+    if job.model.device == "cpu":
+        return []
+    return sorted(path for pattern in _ACCELERATORS for path in glob.glob(pattern))
+
+
+def _python() -> Iterator[str]:
+    yield from (sys.prefix, sys.exec_prefix, sys.base_prefix, sys.base_exec_prefix, str(ROOT))
+    yield from (path for path in (*sys.path, *site.getsitepackages()) if path)
+    yield from (path for path in os.environ.get("LD_LIBRARY_PATH", "").split(os.pathsep) if path)
+    for name, module in list(sys.modules.items()):
+        # What is installed to be edited lies elsewhere; setuptools writes where into such a module.
+        if name.startswith("__editable__"):
+            yield from map(str, getattr(module, "MAPPING", {}).values())
+
+
+def _inputs(job: Job) -> Iterator[str]:
+    if job.model.path is not None:
+        yield job.model.path
+        yield from _blobs(Path(job.model.path))
+    if job.data is not None:
+        yield from _files_of(job.data)
+    for spec in job.probes:
+        yield from _paths_in(spec.options)
+    if job.mitigation is not None:
+        yield from _paths_in(job.mitigation.options)
+    if job.detection is not None:
+        yield from map(received, job.detection.files)
+    if job.detector_training is not None:
+        yield job.detector_training.folder
+        yield from (path for path in (job.detector_training.kinds,) if path is not None)
+        yield from _paths_in(job.detector_training.options)
+
+
+def _blobs(folder: Path) -> Iterator[str]:
+    """Where the files of a folder in the Hugging Face cache lie, which are links in the folder itself."""
+    blobs = folder.parent.parent / "blobs"
+    if folder.parent.name == "snapshots" and blobs.is_dir():
+        yield str(blobs)
+
+
+def _files_of(data: DataSpec) -> Iterator[str]:
+    yield from (path for path in (data.path, data.train, data.sensitive_file) if path is not None)
+
+
+def _paths_in(value: object) -> Iterator[str]:
+    """Every absolute path among options, ``NAME:path`` too; the root of everything is none, but a separator."""
+    if isinstance(value, str):
+        for text in (value, value.partition(":")[2]):
+            if text.startswith("/") and len(Path(os.path.normpath(text)).parts) > 1 and "\0" not in text:
+                yield text
+                yield from _blobs(Path(text))
+    elif isinstance(value, Mapping):
+        yield from (path for each in value.values() for path in _paths_in(each))
+    elif isinstance(value, Iterable):
+        yield from (path for each in value for path in _paths_in(each))
+
+
+def _but_for_hidden(folder: Path) -> Iterator[Place]:
+    """A folder of the user's with all that is in it, but for hidden entries: keys, tokens and histories lie there.
+
+    Of the root of everything, only its files and Python packages.
+    """
+    yield Place(folder, Access.READ_DIR)
+    try:
+        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+    except OSError:
+        return
+    at_root = folder == Path(folder.anchor)
+    for entry in entries:
+        package = os.path.exists(os.path.join(entry.path, "__init__.py"))
+        if not entry.name.startswith(".") and (not at_root or package or entry.is_file()):
+            yield Place(Path(entry.path), READ)
+
+
+def _outputs(job: Job) -> Iterator[Path]:
+    """Folders of the job's own in which it writes; what is kept of it the parent takes from there."""
+    if job.mitigation is not None:
+        yield Path(job.mitigation.out).parent
+        yield from (Path(path).parent for path in (job.mitigation.checkpoint,) if path is not None)
+    if job.detector_training is not None:
+        yield Path(job.detector_training.out).parent
+    for spec in job.probes:
+        checkpoint = spec.options.get("checkpoint")
+        if isinstance(checkpoint, str) and os.path.isabs(checkpoint):
+            os.makedirs(checkpoint, exist_ok=True)
+            yield Path(checkpoint)

@@ -1,0 +1,129 @@
+"""What a model wrote, where the texts are all that is known of it: personal data, and differences between groups."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from auditor.errors import NotApplicableError
+from auditor.finding.measurement import Measurement, Pillar
+from auditor.rows import FloatArray
+from auditor.run.probe import Need
+from auditor.statistics.estimate import Power
+from auditor.statistics.rates import Proportion
+from auditor.statistics.values import WorstValueGap, bounded_mean
+from probes.language.sampling import silence
+from probes.language.scorers import extremes, load_scorer
+from probes.privacy.memorization.pii_leakage import added, described
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from auditor.data.audit_data import AuditData
+    from auditor.model.audited_model import AuditedModel
+
+METHOD = "recorded_texts"
+
+
+class GeneratedText:
+    """What texts that a model wrote, one a row of a file, say of whom they were written for or about.
+
+    The model is not asked. Rows are taken as independent: several answers to one prompt are not. For all texts:
+
+    - ``pii_rate``: share of texts with personal data that their prompt (``--text``) does not hold, as
+      :class:`~probes.privacy.memorization.pii_leakage.PIILeakage` finds them; [0, 1], ideal 0; Clopper-Pearson.
+
+    With s in [0, 1] the scorer's number for a text, and a sensitive feature whose groups are those that the rows are
+    about or were written for:
+
+    - ``mean_text_score``: mean s of a group; [0, 1]; the bounds of
+      :class:`~auditor.statistics.values.BoundedMean`.
+    - ``worst_text_score_gap``: largest difference of that between two groups; [0, 1], ideal 0; bounded by
+      :class:`~auditor.statistics.values.WorstValueGap` of those means. Where prompts differ between groups, so may
+      the texts: the gap is of what was written, not of why.
+
+    scorer: None is VADER's sentiment, (compound + 1) / 2; or the path of a text classifier that the auditor can load,
+    or such a model. scorer_class: the class whose probability is s, its last by default.
+
+    Raises NotApplicableError where the default scorer is not installed and groups are to be compared.
+
+    Sources: Lukas et al., IEEE S&P 2023; Sheng et al., EMNLP 2019; Hutto and Gilbert, ICWSM 2014 (VADER).
+    """
+
+    name: ClassVar[str] = "generated_text"
+    pillar: ClassVar[Pillar] = "language"
+    goal: ClassVar[str] = "Do texts that a model wrote hold personal data, or differ between groups?"
+    citation: ClassVar[str] = "Lukas et al., IEEE S&P 2023; Sheng et al., EMNLP 2019"
+    methods: ClassVar[tuple[str, ...]] = (METHOD,)
+    needs: ClassVar[tuple[Need, ...]] = (Need.GENERATED,)
+    # Texts, and the true rate of personal data that is FAILed against a bound of 0.01 by one judgement at 5 %.
+    power: ClassVar[Power] = Power(1_000, 0.02)
+
+    def __init__(self, *, scorer: str | AuditedModel | None = None, scorer_class: str | None = None) -> None:
+        self.scorer = scorer
+        self.scorer_class = scorer_class
+
+    def measure(self, model: AuditedModel, data: AuditData, rng: np.random.Generator) -> list[Measurement]:
+        """All measurements; see the class."""
+        rows = data.evaluation
+        if rows.recorded is None or rows.recorded.texts is None:
+            raise NotApplicableError("Needs texts that a model wrote: add --predictions FILE --generated COLUMN.")
+        texts = [str(text) for text in rows.recorded.texts]
+        said, mute = silence([texts])
+        prompts = [str(prompt) for prompt in rows.X] if rows.modality == "text" else [""] * len(texts)
+        found = [_personal_data(texts, prompts, said, mute)]
+        if rows.sensitive_features is None:
+            return found
+        score, whose = load_scorer(self.scorer, self.scorer_class)
+        scores = score(texts)
+        for name in rows.sensitive_features.columns:
+            found += _by_group(str(name), rows.sensitive_features[name], scores, "; ".join(filter(None, (said, whose))))
+        return [replace(m, too_few=m.too_few or mute) for m in found]
+
+
+def _personal_data(texts: Sequence[str], prompts: Sequence[str], said: str, mute: str) -> Measurement:
+    new = [added(prompt, text) for prompt, text in zip(prompts, texts, strict=True)]
+    every = Counter((f.kind, f.value) for some in new for f in some)
+    return Measurement(
+        metric="pii_rate",
+        method=METHOD,
+        estimate=Proportion(successes=sum(map(bool, new)), n=len(new)),
+        n_samples=len(new),
+        ideal=0.0,
+        detail="; ".join(filter(None, (described(every), said, f"{len(new):,} texts"))),
+        too_few=mute,
+    )
+
+
+def _by_group(feature: str, groups: pd.Series[Any], scores: FloatArray, note: str) -> list[Measurement]:
+    categories = groups.astype("category").cat
+    names = [str(level) for level in categories.categories]
+    own = [scores[(categories.codes == i).to_numpy()] for i in range(len(names))]
+    means = [bounded_mean(values, low=0.0, high=1.0) for values in own]
+    values = np.asarray([float(mean.value) for mean in means])
+    return [
+        Measurement(
+            metric="worst_text_score_gap",
+            method=METHOD,
+            estimate=WorstValueGap(parts=tuple(means)),
+            n_samples=len(scores),
+            ideal=0.0,
+            sensitive=(feature,),
+            detail=f"{extremes(names, values)}; {note}" if len(names) > 1 else note,
+        ),
+        *(
+            Measurement(
+                metric="mean_text_score",
+                method=METHOD,
+                estimate=mean,
+                n_samples=len(some),
+                group={feature: name},
+                detail=note,
+            )
+            for name, some, mean in zip(names, own, means, strict=True)
+        ),
+    ]

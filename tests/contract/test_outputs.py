@@ -1,0 +1,250 @@
+"""No command writes over what it reads, nor without ``--force`` over what it did not write: each, at each place.
+
+A new command or a new path of an old one is found here: it must say whether it is read or written, and be in the table.
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import get_args
+
+import pytest
+from typer.testing import CliRunner
+
+from auditor.model.saving import save
+from cli.guarded import written_by
+from cli.main import app
+from tests import ROOT
+from tests.contract.house import modules
+from tests.mitigations.planted_rows import biased_rows, trained
+from tests.report.samples import sample_report
+
+COMMANDS = {info.name: info.callback for info in app.registered_commands if info.name and info.callback}
+WRITTEN_TO = {(name, mark) for name, function in COMMANDS.items() for mark in written_by(function)}
+# Paths that are read: whoever adds one looks at whether it is.
+READ = {
+    "compare": {"before", "after"},
+    "detect": {"files", "trust_anchors"},
+    "detect-train": {"folder"},
+    "dossier": {"run"},
+    "dp-lint": {"run"},
+    "gate": {"reports"},
+    "history": {"key"},
+    "init": {"data"},
+    "register": {"config", "sign"},
+    "report": {"run"},
+    "reproduce": {"bundle"},
+    "signoff": {"sign"},
+    "verify": {"bundle", "key"},
+}
+ROWS = ("--train", "d.csv", "--data", "t.csv", "--target", "y", "--positive", "1", "--sensitive", "group")
+
+
+@dataclass(frozen=True)
+class Case:
+    """A call that writes to ``place``: by which parameter, and whether ``--force`` would help."""
+
+    parameter: str
+    words: tuple[str, ...]
+    place: str
+    forced: bool = True
+
+    @property
+    def command(self) -> str:
+        return self.words[0]
+
+    def __str__(self) -> str:
+        return f"{self.command}-{self.parameter}-{self.place.replace('/', '-')}"
+
+
+MITIGATE = ("mitigate", "reweighing", "model.pt", *ROWS)
+SWEEP = ("tradeoff", "correlation-remover", "model.pt", *ROWS, "--sweep", "alpha=0,1", "--out", "sweep")
+CASES = [
+    Case("out", ("train", "d.csv", "--target", "y", "--out", "new.pt"), "new.pt"),
+    Case("out", ("train", "d.csv", "--target", "y", "--out", "new.pt"), "new.train.csv"),
+    Case("out", ("train", "d.csv", "--target", "y", "--out", "new.pt"), "new.test.csv"),
+    Case("train_out", ("train", "d.csv", "--target", "y", "--out", "new.pt", "--train-out", "a.parquet"), "a.parquet"),
+    Case("test_out", ("train", "d.csv", "--target", "y", "--out", "new.pt", "--test-out", "b.tsv"), "b.tsv"),
+    Case("out", (*MITIGATE, "--out", "new.pt"), "new.pt"),
+    Case("report", (*MITIGATE, "--out", "new.pt", "--report", "r"), "r/before/report.html"),
+    Case("report", (*MITIGATE, "--out", "new.pt", "--report", "r"), "r/after/report.json"),
+    Case("report", (*MITIGATE, "--out", "new.pt"), "audit-report/comparison.md"),
+    Case("out", SWEEP, "sweep/tradeoff.html"),
+    Case("out", SWEEP, "sweep/figures/front.svg"),
+    Case("out", SWEEP, "sweep/alpha=1/model.pt"),
+    Case("out", SWEEP, "sweep/unmitigated/report.json"),
+    Case("out", ("scan", "model.pt", "--out", "o"), "o/report.json"),
+    Case("out", ("scan", "model.pt"), "audit-report/report.html"),
+    Case("out", ("scan", "model.pt", "--format", "json", "--out", "."), "report.csv"),
+    Case("bundle", ("scan", "model.pt", "--bundle", "audit.zip"), "audit.zip"),
+    Case("out", ("report", "run", "--out", "o", "--format", "markdown"), "o/report.md"),
+    Case("out", ("report", "run"), "run/report.html"),
+    Case("figures", ("report", "run", "--figures", "f"), "f/03-group-fairness-rates-sex.svg"),
+    Case("out", ("compare", "run", "run", "--out", "o"), "o/comparison.html"),
+    Case("out", ("dossier", "run", "--policy", "eu-ai-act-2024-1689", "--out", "d.md"), "d.md"),
+    Case("out", ("init", "d.csv", "--out", "a.toml"), "a.toml"),
+    Case("out", ("init", "d.csv"), "audit.toml"),
+    Case("out", ("register", "given.toml"), "registration.json", forced=False),
+    Case("out", ("keygen", "k"), "k", forced=False),
+    Case("out", ("keygen", "k"), "k.pub", forced=False),
+    Case("out", ("history", "--plot", "accuracy", "--out", "t.svg"), "t.svg"),
+    Case("plot", ("dp-budget", "--rows", "9", "--plot", "p.svg"), "p.svg"),
+    Case("out", ("detect-train", "media", "--out", "d.pt"), "d.pt"),
+    Case("name", ("new-probe", "calm_share"), "calm_share/pyproject.toml", forced=False),
+]
+# Where a taken place is passed by, and where an earlier file is gone on with.
+APART = {("detect", "evidence"), ("mitigate", "checkpoint")}
+READS_NOTHING = {"new-probe", "keygen", "dp-budget"}
+RUNNER = CliRunner()
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("prepared")
+    for name, seed in (("d.csv", 0), ("t.csv", 1)):
+        rows = biased_rows(60, seed)
+        assert rows.y_true is not None
+        rows.X.assign(y=rows.y_true).to_csv(folder / name, index=False)
+    save(trained(biased_rows(60, 0), epochs=1), folder / "model.pt")
+    (folder / "run").mkdir()
+    (folder / "run" / "report.json").write_text(sample_report().to_json(), encoding="utf-8")
+    (folder / "media").mkdir()
+    (folder / "given.toml").write_text("[audit]\nmodel = 'model.pt'\ndata = 'd.csv'\ntarget = 'y'\n")
+    return folder
+
+
+@pytest.fixture
+def here(prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    shutil.copytree(prepared, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("AUDITOR_DB", raising=False)
+    return tmp_path
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def test_every_path_of_a_command_says_whether_it_is_read_or_written() -> None:
+    read, suspects = {}, []
+    for name, function in COMMANDS.items():
+        written = written_by(function)
+        own = {}
+        for parameter in inspect.signature(function).parameters.values():
+            kind, *marks = get_args(parameter.annotation)
+            said = next(m.help or "" for m in marks if hasattr(m, "help"))
+            if parameter.name in written or parameter.name in ("db", "force"):
+                continue
+            if kind is Path or Path in get_args(kind) or list[Path] in get_args(kind):
+                own[parameter.name] = said
+            if "folder for" in said.lower() or "write" in said.lower().split() or parameter.name.endswith("out"):
+                suspects.append(f"{name} --{parameter.name}: {said}")
+        if own:
+            read[name] = set(own)
+    assert read == READ
+    # What formats are written is no path.
+    assert [each for each in suspects if "--format" not in each] == []
+
+
+def test_every_place_that_is_written_to_is_in_the_table() -> None:
+    assert len(WRITTEN_TO) > 15
+    assert {(case.command, case.parameter) for case in CASES} | APART == WRITTEN_TO
+
+
+def test_force_is_offered_where_it_would_help_and_nowhere_else() -> None:
+    offering = {name for name, function in COMMANDS.items() if "force" in inspect.signature(function).parameters}
+    assert offering == {name for name, _ in WRITTEN_TO} - {"keygen", "register", "new-probe"}
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_a_users_own_file_is_refused_in_a_sentence_and_stays(case: Case, here: Path) -> None:
+    place = here / case.place
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.write_text("mine\n")
+    before = contents(here)
+    result = RUNNER.invoke(app, list(case.words))
+    assert result.exit_code == 2, result.output
+    assert result.output.count("\n") == 1 and result.output.startswith("auditor: "), result.output
+    assert (place.name in result.output or case.command == "new-probe") and "is there already" in result.output
+    assert ("--force" in result.output) == case.forced
+    assert contents(here) == before
+
+
+@pytest.mark.parametrize("case", [c for c in CASES if c.command not in READS_NOTHING], ids=str)
+def test_an_input_is_refused_even_with_force(case: Case, here: Path) -> None:
+    """The place is, by a hard link, a file that the command reads: its model, its rows, its record or its settings."""
+    known = {"history": "h.db", "detect-train": "kinds.csv"}
+    mine = next((w for w in case.words[1:] if (here / w).is_file()), known.get(case.command, "run/report.json"))
+    words = list(case.words)
+    if case.command == "history":
+        (here / mine).write_bytes(b"no database")
+        words += ["--db", mine]
+    if case.command == "detect-train":
+        (here / mine).write_text("file,kind\n")
+        words += ["--kinds", mine, "--kind-column", "kind"]
+    place = here / case.place
+    place.parent.mkdir(parents=True, exist_ok=True)
+    os.link(here / mine, place)
+    before = contents(here)
+    result = RUNNER.invoke(app, [*words, *(["--force"] if case.forced else [])])
+    assert result.exit_code == 2 and result.output.count("\n") == 1, result.output
+    assert "which this command reads" in result.output and contents(here) == before
+
+
+def test_a_checkpoint_is_no_input_and_no_other_output(here: Path) -> None:
+    before = contents(here)
+    for words, said in (
+        (("--checkpoint", "d.csv"), "which this command reads"),
+        (("--checkpoint", "new.pt"), "--out and --checkpoint are the same file"),
+    ):
+        result = RUNNER.invoke(app, [*MITIGATE, "--out", "new.pt", *words, "--force"])
+        assert result.exit_code == 2 and said in result.output, result.output
+    assert contents(here) == before
+
+
+# ---- nothing writes but by the one door ------------------------------------------------------------------------------
+
+WRITING = {
+    "write_text", "write_bytes", "unlink", "savefig", "to_csv", "to_parquet", "copyfile", "copytree",
+    "rmtree", "move", "save_pretrained", "save_file", "hardlink_to", "touch",
+}  # fmt: skip
+# Each by its reason: the door itself; folders of the run's own making; a new file and never an old one (a key, a new
+# probe); a folder that was checked to be empty or new; and bytes in memory.
+MAY_WRITE = {
+    "auditor.files": "the door",
+    "auditor.outputs": "the door",
+    "auditor.data.audio": "bytes in memory",
+    "auditor.report.pdf": "its own scratch folder",
+    "auditor.report.svg": "bytes in memory",
+    "auditor.run.in_python": "its own scratch folder",
+    "auditor.training.rows": "text in memory",
+    "auditor.model.language_folder": "a folder that was new",
+    "auditor.training.huggingface_folder": "a folder that was empty",
+    "cli.dp_budget": "bytes in memory",
+    "cli.new_probe": "takes back what it has just written into a folder that was not there",
+    "cli.sweep_folder": "its own scratch folders, by their name",
+}
+
+
+def _writers() -> Iterator[tuple[str, str]]:
+    for name, file in modules(ROOT).items():
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if not isinstance(node, ast.Call):
+                continue
+            called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+            modes = [a.value for a in node.args[:2] if isinstance(a, ast.Constant) and isinstance(a.value, str)]
+            opens = called == "open" and any(mode in ("w", "wb", "a", "ab", "x", "xb", "r+", "r+b") for mode in modes)
+            if called in WRITING or opens:
+                yield name, f"{called} in line {node.lineno}"
+
+
+def test_nothing_writes_files_but_by_the_one_door() -> None:
+    found = dict(_writers())
+    assert {name: how for name, how in found.items() if name not in MAY_WRITE} == {}
+    assert set(MAY_WRITE) - set(found) == set()

@@ -1,0 +1,87 @@
+"""A test that is not marked slow takes little of the processor's time, or it fails: nobody has to wait for a quick run.
+
+A pytest plugin; ``conftest.py`` has its hook. What counts is the processor's own time of this process in the test
+itself: not what other processes do meanwhile, nor fixtures, nor imports, which the first test that needs a library pays
+for all.
+"""
+
+from __future__ import annotations
+
+import builtins
+import time
+from collections.abc import Generator, Iterator
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+MOST_SECONDS = 3.0
+# Steps that a processor at rest takes in `_REFERENCE_SECONDS`, and the longest that it is believed to be.
+_STEPS = 400_000
+_REFERENCE_SECONDS = 0.02
+_FREE = ("slow", "gpu")
+
+
+class ImportClock:
+    """Processor time spent in import statements since it was made."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self._depth = 0
+        self.untimed = builtins.__import__
+
+    def timed(self, *arguments: Any, **named: Any) -> ModuleType:
+        """What an import statement calls."""
+        begun = time.process_time()
+        self._depth += 1
+        try:
+            return self.untimed(*arguments, **named)
+        finally:
+            self._depth -= 1
+            if not self._depth:
+                self.seconds += time.process_time() - begun
+
+
+@pytest.fixture(autouse=True, scope="session")
+def import_clock() -> Iterator[ImportClock]:
+    """Runs from the first test to the last."""
+    clock = ImportClock()
+    builtins.__import__ = clock.timed
+    yield clock
+    builtins.__import__ = clock.untimed
+
+
+def slowness() -> float:
+    """How many times as long as at rest this processor takes now; 1 where it is as fast or faster.
+
+    A processor that is shared, or hot, takes more of its own time for the same work.
+    """
+    begun = time.process_time()
+    total = 0
+    for step in range(_STEPS):
+        total += step
+    return max(1.0, (time.process_time() - begun) / _REFERENCE_SECONDS)
+
+
+def too_long(seconds: float, times_slower: float = 1.0) -> str:
+    """What is said of a test that took so many seconds on a processor so many times slower; "" of one that may."""
+    if seconds <= MOST_SECONDS * times_slower:
+        return ""
+    return (
+        f"It took {seconds / times_slower:.1f} s of processor time, and a test that is not marked slow may take "
+        f"{MOST_SECONDS:g} s: make it cheaper, or mark it slow."
+    )
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
+    """Fails a test that passed and took too long."""
+    if any(item.get_closest_marker(name) for name in _FREE):
+        return (yield)
+    clock: ImportClock = item.funcargs["import_clock"]  # type: ignore[attr-defined]
+    begun, imports = time.process_time(), clock.seconds
+    result = yield
+    seconds = time.process_time() - begun - (clock.seconds - imports)
+    if too_long(seconds) and (said := too_long(seconds, slowness())):
+        pytest.fail(said, pytrace=False)
+    return result
