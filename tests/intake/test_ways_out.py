@@ -20,7 +20,7 @@ from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
 import auditor
 from auditor.errors import ModelError
-from auditor.intake.formats import FORMATS, load_model
+from auditor.intake.formats import load_model
 from auditor.intake.specs import ModelSpec
 from auditor.intake.ways_out import way_out
 from auditor.model.torch_model import TorchModel
@@ -142,12 +142,20 @@ def test_a_booster_goes_into_its_own_format() -> None:
     assert "--predict own:predict" in way
 
 
-def test_a_booster_in_its_own_format_loads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    xgboost = pytest.importorskip("xgboost")
-    if not any("XGBoost" in name for name in FORMATS):
-        pytest.skip("XGBoost's own format is not read here")
+@pytest.mark.parametrize("library", ["xgboost", "lightgbm", "catboost"])
+def test_a_booster_in_its_own_format_loads(library: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = pytest.importorskip(library)
     monkeypatch.chdir(tmp_path)
-    joblib.dump(xgboost.XGBClassifier(n_estimators=3).fit(ROWS, LABELS), "model.joblib")
-    code = advised(refusal(tmp_path / "model.joblib"), r": (joblib\.load\(path\)\.save_model\('model\.ubj'\))")
+    kinds: Any = {
+        "xgboost": lambda: module.XGBClassifier(n_estimators=3),
+        "lightgbm": lambda: module.LGBMClassifier(n_estimators=3, min_child_samples=2, verbose=-1),
+        "catboost": lambda: module.CatBoostClassifier(iterations=3, verbose=False, allow_writing_files=False),
+    }
+    model = kinds[library]().fit(ROWS, LABELS)
+    joblib.dump(model, "model.joblib")
+    message = refusal(tmp_path / "model.joblib")
+    code = advised(message, r": (joblib\.load\(path\)\.\S*save_model\('model\.\w+'\))")
     exec(code, {"joblib": joblib, "path": "model.joblib"})
-    assert load_model(ModelSpec(path="model.ubj", classes=("0", "1"))).predict_proba(ROWS).shape == (30, 2)
+    saved = advised(code, r"'(model\.\w+)'")
+    found = load_model(ModelSpec(path=saved, classes=("0", "1"))).predict_proba(ROWS)
+    np.testing.assert_allclose(found, model.predict_proba(ROWS), atol=1e-5)
