@@ -26,7 +26,7 @@ from auditor.intake.pickled_estimators import load_pickled_estimator
 from auditor.intake.pickled_types import is_allowed
 from auditor.intake.specs import ModelSpec
 from auditor.intake.state_dict import load_state_dict
-from auditor.intake.ways_out import OWN_LOADER, TRUST, way_out
+from auditor.intake.ways_out import OWN_LOADER, TRUST, way_out, way_out_of_checkpoint
 from auditor.intake.wrap import provenance_of, torch_model
 from auditor.model.audited_model import AuditedModel
 
@@ -92,6 +92,9 @@ def refuse_or_trust_torch(source: Source, pickled: bytes, spec: ModelSpec) -> Au
     """A torch archive whose pickle names more than plain tensors: a whole module, usually."""
     report = read_pickle(pickled)
     calls = describe_calls(foreign_globals(report), complete=report.complete)
+    way = way_out_of_checkpoint(pickled, report, load="torch.load(path, weights_only=False)")
+    if way is not None and not spec.trust_pickle:
+        raise unsafe(source, "a checkpoint of more than weights", calls, way)
     return _refuse_or_trust(source, spec, "a pickled torch object", calls, torch_file=True)
 
 
