@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 import numpy.typing as npt
 
+from auditor.data.benchmarks.bbq import BBQExample, read_bbq
 from auditor.finding.measurement import Answer, Measurement, Pillar
-from auditor.intake.rows.benchmarks.bbq import BBQExample, read_bbq
 from auditor.rows import IntArray
 from auditor.run.probe import Need
 from auditor.statistics.estimate import Undefined

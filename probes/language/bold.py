@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
+from auditor.data.benchmarks.bold import read_bold
 from auditor.finding.measurement import Answer, Measurement, Pillar
-from auditor.intake.rows.benchmarks.bold import read_bold
 from auditor.run.probe import Need
 from auditor.statistics.distances import WorstGap
 from auditor.statistics.estimate import Undefined

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
+from auditor.data.benchmarks.honest import HonestTemplate, read_honest
 from auditor.errors import ConfigError, NotApplicableError
 from auditor.finding.measurement import Answer, Measurement, Pillar
-from auditor.intake.rows.benchmarks.honest import HonestTemplate, read_honest
 from auditor.run.probe import Need
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.kinds import AnyEstimate

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
+from auditor.data.benchmarks.benchmark import Benchmark
+from auditor.data.benchmarks.stereoset import StereoSetExample, read_stereoset
 from auditor.finding.measurement import Answer, Measurement, Pillar
-from auditor.intake.rows.benchmarks.benchmark import Benchmark
-from auditor.intake.rows.benchmarks.stereoset import StereoSetExample, read_stereoset
 from auditor.rows import FloatArray
 from auditor.run.probe import Need
 from auditor.statistics.estimate import Undefined

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
+from auditor.data.benchmarks.benchmark import Benchmark, SentencePair
 from auditor.finding.measurement import Answer, Measurement, Pillar
-from auditor.intake.rows.benchmarks.benchmark import Benchmark, SentencePair
 from auditor.run.probe import Need
 from probes.language.options import PairOptions
 from probes.language.pairs import preferred_pairs

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
+from auditor.data.benchmarks.winobias import read_winobias
 from auditor.finding.measurement import Answer, Measurement, Pillar
-from auditor.intake.rows.benchmarks.winobias import read_winobias
 from auditor.run.probe import Need
 from probes.language.options import PairsOfAFile, benchmark_path
 from probes.language.pairs import preferred_pairs

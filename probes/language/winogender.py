@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
+from auditor.data.benchmarks.benchmark import Benchmark
+from auditor.data.benchmarks.winogender import WinogenderExample, read_winogender
 from auditor.finding.measurement import Answer, Measurement, Pillar
-from auditor.intake.rows.benchmarks.benchmark import Benchmark
-from auditor.intake.rows.benchmarks.winogender import WinogenderExample, read_winogender
 from auditor.rows import FloatArray
 from auditor.run.probe import Need
 from probes.language.options import PairsOfAFile, benchmark_path, source_and_scoring
