@@ -104,7 +104,7 @@ class DetectorPerformance:
         """Measurements over the labelled evaluation files; see the class for what they are."""
         from auditor.model.detector import detector_of
 
-        subject = labelled(model, data)
+        subject = labelled(model, data, answers_do=True)
         generators = self._generators(subject)
         found = self._overall(subject)
         if generators is not None:
