@@ -18,11 +18,11 @@ import torch
 from torch import Tensor, nn
 
 from auditor.artifact.source import Source, printable, read_source, reading
+from auditor.artifact.streamed import stream_safetensors
 from auditor.artifact.weights import (
     LOADED_BY_SAFETENSORS,
     LOADED_BY_TORCH,
     as_state_dict,
-    load_safetensors,
     load_torch_file,
 )
 from auditor.artifact.wordpiece import word_pieces
@@ -66,6 +66,12 @@ class Folder:
         self.size_bytes += len(source.data)
         return source
 
+    def tensors(self, name: str) -> dict[str, Tensor]:
+        """The tensors of one safetensors file of the folder, read once, with no second copy of them in memory."""
+        tensors, self._digests[name], size = stream_safetensors(Path(self.path) / name)
+        self.size_bytes += size
+        return tensors
+
     def json(self, name: str) -> dict[str, Any]:
         """One file of the folder as a JSON object. Raises UnsafeModelError where it names code to run."""
         source = self.read(name, _MAX_JSON_BYTES)
@@ -106,8 +112,6 @@ def _values_of(parsed: object, key: str) -> Iterator[object]:
 
 def no_model(folder: Folder) -> str:
     """Why a folder without config.json cannot be loaded, and what to name instead."""
-    if folder.has("adapter_config.json"):
-        return f"{folder.name!r} holds an adapter without its model, which is not supported yet: merge and save them."
     return (
         f"{folder.name!r} is a folder without a config.json: name a model file, or a folder that "
         "model.save_pretrained(folder) wrote."
@@ -171,11 +175,10 @@ def read_weights(folder: Folder) -> dict[str, Tensor]:
 
 
 def _weights_of(folder: Folder, name: str) -> dict[str, Tensor]:
-    source = folder.read(name)
     if name.endswith(".safetensors"):
-        return load_safetensors(source)
+        return folder.tensors(name)
     folder.loaded_by = LOADED_BY_TORCH
-    return as_state_dict(load_torch_file(source), f"{folder.name}/{name}")
+    return as_state_dict(load_torch_file(folder.read(name)), f"{folder.name}/{name}")
 
 
 def _shards(folder: Folder, index_name: str) -> dict[str, Tensor]:
@@ -231,6 +234,10 @@ def build_network(
                 f"The config.json in {folder.name!r} asks for {claimed:,} weights, and the files hold {held:,}.",
                 code="AUD-LOAD-WEIGHTS",
             )
+        for weight, tensor in weights.items():
+            # One at a time, and each lets go of what it was stored as.
+            if tensor.is_floating_point() and tensor.dtype != torch.float32:
+                weights[weight] = tensor.to(torch.float32)
         network, info = kind.from_pretrained(
             None,
             config=config,

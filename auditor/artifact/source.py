@@ -51,6 +51,20 @@ def read_source(path: str | Path, *, what: str = "model file", max_bytes: int = 
     Raises UsageError where there is none (a FIFO, a device or a folder is none), ModelError where it is empty, larger
     than ``max_bytes`` or changes while it is read.
     """
+    with opened(path, what, max_bytes) as (descriptor, size):
+        data = _read(descriptor, size)
+        if len(data) != size or os.read(descriptor, 1):
+            name = printable(Path(path).name)
+            raise ModelError(
+                f"The {what} {name!r} changed while it was read: try again when it is complete.",
+                code="AUD-LOAD-INCOMPLETE",
+            )
+    return Source(str(path), data, hashlib.sha256(data).hexdigest())
+
+
+@contextmanager
+def opened(path: str | Path, what: str, max_bytes: int) -> Iterator[tuple[int, int]]:
+    """(descriptor, size) of a regular file, open for one reading. Raises what :func:`read_source` raises."""
     where = regular_file(path, what)
     name = printable(where.name)
     try:
@@ -70,17 +84,11 @@ def read_source(path: str | Path, *, what: str = "model file", max_bytes: int = 
                 "audit it through your own loader with --predict package.module:function.",
                 code="AUD-LOAD-LIMIT",
             )
-        data = _read(descriptor, status.st_size)
-        if len(data) != status.st_size or os.read(descriptor, 1):
-            raise ModelError(
-                f"The {what} {name!r} changed while it was read: try again when it is complete.",
-                code="AUD-LOAD-INCOMPLETE",
-            )
+        yield descriptor, status.st_size
     except OSError as error:
         raise UsageError(f"The {what} {name!r} cannot be read: {error.strerror}.") from None
     finally:
         os.close(descriptor)
-    return Source(str(path), data, hashlib.sha256(data).hexdigest())
 
 
 def _read(descriptor: int, size: int) -> bytes:

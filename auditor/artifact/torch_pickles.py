@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from io import BytesIO
@@ -23,7 +23,7 @@ from auditor.artifact.unpickling import Foreign, follow
 from auditor.artifact.weight_files import LEGACY_MAGIC
 from auditor.errors import DamagedError, UnsupportedError
 
-_NUMPY_CALLS = {
+_NUMPY_CALLS: dict[str, Callable[..., Any]] = {
     "numpy.dtype": arrays.make_dtype,
     "numpy._core.multiarray._reconstruct": arrays.empty_array,
     "numpy._core.multiarray.scalar": arrays.make_scalar,

@@ -108,10 +108,14 @@ def foreign_globals(report: PickleReading) -> tuple[str, ...]:
     return tuple(name for name in report.names if name not in PLAIN_GLOBALS | NUMPY_GLOBALS)
 
 
-def safetensors_header(data: bytes, what: str) -> dict[str, Any]:
-    """The header of a safetensors file, with every name once and the tensors tiling the rest of the file."""
+def safetensors_header(data: bytes, what: str, size: int | None = None) -> dict[str, Any]:
+    """The header of a safetensors file, with every name once and the tensors tiling the rest of the file.
+
+    ``size``: bytes of the file, where ``data`` is only the beginning of it.
+    """
+    size = len(data) if size is None else size
     length = int.from_bytes(data[:8], "little")
-    if length > min(len(data) - 8, _MAX_HEADER_BYTES):
+    if length > min(size - 8, _MAX_HEADER_BYTES):
         raise DamagedError(f"{what!r} is a truncated safetensors file: its header claims {length:,} bytes.")
     with reading(f"{what!r} has no valid safetensors header"):
         header = json.loads(data[8 : 8 + length], object_pairs_hook=_unique_pairs)
@@ -123,7 +127,7 @@ def safetensors_header(data: bytes, what: str) -> dict[str, Any]:
         if len(span) != 2 or span[0] != place or not isinstance(span[1], int) or span[1] < place:
             raise DamagedError(f"{what!r} is a doctored safetensors file: its tensors overlap or leave holes.")
         place = span[1]
-    if place != len(data) - 8 - length:
+    if place != size - 8 - length:
         raise DamagedError(f"{what!r} is a truncated or doctored safetensors file: its tensors do not fill it.")
     return header
 

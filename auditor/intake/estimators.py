@@ -144,7 +144,8 @@ def load_skops(source: Source, archive: Archive, spec: ModelSpec) -> EstimatorMo
             estimator = skops.io.loads(source.data, trusted=untrusted)
         check_trees(estimator, source.name)
     notes = tuple(dict.fromkeys(printable(w.message, 200) for w in caught))
-    return estimator_model(estimator, source, spec, format="skops", loaded_by="skops.io.loads", notes=notes)
+    with reading(f"{source.name!r} holds a model that is incomplete"):
+        return estimator_model(estimator, source, spec, format="skops", loaded_by="skops.io.loads", notes=notes)
 
 
 def estimator_model(

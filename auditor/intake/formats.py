@@ -188,12 +188,26 @@ def _load(spec: ModelSpec, max_bytes: int, opened: Opened | None) -> AuditedMode
     if spec.path is None:
         raise UsageError("Name a model file, or a function with --predict package.module:function.")
     if opened is None and Path(spec.path).is_dir():
-        from auditor.intake.huggingface import load_folder
-        from auditor.intake.language_models import is_language_model, load_language_folder
-
-        return load_language_folder(spec.path, spec) if is_language_model(spec.path) else load_folder(spec.path, spec)
+        return _load_folder(spec, spec.path, max_bytes)
+    _no_base(spec)
     opened = opened or open_file(read_source(spec.path, max_bytes=max_bytes))
     return FORMATS[opened.format](opened, spec)
+
+
+def _load_folder(spec: ModelSpec, path: str, max_bytes: int) -> AuditedModel:
+    from auditor.intake.adapters import adapted, base_spec, is_adapter
+    from auditor.intake.huggingface import load_folder
+    from auditor.intake.language_models import is_language_model, load_language_folder
+
+    if is_adapter(path):
+        return adapted(path, spec, _load(base_spec(path, spec), max_bytes, None))
+    _no_base(spec)
+    return load_language_folder(path, spec) if is_language_model(path) else load_folder(path, spec)
+
+
+def _no_base(spec: ModelSpec) -> None:
+    if spec.base is not None:
+        raise UsageError("--base is the model of an adapter, and the model named here is none: leave --base out.")
 
 
 def identify(path: str | Path) -> str:

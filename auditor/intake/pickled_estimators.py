@@ -49,14 +49,15 @@ def load_pickled_estimator(
             check_trees(estimator, source.name)
     if isinstance(estimator, (dict, list, tuple)):
         raise UnsupportedError(_within(estimator, source.name))
-    return estimator_model(
-        estimator,
-        source,
-        spec,
-        format=kind.partition(" ")[2],
-        loaded_by=LOADED_BY,
-        notes=_version_notes(maker.versions),
-    )
+    with reading(f"{source.name!r} holds a model that is incomplete"):
+        return estimator_model(
+            estimator,
+            source,
+            spec,
+            format=kind.partition(" ")[2],
+            loaded_by=LOADED_BY,
+            notes=_version_notes(maker.versions),
+        )
 
 
 def _of_another_version(data: bytes) -> str:
@@ -83,7 +84,7 @@ def _version_notes(found: set[str]) -> tuple[str, ...]:
 def _within(found: dict[Any, Any] | list[Any] | tuple[Any, ...], name: str) -> str:
     """What to do with a dict, list or tuple that holds a model among other things."""
     items = found.items() if isinstance(found, dict) else enumerate(found)
-    models = [printable(repr(key), 40) for key, value in items if hasattr(value, "predict")]
+    models = [printable(repr(key), 40) for key, value in items if callable(getattr(type(value), "predict", None))]
     if not models:
         return f"{name!r} holds a {type(found).__name__} without any model: name the file that holds the estimator."
     return (

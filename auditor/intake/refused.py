@@ -20,7 +20,7 @@ from auditor.artifact.unpickling import Foreign
 from auditor.artifact.weight_files import foreign_globals
 from auditor.errors import ModelError, UnsafeModelError, UnsupportedError
 from auditor.intake.specs import ModelSpec
-from auditor.intake.ways_out import OWN_LOADER, TRUST, way_out
+from auditor.intake.ways_out import OWN_LOADER, TRUST, way_out, way_out_of_checkpoint
 
 if TYPE_CHECKING:
     from auditor.model.audited_model import AuditedModel
@@ -95,6 +95,9 @@ def refuse_or_trust_torch(source: Source, pickled: bytes, spec: ModelSpec) -> Au
     """A torch archive whose pickle names more than plain tensors: a whole module, usually."""
     report = read_pickle(pickled)
     calls = describe_calls(foreign_globals(report), complete=report.complete)
+    way = way_out_of_checkpoint(pickled, report, load="torch.load(path, weights_only=False)")
+    if way is not None and not spec.trust_pickle:
+        raise unsafe(source, "a checkpoint of more than weights", calls, way)
     return _refuse_or_trust(source, spec, "a pickled torch object", calls, torch_file=True)
 
 

@@ -15,6 +15,7 @@ from markupsafe import Markup, escape
 from auditor.finding.measurement import Outcome
 from auditor.report import text, view
 from auditor.report.record import AuditReport
+from auditor.report.worth import worth_of
 
 MOST_IN_SUMMARY = 12
 _FLAG = re.compile(r"(?<![\w-])--[a-z][a-z-]*[a-z]")
@@ -43,6 +44,7 @@ def render_html(report: AuditReport) -> str:
             digest=digest,
             created=moment(report.created),
             verdict=view.verdict_of(report),
+            worth=worth_of(report),
             warnings=view.warnings_of(report),
             promise=view.promise_of(report),
             counted=[(o, view.MEANING[o], report.summary.count(o)) for o in view.COUNTED],

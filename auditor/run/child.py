@@ -31,6 +31,7 @@ from auditor.model.language_model import AuditedLanguageModel
 from auditor.model.saving import save
 from auditor.model.torch_model import TorchModel
 from auditor.report.record import DataRecord
+from auditor.run.alike import alike_in_counts
 from auditor.run.answers import counts_of, head_of, parts_of
 from auditor.run.audit import ask, attempt, data_record, generator_for, model_record, no_data
 from auditor.run.channel import Channel, Refused
@@ -258,7 +259,8 @@ def answer_from_counts(
         if i:
             channel.send(Asking(probe=named.name))
         measure = partial(_measure_counts, probe, model, shape, counts)
-        result = attempt(probe, measure, on_error=None if failed else traceback.print_exception)
+        alike = None if isinstance(counts, Exception) else partial(alike_in_counts, counts)
+        result = attempt(probe, measure, alike=alike, on_error=None if failed else traceback.print_exception)
         channel.send(Answered(result=replace(result, probe=named.name)))
 
 

@@ -43,7 +43,7 @@ class BoundedGzip(io.RawIOBase):
     def readinto(self, buffer: Any) -> int:
         """Unpacks the next bytes. Raises DataError where the file is damaged or a decompression bomb."""
         try:
-            part = self._file.read1(min(len(buffer), 1 << 20))  # type: ignore[attr-defined]
+            part = self._file.read1(min(len(buffer), 1 << 20))
         except (OSError, EOFError, zlib.error) as error:
             raise DataError(
                 f"{self._name!r} is no whole gzip file: {printable(error, 200)}.", code="AUD-DATA-MALFORMED"

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from auditor.data.benchmarks.benchmark import Benchmark, digest_of, parse_json, read_text
 from auditor.errors import BenchmarkError
-from auditor.intake.rows.benchmarks.benchmark import Benchmark, digest_of, parse_json, read_text
 
 
 @dataclass(frozen=True)

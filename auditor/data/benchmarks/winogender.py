@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from auditor.data.benchmarks.benchmark import Benchmark, read_table
 from auditor.errors import BenchmarkError
-from auditor.intake.rows.benchmarks.benchmark import Benchmark, read_table
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from auditor.data.benchmarks.benchmark import Benchmark, json_lines, parse_json, read_text, text_of, value_of
 from auditor.errors import BenchmarkError
-from auditor.intake.rows.benchmarks.benchmark import Benchmark, json_lines, parse_json, read_text, text_of, value_of
 
 Part = Literal["intrasentence", "intersentence"]
 Label = Literal["stereotype", "anti-stereotype", "unrelated"]

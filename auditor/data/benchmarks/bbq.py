@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from auditor.errors import BenchmarkError
-from auditor.intake.rows.benchmarks.benchmark import (
+from auditor.data.benchmarks.benchmark import (
     Benchmark,
     digest_of,
     json_lines,
@@ -18,6 +17,7 @@ from auditor.intake.rows.benchmarks.benchmark import (
     text_of,
     value_of,
 )
+from auditor.errors import BenchmarkError
 
 Condition = Literal["ambig", "disambig"]
 

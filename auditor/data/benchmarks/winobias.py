@@ -6,8 +6,8 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
+from auditor.data.benchmarks.benchmark import Benchmark, SentencePair, digest_of, read_text
 from auditor.errors import BenchmarkError
-from auditor.intake.rows.benchmarks.benchmark import Benchmark, SentencePair, digest_of, read_text
 
 _WINOBIAS_FILE = re.compile(r"pro_stereotyped_(type\d)\.txt\.(\w+)")
 _WINOBIAS_LINE = re.compile(r"^\s*(?:\d+\s+)?(.+?)\s*$")
