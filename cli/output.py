@@ -136,7 +136,7 @@ def print_report(report: AuditReport, written: Sequence[str]) -> None:
         typer.echo(paragraph(f"{coloured('performance', worth.outcome.value)}  {visible(worth.sentence)}", 0))
     if report.refusal is not None:
         typer.echo()
-        typer.echo(coloured("REFUSED", "FAIL"))
+        typer.echo(coloured("REFUSED", "FAIL") + f" {visible(report.refusal.shown)}")
         typer.echo(paragraph(visible(report.refusal.reason), 2))
     methods: dict[tuple[str, str | None], set[str]] = {}
     for finding in report.findings:

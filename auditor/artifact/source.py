@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from auditor.errors import AuditorError, ModelError, UsageError
+from auditor.errors import AuditorError, DamagedError, ModelError, UsageError
 from auditor.files import regular_file
 
 MAX_FILE_BYTES = 16 << 30
+MOST_LINES = 15
+_ADVICE = re.compile(
+    r"weights_only|ignore_mismatched_sizes|trust_remote_code|trusted source|[Cc]heck the documentation|file an issue|"
+    r"https?://|[Ss]tack trace"
+)
 
 
 @dataclass(frozen=True)
@@ -49,7 +55,10 @@ def read_source(path: str | Path, *, what: str = "model file", max_bytes: int = 
         data = _read(descriptor, size)
         if len(data) != size or os.read(descriptor, 1):
             name = printable(Path(path).name)
-            raise ModelError(f"The {what} {name!r} changed while it was read: try again when it is complete.")
+            raise ModelError(
+                f"The {what} {name!r} changed while it was read: try again when it is complete.",
+                code="AUD-LOAD-INCOMPLETE",
+            )
     return Source(str(path), data, hashlib.sha256(data).hexdigest())
 
 
@@ -68,11 +77,12 @@ def opened(path: str | Path, what: str, max_bytes: int) -> Iterator[tuple[int, i
         if not stat.S_ISREG(status.st_mode):
             raise UsageError(f"The {what} {name!r} is not a regular file.")
         if status.st_size == 0:
-            raise ModelError(f"The {what} {name!r} is empty.")
+            raise DamagedError(f"The {what} {name!r} is empty.")
         if status.st_size > max_bytes:
             raise ModelError(
                 f"The {what} {name!r} has {status.st_size:,} bytes, more than the {max_bytes:,} that are read: "
-                "audit it through your own loader with --predict package.module:function."
+                "audit it through your own loader with --predict package.module:function.",
+                code="AUD-LOAD-LIMIT",
             )
         yield descriptor, status.st_size
     except OSError as error:
@@ -103,17 +113,26 @@ def reading(what: str) -> Iterator[None]:
     except AuditorError:
         raise
     except MemoryError:
-        raise ModelError(f"{what}: it needs more memory than there is; --max-memory sets the limit.") from None
+        raise ModelError(
+            f"{what}: it needs more memory than there is; --max-memory sets the limit.", code="AUD-LOAD-LIMIT"
+        ) from None
     except Exception as error:
-        raise ModelError(f"{what}: {_reason(error)}") from error
+        raise DamagedError(f"{what}: {_reason(error)}") from error
     except BaseException as error:
         # Parsers written in Rust report a failed invariant by an exception outside of Exception.
         if type(error).__name__ != "PanicException":
             raise
-        raise ModelError(f"{what}: {_reason(error)}") from error
+        raise DamagedError(f"{what}: {_reason(error)}") from error
 
 
 def _reason(error: BaseException) -> str:
-    # Libraries add paragraphs of advice on their own flags; the first sentence says what is wrong.
-    text = printable(str(error).split(". ")[0], 300).removesuffix(".")
-    return f"{text}." if text else f"{type(error).__name__}."
+    """All that a library says, as a paragraph of at most 15 lines, but for advice on flags that are not ours."""
+    # torch introduces its reason by how to load the file unsafely, and by where to report it.
+    text = str(error).rpartition("WeightsUnpickler error:")[2]
+    lines = [line for line in text.splitlines() if line.strip()][:MOST_LINES]
+    said = [part for line in lines for part in line.split(". ") if part.strip() and not _ADVICE.search(part)]
+    ended = ". ".join(part.strip().removesuffix(".") for part in said)
+    reason = printable(re.sub(r"([:;,])\. ", r"\1 ", ended), MOST_LINES * 100)
+    if not reason or isinstance(error, LookupError):
+        reason = f"{type(error).__name__}{': ' if reason else ''}{reason}"
+    return f"{reason.rstrip('.')}."

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from auditor.artifact.source import MAX_FILE_BYTES, opened, printable, reading
-from auditor.artifact.weights import check_tensors, safetensors_header
-from auditor.errors import ModelError
+from auditor.artifact.weight_files import safetensors_header
+from auditor.artifact.weights import check_tensors
+from auditor.errors import DamagedError, ModelError
 
 _DTYPES = {
     "F64": torch.float64,
@@ -46,7 +47,8 @@ class _Reading:
             n = os.readv(self._descriptor, [buffer[place : place + _PART]])
             if not n:
                 raise ModelError(
-                    f"The model file {self._name!r} changed while it was read: try again when it is complete."
+                    f"The model file {self._name!r} changed while it was read: try again when it is complete.",
+                    code="AUD-LOAD-INCOMPLETE",
                 )
             self._hash.update(buffer[place : place + n])
             place += n
@@ -60,7 +62,10 @@ class _Reading:
     def digest(self) -> str:
         """SHA-256 of the whole file, which must end here."""
         if os.read(self._descriptor, 1):
-            raise ModelError(f"The model file {self._name!r} changed while it was read: try again when it is complete.")
+            raise ModelError(
+                f"The model file {self._name!r} changed while it was read: try again when it is complete.",
+                code="AUD-LOAD-INCOMPLETE",
+            )
         return self._hash.hexdigest()
 
 
@@ -90,7 +95,7 @@ def stream_safetensors(path: Path) -> tuple[dict[str, Tensor], str, int]:
 def _tensor(file: _Reading, spec: Any, key: str, name: str) -> Tensor:
     dtype, shape, (start, end) = _DTYPES.get(spec.get("dtype")), spec.get("shape"), spec["data_offsets"]
     if dtype is None or not isinstance(shape, list) or not all(type(n) is int and n >= 0 for n in shape):
-        raise ModelError(
+        raise DamagedError(
             f"{name!r} cannot be read as a safetensors file: {printable(key, 60)!r} is of the kind "
             f"{printable(spec.get('dtype'), 20)} and the shape {printable(shape, 40)}."
         )
@@ -98,7 +103,7 @@ def _tensor(file: _Reading, spec: Any, key: str, name: str) -> Tensor:
     for n in shape:
         count *= n
     if count * dtype.itemsize != end - start:
-        raise ModelError(f"{name!r} cannot be read as a safetensors file: {printable(key, 60)!r} is not of its size.")
+        raise DamagedError(f"{name!r} cannot be read as a safetensors file: {printable(key, 60)!r} is not of its size.")
     raw = torch.empty(end - start, dtype=torch.uint8)
     if len(raw):
         file.into(memoryview(raw.numpy()))  # type: ignore[arg-type]

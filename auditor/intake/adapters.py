@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from auditor.artifact.hf_folder import Folder
 from auditor.artifact.source import printable
-from auditor.errors import ModelError, UnsafeModelError, UsageError
+from auditor.errors import DamagedError, ModelError, UnsafeModelError, UnsupportedError, UsageError
 from auditor.intake.specs import ModelSpec
 from auditor.model.audited_model import AuditedModel
 
@@ -69,7 +69,8 @@ def adapted(path: str, spec: ModelSpec, base: AuditedModel) -> AuditedModel:
     _check(settings, folder)
     if not folder.has(_WEIGHTS):
         raise ModelError(
-            f"{folder.name!r} holds no {_WEIGHTS}: save it with model.save_pretrained(folder, safe_serialization=True)."
+            f"{folder.name!r} holds no {_WEIGHTS}: save it with model.save_pretrained(folder, safe_serialization=True).",
+            code="AUD-LOAD-INCOMPLETE",
         )
     weights = folder.tensors(_WEIGHTS)
     network = _network(base)
@@ -117,11 +118,13 @@ def _check(settings: Mapping[str, Any], folder: Folder) -> None:
     merge = "merge it yourself with model.merge_and_unload(), save that and name its folder"
     kind = settings.get("peft_type")
     if kind != "LORA":
-        raise ModelError(f"{folder.name!r} is an adapter of the kind {printable(kind, 40)}, and LoRA is read: {merge}.")
+        raise UnsupportedError(
+            f"{folder.name!r} is an adapter of the kind {printable(kind, 40)}, and LoRA is read: {merge}."
+        )
     other = [key for key, value in settings.items() if key not in _KNOWN and value]
     other += ["bias"] if settings.get("bias", "none") != "none" else []
     if other:
-        raise ModelError(
+        raise UnsupportedError(
             f"{folder.name!r} is a LoRA adapter with {printable(other[0], 40)}, which is not read: {merge}."
         )
 
@@ -129,7 +132,7 @@ def _check(settings: Mapping[str, Any], folder: Folder) -> None:
 def _network(base: AuditedModel) -> nn.Module:
     module = getattr(base, "module", None)
     if not isinstance(module, nn.Module):
-        raise ModelError("--base must name a Hugging Face folder with a network in it.")
+        raise ModelError("--base must name a Hugging Face folder with a network in it.", code="AUD-LOAD-INCOMPLETE")
     inner = getattr(module, "network", module)
     return inner if isinstance(inner, nn.Module) else module
 
@@ -148,10 +151,13 @@ def _add(network: nn.Module, weights: Mapping[str, Tensor], settings: Mapping[st
     known = dict(network.named_parameters())
     for name, tensor in whole.items():
         if name not in known or known[name].shape != tensor.shape:
-            raise ModelError(f"The adapter {what!r} holds {printable(name, 100)!r}, which its base does not have so.")
+            raise ModelError(
+                f"The adapter {what!r} holds {printable(name, 100)!r}, which its base does not have so.",
+                code="AUD-LOAD-WEIGHTS",
+            )
     changes = {name: _change(network, name, pair, settings, what) for name, pair in pairs.items()}
     if not changes and not whole:
-        raise ModelError(f"The adapter {what!r} changes nothing.")
+        raise DamagedError(f"The adapter {what!r} changes nothing.")
     with torch.no_grad():
         for name, change in changes.items():
             network.get_parameter(f"{name}.weight").add_(change)
@@ -172,18 +178,23 @@ def _change(
     if not isinstance(module, (nn.Linear, Conv1D)) or len(pair) != 2:
         raise ModelError(
             f"The adapter {what!r} changes {printable(name, 100)!r}, which its base does not have so: is --base the "
-            "model that it was trained on?"
+            "model that it was trained on?",
+            code="AUD-LOAD-WEIGHTS",
         )
     low, high = pair["lora_A"].double(), pair["lora_B"].double()
     turned = isinstance(module, Conv1D)
     shape = module.weight.shape[::-1] if turned else module.weight.shape
     if low.dim() != 2 or high.dim() != 2 or high.shape[1] != low.shape[0] or (high.shape[0], low.shape[1]) != shape:
-        raise ModelError(f"The adapter {what!r} changes {printable(name, 100)!r} by matrices of another shape.")
+        raise ModelError(
+            f"The adapter {what!r} changes {printable(name, 100)!r} by matrices of another shape.",
+            code="AUD-LOAD-WEIGHTS",
+        )
     rank = _of_layer(settings, "rank_pattern", name, settings.get("r"), what)
     alpha = _of_layer(settings, "alpha_pattern", name, settings.get("lora_alpha"), what)
     if rank != low.shape[0]:
         raise ModelError(
-            f"The adapter {what!r} says rank {rank:g} of {printable(name, 100)!r}, which has {low.shape[0]}."
+            f"The adapter {what!r} says rank {rank:g} of {printable(name, 100)!r}, which has {low.shape[0]}.",
+            code="AUD-LOAD-WEIGHTS",
         )
     scale = alpha / (math.sqrt(rank) if settings.get("use_rslora") else rank)
     change = scale * (high @ low)
@@ -195,9 +206,9 @@ def _of_layer(settings: Mapping[str, Any], pattern: str, name: str, default: obj
     found = default
     for key, value in (settings.get(pattern) or {}).items():
         if not all(c.isalnum() or c in "._" for c in str(key)):
-            raise ModelError(f"The adapter {what!r} has a {pattern} that is no plain name: {printable(key, 60)}.")
+            raise DamagedError(f"The adapter {what!r} has a {pattern} that is no plain name: {printable(key, 60)}.")
         if name == key or name.endswith(f".{key}"):
             found = value
     if not isinstance(found, (int, float)) or isinstance(found, bool) or not 0 < found < 1e6:
-        raise ModelError(f"The adapter {what!r} has no sane rank or lora_alpha.")
+        raise DamagedError(f"The adapter {what!r} has no sane rank or lora_alpha.")
     return float(found)

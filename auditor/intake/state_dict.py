@@ -45,7 +45,8 @@ def load_state_dict(
         raise ModelError(
             f"{source.name!r} holds weights only, of {described(layers)}, and shapes do not say what lies between: for "
             f"the commonest, add {line_to_copy(layers)}; else name its class with --architecture package.module:Class "
-            "and its arguments with --architecture-args JSON."
+            "and its arguments with --architecture-args JSON.",
+            code="AUD-LOAD-ARCHITECTURE",
         )
     if spec.architecture is None:
         names = ", ".join(printable(n, 60) for n in list(weights)[:3])
@@ -53,7 +54,8 @@ def load_state_dict(
         raise ModelError(
             f"{source.name!r} holds weights only ({names}{', ...' if len(weights) > 3 else ''}), not the network "
             "that they belong to: name its class with --architecture package.module:Class and its arguments with "
-            f"--architecture-args JSON, or use one of {', '.join(ARCHITECTURES)}.{folder}"
+            f"--architecture-args JSON, or use one of {', '.join(ARCHITECTURES)}.{folder}",
+            code="AUD-LOAD-ARCHITECTURE",
         )
     module, built = _build(spec, weights, source.name)
     return torch_model(

@@ -34,11 +34,15 @@ def named_classes(found: list[str] | tuple[str, ...] | None, spec: ModelSpec) ->
     if few and spec.classes is not None:
         raise UsageError("A classifier needs at least two classes with different names: see --classes.")
     if few:
-        raise ModelError("The model file names fewer than two classes, or one of them twice: name them with --classes.")
+        raise ModelError(
+            "The model file names fewer than two classes, or one of them twice: name them with --classes.",
+            code="AUD-LOAD-CLASSES",
+        )
     odd = [name for name in classes if any(unicodedata.category(c) in ("Cc", "Cf", "Cs") for c in name)]
     if odd:
         raise ModelError(
-            f"The class {printable(odd[0], 60)!r} has control characters in its name: name the classes with --classes."
+            f"The class {printable(odd[0], 60)!r} has control characters in its name: name the classes with --classes.",
+            code="AUD-LOAD-CLASSES",
         )
     return tuple(classes)
 

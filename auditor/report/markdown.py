@@ -32,7 +32,7 @@ def render_markdown(report: AuditReport) -> str:
     worth = worth_of(report)
     lines += [f"**Performance.** {escaped(worth.sentence)}", ""] if worth is not None else []
     if report.refusal is not None:
-        lines += [f"{code_span(report.refusal.code)} {escaped(report.refusal.reason)}", ""]
+        lines += [f"{code_span(report.refusal.shown)} {escaped(report.refusal.reason)}", ""]
     lines += [line for warning in view.warnings_of(report) for line in (f"> **Note well.** {escaped(warning)}", "")]
     if report.registration is not None and report.registration.deviations:
         lines += ["### Deviations from the registration", ""]

@@ -258,7 +258,7 @@ def _data(report: AuditReport, folder: Path) -> dict[str, object]:
         else {"slug": _slug(worth.outcome), "line": _t(worth.line), "skill": _t(worth.skill)},
         "refusal": None
         if report.refusal is None
-        else {"code": _t(report.refusal.code), "reason": _t(report.refusal.reason)},
+        else {"code": _t(report.refusal.shown), "reason": _t(report.refusal.reason)},
         "warnings": [_t(w) for w in view.warnings_of(report)],
         "counts": [
             {"slug": _slug(o), "name": _words(o), "n": text.count(report.summary.count(o)), "meaning": view.MEANING[o]}

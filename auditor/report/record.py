@@ -22,7 +22,7 @@ from pydantic import (
     model_serializer,
 )
 
-from auditor.errors import DataError
+from auditor.errors import Code, DataError
 from auditor.files import Closed, Number
 from auditor.finding.criterion import CriterionRecord
 from auditor.finding.figure import Figure
@@ -332,10 +332,26 @@ class ControlRecord(Closed):
 
 
 class Refusal(Closed):
-    """Why the model or the data were not accepted."""
+    """Why the model or the data were not accepted.
+
+    ``code`` is which of them; ``reason_code`` the stable code of :data:`auditor.errors.REASONS`, None in records of
+    before there were any.
+    """
 
     code: str
     reason: str
+    reason_code: Code | None = None
+
+    @property
+    def shown(self) -> str:
+        """The code to print."""
+        return self.reason_code or self.code
+
+    @model_serializer(mode="wrap")
+    def _as_it_was(self, handler: SerializerFunctionWrapHandler) -> dict[str, object]:
+        """Records of before there were codes are spelled as they were, so that their digests stay."""
+        said: dict[str, object] = handler(self)
+        return {name: each for name, each in said.items() if each is not None}
 
 
 class AuditReport(Closed):
