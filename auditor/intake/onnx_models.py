@@ -108,10 +108,10 @@ def load_onnx(source: Source, spec: ModelSpec) -> AuditedModel:
         _check(proto, source.name)
         session = _session(onnxruntime, source.data)
     graph = Graph(session, source.name)
-    features = _features(graph, spec, source.name)
     provenance = provenance_of(source, "ONNX model", f"onnxruntime {onnxruntime.__version__}")
     outputs = session.get_outputs()
     labels = [o for o in outputs if o.type in ("tensor(int64)", _TEXT) and len(o.shape or [0]) == 1]
+    features = _features(graph, spec, source.name, "" if labels else _unsaid(outputs[0], spec, source.name))
     if not labels:
         return _network(graph, features, outputs, spec, provenance, source.name)
     if spec.task == "regression":
@@ -144,11 +144,8 @@ def _network(
         )
         made.group_columns = graph.text_columns
         return made
-    if spec.outputs is None:
-        raise UsageError(
-            f"{name!r} does not say what its output {printable(output, 40)!r} is: add --outputs logits or --outputs "
-            "probabilities with --classes a,b, or --task regression."
-        )
+    if unsaid := _unsaid(outputs[0], spec, name):
+        raise UsageError(unsaid)
     classes = named_classes(None, spec)
 
     def predict(X: Rows) -> Any:
@@ -162,6 +159,16 @@ def _network(
         return shifted / shifted.sum(axis=1, keepdims=True)
 
     return _classifier(predict, graph, features, classes, spec, provenance)
+
+
+def _unsaid(output: Any, spec: ModelSpec, name: str) -> str:
+    """What to add where nothing says what a network's output is, or nothing."""
+    if spec.task == "regression" or spec.outputs is not None:
+        return ""
+    return (
+        f"{name!r} does not say what its output {printable(output.name, 40)!r} is: add --outputs logits or --outputs "
+        "probabilities with --classes a,b, or --task regression."
+    )
 
 
 def _classifier(
@@ -191,14 +198,16 @@ def _unzipped(scores: Any, classes: Sequence[str] | None) -> FloatArray:
     return np.asarray(scores, np.float64)
 
 
-def _features(graph: Graph, spec: ModelSpec, name: str) -> tuple[str, ...]:
+def _features(graph: Graph, spec: ModelSpec, name: str, unsaid: str) -> tuple[str, ...]:
+    """The columns it takes. ``unsaid``: what else has to be added, so that one refusal names it all."""
     if graph.columns is not None:
         if spec.features is not None and spec.features != graph.columns:
             raise UsageError("The model file names its own features: leave --features out.")
         return graph.columns
     if spec.features is None:
         count = "columns" if graph.width is None else f"{graph.width} columns"
-        raise UsageError(f"{name!r} takes {count} and does not name them: add --features a,b in their order.")
+        columns = f"{name!r} takes {count} and does not name them: add --features a,b in their order."
+        raise UsageError(f"{columns} {unsaid}".rstrip())
     if graph.width is not None and len(spec.features) != graph.width:
         raise UsageError(f"--features names {len(spec.features)} columns, but the model takes {graph.width}.")
     return spec.features

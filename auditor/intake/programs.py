@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from auditor.artifact.source import Source, reading
 from auditor.errors import ModelError, UnsafeModelError
 from auditor.intake.specs import ModelSpec
-from auditor.intake.wrap import check_flags, provenance_of, torch_model
+from auditor.intake.wrap import check_flags, flags_unsaid, provenance_of, torch_model
 from auditor.model.audited_model import AuditedModel
 
 _NOTE = "--allow-code: loading this file ran code that the file brings along."
@@ -63,7 +63,7 @@ def _tensor(output: Any) -> Tensor:
     return output
 
 
-def refuse_code(source: Source, format: str) -> UnsafeModelError:
+def refuse_code(source: Source, format: str, spec: ModelSpec) -> UnsafeModelError:
     """The error for a program without ``--allow-code``."""
     why = (
         "it can create files while it loads and while it predicts"
@@ -72,14 +72,15 @@ def refuse_code(source: Source, format: str) -> UnsafeModelError:
     )
     return UnsafeModelError(
         f"{source.name!r} is a {format} program, and loading one runs code: {why}. Save the weights as a bundle "
-        "(auditor.save), or, if you trust whoever made the file, add --allow-code."
+        "(auditor.save), or, if you trust whoever made the file, add --allow-code"
+        f"{flags_unsaid(spec, of_a_table=True)}."
     )
 
 
 def load_torchscript(source: Source, spec: ModelSpec) -> AuditedModel:
     """A TorchScript module. Raises UnsafeModelError without ``--allow-code``."""
     if not spec.allow_code:
-        raise refuse_code(source, "TorchScript")
+        raise refuse_code(source, "TorchScript", spec)
     check_flags(spec)
     with reading(f"{source.name!r} cannot be read as TorchScript"), warnings.catch_warnings():
         # torch deprecates TorchScript as a whole; that is no news to somebody who has such a file to audit.
@@ -91,7 +92,7 @@ def load_torchscript(source: Source, spec: ModelSpec) -> AuditedModel:
 def load_exported(source: Source, spec: ModelSpec) -> AuditedModel:
     """A torch.export program of one input, for any number of rows. Raises UnsafeModelError without ``--allow-code``."""
     if not spec.allow_code:
-        raise refuse_code(source, "torch.export")
+        raise refuse_code(source, "torch.export", spec)
     check_flags(spec)
     with reading(f"{source.name!r} cannot be read as a torch.export program"):
         program: torch.export.ExportedProgram = torch.export.load(BytesIO(source.data))

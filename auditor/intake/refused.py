@@ -91,8 +91,9 @@ def _read_or_refuse(source: Source, data: bytes, kind: str, spec: ModelSpec) -> 
 def refuse_or_trust_torch(source: Source, pickled: bytes, spec: ModelSpec) -> AuditedModel:
     """A torch archive whose pickle names more than plain tensors: a whole module, usually."""
     report = read_pickle(pickled)
-    calls = describe_calls(foreign_globals(report), complete=report.complete)
-    return _refuse_or_trust(source, spec, "a pickled torch object", calls, torch_file=True)
+    names = foreign_globals(report)
+    calls = describe_calls(names, complete=report.complete)
+    return _refuse_or_trust(source, spec, "a pickled torch object", calls, names)
 
 
 def read_or_refuse_legacy(source: Source, spec: ModelSpec) -> AuditedModel:
@@ -125,7 +126,7 @@ def refuse_or_trust_tar(source: Source, spec: ModelSpec) -> AuditedModel:
             if content is not None:
                 names += read_pickle(content.read(MAX_LOOK_INSIDE)).names
     calls = describe_calls(tuple(dict.fromkeys(names)), complete=False)
-    return _refuse_or_trust(source, spec, "a tar archive, torch's oldest format", calls, torch_file=True)
+    return _refuse_or_trust(source, spec, "a tar archive, torch's oldest format", calls, ())
 
 
 def unpacked(data: bytes, limit: int) -> bytes:
@@ -177,10 +178,10 @@ def _trusted(source: Source, spec: ModelSpec, kind: str, calls: str, *, torch_fi
     return estimator_model(loaded, source, spec, format=format, loaded_by=loaded_by, notes=notes)
 
 
-def _refuse_or_trust(source: Source, spec: ModelSpec, kind: str, calls: str, *, torch_file: bool) -> AuditedModel:
+def _refuse_or_trust(source: Source, spec: ModelSpec, kind: str, calls: str, names: tuple[str, ...]) -> AuditedModel:
     if spec.trust_pickle:
-        return _trusted(source, spec, kind, calls, torch_file=torch_file)
-    raise unsafe(source, kind, calls, way_out((), load="torch.load(path, weights_only=False)", torch_file=torch_file))
+        return _trusted(source, spec, kind, calls, torch_file=True)
+    raise unsafe(source, kind, calls, way_out(names, load="torch.load(path, weights_only=False)", torch_file=True))
 
 
 # ---- no model, or not yet ------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 
 from auditor.artifact.source import Source, printable
-from auditor.data.preprocessing import label_name
+from auditor.data.preprocessing import Preprocessing, label_name
 from auditor.errors import ModelError, UsageError
 from auditor.intake.specs import ModelSpec
 from auditor.model.audited_model import Provenance
@@ -51,6 +51,13 @@ def check_flags(spec: ModelSpec) -> None:
         named_classes(None, spec)
 
 
+def flags_unsaid(spec: ModelSpec, *, of_a_table: bool) -> str:
+    """The flags that will be asked for next where a file says nothing, so that one refusal names all that it needs."""
+    classes = "" if spec.classes is not None or spec.task == "regression" else " --classes a,b"
+    columns = "" if spec.features is not None or not of_a_table else ", and of a table --features a,b in their order"
+    return classes + columns
+
+
 def no_flags_of_classes(spec: ModelSpec) -> None:
     """Raises UsageError for a flag that only a classifier has."""
     given = {"--classes": spec.classes, "--outputs": spec.outputs, "--threshold": spec.threshold}
@@ -85,6 +92,7 @@ def torch_model(
     spec: ModelSpec,
     provenance: Provenance,
     *,
+    preprocessing: Preprocessing | None = None,
     architecture: Mapping[str, Any] | None = None,
     frozen: bool = False,
 ) -> TorchModel | TorchRegressor:
@@ -94,6 +102,7 @@ def torch_model(
     if spec.task == "regression":
         return TorchRegressor(
             module,
+            preprocessing=preprocessing,
             features=spec.features,
             device=spec.device,
             architecture=architecture,
@@ -103,6 +112,7 @@ def torch_model(
     return TorchModel(
         module,
         classes=named_classes(None, spec),
+        preprocessing=preprocessing,
         features=spec.features,
         outputs=spec.outputs,
         threshold=0.5 if spec.threshold is None else spec.threshold,

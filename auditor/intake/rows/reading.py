@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -76,6 +77,15 @@ def feature_columns(file: TableFile, spec: DataSpec, model: AuditedModel) -> lis
         return list(model.features)
     others = {spec.target, spec.join_on}
     return [name for name in file.columns if name not in others]
+
+
+def _check_number(found: int, model: AuditedModel, file: TableFile) -> None:
+    """Raises UsageError where a model that names no columns takes another number of them than there are."""
+    if model.n_columns not in (None, found):
+        raise UsageError(
+            f"The model takes {model.n_columns} columns and does not name them, and {file.path.name} has {found} that "
+            "may be meant: add --features a,b in their order."
+        )
 
 
 def can_stream(spec: DataSpec, model: AuditedModel) -> bool:
@@ -273,6 +283,8 @@ def _classes(spec: DataSpec, model: AuditedModel) -> tuple[str, ...]:
             if given is not None:
                 raise UsageError(f"This model predicts a number, which has no classes: leave {flag} out.")
         return ()
+    if model.kind == "language_model" and spec.target is not None:
+        raise UsageError("A language model answers with texts, which have no labels: leave --target out.")
     classes = tuple(label_name(c) for c in (spec.classes or model.classes))
     if len(classes) != model.n_outputs:
         raise UsageError(
@@ -287,6 +299,9 @@ def load_data(spec: DataSpec, model: AuditedModel) -> AuditData:
 
     Raises UsageError for a column that is not there (with the nearest that is), DataError for data that cannot be used.
     """
+    if model.kind == "other":
+        # It has no classes that a label could be one of; each probe says why it does not apply.
+        spec = replace(spec, target=None, positive=None)
     classes = _classes(spec, model)
     evaluation = _load_one(spec, spec.path, model, classes)
     if spec.train is None:
@@ -399,6 +414,7 @@ def _load_one(
         features = [name for name in features if name not in ids]
         if ids:
             notes.append(f"Columns that name rows were left out of the features: {', '.join(ids)}.")
+        _check_number(len(features), model, file)
     y_true, target_values = None, None
     if spec.target is not None and model.kind == "regressor":
         target_values = numeric_target(frame[spec.target], spec.target)
