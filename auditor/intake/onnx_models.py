@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from auditor.artifact.source import Source, printable, reading
-from auditor.data.preprocessing import as_text
+from auditor.data.preprocessing import as_converted, as_text
 from auditor.errors import DataError, MissingExtraError, ModelError, UsageError, did_you_mean
 from auditor.intake.specs import ModelSpec
 from auditor.intake.wrap import named_classes, no_flags_of_classes, provenance_of
@@ -50,10 +50,11 @@ class Graph:
             raise ModelError(f"{name!r} takes several matrices, and no table says which column belongs to which.")
         self.columns = None if self.one_matrix else tuple(i.name for i in self._inputs)
 
-    @property
-    def text_columns(self) -> tuple[str, ...]:
-        """The columns that are names."""
-        return () if self.one_matrix else tuple(i.name for i in self._inputs if i.type == _TEXT)
+    def text_columns(self, features: Sequence[str]) -> tuple[str, ...]:
+        """Those of the features that are names."""
+        if self.one_matrix:
+            return ()
+        return tuple(name for i, name in zip(self._inputs, features, strict=True) if i.type == _TEXT)
 
     def run(self, X: Any, features: Sequence[str], output: str) -> Any:
         """One output for the rows. Raises DataError for a value of another type, ModelError where the graph fails."""
@@ -68,7 +69,8 @@ class Graph:
             columns = [_column(X[name], name, kind) for name in features]
             feed = {self._inputs[0].name: np.column_stack(columns) if columns else np.empty((len(X), 0))}
         else:
-            feed = {i.name: _column(X[i.name], i.name, i.type)[:, None] for i in self._inputs}
+            named = zip(self._inputs, features, strict=True)
+            feed = {i.name: _column(X[name], name, i.type)[:, None] for i, name in named}
         try:
             return self.session.run([output], feed)[0]
         except Exception as error:  # whatever onnxruntime raises on an input it cannot use
@@ -142,7 +144,7 @@ def _network(
         made: AuditedModel = AuditedRegressor(
             lambda X: graph.run(X, features, output), features=features, provenance=provenance
         )
-        made.group_columns = graph.text_columns
+        made.group_columns, made.renamed = graph.text_columns(features), True
         return made
     if unsaid := _unsaid(outputs[0], spec, name):
         raise UsageError(unsaid)
@@ -181,7 +183,7 @@ def _classifier(
         threshold=0.5 if spec.threshold is None else spec.threshold,
         provenance=provenance,
     )
-    made.group_columns = graph.text_columns
+    made.group_columns, made.renamed = graph.text_columns(features), True
     return made
 
 
@@ -201,9 +203,11 @@ def _unzipped(scores: Any, classes: Sequence[str] | None) -> FloatArray:
 def _features(graph: Graph, spec: ModelSpec, name: str, unsaid: str) -> tuple[str, ...]:
     """The columns it takes. ``unsaid``: what else has to be added, so that one refusal names it all."""
     if graph.columns is not None:
-        if spec.features is not None and spec.features != graph.columns:
+        if spec.features is None or spec.features == graph.columns:
+            return graph.columns
+        if tuple(map(as_converted, spec.features)) != graph.columns:
             raise UsageError("The model file names its own features: leave --features out.")
-        return graph.columns
+        return spec.features
     if spec.features is None:
         count = "columns" if graph.width is None else f"{graph.width} columns"
         columns = f"{name!r} takes {count} and does not name them: add --features a,b in their order."

@@ -84,6 +84,8 @@ class AuditedModel:
     group_columns: tuple[str, ...] = ()
     # How many columns of a table it takes, where that is known and not which.
     n_columns: int | None = None
+    # Whether its file may write _ for a sign in a column's name, as converters do: see as_converted.
+    renamed: bool = False
 
     def __init__(
         self,

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from auditor.data.audit_data import AuditData, encode_labels, favourable, groups_of, numeric_target
 from auditor.data.bins import MOST_VALUES, BinRule, bin_sensitive, parse_bin_rule, refuse_continuous
 from auditor.data.counts import MISSING, GroupCounts, count_groups
-from auditor.data.preprocessing import NumericColumn, TabularPreprocessing, as_text, label_name
+from auditor.data.preprocessing import NumericColumn, TabularPreprocessing, as_converted, as_text, label_name
 from auditor.errors import DataError, UsageError, did_you_mean, some_of
 from auditor.intake.rows.columns import id_like
 from auditor.intake.rows.recorded import read_recorded
@@ -70,6 +70,8 @@ def feature_columns(file: TableFile, spec: DataSpec, model: AuditedModel) -> lis
     if model.features is not None:
         for name in model.features:
             if name not in file.columns:
+                if model.renamed:
+                    _say_the_names(name, model.features, file)
                 raise DataError(
                     f"The model needs the feature {name!r}, which {file.path.name} does not have"
                     f"{did_you_mean(name, file.columns) or '; name the columns with --features.'}"
@@ -77,6 +79,17 @@ def feature_columns(file: TableFile, spec: DataSpec, model: AuditedModel) -> lis
         return list(model.features)
     others = {spec.target, spec.join_on}
     return [name for name in file.columns if name not in others]
+
+
+def _say_the_names(absent: str, features: Sequence[str], file: TableFile) -> None:
+    """Raises UsageError where each feature is a column that was written otherwise, with the line that says which."""
+    written = {as_converted(name): name for name in file.columns}
+    meant = [name if name in file.columns else written.get(name) for name in features]
+    if None not in meant:
+        raise UsageError(
+            f"The model file calls a column {absent!r}, as converters to ONNX write {written[absent]!r}: add "
+            f"--features {','.join(map(str, meant))} to say that these are meant."
+        )
 
 
 def _check_number(found: int, model: AuditedModel, file: TableFile) -> None:

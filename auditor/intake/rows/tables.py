@@ -14,6 +14,7 @@ import pyarrow.ipc
 import pyarrow.json
 import pyarrow.parquet
 
+from auditor.artifact.source import printable
 from auditor.errors import DataError, UsageError, did_you_mean
 from auditor.files import regular_file
 from auditor.intake.rows.packed import BoundedGzip, most_bytes, read_npz
@@ -155,7 +156,7 @@ def _streamed_type(found: pa.DataType, wanted: pa.DataType | None) -> pa.DataTyp
 
 
 def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0][:300]
+    return printable(next(iter(str(error).splitlines()), type(error).__name__), 300)
 
 
 def _schema(schema: pa.Schema, types: Mapping[str, pa.DataType]) -> pa.Schema:
