@@ -97,6 +97,8 @@ def _try_all(tries: Iterable[Callable[[], str]], result: Path, place: Path, free
     resource.setrlimit(resource.RLIMIT_AS, (mapped + MEMORY, resource.RLIM_INFINITY))
     warnings.simplefilter("ignore")
     faulthandler.disable()
+    # What compiled libraries say of a damaged file is for nobody.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     signal.signal(signal.SIGPROF, signal.SIG_DFL)
     signal.alarm(600)
     counts: Counter[str] = Counter()

@@ -6,9 +6,9 @@ Payloads that would run are damaged too. scikit-learn's pickles alone have 5,120
 whose models are asked.
 
 Of the 20,000 some 16,150 go through our own parsers and the loaders of torch, safetensors, skops, scikit-learn, numpy
-and Arrow, and 3,876 are identified only: the libraries of boosted trees, onnxruntime and TorchScript may end a process by
-themselves, which is why the measuring process is one. Of each of those formats 60 more go through their loaders, where
-an end of the process counts as a refusal, as it does in a scan; what runs and what hangs does not.
+and Arrow, and 3,876 are identified only: the libraries of boosted trees, onnxruntime and TorchScript may end a process
+by themselves, which is why the measuring process is one. Of each of those formats 60 more go through their loaders; an
+end of the process counts as a refusal there, as it does in a scan; what runs and what hangs does not.
 """
 
 from __future__ import annotations
