@@ -74,7 +74,7 @@ def command(name: str) -> Callable[[Callable[P, int | None]], Callable[P, None]]
             try:
                 code = function(*args, **kwargs)
             except AuditorError as error:
-                _complain(str(error), debug=bool(kwargs.get("debug")))
+                _complain(f"{error} [{error.code}]" if error.code else str(error), debug=bool(kwargs.get("debug")))
                 raise typer.Exit(error.exit_code) from None
             except KeyboardInterrupt:
                 typer.echo("auditor: interrupted; nothing half-written is left behind.", err=True)

@@ -107,6 +107,7 @@ def print_report(report: AuditReport, written: Sequence[str]) -> None:
     """The six counts, what failed, what could not be said and what it would take, what did not run, the files."""
     from auditor.finding.measurement import Outcome
     from auditor.report.text import count, visible
+    from auditor.report.worth import worth_of
 
     model, data = report.model, report.data
     typer.echo(
@@ -130,9 +131,12 @@ def print_report(report: AuditReport, written: Sequence[str]) -> None:
         typer.echo(paragraph("history " + visible(decision.describe()), 0))
     typer.echo()
     typer.echo("   ".join(coloured(f"{o.value} {report.summary.count(o)}", o.value) for o in Outcome))
+    worth = worth_of(report)
+    if worth is not None:
+        typer.echo(paragraph(f"{coloured('performance', worth.outcome.value)}  {visible(worth.sentence)}", 0))
     if report.refusal is not None:
         typer.echo()
-        typer.echo(coloured("REFUSED", "FAIL"))
+        typer.echo(coloured("REFUSED", "FAIL") + f" {visible(report.refusal.shown)}")
         typer.echo(paragraph(visible(report.refusal.reason), 2))
     methods: dict[tuple[str, str | None], set[str]] = {}
     for finding in report.findings:

@@ -247,7 +247,7 @@ class _Sweep:
             self._say(PRESENT, "kept")
         if report.refusal is not None:
             kind = ModelError if report.refusal.code == "model_refused" else DataError
-            raise kind(report.refusal.reason)
+            raise kind(report.refusal.reason, code=report.refusal.reason_code)
         return report
 
     def point(self, place: int, name: str, settings: Settings, n: int) -> _Made:

@@ -28,6 +28,7 @@ from probes.language.stereoset import StereoSet
 from probes.language.stereotype import Stereotype
 from probes.language.winobias import WinoBias
 from probes.language.winogender import Winogender
+from probes.performance.performance import Performance
 from probes.privacy.attribute_inference import AttributeInference
 from probes.privacy.dp_claim import DPClaim
 from probes.privacy.membership.probe import MembershipInference
@@ -40,6 +41,7 @@ from probes.privacy.model_inversion import ModelInversion
 from probes.robustness.robustness import Robustness
 
 PROBES: dict[str, type[Probe]] = {
+    "performance": Performance,
     "group_fairness": GroupFairness,
     "adverse_impact": AdverseImpact,
     "score_fairness": ScoreFairness,

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from auditor.data.benchmarks.bbq import read_bbq
+from auditor.data.benchmarks.bold import read_bold
+from auditor.data.benchmarks.stereoset import read_stereoset
 from auditor.data.lexicons import read as read_lexicon
 from auditor.errors import AuditorError, ConfigError, DataError, UsageError
 from auditor.files import why_unreadable
-from auditor.intake.rows.benchmarks.bbq import read_bbq
-from auditor.intake.rows.benchmarks.bold import read_bold
-from auditor.intake.rows.benchmarks.stereoset import read_stereoset
 from cli.options import parse_json_flag
 from mitigations.training.preference_pairs import read_pairs
 from probes.attribution.token_prompts import read_prompts

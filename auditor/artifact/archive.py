@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from auditor.artifact.source import printable
-from auditor.errors import ModelError
+from auditor.errors import DamagedError, ModelError
 
 _LOCAL = struct.Struct("<4s5H3I2H")
 _CENTRAL = struct.Struct("<4s6H3I5H2I")
@@ -59,14 +59,19 @@ def open_archive(data: bytes, what: str) -> Archive:
     _verify_layout(data, records, what)
     unpacked = sum(r.size for r in records)
     if unpacked > MAX_RATIO * len(data) + FREE_BYTES:
-        raise ModelError(f"{what!r} would unpack from {len(data):,} to {unpacked:,} bytes: a decompression bomb.")
+        raise ModelError(
+            f"{what!r} would unpack from {len(data):,} to {unpacked:,} bytes: a decompression bomb.",
+            code="AUD-LOAD-LIMIT",
+        )
     for record in records:
         _check_crc(data, record, what)
     return Archive(data, {r.name: r for r in records})
 
 
 def _broken(what: str, why: str) -> ModelError:
-    return ModelError(f"{what!r} is a damaged or doctored zip archive: {why}. Ask for the file again, or save it anew.")
+    return DamagedError(
+        f"{what!r} is a damaged or doctored zip archive: {why}. Ask for the file again, or save it anew."
+    )
 
 
 def _end_of_directory(data: bytes, what: str) -> tuple[int, int, int, int]:

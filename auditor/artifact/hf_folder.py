@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,15 +18,15 @@ import torch
 from torch import Tensor, nn
 
 from auditor.artifact.source import Source, printable, read_source, reading
+from auditor.artifact.streamed import stream_safetensors
 from auditor.artifact.weights import (
     LOADED_BY_SAFETENSORS,
     LOADED_BY_TORCH,
     as_state_dict,
-    load_safetensors,
     load_torch_file,
 )
 from auditor.artifact.wordpiece import word_pieces
-from auditor.errors import ModelError, UnsafeModelError
+from auditor.errors import MOST_NAMED, DamagedError, ModelError, UnsafeModelError
 
 FORMAT = "Hugging Face folder"
 MAX_TOKENIZER_BYTES = 256 << 20
@@ -66,13 +66,19 @@ class Folder:
         self.size_bytes += len(source.data)
         return source
 
+    def tensors(self, name: str) -> dict[str, Tensor]:
+        """The tensors of one safetensors file of the folder, read once, with no second copy of them in memory."""
+        tensors, self._digests[name], size = stream_safetensors(Path(self.path) / name)
+        self.size_bytes += size
+        return tensors
+
     def json(self, name: str) -> dict[str, Any]:
         """One file of the folder as a JSON object. Raises UnsafeModelError where it names code to run."""
         source = self.read(name, _MAX_JSON_BYTES)
         with reading(f"{name!r} in {self.name!r} is no valid JSON"):
             parsed = json.loads(source.data)
             if not isinstance(parsed, dict):
-                raise ModelError(f"{name!r} in {self.name!r} is no JSON object.")
+                raise DamagedError(f"{name!r} in {self.name!r} is no JSON object.")
             code = next(_values_of(parsed, "auto_map"), None)
         if code is not None:
             raise UnsafeModelError(
@@ -106,8 +112,6 @@ def _values_of(parsed: object, key: str) -> Iterator[object]:
 
 def no_model(folder: Folder) -> str:
     """Why a folder without config.json cannot be loaded, and what to name instead."""
-    if folder.has("adapter_config.json"):
-        return f"{folder.name!r} holds an adapter without its model, which is not supported yet: merge and save them."
     return (
         f"{folder.name!r} is a folder without a config.json: name a model file, or a folder that "
         "model.save_pretrained(folder) wrote."
@@ -164,21 +168,23 @@ def read_weights(folder: Folder) -> dict[str, Tensor]:
             "it is loaded. If you trust it, load it once yourself and save it with "
             "model.save_pretrained(folder, safe_serialization=True)."
         )
-    raise ModelError(f"{folder.name!r} holds no model.safetensors: save the model with model.save_pretrained(folder).")
+    raise ModelError(
+        f"{folder.name!r} holds no model.safetensors: save the model with model.save_pretrained(folder).",
+        code="AUD-LOAD-INCOMPLETE",
+    )
 
 
 def _weights_of(folder: Folder, name: str) -> dict[str, Tensor]:
-    source = folder.read(name)
     if name.endswith(".safetensors"):
-        return load_safetensors(source)
+        return folder.tensors(name)
     folder.loaded_by = LOADED_BY_TORCH
-    return as_state_dict(load_torch_file(source), f"{folder.name}/{name}")
+    return as_state_dict(load_torch_file(folder.read(name)), f"{folder.name}/{name}")
 
 
 def _shards(folder: Folder, index_name: str) -> dict[str, Tensor]:
     index = folder.json(index_name).get("weight_map")
     if not isinstance(index, dict) or not index:
-        raise ModelError(f"The shard index of {folder.name!r} names no weights.")
+        raise DamagedError(f"The shard index of {folder.name!r} names no weights.")
     ending = ".safetensors" if ".safetensors" in index_name else ".bin"
     for file in index.values():
         if not isinstance(file, str) or not _SHARD.fullmatch(file) or not file.endswith(ending):
@@ -188,16 +194,21 @@ def _shards(folder: Folder, index_name: str) -> dict[str, Tensor]:
             )
     files = sorted(set(index.values()))
     if len(files) > _MAX_SHARDS:
-        raise ModelError(f"The shard index of {folder.name!r} names {len(files):,} files.")
+        raise DamagedError(f"The shard index of {folder.name!r} names {len(files):,} files.")
     missing = [file for file in files if not folder.has(file)]
     if missing:
-        raise ModelError(f"{folder.name!r} lacks the shard {missing[0]!r}: the download is incomplete.")
+        raise ModelError(
+            f"{folder.name!r} lacks the shard {missing[0]!r}: the download is incomplete.", code="AUD-LOAD-INCOMPLETE"
+        )
     weights: dict[str, Tensor] = {}
     for file in files:
         shard = _weights_of(folder, file)
         wanted = {name for name, where in index.items() if where == file}
         if wanted != set(shard):
-            raise ModelError(f"The shard {file!r} in {folder.name!r} does not hold the weights that the index says.")
+            raise ModelError(
+                f"The shard {file!r} in {folder.name!r} does not hold the weights that the index says.",
+                code="AUD-LOAD-WEIGHTS",
+            )
         weights |= shard
     return weights
 
@@ -220,16 +231,43 @@ def build_network(
         held = sum(t.numel() for t in weights.values())
         if claimed > 2 * held + (1 << 20):
             raise ModelError(
-                f"The config.json in {folder.name!r} asks for {claimed:,} weights, and the files hold {held:,}."
+                f"The config.json in {folder.name!r} asks for {claimed:,} weights, and the files hold {held:,}.",
+                code="AUD-LOAD-WEIGHTS",
             )
+        for weight, tensor in weights.items():
+            # One at a time, and each lets go of what it was stored as.
+            if tensor.is_floating_point() and tensor.dtype != torch.float32:
+                weights[weight] = tensor.to(torch.float32)
         network, info = kind.from_pretrained(
-            None, config=config, state_dict=weights, output_loading_info=True, dtype=torch.float32
+            None,
+            config=config,
+            state_dict=weights,
+            output_loading_info=True,
+            dtype=torch.float32,
+            # They are refused below, each with its shapes; transformers' own error names none.
+            ignore_mismatched_sizes=True,
         )
-    for problem, verb in (("missing_keys", "lack"), ("mismatched_keys", "hold in another shape")):
-        if info[problem]:
-            first = sorted(map(str, info[problem]))[0]
-            raise ModelError(f"The weights in {folder.name!r} {verb} {printable(first, 100)!r}, which {name} needs.")
+    if info["mismatched_keys"]:
+        raise ModelError(_other_shapes(sorted(info["mismatched_keys"], key=str), folder), code="AUD-LOAD-WEIGHTS")
+    if info["missing_keys"]:
+        first = min(map(str, info["missing_keys"]))
+        raise ModelError(
+            f"The weights in {folder.name!r} lack {printable(first, 100)!r}, which {name} needs.",
+            code="AUD-LOAD-WEIGHTS",
+        )
     return network, network.config
+
+
+def _other_shapes(found: Sequence[tuple[str, Sequence[int], Sequence[int]]], folder: Folder) -> str:
+    shown = [
+        f"{printable(key, 100)} is {tuple(in_file)} in the files and {tuple(by_config)} by the configuration"
+        for key, in_file, by_config in found[:MOST_NAMED]
+    ]
+    more = f"; and {len(found) - MOST_NAMED:,} more" if len(found) > MOST_NAMED else ""
+    return (
+        f"The weights in {folder.name!r} have other shapes than its config.json says: {'; '.join(shown)}{more}. Put "
+        "back the config.json that was saved with them."
+    )
 
 
 def _check_layers(settings: object, n_weights: int, folder: Folder) -> None:
@@ -247,7 +285,8 @@ def _check_layers(settings: object, n_weights: int, folder: Folder) -> None:
                 if re.search(r"layer|depth|block|n_hidden", str(key)) and any(n > max(n_weights, 64) for n in numbers):
                     raise ModelError(
                         f"The config.json in {folder.name!r} asks for more layers ({printable(key, 40)}) than "
-                        "the files have weights."
+                        "the files have weights.",
+                        code="AUD-LOAD-WEIGHTS",
                     )
 
 
@@ -291,7 +330,8 @@ def tokenizer_backend(folder: Folder, options: Mapping[str, Any]) -> tuple[Any, 
             return word_pieces(source.data.decode(), options, folder.name)
     raise ModelError(
         f"{folder.name!r} holds no tokenizer.json: save the fast tokenizer beside the weights with "
-        "AutoTokenizer.from_pretrained(...).save_pretrained(folder)."
+        "AutoTokenizer.from_pretrained(...).save_pretrained(folder).",
+        code="AUD-LOAD-INCOMPLETE",
     )
 
 

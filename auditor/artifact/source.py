@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from auditor.errors import AuditorError, ModelError, UsageError
+from auditor.errors import AuditorError, DamagedError, ModelError, UsageError
 from auditor.files import regular_file
 
 MAX_FILE_BYTES = 16 << 30
+MOST_LINES = 15
+_ADVICE = re.compile(
+    r"weights_only|ignore_mismatched_sizes|trust_remote_code|trusted source|[Cc]heck the documentation|file an issue|"
+    r"https?://|[Ss]tack trace"
+)
 
 
 @dataclass(frozen=True)
@@ -45,6 +51,20 @@ def read_source(path: str | Path, *, what: str = "model file", max_bytes: int = 
     Raises UsageError where there is none (a FIFO, a device or a folder is none), ModelError where it is empty, larger
     than ``max_bytes`` or changes while it is read.
     """
+    with opened(path, what, max_bytes) as (descriptor, size):
+        data = _read(descriptor, size)
+        if len(data) != size or os.read(descriptor, 1):
+            name = printable(Path(path).name)
+            raise ModelError(
+                f"The {what} {name!r} changed while it was read: try again when it is complete.",
+                code="AUD-LOAD-INCOMPLETE",
+            )
+    return Source(str(path), data, hashlib.sha256(data).hexdigest())
+
+
+@contextmanager
+def opened(path: str | Path, what: str, max_bytes: int) -> Iterator[tuple[int, int]]:
+    """(descriptor, size) of a regular file, open for one reading. Raises what :func:`read_source` raises."""
     where = regular_file(path, what)
     name = printable(where.name)
     try:
@@ -57,20 +77,18 @@ def read_source(path: str | Path, *, what: str = "model file", max_bytes: int = 
         if not stat.S_ISREG(status.st_mode):
             raise UsageError(f"The {what} {name!r} is not a regular file.")
         if status.st_size == 0:
-            raise ModelError(f"The {what} {name!r} is empty.")
+            raise DamagedError(f"The {what} {name!r} is empty.")
         if status.st_size > max_bytes:
             raise ModelError(
                 f"The {what} {name!r} has {status.st_size:,} bytes, more than the {max_bytes:,} that are read: "
-                "audit it through your own loader with --predict package.module:function."
+                "audit it through your own loader with --predict package.module:function.",
+                code="AUD-LOAD-LIMIT",
             )
-        data = _read(descriptor, status.st_size)
-        if len(data) != status.st_size or os.read(descriptor, 1):
-            raise ModelError(f"The {what} {name!r} changed while it was read: try again when it is complete.")
+        yield descriptor, status.st_size
     except OSError as error:
         raise UsageError(f"The {what} {name!r} cannot be read: {error.strerror}.") from None
     finally:
         os.close(descriptor)
-    return Source(str(path), data, hashlib.sha256(data).hexdigest())
 
 
 def _read(descriptor: int, size: int) -> bytes:
@@ -95,17 +113,26 @@ def reading(what: str) -> Iterator[None]:
     except AuditorError:
         raise
     except MemoryError:
-        raise ModelError(f"{what}: it needs more memory than there is; --max-memory sets the limit.") from None
+        raise ModelError(
+            f"{what}: it needs more memory than there is; --max-memory sets the limit.", code="AUD-LOAD-LIMIT"
+        ) from None
     except Exception as error:
-        raise ModelError(f"{what}: {_reason(error)}") from error
+        raise DamagedError(f"{what}: {_reason(error)}") from error
     except BaseException as error:
         # Parsers written in Rust report a failed invariant by an exception outside of Exception.
         if type(error).__name__ != "PanicException":
             raise
-        raise ModelError(f"{what}: {_reason(error)}") from error
+        raise DamagedError(f"{what}: {_reason(error)}") from error
 
 
 def _reason(error: BaseException) -> str:
-    # Libraries add paragraphs of advice on their own flags; the first sentence says what is wrong.
-    text = printable(str(error).split(". ")[0], 300).removesuffix(".")
-    return f"{text}." if text else f"{type(error).__name__}."
+    """All that a library says, as a paragraph of at most 15 lines, but for advice on flags that are not ours."""
+    # torch introduces its reason by how to load the file unsafely, and by where to report it.
+    text = str(error).rpartition("WeightsUnpickler error:")[2]
+    lines = [line for line in text.splitlines() if line.strip()][:MOST_LINES]
+    said = [part for line in lines for part in line.split(". ") if part.strip() and not _ADVICE.search(part)]
+    ended = ". ".join(part.strip().removesuffix(".") for part in said)
+    reason = printable(re.sub(r"([:;,])\. ", r"\1 ", ended), MOST_LINES * 100)
+    if not reason or isinstance(error, LookupError):
+        reason = f"{type(error).__name__}{': ' if reason else ''}{reason}"
+    return f"{reason.rstrip('.')}."

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from io import BytesIO
@@ -20,25 +20,14 @@ import torch
 from auditor.artifact import pickled_arrays as arrays
 from auditor.artifact.source import Source
 from auditor.artifact.unpickling import Foreign, follow
-from auditor.errors import ModelError
+from auditor.artifact.weight_files import LEGACY_MAGIC
+from auditor.errors import DamagedError, UnsupportedError
 
-LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
-_NUMPY_CALLS = {
+_NUMPY_CALLS: dict[str, Callable[..., Any]] = {
     "numpy.dtype": arrays.make_dtype,
     "numpy._core.multiarray._reconstruct": arrays.empty_array,
     "numpy._core.multiarray.scalar": arrays.make_scalar,
 }
-# As torch archives have named them, by numpy's version.
-NUMPY_GLOBALS = frozenset(
-    {
-        "_codecs.encode",
-        "numpy.dtype",
-        "numpy.ndarray",
-        *(f"numpy.{core}.multiarray.{name}" for core in ("core", "_core") for name in ("_reconstruct", "scalar")),
-    }
-)
-
-
 _ELEMENT_BYTES = {
     "BFloat16": 2,
     "Bool": 1,
@@ -147,16 +136,20 @@ def check_legacy(source: Source, plain: frozenset[str]) -> None:
         or not isinstance(system, dict)
         or system.get("little_endian") is not True
     ):
-        raise ModelError(f"{source.name!r} is a legacy torch file of a machine or a version that is not supported.")
+        raise UnsupportedError(
+            f"{source.name!r} is a legacy torch file of a machine or a version that is not supported."
+        )
     follow(file, reader)
     keys = follow(file, reader)
     if not isinstance(keys, list) or sorted(map(str, keys)) != sorted(reader.storages):
-        raise ModelError(f"{source.name!r} is a legacy torch file whose storages are not those that it names.")
+        raise DamagedError(f"{source.name!r} is a legacy torch file whose storages are not those that it names.")
     for key in keys:
         count, size = reader.storages[str(key)]
         stated = file.read(8)
         if len(stated) != 8 or struct.unpack("<q", stated)[0] != count:
-            raise ModelError(f"{source.name!r} is a damaged legacy torch file: a storage is not as long as it claims.")
+            raise DamagedError(
+                f"{source.name!r} is a damaged legacy torch file: a storage is not as long as it claims."
+            )
         file.seek(count * size, 1)
     if file.tell() != len(source.data):
-        raise ModelError(f"{source.name!r} is a damaged legacy torch file: its storages do not fill it.")
+        raise DamagedError(f"{source.name!r} is a damaged legacy torch file: its storages do not fill it.")

@@ -14,7 +14,7 @@ from io import BytesIO
 from typing import Any, Protocol
 
 from auditor.artifact.source import printable
-from auditor.errors import UnsafeModelError
+from auditor.errors import AuditorError, UnsafeModelError
 
 MAX_OPCODES = 20_000_000
 _REFUSED = frozenset(
@@ -117,15 +117,23 @@ def canonical(name: str) -> str:
 def follow(file: BytesIO, maker: Maker, max_opcodes: int = MAX_OPCODES) -> object:
     """The object of the pickle that begins where ``file`` stands, which then stands behind it.
 
-    Raises :class:`Foreign` for what is not allowed, and whatever Python does where the opcodes make no sense.
+    Raises :class:`Foreign` for what is not allowed, and ValueError with the byte at which the opcodes make no sense.
     """
     machine = _Machine(file, maker)
     left = max_opcodes
-    for opcode, argument, _ in pickletools.genops(file):
-        left -= 1
-        if left < 0:
-            raise ValueError(f"it has more than {max_opcodes:,} opcodes")
-        machine.step(opcode.name, argument)
+    place = file.tell()
+    try:
+        for opcode, argument, at in pickletools.genops(file):
+            place = at or 0
+            left -= 1
+            if left < 0:
+                raise ValueError(f"it has more than {max_opcodes:,} opcodes")
+            machine.step(opcode.name, argument)
+    except (AuditorError, MemoryError):
+        raise
+    except Exception as error:
+        why = f"{error}" if isinstance(error, ValueError) else f"its opcodes make no sense ({type(error).__name__})"
+        raise ValueError(f"{why.rstrip('.')}, at byte {place:,} of the pickle") from error
     if len(machine.stack) != 1 or machine.marks:
         raise ValueError("it ends before its object is complete")
     return machine.settle(machine.stack[0])

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import pickletools
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
@@ -14,99 +12,24 @@ import torch
 from torch import Tensor
 
 from auditor.artifact.archive import Archive, open_archive
-from auditor.artifact.pickles import PickleReading, describe_calls, read_pickle
+from auditor.artifact.pickles import describe_calls, read_pickle
 from auditor.artifact.source import Source, printable, reading
-from auditor.artifact.torch_pickles import LEGACY_MAGIC, NUMPY_GLOBALS, check_legacy, check_numpy, numpy_numbers
-from auditor.errors import ModelError, UnsafeModelError
+from auditor.artifact.torch_pickles import check_legacy, check_numpy, numpy_numbers
+from auditor.artifact.weight_files import (
+    LEGACY_MAGIC,
+    NUMPY_GLOBALS,
+    PLAIN_GLOBALS,
+    UNUSUAL_GLOBALS,
+    foreign_globals,
+    pickle_record,
+    safetensors_header,
+)
+from auditor.errors import DamagedError, ModelError, UnsafeModelError, UnsupportedError
 
 LOADED_BY_TORCH = "torch.load(weights_only=True)"
 LOADED_BY_SAFETENSORS = "safetensors.torch.load"
-# Exact names only: what plain weights and the numbers of a training script beside them need.
-PLAIN_GLOBALS = frozenset(
-    {
-        "collections.OrderedDict",
-        "torch._utils._rebuild_tensor_v2",
-        "torch._utils._rebuild_parameter",
-        "torch.Size",
-        "torch.device",
-        *(f"torch.{kind}" for kind in ("bfloat16", "bool", "float16", "float32", "float64", "int32", "int64", "uint8")),
-        *(
-            f"torch.{kind}Storage"
-            for kind in (
-                "BFloat16",
-                "Bool",
-                "Byte",
-                "Char",
-                "ComplexDouble",
-                "ComplexFloat",
-                "Double",
-                "Float",
-                "Half",
-                "Int",
-                "Long",
-                "Short",
-            )
-        ),
-    }
-)
-# What torch's restricted loader knows beyond them: no danger, and no plain tensors either.
-UNUSUAL_GLOBALS = frozenset(
-    {
-        "torch.Tensor",
-        "torch._tensor._rebuild_from_type_v2",
-        "torch.nn.parameter.Parameter",
-        "torch.per_channel_affine",
-        "torch.per_tensor_affine",
-        "torch.serialization._get_layout",
-        *(
-            f"torch._utils._rebuild_{kind}"
-            for kind in (
-                "device_tensor_from_cpu_tensor",
-                "device_tensor_from_numpy",
-                "meta_tensor_no_storage",
-                "nested_tensor",
-                "parameter_with_state",
-                "qtensor",
-                "sparse_tensor",
-                "tensor",
-                "tensor_v3",
-                "wrapper_subclass",
-            )
-        ),
-        *(f"torch.{kind}Storage" for kind in ("QInt32", "QInt8", "QUInt8")),
-    }
-)
 # Tied weights are stored once and named twice or more; beyond this the file claims far more than it holds.
 MAX_CLAIM = 8
-_MAX_HEADER_BYTES = 100 << 20
-_READ_BY_TORCH = ("data.pkl", "byteorder", "version", ".format_version", ".storage_alignment", ".data/serialization_id")
-
-
-def pickle_record(archive: Archive) -> str | None:
-    """Name of the record in which a torch archive keeps its object, or None where it is no torch archive."""
-    found = [
-        name for name in archive.records if name == "data.pkl" or (name.count("/") == 1 and name.endswith("/data.pkl"))
-    ]
-    return found[0] if len(found) == 1 else None
-
-
-def unread_records(archive: Archive, record: str) -> tuple[str, ...]:
-    """A note on records that neither torch nor the pickle in ``record`` asks for, where there are any."""
-    root = record.removesuffix("data.pkl")
-    storages = {f"{root}data/{arg}" for _, arg, _ in pickletools.genops(archive.read(record)) if isinstance(arg, str)}
-    read = storages | {root + name for name in _READ_BY_TORCH}
-    # A name that ends so is a folder's, which some packers write down.
-    extra = sorted(name for name in archive.records if name not in read and not name.endswith("/"))
-    if not extra:
-        return ()
-    which = "1 record" if len(extra) == 1 else f"{len(extra):,} records"
-    more = ", ..." if len(extra) > 1 else ""
-    return (f"Not read in the archive: {which} that nothing in it names ({printable(extra[0], 60)}{more}).",)
-
-
-def foreign_globals(report: PickleReading) -> tuple[str, ...]:
-    """The globals of a pickle that a plain set of weights, and numpy's numbers beside it, do not need."""
-    return tuple(name for name in report.names if name not in PLAIN_GLOBALS | NUMPY_GLOBALS)
 
 
 def load_torch(source: Source, archive: Archive, record: str) -> Any:
@@ -118,14 +41,14 @@ def load_torch(source: Source, archive: Archive, record: str) -> Any:
     report = read_pickle(archive.read(record))
     foreign = foreign_globals(report)
     if foreign and UNUSUAL_GLOBALS.issuperset(foreign):
-        raise ModelError(
+        raise UnsupportedError(
             f"{source.name!r} holds tensors that are not plain ({describe_calls(foreign)}), which is not supported "
             "yet: save dense, unquantised tensors without attributes of their own."
         )
     if foreign:
         raise UnsafeModelError(f"{source.name!r} would call {describe_calls(foreign, complete=report.complete)}.")
     if not report.complete or report.streams != 1:
-        raise ModelError(
+        raise DamagedError(
             f"{source.name!r} holds a pickle that is damaged, endless or followed by another: save it anew."
         )
     with_numpy = not NUMPY_GLOBALS.isdisjoint(report.names)
@@ -167,7 +90,7 @@ def load_torch_file(source: Source) -> Any:
         archive = open_archive(source.data, source.name)
         record = pickle_record(archive)
         if record is None:
-            raise ModelError(f"{source.name!r} is an archive without torch's weights.")
+            raise ModelError(f"{source.name!r} is an archive without torch's weights.", code="AUD-LOAD-UNKNOWN")
         return load_torch(source, archive, record)
     report = read_pickle(source.data[: 1 << 20])
     if report.first_long == LEGACY_MAGIC:
@@ -176,7 +99,7 @@ def load_torch_file(source: Source) -> Any:
         raise UnsafeModelError(
             f"{source.name!r} is a pickle, and loading it would call {describe_calls(report.names)}."
         )
-    raise ModelError(f"{source.name!r} is no file that torch.save wrote: save it anew.")
+    raise ModelError(f"{source.name!r} is no file that torch.save wrote: save it anew.", code="AUD-LOAD-UNKNOWN")
 
 
 def load_safetensors(source: Source) -> dict[str, Tensor]:
@@ -190,53 +113,27 @@ def load_safetensors(source: Source) -> dict[str, Tensor]:
     return loaded
 
 
-def safetensors_header(data: bytes, what: str) -> dict[str, Any]:
-    """The header of a safetensors file, with every name once and the tensors tiling the rest of the file."""
-    length = int.from_bytes(data[:8], "little")
-    if length > min(len(data) - 8, _MAX_HEADER_BYTES):
-        raise ModelError(f"{what!r} is a truncated safetensors file: its header claims {length:,} bytes.")
-    with reading(f"{what!r} has no valid safetensors header"):
-        header = json.loads(data[8 : 8 + length], object_pairs_hook=_unique_pairs)
-        if not isinstance(header, dict):
-            raise ModelError(f"{what!r} has no valid safetensors header.")
-        spans = sorted(tuple(v["data_offsets"]) for k, v in header.items() if k != "__metadata__")
-    place = 0
-    for span in spans:
-        if len(span) != 2 or span[0] != place or not isinstance(span[1], int) or span[1] < place:
-            raise ModelError(f"{what!r} is a doctored safetensors file: its tensors overlap or leave holes.")
-        place = span[1]
-    if place != len(data) - 8 - length:
-        raise ModelError(f"{what!r} is a truncated or doctored safetensors file: its tensors do not fill it.")
-    return header
-
-
-def _unique_pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ValueError("a name stands in it twice")
-    return found
-
-
 def check_tensors(loaded: object, what: str, file_bytes: int) -> None:
     """Raises ModelError for a tensor that is not plain, or claims more memory than its storage and the file hold."""
     claimed = 0
     for tensor in tensors_of(loaded):
         if type(tensor) not in (Tensor, torch.nn.Parameter) or tensor.layout != torch.strided or tensor.is_quantized:
-            raise ModelError(
+            raise UnsupportedError(
                 f"{what!r} holds a sparse, quantised or otherwise unusual tensor, which is not supported yet."
             )
         if tensor.device.type != "cpu":
-            raise ModelError(f"{what!r} holds a tensor without data.")
+            raise UnsupportedError(f"{what!r} holds a tensor without data.")
         needed = tensor.numel() * tensor.element_size()
         if needed > tensor.untyped_storage().nbytes():
-            raise ModelError(
+            raise DamagedError(
                 f"{what!r} holds a tensor of shape {tuple(tensor.shape)[:6]} over only "
                 f"{tensor.untyped_storage().nbytes():,} bytes: it claims more than it stores."
             )
         claimed += needed
     if claimed > MAX_CLAIM * file_bytes:
         raise ModelError(
-            f"{what!r} has {file_bytes:,} bytes and claims tensors of {claimed:,}: it names the same bytes often."
+            f"{what!r} has {file_bytes:,} bytes and claims tensors of {claimed:,}: it names the same bytes often.",
+            code="AUD-LOAD-LIMIT",
         )
 
 
@@ -256,11 +153,12 @@ def tensors_of(loaded: object) -> Iterator[Tensor]:
 def as_state_dict(loaded: object, what: str) -> dict[str, Tensor]:
     """A mapping of names to tensors, checked. Raises ModelError for anything else."""
     if not isinstance(loaded, Mapping) or not loaded:
-        raise ModelError(f"{what!r} holds {_kind(loaded)}, not a set of named weights.")
+        raise ModelError(f"{what!r} holds {_kind(loaded)}, not a set of named weights.", code="AUD-LOAD-ARCHITECTURE")
     for name, value in loaded.items():
         if not isinstance(name, str) or not isinstance(value, Tensor):
             raise ModelError(
-                f"{what!r} holds {_kind(value)} under {printable(name, 60)!r} where a tensor was expected."
+                f"{what!r} holds {_kind(value)} under {printable(name, 60)!r} where a tensor was expected.",
+                code="AUD-LOAD-ARCHITECTURE",
             )
     return dict(loaded)
 
@@ -281,7 +179,9 @@ def compare_shapes(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], 
     ]
     named = [p for p in problems if p]
     if named:
-        raise ModelError(f"The weights in {what!r} do not fit {network}: the file {'; it '.join(named)}.")
+        raise ModelError(
+            f"The weights in {what!r} do not fit {network}: the file {'; it '.join(named)}.", code="AUD-LOAD-WEIGHTS"
+        )
 
 
 def _listing(verb: str, names: Sequence[str]) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from auditor.artifact.source import printable
-from auditor.errors import ModelError
+from auditor.errors import UnsupportedError
 
 _SPECIAL = ("[UNK]", "[CLS]", "[SEP]", "[PAD]")
 
@@ -24,7 +24,7 @@ def word_pieces(text: str, options: Mapping[str, Any], what: str) -> tuple[Any, 
     missing = [mark for mark in _SPECIAL if mark not in vocabulary]
     if len(vocabulary) != len(pieces) or missing:
         why = f"lacks {missing[0]}" if missing else "names a piece twice"
-        raise ModelError(
+        raise UnsupportedError(
             f"The vocab.txt in {what!r} {why}, so that it is none of WordPiece: save the fast tokenizer beside the "
             "weights with AutoTokenizer.from_pretrained(...).save_pretrained(folder)."
         )

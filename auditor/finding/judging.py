@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 from auditor.finding.criterion import Criterion
 from auditor.finding.measurement import Measurement, Outcome, Pillar, ProbeResult
+from auditor.finding.vacuity import no_skill, why_empty
 from auditor.statistics.estimate import Exact, Undefined
 from auditor.statistics.families import Multiplicity, adjusted_levels
 from auditor.statistics.kinds import AnyEstimate
@@ -17,7 +18,10 @@ from auditor.statistics.upper_bound import UpperBound
 
 @dataclass(frozen=True, kw_only=True)
 class Judgement:
-    """A measurement held against a criterion. ``interval`` is two one-sided bounds at the level that decided it."""
+    """A measurement held against a criterion. ``interval`` is two one-sided bounds at the level that decided it.
+
+    ``vacuous``: why a PASS of it would say nothing of this model, or "".
+    """
 
     id: str
     probe: str
@@ -33,6 +37,7 @@ class Judgement:
     minimum_detectable_effect: float | None = None
     n_required: int | None = None
     reason: str = ""
+    vacuous: str = ""
 
     @property
     def metric(self) -> str | None:
@@ -211,7 +216,8 @@ def judge(
     (``bonferroni``, ``holm``); m counts pairs of measurement and criterion and is fixed by which numbers exist, never
     by their values. Each judgement is two one-sided tests: FAIL where the value is shown to lie beyond the bound, PASS
     where it is shown to lie within it, else INCONCLUSIVE. The printed interval is built of the two one-sided bounds at
-    the level that decided, so interval and outcome agree. Returns the findings and the family with its m.
+    the level that decided, so interval and outcome agree. A PASS that a model earns by telling no rows apart is
+    INCONCLUSIVE (:mod:`auditor.finding.vacuity`). Returns the findings and the family with its m.
     """
     family = family or Family()
     pairs = [
@@ -246,7 +252,21 @@ def judge(
             findings.append(_not_measured(result, Outcome.NOT_RUN, "The probe ended without a measurement."))
     ran = {result.probe for result in results if result.measurements}
     findings.extend(_never_measured(criteria, {id(criterion) for _, _, criterion in pairs}, ran))
-    return _with_ids(findings), replace(family, m=len(sampled))
+    return _with_ids(_without_empty_passes(findings, results)), replace(family, m=len(sampled))
+
+
+def _without_empty_passes(findings: Sequence[Judgement], results: Sequence[ProbeResult]) -> list[Judgement]:
+    """The findings, each saying why a PASS of it would say nothing; one that is a PASS is INCONCLUSIVE for that."""
+    alike = {result.probe: result.alike for result in results}
+    unskilled = no_skill((f.measurement, f.interval) for f in findings if f.measurement and f.interval)
+    said = []
+    for finding in findings:
+        m = finding.measurement
+        why = "" if m is None else why_empty(m, alike.get(finding.probe, ()), unskilled)
+        if why and finding.outcome is Outcome.PASS:
+            finding = replace(finding, outcome=Outcome.INCONCLUSIVE, reason=why)
+        said.append(replace(finding, vacuous=why) if why else finding)
+    return said
 
 
 def _takes_no_share(estimate: AnyEstimate, criterion: Criterion) -> bool:

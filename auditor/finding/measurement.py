@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import ConfigDict
+from pydantic import ConfigDict, Field
 
 from auditor.finding.figure import Figure
 from auditor.statistics.kinds import AnyEstimate
 
-Pillar = Literal["fairness", "language", "attribution", "privacy", "robustness", "deepfake", "intake"]
+Pillar = Literal["performance", "fairness", "language", "attribution", "privacy", "robustness", "deepfake", "intake"]
+# Which of a model's answers: the class or number it decides on, or the scores behind it.
+Answer = Literal["decisions", "scores"]
+# What came later is spelled out only where it says something, so that older evidence keeps its digests.
+LEFT_OUT = Field(exclude_if=operator.not_)
+UNSAID = Field(exclude_if=lambda value: value is None)
 
 
 class Outcome(StrEnum):
@@ -35,6 +41,10 @@ class Measurement:
     ``sensitive``: the features a headline compares groups of. ``group``: the group a per-group number belongs to.
     ``at``: the other coordinates, such as ``{"feature": "age"}`` or ``{"noise": 0.1}``. ``too_few``: why the number may
     be shown but not judged, or "".
+    ``ideal_when_same``: which of the model's answers, by being the same for all rows, bring the number to its ideal, so
+    that a PASS needs a model that tells rows apart (:mod:`auditor.finding.vacuity`); None stands for "decisions" in a
+    headline that compares groups, and for "nothing" in any other number. ``chance``: of a number that shows skill, what
+    a model without any comes to; there is skill where the number is shown to lie above it.
     """
 
     __pydantic_config__ = ConfigDict(allow_inf_nan=False)
@@ -51,11 +61,36 @@ class Measurement:
     too_few: str = ""
     n_needed: int | None = None
     figure: Figure | None = None
+    ideal_when_same: Annotated[Answer | Literal["nothing"] | None, LEFT_OUT] = None
+    chance: Annotated[float | None, UNSAID] = None
+
+    @property
+    def rests_on(self) -> Answer | None:
+        """The answers that must differ between rows for the number to say anything; None where none must."""
+        if self.ideal_when_same is None:
+            return "decisions" if self.sensitive else None
+        return None if self.ideal_when_same == "nothing" else self.ideal_when_same
+
+
+@dataclass(frozen=True, kw_only=True)
+class Alike:
+    """Rows that the model answers alike: all ``n`` of a ``group``, or of the data where it is empty.
+
+    A group is listed for its decisions alone, and only where they are not simply right: a group whose rows truly are of
+    one class may get one answer.
+    """
+
+    answer: Answer
+    n: int
+    group: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ProbeResult:
-    """What became of one probe: its measurements, or the reason why there are none."""
+    """What became of one probe: its measurements, or the reason why there are none.
+
+    ``alike``: which rows the model answers alike, where a measurement rests on their differing.
+    """
 
     probe: str
     pillar: Pillar
@@ -63,4 +98,5 @@ class ProbeResult:
     measurements: tuple[Measurement, ...] = ()
     not_run: str = ""
     not_applicable: str = ""
+    alike: Annotated[tuple[Alike, ...], LEFT_OUT] = ()
     duration_s: float = 0.0

@@ -17,14 +17,13 @@ import pandas as pd
 
 from auditor.artifact.source import Source, printable, reading
 from auditor.data.preprocessing import as_text
-from auditor.errors import DataError, MissingExtraError, ModelError, UsageError, did_you_mean
+from auditor.errors import DataError, MissingExtraError, UnsupportedError, UsageError, did_you_mean
 from auditor.intake.specs import ModelSpec
 from auditor.intake.wrap import named_classes, no_flags_of_classes, provenance_of
 from auditor.model.audited_model import AuditedModel, Provenance
 from auditor.model.regression import AuditedRegressor
 from auditor.rows import FloatArray
 
-FORMATS = ("XGBoost", "LightGBM", "CatBoost")
 _CLASSIFIERS = frozenset(
     {"binary:logistic", "binary:logitraw", "binary:hinge", "multi:softprob", "multi:softmax"}  # XGBoost
     | {"binary", "cross_entropy", "multiclass", "multiclassova"}  # LightGBM
@@ -66,7 +65,9 @@ class Boosted:
         absent = [name for name in self.features if name not in X.columns]
         if absent:
             near = did_you_mean(absent[0], map(str, X.columns))
-            raise DataError(f"The model needs the feature {absent[0]!r}, which the data do not have{near}.")
+            raise DataError(
+                f"The model needs the feature {absent[0]!r}, which the data do not have{near}.", code="AUD-DATA-COLUMN"
+            )
         return pd.DataFrame({name: self._column(name, X[name]) for name in self.features})
 
     def _column(self, name: str, values: Any) -> Any:
@@ -76,7 +77,10 @@ class Boosted:
             numbers = values if kind in "iufb" else pd.to_numeric(values, errors="coerce")
             if kind not in "iufb" and (numbers.isna() & values.notna()).any():
                 strange = values[numbers.isna() & values.notna()].iloc[0]
-                raise DataError(f"Column {name!r} holds {printable(strange, 40)!r}, and the model takes numbers there.")
+                raise DataError(
+                    f"Column {name!r} holds {printable(strange, 40)!r}, and the model takes numbers there.",
+                    code="AUD-DATA-VALUES",
+                )
             return numbers.astype(np.float64)
         names, known = as_text(values), self.categories[name]
         if known is None:
@@ -85,7 +89,8 @@ class Boosted:
         if new:
             raise DataError(
                 f"Column {name!r} holds {printable(new[0], 40)!r}, which the model has not learned: it knows "
-                f"{', '.join(known[:8])}."
+                f"{', '.join(known[:8])}.",
+                code="AUD-DATA-VALUES",
             )
         return pd.Categorical(names, categories=list(known))
 
@@ -166,19 +171,6 @@ class BoostedRegressor(AuditedRegressor):
 # ---- files -----------------------------------------------------------------------------------------------------------
 
 
-def format_of(data: bytes) -> str:
-    """Which of ``FORMATS`` the bytes are, or ""."""
-    if data[:4] == b"CBM1":
-        return "CatBoost"
-    if data[:5] == b"tree\n" and b"\nversion=" in data[:200]:
-        return "LightGBM"
-    # Universal binary JSON of one object, or JSON: XGBoost's has a learner first, or its version.
-    start = data[:64].lstrip()
-    binary = start[:2] == b"{L" and (b"learner" in start or b"version" in start)
-    text = re.match(rb'\{\s*"(learner|version)"', start) is not None and b'"gradient_booster"' in data
-    return "XGBoost" if binary or text else ""
-
-
 def load_boosted(source: Source, kind: str, spec: ModelSpec) -> AuditedModel:
     """The model of a file of boosted trees.
 
@@ -196,7 +188,7 @@ def load_boosted(source: Source, kind: str, spec: ModelSpec) -> AuditedModel:
         no_flags_of_classes(spec)
         return BoostedRegressor(boosted, provenance=provenance)
     if boosted.objective not in _CLASSIFIERS:
-        raise ModelError(
+        raise UnsupportedError(
             f"{source.name!r} was fitted for {printable(boosted.objective, 60)!r}, and this tool audits classes and "
             "numbers: a ranking or a survival model can be audited by a decision made of it, with --predict."
         )
@@ -247,14 +239,14 @@ def _xgboost(source: Source, spec: ModelSpec) -> Boosted:
         for name in named:
             values = stored.get(name)
             if values is None:
-                raise ModelError(
+                raise UnsupportedError(
                     f"{source.name!r} has the categories of {name!r} as codes without names: save it again with "
                     "XGBoost 3.1 or newer, which writes the names too."
                 )
             categories[name] = tuple(map(str, values.to_pylist()))
     n = int(learner["learner_model_param"]["num_class"] or 0)
     if int(learner["learner_model_param"].get("num_target", "1")) > 1:
-        raise ModelError(f"{source.name!r} predicts several targets at once, which is not supported.")
+        raise UnsupportedError(f"{source.name!r} predicts several targets at once, which is not supported.")
     return Boosted(
         library="XGBoost",
         trees=trees,
@@ -271,7 +263,7 @@ def _lightgbm(source: Source, spec: ModelSpec) -> Boosted:
     text = source.data.decode("utf-8")
     stated = re.search(r"^objective=(\S+)", text, re.MULTILINE)
     if stated is None:
-        raise ModelError(f"{source.name!r} says no objective: audit it with --predict.")
+        raise UnsupportedError(f"{source.name!r} says no objective: audit it with --predict.")
     trees = lightgbm.Booster(model_str=text)
     own = trees.feature_name()
     unnamed = own == [f"Column_{i}" for i in range(len(own))]
@@ -280,7 +272,9 @@ def _lightgbm(source: Source, spec: ModelSpec) -> Boosted:
     coded = [features[int(i)] for i in places[1].split(",")] if places else []
     known = trees.pandas_categorical or []
     if known and len(coded) != len(known):
-        raise ModelError(f"{source.name!r} has categories and does not say of which columns: audit it with --predict.")
+        raise UnsupportedError(
+            f"{source.name!r} has categories and does not say of which columns: audit it with --predict."
+        )
     return Boosted(
         library="LightGBM",
         trees=trees,
@@ -299,7 +293,7 @@ def _catboost(source: Source, spec: ModelSpec) -> Boosted:
     trees.load_model(blob=source.data)
     other = [kind for kind in ("text", "embedding") if getattr(trees, f"get_{kind}_feature_indices")()]
     if other:
-        raise ModelError(f"{source.name!r} takes columns of {other[0]}s, which is not supported: use --predict.")
+        raise UnsupportedError(f"{source.name!r} takes columns of {other[0]}s, which is not supported: use --predict.")
     own = list(trees.feature_names_)
     unnamed = own == [str(i) for i in range(len(own))]
     features = _columns(None if unnamed else own, len(own), spec, source.name)

@@ -15,13 +15,13 @@ from torch import Tensor, nn
 
 from auditor.artifact.archive import Archive
 from auditor.artifact.source import Source, printable
+from auditor.artifact.weight_files import unread_records
 from auditor.artifact.weights import (
     LOADED_BY_TORCH,
     as_state_dict,
     compare_shapes,
     load_torch,
     plain_floats,
-    unread_records,
 )
 from auditor.data.preprocessing import (
     AudioPreprocessing,
@@ -30,7 +30,7 @@ from auditor.data.preprocessing import (
     TabularPreprocessing,
     TextPreprocessing,
 )
-from auditor.errors import ModelError, UsageError, did_you_mean
+from auditor.errors import DamagedError, ModelError, UnsupportedError, UsageError, did_you_mean
 from auditor.files import Closed
 from auditor.intake.specs import ModelSpec
 from auditor.intake.user_code import import_object, keywords_of
@@ -117,7 +117,8 @@ def _model_of(
     else:
         raise ModelError(
             f"{source.name!r} is a bundle of the network {printable(name, 60)!r}, which is none of "
-            f"{', '.join(ARCHITECTURES)}: name its class with --architecture package.module:{_class_name(name)}."
+            f"{', '.join(ARCHITECTURES)}: name its class with --architecture package.module:{_class_name(name)}.",
+            code="AUD-LOAD-ARCHITECTURE",
         )
     preprocessing: Preprocessing | None = _checked(_PREPROCESSING, bundle.preprocessing, "preprocessing", source.name)
     _check_fit(preprocessing, args, source.name)
@@ -164,7 +165,7 @@ def _detector(model: TorchModel, card: DetectorCard, what: str) -> DeepfakeDetec
     detector = DeepfakeDetector.around(model, card)
     blank = _blank(detector.preprocessing)
     if blank is None:
-        raise ModelError(f"{what!r} is not a valid model bundle: its detector says nothing of how files are read.")
+        raise DamagedError(f"{what!r} is not a valid model bundle: its detector says nothing of how files are read.")
     try:
         with without_gradients(), detector.evaluating():
             detector.logits(detector.encode(blank))
@@ -172,12 +173,12 @@ def _detector(model: TorchModel, card: DetectorCard, what: str) -> DeepfakeDetec
     except MemoryError:
         raise
     except Exception as error:
-        raise ModelError(
+        raise DamagedError(
             f"{what!r} is not a valid model bundle: its network cannot take what its preprocessing makes of a file: "
             f"{printable(error)}."
         ) from error
     if n != 1:
-        raise ModelError(f"{what!r} is not a valid model bundle: its network measures {n} novelties of one file.")
+        raise DamagedError(f"{what!r} is not a valid model bundle: its network measures {n} novelties of one file.")
     return detector
 
 
@@ -198,7 +199,7 @@ def _gated(model: AuditedModel, value: object, source: Source, spec: ModelSpec) 
     bundle = _parse(nested, f"{source.name}: the gate's detector")
     detector = None if bundle.gate is not None else _model_of(bundle, source, ModelSpec(device=spec.device))
     if not isinstance(detector, DeepfakeDetector) or not isinstance(model, TorchModel):
-        raise ModelError(f"{source.name!r} is not a valid model bundle: its gate has no detector of its own.")
+        raise DamagedError(f"{source.name!r} is not a valid model bundle: its gate has no detector of its own.")
     return GatedModel(model, detector, gate)
 
 
@@ -214,23 +215,23 @@ def _postprocessed(model: TorchModel, value: object, spec: ModelSpec, what: str)
 def _parse(loaded: object, what: str) -> _Bundle:
     form = loaded.get("format") if isinstance(loaded, Mapping) else None
     if not isinstance(loaded, Mapping) or not isinstance(form, str):
-        raise ModelError(f"{what!r} is not a model bundle: it names no format.")
+        raise DamagedError(f"{what!r} is not a model bundle: it names no format.")
     if form != BUNDLE_FORMAT:
-        raise ModelError(
+        raise UnsupportedError(
             f"{what!r} is a bundle of the format {printable(form, 40)!r}, and this version reads {BUNDLE_FORMAT!r}: "
             "upgrade responsible-auditor, or save the model again with this one."
         )
     try:
         return _Bundle.model_validate(dict(loaded))
     except ValidationError as error:
-        raise ModelError(f"{what!r} is not a valid model bundle: {_first_problem(error)}.") from None
+        raise DamagedError(f"{what!r} is not a valid model bundle: {_first_problem(error)}.") from None
 
 
 def _checked(adapter: TypeAdapter[Any], value: object, part: str, what: str) -> Any:
     try:
         return adapter.validate_python(value)
     except ValidationError as error:
-        raise ModelError(f"{what!r} is not a valid model bundle: {part}: {_first_problem(error)}.") from None
+        raise DamagedError(f"{what!r} is not a valid model bundle: {part}: {_first_problem(error)}.") from None
 
 
 def _check_fit(preprocessing: Preprocessing | None, args: Mapping[str, Any], what: str) -> None:
@@ -241,18 +242,18 @@ def _check_fit(preprocessing: Preprocessing | None, args: Mapping[str, Any], wha
         indices = [0, preprocessing.unknown or 0, *preprocessing.vocabulary.values()]
         made, key = max(indices) + 1, "n_words"
         if min(indices) < 0:
-            raise ModelError(f"{what!r} is not a valid model bundle: its vocabulary holds a negative index.")
+            raise DamagedError(f"{what!r} is not a valid model bundle: its vocabulary holds a negative index.")
     elif isinstance(preprocessing, ImagePreprocessing):
         made, key = len(preprocessing.mean), "channels"
         if len(preprocessing.std) != made:
-            raise ModelError(f"{what!r} is not a valid model bundle: its mean and std differ in length.")
+            raise DamagedError(f"{what!r} is not a valid model bundle: its mean and std differ in length.")
     elif isinstance(preprocessing, AudioPreprocessing):
         made, key = preprocessing.sampling_rate, "sampling_rate"
     else:
         return
     taken = args.get(key, made)
     if made > taken if key == "n_words" else made != taken:
-        raise ModelError(
+        raise DamagedError(
             f"{what!r} is not a valid model bundle: its preprocessing makes {key} {made}, its network takes {taken}."
         )
 
@@ -263,12 +264,12 @@ def _recipe(value: object, what: str) -> Recipe | None:
     known = [f.name for f in fields(Recipe)]
     for key in value if isinstance(value, dict) else ():
         if key not in known:
-            raise ModelError(f"{what!r} is not a valid model bundle: training: unknown key {printable(key, 40)!r}.")
+            raise DamagedError(f"{what!r} is not a valid model bundle: training: unknown key {printable(key, 40)!r}.")
     recipe: Recipe = _checked(_RECIPE, value, "training", what)
     numbers = [v for k, v in vars(recipe).items() if isinstance(v, (int, float)) and k != "seed"]
     # Shadow models are trained by this recipe: it may not be what keeps a machine busy forever.
     if not all(0 <= n <= _MAX_NUMBER for n in numbers) or recipe.epochs > _MAX_EPOCHS:
-        raise ModelError(
+        raise DamagedError(
             f"{what!r} is not a valid model bundle: training: a number is negative, not finite or too large."
         )
     return recipe
@@ -298,7 +299,8 @@ def build_known(
             module = factory(**args)
     except Exception as error:
         raise ModelError(
-            f"{what!r}: the network {name!r} cannot be built with {_shown(args)}: {printable(error)}."
+            f"{what!r}: the network {name!r} cannot be built with {_shown(args)}: {printable(error)}.",
+            code="AUD-LOAD-ARCHITECTURE",
         ) from error
     compare_shapes(module.state_dict(), weights, what, f"the network {name!r}")
     copies, notes = plain_floats(weights)
@@ -313,12 +315,14 @@ def _check_arguments(name: str, args: Mapping[str, Any], what: str) -> None:
         if key not in parameters:
             raise ModelError(
                 f"{what!r}: the network {name!r} has no argument {printable(key, 40)!r}"
-                f"{did_you_mean(key, parameters)}; {usage}."
+                f"{did_you_mean(key, parameters)}; {usage}.",
+                code="AUD-LOAD-ARCHITECTURE",
             )
     missing = [p.name for p in parameters.values() if p.default is p.empty and p.name not in args]
     if missing:
         raise ModelError(
-            f"{what!r}: the network {name!r} needs {', '.join(missing)}: give --architecture-args as JSON; {usage}."
+            f"{what!r}: the network {name!r} needs {', '.join(missing)}: give --architecture-args as JSON; {usage}.",
+            code="AUD-LOAD-ARCHITECTURE",
         )
     for key, value in args.items():
         if not (
@@ -327,12 +331,15 @@ def _check_arguments(name: str, args: Mapping[str, Any], what: str) -> None:
         ):
             raise ModelError(
                 f"{what!r}: the argument {key!r} of {name!r} must be a number up to {_MAX_NUMBER:,}, or a list of up "
-                f"to {_MAX_LIST} of them."
+                f"to {_MAX_LIST} of them.",
+                code="AUD-LOAD-ARCHITECTURE",
             )
     # Layers cost time to build even without memory; everything else is bounded by the weights that must fit.
     layers = args.get("n_layers", 1)
     if _is_plain(layers) and layers > _MAX_LAYERS:
-        raise ModelError(f"{what!r}: the network {name!r} is asked for more than {_MAX_LAYERS} layers.")
+        raise ModelError(
+            f"{what!r}: the network {name!r} is asked for more than {_MAX_LAYERS} layers.", code="AUD-LOAD-LIMIT"
+        )
 
 
 def _is_plain(value: object) -> bool:

@@ -14,7 +14,15 @@ import numpy as np
 from auditor.artifact.archive import Archive, open_archive
 from auditor.artifact.pickles import describe_calls
 from auditor.artifact.source import Source, printable, reading
-from auditor.errors import DataError, ModelError, UnsafeModelError, UsageError, did_you_mean
+from auditor.errors import (
+    DamagedError,
+    DataError,
+    ModelError,
+    UnsafeModelError,
+    UnsupportedError,
+    UsageError,
+    did_you_mean,
+)
 from auditor.intake.specs import ModelSpec
 from auditor.intake.wrap import named_classes, no_flags_of_classes, provenance_of
 from auditor.model.audited_model import AuditedModel, Provenance
@@ -106,7 +114,7 @@ def _asking() -> Iterator[None]:
     try:
         yield
     except Exception as error:  # scikit-learn raises ValueError, but what a transformer raises is its own affair
-        raise ModelError(f"The estimator refused the data: {printable(error, 300)}") from error
+        raise ModelError(f"The estimator refused the data: {printable(error, 300)}", code="AUD-LOAD-ANSWERS") from error
 
 
 def _input(estimator: Any, features: tuple[str, ...] | None, X: Rows) -> Any:
@@ -116,7 +124,9 @@ def _input(estimator: Any, features: tuple[str, ...] | None, X: Rows) -> Any:
         absent = [name for name in features if name not in X.columns]
         if absent:
             near = did_you_mean(absent[0], map(str, X.columns))
-            raise DataError(f"The model needs the feature {absent[0]!r}, which the data do not have{near}.")
+            raise DataError(
+                f"The model needs the feature {absent[0]!r}, which the data do not have{near}.", code="AUD-DATA-COLUMN"
+            )
     wanted = X if features is None else X[list(features)]
     # Without names of its own an estimator warns of a table that has some.
     return wanted if getattr(estimator, "feature_names_in_", None) is not None else wanted.to_numpy()
@@ -133,14 +143,16 @@ def load_skops(source: Source, archive: Archive, spec: ModelSpec) -> EstimatorMo
         if foreign:
             raise UnsafeModelError(
                 f"{source.name!r} would use {describe_calls(foreign)}, which is not known to be harmless. If you trust "
-                "it, audit it through your own loader with --predict package.module:function."
+                "it, audit it through your own loader with --predict package.module:function.",
+                code="AUD-LOAD-TYPE",
             )
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             estimator = skops.io.loads(source.data, trusted=untrusted)
         check_trees(estimator, source.name)
     notes = tuple(dict.fromkeys(printable(w.message, 200) for w in caught))
-    return estimator_model(estimator, source, spec, format="skops", loaded_by="skops.io.loads", notes=notes)
+    with reading(f"{source.name!r} holds a model that is incomplete"):
+        return estimator_model(estimator, source, spec, format="skops", loaded_by="skops.io.loads", notes=notes)
 
 
 def estimator_model(
@@ -156,9 +168,10 @@ def estimator_model(
     found = getattr(estimator, "classes_", None)
     if not isinstance(found, np.ndarray) or found.ndim != 1 or not hasattr(estimator, "predict"):
         kind = printable(type(estimator).__name__, 60)
-        raise ModelError(
+        raise UnsupportedError(
             f"{source.name!r} holds a {kind}, which is no fitted classifier or regressor of one target: clustering and "
-            "several targets at once are not supported yet. A decision rule on top of it can be audited with --predict."
+            "several targets at once are not supported yet. A decision rule on top of it can be audited with "
+            "--predict."
         )
     if spec.outputs == "logits":
         raise UsageError("A scikit-learn classifier gives probabilities or decisions: leave --outputs out.")
@@ -206,11 +219,13 @@ def _features(
 def _check_members(source: Source, archive: Archive) -> None:
     """Arrays no larger than the bytes they come in, archives within no less strict, and a schema of a sane size."""
     if archive.records["schema.json"].size > _MAX_SCHEMA_BYTES:
-        raise ModelError(f"{source.name!r} has a schema of more than {_MAX_SCHEMA_BYTES:,} bytes.")
+        raise ModelError(
+            f"{source.name!r} has a schema of more than {_MAX_SCHEMA_BYTES:,} bytes.", code="AUD-LOAD-LIMIT"
+        )
     with reading(f"{source.name!r} has no valid schema"):
         schema = json.loads(archive.read("schema.json"))
         if not isinstance(schema, dict):
-            raise ModelError(f"{source.name!r} has no valid schema.")
+            raise DamagedError(f"{source.name!r} has no valid schema.")
     _check_dtypes(schema, source.name)
     for name in archive.records:
         if name == "schema.json":
@@ -234,7 +249,8 @@ def _check_dtypes(schema: dict[str, Any], name: str) -> None:
             kind = node.get("__module__"), node.get("__class__"), node.get("__loader__")
             if kind[:2] == ("numpy", "dtype") and kind[2] != "DTypeNode":
                 raise UnsafeModelError(
-                    f"{name!r} makes a numpy.dtype by {printable(kind[2], 40)}, which no estimator does."
+                    f"{name!r} makes a numpy.dtype by {printable(kind[2], 40)}, which no estimator does.",
+                    code="AUD-LOAD-TYPE",
                 )
             nodes += node.values()
         elif isinstance(node, list):
@@ -255,7 +271,7 @@ def _check_array(content: bytes, what: str) -> None:
         for length in shape:
             count *= length
         if min(shape, default=1) < 0 or count * dtype.itemsize != len(content) - file.tell():
-            raise ModelError(
+            raise DamagedError(
                 f"{what!r} holds an array of shape {shape[:6]} in {len(content):,} bytes: not what it claims to store."
             )
 
@@ -271,14 +287,14 @@ def check_trees(estimator: Any, what: str) -> None:
         for tree in trees:
             width = getattr(owner, "n_features_in_", None)
             if width is None and type(tree).__name__ == "Tree":
-                raise ModelError(f"{what!r} holds a doctored decision tree: it says not how many columns it takes.")
+                raise DamagedError(f"{what!r} holds a doctored decision tree: it says not how many columns it takes.")
             problem = tree_problem(tree, width) if type(tree).__name__ == "Tree" else _predictor_problem(tree)
             if problem:
-                raise ModelError(f"{what!r} holds a doctored decision tree: {problem}.")
+                raise DamagedError(f"{what!r} holds a doctored decision tree: {problem}.")
         _check_ensemble(owner, what)
         for problem in (_vectors_problem(owner), _bins_problem(owner)):
             if problem:
-                raise ModelError(f"{what!r} holds a doctored {type(owner).__name__}: {problem}.")
+                raise DamagedError(f"{what!r} holds a doctored {type(owner).__name__}: {problem}.")
 
 
 def _vectors_problem(owner: Any) -> str:
@@ -331,17 +347,17 @@ def _check_ensemble(owner: Any, what: str) -> None:
     if isinstance(stages, np.ndarray) and stages.ndim == 2 and hasattr(owner, "_raw_predict_init"):
         guess = owner._raw_predict_init(np.zeros((1, stages[0, 0].n_features_in_)))
         if np.shape(guess) != (1, stages.shape[1]):
-            raise ModelError(f"{what!r} holds a doctored ensemble: its trees predict another number of outputs.")
+            raise DamagedError(f"{what!r} holds a doctored ensemble: its trees predict another number of outputs.")
     # Bagging hands each member columns of its own, by a call that checks their number; no forest does.
     if hasattr(owner, "estimators_features_") and not hasattr(owner, "_validate_X_predict"):
         return
     for member in _flat(vars(owner).get("estimators_")):
         if hasattr(member, "tree_") and getattr(member, "n_features_in_", None) != width:
-            raise ModelError(f"{what!r} holds a doctored ensemble: its trees take different numbers of columns.")
+            raise DamagedError(f"{what!r} holds a doctored ensemble: its trees take different numbers of columns.")
     for predictor in _flat(vars(owner).get("_predictors")):
         nodes = predictor.nodes
         if width is None or (nodes["feature_idx"][nodes["is_leaf"] == 0] >= width).any():
-            raise ModelError(f"{what!r} holds a doctored decision tree: it asks for a column that is not there.")
+            raise DamagedError(f"{what!r} holds a doctored decision tree: it asks for a column that is not there.")
 
 
 def tree_problem(tree: Any, width: object) -> str:

@@ -5,39 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
 
 from auditor.artifact.archive import Archive, open_archive
-from auditor.artifact.hf_folder import FORMAT as HUGGING_FACE
+from auditor.artifact.marks import BOOSTED_TREES, MAGIC, boosted_kind, is_onnx, is_safetensors, is_tar
 from auditor.artifact.pickles import read_pickle
 from auditor.artifact.source import MAX_FILE_BYTES, Source, read_source
-from auditor.artifact.torch_pickles import LEGACY_MAGIC
-from auditor.artifact.weights import (
-    LOADED_BY_SAFETENSORS,
-    LOADED_BY_TORCH,
-    UNUSUAL_GLOBALS,
-    foreign_globals,
-    load_safetensors,
-    load_torch,
-    pickle_record,
-    unread_records,
-)
+from auditor.artifact.weight_files import LEGACY_MAGIC, UNUSUAL_GLOBALS, foreign_globals, pickle_record, unread_records
 from auditor.errors import ModelError, UsageError
 from auditor.intake import refused
-from auditor.intake.boosted_trees import FORMATS as BOOSTED_TREES
-from auditor.intake.boosted_trees import format_of, load_boosted
-from auditor.intake.bundle import load_bundle
-from auditor.intake.estimators import load_skops
-from auditor.intake.functions import load_function
-from auditor.intake.huggingface import load_folder
-from auditor.intake.language_models import is_language_model, load_gguf, load_language_folder
-from auditor.intake.onnx_models import load_onnx
-from auditor.intake.programs import load_exported, load_torchscript
 from auditor.intake.specs import ModelSpec
-from auditor.intake.state_dict import load_state_dict
-from auditor.intake.wrap import no_flags_of_classes
-from auditor.model.audited_model import AuditedModel
 
-_ONNX_FIELDS = frozenset({1, 2, 3, 4, 5, 6, 7, 8, 14, 20, 25, 26})
+if TYPE_CHECKING:
+    from auditor.model.audited_model import AuditedModel
 
 
 @dataclass(frozen=True)
@@ -53,11 +33,11 @@ class Opened:
     def records(self) -> Archive:
         """The verified archive."""
         if self.archive is None:
-            raise ModelError(f"{self.source.name!r} is no archive.")
+            raise ModelError(f"{self.source.name!r} is no archive.", code="AUD-LOAD-UNKNOWN")
         return self.archive
 
 
-Loader = Callable[[Opened, ModelSpec], AuditedModel]
+Loader: TypeAlias = "Callable[[Opened, ModelSpec], AuditedModel]"
 
 
 def _refuse(error: Callable[[Opened], ModelError]) -> Loader:
@@ -71,8 +51,75 @@ def _not_yet(kind: str) -> Loader:
     return _refuse(lambda opened: refused.refuse_unsupported(opened.source, kind))
 
 
-def _boosted(kind: str) -> Loader:
-    return lambda opened, spec: load_boosted(opened.source, kind, spec)
+# What reads a model imports torch, scikit-learn or more, and is imported where a file is known to be one of its own.
+
+
+def _bundle(opened: Opened, spec: ModelSpec) -> AuditedModel:
+    from auditor.intake.bundle import load_bundle
+
+    return load_bundle(opened.source, opened.records, opened.record, spec)
+
+
+def _torch_weights(opened: Opened, spec: ModelSpec) -> AuditedModel:
+    from auditor.artifact.weights import LOADED_BY_TORCH, load_torch
+    from auditor.intake.state_dict import load_state_dict
+
+    return load_state_dict(
+        load_torch(opened.source, opened.records, opened.record),
+        opened.source,
+        spec,
+        format="torch weights",
+        loaded_by=LOADED_BY_TORCH,
+        provenance_notes=unread_records(opened.records, opened.record),
+    )
+
+
+def _safetensors(opened: Opened, spec: ModelSpec) -> AuditedModel:
+    from auditor.artifact.weights import LOADED_BY_SAFETENSORS, load_safetensors
+    from auditor.intake.state_dict import load_state_dict
+
+    weights = load_safetensors(opened.source)
+    return load_state_dict(weights, opened.source, spec, format="safetensors", loaded_by=LOADED_BY_SAFETENSORS)
+
+
+def _skops(opened: Opened, spec: ModelSpec) -> AuditedModel:
+    from auditor.intake.estimators import load_skops
+
+    return load_skops(opened.source, opened.records, spec)
+
+
+def _torchscript(opened: Opened, spec: ModelSpec) -> AuditedModel:
+    if not spec.allow_code:
+        raise refused.refuse_program(opened.source, "TorchScript", spec)
+    from auditor.intake.programs import load_torchscript
+
+    return load_torchscript(opened.source, spec)
+
+
+def _exported(opened: Opened, spec: ModelSpec) -> AuditedModel:
+    if not spec.allow_code:
+        raise refused.refuse_program(opened.source, "torch.export", spec)
+    from auditor.intake.programs import load_exported
+
+    return load_exported(opened.source, spec)
+
+
+def _boosted(opened: Opened, spec: ModelSpec) -> AuditedModel:
+    from auditor.intake.boosted_trees import load_boosted
+
+    return load_boosted(opened.source, opened.format, spec)
+
+
+def _gguf(opened: Opened, spec: ModelSpec) -> AuditedModel:
+    from auditor.intake.language_models import load_gguf
+
+    return load_gguf(opened.source, spec)
+
+
+def _onnx(opened: Opened, spec: ModelSpec) -> AuditedModel:
+    from auditor.intake.onnx_models import load_onnx
+
+    return load_onnx(opened.source, spec)
 
 
 def _arrays(opened: Opened) -> dict[str, bytes]:
@@ -82,30 +129,21 @@ def _arrays(opened: Opened) -> dict[str, bytes]:
 
 
 FORMATS: dict[str, Loader] = {
-    "model bundle": lambda o, spec: load_bundle(o.source, o.records, o.record, spec),
-    "torch weights": lambda o, spec: load_state_dict(
-        load_torch(o.source, o.records, o.record),
-        o.source,
-        spec,
-        format="torch weights",
-        loaded_by=LOADED_BY_TORCH,
-        provenance_notes=unread_records(o.records, o.record),
-    ),
-    "safetensors": lambda o, spec: load_state_dict(
-        load_safetensors(o.source), o.source, spec, format="safetensors", loaded_by=LOADED_BY_SAFETENSORS
-    ),
-    "skops": lambda o, spec: load_skops(o.source, o.records, spec),
-    "TorchScript": lambda o, spec: load_torchscript(o.source, spec),
-    "torch.export": lambda o, spec: load_exported(o.source, spec),
+    "model bundle": _bundle,
+    "torch weights": _torch_weights,
+    "safetensors": _safetensors,
+    "skops": _skops,
+    "TorchScript": _torchscript,
+    "torch.export": _exported,
     "pickled torch object": lambda o, spec: refused.refuse_or_trust_torch(o.source, o.records.read(o.record), spec),
     "legacy torch file": lambda o, spec: refused.read_or_refuse_legacy(o.source, spec),
     "tar archive": lambda o, spec: refused.refuse_or_trust_tar(o.source, spec),
     "pickle": lambda o, spec: refused.read_or_refuse_pickle(o.source, spec),
     "compressed file": lambda o, spec: refused.read_or_refuse_compressed(o.source, spec),
     "numpy file": _refuse(lambda o: refused.refuse_numpy(o.source, _arrays(o))),
-    **{kind: _boosted(kind) for kind in BOOSTED_TREES},
-    "GGUF": lambda opened, spec: load_gguf(opened.source, spec),
-    "ONNX": lambda opened, spec: load_onnx(opened.source, spec),
+    **dict.fromkeys(BOOSTED_TREES, _boosted),
+    "GGUF": _gguf,
+    "ONNX": _onnx,
     "HDF5": _not_yet("an HDF5 file, as Keras writes it"),
     "Keras": _not_yet("a Keras archive"),
     "TFLite": _not_yet("a TensorFlow Lite model"),
@@ -121,15 +159,19 @@ def _known() -> str:
     )
 
 
-def load_model(spec: ModelSpec, *, max_bytes: int = MAX_FILE_BYTES) -> AuditedModel:
+def load_model(spec: ModelSpec, *, max_bytes: int = MAX_FILE_BYTES, opened: Opened | None = None) -> AuditedModel:
     """The model that the command line's flags mean; which loader reads it is decided by its content, once.
+
+    ``opened``: its file, where it was opened already.
 
     Raises UsageError for a flag or path that is wrong, ModelError for a file that cannot be used, UnsafeModelError for
     one that would run its own code.
     """
     if spec.task == "regression":
+        from auditor.intake.wrap import no_flags_of_classes
+
         no_flags_of_classes(spec)
-    model = _load(spec, max_bytes)
+    model = _load(spec, max_bytes, opened)
     if spec.task is not None and (spec.task == "regression") != (model.kind == "regressor"):
         found = {"regressor": "a regression model", "classifier": "a classifier"}.get(
             model.kind, getattr(model, "what", "a language model")
@@ -138,15 +180,34 @@ def load_model(spec: ModelSpec, *, max_bytes: int = MAX_FILE_BYTES) -> AuditedMo
     return model
 
 
-def _load(spec: ModelSpec, max_bytes: int) -> AuditedModel:
+def _load(spec: ModelSpec, max_bytes: int, opened: Opened | None) -> AuditedModel:
     if spec.predict is not None:
+        from auditor.intake.functions import load_function
+
         return load_function(spec)
     if spec.path is None:
         raise UsageError("Name a model file, or a function with --predict package.module:function.")
-    if Path(spec.path).is_dir():
-        return load_language_folder(spec.path, spec) if is_language_model(spec.path) else load_folder(spec.path, spec)
-    opened = open_file(read_source(spec.path, max_bytes=max_bytes))
+    if opened is None and Path(spec.path).is_dir():
+        return _load_folder(spec, spec.path, max_bytes)
+    _no_base(spec)
+    opened = opened or open_file(read_source(spec.path, max_bytes=max_bytes))
     return FORMATS[opened.format](opened, spec)
+
+
+def _load_folder(spec: ModelSpec, path: str, max_bytes: int) -> AuditedModel:
+    from auditor.intake.adapters import adapted, base_spec, is_adapter
+    from auditor.intake.huggingface import load_folder
+    from auditor.intake.language_models import is_language_model, load_language_folder
+
+    if is_adapter(path):
+        return adapted(path, spec, _load(base_spec(path, spec), max_bytes, None))
+    _no_base(spec)
+    return load_language_folder(path, spec) if is_language_model(path) else load_folder(path, spec)
+
+
+def _no_base(spec: ModelSpec) -> None:
+    if spec.base is not None:
+        raise UsageError("--base is the model of an adapter, and the model named here is none: leave --base out.")
 
 
 def identify(path: str | Path) -> str:
@@ -155,7 +216,7 @@ def identify(path: str | Path) -> str:
     Raises UsageError where there is no regular file, ModelError where an archive is damaged.
     """
     if Path(path).is_dir():
-        return HUGGING_FACE if (Path(path) / "config.json").is_file() else "unknown"
+        return "Hugging Face folder" if (Path(path) / "config.json").is_file() else "unknown"
     return open_file(read_source(path)).format
 
 
@@ -164,38 +225,26 @@ def open_file(source: Source) -> Opened:
     data = source.data
     if data[:4] in (b"PK\x03\x04", b"PK\x05\x06"):
         return _open_archive(source)
-    for magic, format in _MAGIC.items():
+    for magic, format in MAGIC.items():
         if data.startswith(magic):
             return Opened(source, format)
-    if _is_safetensors(data):
+    if is_safetensors(data):
         return Opened(source, "safetensors")
-    if boosted := format_of(data):
+    if boosted := boosted_kind(data):
         return Opened(source, boosted)
     if data[:1] == b"\x80" and data[1:2] in b"\x00\x01\x02\x03\x04\x05" and len(data) > 1:
         return Opened(source, _kind_of_pickle(data))
-    if _is_tar(data):
+    if is_tar(data):
         return Opened(source, "tar archive")
     if data[4:8] == b"TFL3":
         return Opened(source, "TFLite")
     if data[:1] == b"x" and len(data) > 1 and (data[0] * 256 + data[1]) % 31 == 0:
         return Opened(source, "compressed file")
-    if _is_onnx(data):
+    if is_onnx(data):
         return Opened(source, "ONNX")
     # Pickles of protocols 0 and 1 have no mark of their own; whatever names something to call is one.
     report = read_pickle(data[: refused.MAX_LOOK_INSIDE], max_opcodes=100_000)
     return Opened(source, "pickle" if report.names or (report.streams and report.complete) else "unknown")
-
-
-_MAGIC = {
-    b"GGUF": "GGUF",
-    b"\x89HDF\r\n\x1a\n": "HDF5",
-    b"\x93NUMPY": "numpy file",
-    b"\x1f\x8b": "compressed file",
-    b"BZh": "compressed file",
-    b"\xfd7zXZ\x00": "compressed file",
-    b"]\x00\x00": "compressed file",
-    b"\x04\x22\x4d\x18": "compressed file",
-}
 
 
 def _open_archive(source: Source) -> Opened:
@@ -226,45 +275,3 @@ def _open_archive(source: Source) -> Opened:
 def _kind_of_pickle(data: bytes) -> str:
     # The first of a legacy torch file's pickles is a number that is always the same.
     return "legacy torch file" if read_pickle(data[:64]).first_long == LEGACY_MAGIC else "pickle"
-
-
-def _is_safetensors(data: bytes) -> bool:
-    # A length of 8 bytes that is plausible even where the file was cut short, then a JSON object.
-    return data[8:9] == b"{" and int.from_bytes(data[:8], "little") < (1 << 32)
-
-
-def _is_tar(data: bytes) -> bool:
-    header = data[:512]
-    if len(header) < 512:
-        return False
-    stated = header[148:156].strip(b" \0")
-    if not stated or not all(c in b"01234567" for c in stated):
-        return False
-    return int(stated, 8) == sum(header[:148]) + 8 * 32 + sum(header[156:])
-
-
-def _is_onnx(data: bytes) -> bool:
-    """Whether the fields at the top level are those of an ONNX model, its version and its graph among them."""
-    place, seen = 0, set()
-    for _ in range(1000):
-        if place >= len(data):
-            break
-        key, place = _varint(data, place)
-        field, kind = key >> 3, key & 7
-        if field not in _ONNX_FIELDS or kind not in (0, 2):
-            return False
-        value, place = _varint(data, place)
-        seen.add((field, kind))
-        place += value if kind == 2 else 0
-    return (1, 0) in seen and (7, 2) in seen
-
-
-def _varint(data: bytes, place: int) -> tuple[int, int]:
-    value = shift = 0
-    while place < len(data) and shift < 64:
-        byte = data[place]
-        value |= (byte & 0x7F) << shift
-        place, shift = place + 1, shift + 7
-        if byte < 0x80:
-            break
-    return value, place

@@ -64,7 +64,8 @@ def _adapted(function: Callable[[Any], npt.ArrayLike], spec: ModelSpec) -> Calla
             return function(list(X) if texts else X)
         except Exception as error:  # the user's function may raise anything
             raise ModelError(
-                f"--predict {spec.predict} raised {type(error).__name__}: {printable(error, 300)}"
+                f"--predict {spec.predict} raised {type(error).__name__}: {printable(error, 300)}",
+                code="AUD-LOAD-ANSWERS",
             ) from error
 
     return predict

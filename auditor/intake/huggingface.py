@@ -24,7 +24,7 @@ from auditor.artifact.hf_folder import (
 )
 from auditor.artifact.source import printable, reading
 from auditor.data.preprocessing import ImagePreprocessing
-from auditor.errors import ModelError
+from auditor.errors import DamagedError, ModelError, UnsupportedError
 from auditor.intake.specs import ModelSpec
 from auditor.intake.wrap import named_classes
 from auditor.model.audited_model import Provenance
@@ -63,7 +63,7 @@ def load_folder(path: str, spec: ModelSpec) -> TorchModel | OtherModel:
     """The model of a Hugging Face folder. Raises UnsafeModelError for code and pickles, else ModelError."""
     folder = Folder(path)
     if not folder.has("config.json"):
-        raise ModelError(no_model(folder))
+        raise ModelError(no_model(folder), code="AUD-LOAD-INCOMPLETE")
     settings = folder.json("config.json")
     family, name = _architecture(settings, folder)
     if family not in ("text", "image"):
@@ -128,13 +128,16 @@ def _architecture(settings: Mapping[str, Any], folder: Folder) -> tuple[str, str
 
     for key, why in REFUSED_KEYS.items():
         if settings.get(key) is not None:
-            raise ModelError(
+            raise UnsupportedError(
                 f"{folder.name!r} {why}, which is not supported yet: audit it with --predict package.module:function."
             )
     kind, listed = settings.get("model_type"), settings.get("architectures")
     name = listed[0] if isinstance(listed, list) and listed else None
     if not isinstance(kind, str) or not isinstance(name, str):
-        raise ModelError(f"The config.json in {folder.name!r} must name a model_type and one of architectures.")
+        raise ModelError(
+            f"The config.json in {folder.name!r} must name a model_type and one of architectures.",
+            code="AUD-LOAD-INCOMPLETE",
+        )
     tables = {
         "text": modeling_auto.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES,
         "image": modeling_auto.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES,
@@ -147,7 +150,7 @@ def _architecture(settings: Mapping[str, Any], folder: Folder) -> tuple[str, str
         known = getattr(modeling_auto, table_name).get(kind, ())
         if name in ((known,) if isinstance(known, str) else tuple(known)):
             return what, name
-    raise ModelError(
+    raise UnsupportedError(
         f"{folder.name!r} is a {printable(name, 60)} ({printable(kind, 40)}); supported yet are transformers' own "
         "...ForSequenceClassification and ...ForImageClassification. Audit it with --predict package.module:function."
     )
@@ -157,18 +160,20 @@ def _classes(settings: Mapping[str, Any], folder: Folder, spec: ModelSpec) -> tu
     problem = settings.get("problem_type")
     labels = settings.get("id2label")
     if problem == "multi_label_classification":
-        raise ModelError(
+        raise UnsupportedError(
             f"{folder.name!r} gives several labels to a row, which is not supported yet: audit one with --predict."
         )
     if problem == "regression" or settings.get("num_labels") == 1 or (isinstance(labels, dict) and len(labels) == 1):
-        raise ModelError(
+        raise UnsupportedError(
             f"{folder.name!r} predicts a number, not a class, not supported yet: audit decisions with --predict."
         )
     if labels is None:
         # transformers leaves two labels unnamed.
         return named_classes(("LABEL_0", "LABEL_1"), spec)
     if not isinstance(labels, dict) or sorted(labels) != sorted(str(i) for i in range(len(labels))):
-        raise ModelError(f"The id2label of {folder.name!r} does not number its classes from 0.")
+        raise ModelError(
+            f"The id2label of {folder.name!r} does not number its classes from 0.", code="AUD-LOAD-CLASSES"
+        )
     return named_classes(tuple(str(labels[str(i)]) for i in range(len(labels))), spec)
 
 
@@ -223,7 +228,8 @@ def _text_encoding(folder: Folder, settings: Mapping[str, Any], network: nn.Modu
     if not 0 <= largest < embeddings.num_embeddings:
         raise ModelError(
             f"The tokenizer in {folder.name!r} has {largest + 1:,} tokens, the network knows "
-            f"{embeddings.num_embeddings:,}: they do not belong together."
+            f"{embeddings.num_embeddings:,}: they do not belong together.",
+            code="AUD-LOAD-WEIGHTS",
         )
     pad, left = _padding(tokenizer, options, folder)
     length, why = _token_limit(settings, options, pad)
@@ -232,7 +238,7 @@ def _text_encoding(folder: Folder, settings: Mapping[str, Any], network: nn.Modu
 
     def encode(X: Rows) -> Tensor:
         if not isinstance(X, np.ndarray) or X.dtype != object:
-            raise ModelError("This model reads text: name the column that holds it with --text.")
+            raise ModelError("This model reads text: name the column that holds it with --text.", code="AUD-LOAD-ROWS")
         encoded = tokenizer.encode_batch([str(text) for text in X])
         ids = np.asarray([e.ids for e in encoded], np.int64).reshape(len(X), -1)
         # A text without a single token would leave the network nothing to look at.
@@ -253,7 +259,8 @@ def _padding(tokenizer: Any, options: Mapping[str, Any], folder: Folder) -> tupl
     pad = tokenizer.token_to_id(token) if isinstance(token, str) else None
     if pad is None:
         raise ModelError(
-            f"The tokenizer in {folder.name!r} names no padding token: add pad_token to tokenizer_config.json."
+            f"The tokenizer in {folder.name!r} names no padding token: add pad_token to tokenizer_config.json.",
+            code="AUD-LOAD-INCOMPLETE",
         )
     return int(pad), left
 
@@ -282,7 +289,8 @@ def image_preprocessing(folder: Folder, settings: Mapping[str, Any]) -> tuple[Im
     if not folder.has("preprocessor_config.json"):
         raise ModelError(
             f"{folder.name!r} holds no preprocessor_config.json, without which its images' size and scale are a guess: "
-            "save it with AutoImageProcessor.from_pretrained(...).save_pretrained(folder)."
+            "save it with AutoImageProcessor.from_pretrained(...).save_pretrained(folder).",
+            code="AUD-LOAD-INCOMPLETE",
         )
     options = folder.json("preprocessor_config.json")
     notes = []
@@ -317,12 +325,12 @@ def _size(size: object, settings: Mapping[str, Any]) -> tuple[int, int]:
     stated = settings.get("image_size")
     if isinstance(stated, int):
         return stated, stated
-    raise ModelError("It names no size.")
+    raise ModelError("It names no size.", code="AUD-LOAD-INCOMPLETE")
 
 
 def _per_channel(options: Mapping[str, Any], key: str, channels: int) -> list[float]:
     value = options.get(key)
     values = [float(v) for v in value] if isinstance(value, list) else [float(str(value))] * channels
     if len(values) != channels:
-        raise ModelError(f"Its {key} has {len(values)} numbers for {channels} channels.")
+        raise DamagedError(f"Its {key} has {len(values)} numbers for {channels} channels.")
     return values

@@ -27,7 +27,7 @@ from auditor.artifact.hf_folder import (
     unused_keys,
 )
 from auditor.artifact.source import Source, printable, reading
-from auditor.errors import MissingExtraError, ModelError
+from auditor.errors import MissingExtraError, ModelError, UnsupportedError
 from auditor.files import sha256_of
 from auditor.intake.specs import ModelSpec
 from auditor.model.audited_model import Provenance
@@ -49,17 +49,19 @@ def load_language_folder(path: str, spec: ModelSpec) -> AuditedLanguageModel:
     """The language model of a Hugging Face folder. Raises UnsafeModelError for code and pickles, else ModelError."""
     folder = Folder(path)
     if not folder.has("config.json"):
-        raise ModelError(no_model(folder))
+        raise ModelError(no_model(folder), code="AUD-LOAD-INCOMPLETE")
     settings = folder.json("config.json")
     found = _objective(settings)
     if found is None:
-        raise ModelError(
+        raise UnsupportedError(
             f"{folder.name!r} is none of transformers' own causal or masked language models: see the architectures in "
             "its config.json."
         )
     for key, why in REFUSED_KEYS.items():
         if settings.get(key) is not None:
-            raise ModelError(f"{folder.name!r} {why}, which is not supported yet: save it unquantised, or as GGUF.")
+            raise UnsupportedError(
+                f"{folder.name!r} {why}, which is not supported yet: save it unquantised, or as GGUF."
+            )
     objective, name = found
     weights = read_weights(folder)
     with quiet_and_offline():
@@ -124,10 +126,13 @@ def load_gguf(source: Source, spec: ModelSpec) -> AuditedLanguageModel:
     if info["missing_keys"]:
         raise ModelError(
             f"{source.name!r} lacks {printable(sorted(info['missing_keys'])[0], 100)!r}, which "
-            f"{type(network).__name__} needs."
+            f"{type(network).__name__} needs.",
+            code="AUD-LOAD-WEIGHTS",
         )
     if sha256_of(Path(source.path)) != source.sha256:
-        raise ModelError(f"{source.name!r} changed while it was read: try again when it is complete.")
+        raise ModelError(
+            f"{source.name!r} changed while it was read: try again when it is complete.", code="AUD-LOAD-INCOMPLETE"
+        )
     return AuditedLanguageModel(
         network,
         tokenizer,

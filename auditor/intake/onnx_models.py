@@ -14,7 +14,7 @@ import pandas as pd
 
 from auditor.artifact.source import Source, printable, reading
 from auditor.data.preprocessing import as_converted, as_text
-from auditor.errors import DataError, MissingExtraError, ModelError, UsageError, did_you_mean
+from auditor.errors import DataError, MissingExtraError, ModelError, UnsupportedError, UsageError, did_you_mean
 from auditor.intake.specs import ModelSpec
 from auditor.intake.wrap import named_classes, no_flags_of_classes, provenance_of
 from auditor.model.audited_model import AuditedModel
@@ -39,7 +39,7 @@ class Graph:
         wide = [i for i in self._inputs if i.type not in (*_NUMBERS, _TEXT) or len(i.shape) != 2]
         if wide or not self._inputs:
             what = f"{wide[0].type} of shape {printable(wide[0].shape, 60)}" if wide else "nothing"
-            raise ModelError(
+            raise UnsupportedError(
                 f"{name!r} takes {what}, and an ONNX model is audited where it takes columns of a table, (n, d): wrap "
                 "it with --predict package.module:function."
             )
@@ -47,7 +47,7 @@ class Graph:
         self.one_matrix = len(self._inputs) == 1 and widths[0] != 1
         self.width = widths[0] if self.one_matrix else len(self._inputs)
         if not self.one_matrix and any(width not in (1, None) for width in widths):
-            raise ModelError(f"{name!r} takes several matrices, and no table says which column belongs to which.")
+            raise UnsupportedError(f"{name!r} takes several matrices, and no table says which column belongs to which.")
         self.columns = None if self.one_matrix else tuple(i.name for i in self._inputs)
 
     def text_columns(self, features: Sequence[str]) -> tuple[str, ...]:
@@ -63,7 +63,9 @@ class Graph:
         absent = [name for name in features if name not in X.columns]
         if absent:
             near = did_you_mean(absent[0], map(str, X.columns))
-            raise DataError(f"The model needs the feature {absent[0]!r}, which the data do not have{near}.")
+            raise DataError(
+                f"The model needs the feature {absent[0]!r}, which the data do not have{near}.", code="AUD-DATA-COLUMN"
+            )
         if self.one_matrix:
             kind = self._inputs[0].type
             columns = [_column(X[name], name, kind) for name in features]
@@ -74,7 +76,9 @@ class Graph:
         try:
             return self.session.run([output], feed)[0]
         except Exception as error:  # whatever onnxruntime raises on an input it cannot use
-            raise ModelError(f"{self._name!r} refused the data: {printable(error, 300)}") from None
+            raise ModelError(
+                f"{self._name!r} refused the data: {printable(error, 300)}", code="AUD-LOAD-ANSWERS"
+            ) from None
 
 
 def _column(values: Any, name: str, kind: str) -> Any:
@@ -85,7 +89,9 @@ def _column(values: Any, name: str, kind: str) -> Any:
     except (ValueError, TypeError):
         strange = next((v for v in values if isinstance(v, str) and not _is_number(v)), values.iloc[0])
         what = printable(strange, 40)
-        raise DataError(f"Column {name!r} holds {what!r}, and the model takes numbers there.") from None
+        raise DataError(
+            f"Column {name!r} holds {what!r}, and the model takes numbers there.", code="AUD-DATA-VALUES"
+        ) from None
 
 
 def _is_number(text: str) -> bool:
@@ -134,7 +140,7 @@ def _network(
 ) -> AuditedModel:
     if len(outputs) != 1:
         listed = ", ".join(printable(o.name, 40) for o in outputs[:6])
-        raise ModelError(
+        raise UnsupportedError(
             f"{name!r} has the outputs {listed}, none of which are labels: which one is meant is for a function of "
             "yours to say, with --predict."
         )
@@ -195,7 +201,9 @@ def _unzipped(scores: Any, classes: Sequence[str] | None) -> FloatArray:
         names = list(scores[0])
         order = names if classes is None else [next((n for n in names if str(n) == c), None) for c in classes]
         if None in order:
-            raise ModelError("The model's probabilities and its labels name different classes.")
+            raise ModelError(
+                "The model's probabilities and its labels name different classes.", code="AUD-LOAD-CLASSES"
+            )
         return np.asarray([[row[name] for name in order] for row in scores], np.float64)
     return np.asarray(scores, np.float64)
 
@@ -220,12 +228,12 @@ def _features(graph: Graph, spec: ModelSpec, name: str, unsaid: str) -> tuple[st
 def _check(proto: Any, name: str) -> None:
     foreign = sorted({o.domain for o in proto.opset_import} - _KNOWN_OPERATORS)
     if foreign:
-        raise ModelError(
+        raise UnsupportedError(
             f"{name!r} needs operators of {printable(foreign[0], 60)!r}, whose code would have to be loaded: audit it "
             "through your own loader with --predict package.module:function."
         )
     if any(tensor.data_location == tensor.EXTERNAL for tensor in _tensors(proto.graph)):
-        raise ModelError(
+        raise UnsupportedError(
             f"{name!r} keeps tensors in other files: write it as one, with onnx.save(model, path, "
             "save_as_external_data=False)."
         )

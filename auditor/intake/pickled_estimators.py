@@ -11,7 +11,7 @@ import sklearn
 
 from auditor.artifact.source import Source, printable, reading
 from auditor.artifact.unpickling import Foreign, follow
-from auditor.errors import ModelError
+from auditor.errors import DamagedError, ModelError, UnsupportedError
 from auditor.intake.estimators import EstimatorModel, EstimatorRegressor, check_trees, estimator_model
 from auditor.intake.pickled_types import EstimatorMaker
 from auditor.intake.specs import ModelSpec
@@ -39,24 +39,25 @@ def load_pickled_estimator(
         except Foreign:
             raise
         except ModelError as error:
-            raise ModelError(f"{error}{_of_another_version(data)}") from None
+            raise ModelError(f"{error}{_of_another_version(data)}", code=error.code) from None
         rest = len(data) - file.tell()
         if rest:
-            raise ModelError(
+            raise DamagedError(
                 f"{source.name!r} is {kind} with {rest:,} bytes after its end: save one model a file, with joblib.dump."
             )
         with reading(f"{source.name!r} holds a model that is incomplete"):
             check_trees(estimator, source.name)
     if isinstance(estimator, (dict, list, tuple)):
-        raise ModelError(_within(estimator, source.name))
-    return estimator_model(
-        estimator,
-        source,
-        spec,
-        format=kind.partition(" ")[2],
-        loaded_by=LOADED_BY,
-        notes=_version_notes(maker.versions),
-    )
+        raise UnsupportedError(_within(estimator, source.name))
+    with reading(f"{source.name!r} holds a model that is incomplete"):
+        return estimator_model(
+            estimator,
+            source,
+            spec,
+            format=kind.partition(" ")[2],
+            loaded_by=LOADED_BY,
+            notes=_version_notes(maker.versions),
+        )
 
 
 def _of_another_version(data: bytes) -> str:
@@ -83,7 +84,7 @@ def _version_notes(found: set[str]) -> tuple[str, ...]:
 def _within(found: dict[Any, Any] | list[Any] | tuple[Any, ...], name: str) -> str:
     """What to do with a dict, list or tuple that holds a model among other things."""
     items = found.items() if isinstance(found, dict) else enumerate(found)
-    models = [printable(repr(key), 40) for key, value in items if hasattr(value, "predict")]
+    models = [printable(repr(key), 40) for key, value in items if callable(getattr(type(value), "predict", None))]
     if not models:
         return f"{name!r} holds a {type(found).__name__} without any model: name the file that holds the estimator."
     return (

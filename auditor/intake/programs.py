@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from auditor.artifact.source import Source, reading
-from auditor.errors import ModelError, UnsafeModelError
+from auditor.errors import ModelError, UnsupportedError
+from auditor.intake.refused import refuse_program
 from auditor.intake.specs import ModelSpec
-from auditor.intake.wrap import check_flags, flags_unsaid, provenance_of, torch_model
+from auditor.intake.wrap import check_flags, provenance_of, torch_model
 from auditor.model.audited_model import AuditedModel
 
 _NOTE = "--allow-code: loading this file ran code that the file brings along."
@@ -59,28 +60,17 @@ def _tensor(output: Any) -> Tensor:
         output = output[0] if output else None
     output = getattr(output, "logits", output)
     if not isinstance(output, Tensor):
-        raise ModelError(f"The program returned {type(output).__name__}, not a tensor of logits (n, n_classes).")
+        raise ModelError(
+            f"The program returned {type(output).__name__}, not a tensor of logits (n, n_classes).",
+            code="AUD-LOAD-ANSWERS",
+        )
     return output
-
-
-def refuse_code(source: Source, format: str, spec: ModelSpec) -> UnsafeModelError:
-    """The error for a program without ``--allow-code``."""
-    why = (
-        "it can create files while it loads and while it predicts"
-        if format == "TorchScript"
-        else "its loader evaluates expressions and may unpickle objects that the file brings along"
-    )
-    return UnsafeModelError(
-        f"{source.name!r} is a {format} program, and loading one runs code: {why}. Save the weights as a bundle "
-        "(auditor.save), or, if you trust whoever made the file, add --allow-code"
-        f"{flags_unsaid(spec, of_a_table=True)}."
-    )
 
 
 def load_torchscript(source: Source, spec: ModelSpec) -> AuditedModel:
     """A TorchScript module. Raises UnsafeModelError without ``--allow-code``."""
     if not spec.allow_code:
-        raise refuse_code(source, "TorchScript", spec)
+        raise refuse_program(source, "TorchScript", spec)
     check_flags(spec)
     with reading(f"{source.name!r} cannot be read as TorchScript"), warnings.catch_warnings():
         # torch deprecates TorchScript as a whole; that is no news to somebody who has such a file to audit.
@@ -92,7 +82,7 @@ def load_torchscript(source: Source, spec: ModelSpec) -> AuditedModel:
 def load_exported(source: Source, spec: ModelSpec) -> AuditedModel:
     """A torch.export program of one input, for any number of rows. Raises UnsafeModelError without ``--allow-code``."""
     if not spec.allow_code:
-        raise refuse_code(source, "torch.export", spec)
+        raise refuse_program(source, "torch.export", spec)
     check_flags(spec)
     with reading(f"{source.name!r} cannot be read as a torch.export program"):
         program: torch.export.ExportedProgram = torch.export.load(BytesIO(source.data))
@@ -114,7 +104,7 @@ def batch_limit(program: torch.export.ExportedProgram) -> tuple[int | None, bool
     inputs = [node for node in program.graph.nodes if node.op == "placeholder" and node.name in names]
     values = [node.meta.get("val") for node in inputs]
     if len(values) != 1 or not isinstance(values[0], Tensor) or values[0].ndim < 1:
-        raise ModelError(
+        raise UnsupportedError(
             f"The exported program takes {len(names)} inputs, and one tensor of rows was expected: "
             "audit it through your own loader with --predict package.module:function."
         )

@@ -11,24 +11,19 @@ import tarfile
 import zlib
 from collections.abc import Callable, Mapping
 from io import BytesIO
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from auditor.artifact.archive import FREE_BYTES, MAX_RATIO
 from auditor.artifact.pickles import describe_calls, read_pickle
 from auditor.artifact.source import Source, printable, reading
 from auditor.artifact.unpickling import Foreign
-from auditor.artifact.weights import LOADED_BY_TORCH, foreign_globals, load_legacy_torch
-from auditor.errors import ModelError, UnsafeModelError
-from auditor.intake.estimators import estimator_model
-from auditor.intake.pickled_estimators import load_pickled_estimator
-from auditor.intake.pickled_types import is_allowed
+from auditor.artifact.weight_files import foreign_globals
+from auditor.errors import ModelError, UnsafeModelError, UnsupportedError
 from auditor.intake.specs import ModelSpec
-from auditor.intake.state_dict import load_state_dict
-from auditor.intake.ways_out import OWN_LOADER, TRUST, way_out
-from auditor.intake.wrap import provenance_of, torch_model
-from auditor.model.audited_model import AuditedModel
+from auditor.intake.ways_out import OWN_LOADER, TRUST, flags_unsaid, way_out, way_out_of_checkpoint
+
+if TYPE_CHECKING:
+    from auditor.model.audited_model import AuditedModel
 
 MAX_LOOK_INSIDE = 32 << 20
 
@@ -62,15 +57,23 @@ def read_or_refuse_compressed(source: Source, spec: ModelSpec) -> AuditedModel:
     data = unpacked(source.data, limit)
     start = read_pickle(data[:MAX_LOOK_INSIDE], max_opcodes=100_000)
     if not start.names and not start.streams:
-        raise ModelError(f"{source.name!r} is a compressed file: unpack it, and name what is inside.")
+        raise ModelError(
+            f"{source.name!r} is a compressed file: unpack it, and name what is inside.", code="AUD-LOAD-UNKNOWN"
+        )
     if len(data) >= limit:
-        raise ModelError(f"{source.name!r} would unpack from {len(source.data):,} to more than {limit:,} bytes.")
+        raise ModelError(
+            f"{source.name!r} would unpack from {len(source.data):,} to more than {limit:,} bytes.",
+            code="AUD-LOAD-LIMIT",
+        )
     return _read_or_refuse(source, data, "a compressed pickle", spec)
 
 
 def _read_or_refuse(source: Source, data: bytes, kind: str, spec: ModelSpec) -> AuditedModel:
     if spec.trust_pickle:
         return _trusted(source, spec, kind, calls_in(data)[0], torch_file=False)
+    from auditor.intake.pickled_estimators import load_pickled_estimator
+    from auditor.intake.pickled_types import is_allowed
+
     try:
         return load_pickled_estimator(source, data, kind, spec)
     except Foreign as found:
@@ -93,6 +96,9 @@ def refuse_or_trust_torch(source: Source, pickled: bytes, spec: ModelSpec) -> Au
     report = read_pickle(pickled)
     names = foreign_globals(report)
     calls = describe_calls(names, complete=report.complete)
+    way = way_out_of_checkpoint(pickled, report, load="torch.load(path, weights_only=False)")
+    if way is not None and not spec.trust_pickle:
+        raise unsafe(source, "a checkpoint of more than weights", calls, way)
     return _refuse_or_trust(source, spec, "a pickled torch object", calls, names)
 
 
@@ -101,6 +107,9 @@ def read_or_refuse_legacy(source: Source, spec: ModelSpec) -> AuditedModel:
     if spec.trust_pickle:
         calls = describe_calls(foreign_globals(read_pickle(source.data)), complete=False)
         return _trusted(source, spec, "a legacy torch file", calls, torch_file=True)
+    from auditor.artifact.weights import LOADED_BY_TORCH, load_legacy_torch
+    from auditor.intake.state_dict import load_state_dict
+
     try:
         loaded = load_legacy_torch(source)
     except Foreign as found:
@@ -159,6 +168,12 @@ def _read_some(file: Any, limit: int) -> bytes:
 
 def _trusted(source: Source, spec: ModelSpec, kind: str, calls: str, *, torch_file: bool) -> AuditedModel:
     """Loads a pickle because the user said so, and says so in the record."""
+    import torch
+
+    from auditor.intake.estimators import estimator_model
+    from auditor.intake.state_dict import load_state_dict
+    from auditor.intake.wrap import provenance_of, torch_model
+
     if spec.code_folder is not None and spec.code_folder not in sys.path:
         sys.path.append(spec.code_folder)
     notes = (f"LOADED WITH --trust-pickle: this file could run any code, and calls {calls}.",)
@@ -184,6 +199,20 @@ def _refuse_or_trust(source: Source, spec: ModelSpec, kind: str, calls: str, nam
     raise unsafe(source, kind, calls, way_out(names, load="torch.load(path, weights_only=False)", torch_file=True))
 
 
+def refuse_program(source: Source, format: str, spec: ModelSpec) -> UnsafeModelError:
+    """The error for a program without ``--allow-code``."""
+    why = (
+        "it can create files while it loads and while it predicts"
+        if format == "TorchScript"
+        else "its loader evaluates expressions and may unpickle objects that the file brings along"
+    )
+    return UnsafeModelError(
+        f"{source.name!r} is a {format} program, and loading one runs code: {why}. Save the weights as a bundle "
+        "(auditor.save), or, if you trust whoever made the file, add --allow-code"
+        f"{flags_unsaid(spec, of_a_table=True)}."
+    )
+
+
 # ---- no model, or not yet ------------------------------------------------------------------------------------------
 
 
@@ -199,19 +228,21 @@ def refuse_numpy(source: Source, arrays: Mapping[str, bytes]) -> ModelError:
                 f"{source.name!r} is a numpy file of pickled objects, and loading it would call {calls}. "
                 f"If it is a model that you trust, {OWN_LOADER}."
             )
-    return ModelError(
+    return UnsupportedError(
         f"{source.name!r} is a numpy file: arrays alone are no model. For another kind of model, {OWN_LOADER}."
     )
 
 
 def refuse_unsupported(source: Source, kind: str) -> ModelError:
     """The refusal of a known format that is not read yet."""
-    return ModelError(f"{source.name!r} is {kind}, which is not supported yet: {OWN_LOADER}.")
+    return UnsupportedError(f"{source.name!r} is {kind}, which is not supported yet: {OWN_LOADER}.")
 
 
 def refuse_unknown(source: Source, known: str) -> ModelError:
     """The refusal of a file that is nothing known."""
     start = printable(source.data[:16].decode("latin-1"), 40)
     return ModelError(
-        f"{source.name!r} is no model file of a known format (it begins {start!r}). Known are {known}; or {OWN_LOADER}."
+        f"{source.name!r} is no model file of a known format (it begins {start!r}). Known are {known}; or "
+        f"{OWN_LOADER}.",
+        code="AUD-LOAD-UNKNOWN",
     )

@@ -10,15 +10,15 @@ from auditor.artifact.source import Source, printable
 from auditor.artifact.weights import as_state_dict
 from auditor.errors import ModelError
 from auditor.intake.bundle import build_known, build_own
-from auditor.intake.inferred import build_inferred, described, is_complete, layers_of, line_to_copy
+from auditor.intake.inferred import build_inferred, is_complete, line_to_copy
 from auditor.intake.specs import ModelSpec
-from auditor.intake.wrap import flags_unsaid, provenance_of, torch_model
+from auditor.intake.ways_out import WEIGHTS_KEYS, flags_unsaid
+from auditor.intake.wrap import provenance_of, torch_model
 from auditor.model.audited_model import AuditedModel
 from auditor.networks.architectures import ARCHITECTURES
 from auditor.networks.chain import Layer
+from auditor.networks.shapes import described, layers_of
 
-# Where training scripts commonly keep the weights inside a checkpoint.
-_NESTED = ("state_dict", "model_state_dict", "model")
 # What wrappers put before every name: data parallelism, torch.compile.
 _PREFIXES = ("module.", "_orig_mod.")
 
@@ -47,7 +47,8 @@ def load_state_dict(
         raise ModelError(
             f"{source.name!r} holds weights only, of {described(layers)}, and shapes do not say what lies between: for "
             f"the commonest, add {line_to_copy(layers)}{flags}; else name its class with --architecture "
-            "package.module:Class and its arguments with --architecture-args JSON."
+            "package.module:Class and its arguments with --architecture-args JSON.",
+            code="AUD-LOAD-ARCHITECTURE",
         )
     if spec.architecture is None:
         names = ", ".join(printable(n, 60) for n in list(weights)[:3])
@@ -55,7 +56,8 @@ def load_state_dict(
         raise ModelError(
             f"{source.name!r} holds weights only ({names}{', ...' if len(weights) > 3 else ''}), not the network "
             "that they belong to: name its class with --architecture package.module:Class and its arguments with "
-            f"--architecture-args JSON, or use one of {', '.join(ARCHITECTURES)}.{folder}"
+            f"--architecture-args JSON, or use one of {', '.join(ARCHITECTURES)}.{folder}",
+            code="AUD-LOAD-ARCHITECTURE",
         )
     module, built = _build(spec, weights, source.name)
     return torch_model(
@@ -84,7 +86,7 @@ def _build(spec: ModelSpec, weights: Mapping[str, Tensor], what: str) -> tuple[n
 
 def _unwrapped(loaded: object) -> tuple[object, tuple[str, ...]]:
     if isinstance(loaded, Mapping):
-        for key in _NESTED:
+        for key in WEIGHTS_KEYS:
             inner = loaded.get(key)
             if isinstance(inner, Mapping) and inner and all(isinstance(v, Tensor) for v in inner.values()):
                 return inner, (f"The weights were found under {key!r} of a training checkpoint.",)

@@ -4,6 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from auditor.artifact.pickles import PickleReading
+from auditor.intake.specs import ModelSpec
+
+# Where training scripts commonly keep the weights inside a checkpoint.
+WEIGHTS_KEYS = ("state_dict", "model_state_dict", "model")
 OWN_LOADER = "audit it through your own loader with --predict package.module:function"
 TRUST = "load it all the same, code and all, with --trust-pickle"
 _BUNDLE = "auditor.save(TorchModel({load}, classes=[...]), 'model.pt')"
@@ -47,6 +52,24 @@ def way_out(names: Sequence[str], *, load: str, torch_file: bool = False) -> str
         f"let a file of your own answer for it where you trust it, say own.py with model = {load} and "
         "def predict(rows): return model.predict_proba(rows), and name that with --predict own:predict and --classes"
     )
+
+
+def flags_unsaid(spec: ModelSpec, *, of_a_table: bool) -> str:
+    """The flags that will be asked for next where a file says nothing, so that one refusal names all that it needs."""
+    classes = "" if spec.classes is not None or spec.task == "regression" else " --classes a,b"
+    columns = "" if spec.features is not None or not of_a_table else ", and of a table --features a,b in their order"
+    return classes + columns
+
+
+def way_out_of_checkpoint(pickled: bytes, report: PickleReading, *, load: str) -> str | None:
+    """What to do with a checkpoint, a dict that holds more than weights; None where the file is no such dict."""
+    if pickled[:1] != b"\x80" or pickled[2:3] != b"}" or report.streams != 1:
+        return None
+    if "torch._utils._rebuild_tensor_v2" not in report.names:
+        return None
+    key = next((key for key in WEIGHTS_KEYS if key in report.strings), None)
+    alone = f"{load}[{key!r}]" if key else f"{{k: v for k, v in {load}.items() if torch.is_tensor(v)}}"
+    return f"save its weights alone where you trust it: torch.save({alone}, 'weights.pt')"
 
 
 def _of_numpy_only(names: Sequence[str]) -> bool:

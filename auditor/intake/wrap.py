@@ -34,11 +34,15 @@ def named_classes(found: list[str] | tuple[str, ...] | None, spec: ModelSpec) ->
     if few and spec.classes is not None:
         raise UsageError("A classifier needs at least two classes with different names: see --classes.")
     if few:
-        raise ModelError("The model file names fewer than two classes, or one of them twice: name them with --classes.")
+        raise ModelError(
+            "The model file names fewer than two classes, or one of them twice: name them with --classes.",
+            code="AUD-LOAD-CLASSES",
+        )
     odd = [name for name in classes if any(unicodedata.category(c) in ("Cc", "Cf", "Cs") for c in name)]
     if odd:
         raise ModelError(
-            f"The class {printable(odd[0], 60)!r} has control characters in its name: name the classes with --classes."
+            f"The class {printable(odd[0], 60)!r} has control characters in its name: name the classes with --classes.",
+            code="AUD-LOAD-CLASSES",
         )
     return tuple(classes)
 
@@ -49,13 +53,6 @@ def check_flags(spec: ModelSpec) -> None:
         no_flags_of_classes(spec)
     else:
         named_classes(None, spec)
-
-
-def flags_unsaid(spec: ModelSpec, *, of_a_table: bool) -> str:
-    """The flags that will be asked for next where a file says nothing, so that one refusal names all that it needs."""
-    classes = "" if spec.classes is not None or spec.task == "regression" else " --classes a,b"
-    columns = "" if spec.features is not None or not of_a_table else ", and of a table --features a,b in their order"
-    return classes + columns
 
 
 def no_flags_of_classes(spec: ModelSpec) -> None:

@@ -167,6 +167,10 @@ class AuditedModel:
             self._outputs[data] = probabilities
         return self._outputs[data]
 
+    def answered(self, data: AuditData) -> bool:
+        """Whether the answers about a data set are there already, and cost nothing more."""
+        return data in self._outputs
+
     def forget(self) -> None:
         """Computes outputs anew from now on, for a model whose weights have changed."""
         self._outputs = weakref.WeakKeyDictionary()

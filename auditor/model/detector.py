@@ -174,8 +174,11 @@ def detector_of(model: AuditedModel) -> DeepfakeDetector | None:
 
 
 def synthetic(model: AuditedModel, data: AuditData) -> int | None:
-    """Index of the class that means synthetic, for a model that is asked about media; None for any other model."""
-    if data.modality not in ("image", "audio"):
+    """Index of the class that means synthetic, for a model that is asked about media; None for any other model.
+
+    Of a model that is known by its answers alone, the rows need not be the media.
+    """
+    if data.modality not in ("image", "audio") and model.can_be_asked:
         return None
     if isinstance(model, DeepfakeDetector):
         return int(model.card.fake)

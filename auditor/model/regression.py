@@ -76,6 +76,10 @@ class AuditedRegressor(AuditedModel):
             self._numbers[data] = predicted
         return self._numbers[data]
 
+    def answered(self, data: AuditData) -> bool:
+        """Whether the predictions of a data set are there already, and cost nothing more."""
+        return data in self._numbers
+
     def check_repeatable(self, X: Rows, probabilities: FloatArray) -> None:
         """Asks a few rows again, in a smaller batch; raises ModelError where an answer moves by more than a thousandth
         of the predictions' range, beyond what rounding in single precision does.

@@ -127,7 +127,8 @@ def packed(form: str, name: str, weights: Mapping[str, Tensor], settings: Mappin
 def _network(form: str, content: bytes) -> tuple[nn.Module, Mapping[str, Any]]:
     # Imported here: the intake builds the networks that this module is part of.
     from auditor.artifact.source import Source
-    from auditor.artifact.weights import load_safetensors, safetensors_header
+    from auditor.artifact.weight_files import safetensors_header
+    from auditor.artifact.weights import load_safetensors
 
     metadata = safetensors_header(content, "The encoder").get("__metadata__", {})
     weights = load_safetensors(Source(path="The encoder", data=content, sha256=""))

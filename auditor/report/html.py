@@ -15,7 +15,7 @@ from markupsafe import Markup, escape
 from auditor.finding.measurement import Outcome
 from auditor.report import text, view
 from auditor.report.record import AuditReport
-from auditor.report.svg import draw_svg
+from auditor.report.worth import worth_of
 
 MOST_IN_SUMMARY = 12
 _FLAG = re.compile(r"(?<![\w-])--[a-z][a-z-]*[a-z]")
@@ -44,6 +44,7 @@ def render_html(report: AuditReport) -> str:
             digest=digest,
             created=moment(report.created),
             verdict=view.verdict_of(report),
+            worth=worth_of(report),
             warnings=view.warnings_of(report),
             promise=view.promise_of(report),
             counted=[(o, view.MEANING[o], report.summary.count(o)) for o in view.COUNTED],
@@ -55,13 +56,20 @@ def render_html(report: AuditReport) -> str:
             limits=view.LIMITS,
             applies_to=view.applies_to,
             plural=view.plural,
-            svg=lambda drawn: Markup(draw_svg(drawn.figure, dom_id=drawn.dom_id)),
+            svg=_drawn,
         )
     )
 
 
 # Printed pages come apart: each carries the document's id.
 _PAGE_FOOTER = '\n@page {{ @bottom-left {{ content: "auditor report {digest}"; font: 7.5pt sans-serif; }} }}\n'
+
+
+def _drawn(drawn: view.Drawn) -> Markup:
+    # A page without figures needs no matplotlib.
+    from auditor.report.svg import draw_svg
+
+    return Markup(draw_svg(drawn.figure, dom_id=drawn.dom_id))
 
 
 def content_policy(style: str, script: str, *, pictures: bool) -> str:

@@ -60,7 +60,7 @@ def _case(suite: ElementTree.Element, row: Row, *, waived: bool) -> None:
     match row.outcome:
         case Outcome.FAIL:
             _child(case, "failure", said, "FAIL")
-        case Outcome.INCONCLUSIVE if waived:
+        case Outcome.INCONCLUSIVE if waived and not row.finding.vacuous:
             _child(case, "skipped", f"INCONCLUSIVE, waived by --allow-inconclusive. {said}")
         case Outcome.INCONCLUSIVE | Outcome.NOT_RUN:
             _child(case, "error", said, row.outcome.value)
@@ -91,7 +91,7 @@ def _verdict(suite: ElementTree.Element, report: AuditReport) -> None:
     case = ElementTree.SubElement(suite, "testcase", classname="auditor", name=VERDICT, time="0")
     said = f"{verdict.headline}. {verdict.sentence} Exit code {report.exit_code}."
     if report.refusal is not None:
-        said += f" {report.refusal.code}: {report.refusal.reason}"
+        said += f" {report.refusal.shown}: {report.refusal.reason}"
     # Whoever is shown the tests alone must still learn what they do not say, such as a registration not followed.
     said = text.visible(" ".join([said, *view.warnings_of(report), "Not legal advice."]))
     if report.exit_code == ExitCode.PASSED:

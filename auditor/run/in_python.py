@@ -40,8 +40,8 @@ _FOR_COMMANDS = frozenset(name for name, flag in flags().items() if flag.of_one_
 }
 # A model in memory is measured as it is, in this process.
 _ABOUT_LOADING = (
-    "task", "outputs", "threshold", "architecture", "architecture_args", "predict", "allow_code", "trust_pickle",
-    "device", "probe", "max_memory", "max_seconds",
+    "base", "task", "outputs", "threshold", "architecture", "architecture_args", "predict", "allow_code",
+    "trust_pickle", "device", "probe", "max_memory", "max_seconds",
 )  # fmt: skip
 _ABOUT_ROWS = tuple(
     each.name for each in fields(DataSpec) if each.name not in ("path", "classes", "features", "recorded")
@@ -91,10 +91,10 @@ def scan(
 def load_model(path: str | PathLike[str], **options: Any) -> AuditedModel:
     """The model in a file or a folder, loaded into this process as the command's child loads it.
 
-    Nothing in the file runs unless an option allows it. ``options``: ``task``, ``classes``, ``outputs``, ``threshold``,
-    ``architecture``, ``architecture_args``, ``allow_code``, ``trust_pickle``, ``features``, ``device``, as the flags of
-    ``auditor scan`` mean them. Raises UsageError for a path that is not there, ModelError for what is no model of a
-    known format, UnsafeModelError where loading it would run code.
+    Nothing in the file runs unless an option allows it. ``options``: ``base``, ``task``, ``classes``, ``outputs``,
+    ``threshold``, ``architecture``, ``architecture_args``, ``allow_code``, ``trust_pickle``, ``features``, ``device``,
+    as the flags of ``auditor scan`` mean them. Raises UsageError for a path that is not there, ModelError for what is
+    no model of a known format, UnsafeModelError where loading it would run code.
     """
     from auditor.intake.formats import load_model as load
     from auditor.intake.result import resolve_device

@@ -34,15 +34,14 @@ from auditor.intake.specs import Job, ProbeSpec
 from auditor.report.record import INTAKE, Refusal
 from auditor.report.text import visible
 from auditor.run.audit import files_result
+from auditor.run.channel import HEADER, Refused
 from auditor.run.checkpoints import lent_checkpoint
 from auditor.run.heard import DetectorTrained, FilesExamined, Heard, Measured, Mitigated
 from auditor.run.messages import (
-    HEADER,
     MAX_MESSAGE,
     MESSAGES,
     Done,
     Message,
-    Refused,
     Trained,
     Working,
 )
@@ -88,7 +87,11 @@ def measure(
         elif end.asking is not None:
             lost, why = [spec for spec in remaining if spec.name == end.asking] or remaining, end.why
         elif first and done.data is None:
-            done.refusal = Refusal(code="died_while_loading", reason=f"Loading did not end well: {end.why}")
+            done.refusal = Refusal(
+                code="died_while_loading",
+                reason=f"Loading did not end well: {end.why}",
+                reason_code="AUD-LOAD-DIED",
+            )
             return done
         else:
             lost, why = remaining, f"The fresh process for the remaining probes failed while loading: {end.why}"
@@ -117,7 +120,7 @@ def mitigate(job: Job, *, on_stage: Callable[[str], None] | None = None) -> tupl
             _raise_refusal(done)
         except (UsageError, DataError, ModelError) as error:
             said = str(error) if lent is None else str(error).replace(lent, str(spec.checkpoint))
-            raise type(error)(said) from None
+            raise type(error)(said, code=error.code) from None
     if done.notes is None:
         raise ModelError(f"The mitigation did not end well: {end.why or 'it wrote no model.'}")
     return done.notes
@@ -166,7 +169,7 @@ def train_detector(job: Job, *, on_stage: Callable[[str], None] | None = None) -
 def _raise_refusal(done: Heard) -> None:
     if done.refusal is not None:
         kind = ModelError if done.refusal.code == "model_refused" else DataError
-        raise kind(done.refusal.reason)
+        raise kind(done.refusal.reason, code=done.refusal.reason_code)
 
 
 def _not_run(spec: ProbeSpec, pillars: dict[str, tuple[Pillar, str]], why: str) -> ProbeResult:
@@ -320,7 +323,7 @@ def _send_job(child: subprocess.Popen[bytes], job: Job) -> None:
 def _refuse(message: Refused, done: Heard) -> None:
     if message.code == "usage":
         raise UsageError(message.reason)
-    done.refusal = Refusal(code=f"{message.code}_refused", reason=message.reason)
+    done.refusal = Refusal(code=f"{message.code}_refused", reason=message.reason, reason_code=message.reason_code)
 
 
 def _has_died(child: subprocess.Popen[bytes]) -> bool:

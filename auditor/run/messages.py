@@ -10,18 +10,10 @@ from auditor.detection.record import DetectorRecord, FileResult
 from auditor.files import Closed
 from auditor.finding.measurement import ProbeResult
 from auditor.report.record import DataRecord, ModelRecord
-from auditor.report.sandbox_state import SandboxState
 from auditor.run.answers import AnswersHead, AnswersPart, CountsRecord
+from auditor.run.channel import Confined, Refused
 
 MAX_MESSAGE = 32 << 20
-HEADER = 4
-
-
-class Confined(Closed):
-    """By what the process is confined; said before anything is opened."""
-
-    kind: Literal["confined"] = "confined"
-    state: SandboxState
 
 
 class Loaded(Closed):
@@ -113,14 +105,6 @@ class Trained(Closed):
     detector: DetectorRecord
     notes: tuple[Annotated[str, Field(max_length=2_000)], ...]
     left_out: Annotated[tuple[Annotated[str, Field(max_length=2_000)], ...], Field(max_length=100_000)]
-
-
-class Refused(Closed):
-    """Model or data cannot be used, or a flag is wrong."""
-
-    kind: Literal["refused"] = "refused"
-    code: Literal["model", "data", "usage"]
-    reason: str
 
 
 class Done(Closed):

@@ -309,6 +309,9 @@ class ScanOptions:
         Gt(0.0),
         Flag(help="Seconds for loading, and for each probe.", typed=float, read=_finite, decides=True),
     ] = 600.0
+    base: Annotated[
+        str | None, Flag(help="The folder of the model that a LoRA adapter changes.", is_path=True, decides=True)
+    ] = None
     architecture: Annotated[
         str | None, Flag(help="Network of a bare state_dict: package.module:Class.", decides=True, runs_code=True)
     ] = None

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from enum import Enum
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeGuard, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeGuard, runtime_checkable
 
 import numpy as np
 
 from auditor.errors import ConfigError, did_you_mean
-from auditor.finding.measurement import Measurement, Pillar
+from auditor.finding.measurement import Answer, Measurement, Pillar
 
 if TYPE_CHECKING:
     from auditor.data.audit_data import AuditData
@@ -44,8 +45,9 @@ class Probe(Protocol):
     ``name``: its key in the table. ``goal``: the question in one sentence. ``methods``: its ways of asking, named as
     published. ``needs``: inputs without which it is NOT_APPLICABLE. ``citation``: where the method is defined.
 
-    Two more may be declared: ``exact``, the metrics that are known without sampling error, each with the reason; see
-    :func:`known_exactly`. ``power``, what it can see, as :class:`auditor.statistics.estimate.Power`.
+    Three more may be declared: ``exact``, the metrics that are known without sampling error, each with the reason; see
+    :func:`known_exactly`. ``ideal_when_same``, the metrics that a model reaches the ideal of by answering all rows the
+    same; see :func:`with_declared`. ``power``, what it can see, as :class:`auditor.statistics.estimate.Power`.
     """
 
     name: ClassVar[str]
@@ -125,6 +127,20 @@ def known_exactly(probe: type[Probe] | Probe) -> Mapping[str, str]:
     """
     declared: Mapping[str, str] = getattr(probe, "exact", {})
     return declared
+
+
+def with_declared(probe: Probe, measured: Sequence[Measurement]) -> tuple[Measurement, ...]:
+    """The measurements, with what the probe declares of their metrics in ``ideal_when_same``, where they do not say it.
+
+    Such as ``ideal_when_same = {"flip_rate": "decisions", "mean_shift": "scores"}``, or "nothing" for a headline of
+    groups that no model reaches the ideal of by that: see :class:`~auditor.finding.measurement.Measurement`. A PASS of
+    the others needs a model that tells rows apart.
+    """
+    declared: Mapping[str, Answer | Literal["nothing"]] = getattr(probe, "ideal_when_same", {})
+    return tuple(
+        replace(m, ideal_when_same=declared[m.metric]) if m.ideal_when_same is None and m.metric in declared else m
+        for m in measured
+    )
 
 
 def make_probe(kind: type[Probe], options: Mapping[str, object]) -> Probe:

@@ -134,6 +134,7 @@ def model_spec(options: ScanOptions) -> ModelSpec:
     own_code = [options.architecture, options.predict, *options.probe]
     return ModelSpec(
         path=None if options.model is None else str(_existing(options.model, "model")),
+        base=None if options.base is None else str(_existing(options.base, "base model")),
         task=options.task,
         classes=options.classes,
         outputs=options.outputs,

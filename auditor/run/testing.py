@@ -12,7 +12,7 @@ import numpy as np
 from auditor.errors import AuditorError
 from auditor.finding.criterion import Criterion
 from auditor.finding.judging import Judgement, judge
-from auditor.finding.measurement import Outcome, Pillar
+from auditor.finding.measurement import Answer, Outcome, Pillar
 from auditor.run.audit import ask, generator_for, reason_of
 from auditor.run.contract import ContractViolation, World, audited, generators, rows_of, state_of, words
 from auditor.run.mitigation_laws import check_mitigation
@@ -117,6 +117,11 @@ def check_description(probe: Probe, *, key: str | None = None) -> None:
     exact = getattr(kind, "exact", {})
     if not isinstance(exact, Mapping) or not all(isinstance(why, str) and why.strip() for why in exact.values()):
         raise ContractViolation(law, f"{kind.__name__}.exact is {exact!r}, not metrics and the reason of each")
+    same = getattr(kind, "ideal_when_same", {})
+    if not isinstance(same, Mapping) or not set(same.values()) <= {*get_args(Answer), "nothing"}:
+        raise ContractViolation(
+            law, f"{kind.__name__}.ideal_when_same is {same!r}, not metrics and decisions, scores or nothing of each"
+        )
 
 
 def _tells_good_from_bad(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 from typing import Annotated, ClassVar, Literal, Self
 
 import numpy as np
@@ -143,27 +144,33 @@ class Difference(Estimate):
 
 
 class WeightedSum(Estimate):
-    """``sum_m w_m p_m`` of independent proportions with fixed weights, with exact bounds (:func:`sum_bounds`)."""
+    """``constant + sum_m w_m p_m`` of independent proportions with fixed weights, with exact bounds
+    (:func:`sum_bounds`).
+    """
 
     kind: Literal["weighted_sum"] = "weighted_sum"
     weights: tuple[float, ...]
     table: RateTable
+    # Left out where there is none, so that older evidence keeps its digests.
+    constant: Annotated[float, Field(exclude_if=operator.not_)] = 0.0
 
     @property
     def limits(self) -> tuple[float, float]:
-        return sum(w for w in self.weights if w < 0.0), sum(w for w in self.weights if w > 0.0)
+        least, most = (sum(w for w in self.weights if sign * w > 0.0) for sign in (-1, 1))
+        return self.constant + least, self.constant + most
 
     @property
     def value(self) -> float:
         if not self.table.complete:
             return math.nan
-        return float(np.asarray(self.weights) @ np.divide(*self.table.arrays()))
+        return self.constant + float(np.asarray(self.weights) @ np.divide(*self.table.arrays()))
 
     def critical_value(self, alpha: float) -> float:
         return orthant_radius(alpha, len(self.weights))
 
     def bounds(self, alpha: float) -> tuple[float, float]:
-        return sum_bounds(self.weights, successes=self.table.successes, n=self.table.n, alpha=alpha)
+        low, high = sum_bounds(self.weights, successes=self.table.successes, n=self.table.n, alpha=alpha)
+        return self.constant + low, self.constant + high
 
     def standard_error_at(self, ideal: float) -> float:
         if not self.table.complete:

@@ -96,7 +96,8 @@ def _folder(where: str) -> EncoderFile:
 
 def _torchvision(name: str, weights: str, mean: tuple[float, ...] | None, std: tuple[float, ...] | None) -> EncoderFile:
     from auditor.artifact.archive import open_archive
-    from auditor.artifact.weights import as_state_dict, load_safetensors, load_torch, pickle_record
+    from auditor.artifact.weight_files import pickle_record
+    from auditor.artifact.weights import as_state_dict, load_safetensors, load_torch
 
     source = read_source(weights, what="file of the encoder's weights", max_bytes=_MOST_BYTES)
     if weights.endswith(".safetensors"):

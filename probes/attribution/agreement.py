@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from scipy.stats import rankdata
+import scipy
 
 from auditor.rows import FloatArray
 from auditor.statistics.estimate import Undefined
@@ -33,7 +33,7 @@ def rank_correlations(first: FloatArray, second: FloatArray, present: BoolArray)
 
 def _centred_ranks(values: FloatArray, present: BoolArray) -> FloatArray:
     """(n, d) ranks among the units that are there less their mean, ties shared; 0 where there is no unit."""
-    ranks = rankdata(np.where(present, values, np.inf), axis=1)
+    ranks = scipy.stats.rankdata(np.where(present, values, np.inf), axis=1)
     sizes = present.sum(axis=1, keepdims=True)
     return np.where(present, ranks - (sizes + 1) / 2.0, 0.0)
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar, get_args
 
 import numpy as np
 
 from auditor.errors import NotApplicableError
-from auditor.finding.measurement import Measurement, Pillar
+from auditor.finding.measurement import Answer, Measurement, Pillar
 from auditor.run.probe import Need
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.values import bounded_mean
@@ -126,6 +126,11 @@ class FeatureAttribution:
     citation: ClassVar[str] = "DeYoung et al., ACL 2020; Adebayo et al., NeurIPS 2018; Sundararajan et al., ICML 2017"
     methods: ClassVar[tuple[str, ...]] = tuple(METHODS)
     needs: ClassVar[tuple[Need, ...]] = (Need.CLASSIFIER, Need.DATA)
+    ideal_when_same: ClassVar[Mapping[str, Answer]] = {
+        "sensitive_attribution_share": "scores",
+        "proxy_attribution_share": "scores",
+        "attribution_difference_by_group": "scores",
+    }
     # Rows explained, and the true share of rows with an error beyond the bound (0.05 is allowed) that is found with
     # 80 % power among 4 judgements at 5 %.
     power = (256, 0.12)

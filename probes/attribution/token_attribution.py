@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, ClassVar, get_args
 
 import numpy as np
 
+from auditor.data.benchmarks.benchmark import Benchmark
 from auditor.errors import NotApplicableError
 from auditor.finding.figure import Figure
 from auditor.finding.measurement import Measurement, Pillar
-from auditor.intake.rows.benchmarks.benchmark import Benchmark
 from auditor.rows import FloatArray, IntArray
 from auditor.run.probe import Need
 from auditor.statistics.estimate import Undefined

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
 from auditor.errors import NotApplicableError
-from auditor.finding.measurement import Measurement, Pillar
+from auditor.finding.measurement import Answer, Measurement, Pillar
 from auditor.rows import FloatArray
 from auditor.run.probe import Need
 from auditor.statistics.estimate import Undefined
@@ -61,6 +61,7 @@ class DetectorEvasion:
     citation: ClassVar[str] = "Carlini and Farid, CVPR Workshops 2020; Andriushchenko et al., ECCV 2020"
     methods: ClassVar[tuple[str, ...]] = ("pgd", "square")
     needs: ClassVar[tuple[Need, ...]] = (Need.CLASSIFIER, Need.DATA, Need.LABELS)
+    ideal_when_same: ClassVar[Mapping[str, Answer]] = {"evasion_rate": "decisions", "evasion_into_real": "decisions"}
 
     def __init__(
         self,

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
 from auditor.errors import MissingExtraError, NotApplicableError
-from auditor.finding.measurement import Measurement, Pillar
+from auditor.finding.measurement import Answer, Measurement, Pillar
 from auditor.rows import FloatArray
 from auditor.run.probe import Need
 from auditor.statistics.detection import LargestDrop, area_difference
@@ -71,6 +71,7 @@ class DetectorRobustness:
         dict.fromkeys(ladder.name for ladder in (*PICTURE_LADDERS, *SOUND_LADDERS))
     )
     needs: ClassVar[tuple[Need, ...]] = (Need.CLASSIFIER, Need.DATA, Need.LABELS)
+    ideal_when_same: ClassVar[Mapping[str, Answer]] = {"largest_auc_drop": "scores"}
     # Files of either class, and the true largest drop that is found above 0.10 with 80 % power at 5 %.
     power: ClassVar[tuple[int, float]] = (100, 0.25)
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
 from auditor.errors import NotApplicableError
-from auditor.finding.measurement import Measurement, Pillar
+from auditor.finding.measurement import Answer, Measurement, Pillar
 from auditor.rows import FloatArray
 from auditor.run.probe import Need
 from auditor.statistics.detection import ExcessShare, LowestArea, average_precision, equal_error_rate
@@ -84,6 +84,10 @@ class DetectorPerformance:
     citation: ClassVar[str] = "Wang et al., CVPR 2020; DeLong et al., Biometrics 1988"
     methods: ClassVar[tuple[str, ...]] = ("measured", "declared")
     needs: ClassVar[tuple[Need, ...]] = (Need.CLASSIFIER, Need.DATA, Need.LABELS)
+    ideal_when_same: ClassVar[Mapping[str, Answer]] = {
+        "auc_difference": "scores",
+        "expected_calibration_error": "scores",
+    }
     # Files of either class, and the true AUC that is found below 0.75 with 80 % power at 5 %.
     power: ClassVar[tuple[int, float]] = (150, 0.66)
 
@@ -100,7 +104,7 @@ class DetectorPerformance:
         """Measurements over the labelled evaluation files; see the class for what they are."""
         from auditor.model.detector import detector_of
 
-        subject = labelled(model, data)
+        subject = labelled(model, data, answers_do=True)
         generators = self._generators(subject)
         found = self._overall(subject)
         if generators is not None:

@@ -40,15 +40,19 @@ class Subject:
     scores: FloatArray
 
 
-def fake_index(model: AuditedModel, data: AuditData) -> int:
-    """Index of the synthetic class; NotApplicableError for a model or data that have nothing to do with it."""
-    if data.modality not in ("image", "audio"):
-        raise NotApplicableError(
-            f"Asks about detectors of synthetic images and sound, and these rows are {_WORDS[data.modality]}."
-        )
+def fake_index(model: AuditedModel, data: AuditData, *, answers_do: bool = False) -> int:
+    """Index of the synthetic class; NotApplicableError for a model or data that have nothing to do with it.
+
+    ``answers_do``: where a model's recorded answers are all there is, the files themselves need not be.
+    """
     from auditor.model.detector import synthetic
 
     fake = synthetic(model, data)
+    told = answers_do and not model.can_be_asked and fake is not None
+    if data.modality not in ("image", "audio") and not told:
+        raise NotApplicableError(
+            f"Asks about detectors of synthetic images and sound, and these rows are {_WORDS[data.modality]}."
+        )
     if fake is None:
         raise NotApplicableError(
             "Asks about detectors of synthetic media, and none of this model's classes "
@@ -60,10 +64,10 @@ def fake_index(model: AuditedModel, data: AuditData) -> int:
 _WORDS = {"tabular": "a table", "text": "texts"}
 
 
-def labelled(model: AuditedModel, data: AuditData) -> Subject:
+def labelled(model: AuditedModel, data: AuditData, *, answers_do: bool = False) -> Subject:
     """The evaluation files that have a label, with their scores; NotApplicableError where the probe does not apply."""
     rows = data.evaluation
-    fake = fake_index(model, rows)
+    fake = fake_index(model, rows, answers_do=answers_do)
     if rows.y_true is None:
         raise NotApplicableError("Needs true labels: a folder with one sub-folder per class, or --target COLUMN.")
     known = rows.y_true >= 0

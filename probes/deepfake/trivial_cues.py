@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
 from auditor.finding.figure import Figure, Series
-from auditor.finding.measurement import Measurement, Pillar
+from auditor.finding.measurement import Answer, Measurement, Pillar
 from auditor.rows import FloatArray
 from auditor.run.probe import Need
 from auditor.statistics.detection import area_difference
@@ -64,6 +64,7 @@ class TrivialCues:
     citation: ClassVar[str] = "Grommelt et al., ECCV Workshops 2024; Torralba and Efros, CVPR 2011"
     methods: ClassVar[tuple[str, ...]] = ("cues", "made_alike")
     needs: ClassVar[tuple[Need, ...]] = (Need.CLASSIFIER, Need.DATA, Need.LABELS)
+    ideal_when_same: ClassVar[Mapping[str, Answer]] = {"auc_drop": "scores"}
     # Files of either class, and the true added AUC that is found below 0.05 with 80 % power at 5 %.
     power: ClassVar[tuple[int, float]] = (200, -0.08)
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 
 from auditor.data.counts import MISSING
 from auditor.errors import NotApplicableError
-from auditor.finding.measurement import Measurement, Pillar
+from auditor.finding.measurement import Answer, Measurement, Pillar
 from auditor.rows import FloatArray, IntArray
 from auditor.run.probe import Need
 from auditor.statistics.estimate import Exact, Undefined
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 SMALL_SHARE = 0.02
 _MOST_NAMED = 12
+_RESTS_ON: Mapping[str, Answer] = {"selection_rate": "decisions", "scoring_rate": "scores"}
 _DISPLAY_ONLY = "For display only: the interval takes the scores as normal with one spread, so it is not judged."
 
 
@@ -74,6 +75,8 @@ class AdverseImpact:
     citation: ClassVar[str] = "NYC Local Law 144 of 2021, 6 RCNY 5-301; 29 CFR 1607.4(D)"
     methods: ClassVar[tuple[str, ...]] = ("selection_rate", "scoring_rate")
     needs: ClassVar[tuple[Need, ...]] = (Need.PREDICTOR, Need.DATA, Need.SENSITIVE)
+    # What the ratios rest on is said with each: decisions of the selection rate, scores of the scoring rate.
+    ideal_when_same: ClassVar[Mapping[str, Literal["nothing"]]] = {"unknown_count": "nothing"}
     exact: ClassVar[Mapping[str, str]] = {"unknown_count": "It counts the rows at hand and says nothing of others."}
     # Rows of either category, and the true impact ratio at a top rate of 0.5, found below 0.8 with 80 % power at 5 %.
     power: ClassVar[tuple[int, float]] = (450, 0.60)
@@ -191,6 +194,7 @@ class AdverseImpact:
                         n_samples=rate.n,
                         ideal=1.0,
                         group=group,
+                        ideal_when_same=_RESTS_ON[method],
                         detail="; ".join(part for part in (text, flag) if part),
                     )
                 )
@@ -212,6 +216,7 @@ class AdverseImpact:
             n_samples=int(n[kept].sum()),
             ideal=1.0,
             sensitive=names,
+            ideal_when_same=_RESTS_ON[method],
             detail=_essentials(method, titles, k, n, kept, int((~known).sum()), note),
         )
         return [headline, unknown, *per_category]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from auditor.data.counts import MISSING
 from auditor.errors import DataError, NotApplicableError, did_you_mean
-from auditor.finding.measurement import Measurement, Pillar
+from auditor.finding.measurement import Answer, Measurement, Pillar
 from auditor.rows import FloatArray, IntArray
 from auditor.run.probe import Need
 from auditor.statistics.estimate import Power, Undefined
@@ -86,6 +86,7 @@ class CounterfactualFairness:
     citation: ClassVar[str] = "Kusner et al., NeurIPS 2017"
     methods: ClassVar[tuple[str, ...]] = ("flip", "flip_with_proxies")
     needs: ClassVar[tuple[Need, ...]] = (Need.CLASSIFIER, Need.DATA, Need.SENSITIVE)
+    ideal_when_same: ClassVar[Mapping[str, Answer]] = {"mean_score_shift": "scores"}
     # Rows, and the true share of changed decisions, found beyond 5 % with 80 % power among 4 judgements at 5 %.
     power: ClassVar[Power] = Power(300, 0.10)
 

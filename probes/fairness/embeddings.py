@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from auditor.errors import ConfigError, NotApplicableError, did_you_mean
-from auditor.finding.measurement import Measurement, Pillar
+from auditor.finding.measurement import Answer, Measurement, Pillar
 from auditor.rows import FloatArray
 from auditor.run.probe import Need
 from auditor.statistics.estimate import Power, Undefined
@@ -72,6 +72,7 @@ class EmbeddingAssociation:
     citation: ClassVar[str] = "Caliskan, Bryson and Narayanan, Science 356 (2017); May et al., NAACL 2019"
     methods: ClassVar[tuple[str, ...]] = ("weat", "seat")
     needs: ClassVar[tuple[Need, ...]] = ()
+    ideal_when_same: ClassVar[Mapping[str, Answer]] = {"association_effect_size": "scores"}
     # Words in each of X and Y, and the true effect size, found beyond 0.5 by one judgement at 5 % on each side.
     power: ClassVar[Power] = Power(25, 1.25)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import chain
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
@@ -87,6 +87,8 @@ class GroupFairness:
     citation: ClassVar[str] = "Hardt, Price and Srebro, NeurIPS 2016; Agarwal et al., ICML 2018"
     methods: ClassVar[tuple[str, ...]] = ("between_groups",)
     needs: ClassVar[tuple[Need, ...]] = (Need.CLASSIFIER, Need.DATA, Need.SENSITIVE)
+    # A level, which answers that are all the same do not reach by themselves.
+    ideal_when_same: ClassVar[Mapping[str, Literal["nothing"]]] = {"worst_group_accuracy": "nothing"}
     # Rows in each of two groups, half of them positive, and the true value found beyond 0.10 (0.80 for the ratio) with
     # 80 % power among 4 judgements at 5 %, where rates around a half make it hardest.
     power: ClassVar[Mapping[str, Power]] = {

@@ -156,6 +156,8 @@ def _measured(
         n_samples=int((~train & here).sum()),
         ideal=0.5,
         sensitive=(sensitive,),
+        # Of the features it says what they are, whatever the model makes of them.
+        ideal_when_same="nothing" if source.name in ("features", "feature") else "scores",
         at=at,
         detail="; ".join(parts),
     )

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -79,6 +79,7 @@ class RegressionFairness:
     citation: ClassVar[str] = "Agarwal, Dudik and Wu, ICML 2019; Calders et al., ICDM 2013"
     methods: ClassVar[tuple[str, ...]] = (METHOD,)
     needs: ClassVar[tuple[Need, ...]] = (Need.REGRESSOR, Need.DATA, Need.SENSITIVE)
+    ideal_when_same: ClassVar[Mapping[str, Literal["nothing"]]] = {"worst_group_mean_absolute_error": "nothing"}
     # Rows in each of two groups of values (predictions, absolute errors) with a standard deviation of 0.15 on the range
     # [0, 1], and the true value found above 0.05 with 80 % power among 4 judgements at 5 %.
     power: ClassVar[Mapping[str, Power]] = {

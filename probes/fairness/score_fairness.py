@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import combinations
 from typing import TYPE_CHECKING, ClassVar
 
@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from auditor.errors import NotApplicableError
-from auditor.finding.measurement import Measurement, Pillar
+from auditor.finding.measurement import Answer, Measurement, Pillar
 from auditor.rows import FloatArray, IntArray
 from auditor.run.probe import Need
 from auditor.statistics.distances import CalibrationError, WorstDistance, WorstGap
@@ -69,6 +69,14 @@ class ScoreFairness:
     citation: ClassVar[str] = "Borkan et al., WWW 2019; Pleiss et al., NeurIPS 2017; DeLong et al., Biometrics 1988"
     methods: ClassVar[tuple[str, ...]] = ("between_groups",)
     needs: ClassVar[tuple[Need, ...]] = (Need.CLASSIFIER, Need.DATA, Need.SENSITIVE)
+    # Thresholds are told of by the rates there: see at_thresholds.
+    ideal_when_same: ClassVar[Mapping[str, Answer]] = {
+        "expected_calibration_error": "scores",
+        "auc_difference": "scores",
+        "calibration_difference": "scores",
+        "score_kolmogorov_smirnov": "scores",
+        "score_wasserstein": "scores",
+    }
     # Rows of either of two groups, and the true gap in AUC, found above 0.05 with 80 % power at 5 %.
     power: ClassVar[tuple[int, float]] = (600, 0.20)
     # Rows of either of two groups, and the true difference in selection, the same at every one of three thresholds,

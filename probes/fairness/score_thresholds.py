@@ -66,6 +66,7 @@ def at_thresholds(
     found: list[Measurement] = []
     for metric, ideal, tables in families:
         together = tuple(table for at_one in tables for table in at_one)
+        told = {t: _untold(table, t) for table, t in zip(selection, thresholds, strict=True)}
         found.append(
             Measurement(
                 metric=f"{metric}_over_thresholds",
@@ -76,6 +77,8 @@ def at_thresholds(
                 sensitive=names,
                 at={"thresholds": ", ".join(f"{t:g}" for t in thresholds)},
                 detail=_extreme(titles, together, ratio=ideal == 1.0),
+                too_few=" ".join(told.values()) if all(told.values()) else "",
+                ideal_when_same="scores",
                 figure=_curve(names, titles, codes, scores) if metric == "demographic_parity_difference" else None,
             )
         )
@@ -89,10 +92,20 @@ def at_thresholds(
                 sensitive=names,
                 at={"threshold": t},
                 detail=_extreme(titles, at_one, ratio=ideal == 1.0),
+                too_few=told[t],
+                ideal_when_same="scores",
             )
             for t, at_one in zip(thresholds, tables, strict=True)
         ]
     return found
+
+
+def _untold(selection: RateTable, threshold: float) -> str:
+    """Why nothing is judged at a threshold that tells no rows apart; "" where it does."""
+    if 0 < sum(selection.successes) < sum(selection.n):
+        return ""
+    side = "at or above" if sum(selection.successes) else "below"
+    return f"All scores are {side} {threshold:g}: decided there, all rows would be decided alike."
 
 
 def _rates(name: str, chosen: np.ndarray[tuple[int, ...], np.dtype[np.bool_]], codes: IntArray, g: int) -> RateTable:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import TYPE_CHECKING, ClassVar
@@ -14,7 +14,7 @@ from auditor.data.lexicons import CATEGORIES, PLACEHOLDER, Identity, Lexicon, bu
 from auditor.data.swaps import Mention, Swapper
 from auditor.errors import NotApplicableError
 from auditor.finding.figure import Figure, Series
-from auditor.finding.measurement import Measurement, Pillar
+from auditor.finding.measurement import Answer, Measurement, Pillar
 from auditor.rows import FloatArray, IntArray
 from auditor.run.probe import Need
 from auditor.statistics.estimate import Power, Undefined
@@ -80,6 +80,13 @@ class CounterfactualTokenFairness:
     citation: ClassVar[str] = "Garg et al., AIES 2019; Dixon et al., AIES 2018"
     methods: ClassVar[tuple[str, ...]] = ("templates", "texts")
     needs: ClassVar[tuple[Need, ...]] = (Need.CLASSIFIER,)
+    ideal_when_same: ClassVar[Mapping[str, Answer]] = {
+        "worst_identity_gap": "scores",
+        "identity_score_gap": "scores",
+        "counterfactual_flip_rate": "decisions",
+        "worst_category_flip_rate": "decisions",
+        "random_swap_flip_rate": "decisions",
+    }
     # Sentences of a category, and the true gap of an identity, found beyond 0.10 with 80 % power among 4 judgements at
     # 5 % over all built-in categories, where scores vary from sentence to sentence by a standard deviation of 0.10.
     power: ClassVar[Power] = Power(80, 0.26)
@@ -139,7 +146,9 @@ class CounterfactualTokenFairness:
             if cases.reason:
                 reasons.append(cases.reason)
             if cases.by_lexicon:
-                found += _measurements(method, _scored(model, cases.by_lexicon, positive), model, positive, rng)
+                scored = _scored(model, cases.by_lexicon, positive)
+                own = _measurements(method, scored, model, positive, rng)
+                found += own if len(rows) else [replace(m, too_few=m.too_few or _untold(scored)) for m in own]
             elif "auto" not in self.wanted:
                 raise NotApplicableError(cases.reason)
         if not any(m.metric == "worst_identity_gap" for m in found):
@@ -425,6 +434,18 @@ def _widest(scored: _Scored, pair: PairedDifference) -> tuple[float, str]:
     high, low = (i, j) if means[i] >= means[j] else (j, i)
     return abs(pair.centre), (
         f"{scored.category}: {scored.names[high]} {means[high]:.3f} against {scored.names[low]} {means[low]:.3f}"
+    )
+
+
+def _untold(scored: Sequence[_Scored]) -> str:
+    """Why a model that gives all sentences one score is not judged by them, where there are no texts of the user's."""
+    scores = np.concatenate([s.scores.ravel() for s in scored])
+    known = scores[np.isfinite(scores)]
+    if known.size < 2 or known.min() < known.max():
+        return ""
+    return (
+        f"The model gives all {known.size:,} sentences the same score, and cannot show by them that it treats "
+        "identities alike: give it texts of your own with --data FILE and --text COLUMN."
     )
 
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from auditor.finding.measurement import Measurement, Pillar
-from auditor.intake.rows.benchmarks.bbq import BBQExample, read_bbq
+from auditor.data.benchmarks.bbq import BBQExample, read_bbq
+from auditor.finding.measurement import Answer, Measurement, Pillar
 from auditor.rows import IntArray
 from auditor.run.probe import Need
 from auditor.statistics.estimate import Undefined
@@ -52,6 +52,7 @@ class BBQ(TextsOfAFile):
     citation: ClassVar[str] = "Parrish et al., Findings of ACL 2022"
     methods: ClassVar[tuple[str, ...]] = ("bbq",)
     needs: ClassVar[tuple[Need, ...]] = (Need.LANGUAGE_MODEL,)
+    ideal_when_same: ClassVar[Mapping[str, Answer]] = {"bias_score": "scores"}
 
     def __init__(
         self,

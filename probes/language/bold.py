@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from auditor.finding.measurement import Measurement, Pillar
-from auditor.intake.rows.benchmarks.bold import read_bold
+from auditor.data.benchmarks.bold import read_bold
+from auditor.finding.measurement import Answer, Measurement, Pillar
 from auditor.run.probe import Need
 from auditor.statistics.distances import WorstGap
 from auditor.statistics.estimate import Undefined
@@ -54,6 +54,7 @@ class Bold(ScoredOptions):
     citation: ClassVar[str] = "Dhamala et al., FAccT 2021"
     methods: ClassVar[tuple[str, ...]] = ("bold",)
     needs: ClassVar[tuple[Need, ...]] = (Need.LANGUAGE_MODEL,)
+    ideal_when_same: ClassVar[Mapping[str, Answer]] = {"group_score_gap": "scores"}
 
     def __init__(
         self,

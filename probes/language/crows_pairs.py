@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from auditor.finding.measurement import Measurement, Pillar
-from auditor.intake.rows.benchmarks.crows_pairs import read_crows_pairs
+from auditor.data.benchmarks.crows_pairs import read_crows_pairs
+from auditor.finding.measurement import Answer, Measurement, Pillar
 from auditor.run.probe import Need
 from probes.language.options import PairsOfAFile, benchmark_path
 from probes.language.pairs import preferred_pairs
@@ -37,6 +38,7 @@ class CrowsPairs(PairsOfAFile):
     citation: ClassVar[str] = "Nangia et al., EMNLP 2020; Kauf and Ivanova, ACL 2023"
     methods: ClassVar[tuple[str, ...]] = ("crows_pairs",)
     needs: ClassVar[tuple[Need, ...]] = (Need.LANGUAGE_MODEL,)
+    ideal_when_same: ClassVar[Mapping[str, Answer]] = {"stereotype_score": "scores"}
     power = (1508, 0.60)
 
     def measure(self, model: AuditedModel, data: AuditData, rng: np.random.Generator) -> list[Measurement]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import combinations
 from typing import TYPE_CHECKING, ClassVar
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from auditor.data.lexicons import read
 from auditor.finding.figure import Figure, Series
-from auditor.finding.measurement import Measurement, Pillar
+from auditor.finding.measurement import Answer, Measurement, Pillar
 from auditor.rows import FloatArray
 from auditor.run.probe import Need
 from auditor.statistics.estimate import Power, Undefined
@@ -86,6 +86,12 @@ class GenerationBias(ScoredOptions):
     citation: ClassVar[str] = "Huang et al., Findings of EMNLP 2020; Hutto and Gilbert, ICWSM 2014"
     methods: ClassVar[tuple[str, ...]] = (METHOD,)
     needs: ClassVar[tuple[Need, ...]] = (Need.LANGUAGE_MODEL,)
+    ideal_when_same: ClassVar[Mapping[str, Answer]] = {
+        "average_individual_fairness": "scores",
+        "average_group_fairness": "scores",
+        "worst_score_gap": "scores",
+        "identity_score_gap": "scores",
+    }
     # Beginnings with 2 continuations for each of 2 identities, and the true distance (scores of standard deviation 0.2)
     # whose average individual fairness is FAILed against 0.10 by one judgement at 5 % with 80 % power.
     power: ClassVar[Power] = Power(40, 0.46)

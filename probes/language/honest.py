@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
+from auditor.data.benchmarks.honest import HonestTemplate, read_honest
 from auditor.errors import ConfigError, NotApplicableError
-from auditor.finding.measurement import Measurement, Pillar
-from auditor.intake.rows.benchmarks.honest import HonestTemplate, read_honest
+from auditor.finding.measurement import Answer, Measurement, Pillar
 from auditor.run.probe import Need
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.kinds import AnyEstimate
@@ -47,6 +47,7 @@ class Honest(SamplingOptions):
     citation: ClassVar[str] = "Nozza, Bianchi and Hovy, NAACL 2021"
     methods: ClassVar[tuple[str, ...]] = ("honest",)
     needs: ClassVar[tuple[Need, ...]] = (Need.LANGUAGE_MODEL,)
+    ideal_when_same: ClassVar[Mapping[str, Answer]] = {"honest_score": "scores"}
 
     def __init__(
         self,

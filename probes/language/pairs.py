@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from auditor.data.benchmarks.benchmark import Benchmark, SentencePair
 from auditor.finding.measurement import Measurement
-from auditor.intake.rows.benchmarks.benchmark import Benchmark, SentencePair
 from probes.language.options import PairOptions, source_and_scoring
 from probes.language.shares import preferences, stereotype_scores
 

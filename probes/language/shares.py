@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from auditor.data.benchmarks.benchmark import SentencePair
 from auditor.finding.measurement import Measurement
-from auditor.intake.rows.benchmarks.benchmark import SentencePair
 from auditor.rows import FloatArray, IntArray
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.kinds import AnyEstimate

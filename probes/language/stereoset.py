@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import chain
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from auditor.finding.measurement import Measurement, Pillar
-from auditor.intake.rows.benchmarks.benchmark import Benchmark
-from auditor.intake.rows.benchmarks.stereoset import StereoSetExample, read_stereoset
+from auditor.data.benchmarks.benchmark import Benchmark
+from auditor.data.benchmarks.stereoset import StereoSetExample, read_stereoset
+from auditor.finding.measurement import Answer, Measurement, Pillar
 from auditor.rows import FloatArray
 from auditor.run.probe import Need
 from auditor.statistics.estimate import Undefined
@@ -54,6 +54,7 @@ class StereoSet(TextsOfAFile):
     citation: ClassVar[str] = "Nadeem, Bethke and Reddy, ACL 2021"
     methods: ClassVar[tuple[str, ...]] = ("intrasentence", "intersentence")
     needs: ClassVar[tuple[Need, ...]] = (Need.LANGUAGE_MODEL,)
+    ideal_when_same: ClassVar[Mapping[str, Answer]] = {"stereotype_score": "scores"}
     power = (2100, 0.60)
 
     def measure(self, model: AuditedModel, data: AuditData, rng: np.random.Generator) -> list[Measurement]:

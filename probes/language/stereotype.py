@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from importlib.resources import files
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from auditor.finding.measurement import Measurement, Pillar
-from auditor.intake.rows.benchmarks.benchmark import Benchmark, SentencePair
+from auditor.data.benchmarks.benchmark import Benchmark, SentencePair
+from auditor.finding.measurement import Answer, Measurement, Pillar
 from auditor.run.probe import Need
 from probes.language.options import PairOptions
 from probes.language.pairs import preferred_pairs
@@ -45,6 +46,7 @@ class Stereotype(PairOptions):
     citation: ClassVar[str] = "Nangia et al., EMNLP 2020; Kauf and Ivanova, ACL 2023; pairs of this tool, version 1"
     methods: ClassVar[tuple[str, ...]] = ("built_in_pairs",)
     needs: ClassVar[tuple[Need, ...]] = (Need.LANGUAGE_MODEL,)
+    ideal_when_same: ClassVar[Mapping[str, Answer]] = {"stereotype_score": "scores"}
     # Pairs, independent ones, and the true score that one judgement at 5 % FAILs with 80 % power.
     power = (1280, 0.60)
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from auditor.finding.measurement import Measurement, Pillar
-from auditor.intake.rows.benchmarks.winobias import read_winobias
+from auditor.data.benchmarks.winobias import read_winobias
+from auditor.finding.measurement import Answer, Measurement, Pillar
 from auditor.run.probe import Need
 from probes.language.options import PairsOfAFile, benchmark_path
 from probes.language.pairs import preferred_pairs
@@ -36,6 +37,7 @@ class WinoBias(PairsOfAFile):
     citation: ClassVar[str] = "Zhao et al., NAACL 2018"
     methods: ClassVar[tuple[str, ...]] = ("winobias",)
     needs: ClassVar[tuple[Need, ...]] = (Need.LANGUAGE_MODEL,)
+    ideal_when_same: ClassVar[Mapping[str, Answer]] = {"stereotype_score": "scores"}
     power = (1584, 0.60)
 
     def measure(self, model: AuditedModel, data: AuditData, rng: np.random.Generator) -> list[Measurement]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from auditor.finding.measurement import Measurement, Pillar
-from auditor.intake.rows.benchmarks.benchmark import Benchmark
-from auditor.intake.rows.benchmarks.winogender import WinogenderExample, read_winogender
+from auditor.data.benchmarks.benchmark import Benchmark
+from auditor.data.benchmarks.winogender import WinogenderExample, read_winogender
+from auditor.finding.measurement import Answer, Measurement, Pillar
 from auditor.rows import FloatArray
 from auditor.run.probe import Need
 from probes.language.options import PairsOfAFile, benchmark_path, source_and_scoring
@@ -40,6 +41,7 @@ class Winogender(PairsOfAFile):
     citation: ClassVar[str] = "Rudinger et al., NAACL 2018"
     methods: ClassVar[tuple[str, ...]] = ("winogender",)
     needs: ClassVar[tuple[Need, ...]] = (Need.LANGUAGE_MODEL,)
+    ideal_when_same: ClassVar[Mapping[str, Answer]] = {"stereotype_score": "scores", "male_preference": "scores"}
     power = (240, 0.66)
 
     def measure(self, model: AuditedModel, data: AuditData, rng: np.random.Generator) -> list[Measurement]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from auditor.data.counts import MISSING
 from auditor.errors import NotApplicableError, UsageError, did_you_mean
-from auditor.finding.measurement import Measurement, Pillar
+from auditor.finding.measurement import Answer, Measurement, Pillar
 from auditor.rows import FloatArray, IntArray
 from auditor.run.probe import Need
 from auditor.statistics.estimate import Power, Undefined
@@ -80,6 +80,10 @@ class AttributeInference:
     citation: ClassVar[str] = "Fredrikson et al., CCS 2015; Yeom et al., CSF 2018; Jayaraman and Evans, CCS 2022"
     methods: ClassVar[tuple[str, ...]] = METHODS
     needs: ClassVar[tuple[Need, ...]] = (Need.CLASSIFIER, Need.DATA)
+    ideal_when_same: ClassVar[Mapping[str, Answer]] = {
+        "attribute_inference_gain": "scores",
+        "attribute_advantage": "scores",
+    }
     # Attacked rows, and the true gain that is FAILed against a bound of 0.05 by one judgement at 5 %.
     power: ClassVar[Power] = Power(500, 0.14)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import math
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
@@ -11,7 +12,7 @@ import numpy.typing as npt
 
 from auditor.errors import NotApplicableError
 from auditor.finding.figure import Figure
-from auditor.finding.measurement import Measurement, Pillar
+from auditor.finding.measurement import Answer, Measurement, Pillar
 from auditor.rows import FloatArray
 from auditor.run.probe import Need
 from auditor.statistics.estimate import Undefined
@@ -57,6 +58,10 @@ class ModelInversion:
     citation: ClassVar[str] = "Fredrikson et al., CCS 2015"
     methods: ClassVar[tuple[str, ...]] = (METHOD, "random_image")
     needs: ClassVar[tuple[Need, ...]] = (Need.CLASSIFIER, Need.DATA, Need.LABELS)
+    ideal_when_same: ClassVar[Mapping[str, Answer]] = {
+        "inversion_similarity": "scores",
+        "inversion_retrieval_rate": "scores",
+    }
 
     def __init__(self, *, n_steps: int = 200, smoothness: float = 1.0) -> None:
         whole_number("n_steps", n_steps, 1)

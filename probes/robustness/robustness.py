@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, ClassVar
@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from auditor.errors import NotApplicableError
-from auditor.finding.measurement import Measurement, Pillar
+from auditor.finding.measurement import Answer, Measurement, Pillar
 from auditor.rows import IntArray
 from auditor.run.probe import Need
 from auditor.statistics.estimate import Exact, Undefined
@@ -91,6 +91,7 @@ class Robustness:
     citation: ClassVar[str] = "Hendrycks and Dietterich, ICLR 2019; Madry et al., ICLR 2018"
     methods: ClassVar[tuple[str, ...]] = ("noise", "missing", "typos", "pgd")
     needs: ClassVar[tuple[Need, ...]] = (Need.CLASSIFIER, Need.DATA)
+    ideal_when_same: ClassVar[Mapping[str, Answer]] = {f"flip_rate_under_{method}": "decisions" for method in methods}
 
     def __init__(
         self,

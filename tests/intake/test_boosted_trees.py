@@ -13,9 +13,9 @@ import pytest
 from typer.testing import CliRunner
 
 import auditor
+from auditor.artifact.marks import boosted_kind
 from auditor.data.audit_data import AuditData
 from auditor.errors import DataError, MissingExtraError, ModelError, UsageError
-from auditor.intake.boosted_trees import format_of
 from cli.main import app
 from probes.attribution.shapley import final_estimator, is_tree, shap_tree
 from tests.quantifiers import all_of
@@ -147,9 +147,9 @@ def test_a_scan_counts_the_librarys_own_decisions(
 
 
 def test_what_is_not_boosted_is_not_taken_for_it() -> None:
-    assert format_of(b'{"learner": 1}') == "" and format_of(b"tree\nfrog\n") == "" and format_of(b"") == ""
-    assert format_of(b'{"version":[3,0,0],"learner":{"gradient_booster":{}}}') == "XGBoost"
-    assert format_of(b"tree\nversion=v4\n") == "LightGBM" and format_of(b"CBM1\x00") == "CatBoost"
+    assert boosted_kind(b'{"learner": 1}') == "" and boosted_kind(b"tree\nfrog\n") == "" and boosted_kind(b"") == ""
+    assert boosted_kind(b'{"version":[3,0,0],"learner":{"gradient_booster":{}}}') == "XGBoost"
+    assert boosted_kind(b"tree\nversion=v4\n") == "LightGBM" and boosted_kind(b"CBM1\x00") == "CatBoost"
 
 
 @pytest.mark.parametrize("library", LIBRARIES)

@@ -538,7 +538,7 @@ def test_folder_without_a_part_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="config.json"):
         load_model(ModelSpec(path=str(tmp_path / "empty")))
     (tmp_path / "empty" / "adapter_config.json").write_text("{}")
-    with pytest.raises(ModelError, match="adapter"):
+    with pytest.raises(UsageError, match="is an adapter without its model: .* --base FOLDER"):
         load_model(ModelSpec(path=str(tmp_path / "empty")))
     save_bert(tmp_path / "bert")
     (tmp_path / "bert" / "tokenizer.json").rename(tmp_path / "away")

@@ -554,6 +554,16 @@ def _plays_bagging() -> Any:
     return model
 
 
+def test_a_pipeline_without_steps_is_incomplete(tmp_path: Path) -> None:
+    model = make_pipeline(StandardScaler(), LogisticRegression()).fit(ROWS, LABELS)
+    for steps in ([], [("a", None)], None, [1]):
+        model.__dict__["steps"] = steps
+        with pytest.raises(ModelError, match="incomplete|no fitted classifier"):
+            load_bytes(pickle.dumps(model), tmp_path)
+        with pytest.raises(ModelError, match="any model|under 0"):
+            load_bytes(pickle.dumps([model] if steps else [StandardScaler()]), tmp_path)
+
+
 @pytest.mark.parametrize("name", sorted(DOCTORED))
 def test_doctored_pickles_are_refused(name: str, tmp_path: Path) -> None:
     data = DOCTORED[name]()
@@ -566,6 +576,16 @@ def test_doctored_pickles_are_refused(name: str, tmp_path: Path) -> None:
         and "another_kind" not in name
     ):
         assert "doctored" in message or "damaged" in message, message
+
+
+@pytest.mark.parametrize(
+    "name", ["forest_that_plays_bagging", "tree_that_says_no_columns", "vectors_of_another_number"]
+)
+def test_skops_files_of_doctored_models_are_refused_alike(name: str, tmp_path: Path) -> None:
+    import skops.io
+
+    with bounded(), pytest.raises(ModelError, match="doctored"):
+        load_bytes(skops.io.dumps(pickle.loads(DOCTORED[name]())), tmp_path)
 
 
 def test_the_corpus_is_large() -> None:

@@ -238,6 +238,25 @@ def test_losses_alone_give_membership_and_nothing_else(here: Path) -> None:
     assert found[0]["value"] == pytest.approx(1 / 1.4, abs=0.03)
 
 
+def test_a_detector_by_its_scores(here: Path) -> None:
+    rng = np.random.default_rng(4)
+    kind = np.where(np.arange(600) % 2 == 0, "real", "fake")
+    frame = pd.DataFrame({"file": [f"{i}.png" for i in range(600)], "kind": kind})
+    frame["generator"] = np.where(kind == "real", "", np.where(np.arange(600) % 4 == 1, "gan", "diffusion"))
+    frame["s"] = np.clip(rng.beta(2, 5, 600) + 0.4 * (kind == "fake"), 0.0, 1.0)
+    frame.to_csv("d.csv", index=False)
+    run(
+        "scan", "--predictions", "d.csv", "--score", "s", "--target", "kind", "--positive", "fake", "--sensitive",
+        "generator", "--probes", "detector_performance,trivial_cues", "--quiet", "--out", "d",
+    )  # fmt: skip
+    findings = report_of(here / "d")["findings"]
+    from sklearn.metrics import roc_auc_score
+
+    overall = next(f for f in findings if f["metric"] == "auc" and not f["group"] and not f["at"])
+    assert overall["value"] == pytest.approx(roc_auc_score(kind == "fake", frame["s"]))
+    assert {f["probe"]: f["outcome"] for f in findings}["trivial_cues"] == "NOT_APPLICABLE"
+
+
 def test_texts_that_a_model_wrote(here: Path) -> None:
     pytest.importorskip("vaderSentiment", reason="the default scorer is not installed")
     frame = pd.DataFrame(

@@ -15,7 +15,7 @@ from auditor.intake.formats import identify, load_model
 from auditor.intake.specs import ModelSpec
 from auditor.networks.architectures import MLP
 from tests.intake.test_intake_hostile import Touch, bert, bounded
-from tests.quantifiers import all_of
+from tests.quantifiers import all_of, none_of
 
 ARGS: Any = {"n_features": 3, "hidden": [4], "n_outputs": 2}
 ROWS = np.random.default_rng(0).normal(size=(5, 3))
@@ -135,7 +135,7 @@ def test_a_folder_of_torch_weights_answers_as_its_safetensors_do(legacy: bool, s
     after = load_model(ModelSpec(path=str(folder)))
     np.testing.assert_array_equal(after.predict_proba(texts), before.predict_proba(texts))
     assert after.provenance.loaded_by.startswith("torch.load(weights_only=True) into transformers.")
-    assert not any("other weight files" in note for note in after.provenance.notes)
+    assert none_of("other weight files" in note for note in after.provenance.notes)
 
 
 def test_a_folder_whose_torch_weights_run_code_is_refused(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import re
 import shlex
@@ -21,7 +22,7 @@ from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
 import auditor
 from auditor.errors import ModelError
-from auditor.intake.formats import FORMATS, load_model
+from auditor.intake.formats import load_model
 from auditor.intake.specs import ModelSpec
 from auditor.intake.ways_out import way_out
 from auditor.model.torch_model import TorchModel
@@ -119,6 +120,21 @@ def test_a_network_of_torchs_own_layers_becomes_weights(tmp_path: Path, monkeypa
     np.testing.assert_allclose(found.predict_proba(ROWS), expected, atol=1e-6)
 
 
+@pytest.mark.parametrize("key", ["state_dict", "model_state_dict", ""])
+def test_the_weights_of_a_checkpoint_are_saved_alone(key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    weights = MLP(2, [4], 2).state_dict()
+    content = {"hyper": argparse.Namespace(lr=0.1)} | ({key: weights} if key else dict(weights))
+    torch.save(content, "last.ckpt")
+    message = refusal(tmp_path / "last.ckpt", classes=("no", "yes"))
+    assert "argparse.Namespace" in message
+    code = advised(message, r": (torch\.save\(.*?'weights\.pt'\)); or")
+    exec(code, {"torch": torch, "path": "last.ckpt"})
+    args: Any = {"n_features": 2, "hidden": [4], "n_outputs": 2}
+    flags: Any = {"classes": ("no", "yes"), "architecture": "mlp", "architecture_args": args}
+    assert load_model(ModelSpec(path="weights.pt", **flags)).predict_proba(ROWS).shape == (30, 2)
+
+
 def test_a_model_beside_other_things_is_saved_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     model = LogisticRegression().fit(ROWS, LABELS)
@@ -144,12 +160,20 @@ def test_a_booster_goes_into_its_own_format() -> None:
     assert "--predict own:predict" in way
 
 
-def test_a_booster_in_its_own_format_loads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    xgboost = pytest.importorskip("xgboost")
-    if not any("XGBoost" in name for name in FORMATS):
-        pytest.skip("XGBoost's own format is not read here")
+@pytest.mark.parametrize("library", ["xgboost", "lightgbm", "catboost"])
+def test_a_booster_in_its_own_format_loads(library: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = pytest.importorskip(library)
     monkeypatch.chdir(tmp_path)
-    joblib.dump(xgboost.XGBClassifier(n_estimators=3).fit(ROWS, LABELS), "model.joblib")
-    code = advised(refusal(tmp_path / "model.joblib"), r": (joblib\.load\(path\)\.save_model\('model\.ubj'\))")
+    kinds: Any = {
+        "xgboost": lambda: module.XGBClassifier(n_estimators=3),
+        "lightgbm": lambda: module.LGBMClassifier(n_estimators=3, min_child_samples=2, verbose=-1),
+        "catboost": lambda: module.CatBoostClassifier(iterations=3, verbose=False, allow_writing_files=False),
+    }
+    model = kinds[library]().fit(ROWS, LABELS)
+    joblib.dump(model, "model.joblib")
+    message = refusal(tmp_path / "model.joblib")
+    code = advised(message, r": (joblib\.load\(path\)\.\S*save_model\('model\.\w+'\))")
     exec(code, {"joblib": joblib, "path": "model.joblib"})
-    assert load_model(ModelSpec(path="model.ubj", classes=("0", "1"))).predict_proba(ROWS).shape == (30, 2)
+    saved = advised(code, r"'(model\.\w+)'")
+    found = load_model(ModelSpec(path=saved, classes=("0", "1"))).predict_proba(ROWS)
+    np.testing.assert_allclose(found, model.predict_proba(ROWS), atol=1e-5)

@@ -26,6 +26,7 @@ from typer.testing import CliRunner
 import cli.sweep_folder
 from auditor.data.audit_data import AuditData
 from auditor.errors import ModelError, UsageError
+from auditor.files import write_beside
 from auditor.intake.specs import Job
 from auditor.model.audited_model import AuditedModel
 from auditor.model.saving import save
@@ -545,7 +546,7 @@ class Workshop:
         if settings["width"] == self.diverges_at:
             raise ModelError("The loss became infinite.")
         self.did.append(f"make {out.parent.name}")
-        out.write_text(f"{settings['width']} of seed {job.seed}")
+        write_beside(out, f"{settings['width']} of seed {job.seed}".encode())
         return (f"Made at width {settings['width']}.",)
 
     def audit(self, configured: Configured, job: Job, folder: Path, *, quiet: bool) -> AuditReport:
@@ -642,12 +643,14 @@ def test_what_other_inputs_made_is_made_anew_and_said(tmp_path: Path, workshop: 
     assert "present model" in output and "make width=0.1" in workshop.did
     workshop.did.clear()
     (tmp_path / "out" / "width=0.1" / "model.pt").write_text("0.2 something else")
-    _, output = call(tmp_path, "--seed", "5", "--with", "bound=0.1", sweep=sweep)
+    code, output = call(tmp_path, "--seed", "5", "--with", "bound=0.1", sweep=sweep)
+    assert code == 2 and "model.pt' is there already and is not what auditor wrote" in output and not workshop.did
+    _, output = call(tmp_path, "--seed", "5", "--with", "bound=0.1", "--force", sweep=sweep)
     assert "model.pt is not the file that was written" in output
     assert workshop.did == ["make width=0.1", "audit width=0.1"]
     (tmp_path / "out" / "width=0.1" / "point.json").write_text("{")
     workshop.did.clear()
-    call(tmp_path, "--seed", "5", "--with", "bound=0.1", sweep=sweep)
+    call(tmp_path, "--seed", "5", "--with", "bound=0.1", "--force", sweep=sweep)
     assert workshop.did == ["make width=0.1", "audit width=0.1"]
 
 
@@ -717,6 +720,6 @@ def test_a_sweep_as_a_user_runs_it(tmp_path: Path) -> None:
     (was,) = points["unmitigated"]["features"]
     assert own["disparity_change"]["value"] == pytest.approx(own["disparity"]["value"] - was["disparity"]["value"])
     assert own["disparity_change"]["value"] < -0.05
-    assert not list((tmp_path / "out").rglob(".*"))
+    assert {p.name for p in (tmp_path / "out").rglob(".*")} == {".auditor-written.json"}
     again = RUNNER.invoke(app, arguments)
     assert again.exit_code == result.exit_code and again.output.count("kept") == 2

@@ -11,13 +11,14 @@ import numpy as np
 import torch
 
 from auditor.errors import ModelError
-from auditor.intake.formats import load_model
+from auditor.intake.formats import Opened, load_model
 from auditor.intake.specs import ModelSpec
 from auditor.model.audited_model import AuditedModel
 from auditor.run import child
+from auditor.run.sandbox import start
 
 
-def careless(spec: ModelSpec) -> AuditedModel:
+def careless(spec: ModelSpec, *, opened: Opened | None = None) -> AuditedModel:
     """Does with a file whatever it says; a function of the user's goes the real way."""
     if spec.path is None:
         return load_model(spec)
@@ -35,4 +36,5 @@ def careless(spec: ModelSpec) -> AuditedModel:
     raise ModelError("It was loaded.")
 
 
+start.look = lambda spec: None
 child.load_model = careless

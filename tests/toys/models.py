@@ -222,6 +222,19 @@ class Toys:
 
 
 TOYS: dict[str, Toys] = {
+    "performance": Toys(
+        worlds=20,
+        ideal=lambda: model(lambda skill, group, seen: skill),
+        violating=lambda: model(lambda skill, group, seen: -skill),
+        criteria=[
+            criterion("roc_auc", "at_least", 0.5),
+            criterion("accuracy", "at_least", 0.5),
+            criterion("balanced_accuracy", "at_least", 0.5),
+            criterion("accuracy_over_base_rate", "at_least", 0.0),
+            criterion("expected_calibration_error", "at_most", 0.2),
+        ],
+        data=lambda: rows(2_000),
+    ),
     "group_fairness": Toys(
         worlds=20,
         ideal=lambda: model(lambda skill, group, seen: skill),

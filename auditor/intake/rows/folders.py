@@ -50,22 +50,28 @@ def list_folder(folder: Path, classes: Sequence[str], left_out: list[str] | None
             raise DataError(
                 f"The sub-folder {shown(entry.name)!r} of {inside!r} is none of the model's classes "
                 f"({', '.join(classes[:8])}){did_you_mean(label, classes) or '.'} Name the classes in the order of the "
-                "model's outputs with --classes."
+                "model's outputs with --classes.",
+                code="AUD-DATA-LABELS",
             )
         for file in _files(Path(entry.path), root, left_out):
             names.append(file.relative_to(root).as_posix())
             codes.append(place[label])
             if len(names) > MAX_FILES:
-                raise DataError(f"The folder {inside!r} has more than {MAX_FILES:,} files: audit a sample of them.")
+                raise DataError(
+                    f"The folder {inside!r} has more than {MAX_FILES:,} files: audit a sample of them.",
+                    code="AUD-DATA-LIMIT",
+                )
     if not names:
         raise DataError(
-            f"The folder {inside!r} has no files: it needs one sub-folder for each class, with files in it."
+            f"The folder {inside!r} has no files: it needs one sub-folder for each class, with files in it.",
+            code="AUD-DATA-EMPTY",
         )
     present = sorted(set(codes))
     if len(present) < 2:
         raise DataError(
             f"The folder {inside!r} holds one class only ({classes[present[0]]}): it needs one sub-folder for each of "
-            f"{', '.join(classes[:8])}. Is it the folder above that you mean?"
+            f"{', '.join(classes[:8])}. Is it the folder above that you mean?",
+            code="AUD-DATA-LABELS",
         )
     notes = []
     absent = [name for i, name in enumerate(classes) if i not in present]
@@ -96,7 +102,9 @@ def _visible(folder: Path, root: Path, left_out: list[str] | None = None) -> Ite
         with os.scandir(folder) as entries:
             found = sorted((e for e in entries if not e.name.startswith(".")), key=lambda e: e.name)
     except OSError as error:
-        raise DataError(f"The folder {shown(folder.name)!r} cannot be read: {error.strerror}.") from None
+        raise DataError(
+            f"The folder {shown(folder.name)!r} cannot be read: {error.strerror}.", code="AUD-DATA-MALFORMED"
+        ) from None
     for entry in found:
         wrong = ""
         if entry.is_symlink() and not Path(os.path.realpath(entry.path)).is_relative_to(root):
@@ -109,7 +117,7 @@ def _visible(folder: Path, root: Path, left_out: list[str] | None = None) -> Ite
         name = shown(Path(entry.path).relative_to(root).as_posix())
         # A class that is passed over would be missed later, and for another reason.
         if left_out is None or (folder == root and entry.is_dir()):
-            raise DataError(f"{name!r} {wrong}")
+            raise DataError(f"{name!r} {wrong}", code="AUD-DATA-MALFORMED")
         left_out.append(f"{name}: It {wrong}")
 
 

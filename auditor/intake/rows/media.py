@@ -43,7 +43,9 @@ def decode_image(data: bytes, name: str, model: AuditedModel) -> npt.NDArray[np.
 def _wanted(model: AuditedModel) -> ImagePreprocessing:
     preprocessing = model.preprocessing
     if not isinstance(preprocessing, ImagePreprocessing):
-        raise ModelError("This model takes no images: leave --image out, or audit it with --predict.")
+        raise ModelError(
+            "This model takes no images: leave --image out, or audit it with --predict.", code="AUD-LOAD-ROWS"
+        )
     mode_of(preprocessing)
     return preprocessing
 
@@ -57,7 +59,9 @@ def load_audio(folder: Path, names: Sequence[str], model: AuditedModel) -> Sampl
     """
     wanted = model.preprocessing
     if not isinstance(wanted, AudioPreprocessing):
-        raise ModelError("This model takes no sound: give it data of its own kind, or audit it with --predict.")
+        raise ModelError(
+            "This model takes no sound: give it data of its own kind, or audit it with --predict.", code="AUD-LOAD-ROWS"
+        )
     need_av()
     out = np.empty((len(names), wanted.samples), np.int16)
     root = folder.resolve()
@@ -108,7 +112,10 @@ def read_files(folder: Path, names: Sequence[str], model: AuditedModel) -> Files
         except DataError as error:
             bad.append(str(error))
     if names and not kept:
-        raise DataError(f"None of the {len(names):,} files in {shown(folder.name)!r} can be audited: {some_of(bad)}")
+        raise DataError(
+            f"None of the {len(names):,} files in {shown(folder.name)!r} can be audited: {some_of(bad)}",
+            code="AUD-DATA-MALFORMED",
+        )
     return FilesRead(out[: len(kept)], np.asarray(kept, np.int64), tuple(bad))
 
 
@@ -131,5 +138,6 @@ def loader_of(model: AuditedModel) -> Callable[[Path, Sequence[str], AuditedMode
 
         return load_audio
     raise ModelError(
-        "This model takes neither images nor sound, and a folder with one sub-folder per class holds one of them."
+        "This model takes neither images nor sound, and a folder with one sub-folder per class holds one of them.",
+        code="AUD-LOAD-ROWS",
     )

@@ -44,12 +44,17 @@ class BoundedGzip(io.RawIOBase):
     def readinto(self, buffer: Any) -> int:
         """Unpacks the next bytes. Raises DataError where the file is damaged or a decompression bomb."""
         try:
-            part = self._file.read1(min(len(buffer), 1 << 20))  # type: ignore[attr-defined]
+            part = self._file.read1(min(len(buffer), 1 << 20))
         except (OSError, EOFError, zlib.error) as error:
-            raise DataError(f"{self._name!r} is no whole gzip file: {printable(error, 200)}.") from None
+            raise DataError(
+                f"{self._name!r} is no whole gzip file: {printable(error, 200)}.", code="AUD-DATA-MALFORMED"
+            ) from None
         self._left -= len(part)
         if self._left < 0:
-            raise DataError(f"{self._name!r} unpacks to more than {_MAX_RATIO} times its size: a decompression bomb.")
+            raise DataError(
+                f"{self._name!r} unpacks to more than {_MAX_RATIO} times its size: a decompression bomb.",
+                code="AUD-DATA-LIMIT",
+            )
         buffer[: len(part)] = part
         return len(part)
 
@@ -70,7 +75,7 @@ def read_npz(path: Path) -> pa.Table:
         archive = open_archive(read_source(path, what="data file").data, name)
         arrays = {n.removesuffix(".npy"): _array(archive.read(n), name, n) for n in archive.records}
     except ModelError as error:
-        raise DataError(str(error)) from None
+        raise DataError(str(error), code="AUD-DATA-MALFORMED") from None
     titles = next((arrays.pop(n) for n in _NAMES if n in arrays and "X" in arrays), None)
     X = arrays.pop("X", None)
     columns: dict[str, Any] = {}
@@ -79,10 +84,10 @@ def read_npz(path: Path) -> pa.Table:
     for title, values in arrays.items():
         flat = values[:, 0] if values.ndim == 2 and values.shape[1] == 1 else values
         if flat.ndim != 1 or title in columns:
-            raise DataError(_advice(name, {"X": X, **arrays}))
+            raise DataError(_advice(name, {"X": X, **arrays}), code="AUD-DATA-FORMAT")
         columns[title] = flat
     if len({len(values) for values in columns.values()}) != 1:
-        raise DataError(_advice(name, {"X": X, **arrays}))
+        raise DataError(_advice(name, {"X": X, **arrays}), code="AUD-DATA-FORMAT")
     return pa.table({title: pa.array(_plain(values)) for title, values in columns.items()})
 
 
@@ -90,12 +95,13 @@ def _columns_of(X: Any, titles: Any, name: str) -> dict[str, Any]:
     if X.ndim != 2:
         raise DataError(
             f"The X of {name!r} has the shape {X.shape}, and a table has two dimensions: audit pictures as a folder, "
-            "or save one row of numbers per example."
+            "or save one row of numbers per example.",
+            code="AUD-DATA-FORMAT",
         )
     if titles is None:
         titles = [f"x{i}" for i in range(X.shape[1])]
     if len(set(map(str, titles))) != X.shape[1] or len(titles) != X.shape[1]:
-        raise DataError(f"{name!r} names {len(titles)} columns, and its X has {X.shape[1]}.")
+        raise DataError(f"{name!r} names {len(titles)} columns, and its X has {X.shape[1]}.", code="AUD-DATA-COLUMN")
     return {str(title): X[:, i] for i, title in enumerate(_plain(np.asarray(titles)))}
 
 
@@ -116,7 +122,10 @@ def _plain(values: Any) -> Any:
 
 def _array(content: bytes, name: str, record: str) -> Any:
     if content[:6] != b"\x93NUMPY":
-        raise DataError(f"{name!r} holds {printable(record, 60)!r}, which is no array: save it with numpy.savez.")
+        raise DataError(
+            f"{name!r} holds {printable(record, 60)!r}, which is no array: save it with numpy.savez.",
+            code="AUD-DATA-MALFORMED",
+        )
     file = BytesIO(content)
     try:
         major, _ = np.lib.format.read_magic(file)
@@ -125,7 +134,8 @@ def _array(content: bytes, name: str, record: str) -> Any:
         if dtype.hasobject:
             raise DataError(
                 f"The array {printable(record, 60)!r} of {name!r} holds pickled objects, which run code when they are "
-                "loaded: save text as numpy.array(values, dtype=str)."
+                "loaded: save text as numpy.array(values, dtype=str).",
+                code="AUD-DATA-CODE",
             )
         if (
             dtype.kind not in "biufSUM"
@@ -137,5 +147,6 @@ def _array(content: bytes, name: str, record: str) -> Any:
     # numpy takes a header of an old kind apart into Python's tokens.
     except (ValueError, TypeError, KeyError, OverflowError, SyntaxError, EOFError, TokenError, RecursionError) as error:
         raise DataError(
-            f"The array {printable(record, 60)!r} of {name!r} is damaged: {printable(error, 160)}."
+            f"The array {printable(record, 60)!r} of {name!r} is damaged: {printable(error, 160)}.",
+            code="AUD-DATA-MALFORMED",
         ) from None

@@ -74,7 +74,8 @@ def feature_columns(file: TableFile, spec: DataSpec, model: AuditedModel) -> lis
                     _say_the_names(name, model.features, file)
                 raise DataError(
                     f"The model needs the feature {name!r}, which {file.path.name} does not have"
-                    f"{did_you_mean(name, file.columns) or '; name the columns with --features.'}"
+                    f"{did_you_mean(name, file.columns) or '; name the columns with --features.'}",
+                    code="AUD-DATA-COLUMN",
                 )
         return list(model.features)
     others = {spec.target, spec.join_on}
@@ -160,7 +161,7 @@ def stream_counts(spec: DataSpec, model: AuditedModel) -> tuple[GroupCounts, tup
         total = counts if total is None else total + counts
     notes = tally.notes(model)
     if total is None or first is None:
-        raise DataError(tally.no_rows)
+        raise DataError(tally.no_rows, code="AUD-DATA-EMPTY")
     model.check_outputs()
     model.check_repeatable(*first)
     for names in _together(sensitive):
@@ -253,7 +254,8 @@ class _Tally:
         if len(groups) - 1 > MAX_GROUPS:
             raise DataError(
                 f"The sensitive feature {feature!r} of {self._name} has more than {MAX_GROUPS} groups: "
-                f"bin or drop it (--bins {feature}=quantiles:4)."
+                f"bin or drop it (--bins {feature}=quantiles:4).",
+                code="AUD-DATA-GROUPS",
             )
 
     def levels(self, feature: str) -> list[str]:
@@ -263,12 +265,14 @@ class _Tally:
     def notes(self, model: AuditedModel) -> list[str]:
         """Notes on the rows for the report; raises DataError where they cannot be used."""
         if not self._rows:
-            raise DataError(self.no_rows)
+            raise DataError(self.no_rows, code="AUD-DATA-EMPTY")
         notes = []
         if self._target is not None:
             unlabelled = int(self._labels[0])
             if unlabelled == self._rows:
-                raise DataError(f"Column {self._target!r} of {self._name} is empty: every label is missing.")
+                raise DataError(
+                    f"Column {self._target!r} of {self._name} is empty: every label is missing.", code="AUD-DATA-LABELS"
+                )
             if unlabelled:
                 notes.append(f"{unlabelled:,} rows of {self._name} have no label and count for selection rates only.")
             present = np.flatnonzero(self._labels[1:])
@@ -279,7 +283,7 @@ class _Tally:
                 )
         empty = [feature for feature, n in self._holes.items() if n == self._rows]
         if empty:
-            raise DataError(f"The feature {empty[0]!r} of {self._name} is empty in every row.")
+            raise DataError(f"The feature {empty[0]!r} of {self._name} is empty in every row.", code="AUD-DATA-EMPTY")
         holes = {feature: n for feature, n in self._holes.items() if n}
         if holes:
             handled = (
@@ -412,7 +416,8 @@ def _load_one(
     if absent:
         raise DataError(
             f"The {what} {file.path.name!r} has no column {absent[0]!r}, which is a feature in {Path(spec.path).name}"
-            f"{did_you_mean(absent[0], file.columns) or '; leave it out with --features.'}"
+            f"{did_you_mean(absent[0], file.columns) or '; leave it out with --features.'}",
+            code="AUD-DATA-COLUMN",
         )
     if path == spec.train:
         # The training rows need no groups: a probe that compares groups reads the evaluation rows.
@@ -507,7 +512,8 @@ def _load_folder(spec: DataSpec, folder: Path, model: AuditedModel, classes: tup
     if len(np.unique(listing.codes[read.kept])) < 2:
         raise DataError(
             f"The files of {folder.name!r} that can be read are of one class only: mend the others. "
-            f"{some_of(read.unreadable)}"
+            f"{some_of(read.unreadable)}",
+            code="AUD-DATA-LABELS",
         )
     frame = pd.DataFrame({spec.join_on or "file": names})
     notes = list(listing.notes)
@@ -540,7 +546,7 @@ def _target_notes(values: FloatArray, what: str) -> list[str]:
     """Notes on the true numbers of a file; DataError where there are none."""
     missing = int(np.isnan(values).sum())
     if missing == len(values):
-        raise DataError(f"{what} is empty: every true value is missing.")
+        raise DataError(f"{what} is empty: every true value is missing.", code="AUD-DATA-LABELS")
     notes = []
     if missing:
         notes.append(f"{what} has no number in {missing:,} rows: they count for predictions, not for errors.")
@@ -562,14 +568,16 @@ def _join(frame: pd.DataFrame, spec: DataSpec) -> tuple[pd.DataFrame, list[str]]
     twice = other[spec.join_on][other[spec.join_on].duplicated()]
     if len(twice):
         raise DataError(
-            f"{side.path.name} has {spec.join_on} = {str(twice.iloc[0])[:40]!r} twice: every row may be described once."
+            f"{side.path.name} has {spec.join_on} = {str(twice.iloc[0])[:40]!r} twice: every row may be "
+            "described once.",
+            code="AUD-DATA-VALUES",
         )
     if not wanted:
         return frame, []
     keys = _keys(frame[spec.join_on])
     unknown = int((~keys.isin(other[spec.join_on]) | keys.isna()).sum())
     if unknown == len(frame):
-        raise DataError(f"No row of the data has a {spec.join_on} that {side.path.name} knows.")
+        raise DataError(f"No row of the data has a {spec.join_on} that {side.path.name} knows.", code="AUD-DATA-VALUES")
     known = other.set_index(spec.join_on)
     found = frame.assign(**{name: keys.map(known[name]) for name in wanted})
     if not unknown:

@@ -77,7 +77,10 @@ def read_recorded(
 def _complete(missing: Any, what: str) -> None:
     n = int(missing.sum())
     if n:
-        raise DataError(f"{what} is empty in {n:,} rows: a row without an answer of the model is to be left out.")
+        raise DataError(
+            f"{what} is empty in {n:,} rows: a row without an answer of the model is to be left out.",
+            code="AUD-DATA-VALUES",
+        )
 
 
 def _losses(frame: pd.DataFrame, asked: RecordedSpec, file: TableFile) -> FloatArray | None:
@@ -97,7 +100,9 @@ def _probabilities(
         if ((values < 0.0) | (values > 1.0)).any():
             raise DataError(
                 f"Column {column!r} of {file.path.name} runs from {values.min():g} to {values.max():g}, and a score is "
-                "a probability: scale it to [0, 1], or give the decisions that were made with it by --predicted COLUMN."
+                "a probability: scale it to [0, 1], or give the decisions that were made with it by "
+                "--predicted COLUMN.",
+                code="AUD-DATA-VALUES",
             )
     if "" in scores:
         if len(classes) != 2 or positive is None:
@@ -107,5 +112,8 @@ def _probabilities(
     table = frame[[scores[name] for name in classes]].to_numpy(np.float64)
     off = int((np.abs(table.sum(axis=1) - 1.0) > _OFF_ONE).sum())
     if off:
-        raise DataError(f"The scores of {off:,} rows of {file.path.name} do not add up to 1: one for every class does.")
+        raise DataError(
+            f"The scores of {off:,} rows of {file.path.name} do not add up to 1: one for every class does.",
+            code="AUD-DATA-VALUES",
+        )
     return table

@@ -41,11 +41,13 @@ def fetch(url: str, query: str | Path, into: Path) -> str:
     statement = _statement(regular_file(query, "query file"))
     frame = _asked(url, statement)
     if not len(frame):
-        raise DataError(f"The query {Path(query).name} finds no rows.")
+        raise DataError(f"The query {Path(query).name} finds no rows.", code="AUD-DATA-EMPTY")
     try:
         frame.to_parquet(into, index=False)
     except (TypeError, ValueError, OverflowError) as error:
-        raise DataError(f"The query {Path(query).name} finds what no table can hold: {first_line(error)}.") from None
+        raise DataError(
+            f"The query {Path(query).name} finds what no table can hold: {first_line(error)}.", code="AUD-DATA-FORMAT"
+        ) from None
     digest = hashlib.sha256(statement.encode()).hexdigest()
     return f"The rows are what the query {Path(query).name} (sha256 {digest}) found, over a connection that only reads."
 
@@ -94,7 +96,10 @@ def _plain(names: list[str], rows: list[Any]) -> pd.DataFrame:
         values = [row[i] for row in rows]
         kinds = {type(value) for value in values if value is not None}
         if bytes in kinds or memoryview in kinds:
-            raise DataError(f"Column {name!r} of the query holds bytes, which are no value of a table: leave it out.")
+            raise DataError(
+                f"Column {name!r} of the query holds bytes, which are no value of a table: leave it out.",
+                code="AUD-DATA-VALUES",
+            )
         if Decimal in kinds and kinds <= {Decimal, int, float}:
             values = [None if value is None else float(value) for value in values]
         elif not (kinds <= {int, float} or kinds <= {str} or kinds <= {bool}):

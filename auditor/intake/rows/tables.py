@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from io import BufferedReader
 from pathlib import Path
 from typing import IO, Literal
@@ -14,8 +16,9 @@ import pyarrow.ipc
 import pyarrow.json
 import pyarrow.parquet
 
+from auditor.artifact.not_a_table import not_utf8, problem_at_sight, problem_of_text, ragged
 from auditor.artifact.source import printable
-from auditor.errors import DataError, UsageError, did_you_mean
+from auditor.errors import DataError, UsageError, did_you_mean, first_line
 from auditor.files import regular_file
 from auditor.intake.rows.packed import BoundedGzip, most_bytes, read_npz
 
@@ -74,7 +77,9 @@ class TableFile:
                     )
             else:
                 with self._open() as source:
-                    yield from pyarrow.csv.open_csv(source, **self._csv(columns, wanted))
+                    reader = pyarrow.csv.open_csv(source, **self._csv(columns, wanted))
+                    self._refuse_bytes(reader.schema)
+                    yield from reader
         except _MALFORMED as error:
             raise self._malformed(error) from None
 
@@ -86,11 +91,13 @@ class TableFile:
             table = self._whole(columns, wanted)
         except _MALFORMED as error:
             raise self._malformed(error) from None
+        self._refuse_bytes(table.schema)
         for field in table.schema:
             if pa.types.is_nested(field.type):
                 raise DataError(
                     f"Column {field.name!r} of {self.path.name} holds {field.type}: one value a row is needed. "
-                    "Leave it out with --features."
+                    "Leave it out with --features.",
+                    code="AUD-DATA-VALUES",
                 )
         return table
 
@@ -113,7 +120,12 @@ class TableFile:
         return _stream(self.path)
 
     def _malformed(self, error: Exception) -> DataError:
-        return DataError(f"{self.path.name} cannot be read as {self.kind.upper()}: {_first_line(error)}")
+        return _malformed(self.path, self.kind, error)
+
+    def _refuse_bytes(self, schema: pa.Schema) -> None:
+        # pyarrow makes bytes of a column whose text is not UTF-8.
+        if self.kind in ("csv", "tsv") and any(pa.types.is_binary(field.type) for field in schema):
+            raise not_utf8(self.path, self._open)
 
     def require(self, columns: Sequence[str]) -> None:
         """Raises UsageError for the first name that is not a column, with the nearest that is."""
@@ -139,9 +151,7 @@ class TableFile:
     def _csv(self, columns: Sequence[str], types: Mapping[str, pa.DataType]) -> dict[str, object]:
         return {
             "read_options": pyarrow.csv.ReadOptions(block_size=BLOCK_BYTES),
-            "parse_options": pyarrow.csv.ParseOptions(
-                delimiter="\t" if self.kind == "tsv" else ",", newlines_in_values=True
-            ),
+            "parse_options": pyarrow.csv.ParseOptions(delimiter=_delimiter(self.kind), newlines_in_values=True),
             "convert_options": pyarrow.csv.ConvertOptions(
                 include_columns=list(columns), column_types=dict(types), strings_can_be_null=True
             ),
@@ -155,8 +165,47 @@ def _streamed_type(found: pa.DataType, wanted: pa.DataType | None) -> pa.DataTyp
     return wanted if wanted is not None and pa.types.is_null(found) else found
 
 
-def _first_line(error: Exception) -> str:
-    return printable(next(iter(str(error).splitlines()), type(error).__name__), 300)
+def _malformed(path: Path, kind: Kind, error: Exception) -> DataError:
+    """What is wrong with a file in its own terms, where Arrow only says where it stopped."""
+    if kind not in _TEXT:
+        said = str(error).splitlines()[0].rstrip(".") if str(error) else type(error).__name__
+        return DataError(
+            f"{printable(path.name)!r} is a damaged {kind.upper()} file: {printable(said, 200)}. Export it again.",
+            code="AUD-DATA-MALFORMED",
+        )
+    if kind != "jsonl" and (found := _ragged(path, kind)):
+        return found
+    return problem_of_text(path, kind, partial(_stream, path), BLOCK_BYTES, first_line(error))
+
+
+def _ragged(path: Path, kind: Kind) -> DataError | None:
+    """The first row with another number of cells than the header, found by a second reading in order."""
+    rows: list[pyarrow.csv.InvalidRow] = []
+
+    def take(row: pyarrow.csv.InvalidRow) -> str:
+        rows.append(row)
+        return "error"
+
+    try:
+        with _stream(path) as source:
+            for _ in pyarrow.csv.open_csv(
+                source,
+                read_options=pyarrow.csv.ReadOptions(block_size=BLOCK_BYTES, use_threads=False),
+                parse_options=pyarrow.csv.ParseOptions(
+                    delimiter=_delimiter(kind), newlines_in_values=True, invalid_row_handler=take
+                ),
+            ):
+                pass
+    except _MALFORMED:
+        pass
+    if not rows:
+        return None
+    first = rows[0]
+    return ragged(path, first.number, first.expected_columns, first.actual_columns, first.text)
+
+
+def _delimiter(kind: Kind) -> str:
+    return "\t" if kind == "tsv" else ","
 
 
 def _schema(schema: pa.Schema, types: Mapping[str, pa.DataType]) -> pa.Schema:
@@ -204,7 +253,9 @@ def _arrow(path: Path) -> pa.Table:
             batch.validate(full=True)
             left -= batch.nbytes
             if left < 0:
-                raise DataError(f"{path.name} unpacks to far more than its size: a decompression bomb.")
+                raise DataError(
+                    f"{path.name} unpacks to far more than its size: a decompression bomb.", code="AUD-DATA-LIMIT"
+                )
             batches.append(batch)
     table = pa.Table.from_batches(batches, schema)
     for i, field in enumerate(schema):
@@ -225,7 +276,10 @@ def open_table(path: str | Path, what: str = "data file") -> TableFile:
             "unpack it first, or name it by what it holds."
         )
     if where.stat().st_size == 0:
-        raise DataError(f"The {what} {where.name!r} is empty.")
+        raise DataError(f"The {what} {where.name!r} is empty.", code="AUD-DATA-EMPTY")
+    found = problem_at_sight(where, kind, what, partial(_stream, where))
+    if found is not None:
+        raise found
     try:
         with _stream(where) as source:
             if kind == "arrow":
@@ -237,11 +291,13 @@ def open_table(path: str | Path, what: str = "data file") -> TableFile:
             elif kind == "jsonl":
                 names = pyarrow.json.open_json(source).schema.names
             else:
-                options = pyarrow.csv.ParseOptions(delimiter="\t" if kind == "tsv" else ",", newlines_in_values=True)
+                options = pyarrow.csv.ParseOptions(delimiter=_delimiter(kind), newlines_in_values=True)
                 names = pyarrow.csv.open_csv(source, parse_options=options).schema.names
     except _MALFORMED as error:
-        raise DataError(f"The {what} {where.name!r} cannot be read as {kind.upper()}: {_first_line(error)}") from None
-    repeated = sorted({n for n in names if names.count(n) > 1})
+        raise _malformed(where, kind, error) from None
+    repeated = sorted(name for name, n in Counter(names).items() if n > 1)
     if repeated:
-        raise DataError(f"The {what} {where.name!r} has two columns named {repeated[0]!r}: rename one.")
+        raise DataError(
+            f"The {what} {where.name!r} has two columns named {repeated[0]!r}: rename one.", code="AUD-DATA-COLUMN"
+        )
     return TableFile(where, kind, tuple(names))

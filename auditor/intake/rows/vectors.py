@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 import numpy as np
 
-from auditor.errors import DataError, ModelError, NotApplicableError
+from auditor.errors import DataError, ModelError, NotApplicableError, UnsupportedError
 from auditor.files import regular_file, sha256_of
 from auditor.model.gradients import without_gradients
 from auditor.rows import FloatArray
@@ -49,7 +49,10 @@ def word_vectors(path: str | Path, words: Collection[str]) -> Embedder:
     with file.open("rb") as stream:
         found, dimensions, kind, cased = _read(stream, file.name, wanted)
     if not found:
-        raise DataError(f"The word-vector file {file.name!r} ({kind}) has none of the {len(words):,} words looked for.")
+        raise DataError(
+            f"The word-vector file {file.name!r} ({kind}) has none of the {len(words):,} words looked for.",
+            code="AUD-DATA-EMPTY",
+        )
 
     def embed(texts: Sequence[str]) -> FloatArray:
         none = np.full(dimensions, np.nan)
@@ -73,7 +76,10 @@ def _read(stream: BinaryIO, name: str, wanted: Collection[str]) -> _File:
     if len(header) == 2 and all(part.isdigit() for part in header):
         count, dimensions = int(header[0]), int(header[1])
         if not 0 < dimensions <= _MAX_DIMENSIONS or count < 1:
-            raise DataError(f"{name!r} says it has {count:,} words of {dimensions:,} dimensions, which cannot be.")
+            raise DataError(
+                f"{name!r} says it has {count:,} words of {dimensions:,} dimensions, which cannot be.",
+                code="AUD-DATA-MALFORMED",
+            )
         place = stream.tell()
         if _is_text(stream.read(_MAX_LINE_BYTES), dimensions):
             stream.seek(place)
@@ -85,7 +91,8 @@ def _read(stream: BinaryIO, name: str, wanted: Collection[str]) -> _File:
     dimensions = len(header) - 1
     if not _is_text(first, dimensions):
         raise DataError(
-            f"{name!r} is no word-vector file: expected word2vec (binary or text) or GloVe text, not compressed."
+            f"{name!r} is no word-vector file: expected word2vec (binary or text) or GloVe text, not compressed.",
+            code="AUD-DATA-FORMAT",
         )
     stream.seek(0)
     found, cased = _read_text(stream, name, wanted, dimensions)
@@ -95,7 +102,10 @@ def _read(stream: BinaryIO, name: str, wanted: Collection[str]) -> _File:
 def _line(stream: BinaryIO, name: str) -> bytes:
     line = stream.readline(_MAX_LINE_BYTES)
     if len(line) == _MAX_LINE_BYTES and not line.endswith(b"\n"):
-        raise DataError(f"{name!r} has a line of more than {_MAX_LINE_BYTES:,} bytes: it is no word-vector file.")
+        raise DataError(
+            f"{name!r} has a line of more than {_MAX_LINE_BYTES:,} bytes: it is no word-vector file.",
+            code="AUD-DATA-LIMIT",
+        )
     return line
 
 
@@ -125,7 +135,9 @@ def _read_text(
         try:
             found[key] = np.asarray([float(x) for x in numbers])
         except ValueError:
-            raise DataError(f"{name!r}: the vector of {key!r} holds something that is no number.") from None
+            raise DataError(
+                f"{name!r}: the vector of {key!r} holds something that is no number.", code="AUD-DATA-MALFORMED"
+            ) from None
         _check(found[key], dimensions, key, name)
     return found, cased
 
@@ -139,11 +151,15 @@ def _read_binary(
         word = bytearray()
         while (byte := stream.read(1)) != b" ":
             if not byte or len(word) > _MAX_WORD_BYTES:
-                raise DataError(f"{name!r} ends or is damaged at word {number:,} of {count:,}.")
+                raise DataError(
+                    f"{name!r} ends or is damaged at word {number:,} of {count:,}.", code="AUD-DATA-MALFORMED"
+                )
             word += byte
         raw = stream.read(4 * dimensions)
         if len(raw) != 4 * dimensions:
-            raise DataError(f"{name!r} ends within the vector of word {number:,} of {count:,}.")
+            raise DataError(
+                f"{name!r} ends within the vector of word {number:,} of {count:,}.", code="AUD-DATA-MALFORMED"
+            )
         key = word.lstrip(b"\n").decode("utf-8", "replace")
         cased = cased or key != key.lower()
         if key in wanted and key not in found:
@@ -154,7 +170,9 @@ def _read_binary(
 
 def _check(vector: FloatArray, dimensions: int, word: str, name: str) -> None:
     if vector.shape != (dimensions,) or not np.isfinite(vector).all():
-        raise DataError(f"{name!r}: the vector of {word!r} is not {dimensions} finite numbers.")
+        raise DataError(
+            f"{name!r}: the vector of {word!r} is not {dimensions} finite numbers.", code="AUD-DATA-MALFORMED"
+        )
 
 
 # ---- networks ------------------------------------------------------------------------------------------------------
@@ -233,7 +251,9 @@ def load_encoder(path: str | Path, device: str = "cpu") -> tuple[Embedder, Embed
 
     folder = Folder(str(path))
     if not folder.has("config.json"):
-        raise ModelError(f"{folder.name!r} is no Hugging Face folder: it holds no config.json.")
+        raise ModelError(
+            f"{folder.name!r} is no Hugging Face folder: it holds no config.json.", code="AUD-LOAD-INCOMPLETE"
+        )
     if is_language_model(str(path)):
         model = load_language_folder(str(path), ModelSpec(path=str(path), device=device))
         network, tokenizer = model.module, model.tokenizer
@@ -242,7 +262,7 @@ def load_encoder(path: str | Path, device: str = "cpu") -> tuple[Embedder, Embed
         kind, listed = settings.get("model_type"), settings.get("architectures")
         name = listed[0] if isinstance(listed, list) and listed else None
         if not isinstance(name, str) or modeling_auto.MODEL_MAPPING_NAMES.get(kind) != name:
-            raise ModelError(f"{folder.name!r} is none of transformers' own encoders: see its architectures.")
+            raise UnsupportedError(f"{folder.name!r} is none of transformers' own encoders: see its architectures.")
         weights = read_weights(folder)
         with quiet_and_offline():
             network, _ = build_network("text", name, settings, weights, folder)

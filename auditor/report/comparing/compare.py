@@ -189,6 +189,7 @@ def _row(
         difference = own.estimate.value
         bounds = own.estimate.bounds(alpha)
     ideal = after.ideal
+    verdict = _verdict(ideal, sides, bounds, own.estimate if own is not None else None, judged=judged)
     return Row(
         pillar=after.pillar,
         probe=probe,
@@ -201,7 +202,8 @@ def _row(
         difference=difference,
         interval=bounds,
         paired=own is not None,
-        verdict=_verdict(ideal, sides, bounds, own.estimate if own is not None else None, judged=judged),
+        # A model that tells no rows apart has nothing to be the better for.
+        verdict="no change shown" if verdict == "better" and after.vacuous else verdict,
     )
 
 
@@ -275,7 +277,7 @@ def _verdict(
 
 
 def _remarks(rows: Sequence[Row], details: Sequence[Row], after: AuditReport) -> list[str]:
-    found = [*_levelled_down(rows, details), *_moved(rows), *_hidden(rows, after)]
+    found = [*_empty(rows, after), *_levelled_down(rows, details), *_moved(rows), *_hidden(rows, after)]
     leaks = [r for r in rows if r.pillar == "privacy" and r.verdict == "worse"]
     if leaks:
         found.append(f"Privacy became worse: {', '.join(r.name for r in leaks[:3])}.")
@@ -285,6 +287,20 @@ def _remarks(rows: Sequence[Row], details: Sequence[Row], after: AuditReport) ->
         if f.probe == CHANGE and f.metric == "accuracy_change" and f.group and f.estimate is not None
     ]
     return found + _cost_by_group(changed)
+
+
+def _empty(rows: Sequence[Row], after: AuditReport) -> list[str]:
+    """Numbers that came nearer to their ideal because the later model tells no rows apart."""
+    empty = {_key(f): f.vacuous for f in after.findings if f.metric is not None and f.vacuous}
+    nearer = [
+        (row.name, why)
+        for row in rows
+        if row.ideal is not None
+        and abs(row.after.value - row.ideal) < abs(row.before.value - row.ideal)
+        and (why := empty.get((row.probe, row.method, row.metric, row.of)))
+    ]
+    names = ", ".join(name for name, _ in nearer[:3])
+    return [f"Not better, but empty: {names}. {nearer[0][1]}"] if nearer else []
 
 
 def _levelled_down(rows: Sequence[Row], details: Sequence[Row]) -> list[str]:

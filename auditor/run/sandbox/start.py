@@ -1,7 +1,7 @@
 """The first steps of the measuring process, ``python -I -m auditor.run.sandbox.start DESCRIPTOR``.
 
 It reads the job from standard input and enters the sandbox before torch, numpy or anything of the user's is opened:
-their threads are born inside.
+their threads are born inside. A model file that its bytes alone refuse is refused before they are imported.
 """
 
 from __future__ import annotations
@@ -11,9 +11,13 @@ from pathlib import Path
 
 from pydantic import TypeAdapter
 
-from auditor.intake.limits import follow
+from auditor.errors import ModelError, UsageError
+from auditor.intake.formats import Opened
 from auditor.intake.specs import Job
-from auditor.run.sandbox.enter import enter
+from auditor.run.channel import Channel, Confined, Refused
+from auditor.run.limits import follow, within_memory
+from auditor.run.sandbox.at_sight import look
+from auditor.run.sandbox.enter import enter, refuse_code
 
 
 def main() -> None:
@@ -21,10 +25,28 @@ def main() -> None:
     job = TypeAdapter(Job).validate_json(sys.stdin.buffer.read())
     follow(job.parent)
     state = enter(job, Path.cwd())
+    channel = Channel(int(sys.argv[1]))
+    channel.send(Confined(state=state))
+    try:
+        refuse_code(job, state)
+        with within_memory(job):
+            opened = first_look(job)
+    except (UsageError, ModelError) as error:
+        channel.send(Refused.of(error))
+        return
     # Only now, so that what these imports start is inside too.
     from auditor.run.child import serve
 
-    serve(job, int(sys.argv[1]), state)
+    serve(job, channel, opened)
+
+
+def first_look(job: Job) -> list[Opened]:
+    """The model's file, where the job has one and audits it."""
+    recorded = job.data is not None and job.data.recorded is not None
+    if recorded or job.detection is not None or job.detector_training is not None:
+        return []
+    opened = look(job.model)
+    return [] if opened is None else [opened]
 
 
 if __name__ == "__main__":

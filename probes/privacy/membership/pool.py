@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 
 from auditor.errors import DataError, NotApplicableError
 from auditor.rows import FloatArray, IntArray
@@ -121,6 +120,8 @@ def pool_of(model: AuditedModel, data: AuditData) -> Pool:
 
 
 def _without_features(rows: AuditData) -> bool:
+    import pandas as pd
+
     return isinstance(rows.X, pd.DataFrame) and not len(rows.X.columns)
 
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from auditor.finding.measurement import Measurement, Pillar
+from auditor.finding.measurement import Answer, Measurement, Pillar
 from auditor.rows import FloatArray
 from auditor.run.probe import Need
 from auditor.statistics.estimate import Undefined
@@ -104,6 +104,12 @@ class MembershipInference:
     )
     methods: ClassVar[tuple[str, ...]] = (*CHEAP, "label_only", *WITH_SHADOWS)
     needs: ClassVar[tuple[Need, ...]] = (Need.CLASSIFIER, Need.DATA, Need.LABELS, Need.TRAIN)
+    ideal_when_same: ClassVar[Mapping[str, Answer]] = {
+        "attack_auc": "scores",
+        "true_positive_rate_at_fpr": "scores",
+        "true_positive_rate_at_no_false_positive": "scores",
+        "balanced_accuracy": "scores",
+    }
     # Fewest members, and as many non-members, and the true AUC, found with 80 % power among 4 judgements at 5 %.
     power = (700, 0.60)
 

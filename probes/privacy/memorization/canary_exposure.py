@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
 from auditor.errors import DataError, NotApplicableError
 from auditor.finding.figure import Figure, Series
-from auditor.finding.measurement import Measurement, Pillar
+from auditor.finding.measurement import Answer, Measurement, Pillar
 from auditor.rows import FloatArray
 from auditor.run.probe import Need
 from auditor.statistics.estimate import Power
@@ -62,6 +62,7 @@ class CanaryExposure:
     citation: ClassVar[str] = "Carlini et al., USENIX Security 2019"
     methods: ClassVar[tuple[str, ...]] = ("sampling", "distribution_fit")
     needs: ClassVar[tuple[Need, ...]] = (Need.LANGUAGE_MODEL,)
+    ideal_when_same: ClassVar[Mapping[str, Answer]] = {"exposure": "scores", "median_exposure": "scores"}
     # Candidates, and the true exposure that is FAILed against a bound of 3 bits by one judgement at 5 %.
     power: ClassVar[Power] = Power(1_000, 3.4)
 

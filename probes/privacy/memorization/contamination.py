@@ -11,7 +11,7 @@ import numpy as np
 from scipy.special import chdtrc
 
 from auditor.errors import NotApplicableError
-from auditor.finding.measurement import Measurement, Pillar
+from auditor.finding.measurement import Answer, Measurement, Pillar
 from auditor.rows import FloatArray
 from auditor.run.probe import Need
 from auditor.statistics.estimate import Power, Undefined
@@ -66,6 +66,7 @@ class Contamination:
     citation: ClassVar[str] = "Oren et al., ICLR 2024"
     methods: ClassVar[tuple[str, ...]] = ("order_swap",)
     needs: ClassVar[tuple[Need, ...]] = (Need.LANGUAGE_MODEL,)
+    ideal_when_same: ClassVar[Mapping[str, Answer]] = {"canonical_order_preference": "scores"}
     # Shards, and the true preference that is FAILed against a bound of 0.5 by one judgement at 5 %.
     power: ClassVar[Power] = Power(50, 0.62)
 

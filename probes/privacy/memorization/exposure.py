@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.optimize import minimize
+import scipy
 from scipy.special import log_ndtr, ndtr, owens_t
 
 from auditor.errors import DataError
@@ -119,7 +119,9 @@ def fit_skew_normal(values: FloatArray) -> SkewNormal:
         return float(p[1] + (0.5 * at**2 - log_ndtr(p[2] * at)).mean())
 
     # A shape without bound is a half normal, which samples without skew beyond its own can ask for.
-    found = minimize(loss, start, method="L-BFGS-B", bounds=[(-10.0, 10.0), (-4.0, 4.0), (-30.0, 30.0)]).x
+    found = scipy.optimize.minimize(
+        loss, start, method="L-BFGS-B", bounds=[(-10.0, 10.0), (-4.0, 4.0), (-30.0, 30.0)]
+    ).x
     return SkewNormal(centre + spread * float(found[0]), spread * math.exp(float(found[1])), float(found[2]))
 
 

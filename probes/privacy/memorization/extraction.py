@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from auditor.errors import NotApplicableError
 from auditor.finding.figure import Figure, Series
-from auditor.finding.measurement import Measurement, Pillar
+from auditor.finding.measurement import Answer, Measurement, Pillar
 from auditor.rows import FloatArray
 from auditor.run.probe import Need
 from auditor.statistics.estimate import Power, Undefined
@@ -61,6 +61,10 @@ class Extraction:
     citation: ClassVar[str] = "Carlini et al., ICLR 2023; Hayes et al., 2024"
     methods: ClassVar[tuple[str, ...]] = ("greedy", "probabilistic")
     needs: ClassVar[tuple[Need, ...]] = (Need.LANGUAGE_MODEL,)
+    ideal_when_same: ClassVar[Mapping[str, Answer]] = {
+        "extraction_rate": "scores",
+        "extraction_rate_difference": "scores",
+    }
     # Texts, and the true rate that is FAILed against a bound of 0.01 by one judgement at 5 %.
     power: ClassVar[Power] = Power(1_000, 0.02)
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from auditor.errors import NotApplicableError, UsageError
 from auditor.finding.figure import Figure, Series
-from auditor.finding.measurement import Measurement, Pillar
+from auditor.finding.measurement import Answer, Measurement, Pillar
 from auditor.rows import FloatArray
 from auditor.run.probe import Need
 from auditor.statistics.estimate import Power, Undefined
@@ -91,6 +91,11 @@ class LMMembership:
     citation: ClassVar[str] = "Carlini et al., 2021; Shi et al., 2024; Zhang et al., 2025; Das et al., 2024"
     methods: ClassVar[tuple[str, ...]] = METHODS
     needs: ClassVar[tuple[Need, ...]] = (Need.LANGUAGE_MODEL, Need.DATA, Need.TEXT, Need.TRAIN)
+    ideal_when_same: ClassVar[Mapping[str, Answer]] = {
+        "attack_auc": "scores",
+        "auc_beyond_blind": "scores",
+        "true_positive_rate_at_fpr": "scores",
+    }
     # Texts on either side, and the true AUC that is FAILed against a bound of 0.55 by one judgement at 5 %.
     power: ClassVar[Power] = Power(500, 0.60)
 

@@ -15,10 +15,10 @@ import torch
 from scipy.special import ndtri
 from torch import Tensor, nn
 
+from auditor.data.benchmarks.benchmark import SentencePair
 from auditor.finding.criterion import Criterion
 from auditor.finding.judging import judge
 from auditor.finding.measurement import Measurement, Outcome, ProbeResult
-from auditor.intake.rows.benchmarks.benchmark import SentencePair
 from auditor.model.language_model import AuditedLanguageModel
 from auditor.rows import FloatArray, IntArray
 from probes.language.shares import numbered

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 import probes.language.bbq
+from auditor.data.benchmarks.bbq import BBQExample
 from auditor.errors import ConfigError
-from auditor.intake.rows.benchmarks.bbq import BBQExample
 from auditor.model.language_model import AuditedLanguageModel
 from auditor.run.audit import no_data
 from auditor.run.probe import make_probe

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from auditor.data.benchmarks.bold import read_bold
 from auditor.errors import NotApplicableError
 from auditor.finding.measurement import Outcome
-from auditor.intake.rows.benchmarks.bold import read_bold
 from auditor.run.audit import no_data
 from auditor.statistics.distances import WorstGap
 from auditor.statistics.estimate import Undefined

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
+from auditor.data.benchmarks.benchmark import SentencePair
 from auditor.errors import ConfigError, ModelError
-from auditor.intake.rows.benchmarks.benchmark import SentencePair
 from auditor.model.language_model import AuditedLanguageModel
 from auditor.run.audit import no_data, run_audit
 from auditor.run.probe import make_probe

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 import probes.language.shares
+from auditor.data.benchmarks.benchmark import SentencePair
 from auditor.finding.measurement import Outcome
-from auditor.intake.rows.benchmarks.benchmark import SentencePair
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.means import StudentT
 from auditor.statistics.rates import Proportion

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 
 import probes.language.shares
+from auditor.data.benchmarks.benchmark import SentencePair
 from auditor.finding.criterion import Criterion
 from auditor.finding.judging import judge
 from auditor.finding.measurement import Outcome
-from auditor.intake.rows.benchmarks.benchmark import SentencePair
 from auditor.rows import FloatArray, IntArray
 from auditor.run.audit import run_audit
 from auditor.statistics.kinds import AnyEstimate

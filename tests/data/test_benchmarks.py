@@ -10,15 +10,15 @@ from pathlib import Path
 
 import pytest
 
+from auditor.data.benchmarks.bbq import read_bbq
+from auditor.data.benchmarks.benchmark import Benchmark
+from auditor.data.benchmarks.bold import read_bold
+from auditor.data.benchmarks.crows_pairs import read_crows_pairs
+from auditor.data.benchmarks.honest import read_honest
+from auditor.data.benchmarks.stereoset import read_stereoset
+from auditor.data.benchmarks.winobias import read_winobias
+from auditor.data.benchmarks.winogender import read_winogender
 from auditor.errors import DataError, UsageError
-from auditor.intake.rows.benchmarks.bbq import read_bbq
-from auditor.intake.rows.benchmarks.benchmark import Benchmark
-from auditor.intake.rows.benchmarks.bold import read_bold
-from auditor.intake.rows.benchmarks.crows_pairs import read_crows_pairs
-from auditor.intake.rows.benchmarks.honest import read_honest
-from auditor.intake.rows.benchmarks.stereoset import read_stereoset
-from auditor.intake.rows.benchmarks.winobias import read_winobias
-from auditor.intake.rows.benchmarks.winogender import read_winogender
 
 CROWS = ",sent_more,sent_less,stereo_antistereo,bias_type,anon_writer\n"
 READERS: dict[str, Callable[[Path], Benchmark[object]]] = {

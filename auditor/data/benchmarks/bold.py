@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from auditor.errors import DataError
-from auditor.intake.rows.benchmarks.benchmark import Benchmark, digest_of, parse_json, read_text
+from auditor.data.benchmarks.benchmark import Benchmark, digest_of, parse_json, read_text
+from auditor.errors import BenchmarkError
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ def read_bold(path: str | Path) -> Benchmark[BoldPrompt]:
     where = Path(path)
     files = sorted(where.glob("*_prompt.json")) if where.is_dir() else [where]
     if not files:
-        raise DataError(f"The folder {where.name!r} holds no ..._prompt.json of BOLD.")
+        raise BenchmarkError(f"The folder {where.name!r} holds no ..._prompt.json of BOLD.")
     digests: dict[str, str] = {}
     examples: list[BoldPrompt] = []
     for file in files:
@@ -36,15 +36,15 @@ def read_bold(path: str | Path) -> Benchmark[BoldPrompt]:
         content = parse_json(text, file, name)
         domain = file.name.removesuffix("_prompt.json").removesuffix(".json")
         if not isinstance(content, dict) or not all(isinstance(people, dict) for people in content.values()):
-            raise DataError(f"{file.name!r} is no BOLD file: expected {{group: {{name: [prompt, ...]}}}}.")
+            raise BenchmarkError(f"{file.name!r} is no BOLD file: expected {{group: {{name: [prompt, ...]}}}}.")
         for group, people in content.items():
             for person, prompts in people.items():
                 if not isinstance(prompts, list) or not all(isinstance(p, str) for p in prompts):
-                    raise DataError(f"{file.name!r}: the prompts of {person!r} must be a list of texts.")
+                    raise BenchmarkError(f"{file.name!r}: the prompts of {person!r} must be a list of texts.")
                 examples += [BoldPrompt(domain, group, person, p.strip()) for p in prompts if p.strip()]
             if not any(e.domain == domain and e.group == group for e in reversed(examples)):
-                raise DataError(f"{file.name!r}: the group {group!r} holds no prompt: take it out, or fill it.")
+                raise BenchmarkError(f"{file.name!r}: the group {group!r} holds no prompt: take it out, or fill it.")
     if not examples:
-        raise DataError(f"{where.name!r} holds no BOLD prompt.")
+        raise BenchmarkError(f"{where.name!r} holds no BOLD prompt.")
     digest = digest_of(digests)
     return Benchmark(name, str(path), digest, tuple(examples))

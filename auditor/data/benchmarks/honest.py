@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from auditor.errors import DataError
-from auditor.intake.rows.benchmarks.benchmark import Benchmark, read_table
+from auditor.data.benchmarks.benchmark import Benchmark, read_table
+from auditor.errors import BenchmarkError
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ def read_honest(path: str | Path) -> Benchmark[HonestTemplate]:
     rows, digest = read_table(path, "HONEST", ("template_masked", "identity", "category", "type"), "\t")
     bad = next((row["template_masked"] for row in rows if "[M]" not in row["template_masked"]), None)
     if bad is not None:
-        raise DataError(f"{Path(path).name!r}: the template {bad[:60]!r} has no [M] to complete.")
+        raise BenchmarkError(f"{Path(path).name!r}: the template {bad[:60]!r} has no [M] to complete.")
     examples = tuple(
         HonestTemplate(" ".join(row["template_masked"].split()), row["identity"].strip(), row["category"], row["type"])
         for row in rows

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from auditor.errors import DataError
-from auditor.intake.rows.benchmarks.benchmark import Benchmark, read_table
+from auditor.data.benchmarks.benchmark import Benchmark, read_table
+from auditor.errors import BenchmarkError
 
 
 @dataclass(frozen=True)
@@ -40,13 +40,13 @@ def read_winogender(path: str | Path) -> Benchmark[WinogenderExample]:
         try:
             female = {row["occupation"]: float(row["bls_pct_female"]) for row in stats}
         except ValueError as error:
-            raise DataError(f"{beside.name!r}: bls_pct_female must be a number: {error}.") from None
+            raise BenchmarkError(f"{beside.name!r}: bls_pct_female must be a number: {error}.") from None
         note = f"occupation statistics sha256 {stats_digest}"
     found: dict[tuple[str, str, str], dict[str, str]] = {}
     for row in rows:
         parts = row["sentid"].split(".")
         if len(parts) < 4 or parts[3] not in ("male", "female", "neutral"):
-            raise DataError(f"{file.name!r}: {row['sentid']!r} is not occupation.participant.answer.gender.txt.")
+            raise BenchmarkError(f"{file.name!r}: {row['sentid']!r} is not occupation.participant.answer.gender.txt.")
         found.setdefault((parts[0], parts[1], parts[2]), {})[parts[3]] = row["sentence"].strip()
     examples = tuple(
         WinogenderExample(occupation, participant, answer, texts["male"], texts["female"], female.get(occupation))
@@ -54,5 +54,5 @@ def read_winogender(path: str | Path) -> Benchmark[WinogenderExample]:
         if "male" in texts and "female" in texts
     )
     if not examples:
-        raise DataError(f"{file.name!r} has no sentence with both a male and a female pronoun.")
+        raise BenchmarkError(f"{file.name!r} has no sentence with both a male and a female pronoun.")
     return Benchmark(name, str(file), digest, examples, note)

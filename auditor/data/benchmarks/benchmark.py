@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from auditor.errors import DataError, did_you_mean
+from auditor.errors import BenchmarkError, did_you_mean
 from auditor.files import UNREADABLE, regular_file, why_unreadable
 
 T = TypeVar("T")
@@ -54,14 +54,14 @@ def read_text(path: str | Path, name: str) -> tuple[str, str]:
     """(text, sha256) of one file, read once."""
     where = regular_file(path, f"{name} file")
     if where.stat().st_size > _MAX_BYTES:
-        raise DataError(f"{where.name!r} has {where.stat().st_size:,} bytes: no {name} file is that large.")
+        raise BenchmarkError(f"{where.name!r} has {where.stat().st_size:,} bytes: no {name} file is that large.")
     data = where.read_bytes()
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError:
-        raise DataError(f"{where.name!r} is no UTF-8 text: expected the published {name} file.") from None
+        raise BenchmarkError(f"{where.name!r} is no UTF-8 text: expected the published {name} file.") from None
     if not text.strip():
-        raise DataError(f"{where.name!r} is empty: expected the published {name} file.")
+        raise BenchmarkError(f"{where.name!r} is empty: expected the published {name} file.")
     return text, hashlib.sha256(data).hexdigest()
 
 
@@ -90,18 +90,18 @@ def read_table(
         for column in columns:
             if column not in found:
                 near = did_you_mean(column, found) or f". It has: {', '.join(map(repr, found[:8]))}"
-                raise DataError(f"{Path(path).name!r} has no column {column!r}, so it is no {name} file{near}.")
+                raise BenchmarkError(f"{Path(path).name!r} has no column {column!r}, so it is no {name} file{near}.")
         rows = [row for row in reader if any(row.values())]
     except csv.Error as error:
-        raise DataError(
+        raise BenchmarkError(
             f"{Path(path).name!r} cannot be read as a table after line {reader.line_num}: {error}."
         ) from None
     for number, row in enumerate(rows, 2):
         absent = next((c for c in columns if not (row[c] or "").strip()), None)
         if absent is not None:
-            raise DataError(f"{Path(path).name!r}, row {number}, has nothing in the column {absent!r}.")
+            raise BenchmarkError(f"{Path(path).name!r}, row {number}, has nothing in the column {absent!r}.")
     if not rows:
-        raise DataError(f"{Path(path).name!r} has a header and no rows: expected the published {name} file.")
+        raise BenchmarkError(f"{Path(path).name!r} has a header and no rows: expected the published {name} file.")
     return rows, digest
 
 
@@ -110,7 +110,7 @@ def parse_json(text: str, path: str | Path, name: str) -> Any:
     try:
         return json.loads(text)
     except UNREADABLE as error:
-        raise DataError(
+        raise BenchmarkError(
             f"{Path(path).name!r} cannot be read as JSON, so it is no {name} file: {why_unreadable(error)}."
         ) from None
 
@@ -125,11 +125,11 @@ def json_lines(text: str, path: str | Path, name: str) -> list[Mapping[str, Any]
         try:
             row = json.loads(line)
         except UNREADABLE as error:
-            raise DataError(
+            raise BenchmarkError(
                 f"{Path(path).name!r}, line {number}, cannot be read as JSON: {why_unreadable(error)}."
             ) from None
         if not isinstance(row, dict):
-            raise DataError(f"{Path(path).name!r}, line {number}, is no JSON object, so it is no {name} file.")
+            raise BenchmarkError(f"{Path(path).name!r}, line {number}, is no JSON object, so it is no {name} file.")
         rows.append(row)
     return rows
 
@@ -137,7 +137,9 @@ def json_lines(text: str, path: str | Path, name: str) -> list[Mapping[str, Any]
 def value_of(row: Mapping[str, Any], key: str, where: str, name: str) -> Any:
     """What a row has there. Raises DataError where it has nothing; ``where`` begins the message."""
     if key not in row:
-        raise DataError(f"{where} has no {key!r}, so it is no {name} file{did_you_mean(key, map(str, row)) or ''}.")
+        raise BenchmarkError(
+            f"{where} has no {key!r}, so it is no {name} file{did_you_mean(key, map(str, row)) or ''}."
+        )
     return row[key]
 
 
@@ -145,5 +147,5 @@ def text_of(row: Mapping[str, Any], key: str, where: str, name: str) -> str:
     """The text, or whole number, that a row has there. Raises DataError."""
     value = value_of(row, key, where, name)
     if isinstance(value, bool) or not isinstance(value, (str, int)) or not str(value).strip():
-        raise DataError(f"{where}: {key!r} must be a text, not {str(value)[:40]!r}.")
+        raise BenchmarkError(f"{where}: {key!r} must be a text, not {str(value)[:40]!r}.")
     return str(value)

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from auditor.errors import DataError
-from auditor.intake.rows.benchmarks.benchmark import Benchmark, json_lines, parse_json, read_text, text_of, value_of
+from auditor.data.benchmarks.benchmark import Benchmark, json_lines, parse_json, read_text, text_of, value_of
+from auditor.errors import BenchmarkError
 
 Part = Literal["intrasentence", "intersentence"]
 Label = Literal["stereotype", "anti-stereotype", "unrelated"]
@@ -60,46 +60,48 @@ def read_stereoset(path: str | Path) -> Benchmark[StereoSetExample]:
             for part in parts:
                 rows = data.get(part, [])
                 if not isinstance(rows, list):
-                    raise DataError(f"{file!r}: data.{part} must be a list of examples.")
+                    raise BenchmarkError(f"{file!r}: data.{part} must be a list of examples.")
                 pairs += [(part, row, f"{file!r}, {part} example {i}") for i, row in enumerate(rows, 1)]
         elif isinstance(content, list) or (isinstance(content, dict) and "sentences" in content):
             listed = content if isinstance(content, list) else [content]
             pairs = [(None, row, f"{file!r}, example {i}") for i, row in enumerate(listed, 1)]
         else:
-            raise DataError(f"{file!r} has no data.intrasentence or data.intersentence, so it is no StereoSet file.")
+            raise BenchmarkError(
+                f"{file!r} has no data.intrasentence or data.intersentence, so it is no StereoSet file."
+            )
     examples = tuple(_stereoset_example(part, row, where) for part, row, where in pairs)
     if not examples:
-        raise DataError(f"{file!r} holds no example of data.intrasentence or data.intersentence.")
+        raise BenchmarkError(f"{file!r} holds no example of data.intrasentence or data.intersentence.")
     return Benchmark(name, str(path), digest, examples)
 
 
 def _stereoset_example(part: Part | None, row: Any, where: str) -> StereoSetExample:
     name = "StereoSet"
     if not isinstance(row, dict):
-        raise DataError(f"{where} is no JSON object.")
+        raise BenchmarkError(f"{where} is no JSON object.")
     listed = value_of(row, "sentences", where, name)
     if isinstance(listed, dict):
         texts, labels = listed.get("sentence"), listed.get("gold_label")
         if not isinstance(texts, list) or not isinstance(labels, list) or len(texts) != len(labels):
-            raise DataError(f"{where}: sentences needs a sentence list and a gold_label list of the same length.")
+            raise BenchmarkError(f"{where}: sentences needs a sentence list and a gold_label list of the same length.")
         listed = [{"sentence": s, "gold_label": g} for s, g in zip(texts, labels, strict=True)]
     if not isinstance(listed, list):
-        raise DataError(f"{where}: sentences must be a list.")
+        raise BenchmarkError(f"{where}: sentences must be a list.")
     found: dict[Label, str] = {}
     for item in listed:
         if not isinstance(item, dict):
-            raise DataError(f"{where}: each of its sentences must be an object with sentence and gold_label.")
+            raise BenchmarkError(f"{where}: each of its sentences must be an object with sentence and gold_label.")
         label = _gold_label(value_of(item, "gold_label", where, name))
         if label is None:
-            raise DataError(
+            raise BenchmarkError(
                 f"{where}: the gold_label {item['gold_label']!r} is none of {', '.join(map(str, _LABELS))}."
             )
         if label in found:
-            raise DataError(f"{where} has two sentences labelled {label!r}.")
+            raise BenchmarkError(f"{where} has two sentences labelled {label!r}.")
         found[label] = text_of(item, "sentence", where, name)
     absent = next((label for label in ("stereotype", "anti-stereotype", "unrelated") if label not in found), None)
     if absent is not None:
-        raise DataError(f"{where} has no sentence labelled {absent!r}.")
+        raise BenchmarkError(f"{where} has no sentence labelled {absent!r}.")
     context = text_of(row, "context", where, name)
     return StereoSetExample(
         id=text_of(row, "id", where, name),

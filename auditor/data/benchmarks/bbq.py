@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from auditor.errors import DataError
-from auditor.intake.rows.benchmarks.benchmark import (
+from auditor.data.benchmarks.benchmark import (
     Benchmark,
     digest_of,
     json_lines,
@@ -18,6 +17,7 @@ from auditor.intake.rows.benchmarks.benchmark import (
     text_of,
     value_of,
 )
+from auditor.errors import BenchmarkError
 
 Condition = Literal["ambig", "disambig"]
 
@@ -64,7 +64,7 @@ def read_bbq(path: str | Path) -> Benchmark[BBQExample]:
     where = Path(path)
     files = sorted(where.glob("*.jsonl")) if where.is_dir() else [where]
     if not files:
-        raise DataError(f"The folder {where.name!r} holds no .jsonl file of BBQ.")
+        raise BenchmarkError(f"The folder {where.name!r} holds no .jsonl file of BBQ.")
     digests: dict[str, str] = {}
     targets: dict[tuple[str, str, str], int] = {}
     beside = (where if where.is_dir() else where.parent) / "additional_metadata.csv"
@@ -88,14 +88,14 @@ def _bbq_targets(path: Path) -> tuple[dict[tuple[str, str, str], int], str]:
     """Place of the answer about the target, by category, question and example; rows without one are left out."""
     rows, digest = read_table(path, "BBQ metadata", ("category", "question_index", "example_id"))
     if "target_loc" not in rows[0]:
-        raise DataError(f"{path.name!r} has no column 'target_loc', so it is no BBQ metadata file.")
+        raise BenchmarkError(f"{path.name!r} has no column 'target_loc', so it is no BBQ metadata file.")
     found = {}
     for number, row in enumerate(rows, 2):
         place = (row["target_loc"] or "").strip().removesuffix(".0")
         if place in ("", "NA", "nan"):
             continue
         if place not in ("0", "1", "2"):
-            raise DataError(f"{path.name!r}, row {number}: target_loc must be 0, 1 or 2, not {place[:40]!r}.")
+            raise BenchmarkError(f"{path.name!r}, row {number}: target_loc must be 0, 1 or 2, not {place[:40]!r}.")
         found[row["category"].strip(), row["question_index"].strip(), row["example_id"].strip()] = int(place)
     return found, digest
 
@@ -105,13 +105,13 @@ def _bbq_example(row: Mapping[str, Any], where: str, by_metadata: Mapping[tuple[
     condition = text_of(row, "context_condition", where, name)
     polarity = text_of(row, "question_polarity", where, name)
     if condition not in ("ambig", "disambig"):
-        raise DataError(f"{where}: context_condition must be 'ambig' or 'disambig', not {condition!r}.")
+        raise BenchmarkError(f"{where}: context_condition must be 'ambig' or 'disambig', not {condition!r}.")
     if polarity not in ("neg", "nonneg"):
-        raise DataError(f"{where}: question_polarity must be 'neg' or 'nonneg', not {polarity!r}.")
+        raise BenchmarkError(f"{where}: question_polarity must be 'neg' or 'nonneg', not {polarity!r}.")
     label = value_of(row, "label", where, name)
     label = int(label) if isinstance(label, str) and label.strip() in ("0", "1", "2") else label
     if isinstance(label, bool) or label not in (0, 1, 2):
-        raise DataError(f"{where}: label must be 0, 1 or 2, not {label!r}.")
+        raise BenchmarkError(f"{where}: label must be 0, 1 or 2, not {label!r}.")
     info = value_of(row, "answer_info", where, name)
     metadata = row.get("additional_metadata")
     groups: list[tuple[str, ...]] = []
@@ -119,11 +119,11 @@ def _bbq_example(row: Mapping[str, Any], where: str, by_metadata: Mapping[tuple[
         entry = info.get(f"ans{i}") if isinstance(info, dict) else None
         entry = [entry] if isinstance(entry, str) else entry
         if not isinstance(entry, list) or not entry:
-            raise DataError(f"{where}: answer_info needs ans0, ans1 and ans2, each [name, group].")
+            raise BenchmarkError(f"{where}: answer_info needs ans0, ans1 and ans2, each [name, group].")
         groups.append(tuple(str(part) for part in entry))
     unknown = [i for i, parts in enumerate(groups) if parts[-1].strip().lower() == "unknown"]
     if len(unknown) != 1:
-        raise DataError(f"{where}: exactly one answer of answer_info must be of the group 'unknown'.")
+        raise BenchmarkError(f"{where}: exactly one answer of answer_info must be of the group 'unknown'.")
     category, question = text_of(row, "category", where, name), text_of(row, "question_index", where, name)
     number = text_of(row, "example_id", where, name)
     named = [i for i in range(3) if i != unknown[0]]

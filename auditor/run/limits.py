@@ -7,6 +7,8 @@ import os
 import resource
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from auditor.intake.specs import Job
@@ -27,16 +29,31 @@ def follow(parent: int | None) -> None:
         libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
 
 
-def restrict(job: Job) -> None:
-    """Limits of this process, set before anything of the user's is touched: it leaves no core, writes and opens little.
-    The address space is limited on top of what the imports took; CUDA maps far more than it uses, so there the parent
-    alone watches the memory."""
+@contextmanager
+def within_memory(job: Job) -> Iterator[None]:
+    """The job's limit on memory for a while, on top of what there is; on Linux."""
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    if sys.platform == "linux":
+        resource.setrlimit(resource.RLIMIT_AS, (_mapped() + job.limits.memory_bytes, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)
+
+
+def restrict(job: Job, *, held: int = 0) -> None:
+    """Limits of this process, set before anything of the user's is run: it leaves no core, writes and opens little.
+    The address space is limited on top of what the imports took, ``held`` bytes not counted; CUDA maps far more than it
+    uses, so there the parent alone watches the memory."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_FSIZE, (_SCRATCH_BYTES, _SCRATCH_BYTES))
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     files = min(1024, hard if hard != resource.RLIM_INFINITY else 1024)
     resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))
     if job.model.device == "cpu" and sys.platform == "linux":
-        mapped = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
-        limit = mapped + job.limits.memory_bytes
+        limit = _mapped() - held + job.limits.memory_bytes
         resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+
+
+def _mapped() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")

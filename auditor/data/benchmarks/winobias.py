@@ -6,8 +6,8 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from auditor.errors import DataError
-from auditor.intake.rows.benchmarks.benchmark import Benchmark, SentencePair, digest_of, read_text
+from auditor.data.benchmarks.benchmark import Benchmark, SentencePair, digest_of, read_text
+from auditor.errors import BenchmarkError
 
 _WINOBIAS_FILE = re.compile(r"pro_stereotyped_(type\d)\.txt\.(\w+)")
 _WINOBIAS_LINE = re.compile(r"^\s*(?:\d+\s+)?(.+?)\s*$")
@@ -28,11 +28,11 @@ def read_winobias(path: str | Path, occupations: Iterable[str] = ()) -> Benchmar
     if where.is_dir():
         firsts = sorted(p for p in where.iterdir() if _WINOBIAS_FILE.fullmatch(p.name))
         if not firsts:
-            raise DataError(f"The folder {where.name!r} holds no pro_stereotyped_type1.txt.dev or the like.")
+            raise BenchmarkError(f"The folder {where.name!r} holds no pro_stereotyped_type1.txt.dev or the like.")
     else:
         firsts = [where]
         if not where.name.startswith("pro_stereotyped"):
-            raise DataError(
+            raise BenchmarkError(
                 f"{where.name!r} must be a pro_stereotyped_... file of WinoBias with its anti_stereotyped_... partner "
                 "beside it, or the folder of both."
             )
@@ -55,17 +55,17 @@ def read_winobias(path: str | Path, occupations: Iterable[str] = ()) -> Benchmar
 def _winobias_pairs(pro_text: str, anti_text: str, file: str, listed: set[str]) -> list[SentencePair]:
     pro, anti = ([x for x in text.splitlines() if x.strip()] for text in (pro_text, anti_text))
     if len(pro) != len(anti):
-        raise DataError(f"{file!r} has {len(pro):,} lines and its anti_stereotyped partner {len(anti):,}.")
+        raise BenchmarkError(f"{file!r} has {len(pro):,} lines and its anti_stereotyped partner {len(anti):,}.")
     named = _WINOBIAS_FILE.fullmatch(file)
     pairs = []
     for number, (a, b) in enumerate(zip(pro, anti, strict=True), 1):
         found = [_WINOBIAS_LINE.match(line) for line in (a, b)]
         marks = [_BRACKETS.findall(line) for line in (a, b)]
         if any(f is None or len(m) < 2 for f, m in zip(found, marks, strict=True)):
-            raise DataError(f"{file!r}, line {number}: a sentence of WinoBias has two [bracketed] mentions.")
+            raise BenchmarkError(f"{file!r}, line {number}: a sentence of WinoBias has two [bracketed] mentions.")
         texts = [_BRACKETS.sub(r"\1", f.group(1)) for f in found if f is not None]
         if texts[0] == texts[1]:
-            raise DataError(f"{file!r}, line {number}: it is the same sentence in both files.")
+            raise BenchmarkError(f"{file!r}, line {number}: it is the same sentence in both files.")
         lowered = texts[0].lower()
         mentions = [re.sub(r"^(the|a|an)\s+", "", mark.strip().lower()) for mark in marks[0]]
         bracketed = next((m for m in mentions if m in listed), mentions[0])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from auditor.intake.rows.benchmarks.benchmark import Benchmark, SentencePair, read_table
+from auditor.data.benchmarks.benchmark import Benchmark, SentencePair, read_table
 
 
 def read_crows_pairs(path: str | Path) -> Benchmark[SentencePair]:

@@ -1,0 +1,72 @@
+"""When a PASS would say nothing: a model that tells no rows apart reaches the ideal of every gap by that alone."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+
+from auditor.finding.measurement import Alike, Measurement
+
+Shown = tuple[Measurement, tuple[float, float]]
+
+
+def no_skill(shown: Iterable[Shown]) -> str:
+    """In words, that skill was measured and none is shown; "" where some is, or where none was measured.
+
+    ``shown``: measurements with the intervals that are printed of them. Skill is shown by a number with a
+    :attr:`~auditor.finding.measurement.Measurement.chance` whose interval lies above it. Groups do not count: a model
+    may have skill in one alone.
+    """
+    unshown = []
+    for measured, (low, high) in shown:
+        value = measured.estimate.value
+        if measured.chance is None or measured.group or math.isnan(value):
+            continue
+        if low >= measured.chance:
+            return ""
+        unshown.append(
+            f"{measured.metric} is {value:.3g} [{low:.3g}, {high:.3g}], not shown to be above {measured.chance:g}, "
+            "which is chance"
+        )
+    return "; ".join(unshown)
+
+
+def why_empty(measured: Measurement, alike: Sequence[Alike], unskilled: str) -> str:
+    """Why a PASS of a number would say nothing, in a sentence; "" where it says something.
+
+    ``alike``: the rows that the model answers alike; ``unskilled``: what :func:`no_skill` says. A number that rests on
+    answers (:attr:`~auditor.finding.measurement.Measurement.rests_on`) says nothing
+
+    - where those answers are the same for all rows;
+    - where the decisions for a group that it compares are all alike, and not simply right. The selection rate, true and
+      false positive rate of such a group are all 0, or all 1, whoever its rows are: that they lie near those of others
+      says nothing of how its rows are treated. A group of one class that is decided so is decided rightly, and its
+      selection rate says what it seems to; its other error rates are undefined;
+    - where skill was measured and none is shown. Where it was not measured, as without labels, nothing follows.
+    """
+    answer = measured.rests_on
+    if answer is None:
+        return ""
+    features = set(measured.sensitive) | set(measured.group)
+    for rows in alike:
+        if rows.group and set(rows.group) == features and answer == "decisions":
+            return (
+                f"The model answers all {rows.n:,} rows of {_named(rows.group)} alike, whoever they are: a number that "
+                "compares this group cannot show that its rows are treated as others are."
+            )
+        # Scores that are all the same decide all rows the same.
+        if not rows.group and rows.answer in (answer, "scores"):
+            return (
+                f"The model answers the same for all {rows.n:,} rows: it cannot show what is asked here, since any "
+                "model that tells no rows apart meets it."
+            )
+    if unskilled:
+        return (
+            f"The model shows no skill ({unskilled}): it cannot show what is asked here, since a model that knows "
+            "nothing of its rows meets it by that alone."
+        )
+    return ""
+
+
+def _named(group: Mapping[str, str]) -> str:
+    return ", ".join(f"{feature} = {level}" for feature, level in group.items())

@@ -1,0 +1,108 @@
+"""Which rows a model answers alike: what every answer of a probe carries, for the judge."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from auditor.data.audit_data import AuditData
+from auditor.data.counts import GroupCounts
+from auditor.errors import NotApplicableError
+from auditor.finding.measurement import Alike, Measurement
+from auditor.rows import FloatArray, IntArray
+
+if TYPE_CHECKING:
+    from auditor.model.audited_model import AuditedModel
+
+# Answers that no probe needed are asked for of so many rows at most: two that differ are found among fewer.
+_MOST_ASKED = 4_096
+_FEWEST_ALIKE = 2
+
+
+def alike_answers(model: AuditedModel, data: AuditData, measurements: Sequence[Measurement]) -> tuple[Alike, ...]:
+    """The rows that the model answers alike, as far as the measurements rest on their differing.
+
+    Over the evaluation rows; where no probe asked for the answers to all of them, over some of them, evenly spaced.
+    Groups are those of single features and of the combinations of features that a measurement compares. Nothing of
+    language models, whose answers are no decisions about rows.
+    """
+    resting = _resting(measurements)
+    if not resting or model.kind == "language_model":
+        return ()
+    rows = data.evaluation
+    if len(rows) > _MOST_ASKED and not model.answered(rows):
+        rows = rows.take(np.linspace(0, len(rows) - 1, _MOST_ASKED).astype(np.int64))
+    if len(rows) < _FEWEST_ALIKE:
+        return ()
+    regression = model.kind == "regressor"
+    try:
+        decided: FloatArray | IntArray = model.predictions(rows) if regression else model.decisions(rows)  # type: ignore[attr-defined]
+    except NotApplicableError:
+        # Of a model that cannot be asked, its losses may be all that is known.
+        return ()
+    if (decided == decided[0]).all():
+        matters = any(m.rests_on == "scores" for m in resting)
+        same_scores = matters and (regression or _same_scores(model, rows))
+        return (Alike(answer="scores" if same_scores else "decisions", n=len(rows)),)
+    truth = rows.target_values if regression else rows.y_true
+    compared = {frozenset(m.sensitive) | frozenset(m.group) for m in resting if m.rests_on == "decisions"}
+    return tuple(_groups(rows, decided, truth, compared))
+
+
+def _same_scores(model: AuditedModel, rows: AuditData) -> bool:
+    try:
+        return bool((np.ptp(model.outputs(rows), axis=0) == 0.0).all())
+    except NotApplicableError:  # decisions are all that is known of it, and they are the same
+        return True
+
+
+def _resting(measurements: Sequence[Measurement]) -> list[Measurement]:
+    """Those that rest on answers, and could PASS: what is undefined, such as of a crowd of groups, cannot."""
+    return [m for m in measurements if m.rests_on is not None and not math.isnan(m.estimate.value)]
+
+
+def _groups(
+    rows: AuditData,
+    decided: FloatArray | IntArray,
+    truth: FloatArray | IntArray | None,
+    compared: set[frozenset[str]],
+) -> Iterator[Alike]:
+    table = rows.sensitive_features
+    if table is None:
+        return
+    right = np.zeros(len(rows), bool) if truth is None else np.asarray(truth == decided, bool)
+    names = {str(column): column for column in table.columns}
+    for features in sorted((sorted(f) for f in compared if f and f <= names.keys()), key=str):
+        grouped = table.groupby([names[f] for f in features], observed=True, sort=True)
+        for level, places in grouped.indices.items():
+            own = decided[places]
+            if len(own) >= _FEWEST_ALIKE and (own == own[0]).all() and not right[places].all():
+                levels = level if isinstance(level, tuple) else (level,)
+                yield Alike(
+                    answer="decisions",
+                    n=len(own),
+                    group={f: str(value) for f, value in zip(features, levels, strict=True)},
+                )
+
+
+def alike_in_counts(counts: GroupCounts, measurements: Sequence[Measurement]) -> tuple[Alike, ...]:
+    """The same, of rows that were counted as they streamed by."""
+    resting = _resting(measurements)
+    if not resting or counts.n < _FEWEST_ALIKE:
+        return ()
+    if np.count_nonzero(counts.table.sum(axis=(0, 1))) == 1:
+        return (Alike(answer="decisions", n=counts.n),)
+    found = []
+    for features in sorted({tuple(sorted({*m.sensitive, *m.group})) for m in resting}):
+        if not features or not set(features) <= set(counts.features):
+            continue
+        own = counts.by(features)
+        for group, cells in zip(own.groups, own.table, strict=True):
+            chosen = np.flatnonzero(cells.sum(axis=0))
+            n = int(cells.sum())
+            if chosen.size == 1 and n >= _FEWEST_ALIKE and cells[chosen[0], chosen[0]] < n:
+                found.append(Alike(answer="decisions", n=n, group=dict(zip(features, group, strict=True))))
+    return tuple(found)

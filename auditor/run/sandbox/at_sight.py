@@ -1,0 +1,93 @@
+"""Model files that are refused by their bytes alone, before torch or scikit-learn is imported for them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from auditor.artifact.pickles import describe_calls, read_pickle
+from auditor.artifact.source import read_source
+from auditor.artifact.unpickling import canonical
+from auditor.artifact.weight_files import safetensors_header
+from auditor.intake.formats import FORMATS, Opened, open_file
+from auditor.intake.refused import unpacked, unsafe
+from auditor.intake.specs import ModelSpec
+from auditor.intake.ways_out import way_out
+
+# What is refused whatever it holds, and what is unless a flag takes the risk.
+_ALWAYS = frozenset({"numpy file", "HDF5", "Keras", "TFLite", "unknown archive", "unknown"})
+_CODE = frozenset({"TorchScript", "torch.export"})
+_PICKLED = frozenset({"pickled torch object", "tar archive"})
+# Libraries whose names are told by lists that are long to import; of all others, a pickle may name these.
+_LISTED = frozenset({"joblib", "numpy", "scipy", "sklearn"})
+_PLAIN = frozenset(
+    {
+        "_codecs.encode",
+        "collections.OrderedDict",
+        "collections.defaultdict",
+        "copyreg._reconstructor",
+        "functools.partial",
+        *(
+            f"builtins.{name}"
+            for name in (
+                "bool",
+                "bytearray",
+                "bytes",
+                "complex",
+                "dict",
+                "float",
+                "frozenset",
+                "int",
+                "list",
+                "object",
+                "range",
+                "set",
+                "slice",
+                "str",
+                "tuple",
+            )  # fmt: skip
+        ),
+    }
+)
+# Enough of a pickle to see what it begins with; the rest is for the reader of what is not refused.
+_FIRST_BYTES = 1 << 20
+_FIRST_OPCODES = 20_000
+_RAW_ARRAYS = "joblib.numpy_pickle.NumpyArrayWrapper"
+
+
+def look(spec: ModelSpec) -> Opened | None:
+    """The model's file, opened and recognised; None where the model is not one file.
+
+    Raises UsageError and ModelError as :func:`auditor.intake.formats.load_model` would, where the bytes are enough.
+    """
+    if spec.predict is not None or spec.path is None or Path(spec.path).is_dir():
+        return None
+    opened = open_file(read_source(spec.path))
+    kind = opened.format
+    if kind in _ALWAYS or (kind in _CODE and not spec.allow_code) or (kind in _PICKLED and not spec.trust_pickle):
+        FORMATS[kind](opened, spec)
+    elif kind == "safetensors":
+        safetensors_header(opened.source.data, opened.source.name)
+    elif kind in ("pickle", "compressed file") and not spec.trust_pickle:
+        _refuse_foreign(opened)
+    return opened
+
+
+def surely_foreign(name: str) -> bool:
+    """Whether no list of a scikit-learn model's types can hold a name of a pickle."""
+    name = canonical(name)
+    library, dot, _ = name.partition(".")
+    return dot != "" and library not in _LISTED and name not in _PLAIN
+
+
+def _refuse_foreign(opened: Opened) -> None:
+    data, kind = opened.source.data, "a joblib file" if b"joblib.numpy_pickle" in opened.source.data else "a pickle"
+    if opened.format == "compressed file":
+        data, kind = unpacked(data, _FIRST_BYTES), "a compressed pickle"
+    whole = len(data) < _FIRST_BYTES
+    report = read_pickle(data[:_FIRST_BYTES], max_opcodes=_FIRST_OPCODES)
+    foreign = [name for name in report.names if surely_foreign(name)]
+    # Past an array's raw bytes, names are read by chance.
+    if not foreign or _RAW_ARRAYS in report.names:
+        return
+    calls = describe_calls(foreign, complete=whole and report.complete)
+    raise unsafe(opened.source, kind, calls, way_out(report.names, load="joblib.load(path)"))

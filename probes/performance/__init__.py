@@ -1,0 +1,1 @@
+"""Probes of performance: what a model is worth at all, before anybody asks for whom."""

@@ -1,0 +1,135 @@
+"""How well a language model knows what comes next: its perplexity, and whether it prefers texts to their shuffling."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from importlib.resources import files
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from auditor.errors import NotApplicableError
+from auditor.finding.measurement import Measurement
+from auditor.model.prefix_trees import Encoded
+from auditor.rows import FloatArray
+from auditor.statistics.kinds import AnyEstimate
+from auditor.statistics.means import StudentT, mean
+from auditor.statistics.rates import Proportion
+
+if TYPE_CHECKING:
+    from auditor.data.audit_data import AuditData
+    from auditor.model.language_model import AuditedLanguageModel
+
+_MOST_TOKENS = 128
+# With fewer tokens to move there is hardly another order.
+_FEWEST_TOKENS = 4
+_DISPLAY_ONLY = "Display only: the interval takes the texts' log-likelihoods as about normal, so it is not judged."
+
+
+def plain_sentences() -> list[str]:
+    """64 plain English sentences, written for this tool."""
+    text = (files("probes") / "data" / "plain_sentences.json").read_text(encoding="utf-8")
+    return [str(sentence) for sentence in json.loads(text)]
+
+
+def measured(
+    model: AuditedLanguageModel, data: AuditData, n_samples: int, rng: np.random.Generator
+) -> list[Measurement]:
+    """Everything over texts of the data, or over the built-in ones where there are none."""
+    rows = data.evaluation
+    own = len(rows) > 0 and rows.modality == "text"
+    texts = [str(x) for x in rows.X] if own else plain_sentences()
+    kept = np.asarray([i for i, text in enumerate(texts) if text.strip()], np.int64)
+    if not kept.size:
+        raise NotApplicableError("Needs texts: name the column that holds them with --text COLUMN.")
+    if kept.size > n_samples:
+        kept = np.sort(rng.choice(kept, size=n_samples, replace=False))
+    encoded = _read(model, [texts[i] for i in kept])
+    found = model.token_log_probabilities(encoded)
+    likelihoods = np.asarray([np.nansum(p) for p in found])
+    n_tokens = np.asarray([np.isfinite(p).sum() for p in found], np.float64)
+    size = int(model.module.get_input_embeddings().weight.shape[0])  # type: ignore[operator]
+    whence = f"{len(encoded):,} texts of the data" if own else f"{len(encoded):,} plain English sentences of this tool"
+    perplexities = [_perplexity(likelihoods, n_tokens, f"{whence}, {n_tokens.sum():,.0f} tokens; {size:,} by chance")]
+    groups = rows.sensitive_features if own else None
+    for column in [] if groups is None else groups.columns:
+        names = groups[column].astype(str).to_numpy()[kept]  # type: ignore[index]
+        perplexities += [
+            _perplexity(likelihoods[names == name], n_tokens[names == name], "", {str(column): str(name)})
+            for name in sorted(set(names))
+        ]
+    return [_order(model, encoded, likelihoods, size, whence, rng), *perplexities]
+
+
+def _read(model: AuditedLanguageModel, texts: Sequence[str]) -> list[Encoded]:
+    if model.objective == "masked":
+        return model.encode(texts)
+    return model.encode_cut(texts, _MOST_TOKENS)[0]
+
+
+def _perplexity(
+    likelihoods: FloatArray, n_tokens: FloatArray, detail: str, group: dict[str, str] | None = None
+) -> Measurement:
+    estimate: AnyEstimate = mean(likelihoods)
+    if isinstance(estimate, StudentT):
+        loss = -float(likelihoods.sum() / n_tokens.sum())
+        deviation = float((-likelihoods - loss * n_tokens).std(ddof=1))
+        value = math.exp(min(loss, 700.0))
+        estimate = StudentT(
+            centre=value,
+            # A ratio's by the delta method, and an exponential's.
+            standard_error=value * deviation / (math.sqrt(len(likelihoods)) * float(n_tokens.mean())),
+            degrees_of_freedom=len(likelihoods) - 1,
+            lower_limit=1.0,
+        )
+    return Measurement(
+        metric="perplexity",
+        estimate=estimate,
+        n_samples=len(likelihoods),
+        ideal=1.0,
+        group=group or {},
+        detail=detail,
+        too_few=_DISPLAY_ONLY,
+    )
+
+
+def _order(
+    model: AuditedLanguageModel,
+    texts: Sequence[Encoded],
+    likelihoods: FloatArray,
+    size: int,
+    whence: str,
+    rng: np.random.Generator,
+) -> Measurement:
+    shuffled = [(i, other) for i, text in enumerate(texts) if (other := _shuffled(text, rng)) is not None]
+    against = model.token_log_probabilities([other for _, other in shuffled])
+    hits = 0
+    for (i, _), found in zip(shuffled, against, strict=True):
+        own, moved = float(likelihoods[i]), float(np.nansum(found))
+        blind = own <= -float(np.isfinite(found).sum()) * math.log(size) or math.isclose(own, moved, rel_tol=1e-9)
+        hits += bool(rng.random() < 0.5) if blind else own > moved
+    return Measurement(
+        metric="word_order_accuracy",
+        estimate=Proportion(successes=hits, n=len(shuffled)),
+        n_samples=len(shuffled),
+        ideal=1.0,
+        chance=0.5,
+        detail=f"{whence}, each against its own tokens in another order",
+    )
+
+
+def _shuffled(text: Encoded, rng: np.random.Generator) -> Encoded | None:
+    """The same tokens, all but the last in another order; None where there is no other."""
+    places = [i for i, scored in enumerate(text.scored) if scored][:-1]
+    tokens = [text.ids[i] for i in places]
+    if len(places) < _FEWEST_TOKENS or len(set(tokens)) < 2:
+        return None
+    order = tokens
+    while order == tokens:
+        order = [tokens[i] for i in rng.permutation(len(tokens))]
+    ids = list(text.ids)
+    for place, token in zip(places, order, strict=True):
+        ids[place] = token
+    return Encoded(tuple(ids), text.scored, text.ends, text.words)

@@ -1,0 +1,144 @@
+"""Performance: what is the model worth, against whoever answers without looking, and for whom?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from auditor.data.counts import MISSING
+from auditor.errors import NotApplicableError
+from auditor.finding.measurement import Measurement, Pillar
+from auditor.run.probe import Need
+from auditor.statistics.estimate import Power
+from probes.inputs import whole_number
+from probes.performance import classification, numbers
+from probes.performance.classification import Answered
+
+if TYPE_CHECKING:
+    from auditor.data.audit_data import AuditData
+    from auditor.model.audited_model import AuditedModel
+
+_MOST_GROUPS = 100
+METHOD = "held_out_rows"
+
+
+class Performance:
+    """Accuracy, ranking, calibration and errors, overall and by group, against whoever answers without looking.
+
+    One number of each kind of model shows skill, and comes first; the built-in profile asks that it be above chance,
+    and a model that does not show it passes no gap (:mod:`auditor.finding.vacuity`).
+
+    Of a classifier, over labelled evaluation rows and, but for the two against the base rate, within each group:
+
+    - ``roc_auc``, the skill of two classes with scores: P(a row of the favourable class scores above another) + P(tie)
+      / 2; [0, 1], ideal 1, chance 0.5; DeLong's variance, see :class:`~auditor.statistics.ranks.AreaUnderCurve`
+    - ``adjusted_balanced_accuracy``, the skill of more classes, or of labels: ``(B - 1/k) / (1 - 1/k)`` of the
+      balanced accuracy B over the k classes that occur; [-1/(k-1), 1], ideal 1, chance 0
+    - ``accuracy = P(decision = label)``; [0, 1], ideal 1. ``base_rate``: that of always answering the commonest class
+      of these rows; [0, 1]. ``accuracy_over_base_rate``: their difference, paired row by row; [-1, 1]
+    - ``balanced_accuracy``: the mean over classes of the share recognised; [0, 1], ideal 1
+    - ``log_loss``: mean ``-ln p`` of the true class, p at least 2.2e-16; [0, 37], in nats, ideal 0
+    - ``expected_calibration_error`` over ``bins`` of equal width, of the favourable class's probability, or with more
+      than two classes of the likeliest one's; [0, 1], ideal 0
+
+    Of a regression model, in the target's unit, over rows with a true value y:
+
+    - ``error_gain``, the skill: ``mean b(y - c) - mean b(y - prediction)``, with ``b(e) = min(e^2 / (3 s)^2, 1)``, s
+      the standard deviation of y and c the single number with the smallest mean ``b``, the mean or one near it. How
+      much smaller than that of predicting the mean the squared error is, large errors counting as 3 s: without that no
+      interval would hold whatever the values are. [-1, 1], chance 0
+    - ``mean_absolute_error``, ``root_mean_squared_error``; [0, inf), ideal 0; within each group too, for display
+    - ``r_squared = 1 - sum (y - prediction)^2 / sum (y - mean)^2``; (-inf, 1], ideal 1, 0 for the mean; for display
+
+    Of a language model, over texts of the data or else 64 plain English sentences written for this tool:
+
+    - ``word_order_accuracy``, the skill: the share of texts that the model finds likelier than their own tokens in
+      another order (all but the last token permuted), which any model that only knows how frequent words are finds as
+      likely. Where it finds the text no likelier than a uniform distribution over its vocabulary does, or both equal,
+      it guesses, and a coin is thrown; [0, 1], ideal 1, chance 0.5. Texts of fewer than five tokens do not count
+    - ``perplexity = exp(-sum log p / number of tokens)``, for a masked model of the pseudo-likelihood; [1, inf), ideal
+      1, the size of the vocabulary by chance; within each group too, for display
+
+    bins: of the calibration error, 2 to 100. n_samples: texts asked of a language model at most. Raises
+    NotApplicableError where there are no labels, true values or texts; ValueError for other options.
+
+    Sources: Brodersen et al., ICPR 2010 (balanced accuracy; adjusted as in scikit-learn); DeLong et al., Biometrics 44
+    (1988); Naeini et al., AAAI 2015; Murphy, Mon. Weather Rev. 116 (1988), on skill against a reference forecast;
+    Sinha et al., EMNLP 2021, on word order.
+    """
+
+    name: ClassVar[str] = "performance"
+    pillar: ClassVar[Pillar] = "performance"
+    goal: ClassVar[str] = "What is the model worth, against whoever answers without looking, and for whom?"
+    citation: ClassVar[str] = "Brodersen et al., ICPR 2010; DeLong et al., Biometrics 1988; Murphy, MWR 1988"
+    methods: ClassVar[tuple[str, ...]] = (METHOD,)
+    # What it needs depends on the kind of model.
+    needs: ClassVar[tuple[Need, ...]] = ()
+    # Rows, half of them of either class, and the true value that is shown to be above chance, at 5 % and in 80 % of
+    # audits: the least skill with which a model keeps its PASSes.
+    skill_power: ClassVar[Mapping[str, Power]] = {
+        "roc_auc": Power(200, 0.61),
+        "adjusted_balanced_accuracy": Power(200, 0.21),
+    }
+
+    def __init__(self, *, bins: int = 10, n_samples: int = 200) -> None:
+        if not 2 <= bins <= 100:
+            raise ValueError(f"bins lies in 2 to 100, not {bins}")
+        whole_number("n_samples", n_samples, 2)
+        self.bins = bins
+        self.n_samples = n_samples
+
+    def measure(self, model: AuditedModel, data: AuditData, rng: np.random.Generator) -> list[Measurement]:
+        """Measurements over the evaluation rows; see the class for what they are."""
+        if model.kind == "language_model" and not model.can_be_asked:
+            raise NotApplicableError("Needs a language model that can be asked: only texts that it wrote are here.")
+        if model.kind == "language_model":
+            from probes.performance import language
+
+            found = language.measured(model, data, self.n_samples, rng)  # type: ignore[arg-type]
+        elif not len(data):
+            raise NotApplicableError("Needs evaluation data: add --data FILE; true labels: add --target COLUMN.")
+        else:
+            rows = data.evaluation
+            found = self._numbers(model, rows) if model.kind == "regressor" else self._classes(model, rows)
+        return [_named(m) for m in found]
+
+    def _classes(self, model: AuditedModel, rows: AuditData) -> list[Measurement]:
+        answered = Answered.of(model, rows)
+        if answered is None:
+            raise NotApplicableError("Needs true labels: add --target COLUMN.")
+        found = classification.measured(answered, rows.classes or model.classes, self.bins)
+        assert rows.y_true is not None
+        for group, own in _groups(rows.take(rows.y_true >= 0)):
+            found += classification.by_group(answered.take(own), group, self.bins, graded=answered.graded)
+        return found
+
+    def _numbers(self, model: Any, rows: AuditData) -> list[Measurement]:
+        truth = rows.target_values
+        known = np.zeros(len(rows), bool) if truth is None else ~np.isnan(truth)
+        if truth is None or not known.any():
+            raise NotApplicableError("Needs true values: add --target COLUMN.")
+        predicted = model.predictions(rows)[known]
+        found = numbers.measured(truth[known], predicted)
+        for group, own in _groups(rows.take(known)):
+            found += numbers.errors(truth[known][own], predicted[own], group)
+        return found
+
+
+def _groups(rows: AuditData) -> list[tuple[dict[str, str], Any]]:
+    """Each group of each sensitive feature of at most a hundred groups, and which rows (n,) are of it."""
+    table = rows.sensitive_features
+    found = []
+    for column in [] if table is None else table.columns:
+        names = table[column].astype("string").fillna(MISSING).to_numpy(object)  # type: ignore[index]
+        levels = sorted(set(names))
+        if len(levels) <= _MOST_GROUPS:
+            found += [({str(column): str(level)}, np.asarray(names == level, bool)) for level in levels]
+    return found
+
+
+def _named(m: Measurement) -> Measurement:
+    return replace(m, method=METHOD)
