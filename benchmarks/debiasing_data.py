@@ -29,7 +29,7 @@ RECIPES = {
 }
 PATIENCE = 5
 SHARES = (0.55, 0.15)
-_ADULT = (
+ADULT = (
     "age", "workclass", "fnlwgt", "education", "education-num", "marital-status", "occupation", "relationship", "race",
     "sex", "capital-gain", "capital-loss", "hours-per-week", "native-country", "income",
 )  # fmt: skip
@@ -90,8 +90,8 @@ def _compas(place: Path) -> AuditData:
 
 
 def _adult(place: Path) -> AuditData:
-    first = pd.read_csv(place / "adult/adult.data", names=_ADULT, skipinitialspace=True, na_values="?")
-    second = pd.read_csv(place / "adult/adult.test", names=_ADULT, skipinitialspace=True, na_values="?", skiprows=1)
+    first = pd.read_csv(place / "adult/adult.data", names=ADULT, skipinitialspace=True, na_values="?")
+    second = pd.read_csv(place / "adult/adult.test", names=ADULT, skipinitialspace=True, na_values="?", skiprows=1)
     rows = pd.concat([first, second], ignore_index=True)
     y = rows.income.str.rstrip(".").eq(">50K").astype(int)
     X = rows.drop(columns=["income", "fnlwgt"])

@@ -110,6 +110,11 @@ def _numbers(values: pd.Series[Any]) -> npt.NDArray[np.float64]:
 _WHOLE = re.compile(r"(-?(?:0|[1-9]\d*))\.0+")
 
 
+def as_converted(name: str) -> str:
+    """A column's name as converters to ONNX write it: whatever is no letter, digit or underscore becomes one."""
+    return re.sub(r"\W", "_", name)
+
+
 def label_name(label: object) -> str:
     """One spelling for a label or level however it was typed: 1, 1.0 and "1.0" are "1"; true and True are "True"."""
     text = str(label)

@@ -73,6 +73,7 @@ class EstimatorModel(AuditedModel):
         provenance: Provenance,
     ) -> None:
         self.estimator = estimator
+        self.n_columns = _count(estimator)
         self._label_index = {label: i for i, label in enumerate(estimator.classes_.tolist())}
         super().__init__(
             self._estimate, classes=list(classes), features=features, threshold=threshold, provenance=provenance
@@ -93,6 +94,7 @@ class EstimatorRegressor(AuditedRegressor):
 
     def __init__(self, estimator: Any, *, features: tuple[str, ...] | None, provenance: Provenance) -> None:
         self.estimator = estimator
+        self.n_columns = _count(estimator)
         super().__init__(self._estimate, features=features, provenance=provenance)
 
     def _estimate(self, X: Rows) -> Any:
@@ -100,6 +102,11 @@ class EstimatorRegressor(AuditedRegressor):
         rows = _input(self.estimator, self.features, X)
         with _asking():
             return np.asarray(self.estimator.predict(rows))
+
+
+def _count(estimator: Any) -> int | None:
+    found = getattr(estimator, "n_features_in_", None)
+    return found if isinstance(found, int) else None
 
 
 @contextmanager

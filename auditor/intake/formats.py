@@ -90,7 +90,7 @@ def _skops(opened: Opened, spec: ModelSpec) -> AuditedModel:
 
 def _torchscript(opened: Opened, spec: ModelSpec) -> AuditedModel:
     if not spec.allow_code:
-        raise refused.refuse_program(opened.source, "TorchScript")
+        raise refused.refuse_program(opened.source, "TorchScript", spec)
     from auditor.intake.programs import load_torchscript
 
     return load_torchscript(opened.source, spec)
@@ -98,7 +98,7 @@ def _torchscript(opened: Opened, spec: ModelSpec) -> AuditedModel:
 
 def _exported(opened: Opened, spec: ModelSpec) -> AuditedModel:
     if not spec.allow_code:
-        raise refused.refuse_program(opened.source, "torch.export")
+        raise refused.refuse_program(opened.source, "torch.export", spec)
     from auditor.intake.programs import load_exported
 
     return load_exported(opened.source, spec)

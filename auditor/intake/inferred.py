@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import fields
 
@@ -11,11 +12,18 @@ from torch import Tensor, nn
 
 from auditor.artifact.source import printable
 from auditor.artifact.weights import plain_floats
+from auditor.data.preprocessing import ImagePreprocessing
 from auditor.errors import UsageError, did_you_mean
 from auditor.networks.chain import ACTIVATIONS, Between, Chain, Layer
 from auditor.networks.shapes import described
 
+_MAX_SIDE = 8192
 _CHOICES = {"activation": tuple(ACTIVATIONS), "batchnorm": ("before", "after"), "head": ("flatten", "mean")}
+_NUMBERS = {
+    "size": "the pictures' width in pixels",
+    "mean": "a number, or one for each channel, of pixels in [0, 1]",
+    "std": "a number above 0, or one for each channel, of pixels in [0, 1]",
+}
 
 
 def is_complete(layers: list[Layer]) -> bool:
@@ -34,7 +42,17 @@ def needed(layers: list[Layer]) -> dict[str, str | int]:
         widths = [(a.made, b.taken) for a, b in zip(layers, layers[1:], strict=False) if b.kind == "linear"]
         if widths and widths[0][0] == widths[0][1]:
             asked["head"] = "mean"
+        asked |= {"size": _side(layers), "mean": 0, "std": 1}
     return asked
+
+
+def _side(layers: list[Layer]) -> int:
+    """How wide a picture would be, in pixels, with the commonest of all else; where anything goes, a common width."""
+    spread = next(((a.made, b.taken) for a, b in zip(layers, layers[1:], strict=False) if b.kind == "linear"), None)
+    left = 0 if spread is None else math.isqrt(spread[1] // spread[0])
+    halved = sum(layer.kind == "conv" for layer in layers)
+    fits = spread is not None and 1 < left and left * left * spread[0] == spread[1] and left << halved <= _MAX_SIDE
+    return left << halved if fits else 224
 
 
 def line_to_copy(layers: list[Layer]) -> str:
@@ -43,10 +61,36 @@ def line_to_copy(layers: list[Layer]) -> str:
     return f"--architecture {name} --architecture-args '{json.dumps(needed(layers))}'"
 
 
+def _is_one(key: str, value: object, channels: int) -> bool:
+    """Whether an argument is one of its choices, or a number such as it takes."""
+    if key in _CHOICES:
+        return value in _CHOICES[key]
+    if key in ("mean", "std"):
+        values = value if isinstance(value, list) else [value]
+        numbers = [v for v in values if isinstance(v, (int, float)) and not isinstance(v, bool) and math.isfinite(v)]
+        return len(numbers) == len(values) in (1, channels) and (key == "mean" or min(numbers) > 0)
+    least, most = (1, _MAX_SIDE) if key == "size" else (0, 64)
+    return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
+
+
+def _pictures(args: Mapping[str, object], channels: int) -> ImagePreprocessing | None:
+    """How pictures come to the network, where it takes any."""
+    if "size" not in args:
+        return None
+    of: dict[str, tuple[float, ...]] = {}
+    for key in ("mean", "std"):
+        value = args[key]
+        values = value if isinstance(value, list) else [value]
+        of[key] = tuple(map(float, values)) * (channels if len(values) == 1 else 1)
+    side = int(str(args["size"]))
+    return ImagePreprocessing(size=(side, side), mean=of["mean"], std=of["std"])
+
+
 def build_inferred(
     layers: list[Layer], weights: Mapping[str, Tensor], args: Mapping[str, object]
-) -> tuple[nn.Module, tuple[str, ...]]:
-    """The network of these layers with what ``args`` says lies between them, and notes that say what was inferred.
+) -> tuple[nn.Module, ImagePreprocessing | None, tuple[str, ...]]:
+    """The network of these layers with what ``args`` says lies between them, what it makes of pictures where it takes
+    any, and notes that say what was inferred.
 
     Raises UsageError where an argument is missing, unknown or none of its choices.
     """
@@ -57,9 +101,8 @@ def build_inferred(
             raise UsageError(
                 f"--architecture-args has {printable(key, 40)!r}, which these weights leave no room for{near}."
             )
-        number = isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= 64
-        if (key in _CHOICES and value not in _CHOICES[key]) or (key not in _CHOICES and not number):
-            allowed = ", ".join(_CHOICES[key]) if key in _CHOICES else "a whole number"
+        if not _is_one(key, value, layers[0].taken):
+            allowed = ", ".join(_CHOICES[key]) if key in _CHOICES else _NUMBERS.get(key, "a whole number")
             raise UsageError(f"--architecture-args: {key} must be {allowed}, not {printable(value, 40)!r}.")
     missing = [key for key in asked if key not in args]
     if missing:
@@ -84,8 +127,12 @@ def build_inferred(
     )
     said = ", ".join(f"{key} {value}" for key, value in args.items())
     between_said = f"; that it has {said} was said, and nothing in the file confirms it" if said else ""
-    return module.eval(), (
-        f"The network was inferred from the shapes of its weights, one after the other: {described(layers)}"
-        f"{between_said}.",
-        *notes,
+    return (
+        module.eval(),
+        _pictures(args, layers[0].taken),
+        (
+            f"The network was inferred from the shapes of its weights, one after the other: {described(layers)}"
+            f"{between_said}.",
+            *notes,
+        ),
     )

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from auditor.artifact.source import Source, printable, reading
-from auditor.data.preprocessing import as_text
+from auditor.data.preprocessing import as_converted, as_text
 from auditor.errors import DataError, MissingExtraError, ModelError, UnsupportedError, UsageError, did_you_mean
 from auditor.intake.specs import ModelSpec
 from auditor.intake.wrap import named_classes, no_flags_of_classes, provenance_of
@@ -50,10 +50,11 @@ class Graph:
             raise UnsupportedError(f"{name!r} takes several matrices, and no table says which column belongs to which.")
         self.columns = None if self.one_matrix else tuple(i.name for i in self._inputs)
 
-    @property
-    def text_columns(self) -> tuple[str, ...]:
-        """The columns that are names."""
-        return () if self.one_matrix else tuple(i.name for i in self._inputs if i.type == _TEXT)
+    def text_columns(self, features: Sequence[str]) -> tuple[str, ...]:
+        """Those of the features that are names."""
+        if self.one_matrix:
+            return ()
+        return tuple(name for i, name in zip(self._inputs, features, strict=True) if i.type == _TEXT)
 
     def run(self, X: Any, features: Sequence[str], output: str) -> Any:
         """One output for the rows. Raises DataError for a value of another type, ModelError where the graph fails."""
@@ -70,7 +71,8 @@ class Graph:
             columns = [_column(X[name], name, kind) for name in features]
             feed = {self._inputs[0].name: np.column_stack(columns) if columns else np.empty((len(X), 0))}
         else:
-            feed = {i.name: _column(X[i.name], i.name, i.type)[:, None] for i in self._inputs}
+            named = zip(self._inputs, features, strict=True)
+            feed = {i.name: _column(X[name], name, i.type)[:, None] for i, name in named}
         try:
             return self.session.run([output], feed)[0]
         except Exception as error:  # whatever onnxruntime raises on an input it cannot use
@@ -114,10 +116,10 @@ def load_onnx(source: Source, spec: ModelSpec) -> AuditedModel:
         _check(proto, source.name)
         session = _session(onnxruntime, source.data)
     graph = Graph(session, source.name)
-    features = _features(graph, spec, source.name)
     provenance = provenance_of(source, "ONNX model", f"onnxruntime {onnxruntime.__version__}")
     outputs = session.get_outputs()
     labels = [o for o in outputs if o.type in ("tensor(int64)", _TEXT) and len(o.shape or [0]) == 1]
+    features = _features(graph, spec, source.name, "" if labels else _unsaid(outputs[0], spec, source.name))
     if not labels:
         return _network(graph, features, outputs, spec, provenance, source.name)
     if spec.task == "regression":
@@ -148,13 +150,10 @@ def _network(
         made: AuditedModel = AuditedRegressor(
             lambda X: graph.run(X, features, output), features=features, provenance=provenance
         )
-        made.group_columns = graph.text_columns
+        made.group_columns, made.renamed = graph.text_columns(features), True
         return made
-    if spec.outputs is None:
-        raise UsageError(
-            f"{name!r} does not say what its output {printable(output, 40)!r} is: add --outputs logits or --outputs "
-            "probabilities with --classes a,b, or --task regression."
-        )
+    if unsaid := _unsaid(outputs[0], spec, name):
+        raise UsageError(unsaid)
     classes = named_classes(None, spec)
 
     def predict(X: Rows) -> Any:
@@ -170,6 +169,16 @@ def _network(
     return _classifier(predict, graph, features, classes, spec, provenance)
 
 
+def _unsaid(output: Any, spec: ModelSpec, name: str) -> str:
+    """What to add where nothing says what a network's output is, or nothing."""
+    if spec.task == "regression" or spec.outputs is not None:
+        return ""
+    return (
+        f"{name!r} does not say what its output {printable(output.name, 40)!r} is: add --outputs logits or --outputs "
+        "probabilities with --classes a,b, or --task regression."
+    )
+
+
 def _classifier(
     predict: Any, graph: Graph, features: tuple[str, ...], classes: tuple[str, ...], spec: ModelSpec, provenance: Any
 ) -> AuditedModel:
@@ -180,7 +189,7 @@ def _classifier(
         threshold=0.5 if spec.threshold is None else spec.threshold,
         provenance=provenance,
     )
-    made.group_columns = graph.text_columns
+    made.group_columns, made.renamed = graph.text_columns(features), True
     return made
 
 
@@ -199,14 +208,18 @@ def _unzipped(scores: Any, classes: Sequence[str] | None) -> FloatArray:
     return np.asarray(scores, np.float64)
 
 
-def _features(graph: Graph, spec: ModelSpec, name: str) -> tuple[str, ...]:
+def _features(graph: Graph, spec: ModelSpec, name: str, unsaid: str) -> tuple[str, ...]:
+    """The columns it takes. ``unsaid``: what else has to be added, so that one refusal names it all."""
     if graph.columns is not None:
-        if spec.features is not None and spec.features != graph.columns:
+        if spec.features is None or spec.features == graph.columns:
+            return graph.columns
+        if tuple(map(as_converted, spec.features)) != graph.columns:
             raise UsageError("The model file names its own features: leave --features out.")
-        return graph.columns
+        return spec.features
     if spec.features is None:
         count = "columns" if graph.width is None else f"{graph.width} columns"
-        raise UsageError(f"{name!r} takes {count} and does not name them: add --features a,b in their order.")
+        columns = f"{name!r} takes {count} and does not name them: add --features a,b in their order."
+        raise UsageError(f"{columns} {unsaid}".rstrip())
     if graph.width is not None and len(spec.features) != graph.width:
         raise UsageError(f"--features names {len(spec.features)} columns, but the model takes {graph.width}.")
     return spec.features

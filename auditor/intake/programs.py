@@ -70,7 +70,7 @@ def _tensor(output: Any) -> Tensor:
 def load_torchscript(source: Source, spec: ModelSpec) -> AuditedModel:
     """A TorchScript module. Raises UnsafeModelError without ``--allow-code``."""
     if not spec.allow_code:
-        raise refuse_program(source, "TorchScript")
+        raise refuse_program(source, "TorchScript", spec)
     check_flags(spec)
     with reading(f"{source.name!r} cannot be read as TorchScript"), warnings.catch_warnings():
         # torch deprecates TorchScript as a whole; that is no news to somebody who has such a file to audit.
@@ -82,7 +82,7 @@ def load_torchscript(source: Source, spec: ModelSpec) -> AuditedModel:
 def load_exported(source: Source, spec: ModelSpec) -> AuditedModel:
     """A torch.export program of one input, for any number of rows. Raises UnsafeModelError without ``--allow-code``."""
     if not spec.allow_code:
-        raise refuse_program(source, "torch.export")
+        raise refuse_program(source, "torch.export", spec)
     check_flags(spec)
     with reading(f"{source.name!r} cannot be read as a torch.export program"):
         program: torch.export.ExportedProgram = torch.export.load(BytesIO(source.data))

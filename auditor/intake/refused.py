@@ -20,7 +20,7 @@ from auditor.artifact.unpickling import Foreign
 from auditor.artifact.weight_files import foreign_globals
 from auditor.errors import ModelError, UnsafeModelError, UnsupportedError
 from auditor.intake.specs import ModelSpec
-from auditor.intake.ways_out import OWN_LOADER, TRUST, way_out, way_out_of_checkpoint
+from auditor.intake.ways_out import OWN_LOADER, TRUST, flags_unsaid, way_out, way_out_of_checkpoint
 
 if TYPE_CHECKING:
     from auditor.model.audited_model import AuditedModel
@@ -94,11 +94,12 @@ def _read_or_refuse(source: Source, data: bytes, kind: str, spec: ModelSpec) -> 
 def refuse_or_trust_torch(source: Source, pickled: bytes, spec: ModelSpec) -> AuditedModel:
     """A torch archive whose pickle names more than plain tensors: a whole module, usually."""
     report = read_pickle(pickled)
-    calls = describe_calls(foreign_globals(report), complete=report.complete)
+    names = foreign_globals(report)
+    calls = describe_calls(names, complete=report.complete)
     way = way_out_of_checkpoint(pickled, report, load="torch.load(path, weights_only=False)")
     if way is not None and not spec.trust_pickle:
         raise unsafe(source, "a checkpoint of more than weights", calls, way)
-    return _refuse_or_trust(source, spec, "a pickled torch object", calls, torch_file=True)
+    return _refuse_or_trust(source, spec, "a pickled torch object", calls, names)
 
 
 def read_or_refuse_legacy(source: Source, spec: ModelSpec) -> AuditedModel:
@@ -134,7 +135,7 @@ def refuse_or_trust_tar(source: Source, spec: ModelSpec) -> AuditedModel:
             if content is not None:
                 names += read_pickle(content.read(MAX_LOOK_INSIDE)).names
     calls = describe_calls(tuple(dict.fromkeys(names)), complete=False)
-    return _refuse_or_trust(source, spec, "a tar archive, torch's oldest format", calls, torch_file=True)
+    return _refuse_or_trust(source, spec, "a tar archive, torch's oldest format", calls, ())
 
 
 def unpacked(data: bytes, limit: int) -> bytes:
@@ -192,13 +193,13 @@ def _trusted(source: Source, spec: ModelSpec, kind: str, calls: str, *, torch_fi
     return estimator_model(loaded, source, spec, format=format, loaded_by=loaded_by, notes=notes)
 
 
-def _refuse_or_trust(source: Source, spec: ModelSpec, kind: str, calls: str, *, torch_file: bool) -> AuditedModel:
+def _refuse_or_trust(source: Source, spec: ModelSpec, kind: str, calls: str, names: tuple[str, ...]) -> AuditedModel:
     if spec.trust_pickle:
-        return _trusted(source, spec, kind, calls, torch_file=torch_file)
-    raise unsafe(source, kind, calls, way_out((), load="torch.load(path, weights_only=False)", torch_file=torch_file))
+        return _trusted(source, spec, kind, calls, torch_file=True)
+    raise unsafe(source, kind, calls, way_out(names, load="torch.load(path, weights_only=False)", torch_file=True))
 
 
-def refuse_program(source: Source, format: str) -> UnsafeModelError:
+def refuse_program(source: Source, format: str, spec: ModelSpec) -> UnsafeModelError:
     """The error for a program without ``--allow-code``."""
     why = (
         "it can create files while it loads and while it predicts"
@@ -207,7 +208,8 @@ def refuse_program(source: Source, format: str) -> UnsafeModelError:
     )
     return UnsafeModelError(
         f"{source.name!r} is a {format} program, and loading one runs code: {why}. Save the weights as a bundle "
-        "(auditor.save), or, if you trust whoever made the file, add --allow-code."
+        "(auditor.save), or, if you trust whoever made the file, add --allow-code"
+        f"{flags_unsaid(spec, of_a_table=True)}."
     )
 
 

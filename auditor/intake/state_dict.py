@@ -12,7 +12,7 @@ from auditor.errors import ModelError
 from auditor.intake.bundle import build_known, build_own
 from auditor.intake.inferred import build_inferred, is_complete, line_to_copy
 from auditor.intake.specs import ModelSpec
-from auditor.intake.ways_out import WEIGHTS_KEYS
+from auditor.intake.ways_out import WEIGHTS_KEYS, flags_unsaid
 from auditor.intake.wrap import provenance_of, torch_model
 from auditor.model.audited_model import AuditedModel
 from auditor.networks.architectures import ARCHITECTURES
@@ -37,15 +37,17 @@ def load_state_dict(
     weights, more = _without_prefix(as_state_dict(nested, source.name))
     layers = layers_of(weights, in_order=format != "safetensors")
     if layers is not None and _left_to_shapes(spec, layers):
-        module, built = build_inferred(layers, weights, spec.architecture_args)
-        return torch_model(
-            module, spec, provenance_of(source, format, loaded_by, (*provenance_notes, *notes, *more, *built))
-        )
+        module, preprocessing, built = build_inferred(layers, weights, spec.architecture_args)
+        provenance = provenance_of(source, format, loaded_by, (*provenance_notes, *notes, *more, *built))
+        model = torch_model(module, spec, provenance, preprocessing=preprocessing)
+        model.n_columns = layers[0].taken if preprocessing is None else None
+        return model
     if spec.architecture is None and layers is not None:
+        flags = flags_unsaid(spec, of_a_table=all(layer.kind != "conv" for layer in layers))
         raise ModelError(
             f"{source.name!r} holds weights only, of {described(layers)}, and shapes do not say what lies between: for "
-            f"the commonest, add {line_to_copy(layers)}; else name its class with --architecture package.module:Class "
-            "and its arguments with --architecture-args JSON.",
+            f"the commonest, add {line_to_copy(layers)}{flags}; else name its class with --architecture "
+            "package.module:Class and its arguments with --architecture-args JSON.",
             code="AUD-LOAD-ARCHITECTURE",
         )
     if spec.architecture is None:

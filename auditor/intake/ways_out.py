@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from auditor.artifact.pickles import PickleReading
+from auditor.intake.specs import ModelSpec
 
 # Where training scripts commonly keep the weights inside a checkpoint.
 WEIGHTS_KEYS = ("state_dict", "model_state_dict", "model")
@@ -17,14 +18,16 @@ _OWN_FORMATS = {
     "lightgbm": ("LightGBM", "booster_.save_model('model.txt')"),
     "catboost": ("CatBoost", "save_model('model.cbm')"),
 }
+_OF_TORCH = ("torch.nn.modules.", "torch.nn.parameter.", "__builtin__.set", "builtins.set")
 _MADE_BY = frozenset({"copyreg._reconstructor", "copy_reg._reconstructor", "joblib.numpy_pickle.NumpyArrayWrapper"})
 
 
 def way_out(names: Sequence[str], *, load: str, torch_file: bool = False) -> str:
     """What to do with a pickle that calls ``names``, in the order of the file; ``load`` is the call that loads it.
 
-    A booster by itself goes into its library's own format, a network into a bundle, a transformer that calls a
-    function of numpy's into skops; for anything else a function of the user's own has the answers.
+    A booster by itself goes into its library's own format, a network into a bundle, or where it is all of torch's own
+    layers into plain weights, a transformer that calls a function of numpy's into skops; for anything else a function
+    of the user's own has the answers.
     """
     own = [name for name in names if name not in _MADE_BY]
     first = own[0] if own else ""
@@ -34,6 +37,9 @@ def way_out(names: Sequence[str], *, load: str, torch_file: bool = False) -> str
         if first.endswith(".Booster"):
             save = save.removeprefix("booster_.")
         return f"save it in {said}'s own format where you trust it: {load}.{save}"
+    if torch_file and own and all(name.startswith(_OF_TORCH) for name in own):
+        # There is no class of the user's own to name, and shapes say most of the rest.
+        return f"save its weights alone where you trust it: torch.save({load}.state_dict(), 'weights.pt')"
     if torch_file or library == "torch" or any(name.startswith(("torch.nn.", "torch._utils.")) for name in own):
         return (
             f"save it as a bundle where you trust it: {_BUNDLE.format(load=load)}, and name its class with "
@@ -46,6 +52,13 @@ def way_out(names: Sequence[str], *, load: str, torch_file: bool = False) -> str
         f"let a file of your own answer for it where you trust it, say own.py with model = {load} and "
         "def predict(rows): return model.predict_proba(rows), and name that with --predict own:predict and --classes"
     )
+
+
+def flags_unsaid(spec: ModelSpec, *, of_a_table: bool) -> str:
+    """The flags that will be asked for next where a file says nothing, so that one refusal names all that it needs."""
+    classes = "" if spec.classes is not None or spec.task == "regression" else " --classes a,b"
+    columns = "" if spec.features is not None or not of_a_table else ", and of a table --features a,b in their order"
+    return classes + columns
 
 
 def way_out_of_checkpoint(pickled: bytes, report: PickleReading, *, load: str) -> str | None:

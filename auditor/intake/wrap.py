@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 
 from auditor.artifact.source import Source, printable
-from auditor.data.preprocessing import label_name
+from auditor.data.preprocessing import Preprocessing, label_name
 from auditor.errors import ModelError, UsageError
 from auditor.intake.specs import ModelSpec
 from auditor.model.audited_model import Provenance
@@ -89,6 +89,7 @@ def torch_model(
     spec: ModelSpec,
     provenance: Provenance,
     *,
+    preprocessing: Preprocessing | None = None,
     architecture: Mapping[str, Any] | None = None,
     frozen: bool = False,
 ) -> TorchModel | TorchRegressor:
@@ -98,6 +99,7 @@ def torch_model(
     if spec.task == "regression":
         return TorchRegressor(
             module,
+            preprocessing=preprocessing,
             features=spec.features,
             device=spec.device,
             architecture=architecture,
@@ -107,6 +109,7 @@ def torch_model(
     return TorchModel(
         module,
         classes=named_classes(None, spec),
+        preprocessing=preprocessing,
         features=spec.features,
         outputs=spec.outputs,
         threshold=0.5 if spec.threshold is None else spec.threshold,

@@ -82,6 +82,10 @@ class AuditedModel:
     can_be_asked: bool = True
     # Columns whose groups the model itself reads: text, whatever they look like.
     group_columns: tuple[str, ...] = ()
+    # How many columns of a table it takes, where that is known and not which.
+    n_columns: int | None = None
+    # Whether its file may write _ for a sign in a column's name, as converters do: see as_converted.
+    renamed: bool = False
 
     def __init__(
         self,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ from torch import nn
 
 from auditor.errors import ModelError, UsageError
 from auditor.intake.formats import load_model
-from auditor.intake.specs import ModelSpec
+from auditor.intake.rows.reading import load_data
+from auditor.intake.specs import DataSpec, ModelSpec
 
 ROWS = np.random.default_rng(0).normal(size=(6, 5)).astype(np.float32)
 PICTURES = np.random.default_rng(0).normal(size=(6, 3, 8, 8)).astype(np.float32)
@@ -65,7 +67,10 @@ NETWORKS: dict[str, tuple[Any, dict[str, Any]]] = {
     **{
         f"pictures_{head}": (
             lambda head=head: _pictures(head),
-            {"activation": "relu", "batchnorm": "before", "padding": 1, "stride": 1, "pool": 2, "head": head},
+            {
+                **{"activation": "relu", "batchnorm": "before", "padding": 1, "stride": 1, "pool": 2, "head": head},
+                **{"size": 8, "mean": 0, "std": 1},
+            },
         )
         for head in ("flatten", "mean")
     },
@@ -159,3 +164,40 @@ def test_a_table_of_numbers_is_a_layer_only_where_that_was_said(tmp_path: Path) 
     with pytest.raises(ModelError, match=r"add --architecture mlp --architecture-args '\{\}'"):
         load_model(ModelSpec(**flags))
     assert load_model(ModelSpec(**flags, architecture="mlp")).n_outputs == 3
+
+
+def test_how_pictures_come_to_the_network_is_said_too(tmp_path: Path) -> None:
+    network = made("pictures_flatten")
+    flags: Any = {"path": saved(network, tmp_path, "pt"), "classes": ("a", "b", "c"), "architecture": "cnn"}
+    said = {**NETWORKS["pictures_flatten"][1], "mean": [0.4, 0.5, 0.6], "std": 0.25}
+    pixels = np.random.default_rng(0).integers(0, 256, (4, 8, 8, 3), np.uint8)
+    model = load_model(ModelSpec(**flags, architecture_args=said))
+    scaled = (pixels / 255.0 - np.array([0.4, 0.5, 0.6])) / 0.25
+    with torch.no_grad():
+        expected = network(torch.tensor(scaled.transpose(0, 3, 1, 2), dtype=torch.float32)).softmax(1).numpy()
+    np.testing.assert_allclose(model.predict_proba(pixels), expected, atol=1e-6)
+    for wrong in (
+        {"std": 0},
+        {"mean": [0.5, 0.5]},
+        {"size": 0},
+        {"size": 8.5},
+        {"mean": "half"},
+        {"std": [1, 1, True]},
+    ):
+        with pytest.raises(UsageError, match=f"{next(iter(wrong))} must be "):
+            load_model(ModelSpec(**flags, architecture_args={**said, **wrong}))
+
+
+def test_columns_that_nobody_names_are_counted(tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").write_text("a,b,c,d,e,sex,y\n" + "1,2,3,4,5,f,a\n2,1,4,3,6,m,b\n" * 5)
+    path = saved(made("sequential"), tmp_path, "pt")
+    model = load_model(
+        ModelSpec(path=path, classes=("a", "b", "c"), architecture="mlp", architecture_args={"activation": "relu"})
+    )
+    spec = DataSpec(path=str(tmp_path / "rows.csv"), target="y", sensitive=("sex",))
+    with pytest.raises(
+        UsageError, match=r"takes 5 columns and does not name them, and rows\.csv has 6.*--features a,b"
+    ):
+        load_data(spec, model)
+    named = load_data(replace(spec, features=("a", "b", "c", "d", "e")), model)
+    assert model.predict_proba(named.X).shape == (10, 3)

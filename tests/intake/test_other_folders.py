@@ -10,12 +10,14 @@ import pytest
 import torch
 
 import auditor
-from auditor.errors import ModelError
+from auditor.errors import ModelError, UsageError
 from auditor.intake.formats import load_model
-from auditor.intake.specs import ModelSpec
+from auditor.intake.rows.reading import load_data
+from auditor.intake.specs import DataSpec, ModelSpec
 from tests.intake.test_intake_hostile import bert
 from tests.quantifiers import all_of
 from tests.toys.folders import change_json
+from tests.toys.language import causal_tokenizer, tiny
 
 TEXTS = np.array(["Good day, bad Night!", "café running 42", "naïve"], object)
 PIECES = [
@@ -86,6 +88,17 @@ def test_another_task_is_not_applicable_with_its_reason(make: Any, what: str, tm
     intake = [f for f in report.findings if f.pillar == "intake"]
     assert all_of(f.outcome in ("PASS", "NOT_JUDGED") for f in intake)
     assert any(f.metric == "n_parameters" and f.value for f in intake)
+
+
+def test_a_target_that_a_model_has_no_use_for(tmp_path: Path) -> None:
+    """An encoder-decoder is asked by no probe and so leaves it be; a language model says that it has none."""
+    (tmp_path / "rows.csv").write_text("text,y\n" + "good,0\nbad,1\n" * 5)
+    spec = DataSpec(path=str(tmp_path / "rows.csv"), text="text", target="y")
+    assert load_data(spec, load_model(ModelSpec(path=str(t5(tmp_path / "t5"))))).y_true is None
+    tiny("gpt2").save_pretrained(tmp_path / "gpt2")  # type: ignore[operator]
+    causal_tokenizer().save_pretrained(tmp_path / "gpt2")
+    with pytest.raises(UsageError, match="texts, which have no labels: leave --target out"):
+        load_data(spec, load_model(ModelSpec(path=str(tmp_path / "gpt2"))))
 
 
 @pytest.mark.parametrize("lower", [True, False])

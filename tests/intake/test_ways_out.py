@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import json
 import re
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -97,6 +99,22 @@ def test_a_network_becomes_a_bundle(by_joblib: bool, tmp_path: Path, monkeypatch
     args: Any = {"n_features": 2, "hidden": [4], "n_outputs": 2}
     own = "auditor.networks.architectures:MLP"
     found = load_model(ModelSpec(path="model.pt", architecture=own, architecture_args=args, code_folder=str(tmp_path)))
+    with torch.no_grad():
+        expected = network(torch.tensor(ROWS.to_numpy(), dtype=torch.float32)).softmax(1)
+    np.testing.assert_allclose(found.predict_proba(ROWS), expected, atol=1e-6)
+
+
+def test_a_network_of_torchs_own_layers_becomes_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    network = torch.nn.Sequential(torch.nn.Linear(2, 4), torch.nn.ReLU(), torch.nn.Linear(4, 2)).eval()
+    torch.save(network, "network.pt")
+    code = advised(refusal(tmp_path / "network.pt"), r": (torch\.save\(.*?'weights\.pt'\))")
+    exec(code, {"torch": torch, "path": "network.pt"})
+    line = advised(refusal(tmp_path / "weights.pt"), r"add (--architecture .*?'\{.*?\}' --classes a,b)")
+    _, name, _, args, _, _ = shlex.split(line)
+    found = load_model(
+        ModelSpec(path="weights.pt", architecture=name, architecture_args=json.loads(args), classes=("no", "yes"))
+    )
     with torch.no_grad():
         expected = network(torch.tensor(ROWS.to_numpy(), dtype=torch.float32)).softmax(1)
     np.testing.assert_allclose(found.predict_proba(ROWS), expected, atol=1e-6)

@@ -7,6 +7,7 @@ import io
 import zlib
 from io import BytesIO
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any
 
 import numpy as np
@@ -143,7 +144,8 @@ def _array(content: bytes, name: str, record: str) -> Any:
             raise ValueError("its shape is not that of its bytes")
         file.seek(0)
         return np.lib.format.read_array(file, allow_pickle=False)
-    except (ValueError, TypeError, KeyError, OverflowError, SyntaxError, EOFError) as error:
+    # numpy takes a header of an old kind apart into Python's tokens.
+    except (ValueError, TypeError, KeyError, OverflowError, SyntaxError, EOFError, TokenError, RecursionError) as error:
         raise DataError(
             f"The array {printable(record, 60)!r} of {name!r} is damaged: {printable(error, 160)}.",
             code="AUD-DATA-MALFORMED",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,7 @@ import pyarrow.compute as pc
 from auditor.data.audit_data import AuditData, encode_labels, favourable, groups_of, numeric_target
 from auditor.data.bins import MOST_VALUES, BinRule, bin_sensitive, parse_bin_rule, refuse_continuous
 from auditor.data.counts import MISSING, GroupCounts, count_groups
-from auditor.data.preprocessing import NumericColumn, TabularPreprocessing, as_text, label_name
+from auditor.data.preprocessing import NumericColumn, TabularPreprocessing, as_converted, as_text, label_name
 from auditor.errors import DataError, UsageError, did_you_mean, some_of
 from auditor.intake.rows.columns import id_like
 from auditor.intake.rows.recorded import read_recorded
@@ -69,6 +70,8 @@ def feature_columns(file: TableFile, spec: DataSpec, model: AuditedModel) -> lis
     if model.features is not None:
         for name in model.features:
             if name not in file.columns:
+                if model.renamed:
+                    _say_the_names(name, model.features, file)
                 raise DataError(
                     f"The model needs the feature {name!r}, which {file.path.name} does not have"
                     f"{did_you_mean(name, file.columns) or '; name the columns with --features.'}",
@@ -77,6 +80,26 @@ def feature_columns(file: TableFile, spec: DataSpec, model: AuditedModel) -> lis
         return list(model.features)
     others = {spec.target, spec.join_on}
     return [name for name in file.columns if name not in others]
+
+
+def _say_the_names(absent: str, features: Sequence[str], file: TableFile) -> None:
+    """Raises UsageError where each feature is a column that was written otherwise, with the line that says which."""
+    written = {as_converted(name): name for name in file.columns}
+    meant = [name if name in file.columns else written.get(name) for name in features]
+    if None not in meant:
+        raise UsageError(
+            f"The model file calls a column {absent!r}, as converters to ONNX write {written[absent]!r}: add "
+            f"--features {','.join(map(str, meant))} to say that these are meant."
+        )
+
+
+def _check_number(found: int, model: AuditedModel, file: TableFile) -> None:
+    """Raises UsageError where a model that names no columns takes another number of them than there are."""
+    if model.n_columns not in (None, found):
+        raise UsageError(
+            f"The model takes {model.n_columns} columns and does not name them, and {file.path.name} has {found} that "
+            "may be meant: add --features a,b in their order."
+        )
 
 
 def can_stream(spec: DataSpec, model: AuditedModel) -> bool:
@@ -277,6 +300,8 @@ def _classes(spec: DataSpec, model: AuditedModel) -> tuple[str, ...]:
             if given is not None:
                 raise UsageError(f"This model predicts a number, which has no classes: leave {flag} out.")
         return ()
+    if model.kind == "language_model" and spec.target is not None:
+        raise UsageError("A language model answers with texts, which have no labels: leave --target out.")
     classes = tuple(label_name(c) for c in (spec.classes or model.classes))
     if len(classes) != model.n_outputs:
         raise UsageError(
@@ -291,6 +316,9 @@ def load_data(spec: DataSpec, model: AuditedModel) -> AuditData:
 
     Raises UsageError for a column that is not there (with the nearest that is), DataError for data that cannot be used.
     """
+    if model.kind == "other":
+        # It has no classes that a label could be one of; each probe says why it does not apply.
+        spec = replace(spec, target=None, positive=None)
     classes = _classes(spec, model)
     evaluation = _load_one(spec, spec.path, model, classes)
     if spec.train is None:
@@ -404,6 +432,7 @@ def _load_one(
         features = [name for name in features if name not in ids]
         if ids:
             notes.append(f"Columns that name rows were left out of the features: {', '.join(ids)}.")
+        _check_number(len(features), model, file)
     y_true, target_values = None, None
     if spec.target is not None and model.kind == "regressor":
         target_values = numeric_target(frame[spec.target], spec.target)
