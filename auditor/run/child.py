@@ -1,9 +1,7 @@
-"""The measuring process, which auditor.run.sandbox.start begins: loads the model, reads the data, asks, answers."""
+"""What the measuring process does but for tables to train on: loads the model, reads the data, asks, answers."""
 
 from __future__ import annotations
 
-import os
-import sys
 import traceback
 from collections.abc import Sequence
 from dataclasses import replace
@@ -20,10 +18,8 @@ from auditor.errors import DataError, ModelError, NotApplicableError, OutputsErr
 from auditor.files import received, sha256_of
 from auditor.finding.measurement import Measurement
 from auditor.intake.formats import load_model
-from auditor.intake.limits import restrict
-from auditor.intake.own_packages import claim_own_packages
 from auditor.intake.recorded import load_recorded
-from auditor.intake.result import intake_result, resolve_device
+from auditor.intake.result import intake_result
 from auditor.intake.rows.folders import sha256_of_folder
 from auditor.intake.rows.reading import can_stream, load_data, no_rows, stream_counts
 from auditor.intake.specs import DataSpec, DetectionSpec, DetectorTrainingSpec, Job, MitigationSpec, ProbeSpec
@@ -33,47 +29,27 @@ from auditor.model.language_model import AuditedLanguageModel
 from auditor.model.saving import save
 from auditor.model.torch_model import TorchModel
 from auditor.report.record import DataRecord
-from auditor.report.sandbox_state import SandboxState
 from auditor.run.alike import alike_in_counts
 from auditor.run.answers import counts_of, head_of, parts_of
 from auditor.run.audit import ask, attempt, data_record, generator_for, model_record, no_data
 from auditor.run.messages import (
-    HEADER,
     Answered,
     Asking,
-    Confined,
     DataRead,
     DetectorLoaded,
-    Done,
     Examined,
     Keeping,
     Kept,
     Loaded,
-    Message,
     Opening,
-    Refused,
     Repaired,
     Trained,
-    Working,
 )
 from auditor.run.mitigation import Training, learns, make_mitigation, needs_rows
 from auditor.run.plugins import load_mitigation, load_probe_class
 from auditor.run.probe import CountsProbe, Probe, counts_suffice, make_probe, missing_needs, not_applicable
-from auditor.run.sandbox.enter import refuse_code
+from auditor.run.protocol import Channel, Working
 from auditor.training.huggingface_folder import save_classifier
-
-
-class Channel:
-    """Length-prefixed JSON to the parent."""
-
-    def __init__(self, descriptor: int) -> None:
-        self._file = os.fdopen(descriptor, "wb")
-
-    def send(self, message: Message) -> None:
-        """Sends one message at once."""
-        body = message.model_dump_json().encode()
-        self._file.write(len(body).to_bytes(HEADER, "big") + body)
-        self._file.flush()
 
 
 def load_probe(spec: ProbeSpec) -> Probe:
@@ -119,8 +95,6 @@ def complete_record(record: DataRecord, spec: DataSpec, hashing: Hashing) -> Dat
 
 def run(job: Job, channel: Channel) -> None:
     """The job, from loading to the last answer."""
-    if job.model.code_folder is not None:
-        sys.path.append(job.model.code_folder)
     if job.detection is not None:
         examine(job.detection, job, channel)
         return
@@ -291,23 +265,3 @@ def _measure_counts(
     if isinstance(counts, Exception):
         raise counts
     return probe.measure_counts(counts)
-
-
-def serve(job: Job, descriptor: int, sandbox: SandboxState) -> None:
-    """Does the job and answers on the descriptor; ``sandbox`` is what :mod:`auditor.run.sandbox.start` has entered."""
-    channel = Channel(descriptor)
-    channel.send(Confined(state=sandbox))
-    try:
-        refuse_code(job, sandbox)
-        claim_own_packages()
-        job = replace(job, model=replace(job.model, device=resolve_device(job.model.device)))
-        restrict(job)
-        run(job, channel)
-    except UsageError as error:
-        channel.send(Refused(code="usage", reason=str(error)))
-    except DataError as error:
-        channel.send(Refused(code="data", reason=str(error)))
-    except ModelError as error:
-        channel.send(Refused(code="model", reason=str(error)))
-    else:
-        channel.send(Done())

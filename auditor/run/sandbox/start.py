@@ -22,7 +22,7 @@ def main() -> None:
     follow(job.parent)
     state = enter(job, Path.cwd())
     # Only now, so that what these imports start is inside too.
-    from auditor.run.child import serve
+    from auditor.run.serve import serve
 
     serve(job, int(sys.argv[1]), state)
 
