@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from auditor.errors import AuditorError, ModelError, UsageError
-from auditor.files import sent
+from auditor.files import regular_file, sent
 from auditor.outputs import check, claim, place_file
 from auditor.run.options import memory_limit, names_in
-from cli.flags import AllowUnsandboxed
+from cli.flags import AllowUnsandboxed, parse_json_flag
 from cli.guarded import Writes
 
 if TYPE_CHECKING:
@@ -77,7 +77,6 @@ def train(
     scan's --train and --data.
     """
     from cli.one_process import refuse_a_job
-    from cli.options import parse_json_flag
 
     refuse_a_job("train")
     arguments = parse_json_flag(architecture_args, "--architecture-args")
@@ -137,8 +136,8 @@ def _made(
     from auditor.intake.specs import Job, Limits, ModelSpec, TableTrainingSpec
     from auditor.run.isolate import last_lines, train_table
 
-    # Not resolved: what a link is called says what is in it.
-    data = Path(spec.data).absolute()
+    # Here, where the folder can be searched for what was meant. Not resolved: what a link is called says what it holds.
+    data = regular_file(spec.data, "data file").absolute()
     job = Job(
         model=ModelSpec(device=spec.device, architecture=spec.architecture, code_folder=spec.code_folder),
         data=None,
