@@ -30,8 +30,10 @@ from auditor.model.detector import DeepfakeDetector
 from auditor.model.saving import save
 from auditor.model.torch_model import TorchModel
 from auditor.run.heard import DetectorTrained, FilesExamined, Measured, Mitigated
+from auditor.run.hearing import TableLearned
 from auditor.run.isolate import _End, examine
 from auditor.run.messages import Answered, Asking, Examined, Opening, Repaired
+from auditor.run.protocol import Known, TableTrained
 from cli.detect import _held as held
 from cli.detect import _write_pictures
 from cli.main import app
@@ -457,12 +459,19 @@ def test_answers_about_files_that_were_not_asked_for_are_refused() -> None:
 
 
 def test_a_job_takes_no_message_of_another() -> None:
+    table = TableTrained(
+        features=("a",), notes=(), recognised=(), accuracy=Known(value=1.0, low=0.9, high=1.0), n=40,
+        majority_share=0.5, auc=None,
+    )  # fmt: skip
     for job, message in (
         (FilesExamined(), Answered(result=ProbeResult(probe="intake", pillar="intake", citation=""))),
         (Measured(), Examined(file="a", result=FileResult())),
         (Measured(), Repaired(notes=())),
         (Mitigated(), Asking(probe="a")),
         (DetectorTrained(), Repaired(notes=())),
+        (DetectorTrained(), table),
+        (Measured(), table),
+        (TableLearned(), Repaired(notes=())),
     ):
         job.begin(["a"])
         with pytest.raises(ValueError, match="is no message of this job"):

@@ -21,7 +21,8 @@ from auditor.model.detector import DeepfakeDetector
 from auditor.outputs import WRITTEN
 from auditor.run.heard import DetectorTrained
 from auditor.run.isolate import _End, train_detector
-from auditor.run.messages import Trained, Working
+from auditor.run.messages import Trained
+from auditor.run.protocol import Working
 from cli.detect_train import _lines
 from cli.main import app
 from mitigations.deepfake.folder_training import TrainedDetector, train_on_folder
