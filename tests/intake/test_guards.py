@@ -541,7 +541,7 @@ def test_a_header_is_as_long_as_it_may_be_and_no_longer(monkeypatch: pytest.Monk
     monkeypatch.setattr(weight_files, "_MAX_HEADER_BYTES", length)
     assert list(weights.load_safetensors(Source("x", data, ""))) == ["a"]
     for changed, most in ((data, length - 1), (data[: 8 + length - 1], length)):
-        monkeypatch.setattr(weights, "_MAX_HEADER_BYTES", most)
+        monkeypatch.setattr(weight_files, "_MAX_HEADER_BYTES", most)
         with pytest.raises(ModelError, match=f"truncated safetensors file: its header claims {length}"):
             weights.load_safetensors(Source("x", changed, ""))
 
