@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from auditor.data.audit_data import AuditData
-from auditor.data.counts import GroupCounts
 from auditor.errors import NotApplicableError
 from auditor.finding.measurement import Alike, Measurement
 from auditor.rows import FloatArray, IntArray
 
 if TYPE_CHECKING:
+    from auditor.data.audit_data import AuditData
+    from auditor.data.counts import GroupCounts
     from auditor.model.audited_model import AuditedModel
 
 # Answers that no probe needed are asked for of so many rows at most: two that differ are found among fewer.

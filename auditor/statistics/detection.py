@@ -8,8 +8,8 @@ from typing import Annotated, ClassVar, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
+import scipy
 from pydantic import BaseModel, ConfigDict, Field, model_validator
-from scipy.special import bdtr, bdtrc, ndtri
 
 from auditor.rows import FloatArray, IntArray
 from auditor.statistics.estimate import Estimate, Undefined, first_size
@@ -77,10 +77,12 @@ class EqualErrorRate(Estimate):
         return _last(at_least, every, start=value, end=0.0), _last(at_most, every, start=value, end=1.0)
 
     def _tails_below(self, *, alarms: FloatArray, misses: FloatArray, e: float) -> tuple[FloatArray, FloatArray]:
-        return bdtr(alarms, self.n_negative, e), bdtr(misses, self.n_positive, e)
+        return scipy.special.bdtr(alarms, self.n_negative, e), scipy.special.bdtr(misses, self.n_positive, e)
 
     def _tails_above(self, *, alarms: FloatArray, misses: FloatArray, e: float) -> tuple[FloatArray, FloatArray]:
-        return bdtrc(alarms - 1.0, self.n_negative, e), bdtrc(misses - 1.0, self.n_positive, e)
+        return scipy.special.bdtrc(alarms - 1.0, self.n_negative, e), scipy.special.bdtrc(
+            misses - 1.0, self.n_positive, e
+        )
 
     def standard_error_at(self, ideal: float) -> float:
         e = min(max(ideal, 0.5 / min(self.n_positive, self.n_negative)), 0.5)
@@ -102,7 +104,7 @@ class EqualErrorRate(Estimate):
 
 def _square(tails: tuple[FloatArray, FloatArray]) -> FloatArray:
     """``max(z_1, 0)^2 + max(z_2, 0)^2`` of two tail probabilities' normal quantiles."""
-    first, second = (np.maximum(-ndtri(np.clip(tail, 1e-300, 1.0)), 0.0) for tail in tails)
+    first, second = (np.maximum(-scipy.special.ndtri(np.clip(tail, 1e-300, 1.0)), 0.0) for tail in tails)
     return np.asarray(first**2 + second**2, np.float64)
 
 

@@ -6,8 +6,8 @@ import math
 from typing import Annotated, ClassVar, Literal
 
 import numpy as np
+import scipy
 from pydantic import Field
-from scipy.special import chdtri, ndtr, ndtri
 
 from auditor.rows import FloatArray
 from auditor.statistics.estimate import POWER, Z_POWER, Estimate, Undefined, first_size
@@ -133,7 +133,7 @@ class CalibrationError(Estimate):
         if not self.n:
             return np.tile([0.0, 1.0], (len(alphas), 1))
         k, n, s = (np.asarray(x, np.float64)[:, None] for x in (self.successes, self.n, self.mean_scores))
-        squares = chdtri(len(self.n), alphas)
+        squares = scipy.special.chdtri(len(self.n), alphas)
         # One division of the largest squared radius serves all: a smaller one is so many of its shares, rounded up.
         tails, total = radius_shares(math.sqrt(squares.max()), len(self.n))
         shares = np.ceil(squares / squares.max() * (len(tails) - 1) - 1e-9).astype(np.int64) + total - len(tails) + 1
@@ -170,7 +170,9 @@ class CalibrationError(Estimate):
                 return True
             # A sum of absolute deviations: its mean, and what it is above that but for ``miss``.
             spread = math.sqrt(float(np.square(weight * error).sum()) * (1.0 - 2.0 / math.pi))
-            plain = math.sqrt(2.0 / math.pi) * float((weight * error).sum()) + float(-ndtri(miss)) * spread
+            plain = (
+                math.sqrt(2.0 / math.pi) * float((weight * error).sum()) + float(-scipy.special.ndtri(miss)) * spread
+            )
             rates = s + inward * error * plain / float((weight * error).sum())
             return self._with_rates(rates, times).bounds(alpha)[1] <= bound
 
@@ -251,7 +253,7 @@ class WorstGap(Estimate):
 
     def _upper(self, alpha: float) -> FloatArray:
         parts = self._defined()
-        tails = ndtr(-corner_radius(alpha) * np.cos(ANGLES))
+        tails = scipy.special.ndtr(-corner_radius(alpha) * np.cos(ANGLES))
         limits = np.stack([part.many_bounds(tails) for part in parts], axis=1)
         gaps = (limits[:, :, None, 1] - limits[::-1, None, :, 0]).max(axis=0)
         return np.asarray(gaps[~np.eye(len(parts), dtype=bool)], np.float64)

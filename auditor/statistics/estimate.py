@@ -7,14 +7,15 @@ from collections.abc import Callable
 from typing import ClassVar, Literal, NamedTuple
 
 import numpy as np
+import scipy
 from pydantic import BaseModel, ConfigDict
-from scipy.special import ndtri
 
 from auditor.rows import FloatArray
 
 Side = Literal["greater", "less", "at_most", "at_least"]
 POWER = 0.80
-Z_POWER = float(ndtri(POWER))
+# ``scipy.special.ndtri(POWER)``, written out: whoever only prints a record need not import scipy's functions.
+Z_POWER = 0.8416212335729143
 _SMALLEST_P = 1e-16
 
 
@@ -88,7 +89,7 @@ class Estimate(BaseModel):
 
     def critical_value(self, alpha: float) -> float:
         """Half width of a one-sided bound at ``alpha`` in standard errors, for planning."""
-        return float(-ndtri(alpha))
+        return float(-scipy.special.ndtri(alpha))
 
     @property
     def comparisons(self) -> int:
@@ -108,7 +109,7 @@ class Estimate(BaseModel):
 
         Every comparison must come out, so each is given its share of ``miss``. NaN where unknown.
         """
-        reach = self.critical_value(alpha) + float(-ndtri(miss / max(self.comparisons, 1)))
+        reach = self.critical_value(alpha) + float(-scipy.special.ndtri(miss / max(self.comparisons, 1)))
         return (reach * self.standard_error_at(ideal) / abs(bound - ideal)) ** 2
 
 

@@ -7,8 +7,8 @@ from typing import Annotated, ClassVar, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
+import scipy
 from pydantic import Field, model_validator
-from scipy.special import ndtr, ndtri
 
 from auditor.rows import FloatArray, IntArray
 from auditor.statistics.estimate import Z_POWER, Estimate, Side, first_size, smallest_level
@@ -161,7 +161,9 @@ class WorstDifference(_PlannedOnBounds):
         slack = bound - difference_bounds(p * n, n=n, alpha=alpha)[1]
         # Counts are skewed: what misses the bound lies between the rate and it, where the variance is another.
         q = p + math.copysign(min(0.25 * bound, abs(0.5 - p)), 0.5 - p)
-        return float(ndtr(-slack / (math.sqrt(q * (1.0 - q)) * _spread(n))).sum(where=~np.eye(n.size, dtype=bool)))
+        return float(
+            scipy.special.ndtr(-slack / (math.sqrt(q * (1.0 - q)) * _spread(n))).sum(where=~np.eye(n.size, dtype=bool))
+        )
 
     def _pairs(self, p: float, *, effect: float) -> tuple[FloatArray, FloatArray]:
         low = np.clip([p, p - 0.5 * effect, p - effect], 0.0, 1.0 - effect)
@@ -212,7 +214,9 @@ class WorstRatio(_PlannedOnBounds):
         with np.errstate(divide="ignore"):
             slack = np.log(ratio_bounds(p * n, n=n, alpha=alpha)[0]) - math.log(bound)
         q = p * (1.0 - 0.25 * (1.0 - bound))
-        return float(ndtr(-slack / (math.sqrt((1.0 - q) / q) * _spread(n))).sum(where=~np.eye(n.size, dtype=bool)))
+        return float(
+            scipy.special.ndtr(-slack / (math.sqrt((1.0 - q) / q) * _spread(n))).sum(where=~np.eye(n.size, dtype=bool))
+        )
 
     def _pairs(self, p: float, *, effect: float) -> tuple[FloatArray, FloatArray]:
         widest = p / effect if effect > p else 1.0
@@ -451,7 +455,7 @@ class RatioToLargest(_OfLogarithms):
                 lowers = ratios_to_each(own, successes=p * n[others], n=n[others], alpha=alpha, side="lower")
                 slack = np.log(lowers) - math.log(bound)
             spread = np.sqrt(1.0 / n[others] + 1.0 / n[self.index])
-            return float(ndtr(-slack / (math.sqrt((1.0 - q) / q) * spread)).sum()) <= miss
+            return float(scipy.special.ndtr(-slack / (math.sqrt((1.0 - q) / q) * spread)).sum()) <= miss
 
         return first_size(within)
 
@@ -492,7 +496,7 @@ class WorstOddsRatio(_OfLogarithms, WorstOfGroups):
     def growth(self, *, bound: float, alpha: float, ideal: float, miss: float) -> float:
         if bound <= 0.0:
             return math.nan
-        reach = self.critical_value(alpha) + float(-ndtri(miss / max(self.comparisons, 1)))
+        reach = self.critical_value(alpha) + float(-scipy.special.ndtri(miss / max(self.comparisons, 1)))
         return (reach * self.standard_error_at(ideal) / math.log(bound / ideal)) ** 2
 
 

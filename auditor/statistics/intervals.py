@@ -8,8 +8,8 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
+import scipy
 from numpy.lib.stride_tricks import sliding_window_view
-from scipy.special import betainccinv, betaincinv, chdtrc, gammainccinv, ndtr, ndtri, stdtrit
 
 from auditor.rows import Counts, FloatArray, IntArray
 
@@ -32,12 +32,12 @@ def clopper_pearson(
 
 
 def _exact_lower(k: FloatArray, n: FloatArray, alpha: FloatArray) -> FloatArray:
-    return np.where(k > 0, betaincinv(np.maximum(k, 1.0), np.maximum(n - k, 0.0) + 1.0, alpha), 0.0)
+    return np.where(k > 0, scipy.special.betaincinv(np.maximum(k, 1.0), np.maximum(n - k, 0.0) + 1.0, alpha), 0.0)
 
 
 def _exact_upper(k: FloatArray, n: FloatArray, alpha: FloatArray) -> FloatArray:
     # Not the inverse at 1 - alpha, which is 1 for every alpha below 1e-16.
-    return np.where(k < n, betainccinv(k + 1.0, np.maximum(n - k, 1.0), alpha), 1.0)
+    return np.where(k < n, scipy.special.betainccinv(k + 1.0, np.maximum(n - k, 1.0), alpha), 1.0)
 
 
 def wilson(successes: npt.ArrayLike, *, n: npt.ArrayLike, alpha: npt.ArrayLike) -> tuple[FloatArray, FloatArray]:
@@ -49,7 +49,7 @@ def wilson(successes: npt.ArrayLike, *, n: npt.ArrayLike, alpha: npt.ArrayLike) 
     k, m, a = np.broadcast_arrays(
         np.asarray(successes, np.float64), np.asarray(n, np.float64), np.asarray(alpha, np.float64)
     )
-    z = ndtri(1.0 - a)
+    z = scipy.special.ndtri(1.0 - a)
     safe = np.maximum(m, 1.0)
     p = k / safe
     denominator = 1.0 + z * z / safe
@@ -81,7 +81,7 @@ def corner_radius(alpha: float) -> float:
     low, high = 0.0, 40.0
     for _ in range(60):
         middle = 0.5 * (low + high)
-        tail = 0.25 * math.exp(-0.5 * middle * middle) + float(ndtr(-middle))
+        tail = 0.25 * math.exp(-0.5 * middle * middle) + float(scipy.special.ndtr(-middle))
         low, high = (middle, high) if tail > alpha else (low, middle)
     return high
 
@@ -97,7 +97,7 @@ def rate_limits(successes: Counts, *, n: Counts, alpha: float) -> tuple[FloatArr
     a smooth maximum by less than 0.15 % of the interval's half width. Counts need not be whole:
     planning uses expected ones.
     """
-    tails = ndtr(-corner_radius(alpha) * np.cos(ANGLES))
+    tails = scipy.special.ndtr(-corner_radius(alpha) * np.cos(ANGLES))
     return clopper_pearson(successes[None, :], n=n[None, :], alpha=tails[:, None])
 
 
@@ -124,7 +124,7 @@ def ratios_to_each(
 
     A row of :func:`ratio_bounds`, without the others.
     """
-    tails = ndtr(-corner_radius(alpha) * np.cos(ANGLES))
+    tails = scipy.special.ndtr(-corner_radius(alpha) * np.cos(ANGLES))
     k_own, n_own = (np.asarray(x, np.float64) for x in own)
     k, m = (np.asarray(x, np.float64)[None, :] for x in (successes, n))
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -147,7 +147,9 @@ def orthant_radius(alpha: float, parts: int) -> float:
     low, high = 0.0, 40.0 + 2.0 * math.sqrt(parts)
     for _ in range(60):
         middle = 0.5 * (low + high)
-        low, high = (middle, high) if float(weights @ chdtrc(k, middle * middle)) > alpha else (low, middle)
+        low, high = (
+            (middle, high) if float(weights @ scipy.special.chdtrc(k, middle * middle)) > alpha else (low, middle)
+        )
     return high
 
 
@@ -158,7 +160,7 @@ def radius_shares(radius: float, parts: int) -> tuple[FloatArray, int]:
     radius once ``parts - 1`` more are given out, so a maximum over whole shares is never an understatement.
     """
     steps = 64 + 8 * parts
-    return ndtr(-radius * np.sqrt(np.arange(steps + 1) / steps)), steps + parts - 1
+    return scipy.special.ndtr(-radius * np.sqrt(np.arange(steps + 1) / steps)), steps + parts - 1
 
 
 def divided_radius(curves: FloatArray, total: int) -> FloatArray:
@@ -241,9 +243,9 @@ def bounded_mean_reach(
     error, third, m, r, a = np.broadcast_arrays(
         *(np.asarray(x, np.float64) for x in (standard_error, third_moment, n, room, alpha))
     )
-    z, size = -ndtri(a), np.maximum(m, 2.0)
+    z, size = -scipy.special.ndtri(a), np.maximum(m, 2.0)
     # At alpha = 0.5 both quantiles are 0, and Student's excess over the normal has the limit 1.
-    stretch = np.where(z > 1e-6, -stdtrit(size - 1.0, a) / np.maximum(z, 1e-6), 1.0)
+    stretch = np.where(z > 1e-6, -scipy.special.stdtrit(size - 1.0, a) / np.maximum(z, 1e-6), 1.0)
     e = np.maximum(r / size, 1e-12)
     second = (stretch * error) ** 2 + e**2
     cubed = 2.0 * stretch**3 * np.maximum(third, 0.0) / size**2 + 2.0 * e**3
@@ -256,8 +258,8 @@ def _gamma_deviation(*, variance: FloatArray, third_cumulant: FloatArray, alpha:
     """The 1 - alpha quantile, above its mean, of a gamma distribution with these two cumulants."""
     shape, scale = 4.0 * variance**3 / third_cumulant**2, 0.5 * third_cumulant / variance
     # Beyond this shape a gamma is normal to more digits than its quantile is computed to.
-    exact = scale * (gammainccinv(np.minimum(shape, 1e10), alpha) - shape)
-    return np.asarray(np.where(shape < 1e10, exact, -ndtri(alpha) * np.sqrt(variance)), np.float64)
+    exact = scale * (scipy.special.gammainccinv(np.minimum(shape, 1e10), alpha) - shape)
+    return np.asarray(np.where(shape < 1e10, exact, -scipy.special.ndtri(alpha) * np.sqrt(variance)), np.float64)
 
 
 def area_reach(
@@ -277,8 +279,8 @@ def area_reach(
     fewest = min(n_positive, n_negative)
     if fewest < 2:
         return np.full(a.shape, np.inf)
-    z = -ndtri(a)
-    stretch = np.where(z > 1e-6, -stdtrit(fewest - 1.0, a) / np.maximum(z, 1e-6), 1.0)
+    z = -scipy.special.ndtri(a)
+    stretch = np.where(z > 1e-6, -scipy.special.stdtrit(fewest - 1.0, a) / np.maximum(z, 1e-6), 1.0)
     first, second = (np.maximum(r / n, 1e-12) for n in (n_positive, n_negative))
     variance = (stretch * error) ** 2 + first**2 + second**2
     deviation = _gamma_deviation(variance=variance, third_cumulant=2.0 * (first**3 + second**3), alpha=a)

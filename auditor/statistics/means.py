@@ -7,8 +7,8 @@ from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
+import scipy
 from pydantic import BaseModel, ConfigDict, Field
-from scipy.special import nctdtr, ndtri, stdtrit
 
 from auditor.rows import FloatArray
 from auditor.statistics.estimate import Estimate, Undefined
@@ -46,7 +46,7 @@ class StudentT(Estimate):
         return self.centre
 
     def critical_value(self, alpha: float) -> float:
-        return -float(stdtrit(self.degrees_of_freedom, alpha))
+        return -float(scipy.special.stdtrit(self.degrees_of_freedom, alpha))
 
     @property
     def limits(self) -> tuple[float, float]:
@@ -271,7 +271,7 @@ class BracketedMean(Estimate):
 
     def growth(self, *, bound: float, alpha: float, ideal: float, miss: float) -> float:
         """Chance level and standard error both fall with the root of the size: more clusters, and more in each."""
-        reach = self.critical_value(alpha) + float(-ndtri(miss))
+        reach = self.critical_value(alpha) + float(-scipy.special.ndtri(miss))
         error = math.hypot(self.above.standard_error, 1.0 / self.above.n)
         return ((self.chance + reach * error) / abs(bound - ideal)) ** 2
 
@@ -335,13 +335,13 @@ class StandardizedDifference(Estimate):
 def _noncentrality_above(t: float, *, df: float, alpha: float) -> float:
     """Upper bound of the noncentrality of an observed Student's t: where ``P(T <= t) = alpha``, by bisection."""
     low, high = t - 10.0 - abs(t), t + 10.0 + abs(t)
-    while nctdtr(df, high, t) > alpha:
+    while scipy.special.nctdtr(df, high, t) > alpha:
         high += high - low
-    while nctdtr(df, low, t) <= alpha:
+    while scipy.special.nctdtr(df, low, t) <= alpha:
         low -= high - low
     for _ in range(60):
         middle = 0.5 * (low + high)
-        low, high = (middle, high) if nctdtr(df, middle, t) > alpha else (low, middle)
+        low, high = (middle, high) if scipy.special.nctdtr(df, middle, t) > alpha else (low, middle)
     return high
 
 

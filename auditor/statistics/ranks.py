@@ -7,8 +7,8 @@ from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
+import scipy
 from pydantic import Field
-from scipy.special import bdtr, bdtrc
 
 from auditor.rows import FloatArray
 from auditor.statistics.estimate import Estimate, Undefined
@@ -108,8 +108,8 @@ class Quantile(Estimate):
         if not n:
             return -math.inf, math.inf
         k = np.arange(1, n + 1, dtype=np.float64)
-        lower_ok = np.flatnonzero(bdtr(k - 1.0, n, self.level) <= alpha)
-        upper_ok = np.flatnonzero(bdtrc(k - 1.0, n, self.level) <= alpha)
+        lower_ok = np.flatnonzero(scipy.special.bdtr(k - 1.0, n, self.level) <= alpha)
+        upper_ok = np.flatnonzero(scipy.special.bdtrc(k - 1.0, n, self.level) <= alpha)
         low = self.values[lower_ok[-1]] if lower_ok.size else -math.inf
         high = self.values[upper_ok[0]] if upper_ok.size else math.inf
         return low, high
@@ -156,8 +156,8 @@ class TruePositiveRateAt(Estimate):
         j = np.arange(0, min(n, len(self.members_above)) + 1, dtype=np.float64)
         # N ~ Bin(n, f) negatives lie above the true threshold; the (j+1)-th largest is below it unless N > j, and
         # above it unless N <= j.
-        below = np.flatnonzero(bdtrc(j, n, f) <= alpha / 2.0)
-        above = np.flatnonzero(bdtr(j, n, f) <= alpha / 2.0)
+        below = np.flatnonzero(scipy.special.bdtrc(j, n, f) <= alpha / 2.0)
+        above = np.flatnonzero(scipy.special.bdtr(j, n, f) <= alpha / 2.0)
         above_high = self._above(int(above[-1])) if above.size else 0
         above_low = self._above(int(below[0])) if below.size else self.n_positive
         low, _ = clopper_pearson(above_high, n=self.n_positive, alpha=alpha / 2.0)

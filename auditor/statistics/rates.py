@@ -7,8 +7,8 @@ import operator
 from typing import Annotated, ClassVar, Literal, Self
 
 import numpy as np
+import scipy
 from pydantic import BaseModel, ConfigDict, Field, model_validator
-from scipy.special import bdtrik, betaincinv
 
 from auditor.rows import FloatArray, IntArray
 from auditor.statistics.estimate import POWER, Estimate, first_size
@@ -48,7 +48,7 @@ class Proportion(Estimate):
             )
         k = np.arange(self.n + 1, dtype=np.float64)
         enough = np.flatnonzero(clopper_pearson(k, n=self.n, alpha=alpha)[0] > bound)
-        return float(betaincinv(enough[0], self.n - enough[0] + 1.0, POWER)) if enough.size else math.inf
+        return float(scipy.special.betaincinv(enough[0], self.n - enough[0] + 1.0, POWER)) if enough.size else math.inf
 
     def growth(self, *, bound: float, alpha: float, ideal: float, miss: float) -> float:
         """The first n, to 1 %, at which the largest likely count of successes is shown to be within ``bound``."""
@@ -58,7 +58,7 @@ class Proportion(Estimate):
             return math.nan
 
         def within(n: float) -> bool:
-            likely = math.ceil(float(bdtrik(1.0 - miss, n, ideal)) - 1e-9) if ideal > 0.0 else 0
+            likely = math.ceil(float(scipy.special.bdtrik(1.0 - miss, n, ideal)) - 1e-9) if ideal > 0.0 else 0
             return likely < n and float(clopper_pearson(likely, n=n, alpha=alpha)[1]) <= bound
 
         return first_size(lambda n: within(math.ceil(n))) / self.n

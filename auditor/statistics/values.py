@@ -8,8 +8,8 @@ from typing import Annotated, ClassVar, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
+import scipy
 from pydantic import Field, model_validator
-from scipy.special import ndtr
 
 from auditor.rows import FloatArray
 from auditor.statistics.estimate import POWER, Estimate, Undefined
@@ -142,7 +142,7 @@ class WorstValueGap(_OfParts):
         return corner_radius(alpha)
 
     def _upper(self, alpha: float) -> FloatArray:
-        ends = self._bounds_of_parts(ndtr(-corner_radius(alpha) * np.cos(ANGLES)))
+        ends = self._bounds_of_parts(scipy.special.ndtr(-corner_radius(alpha) * np.cos(ANGLES)))
         gaps = (ends[:, :, None, 1] - ends[::-1, None, :, 0]).max(axis=0)
         return np.asarray(gaps[~np.eye(ends.shape[1], dtype=bool)], np.float64)
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy.special import chdtri, chndtrinc
+import scipy
 
 from auditor.rows import FloatArray, IntArray
 from auditor.statistics.estimate import POWER
@@ -127,7 +127,7 @@ def _rows_needed(table: IntArray, strength: float, alpha: float) -> int:
     if min(r, k) < 2 or strength <= 0.0:
         return 0
     freedom = float((r - 1) * (k - 1))
-    noncentrality = float(chndtrinc(chdtri(freedom, alpha), freedom, 1.0 - POWER))
+    noncentrality = float(scipy.special.chndtrinc(scipy.special.chdtri(freedom, alpha), freedom, 1.0 - POWER))
     return int(np.ceil(noncentrality / (strength**2 * (min(r, k) - 1))))
 
 

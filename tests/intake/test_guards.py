@@ -19,7 +19,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from auditor.artifact import archive, hf_folder, source, weights
+from auditor.artifact import archive, hf_folder, source, weight_files, weights
 from auditor.artifact.archive import open_archive
 from auditor.artifact.source import Source, read_source
 from auditor.errors import ModelError, UnsafeModelError, UsageError
@@ -538,10 +538,10 @@ def test_our_reading_of_the_header_refuses_alone(name: str, monkeypatch: pytest.
 def test_a_header_is_as_long_as_it_may_be_and_no_longer(monkeypatch: pytest.MonkeyPatch) -> None:
     data = sound_safetensors()
     length = int.from_bytes(data[:8], "little")
-    monkeypatch.setattr(weights, "_MAX_HEADER_BYTES", length)
+    monkeypatch.setattr(weight_files, "_MAX_HEADER_BYTES", length)
     assert list(weights.load_safetensors(Source("x", data, ""))) == ["a"]
     for changed, most in ((data, length - 1), (data[: 8 + length - 1], length)):
-        monkeypatch.setattr(weights, "_MAX_HEADER_BYTES", most)
+        monkeypatch.setattr(weight_files, "_MAX_HEADER_BYTES", most)
         with pytest.raises(ModelError, match=f"truncated safetensors file: its header claims {length}"):
             weights.load_safetensors(Source("x", changed, ""))
 

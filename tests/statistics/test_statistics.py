@@ -17,7 +17,7 @@ from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import confint_proportions_2indep, proportion_confint
 
 from auditor.statistics import intervals
-from auditor.statistics.estimate import Estimate, Exact, Side, Undefined
+from auditor.statistics.estimate import POWER, Z_POWER, Estimate, Exact, Side, Undefined
 from auditor.statistics.families import Multiplicity, adjusted_levels, draws_needed, permutation_p_value
 from auditor.statistics.groups import WorstDifference, WorstRatio
 from auditor.statistics.intervals import (
@@ -537,3 +537,9 @@ def test_plans_that_cannot_be_made() -> None:
     assert n_required(one, bound=0.1, alpha=0.001, ideal=0.0, n=3) is None
     # what the ideal value itself would break cannot be passed at any size
     assert n_required(WorstRatio(tables=(table([5, 5], [9, 9]),)), bound=1.2, alpha=0.01, ideal=1.0, n=18) is None
+
+
+def test_the_quantile_of_the_power_is_written_out_to_its_last_digit() -> None:
+    from scipy.special import ndtri
+
+    assert float(ndtri(POWER)) == Z_POWER

@@ -8,7 +8,7 @@ from itertools import permutations
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
-from scipy.special import chdtrc
+import scipy
 
 from auditor.errors import NotApplicableError
 from auditor.finding.measurement import Answer, Measurement, Pillar
@@ -189,7 +189,7 @@ def order_test(canonical: FloatArray, permuted: Sequence[FloatArray]) -> tuple[F
         share.append(below + 0.5 * (1.0 - below - above))
         gain.append(own - float(others.mean()))
         p.append((1.0 + float((others >= own - near).sum())) / (1.0 + others.size))
-    combined = float(chdtrc(2.0 * len(p), -2.0 * np.log(p).sum()))
+    combined = float(scipy.special.chdtrc(2.0 * len(p), -2.0 * np.log(p).sum()))
     return np.asarray(share, np.float64), np.asarray(gain, np.float64), combined
 
 

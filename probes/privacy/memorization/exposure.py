@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import scipy
-from scipy.special import log_ndtr, ndtr, owens_t
 
 from auditor.errors import DataError
 from auditor.rows import FloatArray
@@ -89,7 +88,9 @@ class SkewNormal:
     def cdf(self, x: FloatArray) -> FloatArray:
         """``Phi(z) - 2 T(z, shape)`` with Owen's T."""
         z = (x - self.location) / self.scale
-        return np.asarray(np.clip(ndtr(z) - 2.0 * owens_t(z, self.shape), 0.0, 1.0), np.float64)
+        return np.asarray(
+            np.clip(scipy.special.ndtr(z) - 2.0 * scipy.special.owens_t(z, self.shape), 0.0, 1.0), np.float64
+        )
 
     def log_cdf(self, x: float) -> float:
         """log P(X <= x), right in the far tail too, where Owen's T has no digits left: by quadrature of the density."""
@@ -97,7 +98,7 @@ class SkewNormal:
         # Going down from z the density falls at least as fast as a normal's, so this reach leaves out nothing.
         reach = 40.0 / max(1.0, -z) + (max(z, 0.0) + 10.0 if z > -1.0 else 0.0)
         at = z - np.linspace(0.0, reach, 20_001)
-        logs = math.log(2.0) - 0.5 * at**2 - 0.5 * math.log(2.0 * math.pi) + log_ndtr(self.shape * at)
+        logs = math.log(2.0) - 0.5 * at**2 - 0.5 * math.log(2.0 * math.pi) + scipy.special.log_ndtr(self.shape * at)
         top = float(logs.max())
         mass = float(np.trapezoid(np.exp(logs - top), dx=reach / 20_000))
         return min(top + math.log(mass), 0.0)
@@ -116,7 +117,7 @@ def fit_skew_normal(values: FloatArray) -> SkewNormal:
 
     def loss(p: FloatArray) -> float:
         at = (z - p[0]) / math.exp(p[1])
-        return float(p[1] + (0.5 * at**2 - log_ndtr(p[2] * at)).mean())
+        return float(p[1] + (0.5 * at**2 - scipy.special.log_ndtr(p[2] * at)).mean())
 
     # A shape without bound is a half normal, which samples without skew beyond its own can ask for.
     found = scipy.optimize.minimize(
