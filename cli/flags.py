@@ -1,14 +1,17 @@
-"""The options of a scan as flags of commands: declared in auditor.run.options, and nowhere again."""
+"""The options of a scan as flags of commands: declared in auditor.run.options, and nowhere again; imports no numpy."""
 
 from __future__ import annotations
 
 import inspect
+import json
 from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 from typing import Annotated, Any, Concatenate, ParamSpec, TypeVar
 
 import typer
 
+from auditor.errors import UsageError
+from auditor.files import UNREADABLE, why_unreadable
 from auditor.run.options import flags
 from cli.guarded import Writes
 
@@ -63,3 +66,16 @@ def with_flags(
         return command
 
     return decorate
+
+
+def parse_json_flag(text: str | None, flag: str) -> Mapping[str, object] | None:
+    """A flag that holds a JSON object."""
+    if text is None:
+        return None
+    try:
+        value = json.loads(text)
+    except UNREADABLE as error:
+        raise UsageError(f"{flag} is no JSON: {why_unreadable(error)}.") from None
+    if not isinstance(value, dict):
+        raise UsageError(f"{flag} must be a JSON object, such as '{{\"hidden\": [64, 32]}}'.")
+    return value

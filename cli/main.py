@@ -20,7 +20,7 @@ from cli.dossier import dossier
 from cli.dp_audit import dp_audit
 from cli.dp_budget import dp_budget
 from cli.dp_lint import dp_lint
-from cli.flags import with_flags
+from cli.flags import parse_json_flag, with_flags
 from cli.guarded import RECORD, Reads, Writes, guarded
 from cli.history import Db, history, signoff
 from cli.new_probe import new_probe
@@ -110,7 +110,7 @@ def scan(
     Exit codes: 0 everything judged passed, 1 something FAILed, 2 wrong usage, 3 nothing failed but something could not
     be said, 4 the model or the data were refused.
     """
-    from cli.options import configure, parse_json_flag
+    from cli.options import configure
     from cli.scan import scan as run_scan
 
     typed = given.pop("architecture_args")

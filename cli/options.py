@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,7 +10,6 @@ from typing import Any
 from pydantic import JsonValue, ValidationError
 
 from auditor.errors import ConfigError, UsageError, did_you_mean
-from auditor.files import UNREADABLE, why_unreadable
 from auditor.finding.criterion import Criterion, load_criteria, parse_criterion
 from auditor.finding.policy import load_policies
 from auditor.finding.profiles import DEFAULT_PROFILE
@@ -170,16 +168,3 @@ def _criteria(
     if options.policy != (DEFAULT_PROFILE,):
         own += required
     return tuple(own)
-
-
-def parse_json_flag(text: str | None, flag: str) -> Mapping[str, object] | None:
-    """A flag that holds a JSON object."""
-    if text is None:
-        return None
-    try:
-        value = json.loads(text)
-    except UNREADABLE as error:
-        raise UsageError(f"{flag} is no JSON: {why_unreadable(error)}.") from None
-    if not isinstance(value, dict):
-        raise UsageError(f"{flag} must be a JSON object, such as '{{\"hidden\": [64, 32]}}'.")
-    return value

@@ -2,26 +2,35 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import shutil
+import stat
 import sys
+import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from auditor.errors import UsageError
-from auditor.outputs import claim
-from auditor.run.options import names_in
+from auditor.errors import AuditorError, ModelError, UsageError
+from auditor.files import regular_file, sent
+from auditor.outputs import check, claim, place_file
+from auditor.run.options import memory_limit, names_in
+from cli.flags import AllowUnsandboxed, parse_json_flag
 from cli.guarded import Writes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from auditor.intake.specs import TrainSpec
-    from auditor.training.train import TrainedModel
+    from auditor.run.protocol import Known, TableTrained
+
+# Longer than any training: it takes the time that it takes.
+_A_YEAR = 366 * 86_400.0
 
 
 def train(
@@ -58,7 +67,8 @@ def train(
         Path | None, typer.Option(help="Where to write the training rows: .csv, .tsv, .parquet."), Writes()
     ] = None,
     test_out: Annotated[Path | None, typer.Option(help="Where to write the rows held back."), Writes()] = None,
-    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+    allow_unsandboxed: AllowUnsandboxed = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks and the process's own output.")] = False,
 ) -> None:
     """Train a classifier on a table, and save it as a bundle that scan can load.
 
@@ -67,7 +77,6 @@ def train(
     scan's --train and --data.
     """
     from cli.one_process import refuse_a_job
-    from cli.options import parse_json_flag
 
     refuse_a_job("train")
     arguments = parse_json_flag(architecture_args, "--architecture-args")
@@ -99,24 +108,93 @@ def train(
         dp_noise_seed=dp_noise_seed,
         max_grad_norm=max_grad_norm,
     )
-    _train(spec, places)
+    _train(spec, places, allow_unsandboxed=allow_unsandboxed, debug=debug)
 
 
-def _train(spec: TrainSpec, places: _Places) -> None:
-    from auditor.model.saving import save
+def _train(spec: TrainSpec, places: _Places, *, allow_unsandboxed: bool, debug: bool) -> None:
     from auditor.report.text import visible
-    from auditor.training.rows import write_rows
-    from auditor.training.train import train_table
 
-    with _progress() as say:
-        trained = train_table(spec, say)
-    write_rows(places.train, spec.data, trained.train_rows, trained.left_out)
-    write_rows(places.test, spec.data, trained.test_rows, trained.left_out)
-    save(trained.model, places.model)
+    with ExitStack() as stack:
+        made = {place: stack.enter_context(_beside(place)) for place in places.all}
+        trained = _made(spec, places, made, allow_unsandboxed=allow_unsandboxed, debug=debug)
+        for place in made:
+            check(place)
+        for place, file in made.items():
+            with _writing(place):
+                place.parent.mkdir(parents=True, exist_ok=True)
+                place_file(file, place)
     for line in trained.recognised:
         typer.echo(f"auditor: {visible(line)}", err=True)
     for line in _lines(trained, spec, places):
         typer.echo(line)
+
+
+def _made(
+    spec: TrainSpec, places: _Places, made: dict[Path, Path], *, allow_unsandboxed: bool, debug: bool
+) -> TableTrained:
+    """The training in its own process, which writes each file of ``places`` where ``made`` says."""
+    from auditor.intake.specs import Job, Limits, ModelSpec, TableTrainingSpec
+    from auditor.run.isolate import last_lines, train_table
+
+    # Here, where the folder can be searched for what was meant. Not resolved: what a link is called says what it holds.
+    data = regular_file(spec.data, "data file").absolute()
+    job = Job(
+        model=ModelSpec(device=spec.device, architecture=spec.architecture, code_folder=spec.code_folder),
+        data=None,
+        probes=(),
+        seed=spec.seed,
+        limits=Limits(memory_bytes=memory_limit(None), seconds=_A_YEAR),
+        table_training=TableTrainingSpec(
+            table=replace(spec, data=sent(str(data))),
+            out=sent(str(made[places.model])),
+            train_out=sent(str(made[places.train])),
+            test_out=sent(str(made[places.test])),
+        ),
+        allow_unsandboxed=allow_unsandboxed,
+    )
+
+    def show(log: str) -> None:
+        if debug and log.strip():
+            typer.echo(last_lines(log, 200), err=True)
+
+    try:
+        with _progress() as say:
+            trained = train_table(job, on_stage=say, on_log=show)
+        if not all(_is_file(file) for file in made.values()):
+            raise ModelError("The training did not end well: it did not write all of its files.")
+    except AuditorError as error:
+        typed = {str(file): str(place) for place, file in made.items()} | {str(data): spec.data}
+        raise type(error)(_as_typed(str(error), typed)) from None
+    return trained
+
+
+@contextmanager
+def _beside(place: Path) -> Iterator[Path]:
+    """Where a file is written before it has its place: in a folder of its own, in the nearest that is there."""
+    near = next(folder for folder in place.absolute().parents if folder.is_dir())
+    with ExitStack() as stack:
+        with _writing(place):
+            folder = tempfile.TemporaryDirectory(dir=near, prefix=f".{place.name}.", ignore_cleanup_errors=True)
+        yield Path(stack.enter_context(folder)).resolve() / place.name
+
+
+@contextmanager
+def _writing(place: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise UsageError(f"Cannot write {str(place)!r}: {error.strerror}.") from None
+
+
+def _is_file(path: Path) -> bool:
+    return os.path.lexists(path) and stat.S_ISREG(path.lstat().st_mode)
+
+
+def _as_typed(message: str, typed: dict[str, str]) -> str:
+    """The message with every path as the user wrote it, plain or quoted."""
+    for path, name in typed.items():
+        message = message.replace(repr(path), repr(name)).replace(path, name)
+    return message
 
 
 class _Places:
@@ -129,6 +207,8 @@ class _Places:
         for path in (self.train, self.test):
             if path.suffix.lower() not in (".csv", ".tsv", ".parquet", ".pq"):
                 raise UsageError(f"{path.name!r} must end in .csv, .tsv or .parquet.")
+        # In the order in which they are written: rows without a model mislead less than a model without its rows.
+        self.all = (self.train, self.test, self.model)
         named = {"--out": self.model, "--train-out": self.train, "--test-out": self.test}
         for flag, path in named.items():
             claim(path, flag)
@@ -171,24 +251,25 @@ def _progress() -> Iterator[Callable[[str], None]]:
         say("")
 
 
-def _lines(trained: TrainedModel, spec: TrainSpec, places: _Places) -> Iterator[str]:
+def _lines(trained: TableTrained, spec: TrainSpec, places: _Places) -> Iterator[str]:
     from auditor.report.text import visible
 
-    model = trained.model
-    yield visible(f"trained   {spec.architecture} on {spec.data}: {', '.join(model.features or ())} -> {spec.target}")
+    yield visible(f"trained   {spec.architecture} on {spec.data}: {', '.join(trained.features)} -> {spec.target}")
     for note in trained.notes:
         yield visible(f"note      {note}")
-    low, high = trained.accuracy.interval(0.95)
     how = "" if spec.weight is None else visible(f"; weighted by {spec.weight}")
     yield (
-        f"accuracy  {trained.accuracy.value:.3f} [{low:.3f}, {high:.3f}] on the {trained.accuracy.n:,} test rows "
+        f"accuracy  {_with_interval(trained.accuracy)} on the {trained.n:,} test rows "
         f"(95 % interval{how}); always guessing the commonest class has {trained.majority_share:.3f}"
     )
     if trained.auc is not None:
-        low, high = trained.auc.interval(0.95)
-        yield f"AUC       {trained.auc.value:.3f} [{low:.3f}, {high:.3f}]{' (without the weights)' if how else ''}"
+        yield f"AUC       {_with_interval(trained.auc)}{' (without the weights)' if how else ''}"
     yield visible(f"wrote     {places.model}, {places.train}, {places.test}")
     yield visible("next      " + _scan_command(spec, places))
+
+
+def _with_interval(known: Known) -> str:
+    return f"{known.value:.3f} [{known.low:.3f}, {known.high:.3f}]"
 
 
 def _scan_command(spec: TrainSpec, places: _Places) -> str:

@@ -15,7 +15,7 @@ from auditor.data.benchmarks.stereoset import read_stereoset
 from auditor.data.lexicons import read as read_lexicon
 from auditor.errors import AuditorError, ConfigError, DataError, UsageError
 from auditor.files import why_unreadable
-from cli.options import parse_json_flag
+from cli.flags import parse_json_flag
 from mitigations.training.preference_pairs import read_pairs
 from probes.attribution.token_prompts import read_prompts
 

@@ -14,7 +14,8 @@ import time
 import traceback
 
 MODULES = (
-    "auditor.run.sandbox.start", "auditor.run.child", "pandas", "pyarrow.parquet", "scipy.stats", "torch",
+    "auditor.run.sandbox.start", "auditor.run.serve", "auditor.run.child", "auditor.run.table_training",
+    "pandas", "pyarrow.parquet", "scipy.stats", "torch",
     "transformers", "probes", "mitigations",
 )  # fmt: skip
 

@@ -69,8 +69,8 @@ def adapted(path: str, spec: ModelSpec, base: AuditedModel) -> AuditedModel:
     _check(settings, folder)
     if not folder.has(_WEIGHTS):
         raise ModelError(
-            f"{folder.name!r} holds no {_WEIGHTS}: save it with "
-            "model.save_pretrained(folder, safe_serialization=True).",
+            f"{folder.name!r} holds no {_WEIGHTS}: save it with model.save_pretrained(folder, "
+            "safe_serialization=True).",
             code="AUD-LOAD-INCOMPLETE",
         )
     weights = folder.tensors(_WEIGHTS)

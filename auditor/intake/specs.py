@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
-from pydantic import JsonValue
+from pydantic import ConfigDict, JsonValue
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,38 +137,6 @@ class DetectorTrainingSpec:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Limits:
-    """What the measuring process may use: bytes of memory, and seconds for loading and for each probe or file."""
-
-    memory_bytes: int
-    seconds: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class Job:
-    """Everything a measuring process needs to know; ``parent`` is the process it must not outlive.
-
-    ``evidence``: what of the model's answers is kept beside the measurements, by row: its scores, or each row's groups
-    too. With a ``mitigation`` it makes a new model of the old one and the rows of ``data``, and asks no probe.
-    With a ``detection`` it examines files, by the model where there is one; with a ``detector_training`` it trains a
-    detector. ``allow_unsandboxed``: whether it goes without the kernel's sandbox.
-    """
-
-    model: ModelSpec
-    data: DataSpec | None
-    probes: tuple[ProbeSpec, ...]
-    seed: int
-    limits: Limits
-    with_intake: bool = True
-    evidence: Literal["scores", "rows"] | None = None
-    mitigation: MitigationSpec | None = None
-    detection: DetectionSpec | None = None
-    detector_training: DetectorTrainingSpec | None = None
-    allow_unsandboxed: bool = False
-    parent: int | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
 class TrainSpec:
     """What to train, on what, and how; the command line's ``train`` flags, one field each.
 
@@ -181,6 +149,9 @@ class TrainSpec:
     ``n^-1.1`` of the n training rows. ``dp_noise_seed``: None draws it from the operating system and keeps it nowhere;
     whoever knows it can take the noise out again, so it is for tests.
     """
+
+    # Every number that a flag can say arrives, those too that will be refused.
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(ser_json_inf_nan="constants")
 
     data: str
     target: str
@@ -204,3 +175,50 @@ class TrainSpec:
     dp_delta: float | None = None
     dp_noise_seed: int | None = None
     max_grad_norm: float = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class TableTrainingSpec:
+    """A training on a table, and the three files that it writes: the bundle, the rows trained on, those held back.
+
+    They are paths as :func:`auditor.files.sent` writes them, and so is ``table.data``.
+    """
+
+    table: TrainSpec
+    out: str
+    train_out: str
+    test_out: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What the measuring process may use: bytes of memory, and seconds for loading and for each probe or file."""
+
+    memory_bytes: int
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """Everything a measuring process needs to know; ``parent`` is the process it must not outlive.
+
+    ``evidence``: what of the model's answers is kept beside the measurements, by row: its scores, or each row's groups
+    too. With a ``mitigation`` it makes a new model of the old one and the rows of ``data``, and asks no probe.
+    With a ``detection`` it examines files, by the model where there is one; with a ``detector_training`` it trains a
+    detector, and with a ``table_training`` a classifier. ``allow_unsandboxed``: whether it goes without the kernel's
+    sandbox.
+    """
+
+    model: ModelSpec
+    data: DataSpec | None
+    probes: tuple[ProbeSpec, ...]
+    seed: int
+    limits: Limits
+    with_intake: bool = True
+    evidence: Literal["scores", "rows"] | None = None
+    mitigation: MitigationSpec | None = None
+    detection: DetectionSpec | None = None
+    detector_training: DetectorTrainingSpec | None = None
+    table_training: TableTrainingSpec | None = None
+    allow_unsandboxed: bool = False
+    parent: int | None = None

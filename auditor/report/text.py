@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 import unicodedata
+from typing import TYPE_CHECKING
 
-from auditor.files import Number
-from auditor.finding.display import Grade
-from auditor.report.record import Finding
+if TYPE_CHECKING:
+    from auditor.files import Number
+    from auditor.finding.display import Grade
+    from auditor.report.record import Finding
 
 UNDEFINED = "undefined"
 

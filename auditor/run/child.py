@@ -1,8 +1,7 @@
-"""The measuring process, which auditor.run.sandbox.start begins: loads the model, reads the data, asks, answers."""
+"""What the measuring process does but for tables to train on: loads the model, reads the data, asks, answers."""
 
 from __future__ import annotations
 
-import sys
 import traceback
 from collections.abc import Sequence
 from dataclasses import replace
@@ -19,9 +18,8 @@ from auditor.errors import DataError, ModelError, NotApplicableError, OutputsErr
 from auditor.files import received, sha256_of
 from auditor.finding.measurement import Measurement
 from auditor.intake.formats import Opened, load_model
-from auditor.intake.own_packages import claim_own_packages
 from auditor.intake.recorded import load_recorded
-from auditor.intake.result import intake_result, resolve_device
+from auditor.intake.result import intake_result
 from auditor.intake.rows.folders import sha256_of_folder
 from auditor.intake.rows.reading import can_stream, load_data, no_rows, stream_counts
 from auditor.intake.specs import DataSpec, DetectionSpec, DetectorTrainingSpec, Job, MitigationSpec, ProbeSpec
@@ -34,14 +32,11 @@ from auditor.report.record import DataRecord
 from auditor.run.alike import alike_in_counts
 from auditor.run.answers import counts_of, head_of, parts_of
 from auditor.run.audit import ask, attempt, data_record, generator_for, model_record, no_data
-from auditor.run.channel import Channel, Refused
-from auditor.run.limits import restrict
 from auditor.run.messages import (
     Answered,
     Asking,
     DataRead,
     DetectorLoaded,
-    Done,
     Examined,
     Keeping,
     Kept,
@@ -49,11 +44,11 @@ from auditor.run.messages import (
     Opening,
     Repaired,
     Trained,
-    Working,
 )
 from auditor.run.mitigation import Training, learns, make_mitigation, needs_rows
 from auditor.run.plugins import load_mitigation, load_probe_class
 from auditor.run.probe import CountsProbe, Probe, counts_suffice, make_probe, missing_needs, not_applicable
+from auditor.run.protocol import Channel, Working
 from auditor.training.huggingface_folder import save_classifier
 
 
@@ -100,8 +95,6 @@ def complete_record(record: DataRecord, spec: DataSpec, hashing: Hashing) -> Dat
 
 def run(job: Job, channel: Channel, opened: list[Opened] | None = None) -> None:
     """The job, from loading to the last answer."""
-    if job.model.code_folder is not None:
-        sys.path.append(job.model.code_folder)
     if job.detection is not None:
         examine(job.detection, job, channel)
         return
@@ -273,16 +266,3 @@ def _measure_counts(
     if isinstance(counts, Exception):
         raise counts
     return probe.measure_counts(counts)
-
-
-def serve(job: Job, channel: Channel, opened: list[Opened]) -> None:
-    """Does the job; ``opened`` holds the model's file where it was opened already, and is emptied."""
-    try:
-        claim_own_packages()
-        job = replace(job, model=replace(job.model, device=resolve_device(job.model.device)))
-        restrict(job, held=sum(len(each.source.data) for each in opened))
-        run(job, channel, opened)
-    except (UsageError, DataError, ModelError) as error:
-        channel.send(Refused.of(error))
-    else:
-        channel.send(Done())

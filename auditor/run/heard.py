@@ -1,19 +1,17 @@
-"""What the children of a job have said: one type for each kind of job, which refuses every message of another."""
+"""What the children of an audit, a mitigation or a detector have said: a type for each, which refuses all others."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from auditor.detection.record import DetectorRecord, FileResult
 from auditor.files import readable, received
 from auditor.finding.measurement import ProbeResult
-from auditor.report.record import DataRecord, ModelRecord, Refusal
-from auditor.report.sandbox_state import SandboxState
+from auditor.report.record import DataRecord, ModelRecord
 from auditor.report.text import visible
 from auditor.run.answers import Answers, AnswersHead, AnswersPart, CountsRecord, joined
-from auditor.run.channel import Confined
+from auditor.run.hearing import Heard, OnStage
 from auditor.run.messages import (
     Answered,
     Asking,
@@ -27,59 +25,7 @@ from auditor.run.messages import (
     Opening,
     Repaired,
     Trained,
-    Working,
 )
-
-OnStage = Callable[[str], None]
-
-
-@dataclass
-class Heard:
-    """What any job's children have said; a child that has loaded a hostile file is hostile, and so are its messages.
-
-    ``allowed``: the names it may ask or open. ``asking``: the one that it does, until it has answered. ``sandbox``: by
-    what it is confined. ``log``: its own output. Everything that a message says is taken once a child; ValueError says
-    that it breaks the protocol.
-    """
-
-    allowed: frozenset[str] = frozenset()
-    asking: str | None = None
-    device: str = "none"
-    sandbox: SandboxState | None = None
-    refusal: Refusal | None = None
-    log: str = ""
-    reading: str = ""
-    _seen: set[str] = field(default_factory=set)
-
-    def begin(self, allowed: Iterable[str]) -> None:
-        """Another child begins, which says anew what a child says."""
-        self.allowed, self.asking, self._seen = frozenset(allowed), None, set()
-
-    def take(self, message: Message, on_stage: OnStage) -> None:
-        """Keeps what a message says. Raises ValueError where it may not come, or not now, or not again."""
-        if isinstance(message, Working):
-            self.reading = message.file
-            if message.words:
-                on_stage(visible(message.words))
-            return
-        once: str = message.kind
-        if isinstance(message, Asking | Opening):
-            once += f" {message.probe if isinstance(message, Asking) else message.file}"
-        if not isinstance(message, Kept | Answered | Examined) and once in self._seen:
-            raise ValueError("a message that may come once came again")
-        self._seen.add(once)
-        if isinstance(message, Confined):
-            self.sandbox = message.state
-            return
-        self._own(message, on_stage)
-
-    def _own(self, message: Message, on_stage: OnStage) -> None:
-        raise ValueError(f"{message.kind} is no message of this job")
-
-    def _begins(self, name: str) -> None:
-        if name not in self.allowed or self.asking is not None:
-            raise ValueError("a name that was not asked for, or before the last one answered")
-        self.asking = name
 
 
 @dataclass

@@ -22,29 +22,22 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import PydanticSerializationError
 
-from auditor.detection.record import FileResult
 from auditor.errors import DataError, ModelError, UsageError
-from auditor.finding.measurement import Pillar, ProbeResult
 from auditor.intake.specs import Job, ProbeSpec
-from auditor.report.record import INTAKE, Refusal
 from auditor.report.text import visible
-from auditor.run.audit import files_result
-from auditor.run.channel import HEADER, Refused
 from auditor.run.checkpoints import lent_checkpoint
-from auditor.run.heard import DetectorTrained, FilesExamined, Heard, Measured, Mitigated
-from auditor.run.messages import (
-    MAX_MESSAGE,
-    MESSAGES,
-    Done,
-    Message,
-    Trained,
-    Working,
-)
+from auditor.run.hearing import Heard, TableLearned
+from auditor.run.protocol import HEADER, MAX_MESSAGE, Done, Refused, TableTrained, Working
+
+if TYPE_CHECKING:
+    from auditor.finding.measurement import Pillar, ProbeResult
+    from auditor.run.heard import FilesExamined, Measured
+    from auditor.run.messages import Message, Trained
 
 _KEPT = (
     "PATH", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES",
@@ -69,6 +62,10 @@ def measure(
     ``pillars``: pillar and citation of each probe as the caller's own table has them. ``on_stage`` is told what is
     being done. Raises UsageError where a flag turned out to be wrong once the files were read.
     """
+    from auditor.report.record import INTAKE, Refusal
+    from auditor.run.audit import files_result
+    from auditor.run.heard import Measured
+
     names = [spec.name for spec in job.probes]
     if len(set(names)) < len(names) or INTAKE in names:
         raise UsageError(f"Two probes have one name, or one is named {INTAKE!r}: rename one of {', '.join(names)}.")
@@ -109,6 +106,8 @@ def mitigate(job: Job, *, on_stage: Callable[[str], None] | None = None) -> tupl
 
     Raises UsageError, DataError or ModelError with the child's reason, or the cause of its death.
     """
+    from auditor.run.heard import Mitigated
+
     spec = job.mitigation
     if spec is None:
         raise UsageError("Nothing is to be made: name a mitigation.")
@@ -131,6 +130,9 @@ def examine(job: Job, *, on_stage: Callable[[str], None] | None = None) -> Files
 
     Raises UsageError, DataError or ModelError where the detector is refused, or its process died while loading it.
     """
+    from auditor.detection.record import FileResult
+    from auditor.run.heard import FilesExamined
+
     spec = job.detection
     if spec is None:
         raise UsageError("Nothing is to be examined: name a file.")
@@ -157,12 +159,35 @@ def train_detector(job: Job, *, on_stage: Callable[[str], None] | None = None) -
 
     Raises UsageError, DataError or ModelError with the child's reason, or the cause of its death.
     """
+    from auditor.run.heard import DetectorTrained
+
     done = DetectorTrained()
     end = _one_child(job, done, on_stage or (lambda _: None))
     _raise_refusal(done)
     if done.trained is None:
         reading = f" It was reading {visible(done.reading)!r}." if done.reading else ""
         raise ModelError(f"The training did not end well: {end.why or 'it wrote no detector.'}{reading}")
+    return done.trained
+
+
+def train_table(
+    job: Job, *, on_stage: Callable[[str], None] | None = None, on_log: Callable[[str], None] | None = None
+) -> TableTrained:
+    """Runs a job's training on a table in a child, which writes the three files of ``job.table_training``.
+
+    ``on_log`` is told the child's own output, however it ended. Raises UsageError, DataError or ModelError with the
+    child's reason, or the cause of its death.
+    """
+    done = TableLearned()
+    try:
+        end = _one_child(job, done, on_stage or (lambda _: None))
+        done.log += end.log
+    finally:
+        if on_log is not None:
+            on_log(done.log)
+    _raise_refusal(done)
+    if done.trained is None:
+        raise ModelError(f"The training did not end well: {end.why or 'it wrote no model.'}")
     return done.trained
 
 
@@ -173,6 +198,8 @@ def _raise_refusal(done: Heard) -> None:
 
 
 def _not_run(spec: ProbeSpec, pillars: dict[str, tuple[Pillar, str]], why: str) -> ProbeResult:
+    from auditor.finding.measurement import ProbeResult
+
     pillar, citation = pillars.get(spec.name, ("intake", ""))
     return ProbeResult(probe=spec.name, pillar=pillar, citation=citation, not_run=why)
 
@@ -197,14 +224,21 @@ def _one_child(job: Job, done: Heard, on_stage: Callable[[str], None]) -> _End:
             os.close(writer)
         try:
             why = _listen(child, reader, job, done, on_stage)
+        except UsageError:
+            done.log += _tail(log)
+            raise
         finally:
             os.close(reader)
             _kill(child)
-        log.seek(max(0, log.seek(0, os.SEEK_END) - 20_000))
-        tail = log.read().decode("utf-8", "replace")
+        tail = _tail(log)
         if "by itself with code" in why and tail.strip():
             why = f"{why} Its last words: {visible(tail.strip().splitlines()[-1])[:300]}"
         return _End(why, done.asking, tail)
+
+
+def _tail(log: IO[bytes]) -> str:
+    log.seek(max(0, log.seek(0, os.SEEK_END) - 20_000))
+    return log.read().decode("utf-8", "replace")
 
 
 def start_child(writer: int, log: IO[bytes], scratch: str) -> subprocess.Popen[bytes]:
@@ -245,8 +279,9 @@ def _kill(child: subprocess.Popen[bytes]) -> None:
 class _Pipe:
     """Whole messages out of a pipe that may deliver any fraction of one, or rubbish."""
 
-    def __init__(self, descriptor: int) -> None:
+    def __init__(self, descriptor: int, parse: Callable[[bytes], Message]) -> None:
         self._descriptor = descriptor
+        self._parse = parse
         self._buffer = bytearray()
         self.closed = False
 
@@ -267,7 +302,7 @@ class _Pipe:
             return None
         body = bytes(self._buffer[HEADER : HEADER + size])
         del self._buffer[: HEADER + size]
-        return MESSAGES.validate_json(body)
+        return self._parse(body)
 
 
 def _listen(
@@ -276,9 +311,10 @@ def _listen(
     """Takes messages until the child is done, dies or breaks a limit; returns why it ended, "" where it finished."""
     _send_job(child, replace(job, parent=os.getpid()))
     done.begin([spec.name for spec in job.probes] if job.detection is None else job.detection.files)
-    pipe = _Pipe(descriptor)
+    pipe = _Pipe(descriptor, done.read)
     deadline = time.monotonic() + job.limits.seconds
-    on_stage("loading the model")
+    if job.table_training is None:
+        on_stage("loading the model")
     with selectors.DefaultSelector() as selector:
         selector.register(descriptor, selectors.EVENT_READ)
         while True:
@@ -303,7 +339,8 @@ def _listen(
             if time.monotonic() > deadline:
                 return f"It took longer than {job.limits.seconds:g} s: raise --max-seconds to give it more."
             if _resident_bytes(child.pid) > job.limits.memory_bytes:
-                return f"It used more than {_gib(job.limits.memory_bytes)}: raise --max-memory to give it more."
+                more = "raise --max-memory to give it more" if job.table_training is None else "train on fewer rows"
+                return f"It used more than {_gib(job.limits.memory_bytes)}: {more}."
 
 
 def _send_job(child: subprocess.Popen[bytes], job: Job) -> None:
@@ -321,6 +358,8 @@ def _send_job(child: subprocess.Popen[bytes], job: Job) -> None:
 
 
 def _refuse(message: Refused, done: Heard) -> None:
+    from auditor.report.record import Refusal
+
     if message.code == "usage":
         raise UsageError(message.reason)
     done.refusal = Refusal(code=f"{message.code}_refused", reason=message.reason, reason_code=message.reason_code)

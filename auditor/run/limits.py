@@ -46,7 +46,9 @@ def restrict(job: Job, *, held: int = 0) -> None:
     The address space is limited on top of what the imports took, ``held`` bytes not counted; CUDA maps far more than it
     uses, so there the parent alone watches the memory."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (_SCRATCH_BYTES, _SCRATCH_BYTES))
+    # A training writes the rows that it was given, which it holds in memory whole.
+    largest = _SCRATCH_BYTES if job.table_training is None else max(_SCRATCH_BYTES, job.limits.memory_bytes)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (largest, largest))
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     files = min(1024, hard if hard != resource.RLIM_INFINITY else 1024)
     resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))

@@ -1,4 +1,4 @@
-"""What the measuring process may say: every message, its type and its size."""
+"""What the measuring process may say of an audit, a mitigation or files: every message and its type."""
 
 from __future__ import annotations
 
@@ -7,16 +7,13 @@ from typing import Annotated, Literal
 from pydantic import Field, TypeAdapter
 
 from auditor.detection.record import DetectorRecord, FileResult
-from auditor.files import Closed
 from auditor.finding.measurement import ProbeResult
 from auditor.report.record import DataRecord, ModelRecord
 from auditor.run.answers import AnswersHead, AnswersPart, CountsRecord
-from auditor.run.channel import Confined, Refused
-
-MAX_MESSAGE = 32 << 20
+from auditor.run.protocol import Confined, Done, Line, Refused, Said, TableTrained, Working
 
 
-class Loaded(Closed):
+class Loaded(Said):
     """The model was loaded."""
 
     kind: Literal["loaded"] = "loaded"
@@ -24,28 +21,34 @@ class Loaded(Closed):
     device: str
 
 
-class DataRead(Closed):
+class DataRead(Said):
     """The data were read, or need not be."""
 
     kind: Literal["data"] = "data"
     data: DataRecord
 
 
-class Asking(Closed):
+class Asking(Said):
     """A probe is about to be asked."""
 
     kind: Literal["asking"] = "asking"
     probe: str
 
+    def once(self) -> str | None:
+        return f"asking {self.probe}"
 
-class Answered(Closed):
+
+class Answered(Said):
     """What became of a probe."""
 
     kind: Literal["answered"] = "answered"
     result: ProbeResult
 
+    def once(self) -> str | None:
+        return None
 
-class Keeping(Closed):
+
+class Keeping(Said):
     """The model's answers on the evaluation rows follow in parts; the table of their groups stands here."""
 
     kind: Literal["keeping"] = "keeping"
@@ -53,29 +56,24 @@ class Keeping(Closed):
     counts: CountsRecord | None
 
 
-class Kept(Closed):
+class Kept(Said):
     """Some of the answers."""
 
     kind: Literal["kept"] = "kept"
     part: AnswersPart
 
-
-class Working(Closed):
-    """How far a mitigation or a training has come; ``file``: which one is now read, said only if it is the last."""
-
-    kind: Literal["working"] = "working"
-    words: Annotated[str, Field(max_length=500)] = ""
-    file: Annotated[str, Field(max_length=500)] = ""
+    def once(self) -> str | None:
+        return None
 
 
-class Repaired(Closed):
+class Repaired(Said):
     """A mitigation has written its new model."""
 
     kind: Literal["repaired"] = "repaired"
-    notes: tuple[Annotated[str, Field(max_length=2_000)], ...]
+    notes: tuple[Line, ...]
 
 
-class DetectorLoaded(Closed):
+class DetectorLoaded(Said):
     """The detector was loaded, or there is none to load; ``device`` is where it works."""
 
     kind: Literal["detector"] = "detector"
@@ -83,34 +81,34 @@ class DetectorLoaded(Closed):
     device: str
 
 
-class Opening(Closed):
+class Opening(Said):
     """A file is about to be examined."""
 
     kind: Literal["opening"] = "opening"
     file: str
 
+    def once(self) -> str | None:
+        return f"opening {self.file}"
 
-class Examined(Closed):
+
+class Examined(Said):
     """What was found of a file."""
 
     kind: Literal["examined"] = "examined"
     file: str
     result: FileResult
 
+    def once(self) -> str | None:
+        return None
 
-class Trained(Closed):
+
+class Trained(Said):
     """A detector was trained and written; ``left_out``: the files that could not be read, and why."""
 
     kind: Literal["trained"] = "trained"
     detector: DetectorRecord
-    notes: tuple[Annotated[str, Field(max_length=2_000)], ...]
-    left_out: Annotated[tuple[Annotated[str, Field(max_length=2_000)], ...], Field(max_length=100_000)]
-
-
-class Done(Closed):
-    """Every probe was asked."""
-
-    kind: Literal["done"] = "done"
+    notes: tuple[Line, ...]
+    left_out: Annotated[tuple[Line, ...], Field(max_length=100_000)]
 
 
 Message = Annotated[
@@ -127,6 +125,7 @@ Message = Annotated[
     | Opening
     | Examined
     | Trained
+    | TableTrained
     | Refused
     | Done,
     Field(discriminator="kind"),

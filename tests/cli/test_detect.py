@@ -30,8 +30,10 @@ from auditor.model.detector import DeepfakeDetector
 from auditor.model.saving import save
 from auditor.model.torch_model import TorchModel
 from auditor.run.heard import DetectorTrained, FilesExamined, Measured, Mitigated
+from auditor.run.hearing import TableLearned
 from auditor.run.isolate import _End, examine
 from auditor.run.messages import Answered, Asking, Examined, Opening, Repaired
+from auditor.run.protocol import Known, TableTrained
 from cli.detect import _held as held
 from cli.detect import _write_pictures
 from cli.main import app
@@ -352,7 +354,7 @@ def test_files_that_are_absent_or_oddly_named_have_a_row_each(media: Path, tmp_p
         ("a\\xff", "real"),
     ]
     assert ["No such file" in r["reason"] for r in table] == [True, True, False, False, False]
-    assert len(list((tmp_path / "ev").iterdir())) == 2 and all_of(Path(r["evidence"]).is_file() for r in table[3:])
+    assert len(list((tmp_path / "ev").glob("[!.]*"))) == 2 and all_of(Path(r["evidence"]).is_file() for r in table[3:])
     assert "red marks what speaks for synthetic, blue what speaks for real" in " ".join(result.stderr.split())
     none = run("detect", tmp_path / "gone", tmp_path / "link.png", "--detector", media / "detector.pt")
     assert none.exit_code == 2 and "There is none of these 2 files, such as" in none.output
@@ -457,12 +459,19 @@ def test_answers_about_files_that_were_not_asked_for_are_refused() -> None:
 
 
 def test_a_job_takes_no_message_of_another() -> None:
+    table = TableTrained(
+        features=("a",), notes=(), recognised=(), accuracy=Known(value=1.0, low=0.9, high=1.0), n=40,
+        majority_share=0.5, auc=None,
+    )  # fmt: skip
     for job, message in (
         (FilesExamined(), Answered(result=ProbeResult(probe="intake", pillar="intake", citation=""))),
         (Measured(), Examined(file="a", result=FileResult())),
         (Measured(), Repaired(notes=())),
         (Mitigated(), Asking(probe="a")),
         (DetectorTrained(), Repaired(notes=())),
+        (DetectorTrained(), table),
+        (Measured(), table),
+        (TableLearned(), Repaired(notes=())),
     ):
         job.begin(["a"])
         with pytest.raises(ValueError, match="is no message of this job"):

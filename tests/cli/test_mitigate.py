@@ -50,7 +50,7 @@ def test_a_mitigation_is_audited_before_and_after(folder: Path, tmp_path: Path) 
     metrics = {row["metric"]: row for row in comparison["rows"]}
     assert metrics["accuracy"]["paired"] and metrics["demographic_parity_difference"]["paired"]
     assert metrics["demographic_parity_difference"]["difference"] < 0.0
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["new.pt", "report"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == [".auditor-written.json", "new.pt", "report"]
     for side in ("before", "after"):
         assert (report / side / "report.html").exists()
     again, output = call(folder, "compare", str(report / "before"), str(report / "after"), "--out", str(tmp_path / "c"))

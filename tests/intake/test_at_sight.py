@@ -29,7 +29,7 @@ from auditor.errors import REASONS, AuditorError, ModelError
 from auditor.intake import pickled_parts, pickled_types
 from auditor.intake.formats import load_model
 from auditor.intake.specs import Job, Limits, ModelSpec
-from auditor.run.channel import HEADER
+from auditor.run.protocol import HEADER
 from auditor.run.sandbox.at_sight import look, surely_foreign
 from cli.main import app
 from tests.quantifiers import all_of, none_of

@@ -28,7 +28,7 @@ from auditor.report.record import ExitCode, ModelRecord
 from auditor.run.audit import assemble, environment
 from auditor.run.heard import Measured
 from auditor.run.isolate import _Pipe, measure
-from auditor.run.messages import MAX_MESSAGE
+from auditor.run.protocol import MAX_MESSAGE
 
 PROBE = """
 import os, signal, time
@@ -190,7 +190,7 @@ def pipe_with(content: bytes) -> _Pipe:
     reader, writer = os.pipe()
     os.write(writer, content)
     os.close(writer)
-    pipe = _Pipe(reader)
+    pipe = _Pipe(reader, Measured().read)
     pipe.read()
     os.close(reader)
     return pipe

@@ -21,6 +21,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from typer.testing import CliRunner
 
 from auditor.data.preprocessing import fit_tabular
 from auditor.errors import UsageError
@@ -36,6 +37,7 @@ from auditor.run.isolate import measure
 from auditor.run.options import Configured, ScanOptions
 from auditor.run.sandbox import landlock, seccomp
 from auditor.run.scan import scan
+from cli.main import app
 from probes import PROBES
 from tests.run.payloads import PAYLOADS, program
 from tests.warm_child import WarmChildren
@@ -338,6 +340,23 @@ def test_without_a_sandbox_what_is_data_goes_on_and_the_record_says_so(
     assert "none, seccomp alone: this kernel has no Landlock" in render_html(report)
     again = AuditReport.from_json(report.to_json())
     assert again == report
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="measuring processes of tests are forked on Linux")
+def test_without_a_sandbox_a_network_of_ones_own_is_not_trained_and_the_built_in_one_is(
+    tmp_path: Path, bare_children: WarmChildren, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(isolate, "start_child", bare_children.start)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "d.csv").write_text("a,y\n" + "1,yes\n2,no\n" * 30)
+    (tmp_path / "own.py").write_text("import torch\n\ndef net():\n    return torch.nn.Linear(1, 2)\n")
+    words = ["train", "d.csv", "--target", "y", "--epochs", "1", "--device", "cpu"]
+    refused = CliRunner().invoke(app, [*words, "--architecture", "own:net"])
+    assert refused.exit_code == 2 and refused.stderr.startswith("auditor: --architecture runs code, and there is no")
+    assert "add --allow-unsandboxed" in refused.stderr and sorted(os.listdir()) == ["d.csv", "own.py"]
+    assert CliRunner().invoke(app, words).exit_code == 0
+    allowed = CliRunner().invoke(app, [*words, "--architecture", "own:net", "--allow-unsandboxed"])
+    assert allowed.exit_code == 0 and "trained   own:net" in allowed.stdout, allowed.output
 
 
 def test_what_enters_the_sandbox_has_one_thread_and_no_numpy() -> None:

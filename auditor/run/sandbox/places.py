@@ -80,6 +80,8 @@ def _inputs(job: Job) -> Iterator[str]:
         yield job.detector_training.folder
         yield from (path for path in (job.detector_training.kinds,) if path is not None)
         yield from _paths_in(job.detector_training.options)
+    if job.table_training is not None:
+        yield received(job.table_training.table.data)
 
 
 def _blobs(folder: Path) -> Iterator[str]:
@@ -130,6 +132,9 @@ def _outputs(job: Job) -> Iterator[Path]:
         yield from (Path(path).parent for path in (job.mitigation.checkpoint,) if path is not None)
     if job.detector_training is not None:
         yield Path(job.detector_training.out).parent
+    if job.table_training is not None:
+        made = job.table_training
+        yield from (Path(received(path)).parent for path in (made.out, made.train_out, made.test_out))
     for spec in job.probes:
         checkpoint = spec.options.get("checkpoint")
         if isinstance(checkpoint, str) and os.path.isabs(checkpoint):

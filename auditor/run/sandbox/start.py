@@ -14,8 +14,8 @@ from pydantic import TypeAdapter
 from auditor.errors import ModelError, UsageError
 from auditor.intake.formats import Opened
 from auditor.intake.specs import Job
-from auditor.run.channel import Channel, Confined, Refused
 from auditor.run.limits import follow, within_memory
+from auditor.run.protocol import Channel, Confined, Refused
 from auditor.run.sandbox.at_sight import look
 from auditor.run.sandbox.enter import enter, refuse_code
 
@@ -35,7 +35,7 @@ def main() -> None:
         channel.send(Refused.of(error))
         return
     # Only now, so that what these imports start is inside too.
-    from auditor.run.child import serve
+    from auditor.run.serve import serve
 
     serve(job, channel, opened)
 
@@ -43,7 +43,8 @@ def main() -> None:
 def first_look(job: Job) -> list[Opened]:
     """The model's file, where the job has one and audits it."""
     recorded = job.data is not None and job.data.recorded is not None
-    if recorded or job.detection is not None or job.detector_training is not None:
+    others = (job.detection, job.detector_training, job.table_training)
+    if recorded or any(other is not None for other in others):
         return []
     opened = look(job.model)
     return [] if opened is None else [opened]

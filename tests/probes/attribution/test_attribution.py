@@ -413,6 +413,7 @@ def test_a_method_that_was_not_chosen_fails_nothing_and_its_reason_is_true() -> 
     assert row.standing == "ranked" and "do not add up" in row.reason
 
 
+@pytest.mark.slow
 def test_a_model_of_hard_thresholds_is_explained_by_perturbation_and_the_report_says_why() -> None:
     """Its gradient is 0 wherever it is looked at, which says nothing of a score that jumps."""
     model = TorchModel(Jump(True), classes=["0", "1"])
@@ -926,6 +927,7 @@ def shap_model(kind: str) -> tuple[AuditedModel, AuditData]:
     return fitted(estimator, n=130)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["integrated_gradients", "shap_linear", "shap_tree", "shap_permutation"])
 def test_measuring_leaves_model_and_generators_as_they_were(method: str) -> None:
     model, data = shap_model(method)

@@ -41,6 +41,7 @@ def test_correlations_are_pearsons() -> None:
     assert _correlations(np.ones((2, 4, 4, 1)), b[:2]).tolist() == [[0.0, 0.0], [0.0, 0.0]]
 
 
+@pytest.mark.slow
 def test_what_it_refuses() -> None:
     with pytest.raises(NotApplicableError, match="model of images"):
         ModelInversion().measure(model(lambda skill, group, seen: skill), rows(50), np.random.default_rng(0))

@@ -1,0 +1,113 @@
+"""What every measuring process says, and how, and what one says that trains on a table; imports no numpy.
+
+A training says little, and whoever listens to it alone needs none of the types of an audit's record.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Annotated, Literal
+
+from pydantic import ConfigDict, Field, TypeAdapter
+
+from auditor.errors import AuditorError, Code, DataError, UsageError
+from auditor.files import Closed
+from auditor.report.sandbox_state import SandboxState
+
+MAX_MESSAGE = 32 << 20
+HEADER = 4
+
+Line = Annotated[str, Field(max_length=2_000)]
+
+
+class Said(Closed):
+    """Base of the messages."""
+
+    kind: str
+
+    def once(self) -> str | None:
+        """What may be said once a child, of which this is one; None for what may be said again."""
+        return self.kind
+
+
+class Confined(Said):
+    """By what the process is confined; said before anything is opened."""
+
+    kind: Literal["confined"] = "confined"
+    state: SandboxState
+
+
+class Working(Said):
+    """How far a mitigation or a training has come; ``file``: which one is now read, said only if it is the last."""
+
+    kind: Literal["working"] = "working"
+    words: Annotated[str, Field(max_length=500)] = ""
+    file: Annotated[str, Field(max_length=500)] = ""
+
+
+class Known(Closed):
+    """A number of the rows held back and its 95 % interval; NaN within infinite ends where it is undefined."""
+
+    model_config = ConfigDict(allow_inf_nan=True, ser_json_inf_nan="constants")
+
+    value: float
+    low: float
+    high: float
+
+
+class TableTrained(Said):
+    """A model was trained on a table and written, with the rows that it was trained on and those held back.
+
+    ``n``: rows of ``accuracy``. ``auc``: None where there are more than two classes. The rest as in
+    :class:`auditor.training.train.TrainedModel`.
+    """
+
+    kind: Literal["table_trained"] = "table_trained"
+    features: tuple[Line, ...]
+    notes: tuple[Line, ...]
+    recognised: tuple[Line, ...]
+    accuracy: Known
+    n: Annotated[int, Field(ge=0)]
+    majority_share: float
+    auc: Known | None
+
+
+class Refused(Said):
+    """Model or data cannot be used, or a flag is wrong."""
+
+    kind: Literal["refused"] = "refused"
+    code: Literal["model", "data", "usage"]
+    reason: str
+    reason_code: Code | None = None
+
+    @classmethod
+    def of(cls, error: AuditorError) -> Refused:
+        """The refusal that an error of a flag, of the data or of the model is."""
+        if isinstance(error, UsageError):
+            return cls(code="usage", reason=str(error))
+        if isinstance(error, DataError):
+            return cls(code="data", reason=str(error), reason_code=error.code or "AUD-DATA-UNUSABLE")
+        return cls(code="model", reason=str(error), reason_code=error.code or "AUD-LOAD-UNUSABLE")
+
+
+class Done(Said):
+    """Everything that was asked for was done."""
+
+    kind: Literal["done"] = "done"
+
+
+TableMessage = Annotated[Confined | Working | TableTrained | Refused | Done, Field(discriminator="kind")]
+TABLE_MESSAGES: TypeAdapter[TableMessage] = TypeAdapter(TableMessage)
+
+
+class Channel:
+    """Length-prefixed JSON to the parent."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._file = os.fdopen(descriptor, "wb")
+
+    def send(self, message: Said) -> None:
+        """Sends one message at once."""
+        body = message.model_dump_json().encode()
+        self._file.write(len(body).to_bytes(HEADER, "big") + body)
+        self._file.flush()

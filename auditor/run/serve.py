@@ -1,0 +1,47 @@
+"""The measuring process, which auditor.run.sandbox.start begins: does its job and answers, or says why not."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+
+from auditor.errors import DataError, ModelError, UsageError
+from auditor.intake.formats import Opened
+from auditor.intake.own_packages import claim_own_packages
+from auditor.intake.result import resolve_device
+from auditor.intake.specs import Job
+from auditor.run.limits import restrict
+from auditor.run.protocol import Channel, Done, Refused
+
+
+def serve(job: Job, channel: Channel, opened: list[Opened]) -> None:
+    """Does the job; ``opened`` holds the model's file where it was opened already, and is emptied."""
+    # Before the limits are set, which count what is mapped by then.
+    work = _work_of(job, opened)
+    try:
+        claim_own_packages()
+        job = replace(job, model=replace(job.model, device=resolve_device(job.model.device)))
+        restrict(job, held=sum(len(each.source.data) for each in opened))
+        if job.model.code_folder is not None:
+            sys.path.append(job.model.code_folder)
+        work(job, channel)
+    except (UsageError, DataError, ModelError) as error:
+        # Into the process's own output, which --debug shows.
+        traceback.print_exception(error)
+        channel.send(Refused.of(error))
+    else:
+        channel.send(Done())
+
+
+def _work_of(job: Job, opened: list[Opened]) -> Callable[[Job, Channel], None]:
+    """What does the job: who trains on a table waits for nothing that an audit imports."""
+    if job.table_training is not None:
+        from auditor.run.table_training import train
+
+        return train
+    from auditor.run.child import run
+
+    return partial(run, opened=opened)

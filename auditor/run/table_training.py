@@ -1,0 +1,48 @@
+"""Training on a table in the measuring process: the bundle, the two files of rows, and how well the model does."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+from auditor.errors import UsageError
+from auditor.files import received
+from auditor.intake.specs import Job
+from auditor.model.saving import save
+from auditor.run.protocol import Channel, Known, TableTrained, Working
+from auditor.statistics.kinds import AnyEstimate
+from auditor.training.rows import write_rows
+from auditor.training.train import train_table
+from auditor.training.weighted import WeightedShare
+
+
+def train(job: Job, channel: Channel) -> None:
+    """The training of the job, from the table to the three files."""
+    asked = job.table_training
+    if asked is None:
+        raise UsageError("Nothing is to be trained: name a table.")
+    spec = replace(asked.table, data=received(asked.table.data), device=job.model.device)
+    trained = train_table(spec, lambda words: channel.send(Working(words=words[:500])))
+    write_rows(received(asked.train_out), spec.data, trained.train_rows, trained.left_out)
+    write_rows(received(asked.test_out), spec.data, trained.test_rows, trained.left_out)
+    save(trained.model, received(asked.out))
+    channel.send(
+        TableTrained(
+            features=_lines(trained.model.features or ()),
+            notes=_lines(trained.notes),
+            recognised=_lines(trained.recognised),
+            accuracy=_known(trained.accuracy),
+            n=trained.accuracy.n,
+            majority_share=trained.majority_share,
+            auc=None if trained.auc is None else _known(trained.auc),
+        )
+    )
+
+
+def _lines(texts: Iterable[str]) -> tuple[str, ...]:
+    return tuple(text[:2_000] for text in texts)
+
+
+def _known(estimate: AnyEstimate | WeightedShare) -> Known:
+    low, high = estimate.interval(0.95)
+    return Known(value=float(estimate.value), low=float(low), high=float(high))
