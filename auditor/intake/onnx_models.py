@@ -267,7 +267,8 @@ def _session(onnxruntime: Any, content: bytes) -> Any:
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
     options.log_severity_level = 4
-    return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    # A second attempt would be the first one again, with a banner on the standard output.
+    return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"], enable_fallback=0)
 
 
 def _libraries() -> tuple[Any, Any]:

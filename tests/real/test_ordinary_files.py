@@ -36,6 +36,7 @@ NAMED = {
     "torch checkpoint with an optimiser": "--architecture --architecture-args --classes --features",
     "safetensors of a network": "--architecture --architecture-args --classes --features",
     "torch state_dict of a small CNN": "--architecture --architecture-args --classes",
+    "LoRA adapter of a classifier": "--base",
     "TorchScript": "--allow-code --classes --features",
 }
 # Which take more than that, and why.
@@ -73,12 +74,13 @@ def followed(message: str, folder: Path, path: Path) -> tuple[Path, list[str], s
         exec(call[0].replace(call[1], str(folder / call[1])), {"joblib": joblib, "path": str(path)})
         return folder / call[1], [], call[0]
     flags: list[str] = []
-    for clause in re.findall(r"\badd (--.*?)(?:; |, or |\. |\.$|$)", message):
+    meant = {**MEANT, "--base": str(folder / "base")}
+    for clause in re.findall(r"\b(?:add|folder with) (--.*?)(?:; |, or |\. |\.$|$)", message):
         # Of two flags with "or" between them, the first.
         words = shlex.split(re.sub(r" or --[a-z]+ [a-z]+", "", clause).replace(", and of a table", ""))
         for flag, value in pairwise([*words, ""]):
             if flag.startswith("--"):
-                flags += [flag] if value.startswith("--") or not value else [flag, MEANT.get(flag, value)]
+                flags += [flag] if value.startswith("--") or not value else [flag, meant.get(flag, value)]
     return path, flags, " ".join(flag for flag in flags if flag.startswith("--"))
 
 

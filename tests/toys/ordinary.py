@@ -488,6 +488,22 @@ def _hf_shards(folder: Path) -> Ordinary:
     return _of_texts(folder, place, answers)
 
 
+@ordinary("LoRA adapter of a classifier")
+def _adapter(folder: Path) -> Ordinary:
+    """Beside the folder ``base``, which it was trained on."""
+    peft = library("peft")
+    model = save_bert(folder / "base", labels=("0", "1"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of its own ways of finding a base
+        adapted = peft.get_peft_model(model, peft.LoraConfig(r=2, target_modules=["query", "value"]))
+        for name, parameter in adapted.named_parameters():
+            if "lora_B" in name:
+                parameter.data.normal_(generator=torch.Generator().manual_seed(0))
+        adapted.save_pretrained(folder / "model")
+    answers = _text_answers(adapted.eval(), folder / "base")
+    return _of_texts(folder, folder / "model", answers)
+
+
 def _prompts(folder: Path) -> tuple[str, ...]:
     words = np.random.default_rng(0).choice(["the", "dog", "cat", "sees", "small", "man", "woman"], (40, 6))
     pd.DataFrame({"text": [" ".join(row) for row in words]}).to_csv(folder / "prompts.csv", index=False)

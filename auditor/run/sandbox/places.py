@@ -64,9 +64,10 @@ def _python() -> Iterator[str]:
 
 
 def _inputs(job: Job) -> Iterator[str]:
-    if job.model.path is not None:
-        yield job.model.path
-        yield from _blobs(Path(job.model.path))
+    for path in (job.model.path, job.model.base):
+        if path is not None:
+            yield path
+            yield from _blobs(Path(path))
     if job.data is not None:
         yield from _files_of(job.data)
     for spec in job.probes:
