@@ -31,9 +31,13 @@ def serve(job: Job, channel: Channel, opened: list[Opened]) -> None:
     except (UsageError, DataError, ModelError) as error:
         # Into the process's own output, which --debug shows.
         traceback.print_exception(error)
-        channel.send(Refused.of(error))
+        last: Refused | Done = Refused.of(error)
     else:
-        channel.send(Done())
+        last = Done()
+    # Whoever reads the last message ends this process, and what it has printed would be lost.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    channel.send(last)
 
 
 def _work_of(job: Job, opened: list[Opened]) -> Callable[[Job, Channel], None]:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import re
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from auditor.errors import DataError, MissingExtraError, UsageError, first_line
-from auditor.files import regular_file
+from auditor.files import regular_file, write_beside
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -42,12 +43,14 @@ def fetch(url: str, query: str | Path, into: Path) -> str:
     frame = _asked(url, statement)
     if not len(frame):
         raise DataError(f"The query {Path(query).name} finds no rows.", code="AUD-DATA-EMPTY")
+    content = BytesIO()
     try:
-        frame.to_parquet(into, index=False)
+        frame.to_parquet(content, index=False)
     except (TypeError, ValueError, OverflowError) as error:
         raise DataError(
             f"The query {Path(query).name} finds what no table can hold: {first_line(error)}.", code="AUD-DATA-FORMAT"
         ) from None
+    write_beside(into, content.getvalue())
     digest = hashlib.sha256(statement.encode()).hexdigest()
     return f"The rows are what the query {Path(query).name} (sha256 {digest}) found, over a connection that only reads."
 
