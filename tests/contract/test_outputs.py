@@ -220,6 +220,7 @@ MAY_WRITE = {
     "auditor.files": "the door",
     "auditor.outputs": "the door",
     "auditor.data.audio": "bytes in memory",
+    "auditor.intake.rows.sql": "bytes in memory",
     "auditor.report.pdf": "its own scratch folder",
     "auditor.report.svg": "bytes in memory",
     "auditor.run.in_python": "its own scratch folder",
