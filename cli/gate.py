@@ -42,6 +42,19 @@ def consistent(path: Path) -> AuditReport:
             f"The record in {str(path)!r} contradicts itself: its findings come to exit code {stated}, and it states "
             f"{report.exit_code}, or other counts of outcomes. Run the audit again."
         )
+    judged = {Outcome.PASS, Outcome.FAIL, Outcome.INCONCLUSIVE}
+    hidden = next((f for f in report.findings if f.p_fail is not None and f.outcome not in judged), None)
+    if hidden is not None:
+        raise DataError(
+            f"The record in {str(path)!r} contradicts itself: {hidden.id} was judged, since it has a p-value, and is "
+            f"said to be {hidden.outcome.value}. Run the audit again."
+        )
+    foreign = next((f for f in report.findings if f.criterion is not None and f.criterion not in report.criteria), None)
+    if foreign is not None:
+        raise DataError(
+            f"The record in {str(path)!r} contradicts itself: {foreign.id} is held to a criterion that is none of the "
+            "record's own. Run the audit again."
+        )
     wrong = next((f for f in report.findings if not _follows(f)), None)
     if wrong is not None:
         raise DataError(

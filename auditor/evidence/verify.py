@@ -459,7 +459,7 @@ _MEASUREMENT: TypeAdapter[Measurement] = TypeAdapter(Measurement)
 def _as_told(said: Measurement, found: Measurement) -> Measurement:
     """Evidence from before numbers said what they rest on does not say it, and need not."""
     if said.ideal_when_same is None and said.chance is None:
-        return replace(found, ideal_when_same=None, chance=None)
+        return replace(found, ideal_when_same=None, chance=None, skill_of=None)
     return found
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from auditor.finding.criterion import Criterion
-from auditor.finding.measurement import Measurement, Outcome, Pillar, ProbeResult
+from auditor.finding.measurement import Answer, Measurement, Outcome, Pillar, ProbeResult
 from auditor.finding.vacuity import no_skill, why_empty
 from auditor.statistics.estimate import Exact, Undefined
 from auditor.statistics.families import Multiplicity, adjusted_levels
@@ -258,7 +258,9 @@ def judge(
 def _without_empty_passes(findings: Sequence[Judgement], results: Sequence[ProbeResult]) -> list[Judgement]:
     """The findings, each saying why a PASS of it would say nothing; one that is a PASS is INCONCLUSIVE for that."""
     alike = {result.probe: result.alike for result in results}
-    unskilled = no_skill((f.measurement, f.interval) for f in findings if f.measurement and f.interval)
+    shown = [(f.measurement, f.interval) for f in findings if f.measurement and f.interval]
+    answers: tuple[Answer, ...] = ("decisions", "scores")
+    unskilled = {answer: no_skill(shown, answer) for answer in answers}
     said = []
     for finding in findings:
         m = finding.measurement

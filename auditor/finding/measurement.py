@@ -44,7 +44,8 @@ class Measurement:
     ``ideal_when_same``: which of the model's answers, by being the same for all rows, bring the number to its ideal, so
     that a PASS needs a model that tells rows apart (:mod:`auditor.finding.vacuity`); None stands for "decisions" in a
     headline that compares groups, and for "nothing" in any other number. ``chance``: of a number that shows skill, what
-    a model without any comes to; there is skill where the number is shown to lie above it.
+    a model without any comes to; there is skill where the number is shown to lie above it. ``skill_of``: the answers
+    whose skill it is, None for those of both kinds.
     """
 
     __pydantic_config__ = ConfigDict(allow_inf_nan=False)
@@ -63,6 +64,7 @@ class Measurement:
     figure: Figure | None = None
     ideal_when_same: Annotated[Answer | Literal["nothing"] | None, LEFT_OUT] = None
     chance: Annotated[float | None, UNSAID] = None
+    skill_of: Annotated[Answer | None, UNSAID] = None
 
     @property
     def rests_on(self) -> Answer | None:

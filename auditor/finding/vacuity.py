@@ -5,22 +5,28 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 
-from auditor.finding.measurement import Alike, Measurement
+from auditor.finding.measurement import Alike, Answer, Measurement
 
 Shown = tuple[Measurement, tuple[float, float]]
 
 
-def no_skill(shown: Iterable[Shown]) -> str:
+def no_skill(shown: Iterable[Shown], answer: Answer = "scores") -> str:
     """In words, that skill was measured and none is shown; "" where some is, or where none was measured.
 
     ``shown``: measurements with the intervals that are printed of them. Skill is shown by a number with a
     :attr:`~auditor.finding.measurement.Measurement.chance` whose interval lies above it. Groups do not count: a model
-    may have skill in one alone.
+    may have skill in one alone. Of ``"decisions"``, where a number is about their own skill that of scores is none:
+    scores may rank rows well beside decisions that are drawn, or that a threshold makes the same for nearly everybody.
     """
+    known = [
+        (m, limits) for m, limits in shown
+        if m.chance is not None and not m.group and not math.isnan(m.estimate.value)
+    ]  # fmt: skip
+    own = [(m, limits) for m, limits in known if m.skill_of == answer] if answer == "decisions" else []
     unshown = []
-    for measured, (low, high) in shown:
+    for measured, (low, high) in own or known:
         value = measured.estimate.value
-        if measured.chance is None or measured.group or math.isnan(value):
+        if measured.chance is None:
             continue
         if low >= measured.chance:
             return ""
@@ -31,11 +37,11 @@ def no_skill(shown: Iterable[Shown]) -> str:
     return "; ".join(unshown)
 
 
-def why_empty(measured: Measurement, alike: Sequence[Alike], unskilled: str) -> str:
+def why_empty(measured: Measurement, alike: Sequence[Alike], unskilled: Mapping[Answer, str]) -> str:
     """Why a PASS of a number would say nothing, in a sentence; "" where it says something.
 
-    ``alike``: the rows that the model answers alike; ``unskilled``: what :func:`no_skill` says. A number that rests on
-    answers (:attr:`~auditor.finding.measurement.Measurement.rests_on`) says nothing
+    ``alike``: the rows that the model answers alike; ``unskilled``: what :func:`no_skill` says of either answer. A
+    number that rests on answers (:attr:`~auditor.finding.measurement.Measurement.rests_on`) says nothing
 
     - where those answers are the same for all rows;
     - where the decisions for a group that it compares are all alike, and not simply right. The selection rate, true and
@@ -60,9 +66,9 @@ def why_empty(measured: Measurement, alike: Sequence[Alike], unskilled: str) -> 
                 f"The model answers the same for all {rows.n:,} rows: it cannot show what is asked here, since any "
                 "model that tells no rows apart meets it."
             )
-    if unskilled:
+    if why := unskilled.get(answer):
         return (
-            f"The model shows no skill ({unskilled}): it cannot show what is asked here, since a model that knows "
+            f"The model shows no skill ({why}): it cannot show what is asked here, since a model that knows "
             "nothing of its rows meets it by that alone."
         )
     return ""

@@ -63,8 +63,16 @@ def _adapted(function: Callable[[Any], npt.ArrayLike], spec: ModelSpec) -> Calla
         try:
             return function(list(X) if texts else X)
         except Exception as error:  # the user's function may raise anything
+            hint = ""
+            if isinstance(error, PermissionError):
+                hint = (
+                    " The measuring process is confined: what needs the network, other programs, or files outside of "
+                    "the folder you started in, needs --allow-unsandboxed."
+                )
+            elif isinstance(error, FileNotFoundError):
+                hint = " It works in a scratch folder of its own: name files by their whole path."
             raise ModelError(
-                f"--predict {spec.predict} raised {type(error).__name__}: {printable(error, 300)}",
+                f"--predict {spec.predict} raised {type(error).__name__}: {printable(error, 300)}.{hint}",
                 code="AUD-LOAD-ANSWERS",
             ) from error
 

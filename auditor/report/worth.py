@@ -13,6 +13,9 @@ _PILLAR = "performance"
 _KNOWN_BY = ("accuracy", "mean_absolute_error", "perplexity")
 
 
+_OF_DECISIONS = ("balanced_accuracy", "adjusted_balanced_accuracy")
+
+
 @dataclass(frozen=True)
 class Worth:
     """``line``: the number that a model is known by, beside that of the base rate; ``skill``: whether it shows any.
@@ -45,6 +48,12 @@ def worth_of(report: AuditReport) -> Worth | None:
     skilled = [f for f in shown if f.interval and f.interval[0] is not None and f.interval[0] >= (f.chance or 0.0)]
     first = (skilled or shown)[0]
     numbers = f"{first.metric} {text.value(first)}, {text.interval(first.interval)}; chance is {first.chance:g}"
+    of_decisions = [f for f in shown if f.metric in _OF_DECISIONS]
+    if skilled and of_decisions and not any(f in skilled for f in of_decisions):
+        other = of_decisions[0]
+        decided = f"{other.metric} {text.value(other)}, {text.interval(other.interval)}; chance is {other.chance:g}"
+        said = f"Its scores show skill ({numbers}), its decisions none ({decided}): they pass no gap."
+        return Worth(Outcome.INCONCLUSIVE, line, said)
     if skilled:
         return Worth(Outcome.PASS, line, f"It shows skill ({numbers}).")
     outcome = Outcome.FAIL if first.outcome is Outcome.FAIL else Outcome.INCONCLUSIVE

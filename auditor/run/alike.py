@@ -25,7 +25,8 @@ _FEWEST_ALIKE = 2
 def alike_answers(model: AuditedModel, data: AuditData, measurements: Sequence[Measurement]) -> tuple[Alike, ...]:
     """The rows that the model answers alike, as far as the measurements rest on their differing.
 
-    Over the evaluation rows; where no probe asked for the answers to all of them, over some of them, evenly spaced.
+    Over the evaluation rows; where no probe asked for the answers to all of them, over some of them, evenly spaced,
+    and over all where those are alike.
     Groups are those of single features and of the combinations of features that a measurement compares. Nothing of
     language models, whose answers are no decisions about rows.
     """
@@ -33,8 +34,15 @@ def alike_answers(model: AuditedModel, data: AuditData, measurements: Sequence[M
     if not resting or model.kind == "language_model":
         return ()
     rows = data.evaluation
-    if len(rows) > _MOST_ASKED and not model.answered(rows):
-        rows = rows.take(np.linspace(0, len(rows) - 1, _MOST_ASKED).astype(np.int64))
+    if len(rows) > _MOST_ASKED and model.can_be_asked and not model.answered(rows):
+        some = rows.take(np.linspace(0, len(rows) - 1, _MOST_ASKED).astype(np.int64))
+        if not _alike_in(model, some, resting):
+            return ()
+    # What looks alike among some is said of all only where all are.
+    return _alike_in(model, rows, resting)
+
+
+def _alike_in(model: AuditedModel, rows: AuditData, resting: Sequence[Measurement]) -> tuple[Alike, ...]:
     if len(rows) < _FEWEST_ALIKE:
         return ()
     regression = model.kind == "regressor"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -108,7 +108,8 @@ def skill(rows: Answered, *, with_scores: bool) -> Measurement:
     if k > 1:
         # (mean recall - 1 / k) / (1 - 1 / k): 0 for whoever answers without looking, 1 for whoever is always right.
         estimate = WeightedSum(weights=(1.0 / (k - 1),) * k, table=recalls, constant=-1.0 / (k - 1))
-    return _one("adjusted_balanced_accuracy", estimate, len(rows), 1.0, chance=0.0, detail=f"{k} classes")
+    found = _one("adjusted_balanced_accuracy", estimate, len(rows), 1.0, chance=0.0, detail=f"{k} classes")
+    return replace(found, skill_of="decisions")
 
 
 def _errors(rows: Answered, bins: int, graded: bool) -> list[Measurement]:
@@ -120,7 +121,12 @@ def _errors(rows: Answered, bins: int, graded: bool) -> list[Measurement]:
         balanced = WeightedSum(weights=(1.0 / k,) * k, table=recalls)
     found = [
         _one("accuracy", _accuracy(rows), n, 1.0),
-        _one("balanced_accuracy", balanced, n, 1.0, detail=f"the mean over {k} classes of the share recognised"),
+        # Scores may rank rows where decisions that are made of them, or beside them, tell none apart.
+        replace(
+            _one("balanced_accuracy", balanced, n, 1.0, detail=f"the mean over {k} classes of the share recognised"),
+            chance=1.0 / k if k > 1 else None,
+            skill_of="decisions" if k > 1 else None,
+        ),
     ]
     if not graded:
         return found

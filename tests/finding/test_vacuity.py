@@ -12,15 +12,18 @@ import torch
 
 from auditor.data.audit_data import AuditData
 from auditor.data.counts import count_groups
+from auditor.data.recorded import Recorded
 from auditor.finding.criterion import Criterion, load_criteria
 from auditor.finding.judging import Judgement, judge
 from auditor.finding.measurement import Alike, Measurement, Outcome, ProbeResult
 from auditor.finding.vacuity import no_skill, why_empty
 from auditor.model.audited_model import AuditedModel
 from auditor.model.language_model import AuditedLanguageModel
+from auditor.model.recorded_model import RecordedClassifier
 from auditor.model.regression import AuditedRegressor
 from auditor.report.comparing.compare import compare
 from auditor.report.record import AuditReport, ExitCode
+from auditor.report.worth import worth_of
 from auditor.run.alike import alike_answers, alike_in_counts
 from auditor.run.audit import no_data, run_audit
 from auditor.statistics.estimate import Undefined
@@ -115,8 +118,32 @@ def test_without_labels_skill_is_not_known_and_nothing_follows() -> None:
 def test_a_model_that_answers_at_random_passes_no_gap(criteria: list[Criterion] | None) -> None:
     report = audited(scoring("noise"), rows(), "performance", "group_fairness", criteria=criteria)
     gap = next(f for f in report.findings if f.metric == "demographic_parity_difference")
-    assert gap.outcome is Outcome.INCONCLUSIVE and "shows no skill (roc_auc is" in gap.reason
+    assert gap.outcome is Outcome.INCONCLUSIVE and "shows no skill (balanced_accuracy is" in gap.reason
     assert report.exit_code == ExitCode.INCONCLUSIVE
+
+
+def test_decisions_without_skill_pass_no_gap_whatever_scores_beside_them_know() -> None:
+    """Good scores recorded beside decisions that a coin made, and a threshold that decides nearly all rows the same."""
+    rng = np.random.default_rng(0)
+    n = 6_000
+    truth, group = rng.integers(0, 2, n), rng.choice(["f", "m"], n)
+    score = np.clip(0.5 + 0.25 * (2 * truth - 1) + 0.2 * rng.standard_normal(n), 0.01, 0.99)
+    X = pd.DataFrame({"a": rng.normal(size=n)})
+    nearly = np.ones(n, np.int64)
+    nearly[rng.choice(n, 60, replace=False)] = 0
+    for decided, passes in ((rng.integers(0, 2, n), False), (nearly, False), ((score > 0.5).astype(np.int64), True)):
+        rows_ = AuditData(
+            X=X, y_true=truth, classes=("0", "1"), positive=1, sensitive_features=pd.DataFrame({"sex": group}),
+            recorded=Recorded(scores=np.column_stack([1 - score, score]), decisions=decided),
+        )  # fmt: skip
+        model = RecordedClassifier(classes=["0", "1"], features=["a"])
+        report = run_audit(model, rows_, [PROBES["performance"](), PROBES["group_fairness"]()])
+        assert outcomes(report, "roc_auc") == [Outcome.PASS]
+        gaps = outcomes(report, "demographic_parity_difference")
+        assert gaps == [Outcome.PASS if passes else Outcome.INCONCLUSIVE], decided
+        assert (report.exit_code == ExitCode.PASSED) is passes
+        said = worth_of(report)
+        assert said is not None and ("its decisions none" in said.skill) is not passes
 
 
 def test_a_fail_stays() -> None:
@@ -311,7 +338,7 @@ def test_what_a_number_rests_on() -> None:
     ],
 )
 def test_which_numbers_alike_answers_empty(measured: Measurement, alike: Alike, empty: bool) -> None:
-    assert bool(why_empty(measured, [alike], "")) is empty
+    assert bool(why_empty(measured, [alike], {})) is empty
 
 
 @pytest.mark.parametrize(("successes", "shown"), [(50, False), (30, False), (55, False), (80, True)])
