@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -254,3 +255,35 @@ def test_the_hook_names_a_command_that_exists() -> None:
     (hook,) = yaml.safe_load((ROOT / ".pre-commit-hooks.yaml").read_text())
     assert hook["entry"] == "auditor gate" and hook["language"] == "python"
     assert {"id", "name", "entry", "language", "files"} <= set(hook)
+
+
+def test_outcomes_and_bounds_that_were_renamed_contradict_the_record(tmp_path: Path) -> None:
+    record = json.loads(audited("fail").to_json())
+    judged = next(i for i, f in enumerate(record["findings"]) if f["outcome"] == "FAIL")
+    looser = {**record["findings"][judged]["criterion"], "bound": 0.9}
+    for change, says in (
+        ({"outcome": "NOT_JUDGED"}, "was judged, since it has a p-value"),
+        ({"outcome": "NOT_APPLICABLE"}, "was judged, since it has a p-value"),
+        ({"outcome": "PASS", "criterion": looser}, "none of the record's"),
+    ):
+        forged = json.loads(json.dumps(record))
+        forged["findings"][judged].update(change)
+        forged["summary"] = {key: 0 for key in forged["summary"]} | counted(forged)
+        for code in (0, 3):
+            (tmp_path / "report.json").write_text(json.dumps(forged | {"exit_code": code}))
+            found, said = gate(tmp_path)
+            assert found == 4, (change, said)
+            if "contradicts itself: its findings come to" not in " ".join(said.split()):
+                assert says in " ".join(said.split())
+                break
+        else:
+            raise AssertionError("neither exit code is that of the forged findings")
+
+
+def counted(record: dict[str, Any]) -> dict[str, int]:
+    """Outcomes of a record as its summary names them."""
+    found: dict[str, int] = {}
+    for finding in record["findings"]:
+        name = finding["outcome"].lower()
+        found[name] = found.get(name, 0) + 1
+    return found

@@ -70,7 +70,7 @@ class Formula(nn.Module):
 
 def model(formula: Callable[[Tensor, Tensor, Tensor], Tensor]) -> TorchModel:
     """A torch model whose logit of class 1 is a formula."""
-    return TorchModel(Formula(formula), classes=CLASSES, features=FEATURES)
+    return TorchModel(Formula(formula), classes=CLASSES, features=FEATURES, outputs="logits")
 
 
 def regressor(formula: Callable[[Tensor, Tensor, Tensor], Tensor]) -> TorchRegressor:

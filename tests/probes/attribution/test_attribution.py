@@ -222,6 +222,7 @@ def test_mlp_finds_the_three_features_that_matter() -> None:
     assert set(sorted(shares, key=lambda k: -shares[k])[:3]) == {"f3", "f7", "f11"}
 
 
+@pytest.mark.slow
 def test_texts_agree_with_captums_layer_method_and_name_the_words() -> None:
     texts = np.array(["good film", "bad film", "good good plot", "a dull plot", "fine"] * 30, object)
     preprocessing = fit_text(list(texts), length=5)
@@ -460,6 +461,7 @@ def test_a_gradient_that_only_a_few_rows_have_is_one() -> None:
     assert side is not None and not side.flat
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["feature", "word"])
 def test_a_single_unit_is_the_reason_where_there_is_but_one(kind: str) -> None:
     """The score does move as it is taken away, so that it does not would be a false reason."""
@@ -483,6 +485,7 @@ def test_a_single_unit_is_the_reason_where_there_is_but_one(kind: str) -> None:
     assert none_of("score is the same whatever" in str(m) or "score does not move" in str(m) for m in found)
 
 
+@pytest.mark.slow
 def test_model_without_gradient_is_not_applicable_and_names_what_works() -> None:
     model = TorchModel(Jump(False), classes=["0", "1"], outputs="logits")
     with pytest.raises(NotApplicableError, match="shap_permutation"):

@@ -267,7 +267,7 @@ def test_same_seed_same_measurements_and_the_model_stays_as_it_was() -> None:
     torch.manual_seed(0)
     module = torch.nn.Sequential(torch.nn.Linear(preprocessing.width, 4), torch.nn.Dropout(0.5), torch.nn.Linear(4, 1))
     module.train()
-    audited = TorchModel(module, classes=["no", "yes"], preprocessing=preprocessing)
+    audited = TorchModel(module, classes=["no", "yes"], preprocessing=preprocessing, outputs="logits")
     before = {k: v.clone() for k, v in module.state_dict().items()}
     state, frame = torch.get_rng_state(), X.copy()
     probe = CounterfactualFairness(proxies=True, n_samples=300)

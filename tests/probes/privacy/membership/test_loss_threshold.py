@@ -319,7 +319,8 @@ def test_remarks_are_not_made_by_chance() -> None:
     data = rows_of(rng.random(half), rng.random(half), y)
     pool = pool_of(given_probabilities(), data)
     detail = measured(data)["attack_auc"].detail
-    assert not _remarks(pool, *_right(pool), ("0", "1"))
+    assert pool.probabilities is not None
+    assert not _remarks(pool, *_right(pool, pool.probabilities), ("0", "1"))
     assert "trained on" not in detail and "more than membership" not in detail
 
 
