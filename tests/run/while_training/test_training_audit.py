@@ -140,6 +140,7 @@ def learn(audit: TrainingAudit | None, epochs: int = 3) -> tuple[nn.Module, list
     return model, draws
 
 
+@pytest.mark.slow
 def test_training_with_and_without_an_audit_is_the_same_bit_by_bit() -> None:
     data = rows(200)
     data = AuditData.from_arrays(
