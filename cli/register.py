@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from auditor.report.record import RegistrationRecord
     from auditor.run.options import Configured
 
-FILES = ("model", "data", "train", "sensitive_file")
+FILES = ("model", "data", "predictions", "query", "train", "sensitive_file")
 
 
 def register(

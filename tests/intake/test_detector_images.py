@@ -284,6 +284,7 @@ def listed(folder: Path) -> tuple[list[Path], list[str], list[str | None]]:
     return files, ["real" if k is None else "fake" for k in kinds], kinds
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["frequency", "cnn", "ensemble"])
 def test_a_trained_detector_knows_its_rates_and_survives_its_bundle(
     folder: Path, tmp_path: Path, method: image_training.Method
@@ -307,6 +308,7 @@ def test_a_trained_detector_knows_its_rates_and_survives_its_bundle(
     assert np.isfinite(again.novelty(X)).all()
 
 
+@pytest.mark.slow
 def test_frequency_detectors_say_what_is_left_at_half_the_size(folder: Path) -> None:
     files, labels, kinds = listed(folder)
     detector = train_image_detector(files, labels, kinds, ImageOptions(), np.random.default_rng(0))
@@ -372,6 +374,7 @@ def test_levels_undo_the_encoding() -> None:
     np.testing.assert_allclose(levels(x).numpy().transpose(0, 2, 3, 1), X, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_what_is_like_no_training_picture_is_not_judged(folder: Path) -> None:
     files, labels, kinds = listed(folder)
     detector = train_image_detector(files, labels, kinds, ImageOptions(), np.random.default_rng(0))

@@ -92,7 +92,7 @@ def own() -> TorchModel:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         module = Own()
-    return TorchModel(module, classes=["negative", "positive"], preprocessing=WORDS)
+    return TorchModel(module, classes=["negative", "positive"], preprocessing=WORDS, outputs="logits")
 
 
 def run(options: dict[str, object], model: AuditedModel, rows: AuditData, seed: int = 0) -> Mitigated:
@@ -156,7 +156,7 @@ def test_what_cannot_be_fine_tuned_is_refused() -> None:
     with pytest.raises(ModelError, match="requires_grad_"):
         run({}, frozen, rows)
     probabilities = own()
-    probabilities.output_kind = "probabilities"
+    probabilities.outputs_said = "probabilities"
     with pytest.raises(ModelError, match="logits"):
         run({}, probabilities, rows)
     exported = own()

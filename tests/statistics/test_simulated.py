@@ -51,11 +51,11 @@ SIMULATED: dict[str, tuple[str, str]] = {
     ),
     "confirmed_count": (
         "probes/fairness/test_subgroups.py::test_null_data_confirm_anything_in_at_most_five_per_cent_of_scans",
-        "probes/fairness/test_subgroups.py::test_planted_slice_is_found_in_most_worlds",
+        "probes/fairness/test_subgroups.py::test_planted_slice_is_found_in_eighty_per_cent_of_worlds",
     ),
     "difference": (
         "probes/fairness/test_subgroups.py::test_gaps_of_confirmed_slices_are_covered_although_they_were_picked",
-        "probes/fairness/test_subgroups.py::test_planted_slice_is_found_in_most_worlds",
+        "probes/fairness/test_subgroups.py::test_planted_slice_is_found_in_eighty_per_cent_of_worlds",
     ),
     "proportion": (
         "probes/fairness/test_counterfactual.py::test_error_rates_at_the_bound_and_power",

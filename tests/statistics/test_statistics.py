@@ -462,6 +462,7 @@ def test_permutation_p_values_are_no_smaller_than_uniform() -> None:
 # ---- families ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("method", "theirs"), [("bonferroni", "bonferroni"), ("holm", "holm"), ("bh", "fdr_bh")])
 def test_families_decide_as_statsmodels_does(method: Multiplicity, theirs: str) -> None:
     rng = np.random.default_rng(7)
