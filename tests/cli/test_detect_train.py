@@ -58,6 +58,7 @@ def train(media: Path, **changes: Any) -> TrainedDetector:
     return train_on_folder(spec, np.random.default_rng(0), "cpu", lambda _: None)
 
 
+@pytest.mark.slow
 def test_kinds_come_from_the_table_by_class(tmp_path: Path) -> None:
     media = folder(tmp_path)
     table = {"kinds": str(tmp_path / "kinds.csv"), "kind_column": "generator", "source_column": "source"}
