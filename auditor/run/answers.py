@@ -201,6 +201,7 @@ class StoredModel:
     features = None
     preprocessing = None
     threshold = 0.5
+    can_be_asked = False
     group_columns: tuple[str, ...] = ()
     in_question = False
 

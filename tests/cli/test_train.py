@@ -199,6 +199,8 @@ def test_an_interrupted_training_leaves_everything_as_it_was(here: Path) -> None
     training = subprocess.Popen(
         command, cwd=here, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         env=os.environ | {"PYTHONPATH": str(ROOT)}, start_new_session=True,
+        # Whoever started the tests may have had interrupts ignored, which is inherited.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     try:
         children = Path(f"/proc/{training.pid}/task/{training.pid}/children")
