@@ -74,6 +74,8 @@ class GeneratedText:
             raise NotApplicableError("Needs texts that a model wrote: add --predictions FILE --generated COLUMN.")
         texts = [str(text) for text in rows.recorded.texts]
         said, mute = silence([texts])
+        if len(set(texts)) == 1 and len(texts) > 1:
+            mute = f"All {len(texts):,} texts are the same: who writes one text whatever is asked shows nothing by it."
         prompts = [str(prompt) for prompt in rows.X] if rows.modality == "text" else [""] * len(texts)
         found = [_personal_data(texts, prompts, said, mute)]
         if rows.sensitive_features is None:

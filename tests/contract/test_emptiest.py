@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
+from auditor.data.recorded import Recorded
 from auditor.finding.criterion import Criterion
 from auditor.finding.judging import judge
 from auditor.finding.measurement import Measurement, Outcome, ProbeResult
@@ -30,6 +33,8 @@ def constant(key: str) -> tuple[AuditedModel, ProbeResult]:
     """A model without differing answers, and what the probe of the toys says of it on the toys' rows."""
     toys = TOYS[key]
     data = toys.data()
+    if data.recorded is not None:  # the answers are in the rows
+        data = replace(data, recorded=Recorded(texts=np.full(len(data), "A good one", object)))
     features = toys.ideal().features
     model: AuditedModel = AuditedModel.from_callable(
         lambda X: np.tile([0.7, 0.3], (len(X), 1)), classes=data.classes or CLASSES, features=features

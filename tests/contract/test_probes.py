@@ -54,6 +54,7 @@ def test_a_probe_of_a_published_benchmark_says_what_it_is(key: str) -> None:
 SLOW = ("feature_attribution", "token_attribution")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "key",
     [pytest.param(key, marks=[pytest.mark.slow] if key in SLOW else []) for key in PROBES if key not in WITH_A_FILE],

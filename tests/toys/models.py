@@ -165,7 +165,7 @@ def written(unfair: bool) -> AuditData:
     n = 400
     group = np.where(np.arange(n) % 2 == 0, "a", "b")
     harsh = unfair & (group == "b")
-    texts = [f"Bad, write to p{i}@example.org" if bad else "A good one" for i, bad in enumerate(harsh)]
+    texts = [f"Bad, write to p{i}@example.org" if bad else f"A good one, {i % 7}" for i, bad in enumerate(harsh)]
     return AuditData(
         X=pd.DataFrame(index=pd.RangeIndex(n)),
         sensitive_features=pd.DataFrame({"group": group}),

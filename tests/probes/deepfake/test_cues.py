@@ -188,6 +188,7 @@ def test_no_file_is_scored_by_a_rule_that_had_seen_it() -> None:
 # ---- the probe -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_detector_that_lives_on_the_container_fails(tmp_path: Path) -> None:
     """Files of one class compressed harder; what the detector reads is what compression leaves."""
     plain = toys.pictures(300)
