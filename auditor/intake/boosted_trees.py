@@ -45,7 +45,7 @@ class Boosted:
     scores. ``objective``: what the trees were fitted for, in the library's words.
     """
 
-    library: str
+    made_by: str
     trees: Any
     features: tuple[str, ...]
     categories: Mapping[str, tuple[str, ...] | None]
@@ -97,9 +97,9 @@ class Boosted:
     def raw(self, X: Any) -> FloatArray:
         """(n, n_outputs) scores before the link, or the predicted numbers."""
         rows = self.table(X)
-        if self.library == "XGBoost":
-            found = self.trees.predict(_dmatrix(rows, self), output_margin=self.objective != "multi:softmax")
-        elif self.library == "LightGBM":
+        if self.made_by == "XGBoost":
+            found = self.trees.predict(_dmatrix(rows, self), output_margin=True)
+        elif self.made_by == "LightGBM":
             found = self.trees.predict(rows, raw_score=True)
         else:
             found = self.trees.predict(rows, prediction_type="RawFormulaVal")
@@ -113,16 +113,16 @@ class Boosted:
     def predict_proba(self, X: Any) -> FloatArray:
         """(n, k) probabilities, by the library's own link."""
         rows = self.table(X)
-        if self.library == "XGBoost":
+        if self.made_by == "XGBoost":
             if self.objective == "multi:softmax":  # its own prediction is a label
-                scores = np.asarray(self.trees.predict(_dmatrix(rows, self), output_margin=True), np.float64)
+                scores = self.raw(X)
                 shifted = np.exp(scores - scores.max(axis=1, keepdims=True))
                 found: Any = shifted / shifted.sum(axis=1, keepdims=True)
             else:
                 found = np.asarray(self.trees.predict(_dmatrix(rows, self)), np.float64)
                 if self.objective == "binary:logitraw":
                     found = 1.0 / (1.0 + np.exp(-found))
-        elif self.library == "LightGBM":
+        elif self.made_by == "LightGBM":
             found = np.asarray(self.trees.predict(rows), np.float64)
         else:
             found = np.asarray(self.trees.predict(rows, prediction_type="Probability"), np.float64)
@@ -131,7 +131,7 @@ class Boosted:
     def predict(self, X: Any) -> FloatArray:
         """(n,) predicted numbers of a regression, after the library's own link."""
         rows = self.table(X)
-        if self.library == "XGBoost":
+        if self.made_by == "XGBoost":
             return np.asarray(self.trees.predict(_dmatrix(rows, self)), np.float64)
         return np.asarray(self.trees.predict(rows), np.float64)
 
@@ -248,7 +248,7 @@ def _xgboost(source: Source, spec: ModelSpec) -> Boosted:
     if int(learner["learner_model_param"].get("num_target", "1")) > 1:
         raise UnsupportedError(f"{source.name!r} predicts several targets at once, which is not supported.")
     return Boosted(
-        library="XGBoost",
+        made_by="XGBoost",
         trees=trees,
         features=features,
         categories=categories,
@@ -276,7 +276,7 @@ def _lightgbm(source: Source, spec: ModelSpec) -> Boosted:
             f"{source.name!r} has categories and does not say of which columns: audit it with --predict."
         )
     return Boosted(
-        library="LightGBM",
+        made_by="LightGBM",
         trees=trees,
         features=features,
         # Without the names of pandas' categories, the codes themselves are the column's values.
@@ -301,7 +301,7 @@ def _catboost(source: Source, spec: ModelSpec) -> Boosted:
     labels = [str(label) for label in trees.classes_]
     objective = str(params.get("loss_function", ""))
     return Boosted(
-        library="CatBoost",
+        made_by="CatBoost",
         trees=trees,
         features=features,
         categories={features[i]: None for i in trees.get_cat_feature_indices()},

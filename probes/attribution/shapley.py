@@ -140,7 +140,7 @@ def shap_linear(final: Final, sample: AuditData, classes: IntArray, names: tuple
 def shap_tree(final: Final, sample: AuditData, classes: IntArray, names: tuple[str, ...]) -> Attributions:
     """Exact interventional Shapley values of trees: a forest's probability, the log-odds of boosted trees."""
     shap = _shap()
-    if getattr(final.estimator, "library", "") == "CatBoost":
+    if getattr(final.estimator, "made_by", "") == "CatBoost":
         return _by_catboost(shap, final, sample, classes, names)
     explainer = shap.TreeExplainer(
         getattr(final.estimator, "trees", final.estimator),
