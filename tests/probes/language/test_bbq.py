@@ -18,7 +18,7 @@ from auditor.run.probe import make_probe
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.means import StudentT
 from probes.language.bbq import BBQ, bias_score
-from tests.intake.test_benchmarks import bbq_row
+from tests.data.test_benchmarks import bbq_row
 from tests.probes.language.pair_toys import RNG, Associations, number_labels_once, preferences_of, undecided_toy
 from tests.quantifiers import all_of, none_of
 from tests.statistics.worlds import misses, most_misses

@@ -16,7 +16,7 @@ from auditor.run.audit import no_data
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.means import StudentT
 from probes.language.stereoset import StereoSet, icat, over_terms
-from tests.intake.test_benchmarks import stereoset_example
+from tests.data.test_benchmarks import stereoset_example
 from tests.probes.language.pair_toys import (
     RNG,
     Associations,

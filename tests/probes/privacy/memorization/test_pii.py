@@ -12,7 +12,7 @@ from stdnum import numdb
 
 from auditor.data.audit_data import AuditData
 from auditor.run.audit import no_data
-from probes.privacy.memorization.pii_leakage import PIILeakage, _new
+from probes.privacy.memorization.pii_leakage import PIILeakage, added
 from probes.privacy.memorization.pii_patterns import KINDS, find_pii, masked
 from tests.probes.privacy.memorization.pii_rules import (
     IBAN_LENGTHS,
@@ -208,9 +208,9 @@ def test_masks_hide_all_but_the_form() -> None:
 
 
 def test_what_the_prompt_gave_is_no_find() -> None:
-    assert _new("Mail a.b@example.org or ", "a.b@example.org") == []
-    assert [f.value for f in _new("Mail a.b@example.org or ", "c.d@example.org")] == ["c.d@example.org"]
-    assert [f.value for f in _new("Mail a.b@exa", "mple.org now")] == ["a.b@example.org"]
+    assert added("Mail a.b@example.org or ", "a.b@example.org") == []
+    assert [f.value for f in added("Mail a.b@example.org or ", "c.d@example.org")] == ["c.d@example.org"]
+    assert [f.value for f in added("Mail a.b@exa", "mple.org now")] == ["a.b@example.org"]
 
 
 def test_leaked_values_are_counted_and_never_printed(tmp_path: Path) -> None:
