@@ -21,7 +21,7 @@ from auditor.statistics.groups import (
     WorstOddsRatio,
     WorstRatio,
 )
-from auditor.statistics.intervals import difference_bounds
+from auditor.statistics.pairs import difference_bounds
 from auditor.statistics.kinds import AnyEstimate
 from auditor.statistics.means import WorstMeanDifference
 from auditor.statistics.rates import Difference, Odds, Proportion, RateTable, WeightedSum

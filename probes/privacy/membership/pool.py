@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from auditor.errors import DataError, NotApplicableError
 from auditor.rows import FloatArray, IntArray
-from auditor.statistics.intervals import difference_bounds
+from auditor.statistics.pairs import difference_bounds
 from probes.privacy.membership.loss_threshold import cross_entropy
 
 if TYPE_CHECKING:
