@@ -12,8 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from auditor.rows import FloatArray
 from auditor.statistics.estimate import Estimate
 from auditor.statistics.groups import WorstDifference
-from auditor.statistics.intervals import clopper_pearson
-from auditor.statistics.pairs import difference_bounds
+from auditor.statistics.intervals import clopper_pearson, difference_bounds
 from auditor.statistics.rates import MOST_GROUPS, Proportion, RateTable
 
 Count = Annotated[int, Field(ge=0)]

@@ -365,6 +365,19 @@ class LargestDisparity(Estimate):
         high = max(part.bounds(alpha)[1] for part in parts) if len(parts) == len(self.parts) else 1.0
         return max(low, 0.0), min(max(high, 0.0), 1.0)
 
+    def p_value(self, bound: float, side: Side) -> float:
+        """As that of every estimate, asked of the parts."""
+        parts = self._defined()
+        if side in ("greater", "at_least"):
+            if bound < 0.0 or (bound == 0.0 and side == "at_least"):
+                return smallest_p(0.0)
+            return smallest_p(len(parts) * min(p.p_value(bound, side) for p in parts)) if parts else 1.0
+        if bound > 1.0 or (bound == 1.0 and side == "at_most"):
+            return smallest_p(0.0)
+        if bound < 0.0 or not parts or len(parts) < len(self.parts):
+            return 1.0
+        return max(part.p_value(bound, side) for part in parts)
+
     def critical_value(self, alpha: float) -> float:
         return max((part.critical_value(alpha) for part in self._defined()), default=math.nan)
 

@@ -1,7 +1,7 @@
 """Exact bounds and p-values of a difference or a ratio of two rates, of one pair of groups or of the worst of many.
 
-By :mod:`~auditor.statistics.unconditional`, which enumerates all tables, where all pairs of two groups together have
-at most ``MOST_ENUMERATED`` rows, else by :mod:`~auditor.statistics.combined_tails`. Which of them is a matter of the
+By :mod:`~auditor.statistics.unconditional`, which enumerates all tables, where there are at most ``MOST_PAIRS`` pairs of
+two groups and they have at most ``MOST_ENUMERATED`` rows together, else by :mod:`~auditor.statistics.combined_tails`. Which of them is a matter of the
 groups' sizes alone. A p-value is the smallest level at which the bound shows what is asked, whichever it is.
 """
 
@@ -17,7 +17,7 @@ from auditor.statistics import combined_tails
 from auditor.statistics.combined_tails import Contrast, Flags, Pairs, falling_zero, margins
 from auditor.statistics.unconditional import TwoRates
 
-MOST_ENUMERATED = 8_000
+MOST_ENUMERATED, MOST_PAIRS = 8_000, 15
 _SMALLEST_P = 1e-16
 # Two bounds no further apart are the same.
 _APART = 1e-10
@@ -55,30 +55,13 @@ def lower_bounds(pairs: Pairs, alpha: float) -> FloatArray:
     return _lower_bounds(pairs, alpha, _enumerable(pairs))
 
 
-def difference_bounds(successes: Counts, *, n: Counts, alpha: float) -> tuple[FloatArray, FloatArray]:
-    """One-sided exact bounds (n_groups, n_groups) of ``p_i - p_j`` for every ordered pair, each at level ``alpha``.
+def difference_lower_bounds(successes: Counts, *, n: Counts, alpha: float) -> FloatArray:
+    """One-sided exact lower bounds (n_groups, n_groups) of ``p_i - p_j`` for every ordered pair, each at ``alpha``.
 
-    A group without rows has a rate anywhere in [0, 1].
+    The upper bound of ``p_i - p_j`` is less the lower one of ``p_j - p_i``. Every group has rows.
     """
-    low = _matrix(successes, n, "difference", alpha, -1.0)
-    np.fill_diagonal(low, 0.0)
-    return low, -low.T
-
-
-def ratio_bounds(successes: Counts, *, n: Counts, alpha: float) -> tuple[FloatArray, FloatArray]:
-    """One-sided exact bounds (n_groups, n_groups) of ``p_i / p_j`` for every ordered pair, each at level ``alpha``."""
-    low = _matrix(successes, n, "ratio", alpha, 0.0)
-    np.fill_diagonal(low, 1.0)
-    with np.errstate(divide="ignore"):
-        return low, 1.0 / low.T
-
-
-def _matrix(successes: Counts, n: Counts, contrast: Contrast, alpha: float, least: float) -> FloatArray:
-    known = np.flatnonzero(np.asarray(n) > 0)
-    low = np.full((len(n), len(n)), least)
-    found = lower_bounds(ordered_pairs([(successes[known], n[known])], contrast), alpha)
-    i, j = np.nonzero(~np.eye(known.size, dtype=bool))
-    low[known[i], known[j]] = found
+    low = np.zeros((len(n), len(n)))
+    low[~np.eye(len(n), dtype=bool)] = lower_bounds(ordered_pairs([(successes, n)], "difference"), alpha)
     return low
 
 
@@ -131,7 +114,8 @@ def largest_p_value(pairs: Pairs, value: float) -> float:
 def _enumerable(pairs: Pairs) -> bool:
     rows = float(pairs.n_1.sum() + pairs.n_2.sum())
     whole = all(bool((counts == np.floor(counts)).all()) for counts in (pairs.k_1, pairs.n_1, pairs.k_2, pairs.n_2))
-    return whole and rows <= MOST_ENUMERATED * (1 if pairs.either else 2)
+    both = 1 if pairs.either else 2
+    return whole and rows <= both * MOST_ENUMERATED and len(pairs) <= both * MOST_PAIRS
 
 
 def _test(pairs: Pairs, i: int) -> TwoRates:

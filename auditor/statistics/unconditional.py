@@ -1,7 +1,7 @@
 """Exact unconditional tests of a difference or a ratio of two rates, by enumeration of every table.
 
 Tables are ordered by one number: the lower limit of the difference or ratio, made of Wilson's limits of the two rates
-(:func:`_place`) at so many standard errors as ``_ORDERS`` has for the level; the order depends on no hypothesis. The
+(:class:`_Order`) at so many standard errors as ``_ORDERS`` has for the level; the order depends on no hypothesis. The
 p-value of "no more than ``value``" is the largest probability, over the second parameter, of a table that stands no
 lower than the one seen: no more than the level whatever the rates (Buehler, JASA 52 (1957); Kabaila and Lloyd, Aust. N.
 Z. J. Stat. 45 (2003)). Because the set of tables is fixed and only loses by fewer successes in the first group or more
@@ -30,6 +30,8 @@ GIVEN = 0.02
 _ORDERS = ((2e-4, 2.5), (0.0, 4.2))
 _SMALLEST_P = 1e-16
 _LEAST_RATIO = 1e-9
+# Its logarithm is finite, and no count but 0 is probable with it.
+_NO_RATE = 1e-300
 # Tails of the larger group at which its rate is looked at, on either side; those above 0.5 lie within all intervals.
 _TAILS = scipy.special.ndtr(-np.concatenate([np.arange(-1.25, 5.0, 0.25), np.arange(5.0, 10.5, 0.5)]))
 
@@ -60,13 +62,18 @@ class TwoRates:
         At a level below those of an order the bound is no higher than that order's at its lowest level, so that bounds
         are nested over all orders.
         """
-        own = next(i for i, (lowest, _) in enumerate(_ORDERS) if alpha >= lowest)
-        found = _ordered(*self._of, *_ORDERS[own]).lower_bound(alpha)
-        for lowest, order in _ORDERS[:own]:
-            laxer = _ordered(*self._of, lowest, order)
-            if laxer.p_value(found) > lowest:
-                found = min(found, laxer.lower_bound(lowest))
-        return found
+        return _lower_bound(*self._of, alpha)
+
+
+@lru_cache(maxsize=512)
+def _lower_bound(first: Counted, second: Counted, contrast: Contrast, either: bool, alpha: float) -> float:
+    own = next(i for i, (lowest, _) in enumerate(_ORDERS) if alpha >= lowest)
+    found = _ordered(first, second, contrast, either, *_ORDERS[own]).lower_bound(alpha)
+    for lowest, order in _ORDERS[:own]:
+        laxer = _ordered(first, second, contrast, either, lowest, order)
+        if laxer.p_value(found) > lowest:
+            found = min(found, laxer.lower_bound(lowest))
+    return found
 
 
 class _OrderedTables:
@@ -78,31 +85,37 @@ class _OrderedTables:
         self.contrast, self.either, self.order = contrast, either, order
         tails = _TAILS[: int(np.count_nonzero(_paid(_TAILS) > lowest)) + 1]
         self.paid = _paid(tails)
-        rates = first[0] / first[1], second[0] / second[1]
-        # A rate of 0 has no logarithm; where the search starts is no matter of exactness.
-        self.seen = rates[0] - rates[1] if contrast == "difference" else math.log((rates[0] or 0.5) / (rates[1] or 0.5))
+        # Where the search for a bound starts, and its step: no matter of exactness.
+        p_1, p_2 = ((k + 0.5) / (n + 1.0) for k, n in (first, second))
+        of_1, of_2 = (p * (1.0 - p) / n for p, (_, n) in ((p_1, first), (p_2, second)))
+        ratio = contrast == "ratio"
+        self.seen = math.log(p_1 / p_2) if ratio else p_1 - p_2
+        self.error = math.sqrt(of_1 / p_1**2 + of_2 / p_2**2 if ratio else of_1 + of_2)
         self.first_is_larger = first[1] >= second[1]
-        larger, self.smaller_n = (first, second[1]) if self.first_is_larger else (second, first[1])
+        larger, smaller_n = (first, second[1]) if self.first_is_larger else (second, first[1])
+        self.larger_n, self.smaller_n = larger[1], smaller_n
         self.rates = np.concatenate(_limits(*larger, tails))
-        ordered = np.sort(self.rates)
-        at = np.searchsorted(ordered, self.rates)
-        self.next_lower = np.pad(ordered, (1, 0), constant_values=0.0)[at]
-        self.next_higher = np.append(ordered, 1.0)[np.searchsorted(ordered, self.rates, side="right")]
-        of_larger = _probabilities(larger[1], self.rates)
-        no_more = np.pad(np.cumsum(of_larger, axis=1), ((0, 0), (1, 0)))
-        no_fewer = np.pad(np.cumsum(of_larger[:, ::-1], axis=1)[:, ::-1], ((0, 0), (0, 1)))
+        # Which counts of the larger group complete a table of the set, for each of the smaller one: at most so many, at
+        # least so many, or with ``either`` both.
         beyond, reverse = self._set(first, second)
-        if not self.first_is_larger:
-            # (n_places, n_smaller + 1) how probable it is that the larger group completes a table of the set.
-            self.completed = no_more[:, beyond + 1]
-            if either:
-                self.completed = self.completed + no_fewer[:, reverse]
+        smaller = np.arange(self.smaller_n + 1)
+        none = np.full(smaller.size, -1), np.full(smaller.size, self.larger_n + 1)
+        if self.first_is_larger:
+            self.fewest = np.searchsorted(beyond, smaller)
+            self.most = np.searchsorted(reverse, smaller, side="right") - 1 if either else none[0]
         else:
-            seconds = np.arange(self.smaller_n + 1)
-            self.completed = no_fewer[:, np.searchsorted(beyond, seconds)]
-            if either:
-                self.completed = self.completed + no_more[:, np.searchsorted(reverse, seconds, side="right")]
-        self.completed = np.minimum(self.completed, 1.0)
+            self.most = beyond
+            self.fewest = reverse if either else none[1]
+        # (n_places, n_smaller + 1) how probable it is that the larger group does.
+        self.completed = np.zeros((len(self.rates), smaller.size))
+        of_larger = np.zeros((len(self.rates), self.larger_n + 2))
+        if either or not self.first_is_larger:
+            of_larger[:, 1:] = _probabilities(self.larger_n, self.rates)
+            self.completed += np.cumsum(of_larger, axis=1)[:, self.most + 1]
+        if either or self.first_is_larger:
+            of_larger[:, :-1] = _probabilities(self.larger_n, self.rates)
+            of_larger[:, -1] = 0.0
+            self.completed += np.cumsum(of_larger[:, ::-1], axis=1)[:, ::-1][:, self.fewest]
 
     def _set(self, first: Counted, second: Counted) -> tuple[IntArray, IntArray]:
         """For each count of the first group the most of the second with which a table stands no lower, -1 for none.
@@ -110,22 +123,24 @@ class _OrderedTables:
         And the fewest with which it does so in the other direction; each (n_first + 1,).
         """
         (k_1, n_1), (k_2, n_2) = first, second
+        ahead = _Order(self.contrast, n_1, n_2, self.order)
+        seen = float(ahead.place(np.asarray([k_1]), np.asarray([k_2]))[0])
         # Ties are the same number computed twice.
-        seen = float(_place(self.order, self.contrast, np.asarray([k_1]), n_1, np.asarray([k_2]), n_2)[0])
         seen -= 1e-9 * max(abs(seen), 1e-3)
         k = np.arange(n_1 + 1)
         low, high = np.full(n_1 + 1, -1), np.full(n_1 + 1, n_2)
         while (low < high).any():
             middle = (low + high + 1) // 2
-            stands = _place(self.order, self.contrast, k, n_1, np.maximum(middle, 0), n_2) >= seen
+            stands = ahead.place(k, np.maximum(middle, 0)) >= seen
             low, high = np.where(stands, middle, low), np.where(stands, high, np.maximum(middle - 1, low))
         beyond = np.maximum.accumulate(low)
         if not self.either:
             return beyond, beyond
+        back = _Order(self.contrast, n_2, n_1, self.order)
         low, high = np.full(n_1 + 1, 0), np.full(n_1 + 1, n_2 + 1)
         while (low < high).any():
             middle = (low + high) // 2
-            stands = _place(self.order, self.contrast, np.minimum(middle, n_2), n_2, k, n_1) >= seen
+            stands = back.place(np.minimum(middle, n_2), k) >= seen
             low, high = np.where(stands, low, np.minimum(middle + 1, high)), np.where(stands, middle, high)
         return beyond, np.maximum.accumulate(low)
 
@@ -135,23 +150,33 @@ class _OrderedTables:
         if self.either:
             # The set is probable at both ends and less so between: a table of it is beyond one of them.
             found = np.maximum(found, self._probable(-value if self.contrast == "difference" else 1.0 / value))
-        return np.maximum.accumulate(found.reshape(2, -1).max(axis=0))
+        return np.maximum.accumulate(found)
 
     def _probable(self, value: float) -> FloatArray:
-        """(n_places,) how probable the set is on the edge; 0 where no rate of the smaller group makes it one.
+        """(n_tails,) how probable the set is on the edge of the hypothesis, with the larger group's rate at its limits.
 
-        Between such a place and the next one there is an end of the edge, for which the place stands.
+        Where the smaller group would need a rate outside [0, 1] to reach the edge, there is none; where it needs 0 or
+        1, the edge ends, and that end is looked at too.
         """
-        if self.contrast == "difference":
-            other = self.rates - value if self.first_is_larger else self.rates + value
-            none = self.next_lower - value > 1.0 if self.first_is_larger else self.next_higher + value < 0.0
-        elif not self.first_is_larger:
-            other, none = self.rates * value, np.zeros(len(self.rates), bool)
+        ratio, end, last = self.contrast == "ratio", math.nan, 0
+        if not self.first_is_larger:
+            other = self.rates * value if ratio else self.rates + value
+            end = math.nan if ratio else -value
+            outside = self.rates < end
         else:
             with np.errstate(divide="ignore", invalid="ignore"):
-                other, none = np.nan_to_num(self.rates / value, nan=1.0, posinf=1.0), self.next_lower > value
+                other = np.nan_to_num(self.rates / value, nan=1.0, posinf=1.0) if ratio else self.rates - value
+            end, last = value if ratio else 1.0 + value, self.smaller_n
+            outside = self.rates > end
         of_smaller = _probabilities(self.smaller_n, np.clip(other, 0.0, 1.0))
-        return np.where(none, 0.0, np.asarray((of_smaller * self.completed).sum(axis=1), np.float64))
+        at_limits = np.where(outside, 0.0, (of_smaller * self.completed).sum(axis=1)).reshape(2, -1)
+        found = at_limits.max(axis=0)
+        if 0.0 < end < 1.0:
+            low, high = self.rates.reshape(2, -1)
+            completed = _no_more(int(self.most[last]), self.larger_n, end)
+            completed += 1.0 - _no_more(int(self.fewest[last]) - 1, self.larger_n, end)
+            found = np.where((low <= end) & (end <= high), np.maximum(found, completed), found)
+        return np.asarray(found, np.float64)
 
     def p_value(self, value: float) -> float:
         return float(np.maximum(self._most_probable(value) / (1.0 - GIVEN), self.paid).min())
@@ -168,12 +193,19 @@ class _OrderedTables:
         def excess(x: float) -> float:
             return self._excess(math.exp(x) if ratio else x, alpha, tail)
 
-        # The bound lies some standard errors below what was seen, which keeps the search short.
-        seen = min(max(self.seen, low), high)
-        step = 0.02
-        while seen - step > low and excess(seen - step) < 0.0:
-            high, step = seen - step, 2.0 * step
-        low = max(low, seen - step)
+        # The bound lies about so far below what was seen, which keeps the search short.
+        seen = min(max(self.seen - self.error * float(-scipy.special.ndtri(alpha)), low), high)
+        step = 0.1 * self.error
+        if excess(seen) < 0.0:
+            high = seen
+            while seen - step > low and excess(seen - step) < 0.0:
+                high, step = seen - step, 2.0 * step
+            low = max(low, seen - step)
+        else:
+            low = seen
+            while seen + step < high and excess(seen + step) >= 0.0:
+                low, step = seen + step, 2.0 * step
+            high = min(high, seen + step)
         [zero] = falling_zero(lambda x, _: np.asarray([excess(float(x[0]))]), np.asarray([low]), np.asarray([high]))
         return math.exp(zero) if ratio else float(zero)
 
@@ -199,10 +231,15 @@ def _limits(k: int, n: int, tails: FloatArray) -> tuple[FloatArray, FloatArray]:
 def _probabilities(n: int, p: FloatArray) -> FloatArray:
     """(n_places, n + 1) binomial probabilities of every count."""
     k = np.arange(n + 1, dtype=np.float64)
-    ways = _log_ways(n)
-    return np.asarray(
-        np.exp(ways + scipy.special.xlogy(k, p[:, None]) + scipy.special.xlog1py(n - k, -p[:, None])), np.float64
-    )
+    yes, no = (np.log(np.maximum(q, _NO_RATE))[:, None] for q in (p, 1.0 - p))
+    return np.asarray(np.exp(_log_ways(n) + k * yes + (n - k) * no), np.float64)
+
+
+def _no_more(k: int, n: int, p: float) -> float:
+    """How probable it is that there are no more than ``k`` of ``n``."""
+    if not 0 <= k < n:
+        return float(k >= n)
+    return float(scipy.special.betaincc(k + 1.0, float(n - k), p))
 
 
 @lru_cache(maxsize=64)
@@ -213,20 +250,34 @@ def _log_ways(n: int) -> FloatArray:
     )
 
 
-def _place(z: float, contrast: Contrast, k_1: IntArray, n_1: int, k_2: IntArray, n_2: int) -> FloatArray:
-    """Where a table stands: the lower limit of the difference or ratio, made of Wilson's limits of the two rates.
+class _Order:
+    """Where tables stand: at the lower limit of their difference or ratio, made of Wilson's limits of the two rates.
 
     Sources: Newcombe, Stat. Med. 17 (1998), method 10; Donner and Zou, Stat. Methods Med. Res. 21 (2012) for ratios.
     """
-    p_1, p_2 = k_1 / n_1, k_2 / n_2
-    below, above = _wilson(p_1, n_1, -z), _wilson(p_2, n_2, z)
-    if contrast == "difference":
-        return np.asarray(p_1 - p_2 - np.hypot(p_1 - below, above - p_2), np.float64)
-    product = p_1 * p_2
-    inside = np.maximum(product**2 - below * above * (2.0 * p_1 - below) * (2.0 * p_2 - above), 0.0)
-    return np.asarray((product - np.sqrt(inside)) / (above * (2.0 * p_2 - above)), np.float64)
+
+    def __init__(self, contrast: Contrast, n_1: int, n_2: int, z: float) -> None:
+        self.contrast = contrast
+        (self.p_1, below, _), (self.p_2, _, above) = _wilson(n_1, z), _wilson(n_2, z)
+        if contrast == "difference":
+            self.of_1, self.of_2 = self.p_1 - below, above - self.p_2
+        else:
+            self.of_1, self.of_2 = below * (2.0 * self.p_1 - below), above * (2.0 * self.p_2 - above)
+
+    def place(self, k_1: IntArray, k_2: IntArray) -> FloatArray:
+        p_1, p_2, of_1, of_2 = self.p_1[k_1], self.p_2[k_2], self.of_1[k_1], self.of_2[k_2]
+        if self.contrast == "difference":
+            return np.asarray(p_1 - p_2 - np.hypot(of_1, of_2), np.float64)
+        product = p_1 * p_2
+        size = product + np.sqrt(np.maximum(product**2 - of_1 * of_2, 0.0))
+        # Without successes in the first group nothing is above a ratio of 0.
+        return np.asarray(np.divide(of_1, size, out=np.zeros_like(size), where=k_1 > 0), np.float64)
 
 
-def _wilson(p: FloatArray, n: int, z: float) -> FloatArray:
-    half = z * np.sqrt(p * (1.0 - p) / n + z * z / (4.0 * n * n))
-    return np.asarray(np.clip((p + z * z / (2.0 * n) + half) / (1.0 + z * z / n), 0.0, 1.0), np.float64)
+@lru_cache(maxsize=64)
+def _wilson(n: int, z: float) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """(n + 1,) rates of every count, and their score limits."""
+    p = np.arange(n + 1) / n
+    centre, half = p + z * z / (2.0 * n), z * np.sqrt(p * (1.0 - p) / n + z * z / (4.0 * n * n))
+    size = 1.0 + z * z / n
+    return p, np.maximum((centre - half) / size, 0.0), np.minimum((centre + half) / size, 1.0)
