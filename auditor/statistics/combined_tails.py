@@ -106,8 +106,9 @@ def _line(pairs: Pairs, value: FloatArray, strip: FloatArray) -> tuple[FloatArra
     lowest, highest = exact_lower(pairs.k_1, pairs.n_1, strip), exact_upper(pairs.k_2, pairs.n_2, strip)
     if pairs.contrast == "difference":
         return np.maximum(lowest - value, 0.0), np.minimum(highest, np.minimum(1.0 - value, 1.0))
-    with np.errstate(divide="ignore"):
-        return np.where(lowest > 0.0, lowest / value, 0.0), np.minimum(highest, np.minimum(1.0 / value, 1.0))
+    v = np.maximum(value, _INSIDE)
+    # Any rate above 1 says that there is none.
+    return np.minimum(lowest / v, 2.0), np.minimum(highest, np.minimum(1.0 / v, 1.0))
 
 
 class _Edge:

@@ -27,7 +27,7 @@ Counted = tuple[int, int]
 
 GIVEN = 0.02
 # Standard errors of the order of tables, for levels from the first number of each up to that of the one before.
-_ORDERS = ((2e-4, 2.5), (0.0, 4.2))
+_ORDERS = ((5e-3, 2.1), (1e-4, 3.1), (0.0, 4.2))
 _SMALLEST_P = 1e-16
 _LEAST_RATIO = 1e-9
 # Its logarithm is finite, and no count but 0 is probable with it.
