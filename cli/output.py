@@ -245,15 +245,8 @@ def _print_unjudged(report: AuditReport) -> None:
 
 
 def _print_promise(report: AuditReport) -> None:
-    family = report.family
-    typer.echo()
-    if family.multiplicity in ("bh", "none"):
-        typer.echo(paragraph(f"No family-wise promise is made: multiplicity is {family.multiplicity!r}.", 0))
-    elif family.m:
-        typer.echo(
-            paragraph(
-                f"Of the outcomes above, {family.m} were judged from samples. Over them the chance of any false FAIL "
-                f"is at most {100 * family.error_rate:.3g}%, and so is that of any false PASS ({family.multiplicity}).",
-                0,
-            )
-        )
+    from auditor.report.view import promise_of
+
+    if report.family.m:
+        typer.echo()
+        typer.echo(paragraph(promise_of(report), 0))

@@ -18,8 +18,9 @@ import pytest
 from scipy.special import ndtr
 
 from auditor.data.counts import GroupCounts
+from auditor.finding.budgets import Family
 from auditor.finding.criterion import Criterion
-from auditor.finding.judging import Family, judge
+from auditor.finding.judging import judge
 from auditor.finding.measurement import Outcome, ProbeResult
 from auditor.statistics.families import Multiplicity
 from auditor.statistics.groups import WorstDifference, WorstRatio
