@@ -158,7 +158,9 @@ def print_report(report: AuditReport, written: Sequence[str]) -> None:
     allowed = " (inconclusive findings were allowed)" if report.allow_inconclusive and report.exit_code == 0 else ""
     words = _EXIT_WORDS[report.exit_code]
     if report.exit_code == 3 and not (report.summary.inconclusive or report.summary.not_run):
-        words = "nothing of the model itself was judged: this is not a pass"
+        padded = any(f.padding for f in report.findings)
+        what = "but requirements that could hardly be missed" if padded else "of the model itself"
+        words = f"nothing {what} was judged: this is not a pass"
     typer.echo(f"exit {report.exit_code}: {words}{allowed}")
 
 

@@ -522,7 +522,7 @@ def exit_code(findings: Sequence[Judgement | Finding], *, refused: bool, allow_i
 
     4 where model or data were refused; else 1 where anything FAILed; else 3 where anything was INCONCLUSIVE or NOT_RUN,
     or where no probe's number was judged at all (checks of the file itself and of an explanation's own arithmetic do
-    not count: a file that loads is not an audited model); else 0. ``allow_inconclusive`` forgives INCONCLUSIVE findings
+    not count: a file that loads is not an audited model; nor do requirements that could hardly be missed); else 0. ``allow_inconclusive`` forgives INCONCLUSIVE findings
     only, and none that would PASS of a model which says the same to everybody: that is no lack of rows; nor one that
     would FAIL if nothing else were asked.
     """
@@ -534,7 +534,8 @@ def exit_code(findings: Sequence[Judgement | Finding], *, refused: bool, allow_i
     judged = {Outcome.PASS, Outcome.INCONCLUSIVE} if allow_inconclusive else {Outcome.PASS}
     unsettled = {Outcome.NOT_RUN} if allow_inconclusive else {Outcome.NOT_RUN, Outcome.INCONCLUSIVE}
     nothing_judged = not any(
-        f.outcome in judged and f.pillar != INTAKE and f.metric not in _NOT_OF_THE_MODEL for f in findings
+        f.outcome in judged and f.pillar != INTAKE and f.metric not in _NOT_OF_THE_MODEL and not f.padding
+        for f in findings
     )
     hollow = any(f.vacuous and f.outcome is Outcome.INCONCLUSIVE for f in findings)
     failing = any(f.alone is Outcome.FAIL for f in findings)

@@ -400,6 +400,12 @@ def _unsettled(report: AuditReport) -> Verdict:
         )
         if n
     ]
+    if not open_ and any(f.padding for f in report.findings):
+        return Verdict(
+            Outcome.INCONCLUSIVE,
+            "Nothing was judged that a model could well miss, and that is not a pass",
+            "Every requirement is padding: a bound that hardly any model comes near. Set bounds that mean something.",
+        )
     if not open_:
         return Verdict(
             Outcome.INCONCLUSIVE,

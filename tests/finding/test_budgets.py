@@ -95,6 +95,16 @@ def test_loose_bounds_change_no_outcome_and_are_named(bound: float) -> None:
     assert {f.padding for f in padded[:4]} == {""}
 
 
+def test_loose_bounds_alone_are_no_pass() -> None:
+    """A verdict is not bought by asking what nobody misses: 8 of 8 PASS, and the exit code says that it is no pass."""
+    demands = [criterion(f"pad{i}", 0.97) for i in range(8)]
+    findings, _ = judge([result(*(rate(f"pad{i}", 30) for i in range(8)))], demands)
+    assert {f.outcome for f in findings} == {Outcome.PASS}
+    assert exit_code(findings, refused=False) is ExitCode.INCONCLUSIVE
+    own, _ = judge([result(rate("a", 1), *(rate(f"pad{i}", 30) for i in range(8)))], [criterion("a"), *demands])
+    assert exit_code(own, refused=False) is ExitCode.PASSED
+
+
 def test_a_loose_bound_that_is_missed_by_far_is_a_fail() -> None:
     findings, _ = judge([result(rate("a", 90))], [criterion("a", 0.6)])
     assert findings[0].outcome is Outcome.FAIL and findings[0].padding
