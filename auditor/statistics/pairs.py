@@ -1,8 +1,9 @@
 """Exact bounds and p-values of a difference or a ratio of two rates, of one pair of groups or of the worst of many.
 
 By :mod:`~auditor.statistics.unconditional`, which enumerates all tables, where there are at most ``MOST_PAIRS`` pairs
-of groups and they have at most ``MOST_ENUMERATED`` rows together, else by :mod:`~auditor.statistics.combined_tails`. Which
-of them is a matter of the groups' sizes alone. A p-value is the smallest level at which the bound shows what is asked.
+of groups and they have at most ``MOST_ENUMERATED`` rows together, else by
+:mod:`~auditor.statistics.combined_tails`. Which of them is a matter of the groups' sizes alone. A p-value is the
+smallest level at which the bound shows what is asked.
 """
 
 from __future__ import annotations
