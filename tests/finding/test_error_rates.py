@@ -312,10 +312,10 @@ def test_bulk_decisions_are_what_judge_says() -> None:
         for metric in list(METRICS)[:3]
     ]
     for n in (300, 3_000):
-        counts = world.draw(n, 3, np.random.default_rng(n))
+        counts = world.draw(n, 1, np.random.default_rng(n))
         cells = [(str(a), str(b)) for a, b in product(range(2), range(4))]
-        for how, (fail, ok) in families(world, n, 3, np.random.default_rng(n)).items():
-            for w in range(3):
+        for how, (fail, ok) in families(world, n, 1, np.random.default_rng(n)).items():
+            for w in range(1):
                 labelled = np.zeros((len(cells), 3, 2), np.int64)
                 labelled[:, :2] = counts[w]
                 seen = labelled.any(axis=(1, 2))
@@ -349,7 +349,7 @@ def test_what_is_decided_in_bulk_is_what_the_bound_says(kind: Kind, most: int) -
     judged = Judged("a headline", kind, np.eye(3), METRIC_BOUND[kind], math.nan)
     rng = np.random.default_rng(7)
     n = rng.integers(5, most, (100, 3))
-    k = rng.binomial(n, np.clip(0.5 + rng.uniform(-0.4, 0.4, (100, 3)) * min(1.0, 200 / most), 0.0, 1.0))
+    k = rng.binomial(n, np.clip(0.5 + rng.uniform(-1.0, 1.0, (100, 3)) * (0.4 if most < 100 else 0.12), 0.0, 1.0))
     level = 0.06
     bounds = np.asarray([estimate_of(kind, [world]).bounds(level) for world in zip(k, n, strict=True)])
     low, high = bounds.T
