@@ -1,11 +1,11 @@
 """Rows that two equal groups need for 80 % power: our exact tests, the corner of a joint region, and what others offer.
 
-``PASS``: equal rates are shown to differ by at most 0.10; ``FAIL``: rates further apart are shown to differ by more. Each
-at 0.05 / m, as of m questions. Power is exact: every table of the two groups, weighted by its probability. The peers:
+``PASS``: equal rates are shown to differ by at most 0.10; ``FAIL``: rates further apart are shown to differ by more.
+Each at 0.05 / m, as of m questions. Power is exact: every table of the two groups, weighted by its probability. Peers:
 
-- the corner of the exact joint region of both rates, which bounded differences before, all ordered pairs sharing a FAIL;
-- the score interval of statsmodels, an approximation whose size is printed at the bound;
-- the percentile bootstrap of fairlearn's ``MetricFrame``, drawn from the same counts: its size at the bound, by simulation;
+- the corner of the exact joint region of both rates, which bounded differences before, a FAIL at half its level;
+- the score test of statsmodels, an approximation, whose size at the bound is printed;
+- the percentile bootstrap, as fairlearn's ``MetricFrame`` has it but drawn from counts: its size, simulated;
 - ``scipy.stats.boschloo_exact``, which knows the bound 0 alone.
 """
 
@@ -113,7 +113,7 @@ def rows(shown: Shown, asked: str, rates: tuple[float, float], guess: int) -> in
 
 
 def bootstrap_size(rates: tuple[float, float], n: int, level: float, worlds: int = 2_000, draws: int = 2_000) -> float:
-    """How often the percentile bootstrap of the largest difference lies above the bound where the truth is the bound."""
+    """How often the percentile bootstrap's lower end lies above the bound where the truth is the bound."""
     rng, found = np.random.default_rng(0), 0
     for _ in range(worlds):
         k = rng.binomial(n, rates)
@@ -134,8 +134,8 @@ def main() -> None:
         size = probability(score(asked, level), asked, edge, theirs // 2) / level
         spent = probability(ours(asked, level), asked, edge, now // 2) / level
         print(
-            f"{asked} {rates} m = {m}: corner {before}, ours {now} ({now / before:.2f}), spends {spent:.2f} of its level; "
-            f"score test {theirs}, misses {size:.2f} times its level",
+            f"{asked} {rates} m = {m}: corner {before}, ours {now} ({now / before:.2f}), size {spent:.2f} of level; "
+            f"score test {theirs}, size {size:.2f} of level",
             flush=True,
         )
     equal = rows(ours("FAIL", 0.05, 0.0), "FAIL", (0.6, 0.4), 250)
@@ -144,7 +144,7 @@ def main() -> None:
     for rates in ((0.55, 0.45), (0.95, 0.85)):
         for level in (0.05, 0.05 / 8):
             missed = bootstrap_size(rates, 300, level) / level
-            print(f"percentile bootstrap at the bound, {rates}, 300 rows each, level {level:.4g}: {missed:.1f} times its level")
+            print(f"percentile bootstrap at the bound, {rates}, 300 rows each, {level:.4g}: {missed:.1f} of the level")
 
 
 if __name__ == "__main__":

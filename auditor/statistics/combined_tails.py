@@ -36,7 +36,7 @@ from auditor.statistics.intervals import exact_lower, exact_upper
 Contrast = Literal["difference", "ratio"]
 
 STRIPS = 0.02
-# Ends of the line included, where the least is nearly always: the standard error is concave along it.
+# Ends of the line included, where the least nearly always is: the standard error is concave along it.
 _PLACES = 0.5 - 0.5 * np.cos(np.linspace(0.0, np.pi, 9))
 # Where rates are so near 0 or 1, or groups so small, that a corner is the better set.
 _COARSE = 0.03
@@ -158,7 +158,8 @@ class _Edge:
         """At most how often, for each time that this direction is shown of rates on the edge, the other one is.
 
         The other's edge lies ``x`` standard errors away, and a normal's tail at ``z + x`` is at most
-        ``exp(-z x - x^2 / 2)`` of that at z >= 0.
+        ``exp(-z x - x^2 / 2)`` of that at z >= 0. That this is enough for binomial tails, which are rarer than their
+        level, is no argument but enumerated, over a grid (``tests/statistics/test_unconditional.py``).
         """
         between = 2.0 * self.value if self.difference else self.p_2 * (self.value**2 - 1.0)
         x = np.maximum(between, 0.0) / np.sqrt(self.times**2 * self.v_1 + self.v_2)

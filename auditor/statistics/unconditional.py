@@ -51,7 +51,8 @@ class TwoRates:
         highest = 0.5
         for lowest, order in _ORDERS:
             p = _ordered(*self._of, lowest, order).p_value(value)
-            if p > lowest:
+            # A bound that is this order's at its lowest level has that for its p-value, but for rounding.
+            if p > lowest * (1.0 + 1e-9):
                 break
             highest = lowest
         return 1.0 if p > 0.5 else max(min(p, highest), _SMALLEST_P)
@@ -71,7 +72,7 @@ def _lower_bound(first: Counted, second: Counted, contrast: Contrast, either: bo
     found = _ordered(first, second, contrast, either, *_ORDERS[own]).lower_bound(alpha)
     for lowest, order in _ORDERS[:own]:
         laxer = _ordered(first, second, contrast, either, lowest, order)
-        if laxer.p_value(found) > lowest:
+        if laxer.p_value(found) > lowest * (1.0 + 1e-9):
             found = min(found, laxer.lower_bound(lowest))
     return found
 
