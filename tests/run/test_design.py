@@ -100,11 +100,12 @@ def test_copies_with_their_cluster_are_worth_the_one_copy() -> None:
         assert copied.n_samples == 12 * (clustered.n_samples or 0)
 
 
-def test_one_row_in_fifty_that_is_a_copy_is_said_and_one_in_two_hundred_only_noted() -> None:
+def test_one_row_in_fifty_that_is_a_copy_is_in_doubt_and_one_in_two_hundred_only_recorded() -> None:
     rows = table(1000)
     few = pd.concat([rows, rows[:5]], ignore_index=True)
     assert judged(scanned(few)).doubtful == ""
-    assert "5 of 1,005 rows are exact copies of other rows." in scanned(few).data.notes
+    recorded = scanned(few).data.copies
+    assert recorded is not None and (recorded.n, recorded.copies) == (1005, 5)
     assert judged(scanned(pd.concat([rows, rows[:20]], ignore_index=True))).doubtful != ""
     assert scanned(rows).data.copies is None
 

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from auditor.data.design import Design, clusters_of, weights_of
 from auditor.errors import DataError
-from auditor.finding.copies import Copies, why_doubtful
+from auditor.finding.copies import MOST_COPIES, Copies, why_doubtful
 from auditor.intake.rows.columns import FEWEST_VALUES, called_an_id
 from auditor.intake.rows.tables import TableFile
 from auditor.intake.specs import DataSpec
@@ -141,14 +141,14 @@ def _over_all_columns(file: TableFile) -> Copies | None:
 
 
 def _on_copies(found: Copies) -> list[str]:
-    if not found.copies:
-        return []
-    said = f"{found.copies:,} of {found.n:,} rows are exact copies of other rows"
     if doubt := why_doubtful(found):
         return [doubt]
-    if found.by_chance:
-        return [f"{said}: their columns allow for no more than {found.combinations:,} different ones."]
-    return [f"{said}."]
+    if found.share > MOST_COPIES:
+        return [
+            f"{found.copies:,} of {found.n:,} rows are exact copies of other rows, as their columns allow for no more "
+            f"than {found.combinations:,} different ones."
+        ]
+    return []
 
 
 def _on_ids(file: TableFile) -> list[str]:
