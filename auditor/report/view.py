@@ -444,6 +444,7 @@ def warnings_of(report: AuditReport) -> list[str]:
                 if any(f.vacuous for f in report.findings)
                 else ""
             )
+            + (" Those of rows that are copies were not." if any(f.doubtful for f in report.findings) else "")
         )
     if report.family.multiplicity in ("bh", "none"):
         loud.append(

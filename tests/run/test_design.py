@@ -16,6 +16,7 @@ from auditor.errors import DataError, UsageError
 from auditor.finding.criterion import Criterion
 from auditor.finding.measurement import Measurement, Outcome
 from auditor.model.audited_model import AuditedModel
+from auditor.report.comparing.compare import Comparison, compare
 from auditor.report.record import AuditReport, DataRecord, Finding
 from auditor.report.view import LIMITS
 from auditor.run.audit import assemble, environment, model_record, run_audit
@@ -140,6 +141,28 @@ def test_what_needs_no_sample_is_not_in_doubt(tmp_path: Path) -> None:
     assert none_of(
         f.doubtful for f in report.findings if isinstance(f.estimate, Exact | UpperBound) or f.probe == "intake"
     )
+
+
+def test_nothing_is_better_or_worse_over_copies() -> None:
+    fairer = AuditedModel.from_callable(lambda X: (X["x"].to_numpy() * 10.0) % 1.0, classes=("0", "1"), features=("x",))
+    twelve = pd.concat([table()] * 12, ignore_index=True)
+
+    def compared(**options: Any) -> Comparison:
+        before, after = (
+            auditor.scan(m, twelve, target="y", sensitive=("sex",), probes="group_fairness", criteria=[GAP], **options)
+            for m in (MODEL, fairer)
+        )
+        return compare(before, after)
+
+    assert [row.verdict for row in compared(copies_are_real=True).rows] == ["better"]
+    found = compared()
+    assert [row.verdict for row in found.rows] == ["no change shown"]
+    assert found.remarks[0].startswith("No change is shown. 6,600 of 7,200 rows")
+
+
+def test_audits_with_other_clusters_are_not_compared() -> None:
+    with pytest.raises(UsageError, match=r"another --cluster \(id and none\)"):
+        compare(scanned(table(), cluster="id"), scanned(table()))
 
 
 # ---- clusters ------------------------------------------------------------------------------------------------------

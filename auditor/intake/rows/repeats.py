@@ -120,7 +120,8 @@ def repeats_in(file: TableFile, read: pd.DataFrame | RepeatCount, spec: DataSpec
     if spec.cluster is not None:
         return None, []
     if spec.copies_are_real:
-        return None, ["Rows that are exact copies of others count as rows of their own: --copies-are-real."]
+        said = "Rows that are exact copies of others count as rows of their own: --copies-are-real."
+        return None, [said, *_on_ids(file)]
     counted = read if isinstance(read, RepeatCount) else RepeatCount()
     if not isinstance(read, RepeatCount):
         counted.add(read)
