@@ -293,6 +293,9 @@ def _told(entries: Mapping[str, bytes], report: AuditReport, asked: Asked) -> li
     if allowed is not report.allow_inconclusive or options.get("seed", 0) != report.environment.seed:
         detail = "it does not ask for what the record says was asked (seed, --allow-inconclusive)"
         checks.append(Check(name=REQUEST, state="wrong", detail=detail))
+    if (options.get("cluster"), options.get("weight")) != (report.data.cluster, report.data.weight):
+        detail = "it does not ask for what the record says of the rows (--cluster, --weight)"
+        checks.append(Check(name=REQUEST, state="wrong", detail=detail))
     try:
         head, _ = read_head(entries.get(TABLES, b""))
     except DataError:
