@@ -148,14 +148,14 @@ def test_what_is_undefined_is_never_an_alternative() -> None:
 
 
 def test_every_model_that_was_tried_is_paid_for() -> None:
-    candidates = [point(f"p{i}", (3, 3), CLOSED) for i in range(3)]
+    candidates = [point(f"p{i}", (5, 8), CLOSED) for i in range(3)]
     few, many = weigh(PRESENT, candidates), weigh(PRESENT, candidates, n_tried=300)
     assert (few.m, few.n_tried, many.m, many.n_tried) == (6, 3, 600, 300)
     for own, wider in zip(few.points, many.points, strict=True):
         assert own.performance_change.interval and wider.performance_change.interval
         assert wider.performance_change.interval[0] < own.performance_change.interval[0]
     assert len(few.alternatives) == 3 and not many.alternatives
-    overall = RateChange(before=1600, gained=3, lost=3, n=2000)
+    overall = RateChange(before=1600, gained=5, lost=8, n=2000)
     assert few.points[0].performance_change.interval == overall.bounds(0.05 / 6)
 
 

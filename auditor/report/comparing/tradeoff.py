@@ -13,8 +13,8 @@ from auditor.errors import UsageError
 from auditor.report.comparing.pareto import Measured, dominating, shown_dominated
 from auditor.report.comparing.tradeoff_evidence import LEAKAGE, PARITY, RATIO, Disparity, Evidence, Gap, Largest
 from auditor.report.text import number, signed
-from auditor.statistics.changes import RateChange, change_bounds
-from auditor.statistics.estimate import Z_POWER, first_size
+from auditor.statistics.changes import RateChange
+from auditor.statistics.estimate import POWER
 
 PRESENT = "unmitigated"
 Verdict = Literal[
@@ -430,14 +430,7 @@ def rows_needed(change: RateChange, tolerance: float, alpha: float) -> int | Non
     """
     if not change.n or tolerance <= 0.0:
         return None
-    moved = max(change.gained + change.lost, 0.5)
-
-    def shown(times: float) -> bool:
-        either, surplus = moved * times, Z_POWER * math.sqrt(moved * times)
-        gained, lost = max(either - surplus, 0.0) / 2.0, (either + min(surplus, either)) / 2.0
-        return bool(change_bounds(gained=gained, lost=lost, n=change.n * times, alpha=alpha)[0] >= -tolerance)
-
-    times = first_size(shown)
+    times = change.growth(bound=-tolerance, alpha=alpha, ideal=0.0, miss=1.0 - POWER)
     return math.ceil(times * change.n) if math.isfinite(times) else None
 
 
