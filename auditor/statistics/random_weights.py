@@ -22,8 +22,8 @@ def change_upper(*, gained: npt.ArrayLike, lost: npt.ArrayLike, n: npt.ArrayLike
     ``P((1 - x) G+ > (1 + x) G- + x G0) = alpha`` for independent gamma variables of the shapes ``gained + 1``, ``lost``
     and ``n - gained - lost``. Without losses that is Clopper and Pearson's bound. That it is missed with probability at
     most alpha is Gaffke's conjecture, and was enumerated for n = 3 to 200 and levels from 0.05 to 1e-6. The tail is
-    Barndorff-Nielsen's ``Phi(-w - ln(v / w) / w)`` at the saddlepoint: for one gamma variable up to a tenth more than the
-    true one, and so on the side of width. Arguments broadcast and need not be whole; 1 at n = 0. Sources: Gaffke,
+    Barndorff-Nielsen's ``Phi(-w - ln(v / w) / w)`` at the saddlepoint: for one gamma variable up to a tenth more than
+    the true one, and so on the side of width. Arguments broadcast and need not be whole; 1 at n = 0. Sources: Gaffke,
     Math. Methods Statist. 14 (2005); Fay and Lumbard, Stat. Med. 40 (2021); Barndorff-Nielsen, Biometrika 73 (1986).
     """
     g, lo, m, a = np.broadcast_arrays(*(np.asarray(v, np.float64) for v in (gained, lost, n, alpha)))

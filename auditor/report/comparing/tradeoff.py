@@ -350,7 +350,7 @@ class _Judged:
             gaps=gaps,
             cheap=cheap and not evidence.constant,
             rows_needed=needed,
-            remarks=tuple(_levelled(gaps, present.evidence, disparity)),
+            remarks=tuple(_levelled(gaps, present.evidence, disparity, alpha)),
         )
 
 
@@ -410,16 +410,21 @@ def _reason(
 
 
 def _levelled(
-    gaps: Sequence[tuple[Gap, Measured, Standing]], present: Evidence | None, disparity: Disparity
+    gaps: Sequence[tuple[Gap, Measured, Standing]], present: Evidence | None, disparity: Disparity, alpha: float
 ) -> Iterator[str]:
-    """A gap in selection rates that closed while the impact ratio fell: fewer are selected, in every group."""
+    """A gap in selection rates that is shown to have closed while the impact ratio is shown to have fallen.
+
+    Then fewer are selected, in every group. Over all points the chance of any that is false is at most the error rate
+    that the changes share, and once more that for the ratios.
+    """
     before = {gap.feature: gap.ratio.value for gap in (present.gaps if present else ())}
-    for gap, moved, _ in gaps:
-        if disparity != RATIO and moved.value < 0.0 and gap.ratio.value < before.get(gap.feature, math.nan):
-            yield (
-                f"{disparity} by {gap.feature} closed by {-moved.value:.3f}, and the impact ratio fell from "
-                f"{before[gap.feature]:.3f} to {gap.ratio.value:.3f}."
-            )
+    for gap, moved, standing in gaps:
+        if disparity == RATIO or standing != "less" or not gap.ratio_change.bounds(alpha)[1] < 0.0:
+            continue
+        yield (
+            f"{disparity} by {gap.feature} closed by {-moved.value:.3f}, and the impact ratio fell from "
+            f"{before.get(gap.feature, math.nan):.3f} to {gap.ratio.value:.3f}: both are shown."
+        )
 
 
 def rows_needed(change: RateChange, tolerance: float, alpha: float) -> int | None:
