@@ -219,8 +219,8 @@ class WorstGap(Estimate):
     """Largest difference between any two groups of an estimate made of each group's own rows, ideal 0.
 
     ``max over i, j of theta_i - theta_j``, in [0, ``largest``]. Each part's one-sided bounds turn into a normal
-    quantile, and a pair is bounded over the corner region of :func:`rate_limits`, exactly where the parts' bounds are
-    exact; the maximum as in :class:`WorstDifference`. An undefined part makes the value NaN.
+    quantile, and a pair is bounded over the corner region of :func:`rate_limits`, which holds where the parts'
+    bounds hold; the maximum as in :class:`WorstDifference`. An undefined part makes the value NaN.
 
     ``uncompared``: groups besides the parts, of which too little is known to compare them. The value is then that of
     the parts alone, which the largest of all is at least, so the lower bound holds; the upper one is ``largest``.
