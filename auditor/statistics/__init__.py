@@ -13,7 +13,7 @@ truth 33 times as often as promised, and with 100 and 1,000 five times; with Clo
 times. The bounds used here miss at most 0.4 times as often as allowed (``tests/statistics/test_statistics.py`` shows it
 all).
 
-``intervals`` is the arithmetic on plain arrays, ``random_weights`` that of means of few possible values; ``estimate`` what every estimate can do; ``rates``, ``groups``,
-``means``, ``ranks`` and ``distances`` the kinds of them, and ``kinds`` their closed union; ``families`` and
-``planning`` what is decided over many of them.
+``intervals`` is the arithmetic on plain arrays, ``random_weights`` that of means of few possible values; ``estimate``
+what every estimate can do; ``rates``, ``groups``, ``means``, ``ranks`` and ``distances`` the kinds of them, and
+``kinds`` their closed union; ``families`` and ``planning`` what is decided over many of them.
 """

@@ -48,11 +48,11 @@ class AdverseImpact:
       the highest scoring rate, in pooled standard deviations within the two (Cohen's d); any number, ideal 0. For
       display only: its interval takes the scores as normal with one spread, which probabilities are not
 
-    Each ratio comes with the p-values of "below 0.8" and of "below 1" that its bounds have, Fisher's exact p against the most selected
-    category, and the distance of the two rates in standard deviations. The ratio never speaks without them: with 2,000
-    rows in 8 cells, all selected at 20 %, the smallest ratio is below 0.8 in 91 % of samples where the cells are equal,
-    and in 97 % where they are as uneven as 30, 30, 9, 9, 6, 6, 5 and 5 %. Which category is the most selected
-    is itself an estimate, so a ratio is bounded as the smallest over every other category
+    Each ratio comes with the p-values of "below 0.8" and of "below 1" that its bounds have, Fisher's exact p against
+    the most selected category, and the distance of the two rates in standard deviations. The ratio never speaks without
+    them: with 2,000 rows in 8 cells, all selected at 20 %, the smallest ratio is below 0.8 in 91 % of samples where the
+    cells are equal, and in 97 % where they are as uneven as 30, 30, 9, 9, 6, 6, 5 and 5 %. Which category is the most
+    selected is itself an estimate, so a ratio is bounded as the smallest over every other category
     (:class:`~auditor.statistics.groups.RatioToLargest`); Fisher's p takes the category as given, as practice does.
 
     Neither law nor rule sets a pass mark for these ratios: four fifths (29 CFR 1607.4(D)) is a rule of thumb for what
