@@ -229,3 +229,13 @@ def test_a_gap_that_turned_round_is_not_taken_for_closed() -> None:
     assert GapChange(rates=(rate,)).value == pytest.approx(0.0, abs=1e-12)
     low, high = GapChange(rates=(rate,)).bounds(0.025)
     assert low < 0.0 < high
+
+
+def test_the_widest_pair_of_all_rates_is_what_a_gap_was() -> None:
+    """One rate's gap closes from 0.6 to 0, the other's stays at 0.2: the larger of them went from 0.6 to 0.2."""
+    closed = PairedRates(rate="a", before=(400, 100), gained=(0, 300), lost=(0, 0), n=(500, 500))
+    stayed = PairedRates(rate="b", before=(300, 200), gained=(5, 5), lost=(5, 5), n=(500, 500))
+    for rates in ((closed, stayed), (stayed, closed)):
+        change = GapChange(rates=rates)
+        low, high = change.bounds(0.025)
+        assert change.value == pytest.approx(-0.4) and low < -0.4 < high < -0.25
