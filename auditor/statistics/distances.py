@@ -352,6 +352,7 @@ def _quantiles_of_sum(alpha: float) -> FloatArray:
         middle = 0.5 * (low + high)
         over = _tail_of_sum(middle, angle=angle) > 0.5 * alpha
         low, high = np.where(over, middle, low), np.where(over, high, middle)
+    high.flags.writeable = False
     return high
 
 
