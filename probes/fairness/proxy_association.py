@@ -78,12 +78,12 @@ class ProxyAssociation:
         self.single_features = single_features
 
     def measure(self, model: AuditedModel, data: AuditData, rng: np.random.Generator) -> list[Measurement]:
-        """Measurements over the evaluation rows; ``rng`` halves them once, for all sources."""
+        """Measurements over the evaluation rows; their own contents halve them once, for all sources."""
         rows = data.evaluation
         if rows.sensitive_features is None:
             raise NotApplicableError("Needs a sensitive feature: add --sensitive COLUMN.")
         train = np.zeros(len(rows), bool)
-        train[rng.permutation(len(rows))[: len(rows) // 2]] = True
+        train[rows.order(self.name)[: len(rows) // 2]] = True
         sources = self._sources(model, rows, train)
         found = []
         for column in rows.sensitive_features.columns:

@@ -373,32 +373,13 @@ def load_data(spec: DataSpec, model: AuditedModel) -> AuditData:
 
 def _overlap_note(evaluation: AuditData, members: AuditData) -> list[str]:
     """Says how many evaluation rows the model was trained on; none are left out, as that would thin out common rows."""
-    shared = int(np.isin(row_keys(evaluation), row_keys(members)).sum())
+    shared = int(np.isin(evaluation.keys, members.keys).sum())
     if not shared:
         return []
     return [
         f"{shared:,} of {len(evaluation):,} evaluation rows stand in the training file too: what is measured on them "
         "flatters the model. Membership inference leaves out every row that occurs twice."
     ]
-
-
-def row_keys(data: AuditData) -> npt.NDArray[np.uint64]:
-    """(n,) hash of each row's features and label; equal rows have equal keys, within one process."""
-    if isinstance(data.X, pd.DataFrame):
-        # One type for all numbers: a column of whole numbers in one file may have a gap, and be float, in the other.
-        X = data.X.astype({c: np.float64 for c in data.X.columns if data.X[c].dtype.kind in "iufb"})
-        of_features = np.asarray(pd.util.hash_pandas_object(X, index=False), np.uint64)
-    else:
-        parts = (hash(x if isinstance(x, str) else x.tobytes()) % 2**64 for x in data.X)
-        of_features = np.fromiter(parts, np.uint64, len(data))
-    labels = np.zeros(len(data), np.uint64) if data.y_true is None else data.y_true.astype(np.uint64)
-    if data.target_values is not None:
-        labels = (data.target_values + 0.0).view(np.uint64)  # -0.0 and 0.0 are one number
-    combined: npt.NDArray[np.uint64] = of_features * np.uint64(1_000_003) + labels
-    if data.recorded is not None:
-        # Where a row's features are not all here, its answers may be all that tells it from another.
-        combined = combined * np.uint64(1_000_003) + data.recorded.keys(len(data))
-    return combined
 
 
 def _load_one(
