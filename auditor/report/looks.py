@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated
 
 from pydantic import Field, JsonValue
@@ -18,6 +19,13 @@ _OWN_RATE = (
     "Each look has an error rate of its own, and whoever picks among them has none that is stated here: --campaign "
     "spends one over all."
 )
+
+
+def entries_named(numbers: Sequence[int]) -> str:
+    """``entry 2``, or ``entries 1, 2 and 5``."""
+    if len(numbers) == 1:
+        return f"entry {numbers[0]}"
+    return f"entries {', '.join(map(str, numbers[:-1]))} and {numbers[-1]}"
 
 
 class EarlierLook(Closed):

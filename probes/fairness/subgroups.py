@@ -74,11 +74,11 @@ class SubgroupDiscovery:
 
     Rates, each worse when higher: ``error_rate = P(y_pred != y)``, ``rejection_rate = P(y_pred != favourable)``,
     ``false_positive_rate`` and ``false_negative_rate``; without labels the second only, without a favourable label the
-    first only. The rows are halved as good as at random, by a hash of their contents, so that no seed gives another split
-    (:meth:`~auditor.data.audit_data.AuditData.order`). The first half ranks every conjunction of numeric bins, category levels
-    and sensitive features by the pooled z of its rate against the rows outside it; the ``top`` best that do not overlap
-    by more than half are tried on the second half, where nothing has been chosen yet, by Fisher's exact test (one-sided
-    hypergeometric tail), with Holm's correction over ``top``:
+    first only. The rows are halved as good as at random, by a hash of their contents, so that no seed gives another
+    split (:meth:`~auditor.data.audit_data.AuditData.order`). The first half ranks every conjunction of numeric bins,
+    category levels and sensitive features by the pooled z of its rate against the rows outside it; the ``top`` best
+    that do not overlap by more than half are tried on the second half, where nothing has been chosen yet, by Fisher's
+    exact test (one-sided hypergeometric tail), with Holm's correction over ``top``:
 
     - ``confirmed_subgroups``: how many hold at 5 %; ideal 0. Its lower bound at alpha is Holm's count at alpha. What is
       not confirmed may still be there, so it can FAIL and never PASS.

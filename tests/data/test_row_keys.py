@@ -43,11 +43,12 @@ def test_shuffled_and_saved_anew_they_are_the_same_rows() -> None:
 @pytest.mark.parametrize("kind", ["text", "image", "sound"])
 def test_keys_are_the_same_in_every_process(kind: str) -> None:
     """Python's own hash of a text is salted anew in every process."""
-    code = (
-        "import numpy as np\nfrom auditor.data.audit_data import AuditData\n"
-        "X = {'text': np.asarray(['a', 'b \\ud800', 'ä'], object), 'image': np.arange(96, dtype=np.uint8)"
-        ".reshape(2, 4, 4, 3), 'sound': np.arange(12, dtype=np.int16).reshape(3, 4)}[%r]\n" % kind
-    ) + "print(AuditData(X=X).digest)"
+    made = {
+        "text": "np.asarray(['a', 'b \\ud800', 'ä'], object)",
+        "image": "np.arange(96, dtype=np.uint8).reshape(2, 4, 4, 3)",
+        "sound": "np.arange(12, dtype=np.int16).reshape(3, 4)",
+    }[kind]
+    code = f"import numpy as np\nfrom auditor.data.audit_data import AuditData\nprint(AuditData(X={made}).digest)"
     said = {
         subprocess.run(
             [sys.executable, "-c", code], capture_output=True, text=True, check=True, env={"PYTHONHASHSEED": seed}

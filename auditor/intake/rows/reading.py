@@ -18,6 +18,7 @@ from auditor.data.audit_data import AuditData, encode_labels, favourable, groups
 from auditor.data.bins import MOST_VALUES, BinRule, bin_sensitive, parse_bin_rule, refuse_continuous
 from auditor.data.counts import MISSING, GroupCounts, count_groups
 from auditor.data.preprocessing import NumericColumn, TabularPreprocessing, as_converted, as_text, label_name
+from auditor.data.row_keys import Keys, keys_of
 from auditor.errors import DataError, UsageError, did_you_mean, some_of
 from auditor.intake.rows.columns import id_like
 from auditor.intake.rows.recorded import read_recorded
@@ -120,8 +121,12 @@ def can_stream(spec: DataSpec, model: AuditedModel) -> bool:
     )
 
 
-def stream_counts(spec: DataSpec, model: AuditedModel) -> tuple[GroupCounts, tuple[str, ...]]:
+def stream_counts(
+    spec: DataSpec, model: AuditedModel, keys: list[Keys] | None = None
+) -> tuple[GroupCounts, tuple[str, ...]]:
     """GroupCounts of a whole file, and the notes on it: one forward pass over its rows, in constant memory.
+
+    ``keys`` is given the keys of the rows, part by part, where there is a list for them.
 
     Raises what :func:`load_data` raises.
     """
@@ -142,6 +147,8 @@ def stream_counts(spec: DataSpec, model: AuditedModel) -> tuple[GroupCounts, tup
         y_true = None
         if spec.target is not None:
             y_true = encode_labels(batch.column(spec.target).to_pandas(), classes, spec.target)
+        if keys is not None:
+            keys.append(keys_of(X, y_true, None, None))
         tally.add(batch.num_rows, {name: _n_missing(batch.column(name)) for name in features}, y_true)
         groups = [_arrow_groups(batch.column(name)) for name in sensitive]
         for name, (_, levels) in zip(sensitive, groups, strict=True):
