@@ -52,18 +52,6 @@ def open_ledger(db: str | None, *, create: bool = False) -> Ledger:
 # ---- in a scan -------------------------------------------------------------------------------------------------------
 
 
-def record_audit(report: AuditReport, db: str | None, bundle: str | None) -> str:
-    """Appends an audit; returns a line that says where it stands. Raises UsageError where it cannot be written."""
-    from auditor.evidence.history.entries import AuditEntry
-
-    ledger = open_ledger(db, create=True)
-    try:
-        entry = ledger.append("audit", AuditEntry.of(report, bundle))
-        return entry_line(entry, db)
-    finally:
-        ledger.close()
-
-
 def entry_line(entry: Entry, db: str | None) -> str:
     """Where an entry stands, in a line."""
     return f"{place_of(db) if '://' not in place_of(db) else 'database'}, entry {entry.number}, {entry.hash[:16]}"
