@@ -158,8 +158,8 @@ def test_what_changed_since_is_named(report: AuditReport) -> None:
     assert found.looks is not None
     assert found.looks.changed == (
         "demographic_parity_difference had to be at most 0.1 at entries 1 and 2, and at most 0.4 now.",
-        "roc_auc had to be at least 0.5 at entries 1 and 2, and nothing is required of it now.",
-        "Nothing was required of accuracy_difference at entries 1 and 2, and at most 0.97 now.",
+        "Required at entries 1 and 2, and not now: roc_auc (at least 0.5).",
+        "Not required at entries 1 and 2, and now: accuracy_difference (at most 0.97).",
         "The error rate was 0.05 at entries 1 and 2, and is 0.1 now.",
         "The allowance for multiplicity was bonferroni at entries 1 and 2, and is holm.",
         "The seed was 0 at entries 1 and 2, and is 7 now.",
@@ -170,6 +170,18 @@ def test_what_changed_since_is_named(report: AuditReport) -> None:
         "--threshold was 0.5 at entry 2, and is 0.3 now.",
     )
     assert "3 more changes stand in report.json" in said(found)
+
+
+def test_of_many_requirements_that_are_gone_what_failed_comes_first(report: AuditReport) -> None:
+    found = next(f for f in report.findings if f.criterion is not None)
+    failed = found.model_copy(update={"outcome": Outcome.FAIL, "criterion": GAP})
+    many = [required(f"metric_{i}", "at_most", 0.9) for i in range(8)]
+    history = History()
+    passed = failed.model_copy(update={"outcome": Outcome.PASS, "criterion": many[0]})
+    history.audit(changed(report, criteria=(*many, GAP), findings=(passed, failed)))
+    [only] = history.audit(changed(report, criteria=())).looks.changed  # type: ignore[union-attr]
+    assert only.startswith("Required at entry 1, and not now: demographic_parity_difference (at most 0.1), metric_0 ")
+    assert only.endswith("metric_3 (at most 0.9) and 4 more.")
 
 
 def test_on_other_rows_only_requirements_are_compared(report: AuditReport) -> None:

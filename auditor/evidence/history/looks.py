@@ -11,8 +11,14 @@ from auditor.errors import DataError, UsageError
 from auditor.evidence.criteria_changes import changed_criteria
 from auditor.evidence.history.entries import GENESIS, Entry, digest_of
 from auditor.evidence.history.ledger import broken_chain
+from auditor.finding.criterion import CriterionRecord
+from auditor.finding.measurement import Outcome
 from auditor.report.looks import CampaignRecord, EarlierLook, LooksRecord, entries_named
 from auditor.report.record import FILES, INTAKE, AuditReport
+
+
+_MOST_NAMED = 5
+_GRAVEST_FIRST = (Outcome.FAIL, Outcome.INCONCLUSIVE, Outcome.NOT_RUN, Outcome.PASS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,13 +135,19 @@ def _changes(
 
 
 def _requirements(then: AuditReport, now: AuditReport, campaign: CampaignRecord | None) -> Iterator[tuple[str, str]]:
+    gone, new = [], []
     for subject, a, b in changed_criteria(then.criteria, now.criteria):
         if a is not None and b is not None and (a.direction, a.bound) != (b.direction, b.bound):
             yield f"{subject} had to be {a.describe()}", f", and {b.describe()} now."
         elif b is None and a is not None:
-            yield f"{subject} had to be {a.describe()}", ", and nothing is required of it now."
+            gone.append((_gravity(then, a), f"{subject} ({a.describe()})"))
         elif a is None and b is not None:
-            yield f"Nothing was required of {subject}", f", and {b.describe()} now."
+            new.append(f"{subject} ({b.describe()})")
+    if gone:
+        # What failed by them first: that is why somebody may have taken them out.
+        yield "Required", f", and not now: {_first_of([said for _, said in sorted(gone, key=lambda each: each[0])])}."
+    if new:
+        yield "Not required", f", and now: {_first_of(new)}."
     before = then.looks.campaign if then.looks is not None else None
     # Of a campaign the whole of what it promises: levels differ from look to look.
     rates = [r.family.error_rate if c is None else c.error_rate for r, c in ((then, before), (now, campaign))]
@@ -143,6 +155,16 @@ def _requirements(then: AuditReport, now: AuditReport, campaign: CampaignRecord 
         yield f"The error rate was {rates[0]:g}", f", and is {rates[1]:g} now."
     if then.family.multiplicity != now.family.multiplicity:
         yield f"The allowance for multiplicity was {then.family.multiplicity}", f", and is {now.family.multiplicity}."
+
+
+def _gravity(record: AuditReport, criterion: CriterionRecord) -> int:
+    outcomes = {f.outcome for f in record.findings if f.criterion == criterion}
+    return next((i for i, outcome in enumerate(_GRAVEST_FIRST) if outcome in outcomes), len(_GRAVEST_FIRST))
+
+
+def _first_of(names: Sequence[str]) -> str:
+    rest = len(names) - _MOST_NAMED
+    return ", ".join(names[:_MOST_NAMED]) + (f" and {rest:,} more" if rest > 0 else "")
 
 
 def _questions(then: AuditReport, now: AuditReport, asked: Asked) -> Iterator[tuple[str, str]]:
