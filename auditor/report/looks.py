@@ -64,8 +64,8 @@ class CampaignRecord(Closed):
         of = "" if self.planned is None else f" of {self.planned} planned"
         return (
             f"Look {self.look}{of} of campaign {self.name}: level {self.level:.3g} of {self.error_rate:g}. Over all "
-            f"looks of the campaign together the chance of any false FAIL is at most {100 * self.error_rate:.3g}%, and "
-            "so is that of any false PASS."
+            f"looks together the chance of any false FAIL in an error budget is at most {100 * self.error_rate:.3g}%, "
+            "or the rate that the budget states for itself, and so is that of any false PASS."
         )
 
 

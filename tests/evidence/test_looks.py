@@ -20,8 +20,9 @@ from auditor.errors import DataError, UsageError
 from auditor.evidence.history.entries import GENESIS, AuditEntry, Entry
 from auditor.evidence.history.ledger import Ledger
 from auditor.evidence.history.looks import Asked, audits_of, head_of, looks_of, miscounted, next_look, wrong_in_history
+from auditor.finding.budgets import Family
 from auditor.finding.criterion import Criterion, CriterionRecord, Direction
-from auditor.finding.judging import Family, judge
+from auditor.finding.judging import judge
 from auditor.finding.measurement import Measurement, Outcome, ProbeResult
 from auditor.model.saving import save
 from auditor.model.torch_model import TorchModel
@@ -151,7 +152,7 @@ def test_what_changed_since_is_named(report: AuditReport) -> None:
             report,
             criteria=(wider, new),
             environment={"seed": 7},
-            family={"error_rate": 0.1, "multiplicity": "holm"},
+            family={"error_rate": 0.1, "multiplicity": "bonferroni"},
         ),
         Asked(probes=("group_fairness", "subgroup_discovery"), options={"--threshold": 0.3, "group_fairness.x": [1]}),
     )
@@ -161,7 +162,7 @@ def test_what_changed_since_is_named(report: AuditReport) -> None:
         "Required at entries 1 and 2, and not now: roc_auc (at least 0.5).",
         "Not required at entries 1 and 2, and now: accuracy_difference (at most 0.97).",
         "The error rate was 0.05 at entries 1 and 2, and is 0.1 now.",
-        "The allowance for multiplicity was bonferroni at entries 1 and 2, and is holm.",
+        "The allowance for multiplicity was holm at entries 1 and 2, and is bonferroni.",
         "The seed was 0 at entries 1 and 2, and is 7 now.",
         "The probe subgroup_discovery was not asked at entries 1 and 2, and now.",
         "--threshold was not set at entry 1, and is 0.3 now.",
@@ -170,6 +171,17 @@ def test_what_changed_since_is_named(report: AuditReport) -> None:
         "--threshold was 0.5 at entry 2, and is 0.3 now.",
     )
     assert "3 more changes stand in report.json" in said(found)
+
+
+def test_a_larger_share_of_a_budget_is_named(report: AuditReport) -> None:
+    history = History()
+    history.audit(report)
+    larger = GAP.model_copy(update={"budget": "own", "rate": 0.1, "weight": 3.0, "primary": True})
+    found = history.audit(changed(report, criteria=(larger, SKILL))).looks
+    assert found is not None and found.changed == (
+        "demographic_parity_difference was judged in the budget of its pillar (weight 1) at entry 1, and in the budget "
+        "own (rate 0.1, weight 3, primary) now.",
+    )
 
 
 def test_of_many_requirements_that_are_gone_what_failed_comes_first(report: AuditReport) -> None:

@@ -16,7 +16,6 @@ from auditor.finding.measurement import Outcome
 from auditor.report.looks import CampaignRecord, EarlierLook, LooksRecord, entries_named
 from auditor.report.record import FILES, INTAKE, AuditReport
 
-
 _MOST_NAMED = 5
 _GRAVEST_FIRST = (Outcome.FAIL, Outcome.INCONCLUSIVE, Outcome.NOT_RUN, Outcome.PASS)
 
@@ -139,6 +138,8 @@ def _requirements(then: AuditReport, now: AuditReport, campaign: CampaignRecord 
     for subject, a, b in changed_criteria(then.criteria, now.criteria):
         if a is not None and b is not None and (a.direction, a.bound) != (b.direction, b.bound):
             yield f"{subject} had to be {a.describe()}", f", and {b.describe()} now."
+        elif a is not None and b is not None and _share(a) != _share(b):
+            yield f"{subject} was judged in {_share(a)}", f", and in {_share(b)} now."
         elif b is None and a is not None:
             gone.append((_gravity(then, a), f"{subject} ({a.describe()})"))
         elif a is None and b is not None:
@@ -155,6 +156,12 @@ def _requirements(then: AuditReport, now: AuditReport, campaign: CampaignRecord 
         yield f"The error rate was {rates[0]:g}", f", and is {rates[1]:g} now."
     if then.family.multiplicity != now.family.multiplicity:
         yield f"The allowance for multiplicity was {then.family.multiplicity}", f", and is {now.family.multiplicity}."
+
+
+def _share(criterion: CriterionRecord) -> str:
+    rate = "" if criterion.rate is None else f"rate {criterion.rate:g}, "
+    primary = ", primary" if criterion.primary else ""
+    return f"the budget {criterion.budget or 'of its pillar'} ({rate}weight {criterion.weight:g}{primary})"
 
 
 def _gravity(record: AuditReport, criterion: CriterionRecord) -> int:
