@@ -527,9 +527,9 @@ def exit_code(findings: Sequence[Judgement | Finding], *, refused: bool, allow_i
 
     4 where model or data were refused; else 1 where anything FAILed; else 3 where anything was INCONCLUSIVE or NOT_RUN,
     or where no probe's number was judged at all (checks of the file itself and of an explanation's own arithmetic do
-    not count: a file that loads is not an audited model; nor do requirements that could hardly be missed); else 0. ``allow_inconclusive`` forgives INCONCLUSIVE findings
-    only, and none that would PASS of a model which says the same to everybody: that is no lack of rows; nor one that
-    would FAIL if nothing else were asked.
+    not count: a file that loads is not an audited model; nor do requirements that could hardly be missed); else 0.
+    ``allow_inconclusive`` forgives INCONCLUSIVE findings only, and none that would PASS of a model which says the same
+    to everybody: that is no lack of rows; nor one that would FAIL if nothing else were asked.
     """
     if refused:
         return ExitCode.REFUSED

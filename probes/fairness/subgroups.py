@@ -83,7 +83,7 @@ class SubgroupDiscovery:
     - ``confirmed_subgroups``: how many hold at 5 %; ideal 0. Its lower bound at alpha is Holm's count at alpha. What is
       not confirmed may still be there, so it can FAIL and never PASS.
     - ``subgroup_gap`` of each confirmed slice: its rate minus the rate of all other rows, on the second half; [-1, 1],
-      ideal 0, with exact bounds that hold for all ``top`` slices together.
+      ideal 0, with bounds that hold for all ``top`` slices together.
 
     bins: bins of equal share per numeric column. top: slices to confirm, fixed beforehand. min_rows: fewest rows of a
     rate that a slice needs in the search half. features: columns to search, all of them by default. Category levels
