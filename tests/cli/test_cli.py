@@ -105,7 +105,7 @@ def test_exit_0_and_the_promise(here: Path) -> None:
     assert result.exit_code == 0, result.output
     assert "everything that was judged passed" in result.output
     said = " ".join(result.output.replace("\xa0", " ").split())
-    assert "Each error budget has a rate of its own" in said and "fairness 5 % over 3 questions" in said
+    assert "Each error budget has a rate of its own" in said and re.search(r"fairness 5 % over \d questions?", said)
     for name in ("PASS", "FAIL", "INCONCLUSIVE", "NOT_RUN", "NOT_APPLICABLE", "NOT_JUDGED"):
         assert re.search(rf"\b{name} \d", result.output)
 
