@@ -307,6 +307,9 @@ def _told(entries: Mapping[str, bytes], report: AuditReport, asked: Asked) -> li
     if allowed is not report.allow_inconclusive or options.get("seed", 0) != report.environment.seed:
         detail = "it does not ask for what the record says was asked (seed, --allow-inconclusive)"
         checks.append(Check(name=REQUEST, state="wrong", detail=detail))
+    if (options.get("cluster"), options.get("weight")) != (report.data.cluster, report.data.weight):
+        detail = "it does not ask for what the record says of the rows (--cluster, --weight)"
+        checks.append(Check(name=REQUEST, state="wrong", detail=detail))
     try:
         head, _ = read_head(entries.get(TABLES, b""))
     except DataError:
@@ -357,6 +360,9 @@ def _answered(
     except DataError as error:
         return [Check(name=TABLES, state="wrong", detail=str(error))], frozenset(), frozenset()
     checks = []
+    if column := report.data.cluster or report.data.weight:
+        detail = f"the bundle does not hold the column {column!r}, which the numbers rest on"
+        return [Check(name="rows", state="not checked", detail=detail)], frozenset(), frozenset()
     if head is None and report.refusal is None and report.data.n_rows:
         checks.append(Check(name="rows", state="not checked", detail="the bundle holds no answers of the model by row"))
     elif ROWS in manifest.files and answers is None and head is not None:

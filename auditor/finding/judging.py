@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from auditor.finding.budgets import CONJUNCTION, Family, Levels, Pair, can_pass, is_loose, levels_of
+from auditor.finding.copies import why_doubtful
 from auditor.finding.criterion import NO_BUDGET, Criterion
 from auditor.finding.implications import implied
 from auditor.finding.judgement import Judgement
@@ -291,7 +292,8 @@ def judge(
             findings.append(_not_measured(result, Outcome.NOT_RUN, "The probe ended without a measurement."))
     ran = {result.probe for result in results if result.measurements}
     findings.extend(_never_measured(criteria, {id(criterion) for _, _, criterion in pairs}, ran))
-    return _with_ids(_without_empty_passes(findings, results)), replace(family, m=len(sampled), budgets=budgets)
+    findings = _not_of_copies(_without_empty_passes(findings, results), results)
+    return _with_ids(findings), replace(family, m=len(sampled), budgets=budgets)
 
 
 def _key(pair: Pair) -> tuple[int, int]:
@@ -316,6 +318,24 @@ def _without_empty_passes(findings: Sequence[Judgement], results: Sequence[Probe
             finding = replace(finding, reason=finding.reason + finding.said_alone)
         said.append(replace(finding, vacuous=why) if why else finding)
     return said
+
+
+def _not_of_copies(findings: Sequence[Judgement], results: Sequence[ProbeResult]) -> list[Judgement]:
+    """The findings; what was judged of a sample of rows that are copies of each other is INCONCLUSIVE, and says why."""
+    doubts = {result.probe: why_doubtful(result.copies) for result in results}
+    return [
+        replace(f, outcome=Outcome.INCONCLUSIVE, reason=why, doubtful=why, alone=None, said_alone="")
+        if (why := doubts.get(f.probe, "")) and f.outcome in _JUDGED and not _is_certain(f.measurement)
+        else f
+        for f in findings
+    ]
+
+
+def _is_certain(measured: Measurement | None) -> bool:
+    return measured is None or isinstance(measured.estimate, Exact | UpperBound | Undefined)
+
+
+_JUDGED = (Outcome.PASS, Outcome.FAIL, Outcome.INCONCLUSIVE)
 
 
 def _takes_no_share(estimate: AnyEstimate, criterion: Criterion) -> bool:

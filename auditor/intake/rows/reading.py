@@ -22,6 +22,7 @@ from auditor.data.row_keys import Keys, keys_of
 from auditor.errors import DataError, UsageError, did_you_mean, some_of
 from auditor.intake.rows.columns import id_like
 from auditor.intake.rows.recorded import read_recorded
+from auditor.intake.rows.repeats import RepeatCount, design_of, repeats_in
 from auditor.intake.rows.tables import TableFile, open_table
 from auditor.intake.specs import DataSpec
 from auditor.rows import FloatArray, IntArray, Rows
@@ -52,7 +53,11 @@ def _column_types(spec: DataSpec, model: AuditedModel, features: Sequence[str]) 
     """
     # Numbers are read as numbers, which are exact; text for them would be rounded, and "no number" is found later.
     target = None if model.kind == "regressor" else spec.target
-    own = [name for name in (*spec.sensitive, target, spec.join_on) if name is not None and name not in features]
+    own = [
+        name
+        for name in (*spec.sensitive, target, spec.join_on, spec.cluster)
+        if name is not None and name not in features
+    ]
     types: dict[str, pa.DataType] = dict.fromkeys(own, pa.string())
     if isinstance(model.preprocessing, TabularPreprocessing):
         for column in model.preprocessing.columns:
@@ -79,7 +84,7 @@ def feature_columns(file: TableFile, spec: DataSpec, model: AuditedModel) -> lis
                     code="AUD-DATA-COLUMN",
                 )
         return list(model.features)
-    others = {spec.target, spec.join_on}
+    others = {spec.target, spec.join_on, spec.cluster, spec.weight}
     return [name for name in file.columns if name not in others]
 
 
@@ -112,6 +117,8 @@ def can_stream(spec: DataSpec, model: AuditedModel) -> bool:
         and features is not None
         and set(features) <= set(model.preprocessing.features)
         and spec.train is None
+        and spec.cluster is None
+        and spec.weight is None
         and not spec.bins
         and spec.sensitive_file is None
         and bool(spec.sensitive)
@@ -122,11 +129,12 @@ def can_stream(spec: DataSpec, model: AuditedModel) -> bool:
 
 
 def stream_counts(
-    spec: DataSpec, model: AuditedModel, keys: list[Keys] | None = None
+    spec: DataSpec, model: AuditedModel, keys: list[Keys] | None = None, repeats: RepeatCount | None = None
 ) -> tuple[GroupCounts, tuple[str, ...]]:
     """GroupCounts of a whole file, and the notes on it: one forward pass over its rows, in constant memory.
 
-    ``keys`` is given the keys of the rows, part by part, where there is a list for them.
+    ``keys`` is given the keys of the rows, part by part, where there is a list for them; ``repeats`` is told of every
+    row.
 
     Raises what :func:`load_data` raises.
     """
@@ -143,6 +151,8 @@ def stream_counts(
     for batch in file.batches(list(dict.fromkeys([*features, *own])), types):
         if not batch.num_rows:
             continue
+        if repeats is not None:
+            repeats.add(batch.to_pandas())
         X = batch.select(features).to_pandas()
         y_true = None
         if spec.target is not None:
@@ -375,6 +385,8 @@ def load_data(spec: DataSpec, model: AuditedModel) -> AuditData:
         ),
         unreadable=(*evaluation.unreadable, *members.unreadable),
         notes=tuple(dict.fromkeys([*evaluation.notes, *members.notes, *overlap])),
+        design=None if evaluation.design is None else evaluation.design.followed_by(len(members)),
+        copies=evaluation.copies,
     )
 
 
@@ -410,7 +422,9 @@ def _load_one(
     if path == spec.train:
         # The training rows need no groups: a probe that compares groups reads the evaluation rows.
         in_file = [name for name in in_file if name in file.columns]
-    own = [name for name in (spec.target, spec.join_on if joined else None) if name is not None] + in_file
+    of_design = (spec.cluster, spec.weight) if path == spec.path else ()
+    said = (spec.target, spec.join_on if joined else None, *of_design)
+    own = [name for name in said if name is not None] + in_file
     table = file.read(list(dict.fromkeys([*features, *own])), _column_types(spec, model, features))
     frame = table.to_pandas()
     tabular = spec.text is None and spec.image is None
@@ -429,22 +443,17 @@ def _load_one(
     tally = _Tally(f"{what} {file.path.name!r}", file.path.name, spec.target, classes)
     tally.add(len(frame), {str(c): int(frame[c].isna().sum()) for c in features} if tabular else {}, y_true)
     notes += tally.notes(model)
+    design, copies = None, None
+    more: list[str] = []
+    if path == spec.path:
+        design = design_of(frame, spec)
+        copies, more = repeats_in(file, frame, spec)
     if target_values is not None:
         notes += _target_notes(target_values, f"Column {spec.target!r} of {file.path.name}")
     if joined:
-        frame, said = _join(frame, spec)
-        notes += said
-    X: Rows = frame[features]
-    files = None
-    if spec.text is not None:
-        X = frame[spec.text].astype("string").fillna("").to_numpy(object)
-    elif spec.image is not None:
-        from auditor.intake.rows.media import load_gated, load_images
-        from auditor.model.gated import GatedModel
-
-        load = load_gated if isinstance(model, GatedModel) else load_images
-        X = load(file.path.parent, frame[spec.image].tolist(), model)
-        files = _paths(file.path.parent, frame[spec.image].tolist())
+        frame, found = _join(frame, spec)
+        notes += found
+    X, files = _inputs(frame, file, spec, model, features)
     groups = _sensitive_groups(frame, spec, tally)
     if groups is not None and path == spec.path:
         for names in _together(list(map(str, groups.columns))):
@@ -452,7 +461,7 @@ def _load_one(
     bins = {rule.column for rule in map(parse_bin_rule, spec.bins) if not rule.each}
     positive = favourable(spec.positive, classes)
     return AuditData(
-        X=X.reset_index(drop=True) if isinstance(X, pd.DataFrame) else X,
+        X=X,
         y_true=y_true,
         target_values=target_values,
         classes=classes,
@@ -463,8 +472,26 @@ def _load_one(
         if spec.recorded is None
         else read_recorded(file, spec.recorded, classes, positive, regression=model.kind == "regressor"),
         files=files,
-        notes=tuple(notes),
+        notes=(*notes, *more),
+        design=design,
+        copies=copies,
     )
+
+
+def _inputs(
+    frame: pd.DataFrame, file: TableFile, spec: DataSpec, model: AuditedModel, features: Sequence[str]
+) -> tuple[Rows, npt.NDArray[np.object_] | None]:
+    """What the model is asked about: columns, texts, or pictures with the paths of their files."""
+    if spec.text is not None:
+        return frame[spec.text].astype("string").fillna("").to_numpy(object), None
+    if spec.image is None:
+        return frame[list(features)].reset_index(drop=True), None
+    from auditor.intake.rows.media import load_gated, load_images
+    from auditor.model.gated import GatedModel
+
+    folder, names = file.path.parent, frame[spec.image].tolist()
+    load = load_gated if isinstance(model, GatedModel) else load_images
+    return load(folder, names, model), _paths(folder, names)
 
 
 def _sensitive_groups(frame: pd.DataFrame, spec: DataSpec, tally: _Tally) -> pd.DataFrame | None:
@@ -485,7 +512,7 @@ def _load_folder(spec: DataSpec, folder: Path, model: AuditedModel, classes: tup
 
     if model.kind == "regressor":
         raise UsageError("A folder has one sub-folder per class, and this model predicts numbers: give --data FILE.")
-    for flag in ("target", "text", "image", "features"):
+    for flag in ("target", "text", "image", "features", "cluster", "weight"):
         if getattr(spec, flag) is not None:
             raise UsageError(f"A folder's sub-folders are the labels and its files the rows: leave --{flag} out.")
     joined = folder == Path(spec.path) and bool(spec.sensitive)
