@@ -16,6 +16,7 @@ from pydantic import TypeAdapter, ValidationError
 from auditor.errors import AuditorError, DataError
 from auditor.evidence.archive import differing_part, read_archive, unpack
 from auditor.evidence.bundle import statement_of
+from auditor.evidence.history.looks import misspent
 from auditor.evidence.log import broken_links, events
 from auditor.evidence.manifest import (
     ASKED,
@@ -35,7 +36,7 @@ from auditor.evidence.manifest import (
 )
 from auditor.evidence.signing import open_envelope
 from auditor.finding.measurement import Measurement, ProbeResult
-from auditor.report.record import AuditReport
+from auditor.report.record import RULE, AuditReport
 from auditor.run.answers import Answers, StoredModel, read_head, read_rows
 from auditor.run.audit import ask, assemble, generator_for
 
@@ -306,6 +307,9 @@ def _told(entries: Mapping[str, bytes], report: AuditReport, asked: Asked) -> li
     if allowed is not report.allow_inconclusive or options.get("seed", 0) != report.environment.seed:
         detail = "it does not ask for what the record says was asked (seed, --allow-inconclusive)"
         checks.append(Check(name=REQUEST, state="wrong", detail=detail))
+    if (options.get("cluster"), options.get("weight")) != (report.data.cluster, report.data.weight):
+        detail = "it does not ask for what the record says of the rows (--cluster, --weight)"
+        checks.append(Check(name=REQUEST, state="wrong", detail=detail))
     try:
         head, _ = read_head(entries.get(TABLES, b""))
     except DataError:
@@ -314,6 +318,7 @@ def _told(entries: Mapping[str, bytes], report: AuditReport, asked: Asked) -> li
         detail = f"the record speaks of {report.data.n_rows} rows, the stored answers of {head.n}"
         checks.append(Check(name="rows", state="wrong", detail=detail))
     outcomes = {f.id: f.outcome.value for f in report.findings}
+    checks += [Check(name="looks", state="wrong", detail=detail) for detail in misspent(report)]
     wrong = [c.id for c in report.controls for cell in c.cells if any(f not in outcomes for f in cell.findings)]
     if wrong:
         checks.append(Check(name="controls", state="wrong", detail=f"{wrong[0]} rests on a finding that is not there"))
@@ -355,6 +360,9 @@ def _answered(
     except DataError as error:
         return [Check(name=TABLES, state="wrong", detail=str(error))], frozenset(), frozenset()
     checks = []
+    if column := report.data.cluster or report.data.weight:
+        detail = f"the bundle does not hold the column {column!r}, which the numbers rest on"
+        return [Check(name="rows", state="not checked", detail=detail)], frozenset(), frozenset()
     if head is None and report.refusal is None and report.data.n_rows:
         checks.append(Check(name="rows", state="not checked", detail="the bundle holds no answers of the model by row"))
     elif ROWS in manifest.files and answers is None and head is not None:
@@ -387,7 +395,7 @@ def _answered(
             checks.append(Check(name=name, state=state, detail=detail))
         if not result.measurements:
             continue
-        wrong = _other_statistics(result, found)
+        wrong = _other_statistics(result, found, in_full=report.family.rule == RULE)
         checks += [Check(name=f"{name} from {whence}", state="wrong", detail=detail) for detail in wrong[:20]]
         if not wrong:
             detail = f"{len(found.measurements):,} statistics counted anew from the {whence}"
@@ -448,19 +456,22 @@ def _measure_again(probe: Probe, answers: Answers | None, table: GroupCounts | N
     return None, ""
 
 
-def _other_statistics(said: ProbeResult, found: ProbeResult) -> list[str]:
+def _other_statistics(said: ProbeResult, found: ProbeResult, *, in_full: bool) -> list[str]:
+    """Where two answers differ; but ``in_full`` only in what both measured, not in what an earlier rule said of it."""
     if found.not_run or found.not_applicable:
         return [found.not_run or found.not_applicable]
     if len({_key(m) for m in said.measurements}) < len(said.measurements):
         return ["one of its numbers is there twice"]
     mine, theirs = ({_key(m): m for m in result.measurements} for result in (found, said))
     wrong = [f"{_label(m)} is not what these data come to" for key, m in theirs.items() if key not in mine]
-    wrong += [f"{_label(m)} is missing" for key, m in mine.items() if key not in theirs]
+    wrong += [f"{_label(m)} is missing" for key, m in mine.items() if in_full and key not in theirs]
     for key in mine.keys() & theirs.keys():
         a, b = (
             _MEASUREMENT.dump_python(replace(m, figure=None), mode="json")
             for m in (theirs[key], _as_told(theirs[key], mine[key]))
         )
+        if not in_full:
+            a, b = ({name: each[name] for name in ("metric", "estimate")} for each in (a, b))
         if where := difference(a, b):
             wrong.append(f"{_label(theirs[key])}: {where}")
     return sorted(wrong)

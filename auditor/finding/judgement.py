@@ -16,7 +16,8 @@ class Judgement:
     ``p_fail_adjusted``, ``p_pass_adjusted``: p-values times what the level was divided by, to be held against the
     error rate of the ``budget``. ``alone``: what it would be if nothing else were judged in its budget, where that is
     more than INCONCLUSIVE; ``said_alone`` in words. ``padding``: why the requirement could hardly be missed, or "".
-    ``vacuous``: why a PASS of it would say nothing of this model, or "".
+    ``vacuous``: why a PASS of it would say nothing of this model, or "". ``doubtful``: why nothing is judged of its
+    rows, or "".
     """
 
     id: str
@@ -34,6 +35,7 @@ class Judgement:
     n_required: int | None = None
     reason: str = ""
     vacuous: str = ""
+    doubtful: str = ""
     budget: str = ""
     p_fail_adjusted: float | None = None
     p_pass_adjusted: float | None = None

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from auditor.finding.budgets import CONJUNCTION, Family, Levels, Pair, can_pass, is_loose, levels_of
+from auditor.finding.copies import why_doubtful
 from auditor.finding.criterion import NO_BUDGET, Criterion
 from auditor.finding.implications import implied
 from auditor.finding.judgement import Judgement
@@ -100,7 +101,7 @@ def _shown(pair: Pair, levels: Levels, tests: tuple[float, float]) -> tuple[Outc
         not math.isnan(estimate.value)
         and _decide(estimate.bounds(_tail(criterion, levels.passed)), criterion) is Outcome.PASS
     )
-    if within and levels.p_pass <= levels.passed * (1.0 + 1e-6):
+    if within and (levels.methods == 1 or levels.p_pass <= levels.passed * (1.0 + 1e-6)):
         return Outcome.PASS, None
     if p_fail <= levels.rate:
         return Outcome.INCONCLUSIVE, Outcome.FAIL
@@ -123,7 +124,8 @@ def _judged(pair: Pair, levels: Levels, tests: tuple[float, float], *, shared: b
     elif not math.isnan(estimate.value) and (empty := empty_requirement(estimate, criterion)):
         outcome, alone, reason = Outcome.NOT_RUN, None, empty
     elif outcome is Outcome.INCONCLUSIVE and criterion.built_in and not can_pass(estimate, criterion):
-        outcome, alone, reason = Outcome.NOT_JUDGED, None, f"Nothing was shown to be wrong. {estimate.unplanned}"
+        outcome, alone, judgeable = Outcome.NOT_JUDGED, None, False
+        reason = f"Nothing was shown to be wrong. {estimate.unplanned}"
     elif outcome is Outcome.INCONCLUSIVE:
         effect, needed, reason = _what_it_would_take(measurement, criterion, levels, interval)
     else:
@@ -291,7 +293,8 @@ def judge(
             findings.append(_not_measured(result, Outcome.NOT_RUN, "The probe ended without a measurement."))
     ran = {result.probe for result in results if result.measurements}
     findings.extend(_never_measured(criteria, {id(criterion) for _, _, criterion in pairs}, ran))
-    return _with_ids(_without_empty_passes(findings, results)), replace(family, m=len(sampled), budgets=budgets)
+    findings = _not_of_copies(_without_empty_passes(findings, results), results)
+    return _with_ids(findings), replace(family, m=len(sampled), budgets=budgets)
 
 
 def _key(pair: Pair) -> tuple[int, int]:
@@ -316,6 +319,24 @@ def _without_empty_passes(findings: Sequence[Judgement], results: Sequence[Probe
             finding = replace(finding, reason=finding.reason + finding.said_alone)
         said.append(replace(finding, vacuous=why) if why else finding)
     return said
+
+
+def _not_of_copies(findings: Sequence[Judgement], results: Sequence[ProbeResult]) -> list[Judgement]:
+    """The findings; what was judged of a sample of rows that are copies of each other is INCONCLUSIVE, and says why."""
+    doubts = {result.probe: why_doubtful(result.copies) for result in results}
+    return [
+        replace(f, outcome=Outcome.INCONCLUSIVE, reason=why, doubtful=why, alone=None, said_alone="")
+        if (why := doubts.get(f.probe, "")) and f.outcome in _JUDGED and not _is_certain(f.measurement)
+        else f
+        for f in findings
+    ]
+
+
+def _is_certain(measured: Measurement | None) -> bool:
+    return measured is None or isinstance(measured.estimate, Exact | UpperBound | Undefined)
+
+
+_JUDGED = (Outcome.PASS, Outcome.FAIL, Outcome.INCONCLUSIVE)
 
 
 def _takes_no_share(estimate: AnyEstimate, criterion: Criterion) -> bool:

@@ -56,7 +56,8 @@ class DataSpec:
     """Which columns of which files are what; the command line's data flags, one field each.
 
     ``bins``: rules for continuous sensitive features, as in :mod:`auditor.data.bins`. ``recorded``: where the model is
-    known by its answers in the files alone.
+    known by its answers in the files alone. ``cluster``: the column that says which rows belong together; ``weight``:
+    that of what each row weighs. ``copies_are_real``: whether rows that are exact copies are rows of their own.
     """
 
     path: str
@@ -72,6 +73,9 @@ class DataSpec:
     image: str | None = None
     classes: tuple[str, ...] | None = None
     recorded: RecordedSpec | None = None
+    cluster: str | None = None
+    weight: str | None = None
+    copies_are_real: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -203,10 +207,10 @@ class Job:
     """Everything a measuring process needs to know; ``parent`` is the process it must not outlive.
 
     ``evidence``: what of the model's answers is kept beside the measurements, by row: its scores, or each row's groups
-    too. With a ``mitigation`` it makes a new model of the old one and the rows of ``data``, and asks no probe.
-    With a ``detection`` it examines files, by the model where there is one; with a ``detector_training`` it trains a
-    detector, and with a ``table_training`` a classifier. ``allow_unsandboxed``: whether it goes without the kernel's
-    sandbox.
+    too. ``recognise``: whether the rows are to be known again where they are shuffled or saved anew. With a
+    ``mitigation`` it makes a new model of the old one and the rows of ``data``, and asks no probe. With a ``detection``
+    it examines files, by the model where there is one; with a ``detector_training`` it trains a detector, and with a
+    ``table_training`` a classifier. ``allow_unsandboxed``: whether it goes without the kernel's sandbox.
     """
 
     model: ModelSpec
@@ -216,6 +220,7 @@ class Job:
     limits: Limits
     with_intake: bool = True
     evidence: Literal["scores", "rows"] | None = None
+    recognise: bool = False
     mitigation: MitigationSpec | None = None
     detection: DetectionSpec | None = None
     detector_training: DetectorTrainingSpec | None = None

@@ -27,10 +27,12 @@ from pydantic import (
 from auditor.errors import Code, DataError
 from auditor.files import Closed, Number
 from auditor.finding.budgets import Family
+from auditor.finding.copies import Copies
 from auditor.finding.criterion import CriterionRecord
 from auditor.finding.figure import Figure
 from auditor.finding.judgement import Judgement
 from auditor.finding.measurement import LEFT_OUT, UNSAID, Outcome, Pillar
+from auditor.report.looks import LooksRecord
 from auditor.report.sandbox_state import SandboxState
 from auditor.statistics.families import Multiplicity
 from auditor.statistics.kinds import AnyEstimate
@@ -79,11 +81,16 @@ class ModelRecord(Closed):
 class DataRecord(Closed):
     """The evaluation data, and the training data where they were given.
 
-    ``n_unreadable``: files that were to be rows and could not be read; ``unreadable``: a sentence on the first of them.
+    ``rows_sha256``: of the evaluation rows in no order, by which a file is known again that was shuffled or saved anew;
+    None where nothing was to be known again. ``n_unreadable``: files that were to be rows and could not be read;
+    ``unreadable``: a sentence on the first of them. ``cluster``, ``weight``: the columns that say which
+    rows belong together and what they weigh. ``effective_n``: how many clusters of one size, or rows of one weight,
+    they count as. ``copies``: rows that repeat others, where there are any.
     """
 
     path: str | None = None
     sha256: str | None = None
+    rows_sha256: Annotated[str | None, UNSAID] = None
     n_rows: int | None = None
     target: str | None = None
     positive: str | None = None
@@ -94,6 +101,12 @@ class DataRecord(Closed):
     unreadable: Annotated[tuple[str, ...], Field(max_length=MOST_UNREADABLE)] = ()
     n_unreadable: Annotated[int, Field(ge=0)] = 0
     notes: tuple[str, ...] = ()
+    cluster: Annotated[str | None, UNSAID] = None
+    n_clusters: Annotated[int | None, UNSAID] = None
+    weight: Annotated[str | None, UNSAID] = None
+    design_effect: Annotated[float | None, UNSAID] = None
+    effective_n: Annotated[float | None, UNSAID] = None
+    copies: Annotated[Copies | None, UNSAID] = None
 
 
 class Environment(Closed):
@@ -147,7 +160,8 @@ class Finding(Closed):
     """One finding; ``estimate`` holds the sufficient statistics that every number of it can be recomputed from.
 
     ``chance``: of a number that shows skill, what a model without any comes to. ``vacuous``: why a PASS would say
-    nothing of this model, such as that it answers all rows the same, or "".
+    nothing of this model, such as that it answers all rows the same, or "". ``doubtful``: why nothing is judged of its
+    rows, such as that they are copies of each other, or "".
     """
 
     id: str
@@ -174,6 +188,7 @@ class Finding(Closed):
     detail: str
     reason: str
     vacuous: Annotated[str, LEFT_OUT] = ""
+    doubtful: Annotated[str, LEFT_OUT] = ""
     budget: Annotated[str, LEFT_OUT] = ""
     p_fail_adjusted: Annotated[Number, UNSAID] = None
     p_pass_adjusted: Annotated[Number, UNSAID] = None
@@ -210,6 +225,7 @@ class Finding(Closed):
             detail=m.detail if m else "",
             reason=judged.reason,
             vacuous=judged.vacuous,
+            doubtful=judged.doubtful,
             budget=judged.budget,
             p_fail_adjusted=judged.p_fail_adjusted,
             p_pass_adjusted=judged.p_pass_adjusted,
@@ -409,6 +425,7 @@ class AuditReport(Closed):
     policies: tuple[PolicyRecord, ...] = ()
     controls: tuple[ControlRecord, ...] = ()
     registration: RegistrationRecord | None = None
+    looks: Annotated[LooksRecord | None, UNSAID] = None
     duration_s: float
     exit_code: int
 
@@ -522,9 +539,10 @@ def exit_code(findings: Sequence[Judgement | Finding], *, refused: bool, allow_i
 
     4 where model or data were refused; else 1 where anything FAILed; else 3 where anything was INCONCLUSIVE or NOT_RUN,
     or where no probe's number was judged at all (checks of the file itself and of an explanation's own arithmetic do
-    not count: a file that loads is not an audited model; nor do requirements that could hardly be missed); else 0. ``allow_inconclusive`` forgives INCONCLUSIVE findings
-    only, and none that would PASS of a model which says the same to everybody: that is no lack of rows; nor one that
-    would FAIL if nothing else were asked.
+    not count: a file that loads is not an audited model; nor do requirements that could hardly be missed); else 0.
+    ``allow_inconclusive`` forgives INCONCLUSIVE findings only, and none that would PASS of a model which says the same
+    to everybody, nor one whose rows are copies: that is no lack of rows; nor one that would FAIL if nothing else were
+    asked.
     """
     if refused:
         return ExitCode.REFUSED
@@ -537,7 +555,7 @@ def exit_code(findings: Sequence[Judgement | Finding], *, refused: bool, allow_i
         f.outcome in judged and f.pillar != INTAKE and f.metric not in _NOT_OF_THE_MODEL and not f.padding
         for f in findings
     )
-    hollow = any(f.vacuous and f.outcome is Outcome.INCONCLUSIVE for f in findings)
+    hollow = any((f.vacuous or f.doubtful) and f.outcome is Outcome.INCONCLUSIVE for f in findings)
     failing = any(f.alone is Outcome.FAIL for f in findings)
     if nothing_judged or hollow or failing or unsettled & outcomes:
         return ExitCode.INCONCLUSIVE

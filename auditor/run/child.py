@@ -10,8 +10,11 @@ from importlib import import_module
 from pathlib import Path
 from threading import Thread
 
+import numpy as np
+
 from auditor.data.audit_data import AuditData, favourable
 from auditor.data.counts import GroupCounts
+from auditor.data.row_keys import Keys, digest_of_keys
 from auditor.detection.examine import Examination, loaded_detector
 from auditor.detection.record import DetectorRecord
 from auditor.errors import DataError, ModelError, NotApplicableError, OutputsError, UsageError
@@ -22,6 +25,8 @@ from auditor.intake.recorded import load_recorded
 from auditor.intake.result import intake_result
 from auditor.intake.rows.folders import sha256_of_folder
 from auditor.intake.rows.reading import can_stream, load_data, no_rows, stream_counts
+from auditor.intake.rows.repeats import RepeatCount, repeats_in
+from auditor.intake.rows.tables import open_table
 from auditor.intake.specs import DataSpec, DetectionSpec, DetectorTrainingSpec, Job, MitigationSpec, ProbeSpec
 from auditor.model.audited_model import AuditedModel
 from auditor.model.language_folder import save_folder
@@ -124,7 +129,10 @@ def run(job: Job, channel: Channel, opened: list[Opened] | None = None) -> None:
         answer_from_counts(counting, model, job, job.data, channel, hashing)
         return
     data = load_data(job.data, model) if recorded is None else recorded[1]
-    channel.send(DataRead(data=complete_record(data_record(data), job.data, hashing)))
+    record = data_record(data)
+    if job.recognise:
+        record = record.model_copy(update={"rows_sha256": data.evaluation.digest})
+    channel.send(DataRead(data=complete_record(record, job.data, hashing)))
     if job.evidence is not None:
         keep(model, data, channel, include_rows=job.evidence == "rows")
     answer(probes, model, data, job, channel)
@@ -236,10 +244,19 @@ def answer_from_counts(
     """Streams the rows past the model once; every probe answers from the counts."""
     channel.send(Asking(probe=job.probes[0].name))
     counts: GroupCounts | Exception
+    copies = None
     try:
-        counts, notes = stream_counts(spec, model)
-        positive = None if counts.positive is None else counts.classes[counts.positive]
-        record = DataRecord(n_rows=counts.n, positive=positive, notes=notes)
+        keys: list[Keys] | None = [] if job.recognise else None
+        repeats = RepeatCount()
+        counts, notes = stream_counts(spec, model, keys, None if spec.copies_are_real else repeats)
+        copies, more = repeats_in(open_table(spec.path), repeats, spec)
+        record = DataRecord(
+            n_rows=counts.n,
+            positive=None if counts.positive is None else counts.classes[counts.positive],
+            rows_sha256=None if keys is None else digest_of_keys(np.concatenate(keys)),
+            notes=(*notes, *more),
+            copies=copies if copies and copies.copies else None,
+        )
     except (DataError, OutputsError, UsageError):
         raise
     except Exception as error:  # the model failed on some row: no probe that counts its decisions can answer
@@ -254,7 +271,7 @@ def answer_from_counts(
         measure = partial(_measure_counts, probe, model, shape, counts)
         alike = None if isinstance(counts, Exception) else partial(alike_in_counts, counts)
         result = attempt(probe, measure, alike=alike, on_error=None if failed else traceback.print_exception)
-        channel.send(Answered(result=replace(result, probe=named.name)))
+        channel.send(Answered(result=replace(result, probe=named.name, copies=copies)))
 
 
 def _measure_counts(

@@ -111,8 +111,9 @@ def load_data(data: Table, model: AuditedModel, **options: Any) -> AuditData:
     """The rows of a table, a folder or a DataFrame, as this model takes them.
 
     ``options``: ``train``, ``target``, ``positive``, ``sensitive``, ``bins``, ``sensitive_file``, ``join_on``,
-    ``features``, ``text``, ``image``, ``classes``, as the flags of ``auditor scan`` mean them. Raises UsageError for a
-    column that is not there, with the nearest that is, DataError for rows that cannot be used.
+    ``features``, ``text``, ``image``, ``classes``, ``cluster``, ``weight``, ``copies_are_real``, as the flags of
+    ``auditor scan`` mean them. Raises UsageError for a column that is not there, with the nearest that is, DataError
+    for rows that cannot be used.
     """
     from auditor.intake.rows.reading import load_data as load
 
@@ -153,8 +154,13 @@ def _in_memory(
         rows = data
     else:
         rows = load_data(data, model, **about, **named)
+    labelled = rows is not None and (rows.y_true is not None or rows.target_values is not None)
     asked = ScanOptions(
-        probes=options.probes, benchmark=options.benchmark, scorer=options.scorer, reference=options.reference
+        probes=options.probes,
+        target=options.target or ("labels" if labelled else None),
+        benchmark=options.benchmark,
+        scorer=options.scorer,
+        reference=options.reference,
     )
     specs = probe_specs(replace(configured, options=asked), catalogue)
     report = run_audit(

@@ -32,7 +32,12 @@ from auditor.run.probe import Probe, make_probe
 _R = TypeVar("_R", ModelRecord, DataRecord)
 # What a scan may ask, by name: handed down, since this floor knows of no probe.
 Catalogue = Mapping[str, type[Probe]]
-_OF_DATA = ("train", "target", "positive", "sensitive_file", "join_on", "text", "image", "sensitive")
+# What is asked wherever there are labels.
+PERFORMANCE = "performance"
+_OF_DATA = (
+    "train", "target", "positive", "sensitive_file", "join_on", "text", "image", "sensitive", "cluster", "weight",
+    "copies_are_real",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -102,7 +107,7 @@ def scan_job(
 ) -> Scanned:
     """:func:`scan` of a job that was made before; ``started`` is what ``time.perf_counter`` said then."""
     measured = measure(job, pillars(catalogue), on_stage=on_stage)
-    return Scanned(_record(configured, job, measured, command, time.perf_counter() - started), measured)
+    return Scanned(record_of(configured, job, measured, command, time.perf_counter() - started), measured)
 
 
 def job_of(configured: Configured, catalogue: Catalogue) -> Job:
@@ -125,6 +130,7 @@ def job_of(configured: Configured, catalogue: Catalogue) -> Job:
         seed=options.seed,
         limits=Limits(memory_bytes=options.max_memory, seconds=options.max_seconds),
         evidence=None if options.bundle is None else "rows" if options.include_rows else "scores",
+        recognise=options.history,
         allow_unsandboxed=options.allow_unsandboxed,
     )
 
@@ -173,6 +179,9 @@ def data_spec(options: ScanOptions) -> DataSpec:
         image=options.image,
         classes=options.classes,
         recorded=recorded,
+        cluster=options.cluster,
+        weight=options.weight,
+        copies_are_real=options.copies_are_real,
     )
 
 
@@ -218,6 +227,9 @@ def _existing(path: str, what: str) -> Path:
 def probe_specs(configured: Configured, catalogue: Catalogue) -> list[ProbeSpec]:
     """The probes that a scan asks, with their options. Raises UsageError or ConfigError."""
     chosen = [name.replace("-", "_") for name in configured.options.probes or catalogue]
+    if configured.options.target is not None and PERFORMANCE in catalogue:
+        # Without it nothing tells a model that knows nothing from one that treats all alike.
+        chosen = [PERFORMANCE, *chosen]
     # Looking through everything that is installed takes its time: only where a name is none of ours.
     others = known_probes(catalogue) if {*chosen, *configured.probe_options} - set(catalogue) else {}
     targets = {name: probe_target(name, catalogue, others) for name in chosen}
@@ -300,7 +312,7 @@ def workloads(job: Job, catalogue: Catalogue) -> dict[str, str]:
     return found
 
 
-def _record(configured: Configured, job: Job, measured: Measured, command: str | None, seconds: float) -> AuditReport:
+def record_of(configured: Configured, job: Job, measured: Measured, command: str | None, seconds: float) -> AuditReport:
     """The judged record of what the children measured, or of why they could not."""
     options = configured.options
     limits = {

@@ -7,6 +7,12 @@ from typing import Annotated
 from pydantic import Field
 
 from auditor.statistics.changes import GapChange, RateChange
+from auditor.statistics.clusters import (
+    ClusteredMean,
+    SmallestClusteredRate,
+    WorstClusteredDifference,
+    WorstClusteredRatio,
+)
 from auditor.statistics.detection import (
     AreaDifference,
     AveragePrecision,
@@ -83,6 +89,10 @@ AnyEstimate = Annotated[
     | AreaDifference
     | LowestArea
     | LargestDrop
-    | ExcessShare,
+    | ExcessShare
+    | ClusteredMean
+    | WorstClusteredDifference
+    | WorstClusteredRatio
+    | SmallestClusteredRate,
     Field(discriminator="kind"),
 ]

@@ -18,9 +18,11 @@ from auditor.data.audit_data import AuditData, encode_labels, favourable, groups
 from auditor.data.bins import MOST_VALUES, BinRule, bin_sensitive, parse_bin_rule, refuse_continuous
 from auditor.data.counts import MISSING, GroupCounts, count_groups
 from auditor.data.preprocessing import NumericColumn, TabularPreprocessing, as_converted, as_text, label_name
+from auditor.data.row_keys import Keys, keys_of
 from auditor.errors import DataError, UsageError, did_you_mean, some_of
 from auditor.intake.rows.columns import id_like
 from auditor.intake.rows.recorded import read_recorded
+from auditor.intake.rows.repeats import RepeatCount, design_of, repeats_in
 from auditor.intake.rows.tables import TableFile, open_table
 from auditor.intake.specs import DataSpec
 from auditor.rows import FloatArray, IntArray, Rows
@@ -51,7 +53,11 @@ def _column_types(spec: DataSpec, model: AuditedModel, features: Sequence[str]) 
     """
     # Numbers are read as numbers, which are exact; text for them would be rounded, and "no number" is found later.
     target = None if model.kind == "regressor" else spec.target
-    own = [name for name in (*spec.sensitive, target, spec.join_on) if name is not None and name not in features]
+    own = [
+        name
+        for name in (*spec.sensitive, target, spec.join_on, spec.cluster)
+        if name is not None and name not in features
+    ]
     types: dict[str, pa.DataType] = dict.fromkeys(own, pa.string())
     if isinstance(model.preprocessing, TabularPreprocessing):
         for column in model.preprocessing.columns:
@@ -78,7 +84,7 @@ def feature_columns(file: TableFile, spec: DataSpec, model: AuditedModel) -> lis
                     code="AUD-DATA-COLUMN",
                 )
         return list(model.features)
-    others = {spec.target, spec.join_on}
+    others = {spec.target, spec.join_on, spec.cluster, spec.weight}
     return [name for name in file.columns if name not in others]
 
 
@@ -111,6 +117,8 @@ def can_stream(spec: DataSpec, model: AuditedModel) -> bool:
         and features is not None
         and set(features) <= set(model.preprocessing.features)
         and spec.train is None
+        and spec.cluster is None
+        and spec.weight is None
         and not spec.bins
         and spec.sensitive_file is None
         and bool(spec.sensitive)
@@ -120,8 +128,13 @@ def can_stream(spec: DataSpec, model: AuditedModel) -> bool:
     )
 
 
-def stream_counts(spec: DataSpec, model: AuditedModel) -> tuple[GroupCounts, tuple[str, ...]]:
+def stream_counts(
+    spec: DataSpec, model: AuditedModel, keys: list[Keys] | None = None, repeats: RepeatCount | None = None
+) -> tuple[GroupCounts, tuple[str, ...]]:
     """GroupCounts of a whole file, and the notes on it: one forward pass over its rows, in constant memory.
+
+    ``keys`` is given the keys of the rows, part by part, where there is a list for them; ``repeats`` is told of every
+    row.
 
     Raises what :func:`load_data` raises.
     """
@@ -138,10 +151,14 @@ def stream_counts(spec: DataSpec, model: AuditedModel) -> tuple[GroupCounts, tup
     for batch in file.batches(list(dict.fromkeys([*features, *own])), types):
         if not batch.num_rows:
             continue
+        if repeats is not None:
+            repeats.add(batch.to_pandas())
         X = batch.select(features).to_pandas()
         y_true = None
         if spec.target is not None:
             y_true = encode_labels(batch.column(spec.target).to_pandas(), classes, spec.target)
+        if keys is not None:
+            keys.append(keys_of(X, y_true, None, None))
         tally.add(batch.num_rows, {name: _n_missing(batch.column(name)) for name in features}, y_true)
         groups = [_arrow_groups(batch.column(name)) for name in sensitive]
         for name, (_, levels) in zip(sensitive, groups, strict=True):
@@ -368,37 +385,20 @@ def load_data(spec: DataSpec, model: AuditedModel) -> AuditData:
         ),
         unreadable=(*evaluation.unreadable, *members.unreadable),
         notes=tuple(dict.fromkeys([*evaluation.notes, *members.notes, *overlap])),
+        design=None if evaluation.design is None else evaluation.design.followed_by(len(members)),
+        copies=evaluation.copies,
     )
 
 
 def _overlap_note(evaluation: AuditData, members: AuditData) -> list[str]:
     """Says how many evaluation rows the model was trained on; none are left out, as that would thin out common rows."""
-    shared = int(np.isin(row_keys(evaluation), row_keys(members)).sum())
+    shared = int(np.isin(evaluation.keys, members.keys).sum())
     if not shared:
         return []
     return [
         f"{shared:,} of {len(evaluation):,} evaluation rows stand in the training file too: what is measured on them "
         "flatters the model. Membership inference leaves out every row that occurs twice."
     ]
-
-
-def row_keys(data: AuditData) -> npt.NDArray[np.uint64]:
-    """(n,) hash of each row's features and label; equal rows have equal keys, within one process."""
-    if isinstance(data.X, pd.DataFrame):
-        # One type for all numbers: a column of whole numbers in one file may have a gap, and be float, in the other.
-        X = data.X.astype({c: np.float64 for c in data.X.columns if data.X[c].dtype.kind in "iufb"})
-        of_features = np.asarray(pd.util.hash_pandas_object(X, index=False), np.uint64)
-    else:
-        parts = (hash(x if isinstance(x, str) else x.tobytes()) % 2**64 for x in data.X)
-        of_features = np.fromiter(parts, np.uint64, len(data))
-    labels = np.zeros(len(data), np.uint64) if data.y_true is None else data.y_true.astype(np.uint64)
-    if data.target_values is not None:
-        labels = (data.target_values + 0.0).view(np.uint64)  # -0.0 and 0.0 are one number
-    combined: npt.NDArray[np.uint64] = of_features * np.uint64(1_000_003) + labels
-    if data.recorded is not None:
-        # Where a row's features are not all here, its answers may be all that tells it from another.
-        combined = combined * np.uint64(1_000_003) + data.recorded.keys(len(data))
-    return combined
 
 
 def _load_one(
@@ -422,7 +422,9 @@ def _load_one(
     if path == spec.train:
         # The training rows need no groups: a probe that compares groups reads the evaluation rows.
         in_file = [name for name in in_file if name in file.columns]
-    own = [name for name in (spec.target, spec.join_on if joined else None) if name is not None] + in_file
+    of_design = (spec.cluster, spec.weight) if path == spec.path else ()
+    said = (spec.target, spec.join_on if joined else None, *of_design)
+    own = [name for name in said if name is not None] + in_file
     table = file.read(list(dict.fromkeys([*features, *own])), _column_types(spec, model, features))
     frame = table.to_pandas()
     tabular = spec.text is None and spec.image is None
@@ -441,22 +443,17 @@ def _load_one(
     tally = _Tally(f"{what} {file.path.name!r}", file.path.name, spec.target, classes)
     tally.add(len(frame), {str(c): int(frame[c].isna().sum()) for c in features} if tabular else {}, y_true)
     notes += tally.notes(model)
+    design, copies = None, None
+    more: list[str] = []
+    if path == spec.path:
+        design = design_of(frame, spec)
+        copies, more = repeats_in(file, frame, spec)
     if target_values is not None:
         notes += _target_notes(target_values, f"Column {spec.target!r} of {file.path.name}")
     if joined:
-        frame, said = _join(frame, spec)
-        notes += said
-    X: Rows = frame[features]
-    files = None
-    if spec.text is not None:
-        X = frame[spec.text].astype("string").fillna("").to_numpy(object)
-    elif spec.image is not None:
-        from auditor.intake.rows.media import load_gated, load_images
-        from auditor.model.gated import GatedModel
-
-        load = load_gated if isinstance(model, GatedModel) else load_images
-        X = load(file.path.parent, frame[spec.image].tolist(), model)
-        files = _paths(file.path.parent, frame[spec.image].tolist())
+        frame, found = _join(frame, spec)
+        notes += found
+    X, files = _inputs(frame, file, spec, model, features)
     groups = _sensitive_groups(frame, spec, tally)
     if groups is not None and path == spec.path:
         for names in _together(list(map(str, groups.columns))):
@@ -464,7 +461,7 @@ def _load_one(
     bins = {rule.column for rule in map(parse_bin_rule, spec.bins) if not rule.each}
     positive = favourable(spec.positive, classes)
     return AuditData(
-        X=X.reset_index(drop=True) if isinstance(X, pd.DataFrame) else X,
+        X=X,
         y_true=y_true,
         target_values=target_values,
         classes=classes,
@@ -475,8 +472,26 @@ def _load_one(
         if spec.recorded is None
         else read_recorded(file, spec.recorded, classes, positive, regression=model.kind == "regressor"),
         files=files,
-        notes=tuple(notes),
+        notes=(*notes, *more),
+        design=design,
+        copies=copies,
     )
+
+
+def _inputs(
+    frame: pd.DataFrame, file: TableFile, spec: DataSpec, model: AuditedModel, features: Sequence[str]
+) -> tuple[Rows, npt.NDArray[np.object_] | None]:
+    """What the model is asked about: columns, texts, or pictures with the paths of their files."""
+    if spec.text is not None:
+        return frame[spec.text].astype("string").fillna("").to_numpy(object), None
+    if spec.image is None:
+        return frame[list(features)].reset_index(drop=True), None
+    from auditor.intake.rows.media import load_gated, load_images
+    from auditor.model.gated import GatedModel
+
+    folder, names = file.path.parent, frame[spec.image].tolist()
+    load = load_gated if isinstance(model, GatedModel) else load_images
+    return load(folder, names, model), _paths(folder, names)
 
 
 def _sensitive_groups(frame: pd.DataFrame, spec: DataSpec, tally: _Tally) -> pd.DataFrame | None:
@@ -497,7 +512,7 @@ def _load_folder(spec: DataSpec, folder: Path, model: AuditedModel, classes: tup
 
     if model.kind == "regressor":
         raise UsageError("A folder has one sub-folder per class, and this model predicts numbers: give --data FILE.")
-    for flag in ("target", "text", "image", "features"):
+    for flag in ("target", "text", "image", "features", "cluster", "weight"):
         if getattr(spec, flag) is not None:
             raise UsageError(f"A folder's sub-folders are the labels and its files the rows: leave --{flag} out.")
     joined = folder == Path(spec.path) and bool(spec.sensitive)
