@@ -11,7 +11,7 @@ from auditor.finding.measurement import Answer, Measurement, Outcome, Pillar, Pr
 from auditor.finding.vacuity import no_skill, why_empty
 from auditor.statistics.estimate import Exact, Undefined
 from auditor.statistics.families import Multiplicity, adjusted_levels
-from auditor.statistics.kinds import AnyEstimate
+from auditor.statistics.kinds import AnyEstimate, unjudgeable
 from auditor.statistics.planning import minimum_detectable_effect, n_required
 from auditor.statistics.upper_bound import UpperBound
 
@@ -116,7 +116,8 @@ def _number(x: float) -> str:
 def _judged(result: ProbeResult, measurement: Measurement, criterion: Criterion, fail: float, ok: float) -> Judgement:
     p_fail, p_pass = _tests(measurement, criterion)
     estimate = measurement.estimate
-    judgeable = not (measurement.too_few or isinstance(estimate, Undefined))
+    why_not = unjudgeable(estimate)
+    judgeable = not (why_not or measurement.too_few or isinstance(estimate, Undefined))
     at_fail, at_pass = estimate.bounds(_tail(criterion, fail)), estimate.bounds(_tail(criterion, ok))
     # Under Holm the two tests may stand at different levels; the stricter one shows neither, so its interval says so.
     outcome, level = Outcome.INCONCLUSIVE, min(fail, ok)
@@ -128,6 +129,9 @@ def _judged(result: ProbeResult, measurement: Measurement, criterion: Criterion,
     effect, needed, reason = None, None, ""
     if isinstance(estimate, Undefined) and (estimate.failed or estimate.inapplicable):
         outcome, reason = Outcome.NOT_RUN if estimate.failed else Outcome.NOT_APPLICABLE, estimate.reason
+    elif why_not:
+        # What the probe says of it names the number to judge instead.
+        outcome, reason = Outcome.NOT_RUN, " ".join(filter(None, (why_not, measurement.too_few)))
     elif measurement.too_few:
         needed, reason = measurement.n_needed, measurement.too_few
     elif not math.isnan(estimate.value) and (empty := empty_requirement(estimate, criterion)):
@@ -272,10 +276,11 @@ def _without_empty_passes(findings: Sequence[Judgement], results: Sequence[Probe
 
 
 def _takes_no_share(estimate: AnyEstimate, criterion: Criterion) -> bool:
-    """Whether it cannot be judged wrongly: known without sampling error, not applicable, or held to nothing."""
+    """Whether it cannot be judged wrongly: no sampling error, not applicable, display only, or held to nothing."""
     if isinstance(estimate, Undefined):
         return estimate.inapplicable
-    return isinstance(estimate, Exact | UpperBound) or bool(empty_requirement(estimate, criterion))
+    known = isinstance(estimate, Exact | UpperBound)
+    return known or bool(unjudgeable(estimate) or empty_requirement(estimate, criterion))
 
 
 def _unjudged(result: ProbeResult, measurement: Measurement, level: float) -> Judgement:

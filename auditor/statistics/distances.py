@@ -15,6 +15,7 @@ from auditor.statistics.intervals import ANGLES, clopper_pearson, corner_radius,
 from auditor.statistics.means import StudentT
 from auditor.statistics.ranks import AreaUnderCurve
 from auditor.statistics.rates import Proportion
+from auditor.statistics.values import BoundedMean
 
 
 class BenefitInequality(Estimate):
@@ -205,7 +206,7 @@ class CalibrationError(Estimate):
 
 
 Part = Annotated[
-    Undefined | Proportion | StudentT | AreaUnderCurve | CalibrationError,
+    Undefined | Proportion | StudentT | BoundedMean | AreaUnderCurve | CalibrationError,
     Field(discriminator="kind"),
 ]
 

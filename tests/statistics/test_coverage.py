@@ -52,7 +52,7 @@ from auditor.statistics.means import (
     WorstPairedDifference,
     ratio_of_means,
 )
-from auditor.statistics.ranks import area_under_curve, quantile, true_positive_rate_at
+from auditor.statistics.ranks import AreaUnderCurve, area_under_curve, quantile, true_positive_rate_at
 from auditor.statistics.rates import Difference, Odds, Proportion, RateTable, WeightedSum
 from auditor.statistics.values import BoundedMean, LargestGap, LargestValue, WorstValueDistance, WorstValueGap
 from tests.statistics.estimate_examples import EXAMPLES
@@ -744,9 +744,10 @@ def test_limits_that_are_computed_once_are_the_limits() -> None:
 def test_what_is_drawn_in_bulk_is_what_the_statistics_compute() -> None:
     rng = np.random.default_rng(1)
     x, y = np.round(rng.normal(0.5, 1.0, (20, 15)), 1), np.round(rng.normal(0.0, 1.0, (20, 25)), 1)
-    for auc, error, a, b in zip(*areas(x, y), x, y, strict=True):
+    for auc, error, third, a, b in zip(*areas(x, y), x, y, strict=True):
         one = area_under_curve(positives=a, negatives=b)
-        assert (one.value, one.standard_error) == pytest.approx((auc, error))  # type: ignore[union-attr]
+        assert isinstance(one, AreaUnderCurve) and one.third_cumulant == pytest.approx(third)
+        assert (one.value, one.standard_error) == pytest.approx((auc, error))
     u, v = shared_scores(rng, (0.8, 0.7), 0.5, 12, 18)
     bulk = area_differences((u[0], v[0]), (u[1], v[1]))
     for w in range(20):
