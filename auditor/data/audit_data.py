@@ -12,9 +12,11 @@ import numpy.typing as npt
 import pandas as pd
 
 from auditor.data.counts import MISSING, GroupCounts, count_groups
+from auditor.data.design import Design, clusters_of, weights_of
 from auditor.data.preprocessing import as_text, label_name
 from auditor.data.recorded import Recorded
 from auditor.errors import DataError, UsageError, did_you_mean
+from auditor.finding.copies import Copies
 from auditor.rows import FloatArray, IntArray, Rows, take_rows
 
 BoolArray = npt.NDArray[np.bool_]
@@ -33,7 +35,9 @@ class AuditData:
     ``recorded``: what a model answered on these rows, where nothing else is known of it.
     ``files``: (n,) the path of the file that each row was read from, where every row was one file.
     ``unreadable``: a sentence on each file that was to be a row and could not be read. ``notes``: what was done to the
-    rows on the way here, for the report.
+    rows on the way here, for the report. ``design``: which rows belong together and what they weigh; None where they
+    are independent and weigh the same. ``copies``: of the rows of a file, how many repeat others; None where nobody
+    looked.
     """
 
     X: Rows
@@ -48,9 +52,11 @@ class AuditData:
     files: npt.NDArray[np.object_] | None = None
     unreadable: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    design: Design | None = None
+    copies: Copies | None = None
 
     def __post_init__(self) -> None:
-        for name in ("y_true", "target_values", "sensitive_features", "is_member", "files"):
+        for name in ("y_true", "target_values", "sensitive_features", "is_member", "files", "design"):
             value = getattr(self, name)
             if value is not None and len(value) != len(self.X):
                 raise DataError(f"{name} has {len(value)} rows, X has {len(self.X)}.")
@@ -80,15 +86,19 @@ class AuditData:
         positive: object | None = None,
         sensitive_features: pd.DataFrame | pd.Series[Any] | Mapping[str, Sequence[object]] | None = None,
         is_member: npt.NDArray[np.bool_] | Sequence[bool] | None = None,
+        clusters: Sequence[object] | npt.NDArray[Any] | pd.Series[Any] | None = None,
+        weights: Sequence[float] | npt.NDArray[Any] | pd.Series[Any] | None = None,
     ) -> AuditData:
         """From what a notebook holds: labels as they are, groups as columns.
 
         ``classes`` in the order of the model's outputs; ``positive`` is one of them, and may be left out where they are
-        0/1 or booleans. Rows are taken by position. Raises DataError for a label that is none of the classes, and where
-        an index says that the same rows stand in another order.
+        0/1 or booleans. Rows are taken by position. ``clusters``: of each row, a label that it shares with rows that
+        are not independent of it; ``weights``: what it weighs. Raises DataError for a label that is none of the
+        classes, and where an index says that the same rows stand in another order.
         """
         names = tuple(label_name(c) for c in classes)
-        _check_order(X, {"y_true": y_true, "sensitive_features": sensitive_features, "is_member": is_member})
+        by_row = {"y_true": y_true, "sensitive_features": sensitive_features, "is_member": is_member}
+        _check_order(X, {**by_row, "clusters": clusters, "weights": weights})
         return cls(
             X=_as_rows(X),
             y_true=None if y_true is None else encode_labels(pd.Series(list(y_true)), names, "y_true"),
@@ -96,6 +106,7 @@ class AuditData:
             positive=favourable(positive, names),
             sensitive_features=_as_groups(sensitive_features),
             is_member=None if is_member is None else np.asarray(is_member, bool),
+            design=_as_design(clusters, weights),
         )
 
     @classmethod
@@ -106,17 +117,22 @@ class AuditData:
         *,
         sensitive_features: pd.DataFrame | pd.Series[Any] | Mapping[str, Sequence[object]] | None = None,
         is_member: npt.NDArray[np.bool_] | Sequence[bool] | None = None,
+        clusters: Sequence[object] | npt.NDArray[Any] | pd.Series[Any] | None = None,
+        weights: Sequence[float] | npt.NDArray[Any] | pd.Series[Any] | None = None,
     ) -> AuditData:
         """From what a notebook holds, for a model that predicts numbers; NaN or None where a row has no true number.
 
-        Raises DataError for a true value that is no finite number.
+        ``clusters`` and ``weights`` as for :meth:`from_arrays`. Raises DataError for a true value that is no finite
+        number.
         """
-        _check_order(X, {"y_true": y_true, "sensitive_features": sensitive_features, "is_member": is_member})
+        by_row = {"y_true": y_true, "sensitive_features": sensitive_features, "is_member": is_member}
+        _check_order(X, {**by_row, "clusters": clusters, "weights": weights})
         return cls(
             X=_as_rows(X),
             target_values=None if y_true is None else numeric_target(pd.Series(list(y_true)), "y_true"),
             sensitive_features=_as_groups(sensitive_features),
             is_member=None if is_member is None else np.asarray(is_member, bool),
+            design=_as_design(clusters, weights),
         )
 
     def take(self, index: npt.NDArray[Any] | slice) -> AuditData:
@@ -130,6 +146,7 @@ class AuditData:
             is_member=None if self.is_member is None else self.is_member[index],
             recorded=None if self.recorded is None else self.recorded.take(index),
             files=None if self.files is None else self.files[index],
+            design=None if self.design is None else self.design.take(index),
         )
 
     @cached_property
@@ -253,6 +270,17 @@ def _as_groups(
         }
         frame = pd.DataFrame(columns)
     return pd.DataFrame({str(c): groups_of(frame[c]) for c in frame.columns}).reset_index(drop=True)
+
+
+def _as_design(clusters: Any, weights: Any) -> Design | None:
+    if clusters is None and weights is None:
+        return None
+    return Design(
+        cluster=None if clusters is None else str(getattr(clusters, "name", None) or "clusters"),
+        clusters=None if clusters is None else clusters_of(pd.Series(list(clusters)), "clusters"),
+        weight=None if weights is None else str(getattr(weights, "name", None) or "weights"),
+        weights=None if weights is None else weights_of(pd.Series(list(weights)), "weights"),
+    )
 
 
 def groups_of(values: pd.Series[Any]) -> pd.Series[Any]:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
+from auditor.finding.copies import why_doubtful
 from auditor.finding.criterion import Criterion
 from auditor.finding.measurement import Answer, Measurement, Outcome, Pillar, ProbeResult
 from auditor.finding.vacuity import no_skill, why_empty
@@ -20,7 +21,8 @@ from auditor.statistics.upper_bound import UpperBound
 class Judgement:
     """A measurement held against a criterion. ``interval`` is two one-sided bounds at the level that decided it.
 
-    ``vacuous``: why a PASS of it would say nothing of this model, or "".
+    ``vacuous``: why a PASS of it would say nothing of this model, or "". ``doubtful``: why nothing is judged of its
+    rows, or "".
     """
 
     id: str
@@ -38,6 +40,7 @@ class Judgement:
     n_required: int | None = None
     reason: str = ""
     vacuous: str = ""
+    doubtful: str = ""
 
     @property
     def metric(self) -> str | None:
@@ -256,7 +259,7 @@ def judge(
             findings.append(_not_measured(result, Outcome.NOT_RUN, "The probe ended without a measurement."))
     ran = {result.probe for result in results if result.measurements}
     findings.extend(_never_measured(criteria, {id(criterion) for _, _, criterion in pairs}, ran))
-    return _with_ids(_without_empty_passes(findings, results)), replace(family, m=len(sampled))
+    return _with_ids(_not_of_copies(_without_empty_passes(findings, results), results)), replace(family, m=len(sampled))
 
 
 def _without_empty_passes(findings: Sequence[Judgement], results: Sequence[ProbeResult]) -> list[Judgement]:
@@ -273,6 +276,24 @@ def _without_empty_passes(findings: Sequence[Judgement], results: Sequence[Probe
             finding = replace(finding, outcome=Outcome.INCONCLUSIVE, reason=why)
         said.append(replace(finding, vacuous=why) if why else finding)
     return said
+
+
+def _not_of_copies(findings: Sequence[Judgement], results: Sequence[ProbeResult]) -> list[Judgement]:
+    """The findings; what was judged of a sample of rows that are copies of each other is INCONCLUSIVE, and says why."""
+    doubts = {result.probe: why_doubtful(result.copies) for result in results}
+    return [
+        replace(f, outcome=Outcome.INCONCLUSIVE, reason=why, doubtful=why)
+        if (why := doubts.get(f.probe, "")) and f.outcome in _JUDGED and not _is_certain(f.measurement)
+        else f
+        for f in findings
+    ]
+
+
+def _is_certain(measured: Measurement | None) -> bool:
+    return measured is None or isinstance(measured.estimate, Exact | UpperBound | Undefined)
+
+
+_JUDGED = (Outcome.PASS, Outcome.FAIL, Outcome.INCONCLUSIVE)
 
 
 def _takes_no_share(estimate: AnyEstimate, criterion: Criterion) -> bool:

@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field
 
+from auditor.finding.copies import Copies
 from auditor.finding.figure import Figure
 from auditor.statistics.kinds import AnyEstimate
 
@@ -91,7 +92,8 @@ class Alike:
 class ProbeResult:
     """What became of one probe: its measurements, or the reason why there are none.
 
-    ``alike``: which rows the model answers alike, where a measurement rests on their differing.
+    ``alike``: which rows the model answers alike, where a measurement rests on their differing. ``copies``: how many of
+    the rows it looked at repeat others, where somebody counted them.
     """
 
     probe: str
@@ -101,4 +103,5 @@ class ProbeResult:
     not_run: str = ""
     not_applicable: str = ""
     alike: Annotated[tuple[Alike, ...], LEFT_OUT] = ()
+    copies: Annotated[Copies | None, UNSAID] = None
     duration_s: float = 0.0

@@ -69,7 +69,7 @@ def _features(file: TableFile, spec: DataSpec, own: Sequence[str]) -> tuple[list
         return [], []
     if spec.features is not None:
         return list(spec.features), []
-    taken = {*own, *spec.sensitive, spec.join_on}
+    taken = {*own, *spec.sensitive, spec.join_on, spec.cluster, spec.weight}
     others = [name for name in file.columns if name not in taken]
     ids = id_like(file.read(others, {}).to_pandas()) if others else []
     notes = [f"Columns that name rows were left out of the features: {', '.join(ids)}."] if ids else []

@@ -56,7 +56,8 @@ class DataSpec:
     """Which columns of which files are what; the command line's data flags, one field each.
 
     ``bins``: rules for continuous sensitive features, as in :mod:`auditor.data.bins`. ``recorded``: where the model is
-    known by its answers in the files alone.
+    known by its answers in the files alone. ``cluster``: the column that says which rows belong together; ``weight``:
+    that of what each row weighs. ``copies_are_real``: whether rows that are exact copies are rows of their own.
     """
 
     path: str
@@ -72,6 +73,9 @@ class DataSpec:
     image: str | None = None
     classes: tuple[str, ...] | None = None
     recorded: RecordedSpec | None = None
+    cluster: str | None = None
+    weight: str | None = None
+    copies_are_real: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

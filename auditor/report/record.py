@@ -24,6 +24,7 @@ from pydantic import (
 
 from auditor.errors import Code, DataError
 from auditor.files import Closed, Number
+from auditor.finding.copies import Copies
 from auditor.finding.criterion import CriterionRecord
 from auditor.finding.figure import Figure
 from auditor.finding.judging import Family, Judgement
@@ -75,6 +76,9 @@ class DataRecord(Closed):
     """The evaluation data, and the training data where they were given.
 
     ``n_unreadable``: files that were to be rows and could not be read; ``unreadable``: a sentence on the first of them.
+    ``cluster``, ``weight``: the columns that say which rows belong together and what they weigh. ``effective_n``: how
+    many clusters of one size, or rows of one weight, they count as. ``copies``: rows that repeat others, where there
+    are any.
     """
 
     path: str | None = None
@@ -89,6 +93,12 @@ class DataRecord(Closed):
     unreadable: Annotated[tuple[str, ...], Field(max_length=MOST_UNREADABLE)] = ()
     n_unreadable: Annotated[int, Field(ge=0)] = 0
     notes: tuple[str, ...] = ()
+    cluster: Annotated[str | None, UNSAID] = None
+    n_clusters: Annotated[int | None, UNSAID] = None
+    weight: Annotated[str | None, UNSAID] = None
+    design_effect: Annotated[float | None, UNSAID] = None
+    effective_n: Annotated[float | None, UNSAID] = None
+    copies: Annotated[Copies | None, UNSAID] = None
 
 
 class Environment(Closed):
@@ -122,7 +132,8 @@ class Finding(Closed):
     """One finding; ``estimate`` holds the sufficient statistics that every number of it can be recomputed from.
 
     ``chance``: of a number that shows skill, what a model without any comes to. ``vacuous``: why a PASS would say
-    nothing of this model, such as that it answers all rows the same, or "".
+    nothing of this model, such as that it answers all rows the same, or "". ``doubtful``: why nothing is judged of its
+    rows, such as that they are copies of each other, or "".
     """
 
     id: str
@@ -149,6 +160,7 @@ class Finding(Closed):
     detail: str
     reason: str
     vacuous: Annotated[str, LEFT_OUT] = ""
+    doubtful: Annotated[str, LEFT_OUT] = ""
     estimate: AnyEstimate | None = None
 
     @classmethod
@@ -180,6 +192,7 @@ class Finding(Closed):
             detail=m.detail if m else "",
             reason=judged.reason,
             vacuous=judged.vacuous,
+            doubtful=judged.doubtful,
             estimate=m.estimate if m else None,
         )
 
@@ -488,7 +501,8 @@ def exit_code(findings: Sequence[Judgement | Finding], *, refused: bool, allow_i
     4 where model or data were refused; else 1 where anything FAILed; else 3 where anything was INCONCLUSIVE or NOT_RUN,
     or where no probe's number was judged at all (checks of the file itself and of an explanation's own arithmetic do
     not count: a file that loads is not an audited model); else 0. ``allow_inconclusive`` forgives INCONCLUSIVE findings
-    only, and none that would PASS of a model which says the same to everybody: that is no lack of rows.
+    only, and none that would PASS of a model which says the same to everybody, nor one whose rows are copies: that is
+    no lack of rows.
     """
     if refused:
         return ExitCode.REFUSED
@@ -500,7 +514,7 @@ def exit_code(findings: Sequence[Judgement | Finding], *, refused: bool, allow_i
     nothing_judged = not any(
         f.outcome in judged and f.pillar != INTAKE and f.metric not in _NOT_OF_THE_MODEL for f in findings
     )
-    hollow = any(f.vacuous and f.outcome is Outcome.INCONCLUSIVE for f in findings)
+    hollow = any((f.vacuous or f.doubtful) and f.outcome is Outcome.INCONCLUSIVE for f in findings)
     if nothing_judged or hollow or unsettled & outcomes:
         return ExitCode.INCONCLUSIVE
     return ExitCode.PASSED

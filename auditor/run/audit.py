@@ -6,6 +6,7 @@ import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
+from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
@@ -33,10 +34,19 @@ from auditor.report.record import (
 from auditor.report.sandbox_state import SandboxState
 from auditor.run import __version__
 from auditor.run.alike import alike_answers
-from auditor.run.probe import Probe, missing_needs, not_applicable, with_declared
+from auditor.run.probe import (
+    Probe,
+    looks_at_rows,
+    missing_needs,
+    not_applicable,
+    not_designed_for,
+    of_design,
+    with_declared,
+)
 
 if TYPE_CHECKING:
     from auditor.data.audit_data import AuditData
+    from auditor.data.design import Design
     from auditor.model.audited_model import AuditedModel
 
 # What of the rows decides what is found, and costs next to nothing to keep.
@@ -71,13 +81,18 @@ def ask(
     if missing:
         return _result(probe, not_applicable=not_applicable(missing, model))
     rows = no_data() if data is None else data
+    if reason := not_designed_for(probe, rows.design):
+        return _result(probe, not_applicable=reason)
     settle_outputs(model, rows)
-    return attempt(
+    found = attempt(
         probe,
         lambda: _leaving_labels_and_groups(probe, model, rows, rng),
         alike=lambda measured: alike_answers(model, rows, measured),
         on_error=on_error,
     )
+    if not looks_at_rows(probe):
+        return found
+    return replace(found, measurements=of_design(found.measurements, rows.design), copies=rows.copies)
 
 
 def settle_outputs(model: AuditedModel, data: AuditData) -> None:
@@ -335,4 +350,19 @@ def data_record(data: AuditData | None) -> DataRecord:
         unreadable=tuple(said[:500] for said in data.unreadable[:MOST_UNREADABLE]),
         n_unreadable=len(data.unreadable),
         notes=data.notes,
+        copies=data.copies if data.copies is not None and data.copies.copies else None,
+        **_designed(data.evaluation.design),
     )
+
+
+def _designed(design: Design | None) -> dict[str, Any]:
+    """What the record says of rows that are not independent, or do not weigh the same."""
+    if design is None:
+        return {}
+    return {
+        "cluster": design.cluster,
+        "n_clusters": design.n_clusters,
+        "weight": design.weight,
+        "design_effect": design.design_effect,
+        "effective_n": design.effective,
+    }

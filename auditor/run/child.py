@@ -22,6 +22,8 @@ from auditor.intake.recorded import load_recorded
 from auditor.intake.result import intake_result
 from auditor.intake.rows.folders import sha256_of_folder
 from auditor.intake.rows.reading import can_stream, load_data, no_rows, stream_counts
+from auditor.intake.rows.repeats import RepeatCount, repeats_in
+from auditor.intake.rows.tables import open_table
 from auditor.intake.specs import DataSpec, DetectionSpec, DetectorTrainingSpec, Job, MitigationSpec, ProbeSpec
 from auditor.model.audited_model import AuditedModel
 from auditor.model.language_folder import save_folder
@@ -236,10 +238,18 @@ def answer_from_counts(
     """Streams the rows past the model once; every probe answers from the counts."""
     channel.send(Asking(probe=job.probes[0].name))
     counts: GroupCounts | Exception
+    copies = None
     try:
-        counts, notes = stream_counts(spec, model)
+        repeats = RepeatCount()
+        counts, notes = stream_counts(spec, model, None if spec.copies_are_real else repeats)
+        copies, more = repeats_in(open_table(spec.path), repeats, spec)
         positive = None if counts.positive is None else counts.classes[counts.positive]
-        record = DataRecord(n_rows=counts.n, positive=positive, notes=notes)
+        record = DataRecord(
+            n_rows=counts.n,
+            positive=positive,
+            notes=(*notes, *more),
+            copies=copies if copies and copies.copies else None,
+        )
     except (DataError, OutputsError, UsageError):
         raise
     except Exception as error:  # the model failed on some row: no probe that counts its decisions can answer
@@ -254,7 +264,7 @@ def answer_from_counts(
         measure = partial(_measure_counts, probe, model, shape, counts)
         alike = None if isinstance(counts, Exception) else partial(alike_in_counts, counts)
         result = attempt(probe, measure, alike=alike, on_error=None if failed else traceback.print_exception)
-        channel.send(Answered(result=replace(result, probe=named.name)))
+        channel.send(Answered(result=replace(result, probe=named.name, copies=copies)))
 
 
 def _measure_counts(

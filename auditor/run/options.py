@@ -193,6 +193,14 @@ class ScanOptions:
             decides=True,
         ),
     ] = ()
+    cluster: Annotated[
+        str | None,
+        Flag(help="Column that says which rows are not independent: a person, site or document.", decides=True),
+    ] = None
+    weight: Annotated[str | None, Flag(help="Column of the rows' weights in every rate.", decides=True)] = None
+    copies_are_real: Annotated[
+        bool, Flag(help="Rows that are exact copies are of different people.", typed=bool, decides=True)
+    ] = False
     sensitive_file: Annotated[str | None, Flag(help="Table that holds the sensitive features.", is_path=True)] = None
     join_on: Annotated[str | None, Flag(help="Column that --data and --sensitive-file share.", decides=True)] = None
     features: Annotated[

@@ -12,10 +12,14 @@ import numpy as np
 
 from auditor.errors import ConfigError, did_you_mean
 from auditor.finding.measurement import Answer, Measurement, Pillar
+from auditor.statistics.clusters import CLUSTERED
+from auditor.statistics.estimate import Exact, Undefined
+from auditor.statistics.upper_bound import UpperBound
 
 if TYPE_CHECKING:
     from auditor.data.audit_data import AuditData
     from auditor.data.counts import GroupCounts
+    from auditor.data.design import Design, Part
     from auditor.model.audited_model import AuditedModel
 
 
@@ -45,9 +49,11 @@ class Probe(Protocol):
     ``name``: its key in the table. ``goal``: the question in one sentence. ``methods``: its ways of asking, named as
     published. ``needs``: inputs without which it is NOT_APPLICABLE. ``citation``: where the method is defined.
 
-    Three more may be declared: ``exact``, the metrics that are known without sampling error, each with the reason; see
+    Five more may be declared: ``exact``, the metrics that are known without sampling error, each with the reason; see
     :func:`known_exactly`. ``ideal_when_same``, the metrics that a model reaches the ideal of by answering all rows the
     same; see :func:`with_declared`. ``power``, what it can see, as :class:`auditor.statistics.estimate.Power`.
+    ``takes``, which of "cluster" and "weight" of the rows it takes account of, none by default; ``reads_rows``, whether
+    it looks at the evaluation rows; see :func:`not_designed_for`.
     """
 
     name: ClassVar[str]
@@ -117,6 +123,51 @@ def not_applicable(needs: Sequence[Need], model: AuditedModel) -> str:
     words = getattr(model, "what", None) or _KIND_IN_WORDS[model.kind]
     said = [f"{need.what}: {f'this model is {words}' if need in _KINDS_OF_MODEL else need.how}" for need in needs]
     return "Needs " + "; ".join(said) + "."
+
+
+def looks_at_rows(probe: type[Probe] | Probe) -> bool:
+    """Whether its numbers are about the evaluation rows: as it declares, else unless it asks a language model alone."""
+    declared: bool | None = getattr(probe, "reads_rows", None)
+    if declared is not None:
+        return declared
+    return Need.LANGUAGE_MODEL not in probe.needs or any(need in _OF_ROWS for need in probe.needs)
+
+
+def not_designed_for(probe: type[Probe] | Probe, design: Design | None) -> str:
+    """Why a probe has no answer about rows that are not independent, or do not weigh the same; "" where it has one.
+
+    An interval that takes rows as independent is wrong of clusters, and a share of rows is another number than that of
+    their weight: what a probe does not take account of makes it NOT_APPLICABLE, and is never silently left out.
+    """
+    takes: Sequence[Part] = getattr(probe, "takes", ())
+    lacking = [] if design is None or not looks_at_rows(probe) else [p for p in design.parts if p not in takes]
+    return " ".join(_CANNOT[part].format(what=f"Numbers of {probe.name}") for part in lacking)
+
+
+def of_design(measured: Sequence[Measurement], design: Design | None) -> tuple[Measurement, ...]:
+    """The measurements of a probe over such rows; what is sampled and takes no account of them is not applicable."""
+    if design is None or not design.parts:
+        return tuple(measured)
+    certain = (Exact, UpperBound, Undefined, *CLUSTERED)
+    return tuple(
+        m
+        if isinstance(m.estimate, certain)
+        else replace(
+            m,
+            estimate=Undefined(
+                reason=" ".join(_CANNOT[part].format(what=m.metric) for part in design.parts), inapplicable=True
+            ),
+        )
+        for m in measured
+    )
+
+
+_CANNOT: dict[Part, str] = {
+    "cluster": "{what} cannot be clustered: the interval would take rows that belong together as independent; leave "
+    "--cluster out where they are.",
+    "weight": "{what} cannot be weighed: every row would count the same; leave --weight out where that is meant.",
+}
+_OF_ROWS = (Need.DATA, Need.LABELS, Need.TEXT, Need.SENSITIVE, Need.TRAIN, Need.GENERATED)
 
 
 def known_exactly(probe: type[Probe] | Probe) -> Mapping[str, str]:

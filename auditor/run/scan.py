@@ -32,7 +32,10 @@ from auditor.run.probe import Probe, make_probe
 _R = TypeVar("_R", ModelRecord, DataRecord)
 # What a scan may ask, by name: handed down, since this floor knows of no probe.
 Catalogue = Mapping[str, type[Probe]]
-_OF_DATA = ("train", "target", "positive", "sensitive_file", "join_on", "text", "image", "sensitive")
+_OF_DATA = (
+    "train", "target", "positive", "sensitive_file", "join_on", "text", "image", "sensitive", "cluster", "weight",
+    "copies_are_real",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -173,6 +176,9 @@ def data_spec(options: ScanOptions) -> DataSpec:
         image=options.image,
         classes=options.classes,
         recorded=recorded,
+        cluster=options.cluster,
+        weight=options.weight,
+        copies_are_real=options.copies_are_real,
     )
 
 

@@ -243,15 +243,39 @@ def bounded_mean_reach(
     error, third, m, r, a = np.broadcast_arrays(
         *(np.asarray(x, np.float64) for x in (standard_error, third_moment, n, room, alpha))
     )
-    z, size = -scipy.special.ndtri(a), np.maximum(m, 2.0)
-    # At alpha = 0.5 both quantiles are 0, and Student's excess over the normal has the limit 1.
-    stretch = np.where(z > 1e-6, -scipy.special.stdtrit(size - 1.0, a) / np.maximum(z, 1e-6), 1.0)
-    e = np.maximum(r / size, 1e-12)
-    second = (stretch * error) ** 2 + e**2
-    cubed = 2.0 * stretch**3 * np.maximum(third, 0.0) / size**2 + 2.0 * e**3
-    return np.where(
-        m >= 2, np.maximum(e + _gamma_deviation(variance=second, third_cumulant=cubed, alpha=a), 0.0), np.inf
+    size = np.maximum(m, 2.0)
+    reach = weighted_mean_reach(
+        standard_error=error, third_moment=third / size**2, degrees_of_freedom=size - 1.0, unseen=r / size, alpha=a
     )
+    return np.where(m >= 2, reach, np.inf)
+
+
+def weighted_mean_reach(
+    *,
+    standard_error: npt.ArrayLike,
+    third_moment: npt.ArrayLike,
+    degrees_of_freedom: npt.ArrayLike,
+    unseen: npt.ArrayLike,
+    alpha: npt.ArrayLike,
+) -> FloatArray:
+    """How far a one-sided bound of ``sum_c s_c y_c``, of independent bounded parts with fixed shares, lies from it.
+
+    :func:`bounded_mean_reach` for parts that do not weigh the same. ``unseen``: the largest share times the room to the
+    limit on that side, what one part that was not seen and lies there would add; ``third_moment``: ``sum_c s_c^3
+    e_c^3``, positive where the long tail is on that side. A gamma's quantile with the mean ``e = unseen``, the variance
+    ``s^2 + e^2`` and the third cumulant ``2 max(m3, 0) + 2 e^3``, ``s`` the standard error stretched from the normal to
+    Student's quantile. With equal shares and n - 1 degrees of freedom it is that of :func:`bounded_mean_reach`.
+    """
+    error, third, df, e, a = np.broadcast_arrays(
+        *(np.asarray(x, np.float64) for x in (standard_error, third_moment, degrees_of_freedom, unseen, alpha))
+    )
+    z = -scipy.special.ndtri(a)
+    # At alpha = 0.5 both quantiles are 0, and Student's excess over the normal has the limit 1.
+    stretch = np.where(z > 1e-6, -scipy.special.stdtrit(df, a) / np.maximum(z, 1e-6), 1.0)
+    e = np.maximum(e, 1e-12)
+    second = (stretch * error) ** 2 + e**2
+    cubed = 2.0 * stretch**3 * np.maximum(third, 0.0) + 2.0 * e**3
+    return np.asarray(np.maximum(e + _gamma_deviation(variance=second, third_cumulant=cubed, alpha=a), 0.0), np.float64)
 
 
 def _gamma_deviation(*, variance: FloatArray, third_cumulant: FloatArray, alpha: FloatArray) -> FloatArray:

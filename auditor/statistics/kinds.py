@@ -7,6 +7,12 @@ from typing import Annotated
 from pydantic import Field
 
 from auditor.statistics.changes import GapChange, RateChange
+from auditor.statistics.clusters import (
+    ClusteredMean,
+    SmallestClusteredRate,
+    WorstClusteredDifference,
+    WorstClusteredRatio,
+)
 from auditor.statistics.detection import (
     AreaDifference,
     AveragePrecision,
@@ -92,6 +98,10 @@ AnyEstimate = Annotated[
     | LowestArea
     | LargestDrop
     | ExcessShare
+    | ClusteredMean
+    | WorstClusteredDifference
+    | WorstClusteredRatio
+    | SmallestClusteredRate
     | RatioOfTotals
     | IdealizedAssociation,
     Field(discriminator="kind"),
@@ -124,6 +134,10 @@ JUDGED = frozenset(
         "gap_change",
         "confirmed_count",
         "bounded_mean",
+        "clustered_mean",
+        "worst_clustered_difference",
+        "worst_clustered_ratio",
+        "smallest_clustered_rate",
         "worst_paired_difference",
         "bracketed_mean",
         "worst_value_gap",

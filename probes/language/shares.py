@@ -12,9 +12,9 @@ import numpy.typing as npt
 from auditor.data.benchmarks.benchmark import SentencePair
 from auditor.finding.measurement import Measurement
 from auditor.rows import FloatArray, IntArray
+from auditor.statistics.clusters import ClusteredMean, spread_between, too_few
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.kinds import AnyEstimate
-from auditor.statistics.means import StudentT
 from auditor.statistics.rates import Proportion
 
 # A difference of log-likelihoods this small beside them is rounding, and nobody's preference.
@@ -60,41 +60,42 @@ def independent_share(preferred: FloatArray) -> Proportion:
 
 def clustered_share(
     preferred: FloatArray, clusters: Sequence[Sequence[str]], strata: Sequence[str] | None = None
-) -> StudentT | Proportion | Undefined:
+) -> ClusteredMean | Undefined:
     """Share of preferences, (n,) in [0, 1], that are not independent: one or two labels a pair, each (n,).
 
-    With r the preference less the mean of its stratum, H strata and C_h clusters within one,
-    ``V = sum_h C_h / (C_h - 1) sum_{c in h} (sum_{i in c} r_i)^2 / n^2``; for two labellings it is
+    :class:`~auditor.statistics.clusters.ClusteredMean` with the variance V between clusters; for two labellings it is
     ``V_1 + V_2 - V_{1 and 2}``, never less than either alone, nor than the binomial variance of n independent pairs.
-    Bounds are Student's on the logit scale with min(C - H) degrees of freedom. ``strata``: (n,) parts of a design whose
-    sizes are fixed; None is one for all. Where all pairs agree there is no variation to learn from, and each cluster
-    counts as one trial. Undefined where a stratum has one cluster. Source: Cameron, Gelbach and Miller, J. Bus. Econ.
-    Stat. 29 (2011).
+    Of two, the fewer degrees of freedom and effective clusters count, and the larger largest share. ``strata``: (n,)
+    parts of a design whose sizes are fixed; None is one for all. Undefined where a stratum has one cluster. Source for
+    two labellings: Cameron, Gelbach and Miller, J. Bus. Econ. Stat. 29 (2011).
     """
     n = len(preferred)
     strata_codes = numbered([""] * n if strata is None else strata)
     labellings = [numbered(labels) for labels in clusters]
     if len(labellings) == 2:
         labellings.append(numbered(zip(*clusters, strict=True)))
-    means = np.bincount(strata_codes, weights=preferred) / np.bincount(strata_codes)
-    parts = [variance_between(preferred - means[strata_codes], codes, strata_codes) for codes in labellings]
-    if any(degrees < 1 for _, degrees in parts[:2]):
+    residuals = preferred - (np.bincount(strata_codes, weights=preferred) / np.bincount(strata_codes))[strata_codes]
+    homes = [strata_of(codes, strata_codes) for codes in labellings]
+    if any((np.bincount(home) < 2).any() for home in homes[:2]):
         return Undefined(reason="the pairs belong to one template, so its part in the result cannot be told")
+    # Clusters of both labels only take out what would count twice: one alone in its stratum takes out nothing.
+    spreads = [
+        spread_between(np.bincount(codes, weights=residuals) / n, np.bincount(codes) / n, home)
+        for codes, home in zip(labellings, homes, strict=True)
+        if (np.bincount(home) > 1).all()
+    ]
     share = float(preferred.mean())
-    if share in (0.0, 1.0):
-        fewest = min(int(codes.max()) + 1 for codes in labellings)
-        return Proportion(successes=fewest if share else 0, n=fewest)
-    variances = [variance for variance, _ in parts]
-    if len(parts) == 3:
-        variances[2] = variances[0] + variances[1] - variances[2]
-    variances.append(share * (1.0 - share) / n)
-    return StudentT(
+    variances = [spread.variance for spread in spreads]
+    if len(labellings) == 3:
+        variances[2:] = [variances[0] + variances[1] - sum(variances[2:])]
+    own = spreads[:2]
+    return ClusteredMean(
         centre=share,
-        standard_error=math.sqrt(max(variances)),
-        degrees_of_freedom=min(degrees for _, degrees in parts[:2]),
-        scale="logit",
-        lower_limit=0.0,
-        upper_limit=1.0,
+        standard_error=math.sqrt(max(*variances, share * (1.0 - share) / n)),
+        third_moment=max(own, key=lambda spread: spread.variance).third_moment,
+        degrees_of_freedom=min(spread.degrees_of_freedom for spread in own),
+        largest_share=max(spread.largest_share for spread in own),
+        effective=min(spread.effective for spread in own),
     )
 
 
@@ -104,18 +105,23 @@ def numbered(labels: Iterable[object]) -> IntArray:
     return np.asarray([seen.setdefault(label, len(seen)) for label in labels], np.int64)
 
 
-def variance_between(residuals: FloatArray, clusters: IntArray, strata: IntArray) -> tuple[float, int]:
-    """(variance of the mean, degrees of freedom) from the totals of clusters, each compared within its strata.
+def strata_of(clusters: IntArray, strata: IntArray) -> IntArray:
+    """(n_clusters,) the stratum of each cluster, numbered from 0.
 
     A cluster may lie across several strata; those that lie across the same ones are compared with each other.
     """
+    if not strata.any():
+        return np.zeros(int(clusters.max()) + 1, np.int64)
+    across: dict[int, set[int]] = {}
+    for cluster, stratum in set(zip(clusters.tolist(), strata.tolist(), strict=True)):
+        across.setdefault(cluster, set()).add(stratum)
+    return numbered(frozenset(across[cluster]) for cluster in range(len(across)))
+
+
+def variance_between(residuals: FloatArray, clusters: IntArray, strata: IntArray) -> tuple[float, int]:
+    """(variance of the mean, degrees of freedom) from the totals of clusters, each compared within its strata."""
     totals = np.bincount(clusters, weights=residuals)
-    home = np.zeros(len(totals), np.int64)
-    if strata.any():
-        across: dict[int, set[int]] = {}
-        for cluster, stratum in set(zip(clusters.tolist(), strata.tolist(), strict=True)):
-            across.setdefault(cluster, set()).add(stratum)
-        home = numbered(frozenset(across[cluster]) for cluster in range(len(totals)))
+    home = strata_of(clusters, strata)
     size = np.bincount(home)
     squares = np.bincount(home, weights=totals**2)
     if (size < 2).any():
@@ -156,12 +162,13 @@ def share_of(
     if not all(labels):
         return Share(independent_share(kept), len(kept), " ".join(notes), silent)
     columns = list(zip(*labels, strict=True))
-    fewest = min(len(set(column)) for column in columns)
-    notes.append(f"Interval over {' x '.join(f'{len(set(c)):,}' for c in columns)} clusters.")
-    too_few = silent
-    if fewest < FEWEST_CLUSTERS:
-        too_few = f"{fewest} clusters of {unit} are too few to judge by: at least {FEWEST_CLUSTERS} are needed."
-    return Share(clustered_share(kept, columns, strata), len(kept), " ".join(notes), too_few)
+    estimate = clustered_share(kept, columns, strata)
+    many = " x ".join(f"{len(set(c)):,}" for c in columns)
+    few = silent
+    if isinstance(estimate, ClusteredMean):
+        notes.append(f"Interval over {many} clusters, {estimate.effective:.3g} effective.")
+        few = too_few(estimate, f"{many} clusters of {unit}") or silent
+    return Share(estimate, len(kept), " ".join(notes), few)
 
 
 def stereotype_scores(

@@ -38,7 +38,7 @@ class WinoBias(PairsOfAFile):
     methods: ClassVar[tuple[str, ...]] = ("winobias",)
     needs: ClassVar[tuple[Need, ...]] = (Need.LANGUAGE_MODEL,)
     ideal_when_same: ClassVar[Mapping[str, Answer]] = {"stereotype_score": "scores"}
-    power = (1584, 0.60)
+    power = (1584, 0.63)
 
     def measure(self, model: AuditedModel, data: AuditData, rng: np.random.Generator) -> list[Measurement]:
         """The overall score and one per type; see the class."""

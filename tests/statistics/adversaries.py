@@ -20,6 +20,14 @@ from scipy.stats import binom
 
 from auditor.rows import FloatArray, IntArray
 from auditor.statistics.changes import GapChange, PairedRates, RateChange
+from auditor.statistics.clusters import (
+    ClusteredMean,
+    ClusteredRates,
+    SmallestClusteredRate,
+    WorstClusteredDifference,
+    WorstClusteredRatio,
+    mean_of_clusters,
+)
 from auditor.statistics.detection import (
     EqualErrorRate,
     ExcessShare,
@@ -322,6 +330,52 @@ def as_bracket(values: FloatArray) -> BracketedMean:
     return BracketedMean(below=part, above=part)
 
 
+# Rows of each cluster: all the same, or one that is larger than the others.
+SIZES = ((12,) * 25, (40, *(10,) * 20), (8, *(1,) * 40))
+
+
+def of_clusters(k: IntArray, large: float, values: FloatArray, sizes: Sequence[int]) -> ClusteredMean:
+    """The first cluster's mean is ``large``, the others' are spelled out by their counts."""
+    return mean_of_clusters(np.r_[large, spelled(values, k)], np.asarray(sizes, np.float64) / sum(sizes))
+
+
+def of_one_mind() -> Worlds:
+    """All rows of a cluster agree, or nearly do, and hardly any cluster is of the other mind."""
+    cases = [case for case in either_way() if case[0].size == 2]
+    for sizes, (values, p) in product(SIZES, [*cases, *(case for case in either_way() if case[0].size == 3)]):
+        n = len(sizes) - 1
+        if values.size == 3 and n > 25:
+            continue
+        first = [(float(v), w) for v, w in zip(values, p, strict=True) if w > 0.0]
+        yield worlds_of(
+            together(sorted_into(n, p), first),
+            lambda some, values=values, sizes=sizes: of_clusters(some[0], some[1], values, sizes),
+            float(values @ np.asarray(p)),
+        )
+
+
+def clustered_rates(
+    make: Callable[[tuple[ClusteredRates, ...]], Estimate], true: Callable[[FloatArray], float]
+) -> Callable[[], Worlds]:
+    """Two groups of clusters, all rows of which agree."""
+
+    def worlds() -> Worlds:
+        ends, sizes = np.asarray([0.0, 1.0]), ((5,) * 20, (8, *(4,) * 20))
+        for p in ((0.5, 0.5), (0.03, 0.03), (0.97, 0.9), (0.02, 0.3)):
+            sides = [
+                [
+                    (of_clusters(k, large, ends, own), w)
+                    for (k, large), w in together(sorted_into(len(own) - 1, (1.0 - q, q)), [(0.0, 1.0 - q), (1.0, q)])
+                ]
+                for own, q in zip(sizes, p, strict=True)
+            ]
+            yield worlds_of(
+                together(*sides), lambda parts: make((ClusteredRates(rate="r", parts=parts),)), true(np.asarray(p))
+            )
+
+    return worlds
+
+
 def templates() -> Worlds:
     """Clusters of one row and of many, in which all rows are of one mind or say nothing."""
     for n, types, p in (
@@ -335,9 +389,7 @@ def templates() -> Worlds:
         a, b = np.asarray(types, np.float64).T
 
         def ratio(k: IntArray, a: FloatArray = a, b: FloatArray = b) -> Any:
-            found = ratio_of_totals(above=np.repeat(a, k), below=np.repeat(b, k), most=float(b.max()), low=-1, high=1)
-            # Where no cluster says anything there is no ratio, and nothing is missed.
-            return found
+            return ratio_of_totals(above=np.repeat(a, k), below=np.repeat(b, k), most=float(b.max()), low=-1, high=1)
 
         yield worlds_of(sorted_into(n, p), ratio, float((a @ p) / (b @ p)))
 
@@ -489,6 +541,18 @@ def precision(x: FloatArray, y: FloatArray) -> Any:
     return average_precision(positives=x, negatives=y)
 
 
+def precisions() -> Worlds:
+    for m, n in ((100, 100), (12, 60), (30, 200)):
+        share = m / (m + n)
+
+        def true(p: Sequence[float], q: Sequence[float], share: float = share) -> float:
+            found, others = (np.cumsum(np.asarray(some)[::-1])[::-1] for some in (p, q))
+            total = share * found + (1.0 - share) * others
+            return float(np.asarray(p) @ np.divide(share * found, total, out=np.zeros(len(p)), where=total > 0.0))
+
+        yield from of_scores(precision, true, ((m, n),))()
+
+
 def rates_at_a_threshold() -> Worlds:
     """All positives that are found score a hair above the true threshold, or a hair below it, where none is."""
     for (m, n), f, p, above in product(((10, 100), (30, 400)), (0.05, 0.1), (0.02, 0.5, 0.97), (True, False)):
@@ -581,6 +645,10 @@ ADVERSARIES: dict[str, tuple[Callable[[], Worlds], ...]] = {
     "confirmed_count": (never_together,),
     "bounded_mean": (one_mean(as_mean), many_zeros_and_ones, roots),
     "worst_paired_difference": (one_mean(as_pair, sizes=(12, 50)),),
+    "clustered_mean": (of_one_mind,),
+    "worst_clustered_difference": (clustered_rates(lambda t: WorstClusteredDifference(tables=t), spread),),
+    "worst_clustered_ratio": (clustered_rates(lambda t: WorstClusteredRatio(tables=t), smallest_ratio),),
+    "smallest_clustered_rate": (clustered_rates(lambda t: SmallestClusteredRate(tables=t), lambda p: float(p.min())),),
     "bracketed_mean": (one_mean(as_bracket, sizes=(12, 50)),),
     "worst_value_gap": (of_two_means(lambda a, b: WorstValueGap(parts=(a, b)), lambda p, q: abs(p - q)),),
     "largest_gap": (
@@ -608,6 +676,7 @@ ADVERSARIES: dict[str, tuple[Callable[[], Worlds], ...]] = {
     ),
     "lowest_area": (of_scores(lowest, true_area, FEW),),
     "largest_drop": (of_scores(drop, lambda p, q: max(true_area(p, q) - 0.5, 2.0 * true_area(p, q) - 1.0), FEW),),
+    "average_precision": (precisions,),
     "equal_error_rate": (of_scores(errors, true_error, ((20, 20), (12, 60))),),
     "true_positive_rate_at": (rates_at_a_threshold,),
     "quantile": (middles,),

@@ -50,6 +50,11 @@ def repeating_ids(frame: pd.DataFrame) -> list[str]:
     return [str(name) for name in frame.columns if _names_somebody(str(name), frame[name])]
 
 
+def called_an_id(name: str) -> bool:
+    """Whether a column's name says that its values name something."""
+    return name.lower() in _WHOLE_NAMES or bool(_ID.search(name))
+
+
 def date_like(frame: pd.DataFrame) -> list[str]:
     """Columns of dates or times: text in the usual spellings, or numbers such as 20261124 in a column called a date."""
     return [str(name) for name in frame.columns if _dates(str(name), frame[name].dropna())]

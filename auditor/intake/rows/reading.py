@@ -21,6 +21,7 @@ from auditor.data.preprocessing import NumericColumn, TabularPreprocessing, as_c
 from auditor.errors import DataError, UsageError, did_you_mean, some_of
 from auditor.intake.rows.columns import id_like
 from auditor.intake.rows.recorded import read_recorded
+from auditor.intake.rows.repeats import RepeatCount, design_of, repeats_in
 from auditor.intake.rows.tables import TableFile, open_table
 from auditor.intake.specs import DataSpec
 from auditor.rows import FloatArray, IntArray, Rows
@@ -51,7 +52,11 @@ def _column_types(spec: DataSpec, model: AuditedModel, features: Sequence[str]) 
     """
     # Numbers are read as numbers, which are exact; text for them would be rounded, and "no number" is found later.
     target = None if model.kind == "regressor" else spec.target
-    own = [name for name in (*spec.sensitive, target, spec.join_on) if name is not None and name not in features]
+    own = [
+        name
+        for name in (*spec.sensitive, target, spec.join_on, spec.cluster)
+        if name is not None and name not in features
+    ]
     types: dict[str, pa.DataType] = dict.fromkeys(own, pa.string())
     if isinstance(model.preprocessing, TabularPreprocessing):
         for column in model.preprocessing.columns:
@@ -78,7 +83,7 @@ def feature_columns(file: TableFile, spec: DataSpec, model: AuditedModel) -> lis
                     code="AUD-DATA-COLUMN",
                 )
         return list(model.features)
-    others = {spec.target, spec.join_on}
+    others = {spec.target, spec.join_on, spec.cluster, spec.weight}
     return [name for name in file.columns if name not in others]
 
 
@@ -111,6 +116,8 @@ def can_stream(spec: DataSpec, model: AuditedModel) -> bool:
         and features is not None
         and set(features) <= set(model.preprocessing.features)
         and spec.train is None
+        and spec.cluster is None
+        and spec.weight is None
         and not spec.bins
         and spec.sensitive_file is None
         and bool(spec.sensitive)
@@ -120,10 +127,12 @@ def can_stream(spec: DataSpec, model: AuditedModel) -> bool:
     )
 
 
-def stream_counts(spec: DataSpec, model: AuditedModel) -> tuple[GroupCounts, tuple[str, ...]]:
+def stream_counts(
+    spec: DataSpec, model: AuditedModel, repeats: RepeatCount | None = None
+) -> tuple[GroupCounts, tuple[str, ...]]:
     """GroupCounts of a whole file, and the notes on it: one forward pass over its rows, in constant memory.
 
-    Raises what :func:`load_data` raises.
+    ``repeats`` is told of every row. Raises what :func:`load_data` raises.
     """
     file = open_table(spec.path)
     features = feature_columns(file, spec, model)
@@ -138,6 +147,8 @@ def stream_counts(spec: DataSpec, model: AuditedModel) -> tuple[GroupCounts, tup
     for batch in file.batches(list(dict.fromkeys([*features, *own])), types):
         if not batch.num_rows:
             continue
+        if repeats is not None:
+            repeats.add(batch.to_pandas())
         X = batch.select(features).to_pandas()
         y_true = None
         if spec.target is not None:
@@ -368,6 +379,8 @@ def load_data(spec: DataSpec, model: AuditedModel) -> AuditData:
         ),
         unreadable=(*evaluation.unreadable, *members.unreadable),
         notes=tuple(dict.fromkeys([*evaluation.notes, *members.notes, *overlap])),
+        design=None if evaluation.design is None else evaluation.design.followed_by(len(members)),
+        copies=evaluation.copies,
     )
 
 
@@ -422,7 +435,9 @@ def _load_one(
     if path == spec.train:
         # The training rows need no groups: a probe that compares groups reads the evaluation rows.
         in_file = [name for name in in_file if name in file.columns]
-    own = [name for name in (spec.target, spec.join_on if joined else None) if name is not None] + in_file
+    of_design = (spec.cluster, spec.weight) if path == spec.path else ()
+    said = (spec.target, spec.join_on if joined else None, *of_design)
+    own = [name for name in said if name is not None] + in_file
     table = file.read(list(dict.fromkeys([*features, *own])), _column_types(spec, model, features))
     frame = table.to_pandas()
     tabular = spec.text is None and spec.image is None
@@ -441,11 +456,16 @@ def _load_one(
     tally = _Tally(f"{what} {file.path.name!r}", file.path.name, spec.target, classes)
     tally.add(len(frame), {str(c): int(frame[c].isna().sum()) for c in features} if tabular else {}, y_true)
     notes += tally.notes(model)
+    design, copies = None, None
+    more: list[str] = []
+    if path == spec.path:
+        design = design_of(frame, spec)
+        copies, more = repeats_in(file, frame, spec)
     if target_values is not None:
         notes += _target_notes(target_values, f"Column {spec.target!r} of {file.path.name}")
     if joined:
-        frame, said = _join(frame, spec)
-        notes += said
+        frame, found = _join(frame, spec)
+        notes += found
     X: Rows = frame[features]
     files = None
     if spec.text is not None:
@@ -475,7 +495,9 @@ def _load_one(
         if spec.recorded is None
         else read_recorded(file, spec.recorded, classes, positive, regression=model.kind == "regressor"),
         files=files,
-        notes=tuple(notes),
+        notes=(*notes, *more, *(design.notes() if design is not None else ())),
+        design=design,
+        copies=copies,
     )
 
 
@@ -497,7 +519,7 @@ def _load_folder(spec: DataSpec, folder: Path, model: AuditedModel, classes: tup
 
     if model.kind == "regressor":
         raise UsageError("A folder has one sub-folder per class, and this model predicts numbers: give --data FILE.")
-    for flag in ("target", "text", "image", "features"):
+    for flag in ("target", "text", "image", "features", "cluster", "weight"):
         if getattr(spec, flag) is not None:
             raise UsageError(f"A folder's sub-folders are the labels and its files the rows: leave --{flag} out.")
     joined = folder == Path(spec.path) and bool(spec.sensitive)

@@ -10,8 +10,8 @@ import pytest
 import probes.language.shares
 from auditor.data.benchmarks.benchmark import SentencePair
 from auditor.finding.measurement import Outcome
+from auditor.statistics.clusters import ClusteredMean
 from auditor.statistics.estimate import Undefined
-from auditor.statistics.means import StudentT
 from auditor.statistics.rates import Proportion
 from probes.language.shares import clustered_share, independent_share, preferences, stereotype_scores
 from tests.probes.language.pair_toys import number_labels_once, outcome, preferences_of
@@ -50,10 +50,10 @@ def test_one_way_clusters_against_statsmodels() -> None:
     preferred = (rng.normal(size=30)[groups] + rng.normal(size=210) > 0).astype(float)
     estimate = clustered_share(preferred, [groups.astype(str).tolist()])
     fit = sm.OLS(preferred, np.ones(210)).fit(cov_type="cluster", cov_kwds={"groups": groups})
-    assert isinstance(estimate, StudentT)
+    assert isinstance(estimate, ClusteredMean)
     assert estimate.value == preferred.mean()
     assert estimate.standard_error == pytest.approx(float(fit.bse[0]), rel=1e-9)
-    assert estimate.degrees_of_freedom == 29
+    assert estimate.degrees_of_freedom == pytest.approx(29)
 
 
 def test_two_way_clusters_are_never_narrower_than_either() -> None:
@@ -61,11 +61,11 @@ def test_two_way_clusters_are_never_narrower_than_either() -> None:
     first, second = np.repeat(np.arange(20), 10).astype(str).tolist(), np.tile(np.arange(10), 20).astype(str).tolist()
     preferred = (rng.normal(size=200) > 0).astype(float)
     both = clustered_share(preferred, [first, second])
-    assert isinstance(both, StudentT)
+    assert isinstance(both, ClusteredMean)
     for one in (first, second):
         alone = clustered_share(preferred, [one])
-        assert isinstance(alone, StudentT) and both.standard_error >= alone.standard_error
-    assert both.degrees_of_freedom == 9
+        assert isinstance(alone, ClusteredMean) and both.standard_error >= alone.standard_error
+    assert both.degrees_of_freedom == pytest.approx(9)
 
 
 def test_shares_that_cannot_be_told() -> None:
@@ -88,8 +88,11 @@ def test_clusters_that_all_agree_count_once_each() -> None:
     codes = [str(i // 50) for i in range(300)]
     estimate = clustered_share(np.ones(300), [codes])
     # With six clusters, chance alone makes all agree in one of 32 worlds.
-    assert estimate == Proportion(successes=6, n=6)
-    assert estimate.bounds(0.01)[0] < 0.55
+    assert isinstance(estimate, ClusteredMean)
+    assert (estimate.value, estimate.standard_error, estimate.effective) == (1.0, 0.0, pytest.approx(6.0))
+    # No narrower than Clopper and Pearson's bound of six in six.
+    assert estimate.bounds(0.01) == (pytest.approx(1.0 - math.log(100.0) / 6.0), 1.0)
+    assert estimate.bounds(0.01)[0] < Proportion(successes=6, n=6).bounds(0.01)[0] < 0.55
     assert clustered_share(np.zeros(300), [codes]).value == 0.0
 
 
@@ -119,8 +122,8 @@ def test_strata_of_a_balanced_design_are_taken_out() -> None:
     preferred = np.asarray([1.0, 1.0, 1.0, 0.0, 0.0, 0.0, 0.0, 0.0])
     labels, strata = ["a", "a", "b", "b", "c", "c", "d", "d"], ["x"] * 4 + ["y"] * 4
     estimate = clustered_share(preferred, [labels], strata)
-    assert isinstance(estimate, StudentT)
+    assert isinstance(estimate, ClusteredMean)
     by_hand = 2 / 1 * (0.5**2 + 0.5**2) / 8**2
     assert estimate.standard_error == pytest.approx(math.sqrt(max(by_hand, 0.375 * 0.625 / 8)))
-    assert (estimate.value, estimate.degrees_of_freedom) == (0.375, 2)
+    assert (estimate.value, estimate.degrees_of_freedom) == (0.375, pytest.approx(2))
     assert isinstance(clustered_share(preferred, [["a"] * 4 + ["c", "c", "d", "d"]], strata), Undefined)

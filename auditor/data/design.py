@@ -1,0 +1,130 @@
+"""How rows were drawn: which of them belong together, and what each of them weighs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal, Self
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from auditor.errors import DataError
+from auditor.rows import FloatArray, IntArray
+from auditor.statistics.clusters import effective_size
+
+# What a probe may take account of.
+Part = Literal["cluster", "weight"]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Design:
+    """Rows (n,) that are not independent, or do not weigh the same.
+
+    ``cluster``: the column that says which rows belong together, ``clusters``: (n,) of each row, numbered from 0; rows
+    of different clusters are independent. ``weight``: the column of what each row weighs, ``weights``: (n,), at least
+    0. Either is left out, by None, where rows are independent or weigh the same.
+    """
+
+    cluster: str | None = None
+    clusters: IntArray | None = None
+    weight: str | None = None
+    weights: FloatArray | None = None
+
+    def __len__(self) -> int:
+        return len(self.clusters if self.clusters is not None else self.weights if self.weights is not None else ())
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """Which of the two there are."""
+        known: tuple[tuple[Part, object], ...] = (("cluster", self.clusters), ("weight", self.weights))
+        return tuple(part for part, values in known if values is not None)
+
+    def codes(self) -> IntArray:
+        """(n,) the cluster of each row; each is one of its own where rows are independent."""
+        return np.arange(len(self)) if self.clusters is None else self.clusters
+
+    def take(self, index: npt.NDArray[Any] | slice) -> Self:
+        """Some of the rows."""
+        return type(self)(
+            cluster=self.cluster,
+            clusters=None if self.clusters is None else self.clusters[index],
+            weight=self.weight,
+            weights=None if self.weights is None else self.weights[index],
+        )
+
+    def followed_by(self, n: int) -> Self:
+        """With ``n`` training rows behind, each of a cluster of its own and of weight 1: nothing is asked of theirs."""
+        own = None if self.clusters is None else np.arange(n) + (self.clusters.max(initial=-1) + 1)
+        return type(self)(
+            cluster=self.cluster,
+            clusters=None if self.clusters is None or own is None else np.concatenate([self.clusters, own]),
+            weight=self.weight,
+            weights=None if self.weights is None else np.concatenate([self.weights, np.ones(n)]),
+        )
+
+    @property
+    def n_clusters(self) -> int | None:
+        """How many clusters the rows are of; None where they are independent."""
+        return None if self.clusters is None else len(np.unique(self.clusters))
+
+    @property
+    def effective(self) -> float:
+        """How many rows of one weight each, or clusters of one size each, these are worth: Kish's effective size."""
+        if not len(self):
+            return 0.0
+        return effective_size(np.bincount(self.codes(), weights=self.weights).astype(np.float64))
+
+    @property
+    def design_effect(self) -> float | None:
+        """``n sum(w^2) / sum(w)^2``, by how much weights alone widen a variance; None without weights."""
+        return None if self.weights is None else len(self) / effective_size(self.weights)
+
+    def notes(self) -> tuple[str, ...]:
+        """What a reader should know of it."""
+        said = []
+        n = len(self)
+        if self.clusters is not None:
+            said.append(
+                f"Rows belong together by {self.cluster}: {n:,} rows of {self.n_clusters:,} clusters, which count as "
+                f"{self.effective:,.4g} of one size (1 / the sum of their squared shares{self._of_weight})."
+            )
+        if self.weights is not None:
+            said.append(
+                f"Rows are weighted by {self.weight}: design effect {self.design_effect:.3g}, so {n:,} rows count as "
+                f"{effective_size(self.weights):,.4g} of one weight."
+            )
+        return tuple(said)
+
+    @property
+    def _of_weight(self) -> str:
+        return "" if self.weights is None else " of the weight"
+
+
+def clusters_of(values: pd.Series[Any], column: str) -> IntArray:
+    """(n,) the cluster of each row, numbered from 0; DataError where a row does not say it."""
+    codes, _ = pd.factorize(values)
+    missing = int((codes < 0).sum())
+    if missing:
+        raise DataError(
+            f"Column {column!r} is empty in {missing:,} rows: --cluster needs to know of every row which others it "
+            "belongs with. Give a row that belongs with none a value of its own.",
+            code="AUD-DATA-VALUES",
+        )
+    return np.asarray(codes, np.int64)
+
+
+def weights_of(values: pd.Series[Any], column: str) -> FloatArray:
+    """(n,) what each row weighs; DataError for text, for what is missing, infinite or negative, and for all zeros."""
+    numbers = pd.to_numeric(values, errors="coerce").to_numpy(np.float64, na_value=np.nan)
+    wrong = np.flatnonzero(~np.isfinite(numbers) | (numbers < 0.0))
+    if wrong.size:
+        raise DataError(
+            f"Column {column!r} holds {str(values.iloc[wrong[0]])[:40]!r}, and a weight is a number of at least 0. "
+            "Leave rows out that have none.",
+            code="AUD-DATA-VALUES",
+        )
+    if len(numbers) and not numbers.any():
+        raise DataError(f"Column {column!r} is 0 in every row: nothing weighs anything.", code="AUD-DATA-VALUES")
+    # Only what they are to each other matters, and sums of squares of large numbers would overflow.
+    return np.asarray(numbers / numbers.max(), np.float64) if len(numbers) else numbers

@@ -1,0 +1,170 @@
+"""Rows that repeat: how many are exact copies, and which columns name somebody whom several rows are about."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pyarrow as pa
+
+from auditor.data.design import Design, clusters_of, weights_of
+from auditor.errors import DataError
+from auditor.finding.copies import Copies, why_doubtful
+from auditor.intake.rows.columns import FEWEST_VALUES, called_an_id
+from auditor.intake.rows.tables import TableFile
+from auditor.intake.specs import DataSpec
+
+# Different rows that are remembered; of more than that, a share by their digests: all copies of a row or none.
+_MOST_REMEMBERED = 1 << 18
+# Different values of a column that are counted.
+_MOST_VALUES = 1 << 12
+_SOMEBODY = re.compile(
+    r"(^|[_\W])(person|patient|customer|client|user|subject|participant|applicant|borrower|member|student|employee|"
+    r"household|speaker|writer|author|document|doc|site|hospital|school)s?($|[_\W\d])",
+    re.IGNORECASE,
+)
+
+
+class RepeatCount:
+    """Counts rows that repeat an earlier one, batch by batch, in constant memory."""
+
+    def __init__(self) -> None:
+        self._n = 0
+        self._below = 1 << 64
+        self._digests = np.empty(0, np.uint64)
+        self._counts = np.empty(0, np.int64)
+        self._values: dict[str, set[int] | None] = {}
+
+    @property
+    def columns(self) -> set[str]:
+        """What the rows were told apart by."""
+        return set(self._values)
+
+    def add(self, frame: pd.DataFrame) -> None:
+        """Rows of a table; every batch has the same columns."""
+        rows = np.zeros(len(frame), np.uint64)
+        for name in frame.columns:
+            own = np.asarray(pd.util.hash_pandas_object(_of_one_type(frame[name]), index=False), np.uint64)
+            self._remember(str(name), own)
+            rows = rows * np.uint64(1_000_003) + own
+        self._n += len(frame)
+        self._count(rows)
+
+    def _remember(self, name: str, digests: npt.NDArray[np.uint64]) -> None:
+        seen = self._values.setdefault(name, set())
+        if seen is None:
+            return
+        # A column of many values shows it at once.
+        seen.update(np.unique(digests[:_MOST_VALUES]).tolist())
+        if len(seen) < _MOST_VALUES // 2:
+            seen.update(pd.unique(pd.Series(digests)).tolist())
+        if len(seen) >= _MOST_VALUES // 2:
+            self._values[name] = None
+
+    def _count(self, rows: npt.NDArray[np.uint64]) -> None:
+        if self._below < 1 << 64:
+            rows = rows[rows < np.uint64(self._below)]
+        new, counts = np.unique(rows, return_counts=True)
+        digests, place = np.unique(np.concatenate([self._digests, new]), return_inverse=True)
+        self._counts = np.bincount(
+            place, weights=np.concatenate([self._counts, counts]), minlength=digests.size
+        ).astype(np.int64)
+        self._digests = digests
+        while self._digests.size > _MOST_REMEMBERED:
+            self._below >>= 1
+            kept = self._digests < np.uint64(self._below)
+            self._digests, self._counts = self._digests[kept], self._counts[kept]
+
+    def found(self) -> Copies:
+        """What was counted."""
+        seen = int(self._counts.sum())
+        share = (seen - self._counts.size) / seen if seen else 0.0
+        combinations = 1
+        for values in self._values.values():
+            combinations = min(combinations * (_MOST_VALUES if values is None else len(values)), self._n + 1)
+        return Copies(
+            n=self._n,
+            copies=round(share * self._n),
+            combinations=combinations,
+            divisor=int(np.gcd.reduce(self._counts)) if seen else 1,
+        )
+
+
+def _of_one_type(values: pd.Series[Any]) -> pd.Series[Any]:
+    """Numbers as one type: of two batches one may hold whole numbers, and the other have gaps and be of fractions."""
+    return values.astype(np.float64) + 0.0 if values.dtype.kind in "iufb" else values
+
+
+def design_of(frame: pd.DataFrame, spec: DataSpec) -> Design | None:
+    """What the rows say of how they were drawn; None where no flag asks for it. Raises DataError."""
+    if spec.cluster is None and spec.weight is None:
+        return None
+    return Design(
+        cluster=spec.cluster,
+        clusters=None if spec.cluster is None else clusters_of(frame[spec.cluster], spec.cluster),
+        weight=spec.weight,
+        weights=None if spec.weight is None else weights_of(frame[spec.weight], spec.weight),
+    )
+
+
+def repeats_in(file: TableFile, read: pd.DataFrame | RepeatCount, spec: DataSpec) -> tuple[Copies | None, list[str]]:
+    """The copies among the rows of a file, and what a reader should know of them and of ids that repeat.
+
+    ``read``: the rows, or what was counted of them as they streamed by. Rows that agree in the columns that were
+    read may differ in others, such as an id: where too many agree, all columns of the file are looked at. Nothing is
+    counted where a flag has said what repeated rows are.
+    """
+    if spec.cluster is not None:
+        return None, []
+    if spec.copies_are_real:
+        return None, ["Rows that are exact copies of others count as rows of their own: --copies-are-real."]
+    counted = read if isinstance(read, RepeatCount) else RepeatCount()
+    if not isinstance(read, RepeatCount):
+        counted.add(read)
+    found = counted.found()
+    if why_doubtful(found) and set(file.columns) - counted.columns:
+        found = _over_all_columns(file) or found
+    return found, [*_on_copies(found), *_on_ids(file)]
+
+
+def _over_all_columns(file: TableFile) -> Copies | None:
+    whole = RepeatCount()
+    try:
+        for batch in file.batches(file.columns, dict.fromkeys(file.columns, pa.string())):
+            whole.add(batch.to_pandas())
+    except DataError:  # a column that is no text, and that nobody asked for
+        return None
+    return whole.found()
+
+
+def _on_copies(found: Copies) -> list[str]:
+    if not found.copies:
+        return []
+    said = f"{found.copies:,} of {found.n:,} rows are exact copies of other rows"
+    if doubt := why_doubtful(found):
+        return [doubt]
+    if found.by_chance:
+        return [f"{said}: their columns allow for no more than {found.combinations:,} different ones."]
+    return [f"{said}."]
+
+
+def _on_ids(file: TableFile) -> list[str]:
+    """Columns of the file that name somebody, by their name, of whom there are several rows."""
+    notes = []
+    for name in file.columns:
+        if not (called_an_id(name) or _SOMEBODY.search(name)):
+            continue
+        try:
+            values: pd.Series[Any] = file.read([name], {name: pa.string()}).to_pandas()[name].dropna()
+        except DataError:
+            continue
+        different = values.nunique()
+        if FEWEST_VALUES < different < len(values):
+            notes.append(
+                f"Column {name!r} names {different:,} in {len(values):,} rows: where it says whom a row is about, the "
+                f"rows are not independent, and every interval is too narrow without --cluster {name}."
+            )
+    return notes
