@@ -342,6 +342,9 @@ def _answered(
     except DataError as error:
         return [Check(name=TABLES, state="wrong", detail=str(error))], frozenset(), frozenset()
     checks = []
+    if column := report.data.cluster or report.data.weight:
+        detail = f"the bundle does not hold the column {column!r}, which the numbers rest on"
+        return [Check(name="rows", state="not checked", detail=detail)], frozenset(), frozenset()
     if head is None and report.refusal is None and report.data.n_rows:
         checks.append(Check(name="rows", state="not checked", detail="the bundle holds no answers of the model by row"))
     elif ROWS in manifest.files and answers is None and head is not None:

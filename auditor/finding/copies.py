@@ -46,7 +46,7 @@ def why_doubtful(copies: Copies | None) -> str:
     """Why numbers over these rows are not judged, in sentences that say what to do; "" where they may be.
 
     More than 1 % of copies: a file pasted twelve times has the rows of one, and its intervals are 3.5 times too narrow.
-    Rows of a few columns with a few values each repeat of themselves: nothing is said there unless all of them do alike.
+    Rows of a few columns with a few values each repeat of themselves: nothing is said there unless all do alike.
     """
     if copies is None or not copies.share > MOST_COPIES or copies.by_chance:
         return ""

@@ -349,7 +349,7 @@ def data_record(data: AuditData | None) -> DataRecord:
         n_train_rows=None if members is None else len(members),
         unreadable=tuple(said[:500] for said in data.unreadable[:MOST_UNREADABLE]),
         n_unreadable=len(data.unreadable),
-        notes=data.notes,
+        notes=(*data.notes, *(data.evaluation.design.notes() if data.evaluation.design is not None else ())),
         copies=data.copies if data.copies is not None and data.copies.copies else None,
         **_designed(data.evaluation.design),
     )

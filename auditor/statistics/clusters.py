@@ -217,7 +217,7 @@ class _OfClusteredRates(Estimate):
     def _hardest(self) -> list[ClusteredMean]:
         """The two groups of which least is known."""
         parts = [part for table in self.tables for part in table.known]
-        return sorted(parts, key=lambda part: part.standard_error_at(0.0), reverse=True)[:2]
+        return sorted(parts, key=lambda part: part.effective)[:2]
 
     def standard_error_at(self, ideal: float) -> float:
         hardest = self._hardest()
@@ -225,9 +225,9 @@ class _OfClusteredRates(Estimate):
 
     def critical_value(self, alpha: float) -> float:
         # Two bounds at half the level each, which do not take it that errors cancel.
-        first, second = self._hardest()
-        reach = sum(part.critical_value(alpha / 2.0) * part.standard_error_at(0.0) for part in (first, second))
-        return reach / self.standard_error_at(0.0)
+        hardest = self._hardest()
+        reach = sum(part.critical_value(alpha / 2.0) * part.standard_error_at(0.0) for part in hardest)
+        return reach / _OfClusteredRates.standard_error_at(self, 0.0)
 
 
 class WorstClusteredDifference(_OfClusteredRates):
@@ -298,11 +298,6 @@ class WorstClusteredRatio(_OfClusteredRates):
         typical = sum(rates) / len(rates) if rates else 0.0
         return super().standard_error_at(ideal) / typical if typical > 0.0 else math.nan
 
-    def critical_value(self, alpha: float) -> float:
-        first, second = self._hardest()
-        reach = sum(part.critical_value(alpha / 2.0) * part.standard_error_at(0.0) for part in (first, second))
-        return reach / _OfClusteredRates.standard_error_at(self, 1.0)
-
 
 class SmallestClusteredRate(_OfClusteredRates):
     """The smallest rate of any group, over rows of clusters or with weights; [0, 1], ideal 1: worst-group accuracy.
@@ -334,7 +329,7 @@ class SmallestClusteredRate(_OfClusteredRates):
         return max((part.standard_error_at(0.0) for part in self._hardest()), default=math.nan)
 
     def critical_value(self, alpha: float) -> float:
-        return max(part.critical_value(alpha) for part in self._hardest())
+        return max((part.critical_value(alpha) for part in self._hardest()), default=math.nan)
 
 
 CLUSTERED = (ClusteredMean, WorstClusteredDifference, WorstClusteredRatio, SmallestClusteredRate)

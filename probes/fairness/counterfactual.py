@@ -11,10 +11,12 @@ import numpy as np
 import numpy.typing as npt
 
 from auditor.data.counts import MISSING
+from auditor.data.design import Design, Part
 from auditor.errors import DataError, NotApplicableError, did_you_mean
 from auditor.finding.measurement import Answer, Measurement, Pillar
 from auditor.rows import FloatArray, IntArray
 from auditor.run.probe import Need
+from auditor.statistics.clusters import clustered_mean
 from auditor.statistics.estimate import Power, Undefined
 from auditor.statistics.kinds import AnyEstimate
 from auditor.statistics.rates import Proportion
@@ -52,7 +54,8 @@ class CounterfactualFairness:
     (``data.positive``, else the last class):
 
     - ``counterfactual_flip_rate``: share of rows whose decision changes for at least one other level; [0, 1], ideal 0,
-      Clopper-Pearson over rows
+      Clopper-Pearson over rows; over clusters with ``--cluster`` or ``--weight``, with which the shifts are
+      NOT_APPLICABLE
     - ``mean_score_shift`` at each level: ``mean of s(row at that level) - s(row)`` over rows of other levels; [-1, 1],
       ideal 0, bounds over rows (:class:`~auditor.statistics.values.BoundedMean`)
 
@@ -86,6 +89,7 @@ class CounterfactualFairness:
     citation: ClassVar[str] = "Kusner et al., NeurIPS 2017"
     methods: ClassVar[tuple[str, ...]] = ("flip", "flip_with_proxies")
     needs: ClassVar[tuple[Need, ...]] = (Need.CLASSIFIER, Need.DATA, Need.SENSITIVE)
+    takes: ClassVar[tuple[Part, ...]] = ("cluster", "weight")
     ideal_when_same: ClassVar[Mapping[str, Answer]] = {"mean_score_shift": "scores"}
     # Rows, and the true share of changed decisions, found beyond 5 % with 80 % power among 4 judgements at 5 %.
     power: ClassVar[Power] = Power(300, 0.10)
@@ -194,6 +198,7 @@ class _Table:
     positive: int | None
     scores: FloatArray
     decisions: IntArray
+    design: Design | None
 
     def answers(self, X: pd.DataFrame) -> tuple[FloatArray, IntArray]:
         """(n,) scores and (n,) decisions on rows like these."""
@@ -226,6 +231,7 @@ def _table(model: AuditedModel, rows: AuditData) -> _Table:
         positive=rows.positive,
         scores=scores,
         decisions=decisions,
+        design=rows.design,
     )
 
 
@@ -329,7 +335,11 @@ def _measured(
                 detail=f"rows of other levels, given {sensitive} = {label_name(value)}",
             )
         )
-    return [_flip_rate(method, sensitive, Proportion(successes=int(flipped.sum()), n=n), n, detail), *shifts]
+    design = table.design
+    share: AnyEstimate = Proportion(successes=int(flipped.sum()), n=n)
+    if design is not None:
+        share = clustered_mean(flipped, design.codes(), design.weights)
+    return [_flip_rate(method, sensitive, share, n, detail), *shifts]
 
 
 # ---- models of the proxies -----------------------------------------------------------------------------------------

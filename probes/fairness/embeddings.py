@@ -72,6 +72,7 @@ class EmbeddingAssociation:
     citation: ClassVar[str] = "Caliskan, Bryson and Narayanan, Science 356 (2017); May et al., NAACL 2019"
     methods: ClassVar[tuple[str, ...]] = ("weat", "seat")
     needs: ClassVar[tuple[Need, ...]] = ()
+    reads_rows: ClassVar[bool] = False
     ideal_when_same: ClassVar[Mapping[str, Answer]] = {"association_effect_size": "scores"}
     # Words in each of X and Y, and the true effect size, found beyond 0.5 by one judgement at 5 % on each side.
     power: ClassVar[Power] = Power(25, 1.25)

@@ -10,6 +10,7 @@ import numpy as np
 
 from auditor.data.bins import BinRule, bin_sensitive
 from auditor.data.counts import MISSING, GroupCounts
+from auditor.data.design import Part
 from auditor.errors import NotApplicableError, did_you_mean
 from auditor.finding.measurement import Measurement, Pillar
 from auditor.run.probe import Need
@@ -17,6 +18,7 @@ from auditor.statistics.estimate import Power, Undefined
 from auditor.statistics.groups import WorstDifference, WorstRatio
 from auditor.statistics.kinds import AnyEstimate
 from auditor.statistics.rates import Proportion, RateTable
+from probes.fairness.clustered_groups import over_clusters
 from probes.fairness.crowds import crowd, crowded_strata
 from probes.fairness.group_metrics import (
     MOST_CLASSES,
@@ -70,6 +72,9 @@ class GroupFairness:
     names it). With more than two classes, ``balanced_accuracy_difference`` and ``predictive_parity_difference`` also
     come as averages over the classes, and ``worst_group_accuracy`` over all of them.
 
+    With ``--cluster`` or ``--weight`` rates, precision and the headlines made of pairs of them are over clusters with
+    their shares (:class:`~auditor.statistics.clusters.ClusteredMean`); the other headlines are NOT_APPLICABLE then.
+
     A rate with no rows (0/0) is undefined, and so is a headline over it. Missing group values are a group of their own.
 
     intersections: whether to compare the intersection of several sensitive features too. strata: a column (a feature or
@@ -87,6 +92,7 @@ class GroupFairness:
     citation: ClassVar[str] = "Hardt, Price and Srebro, NeurIPS 2016; Agarwal et al., ICML 2018"
     methods: ClassVar[tuple[str, ...]] = ("between_groups",)
     needs: ClassVar[tuple[Need, ...]] = (Need.CLASSIFIER, Need.DATA, Need.SENSITIVE)
+    takes: ClassVar[tuple[Part, ...]] = ("cluster", "weight")
     # A level, which answers that are all the same do not reach by themselves.
     ideal_when_same: ClassVar[Mapping[str, Literal["nothing"]]] = {"worst_group_accuracy": "nothing"}
     # Rows in each of two groups, half of them positive, and the true value found beyond 0.10 (0.80 for the ratio) with
@@ -118,7 +124,7 @@ class GroupFairness:
             columns = [rows.sensitive_features[c] for c in rows.sensitive_features.columns if str(c) != self.strata]
             by_stratum = rows.counted(decided, model.classes, by=[*columns, _stratum(rows, self.strata)])
             found += self._disparities(by_stratum, self.strata)
-        return found
+        return found if rows.design is None else over_clusters(found, rows, decided, model.classes)
 
     def measure_counts(self, counts: GroupCounts) -> list[Measurement]:
         """The same measurements, from the counts alone; NotApplicableError where they do not count the strata."""

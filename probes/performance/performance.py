@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from auditor.data.counts import MISSING
+from auditor.data.design import Part
 from auditor.errors import NotApplicableError
 from auditor.finding.measurement import Measurement, Pillar
 from auditor.run.probe import Need
@@ -16,6 +17,7 @@ from auditor.statistics.estimate import Power
 from probes.inputs import whole_number
 from probes.performance import classification, numbers
 from probes.performance.classification import Answered
+from probes.performance.clustered import over_clusters
 
 if TYPE_CHECKING:
     from auditor.data.audit_data import AuditData
@@ -62,6 +64,9 @@ class Performance:
     - ``perplexity = exp(-sum log p / number of tokens)``, for a masked model of the pseudo-likelihood; [1, inf), ideal
       1, the size of the vocabulary by chance; within each group too, for display
 
+    With ``--cluster`` or ``--weight`` a classifier's ``accuracy``, ``base_rate`` and ``balanced_accuracy`` are over
+    clusters with their shares (:class:`~auditor.statistics.clusters.ClusteredMean`); the others are NOT_APPLICABLE.
+
     bins: of the calibration error, 2 to 100. n_samples: texts asked of a language model at most. Raises
     NotApplicableError where there are no labels, true values or texts; ValueError for other options.
 
@@ -77,6 +82,7 @@ class Performance:
     methods: ClassVar[tuple[str, ...]] = (METHOD,)
     # What it needs depends on the kind of model.
     needs: ClassVar[tuple[Need, ...]] = ()
+    takes: ClassVar[tuple[Part, ...]] = ("cluster", "weight")
     # Rows, half of them of either class, and the true value that is shown to be above chance, at 5 % and in 80 % of
     # audits: the least skill with which a model keeps its PASSes.
     skill_power: ClassVar[Mapping[str, Power]] = {
@@ -112,8 +118,13 @@ class Performance:
             raise NotApplicableError("Needs true labels: add --target COLUMN.")
         found = classification.measured(answered, rows.classes or model.classes, self.bins)
         assert rows.y_true is not None
-        for group, own in _groups(rows.take(rows.y_true >= 0)):
-            found += classification.by_group(answered.take(own), group, self.bins, graded=answered.graded)
+        labelled = rows.take(rows.y_true >= 0)
+        design = labelled.design
+        found = found if design is None else over_clusters(found, answered, design)
+        for group, own in _groups(labelled):
+            theirs = answered.take(own)
+            of_group = classification.by_group(theirs, group, self.bins, graded=answered.graded)
+            found += of_group if design is None else over_clusters(of_group, theirs, design.take(own))
         return found
 
     def _numbers(self, model: Any, rows: AuditData) -> list[Measurement]:

@@ -50,6 +50,7 @@ class DPClaim:
     citation: ClassVar[str] = "Abadi et al., CCS 2016; Gopi, Lee and Wutschitz, NeurIPS 2021"
     methods: ClassVar[tuple[str, ...]] = ("lint", "smallest_bound", "rdp", "prv", "gdp")
     needs: ClassVar[tuple[Need, ...]] = ()
+    reads_rows: ClassVar[bool] = False
 
     def measure(self, model: AuditedModel, data: AuditData, rng: np.random.Generator) -> Sequence[Measurement]:
         """Lints and accounts the recorded run. Raises NotApplicableError where the model claims no epsilon."""

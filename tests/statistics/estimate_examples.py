@@ -11,6 +11,13 @@ import numpy as np
 from pydantic import TypeAdapter
 
 from auditor.statistics.changes import GapChange, PairedRates, RateChange
+from auditor.statistics.clusters import (
+    ClusteredMean,
+    ClusteredRates,
+    SmallestClusteredRate,
+    WorstClusteredDifference,
+    WorstClusteredRatio,
+)
 from auditor.statistics.detection import (
     AreaDifference,
     AveragePrecision,
@@ -181,6 +188,30 @@ def area_difference_at(v: float, floor: float = 0.0) -> AreaDifference:
 def changed(v: float) -> Estimate:
     return RateChange(before=400, gained=round(60 + 500 * v), lost=round(60 - 500 * v), n=1000)
 
+
+def clustered(centre: float, n: int = 200, third: float = 1e-7, error: float = 0.02) -> ClusteredMean:
+    return ClusteredMean(
+        centre=centre,
+        standard_error=error,
+        third_moment=third,
+        degrees_of_freedom=0.8 * n,
+        largest_share=1.5 / n,
+        effective=0.9 * n,
+    )
+
+
+def clusters(*centres: float) -> ClusteredRates:
+    return ClusteredRates(
+        rate="r", parts=tuple(clustered(c, n) for c, n in zip(centres, (200, 250, 400), strict=False))
+    )
+
+
+FEW = ClusteredRates(rate="r", parts=(clustered(0.2, 5), clustered(0.5)))
+NO_CLUSTERS = ClusteredRates(rate="r", parts=(NOTHING, clustered(0.5), NOTHING))
+ONE_GROUP = ClusteredRates(rate="r", parts=(clustered(0.3),))
+NO_GROUP = ClusteredRates(rate="r", parts=())
+NO_SPREAD = ClusteredRates(rate="r", parts=(clustered(0.0, 40, 0.0, 0.0), clustered(1.0, 40, 0.0, 0.0)))
+ODD_TABLES = (FEW, NO_CLUSTERS, ONE_GROUP, NO_GROUP, NO_SPREAD)
 
 PAIRED = PairedRates(rate="r", before=(60, 45, 30), gained=(4, 9, 3), lost=(8, 2, 5), n=(100, 90, 70))
 UNCHANGED = PairedRates(rate="r", before=(6, 4), gained=(0, 0), lost=(0, 0), n=(10, 9))
@@ -460,6 +491,33 @@ EXAMPLES: dict[str, Examples] = {
         ideal=0.1,
         bound=0.2,
         at=value,
+    ),
+    "clustered_mean": Examples(
+        clustered(0.15),
+        (clustered(0.3, 5), clustered(0.0, 30, 0.0, 0.0), clustered(1.0, 2_000, 0.0, 0.0)),
+        ideal=0.1,
+        bound=0.2,
+        at=clustered,
+    ),
+    "worst_clustered_difference": Examples(
+        WorstClusteredDifference(tables=(clusters(0.4, 0.49, 0.45), clusters(0.8, 0.75, 0.82))),
+        tuple(WorstClusteredDifference(tables=(t,)) for t in ODD_TABLES),
+        bound=0.3,
+        at=lambda v: WorstClusteredDifference(tables=(clusters(0.4 + v / 2, 0.4 - v / 2, 0.4),)),
+    ),
+    "worst_clustered_ratio": Examples(
+        WorstClusteredRatio(tables=(clusters(0.8, 0.68, 0.75), clusters(0.8, 0.75, 0.82))),
+        tuple(WorstClusteredRatio(tables=(t,)) for t in ODD_TABLES),
+        ideal=1.0,
+        bound=0.7,
+        at=lambda v: WorstClusteredRatio(tables=(clusters(0.8, 0.8 * v, 0.4 * (1.0 + v)),)),
+    ),
+    "smallest_clustered_rate": Examples(
+        SmallestClusteredRate(tables=(clusters(0.82, 0.9, 0.85),)),
+        tuple(SmallestClusteredRate(tables=(t,)) for t in ODD_TABLES),
+        ideal=0.9,
+        bound=0.75,
+        at=lambda v: SmallestClusteredRate(tables=(clusters(v, (1.0 + v) / 2),)),
     ),
     "worst_value_gap": Examples(
         WorstValueGap(parts=(value(0.2), value(0.3, 0.002, 50), value(0.22))),

@@ -18,6 +18,13 @@ from scipy.stats import binom
 from auditor.rows import FloatArray
 from auditor.statistics import intervals, means
 from auditor.statistics.changes import GapChange, PairedRates, RateChange
+from auditor.statistics.clusters import (
+    ClusteredRates,
+    SmallestClusteredRate,
+    WorstClusteredDifference,
+    WorstClusteredRatio,
+    mean_of_clusters,
+)
 from auditor.statistics.detection import (
     AreaDifference,
     ExcessShare,
@@ -118,6 +125,35 @@ def of_tables(make: Callable[[tuple[RateTable, ...]], Estimate], *p: list[float]
 
 def of_one_table(make: Callable[[RateTable], Estimate], p: list[float], n: Any = SIZES) -> Draw:
     return of_tables(lambda tables: make(tables[0]), p, n=n)
+
+
+# Of each cluster: how many rows it has, more in every fourth.
+CLUSTER_SIZES = np.where(np.arange(40) % 4 == 0, 12, 4)
+
+
+def of_clusters(make: Callable[[ClusteredRates], Estimate], *p: float) -> Draw:
+    """Rates of groups over the same 40 clusters, a third of the spread of which is between them."""
+
+    def draw(rng: Rng) -> Iterator[Estimate]:
+        s = CLUSTER_SIZES / CLUSTER_SIZES.sum()
+        shape = (WORLDS, len(p), s.size)
+        own = rng.beta(2.0 * np.asarray(p)[:, None], 2.0 - 2.0 * np.asarray(p)[:, None], shape)
+        for world in rng.binomial(CLUSTER_SIZES, own) / CLUSTER_SIZES:
+            yield make(ClusteredRates(rate="r", parts=tuple(mean_of_clusters(means, s) for means in world)))
+
+    return draw
+
+
+def clustered_gap(*p: float) -> Draw:
+    return of_clusters(lambda table: WorstClusteredDifference(tables=(table,)), *p)
+
+
+def clustered_ratio(*p: float) -> Draw:
+    return of_clusters(lambda table: WorstClusteredRatio(tables=(table,)), *p)
+
+
+def smallest_clustered(*p: float) -> Draw:
+    return of_clusters(lambda table: SmallestClusteredRate(tables=(table,)), *p)
 
 
 def worst_difference(*p: list[float], n: Any = SIZES) -> Draw:
@@ -585,6 +621,16 @@ CASES: dict[str, tuple[Draw, float]] = {
     "worst ratio, none": (worst_ratio([0.8] * 3, [0.3] * 3), 1.0),
     "worst ratio, ties": (worst_ratio([0.4, 0.8, 0.8], [0.3, 0.3, 0.6]), 0.5),
     "worst ratio, two groups": (worst_ratio([0.3, 0.5], n=SIZES[:2]), 0.6),
+    "clustered mean, half": (of_clusters(lambda table: table.known[0], 0.5), 0.5),
+    "clustered mean, rare": (of_clusters(lambda table: table.known[0], 0.03), 0.03),
+    "clustered mean, high": (of_clusters(lambda table: table.known[0], 0.9), 0.9),
+    "worst clustered difference, none": (clustered_gap(0.4, 0.4, 0.4), 0.0),
+    "worst clustered difference, ties": (clustered_gap(0.3, 0.6, 0.6), 0.3),
+    "worst clustered difference, two groups": (clustered_gap(0.2, 0.6), 0.4),
+    "worst clustered ratio, none": (clustered_ratio(0.8, 0.8), 1.0),
+    "worst clustered ratio, ties": (clustered_ratio(0.4, 0.8, 0.8), 0.5),
+    "smallest clustered rate, ties": (smallest_clustered(0.8, 0.8, 0.8), 0.8),
+    "smallest clustered rate, one group": (smallest_clustered(0.7), 0.7),
     "smallest rate, ties": (smallest([0.8] * 3), 0.8),
     "smallest rate, one worst": (smallest([0.6, 0.9, 0.9]), 0.6),
     "smallest rate, one group": (smallest([0.8], SIZES[:1]), 0.8),

@@ -175,6 +175,13 @@ def scaled(estimate: Any, times: float) -> Any:
                 x = x / math.sqrt(times)
             if key == "degrees_of_freedom":
                 x = x * times
+            # Of shares, and not of values: the sum of their cubes.
+            if key == "third_moment" and data.get("kind") == "clustered_mean":
+                x = x / times**2
+            if key == "largest_share":
+                x = x / times
+            if key == "effective":
+                x = x * times
             found[key] = walk(x)
         # Successes and losses are rounded up to no more than there are.
         if isinstance(found.get("n"), int) and "successes" in found:
@@ -210,7 +217,7 @@ ONE_SAMPLE = {
     "undefined", "exact", "upper_bound", "proportion", "student_t", "area_under_curve", "quantile",
     "true_positive_rate_at", "equal_error_rate", "average_precision", "area_difference", "excess_share", "difference",
     "odds", "benefit_inequality", "bracketed_mean", "standardized_difference", "rate_change", "bounded_mean",
-    "exposure",
+    "exposure", "clustered_mean",
 }  # fmt: skip
 
 
@@ -273,6 +280,8 @@ def opposite(part: dict[str, Any]) -> dict[str, Any]:
     """A part whose number is mirrored, about the middle of its range."""
     if part["kind"] == "bounded_mean":
         return thirds(part, centre=part["low"] + part["high"] - part["centre"])
+    if part["kind"] == "clustered_mean":
+        return thirds(part, centre=1.0 - part["centre"])
     return part | {"centre": 1.0 - part["centre"]}
 
 
@@ -337,6 +346,11 @@ MIRRORS: dict[str, tuple[Callable[[dict[str, Any]], dict[str, Any]], Bounds]] = 
     "worst_gap": (lambda x: x | {"parts": [opposite(part) for part in x["parts"]]}, unchanged),
     "worst_value_gap": (lambda x: x | {"parts": [opposite(part) for part in x["parts"]]}, unchanged),
     "bounded_mean": (opposite, complement),
+    "clustered_mean": (opposite, complement),
+    "worst_clustered_difference": (
+        lambda x: x | {"tables": [t | {"parts": [opposite(part) for part in t["parts"]]} for t in x["tables"]]},
+        unchanged,
+    ),
     "standardized_difference": (
         lambda x: x | {"centre": -x["centre"], "n_first": x["n_second"], "n_second": x["n_first"]},
         negated,

@@ -495,7 +495,7 @@ def _load_one(
         if spec.recorded is None
         else read_recorded(file, spec.recorded, classes, positive, regression=model.kind == "regressor"),
         files=files,
-        notes=(*notes, *more, *(design.notes() if design is not None else ())),
+        notes=(*notes, *more),
         design=design,
         copies=copies,
     )

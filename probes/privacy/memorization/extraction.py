@@ -61,6 +61,7 @@ class Extraction:
     citation: ClassVar[str] = "Carlini et al., ICLR 2023; Hayes et al., 2024"
     methods: ClassVar[tuple[str, ...]] = ("greedy", "probabilistic")
     needs: ClassVar[tuple[Need, ...]] = (Need.LANGUAGE_MODEL,)
+    reads_rows: ClassVar[bool] = True
     ideal_when_same: ClassVar[Mapping[str, Answer]] = {
         "extraction_rate": "scores",
         "extraction_rate_difference": "scores",

@@ -1,0 +1,166 @@
+"""Group metrics over rows that are not independent, or do not weigh the same: the same numbers by other estimates."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from auditor.data.counts import MISSING
+from auditor.finding.measurement import Measurement
+from auditor.rows import IntArray
+from auditor.statistics.clusters import (
+    ClusteredMean,
+    ClusteredRates,
+    SmallestClusteredRate,
+    WorstClusteredDifference,
+    WorstClusteredRatio,
+    rates_of_groups,
+    too_few,
+)
+from auditor.statistics.estimate import Undefined
+from auditor.statistics.kinds import AnyEstimate
+
+if TYPE_CHECKING:
+    from auditor.data.audit_data import AuditData
+
+_TPR, _FPR, _FNR = "true_positive_rate", "false_positive_rate", "false_negative_rate"
+_Kind = type[WorstClusteredDifference] | type[WorstClusteredRatio] | type[SmallestClusteredRate]
+_HEADLINES: Mapping[str, tuple[_Kind, tuple[str, ...]]] = {
+    "demographic_parity_difference": (WorstClusteredDifference, ("selection_rate",)),
+    "demographic_parity_ratio": (WorstClusteredRatio, ("selection_rate",)),
+    "equalized_odds_difference": (WorstClusteredDifference, (_TPR, _FPR)),
+    "equalized_odds_ratio": (WorstClusteredRatio, (_TPR, _FPR)),
+    "equal_opportunity_difference": (WorstClusteredDifference, (_TPR,)),
+    "equal_opportunity_ratio": (WorstClusteredRatio, (_TPR,)),
+    "false_positive_rate_difference": (WorstClusteredDifference, (_FPR,)),
+    "false_positive_rate_ratio": (WorstClusteredRatio, (_FPR,)),
+    "false_negative_rate_difference": (WorstClusteredDifference, (_FNR,)),
+    "false_negative_rate_ratio": (WorstClusteredRatio, (_FNR,)),
+    "predictive_parity_difference": (WorstClusteredDifference, ("precision",)),
+    "accuracy_difference": (WorstClusteredDifference, ("accuracy",)),
+    "worst_group_accuracy": (SmallestClusteredRate, ("accuracy",)),
+}
+
+
+def over_clusters(
+    measured: Sequence[Measurement], rows: AuditData, decided: IntArray, classes: Sequence[str]
+) -> list[Measurement]:
+    """The measurements with estimates that hold for the design of the rows, as far as there are such.
+
+    decided: (n,) the model's decisions. Rates of groups and what is made of pairs of them have one; the others stay as
+    they are, for whoever asked to say that they do not hold (:func:`auditor.run.probe.of_design`).
+    """
+    names = list(rows.classes or classes)
+
+    @cache
+    def by(features: tuple[str, ...], positive: int) -> _Groups:
+        return _Groups.of(rows, decided, features, positive)
+
+    found = []
+    for m in measured:
+        named = m.at.get("class")
+        positive = rows.positive if named is None else names.index(str(named))
+        features = m.sensitive or tuple(m.group)
+        known = not isinstance(m.estimate, Undefined) and positive is not None and set(m.at) <= {"class"} and features
+        found.append(_replaced(m, by(features, positive)) if known and positive is not None else m)
+    return found
+
+
+def _replaced(m: Measurement, groups: _Groups) -> Measurement:
+    if m.group:
+        if m.metric not in _RATES:
+            return m
+        part = groups.rate(m.metric).parts[groups.names.index(tuple(m.group.values()))]
+        if isinstance(part, Undefined):
+            return replace(m, estimate=part)
+        few = too_few(part, f"{part.effective:,.3g} effective clusters")
+        return replace(m, estimate=part, too_few=m.too_few or few, detail=f"effective n {part.effective:,.4g}")
+    if m.metric not in _HEADLINES:
+        return m
+    kind, names = _HEADLINES[m.metric]
+    tables = tuple(groups.rate(name) for name in names)
+    estimate: AnyEstimate = kind(tables=tables)
+    return replace(m, estimate=estimate, detail="; ".join(filter(None, [*map(groups.extremes, tables), groups.small])))
+
+
+@dataclass(frozen=True, eq=False)
+class _Groups:
+    """The rows (n,) of one or several sensitive features: the group of each, and what of them a rate counts."""
+
+    names: tuple[tuple[str, ...], ...]
+    codes: IntArray
+    rows: AuditData
+    chosen: npt.NDArray[np.bool_]
+    truth: IntArray
+    positive: int
+
+    @classmethod
+    def of(cls, rows: AuditData, decided: IntArray, features: tuple[str, ...], positive: int) -> _Groups:
+        table = rows.sensitive_features
+        assert table is not None
+        columns = [table[name].astype("string").fillna(MISSING) for name in features]
+        keys = list(zip(*(column.tolist() for column in columns), strict=True))
+        names = tuple(sorted(set(keys)))
+        place = {name: i for i, name in enumerate(names)}
+        codes = np.asarray([place[key] for key in keys], np.int64)
+        truth = np.full(len(rows), -1) if rows.y_true is None else rows.y_true
+        return cls(names, codes, rows, decided == positive, truth, positive)
+
+    def rate(self, name: str) -> ClusteredRates:
+        """A rate of every group, over the rows that it is taken over."""
+        design = self.rows.design
+        assert design is not None
+        counted, won = _RATES[name](self)
+        return rates_of_groups(
+            name, won, np.where(counted, self.codes, -1), len(self.names), design.codes(), design.weights
+        )
+
+    @property
+    def small(self) -> str:
+        """Which groups have too few clusters for anything to be judged of them."""
+        parts = self.rate("selection_rate").parts
+        few = [
+            " x ".join(name)
+            for name, part in zip(self.names, parts, strict=True)
+            if not isinstance(part, ClusteredMean) or part.silent
+        ]
+        return f"too few clusters to bound a rate: {', '.join(few[:5])}" if few else ""
+
+    def extremes(self, table: ClusteredRates) -> str:
+        """Which groups have the lowest and the highest rate, and how many rows or clusters these count as."""
+        known = [(p.centre, " x ".join(g), p) for g, p in zip(self.names, table.parts, strict=True)
+                 if isinstance(p, ClusteredMean)]  # fmt: skip
+        if len(known) < 2:
+            return ""
+        (low, lowest, a), (high, highest, b) = min(known, key=lambda k: k[0]), max(known, key=lambda k: k[0])
+        return (
+            f"{table.rate}: lowest {lowest} {low:.3f} (effective n {a.effective:,.4g}), highest {highest} {high:.3f} "
+            f"(effective n {b.effective:,.4g})"
+        )
+
+
+_Bools = npt.NDArray[np.bool_]
+
+
+def _labelled(g: _Groups) -> _Bools:
+    return np.asarray(g.truth >= 0, bool)
+
+
+def _is_positive(g: _Groups) -> _Bools:
+    return np.asarray(g.truth == g.positive, bool)
+
+
+# Of each rate: the rows that it is taken over, and those of them that count as a success.
+_RATES: Mapping[str, Callable[[_Groups], tuple[_Bools, _Bools]]] = {
+    "selection_rate": lambda g: (np.ones(len(g.codes), bool), g.chosen),
+    "accuracy": lambda g: (_labelled(g), g.chosen == _is_positive(g)),
+    "precision": lambda g: (_labelled(g) & g.chosen, _is_positive(g)),
+    _TPR: lambda g: (_is_positive(g), g.chosen),
+    _FPR: lambda g: (_labelled(g) & ~_is_positive(g), g.chosen),
+    _FNR: lambda g: (_is_positive(g), ~g.chosen),
+}
