@@ -359,6 +359,16 @@ class RatioOfTotals(Estimate):
     def standard_error_at(self, ideal: float) -> float:
         return math.hypot(float(self._error(ideal)), self.most * (self.high - self.low) / self.n) / self.first[1]
 
+    def critical_value(self, alpha: float) -> float:
+        reach = bounded_mean_reach(
+            standard_error=self._error(self.value) / self.most,
+            third_moment=0.0,
+            n=self.n,
+            room=self.high - self.low,
+            alpha=alpha,
+        )
+        return float(reach) * self.most / self.first[1] / self.standard_error_at(self.value)
+
 
 def ratio_of_totals(
     *, above: npt.ArrayLike, below: npt.ArrayLike, most: float, low: float, high: float
