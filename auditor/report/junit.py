@@ -60,7 +60,7 @@ def _case(suite: ElementTree.Element, row: Row, *, waived: bool) -> None:
     match row.outcome:
         case Outcome.FAIL:
             _child(case, "failure", said, "FAIL")
-        case Outcome.INCONCLUSIVE if waived and not row.finding.vacuous:
+        case Outcome.INCONCLUSIVE if waived and not (row.finding.vacuous or row.finding.doubtful):
             _child(case, "skipped", f"INCONCLUSIVE, waived by --allow-inconclusive. {said}")
         case Outcome.INCONCLUSIVE | Outcome.NOT_RUN:
             _child(case, "error", said, row.outcome.value)

@@ -53,8 +53,8 @@ LIMITS = (
     "A PASS says that one number lies within one bound on these data. It does not say that the model is fair, private "
     "or safe, and definitions of fairness can contradict one another.",
     "The error rates hold for rows that are independent, or whose clusters --cluster names, and drawn from the "
-    "population the model will meet: else several rows of one person, or copies of a row, are taken for as many people, "
-    "and every interval is too narrow. No statistic can show that they were.",
+    "population the model will meet. No statistic can show that they were; several rows of one person, or copies of a "
+    "row, else count as so many people, and every interval is too narrow.",
     "What was not measured is not covered: read the findings that were not run and not applicable as open questions.",
     "Attacks give lower bounds. A privacy or robustness attack that fails here may succeed in stronger hands.",
     "Attributions describe the model, not the causes at work in the world.",
@@ -444,6 +444,7 @@ def warnings_of(report: AuditReport) -> list[str]:
                 if any(f.vacuous for f in report.findings)
                 else ""
             )
+            + (" Those of rows that are copies were not." if any(f.doubtful for f in report.findings) else "")
         )
     if report.family.multiplicity in ("bh", "none"):
         loud.append(

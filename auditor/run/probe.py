@@ -163,9 +163,8 @@ def of_design(measured: Sequence[Measurement], design: Design | None) -> tuple[M
 
 
 _CANNOT: dict[Part, str] = {
-    "cluster": "{what} cannot be clustered: the interval would take rows that belong together as independent; leave "
-    "--cluster out where they are.",
-    "weight": "{what} cannot be weighed: every row would count the same; leave --weight out where that is meant.",
+    "cluster": "{what} cannot be clustered: the interval would take the rows of one --cluster as independent.",
+    "weight": "{what} cannot be weighed: every row would count the same, whatever --weight says.",
 }
 _OF_ROWS = (Need.DATA, Need.LABELS, Need.TEXT, Need.SENSITIVE, Need.TRAIN, Need.GENERATED)
 

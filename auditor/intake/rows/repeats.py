@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from auditor.data.design import Design, clusters_of, weights_of
 from auditor.errors import DataError
-from auditor.finding.copies import Copies, why_doubtful
+from auditor.finding.copies import MOST_COPIES, Copies, why_doubtful
 from auditor.intake.rows.columns import FEWEST_VALUES, called_an_id
 from auditor.intake.rows.tables import TableFile
 from auditor.intake.specs import DataSpec
@@ -120,7 +120,8 @@ def repeats_in(file: TableFile, read: pd.DataFrame | RepeatCount, spec: DataSpec
     if spec.cluster is not None:
         return None, []
     if spec.copies_are_real:
-        return None, ["Rows that are exact copies of others count as rows of their own: --copies-are-real."]
+        said = "Rows that are exact copies of others count as rows of their own: --copies-are-real."
+        return None, [said, *_on_ids(file)]
     counted = read if isinstance(read, RepeatCount) else RepeatCount()
     if not isinstance(read, RepeatCount):
         counted.add(read)
@@ -141,14 +142,14 @@ def _over_all_columns(file: TableFile) -> Copies | None:
 
 
 def _on_copies(found: Copies) -> list[str]:
-    if not found.copies:
-        return []
-    said = f"{found.copies:,} of {found.n:,} rows are exact copies of other rows"
     if doubt := why_doubtful(found):
         return [doubt]
-    if found.by_chance:
-        return [f"{said}: their columns allow for no more than {found.combinations:,} different ones."]
-    return [f"{said}."]
+    if found.share > MOST_COPIES:
+        return [
+            f"{found.copies:,} of {found.n:,} rows are exact copies of other rows, as their columns allow for no more "
+            f"than {found.combinations:,} different ones."
+        ]
+    return []
 
 
 def _on_ids(file: TableFile) -> list[str]:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from auditor.errors import UsageError
+from auditor.finding.copies import why_doubtful
 from auditor.finding.measurement import Outcome, Pillar
 from auditor.report.record import INTAKE, AuditReport, Finding
 from auditor.statistics.changes import GapChange, RateChange
 from auditor.statistics.kinds import AnyEstimate
 
 Verdict = Literal["better", "worse", "no change shown", "not judged", "undefined"]
+_SHOWN = ("better", "worse")
 CHANGE = "change"
 _SUFFIX = "_change"
 _SHOWN_LEVEL = 0.025
@@ -121,6 +123,9 @@ def compare(before: AuditReport, after: AuditReport, *, error_rate: float = 0.05
     rest += [
         _accuracy(f, _SHOWN_LEVEL, judged=False) for f in changes.values() if f.metric == "accuracy_change" and f.group
     ]
+    copied = why_doubtful(before.data.copies) or why_doubtful(after.data.copies)
+    if copied:
+        headlines = tuple(replace(r, verdict="no change shown") if r.verdict in _SHOWN else r for r in headlines)
     others = tuple(row for row in rest if not _is_detail(row))
     details = tuple(row for row in rest if _is_detail(row))
     return Comparison(
@@ -132,7 +137,10 @@ def compare(before: AuditReport, after: AuditReport, *, error_rate: float = 0.05
         error_rate=error_rate,
         only_before=tuple(dict.fromkeys(key[2] for key in first if key not in second)),
         only_after=tuple(dict.fromkeys(key[2] for key in second if key not in first)),
-        remarks=tuple(_remarks([*headlines, *others], details, after)),
+        remarks=(
+            *((f"No change is shown. {copied}",) if copied else ()),
+            *_remarks([*headlines, *others], details, after),
+        ),
     )
 
 
@@ -145,6 +153,13 @@ def _check(before: AuditReport, after: AuditReport) -> None:
         if a is not None and b is not None and a != b:
             raise UsageError(
                 f"The two audits have another {what} ({a[:16]} and {b[:16]}): audit both models on the same rows."
+            )
+    for flag, a, b in (
+        ("cluster", before.data.cluster, after.data.cluster), ("weight", before.data.weight, after.data.weight),
+    ):  # fmt: skip
+        if a != b:
+            raise UsageError(
+                f"The two audits have another --{flag} ({a or 'none'} and {b or 'none'}): audit both with the same."
             )
 
 

@@ -1,0 +1,119 @@
+"""How many rows of a file repeat others: exactly, in constant memory, and by all that the file says of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from auditor.finding.copies import Copies, why_doubtful
+from auditor.intake.rows import repeats
+from auditor.intake.rows.repeats import RepeatCount, repeats_in
+from auditor.intake.rows.tables import TableFile, open_table
+from auditor.intake.specs import DataSpec
+from tests.quantifiers import all_of, none_of
+
+
+def counted(frame: pd.DataFrame, batches: int = 1) -> Copies:
+    found = RepeatCount()
+    for part in np.array_split(np.arange(len(frame)), batches):
+        found.add(frame.iloc[part])
+    return found.found()
+
+
+def many(n: int, seed: int = 0) -> pd.DataFrame:
+    rng = np.random.default_rng(seed)
+    names = rng.choice(["Ada", "Bo", None], n)
+    return pd.DataFrame({"x": rng.normal(size=n), "name": names, "age": rng.integers(18, 90, n)})
+
+
+@pytest.mark.parametrize("batches", [1, 3, 7])
+def test_copies_are_those_that_pandas_finds(batches: int) -> None:
+    rows = many(500)
+    rows = pd.concat([rows, rows.iloc[:40], rows.iloc[:10]], ignore_index=True).sample(frac=1.0, random_state=1)
+    found = counted(rows, batches)
+    assert (found.n, found.copies, found.divisor) == (550, int(rows.duplicated().sum()), 1)
+    assert counted(many(500), batches).copies == 0
+    assert counted(rows.iloc[:0]).copies == 0
+
+
+def test_a_whole_number_in_one_batch_is_the_same_with_a_gap_in_another() -> None:
+    found = RepeatCount()
+    found.add(pd.DataFrame({"x": [1, 2]}))
+    found.add(pd.DataFrame({"x": [1.0, np.nan]}))
+    assert found.found().copies == 1
+
+
+def test_a_file_with_more_rows_than_are_remembered_has_a_share_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(repeats, "_MOST_REMEMBERED", 1 << 10)
+    rows = many(20_000)
+    rows = pd.concat([rows, rows.iloc[:2_000]], ignore_index=True)
+    found = RepeatCount()
+    for part in np.array_split(np.arange(len(rows)), 30):
+        found.add(rows.iloc[part])
+    assert found._digests.size <= 1 << 10
+    # 500 different rows at least are remembered, with all their copies.
+    assert found.found().copies == pytest.approx(2_000, rel=0.35)
+    twelve = RepeatCount()
+    for _ in range(12):
+        twelve.add(many(20_000))
+    assert (twelve.found().copies, twelve.found().divisor) == (220_000, 12)
+
+
+def test_rows_of_a_few_columns_repeat_by_chance_unless_all_do_alike() -> None:
+    rng = np.random.default_rng(0)
+    binary = pd.DataFrame(rng.integers(0, 2, (10_000, 3)), columns=list("abc"))
+    found = counted(binary)
+    assert (found.combinations, found.copies) == (8, 9_992) and found.by_chance
+    assert why_doubtful(found) == ""
+    twelve = counted(pd.concat([binary] * 12))
+    assert twelve.divisor % 12 == 0 and not twelve.by_chance and "exact copies" in why_doubtful(twelve)
+    # What could differ and does not is in doubt, however few its columns are.
+    wide = binary.assign(x=rng.normal(size=10_000))
+    assert counted(wide).copies == 0 and counted(wide).combinations == 10_001
+    assert "exact copies" in why_doubtful(counted(pd.concat([wide, wide.iloc[:200]])))
+
+
+@pytest.mark.parametrize(("copies", "said"), [(0, False), (10, False), (11, True)])
+def test_more_than_one_row_in_a_hundred_is_too_many(copies: int, said: bool) -> None:
+    assert bool(why_doubtful(Copies(n=1000, copies=copies, combinations=1001))) is said
+    assert why_doubtful(None) == ""
+    assert why_doubtful(Copies(n=0, copies=0, combinations=0)) == ""
+
+
+def file_of(frame: pd.DataFrame, folder: Path) -> TableFile:
+    frame.to_csv(folder / "rows.csv", index=False)
+    return open_table(str(folder / "rows.csv"))
+
+
+def test_rows_that_agree_in_what_was_read_may_differ_in_the_rest_of_the_file(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    read = pd.DataFrame({"age": rng.integers(18, 60, 2_000), "job": rng.integers(0, 60, 2_000)})
+    spec = DataSpec(path="rows.csv")
+    assert why_doubtful(counted(read))
+    found, notes = repeats_in(file_of(read.assign(key=np.arange(2_000)), tmp_path), read, spec)
+    assert found is not None and found.copies == 0 and notes == []
+    found, notes = repeats_in(file_of(read, tmp_path), read, spec)
+    assert found == counted(read) and [why_doubtful(found)] == notes
+
+
+def test_whoever_says_what_repeated_rows_are_is_not_asked(tmp_path: Path) -> None:
+    rows = pd.concat([many(100)] * 2)
+    file = file_of(rows, tmp_path)
+    assert repeats_in(file, rows, DataSpec(path="rows.csv", cluster="name")) == (None, [])
+    found, (note,) = repeats_in(file, rows, DataSpec(path="rows.csv", copies_are_real=True))
+    assert found is None and note.endswith("--copies-are-real.")
+
+
+def test_columns_that_name_somebody_are_known_by_name_and_by_repeating(tmp_path: Path) -> None:
+    n = np.arange(400)
+    rows = many(400).assign(
+        customer_id=n // 4, patient=n % 100, row_id=n, few_id=n % 5, identity=n % 100, siteNo=n % 50, document=n // 2
+    )
+    _, notes = repeats_in(file_of(rows, tmp_path), rows, DataSpec(path="rows.csv"))
+    named = ("customer_id", "patient", "document")
+    assert len(notes) == 3
+    assert all_of(f"Column {name!r} names" in note for name, note in zip(named, notes, strict=True))
+    assert none_of("row_id" in note for note in notes)
