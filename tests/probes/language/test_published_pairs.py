@@ -13,7 +13,7 @@ from auditor.finding.measurement import Outcome
 from auditor.model.language_model import AuditedLanguageModel
 from auditor.rows import FloatArray
 from auditor.run.audit import no_data
-from auditor.statistics.means import StudentT
+from auditor.statistics.clusters import ClusteredMean
 from auditor.statistics.rates import Proportion
 from probes.language.crows_pairs import CrowsPairs
 from probes.language.stereotype import built_in_pairs
@@ -29,7 +29,7 @@ def test_crows_pairs_fails_and_passes_too(tmp_path: Path, writer: bool) -> None:
     for strength, expected in ((0.0, "PASS"), (1.0, "FAIL")):
         found = probe.measure(toy(texts_of(pairs), strength), no_data(), RNG)
         assert outcome(found[0]) == expected
-        assert isinstance(found[0].estimate, StudentT if writer else Proportion)
+        assert isinstance(found[0].estimate, ClusteredMean if writer else Proportion)
 
 
 def test_winogender_and_winobias_fail_and_pass(tmp_path: Path) -> None:
