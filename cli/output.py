@@ -247,7 +247,7 @@ def _print_unjudged(report: AuditReport) -> None:
 def _print_promise(report: AuditReport) -> None:
     family = report.family
     typer.echo()
-    if family.multiplicity in ("bh", "none"):
+    if family.multiplicity in ("by", "bh", "none"):
         typer.echo(paragraph(f"No family-wise promise is made: multiplicity is {family.multiplicity!r}.", 0))
     elif family.m:
         typer.echo(

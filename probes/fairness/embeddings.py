@@ -44,12 +44,11 @@ class EmbeddingAssociation:
     - ``association_effect_size = (mean_x s(x) - mean_y s(y)) / sd of s over X and Y together``, the standard deviation
       with n - 1; in [-2, 2] for sets of equal size, ideal 0. ``control_effect_size`` is the same of pairs that nobody
       objects to, such as flowers and insects: no ideal, it shows that the vectors carry meaning at all.
+    - ``association_auc``: ``P(s(x) > s(y)) + P(tie) / 2`` of a word of X and one of Y; [0, 1], ideal 0.5
 
     Method ``weat``: vectors of words. Method ``seat``: each word stands in bleached sentences, and s(w) is its mean
     over them; the word stays the unit, because sentences of one word are not independent, where the published SEAT
     takes every sentence for one (its effect size is in the detail).
-
-    - ``association_auc``: ``P(s(x) > s(y)) + P(tie) / 2`` of a word of X and one of Y; [0, 1], ideal 0.5
 
     Intervals speak of the population of words that X and Y are drawn from, with A and B as they are. That of an effect
     size is exact by the noncentral t distribution where s is normal with one variance within X and Y

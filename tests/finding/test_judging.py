@@ -24,7 +24,7 @@ from auditor.statistics.ranks import quantile
 from auditor.statistics.rates import Proportion, RateTable
 from auditor.statistics.values import BoundedMean, bounded_mean
 
-METHODS: tuple[Multiplicity, ...] = ("bonferroni", "holm", "bh", "none")
+METHODS: tuple[Multiplicity, ...] = ("bonferroni", "holm", "by", "bh", "none")
 
 
 def criterion(
