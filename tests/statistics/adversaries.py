@@ -331,7 +331,7 @@ def as_bracket(values: FloatArray) -> BracketedMean:
 
 
 # Rows of each cluster: all the same, or one that is larger than the others.
-SIZES = ((12,) * 25, (40, *(10,) * 20), (8, *(1,) * 40))
+SIZES = ((12,) * 25, (40, *(10,) * 20), (8, *(1,) * 40), (3,) * 300)
 
 
 def of_clusters(k: IntArray, large: float, values: FloatArray, sizes: Sequence[int]) -> ClusteredMean:
@@ -380,6 +380,7 @@ def templates() -> Worlds:
     """Clusters of one row and of many, in which all rows are of one mind or say nothing."""
     for n, types, p in (
         (40, ((1, 1), (-1, 1), (0, 0)), (0.03, 0.9, 0.07)),
+        (300, ((1, 1), (-1, 1)), (0.03, 0.97)),
         (40, ((1, 1), (-1, 1), (0, 0)), (0.5, 0.5, 0.0)),
         (15, ((1, 1), (-1, 1), (12, 12), (-12, 12)), (0.4, 0.4, 0.1, 0.1)),
         (25, ((1, 1), (-1, 1), (12, 12)), (0.47, 0.48, 0.05)),
@@ -480,6 +481,17 @@ def of_scores(
 
 def area(x: FloatArray, y: FloatArray) -> Any:
     return area_under_curve(positives=x, negatives=y)
+
+
+def below_all() -> Worlds:
+    """Positives of which some lie below every negative, of so many negatives that those say nothing of themselves."""
+    for m, n in ((400, 4_000), (50, 1_000)):
+        for p in (0.01, 0.03, 0.13, 0.37, 0.71, 0.92, 0.945, 0.955):
+            yield worlds_of(
+                counts(m, p),
+                lambda k, m=m, n=n: area(np.where(np.arange(m) < k, -1.0, 1.0), np.zeros(n)),
+                1.0 - p,
+            )
 
 
 def against_none(x: FloatArray, y: FloatArray) -> Any:
@@ -669,7 +681,7 @@ ADVERSARIES: dict[str, tuple[Callable[[], Worlds], ...]] = {
     ),
     "worst_distance": (two_levels(lambda d, n: WorstDistance(distances=(d,), n=n)),),
     "worst_value_distance": (two_levels(lambda d, n: WorstValueDistance(distances=(d,), n=n, span=1.0)),),
-    "area_under_curve": (of_scores(area, true_area, (*FEW, (100, 1_000))),),
+    "area_under_curve": (below_all, of_scores(area, true_area, (*FEW, (100, 1_000)))),
     "area_difference": (
         of_scores(against_none, lambda p, q: true_area(p, q) - 0.5, FEW),
         of_scores(against_opposite, lambda p, q: 2.0 * true_area(p, q) - 1.0, FEW),

@@ -74,8 +74,8 @@ def test_an_interval_that_promises_too_much_is_found_out(kind: str) -> None:
 
 
 def test_an_area_without_its_third_cumulant_would_miss_too_often() -> None:
-    """A hundred positives, of which a few lie below every one of a thousand negatives."""
-    m, n, share = 100, 1_000, 0.9
+    """Positives of which a few lie above every negative, and all others below."""
+    m, n, share = 400, 4_000, 0.945
     samples = []
     for k, w in counts(m, share):
         scores = np.where(np.arange(m) < k, -1.0, 1.0)
@@ -83,7 +83,7 @@ def test_an_area_without_its_third_cumulant_would_miss_too_often() -> None:
     plain = [(estimate.model_copy(update={"third_cumulant": 0.0}), w) for estimate, w in samples]
     levels = np.asarray(LEVELS)
     now, before = (World(some, 1.0 - share).missed().max(axis=1) / levels for some in (samples, plain))
-    assert now.max() <= 1.0 < before[2]
+    assert now.max() <= 1.0 < before[1] < before[2]
 
 
 def test_its_third_cumulant_costs_an_area_about_a_hundredth_of_its_width() -> None:
@@ -91,7 +91,8 @@ def test_its_third_cumulant_costs_an_area_about_a_hundredth_of_its_width() -> No
     for d, (m, n) in ((0.0, (100, 100)), (0.4, (100, 1_000)), (1.2, (200, 200)), (2.3, (500, 500))):
         whole = area_under_curve(positives=rng.normal(d, 1.0, m), negatives=rng.normal(0.0, 1.0, n))
         plain = whole.model_copy(update={"third_cumulant": 0.0})
-        assert np.ptp(whole.bounds(0.05)) < 1.01 * np.ptp(plain.bounds(0.05))
+        for alpha, most in ((0.05, 1.013), (0.05 / 24, 1.035), (1e-4, 1.05)):
+            assert np.ptp(whole.bounds(alpha)) < most * np.ptp(plain.bounds(alpha))
 
 
 STUDENT = StudentT(centre=0.5, standard_error=0.01, degrees_of_freedom=40)
