@@ -297,15 +297,15 @@ def area_reach(
 ) -> FloatArray:
     """How far a one-sided bound of an area under a curve lies from the sample's.
 
-    The area is a mean over either sample of placements in [0, 1], so the bound is that of
-    :func:`bounded_mean_reach` for two samples at once: a gamma's quantile with the mean ``e1 + e2``, ``e = room / n``
-    of each sample, the variance ``s^2 + e1^2 + e2^2``, ``s`` the standard error stretched from the normal to Student's
-    quantile with min(n) - 1 degrees of freedom, and the third cumulant ``2 max(k3, 0) + 2 e1^3 + 2 e2^3``, ``k3``
-    that of the area itself, stretched likewise: ``m3 / n^2`` of the placements of each sample, positive where the long
-    tail is on that side. So it allows for a row of either sample that was not seen and lies at the limit. Enumerated
-    for scores of few values, among them a few positives below every negative, it is missed no more often than promised,
-    from 0.05 to 1e-4 and up to 2,000 against 500,000 rows; without ``k3`` up to 12 times, and with half of it 1.5. ``room``: from the sample's area to the limit on that side. Arguments broadcast; infinite
-    below two rows of either sample.
+    The area is a mean over either sample of placements in [0, 1], so the bound is that of :func:`bounded_mean_reach`
+    for two samples at once: a gamma's quantile with the mean ``e1 + e2``, ``e = room / n`` of each sample, the variance
+    ``s^2 + e1^2 + e2^2``, ``s`` the standard error stretched from the normal to Student's quantile with min(n) - 1
+    degrees of freedom, and the third cumulant ``2 max(k3, 0) + 2 e1^3 + 2 e2^3``, ``k3`` that of the area itself,
+    stretched likewise: ``m3 / n^2`` of the placements of each sample, positive where the long tail is on that side. So
+    it allows for a row of either sample that was not seen and lies at the limit. Enumerated for scores of few values,
+    among them a few positives below every negative, it is missed no more often than promised, from 0.05 to 1e-4 and up
+    to 2,000 against 500,000 rows; without ``k3`` up to 12 times, and with half of it 1.5. ``room``: from the sample's
+    area to the limit on that side. Arguments broadcast; infinite below two rows of either sample.
     """
     error, third, r, a = np.broadcast_arrays(
         *(np.asarray(x, np.float64) for x in (standard_error, third_cumulant, room, alpha))

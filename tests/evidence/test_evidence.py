@@ -36,8 +36,8 @@ from auditor.evidence.manifest import (
 )
 from auditor.evidence.signing import load_private_key, load_public_key, make_key, open_envelope
 from auditor.evidence.verify import Verified, difference, verify_bundle
+from auditor.finding.budgets import Family
 from auditor.finding.criterion import load_criteria
-from auditor.finding.judging import Family
 from auditor.model.audited_model import AuditedModel
 from auditor.run.answers import counts_of, head_of, joined, parts_of, read_rows
 from auditor.run.audit import ask, assemble, data_record, environment, generator_for, model_record
@@ -47,7 +47,9 @@ from probes import PROBES
 NAMES = ("group_fairness", "adverse_impact", "score_fairness")
 
 
-def evidence(*, include_rows: bool = True, n: int = 240, names: Sequence[str] = NAMES) -> Evidence:
+def evidence(
+    *, include_rows: bool = True, n: int = 240, names: Sequence[str] = NAMES, clusters: bool = False
+) -> Evidence:
     """An audit of a model that prefers group a, with everything it leaves behind."""
     rng = np.random.default_rng(3)
     group = rng.choice(["a", "b", "c"], n, p=[0.5, 0.4, 0.1])
@@ -59,6 +61,7 @@ def evidence(*, include_rows: bool = True, n: int = 240, names: Sequence[str] = 
         classes=["no", "yes"],
         positive="yes",
         sensitive_features={"g": group},
+        clusters=pd.Series(np.arange(n) // 2, name="person") if clusters else None,
     )
     model = AuditedModel.from_callable(lambda X: X[:, 0], classes=["no", "yes"])
     results = [ask(PROBES[name](), model, data, generator_for(0, name)) for name in names]
@@ -83,12 +86,25 @@ def evidence(*, include_rows: bool = True, n: int = 240, names: Sequence[str] = 
         results=results,
         criteria=criteria,
         family=family,
-        request={"options": {}, "probe_options": {}},
+        request={"options": {"cluster": "person"} if clusters else {}, "probe_options": {}},
         log=log,
         answers=joined(head, list(parts_of(model, data, head)), counts),
         counts=counts,
         code=code_digests(),
     )
+
+
+def test_numbers_over_clusters_are_recomputed_and_not_counted_anew(tmp_path: Path) -> None:
+    made = evidence(clusters=True)
+    write_bundle(tmp_path / "audit.zip", made)
+    found = checked(tmp_path / "audit.zip")
+    assert wrong(found) == {} and states(found)["numbers"] == "ok"
+    (rows,) = [check for check in found.checks if check.name == "rows"]
+    assert rows.state == "not checked" and "'person'" in rows.detail
+    assert not found.from_rows and not found.from_tables
+    unasked = replace(made, request={"options": {}, "probe_options": {}})
+    write_bundle(tmp_path / "other.zip", unasked)
+    assert "--cluster" in wrong(checked(tmp_path / "other.zip"))[REQUEST]
 
 
 @pytest.fixture(scope="module")

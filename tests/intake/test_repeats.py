@@ -110,7 +110,14 @@ def test_whoever_says_what_repeated_rows_are_is_not_asked(tmp_path: Path) -> Non
 def test_columns_that_name_somebody_are_known_by_name_and_by_repeating(tmp_path: Path) -> None:
     n = np.arange(400)
     rows = many(400).assign(
-        customer_id=n // 4, patient=n % 100, row_id=n, few_id=n % 5, identity=n % 100, siteNo=n % 50, document=n // 2
+        customer_id=n // 4,
+        patient=n % 100,
+        row_id=n,
+        few_id=n % 5,
+        identity=n % 100,
+        siteNo=n % 50,
+        document=n // 2,
+        user_id=np.maximum(n, 2),
     )
     _, notes = repeats_in(file_of(rows, tmp_path), rows, DataSpec(path="rows.csv"))
     named = ("customer_id", "patient", "document")

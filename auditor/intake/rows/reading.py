@@ -466,17 +466,7 @@ def _load_one(
     if joined:
         frame, found = _join(frame, spec)
         notes += found
-    X: Rows = frame[features]
-    files = None
-    if spec.text is not None:
-        X = frame[spec.text].astype("string").fillna("").to_numpy(object)
-    elif spec.image is not None:
-        from auditor.intake.rows.media import load_gated, load_images
-        from auditor.model.gated import GatedModel
-
-        load = load_gated if isinstance(model, GatedModel) else load_images
-        X = load(file.path.parent, frame[spec.image].tolist(), model)
-        files = _paths(file.path.parent, frame[spec.image].tolist())
+    X, files = _inputs(frame, file, spec, model, features)
     groups = _sensitive_groups(frame, spec, tally)
     if groups is not None and path == spec.path:
         for names in _together(list(map(str, groups.columns))):
@@ -484,7 +474,7 @@ def _load_one(
     bins = {rule.column for rule in map(parse_bin_rule, spec.bins) if not rule.each}
     positive = favourable(spec.positive, classes)
     return AuditData(
-        X=X.reset_index(drop=True) if isinstance(X, pd.DataFrame) else X,
+        X=X,
         y_true=y_true,
         target_values=target_values,
         classes=classes,
@@ -499,6 +489,22 @@ def _load_one(
         design=design,
         copies=copies,
     )
+
+
+def _inputs(
+    frame: pd.DataFrame, file: TableFile, spec: DataSpec, model: AuditedModel, features: Sequence[str]
+) -> tuple[Rows, npt.NDArray[np.object_] | None]:
+    """What the model is asked about: columns, texts, or pictures with the paths of their files."""
+    if spec.text is not None:
+        return frame[spec.text].astype("string").fillna("").to_numpy(object), None
+    if spec.image is None:
+        return frame[list(features)].reset_index(drop=True), None
+    from auditor.intake.rows.media import load_gated, load_images
+    from auditor.model.gated import GatedModel
+
+    folder, names = file.path.parent, frame[spec.image].tolist()
+    load = load_gated if isinstance(model, GatedModel) else load_images
+    return load(folder, names, model), _paths(folder, names)
 
 
 def _sensitive_groups(frame: pd.DataFrame, spec: DataSpec, tally: _Tally) -> pd.DataFrame | None:

@@ -163,7 +163,7 @@ def _on_ids(file: TableFile) -> list[str]:
         except DataError:
             continue
         different = values.nunique()
-        if FEWEST_VALUES < different < len(values):
+        if FEWEST_VALUES < different < (1.0 - MOST_COPIES) * len(values):
             notes.append(
                 f"Column {name!r} names {different:,} in {len(values):,} rows: where it says whom a row is about, the "
                 f"rows are not independent, and every interval is too narrow without --cluster {name}."

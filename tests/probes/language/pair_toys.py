@@ -137,5 +137,5 @@ def crows_file(folder: Path, pairs: Sequence[SentencePair], *, writer: bool = Tr
         rows = csv.writer(file)
         rows.writerow(["", "sent_more", "sent_less", "stereo_antistereo", "bias_type", *(["anon_writer"] * writer)])
         for i, p in enumerate(pairs):
-            rows.writerow([i, p.more, p.less, "stereo", p.category, *([f"a{i % 40}"] * writer)])
+            rows.writerow([i, p.more, p.less, "stereo", p.category, *([f"a{i % 160}"] * writer)])
     return str(folder / "crows.csv")

@@ -32,11 +32,15 @@ def test_crows_pairs_fails_and_passes_too(tmp_path: Path, writer: bool) -> None:
         assert isinstance(found[0].estimate, ClusteredMean if writer else Proportion)
 
 
+# So many that one more job, which was not seen and whose pronoun is always the same, could not move a share by 0.05.
+JOBS = 120
+
+
 def test_winogender_and_winobias_fail_and_pass(tmp_path: Path) -> None:
     lines, stats, pro, anti = ["sentid\tsentence"], ["occupation\tbls_pct_female"], [], []
     pairs = []
-    for i in range(60):
-        job, other, female = f"job{i}", f"job{(i * 7 + 1) % 60}", i % 2 == 0
+    for i in range(JOBS):
+        job, other, female = f"job{i}", f"job{(i * 7 + 1) % JOBS}", i % 2 == 0
         stats.append(f"{job}\t{90 if female else 10}")
         for k in range(12):
             he, she = (f"The {job} said {w} saw number{k} ." for w in ("he", "she"))
@@ -50,7 +54,7 @@ def test_winogender_and_winobias_fail_and_pass(tmp_path: Path) -> None:
     (tmp_path / "occupations-stats.tsv").write_text("\n".join(stats))
     (tmp_path / "pro_stereotyped_type1.txt.dev").write_text("\n".join(pro))
     (tmp_path / "anti_stereotyped_type1.txt.dev").write_text("\n".join(anti))
-    (tmp_path / "male_occupations.txt").write_text("\n".join(f"job{i}" for i in range(60)))
+    (tmp_path / "male_occupations.txt").write_text("\n".join(f"job{i}" for i in range(JOBS)))
     files = {"winogender": str(tmp_path), "winobias": str(tmp_path)}
     undecided = undecided_toy([text for pair in pairs for text in pair])
     of = undecided.tokenizer.convert_tokens_to_ids
@@ -59,7 +63,7 @@ def test_winogender_and_winobias_fail_and_pass(tmp_path: Path) -> None:
         # Each number goes with one of the pronouns, whatever the job.
         table[of("he"), of(f"number{k}")] = (-1.0) ** k
     fair = AuditedLanguageModel(Associations(table), undecided.tokenizer, objective="causal")
-    for probe, expected in ((Winogender(benchmarks=files), 2 + 60), (WinoBias(benchmarks=files), 1)):
+    for probe, expected in ((Winogender(benchmarks=files), 2 + JOBS), (WinoBias(benchmarks=files), 1)):
         found = probe.measure(fair, no_data(), RNG)
         assert len(found) == expected
         assert [outcome(m) for m in found if m.metric == "stereotype_score" and not m.group] == [Outcome.PASS]
