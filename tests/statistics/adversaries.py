@@ -137,7 +137,7 @@ def one_rate(make: Callable[[int, int], Estimate], true: Callable[[float], float
 
 # Sizes of the groups, and their rates: equal ones, one that differs, and rates near 0 and 1.
 TWO = [((40, 40), (0.5, 0.5)), ((15, 60), (0.02, 0.2)), ((60, 15), (0.05, 0.05)), ((40, 40), (0.97, 0.8))]
-THREE = [((12, 12, 12), (0.5, 0.5, 0.5)), ((8, 12, 20), (0.1, 0.4, 0.4)), ((8, 12, 20), (0.95, 0.95, 0.8))]
+THREE = [((8, 8, 8), (0.5, 0.5, 0.5)), ((6, 8, 10), (0.1, 0.4, 0.4)), ((6, 8, 10), (0.95, 0.95, 0.8))]
 
 
 def of_groups(
@@ -519,7 +519,7 @@ def drop(x: FloatArray, y: FloatArray) -> Any:
 
 def areas_apart() -> Worlds:
     """Two groups of rows with scores of their own."""
-    n = (15, 10)
+    n = (10, 6)
     of_one, same = ((0.1, 0.9), (1.0, 0.0)), ((0.5, 0.5), (1.0, 0.0))
     for (p, q), (r, s) in ((of_one, of_one), (of_one, same)):
         sides = [seen(m, some) for m, some in zip((*n, *n), (p, q, r, s), strict=True)]
@@ -676,6 +676,7 @@ ADVERSARIES: dict[str, tuple[Callable[[], Worlds], ...]] = {
                 parts=tuple(Proportion(successes=k, n=n) for k, n in zip(t.successes, t.n, strict=True))
             ),
             spread,
+            TWO,
         ),
         areas_apart,
     ),

@@ -362,7 +362,7 @@ TOYS: dict[str, Toys] = {
     "embedding_association": Toys(
         ideal=lambda: embeddings(0.0),
         violating=lambda: embeddings(1.0),
-        criteria=[criterion("association_auc", "within", (0.2, 0.8))],
+        criteria=[criterion("association_auc", "within", (0.26, 0.74))],
         data=lambda: AuditData(X=np.empty(0, object)),
         options={"tests": "weat_3", "methods": "weat", "n_draws": 1000},
     ),
