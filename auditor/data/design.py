@@ -31,6 +31,12 @@ class Design:
     weight: str | None = None
     weights: FloatArray | None = None
 
+    def __post_init__(self) -> None:
+        # Lent to one probe after another.
+        for values in (self.clusters, self.weights):
+            if values is not None:
+                values.setflags(write=False)
+
     def __len__(self) -> int:
         return len(self.clusters if self.clusters is not None else self.weights if self.weights is not None else ())
 

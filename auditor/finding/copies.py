@@ -12,6 +12,7 @@ from auditor.files import Closed
 # Of all rows; fewer may be chance, and widen nothing that anybody would see.
 MOST_COPIES = 0.01
 _BY_ACCIDENT = 1e-6
+_OCCUR = 0.25
 
 
 class Copies(Closed):
@@ -33,13 +34,14 @@ class Copies(Closed):
 
     @property
     def by_chance(self) -> bool:
-        """Whether rows must repeat, since there are more of them than can differ, and were not pasted as a whole.
+        """Whether rows must repeat, since there are more of them than can differ, and were not pasted or drawn again.
 
+        Of what could differ a quarter does; of rows drawn again and again from a few, values go together that need not.
         Numbers of copies are all multiples of d by accident with a probability of about ``d^-k`` for k different rows.
         """
         different = self.n - self.copies
         pasted = different * math.log(self.divisor) > -math.log(_BY_ACCIDENT)
-        return self.combinations <= self.n and not pasted
+        return self.combinations <= self.n and different >= _OCCUR * self.combinations and not pasted
 
 
 def why_doubtful(copies: Copies | None) -> str:

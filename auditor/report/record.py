@@ -32,6 +32,7 @@ from auditor.finding.criterion import CriterionRecord
 from auditor.finding.figure import Figure
 from auditor.finding.judgement import Judgement
 from auditor.finding.measurement import LEFT_OUT, UNSAID, Outcome, Pillar
+from auditor.report.looks import LooksRecord
 from auditor.report.sandbox_state import SandboxState
 from auditor.statistics.families import Multiplicity
 from auditor.statistics.kinds import AnyEstimate
@@ -80,14 +81,16 @@ class ModelRecord(Closed):
 class DataRecord(Closed):
     """The evaluation data, and the training data where they were given.
 
-    ``n_unreadable``: files that were to be rows and could not be read; ``unreadable``: a sentence on the first of them.
-    ``cluster``, ``weight``: the columns that say which rows belong together and what they weigh. ``effective_n``: how
-    many clusters of one size, or rows of one weight, they count as. ``copies``: rows that repeat others, where there
-    are any.
+    ``rows_sha256``: of the evaluation rows in no order, by which a file is known again that was shuffled or saved anew;
+    None where nothing was to be known again. ``n_unreadable``: files that were to be rows and could not be read;
+    ``unreadable``: a sentence on the first of them. ``cluster``, ``weight``: the columns that say which
+    rows belong together and what they weigh. ``effective_n``: how many clusters of one size, or rows of one weight,
+    they count as. ``copies``: rows that repeat others, where there are any.
     """
 
     path: str | None = None
     sha256: str | None = None
+    rows_sha256: Annotated[str | None, UNSAID] = None
     n_rows: int | None = None
     target: str | None = None
     positive: str | None = None
@@ -422,6 +425,7 @@ class AuditReport(Closed):
     policies: tuple[PolicyRecord, ...] = ()
     controls: tuple[ControlRecord, ...] = ()
     registration: RegistrationRecord | None = None
+    looks: Annotated[LooksRecord | None, UNSAID] = None
     duration_s: float
     exit_code: int
 

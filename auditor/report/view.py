@@ -503,6 +503,8 @@ def warnings_of(report: AuditReport) -> list[str]:
         )
     if report.registration is not None and not report.registration.followed:
         loud.append(report.registration.describe())
+    if report.looks is not None and (report.looks.repeated or report.looks.campaign is not None):
+        loud.append(report.looks.describe())
     return loud + [decision.describe() for decision in report.decisions]
 
 

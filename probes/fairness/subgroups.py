@@ -74,15 +74,16 @@ class SubgroupDiscovery:
 
     Rates, each worse when higher: ``error_rate = P(y_pred != y)``, ``rejection_rate = P(y_pred != favourable)``,
     ``false_positive_rate`` and ``false_negative_rate``; without labels the second only, without a favourable label the
-    first only. The rows are halved at random. The first half ranks every conjunction of numeric bins, category levels
-    and sensitive features by the pooled z of its rate against the rows outside it; the ``top`` best that do not overlap
-    by more than half are tried on the second half, where nothing has been chosen yet, by Fisher's exact test (one-sided
-    hypergeometric tail), with Holm's correction over ``top``:
+    first only. The rows are halved as good as at random, by a hash of their contents, so that no seed gives another
+    split (:meth:`~auditor.data.audit_data.AuditData.order`). The first half ranks every conjunction of numeric bins,
+    category levels and sensitive features by the pooled z of its rate against the rows outside it; the ``top`` best
+    that do not overlap by more than half are tried on the second half, where nothing has been chosen yet, by Fisher's
+    exact test (one-sided hypergeometric tail), with Holm's correction over ``top``:
 
     - ``confirmed_subgroups``: how many hold at 5 %; ideal 0. Its lower bound at alpha is Holm's count at alpha. What is
       not confirmed may still be there, so it can FAIL and never PASS.
     - ``subgroup_gap`` of each confirmed slice: its rate minus the rate of all other rows, on the second half; [-1, 1],
-      ideal 0, with exact bounds that hold for all ``top`` slices together.
+      ideal 0, with bounds that hold for all ``top`` slices together.
 
     bins: bins of equal share per numeric column. top: slices to confirm, fixed beforehand. min_rows: fewest rows of a
     rate that a slice needs in the search half. features: columns to search, all of them by default. Category levels
@@ -122,7 +123,7 @@ class SubgroupDiscovery:
         self.features = None if features is None else tuple(features)
 
     def measure(self, model: AuditedModel, data: AuditData, rng: np.random.Generator) -> list[Measurement]:
-        """Measurements over the evaluation rows; ``rng`` halves them."""
+        """Measurements over the evaluation rows; their own contents halve them, and ``rng`` draws nothing."""
         rows = data.evaluation
         columns = columns_of(rows, self.bins, self.features)
         if not columns:
@@ -141,7 +142,7 @@ class SubgroupDiscovery:
                 "Needs true labels (add --target COLUMN) or a favourable label (--positive LABEL)."
             )
         half = np.zeros(len(rows), bool)
-        half[rng.permutation(len(rows))[: len(rows) // 2]] = True
+        half[rows.order(self.name)[: len(rows) // 2]] = True
         found = self._search(columns, rates, half)
         return self._confirm(found, columns, rates, ~half)
 

@@ -70,6 +70,10 @@ def test_rows_of_a_few_columns_repeat_by_chance_unless_all_do_alike() -> None:
     assert why_doubtful(found) == ""
     twelve = counted(pd.concat([binary] * 12))
     assert twelve.divisor % 12 == 0 and not twelve.by_chance and "exact copies" in why_doubtful(twelve)
+    # 400 rows, drawn again and again: each value of x goes with one job alone.
+    few = pd.DataFrame({"x": rng.normal(size=400), "job": rng.integers(0, 10, 400)})
+    again = counted(few.iloc[rng.integers(0, 400, 8_000)])
+    assert again.combinations <= again.n and again.divisor == 1 and "exact copies" in why_doubtful(again)
     # What could differ and does not is in doubt, however few its columns are.
     wide = binary.assign(x=rng.normal(size=10_000))
     assert counted(wide).copies == 0 and counted(wide).combinations == 10_001

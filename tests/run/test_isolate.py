@@ -18,6 +18,7 @@ import torch
 
 from auditor.data.preprocessing import fit_tabular
 from auditor.errors import UsageError
+from auditor.finding.copies import Copies
 from auditor.finding.criterion import load_criteria
 from auditor.finding.measurement import Outcome
 from auditor.intake.specs import DataSpec, Job, Limits, ModelSpec, ProbeSpec
@@ -169,6 +170,21 @@ def test_a_refused_model_is_a_refusal_with_its_reason(files: Path) -> None:
     assert measured.refusal is not None and measured.refusal.code == "model_refused"
     assert "system" in measured.refusal.reason
     assert measured.results == []
+
+
+@pytest.mark.parametrize(
+    "also", [(), (ProbeSpec(name="robustness", target="probes.robustness.robustness:Robustness"),)]
+)
+def test_copies_are_seen_in_rows_that_stream_by_and_in_rows_in_memory(files: Path, also: tuple[ProbeSpec, ...]) -> None:
+    rows = pd.read_csv(files / "data.csv")
+    pd.concat([rows] * 12).to_csv(files / "data.csv", index=False)
+    measured = measure(job(files, FAIR, *also), {})
+    (fair,) = [result for result in measured.results if result.probe == "group_fairness"]
+    expected = Copies(n=4800, copies=4400, combinations=4800, divisor=12)
+    assert fair.copies == expected
+    assert measured.data is not None and measured.data.copies == expected
+    (file,) = [result for result in measured.results if result.probe == "intake"]
+    assert file.copies is None
 
 
 def test_streamed_counts_equal_rows_in_memory(files: Path) -> None:

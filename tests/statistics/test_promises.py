@@ -25,11 +25,11 @@ from tests.statistics.estimate_examples import EXAMPLES, KINDS
 WITHOUT_SAMPLES = {"exact", "upper_bound", "undefined"}
 # Enumerated in more than three seconds.
 SLOW = {
-    "area_difference", "area_under_curve", "average_precision", "clustered_mean", "differential_fairness",
-    "equal_error_rate", "gap_change", "largest_drop", "largest_gap", "largest_value", "lowest_area",
-    "ratio_of_totals", "ratio_to_largest", "smallest_clustered_rate", "true_positive_rate_at",
-    "worst_clustered_difference", "worst_clustered_ratio", "worst_difference", "worst_gap", "worst_mean_difference",
-    "worst_odds_ratio", "worst_ratio", "worst_value_gap",
+    "area_difference", "area_under_curve", "average_precision", "differential_fairness", "equal_error_rate",
+    "gap_change", "largest_disparity", "largest_drop", "largest_gap", "largest_value", "lowest_area",
+    "ratio_of_totals", "true_positive_rate_at", "weighted_sum", "worst_clustered_difference",
+    "worst_clustered_ratio", "worst_difference", "worst_gap", "worst_mean_difference", "worst_odds_ratio",
+    "worst_paired_difference", "worst_ratio", "worst_value_gap",
 }  # fmt: skip
 
 
