@@ -17,7 +17,6 @@ from auditor.statistics.intervals import ANGLES, clopper_pearson, corner_radius,
 from auditor.statistics.means import StudentT
 from auditor.statistics.ranks import AreaUnderCurve
 from auditor.statistics.rates import Proportion
-from auditor.statistics.values import BoundedMean
 
 # Divisions of the angle whose tangent squared is the smaller sample's size over the larger's.
 _GRID = 256
@@ -211,7 +210,7 @@ class CalibrationError(Estimate):
 
 
 Part = Annotated[
-    Undefined | Proportion | StudentT | BoundedMean | AreaUnderCurve | CalibrationError,
+    Undefined | Proportion | StudentT | AreaUnderCurve | CalibrationError,
     Field(discriminator="kind"),
 ]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Sequence
 from typing import Annotated, ClassVar, Literal, Self
 
@@ -123,9 +124,14 @@ class WorstValueGap(_OfParts):
     ``max over i, j of theta_i - theta_j``, in the unit of the parts. A pair is bounded over the corner region of
     :func:`~auditor.statistics.intervals.rate_limits`; the maximum as in
     :class:`~auditor.statistics.groups.WorstDifference`. An undefined part makes the value NaN.
+
+    ``uncompared``: groups besides the parts, of which too little is known to compare them. The value is then that of
+    the parts alone, which the largest of all is at least, so the lower bound holds; the upper one is the limit.
     """
 
     kind: Literal["worst_value_gap"] = "worst_value_gap"
+    # Left out where there are none, so that older evidence keeps its digests.
+    uncompared: Annotated[int, Field(ge=0, exclude_if=operator.not_)] = 0
 
     @property
     def limits(self) -> tuple[float, float]:
@@ -156,6 +162,8 @@ class WorstValueGap(_OfParts):
 
     def upper(self, alpha: float) -> float:
         """The upper bound alone."""
+        if self.uncompared:
+            return self.limits[1]
         known = self.comparisons and len(self._defined()) == len(self.parts)
         return float(self._upper(alpha).max()) if known else math.inf
 
@@ -167,6 +175,10 @@ class WorstValueGap(_OfParts):
         if len(parts) < 2:
             return math.nan
         return math.hypot(*sorted((part.standard_error_at(ideal) for part in parts), reverse=True)[:2])
+
+    def growth(self, *, bound: float, alpha: float, ideal: float, miss: float) -> float:
+        """As that of every estimate; NaN where more of these rows would tell nothing of the groups left out."""
+        return math.nan if self.uncompared else super().growth(bound=bound, alpha=alpha, ideal=ideal, miss=miss)
 
 
 class LargestGap(Estimate):

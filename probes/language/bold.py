@@ -10,9 +10,8 @@ import numpy as np
 from auditor.data.benchmarks.bold import read_bold
 from auditor.finding.measurement import Answer, Measurement, Pillar
 from auditor.run.probe import Need
-from auditor.statistics.distances import WorstGap
 from auditor.statistics.estimate import Undefined
-from auditor.statistics.values import BoundedMean, bounded_mean
+from auditor.statistics.values import BoundedMean, WorstValueGap, bounded_mean
 from probes.inputs import whole_number
 from probes.language.options import benchmark_path
 from probes.language.sampling import ScoredOptions, silence
@@ -144,7 +143,7 @@ def _bold_domain(
 
 def _gap(
     groups: Mapping[str, Mapping[str, list[float]]], parts: Mapping[str, BoundedMean | Undefined]
-) -> tuple[WorstGap | Undefined, str, str]:
+) -> tuple[WorstValueGap | Undefined, str, str]:
     """(the largest gap, what it is between in words, why it may not be judged or "")."""
     if len(groups) < 2:
         return Undefined(reason="the domain has one group, and a gap is between two"), "", ""
@@ -166,5 +165,5 @@ def _gap(
     if len(compared) < 2:
         return Undefined(reason="fewer than two groups have prompts about more than one person or thing"), "", too_few
     means = np.asarray([parts[group].value for group in compared])
-    gap = WorstGap(parts=tuple(parts[group] for group in compared), uncompared=len(groups) - len(compared))
+    gap = WorstValueGap(parts=tuple(parts[group] for group in compared), uncompared=len(groups) - len(compared))
     return gap, "; ".join(filter(None, (extremes(compared, means), left_out))), too_few

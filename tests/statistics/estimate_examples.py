@@ -550,6 +550,7 @@ EXAMPLES: dict[str, Examples] = {
         (
             WorstValueGap(parts=(value(0.2),)),
             WorstValueGap(parts=(value(0.2), NOTHING)),
+            WorstValueGap(parts=(value(0.2), value(0.5)), uncompared=2),
             WorstValueGap(parts=(value(0.2, n=1), StudentT(centre=0.1, standard_error=0.1, degrees_of_freedom=1))),
         ),
         bound=0.2,
