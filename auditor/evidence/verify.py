@@ -36,7 +36,7 @@ from auditor.evidence.manifest import (
 )
 from auditor.evidence.signing import open_envelope
 from auditor.finding.measurement import Measurement, ProbeResult
-from auditor.report.record import AuditReport
+from auditor.report.record import RULE, AuditReport
 from auditor.run.answers import Answers, StoredModel, read_head, read_rows
 from auditor.run.audit import ask, assemble, generator_for
 
@@ -395,7 +395,7 @@ def _answered(
             checks.append(Check(name=name, state=state, detail=detail))
         if not result.measurements:
             continue
-        wrong = _other_statistics(result, found)
+        wrong = _other_statistics(result, found, in_full=report.family.rule == RULE)
         checks += [Check(name=f"{name} from {whence}", state="wrong", detail=detail) for detail in wrong[:20]]
         if not wrong:
             detail = f"{len(found.measurements):,} statistics counted anew from the {whence}"
@@ -456,19 +456,22 @@ def _measure_again(probe: Probe, answers: Answers | None, table: GroupCounts | N
     return None, ""
 
 
-def _other_statistics(said: ProbeResult, found: ProbeResult) -> list[str]:
+def _other_statistics(said: ProbeResult, found: ProbeResult, *, in_full: bool) -> list[str]:
+    """Where two answers differ; but ``in_full`` only in what both measured, not in what an earlier rule said of it."""
     if found.not_run or found.not_applicable:
         return [found.not_run or found.not_applicable]
     if len({_key(m) for m in said.measurements}) < len(said.measurements):
         return ["one of its numbers is there twice"]
     mine, theirs = ({_key(m): m for m in result.measurements} for result in (found, said))
     wrong = [f"{_label(m)} is not what these data come to" for key, m in theirs.items() if key not in mine]
-    wrong += [f"{_label(m)} is missing" for key, m in mine.items() if key not in theirs]
+    wrong += [f"{_label(m)} is missing" for key, m in mine.items() if in_full and key not in theirs]
     for key in mine.keys() & theirs.keys():
         a, b = (
             _MEASUREMENT.dump_python(replace(m, figure=None), mode="json")
             for m in (theirs[key], _as_told(theirs[key], mine[key]))
         )
+        if not in_full:
+            a, b = ({name: each[name] for name in ("metric", "estimate")} for each in (a, b))
         if where := difference(a, b):
             wrong.append(f"{_label(theirs[key])}: {where}")
     return sorted(wrong)

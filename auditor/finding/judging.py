@@ -106,7 +106,7 @@ def _shown(pair: Pair, levels: Levels, tests: tuple[float, float]) -> tuple[Outc
         not math.isnan(estimate.value)
         and _decide(estimate.bounds(_tail(criterion, levels.passed)), criterion) is Outcome.PASS
     )
-    if within and levels.p_pass <= levels.passed * (1.0 + 1e-6):
+    if within and (levels.methods == 1 or levels.p_pass <= levels.passed * (1.0 + 1e-6)):
         return Outcome.PASS, None
     if p_fail <= levels.rate:
         return Outcome.INCONCLUSIVE, Outcome.FAIL
@@ -133,7 +133,8 @@ def _judged(pair: Pair, levels: Levels, tests: tuple[float, float], *, shared: b
     elif not math.isnan(estimate.value) and (empty := empty_requirement(estimate, criterion)):
         outcome, alone, reason = Outcome.NOT_RUN, None, empty
     elif outcome is Outcome.INCONCLUSIVE and criterion.built_in and not can_pass(estimate, criterion):
-        outcome, alone, reason = Outcome.NOT_JUDGED, None, f"Nothing was shown to be wrong. {estimate.unplanned}"
+        outcome, alone, judgeable = Outcome.NOT_JUDGED, None, False
+        reason = f"Nothing was shown to be wrong. {estimate.unplanned}"
     elif outcome is Outcome.INCONCLUSIVE:
         effect, needed, reason = _what_it_would_take(measurement, criterion, levels, interval)
     else:

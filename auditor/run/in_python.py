@@ -154,8 +154,13 @@ def _in_memory(
         rows = data
     else:
         rows = load_data(data, model, **about, **named)
+    labelled = rows is not None and (rows.y_true is not None or rows.target_values is not None)
     asked = ScanOptions(
-        probes=options.probes, benchmark=options.benchmark, scorer=options.scorer, reference=options.reference
+        probes=options.probes,
+        target=options.target or ("labels" if labelled else None),
+        benchmark=options.benchmark,
+        scorer=options.scorer,
+        reference=options.reference,
     )
     specs = probe_specs(replace(configured, options=asked), catalogue)
     report = run_audit(

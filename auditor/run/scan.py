@@ -32,6 +32,8 @@ from auditor.run.probe import Probe, make_probe
 _R = TypeVar("_R", ModelRecord, DataRecord)
 # What a scan may ask, by name: handed down, since this floor knows of no probe.
 Catalogue = Mapping[str, type[Probe]]
+# What is asked wherever there are labels.
+PERFORMANCE = "performance"
 _OF_DATA = (
     "train", "target", "positive", "sensitive_file", "join_on", "text", "image", "sensitive", "cluster", "weight",
     "copies_are_real",
@@ -225,6 +227,9 @@ def _existing(path: str, what: str) -> Path:
 def probe_specs(configured: Configured, catalogue: Catalogue) -> list[ProbeSpec]:
     """The probes that a scan asks, with their options. Raises UsageError or ConfigError."""
     chosen = [name.replace("-", "_") for name in configured.options.probes or catalogue]
+    if configured.options.target is not None and PERFORMANCE in catalogue:
+        # Without it nothing tells a model that knows nothing from one that treats all alike.
+        chosen = [PERFORMANCE, *chosen]
     # Looking through everything that is installed takes its time: only where a name is none of ours.
     others = known_probes(catalogue) if {*chosen, *configured.probe_options} - set(catalogue) else {}
     targets = {name: probe_target(name, catalogue, others) for name in chosen}
