@@ -450,10 +450,17 @@ def promise_of(report: AuditReport) -> str:
                 f"something lies beyond its bound has a probability of at most "
                 f"{text.percent(max(budget.rate for budget in f.budgets))}. {means}"
             )
+        case "by":
+            return (
+                f"Over the {judgements} of this scan, at most {rate} of the FAILs are expected to be false on average, "
+                f"and at most {rate} of the PASSes, however the findings depend on each other (Benjamini and "
+                "Yekutieli). That is weaker than a promise about each."
+            )
         case "bh":
             return (
                 f"Over the {judgements} of this scan, at most {rate} of the FAILs are expected to be false on average, "
-                f"and at most {rate} of the PASSes (Benjamini and Hochberg). That is weaker than a promise about each."
+                f"and at most {rate} of the PASSes (Benjamini and Hochberg), if the findings are independent or depend "
+                "on each other positively. Nothing is promised otherwise."
             )
         case "none":
             return (
@@ -477,7 +484,7 @@ def warnings_of(report: AuditReport) -> list[str]:
             )
             + (" Those of rows that are copies were not." if any(f.doubtful for f in report.findings) else "")
         )
-    if report.family.multiplicity in ("bh", "none"):
+    if report.family.multiplicity in ("by", "bh", "none"):
         loud.append(
             f"No family-wise claim is made: with multiplicity “{report.family.multiplicity}” a single FAIL or PASS may "
             "well be false. See “What the error rates promise”."

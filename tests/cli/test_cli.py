@@ -159,6 +159,7 @@ def test_exit_4_still_writes_a_report(here: Path) -> None:
         (["model.pt", "--policy", "auditor-default-1"], "auditor-default-2"),
         (["model.pt", "--error-rate", "2"], "less than 0.5"),
         (["model.pt", "--multiplicity", "bonferoni"], "'bonferroni'"),
+        (["model.pt", "--multiplicity", "bh"], "findings of one scan depend on each other"),
         (["model.pt", "--max-memory", "lots"], "8GiB"),
         (["model.pt", "--format", "htm"], "did you mean 'html'?"),
         (["model.pt", "--config", "nope.toml"], "no configuration file"),

@@ -15,9 +15,8 @@ from auditor.finding.measurement import Measurement
 from auditor.rows import FloatArray, IntArray
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.intervals import clopper_pearson
-from auditor.statistics.means import StudentT
 from auditor.statistics.ranks import area_under_curve, true_positive_rate_at
-from auditor.statistics.rates import Proportion
+from auditor.statistics.rates import Proportion, RateTable, WeightedSum
 
 if TYPE_CHECKING:
     from probes.privacy.membership.pool import Pool
@@ -155,17 +154,13 @@ def _balanced_accuracy(attack: Attack, members: FloatArray, others: FloatArray, 
             detail=detail,
         )
     hits, alarms = int((members >= attack.threshold).sum()), int((others >= attack.threshold).sum())
-    # Half a count away from 0 and 1, so that rates of 0 and 1 in few rows are not taken for certain.
-    tpr, fpr = (hits + 0.5) / (m + 1.0), (alarms + 0.5) / (n + 1.0)
     return Measurement(
         metric="balanced_accuracy",
         method=attack.method,
-        estimate=StudentT(
-            centre=0.5 * (1.0 + hits / m - alarms / n),
-            standard_error=0.5 * math.sqrt(tpr * (1.0 - tpr) / m + fpr * (1.0 - fpr) / n),
-            degrees_of_freedom=min(m, n) - 1,
-            lower_limit=0.0,
-            upper_limit=1.0,
+        estimate=WeightedSum(
+            weights=(0.5, -0.5),
+            table=RateTable(rate="called_members", successes=(hits, alarms), n=(m, n)),
+            constant=0.5,
         ),
         n_samples=m + n,
         ideal=0.5,
