@@ -36,8 +36,10 @@ class Outcome(StrEnum):
 class Measurement:
     """One number with its uncertainty, and where it was taken; it judges nothing.
 
-    ``metric``: the field's name in snake_case. ``ideal``: the value of a model without fault, None where none is
-    better.
+    ``metric``: the field's name in snake_case. ``n_samples``: rows of the file that the number is about, of a per-group
+    number those of the group: texts, prompts or pairs where those are its rows. A rate is often taken over fewer, such
+    as those with the favourable label; they stand in the estimate, and ``detail`` says so. ``ideal``: the value of a
+    model without fault, None where none is better.
     ``sensitive``: the features a headline compares groups of. ``group``: the group a per-group number belongs to.
     ``at``: the other coordinates, such as ``{"feature": "age"}`` or ``{"noise": 0.1}``. ``too_few``: why the number may
     be shown but not judged, or "".

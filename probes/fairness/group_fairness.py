@@ -13,21 +13,21 @@ from auditor.data.counts import MISSING, GroupCounts
 from auditor.errors import NotApplicableError, did_you_mean
 from auditor.finding.measurement import Measurement, Pillar
 from auditor.run.probe import Need
-from auditor.statistics.estimate import Power, Undefined
+from auditor.statistics.estimate import Power
 from auditor.statistics.groups import WorstDifference, WorstRatio
-from auditor.statistics.kinds import AnyEstimate
 from auditor.statistics.rates import Proportion, RateTable
 from probes.fairness.crowds import crowd, crowded_strata
 from probes.fairness.group_metrics import (
     MOST_CLASSES,
     at_class,
     disparity_measurements,
-    extremes,
     further_measurements,
+    headline,
     individual_inequality,
     ints,
     macro_measurements,
     one_vs_rest,
+    over_favourable,
 )
 
 if TYPE_CHECKING:
@@ -197,63 +197,55 @@ def _by(counts: GroupCounts) -> list[Measurement]:
     cells = counts.binary()
     negatives, positives = cells[:, 0], cells[:, 1]
     tables = [RateTable(rate="selection_rate", successes=ints(counts.selected()), n=ints(counts.sizes()))]
+    sizes, rows = [counts.sizes()], cells.sum(axis=(1, 2))
     if counts.labelled:
         tables += [
             RateTable(rate="true_positive_rate", successes=ints(positives[:, 1]), n=ints(positives.sum(axis=1))),
             RateTable(rate="false_positive_rate", successes=ints(negatives[:, 1]), n=ints(negatives.sum(axis=1))),
-            RateTable(
-                rate="accuracy",
-                successes=ints(negatives[:, 0] + positives[:, 1]),
-                n=ints(cells.sum(axis=(1, 2))),
-            ),
+            RateTable(rate="accuracy", successes=ints(negatives[:, 0] + positives[:, 1]), n=ints(rows)),
         ]
+        sizes += [rows] * 3
     per_group = [
         Measurement(
             metric=table.rate,
             method="between_groups",
             estimate=Proportion(successes=k, n=n),
-            n_samples=n,
+            n_samples=size,
             group=dict(zip(counts.features, group, strict=True)),
+            detail=_over(table.rate, n),
         )
-        for table in tables
-        for group, k, n in zip(counts.groups, table.successes, table.n, strict=True)
+        for table, own in zip(tables, sizes, strict=True)
+        for group, k, n, size in zip(counts.groups, table.successes, table.n, ints(own), strict=True)
     ]
     return _headlines(counts, tables) + per_group + further_measurements(counts)
 
 
+def _over(rate: str, n: int) -> str:
+    """Over how many of a group's rows its rate is taken, where that is not all of them."""
+    if rate == "true_positive_rate":
+        return over_favourable(n)
+    return f"over the {n:,} rows whose label is another" if rate == "false_positive_rate" else ""
+
+
 def _headlines(counts: GroupCounts, tables: Sequence[RateTable]) -> list[Measurement]:
     selection = tables[0]
-    found: list[tuple[str, float, AnyEstimate, Sequence[RateTable]]] = [
-        ("demographic_parity_difference", 0.0, _difference((selection,)), (selection,)),
-        ("demographic_parity_ratio", 1.0, _ratio(selection), (selection,)),
+    found = [
+        headline(
+            counts,
+            "demographic_parity_difference",
+            0.0,
+            WorstDifference(tables=(selection,)),
+            (selection,),
+            labelled=False,
+        ),
+        headline(
+            counts, "demographic_parity_ratio", 1.0, WorstRatio(tables=(selection,)), (selection,), labelled=False
+        ),
     ]
     if counts.labelled:
         odds, opportunity = tuple(tables[1:3]), (tables[1],)
         found += [
-            ("equalized_odds_difference", 0.0, _difference(odds), odds),
-            ("equal_opportunity_difference", 0.0, _difference(opportunity), opportunity),
+            headline(counts, "equalized_odds_difference", 0.0, WorstDifference(tables=odds), odds),
+            headline(counts, "equal_opportunity_difference", 0.0, WorstDifference(tables=opportunity), opportunity),
         ]
-    return [
-        Measurement(
-            metric=metric,
-            method="between_groups",
-            estimate=estimate,
-            n_samples=sum(sum(table.n) for table in of),
-            ideal=ideal,
-            sensitive=counts.features,
-            detail=extremes(counts, of),
-        )
-        for metric, ideal, estimate, of in found
-    ]
-
-
-def _difference(tables: tuple[RateTable, ...]) -> AnyEstimate:
-    if len(tables[0].n) < 2:
-        return Undefined(reason="only one group is present, so there is nothing to compare it with")
-    return WorstDifference(tables=tables)
-
-
-def _ratio(table: RateTable) -> AnyEstimate:
-    if len(table.n) < 2:
-        return Undefined(reason="only one group is present, so there is nothing to compare it with")
-    return WorstRatio(tables=(table,))
+    return found
