@@ -47,7 +47,8 @@ class Measurement:
     that a PASS needs a model that tells rows apart (:mod:`auditor.finding.vacuity`); None stands for "decisions" in a
     headline that compares groups, and for "nothing" in any other number. ``chance``: of a number that shows skill, what
     a model without any comes to; there is skill where the number is shown to lie above it. ``skill_of``: the answers
-    whose skill it is, None for those of both kinds.
+    whose skill it is, None for those of both kinds. ``smallest``: rows of the smallest group that a headline compares,
+    where it leaves out smaller ones, else 0.
     """
 
     __pydantic_config__ = ConfigDict(allow_inf_nan=False)
@@ -67,6 +68,7 @@ class Measurement:
     ideal_when_same: Annotated[Answer | Literal["nothing"] | None, LEFT_OUT] = None
     chance: Annotated[float | None, UNSAID] = None
     skill_of: Annotated[Answer | None, UNSAID] = None
+    smallest: Annotated[int, LEFT_OUT] = 0
 
     @property
     def rests_on(self) -> Answer | None:

@@ -33,7 +33,8 @@ def render_markdown(report: AuditReport) -> str:
     lines += [f"**Performance.** {escaped(worth.sentence)}", ""] if worth is not None else []
     if report.refusal is not None:
         lines += [f"{code_span(report.refusal.shown)} {escaped(report.refusal.reason)}", ""]
-    lines += [line for warning in view.warnings_of(report) for line in (f"> **Note well.** {escaped(warning)}", "")]
+    warnings = [escaped(warning, 2 * _LONGEST_SENTENCE) for warning in view.warnings_of(report)]
+    lines += [line for warning in warnings for line in (f"> **Note well.** {warning}", "")]
     if report.registration is not None and report.registration.deviations:
         lines += ["### Deviations from the registration", ""]
         lines += [*(f"- {escaped(deviation)}" for deviation in report.registration.deviations), ""]

@@ -12,6 +12,7 @@ from auditor.finding.display import RANKS, ColouredText, Standing, Swarm
 from auditor.finding.figure import Figure, Series
 from auditor.finding.measurement import Outcome
 from auditor.report import text
+from auditor.report.left_out import groups_left_out
 from auditor.report.record import (
     INTAKE,
     AuditReport,
@@ -449,6 +450,7 @@ def warnings_of(report: AuditReport) -> list[str]:
             f"No family-wise claim is made: with multiplicity “{report.family.multiplicity}” a single FAIL or PASS may "
             "well be false. See “What the error rates promise”."
         )
+    loud += groups_left_out(report)
     if report.registration is not None and not report.registration.followed:
         loud.append(report.registration.describe())
     return loud + [decision.describe() for decision in report.decisions]
