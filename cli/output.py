@@ -106,6 +106,7 @@ class Stages:
 def print_report(report: AuditReport, written: Sequence[str]) -> None:
     """The six counts, what failed, what could not be said and what it would take, what did not run, the files."""
     from auditor.finding.measurement import Outcome
+    from auditor.report import rows_for_all
     from auditor.report.left_out import groups_left_out
     from auditor.report.text import count, visible
     from auditor.report.worth import worth_of
@@ -153,6 +154,9 @@ def print_report(report: AuditReport, written: Sequence[str]) -> None:
             continue
         for finding in found:
             _print_finding(finding, with_method=len(methods[finding.probe, finding.metric]) > 1)
+    if needed := rows_for_all.said(report):
+        typer.echo()
+        typer.echo(paragraph("rows    " + visible(needed), 0))
     _print_controls(report)
     _print_unjudged(report)
     _print_promise(report)
