@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
     from auditor.data.audit_data import AuditData
     from auditor.errors import AuditorError, NotApplicableError
+    from auditor.finding.budgets import Family
     from auditor.finding.criterion import Criterion, load_criteria
-    from auditor.finding.judging import Family
     from auditor.finding.measurement import Measurement, Outcome, Pillar
     from auditor.model.audited_model import AuditedModel
     from auditor.model.saving import save
@@ -45,7 +45,7 @@ _DEFINED_IN = {
     "AuditedModel": "auditor.model.audited_model",
     "AuditorError": "auditor.errors",
     "Criterion": "auditor.finding.criterion",
-    "Family": "auditor.finding.judging",
+    "Family": "auditor.finding.budgets",
     "Finding": "auditor.report.record",
     "MITIGATIONS": "mitigations",
     "Measurement": "auditor.finding.measurement",

@@ -67,7 +67,7 @@ def write_evidence(configured: Configured, job: Job, measured: Measured, report:
 def _evidence(configured: Configured, job: Job, measured: Measured, report: AuditReport, log: ChainedLog) -> Evidence:
     from auditor.evidence.bundle import Evidence
     from auditor.evidence.manifest import code_digests
-    from auditor.finding.judging import Family
+    from auditor.finding.budgets import Family
 
     for result in measured.results:
         became = "not run" if result.not_run else "not applicable" if result.not_applicable else "answered"

@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import JsonValue, ValidationError
 
 from auditor.errors import ConfigError, UsageError, did_you_mean
-from auditor.finding.criterion import Criterion, load_criteria, parse_criterion
+from auditor.finding.criterion import Criterion, load_criteria, parse_budgets, parse_criterion
 from auditor.finding.policy import load_policies
 from auditor.finding.profiles import DEFAULT_PROFILE
 from auditor.intake.rows.sql import is_database
@@ -56,8 +56,7 @@ def configure(given: Mapping[str, object], config: str | None, settings: list[st
     path = Path(config) if config is not None else Path(CONFIG_NAME)
     content = read_config(path) if config is not None or path.is_file() else {}
     for key in content:
-        if key not in ("audit", "probes", "criteria"):
-            known = ("audit", "probes", "criteria")
+        if key not in (known := ("audit", "probes", "criteria", "budgets")):
             raise ConfigError(f"{path}: unknown section [{key}]{did_you_mean(key, known)}. Known: {', '.join(known)}.")
     table = _table(content, "audit", path)
     merged = {_snake(k): v for k, v in table.items()}
@@ -161,8 +160,9 @@ def _criteria(
         return tuple(load_criteria())
     if not isinstance(entries, list) or not entries:
         raise ConfigError(f"{path}: criteria must be [[criteria]] tables.")
+    budgets = parse_budgets(content.get("budgets", {}), path.name)
     own = [
-        parse_criterion(entry, f"{path.name}, criterion {i}", {"source": path.name})
+        parse_criterion(entry, f"{path.name}, criterion {i}", {"source": path.name}, budgets=budgets)
         for i, entry in enumerate(entries, 1)
     ]
     if options.policy != (DEFAULT_PROFILE,):

@@ -165,7 +165,9 @@ def print_report(report: AuditReport, written: Sequence[str]) -> None:
     allowed = " (inconclusive findings were allowed)" if report.allow_inconclusive and report.exit_code == 0 else ""
     words = _EXIT_WORDS[report.exit_code]
     if report.exit_code == 3 and not (report.summary.inconclusive or report.summary.not_run):
-        words = "nothing of the model itself was judged: this is not a pass"
+        padded = any(f.padding for f in report.findings)
+        what = "but requirements that could hardly be missed" if padded else "of the model itself"
+        words = f"nothing {what} was judged: this is not a pass"
     typer.echo(f"exit {report.exit_code}: {words}{allowed}")
 
 
@@ -252,15 +254,8 @@ def _print_unjudged(report: AuditReport) -> None:
 
 
 def _print_promise(report: AuditReport) -> None:
-    family = report.family
-    typer.echo()
-    if family.multiplicity in ("bh", "none"):
-        typer.echo(paragraph(f"No family-wise promise is made: multiplicity is {family.multiplicity!r}.", 0))
-    elif family.m:
-        typer.echo(
-            paragraph(
-                f"Of the outcomes above, {family.m} were judged from samples. Over them the chance of any false FAIL "
-                f"is at most {100 * family.error_rate:.3g}%, and so is that of any false PASS ({family.multiplicity}).",
-                0,
-            )
-        )
+    from auditor.report.view import promise_of
+
+    if report.family.m:
+        typer.echo()
+        typer.echo(paragraph(promise_of(report), 0))

@@ -28,8 +28,8 @@ from auditor.evidence.manifest import (
 )
 from auditor.evidence.signing import sign, statement
 from auditor.files import write_beside
+from auditor.finding.budgets import Family
 from auditor.finding.criterion import Criterion
-from auditor.finding.judging import Family
 from auditor.finding.measurement import Outcome, ProbeResult
 from auditor.report.record import AuditReport, ExitCode
 from auditor.run.answers import Answers, CountsRecord, tables_json

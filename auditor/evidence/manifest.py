@@ -14,8 +14,8 @@ from pydantic import Field, TypeAdapter, ValidationError
 from auditor.errors import DataError
 from auditor.evidence.log import ChainedLog
 from auditor.files import Closed
+from auditor.finding.budgets import Family
 from auditor.finding.criterion import Criterion
-from auditor.finding.judging import Family
 from auditor.finding.measurement import ProbeResult
 
 BUNDLE_FORMAT = "auditor-evidence/1"

@@ -7,18 +7,29 @@ import tomllib
 from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import Field
 
 from auditor.errors import ConfigError, did_you_mean
 from auditor.files import UNREADABLE, Closed, why_unreadable
-from auditor.finding.measurement import Measurement
+from auditor.finding.measurement import LEFT_OUT, UNSAID, Measurement
 from auditor.finding.profiles import DEFAULT_PROFILE
 
 Direction = Literal["at_most", "at_least", "within"]
+# Of what needs no sample of rows, or is about an explanation's own arithmetic.
+NO_BUDGET = "none"
+# The largest error rate of one budget.
+MOST_RATE = 0.1
 
 
 class CriterionRecord(Closed):
-    """A requirement: a number, a source, and who set it when."""
+    """A requirement: a number, a source, and who set it when.
+
+    ``budget``: the error budget that it is judged in, "" for the pillar of the probe that measures it; ``rate``: that
+    budget's error rate at ``--error-rate 0.05``, None for just that. ``weight``: its share of the budget beside those
+    of others; ``primary``: whether it is one of those that nine tenths of the budget are for.
+    """
 
     metric: str
     direction: Direction
@@ -30,6 +41,10 @@ class CriterionRecord(Closed):
     method: str | None = None
     sensitive: tuple[str, ...] | None = None
     group: dict[str, str] | None = None
+    budget: Annotated[str, LEFT_OUT] = ""
+    rate: Annotated[float | None, UNSAID] = None
+    weight: Annotated[float, Field(exclude_if=lambda weight: weight == 1.0)] = 1.0
+    primary: Annotated[bool, LEFT_OUT] = False
 
     @property
     def required(self) -> tuple[float, float]:
@@ -73,13 +88,22 @@ class Criterion(CriterionRecord):
 
 _KEYS = (
     "metric", "direction", "bound", "source", "set_by", "set_at", "probe", "method", "sensitive", "group", "needs",
+    "budget", "weight", "primary",
 )  # fmt: skip
 
 
 def parse_criterion(
-    entry: object, where: str, defaults: Mapping[str, str] | None = None, *, built_in: bool = False
+    entry: object,
+    where: str,
+    defaults: Mapping[str, str] | None = None,
+    *,
+    built_in: bool = False,
+    budgets: Mapping[str, float] | None = None,
 ) -> Criterion:
-    """A :class:`Criterion` from one ``[[criteria]]`` table; ``where`` names it in errors. Raises ConfigError."""
+    """A :class:`Criterion` from one ``[[criteria]]`` table; ``where`` names it in errors. Raises ConfigError.
+
+    ``budgets``: error rates by the name of a budget, where the file states any.
+    """
     if not isinstance(entry, Mapping):
         raise ConfigError(f"{where}: criteria must be [[criteria]] tables, not {entry!r}.")
     for key in entry:
@@ -121,9 +145,39 @@ def parse_criterion(
             else (str(sensitive),)
         ),
         group=None if group is None else {str(k): str(v) for k, v in group.items()},
+        **_share(entry, where, budgets or {}, built_in=built_in),
         needs=str(values.get("needs", "")),
         built_in=built_in,
     )
+
+
+def _share(entry: Mapping[str, object], where: str, budgets: Mapping[str, float], *, built_in: bool) -> dict[str, Any]:
+    """The budget of an entry, its rate, and what it has of it."""
+    budget, weight, primary = entry.get("budget", ""), entry.get("weight", 1.0), entry.get("primary", False)
+    if not isinstance(budget, str):
+        raise ConfigError(f"{where}: budget must be the name of an error budget, not {budget!r}.")
+    if budget == NO_BUDGET and not built_in:
+        raise ConfigError(f"{where}: what is judged from samples has a budget: give budget another name than {budget}.")
+    if budget and budgets and budget not in budgets:
+        near = did_you_mean(budget, list(budgets)) or "."
+        raise ConfigError(f"{where}: [budgets] states no error rate for {budget!r}{near}")
+    if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not 0.0 < weight <= 1e6:
+        raise ConfigError(f"{where}: weight must be a number above 0, at most 1e6, not {weight!r}.")
+    if not isinstance(primary, bool):
+        raise ConfigError(f"{where}: primary must be true or false, not {primary!r}.")
+    return {"budget": budget, "rate": budgets.get(budget), "weight": float(weight), "primary": primary}
+
+
+def parse_budgets(table: object, where: str) -> dict[str, float]:
+    """Error rates by budget from a file's ``[budgets]``. Raises ConfigError."""
+    if not isinstance(table, Mapping):
+        raise ConfigError(f"{where}: budgets is a [budgets] table, such as fairness = 0.05 on a line below it.")
+    for name, rate in table.items():
+        if isinstance(rate, bool) or not isinstance(rate, (int, float)) or not 0.0 < rate <= MOST_RATE:
+            raise ConfigError(
+                f"{where}: the budget {name!r} must be an error rate above 0, at most {MOST_RATE:g}, not {rate!r}."
+            )
+    return {str(name): float(rate) for name, rate in table.items()}
 
 
 def load_criteria(policy: str | Path = DEFAULT_PROFILE) -> list[Criterion]:
@@ -147,8 +201,11 @@ def load_criteria(policy: str | Path = DEFAULT_PROFILE) -> list[Criterion]:
     if not isinstance(entries, list) or not entries:
         raise ConfigError(f"Policy {name!r} has no [[criteria]] table.")
     defaults = {k: str(v) for k, v in content.items() if k in ("set_by", "set_at")} | {"source": name}
-    own = built_in.is_file()
-    return [parse_criterion(e, f"{name}, criterion {i}", defaults, built_in=own) for i, e in enumerate(entries, 1)]
+    own, budgets = built_in.is_file(), parse_budgets(content.get("budgets", {}), name)
+    return [
+        parse_criterion(e, f"{name}, criterion {i}", defaults, built_in=own, budgets=budgets)
+        for i, e in enumerate(entries, 1)
+    ]
 
 
 def profile_names() -> list[str]:

@@ -4,54 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
-from auditor.finding.criterion import Criterion
-from auditor.finding.measurement import Answer, Measurement, Outcome, Pillar, ProbeResult
+from auditor.finding.budgets import CONJUNCTION, Family, Levels, Pair, can_pass, is_loose, levels_of
+from auditor.finding.criterion import NO_BUDGET, Criterion
+from auditor.finding.implications import implied
+from auditor.finding.judgement import Judgement
+from auditor.finding.measurement import Answer, Measurement, Outcome, ProbeResult
 from auditor.finding.vacuity import no_skill, why_empty
 from auditor.statistics.estimate import Exact, Undefined
-from auditor.statistics.families import Multiplicity, adjusted_levels
 from auditor.statistics.kinds import AnyEstimate
 from auditor.statistics.planning import minimum_detectable_effect, n_required
 from auditor.statistics.upper_bound import UpperBound
-
-
-@dataclass(frozen=True, kw_only=True)
-class Judgement:
-    """A measurement held against a criterion. ``interval`` is two one-sided bounds at the level that decided it.
-
-    ``vacuous``: why a PASS of it would say nothing of this model, or "".
-    """
-
-    id: str
-    probe: str
-    pillar: Pillar
-    citation: str
-    outcome: Outcome
-    measurement: Measurement | None = None
-    criterion: Criterion | None = None
-    interval: tuple[float, float] | None = None
-    confidence: float | None = None
-    p_fail: float | None = None
-    p_pass: float | None = None
-    minimum_detectable_effect: float | None = None
-    n_required: int | None = None
-    reason: str = ""
-    vacuous: str = ""
-
-    @property
-    def metric(self) -> str | None:
-        """Of the measurement, None where there is none."""
-        return None if self.measurement is None else self.measurement.metric
-
-
-@dataclass(frozen=True, kw_only=True)
-class Family:
-    """The error rate a scan promises: at most ``error_rate`` for any false FAIL, and for any false PASS, over ``m``."""
-
-    error_rate: float = 0.05
-    multiplicity: Multiplicity = "bonferroni"
-    m: int = 0
 
 
 def _tests(measurement: Measurement, criterion: Criterion) -> tuple[float, float]:
@@ -92,6 +56,17 @@ def _tail(criterion: Criterion, level: float) -> float:
     return level / 2.0 if isinstance(criterion.bound, tuple) else level
 
 
+def _ends(estimate: AnyEstimate, criterion: Criterion, levels: Levels, outcome: Outcome) -> tuple[float, float, float]:
+    """The interval that is printed, and its confidence: each end at the level of the test that it is the end of."""
+    if isinstance(criterion.bound, tuple):
+        level = {Outcome.FAIL: levels.fail, Outcome.PASS: levels.passed}.get(outcome, min(levels.fail, levels.passed))
+        return *estimate.bounds(0.5 * level), 1.0 - level
+    low, high = levels.fail, levels.passed
+    if criterion.direction == "at_least":
+        low, high = high, low
+    return estimate.bounds(low)[0], estimate.bounds(high)[1], 1.0 - low - high
+
+
 def _decide(interval: tuple[float, float], criterion: Criterion) -> Outcome:
     low, high = interval
     floor, ceiling = criterion.required
@@ -113,33 +88,51 @@ def _number(x: float) -> str:
     return f"{float(f'{x:.3g}'):,.0f}" if 1e3 <= abs(x) < 1e9 else f"{x:.3g}"
 
 
-def _judged(result: ProbeResult, measurement: Measurement, criterion: Criterion, fail: float, ok: float) -> Judgement:
-    p_fail, p_pass = _tests(measurement, criterion)
-    estimate = measurement.estimate
+def _shown(pair: Pair, levels: Levels, tests: tuple[float, float]) -> tuple[Outcome, Outcome | None]:
+    """What the tests show at their levels, and what they would show if no other question were in the budget."""
+    _, measurement, criterion = pair
+    estimate, (p_fail, p_pass) = measurement.estimate, tests
+    if measurement.too_few or isinstance(estimate, Undefined):
+        return Outcome.INCONCLUSIVE, None
+    if _decide(estimate.bounds(_tail(criterion, levels.fail)), criterion) is Outcome.FAIL:
+        return Outcome.FAIL, None
+    within = (
+        not math.isnan(estimate.value)
+        and _decide(estimate.bounds(_tail(criterion, levels.passed)), criterion) is Outcome.PASS
+    )
+    if within and levels.p_pass <= levels.passed * (1.0 + 1e-6):
+        return Outcome.PASS, None
+    if p_fail <= levels.rate:
+        return Outcome.INCONCLUSIVE, Outcome.FAIL
+    return Outcome.INCONCLUSIVE, Outcome.PASS if p_pass <= levels.rate else None
+
+
+def _judged(pair: Pair, levels: Levels, tests: tuple[float, float], *, shared: bool) -> Judgement:
+    """``shared``: whether it is judged in a budget at all."""
+    result, measurement, criterion = pair
+    estimate, (p_fail, p_pass) = measurement.estimate, tests
     judgeable = not (measurement.too_few or isinstance(estimate, Undefined))
-    at_fail, at_pass = estimate.bounds(_tail(criterion, fail)), estimate.bounds(_tail(criterion, ok))
-    # Under Holm the two tests may stand at different levels; the stricter one shows neither, so its interval says so.
-    outcome, level = Outcome.INCONCLUSIVE, min(fail, ok)
-    if judgeable and _decide(at_fail, criterion) is Outcome.FAIL:
-        outcome, level = Outcome.FAIL, fail
-    elif judgeable and not math.isnan(estimate.value) and _decide(at_pass, criterion) is Outcome.PASS:
-        outcome, level = Outcome.PASS, ok
-    interval = at_fail if level == fail else at_pass
+    outcome, alone = _shown(pair, levels, tests)
+    low, high, confidence = _ends(estimate, criterion, levels, outcome)
+    interval = low, high
     effect, needed, reason = None, None, ""
     if isinstance(estimate, Undefined) and (estimate.failed or estimate.inapplicable):
         outcome, reason = Outcome.NOT_RUN if estimate.failed else Outcome.NOT_APPLICABLE, estimate.reason
     elif measurement.too_few:
         needed, reason = measurement.n_needed, measurement.too_few
     elif not math.isnan(estimate.value) and (empty := empty_requirement(estimate, criterion)):
-        outcome, reason = Outcome.NOT_RUN, empty
+        outcome, alone, reason = Outcome.NOT_RUN, None, empty
+    elif outcome is Outcome.INCONCLUSIVE and criterion.built_in and not can_pass(estimate, criterion):
+        outcome, alone, reason = Outcome.NOT_JUDGED, None, f"Nothing was shown to be wrong. {estimate.unplanned}"
     elif outcome is Outcome.INCONCLUSIVE:
-        effect, needed, reason = _what_it_would_take(measurement, criterion, level, interval)
+        effect, needed, reason = _what_it_would_take(measurement, criterion, levels, interval)
     else:
         where = "outside" if outcome is Outcome.FAIL else "inside"
         reason = (
-            f"The whole interval [{_number(interval[0])}, {_number(interval[1])}] lies {where} what is required "
+            f"The whole interval [{_number(low)}, {_number(high)}] lies {where} what is required "
             f"({criterion.describe()})."
         )
+    sampled = judgeable and shared
     return Judgement(
         id="",
         probe=result.probe,
@@ -149,17 +142,59 @@ def _judged(result: ProbeResult, measurement: Measurement, criterion: Criterion,
         measurement=measurement,
         criterion=criterion,
         interval=interval,
-        confidence=1.0 - 2.0 * _tail(criterion, level),
+        confidence=confidence,
         p_fail=p_fail if judgeable else None,
         p_pass=p_pass if judgeable else None,
         minimum_detectable_effect=effect,
         n_required=needed,
         reason=reason,
+        budget=levels.budget,
+        p_fail_adjusted=_adjusted(p_fail, levels.fail, levels.rate) if sampled else None,
+        p_pass_adjusted=_adjusted(levels.p_pass, levels.passed, levels.rate) if sampled else None,
+        alone=alone,
+        said_alone=_said_alone(alone, tests, levels) if alone else "",
+        padding=_padding(measurement, criterion, levels) if sampled else "",
+    )
+
+
+def _adjusted(p: float, level: float, rate: float) -> float:
+    return min(1.0, p * rate / level) if level > 0.0 else 1.0
+
+
+def _said_alone(alone: Outcome, tests: tuple[float, float], levels: Levels) -> str:
+    p = tests[0] if alone is Outcome.FAIL else tests[1]
+    if alone is Outcome.PASS and levels.methods > 1 and p <= levels.passed:
+        return (
+            f" This method alone would PASS (p {p:.2g}): the question is one for all of its {levels.methods} methods, "
+            "and passes where each of them does."
+        )
+    of = f"the {levels.budget} budget" if levels.budget else "this scan"
+    return f" Alone this would {alone.value} (p {p:.2g}): {of} holds {levels.questions} questions."
+
+
+def _padding(measurement: Measurement, criterion: Criterion, levels: Levels) -> str:
+    """Why a requirement could hardly be missed: its bound lies far out, and rows like these show it of a good model."""
+    if measurement.ideal is None or not is_loose(measurement, criterion):
+        return ""
+    bounds = criterion.bound if isinstance(criterion.bound, tuple) else (criterion.bound,)
+    times = [
+        measurement.estimate.growth(
+            bound=bound, alpha=_tail(criterion, levels.passed), ideal=measurement.ideal, miss=0.01 / len(bounds)
+        )
+        for bound in bounds
+        if bound != measurement.ideal
+    ]
+    if not all(t <= 1.0 for t in times):
+        return ""
+    return (
+        f"Padding: the bound ({criterion.describe()}) lies beyond half way from the ideal to the worst that there can "
+        "be, and on rows like these a model at the ideal passes it with a probability above 99 %. It is judged apart "
+        "and takes nothing from the other questions."
     )
 
 
 def _what_it_would_take(
-    measurement: Measurement, criterion: Criterion, level: float, interval: tuple[float, float]
+    measurement: Measurement, criterion: Criterion, levels: Levels, interval: tuple[float, float]
 ) -> tuple[float | None, int | None, str]:
     estimate = measurement.estimate
     if math.isnan(estimate.value):
@@ -172,12 +207,14 @@ def _what_it_would_take(
     if _decide((ideal, ideal), criterion) is Outcome.FAIL:
         return None, None, f"{spans} The ideal value itself, {_number(ideal)}, does not meet this requirement."
     bound, sign = _bounds_to_plan_for(criterion, ideal)
-    tail = _tail(criterion, level)
-    effect = minimum_detectable_effect(estimate, bound=bound, alpha=tail, ideal=ideal, sign=sign)
+    effect = minimum_detectable_effect(
+        estimate, bound=bound, alpha=_tail(criterion, levels.fail), ideal=ideal, sign=sign
+    )
     needed = n_required(
         estimate,
         bound=bound,
-        alpha=tail,
+        # Where everything else passes too, which is what a model at the ideal comes to.
+        alpha=_tail(criterion, max(levels.passed, CONJUNCTION * levels.rate)),
         ideal=ideal,
         n=measurement.n_samples,
         sides=2 if isinstance(criterion.bound, tuple) else 1,
@@ -213,14 +250,15 @@ def _not_measured(result: ProbeResult, outcome: Outcome, reason: str) -> Judgeme
 def judge(
     results: Sequence[ProbeResult], criteria: Sequence[Criterion], family: Family | None = None
 ) -> tuple[list[Judgement], Family]:
-    """Hold every measurement against its criteria with one promise for the whole scan.
+    """Hold every measurement against its criteria, with one promise for every error budget.
 
-    Over the m judgements, the probability of any false FAIL is at most ``error_rate``, and so is that of any false PASS
-    (``bonferroni``, ``holm``); m counts pairs of measurement and criterion and is fixed by which numbers exist, never
-    by their values. Each judgement is two one-sided tests: FAIL where the value is shown to lie beyond the bound, PASS
-    where it is shown to lie within it, else INCONCLUSIVE. The printed interval is built of the two one-sided bounds at
-    the level that decided, so interval and outcome agree. A PASS that a model earns by telling no rows apart is
-    INCONCLUSIVE (:mod:`auditor.finding.vacuity`). Returns the findings and the family with its m.
+    Over the judgements of a budget, the probability of any false FAIL is at most its rate, and so is that of any false
+    PASS (``bonferroni``, ``holm``); see :mod:`auditor.finding.budgets`. Which judgements there are is fixed by which
+    numbers exist, never by their values. Each is two one-sided tests: FAIL where the value is shown to lie beyond the
+    bound, PASS where it is shown to lie within it, else INCONCLUSIVE; what follows from another judgement's outcome
+    by logic has it too (:mod:`auditor.finding.implications`). The printed interval is built of the two one-sided
+    bounds at the levels of these tests, so interval and outcome agree. A PASS that a model earns by telling no rows
+    apart is INCONCLUSIVE (:mod:`auditor.finding.vacuity`). Returns the findings and the family with its budgets.
     """
     family = family or Family()
     pairs = [
@@ -231,17 +269,18 @@ def judge(
         if criterion.applies_to(result.probe, measurement)
     ]
     sampled = [pair for pair in pairs if not _takes_no_share(pair[1].estimate, pair[2])]
-    tests = [_tests(measurement, criterion) for _, measurement, criterion in sampled]
-    fail = adjusted_levels([t[0] for t in tests], family.error_rate, family.multiplicity)
-    ok = adjusted_levels([t[1] for t in tests], family.error_rate, family.multiplicity)
-    levels = {(id(pair[1]), id(pair[2])): (fail[i], ok[i]) for i, pair in enumerate(sampled)}
-    certain = (family.error_rate, family.error_rate)
+    tests = {_key(pair): _tests(pair[1], pair[2]) for pair in pairs}
+    found, budgets = levels_of(sampled, [tests[_key(pair)] for pair in sampled], criteria, family)
+    levels = {_key(pair): level for pair, level in zip(sampled, found, strict=True)}
+    certain = Levels(fail=family.error_rate, passed=family.error_rate, rate=family.error_rate)
     judged = {
-        key: _judged(result, measurement, criterion, *levels.get(key, certain))
-        for result, measurement, criterion in pairs
-        for key in [(id(measurement), id(criterion))]
+        key: _judged(pair, levels.get(key, certain), tests[key], shared=key in levels)
+        for pair in pairs
+        for key in [_key(pair)]
     }
-    display_level = family.error_rate / max(len(sampled), 1) if family.multiplicity != "none" else family.error_rate
+    judged = dict(zip(judged, implied(list(judged.values())), strict=True))
+    # What nobody requires is shown with its own 95 %.
+    display_level = 0.5 * family.error_rate
     findings: list[Judgement] = []
     for result in results:
         if result.not_applicable:
@@ -255,7 +294,11 @@ def judge(
             findings.append(_not_measured(result, Outcome.NOT_RUN, "The probe ended without a measurement."))
     ran = {result.probe for result in results if result.measurements}
     findings.extend(_never_measured(criteria, {id(criterion) for _, _, criterion in pairs}, ran))
-    return _with_ids(_without_empty_passes(findings, results)), replace(family, m=len(sampled))
+    return _with_ids(_without_empty_passes(findings, results)), replace(family, m=len(sampled), budgets=budgets)
+
+
+def _key(pair: Pair) -> tuple[int, int]:
+    return id(pair[1]), id(pair[2])
 
 
 def _without_empty_passes(findings: Sequence[Judgement], results: Sequence[ProbeResult]) -> list[Judgement]:
@@ -270,6 +313,10 @@ def _without_empty_passes(findings: Sequence[Judgement], results: Sequence[Probe
         why = "" if m is None else why_empty(m, alike.get(finding.probe, ()), unskilled)
         if why and finding.outcome is Outcome.PASS:
             finding = replace(finding, outcome=Outcome.INCONCLUSIVE, reason=why)
+        elif why and finding.alone is Outcome.PASS:
+            finding = replace(finding, alone=None, said_alone="")
+        if finding.outcome is Outcome.INCONCLUSIVE and finding.said_alone:
+            finding = replace(finding, reason=finding.reason + finding.said_alone)
         said.append(replace(finding, vacuous=why) if why else finding)
     return said
 
@@ -278,7 +325,11 @@ def _takes_no_share(estimate: AnyEstimate, criterion: Criterion) -> bool:
     """Whether it cannot be judged wrongly: known without sampling error, not applicable, or held to nothing."""
     if isinstance(estimate, Undefined):
         return estimate.inapplicable
-    return isinstance(estimate, Exact | UpperBound) or bool(empty_requirement(estimate, criterion))
+    return (
+        isinstance(estimate, Exact | UpperBound)
+        or criterion.budget == NO_BUDGET
+        or bool(empty_requirement(estimate, criterion))
+    )
 
 
 def _unjudged(result: ProbeResult, measurement: Measurement, level: float) -> Judgement:
@@ -287,8 +338,10 @@ def _unjudged(result: ProbeResult, measurement: Measurement, level: float) -> Ju
     if isinstance(estimate, Undefined):
         # What could not be measured is said aloud, and a model that failed is no matter of rows.
         group = Outcome.NOT_JUDGED if measurement.group else Outcome.INCONCLUSIVE
-        outcome = Outcome.NOT_RUN if estimate.failed else Outcome.NOT_APPLICABLE if estimate.inapplicable else group
-        own_words = estimate.failed or estimate.inapplicable
+        # So many rows would answer it, and nobody asked: a question for another file.
+        beyond = estimate.inapplicable or measurement.n_needed is not None
+        outcome = Outcome.NOT_RUN if estimate.failed else Outcome.NOT_APPLICABLE if beyond else group
+        own_words = estimate.failed or beyond
         reason = estimate.reason if own_words else f"Undefined for these data: {estimate.reason}"
     elif math.isnan(estimate.value):
         # A faultless model's ratios of error rates are 0/0, and nobody asked about them.

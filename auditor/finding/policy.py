@@ -16,7 +16,14 @@ from typing import Any, Literal, get_args
 
 from auditor.errors import ConfigError, did_you_mean
 from auditor.files import UNREADABLE, why_unreadable
-from auditor.finding.criterion import Criterion, load_criteria, parse_criterion, profile_names, toml_names
+from auditor.finding.criterion import (
+    Criterion,
+    load_criteria,
+    parse_budgets,
+    parse_criterion,
+    profile_names,
+    toml_names,
+)
 
 Certainty = Literal["text", "page", "code", "memory"]
 CERTAINTY = {
@@ -32,14 +39,14 @@ RecordPart = Literal[
 ]  # fmt: skip
 _PACK = (
     "name", "title", "source", "checked_on", "certainty", "applies_from", "applies_until", "notes", "controls",
-    "criteria", "set_by", "set_at",
+    "criteria", "budgets", "set_by", "set_at",
 )  # fmt: skip
 _CONTROL = (
     "id", "title", "source", "certainty", "applies_from", "applies_until", "evidence", "attestation", "record",
 )  # fmt: skip
 _EVIDENCE = ("what", "probe", "metric", "method", "features", "how")
 _ATTESTATION = ("what", "role")
-_PROFILE = ("criteria", "set_by", "set_at")
+_PROFILE = ("criteria", "budgets", "set_by", "set_at")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -282,8 +289,9 @@ class _Reader:
         entries, lines = content.get("criteria", []), self._heads("criteria")
         if not isinstance(entries, list):
             raise self.error(self.line_of("criteria"), "criteria must be [[criteria]] tables.")
+        budgets = parse_budgets(content.get("budgets", {}), self.where)
         return [
-            parse_criterion(entry, f"{self.where}, line {lines[i] if i < len(lines) else 1}", defaults)
+            parse_criterion(entry, f"{self.where}, line {lines[i] if i < len(lines) else 1}", defaults, budgets=budgets)
             for i, entry in enumerate(entries)
         ]
 

@@ -13,8 +13,9 @@ from auditor.report.record import AuditReport, Finding
 
 COLUMNS = (
     "document", "id", "outcome", "pillar", "probe", "method", "metric", "sensitive", "group", "at", "value", "ideal",
-    "interval_low", "interval_high", "confidence", "p_fail", "p_pass", "n_samples", "direction", "bound_low",
-    "bound_high", "criterion_source", "set_by", "set_at", "minimum_detectable_effect", "n_required", "reason", "detail",
+    "interval_low", "interval_high", "confidence", "p_fail", "p_pass", "p_fail_adjusted", "p_pass_adjusted",
+    "budget", "n_samples", "direction", "bound_low", "bound_high", "criterion_source", "set_by", "set_at",
+    "minimum_detectable_effect", "n_required", "reason", "detail",
     "citation",
 )  # fmt: skip
 # A spreadsheet reads a cell that begins so as a formula, whatever the file's author meant.
@@ -58,6 +59,9 @@ def _cells(f: Finding) -> dict[str, object]:
         "confidence": f.confidence,
         "p_fail": f.p_fail,
         "p_pass": f.p_pass,
+        "p_fail_adjusted": f.p_fail_adjusted,
+        "p_pass_adjusted": f.p_pass_adjusted,
+        "budget": f.budget,
         "n_samples": f.n_samples,
         "direction": c.direction if c else None,
         "bound_low": bounds[0],

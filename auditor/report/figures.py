@@ -15,7 +15,7 @@ from typing import TypeVar
 
 from auditor.finding.display import title_of
 from auditor.finding.figure import Figure, Series
-from auditor.finding.judging import Judgement
+from auditor.finding.judgement import Judgement
 from auditor.finding.measurement import Measurement, ProbeResult
 from auditor.report.text import UNDEFINED, confidence, number
 from auditor.statistics.groups import WorstDifference, WorstRatio

@@ -7,9 +7,11 @@ file and a test holds the two together.
 from __future__ import annotations
 
 import html
+import math
 import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 from enum import IntEnum
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -24,9 +26,10 @@ from pydantic import (
 
 from auditor.errors import Code, DataError
 from auditor.files import Closed, Number
+from auditor.finding.budgets import Family
 from auditor.finding.criterion import CriterionRecord
 from auditor.finding.figure import Figure
-from auditor.finding.judging import Family, Judgement
+from auditor.finding.judgement import Judgement
 from auditor.finding.measurement import LEFT_OUT, UNSAID, Outcome, Pillar
 from auditor.report.sandbox_state import SandboxState
 from auditor.statistics.families import Multiplicity
@@ -36,6 +39,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 SCHEMA_VERSION = "1.0"
+# Of the rules by which outcomes follow from what was measured: 1 was one family of judgements for a whole scan.
+RULE = 2
 _COLUMNS = (
     "outcome", "probe", "method", "metric", "sensitive", "group", "at", "value", "low", "high", "required",
     "n_samples", "n_required", "reason", "id",
@@ -110,12 +115,32 @@ class Environment(Closed):
         return said if self.sandbox is not None else {name: each for name, each in said.items() if name != "sandbox"}
 
 
+class BudgetRecord(Closed):
+    """An error budget: its ``rate`` is promised for any false FAIL and for any false PASS over its judgements."""
+
+    name: str
+    rate: float
+    questions: int
+    judgements: int
+
+
 class FamilyRecord(Closed):
-    """The promise about errors: at most ``error_rate`` for any false FAIL and for any false PASS over m judgements."""
+    """The promise about errors over m judgements: each budget's own; of one family's ``error_rate`` where none are
+    listed.
+
+    ``rule``: the version of the rules by which outcomes follow from what was measured.
+    """
 
     error_rate: float
     multiplicity: Multiplicity
     m: int
+    budgets: Annotated[tuple[BudgetRecord, ...], LEFT_OUT] = ()
+    rule: Annotated[int, Field(exclude_if=lambda rule: rule == 1)] = 1
+
+    @property
+    def total_rate(self) -> float:
+        """The sum of the budgets' rates: of any false FAIL, and of any false PASS, in the whole scan."""
+        return math.fsum(budget.rate for budget in self.budgets)
 
 
 class Finding(Closed):
@@ -149,6 +174,11 @@ class Finding(Closed):
     detail: str
     reason: str
     vacuous: Annotated[str, LEFT_OUT] = ""
+    budget: Annotated[str, LEFT_OUT] = ""
+    p_fail_adjusted: Annotated[Number, UNSAID] = None
+    p_pass_adjusted: Annotated[Number, UNSAID] = None
+    alone: Annotated[Outcome | None, UNSAID] = None
+    padding: Annotated[str, LEFT_OUT] = ""
     estimate: AnyEstimate | None = None
 
     @classmethod
@@ -180,6 +210,11 @@ class Finding(Closed):
             detail=m.detail if m else "",
             reason=judged.reason,
             vacuous=judged.vacuous,
+            budget=judged.budget,
+            p_fail_adjusted=judged.p_fail_adjusted,
+            p_pass_adjusted=judged.p_pass_adjusted,
+            alone=judged.alone,
+            padding=judged.padding,
             estimate=m.estimate if m else None,
         )
 
@@ -487,8 +522,9 @@ def exit_code(findings: Sequence[Judgement | Finding], *, refused: bool, allow_i
 
     4 where model or data were refused; else 1 where anything FAILed; else 3 where anything was INCONCLUSIVE or NOT_RUN,
     or where no probe's number was judged at all (checks of the file itself and of an explanation's own arithmetic do
-    not count: a file that loads is not an audited model); else 0. ``allow_inconclusive`` forgives INCONCLUSIVE findings
-    only, and none that would PASS of a model which says the same to everybody: that is no lack of rows.
+    not count: a file that loads is not an audited model; nor do requirements that could hardly be missed); else 0. ``allow_inconclusive`` forgives INCONCLUSIVE findings
+    only, and none that would PASS of a model which says the same to everybody: that is no lack of rows; nor one that
+    would FAIL if nothing else were asked.
     """
     if refused:
         return ExitCode.REFUSED
@@ -498,17 +534,25 @@ def exit_code(findings: Sequence[Judgement | Finding], *, refused: bool, allow_i
     judged = {Outcome.PASS, Outcome.INCONCLUSIVE} if allow_inconclusive else {Outcome.PASS}
     unsettled = {Outcome.NOT_RUN} if allow_inconclusive else {Outcome.NOT_RUN, Outcome.INCONCLUSIVE}
     nothing_judged = not any(
-        f.outcome in judged and f.pillar != INTAKE and f.metric not in _NOT_OF_THE_MODEL for f in findings
+        f.outcome in judged and f.pillar != INTAKE and f.metric not in _NOT_OF_THE_MODEL and not f.padding
+        for f in findings
     )
     hollow = any(f.vacuous and f.outcome is Outcome.INCONCLUSIVE for f in findings)
-    if nothing_judged or hollow or unsettled & outcomes:
+    failing = any(f.alone is Outcome.FAIL for f in findings)
+    if nothing_judged or hollow or failing or unsettled & outcomes:
         return ExitCode.INCONCLUSIVE
     return ExitCode.PASSED
 
 
 def family_record(family: Family) -> FamilyRecord:
     """The record of a family."""
-    return FamilyRecord(error_rate=family.error_rate, multiplicity=family.multiplicity, m=family.m)
+    return FamilyRecord(
+        error_rate=family.error_rate,
+        multiplicity=family.multiplicity,
+        m=family.m,
+        budgets=tuple(BudgetRecord(**asdict(budget)) for budget in family.budgets),
+        rule=RULE,
+    )
 
 
 def measurement_label(finding: Finding) -> str:

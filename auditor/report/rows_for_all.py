@@ -6,9 +6,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from auditor.finding.budgets import CONJUNCTION
 from auditor.finding.criterion import CriterionRecord
 from auditor.finding.measurement import Outcome
-from auditor.report.record import AuditReport, Finding, measurement_label
+from auditor.report.record import AuditReport, FamilyRecord, Finding, measurement_label
 from auditor.statistics.estimate import POWER, Estimate, Exact, Undefined
 from auditor.statistics.upper_bound import UpperBound
 
@@ -71,13 +72,13 @@ def said(report: AuditReport) -> str:
 def rows_for_all(report: AuditReport) -> RowsForAll | None:
     """What it would take; None where something failed, which no rows mend, or where nothing is open.
 
-    For every judged number ``growth`` at the level that decided it, with a part of the 20 % that may miss which is the
-    same for all; the largest of them, a union bound. What takes no sample takes no part.
+    For every judged number ``growth`` at the level at which all of its budget may PASS together, with a part of the
+    20 % that may miss which is the same for all; the largest of them, a union bound. What takes no sample takes no part.
     """
     asked = [f for f in report.findings if _takes_part(f)]
     if report.summary.fail or not any(f.outcome is Outcome.INCONCLUSIVE for f in asked):
         return None
-    times = [(f, _times(f, (1.0 - POWER) / len(asked))) for f in asked]
+    times = [(f, _times(f, _level(f, report.family), (1.0 - POWER) / len(asked))) for f in asked]
     known = [(t, measurement_label(f)) for f, t in times if math.isfinite(t)]
     without = {o: tuple(measurement_label(f) for f, t in times if f.outcome is o and math.isnan(t)) for o in _OPEN}
     most, asked_by = max(known, default=(math.nan, ""))
@@ -97,19 +98,34 @@ def _takes_part(finding: Finding) -> bool:
     return (open_ or passed) and not isinstance(finding.estimate, Exact | UpperBound | None)
 
 
-def _times(finding: Finding, miss: float) -> float:
+def _level(finding: Finding, family: FamilyRecord) -> float:
+    """The level of a PASS where everything passes, which is what a model at the ideal comes to."""
+    if family.rule == 1 and finding.confidence is not None:
+        return 1.0 - finding.confidence if _two_sided(finding) else 0.5 * (1.0 - finding.confidence)
+    budget = next((b for b in family.budgets if b.name == finding.budget), None)
+    if budget is None or budget.questions < 2:
+        return family.error_rate if budget is None else budget.rate
+    return budget.rate * CONJUNCTION if family.multiplicity == "holm" else budget.rate / budget.questions
+
+
+def _two_sided(finding: Finding) -> bool:
+    return finding.criterion is not None and isinstance(finding.criterion.bound, tuple)
+
+
+def _times(finding: Finding, level: float, miss: float) -> float:
     """How many times the rows of a finding let the ideal value PASS but for ``miss``; NaN where that is not known."""
     estimate, criterion = finding.estimate, finding.criterion
     if criterion is None:
         # Nothing is required of it, and it would be judged or shown with so many.
         return finding.n_required / finding.n_samples if finding.n_required and finding.n_samples else math.nan
-    if estimate is None or finding.ideal is None or finding.confidence is None:
+    if estimate is None or finding.ideal is None:
         return math.nan
     # What may not be judged at this size, or says nothing of this model, is not mended by the size alone.
     barred = finding.p_pass is None or (finding.vacuous and finding.outcome is Outcome.INCONCLUSIVE)
     if barred or isinstance(estimate, Undefined) or math.isnan(estimate.value):
         return math.nan
-    times = _growth(estimate, criterion, finding.ideal, tail=(1.0 - finding.confidence) / 2.0, miss=miss)
+    sides = 2 if _two_sided(finding) else 1
+    times = _growth(estimate, criterion, finding.ideal, tail=level / sides, miss=miss / sides)
     return times if math.isfinite(times) else math.nan
 
 
@@ -119,4 +135,4 @@ def _growth(estimate: Estimate, criterion: CriterionRecord, ideal: float, *, tai
     nearest = min(ends, key=lambda end: abs(end - ideal))
     if not low <= ideal <= high or nearest == ideal:
         return math.nan
-    return estimate.growth(bound=nearest, alpha=tail, ideal=ideal, miss=miss / len(ends))
+    return estimate.growth(bound=nearest, alpha=tail, ideal=ideal, miss=miss)

@@ -85,6 +85,7 @@ class Row:
     must_be: str
     p_fail: str
     p_pass: str
+    adjusted: str
     n: str
     rank: int
 
@@ -204,9 +205,17 @@ def _row(i: int, f: Finding) -> Row:
         must_be=f.criterion.describe() if f.criterion else "",
         p_fail="" if exact else text.p_value(f.p_fail),
         p_pass="" if exact else text.p_value(f.p_pass),
+        adjusted=_adjusted(f),
         n="" if f.n_samples is None else text.count(f.n_samples),
         rank=ORDER.index(f.outcome),
     )
+
+
+def _adjusted(f: Finding) -> str:
+    if f.p_fail_adjusted is None or f.p_pass_adjusted is None:
+        return ""
+    fail, ok = text.p_value(f.p_fail_adjusted), text.p_value(f.p_pass_adjusted)
+    return f"adjusted {fail} and {ok}, in the {f.budget} budget"
 
 
 def is_detail(finding: Finding) -> bool:
@@ -392,6 +401,12 @@ def _unsettled(report: AuditReport) -> Verdict:
         )
         if n
     ]
+    if not open_ and any(f.padding for f in report.findings):
+        return Verdict(
+            Outcome.INCONCLUSIVE,
+            "Nothing was judged that a model could well miss, and that is not a pass",
+            "Every requirement is padding: a bound that hardly any model comes near. Set bounds that mean something.",
+        )
     if not open_:
         return Verdict(
             Outcome.INCONCLUSIVE,
@@ -414,10 +429,26 @@ def promise_of(report: AuditReport) -> str:
     match f.multiplicity:
         case "bonferroni" | "holm":
             how = "Bonferroni's" if f.multiplicity == "bonferroni" else "Holm's"
+            means = (
+                "PASS means shown to lie within the bound, not merely that no difference was found; what neither test "
+                "could show is INCONCLUSIVE."
+            )
+            if not f.budgets:
+                return (
+                    f"Over the {judgements} of this scan, the probability that even one FAIL is false is at most "
+                    f"{rate}, and so is the probability that even one PASS is false ({how} method). {means}"
+                )
+            shares = "; ".join(
+                f"{budget.name} {text.percent(budget.rate)} over {plural(budget.questions, 'question')}"
+                + (f" ({budget.judgements} judgements)" if budget.judgements > budget.questions else "")
+                for budget in f.budgets
+            )
             return (
-                f"Over the {judgements} of this scan, the probability that even one FAIL is false is at most {rate}, "
-                f"and so is the probability that even one PASS is false ({how} method). PASS means shown to lie within "
-                "the bound, not merely that no difference was found; what neither test could show is INCONCLUSIVE."
+                f"Each error budget has a rate of its own: {shares}. It bounds the probability that even one FAIL in "
+                f"that budget is false, and that even one PASS in it is ({how} method), whatever else was measured. "
+                f"For the whole scan the rates add up to {text.percent(f.total_rate)}; that everything PASSes although "
+                f"something lies beyond its bound has a probability of at most "
+                f"{text.percent(max(budget.rate for budget in f.budgets))}. {means}"
             )
         case "bh":
             return (
@@ -449,6 +480,18 @@ def warnings_of(report: AuditReport) -> list[str]:
         loud.append(
             f"No family-wise claim is made: with multiplicity “{report.family.multiplicity}” a single FAIL or PASS may "
             "well be false. See “What the error rates promise”."
+        )
+    near = [f.metric or f.probe for f in report.findings if f.alone is Outcome.FAIL]
+    if near:
+        loud.append(
+            f"Alone, {', '.join(dict.fromkeys(near))} would FAIL: INCONCLUSIVE here because other questions share the "
+            "error budget, and never waived by --allow-inconclusive."
+        )
+    padding = [f.metric or f.probe for f in report.findings if f.padding]
+    if padding:
+        loud.append(
+            f"Padding: {', '.join(dict.fromkeys(padding))} could hardly miss what is required. Such a PASS says "
+            "little; it takes nothing from the other questions."
         )
     loud += groups_left_out(report)
     if report.registration is not None and not report.registration.followed:

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from auditor.errors import AuditorError, DataError, NotApplicableError, OutputsError, UsageError, some_of
+from auditor.finding.budgets import Family
 from auditor.finding.criterion import Criterion, load_criteria
-from auditor.finding.judging import Family, judge
+from auditor.finding.judging import judge
 from auditor.finding.measurement import Alike, Measurement, ProbeResult
 from auditor.report.figures import figures_of
 from auditor.report.record import (

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from auditor.finding.criterion import Criterion
-from auditor.finding.judging import Judgement, judge
+from auditor.finding.judgement import Judgement
+from auditor.finding.judging import judge
 from auditor.run.audit import ask, generator_for
 from auditor.run.probe import Probe
 

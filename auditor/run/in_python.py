@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from auditor.errors import DataError, UsageError, did_you_mean, first_line
+from auditor.finding.budgets import Family
 from auditor.finding.criterion import Criterion, load_criteria
-from auditor.finding.judging import Family
 from auditor.finding.policy import load_policies
 from auditor.intake.specs import DataSpec, ModelSpec, ProbeSpec
 from auditor.report.controls import with_policies

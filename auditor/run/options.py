@@ -293,10 +293,13 @@ class ScanOptions:
     seed: Annotated[int, Ge(0), Flag(help="Seed; the same seed gives the same report.", typed=int)] = 0
     device: Annotated[str, Flag(help="auto, cpu, cuda, cuda:1, ...")] = "auto"
     error_rate: Annotated[
-        float, Gt(0.0), Lt(0.5), Flag(help="Chance of any false FAIL, and of any false PASS.", typed=float)
+        float,
+        Gt(0.0),
+        Lt(0.5),
+        Flag(help="Chance of any false FAIL in an error budget, and of any false PASS.", typed=float),
     ] = 0.05
     multiplicity: Annotated[Literal["bonferroni", "holm", "bh", "none"], Flag(help="bonferroni, holm, bh or none.")] = (
-        "bonferroni"
+        "holm"
     )
     max_memory: Annotated[
         int,

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from auditor.finding.budgets import Family
 from auditor.finding.criterion import Criterion
-from auditor.finding.judging import Family, Judgement
+from auditor.finding.judgement import Judgement
 from auditor.finding.measurement import Measurement, Outcome
 from auditor.run.audit import ask, generator_for
 from auditor.run.contract import ContractViolation, World, audited, words

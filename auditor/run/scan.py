@@ -15,7 +15,7 @@ from typing import TypeVar
 
 from auditor.data.bins import parse_bin_rule
 from auditor.errors import ConfigError, UsageError, did_you_mean
-from auditor.finding.judging import Family
+from auditor.finding.budgets import Family
 from auditor.finding.measurement import Pillar
 from auditor.finding.policy import Policy
 from auditor.intake.rows.sql import fetch, is_database, shown

@@ -11,7 +11,8 @@ import numpy as np
 
 from auditor.errors import AuditorError
 from auditor.finding.criterion import Criterion
-from auditor.finding.judging import Judgement, judge
+from auditor.finding.judgement import Judgement
+from auditor.finding.judging import judge
 from auditor.finding.measurement import Answer, Outcome, Pillar
 from auditor.run.audit import ask, generator_for, reason_of
 from auditor.run.contract import ContractViolation, World, audited, generators, rows_of, state_of, words

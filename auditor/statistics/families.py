@@ -99,3 +99,27 @@ def adjusted_levels(p_values: Sequence[float], error_rate: float, method: Multip
             stopped = p_values[index] > level
         levels[index] = level
     return levels
+
+
+def weighted_levels(
+    p_values: Sequence[float], shares: Sequence[float], error_rate: float, *, flow: bool
+) -> list[float]:
+    """Level at which each hypothesis is decided that has a share of ``error_rate``; rejected where its p is at most it.
+
+    ``shares``: positive, their sum at most 1; what is missing stays with hypotheses that nobody tests. Without ``flow``
+    the level is ``share * error_rate`` (Bonferroni with weights). With it, the share of every hypothesis that is
+    rejected goes to all others in proportion to theirs (Holm with weights, the graphical procedure with such
+    transitions). Any false rejection has a probability of at most ``error_rate``, whatever the dependence.
+
+    Sources: Holm, Scand. J. Statist. 6 (1979); Bretz, Maurer, Brannath and Posch, Statistics in Medicine 28 (2009).
+    """
+    levels = [share * error_rate for share in shares]
+    left = 1.0
+    open_ = sorted(range(len(shares)), key=lambda i: p_values[i] / shares[i]) if flow else []
+    for step, index in enumerate(open_):
+        for other in open_[step:]:
+            levels[other] = min(1.0, shares[other] / left) * error_rate
+        if p_values[index] > levels[index]:
+            break
+        left = max(left - shares[index], 1e-12)
+    return levels

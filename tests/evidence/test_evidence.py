@@ -37,8 +37,8 @@ from auditor.evidence.manifest import (
 )
 from auditor.evidence.signing import load_private_key, load_public_key, make_key, open_envelope
 from auditor.evidence.verify import Verified, _Remade, difference, verify_bundle
+from auditor.finding.budgets import Family
 from auditor.finding.criterion import load_criteria
-from auditor.finding.judging import Family
 from auditor.finding.measurement import ProbeResult
 from auditor.model.audited_model import AuditedModel
 from auditor.run.answers import counts_of, head_of, joined, parts_of, read_rows

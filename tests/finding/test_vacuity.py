@@ -14,7 +14,8 @@ from auditor.data.audit_data import AuditData
 from auditor.data.counts import count_groups
 from auditor.data.recorded import Recorded
 from auditor.finding.criterion import Criterion, load_criteria
-from auditor.finding.judging import Judgement, judge
+from auditor.finding.judgement import Judgement
+from auditor.finding.judging import judge
 from auditor.finding.measurement import Alike, Measurement, Outcome, ProbeResult
 from auditor.finding.vacuity import no_skill, why_empty
 from auditor.model.audited_model import AuditedModel

@@ -9,10 +9,11 @@ from typing import get_args
 import numpy as np
 import pandas as pd
 
+from auditor.finding.budgets import Family
 from auditor.finding.criterion import Criterion, load_criteria
 from auditor.finding.display import Grade, GradedMethod, GradeTable, Standing
 from auditor.finding.figure import Figure, Series
-from auditor.finding.judging import Family, judge
+from auditor.finding.judging import judge
 from auditor.finding.measurement import Measurement, ProbeResult
 from auditor.report.figures import figures_of
 from auditor.report.record import (

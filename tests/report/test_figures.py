@@ -8,9 +8,11 @@ from xml.etree import ElementTree
 
 import pytest
 
+from auditor.finding.budgets import Family
 from auditor.finding.criterion import Criterion
 from auditor.finding.figure import Figure, Series
-from auditor.finding.judging import Family, Judgement, judge
+from auditor.finding.judgement import Judgement
+from auditor.finding.judging import judge
 from auditor.finding.measurement import Measurement, ProbeResult
 from auditor.report.figures import MOST_BARS, MOST_GROUPS, figures_of
 from auditor.report.plots import FOREST

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from auditor.finding.criterion import Criterion
-from auditor.finding.judging import Judgement, judge
+from auditor.finding.judgement import Judgement
+from auditor.finding.judging import judge
 from auditor.finding.measurement import Measurement, Outcome, ProbeResult
 from auditor.statistics.distances import BenefitInequality, CalibrationError, WorstDistance, WorstGap
 from auditor.statistics.estimate import Estimate

@@ -16,8 +16,9 @@ from torch import Tensor, nn
 
 from auditor.errors import ModelError, OutputsError, UsageError
 from auditor.files import write_beside
+from auditor.finding.budgets import Family
 from auditor.finding.criterion import Criterion, load_criteria
-from auditor.finding.judging import Family, judge
+from auditor.finding.judging import judge
 from auditor.finding.measurement import Measurement, ProbeResult
 from auditor.model.audited_model import AuditedModel
 from auditor.model.outputs import Outputs

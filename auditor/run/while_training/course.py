@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from auditor.finding.figure import Figure, Series
-from auditor.finding.judging import Judgement
+from auditor.finding.judgement import Judgement
 from auditor.run.while_training.peek import Peek
 from auditor.run.while_training.spending import Spending
 

@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from auditor.finding.judging import Judgement
+from auditor.finding.judgement import Judgement
 from auditor.finding.measurement import Measurement, Outcome, ProbeResult
 
 # Ways of measuring that say nothing beyond the metric's own name.

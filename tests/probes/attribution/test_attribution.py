@@ -27,8 +27,9 @@ from auditor.data.preprocessing import (
     fit_text,
 )
 from auditor.errors import ConfigError, NotApplicableError
+from auditor.finding.budgets import Family
 from auditor.finding.criterion import Criterion, load_criteria
-from auditor.finding.judging import Family, judge
+from auditor.finding.judging import judge
 from auditor.finding.measurement import Measurement, Outcome, ProbeResult
 from auditor.model.audited_model import AuditedModel
 from auditor.model.torch_model import TorchModel

@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from auditor.data.audit_data import AuditData
 from auditor.errors import ConfigError, NotApplicableError
 from auditor.finding.criterion import load_criteria
-from auditor.finding.judging import Judgement, judge
+from auditor.finding.judgement import Judgement
+from auditor.finding.judging import judge
 from auditor.finding.measurement import Measurement, Outcome, ProbeResult
 from auditor.model.torch_model import TorchModel
 from auditor.networks.architectures import MLP

@@ -12,7 +12,8 @@ import pytest
 from auditor.data.audit_data import AuditData
 from auditor.errors import NotApplicableError
 from auditor.finding.criterion import load_criteria
-from auditor.finding.judging import Judgement, judge
+from auditor.finding.judgement import Judgement
+from auditor.finding.judging import judge
 from auditor.finding.measurement import Measurement, Outcome, ProbeResult
 from probes.deepfake.duplicates import NEAR, digests, fingerprints, twins
 from probes.deepfake.leakage import SourceLeakage

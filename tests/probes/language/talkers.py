@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from auditor.finding.criterion import Criterion
-from auditor.finding.judging import Judgement, judge
+from auditor.finding.judgement import Judgement
+from auditor.finding.judging import judge
 from auditor.finding.measurement import Measurement, ProbeResult
 from auditor.model.audited_model import AuditedModel
 from auditor.model.language_model import AuditedLanguageModel

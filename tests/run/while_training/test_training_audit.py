@@ -99,7 +99,7 @@ def test_a_planted_gap_is_found_at_the_first_look_after_it() -> None:
 
 def test_the_closing_look_is_an_audit_of_its_own_at_its_share() -> None:
     """The report of ``finish`` has the numbers and verdicts of ``run_audit`` at half of the error rate."""
-    from auditor.finding.judging import Family
+    from auditor.finding.budgets import Family
 
     data, model = rows(1500, gap=0.4), selecting([1.0, 0.0, 0.4])
     audit = TrainingAudit(probes=[GroupFairness()], data=data, criteria=FAIR, n_peeks=3, max_overhead=None)

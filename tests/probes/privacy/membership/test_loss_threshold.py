@@ -20,8 +20,10 @@ from sklearn.tree import DecisionTreeClassifier
 
 from auditor.data.audit_data import AuditData
 from auditor.errors import NotApplicableError, UsageError
+from auditor.finding.budgets import Family
 from auditor.finding.criterion import Criterion
-from auditor.finding.judging import Family, Judgement, judge
+from auditor.finding.judgement import Judgement
+from auditor.finding.judging import judge
 from auditor.finding.measurement import Measurement, Outcome, ProbeResult
 from auditor.intake.rows.reading import load_data
 from auditor.intake.specs import DataSpec

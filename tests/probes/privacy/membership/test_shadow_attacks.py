@@ -17,8 +17,10 @@ from torch import nn
 
 from auditor.data.audit_data import AuditData
 from auditor.errors import DataError, NotApplicableError
+from auditor.finding.budgets import Family
 from auditor.finding.criterion import Criterion, load_criteria
-from auditor.finding.judging import Family, Judgement, judge
+from auditor.finding.judgement import Judgement
+from auditor.finding.judging import judge
 from auditor.finding.measurement import Measurement, Outcome, ProbeResult
 from auditor.model.audited_model import AuditedModel, Recipe
 from auditor.model.torch_model import TorchModel

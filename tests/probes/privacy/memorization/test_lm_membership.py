@@ -9,7 +9,8 @@ import pytest
 
 from auditor.data.audit_data import AuditData
 from auditor.errors import UsageError
-from auditor.finding.judging import Judgement, judge
+from auditor.finding.judgement import Judgement
+from auditor.finding.judging import judge
 from auditor.finding.measurement import Outcome, ProbeResult
 from auditor.rows import FloatArray
 from auditor.run.audit import ask
