@@ -51,10 +51,14 @@ class RowsForAll:
                 f"open lies too near its bound.{taken}"
             )
         of = "" if n_rows is None else f", {math.ceil(self.times * n_rows - 1e-6):,} in place of {n_rows:,}"
+        cautious = (
+            f" A cautious figure: each of {self.questions:,} questions has an equal part of the one time in five."
+            if self.questions > 1
+            else ""
+        )
         return (
             f"{open_}{goal}, a model at the ideal values needs about {self.times:.2g} times as many rows{of}, four "
-            f"times in five; {self.asked_by} asks for most. A cautious figure: each of {self.questions:,} questions "
-            f"has an equal part of the one time in five.{taken}"
+            f"times in five; {self.asked_by} asks for most.{cautious}{taken}"
         )
 
 
@@ -73,7 +77,7 @@ def rows_for_all(report: AuditReport) -> RowsForAll | None:
     """What it would take; None where something failed, which no rows mend, or where nothing is open.
 
     For every judged number ``growth`` at the level at which all of its budget may PASS together, with a part of the
-    20 % that may miss which is the same for all; the largest of them, a union bound. What takes no sample takes no part.
+    20 % that may miss which is the same for all; the largest, a union bound. What takes no sample takes no part.
     """
     asked = [f for f in report.findings if _takes_part(f)]
     if report.summary.fail or not any(f.outcome is Outcome.INCONCLUSIVE for f in asked):
