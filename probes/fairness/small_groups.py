@@ -36,7 +36,9 @@ class SmallGroups:
         if not self.min_share or not n:
             return np.empty(0, np.int64)
         least = max(self.min_share * n, self.min_rows)
-        together = np.asarray([sizes[sizes <= size].sum() for size in sizes.tolist()], np.int64)
+        order = np.sort(sizes)
+        # Rows of all groups that are no larger than each.
+        together = np.cumsum(order)[np.searchsorted(order, sizes, "right") - 1]
         return np.flatnonzero((sizes < least) & (together <= MOST_LEFT_OUT * n))
 
     def describe(self, n: int) -> str:
