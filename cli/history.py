@@ -52,16 +52,9 @@ def open_ledger(db: str | None, *, create: bool = False) -> Ledger:
 # ---- in a scan -------------------------------------------------------------------------------------------------------
 
 
-def record_audit(report: AuditReport, db: str | None, bundle: str | None) -> str:
-    """Appends an audit; returns a line that says where it stands. Raises UsageError where it cannot be written."""
-    from auditor.evidence.history.entries import AuditEntry
-
-    ledger = open_ledger(db, create=True)
-    try:
-        entry = ledger.append("audit", AuditEntry.of(report, bundle))
-        return f"{place_of(db) if '://' not in place_of(db) else 'database'}, entry {entry.number}, {entry.hash[:16]}"
-    finally:
-        ledger.close()
+def entry_line(entry: Entry, db: str | None) -> str:
+    """Where an entry stands, in a line."""
+    return f"{place_of(db) if '://' not in place_of(db) else 'database'}, entry {entry.number}, {entry.hash[:16]}"
 
 
 def decisions_on(report: AuditReport, db: str | None) -> tuple[DecisionRecord, ...]:
@@ -151,6 +144,7 @@ def history(
 
 def _verify(ledger: Ledger, head: str | None, keys: Sequence[Path]) -> int:
     from auditor.evidence.history.ledger import broken_chain
+    from auditor.evidence.history.looks import Audited, head_of, measured, miscounted
     from auditor.evidence.signing import fingerprint, load_public_key
     from auditor.report.text import visible
 
@@ -158,10 +152,15 @@ def _verify(ledger: Ledger, head: str | None, keys: Sequence[Path]) -> int:
     entries = list(ledger.entries())
     problems = broken_chain(iter(entries), head)
     audits: dict[int, str] = {}
-    for entry in entries:
+    before: list[Audited] = []
+    for i, entry in enumerate(entries):
         try:
             if entry.kind == "audit":
-                audits[entry.number] = entry.audit().record_sha256
+                audit = entry.audit()
+                audits[entry.number] = audit.record_sha256
+                wrong = miscounted(before, head_of(entries[:i]), audit.record)
+                problems += [f"entry {entry.number}: {said}" for said in wrong]
+                before += measured(entry)
             else:
                 problems += _wrong_with(entry, audits, trusted)
         except DataError as error:

@@ -129,6 +129,8 @@ def print_report(report: AuditReport, written: Sequence[str]) -> None:
         typer.echo(paragraph("plan    " + (said if report.registration.followed else coloured(said, "FAIL")), 0))
         for deviation in report.registration.deviations:
             typer.echo(paragraph("- " + visible(deviation), 8))
+    if report.looks is not None:
+        typer.echo(paragraph("looks   " + visible(report.looks.describe()), 0))
     for decision in report.decisions:
         typer.echo(paragraph("history " + visible(decision.describe()), 0))
     typer.echo()

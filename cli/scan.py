@@ -5,25 +5,31 @@ from __future__ import annotations
 import signal
 import sys
 import time
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
+from typing import TYPE_CHECKING
 
 import typer
 
-from auditor.errors import AuditorError, UsageError
+from auditor.errors import AuditorError
 from auditor.evidence.registration import with_what_became
 from auditor.files import check_writable
 from auditor.run.isolate import last_lines
 from auditor.run.options import Configured
-from auditor.run.scan import job_of, rows_at_hand, scan_job, workloads
+from auditor.run.scan import job_of, record_of, rows_at_hand, scan_job, workloads
 from cli.evidence import check_flags, start_log, write_evidence
-from cli.history import decisions_on, open_ledger, record_audit
+from cli.looks import at_level, check_history, entered, next_of_campaign
 from cli.output import print_report, stages
 from cli.register import followed, opened
 from cli.rendering import known_formats
 from cli.written import claim_report, command_line, drop_stale, write_report
 from probes import PROBES
+
+if TYPE_CHECKING:
+    from auditor.report.looks import CampaignRecord
+    from auditor.report.record import AuditReport, RegistrationRecord
 
 
 def scan(configured: Configured, *, as_json: bool, quiet: bool, debug: bool) -> int:
@@ -37,10 +43,8 @@ def scan(configured: Configured, *, as_json: bool, quiet: bool, debug: bool) -> 
     # All of them: a rendering of an earlier run is taken away, and what is somebody else's must not be.
     claim_report(out)
     check_flags(options)
-    if options.db is not None and not options.history:
-        raise UsageError("--db says where the history lies: add --history to append to it.")
-    if options.history:
-        open_ledger(options.db, create=True).close()
+    check_history(options)
+    campaign = next_of_campaign(options)
     registration = opened(options.registration)
     with rows_at_hand(configured) as (asked, told):
         job = job_of(asked, PROBES)
@@ -54,20 +58,29 @@ def scan(configured: Configured, *, as_json: bool, quiet: bool, debug: bool) -> 
                 log.add("stage", stage=stage)
                 shown(waits.get(stage, stage))
 
-            scanned = scan_job(asked, job, PROBES, started, command=command_line(), on_stage=on_stage)
-    report, measured = told(scanned.report), scanned.measured
+            scanned = scan_job(
+                at_level(asked, campaign), job, PROBES, started, command=command_line(), on_stage=on_stage
+            )
+    measured = scanned.measured
     if debug and measured.log.strip():
         typer.echo(last_lines(measured.log, 200), err=True)
-    if registered is not None:
-        planned = [spec.name for spec in job.probes]
-        refused = report.refusal is not None
-        became = with_what_became(registered, report.findings, refused=refused, planned=planned)
-        report = report.model_copy(update={"registration": became})
-    ledger_error: AuditorError | None = None
+
+    def finished(judged: AuditReport) -> AuditReport:
+        return _followed(told(judged), registered, [spec.name for spec in job.probes])
+
+    def judged_again(look: CampaignRecord | None) -> AuditReport:
+        seconds = scanned.report.duration_s
+        return finished(record_of(at_level(asked, look), job, measured, command_line(), seconds))
+
+    report = finished(scanned.report)
+    entry, ledger_error = None, None
     if options.history:
         try:
-            report = report.model_copy(update={"decisions": decisions_on(report, options.db)})
+            report, campaign, entry = entered(configured, job, report, campaign, judged_again)
         except AuditorError as error:
+            if campaign is not None:
+                # A verdict whose look is not counted is one look too many.
+                raise type(error)(f"{error} This audit was not entered, and no report of it is written.") from None
             # The audit is done and is written, whatever became of its history.
             ledger_error = type(error)(f"{error} This audit was not entered; its reports are written.")
     written = write_report(report, out, list(dict.fromkeys(["json", *formats])))
@@ -75,15 +88,9 @@ def scan(configured: Configured, *, as_json: bool, quiet: bool, debug: bool) -> 
     unwritten: AuditorError | None = None
     if options.bundle is not None:
         try:
-            written.append(write_evidence(configured, job, measured, report, log))
+            written.append(write_evidence(at_level(configured, campaign), job, measured, report, log))
         except AuditorError as error:
             unwritten = error
-    entered = None
-    if options.history and ledger_error is None:
-        try:
-            entered = record_audit(report, options.db, options.bundle)
-        except AuditorError as error:
-            ledger_error = type(error)(f"{error} This audit was not entered; its reports are written.")
     try:
         if sys.stdout is None:
             pass
@@ -92,8 +99,8 @@ def scan(configured: Configured, *, as_json: bool, quiet: bool, debug: bool) -> 
             sys.stdout.flush()
         elif not quiet:
             print_report(report, written)
-            if entered is not None:
-                typer.echo(f"history {entered}")
+            if entry is not None:
+                typer.echo(f"history {entry}")
             sys.stdout.flush()
     except BrokenPipeError:
         raise
@@ -105,6 +112,14 @@ def scan(configured: Configured, *, as_json: bool, quiet: bool, debug: bool) -> 
         if failure is not None:
             raise failure
     return report.exit_code
+
+
+def _followed(report: AuditReport, registered: RegistrationRecord | None, planned: Sequence[str]) -> AuditReport:
+    """The report with what became of the registration that the run was to follow."""
+    if registered is None:
+        return report
+    became = with_what_became(registered, report.findings, refused=report.refusal is not None, planned=planned)
+    return report.model_copy(update={"registration": became})
 
 
 def _terminated(number: int, frame: FrameType | None) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,7 +14,7 @@ from cli.guarded import Writes
 from cli.output import coloured, paragraph
 
 if TYPE_CHECKING:
-    from auditor.evidence.verify import Verified
+    from auditor.evidence.verify import Check, Verified
     from auditor.run.probe import Probe
 
 # Their numbers follow from a model's answers, its decisions and the groups: nothing else is asked of the model.
@@ -43,6 +44,9 @@ def verify(
     allow_unsigned: Annotated[
         bool, typer.Option("--allow-unsigned", help="Exit 0 where only the signer is not known.")
     ] = False,
+    db: Annotated[
+        str | None, typer.Option(help="The history it was entered into: check what the record says of its looks.")
+    ] = None,
     json_: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
 ) -> int:
@@ -55,10 +59,12 @@ def verify(
     from auditor.evidence.verify import verify_bundle
 
     found = verify_bundle(bundle, stored_probe, trusted=[load_public_key(path) for path in key or ()])
+    if db is not None:
+        found = replace(found, checks=(*found.checks, *_by_history(found, db)))
     if json_:
         typer.echo(json.dumps(_as_json(found), indent=2, ensure_ascii=False))
     else:
-        _print_verified(bundle, found)
+        _print_verified(bundle, found, looks_checked=db is not None)
     unsettled = [c for c in found.checks if c.state == "not checked"]
     if allow_unsigned:
         unsettled = [c for c in unsettled if c.name != "signature"]
@@ -92,7 +98,27 @@ def _as_json(found: Verified) -> dict[str, object]:
     }
 
 
-def _print_verified(path: Path, found: Verified) -> None:
+def _by_history(found: Verified, db: str) -> list[Check]:
+    """What a history says of the bundle's record: that it holds it, and that its looks are counted right."""
+    from auditor.evidence.history.looks import wrong_in_history
+    from auditor.evidence.verify import Check
+    from cli.history import open_ledger
+
+    if found.report is None:
+        return []
+    ledger = open_ledger(db)
+    try:
+        wrong = wrong_in_history(list(ledger.entries()), found.report)
+    finally:
+        ledger.close()
+    if wrong:
+        return [Check(name="looks", state="wrong", detail=detail) for detail in wrong]
+    if found.report.looks is None:
+        return [Check(name="looks", state="not checked", detail="it is entered there, and says nothing of its looks")]
+    return [Check(name="looks", state="ok", detail="it is entered there, and its looks are what was entered before it")]
+
+
+def _print_verified(path: Path, found: Verified, *, looks_checked: bool) -> None:
     from auditor.report.text import count, visible
 
     typer.echo(f"bundle  {visible(str(path))}")
@@ -121,3 +147,5 @@ def _print_verified(path: Path, found: Verified) -> None:
         told = [name for name in ("decisions", "registration", "controls") if getattr(report, name, None)]
         if told:
             typer.echo(paragraph(f"The record's {', '.join(told)} are as it states them; nothing recomputes them.", 0))
+        if report.looks is not None and not looks_checked:
+            typer.echo(paragraph("What it says of its looks is for the history to say: --db WHERE checks it.", 0))

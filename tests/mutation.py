@@ -39,7 +39,13 @@ MODULES: dict[str, tuple[tuple[str, ...], str]] = {
         "detection or areas or equal_error or average_precision or area or drop or excess",
     ),
     "auditor/statistics/distances.py": (
-        (LAWS, "tests/statistics/test_planning.py", COVERAGE, "tests/probes/fairness/test_score_fairness.py"),
+        (
+            LAWS,
+            "tests/statistics/test_planning.py",
+            "tests/statistics/test_distances.py",
+            COVERAGE,
+            "tests/probes/fairness/test_score_fairness.py",
+        ),
         "inequality or calibration or worst_gap or gap or distance or theil or entropy or planning",
     ),
     "auditor/statistics/estimate.py": ((LAWS, "tests/statistics/test_statistics.py", *JUDGED), ""),
@@ -77,6 +83,7 @@ MODULES: dict[str, tuple[tuple[str, ...], str]] = {
         "mean or student or paired or standardized or bounds",
     ),
     "auditor/statistics/planning.py": ((LAWS, "tests/statistics/test_statistics.py", *JUDGED), ""),
+    "auditor/statistics/random_weights.py": ((LAWS, "tests/statistics/test_changes.py", COVERAGE), "change"),
     "auditor/statistics/ranks.py": (
         (LAWS, "tests/statistics/test_statistics.py", "tests/statistics/test_auc.py", COVERAGE),
         "auc or area or quantile or true_positive or tpr",

@@ -14,6 +14,7 @@ import pandas as pd
 from auditor.data.counts import MISSING, GroupCounts, count_groups
 from auditor.data.preprocessing import as_text, label_name
 from auditor.data.recorded import Recorded
+from auditor.data.row_keys import Keys, digest_of_keys, generator_of, keys_of, order_of
 from auditor.errors import DataError, UsageError, did_you_mean
 from auditor.rows import FloatArray, IntArray, Rows, take_rows
 
@@ -141,6 +142,32 @@ class AuditData:
     def members(self) -> AuditData | None:
         """The training rows, where there are any."""
         return self.take(self.is_member) if self.is_member is not None and self.is_member.any() else None
+
+    @cached_property
+    def keys(self) -> Keys:
+        """(n,) a number for each row, of its features, label and recorded answers; equal rows have equal ones."""
+        return keys_of(self.X, self.y_true, self.target_values, self.recorded)
+
+    @cached_property
+    def _contents(self) -> Keys:
+        """The keys without what a model answered, where there is anything else to tell rows apart by."""
+        bare = isinstance(self.X, pd.DataFrame) and not len(self.X.columns)
+        if self.recorded is None or bare:
+            return self.keys
+        return keys_of(self.X, self.y_true, self.target_values, None)
+
+    @property
+    def digest(self) -> str:
+        """Hex SHA-256 of the rows' features and labels in no order; groups are no part of it."""
+        return digest_of_keys(self._contents)
+
+    def order(self, purpose: str) -> IntArray:
+        """(n,) the rows' positions in an order as good as random that no seed and no order of the file changes."""
+        return order_of(self._contents, purpose)
+
+    def generator(self, purpose: str) -> np.random.Generator:
+        """A generator that the rows seed: for a split that nobody may draw again."""
+        return generator_of(self._contents, purpose)
 
     def counted(
         self, y_pred: IntArray, classes: Sequence[str], by: Sequence[pd.Series[Any]] | None = None

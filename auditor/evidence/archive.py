@@ -51,22 +51,22 @@ def unpack(data: bytes, name: str) -> dict[str, bytes]:
                 )
             if len({i.filename for i in infos}) < len(infos):
                 raise DataError(f"{name!r} holds an entry twice.")
-            return {i.filename: _stored(data, i) for i in infos}
+            return {i.filename: _stored(data, i, name) for i in infos}
     except DataError:
         raise
     except Exception as error:  # zipfile raises a dozen types on damaged archives
         raise DataError(f"{name!r} is no whole evidence bundle: {type(error).__name__}: {error}.") from None
 
 
-def _stored(data: bytes, info: zipfile.ZipInfo) -> bytes:
+def _stored(data: bytes, info: zipfile.ZipInfo, name: str) -> bytes:
     """The bytes of an entry, whatever its checksum says: digests decide, and they can name what changed."""
     start = info.header_offset + 30
     if len(data) < start:
-        raise DataError("the archive ends within an entry's header")
+        raise DataError(f"{name!r} ends within an entry's header: it is no whole evidence bundle.")
     start += int.from_bytes(data[start - 4 : start - 2], "little") + int.from_bytes(data[start - 2 : start], "little")
     content = data[start : start + info.file_size]
     if len(content) < info.file_size or info.compress_size != info.file_size:
-        raise DataError(f"the archive ends within the entry {info.filename!r}")
+        raise DataError(f"{name!r} ends within the entry {info.filename!r}: it is no whole evidence bundle.")
     return content
 
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Annotated
 from pydantic import Field, JsonValue, ValidationError
 
 from auditor.errors import ConfigError, DataError, UsageError
+from auditor.evidence.criteria_changes import changed_criteria
 from auditor.evidence.manifest import Digest, canonical
 from auditor.evidence.signing import open_envelope, sign, statement
 from auditor.files import UNREADABLE, Closed, why_unreadable
@@ -269,32 +270,15 @@ def _options(name: str, registered: PlannedProbe, run: PlannedProbe) -> list[str
 
 
 def _criteria(registered: Sequence[CriterionRecord], run: Sequence[CriterionRecord]) -> list[str]:
-    then, now = _by_subject(registered), _by_subject(run)
     found = []
-    for subject in dict.fromkeys((*then, *now)):
-        pairs = _differing(then.get(subject, []), now.get(subject, []))
-        for a, b in pairs:
-            if b is None and a is not None:
-                found.append(f"The criterion {subject} {a.describe()} was registered and not applied.")
-            elif a is None and b is not None:
-                found.append(f"The criterion {subject} {b.describe()} was applied and not registered.")
-            elif a is not None and b is not None and a != b:
-                found.append(_changed(subject, a, b))
+    for subject, a, b in changed_criteria(registered, run):
+        if b is None and a is not None:
+            found.append(f"The criterion {subject} {a.describe()} was registered and not applied.")
+        elif a is None and b is not None:
+            found.append(f"The criterion {subject} {b.describe()} was applied and not registered.")
+        elif a is not None and b is not None:
+            found.append(_changed(subject, a, b))
     return found
-
-
-def _differing(
-    a: Sequence[CriterionRecord], b: Sequence[CriterionRecord]
-) -> list[tuple[CriterionRecord | None, CriterionRecord | None]]:
-    """Criteria of one subject in pairs: equal ones first, so that an added one is not taken for a changed one."""
-    rest_a, rest_b = list(a), list(b)
-    for criterion in a:
-        # One for one: a requirement that stands twice takes two shares of the error rate.
-        if criterion in rest_b:
-            rest_a.remove(criterion)
-            rest_b.remove(criterion)
-    n = max(len(rest_a), len(rest_b))
-    return [(rest_a[i] if i < len(rest_a) else None, rest_b[i] if i < len(rest_b) else None) for i in range(n)]
 
 
 def _changed(subject: str, a: CriterionRecord, b: CriterionRecord) -> str:
@@ -302,19 +286,6 @@ def _changed(subject: str, a: CriterionRecord, b: CriterionRecord) -> str:
         return f"The bound of {subject}: {a.describe()} registered, {b.describe()} in this run."
     said = [f"set by {c.set_by} on {c.set_at}, {c.source}" for c in (a, b)]
     return f"Who set the bound of {subject}: {said[0]} registered, {said[1]} in this run."
-
-
-def _by_subject(criteria: Sequence[CriterionRecord]) -> dict[str, list[CriterionRecord]]:
-    found: dict[str, list[CriterionRecord]] = {}
-    for c in criteria:
-        parts = [
-            f"of {c.probe}" if c.probe else "",
-            f"by {c.method}" if c.method else "",
-            f"between groups of {' x '.join(sorted(c.sensitive))}" if c.sensitive else "",
-            f"of {', '.join(f'{k} = {v}' for k, v in sorted(c.group.items()))}" if c.group else "",
-        ]
-        found.setdefault(" ".join([c.metric, *(p for p in parts if p)]), []).append(c)
-    return found
 
 
 # ---- files -----------------------------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from pydantic import TypeAdapter, ValidationError
 from auditor.errors import AuditorError, DataError
 from auditor.evidence.archive import differing_part, read_archive, unpack
 from auditor.evidence.bundle import statement_of
+from auditor.evidence.history.looks import misspent
 from auditor.evidence.log import broken_links, events
 from auditor.evidence.manifest import (
     ASKED,
@@ -315,6 +316,7 @@ def _told(entries: Mapping[str, bytes], report: AuditReport, asked: Asked) -> li
         detail = f"the record speaks of {report.data.n_rows} rows, the stored answers of {head.n}"
         checks.append(Check(name="rows", state="wrong", detail=detail))
     outcomes = {f.id: f.outcome.value for f in report.findings}
+    checks += [Check(name="looks", state="wrong", detail=detail) for detail in misspent(report)]
     wrong = [c.id for c in report.controls for cell in c.cells if any(f not in outcomes for f in cell.findings)]
     if wrong:
         checks.append(Check(name="controls", state="wrong", detail=f"{wrong[0]} rests on a finding that is not there"))

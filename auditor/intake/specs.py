@@ -203,10 +203,10 @@ class Job:
     """Everything a measuring process needs to know; ``parent`` is the process it must not outlive.
 
     ``evidence``: what of the model's answers is kept beside the measurements, by row: its scores, or each row's groups
-    too. With a ``mitigation`` it makes a new model of the old one and the rows of ``data``, and asks no probe.
-    With a ``detection`` it examines files, by the model where there is one; with a ``detector_training`` it trains a
-    detector, and with a ``table_training`` a classifier. ``allow_unsandboxed``: whether it goes without the kernel's
-    sandbox.
+    too. ``recognise``: whether the rows are to be known again where they are shuffled or saved anew. With a
+    ``mitigation`` it makes a new model of the old one and the rows of ``data``, and asks no probe. With a ``detection``
+    it examines files, by the model where there is one; with a ``detector_training`` it trains a detector, and with a
+    ``table_training`` a classifier. ``allow_unsandboxed``: whether it goes without the kernel's sandbox.
     """
 
     model: ModelSpec
@@ -216,6 +216,7 @@ class Job:
     limits: Limits
     with_intake: bool = True
     evidence: Literal["scores", "rows"] | None = None
+    recognise: bool = False
     mitigation: MitigationSpec | None = None
     detection: DetectionSpec | None = None
     detector_training: DetectorTrainingSpec | None = None

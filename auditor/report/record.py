@@ -31,6 +31,7 @@ from auditor.finding.criterion import CriterionRecord
 from auditor.finding.figure import Figure
 from auditor.finding.judgement import Judgement
 from auditor.finding.measurement import LEFT_OUT, UNSAID, Outcome, Pillar
+from auditor.report.looks import LooksRecord
 from auditor.report.sandbox_state import SandboxState
 from auditor.statistics.families import Multiplicity
 from auditor.statistics.kinds import AnyEstimate
@@ -79,11 +80,14 @@ class ModelRecord(Closed):
 class DataRecord(Closed):
     """The evaluation data, and the training data where they were given.
 
-    ``n_unreadable``: files that were to be rows and could not be read; ``unreadable``: a sentence on the first of them.
+    ``rows_sha256``: of the evaluation rows in no order, by which a file is known again that was shuffled or saved anew;
+    None where nothing was to be known again. ``n_unreadable``: files that were to be rows and could not be read;
+    ``unreadable``: a sentence on the first of them.
     """
 
     path: str | None = None
     sha256: str | None = None
+    rows_sha256: Annotated[str | None, UNSAID] = None
     n_rows: int | None = None
     target: str | None = None
     positive: str | None = None
@@ -409,6 +413,7 @@ class AuditReport(Closed):
     policies: tuple[PolicyRecord, ...] = ()
     controls: tuple[ControlRecord, ...] = ()
     registration: RegistrationRecord | None = None
+    looks: Annotated[LooksRecord | None, UNSAID] = None
     duration_s: float
     exit_code: int
 
@@ -522,9 +527,9 @@ def exit_code(findings: Sequence[Judgement | Finding], *, refused: bool, allow_i
 
     4 where model or data were refused; else 1 where anything FAILed; else 3 where anything was INCONCLUSIVE or NOT_RUN,
     or where no probe's number was judged at all (checks of the file itself and of an explanation's own arithmetic do
-    not count: a file that loads is not an audited model; nor do requirements that could hardly be missed); else 0. ``allow_inconclusive`` forgives INCONCLUSIVE findings
-    only, and none that would PASS of a model which says the same to everybody: that is no lack of rows; nor one that
-    would FAIL if nothing else were asked.
+    not count: a file that loads is not an audited model; nor do requirements that could hardly be missed); else 0.
+    ``allow_inconclusive`` forgives INCONCLUSIVE findings only, and none that would PASS of a model which says the same
+    to everybody: that is no lack of rows; nor one that would FAIL if nothing else were asked.
     """
     if refused:
         return ExitCode.REFUSED

@@ -496,6 +496,8 @@ def warnings_of(report: AuditReport) -> list[str]:
     loud += groups_left_out(report)
     if report.registration is not None and not report.registration.followed:
         loud.append(report.registration.describe())
+    if report.looks is not None and (report.looks.repeated or report.looks.campaign is not None):
+        loud.append(report.looks.describe())
     return loud + [decision.describe() for decision in report.decisions]
 
 

@@ -10,8 +10,11 @@ from importlib import import_module
 from pathlib import Path
 from threading import Thread
 
+import numpy as np
+
 from auditor.data.audit_data import AuditData, favourable
 from auditor.data.counts import GroupCounts
+from auditor.data.row_keys import Keys, digest_of_keys
 from auditor.detection.examine import Examination, loaded_detector
 from auditor.detection.record import DetectorRecord
 from auditor.errors import DataError, ModelError, NotApplicableError, OutputsError, UsageError
@@ -124,7 +127,10 @@ def run(job: Job, channel: Channel, opened: list[Opened] | None = None) -> None:
         answer_from_counts(counting, model, job, job.data, channel, hashing)
         return
     data = load_data(job.data, model) if recorded is None else recorded[1]
-    channel.send(DataRead(data=complete_record(data_record(data), job.data, hashing)))
+    record = data_record(data)
+    if job.recognise:
+        record = record.model_copy(update={"rows_sha256": data.evaluation.digest})
+    channel.send(DataRead(data=complete_record(record, job.data, hashing)))
     if job.evidence is not None:
         keep(model, data, channel, include_rows=job.evidence == "rows")
     answer(probes, model, data, job, channel)
@@ -237,9 +243,11 @@ def answer_from_counts(
     channel.send(Asking(probe=job.probes[0].name))
     counts: GroupCounts | Exception
     try:
-        counts, notes = stream_counts(spec, model)
+        keys: list[Keys] | None = [] if job.recognise else None
+        counts, notes = stream_counts(spec, model, keys)
         positive = None if counts.positive is None else counts.classes[counts.positive]
-        record = DataRecord(n_rows=counts.n, positive=positive, notes=notes)
+        known = None if keys is None else digest_of_keys(np.concatenate(keys))
+        record = DataRecord(n_rows=counts.n, positive=positive, rows_sha256=known, notes=notes)
     except (DataError, OutputsError, UsageError):
         raise
     except Exception as error:  # the model failed on some row: no probe that counts its decisions can answer

@@ -95,6 +95,12 @@ def _text(value: object) -> object:
     return value if value is None else str(value)
 
 
+def _campaign(value: object) -> object:
+    if isinstance(value, str) and not 1 <= len(value.strip()) <= 100:
+        raise ValueError("a campaign has a name of 1 to 100 characters")
+    return value.strip() if isinstance(value, str) else value
+
+
 def _day(value: object) -> object:
     if isinstance(value, str):
         try:
@@ -266,6 +272,24 @@ class ScanOptions:
     db: Annotated[
         str | None,
         Flag(help="The history: a file or an SQLAlchemy URL; ./audit-history.db by default.", of_one_run=True),
+    ] = None
+    campaign: Annotated[
+        str | None,
+        Flag(
+            help="Spend one --error-rate over all looks of this name in the history.",
+            read=_campaign,
+            decides=True,
+            of_one_run=True,
+        ),
+    ] = None
+    campaign_looks: Annotated[
+        Annotated[int, Ge(1), Le(10_000)] | None,
+        Flag(
+            help="How many looks there are to be, with equal shares; else the k-th has 1 / (k (k + 1)).",
+            typed=int,
+            decides=True,
+            of_one_run=True,
+        ),
     ] = None
     bundle: Annotated[
         str | None,

@@ -102,7 +102,7 @@ def scan_job(
 ) -> Scanned:
     """:func:`scan` of a job that was made before; ``started`` is what ``time.perf_counter`` said then."""
     measured = measure(job, pillars(catalogue), on_stage=on_stage)
-    return Scanned(_record(configured, job, measured, command, time.perf_counter() - started), measured)
+    return Scanned(record_of(configured, job, measured, command, time.perf_counter() - started), measured)
 
 
 def job_of(configured: Configured, catalogue: Catalogue) -> Job:
@@ -125,6 +125,7 @@ def job_of(configured: Configured, catalogue: Catalogue) -> Job:
         seed=options.seed,
         limits=Limits(memory_bytes=options.max_memory, seconds=options.max_seconds),
         evidence=None if options.bundle is None else "rows" if options.include_rows else "scores",
+        recognise=options.history,
         allow_unsandboxed=options.allow_unsandboxed,
     )
 
@@ -300,7 +301,7 @@ def workloads(job: Job, catalogue: Catalogue) -> dict[str, str]:
     return found
 
 
-def _record(configured: Configured, job: Job, measured: Measured, command: str | None, seconds: float) -> AuditReport:
+def record_of(configured: Configured, job: Job, measured: Measured, command: str | None, seconds: float) -> AuditReport:
     """The judged record of what the children measured, or of why they could not."""
     options = configured.options
     limits = {

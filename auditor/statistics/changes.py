@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Annotated, ClassVar, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
+import scipy
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from auditor.rows import FloatArray
-from auditor.statistics.estimate import Estimate
+from auditor.rows import FloatArray, IntArray
+from auditor.statistics.estimate import Z_POWER, Estimate, first_size
 from auditor.statistics.groups import WorstDifference
-from auditor.statistics.intervals import clopper_pearson, difference_bounds
+from auditor.statistics.random_weights import change_upper, sum_upper
 from auditor.statistics.rates import MOST_GROUPS, Proportion, RateTable
 
 Count = Annotated[int, Field(ge=0)]
+
+# Of a gap's level, what the change of the pair itself has; the rest is for what tells other pairs apart from it.
+_OWN_SHARE = 0.9
+# More pairs than that are bounded by their two groups' own changes.
+_MOST_PAIRS = 4_096
 
 
 def change_bounds(
@@ -23,16 +30,13 @@ def change_bounds(
 ) -> tuple[FloatArray, FloatArray]:
     """One-sided bounds of ``P(gained) - P(lost)`` over the same n rows, each missed with probability at most ``alpha``.
 
-    Of n rows, ``gained`` went from no to yes and ``lost`` from yes to no. The change is ``d (2 t - 1)`` of the share d
-    of rows that went either way and the share t of gains among them; given how many went, gains are binomial, so d and
-    t have exact bounds, and a third of alpha each for t and for either side of d pays for the corner that is taken.
-    Arguments broadcast; ``n = 0`` gives [-1, 1]. The idea is McNemar's (Psychometrika 12, 1947).
+    Of n rows, ``gained`` went from no to yes and ``lost`` from yes to no: the mean of n independent values of 1, -1 and
+    0, bounded by :func:`~auditor.statistics.random_weights.change_upper` on either side. Arguments broadcast and need
+    not be whole; ``n = 0`` gives [-1, 1].
     """
     g, lo, m = np.broadcast_arrays(*(np.asarray(v, np.float64) for v in (gained, lost, n)))
-    share = clopper_pearson(g + lo, n=m, alpha=alpha / 3.0)
-    gain = clopper_pearson(g, n=g + lo, alpha=alpha / 3.0)
-    low, high = (2.0 * side - 1.0 for side in gain)
-    return low * np.where(low < 0.0, share[1], share[0]), high * np.where(high > 0.0, share[1], share[0])
+    fall, rise = change_upper(gained=np.stack([lo, g]), lost=np.stack([g, lo]), n=m, alpha=alpha)
+    return -fall, rise
 
 
 class RateChange(Estimate):
@@ -68,9 +72,46 @@ class RateChange(Estimate):
         """The rate under either model."""
         return Proportion(successes=self.before + (self.gained - self.lost if after else 0), n=self.n)
 
-    def standard_error_at(self, ideal: float) -> float:
-        """Of a change of 0 with as many rows going either way as were seen, half a row at least."""
-        return math.sqrt(max(self.gained + self.lost, 0.5)) / self.n if self.n else math.nan
+    def growth(self, *, bound: float, alpha: float, ideal: float, miss: float) -> float:
+        """Solved on the bounds themselves, for as large a share of rows going either way as these have."""
+        sign = 1.0 if bound > ideal else -1.0
+        if not self.n or bound == ideal:
+            return math.nan
+        beyond = float(-scipy.special.ndtri(miss))
+
+        def within(times: float) -> bool:
+            return self._upper(ideal, times=times, sign=sign, off=beyond, alpha=alpha) <= sign * bound
+
+        return first_size(within)
+
+    def detectable(self, *, bound: float, alpha: float, ideal: float, sign: int) -> float:
+        """Solved on the bounds themselves, for as large a share of rows going either way as these have."""
+        if not self.n:
+            return math.nan
+
+        def seen(value: float) -> bool:
+            return self._upper(value, times=1.0, sign=-sign, off=Z_POWER, alpha=alpha) < -sign * bound
+
+        near, far = bound, float(sign)
+        if not seen(far):
+            return sign * math.inf
+        for _ in range(30):
+            middle = 0.5 * (near + far)
+            near, far = (near, middle) if seen(middle) else (middle, far)
+        return far
+
+    def _upper(self, change: float, *, times: float, sign: float, off: float, alpha: float) -> float:
+        """Upper bound of ``sign`` times the change, of rows whose own lies ``off`` standard errors that way from
+        ``change``; at least half a row goes either way."""
+        n = self.n * times
+        either = min(max(self.gained + self.lost, 0.5) * times, n)
+        either = min(max(either, n * abs(change)), n)
+        surplus = sign * n * change + off * math.sqrt(max(either - n * change * change, 0.0))
+        # A surplus larger than what went either way is one more row that did.
+        either = min(max(either, surplus), n)
+        surplus = min(surplus, either)
+        gained, lost = 0.5 * (either + surplus), 0.5 * (either - surplus)
+        return float(change_upper(gained=gained, lost=lost, n=n, alpha=alpha))
 
 
 class PairedRates(BaseModel):
@@ -93,6 +134,11 @@ class PairedRates(BaseModel):
             raise ValueError("a group has no more losses than successes before, and no more gains than failures before")
         return self
 
+    def reversed(self) -> PairedRates:
+        """The same with time turned round."""
+        after = tuple(b + g - lost for b, g, lost in zip(self.before, self.gained, self.lost, strict=True))
+        return PairedRates(rate=self.rate, before=after, gained=self.lost, lost=self.gained, n=self.n)
+
     def table(self, *, after: bool) -> RateTable:
         """The rate under either model."""
         k = tuple(
@@ -104,13 +150,16 @@ class PairedRates(BaseModel):
 class GapChange(Estimate):
     """``gap after - gap before`` on the same rows, the gap being the largest difference of a rate between two groups.
 
-    In [-1, 1], negative where the gap has closed; over several rates the gap is the largest of them all, as in
-    ``equalized_odds_difference``. Above: let (a, b) be the pair whose difference is the gap after. The change is at
-    most ``c_a - c_b``, the difference of the two groups' own changes, because the gap before is no smaller than what it
-    was between them; and at most that pair's difference after less the gap before. The smaller of the two bounds holds
-    for that pair, so the largest over all pairs holds, with half of alpha for the changes and a quarter for each of the
-    others; which pair it is, is a fixed fact, so nothing is paid for its being unknown. Below: the same with before and
-    after exchanged.
+    In [-1, 1], negative where the gap has closed; over several rates, each taken over rows of its own as true and false
+    positive rates are, the gap is the largest of them all, as in ``equalized_odds_difference``.
+
+    Above: let (a, b) be the pair whose difference is the gap after. The gap before is no smaller than what any pair
+    (c, d) differed by, so the change is at most ``D_ab(after) - D_cd(before)``, a sum of at most four groups' means of
+    values that are known row by row (:func:`~auditor.statistics.random_weights.sum_upper`). Nine tenths of alpha go to
+    (c, d) = (a, b), where that is ``c_a - c_b``, the difference of the two groups' own changes; the last tenth is
+    shared by all other pairs, so that the one that differed most before may be taken. The smaller of the two bounds
+    holds for (a, b), and so the largest over all pairs holds: which pair it is, is a fixed fact, so nothing is paid for
+    its being unknown. Below: the same with before and after exchanged.
     """
 
     kind_limits: ClassVar[tuple[float, float]] = (-1.0, 1.0)
@@ -128,16 +177,68 @@ class GapChange(Estimate):
 
     def bounds(self, alpha: float) -> tuple[float, float]:
         before, after = (self.gap(after=after) for after in (False, True))
-        was, now = before.bounds(alpha / 4.0), after.bounds(alpha / 4.0)
         if not before.complete:
+            was, now = before.bounds(alpha / 2.0), after.bounds(alpha / 2.0)
             return now[0] - was[1], now[1] - was[0]
-        low, high = 1.0, -1.0
-        for rate, first, second in zip(self.rates, before.tables, after.tables, strict=True):
-            pairs = ~np.eye(len(rate.n), dtype=bool)
-            (k_before, n), (k_after, _) = first.arrays(), second.arrays()
-            fell, rose = change_bounds(gained=rate.gained, lost=rate.lost, n=rate.n, alpha=alpha / 4.0)
-            upper = difference_bounds(k_after, n=n, alpha=alpha / 4.0)[1] - was[0]
-            high = max(high, float(np.minimum(rose[:, None] - fell[None, :], upper)[pairs].max()))
-            lower = now[0] - difference_bounds(k_before, n=n, alpha=alpha / 4.0)[1]
-            low = min(low, float(np.maximum(fell[:, None] - rose[None, :], lower)[pairs].min()))
-        return max(low, -1.0), min(high, 1.0)
+        low = -_most_opened(tuple(rate.reversed() for rate in self.rates), alpha)
+        return max(low, -1.0), min(_most_opened(self.rates, alpha), 1.0)
+
+
+def _most_opened(rates: Sequence[PairedRates], alpha: float) -> float:
+    """Upper bound of how much the gap over all ``rates`` has opened, as :class:`GapChange` says."""
+    columns = np.concatenate([_in_order(rate) for rate in rates], axis=1)
+    table = np.repeat(np.arange(len(rates)), [len(rate.n) for rate in rates])
+    pairs = np.argwhere((table[:, None] == table) & ~np.eye(table.size, dtype=bool)).T
+    own, other = _OWN_SHARE * alpha, (1.0 - _OWN_SHARE) * alpha / max(pairs.shape[1] - 1, 1)
+    before, gained, lost, n = columns
+    fell, rose = change_bounds(gained=gained, lost=lost, n=n, alpha=own / 2.0)
+    apart = rose[pairs[0]] - fell[pairs[1]]
+    most = -math.inf
+    if pairs.shape[1] > _MOST_PAIRS:
+        order = np.argsort(-apart, kind="stable")
+        most, pairs = float(apart[order[_MOST_PAIRS]]), pairs[:, order[:_MOST_PAIRS]]
+    rate = before / n
+    widest = _widest(rate, table)
+    found = _opened(
+        columns,
+        after=np.tile(pairs, 2),
+        before=np.concatenate([pairs, np.broadcast_to(widest[:, None], pairs.shape)], axis=1),
+        alpha=np.repeat([own, other], pairs.shape[1]),
+    )
+    return max(most, float(found.reshape(2, -1).min(axis=0).max()))
+
+
+def _in_order(rate: PairedRates) -> FloatArray:
+    """(4, n_groups) before, gained, lost and n, in an order that is the same however the groups were named."""
+    columns = np.asarray([rate.before, rate.gained, rate.lost, rate.n], np.float64)
+    return columns[:, np.lexsort(columns)]
+
+
+def _widest(rate: FloatArray, table: IntArray) -> IntArray:
+    """(2,) the pair of one table whose rates, (n_groups,), lie farthest apart, the higher first."""
+    ends = [
+        (places[np.argmax(rate[places])], places[np.argmin(rate[places])])
+        for places in (np.flatnonzero(table == t) for t in np.unique(table))
+    ]
+    return np.asarray(max(ends, key=lambda pair: float(rate[pair[0]] - rate[pair[1]])), np.int64)
+
+
+def _opened(columns: FloatArray, *, after: IntArray, before: IntArray, alpha: FloatArray) -> FloatArray:
+    """(n_pairs,) upper bounds of ``D_ab(after) - D_cd(before)``.
+
+    ``columns``: (4, n_groups) before, gained, lost and n; ``after`` and ``before``: (2, n_pairs) the pairs (a, b) and
+    (c, d). A group that is in both pairs is one sample, of the differences of its own rows.
+    """
+    (a, b), (c, d) = after, before
+    groups = np.stack([a, b, c, d])
+    was = np.stack(
+        [(d == a) * 1.0 - (c == a), (d == b) * 1.0 - (c == b), -1.0 * ~_among(c, a, b), 1.0 * ~_among(d, a, b)]
+    )
+    now = np.stack([np.ones(a.shape), -np.ones(a.shape), np.zeros(a.shape), np.zeros(a.shape)])
+    held, gained, lost, n = columns[:, groups]
+    counts = np.stack([held - lost, gained, lost, n - held - gained], axis=1)
+    return sum_upper(counts, values=np.stack([now + was, now, was, np.zeros_like(now)], axis=1), alpha=alpha)
+
+
+def _among(x: IntArray, a: IntArray, b: IntArray) -> npt.NDArray[np.bool_]:
+    return np.asarray((x == a) | (x == b), bool)

@@ -28,8 +28,8 @@ class EqualErrorRate(Estimate):
 
     ``alarms[k]`` of ``n_negative`` negatives score at least the k-th threshold, ``misses[k]`` of ``n_positive``
     positives below it, thresholds ascending. ``value``: where the ROC curve, drawn straight between thresholds, meets
-    ``FPR = FNR``. Bounds are exact: at the unknown threshold where both rates are e, false alarms and misses are two
-    independent binomial counts of rate e, so the pair lies in the joint region of
+    ``FPR = FNR``. Bounds hold at every size: at the unknown threshold where both rates are e, false alarms and misses
+    are two independent binomial counts of rate e, so the pair lies in the joint region of
     :func:`~auditor.statistics.intervals.corner_radius` but for ``alpha``; a rate e is refused where no threshold of
     the sample, ties split any way, has its pair in that region. Thinned thresholds only widen the bounds.
     """

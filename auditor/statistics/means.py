@@ -86,8 +86,8 @@ class WorstMeanDifference(WorstOfGroups):
     """Largest difference between any two groups of the mean of several rates taken over different rows.
 
     ``max over i, j of mean_t p_ti - mean_t p_tj``, in [0, 1], ideal 0: balanced accuracy with the true positive and the
-    true negative rate, macro recall with every class's. Each pair's bounds are exact over the joint region of all its
-    rates (:func:`sum_bounds`); the maximum is bounded as in :class:`WorstDifference`.
+    true negative rate, macro recall with every class's. Each pair is bounded over the joint region of all its rates'
+    exact tails (:func:`sum_bounds`); the maximum is bounded as in :class:`WorstDifference`.
     """
 
     kind_limits: ClassVar[tuple[float, float]] = (0.0, 1.0)

@@ -12,6 +12,7 @@ import scipy
 from pydantic import Field, model_validator
 
 from auditor.rows import FloatArray
+from auditor.statistics.distances import beyond_own, short_of_own
 from auditor.statistics.estimate import POWER, Estimate, Undefined
 from auditor.statistics.intervals import ANGLES, bounded_mean_reach, corner_radius
 from auditor.statistics.means import StudentT
@@ -238,8 +239,8 @@ class WorstValueDistance(Estimate):
 
     ``span`` None: no range is known, and a distance, which one value far off may stretch at will, has no bounds.
 
-    ``distances``: of every pair i < j in order, in the unit of the values. Neither sample moves its distribution by
-    more than ``span`` times the band of :class:`~auditor.statistics.distances.WorstDistance`, whose bounds these are.
+    ``distances``: of every pair i < j in order, in the unit of the values. The bounds are those of
+    :class:`~auditor.statistics.distances.WorstDistance`, ``span`` times as far away.
     """
 
     unbounded: ClassVar[bool] = True
@@ -261,31 +262,27 @@ class WorstValueDistance(Estimate):
     def comparisons(self) -> int:
         return len(self.distances)
 
-    def _reach(self, alpha: float, span: float) -> FloatArray:
-        i, j = np.triu_indices(len(self.n), 1)
-        band = np.sqrt(math.log(4.0 / alpha) / (2.0 * np.asarray(self.n, np.float64)))
-        return np.asarray(span * (band[i] + band[j]), np.float64)
-
     def bounds(self, alpha: float) -> tuple[float, float]:
         if self.span is None:
             return 0.0, math.inf
         d = np.asarray(self.distances)
-        low = float((d - self._reach(alpha / self.comparisons, self.span)).max())
-        return max(low, 0.0), min(float((d + self._reach(alpha, self.span)).max()), max(self.span, self.value))
+        low = float((d - self.span * beyond_own(self.n, alpha / self.comparisons)).max())
+        high = float((d + self.span * short_of_own(self.n, alpha)).max())
+        return max(low, 0.0), min(high, max(self.span, self.value))
 
     def detectable(self, *, bound: float, alpha: float, ideal: float, sign: int) -> float:
         """As that of :class:`~auditor.statistics.distances.WorstDistance`; NaN without a range."""
         if self.span is None or sign < 0:
             return math.nan
-        reach = self._reach(alpha / self.comparisons, self.span) + self._reach(1.0 - POWER, self.span)
-        return bound + float(reach.max())
+        reach = beyond_own(self.n, alpha / self.comparisons) + short_of_own(self.n, 1.0 - POWER)
+        return bound + self.span * float(reach.max())
 
     def growth(self, *, bound: float, alpha: float, ideal: float, miss: float) -> float:
         """As that of :class:`~auditor.statistics.distances.WorstDistance`; NaN without a range."""
         if self.span is None or not bound > ideal:
             return math.nan
-        reach = self._reach(alpha, self.span) + self._reach(miss / self.comparisons, self.span)
-        return (float(reach.max()) / (bound - ideal)) ** 2
+        reach = short_of_own(self.n, alpha) + beyond_own(self.n, miss / self.comparisons)
+        return (self.span * float(reach.max()) / (bound - ideal)) ** 2
 
 
 def bounded_mean(values: npt.ArrayLike, *, low: float, high: float, root: bool = False) -> BoundedMean | Undefined:

@@ -201,7 +201,7 @@ class FeatureAttribution:
             return _undefined(f"there {there}, and a method is chosen on some rows and confirmed on others", len(rows))
         large = _is_large(rows)
         sample = draw(rows, self.n_samples or (_LARGE_SAMPLES if large else _N_SAMPLES[rows.modality]), rng)
-        order = rng.permutation(len(sample))
+        order = sample.order(self.name)
         first, second = np.sort(order[: len(order) // 2]), np.sort(order[len(order) // 2 :])
         parts = Parts(
             first=self._pose(model, data, sample.take(first), rng),

@@ -40,7 +40,7 @@ class DetectorPerformance:
 
     - ``auc``: P(a synthetic file scores above a real one) + P(tie) / 2; [0, 1], ideal 1; DeLong's interval
     - ``equal_error_rate``: where the share of real files called synthetic equals that of synthetic ones missed; [0, 1],
-      ideal 0; exact interval, see :class:`~auditor.statistics.detection.EqualErrorRate`
+      ideal 0; bounds hold at every size, see :class:`~auditor.statistics.detection.EqualErrorRate`
     - ``average_precision``: mean precision at the synthetic files' scores; (0, 1], ideal 1; chance is their share
     - ``tpr_at_fpr``, at ``{"false_positive_rate": f}``: the share of synthetic files found where a share f of real
       ones is called synthetic; [0, 1], ideal 1; undefined with fewer than 1 / f real files

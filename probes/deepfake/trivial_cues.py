@@ -80,7 +80,7 @@ class TrivialCues:
         if subject.rows.modality == "image":
             need_pillow()
         cues = read_cues(subject.rows)
-        found, of_cues = _by_family(cues, subject.is_fake, rng)
+        found, of_cues = _by_family(cues, subject.is_fake, subject.rows.generator(self.name))
         alike = self._made_alike(model, subject, cues)
         fake, n = subject.is_fake, len(subject.is_fake)
         own = {"as they are": subject.scores, "made alike": alike}

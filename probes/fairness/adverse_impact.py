@@ -33,7 +33,7 @@ _DISPLAY_ONLY = "For display only: the interval takes the scores as normal with 
 
 
 class AdverseImpact:
-    """The rate at which each category is selected, over the rate of the most selected category, with exact intervals.
+    """The rate at which each category is selected, over the rate of the most selected category, with intervals.
 
     ``selection_rate`` of a category: the share of its rows decided for the favourable class. ``scoring_rate``: the
     share of its rows whose score, the favourable class's probability, is above the median of all rows' scores; left out
@@ -48,11 +48,11 @@ class AdverseImpact:
       the highest scoring rate, in pooled standard deviations within the two (Cohen's d); any number, ideal 0. For
       display only: its interval takes the scores as normal with one spread, which probabilities are not
 
-    Each ratio comes with the exact p-values of "below 0.8" and of "below 1", Fisher's exact p against the most selected
-    category, and the distance of the two rates in standard deviations. The ratio never speaks without them: with 2,000
-    rows in 8 cells, all selected at 20 %, the smallest ratio is below 0.8 in 91 % of samples where the cells are equal,
-    and in 97 % where they are as uneven as 30, 30, 9, 9, 6, 6, 5 and 5 %. Which category is the most selected
-    is itself an estimate, so a ratio is bounded as the smallest over every other category
+    Each ratio comes with the p-values of "below 0.8" and of "below 1" that its bounds have, Fisher's exact p against
+    the most selected category, and the distance of the two rates in standard deviations. The ratio never speaks without
+    them: with 2,000 rows in 8 cells, all selected at 20 %, the smallest ratio is below 0.8 in 91 % of samples where the
+    cells are equal, and in 97 % where they are as uneven as 30, 30, 9, 9, 6, 6, 5 and 5 %. Which category is the most
+    selected is itself an estimate, so a ratio is bounded as the smallest over every other category
     (:class:`~auditor.statistics.groups.RatioToLargest`); Fisher's p takes the category as given, as practice does.
 
     Neither law nor rule sets a pass mark for these ratios: four fifths (29 CFR 1607.4(D)) is a rule of thumb for what
@@ -250,7 +250,7 @@ def _ratio(table: RateTable, index: int, titles: Sequence[str]) -> tuple[AnyEsti
         return estimate, f"{own}, the most selected category"
     reference = f"against {k[best] / n[best]:.3f} ({k[best]:,} of {n[best]:,}) of {titles[best]}, the most selected"
     return estimate, (
-        f"{own} {reference}; exact p = {estimate.p_value(0.8, 'less'):.3g} for a ratio below 0.8, "
+        f"{own} {reference}; p = {estimate.p_value(0.8, 'less'):.3g} for a ratio below 0.8, "
         f"{estimate.p_value(1.0, 'less'):.3g} for one below 1; "
         f"Fisher's exact p = {fisher_exact_p(int(k[index]), int(n[index]), int(k[best]), int(n[best])):.3g}, "
         f"{standard_deviations(int(k[index]), int(n[index]), int(k[best]), int(n[best])):+.2f} standard deviations"

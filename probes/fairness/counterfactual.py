@@ -105,6 +105,7 @@ class CounterfactualFairness:
         if rows.modality != "tabular":
             raise NotApplicableError("Needs a table: for texts there is the probe counterfactual_token_fairness.")
         rows = draw(rows, self.n_samples, rng)
+        of_rows = rows.generator(self.name)
         table = _table(model, rows)
         found: list[Measurement] = []
         names = [str(c) for c in table.groups.columns]
@@ -116,7 +117,7 @@ class CounterfactualFairness:
         for sensitive in names:
             found += self._flipped(table, sensitive)
             if self.proxies is not False:
-                found += self._with_proxies(table, sensitive, rng)
+                found += self._with_proxies(table, sensitive, of_rows)
         return found
 
     def _flipped(self, table: _Table, sensitive: str) -> list[Measurement]:

@@ -45,9 +45,9 @@ class _Source:
 class ProxyAssociation:
     """How well the other features, the model's score and its representation predict each sensitive feature.
 
-    ``proxy_auc``: area under the ROC curve of a predictor of the group, trained on a random half of the rows and
-    measured on the other half; of several groups, the mean over them of each against the rest (macro). [0, 1], ideal
-    0.5, where the source says nothing of the group. ``at`` names the source:
+    ``proxy_auc``: area under the ROC curve of a predictor of the group, trained on half of the rows, by a
+    hash of their contents, and measured on the other half; of several groups, the mean over them of each against the
+    rest (macro). [0, 1], ideal 0.5, where the source says nothing of the group. ``at`` names the source:
 
     - ``from: features``: logistic regression on all features together, the sensitive ones left out
     - ``from: feature``, with ``feature``: that feature alone, by the groups' shares in its levels or tenths
@@ -78,12 +78,12 @@ class ProxyAssociation:
         self.single_features = single_features
 
     def measure(self, model: AuditedModel, data: AuditData, rng: np.random.Generator) -> list[Measurement]:
-        """Measurements over the evaluation rows; ``rng`` halves them once, for all sources."""
+        """Measurements over the evaluation rows; their own contents halve them once, for all sources."""
         rows = data.evaluation
         if rows.sensitive_features is None:
             raise NotApplicableError("Needs a sensitive feature: add --sensitive COLUMN.")
         train = np.zeros(len(rows), bool)
-        train[rng.permutation(len(rows))[: len(rows) // 2]] = True
+        train[rows.order(self.name)[: len(rows) // 2]] = True
         sources = self._sources(model, rows, train)
         found = []
         for column in rows.sensitive_features.columns:

@@ -53,7 +53,7 @@ class ScoreFairness:
     Without labels there are the distances and demographic parity only.
 
     A group without two rows of either class has no ``roc_auc``, and leaves ``auc_difference`` undefined. A headline is
-    bounded from exact or DeLong bounds of its parts, never from the noisy maximum itself.
+    bounded from its parts' own bounds, never from the noisy maximum itself.
 
     intersections: whether to compare the intersection of several sensitive features too.
     bins: bins of the calibration error, of equal width on [0, 1]. thresholds: of the score, between 0 and 1. Raises

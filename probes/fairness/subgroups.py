@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, combinations
-from math import comb
+from math import comb, isnan
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -43,6 +43,7 @@ class Column:
     levels: tuple[str, ...]
     rest: bool = False
     numeric: bool = False
+    sensitive: bool = False
 
     def condition(self, level: int) -> str:
         """``age in [18, 25)`` or ``sex = f``."""
@@ -74,15 +75,20 @@ class SubgroupDiscovery:
 
     Rates, each worse when higher: ``error_rate = P(y_pred != y)``, ``rejection_rate = P(y_pred != favourable)``,
     ``false_positive_rate`` and ``false_negative_rate``; without labels the second only, without a favourable label the
-    first only. The rows are halved at random. The first half ranks every conjunction of numeric bins, category levels
-    and sensitive features by the pooled z of its rate against the rows outside it; the ``top`` best that do not overlap
-    by more than half are tried on the second half, where nothing has been chosen yet, by Fisher's exact test (one-sided
-    hypergeometric tail), with Holm's correction over ``top``:
+    first only. The rows are halved as good as at random, by a hash of their contents, so that no seed gives another
+    split (:meth:`~auditor.data.audit_data.AuditData.order`). The first half ranks every conjunction of numeric bins,
+    category levels and sensitive features by the pooled z of its rate against the rows outside it; the ``top`` best
+    that do not overlap by more than half are tried on the second half, where nothing has been chosen yet, by Fisher's
+    exact test (one-sided hypergeometric tail), with Holm's correction over ``top``:
 
     - ``confirmed_subgroups``: how many hold at 5 %; ideal 0. Its lower bound at alpha is Holm's count at alpha. What is
       not confirmed may still be there, so it can FAIL and never PASS.
     - ``subgroup_gap`` of each confirmed slice: its rate minus the rate of all other rows, on the second half; [-1, 1],
-      ideal 0, with exact bounds that hold for all ``top`` slices together.
+      ideal 0, with bounds that hold for all ``top`` slices together.
+    - ``confirmed_sensitive_subgroups``, where there are sensitive features: of the ``top`` best slices that one of them
+      describes, how many are worse by more than ``margin`` than the other rows that meet the slice's other conditions:
+      others of the same income and debts, say, who are of another group. A model that decides by income is worse for
+      some incomes, and rightly so; this is what is left of that. Ideal 0; as above it can FAIL and never PASS.
 
     bins: bins of equal share per numeric column. top: slices to confirm, fixed beforehand. min_rows: fewest rows of a
     rate that a slice needs in the search half. features: columns to search, all of them by default. Category levels
@@ -110,11 +116,15 @@ class SubgroupDiscovery:
         top: int = 10,
         min_rows: int = 30,
         features: Sequence[str] | None = None,
+        margin: float = 0.10,
     ) -> None:
         if depth not in (1, 2, 3):
             raise ValueError(f"depth is 1, 2 or 3, not {depth}")
         if not 2 <= bins <= 20 or not 1 <= top <= 100 or min_rows < 1:
             raise ValueError("bins lies in 2 to 20, top in 1 to 100, and min_rows is at least 1")
+        if not 0.0 <= margin < 1.0:
+            raise ValueError(f"margin lies in [0, 1), not {margin}")
+        self.margin = margin
         self.depth = depth
         self.bins = bins
         self.top = top
@@ -122,7 +132,7 @@ class SubgroupDiscovery:
         self.features = None if features is None else tuple(features)
 
     def measure(self, model: AuditedModel, data: AuditData, rng: np.random.Generator) -> list[Measurement]:
-        """Measurements over the evaluation rows; ``rng`` halves them."""
+        """Measurements over the evaluation rows; their own contents halve them, and ``rng`` draws nothing."""
         rows = data.evaluation
         columns = columns_of(rows, self.bins, self.features)
         if not columns:
@@ -141,15 +151,24 @@ class SubgroupDiscovery:
                 "Needs true labels (add --target COLUMN) or a favourable label (--positive LABEL)."
             )
         half = np.zeros(len(rows), bool)
-        half[rng.permutation(len(rows))[: len(rows) // 2]] = True
-        found = self._search(columns, rates, half)
-        return self._confirm(found, columns, rates, ~half)
+        half[rows.order(self.name)[: len(rows) // 2]] = True
+        found, named = self._search(columns, rates, half)
+        measured = self._confirm(found, columns, rates, ~half)
+        if any(column.sensitive for column in columns):
+            measured.append(self._of_sensitive(named, columns, rates, ~half))
+        return measured
 
-    def _search(self, columns: Sequence[Column], rates: Sequence[Rate], half: BoolArray) -> list[Slice]:
-        """The best ``top`` slices of the search half, most surprising first."""
+    def _search(
+        self, columns: Sequence[Column], rates: Sequence[Rate], half: BoolArray
+    ) -> tuple[list[Slice], list[Slice]]:
+        """The best ``top`` slices of the search half, most surprising first; and of those of sensitive features."""
         here = [_restricted(column, half) for column in columns]
         of = [Rate(rate.name, rate.of[half], rate.bad[half]) for rate in rates]
         ranked = rank_slices(here, of, self.depth, self.min_rows)
+        named = [s for s in ranked if any(columns[c].sensitive for c in s.columns)]
+        return self._best(ranked, here, of), self._best(named, here, of)
+
+    def _best(self, ranked: Sequence[Slice], here: Sequence[Column], of: Sequence[Rate]) -> list[Slice]:
         chosen: list[Slice] = []
         masks: list[BoolArray] = []
         for candidate in ranked[:_MOST_LOOKED_AT]:
@@ -223,6 +242,39 @@ class SubgroupDiscovery:
             if ok
         ]
 
+    def _of_sensitive(
+        self, found: Sequence[Slice], columns: Sequence[Column], rates: Sequence[Rate], half: BoolArray
+    ) -> Measurement:
+        """Slices of sensitive features against rows that differ from theirs in those features alone."""
+        here = [_restricted(column, half) for column in columns]
+        p_values, said = [], []
+        for candidate in found:
+            of, bad = rates[candidate.rate].of[half], rates[candidate.rate].bad[half]
+            pairs = list(zip(candidate.columns, candidate.levels, strict=True))
+            same = np.logical_and.reduce([of, *(here[c].codes == v for c, v in pairs if not columns[c].sensitive)])
+            inside = _rows_of(candidate, here) & same
+            others = same & ~inside
+            gap = Difference(
+                successes=(int(bad[inside].sum()), int(bad[others].sum())), n=(int(inside.sum()), int(others.sum()))
+            )
+            p = 1.0 if isnan(gap.value) else gap.p_value(self.margin, "greater")
+            p_values.append(p)
+            said.append(f"{_name(candidate, columns, rates)}: {gap.value:+.3f} (p = {p:.2g})")
+        tested: AnyEstimate = ConfirmedCount(p_values=(*p_values, *[1.0] * (self.top - len(found))))
+        if not found:
+            tested = Undefined(reason=f"no slice has {self.min_rows} rows in the search half and as many outside")
+        best = [words for _, words in sorted(zip(p_values, said, strict=True))]
+        return Measurement(
+            metric="confirmed_sensitive_subgroups",
+            method="split_and_confirm",
+            estimate=tested,
+            n_samples=len(half),
+            ideal=0.0,
+            detail=f"worse than others who differ in the sensitive feature alone, by more than {self.margin:g}: "
+            + ("; ".join(best[:3]) or "none found")
+            + f"; before Holm's correction over {self.top}",
+        )
+
 
 # ---- columns and rates ---------------------------------------------------------------------------------------------
 
@@ -244,7 +296,8 @@ def columns_of(rows: AuditData, bins: int, features: Sequence[str] | None = None
         if unknown:
             raise NotApplicableError(f"There is no column {unknown[0]!r} to search: choose among {', '.join(series)}.")
         series = {f: series[f] for f in features}
-    columns = [_column(name, values, bins) for name, values in series.items()]
+    named = () if rows.sensitive_features is None else tuple(map(str, rows.sensitive_features.columns))
+    columns = [replace(_column(c, values, bins), sensitive=c in named) for c, values in series.items()]
     return [c for c in columns if len(c.levels) - c.rest > 1]
 
 

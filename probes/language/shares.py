@@ -49,9 +49,10 @@ def undecided(tied: npt.ArrayLike, unit: str = "pairs", between: str = "both tex
 
 
 def independent_share(preferred: FloatArray) -> Proportion:
-    """Share of independent preferences, (n,) of 0, 0.5 and 1, as a proportion with exact bounds.
+    """Share of independent preferences, (n,) of 0, 0.5 and 1, as a proportion.
 
-    Of two ties one counts as won; an odd one out is left out, so the share keeps its value.
+    Of two ties one counts as won; an odd one out is left out, so the share keeps its value. Clopper and Pearson's
+    bounds are exact without ties; ties vary less than wins and losses do.
     """
     ties = int((preferred == 0.5).sum())
     won = int((preferred == 1.0).sum())

@@ -127,7 +127,9 @@ class AttributeInference:
                     detail=f"{self.attribute}{remark}",
                 )
             ]
-        shuffled = rng.permutation(evaluation)
+        # No seed splits the rows anew: whoever asks again learns from the same half.
+        order, rng = data.order(self.name), data.generator(self.name)
+        shuffled = order[np.isin(order, evaluation)]
         learned, attacked = np.sort(shuffled[: evaluation.size // 2]), np.sort(shuffled[evaluation.size // 2 :])
         values = _values(secret, level, len(names))
         columns = _encoded(data, self.attribute)

@@ -21,7 +21,7 @@ from auditor.errors import DataError, UsageError
 from auditor.evidence.history.entries import AuditEntry, Decision, digest_of
 from auditor.evidence.history.ledger import Ledger, broken_chain, decisions_about
 from auditor.report.record import AuditReport
-from cli.history import decisions_on, history, record_audit, report_of, signoff, trend
+from cli.history import decisions_on, history, open_ledger, report_of, signoff, trend
 from tests import ROOT
 from tests.evidence.test_evidence import evidence
 
@@ -36,6 +36,12 @@ def report() -> AuditReport:
 def ledger(tmp_path: Path) -> Iterator[Ledger]:
     opened = Ledger(tmp_path / "h.db")
     yield opened
+    opened.close()
+
+
+def record_audit(report: AuditReport, db: str | None, bundle: str | None) -> None:
+    opened = open_ledger(db, create=True)
+    opened.append("audit", AuditEntry.of(report, bundle))
     opened.close()
 
 

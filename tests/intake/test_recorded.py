@@ -317,13 +317,11 @@ def test_scores_that_do_not_add_up_are_refused(tmp_path: Path) -> None:
 
 def test_rows_apart_by_their_scores_alone_are_no_copies(tmp_path: Path) -> None:
     """Without features, equal labels would make nearly every row a copy of another."""
-    from auditor.intake.rows.reading import row_keys
-
     frame = pd.DataFrame({"y": [0, 1] * 50, "s": np.linspace(0.01, 0.99, 100)})
     _, data = load(frame, tmp_path, RecordedSpec(score=("s",)), target="y")
-    assert len(set(row_keys(data).tolist())) == 100
+    assert len(set(data.keys.tolist())) == 100
     _, data = load(frame.assign(s=0.5), tmp_path, RecordedSpec(score=("s",)), target="y")
-    assert len(set(row_keys(data).tolist())) == 2
+    assert len(set(data.keys.tolist())) == 2
 
 
 def test_the_door_takes_a_frame() -> None:

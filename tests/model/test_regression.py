@@ -51,7 +51,7 @@ from auditor.data.audit_data import AuditData, numeric_target
 from auditor.data.preprocessing import fit_tabular
 from auditor.errors import DataError, ModelError, UsageError
 from auditor.intake.formats import load_model
-from auditor.intake.rows.reading import load_data, row_keys
+from auditor.intake.rows.reading import load_data
 from auditor.intake.specs import DataSpec, ModelSpec
 from auditor.model.audited_model import AuditedModel
 from auditor.model.regression import AuditedRegressor, TorchRegressor
@@ -360,8 +360,8 @@ def test_training_rows_come_with_their_numbers(tmp_path: Path) -> None:
     assert any("20 of 80 evaluation rows stand in the training file" in note for note in data.notes)
     again = AuditData.for_regression(TABLE, PRICE)
     other = AuditData.for_regression(TABLE, PRICE + 1)
-    assert np.array_equal(row_keys(again), row_keys(AuditData.for_regression(TABLE, PRICE)))
-    assert not (row_keys(again) == row_keys(other)).any()
+    assert np.array_equal(again.keys, AuditData.for_regression(TABLE, PRICE).keys)
+    assert not (again.keys == other.keys).any()
 
 
 def test_model_and_data_of_different_tasks_are_told_apart() -> None:

@@ -39,7 +39,7 @@ from auditor.report.comparing.drawn_tradeoff import (
 )
 from auditor.report.comparing.pareto import dominates
 from auditor.report.comparing.tradeoff import Candidate, Tradeoff, rows_needed, weigh
-from auditor.report.comparing.tradeoff_evidence import Disparity, Evidence, Gap, Largest, read_evidence
+from auditor.report.comparing.tradeoff_evidence import Apart, Disparity, Evidence, Gap, Largest, read_evidence
 from auditor.report.front import draw, plots_of
 from auditor.report.record import AuditReport
 from auditor.run.audit import run_audit
@@ -78,8 +78,9 @@ def paired(name: str, before: Decided, after: Decided, groups: npt.NDArray[np.in
 
 def gap_of(feature: str, rate: PairedRates) -> Gap:
     change = GapChange(rates=(rate,))
-    ratio = WorstRatio(tables=(rate.table(after=True),))
-    return Gap(feature=feature, own=change.gap(after=True), change=change, ratio=ratio, ratio_change=change)
+    before, ratio = (WorstRatio(tables=(rate.table(after=after),)) for after in (False, True))
+    ratio_change = Apart(before=before, after=ratio)
+    return Gap(feature=feature, own=change.gap(after=True), change=change, ratio=ratio, ratio_change=ratio_change)
 
 
 def point(
@@ -148,23 +149,30 @@ def test_what_is_undefined_is_never_an_alternative() -> None:
 
 
 def test_every_model_that_was_tried_is_paid_for() -> None:
-    candidates = [point(f"p{i}", (3, 3), CLOSED) for i in range(3)]
+    candidates = [point(f"p{i}", (5, 8), CLOSED) for i in range(3)]
     few, many = weigh(PRESENT, candidates), weigh(PRESENT, candidates, n_tried=300)
     assert (few.m, few.n_tried, many.m, many.n_tried) == (6, 3, 600, 300)
     for own, wider in zip(few.points, many.points, strict=True):
         assert own.performance_change.interval and wider.performance_change.interval
         assert wider.performance_change.interval[0] < own.performance_change.interval[0]
     assert len(few.alternatives) == 3 and not many.alternatives
-    overall = RateChange(before=1600, gained=3, lost=3, n=2000)
+    overall = RateChange(before=1600, gained=5, lost=8, n=2000)
     assert few.points[0].performance_change.interval == overall.bounds(0.05 / 6)
 
 
 def test_a_ratio_that_fell_while_the_gap_closed_is_named() -> None:
     fewer = point("p", (3, 3), ("sex", (0, 0), (500, 250)))  # 0.6 and 0.3 become 0.1 and 0.05
     found = weigh(PRESENT, [fewer, point("q", (3, 3), CLOSED)])
-    (remark,) = weigh(PRESENT, [point("p", (3, 3), ("sex", (0, 0), (500, 260)))]).points[0].remarks
-    assert "the impact ratio fell from 0.500 to 0.400" in remark
+    (remark,) = weigh(PRESENT, [point("p", (3, 3), ("sex", (0, 0), (500, 280)))]).points[0].remarks
+    assert "the impact ratio fell from 0.500 to 0.200: both are shown" in remark
     assert not found.points[1].remarks
+
+
+def test_a_ratio_that_only_seems_to_have_fallen_is_not_named() -> None:
+    """From 0.6 and 0.3 to 0.1 and 0.04: the gap is shown to have closed, and a ratio of 0.4 is within chance of 0.5."""
+    (own,) = weigh(PRESENT, [point("p", (3, 3), ("sex", (0, 0), (500, 260)))]).points
+    assert own.features[0].standing == "less" and own.features[0].ratio.value == pytest.approx(0.4)
+    assert not own.remarks
 
 
 @pytest.mark.parametrize(("tolerance", "error_rate"), [(-0.1, 0.05), (math.nan, 0.05), (0.01, 0.0), (0.01, 0.6)])

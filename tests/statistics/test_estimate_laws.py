@@ -426,7 +426,6 @@ SHORT: dict[str, tuple[float, float]] = {
     "smallest_rate": (2.1, 2.0),
     "largest_rate": (2.1, 2.0),
     "bracketed_mean": (1.4, 1.0),
-    "rate_change": (1.8, 1.2),
     "bounded_mean": (1.3, 1.0),
     "ratio_to_largest": (1.0, 1.1),
 }

@@ -11,6 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 from scipy.special import stdtrit
 from scipy.stats import binom
 
+from auditor.statistics.distances import WorstDistance
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.intervals import bounded_mean_reach, clopper_pearson
 from auditor.statistics.kinds import AnyEstimate
@@ -151,13 +152,18 @@ def test_the_largest_value() -> None:
     assert holed.bounds(0.01)[0] == pytest.approx(parts[0].bounds(0.01)[0]) and holed.bounds(0.01)[1] == math.inf
 
 
-def test_the_worst_distance_moves_by_no_more_than_both_bands() -> None:
+def test_the_worst_distance_has_the_bounds_of_one_on_the_unit_range() -> None:
     d = WorstValueDistance(distances=(3.0, 1.0, 2.0), n=(100, 200, 50), span=10.0)
-    band = {n: 10.0 * math.sqrt(math.log(2.0 / (0.01 / 3 / 2)) / (2 * n)) for n in (100, 200, 50)}
-    pairs = ((3.0, 100, 200), (1.0, 100, 50), (2.0, 200, 50))
-    assert d.bounds(0.01)[0] == pytest.approx(max(0.0, *(x - band[i] - band[j] for x, i, j in pairs)))
-    band = {n: 10.0 * math.sqrt(math.log(2.0 / (0.01 / 2)) / (2 * n)) for n in (100, 200, 50)}
-    assert d.bounds(0.01)[1] == pytest.approx(min(10.0, max(x + band[i] + band[j] for x, i, j in pairs)))
+    unit = WorstDistance(distances=(0.3, 0.1, 0.2), n=(100, 200, 50)).bounds(0.01)
+    assert 0.0 < unit[0] < 0.3 < unit[1] < 1.0
+    assert d.bounds(0.01) == pytest.approx((10.0 * unit[0], 10.0 * unit[1]))
+    plan = {"alpha": 0.01, "ideal": 0.0}
+    assert d.growth(bound=5.0, miss=0.2, **plan) == pytest.approx(
+        WorstDistance(distances=(0.3, 0.1, 0.2), n=(100, 200, 50)).growth(bound=0.5, miss=0.2, **plan)
+    )
+    assert d.detectable(bound=5.0, sign=1, **plan) == pytest.approx(
+        10.0 * WorstDistance(distances=(0.3, 0.1, 0.2), n=(100, 200, 50)).detectable(bound=0.5, sign=1, **plan)
+    )
     assert d.limits == (0.0, 10.0) and d.value == 3.0
     loose = WorstValueDistance(distances=(3.0,), n=(5, 5), span=None)
     assert loose.bounds(0.01) == (0.0, math.inf) and math.isnan(

@@ -87,6 +87,15 @@ class Ledger:
 
     def append(self, kind: Kind, payload: AuditEntry | Decision) -> Entry:
         """Writes an entry at the end and returns it, once it is on the disk."""
+        entry = self._append(kind, payload, None)
+        assert entry is not None
+        return entry
+
+    def append_after(self, head: str, kind: Kind, payload: AuditEntry | Decision) -> Entry | None:
+        """Writes an entry at the end if that is still the entry with the hash ``head``; None where it is another."""
+        return self._append(kind, payload, head)
+
+    def _append(self, kind: Kind, payload: AuditEntry | Decision, head: str | None) -> Entry | None:
         sql = _sqlalchemy()
         created = datetime.now(UTC).isoformat(timespec="milliseconds")
         columns = self._entries.c
@@ -96,6 +105,8 @@ class Ledger:
                 sql.select(columns.number, columns.hash).order_by(columns.number.desc()).limit(1)
             ).first()
             number, previous = (1, GENESIS) if last is None else (int(last[0]) + 1, str(last[1]))
+            if head not in (None, previous):
+                return None
             entry = Entry.after(number, previous, created, kind, payload.model_dump_json())
             connection.execute(sql.insert(self._entries).values(**entry.model_dump()))
         return entry

@@ -18,6 +18,7 @@ from auditor.data.audit_data import AuditData, encode_labels, favourable, groups
 from auditor.data.bins import MOST_VALUES, BinRule, bin_sensitive, parse_bin_rule, refuse_continuous
 from auditor.data.counts import MISSING, GroupCounts, count_groups
 from auditor.data.preprocessing import NumericColumn, TabularPreprocessing, as_converted, as_text, label_name
+from auditor.data.row_keys import Keys, keys_of
 from auditor.errors import DataError, UsageError, did_you_mean, some_of
 from auditor.intake.rows.columns import id_like
 from auditor.intake.rows.recorded import read_recorded
@@ -120,8 +121,12 @@ def can_stream(spec: DataSpec, model: AuditedModel) -> bool:
     )
 
 
-def stream_counts(spec: DataSpec, model: AuditedModel) -> tuple[GroupCounts, tuple[str, ...]]:
+def stream_counts(
+    spec: DataSpec, model: AuditedModel, keys: list[Keys] | None = None
+) -> tuple[GroupCounts, tuple[str, ...]]:
     """GroupCounts of a whole file, and the notes on it: one forward pass over its rows, in constant memory.
+
+    ``keys`` is given the keys of the rows, part by part, where there is a list for them.
 
     Raises what :func:`load_data` raises.
     """
@@ -142,6 +147,8 @@ def stream_counts(spec: DataSpec, model: AuditedModel) -> tuple[GroupCounts, tup
         y_true = None
         if spec.target is not None:
             y_true = encode_labels(batch.column(spec.target).to_pandas(), classes, spec.target)
+        if keys is not None:
+            keys.append(keys_of(X, y_true, None, None))
         tally.add(batch.num_rows, {name: _n_missing(batch.column(name)) for name in features}, y_true)
         groups = [_arrow_groups(batch.column(name)) for name in sensitive]
         for name, (_, levels) in zip(sensitive, groups, strict=True):
@@ -373,32 +380,13 @@ def load_data(spec: DataSpec, model: AuditedModel) -> AuditData:
 
 def _overlap_note(evaluation: AuditData, members: AuditData) -> list[str]:
     """Says how many evaluation rows the model was trained on; none are left out, as that would thin out common rows."""
-    shared = int(np.isin(row_keys(evaluation), row_keys(members)).sum())
+    shared = int(np.isin(evaluation.keys, members.keys).sum())
     if not shared:
         return []
     return [
         f"{shared:,} of {len(evaluation):,} evaluation rows stand in the training file too: what is measured on them "
         "flatters the model. Membership inference leaves out every row that occurs twice."
     ]
-
-
-def row_keys(data: AuditData) -> npt.NDArray[np.uint64]:
-    """(n,) hash of each row's features and label; equal rows have equal keys, within one process."""
-    if isinstance(data.X, pd.DataFrame):
-        # One type for all numbers: a column of whole numbers in one file may have a gap, and be float, in the other.
-        X = data.X.astype({c: np.float64 for c in data.X.columns if data.X[c].dtype.kind in "iufb"})
-        of_features = np.asarray(pd.util.hash_pandas_object(X, index=False), np.uint64)
-    else:
-        parts = (hash(x if isinstance(x, str) else x.tobytes()) % 2**64 for x in data.X)
-        of_features = np.fromiter(parts, np.uint64, len(data))
-    labels = np.zeros(len(data), np.uint64) if data.y_true is None else data.y_true.astype(np.uint64)
-    if data.target_values is not None:
-        labels = (data.target_values + 0.0).view(np.uint64)  # -0.0 and 0.0 are one number
-    combined: npt.NDArray[np.uint64] = of_features * np.uint64(1_000_003) + labels
-    if data.recorded is not None:
-        # Where a row's features are not all here, its answers may be all that tells it from another.
-        combined = combined * np.uint64(1_000_003) + data.recorded.keys(len(data))
-    return combined
 
 
 def _load_one(

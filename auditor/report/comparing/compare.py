@@ -10,7 +10,7 @@ from typing import Literal
 from auditor.errors import UsageError
 from auditor.finding.measurement import Outcome, Pillar
 from auditor.report.record import INTAKE, AuditReport, Finding
-from auditor.statistics.changes import GapChange, RateChange
+from auditor.statistics.changes import GapChange, RateChange, change_bounds
 from auditor.statistics.kinds import AnyEstimate
 
 Verdict = Literal["better", "worse", "no change shown", "not judged", "undefined"]
@@ -19,6 +19,8 @@ _SUFFIX = "_change"
 _SHOWN_LEVEL = 0.025
 # An area under the ROC curve below which a reader of the group does hardly better than a coin.
 _READABLE = 0.55
+# Kinds of remarks that rest on a sample, and share the comparison's error rate.
+_KINDS_OF_REMARKS = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +70,8 @@ class Comparison:
     Judged are accuracy and what the later audit has a criterion for, so m is fixed before any number is read: each of
     their intervals misses with at most ``error_rate / m`` on either side, any other with at most 2.5 %.
     ``only_before`` and
-    ``only_after``: metrics that one audit alone has. ``remarks``: what usually goes wrong, where it did.
+    ``only_after``: metrics that one audit alone has. ``remarks``: what usually goes wrong, where whole intervals say
+    that it did; the chance that any of those that rest on a sample is false is at most ``error_rate``.
     ``made_by``: the mitigation between them and its notes, where there was one.
     """
 
@@ -132,7 +135,7 @@ def compare(before: AuditReport, after: AuditReport, *, error_rate: float = 0.05
         error_rate=error_rate,
         only_before=tuple(dict.fromkeys(key[2] for key in first if key not in second)),
         only_after=tuple(dict.fromkeys(key[2] for key in second if key not in first)),
-        remarks=tuple(_remarks([*headlines, *others], details, after)),
+        remarks=tuple(_remarks(_Both(first, second, changes), [*headlines, *others], after, error_rate)),
     )
 
 
@@ -276,8 +279,44 @@ def _verdict(
     return "better" if closer else "worse" if further else "no change shown"
 
 
-def _remarks(rows: Sequence[Row], details: Sequence[Row], after: AuditReport) -> list[str]:
-    found = [*_empty(rows, after), *_levelled_down(rows, details), *_moved(rows), *_hidden(rows, after)]
+@dataclass(frozen=True)
+class _Both:
+    """The numbers of both audits, and the paired changes between them."""
+
+    first: dict[_Key, Finding]
+    second: dict[_Key, Finding]
+    changes: dict[_Key, Finding]
+
+    def gaps(self) -> list[_Key]:
+        """The gaps by a sensitive feature or by an intersection that both audits have, with the ideal 0."""
+        return [
+            key
+            for key, finding in self.second.items()
+            if key in self.first and finding.ideal == 0.0 and dict(key[3]).get("by")
+        ]
+
+    def at(self, key: _Key, alpha: float) -> Row:
+        """One number before and after, with the verdict of its interval at this level."""
+        return _row(key, self.first[key], self.second[key], self.changes, alpha, judged=True)
+
+    def by_group(self, gap: _Key, rate: str, alpha: float) -> list[tuple[float, tuple[float, float]]]:
+        """What became of each group's own rate, and its bounds, all of them together at this level on either side."""
+        own = self.changes.get((CHANGE, "paired", gap[2] + _SUFFIX, gap[3]))
+        if own is not None and isinstance(own.estimate, GapChange):
+            table = next((r for r in own.estimate.rates if r.rate == rate), None)
+            if table is not None:
+                low, high = change_bounds(gained=table.gained, lost=table.lost, n=table.n, alpha=alpha / len(table.n))
+                values = [(g - lost) / max(n, 1) for g, lost, n in zip(table.gained, table.lost, table.n, strict=True)]
+                return list(zip(values, zip(low.tolist(), high.tolist(), strict=True), strict=True))
+        features = set(str(dict(gap[3])["by"]).split(" x "))
+        keys = [k for k in self.second if k in self.first and k[2] == rate and {name for name, _ in k[3]} == features]
+        rows = [self.at(key, alpha / len(keys)) for key in keys]
+        return [(row.difference, row.interval) for row in rows if row.interval is not None]
+
+
+def _remarks(both: _Both, rows: Sequence[Row], after: AuditReport, error_rate: float) -> list[str]:
+    alpha = error_rate / _KINDS_OF_REMARKS
+    found = [*_empty(rows, after), *_levelled_down(both, alpha), *_moved(both, alpha), *_hidden(both, after, alpha)]
     leaks = [r for r in rows if r.pillar == "privacy" and r.verdict == "worse"]
     if leaks:
         found.append(f"Privacy became worse: {', '.join(r.name for r in leaks[:3])}.")
@@ -286,7 +325,7 @@ def _remarks(rows: Sequence[Row], details: Sequence[Row], after: AuditReport) ->
         for f in after.findings
         if f.probe == CHANGE and f.metric == "accuracy_change" and f.group and f.estimate is not None
     ]
-    return found + _cost_by_group(changed)
+    return found + _cost_by_group(changed, alpha)
 
 
 def _empty(rows: Sequence[Row], after: AuditReport) -> list[str]:
@@ -303,70 +342,83 @@ def _empty(rows: Sequence[Row], after: AuditReport) -> list[str]:
     return [f"Not better, but empty: {names}. {nearer[0][1]}"] if nearer else []
 
 
-def _levelled_down(rows: Sequence[Row], details: Sequence[Row]) -> list[str]:
-    """A gap in true positive rates or accuracy that closed although no group's own rate was shown to rise."""
-    found = []
-    for gap, rate in (("equalized_odds_difference", "true_positive_rate"), ("accuracy_difference", "accuracy")):
-        for row in rows:
-            if row.metric != gap or row.difference >= 0.0:
-                continue
-            features = set(str(dict(row.of).get("by", "")).split(" x "))
-            own = [d for d in details if d.metric == rate and {k for k, _ in d.of} == features]
-            if own and all(d.difference <= 0.0 for d in own) and any(d.difference < 0.0 for d in own):
-                found.append(
-                    f"Levelling down: {row.name} closed by {-row.difference:.3f}, and no group's {rate} rose: "
-                    "the gap is smaller because somebody is worse off and nobody better."
-                )
-    return found
+def _levelled_down(both: _Both, alpha: float) -> list[str]:
+    """A gap in true positive rates or accuracy that is shown to have closed, a group's own rate having fallen.
 
-
-def _moved(rows: Sequence[Row]) -> list[str]:
-    """A gap that closed for one feature while the same gap opened for another or for an intersection."""
+    Both are shown, and no group's rate is shown to have risen, nor rose in the sample as far as another's surely fell.
+    Where the gap has not closed, or nobody's rate has fallen, that is said with probability at most alpha.
+    """
+    rates = {"equalized_odds_difference": "true_positive_rate", "accuracy_difference": "accuracy"}
+    gaps = [key for key in both.gaps() if key[2] in rates]
     found = []
-    for metric in dict.fromkeys(row.metric for row in rows):
-        own = [row for row in rows if row.metric == metric and row.ideal == 0.0 and dict(row.of).get("by")]
-        closed = [row for row in own if row.difference < 0.0]
-        opened = [row for row in own if row.verdict == "worse"]
-        if closed and opened:
+    for key in gaps:
+        row = both.at(key, alpha / len(gaps))
+        if row.verdict != "better":
+            continue
+        rate = rates[key[2]]
+        own = both.by_group(key, rate, alpha / len(gaps))
+        surely = max((-high for _, (_, high) in own), default=0.0)
+        if surely > 0.0 and all(low <= 0.0 for _, (low, _) in own) and max(change for change, _ in own) < surely:
+            fell = sum(high < 0.0 for _, (_, high) in own)
             found.append(
-                f"Bias moved: {metric} closed by {dict(closed[0].of)['by']} and opened by {dict(opened[0].of)['by']}."
+                f"Levelling down: {row.name} closed by {-row.difference:.3f}, and {rate} is shown to have fallen in "
+                f"{fell} of {len(own)} groups, in one by at least {surely:.3f}, and to have risen in none: the gap is "
+                "smaller because somebody is worse off."
             )
     return found
 
 
-def _hidden(rows: Sequence[Row], after: AuditReport) -> list[str]:
-    """A gap that closed although a linear model still reads the group from what enters the last layer."""
+def _moved(both: _Both, alpha: float) -> list[str]:
+    """A gap that is shown to have closed for one feature and to have opened for another or for an intersection."""
+    gaps = both.gaps()
+    found = []
+    for metric in dict.fromkeys(key[2] for key in gaps):
+        rows = [both.at(key, alpha / (2.0 * len(gaps))) for key in gaps if key[2] == metric]
+        closed, opened = ([row for row in rows if row.verdict == verdict] for verdict in ("better", "worse"))
+        if closed and opened:
+            found.append(
+                f"Bias moved: {metric} is shown to have closed by {dict(closed[0].of)['by']} and to have opened by "
+                f"{dict(opened[0].of)['by']}."
+            )
+    return found
+
+
+def _hidden(both: _Both, after: AuditReport, alpha: float) -> list[str]:
+    """A gap that is shown to have closed although a linear model still reads the group from what enters the last layer.
+
+    Half of alpha is for the gaps, and half for what is read.
+    """
+    gaps = [key for key in both.gaps() if key[0] == "group_fairness"]
     closed = {
         str(dict(row.of)["by"]): row
-        for row in rows
-        if row.probe == "group_fairness" and row.ideal == 0.0 and row.difference < 0.0 and dict(row.of).get("by")
+        for row in (both.at(key, alpha / (2.0 * len(gaps))) for key in gaps)
+        if row.verdict == "better"
     }
     read = [
         f
         for f in after.findings
         if f.metric == "proxy_auc"
         and f.at.get("from") == "representation"
-        and " x ".join(f.sensitive) in closed
         and f.estimate is not None
         and math.isfinite(f.estimate.value)
     ]
     found = []
     for finding in read:
+        row = closed.get(" x ".join(finding.sensitive))
         assert finding.estimate is not None
-        low = finding.estimate.bounds(_SHOWN_LEVEL / len(read))[0]
-        if low > _READABLE:
-            row = closed[" x ".join(finding.sensitive)]
+        low = finding.estimate.bounds(alpha / (2.0 * len(read)))[0]
+        if row is not None and low > _READABLE:
             found.append(
-                f"Hidden, not gone: {row.name} changed by {row.difference:+.3f}, and a linear model still reads "
+                f"Hidden, not gone: {row.name} closed by {-row.difference:.3f}, and a linear model still reads "
                 f"{' x '.join(finding.sensitive)} from what enters the last layer (AUC {finding.estimate.value:.3f}, "
                 f"at least {low:.3f}; 0.5 says nothing of it). Whoever trains a new last layer gets it back."
             )
     return found
 
 
-def _cost_by_group(changed: Sequence[Finding]) -> list[str]:
+def _cost_by_group(changed: Sequence[Finding], alpha: float) -> list[str]:
     """Groups whose accuracy is shown to have fallen while another group's is not, smallest first."""
-    fell = [f for f in changed if f.estimate is not None and f.estimate.bounds(0.05 / max(len(changed), 1))[1] < 0.0]
+    fell = [f for f in changed if f.estimate is not None and f.estimate.bounds(alpha / len(changed))[1] < 0.0]
     if not fell or len(fell) == len(changed):
         return []
     worst = min(fell, key=lambda f: f.estimate.value if f.estimate is not None else 0.0)

@@ -13,8 +13,8 @@ from auditor.errors import UsageError
 from auditor.report.comparing.pareto import Measured, dominating, shown_dominated
 from auditor.report.comparing.tradeoff_evidence import LEAKAGE, PARITY, RATIO, Disparity, Evidence, Gap, Largest
 from auditor.report.text import number, signed
-from auditor.statistics.changes import RateChange, change_bounds
-from auditor.statistics.estimate import Z_POWER, first_size
+from auditor.statistics.changes import RateChange
+from auditor.statistics.estimate import POWER
 
 PRESENT = "unmitigated"
 Verdict = Literal[
@@ -350,7 +350,7 @@ class _Judged:
             gaps=gaps,
             cheap=cheap and not evidence.constant,
             rows_needed=needed,
-            remarks=tuple(_levelled(gaps, present.evidence, disparity)),
+            remarks=tuple(_levelled(gaps, present.evidence, disparity, alpha)),
         )
 
 
@@ -410,16 +410,21 @@ def _reason(
 
 
 def _levelled(
-    gaps: Sequence[tuple[Gap, Measured, Standing]], present: Evidence | None, disparity: Disparity
+    gaps: Sequence[tuple[Gap, Measured, Standing]], present: Evidence | None, disparity: Disparity, alpha: float
 ) -> Iterator[str]:
-    """A gap in selection rates that closed while the impact ratio fell: fewer are selected, in every group."""
+    """A gap in selection rates that is shown to have closed while the impact ratio is shown to have fallen.
+
+    Then fewer are selected, in every group. Over all points the chance of any that is false is at most the error rate
+    that the changes share, and once more that for the ratios.
+    """
     before = {gap.feature: gap.ratio.value for gap in (present.gaps if present else ())}
-    for gap, moved, _ in gaps:
-        if disparity != RATIO and moved.value < 0.0 and gap.ratio.value < before.get(gap.feature, math.nan):
-            yield (
-                f"{disparity} by {gap.feature} closed by {-moved.value:.3f}, and the impact ratio fell from "
-                f"{before[gap.feature]:.3f} to {gap.ratio.value:.3f}."
-            )
+    for gap, moved, standing in gaps:
+        if disparity == RATIO or standing != "less" or not gap.ratio_change.bounds(alpha)[1] < 0.0:
+            continue
+        yield (
+            f"{disparity} by {gap.feature} closed by {-moved.value:.3f}, and the impact ratio fell from "
+            f"{before.get(gap.feature, math.nan):.3f} to {gap.ratio.value:.3f}: both are shown."
+        )
 
 
 def rows_needed(change: RateChange, tolerance: float, alpha: float) -> int | None:
@@ -430,14 +435,7 @@ def rows_needed(change: RateChange, tolerance: float, alpha: float) -> int | Non
     """
     if not change.n or tolerance <= 0.0:
         return None
-    moved = max(change.gained + change.lost, 0.5)
-
-    def shown(times: float) -> bool:
-        either, surplus = moved * times, Z_POWER * math.sqrt(moved * times)
-        gained, lost = max(either - surplus, 0.0) / 2.0, (either + min(surplus, either)) / 2.0
-        return bool(change_bounds(gained=gained, lost=lost, n=change.n * times, alpha=alpha)[0] >= -tolerance)
-
-    times = first_size(shown)
+    times = change.growth(bound=-tolerance, alpha=alpha, ideal=0.0, miss=1.0 - POWER)
     return math.ceil(times * change.n) if math.isfinite(times) else None
 
 

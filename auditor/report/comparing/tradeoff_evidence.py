@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
+import numpy as np
+
 from auditor.errors import UsageError
 from auditor.report.comparing.compare import CHANGE
 from auditor.report.record import AuditReport, Finding
@@ -14,6 +16,7 @@ from auditor.statistics.changes import GapChange, PairedRates, RateChange
 from auditor.statistics.estimate import Estimate, Undefined
 from auditor.statistics.groups import WorstRatio
 from auditor.statistics.kinds import AnyEstimate
+from auditor.statistics.random_weights import sum_upper
 from auditor.statistics.rates import RateTable, WeightedSum
 
 LEAKAGE = "attack_auc"
@@ -31,7 +34,7 @@ PAIRED_PERFORMANCE = ("accuracy", "balanced_accuracy", "true_positive_rate")
 
 
 class MeanChange(Estimate):
-    """The mean of several changes of rates, ``mean_i c_i``, in [-1, 1]; each is bounded at its share of alpha."""
+    """The mean of several changes of rates over different rows, ``mean_i c_i``, in [-1, 1], bounded as one sum."""
 
     parts: tuple[RateChange, ...]
 
@@ -40,8 +43,12 @@ class MeanChange(Estimate):
         return sum(part.value for part in self.parts) / len(self.parts)
 
     def bounds(self, alpha: float) -> tuple[float, float]:
-        ends = [part.bounds(alpha / len(self.parts)) for part in self.parts]
-        return sum(low for low, _ in ends) / len(ends), sum(high for _, high in ends) / len(ends)
+        if not all(part.n for part in self.parts):
+            return -1.0, 1.0
+        counts = np.asarray([(p.gained, p.lost, p.n - p.gained - p.lost) for p in self.parts], np.float64)
+        values = np.asarray([1.0, -1.0, 0.0]) / len(self.parts)
+        high, low = (float(sum_upper(counts, values=sign * values, alpha=alpha)) for sign in (1.0, -1.0))
+        return -low, high
 
 
 class Apart(Estimate):

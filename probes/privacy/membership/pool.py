@@ -132,11 +132,9 @@ def _without_features(rows: AuditData) -> bool:
 
 def _unrepeated(*sides: AuditData) -> list[BoolArray]:
     """For each side, (n,) whether no other row of any side has the same features and the same label."""
-    from auditor.intake.rows.reading import row_keys
-
     if all(map(_without_features, sides)):
         return [np.ones(len(rows), bool) for rows in sides]
-    keys = [row_keys(rows) for rows in sides]
+    keys = [rows.keys for rows in sides]
     _, inverse, counts = np.unique(np.concatenate(keys), return_inverse=True, return_counts=True)
     return np.split(counts[inverse] == 1, np.cumsum([len(k) for k in keys])[:-1])
 

@@ -155,15 +155,15 @@ class MembershipInference:
         """
         pool = pool_of(model, data)
         detail = detail_of(pool, data.classes or model.classes)
-        of_quantiles, of_copies, of_shadows, of_files = rng.spawn(4)
+        of_copies, of_shadows = rng.spawn(2)
         if any(not name.startswith("loss_threshold") for name in self.wanted):
-            told_apart = blind.remark(blind.blind_auc(pool, of_files), REMARK_LEVEL)
+            told_apart = blind.remark(blind.blind_auc(pool, pool.rows.generator(self.name)), REMARK_LEVEL)
             detail = f"{detail}; {told_apart}" if told_apart else detail
         attacks = [
             _attack(name, pool, *_loss_scores(name, pool)) for name in self.wanted if name.startswith("loss_threshold")
         ]
         if "quantile_regression" in self.wanted:
-            attacks.append(_by_quantiles(pool, of_quantiles))
+            attacks.append(_by_quantiles(pool))
         if "label_only" in self.wanted:
             attacks.append(_by_labels(model, pool, self.n_queries, of_copies))
         if any(name in WITH_SHADOWS for name in self.wanted):
@@ -233,11 +233,12 @@ def _loss_scores(name: str, pool: Pool) -> tuple[FloatArray, float, str, str]:
     return scores, *_median(scores), f"{knows}, and knows a threshold for each class"
 
 
-def _by_quantiles(pool: Pool, rng: np.random.Generator) -> Attack:
+def _by_quantiles(pool: Pool) -> Attack:
     name = "quantile_regression"
-    others = np.flatnonzero(~pool.is_member)
+    order = pool.rows.order("quantile_regression")
+    others = order[~pool.is_member[order]]
     public = np.zeros(pool.labels.size, bool)
-    public[rng.permutation(others)[: others.size // 2]] = True
+    public[others[: others.size // 2]] = True
     if pool.rows.modality != "tabular":
         why = f"Quantile regression reads the columns of a table, and these rows are {_ROWS[pool.rows.modality]}."
         return replace(_without(name, pool, why), inapplicable=True)

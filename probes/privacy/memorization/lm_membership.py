@@ -136,7 +136,7 @@ class LMMembership:
             if likelier.bounds(_REMARK_LEVEL)[1] < 0.5:
                 detail += f"; {_LESS_LIKELY}"
                 doubt = f"{_LESS_LIKELY[0].upper()}{_LESS_LIKELY[1:]}? No attack can find members among other texts."
-        blind = _blind(members, others, rng)
+        blind = _blind(members, others, data.generator(self.name))
         found = [_blind_measurement(blind, len(members) + len(others), detail)]
         figure = _roc(scores, blind)
         for method in METHODS:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,7 +18,7 @@ from auditor.data.audit_data import AuditData
 from auditor.data.bins import BinRule, bin_sensitive, bin_values, parse_bin_rule
 from auditor.data.counts import MISSING
 from auditor.errors import DataError, NotApplicableError, UsageError
-from auditor.finding.criterion import Criterion
+from auditor.finding.criterion import Criterion, load_criteria
 from auditor.finding.judging import judge
 from auditor.finding.measurement import Measurement, Outcome, ProbeResult
 from auditor.model.audited_model import AuditedModel
@@ -103,15 +105,15 @@ def test_planted_slice_is_confirmed_with_its_gap() -> None:
     assert isinstance(gap.estimate, Difference) and 150 < gap.estimate.n[0] < 450
     assert "exact p" in gap.detail
     assert found[0].metric == "confirmed_subgroups"
-    assert found[0].estimate.value == len(found) - 1
+    assert found[0].estimate.value == sum(m.metric == "subgroup_gap" for m in found)
 
 
-def test_same_seed_same_answer_and_another_seed_halves_differently() -> None:
+def test_no_seed_halves_the_rows_otherwise_and_other_rows_do() -> None:
     model, data, features = world(np.random.default_rng(2), 4000, 0.3)
     probe = SubgroupDiscovery(features=features)
     first, again, other = (probe.measure(model, data, np.random.default_rng(s)) for s in (5, 5, 6))
-    assert first == again
-    assert first != other
+    assert first == again == other
+    assert probe.measure(model, data.take(slice(100, None)), np.random.default_rng(5)) != first
 
 
 def test_judged_it_fails_and_never_passes() -> None:
@@ -254,17 +256,81 @@ def scans(rng: np.random.Generator, n: int, gap: float, worlds: int, n_numeric: 
         y = rng.integers(0, 2, n)
         rates = rates_of(np.where(rng.random(n) < 0.15 + gap * planted, 1 - y, y), y, data.positive)
         half = rng.permutation(n) < n // 2
-        yield probe._confirm(probe._search(columns, rates, half), columns, rates, ~half)
+        yield probe._confirm(probe._search(columns, rates, half)[0], columns, rates, ~half)
 
 
 def test_worlds_of_the_same_features_are_what_the_probe_measures() -> None:
     model, data, features = world(np.random.default_rng(8), 3000, 0.35, 2)
     probe = SubgroupDiscovery(features=features)
     half = np.zeros(3000, bool)
-    half[np.random.default_rng(0).permutation(3000)[:1500]] = True
+    half[data.order("subgroup_discovery")[:1500]] = True
     columns, rates = columns_of(data, probe.bins, features), rates_of(model.decisions(data), data.y_true, data.positive)
-    found = probe._confirm(probe._search(columns, rates, half), columns, rates, ~half)
-    assert found == probe.measure(model, data, np.random.default_rng(0)) and len(found) > 1
+    found, named = probe._search(columns, rates, half)
+    again = [*probe._confirm(found, columns, rates, ~half), probe._of_sensitive(named, columns, rates, ~half)]
+    assert again == probe.measure(model, data, np.random.default_rng(0)) and len(again) > 2
+
+
+def by_group(rng: np.random.Generator, n: int, gap: float) -> tuple[AuditedModel, AuditData]:
+    """A model that decides by debts, and among those with many for one group more often than for the other."""
+    group, debts = rng.choice(["f", "m"], n), rng.choice(["few", "many"], n, p=[0.6, 0.4])
+    refused = rng.random(n) < 0.1 + 0.5 * (debts == "many") + gap * ((debts == "many") & (group == "f"))
+    X = pd.DataFrame({"debts": debts, "decision": refused.astype(float)})
+    data = AuditData.from_arrays(
+        X, ["no"] * n, classes=["no", "yes"], positive="yes", sensitive_features={"sex": group}
+    )
+    return AuditedModel.from_callable(lambda X: 1.0 - np.asarray(X["decision"], float), classes=["no", "yes"]), data
+
+
+def of_sensitive(gap: float, n: int, seed: int, **options: Any) -> Measurement:
+    model, data = by_group(np.random.default_rng(seed), n, gap)
+    found = SubgroupDiscovery(features=["debts", "sex"], **options).measure(model, data, np.random.default_rng(0))
+    (one,) = [m for m in found if m.metric == "confirmed_sensitive_subgroups"]
+    return one
+
+
+def test_who_differs_in_the_sensitive_feature_alone_is_what_counts() -> None:
+    """That debts are refused is no fault; that a group with the same debts is refused more often is one."""
+    fair, unfair = of_sensitive(0.0, 4_000, 1), of_sensitive(0.35, 4_000, 1)
+    assert fair.estimate.value == 0.0 and unfair.estimate.value >= 1.0
+    assert "rejection_rate where debts = many & sex = f" in unfair.detail
+    assert "by more than 0.1" in unfair.detail and unfair.ideal == 0.0
+    # No more than the margin is no finding, however many rows show it.
+    assert of_sensitive(0.05, 20_000, 2).estimate.value == 0.0
+    assert of_sensitive(0.05, 20_000, 2, margin=0.0).estimate.value >= 1.0
+
+
+def test_the_profile_fails_a_group_that_is_worse_off_and_passes_nobody() -> None:
+    asked = load_criteria()
+    outcomes = {
+        gap: {
+            f.outcome
+            for f in judge([result_of(of_sensitive(gap, 4_000, 3))], asked)[0]
+            if f.metric == "confirmed_sensitive_subgroups"
+        }
+        for gap in (0.0, 0.35)
+    }
+    assert outcomes == {0.0: {Outcome.NOT_JUDGED}, 0.35: {Outcome.FAIL}}
+
+
+@pytest.mark.slow
+def test_at_the_margin_a_subgroup_is_confirmed_in_no_more_scans_than_promised() -> None:
+    """The true gap is the margin itself, in the slice that is searched first."""
+    worlds = 300
+    confirmed = sum(of_sensitive(0.10, 800, seed, min_rows=20).estimate.bounds(0.05)[0] > 0 for seed in range(worlds))
+    assert confirmed <= most_misses(worlds=worlds)
+
+
+def test_without_sensitive_features_there_is_nothing_of_them() -> None:
+    model, data = by_group(np.random.default_rng(0), 400, 0.0)
+    plain = replace(data, sensitive_features=None)
+    found = SubgroupDiscovery(features=["debts"]).measure(model, plain, np.random.default_rng(0))
+    assert "confirmed_sensitive_subgroups" not in {m.metric for m in found}
+    with pytest.raises(ValueError, match="margin"):
+        SubgroupDiscovery(margin=1.0)
+
+
+def result_of(measured: Measurement) -> ProbeResult:
+    return ProbeResult(probe="subgroup_discovery", pillar="fairness", citation="-", measurements=(measured,))
 
 
 @pytest.mark.slow

@@ -1,0 +1,89 @@
+"""What tells one row from another: a number made of its contents, the same in every process and in every order."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from auditor.rows import FloatArray, IntArray, Rows
+
+if TYPE_CHECKING:
+    from auditor.data.recorded import Recorded
+
+Keys = npt.NDArray[np.uint64]
+_PRIME = np.uint64(1_000_003)
+
+
+def keys_of(X: Rows, y_true: IntArray | None, target_values: FloatArray | None, recorded: Recorded | None) -> Keys:
+    """(n,) a number for each row, of its features, its label and what a model is recorded to have answered on it.
+
+    Equal rows have equal keys, whatever the order of the columns and the process. 64 bits: to tell rows apart, not to
+    prove what they are.
+    """
+    labels = np.zeros(len(X), np.uint64) if y_true is None else y_true.astype(np.uint64)
+    if target_values is not None:
+        labels = (target_values + 0.0).view(np.uint64)  # -0.0 and 0.0 are one number
+    combined: Keys = _of_features(X) * _PRIME + labels
+    if recorded is not None:
+        # Where a row's features are not all here, its answers may be all that tells it from another.
+        combined = combined * _PRIME + recorded.keys(len(X))
+    return combined
+
+
+def _of_features(X: Rows) -> Keys:
+    if isinstance(X, pd.DataFrame):
+        named = X[sorted(X.columns, key=str)] if X.columns.is_unique else X
+        # One type for all numbers: a column of whole numbers in one file may have a gap, and be float, in the other.
+        named = named.astype({c: np.float64 for c in named.columns if named[c].dtype.kind in "iufb"})
+        return np.asarray(pd.util.hash_pandas_object(named, index=False), np.uint64)
+    parts = (_digest(x.encode("utf-8", "surrogatepass") if isinstance(x, str) else x.tobytes()) for x in X)
+    return np.fromiter(parts, np.uint64, len(X))
+
+
+def _digest(content: bytes) -> int:
+    return int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "little")
+
+
+def digest_of_keys(keys: Keys) -> str:
+    """Hex SHA-256 of the rows in no order: the same for a file that was shuffled, or saved in another format."""
+    return hashlib.sha256(b"auditor-rows/1\0" + np.sort(keys).astype("<u8").tobytes()).hexdigest()
+
+
+def order_of(keys: Keys, purpose: str) -> IntArray:
+    """(n,) positions of the rows in an order as good as random, which their contents decide and nothing else does.
+
+    Rows are sorted by a hash of their key, of how many equal rows stand before them, and of ``purpose``, so that two
+    purposes have two orders. No seed and no order of the file changes which rows come first, and a row that is added or
+    left out moves hardly any other: nobody can draw again until a split suits him.
+    """
+    salt = np.uint64(_digest(purpose.encode()))
+    mixed = _mixed(keys ^ _mixed(_occurrence(keys) + salt))
+    return np.argsort(mixed, kind="stable").astype(np.int64)
+
+
+def generator_of(keys: Keys, purpose: str) -> np.random.Generator:
+    """A generator that the rows seed, and nobody else: for what must be drawn and not be drawn again."""
+    return np.random.default_rng([int(digest_of_keys(keys)[:16], 16), *purpose.encode()])
+
+
+def _occurrence(keys: Keys) -> Keys:
+    """(n,) how many equal keys stand before each."""
+    by_key = np.argsort(keys, kind="stable")
+    ordered = keys[by_key]
+    begins = np.r_[True, ordered[1:] != ordered[:-1]] if keys.size else np.zeros(0, bool)
+    places = np.arange(keys.size)
+    found = np.empty(keys.size, np.uint64)
+    found[by_key] = (places - np.maximum.accumulate(np.where(begins, places, 0))).astype(np.uint64)
+    return found
+
+
+def _mixed(values: Keys) -> Keys:
+    """The finaliser of SplitMix64 (Steele et al., OOPSLA 2014): neighbours end far apart."""
+    z: Any = values + np.uint64(0x9E3779B97F4A7C15)
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return np.asarray(z ^ (z >> np.uint64(31)), np.uint64)

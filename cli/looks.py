@@ -1,0 +1,121 @@
+"""Looks in a scan: counted in the history, spent by a campaign, and entered before anybody sees the verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from auditor.errors import UsageError
+from auditor.run.options import ScanOptions, flags
+from cli.history import decisions_on, entry_line, open_ledger
+
+if TYPE_CHECKING:
+    from pydantic import JsonValue
+
+    from auditor.evidence.history.looks import Audited
+    from auditor.intake.specs import Job
+    from auditor.report.looks import CampaignRecord
+    from auditor.report.record import AuditReport
+    from auditor.run.options import Configured
+
+# Said of a look by digests, by the record or by what was found, and not once more as an option.
+_SAID_ELSEWHERE = ("seed", "error_rate", "multiplicity", "policy", "probes", "device")
+_ATTEMPTS = 20
+
+
+def check_history(options: ScanOptions) -> None:
+    """Raises UsageError, before any work, where flags of the history contradict each other, or it cannot be opened."""
+    if options.db is not None and not options.history:
+        raise UsageError("--db says where the history lies: add --history to append to it.")
+    if options.campaign_looks is not None and options.campaign is None:
+        raise UsageError("--campaign-looks says how many looks a campaign is to have: name it with --campaign.")
+    if options.campaign is not None and not options.history:
+        raise UsageError("The looks of a campaign are counted in the history: add --history.")
+    if options.campaign is not None and options.multiplicity in ("bh", "none"):
+        raise UsageError(
+            f"--multiplicity {options.multiplicity} makes no promise that a campaign could keep: leave it out."
+        )
+    if options.history:
+        open_ledger(options.db, create=True).close()
+
+
+def next_of_campaign(options: ScanOptions) -> CampaignRecord | None:
+    """The look that the campaign has now. Raises UsageError, before any work, where it has none left."""
+    from auditor.evidence.history.looks import audits_of
+
+    if options.campaign is None:
+        return None
+    ledger = open_ledger(options.db, create=True)
+    try:
+        return _next_of_campaign(options, audits_of(list(ledger.entries())))
+    finally:
+        ledger.close()
+
+
+def _next_of_campaign(options: ScanOptions, audits: Sequence[Audited]) -> CampaignRecord | None:
+    from auditor.evidence.history.looks import next_look
+
+    if options.campaign is None:
+        return None
+    return next_look(audits, options.campaign, options.campaign_looks, options.error_rate)
+
+
+def at_level(configured: Configured, campaign: CampaignRecord | None) -> Configured:
+    """The scan with the error rate that its look may spend."""
+    if campaign is None:
+        return configured
+    return replace(configured, options=replace(configured.options, error_rate=campaign.level))
+
+
+def entered(
+    configured: Configured,
+    job: Job,
+    report: AuditReport,
+    campaign: CampaignRecord | None,
+    judged_again: Callable[[CampaignRecord | None], AuditReport],
+) -> tuple[AuditReport, CampaignRecord | None, str]:
+    """The report with its looks and with decisions on its model, the look it has, and a line on where it was entered.
+
+    It is entered before anybody is told the verdict, so that no look goes uncounted; where another audit was entered
+    meanwhile, the looks are counted again and a campaign's is ``judged_again``. Raises UsageError or DataError where
+    the history cannot be written or counted.
+    """
+    from auditor.evidence.history.entries import AuditEntry
+    from auditor.evidence.history.looks import Asked, audits_of, head_of, looks_of
+
+    options = configured.options
+    asked = Asked(probes=tuple(spec.name for spec in job.probes), options=asked_of(configured))
+    ledger = open_ledger(options.db, create=True)
+    try:
+        for _ in range(_ATTEMPTS):
+            entries = list(ledger.entries())
+            audits, head = audits_of(entries), head_of(entries)
+            now = _next_of_campaign(options, audits)
+            if now != campaign:
+                campaign, report = now, judged_again(now)
+            found = report.model_copy(update={"decisions": decisions_on(report, options.db)})
+            if report.refusal is None:
+                found = found.model_copy(update={"looks": looks_of(audits, head, report, asked, campaign)})
+            entry = ledger.append_after(head, "audit", AuditEntry.of(found, options.bundle))
+            if entry is not None:
+                return found, campaign, entry_line(entry, options.db)
+    finally:
+        ledger.close()
+    raise UsageError("The history is written to all the time by others, and the looks could not be counted: try again.")
+
+
+def asked_of(configured: Configured) -> dict[str, JsonValue]:
+    """Every option that decides and is not its default, by its flag or as ``probe.option``.
+
+    Not the files, which are known by their digests, nor what the record says of itself.
+    """
+    said, unasked = configured.options.said(), ScanOptions().said()
+    found: dict[str, JsonValue] = {
+        f"--{name.replace('_', '-')}": said[name]
+        for name, flag in flags().items()
+        if said[name] != unasked[name] and not (flag.is_path or flag.of_one_run or name in _SAID_ELSEWHERE)
+    }
+    for probe, own in configured.probe_options.items():
+        found |= {f"{probe}.{option}": value for option, value in own.items()}
+    return found
