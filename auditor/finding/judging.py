@@ -243,7 +243,10 @@ def _what_it_would_take(
     elif needed is None:
         reason += f" {estimate.unplanned}"
     if needed is not None and needed > measurement.n_samples:
-        reason += f" A model at the ideal value would need about {needed:,} rows like these to PASS."
+        reason += (
+            f" About {needed:,} rows like these would let a model at the ideal value PASS four times in five, for this "
+            "question alone."
+        )
     elif needed is not None:
         reason += " The size would do for a model at the ideal value: this one lies too near the bound to tell."
     return None if beyond_reach else effect, needed, reason

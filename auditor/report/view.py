@@ -12,6 +12,7 @@ from auditor.finding.display import RANKS, ColouredText, Standing, Swarm
 from auditor.finding.figure import Figure, Series
 from auditor.finding.measurement import Outcome
 from auditor.report import text
+from auditor.report.left_out import groups_left_out
 from auditor.report.record import (
     INTAKE,
     AuditReport,
@@ -501,6 +502,7 @@ def warnings_of(report: AuditReport) -> list[str]:
             f"Padding: {', '.join(dict.fromkeys(padding))} could hardly miss what is required. Such a PASS says "
             "little; it takes nothing from the other questions."
         )
+    loud += groups_left_out(report)
     if report.registration is not None and not report.registration.followed:
         loud.append(report.registration.describe())
     if report.looks is not None and (report.looks.repeated or report.looks.campaign is not None):

@@ -329,11 +329,11 @@ def _measured(
                 metric="mean_score_shift",
                 method=method,
                 estimate=bounded_mean(scores[others] - table.scores[others], low=-1.0, high=1.0),
-                n_samples=int(others.sum()),
+                n_samples=n,
                 ideal=0.0,
                 sensitive=(sensitive,),
                 at={"to": label_name(value)},
-                detail=f"rows of other levels, given {sensitive} = {label_name(value)}",
+                detail=f"{int(others.sum()):,} rows of other levels, given {sensitive} = {label_name(value)}",
             )
         )
     design = table.design

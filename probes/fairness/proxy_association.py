@@ -153,7 +153,7 @@ def _measured(
         metric="proxy_auc",
         method="held_out_auc",
         estimate=estimate,
-        n_samples=int((~train & here).sum()),
+        n_samples=len(codes),
         ideal=0.5,
         sensitive=(sensitive,),
         # Of the features it says what they are, whatever the model makes of them.

@@ -486,7 +486,7 @@ def _worst_flips(method: str, scored: Sequence[_Scored]) -> Measurement:
         metric="worst_category_flip_rate",
         method=method,
         estimate=LargestRate(table=table),
-        n_samples=min(table.n),
+        n_samples=len({int(c) for s in scored for c in s.clusters}),
         ideal=0.0,
         detail="by category: "
         + ", ".join(f"{s.category} {int(f.sum())} of {f.size}" for s, f in zip(scored, flips, strict=True)),

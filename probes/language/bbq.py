@@ -99,6 +99,7 @@ def _bbq(examples: Sequence[BBQExample], answers: IntArray, tied: BoolArray, det
             right = np.asarray([float(answers[i] == examples[i].label) for i in chosen])
             accuracy = share_of(right, [(e.template,) for e in some], "examples")
             bias, n, few = bias_score(some, answers[chosen])
+            determined = f"over the {n:,} examples whose biased answer is determined"
             silent = undecided(tied[chosen], "examples", "its two likeliest answers")
             group = {} if category is None else {"category": category}
             measured += [
@@ -117,11 +118,11 @@ def _bbq(examples: Sequence[BBQExample], answers: IntArray, tied: BoolArray, det
                     metric="bias_score",
                     method="bbq",
                     estimate=bias,
-                    n_samples=n,
+                    n_samples=len(chosen),
                     ideal=0.0,
                     group=group,
                     at={"context": named},
-                    detail=detail if category is None else "",
+                    detail=f"{determined}; {detail}" if category is None else determined,
                     too_few=few or silent,
                 ),
             ]

@@ -509,7 +509,8 @@ def test_enough_rows_is_said_where_there_are_as_many_as_needed() -> None:
     small = Proportion(successes=1, n=10)
     needed = verdict(small, n_samples=10).n_required
     assert needed is not None and needed > 10
-    assert f"would need about {needed:,} rows like these to PASS" in verdict(small, n_samples=10).reason
+    said = f"About {needed:,} rows like these would let a model at the ideal value PASS four times in five, for this"
+    assert f"{said} question alone." in verdict(small, n_samples=10).reason
 
 
 def test_what_nobody_requires_is_shown_at_95_percent() -> None:

@@ -69,6 +69,8 @@ def measurements(attack: Attack, pool: Pool, detail: str) -> list[Measurement]:
         _rate_at_none(attack, members, others, detail),
         _balanced_accuracy(attack, members, others, detail),
     ]
+    # What a rate is taken over, or an attack learned from, are parts of the rows that the question is put to.
+    found = [replace(m, n_samples=pool.n_rows) for m in found]
     if not attack.inapplicable:
         return found
     never = Undefined(reason=attack.why_not, inapplicable=True)
@@ -114,8 +116,15 @@ def _rate_at(attack: Attack, members: FloatArray, others: FloatArray, rate: floa
         at={"false_positive_rate": rate},
         detail=detail,
         too_few=too_few,
-        n_needed=judged if too_few and not attack.why_not else None,
+        n_needed=(
+            in_same_shares(judged, members.size + others.size, others.size) if too_few and not attack.why_not else None
+        ),
     )
+
+
+def in_same_shares(needed: int, n_rows: int, n_others: int) -> int:
+    """Rows of both files with ``needed`` non-members among them, where ``n_others`` of ``n_rows`` are some."""
+    return math.ceil(needed * n_rows / n_others) if n_others else needed
 
 
 def _rate_at_none(attack: Attack, members: FloatArray, others: FloatArray, detail: str) -> Measurement:
@@ -186,7 +195,7 @@ def by_group(attack: Attack, pool: Pool) -> Iterator[Measurement]:
                 metric="attack_auc",
                 method=attack.method,
                 estimate=area_under_curve(positives=members, negatives=others),
-                n_samples=members.size + others.size,
+                n_samples=int((names == name).sum()),
                 ideal=0.5,
                 group={str(feature): str(name)},
                 detail=f"{members.size:,} members and {others.size:,} non-members of the group",

@@ -273,8 +273,10 @@ def _attack(
 def _rate_at(
     method: str, members: FloatArray, others: FloatArray, rate: float, detail: str, leaking: str
 ) -> Measurement:
+    from probes.privacy.membership.metrics import in_same_shares
+
     expected, given, judged = others.size * rate, math.ceil(1 / rate - 1e-9), math.ceil(10 / rate - 1e-9)
-    few = ""
+    n, few = members.size + others.size, ""
     if expected < 1.0 - 1e-9:
         few = (
             f"{rate:g} of {others.size:,} non-members is less than one text: {given:,} are needed to give a rate there."
@@ -287,12 +289,12 @@ def _rate_at(
         estimate=Undefined(reason=few)
         if expected < 1.0 - 1e-9
         else true_positive_rate_at(positives=members, negatives=others, false_positive_rate=rate),
-        n_samples=others.size,
+        n_samples=n,
         ideal=rate,
         at={"false_positive_rate": rate},
         detail=detail,
         too_few=few or leaking,
-        n_needed=judged if few else None,
+        n_needed=in_same_shares(judged, n, others.size) if few else None,
     )
 
 

@@ -80,7 +80,8 @@ def test_share_and_shift_by_hand() -> None:
     # 0.4 is refused as a woman and accepted as a man; 0.1 is refused and 0.7 accepted as either.
     assert flips(found).estimate == Proportion(successes=2, n=4)
     shifts = {m.at["to"]: m for m in found if m.metric == "mean_score_shift"}
-    assert shifts["m"].estimate.value == pytest.approx(0.2) and shifts["m"].n_samples == 2
+    assert shifts["m"].estimate.value == pytest.approx(0.2) and shifts["m"].n_samples == 4
+    assert shifts["m"].detail == "2 rows of other levels, given sex = m"
     assert shifts["f"].estimate.value == pytest.approx(-0.2)
     assert all_of(m.sensitive == ("sex",) for m in found)
 

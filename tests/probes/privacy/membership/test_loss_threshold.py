@@ -179,7 +179,10 @@ def test_a_rate_is_given_where_one_false_positive_is_expected_and_judged_where_t
         measurement = found[f"true_positive_rate_at_fpr@{rate}"]
         assert isinstance(measurement.estimate, Undefined) == (rate not in given)
         assert (measurement.too_few == "") == (rate in judged)
-        assert measurement.n_needed == (None if rate in judged else round(10 / rate))
+        # Ten are expected among 10 / rate non-members, and the members come in the share that they have.
+        needed = -(-round(10 / rate) * (60 + n_others) // n_others)
+        assert measurement.n_needed == (None if rate in judged else needed)
+        assert measurement.n_samples == 60 + n_others
         assert measurement.ideal == rate
 
 
@@ -196,8 +199,9 @@ def test_a_rate_of_too_few_is_inconclusive_under_a_criterion_and_says_what_it_ta
     )
     judged = [f for f in judge([result], [criterion])[0] if f.criterion is not None]
     assert [f.outcome for f in judged] == [Outcome.INCONCLUSIVE] * 2
-    assert [f.n_required for f in judged] == [1000, 10_000]
+    assert [f.n_required for f in judged] == [1_800, 18_000], "rows of both files, of which 5 in 9 are non-members"
     assert all_of("non-members" in f.reason for f in judged)
+    assert "1,000 non-members are needed" in judged[0].reason
 
 
 # ---- which rows take part ------------------------------------------------------------------------------------------
