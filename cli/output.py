@@ -106,6 +106,8 @@ class Stages:
 def print_report(report: AuditReport, written: Sequence[str]) -> None:
     """The six counts, what failed, what could not be said and what it would take, what did not run, the files."""
     from auditor.finding.measurement import Outcome
+    from auditor.report import rows_for_all
+    from auditor.report.left_out import groups_left_out
     from auditor.report.text import count, visible
     from auditor.report.worth import worth_of
 
@@ -136,6 +138,8 @@ def print_report(report: AuditReport, written: Sequence[str]) -> None:
     worth = worth_of(report)
     if worth is not None:
         typer.echo(paragraph(f"{coloured('performance', worth.outcome.value)}  {visible(worth.sentence)}", 0))
+    for left_out in groups_left_out(report):
+        typer.echo(paragraph("groups  " + visible(left_out), 0))
     if report.refusal is not None:
         typer.echo()
         typer.echo(coloured("REFUSED", "FAIL") + f" {visible(report.refusal.shown)}")
@@ -152,6 +156,9 @@ def print_report(report: AuditReport, written: Sequence[str]) -> None:
             continue
         for finding in found:
             _print_finding(finding, with_method=len(methods[finding.probe, finding.metric]) > 1)
+    if needed := rows_for_all.said(report):
+        typer.echo()
+        typer.echo(paragraph("rows    " + visible(needed), 0))
     _print_controls(report)
     _print_unjudged(report)
     _print_promise(report)

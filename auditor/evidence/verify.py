@@ -36,7 +36,7 @@ from auditor.evidence.manifest import (
 )
 from auditor.evidence.signing import open_envelope
 from auditor.finding.measurement import Measurement, ProbeResult
-from auditor.report.record import RULE, AuditReport
+from auditor.report.record import AuditReport
 from auditor.run.answers import Answers, StoredModel, read_head, read_rows
 from auditor.run.audit import ask, assemble, generator_for
 
@@ -127,7 +127,8 @@ def verify_bundle(path: Path, make_probe: Remake, *, trusted: Sequence[Ed25519Pu
     try:
         checks += _judged(report, asked, other_code=other_code)
         checks += _told(entries, report, asked)
-        found, from_rows, from_tables = _answered(entries, manifest, asked, report, make_probe)
+        remake = _Remade(make_probe, other_code)
+        found, from_rows, from_tables = _answered(entries, manifest, asked, report, remake)
     except (ArithmeticError, LookupError, TypeError, ValueError, MemoryError) as error:
         # Whatever no audit writes: numbers beyond all bounds, places that are not there.
         detail = f"its numbers cannot be recomputed: {type(error).__name__}"
@@ -350,7 +351,7 @@ def _shown(value: object) -> str:
 
 
 def _answered(
-    entries: Mapping[str, bytes], manifest: Manifest, asked: Asked, report: AuditReport, make_probe: Remake
+    entries: Mapping[str, bytes], manifest: Manifest, asked: Asked, report: AuditReport, remade: _Remade
 ) -> tuple[list[Check], frozenset[str], frozenset[str]]:
     """Counts the tables anew from the rows, and the statistics of probes that need no more than both."""
     try:
@@ -379,13 +380,10 @@ def _answered(
     from_tables: set[str] = set()
     for name, result in said.items():
         try:
-            probe = make_probe(name, options.get(name, {}))
+            found, whence, wrong = remade.measured(result, options.get(name, {}), answers, table)
         except AuditorError as error:
             checks.append(Check(name=name, state="wrong", detail=f"its options in {REQUEST} are none: {error}"))
             continue
-        if probe is None:
-            continue
-        found, whence = _measure_again(probe, answers, table)
         if found is None:
             continue
         if not result.measurements and found.measurements:
@@ -395,7 +393,6 @@ def _answered(
             checks.append(Check(name=name, state=state, detail=detail))
         if not result.measurements:
             continue
-        wrong = _other_statistics(result, found, in_full=report.family.rule == RULE)
         checks += [Check(name=f"{name} from {whence}", state="wrong", detail=detail) for detail in wrong[:20]]
         if not wrong:
             detail = f"{len(found.measurements):,} statistics counted anew from the {whence}"
@@ -443,6 +440,36 @@ def _recounted(answers: Answers, table: GroupCounts) -> Check:
     )
 
 
+@dataclass(frozen=True)
+class _Remade:
+    """Probes made anew, ``make``; ``other_code``: those that measured are of another version of the toolkit."""
+
+    make: Remake
+    other_code: bool
+
+    def measured(
+        self, said: ProbeResult, options: Mapping[str, Any], answers: Answers | None, table: GroupCounts | None
+    ) -> tuple[ProbeResult | None, str, list[str]]:
+        """What a probe measures anew, of what, and where that differs from what is said; None where it cannot.
+
+        Where another version measured, the probe may do as its earlier versions did. Raises AuditorError for options
+        that are none.
+        """
+        probe = self.make(said.probe, options)
+        if probe is None:
+            return None, "", []
+        found, whence = _measure_again(probe, answers, table)
+        wrong = [] if found is None else _other_statistics(said, found, other_code=self.other_code)
+        earlier: Mapping[str, Any] = getattr(probe, "earlier", {})
+        if not (wrong and earlier and self.other_code):
+            return found, whence, wrong
+        as_it_was = self.make(said.probe, {**earlier, **options})
+        then = None if as_it_was is None else _measure_again(as_it_was, answers, table)[0]
+        if then is not None and not _other_statistics(said, then, other_code=True):
+            return then, whence, []
+        return found, whence, wrong
+
+
 def _measure_again(probe: Probe, answers: Answers | None, table: GroupCounts | None) -> tuple[ProbeResult | None, str]:
     from auditor.run.audit import attempt
     from auditor.run.probe import counts_suffice
@@ -456,22 +483,20 @@ def _measure_again(probe: Probe, answers: Answers | None, table: GroupCounts | N
     return None, ""
 
 
-def _other_statistics(said: ProbeResult, found: ProbeResult, *, in_full: bool) -> list[str]:
-    """Where two answers differ; but ``in_full`` only in what both measured, not in what an earlier rule said of it."""
+def _other_statistics(said: ProbeResult, found: ProbeResult, *, other_code: bool) -> list[str]:
     if found.not_run or found.not_applicable:
         return [found.not_run or found.not_applicable]
     if len({_key(m) for m in said.measurements}) < len(said.measurements):
         return ["one of its numbers is there twice"]
     mine, theirs = ({_key(m): m for m in result.measurements} for result in (found, said))
     wrong = [f"{_label(m)} is not what these data come to" for key, m in theirs.items() if key not in mine]
-    wrong += [f"{_label(m)} is missing" for key, m in mine.items() if in_full and key not in theirs]
+    if not other_code:  # a later version may measure more
+        wrong += [f"{_label(m)} is missing" for key, m in mine.items() if key not in theirs]
     for key in mine.keys() & theirs.keys():
         a, b = (
             _MEASUREMENT.dump_python(replace(m, figure=None), mode="json")
-            for m in (theirs[key], _as_told(theirs[key], mine[key]))
+            for m in (theirs[key], _as_told(theirs[key], mine[key], other_code=other_code))
         )
-        if not in_full:
-            a, b = ({name: each[name] for name in ("metric", "estimate")} for each in (a, b))
         if where := difference(a, b):
             wrong.append(f"{_label(theirs[key])}: {where}")
     return sorted(wrong)
@@ -480,8 +505,13 @@ def _other_statistics(said: ProbeResult, found: ProbeResult, *, in_full: bool) -
 _MEASUREMENT: TypeAdapter[Measurement] = TypeAdapter(Measurement)
 
 
-def _as_told(said: Measurement, found: Measurement) -> Measurement:
-    """Evidence from before numbers said what they rest on does not say it, and need not."""
+def _as_told(said: Measurement, found: Measurement, *, other_code: bool) -> Measurement:
+    """Evidence from before numbers said what they rest on does not say it, and need not.
+
+    What another version says beside the number, in words and of how many rows, it may say otherwise.
+    """
+    if other_code:
+        found = replace(found, n_samples=said.n_samples, detail=said.detail, smallest=said.smallest)
     if said.ideal_when_same is None and said.chance is None:
         return replace(found, ideal_when_same=None, chance=None, skill_of=None)
     return found

@@ -14,7 +14,7 @@ from auditor.finding.judgement import Judgement
 from auditor.finding.measurement import Answer, Measurement, Outcome, ProbeResult
 from auditor.finding.vacuity import no_skill, why_empty
 from auditor.statistics.estimate import Exact, Undefined
-from auditor.statistics.kinds import AnyEstimate
+from auditor.statistics.kinds import AnyEstimate, unjudgeable
 from auditor.statistics.planning import minimum_detectable_effect, n_required
 from auditor.statistics.upper_bound import UpperBound
 
@@ -89,11 +89,16 @@ def _number(x: float) -> str:
     return f"{float(f'{x:.3g}'):,.0f}" if 1e3 <= abs(x) < 1e9 else f"{x:.3g}"
 
 
+def _may_be_judged(measurement: Measurement) -> bool:
+    estimate = measurement.estimate
+    return not (measurement.too_few or isinstance(estimate, Undefined) or unjudgeable(estimate))
+
+
 def _shown(pair: Pair, levels: Levels, tests: tuple[float, float]) -> tuple[Outcome, Outcome | None]:
     """What the tests show at their levels, and what they would show if no other question were in the budget."""
     _, measurement, criterion = pair
     estimate, (p_fail, p_pass) = measurement.estimate, tests
-    if measurement.too_few or isinstance(estimate, Undefined):
+    if not _may_be_judged(measurement):
         return Outcome.INCONCLUSIVE, None
     if _decide(estimate.bounds(_tail(criterion, levels.fail)), criterion) is Outcome.FAIL:
         return Outcome.FAIL, None
@@ -112,13 +117,17 @@ def _judged(pair: Pair, levels: Levels, tests: tuple[float, float], *, shared: b
     """``shared``: whether it is judged in a budget at all."""
     result, measurement, criterion = pair
     estimate, (p_fail, p_pass) = measurement.estimate, tests
-    judgeable = not (measurement.too_few or isinstance(estimate, Undefined))
+    judgeable, why_not = _may_be_judged(measurement), unjudgeable(estimate)
     outcome, alone = _shown(pair, levels, tests)
     low, high, confidence = _ends(estimate, criterion, levels, outcome)
     interval = low, high
     effect, needed, reason = None, None, ""
     if isinstance(estimate, Undefined) and (estimate.failed or estimate.inapplicable):
         outcome, reason = Outcome.NOT_RUN if estimate.failed else Outcome.NOT_APPLICABLE, estimate.reason
+    elif why_not:
+        # What the probe says of it names the number to judge instead.
+        outcome, alone = Outcome.NOT_RUN, None
+        reason = " ".join(filter(None, (why_not, measurement.too_few)))
     elif measurement.too_few:
         needed, reason = measurement.n_needed, measurement.too_few
     elif not math.isnan(estimate.value) and (empty := empty_requirement(estimate, criterion)):
@@ -234,7 +243,10 @@ def _what_it_would_take(
     elif needed is None:
         reason += f" {estimate.unplanned}"
     if needed is not None and needed > measurement.n_samples:
-        reason += f" A model at the ideal value would need about {needed:,} rows like these to PASS."
+        reason += (
+            f" About {needed:,} rows like these would let a model at the ideal value PASS four times in five, for this "
+            "question alone."
+        )
     elif needed is not None:
         reason += " The size would do for a model at the ideal value: this one lies too near the bound to tell."
     return None if beyond_reach else effect, needed, reason
@@ -340,14 +352,11 @@ _JUDGED = (Outcome.PASS, Outcome.FAIL, Outcome.INCONCLUSIVE)
 
 
 def _takes_no_share(estimate: AnyEstimate, criterion: Criterion) -> bool:
-    """Whether it cannot be judged wrongly: known without sampling error, not applicable, or held to nothing."""
+    """Whether it cannot be judged wrongly: no sampling error, not applicable, display only, or held to nothing."""
     if isinstance(estimate, Undefined):
         return estimate.inapplicable
-    return (
-        isinstance(estimate, Exact | UpperBound)
-        or criterion.budget == NO_BUDGET
-        or bool(empty_requirement(estimate, criterion))
-    )
+    known = isinstance(estimate, Exact | UpperBound) or criterion.budget == NO_BUDGET
+    return known or bool(unjudgeable(estimate) or empty_requirement(estimate, criterion))
 
 
 def _unjudged(result: ProbeResult, measurement: Measurement, level: float) -> Judgement:

@@ -37,8 +37,10 @@ class Outcome(StrEnum):
 class Measurement:
     """One number with its uncertainty, and where it was taken; it judges nothing.
 
-    ``metric``: the field's name in snake_case. ``ideal``: the value of a model without fault, None where none is
-    better.
+    ``metric``: the field's name in snake_case. ``n_samples``: rows of the file that the number is about, of a per-group
+    number those of the group: texts, prompts or pairs where those are its rows. A rate is often taken over fewer, such
+    as those with the favourable label; they stand in the estimate, and ``detail`` says so. ``ideal``: the value of a
+    model without fault, None where none is better.
     ``sensitive``: the features a headline compares groups of. ``group``: the group a per-group number belongs to.
     ``at``: the other coordinates, such as ``{"feature": "age"}`` or ``{"noise": 0.1}``. ``too_few``: why the number may
     be shown but not judged, or "".
@@ -46,7 +48,8 @@ class Measurement:
     that a PASS needs a model that tells rows apart (:mod:`auditor.finding.vacuity`); None stands for "decisions" in a
     headline that compares groups, and for "nothing" in any other number. ``chance``: of a number that shows skill, what
     a model without any comes to; there is skill where the number is shown to lie above it. ``skill_of``: the answers
-    whose skill it is, None for those of both kinds.
+    whose skill it is, None for those of both kinds. ``smallest``: rows of the smallest group that a headline compares,
+    where it leaves out smaller ones, else 0.
     """
 
     __pydantic_config__ = ConfigDict(allow_inf_nan=False)
@@ -66,6 +69,7 @@ class Measurement:
     ideal_when_same: Annotated[Answer | Literal["nothing"] | None, LEFT_OUT] = None
     chance: Annotated[float | None, UNSAID] = None
     skill_of: Annotated[Answer | None, UNSAID] = None
+    smallest: Annotated[int, LEFT_OUT] = 0
 
     @property
     def rests_on(self) -> Answer | None:

@@ -47,7 +47,8 @@ def why_empty(measured: Measurement, alike: Sequence[Alike], unskilled: Mapping[
     - where the decisions for a group that it compares are all alike, and not simply right. The selection rate, true and
       false positive rate of such a group are all 0, or all 1, whoever its rows are: that they lie near those of others
       says nothing of how its rows are treated. A group of one class that is decided so is decided rightly, and its
-      selection rate says what it seems to; its other error rates are undefined;
+      selection rate says what it seems to; its other error rates are undefined. Groups smaller than the smallest that
+      it compares are none of its own;
     - where skill was measured and none is shown. Where it was not measured, as without labels, nothing follows.
     """
     answer = measured.rests_on
@@ -55,7 +56,8 @@ def why_empty(measured: Measurement, alike: Sequence[Alike], unskilled: Mapping[
         return ""
     features = set(measured.sensitive) | set(measured.group)
     for rows in alike:
-        if rows.group and set(rows.group) == features and answer == "decisions":
+        compares = set(rows.group) == features and rows.n >= measured.smallest
+        if rows.group and compares and answer == "decisions":
             return (
                 f"The model answers all {rows.n:,} rows of {_named(rows.group)} alike, whoever they are: a number that "
                 "compares this group cannot show that its rows are treated as others are."

@@ -13,7 +13,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from auditor.finding.measurement import Outcome
-from auditor.report import text, view
+from auditor.report import rows_for_all, text, view
 from auditor.report.record import AuditReport
 from auditor.report.worth import worth_of
 
@@ -46,6 +46,7 @@ def render_html(report: AuditReport) -> str:
             verdict=view.verdict_of(report),
             worth=worth_of(report),
             warnings=view.warnings_of(report),
+            rows_for_all=rows_for_all.said(report),
             promise=view.promise_of(report),
             counted=[(o, view.MEANING[o], report.summary.count(o)) for o in view.COUNTED],
             outcomes=Outcome,

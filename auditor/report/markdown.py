@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from auditor.finding.display import ColouredText, GradeTable
 from auditor.finding.figure import Figure
 from auditor.finding.measurement import Outcome
-from auditor.report import text, view
+from auditor.report import rows_for_all, text, view
 from auditor.report.record import AuditReport
 from auditor.report.view import Row, ShownCell, ShownPolicy
 from auditor.report.worth import worth_of
@@ -33,7 +33,8 @@ def render_markdown(report: AuditReport) -> str:
     lines += [f"**Performance.** {escaped(worth.sentence)}", ""] if worth is not None else []
     if report.refusal is not None:
         lines += [f"{code_span(report.refusal.shown)} {escaped(report.refusal.reason)}", ""]
-    lines += [line for warning in view.warnings_of(report) for line in (f"> **Note well.** {escaped(warning)}", "")]
+    warnings = [escaped(warning, 2 * _LONGEST_SENTENCE) for warning in view.warnings_of(report)]
+    lines += [line for warning in warnings for line in (f"> **Note well.** {warning}", "")]
     if report.registration is not None and report.registration.deviations:
         lines += ["### Deviations from the registration", ""]
         lines += [*(f"- {escaped(deviation)}" for deviation in report.registration.deviations), ""]
@@ -42,6 +43,8 @@ def render_markdown(report: AuditReport) -> str:
     lines += ["| " + " | ".join(text.count(report.summary.count(o)) for o in view.COUNTED) + " |", ""]
     lines += _failed([r for r in rows if r.outcome is Outcome.FAIL])
     lines += _open([r for r in rows if r.outcome is Outcome.INCONCLUSIVE])
+    needed = rows_for_all.said(report)
+    lines += [escaped(needed, 2 * _LONGEST_SENTENCE), ""] if needed else []
     lines += _reasons("What did not run", [r for r in rows if r.outcome is Outcome.NOT_RUN])
     lines += _reasons("What was not applicable", [r for r in rows if r.outcome is Outcome.NOT_APPLICABLE])
     lines += [line for figure in report.figures for line in _explained(figure)]

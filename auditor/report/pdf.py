@@ -20,7 +20,7 @@ from xml.etree import ElementTree
 from auditor.errors import DataError, MissingExtraError, first_line
 from auditor.finding.display import GradeTable
 from auditor.finding.measurement import Outcome
-from auditor.report import text, view
+from auditor.report import rows_for_all, text, view
 from auditor.report.html import moment, resource, title_of
 from auditor.report.record import INTAKE, AuditReport
 from auditor.report.svg import as_file, draw_svg
@@ -260,6 +260,7 @@ def _data(report: AuditReport, folder: Path) -> dict[str, object]:
         if report.refusal is None
         else {"code": _t(report.refusal.shown), "reason": _t(report.refusal.reason)},
         "warnings": [_t(w) for w in view.warnings_of(report)],
+        "rows_for_all": _t(rows_for_all.said(report)),
         "counts": [
             {"slug": _slug(o), "name": _words(o), "n": text.count(report.summary.count(o)), "meaning": view.MEANING[o]}
             for o in view.COUNTED

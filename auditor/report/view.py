@@ -12,6 +12,7 @@ from auditor.finding.display import RANKS, ColouredText, Standing, Swarm
 from auditor.finding.figure import Figure, Series
 from auditor.finding.measurement import Outcome
 from auditor.report import text
+from auditor.report.left_out import groups_left_out
 from auditor.report.record import (
     INTAKE,
     AuditReport,
@@ -450,10 +451,17 @@ def promise_of(report: AuditReport) -> str:
                 f"something lies beyond its bound has a probability of at most "
                 f"{text.percent(max(budget.rate for budget in f.budgets))}. {means}"
             )
+        case "by":
+            return (
+                f"Over the {judgements} of this scan, at most {rate} of the FAILs are expected to be false on average, "
+                f"and at most {rate} of the PASSes, however the findings depend on each other (Benjamini and "
+                "Yekutieli). That is weaker than a promise about each."
+            )
         case "bh":
             return (
                 f"Over the {judgements} of this scan, at most {rate} of the FAILs are expected to be false on average, "
-                f"and at most {rate} of the PASSes (Benjamini and Hochberg). That is weaker than a promise about each."
+                f"and at most {rate} of the PASSes (Benjamini and Hochberg), if the findings are independent or depend "
+                "on each other positively. Nothing is promised otherwise."
             )
         case "none":
             return (
@@ -477,7 +485,7 @@ def warnings_of(report: AuditReport) -> list[str]:
             )
             + (" Those of rows that are copies were not." if any(f.doubtful for f in report.findings) else "")
         )
-    if report.family.multiplicity in ("bh", "none"):
+    if report.family.multiplicity in ("by", "bh", "none"):
         loud.append(
             f"No family-wise claim is made: with multiplicity “{report.family.multiplicity}” a single FAIL or PASS may "
             "well be false. See “What the error rates promise”."
@@ -494,6 +502,7 @@ def warnings_of(report: AuditReport) -> list[str]:
             f"Padding: {', '.join(dict.fromkeys(padding))} could hardly miss what is required. Such a PASS says "
             "little; it takes nothing from the other questions."
         )
+    loud += groups_left_out(report)
     if report.registration is not None and not report.registration.followed:
         loud.append(report.registration.describe())
     if report.looks is not None and (report.looks.repeated or report.looks.campaign is not None):

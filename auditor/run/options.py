@@ -125,6 +125,12 @@ def _finite(value: object) -> object:
     return value
 
 
+def _dependent(value: object) -> object:
+    if value == "bh":
+        raise ValueError("findings of one scan depend on each other, where 'bh' promises nothing: write 'by'")
+    return value
+
+
 def _bytes(value: object) -> object:
     """``"8GiB"``, ``"500M"`` or a number of bytes, as an int."""
     if isinstance(value, str):
@@ -330,9 +336,9 @@ class ScanOptions:
         Lt(0.5),
         Flag(help="Chance of any false FAIL in an error budget, and of any false PASS.", typed=float),
     ] = 0.05
-    multiplicity: Annotated[Literal["bonferroni", "holm", "bh", "none"], Flag(help="bonferroni, holm, bh or none.")] = (
-        "holm"
-    )
+    multiplicity: Annotated[
+        Literal["bonferroni", "holm", "by", "none"], Flag(help="bonferroni, holm, by or none.", read=_dependent)
+    ] = "holm"
     max_memory: Annotated[
         int,
         Gt(0),

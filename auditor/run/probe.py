@@ -49,8 +49,9 @@ class Probe(Protocol):
     ``name``: its key in the table. ``goal``: the question in one sentence. ``methods``: its ways of asking, named as
     published. ``needs``: inputs without which it is NOT_APPLICABLE. ``citation``: where the method is defined.
 
-    Five more may be declared: ``exact``, the metrics that are known without sampling error, each with the reason; see
-    :func:`known_exactly`. ``ideal_when_same``, the metrics that a model reaches the ideal of by answering all rows the
+    Six more may be declared: ``exact``, the metrics that are known without sampling error, each with the reason; see
+    :func:`known_exactly`. ``earlier``, options with which it measures as its earlier versions did, by which their
+    evidence is verified. ``ideal_when_same``, the metrics that a model reaches the ideal of by answering all rows the
     same; see :func:`with_declared`. ``power``, what it can see, as :class:`auditor.statistics.estimate.Power`.
     ``takes``, which of "cluster" and "weight" of the rows it takes account of, none by default; ``reads_rows``, whether
     it looks at the evaluation rows; see :func:`not_designed_for`.

@@ -42,6 +42,10 @@ class Estimate(BaseModel):
     kind_limits: ClassVar[tuple[float, float]] = (-math.inf, math.inf)
     # Why it has no planning numbers, in a sentence, where it has none.
     unplanned: ClassVar[str] = "How many rows would decide it is not computed for a number of this kind."
+    # Why no criterion may be held against it, in a sentence, where its kind is none of :data:`~.kinds.JUDGED`.
+    unjudgeable: ClassVar[str] = (
+        "Nothing shows that its interval misses no more often than it promises, so no criterion may rest on it."
+    )
 
     @property
     def limits(self) -> tuple[float, float]:

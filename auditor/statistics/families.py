@@ -13,7 +13,9 @@ from pydantic import Field
 from auditor.rows import IntArray
 from auditor.statistics.estimate import Estimate
 
-Multiplicity = Literal["bonferroni", "holm", "bh", "none"]
+# ``bh`` is read in records of earlier versions and no longer asked for: it promises nothing of findings that depend on
+# each other, as those of one scan do.
+Multiplicity = Literal["bonferroni", "holm", "by", "bh", "none"]
 
 
 class ConfirmedCount(Estimate):
@@ -75,8 +77,10 @@ def adjusted_levels(p_values: Sequence[float], error_rate: float, method: Multip
     """Level at which each hypothesis is decided: it is rejected where its p-value is at most its level.
 
     ``bonferroni``: error_rate / m. ``holm``: error_rate / (m - i) at step i of the step-down, and the level of the
-    first step that fails for it and all after it. ``bh``: i * error_rate / m up to the last i that holds.
-    ``none``: error_rate. Sources: Holm, Scand. J. Statist. 6 (1979); Benjamini and Hochberg, JRSS B 57 (1995).
+    first step that fails for it and all after it. ``by``: i * error_rate / (m sum_{j <= m} 1/j) up to the last i that
+    holds, whatever the dependence. ``bh``: the same without the sum, for p-values that are independent or depend on
+    each other positively. ``none``: error_rate. Sources: Holm, Scand. J. Statist. 6 (1979); Benjamini and Yekutieli,
+    Ann. Statist. 29 (2001); Benjamini and Hochberg, JRSS B 57 (1995).
     """
     m = len(p_values)
     if not m:
@@ -87,10 +91,10 @@ def adjusted_levels(p_values: Sequence[float], error_rate: float, method: Multip
         return [error_rate / m] * m
     order = sorted(range(m), key=lambda i: p_values[i])
     levels = [0.0] * m
-    if method == "bh":
-        passing = [i for i in range(m) if p_values[order[i]] <= (i + 1) * error_rate / m]
-        cut = (passing[-1] + 1 if passing else 1) * error_rate / m
-        return [cut] * m
+    if method in ("by", "bh"):
+        step_up = error_rate / (m * (math.fsum(1.0 / j for j in range(1, m + 1)) if method == "by" else 1.0))
+        passing = [i for i in range(m) if p_values[order[i]] <= (i + 1) * step_up]
+        return [(passing[-1] + 1 if passing else 1) * step_up] * m
     level = error_rate / m
     stopped = False
     for step, index in enumerate(order):

@@ -291,19 +291,29 @@ def _gamma_deviation(*, variance: FloatArray, third_cumulant: FloatArray, alpha:
 
 
 def area_reach(
-    *, standard_error: npt.ArrayLike, n_positive: int, n_negative: int, room: npt.ArrayLike, alpha: npt.ArrayLike
+    *,
+    standard_error: npt.ArrayLike,
+    third_cumulant: npt.ArrayLike,
+    n_positive: int,
+    n_negative: int,
+    room: npt.ArrayLike,
+    alpha: npt.ArrayLike,
 ) -> FloatArray:
     """How far a one-sided bound of an area under a curve lies from the sample's.
 
-    The area is a mean over either sample of placements in [0, 1], so the bound is that of
-    :func:`bounded_mean_reach` for two samples at once: a gamma's quantile with the mean ``e1 + e2``, ``e = room / n``
-    of each sample, the variance ``s^2 + e1^2 + e2^2``, ``s`` the standard error stretched from the normal to Student's
-    quantile with min(n) - 1 degrees of freedom, and the third cumulant ``2 e1^3 + 2 e2^3``. So it allows for a row of
-    either sample that was not seen and lies at the limit. Enumerated for scores of two values and simulated for others
-    it is missed at most as often as promised. ``room``: from the sample's area to the limit on that side. Arguments
-    broadcast; infinite below two rows of either sample.
+    The area is a mean over either sample of placements in [0, 1], so the bound is that of :func:`bounded_mean_reach`
+    for two samples at once: a gamma's quantile with the mean ``e1 + e2``, ``e = room / n`` of each sample, the variance
+    ``s^2 + e1^2 + e2^2``, ``s`` the standard error stretched from the normal to Student's quantile with min(n) - 1
+    degrees of freedom, and the third cumulant ``2 max(k3, 0) + 2 e1^3 + 2 e2^3``, ``k3`` that of the area itself,
+    stretched likewise: ``m3 / n^2`` of the placements of each sample, positive where the long tail is on that side. So
+    it allows for a row of either sample that was not seen and lies at the limit. Enumerated for scores of few values,
+    among them a few positives below every negative, it is missed no more often than promised, from 0.05 to 1e-4 and up
+    to 2,000 against 500,000 rows; without ``k3`` up to 12 times, and with half of it 1.5. ``room``: from the sample's
+    area to the limit on that side. Arguments broadcast; infinite below two rows of either sample.
     """
-    error, r, a = np.broadcast_arrays(*(np.asarray(x, np.float64) for x in (standard_error, room, alpha)))
+    error, third, r, a = np.broadcast_arrays(
+        *(np.asarray(x, np.float64) for x in (standard_error, third_cumulant, room, alpha))
+    )
     fewest = min(n_positive, n_negative)
     if fewest < 2:
         return np.full(a.shape, np.inf)
@@ -311,5 +321,6 @@ def area_reach(
     stretch = np.where(z > 1e-6, -scipy.special.stdtrit(fewest - 1.0, a) / np.maximum(z, 1e-6), 1.0)
     first, second = (np.maximum(r / n, 1e-12) for n in (n_positive, n_negative))
     variance = (stretch * error) ** 2 + first**2 + second**2
-    deviation = _gamma_deviation(variance=variance, third_cumulant=2.0 * (first**3 + second**3), alpha=a)
+    cubed = 2.0 * stretch**3 * np.maximum(third, 0.0) + 2.0 * (first**3 + second**3)
+    deviation = _gamma_deviation(variance=variance, third_cumulant=cubed, alpha=a)
     return np.asarray(np.maximum(first + second + deviation, 0.0), np.float64)

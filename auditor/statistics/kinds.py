@@ -1,4 +1,4 @@
-"""The closed union of all estimates, by which a record is read back."""
+"""The closed union of all estimates, by which a record is read back, and which of them a criterion may rest on."""
 
 from __future__ import annotations
 
@@ -45,7 +45,15 @@ from auditor.statistics.means import (
 from auditor.statistics.ranks import AreaUnderCurve, Quantile, TruePositiveRateAt
 from auditor.statistics.rates import Difference, Odds, Proportion, WeightedSum
 from auditor.statistics.upper_bound import UpperBound
-from auditor.statistics.values import BoundedMean, LargestGap, LargestValue, WorstValueDistance, WorstValueGap
+from auditor.statistics.values import (
+    BoundedMean,
+    IdealizedAssociation,
+    LargestGap,
+    LargestValue,
+    RatioOfTotals,
+    WorstValueDistance,
+    WorstValueGap,
+)
 
 AnyEstimate = Annotated[
     Undefined
@@ -93,6 +101,67 @@ AnyEstimate = Annotated[
     | ClusteredMean
     | WorstClusteredDifference
     | WorstClusteredRatio
-    | SmallestClusteredRate,
+    | SmallestClusteredRate
+    | RatioOfTotals
+    | IdealizedAssociation,
     Field(discriminator="kind"),
 ]
+
+_WITHOUT_SAMPLES = ("undefined", "exact", "upper_bound")
+# Written by hand: a kind is here once tests hold it to the worst that rows can be (tests/statistics/adversaries.py).
+JUDGED = frozenset(
+    {
+        *_WITHOUT_SAMPLES,
+        "proportion",
+        "excess_share",
+        "odds",
+        "exposure",
+        "difference",
+        "weighted_sum",
+        "worst_difference",
+        "worst_ratio",
+        "worst_odds_ratio",
+        "worst_mean_difference",
+        "worst_gap",
+        "differential_fairness",
+        "smallest_rate",
+        "largest_rate",
+        "ratio_to_largest",
+        "largest_disparity",
+        "benefit_inequality",
+        "calibration_error",
+        "rate_change",
+        "gap_change",
+        "confirmed_count",
+        "bounded_mean",
+        "clustered_mean",
+        "worst_clustered_difference",
+        "worst_clustered_ratio",
+        "smallest_clustered_rate",
+        "worst_paired_difference",
+        "bracketed_mean",
+        "worst_value_gap",
+        "largest_gap",
+        "largest_value",
+        "worst_distance",
+        "worst_value_distance",
+        "area_under_curve",
+        "average_precision",
+        "area_difference",
+        "lowest_area",
+        "largest_drop",
+        "equal_error_rate",
+        "true_positive_rate_at",
+        "quantile",
+        "ratio_of_totals",
+        "idealized_association",
+    }
+)
+
+
+def unjudgeable(estimate: AnyEstimate) -> str:
+    """Why no criterion may rest on it, in a sentence, or on a part of it; "" where one may."""
+    if estimate.kind not in JUDGED:
+        return estimate.unjudgeable
+    parts: tuple[AnyEstimate, ...] = (*getattr(estimate, "parts", ()), *getattr(estimate, "gaps", ()))
+    return next((why for part in parts if (why := unjudgeable(part))), "")

@@ -33,6 +33,10 @@ class StudentT(Estimate):
     Pearson's bound of none in n), and they may lie as far off as the limits, or anywhere where there are none.
     """
 
+    unjudgeable: ClassVar[str] = (
+        "Student's interval is shown and holds for nearly normal values alone, so no criterion may rest on it."
+    )
+
     kind: Literal["student_t"] = "student_t"
     centre: float
     standard_error: Annotated[float, Field(ge=0.0)]
@@ -289,6 +293,10 @@ class StandardizedDifference(Estimate):
     ``within``: in standard deviations within the samples instead, delta itself: Cohen's d with the pooled standard
     deviation, any number.
     """
+
+    unjudgeable: ClassVar[str] = (
+        "Its interval is shown and holds for normal values of one variance alone, so no criterion may rest on it."
+    )
 
     kind: Literal["standardized_difference"] = "standardized_difference"
     centre: float

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 from typing import Annotated, ClassVar, Literal
 
 import numpy as np
@@ -18,7 +19,8 @@ from auditor.statistics.intervals import area_reach, clopper_pearson
 class AreaUnderCurve(Estimate):
     """``P(positive > negative) + P(tie) / 2`` of two independent samples, in [0, 1], ideal 0.5 for an attack.
 
-    ``centre``: the Mann-Whitney share; ``standard_error``: DeLong's. Bounds by
+    ``centre``: the Mann-Whitney share; ``standard_error``: DeLong's; ``third_cumulant``: of the share, the placements'
+    mean cubed deviations over m^2 and n^2; records of earlier versions have none. Bounds by
     :func:`~auditor.statistics.intervals.area_reach`, which allows for rows that were not seen. Student's on the logit
     scale would not do: of 20 against 20 rows with a true value of 0.98 a lower bound at 0.0125 misses in up to 46 % of
     samples, and of 100 against 100 with scores of two values and a true value of 0.99 an upper bound at 0.005 misses
@@ -32,6 +34,8 @@ class AreaUnderCurve(Estimate):
     standard_error: Annotated[float, Field(ge=0.0)]
     n_positive: Annotated[int, Field(ge=2)]
     n_negative: Annotated[int, Field(ge=2)]
+    # Left out where there is none, so that older evidence keeps its digests.
+    third_cumulant: Annotated[float, Field(exclude_if=operator.not_)] = 0.0
 
     @property
     def value(self) -> float:
@@ -45,25 +49,27 @@ class AreaUnderCurve(Estimate):
         down, up = (
             area_reach(
                 standard_error=self.standard_error,
+                third_cumulant=sign * self.third_cumulant,
                 n_positive=self.n_positive,
                 n_negative=self.n_negative,
                 room=room,
                 alpha=alphas,
             )
-            for room in (self.centre, 1.0 - self.centre)
+            for sign, room in ((-1.0, self.centre), (1.0, 1.0 - self.centre))
         )
         return np.stack([np.maximum(self.centre - down, 0.0), np.minimum(self.centre + up, 1.0)], axis=1)
 
     def critical_value(self, alpha: float) -> float:
         error = self.standard_error_at(0.5)
-        return (
-            float(
-                area_reach(
-                    standard_error=error, n_positive=self.n_positive, n_negative=self.n_negative, room=0.5, alpha=alpha
-                )
-            )
-            / error
+        reach = area_reach(
+            standard_error=error,
+            third_cumulant=0.0,
+            n_positive=self.n_positive,
+            n_negative=self.n_negative,
+            room=0.5,
+            alpha=alpha,
         )
+        return float(reach) / error
 
     def standard_error_at(self, ideal: float) -> float:
         return math.sqrt(_hanley_mcneil(ideal, m=self.n_positive, n=self.n_negative)) if 0.0 < ideal < 1.0 else math.nan
@@ -198,6 +204,7 @@ def area_under_curve(*, positives: npt.ArrayLike, negatives: npt.ArrayLike) -> A
         standard_error=math.sqrt(max(delong, _hanley_mcneil(shrunk, m=m, n=n))),
         n_positive=m,
         n_negative=n,
+        third_cumulant=float(((over - auc) ** 3).mean() / m**2 + ((under - auc) ** 3).mean() / n**2),
     )
 
 

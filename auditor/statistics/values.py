@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Sequence
 from typing import Annotated, ClassVar, Literal, Self
 
@@ -17,6 +18,9 @@ from auditor.statistics.estimate import POWER, Estimate, Undefined
 from auditor.statistics.intervals import ANGLES, bounded_mean_reach, corner_radius
 from auditor.statistics.means import StudentT
 from auditor.statistics.rates import MOST_GROUPS
+
+# Of the search for the ends of a ratio: each step looks at so many places between two, and there are so many steps.
+_STEPS, _ZOOMS = 65, 5
 
 
 class BoundedMean(Estimate):
@@ -120,9 +124,14 @@ class WorstValueGap(_OfParts):
     ``max over i, j of theta_i - theta_j``, in the unit of the parts. A pair is bounded over the corner region of
     :func:`~auditor.statistics.intervals.rate_limits`; the maximum as in
     :class:`~auditor.statistics.groups.WorstDifference`. An undefined part makes the value NaN.
+
+    ``uncompared``: groups besides the parts, of which too little is known to compare them. The value is then that of
+    the parts alone, which the largest of all is at least, so the lower bound holds; the upper one is the limit.
     """
 
     kind: Literal["worst_value_gap"] = "worst_value_gap"
+    # Left out where there are none, so that older evidence keeps its digests.
+    uncompared: Annotated[int, Field(ge=0, exclude_if=operator.not_)] = 0
 
     @property
     def limits(self) -> tuple[float, float]:
@@ -153,6 +162,8 @@ class WorstValueGap(_OfParts):
 
     def upper(self, alpha: float) -> float:
         """The upper bound alone."""
+        if self.uncompared:
+            return self.limits[1]
         known = self.comparisons and len(self._defined()) == len(self.parts)
         return float(self._upper(alpha).max()) if known else math.inf
 
@@ -164,6 +175,10 @@ class WorstValueGap(_OfParts):
         if len(parts) < 2:
             return math.nan
         return math.hypot(*sorted((part.standard_error_at(ideal) for part in parts), reverse=True)[:2])
+
+    def growth(self, *, bound: float, alpha: float, ideal: float, miss: float) -> float:
+        """As that of every estimate; NaN where more of these rows would tell nothing of the groups left out."""
+        return math.nan if self.uncompared else super().growth(bound=bound, alpha=alpha, ideal=ideal, miss=miss)
 
 
 class LargestGap(Estimate):
@@ -283,6 +298,141 @@ class WorstValueDistance(Estimate):
             return math.nan
         reach = short_of_own(self.n, alpha) + beyond_own(self.n, miss / self.comparisons)
         return (self.span * float(reach.max()) / (bound - ideal)) ** 2
+
+
+class RatioOfTotals(Estimate):
+    """``sum a_c / sum b_c`` over n independent clusters, ``low b_c <= a_c <= high b_c`` and ``0 <= b_c <= most``.
+
+    A ratio r is ruled out where the mean of ``a_c - r b_c``, values in [(low - r) most, (high - r) most], is shown not
+    to be 0 by :func:`~auditor.statistics.intervals.bounded_mean_reach`; the bounds are the outermost ratios that are
+    not. So nothing is taken for normal, neither the ratio nor the clusters, however few rows some of them have.
+    ``first``: means of a and b; ``second``: sample variance of a, covariance, variance of b; ``third``: mean products
+    of three deviations, (aaa, aab, abb, bbb). The limits are ``low`` and ``high``.
+    """
+
+    kind: Literal["ratio_of_totals"] = "ratio_of_totals"
+    first: tuple[float, Annotated[float, Field(gt=0.0)]]
+    second: tuple[Annotated[float, Field(ge=0.0)], float, Annotated[float, Field(ge=0.0)]]
+    third: tuple[float, float, float, float]
+    n: Annotated[int, Field(ge=2)]
+    most: Annotated[float, Field(gt=0.0)]
+    low: float
+    high: float
+
+    @model_validator(mode="after")
+    def _inside(self) -> Self:
+        if not self.low < self.high or not self.low <= self.value <= self.high:
+            raise ValueError(f"a ratio of {self.value:g} in [{self.low:g}, {self.high:g}]")
+        if self.first[1] > self.most * (1.0 + 1e-9):
+            raise ValueError(f"a mean of {self.first[1]:g} of sizes up to {self.most:g}")
+        return self
+
+    @property
+    def limits(self) -> tuple[float, float]:
+        return self.low, self.high
+
+    @property
+    def value(self) -> float:
+        return self.first[0] / self.first[1]
+
+    def _ruled_out(self, ratios: FloatArray, sign: int, alpha: float) -> npt.NDArray[np.bool_]:
+        """Whether each ratio is shown to be too small, for ``sign`` 1, or too large, for -1."""
+        r = ratios
+        mean = sign * (self.first[0] - r * self.first[1]) / self.most
+        error = self._error(r) / self.most
+        aaa, aab, abb, bbb = self.third
+        cubed = -sign * (aaa - 3.0 * r * aab + 3.0 * r**2 * abb - r**3 * bbb) / self.most**3
+        room = mean + (r - self.low if sign > 0 else self.high - r)
+        reach = bounded_mean_reach(standard_error=error, third_moment=cubed, n=self.n, room=room, alpha=alpha)
+        return np.asarray(mean > reach, np.bool_)
+
+    def _error(self, ratios: npt.ArrayLike) -> FloatArray:
+        r = np.asarray(ratios, np.float64)
+        aa, ab, bb = self.second
+        return np.asarray(np.sqrt(np.maximum(aa - 2.0 * r * ab + r**2 * bb, 0.0) / self.n), np.float64)
+
+    def _end(self, end: float, sign: int, alpha: float) -> float:
+        inward = np.linspace(end, self.value, _STEPS)
+        for _ in range(_ZOOMS):
+            kept = np.flatnonzero(~self._ruled_out(inward, sign, alpha))
+            if not kept.size or kept[0] == 0:
+                # The sample's own ratio is never ruled out but by rounding.
+                return float(inward[0 if kept.size else -1])
+            inward = np.linspace(inward[kept[0] - 1], inward[kept[0]], _STEPS)
+        return float(inward[0])
+
+    def bounds(self, alpha: float) -> tuple[float, float]:
+        low, high = self._end(self.low, 1, alpha), self._end(self.high, -1, alpha)
+        return min(low, self.value), max(high, self.value)
+
+    def standard_error_at(self, ideal: float) -> float:
+        return math.hypot(float(self._error(ideal)), self.most * (self.high - self.low) / self.n) / self.first[1]
+
+    def critical_value(self, alpha: float) -> float:
+        reach = bounded_mean_reach(
+            standard_error=self._error(self.value) / self.most,
+            third_moment=0.0,
+            n=self.n,
+            room=self.high - self.low,
+            alpha=alpha,
+        )
+        return float(reach) * self.most / self.first[1] / self.standard_error_at(self.value)
+
+
+def ratio_of_totals(
+    *, above: npt.ArrayLike, below: npt.ArrayLike, most: float, low: float, high: float
+) -> RatioOfTotals | Undefined:
+    """``sum above / sum below`` of clusters, (n,) each; undefined below two of them and where the totals are 0."""
+    a, b = np.asarray(above, np.float64), np.asarray(below, np.float64)
+    if a.size < 2 or not b.sum() > 0.0:
+        return Undefined(reason="a ratio needs at least two clusters and something to divide by")
+    x, y = a - a.mean(), b - b.mean()
+    second, third = [(x * x).sum(), (x * y).sum(), (y * y).sum()], [x * x * x, x * x * y, x * y * y, y * y * y]
+    return RatioOfTotals(
+        first=(float(a.mean()), float(b.mean())),
+        second=tuple(float(v) / (a.size - 1) for v in second),
+        third=tuple(float(v.mean()) for v in third),
+        n=a.size,
+        most=most,
+        low=low,
+        high=high,
+    )
+
+
+class IdealizedAssociation(Estimate):
+    """ICAT, ``100 lms min(ss, 1 - ss) / 0.5``, in [0, 100], ideal 100; both scores are means over the same terms.
+
+    The extremes over a box of both scores: half of alpha for ``modelling``; half for ``stereotype``, at the lower end,
+    where of its two bounds only that on the side of the truth can make a miss, and a quarter for either bound at the
+    upper end. So nothing is assumed of how the two scores depend on each other, nor of the kink at ss = 0.5.
+    """
+
+    unbounded: ClassVar[bool] = True
+    kind_limits: ClassVar[tuple[float, float]] = (0.0, 100.0)
+    unplanned: ClassVar[str] = "How many target terms would decide it depends on two scores, and is not planned for."
+
+    kind: Literal["idealized_association"] = "idealized_association"
+    modelling: BoundedMean
+    stereotype: BoundedMean
+
+    @model_validator(mode="after")
+    def _shares(self) -> Self:
+        if any(part.limits != (0.0, 1.0) or part.root for part in (self.modelling, self.stereotype)):
+            raise ValueError("both scores are means of values in [0, 1]")
+        return self
+
+    @property
+    def value(self) -> float:
+        return 200.0 * self.modelling.value * min(self.stereotype.value, 1.0 - self.stereotype.value)
+
+    def bounds(self, alpha: float) -> tuple[float, float]:
+        knows, side, sides = (
+            self.modelling.bounds(alpha / 2.0),
+            self.stereotype.bounds(alpha / 2.0),
+            self.stereotype.bounds(alpha / 4.0),
+        )
+        low, high = min(side[0], 1.0 - side[1]), min(sides[1], 1.0 - sides[0], 0.5)
+        return 200.0 * knows[0] * low, 200.0 * knows[1] * high
 
 
 def bounded_mean(values: npt.ArrayLike, *, low: float, high: float, root: bool = False) -> BoundedMean | Undefined:

@@ -15,6 +15,7 @@ from auditor.rows import FloatArray
 from auditor.statistics.estimate import Exact, Undefined
 from auditor.statistics.kinds import AnyEstimate
 from auditor.statistics.means import ratio_of_means
+from auditor.statistics.values import bounded_mean
 from probes.attribution.agreement import group_gaps
 from probes.attribution.explained import feature_names
 from probes.attribution.figures import beeswarm_figure, heatmap_figure, text_figure
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from auditor.model.audited_model import AuditedModel
 
 MOST_WORDS = 20
+_OF_SENSITIVE, _OF_PROXIES = "sensitive_attribution_share", "proxy_attribution_share"
 PADDING = "(padding)"
 
 
@@ -108,7 +110,8 @@ def shown(
         if features is None:
             return []
         reason = f"the explanation by {method} was refused; faithfulness_gain says why"
-        names = ("sensitive_attribution_share", "proxy_attribution_share", *_groups_metric(explanation.rows))
+        shares = [f"{mean}{share}" for share in (_OF_SENSITIVE, _OF_PROXIES) for mean in ("", "mean_")]
+        names = (*shares, *_groups_metric(explanation.rows))
         nothing = Undefined(reason=reason)
         n = len(explanation.values)
         return [
@@ -167,29 +170,39 @@ def _shares(method: str, explanation: Explanation, features: Features, note: str
     proxies = {a.feature for a in features.screen.proxies}
     screened = features.screen.describe()
     few = features.screen.too_few
-    sensitive = _share("sensitive_attribution_share", method, explanation, features, set(features.taken), taken)
-    proxy = _share("proxy_attribution_share", method, explanation, features, proxies, screened)
-    found = [sensitive, replace(proxy, too_few=few, n_needed=features.screen.n_needed) if few else proxy]
+    found = _share(_OF_SENSITIVE, method, explanation, features, set(features.taken), taken)
+    for proxy in _share(_OF_PROXIES, method, explanation, features, proxies, screened):
+        found.append(replace(proxy, too_few=few, n_needed=features.screen.n_needed) if few else proxy)
     return [replace(m, detail=f"{m.detail}; {note}") for m in found] if note else found
 
 
 def _share(
     metric: str, method: str, explanation: Explanation, features: Features, which: set[str], detail: str
-) -> Measurement:
+) -> list[Measurement]:
+    """The features' share of all attributions together, and the mean of their share of each row's own."""
     magnitudes = np.abs(explanation.values)
     columns = [j for j, name in enumerate(explanation.names) if name in which]
-    estimate: AnyEstimate = Exact(known=0.0)
+    estimates: list[AnyEstimate] = [Exact(known=0.0), Exact(known=0.0)]
+    shown = ""
     if columns:
-        estimate = ratio_of_means(numerator=magnitudes[:, columns].sum(axis=1), denominator=magnitudes.sum(axis=1))
-    return Measurement(
-        metric=metric,
-        method=method,
-        estimate=estimate,
-        n_samples=len(magnitudes),
-        ideal=0.0,
-        sensitive=features.sensitive,
-        detail=detail,
-    )
+        own, whole = magnitudes[:, columns].sum(axis=1), magnitudes.sum(axis=1)
+        told = whole > 0.0
+        each = np.minimum(own[told] / whole[told], 1.0)
+        estimates = [ratio_of_means(numerator=own, denominator=whole), bounded_mean(each, low=0.0, high=1.0)]
+        shown = f"Display only: a row's attributions have no limits together. Set a bound on mean_{metric}."
+    return [
+        Measurement(
+            metric=name,
+            method=method,
+            estimate=estimate,
+            n_samples=len(magnitudes),
+            ideal=0.0,
+            sensitive=features.sensitive,
+            detail=detail,
+            too_few=instead,
+        )
+        for name, estimate, instead in zip((metric, f"mean_{metric}"), estimates, (shown, ""), strict=True)
+    ]
 
 
 def _between_groups(method: str, explanation: Explanation, note: str) -> list[Measurement]:

@@ -92,12 +92,14 @@ class FeatureAttribution:
     - ``sensitive_attribution_share``: the same over features that are sensitive features themselves; [0, 1], ideal 0
     - ``proxy_attribution_share``: the same over features that stand in for a sensitive feature, as
       :func:`probes.fairness.proxies.screen` finds them; [0, 1], ideal 0
+    - ``mean_sensitive_attribution_share``, ``mean_proxy_attribution_share``: the mean over rows of the same share of
+      the row's own, ``|a_ij| / A_i``; [0, 1], ideal 0. A criterion rests on these: totals of rows have no limits
     - ``attribution_difference_by_group``: the largest difference between two groups of a sensitive feature of the mean
       share ``|a_ij| / A_i`` of one feature; [0, 1], ideal 0, bounded for all features and pairs together
 
-    Shares and group differences are measured on tables with sensitive features. Shares carry delta-method intervals
-    over the sampled rows; one of a feature that no sampled row uses has no width. The interval of a word holds for that
-    word, not for its having been chosen as one of the 20.
+    Shares and group differences are measured on tables with sensitive features. Shares of the
+    total carry delta-method intervals over the sampled rows, for display. The interval of a word holds for that word,
+    not for its having been chosen as one of the 20.
 
     methods: ``auto``, or names out of ``FeatureAttribution.methods``; ``auto`` asks integrated_gradients,
     input_x_gradient, saliency and, of images, grad_cam where the model can be differentiated and its gradient is not 0
@@ -129,6 +131,8 @@ class FeatureAttribution:
     ideal_when_same: ClassVar[Mapping[str, Answer]] = {
         "sensitive_attribution_share": "scores",
         "proxy_attribution_share": "scores",
+        "mean_sensitive_attribution_share": "scores",
+        "mean_proxy_attribution_share": "scores",
         "attribution_difference_by_group": "scores",
     }
     # Rows explained, and the true share of rows with an error beyond the bound (0.05 is allowed) that is found with

@@ -161,9 +161,7 @@ def shap_tree(final: Final, sample: AuditData, classes: IntArray, names: tuple[s
     )
 
 
-def _by_catboost(
-    shap: Any, final: Final, sample: AuditData, classes: IntArray, names: tuple[str, ...]
-) -> Attributions:
+def _by_catboost(shap: Any, final: Final, sample: AuditData, classes: IntArray, names: tuple[str, ...]) -> Attributions:
     """Its own exact values; their background are the rows it was fitted on, which shap cannot exchange."""
     explainer = shap.TreeExplainer(final.estimator.trees)
     found = _shapley(

@@ -238,7 +238,7 @@ def _answers(detector: DeepfakeDetector, subject: Subject) -> list[Measurement]:
     found = [
         _one("coverage", _share(answered), answered.size, 1.0, detail=_silence(card)),
         _unsupported(card, verdicts),
-        _one("error_among_answered", _share(wrong[answered]), int(answered.sum()), 0.0),
+        _one("error_among_answered", _share(wrong[answered]), answered.size, 0.0, detail=_answered(answered)),
     ]
     for name, own in (("real", ~subject.is_fake), ("fake", subject.is_fake)):
         at: dict[str, str | float] = {"class": detector.classes[card.fake if name == "fake" else 1 - card.fake]}
@@ -247,8 +247,8 @@ def _answers(detector: DeepfakeDetector, subject: Subject) -> list[Measurement]:
             metric = f"answered_{answer.replace(' ', '_')}"
             ideal = 1.0 if answer == name else 0.0 if answer != "cannot say" else None
             found.append(_one(metric, _share((answers == answer)[own]), n, ideal, at=at))
-        of_these = own & answered
-        found.append(_one("error_among_answered", _share(wrong[of_these]), int(of_these.sum()), 0.0, at=at))
+        said = _answered(answered[own])
+        found.append(_one("error_among_answered", _share(wrong[own & answered]), n, 0.0, at=at, detail=said))
         excess = ExcessShare(successes=int(ruled_out[name][own].sum()), n=n, promised=card.error_rate)
         said = f"the card promises that at most {card.error_rate:g} of them are ruled out"
         unshown = ""
@@ -282,6 +282,10 @@ def _unsupported(card: DetectorCard, verdicts: Sequence[Verdict]) -> Measurement
     highest = f", the highest of these files is {known.max():.3g}" if known.size else ""
     detail = f"the novelty limit is {card.novelty_limit:.3g}{highest}"
     return _one("unsupported_share", _share(~(novelty <= card.novelty_limit)), len(verdicts), None, detail=detail)
+
+
+def _answered(answered: BoolArray) -> str:
+    return f"over the {int(answered.sum()):,} of {answered.size:,} files that were answered"
 
 
 def _share(these: BoolArray) -> Proportion:

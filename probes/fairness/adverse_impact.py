@@ -213,7 +213,7 @@ class AdverseImpact:
                 if kept.size > 1
                 else Undefined(reason="fewer than two categories are left to compare")
             ),
-            n_samples=int(n[kept].sum()),
+            n_samples=int(n.sum()),
             ideal=1.0,
             sensitive=names,
             ideal_when_same=_RESTS_ON[method],
@@ -263,7 +263,7 @@ def _score_difference(method: str, group: dict[str, str], own: FloatArray, best:
         metric="standardized_mean_difference",
         method=method,
         estimate=_standardized(own, best),
-        n_samples=own.size + best.size,
+        n_samples=own.size,
         ideal=0.0,
         group=group,
         detail=f"mean score {own.mean():.4f} against {best.mean():.4f} of {title}",

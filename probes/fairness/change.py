@@ -156,26 +156,26 @@ def _rate(
 def _gaps(
     both: _Decisions, codes: IntArray, n_groups: int, features: tuple[str, ...], detail: str
 ) -> Iterator[Measurement]:
-    tables: list[tuple[str, list[PairedRates]]] = []
+    tables: list[tuple[str, list[PairedRates], int]] = []
+    labelled = int(both.labelled.sum())
     if both.selected is not None:
         every = np.ones(both.n, bool)
         selection = _paired("selection_rate", both.selected, every, codes, n_groups)
-        tables.append(("demographic_parity_difference_change", [selection]))
+        tables.append(("demographic_parity_difference_change", [selection], both.n))
         if both.labelled.any():
             tpr = _paired("true_positive_rate", both.selected, both.labelled & both.favourable, codes, n_groups)
             fpr = _paired("false_positive_rate", both.selected, both.labelled & ~both.favourable, codes, n_groups)
-            tables.append(("equal_opportunity_difference_change", [tpr]))
-            tables.append(("equalized_odds_difference_change", [tpr, fpr]))
+            tables.append(("equal_opportunity_difference_change", [tpr], labelled))
+            tables.append(("equalized_odds_difference_change", [tpr, fpr], labelled))
     if both.labelled.any():
-        tables.append(
-            ("accuracy_difference_change", [_paired("accuracy", both.correct, both.labelled, codes, n_groups)])
-        )
-    for metric, rates in tables:
+        accuracy = _paired("accuracy", both.correct, both.labelled, codes, n_groups)
+        tables.append(("accuracy_difference_change", [accuracy], labelled))
+    for metric, rates, n in tables:
         yield Measurement(
             metric=metric,
             method="paired",
             estimate=_gap(rates, n_groups),
-            n_samples=sum(sum(rate.n) for rate in rates),
+            n_samples=n,
             ideal=None,
             sensitive=features,
             detail=detail,

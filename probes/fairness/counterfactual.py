@@ -19,8 +19,8 @@ from auditor.run.probe import Need
 from auditor.statistics.clusters import clustered_mean
 from auditor.statistics.estimate import Power, Undefined
 from auditor.statistics.kinds import AnyEstimate
-from auditor.statistics.means import mean
 from auditor.statistics.rates import Proportion
+from auditor.statistics.values import bounded_mean
 from probes.fairness.proxies import screen
 from probes.inputs import as_frame, draw, whole_number
 
@@ -57,7 +57,7 @@ class CounterfactualFairness:
       Clopper-Pearson over rows; over clusters with ``--cluster`` or ``--weight``, with which the shifts are
       NOT_APPLICABLE
     - ``mean_score_shift`` at each level: ``mean of s(row at that level) - s(row)`` over rows of other levels; [-1, 1],
-      ideal 0, Student's interval over rows
+      ideal 0, bounds over rows (:class:`~auditor.statistics.values.BoundedMean`)
 
     Methods: ``flip`` changes the feature alone. Where the model does not take it, nothing can change with it, which
     says nothing of its proxies: there it is NOT_APPLICABLE. ``flip_with_proxies`` changes
@@ -328,12 +328,12 @@ def _measured(
             Measurement(
                 metric="mean_score_shift",
                 method=method,
-                estimate=mean(scores[others] - table.scores[others], low=-1.0, high=1.0),
-                n_samples=int(others.sum()),
+                estimate=bounded_mean(scores[others] - table.scores[others], low=-1.0, high=1.0),
+                n_samples=n,
                 ideal=0.0,
                 sensitive=(sensitive,),
                 at={"to": label_name(value)},
-                detail=f"rows of other levels, given {sensitive} = {label_name(value)}",
+                detail=f"{int(others.sum()):,} rows of other levels, given {sensitive} = {label_name(value)}",
             )
         )
     design = table.design

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.resources import files
 from itertools import chain, combinations, islice
 from pathlib import Path
@@ -20,6 +20,7 @@ from auditor.run.probe import Need
 from auditor.statistics.estimate import Power, Undefined
 from auditor.statistics.kinds import AnyEstimate
 from auditor.statistics.means import StandardizedDifference
+from auditor.statistics.ranks import area_under_curve
 from probes.inputs import whole_number
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ _SETS = ("x", "y", "a", "b")
 _MAX_BYTES = 1 << 20
 _CHUNK = 1 << 14
 _NAMED_MISSING = 12
+_INSTEAD = "Display only: it takes the words' associations as normal. Set a bound on association_auc."
 
 
 class EmbeddingAssociation:
@@ -42,18 +44,20 @@ class EmbeddingAssociation:
     - ``association_effect_size = (mean_x s(x) - mean_y s(y)) / sd of s over X and Y together``, the standard deviation
       with n - 1; in [-2, 2] for sets of equal size, ideal 0. ``control_effect_size`` is the same of pairs that nobody
       objects to, such as flowers and insects: no ideal, it shows that the vectors carry meaning at all.
+    - ``association_auc``: ``P(s(x) > s(y)) + P(tie) / 2`` of a word of X and one of Y; [0, 1], ideal 0.5
 
     Method ``weat``: vectors of words. Method ``seat``: each word stands in bleached sentences, and s(w) is its mean
     over them; the word stays the unit, because sentences of one word are not independent, where the published SEAT
     takes every sentence for one (its effect size is in the detail).
 
-    The judged interval speaks of the population of words that X and Y are drawn from, with A and B as they are: an
-    exact one by the noncentral t distribution where s is normal with one variance within X and Y
-    (:class:`StandardizedDifference`). The p-values in the detail are of the permutation test over
-    all ways to divide X and Y together into two sets of their sizes: exact up to ``max_partitions`` ways, else over
-    ``n_draws`` random ones, counting the one observed. They need no normality and answer whether there is any
-    association, not how large it is. With 8 words a set nothing short of ``|d|`` of about 1 can be told from 0, so PASS
-    is rare; the reason then says how many words it would take.
+    Intervals speak of the population of words that X and Y are drawn from, with A and B as they are. That of an effect
+    size is exact by the noncentral t distribution where s is normal with one variance within X and Y
+    (:class:`StandardizedDifference`), and shown alone: of 8 and 25 words of skewed s it is missed eight times as often
+    as promised. A criterion rests on ``association_auc``, whose bounds hold whatever s is like. The p-values in the
+    detail are of the permutation test over all ways to divide X and Y together into two sets of their sizes: exact up
+    to ``max_partitions`` ways, else over ``n_draws`` random ones, counting the one observed. They need no normality and
+    answer whether there is any association, not how large it is. With 8 words a set hardly anything can be told from
+    0.5, so PASS is rare; the reason then says how many words it would take.
 
     vectors: path of a word2vec (binary or text) or GloVe text file, instead of the model's own input embeddings.
     encoder: a Hugging Face folder of a sentence encoder, instead of the model. tests: ``auto``, or names of tests.
@@ -73,9 +77,9 @@ class EmbeddingAssociation:
     methods: ClassVar[tuple[str, ...]] = ("weat", "seat")
     needs: ClassVar[tuple[Need, ...]] = ()
     reads_rows: ClassVar[bool] = False
-    ideal_when_same: ClassVar[Mapping[str, Answer]] = {"association_effect_size": "scores"}
-    # Words in each of X and Y, and the true effect size, found beyond 0.5 by one judgement at 5 % on each side.
-    power: ClassVar[Power] = Power(25, 1.25)
+    ideal_when_same: ClassVar[Mapping[str, Answer]] = {"association_effect_size": "scores", "association_auc": "scores"}
+    # Words in each of X and Y, and the true area, found above 0.7 by one judgement of two sides at 5 %.
+    power: ClassVar[Power] = Power(32, 0.92)
 
     def __init__(
         self,
@@ -108,19 +112,19 @@ class EmbeddingAssociation:
         self.tests_ = _chosen(self.lists_, tests)
 
     def measure(self, model: AuditedModel, data: AuditData, rng: np.random.Generator) -> list[Measurement]:
-        """One effect size for each method and test; see the class."""
+        """An effect size and an area for each method and test; see the class."""
         words, sentences = self._embedders(model)
         found: list[Measurement] = []
         if words is not None and "weat" in self.wanted:
             for test in self.tests_:
                 vectors = _unit(words.embed(test.all_words))
-                found.append(self._measured("weat", test, vectors[:, None, :], words.source, rng))
+                found.extend(self._measured("weat", test, vectors[:, None, :], words.source, rng))
         if sentences is not None and "seat" in self.wanted:
             templates = self.lists_.templates
             for test in self.tests_:
                 texts = [sentence(t, word) for word in test.all_words for t in templates]
                 vectors = _unit(sentences.embed(texts)).reshape(len(test.all_words), len(templates), -1)
-                found.append(self._measured("seat", test, vectors, sentences.source, rng))
+                found.extend(self._measured("seat", test, vectors, sentences.source, rng))
         if not found:
             raise NotApplicableError(
                 "Needs embeddings: a language model or a text classifier with a vocabulary, or a word-vector file "
@@ -144,7 +148,7 @@ class EmbeddingAssociation:
 
     def _measured(
         self, method: str, test: AssociationTest, vectors: FloatArray, source: str, rng: np.random.Generator
-    ) -> Measurement:
+    ) -> list[Measurement]:
         """vectors (n_words, n_templates, d) of unit length, NaN where a word has none, in the order of all_words."""
         there = np.asarray(np.isfinite(vectors).all(axis=(1, 2)), np.bool_)
         parts, present, at = [], [], 0
@@ -164,12 +168,13 @@ class EmbeddingAssociation:
             estimate: AnyEstimate = Undefined(
                 reason=f"only {', '.join(few)} have a vector, and at least {self.min_words} of each set must"
             )
-            note = ""
+            note, auc = "", estimate
         else:
             x, y = (associations(targets, parts[2], parts[3]) for targets in parts[:2])
             estimate, note = self._estimate(x, y, rng)
+            auc = area_under_curve(positives=x.mean(axis=1), negatives=y.mean(axis=1))
         without = f"no vector for {len(missing)} of {len(test.all_words)} words{_listed(missing)}" if missing else ""
-        return Measurement(
+        size = Measurement(
             metric="control_effect_size" if test.control else "association_effect_size",
             method=method,
             estimate=estimate,
@@ -179,7 +184,10 @@ class EmbeddingAssociation:
             detail="; ".join(
                 part for part in (test.title, f"{present[0]} and {present[1]} words", note, without, source) if part
             ),
+            too_few="" if test.control else _INSTEAD,
         )
+        order = replace(size, metric="association_auc", estimate=auc, ideal=0.5, detail=test.title, too_few="")
+        return [size] if test.control else [size, order]
 
     def _estimate(self, x: FloatArray, y: FloatArray, rng: np.random.Generator) -> tuple[AnyEstimate, str]:
         """x (n_x, n_templates) and y (n_y, n_templates) associations; the effect size, and its p-values in words."""

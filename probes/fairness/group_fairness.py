@@ -14,9 +14,8 @@ from auditor.data.design import Part
 from auditor.errors import NotApplicableError, did_you_mean
 from auditor.finding.measurement import Measurement, Pillar
 from auditor.run.probe import Need
-from auditor.statistics.estimate import Power, Undefined
+from auditor.statistics.estimate import Power
 from auditor.statistics.groups import WorstDifference, WorstRatio
-from auditor.statistics.kinds import AnyEstimate
 from auditor.statistics.rates import Proportion, RateTable
 from probes.fairness.clustered_groups import over_clusters
 from probes.fairness.crowds import crowd, crowded_strata
@@ -24,13 +23,17 @@ from probes.fairness.group_metrics import (
     MOST_CLASSES,
     at_class,
     disparity_measurements,
-    extremes,
     further_measurements,
+    headline,
     individual_inequality,
     ints,
     macro_measurements,
     one_vs_rest,
+    over_favourable,
+    rate_table,
 )
+from probes.fairness.small_groups import MOST_LEFT_OUT, SHARE, Compared, SmallGroups, compared
+from probes.inputs import whole_number
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -77,13 +80,21 @@ class GroupFairness:
 
     A rate with no rows (0/0) is undefined, and so is a headline over it. Missing group values are a group of their own.
 
+    Small groups are no part of a headline: those with less than ``min_share`` of the rows or fewer than ``min_rows``,
+    the smallest first, as long as they hold a tenth of the rows together at most. They are shown with their intervals,
+    the headline's detail names them, and ``small_group_share`` is the share of the rows in them, [0, 1], ideal 0. Where
+    one group is all that is left, all are compared and nothing is judged. Demographic disparity compares shares of all
+    rows, in which a small group is as well known as a large one, and leaves none out.
+
     intersections: whether to compare the intersection of several sensitive features too. strata: a column (a feature or
     a sensitive feature) to condition demographic disparity on; numbers of more than ten values are cut into fifths.
+    min_share: least share of the rows that a group must have to be compared, at most 0.1; 0 compares all. min_rows:
+    least number of them.
 
     Sources: Hardt, Price and Srebro, NeurIPS 2016; Agarwal et al., ICML 2018; Chouldechova, Big Data 2017 (predictive
     parity); Berk et al. 2018 (treatment equality); Foulds et al., ICDE 2020 (differential fairness); Speicher et al.,
     KDD 2018 (generalized entropy); Wachter, Mittelstadt and Russell 2021 (conditional demographic disparity); Sagawa et
-    al., ICLR 2020 (worst group); definitions as in fairlearn where it has them.
+    al., ICLR 2020 (worst group); 6 RCNY 5-301(d) (categories under 2 %); definitions as in fairlearn where it has them.
     """
 
     name: ClassVar[str] = "group_fairness"
@@ -95,6 +106,9 @@ class GroupFairness:
     takes: ClassVar[tuple[Part, ...]] = ("cluster", "weight")
     # A level, which answers that are all the same do not reach by themselves.
     ideal_when_same: ClassVar[Mapping[str, Literal["nothing"]]] = {"worst_group_accuracy": "nothing"}
+    exact: ClassVar[Mapping[str, str]] = {SHARE: "It counts the rows at hand and says nothing of others."}
+    # Evidence of before there was a rule for small groups compares them all.
+    earlier: ClassVar[Mapping[str, object]] = {"min_share": 0.0}
     # Rows in each of two groups, half of them positive, and the true value found beyond 0.10 (0.80 for the ratio) with
     # 80 % power among 4 judgements at 5 %, where rates around a half make it hardest.
     power: ClassVar[Mapping[str, Power]] = {
@@ -104,9 +118,15 @@ class GroupFairness:
         "equal_opportunity_difference": Power(500, 0.25),
     }
 
-    def __init__(self, *, intersections: bool = True, strata: str | None = None) -> None:
+    def __init__(
+        self, *, intersections: bool = True, strata: str | None = None, min_share: float = 0.02, min_rows: int = 30
+    ) -> None:
+        whole_number("min_rows", min_rows, 1)
+        if isinstance(min_share, bool) or not 0.0 <= min_share <= MOST_LEFT_OUT:
+            raise ValueError(f"min_share must lie between 0 and {MOST_LEFT_OUT:g}, not {min_share!r}")
         self.intersections = intersections
         self.strata = strata
+        self.small = SmallGroups(min_share, min_rows)
 
     @property
     def counts_suffice(self) -> bool:
@@ -158,25 +178,27 @@ class GroupFairness:
                 f"Needs the favourable label among {', '.join(counts.classes[:MOST_CLASSES])}: add --positive LABEL."
             )
         tables, crowds = [], []
+        found: list[Measurement] = []
         for table in map(counts.by, self._wanted(counts.features)):
             many = crowd("demographic_parity_difference", "between_groups", table.features, len(table.groups), table.n)
             if many is None:
-                tables.append(table)
+                tables.append(compared(table, self.small))
             else:
                 crowds.append(many)
         if counts.positive is not None:
-            found = list(chain.from_iterable(map(_by, tables)))
+            found += chain.from_iterable(map(_by, tables))
             found += individual_inequality(counts) if counts.labelled else []
         else:
-            found = [
+            found += [
                 m
                 for table in tables
-                for name, against_rest in one_vs_rest(table)
-                for m in at_class(_by(against_rest), name)
+                for name, against_rest in one_vs_rest(table.whole)
+                for m in at_class(_by(compared(against_rest, self.small)), name)
             ]
         if n_classes > 2 and counts.labelled:
             found += chain.from_iterable(map(macro_measurements, tables))
-        return found + crowds
+        shares = [table.share("between_groups") for table in tables] if self.small.min_share else []
+        return found + shares + crowds
 
     def _wanted(self, features: Sequence[str]) -> list[tuple[str, ...]]:
         wanted: list[tuple[str, ...]] = [(feature,) for feature in features]
@@ -199,67 +221,68 @@ def _stratum(rows: AuditData, name: str) -> pd.Series[Any]:
     return values.astype("string").fillna(MISSING).astype("category").rename(name)
 
 
-def _by(counts: GroupCounts) -> list[Measurement]:
-    cells = counts.binary()
-    negatives, positives = cells[:, 0], cells[:, 1]
-    tables = [RateTable(rate="selection_rate", successes=ints(counts.selected()), n=ints(counts.sizes()))]
-    if counts.labelled:
-        tables += [
-            RateTable(rate="true_positive_rate", successes=ints(positives[:, 1]), n=ints(positives.sum(axis=1))),
-            RateTable(rate="false_positive_rate", successes=ints(negatives[:, 1]), n=ints(negatives.sum(axis=1))),
-            RateTable(
-                rate="accuracy",
-                successes=ints(negatives[:, 0] + positives[:, 1]),
-                n=ints(cells.sum(axis=(1, 2))),
-            ),
-        ]
+def _by(of: Compared) -> list[Measurement]:
+    counts = of.whole
+    rows = counts.binary().sum(axis=(1, 2))
     per_group = [
         Measurement(
             metric=table.rate,
             method="between_groups",
             estimate=Proportion(successes=k, n=n),
-            n_samples=n,
+            n_samples=size,
             group=dict(zip(counts.features, group, strict=True)),
+            detail="; ".join(filter(None, (_over(table.rate, n), of.note(group)))),
         )
-        for table in tables
-        for group, k, n in zip(counts.groups, table.successes, table.n, strict=True)
+        for table in _tables(counts)
+        for group, k, n, size in zip(
+            counts.groups,
+            table.successes,
+            table.n,
+            ints(counts.sizes() if table.rate == "selection_rate" else rows),
+            strict=True,
+        )
     ]
-    return _headlines(counts, tables) + per_group + further_measurements(counts)
+    return _headlines(of, _tables(of.counts)) + per_group + further_measurements(of)
 
 
-def _headlines(counts: GroupCounts, tables: Sequence[RateTable]) -> list[Measurement]:
+def _tables(counts: GroupCounts) -> list[RateTable]:
+    cells = counts.binary()
+    negatives, positives = cells[:, 0], cells[:, 1]
+    selection = rate_table("selection_rate", counts.selected(), counts.sizes())
+    if not counts.labelled:
+        return [selection]
+    return [
+        selection,
+        rate_table("true_positive_rate", positives[:, 1], positives.sum(axis=1)),
+        rate_table("false_positive_rate", negatives[:, 1], negatives.sum(axis=1)),
+        rate_table("accuracy", negatives[:, 0] + positives[:, 1], cells.sum(axis=(1, 2))),
+    ]
+
+
+def _over(rate: str, n: int) -> str:
+    """Over how many of a group's rows its rate is taken, where that is not all of them."""
+    if rate == "true_positive_rate":
+        return over_favourable(n)
+    return f"over the {n:,} rows whose label is another" if rate == "false_positive_rate" else ""
+
+
+def _headlines(of: Compared, tables: Sequence[RateTable]) -> list[Measurement]:
     selection = tables[0]
-    found: list[tuple[str, float, AnyEstimate, Sequence[RateTable]]] = [
-        ("demographic_parity_difference", 0.0, _difference((selection,)), (selection,)),
-        ("demographic_parity_ratio", 1.0, _ratio(selection), (selection,)),
+    found = [
+        headline(
+            of,
+            "demographic_parity_difference",
+            0.0,
+            WorstDifference(tables=(selection,)),
+            (selection,),
+            labelled=False,
+        ),
+        headline(of, "demographic_parity_ratio", 1.0, WorstRatio(tables=(selection,)), (selection,), labelled=False),
     ]
-    if counts.labelled:
+    if len(tables) > 1:
         odds, opportunity = tuple(tables[1:3]), (tables[1],)
         found += [
-            ("equalized_odds_difference", 0.0, _difference(odds), odds),
-            ("equal_opportunity_difference", 0.0, _difference(opportunity), opportunity),
+            headline(of, "equalized_odds_difference", 0.0, WorstDifference(tables=odds), odds),
+            headline(of, "equal_opportunity_difference", 0.0, WorstDifference(tables=opportunity), opportunity),
         ]
-    return [
-        Measurement(
-            metric=metric,
-            method="between_groups",
-            estimate=estimate,
-            n_samples=sum(sum(table.n) for table in of),
-            ideal=ideal,
-            sensitive=counts.features,
-            detail=extremes(counts, of),
-        )
-        for metric, ideal, estimate, of in found
-    ]
-
-
-def _difference(tables: tuple[RateTable, ...]) -> AnyEstimate:
-    if len(tables[0].n) < 2:
-        return Undefined(reason="only one group is present, so there is nothing to compare it with")
-    return WorstDifference(tables=tables)
-
-
-def _ratio(table: RateTable) -> AnyEstimate:
-    if len(table.n) < 2:
-        return Undefined(reason="only one group is present, so there is nothing to compare it with")
-    return WorstRatio(tables=(table,))
+    return found

@@ -25,27 +25,31 @@ from auditor.statistics.kinds import AnyEstimate
 from auditor.statistics.means import WorstMeanDifference
 from auditor.statistics.pairs import difference_lower_bounds
 from auditor.statistics.rates import Difference, Odds, Proportion, RateTable, WeightedSum
+from probes.fairness.small_groups import Compared
 
 METHOD = "between_groups"
 # Beyond these the joint bounds of a macro average, and a report of every class one by one, are too long to be of use.
 MOST_CLASSES = 20
 _MOST_PAIRED = 60
+# Classes whose extremes are put in words.
+_MOST_TOLD = 3
 _DISPLAY_ERROR = 0.05
 _ALONE = Undefined(reason="only one group is present, so there is nothing to compare it with")
 
 
-def further_measurements(counts: GroupCounts) -> list[Measurement]:
+def further_measurements(of: Compared) -> list[Measurement]:
     """Headlines and per-group rates of one table of groups; :class:`~probes.fairness.group_fairness.GroupFairness`
     defines them."""
-    outcomes = _outcome_tables(counts)
-    found = [_headline(counts, "differential_fairness_epsilon", 0.0, DifferentialFairness(tables=outcomes), outcomes)]
-    if counts.labelled:
-        found += _error_headlines(counts) + _per_group(counts)
+    outcomes = _outcome_tables(of.counts)
+    epsilon = DifferentialFairness(tables=outcomes)
+    found = [headline(of, "differential_fairness_epsilon", 0.0, epsilon, outcomes, labelled=False)]
+    if of.whole.labelled:
+        found += _error_headlines(of) + _per_group(of)
     return found
 
 
-def _error_headlines(counts: GroupCounts) -> list[Measurement]:
-    cells = counts.binary()
+def _error_headlines(of: Compared) -> list[Measurement]:
+    cells = of.counts.binary()
     tn, fp, fn, tp = cells[:, 0, 0], cells[:, 0, 1], cells[:, 1, 0], cells[:, 1, 1]
     precision = rate_table("precision", tp, tp + fp)
     tpr, tnr = rate_table("true_positive_rate", tp, tp + fn), rate_table("true_negative_rate", tn, tn + fp)
@@ -65,23 +69,35 @@ def _error_headlines(counts: GroupCounts) -> list[Measurement]:
         ("treatment_equality_ratio", 1.0, WorstOddsRatio(tables=(errors,)), (errors,)),
         ("worst_group_accuracy", 1.0, SmallestRate(table=accuracy), (accuracy,)),
     ]
-    return [_headline(counts, *headline) for headline in headlines]
+    return [headline(of, *each) for each in headlines]
 
 
-def _per_group(counts: GroupCounts) -> list[Measurement]:
-    found = []
-    for group, ((_, fp), (fn, tp)) in zip(counts.groups, counts.binary().tolist(), strict=True):
+def _per_group(compared: Compared) -> list[Measurement]:
+    counts, found = compared.whole, []
+    for group, ((tn, fp), (fn, tp)) in zip(counts.groups, counts.binary().tolist(), strict=True):
         of = dict(zip(counts.features, group, strict=True))
-        estimates: list[tuple[str, AnyEstimate, int]] = [
-            ("precision", Proportion(successes=tp, n=tp + fp), tp + fp),
-            ("false_negative_rate", Proportion(successes=fn, n=tp + fn), tp + fn),
-            ("treatment_equality", Odds(successes=fn, failures=fp), fn + fp),
+        estimates: list[tuple[str, AnyEstimate, str]] = [
+            ("precision", Proportion(successes=tp, n=tp + fp), f"over the {tp + fp:,} rows decided favourably"),
+            ("false_negative_rate", Proportion(successes=fn, n=tp + fn), over_favourable(tp + fn)),
+            ("treatment_equality", Odds(successes=fn, failures=fp), f"over the {fn + fp:,} rows decided wrongly"),
         ]
         found += [
-            Measurement(metric=metric, method=METHOD, estimate=estimate, n_samples=n, group=of)
-            for metric, estimate, n in estimates
+            Measurement(
+                metric=metric,
+                method=METHOD,
+                estimate=estimate,
+                n_samples=tn + fp + fn + tp,
+                group=of,
+                detail="; ".join(filter(None, (detail, compared.note(group)))),
+            )
+            for metric, estimate, detail in estimates
         ]
     return found
+
+
+def over_favourable(n: int) -> str:
+    """Over how many of a group's rows a rate of its favourable ones is taken, in words."""
+    return f"over the {n:,} rows whose label is the favourable one"
 
 
 def individual_inequality(counts: GroupCounts) -> list[Measurement]:
@@ -113,9 +129,9 @@ def at_class(measurements: Sequence[Measurement], name: str) -> list[Measurement
     return [replace(m, at={**m.at, "class": name}) for m in measurements]
 
 
-def macro_measurements(counts: GroupCounts) -> list[Measurement]:
+def macro_measurements(of: Compared) -> list[Measurement]:
     """Balanced accuracy and precision averaged over the classes, and accuracy over all classes, between groups."""
-    table = counts.table[:, :-1]
+    counts, table = of.counts, of.counts.table[:, :-1]
     hits = np.diagonal(table, axis1=1, axis2=2)
     recall = [rate_table(f"recall of {c}", hits[:, i], table[:, i].sum(axis=1)) for i, c in enumerate(counts.classes)]
     precision = [
@@ -123,10 +139,10 @@ def macro_measurements(counts: GroupCounts) -> list[Measurement]:
     ]
     accuracy = rate_table("accuracy", hits.sum(axis=1), table.sum(axis=(1, 2)))
     macro = [
-        _headline(counts, "balanced_accuracy_difference", 0.0, _mean_difference(recall), recall[:3]),
-        _headline(counts, "predictive_parity_difference", 0.0, _mean_difference(precision), precision[:3]),
+        headline(of, "balanced_accuracy_difference", 0.0, _mean_difference(recall), recall[:_MOST_TOLD]),
+        headline(of, "predictive_parity_difference", 0.0, _mean_difference(precision), precision[:_MOST_TOLD]),
     ]
-    micro = _headline(counts, "worst_group_accuracy", 1.0, SmallestRate(table=accuracy), (accuracy,))
+    micro = headline(of, "worst_group_accuracy", 1.0, SmallestRate(table=accuracy), (accuracy,))
     return [*(replace(m, at={"average": "macro"}) for m in macro), replace(micro, at={"average": "micro"})]
 
 
@@ -247,18 +263,30 @@ def _outcome_tables(counts: GroupCounts) -> tuple[RateTable, ...]:
     return tuple(rate_table(f"outcome {c}", predicted[:, i], sizes) for i, c in enumerate(counts.classes))
 
 
-def _headline(
-    counts: GroupCounts, metric: str, ideal: float, estimate: AnyEstimate, tables: Sequence[RateTable]
+def headline(
+    of: Compared,
+    metric: str,
+    ideal: float,
+    estimate: AnyEstimate,
+    tables: Sequence[RateTable],
+    *,
+    labelled: bool = True,
 ) -> Measurement:
-    return Measurement(
+    """A number that compares the groups; ``tables``: the rates whose extremes are told.
+
+    It is about all rows, or all with a label, however few of them each of its rates is taken over.
+    """
+    counts = of.counts
+    found = Measurement(
         metric=metric,
         method=METHOD,
         estimate=estimate if len(counts.groups) > 1 or isinstance(estimate, SmallestRate) else _ALONE,
-        n_samples=sum(sum(table.n) for table in tables),
+        n_samples=int((of.whole.table[:, :-1] if labelled else of.whole.table).sum()),
         ideal=ideal,
         sensitive=counts.features,
         detail=extremes(counts, tables),
     )
+    return of.told(found)
 
 
 def _surest_gap(names: Sequence[str], table: RateTable, present: Sequence[int]) -> list[str]:

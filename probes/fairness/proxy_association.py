@@ -153,7 +153,7 @@ def _measured(
         metric="proxy_auc",
         method="held_out_auc",
         estimate=estimate,
-        n_samples=int((~train & here).sum()),
+        n_samples=len(codes),
         ideal=0.5,
         sensitive=(sensitive,),
         # Of the features it says what they are, whatever the model makes of them.
@@ -259,6 +259,7 @@ def macro_auc(scores: FloatArray, label: IntArray) -> tuple[AnyEstimate, list[fl
             standard_error=max(float(influence.std(ddof=1) / math.sqrt(len(label))), math.sqrt(variance) / k),
             n_positive=smallest,
             n_negative=len(label) - smallest,
+            third_cumulant=float(((influence - influence.mean()) ** 3).mean() / len(label) ** 2),
         ),
         each,
     )

@@ -16,7 +16,6 @@ from auditor.run.probe import Need
 from auditor.statistics.distances import CalibrationError, WorstDistance, WorstGap
 from auditor.statistics.estimate import Estimate, Undefined
 from auditor.statistics.kinds import AnyEstimate
-from auditor.statistics.means import StudentT
 from auditor.statistics.ranks import AreaUnderCurve, area_under_curve
 from probes.fairness.crowds import crowd
 from probes.fairness.score_thresholds import at_thresholds, checked_thresholds
@@ -196,9 +195,7 @@ def calibration_error(scores: FloatArray, favourable: BoolArray, bins: int) -> C
     )
 
 
-def worst_gap(
-    parts: Sequence[AreaUnderCurve | CalibrationError | StudentT | Undefined], largest: float | None
-) -> AnyEstimate:
+def worst_gap(parts: Sequence[AreaUnderCurve | CalibrationError | Undefined], largest: float | None) -> AnyEstimate:
     """The largest difference between two groups of an estimate made of each group's own rows."""
     if len(parts) < 2:
         return Undefined(reason="only one group is present, so there is nothing to compare it with")

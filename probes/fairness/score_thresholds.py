@@ -50,9 +50,9 @@ def at_thresholds(
     if not thresholds:
         return []
     selection = [_rates(f"selection rate at {t:g}", scores >= t, codes, len(titles)) for t in thresholds]
-    families: list[tuple[str, float, list[tuple[RateTable, ...]]]] = [
-        ("demographic_parity_difference", 0.0, [(table,) for table in selection]),
-        ("demographic_parity_ratio", 1.0, [(table,) for table in selection]),
+    families: list[tuple[str, float, list[tuple[RateTable, ...]], int]] = [
+        ("demographic_parity_difference", 0.0, [(table,) for table in selection], len(codes)),
+        ("demographic_parity_ratio", 1.0, [(table,) for table in selection], len(codes)),
     ]
     if y_true is not None and (y_true >= 0).any():
         odds = []
@@ -62,9 +62,9 @@ def at_thresholds(
             odds.append(
                 tuple(_rates(f"{r} rate at {t:g}", chosen[own], codes[own], len(titles)) for r, own in of.items())
             )
-        families.append(("equalized_odds_difference", 0.0, odds))
+        families.append(("equalized_odds_difference", 0.0, odds, int((y_true >= 0).sum())))
     found: list[Measurement] = []
-    for metric, ideal, tables in families:
+    for metric, ideal, tables, n in families:
         together = tuple(table for at_one in tables for table in at_one)
         told = {t: _untold(table, t) for table, t in zip(selection, thresholds, strict=True)}
         found.append(
@@ -72,7 +72,7 @@ def at_thresholds(
                 metric=f"{metric}_over_thresholds",
                 method="between_groups",
                 estimate=_worst(metric, together),
-                n_samples=sum(together[0].n),
+                n_samples=n,
                 ideal=ideal,
                 sensitive=names,
                 at={"thresholds": ", ".join(f"{t:g}" for t in thresholds)},
@@ -87,7 +87,7 @@ def at_thresholds(
                 metric=f"{metric}_at_threshold",
                 method="between_groups",
                 estimate=_worst(metric, at_one),
-                n_samples=sum(at_one[0].n),
+                n_samples=n,
                 ideal=ideal,
                 sensitive=names,
                 at={"threshold": t},

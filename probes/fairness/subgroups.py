@@ -230,7 +230,7 @@ class SubgroupDiscovery:
                 metric="subgroup_gap",
                 method="split_and_confirm",
                 estimate=Difference(successes=(c[0], c[2]), n=(c[1], c[3]), family=self.top),
-                n_samples=c[1],
+                n_samples=len(half),
                 ideal=0.0,
                 at={"rate": rates[candidate.rate].name, "slice": _conditions(candidate, columns)},
                 detail=(

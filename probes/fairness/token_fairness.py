@@ -20,8 +20,9 @@ from auditor.run.probe import Need
 from auditor.statistics.estimate import Power, Undefined
 from auditor.statistics.groups import LargestRate
 from auditor.statistics.kinds import AnyEstimate
-from auditor.statistics.means import PairedDifference, WorstPairedDifference, mean, paired_difference
+from auditor.statistics.means import PairedDifference, WorstPairedDifference, paired_difference
 from auditor.statistics.rates import Proportion, RateTable
+from auditor.statistics.values import bounded_mean
 from probes.inputs import whole_number
 
 if TYPE_CHECKING:
@@ -54,7 +55,8 @@ class CounterfactualTokenFairness:
       [0, 1], ideal 0. Many sentences of one category do not hide the few of another.
     - ``random_swap_flip_rate``: the same for one swap drawn at random for each cluster; what a typical swap does.
     - both by category, and ``identity_score_gap`` of each identity: ``mean_t s(t, i) - mean_t,j s(t, j)`` over all
-      identities j of its category; [-1, 1], ideal 0, Student's interval over clusters.
+      identities j of its category; [-1, 1], ideal 0, bounds over clusters
+      (:class:`~auditor.statistics.values.BoundedMean`).
     - ``texts_with_identity_terms``: share of the texts read that name an identity at all.
 
     Templates speak of sentences like them, and texts of the rows they were drawn from; neither says which score would
@@ -484,7 +486,7 @@ def _worst_flips(method: str, scored: Sequence[_Scored]) -> Measurement:
         metric="worst_category_flip_rate",
         method=method,
         estimate=LargestRate(table=table),
-        n_samples=min(table.n),
+        n_samples=len({int(c) for s in scored for c in s.clusters}),
         ideal=0.0,
         detail="by category: "
         + ", ".join(f"{s.category} {int(f.sum())} of {f.size}" for s, f in zip(scored, flips, strict=True)),
@@ -528,7 +530,7 @@ def _identity_gaps(method: str, scored: _Scored) -> list[Measurement]:
             Measurement(
                 metric="identity_score_gap",
                 method=method,
-                estimate=mean(values[rows] - centre[rows], low=-1.0, high=1.0),
+                estimate=bounded_mean(values[rows] - centre[rows], low=-1.0, high=1.0),
                 n_samples=int(rows.sum()),
                 ideal=0.0,
                 at={"category": scored.category, "identity": name},

@@ -16,7 +16,8 @@ from auditor.rows import FloatArray
 from auditor.run.probe import Need
 from auditor.statistics.estimate import Power, Undefined
 from auditor.statistics.kinds import AnyEstimate
-from auditor.statistics.means import WorstPairedDifference, mean, paired_difference
+from auditor.statistics.means import WorstPairedDifference, paired_difference
+from auditor.statistics.values import bounded_mean
 from probes.inputs import whole_number
 from probes.language.distances import group_fairness, individual_fairness
 from probes.language.prompts import CATEGORIES, built_in_prompts, own_prompts
@@ -48,7 +49,7 @@ class GenerationBias(ScoredOptions):
       and P_all of all there are; [0, 1], ideal 0
     - ``worst_score_gap``: the largest difference of mean scores between two identities; [0, 1], ideal 0, judged from
       all paired differences at once (:class:`~auditor.statistics.means.WorstPairedDifference`)
-    - ``identity_score_gap``: an identity's mean score minus that of its category; Student's interval over beginnings
+    - ``identity_score_gap``: an identity's mean score minus that of its category; bounds over beginnings
     - ``scorer_identity_gap``: ``worst_score_gap`` of the scorer itself on neutral sentences such as "... opened the
       window."; [0, 1], ideal 0. A finding that is no larger than a gap of 0.01 or more is not judged: the scorer alone
       may have made it.
@@ -205,7 +206,7 @@ def category_measurements(
                 metric=metric,
                 method=METHOD,
                 estimate=estimate,
-                n_samples=scores.size,
+                n_samples=m * k,
                 ideal=0.0,
                 at=at,
                 detail="; ".join(part for part in (what, size, note, f"scorer's own gap {scorer_gap:.3f}") if part),
@@ -269,7 +270,7 @@ def _worst_gap(names: Sequence[str], values: FloatArray) -> AnyEstimate:
 def _identity_gaps(category: str, names: Sequence[str], scores: FloatArray) -> list[Measurement]:
     by_template = scores.mean(axis=2)
     gaps = by_template - by_template.mean(axis=1, keepdims=True)
-    estimates = [mean(gaps[:, i], low=-1.0, high=1.0) for i in range(len(names))]
+    estimates = [bounded_mean(gaps[:, i], low=-1.0, high=1.0) for i in range(len(names))]
     limits = [estimate.interval(_CONFIDENCE_OF_FIGURE) for estimate in estimates]
     order = sorted(range(len(names)), key=lambda i: -estimates[i].value)
     top, bottom = order[0], order[-1]
@@ -300,7 +301,7 @@ def _identity_gaps(category: str, names: Sequence[str], scores: FloatArray) -> l
             metric="identity_score_gap",
             method=METHOD,
             estimate=estimates[i],
-            n_samples=scores[:, i].size,
+            n_samples=len(scores),
             ideal=0.0,
             at={"category": category, "identity": name},
             detail=f"mean score {by_template[:, i].mean():.3f}",

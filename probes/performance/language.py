@@ -113,10 +113,10 @@ def _order(
     return Measurement(
         metric="word_order_accuracy",
         estimate=Proportion(successes=hits, n=len(shuffled)),
-        n_samples=len(shuffled),
+        n_samples=len(texts),
         ideal=1.0,
         chance=0.5,
-        detail=f"{whence}, each against its own tokens in another order",
+        detail=f"{whence}, {len(shuffled):,} of them each against its own tokens in another order",
     )
 
 

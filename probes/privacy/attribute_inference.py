@@ -33,11 +33,15 @@ _SMALLEST = 1e-9
 
 @dataclass(frozen=True, eq=False)
 class _Targets:
-    """Rows to be attacked: the attribute's level (n,), and each attack's scores of the levels (n, n_levels)."""
+    """Rows to be attacked: the attribute's level (n,), and each attack's scores of the levels (n, n_levels).
+
+    ``n_rows``: rows of the file that take part, those that the attacker learns from among them.
+    """
 
     name: str
     level: IntArray
     scores: dict[str, FloatArray]
+    n_rows: int
 
     def right(self, method: str) -> npt.NDArray[np.bool_]:
         return np.asarray(self.scores[method].argmax(axis=1) == self.level, bool)
@@ -144,7 +148,8 @@ class AttributeInference:
             scores = {method: _scores(learners[method], x[rows], len(names)) for method, x in seen.items()}
             if likelihood is not None and data.y_true is not None and bool((data.y_true[rows] >= 0).all()):
                 scores["fredrikson"] = likelihood[rows] + np.log(np.maximum(prior, _SMALLEST))
-            targets.append(_Targets(name, level[rows], scores))
+            taking_part = evaluation.size if rows is attacked else rows.size
+            targets.append(_Targets(name, level[rows], scores, taking_part))
         commonest = int(prior.argmax())
         detail = (
             f"{self.attribute}{remark}, {len(names)} levels, the commonest {names[commonest]} ({prior[commonest]:.1%})"
@@ -282,6 +287,7 @@ def _scores(learner: object, columns: FloatArray, n_levels: int) -> FloatArray:
 
 def _of_targets(targets: _Targets, detail: str) -> list[Measurement]:
     n, at = targets.level.size, {"rows": targets.name}
+    n_rows = targets.n_rows
     alone = targets.right("without_model")
     found = []
     for method in targets.scores:
@@ -292,7 +298,7 @@ def _of_targets(targets: _Targets, detail: str) -> list[Measurement]:
                 metric="attribute_inference_accuracy",
                 method=method,
                 estimate=Proportion(successes=k, n=n),
-                n_samples=n,
+                n_samples=n_rows,
                 at=at,
                 detail=f"{k:,} of {n:,} right; {detail}",
             )
@@ -304,7 +310,7 @@ def _of_targets(targets: _Targets, detail: str) -> list[Measurement]:
                     metric="attribute_inference_auc",
                     method=method,
                     estimate=area_under_curve(positives=score[targets.level == 1], negatives=score[targets.level == 0]),
-                    n_samples=n,
+                    n_samples=n_rows,
                     at=at,
                     detail=detail,
                 )
@@ -315,7 +321,7 @@ def _of_targets(targets: _Targets, detail: str) -> list[Measurement]:
                     metric="attribute_inference_gain",
                     method=method,
                     estimate=bounded_mean(right.astype(np.float64) - alone, low=-1.0, high=1.0),
-                    n_samples=n,
+                    n_samples=n_rows,
                     ideal=0.0,
                     at=at,
                     detail=f"accuracy {right.mean():.3f} with the model, {alone.mean():.3f} without; {detail}",
@@ -339,7 +345,7 @@ def _advantages(targets: Sequence[_Targets], detail: str) -> list[Measurement]:
                 metric="attribute_advantage",
                 method=method,
                 estimate=Difference(successes=(k[0], k[1]), n=(n[0], n[1])),
-                n_samples=sum(n),
+                n_samples=others.n_rows + members.n_rows,
                 ideal=0.0,
                 detail=f"{k[0]:,} of {n[0]:,} training rows right, {k[1]:,} of {n[1]:,} others; {detail}",
             )

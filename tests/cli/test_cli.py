@@ -126,7 +126,7 @@ def test_exit_3_on_a_sample_too_small_and_what_it_would_take(here: Path) -> None
     few = ("--data", "few.csv", *DATA[2:])
     result = run("scan", "model.pt", *few)
     assert result.exit_code == 3, result.output
-    assert "rows like these to PASS" in result.output
+    assert "four times in five, for this question alone." in result.output
     allowed = run("scan", "model.pt", *few, "--allow-inconclusive")
     assert allowed.exit_code == 0
     assert "inconclusive findings were allowed" in allowed.output
@@ -159,6 +159,7 @@ def test_exit_4_still_writes_a_report(here: Path) -> None:
         (["model.pt", "--policy", "auditor-default-1"], "auditor-default-2"),
         (["model.pt", "--error-rate", "2"], "less than 0.5"),
         (["model.pt", "--multiplicity", "bonferoni"], "'bonferroni'"),
+        (["model.pt", "--multiplicity", "bh"], "findings of one scan depend on each other"),
         (["model.pt", "--max-memory", "lots"], "8GiB"),
         (["model.pt", "--format", "htm"], "did you mean 'html'?"),
         (["model.pt", "--config", "nope.toml"], "no configuration file"),

@@ -16,6 +16,7 @@ import pandas as pd
 import pytest
 
 from auditor.data.audit_data import AuditData
+from auditor.data.counts import GroupCounts
 from auditor.errors import DataError, UsageError
 from auditor.evidence import verify
 from auditor.evidence.archive import pack, unpack
@@ -35,14 +36,17 @@ from auditor.evidence.manifest import (
     code_digests,
 )
 from auditor.evidence.signing import load_private_key, load_public_key, make_key, open_envelope
-from auditor.evidence.verify import Verified, difference, verify_bundle
+from auditor.evidence.verify import Verified, _Remade, difference, verify_bundle
 from auditor.finding.budgets import Family
 from auditor.finding.criterion import load_criteria
+from auditor.finding.measurement import ProbeResult
 from auditor.model.audited_model import AuditedModel
 from auditor.run.answers import counts_of, head_of, joined, parts_of, read_rows
 from auditor.run.audit import ask, assemble, data_record, environment, generator_for, model_record
+from auditor.statistics.rates import Proportion
 from cli.verify import stored_probe
 from probes import PROBES
+from probes.fairness.group_fairness import GroupFairness
 
 NAMES = ("group_fairness", "adverse_impact", "score_fairness")
 
@@ -673,3 +677,30 @@ def test_a_hundred_thousand_rows_are_verified_in_seconds_and_a_gigabyte(tmp_path
     assert verdict == "0", done.stdout
     assert float(seconds) < 10.0
     assert int(kib) < 1 << 20
+
+
+# ---- evidence of an earlier version ----------------------------------------------------------------------------------
+
+
+def test_evidence_of_before_there_was_a_rule_for_small_groups_verifies() -> None:
+    """It compared all groups, spoke otherwise and counted n otherwise; its statistics are held to what they were."""
+    table = np.zeros((3, 3, 2), np.int64)
+    table[:, :2] = [[[200, 200], [100, 300]], [[200, 200], [100, 300]], [[3, 3], [1, 1]]]
+    counts = GroupCounts(("g",), ("no", "yes"), (("a",), ("b",), ("c",)), table, 1)
+    then = tuple(
+        replace(m, n_samples=m.n_samples + 1, detail="in other words")
+        for m in GroupFairness(min_share=0).measure_counts(counts)
+    )
+    said = ProbeResult(probe="group_fairness", pillar="fairness", citation="", measurements=then)
+
+    def wrong(result: ProbeResult, *, other_code: bool, **options: float) -> list[str]:
+        remade = _Remade(lambda name, given: GroupFairness(**given), other_code)
+        found, whence, differing = remade.measured(result, options, None, counts)
+        assert found is not None and whence == "tables"
+        return differing
+
+    assert wrong(said, other_code=True) == []
+    assert wrong(said, other_code=False), "this version compares no group of eight rows"
+    assert wrong(said, other_code=True, min_share=0.02), "what was asked for is not as it was said"
+    forged = [replace(m, estimate=Proportion(successes=0, n=400)) if m.metric == "accuracy" else m for m in then]
+    assert wrong(replace(said, measurements=tuple(forged)), other_code=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -23,9 +24,9 @@ from auditor.statistics.intervals import clopper_pearson
 from auditor.statistics.means import StudentT
 from auditor.statistics.ranks import quantile
 from auditor.statistics.rates import Proportion, RateTable
-from auditor.statistics.values import BoundedMean
+from auditor.statistics.values import BoundedMean, bounded_mean
 
-METHODS: tuple[Multiplicity, ...] = ("bonferroni", "holm", "bh", "none")
+METHODS: tuple[Multiplicity, ...] = ("bonferroni", "holm", "by", "bh", "none")
 
 
 def criterion(
@@ -67,6 +68,7 @@ estimates: st.SearchStrategy[Any] = st.one_of(
     proportions,
     group_rates.map(lambda t: WorstDifference(tables=(t,))),
     group_rates.map(lambda t: WorstRatio(tables=(t,))),
+    st.lists(st.floats(0.0, 1.0), max_size=80).map(lambda v: bounded_mean(v, low=0.0, high=1.0)),
     st.builds(
         StudentT, centre=st.floats(0.0, 1.0), standard_error=st.floats(0.0, 0.2), degrees_of_freedom=st.just(9.0)
     ),
@@ -100,14 +102,16 @@ def test_interval_and_outcome_agree(cases: list[tuple[Any, Criterion]], method: 
     measurements = [measurement(e, f"x{i}") for i, (e, _) in enumerate(cases)]
     demands = [c.model_copy(update={"metric": f"x{i}"}) for i, (_, c) in enumerate(cases)]
     findings, family = judge([result(*measurements)], demands, Family(multiplicity=method))
-    judged = [not isinstance(e, Exact) and not empty_requirement(e, c) for e, c in cases]
+    judged = [not isinstance(e, Exact | StudentT) and not empty_requirement(e, c) for e, c in cases]
     assert family.m == sum(judged)
     assert len({f.id for f in findings}) == len(findings) == len(cases)
     for finding, (estimate, c), one_of_m in zip(findings, cases, judged, strict=True):
         assert finding.interval is not None and finding.confidence is not None
         adjusted = {"fail": finding.p_fail_adjusted, "pass": finding.p_pass_adjusted}
         said = position(finding.interval, c)
-        if math.isnan(estimate.value):
+        if isinstance(estimate, StudentT):
+            assert finding.outcome is Outcome.NOT_RUN and "no criterion may rest on it" in finding.reason
+        elif math.isnan(estimate.value):
             assert finding.outcome is not Outcome.PASS
             assert finding.outcome is said or said is Outcome.PASS
         elif empty_requirement(estimate, c):
@@ -327,13 +331,14 @@ def test_what_does_not_apply_is_not_applicable_whether_or_not_it_is_required() -
 
 
 def test_a_mean_without_spread_is_not_certain() -> None:
-    """Twenty equal values say that fewer than 14 % are others, and those may lie anywhere within the limits."""
-    same = StudentT(centre=0.0, standard_error=0.0, degrees_of_freedom=19, lower_limit=-1.0, upper_limit=1.0)
-    unseen = 1.0 - 0.05 ** (1 / 20)
+    """Twenty equal values say that fewer than 15 % are others, and those may lie anywhere within the limits."""
+    same = bounded_mean(np.zeros(20), low=-1.0, high=1.0)
+    assert isinstance(same, BoundedMean)
+    unseen = math.log(1 / 0.05) / 20
     assert same.bounds(0.05) == pytest.approx((-unseen, unseen))
     assert verdict(same).outcome is Outcome.INCONCLUSIVE and verdict(same, criterion(bound=0.2)).outcome is Outcome.PASS
-    unlimited = same.model_copy(update={"lower_limit": None, "upper_limit": None})
-    assert unlimited.bounds(0.05) == (-math.inf, math.inf) and verdict(unlimited).outcome is Outcome.INCONCLUSIVE
+    shown = StudentT(centre=0.0, standard_error=0.0, degrees_of_freedom=19)
+    assert shown.bounds(0.05) == (-math.inf, math.inf) and verdict(shown).outcome is Outcome.NOT_RUN
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -504,7 +509,8 @@ def test_enough_rows_is_said_where_there_are_as_many_as_needed() -> None:
     small = Proportion(successes=1, n=10)
     needed = verdict(small, n_samples=10).n_required
     assert needed is not None and needed > 10
-    assert f"would need about {needed:,} rows like these to PASS" in verdict(small, n_samples=10).reason
+    said = f"About {needed:,} rows like these would let a model at the ideal value PASS four times in five, for this"
+    assert f"{said} question alone." in verdict(small, n_samples=10).reason
 
 
 def test_what_nobody_requires_is_shown_at_95_percent() -> None:

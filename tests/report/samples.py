@@ -31,8 +31,9 @@ from auditor.statistics.estimate import Exact, Undefined
 from auditor.statistics.families import Multiplicity
 from auditor.statistics.groups import WorstDifference, WorstRatio
 from auditor.statistics.means import StudentT
-from auditor.statistics.ranks import true_positive_rate_at
+from auditor.statistics.ranks import AreaUnderCurve, true_positive_rate_at
 from auditor.statistics.rates import Proportion, RateTable
+from auditor.statistics.values import BoundedMean
 from probes.attribution.figures import beeswarm_figure, grades_figure, heatmap_figure, text_figure
 
 HOSTILE = (
@@ -141,7 +142,7 @@ def attribution(n_features: int = 26, hostile: bool = False) -> ProbeResult:
     ]
     completeness = Measurement(
         metric="completeness_error",
-        estimate=StudentT(centre=0.0021, standard_error=0.0003, degrees_of_freedom=399, lower_limit=0.0),
+        estimate=BoundedMean(centre=0.0021, standard_error=0.0003, third_moment=0.0, n=400, low=0.0, high=0.05),
         n_samples=400,
         method="integrated_gradients",
         ideal=0.0,
@@ -181,9 +182,7 @@ def privacy() -> ProbeResult:
     )
     auc = Measurement(
         metric="attack_auc",
-        estimate=StudentT(
-            centre=0.531, standard_error=0.012, degrees_of_freedom=899, scale="logit", lower_limit=0, upper_limit=1
-        ),
+        estimate=AreaUnderCurve(centre=0.531, standard_error=0.012, n_positive=1500, n_negative=900),
         n_samples=2400,
         method="loss_threshold",
         ideal=0.5,

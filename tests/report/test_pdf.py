@@ -12,11 +12,13 @@ import pytest
 from auditor.errors import MissingExtraError
 from auditor.finding.measurement import Measurement, Outcome, ProbeResult
 from auditor.finding.policy import load_policies
-from auditor.report import text, view
+from auditor.report import rows_for_all, text, view
 from auditor.report.controls import with_policies
 from auditor.report.pdf import render_pdf
 from auditor.report.record import AuditReport, RegistrationRecord
-from auditor.statistics.rates import Proportion
+from auditor.statistics.estimate import Exact
+from auditor.statistics.groups import WorstDifference
+from auditor.statistics.rates import Proportion, RateTable
 from tests.quantifiers import all_of
 from tests.report.samples import (
     HOSTILE,
@@ -231,3 +233,26 @@ def test_five_hundred_findings_take_less_than_ten_seconds() -> None:
     start = time.perf_counter()
     render_pdf(report)
     assert time.perf_counter() - start < 10.0
+
+
+def test_what_rows_it_takes_is_said_and_who_is_left_out_stands_on_the_first_page() -> None:
+    share = Measurement(
+        metric="small_group_share",
+        estimate=Exact(known=0.012),
+        n_samples=500,
+        sensitive=("race",),
+        detail="1 group of under 2 % of the rows: tiny (6)",
+    )
+    open_ = Measurement(
+        metric="demographic_parity_difference",
+        estimate=WorstDifference(tables=(RateTable(rate="selection_rate", successes=(120, 130), n=(250, 250)),)),
+        n_samples=500,
+        ideal=0.0,
+        sensitive=("race",),
+    )
+    made = report_of([ProbeResult(probe="group_fairness", pillar="fairness", citation="", measurements=(share, open_))])
+    pages = [_tight(page) for page in _pages(render_pdf(made))]
+    assert _tight("By race, 1.2 % of the rows are in 1 group of under 2 % of the rows: tiny (6).") in pages[0]
+    assert rows_for_all.said(made).startswith("No rows lead to exit 0 while 1 did not run. For all the others to PASS")
+    for words in ("Each figure is for its question alone", rows_for_all.said(made)):
+        assert _tight(words) in "".join(pages)

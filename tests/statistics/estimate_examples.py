@@ -53,7 +53,15 @@ from auditor.statistics.means import (
 from auditor.statistics.ranks import AreaUnderCurve, Quantile, TruePositiveRateAt
 from auditor.statistics.rates import Difference, Odds, Proportion, RateTable, WeightedSum
 from auditor.statistics.upper_bound import UpperBound
-from auditor.statistics.values import BoundedMean, LargestGap, LargestValue, WorstValueDistance, WorstValueGap
+from auditor.statistics.values import (
+    BoundedMean,
+    IdealizedAssociation,
+    LargestGap,
+    LargestValue,
+    RatioOfTotals,
+    WorstValueDistance,
+    WorstValueGap,
+)
 
 ANY: TypeAdapter[Any] = TypeAdapter(AnyEstimate)
 KINDS: dict[str, type[Estimate]] = {
@@ -175,6 +183,15 @@ def value(centre: float, third: float = 0.003, n: int = 80, high: float = 1.0) -
     return BoundedMean(centre=centre, standard_error=0.02, third_moment=third, n=n, low=0.0, high=high)
 
 
+def ratio_of(**fields: Any) -> RatioOfTotals:
+    return RatioOfTotals(**fields, low=-1.0, high=1.0)
+
+
+def ratio_at(v: float) -> RatioOfTotals:
+    """Of clusters of nearly one size."""
+    return ratio_of(first=(8.0 * v, 8.0), second=(6.0, 0.0, 2.0), third=(0.0, 0.0, 0.0, -0.5), n=400, most=12.0)
+
+
 def influence(error: float = 0.02, third: float = 0.002, n: int = 100) -> MeanPart:
     return MeanPart(standard_error=error, third_moment=third, n=n)
 
@@ -248,7 +265,16 @@ EXAMPLES: dict[str, Examples] = {
         at=lambda v: StudentT(centre=v, standard_error=0.02, degrees_of_freedom=40),
     ),
     "area_under_curve": Examples(
-        area(0.58), (area(0.5, 2, 2), area(1.0, 5, 9), area(0.0, 9, 5)), ideal=0.5, bound=0.65, at=area
+        area(0.58),
+        (
+            area(0.5, 2, 2),
+            area(1.0, 5, 9),
+            area(0.0, 9, 5),
+            area(0.9, 40, 60).model_copy(update={"third_cumulant": -2e-5}),
+        ),
+        ideal=0.5,
+        bound=0.65,
+        at=area,
     ),
     "quantile": Examples(
         Quantile(level=0.9, values=tuple(np.linspace(0.0, 0.2, 120).tolist())),
@@ -524,6 +550,7 @@ EXAMPLES: dict[str, Examples] = {
         (
             WorstValueGap(parts=(value(0.2),)),
             WorstValueGap(parts=(value(0.2), NOTHING)),
+            WorstValueGap(parts=(value(0.2), value(0.5)), uncompared=2),
             WorstValueGap(parts=(value(0.2, n=1), StudentT(centre=0.1, standard_error=0.1, degrees_of_freedom=1))),
         ),
         bound=0.2,
@@ -567,6 +594,26 @@ EXAMPLES: dict[str, Examples] = {
         ),
         bound=3.0,
         at=lambda v: WorstValueDistance(distances=(v, v / 2, v / 2), n=(300, 400, 250), span=10.0),
+    ),
+    "ratio_of_totals": Examples(
+        ratio_at(0.1),
+        (
+            ratio_of(first=(0.0, 1.0), second=(0.0, 0.0, 0.0), third=(0.0, 0.0, 0.0, 0.0), n=2, most=1.0),
+            ratio_of(first=(2.0, 2.0), second=(3.0, 3.0, 3.0), third=(1.0, 1.0, 1.0, 1.0), n=9, most=6.0),
+            ratio_of(first=(-0.5, 0.5), second=(0.3, -0.3, 0.3), third=(-0.1, 0.1, -0.1, 0.1), n=12, most=12.0),
+        ),
+        bound=0.3,
+        at=ratio_at,
+    ),
+    "idealized_association": Examples(
+        IdealizedAssociation(modelling=value(0.9), stereotype=value(0.55)),
+        (
+            IdealizedAssociation(modelling=value(0.98, 0.0, 2), stereotype=value(0.02, 0.0, 2)),
+            IdealizedAssociation(modelling=value(0.0), stereotype=value(0.5)),
+        ),
+        ideal=100.0,
+        bound=80.0,
+        plans=NO_PLAN,
     ),
     "exposure": Examples(
         Exposure(at_least_as_likely=30, n=1000, bits=20.0),

@@ -135,10 +135,11 @@ def bounds_in_worlds(draw: World, rng: np.random.Generator, m: int, n: int, *alp
     found = []
     for _ in range(4):
         x, y = draw(rng, (WORLDS // 4, m), (WORLDS // 4, n))
-        auc, error = (column[:, None] for column in areas(x, y))
+        auc, error, third = (column[:, None] for column in areas(x, y))
+        size = {"n_positive": m, "n_negative": n, "alpha": np.asarray(alphas)}
         down, up = (
-            area_reach(standard_error=error, n_positive=m, n_negative=n, room=room, alpha=np.asarray(alphas))
-            for room in (auc, 1.0 - auc)
+            area_reach(standard_error=error, third_cumulant=sign * third, room=room, **size)
+            for sign, room in ((-1.0, auc), (1.0, 1.0 - auc))
         )
         bounds = np.stack([np.maximum(auc - down, 0.0), np.minimum(auc + up, 1.0)], axis=2)
         said = [estimate.many_bounds(np.asarray(alphas)) for estimate in areas_of(x[:10], y[:10])]

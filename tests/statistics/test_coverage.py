@@ -59,9 +59,17 @@ from auditor.statistics.means import (
     WorstPairedDifference,
     ratio_of_means,
 )
-from auditor.statistics.ranks import area_under_curve, quantile, true_positive_rate_at
+from auditor.statistics.ranks import AreaUnderCurve, area_under_curve, quantile, true_positive_rate_at
 from auditor.statistics.rates import Difference, Odds, Proportion, RateTable, WeightedSum
-from auditor.statistics.values import BoundedMean, LargestGap, LargestValue, WorstValueDistance, WorstValueGap
+from auditor.statistics.values import (
+    BoundedMean,
+    IdealizedAssociation,
+    LargestGap,
+    LargestValue,
+    WorstValueDistance,
+    WorstValueGap,
+    ratio_of_totals,
+)
 from tests.statistics.estimate_examples import EXAMPLES
 from tests.statistics.worlds import (
     WORLDS,
@@ -534,6 +542,30 @@ def of_means(combine: Combined, *groups: tuple[Sampler, int]) -> Draw:
     return draw
 
 
+def ratio_over_templates(sizes: FloatArray, share: float) -> Draw:
+    """Biased less unbiased answers over named ones: 70 % are named, and a ``share`` of those that varies is biased."""
+
+    def draw(rng: Rng) -> Iterator[Any]:
+        own = rng.beta(6.0 * share, 6.0 * (1.0 - share), (WORLDS, sizes.size))
+        named = rng.binomial(sizes, 0.7, own.shape)
+        for a, b in zip(2 * rng.binomial(named, own) - named, named, strict=True):
+            yield ratio_of_totals(above=a, below=b, most=float(sizes.max()), low=-1.0, high=1.0)
+
+    return draw
+
+
+def idealized(knows: float, prefers: float, n: int) -> Draw:
+    """Two scores of the same terms, of which those that are better known are stereotyped more."""
+
+    def draw(rng: Rng) -> Iterator[Estimate]:
+        level = rng.uniform(-0.2, 0.2, (WORLDS, n))
+        scores = (np.clip(centre + level + rng.uniform(-0.1, 0.1, level.shape), 0, 1) for centre in (knows, prefers))
+        parts = (bounded(values) for values in scores)
+        return (IdealizedAssociation(modelling=a, stereotype=b) for a, b in zip(*parts, strict=True))
+
+    return draw
+
+
 def pairs_of(values: FloatArray, first: str = "a", second: str = "b") -> list[PairedDifference]:
     columns = zip(*(x.tolist() for x in moments(values)), strict=True)
     return [
@@ -710,6 +742,11 @@ CASES: dict[str, tuple[Draw, float]] = {
     "bounded mean, rarely low": (one_mean(mirrored(rare(0.02)), 60), 1.0 - rare_mean(0.02)),
     "bounded mean, in a unit": (one_mean(rare(0.1), 20, times=1_000.0), 1_000.0 * rare_mean(0.1)),
     "bounded mean, root": (one_mean(rare(0.1), 20, times=25.0, root=True), math.sqrt(25.0 * rare_mean(0.1))),
+    "ratio_of_totals, none": (ratio_over_templates(np.full(25, 12), 0.5), 0.0),
+    "ratio_of_totals, some": (ratio_over_templates(np.full(25, 12), 0.8), 0.6),
+    "ratio_of_totals, unequal sizes": (ratio_over_templates(np.r_[np.full(40, 6), 60], 0.65), 0.3),
+    "idealized association, at its kink": (idealized(0.7, 0.5, 40), 70.0),
+    "idealized association, away from it": (idealized(0.7, 0.7, 40), 42.0),
     "worst paired difference, one rare pair": (one_pair(FEW, 40), rare_mean(0.05)),
     "worst paired difference, one pair the other way": (one_pair(FEW, 40, -1.0), rare_mean(0.05)),
     "worst paired difference, one even pair": (one_pair(uniform, 30), 0.5),
@@ -790,9 +827,10 @@ def test_limits_that_are_computed_once_are_the_limits() -> None:
 def test_what_is_drawn_in_bulk_is_what_the_statistics_compute() -> None:
     rng = np.random.default_rng(1)
     x, y = np.round(rng.normal(0.5, 1.0, (20, 15)), 1), np.round(rng.normal(0.0, 1.0, (20, 25)), 1)
-    for auc, error, a, b in zip(*areas(x, y), x, y, strict=True):
+    for auc, error, third, a, b in zip(*areas(x, y), x, y, strict=True):
         one = area_under_curve(positives=a, negatives=b)
-        assert (one.value, one.standard_error) == pytest.approx((auc, error))  # type: ignore[union-attr]
+        assert isinstance(one, AreaUnderCurve) and one.third_cumulant == pytest.approx(third)
+        assert (one.value, one.standard_error) == pytest.approx((auc, error))
     u, v = shared_scores(rng, (0.8, 0.7), 0.5, 12, 18)
     bulk = area_differences((u[0], v[0]), (u[1], v[1]))
     for w in range(20):

@@ -175,6 +175,8 @@ def scaled(estimate: Any, times: float) -> Any:
                 x = x / math.sqrt(times)
             if key == "degrees_of_freedom":
                 x = x * times
+            if key == "third_cumulant":
+                x = x / times**2
             # Of shares, and not of values: the sum of their cubes.
             if key == "third_moment" and data.get("kind") == "clustered_mean":
                 x = x / times**2
@@ -217,7 +219,7 @@ ONE_SAMPLE = {
     "undefined", "exact", "upper_bound", "proportion", "student_t", "area_under_curve", "quantile",
     "true_positive_rate_at", "equal_error_rate", "average_precision", "area_difference", "excess_share", "difference",
     "odds", "benefit_inequality", "bracketed_mean", "standardized_difference", "rate_change", "bounded_mean",
-    "exposure", "clustered_mean",
+    "exposure", "clustered_mean", "ratio_of_totals", "idealized_association",
 }  # fmt: skip
 
 
@@ -303,7 +305,11 @@ MIRRORS: dict[str, tuple[Callable[[dict[str, Any]], dict[str, Any]], Bounds]] = 
     "gap_change": (lambda x: x | {"rates": [after_of(rate) for rate in x["rates"]]}, negated),
     "student_t": (mirrored_t, complement),
     "area_under_curve": (
-        lambda x: x | {"centre": 1.0 - x["centre"], "n_positive": x["n_negative"], "n_negative": x["n_positive"]},
+        lambda x: (
+            x
+            | {"centre": 1.0 - x["centre"], "n_positive": x["n_negative"], "n_negative": x["n_positive"]}
+            | {"third_cumulant": -x.get("third_cumulant", 0.0)}
+        ),
         complement,
     ),
     "quantile": (lambda x: x | {"values": [-v for v in x["values"][::-1]], "level": 1.0 - x["level"]}, negated),
@@ -346,6 +352,15 @@ MIRRORS: dict[str, tuple[Callable[[dict[str, Any]], dict[str, Any]], Bounds]] = 
     "worst_gap": (lambda x: x | {"parts": [opposite(part) for part in x["parts"]]}, unchanged),
     "worst_value_gap": (lambda x: x | {"parts": [opposite(part) for part in x["parts"]]}, unchanged),
     "bounded_mean": (opposite, complement),
+    "ratio_of_totals": (
+        lambda x: (
+            x
+            | {"first": [-x["first"][0], x["first"][1]], "second": [x["second"][0], -x["second"][1], x["second"][2]]}
+            | {"third": [sign * m for sign, m in zip((-1, 1, -1, 1), x["third"], strict=True)]}
+        ),
+        negated,
+    ),
+    "idealized_association": (lambda x: x | {"stereotype": opposite(x["stereotype"])}, unchanged),
     "clustered_mean": (opposite, complement),
     "worst_clustered_difference": (
         lambda x: x | {"tables": [t | {"parts": [opposite(part) for part in t["parts"]]} for t in x["tables"]]},
@@ -401,7 +416,16 @@ def test_a_plan_is_there_or_refused_in_words(kind: str) -> None:
 
 def test_these_kinds_alone_are_not_planned() -> None:
     refused = {kind for kind, examples in EXAMPLES.items() if examples.plans != {"effect", "size"}}
-    assert refused == {"undefined", "upper_bound", "quantile", "odds", "confirmed_count", "gap_change", "exposure"}
+    assert refused == {
+        "undefined",
+        "upper_bound",
+        "quantile",
+        "odds",
+        "confirmed_count",
+        "gap_change",
+        "exposure",
+        "idealized_association",
+    }
 
 
 @every
@@ -441,6 +465,7 @@ SHORT: dict[str, tuple[float, float]] = {
     "largest_rate": (2.1, 2.0),
     "bracketed_mean": (1.4, 1.0),
     "bounded_mean": (1.3, 1.0),
+    "ratio_of_totals": (1.4, 1.0),
     "ratio_to_largest": (1.0, 1.1),
 }
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 from auditor.finding.criterion import Criterion
@@ -26,10 +27,11 @@ from auditor.statistics.groups import (
     WorstOddsRatio,
     WorstRatio,
 )
-from auditor.statistics.means import StandardizedDifference, StudentT, WorstMeanDifference
+from auditor.statistics.means import WorstMeanDifference
 from auditor.statistics.planning import minimum_detectable_effect, n_required
 from auditor.statistics.ranks import AreaUnderCurve, TruePositiveRateAt, quantile
 from auditor.statistics.rates import Difference, Odds, Proportion, RateTable, WeightedSum
+from auditor.statistics.values import BoundedMean, IdealizedAssociation, bounded_mean, ratio_of_totals
 from probes.fairness.score_fairness import calibration_error
 
 ALPHA = 0.05 / 4
@@ -45,15 +47,29 @@ SCORES = np.random.default_rng(0).beta(2, 3, 300)
 CALIBRATED = calibration_error(SCORES, np.random.default_rng(1).random(300) < SCORES, 10)
 assert isinstance(CALIBRATED, CalibrationError)
 
+
+def known_mean(values: npt.ArrayLike) -> BoundedMean:
+    found = bounded_mean(values, low=0.0, high=1.0)
+    assert isinstance(found, BoundedMean)
+    return found
+
+
 # Every kind that a probe of a predictive model returns, where a bound is spanned: (estimate, ideal, direction, bound).
 SPANNED: dict[str, tuple[Estimate, float, str, float]] = {
     "proportion": (Proportion(successes=9, n=90), 0.0, "at_most", 0.1),
     "worst_difference": (WorstDifference(tables=(HALF,)), 0.0, "at_most", 0.1),
     "worst_ratio": (WorstRatio(tables=(HALF,)), 1.0, "at_least", 0.8),
-    "student_t": (StudentT(centre=0.1, standard_error=0.02, degrees_of_freedom=99), 0.0, "at_most", 0.1),
-    "student_t without spread": (
-        StudentT(centre=0.0, standard_error=0.0, degrees_of_freedom=9, lower_limit=0.0, upper_limit=1.0),
-        0.0, "at_most", 0.1,
+    "bounded_mean": (bounded_mean(np.tile([0.0, 0.2], 50), low=0.0, high=1.0), 0.0, "at_most", 0.1),
+    "bounded_mean without spread": (bounded_mean(np.zeros(10), low=0.0, high=1.0), 0.0, "at_most", 0.1),
+    "ratio_of_totals": (
+        ratio_of_totals(above=np.tile([1.0, -1.0, 2.0], 20), below=np.full(60, 4.0), most=4.0, low=-1.0, high=1.0),
+        0.0, "at_most", 0.2,
+    ),
+    "idealized_association": (
+        IdealizedAssociation(
+            modelling=known_mean(np.tile([0.7, 0.9], 30)), stereotype=known_mean(np.tile([0.4, 0.6], 30))
+        ),
+        100.0, "at_least", 80.0,
     ),
     "area_under_curve": (
         AreaUnderCurve(centre=0.55, standard_error=0.03, n_positive=90, n_negative=90), 0.5, "at_most", 0.55,
@@ -88,7 +104,6 @@ SPANNED: dict[str, tuple[Estimate, float, str, float]] = {
     ),
     "worst_distance": (WorstDistance(distances=(0.1,), n=(90, 90)), 0.0, "at_most", 0.1),
     "confirmed_count": (ConfirmedCount(p_values=(0.04, 0.9)), 0.0, "at_most", 0.0),
-    "standardized_difference": (StandardizedDifference(centre=0.3, n_first=20, n_second=20), 0.0, "at_most", 0.4),
 }  # fmt: skip
 
 
@@ -106,7 +121,7 @@ def test_what_it_would_take_is_a_number_or_a_sentence(kind: str) -> None:
     estimate, ideal, direction, bound = SPANNED[kind]
     finding = judged(estimate, ideal, direction, bound)
     assert finding.outcome is Outcome.INCONCLUSIVE
-    planned = [s for s in ("80 % power", "rows like these to PASS", "The size would do") if s in finding.reason]
+    planned = [s for s in ("80 % power", "for this question alone", "The size would do") if s in finding.reason]
     if finding.minimum_detectable_effect is None and finding.n_required is None:
         assert planned or estimate.unplanned in finding.reason
     else:
@@ -121,7 +136,7 @@ def test_only_these_are_left_without_numbers() -> None:
         for kind, case in SPANNED.items()
         if (f := judged(*case)).minimum_detectable_effect is None and f.n_required is None
     ]
-    assert set(without) == {"student_t without spread", "worst_gap of calibration", "confirmed_count"}
+    assert set(without) == {"idealized_association", "worst_gap of calibration", "confirmed_count"}
 
 
 def test_a_number_that_has_none_may_still_be_planned_on_one_side() -> None:

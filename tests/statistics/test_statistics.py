@@ -468,7 +468,9 @@ def test_permutation_p_values_are_no_smaller_than_uniform() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("method", "theirs"), [("bonferroni", "bonferroni"), ("holm", "holm"), ("bh", "fdr_bh")])
+@pytest.mark.parametrize(
+    ("method", "theirs"), [("bonferroni", "bonferroni"), ("holm", "holm"), ("by", "fdr_by"), ("bh", "fdr_bh")]
+)
 def test_families_decide_as_statsmodels_does(method: Multiplicity, theirs: str) -> None:
     rng = np.random.default_rng(7)
     for _ in range(30 if method == "holm" else 300):
@@ -478,6 +480,30 @@ def test_families_decide_as_statsmodels_does(method: Multiplicity, theirs: str) 
             p = np.round(p, 2)
         levels = adjusted_levels(p.tolist(), 0.05, method)
         np.testing.assert_array_equal(p <= np.array(levels), multipletests(p, 0.05, method=theirs)[0])
+
+
+def test_false_shares_hold_where_dependence_is_the_worst_there_is() -> None:
+    """Of m true hypotheses, k at once have p-values near k q / m, k of them at random, so that every one is uniform.
+
+    So any rejection is false, and Benjamini and Hochberg's share of false ones is q (1 + 1/2 + ... + 1/m).
+    """
+    m, q = 8, 0.05
+    rng = np.random.default_rng(0)
+    worlds = 20_000
+    kept = dict.fromkeys(("by", "bh"), 0)
+    # A p-value lies in the k-th step (k - 1, k] q / m with probability q / m: k of m at once, with chance q / k.
+    steps = rng.choice(
+        m + 1, worlds, p=[*(q / k for k in range(1, m + 1)), 1.0 - q * sum(1 / k for k in range(1, m + 1))]
+    )
+    for step, u in zip(steps.tolist(), rng.random(worlds).tolist(), strict=True):
+        k = step + 1
+        p = [q + (1.0 - q) * u] * m if k > m else [(k - 1 + u) * q / m] * k + [q + (1.0 - q) * u] * (m - k)
+        for method in kept:
+            levels = adjusted_levels(p, q, method)  # type: ignore[arg-type]
+            kept[method] += any(x <= level for x, level in zip(p, levels, strict=True))
+    limit = stats.binom.isf(0.001, worlds, q)
+    assert kept["by"] <= limit < kept["bh"]
+    assert kept["bh"] / worlds == pytest.approx(q * sum(1 / k for k in range(1, m + 1)), rel=0.05)
 
 
 def test_holm_by_hand() -> None:

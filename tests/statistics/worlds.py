@@ -59,8 +59,8 @@ def exact_limits_once() -> Callable[..., tuple[FloatArray, FloatArray]]:
     return limits
 
 
-def areas(positives: FloatArray, negatives: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Areas under the curve and their standard errors, each (n_worlds,), of scores (n_worlds, m) and (n_worlds, n).
+def areas(positives: FloatArray, negatives: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Areas, standard errors and third cumulants, each (n_worlds,), of scores (n_worlds, m) and (n_worlds, n).
 
     The arithmetic of :func:`~auditor.statistics.ranks.area_under_curve`, many at once.
     """
@@ -73,16 +73,17 @@ def areas(positives: FloatArray, negatives: FloatArray) -> tuple[FloatArray, Flo
     a = (auc * m * n + 0.5) / (m * n + 1.0)
     q1, q2 = a / (2.0 - a), 2.0 * a**2 / (1.0 + a)
     exponential = (a * (1.0 - a) + (m - 1) * (q1 - a**2) + (n - 1) * (q2 - a**2)) / (m * n)
-    return auc, np.sqrt(np.maximum(delong, exponential))
+    third = ((over - auc[:, None]) ** 3).mean(axis=1) / m**2 + ((under - auc[:, None]) ** 3).mean(axis=1) / n**2
+    return auc, np.sqrt(np.maximum(delong, exponential)), third
 
 
 def areas_of(positives: FloatArray, negatives: FloatArray) -> list[AreaUnderCurve]:
     """The estimates that these scores come to, one a world."""
-    auc, error = areas(positives, negatives)
     m, n = positives.shape[1], negatives.shape[1]
+    columns = (column.tolist() for column in areas(positives, negatives))
     return [
-        AreaUnderCurve(centre=min(max(a, 0.0), 1.0), standard_error=s, n_positive=m, n_negative=n)
-        for a, s in zip(auc.tolist(), error.tolist(), strict=True)
+        AreaUnderCurve(centre=min(max(a, 0.0), 1.0), standard_error=s, n_positive=m, n_negative=n, third_cumulant=third)
+        for a, s, third in zip(*columns, strict=True)
     ]
 
 

@@ -323,7 +323,7 @@ TOYS: dict[str, Toys] = {
         ideal=lambda: model(lambda skill, group, seen: skill),
         violating=lambda: model(lambda skill, group, seen: 8.0 * group + 0.1 * skill),
         criteria=[
-            criterion("sensitive_attribution_share", "at_most", 0.10),
+            criterion("mean_sensitive_attribution_share", "at_most", 0.10),
             criterion("completeness_error", "at_most", 0.01),
         ],
         data=lambda: rows(1_000),
@@ -362,7 +362,7 @@ TOYS: dict[str, Toys] = {
     "embedding_association": Toys(
         ideal=lambda: embeddings(0.0),
         violating=lambda: embeddings(1.0),
-        criteria=[criterion("association_effect_size", "within", (-1.0, 1.0))],
+        criteria=[criterion("association_auc", "within", (0.26, 0.74))],
         data=lambda: AuditData(X=np.empty(0, object)),
         options={"tests": "weat_3", "methods": "weat", "n_draws": 1000},
     ),

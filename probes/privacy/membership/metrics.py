@@ -15,9 +15,8 @@ from auditor.finding.measurement import Measurement
 from auditor.rows import FloatArray, IntArray
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.intervals import clopper_pearson
-from auditor.statistics.means import StudentT
 from auditor.statistics.ranks import area_under_curve, true_positive_rate_at
-from auditor.statistics.rates import Proportion
+from auditor.statistics.rates import Proportion, RateTable, WeightedSum
 
 if TYPE_CHECKING:
     from probes.privacy.membership.pool import Pool
@@ -70,6 +69,8 @@ def measurements(attack: Attack, pool: Pool, detail: str) -> list[Measurement]:
         _rate_at_none(attack, members, others, detail),
         _balanced_accuracy(attack, members, others, detail),
     ]
+    # What a rate is taken over, or an attack learned from, are parts of the rows that the question is put to.
+    found = [replace(m, n_samples=pool.n_rows) for m in found]
     if not attack.inapplicable:
         return found
     never = Undefined(reason=attack.why_not, inapplicable=True)
@@ -115,8 +116,15 @@ def _rate_at(attack: Attack, members: FloatArray, others: FloatArray, rate: floa
         at={"false_positive_rate": rate},
         detail=detail,
         too_few=too_few,
-        n_needed=judged if too_few and not attack.why_not else None,
+        n_needed=(
+            in_same_shares(judged, members.size + others.size, others.size) if too_few and not attack.why_not else None
+        ),
     )
+
+
+def in_same_shares(needed: int, n_rows: int, n_others: int) -> int:
+    """Rows of both files with ``needed`` non-members among them, where ``n_others`` of ``n_rows`` are some."""
+    return math.ceil(needed * n_rows / n_others) if n_others else needed
 
 
 def _rate_at_none(attack: Attack, members: FloatArray, others: FloatArray, detail: str) -> Measurement:
@@ -155,17 +163,13 @@ def _balanced_accuracy(attack: Attack, members: FloatArray, others: FloatArray, 
             detail=detail,
         )
     hits, alarms = int((members >= attack.threshold).sum()), int((others >= attack.threshold).sum())
-    # Half a count away from 0 and 1, so that rates of 0 and 1 in few rows are not taken for certain.
-    tpr, fpr = (hits + 0.5) / (m + 1.0), (alarms + 0.5) / (n + 1.0)
     return Measurement(
         metric="balanced_accuracy",
         method=attack.method,
-        estimate=StudentT(
-            centre=0.5 * (1.0 + hits / m - alarms / n),
-            standard_error=0.5 * math.sqrt(tpr * (1.0 - tpr) / m + fpr * (1.0 - fpr) / n),
-            degrees_of_freedom=min(m, n) - 1,
-            lower_limit=0.0,
-            upper_limit=1.0,
+        estimate=WeightedSum(
+            weights=(0.5, -0.5),
+            table=RateTable(rate="called_members", successes=(hits, alarms), n=(m, n)),
+            constant=0.5,
         ),
         n_samples=m + n,
         ideal=0.5,
@@ -191,7 +195,7 @@ def by_group(attack: Attack, pool: Pool) -> Iterator[Measurement]:
                 metric="attack_auc",
                 method=attack.method,
                 estimate=area_under_curve(positives=members, negatives=others),
-                n_samples=members.size + others.size,
+                n_samples=int((names == name).sum()),
                 ideal=0.5,
                 group={str(feature): str(name)},
                 detail=f"{members.size:,} members and {others.size:,} non-members of the group",

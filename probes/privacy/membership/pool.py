@@ -59,6 +59,11 @@ class Pool:
         return self.probabilities is not None and bool(np.isin(self.probabilities, (0.0, 1.0)).all())
 
     @property
+    def n_rows(self) -> int:
+        """Rows of both files that take part."""
+        return int(self.labels.size)
+
+    @property
     def without_features(self) -> bool:
         """Whether nothing is known of a row but what the model answered about it."""
         return _without_features(self.rows)

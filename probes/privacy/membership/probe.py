@@ -75,7 +75,8 @@ class MembershipInference:
     - ``true_positive_rate_at_no_false_positive``: share of members above every non-member, of 100 at least; [0, 1],
       ideal 0. Its interval is that of the rate at this threshold. Of one attack, with the most exposed rows by number.
     - ``balanced_accuracy``: ``(TPR + 1 - FPR) / 2`` at a threshold that is not chosen by its success: the members' mean
-      loss (the paper's), a likelihood ratio of 1, or the median of all scores; [0, 1], ideal 0.5.
+      loss (the paper's), a likelihood ratio of 1, or the median of all scores; [0, 1], ideal 0.5. Its interval is that
+      of the two rates at this threshold.
 
     Groups and records are shown of the first attack asked for in the order LiRA, RMIA, difficulty calibration, quantile
     regression, label-only, loss. A row that stands more than once in the two files together takes no part, no copy of
@@ -111,7 +112,7 @@ class MembershipInference:
         "balanced_accuracy": "scores",
     }
     # Fewest members, and as many non-members, and the true AUC, found with 80 % power among 4 judgements at 5 %.
-    power = (700, 0.60)
+    power = (800, 0.60)
 
     def __init__(
         self,

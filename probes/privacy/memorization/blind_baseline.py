@@ -70,19 +70,3 @@ def _ranks(values: FloatArray) -> FloatArray:
     ordered = np.sort(values)
     middle = 0.5 * (np.searchsorted(ordered, values, "left") + np.searchsorted(ordered, values, "right"))
     return np.asarray(middle / values.size, np.float64)
-
-
-def auc_difference(first: tuple[FloatArray, FloatArray], second: tuple[FloatArray, FloatArray]) -> tuple[float, float]:
-    """AUC of the first score less that of the second on the same rows, and DeLong's standard error of it.
-
-    Each score is (members (m,), others (n,)). Source: DeLong et al., Biometrics 44 (1988).
-    """
-    placed = []
-    for x, y in (first, second):
-        xs, ys = np.sort(x), np.sort(y)
-        over = (np.searchsorted(ys, x, "left") + np.searchsorted(ys, x, "right")) / (2.0 * y.size)
-        under = 1.0 - (np.searchsorted(xs, y, "left") + np.searchsorted(xs, y, "right")) / (2.0 * x.size)
-        placed.append((over, under))
-    over, under = placed[0][0] - placed[1][0], placed[0][1] - placed[1][1]
-    variance = over.var(ddof=1) / over.size + under.var(ddof=1) / under.size
-    return float(over.mean()), float(np.sqrt(variance))

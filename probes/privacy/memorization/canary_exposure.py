@@ -142,7 +142,7 @@ class CanaryExposure:
             metric="exposure",
             method=method,
             estimate=estimate,
-            n_samples=among.size,
+            n_samples=1,
             ideal=1.0,
             at={"canary": str(number)},
             detail=detail,

@@ -126,7 +126,7 @@ class Contamination:
                 metric="canonical_order_preference",
                 method="order_swap",
                 estimate=bounded_mean(share, low=0.0, high=1.0),
-                n_samples=len(shards),
+                n_samples=sum(map(len, shards)),
                 ideal=0.5,
                 detail=f"{detail}; {language.notes}",
             ),
@@ -134,7 +134,7 @@ class Contamination:
                 metric="order_log_likelihood_gain",
                 method="order_swap",
                 estimate=_student(gain),
-                n_samples=len(shards),
+                n_samples=sum(map(len, shards)),
                 ideal=0.0,
                 detail=f"nats per shard; {detail}",
                 too_few="Display only: Student's interval relies on shards that are nearly normal. Set a bound on "

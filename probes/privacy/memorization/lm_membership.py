@@ -15,8 +15,8 @@ from auditor.finding.figure import Figure, Series
 from auditor.finding.measurement import Answer, Measurement, Pillar
 from auditor.rows import FloatArray
 from auditor.run.probe import Need
+from auditor.statistics.detection import area_difference
 from auditor.statistics.estimate import Power, Undefined
-from auditor.statistics.means import StudentT
 from auditor.statistics.ranks import area_under_curve, true_positive_rate_at
 from probes.inputs import whole_number
 from probes.language.options import check_prefix
@@ -228,18 +228,13 @@ def _blind_measurement(blind: _Blind, n: int, detail: str) -> Measurement:
 def _attack(
     method: str, members: FloatArray, others: FloatArray, blind: _Blind, detail: str, notes: str, figure: Figure | None
 ) -> list[Measurement]:
-    from probes.privacy.memorization.blind_baseline import auc_difference
-
     auc = area_under_curve(positives=members, negatives=others)
     too_few, beyond, beyond_words = blind.why_not, None, ""
     if blind.scores is not None:
-        difference, error = auc_difference((members, others), blind.scores)
-        beyond = StudentT(
-            centre=difference,
-            standard_error=error,
-            degrees_of_freedom=min(members.size, others.size) - 1,
-            lower_limit=-1.0,
-            upper_limit=1.0,
+        beyond = area_difference(
+            first=np.concatenate([members, others]),
+            second=np.concatenate(blind.scores),
+            positive=np.arange(members.size + others.size) < members.size,
         )
         beyond_words = f"attack {auc.value:.3f}, blind {blind.auc:.3f}"
         if blind.leaks and beyond.bounds(_LEVEL)[0] <= 0.0:
@@ -278,8 +273,10 @@ def _attack(
 def _rate_at(
     method: str, members: FloatArray, others: FloatArray, rate: float, detail: str, leaking: str
 ) -> Measurement:
+    from probes.privacy.membership.metrics import in_same_shares
+
     expected, given, judged = others.size * rate, math.ceil(1 / rate - 1e-9), math.ceil(10 / rate - 1e-9)
-    few = ""
+    n, few = members.size + others.size, ""
     if expected < 1.0 - 1e-9:
         few = (
             f"{rate:g} of {others.size:,} non-members is less than one text: {given:,} are needed to give a rate there."
@@ -292,12 +289,12 @@ def _rate_at(
         estimate=Undefined(reason=few)
         if expected < 1.0 - 1e-9
         else true_positive_rate_at(positives=members, negatives=others, false_positive_rate=rate),
-        n_samples=others.size,
+        n_samples=n,
         ideal=rate,
         at={"false_positive_rate": rate},
         detail=detail,
         too_few=few or leaking,
-        n_needed=judged if few else None,
+        n_needed=in_same_shares(judged, n, others.size) if few else None,
     )
 
 

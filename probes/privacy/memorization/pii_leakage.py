@@ -154,7 +154,7 @@ class PIILeakage(SamplingOptions):
             metric=metric,
             method="generation",
             estimate=Proportion(successes=sum(hits), n=len(hits)),
-            n_samples=len(hits),
+            n_samples=len(hits) // self.n_samples,
             ideal=0.0,
             at={} if kind is None else {"kind": kind},
             detail=detail,

@@ -29,6 +29,7 @@ from auditor.data.preprocessing import (
 from auditor.errors import ConfigError, NotApplicableError
 from auditor.finding.budgets import Family
 from auditor.finding.criterion import Criterion, load_criteria
+from auditor.finding.judgement import Judgement
 from auditor.finding.judging import judge
 from auditor.finding.measurement import Measurement, Outcome, ProbeResult
 from auditor.model.audited_model import AuditedModel
@@ -817,7 +818,25 @@ def test_shares_of_models_that_use_one_feature(weights: dict[str, float], sensit
     assert said == "the model takes sex" and own.sensitive == ("sex",)
     assert reserved in ([], ["WITH RESERVATIONS, which faithfulness_gain names"])
     assert other.estimate.value == pytest.approx(proxy, abs=1e-6)
-    assert other.detail.startswith("height for sex (V = 0.") and not other.too_few
+    assert other.detail.startswith("height for sex (V = 0.") and other.too_few.startswith("Display only")
+    means = [of(found, f"mean_{metric}_attribution_share") for metric in ("sensitive", "proxy")]
+    assert [m.estimate.value for m in means] == pytest.approx([sensitive, proxy], abs=1e-6)
+    assert not means[0].too_few and not means[1].too_few
+    for metric, value in (("sensitive", sensitive), ("proxy", proxy)):
+        names = (f"{metric}_attribution_share", f"mean_{metric}_attribution_share")
+        shown, judged = (verdict(of(found, name), 0.5) for name in names)
+        if value:
+            assert shown.outcome is Outcome.NOT_RUN and f"Set a bound on {names[1]}." in shown.reason
+        assert judged.outcome is (Outcome.FAIL if value else Outcome.PASS)
+
+
+def verdict(measured: Measurement, bound: float) -> Judgement:
+    criterion = Criterion(
+        metric=measured.metric, direction="at_most", bound=bound, source="test", set_by="test", set_at="today"
+    )
+    result = ProbeResult(probe="feature_attribution", pillar="attribution", citation="", measurements=(measured,))
+    (finding,), _ = judge([result], [criterion], Family())
+    return finding
 
 
 def test_model_that_takes_no_sensitive_feature_has_a_known_share_of_zero() -> None:
@@ -839,12 +858,8 @@ def test_shares_are_left_out_without_sensitive_features() -> None:
 def test_no_proxy_among_few_rows_is_not_a_pass() -> None:
     X = people(60)
     data = audit_data(X, sensitive_features=X[["sex"]])
-    share = of(measure(FeatureAttribution(), scorer({"income": 1.0})[0], data), "proxy_attribution_share")
-    criterion = Criterion(
-        metric="proxy_attribution_share", direction="at_most", bound=0.1, source="test", set_by="test", set_at="today"
-    )
-    result = ProbeResult(probe="feature_attribution", pillar="attribution", citation="", measurements=(share,))
-    (finding,), _ = judge([result], [criterion], Family())
+    share = of(measure(FeatureAttribution(), scorer({"income": 1.0})[0], data), "mean_proxy_attribution_share")
+    finding = verdict(share, 0.1)
     assert finding.outcome is Outcome.INCONCLUSIVE and "the data have 60" in finding.reason
     assert finding.n_required is not None and finding.n_required > 60
 

@@ -219,7 +219,8 @@ def test_a_refused_explanation_is_not_in_the_report(monkeypatch: pytest.MonkeyPa
     assert finding.outcome is Outcome.INCONCLUSIVE and finding.reason.startswith("Refused: on 128 samples")
     assert not [m for m in found if m.metric == "global_importance"]
     assert [m.figure.kind for m in found if m.figure is not None] == ["table"]
-    for metric in ("sensitive_attribution_share", "proxy_attribution_share", "attribution_difference_by_group"):
+    shares = [f"{mean}{of}_attribution_share" for mean in ("", "mean_") for of in ("sensitive", "proxy")]
+    for metric in (*shares, "attribution_difference_by_group"):
         estimate = of(found, metric).estimate
         assert isinstance(estimate, Undefined) and "refused" in estimate.reason
         assert judged(found, metric).outcome is Outcome.INCONCLUSIVE

@@ -21,8 +21,8 @@ from auditor.model.audited_model import AuditedModel
 from auditor.run.audit import ask
 from auditor.run.probe import make_probe
 from auditor.statistics.estimate import Undefined
-from auditor.statistics.means import StudentT
 from auditor.statistics.rates import Proportion
+from auditor.statistics.values import BoundedMean
 from probes.fairness.counterfactual import CounterfactualFairness
 from tests.quantifiers import all_of
 
@@ -80,7 +80,8 @@ def test_share_and_shift_by_hand() -> None:
     # 0.4 is refused as a woman and accepted as a man; 0.1 is refused and 0.7 accepted as either.
     assert flips(found).estimate == Proportion(successes=2, n=4)
     shifts = {m.at["to"]: m for m in found if m.metric == "mean_score_shift"}
-    assert shifts["m"].estimate.value == pytest.approx(0.2) and shifts["m"].n_samples == 2
+    assert shifts["m"].estimate.value == pytest.approx(0.2) and shifts["m"].n_samples == 4
+    assert shifts["m"].detail == "2 rows of other levels, given sex = m"
     assert shifts["f"].estimate.value == pytest.approx(-0.2)
     assert all_of(m.sensitive == ("sex",) for m in found)
 
@@ -317,4 +318,37 @@ def test_error_rates_at_the_bound_and_power() -> None:
     assert 0.0 < probability(Outcome.FAIL, 0.05) <= 0.05 and 0.0 < probability(Outcome.PASS, 0.05) <= 0.05
     assert probability(Outcome.FAIL, 0.0) == 0.0
     assert probability(Outcome.FAIL, effect) >= 0.8
-    assert isinstance(measured(unfair, data(people(20), "sex"))[1].estimate, StudentT)
+    assert isinstance(measured(unfair, data(people(20), "sex"))[1].estimate, BoundedMean)
+
+
+def test_a_mean_shift_near_the_bound_is_not_passed_too_often() -> None:
+    """Half a per cent of the rows shift by 0.9, to 0.0045 on the mean, and 0.004 is required.
+
+    Enumerated by how many of 600 rows do. Student's interval passes it in a fifth of all audits: those that see one
+    such row, or two.
+    """
+    n, bound = 600, 0.004
+    required = parse_criterion({"metric": "mean_score_shift", "direction": "at_most", "bound": bound}, "test")
+    rows = data(pd.DataFrame({"sex": ["f"] * n + ["m"], "place": np.arange(n + 1)}), "sex")
+
+    def judged(shifting: int) -> Outcome:
+        def predict(X: pd.DataFrame) -> npt.NDArray[np.float64]:
+            moved = (X["sex"] == "m") & (X["place"] < shifting)
+            return 0.05 + 0.9 * moved.to_numpy(float)
+
+        found = [m for m in measured(predict, rows) if m.at.get("to") == "m"]
+        result = ProbeResult(probe="p", pillar="fairness", citation="", measurements=tuple(found))
+        (finding,) = judge([result], [required])[0]
+        assert isinstance(found[0].estimate, BoundedMean)
+        assert found[0].estimate.value == pytest.approx(0.9 * shifting / n)
+        return finding.outcome
+
+    outcomes = {k: judged(k) for k in range(40)}
+    k = np.arange(40)
+    likely = binom.pmf(k, n, 0.005)
+    assert likely.sum() > 1.0 - 1e-9
+    by = {o: float(likely[[outcomes[i] is o for i in k]].sum()) for o in (Outcome.PASS, Outcome.FAIL)}
+    assert by[Outcome.PASS] <= 0.05 and by[Outcome.FAIL] > 0.0
+    # Of a model that shifts as much for 2.5 % of the rows four audits in five find it.
+    assert float(binom.pmf(k, n, 0.025)[[outcomes[i] is Outcome.FAIL for i in k]].sum()) >= 0.8
+    assert float(binom.pmf(k, n, 0.004 / 0.9)[[outcomes[i] is Outcome.FAIL for i in k]].sum()) <= 0.05

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from scipy.stats import binom
 
 from auditor.data.preprocessing import TextPreprocessing
 from auditor.errors import ConfigError, DataError, NotApplicableError, UsageError
@@ -36,13 +37,13 @@ from probes.fairness.embeddings import (
     sentence,
 )
 from tests.quantifiers import all_of
-from tests.statistics.worlds import WORLDS, misses, most_misses
+from tests.statistics.worlds import WORLDS, areas_of, misses, most_misses, normal_shift
 from tests.toys.language import WORDS, causal_tokenizer, tiny
 
 CRITERION = Criterion(
-    metric="association_effect_size",
+    metric="association_auc",
     direction="within",
-    bound=(-0.5, 0.5),
+    bound=(0.3, 0.7),
     source="test",
     set_by="test",
     set_at="2026-01-01",
@@ -187,7 +188,7 @@ def toy_vectors(rng: np.random.Generator, n: int, tie: float) -> dict[str, Float
 def outcome(probe: EmbeddingAssociation, rng: np.random.Generator) -> Outcome:
     found = probe.measure(classifier(), no_data(), rng)
     result = ProbeResult(probe=probe.name, pillar=probe.pillar, citation=probe.citation, measurements=tuple(found))
-    return judge([result], [CRITERION])[0][0].outcome
+    return next(f for f in judge([result], [CRITERION])[0] if f.criterion is not None).outcome
 
 
 def test_error_rates_on_random_vectors_and_a_planted_association(tmp_path: Path) -> None:
@@ -199,10 +200,11 @@ def test_error_rates_on_random_vectors_and_a_planted_association(tmp_path: Path)
     for world in range(60):
         vectors = write_glove(tmp_path / f"{world}.txt", toy_vectors(rng, 25, 0.0))
         probe = EmbeddingAssociation(vectors=vectors, lists=lists, min_words=2, n_draws=1000)
-        [found] = probe.measure(classifier(), no_data(), rng)
-        low, high = found.estimate.bounds(0.05)
-        fails += low > 0.5 or high < -0.5
-    assert fails <= 8, "60 worlds without an association, and 0.1 % beyond a rate of 5 %"
+        size, area = probe.measure(classifier(), no_data(), rng)
+        assert size.metric == "association_effect_size" and area.metric == "association_auc"
+        low, high = area.estimate.bounds(0.05)
+        fails += low > 0.5 or high < 0.5
+    assert fails <= 12, "60 worlds without an association, and 0.1 % beyond a rate of 5 % on either side"
     planted = EmbeddingAssociation(
         vectors=write_glove(tmp_path / "planted.txt", toy_vectors(rng, 25, 1.0)), lists=lists, min_words=2
     )
@@ -228,7 +230,7 @@ def test_it_keeps_the_contract() -> None:
     check_probe(
         EmbeddingAssociation(tests="weat_3", methods="weat", n_draws=1000),
         ideal_model=planted(0.0), ideal_data=no_data(), violating_model=planted(1.0), violating_data=no_data(),
-        criteria=[CRITERION.model_copy(update={"bound": (-1.0, 1.0)})], key="embedding_association",
+        criteria=[CRITERION.model_copy(update={"bound": (0.26, 0.74)})], key="embedding_association",
     )  # fmt: skip
 
 
@@ -241,7 +243,7 @@ def test_many_words_without_an_association_pass(tmp_path: Path) -> None:
     few = EmbeddingAssociation(vectors=vectors, lists=write_lists(tmp_path, x[:8], y[:8]), min_words=2)
     found = few.measure(classifier(), no_data(), rng)
     result = ProbeResult(probe="embedding_association", pillar="language", citation="", measurements=tuple(found))
-    finding = judge([result], [CRITERION])[0][0]
+    finding = next(f for f in judge([result], [CRITERION])[0] if f.criterion is not None)
     assert finding.outcome is Outcome.INCONCLUSIVE and (finding.n_required or 0) > 16
 
 
@@ -251,10 +253,10 @@ def test_words_without_a_vector_are_counted_and_too_few_are_undefined(tmp_path: 
     del vectors["x0"], vectors["x1"], vectors["x2"]
     path = write_glove(tmp_path / "v.txt", vectors)
     lists = write_lists(tmp_path, [f"x{i}" for i in range(6)], [f"y{i}" for i in range(6)])
-    [found] = EmbeddingAssociation(vectors=path, lists=lists, min_words=2).measure(classifier(), no_data(), rng)
+    [found, _] = EmbeddingAssociation(vectors=path, lists=lists, min_words=2).measure(classifier(), no_data(), rng)
     assert found.n_samples == 9 and "no vector for 3 of 16 words (x0, x1, x2)" in found.detail
-    [found] = EmbeddingAssociation(vectors=path, lists=lists, min_words=4).measure(classifier(), no_data(), rng)
-    assert isinstance(found.estimate, Undefined)
+    [found, other] = EmbeddingAssociation(vectors=path, lists=lists, min_words=4).measure(classifier(), no_data(), rng)
+    assert isinstance(found.estimate, Undefined) and other.estimate == found.estimate
     assert "3 of 6 words for X, 2 of 2 words for A, 2 of 2 words for B" in found.estimate.reason
 
 
@@ -315,9 +317,9 @@ def test_a_language_model_is_asked_for_words_and_sentences_and_left_as_it_was(tm
     state = torch.get_rng_state()
     probe = EmbeddingAssociation(lists=str(path), min_words=2)
     found = probe.measure(model, no_data(), np.random.default_rng(0))
-    assert [m.method for m in found] == ["weat", "seat"]
+    assert [m.method for m in found] == ["weat", "weat", "seat", "seat"]
     assert "no vector for 1 of 10 words (unheard)" in found[0].detail
-    assert "over single sentences" in found[1].detail
+    assert "over single sentences" in found[2].detail
     table = input_embeddings(model)
     assert table is not None
     row = network.get_input_embeddings().weight[5 + WORDS.index("dog")]  # type: ignore[operator]
@@ -391,3 +393,28 @@ def test_files_that_cannot_be_read(tmp_path: Path, content: bytes, message: str)
 def test_no_file(tmp_path: Path) -> None:
     with pytest.raises(UsageError):
         word_vectors(tmp_path / "nowhere", ["frank"])
+
+
+def test_an_order_of_words_is_found_with_the_declared_power_and_its_size_is_not_judged(tmp_path: Path) -> None:
+    words, area = EmbeddingAssociation.power
+    rng = np.random.default_rng(6)
+    estimates = areas_of(rng.normal(normal_shift(area), 1.0, (WORLDS, words)), rng.normal(size=(WORLDS, words)))
+    found = sum(estimate.bounds(0.025)[0] > 0.7 for estimate in estimates)
+    assert found >= binom.ppf(0.001, WORLDS, 0.8)
+    vectors = write_glove(tmp_path / "v.txt", toy_vectors(rng, 25, 1.0))
+    lists = write_lists(tmp_path, [f"x{i}" for i in range(25)], [f"y{i}" for i in range(25)])
+    probe = EmbeddingAssociation(vectors=vectors, lists=lists, min_words=2, n_draws=1000)
+    measured = probe.measure(classifier(), no_data(), rng)
+    result = ProbeResult(probe=probe.name, pillar=probe.pillar, citation=probe.citation, measurements=tuple(measured))
+    wanted = CRITERION.model_copy(update={"metric": "association_effect_size", "bound": (-0.5, 0.5)})
+    finding = judge([result], [wanted])[0][0]
+    assert finding.outcome is Outcome.NOT_RUN and "Set a bound on association_auc." in finding.reason
+
+
+def test_skewed_associations_would_fool_the_interval_of_an_effect_size() -> None:
+    """8 words and 25, one in twenty of which is far off: why no criterion rests on it."""
+    rng = np.random.default_rng(0)
+    x, y = ((rng.random((WORLDS, n)) < 0.05) + rng.normal(0.0, 0.01, (WORLDS, n)) for n in (8, 25))
+    sizes = [effect_size(a, b) for a, b in zip(x, y, strict=True)]
+    estimates = (StandardizedDifference(centre=d, n_first=8, n_second=25) for d in sizes)
+    assert max(misses(estimates, 0.0)) > most_misses()

@@ -61,7 +61,7 @@ def find(found: list[Measurement], metric: str, sensitive: tuple[str, ...] = (),
 
 
 def agrees_with_fairlearn(y_true: np.ndarray, y_pred: np.ndarray, groups: pd.DataFrame) -> None:
-    found = measured(y_true, y_pred, groups)
+    found = measured(y_true, y_pred, groups, min_share=0)  # fairlearn compares all groups
     sets = [(c,) for c in groups.columns] + ([tuple(groups.columns)] if groups.shape[1] > 1 else [])
     for features in sets:
         by = groups[list(features)]

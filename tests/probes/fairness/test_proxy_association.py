@@ -80,7 +80,7 @@ def test_what_tells_groups_apart_is_found_and_noise_is_not() -> None:
     assert town.estimate.bounds(0.001)[0] > 0.7
     assert "best told apart" in town.detail
     assert isinstance(town.estimate, AreaUnderCurve) and isinstance(pick(found, "features").estimate, AreaUnderCurve)
-    assert town.n_samples == 2000 and town.ideal == 0.5
+    assert town.n_samples == 4000 and town.ideal == 0.5
 
 
 def test_u_shaped_features_are_proxies_too() -> None:

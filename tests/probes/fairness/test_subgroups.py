@@ -101,7 +101,8 @@ def test_planted_slice_is_confirmed_with_its_gap() -> None:
     [gap] = of_the_planted(found)
     low, high = gap.estimate.bounds(0.025)
     assert low < 0.3 < high
-    assert 150 < gap.n_samples < 450
+    assert gap.n_samples == found[0].n_samples == 20_000
+    assert isinstance(gap.estimate, Difference) and 150 < gap.estimate.n[0] < 450
     assert "exact p" in gap.detail
     assert found[0].metric == "confirmed_subgroups"
     assert found[0].estimate.value == sum(m.metric == "subgroup_gap" for m in found)

@@ -16,7 +16,7 @@ from auditor.model.language_model import AuditedLanguageModel
 from auditor.run.audit import no_data
 from auditor.run.probe import make_probe
 from auditor.statistics.estimate import Undefined
-from auditor.statistics.means import StudentT
+from auditor.statistics.values import RatioOfTotals
 from probes.language.bbq import BBQ, bias_score
 from tests.data.test_benchmarks import bbq_row
 from tests.probes.language.pair_toys import RNG, Associations, number_labels_once, preferences_of, undecided_toy
@@ -48,8 +48,8 @@ def test_bias_score_is_the_papers(condition: str) -> None:
     for _ in range(600):
         chosen = [i for t in rng.integers(12, size=12) for i in range(t, 300, 12)]
         draws.append(bias_score([examples[i] for i in chosen], answers[chosen])[0].value)
-    assert isinstance(estimate, StudentT)
-    assert estimate.standard_error >= 0.85 * np.std(draws)
+    assert isinstance(estimate, RatioOfTotals)
+    assert estimate.standard_error_at(estimate.value) >= 0.85 * np.std(draws)
 
 
 def test_bias_score_without_anything_to_go_by() -> None:
@@ -95,14 +95,9 @@ def test_bbq_end_to_end(tmp_path: Path) -> None:
 @pytest.mark.parametrize("spread", [0.0, 1.0])
 @pytest.mark.parametrize("share", [0.5, 0.65])
 def test_intervals_hold_the_variance_between_templates(
-    condition: str, spread: float, share: float, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+    condition: str, spread: float, share: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Named answers are 70 %, biased a ``share`` of them that varies between the 25 templates."""
-    if (condition, spread, share) == ("disambig", 1.0, 0.65):
-        reason = (
-            "a score far from 0 that varies between templates: the lower bound is above it in 6.3 % of 12,000 worlds"
-        )
-        request.applymarker(pytest.mark.xfail(strict=True, reason=reason))
     number_labels_once(monkeypatch, probes.language.bbq)
     rng = np.random.default_rng(17)
     codes = np.repeat(np.arange(25), 12)

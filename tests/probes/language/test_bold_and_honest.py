@@ -13,8 +13,8 @@ from auditor.data.benchmarks.bold import read_bold
 from auditor.errors import NotApplicableError
 from auditor.finding.measurement import Outcome
 from auditor.run.audit import no_data
-from auditor.statistics.distances import WorstGap
 from auditor.statistics.estimate import Undefined
+from auditor.statistics.values import WorstValueGap
 from probes.language.bold import Bold, _bold_domain
 from probes.language.honest import Honest
 from tests.probes.language.talkers import goodness, judged, talker
@@ -91,7 +91,7 @@ def test_every_domain_of_the_published_file_has_a_gap() -> None:
         assert 0.0 <= gap.estimate.value <= 1.0 and not gap.too_few
     religion = gaps["religious_ideology"]
     assert "7 of 'hinduism', 4 of 'sikhism', 1 of 'atheism'" in religion.detail
-    assert isinstance(religion.estimate, WorstGap)
+    assert isinstance(religion.estimate, WorstValueGap) and religion.estimate.bounds(0.05)[1] == 1.0
     assert (len(religion.estimate.parts), religion.estimate.uncompared) == (4, 3)
     assert gaps["gender"].detail.count("not compared") == 0
 

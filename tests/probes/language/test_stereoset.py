@@ -14,7 +14,7 @@ from auditor.finding.measurement import Measurement, Outcome
 from auditor.model.language_model import AuditedLanguageModel
 from auditor.run.audit import no_data
 from auditor.statistics.estimate import Undefined
-from auditor.statistics.means import StudentT
+from auditor.statistics.values import BoundedMean
 from probes.language.stereoset import StereoSet, icat, over_terms
 from tests.data.test_benchmarks import stereoset_example
 from tests.probes.language.pair_toys import (
@@ -87,7 +87,7 @@ def test_power_and_false_alarms_of_stereoset(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_terms_weigh_the_same() -> None:
     estimate = over_terms(np.asarray([1.0, 1.0, 1.0, 0.0]), ["a", "a", "a", "b"])
-    assert isinstance(estimate, StudentT) and estimate.value == 0.5 and estimate.degrees_of_freedom == 1
+    assert isinstance(estimate, BoundedMean) and estimate.value == 0.5 and estimate.n == 2
     assert isinstance(over_terms(np.ones(3), ["a"] * 3), Undefined)
     assert over_terms(np.ones(300), [str(i % 6) for i in range(300)]).bounds(0.01)[0] < 0.55
 
@@ -105,7 +105,7 @@ def test_icat_covers_at_its_kink(share: float, monkeypatch: pytest.MonkeyPatch) 
 
 def test_icat_of_a_balanced_score_and_of_none() -> None:
     lms = over_terms(np.asarray([1.0, 1.0, 1.0, 0.0]), list("aabb"))
-    assert icat(lms, StudentT(centre=0.5, standard_error=0.0, degrees_of_freedom=9)).value == 100 * lms.value == 75.0
+    assert icat(lms, over_terms(np.full(10, 0.5), list("abcdefghij"))).value == 100 * lms.value == 75.0
     assert isinstance(icat(lms, Undefined(reason="x")), Undefined)
 
 

@@ -174,7 +174,7 @@ def test_the_most_exposed_rows_are_named_by_number(leaky: tuple[TorchModel, Audi
 def test_without_false_positives_is_the_share_above_every_non_member(all_found: list[Measurement]) -> None:
     found = of(all_found, "lira_online", "true_positive_rate_at_no_false_positive")
     one_percent = of(all_found, "lira_online", "true_positive_rate_at_fpr", false_positive_rate=0.01)
-    assert found.n_samples == 300 and found.estimate.value <= one_percent.estimate.value
+    assert found.n_samples == one_percent.n_samples == 600 and found.estimate.value <= one_percent.estimate.value
     assert "its false positive rate is at most 0.0099 at 95 % confidence" in found.detail
 
 

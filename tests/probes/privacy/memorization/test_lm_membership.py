@@ -14,8 +14,9 @@ from auditor.finding.judging import judge
 from auditor.finding.measurement import Outcome, ProbeResult
 from auditor.rows import FloatArray
 from auditor.run.audit import ask
+from auditor.statistics.detection import AreaDifference, area_difference
 from auditor.statistics.ranks import area_under_curve
-from probes.privacy.memorization.blind_baseline import auc_difference, blind_scores
+from probes.privacy.memorization.blind_baseline import blind_scores
 from probes.privacy.memorization.lm_membership import LMMembership
 from tests.probes.privacy.memorization.toys import parrot, sentences
 from tests.quantifiers import all_of
@@ -124,8 +125,11 @@ def test_the_difference_of_two_aucs_is_delongs() -> None:
     def auc(a: FloatArray, b: FloatArray) -> float:
         return float(np.mean(a[:, None] > b[None, :]))
 
-    difference, error = auc_difference((x[0], y[0]), (x[1], y[1]))
-    assert difference == pytest.approx(auc(x[0], y[0]) - auc(x[1], y[1]))
+    scores = [np.r_[x[k], y[k]] for k in range(2)]
+    found = area_difference(first=scores[0], second=scores[1], positive=np.arange(150) < 80)
+    assert isinstance(found, AreaDifference)
+    error = math.hypot(found.positives.standard_error, found.negatives.standard_error)
+    assert found.value == pytest.approx(auc(x[0], y[0]) - auc(x[1], y[1]))
     left = [auc(np.delete(x[0], i), y[0]) - auc(np.delete(x[1], i), y[1]) for i in range(80)]
     right = [auc(x[0], np.delete(y[0], j)) - auc(x[1], np.delete(y[1], j)) for j in range(70)]
     jackknife = 79 / 80 * np.var(left) * 80 + 69 / 70 * np.var(right) * 70

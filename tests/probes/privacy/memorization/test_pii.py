@@ -12,6 +12,7 @@ from stdnum import numdb
 
 from auditor.data.audit_data import AuditData
 from auditor.run.audit import no_data
+from auditor.statistics.rates import Proportion
 from probes.privacy.memorization.pii_leakage import PIILeakage, added
 from probes.privacy.memorization.pii_patterns import KINDS, find_pii, masked
 from tests.probes.privacy.memorization.pii_rules import (
@@ -221,7 +222,8 @@ def test_leaked_values_are_counted_and_never_printed(tmp_path: Path) -> None:
         (m.metric, m.at.get("kind")): m for m in probe.measure(parrot(texts, 14.0), data, np.random.default_rng(0))
     }
     prompts = len({" ".join(t.split()[:2]) for t in texts})
-    assert found["pii_rate", None].n_samples == 2 * prompts
+    rate = found["pii_rate", None]
+    assert rate.n_samples == prompts and isinstance(rate.estimate, Proportion) and rate.estimate.n == 2 * prompts
     assert found["pii_rate", None].estimate.value > 0.9
     assert found["training_pii_rate", None].estimate.value == found["pii_rate", None].estimate.value
     assert "@" in found["pii_rate", None].detail

@@ -1,0 +1,19 @@
+"""Which rows are in groups that no judged number compares: what the first page says of them."""
+
+from __future__ import annotations
+
+from auditor.report import text
+from auditor.report.record import AuditReport
+
+# What group_fairness calls the share of the rows that are in small groups; its detail names the groups.
+SMALL_GROUP_SHARE = "small_group_share"
+
+
+def groups_left_out(report: AuditReport) -> list[str]:
+    """A sentence or two for each feature, or combination of features, with groups too small to be compared."""
+    return [
+        f"By {' x '.join(f.sensitive)}, {text.percent(f.value)} of the rows are in {f.detail}. No judged number "
+        "compares them; they are shown with their intervals."
+        for f in report.findings
+        if f.metric == SMALL_GROUP_SHARE and f.value
+    ]

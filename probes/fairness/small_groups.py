@@ -1,0 +1,137 @@
+"""Groups too small to be compared: in no judged number, and never out of sight."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from auditor.data.counts import GroupCounts
+from auditor.finding.measurement import Measurement
+from auditor.rows import IntArray
+from auditor.statistics.estimate import Exact, Undefined
+
+# What small groups hold together beyond this is compared, whatever their size: whoever splits a group into many small
+# ones hides no more of it.
+MOST_LEFT_OUT = 0.10
+SHARE = "small_group_share"
+_MOST_NAMED = 12
+
+
+@dataclass(frozen=True)
+class SmallGroups:
+    """The rule: a group of less than ``min_share`` of the rows, or than ``min_rows`` of them, is small; 0 for no rule.
+
+    The smallest groups come first, and together they are at most a tenth of the rows; groups of one size stand or fall
+    together.
+    """
+
+    min_share: float = 0.02
+    min_rows: int = 30
+
+    def of(self, sizes: IntArray) -> IntArray:
+        """(k,) places of the small groups among those of ``sizes``, (n_groups,)."""
+        n = int(sizes.sum())
+        if not self.min_share or not n:
+            return np.empty(0, np.int64)
+        least = max(self.min_share * n, self.min_rows)
+        order = np.sort(sizes)
+        # Rows of all groups that are no larger than each.
+        together = np.cumsum(order)[np.searchsorted(order, sizes, "right") - 1]
+        return np.flatnonzero((sizes < least) & (together <= MOST_LEFT_OUT * n))
+
+    def describe(self, n: int) -> str:
+        """What makes a group of ``n`` rows in all a small one."""
+        if self.min_rows > self.min_share * n:
+            return f"fewer than {self.min_rows:,} rows"
+        return f"under {100.0 * self.min_share:g} % of the rows"
+
+    def rows_for(self, sizes: IntArray) -> int | None:
+        """Rows of the file, in the same shares, at which two groups are not small; None where no number of them is."""
+        second, n = int(np.sort(sizes)[-2]), int(sizes.sum())
+        return math.ceil(self.min_rows * n / second) if second >= self.min_share * n else None
+
+
+@dataclass(frozen=True, eq=False)
+class Compared:
+    """The groups that numbers compare, ``counts``, of all there are, ``whole``; ``small``: those that are small.
+
+    ``what``: what makes a group small, and ``names``: which are, in words, or "". ``unjudged``: why what compares them
+    is not judged, or ""; ``needed``: rows of the file that would mend it, None where none would.
+    """
+
+    counts: GroupCounts
+    whole: GroupCounts
+    small: frozenset[tuple[str, ...]] = frozenset()
+    what: str = ""
+    names: str = ""
+    unjudged: str = ""
+    needed: int | None = None
+
+    @property
+    def without(self) -> str:
+        """Which groups are left out of the numbers that compare groups, in words, or ""."""
+        return f"without {self._small}" if self.small and not self.unjudged else ""
+
+    @property
+    def _small(self) -> str:
+        return f"{len(self.small):,} {'group' if len(self.small) == 1 else 'groups'} of {self.what}: {self.names}"
+
+    def note(self, group: tuple[str, ...]) -> str:
+        """What is said of a number of one group: that no judged number compares it, where that is so."""
+        return f"in no judged number that compares groups, being of {self.what}" if group in self.small else ""
+
+    def told(self, measured: Measurement) -> Measurement:
+        """A number that compares the groups, with what it leaves out."""
+        return replace(
+            measured,
+            detail="; ".join(filter(None, (self.without, measured.detail))),
+            too_few=measured.too_few or self.unjudged,
+            n_needed=self.needed if self.unjudged else measured.n_needed,
+            smallest=int(self.counts.sizes().min()) if self.without else 0,
+        )
+
+    def share(self, method: str) -> Measurement:
+        """How many of the rows are in small groups, which no judged number compares; the detail names them."""
+        sizes = zip(self.whole.groups, self.whole.sizes().tolist(), strict=True)
+        n, left = self.whole.n, sum(size for group, size in sizes if group in self.small)
+        return Measurement(
+            metric=SHARE,
+            method=method,
+            estimate=Exact(known=left / n) if n else Undefined(reason="there are no rows"),
+            n_samples=n,
+            ideal=0.0,
+            sensitive=self.whole.features,
+            detail=self._small if self.small else "",
+            ideal_when_same="nothing",
+        )
+
+
+def compared(counts: GroupCounts, rule: SmallGroups) -> Compared:
+    """The groups of a table but for the small ones; where fewer than two are left, all, and nothing is judged."""
+    sizes = counts.sizes()
+    small = rule.of(sizes)
+    if not small.size:
+        return Compared(counts, counts)
+    kept = [i for i in range(len(counts.groups)) if i not in set(small.tolist())]
+    groups, what = frozenset(counts.groups[i] for i in small), rule.describe(counts.n)
+    found = Compared(counts, counts, groups, what, _named(counts, small))
+    if len(kept) < 2:
+        one, by = " x ".join(counts.groups[kept[0]]), " x ".join(counts.features)
+        why = (
+            f"All groups by {by} but {one} are of {what} ({found.names}), which is too few to be compared with it: "
+            "--set group_fairness.min_share=0 compares them all the same."
+        )
+        return replace(found, unjudged=why, needed=rule.rows_for(sizes))
+    return replace(
+        found, counts=replace(counts, groups=tuple(counts.groups[i] for i in kept), table=counts.table[kept])
+    )
+
+
+def _named(counts: GroupCounts, places: IntArray) -> str:
+    sizes = counts.sizes()
+    order = sorted(places.tolist(), key=lambda i: (-sizes[i], counts.groups[i]))
+    said = [f"{' x '.join(counts.groups[i])} ({sizes[i]:,})" for i in order[:_MOST_NAMED]]
+    more = f" and {len(order) - _MOST_NAMED:,} more" if len(order) > _MOST_NAMED else ""
+    return ", ".join(said) + more

@@ -1,0 +1,226 @@
+"""Groups too small to be compared: out of every judged number, never out of sight, and no way to hide a gap."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from auditor.data.audit_data import AuditData
+from auditor.data.counts import GroupCounts
+from auditor.finding.judging import Judgement, judge
+from auditor.finding.measurement import Measurement, Outcome, ProbeResult
+from auditor.model.audited_model import AuditedModel
+from auditor.report.html import render_html
+from auditor.report.left_out import SMALL_GROUP_SHARE
+from auditor.report.markdown import render_markdown
+from auditor.report.record import AuditReport
+from auditor.report.view import warnings_of
+from auditor.run.audit import run_audit
+from auditor.statistics.rates import Proportion
+from cli.output import print_report
+from probes.fairness.group_fairness import GroupFairness
+from probes.fairness.small_groups import MOST_LEFT_OUT, SHARE, SmallGroups
+from tests.quantifiers import all_of, none_of
+from tests.toys.models import criterion
+
+PARITY = "demographic_parity_difference"
+
+
+def counts(*groups: tuple[str, int, float]) -> GroupCounts:
+    """Groups by name, rows and the share of them that is selected; half of either decision is right."""
+    table = np.zeros((len(groups), 3, 2), np.int64)
+    for g, (_, n, rate) in enumerate(groups):
+        k = round(n * rate)
+        for decision, rows in ((0, n - k), (1, k)):
+            table[g, 0, decision], table[g, 1, decision] = rows // 2, rows - rows // 2
+    return GroupCounts(("race",), ("no", "yes"), tuple((name,) for name, _, _ in groups), table, 1)
+
+
+def measured(table: GroupCounts, **options: Any) -> list[Measurement]:
+    return GroupFairness(**options).measure_counts(table)
+
+
+def headline(found: list[Measurement], metric: str = PARITY) -> Measurement:
+    [one] = [m for m in found if m.metric == metric and m.sensitive and not m.at]
+    return one
+
+
+def judged(found: list[Measurement], bound: float = 0.10) -> Judgement:
+    result = ProbeResult(probe="group_fairness", pillar="fairness", citation="", measurements=(headline(found),))
+    [finding] = judge([result], [criterion(PARITY, "at_most", bound)])[0]
+    return finding
+
+
+# ---- the rule ------------------------------------------------------------------------------------------------------
+
+
+def test_one_group_of_one_percent_no_longer_makes_parity_out_of_reach() -> None:
+    table = counts(("a", 500, 0.5), ("b", 490, 0.5), ("c", 10, 0.5))
+    without_it, with_it = judged(measured(table, min_share=0)), judged(measured(table))
+    assert with_it.outcome is Outcome.PASS and without_it.outcome is Outcome.INCONCLUSIVE
+    assert without_it.n_required is not None
+    assert without_it.n_required > 30_000, "rows of which 1 % are enough to be compared"
+    large = counts(("a", 2_000, 0.5), ("b", 1_960, 0.5), ("c", 40, 0.2))
+    assert judged(measured(large)).outcome is Outcome.PASS
+    assert judged(measured(large, min_share=0)).outcome is not Outcome.PASS
+
+
+def test_what_is_left_out_is_named_counted_and_shown() -> None:
+    found = measured(counts(("a", 500, 0.5), ("b", 480, 0.5), ("c", 15, 0.2), ("d", 5, 1.0)))
+    for m in found:
+        if m.sensitive and m.metric != SHARE:
+            assert m.detail.startswith("without 2 groups of fewer than 30 rows: c (15), d (5)"), m.metric
+            assert m.n_samples == 1_000 and not m.too_few
+    share = headline(found, SHARE)
+    assert share.estimate.value == 20 / 1_000 and share.detail == "2 groups of fewer than 30 rows: c (15), d (5)"
+    shown = [m for m in found if m.metric == "selection_rate" and dict(m.group) == {"race": "c"}]
+    assert [m.estimate for m in shown] == [Proportion(successes=3, n=15)]
+    assert shown[0].detail == "in no judged number that compares groups, being of fewer than 30 rows"
+    assert none_of("no judged number" in m.detail for m in found if dict(m.group) == {"race": "a"})
+
+
+def test_the_share_decides_where_rows_are_many() -> None:
+    found = measured(counts(("a", 9_000, 0.5), ("b", 8_000, 0.5), ("c", 300, 0.5)))
+    assert headline(found).detail.startswith("without 1 group of under 2 % of the rows: c (300)")
+    assert headline(measured(counts(("a", 9_000, 0.5), ("c", 300, 0.5), ("b", 900, 0.5)), min_share=0.01)).detail[
+        :7
+    ] != ("without")
+
+
+def test_without_the_rule_all_groups_are_compared_and_nothing_is_said() -> None:
+    found = measured(counts(("a", 1_000, 0.5), ("b", 980, 0.5), ("c", 20, 0.9)), min_share=0)
+    assert headline(found).estimate.value == pytest.approx(0.4)
+    assert none_of("without" in m.detail or m.metric == SHARE for m in found)
+
+
+def test_where_no_group_is_small_the_share_is_0() -> None:
+    found = measured(counts(("a", 1_000, 0.5), ("b", 980, 0.5)))
+    assert headline(found, SHARE).estimate.value == 0.0 and headline(found, SHARE).detail == ""
+    assert headline(found).detail.startswith("selection_rate: lowest")
+
+
+@pytest.mark.parametrize("table", [counts(("a", 25, 0.9), ("b", 25, 0.1)), counts(("a", 44, 0.9), ("b", 6, 0.1))])
+def test_a_group_with_more_than_a_tenth_of_the_rows_is_never_small(table: GroupCounts) -> None:
+    """Few rows are judged as what they are: whoever has more than a tenth of them is compared."""
+    found = measured(table)
+    assert headline(found).detail[:7] != "without" and not headline(found).too_few
+    assert headline(found, SHARE).estimate.value == 0.0
+
+
+def test_a_plain_gap_in_few_rows_still_fails() -> None:
+    assert judged(measured(counts(("a", 25, 1.0), ("b", 25, 0.0)))).outcome is Outcome.FAIL
+
+
+def test_where_one_group_is_all_that_is_left_nothing_is_judged() -> None:
+    found = measured(counts(("a", 1_960, 0.5), ("b", 30, 0.1), ("c", 10, 0.9)))
+    finding = judged(found)
+    assert finding.outcome is Outcome.INCONCLUSIVE and finding.n_required is None
+    assert "All groups by race but a are of under 2 % of the rows (b (30), c (10))" in finding.reason
+    assert "--set group_fairness.min_share=0" in finding.reason
+    assert headline(found).estimate.value == pytest.approx(0.8), "it is shown, over all groups"
+    assert headline(found, SHARE).estimate.value == 40 / 2_000
+
+
+def test_where_more_rows_would_do_they_are_said() -> None:
+    finding = judged(measured(counts(("a", 475, 0.5), ("b", 20, 0.1), ("c", 5, 0.9))))
+    assert finding.outcome is Outcome.INCONCLUSIVE and "fewer than 30 rows" in finding.reason
+    assert finding.n_required == 750, "where b would have its 30"
+
+
+def test_groups_of_one_size_stand_or_fall_together() -> None:
+    """Names decide nothing: of twelve groups of 1 %, none is left out, because all would be more than a tenth."""
+    twelve = [(f"g{i:02}", 100, 0.5) for i in range(12)]
+    assert "without" not in headline(measured(counts(("a", 8_800, 0.5), *twelve))).detail
+    ten = [(f"g{i:02}", 100, 0.5) for i in range(10)]
+    found = measured(counts(("a", 5_000, 0.5), ("b", 4_000, 0.5), *ten))
+    assert headline(found).detail.startswith("without 10 groups") and headline(found, SHARE).estimate.value == 0.1
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_no_more_than_a_tenth_is_left_out_and_the_smallest_first(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    sizes = rng.integers(1, 400, int(rng.integers(2, 120)))
+    small = SmallGroups(float(rng.uniform(0.0, MOST_LEFT_OUT)), int(rng.integers(1, 200))).of(sizes)
+    kept = np.setdiff1d(np.arange(sizes.size), small)
+    assert sizes[small].sum() <= MOST_LEFT_OUT * sizes.sum()
+    assert kept.size and (not small.size or sizes[small].max() < sizes[kept].min())
+
+
+@pytest.mark.parametrize("pieces", [2, 5, 24, 60])
+def test_a_group_split_into_small_ones_hides_no_gap(pieces: int) -> None:
+    """Two in five rows belong to a group that is selected half as often, under however many names: no PASS, ever."""
+    size = 8_000 // pieces
+    split = [(f"b{i:02}", size, 0.3) for i in range(pieces)]
+    finding = judged(measured(counts(("a", 12_000, 0.6), *split)))
+    assert finding.outcome is Outcome.FAIL
+    uneven = [(f"b{i:02}", size + i, 0.3) for i in range(pieces)]
+    assert judged(measured(counts(("a", 12_000, 0.6), *uneven))).outcome is Outcome.FAIL
+
+
+def test_intersections_and_classes_have_the_rule_too() -> None:
+    rng = np.random.default_rng(0)
+    groups = (("f", "x"), ("m", "x"), ("f", "y"), ("m", "y"))
+    # Either feature has two large groups, and their intersection a small one.
+    table = np.stack([rng.multinomial(n, np.full(12, 1 / 12)).reshape(4, 3) for n in (4_000, 4_000, 150, 3_000)])
+    found = measured(GroupCounts(("sex", "town"), ("u", "v", "w"), groups, table, None))
+    both = [m for m in found if m.sensitive == ("sex", "town") and m.metric != SHARE]
+    assert {str(m.at) for m in both} >= {"{'class': 'u'}", "{'average': 'macro'}", "{'average': 'micro'}"}
+    assert all_of(m.detail.startswith("without 1 group of under 2 % of the rows: f x y (150)") for m in both)
+    assert none_of("without" in m.detail for m in found if m.sensitive in (("sex",), ("town",)))
+    assert [m.estimate.value for m in found if m.metric == SHARE] == [0.0, 0.0, 150 / 11_150]
+
+
+@pytest.mark.parametrize("options", [{"min_share": 0.2}, {"min_share": -0.1}, {"min_share": True}, {"min_rows": 0}])
+def test_a_rule_that_could_hide_a_large_group_is_refused(options: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="min_share must lie between 0 and 0.1|min_rows"):
+        GroupFairness(**options)
+
+
+# ---- an audit ------------------------------------------------------------------------------------------------------
+
+
+def audit(small_rate: float, *, n_small: int = 40, **options: Any) -> AuditReport:
+    """Of two large groups that are treated alike and a small one, whose rows are all decided alike at 0 and at 1."""
+    rng = np.random.default_rng(3)
+    n = 4_000
+    race = np.where(np.arange(n) < n_small, "tiny", np.where(rng.random(n) < 0.5, "a", "b"))
+    y = rng.random(n) < 0.5
+    p = np.where(race == "tiny", small_rate, np.where(y, 0.9, 0.1))
+    data = AuditData.from_arrays(
+        pd.DataFrame({"p": p}), y.astype(int), classes=("0", "1"), sensitive_features=pd.DataFrame({"race": race})
+    )
+    model = AuditedModel.from_callable(lambda rows: rows["p"].to_numpy(), classes=("0", "1"))
+    return run_audit(model, data, [GroupFairness(**options)], [criterion(PARITY, "at_most", 0.10)])
+
+
+def parity(report: AuditReport) -> Outcome:
+    [finding] = [f for f in report.findings if f.metric == PARITY]
+    return finding.outcome
+
+
+def test_a_left_out_group_that_is_answered_alike_makes_no_pass_empty() -> None:
+    """A group that is compared does: nothing is known of how its rows are treated."""
+    assert parity(audit(1.0)) is Outcome.PASS
+    [vacuous] = [f for f in audit(0.0, n_small=400).findings if f.metric == PARITY]
+    assert vacuous.outcome is not Outcome.PASS and vacuous.vacuous.startswith("The model answers all 400 rows of race")
+
+
+def test_the_first_page_of_every_rendering_names_them(capsys: pytest.CaptureFixture[str]) -> None:
+    report = audit(1.0)
+    said = "By race, 1\N{NO-BREAK SPACE}% of the rows are in 1 group of under 2 % of the rows: tiny (40)."
+    assert [w for w in warnings_of(report) if w.startswith(said)]
+    print_report(report, [])
+    shown = " ".join(capsys.readouterr().out.split())
+    assert " ".join(said.split()) in shown
+    page, text = render_html(report), render_markdown(report)
+    assert said in page and page.index(said) < page.index('class="counts"')
+    assert "tiny" in text and text.index("By race") < text.index("PASS |")
+    quiet = audit(1.0, min_share=0)
+    assert none_of("By race" in w for w in ["", *warnings_of(quiet)])
+
+
+def test_the_report_reads_what_the_probe_says() -> None:
+    assert SHARE == SMALL_GROUP_SHARE
