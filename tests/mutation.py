@@ -149,7 +149,7 @@ OPPOSITES = {
     "floor": "ceil",
     "any": "all",
     "argmin": "argmax",
-    "_exact_lower": "_exact_upper",
+    "exact_lower": "exact_upper",
     "left": "right",
     "lower": "upper",
 }

@@ -167,6 +167,11 @@ def smallest_level(shown: Callable[[float], bool]) -> float:
     return math.exp(high)
 
 
+def smallest_p(p: float) -> float:
+    """A p-value in the range of :meth:`Estimate.p_value`, [1e-16, 0.5], or 1."""
+    return 1.0 if p > 0.5 else max(p, _SMALLEST_P)
+
+
 def first_size(holds: Callable[[float], bool]) -> float:
     """The smallest size, to 1 %, from which ``holds`` was found to hold; infinite beyond 1e12."""
     low, high = 0.0, 1.0

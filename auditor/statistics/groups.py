@@ -6,19 +6,25 @@ import math
 from typing import Annotated, ClassVar, Literal, Self
 
 import numpy as np
-import numpy.typing as npt
 import scipy
 from pydantic import Field, model_validator
 
 from auditor.rows import FloatArray, IntArray
-from auditor.statistics.estimate import Z_POWER, Estimate, Side, first_size, smallest_level
+from auditor.statistics.combined_tails import Contrast, Pairs, margins
+from auditor.statistics.estimate import Z_POWER, Estimate, Side, first_size, smallest_level, smallest_p
 from auditor.statistics.intervals import (
     clopper_pearson,
     corner_radius,
-    difference_bounds,
     rate_limits,
-    ratio_bounds,
     ratios_to_each,
+)
+from auditor.statistics.pairs import (
+    largest_lower_bound,
+    largest_p_value,
+    ordered_pairs,
+    pairs_apart,
+    smallest_lower_bound,
+    smallest_p_value,
 )
 from auditor.statistics.rates import MOST_GROUPS, Difference, RateTable, WeightedSum, odds_of
 
@@ -39,12 +45,54 @@ class WorstOfGroups(Estimate):
         return all(table.complete and len(table.n) > 1 for table in self.tables)
 
 
-class _PlannedOnBounds(WorstOfGroups):
-    """A headline whose planning asks its own bounds what they would be, instead of a normal approximation of them."""
+class WorstOfPairs(WorstOfGroups):
+    """The worst pair of groups over several rates, from the exact tests of its pairs.
+
+    That the worst lies beyond a value: any pair does, each at alpha / n_pairs (union bound), pairs without an order,
+    because two groups differ by more in one direction only and their test is of both directions at once. That it lies
+    within: all ordered pairs do, each at alpha: to miss, the pair that truly is the worst must miss, and that is one.
+    """
+
+    contrast: ClassVar[Contrast]
+
+    def critical_value(self, alpha: float) -> float:
+        return float(-scipy.special.ndtri(alpha))
+
+    def _known(self) -> list[tuple[IntArray, IntArray]]:
+        return [table.arrays() for table in self.tables if table.n_pairs]
+
+    def _beyond(self, alpha: float) -> float:
+        """A lower bound of the largest difference or ratio of any two groups, at least no difference."""
+        none = 0.0 if self.contrast == "difference" else 1.0
+        if not self.comparisons:
+            return none
+        return max(largest_lower_bound(pairs_apart(self._known(), self.contrast), 2.0 * alpha / self.comparisons), none)
+
+    def _within(self, alpha: float) -> float:
+        """A lower bound of the smallest difference or ratio of any two groups, at most no difference."""
+        none = 0.0 if self.contrast == "difference" else 1.0
+        if not self.comparisons:
+            return none
+        return min(smallest_lower_bound(ordered_pairs(self._known(), self.contrast), alpha), none)
+
+    def _p_beyond(self, value: float) -> float:
+        if not self.comparisons:
+            return 1.0
+        p = smallest_p_value(pairs_apart(self._known(), self.contrast), value)
+        return smallest_p(0.5 * self.comparisons * p)
+
+    def _p_within(self, value: float) -> float:
+        if not self.complete:
+            return 1.0
+        return largest_p_value(ordered_pairs(self._known(), self.contrast), value)
+
+
+class _PlannedOnTests(WorstOfPairs):
+    """A headline whose planning asks its own tests what they would say, instead of a normal approximation of them."""
 
     def growth(self, *, bound: float, alpha: float, ideal: float, miss: float) -> float:
-        """Solved on the bounds themselves: expected counts in every group, and ``miss`` shared out over all pairs."""
-        if not self.complete or not self._within(ideal=ideal, bound=bound):
+        """Solved on the tests themselves: expected counts in every group, and ``miss`` shared out over all pairs."""
+        if not self.complete or not self._leaves_room(ideal=ideal, bound=bound):
             return math.nan
         return first_size(
             lambda times: (
@@ -57,17 +105,16 @@ class _PlannedOnBounds(WorstOfGroups):
         )
 
     def detectable(self, *, bound: float, alpha: float, ideal: float, sign: int) -> float:
-        """Solved on the bounds themselves, for a gap between the two smallest groups of the rate that shows it last.
+        """Solved on the tests themselves, for a gap between the two smallest groups of the rate that shows it last.
 
         The pooled rate is known, where the gap lies around it is not: the worst of three places and two directions.
         """
-        if not self.complete or not self._within(ideal=ideal, bound=bound):
+        if not self.complete or not self._leaves_room(ideal=ideal, bound=bound):
             return math.nan
+        level = 2.0 * alpha / self.comparisons
 
         def seen(effect: float) -> bool:
-            return all(
-                self._seen(table, effect=effect, bound=bound, alpha=alpha / self.comparisons) for table in self.tables
-            )
+            return all(self._seen(table, effect=effect, bound=bound, alpha=level) for table in self.tables)
 
         near, far = bound, float(sign > 0)
         if not seen(far):
@@ -77,7 +124,7 @@ class _PlannedOnBounds(WorstOfGroups):
             near, far = (near, middle) if seen(middle) else (middle, far)
         return far
 
-    def _within(self, *, ideal: float, bound: float) -> bool:
+    def _leaves_room(self, *, ideal: float, bound: float) -> bool:
         """Whether a value of ``ideal`` meets the bound with room to spare: else there is nothing to plan."""
         raise NotImplementedError
 
@@ -87,10 +134,6 @@ class _PlannedOnBounds(WorstOfGroups):
 
     def _pairs(self, p: float, *, effect: float) -> tuple[FloatArray, FloatArray]:
         """Higher and lower rates, each (3,), ``effect`` apart around ``p``."""
-        raise NotImplementedError
-
-    def _clears(self, k: FloatArray, *, n: FloatArray, bound: float, alpha: float) -> npt.NDArray[np.bool_]:
-        """(n_groups, n_groups) whether group i is shown to be beyond ``bound`` above group j."""
         raise NotImplementedError
 
     def _pull(self, *, high: FloatArray, low: FloatArray) -> FloatArray:
@@ -108,30 +151,32 @@ class _PlannedOnBounds(WorstOfGroups):
         observed_high = np.clip(high - Z_POWER * error_high * pull / size, 0.0, 1.0)
         # One count more, because a count near 0 is skewed.
         observed_low = np.clip(low + Z_POWER * error_low * error_low / size + 1.0 / n_low, 0.0, 1.0)
-        n = np.concatenate([n_high, n_low])
-        cleared = self._clears(np.concatenate([observed_high, observed_low]) * n, n=n, bound=bound, alpha=alpha)
-        return bool(np.diagonal(cleared, offset=6).all())
+        pairs = Pairs(
+            contrast=self.contrast,
+            k_1=observed_high * n_high,
+            n_1=n_high,
+            k_2=observed_low * n_low,
+            n_2=n_low,
+            either=True,
+        )
+        value = bound if self.contrast == "difference" else 1.0 / bound
+        return bool((margins(pairs, value, alpha) >= 0.0).all())
 
 
-def _spread(n: FloatArray) -> FloatArray:
-    """(n_groups, n_groups) ``sqrt(1/n_i + 1/n_j)``."""
-    return np.sqrt(1.0 / n[:, None] + 1.0 / n[None, :])
-
-
-class WorstDifference(_PlannedOnBounds):
+class WorstDifference(_PlannedOnTests):
     """Largest difference of a rate between any two groups, over one or several rates.
 
     ``max over tables, i, j of p_i - p_j``, in [0, 1], ideal 0: ``demographic_parity_difference`` with one table,
     ``equalized_odds_difference`` with the true and the false positive rate.
 
-    A maximum of noisy differences is biased away from 0, so it is judged from exact bounds of its parts. Lower: the
-    largest lower bound, each at alpha / n_pairs (union bound). Upper: the largest upper bound, each at alpha: to miss,
-    the pair that truly is the worst must miss, and that is one pair. A group where a rate is undefined (0/0) makes the
-    value NaN and the upper bound 1, since nothing is known there; the lower bound still holds, because a maximum over
-    all groups is no smaller than one over some.
+    A maximum of noisy differences is biased away from 0, so it is judged from exact tests of its parts, as
+    :class:`WorstOfPairs` says. A group where a rate is undefined (0/0) makes the value NaN and the upper bound 1, since
+    nothing is known there; the lower bound still holds, because a maximum over all groups is no smaller than one over
+    some.
     """
 
     kind_limits: ClassVar[tuple[float, float]] = (0.0, 1.0)
+    contrast: ClassVar[Contrast] = "difference"
 
     kind: Literal["worst_difference"] = "worst_difference"
 
@@ -143,46 +188,42 @@ class WorstDifference(_PlannedOnBounds):
         return max(float(r.max() - r.min()) for r in rates)
 
     def bounds(self, alpha: float) -> tuple[float, float]:
-        low, high = 0.0, 0.0 if self.complete else 1.0
-        for table in self.tables:
-            k, n = table.arrays()
-            if k.size < 2:
-                continue
-            low = max(low, float(difference_bounds(k, n=n, alpha=alpha / self.comparisons)[0].max()))
-            upper = difference_bounds(k, n=n, alpha=alpha)[1]
-            np.fill_diagonal(upper, 0.0)
-            high = max(high, float(upper.max()))
-        return low, min(high, 1.0)
+        return min(self._beyond(alpha), 1.0), min(-self._within(alpha), 1.0) if self.complete else 1.0
 
-    def _within(self, *, ideal: float, bound: float) -> bool:
+    def p_value(self, bound: float, side: Side) -> float:
+        """As that of every estimate, asked of the tests themselves."""
+        if side in ("greater", "at_least"):
+            always, never = bound < 0.0 or (bound == 0.0 and side == "at_least"), bound >= 1.0
+            return smallest_p(0.0 if always else 1.0 if never else self._p_beyond(bound))
+        always, never = bound > 1.0 or (bound == 1.0 and side == "at_most"), bound <= 0.0
+        return smallest_p(0.0 if always else 1.0 if never else self._p_within(-bound))
+
+    def _leaves_room(self, *, ideal: float, bound: float) -> bool:
         return ideal < bound < 1.0
 
     def _risk(self, p: float, *, n: FloatArray, bound: float, alpha: float) -> float:
-        slack = bound - difference_bounds(p * n, n=n, alpha=alpha)[1]
-        # Counts are skewed: what misses the bound lies between the rate and it, where the variance is another.
-        q = p + math.copysign(min(0.25 * bound, abs(0.5 - p)), 0.5 - p)
-        return float(
-            scipy.special.ndtr(-slack / (math.sqrt(q * (1.0 - q)) * _spread(n))).sum(where=~np.eye(n.size, dtype=bool))
-        )
+        pairs = ordered_pairs([(p * n, n)], self.contrast)
+        # Margins are in standard errors at the bound. Counts are skewed: what misses it lies between the rate and it.
+        edge, q = (p + math.copysign(min(by * bound, abs(0.5 - p)), 0.5 - p) for by in (0.5, 0.25))
+        times = math.sqrt(edge * (1.0 - edge) / (q * (1.0 - q)))
+        return float(scipy.special.ndtr(-times * margins(pairs, -bound, alpha)).sum())
 
     def _pairs(self, p: float, *, effect: float) -> tuple[FloatArray, FloatArray]:
         low = np.clip([p, p - 0.5 * effect, p - effect], 0.0, 1.0 - effect)
         return low + effect, low
 
-    def _clears(self, k: FloatArray, *, n: FloatArray, bound: float, alpha: float) -> npt.NDArray[np.bool_]:
-        return difference_bounds(k, n=n, alpha=alpha)[0] > bound
-
     def _pull(self, *, high: FloatArray, low: FloatArray) -> FloatArray:
         return np.ones_like(high)
 
 
-class WorstRatio(_PlannedOnBounds):
+class WorstRatio(_PlannedOnTests):
     """Smallest ratio of a rate between any two groups, ``min over i, j of p_i / p_j``, in [0, 1], ideal 1.
 
     ``demographic_parity_ratio`` with one table. Bounds mirror :class:`WorstDifference`. All rates 0 is 0/0: NaN.
     """
 
     kind_limits: ClassVar[tuple[float, float]] = (0.0, 1.0)
+    contrast: ClassVar[Contrast] = "ratio"
 
     kind: Literal["worst_ratio"] = "worst_ratio"
 
@@ -196,35 +237,27 @@ class WorstRatio(_PlannedOnBounds):
         return min(float(r.min() / r.max()) for r in rates)
 
     def bounds(self, alpha: float) -> tuple[float, float]:
-        low, high = 1.0 if self.complete else 0.0, 1.0
-        for table in self.tables:
-            k, n = table.arrays()
-            if k.size < 2:
-                continue
-            high = min(high, float(ratio_bounds(k, n=n, alpha=alpha / self.comparisons)[1].min()))
-            lower = ratio_bounds(k, n=n, alpha=alpha)[0]
-            np.fill_diagonal(lower, 1.0)
-            low = min(low, float(lower.min()))
-        return max(low, 0.0), high
+        return max(self._within(alpha), 0.0) if self.complete else 0.0, 1.0 / self._beyond(alpha)
 
-    def _within(self, *, ideal: float, bound: float) -> bool:
+    def p_value(self, bound: float, side: Side) -> float:
+        """As that of every estimate, asked of the tests themselves."""
+        if side in ("less", "at_most"):
+            always, never = bound > 1.0 or (bound == 1.0 and side == "at_most"), bound <= 0.0
+            return smallest_p(0.0 if always else 1.0 if never else self._p_beyond(1.0 / bound))
+        always, never = bound < 0.0 or (bound == 0.0 and side == "at_least"), bound >= 1.0
+        return smallest_p(0.0 if always else 1.0 if never else self._p_within(bound))
+
+    def _leaves_room(self, *, ideal: float, bound: float) -> bool:
         return 0.0 < bound < ideal
 
     def _risk(self, p: float, *, n: FloatArray, bound: float, alpha: float) -> float:
-        with np.errstate(divide="ignore"):
-            slack = np.log(ratio_bounds(p * n, n=n, alpha=alpha)[0]) - math.log(bound)
-        q = p * (1.0 - 0.25 * (1.0 - bound))
-        return float(
-            scipy.special.ndtr(-slack / (math.sqrt((1.0 - q) / q) * _spread(n))).sum(where=~np.eye(n.size, dtype=bool))
-        )
+        pairs = ordered_pairs([(p * n, n)], self.contrast)
+        return float(scipy.special.ndtr(-margins(pairs, bound, alpha)).sum())
 
     def _pairs(self, p: float, *, effect: float) -> tuple[FloatArray, FloatArray]:
         widest = p / effect if effect > p else 1.0
         high = np.array([p, 0.5 * (p + widest), widest])
         return high, effect * high
-
-    def _clears(self, k: FloatArray, *, n: FloatArray, bound: float, alpha: float) -> npt.NDArray[np.bool_]:
-        return ratio_bounds(k, n=n, alpha=alpha)[1].T < bound
 
     def _pull(self, *, high: FloatArray, low: FloatArray) -> FloatArray:
         return low / high
@@ -331,6 +364,19 @@ class LargestDisparity(Estimate):
         low = max(part.bounds(alpha / len(parts))[0] for part in parts)
         high = max(part.bounds(alpha)[1] for part in parts) if len(parts) == len(self.parts) else 1.0
         return max(low, 0.0), min(max(high, 0.0), 1.0)
+
+    def p_value(self, bound: float, side: Side) -> float:
+        """As that of every estimate, asked of the parts."""
+        parts = self._defined()
+        if side in ("greater", "at_least"):
+            if bound < 0.0 or (bound == 0.0 and side == "at_least"):
+                return smallest_p(0.0)
+            return smallest_p(len(parts) * min(p.p_value(bound, side) for p in parts)) if parts else 1.0
+        if bound > 1.0 or (bound == 1.0 and side == "at_most"):
+            return smallest_p(0.0)
+        if bound < 0.0 or not parts or len(parts) < len(self.parts):
+            return 1.0
+        return max(part.p_value(bound, side) for part in parts)
 
     def critical_value(self, alpha: float) -> float:
         return max((part.critical_value(alpha) for part in self._defined()), default=math.nan)
@@ -507,16 +553,17 @@ def _odds_ratio_upper(successes: IntArray, n: IntArray, alpha: float) -> FloatAr
         return np.asarray(np.where(below > 0, above / below, np.inf).max(axis=0), np.float64)
 
 
-class DifferentialFairness(WorstOfGroups):
+class DifferentialFairness(WorstOfPairs):
     """``epsilon = max over outcomes y and groups i, j of |ln P(y | i) / P(y | j)|``, in [0, inf), ideal 0.
 
     One table per outcome. The value is the smoothed empirical one, ``(N_yg + s) / (N_g + s |Y|)`` for each probability;
-    the bounds are of the unsmoothed epsilon of the population, from exact bounds of every ratio, lower end with
-    alpha / n_pairs, upper end with alpha; infinite where an outcome was never seen in a group.
+    the bounds are of the unsmoothed epsilon of the population, from exact tests of every ratio, as in
+    :class:`WorstOfPairs`; infinite where an outcome was never seen in a group.
     Source: Foulds, Islam, Keya and Pan, ICDE 2020.
     """
 
     unbounded: ClassVar[bool] = True
+    contrast: ClassVar[Contrast] = "ratio"
     kind_limits: ClassVar[tuple[float, float]] = (0.0, math.inf)
 
     kind: Literal["differential_fairness"] = "differential_fairness"
@@ -534,16 +581,15 @@ class DifferentialFairness(WorstOfGroups):
         return max(parts)
 
     def bounds(self, alpha: float) -> tuple[float, float]:
-        low, high = 0.0, 0.0 if self.complete else math.inf
-        for table in self.tables:
-            k, n = table.arrays()
-            if k.size < 2:
-                continue
-            lower = float(ratio_bounds(k, n=n, alpha=alpha / self.comparisons)[0].max())
-            upper = ratio_bounds(k, n=n, alpha=alpha)[1]
-            np.fill_diagonal(upper, 1.0)
-            low, high = max(low, math.log(max(lower, 1.0))), max(high, math.log(float(upper.max())))
-        return low, high
+        within = self._within(alpha) if self.complete else 0.0
+        return math.log(self._beyond(alpha)), -math.log(within) if within > 0.0 else math.inf
+
+    def p_value(self, bound: float, side: Side) -> float:
+        """As that of every estimate, asked of the tests themselves."""
+        if side in ("greater", "at_least"):
+            always = bound < 0.0 or (bound == 0.0 and side == "at_least")
+            return smallest_p(0.0 if always else self._p_beyond(math.exp(bound)))
+        return 1.0 if bound <= 0.0 else self._p_within(math.exp(-bound))
 
     def standard_error_at(self, ideal: float) -> float:
         parts = [math.sqrt((1.0 - t.pooled()) / t.pooled()) * t.hardest_pair() for t in self.tables]

@@ -11,8 +11,10 @@ import scipy
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from auditor.rows import FloatArray, IntArray
-from auditor.statistics.estimate import POWER, Estimate, first_size
-from auditor.statistics.intervals import clopper_pearson, corner_radius, difference_bounds, orthant_radius, sum_bounds
+from auditor.statistics.combined_tails import Pairs
+from auditor.statistics.estimate import POWER, Estimate, Side, first_size, smallest_p
+from auditor.statistics.intervals import clopper_pearson, orthant_radius, sum_bounds
+from auditor.statistics.pairs import lower_bounds, smallest_p_value
 
 MOST_GROUPS = 1_000
 
@@ -124,17 +126,32 @@ class Difference(Estimate):
     def value(self) -> float:
         return self.successes[0] / self.n[0] - self.successes[1] / self.n[1] if min(self.n) else math.nan
 
-    def critical_value(self, alpha: float) -> float:
-        return corner_radius(alpha)
-
     @property
     def comparisons(self) -> int:
         return self.family
 
     def bounds(self, alpha: float) -> tuple[float, float]:
-        k, n = np.asarray(self.successes, np.int64), np.asarray(self.n, np.int64)
-        low, high = difference_bounds(k, n=n, alpha=alpha / self.family)
-        return float(low[0, 1]), float(high[0, 1])
+        if not min(self.n):
+            return self.kind_limits
+        low, high = (float(lower_bounds(self._pair(turned), alpha / self.family)[0]) for turned in (False, True))
+        return low, -high
+
+    def _pair(self, turned: bool) -> Pairs:
+        """The one pair, turned round to ask for the upper bound of its difference."""
+        (k_1, k_2), (n_1, n_2) = np.asarray(self.successes, np.float64), np.asarray(self.n, np.float64)
+        first, second = ((k_2, n_2), (k_1, n_1)) if turned else ((k_1, n_1), (k_2, n_2))
+        of = (np.asarray([x]) for x in (*first, *second))
+        k_1, n_1, k_2, n_2 = of
+        return Pairs(contrast="difference", k_1=k_1, n_1=n_1, k_2=k_2, n_2=n_2)
+
+    def p_value(self, bound: float, side: Side) -> float:
+        """As that of every estimate, asked of the test itself."""
+        value = bound if side in ("greater", "at_least") else -bound
+        if value < -1.0 or (value == -1.0 and side in ("at_least", "at_most")):
+            return smallest_p(0.0)
+        if value >= 1.0 or not min(self.n):
+            return 1.0
+        return smallest_p(self.family * smallest_p_value(self._pair(side in ("less", "at_most")), value))
 
     def standard_error_at(self, ideal: float) -> float:
         if not min(self.n):

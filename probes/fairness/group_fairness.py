@@ -112,10 +112,10 @@ class GroupFairness:
     # Rows in each of two groups, half of them positive, and the true value found beyond 0.10 (0.80 for the ratio) with
     # 80 % power among 4 judgements at 5 %, where rates around a half make it hardest.
     power: ClassVar[Mapping[str, Power]] = {
-        "demographic_parity_difference": Power(500, 0.22),
-        "demographic_parity_ratio": Power(500, 0.59),
-        "equalized_odds_difference": Power(500, 0.28),
-        "equal_opportunity_difference": Power(500, 0.27),
+        "demographic_parity_difference": Power(500, 0.20),
+        "demographic_parity_ratio": Power(500, 0.61),
+        "equalized_odds_difference": Power(500, 0.26),
+        "equal_opportunity_difference": Power(500, 0.25),
     }
 
     def __init__(

@@ -13,7 +13,7 @@ from auditor.errors import UsageError
 from auditor.report.comparing.compare import CHANGE
 from auditor.report.record import AuditReport, Finding
 from auditor.statistics.changes import GapChange, PairedRates, RateChange
-from auditor.statistics.estimate import Estimate, Undefined
+from auditor.statistics.estimate import Estimate, Side, Undefined, smallest_p
 from auditor.statistics.groups import WorstRatio
 from auditor.statistics.kinds import AnyEstimate
 from auditor.statistics.random_weights import sum_upper
@@ -80,6 +80,11 @@ class Largest(Estimate):
     def bounds(self, alpha: float) -> tuple[float, float]:
         lows = [part.bounds(alpha / len(self.parts))[0] for part in self.parts]
         return max(lows), max(part.bounds(alpha)[1] for part in self.parts)
+
+    def p_value(self, bound: float, side: Side) -> float:
+        """As that of every estimate, asked of the parts."""
+        of_parts = [part.p_value(bound, side) for part in self.parts]
+        return smallest_p(len(of_parts) * min(of_parts)) if side in ("greater", "at_least") else max(of_parts)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from auditor.errors import DataError, NotApplicableError
 from auditor.rows import FloatArray, IntArray
-from auditor.statistics.intervals import difference_bounds
+from auditor.statistics.pairs import difference_lower_bounds
 from probes.privacy.membership.loss_threshold import cross_entropy
 
 if TYPE_CHECKING:
@@ -169,7 +169,7 @@ def _right(pool: Pool, probabilities: FloatArray) -> tuple[IntArray, IntArray]:
 
 
 def _does_worse(correct: IntArray, n: IntArray) -> bool:
-    return bool(difference_bounds(correct, n=n, alpha=REMARK_LEVEL)[1][0, 1] < 0.0)
+    return bool(difference_lower_bounds(correct, n=n, alpha=REMARK_LEVEL)[1, 0] > 0.0)
 
 
 def _remarks(pool: Pool, correct: IntArray, n: IntArray, classes: tuple[str, ...]) -> list[str]:
@@ -182,7 +182,7 @@ def _remarks(pool: Pool, correct: IntArray, n: IntArray, classes: tuple[str, ...
     gaps = np.abs(counts[0] / n[0] - counts[1] / n[1])
     widest = int(gaps.argmax())
     pair = np.asarray([counts[0][widest], counts[1][widest]], np.int64)
-    if difference_bounds(pair, n=n, alpha=REMARK_LEVEL / widths)[0].max() > 0.05:
+    if difference_lower_bounds(pair, n=n, alpha=REMARK_LEVEL / widths).max() > 0.05:
         name = classes[widest] if widest < len(classes) else str(widest)
         found.append(
             f"label {name} is {pair[0] / n[0]:.1%} of the members and {pair[1] / n[1]:.1%} of the "
