@@ -79,13 +79,7 @@ class Estimate(BaseModel):
         given as 1, because no judgement reads it.
         """
 
-        def shown(alpha: float) -> bool:
-            low, high = self.bounds(alpha)
-            return {"greater": low > bound, "at_least": low >= bound, "less": high < bound, "at_most": high <= bound}[
-                side
-            ]
-
-        return smallest_level(shown)
+        return smallest_level(lambda alpha: shows(self.bounds(alpha), bound, side))
 
     def standard_error_at(self, ideal: float) -> float:
         """Standard error of the hardest part of the estimate if the true value were ``ideal``; NaN where unknown."""
@@ -154,14 +148,20 @@ class Exact(Estimate):
         return 0.0
 
 
-def smallest_level(shown: Callable[[float], bool]) -> float:
-    """The smallest alpha at which something is ``shown``, to a relative 1e-6, as :meth:`Estimate.p_value` gives it."""
+def shows(bounds: tuple[float, float], value: float, side: Side) -> bool:
+    """Whether a number with these bounds is shown to be ``side`` than a value."""
+    low, high = bounds
+    return {"greater": low > value, "at_least": low >= value, "less": high < value, "at_most": high <= value}[side]
+
+
+def smallest_level(shown: Callable[[float], bool], *, to: float = 1e-6) -> float:
+    """The smallest alpha at which something is ``shown``, as :meth:`Estimate.p_value` gives it; ``to``: relative."""
     if not shown(0.5):
         return 1.0
     if shown(_SMALLEST_P):
         return _SMALLEST_P
     low, high = math.log(_SMALLEST_P), math.log(0.5)
-    while high - low > 1e-6:
+    while high - low > to:
         middle = 0.5 * (low + high)
         low, high = (low, middle) if shown(math.exp(middle)) else (middle, high)
     return math.exp(high)

@@ -18,7 +18,7 @@ from auditor.statistics import combined_tails
 from auditor.statistics.combined_tails import Contrast, Flags, Pairs, falling_zero, margins
 from auditor.statistics.unconditional import TwoRates
 
-MOST_ENUMERATED, MOST_PAIRS = 8_000, 15
+MOST_ENUMERATED, MOST_PAIRS = 2_400, 6
 _SMALLEST_P = 1e-16
 # Two bounds no further apart are the same.
 _APART = 1e-10

@@ -378,11 +378,11 @@ def test_a_scan_says_which_look_it_is_and_verify_believes_the_history(folder: Pa
     # Streamed the first time and read whole the second: the same rows either way.
     again = scan(
         folder, tmp_path, "--seed", 3, "--bundle", tmp_path / "a.zip", data="shuffled.parquet",
-        probes="group_fairness,performance",
+        probes="group_fairness,adverse_impact",
     )  # fmt: skip
     assert "looks   Second look at these rows; earlier: " in again.output
     assert "The seed was 0 at entry 1, and is 3 now." in again.output
-    assert "The probe performance was not asked at entry 1" in again.output
+    assert "The probe adverse_impact was not asked at entry 1" in again.output
     less = scan(folder, tmp_path, "--quiet", data="less.csv")
     assert less.exit_code in (1, 3), less.output
     assert recorded(tmp_path).looks is not None and recorded(tmp_path).looks.rows == 1  # type: ignore[union-attr]
@@ -419,7 +419,7 @@ def test_a_campaign_is_judged_at_its_level_and_ends(folder: Path, tmp_path: Path
     [
         (["--campaign", "a"], "add --history"),
         (["--history", "--campaign-looks", "3"], "name it with --campaign"),
-        (["--history", "--campaign", "a", "--multiplicity", "bh"], "no promise that a campaign could keep"),
+        (["--history", "--campaign", "a", "--multiplicity", "none"], "no promise that a campaign could keep"),
         (["--history", "--campaign", " "], "a name of 1 to 100 characters"),
         (["--history", "--campaign", "a", "--campaign-looks", "0"], "--campaign-looks"),
     ],

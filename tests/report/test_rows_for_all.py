@@ -18,7 +18,7 @@ from auditor.report.markdown import render_markdown
 from auditor.report.record import AuditReport, DataRecord, Finding, Summary, family_record
 from auditor.report.rows_for_all import RowsForAll, rows_for_all, said
 from auditor.statistics.estimate import POWER, Exact, Undefined
-from auditor.statistics.means import StudentT
+from auditor.statistics.ranks import area_under_curve
 from auditor.statistics.rates import Proportion
 from cli.output import print_report
 from tests.report.samples import report_of
@@ -102,14 +102,14 @@ def test_where_something_failed_or_nothing_is_open_there_is_nothing_to_say() -> 
 
 
 def test_what_rows_do_not_plan_is_said() -> None:
-    unplanned = Measurement(
-        metric="b", estimate=StudentT(centre=0.4, standard_error=0.1, degrees_of_freedom=9), n_samples=10
-    )
+    few = area_under_curve(positives=[1.0, 3.0, 5.0, 2.0], negatives=[2.0, 3.0, 4.0, 6.0])
+    unplanned = Measurement(metric="b", estimate=few, n_samples=8)
     report = reported([share("a", 3), unplanned], at_most(0.012, 0.5))
     assert [f.outcome for f in report.findings] == [Outcome.INCONCLUSIVE] * 2
     words = said(report)
     assert words.startswith("How many rows would do for exit 0 is not known: rows do not plan b. For all the others to")
-    passing = replace(unplanned, estimate=StudentT(centre=0.4, standard_error=0.001, degrees_of_freedom=9))
+    below = area_under_curve(positives=np.arange(100.0), negatives=np.arange(100.0) + 200.0)
+    passing = replace(unplanned, estimate=below)
     assert said(reported([share("a", 3), passing], at_most(0.012, 0.5))).endswith(
         "It is taken that b PASS as they do here."
     )

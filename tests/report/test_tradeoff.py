@@ -600,6 +600,7 @@ def record(folder: Path) -> dict[str, Any]:
     return content
 
 
+@pytest.mark.slow
 def test_a_finished_sweep_is_kept_and_a_new_point_added(tmp_path: Path, workshop: Workshop) -> None:
     code, output = call(tmp_path, "--tolerance", "0.1")
     assert code == 0 and "less discriminatory alternative" in output, output

@@ -13,7 +13,7 @@ from auditor.errors import UsageError
 from auditor.report.comparing.compare import CHANGE
 from auditor.report.record import AuditReport, Finding
 from auditor.statistics.changes import GapChange, PairedRates, RateChange
-from auditor.statistics.estimate import Estimate, Side, Undefined, smallest_p
+from auditor.statistics.estimate import Estimate, Side, Undefined, shows, smallest_level, smallest_p
 from auditor.statistics.groups import WorstRatio
 from auditor.statistics.kinds import AnyEstimate
 from auditor.statistics.random_weights import sum_upper
@@ -64,6 +64,10 @@ class Apart(Estimate):
     def bounds(self, alpha: float) -> tuple[float, float]:
         before, after = self.before.bounds(alpha / 2.0), self.after.bounds(alpha / 2.0)
         return after[0] - before[1], after[1] - before[0]
+
+    def p_value(self, bound: float, side: Side) -> float:
+        """As that of every estimate, to a thousandth: each level asks four bounds of enumerated tables."""
+        return smallest_level(lambda alpha: shows(self.bounds(alpha), bound, side), to=1e-3)
 
 
 class Largest(Estimate):
