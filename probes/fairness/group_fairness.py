@@ -83,7 +83,7 @@ class GroupFairness:
     Small groups are no part of a headline: those with less than ``min_share`` of the rows or fewer than ``min_rows``,
     the smallest first, as long as they hold a tenth of the rows together at most. They are shown with their intervals,
     the headline's detail names them, and ``small_group_share`` is the share of the rows in them, [0, 1], ideal 0. Where
-    one group is all that is left, all are compared and nothing is judged. Demographic disparity compares shares of all
+    one group is all that would be left, all are compared. Demographic disparity compares shares of all
     rows, in which a small group is as well known as a large one, and leaves none out.
 
     intersections: whether to compare the intersection of several sensitive features too. strata: a column (a feature or

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -47,18 +46,12 @@ class SmallGroups:
             return f"fewer than {self.min_rows:,} rows"
         return f"under {100.0 * self.min_share:g} % of the rows"
 
-    def rows_for(self, sizes: IntArray) -> int | None:
-        """Rows of the file, in the same shares, at which two groups are not small; None where no number of them is."""
-        second, n = int(np.sort(sizes)[-2]), int(sizes.sum())
-        return math.ceil(self.min_rows * n / second) if second >= self.min_share * n else None
-
 
 @dataclass(frozen=True, eq=False)
 class Compared:
     """The groups that numbers compare, ``counts``, of all there are, ``whole``; ``small``: those that are small.
 
-    ``what``: what makes a group small, and ``names``: which are, in words, or "". ``unjudged``: why what compares them
-    is not judged, or ""; ``needed``: rows of the file that would mend it, None where none would.
+    ``what``: what makes a group small, and ``names``: which are, in words, or "".
     """
 
     counts: GroupCounts
@@ -66,13 +59,11 @@ class Compared:
     small: frozenset[tuple[str, ...]] = frozenset()
     what: str = ""
     names: str = ""
-    unjudged: str = ""
-    needed: int | None = None
 
     @property
     def without(self) -> str:
         """Which groups are left out of the numbers that compare groups, in words, or ""."""
-        return f"without {self._small}" if self.small and not self.unjudged else ""
+        return f"without {self._small}" if self.small else ""
 
     @property
     def _small(self) -> str:
@@ -87,8 +78,6 @@ class Compared:
         return replace(
             measured,
             detail="; ".join(filter(None, (self.without, measured.detail))),
-            too_few=measured.too_few or self.unjudged,
-            n_needed=self.needed if self.unjudged else measured.n_needed,
             smallest=int(self.counts.sizes().min()) if self.without else 0,
         )
 
@@ -109,23 +98,17 @@ class Compared:
 
 
 def compared(counts: GroupCounts, rule: SmallGroups) -> Compared:
-    """The groups of a table but for the small ones; where fewer than two are left, all, and nothing is judged."""
-    sizes = counts.sizes()
-    small = rule.of(sizes)
-    if not small.size:
-        return Compared(counts, counts)
+    """The groups of a table but for the small ones; where fewer than two are left, all: a gap to them may be shown."""
+    small = rule.of(counts.sizes())
     kept = [i for i in range(len(counts.groups)) if i not in set(small.tolist())]
-    groups, what = frozenset(counts.groups[i] for i in small), rule.describe(counts.n)
-    found = Compared(counts, counts, groups, what, _named(counts, small))
-    if len(kept) < 2:
-        one, by = " x ".join(counts.groups[kept[0]]), " x ".join(counts.features)
-        why = (
-            f"All groups by {by} but {one} are of {what} ({found.names}), which is too few to be compared with it: "
-            "--set group_fairness.min_share=0 compares them all the same."
-        )
-        return replace(found, unjudged=why, needed=rule.rows_for(sizes))
-    return replace(
-        found, counts=replace(counts, groups=tuple(counts.groups[i] for i in kept), table=counts.table[kept])
+    if not small.size or len(kept) < 2:
+        return Compared(counts, counts)
+    return Compared(
+        counts=replace(counts, groups=tuple(counts.groups[i] for i in kept), table=counts.table[kept]),
+        whole=counts,
+        small=frozenset(counts.groups[i] for i in small),
+        what=rule.describe(counts.n),
+        names=_named(counts, small),
     )
 
 

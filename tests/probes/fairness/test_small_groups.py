@@ -62,7 +62,7 @@ def test_one_group_of_one_percent_no_longer_makes_parity_out_of_reach() -> None:
     without_it, with_it = judged(measured(table, min_share=0)), judged(measured(table))
     assert with_it.outcome is Outcome.PASS and without_it.outcome is Outcome.INCONCLUSIVE
     assert without_it.n_required is not None
-    assert without_it.n_required > 30_000, "rows of which 1 % are enough to be compared"
+    assert without_it.n_required > 25_000, "rows of which 1 % are enough to be compared"
     large = counts(("a", 2_000, 0.5), ("b", 1_960, 0.5), ("c", 40, 0.2))
     assert judged(measured(large)).outcome is Outcome.PASS
     assert judged(measured(large, min_share=0)).outcome is not Outcome.PASS
@@ -114,20 +114,16 @@ def test_a_plain_gap_in_few_rows_still_fails() -> None:
     assert judged(measured(counts(("a", 25, 1.0), ("b", 25, 0.0)))).outcome is Outcome.FAIL
 
 
-def test_where_one_group_is_all_that_is_left_nothing_is_judged() -> None:
-    found = measured(counts(("a", 1_960, 0.5), ("b", 30, 0.1), ("c", 10, 0.9)))
-    finding = judged(found)
-    assert finding.outcome is Outcome.INCONCLUSIVE and finding.n_required is None
-    assert "All groups by race but a are of under 2 % of the rows (b (30), c (10))" in finding.reason
-    assert "--set group_fairness.min_share=0" in finding.reason
-    assert headline(found).estimate.value == pytest.approx(0.8), "it is shown, over all groups"
-    assert headline(found, SHARE).estimate.value == 40 / 2_000
-
-
-def test_where_more_rows_would_do_they_are_said() -> None:
-    finding = judged(measured(counts(("a", 475, 0.5), ("b", 20, 0.1), ("c", 5, 0.9))))
-    assert finding.outcome is Outcome.INCONCLUSIVE and "fewer than 30 rows" in finding.reason
-    assert finding.n_required == 750, "where b would have its 30"
+def test_where_one_group_is_all_that_would_be_left_all_are_compared() -> None:
+    """Leaving out the only ones to compare with would hide a gap that few rows can show: 30 of 30 against 10 %."""
+    found = measured(counts(("a", 1_960, 0.1), ("b", 30, 1.0), ("c", 10, 0.1)))
+    assert judged(found).outcome is Outcome.FAIL
+    assert (
+        headline(found).estimate
+        == headline(measured(counts(("a", 1_960, 0.1), ("b", 30, 1.0), ("c", 10, 0.1)), min_share=0)).estimate
+    )
+    assert headline(found, SHARE).estimate.value == 0.0
+    assert judged(measured(counts(("a", 1_970, 0.5), ("b", 30, 0.5)))).outcome is Outcome.INCONCLUSIVE
 
 
 def test_groups_of_one_size_stand_or_fall_together() -> None:
