@@ -8,7 +8,7 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
-from auditor.finding.criterion import NO_BUDGET, Criterion
+from auditor.finding.criterion import MOST_RATE, NO_BUDGET, Criterion
 from auditor.finding.measurement import LEFT_OUT, Measurement, ProbeResult
 from auditor.statistics.families import Multiplicity, adjusted_levels, weighted_levels
 from auditor.statistics.kinds import AnyEstimate
@@ -100,7 +100,7 @@ def rate_of(name: str, criterion: Criterion, family: Family) -> float:
     """A budget's error rate."""
     rate = family.error_rate
     if criterion.rate is not None:
-        rate *= criterion.rate / DEFAULT_RATE
+        rate = min(rate * criterion.rate / DEFAULT_RATE, max(rate, MOST_RATE))
     return rate * LOOSE_RATE if name.endswith(LOOSE) else rate
 
 
@@ -175,7 +175,8 @@ def _spent(
     measured = {_class(criterion) for _, _, criterion in pairs}
     elsewhere = [c for c in criteria if c.budget == name and _class(c) not in measured]
     shares = _shares([*(c for _, _, c in pairs), *elsewhere])
-    rate = max(rate_of(name, criterion, family) for _, _, criterion in pairs)
+    # Where some state a rate, it is the budget's.
+    rate = min(rate_of(name, criterion, family) for _, _, criterion in pairs)
     of_pair = [_question(*pair) for pair in pairs]
     questions = list(dict.fromkeys(of_pair))
     in_class = Counter(key for key, *_ in questions)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import tomllib
 from collections.abc import Mapping
 from importlib.resources import files
@@ -19,8 +20,9 @@ from auditor.finding.profiles import DEFAULT_PROFILE
 Direction = Literal["at_most", "at_least", "within"]
 # Of what needs no sample of rows, or is about an explanation's own arithmetic.
 NO_BUDGET = "none"
-# The largest error rate of one budget.
-MOST_RATE = 0.1
+# The largest error rate of one budget, and the least, below which nothing could be shown and all would be left open.
+MOST_RATE, LEAST_RATE = 0.1, 1e-4
+_BUDGET = r"[\w .-]{0,60}"
 
 
 class CriterionRecord(Closed):
@@ -154,15 +156,15 @@ def parse_criterion(
 def _share(entry: Mapping[str, object], where: str, budgets: Mapping[str, float], *, built_in: bool) -> dict[str, Any]:
     """The budget of an entry, its rate, and what it has of it."""
     budget, weight, primary = entry.get("budget", ""), entry.get("weight", 1.0), entry.get("primary", False)
-    if not isinstance(budget, str):
-        raise ConfigError(f"{where}: budget must be the name of an error budget, not {budget!r}.")
+    if not isinstance(budget, str) or not re.fullmatch(_BUDGET, budget):
+        raise ConfigError(f"{where}: budget must be the name of an error budget, in letters and digits, not {budget!r}.")
     if budget == NO_BUDGET and not built_in:
         raise ConfigError(f"{where}: what is judged from samples has a budget: give budget another name than {budget}.")
     if budget and budgets and budget not in budgets:
         near = did_you_mean(budget, list(budgets)) or "."
         raise ConfigError(f"{where}: [budgets] states no error rate for {budget!r}{near}")
-    if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not 0.0 < weight <= 1e6:
-        raise ConfigError(f"{where}: weight must be a number above 0, at most 1e6, not {weight!r}.")
+    if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not 1e-3 <= weight <= 1e3:
+        raise ConfigError(f"{where}: weight must be a number from 0.001 to 1,000, not {weight!r}.")
     if not isinstance(primary, bool):
         raise ConfigError(f"{where}: primary must be true or false, not {primary!r}.")
     return {"budget": budget, "rate": budgets.get(budget), "weight": float(weight), "primary": primary}
@@ -173,9 +175,11 @@ def parse_budgets(table: object, where: str) -> dict[str, float]:
     if not isinstance(table, Mapping):
         raise ConfigError(f"{where}: budgets is a [budgets] table, such as fairness = 0.05 on a line below it.")
     for name, rate in table.items():
-        if isinstance(rate, bool) or not isinstance(rate, (int, float)) or not 0.0 < rate <= MOST_RATE:
+        if not re.fullmatch(_BUDGET, name):
+            raise ConfigError(f"{where}: a budget's name is of letters and digits, not {name!r}.")
+        if isinstance(rate, bool) or not isinstance(rate, (int, float)) or not LEAST_RATE <= rate <= MOST_RATE:
             raise ConfigError(
-                f"{where}: the budget {name!r} must be an error rate above 0, at most {MOST_RATE:g}, not {rate!r}."
+                f"{where}: the budget {name!r} must be an error rate from {LEAST_RATE:g} to {MOST_RATE:g}, not {rate!r}."
             )
     return {str(name): float(rate) for name, rate in table.items()}
 

@@ -30,6 +30,9 @@ def implied(judgements: Sequence[Judgement]) -> list[Judgement]:
         if one.outcome is not Outcome.INCONCLUSIVE or one.measurement is None or one.measurement.too_few:
             continue
         for _, other in gaps:
+            # What another budget allows itself is no proof in a stricter one.
+            if other.budget != one.budget:
+                continue
             if other.outcome is Outcome.PASS and _bounds(other, one):
                 said[i] = _follows(one, other, "It can be no further from the ideal than")
                 break

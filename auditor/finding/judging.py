@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from auditor.finding.budgets import CONJUNCTION, Family, Levels, Pair, can_pass, is_loose, levels_of
+from auditor.finding.budgets import CONJUNCTION, DEFAULT_RATE, Family, Levels, Pair, can_pass, is_loose, levels_of
 from auditor.finding.copies import why_doubtful
 from auditor.finding.criterion import NO_BUDGET, Criterion
 from auditor.finding.implications import implied
@@ -108,7 +108,9 @@ def _shown(pair: Pair, levels: Levels, tests: tuple[float, float]) -> tuple[Outc
     )
     if within and (levels.methods == 1 or levels.p_pass <= levels.passed * (1.0 + 1e-6)):
         return Outcome.PASS, None
-    if p_fail <= levels.rate:
+    # Neither a smaller rate nor a second side that nobody came near is a reason to look away.
+    sides = 2.0 if isinstance(criterion.bound, tuple) else 1.0
+    if p_fail / sides <= max(levels.rate, DEFAULT_RATE):
         return Outcome.INCONCLUSIVE, Outcome.FAIL
     return Outcome.INCONCLUSIVE, Outcome.PASS if p_pass <= levels.rate else None
 

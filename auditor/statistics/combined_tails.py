@@ -81,15 +81,18 @@ class Pairs:
             return np.asarray(first - second if self.contrast == "difference" else first / second, np.float64)
 
 
-def margins(pairs: Pairs, value: npt.ArrayLike, alpha: npt.ArrayLike) -> FloatArray:
+def margins(pairs: Pairs, value: npt.ArrayLike, alpha: npt.ArrayLike, *, expected: bool = False) -> FloatArray:
     """(n_pairs,) by how many standard errors each pair is shown, at ``alpha``, to lie above ``value``: not, below 0.
 
-    Falls as ``value`` rises and rises with ``alpha``.
+    Falls as ``value`` rises and rises with ``alpha``. ``expected``: counts are those to be expected, of which the ones
+    that come will differ, so that no rate of this value being left says only how far the nearest one is.
     """
     v, a = (np.broadcast_to(np.asarray(x, np.float64), len(pairs)) for x in (value, alpha))
     strip = a * (STRIPS / (4.0 if pairs.either else 2.0))
     first, last = _line(pairs, v, strip)
-    s = first[:, None] + np.maximum(last - first, 0.0)[:, None] * _PLACES
+    # Where no rate is left, between the two ends: of counts that are only expected it is the likeliest.
+    start = np.where(first > last, 0.5 * (first + last), first)
+    s = start[:, None] + np.maximum(last - first, 0.0)[:, None] * _PLACES
     at = _Edge(pairs, v[:, None], s)
     level = np.broadcast_to(a[:, None], s.shape)
     if pairs.either:
@@ -97,6 +100,8 @@ def margins(pairs: Pairs, value: npt.ArrayLike, alpha: npt.ArrayLike) -> FloatAr
     by_plane = at.statistic() + scipy.special.ndtri((1.0 - STRIPS) * level)
     by_corner = at.corner() - np.asarray(corner_radii(level))
     least = np.where(at.coarse() > _COARSE, by_corner, by_plane).min(axis=1)
+    if expected:
+        return np.asarray(least, np.float64)
     # No rates of this value are left by the strips.
     return np.asarray(np.where(first > last, _MOST_Z, least), np.float64)
 

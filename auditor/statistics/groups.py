@@ -28,6 +28,9 @@ from auditor.statistics.pairs import (
 )
 from auditor.statistics.rates import MOST_GROUPS, Difference, RateTable, WeightedSum, odds_of
 
+# Rows over the variance of one that planning leaves out, for every e-fold of pairs; simulated plans are honest with it.
+_LOST = 0.15
+
 
 class WorstOfGroups(Estimate):
     tables: Annotated[tuple[RateTable, ...], Field(min_length=1)]
@@ -96,10 +99,7 @@ class _PlannedOnTests(WorstOfPairs):
             return math.nan
         return first_size(
             lambda times: (
-                sum(
-                    self._risk(t.pooled(), n=times * np.asarray(t.n, np.float64), bound=bound, alpha=alpha)
-                    for t in self.tables
-                )
+                sum(self._risk(t.pooled(), n=_counted_on(t, times), bound=bound, alpha=alpha) for t in self.tables)
                 <= miss
             )
         )
@@ -163,6 +163,27 @@ class _PlannedOnTests(WorstOfPairs):
         return bool((margins(pairs, value, alpha) >= 0.0).all())
 
 
+def _counted_on(table: RateTable, times: float) -> FloatArray:
+    """Rows of every group, of ``times`` as many, that can be counted on: rates near 0 or 1 are known from few of them,
+    and by steps of a whole row, which the worst of many pairs feels."""
+    p = table.pooled()
+    lost = _LOST * math.log(max(table.n_pairs, 1)) / (p * (1.0 - p))
+    return np.maximum(times * np.asarray(table.n, np.float64) - lost, 1e-3)
+
+
+def _missed(z: FloatArray, pairs: Pairs, p: float) -> float:
+    """At most how probable it is that any of the pairs falls ``z`` standard errors short, (n_pairs,).
+
+    Rates of few rows have heavier tails than a normal's, which tells far out, where there are many pairs: by their
+    fourth cumulant to first order.
+    """
+    spread = p * (1.0 - p)
+    kurtosis = (1.0 - 6.0 * spread) / spread * (1.0 / pairs.n_1**3 + 1.0 / pairs.n_2**3)
+    kurtosis /= (1.0 / pairs.n_1 + 1.0 / pairs.n_2) ** 2
+    heavier = np.exp(np.clip(kurtosis * z**4 / 24.0, 0.0, 3.0))
+    return float((heavier * scipy.special.ndtr(-z)).sum())
+
+
 class WorstDifference(_PlannedOnTests):
     """Largest difference of a rate between any two groups, over one or several rates.
 
@@ -205,8 +226,8 @@ class WorstDifference(_PlannedOnTests):
         pairs = ordered_pairs([(p * n, n)], self.contrast)
         # Margins are in standard errors at the bound. Counts are skewed: what misses it lies between the rate and it.
         edge, q = (p + math.copysign(min(by * bound, abs(0.5 - p)), 0.5 - p) for by in (0.5, 0.25))
-        times = math.sqrt(edge * (1.0 - edge) / (q * (1.0 - q)))
-        return float(scipy.special.ndtr(-times * margins(pairs, -bound, alpha)).sum())
+        times = min(math.sqrt(edge * (1.0 - edge) / (q * (1.0 - q))), 1.1)
+        return _missed(times * margins(pairs, -bound, alpha, expected=True), pairs, p)
 
     def _pairs(self, p: float, *, effect: float) -> tuple[FloatArray, FloatArray]:
         low = np.clip([p, p - 0.5 * effect, p - effect], 0.0, 1.0 - effect)
@@ -252,7 +273,7 @@ class WorstRatio(_PlannedOnTests):
 
     def _risk(self, p: float, *, n: FloatArray, bound: float, alpha: float) -> float:
         pairs = ordered_pairs([(p * n, n)], self.contrast)
-        return float(scipy.special.ndtr(-margins(pairs, bound, alpha)).sum())
+        return _missed(margins(pairs, bound, alpha, expected=True), pairs, p)
 
     def _pairs(self, p: float, *, effect: float) -> tuple[FloatArray, FloatArray]:
         widest = p / effect if effect > p else 1.0

@@ -13,7 +13,7 @@ import pyarrow as pa
 from auditor.data.design import Design, clusters_of, weights_of
 from auditor.errors import DataError
 from auditor.finding.copies import MOST_COPIES, Copies, why_doubtful
-from auditor.intake.rows.columns import FEWEST_VALUES, called_an_id
+from auditor.intake.rows.columns import FEWEST_VALUES, called_an_id, id_like
 from auditor.intake.rows.tables import TableFile
 from auditor.intake.specs import DataSpec
 
@@ -21,6 +21,8 @@ from auditor.intake.specs import DataSpec
 _MOST_REMEMBERED = 1 << 18
 # Different values of a column that are counted.
 _MOST_VALUES = 1 << 12
+# Of the different rows of people who only happen to agree more than these occur once; of a file that was pasted none.
+_SINGLES = 0.05
 _SOMEBODY = re.compile(
     r"(^|[_\W])(person|patient|customer|client|user|subject|participant|applicant|borrower|member|student|employee|"
     r"household|speaker|writer|author|document|doc|site|hospital|school)s?($|[_\W\d])",
@@ -78,6 +80,11 @@ class RepeatCount:
             kept = self._digests < np.uint64(self._below)
             self._digests, self._counts = self._digests[kept], self._counts[kept]
 
+    @property
+    def singles(self) -> float:
+        """The share of the different rows that occur once."""
+        return float((self._counts == 1).mean()) if self._counts.size else 1.0
+
     def found(self) -> Copies:
         """What was counted."""
         seen = int(self._counts.sum())
@@ -114,11 +121,13 @@ def repeats_in(file: TableFile, read: pd.DataFrame | RepeatCount, spec: DataSpec
     """The copies among the rows of a file, and what a reader should know of them and of ids that repeat.
 
     ``read``: the rows, or what was counted of them as they streamed by. Rows that agree in the columns that were
-    read may differ in others, such as an id: where too many agree, all columns of the file are looked at. Nothing is
-    counted where a flag has said what repeated rows are.
+    read may differ in others, such as an id or an answer: where many agree, all columns of the file are looked at. A
+    column that numbers the rows hides no file that was pasted: where hardly a row is alone without it, it is left out.
+    Rows of one cluster may agree, rows of different ones not. Nothing is counted where a flag has said that copies are
+    real.
     """
     if spec.cluster is not None:
-        return None, []
+        return (_across(read, spec.cluster) if isinstance(read, pd.DataFrame) else None), []
     if spec.copies_are_real:
         said = "Rows that are exact copies of others count as rows of their own: --copies-are-real."
         return None, [said, *_on_ids(file)]
@@ -126,9 +135,32 @@ def repeats_in(file: TableFile, read: pd.DataFrame | RepeatCount, spec: DataSpec
     if not isinstance(read, RepeatCount):
         counted.add(read)
     found = counted.found()
-    if why_doubtful(found) and set(file.columns) - counted.columns:
+    if found.share > MOST_COPIES and set(file.columns) - counted.columns:
         found = _over_all_columns(file) or found
+    if isinstance(read, pd.DataFrame) and not why_doubtful(found):
+        found = _pasted(read) or found
     return found, [*_on_copies(found), *_on_ids(file)]
+
+
+def _pasted(frame: pd.DataFrame) -> Copies | None:
+    """What rows repeat but for the columns that number them, where hardly any does not; None elsewhere."""
+    numbering = id_like(frame)
+    if not numbering:
+        return None
+    counted = RepeatCount()
+    counted.add(frame.drop(columns=numbering))
+    found = counted.found()
+    return found if why_doubtful(found) and counted.singles < _SINGLES else None
+
+
+def _across(frame: pd.DataFrame, cluster: str) -> Copies | None:
+    """Rows that repeat in another cluster, where hardly any does not; None elsewhere."""
+    numbering = [name for name in id_like(frame) if name != cluster]
+    once = frame.drop(columns=numbering).drop_duplicates()
+    counted = RepeatCount()
+    counted.add(once.drop(columns=[cluster]))
+    found = counted.found()
+    return found if why_doubtful(found) and counted.singles < _SINGLES else None
 
 
 def _over_all_columns(file: TableFile) -> Copies | None:
