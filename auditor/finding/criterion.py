@@ -157,7 +157,7 @@ def _share(entry: Mapping[str, object], where: str, budgets: Mapping[str, float]
     """The budget of an entry, its rate, and what it has of it."""
     budget, weight, primary = entry.get("budget", ""), entry.get("weight", 1.0), entry.get("primary", False)
     if not isinstance(budget, str) or not re.fullmatch(_BUDGET, budget):
-        raise ConfigError(f"{where}: budget must be the name of an error budget, in letters and digits, not {budget!r}.")
+        raise ConfigError(f"{where}: budget must be the name of an error budget, not {budget!r}.")
     if budget == NO_BUDGET and not built_in:
         raise ConfigError(f"{where}: what is judged from samples has a budget: give budget another name than {budget}.")
     if budget and budgets and budget not in budgets:
@@ -179,7 +179,7 @@ def parse_budgets(table: object, where: str) -> dict[str, float]:
             raise ConfigError(f"{where}: a budget's name is of letters and digits, not {name!r}.")
         if isinstance(rate, bool) or not isinstance(rate, (int, float)) or not LEAST_RATE <= rate <= MOST_RATE:
             raise ConfigError(
-                f"{where}: the budget {name!r} must be an error rate from {LEAST_RATE:g} to {MOST_RATE:g}, not {rate!r}."
+                f"{where}: {name!r} must be an error rate from {LEAST_RATE:g} to {MOST_RATE:g}, not {rate!r}."
             )
     return {str(name): float(rate) for name, rate in table.items()}
 

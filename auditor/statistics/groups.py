@@ -15,7 +15,9 @@ from auditor.statistics.estimate import Z_POWER, Estimate, Side, first_size, sma
 from auditor.statistics.intervals import (
     clopper_pearson,
     corner_radius,
+    difference_bounds,
     rate_limits,
+    ratio_bounds,
     ratios_to_each,
 )
 from auditor.statistics.pairs import (
@@ -28,6 +30,8 @@ from auditor.statistics.pairs import (
 )
 from auditor.statistics.rates import MOST_GROUPS, Difference, RateTable, WeightedSum, odds_of
 
+# Groups beyond which pairs are bounded by corners.
+MOST_TESTED = 100
 # Rows over the variance of one that planning leaves out, for every e-fold of pairs; simulated plans are honest with it.
 _LOST = 0.15
 
@@ -61,6 +65,16 @@ class WorstOfPairs(WorstOfGroups):
     def critical_value(self, alpha: float) -> float:
         return float(-scipy.special.ndtri(alpha))
 
+    @property
+    def _crowded(self) -> bool:
+        """Whether there are so many groups that testing every two of them takes its time."""
+        return any(len(table.n) > MOST_TESTED for table in self.tables)
+
+    def _corner(self, k: IntArray, n: IntArray, alpha: float) -> FloatArray:
+        """(n_pairs,) lower bounds of every ordered pair from the corner of a joint region: wider, at no time."""
+        bounds = difference_bounds if self.contrast == "difference" else ratio_bounds
+        return np.asarray(bounds(k, n=n, alpha=alpha)[0][~np.eye(len(n), dtype=bool)], np.float64)
+
     def _known(self) -> list[tuple[IntArray, IntArray]]:
         return [table.arrays() for table in self.tables if table.n_pairs]
 
@@ -69,6 +83,8 @@ class WorstOfPairs(WorstOfGroups):
         none = 0.0 if self.contrast == "difference" else 1.0
         if not self.comparisons:
             return none
+        if self._crowded:
+            return max(none, *(float(self._corner(*of, alpha / self.comparisons).max()) for of in self._known()))
         return max(largest_lower_bound(pairs_apart(self._known(), self.contrast), 2.0 * alpha / self.comparisons), none)
 
     def _within(self, alpha: float) -> float:
@@ -76,17 +92,23 @@ class WorstOfPairs(WorstOfGroups):
         none = 0.0 if self.contrast == "difference" else 1.0
         if not self.comparisons:
             return none
+        if self._crowded:
+            return min(none, *(float(self._corner(*of, alpha).min()) for of in self._known()))
         return min(smallest_lower_bound(ordered_pairs(self._known(), self.contrast), alpha), none)
 
     def _p_beyond(self, value: float) -> float:
         if not self.comparisons:
             return 1.0
+        if self._crowded:
+            return smallest_level(lambda alpha: self._beyond(alpha) > value)
         p = smallest_p_value(pairs_apart(self._known(), self.contrast), value)
         return smallest_p(0.5 * self.comparisons * p)
 
     def _p_within(self, value: float) -> float:
         if not self.complete:
             return 1.0
+        if self._crowded:
+            return smallest_level(lambda alpha: self._within(alpha) >= value)
         return largest_p_value(ordered_pairs(self._known(), self.contrast), value)
 
 
@@ -171,7 +193,17 @@ def _counted_on(table: RateTable, times: float) -> FloatArray:
     return np.maximum(times * np.asarray(table.n, np.float64) - lost, 1e-3)
 
 
-def _missed(z: FloatArray, pairs: Pairs, p: float) -> float:
+def _of_sizes(p: float, n: FloatArray, contrast: Contrast) -> tuple[Pairs, FloatArray]:
+    """Pairs of groups of equal rates, (n_pairs,), one for those of the same sizes, and how often there are such."""
+    sizes, counts = np.unique(n, return_counts=True)
+    i, j = (place.ravel() for place in np.indices((sizes.size, sizes.size)))
+    often = (counts[i] * (counts[j] - (i == j))).astype(np.float64)
+    i, j, often = i[often > 0], j[often > 0], often[often > 0]
+    first, second = sizes[i], sizes[j]
+    return Pairs(contrast=contrast, k_1=p * first, n_1=first, k_2=p * second, n_2=second), often
+
+
+def _missed(z: FloatArray, pairs: Pairs, p: float, often: FloatArray) -> float:
     """At most how probable it is that any of the pairs falls ``z`` standard errors short, (n_pairs,).
 
     Rates of few rows have heavier tails than a normal's, which tells far out, where there are many pairs: by their
@@ -181,7 +213,7 @@ def _missed(z: FloatArray, pairs: Pairs, p: float) -> float:
     kurtosis = (1.0 - 6.0 * spread) / spread * (1.0 / pairs.n_1**3 + 1.0 / pairs.n_2**3)
     kurtosis /= (1.0 / pairs.n_1 + 1.0 / pairs.n_2) ** 2
     heavier = np.exp(np.clip(kurtosis * z**4 / 24.0, 0.0, 3.0))
-    return float((heavier * scipy.special.ndtr(-z)).sum())
+    return float((often * heavier * scipy.special.ndtr(-z)).sum())
 
 
 class WorstDifference(_PlannedOnTests):
@@ -223,11 +255,11 @@ class WorstDifference(_PlannedOnTests):
         return ideal < bound < 1.0
 
     def _risk(self, p: float, *, n: FloatArray, bound: float, alpha: float) -> float:
-        pairs = ordered_pairs([(p * n, n)], self.contrast)
+        pairs, often = _of_sizes(p, n, self.contrast)
         # Margins are in standard errors at the bound. Counts are skewed: what misses it lies between the rate and it.
         edge, q = (p + math.copysign(min(by * bound, abs(0.5 - p)), 0.5 - p) for by in (0.5, 0.25))
         times = min(math.sqrt(edge * (1.0 - edge) / (q * (1.0 - q))), 1.1)
-        return _missed(times * margins(pairs, -bound, alpha, expected=True), pairs, p)
+        return _missed(times * margins(pairs, -bound, alpha, expected=True), pairs, p, often)
 
     def _pairs(self, p: float, *, effect: float) -> tuple[FloatArray, FloatArray]:
         low = np.clip([p, p - 0.5 * effect, p - effect], 0.0, 1.0 - effect)
@@ -272,8 +304,8 @@ class WorstRatio(_PlannedOnTests):
         return 0.0 < bound < ideal
 
     def _risk(self, p: float, *, n: FloatArray, bound: float, alpha: float) -> float:
-        pairs = ordered_pairs([(p * n, n)], self.contrast)
-        return _missed(margins(pairs, bound, alpha, expected=True), pairs, p)
+        pairs, often = _of_sizes(p, n, self.contrast)
+        return _missed(margins(pairs, bound, alpha, expected=True), pairs, p, often)
 
     def _pairs(self, p: float, *, effect: float) -> tuple[FloatArray, FloatArray]:
         widest = p / effect if effect > p else 1.0

@@ -21,9 +21,9 @@ from auditor.statistics.groups import (
     WorstOddsRatio,
     WorstRatio,
 )
+from auditor.statistics.intervals import difference_bounds
 from auditor.statistics.kinds import AnyEstimate
 from auditor.statistics.means import WorstMeanDifference
-from auditor.statistics.pairs import difference_lower_bounds
 from auditor.statistics.rates import Difference, Odds, Proportion, RateTable, WeightedSum
 from probes.fairness.small_groups import Compared
 
@@ -292,7 +292,7 @@ def headline(
 def _surest_gap(names: Sequence[str], table: RateTable, present: Sequence[int]) -> list[str]:
     """The two groups that these data tell apart best, in words: the extremes may be groups of a handful of rows."""
     k, n = table.arrays()
-    lower = difference_lower_bounds(k, n=n, alpha=_DISPLAY_ERROR / table.n_pairs)
+    lower = difference_bounds(k, n=n, alpha=_DISPLAY_ERROR / table.n_pairs)[0]
     high, low = (present[int(i)] for i in np.unravel_index(int(np.argmax(lower)), lower.shape))
     rates = {i: table.successes[i] / table.n[i] for i in (low, high)}
     of = k / n
