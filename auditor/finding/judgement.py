@@ -44,6 +44,11 @@ class Judgement:
     padding: str = ""
 
     @property
+    def chance(self) -> float | None:
+        """What a model without skill comes to, of a number that shows skill."""
+        return None if self.measurement is None else self.measurement.chance
+
+    @property
     def metric(self) -> str | None:
         """Of the measurement, None where there is none."""
         return None if self.measurement is None else self.measurement.metric

@@ -539,7 +539,8 @@ def exit_code(findings: Sequence[Judgement | Finding], *, refused: bool, allow_i
 
     4 where model or data were refused; else 1 where anything FAILed; else 3 where anything was INCONCLUSIVE or NOT_RUN,
     or where no probe's number was judged at all (checks of the file itself and of an explanation's own arithmetic do
-    not count: a file that loads is not an audited model; nor do requirements that could hardly be missed); else 0.
+    not count: a file that loads is not an audited model; nor do requirements that could hardly be missed, nor that a
+    model knows something at all); else 0.
     ``allow_inconclusive`` forgives INCONCLUSIVE findings only, and none that would PASS of a model which says the same
     to everybody, nor one whose rows are copies: that is no lack of rows; nor one that would FAIL if nothing else were
     asked.
@@ -552,7 +553,11 @@ def exit_code(findings: Sequence[Judgement | Finding], *, refused: bool, allow_i
     judged = {Outcome.PASS, Outcome.INCONCLUSIVE} if allow_inconclusive else {Outcome.PASS}
     unsettled = {Outcome.NOT_RUN} if allow_inconclusive else {Outcome.NOT_RUN, Outcome.INCONCLUSIVE}
     nothing_judged = not any(
-        f.outcome in judged and f.pillar != INTAKE and f.metric not in _NOT_OF_THE_MODEL and not f.padding
+        f.outcome in judged
+        and f.pillar != INTAKE
+        and f.metric not in _NOT_OF_THE_MODEL
+        and not f.padding
+        and not _is_skill_alone(f)
         for f in findings
     )
     hollow = any((f.vacuous or f.doubtful) and f.outcome is Outcome.INCONCLUSIVE for f in findings)
@@ -560,6 +565,12 @@ def exit_code(findings: Sequence[Judgement | Finding], *, refused: bool, allow_i
     if nothing_judged or hollow or failing or unsettled & outcomes:
         return ExitCode.INCONCLUSIVE
     return ExitCode.PASSED
+
+
+def _is_skill_alone(finding: Judgement | Finding) -> bool:
+    """Whether no more is required than to be better than chance, which every other question takes for granted."""
+    criterion = finding.criterion
+    return finding.chance is not None and criterion is not None and criterion.bound == finding.chance
 
 
 def family_record(family: Family) -> FamilyRecord:

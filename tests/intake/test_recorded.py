@@ -78,7 +78,13 @@ def numbers(report: dict[str, Any]) -> dict[str, Any]:
     """Every number of a record by what it is about."""
     coordinates = ("probe", "metric", "method", "sensitive", "group", "at")
     return {
-        json.dumps([f[c] for c in coordinates]): (f["value"], f["interval"], f["n_samples"], f["outcome"])
+        json.dumps([f[c] for c in coordinates]): (
+            # The last digit depends on the order in which a database gives the rows.
+            float(f"{f['value']:.12g}"),
+            [end if end is None else float(f"{end:.9g}") for end in f["interval"]],
+            f["n_samples"],
+            f["outcome"],
+        )
         for f in report["findings"]
         if f["value"] is not None
     }

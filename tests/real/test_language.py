@@ -45,6 +45,7 @@ def test_word2vec_gives_the_published_effect_sizes() -> None:
     found = {
         str(m.at["test"]): m
         for m in EmbeddingAssociation(vectors=str(file)).measure(any_model(), no_data(), np.random.default_rng(0))
+        if m.metric != "association_auc"
     }
     published = {"weat_2": (1.63, 15), "weat_4": (1.24, 1), "weat_7": (0.97, 1), "weat_9": (1.30, 2)}
     for name, (d, missing) in published.items():

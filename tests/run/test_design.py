@@ -39,15 +39,16 @@ GAP = criterion("demographic_parity_difference", "at_most", 0.10)
 MODEL = AuditedModel.from_callable(lambda X: X["x"].to_numpy(), classes=("0", "1"), features=("x",))
 
 
-def table(n: int = 600, seed: int = 0, gap: float = 0.17) -> pd.DataFrame:
+def table(n: int = 600, seed: int = 0, gap: float = 0.145) -> pd.DataFrame:
     """Rows whose label the score tells, of two groups that are selected at different rates."""
     rng = np.random.default_rng(seed)
     f = rng.random(n) < 0.5
+    x = np.clip(rng.random(n) + np.where(f, 0.5, 0.5 + gap) - 0.5, 0.0, 1.0)
     return pd.DataFrame(
         {
             "id": [f"a{i}" for i in range(n)],
-            "x": np.clip(rng.random(n) + np.where(f, 0.5, 0.5 + gap) - 0.5, 0.0, 1.0),
-            "y": (rng.random(n) < 0.5).astype(int),
+            "x": x,
+            "y": ((x > 0.5) == (rng.random(n) < 0.9)).astype(int),
             "sex": np.where(f, "f", "m"),
             "w": rng.integers(1, 6, n) / 2.0,
         }
@@ -85,7 +86,7 @@ def test_a_file_pasted_twelve_times_decides_nothing() -> None:
 
 def test_copies_with_their_cluster_are_worth_the_one_copy() -> None:
     loose = criterion("demographic_parity_difference", "at_most", 0.40)
-    tight = criterion("demographic_parity_difference", "at_most", 0.02)
+    tight = criterion("demographic_parity_difference", "at_most", 0.005)
     once = table()
     twelve = pd.concat([once] * 12, ignore_index=True)
     for held_to, outcome in ((GAP, Outcome.INCONCLUSIVE), (loose, Outcome.PASS), (tight, Outcome.FAIL)):
@@ -114,7 +115,7 @@ def test_one_row_in_fifty_that_is_a_copy_is_in_doubt_and_one_in_two_hundred_only
 def test_allowing_inconclusive_does_not_allow_copies() -> None:
     twelve = pd.concat([table()] * 12, ignore_index=True)
     assert scanned(twelve, allow_inconclusive=True).exit_code == 3
-    assert scanned(table(), allow_inconclusive=True).exit_code == 0
+    assert scanned(table(gap=0.08), allow_inconclusive=True).exit_code == 0
 
 
 def test_the_judge_recomputes_it_from_what_was_measured() -> None:
@@ -144,7 +145,11 @@ def test_what_needs_no_sample_is_not_in_doubt(tmp_path: Path) -> None:
 
 
 def test_nothing_is_better_or_worse_over_copies() -> None:
-    fairer = AuditedModel.from_callable(lambda X: (X["x"].to_numpy() * 10.0) % 1.0, classes=("0", "1"), features=("x",))
+    def middling(rows: pd.DataFrame) -> Any:
+        """As likely in either group, and right more often than not."""
+        return np.where((rows["x"] > 0.5) & (rows["x"] < 0.8), 0.9, 0.1)
+
+    fairer = AuditedModel.from_callable(middling, classes=("0", "1"), features=("x",))
     twelve = pd.concat([table()] * 12, ignore_index=True)
 
     def compared(**options: Any) -> Comparison:
@@ -232,7 +237,7 @@ def test_what_has_no_interval_over_clusters_says_so() -> None:
         assert only.outcome is Outcome.NOT_APPLICABLE
         assert only.reason.startswith(f"Numbers of {probe} cannot be clustered") and "--cluster" in only.reason
     shown = [f for f in asked.findings if f.value is not None and f.probe in ("group_fairness", "performance")]
-    assert all_of(isinstance(f.estimate, CLUSTERED) for f in shown)
+    assert all_of(isinstance(f.estimate, (*CLUSTERED, Exact)) for f in shown)
     assert {"accuracy", "base_rate", "balanced_accuracy"} <= {f.metric for f in shown}
     weighed = scanned(rows, probes="robustness", cluster="person", weight="w")
     (only,) = [f for f in weighed.findings if f.probe == "robustness"]

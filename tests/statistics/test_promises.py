@@ -46,6 +46,7 @@ def test_a_kind_is_judged_where_it_has_an_adversary_and_else_says_why_not() -> N
     assert none_of(unjudgeable(EXAMPLES[kind].usual) for kind in JUDGED & set(EXAMPLES))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "kind", [pytest.param(kind, marks=[pytest.mark.slow] if kind in SLOW else []) for kind in ADVERSARIES]
 )

@@ -135,6 +135,7 @@ def counts_of(estimate: Estimate) -> list[tuple[tuple[int, ...], tuple[int, ...]
     return [(table.successes, table.n) for table in estimate.tables]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("gap", [0.0, 0.1])
 def test_the_worst_over_thresholds_is_missed_in_at_most_five_per_cent_of_worlds(gap: float) -> None:
     """Three groups, and every threshold at the truth: there the maximum has most to be biased by."""
@@ -162,6 +163,7 @@ def test_odds_over_thresholds_are_missed_in_at_most_five_per_cent_of_worlds() ->
     assert max(misses(estimates, 0.0)) <= most_misses()
 
 
+@pytest.mark.slow
 def test_the_ratio_over_thresholds_is_missed_in_at_most_five_per_cent_of_worlds() -> None:
     rng, sizes = np.random.default_rng(6), (120, 400)
     scores = rng.random((WORLDS, 520))

@@ -145,6 +145,7 @@ def test_no_more_than_a_tenth_is_left_out_and_the_smallest_first(seed: int) -> N
     assert kept.size and (not small.size or sizes[small].max() < sizes[kept].min())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pieces", [2, 5, 24, 60])
 def test_a_group_split_into_small_ones_hides_no_gap(pieces: int) -> None:
     """Two in five rows belong to a group that is selected half as often, under however many names: no PASS, ever."""

@@ -351,6 +351,7 @@ def test_slices_picked_elsewhere_are_confirmed_by_chance_in_at_most_five_per_cen
     assert false <= most_misses()
 
 
+@pytest.mark.slow
 def test_gaps_of_confirmed_slices_are_covered_although_they_were_picked() -> None:
     """In worlds with a real gap every confirmed slice's bounds must hold: the picking is paid for by ``family``."""
     missed = confirmed = 0
