@@ -399,6 +399,8 @@ def test_a_judgement_is_its_estimates_bounds_held_against_the_criterion(m: int) 
         for estimate, a, b in zip(found, members, others, strict=False):
             low, high = estimate.bounds(0.05 / m)
             wanted = Outcome.FAIL if low > BOUND else Outcome.PASS if high <= BOUND else Outcome.INCONCLUSIVE
+            if measured(rows_of(a, b))["attack_auc"].too_few:
+                continue  # by chance the members look worse than the others, which is said and not judged
             assert outcome(rows_of(a, b), m=m) is wanted
             seen.add(wanted)
     assert seen == {Outcome.FAIL, Outcome.PASS, Outcome.INCONCLUSIVE}
