@@ -19,7 +19,7 @@ class Copies(Closed):
     """How many of ``n`` rows repeat an earlier one in everything that the file says of them.
 
     ``combinations``: how many different rows the values of each column allow for, n + 1 for any more than n.
-    ``divisor``: what the number of copies of every different row is a multiple of.
+    ``divisor``: what the number of copies of every different row is a multiple of, or of all but a few.
     """
 
     n: Annotated[int, Field(ge=0)]

@@ -137,6 +137,8 @@ def _judged(pair: Pair, levels: Levels, tests: tuple[float, float], *, shared: b
     elif outcome is Outcome.INCONCLUSIVE and criterion.built_in and not can_pass(estimate, criterion):
         outcome, alone, judgeable = Outcome.NOT_JUDGED, None, False
         reason = f"Nothing was shown to be wrong. {estimate.unplanned}"
+    elif outcome is Outcome.INCONCLUSIVE and _decide(interval, criterion) is Outcome.PASS:
+        reason = f"Its own interval [{_number(low)}, {_number(high)}] lies inside ({criterion.describe()})."
     elif outcome is Outcome.INCONCLUSIVE:
         effect, needed, reason = _what_it_would_take(measurement, criterion, levels, interval)
     else:
@@ -186,8 +188,18 @@ def _said_alone(alone: Outcome, tests: tuple[float, float], levels: Levels) -> s
 
 
 def _padding(measurement: Measurement, criterion: Criterion, levels: Levels) -> str:
-    """Why a requirement could hardly be missed: its bound lies far out, and rows like these show it of a good model."""
-    if measurement.ideal is None or not is_loose(measurement, criterion):
+    """Why a requirement could hardly be missed: its bound lies far out, and rows like these show it of a good model.
+
+    Or why to meet it is no merit: the ideal value does not.
+    """
+    if measurement.ideal is None:
+        return ""
+    if _decide((measurement.ideal, measurement.ideal), criterion) is Outcome.FAIL:
+        return (
+            f"The ideal value itself, {_number(measurement.ideal)}, does not meet this requirement "
+            f"({criterion.describe()}): to meet it is no merit."
+        )
+    if not is_loose(measurement, criterion):
         return ""
     bounds = criterion.bound if isinstance(criterion.bound, tuple) else (criterion.bound,)
     times = [

@@ -550,10 +550,9 @@ def exit_code(findings: Sequence[Judgement | Finding], *, refused: bool, allow_i
     outcomes = {f.outcome for f in findings}
     if Outcome.FAIL in outcomes:
         return ExitCode.FAILED
-    judged = {Outcome.PASS, Outcome.INCONCLUSIVE} if allow_inconclusive else {Outcome.PASS}
     unsettled = {Outcome.NOT_RUN} if allow_inconclusive else {Outcome.NOT_RUN, Outcome.INCONCLUSIVE}
     nothing_judged = not any(
-        f.outcome in judged
+        (f.outcome is Outcome.PASS or (allow_inconclusive and _could_tell(f)))
         and f.pillar != INTAKE
         and f.metric not in _NOT_OF_THE_MODEL
         and not f.padding
@@ -565,6 +564,12 @@ def exit_code(findings: Sequence[Judgement | Finding], *, refused: bool, allow_i
     if nothing_judged or hollow or failing or unsettled & outcomes:
         return ExitCode.INCONCLUSIVE
     return ExitCode.PASSED
+
+
+def _could_tell(finding: Judgement | Finding) -> bool:
+    """Whether an INCONCLUSIVE finding was judged at all: of what is not known in any way both p-values are 1."""
+    known = {finding.p_fail, finding.p_pass} - {None}
+    return finding.outcome is Outcome.INCONCLUSIVE and bool(known) and known != {1.0}
 
 
 def _is_skill_alone(finding: Judgement | Finding) -> bool:

@@ -496,7 +496,13 @@ def warnings_of(report: AuditReport) -> list[str]:
             f"Alone, {', '.join(dict.fromkeys(near))} would FAIL: INCONCLUSIVE here because other questions share the "
             "error budget, and never waived by --allow-inconclusive."
         )
-    padding = [f.metric or f.probe for f in report.findings if f.padding]
+    perverse = [f.metric or f.probe for f in report.findings if f.padding.startswith("The ideal value itself")]
+    if perverse:
+        loud.append(
+            f"{', '.join(dict.fromkeys(perverse))}: the ideal value itself does not meet what is required. A PASS of "
+            "it is no merit."
+        )
+    padding = [f.metric or f.probe for f in report.findings if f.padding.startswith("Padding")]
     if padding:
         loud.append(
             f"Padding: {', '.join(dict.fromkeys(padding))} could hardly miss what is required. Such a PASS says "

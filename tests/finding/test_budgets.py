@@ -143,6 +143,37 @@ def test_an_inconclusive_one_says_what_it_would_be_alone_and_is_never_waived() -
     assert exit_code(findings[1:], refused=False, allow_inconclusive=True) is ExitCode.PASSED
 
 
+def test_a_smaller_rate_or_a_second_side_is_no_reason_to_look_away() -> None:
+    """What would FAIL alone at 5 % is told, and never waived, however small the rate of the scan."""
+    clear = result(rate("a", 25))
+    for demand, family in (
+        (criterion("a"), Family(error_rate=1e-12)),
+        (criterion("a", (-1.0, 0.1), "within"), Family(error_rate=1e-12)),
+    ):
+        findings, _ = judge([clear], [demand], family)
+        assert findings[0].outcome is Outcome.INCONCLUSIVE and findings[0].alone is Outcome.FAIL
+        assert exit_code(findings, refused=False, allow_inconclusive=True) is ExitCode.INCONCLUSIVE
+
+
+def test_nothing_known_is_nothing_judged_whatever_is_allowed() -> None:
+    findings, _ = judge([result(rate("a", 0, 0))], [criterion("a")])
+    assert exit_code(findings, refused=False, allow_inconclusive=True) is ExitCode.INCONCLUSIVE
+
+
+def test_what_the_ideal_does_not_meet_is_no_merit() -> None:
+    findings, _ = judge([result(rate("gap", 30))], [criterion("gap", 0.1, "at_least")])
+    assert findings[0].outcome is Outcome.PASS and "no merit" in findings[0].padding
+    assert exit_code(findings, refused=False) is ExitCode.INCONCLUSIVE
+
+
+def test_a_stated_rate_holds_and_none_is_scaled_beyond_the_most() -> None:
+    stated, unstated = criterion("a", budget="fairness", rate=0.0001), criterion("b")
+    _, family = judge([result(rate("a", 9), rate("b", 9))], [stated, unstated])
+    assert [b.rate for b in family.budgets] == pytest.approx([0.0001])
+    _, family = judge([result(rate("a", 9))], [criterion("a", rate=0.1)], Family(error_rate=0.2))
+    assert [b.rate for b in family.budgets] == pytest.approx([0.2])
+
+
 # ---- one question, several methods -----------------------------------------------------------------------------------
 
 
@@ -185,7 +216,8 @@ def test_weights_and_primaries_share_a_budget_out() -> None:
     [
         ({"weight": 0}, "weight must be"), ({"weight": True}, "weight must be"), ({"budget": 3}, "budget must be"),
         ({"primary": "yes"}, "primary must be"), ({"budget": "none"}, "has a budget"),
-        ({"budget": "fairnes"}, "states no error rate"),
+        ({"budget": "fairnes"}, "states no error rate"), ({"budget": "p, loose bounds"}, "budget must be"),
+        ({"weight": 5e-324}, "weight must be"),
     ],
 )  # fmt: skip
 def test_faults_of_shares_are_named(entry: dict[str, Any], words: str) -> None:
@@ -193,7 +225,10 @@ def test_faults_of_shares_are_named(entry: dict[str, Any], words: str) -> None:
         parse_criterion({"metric": "a", "direction": "at_most", "bound": 1} | entry, "x", budgets={"fairness": 0.01})
 
 
-@pytest.mark.parametrize("rates", ["x = 1", 'fairness = "a"', "fairness = 0", "fairness = 0.2", "fairness = true"])
+@pytest.mark.parametrize(
+    "rates",
+    ["x = 1", 'fairness = "a"', "fairness = 0", "fairness = 0.2", "fairness = true", "fairness = 1e-9"],
+)
 def test_faults_of_budgets_are_named(rates: str, tmp_path: Any) -> None:
     file = tmp_path / "own.toml"
     table = f'[budgets]\n{rates}\n\n[[criteria]]\nmetric = "a"\nbudget = "fairness"\ndirection = "at_most"\nbound = 1\n'
@@ -255,6 +290,14 @@ def test_a_feature_that_fails_makes_its_intersection_fail_and_an_intersection_th
     # Of other rows nothing follows: where small groups were left out the sums differ.
     fewer = headline("d", gap(("r", (150, 150, 170), (500, 500, 500))), "s", "t")
     assert judge([result(fewer, narrow)], demands)[0][0].outcome is Outcome.INCONCLUSIVE
+
+
+def test_nothing_follows_from_a_budget_that_allows_itself_more() -> None:
+    tpr, fpr = ("true_positive_rate", (900, 890), (1_000, 1_000)), ("false_positive_rate", (90, 95), (1_000, 1_000))
+    odds, opportunity = headline("eod", gap(tpr, fpr), "s"), headline("eop", gap(tpr), "s")
+    demands = [criterion("eod", 0.06, budget="wide", rate=0.1), criterion("eop", 0.06, budget="strict", rate=1e-4)]
+    findings, _ = judge([result(odds, opportunity)], demands)
+    assert [f.outcome for f in findings] == [Outcome.PASS, Outcome.INCONCLUSIVE]
 
 
 def test_a_ratio_follows_the_other_way_round() -> None:

@@ -549,7 +549,7 @@ def test_a_criterion_of_the_profile_that_its_probe_had_no_input_for_does_not_app
 
 
 def of(*outcomes: Outcome, pillar: Any = "fairness") -> list[Judgement]:
-    return [Judgement(id="", probe="p", pillar=pillar, citation="", outcome=o) for o in outcomes]
+    return [Judgement(id="", probe="p", pillar=pillar, citation="", outcome=o, p_fail=0.2) for o in outcomes]
 
 
 P, F, INC, R, A, J = (

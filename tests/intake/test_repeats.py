@@ -111,6 +111,40 @@ def test_whoever_says_what_repeated_rows_are_is_not_asked(tmp_path: Path) -> Non
     assert found is None and note.endswith("--copies-are-real.")
 
 
+def test_a_column_that_numbers_the_rows_hides_no_file_that_was_pasted(tmp_path: Path) -> None:
+    """As pandas writes one by default; nor does a cluster column in which every row is another."""
+    twelve = pd.concat([many(200)] * 12, ignore_index=True)
+    numbered = twelve.assign(row=np.arange(len(twelve)))
+    file = file_of(numbered, tmp_path)
+    found, notes = repeats_in(file, numbered, DataSpec(path="rows.csv"))
+    assert found is not None and found.share > 0.9 and why_doubtful(found) and notes
+    found, _ = repeats_in(file, twelve, DataSpec(path="rows.csv"))
+    assert found is not None and why_doubtful(found), "whether or not the numbers were read"
+    across, _ = repeats_in(file, numbered, DataSpec(path="rows.csv", cluster="row"))
+    assert across is not None and why_doubtful(across)
+    # Copies of one cluster are what the cluster is for.
+    together = twelve.assign(who=np.tile(np.arange(200), 12))
+    file = file_of(together, tmp_path)
+    assert repeats_in(file, together, DataSpec(path="rows.csv", cluster="who"))[0] is None
+    # People of their own numbers who happen to agree, as many do and many do not, are people.
+    rng = np.random.default_rng(3)
+    ages, debts = rng.geometric(0.05, 3_000), rng.geometric(0.3, 3_000)
+    people = pd.DataFrame({"age": ages, "debts": debts, "n": np.arange(3_000)})
+    file = file_of(people, tmp_path)
+    assert not why_doubtful(repeats_in(file, people, DataSpec(path="rows.csv"))[0])
+
+
+def test_answers_that_differ_are_no_copies(tmp_path: Path) -> None:
+    """Where what was read allows for few different rows, the rest of the file is looked at all the same."""
+    rng = np.random.default_rng(4)
+    rows = pd.DataFrame({"sex": rng.choice(["f", "m"], 120), "y": rng.integers(0, 2, 120), "score": rng.random(120)})
+    pasted = pd.concat([rows] * 30, ignore_index=True).iloc[:-1]
+    for whole, doubted in ((rows, False), (pasted, True)):
+        file = file_of(whole, tmp_path)
+        found, _ = repeats_in(file, whole[["sex", "y"]], DataSpec(path="rows.csv"))
+        assert bool(why_doubtful(found)) is doubted and found is not None and (found.copies > 0) is doubted
+
+
 def test_columns_that_name_somebody_are_known_by_name_and_by_repeating(tmp_path: Path) -> None:
     n = np.arange(400)
     rows = many(400).assign(

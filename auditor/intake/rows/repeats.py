@@ -21,6 +21,8 @@ from auditor.intake.specs import DataSpec
 _MOST_REMEMBERED = 1 << 18
 # Different values of a column that are counted.
 _MOST_VALUES = 1 << 12
+# So many different rows whose counts vary by so little of what chance makes of them were pasted, but for a few.
+_FEWEST_COUNTS, _EVEN = 20, 0.2
 # Of the different rows of people who only happen to agree more than these occur once; of a file that was pasted none.
 _SINGLES = 0.05
 _SOMEBODY = re.compile(
@@ -96,8 +98,18 @@ class RepeatCount:
             n=self._n,
             copies=round(share * self._n),
             combinations=combinations,
-            divisor=int(np.gcd.reduce(self._counts)) if seen else 1,
+            divisor=self._times() if seen else 1,
         )
+
+    def _times(self) -> int:
+        """How many times the rows were pasted: what all counts are multiples of, or nearly all are.
+
+        Counts of rows by chance vary as a Poisson's do, with a variance of their mean.
+        """
+        mean = float(self._counts.mean())
+        if self._counts.size >= _FEWEST_COUNTS and mean >= 2.0 and self._counts.var() < _EVEN * mean:
+            return round(mean)
+        return int(np.gcd.reduce(self._counts))
 
 
 def _of_one_type(values: pd.Series[Any]) -> pd.Series[Any]:
@@ -144,11 +156,8 @@ def repeats_in(file: TableFile, read: pd.DataFrame | RepeatCount, spec: DataSpec
 
 def _pasted(frame: pd.DataFrame) -> Copies | None:
     """What rows repeat but for the columns that number them, where hardly any does not; None elsewhere."""
-    numbering = id_like(frame)
-    if not numbering:
-        return None
     counted = RepeatCount()
-    counted.add(frame.drop(columns=numbering))
+    counted.add(frame.drop(columns=id_like(frame)))
     found = counted.found()
     return found if why_doubtful(found) and counted.singles < _SINGLES else None
 
