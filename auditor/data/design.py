@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 
 from auditor.errors import DataError
 from auditor.rows import FloatArray, IntArray
 from auditor.statistics.clusters import effective_size
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 # What a probe may take account of.
 Part = Literal["cluster", "weight"]
@@ -109,6 +111,8 @@ class Design:
 
 def clusters_of(values: pd.Series[Any], column: str) -> IntArray:
     """(n,) the cluster of each row, numbered from 0; DataError where a row does not say it."""
+    import pandas as pd
+
     codes, _ = pd.factorize(values)
     missing = int((codes < 0).sum())
     if missing:
@@ -122,6 +126,8 @@ def clusters_of(values: pd.Series[Any], column: str) -> IntArray:
 
 def weights_of(values: pd.Series[Any], column: str) -> FloatArray:
     """(n,) what each row weighs; DataError for text, for what is missing, infinite or negative, and for all zeros."""
+    import pandas as pd
+
     numbers = pd.to_numeric(values, errors="coerce").to_numpy(np.float64, na_value=np.nan)
     wrong = np.flatnonzero(~np.isfinite(numbers) | (numbers < 0.0))
     if wrong.size:

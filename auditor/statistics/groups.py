@@ -20,6 +20,7 @@ from auditor.statistics.intervals import (
     ratio_bounds,
     ratios_to_each,
 )
+from auditor.statistics.pair_plans import counted_on, pairs_of_sizes, probability_missed
 from auditor.statistics.pairs import (
     largest_lower_bound,
     largest_p_value,
@@ -32,8 +33,6 @@ from auditor.statistics.rates import MOST_GROUPS, Difference, RateTable, Weighte
 
 # Groups beyond which pairs are bounded by corners.
 MOST_TESTED = 100
-# Rows over the variance of one that planning leaves out, for every e-fold of pairs; simulated plans are honest with it.
-_LOST = 0.15
 
 
 class WorstOfGroups(Estimate):
@@ -121,7 +120,7 @@ class _PlannedOnTests(WorstOfPairs):
             return math.nan
         return first_size(
             lambda times: (
-                sum(self._risk(t.pooled(), n=_counted_on(t, times), bound=bound, alpha=alpha) for t in self.tables)
+                sum(self._risk(t.pooled(), n=counted_on(t, times), bound=bound, alpha=alpha) for t in self.tables)
                 <= miss
             )
         )
@@ -185,37 +184,6 @@ class _PlannedOnTests(WorstOfPairs):
         return bool((margins(pairs, value, alpha) >= 0.0).all())
 
 
-def _counted_on(table: RateTable, times: float) -> FloatArray:
-    """Rows of every group, of ``times`` as many, that can be counted on: rates near 0 or 1 are known from few of them,
-    and by steps of a whole row, which the worst of many pairs feels."""
-    p = table.pooled()
-    lost = _LOST * math.log(max(table.n_pairs, 1)) / (p * (1.0 - p))
-    return np.maximum(times * np.asarray(table.n, np.float64) - lost, 1e-3)
-
-
-def _of_sizes(p: float, n: FloatArray, contrast: Contrast) -> tuple[Pairs, FloatArray]:
-    """Pairs of groups of equal rates, (n_pairs,), one for those of the same sizes, and how often there are such."""
-    sizes, counts = np.unique(n, return_counts=True)
-    i, j = (place.ravel() for place in np.indices((sizes.size, sizes.size)))
-    often = (counts[i] * (counts[j] - (i == j))).astype(np.float64)
-    i, j, often = i[often > 0], j[often > 0], often[often > 0]
-    first, second = sizes[i], sizes[j]
-    return Pairs(contrast=contrast, k_1=p * first, n_1=first, k_2=p * second, n_2=second), often
-
-
-def _missed(z: FloatArray, pairs: Pairs, p: float, often: FloatArray) -> float:
-    """At most how probable it is that any of the pairs falls ``z`` standard errors short, (n_pairs,).
-
-    Rates of few rows have heavier tails than a normal's, which tells far out, where there are many pairs: by their
-    fourth cumulant to first order.
-    """
-    spread = p * (1.0 - p)
-    kurtosis = (1.0 - 6.0 * spread) / spread * (1.0 / pairs.n_1**3 + 1.0 / pairs.n_2**3)
-    kurtosis /= (1.0 / pairs.n_1 + 1.0 / pairs.n_2) ** 2
-    heavier = np.exp(np.clip(kurtosis * z**4 / 24.0, 0.0, 3.0))
-    return float((often * heavier * scipy.special.ndtr(-z)).sum())
-
-
 class WorstDifference(_PlannedOnTests):
     """Largest difference of a rate between any two groups, over one or several rates.
 
@@ -255,11 +223,11 @@ class WorstDifference(_PlannedOnTests):
         return ideal < bound < 1.0
 
     def _risk(self, p: float, *, n: FloatArray, bound: float, alpha: float) -> float:
-        pairs, often = _of_sizes(p, n, self.contrast)
+        pairs, often = pairs_of_sizes(p, n, self.contrast)
         # Margins are in standard errors at the bound. Counts are skewed: what misses it lies between the rate and it.
         edge, q = (p + math.copysign(min(by * bound, abs(0.5 - p)), 0.5 - p) for by in (0.5, 0.25))
         times = min(math.sqrt(edge * (1.0 - edge) / (q * (1.0 - q))), 1.1)
-        return _missed(times * margins(pairs, -bound, alpha, expected=True), pairs, p, often)
+        return probability_missed(times * margins(pairs, -bound, alpha, expected=True), pairs, p, often)
 
     def _pairs(self, p: float, *, effect: float) -> tuple[FloatArray, FloatArray]:
         low = np.clip([p, p - 0.5 * effect, p - effect], 0.0, 1.0 - effect)
@@ -304,8 +272,8 @@ class WorstRatio(_PlannedOnTests):
         return 0.0 < bound < ideal
 
     def _risk(self, p: float, *, n: FloatArray, bound: float, alpha: float) -> float:
-        pairs, often = _of_sizes(p, n, self.contrast)
-        return _missed(margins(pairs, bound, alpha, expected=True), pairs, p, often)
+        pairs, often = pairs_of_sizes(p, n, self.contrast)
+        return probability_missed(margins(pairs, bound, alpha, expected=True), pairs, p, often)
 
     def _pairs(self, p: float, *, effect: float) -> tuple[FloatArray, FloatArray]:
         widest = p / effect if effect > p else 1.0
