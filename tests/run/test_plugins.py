@@ -280,7 +280,7 @@ def test_a_scan_asks_it_where_it_is_named(python: Path, folder: Path) -> None:
     report = AuditReport.from_json((folder / "audit-report/report.json").read_bytes())
     (found,) = [f for f in report.findings if f.probe == "unsure"]
     assert found.metric == "unsure_share" and found.pillar == "robustness" and found.n_samples == 300
-    assert {f.probe for f in report.findings} == {"intake", "group_fairness", "unsure"}
+    assert {f.probe for f in report.findings} == {"intake", "performance", "group_fairness", "unsure"}
 
 
 @pytest.mark.slow
