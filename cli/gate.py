@@ -65,16 +65,31 @@ def consistent(path: Path) -> AuditReport:
 
 
 def _follows(finding: Finding) -> bool:
-    """Whether a PASS or a FAIL is what the finding's own interval says of its criterion."""
+    """Whether the outcome is what the finding's own interval says of its criterion, where no more is said of it."""
+    doubted = bool(finding.vacuous or finding.doubtful)
+    if finding.outcome is Outcome.PASS and doubted:
+        return False
+    if finding.outcome is Outcome.INCONCLUSIVE:
+        return doubted or finding.p_fail_adjusted is None or not _beyond(finding)
     if finding.outcome not in (Outcome.PASS, Outcome.FAIL):
         return True
     if finding.criterion is None or finding.interval is None:
         # A check of the file, or of a probe's own arithmetic.
         return finding.metric is None or finding.criterion is None
-    low, high = (
-        -math.inf if x is None and i == 0 else math.inf if x is None else x for i, x in enumerate(finding.interval)
-    )
-    floor, ceiling = finding.criterion.required
     if finding.outcome is Outcome.FAIL:
-        return low > ceiling or high < floor
+        return _beyond(finding)
+    (low, high), (floor, ceiling) = _ends(finding.interval), finding.criterion.required
     return floor <= low and high <= ceiling
+
+
+def _beyond(finding: Finding) -> bool:
+    """Whether the whole interval lies beyond what is required."""
+    if finding.criterion is None or finding.interval is None:
+        return False
+    (low, high), (floor, ceiling) = _ends(finding.interval), finding.criterion.required
+    return low > ceiling or high < floor
+
+
+def _ends(interval: tuple[float | None, float | None]) -> tuple[float, float]:
+    low, high = interval
+    return -math.inf if low is None else low, math.inf if high is None else high
