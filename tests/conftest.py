@@ -53,3 +53,14 @@ def measuring_process(request: pytest.FixtureRequest, monkeypatch: pytest.Monkey
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What takes longest begins first, so that no process is left with it at the end."""
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
+@pytest.fixture
+def by_tails(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pairs of rates by their exact tails alone: what is simulated is what is made of them, in a tenth of the time.
+
+    Tables that are enumerated have tests of their own, and are bounded no wider.
+    """
+    from auditor.statistics import pairs
+
+    monkeypatch.setattr(pairs, "MOST_ENUMERATED", 0)

@@ -85,6 +85,7 @@ def test_a_model_compared_with_itself_has_not_changed() -> None:
     assert all_of(r.difference == 0.0 for r in comparison.rows)
 
 
+@pytest.mark.usefixtures("by_tails")
 @pytest.mark.slow
 def test_without_a_true_change_a_verdict_is_as_rare_as_promised() -> None:
     """60 worlds whose gap is 0.2 before and after: at most 9 (the limit of a 0.1 % test of 5 %) false verdicts."""
@@ -112,6 +113,7 @@ def graded(
 ALIKE = (0.85, 0.8, 0.8)
 
 
+@pytest.mark.usefixtures("by_tails")
 @pytest.mark.parametrize(("worlds", "allowed"), [(3, 0), pytest.param(100, 12, marks=pytest.mark.slow)])
 def test_of_two_models_of_the_same_rates_nothing_is_remarked(worlds: int, allowed: int) -> None:
     """At most 12 of 100, the limit of a 0.1 % test of 5 %, of all kinds of remark together."""
@@ -143,6 +145,7 @@ def test_a_gap_that_closed_because_the_others_rose_is_not_levelled_down() -> Non
     assert not [r for r in comparison.remarks if r.startswith("Levelling down")]
 
 
+@pytest.mark.usefixtures("by_tails")
 @pytest.mark.slow
 def test_levelling_down_is_named_four_times_in_five() -> None:
     rng = np.random.default_rng(11)

@@ -402,6 +402,7 @@ def sweep_of(
     return candidate("unmitigated", right, selected), points
 
 
+@pytest.mark.usefixtures("by_tails")
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("drop", "close"),

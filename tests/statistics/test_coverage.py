@@ -782,6 +782,7 @@ def kind_of(case: str) -> str:
     return words.replace(" ", "_")
 
 
+@pytest.mark.usefixtures("by_tails")
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "case", [pytest.param(case, marks=[pytest.mark.slow] if case.startswith(SLOW) else []) for case in CASES]

@@ -74,6 +74,7 @@ def passes(found: Measurement) -> bool:
     return high <= bound if direction == "at_most" else low >= bound
 
 
+@pytest.mark.usefixtures("by_tails")
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "metric", [pytest.param(m, marks=[] if m in QUICK else [pytest.mark.slow]) for m in BOUNDS]

@@ -135,6 +135,8 @@ def counts_of(estimate: Estimate) -> list[tuple[tuple[int, ...], tuple[int, ...]
     return [(table.successes, table.n) for table in estimate.tables]
 
 
+@pytest.mark.usefixtures("by_tails")
+@pytest.mark.usefixtures("by_tails")
 @pytest.mark.slow
 @pytest.mark.parametrize("gap", [0.0, 0.1])
 def test_the_worst_over_thresholds_is_missed_in_at_most_five_per_cent_of_worlds(gap: float) -> None:
@@ -147,8 +149,7 @@ def test_the_worst_over_thresholds_is_missed_in_at_most_five_per_cent_of_worlds(
     assert max(misses(estimates, gap)) <= most_misses()
     biased = sum(estimate.value > gap for estimate in estimates)
     assert biased > 0.8 * WORLDS, "the plain maximum is biased upward, or this test shows nothing"
-
-
+@pytest.mark.slow
 def test_odds_over_thresholds_are_missed_in_at_most_five_per_cent_of_worlds() -> None:
     """Scores that say nothing of the label, the same in both groups: every rate is the same."""
     rng, sizes = np.random.default_rng(6), (60, 60, 200, 200)
@@ -163,6 +164,8 @@ def test_odds_over_thresholds_are_missed_in_at_most_five_per_cent_of_worlds() ->
     assert max(misses(estimates, 0.0)) <= most_misses()
 
 
+@pytest.mark.usefixtures("by_tails")
+@pytest.mark.usefixtures("by_tails")
 @pytest.mark.slow
 def test_the_ratio_over_thresholds_is_missed_in_at_most_five_per_cent_of_worlds() -> None:
     rng, sizes = np.random.default_rng(6), (120, 400)
@@ -171,8 +174,7 @@ def test_the_ratio_over_thresholds_is_missed_in_at_most_five_per_cent_of_worlds(
     measured = at(of(scores[0], None, np.repeat([0, 1], sizes)), "demographic_parity_ratio_over_thresholds").estimate
     assert counts_of(measured) == counts_of(estimates[0])
     assert max(misses(estimates, 1.0)) <= most_misses()
-
-
+@pytest.mark.slow
 def test_power_is_what_the_probe_declares() -> None:
     rows, gap = ScoreFairness.threshold_power
     sizes = (rows, rows)
