@@ -136,7 +136,6 @@ def counts_of(estimate: Estimate) -> list[tuple[tuple[int, ...], tuple[int, ...]
 
 
 @pytest.mark.usefixtures("by_tails")
-@pytest.mark.usefixtures("by_tails")
 @pytest.mark.slow
 @pytest.mark.parametrize("gap", [0.0, 0.1])
 def test_the_worst_over_thresholds_is_missed_in_at_most_five_per_cent_of_worlds(gap: float) -> None:
@@ -149,6 +148,9 @@ def test_the_worst_over_thresholds_is_missed_in_at_most_five_per_cent_of_worlds(
     assert max(misses(estimates, gap)) <= most_misses()
     biased = sum(estimate.value > gap for estimate in estimates)
     assert biased > 0.8 * WORLDS, "the plain maximum is biased upward, or this test shows nothing"
+
+
+@pytest.mark.usefixtures("by_tails")
 @pytest.mark.slow
 def test_odds_over_thresholds_are_missed_in_at_most_five_per_cent_of_worlds() -> None:
     """Scores that say nothing of the label, the same in both groups: every rate is the same."""
@@ -165,7 +167,6 @@ def test_odds_over_thresholds_are_missed_in_at_most_five_per_cent_of_worlds() ->
 
 
 @pytest.mark.usefixtures("by_tails")
-@pytest.mark.usefixtures("by_tails")
 @pytest.mark.slow
 def test_the_ratio_over_thresholds_is_missed_in_at_most_five_per_cent_of_worlds() -> None:
     rng, sizes = np.random.default_rng(6), (120, 400)
@@ -174,6 +175,9 @@ def test_the_ratio_over_thresholds_is_missed_in_at_most_five_per_cent_of_worlds(
     measured = at(of(scores[0], None, np.repeat([0, 1], sizes)), "demographic_parity_ratio_over_thresholds").estimate
     assert counts_of(measured) == counts_of(estimates[0])
     assert max(misses(estimates, 1.0)) <= most_misses()
+
+
+@pytest.mark.usefixtures("by_tails")
 @pytest.mark.slow
 def test_power_is_what_the_probe_declares() -> None:
     rows, gap = ScoreFairness.threshold_power

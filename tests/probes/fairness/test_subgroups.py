@@ -351,7 +351,6 @@ def test_slices_picked_elsewhere_are_confirmed_by_chance_in_at_most_five_per_cen
     assert false <= most_misses()
 
 
-@pytest.mark.slow
 def test_gaps_of_confirmed_slices_are_covered_although_they_were_picked() -> None:
     """In worlds with a real gap every confirmed slice's bounds must hold: the picking is paid for by ``family``."""
     missed = confirmed = 0
@@ -363,6 +362,7 @@ def test_gaps_of_confirmed_slices_are_covered_although_they_were_picked() -> Non
     assert confirmed >= 60 and missed <= most_misses(worlds=confirmed)
 
 
+@pytest.mark.slow
 def test_gaps_that_were_only_just_confirmed_are_covered_too() -> None:
     """A slice of 40 rows with a gap of 0.2, which is confirmed where it happens to look larger than it is."""
     rng = np.random.default_rng(13)

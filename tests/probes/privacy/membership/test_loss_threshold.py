@@ -303,7 +303,6 @@ def test_files_given_the_wrong_way_round_are_remarked_on() -> None:
     assert right["attack_auc"].too_few == ""
 
 
-@pytest.mark.slow
 def test_label_distributions_that_differ_are_remarked_on() -> None:
     rng = np.random.default_rng(11)
     y = np.r_[rng.random(400) < 0.5, rng.random(400) < 0.2].astype(np.int64)
@@ -311,6 +310,7 @@ def test_label_distributions_that_differ_are_remarked_on() -> None:
     assert "of the members and" in detail and "more than membership" in detail
 
 
+@pytest.mark.slow
 def test_remarks_are_not_made_by_chance() -> None:
     """Two remarks, each at a thousandth; what they are made of is drawn for all worlds at once."""
     rng, half = np.random.default_rng(0), 200
