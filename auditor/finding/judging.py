@@ -184,6 +184,9 @@ def _said_alone(alone: Outcome, tests: tuple[float, float], levels: Levels) -> s
             "and passes where each of them does."
         )
     of = f"the {levels.budget} budget" if levels.budget else "this scan"
+    if levels.questions == 1:
+        allowed = f"{of} allows itself {levels.rate:.2g}"
+        return f" Alone this would {alone.value} at {DEFAULT_RATE:.0%} (p {p:.2g}): {allowed}."
     return f" Alone this would {alone.value} (p {p:.2g}): {of} holds {levels.questions} questions."
 
 

@@ -152,6 +152,7 @@ def test_a_smaller_rate_or_a_second_side_is_no_reason_to_look_away() -> None:
     ):
         findings, _ = judge([clear], [demand], family)
         assert findings[0].outcome is Outcome.INCONCLUSIVE and findings[0].alone is Outcome.FAIL
+        assert "at 5% (p " in findings[0].reason and "the fairness budget allows itself 1e-12." in findings[0].reason
         assert exit_code(findings, refused=False, allow_inconclusive=True) is ExitCode.INCONCLUSIVE
 
 
