@@ -234,6 +234,8 @@ def _what_it_would_take(
     spans = f"The interval [{_number(interval[0])}, {_number(interval[1])}] spans the bound ({criterion.describe()})."
     if _decide((ideal, ideal), criterion) is Outcome.FAIL:
         return None, None, f"{spans} The ideal value itself, {_number(ideal)}, does not meet this requirement."
+    if undecided := estimate.undecided():
+        return None, None, f"{spans} {undecided}"
     bound, sign = _bounds_to_plan_for(criterion, ideal)
     effect = minimum_detectable_effect(
         estimate, bound=bound, alpha=_tail(criterion, levels.fail), ideal=ideal, sign=sign

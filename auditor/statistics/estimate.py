@@ -81,6 +81,10 @@ class Estimate(BaseModel):
 
         return smallest_level(lambda alpha: shows(self.bounds(alpha), bound, side))
 
+    def undecided(self) -> str:
+        """What, other than too few rows, keeps it from being judged, in a sentence or two; "" where nothing does."""
+        return ""
+
     def standard_error_at(self, ideal: float) -> float:
         """Standard error of the hardest part of the estimate if the true value were ``ideal``; NaN where unknown."""
         return math.nan

@@ -42,6 +42,7 @@ from auditor.statistics.means import (
     WorstMeanDifference,
     WorstPairedDifference,
 )
+from auditor.statistics.one_sided import AtLeast, AtMost, Bracket, WorstBracketDifference
 from auditor.statistics.ranks import AreaUnderCurve, Quantile, TruePositiveRateAt
 from auditor.statistics.rates import Difference, Odds, Proportion, WeightedSum
 from auditor.statistics.upper_bound import UpperBound
@@ -103,7 +104,11 @@ AnyEstimate = Annotated[
     | WorstClusteredRatio
     | SmallestClusteredRate
     | RatioOfTotals
-    | IdealizedAssociation,
+    | IdealizedAssociation
+    | AtMost
+    | AtLeast
+    | Bracket
+    | WorstBracketDifference,
     Field(discriminator="kind"),
 ]
 
@@ -155,6 +160,10 @@ JUDGED = frozenset(
         "quantile",
         "ratio_of_totals",
         "idealized_association",
+        "at_most",
+        "at_least",
+        "bracket",
+        "worst_bracket_difference",
     }
 )
 

@@ -22,6 +22,7 @@ from auditor.statistics.families import Multiplicity
 from auditor.statistics.groups import WorstDifference, WorstRatio
 from auditor.statistics.intervals import clopper_pearson
 from auditor.statistics.means import StudentT
+from auditor.statistics.one_sided import AtLeast, AtMost, Bracket
 from auditor.statistics.ranks import quantile
 from auditor.statistics.rates import Proportion, RateTable
 from auditor.statistics.values import BoundedMean, bounded_mean
@@ -595,3 +596,33 @@ def test_a_file_that_loads_is_no_audited_model() -> None:
 
 def test_an_exit_code_is_a_number_to_a_shell() -> None:
     assert [int(code) for code in ExitCode] == [0, 1, 2, 3, 4]
+
+
+def test_a_search_may_find_and_never_acquit() -> None:
+    at_least_80 = criterion(direction="at_least", bound=0.8)
+    assert verdict(AtMost(successes=300, n=1_000), at_least_80, ideal=1.0).outcome is Outcome.FAIL
+    held = verdict(AtMost(successes=1_000, n=1_000), at_least_80, ideal=1.0)
+    assert held.outcome is Outcome.INCONCLUSIVE and held.alone is None
+    assert "1,000 of 1,000 rows were neither broken nor proved." in held.reason
+    assert held.n_required is None
+    assert verdict(AtLeast(successes=300, n=1_000)).outcome is Outcome.FAIL
+    assert verdict(AtLeast(successes=0, n=1_000)).outcome is Outcome.INCONCLUSIVE
+
+
+def test_a_proof_may_acquit_and_never_accuse() -> None:
+    at_least_80 = criterion(direction="at_least", bound=0.8)
+    assert verdict(AtLeast(successes=900, n=1_000), at_least_80, ideal=1.0).outcome is Outcome.PASS
+    assert verdict(AtLeast(successes=0, n=1_000), at_least_80, ideal=1.0).outcome is Outcome.INCONCLUSIVE
+
+
+def test_a_proof_and_a_search_together_decide_both_ways() -> None:
+    at_least_80 = criterion(direction="at_least", bound=0.8)
+
+    def outcome(proved: int, possible: int) -> Outcome:
+        return verdict(Bracket(proved=proved, possible=possible, n=1_000), at_least_80, ideal=1.0).outcome
+
+    assert outcome(900, 950) is Outcome.PASS
+    assert outcome(100, 600) is Outcome.FAIL
+    assert outcome(700, 900) is Outcome.INCONCLUSIVE
+    open_ = verdict(Bracket(proved=700, possible=900, n=1_000), at_least_80, ideal=1.0)
+    assert "200 of 1,000 rows were neither proved nor broken." in open_.reason

@@ -52,6 +52,7 @@ from auditor.statistics.groups import (
     WorstRatio,
 )
 from auditor.statistics.means import BracketedMean, WorstMeanDifference, WorstPairedDifference, paired_difference
+from auditor.statistics.one_sided import AtLeast, AtMost, Bracket, WorstBracketDifference
 from auditor.statistics.ranks import TruePositiveRateAt, area_under_curve, quantile
 from auditor.statistics.rates import Difference, Odds, Proportion, RateTable, WeightedSum
 from auditor.statistics.values import (
@@ -251,6 +252,42 @@ def never_together() -> Worlds:
         grid = (np.arange(steps) + 1.0) / (steps * m)
         samples = [(ConfirmedCount(p_values=(float(u), *[1.0] * (m - 1))), 1.0 / steps) for u in grid[:1_500]]
         yield World([*samples, (ConfirmedCount(p_values=(1.0,) * m), 1.0 - 1_500 / steps)], 0.0)
+
+
+def of_searches(*, proof: bool, attack: bool) -> Callable[[], Worlds]:
+    """Rows of which a share is robust; a proof finds ``found`` of those, and an attack breaks so much of the others."""
+
+    def worlds() -> Worlds:
+        for n, p, found in product((7, 40), RATES, (1.0, 0.8)):
+            shares = (p * found, p * (1.0 - found), (1.0 - p) * (1.0 - found), (1.0 - p) * found)
+
+            def counted(k: IntArray, n: int = n) -> Estimate:
+                # Robust rows that are proved, and rows that are left over when the attack is done.
+                proved, left = int(k[0]), int(k[:3].sum())
+                if proof and attack:
+                    return Bracket(proved=proved, possible=left, n=n)
+                return AtLeast(successes=proved, n=n) if proof else AtMost(successes=left, n=n)
+
+            yield worlds_of(sorted_into(n, shares), counted, p)
+
+    return worlds
+
+
+def brackets_apart() -> Worlds:
+    """Two groups and three, all rows decided, and with some left over that are all robust in one group and not so in
+    another.
+    """
+    for n, p in (*TWO, *THREE):
+        samples = together(*(counts(*some) for some in zip(n, p, strict=True)))
+        for left in (0, 2):
+
+            def apart(k: Sequence[int], n: tuple[int, ...] = n, left: int = left) -> Estimate:
+                # What truly is robust lies at the upper end in the first group, and at the lower in all others.
+                proved = [max(k[0] - left, 0), *k[1:]]
+                possible = [k[0], *(min(x + left, m) for x, m in zip(k[1:], n[1:], strict=True))]
+                return WorstBracketDifference(proved=table(proved, n), possible=table(possible, n))
+
+            yield worlds_of(samples, apart, spread(np.asarray(p)))
 
 
 # ---- means ---------------------------------------------------------------------------------------------------------
@@ -646,6 +683,10 @@ ADVERSARIES: dict[str, tuple[Callable[[], Worlds], ...]] = {
             log_ratio,
         ),
     ),
+    "at_most": (of_searches(proof=False, attack=True),),
+    "at_least": (of_searches(proof=True, attack=False),),
+    "bracket": (of_searches(proof=True, attack=True),),
+    "worst_bracket_difference": (brackets_apart,),
     "smallest_rate": (of_groups(lambda t: SmallestRate(table=t), lambda p: float(p.min())),),
     "largest_rate": (of_groups(lambda t: LargestRate(table=t), lambda p: float(p.max())),),
     "ratio_to_largest": (of_groups(lambda t: RatioToLargest(table=t, index=0), lambda p: float(p[0] / p.max())),),

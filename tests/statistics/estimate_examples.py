@@ -50,6 +50,7 @@ from auditor.statistics.means import (
     WorstMeanDifference,
     WorstPairedDifference,
 )
+from auditor.statistics.one_sided import AtLeast, AtMost, Bracket, WorstBracketDifference
 from auditor.statistics.ranks import AreaUnderCurve, Quantile, TruePositiveRateAt
 from auditor.statistics.rates import Difference, Odds, Proportion, RateTable, WeightedSum
 from auditor.statistics.upper_bound import UpperBound
@@ -362,6 +363,37 @@ EXAMPLES: dict[str, Examples] = {
             weights=(0.5, 0.5, -0.5, -0.5),
             table=rates((0.4 + v / 2, 0.4 + v / 2, 0.4 - v / 2, 0.4 - v / 2), (100, 200, 150, 200)),
         ),
+    ),
+    "at_most": Examples(
+        AtMost(successes=80, n=100),
+        (AtMost(successes=0, n=0), AtMost(successes=0, n=5), AtMost(successes=5, n=5)),
+        ideal=0.95,
+        bound=0.8,
+        at=lambda v: AtMost(successes=round(500 * v), n=500),
+        plans=frozenset({"effect"}),
+    ),
+    "at_least": Examples(
+        AtLeast(successes=20, n=100),
+        (AtLeast(successes=0, n=0), AtLeast(successes=0, n=5), AtLeast(successes=5, n=5)),
+        ideal=0.05,
+        bound=0.2,
+        at=lambda v: AtLeast(successes=round(500 * v), n=500),
+        plans=frozenset({"effect"}),
+    ),
+    "bracket": Examples(
+        Bracket(proved=70, possible=80, n=100),
+        (Bracket(proved=0, possible=0, n=0), Bracket(proved=0, possible=5, n=5), Bracket(proved=5, possible=5, n=5)),
+        ideal=0.95,
+        bound=0.8,
+        at=lambda v: Bracket(proved=round(500 * v), possible=round(500 * v), n=500),
+    ),
+    "worst_bracket_difference": Examples(
+        WorstBracketDifference(proved=rates((0.5, 0.7), (200, 100)), possible=rates((0.6, 0.8), (200, 100))),
+        (
+            *(WorstBracketDifference(proved=t, possible=t) for t in (EMPTY, HOLED, ALONE, ALL_OR_NONE)),
+            WorstBracketDifference(proved=table((0, 0), (5, 5)), possible=table((5, 5), (5, 5))),
+        ),
+        plans=NO_PLAN,
     ),
     "smallest_rate": Examples(
         SmallestRate(table=rates((0.82, 0.9, 0.85), (200, 100, 300))),

@@ -11,6 +11,7 @@ import pytest
 
 from auditor.statistics.estimate import Estimate, Side
 from auditor.statistics.planning import minimum_detectable_effect, n_required
+from tests.quantifiers import all_of
 from tests.statistics.estimate_examples import ANY, EVERY, EXAMPLES, KINDS
 
 ALPHAS = (0.5, 0.3, 0.1, 0.05, 0.0125, 1e-3, 1e-6, 1e-12)
@@ -146,7 +147,7 @@ def test_p_values_invert_the_bounds(estimate: Estimate) -> None:
 
 COUNTS = {
     "n", "successes", "failures", "before", "gained", "lost", "below", "equal", "above", "n_positive", "n_negative",
-    "n_first", "n_second", "alarms", "misses", "at_least_as_likely", "members_above",
+    "n_first", "n_second", "alarms", "misses", "at_least_as_likely", "members_above", "proved", "possible",
 }  # fmt: skip
 ROWS = {"values", "members_above"}
 
@@ -197,6 +198,26 @@ def scaled(estimate: Any, times: float) -> Any:
     return ANY.validate_python(walk(ANY.dump_python(estimate, mode="json")))
 
 
+def reach_of_bracket(estimate: Any) -> tuple[float, float]:
+    low, high = estimate.bounds(LEVEL)
+    return estimate.proved / estimate.n - low, high - estimate.possible / estimate.n
+
+
+def reach_of_brackets(estimate: Any) -> tuple[float, float]:
+    (low, high), n = estimate.bounds(LEVEL), np.asarray(estimate.proved.n)
+    worse, better = np.asarray(estimate.proved.successes) / n, np.asarray(estimate.possible.successes) / n
+    return max(*(worse - better[::-1]), 0.0) - low, max(better - worse[::-1]) - high
+
+
+# Kinds whose interval does not shrink to a point.
+OPEN: dict[str, Callable[[Any], tuple[float, ...]]] = {
+    "at_most": lambda estimate: (estimate.bounds(LEVEL)[1] - estimate.value,),
+    "at_least": lambda estimate: (estimate.value - estimate.bounds(LEVEL)[0],),
+    "bracket": reach_of_bracket,
+    "worst_bracket_difference": lambda estimate: tuple(-x for x in reach_of_brackets(estimate)[1:]),
+}
+
+
 @sampled
 def test_more_rows_of_the_same_make_a_narrower_interval(kind: str) -> None:
     estimate = EXAMPLES[kind].usual
@@ -205,6 +226,11 @@ def test_more_rows_of_the_same_make_a_narrower_interval(kind: str) -> None:
     low, high = estimate.bounds(LEVEL)
     more_low, more_high = scaled(estimate, 4).bounds(LEVEL)
     assert low <= more_low and more_high <= high
+    if kind in OPEN:
+        # What rows narrow is the reach from the value to the end that is not open, or from each count to its own.
+        ends = OPEN[kind](estimate)
+        assert all_of(0.0 < more < 0.8 * few for few, more in zip(ends, OPEN[kind](scaled(estimate, 4)), strict=True))
+        return
     assert more_high - more_low < 0.8 * (high - low)
     many_low, many_high = scaled(estimate, 100).bounds(LEVEL)
     assert many_high - many_low < 0.25 * (high - low)
@@ -219,7 +245,7 @@ ONE_SAMPLE = {
     "undefined", "exact", "upper_bound", "proportion", "student_t", "area_under_curve", "quantile",
     "true_positive_rate_at", "equal_error_rate", "average_precision", "area_difference", "excess_share", "difference",
     "odds", "benefit_inequality", "bracketed_mean", "standardized_difference", "rate_change", "bounded_mean",
-    "exposure", "clustered_mean", "ratio_of_totals", "idealized_association",
+    "exposure", "clustered_mean", "ratio_of_totals", "idealized_association", "at_most", "at_least", "bracket",
 }  # fmt: skip
 
 
@@ -230,9 +256,10 @@ def turned(estimate: Any) -> Any:
         return {key: x[::-1] if isinstance(x, list) else x for key, x in columns.items()}
 
     data = ANY.dump_python(estimate, mode="json")
-    found = groups({k: v for k, v in data.items() if k not in ("table",)})
-    if "table" in data:
-        found["table"] = groups(data["table"])
+    found = groups({k: v for k, v in data.items() if k != "table"})
+    for key in ("table", "proved", "possible"):
+        if isinstance(data.get(key), dict):
+            found[key] = groups(data[key])
     for key in ("tables", "rates"):
         if key in data:
             found[key] = [groups(x) for x in found[key]]
@@ -299,6 +326,16 @@ MIRRORS: dict[str, tuple[Callable[[dict[str, Any]], dict[str, Any]], Bounds]] = 
     "excess_share": (
         lambda x: x | {"successes": x["n"] - x["successes"], "promised": 1.0 - x["promised"]},
         negated,
+    ),
+    "at_most": (lambda x: x | {"kind": "at_least", "successes": x["n"] - x["successes"]}, complement),
+    "at_least": (lambda x: x | {"kind": "at_most", "successes": x["n"] - x["successes"]}, complement),
+    "bracket": (
+        lambda x: x | {"proved": x["n"] - x["possible"], "possible": x["n"] - x["proved"]},
+        complement,
+    ),
+    "worst_bracket_difference": (
+        lambda x: x | {"proved": failures_of(x["possible"]), "possible": failures_of(x["proved"])},
+        unchanged,
     ),
     "difference": (lambda x: x | {"successes": x["successes"][::-1], "n": x["n"][::-1]}, negated),
     "rate_change": (after_of, negated),
@@ -425,6 +462,9 @@ def test_these_kinds_alone_are_not_planned() -> None:
         "gap_change",
         "exposure",
         "idealized_association",
+        "at_most",
+        "at_least",
+        "worst_bracket_difference",
     }
 
 
@@ -440,6 +480,10 @@ def test_what_has_few_rows_has_a_plan_or_none_and_no_error(estimate: Estimate) -
 @planned
 def test_a_stricter_level_takes_more_rows_and_a_larger_effect(kind: str) -> None:
     examples = EXAMPLES[kind]
+    if "size" not in examples.plans:
+        effects = [sign_of(kind) * effect_of(kind, examples.usual, alpha) for alpha in (0.1, 0.0125, 1e-4)]
+        assert sign_of(kind) * examples.bound < effects[0] < effects[1] < effects[2]
+        return
     if kind == "exact":
         assert effect_of(kind, examples.usual) == examples.bound and size_of(kind, examples.usual) == 0
         return
@@ -475,7 +519,7 @@ def test_an_ideal_model_of_the_planned_size_would_pass_and_one_far_smaller_would
     """In expectation: the size for 80 % power is beyond it, by no more than a factor."""
     examples = EXAMPLES[kind]
     assert examples.at is not None
-    if kind == "exact":
+    if kind == "exact" or "size" not in examples.plans:
         return
     ideal = examples.at(examples.ideal)
     size = size_of(kind, ideal)

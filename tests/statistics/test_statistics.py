@@ -245,9 +245,7 @@ def test_the_worst_is_found_by_looking_at_every_pair(n_groups: int) -> None:
             high = max(-lower(k, n, j, i, "difference", alpha) for i, j in ordered)
             assert difference.bounds(alpha) == pytest.approx((max(low, 0.0), min(max(high, 0.0), 1.0)), abs=1e-9)
             low = min(lower(k, n, i, j, "ratio", alpha) for i, j in ordered)
-            high = min(
-                1.0 / lower(k, n, i, j, "ratio", of_both, either=True) for i, j in ordered if p[i] >= p[j]
-            )
+            high = min(1.0 / lower(k, n, i, j, "ratio", of_both, either=True) for i, j in ordered if p[i] >= p[j])
             assert ratio.bounds(alpha) == pytest.approx((min(low, 1.0), min(high, 1.0)), abs=1e-9)
 
 

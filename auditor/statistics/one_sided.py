@@ -1,0 +1,212 @@
+"""Shares of rows of which a search, or a proof, shows one side only: an attack that fails has proved nothing."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, ClassVar, Literal, Self
+
+from pydantic import Field, model_validator
+
+from auditor.rows import FloatArray
+from auditor.statistics.estimate import Estimate
+from auditor.statistics.intervals import clopper_pearson
+from auditor.statistics.rates import Proportion, RateTable
+
+
+class AtMost(Estimate):
+    """A share of rows that is at most what was counted: the rows that a search for counterexamples left over.
+
+    ``successes`` of ``n`` independent rows held out; a stronger search may break more of them, and never fewer. In
+    [0, 1]; ``value`` is successes / n. Bounds: 0, whatever the level, and the Clopper-Pearson upper bound. So accuracy
+    under an attack may be shown to lie below a bound, and never above one.
+    """
+
+    kind_limits: ClassVar[tuple[float, float]] = (0.0, 1.0)
+    unplanned: ClassVar[str] = (
+        "It is an upper bound: a stronger search may break more rows, so this number can show that a limit is broken "
+        "and never that it is kept, however many rows there are."
+    )
+
+    kind: Literal["at_most"] = "at_most"
+    successes: Annotated[int, Field(ge=0)]
+    n: Annotated[int, Field(ge=0)]
+
+    @model_validator(mode="after")
+    def _no_more_than_n(self) -> Self:
+        if self.successes > self.n:
+            raise ValueError(f"{self.successes} successes of {self.n}")
+        return self
+
+    @property
+    def value(self) -> float:
+        return self.successes / self.n if self.n else math.nan
+
+    def bounds(self, alpha: float) -> tuple[float, float]:
+        return 0.0, _high(self.successes, self.n, alpha)
+
+    def undecided(self) -> str:
+        return f"{self.successes:,} of {self.n:,} rows were neither broken nor proved. {self.unplanned}"
+
+    def detectable(self, *, bound: float, alpha: float, ideal: float, sign: int) -> float:
+        """As a proportion's, where "beyond" is below; nothing is ever shown to lie above."""
+        if sign > 0:
+            return math.inf
+        return Proportion(successes=self.successes, n=self.n).detectable(
+            bound=bound, alpha=alpha, ideal=ideal, sign=sign
+        )
+
+    def growth(self, *, bound: float, alpha: float, ideal: float, miss: float) -> float:
+        """As a proportion's, where "within" is below; NaN else, for no rows show it."""
+        if bound < ideal:
+            return math.nan
+        return Proportion(successes=self.successes, n=self.n).growth(bound=bound, alpha=alpha, ideal=ideal, miss=miss)
+
+
+class AtLeast(Estimate):
+    """A share of rows that is at least what was counted: the rows that were proved, or the ones that were broken.
+
+    ``successes`` of ``n`` independent rows were shown to be so, by a certificate or by a counterexample; of the others
+    nothing is known. In [0, 1]; ``value`` is successes / n. Bounds: the Clopper-Pearson lower bound, and 1. So
+    certified accuracy may be shown to lie above a bound and never below one, and a rate of flips that were found the
+    same: beyond a limit, and never within it.
+    """
+
+    kind_limits: ClassVar[tuple[float, float]] = (0.0, 1.0)
+    unplanned: ClassVar[str] = (
+        "It is a lower bound: what was not shown may be so too, so this number can never show that the true share is "
+        "no larger, however many rows there are."
+    )
+
+    kind: Literal["at_least"] = "at_least"
+    successes: Annotated[int, Field(ge=0)]
+    n: Annotated[int, Field(ge=0)]
+
+    @model_validator(mode="after")
+    def _no_more_than_n(self) -> Self:
+        if self.successes > self.n:
+            raise ValueError(f"{self.successes} successes of {self.n}")
+        return self
+
+    @property
+    def value(self) -> float:
+        return self.successes / self.n if self.n else math.nan
+
+    def bounds(self, alpha: float) -> tuple[float, float]:
+        return _low(self.successes, self.n, alpha), 1.0
+
+    def undecided(self) -> str:
+        return f"Of {self.n - self.successes:,} of {self.n:,} rows nothing was shown. {self.unplanned}"
+
+    def detectable(self, *, bound: float, alpha: float, ideal: float, sign: int) -> float:
+        """As a proportion's, where "beyond" is above; nothing is ever shown to lie below."""
+        if sign < 0:
+            return -math.inf
+        return Proportion(successes=self.successes, n=self.n).detectable(
+            bound=bound, alpha=alpha, ideal=ideal, sign=sign
+        )
+
+    def growth(self, *, bound: float, alpha: float, ideal: float, miss: float) -> float:
+        """As a proportion's, where "within" is above; NaN else, for no rows show it."""
+        if bound > ideal:
+            return math.nan
+        return Proportion(successes=self.successes, n=self.n).growth(bound=bound, alpha=alpha, ideal=ideal, miss=miss)
+
+
+class Bracket(Estimate):
+    """A share of rows between what was proved and what was not broken; where every row is decided, a proportion.
+
+    Of ``n`` independent rows ``proved`` are so for certain, and ``possible`` >= proved were not shown to be otherwise:
+    certified rows, and rows that no attack broke. In [0, 1]; ``value`` is proved / n, the worse end. Bounds: the
+    Clopper-Pearson lower bound of the one count, and the upper bound of the other.
+    """
+
+    kind_limits: ClassVar[tuple[float, float]] = (0.0, 1.0)
+    unplanned: ClassVar[str] = "More rows do not decide the rows that are neither proved nor broken."
+
+    kind: Literal["bracket"] = "bracket"
+    proved: Annotated[int, Field(ge=0)]
+    possible: Annotated[int, Field(ge=0)]
+    n: Annotated[int, Field(ge=0)]
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if not self.proved <= self.possible <= self.n:
+            raise ValueError(f"{self.proved} proved, {self.possible} possible, of {self.n}")
+        return self
+
+    @property
+    def value(self) -> float:
+        return self.proved / self.n if self.n else math.nan
+
+    def bounds(self, alpha: float) -> tuple[float, float]:
+        return _low(self.proved, self.n, alpha), _high(self.possible, self.n, alpha)
+
+    def undecided(self) -> str:
+        left = self.possible - self.proved
+        return f"{left:,} of {self.n:,} rows were neither proved nor broken." if left else ""
+
+    def detectable(self, *, bound: float, alpha: float, ideal: float, sign: int) -> float:
+        """As of a proportion, if every row were decided."""
+        return Proportion(successes=self.proved, n=self.n).detectable(bound=bound, alpha=alpha, ideal=ideal, sign=sign)
+
+    def growth(self, *, bound: float, alpha: float, ideal: float, miss: float) -> float:
+        """As of a proportion, if every row were decided."""
+        return Proportion(successes=self.proved, n=self.n).growth(bound=bound, alpha=alpha, ideal=ideal, miss=miss)
+
+
+class WorstBracketDifference(Estimate):
+    """The largest difference of such a share between any two groups, in [0, 1], ideal 0.
+
+    ``max over i, j of p_i - p_j``; ``proved`` and ``possible`` are the counts of the same groups. ``value``: of each
+    group's worse end, proved / n; NaN where a group has no rows. Bounds: the largest lower bound of one group above
+    another's upper bound, and the largest upper bound above another's lower bound, each of the 2 g one-sided
+    Clopper-Pearson bounds at alpha / (2 g) (union bound).
+    """
+
+    kind_limits: ClassVar[tuple[float, float]] = (0.0, 1.0)
+    unplanned: ClassVar[str] = Bracket.unplanned
+
+    kind: Literal["worst_bracket_difference"] = "worst_bracket_difference"
+    proved: RateTable
+    possible: RateTable
+
+    @model_validator(mode="after")
+    def _same_groups(self) -> Self:
+        pairs = zip(self.proved.successes, self.possible.successes, strict=False)
+        if self.proved.n != self.possible.n or any(k > m for k, m in pairs):
+            raise ValueError("proved and possible are of the same groups, and none has more proved than possible")
+        return self
+
+    @property
+    def value(self) -> float:
+        if not self.proved.complete or not self.proved.n:
+            return math.nan
+        k, n = self.proved.arrays()
+        return float((k / n).max() - (k / n).min())
+
+    @property
+    def comparisons(self) -> int:
+        return self.proved.n_pairs
+
+    def bounds(self, alpha: float) -> tuple[float, float]:
+        (k, n), (m, _) = self.proved.arrays(), self.possible.arrays()
+        if n.size < 2:
+            return self.kind_limits
+        each = alpha / (2.0 * n.size)
+        low, high = clopper_pearson(k, n=n, alpha=each)[0], clopper_pearson(m, n=n, alpha=each)[1]
+        # Nothing is known of a group without rows.
+        most = _apart(high, low) if self.proved.complete else 1.0
+        return max(0.0, _apart(low, high)), most
+
+
+def _apart(above: FloatArray, below: FloatArray) -> float:
+    """The largest ``above[i] - below[j]``, of i other than j."""
+    return max(float(above[i] - below[j]) for i in range(above.size) for j in range(below.size) if i != j)
+
+
+def _low(k: int, n: int, alpha: float) -> float:
+    return float(clopper_pearson(k, n=n, alpha=alpha)[0]) if n else 0.0
+
+
+def _high(k: int, n: int, alpha: float) -> float:
+    return float(clopper_pearson(k, n=n, alpha=alpha)[1]) if n else 1.0
