@@ -38,6 +38,7 @@ from probes.privacy.memorization.extraction import Extraction
 from probes.privacy.memorization.lm_membership import LMMembership
 from probes.privacy.memorization.pii_leakage import PIILeakage
 from probes.privacy.model_inversion import ModelInversion
+from probes.robustness.out_of_distribution import OutOfDistribution
 from probes.robustness.robustness import Robustness
 
 PROBES: dict[str, type[Probe]] = {
@@ -63,6 +64,7 @@ PROBES: dict[str, type[Probe]] = {
     "model_inversion": ModelInversion,
     "dp_claim": DPClaim,
     "robustness": Robustness,
+    "out_of_distribution": OutOfDistribution,
     "detector_performance": DetectorPerformance,
     "trivial_cues": TrivialCues,
     "detector_robustness": DetectorRobustness,
