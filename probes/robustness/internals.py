@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from scipy.special import softmax
 
 from auditor.rows import FloatArray, Rows, take_rows
 
@@ -21,9 +22,10 @@ _ROWS_AT_ONCE = {"image": 64, "audio": 64, "text": 256}
 
 @dataclass(frozen=True, eq=False)
 class Internals:
-    """``logits`` (n, n_classes), or None where one number for two classes, or probabilities, are all there is;
-    ``features`` (n, d), ``what`` they are, in words."""
+    """``probabilities`` (n, n_classes) that the model answers; ``logits`` (n, n_classes), None where one number for two
+    classes, or probabilities, are all there is; ``features`` (n, d), ``what`` they are, in words."""
 
+    probabilities: FloatArray
     logits: FloatArray | None
     features: FloatArray
     what: str
@@ -38,11 +40,14 @@ def internals_of(model: TorchModel, X: Rows, modality: str) -> Internals:
     parts = [_pass(model, take_rows(X, slice(i, i + size))) for i in range(0, len(X), size)]
     logits = np.concatenate([part[0] for part in parts])
     _, features, layer = parts[0]
+    probabilities = softmax(logits, axis=1)
     real = model.output_kind == "logits" and not (logits.shape[1] == 2 and not logits[:, 0].any())
     if features is None:
-        return Internals(logits if real else None, logits, "its logits")
+        return Internals(probabilities, logits if real else None, logits, "its logits")
     every = np.concatenate([part[1] for part in parts if part[1] is not None])
-    return Internals(logits if real else None, every, f"the {every.shape[1]} features that {layer} reads")
+    return Internals(
+        probabilities, logits if real else None, every, f"the {every.shape[1]} features that {layer} reads"
+    )
 
 
 def _pass(model: TorchModel, X: Rows) -> tuple[FloatArray, FloatArray | None, str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -24,9 +24,8 @@ if TYPE_CHECKING:
 
 # The share of the rows that the threshold lets through.
 _LET_THROUGH = 0.95
-_ROWS, _STRANGE = 2_000, 1_000
-# Every picture costs a pass, which is a thousand times what a row of a table does.
-_FILES, _STRANGE_FILES = 200, 100
+# Rows of either half, and inputs of a built-in case: a pass of a text or a picture costs a thousand rows of a table.
+_SIZES = {"tabular": (2_000, 1_000), "text": (500, 250), "image": (100, 100), "audio": (100, 100)}
 GIVEN = "given"
 # More strange inputs at the very threshold than that, and what lies beyond it is not to be told.
 _MOST_TIED = 0.05
@@ -52,16 +51,17 @@ class OutOfDistribution:
     - ``mahalanobis`` and ``knn`` (networks): distance from the classes' means, and from the ``k``-th nearest row, in
       the features that the last layer reads, or in the logits. What a detector built on the network could see.
 
-    Cases: ``given``, the inputs of ``ood``, those of them that are not among the rows; and built-in ones that lie far
-    away, see :func:`probes.robustness.strange_inputs.makers`: to be noticed there is the least that can be asked.
+    Cases: ``given``, the inputs of ``ood``, those of them that are not among the rows, each once; and built-in ones,
+    see :func:`probes.robustness.strange_inputs.makers`: to notice those that lie far away is the least that can be
+    asked.
 
     Scores are fitted, and strange inputs made, from the training rows where they are there, else from one half of the
     rows; the others set the threshold. Which half is which the rows decide, and no seed.
 
     ood: a file of rows or a folder of media, all of which are strange; column: of a table of texts, where it has
     several. methods, cases: ``auto`` (all that apply), or names. k: neighbours. n_samples: rows at most, of either
-    half, and inputs of ``ood``; by default 2,000, or 200 images. n_strange: inputs of a built-in case; by default
-    1,000, or 100 images.
+    half, and inputs of ``ood``; by default 2,000, 500 texts or 100 images. n_strange: inputs of a built-in case; by
+    default 1,000, 250 texts or 100 images.
 
     Raises NotApplicableError where a method or case asked for does not apply, DataError for inputs that cannot be read.
 
@@ -102,13 +102,10 @@ class OutOfDistribution:
         """Measurements over the evaluation rows and strange inputs; see the class for what they are."""
         if not model.can_be_asked:
             raise NotApplicableError("Needs the model itself: strange inputs are rows that it has not answered yet.")
-        media = data.modality in ("image", "audio")
-        most, n = (
-            self.n_samples or (_FILES if media else _ROWS),
-            self.n_strange or (_STRANGE_FILES if media else _STRANGE),
-        )
+        rows, (most, n) = data.evaluation, _SIZES[data.modality]
+        most, n = self.n_samples or most, self.n_strange or n
         known, held, whose = _parted(data, most)
-        rows, made = data.evaluation, makers(known)
+        made = makers(known)
         # Every case gets draws of its own, so that one more case does not change another's numbers.
         generators = dict(zip(CASES, rng.spawn(len(CASES)), strict=True))
         given, said = (None, "") if self.ood is None else self._given(model, data, most)
@@ -118,7 +115,7 @@ class OutOfDistribution:
         )
         scores = _Scores.of(model, known, self.k)
         methods = _applying("methods", self.wanted, scores.methods, "needs a network with a logit for each class")
-        threshold = scores.of_rows(take_rows(rows.X, held), model.outputs(rows)[held])
+        threshold = scores.of_rows(take_rows(rows.X, held), lambda: model.outputs(rows)[held])
         basis = f"{len(held):,} rows set the threshold; {whose}"
         found: list[Measurement] = []
         for case in cases:
@@ -133,8 +130,8 @@ class OutOfDistribution:
         return found
 
     def _given(self, model: AuditedModel, data: AuditData, most: int) -> tuple[Rows, str]:
-        """The user's inputs that are not among the rows, ``most`` of them at most, and a word on the others."""
-        from auditor.data.row_keys import keys_of
+        """The user's inputs that are not among the rows, each once, ``most`` at most, and a word on the others."""
+        from auditor.data.row_keys import keys_of, order_of
         from auditor.intake.rows.unlabelled import read_unlabelled
 
         if self.ood is None:
@@ -142,15 +139,19 @@ class OutOfDistribution:
         X = read_unlabelled(self.ood, model, data, self.column) if isinstance(self.ood, str) else self.ood
         if not len(X):
             raise DataError("The strange inputs are none at all: give some with --ood FILE.", code="AUD-DATA-EMPTY")
-        own = keys_of(X, None, None, None)
-        new = ~np.isin(own, keys_of(data.X, None, None, None))
-        if not new.any():
+        # A copy shows nothing that its like did not show.
+        own, first = np.unique(keys_of(X, None, None, None), return_index=True)
+        new = first[~np.isin(own, keys_of(data.X, None, None, None))]
+        if not new.size:
             raise DataError(
                 f"All {len(X):,} inputs of --ood stand among the rows too: give inputs of another kind.",
                 code="AUD-DATA-VALUES",
             )
-        left = f"{int((~new).sum()):,} inputs that stand among the rows were left out" if not new.all() else ""
-        return take_rows(X, np.flatnonzero(new)[:most]), left
+        left = len(X) - new.size
+        said = f"{left:,} inputs that stand among the rows, or a second time, were left out" if left else ""
+        X = take_rows(X, np.sort(new))
+        order = order_of(keys_of(X, None, None, None), "out_of_distribution")
+        return take_rows(X, order[:most]), said
 
 
 _OF_FEATURES = ("mahalanobis", "knn")
@@ -211,10 +212,9 @@ class _Scores:
         if not isinstance(model, TorchModel):
             return cls(model, known.modality)
         inner = internals_of(model, known.X, known.modality)
-        labels = np.full(len(known), -1, np.int64) if known.y_true is None else known.y_true
-        if (labels < 0).any():
-            decided = model.decide(model.predict_part(known.X), known.positive)
-            labels = np.where(labels < 0, decided, labels)
+        labels = model.decide(inner.probabilities, known.positive)
+        if known.y_true is not None:
+            labels = np.where(known.y_true >= 0, known.y_true, labels)
         usable = np.isfinite(inner.features).all(axis=1)
         if not usable.any():
             return cls(model, known.modality, inner.logits is not None)
@@ -233,27 +233,24 @@ class _Scores:
         """Those that apply to this model, in order."""
         return ["msp", *(["energy"] * self.with_energy), *(_OF_FEATURES if self.mahalanobis is not None else ())]
 
-    def of_rows(self, X: Rows, probabilities: FloatArray) -> dict[str, FloatArray]:
-        """Scores by method, each (n,), of rows that were answered with these probabilities; -inf for what is none."""
-        found = {"msp": msp(probabilities)}
-        if self.with_energy or self.mahalanobis is not None:
-            found |= self._inner(X)
-        return {name: np.where(np.isnan(values), -np.inf, values) for name, values in found.items()}
-
-    def _inner(self, X: Rows) -> dict[str, FloatArray]:
+    def of_rows(self, X: Rows, answers: Callable[[], FloatArray]) -> dict[str, FloatArray]:
+        """Scores by method, each (n,), of rows; -inf for what is no number. ``answers``: gives the probabilities, where
+        the model is no network."""
         from auditor.model.torch_model import TorchModel
 
-        assert isinstance(self.model, TorchModel)
-        inner = internals_of(self.model, X, self.modality)
-        found = {}
-        # Inputs far enough away overflow, and have no distance.
-        with np.errstate(all="ignore"):
-            if self.with_energy and inner.logits is not None:
-                found["energy"] = energy(inner.logits)
-            if self.mahalanobis is not None and self.nearest is not None:
-                found["mahalanobis"] = self.mahalanobis.score(inner.features)
-                found["knn"] = self.nearest.score(inner.features)
-        return found
+        if not isinstance(self.model, TorchModel):
+            found = {"msp": msp(answers())}
+        else:
+            inner = internals_of(self.model, X, self.modality)
+            found = {"msp": msp(inner.probabilities)}
+            # Inputs far enough away overflow, and have no distance.
+            with np.errstate(all="ignore"):
+                if self.with_energy and inner.logits is not None:
+                    found["energy"] = energy(inner.logits)
+                if self.mahalanobis is not None and self.nearest is not None:
+                    found["mahalanobis"] = self.mahalanobis.score(inner.features)
+                    found["knn"] = self.nearest.score(inner.features)
+        return {name: np.where(np.isnan(values), -np.inf, values) for name, values in found.items()}
 
     def of_strange(self, X: Rows) -> tuple[dict[str, FloatArray], int]:
         """Scores by method of strange inputs, and how many the model refused: by an error, or without a number.
@@ -263,7 +260,7 @@ class _Scores:
         """
         whole = self._try(X)
         if whole is not None:
-            return whole, 0
+            return whole, int(np.isneginf(whole["msp"]).sum())
         few = min(len(X), _ONE_BY_ONE)
         each = [self._try(take_rows(X, slice(i, i + 1))) for i in range(few)]
         none = {name: np.full(1, -np.inf) for name in self.methods}
@@ -272,7 +269,7 @@ class _Scores:
 
     def _try(self, X: Rows) -> dict[str, FloatArray] | None:
         try:
-            return self.of_rows(X, self.model.predict_part(X))
+            return self.of_rows(X, lambda: self.model.predict_part(X))
         except (NotApplicableError, OutputsError):
             raise
         except Exception:  # whatever a foreign model raises on such inputs, it does not answer them
@@ -280,7 +277,7 @@ class _Scores:
 
 
 def _of_refused(n: int) -> str:
-    return f"the model refused {n:,} of them with an error, asked one by one" if n else ""
+    return f"the model refused {n:,} of them, with an error or without a number" if n else ""
 
 
 def _measured(case: str, method: str, rows: FloatArray, strange: FloatArray, about: str) -> list[Measurement]:
