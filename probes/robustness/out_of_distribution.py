@@ -11,7 +11,10 @@ import numpy as np
 from auditor.errors import DataError, NotApplicableError, OutputsError
 from auditor.finding.measurement import Answer, Measurement, Pillar
 from auditor.rows import FloatArray, IntArray, Rows, take_rows
+from auditor.run.audit import reason_of
 from auditor.run.probe import Need
+from auditor.statistics.estimate import Undefined
+from auditor.statistics.kinds import AnyEstimate
 from auditor.statistics.ranks import TruePositiveRateAt, area_under_curve
 from probes.inputs import whole_number
 from probes.robustness.internals import internals_of
@@ -54,6 +57,8 @@ class OutOfDistribution:
     Cases: ``given``, the inputs of ``ood``, those of them that are not among the rows, each once; and built-in ones,
     see :func:`probes.robustness.strange_inputs.makers`: to notice those that lie far away is the least that can be
     asked.
+
+    An input that the model refuses, by an error or without a number, is left out and counted in the detail.
 
     Scores are fitted, and strange inputs made, from the training rows where they are there, else from one half of the
     rows; the others set the threshold. Which half is which the rows decide, and no seed.
@@ -121,7 +126,7 @@ class OutOfDistribution:
         for case in cases:
             X = given if case == GIVEN and given is not None else made[case](n, generators[case])
             strange, refused = scores.of_strange(X)
-            about = "; ".join(filter(None, (said if case == GIVEN else "", _of_refused(refused), basis)))
+            about = "; ".join(filter(None, (said if case == GIVEN else "", refused, basis)))
             for method in methods:
                 of = scores.what if method in _OF_FEATURES else ""
                 found += _measured(
@@ -252,41 +257,42 @@ class _Scores:
                     found["knn"] = self.nearest.score(inner.features)
         return {name: np.where(np.isnan(values), -np.inf, values) for name, values in found.items()}
 
-    def of_strange(self, X: Rows) -> tuple[dict[str, FloatArray], int]:
-        """Scores by method of strange inputs, and how many the model refused: by an error, or without a number.
+    def of_strange(self, X: Rows) -> tuple[dict[str, FloatArray], str]:
+        """Scores by method of the strange inputs that the model answers, and a word on those that it refuses, by an
+        error or without a number.
 
-        What is refused is not answered with confidence, and scores -inf. Where the model raises an error on all of them
-        together, the first 200 are asked one by one.
+        What is refused is left out: the error may be that of a file as well as a model's caution, and shows neither.
+        Where the model raises an error on all of them together, the first 200 are asked one by one.
         """
         whole = self._try(X)
-        if whole is not None:
-            return whole, int(np.isneginf(whole["msp"]).sum())
-        few = min(len(X), _ONE_BY_ONE)
-        each = [self._try(take_rows(X, slice(i, i + 1))) for i in range(few)]
-        none = {name: np.full(1, -np.inf) for name in self.methods}
-        parts = [none if own is None else own for own in each]
-        return {name: np.concatenate([own[name] for own in parts]) for name in self.methods}, each.count(None)
+        parts = [whole] if isinstance(whole, dict) else []
+        asked, why = len(X), "no number"
+        if isinstance(whole, Exception):
+            asked = min(len(X), _ONE_BY_ONE)
+            each = [self._try(take_rows(X, slice(i, i + 1))) for i in range(asked)]
+            parts = [own for own in each if isinstance(own, dict)]
+            why = next((reason_of(own) for own in each if isinstance(own, Exception)), why)
+        none = [{name: np.empty(0) for name in self.methods}]
+        found = {name: np.concatenate([own[name] for own in parts or none]) for name in self.methods}
+        answered = np.isfinite(found["msp"])
+        refused = asked - int(answered.sum())
+        said = f"the model refused {refused:,} of {asked:,} others, which are left out ({why})" if refused else ""
+        return {name: values[answered] for name, values in found.items()}, said
 
-    def _try(self, X: Rows) -> dict[str, FloatArray] | None:
+    def _try(self, X: Rows) -> dict[str, FloatArray] | Exception:
         try:
             return self.of_rows(X, lambda: self.model.predict_part(X))
         except (NotApplicableError, OutputsError):
             raise
-        except Exception:  # whatever a foreign model raises on such inputs, it does not answer them
-            return None
-
-
-def _of_refused(n: int) -> str:
-    return f"the model refused {n:,} of them, with an error or without a number" if n else ""
+        except Exception as error:  # whatever a foreign model raises on such inputs, it does not answer them
+            return error
 
 
 def _measured(case: str, method: str, rows: FloatArray, strange: FloatArray, about: str) -> list[Measurement]:
     rate, tied = confident_ood_rate(rows=rows, strange=strange)
     at: dict[str, str | float] = {"case": case}
     n, detail = len(rows) + len(strange), f"{len(strange):,} strange inputs; {about}"
-    # What only orders scores needs numbers in place of what was refused.
-    least = min((float(s[np.isfinite(s)].min()) for s in (rows, strange) if np.isfinite(s).any()), default=0.0)
-    area = area_under_curve(positives=np.maximum(rows, least - 1.0), negatives=np.maximum(strange, least - 1.0))
+    area = _area(rows, strange)
     # What a detector could see says nothing of a model that tells no rows apart.
     rests_on: Answer | None = "scores" if method in _OF_FEATURES else None
     return [
@@ -303,6 +309,16 @@ def _measured(case: str, method: str, rows: FloatArray, strange: FloatArray, abo
         )
         for metric, estimate, ideal in (("confident_ood_rate", rate, 0.0), ("ood_auroc", area, 1.0))
     ]
+
+
+def _area(rows: FloatArray, strange: FloatArray) -> AnyEstimate:
+    if not strange.size:
+        return Undefined(reason="the model answers none of these inputs", inapplicable=True)
+    # What only orders scores takes a number for those that are infinitely far.
+    finite = np.concatenate([rows, strange])
+    finite = finite[np.isfinite(finite)]
+    least = float(finite.min()) - 1.0 if finite.size else 0.0
+    return area_under_curve(positives=np.maximum(rows, least), negatives=np.maximum(strange, least))
 
 
 def confident_ood_rate(*, rows: FloatArray, strange: FloatArray) -> tuple[TruePositiveRateAt, str]:
