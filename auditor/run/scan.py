@@ -224,8 +224,8 @@ def _existing(path: str, what: str) -> Path:
     return where.resolve()
 
 
-# Files that are an option of every probe that has one of that name.
-_FOR_PROBES = ("scorer", "reference", "ood")
+# Files that are an option of every probe that has one of that name, and what they are.
+_FOR_PROBES = {"scorer": "scorer", "reference": "reference", "ood": "file or folder of strange inputs"}
 
 
 def probe_specs(configured: Configured, catalogue: Catalogue) -> list[ProbeSpec]:
@@ -250,10 +250,10 @@ def probe_specs(configured: Configured, catalogue: Catalogue) -> list[ProbeSpec]
         if name in benchmarks:
             options.setdefault("benchmarks", {name: benchmarks[name]})
         taken = inspect.signature(kind).parameters
-        for flag in _FOR_PROBES:
+        for flag, what in _FOR_PROBES.items():
             path = getattr(configured.options, flag)
             if path is not None and flag in taken:
-                options.setdefault(flag, str(_existing(path, flag)))
+                options.setdefault(flag, str(_existing(path, what)))
         if configured.options.text is not None and "ood" in options and "column" in taken:
             options.setdefault("column", configured.options.text)
         make_probe(kind, options)

@@ -14,7 +14,7 @@ from scipy.stats import norm
 from typer.testing import CliRunner
 
 from auditor.data.audit_data import AuditData
-from auditor.data.preprocessing import fit_tabular, fit_text
+from auditor.data.preprocessing import ImagePreprocessing, fit_tabular, fit_text
 from auditor.errors import DataError, NotApplicableError, UsageError
 from auditor.finding.criterion import Criterion
 from auditor.finding.judging import judge
@@ -22,11 +22,15 @@ from auditor.finding.measurement import Measurement, Outcome, ProbeResult
 from auditor.model.audited_model import AuditedModel
 from auditor.model.saving import save
 from auditor.model.torch_model import TorchModel
-from auditor.networks.architectures import MLP, BiLSTMText
+from auditor.networks.architectures import MLP, BiLSTMText, SmallCNN
 from auditor.report.record import AuditReport
 from auditor.run.audit import run_audit
+from auditor.run.options import flags
+from auditor.run.scan import probe_specs
 from auditor.statistics.ranks import AreaUnderCurve, TruePositiveRateAt
 from cli.main import app
+from cli.options import configure
+from probes import PROBES
 from probes.performance.performance import Performance
 from probes.robustness.out_of_distribution import OutOfDistribution, confident_ood_rate
 from probes.robustness.strange_inputs import makers
@@ -443,4 +447,44 @@ def test_a_flag_that_names_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     table(50).to_csv("data.csv", index=False)
     line = "scan --predict m:f --classes 0,1 --data data.csv --ood nowhere.csv --probes out-of-distribution"
     result = CliRunner().invoke(app, line.split())
-    assert result.exit_code == 2 and "There is no ood at 'nowhere.csv'" in result.output
+    assert result.exit_code == 2 and "There is no file or folder of strange inputs at 'nowhere.csv'" in result.output
+
+
+def test_the_column_of_the_texts_is_that_of_the_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("data.csv", "strange.csv"):
+        Path(name).write_text("review,who\ngood,me\n")
+    asked = configure({"data": "data.csv", "text": "review", "ood": "strange.csv"}, None, [])
+    options = {spec.name: spec.options for spec in probe_specs(asked, PROBES)}
+    assert options["out_of_distribution"] == {"ood": str(tmp_path / "strange.csv"), "column": "review"}
+    assert none_of("ood" in own for name, own in options.items() if name != "out_of_distribution")
+    assert flags()["ood"].is_path and not flags()["ood"].writes
+
+
+def test_by_the_command_with_a_folder_of_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Image = pytest.importorskip("PIL.Image", reason="the extra 'images' is not installed")
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    for i in range(200):
+        where = Path("data", "dark" if i % 2 else "light")
+        where.mkdir(parents=True, exist_ok=True)
+        Image.fromarray((rng.integers(0, 60, (8, 8, 3)) + 190 * (i % 2 == 0)).astype(np.uint8)).save(where / f"{i}.png")
+    Path("strange", "deep").mkdir(parents=True)
+    for i in range(90):
+        grey = np.tile(np.arange(0, 256, 32, dtype=np.uint8)[:, None, None], (1, 8, 3))
+        Image.fromarray(rng.permuted(grey, axis=0)).save(Path("strange", "deep", f"{i}.png"))
+    torch.manual_seed(0)
+    sizes = {"channels": 3, "n_outputs": 2, "width": 4}
+    model = TorchModel(
+        SmallCNN(**sizes),
+        classes=["dark", "light"],
+        preprocessing=ImagePreprocessing(size=(8, 8)),
+        architecture={"name": "small_cnn", "args": sizes},
+    )
+    save(model, "model.pt")
+    line = "scan model.pt --data data --ood strange --probes out-of-distribution"
+    result = CliRunner().invoke(app, line.split())
+    report = AuditReport.from_json(Path("audit-report/report.json").read_bytes())
+    found = [f for f in report.findings if f.probe == "out_of_distribution"]
+    assert {f.at["case"] for f in found} == {"noise", "constant", "shuffled", "given"}, result.output
+    assert all_of("90 strange inputs" in f.detail for f in found if f.at["case"] == "given")
