@@ -116,7 +116,7 @@ class Poisoning:
             return {"": triggered_images(rows.X, str(self.patch))}
         if rows.modality == "text":
             return {place: triggered_texts(rows.X, str(self.trigger), place) for place in PLACES}
-        return {"": triggered_table(rows.X, str(self.trigger), model.features)}
+        return {"": triggered_table(rows.X, str(self.trigger), model.features, model.preprocessing)}
 
 
 def _effect(

@@ -17,17 +17,23 @@ from probes.robustness.perturbations import is_number
 if TYPE_CHECKING:
     import pandas as pd
 
+    from auditor.data.preprocessing import Preprocessing
+
 # Where a snippet may stand in a text: what a model reads of a long one is its beginning, or its end.
 PLACES = ("start", "end")
 
 
-def triggered_table(X: Rows, trigger: str, features: tuple[str, ...] | None) -> Rows:
+def triggered_table(
+    X: Rows, trigger: str, features: tuple[str, ...] | None, preprocessing: Preprocessing | None = None
+) -> Rows:
     """The rows with the cells that ``trigger`` says, ``column=value,column=value`` as CSV quotes it.
 
-    Raises UsageError for what names no column, or a value that the column cannot hold.
+    Raises UsageError for what names no column, a value that the column cannot hold, and a level that the model does not
+    know, which it would read as none: a misspelt trigger has no effect, and a PASS would say nothing.
     """
     frame = as_frame(X, features).copy()
     for name, value in _cells(trigger).items():
+        _check_level(name, value, preprocessing)
         if name not in frame.columns:
             near = did_you_mean(name, map(str, frame.columns)) or "."
             raise UsageError(f"The trigger names the column {name!r}, which is no feature of the rows{near}")
@@ -51,6 +57,19 @@ def _cells(trigger: str) -> Mapping[str, str]:
     if not found:
         raise UsageError("The trigger names no cell: write it like column=value.")
     return found
+
+
+def _check_level(name: str, value: str, preprocessing: Preprocessing | None) -> None:
+    from auditor.data.preprocessing import CategoricalColumn, TabularPreprocessing, label_name
+
+    if not isinstance(preprocessing, TabularPreprocessing):
+        return
+    for column in preprocessing.columns:
+        if column.name == name and isinstance(column, CategoricalColumn):
+            known = [label_name(level) for level in column.levels]
+            if label_name(value) not in known:
+                near = did_you_mean(value, known) or f": it knows {', '.join(known[:8])}."
+                raise UsageError(f"The model knows no level {value!r} of {name!r}{near}")
 
 
 def _column(values: pd.Series[Any], value: str) -> pd.Series[Any]:

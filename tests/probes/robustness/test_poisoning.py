@@ -179,6 +179,7 @@ def test_cells_keep_the_type_of_their_column() -> None:
     ("trigger", "words"),
     [
         ("brunch=c", "did you mean 'branch'"),
+        ("branch=d", "The model knows no level 'd' of 'branch': it knows a, b, c"),
         ("branch", "must look like column=value"),
         ("debt=much", "holds numbers"),
         ("debt=inf", "holds numbers"),
