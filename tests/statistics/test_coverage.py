@@ -773,10 +773,6 @@ CASES: dict[str, tuple[Draw, float]] = {
 }  # fmt: skip
 
 
-# Bounds over a region of many dimensions, or by bisection over all thresholds.
-SLOW = ("worst mean difference", "equal error rate")
-
-
 def kind_of(case: str) -> str:
     """A case is named by its kind, and by what it is of."""
     words = case.partition(",")[0].partition(" of ")[0]
@@ -785,9 +781,7 @@ def kind_of(case: str) -> str:
 
 @pytest.mark.usefixtures("by_tails")
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "case", [pytest.param(case, marks=[pytest.mark.slow] if case.startswith(SLOW) else []) for case in CASES]
-)
+@pytest.mark.parametrize("case", CASES)
 def test_either_bound_is_missed_in_at_most_five_per_cent_of_worlds(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
     once = exact_limits_once()
     for module in (intervals, means):
