@@ -28,7 +28,7 @@ from typer.testing import CliRunner
 from auditor.errors import REASONS, AuditorError, ModelError
 from auditor.intake import pickled_parts, pickled_types
 from auditor.intake.formats import load_model
-from auditor.intake.specs import Job, Limits, ModelSpec
+from auditor.intake.specs import DetectionSpec, Job, Limits, ModelSpec
 from auditor.run.protocol import HEADER
 from auditor.run.sandbox.at_sight import look, surely_foreign
 from cli.main import app
@@ -97,7 +97,10 @@ def test_it_is_refused_as_the_loader_would_refuse_it(what: str, tmp_path: Path) 
     assert said[0][0].isprintable() and len(said[0][0]) < 800
 
 
-def test_the_measuring_process_refuses_it_before_anything_heavy_is_imported(tmp_path: Path) -> None:
+@pytest.mark.parametrize("detection", [None, DetectionSpec(files=())], ids=["a scan", "detect"])
+def test_the_measuring_process_refuses_it_before_anything_heavy_is_imported(
+    detection: DetectionSpec | None, tmp_path: Path
+) -> None:
     for i, (content, code) in enumerate(AT_SIGHT[what] for what in ("pickle", "network", "archive cut short", "HDF5")):
         path = tmp_path / f"model{i}.pt"
         path.write_bytes(content())
@@ -107,6 +110,7 @@ def test_the_measuring_process_refuses_it_before_anything_heavy_is_imported(tmp_
             probes=(),
             seed=0,
             limits=Limits(memory_bytes=1 << 30, seconds=60),
+            detection=detection,
         )
         reader, writer = os.pipe()
         child = subprocess.run(

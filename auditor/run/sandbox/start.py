@@ -41,13 +41,12 @@ def main() -> None:
 
 
 def first_look(job: Job) -> list[Opened]:
-    """The model's file, where the job has one and audits it."""
+    """The model's file, where the job has one; a detector's is read again by whoever loads it."""
     recorded = job.data is not None and job.data.recorded is not None
-    others = (job.detection, job.detector_training, job.table_training)
-    if recorded or any(other is not None for other in others):
+    if recorded or job.detector_training is not None or job.table_training is not None:
         return []
     opened = look(job.model)
-    return [] if opened is None else [opened]
+    return [] if opened is None or job.detection is not None else [opened]
 
 
 if __name__ == "__main__":
