@@ -414,7 +414,8 @@ def _never_measured(criteria: Iterable[Criterion], used: set[int], ran: set[str]
             continue
         if not criterion.built_in:
             outcome = Outcome.NOT_RUN
-            reason = f"No probe of this scan measured {criterion.metric!r}, which must be {criterion.describe()}."
+            what = " ".join(filter(None, (repr(criterion.metric), criterion.place)))
+            reason = f"No probe of this scan measured {what}, which must be {criterion.describe()}."
         elif criterion.needs and criterion.probe in ran:
             outcome = Outcome.NOT_APPLICABLE
             reason = f"{criterion.metric} was not measured: it needs {criterion.needs}."

@@ -57,7 +57,8 @@ LIMITS = (
     "population the model will meet. No statistic can show that they were; several rows of one person, or copies of a "
     "row, else count as so many people, and every interval is too narrow.",
     "What was not measured is not covered: read the findings that were not run and not applicable as open questions.",
-    "Attacks give lower bounds. A privacy or robustness attack that fails here may succeed in stronger hands.",
+    "An attack shows what can be broken, and never that the rest cannot be: what leaks or flips is at least what was "
+    "found, and accuracy under an attack at most what was left. One that fails here may succeed in stronger hands.",
     "Attributions describe the model, not the causes at work in the world.",
     "Bounds of a built-in profile are conventions of this tool. Whoever answers for the model sets those that matter.",
 )
@@ -599,5 +600,6 @@ def applies_to(criterion: CriterionRecord) -> str:
         f"method {criterion.method}" if criterion.method else "",
         f"by {' × '.join(criterion.sensitive)}" if criterion.sensitive else "",
         ", ".join(f"{k} = {v}" for k, v in criterion.group.items()) if criterion.group else "",
+        criterion.place,
     ]
     return ", ".join(p for p in parts if p) or "every measurement of it without a group"

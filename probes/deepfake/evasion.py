@@ -12,15 +12,14 @@ from auditor.finding.measurement import Answer, Measurement, Pillar
 from auditor.rows import FloatArray
 from auditor.run.probe import Need
 from auditor.statistics.estimate import Undefined
-from auditor.statistics.rates import Proportion
+from auditor.statistics.one_sided import AtLeast
 from probes.deepfake.square import square_attack
 from probes.deepfake.subject import BoolArray, is_large, labelled
 from probes.inputs import differentiable, whole_number
-from probes.robustness.perturbations import pgd_flips
+from probes.robustness.attacks import attack
+from probes.robustness.ball import ball_of
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from auditor.data.audit_data import AuditData
     from auditor.model.audited_model import AuditedModel
     from auditor.model.torch_model import DifferentiableModel
@@ -37,15 +36,15 @@ class DetectorEvasion:
 
     - ``evasion_rate``, at ``{"epsilon": e}``: the share for which the attack finds a version that is decided to be
       real, no value moved by more than ``e`` of the range of a pixel, or of full scale in sound; [0, 1], ideal 0; exact
-      interval
+      lower bound
     - ``evasion_into_real``, of ``square`` and a detector with a card: the share whose version found by the attack is
       answered "real", its conformal and novelty rules included; [0, 1], ideal 0
 
     Methods: ``pgd`` (differentiable models), projected gradient descent with ``n_steps`` steps, as
-    :func:`probes.robustness.perturbations.pgd_flips` searches; ``square``, the Square attack, which sees nothing but
+    :func:`probes.robustness.attacks.attack` searches; ``square``, the Square attack, which sees nothing but
     scores and asks at most ``n_queries`` times a file and level (:func:`~probes.deepfake.square.square_attack`), on
-    values as a file holds them. A search can miss what is there: the rates are lower bounds of the worst case, and no
-    detector without a defence of its own withstands the first.
+    values as a file holds them. A search can miss what is there: the rates are at least what was found, which may FAIL
+    and never PASS, and no detector without a defence of its own withstands the first.
 
     methods: ``auto`` (all that apply) or names. epsilon: levels; by default 4 and 8 of 255 for images, 0.002 and 0.01
     for sound. n_samples: files, by default 50, or 10 pictures of 128 x 128 and more.
@@ -127,18 +126,16 @@ class DetectorEvasion:
         rng: np.random.Generator,
     ) -> BoolArray:
         inputs = own.encode(sample.X)
-        radius, limits = _ball(model, inputs)
-        return pgd_flips(
+        return attack(
             own,
             inputs,
             np.full(len(sample), fake, np.int64),
             lambda probabilities: model.decide(probabilities, sample.positive),
-            radius=radius,
+            ball=ball_of(model, sample, inputs),
             levels=levels,
             n_steps=self.n_steps,
-            limits=limits,
             rng=rng,
-        )
+        ).broken
 
     def _square(
         self, model: AuditedModel, sample: AuditData, fake: int, levels: Sequence[float], rng: np.random.Generator
@@ -175,30 +172,12 @@ class DetectorEvasion:
         return found
 
 
-def _ball(model: AuditedModel, inputs: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-    """Radius at epsilon = 1 per encoded input, and the lowest and highest inputs allowed."""
-    import torch
-
-    from auditor.data.preprocessing import AudioPreprocessing, ImagePreprocessing
-
-    known = model.preprocessing
-    if isinstance(known, ImagePreprocessing):
-        mean = torch.tensor(known.mean).to(inputs).reshape(-1, 1, 1)
-        std = torch.tensor(known.std).to(inputs).reshape(-1, 1, 1)
-        return 1.0 / std, ((0.0 - mean) / std, (1.0 - mean) / std)
-    one = torch.ones(1).to(inputs)
-    if isinstance(known, AudioPreprocessing):
-        return one, (-one, one)
-    low, high = inputs.amin(), inputs.amax()
-    return (high - low).reshape(1), (low, high)
-
-
 def _rate(metric: str, method: str, evaded: BoolArray, level: float, detail: str = "") -> Measurement:
-    return _one(metric, method, Proportion(successes=int(evaded.sum()), n=evaded.size), evaded.size, level, detail)
+    return _one(metric, method, AtLeast(successes=int(evaded.sum()), n=evaded.size), evaded.size, level, detail)
 
 
 def _one(
-    metric: str, method: str, estimate: Proportion | Undefined, n: int, level: float, detail: str = ""
+    metric: str, method: str, estimate: AtLeast | Undefined, n: int, level: float, detail: str = ""
 ) -> Measurement:
     return Measurement(
         metric=metric, method=method, estimate=estimate, n_samples=n, ideal=0.0, at={"epsilon": level}, detail=detail

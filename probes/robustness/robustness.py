@@ -14,16 +14,16 @@ from auditor.errors import NotApplicableError
 from auditor.finding.measurement import Answer, Measurement, Pillar
 from auditor.rows import IntArray
 from auditor.run.probe import Need
-from auditor.statistics.estimate import Exact, Undefined
+from auditor.statistics.estimate import Undefined
 from auditor.statistics.kinds import AnyEstimate
+from auditor.statistics.one_sided import AtLeast, AtMost
 from auditor.statistics.rates import Proportion
 from probes.inputs import as_frame, differentiable, draw, whole_number
+from probes.robustness.attacks import Attacked, BoolArray, attack
+from probes.robustness.ball import ball_of
 from probes.robustness.perturbations import (
-    BoolArray,
     image_noise,
     is_number,
-    numbers,
-    pgd_flips,
     sound_noise,
     with_gaps,
     with_noise,
@@ -32,7 +32,6 @@ from probes.robustness.perturbations import (
 
 if TYPE_CHECKING:
     import pandas as pd
-    from torch import Tensor
 
     from auditor.data.audit_data import AuditData
     from auditor.model.audited_model import AuditedModel
@@ -56,8 +55,9 @@ class Robustness:
     Over n sampled rows, one perturbed copy of each at every level, so that rows stay independent:
     ``accuracy_under_M = P(decision on the perturbed row = y)`` in [0, 1], ideal 1, over the labelled rows, and
     ``flip_rate_under_M = P(decision on the perturbed row != decision on the row)`` in [0, 1], ideal 0, each with a
-    Clopper-Pearson interval, at ``{M: level}``. Level 0 is the row itself. All levels share their random draws, so a
-    curve's ups and downs are the model's and not the draws'. Methods M:
+    Clopper-Pearson interval, at ``{M: level}``; ``clean_accuracy``, of the same rows as they are, is where the curves
+    of accuracy start. All levels share their random draws, so a curve's ups and downs are the model's and not the
+    draws'. Methods M:
 
     - ``noise`` (tables, images, sound): Gaussian noise of ``level`` standard deviations of each numeric column, as
       :func:`probes.robustness.perturbations.with_noise` adds it, whole numbers staying whole; of ``level`` times the
@@ -67,10 +67,11 @@ class Robustness:
       them.
     - ``pgd`` (differentiable models of tables, images and sound): the worst of what projected gradient descent finds
       within ``epsilon`` standard deviations of each numeric column, as
-      :func:`probes.robustness.perturbations.pgd_flips` searches; within ``epsilon`` of the range of each pixel in
-      images, of full scale in sound. Columns that are encoded as indicators are not touched.
-      A search can miss what is there: the accuracy is an upper bound of the worst case. Coordinate ``epsilon``. Word
-      indices cannot be moved a little; no such search is made for texts.
+      :func:`probes.robustness.attacks.attack` searches; within ``epsilon`` of the range of each pixel in
+      images, of full scale in sound. Columns that are encoded as indicators are not touched. What it finds is there,
+      and it can miss what is there: accuracy is at most what is left, with an upper bound alone, and the flip rate at
+      least what was found, with a lower bound alone. So either may FAIL, and neither PASSes. Coordinate ``epsilon``.
+      Word indices cannot be moved a little; no such search is made for texts.
 
     A model that raises, or returns no probabilities, for perturbed rows has no number there: that method is undefined,
     and the reason is given.
@@ -134,7 +135,7 @@ class Robustness:
         # Every method gets draws of its own, so that one more method or level does not change another's numbers.
         generators = dict(zip(self.methods, rng.spawn(len(self.methods)), strict=True))
         clean = model.decide(model.predict_proba(sample.X), sample.positive)
-        found: list[Measurement] = []
+        found = _of_rows_as_they_are(sample, clean)
         for method in wanted:
             curve = self._curve(method, model, rows, sample, clean, generators[method])
             found += _measurements(method, curve, sample, clean)
@@ -179,12 +180,16 @@ def levels(option: str, values: Sequence[float], *, most: float = np.inf, whole:
 
 @dataclass(frozen=True, eq=False)
 class _Curve:
-    """Decisions (n_levels, n) on the perturbed rows, or ``failure``: why there are none."""
+    """Decisions (n_levels, n) on the perturbed rows, or ``failure``: why there are none.
+
+    ``attacked``: what was found, where the rows were not drawn but searched for.
+    """
 
     levels: tuple[float, ...]
     decisions: IntArray
     detail: str = ""
     failure: str = ""
+    attacked: Attacked | None = None
 
 
 # ---- what applies --------------------------------------------------------------------------------------------------
@@ -298,56 +303,20 @@ def _search(
     rng: np.random.Generator,
 ) -> _Curve:
     inputs = own.encode(sample.X)
-    radius, limits, unit = _ball(model, sample, inputs)
-    flipped = pgd_flips(
+    ball = ball_of(model, sample, inputs)
+    attacked = attack(
         own,
         inputs,
         clean,
         lambda probabilities: model.decide(probabilities, sample.positive),
-        radius=radius,
+        ball=ball,
         levels=levels,
         n_steps=n_steps,
-        limits=limits,
         rng=rng,
     )
-    return _Curve(levels, _decided(flipped, clean), detail=f"L-infinity ball of epsilon {unit}; {n_steps} steps")
-
-
-def _decided(flipped: BoolArray, clean: IntArray) -> IntArray:
-    """(n_levels, n) the clean decision, or -1 for "another": it is no class, and so never the right one."""
-    return np.where(flipped, -1, clean).astype(np.int64)
-
-
-def _ball(model: AuditedModel, sample: AuditData, inputs: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor] | None, str]:
-    """Radius at epsilon = 1 per input, lowest and highest inputs allowed, and the unit in words."""
-    import torch
-
-    from auditor.data.preprocessing import ImagePreprocessing, NumericColumn, TabularPreprocessing
-
-    if sample.modality == "image":
-        if isinstance(model.preprocessing, ImagePreprocessing):
-            mean = torch.tensor(model.preprocessing.mean).to(inputs).reshape(-1, 1, 1)
-            std = torch.tensor(model.preprocessing.std).to(inputs).reshape(-1, 1, 1)
-            return 1.0 / std, ((0.0 - mean) / std, (1.0 - mean) / std), "times the range of a pixel"
-        low, high = inputs.amin(), inputs.amax()
-        return (high - low).reshape(1), (low, high), "times the range of the samples' pixels"
-    if sample.modality == "audio":
-        ends = torch.tensor([-1.0, 1.0]).to(inputs)
-        return torch.ones(1).to(inputs), (ends[0], ends[1]), "of full scale"
-    if isinstance(model.preprocessing, TabularPreprocessing):
-        radius = torch.zeros(model.preprocessing.width)
-        for column, span in zip(model.preprocessing.columns, model.preprocessing.spans, strict=True):
-            if isinstance(column, NumericColumn):
-                radius[span] = 1.0
-        return radius.to(inputs), None, "in the scale of each numeric column that the model divides by"
-    frame = as_frame(sample.X, model.features)
-    deviations = [float(np.nanstd(numbers(frame[c]))) if is_number(frame[c]) else 0.0 for c in frame.columns]
-    if inputs.ndim != 2 or inputs.shape[1] != len(deviations):
-        raise NotApplicableError(
-            f"pgd: the model encodes {len(deviations)} columns as a tensor {tuple(inputs.shape)}, and nothing says "
-            "which became which: save it as a bundle that carries its preprocessing."
-        )
-    return torch.tensor(deviations).to(inputs), None, "standard deviations of each numeric column"
+    # "Another" is no class, and so never the right one.
+    decisions = np.where(attacked.broken, -1, clean).astype(np.int64)
+    return _Curve(levels, decisions, f"L-infinity ball of epsilon {ball.unit}; {n_steps} steps", attacked=attacked)
 
 
 # ---- measurements --------------------------------------------------------------------------------------------------
@@ -369,16 +338,30 @@ def _measurements(method: str, curve: _Curve, sample: AuditData, clean: IntArray
             for metric in metrics
         ]
     found = []
-    for level, decisions in zip((0.0, *curve.levels), (clean, *curve.decisions), strict=True):
+    for level, decisions in zip(curve.levels, curve.decisions, strict=True):
         at: dict[str, str | float] = {COORDINATE[method]: level}
         if y is not None and labelled is not None:
-            right = Proportion(successes=int((decisions == y)[labelled].sum()), n=int(labelled.sum()))
-            found.append(_one("accuracy", method, right, right.n, 1.0, at, curve.detail))
-        flips: AnyEstimate = Proportion(successes=int((decisions != clean).sum()), n=len(clean))
-        # An unperturbed row has its own decision, with certainty.
-        flips = Exact(known=0.0) if level == 0.0 and len(clean) else flips
-        found.append(_one("flip_rate", method, flips, len(clean), 0.0, at, curve.detail))
+            right = _right(decisions, y, labelled)
+            searched = AtMost(successes=right.successes, n=right.n) if curve.attacked else right
+            found.append(_one("accuracy", method, searched, right.n, 1.0, at, curve.detail))
+        flips, n = int((decisions != clean).sum()), len(clean)
+        of_flips = AtLeast(successes=flips, n=n) if curve.attacked else Proportion(successes=flips, n=n)
+        found.append(_one("flip_rate", method, of_flips, n, 0.0, at, curve.detail))
     return found
+
+
+def _right(decisions: IntArray, y: IntArray, labelled: BoolArray) -> Proportion:
+    return Proportion(successes=int((decisions == y)[labelled].sum()), n=int(labelled.sum()))
+
+
+def _of_rows_as_they_are(sample: AuditData, clean: IntArray) -> list[Measurement]:
+    """Where every curve starts: no criterion for a number under some perturbation is about it."""
+    y = sample.y_true
+    if y is None or not (y >= 0).any():
+        return []
+    right = _right(clean, y, y >= 0)
+    detail = "of the rows that are perturbed, as they are"
+    return [Measurement(metric="clean_accuracy", estimate=right, n_samples=right.n, ideal=1.0, detail=detail)]
 
 
 def _one(

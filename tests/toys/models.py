@@ -461,5 +461,6 @@ TOYS: dict[str, Toys] = {
         criteria=[criterion("evasion_rate", "at_most", 0.20)],
         data=lambda: media.pictures(120),
         options={"n_steps": 5, "n_queries": 20},
+        can_pass=False,
     ),
 }
