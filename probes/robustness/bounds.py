@@ -35,6 +35,8 @@ _DOUBLE = 1e-12
 _OF_SIGMOIDS = 2.0**-20
 # Numbers in one tensor of slopes: 32 MiB in float64.
 _NUMBERS_AT_ONCE = 4_194_304
+# And in all of those by which one layer's bounds are tightened, for one row: some tenths of a second.
+_WORK = 8_388_608
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,7 +45,8 @@ class Affine:
 
     ``times``: W' h of rows h and weights W' of the shape of ``weight``; ``matrix``: whether that is a matrix product;
     ``shift``: b, (1, *made), or (m, *made) where it differs between rows; ``sizes``: the magnitudes that b is the sum
-    of; ``terms``: of how many numbers one is made, 0 where nothing is computed; ``unit``: the unit roundoff.
+    of; ``terms``: of how many numbers one is made, 0 where nothing is computed; ``mixes``: whether W has more than
+    a diagonal; ``unit``: the unit roundoff.
     """
 
     times: Callable[[Tensor, Tensor], Tensor]
@@ -53,6 +56,7 @@ class Affine:
     terms: int
     unit: float
     matrix: bool = False
+    mixes: bool = True
 
     def value(self, h: Tensor) -> Tensor:
         """(m, *made) ``W h + b``."""
@@ -235,7 +239,7 @@ def _affine(layer: nn.Module, h: Tensor, unit: float) -> Affine:
     if isinstance(layer, nn.modules.batchnorm._BatchNorm):
         return _normalised(layer, h, unit)
     if isinstance(layer, nn.Flatten) and (layer.start_dim, layer.end_dim) == (1, -1):
-        return Affine(lambda x, _: x.flatten(1), one, zero, zero, 0, unit)
+        return Affine(lambda x, _: x.flatten(1), one, zero, zero, 0, unit, mixes=False)
     if h.dim() != 4:
         raise NotASequenceError(f"nothing bounds its {type(layer).__name__} of inputs of {h.dim() - 1} dimensions")
     if isinstance(layer, nn.Conv2d) and layer.padding_mode == "zeros":
@@ -264,7 +268,7 @@ def _normalised(layer: nn.modules.batchnorm._BatchNorm, h: Tensor, unit: float) 
     factor = (_double(layer.weight) if layer.affine else torch.ones_like(mean)) / torch.sqrt(variance + layer.eps)
     bias, moved = _double(layer.bias, n), mean * factor
     sizes = (bias.abs() + moved.abs()).reshape(shape)
-    return Affine(torch.mul, factor.reshape(shape), (bias - moved).reshape(shape), sizes, 12, unit)
+    return Affine(torch.mul, factor.reshape(shape), (bias - moved).reshape(shape), sizes, 12, unit, mixes=False)
 
 
 def _double(weight: Tensor | None, n: int = 0) -> Tensor:
@@ -326,7 +330,8 @@ def least(steps: Sequence[Step], low: Tensor, high: Tensor, sums: Tensor) -> Bou
     """Lower bounds of ``sums . outputs`` over boxes.
 
     low, high (m, *shape) float64; sums (m or 1, k, n_outputs). Bounds of what goes into an activation are the tighter
-    ones of the interval bounds and of the linear bounds, layer by layer.
+    ones of the interval bounds and of the linear bounds, layer by layer; of layers so large that these would take
+    longest, the interval bounds.
     """
     inside, errors = [(low, high)], list[Tensor | None]()
     for i, step in enumerate(steps):
@@ -338,12 +343,25 @@ def least(steps: Sequence[Step], low: Tensor, high: Tensor, sums: Tensor) -> Bou
             inside.append((value - spread, value + spread))
             errors.append(error)
         else:
-            # The interval bounds of a single layer are exact.
-            if i > 1:
-                below, above = inside[i] = _tightened(steps[:i], inside, errors, step.open(below, above))
+            if _mixed(steps[:i]):
+                wanted = step.open(below, above)
+                if i + 1 < len(steps) and isinstance(steps[i + 1], Maximum):
+                    # Which is the largest hangs on the bounds of all that may be.
+                    wanted |= (above > 0.0).any(dim=0)
+                below, above = inside[i] = _tightened(steps[:i], inside, errors, wanted)
             inside.append(step.bounds(below, above))
             errors.append(None)
     return _backward(steps, inside, errors, sums)
+
+
+def _mixed(steps: Sequence[Step]) -> bool:
+    """Whether interval bounds are loose behind the steps, and were not tightened since.
+
+    Those of one layer are exact, and functions of one number that never fall keep bounds as tight as they were.
+    """
+    mixing = [isinstance(step, Affine) and step.mixes for step in steps]
+    since = next((i for i, step in enumerate(reversed(steps)) if not isinstance(step, Affine)), len(steps))
+    return sum(mixing) > 1 and any(mixing[len(steps) - since :])
 
 
 def _tightened(
@@ -356,8 +374,11 @@ def _tightened(
     below, above = (h.flatten(1).clone() for h in inside[len(steps)])
     shape = inside[len(steps)][0].shape
     places = wanted.flatten().nonzero().squeeze(1)
-    size = max(h[0].numel() for h, _ in inside)
-    for some in places.split(max(1, _NUMBERS_AT_ONCE // (2 * size * len(below)))):
+    sizes = [h[0].numel() for h, _ in inside]
+    if 2 * len(places) * sum(sizes) > _WORK:
+        return inside[len(steps)]
+    size = max(sizes)
+    for some in torch.split(places, max(1, _NUMBERS_AT_ONCE // (2 * size * len(below)))):
         each = F.one_hot(some, below.shape[1]).double().reshape(1, len(some), *shape[1:])
         found = _backward(steps, inside, errors, torch.cat([each, -each], dim=1)).least
         below[:, some] = torch.maximum(below[:, some], found[:, : len(some)])

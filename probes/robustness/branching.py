@@ -15,8 +15,8 @@ BoolArray = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True, eq=False)
 class Margins:
-    """Of m boxes (m, d): (m,) the ``least`` margin that each can have, what a cut of each input is ``worth`` (m, d), and
-    ``at`` (m, d), a point of the box at which the margin is likely to be small."""
+    """Of m boxes (m, d): the ``least`` margin (m,) that each can have, what a cut of each input is ``worth`` (m, d),
+    and a point ``at`` (m, d) of the box at which the margin is likely to be small."""
 
     least: Tensor
     worth: Tensor
@@ -43,11 +43,11 @@ def decide(
 ) -> Decided:
     """Branch and bound over the inputs of n boxes, low and high (n, d).
 
-    ``bound(rows, low, high)``: of m boxes, each a part of the box of its row; ``breaks(rows, points)``: (m,) whether the
-    model itself decides the point otherwise. A box whose least margin lies above 0 is proved. Of any other the likely
-    point is tried, and it is cut in the middle of the input whose cut is worth most. A row is proved once all of its
-    boxes are, and is given up before it has more than ``most`` of them: a number of boxes and not of seconds, so that the
-    answer is the same on every machine. All rows go forward together, since many boxes are bounded at a time.
+    ``bound(rows, low, high)``: of m boxes, each a part of the box of its row; ``breaks(rows, points)``: (m,) whether
+    the model itself decides the point otherwise. A box whose least margin lies above 0 is proved. Of any other the
+    likely point is tried, and it is cut in the middle of the input whose cut is worth most. A row is proved once all of
+    its boxes are, and is given up before it has more than ``most`` of them: a number of boxes and not of seconds, so
+    that the answer is the same on every machine. All rows go forward together, since many boxes are bounded at a time.
     """
     n = len(low)
     broken, given_up, spent, examples = np.zeros(n, np.bool_), np.zeros(n, np.bool_), np.zeros(n, np.int64), low.clone()
