@@ -12,15 +12,17 @@ import numpy.typing as npt
 
 from auditor.errors import NotApplicableError
 from auditor.finding.measurement import Answer, Measurement, Pillar
-from auditor.rows import IntArray
+from auditor.rows import FloatArray, IntArray
 from auditor.run.probe import Need
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.kinds import AnyEstimate
 from auditor.statistics.one_sided import AtLeast, AtMost
 from auditor.statistics.rates import Proportion
 from probes.inputs import as_frame, differentiable, draw, whole_number
-from probes.robustness.attacks import Attacked, BoolArray, attack
+from probes.robustness.attacks import attack
 from probes.robustness.ball import ball_of
+from probes.robustness.margins import BoolArray
+from probes.robustness.masking import Examined, examine
 from probes.robustness.perturbations import (
     image_noise,
     is_number,
@@ -71,7 +73,9 @@ class Robustness:
       images, of full scale in sound. Columns that are encoded as indicators are not touched. What it finds is there,
       and it can miss what is there: accuracy is at most what is left, with an upper bound alone, and the flip rate at
       least what was found, with a lower bound alone. So either may FAIL, and neither PASSes. Coordinate ``epsilon``.
-      Word indices cannot be moved a little; no such search is made for texts.
+      ``gradient_masking``, at ``{"sign": S}`` and in [0, 1], ideal 0: the share of at most 200 rows with a sign that
+      the gradient is hidden (:func:`probes.robustness.masking.examine`); where one is shown, both carry it. Word
+      indices cannot be moved a little; no such search is made for texts.
 
     A model that raises, or returns no probabilities, for perturbed rows has no number there: that method is undefined,
     and the reason is given.
@@ -92,7 +96,10 @@ class Robustness:
     citation: ClassVar[str] = "Hendrycks and Dietterich, ICLR 2019; Madry et al., ICLR 2018"
     methods: ClassVar[tuple[str, ...]] = ("noise", "missing", "typos", "pgd")
     needs: ClassVar[tuple[Need, ...]] = (Need.CLASSIFIER, Need.DATA)
-    ideal_when_same: ClassVar[Mapping[str, Answer]] = {f"flip_rate_under_{method}": "decisions" for method in methods}
+    ideal_when_same: ClassVar[Mapping[str, Answer]] = {
+        **{f"flip_rate_under_{method}": "decisions" for method in methods},
+        "gradient_masking": "scores",
+    }
 
     def __init__(
         self,
@@ -182,14 +189,14 @@ def levels(option: str, values: Sequence[float], *, most: float = np.inf, whole:
 class _Curve:
     """Decisions (n_levels, n) on the perturbed rows, or ``failure``: why there are none.
 
-    ``attacked``: what was found, where the rows were not drawn but searched for.
+    ``examined``: what was found, where the rows were not drawn but searched for.
     """
 
     levels: tuple[float, ...]
     decisions: IntArray
     detail: str = ""
     failure: str = ""
-    attacked: Attacked | None = None
+    examined: Examined | None = None
 
 
 # ---- what applies --------------------------------------------------------------------------------------------------
@@ -304,19 +311,16 @@ def _search(
 ) -> _Curve:
     inputs = own.encode(sample.X)
     ball = ball_of(model, sample, inputs)
-    attacked = attack(
-        own,
-        inputs,
-        clean,
-        lambda probabilities: model.decide(probabilities, sample.positive),
-        ball=ball,
-        levels=levels,
-        n_steps=n_steps,
-        rng=rng,
-    )
+    of_attack, of_signs = rng.spawn(2)
+
+    def decide(probabilities: FloatArray) -> IntArray:
+        return model.decide(probabilities, sample.positive)
+
+    attacked = attack(own, inputs, clean, decide, ball=ball, levels=levels, n_steps=n_steps, rng=of_attack)
+    examined = examine(own, inputs, clean, decide, attacked, ball=ball, n_steps=n_steps, rng=of_signs)
     # "Another" is no class, and so never the right one.
-    decisions = np.where(attacked.broken, -1, clean).astype(np.int64)
-    return _Curve(levels, decisions, f"L-infinity ball of epsilon {ball.unit}; {n_steps} steps", attacked=attacked)
+    decisions = np.where(examined.attacked.broken, -1, clean).astype(np.int64)
+    return _Curve(levels, decisions, f"L-infinity ball of epsilon {ball.unit}; {n_steps} steps", examined=examined)
 
 
 # ---- measurements --------------------------------------------------------------------------------------------------
@@ -342,12 +346,27 @@ def _measurements(method: str, curve: _Curve, sample: AuditData, clean: IntArray
         at: dict[str, str | float] = {COORDINATE[method]: level}
         if y is not None and labelled is not None:
             right = _right(decisions, y, labelled)
-            searched = AtMost(successes=right.successes, n=right.n) if curve.attacked else right
-            found.append(_one("accuracy", method, searched, right.n, 1.0, at, curve.detail))
+            searched = AtMost(successes=right.successes, n=right.n) if curve.examined else right
+            found.append(_one("accuracy", method, searched, right.n, 1.0, at, curve))
         flips, n = int((decisions != clean).sum()), len(clean)
-        of_flips = AtLeast(successes=flips, n=n) if curve.attacked else Proportion(successes=flips, n=n)
-        found.append(_one("flip_rate", method, of_flips, n, 0.0, at, curve.detail))
-    return found
+        of_flips = AtLeast(successes=flips, n=n) if curve.examined else Proportion(successes=flips, n=n)
+        found.append(_one("flip_rate", method, of_flips, n, 0.0, at, curve))
+    return found + _signs(method, curve.examined)
+
+
+def _signs(method: str, examined: Examined | None) -> list[Measurement]:
+    return [
+        Measurement(
+            metric="gradient_masking",
+            method=method,
+            estimate=sign.share if sign.n else Undefined(reason="it could not be looked for", inapplicable=True),
+            n_samples=sign.n,
+            ideal=0.0,
+            at={"sign": sign.name},
+            detail=f"of the gradient: {sign.said}",
+        )
+        for sign in (examined.signs if examined else ())
+    ]
 
 
 def _right(decisions: IntArray, y: IntArray, labelled: BoolArray) -> Proportion:
@@ -365,7 +384,7 @@ def _of_rows_as_they_are(sample: AuditData, clean: IntArray) -> list[Measurement
 
 
 def _one(
-    metric: str, method: str, estimate: AnyEstimate, n: int, ideal: float, at: dict[str, str | float], detail: str
+    metric: str, method: str, estimate: AnyEstimate, n: int, ideal: float, at: dict[str, str | float], curve: _Curve
 ) -> Measurement:
     return Measurement(
         metric=f"{metric}_under_{method}",
@@ -374,5 +393,6 @@ def _one(
         n_samples=n,
         ideal=ideal,
         at=at,
-        detail=detail,
+        detail=curve.detail,
+        masked=curve.examined.masked if curve.examined else "",
     )
