@@ -11,8 +11,9 @@ from auditor.finding.criterion import CriterionRecord
 from auditor.finding.display import RANKS, ColouredText, Standing, Swarm
 from auditor.finding.figure import Figure, Series
 from auditor.finding.measurement import Outcome
+from auditor.finding.vacuity import HIDDEN
 from auditor.report import text
-from auditor.report.left_out import groups_left_out
+from auditor.report.left_out import groups_left_out, hidden_gradients
 from auditor.report.record import (
     INTAKE,
     AuditReport,
@@ -481,9 +482,10 @@ def warnings_of(report: AuditReport) -> list[str]:
             "exit code. They are not passes."
             + (
                 " Those that a model passes which says the same to everybody were not."
-                if any(f.vacuous for f in report.findings)
+                if any(f.vacuous and not f.vacuous.startswith(HIDDEN) for f in report.findings)
                 else ""
             )
+            + (" Those of an attack on a hidden gradient were not." if hidden_gradients(report) else "")
             + (" Those of rows that are copies were not." if any(f.doubtful for f in report.findings) else "")
         )
     if report.family.multiplicity in ("by", "bh", "none"):
@@ -509,7 +511,7 @@ def warnings_of(report: AuditReport) -> list[str]:
             f"Padding: {', '.join(dict.fromkeys(padding))} could hardly miss what is required. Such a PASS says "
             "little; it takes nothing from the other questions."
         )
-    loud += groups_left_out(report)
+    loud += hidden_gradients(report) + groups_left_out(report)
     if report.registration is not None and not report.registration.followed:
         loud.append(report.registration.describe())
     if report.looks is not None and (report.looks.repeated or report.looks.campaign is not None):

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
+import numpy.typing as npt
 
 from auditor.errors import NotApplicableError
 from auditor.finding.measurement import Answer, Measurement, Pillar
-from auditor.rows import FloatArray
+from auditor.rows import FloatArray, IntArray
 from auditor.run.probe import Need
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.one_sided import AtLeast
-from probes.deepfake.square import square_attack
 from probes.deepfake.subject import BoolArray, is_large, labelled
 from probes.inputs import differentiable, whole_number
 from probes.robustness.attacks import attack
 from probes.robustness.ball import ball_of
+from probes.robustness.square import square_attack
 
 if TYPE_CHECKING:
     from auditor.data.audit_data import AuditData
@@ -42,7 +43,7 @@ class DetectorEvasion:
 
     Methods: ``pgd`` (differentiable models), projected gradient descent with ``n_steps`` steps, as
     :func:`probes.robustness.attacks.attack` searches; ``square``, the Square attack, which sees nothing but
-    scores and asks at most ``n_queries`` times a file and level (:func:`~probes.deepfake.square.square_attack`), on
+    scores and asks at most ``n_queries`` times a file and level (:func:`~probes.robustness.square.square_attack`), on
     values as a file holds them. A search can miss what is there: the rates are at least what was found, which may FAIL
     and never PASS, and no detector without a defence of its own withstands the first.
 
@@ -145,25 +146,24 @@ class DetectorEvasion:
         span, unit = _UNITS[sample.modality]
         detector = detector_of(model)
 
-        def score(rows: np.ndarray[tuple[int, ...], np.dtype[np.generic]]) -> FloatArray:
-            return model.predict_proba(rows)[:, fake]
-
-        def evaded(scores: FloatArray) -> BoolArray:
+        def ask(rows: npt.NDArray[Any], which: IntArray) -> tuple[FloatArray, BoolArray]:
+            scores = model.predict_proba(rows)[:, fake]
             both = np.empty((len(scores), 2))
             both[:, fake], both[:, 1 - fake] = scores, 1.0 - scores
-            return np.asarray(model.decide(both, sample.positive) != fake, bool)
+            return scores, np.asarray(model.decide(both, sample.positive) != fake, bool)
 
         found: list[Measurement] = []
         X = np.asarray(sample.X)
+        limits = np.iinfo(X.dtype)
         done = np.zeros(len(sample), bool)
         changed = X.copy()
         for level in levels:
             # What evades within a small reach does so within a larger one: only the others are searched again.
             left = np.flatnonzero(~done)
             if left.size:
-                changed[left], done[left] = square_attack(
-                    X[left], score, evaded, radius=max(1, round(level * span)), n_queries=self.n_queries, rng=rng
-                )
+                own, radius = X[left].astype(np.int32), max(1, round(level * span))
+                low, high = (np.clip(own + r, limits.min, limits.max).astype(X.dtype) for r in (-radius, radius))
+                changed[left], done[left] = square_attack(low, high, ask, n_queries=self.n_queries, rng=rng)
             detail = f"epsilon in shares of {unit}; at most {self.n_queries} queries a file"
             found.append(_rate("evasion_rate", "square", done, level, detail))
             if detector is not None:

@@ -6,15 +6,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
-BoolArray = npt.NDArray[np.bool_]
+from probes.robustness.margins import BoolArray
 
 
 @dataclass(frozen=True, eq=False)
-class Margins:
+class BoxBounds:
     """Of m boxes (m, d): the ``least`` margin (m,) that each can have, what a cut of each input is ``worth`` (m, d),
     and a point ``at`` (m, d) of the box at which the margin is likely to be small."""
 
@@ -36,7 +35,7 @@ class Decided:
 def decide(
     low: Tensor,
     high: Tensor,
-    bound: Callable[[Tensor, Tensor, Tensor], Margins],
+    bound: Callable[[Tensor, Tensor, Tensor], BoxBounds],
     breaks: Callable[[Tensor, Tensor], BoolArray],
     *,
     most: int,

@@ -8,7 +8,6 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -23,14 +22,13 @@ from auditor.statistics.one_sided import AtLeast, Bracket
 from probes.inputs import differentiable
 from probes.robustness.ball import ball_of
 from probes.robustness.bounds import Affine, Bounded, Step, least, steps_of
-from probes.robustness.branching import Decided, Margins, decide
+from probes.robustness.branching import BoxBounds, Decided, decide
 
 if TYPE_CHECKING:
     from auditor.data.audit_data import AuditData
     from auditor.model.audited_model import AuditedModel
     from probes.robustness.attacks import Attacked
 
-BoolArray = npt.NDArray[np.bool_]
 # A gap between float32 outputs that is still there after a softmax of them in float64.
 _SLACK = 1e-9
 _OF_PROBABILITY = 1e-14
@@ -277,7 +275,7 @@ class _Rows:
         first, rest = self.steps[0], self.steps[1:]
         narrow = first.among(inputs.double(), free) if isinstance(first, Affine) and first.matrix else None
 
-        def bound(rows: Tensor, low: Tensor, high: Tensor) -> Margins:
+        def bound(rows: Tensor, low: Tensor, high: Tensor) -> BoxBounds:
             found = []
             for some in torch.split(torch.arange(len(rows)), self.at_once):
                 at = rows[some]
@@ -289,7 +287,7 @@ class _Rows:
                     bounded = least(self.steps, ends[0], ends[1], sums)
                     bounded = Bounded(bounded.least, bounded.slopes.flatten(2)[:, :, free])
                 found.append(_margins(bounded, constants, low[some], high[some]))
-            return Margins(*(torch.cat([getattr(m, name) for m in found]) for name in ("least", "worth", "at")))
+            return BoxBounds(*(torch.cat([getattr(m, name) for m in found]) for name in ("least", "worth", "at")))
 
         def breaks(rows: Tensor, points: Tensor) -> BoolArray:
             # A corner in float64 lies at most a rounding outside of the ball in float32.
@@ -327,7 +325,7 @@ def _widened(low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
     return low - by, high + by
 
 
-def _margins(bounded: Bounded, constants: Tensor, low: Tensor, high: Tensor) -> Margins:
+def _margins(bounded: Bounded, constants: Tensor, low: Tensor, high: Tensor) -> BoxBounds:
     values, at = (bounded.least + constants).min(dim=1)
     slopes = bounded.slopes[torch.arange(len(at)), at]
-    return Margins(values, slopes.abs() * (high - low), torch.where(slopes > 0.0, low, high))
+    return BoxBounds(values, slopes.abs() * (high - low), torch.where(slopes > 0.0, low, high))

@@ -12,15 +12,17 @@ import numpy.typing as npt
 
 from auditor.errors import NotApplicableError
 from auditor.finding.measurement import Answer, Measurement, Pillar
-from auditor.rows import IntArray
+from auditor.rows import FloatArray, IntArray
 from auditor.run.probe import Need
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.kinds import AnyEstimate
 from auditor.statistics.one_sided import AtLeast, AtMost
 from auditor.statistics.rates import Proportion
 from probes.inputs import as_frame, differentiable, draw, whole_number
-from probes.robustness.attacks import Attacked, BoolArray, attack
+from probes.robustness.attacks import attack
 from probes.robustness.ball import ball_of
+from probes.robustness.margins import BoolArray
+from probes.robustness.masking import Examined, examine
 from probes.robustness.perturbations import (
     image_noise,
     is_number,
@@ -52,45 +54,51 @@ _SOUND_EPSILON = (0.0005, 0.001, 0.002)
 class Robustness:
     """Accuracy and share of changed decisions under noise, missing values, typing errors and a worst-case search.
 
-    Over n sampled rows, one perturbed copy of each at every level, so that rows stay independent:
-    ``accuracy_under_M = P(decision on the perturbed row = y)`` in [0, 1], ideal 1, over the labelled rows, and
-    ``flip_rate_under_M = P(decision on the perturbed row != decision on the row)`` in [0, 1], ideal 0, each with a
-    Clopper-Pearson interval, at ``{M: level}``; ``clean_accuracy``, of the same rows as they are, is where the curves
-    of accuracy start. All levels share their random draws, so a curve's ups and downs are the model's and not the
-    draws'. Methods M:
+        Over n sampled rows, one perturbed copy of each at every level, so that rows stay independent:
+        ``accuracy_under_M = P(decision on the perturbed row = y)`` in [0, 1], ideal 1, over the labelled rows, and
+        ``flip_rate_under_M = P(decision on the perturbed row != decision on the row)`` in [0, 1], ideal 0, each with a
+        Clopper-Pearson interval, at ``{M: level}``; ``clean_accuracy``, of the same rows as they are, is where the curves
+        of accuracy start. All levels share their random draws, so a curve's ups and downs are the model's and not the
+        draws'. Methods M:
 
-    - ``noise`` (tables, images, sound): Gaussian noise of ``level`` standard deviations of each numeric column, as
-      :func:`probes.robustness.perturbations.with_noise` adds it, whole numbers staying whole; of ``level`` times the
-      range of a pixel in images; of ``level`` times the root mean square of each recording in sound.
-    - ``missing`` (tables): each cell missing with probability ``level``.
-    - ``typos`` (texts): ``level`` typing errors a text, as :func:`probes.robustness.perturbations.with_typos` makes
-      them.
-    - ``pgd`` (differentiable models of tables, images and sound): the worst of what projected gradient descent finds
-      within ``epsilon`` standard deviations of each numeric column, as
-      :func:`probes.robustness.attacks.attack` searches; within ``epsilon`` of the range of each pixel in
-      images, of full scale in sound. Columns that are encoded as indicators are not touched. What it finds is there,
-      and it can miss what is there: accuracy is at most what is left, with an upper bound alone, and the flip rate at
-      least what was found, with a lower bound alone. So either may FAIL, and neither PASSes. Coordinate ``epsilon``.
-      Word indices cannot be moved a little; no such search is made for texts.
-    - ``certificate`` (networks that are known layers one after the other: linear ones and convolutions, batch norms,
-      ReLU, LeakyReLU, tanh, sigmoid, maximum and average pooling): proofs that no input of that ball is decided
-      otherwise, as :func:`probes.robustness.certificates.certify` gives them. ``certified_accuracy = P(decision = y on
-      the whole ball)`` of the proved rows, in [0, 1], ideal 1, with a lower bound alone, so that it may PASS and never
-      FAILs; ``robust_accuracy``, the same number between the rows proved and the rows that nothing broke, which does
-      both. They are about the model as it runs, its threshold and its float32 included.
+        - ``noise`` (tables, images, sound): Gaussian noise of ``level`` standard deviations of each numeric column, as
+          :func:`probes.robustness.perturbations.with_noise` adds it, whole numbers staying whole; of ``level`` times the
+          range of a pixel in images; of ``level`` times the root mean square of each recording in sound.
+        - ``missing`` (tables): each cell missing with probability ``level``.
+        - ``typos`` (texts): ``level`` typing errors a text, as :func:`probes.robustness.perturbations.with_typos` makes
+          them.
+        - ``pgd`` (differentiable models of tables, images and sound): the worst of what projected gradient descent finds
+          within ``epsilon`` standard deviations of each numeric column, as
+          :func:`probes.robustness.attacks.attack` searches; within ``epsilon`` of the range of each pixel in
+          images, of full scale in sound. Columns that are encoded as indicators are not touched. What it finds is there,
+          and it can miss what is there: accuracy is at most what is left, with an upper bound alone, and the flip rate at
+          least what was found, with a lower bound alone. So either may FAIL, and neither PASSes. Coordinate ``epsilon``.
+    <<<<<<< HEAD
+          Word indices cannot be moved a little; no such search is made for texts.
+        - ``certificate`` (networks that are known layers one after the other: linear ones and convolutions, batch norms,
+          ReLU, LeakyReLU, tanh, sigmoid, maximum and average pooling): proofs that no input of that ball is decided
+          otherwise, as :func:`probes.robustness.certificates.certify` gives them. ``certified_accuracy = P(decision = y on
+          the whole ball)`` of the proved rows, in [0, 1], ideal 1, with a lower bound alone, so that it may PASS and never
+          FAILs; ``robust_accuracy``, the same number between the rows proved and the rows that nothing broke, which does
+          both. They are about the model as it runs, its threshold and its float32 included.
+    =======
+          ``gradient_masking``, at ``{"sign": S}`` and in [0, 1], ideal 0: the share of at most 200 rows with a sign that
+          the gradient is hidden (:func:`probes.robustness.masking.examine`); where one is shown, both carry it. Word
+          indices cannot be moved a little; no such search is made for texts.
+    >>>>>>> masks
 
-    A model that raises, or returns no probabilities, for perturbed rows has no number there: that method is undefined,
-    and the reason is given.
+        A model that raises, or returns no probabilities, for perturbed rows has no number there: that method is undefined,
+        and the reason is given.
 
-    methods: ``auto`` (all that apply) or names out of ``Robustness.methods``. noise, missing, typos, epsilon: levels;
-    epsilon is by default 0.05, 0.1 and 0.2 for tables, 2, 4 and 8 of 255 for images, 0.0005, 0.001 and 0.002 for
-    sound. n_steps: steps of the search. branches: the most boxes that the ball around a row may be cut into for its
-    certificate, a number and no time, so that the same seed gives the same report; by default up to 1,024.
-    n_samples: rows, drawn without replacement; by default 1,000, or 100 images.
+        methods: ``auto`` (all that apply) or names out of ``Robustness.methods``. noise, missing, typos, epsilon: levels;
+        epsilon is by default 0.05, 0.1 and 0.2 for tables, 2, 4 and 8 of 255 for images, 0.0005, 0.001 and 0.002 for
+        sound. n_steps: steps of the search. branches: the most boxes that the ball around a row may be cut into for its
+        certificate, a number and no time, so that the same seed gives the same report; by default up to 1,024.
+        n_samples: rows, drawn without replacement; by default 1,000, or 100 images.
 
-    Raises NotApplicableError where a method asked for does not apply.
+        Raises NotApplicableError where a method asked for does not apply.
 
-    Sources: Hendrycks and Dietterich, ICLR 2019; Belinkov and Bisk, ICLR 2018; Madry et al., ICLR 2018.
+        Sources: Hendrycks and Dietterich, ICLR 2019; Belinkov and Bisk, ICLR 2018; Madry et al., ICLR 2018.
     """
 
     name: ClassVar[str] = "robustness"
@@ -100,7 +108,8 @@ class Robustness:
     methods: ClassVar[tuple[str, ...]] = ("noise", "missing", "typos", "pgd", "certificate")
     needs: ClassVar[tuple[Need, ...]] = (Need.CLASSIFIER, Need.DATA)
     ideal_when_same: ClassVar[Mapping[str, Answer]] = {
-        f"flip_rate_under_{method}": "decisions" for method in methods if method != "certificate"
+        **{f"flip_rate_under_{method}": "decisions" for method in methods if method != "certificate"},
+        "gradient_masking": "scores",
     }
 
     def __init__(
@@ -148,22 +157,23 @@ class Robustness:
         generators = dict(zip(self.methods, rng.spawn(len(self.methods)), strict=True))
         clean = model.decide(model.predict_proba(sample.X), sample.positive)
         found = _of_rows_as_they_are(sample, clean)
-        attacked: Attacked | None = None
+        examined: Examined | None = None
         for method in wanted:
             if method == "certificate":
-                found += self._certified(model, sample, clean, attacked)
+                found += self._certified(model, sample, clean, examined)
                 continue
             curve = self._curve(method, model, rows, sample, clean, generators[method])
             found += _measurements(method, curve, sample, clean)
-            attacked = attacked or curve.attacked
+            examined = examined or curve.examined
         return found
 
     def _certified(
-        self, model: AuditedModel, sample: AuditData, clean: IntArray, attacked: Attacked | None
+        self, model: AuditedModel, sample: AuditData, clean: IntArray, examined: Examined | None
     ) -> list[Measurement]:
         from probes.robustness.certificates import certified, not_certified
 
         try:
+            attacked = examined.attacked if examined else None
             return certified(model, sample, clean, self._epsilon(sample), attacked, self.branches)
         except NotApplicableError as error:
             if "certificate" in self.wanted:
@@ -214,14 +224,14 @@ def levels(option: str, values: Sequence[float], *, most: float = np.inf, whole:
 class _Curve:
     """Decisions (n_levels, n) on the perturbed rows, or ``failure``: why there are none.
 
-    ``attacked``: what was found, where the rows were not drawn but searched for.
+    ``examined``: what was found, where the rows were not drawn but searched for.
     """
 
     levels: tuple[float, ...]
     decisions: IntArray
     detail: str = ""
     failure: str = ""
-    attacked: Attacked | None = None
+    examined: Examined | None = None
 
 
 # ---- what applies --------------------------------------------------------------------------------------------------
@@ -338,19 +348,16 @@ def _search(
 ) -> _Curve:
     inputs = own.encode(sample.X)
     ball = ball_of(model, sample, inputs)
-    attacked = attack(
-        own,
-        inputs,
-        clean,
-        lambda probabilities: model.decide(probabilities, sample.positive),
-        ball=ball,
-        levels=levels,
-        n_steps=n_steps,
-        rng=rng,
-    )
+    of_attack, of_signs = rng.spawn(2)
+
+    def decide(probabilities: FloatArray) -> IntArray:
+        return model.decide(probabilities, sample.positive)
+
+    attacked = attack(own, inputs, clean, decide, ball=ball, levels=levels, n_steps=n_steps, rng=of_attack)
+    examined = examine(own, inputs, clean, decide, attacked, ball=ball, n_steps=n_steps, rng=of_signs)
     # "Another" is no class, and so never the right one.
-    decisions = np.where(attacked.broken, -1, clean).astype(np.int64)
-    return _Curve(levels, decisions, f"L-infinity ball of epsilon {ball.unit}; {n_steps} steps", attacked=attacked)
+    decisions = np.where(examined.attacked.broken, -1, clean).astype(np.int64)
+    return _Curve(levels, decisions, f"L-infinity ball of epsilon {ball.unit}; {n_steps} steps", examined=examined)
 
 
 # ---- measurements --------------------------------------------------------------------------------------------------
@@ -376,12 +383,27 @@ def _measurements(method: str, curve: _Curve, sample: AuditData, clean: IntArray
         at: dict[str, str | float] = {COORDINATE[method]: level}
         if y is not None and labelled is not None:
             right = _right(decisions, y, labelled)
-            searched = AtMost(successes=right.successes, n=right.n) if curve.attacked else right
-            found.append(_one("accuracy", method, searched, right.n, 1.0, at, curve.detail))
+            searched = AtMost(successes=right.successes, n=right.n) if curve.examined else right
+            found.append(_one("accuracy", method, searched, right.n, 1.0, at, curve))
         flips, n = int((decisions != clean).sum()), len(clean)
-        of_flips = AtLeast(successes=flips, n=n) if curve.attacked else Proportion(successes=flips, n=n)
-        found.append(_one("flip_rate", method, of_flips, n, 0.0, at, curve.detail))
-    return found
+        of_flips = AtLeast(successes=flips, n=n) if curve.examined else Proportion(successes=flips, n=n)
+        found.append(_one("flip_rate", method, of_flips, n, 0.0, at, curve))
+    return found + _signs(method, curve.examined)
+
+
+def _signs(method: str, examined: Examined | None) -> list[Measurement]:
+    return [
+        Measurement(
+            metric="gradient_masking",
+            method=method,
+            estimate=sign.share if sign.n else Undefined(reason="it could not be looked for", inapplicable=True),
+            n_samples=sign.n,
+            ideal=0.0,
+            at={"sign": sign.name},
+            detail=f"of the gradient: {sign.said}",
+        )
+        for sign in (examined.signs if examined else ())
+    ]
 
 
 def _right(decisions: IntArray, y: IntArray, labelled: BoolArray) -> Proportion:
@@ -399,7 +421,7 @@ def _of_rows_as_they_are(sample: AuditData, clean: IntArray) -> list[Measurement
 
 
 def _one(
-    metric: str, method: str, estimate: AnyEstimate, n: int, ideal: float, at: dict[str, str | float], detail: str
+    metric: str, method: str, estimate: AnyEstimate, n: int, ideal: float, at: dict[str, str | float], curve: _Curve
 ) -> Measurement:
     return Measurement(
         metric=f"{metric}_under_{method}",
@@ -408,5 +430,6 @@ def _one(
         n_samples=n,
         ideal=ideal,
         at=at,
-        detail=detail,
+        detail=curve.detail,
+        masked=curve.examined.masked if curve.examined else "",
     )

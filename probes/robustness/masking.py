@@ -1,0 +1,240 @@
+"""Whether a model hides its gradient: what an attack does not break then says nothing of what can be broken."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from auditor.rows import FloatArray, IntArray
+from auditor.statistics.rates import Proportion
+from probes.inputs import differentiating
+from probes.robustness.attacks import Attacked, attack, batches, search_by_asking
+from probes.robustness.ball import Ball
+from probes.robustness.margins import BoolArray, Margins, in_double
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from auditor.model.torch_model import DifferentiableModel
+
+# Of rows that show a sign of masking, in honest networks; and the level at which more of them is shown.
+_HONEST, _LEVEL = 0.02, 1e-3
+_MOST_ROWS = 200
+_QUERIES = 100
+# Where the gradient is hidden there is nothing else to search by.
+_QUERIES_WHEN_HIDDEN = 500
+# Rows whose values another row's inputs are tried in the place of.
+_SWAPS = 4
+_SAME_WAY = 0.9
+_SAME_ANSWER = 1e-3
+
+
+@dataclass(frozen=True)
+class Sign:
+    """A sign of masking: ``rows`` of ``n`` show it; ``name`` as the report has it, ``said`` in words."""
+
+    name: str
+    rows: int
+    n: int
+    said: str
+
+    @property
+    def share(self) -> Proportion:
+        """Of the rows."""
+        return Proportion(successes=self.rows, n=self.n)
+
+    @property
+    def holds(self) -> bool:
+        """Whether more rows show it than of an honest network, by the exact lower bound at 0.001."""
+        return self.n > 0 and self.share.bounds(_LEVEL)[0] > _HONEST
+
+
+@dataclass(frozen=True, eq=False)
+class Examined:
+    """What was found, with what was found by asking alone, and the signs that the gradient is hidden."""
+
+    attacked: Attacked
+    signs: tuple[Sign, ...]
+
+    @property
+    def masked(self) -> str:
+        """Why what was not broken says nothing, in words; "" where no sign holds."""
+        return "; ".join(f"{s.said} ({s.rows:,} of {s.n:,} rows)" for s in self.signs if s.holds)
+
+
+@dataclass(frozen=True, eq=False)
+class _Subject:
+    """Some of the rows of an attack, and what is asked of them."""
+
+    model: DifferentiableModel
+    margins: Margins
+    inputs: Tensor
+    clean: IntArray
+    decide: Callable[[FloatArray], IntArray]
+    ball: Ball
+
+
+def examine(
+    model: DifferentiableModel,
+    inputs: Tensor,
+    clean: IntArray,
+    decide: Callable[[FloatArray], IntArray],
+    attacked: Attacked,
+    *,
+    ball: Ball,
+    n_steps: int,
+    rng: np.random.Generator,
+) -> Examined:
+    """Looks for signs of a hidden gradient in at most 200 of the rows, and searches without it where there are any.
+
+    Arguments as of :func:`~probes.robustness.attacks.attack`. Each sign is counted in rows, and holds where it is shown
+    by an exact binomial bound at 0.001 that more than 2 % of the rows have it, which honest networks do not:
+
+    - ``no gradient``: it is 0 or no number, though the model's answer changes with these inputs;
+    - ``single precision``: in double precision it points elsewhere, by a cosine below 0.9;
+    - ``full range``: the attack with the whole range to go finds nothing where another row's values flip the decision;
+    - ``asking``: asking alone, 100 times, breaks what the gradient does not;
+    - ``repeated``: the same row is answered differently when it is asked again.
+
+    Where one holds, all rows that are left are searched by asking, 500 times a row and level. That a transferred
+    example fails is no sign, and that the gradient leads somewhere is none that it leads to the nearest place.
+
+    Sources: Athalye, Carlini and Wagner, ICML 2018; Carlini et al., On Evaluating Adversarial Robustness, 2019.
+    """
+    import torch
+
+    of_rows, of_range, of_asking, of_all = rng.spawn(4)
+    picked = np.sort(of_rows.choice(len(clean), min(_MOST_ROWS, len(clean)), replace=False))
+    index = torch.from_numpy(picked).to(inputs.device)
+    few = _Subject(model, Margins(model, decide), inputs[index], clean[picked], decide, ball)
+    with differentiating(model):
+        signs = [*_of_gradients(few, attacked.flat[picked], of_rows), _of_range(few, n_steps, of_range)]
+        repeated = _of_repeating(few)
+    level = _telling(attacked)
+    points, found = search_by_asking(
+        model, few.inputs, few.clean, decide, ball=ball, level=attacked.levels[level], n_queries=_QUERIES, rng=of_asking
+    )
+    alone = found & ~attacked.broken[level, picked]
+    signs += [Sign("asking", int(alone.sum()), len(picked), "asking alone breaks what it does not"), repeated]
+    everywhere, at = inputs.detach().clone(), np.zeros(len(clean), np.bool_)
+    everywhere[index], at[picked] = points, found
+    examined = Examined(attacked.with_found(level, at, everywhere), tuple(signs))
+    return _searched(examined, few, inputs, clean, of_all) if examined.masked else examined
+
+
+def _telling(attacked: Attacked) -> int:
+    """The largest level at which half of the rows are left, else the smallest."""
+    left = np.flatnonzero(attacked.broken.mean(axis=1) <= 0.5) if attacked.broken.size else np.zeros(1, np.int64)
+    return int(left[-1]) if left.size else 0
+
+
+def _searched(examined: Examined, few: _Subject, inputs: Tensor, clean: IntArray, rng: np.random.Generator) -> Examined:
+    """With what asking alone finds at every level, of the rows that are left there."""
+    import torch
+
+    attacked = examined.attacked
+    for i, level in enumerate(attacked.levels):
+        left = np.flatnonzero(~attacked.broken[i])
+        index = torch.from_numpy(left).to(inputs.device)
+        points, found = search_by_asking(
+            few.model,
+            inputs[index],
+            clean[left],
+            few.decide,
+            ball=few.ball,
+            level=level,
+            n_queries=_QUERIES_WHEN_HIDDEN,
+            rng=rng,
+        )
+        everywhere, at = inputs.detach().clone(), np.zeros(len(clean), np.bool_)
+        everywhere[index], at[left] = points, found
+        attacked = attacked.with_found(i, at, everywhere)
+    return replace(examined, attacked=attacked)
+
+
+# ---- signs ---------------------------------------------------------------------------------------------------------
+
+
+def _of_gradients(few: _Subject, flat: BoolArray, rng: np.random.Generator) -> list[Sign]:
+    import torch
+
+    n = len(few.clean)
+    signs = [Sign("no gradient", int((flat & _moves(few, rng)[0]).sum()), n, "it is 0 or no number")]
+    twin = in_double(few.model, few.inputs) if n else None
+    if twin is None:
+        return [*signs, Sign("single precision", 0, 0, "in double precision it points elsewhere")]
+    doubled, movable = replace(few.margins, twin=twin), _movable(few)
+    elsewhere = np.zeros(n, np.bool_)
+    for at in batches(few.inputs, np.arange(n)):
+        index = torch.from_numpy(at).to(few.inputs.device)
+        single, double = (
+            (m.ask(few.inputs[index], few.clean[at]).gradient.double() * movable[index]).flatten(1)
+            for m in (few.margins, doubled)
+        )
+        # Of very small or very large numbers the squares are none.
+        single, double = (g / g.abs().amax(dim=1, keepdim=True).clamp_min(1e-300) for g in (single, double))
+        cosine = torch.nn.functional.cosine_similarity(single, double, dim=1)
+        elsewhere[at] = ((cosine < _SAME_WAY) & (double != 0).any(dim=1)).cpu().numpy()
+    return [*signs, Sign("single precision", int(elsewhere.sum()), n, "in double precision it points elsewhere")]
+
+
+def _movable(few: _Subject) -> Tensor:
+    return (few.ball.radius != 0).expand_as(few.inputs)
+
+
+def _moves(few: _Subject, rng: np.random.Generator) -> tuple[BoolArray, BoolArray]:
+    """(n,) whether the answer, and whether the decision, is another one with the movable inputs of some other row."""
+    import torch
+
+    moves, flips = np.zeros((2, len(few.clean)), np.bool_)
+    movable = _movable(few)
+    for _ in range(_SWAPS if len(few.clean) else 0):
+        other = few.inputs[torch.from_numpy(rng.permutation(len(few.clean))).to(few.inputs.device)]
+        swapped = torch.where(movable, other, few.inputs)
+        for at in batches(few.inputs, np.arange(len(few.clean))):
+            index = torch.from_numpy(at).to(few.inputs.device)
+            moved = few.margins.logits(swapped[index]) != few.margins.logits(few.inputs[index])
+            moves[at] |= moved.any(dim=1).cpu().numpy()
+            flips[at] |= few.margins.flipped(swapped[index], few.clean[at])
+    return moves, flips
+
+
+def _of_range(few: _Subject, n_steps: int, rng: np.random.Generator) -> Sign:
+    """Within the values that the rows have, each input may go anywhere; another row's values are such a place."""
+    import torch
+
+    known = np.flatnonzero(_moves(few, rng)[1])
+    index = torch.from_numpy(known).to(few.inputs.device)
+    missed = 0
+    if known.size:
+        low, high = few.inputs.amin(dim=0), few.inputs.amax(dim=0)
+        radius = torch.where(few.ball.radius != 0, high - low, torch.zeros_like(high))
+        whole = Ball(radius, (low, high))
+        found = attack(
+            few.model,
+            few.inputs[index],
+            few.clean[known],
+            few.decide,
+            ball=whole,
+            levels=[1.0],
+            n_steps=n_steps,
+            rng=rng,
+        )
+        missed = int((~found.broken[0]).sum())
+    said = "with the whole range to go it does not lead to the flips that other rows' values make"
+    return Sign("full range", missed, known.size, said)
+
+
+def _of_repeating(few: _Subject) -> Sign:
+    import torch
+
+    differ = np.zeros(len(few.clean), np.bool_)
+    for at in batches(few.inputs, np.arange(len(few.clean))):
+        index = torch.from_numpy(at).to(few.inputs.device)
+        once, again = (few.margins.logits(few.inputs[index]).double() for _ in range(2))
+        unlike = (once - again).abs().amax(dim=1) > _SAME_ANSWER * once.abs().amax(dim=1)
+        differ[at] = unlike.cpu().numpy()
+    return Sign("repeated", int(differ.sum()), len(few.clean), "the same row is answered differently when asked again")
