@@ -23,6 +23,7 @@ from probes.inputs import differentiable
 from probes.robustness.ball import ball_of
 from probes.robustness.bounds import Affine, Bounded, Step, least, steps_of
 from probes.robustness.branching import BoxBounds, Decided, decide
+from probes.robustness.margins import BoolArray
 
 if TYPE_CHECKING:
     from auditor.data.audit_data import AuditData

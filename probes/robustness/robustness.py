@@ -54,51 +54,47 @@ _SOUND_EPSILON = (0.0005, 0.001, 0.002)
 class Robustness:
     """Accuracy and share of changed decisions under noise, missing values, typing errors and a worst-case search.
 
-        Over n sampled rows, one perturbed copy of each at every level, so that rows stay independent:
-        ``accuracy_under_M = P(decision on the perturbed row = y)`` in [0, 1], ideal 1, over the labelled rows, and
-        ``flip_rate_under_M = P(decision on the perturbed row != decision on the row)`` in [0, 1], ideal 0, each with a
-        Clopper-Pearson interval, at ``{M: level}``; ``clean_accuracy``, of the same rows as they are, is where the curves
-        of accuracy start. All levels share their random draws, so a curve's ups and downs are the model's and not the
-        draws'. Methods M:
+    Over n sampled rows, one perturbed copy of each at every level, so that rows stay independent:
+    ``accuracy_under_M = P(decision on the perturbed row = y)`` in [0, 1], ideal 1, over the labelled rows, and
+    ``flip_rate_under_M = P(decision on the perturbed row != decision on the row)`` in [0, 1], ideal 0, each with a
+    Clopper-Pearson interval, at ``{M: level}``; ``clean_accuracy``, of the same rows as they are, is where the curves
+    of accuracy start. All levels share their random draws, so a curve's ups and downs are the model's and not the
+    draws'. Methods M:
 
-        - ``noise`` (tables, images, sound): Gaussian noise of ``level`` standard deviations of each numeric column, as
-          :func:`probes.robustness.perturbations.with_noise` adds it, whole numbers staying whole; of ``level`` times the
-          range of a pixel in images; of ``level`` times the root mean square of each recording in sound.
-        - ``missing`` (tables): each cell missing with probability ``level``.
-        - ``typos`` (texts): ``level`` typing errors a text, as :func:`probes.robustness.perturbations.with_typos` makes
-          them.
-        - ``pgd`` (differentiable models of tables, images and sound): the worst of what projected gradient descent finds
-          within ``epsilon`` standard deviations of each numeric column, as
-          :func:`probes.robustness.attacks.attack` searches; within ``epsilon`` of the range of each pixel in
-          images, of full scale in sound. Columns that are encoded as indicators are not touched. What it finds is there,
-          and it can miss what is there: accuracy is at most what is left, with an upper bound alone, and the flip rate at
-          least what was found, with a lower bound alone. So either may FAIL, and neither PASSes. Coordinate ``epsilon``.
-    <<<<<<< HEAD
-          Word indices cannot be moved a little; no such search is made for texts.
-        - ``certificate`` (networks that are known layers one after the other: linear ones and convolutions, batch norms,
-          ReLU, LeakyReLU, tanh, sigmoid, maximum and average pooling): proofs that no input of that ball is decided
-          otherwise, as :func:`probes.robustness.certificates.certify` gives them. ``certified_accuracy = P(decision = y on
-          the whole ball)`` of the proved rows, in [0, 1], ideal 1, with a lower bound alone, so that it may PASS and never
-          FAILs; ``robust_accuracy``, the same number between the rows proved and the rows that nothing broke, which does
-          both. They are about the model as it runs, its threshold and its float32 included.
-    =======
-          ``gradient_masking``, at ``{"sign": S}`` and in [0, 1], ideal 0: the share of at most 200 rows with a sign that
-          the gradient is hidden (:func:`probes.robustness.masking.examine`); where one is shown, both carry it. Word
-          indices cannot be moved a little; no such search is made for texts.
-    >>>>>>> masks
+    - ``noise`` (tables, images, sound): Gaussian noise of ``level`` standard deviations of each numeric column, as
+      :func:`probes.robustness.perturbations.with_noise` adds it, whole numbers staying whole; of ``level`` times the
+      range of a pixel in images; of ``level`` times the root mean square of each recording in sound.
+    - ``missing`` (tables): each cell missing with probability ``level``.
+    - ``typos`` (texts): ``level`` typing errors a text, as :func:`probes.robustness.perturbations.with_typos` makes
+      them.
+    - ``pgd`` (differentiable models of tables, images and sound): the worst of what projected gradient descent finds
+      within ``epsilon`` standard deviations of each numeric column, as
+      :func:`probes.robustness.attacks.attack` searches; within ``epsilon`` of the range of each pixel in
+      images, of full scale in sound. Columns that are encoded as indicators are not touched. What it finds is there,
+      and it can miss what is there: accuracy is at most what is left, with an upper bound alone, and the flip rate at
+      least what was found, with a lower bound alone. So either may FAIL, and neither PASSes. Coordinate ``epsilon``.
+      ``gradient_masking``, at ``{"sign": S}`` and in [0, 1], ideal 0: the share of at most 200 rows with a sign that
+      the gradient is hidden (:func:`probes.robustness.masking.examine`); where one is shown, both carry it. Word
+      indices cannot be moved a little; no such search is made for texts.
+    - ``certificate`` (networks that are known layers one after the other: linear ones and convolutions, batch norms,
+      ReLU, LeakyReLU, tanh, sigmoid, maximum and average pooling): proofs that no input of that ball is decided
+      otherwise, as :func:`probes.robustness.certificates.certify` gives them. ``certified_accuracy = P(decision = y on
+      the whole ball)`` of the proved rows, in [0, 1], ideal 1, with a lower bound alone, so that it may PASS and never
+      FAILs; ``robust_accuracy``, the same number between the rows proved and the rows that nothing broke, which does
+      both. They are about the model as it runs, its threshold and its float32 included.
 
-        A model that raises, or returns no probabilities, for perturbed rows has no number there: that method is undefined,
-        and the reason is given.
+    A model that raises, or returns no probabilities, for perturbed rows has no number there: that method is undefined,
+    and the reason is given.
 
-        methods: ``auto`` (all that apply) or names out of ``Robustness.methods``. noise, missing, typos, epsilon: levels;
-        epsilon is by default 0.05, 0.1 and 0.2 for tables, 2, 4 and 8 of 255 for images, 0.0005, 0.001 and 0.002 for
-        sound. n_steps: steps of the search. branches: the most boxes that the ball around a row may be cut into for its
-        certificate, a number and no time, so that the same seed gives the same report; by default up to 1,024.
-        n_samples: rows, drawn without replacement; by default 1,000, or 100 images.
+    methods: ``auto`` (all that apply) or names out of ``Robustness.methods``. noise, missing, typos, epsilon: levels;
+    epsilon is by default 0.05, 0.1 and 0.2 for tables, 2, 4 and 8 of 255 for images, 0.0005, 0.001 and 0.002 for
+    sound. n_steps: steps of the search. branches: the most boxes that the ball around a row may be cut into for its
+    certificate, a number and no time, so that the same seed gives the same report; by default up to 1,024.
+    n_samples: rows, drawn without replacement; by default 1,000, or 100 images.
 
-        Raises NotApplicableError where a method asked for does not apply.
+    Raises NotApplicableError where a method asked for does not apply.
 
-        Sources: Hendrycks and Dietterich, ICLR 2019; Belinkov and Bisk, ICLR 2018; Madry et al., ICLR 2018.
+    Sources: Hendrycks and Dietterich, ICLR 2019; Belinkov and Bisk, ICLR 2018; Madry et al., ICLR 2018.
     """
 
     name: ClassVar[str] = "robustness"
