@@ -135,10 +135,16 @@ class Activation:
     def back(self, slopes: Tensor, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
         """(m, k, *shape) slopes with respect to what goes in, of slopes of what comes out, and (m, k) what is added."""
         lines = self.lines(low, high)
-        extra = self.missed(self.function(torch.maximum(low.abs(), high.abs())))
-        up, down = slopes.clamp_min(0.0), slopes.clamp_max(0.0)
-        through = up * lines.below.unsqueeze(1) + down * lines.above.unsqueeze(1)
-        return through, _dot(up, lines.floor - extra) + _dot(down, lines.top + extra)
+        down = slopes.clamp_max(0.0)
+        up = slopes - down
+        floor, top = lines.floor, lines.top
+        if self.relative or self.absolute:
+            extra = self.missed(self.function(torch.maximum(low.abs(), high.abs())))
+            floor, top = floor - extra, top + extra
+        total = _dot(down, top)
+        if bool(floor.any()):
+            total = total + _dot(up, floor)
+        return (up * lines.below.unsqueeze(1)).addcmul_(down, lines.above.unsqueeze(1)), total
 
 
 @dataclass(frozen=True, eq=False)
@@ -191,7 +197,9 @@ Step = Affine | Activation | Maximum
 
 
 def _dot(slopes: Tensor, h: Tensor) -> Tensor:
-    """(m, k) ``slopes . h`` of slopes (m, k, *shape) and h (m or 1, *shape)."""
+    """(m, k) ``slopes . h`` of slopes (m or 1, k, *shape) and h (m or 1, *shape)."""
+    if len(slopes) == 1:
+        return h.flatten(1) @ slopes[0].flatten(1).T
     return (slopes.flatten(2) @ h.flatten(1).unsqueeze(2)).squeeze(2)
 
 
@@ -352,6 +360,26 @@ def least(steps: Sequence[Step], low: Tensor, high: Tensor, sums: Tensor) -> Bou
             inside.append(step.bounds(below, above))
             errors.append(None)
     return _backward(steps, inside, errors, sums)
+
+
+@dataclass(frozen=True)
+class Size:
+    """``widest``: the most numbers that a row is anywhere behind its inputs; ``slopes``: numbers in all the slopes by
+    which the bounds of one box are found, to which the time that this takes is proportional."""
+
+    widest: int
+    slopes: int
+
+    @classmethod
+    def of(cls, steps: Sequence[Step], shape: Sequence[int]) -> Size:
+        """Of a network for rows (m, *shape), with every number on both sides of its kink."""
+        h, made, slopes = torch.zeros((1, *shape), dtype=torch.float64), [0], 0
+        for i, step in enumerate(steps):
+            if not isinstance(step, Affine) and _mixed(steps[:i]):
+                slopes += 2 * h.numel() * sum(made)
+            h = step.value(h) if isinstance(step, Affine) else step.bounds(h, h)[0]
+            made.append(h.numel())
+        return cls(max(made), slopes + sum(made))
 
 
 def _mixed(steps: Sequence[Step]) -> bool:

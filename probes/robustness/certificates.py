@@ -21,7 +21,7 @@ from auditor.statistics.estimate import Undefined
 from auditor.statistics.one_sided import AtLeast, Bracket
 from probes.inputs import differentiable
 from probes.robustness.ball import ball_of
-from probes.robustness.bounds import Affine, Bounded, Step, least, steps_of
+from probes.robustness.bounds import Affine, Bounded, Size, Step, least, steps_of
 from probes.robustness.branching import BoxBounds, Decided, decide
 from probes.robustness.margins import BoolArray
 
@@ -36,7 +36,7 @@ _OF_PROBABILITY = 1e-14
 # Boxes of more inputs are not cut: a cut halves one input, and hardly tightens a bound that hangs on hundreds.
 MOST_CUT = 32
 _NUMBERS_AT_ONCE = 4_194_304
-_WORK = 4_194_304
+_WORK = 10_700_000
 # Rows that were broken, and are bounded all the same, where that takes as long as for any other.
 _CHECKED = 8
 # The unit roundoff of float32, and one that holds for the shorter formats that other devices take products in.
@@ -81,7 +81,7 @@ def certify(
     ContradictionError where a row is proved and broken.
     """
     rows = _Rows.of(model, inputs, clean, positive)
-    most = most_boxes(rows.widest) if branches is None else branches
+    most = most_boxes(rows.size) if branches is None else branches
     cut = bool(balls) and int((balls[-1][1] > balls[-1][0]).flatten(1).any(dim=0).sum()) <= MOST_CUT
     proved, found = np.zeros_like(broken), broken.copy()
     for i, (low, high) in enumerate((low.detach().cpu(), high.detach().cpu()) for low, high in balls):
@@ -187,10 +187,10 @@ def network_of(model: AuditedModel, inputs: Tensor) -> tuple[Step, ...]:
         raise NotApplicableError(f"No certificate for this network: {error}.") from None
 
 
-def most_boxes(widest: int) -> int:
-    """How many boxes a row may take by default, where no layer makes more than ``widest`` numbers: 1,024 up to 64, and
-    fewer for wider ones, a box of which costs the square of it."""
-    return max(1, min(1024, _WORK // widest**2))
+def most_boxes(size: Size) -> int:
+    """How many boxes a row may take by default: 1,024, and fewer of a network of whose boxes each takes longer than one
+    of an MLP 64-32, so that no row takes longer than about a tenth of a second."""
+    return max(1, min(1024, _WORK // size.slopes))
 
 
 def log_odds(probability: float) -> float:
@@ -253,18 +253,14 @@ class _Rows:
         return rows
 
     @cached_property
-    def widest(self) -> int:
-        """The most numbers that a row is anywhere behind its inputs."""
-        h, widest = torch.zeros((1, *self.inputs.shape[1:]), dtype=torch.float64), 1
-        for step in self.steps:
-            h = step.value(h) if isinstance(step, Affine) else step.bounds(h, h)[0]
-            widest = max(widest, h.numel())
-        return widest
+    def size(self) -> Size:
+        """Of the network."""
+        return Size.of(self.steps, self.inputs.shape[1:])
 
     @property
     def at_once(self) -> int:
         """Boxes that are bounded together."""
-        return max(1, _NUMBERS_AT_ONCE // (2 * self.widest**2))
+        return max(1, _NUMBERS_AT_ONCE // (2 * self.size.widest**2))
 
     def decide(self, chosen: IntArray, low: Tensor, high: Tensor, most: int) -> Decided:
         """Branch and bound over the boxes of ``chosen`` rows, of low and high (n, ...), with ``most`` boxes a row."""

@@ -23,11 +23,13 @@ from auditor.model.audited_model import AuditedModel
 from auditor.model.saving import save
 from auditor.model.torch_model import TorchModel
 from auditor.networks.architectures import MLP
+from auditor.networks.sequence import layers_in_order
 from auditor.report.record import AuditReport
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.one_sided import AtLeast, Bracket
 from cli.main import app
 from probes.robustness import bounds, certificates
+from probes.robustness.bounds import Size
 from probes.robustness.branching import BoxBounds, decide
 from probes.robustness.certificates import Certified, ContradictionError, certify, log_odds, most_boxes
 from probes.robustness.robustness import Robustness
@@ -243,8 +245,14 @@ def test_log_odds() -> None:
     assert log_odds(0.0) == log_odds(-1.0) == -np.inf and log_odds(1.0) == log_odds(2.0) == np.inf
 
 
-def test_boxes_by_default_are_as_many_as_a_width_allows() -> None:
-    assert [most_boxes(n) for n in (1, 64, 128, 512, 4096)] == [1024, 1024, 256, 16, 1]
+def test_boxes_by_default_are_as_many_as_a_network_allows() -> None:
+    sizes = [
+        Size.of(bounds.steps_of(layers_in_order(MLP(20, hidden, 2)), (20,), 2.0**-24), (20,))
+        for hidden in ([], [64, 32], [128, 128], [512, 512], [2048, 2048])
+    ]
+    assert [most_boxes(size) for size in sizes] == [1024, 1024, 108, 6, 1]
+    # 2 x 32 bounds through the 64 and 64 numbers behind the first layer, and the 32 that they are of; and the rest.
+    assert sizes[1] == Size(widest=64, slopes=2 * 32 * (64 + 64 + 32) + 64 + 64 + 32 + 32 + 2)
 
 
 # ---- the probe -------------------------------------------------------------------------------------------------------
