@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -215,6 +217,58 @@ def test_a_sum_of_two_inputs_by_hand() -> None:
     # 3/4 (a + b + 1) + 1/4 (a - b + 3) = a + b / 2 + 3/2 is at most 7/2; below, a + b + 0 is at least -1.
     assert found.least[0].tolist() == pytest.approx([-1.0, -3.5], abs=1e-5)
     assert found.slopes[0].flatten().tolist() == pytest.approx([1.0, 1.0, -1.0, -0.5], abs=1e-5)
+
+
+def slow_crown(weights: list[Any], biases: list[Any], low: Any, high: Any, of: int) -> tuple[list[float], list[float]]:
+    """Bounds of what layer ``of`` of a ReLU network makes, a number and a layer at a time: the paper's recursion.
+
+    Those of layers on the way are the better ones of these and of intervals.
+    """
+    ends: list[tuple[list[float], list[float]]] = []
+    for i in range(of):
+        below, above = slow_crown(weights, biases, low, high, i)
+        for unit in range(len(biases[i]) if i else 0):
+            ways = [
+                sorted((w * max(a, 0.0), w * max(b, 0.0)))
+                for w, a, b in zip(weights[i][unit], *ends[i - 1], strict=True)
+            ]
+            below[unit] = max(below[unit], biases[i][unit] + sum(a for a, _ in ways))
+            above[unit] = min(above[unit], biases[i][unit] + sum(b for _, b in ways))
+        ends.append((below, above))
+    found: tuple[list[float], list[float]] = ([], [])
+    for unit in range(len(biases[of])):
+        for side, sign in enumerate((1.0, -1.0)):
+            row, total = sign * weights[of][unit], sign * biases[of][unit]
+            for i in reversed(range(of)):
+                new = np.zeros(len(row))
+                for j, (a, b) in enumerate(zip(*ends[i], strict=True)):
+                    if a >= 0.0:
+                        new[j] = row[j]
+                    elif b > 0.0 and row[j] > 0.0:
+                        new[j] = row[j] if b > -a else 0.0
+                    elif b > 0.0:
+                        new[j] = row[j] * b / (b - a)
+                        total -= new[j] * a
+                total += new @ biases[i]
+                row = new @ weights[i]
+            total += sum(c * (a if c > 0.0 else b) for c, a, b in zip(row, low, high, strict=True))
+            found[side].append(sign * total)
+    return found
+
+
+@pytest.mark.parametrize("radius", [0.05, 0.3, 1.0])
+def test_linear_bounds_against_the_slow_recursion(radius: float) -> None:
+    network, _ = trained("three", 4)
+    layers = [m for m in network.modules() if isinstance(m, nn.Linear)]
+    weights = [m.weight.detach().double().numpy() for m in layers]
+    biases = [m.bias.detach().double().numpy() for m in layers]
+    middle = torch.randn(3, 2, generator=torch.Generator().manual_seed(0)).double()
+    each = torch.eye(3, dtype=torch.float64)
+    steps = steps_of(layers_in_order(network), (2,), UNIT)
+    found = least(steps, middle - radius, middle + radius, torch.cat([each, -each]).unsqueeze(0)).least
+    for row, x in zip(found, middle.numpy(), strict=True):
+        below, above = slow_crown(weights, biases, x - radius, x + radius, 3)
+        assert row.tolist() == pytest.approx([*below, *(-a for a in above)], abs=2e-4, rel=1e-4)
 
 
 # ---- rounding --------------------------------------------------------------------------------------------------------
