@@ -102,6 +102,8 @@ class Design:
                 f"Rows are weighted by {self.weight}: design effect {self.design_effect:.3g}, so {n:,} rows count as "
                 f"{effective_size(self.weights):,.4g} of one weight."
             )
+            if nothing := int((self.weights == 0.0).sum()):
+                said.append(f"{nothing:,} of {n:,} rows weigh 0 by {self.weight}: no number counts them.")
         return tuple(said)
 
     @property

@@ -102,7 +102,7 @@ def clustered_mean(
 ) -> ClusteredMean | Undefined:
     """The mean of ``values``, (n,) in [0, 1], over rows of ``clusters``, (n,) whole numbers from 0, with ``weights``.
 
-    ``sum_i w_i x_i / sum_i w_i``. Undefined without weight, or where all of it lies in one cluster.
+    ``sum_i w_i x_i / sum_i w_i``. Undefined without weight, or where all of it but a millionth lies in one cluster.
     """
     x, codes = np.asarray(values, np.float64), np.asarray(clusters, np.int64)
     w = np.ones(x.size) if weights is None else np.asarray(weights, np.float64)
@@ -112,8 +112,11 @@ def clustered_mean(
     mass = np.bincount(codes, weights=w)
     won = np.bincount(codes, weights=w * x)[mass > 0.0]
     mass = mass[mass > 0.0]
-    if mass.size < 2:
+    if mass.size < 2 and weights is None:
         return Undefined(reason="all rows belong to one cluster, so nobody can tell how clusters vary")
+    # The others' weight is then lost in rounding.
+    if mass.max() > (1.0 - 1e-6) * total:
+        return Undefined(reason="all of the weight lies in one row or cluster, so nobody can tell how they vary")
     return mean_of_clusters(won / mass, mass / total)
 
 

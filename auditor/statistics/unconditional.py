@@ -32,8 +32,9 @@ _SMALLEST_P = 1e-16
 _LEAST_RATIO = 1e-9
 # Its logarithm is finite, and no count but 0 is probable with it.
 _NO_RATE = 1e-300
-# Tails of the larger group at which its rate is looked at, on either side; those above 0.5 lie within all intervals.
-_TAILS = scipy.special.ndtr(-np.concatenate([np.arange(-1.25, 5.0, 0.25), np.arange(5.0, 10.5, 0.5)]))
+# Standard errors of the larger group at which its rate is looked at, on either side; those below 0 lie within all
+# intervals.
+_REACHES = np.concatenate([np.arange(-1.25, 5.0, 0.25), np.arange(5.0, 10.5, 0.5)])
 
 
 class TwoRates:
@@ -84,7 +85,8 @@ class _OrderedTables:
         self, first: Counted, second: Counted, contrast: Contrast, either: bool, lowest: float, order: float
     ) -> None:
         self.contrast, self.either, self.order = contrast, either, order
-        tails = _TAILS[: int(np.count_nonzero(_paid(_TAILS) > lowest)) + 1]
+        tails = scipy.special.ndtr(-_REACHES)
+        tails = tails[: int(np.count_nonzero(_paid(tails) > lowest)) + 1]
         self.paid = _paid(tails)
         # Where the search for a bound starts, and its step: no matter of exactness.
         p_1, p_2 = ((k + 0.5) / (n + 1.0) for k, n in (first, second))

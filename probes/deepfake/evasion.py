@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -18,6 +19,7 @@ from probes.deepfake.subject import BoolArray, is_large, labelled
 from probes.inputs import differentiable, whole_number
 from probes.robustness.attacks import attack
 from probes.robustness.ball import ball_of
+from probes.robustness.masking import Examined, examine
 from probes.robustness.square import square_attack
 
 if TYPE_CHECKING:
@@ -42,7 +44,8 @@ class DetectorEvasion:
       answered "real", its conformal and novelty rules included; [0, 1], ideal 0
 
     Methods: ``pgd`` (differentiable models), projected gradient descent with ``n_steps`` steps, as
-    :func:`probes.robustness.attacks.attack` searches; ``square``, the Square attack, which sees nothing but
+    :func:`probes.robustness.attacks.attack` searches, and where the detector hides its gradient without it
+    (:func:`probes.robustness.masking.examine`); ``square``, the Square attack, which sees nothing but
     scores and asks at most ``n_queries`` times a file and level (:func:`~probes.robustness.square.square_attack`), on
     values as a file holds them. A search can miss what is there: the rates are at least what was found, which may FAIL
     and never PASS, and no detector without a defence of its own withstands the first.
@@ -111,8 +114,11 @@ class DetectorEvasion:
         generators = dict(zip(self.methods, rng.spawn(len(self.methods)), strict=True))
         found: list[Measurement] = []
         if "pgd" in wanted and own is not None:
-            flipped = self._pgd(model, own, sample, subject.fake, levels, generators["pgd"])
-            found += [_rate("evasion_rate", "pgd", row, level) for level, row in zip(levels, flipped, strict=True)]
+            examined = self._pgd(model, own, sample, subject.fake, levels, generators["pgd"])
+            found += [
+                replace(_rate("evasion_rate", "pgd", row, level), masked=examined.masked)
+                for level, row in zip(levels, examined.attacked.broken, strict=True)
+            ]
         if "square" in wanted:
             found += self._square(model, sample, subject.fake, levels, generators["square"])
         return found
@@ -125,18 +131,15 @@ class DetectorEvasion:
         fake: int,
         levels: Sequence[float],
         rng: np.random.Generator,
-    ) -> BoolArray:
-        inputs = own.encode(sample.X)
-        return attack(
-            own,
-            inputs,
-            np.full(len(sample), fake, np.int64),
-            lambda probabilities: model.decide(probabilities, sample.positive),
-            ball=ball_of(model, sample, inputs),
-            levels=levels,
-            n_steps=self.n_steps,
-            rng=rng,
-        ).broken
+    ) -> Examined:
+        inputs, clean = own.encode(sample.X), np.full(len(sample), fake, np.int64)
+        ball, (of_attack, of_signs) = ball_of(model, sample, inputs), rng.spawn(2)
+
+        def decide(probabilities: FloatArray) -> IntArray:
+            return model.decide(probabilities, sample.positive)
+
+        attacked = attack(own, inputs, clean, decide, ball=ball, levels=levels, n_steps=self.n_steps, rng=of_attack)
+        return examine(own, inputs, clean, decide, attacked, ball=ball, n_steps=self.n_steps, rng=of_signs)
 
     def _square(
         self, model: AuditedModel, sample: AuditData, fake: int, levels: Sequence[float], rng: np.random.Generator

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -85,7 +86,8 @@ def _replaced(m: Measurement, groups: _Groups) -> Measurement:
     kind, names = _HEADLINES[m.metric]
     tables = tuple(groups.rate(name) for name in names)
     estimate: AnyEstimate = kind(tables=tables)
-    return replace(m, estimate=estimate, detail="; ".join(filter(None, [*map(groups.extremes, tables), groups.small])))
+    said = [*map(groups.extremes, tables), groups.small, groups.without_weights(m.estimate)]
+    return replace(m, estimate=estimate, detail="; ".join(filter(None, said)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,6 +132,11 @@ class _Groups:
             if not isinstance(part, ClusteredMean) or part.silent
         ]
         return f"too few clusters to bound a rate: {', '.join(few[:5])}" if few else ""
+
+    def without_weights(self, counted: AnyEstimate) -> str:
+        """What the number is where all rows weigh the same: weights are as given, and can move a verdict."""
+        unweighted = self.rows.design is None or self.rows.design.weights is None or math.isnan(counted.value)
+        return "" if unweighted else f"without weights: {counted.value:.3f}"
 
     def extremes(self, table: ClusteredRates) -> str:
         """Which groups have the lowest and the highest rate, and how many rows or clusters these count as."""

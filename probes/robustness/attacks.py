@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 # Of many classes, those whose logits come next.
 _MOST_TARGETS = 9
+# Where there are fewer, each is tried again from elsewhere: often for a row of a table, which costs next to nothing.
+_FEWEST_TRIES, _FEWEST_LARGE = 9, 3
 # Of those, the ones that came nearest are tried again, for so many times the steps.
 _PROMISING, _LONGER = 2, 3
 
@@ -70,18 +72,17 @@ def attack(
     probabilities to (m,) classes. At each level, of the rows that are left: a descent of ``n_steps`` steps
     (:func:`~probes.robustness.descent.descend`) of the margin to the nearest other class, from a point drawn uniformly
     in the ball, or from where the level before ended; then one to each of the other classes whose logits come next, 9
-    at most, from the input; then from the nearest point so far, with three times the steps, to the two classes that
-    came nearest. Where the model has no gradient at the input, that of a copy in double precision is taken.
-    What is found is asked of the model again before it counts. captum.robust.PGD keeps the last point only and draws
-    from torch's global generator, and so is not used.
+    at most, from the input, and where they are few again from points drawn in the ball; then from the nearest point so
+    far, with three times the steps, to the two classes that came nearest. Where the model has no gradient at the input,
+    that of a copy in double precision is taken. What is found is asked of the model again before it counts.
+    captum.robust.PGD keeps the last point only and draws from torch's global generator, and so is not used.
 
     Sources: Madry et al., ICLR 2018; Croce and Hein, ICML 2020 (targeted Auto-PGD).
     """
     import torch
 
-    start = torch.from_numpy(rng.random(inputs.shape, dtype=np.float32)).to(inputs)
     low, high = ball.around(inputs, levels[0])
-    nearest = low + start * (high - low)
+    nearest = low + uniform(inputs, rng) * (high - low)
     broken, examples = np.zeros((len(levels), len(inputs)), np.bool_), inputs.detach().clone()
     with differentiating(model):
         own = Margins(model, decide)
@@ -97,7 +98,7 @@ def attack(
                 for at in batches(inputs, np.flatnonzero(rows & ~broken[i])):
                     index = torch.from_numpy(at).to(inputs.device)
                     low, high = ball.around(inputs[index], level)
-                    points, found = _all_ways(used, inputs[index], nearest[index], low, high, clean[at], n_steps)
+                    points, found = _all_ways(used, inputs[index], nearest[index], low, high, clean[at], n_steps, rng)
                     nearest[index] = points
                     found &= own.flipped(points, clean[at])
                     broken[i, at] = found
@@ -107,7 +108,14 @@ def attack(
 
 
 def _all_ways(
-    margins: Margins, inputs: Tensor, nearest: Tensor, low: Tensor, high: Tensor, clean: IntArray, n_steps: int
+    margins: Margins,
+    inputs: Tensor,
+    nearest: Tensor,
+    low: Tensor,
+    high: Tensor,
+    clean: IntArray,
+    n_steps: int,
+    rng: np.random.Generator,
 ) -> tuple[Tensor, BoolArray]:
     """To the nearest other class, to each other one, and longer to those that came nearest: points, and (m,) found."""
     import torch
@@ -121,23 +129,33 @@ def _all_ways(
     def try_to(left: IntArray, wanted: Tensor, column: Tensor, start: Tensor, steps: int) -> None:
         index = torch.from_numpy(left).to(inputs.device)
         points, nearer, more = descend(margins, start[index], low[index], high[index], clean[left], steps, wanted)
-        left_by[index, column] = nearer
+        left_by[index, column] = torch.minimum(left_by[index, column], nearer)
         closer = torch.from_numpy(more).to(inputs.device) | (nearer < margin[index])
         reached[index[closer]], margin[index[closer]] = points[closer], nearer[closer]
         found[left] = more
 
-    for rank in range(ranked.shape[1] if ranked.shape[1] > 1 else 0):
+    n_targets = ranked.shape[1]
+    for nth in range(max(n_targets, _FEWEST_TRIES if inputs.ndim == 2 else _FEWEST_LARGE)):
         left = np.flatnonzero(~found)
         if left.size:
             index = torch.from_numpy(left).to(inputs.device)
-            try_to(left, ranked[index, rank], torch.full_like(index, rank), inputs, n_steps)
-    for nth in range(min(_PROMISING, ranked.shape[1])):
+            column = torch.full_like(index, nth % n_targets)
+            start = inputs if nth < n_targets else low + uniform(inputs, rng) * (high - low)
+            try_to(left, ranked[index, column], column, start, n_steps)
+    for nth in range(min(_PROMISING, n_targets)):
         left = np.flatnonzero(~found)
         if left.size:
             index = torch.from_numpy(left).to(inputs.device)
             column = left_by[index].topk(nth + 1, dim=1, largest=False).indices[:, nth]
             try_to(left, ranked[index, column], column, reached, _LONGER * n_steps)
     return reached, found
+
+
+def uniform(like: Tensor, rng: np.random.Generator) -> Tensor:
+    """Numbers in [0, 1) of a tensor's shape."""
+    import torch
+
+    return torch.from_numpy(rng.random(like.shape, dtype=np.float32)).to(like)
 
 
 def _flat(margins: Margins, inputs: Tensor, clean: IntArray, ball: Ball) -> BoolArray:

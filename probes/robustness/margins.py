@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from auditor.model.torch_model import DifferentiableModel
 
 BoolArray = npt.NDArray[np.bool_]
+_MOST_DOUBLED = 100_000_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,9 +91,14 @@ def probabilities(logits: Tensor) -> FloatArray:
 
 
 def in_double(model: DifferentiableModel, like: Tensor) -> DifferentiableModel | None:
-    """The model with a copy of its module in double precision; None where it cannot be copied or does not run so."""
+    """The model with a copy of its module in double precision; None where it cannot be copied or does not run so.
+
+    None too for more than 100 million parameters, of which a second and wider copy may not fit.
+    """
     import torch
 
+    if sum(p.numel() for p in model.module.parameters()) > _MOST_DOUBLED:
+        return None
     try:
         module = copy.deepcopy(model.module).double()
         twin = copy.copy(model)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,6 +14,7 @@ from auditor.statistics.rates import Proportion
 from probes.inputs import differentiating
 from probes.robustness.attacks import Attacked, attack, batches, search_by_asking
 from probes.robustness.ball import Ball
+from probes.robustness.boundary import Outside, along_the_boundary
 from probes.robustness.margins import BoolArray, Margins, in_double
 
 if TYPE_CHECKING:
@@ -26,8 +28,9 @@ _MOST_ROWS = 200
 _QUERIES = 100
 # Where the gradient is hidden there is nothing else to search by.
 _QUERIES_WHEN_HIDDEN = 500
-# Rows whose values another row's inputs are tried in the place of.
-_SWAPS = 4
+_ROUNDS = 20
+# How many other rows' inputs are tried in the place of a row's own: to see whether anything changes, and to start from.
+_SWAPS, _STARTS = 4, 20
 _SAME_WAY = 0.9
 _SAME_ANSWER = 1e-3
 
@@ -99,7 +102,9 @@ def examine(
     - ``asking``: asking alone, 100 times, breaks what the gradient does not;
     - ``repeated``: the same row is answered differently when it is asked again.
 
-    Where one holds, all rows that are left are searched by asking, 500 times a row and level. That a transferred
+    Where one holds, the rows that are left, and have no gradient in double precision either, are searched by asking,
+    500 times a row and level, and then along the boundary from an input that is decided otherwise
+    (:func:`~probes.robustness.boundary.along_the_boundary`), for which decisions alone will do. That a transferred
     example fails is no sign, and that the gradient leads somewhere is none that it leads to the nearest place.
 
     Sources: Athalye, Carlini and Wagner, ICML 2018; Carlini et al., On Evaluating Adversarial Robustness, 2019.
@@ -119,9 +124,7 @@ def examine(
     )
     alone = found & ~attacked.broken[level, picked]
     signs += [Sign("asking", int(alone.sum()), len(picked), "asking alone breaks what it does not"), repeated]
-    everywhere, at = inputs.detach().clone(), np.zeros(len(clean), np.bool_)
-    everywhere[index], at[picked] = points, found
-    examined = Examined(attacked.with_found(level, at, everywhere), tuple(signs))
+    examined = Examined(_with(attacked, level, picked, points, found), tuple(signs))
     return _searched(examined, few, inputs, clean, of_all) if examined.masked else examined
 
 
@@ -132,12 +135,13 @@ def _telling(attacked: Attacked) -> int:
 
 
 def _searched(examined: Examined, few: _Subject, inputs: Tensor, clean: IntArray, rng: np.random.Generator) -> Examined:
-    """With what asking alone finds at every level, of the rows that are left there."""
+    """With what is found at every level without the gradient, of the rows that have none in double precision either."""
     import torch
 
     attacked = examined.attacked
+    of_asking, of_boundary = rng.spawn(2)
     for i, level in enumerate(attacked.levels):
-        left = np.flatnonzero(~attacked.broken[i])
+        left = np.flatnonzero(~attacked.broken[i] & ~attacked.steep)
         index = torch.from_numpy(left).to(inputs.device)
         points, found = search_by_asking(
             few.model,
@@ -147,12 +151,54 @@ def _searched(examined: Examined, few: _Subject, inputs: Tensor, clean: IntArray
             ball=few.ball,
             level=level,
             n_queries=_QUERIES_WHEN_HIDDEN,
-            rng=rng,
+            rng=of_asking,
         )
-        everywhere, at = inputs.detach().clone(), np.zeros(len(clean), np.bool_)
-        everywhere[index], at[left] = points, found
-        attacked = attacked.with_found(i, at, everywhere)
+        attacked = _with(attacked, i, left, points, found)
+    left = np.flatnonzero(~attacked.broken[0] & ~attacked.steep)
+    with differentiating(few.model):
+        left, start = _starts(few, inputs, clean, attacked, left, of_boundary)
+        for at in batches(inputs, np.arange(len(left))):
+            rows, begun = left[at], start[torch.from_numpy(at).to(inputs.device)]
+            near = inputs[torch.from_numpy(rows).to(inputs.device)]
+            unit = few.ball.radius.expand_as(inputs)[torch.from_numpy(rows).to(inputs.device)]
+            outside = Outside(partial(few.margins.flipped, clean=clean[rows]), near, unit, few.ball.limits)
+            points = along_the_boundary(outside, begun, n_rounds=_ROUNDS, rng=of_boundary)
+            for i, level in enumerate(attacked.levels):
+                cut = torch.clamp(points, *few.ball.around(near, level))
+                attacked = _with(attacked, i, rows, cut, few.margins.flipped(cut, clean[rows]))
     return replace(examined, attacked=attacked)
+
+
+def _with(attacked: Attacked, level: int, rows: IntArray, points: Tensor, found: BoolArray) -> Attacked:
+    import torch
+
+    everywhere, at = attacked.examples.clone(), np.zeros(attacked.broken.shape[1], np.bool_)
+    everywhere[torch.from_numpy(rows).to(points.device)], at[rows] = points, found
+    return attacked.with_found(level, at, everywhere)
+
+
+def _starts(
+    few: _Subject, inputs: Tensor, clean: IntArray, attacked: Attacked, rows: IntArray, rng: np.random.Generator
+) -> tuple[IntArray, Tensor]:
+    """Those of the rows for which an input decided otherwise is known, and it: found before, or some other row's."""
+    import torch
+
+    known, start = attacked.broken[-1].copy(), attacked.examples.clone()
+    movable = (few.ball.radius != 0).expand_as(inputs)
+    for _ in range(_STARTS):
+        left = rows[~known[rows]]
+        index = torch.from_numpy(left).to(inputs.device)
+        other = torch.from_numpy(rng.integers(len(clean), size=left.size)).to(inputs.device)
+        for at in batches(inputs, np.arange(left.size)):
+            here = torch.from_numpy(at).to(inputs.device)
+            swapped = torch.where(movable[index[here]], inputs[other[here]], inputs[index[here]])
+            hit = few.margins.flipped(swapped, clean[left[at]])
+            known[left[at]] = hit
+            start[index[here][torch.from_numpy(hit).to(inputs.device)]] = swapped[
+                torch.from_numpy(hit).to(inputs.device)
+            ]
+    kept = rows[known[rows]]
+    return kept, start[torch.from_numpy(kept).to(inputs.device)]
 
 
 # ---- signs ---------------------------------------------------------------------------------------------------------

@@ -34,7 +34,7 @@ def square_attack(
     Source: Andriushchenko et al., ECCV 2020, the L-infinity attack and its schedule.
     """
     shape = low.shape
-    ends = [t.reshape(len(t), 1, -1, 1) if t.ndim == 2 else t for t in (low, high)]
+    ends = [t[:, None, :, None] if t.ndim == 2 else t for t in (low, high)]
     n, height, width, channels = ends[0].shape
 
     def tell(up: BoolArray, which: IntArray) -> tuple[FloatArray, BoolArray]:
@@ -51,10 +51,9 @@ def square_attack(
             break
         tried = above[active]
         tall, wide = _square(height, width, query / n_queries)
-        tops, lefts = (rng.integers(size, size=len(tried)) for size in (height - tall + 1, width - wide + 1))
-        colours = rng.random((len(tried), channels)) < 0.5
-        for row, top, left, colour in zip(tried, tops, lefts, colours, strict=True):
-            row[top : top + tall, left : left + wide] = colour
+        for row in tried:
+            top, left = int(rng.integers(height - tall + 1)), int(rng.integers(width - wide + 1))
+            row[top : top + tall, left : left + wide] = rng.choice(np.array([False, True]), channels)
         found, enough = tell(tried, active)
         better = (found <= best[active]) | enough
         above[active[better]] = tried[better]

@@ -1,4 +1,4 @@
-"""Makes the files of this folder anew: ``python tests/golden/make.py``, by hand and for a reason. No test runs it.
+"""Makes such files as lie here, in a new folder: ``python tests/golden/make.py rule3``, by hand. No test runs it.
 
 The files are evidence of an earlier auditor. That today's auditor reads them, finds every digest as it was, and judges
 their statistics as they were judged is what ``test_golden.py`` tests. Whoever makes them anew to get that test to pass
@@ -130,9 +130,11 @@ STORED = (
 )  # fmt: skip
 
 if __name__ == "__main__":
+    into = HERE / sys.argv[1]
+    into.mkdir()
     with tempfile.TemporaryDirectory() as made:
         make(Path(made))
         for name in STORED:
-            shutil.copy(Path(made) / name, HERE / name)
-            content = (HERE / name).read_bytes()
+            shutil.copy(Path(made) / name, into / name)
+            content = (into / name).read_bytes()
             print(f'    "{name}": "{hashlib.sha256(content).hexdigest()}",  # {len(content):,} bytes')

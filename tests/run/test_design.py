@@ -300,6 +300,30 @@ def test_weights_are_in_every_number_that_is_shown() -> None:
     assert f"design effect {report.data.design_effect:.3g}" in " ".join(report.data.notes)
 
 
+def test_weights_that_move_a_verdict_are_seen_to_do_so() -> None:
+    """Women who are turned down weigh nothing: the gap is gone, and the gap without weights stands beside it."""
+    rows = table(1_000, gap=0.3)
+    rows["w"] = np.where((rows["sex"] == "f") & (rows["x"] <= 0.5), 0.0, 1.0)
+    report = scanned(rows, weight="w")
+    without = judged(scanned(rows.drop(columns="w"))).value
+    assert without is not None and without > 0.2
+    assert f"without weights: {without:.3f}" in judged(report).detail
+    nothing = int((rows["w"] == 0.0).sum())
+    assert f"{nothing:,} of 1,000 rows weigh 0 by w: no number counts them." in report.data.notes
+
+
+def test_a_group_of_which_one_row_has_all_the_weight_is_not_judged_and_loses_nothing_else() -> None:
+    rows = table(400)
+    rows["w"] = np.where(rows["sex"] == "f", 1e-13, 1.0)
+    rows.loc[rows.index[rows["sex"] == "f"][0], "w"] = 1.0
+    report = scanned(rows, weight="w")
+    assert judged(report).outcome is Outcome.INCONCLUSIVE
+    rates = [f for f in report.findings if f.metric == "selection_rate" and f.group]
+    assert {f.group["sex"] for f in rates} == {"f", "m"}
+    assert any("all of the weight lies in one row or cluster" in f.reason for f in rates)
+    assert any(f.interval is not None and f.group["sex"] == "m" for f in rates)
+
+
 def test_equal_weights_are_no_weights() -> None:
     rows = table().assign(w=7.0)
     weighed, plain = judged(scanned(rows, weight="w")), judged(scanned(rows))

@@ -32,7 +32,8 @@ def digits() -> tuple[Any, Any]:
 def rows(n: int, labelled: bool = True) -> AuditData:
     """The last n of them, which no network has seen."""
     X, y = digits()
-    return AuditData.from_arrays(X[-n:], y[-n:].astype(str) if labelled else None, classes=CLASSES)
+    first = len(X) - n
+    return AuditData.from_arrays(X[first:], y[first:].astype(str) if labelled else None, classes=CLASSES)
 
 
 class Flat(nn.Module):
@@ -154,3 +155,10 @@ def model(net: nn.Module, outputs: Any = "logits") -> TorchModel:
 def masked(name: str) -> TorchModel:
     """The plain network behind a mask."""
     return model(MASKS[name](mlp()), "probabilities" if name.startswith("softmax") else "logits")
+
+
+@cache
+def trained_well(width: int, epsilon: float) -> nn.Module:
+    """A convolutional network that has learned long enough on adversarial pictures to withstand some."""
+    torch.manual_seed(7)
+    return trained(SmallCNN(1, 10, width=width), 40, 7, epsilon)

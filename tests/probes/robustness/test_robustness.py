@@ -32,7 +32,7 @@ from auditor.run.probe import make_probe
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.rates import Proportion
 from probes.robustness.attacks import attack
-from probes.robustness.ball import Ball
+from probes.robustness.ball import Ball, ball_of
 from probes.robustness.perturbations import NEIGHBOURS, image_noise, with_gaps, with_noise, with_typos
 from probes.robustness.robustness import Robustness
 from tests.quantifiers import all_of, none_of
@@ -345,9 +345,12 @@ def test_images_take_noise_and_a_search_within_valid_pixels() -> None:
     mean, std = (torch.tensor(v).reshape(3, 1, 1) for v in (preprocessing.mean, preprocessing.std))
     pixels = torch.cat(seen) * std + mean
     assert pixels.min() >= -1e-5 and pixels.max() <= 1 + 1e-5
+    inputs = model.encode(data.X)
+    ball, clean = ball_of(model, data, inputs), model.decide(model.predict_proba(data.X), None)
     seen.clear()
-    measure(Robustness(methods="pgd", epsilon=[0.1], n_steps=5, n_samples=20), model, data)
-    original = model.encode(data.X) * std + mean
+    how: dict[str, Any] = {"ball": ball, "levels": [0.1], "n_steps": 5, "rng": np.random.default_rng(0)}
+    assert attack(model, inputs, clean, lambda p: model.decide(p, None), **how).broken.any()
+    original = inputs * std + mean
     tried = torch.cat(seen) * std + mean
     gap = (tried[:, None] - original[None]).abs().amax(dim=(2, 3, 4)).amin(dim=1)
     assert gap.max() <= 0.1 + 1e-5 and gap.max() > 0.09
