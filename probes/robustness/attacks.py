@@ -11,7 +11,7 @@ import numpy as np
 from auditor.rows import FloatArray, IntArray
 from probes.inputs import differentiating, rows_at_once
 from probes.robustness.descent import descend
-from probes.robustness.margins import BoolArray, Margins, in_double, margin_of, probabilities
+from probes.robustness.margins import BoolArray, Margins, in_double, margin_of
 from probes.robustness.square import square_attack
 
 if TYPE_CHECKING:
@@ -202,7 +202,7 @@ def search_by_asking(
             logits, own = margins.logits(encoded(rows[at])), clean[which[at]]
             sure = torch.log_softmax(logits.double(), dim=1)
             scores[at] = margin_of(sure, torch.from_numpy(own).to(sure.device).unsqueeze(1)).cpu().numpy()
-            changed[at] = decide(probabilities(logits)) != own
+            changed[at] = margins.otherwise(logits, own)
         return scores, changed
 
     with differentiating(model), torch.no_grad():

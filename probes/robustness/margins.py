@@ -59,7 +59,7 @@ class Margins:
             found = torch.autograd.grad(margin.sum(), taken, allow_unused=True)[0]
             gradient = gradient if found is None else torch.nan_to_num(found, 0.0, 0.0, 0.0)
         answered = logits.detach() if self.twin is None else self.logits(points)
-        return Asked(self.decide(probabilities(answered)) != clean, margin.detach(), gradient)
+        return Asked(self.otherwise(answered, clean), margin.detach(), gradient)
 
     def logits(self, points: Tensor) -> Tensor:
         """(m, k) the model's own, of points (m, ...)."""
@@ -70,7 +70,12 @@ class Margins:
 
     def flipped(self, points: Tensor, clean: IntArray) -> BoolArray:
         """(m,) whether the model decides otherwise on points (m, ...)."""
-        return np.asarray(self.decide(probabilities(self.logits(points))) != clean, np.bool_)
+        return self.otherwise(self.logits(points), clean)
+
+    def otherwise(self, logits: Tensor, clean: IntArray) -> BoolArray:
+        """(m,) whether logits (m, k) decide otherwise; what is no number decides nothing."""
+        sure = probabilities(logits)
+        return np.asarray((self.decide(sure) != clean) & np.isfinite(sure).all(axis=1), np.bool_)
 
 
 def margin_of(logits: Tensor, own: Tensor, wanted: Tensor | None = None) -> Tensor:

@@ -22,8 +22,9 @@ if TYPE_CHECKING:
 
     from auditor.model.torch_model import DifferentiableModel
 
-# Of rows that show a sign of masking, in honest networks; and the level at which more of them is shown.
-_HONEST, _LEVEL = 0.02, 1e-3
+# Of rows that show a sign of masking, in honest networks, at most; and the level at which more of them is shown. Where
+# all of a few units are off an honest network has no gradient: of four, at 18 % of the rows.
+_HONEST, _HONEST_WITHOUT, _LEVEL = 0.02, 0.4, 1e-3
 _MOST_ROWS = 200
 _QUERIES = 100
 # Where the gradient is hidden there is nothing else to search by.
@@ -37,12 +38,16 @@ _SAME_ANSWER = 1e-3
 
 @dataclass(frozen=True)
 class Sign:
-    """A sign of masking: ``rows`` of ``n`` show it; ``name`` as the report has it, ``said`` in words."""
+    """A sign of masking: ``rows`` of ``n`` show it, and ``honest`` of an honest network's at most.
+
+    ``name``: as the report has it; ``said``: in words.
+    """
 
     name: str
     rows: int
     n: int
     said: str
+    honest: float = _HONEST
 
     @property
     def share(self) -> Proportion:
@@ -52,7 +57,7 @@ class Sign:
     @property
     def holds(self) -> bool:
         """Whether more rows show it than of an honest network, by the exact lower bound at 0.001."""
-        return self.n > 0 and self.share.bounds(_LEVEL)[0] > _HONEST
+        return self.n > 0 and self.share.bounds(_LEVEL)[0] > self.honest
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,7 +99,8 @@ def examine(
     """Looks for signs of a hidden gradient in at most 200 of the rows, and searches without it where there are any.
 
     Arguments as of :func:`~probes.robustness.attacks.attack`. Each sign is counted in rows, and holds where it is shown
-    by an exact binomial bound at 0.001 that more than 2 % of the rows have it, which honest networks do not:
+    by an exact binomial bound at 0.001 that more than 2 % of the rows have it, of the first 40 %, which honest networks
+    do not:
 
     - ``no gradient``: it is 0 or no number, though the model's answer changes with these inputs;
     - ``single precision``: in double precision it points elsewhere, by a cosine below 0.9;
@@ -208,7 +214,8 @@ def _of_gradients(few: _Subject, flat: BoolArray, rng: np.random.Generator) -> l
     import torch
 
     n = len(few.clean)
-    signs = [Sign("no gradient", int((flat & _moves(few, rng)[0]).sum()), n, "it is 0 or no number")]
+    without = int((flat & _moves(few, rng)[0]).sum())
+    signs = [Sign("no gradient", without, n, "it is 0 or no number", _HONEST_WITHOUT)]
     twin = in_double(few.model, few.inputs) if n else None
     if twin is None:
         return [*signs, Sign("single precision", 0, 0, "in double precision it points elsewhere")]

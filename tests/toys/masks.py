@@ -133,7 +133,7 @@ MASKS: dict[str, Callable[[nn.Module], nn.Module]] = {
     "the other way": Steps,
 }
 HONEST: dict[str, Callable[[], nn.Module]] = {
-    **{f"MLP {h}": lambda h=h: mlp(h) for h in ((8,), (32,), (64, 32), (128,), (32, 32, 32))},  # type: ignore[misc]
+    **{f"MLP {h}": lambda h=h: mlp(h) for h in ((3,), (8,), (32,), (64, 32), (128,), (32, 32, 32))},  # type: ignore[misc]
     **{f"MLP trained at {e}": lambda e=e, s=s: mlp((64, 32), s, e) for s, e in enumerate((0.05, 0.1, 0.2))},  # type: ignore[misc]
     **{f"CNN {w}": lambda w=w: cnn(w) for w in (4, 8)},  # type: ignore[misc]
     **{f"CNN trained at {e}": lambda e=e, s=s: cnn(4, s + 1, e) for s, e in enumerate((0.05, 0.1, 0.2))},  # type: ignore[misc]

@@ -174,3 +174,23 @@ def test_asking_alone_comes_near_the_closed_form_within_its_ball() -> None:
         model, inputs[:0], clean[:0], decide, ball=ball, level=0.5, n_queries=60, rng=np.random.default_rng(0)
     )
     assert nothing.shape == (0, 4) and none.shape == (0,)
+
+
+class Broken(nn.Module):
+    """No number beyond half a unit, and never another decision."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        gone = torch.where(x[:, 0].abs() > 0.5, torch.nan, 0.0)
+        return torch.stack([gone, 1.0 + gone + x[:, 0]], dim=1)
+
+
+def test_what_is_no_number_is_no_other_decision() -> None:
+    model, x = asked(Broken(), 2), torch.zeros(30, 2)
+    clean = np.ones(30, np.int64)
+    found = attack(
+        model, x, clean, decide, ball=Ball(torch.ones(1)), levels=[1.0], n_steps=5, rng=np.random.default_rng(0)
+    )
+    _, by_asking = search_by_asking(
+        model, x, clean, decide, ball=Ball(torch.ones(1)), level=1.0, n_queries=20, rng=np.random.default_rng(0)
+    )
+    assert decide(model.answer(x + 0.9).numpy())[0] == 0 and not found.broken.any() and not by_asking.any()

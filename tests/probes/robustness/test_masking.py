@@ -84,7 +84,7 @@ def test_no_honest_network_is_accused(name: str) -> None:
     signs = [f.measurement for f in findings if f.measurement is not None and f.metric == "gradient_masking"]
     shares = {m.at["sign"]: m for m in signs}
     assert list(shares) == SIGNS
-    assert all_of(m.estimate.value <= 0.01 for m in shares.values())
+    assert all_of(m.estimate.value <= (0.3 if sign == "no gradient" else 0.0125) for sign, m in shares.items())
 
 
 def test_what_was_broken_is_broken_whoever_hides_what() -> None:
@@ -134,10 +134,12 @@ def test_the_copy_in_double_precision_leaves_the_model_as_it_was() -> None:
 # ---- signs by hand -------------------------------------------------------------------------------------------------
 
 
-def test_a_sign_holds_where_more_than_two_in_a_hundred_have_it_for_certain() -> None:
-    """P(at least 9 of 100 at 0.02) = 0.00032 and P(at least 8) = 0.00093: by hand of the binomial; 7 is 0.0041."""
+def test_a_sign_holds_where_more_rows_have_it_for_certain_than_of_an_honest_network() -> None:
+    """P(at least 8 of 100 at 0.02) = 0.00093, and P(at least 7) = 0.0041."""
     assert [k for k in range(20) if Sign("s", k, 100, "").holds][0] == 8
     assert not Sign("s", 0, 0, "").holds
+    # P(at least 56 of 100 at 0.4) = 0.00085, and P(at least 55) = 0.00171.
+    assert [k for k in range(100) if Sign("s", k, 100, "", 0.4).holds][0] == 56
 
 
 def test_a_model_that_takes_nothing_of_what_may_move_hides_nothing() -> None:
