@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from typer.testing import CliRunner
 
 from auditor.data.audit_data import AuditData
-from auditor.data.preprocessing import CategoricalColumn, NumericColumn, TabularPreprocessing
+from auditor.data.preprocessing import CategoricalColumn, ImagePreprocessing, NumericColumn, TabularPreprocessing
 from auditor.errors import NotApplicableError
 from auditor.finding.judging import judge
 from auditor.finding.measurement import Measurement, Outcome, ProbeResult
@@ -375,6 +375,35 @@ def _of_probabilities(model: TorchModel) -> TorchModel:
     return TorchModel(
         network, classes=model.classes, preprocessing=model.preprocessing, outputs="probabilities", threshold=0.5
     )
+
+
+def test_a_small_cnn_is_certified_within_valid_pixels() -> None:
+    """Dark pictures and light ones, a long way apart, and some that lie between."""
+    torch.manual_seed(0)
+    network = nn.Sequential(
+        nn.Conv2d(1, 2, 3, padding=1), nn.BatchNorm2d(2), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(18, 2)
+    )
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, 2, 40)
+    X = (
+        rng.integers(0, 60, (40, 6, 6, 1))
+        + 100 * y[:, None, None, None]
+        + 40 * (np.arange(40) < 4)[:, None, None, None]
+    )
+    data = AuditData.from_arrays(X.astype(np.uint8), y, classes=["0", "1"])
+    preprocessing = ImagePreprocessing(size=(6, 6), mean=(0.3,), std=(0.2,))
+    model = TorchModel(network, classes=["0", "1"], preprocessing=preprocessing, outputs="logits")
+    inputs, labels = model.encode(data.X), torch.from_numpy(y)
+    for _ in range(60):
+        network.zero_grad()
+        nn.functional.cross_entropy(network(inputs), labels).backward()
+        with torch.no_grad():
+            for parameter in network.parameters():
+                parameter -= 0.1 * (torch.zeros(()) if parameter.grad is None else parameter.grad)
+    levels = (2 / 255, 0.5)
+    found = curve(measured(model, data, methods=["pgd", "certificate"], epsilon=levels), "robust_accuracy")
+    assert found[levels[0]].proved > 25
+    assert found[levels[1]].proved == 0 and found[levels[1]].possible < 20
 
 
 def hidden(model: TorchModel) -> TorchModel:
