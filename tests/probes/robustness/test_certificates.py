@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +26,11 @@ from auditor.model.torch_model import TorchModel
 from auditor.networks.architectures import MLP
 from auditor.networks.sequence import layers_in_order
 from auditor.report.record import AuditReport
+from auditor.run.contract import audited as audited_by
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.one_sided import AtLeast, Bracket
 from cli.main import app
-from probes.robustness import bounds, certificates
+from probes.robustness import bounds, certificates, robustness
 from probes.robustness.bounds import Size
 from probes.robustness.branching import BoxBounds, decide
 from probes.robustness.certificates import Certified, ContradictionError, certify, log_odds, most_boxes
@@ -142,6 +144,27 @@ def test_a_row_that_is_proved_and_broken_is_no_result() -> None:
     claimed[0, sure[0]] = True
     with pytest.raises(ContradictionError, match="proved to keep their decision"):
         certified(model, x, (0.05,), broken=claimed)
+
+
+def test_a_contradiction_ends_the_probe_without_a_result(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One row that is proved is claimed to be broken by the attack."""
+    model, data = sure_table(60)
+    attack = robustness.attack
+
+    def claiming(*arguments: Any, **options: Any) -> Any:
+        found = attack(*arguments, **options)
+        broken = found.broken.copy()
+        broken[:, np.flatnonzero(~broken[-1])[0]] = True
+        return replace(found, broken=broken)
+
+    probe = Robustness(methods=["pgd", "certificate"], n_steps=4, epsilon=[0.01])
+    criteria = [criterion("robust_accuracy", "at_least", 0.5)]
+    sound = audited_by(probe, model, data, criteria, 0)
+    monkeypatch.setattr(robustness, "attack", claiming)
+    found = audited_by(probe, model, data, criteria, 0)
+    assert Outcome.PASS in {f.outcome for f in sound}
+    assert {f.outcome for f in found} == {Outcome.NOT_RUN}
+    assert "proved to keep their decision" in found[0].reason
 
 
 def test_a_network_that_is_read_wrongly_is_no_result(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -353,14 +376,14 @@ class Rounded(nn.Module):
     ],
 )
 def test_what_is_not_certified_says_why_and_is_no_pass(change: Any, why: str) -> None:
-    model, data = sure_table(60)
+    model, data = sure_table(12)
     other = change(model)
     if why == "float":
         other = TorchModel(
             other.module, classes=other.classes, encoder=lambda X: torch.zeros(len(X), 3).double(), outputs="logits"
         )
-        data = AuditData.from_arrays(np.zeros((60, 3)), data.y_true, classes=[0, 1])
-    found = [m for m in measured(other, data) if m.metric == "robust_accuracy"]
+        data = AuditData.from_arrays(np.zeros((12, 3)), data.y_true, classes=[0, 1])
+    found = [m for m in measured(other, data, n_steps=2) if m.metric == "robust_accuracy"]
     assert len(found) == 3
     assert all_of(isinstance(m.estimate, Undefined) and why in m.estimate.reason for m in found)
     result = ProbeResult(probe="robustness", pillar="robustness", citation="", measurements=tuple(found))
