@@ -137,11 +137,20 @@ def _probe_options(content: Mapping[str, Any], path: Path, settings: list[str]) 
         try:
             value = tomllib.loads(f"value = {text.lower() if text.lower() in ('true', 'false') else text}")["value"]
         except tomllib.TOMLDecodeError:
-            value = text
+            value = _numbers(text) or text
         if option in PATH_OPTIONS and isinstance(value, str) and Path(value).exists():
             value = str(Path(value).resolve())
         found.setdefault(_snake(probe), {})[_snake(option)] = value
     return found
+
+
+def _numbers(text: str) -> list[JsonValue] | None:
+    """``0.03,0.06`` as a list, as which options that take levels are written without brackets too; None of words."""
+    try:
+        values: list[JsonValue] = tomllib.loads(f"value = [{text}]")["value"]
+    except tomllib.TOMLDecodeError:
+        return None
+    return values if all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in values) else None
 
 
 def _criteria(

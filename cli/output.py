@@ -107,7 +107,7 @@ def print_report(report: AuditReport, written: Sequence[str]) -> None:
     """The six counts, what failed, what could not be said and what it would take, what did not run, the files."""
     from auditor.finding.measurement import Outcome
     from auditor.report import rows_for_all
-    from auditor.report.left_out import groups_left_out
+    from auditor.report.left_out import groups_left_out, hidden_gradients
     from auditor.report.text import count, visible
     from auditor.report.worth import worth_of
 
@@ -138,6 +138,8 @@ def print_report(report: AuditReport, written: Sequence[str]) -> None:
     worth = worth_of(report)
     if worth is not None:
         typer.echo(paragraph(f"{coloured('performance', worth.outcome.value)}  {visible(worth.sentence)}", 0))
+    for hidden in hidden_gradients(report):
+        typer.echo(paragraph(coloured("attack  ", "INCONCLUSIVE") + visible(hidden), 0))
     for left_out in groups_left_out(report):
         typer.echo(paragraph("groups  " + visible(left_out), 0))
     if report.refusal is not None:

@@ -39,6 +39,7 @@ def _by_subject(criteria: Sequence[CriterionRecord]) -> dict[str, list[Criterion
             f"by {c.method}" if c.method else "",
             f"between groups of {' x '.join(sorted(c.sensitive))}" if c.sensitive else "",
             f"of {', '.join(f'{k} = {v}' for k, v in sorted(c.group.items()))}" if c.group else "",
+            c.place,
         ]
         found.setdefault(" ".join([c.metric, *(p for p in parts if p)]), []).append(c)
     return found

@@ -147,6 +147,7 @@ def _class(criterion: Criterion) -> Hashable:
         criterion.method,
         criterion.sensitive,
         None if criterion.group is None else tuple(sorted(criterion.group.items())),
+        None if criterion.at is None else tuple(sorted(criterion.at.items())),
         criterion.direction,
     )
 

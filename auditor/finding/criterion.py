@@ -28,9 +28,10 @@ _BUDGET = r"[\w .-]{0,60}"
 class CriterionRecord(Closed):
     """A requirement: a number, a source, and who set it when.
 
-    ``budget``: the error budget that it is judged in, "" for the pillar of the probe that measures it; ``rate``: that
-    budget's error rate at ``--error-rate 0.05``, None for just that. ``weight``: its share of the budget beside those
-    of others; ``primary``: whether it is one of those that nine tenths of the budget are for.
+    ``at``: the coordinates that it is about, such as ``{"epsilon": 0.1}``, None for all. ``budget``: the error budget
+    that it is judged in, "" for the pillar of the probe that measures it; ``rate``: that budget's error rate at
+    ``--error-rate 0.05``, None for just that. ``weight``: its share of the budget beside those of others; ``primary``:
+    whether it is one of those that nine tenths of the budget are for.
     """
 
     metric: str
@@ -43,6 +44,7 @@ class CriterionRecord(Closed):
     method: str | None = None
     sensitive: tuple[str, ...] | None = None
     group: dict[str, str] | None = None
+    at: Annotated[dict[str, str | float] | None, UNSAID] = None
     budget: Annotated[str, LEFT_OUT] = ""
     rate: Annotated[float | None, UNSAID] = None
     weight: Annotated[float, Field(exclude_if=lambda weight: weight == 1.0)] = 1.0
@@ -54,6 +56,12 @@ class CriterionRecord(Closed):
         if isinstance(self.bound, tuple):
             return self.bound
         return (-math.inf, self.bound) if self.direction == "at_most" else (self.bound, math.inf)
+
+    @property
+    def place(self) -> str:
+        """Where it applies, such as ``at epsilon 0.1``; "" for anywhere."""
+        named = (f"{k} {v if isinstance(v, str) else f'{v:g}'}" for k, v in (self.at or {}).items())
+        return f"at {', '.join(named)}" if self.at else ""
 
     def describe(self) -> str:
         """The requirement in words, such as ``at most 0.1``."""
@@ -85,13 +93,21 @@ class Criterion(CriterionRecord):
             and self.method in (None, measurement.method)
             and (self.sensitive is None or tuple(sorted(self.sensitive)) == tuple(sorted(measurement.sensitive)))
             and (self.group == dict(measurement.group) if self.group is not None else not measurement.group)
+            and all(_same_place(measurement.at.get(name), place) for name, place in (self.at or {}).items())
         )
 
 
 _KEYS = (
-    "metric", "direction", "bound", "source", "set_by", "set_at", "probe", "method", "sensitive", "group", "needs",
-    "budget", "weight", "primary",
+    "metric", "direction", "bound", "source", "set_by", "set_at", "probe", "method", "sensitive", "group", "at",
+    "needs", "budget", "weight", "primary",
 )  # fmt: skip
+
+
+def _same_place(measured: str | float | None, named: str | float) -> bool:
+    """Whether a coordinate is the one that was named: numbers agree as they are printed, 8 / 255 with 0.0314."""
+    if isinstance(measured, (int, float)) and isinstance(named, (int, float)):
+        return measured == named or f"{measured:.3g}" == f"{named:.3g}"
+    return measured == named
 
 
 def parse_criterion(
@@ -128,6 +144,7 @@ def parse_criterion(
     sensitive, group = values.get("sensitive"), values.get("group")
     if group is not None and not isinstance(group, Mapping):
         raise ConfigError(f'{where}: group must be a table, such as group = {{sex = "female"}}, not {group!r}.')
+    at = _coordinates(values.get("at"), where)
     if not isinstance(sensitive, (str, list, tuple, type(None))):
         raise ConfigError(f"{where}: sensitive must be a name or a list of names, not {sensitive!r}.")
     return Criterion(
@@ -147,10 +164,24 @@ def parse_criterion(
             else (str(sensitive),)
         ),
         group=None if group is None else {str(k): str(v) for k, v in group.items()},
+        at=at,
         **_share(entry, where, budgets or {}, built_in=built_in),
         needs=str(values.get("needs", "")),
         built_in=built_in,
     )
+
+
+def _coordinates(at: object, where: str) -> dict[str, str | float] | None:
+    """Where among a measurement's coordinates a criterion applies, None for anywhere."""
+    if at is None:
+        return None
+    if not isinstance(at, Mapping) or not at:
+        raise ConfigError(f"{where}: at must be a table, such as at = {{epsilon = 0.1}}, not {at!r}.")
+    for name, place in at.items():
+        number = isinstance(place, (int, float)) and not isinstance(place, bool) and math.isfinite(place)
+        if not number and not isinstance(place, str):
+            raise ConfigError(f"{where}: at names a number or a word for {name!r}, not {place!r}.")
+    return {str(k): v if isinstance(v, str) else float(v) for k, v in at.items()}
 
 
 def _share(entry: Mapping[str, object], where: str, budgets: Mapping[str, float], *, built_in: bool) -> dict[str, Any]:

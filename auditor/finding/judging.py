@@ -346,6 +346,8 @@ def _without_empty_passes(findings: Sequence[Judgement], results: Sequence[Probe
             finding = replace(finding, outcome=Outcome.INCONCLUSIVE, reason=why)
         elif why and finding.alone is Outcome.PASS:
             finding = replace(finding, alone=None, said_alone="")
+        elif m is not None and m.masked and finding.outcome is Outcome.INCONCLUSIVE:
+            finding = replace(finding, reason=f"{finding.reason} {why}")
         if finding.outcome is Outcome.INCONCLUSIVE and finding.said_alone:
             finding = replace(finding, reason=finding.reason + finding.said_alone)
         said.append(replace(finding, vacuous=why) if why else finding)
@@ -414,7 +416,8 @@ def _never_measured(criteria: Iterable[Criterion], used: set[int], ran: set[str]
             continue
         if not criterion.built_in:
             outcome = Outcome.NOT_RUN
-            reason = f"No probe of this scan measured {criterion.metric!r}, which must be {criterion.describe()}."
+            what = " ".join(filter(None, (repr(criterion.metric), criterion.place)))
+            reason = f"No probe of this scan measured {what}, which must be {criterion.describe()}."
         elif criterion.needs and criterion.probe in ran:
             outcome = Outcome.NOT_APPLICABLE
             reason = f"{criterion.metric} was not measured: it needs {criterion.needs}."

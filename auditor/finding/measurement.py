@@ -49,7 +49,8 @@ class Measurement:
     headline that compares groups, and for "nothing" in any other number. ``chance``: of a number that shows skill, what
     a model without any comes to; there is skill where the number is shown to lie above it. ``skill_of``: the answers
     whose skill it is, None for those of both kinds. ``smallest``: rows of the smallest group that a headline compares,
-    where it leaves out smaller ones, else 0.
+    where it leaves out smaller ones, else 0. ``masked``: of what an attack found, by which signs the model hides its
+    gradient, in words, so that what it did not find says nothing; "" where there is none.
     """
 
     __pydantic_config__ = ConfigDict(allow_inf_nan=False)
@@ -70,6 +71,7 @@ class Measurement:
     chance: Annotated[float | None, UNSAID] = None
     skill_of: Annotated[Answer | None, UNSAID] = None
     smallest: Annotated[int, LEFT_OUT] = 0
+    masked: Annotated[str, LEFT_OUT] = ""
 
     @property
     def rests_on(self) -> Answer | None:

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from auditor.finding.measurement import Alike, Answer, Measurement
 
+HIDDEN = "The gradient is hidden"
+
 Shown = tuple[Measurement, tuple[float, float]]
 
 
@@ -40,8 +42,9 @@ def no_skill(shown: Iterable[Shown], answer: Answer = "scores") -> str:
 def why_empty(measured: Measurement, alike: Sequence[Alike], unskilled: Mapping[Answer, str]) -> str:
     """Why a PASS of a number would say nothing, in a sentence; "" where it says something.
 
-    ``alike``: the rows that the model answers alike; ``unskilled``: what :func:`no_skill` says of either answer. A
-    number that rests on answers (:attr:`~auditor.finding.measurement.Measurement.rests_on`) says nothing
+    ``alike``: the rows that the model answers alike; ``unskilled``: what :func:`no_skill` says of either answer. What
+    an attack left over says nothing where the model hides its gradient. A number that rests on answers
+    (:attr:`~auditor.finding.measurement.Measurement.rests_on`) says nothing
 
     - where those answers are the same for all rows;
     - where the decisions for a group that it compares are all alike, and not simply right. The selection rate, true and
@@ -51,6 +54,8 @@ def why_empty(measured: Measurement, alike: Sequence[Alike], unskilled: Mapping[
       it compares are none of its own;
     - where skill was measured and none is shown. Where it was not measured, as without labels, nothing follows.
     """
+    if measured.masked:
+        return f"{HIDDEN}: {measured.masked}. What the attack did not find says nothing; what it found is there."
     answer = measured.rests_on
     if answer is None:
         return ""

@@ -1,7 +1,8 @@
-"""Which rows are in groups that no judged number compares: what the first page says of them."""
+"""What judged numbers leave out, as the first page says it: rows in small groups, and what an attack cannot see."""
 
 from __future__ import annotations
 
+from auditor.finding.vacuity import HIDDEN
 from auditor.report import text
 from auditor.report.record import AuditReport
 
@@ -17,3 +18,12 @@ def groups_left_out(report: AuditReport) -> list[str]:
         for f in report.findings
         if f.metric == SMALL_GROUP_SHARE and f.value
     ]
+
+
+def hidden_gradients(report: AuditReport) -> list[str]:
+    """A sentence or two for each way in which a model hides its gradient from an attack, and the numbers it is of."""
+    found: dict[str, list[str]] = {}
+    for f in report.findings:
+        if f.vacuous.startswith(HIDDEN) and f.metric is not None:
+            found.setdefault(f.vacuous, []).append(f.metric)
+    return [f"{', '.join(dict.fromkeys(metrics))}: {why}" for why, metrics in found.items()]

@@ -11,8 +11,9 @@ from auditor.finding.criterion import CriterionRecord
 from auditor.finding.display import RANKS, ColouredText, Standing, Swarm
 from auditor.finding.figure import Figure, Series
 from auditor.finding.measurement import Outcome
+from auditor.finding.vacuity import HIDDEN
 from auditor.report import text
-from auditor.report.left_out import groups_left_out
+from auditor.report.left_out import groups_left_out, hidden_gradients
 from auditor.report.record import (
     INTAKE,
     AuditReport,
@@ -57,7 +58,8 @@ LIMITS = (
     "population the model will meet. No statistic can show that they were; several rows of one person, or copies of a "
     "row, else count as so many people, and every interval is too narrow.",
     "What was not measured is not covered: read the findings that were not run and not applicable as open questions.",
-    "Attacks give lower bounds. A privacy or robustness attack that fails here may succeed in stronger hands.",
+    "An attack shows what can be broken, and never that the rest cannot be: what leaks or flips is at least what was "
+    "found, and accuracy under an attack at most what was left. One that fails here may succeed in stronger hands.",
     "Attributions describe the model, not the causes at work in the world.",
     "Bounds of a built-in profile are conventions of this tool. Whoever answers for the model sets those that matter.",
 )
@@ -480,9 +482,10 @@ def warnings_of(report: AuditReport) -> list[str]:
             "exit code. They are not passes."
             + (
                 " Those that a model passes which says the same to everybody were not."
-                if any(f.vacuous for f in report.findings)
+                if any(f.vacuous and not f.vacuous.startswith(HIDDEN) for f in report.findings)
                 else ""
             )
+            + (" Those of an attack on a hidden gradient were not." if hidden_gradients(report) else "")
             + (" Those of rows that are copies were not." if any(f.doubtful for f in report.findings) else "")
         )
     if report.family.multiplicity in ("by", "bh", "none"):
@@ -508,7 +511,7 @@ def warnings_of(report: AuditReport) -> list[str]:
             f"Padding: {', '.join(dict.fromkeys(padding))} could hardly miss what is required. Such a PASS says "
             "little; it takes nothing from the other questions."
         )
-    loud += groups_left_out(report)
+    loud += hidden_gradients(report) + groups_left_out(report)
     if report.registration is not None and not report.registration.followed:
         loud.append(report.registration.describe())
     if report.looks is not None and (report.looks.repeated or report.looks.campaign is not None):
@@ -599,5 +602,6 @@ def applies_to(criterion: CriterionRecord) -> str:
         f"method {criterion.method}" if criterion.method else "",
         f"by {' × '.join(criterion.sensitive)}" if criterion.sensitive else "",
         ", ".join(f"{k} = {v}" for k, v in criterion.group.items()) if criterion.group else "",
+        criterion.place,
     ]
     return ", ".join(p for p in parts if p) or "every measurement of it without a group"

@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, ClassVar
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
+import numpy.typing as npt
 
 from auditor.errors import NotApplicableError
 from auditor.finding.measurement import Answer, Measurement, Pillar
-from auditor.rows import FloatArray
+from auditor.rows import FloatArray, IntArray
 from auditor.run.probe import Need
 from auditor.statistics.estimate import Undefined
-from auditor.statistics.rates import Proportion
-from probes.deepfake.square import square_attack
+from auditor.statistics.one_sided import AtLeast
 from probes.deepfake.subject import BoolArray, is_large, labelled
 from probes.inputs import differentiable, whole_number
-from probes.robustness.perturbations import pgd_flips
+from probes.robustness.attacks import attack
+from probes.robustness.ball import ball_of
+from probes.robustness.masking import Examined, examine
+from probes.robustness.square import square_attack
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from auditor.data.audit_data import AuditData
     from auditor.model.audited_model import AuditedModel
     from auditor.model.torch_model import DifferentiableModel
@@ -37,15 +39,16 @@ class DetectorEvasion:
 
     - ``evasion_rate``, at ``{"epsilon": e}``: the share for which the attack finds a version that is decided to be
       real, no value moved by more than ``e`` of the range of a pixel, or of full scale in sound; [0, 1], ideal 0; exact
-      interval
+      lower bound
     - ``evasion_into_real``, of ``square`` and a detector with a card: the share whose version found by the attack is
       answered "real", its conformal and novelty rules included; [0, 1], ideal 0
 
     Methods: ``pgd`` (differentiable models), projected gradient descent with ``n_steps`` steps, as
-    :func:`probes.robustness.perturbations.pgd_flips` searches; ``square``, the Square attack, which sees nothing but
-    scores and asks at most ``n_queries`` times a file and level (:func:`~probes.deepfake.square.square_attack`), on
-    values as a file holds them. A search can miss what is there: the rates are lower bounds of the worst case, and no
-    detector without a defence of its own withstands the first.
+    :func:`probes.robustness.attacks.attack` searches, and where the detector hides its gradient without it
+    (:func:`probes.robustness.masking.examine`); ``square``, the Square attack, which sees nothing but
+    scores and asks at most ``n_queries`` times a file and level (:func:`~probes.robustness.square.square_attack`), on
+    values as a file holds them. A search can miss what is there: the rates are at least what was found, which may FAIL
+    and never PASS, and no detector without a defence of its own withstands the first.
 
     methods: ``auto`` (all that apply) or names. epsilon: levels; by default 4 and 8 of 255 for images, 0.002 and 0.01
     for sound. n_samples: files, by default 50, or 10 pictures of 128 x 128 and more.
@@ -111,8 +114,11 @@ class DetectorEvasion:
         generators = dict(zip(self.methods, rng.spawn(len(self.methods)), strict=True))
         found: list[Measurement] = []
         if "pgd" in wanted and own is not None:
-            flipped = self._pgd(model, own, sample, subject.fake, levels, generators["pgd"])
-            found += [_rate("evasion_rate", "pgd", row, level) for level, row in zip(levels, flipped, strict=True)]
+            examined = self._pgd(model, own, sample, subject.fake, levels, generators["pgd"])
+            found += [
+                replace(_rate("evasion_rate", "pgd", row, level), masked=examined.masked)
+                for level, row in zip(levels, examined.attacked.broken, strict=True)
+            ]
         if "square" in wanted:
             found += self._square(model, sample, subject.fake, levels, generators["square"])
         return found
@@ -125,20 +131,15 @@ class DetectorEvasion:
         fake: int,
         levels: Sequence[float],
         rng: np.random.Generator,
-    ) -> BoolArray:
-        inputs = own.encode(sample.X)
-        radius, limits = _ball(model, inputs)
-        return pgd_flips(
-            own,
-            inputs,
-            np.full(len(sample), fake, np.int64),
-            lambda probabilities: model.decide(probabilities, sample.positive),
-            radius=radius,
-            levels=levels,
-            n_steps=self.n_steps,
-            limits=limits,
-            rng=rng,
-        )
+    ) -> Examined:
+        inputs, clean = own.encode(sample.X), np.full(len(sample), fake, np.int64)
+        ball, (of_attack, of_signs) = ball_of(model, sample, inputs), rng.spawn(2)
+
+        def decide(probabilities: FloatArray) -> IntArray:
+            return model.decide(probabilities, sample.positive)
+
+        attacked = attack(own, inputs, clean, decide, ball=ball, levels=levels, n_steps=self.n_steps, rng=of_attack)
+        return examine(own, inputs, clean, decide, attacked, ball=ball, n_steps=self.n_steps, rng=of_signs)
 
     def _square(
         self, model: AuditedModel, sample: AuditData, fake: int, levels: Sequence[float], rng: np.random.Generator
@@ -148,25 +149,24 @@ class DetectorEvasion:
         span, unit = _UNITS[sample.modality]
         detector = detector_of(model)
 
-        def score(rows: np.ndarray[tuple[int, ...], np.dtype[np.generic]]) -> FloatArray:
-            return model.predict_proba(rows)[:, fake]
-
-        def evaded(scores: FloatArray) -> BoolArray:
+        def ask(rows: npt.NDArray[Any], which: IntArray) -> tuple[FloatArray, BoolArray]:
+            scores = model.predict_proba(rows)[:, fake]
             both = np.empty((len(scores), 2))
             both[:, fake], both[:, 1 - fake] = scores, 1.0 - scores
-            return np.asarray(model.decide(both, sample.positive) != fake, bool)
+            return scores, np.asarray(model.decide(both, sample.positive) != fake, bool)
 
         found: list[Measurement] = []
         X = np.asarray(sample.X)
+        limits = np.iinfo(X.dtype)
         done = np.zeros(len(sample), bool)
         changed = X.copy()
         for level in levels:
             # What evades within a small reach does so within a larger one: only the others are searched again.
             left = np.flatnonzero(~done)
             if left.size:
-                changed[left], done[left] = square_attack(
-                    X[left], score, evaded, radius=max(1, round(level * span)), n_queries=self.n_queries, rng=rng
-                )
+                own, radius = X[left].astype(np.int32), max(1, round(level * span))
+                low, high = (np.clip(own + r, limits.min, limits.max).astype(X.dtype) for r in (-radius, radius))
+                changed[left], done[left] = square_attack(low, high, ask, n_queries=self.n_queries, rng=rng)
             detail = f"epsilon in shares of {unit}; at most {self.n_queries} queries a file"
             found.append(_rate("evasion_rate", "square", done, level, detail))
             if detector is not None:
@@ -175,30 +175,12 @@ class DetectorEvasion:
         return found
 
 
-def _ball(model: AuditedModel, inputs: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-    """Radius at epsilon = 1 per encoded input, and the lowest and highest inputs allowed."""
-    import torch
-
-    from auditor.data.preprocessing import AudioPreprocessing, ImagePreprocessing
-
-    known = model.preprocessing
-    if isinstance(known, ImagePreprocessing):
-        mean = torch.tensor(known.mean).to(inputs).reshape(-1, 1, 1)
-        std = torch.tensor(known.std).to(inputs).reshape(-1, 1, 1)
-        return 1.0 / std, ((0.0 - mean) / std, (1.0 - mean) / std)
-    one = torch.ones(1).to(inputs)
-    if isinstance(known, AudioPreprocessing):
-        return one, (-one, one)
-    low, high = inputs.amin(), inputs.amax()
-    return (high - low).reshape(1), (low, high)
-
-
 def _rate(metric: str, method: str, evaded: BoolArray, level: float, detail: str = "") -> Measurement:
-    return _one(metric, method, Proportion(successes=int(evaded.sum()), n=evaded.size), evaded.size, level, detail)
+    return _one(metric, method, AtLeast(successes=int(evaded.sum()), n=evaded.size), evaded.size, level, detail)
 
 
 def _one(
-    metric: str, method: str, estimate: Proportion | Undefined, n: int, level: float, detail: str = ""
+    metric: str, method: str, estimate: AtLeast | Undefined, n: int, level: float, detail: str = ""
 ) -> Measurement:
     return Measurement(
         metric=metric, method=method, estimate=estimate, n_samples=n, ideal=0.0, at={"epsilon": level}, detail=detail

@@ -1,31 +1,24 @@
-"""Small changes to inputs that ought not to change a decision: noise, gaps, typing errors, and the worst of a ball."""
+"""Small changes to inputs that ought not to change a decision: noise, gaps and typing errors."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from auditor.rows import FloatArray, IntArray
-from probes.inputs import differentiating, rows_at_once
+from auditor.rows import FloatArray
 
 if TYPE_CHECKING:
     import pandas as pd
-    from torch import Tensor
 
-    from auditor.model.torch_model import DifferentiableModel
-
-BoolArray = npt.NDArray[np.bool_]
 # The neighbours of each letter on a QWERTY keyboard.
 NEIGHBOURS = {
     "q": "wa", "w": "qeas", "e": "wrsd", "r": "etdf", "t": "ryfg", "y": "tugh", "u": "yihj", "i": "uojk", "o": "ipkl",
     "p": "ol", "a": "qwsz", "s": "weadzx", "d": "ersfxc", "f": "rtdgcv", "g": "tyfhvb", "h": "yugjbn", "j": "uihknm",
     "k": "iojlm", "l": "opk", "z": "asx", "x": "sdzc", "c": "dfxv", "v": "fgcb", "b": "ghvn", "n": "hjbm", "m": "jkn",
 }  # fmt: skip
-# Steps together reach two and a half times the radius: from any start in the ball to any point of it.
-_REACH = 2.5
 
 
 # ---- tables --------------------------------------------------------------------------------------------------------
@@ -143,99 +136,3 @@ def sound_noise(X: npt.NDArray[np.int16], z: npt.NDArray[np.float32], level: flo
     """
     loud = np.sqrt(np.mean(np.square(X.astype(np.float32)), axis=1, keepdims=True))
     return np.asarray(np.clip(np.round(X + np.float32(level) * loud * z), -32768, 32767), np.int16)
-
-
-# ---- the worst case ------------------------------------------------------------------------------------------------
-
-
-def pgd_flips(
-    model: DifferentiableModel,
-    inputs: Tensor,
-    clean: IntArray,
-    decide: Callable[[FloatArray], IntArray],
-    *,
-    radius: Tensor,
-    levels: Sequence[float],
-    n_steps: int,
-    limits: tuple[Tensor, Tensor] | None,
-    rng: np.random.Generator,
-) -> BoolArray:
-    """(n_levels, n) whether projected gradient descent finds another decision within ``level * radius`` of each input.
-
-    inputs (n, ...) floating point; clean (n,) what is decided on them; radius (...) or (n, ...), 0 where an input may
-    not be touched; levels ascending; ``limits``: lowest and highest allowed inputs, broadcast. ``decide``: (m, k)
-    probabilities to (m,) classes. From a start drawn uniformly in the ball, ``n_steps`` steps of
-    ``2.5 level radius / n_steps`` along the sign of the gradient of ``z_c - max over j != c of z_j``, c being the clean
-    decision and z the logits, each brought back into the ball. An input counts as flipped if any point on the way is,
-    and stays flipped at larger levels, whose balls hold the smaller ones, so robustness never rises with the level.
-    captum.robust.PGD keeps the last point only and draws from torch's global generator, and so is not used.
-
-    Sources: Madry et al., ICLR 2018; the margin as loss: Carlini and Wagner, IEEE S&P 2017.
-    """
-    import torch
-
-    start = torch.from_numpy(rng.random(inputs.shape, dtype=np.float32)).to(inputs) * 2.0 - 1.0
-    flipped = np.zeros((len(levels), len(inputs)), np.bool_)
-    with differentiating(model):
-        for i, level in enumerate(levels):
-            if i:
-                flipped[i] = flipped[i - 1]
-            reach = (level * radius).expand_as(inputs)
-            low, high = inputs - reach, inputs + reach
-            if limits is not None:
-                low, high = torch.maximum(low, limits[0]), torch.minimum(high, limits[1])
-            for rows in _slices(inputs):
-                at = np.arange(len(inputs))[rows]
-                at = at[~flipped[i, at]]
-                if at.size:
-                    index = torch.from_numpy(at).to(inputs.device)
-                    found = _descend(
-                        model,
-                        torch.clamp(inputs[index] + start[index] * reach[index], low[index], high[index]),
-                        low[index],
-                        high[index],
-                        reach[index] * (_REACH / n_steps),
-                        clean[at],
-                        decide,
-                        n_steps,
-                    )
-                    flipped[i, at] = found
-    return flipped
-
-
-def _descend(
-    model: DifferentiableModel,
-    points: Tensor,
-    low: Tensor,
-    high: Tensor,
-    step: Tensor,
-    clean: IntArray,
-    decide: Callable[[FloatArray], IntArray],
-    n_steps: int,
-) -> BoolArray:
-    """(m,) whether any point on the way from ``points`` (m, ...) is decided otherwise than ``clean`` (m,)."""
-    import torch
-
-    flipped = np.zeros(len(clean), np.bool_)
-    active = np.arange(len(clean))
-    for k in range(n_steps + 1):
-        points = points.detach().requires_grad_()
-        logits = model.logits(points)
-        changed = decide(torch.softmax(logits.detach().double(), dim=1).cpu().numpy()) != clean[active]
-        flipped[active[changed]] = True
-        if k == n_steps or changed.all():
-            break
-        classes = torch.from_numpy(clean[active]).to(points.device).unsqueeze(1)
-        margin = logits.gather(1, classes).squeeze(1) - logits.scatter(1, classes, -torch.inf).amax(dim=1)
-        (gradient,) = torch.autograd.grad(margin.sum(), points)
-        moved = torch.clamp(points.detach() - step * gradient.sign(), low, high)
-        kept = torch.from_numpy(~changed).to(points.device)
-        points, low, high, step = moved[kept], low[kept], high[kept], step[kept]
-        active = active[~changed]
-    return flipped
-
-
-def _slices(inputs: Tensor) -> Iterator[slice]:
-    size = rows_at_once(inputs)
-    for i in range(0, len(inputs), size):
-        yield slice(i, i + size)

@@ -12,18 +12,20 @@ import numpy.typing as npt
 
 from auditor.errors import NotApplicableError
 from auditor.finding.measurement import Answer, Measurement, Pillar
-from auditor.rows import IntArray
+from auditor.rows import FloatArray, IntArray
 from auditor.run.probe import Need
-from auditor.statistics.estimate import Exact, Undefined
+from auditor.statistics.estimate import Undefined
 from auditor.statistics.kinds import AnyEstimate
+from auditor.statistics.one_sided import AtLeast, AtMost
 from auditor.statistics.rates import Proportion
 from probes.inputs import as_frame, differentiable, draw, whole_number
+from probes.robustness.attacks import attack
+from probes.robustness.ball import ball_of
+from probes.robustness.margins import BoolArray
+from probes.robustness.masking import Examined, examine
 from probes.robustness.perturbations import (
-    BoolArray,
     image_noise,
     is_number,
-    numbers,
-    pgd_flips,
     sound_noise,
     with_gaps,
     with_noise,
@@ -32,14 +34,13 @@ from probes.robustness.perturbations import (
 
 if TYPE_CHECKING:
     import pandas as pd
-    from torch import Tensor
 
     from auditor.data.audit_data import AuditData
     from auditor.model.audited_model import AuditedModel
     from auditor.model.torch_model import DifferentiableModel
     from auditor.rows import Rows
 
-COORDINATE = {"noise": "noise", "missing": "missing", "typos": "typos", "pgd": "epsilon"}
+COORDINATE = {"noise": "noise", "missing": "missing", "typos": "typos", "pgd": "epsilon", "certificate": "epsilon"}
 _N_SAMPLES = 1000
 # Every image costs a pass per level and step, and each pass a thousand times what a row of a table does.
 _N_IMAGES = 100
@@ -56,8 +57,9 @@ class Robustness:
     Over n sampled rows, one perturbed copy of each at every level, so that rows stay independent:
     ``accuracy_under_M = P(decision on the perturbed row = y)`` in [0, 1], ideal 1, over the labelled rows, and
     ``flip_rate_under_M = P(decision on the perturbed row != decision on the row)`` in [0, 1], ideal 0, each with a
-    Clopper-Pearson interval, at ``{M: level}``. Level 0 is the row itself. All levels share their random draws, so a
-    curve's ups and downs are the model's and not the draws'. Methods M:
+    Clopper-Pearson interval, at ``{M: level}``; ``clean_accuracy``, of the same rows as they are, is where the curves
+    of accuracy start. All levels share their random draws, so a curve's ups and downs are the model's and not the
+    draws'. Methods M:
 
     - ``noise`` (tables, images, sound): Gaussian noise of ``level`` standard deviations of each numeric column, as
       :func:`probes.robustness.perturbations.with_noise` adds it, whole numbers staying whole; of ``level`` times the
@@ -67,17 +69,27 @@ class Robustness:
       them.
     - ``pgd`` (differentiable models of tables, images and sound): the worst of what projected gradient descent finds
       within ``epsilon`` standard deviations of each numeric column, as
-      :func:`probes.robustness.perturbations.pgd_flips` searches; within ``epsilon`` of the range of each pixel in
-      images, of full scale in sound. Columns that are encoded as indicators are not touched.
-      A search can miss what is there: the accuracy is an upper bound of the worst case. Coordinate ``epsilon``. Word
+      :func:`probes.robustness.attacks.attack` searches; within ``epsilon`` of the range of each pixel in
+      images, of full scale in sound. Columns that are encoded as indicators are not touched. What it finds is there,
+      and it can miss what is there: accuracy is at most what is left, with an upper bound alone, and the flip rate at
+      least what was found, with a lower bound alone. So either may FAIL, and neither PASSes. Coordinate ``epsilon``.
+      ``gradient_masking``, at ``{"sign": S}`` and in [0, 1], ideal 0: the share of at most 200 rows with a sign that
+      the gradient is hidden (:func:`probes.robustness.masking.examine`); where one is shown, both carry it. Word
       indices cannot be moved a little; no such search is made for texts.
+    - ``certificate`` (networks that are known layers one after the other: linear ones and convolutions, batch norms,
+      ReLU, LeakyReLU, tanh, sigmoid, maximum and average pooling): proofs that no input of that ball is decided
+      otherwise, as :func:`probes.robustness.certificates.certify` gives them. ``certified_accuracy = P(decision = y on
+      the whole ball)`` of the proved rows, in [0, 1], ideal 1, with a lower bound alone, so that it may PASS and never
+      FAILs; ``robust_accuracy``, the same number between the rows proved and the rows that nothing broke, which does
+      both. They are about the model as it runs, its threshold and its float32 included.
 
     A model that raises, or returns no probabilities, for perturbed rows has no number there: that method is undefined,
     and the reason is given.
 
     methods: ``auto`` (all that apply) or names out of ``Robustness.methods``. noise, missing, typos, epsilon: levels;
     epsilon is by default 0.05, 0.1 and 0.2 for tables, 2, 4 and 8 of 255 for images, 0.0005, 0.001 and 0.002 for
-    sound. n_steps: steps of the search.
+    sound. n_steps: steps of the search. branches: the most boxes that the ball around a row may be cut into for its
+    certificate, a number and no time, so that the same seed gives the same report; by default up to 1,024.
     n_samples: rows, drawn without replacement; by default 1,000, or 100 images.
 
     Raises NotApplicableError where a method asked for does not apply.
@@ -89,9 +101,12 @@ class Robustness:
     pillar: ClassVar[Pillar] = "robustness"
     goal: ClassVar[str] = "Do decisions survive small changes of the input?"
     citation: ClassVar[str] = "Hendrycks and Dietterich, ICLR 2019; Madry et al., ICLR 2018"
-    methods: ClassVar[tuple[str, ...]] = ("noise", "missing", "typos", "pgd")
+    methods: ClassVar[tuple[str, ...]] = ("noise", "missing", "typos", "pgd", "certificate")
     needs: ClassVar[tuple[Need, ...]] = (Need.CLASSIFIER, Need.DATA)
-    ideal_when_same: ClassVar[Mapping[str, Answer]] = {f"flip_rate_under_{method}": "decisions" for method in methods}
+    ideal_when_same: ClassVar[Mapping[str, Answer]] = {
+        **{f"flip_rate_under_{method}": "decisions" for method in methods if method != "certificate"},
+        "gradient_masking": "scores",
+    }
 
     def __init__(
         self,
@@ -102,6 +117,7 @@ class Robustness:
         typos: Sequence[int] = (1, 2, 4),
         epsilon: Sequence[float] | None = None,
         n_steps: int = 20,
+        branches: int | None = None,
         n_samples: int | None = None,
     ) -> None:
         wanted = (methods,) if isinstance(methods, str) else tuple(methods)
@@ -110,6 +126,7 @@ class Robustness:
             known = ", ".join(self.methods)
             raise ValueError(f"methods must be auto or out of {known}, not {', '.join(unknown) or 'none'}")
         whole_number("n_steps", n_steps, 1)
+        whole_number("branches", branches, 1)
         whole_number("n_samples", n_samples, 1)
         self.wanted = wanted
         self.noise = levels("noise", noise)
@@ -117,6 +134,7 @@ class Robustness:
         self.typos = levels("typos", typos, whole=True)
         self.epsilon = None if epsilon is None else levels("epsilon", epsilon)
         self.n_steps = n_steps
+        self.branches = branches
         self.n_samples = n_samples
 
     def measure(self, model: AuditedModel, data: AuditData, rng: np.random.Generator) -> list[Measurement]:
@@ -134,11 +152,33 @@ class Robustness:
         # Every method gets draws of its own, so that one more method or level does not change another's numbers.
         generators = dict(zip(self.methods, rng.spawn(len(self.methods)), strict=True))
         clean = model.decide(model.predict_proba(sample.X), sample.positive)
-        found: list[Measurement] = []
+        found = _of_rows_as_they_are(sample, clean)
+        examined: Examined | None = None
         for method in wanted:
+            if method == "certificate":
+                found += self._certified(model, sample, clean, examined)
+                continue
             curve = self._curve(method, model, rows, sample, clean, generators[method])
             found += _measurements(method, curve, sample, clean)
+            examined = examined or curve.examined
         return found
+
+    def _certified(
+        self, model: AuditedModel, sample: AuditData, clean: IntArray, examined: Examined | None
+    ) -> list[Measurement]:
+        from probes.robustness.certificates import certified, not_certified
+
+        try:
+            attacked = examined.attacked if examined else None
+            return certified(model, sample, clean, self._epsilon(sample), attacked, self.branches)
+        except NotApplicableError as error:
+            if "certificate" in self.wanted:
+                raise
+            return not_certified(len(sample), self._epsilon(sample), str(error))
+
+    def _epsilon(self, sample: AuditData) -> tuple[float, ...]:
+        default = {"image": _IMAGE_EPSILON, "audio": _SOUND_EPSILON}.get(sample.modality, _TABLE_EPSILON)
+        return self.epsilon or default
 
     def _curve(
         self,
@@ -155,8 +195,7 @@ class Robustness:
             return _try(model, sample.positive, self.missing, _gaps(model, sample, self.missing, rng))
         own = differentiable(model)
         if method == "pgd" and own is not None:
-            default = {"image": _IMAGE_EPSILON, "audio": _SOUND_EPSILON}.get(sample.modality, _TABLE_EPSILON)
-            return _search(model, own, sample, clean, self.epsilon or default, self.n_steps, rng)
+            return _search(model, own, sample, clean, self._epsilon(sample), self.n_steps, rng)
         if sample.modality in _LARGE:
             return _media_noise(model, sample, self.noise, rng)
         return _try(model, sample.positive, self.noise, _noise(model, rows, sample, self.noise, rng))
@@ -179,12 +218,16 @@ def levels(option: str, values: Sequence[float], *, most: float = np.inf, whole:
 
 @dataclass(frozen=True, eq=False)
 class _Curve:
-    """Decisions (n_levels, n) on the perturbed rows, or ``failure``: why there are none."""
+    """Decisions (n_levels, n) on the perturbed rows, or ``failure``: why there are none.
+
+    ``examined``: what was found, where the rows were not drawn but searched for.
+    """
 
     levels: tuple[float, ...]
     decisions: IntArray
     detail: str = ""
     failure: str = ""
+    examined: Examined | None = None
 
 
 # ---- what applies --------------------------------------------------------------------------------------------------
@@ -197,7 +240,8 @@ def _applicable(model: AuditedModel, rows: AuditData) -> list[str]:
     noisy = kind in _LARGE or bool(_numeric(model, as_frame(rows.X, model.features)))
     searched = noisy and (own := differentiable(model)) is not None and _is_float(own, rows)
     table = ["missing"] if kind == "tabular" else []
-    return ["noise"] * noisy + table + ["pgd"] * searched
+    proved = searched and rows.y_true is not None and bool((rows.y_true >= 0).any())
+    return ["noise"] * noisy + table + ["pgd"] * searched + ["certificate"] * proved
 
 
 def _why_not(method: str) -> str:
@@ -206,6 +250,7 @@ def _why_not(method: str) -> str:
         "missing": "needs a table",
         "typos": "needs texts: add --text COLUMN",
         "pgd": "needs a model that can be differentiated, on numeric columns, images or sound taken as fractions",
+        "certificate": "needs what pgd does, and true labels",
     }[method]
 
 
@@ -298,56 +343,17 @@ def _search(
     rng: np.random.Generator,
 ) -> _Curve:
     inputs = own.encode(sample.X)
-    radius, limits, unit = _ball(model, sample, inputs)
-    flipped = pgd_flips(
-        own,
-        inputs,
-        clean,
-        lambda probabilities: model.decide(probabilities, sample.positive),
-        radius=radius,
-        levels=levels,
-        n_steps=n_steps,
-        limits=limits,
-        rng=rng,
-    )
-    return _Curve(levels, _decided(flipped, clean), detail=f"L-infinity ball of epsilon {unit}; {n_steps} steps")
+    ball = ball_of(model, sample, inputs)
+    of_attack, of_signs = rng.spawn(2)
 
+    def decide(probabilities: FloatArray) -> IntArray:
+        return model.decide(probabilities, sample.positive)
 
-def _decided(flipped: BoolArray, clean: IntArray) -> IntArray:
-    """(n_levels, n) the clean decision, or -1 for "another": it is no class, and so never the right one."""
-    return np.where(flipped, -1, clean).astype(np.int64)
-
-
-def _ball(model: AuditedModel, sample: AuditData, inputs: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor] | None, str]:
-    """Radius at epsilon = 1 per input, lowest and highest inputs allowed, and the unit in words."""
-    import torch
-
-    from auditor.data.preprocessing import ImagePreprocessing, NumericColumn, TabularPreprocessing
-
-    if sample.modality == "image":
-        if isinstance(model.preprocessing, ImagePreprocessing):
-            mean = torch.tensor(model.preprocessing.mean).to(inputs).reshape(-1, 1, 1)
-            std = torch.tensor(model.preprocessing.std).to(inputs).reshape(-1, 1, 1)
-            return 1.0 / std, ((0.0 - mean) / std, (1.0 - mean) / std), "times the range of a pixel"
-        low, high = inputs.amin(), inputs.amax()
-        return (high - low).reshape(1), (low, high), "times the range of the samples' pixels"
-    if sample.modality == "audio":
-        ends = torch.tensor([-1.0, 1.0]).to(inputs)
-        return torch.ones(1).to(inputs), (ends[0], ends[1]), "of full scale"
-    if isinstance(model.preprocessing, TabularPreprocessing):
-        radius = torch.zeros(model.preprocessing.width)
-        for column, span in zip(model.preprocessing.columns, model.preprocessing.spans, strict=True):
-            if isinstance(column, NumericColumn):
-                radius[span] = 1.0
-        return radius.to(inputs), None, "in the scale of each numeric column that the model divides by"
-    frame = as_frame(sample.X, model.features)
-    deviations = [float(np.nanstd(numbers(frame[c]))) if is_number(frame[c]) else 0.0 for c in frame.columns]
-    if inputs.ndim != 2 or inputs.shape[1] != len(deviations):
-        raise NotApplicableError(
-            f"pgd: the model encodes {len(deviations)} columns as a tensor {tuple(inputs.shape)}, and nothing says "
-            "which became which: save it as a bundle that carries its preprocessing."
-        )
-    return torch.tensor(deviations).to(inputs), None, "standard deviations of each numeric column"
+    attacked = attack(own, inputs, clean, decide, ball=ball, levels=levels, n_steps=n_steps, rng=of_attack)
+    examined = examine(own, inputs, clean, decide, attacked, ball=ball, n_steps=n_steps, rng=of_signs)
+    # "Another" is no class, and so never the right one.
+    decisions = np.where(examined.attacked.broken, -1, clean).astype(np.int64)
+    return _Curve(levels, decisions, f"L-infinity ball of epsilon {ball.unit}; {n_steps} steps", examined=examined)
 
 
 # ---- measurements --------------------------------------------------------------------------------------------------
@@ -369,20 +375,49 @@ def _measurements(method: str, curve: _Curve, sample: AuditData, clean: IntArray
             for metric in metrics
         ]
     found = []
-    for level, decisions in zip((0.0, *curve.levels), (clean, *curve.decisions), strict=True):
+    for level, decisions in zip(curve.levels, curve.decisions, strict=True):
         at: dict[str, str | float] = {COORDINATE[method]: level}
         if y is not None and labelled is not None:
-            right = Proportion(successes=int((decisions == y)[labelled].sum()), n=int(labelled.sum()))
-            found.append(_one("accuracy", method, right, right.n, 1.0, at, curve.detail))
-        flips: AnyEstimate = Proportion(successes=int((decisions != clean).sum()), n=len(clean))
-        # An unperturbed row has its own decision, with certainty.
-        flips = Exact(known=0.0) if level == 0.0 and len(clean) else flips
-        found.append(_one("flip_rate", method, flips, len(clean), 0.0, at, curve.detail))
-    return found
+            right = _right(decisions, y, labelled)
+            searched = AtMost(successes=right.successes, n=right.n) if curve.examined else right
+            found.append(_one("accuracy", method, searched, right.n, 1.0, at, curve))
+        flips, n = int((decisions != clean).sum()), len(clean)
+        of_flips = AtLeast(successes=flips, n=n) if curve.examined else Proportion(successes=flips, n=n)
+        found.append(_one("flip_rate", method, of_flips, n, 0.0, at, curve))
+    return found + _signs(method, curve.examined)
+
+
+def _signs(method: str, examined: Examined | None) -> list[Measurement]:
+    return [
+        Measurement(
+            metric="gradient_masking",
+            method=method,
+            estimate=sign.share if sign.n else Undefined(reason="it could not be looked for", inapplicable=True),
+            n_samples=sign.n,
+            ideal=0.0,
+            at={"sign": sign.name},
+            detail=f"of the gradient: {sign.said}",
+        )
+        for sign in (examined.signs if examined else ())
+    ]
+
+
+def _right(decisions: IntArray, y: IntArray, labelled: BoolArray) -> Proportion:
+    return Proportion(successes=int((decisions == y)[labelled].sum()), n=int(labelled.sum()))
+
+
+def _of_rows_as_they_are(sample: AuditData, clean: IntArray) -> list[Measurement]:
+    """Where every curve starts: no criterion for a number under some perturbation is about it."""
+    y = sample.y_true
+    if y is None or not (y >= 0).any():
+        return []
+    right = _right(clean, y, y >= 0)
+    detail = "of the rows that are perturbed, as they are"
+    return [Measurement(metric="clean_accuracy", estimate=right, n_samples=right.n, ideal=1.0, detail=detail)]
 
 
 def _one(
-    metric: str, method: str, estimate: AnyEstimate, n: int, ideal: float, at: dict[str, str | float], detail: str
+    metric: str, method: str, estimate: AnyEstimate, n: int, ideal: float, at: dict[str, str | float], curve: _Curve
 ) -> Measurement:
     return Measurement(
         metric=f"{metric}_under_{method}",
@@ -391,5 +426,6 @@ def _one(
         n_samples=n,
         ideal=ideal,
         at=at,
-        detail=detail,
+        detail=curve.detail,
+        masked=curve.examined.masked if curve.examined else "",
     )

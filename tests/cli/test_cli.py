@@ -27,8 +27,11 @@ from auditor.model.torch_model import TorchModel
 from auditor.networks.architectures import MLP
 from auditor.outputs import WRITTEN
 from auditor.report.record import AuditReport
+from auditor.run.probe import make_probe
 from cli.main import app
+from cli.options import configure
 from probes import PROBES
+from probes.robustness.robustness import Robustness
 from tests.quantifiers import all_of
 
 RUNNER = CliRunner()
@@ -401,3 +404,20 @@ def test_hostile_names_reach_the_terminal_harmless(here: Path) -> None:
     frame.to_csv("hostile.csv", index=False)
     result = run("scan", "model.pt", "--data", "hostile.csv", *DATA[2:])
     assert "\x1b" not in result.output and "\x07" not in result.output and "\u202e" not in result.output
+
+
+@pytest.mark.parametrize(
+    ("written", "levels"),
+    [("0.03,0.06", (0.03, 0.06)), ("0.03, 0.06", (0.03, 0.06)), ("[0.03, 0.06]", (0.03, 0.06)), ("0.03", (0.03,))],
+)
+def test_levels_are_set_with_commas_alone(written: str, levels: tuple[float, ...]) -> None:
+    settings = [f"robustness.epsilon={written}", "robustness.methods=pgd"]
+    options = configure({"model": "m.pt", "data": "d.csv"}, None, settings).probe_options["robustness"]
+    probe = make_probe(PROBES["robustness"], options)
+    assert isinstance(probe, Robustness) and probe.epsilon == levels and probe.wanted == ("pgd",)
+
+
+def test_what_is_set_to_words_stays_as_it_is_typed() -> None:
+    settings = ["a.b=x,y", "a.c=1,y", "a.d=TRUE", "a.e=1979-05-27,2", "a.f="]
+    options = configure({"model": "m.pt", "data": "d.csv"}, None, settings).probe_options["a"]
+    assert options == {"b": "x,y", "c": "1,y", "d": True, "e": "1979-05-27,2", "f": ""}

@@ -7,8 +7,13 @@ from pathlib import Path
 import pytest
 
 from auditor.errors import ConfigError
+from auditor.evidence.criteria_changes import changed_criteria
 from auditor.finding.criterion import DEFAULT_PROFILE, Criterion, load_criteria
+from auditor.finding.judging import judge
+from auditor.finding.measurement import Measurement, Outcome, ProbeResult
 from auditor.finding.policy import load_policies
+from auditor.report.view import applies_to
+from auditor.statistics.one_sided import AtMost
 from tests.quantifiers import all_of
 
 WHOLE = """
@@ -160,3 +165,66 @@ def test_the_flag_of_a_file_that_is_wrong_says_the_same(tmp_path: Path, name: st
     path = written(tmp_path, text)
     with pytest.raises(ConfigError, match=r"^[^\n]*house\.toml[^\n]*\.$"):
         load_policies([str(path)])
+
+
+# ---- one place among those of a curve ------------------------------------------------------------------------------
+
+AT = """
+[[criteria]]
+metric = "accuracy_under_pgd"
+direction = "at_least"
+bound = 0.5
+at = { epsilon = 0.0314 }
+"""
+
+
+def _curve() -> ProbeResult:
+    left = {4 / 255: AtMost(successes=130, n=200), 8 / 255: AtMost(successes=20, n=200)}
+    measured = [
+        Measurement(metric="accuracy_under_pgd", estimate=e, n_samples=200, ideal=1.0, at={"epsilon": level})
+        for level, e in left.items()
+    ]
+    return ProbeResult(probe="robustness", pillar="robustness", citation="", measurements=tuple(measured))
+
+
+def test_a_criterion_may_name_a_level_as_it_is_printed(tmp_path: Path) -> None:
+    """8 / 255 is printed as 0.0314; the other level is shown and not judged, and takes no share."""
+    (own,) = load_criteria(written(tmp_path, AT))
+    assert own.at == {"epsilon": 0.0314} and own.place == "at epsilon 0.0314"
+    findings, family = judge([_curve()], [own])
+    assert [(f.outcome, f.criterion is None) for f in findings] == [(Outcome.NOT_JUDGED, True), (Outcome.FAIL, False)]
+    assert family.m == 1
+    both, _ = judge([_curve()], [own.model_copy(update={"at": None})])
+    assert [f.outcome for f in both] == [Outcome.INCONCLUSIVE, Outcome.FAIL]
+    assert applies_to(own.record) == "at epsilon 0.0314"
+    assert own.record.model_dump()["at"] == {"epsilon": 0.0314}
+
+
+def test_a_level_that_nobody_measured_is_named(tmp_path: Path) -> None:
+    (own,) = load_criteria(written(tmp_path, AT.replace("0.0314", "0.1")))
+    findings, _ = judge([_curve()], [own])
+    assert [f.outcome for f in findings] == [Outcome.NOT_JUDGED, Outcome.NOT_JUDGED, Outcome.NOT_RUN]
+    assert "'accuracy_under_pgd' at epsilon 0.1, which" in findings[-1].reason
+
+
+def test_requirements_at_two_levels_are_two(tmp_path: Path) -> None:
+    two = load_criteria(written(tmp_path, AT + AT.replace("0.0314", "0.0157").replace("0.5", "0.6")))
+    findings, family = judge([_curve()], two)
+    assert [(f.outcome, f.criterion and f.criterion.bound) for f in findings] == [
+        (Outcome.INCONCLUSIVE, 0.6),
+        (Outcome.FAIL, 0.5),
+    ]
+    assert family.budgets[0].questions == 2
+    changed = changed_criteria([c.record for c in two], [two[0].record])
+    assert [(subject, b) for subject, _, b in changed] == [("accuracy_under_pgd at epsilon 0.0157", None)]
+
+
+@pytest.mark.parametrize("at", ["0.1", "{}", "{ epsilon = [0.1] }", "{ epsilon = true }", "{ epsilon = nan }"])
+def test_a_place_that_is_none_is_refused(tmp_path: Path, at: str) -> None:
+    with pytest.raises(ConfigError, match="at "):
+        load_criteria(written(tmp_path, AT.replace("{ epsilon = 0.0314 }", at)))
+
+
+def test_a_record_without_places_says_nothing_of_them() -> None:
+    """Evidence of before keeps its digests."""
+    assert "at" not in load_criteria()[0].record.model_dump()

@@ -17,8 +17,8 @@ from auditor.model.detector import DeepfakeDetector, DetectorCard
 from auditor.model.torch_model import TorchModel
 from auditor.statistics.estimate import Undefined
 from probes.deepfake.evasion import DetectorEvasion
-from probes.deepfake.square import square_attack
 from probes.robustness.robustness import Robustness
+from probes.robustness.square import square_attack
 from tests.quantifiers import all_of
 from tests.toys import detectors as toys
 
@@ -59,22 +59,26 @@ def test_queries_alone_find_less_than_gradients_and_something() -> None:
     assert brightness[0.1] > 0.5
 
 
+def around(rows: Any, radius: int) -> Any:
+    limits = np.iinfo(rows.dtype)
+    return [np.clip(rows.astype(int) + r, limits.min, limits.max).astype(rows.dtype) for r in (-radius, radius)]
+
+
 def test_the_square_attack_keeps_to_its_radius_and_its_queries() -> None:
     rng = np.random.default_rng(1)
     rows = rng.integers(0, 256, (5, 12, 10, 3)).astype(np.uint8)
     asked = np.zeros(5, int)
     lowest = np.full(5, np.inf)
 
-    def score(candidates: Any) -> Any:
-        for c in candidates:
+    def ask(candidates: Any, which: Any) -> Any:
+        for c, said in zip(candidates, which, strict=True):
             own = int(np.abs(rows.astype(int) - c.astype(int)).max(axis=(1, 2, 3)).argmin())
+            assert own == said
             asked[own] += 1
             lowest[own] = min(lowest[own], c.astype(float).mean())
-        return candidates.astype(float).mean(axis=(1, 2, 3))
+        return candidates.astype(float).mean(axis=(1, 2, 3)), np.zeros(len(candidates), bool)
 
-    changed, done = square_attack(
-        rows, score, lambda s: np.zeros(len(s), bool), radius=9, n_queries=40, rng=np.random.default_rng(2)
-    )
+    changed, done = square_attack(*around(rows, 9), ask, n_queries=40, rng=np.random.default_rng(2))
     assert asked.tolist() == [40] * 5 and not done.any()
     away = changed.astype(int) - rows.astype(int)
     assert np.abs(away).max() == 9 and changed.dtype == np.uint8
@@ -87,13 +91,12 @@ def test_the_square_attack_stops_where_it_has_succeeded() -> None:
     rows = np.full((4, 2_000), 500, np.int16)
     asked: list[int] = []
 
-    def score(candidates: Any) -> Any:
+    def ask(candidates: Any, which: Any) -> Any:
         asked.append(len(candidates))
-        return candidates.astype(float).mean(axis=1)
+        scores = candidates.astype(float).mean(axis=1)
+        return scores, scores < 497.0
 
-    changed, done = square_attack(
-        rows, score, lambda s: s < 497.0, radius=30, n_queries=200, rng=np.random.default_rng(0)
-    )
+    changed, done = square_attack(*around(rows, 30), ask, n_queries=200, rng=np.random.default_rng(0))
     assert done.all() and (changed.astype(float).mean(axis=1) < 497.0).all()
     assert asked[0] == 4 and sum(asked) < 4 * 200 and all_of(a >= b for a, b in zip(asked, asked[1:], strict=False))
 
@@ -151,7 +154,7 @@ def test_the_gradient_search_of_robustness_applies_to_a_detector_of_images() -> 
     detector = toys.detector(toys.of_grid())
     found = Robustness(methods="pgd").measure(detector, toys.pictures(40), np.random.default_rng(0))
     flips = {m.at["epsilon"]: m.estimate.value for m in found if m.metric == "flip_rate_under_pgd"}
-    assert flips[8 / 255] > 0.9 and flips[0.0] == 0.0
+    assert flips[8 / 255] > 0.9
 
 
 def test_bad_options_are_said() -> None:

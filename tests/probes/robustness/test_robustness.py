@@ -29,11 +29,13 @@ from auditor.model.audited_model import AuditedModel
 from auditor.model.torch_model import TorchModel
 from auditor.networks.architectures import MLP, BiLSTMText, SmallCNN
 from auditor.run.probe import make_probe
-from auditor.statistics.estimate import Exact, Undefined
+from auditor.statistics.estimate import Undefined
 from auditor.statistics.rates import Proportion
-from probes.robustness.perturbations import NEIGHBOURS, image_noise, pgd_flips, with_gaps, with_noise, with_typos
+from probes.robustness.attacks import attack
+from probes.robustness.ball import Ball, ball_of
+from probes.robustness.perturbations import NEIGHBOURS, image_noise, with_gaps, with_noise, with_typos
 from probes.robustness.robustness import Robustness
-from tests.quantifiers import all_of
+from tests.quantifiers import all_of, none_of
 
 torch.set_num_threads(1)
 
@@ -64,6 +66,11 @@ def audit_data(X: Any, y: Any = None, positive: object = "1", **more: Any) -> Au
 
 def measure(probe: Robustness, model: AuditedModel, data: AuditData, seed: int = 0) -> list[Measurement]:
     return probe.measure(model, data, np.random.default_rng(seed))
+
+
+def of_clean(measurements: Sequence[Measurement]) -> float:
+    (found,) = [m for m in measurements if m.metric == "clean_accuracy"]
+    return found.estimate.value
 
 
 def curve(measurements: Sequence[Measurement], metric: str) -> dict[float, float]:
@@ -100,23 +107,21 @@ def test_noise_and_gaps_against_a_loop_over_cells() -> None:
             decided = rule(rows) >= 0.5
             assert curve(found, f"flip_rate_under_{method}")[level] == pytest.approx((decided != clean).mean())
             assert curve(found, f"accuracy_under_{method}")[level] == pytest.approx((decided == y).mean())
-    assert curve(found, "accuracy_under_noise")[0.0] == pytest.approx((clean == y).mean())
+    assert of_clean(found) == pytest.approx((clean == y).mean())
 
 
-def test_every_level_is_a_proportion_of_rows_and_curves_start_at_zero() -> None:
+def test_every_level_is_a_proportion_of_rows_and_none_is_of_rows_that_nothing_was_done_to() -> None:
     X = table(300)
     y = np.array([0, 1, None] * 100, object)
     found = measure(Robustness(methods="noise"), AuditedModel.from_callable(rule, classes=CLASSES), audit_data(X, y))
-    assert {m.metric for m in found} == {"accuracy_under_noise", "flip_rate_under_noise"}
-    assert list(curve(found, "accuracy_under_noise")) == [0.0, 0.05, 0.1, 0.2, 0.4]
+    assert {m.metric for m in found} == {"clean_accuracy", "accuracy_under_noise", "flip_rate_under_noise"}
+    assert list(curve(found, "accuracy_under_noise")) == [0.05, 0.1, 0.2, 0.4]
+    assert list(curve(found, "flip_rate_under_noise")) == [0.05, 0.1, 0.2, 0.4]
     for m in found:
-        accuracy = m.metric.startswith("accuracy")
+        accuracy = m.metric != "flip_rate_under_noise"
         assert m.n_samples == (200 if accuracy else 300) and m.ideal == (1.0 if accuracy else 0.0)
-        assert m.method == "noise" and not m.too_few
-        if not accuracy and m.at["noise"] == 0.0:
-            assert m.estimate == Exact(known=0.0)
-        else:
-            assert isinstance(m.estimate, Proportion) and m.estimate.n == m.n_samples
+        assert m.method == ("" if m.metric == "clean_accuracy" else "noise") and not m.too_few
+        assert isinstance(m.estimate, Proportion) and m.estimate.n == m.n_samples
 
 
 def test_without_labels_only_flip_rates() -> None:
@@ -193,7 +198,7 @@ def test_model_that_cannot_take_gaps_is_undefined_there_alone(broken: str) -> No
     undefined = [m for m in found if isinstance(m.estimate, Undefined)]
     assert [m.metric for m in undefined] == ["accuracy_under_missing", "flip_rate_under_missing"]
     assert all_of("at level 0.05" in m.estimate.reason and "NaN" in m.estimate.reason for m in undefined)  # type: ignore[union-attr]
-    assert len(curve(found, "accuracy_under_noise")) == 5
+    assert len(curve(found, "accuracy_under_noise")) == 4
     result = ProbeResult(probe="robustness", pillar="robustness", citation="", measurements=tuple(found))
     findings, _ = judge([result], [])
     assert [f.outcome for f in findings if f.measurement in undefined] == [Outcome.NOT_RUN] * 2
@@ -287,10 +292,10 @@ def test_word_spotter_flips_when_its_word_is_struck() -> None:
 
     y = np.array([1] * 400 + [0] * 100)
     found = measure(Robustness(), AuditedModel.from_callable(predict, classes=CLASSES), audit_data(texts, y))
-    assert {m.method for m in found} == {"typos"}
+    assert {m.method for m in found} == {"", "typos"}
     flips = curve(found, "flip_rate_under_typos")
     # A swap of the two o's, a doubled first or last letter or a swap that restores it leave "good" in.
-    assert flips[0] == 0.0 and 0.4 < flips[1] < 0.8 and flips[1] < flips[2] < flips[4]
+    assert 0.4 < flips[1] < 0.8 and flips[1] < flips[2] < flips[4]
     assert curve(found, "accuracy_under_typos")[1] == pytest.approx(1.0 - flips[1])
 
 
@@ -340,9 +345,12 @@ def test_images_take_noise_and_a_search_within_valid_pixels() -> None:
     mean, std = (torch.tensor(v).reshape(3, 1, 1) for v in (preprocessing.mean, preprocessing.std))
     pixels = torch.cat(seen) * std + mean
     assert pixels.min() >= -1e-5 and pixels.max() <= 1 + 1e-5
+    inputs = model.encode(data.X)
+    ball, clean = ball_of(model, data, inputs), model.decide(model.predict_proba(data.X), None)
     seen.clear()
-    measure(Robustness(methods="pgd", epsilon=[0.1], n_steps=5, n_samples=20), model, data)
-    original = model.encode(data.X) * std + mean
+    how: dict[str, Any] = {"ball": ball, "levels": [0.1], "n_steps": 5, "rng": np.random.default_rng(0)}
+    assert attack(model, inputs, clean, lambda p: model.decide(p, None), **how).broken.any()
+    original = inputs * std + mean
     tried = torch.cat(seen) * std + mean
     gap = (tried[:, None] - original[None]).abs().amax(dim=(2, 3, 4)).amin(dim=1)
     assert gap.max() <= 0.1 + 1e-5 and gap.max() > 0.09
@@ -415,17 +423,16 @@ def test_search_beats_noise_of_the_same_size() -> None:
     X = table(500)[["x", "y"]]
     inputs = model.encode(X)
     clean = model.decisions(audit_data(X))
-    flips = pgd_flips(
+    flips = attack(
         model,
         inputs,
         clean,
         lambda p: model.decide(p, 1),
-        radius=torch.ones(2),
+        ball=Ball(torch.ones(2)),
         levels=[0.3],
         n_steps=20,
-        limits=None,
         rng=np.random.default_rng(0),
-    )[0]
+    ).broken[0]
     rng = np.random.default_rng(1)
     tried = np.zeros(500, bool)
     for _ in range(200):
@@ -471,7 +478,7 @@ def test_one_method_more_changes_no_other_number() -> None:
     model = AuditedModel.from_callable(rule, classes=CLASSES)
     both = measure(Robustness(), model, audit_data(X))
     alone = measure(Robustness(methods="missing", missing=[0.1]), model, audit_data(X))
-    assert alone[1:] == [m for m in both if m.at == {"missing": 0.1}]
+    assert alone == [m for m in both if m.at == {"missing": 0.1}]
 
 
 @pytest.mark.parametrize(
@@ -528,7 +535,7 @@ def test_a_users_criterion_judges_every_level() -> None:
         result = ProbeResult(probe="robustness", pillar="robustness", citation="", measurements=tuple(found))
         findings, _ = judge([result], [criterion])
         outcomes = [f.outcome for f in findings]
-        assert outcomes == [Outcome.PASS] + [outcome] * 4
+        assert outcomes == [outcome] * 4
 
 
 # ---- real data -----------------------------------------------------------------------------------------------------
@@ -556,4 +563,42 @@ def test_mortgage_applications() -> None:
     for method, worst in (("noise", 0.4), ("missing", 0.2)):
         flips = list(curve(found, f"flip_rate_under_{method}").values())
         assert flips == sorted(flips) and 0.0 < curve(found, f"flip_rate_under_{method}")[worst] < 0.1
-    assert curve(found, "accuracy_under_noise")[0.0] == pytest.approx(pipeline.score(X, y), abs=0.03)
+    assert of_clean(found) == pytest.approx(pipeline.score(X, y), abs=0.03)
+
+
+# ---- what an attack may show ---------------------------------------------------------------------------------------
+
+
+def requirement(metric: str, direction: Any, bound: float) -> Criterion:
+    return Criterion(metric=metric, direction=direction, bound=bound, source="t", set_by="t", set_at="t")
+
+
+def judged(model: AuditedModel, data: AuditData, criteria: Sequence[Criterion], **options: Any) -> dict[str, set[str]]:
+    found = measure(Robustness(**options), model, data)
+    result = ProbeResult(probe="robustness", pillar="robustness", citation="", measurements=tuple(found))
+    outcomes: dict[str, set[str]] = {}
+    for finding in judge([result], criteria)[0]:
+        if finding.criterion is not None and finding.metric is not None:
+            outcomes.setdefault(finding.metric, set()).add(finding.outcome.value)
+    return outcomes
+
+
+def test_an_attack_that_fails_is_no_pass_and_one_that_succeeds_is_a_fail() -> None:
+    """The first model stands whatever the attack does, and the attack cannot know that."""
+    X = np.random.default_rng(0).standard_normal((600, 2))
+    data = audit_data(X, (X[:, 0] > 0).astype(int))
+    criteria = [requirement("accuracy_under_pgd", "at_least", 0.8), requirement("flip_rate_under_pgd", "at_most", 0.2)]
+    for weights, epsilon, outcome in (((1.0, 0.0), 0.001, "INCONCLUSIVE"), ((1.0, 0.0), 2.0, "FAIL")):
+        outcomes = judged(linear(weights), data, criteria, methods="pgd", epsilon=[epsilon], n_samples=600)
+        assert outcomes == {"accuracy_under_pgd": {outcome}, "flip_rate_under_pgd": {outcome}}
+
+
+def test_what_is_under_no_attack_is_held_to_no_bound_of_one() -> None:
+    X = np.random.default_rng(0).standard_normal((400, 2))
+    data = audit_data(X, (X[:, 0] > 0).astype(int))
+    found = measure(Robustness(n_samples=400), linear((1.0, 0.0)), data)
+    assert none_of(value == 0.0 for m in found for value in m.at.values())
+    assert of_clean(found) == 1.0
+    kinds = {m.metric: m.estimate.kind for m in found}
+    assert kinds["accuracy_under_pgd"] == "at_most" and kinds["flip_rate_under_pgd"] == "at_least"
+    assert kinds["clean_accuracy"] == kinds["accuracy_under_noise"] == kinds["flip_rate_under_noise"] == "proportion"

@@ -1,0 +1,295 @@
+"""Whether a model hides its gradient: what an attack does not break then says nothing of what can be broken."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from auditor.rows import FloatArray, IntArray
+from auditor.statistics.rates import Proportion
+from probes.inputs import differentiating
+from probes.robustness.attacks import Attacked, attack, batches, is_large, search_by_asking
+from probes.robustness.ball import Ball
+from probes.robustness.boundary import Outside, along_the_boundary
+from probes.robustness.margins import BoolArray, Margins, in_double
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from auditor.model.torch_model import DifferentiableModel
+
+# Of rows that show a sign of masking, in honest networks, at most; and the level at which more of them is shown. Where
+# all of a few units are off an honest network has no gradient: of four, at 18 % of the rows.
+_HONEST, _HONEST_WITHOUT, _LEVEL = 0.02, 0.4, 1e-3
+_MOST_ROWS, _MOST_LARGE = 200, 50
+_QUERIES = 100
+# Where the gradient is hidden there is nothing else to search by.
+_QUERIES_WHEN_HIDDEN = 500
+_ROUNDS = 20
+# How many other rows' inputs are tried in the place of a row's own: to see whether anything changes, and to start from.
+_SWAPS, _STARTS = 4, 20
+_SAME_WAY = 0.9
+_SAME_ANSWER = 1e-3
+
+
+@dataclass(frozen=True)
+class Sign:
+    """A sign of masking: ``rows`` of ``n`` show it, and ``honest`` of an honest network's at most.
+
+    ``name``: as the report has it; ``said``: in words.
+    """
+
+    name: str
+    rows: int
+    n: int
+    said: str
+    honest: float = _HONEST
+
+    @property
+    def share(self) -> Proportion:
+        """Of the rows."""
+        return Proportion(successes=self.rows, n=self.n)
+
+    @property
+    def holds(self) -> bool:
+        """Whether more rows show it than of an honest network, by the exact lower bound at 0.001."""
+        return self.n > 0 and self.share.bounds(_LEVEL)[0] > self.honest
+
+
+@dataclass(frozen=True, eq=False)
+class Examined:
+    """What was found, with what was found by asking alone, and the signs that the gradient is hidden."""
+
+    attacked: Attacked
+    signs: tuple[Sign, ...]
+
+    @property
+    def masked(self) -> str:
+        """Why what was not broken says nothing, in words; "" where no sign holds."""
+        return "; ".join(f"{s.said} ({s.rows:,} of {s.n:,} rows)" for s in self.signs if s.holds)
+
+
+@dataclass(frozen=True, eq=False)
+class _Subject:
+    """Some of the rows of an attack, and what is asked of them."""
+
+    model: DifferentiableModel
+    margins: Margins
+    inputs: Tensor
+    clean: IntArray
+    decide: Callable[[FloatArray], IntArray]
+    ball: Ball
+
+
+def examine(
+    model: DifferentiableModel,
+    inputs: Tensor,
+    clean: IntArray,
+    decide: Callable[[FloatArray], IntArray],
+    attacked: Attacked,
+    *,
+    ball: Ball,
+    n_steps: int,
+    rng: np.random.Generator,
+) -> Examined:
+    """Looks for signs of a hidden gradient in at most 200 of the rows, and searches without it where there are any.
+
+    In 50 where a row has more than 10,000 values. Arguments as of :func:`~probes.robustness.attacks.attack`. Each sign
+    is counted in rows, and holds where it is shown by an exact binomial bound at 0.001 that more than 2 % of the rows
+    have it, of the first 40 %, which honest networks do not:
+
+    - ``no gradient``: it is 0 or no number, though the model's answer changes with these inputs;
+    - ``single precision``: in double precision it points elsewhere, by a cosine below 0.9;
+    - ``full range``: the attack with the whole range to go finds nothing where another row's values flip the decision;
+    - ``asking``: asking alone, 100 times, breaks what the gradient does not;
+    - ``repeated``: the same row is answered differently when it is asked again.
+
+    Where one holds, the rows that are left, and have no gradient in double precision either, are searched by asking,
+    500 times a row and level, and then along the boundary from an input that is decided otherwise
+    (:func:`~probes.robustness.boundary.along_the_boundary`), for which decisions alone will do. That a transferred
+    example fails is no sign, and that the gradient leads somewhere is none that it leads to the nearest place.
+
+    Sources: Athalye, Carlini and Wagner, ICML 2018; Carlini et al., On Evaluating Adversarial Robustness, 2019.
+    """
+    import torch
+
+    of_rows, of_range, of_asking, of_all = rng.spawn(4)
+    picked = np.sort(
+        of_rows.choice(len(clean), min(_MOST_LARGE if is_large(inputs) else _MOST_ROWS, len(clean)), replace=False)
+    )
+    index = torch.from_numpy(picked).to(inputs.device)
+    few = _Subject(model, Margins(model, decide), inputs[index], clean[picked], decide, ball)
+    with differentiating(model):
+        signs = [*_of_gradients(few, attacked.flat[picked], of_rows), _of_range(few, n_steps, of_range)]
+        repeated = _of_repeating(few)
+    level = _telling(attacked)
+    points, found = search_by_asking(
+        model, few.inputs, few.clean, decide, ball=ball, level=attacked.levels[level], n_queries=_QUERIES, rng=of_asking
+    )
+    alone = found & ~attacked.broken[level, picked]
+    signs += [Sign("asking", int(alone.sum()), len(picked), "asking alone breaks what it does not"), repeated]
+    examined = Examined(_with(attacked, level, picked, points, found), tuple(signs))
+    return _searched(examined, few, inputs, clean, of_all) if examined.masked else examined
+
+
+def _telling(attacked: Attacked) -> int:
+    """The largest level at which half of the rows are left, else the smallest."""
+    left = np.flatnonzero(attacked.broken.mean(axis=1) <= 0.5) if attacked.broken.size else np.zeros(1, np.int64)
+    return int(left[-1]) if left.size else 0
+
+
+def _searched(examined: Examined, few: _Subject, inputs: Tensor, clean: IntArray, rng: np.random.Generator) -> Examined:
+    """With what is found at every level without the gradient, of the rows that have none in double precision either."""
+    import torch
+
+    attacked = examined.attacked
+    of_asking, of_boundary = rng.spawn(2)
+    for i, level in enumerate(attacked.levels):
+        left = np.flatnonzero(~attacked.broken[i] & ~attacked.steep)
+        index = torch.from_numpy(left).to(inputs.device)
+        points, found = search_by_asking(
+            few.model,
+            inputs[index],
+            clean[left],
+            few.decide,
+            ball=few.ball,
+            level=level,
+            n_queries=_QUERIES_WHEN_HIDDEN,
+            rng=of_asking,
+        )
+        attacked = _with(attacked, i, left, points, found)
+    left = np.flatnonzero(~attacked.broken[0] & ~attacked.steep)
+    with differentiating(few.model):
+        left, start = _starts(few, inputs, clean, attacked, left, of_boundary)
+        for at in batches(inputs, np.arange(len(left))):
+            rows, begun = left[at], start[torch.from_numpy(at).to(inputs.device)]
+            near = inputs[torch.from_numpy(rows).to(inputs.device)]
+            unit = few.ball.radius.expand_as(inputs)[torch.from_numpy(rows).to(inputs.device)]
+            outside = Outside(partial(few.margins.flipped, clean=clean[rows]), near, unit, few.ball.limits)
+            points = along_the_boundary(outside, begun, n_rounds=_ROUNDS, rng=of_boundary)
+            for i, level in enumerate(attacked.levels):
+                cut = torch.clamp(points, *few.ball.around(near, level))
+                attacked = _with(attacked, i, rows, cut, few.margins.flipped(cut, clean[rows]))
+    return replace(examined, attacked=attacked)
+
+
+def _with(attacked: Attacked, level: int, rows: IntArray, points: Tensor, found: BoolArray) -> Attacked:
+    import torch
+
+    everywhere, at = attacked.examples.clone(), np.zeros(attacked.broken.shape[1], np.bool_)
+    everywhere[torch.from_numpy(rows).to(points.device)], at[rows] = points, found
+    return attacked.with_found(level, at, everywhere)
+
+
+def _starts(
+    few: _Subject, inputs: Tensor, clean: IntArray, attacked: Attacked, rows: IntArray, rng: np.random.Generator
+) -> tuple[IntArray, Tensor]:
+    """Those of the rows for which an input decided otherwise is known, and it: found before, or some other row's."""
+    import torch
+
+    known, start = attacked.broken[-1].copy(), attacked.examples.clone()
+    movable = (few.ball.radius != 0).expand_as(inputs)
+    for _ in range(_STARTS):
+        left = rows[~known[rows]]
+        index = torch.from_numpy(left).to(inputs.device)
+        other = torch.from_numpy(rng.integers(len(clean), size=left.size)).to(inputs.device)
+        for at in batches(inputs, np.arange(left.size)):
+            here = torch.from_numpy(at).to(inputs.device)
+            swapped = torch.where(movable[index[here]], inputs[other[here]], inputs[index[here]])
+            hit = few.margins.flipped(swapped, clean[left[at]])
+            known[left[at]] = hit
+            start[index[here][torch.from_numpy(hit).to(inputs.device)]] = swapped[
+                torch.from_numpy(hit).to(inputs.device)
+            ]
+    kept = rows[known[rows]]
+    return kept, start[torch.from_numpy(kept).to(inputs.device)]
+
+
+# ---- signs ---------------------------------------------------------------------------------------------------------
+
+
+def _of_gradients(few: _Subject, flat: BoolArray, rng: np.random.Generator) -> list[Sign]:
+    import torch
+
+    n = len(few.clean)
+    without = int((flat & _moves(few, rng)[0]).sum())
+    signs = [Sign("no gradient", without, n, "it is 0 or no number", _HONEST_WITHOUT)]
+    twin = in_double(few.model, few.inputs) if n else None
+    if twin is None:
+        return [*signs, Sign("single precision", 0, 0, "in double precision it points elsewhere")]
+    doubled, movable = replace(few.margins, twin=twin), _movable(few)
+    elsewhere = np.zeros(n, np.bool_)
+    for at in batches(few.inputs, np.arange(n)):
+        index = torch.from_numpy(at).to(few.inputs.device)
+        single, double = (
+            (m.ask(few.inputs[index], few.clean[at]).gradient.double() * movable[index]).flatten(1)
+            for m in (few.margins, doubled)
+        )
+        # Of very small or very large numbers the squares are none.
+        single, double = (g / g.abs().amax(dim=1, keepdim=True).clamp_min(1e-300) for g in (single, double))
+        cosine = torch.nn.functional.cosine_similarity(single, double, dim=1)
+        elsewhere[at] = ((cosine < _SAME_WAY) & (double != 0).any(dim=1)).cpu().numpy()
+    return [*signs, Sign("single precision", int(elsewhere.sum()), n, "in double precision it points elsewhere")]
+
+
+def _movable(few: _Subject) -> Tensor:
+    return (few.ball.radius != 0).expand_as(few.inputs)
+
+
+def _moves(few: _Subject, rng: np.random.Generator) -> tuple[BoolArray, BoolArray]:
+    """(n,) whether the answer, and whether the decision, is another one with the movable inputs of some other row."""
+    import torch
+
+    moves, flips = np.zeros((2, len(few.clean)), np.bool_)
+    movable = _movable(few)
+    for _ in range(_SWAPS if len(few.clean) else 0):
+        other = few.inputs[torch.from_numpy(rng.permutation(len(few.clean))).to(few.inputs.device)]
+        swapped = torch.where(movable, other, few.inputs)
+        for at in batches(few.inputs, np.arange(len(few.clean))):
+            index = torch.from_numpy(at).to(few.inputs.device)
+            moved = few.margins.logits(swapped[index]) != few.margins.logits(few.inputs[index])
+            moves[at] |= moved.any(dim=1).cpu().numpy()
+            flips[at] |= few.margins.flipped(swapped[index], few.clean[at])
+    return moves, flips
+
+
+def _of_range(few: _Subject, n_steps: int, rng: np.random.Generator) -> Sign:
+    """Within the values that the rows have, each input may go anywhere; another row's values are such a place."""
+    import torch
+
+    known = np.flatnonzero(_moves(few, rng)[1])
+    index = torch.from_numpy(known).to(few.inputs.device)
+    missed = 0
+    if known.size:
+        low, high = few.inputs.amin(dim=0), few.inputs.amax(dim=0)
+        radius = torch.where(few.ball.radius != 0, high - low, torch.zeros_like(high))
+        whole = Ball(radius, (low, high))
+        found = attack(
+            few.model,
+            few.inputs[index],
+            few.clean[known],
+            few.decide,
+            ball=whole,
+            levels=[1.0],
+            n_steps=n_steps,
+            rng=rng,
+        )
+        missed = int((~found.broken[0]).sum())
+    said = "with the whole range to go it does not lead to the flips that other rows' values make"
+    return Sign("full range", missed, known.size, said)
+
+
+def _of_repeating(few: _Subject) -> Sign:
+    import torch
+
+    differ = np.zeros(len(few.clean), np.bool_)
+    for at in batches(few.inputs, np.arange(len(few.clean))):
+        index = torch.from_numpy(at).to(few.inputs.device)
+        once, again = (few.margins.logits(few.inputs[index]).double() for _ in range(2))
+        unlike = (once - again).abs().amax(dim=1) > _SAME_ANSWER * once.abs().amax(dim=1)
+        differ[at] = unlike.cpu().numpy()
+    return Sign("repeated", int(differ.sum()), len(few.clean), "the same row is answered differently when asked again")
