@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-import torch
 from torch import Tensor, nn
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {
@@ -58,19 +57,32 @@ class Chain(nn.Module):
         self.activation = ACTIVATIONS[between.activation]()
 
     def forward(self, x: Tensor) -> Tensor:
+        for step in self.in_order(pictures=x.dim() == 4):
+            x = step(x)
+        return x
+
+    def in_order(self, *, pictures: bool) -> Iterator[nn.Module]:
+        """What the network does to its input, step by step; ``pictures``: to (n, channels, h, w)."""
         last = max(i for i, kind in enumerate(self.order) if kind != "batchnorm")
         for i, (kind, layer) in enumerate(zip(self.order, self.layers, strict=True)):
             follows = self.order[i + 1] if i + 1 < len(self.order) else ""
-            if kind == "linear" and x.dim() == 4:
-                x = x.mean(dim=(2, 3)) if self.between.head == "mean" else x.flatten(1)
+            if kind == "linear" and pictures:
+                yield PictureMean() if self.between.head == "mean" else nn.Flatten()
+                pictures = False
             late = kind == "batchnorm" and self.between.batchnorm == "after"
-            x = layer(x)
+            yield layer
             waits = follows == "batchnorm" and self.between.batchnorm == "before"
             if i < last and not late and not waits and not (i == 0 and kind == "batchnorm"):
-                x = self.activation(x)
-            if self.between.pool > 1 and x.dim() == 4 and follows != "batchnorm":
-                x = torch.max_pool2d(x, self.between.pool)
-        return x
+                yield self.activation
+            if self.between.pool > 1 and pictures and follows != "batchnorm":
+                yield nn.MaxPool2d(self.between.pool)
+
+
+class PictureMean(nn.Module):
+    """(n, channels, h, w) to the mean of each channel, (n, channels)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.mean(dim=(2, 3))
 
 
 def _module(layer: Layer, between: Between) -> nn.Module:
@@ -80,10 +92,10 @@ def _module(layer: Layer, between: Between) -> nn.Module:
         return nn.Conv2d(
             layer.taken, layer.made, layer.kernel, stride=between.stride, padding=between.padding, bias=layer.bias
         )
-    return _BatchNorm(layer.made)
+    return EitherBatchNorm(layer.made)
 
 
-class _BatchNorm(nn.modules.batchnorm._BatchNorm):
+class EitherBatchNorm(nn.modules.batchnorm._BatchNorm):
     """Of rows and of pictures alike."""
 
     def _check_input_dim(self, input: Tensor) -> None:

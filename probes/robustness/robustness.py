@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from auditor.model.torch_model import DifferentiableModel
     from auditor.rows import Rows
 
-COORDINATE = {"noise": "noise", "missing": "missing", "typos": "typos", "pgd": "epsilon"}
+COORDINATE = {"noise": "noise", "missing": "missing", "typos": "typos", "pgd": "epsilon", "certificate": "epsilon"}
 _N_SAMPLES = 1000
 # Every image costs a pass per level and step, and each pass a thousand times what a row of a table does.
 _N_IMAGES = 100
@@ -76,13 +76,20 @@ class Robustness:
       ``gradient_masking``, at ``{"sign": S}`` and in [0, 1], ideal 0: the share of at most 200 rows with a sign that
       the gradient is hidden (:func:`probes.robustness.masking.examine`); where one is shown, both carry it. Word
       indices cannot be moved a little; no such search is made for texts.
+    - ``certificate`` (networks that are known layers one after the other: linear ones and convolutions, batch norms,
+      ReLU, LeakyReLU, tanh, sigmoid, maximum and average pooling): proofs that no input of that ball is decided
+      otherwise, as :func:`probes.robustness.certificates.certify` gives them. ``certified_accuracy = P(decision = y on
+      the whole ball)`` of the proved rows, in [0, 1], ideal 1, with a lower bound alone, so that it may PASS and never
+      FAILs; ``robust_accuracy``, the same number between the rows proved and the rows that nothing broke, which does
+      both. They are about the model as it runs, its threshold and its float32 included.
 
     A model that raises, or returns no probabilities, for perturbed rows has no number there: that method is undefined,
     and the reason is given.
 
     methods: ``auto`` (all that apply) or names out of ``Robustness.methods``. noise, missing, typos, epsilon: levels;
     epsilon is by default 0.05, 0.1 and 0.2 for tables, 2, 4 and 8 of 255 for images, 0.0005, 0.001 and 0.002 for
-    sound. n_steps: steps of the search.
+    sound. n_steps: steps of the search. branches: the most boxes that the ball around a row may be cut into for its
+    certificate, a number and no time, so that the same seed gives the same report; by default up to 1,024.
     n_samples: rows, drawn without replacement; by default 1,000, or 100 images.
 
     Raises NotApplicableError where a method asked for does not apply.
@@ -94,10 +101,10 @@ class Robustness:
     pillar: ClassVar[Pillar] = "robustness"
     goal: ClassVar[str] = "Do decisions survive small changes of the input?"
     citation: ClassVar[str] = "Hendrycks and Dietterich, ICLR 2019; Madry et al., ICLR 2018"
-    methods: ClassVar[tuple[str, ...]] = ("noise", "missing", "typos", "pgd")
+    methods: ClassVar[tuple[str, ...]] = ("noise", "missing", "typos", "pgd", "certificate")
     needs: ClassVar[tuple[Need, ...]] = (Need.CLASSIFIER, Need.DATA)
     ideal_when_same: ClassVar[Mapping[str, Answer]] = {
-        **{f"flip_rate_under_{method}": "decisions" for method in methods},
+        **{f"flip_rate_under_{method}": "decisions" for method in methods if method != "certificate"},
         "gradient_masking": "scores",
     }
 
@@ -110,6 +117,7 @@ class Robustness:
         typos: Sequence[int] = (1, 2, 4),
         epsilon: Sequence[float] | None = None,
         n_steps: int = 20,
+        branches: int | None = None,
         n_samples: int | None = None,
     ) -> None:
         wanted = (methods,) if isinstance(methods, str) else tuple(methods)
@@ -118,6 +126,7 @@ class Robustness:
             known = ", ".join(self.methods)
             raise ValueError(f"methods must be auto or out of {known}, not {', '.join(unknown) or 'none'}")
         whole_number("n_steps", n_steps, 1)
+        whole_number("branches", branches, 1)
         whole_number("n_samples", n_samples, 1)
         self.wanted = wanted
         self.noise = levels("noise", noise)
@@ -125,6 +134,7 @@ class Robustness:
         self.typos = levels("typos", typos, whole=True)
         self.epsilon = None if epsilon is None else levels("epsilon", epsilon)
         self.n_steps = n_steps
+        self.branches = branches
         self.n_samples = n_samples
 
     def measure(self, model: AuditedModel, data: AuditData, rng: np.random.Generator) -> list[Measurement]:
@@ -143,10 +153,32 @@ class Robustness:
         generators = dict(zip(self.methods, rng.spawn(len(self.methods)), strict=True))
         clean = model.decide(model.predict_proba(sample.X), sample.positive)
         found = _of_rows_as_they_are(sample, clean)
+        examined: Examined | None = None
         for method in wanted:
+            if method == "certificate":
+                found += self._certified(model, sample, clean, examined)
+                continue
             curve = self._curve(method, model, rows, sample, clean, generators[method])
             found += _measurements(method, curve, sample, clean)
+            examined = examined or curve.examined
         return found
+
+    def _certified(
+        self, model: AuditedModel, sample: AuditData, clean: IntArray, examined: Examined | None
+    ) -> list[Measurement]:
+        from probes.robustness.certificates import certified, not_certified
+
+        try:
+            attacked = examined.attacked if examined else None
+            return certified(model, sample, clean, self._epsilon(sample), attacked, self.branches)
+        except NotApplicableError as error:
+            if "certificate" in self.wanted:
+                raise
+            return not_certified(len(sample), self._epsilon(sample), str(error))
+
+    def _epsilon(self, sample: AuditData) -> tuple[float, ...]:
+        default = {"image": _IMAGE_EPSILON, "audio": _SOUND_EPSILON}.get(sample.modality, _TABLE_EPSILON)
+        return self.epsilon or default
 
     def _curve(
         self,
@@ -163,8 +195,7 @@ class Robustness:
             return _try(model, sample.positive, self.missing, _gaps(model, sample, self.missing, rng))
         own = differentiable(model)
         if method == "pgd" and own is not None:
-            default = {"image": _IMAGE_EPSILON, "audio": _SOUND_EPSILON}.get(sample.modality, _TABLE_EPSILON)
-            return _search(model, own, sample, clean, self.epsilon or default, self.n_steps, rng)
+            return _search(model, own, sample, clean, self._epsilon(sample), self.n_steps, rng)
         if sample.modality in _LARGE:
             return _media_noise(model, sample, self.noise, rng)
         return _try(model, sample.positive, self.noise, _noise(model, rows, sample, self.noise, rng))
@@ -209,7 +240,8 @@ def _applicable(model: AuditedModel, rows: AuditData) -> list[str]:
     noisy = kind in _LARGE or bool(_numeric(model, as_frame(rows.X, model.features)))
     searched = noisy and (own := differentiable(model)) is not None and _is_float(own, rows)
     table = ["missing"] if kind == "tabular" else []
-    return ["noise"] * noisy + table + ["pgd"] * searched
+    proved = searched and rows.y_true is not None and bool((rows.y_true >= 0).any())
+    return ["noise"] * noisy + table + ["pgd"] * searched + ["certificate"] * proved
 
 
 def _why_not(method: str) -> str:
@@ -218,6 +250,7 @@ def _why_not(method: str) -> str:
         "missing": "needs a table",
         "typos": "needs texts: add --text COLUMN",
         "pgd": "needs a model that can be differentiated, on numeric columns, images or sound taken as fractions",
+        "certificate": "needs what pgd does, and true labels",
     }[method]
 
 

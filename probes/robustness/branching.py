@@ -1,0 +1,73 @@
+"""Boxes that a bound does not decide are cut in two, until every part is decided or there are too many of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from probes.robustness.margins import BoolArray
+
+
+@dataclass(frozen=True, eq=False)
+class BoxBounds:
+    """Of m boxes (m, d): the ``least`` margin (m,) that each can have, what a cut of each input is ``worth`` (m, d),
+    and a point ``at`` (m, d) of the box at which the margin is likely to be small."""
+
+    least: Tensor
+    worth: Tensor
+    at: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Decided:
+    """Of n rows: whether the whole box was ``proved`` (n,), whether a point of it was found that is decided otherwise,
+    ``broken`` (n,), and which point, ``examples`` (n, d). Of rows with neither nothing is known."""
+
+    proved: BoolArray
+    broken: BoolArray
+    examples: Tensor
+
+
+def decide(
+    low: Tensor,
+    high: Tensor,
+    bound: Callable[[Tensor, Tensor, Tensor], BoxBounds],
+    breaks: Callable[[Tensor, Tensor], BoolArray],
+    *,
+    most: int,
+) -> Decided:
+    """Branch and bound over the inputs of n boxes, low and high (n, d).
+
+    ``bound(rows, low, high)``: of m boxes, each a part of the box of its row; ``breaks(rows, points)``: (m,) whether
+    the model itself decides the point otherwise. A box whose least margin lies above 0 is proved. Of any other the
+    likely point is tried, and it is cut in the middle of the input whose cut is worth most. A row is proved once all of
+    its boxes are, and is given up before it has more than ``most`` of them: a number of boxes and not of seconds, so
+    that the answer is the same on every machine. All rows go forward together, since many boxes are bounded at a time.
+    """
+    n = len(low)
+    broken, given_up, spent, examples = np.zeros(n, np.bool_), np.zeros(n, np.bool_), np.zeros(n, np.int64), low.clone()
+    rows = torch.arange(n)
+    while len(rows):
+        spent += np.bincount(rows.numpy(), minlength=n)
+        found = bound(rows, low, high)
+        # A margin that is no number proves nothing.
+        open_ = ~(found.least > 0.0)
+        rows, low, high, worth, at = rows[open_], low[open_], high[open_], found.worth[open_], found.at[open_]
+        hit = breaks(rows, at)
+        broken[rows.numpy()[hit]] = True
+        examples[rows[torch.from_numpy(hit)]] = at[torch.from_numpy(hit)]
+        axis = worth.argmax(dim=1, keepdim=True)
+        middle = ((low + high) / 2.0).gather(1, axis)
+        # Halves of a box that has no middle are the box again.
+        stuck = (middle <= low.gather(1, axis)) | (middle >= high.gather(1, axis))
+        given_up[rows[stuck.squeeze(1)].numpy()] = True
+        given_up |= spent + 2 * np.bincount(rows.numpy(), minlength=n) > most
+        on = torch.from_numpy(~(given_up | broken)[rows.numpy()])
+        rows, low, high, axis, middle = rows[on], low[on], high[on], axis[on], middle[on]
+        low, high = torch.cat([low, low.scatter(1, axis, middle)]), torch.cat([high.scatter(1, axis, middle), high])
+        rows = torch.cat([rows, rows])
+    return Decided(~(given_up | broken), broken, examples)

@@ -1,0 +1,328 @@
+"""Rows whose decision is proved to be the same over a whole ball: a proof, where an attack only fails to find."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from auditor.errors import NotApplicableError
+from auditor.finding.measurement import Measurement
+from auditor.model.gradients import without_gradients
+from auditor.model.torch_model import TorchModel
+from auditor.networks.sequence import NotASequenceError, layers_in_order
+from auditor.rows import IntArray
+from auditor.statistics.estimate import Undefined
+from auditor.statistics.one_sided import AtLeast, Bracket
+from probes.inputs import differentiable
+from probes.robustness.ball import ball_of
+from probes.robustness.bounds import Affine, Bounded, Size, Step, least, steps_of
+from probes.robustness.branching import BoxBounds, Decided, decide
+from probes.robustness.margins import BoolArray
+
+if TYPE_CHECKING:
+    from auditor.data.audit_data import AuditData
+    from auditor.model.audited_model import AuditedModel
+    from probes.robustness.attacks import Attacked
+
+# A gap between float32 outputs that is still there after a softmax of them in float64.
+_SLACK = 1e-9
+_OF_PROBABILITY = 1e-14
+# Boxes of more inputs are not cut: a cut halves one input, and hardly tightens a bound that hangs on hundreds.
+MOST_CUT = 32
+_NUMBERS_AT_ONCE = 4_194_304
+_WORK = 10_700_000
+# Rows that were broken, and are bounded all the same, where that takes as long as for any other.
+_CHECKED = 8
+# The unit roundoff of float32, and one that holds for the shorter formats that other devices take products in.
+_FLOAT32, _SHORTER = 2.0**-24, 2.0**-8
+
+
+class ContradictionError(RuntimeError):
+    """A row is both proved and broken, or a bound does not hold at the row itself: something here is wrong."""
+
+
+@dataclass(frozen=True, eq=False)
+class Certified:
+    """What is known of n rows at each level: ``proved`` (n_levels, n) by a certificate, ``broken`` (n_levels, n) by an
+    attack or by a point that branch and bound came upon. A row that is neither is undecided."""
+
+    proved: BoolArray
+    broken: BoolArray
+
+    @property
+    def undecided(self) -> BoolArray:
+        """(n_levels, n) rows that are neither."""
+        return ~(self.proved | self.broken)
+
+
+def certify(
+    model: TorchModel,
+    inputs: Tensor,
+    clean: IntArray,
+    positive: int | None,
+    *,
+    balls: Sequence[tuple[Tensor, Tensor]],
+    broken: BoolArray,
+    branches: int | None = None,
+) -> Certified:
+    """Proofs that the decision on every input between two others is the one on ``inputs`` (n, ...), ``clean`` (n,).
+
+    ``balls``: the lowest and the highest inputs (n, ...) at each level, ascending, each within the next; ``broken``
+    (n_levels, n) by an attack; ``branches``: the most boxes a row, by default what :func:`most_boxes` says. What is
+    proved is the decision of the model as it runs, in float32 and by its own threshold; a point that branch and bound
+    takes for an example is asked of the model itself. Rows that an attack broke are bounded once, so that a bound which
+    is wrong shows itself. Raises NotApplicableError where the model is not a sequence of known layers, and
+    ContradictionError where a row is proved and broken.
+    """
+    rows = _Rows.of(model, inputs, clean, positive)
+    most = most_boxes(rows.size) if branches is None else branches
+    cut = bool(balls) and int((balls[-1][1] > balls[-1][0]).flatten(1).any(dim=0).sum()) <= MOST_CUT
+    proved, found = np.zeros_like(broken), broken.copy()
+    for i, (low, high) in enumerate((low.detach().cpu(), high.detach().cpu()) for low, high in balls):
+        smaller = proved[i - 1] if i else np.ones(len(clean), np.bool_)
+        # What was not proved of a smaller ball is hardly ever proved of a larger one, but is broken more often.
+        for left, boxes in ((~found[i] & smaller, most if cut else 1), (~found[i] & ~smaller & cut, 1)):
+            at = np.flatnonzero(left)
+            decided = rows.decide(at, low, high, boxes)
+            proved[: i + 1, at] |= decided.proved
+            found[i:, at] |= decided.broken
+        new = np.flatnonzero(broken[i] & ~broken[i - 1] if i else broken[i])
+        new = new if cut else new[:_CHECKED]
+        proved[i, new] |= rows.decide(new, low, high, 1).proved
+    both = (proved & found).any(axis=0)
+    if both.any():
+        raise ContradictionError(
+            f"{both.sum()} rows, the first of them {int(np.flatnonzero(both)[0])}, were proved to keep their decision, "
+            "and inputs that change it were found: one of the two is a fault of this tool, so neither counts. Please "
+            "report it."
+        )
+    return Certified(proved, found)
+
+
+def certified(
+    model: AuditedModel,
+    sample: AuditData,
+    clean: IntArray,
+    levels: Sequence[float],
+    attacked: Attacked | None,
+    branches: int | None,
+) -> list[Measurement]:
+    """``certified_accuracy`` and ``robust_accuracy`` at each level, over the labelled rows of a sample.
+
+    ``attacked``: what a search found, if there was one. Raises what :func:`certify` raises.
+    """
+    own = differentiable(model)
+    if own is None or not isinstance(model, TorchModel) or sample.y_true is None:
+        raise NotApplicableError("A certificate is for a torch network and rows with true labels.")
+    inputs = own.encode(sample.X)
+    network_of(model, inputs)
+    ball = ball_of(model, sample, inputs)
+    broken = np.zeros((len(levels), len(sample)), np.bool_) if attacked is None else attacked.broken
+    right, n = np.flatnonzero(clean == sample.y_true), int((sample.y_true >= 0).sum())
+    at = torch.from_numpy(right).to(inputs.device)
+    of = certify(
+        model,
+        inputs[at],
+        clean[right],
+        sample.positive,
+        balls=[(low[at], high[at]) for low, high in (ball.around(inputs, level) for level in levels)],
+        broken=broken[:, right],
+        branches=branches,
+    )
+    found = []
+    for i, level in enumerate(levels):
+        proved, left = int(of.proved[i].sum()), int(of.undecided[i].sum())
+        detail = f"L-infinity ball of epsilon {ball.unit}; of {len(right):,} rows that are right as they are "
+        detail += f"{proved:,} proved, {int(of.broken[i].sum()):,} broken, {left:,} undecided"
+        lower = AtLeast(successes=proved, n=n)
+        both = Bracket(proved=proved, possible=proved + left, n=n)
+        found += [_one("certified_accuracy", lower, level, detail), _one("robust_accuracy", both, level, detail)]
+    return found
+
+
+def not_certified(n: int, levels: Sequence[float], why: str) -> list[Measurement]:
+    """The measurements of :func:`certified` where there are none: why a number is absent stands where it would."""
+    reason = Undefined(reason=why, inapplicable=True)
+    return [replace(_one("robust_accuracy", reason, level, ""), n_samples=n) for level in levels]
+
+
+def _one(metric: str, estimate: AtLeast | Bracket | Undefined, level: float, detail: str) -> Measurement:
+    return Measurement(
+        metric=metric,
+        method="certificate",
+        estimate=estimate,
+        n_samples=0 if isinstance(estimate, Undefined) else estimate.n,
+        ideal=1.0,
+        at={"epsilon": level},
+        detail=detail,
+    )
+
+
+# ---- the network ---------------------------------------------------------------------------------------------------
+
+
+def network_of(model: AuditedModel, inputs: Tensor) -> tuple[Step, ...]:
+    """The steps from encoded inputs (n, ...) to logits. Raises NotApplicableError where they are not known."""
+    own = (TorchModel.decide, TorchModel.logits, TorchModel.answer, TorchModel.predict_proba)
+    if not isinstance(model, TorchModel) or any(getattr(type(model), f.__name__) is not f for f in own):
+        raise NotApplicableError("A certificate is for a torch network alone, without what decides after it.")
+    if model.output_kind != "logits":
+        raise NotApplicableError(
+            "A certificate is for a network that returns logits, and this one returns probabilities."
+        )
+    if inputs.dtype != torch.float32:
+        raise NotApplicableError(f"A certificate is for inputs in float32, and these are {inputs.dtype}.")
+    exact = model.device.type == "cpu" and torch.get_float32_matmul_precision() == "highest"
+    try:
+        with model.evaluating():
+            layers = layers_in_order(model.module, pictures=inputs.dim() == 4)
+            return steps_of(layers, inputs.shape[1:], _FLOAT32 if exact else _SHORTER)
+    except NotASequenceError as error:
+        raise NotApplicableError(f"No certificate for this network: {error}.") from None
+
+
+def most_boxes(size: Size) -> int:
+    """How many boxes a row may take by default: 1,024, and fewer of a network of whose boxes each takes longer than one
+    of an MLP 64-32, so that no row takes longer than about a tenth of a second."""
+    return max(1, min(1024, _WORK // size.slopes))
+
+
+def log_odds(probability: float) -> float:
+    """``log(p / (1 - p))``, infinite at 0 and 1 and beyond."""
+    if not 0.0 < probability < 1.0:
+        return -np.inf if probability <= 0.0 else np.inf
+    return float(np.log(probability) - np.log1p(-probability))
+
+
+def margins_of(model: TorchModel, clean: IntArray, positive: int | None, n_numbers: int) -> tuple[Tensor, Tensor]:
+    """Sums (n, k, n_numbers) of a network's outputs and constants (n, k): where each sum and its constant lie above 0,
+    the decision is ``clean`` (n,).
+
+    Of two classes with a threshold t on the probability of the favourable one, the logits differ by at least
+    ``log(t / (1 - t))`` for it, and by less against it; else the logit of the class is above that of each other one.
+    """
+    n = model.n_outputs
+    logits = torch.eye(n, n_numbers, dtype=torch.float64)
+    if n_numbers == 1:
+        logits = torch.tensor([[0.0], [1.0]], dtype=torch.float64)
+    sums = torch.stack([torch.stack([logits[c] - logits[j] for j in range(n) if j != c]) for c in range(n)])
+    constants = torch.zeros((n, n - 1), dtype=torch.float64)
+    if n == 2 and positive is not None:
+        # The softmax of float32 outputs in float64 is right to far better than this.
+        constants[positive] = -log_odds(model.threshold * (1.0 + _OF_PROBABILITY))
+        constants[1 - positive] = log_odds(model.threshold * (1.0 - _OF_PROBABILITY))
+    at = torch.from_numpy(clean)
+    return sums[at], constants[at] - _SLACK
+
+
+@dataclass(frozen=True, eq=False)
+class _Rows:
+    """n rows with encoded ``inputs`` (n, ...), and what is asked of the ``steps``: see :func:`margins_of`."""
+
+    steps: tuple[Step, ...]
+    model: TorchModel
+    inputs: Tensor
+    clean: IntArray
+    positive: int | None
+    sums: Tensor
+    constants: Tensor
+
+    @classmethod
+    def of(cls, model: TorchModel, inputs: Tensor, clean: IntArray, positive: int | None) -> _Rows:
+        """The rows, once what the network computes of them is within the bounds of their inputs."""
+        steps = network_of(model, inputs)
+        raw = _raw(model, inputs).cpu().double()
+        inputs = inputs.detach().cpu()
+        rows = cls(steps, model, inputs, clean, positive, *margins_of(model, clean, positive, raw.shape[1]))
+        exact = torch.eye(raw.shape[1], dtype=torch.float64).unsqueeze(0)
+        both = torch.cat([exact, -exact], dim=1)
+        for some in torch.split(torch.arange(len(inputs)), rows.at_once):
+            point = inputs[some].double()
+            lowest = least(steps, point, point, both).least
+            if bool((lowest > torch.cat([raw[some], -raw[some]], dim=1)).any()):
+                raise ContradictionError(
+                    "The network answers outside of the bounds of its own layers at the rows themselves, which is a "
+                    "fault of this tool, so nothing is certified. Please report it."
+                )
+        return rows
+
+    @cached_property
+    def size(self) -> Size:
+        """Of the network."""
+        return Size.of(self.steps, self.inputs.shape[1:])
+
+    @property
+    def at_once(self) -> int:
+        """Boxes that are bounded together."""
+        return max(1, _NUMBERS_AT_ONCE // (2 * self.size.widest**2))
+
+    def decide(self, chosen: IntArray, low: Tensor, high: Tensor, most: int) -> Decided:
+        """Branch and bound over the boxes of ``chosen`` rows, of low and high (n, ...), with ``most`` boxes a row."""
+        index = torch.from_numpy(chosen)
+        inputs, low, high = (h[index].flatten(1) for h in (self.inputs, low, high))
+        free = (high > low).any(dim=0)
+        if not bool(free.any()):
+            free[0] = True
+        first, rest = self.steps[0], self.steps[1:]
+        narrow = first.among(inputs.double(), free) if isinstance(first, Affine) and first.matrix else None
+
+        def bound(rows: Tensor, low: Tensor, high: Tensor) -> BoxBounds:
+            found = []
+            for some in torch.split(torch.arange(len(rows)), self.at_once):
+                at = rows[some]
+                sums, constants = self.sums[index[at]], self.constants[index[at]]
+                if narrow is not None:
+                    bounded = least((narrow.of(at), *rest), low[some], high[some], sums)
+                else:
+                    ends = [self._filled(inputs[at].double(), free, end[some]) for end in (low, high)]
+                    bounded = least(self.steps, ends[0], ends[1], sums)
+                    bounded = Bounded(bounded.least, bounded.slopes.flatten(2)[:, :, free])
+                found.append(_margins(bounded, constants, low[some], high[some]))
+            return BoxBounds(*(torch.cat([getattr(m, name) for m in found]) for name in ("least", "worth", "at")))
+
+        def breaks(rows: Tensor, points: Tensor) -> BoolArray:
+            # A corner in float64 lies at most a rounding outside of the ball in float32.
+            at = torch.minimum(torch.maximum(points.float(), low[rows][:, free]), high[rows][:, free])
+            filled = self._filled(inputs[rows], free, at)
+            changed: BoolArray = self._decided(filled) != self.clean[chosen[rows.numpy()]]
+            return changed
+
+        wide = _widened(low[:, free].double(), high[:, free].double())
+        return decide(*wide, bound, breaks, most=most)
+
+    def _filled(self, inputs: Tensor, free: Tensor, at: Tensor) -> Tensor:
+        """(m, ...) inputs (m, d) whose free columns are others."""
+        filled = inputs.clone()
+        filled[:, free] = at
+        return filled.reshape(-1, *self.inputs.shape[1:])
+
+    def _decided(self, inputs: Tensor) -> IntArray:
+        """(m,) what the model itself decides."""
+        parts = [_raw(self.model, some, logits=True) for some in torch.split(inputs, self.model.batch_rows)]
+        logits = torch.cat(parts) if parts else torch.zeros((0, self.model.n_outputs))
+        return self.model.decide(torch.softmax(logits.double(), dim=1).numpy(), self.positive)
+
+
+def _raw(model: TorchModel, inputs: Tensor, *, logits: bool = False) -> Tensor:
+    """What the module returns of encoded inputs, or the logits that it is read as."""
+    with without_gradients(), model.evaluating():
+        on = inputs.to(model.device)
+        return (model.logits(on) if logits else model.module(on)).cpu()
+
+
+def _widened(low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
+    """Boxes that hold the ball of real numbers too, whose ends were rounded to float32."""
+    by = torch.where(high > low, 2.0**-22 * torch.maximum(low.abs(), high.abs()), 0.0)
+    return low - by, high + by
+
+
+def _margins(bounded: Bounded, constants: Tensor, low: Tensor, high: Tensor) -> BoxBounds:
+    values, at = (bounded.least + constants).min(dim=1)
+    slopes = bounded.slopes[torch.arange(len(at)), at]
+    return BoxBounds(values, slopes.abs() * (high - low), torch.where(slopes > 0.0, low, high))

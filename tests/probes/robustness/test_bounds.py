@@ -1,0 +1,376 @@
+"""Bounds of networks hold against all that was tried, are what is computed by hand, and a wrong one is noticed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from auditor.networks.sequence import NotASequenceError, layers_in_order
+from probes.robustness import bounds
+from probes.robustness.bounds import Affine, Lines, Maximum, least, steps_of
+from tests.networks.test_sequence import settled
+from tests.quantifiers import all_of
+
+torch.set_num_threads(1)
+
+UNIT = 2.0**-24
+
+
+def dense(*activations: nn.Module, wide: int = 8) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    before = 2
+    for activation in activations:
+        layers += [nn.Linear(before, wide), activation]
+        before = wide
+    return nn.Sequential(*layers, nn.Linear(before, 3))
+
+
+def pictures(*pooling: nn.Module) -> nn.Sequential:
+    made = nn.Sequential(
+        nn.Conv2d(1, 3, 2, padding=1),
+        nn.BatchNorm2d(3),
+        nn.ReLU(),
+        *pooling,
+        nn.Conv2d(3, 2, 2),
+        nn.ReLU(),
+        nn.Flatten(),
+    )
+    return nn.Sequential(made, nn.Linear(made(torch.zeros(2, 1, 4, 4)).shape[1], 3))
+
+
+NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
+    "one layer": (lambda: nn.Sequential(nn.Linear(2, 3)), (2,)),
+    "relu": (lambda: dense(nn.ReLU(), nn.ReLU()), (2,)),
+    "three": (lambda: dense(nn.ReLU(), nn.ReLU(), nn.ReLU()), (2,)),
+    "leaky": (lambda: dense(nn.LeakyReLU(), nn.LeakyReLU(0.3)), (2,)),
+    "tanh": (lambda: dense(nn.Tanh(), nn.Tanh()), (2,)),
+    "sigmoid": (lambda: dense(nn.Sigmoid(), nn.ReLU()), (2,)),
+    "batch norm": (
+        lambda: nn.Sequential(nn.BatchNorm1d(2), nn.Linear(2, 6), nn.ReLU(), nn.BatchNorm1d(6), nn.Linear(6, 3)), (2,)
+    ),
+    "maxima apart": (lambda: pictures(nn.MaxPool2d(2)), (1, 4, 4)),
+    "maxima overlapping": (lambda: pictures(nn.MaxPool2d(2, stride=1, padding=1)), (1, 4, 4)),
+    "means": (lambda: pictures(nn.AvgPool2d(2, stride=1)), (1, 4, 4)),
+}  # fmt: skip
+
+
+def trained(name: str, seed: int) -> tuple[nn.Module, tuple[int, ...]]:
+    """The network with weights large enough that activations bend within a box."""
+    torch.manual_seed(seed)
+    make, shape = NETWORKS[name]
+    network = settled(make())
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.mul_(1.5)
+    return network, shape
+
+
+def tried(shape: tuple[int, ...], seed: int) -> Tensor:
+    """Points of [-1, 1]: of two inputs a grid of 41 x 41, of more the middle of all, random points and corners."""
+    if shape == (2,):
+        ends = torch.linspace(-1.0, 1.0, 41)
+        return torch.cartesian_prod(ends, ends)
+    generator = torch.Generator().manual_seed(seed)
+    inside = 2.0 * torch.rand(600, *shape, generator=generator) - 1.0
+    return torch.cat([torch.zeros(1, *shape), inside, inside.sign()])
+
+
+def missed_by(name: str, radius: float, seed: int = 0) -> float:
+    """By how much the worst output that was found lies below the bound that is said to hold; at most 0 where it holds.
+
+    Sums are single outputs, their negatives and their differences; tried are points and the corners that the bounds
+    themselves take for the worst.
+    """
+    network, shape = trained(name, seed)
+    steps = steps_of(layers_in_order(network, pictures=len(shape) == 3), shape, UNIT)
+    middle = torch.randn(5, *shape)
+    low, high = (middle - radius).double(), (middle + radius).double()
+    each = torch.eye(3, dtype=torch.float64)
+    sums = torch.cat([each, -each, each - each.roll(1, 0)])
+    found = least(steps, low, high, sums.unsqueeze(0))
+    assert found.least.shape == (5, 9) and bool(found.least.isfinite().all())
+    points = (middle.unsqueeze(0) + radius * tried(shape, seed).unsqueeze(1)).double()
+    corners = torch.where(found.slopes > 0.0, low.unsqueeze(1), high.unsqueeze(1)).transpose(0, 1)
+    points = torch.minimum(torch.maximum(torch.cat([points, corners]).float(), low.float()), high.float())
+    with torch.no_grad():
+        answers = network(points.flatten(0, 1)).double().reshape(*points.shape[:2], 3)
+    return float((found.least - (answers @ sums.T).amin(dim=0)).max())
+
+
+@pytest.mark.parametrize("radius", [0.0, 0.01, 0.2, 1.5])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_no_input_that_was_tried_lies_outside_of_the_bounds(name: str, radius: float) -> None:
+    assert all_of(missed_by(name, radius, seed) <= 0.0 for seed in range(3))
+
+
+def test_points_have_next_to_no_width() -> None:
+    assert all_of(missed_by(name, 0.0) > -1e-4 for name in NETWORKS)
+
+
+# ---- a fault that is planted is found --------------------------------------------------------------------------------
+
+
+def chord_without_offset(low: Tensor, high: Tensor, slope: float) -> Lines:
+    lines = RELU(low, high, slope)
+    return replace(lines, top=torch.zeros_like(lines.top))
+
+
+def chord_to_the_next(low: Tensor, high: Tensor, slope: float) -> Lines:
+    """The chord of the neighbour: an index that is off by one."""
+    lines = RELU(low, high, slope)
+    return replace(lines, above=lines.above.roll(1, -1))
+
+
+def below_as_above(low: Tensor, high: Tensor, slope: float) -> Lines:
+    lines = RELU(low, high, slope)
+    return replace(lines, below=lines.above, floor=lines.top)
+
+
+def chord_everywhere(low: Tensor, high: Tensor, function: object, slope: object) -> Lines:
+    lines = SIGMOID(low, high, function, slope)  # type: ignore[arg-type]
+    chord = (torch.tanh(high) - torch.tanh(low)) / (high - low)
+    return replace(lines, above=chord, top=torch.tanh(high) - chord * high)
+
+
+RELU, SIGMOID = bounds._of_relu, bounds._of_sigmoid
+
+
+@pytest.mark.parametrize(
+    ("name", "planted", "network"),
+    [
+        ("_of_relu", chord_without_offset, "relu"),
+        ("_of_relu", chord_to_the_next, "relu"),
+        ("_of_relu", below_as_above, "relu"),
+        ("_of_sigmoid", chord_everywhere, "tanh"),
+    ],
+)
+def test_a_wrong_relaxation_is_found_by_the_same_check(
+    monkeypatch: pytest.MonkeyPatch, name: str, planted: Callable[..., Lines], network: str
+) -> None:
+    monkeypatch.setattr(bounds, name, planted)
+    assert max(missed_by(network, 0.5, seed) for seed in range(3)) > 1e-3
+
+
+def test_maxima_that_are_taken_to_lead_alone_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Maximum, "_pooled", lambda self, h: _hiding(self, h))
+    assert max(missed_by("maxima apart", 0.5, seed) for seed in range(3)) > 1e-3
+
+
+def _hiding(maximum: Maximum, h: Tensor) -> tuple[Tensor, Tensor]:
+    """Of inputs from which the largest were taken away, maxima that nothing reaches."""
+    found, where = POOLED(maximum, h)
+    return torch.where(torch.isinf(h).any(), torch.full_like(found, -torch.inf), found), where
+
+
+POOLED = Maximum._pooled
+
+
+# ---- by hand ---------------------------------------------------------------------------------------------------------
+
+
+def one_relu() -> nn.Sequential:
+    """``relu(x) - x / 2``, which is ``|x| / 2``, and its negative."""
+    network = nn.Sequential(nn.Linear(1, 2), nn.ReLU(), nn.Linear(2, 2))
+    with torch.no_grad():
+        network[0].weight.copy_(torch.tensor([[1.0], [1.0]]))
+        network[0].bias.copy_(torch.tensor([0.0, 100.0]))
+        network[2].weight.copy_(torch.tensor([[1.0, -0.5], [-1.0, 0.5]]))
+        network[2].bias.copy_(torch.tensor([50.0, -50.0]))
+    return network
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "below", "above"),
+    [
+        # Below, relu(x) >= x where the box reaches further up, else >= 0; above, its chord from end to end.
+        (-1.0, 2.0, -0.5, 1.0),
+        (-2.0, 1.0, -0.5, 1.0),
+        (-1.0, 1.0, -0.5, 0.5),
+        (0.25, 1.0, 0.125, 0.5),
+        (-1.0, -0.5, 0.25, 0.5),
+        (0.5, 0.5, 0.25, 0.25),
+    ],
+)
+def test_one_relu_by_hand(low: float, high: float, below: float, above: float) -> None:
+    steps = steps_of(layers_in_order(one_relu()), (1,), UNIT)
+    ends = torch.tensor([[low]], dtype=torch.float64), torch.tensor([[high]], dtype=torch.float64)
+    found = least(steps, *ends, torch.eye(2, dtype=torch.float64).unsqueeze(0)).least[0]
+    # The shift by 100 costs float32 what it rounds.
+    assert found.tolist() == pytest.approx([below, -above], abs=1e-4)
+    assert found[0] < below and found[1] < -above
+
+
+def test_a_sum_of_two_inputs_by_hand() -> None:
+    """``relu(a + b) + relu(a - b)`` on [-1, 1] x [0, 2]: before them [-1, 3] and [-3, 1], above them the chords."""
+    network = nn.Sequential(nn.Linear(2, 2, bias=False), nn.ReLU(), nn.Linear(2, 1, bias=False))
+    with torch.no_grad():
+        network[0].weight.copy_(torch.tensor([[1.0, 1.0], [1.0, -1.0]]))
+        network[2].weight.copy_(torch.ones(1, 2))
+    low, high = torch.tensor([[-1.0, 0.0]]).double(), torch.tensor([[1.0, 2.0]]).double()
+    found = least(steps_of(layers_in_order(network), (2,), UNIT), low, high, torch.tensor([[[1.0], [-1.0]]]).double())
+    # 3/4 (a + b + 1) + 1/4 (a - b + 3) = a + b / 2 + 3/2 is at most 7/2; below, a + b + 0 is at least -1.
+    assert found.least[0].tolist() == pytest.approx([-1.0, -3.5], abs=1e-5)
+    assert found.slopes[0].flatten().tolist() == pytest.approx([1.0, 1.0, -1.0, -0.5], abs=1e-5)
+
+
+def slow_crown(weights: list[Any], biases: list[Any], low: Any, high: Any, of: int) -> tuple[list[float], list[float]]:
+    """Bounds of what layer ``of`` of a ReLU network makes, a number and a layer at a time: the paper's recursion.
+
+    Those of layers on the way are the better ones of these and of intervals.
+    """
+    ends: list[tuple[list[float], list[float]]] = []
+    for i in range(of):
+        below, above = slow_crown(weights, biases, low, high, i)
+        for unit in range(len(biases[i]) if i else 0):
+            ways = [
+                sorted((w * max(a, 0.0), w * max(b, 0.0)))
+                for w, a, b in zip(weights[i][unit], *ends[i - 1], strict=True)
+            ]
+            below[unit] = max(below[unit], biases[i][unit] + sum(a for a, _ in ways))
+            above[unit] = min(above[unit], biases[i][unit] + sum(b for _, b in ways))
+        ends.append((below, above))
+    found: tuple[list[float], list[float]] = ([], [])
+    for unit in range(len(biases[of])):
+        for side, sign in enumerate((1.0, -1.0)):
+            row, total = sign * weights[of][unit], sign * biases[of][unit]
+            for i in reversed(range(of)):
+                new = np.zeros(len(row))
+                for j, (a, b) in enumerate(zip(*ends[i], strict=True)):
+                    if a >= 0.0:
+                        new[j] = row[j]
+                    elif b > 0.0 and row[j] > 0.0:
+                        new[j] = row[j] if b > -a else 0.0
+                    elif b > 0.0:
+                        new[j] = row[j] * b / (b - a)
+                        total -= new[j] * a
+                total += new @ biases[i]
+                row = new @ weights[i]
+            total += sum(c * (a if c > 0.0 else b) for c, a, b in zip(row, low, high, strict=True))
+            found[side].append(sign * total)
+    return found
+
+
+@pytest.mark.parametrize("radius", [0.05, 0.3, 1.0])
+def test_linear_bounds_against_the_slow_recursion(radius: float) -> None:
+    network, _ = trained("three", 4)
+    layers = [m for m in network.modules() if isinstance(m, nn.Linear)]
+    weights = [m.weight.detach().double().numpy() for m in layers]
+    biases = [m.bias.detach().double().numpy() for m in layers]
+    middle = torch.randn(3, 2, generator=torch.Generator().manual_seed(0)).double()
+    each = torch.eye(3, dtype=torch.float64)
+    steps = steps_of(layers_in_order(network), (2,), UNIT)
+    found = least(steps, middle - radius, middle + radius, torch.cat([each, -each]).unsqueeze(0)).least
+    for row, x in zip(found, middle.numpy(), strict=True):
+        below, above = slow_crown(weights, biases, x - radius, x + radius, 3)
+        assert row.tolist() == pytest.approx([*below, *(-a for a in above)], abs=2e-4, rel=1e-4)
+
+
+# ---- rounding --------------------------------------------------------------------------------------------------------
+
+
+def cancelling() -> nn.Sequential:
+    """``x``, by way of sums a million times as large, of which float32 loses the last digits."""
+    network = nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 1))
+    with torch.no_grad():
+        network[0].weight.copy_(torch.tensor([[1.0, 0.0], [0.0, 0.0]]))
+        network[0].bias.copy_(torch.tensor([1e6, 1e6]))
+        network[2].weight.copy_(torch.tensor([[1.0, -1.0]]))
+        network[2].bias.zero_()
+    return network
+
+
+def beyond_its_bounds(network: nn.Module, x: Tensor) -> int:
+    """How many of the network's float32 answers lie outside of the bounds of the input itself."""
+    steps = steps_of(layers_in_order(network), x.shape[1:], UNIT)
+    found = least(steps, x.double(), x.double(), torch.tensor([[[1.0], [-1.0]]]).double()).least
+    with torch.no_grad():
+        answers = network(x).double()
+    return int(((answers < found[:, :1]) | (answers > -found[:, 1:])).sum())
+
+
+def test_what_float32_loses_lies_within_the_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    x = torch.rand(500, 2)
+    assert beyond_its_bounds(cancelling(), x) == 0
+    assert beyond_its_bounds(cancelling().double().float(), x) == 0
+    monkeypatch.setattr(Affine, "error", lambda self, h: torch.zeros_like(self.spread(h)))
+    assert beyond_its_bounds(cancelling(), x) > 400
+
+
+def test_wide_sums_in_any_order_lie_within_the_bounds() -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Linear(500, 300), nn.ReLU(), nn.Linear(300, 1))
+    assert beyond_its_bounds(network, 100.0 * torch.randn(60, 500)) == 0
+    assert beyond_its_bounds(network, 1e-38 * torch.randn(60, 500)) == 0
+
+
+def test_nothing_is_said_where_float32_may_overflow() -> None:
+    network = nn.Sequential(nn.Linear(1, 1), nn.ReLU(), nn.Linear(1, 1))
+    with torch.no_grad():
+        network[0].weight.fill_(1e30)
+        network[2].weight.fill_(1e-30)
+    steps = steps_of(layers_in_order(network), (1,), UNIT)
+    one = torch.ones(1, 1, dtype=torch.float64)
+    small, large = least(steps, one, one, one[None]).least, least(steps, 1e9 * one, 1e9 * one, one[None]).least
+    assert bool(small.isfinite().all()) and not bool((large > -torch.inf).any())
+
+
+def test_tiny_weights_that_may_be_taken_as_0_are_within_the_bounds() -> None:
+    network = nn.Sequential(nn.Linear(1, 1), nn.ReLU(), nn.Linear(1, 1))
+    with torch.no_grad():
+        network[0].weight.fill_(1e-39)
+        network[0].bias.zero_()
+        network[2].weight.fill_(1e38)
+        network[2].bias.zero_()
+    x = torch.ones(1, 1)
+    steps = steps_of(layers_in_order(network), (1,), UNIT)
+    low, high = least(steps, x.double(), x.double(), torch.tensor([[[1.0], [-1.0]]]).double()).least[0]
+    # With denormal numbers it answers 0.1, and without them 0.
+    assert low <= 0.0 and -high >= 0.1
+
+
+def test_layers_that_nothing_bounds_are_refused() -> None:
+    for layer, shape in ((nn.LeakyReLU(1.5), (2,)), (nn.LeakyReLU(-0.1), (2,)), (nn.Linear(2, 2), (3, 2))):
+        with pytest.raises(NotASequenceError):
+            steps_of([layer], shape, UNIT)
+    reflected = nn.Conv2d(1, 1, 3, padding=1, padding_mode="reflect")
+    with pytest.raises(NotASequenceError, match="Conv2d"):
+        steps_of([reflected], (1, 4, 4), UNIT)
+
+
+def test_layers_too_large_for_linear_bounds_have_interval_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    tight = bound_of("three")
+    monkeypatch.setattr(bounds, "_WORK", 0)
+    loose = bound_of("three")
+    assert bool((loose <= tight + 1e-12).all()) and bool((loose < tight - 1e-3).any())
+    assert missed_by("three", 0.2) <= 0.0
+
+
+def bound_of(name: str) -> Tensor:
+    network, shape = trained(name, 0)
+    steps = steps_of(layers_in_order(network), shape, UNIT)
+    middle = torch.randn(5, *shape, generator=torch.Generator().manual_seed(1)).double()
+    return least(steps, middle - 0.2, middle + 0.2, torch.eye(3, dtype=torch.float64).unsqueeze(0)).least
+
+
+def test_columns_that_stay_may_be_taken_out_of_the_first_layer() -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 2))
+    first, *rest = steps_of(layers_in_order(network), (4,), UNIT)
+    assert isinstance(first, Affine)
+    x, free = torch.randn(7, 4).double(), torch.tensor([False, True, False, True])
+    radius = 0.1 * free.double()
+    sums = torch.eye(2, dtype=torch.float64).unsqueeze(0)
+    whole = least((first, *rest), x - radius, x + radius, sums)
+    fewer = least((first.among(x, free), *rest), x[:, free] - 0.1, x[:, free] + 0.1, sums)
+    assert torch.allclose(whole.least, fewer.least, atol=1e-7)
+    assert torch.allclose(whole.slopes[..., free], fewer.slopes)
+    rows = torch.tensor([5, 2])
+    some = least((first.among(x, free).of(rows), *rest), x[rows][:, free] - 0.1, x[rows][:, free] + 0.1, sums)
+    assert torch.allclose(some.least, fewer.least[rows], atol=1e-12)
