@@ -19,7 +19,9 @@ from auditor.run.options import Configured, ScanOptions, flags
 from cli.guarded import files_named
 
 CONFIG_NAME = "audit.toml"
-PATH_OPTIONS = ("lexicon", "scorer", "reference", "vectors", "checkpoint", "texts", "canaries", "prompts")
+PATH_OPTIONS = (
+    "lexicon", "scorer", "reference", "vectors", "checkpoint", "texts", "canaries", "prompts", "ood", "patch",
+)  # fmt: skip
 
 
 def _as_list(value: object) -> list[str]:

@@ -38,7 +38,11 @@ from probes.privacy.memorization.extraction import Extraction
 from probes.privacy.memorization.lm_membership import LMMembership
 from probes.privacy.memorization.pii_leakage import PIILeakage
 from probes.privacy.model_inversion import ModelInversion
+from probes.robustness.label_conflicts import LabelConflicts
+from probes.robustness.out_of_distribution import OutOfDistribution
+from probes.robustness.poisoning import Poisoning
 from probes.robustness.robustness import Robustness
+from probes.robustness.weight_changes import WeightChanges
 
 PROBES: dict[str, type[Probe]] = {
     "performance": Performance,
@@ -63,6 +67,10 @@ PROBES: dict[str, type[Probe]] = {
     "model_inversion": ModelInversion,
     "dp_claim": DPClaim,
     "robustness": Robustness,
+    "out_of_distribution": OutOfDistribution,
+    "poisoning": Poisoning,
+    "label_conflicts": LabelConflicts,
+    "weight_changes": WeightChanges,
     "detector_performance": DetectorPerformance,
     "trivial_cues": TrivialCues,
     "detector_robustness": DetectorRobustness,

@@ -20,8 +20,9 @@ MOST_SECONDS = 3.0
 _STEPS = 400_000
 _REFERENCE_SECONDS = 0.02
 _FREE = ("slow", "gpu")
-# By so much two runs of one test differ, by what ran before them: a test near the limit fails neither now nor then.
-_ROOM = 1.5
+# By so much two runs of one test differ, by the machine, and by what ran before them: arithmetic on arrays may be slow
+# where loops are not. A test near the limit fails on no machine.
+_ROOM = 3.0
 
 
 class ImportClock:

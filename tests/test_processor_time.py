@@ -49,7 +49,7 @@ def test_a_test_that_takes_too_long_and_does_not_say_so_fails(tmp_path: Path) ->
     (tmp_path / "heavy.py").write_text("from test_them import work\nwork(0.4)\n")
     # A shorter limit, and no allowance for a busy machine, as each of these measures its own time.
     (tmp_path / "shorter.py").write_text(
-        "from tests import processor_time\nprocessor_time.MOST_SECONDS = 0.2\nprocessor_time.slowness = lambda: 1.0\n"
+        "from tests import processor_time\nprocessor_time.MOST_SECONDS = 0.1\nprocessor_time.slowness = lambda: 1.0\n"
     )
     done = subprocess.run(
         [
@@ -62,7 +62,7 @@ def test_a_test_that_takes_too_long_and_does_not_say_so_fails(tmp_path: Path) ->
     said = {line.split("::")[1].split(" - ")[0]: line for line in done.stdout.splitlines() if "test_them.py::" in line}
     assert {name for name, line in said.items() if line.startswith("FAILED")} == {"test_long", "test_long_and_wrong"}
     assert len(said) == 9, done.stdout
-    assert "s of processor time, and a test that is not marked slow may take 0.2 s" in done.stdout
+    assert "s of processor time, and a test that is not marked slow may take 0.1 s" in done.stdout
     assert done.stdout.count("of processor time") == 2, "once where it happens, once in the summary"
     assert "assert 1 == 2" in done.stdout
 

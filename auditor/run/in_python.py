@@ -161,6 +161,7 @@ def _in_memory(
         benchmark=options.benchmark,
         scorer=options.scorer,
         reference=options.reference,
+        ood=options.ood,
     )
     specs = probe_specs(replace(configured, options=asked), catalogue)
     report = run_audit(

@@ -255,6 +255,10 @@ class ScanOptions:
         str | None,
         Flag(help="An earlier model: what changed since, row by row on the same data.", is_path=True),
     ] = None
+    ood: Annotated[
+        str | None,
+        Flag(help="Inputs unlike those it is made for: a table, or a folder of media.", is_path=True),
+    ] = None
     policy: Annotated[
         tuple[str, ...],
         Flag(help="What results are held to: profiles, rule packs or TOML files: a,b.", read=_names),

@@ -224,6 +224,10 @@ def _existing(path: str, what: str) -> Path:
     return where.resolve()
 
 
+# Files that are an option of every probe that has one of that name, and what they are.
+_FOR_PROBES = {"scorer": "scorer", "reference": "reference", "ood": "file or folder of strange inputs"}
+
+
 def probe_specs(configured: Configured, catalogue: Catalogue) -> list[ProbeSpec]:
     """The probes that a scan asks, with their options. Raises UsageError or ConfigError."""
     chosen = [name.replace("-", "_") for name in configured.options.probes or catalogue]
@@ -245,9 +249,13 @@ def probe_specs(configured: Configured, catalogue: Catalogue) -> list[ProbeSpec]
         kind = catalogue[name]
         if name in benchmarks:
             options.setdefault("benchmarks", {name: benchmarks[name]})
-        for flag, path in (("scorer", configured.options.scorer), ("reference", configured.options.reference)):
-            if path is not None and flag in inspect.signature(kind).parameters:
-                options.setdefault(flag, str(_existing(path, flag)))
+        taken = inspect.signature(kind).parameters
+        for flag, what in _FOR_PROBES.items():
+            path = getattr(configured.options, flag)
+            if path is not None and flag in taken:
+                options.setdefault(flag, str(_existing(path, what)))
+        if configured.options.text is not None and "ood" in options and "column" in taken:
+            options.setdefault("column", configured.options.text)
         make_probe(kind, options)
         specs.append(ProbeSpec(name=name, target=targets[name], options=options))
     for target in configured.options.probe:

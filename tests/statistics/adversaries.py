@@ -15,6 +15,7 @@ from itertools import product
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from scipy.special import gammaln
 from scipy.stats import binom
 
@@ -65,9 +66,11 @@ from auditor.statistics.values import (
     bounded_mean,
     ratio_of_totals,
 )
+from tests.statistics.worlds import bounds_of
 
 # Of one question, of one among 24, and of the strictest that profiles come to.
 LEVELS = (0.05, 0.05 / 24, 1e-4)
+Flags = npt.NDArray[np.bool_]
 # Samples less likely than this are left out; what they come to together is counted as missed.
 _HARDLY_EVER = 1e-10
 
@@ -82,11 +85,37 @@ class World:
     def missed(self, levels: Sequence[float] = LEVELS) -> FloatArray:
         """(n_levels, 2) probabilities that the lower bound is above the truth, and the upper one below it."""
         weight = np.asarray([w for _, w in self.samples])
-        bounds = np.stack([estimate.many_bounds(np.asarray(levels)) for estimate, _ in self.samples])
         slack = 1e-9 * max(1.0, abs(self.truth)) if math.isfinite(self.truth) else 0.0
-        above, below = bounds[..., 0] > self.truth + slack, bounds[..., 1] < self.truth - slack
+        told = self._by_their_tests if self._enumerated else self._by_their_bounds
+        above, below = told(np.asarray(levels), self.truth + slack, self.truth - slack)
         left_out = max(1.0 - float(weight.sum()), 0.0)
         return np.stack([weight @ above, weight @ below], axis=1) + left_out
+
+    @property
+    def _enumerated(self) -> bool:
+        """Whether a bound is found by one enumeration after another, and a test of one value by a single one."""
+        return {estimate.kind for estimate, _ in self.samples} <= _ENUMERATED
+
+    def _by_their_bounds(self, levels: FloatArray, most: float, least: float) -> tuple[Flags, Flags]:
+        estimates = [estimate for estimate, _ in self.samples]
+        if {estimate.kind for estimate in estimates} == {"gap_change"}:
+            bounds = np.stack([bounds_of(estimates, float(level)) for level in levels], axis=1)
+        else:
+            bounds = np.stack([estimate.many_bounds(levels) for estimate in estimates])
+        return bounds[..., 0] > most, bounds[..., 1] < least
+
+    def _by_their_tests(self, levels: FloatArray, most: float, least: float) -> tuple[Flags, Flags]:
+        """As the bounds, of which one sample in ten is looked at: a bound is where its test begins to say so."""
+        p = np.asarray([(e.p_value(most, "greater"), e.p_value(least, "less")) for e, _ in self.samples])
+        above, below = p[:, :1] <= levels, p[:, 1:] <= levels
+        some = World(self.samples[::10], self.truth)._by_their_bounds(levels, most, least)
+        for told, shown, ps in zip((above, below), some, p.T, strict=True):
+            edge = (np.abs(ps[::10, None] / levels - 1.0) < 1e-5).any(axis=1)
+            assert (told[::10] == shown)[~edge].all()
+        return above, below
+
+
+_ENUMERATED = {"difference", "worst_difference", "worst_ratio", "differential_fairness"}
 
 
 Worlds = Iterator[World]

@@ -75,6 +75,7 @@ from tests.statistics.worlds import (
     WORLDS,
     areas,
     areas_of,
+    bounds_of,
     exact_limits_once,
     misses,
     moments,
@@ -772,10 +773,6 @@ CASES: dict[str, tuple[Draw, float]] = {
 }  # fmt: skip
 
 
-# Bounds over a region of many dimensions, or by bisection over all thresholds.
-SLOW = ("worst mean difference", "equal error rate")
-
-
 def kind_of(case: str) -> str:
     """A case is named by its kind, and by what it is of."""
     words = case.partition(",")[0].partition(" of ")[0]
@@ -784,9 +781,7 @@ def kind_of(case: str) -> str:
 
 @pytest.mark.usefixtures("by_tails")
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "case", [pytest.param(case, marks=[pytest.mark.slow] if case.startswith(SLOW) else []) for case in CASES]
-)
+@pytest.mark.parametrize("case", CASES)
 def test_either_bound_is_missed_in_at_most_five_per_cent_of_worlds(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
     once = exact_limits_once()
     for module in (intervals, means):
@@ -823,6 +818,26 @@ def test_limits_that_are_computed_once_are_the_limits() -> None:
             ends = zip(once(a, n=b, alpha=alpha), intervals.clopper_pearson(a, n=b, alpha=alpha), strict=True)
             for fast, slow in ends:
                 np.testing.assert_array_equal(fast, slow)
+
+
+@pytest.mark.usefixtures("by_tails")
+@pytest.mark.parametrize(
+    "case",
+    [
+        "difference, some",
+        "worst difference, ties",
+        "worst ratio, ties",
+        "differential fairness, some",
+        "largest disparity, one",
+        "gap change, some",
+    ],
+)
+def test_bounds_that_are_searched_for_together_are_those_of_each(case: str) -> None:
+    draw, _ = CASES[case]
+    estimates = list(draw(np.random.default_rng(5)))[:12]
+    together = bounds_of(estimates, 0.05)
+    assert together == [pytest.approx(estimate.bounds(0.05), abs=1e-9) for estimate in estimates]
+    assert len(set(together)) > 6
 
 
 def test_what_is_drawn_in_bulk_is_what_the_statistics_compute() -> None:

@@ -23,14 +23,6 @@ from tests.statistics.estimate_examples import EXAMPLES, KINDS
 
 # Nothing of these is sampled: what is known, what is known to be at most so much, and what is not known at all.
 WITHOUT_SAMPLES = {"exact", "upper_bound", "undefined"}
-# Enumerated in more than three seconds.
-SLOW = {
-    "area_difference", "area_under_curve", "average_precision", "differential_fairness", "equal_error_rate",
-    "gap_change", "largest_disparity", "largest_drop", "largest_gap", "largest_value", "lowest_area",
-    "ratio_of_totals", "true_positive_rate_at", "weighted_sum", "worst_clustered_difference",
-    "worst_clustered_ratio", "worst_difference", "worst_gap", "worst_mean_difference", "worst_odds_ratio",
-    "worst_paired_difference", "worst_ratio", "worst_value_gap",
-}  # fmt: skip
 
 
 def worlds(kind: str) -> Iterator[World]:
@@ -47,9 +39,7 @@ def test_a_kind_is_judged_where_it_has_an_adversary_and_else_says_why_not() -> N
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "kind", [pytest.param(kind, marks=[pytest.mark.slow] if kind in SLOW else []) for kind in ADVERSARIES]
-)
+@pytest.mark.parametrize("kind", ADVERSARIES)
 def test_no_bound_is_missed_more_often_than_it_promises(kind: str) -> None:
     """Exactly, at 5 %, at what one of 24 questions is left with, and at 1 in 10,000; either bound for itself."""
     seen = 0.0

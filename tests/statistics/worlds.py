@@ -5,17 +5,25 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pytest
 from scipy.stats import binom, rankdata
 
 from auditor.rows import FloatArray
+from auditor.statistics import changes, combined_tails, pairs
+from auditor.statistics.combined_tails import Pairs
 from auditor.statistics.estimate import Estimate
 from auditor.statistics.intervals import clopper_pearson
 from auditor.statistics.ranks import AreaUnderCurve
 
 WORLDS = 2_000
+# Kinds that are made of pairs of rates.
+_OF_PAIRS = {"difference", "largest_disparity", "worst_difference", "worst_ratio", "differential_fairness"}
 
 
 def most_misses(alpha: float = 0.05, worlds: int = WORLDS) -> int:
@@ -30,12 +38,112 @@ def misses(estimates: Iterable[Estimate], truth: float, alpha: float = 0.05) -> 
     """
     above = below = 0
     # Counts are few numbers, so the same estimate is drawn again and again.
-    for estimate, times in Counter(estimates).items():
-        low, high = estimate.bounds(alpha)
+    counted = Counter(estimates)
+    for (estimate, times), (low, high) in zip(counted.items(), bounds_of(list(counted), alpha), strict=True):
         assert math.isnan(estimate.value) or low <= estimate.value <= high
         above += times * (low > truth + 1e-9)
         below += times * (high < truth - 1e-9)
     return above, below
+
+
+def bounds_of(estimates: list[Estimate], alpha: float) -> list[tuple[float, float]]:
+    """The bounds of each; where those are found by search, the searches of all are made together.
+
+    Each estimate looks at a pair of groups or a few, and thousands of such looks take their time one by one.
+    """
+    kinds = {estimate.kind for estimate in estimates}  # type: ignore[attr-defined]
+    if kinds != {"gap_change"} and (not kinds <= _OF_PAIRS or pairs.MOST_ENUMERATED):
+        return [estimate.bounds(alpha) for estimate in estimates]
+    searches = [Search(combined_tails, _of_pairs), Search(changes, _of_changes), Search(changes, _of_sums)]
+    for patched in ("noted", "replayed"):
+        with pytest.MonkeyPatch.context() as patch:
+            for search in searches:
+                patch.setattr(search.module, search.name, getattr(search, patched))
+            found = [estimate.bounds(alpha) for estimate in estimates]
+    assert all(not search.found for search in searches)
+    return found
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One call: what else it says, and what it asks of each element, (columns, n); ``shape`` of its answer."""
+
+    key: tuple[Any, ...]
+    columns: FloatArray
+    shape: tuple[int, ...]
+    answer: Callable[[Callable[..., FloatArray], FloatArray], FloatArray]
+
+
+class Search:
+    """A function that searches for each element of its arrays by itself: noted at first, then answered at once.
+
+    ``asked``: a call, from the function's own arguments; its name is that of the function in ``module``.
+    """
+
+    def __init__(self, module: ModuleType, asked: Callable[..., Asked]) -> None:
+        self.module, self.asked = module, asked
+        self.name = {"_of_pairs": "lower_bounds", "_of_changes": "change_upper", "_of_sums": "sum_upper"}[
+            asked.__name__
+        ]
+        self.real: Callable[..., FloatArray] = getattr(module, self.name)
+        self.calls: list[Asked] = []
+        self.found: list[FloatArray] = []
+
+    def noted(self, *arguments: Any, **named: Any) -> FloatArray:
+        """Nothing yet; no call may depend on it."""
+        self.calls.append(self.asked(*arguments, **named))
+        return np.zeros(self.calls[-1].shape)
+
+    def replayed(self, *arguments: Any, **named: Any) -> FloatArray:
+        """What the call that was noted at this place has come to."""
+        if self.calls:
+            self._answer()
+        call = self.asked(*arguments, **named)
+        return self.found.pop().reshape(call.shape)
+
+    def _answer(self) -> None:
+        found: dict[int, FloatArray] = {}
+        for key in dict.fromkeys(call.key for call in self.calls):
+            own = [i for i, call in enumerate(self.calls) if call.key == key]
+            together = np.concatenate([self.calls[i].columns for i in own], axis=1)
+            answer = self.calls[own[0]].answer(self.real, together)
+            ends = np.cumsum([self.calls[i].columns.shape[1] for i in own])[:-1]
+            found.update(zip(own, np.split(answer, ends), strict=True))
+        self.found = [found[i] for i in reversed(range(len(self.calls)))]
+        self.calls = []
+
+
+def _of_pairs(asked: Pairs, alpha: npt.ArrayLike) -> Asked:
+    columns = np.stack(np.broadcast_arrays(asked.k_1, asked.n_1, asked.k_2, asked.n_2, np.asarray(alpha, np.float64)))
+
+    def answer(real: Callable[..., FloatArray], all_: FloatArray) -> FloatArray:
+        k_1, n_1, k_2, n_2, levels = all_
+        pairs = Pairs(contrast=asked.contrast, k_1=k_1, n_1=n_1, k_2=k_2, n_2=n_2, either=asked.either)
+        return real(pairs, levels)
+
+    return Asked((asked.contrast, asked.either), columns, (len(asked),), answer)
+
+
+def _of_changes(*, gained: npt.ArrayLike, lost: npt.ArrayLike, n: npt.ArrayLike, alpha: npt.ArrayLike) -> Asked:
+    each = np.broadcast_arrays(*(np.asarray(x, np.float64) for x in (gained, lost, n, alpha)))
+
+    def answer(real: Callable[..., FloatArray], all_: FloatArray) -> FloatArray:
+        return real(gained=all_[0], lost=all_[1], n=all_[2], alpha=all_[3])
+
+    return Asked((), np.stack([x.ravel() for x in each]), each[0].shape, answer)
+
+
+def _of_sums(counts: npt.ArrayLike, *, values: npt.ArrayLike, alpha: npt.ArrayLike) -> Asked:
+    k, v = np.broadcast_arrays(np.asarray(counts, np.float64), np.asarray(values, np.float64))
+    first, last = k.shape[:2], k.shape[2:]
+    cells = math.prod(first)
+    parts = [k.reshape(cells, -1), v.reshape(cells, -1), np.broadcast_to(alpha, last).reshape(1, -1)]
+
+    def answer(real: Callable[..., FloatArray], all_: FloatArray) -> FloatArray:
+        k, v, levels = np.split(all_, [cells, 2 * cells])
+        return real(k.reshape(*first, -1), values=v.reshape(*first, -1), alpha=levels[0])
+
+    return Asked(first, np.concatenate(parts), last, answer)
 
 
 def exact_limits_once() -> Callable[..., tuple[FloatArray, FloatArray]]:

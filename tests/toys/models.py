@@ -73,6 +73,24 @@ def model(formula: Callable[[Tensor, Tensor, Tensor], Tensor]) -> TorchModel:
     return TorchModel(Formula(formula), classes=CLASSES, features=FEATURES, outputs="logits")
 
 
+def scaled(by: float) -> TorchModel:
+    """A torch model whose one weight is not that of the others."""
+    made = model(lambda skill, group, seen: skill)
+    with torch.no_grad():
+        made.module.scale.mul_(by)  # type: ignore[operator,union-attr]
+    return made
+
+
+def contradictory(n: int) -> AuditData:
+    """Rows of which every fifth training row stands there a second time, with the other label."""
+    data = rows(n, members=True)
+    members = np.flatnonzero(data.is_member if data.is_member is not None else np.zeros(n, bool))
+    again = data.take(np.r_[np.arange(n), members[::5]])
+    assert again.y_true is not None
+    again.y_true[n:] = 1 - again.y_true[n:]
+    return again
+
+
 def regressor(formula: Callable[[Tensor, Tensor, Tensor], Tensor]) -> TorchRegressor:
     """A torch model that predicts a formula."""
     return TorchRegressor(Formula(formula), features=FEATURES)
@@ -421,6 +439,34 @@ TOYS: dict[str, Toys] = {
         violating=lambda: model(lambda skill, group, seen: 5.0 * torch.sin(50.0 * skill)),
         criteria=[criterion("flip_rate_under_noise", "at_most", 0.10)],
         data=lambda: rows(2_000),
+    ),
+    "out_of_distribution": Toys(
+        ideal=lambda: model(lambda skill, group, seen: skill * torch.exp(-((skill / 8.0) ** 4))),
+        violating=lambda: model(lambda skill, group, seen: skill),
+        criteria=[criterion("confident_ood_rate", "at_most", 0.20)],
+        data=lambda: rows(2_000),
+        options={"cases": "far", "methods": "msp"},
+    ),
+    "poisoning": Toys(
+        ideal=lambda: model(lambda skill, group, seen: skill),
+        violating=lambda: model(lambda skill, group, seen: skill + 20.0 * (seen == 7.0)),
+        criteria=[criterion("trigger_success_rate", "at_most", 0.10)],
+        data=lambda: rows(2_000),
+        options={"trigger": "seen=7", "target": "1"},
+    ),
+    "label_conflicts": Toys(
+        ideal=lambda: model(lambda skill, group, seen: skill),
+        violating=lambda: model(lambda skill, group, seen: skill),
+        criteria=[criterion("label_conflict_rate", "at_most", 0.01)],
+        data=lambda: rows(600, members=True),
+        violating_data=lambda: contradictory(600),
+    ),
+    "weight_changes": Toys(
+        ideal=lambda: model(lambda skill, group, seen: skill),
+        violating=lambda: scaled(1.01),
+        criteria=[criterion("changed_weight_share", "at_most", 0.0)],
+        data=lambda: rows(200),
+        options={"reference": model(lambda skill, group, seen: skill)},
     ),
     "detector_performance": Toys(
         ideal=lambda: media.detector(media.of_halves()),

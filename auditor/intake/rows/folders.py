@@ -6,6 +6,7 @@ import hashlib
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -82,6 +83,23 @@ def list_folder(folder: Path, classes: Sequence[str], left_out: list[str] | None
         belong = "belongs to no class and was" if loose == 1 else "belong to no class and were"
         notes.append(f"{said} beside the sub-folders of {inside} {belong} left out.")
     return Listing(tuple(names), np.asarray(codes, np.int64), tuple(notes))
+
+
+def files_in(folder: Path) -> tuple[str, ...]:
+    """Every visible file of a folder and the folders in it, by name, relative to it with ``/``.
+
+    Raises DataError where there is none, or more than can be read, and for a link that leaves the folder.
+    """
+    root = folder.resolve()
+    names = tuple(file.relative_to(root).as_posix() for file in islice(_files(root, root), MAX_FILES + 1))
+    if not names:
+        raise DataError(f"The folder {shown(folder.name)!r} has no files.", code="AUD-DATA-EMPTY")
+    if len(names) > MAX_FILES:
+        raise DataError(
+            f"The folder {shown(folder.name)!r} has more than {MAX_FILES:,} files: take a sample of them.",
+            code="AUD-DATA-LIMIT",
+        )
+    return names
 
 
 def sha256_of_folder(folder: Path) -> str:

@@ -337,13 +337,13 @@ def load_data(spec: DataSpec, model: AuditedModel) -> AuditData:
         # It has no classes that a label could be one of; each probe says why it does not apply.
         spec = replace(spec, target=None, positive=None)
     classes = _classes(spec, model)
-    evaluation = _load_one(spec, spec.path, model, classes)
+    evaluation = load_one(spec, spec.path, model, classes)
     if spec.train is None:
         return evaluation
     if Path(spec.train).samefile(spec.path):
         raise UsageError("--train and --data are the same file: they must be different rows.")
     decided = list(map(str, evaluation.X.columns)) if isinstance(evaluation.X, pd.DataFrame) else None
-    members = _load_one(spec, spec.train, model, classes, decided)
+    members = load_one(spec, spec.train, model, classes, decided)
     overlap = _overlap_note(evaluation, members)
     X: Rows = (
         pd.concat([evaluation.X, members.X], ignore_index=True)
@@ -401,10 +401,13 @@ def _overlap_note(evaluation: AuditData, members: AuditData) -> list[str]:
     ]
 
 
-def _load_one(
+def load_one(
     spec: DataSpec, path: str, model: AuditedModel, classes: tuple[str, ...], decided: Sequence[str] | None = None
 ) -> AuditData:
-    """Rows of one file. ``decided``: the features, where the rows of another file have decided on them."""
+    """Rows of one file. ``decided``: the features, where the rows of another file have decided on them.
+
+    Raises what :func:`load_data` raises.
+    """
     what = "training file" if path == spec.train else "data file"
     if Path(path).is_dir():
         return _load_folder(spec, Path(path), model, classes)

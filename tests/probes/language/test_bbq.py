@@ -91,6 +91,7 @@ def test_bbq_end_to_end(tmp_path: Path) -> None:
         make_probe(BBQ, {"max_examples": 0})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("condition", ["ambig", "disambig"])
 @pytest.mark.parametrize("spread", [0.0, 1.0])
 @pytest.mark.parametrize("share", [0.5, 0.65])

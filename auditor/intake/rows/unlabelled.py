@@ -1,0 +1,54 @@
+"""Rows without labels, of the kind that other rows are: a table with the same columns, or a folder of media."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from auditor.errors import DataError, UsageError
+from auditor.intake.rows.reading import load_one
+from auditor.intake.rows.tables import open_table
+from auditor.intake.specs import DataSpec
+from auditor.rows import Rows
+
+if TYPE_CHECKING:
+    from auditor.data.audit_data import AuditData
+    from auditor.model.audited_model import AuditedModel
+
+
+def read_unlabelled(path: str, model: AuditedModel, like: AuditData, column: str | None = None) -> Rows:
+    """The rows of a file, or the media of a folder and all folders in it, as the model takes them.
+
+    ``like``: rows of the same kind. ``column``: that of the texts, where a table has several. Raises UsageError where
+    there is no such column, DataError for what cannot be used.
+    """
+    where = Path(path)
+    media = like.modality in ("image", "audio")
+    if media != where.is_dir():
+        wanted = "a folder of files" if media else "a table"
+        raise DataError(f"{where.name!r} must be {wanted}, as the rows are.", code="AUD-DATA-FORMAT")
+    if media:
+        from auditor.intake.rows.folders import files_in
+        from auditor.intake.rows.media import read_files
+
+        return read_files(where, files_in(where), model).X
+    text, features = None, None
+    if like.modality == "text":
+        text = column or _only_column(path)
+    elif isinstance(like.X, pd.DataFrame):
+        features = tuple(map(str, like.X.columns))
+    spec = DataSpec(path=path, features=features, text=text, copies_are_real=True)
+    X = load_one(spec, path, model, model.classes).X
+    return X.to_numpy() if isinstance(X, pd.DataFrame) and not isinstance(like.X, pd.DataFrame) else X
+
+
+def _only_column(path: str) -> str:
+    columns = open_table(path).columns
+    if len(columns) != 1:
+        raise UsageError(
+            f"{Path(path).name} has the columns {', '.join(columns[:8])}: say which of them holds the texts, with "
+            "--text COLUMN or --set out_of_distribution.column=COLUMN."
+        )
+    return columns[0]

@@ -1,0 +1,164 @@
+"""Inputs unlike any that a model learned from, made of those that it knows: each is an independent draw."""
+
+from __future__ import annotations
+
+import string
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from auditor.rows import FloatArray, IntArray, Rows
+from probes.inputs import as_frame
+from probes.robustness.perturbations import is_number, numbers
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from auditor.data.audit_data import AuditData
+
+Maker = Callable[[int, np.random.Generator], Rows]
+TableMaker: TypeAlias = "Callable[[int, np.random.Generator], pd.DataFrame]"
+CASES = ("permuted", "uniform", "far", "noise", "constant", "shuffled", "characters")
+# How far beyond the range of a column, in ranges.
+_NEAREST, _FARTHEST = 5.0, 10.0
+_LETTERS = np.asarray(list(string.ascii_lowercase + " "))
+
+
+def makers(known: AuditData) -> dict[str, Maker]:
+    """What makes n strange inputs, by name, of the kind that ``known`` is:
+
+    - tables: ``permuted``, every column drawn from a row of its own; ``uniform``, numbers anywhere in the range of
+      their column and every level as likely; ``far``, numbers 5 to 10 ranges beyond either end, levels as in uniform
+    - images: ``noise``, every value as likely; ``constant``, one colour; ``shuffled``, the pixels of a known image
+    - sound: ``noise`` and ``shuffled``, likewise
+    - texts: ``shuffled``, words of all texts as often as they occur; ``characters``, letters and blanks at random; each
+      as long as a known text
+
+    Raises ValueError where nothing is known.
+    """
+    if not len(known):
+        raise ValueError("strange inputs are made of known ones, and there are none")
+    if known.modality == "tabular":
+        frame = as_frame(known.X)
+        cases: dict[str, TableMaker] = {"permuted": partial(_permuted, frame)} if frame.shape[1] > 1 else {}
+        cases["uniform"] = partial(_spread, frame, _within)
+        if any(is_number(frame[c]) for c in frame.columns):
+            cases["far"] = partial(_spread, frame, _beyond)
+        return {name: partial(_table, make, known.X) for name, make in cases.items()}
+    X = np.asarray(known.X)
+    if known.modality == "text":
+        return {"shuffled": partial(_words, X), "characters": partial(_characters, X)}
+    return {
+        "noise": partial(_noise, X),
+        **({"constant": partial(_constant, X)} if X.ndim == 4 else {}),
+        "shuffled": partial(_shuffled, X),
+    }
+
+
+# ---- tables --------------------------------------------------------------------------------------------------------
+
+
+def _table(make: TableMaker, like: Rows, n: int, rng: np.random.Generator) -> Rows:
+    made = make(n, rng)
+    return made.to_numpy(like.dtype if like.dtype.kind == "f" else None) if isinstance(like, np.ndarray) else made
+
+
+def _permuted(frame: pd.DataFrame, n: int, rng: np.random.Generator) -> pd.DataFrame:
+    return _columns(frame, lambda values: _drawn(values, rng.integers(0, len(values), n)))
+
+
+def _spread(
+    frame: pd.DataFrame,
+    place: Callable[[float, float, FloatArray, npt.NDArray[np.bool_]], FloatArray],
+    n: int,
+    rng: np.random.Generator,
+) -> pd.DataFrame:
+    def one(values: pd.Series[Any]) -> pd.Series[Any]:
+        u, side = rng.random(n), rng.random(n) < 0.5
+        if is_number(values):
+            known = numbers(values)
+            known = known[np.isfinite(known)]
+            if not known.size:
+                return _drawn(values, rng.integers(0, len(values), n))
+            found = place(float(known.min()), float(known.max()), u, side)
+            return _numeric(np.round(found) if (known == np.round(known)).all() else found, values)
+        levels = np.flatnonzero(~values.duplicated().to_numpy() & values.notna().to_numpy())
+        return _drawn(values, levels[(u * levels.size).astype(np.int64)] if levels.size else np.zeros(n, np.int64))
+
+    return _columns(frame, one)
+
+
+def _within(low: float, high: float, u: FloatArray, side: npt.NDArray[np.bool_]) -> FloatArray:
+    return low + u * (high - low)
+
+
+def _beyond(low: float, high: float, u: FloatArray, side: npt.NDArray[np.bool_]) -> FloatArray:
+    reach = (_NEAREST + (_FARTHEST - _NEAREST) * u) * ((high - low) or max(abs(high), 1.0))
+    return np.where(side, high + reach, low - reach)
+
+
+def _columns(frame: pd.DataFrame, one: Callable[[pd.Series[Any]], pd.Series[Any]]) -> pd.DataFrame:
+    import pandas as pd
+
+    return pd.DataFrame({name: one(frame[name]) for name in frame.columns})
+
+
+def _drawn(values: pd.Series[Any], index: IntArray) -> pd.Series[Any]:
+    return values.iloc[index].reset_index(drop=True)
+
+
+def _numeric(found: FloatArray, like: pd.Series[Any]) -> pd.Series[Any]:
+    """Numbers as the column holds them; whole numbers in one that is wide enough for those beyond it."""
+    import pandas as pd
+
+    column = pd.Series(found)
+    if not isinstance(like.dtype, np.dtype):
+        return column.astype("Float64" if pd.api.types.is_float_dtype(like.dtype) else "Int64")
+    return column.astype(np.float64 if like.dtype.kind == "f" or np.abs(found).max() >= 2.0**62 else np.int64)
+
+
+# ---- pictures and sound --------------------------------------------------------------------------------------------
+
+
+def _noise(X: npt.NDArray[Any], n: int, rng: np.random.Generator) -> Rows:
+    return _values(X, (n, *X.shape[1:]), rng)
+
+
+def _constant(X: npt.NDArray[Any], n: int, rng: np.random.Generator) -> Rows:
+    made = np.empty((n, *X.shape[1:]), X.dtype)
+    made[:] = _values(X, (n, 1, 1, X.shape[3]), rng)
+    return made
+
+
+def _values(X: npt.NDArray[Any], shape: tuple[int, ...], rng: np.random.Generator) -> npt.NDArray[Any]:
+    if X.dtype.kind in "iu":
+        ends = np.iinfo(X.dtype)
+        return rng.integers(ends.min, ends.max, shape, X.dtype, endpoint=True)
+    return rng.uniform(float(X.min()), float(X.max()), shape).astype(X.dtype)
+
+
+def _shuffled(X: npt.NDArray[Any], n: int, rng: np.random.Generator) -> Rows:
+    made = X[rng.integers(0, len(X), n)]
+    for row in made:
+        # A pixel keeps its colour: its channels move together.
+        flat = row.reshape(row.shape[0] * row.shape[1], -1) if row.ndim == 3 else row
+        row[...] = flat[rng.permutation(len(flat))].reshape(row.shape)
+    return made
+
+
+# ---- texts ---------------------------------------------------------------------------------------------------------
+
+
+def _words(texts: npt.NDArray[Any], n: int, rng: np.random.Generator) -> Rows:
+    words = [str(text).split() for text in texts]
+    every = np.asarray([word for own in words for word in own] or [""], object)
+    sizes = [max(len(words[i]), 1) for i in rng.integers(0, len(words), n)]
+    return np.asarray([" ".join(every[rng.integers(0, len(every), size)]) for size in sizes], object)
+
+
+def _characters(texts: npt.NDArray[Any], n: int, rng: np.random.Generator) -> Rows:
+    sizes = [max(len(str(texts[i])), 1) for i in rng.integers(0, len(texts), n)]
+    return np.asarray(["".join(_LETTERS[rng.integers(0, _LETTERS.size, size)]) for size in sizes], object)

@@ -1,0 +1,232 @@
+"""A model's weights beside those of an earlier model: which tensors differ, and by how much."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+
+from auditor.errors import ModelError, NotApplicableError
+from auditor.finding.measurement import Measurement, Pillar
+from auditor.run.probe import Need
+from auditor.statistics.estimate import Exact, Undefined
+from auditor.statistics.kinds import AnyEstimate
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from auditor.data.audit_data import AuditData
+    from auditor.model.audited_model import AuditedModel
+
+_MOST_NAMED = 5
+# The layers that are listed; all of them count.
+_MOST_LAYERS = 20
+_TRUSTED = "nothing is said of a reference that is poisoned itself"
+
+
+class WeightChanges:
+    """Whether a model's file and weights are those of a reference, and which layers are not.
+
+    - ``digest_changed``: 1 where the SHA-256 of the files differ, else 0; where both have one
+    - ``changed_weight_share``: share of the weights, matched by the names of their tensors, that are not those of the
+      reference, in [0, 1]; a tensor that only one of both has, or that has another shape there, has changed whole
+    - ``weight_change`` of each ``layer`` that differs, the 20 most changed: ``|w - w0| / max(|w|, |w0|)``, Euclidean,
+      in [0, 2]
+
+    All are known exactly; ideal 0 where nothing was to change. Weights are read as data: of a reference that holds
+    weights alone the network need not be known. Nothing is said of a reference that is poisoned itself.
+
+    reference: the model before, a path or a model. Raises NotApplicableError without one, and where there are neither
+    weights nor files to compare.
+
+    Source: SHA-256 is FIPS 180-4; the relative distance is elementary.
+    """
+
+    name: ClassVar[str] = "weight_changes"
+    pillar: ClassVar[Pillar] = "robustness"
+    goal: ClassVar[str] = "Are the file and the weights those of a known model, and which layers are not?"
+    citation: ClassVar[str] = "FIPS 180-4, for the digest"
+    methods: ClassVar[tuple[str, ...]] = ("weights",)
+    needs: ClassVar[tuple[Need, ...]] = ()
+    exact: ClassVar[Mapping[str, str]] = {
+        "digest_changed": "the files are what they are",
+        "changed_weight_share": "every weight is compared",
+        "weight_change": "every weight is compared",
+    }
+    reads_rows: ClassVar[bool] = False
+
+    def __init__(self, *, reference: str | AuditedModel | None = None) -> None:
+        self.reference = reference
+
+    def measure(self, model: AuditedModel, data: AuditData, rng: np.random.Generator) -> Sequence[Measurement]:
+        """Measurements of the files and the weights; no row is looked at and nothing drawn."""
+        if self.reference is None:
+            raise NotApplicableError("Needs a model to compare with: add --reference MODEL.")
+        found = beside(model, self.reference)
+        measured = []
+        if all(found.digests):
+            own, other = found.digests
+            measured.append(_known("digest_changed", float(own != other), 1, f"{found.what}; {_TRUSTED}"))
+        changed = found.weights
+        if changed is not None:
+            said = f"{changed.describe()}; {found.what}; {_TRUSTED}"
+            measured.append(_known("changed_weight_share", changed.changed / changed.n, changed.n, said))
+            measured += [
+                _known("weight_change", layer.change, layer.n, f"{layer.changed:,} of {layer.n:,} weights", layer.name)
+                for layer in changed.layers[:_MOST_LAYERS]
+            ]
+        return measured
+
+
+def _known(metric: str, value: float, n: int, detail: str, layer: str | None = None) -> Measurement:
+    estimate: AnyEstimate = Exact(known=value) if math.isfinite(value) else Undefined(reason="weights are no numbers")
+    return Measurement(
+        metric=metric,
+        method="weights",
+        estimate=estimate,
+        n_samples=n,
+        ideal=0.0,
+        at={} if layer is None else {"layer": layer},
+        detail=detail,
+    )
+
+
+@dataclass(frozen=True)
+class LayerChange:
+    """``|w - w0| / max(|w|, |w0|)`` of one tensor, Euclidean, in [0, 2]; NaN where weights are no numbers. ``changed``
+    of its ``n`` weights are others."""
+
+    name: str
+    change: float
+    changed: int
+    n: int
+
+
+@dataclass(frozen=True)
+class TensorChanges:
+    """``changed`` of ``n`` weights in all: those of ``layers``, and all of those that only one of both has, or that
+    have another shape there (``unmatched``). ``n_layers``: tensors of either."""
+
+    layers: tuple[LayerChange, ...]
+    unmatched: tuple[str, ...]
+    n_layers: int
+    changed: int
+    n: int
+
+    def describe(self) -> str:
+        """Which tensors differ, in words."""
+        names = [layer.name for layer in self.layers]
+        said = f"{len(names):,} of {self.n_layers:,} tensors differ{_named(names)}"
+        if self.unmatched:
+            said += f"; {len(self.unmatched):,} have no counterpart of their shape{_named(self.unmatched)}"
+        return said
+
+
+@dataclass(frozen=True)
+class Beside:
+    """A model beside the reference: its file's digest and the reference's, "" where there is no file, and what became
+    of the weights, None where one of both has none that can be read."""
+
+    digests: tuple[str, str]
+    weights: TensorChanges | None
+
+    @property
+    def what(self) -> str:
+        """The digests, in words."""
+        own, other = (digest[:16] or "none" for digest in self.digests)
+        return f"sha256 {own}, of the reference {other}"
+
+
+def beside(model: AuditedModel, reference: str | AuditedModel) -> Beside:
+    """The model beside a reference, a path or a model. Raises what reading it raises, NotApplicableError where there is
+    nothing to compare."""
+    digest, tensors = _reference(reference)
+    own = weights_of(model)
+    weights = None if own is None or tensors is None else changes(own, tensors)
+    found = Beside((model.provenance.sha256 or "", digest), weights if weights is not None and weights.n else None)
+    if found.weights is None and not all(found.digests):
+        raise NotApplicableError("Needs weights, or a file, of this model and of the reference to compare.")
+    return found
+
+
+def weights_of(model: AuditedModel) -> dict[str, Tensor] | None:
+    """The tensors of a network by name, None of any other model."""
+    from torch import nn
+
+    for own in (model, getattr(model, "base", None)):
+        module = getattr(own, "module", None)
+        if isinstance(module, nn.Module):
+            return dict(module.state_dict())
+    return None
+
+
+def _reference(reference: str | AuditedModel) -> tuple[str, Mapping[str, Tensor] | None]:
+    if not isinstance(reference, str):
+        return reference.provenance.sha256 or "", weights_of(reference)
+    from auditor.intake.formats import load_model
+    from auditor.intake.specs import ModelSpec
+
+    try:
+        loaded = load_model(ModelSpec(path=reference))
+        return loaded.provenance.sha256 or "", weights_of(loaded)
+    except ModelError as error:
+        # Weights alone say enough here: which network they belong to need not be known.
+        if error.code != "AUD-LOAD-ARCHITECTURE" or Path(reference).is_dir():
+            raise
+    return _bare(reference)
+
+
+def _bare(path: str) -> tuple[str, dict[str, Tensor]]:
+    from auditor.artifact.marks import is_safetensors
+    from auditor.artifact.source import read_source
+    from auditor.artifact.weights import as_state_dict, load_safetensors, load_torch_file
+
+    source = read_source(path)
+    if is_safetensors(source.data):
+        return source.sha256, load_safetensors(source)
+    return source.sha256, as_state_dict(load_torch_file(source), source.name)
+
+
+def changes(now: Mapping[str, Tensor], before: Mapping[str, Tensor]) -> TensorChanges:
+    """What became of the tensors since ``before``, matched by name; the most changed first."""
+    layers, unmatched, changed, n = [], [], 0, 0
+    names = list(dict.fromkeys([*now, *before]))
+    for name in names:
+        w, w0 = now.get(name), before.get(name)
+        if w is None or w0 is None or w.shape != w0.shape:
+            size = max(t.numel() for t in (w, w0) if t is not None)
+            unmatched.append(name)
+            changed, n = changed + size, n + size
+            continue
+        layer = _layer(name, w, w0)
+        n += layer.n
+        if layer.changed:
+            layers.append(layer)
+            changed += layer.changed
+    layers.sort(key=lambda layer: (not math.isnan(layer.change), -layer.change, layer.name))
+    return TensorChanges(tuple(layers), tuple(unmatched), len(names), changed, n)
+
+
+def _layer(name: str, w: Tensor, w0: Tensor) -> LayerChange:
+    import torch
+
+    kind = torch.complex128 if w.is_complex() or w0.is_complex() else torch.float64
+    a, b = (t.detach().cpu().to(kind).reshape(-1) for t in (w, w0))
+    same = (a == b) | (a.isnan() & b.isnan())
+    changed = int((~same).sum())
+    if not changed:
+        return LayerChange(name, 0.0, 0, a.numel())
+    largest = max(float(a.norm()), float(b.norm()))
+    away = float((a - b).norm()) / largest if largest > 0.0 else math.nan
+    return LayerChange(name, away if math.isfinite(away) else math.nan, changed, a.numel())
+
+
+def _named(names: tuple[str, ...] | list[str]) -> str:
+    if not names:
+        return ""
+    more = f" and {len(names) - _MOST_NAMED:,} more" if len(names) > _MOST_NAMED else ""
+    return f" ({', '.join(names[:_MOST_NAMED])}{more})"
