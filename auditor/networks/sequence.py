@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from auditor.networks.architectures import MLP
 from auditor.networks.chain import Chain, EitherBatchNorm, PictureMean
@@ -37,6 +37,8 @@ def layers_in_order(module: nn.Module, *, pictures: bool = False) -> tuple[nn.Mo
         if isinstance(layer, nn.modules.batchnorm._BatchNorm) and layer.running_mean is None:
             raise NotASequenceError("its batch norm answers a row by the others beside it")
         for name, tensor in (*layer.named_parameters(), *layer.named_buffers()):
+            if type(tensor) not in (Tensor, nn.Parameter):
+                raise NotASequenceError(f"its {name} is a {type(tensor).__name__}, which may compute in its own way")
             if tensor.is_floating_point() and tensor.dtype not in (torch.float32, torch.float64):
                 raise NotASequenceError(f"its {name} is {str(tensor.dtype).removeprefix('torch.')}, not float32")
     return layers

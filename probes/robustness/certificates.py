@@ -321,16 +321,16 @@ class _Rows:
 
     def _decided(self, inputs: Tensor) -> IntArray:
         """(m,) what the model itself decides."""
-        parts = [_raw(self.model, some, logits=True) for some in torch.split(inputs, self.model.batch_rows)]
-        logits = torch.cat(parts) if parts else torch.zeros((0, self.model.n_outputs))
+        logits = _raw(self.model, inputs, logits=True)
         return self.model.decide(torch.softmax(logits.double(), dim=1).numpy(), self.positive)
 
 
 def _raw(model: TorchModel, inputs: Tensor, *, logits: bool = False) -> Tensor:
-    """What the module returns of encoded inputs, or the logits that it is read as."""
+    """What the module returns of encoded inputs (n, ...), or the logits that it is read as."""
+    ask = model.logits if logits else model.module
     with without_gradients(), model.evaluating():
-        on = inputs.to(model.device)
-        return (model.logits(on) if logits else model.module(on)).cpu()
+        parts = [ask(some.to(model.device)).cpu() for some in torch.split(inputs, model.batch_rows)]
+    return torch.cat(parts)
 
 
 def _widened(low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:

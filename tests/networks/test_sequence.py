@@ -96,12 +96,24 @@ def parametrized() -> nn.Module:
     return nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(5, 2)))
 
 
+class Coded(Tensor):
+    """Weights that may answer as they like."""
+
+
+def coded() -> nn.Module:
+    network = nn.Sequential(nn.Linear(5, 2))
+    del network[0].weight
+    network[0].register_buffer("weight", torch.ones(2, 5).as_subclass(Coded))
+    return network
+
+
 REFUSED: list[tuple[Callable[[], nn.Module], str]] = [
     (lambda: nn.Sequential(Subclass(5, 2)), "Subclass"),
     (ByHand, "ByHand"),
     (hooked, "hook"),
     (looked_at_first, "hook"),
     (replaced, "method of its own"),
+    (coded, "Coded"),
     (parametrized, "ParametrizedLinear"),
     (lambda: SmallCNN(1, 2), "SmallCNN"),
     (lambda: MLPVote(2, 5, [3], 1), "MLPVote"),
