@@ -59,6 +59,7 @@ from auditor.statistics.means import (
     WorstPairedDifference,
     ratio_of_means,
 )
+from auditor.statistics.one_sided import AtLeast, AtMost, Bracket, WorstBracketDifference
 from auditor.statistics.ranks import AreaUnderCurve, area_under_curve, quantile, true_positive_rate_at
 from auditor.statistics.rates import Difference, Odds, Proportion, RateTable, WeightedSum
 from auditor.statistics.values import (
@@ -110,6 +111,22 @@ def proportion(p: float, n: int) -> Draw:
 
 def excess(p: float, n: int) -> Draw:
     return lambda rng: (ExcessShare(successes=k, n=n, promised=0.05) for k in rng.binomial(n, p, WORLDS).tolist())
+
+
+def searched(p: tuple[float, float, float], n: int, make: Callable[[int, int, int], Estimate]) -> Draw:
+    """Of n rows shares ``p`` are proved, left over by both the proof and the attack, and broken."""
+    return lambda rng: (make(a, a + b, n) for a, b, _ in rng.multinomial(n, p, WORLDS).tolist())
+
+
+def brackets(p: tuple[tuple[float, float, float], ...], n: tuple[int, ...]) -> Draw:
+    """The same in groups."""
+
+    def draw(rng: Rng) -> Iterable[Estimate]:
+        k = np.stack([rng.multinomial(m, x, WORLDS) for m, x in zip(n, p, strict=True)], axis=1)
+        for proved, possible in zip(k[..., 0], k[..., :2].sum(axis=2), strict=True):
+            yield WorstBracketDifference(proved=rates(proved, n), possible=rates(possible, n))
+
+    return draw
 
 
 def odds(p: float) -> Draw:
@@ -642,6 +659,20 @@ CASES: dict[str, tuple[Draw, float]] = {
     "proportion, rare": (proportion(0.01, 200), 0.01),
     "proportion, high": (proportion(0.97, 120), 0.97),
     "excess share": (excess(0.05, 200), 0.0),
+    "at most, all broken that can be": (
+        searched((0.5, 0.1, 0.4), 300, lambda _, m, n: AtMost(successes=m, n=n)), 0.6,
+    ),
+    "at least, all proved that can be": (
+        searched((0.9, 0.06, 0.04), 120, lambda k, _, n: AtLeast(successes=k, n=n)), 0.9,
+    ),
+    "bracket, the worse end": (
+        searched((0.6, 0.2, 0.2), 200, lambda k, m, n: Bracket(proved=k, possible=m, n=n)), 0.6,
+    ),
+    "bracket, the better end": (
+        searched((0.03, 0.05, 0.92), 200, lambda k, m, n: Bracket(proved=k, possible=m, n=n)), 0.08,
+    ),
+    "worst bracket difference, none": (brackets(((0.5, 0.0, 0.5),) * 3, (40, 200, 400)), 0.0),
+    "worst bracket difference, as far as may be": (brackets(((0.3, 0.3, 0.4), (0.2, 0.3, 0.5)), (90, 200)), 0.4),
     "odds": (odds(0.3), 0.3 / 0.7),
     "difference, none": (difference((0.4, 0.4), (60, 200)), 0.0),
     "difference, some": (difference((0.6, 0.3), (30, 40)), 0.3),
