@@ -20,12 +20,21 @@ if TYPE_CHECKING:
     from auditor.model.torch_model import DifferentiableModel
     from probes.robustness.ball import Ball
 
-# Of many classes, those whose logits come next.
-_MOST_TARGETS = 9
-# Where there are fewer, each is tried again from elsewhere: often for a row of a table, which costs next to nothing.
-_FEWEST_TRIES, _FEWEST_LARGE = 9, 3
-# Of those, the ones that came nearest are tried again, for so many times the steps.
-_PROMISING, _LONGER = 2, 3
+# A row of more values than that takes a thousand times as long as one of a table.
+_LARGE = 10_000
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How many of the other classes are tried, how often at least, how many again, and for how many times the steps."""
+
+    targets: int
+    fewest_tries: int
+    promising: int
+    longer: int
+
+
+_TABLE, _SMALL, _BIG = Effort(9, 9, 2, 3), Effort(9, 3, 2, 3), Effort(2, 1, 1, 2)
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,9 +82,10 @@ def attack(
     (:func:`~probes.robustness.descent.descend`) of the margin to the nearest other class, from a point drawn uniformly
     in the ball, or from where the level before ended; then one to each of the other classes whose logits come next, 9
     at most, from the input, and where they are few again from points drawn in the ball; then from the nearest point so
-    far, with three times the steps, to the two classes that came nearest. Where the model has no gradient at the input,
-    that of a copy in double precision is taken. What is found is asked of the model again before it counts.
-    captum.robust.PGD keeps the last point only and draws from torch's global generator, and so is not used.
+    far, with three times the steps, to the two classes that came nearest. Rows of more than 10,000 values take less:
+    two other classes, and one again with twice the steps. Where the model has no gradient at the input, that of a copy
+    in double precision is taken. What is found is asked of the model again before it counts. captum.robust.PGD keeps
+    the last point only and draws from torch's global generator, and so is not used.
 
     Sources: Madry et al., ICLR 2018; Croce and Hein, ICML 2020 (targeted Auto-PGD).
     """
@@ -127,7 +137,8 @@ def _all_ways(
     reached, margin, found = descend(margins, nearest, low, high, clean, n_steps, whole=whole)
     order = margins.logits(inputs)
     order = order.scatter(1, torch.from_numpy(clean).to(order.device).unsqueeze(1), -torch.inf)
-    ranked = order.topk(min(order.shape[1] - 1, _MOST_TARGETS), dim=1).indices
+    effort = _effort(inputs)
+    ranked = order.topk(min(order.shape[1] - 1, effort.targets), dim=1).indices
     left_by = torch.full(ranked.shape, torch.inf, dtype=margin.dtype, device=margin.device)
 
     def try_to(left: IntArray, wanted: Tensor, column: Tensor, start: Tensor, steps: int) -> None:
@@ -141,20 +152,31 @@ def _all_ways(
         found[left] = more
 
     n_targets = ranked.shape[1]
-    for nth in range(max(n_targets, _FEWEST_TRIES if inputs.ndim == 2 else _FEWEST_LARGE)):
+    for nth in range(max(n_targets, effort.fewest_tries)):
         left = np.flatnonzero(~found)
         if left.size:
             index = torch.from_numpy(left).to(inputs.device)
             column = torch.full_like(index, nth % n_targets)
             start = inputs if nth < n_targets else low + uniform(inputs, rng) * (high - low)
             try_to(left, ranked[index, column], column, start, n_steps)
-    for nth in range(min(_PROMISING, n_targets)):
+    for nth in range(min(effort.promising, n_targets)):
         left = np.flatnonzero(~found)
         if left.size:
             index = torch.from_numpy(left).to(inputs.device)
             column = left_by[index].topk(nth + 1, dim=1, largest=False).indices[:, nth]
-            try_to(left, ranked[index, column], column, reached, _LONGER * n_steps)
+            try_to(left, ranked[index, column], column, reached, effort.longer * n_steps)
     return reached, found
+
+
+def _effort(inputs: Tensor) -> Effort:
+    if is_large(inputs):
+        return _BIG
+    return _TABLE if inputs.ndim == 2 else _SMALL
+
+
+def is_large(inputs: Tensor) -> bool:
+    """Whether a row has so many values that every question about it counts."""
+    return inputs[:1].numel() > _LARGE
 
 
 def uniform(like: Tensor, rng: np.random.Generator) -> Tensor:

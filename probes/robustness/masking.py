@@ -12,7 +12,7 @@ import numpy as np
 from auditor.rows import FloatArray, IntArray
 from auditor.statistics.rates import Proportion
 from probes.inputs import differentiating
-from probes.robustness.attacks import Attacked, attack, batches, search_by_asking
+from probes.robustness.attacks import Attacked, attack, batches, is_large, search_by_asking
 from probes.robustness.ball import Ball, snapped
 from probes.robustness.boundary import Outside, along_the_boundary
 from probes.robustness.margins import BoolArray, Margins, in_double
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 # Of rows that show a sign of masking, in honest networks, at most; and the level at which more of them is shown. Where
 # all of a few units are off an honest network has no gradient: of four, at 18 % of the rows.
 _HONEST, _HONEST_WITHOUT, _LEVEL = 0.02, 0.4, 1e-3
-_MOST_ROWS = 200
+_MOST_ROWS, _MOST_LARGE = 200, 50
 _QUERIES = 100
 # Where the gradient is hidden there is nothing else to search by.
 _QUERIES_WHEN_HIDDEN = 500
@@ -98,9 +98,9 @@ def examine(
 ) -> Examined:
     """Looks for signs of a hidden gradient in at most 200 of the rows, and searches without it where there are any.
 
-    Arguments as of :func:`~probes.robustness.attacks.attack`. Each sign is counted in rows, and holds where it is shown
-    by an exact binomial bound at 0.001 that more than 2 % of the rows have it, of the first 40 %, which honest networks
-    do not:
+    In 50 where a row has more than 10,000 values. Arguments as of :func:`~probes.robustness.attacks.attack`. Each sign
+    is counted in rows, and holds where it is shown by an exact binomial bound at 0.001 that more than 2 % of the rows
+    have it, of the first 40 %, which honest networks do not:
 
     - ``no gradient``: it is 0 or no number, though the model's answer changes with these inputs;
     - ``single precision``: in double precision it points elsewhere, by a cosine below 0.9;
@@ -118,7 +118,9 @@ def examine(
     import torch
 
     of_rows, of_range, of_asking, of_all = rng.spawn(4)
-    picked = np.sort(of_rows.choice(len(clean), min(_MOST_ROWS, len(clean)), replace=False))
+    picked = np.sort(
+        of_rows.choice(len(clean), min(_MOST_LARGE if is_large(inputs) else _MOST_ROWS, len(clean)), replace=False)
+    )
     index = torch.from_numpy(picked).to(inputs.device)
     few = _Subject(model, Margins(model, decide), inputs[index], clean[picked], decide, ball.of(index))
     with differentiating(model):
