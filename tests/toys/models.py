@@ -74,6 +74,19 @@ def model(formula: Callable[[Tensor, Tensor, Tensor], Tensor]) -> TorchModel:
     return TorchModel(Formula(formula), classes=CLASSES, features=FEATURES, outputs="logits")
 
 
+def layered_model() -> TorchModel:
+    """A torch model whose logit of class 1 is skill, by layers that are known and that nothing but skill passes."""
+    network = nn.Sequential(nn.Dropout(0.5), nn.Linear(3, 1))
+    layer = network[1]
+    assert isinstance(layer, nn.Linear)
+    with torch.no_grad():
+        layer.weight.copy_(torch.tensor([[1.0, 0.0, 0.0]]))
+        layer.bias.zero_()
+    columns = tuple(NumericColumn(name=name) for name in FEATURES)
+    preprocessing = TabularPreprocessing(columns=columns)
+    return TorchModel(network, classes=CLASSES, preprocessing=preprocessing, outputs="logits")
+
+
 def scaled(by: float) -> TorchModel:
     """A torch model whose one weight is not that of the others."""
     made = model(lambda skill, group, seen: skill)
@@ -90,19 +103,6 @@ def contradictory(n: int) -> AuditData:
     assert again.y_true is not None
     again.y_true[n:] = 1 - again.y_true[n:]
     return again
-
-
-def layered_model() -> TorchModel:
-    """A torch model whose logit of class 1 is skill, by layers that are known and that nothing but skill passes."""
-    network = nn.Sequential(nn.Dropout(0.5), nn.Linear(3, 1))
-    layer = network[1]
-    assert isinstance(layer, nn.Linear)
-    with torch.no_grad():
-        layer.weight.copy_(torch.tensor([[1.0, 0.0, 0.0]]))
-        layer.bias.zero_()
-    columns = tuple(NumericColumn(name=name) for name in FEATURES)
-    preprocessing = TabularPreprocessing(columns=columns)
-    return TorchModel(network, classes=CLASSES, preprocessing=preprocessing, outputs="logits")
 
 
 def regressor(formula: Callable[[Tensor, Tensor, Tensor], Tensor]) -> TorchRegressor:
