@@ -20,6 +20,7 @@ from auditor.statistics.combined_tails import Pairs
 from auditor.statistics.estimate import Estimate
 from auditor.statistics.intervals import clopper_pearson
 from auditor.statistics.ranks import AreaUnderCurve
+from tests.quantifiers import none_of
 
 WORLDS = 2_000
 # Kinds that are made of pairs of rates.
@@ -60,7 +61,7 @@ def bounds_of(estimates: list[Estimate], alpha: float) -> list[tuple[float, floa
             for search in searches:
                 patch.setattr(search.module, search.name, getattr(search, patched))
             found = [estimate.bounds(alpha) for estimate in estimates]
-    assert all(not search.found for search in searches)
+    assert none_of(search.found for search in searches)
     return found
 
 
