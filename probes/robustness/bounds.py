@@ -14,6 +14,7 @@ and sigmoids: Singh et al., An abstract domain for certifying neural networks, P
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -26,7 +27,7 @@ from torch.nn import functional as F
 from auditor.networks.chain import PictureMean
 from auditor.networks.sequence import NotASequenceError
 
-_RAISED = 1.01
+_UNIT, _RAISED = 2.0**-24, 1.01
 # What is smaller may be taken as 0: operands, products and sums.
 _TINY = 2.0**-126
 # Sums of magnitudes beyond this may overflow in float32; nothing is said of a row that has one.
@@ -46,7 +47,7 @@ class Affine:
     ``times``: W' h of rows h and weights W' of the shape of ``weight``; ``matrix``: whether that is a matrix product;
     ``shift``: b, (1, *made), or (m, *made) where it differs between rows; ``sizes``: the magnitudes that b is the sum
     of; ``terms``: of how many numbers one is made, 0 where nothing is computed; ``mixes``: whether W has more than
-    a diagonal; ``unit``: the unit roundoff.
+    a diagonal; ``operands``: by how much of itself an operand of a product may be rounded before.
     """
 
     times: Callable[[Tensor, Tensor], Tensor]
@@ -54,7 +55,7 @@ class Affine:
     shift: Tensor
     sizes: Tensor
     terms: int
-    unit: float
+    operands: float
     matrix: bool = False
     mixes: bool = True
 
@@ -72,7 +73,9 @@ class Affine:
         if not self.terms:
             return torch.zeros_like(size)
         n = self.terms + 2
-        error = n * self.unit / (1.0 - n * self.unit) * size + _TINY * (2 * n + self.spread(torch.ones_like(h[:1])))
+        gamma = n * _UNIT / (1.0 - n * _UNIT) if n * _UNIT < 0.5 else math.inf
+        relative = (1.0 + gamma) * (1.0 + self.operands) ** 2 - 1.0
+        error = relative * size + _TINY * (2 * n + self.spread(torch.ones_like(h[:1])))
         if bool((small := (self.weight != 0.0) & (self.weight.abs() < _TINY)).any()):
             error = error + _TINY * self.times(h, small.to(h))
         return torch.where(size < _MOST, _RAISED * error, torch.inf)
@@ -206,15 +209,15 @@ def _dot(slopes: Tensor, h: Tensor) -> Tensor:
 # ---- the layers of torch -------------------------------------------------------------------------------------------
 
 
-def steps_of(layers: Sequence[nn.Module], shape: Sequence[int], unit: float) -> tuple[Step, ...]:
+def steps_of(layers: Sequence[nn.Module], shape: Sequence[int], operands: float) -> tuple[Step, ...]:
     """The layers for rows (m, *shape) in float64. Raises NotASequenceError where one is not known to be bounded.
 
-    ``unit``: the unit roundoff of the arithmetic that the network itself runs in.
+    ``operands``: by how much of itself an operand of a product may be rounded first, 0 where that is float32 too.
     """
     steps: list[Step] = []
     h = torch.zeros((1, *shape), dtype=torch.float64)
     for layer in layers:
-        step = _activation(layer) or _affine(layer, h, unit)
+        step = _activation(layer) or _affine(layer, h, operands)
         h = step.value(h) if isinstance(step, Affine) else step.bounds(h, h)[0]
         steps.append(step)
     return tuple(steps)
@@ -239,29 +242,29 @@ def _activation(layer: nn.Module) -> Activation | Maximum | None:
     return Maximum(layer) if isinstance(layer, nn.MaxPool2d) else None
 
 
-def _affine(layer: nn.Module, h: Tensor, unit: float) -> Affine:
+def _affine(layer: nn.Module, h: Tensor, operands: float) -> Affine:
     one, zero = torch.ones(1, dtype=torch.float64), torch.zeros((1, 1), dtype=torch.float64)
     if isinstance(layer, nn.Linear) and h.dim() == 2:
         bias = _double(layer.bias, layer.out_features).unsqueeze(0)
-        return Affine(F.linear, _double(layer.weight), bias, bias.abs(), layer.in_features, unit, matrix=True)
+        return Affine(F.linear, _double(layer.weight), bias, bias.abs(), layer.in_features, operands, matrix=True)
     if isinstance(layer, nn.modules.batchnorm._BatchNorm):
-        return _normalised(layer, h, unit)
+        return _normalised(layer, h, operands)
     if isinstance(layer, nn.Flatten) and (layer.start_dim, layer.end_dim) == (1, -1):
-        return Affine(lambda x, _: x.flatten(1), one, zero, zero, 0, unit, mixes=False)
+        return Affine(lambda x, _: x.flatten(1), one, zero, zero, 0, operands, mixes=False)
     if h.dim() != 4:
         raise NotASequenceError(f"nothing bounds its {type(layer).__name__} of inputs of {h.dim() - 1} dimensions")
     if isinstance(layer, nn.Conv2d) and layer.padding_mode == "zeros":
         bias = _double(layer.bias, layer.out_channels).reshape(1, -1, 1, 1)
         shape: dict[str, Any] = {"stride": layer.stride, "padding": layer.padding, "dilation": layer.dilation}
         times = partial(_convolved, groups=layer.groups, **shape)
-        return Affine(times, _double(layer.weight), bias, bias.abs(), layer.weight[0].numel(), unit)
+        return Affine(times, _double(layer.weight), bias, bias.abs(), layer.weight[0].numel(), operands)
     if isinstance(layer, nn.AvgPool2d) and layer.divisor_override is None:
         high, wide = _pair(layer.kernel_size)
         return Affine(
-            lambda x, _: layer.forward(x), one, zero[..., None, None], zero[..., None, None], high * wide + 2, unit
+            lambda x, _: layer.forward(x), one, zero[..., None, None], zero[..., None, None], high * wide + 2, operands
         )
     if isinstance(layer, PictureMean):
-        return Affine(lambda x, _: x.mean(dim=(2, 3)), one, zero, zero, h[0, 0].numel() + 2, unit)
+        return Affine(lambda x, _: x.mean(dim=(2, 3)), one, zero, zero, h[0, 0].numel() + 2, operands)
     raise NotASequenceError(f"nothing bounds its {type(layer).__name__}")
 
 
@@ -269,14 +272,14 @@ def _convolved(h: Tensor, weight: Tensor, **shape: Any) -> Tensor:
     return F.conv2d(h, weight, None, **shape)
 
 
-def _normalised(layer: nn.modules.batchnorm._BatchNorm, h: Tensor, unit: float) -> Affine:
+def _normalised(layer: nn.modules.batchnorm._BatchNorm, h: Tensor, operands: float) -> Affine:
     """Batch norm in evaluation mode: a factor and a shift of each column or channel, made of rounded ones."""
     n, shape = layer.num_features, (1, -1, *[1] * (h.dim() - 2))
     mean, variance = _double(layer.running_mean, n), _double(layer.running_var, n)
     factor = (_double(layer.weight) if layer.affine else torch.ones_like(mean)) / torch.sqrt(variance + layer.eps)
     bias, moved = _double(layer.bias, n), mean * factor
     sizes = (bias.abs() + moved.abs()).reshape(shape)
-    return Affine(torch.mul, factor.reshape(shape), (bias - moved).reshape(shape), sizes, 12, unit, mixes=False)
+    return Affine(torch.mul, factor.reshape(shape), (bias - moved).reshape(shape), sizes, 12, operands, mixes=False)
 
 
 def _double(weight: Tensor | None, n: int = 0) -> Tensor:

@@ -41,8 +41,8 @@ _NUMBERS_AT_ONCE = 4_194_304
 _WORK = 10_700_000
 # Rows that were broken, and are bounded all the same, where that takes as long as for any other.
 _CHECKED = 8
-# The unit roundoff of float32, and one that holds for the shorter formats that other devices take products in.
-_FLOAT32, _SHORTER = 2.0**-24, 2.0**-8
+# The rounding of operands in the shorter formats, TF32 and bfloat16, that products may be taken in elsewhere.
+_SHORTER = 2.0**-8
 
 
 class ContradictionError(RuntimeError):
@@ -193,7 +193,7 @@ def network_of(model: AuditedModel, inputs: Tensor) -> tuple[Step, ...]:
     try:
         with model.evaluating():
             layers = layers_in_order(model.module, pictures=inputs.dim() == 4)
-            return steps_of(layers, inputs.shape[1:], _FLOAT32 if exact else _SHORTER)
+            return steps_of(layers, inputs.shape[1:], 0.0 if exact else _SHORTER)
     except NotASequenceError as error:
         raise NotApplicableError(f"No certificate for this network: {error}.") from None
 

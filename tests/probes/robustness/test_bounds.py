@@ -19,7 +19,8 @@ from tests.quantifiers import all_of
 
 torch.set_num_threads(1)
 
-UNIT = 2.0**-24
+# Operands of products are taken as they are.
+EXACT = 0.0
 
 
 def dense(*activations: nn.Module, wide: int = 8) -> nn.Sequential:
@@ -88,7 +89,7 @@ def missed_by(name: str, radius: float, seed: int = 0) -> float:
     themselves take for the worst.
     """
     network, shape = trained(name, seed)
-    steps = steps_of(layers_in_order(network, pictures=len(shape) == 3), shape, UNIT)
+    steps = steps_of(layers_in_order(network, pictures=len(shape) == 3), shape, EXACT)
     middle = torch.randn(5, *shape)
     low, high = (middle - radius).double(), (middle + radius).double()
     each = torch.eye(3, dtype=torch.float64)
@@ -198,7 +199,7 @@ def one_relu() -> nn.Sequential:
     ],
 )
 def test_one_relu_by_hand(low: float, high: float, below: float, above: float) -> None:
-    steps = steps_of(layers_in_order(one_relu()), (1,), UNIT)
+    steps = steps_of(layers_in_order(one_relu()), (1,), EXACT)
     ends = torch.tensor([[low]], dtype=torch.float64), torch.tensor([[high]], dtype=torch.float64)
     found = least(steps, *ends, torch.eye(2, dtype=torch.float64).unsqueeze(0)).least[0]
     # The shift by 100 costs float32 what it rounds.
@@ -213,7 +214,7 @@ def test_a_sum_of_two_inputs_by_hand() -> None:
         network[0].weight.copy_(torch.tensor([[1.0, 1.0], [1.0, -1.0]]))
         network[2].weight.copy_(torch.ones(1, 2))
     low, high = torch.tensor([[-1.0, 0.0]]).double(), torch.tensor([[1.0, 2.0]]).double()
-    found = least(steps_of(layers_in_order(network), (2,), UNIT), low, high, torch.tensor([[[1.0], [-1.0]]]).double())
+    found = least(steps_of(layers_in_order(network), (2,), EXACT), low, high, torch.tensor([[[1.0], [-1.0]]]).double())
     # 3/4 (a + b + 1) + 1/4 (a - b + 3) = a + b / 2 + 3/2 is at most 7/2; below, a + b + 0 is at least -1.
     assert found.least[0].tolist() == pytest.approx([-1.0, -3.5], abs=1e-5)
     assert found.slopes[0].flatten().tolist() == pytest.approx([1.0, 1.0, -1.0, -0.5], abs=1e-5)
@@ -264,7 +265,7 @@ def test_linear_bounds_against_the_slow_recursion(radius: float) -> None:
     biases = [m.bias.detach().double().numpy() for m in layers]
     middle = torch.randn(3, 2, generator=torch.Generator().manual_seed(0)).double()
     each = torch.eye(3, dtype=torch.float64)
-    steps = steps_of(layers_in_order(network), (2,), UNIT)
+    steps = steps_of(layers_in_order(network), (2,), EXACT)
     found = least(steps, middle - radius, middle + radius, torch.cat([each, -each]).unsqueeze(0)).least
     for row, x in zip(found, middle.numpy(), strict=True):
         below, above = slow_crown(weights, biases, x - radius, x + radius, 3)
@@ -287,7 +288,7 @@ def cancelling() -> nn.Sequential:
 
 def beyond_its_bounds(network: nn.Module, x: Tensor) -> int:
     """How many of the network's float32 answers lie outside of the bounds of the input itself."""
-    steps = steps_of(layers_in_order(network), x.shape[1:], UNIT)
+    steps = steps_of(layers_in_order(network), x.shape[1:], EXACT)
     found = least(steps, x.double(), x.double(), torch.tensor([[[1.0], [-1.0]]]).double()).least
     with torch.no_grad():
         answers = network(x).double()
@@ -310,12 +311,31 @@ def test_wide_sums_in_any_order_lie_within_the_bounds() -> None:
     assert beyond_its_bounds(network, 1e-38 * torch.randn(60, 500)) == 0
 
 
+def test_operands_in_a_shorter_format_lie_within_the_bounds_that_are_for_it() -> None:
+    """As other devices take products: operands in bfloat16, sums in float32. Sums of more than 256 such are common."""
+    torch.manual_seed(0)
+    network, x = nn.Sequential(nn.Linear(500, 300), nn.ReLU(), nn.Linear(300, 1)), torch.randn(400, 500)
+    h = x
+    with torch.no_grad():
+        for layer in network:
+            if isinstance(layer, nn.Linear):
+                h = h.bfloat16().float() @ layer.weight.bfloat16().float().T + layer.bias
+            else:
+                h = layer(h)
+    both = torch.tensor([[[1.0], [-1.0]]]).double()
+    outside = {}
+    for operands in (EXACT, 2.0**-8):
+        found = least(steps_of(layers_in_order(network), (500,), operands), x.double(), x.double(), both).least
+        outside[operands] = int(((h < found[:, :1]) | (h > -found[:, 1:])).sum())
+    assert outside[EXACT] > 5 and outside[2.0**-8] == 0
+
+
 def test_nothing_is_said_where_float32_may_overflow() -> None:
     network = nn.Sequential(nn.Linear(1, 1), nn.ReLU(), nn.Linear(1, 1))
     with torch.no_grad():
         network[0].weight.fill_(1e30)
         network[2].weight.fill_(1e-30)
-    steps = steps_of(layers_in_order(network), (1,), UNIT)
+    steps = steps_of(layers_in_order(network), (1,), EXACT)
     one = torch.ones(1, 1, dtype=torch.float64)
     small, large = least(steps, one, one, one[None]).least, least(steps, 1e9 * one, 1e9 * one, one[None]).least
     assert bool(small.isfinite().all()) and not bool((large > -torch.inf).any())
@@ -329,7 +349,7 @@ def test_tiny_weights_that_may_be_taken_as_0_are_within_the_bounds() -> None:
         network[2].weight.fill_(1e38)
         network[2].bias.zero_()
     x = torch.ones(1, 1)
-    steps = steps_of(layers_in_order(network), (1,), UNIT)
+    steps = steps_of(layers_in_order(network), (1,), EXACT)
     low, high = least(steps, x.double(), x.double(), torch.tensor([[[1.0], [-1.0]]]).double()).least[0]
     # With denormal numbers it answers 0.1, and without them 0.
     assert low <= 0.0 and -high >= 0.1
@@ -338,10 +358,10 @@ def test_tiny_weights_that_may_be_taken_as_0_are_within_the_bounds() -> None:
 def test_layers_that_nothing_bounds_are_refused() -> None:
     for layer, shape in ((nn.LeakyReLU(1.5), (2,)), (nn.LeakyReLU(-0.1), (2,)), (nn.Linear(2, 2), (3, 2))):
         with pytest.raises(NotASequenceError):
-            steps_of([layer], shape, UNIT)
+            steps_of([layer], shape, EXACT)
     reflected = nn.Conv2d(1, 1, 3, padding=1, padding_mode="reflect")
     with pytest.raises(NotASequenceError, match="Conv2d"):
-        steps_of([reflected], (1, 4, 4), UNIT)
+        steps_of([reflected], (1, 4, 4), EXACT)
 
 
 def test_layers_too_large_for_linear_bounds_have_interval_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -354,7 +374,7 @@ def test_layers_too_large_for_linear_bounds_have_interval_bounds(monkeypatch: py
 
 def bound_of(name: str) -> Tensor:
     network, shape = trained(name, 0)
-    steps = steps_of(layers_in_order(network), shape, UNIT)
+    steps = steps_of(layers_in_order(network), shape, EXACT)
     middle = torch.randn(5, *shape, generator=torch.Generator().manual_seed(1)).double()
     return least(steps, middle - 0.2, middle + 0.2, torch.eye(3, dtype=torch.float64).unsqueeze(0)).least
 
@@ -362,7 +382,7 @@ def bound_of(name: str) -> Tensor:
 def test_columns_that_stay_may_be_taken_out_of_the_first_layer() -> None:
     torch.manual_seed(0)
     network = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 2))
-    first, *rest = steps_of(layers_in_order(network), (4,), UNIT)
+    first, *rest = steps_of(layers_in_order(network), (4,), EXACT)
     assert isinstance(first, Affine)
     x, free = torch.randn(7, 4).double(), torch.tensor([False, True, False, True])
     radius = 0.1 * free.double()

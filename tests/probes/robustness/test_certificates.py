@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 from typer.testing import CliRunner
 
 from auditor.data.audit_data import AuditData
-from auditor.data.preprocessing import CategoricalColumn, NumericColumn, TabularPreprocessing
+from auditor.data.preprocessing import CategoricalColumn, ImagePreprocessing, NumericColumn, TabularPreprocessing
 from auditor.errors import NotApplicableError
 from auditor.finding.judging import judge
 from auditor.finding.measurement import Measurement, Outcome, ProbeResult
@@ -25,10 +26,11 @@ from auditor.model.torch_model import TorchModel
 from auditor.networks.architectures import MLP
 from auditor.networks.sequence import layers_in_order
 from auditor.report.record import AuditReport
+from auditor.run.contract import audited as audited_by
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.one_sided import AtLeast, Bracket
 from cli.main import app
-from probes.robustness import bounds, certificates
+from probes.robustness import bounds, certificates, robustness
 from probes.robustness.bounds import Size
 from probes.robustness.branching import BoxBounds, decide
 from probes.robustness.certificates import Certified, ContradictionError, certify, log_odds, most_boxes
@@ -144,6 +146,27 @@ def test_a_row_that_is_proved_and_broken_is_no_result() -> None:
         certified(model, x, (0.05,), broken=claimed)
 
 
+def test_a_contradiction_ends_the_probe_without_a_result(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One row that is proved is claimed to be broken by the attack."""
+    model, data = sure_table(60)
+    attack = robustness.attack
+
+    def claiming(*arguments: Any, **options: Any) -> Any:
+        found = attack(*arguments, **options)
+        broken = found.broken.copy()
+        broken[:, np.flatnonzero(~broken[-1])[0]] = True
+        return replace(found, broken=broken)
+
+    probe = Robustness(methods=["pgd", "certificate"], n_steps=4, epsilon=[0.01])
+    criteria = [criterion("robust_accuracy", "at_least", 0.5)]
+    sound = audited_by(probe, model, data, criteria, 0)
+    monkeypatch.setattr(robustness, "attack", claiming)
+    found = audited_by(probe, model, data, criteria, 0)
+    assert Outcome.PASS in {f.outcome for f in sound}
+    assert {f.outcome for f in found} == {Outcome.NOT_RUN}
+    assert "proved to keep their decision" in found[0].reason
+
+
 def test_a_network_that_is_read_wrongly_is_no_result(monkeypatch: pytest.MonkeyPatch) -> None:
     def without_bias(layers: Any, shape: Any, unit: float) -> Any:
         torch.manual_seed(1)
@@ -247,7 +270,7 @@ def test_log_odds() -> None:
 
 def test_boxes_by_default_are_as_many_as_a_network_allows() -> None:
     sizes = [
-        Size.of(bounds.steps_of(layers_in_order(MLP(20, hidden, 2)), (20,), 2.0**-24), (20,))
+        Size.of(bounds.steps_of(layers_in_order(MLP(20, hidden, 2)), (20,), 0.0), (20,))
         for hidden in ([], [64, 32], [128, 128], [512, 512], [2048, 2048])
     ]
     assert [most_boxes(size) for size in sizes] == [1024, 1024, 108, 6, 1]
@@ -353,15 +376,15 @@ class Rounded(nn.Module):
     ],
 )
 def test_what_is_not_certified_says_why_and_is_no_pass(change: Any, why: str) -> None:
-    model, data = sure_table(60)
+    model, data = sure_table(12)
     other = change(model)
     if why == "float":
         other = TorchModel(
             other.module, classes=other.classes, encoder=lambda X: torch.zeros(len(X), 3).double(), outputs="logits"
         )
-        rows = np.random.default_rng(0).standard_normal((60, 3))
-        data = AuditData.from_arrays(rows, data.y_true, classes=[0, 1])
-    found = [m for m in measured(other, data) if m.metric == "robust_accuracy"]
+        moving = np.random.default_rng(0).standard_normal((12, 3))
+        data = AuditData.from_arrays(moving, data.y_true, classes=[0, 1])
+    found = [m for m in measured(other, data, n_steps=2) if m.metric == "robust_accuracy"]
     assert len(found) == 3
     assert all_of(isinstance(m.estimate, Undefined) and why in m.estimate.reason for m in found)
     result = ProbeResult(probe="robustness", pillar="robustness", citation="", measurements=tuple(found))
@@ -376,6 +399,35 @@ def _of_probabilities(model: TorchModel) -> TorchModel:
     return TorchModel(
         network, classes=model.classes, preprocessing=model.preprocessing, outputs="probabilities", threshold=0.5
     )
+
+
+def test_a_small_cnn_is_certified_within_valid_pixels() -> None:
+    """Dark pictures and light ones, a long way apart, and some that lie between."""
+    torch.manual_seed(0)
+    network = nn.Sequential(
+        nn.Conv2d(1, 2, 3, padding=1), nn.BatchNorm2d(2), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(18, 2)
+    )
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, 2, 40)
+    X = (
+        rng.integers(0, 60, (40, 6, 6, 1))
+        + 100 * y[:, None, None, None]
+        + 40 * (np.arange(40) < 4)[:, None, None, None]
+    )
+    data = AuditData.from_arrays(X.astype(np.uint8), y, classes=["0", "1"])
+    preprocessing = ImagePreprocessing(size=(6, 6), mean=(0.3,), std=(0.2,))
+    model = TorchModel(network, classes=["0", "1"], preprocessing=preprocessing, outputs="logits")
+    inputs, labels = model.encode(data.X), torch.from_numpy(y)
+    for _ in range(60):
+        network.zero_grad()
+        nn.functional.cross_entropy(network(inputs), labels).backward()
+        with torch.no_grad():
+            for parameter in network.parameters():
+                parameter -= 0.1 * (torch.zeros(()) if parameter.grad is None else parameter.grad)
+    levels = (2 / 255, 0.5)
+    found = curve(measured(model, data, methods=["pgd", "certificate"], epsilon=levels), "robust_accuracy")
+    assert found[levels[0]].proved > 25
+    assert found[levels[1]].proved == 0 and found[levels[1]].possible < 20
 
 
 def hidden(model: TorchModel) -> TorchModel:
