@@ -113,6 +113,14 @@ def test_steps_halve_where_wide_ones_jump_over() -> None:
     assert attacked(model, x, [1.0]).broken.all() and not attacked(model, x, [0.2]).broken.any()
 
 
+def test_what_came_near_in_few_steps_is_tried_for_longer() -> None:
+    """Six steps are too few to halve them often enough, eighteen from the nearest point are not."""
+    model, x, clean = asked(Ridge(), 2), torch.zeros(40, 2), np.zeros(40, np.int64)
+    alone = descend(Margins(model, decide), x, x - 1.0, x + 1.0, clean, 6)[2]
+    how: dict[str, Any] = {"ball": Ball(torch.ones(1)), "levels": [1.0], "n_steps": 6, "rng": np.random.default_rng(0)}
+    assert not alone.any() and attack(model, x, clean, decide, **how).broken.mean() > 0.9
+
+
 def test_a_copy_in_double_precision_is_a_copy() -> None:
     module = MLP(3, [4], 2)
     model = asked(module, 2)
