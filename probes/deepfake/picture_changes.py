@@ -1,4 +1,4 @@
-"""What happens to pictures on their way: compression, resizing, blur, noise, colour, cropping, screenshots."""
+"""What happens to pictures on their way: compression, resizing, blur, noise, light, colour, cropping, screenshots."""
 
 from __future__ import annotations
 
@@ -39,15 +39,17 @@ PICTURE_LADDERS = (
 )
 
 
-def changed_picture(picture: Image, ladder: str, level: float, rng: np.random.Generator) -> Image:
+def changed_picture(picture: Image, change: str, level: float, rng: np.random.Generator) -> Image:
     """The RGB picture after one change.
 
     ``jpeg``: compressed at a quality. ``resize``: scaled down, and up again, bilinearly. ``blur``: Gaussian, radius in
     pixels. ``noise``: Gaussian, in shares of the range of a pixel. ``colour``: brightness, contrast and saturation each
     raised by a share. ``crop``: the middle, of a share of either side, brought back to size. ``screenshot``: scaled to
-    0.8, displayed at a slightly other gamma (1.1), compressed at 85, so many times over.
+    0.8, displayed at a slightly other gamma (1.1), compressed at 85, so many times over. ``brightness``: a share of the
+    range of a pixel added to each. ``contrast``: the share that is left of each pixel's distance from the mean grey.
+    ``pixelate``: scaled down, each pixel the mean of those it stands for, and up again as squares.
     """
-    return _CHANGES[ladder](picture, level, rng)
+    return _CHANGES[change](picture, level, rng)
 
 
 def _jpeg(picture: Image, level: float, rng: np.random.Generator) -> Image:
@@ -94,6 +96,24 @@ def _colour(picture: Image, level: float, rng: np.random.Generator) -> Image:
     return picture
 
 
+def _brightness(picture: Image, level: float, rng: np.random.Generator) -> Image:
+    raised = [min(255, round(v + 255.0 * level)) for v in range(256)]
+    return picture.point(raised * 3)
+
+
+def _contrast(picture: Image, level: float, rng: np.random.Generator) -> Image:
+    import PIL.ImageEnhance
+
+    return PIL.ImageEnhance.Contrast(picture).enhance(level)
+
+
+def _pixelate(picture: Image, level: float, rng: np.random.Generator) -> Image:
+    import PIL.Image
+
+    small = picture.resize(_size(picture, level), PIL.Image.Resampling.BOX)
+    return small.resize(picture.size, PIL.Image.Resampling.NEAREST)
+
+
 def _crop(picture: Image, level: float, rng: np.random.Generator) -> Image:
     width, height = _size(picture, level)
     left, top = (picture.width - width) // 2, (picture.height - height) // 2
@@ -115,4 +135,7 @@ _CHANGES: dict[str, PictureChange] = {
     "colour": _colour,
     "crop": _crop,
     "screenshot": _screenshot,
+    "brightness": _brightness,
+    "contrast": _contrast,
+    "pixelate": _pixelate,
 }

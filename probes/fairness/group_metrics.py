@@ -34,7 +34,7 @@ _MOST_PAIRED = 60
 # Classes whose extremes are put in words.
 _MOST_TOLD = 3
 _DISPLAY_ERROR = 0.05
-_ALONE = Undefined(reason="only one group is present, so there is nothing to compare it with")
+ALONE = Undefined(reason="only one group is present, so there is nothing to compare it with")
 
 
 def further_measurements(of: Compared) -> list[Measurement]:
@@ -218,7 +218,7 @@ def disparity_measurements(counts: GroupCounts, strata: str) -> list[Measurement
         Measurement(
             metric=metric,
             method=METHOD,
-            estimate=LargestDisparity(parts=parts) if len(groups) > 1 else _ALONE,
+            estimate=LargestDisparity(parts=parts) if len(groups) > 1 else ALONE,
             n_samples=int(sizes.sum()),
             ideal=0.0,
             sensitive=names,
@@ -280,7 +280,7 @@ def headline(
     found = Measurement(
         metric=metric,
         method=METHOD,
-        estimate=estimate if len(counts.groups) > 1 or isinstance(estimate, SmallestRate) else _ALONE,
+        estimate=estimate if len(counts.groups) > 1 or isinstance(estimate, SmallestRate) else ALONE,
         n_samples=int((of.whole.table[:, :-1] if labelled else of.whole.table).sum()),
         ideal=ideal,
         sensitive=counts.features,

@@ -101,14 +101,17 @@ def attack(
         steep = np.zeros(len(inputs), np.bool_)
         if twin is not None:
             doubled = Margins(model, decide, twin)
-            steep[flat] = ~_flat(doubled, inputs[torch.from_numpy(flat)], clean[flat], ball)
+            places = torch.from_numpy(np.flatnonzero(flat)).to(inputs.device)
+            steep[flat] = ~_flat(doubled, inputs[places], clean[flat], ball.of(places))
         for i, level in enumerate(levels):
             broken[i] = broken[i - 1] if i else False
             for used, rows in ((own, ~steep), (doubled if steep.any() else own, steep)):
                 for at in batches(inputs, np.flatnonzero(rows & ~broken[i])):
                     index = torch.from_numpy(at).to(inputs.device)
-                    low, high = ball.around(inputs[index], level)
-                    points, found = _all_ways(used, inputs[index], nearest[index], low, high, clean[at], n_steps, rng)
+                    within = ball.of(index).around(inputs[index], level)
+                    points, found = _all_ways(
+                        used, inputs[index], nearest[index], within, ball.steps, clean[at], n_steps, rng
+                    )
                     nearest[index] = points
                     found &= own.flipped(points, clean[at])
                     broken[i, at] = found
@@ -121,8 +124,8 @@ def _all_ways(
     margins: Margins,
     inputs: Tensor,
     nearest: Tensor,
-    low: Tensor,
-    high: Tensor,
+    within: tuple[Tensor, Tensor],
+    whole: Tensor | None,
     clean: IntArray,
     n_steps: int,
     rng: np.random.Generator,
@@ -130,7 +133,8 @@ def _all_ways(
     """To the nearest other class, to each other one, and longer to those that came nearest: points, and (m,) found."""
     import torch
 
-    reached, margin, found = descend(margins, nearest, low, high, clean, n_steps)
+    low, high = within
+    reached, margin, found = descend(margins, nearest, low, high, clean, n_steps, whole=whole)
     order = margins.logits(inputs)
     order = order.scatter(1, torch.from_numpy(clean).to(order.device).unsqueeze(1), -torch.inf)
     effort = _effort(inputs)
@@ -139,7 +143,9 @@ def _all_ways(
 
     def try_to(left: IntArray, wanted: Tensor, column: Tensor, start: Tensor, steps: int) -> None:
         index = torch.from_numpy(left).to(inputs.device)
-        points, nearer, more = descend(margins, start[index], low[index], high[index], clean[left], steps, wanted)
+        points, nearer, more = descend(
+            margins, start[index], low[index], high[index], clean[left], steps, wanted, whole=whole
+        )
         left_by[index, column] = torch.minimum(left_by[index, column], nearer)
         closer = torch.from_numpy(more).to(inputs.device) | (nearer < margin[index])
         reached[index[closer]], margin[index[closer]] = points[closer], nearer[closer]

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from auditor.errors import NotApplicableError
 from probes.inputs import as_frame
-from probes.robustness.perturbations import is_number, numbers
+from probes.robustness.tables import changing_columns, fixed_columns, numbers
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -18,22 +19,40 @@ if TYPE_CHECKING:
     from auditor.model.audited_model import AuditedModel
 
 
+# A step that fits into a reach but for so much of itself fits: encoded numbers are rounded.
+_ROUNDED = 1e-3
+
+
 @dataclass(frozen=True, eq=False)
 class Ball:
     """An L-infinity ball around encoded inputs (n, ...), cut to what an input may be.
 
     ``radius``: how far each input moves at epsilon = 1, broadcast against the inputs, 0 where it may not be touched;
     ``limits``: the lowest and the highest inputs, broadcast, or None; ``unit``: what epsilon is counted in, in words.
+    ``steps``: of inputs that stand for whole numbers the size of one, broadcast, 0 of others; None where none does.
+    ``by_row``: whether the radius is (n, ...), each row with its own, so that of some rows it is :meth:`of` these.
     """
 
     radius: Tensor
     limits: tuple[Tensor, Tensor] | None = None
     unit: str = ""
+    steps: Tensor | None = None
+    by_row: bool = False
+
+    def of(self, index: Tensor) -> Ball:
+        """The ball of some of the rows, by their places."""
+        if not self.by_row:
+            return self
+        limits = self.limits
+        if limits is not None and limits[0].ndim == self.radius.ndim:
+            limits = limits[0][index], limits[1][index]
+        return replace(self, radius=self.radius[index], limits=limits)
 
     def around(self, inputs: Tensor, level: float) -> tuple[Tensor, Tensor]:
         """The lowest and the highest inputs at epsilon = ``level``, of the shape of ``inputs``, which lie between.
 
-        An input that lies outside the limits stays where it is allowed to be: its own value is.
+        An input that lies outside the limits stays where it is allowed to be: its own value is. Whole numbers lie whole
+        steps from it.
         """
         import torch
 
@@ -42,24 +61,44 @@ class Ball:
         if self.limits is not None:
             low = torch.minimum(torch.maximum(low, self.limits[0]), inputs)
             high = torch.maximum(torch.minimum(high, self.limits[1]), inputs)
-        return low, high
+        if self.steps is None:
+            return low, high
+        size = torch.where(self.steps > 0, self.steps, 1.0)
+        down, up = (torch.floor((d / size) + _ROUNDED) * size for d in (inputs - low, high - inputs))
+        return torch.where(self.steps > 0, inputs - down, low), torch.where(self.steps > 0, inputs + up, high)
 
 
-def ball_of(model: AuditedModel, sample: AuditData, inputs: Tensor) -> Ball:
-    """The ball that epsilon is the size of, for rows of the sample's kind.
+def snapped(points: Tensor, low: Tensor, steps: Tensor | None) -> Tensor:
+    """Points of a ball as values that may occur: whole numbers the nearest whole steps from the lowest, ``low``.
 
-    Images: a share of the range of a pixel, within black and white; sound: of full scale; tables: standard deviations
-    of each numeric column, columns that are encoded as indicators fixed. Raises NotApplicableError where nothing says
-    which input is which column.
+    ``steps``: as of :class:`Ball`.
     """
     import torch
 
-    from auditor.data.preprocessing import (
-        AudioPreprocessing,
-        ImagePreprocessing,
-        NumericColumn,
-        TabularPreprocessing,
-    )
+    if steps is None:
+        return points
+    size = torch.where(steps > 0, steps, 1.0)
+    return torch.where(steps > 0, low + torch.round((points - low) / size) * size, points)
+
+
+def ball_of(
+    model: AuditedModel,
+    sample: AuditData,
+    inputs: Tensor,
+    rows: AuditData | None = None,
+    immutable: Collection[str] = (),
+) -> Ball:
+    """The ball that epsilon is the size of, for rows of the sample's kind.
+
+    Images: a share of the range of a pixel, within black and white; sound: of full scale; tables: standard deviations
+    of each numeric column, within what may occur there in ``rows`` (by default the sample), as
+    :func:`~probes.robustness.tables.number_columns` reads it. Indicators, sensitive and ``immutable`` columns are
+    fixed, and so are values that are missing or absent. Raises NotApplicableError where nothing says which input is
+    which column.
+    """
+    import torch
+
+    from auditor.data.preprocessing import AudioPreprocessing, ImagePreprocessing
 
     known = model.preprocessing
     if isinstance(known, ImagePreprocessing):
@@ -73,17 +112,39 @@ def ball_of(model: AuditedModel, sample: AuditData, inputs: Tensor) -> Ball:
         what = "pixels" if sample.modality == "image" else "values"
         low, high = inputs.amin(), inputs.amax()
         return Ball((high - low).reshape(1), (low, high), f"times the range of the samples' {what}")
+    return _of_table(model, sample, inputs, sample if rows is None else rows, immutable)
+
+
+def _of_table(
+    model: AuditedModel, sample: AuditData, inputs: Tensor, rows: AuditData, immutable: Collection[str]
+) -> Ball:
+    import torch
+
+    from auditor.data.preprocessing import NumericColumn, TabularPreprocessing
+
+    frame, known = as_frame(sample.X, model.features), model.preprocessing
+    unit = "standard deviations of each numeric column"
     if isinstance(known, TabularPreprocessing):
-        radius = torch.zeros(known.width)
-        for column, span in zip(known.columns, known.spans, strict=True):
-            if isinstance(column, NumericColumn):
-                radius[span] = 1.0
-        return Ball(radius.to(inputs), unit="in the scale of each numeric column that the model divides by")
-    frame = as_frame(sample.X, model.features)
-    deviations = [float(np.nanstd(numbers(frame[c]))) if is_number(frame[c]) else 0.0 for c in frame.columns]
-    if inputs.ndim != 2 or inputs.shape[1] != len(deviations):
+        encoded = [c if isinstance(c, NumericColumn) else None for c in known.columns]
+        places = {c.name: span.start for c, span in zip(known.columns, known.spans, strict=True)}
+        scales = {c.name: (c.mean, c.scale) for c in encoded if c is not None}
+        unit = "in the scale of each numeric column that the model divides by"
+    elif inputs.ndim == 2 and inputs.shape[1] == len(frame.columns):
+        places = {name: i for i, name in enumerate(frame.columns)}
+        scales = dict.fromkeys(frame.columns, (0.0, 1.0))
+    else:
         raise NotApplicableError(
-            f"pgd: the model encodes {len(deviations)} columns as a tensor {tuple(inputs.shape)}, and nothing says "
+            f"pgd: the model encodes {len(frame.columns)} columns as a tensor {tuple(inputs.shape)}, and nothing says "
             "which became which: save it as a bundle that carries its preprocessing."
         )
-    return Ball(torch.tensor(deviations).to(inputs), unit="standard deviations of each numeric column")
+    own = inputs.detach().cpu().double().numpy()
+    radius, low, high, steps = np.zeros(own.shape), own.copy(), own.copy(), np.zeros(own.shape[1])
+    for column in changing_columns(model, rows, fixed_columns(model, rows, immutable)):
+        at, (mean, scale) = places[column.name], scales[column.name]
+        free = column.can_change(numbers(frame[column.name]))
+        radius[free, at] = 1.0 if isinstance(known, TabularPreprocessing) else column.deviation
+        low[free, at], high[free, at] = (column.low - mean) / scale, (column.high - mean) / scale
+        steps[at] = 1.0 / scale if column.whole else 0.0
+    ends = torch.from_numpy(low).to(inputs), torch.from_numpy(high).to(inputs)
+    whole = torch.from_numpy(steps).to(inputs) if steps.any() else None
+    return Ball(torch.from_numpy(radius).to(inputs), ends, unit, whole, by_row=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -20,9 +20,10 @@ from auditor.rows import IntArray
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.one_sided import AtLeast, Bracket
 from probes.inputs import differentiable
-from probes.robustness.ball import ball_of
+from probes.robustness.ball import Ball, snapped
 from probes.robustness.bounds import Affine, Bounded, Size, Step, least, steps_of
 from probes.robustness.branching import BoxBounds, Decided, decide
+from probes.robustness.by_group import At, brackets_by_group
 from probes.robustness.margins import BoolArray
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from auditor.model.audited_model import AuditedModel
     from probes.robustness.attacks import Attacked
 
+METHOD = "certificate"
 # A gap between float32 outputs that is still there after a softmax of them in float64.
 _SLACK = 1e-9
 _OF_PROBABILITY = 1e-14
@@ -70,17 +72,19 @@ def certify(
     balls: Sequence[tuple[Tensor, Tensor]],
     broken: BoolArray,
     branches: int | None = None,
+    whole: Tensor | None = None,
 ) -> Certified:
     """Proofs that the decision on every input between two others is the one on ``inputs`` (n, ...), ``clean`` (n,).
 
     ``balls``: the lowest and the highest inputs (n, ...) at each level, ascending, each within the next; ``broken``
-    (n_levels, n) by an attack; ``branches``: the most boxes a row, by default what :func:`most_boxes` says. What is
-    proved is the decision of the model as it runs, in float32 and by its own threshold; a point that branch and bound
-    takes for an example is asked of the model itself. Rows that an attack broke are bounded once, so that a bound which
-    is wrong shows itself. Raises NotApplicableError where the model is not a sequence of known layers, and
+    (n_levels, n) by an attack; ``branches``: the most boxes a row, by default what :func:`most_boxes` says; ``whole``:
+    the steps of a :class:`~probes.robustness.ball.Ball`, since between two whole numbers nothing is to be proved. What
+    is proved is the decision of the model as it runs, in float32 and by its own threshold; a point that branch and
+    bound takes for an example is asked of the model itself. Rows that an attack broke are bounded once, so that a bound
+    which is wrong shows itself. Raises NotApplicableError where the model is not a sequence of known layers, and
     ContradictionError where a row is proved and broken.
     """
-    rows = _Rows.of(model, inputs, clean, positive)
+    rows = _Rows.of(model, inputs, clean, positive, whole)
     most = most_boxes(rows.size) if branches is None else branches
     cut = bool(balls) and int((balls[-1][1] > balls[-1][0]).flatten(1).any(dim=0).sum()) <= MOST_CUT
     proved, found = np.zeros_like(broken), broken.copy()
@@ -109,20 +113,22 @@ def certified(
     model: AuditedModel,
     sample: AuditData,
     clean: IntArray,
+    ball_around: Callable[[AuditedModel, AuditData, Tensor], Ball],
     levels: Sequence[float],
     attacked: Attacked | None,
     branches: int | None,
 ) -> list[Measurement]:
     """``certified_accuracy`` and ``robust_accuracy`` at each level, over the labelled rows of a sample.
 
-    ``attacked``: what a search found, if there was one. Raises what :func:`certify` raises.
+    ``ball_around``: the ball around the sample's inputs, as :func:`~probes.robustness.ball.ball_of` makes it;
+    ``attacked``: what a search in it found, if there was one. Raises what :func:`certify` raises.
     """
     own = differentiable(model)
     if own is None or not isinstance(model, TorchModel) or sample.y_true is None:
         raise NotApplicableError("A certificate is for a torch network and rows with true labels.")
     inputs = own.encode(sample.X)
     network_of(model, inputs)
-    ball = ball_of(model, sample, inputs)
+    ball = ball_around(model, sample, inputs)
     broken = np.zeros((len(levels), len(sample)), np.bool_) if attacked is None else attacked.broken
     right, n = np.flatnonzero(clean == sample.y_true), int((sample.y_true >= 0).sum())
     at = torch.from_numpy(right).to(inputs.device)
@@ -134,6 +140,7 @@ def certified(
         balls=[(low[at], high[at]) for low, high in (ball.around(inputs, level) for level in levels)],
         broken=broken[:, right],
         branches=branches,
+        whole=ball.steps,
     )
     found = []
     for i, level in enumerate(levels):
@@ -143,6 +150,10 @@ def certified(
         lower = AtLeast(successes=proved, n=n)
         both = Bracket(proved=proved, possible=proved + left, n=n)
         found += [_one("certified_accuracy", lower, level, detail), _one("robust_accuracy", both, level, detail)]
+        shown, kept = np.zeros((2, len(sample)), np.bool_)
+        shown[right], kept[right] = of.proved[i], ~of.broken[i]
+        where: At = {"epsilon": level}
+        found += brackets_by_group("robust_accuracy", METHOD, where, (shown, kept), sample, clean, model.classes)
     return found
 
 
@@ -155,7 +166,7 @@ def not_certified(n: int, levels: Sequence[float], why: str) -> list[Measurement
 def _one(metric: str, estimate: AtLeast | Bracket | Undefined, level: float, detail: str) -> Measurement:
     return Measurement(
         metric=metric,
-        method="certificate",
+        method=METHOD,
         estimate=estimate,
         n_samples=0 if isinstance(estimate, Undefined) else estimate.n,
         ideal=1.0,
@@ -232,14 +243,18 @@ class _Rows:
     positive: int | None
     sums: Tensor
     constants: Tensor
+    whole: Tensor | None = None
 
     @classmethod
-    def of(cls, model: TorchModel, inputs: Tensor, clean: IntArray, positive: int | None) -> _Rows:
+    def of(
+        cls, model: TorchModel, inputs: Tensor, clean: IntArray, positive: int | None, whole: Tensor | None
+    ) -> _Rows:
         """The rows, once what the network computes of them is within the bounds of their inputs."""
         steps = network_of(model, inputs)
         raw = _raw(model, inputs).cpu().double()
         inputs = inputs.detach().cpu()
-        rows = cls(steps, model, inputs, clean, positive, *margins_of(model, clean, positive, raw.shape[1]))
+        sizes = None if whole is None else whole.detach().cpu().double().flatten()
+        rows = cls(steps, model, inputs, clean, positive, *margins_of(model, clean, positive, raw.shape[1]), sizes)
         exact = torch.eye(raw.shape[1], dtype=torch.float64).unsqueeze(0)
         both = torch.cat([exact, -exact], dim=1)
         for some in torch.split(torch.arange(len(inputs)), rows.at_once):
@@ -272,6 +287,8 @@ class _Rows:
         first, rest = self.steps[0], self.steps[1:]
         narrow = first.among(inputs.double(), free) if isinstance(first, Affine) and first.matrix else None
 
+        sizes = None if self.whole is None else self.whole[free].float()
+
         def bound(rows: Tensor, low: Tensor, high: Tensor) -> BoxBounds:
             found = []
             for some in torch.split(torch.arange(len(rows)), self.at_once):
@@ -289,12 +306,12 @@ class _Rows:
         def breaks(rows: Tensor, points: Tensor) -> BoolArray:
             # A corner in float64 lies at most a rounding outside of the ball in float32.
             at = torch.minimum(torch.maximum(points.float(), low[rows][:, free]), high[rows][:, free])
-            filled = self._filled(inputs[rows], free, at)
+            filled = self._filled(inputs[rows], free, snapped(at, low[rows][:, free], sizes))
             changed: BoolArray = self._decided(filled) != self.clean[chosen[rows.numpy()]]
             return changed
 
         wide = _widened(low[:, free].double(), high[:, free].double())
-        return decide(*wide, bound, breaks, most=most)
+        return decide(*wide, bound, breaks, most=most, whole=None if self.whole is None else self.whole[free])
 
     def _filled(self, inputs: Tensor, free: Tensor, at: Tensor) -> Tensor:
         """(m, ...) inputs (m, d) whose free columns are others."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from auditor.rows import IntArray
+from probes.robustness.ball import snapped
 from probes.robustness.margins import BoolArray, Margins
 
 if TYPE_CHECKING:
@@ -27,36 +28,41 @@ def descend(
     clean: IntArray,
     n_steps: int,
     wanted: Tensor | None = None,
+    *,
+    whole: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, BoolArray]:
     """Where a descent from ``start`` came nearest (m, ...), its margin there (m,), and (m,) whether it got across.
 
     Within ``low`` and ``high`` (m, ...), along the sign of the margin's gradient, the first step as wide as the ball,
     with momentum; a row's step halves, and it goes back to its best point, at checks where too few steps helped. The
     way of a row ends at the first point that is decided otherwise. ``wanted``: as of
-    :meth:`~probes.robustness.margins.Margins.ask`. Source: Croce and Hein, ICML 2020 (Auto-PGD), with the margin as
-    loss (Carlini and Wagner, IEEE S&P 2017).
+    :meth:`~probes.robustness.margins.Margins.ask`. ``whole``: the steps of
+    :func:`~probes.robustness.ball.snapped`; the model is asked about whole values alone, and its gradient there moves
+    the fractions behind them. Source: Croce and Hein, ICML 2020 (Auto-PGD), with the margin as loss (Carlini and
+    Wagner, IEEE S&P 2017).
     """
     import torch
 
     found = np.zeros(len(clean), np.bool_)
-    reached = start.detach().clone()
+    reached = snapped(start.detach(), low, whole).clone()
     active = np.arange(len(clean))
     points = start.detach().clone()
     before = points
     step = high - low
-    best, at_best, way = torch.full((len(clean),), torch.inf), points, torch.zeros_like(points)
+    best, at_best, way = torch.full((len(clean),), torch.inf), snapped(points, low, whole), torch.zeros_like(points)
     best = best.to(points.device)
     least, helped = best.clone(), torch.zeros_like(best)
     halved, best_then = torch.ones_like(best, dtype=torch.bool), best.clone()
     shape = (-1, *[1] * (points.ndim - 1))
     check, since, interval = max(1, int(_FIRST * n_steps)), 0, max(1, int(_FIRST * n_steps))
     for k in range(n_steps + 1):
-        asked = margins.ask(points, clean[active], wanted)
+        here = snapped(points, low, whole)
+        asked = margins.ask(here, clean[active], wanted)
         margin = asked.margin.to(best.dtype)
         better = margin < best
         gradient = asked.gradient.sign().to(points.dtype)
         nearest = better | torch.from_numpy(asked.flipped).to(better.device)
-        at_best = torch.where(nearest.reshape(shape), points, at_best)
+        at_best = torch.where(nearest.reshape(shape), here, at_best)
         way = torch.where(better.reshape(shape), gradient, way)
         best = torch.where(better, margin, best)
         helped = helped + better

@@ -18,7 +18,7 @@ from auditor.statistics.estimate import Exact
 from auditor.statistics.kinds import AnyEstimate
 from auditor.statistics.rates import Proportion
 from probes.inputs import as_frame, whole_number
-from probes.robustness.perturbations import is_number, numbers
+from probes.robustness.tables import is_number, numbers
 
 if TYPE_CHECKING:
     from auditor.data.audit_data import AuditData

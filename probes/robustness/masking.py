@@ -13,7 +13,7 @@ from auditor.rows import FloatArray, IntArray
 from auditor.statistics.rates import Proportion
 from probes.inputs import differentiating
 from probes.robustness.attacks import Attacked, attack, batches, is_large, search_by_asking
-from probes.robustness.ball import Ball
+from probes.robustness.ball import Ball, snapped
 from probes.robustness.boundary import Outside, along_the_boundary
 from probes.robustness.margins import BoolArray, Margins, in_double
 
@@ -122,18 +122,19 @@ def examine(
         of_rows.choice(len(clean), min(_MOST_LARGE if is_large(inputs) else _MOST_ROWS, len(clean)), replace=False)
     )
     index = torch.from_numpy(picked).to(inputs.device)
-    few = _Subject(model, Margins(model, decide), inputs[index], clean[picked], decide, ball)
+    few = _Subject(model, Margins(model, decide), inputs[index], clean[picked], decide, ball.of(index))
     with differentiating(model):
         signs = [*_of_gradients(few, attacked.flat[picked], of_rows), _of_range(few, n_steps, of_range)]
         repeated = _of_repeating(few)
     level = _telling(attacked)
+    size = attacked.levels[level]
     points, found = search_by_asking(
-        model, few.inputs, few.clean, decide, ball=ball, level=attacked.levels[level], n_queries=_QUERIES, rng=of_asking
+        model, few.inputs, few.clean, decide, ball=few.ball, level=size, n_queries=_QUERIES, rng=of_asking
     )
     alone = found & ~attacked.broken[level, picked]
     signs += [Sign("asking", int(alone.sum()), len(picked), "asking alone breaks what it does not"), repeated]
     examined = Examined(_with(attacked, level, picked, points, found), tuple(signs))
-    return _searched(examined, few, inputs, clean, of_all) if examined.masked else examined
+    return _searched(examined, few, inputs, clean, ball, of_all) if examined.masked else examined
 
 
 def _telling(attacked: Attacked) -> int:
@@ -142,7 +143,9 @@ def _telling(attacked: Attacked) -> int:
     return int(left[-1]) if left.size else 0
 
 
-def _searched(examined: Examined, few: _Subject, inputs: Tensor, clean: IntArray, rng: np.random.Generator) -> Examined:
+def _searched(
+    examined: Examined, few: _Subject, inputs: Tensor, clean: IntArray, ball: Ball, rng: np.random.Generator
+) -> Examined:
     """With what is found at every level without the gradient, of the rows that have none in double precision either."""
     import torch
 
@@ -156,7 +159,7 @@ def _searched(examined: Examined, few: _Subject, inputs: Tensor, clean: IntArray
             inputs[index],
             clean[left],
             few.decide,
-            ball=few.ball,
+            ball=ball.of(index),
             level=level,
             n_queries=_QUERIES_WHEN_HIDDEN,
             rng=of_asking,
@@ -164,15 +167,17 @@ def _searched(examined: Examined, few: _Subject, inputs: Tensor, clean: IntArray
         attacked = _with(attacked, i, left, points, found)
     left = np.flatnonzero(~attacked.broken[0] & ~attacked.steep)
     with differentiating(few.model):
-        left, start = _starts(few, inputs, clean, attacked, left, of_boundary)
+        left, start = _starts(replace(few, inputs=inputs, clean=clean, ball=ball), attacked, left, of_boundary)
         for at in batches(inputs, np.arange(len(left))):
             rows, begun = left[at], start[torch.from_numpy(at).to(inputs.device)]
-            near = inputs[torch.from_numpy(rows).to(inputs.device)]
-            unit = few.ball.radius.expand_as(inputs)[torch.from_numpy(rows).to(inputs.device)]
-            outside = Outside(partial(few.margins.flipped, clean=clean[rows]), near, unit, few.ball.limits)
+            places = torch.from_numpy(rows).to(inputs.device)
+            near, here = inputs[places], ball.of(places)
+            unit = here.radius.expand_as(near)
+            outside = Outside(partial(few.margins.flipped, clean=clean[rows]), near, unit, here.limits)
             points = along_the_boundary(outside, begun, n_rounds=_ROUNDS, rng=of_boundary)
             for i, level in enumerate(attacked.levels):
-                cut = torch.clamp(points, *few.ball.around(near, level))
+                low, high = here.around(near, level)
+                cut = snapped(torch.clamp(points, low, high), low, ball.steps)
                 attacked = _with(attacked, i, rows, cut, few.margins.flipped(cut, clean[rows]))
     return replace(examined, attacked=attacked)
 
@@ -186,13 +191,14 @@ def _with(attacked: Attacked, level: int, rows: IntArray, points: Tensor, found:
 
 
 def _starts(
-    few: _Subject, inputs: Tensor, clean: IntArray, attacked: Attacked, rows: IntArray, rng: np.random.Generator
+    everyone: _Subject, attacked: Attacked, rows: IntArray, rng: np.random.Generator
 ) -> tuple[IntArray, Tensor]:
     """Those of the rows for which an input decided otherwise is known, and it: found before, or some other row's."""
     import torch
 
+    inputs, clean = everyone.inputs, everyone.clean
     known, start = attacked.broken[-1].copy(), attacked.examples.clone()
-    movable = (few.ball.radius != 0).expand_as(inputs)
+    movable = _movable(everyone)
     for _ in range(_STARTS):
         left = rows[~known[rows]]
         index = torch.from_numpy(left).to(inputs.device)
@@ -200,7 +206,7 @@ def _starts(
         for at in batches(inputs, np.arange(left.size)):
             here = torch.from_numpy(at).to(inputs.device)
             swapped = torch.where(movable[index[here]], inputs[other[here]], inputs[index[here]])
-            hit = few.margins.flipped(swapped, clean[left[at]])
+            hit = everyone.margins.flipped(swapped, clean[left[at]])
             known[left[at]] = hit
             start[index[here][torch.from_numpy(hit).to(inputs.device)]] = swapped[
                 torch.from_numpy(hit).to(inputs.device)
@@ -267,7 +273,7 @@ def _of_range(few: _Subject, n_steps: int, rng: np.random.Generator) -> Sign:
     if known.size:
         low, high = few.inputs.amin(dim=0), few.inputs.amax(dim=0)
         radius = torch.where(few.ball.radius != 0, high - low, torch.zeros_like(high))
-        whole = Ball(radius, (low, high))
+        whole = replace(few.ball, radius=radius, limits=(low, high)).of(index)
         found = attack(
             few.model,
             few.inputs[index],

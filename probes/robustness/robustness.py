@@ -1,4 +1,4 @@
-"""Robustness: do decisions survive small changes of the input?"""
+"""Robustness: do decisions survive small changes of the input, and whose do?"""
 
 from __future__ import annotations
 
@@ -13,35 +13,45 @@ import numpy.typing as npt
 from auditor.errors import NotApplicableError
 from auditor.finding.measurement import Answer, Measurement, Pillar
 from auditor.rows import FloatArray, IntArray
+from auditor.run.options import names_in
 from auditor.run.probe import Need
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.kinds import AnyEstimate
 from auditor.statistics.one_sided import AtLeast, AtMost
 from auditor.statistics.rates import Proportion
-from probes.inputs import as_frame, differentiable, draw, whole_number
+from probes.inputs import differentiable, draw, whole_number
 from probes.robustness.attacks import attack
-from probes.robustness.ball import ball_of
+from probes.robustness.ball import Ball, ball_of
+from probes.robustness.by_group import Level, by_group, clean_by_group
+from probes.robustness.corruption_accuracy import can_be_corrupted, under_corruption
+from probes.robustness.corruptions import CORRUPTIONS, image_noise, sound_noise
 from probes.robustness.margins import BoolArray
 from probes.robustness.masking import Examined, examine
-from probes.robustness.perturbations import (
-    image_noise,
-    is_number,
-    sound_noise,
-    with_gaps,
-    with_noise,
-    with_typos,
-)
+from probes.robustness.tables import changing_columns, fixed_columns, gappy_tables, noisy_tables
+from probes.robustness.text_search import attack_texts
+from probes.robustness.texts import FAMILIES, Family, mistyped
 
 if TYPE_CHECKING:
-    import pandas as pd
+    from torch import Tensor
 
     from auditor.data.audit_data import AuditData
     from auditor.model.audited_model import AuditedModel
     from auditor.model.torch_model import DifferentiableModel
     from auditor.rows import Rows
 
-COORDINATE = {"noise": "noise", "missing": "missing", "typos": "typos", "pgd": "epsilon", "certificate": "epsilon"}
+_FAMILIES = {family.name: family for family in FAMILIES}
+COORDINATE = {
+    "noise": "noise",
+    "missing": "missing",
+    "typos": "typos",
+    "pgd": "epsilon",
+    "certificate": "epsilon",
+    **dict.fromkeys(_FAMILIES, "words"),
+}
+
 _N_SAMPLES = 1000
+# A search asks a hundred times about a text.
+_N_SEARCHED = 200
 # Every image costs a pass per level and step, and each pass a thousand times what a row of a table does.
 _N_IMAGES = 100
 _LARGE = ("image", "audio")
@@ -52,7 +62,7 @@ _SOUND_EPSILON = (0.0005, 0.001, 0.002)
 
 
 class Robustness:
-    """Accuracy and share of changed decisions under noise, missing values, typing errors and a worst-case search.
+    """Accuracy and share of changed decisions under noise, missing values, typing errors, corruptions and searches.
 
     Over n sampled rows, one perturbed copy of each at every level, so that rows stay independent:
     ``accuracy_under_M = P(decision on the perturbed row = y)`` in [0, 1], ideal 1, over the labelled rows, and
@@ -61,18 +71,26 @@ class Robustness:
     of accuracy start. All levels share their random draws, so a curve's ups and downs are the model's and not the
     draws'. Methods M:
 
-    - ``noise`` (tables, images, sound): Gaussian noise of ``level`` standard deviations of each numeric column, as
-      :func:`probes.robustness.perturbations.with_noise` adds it, whole numbers staying whole; of ``level`` times the
-      range of a pixel in images; of ``level`` times the root mean square of each recording in sound.
-    - ``missing`` (tables): each cell missing with probability ``level``.
-    - ``typos`` (texts): ``level`` typing errors a text, as :func:`probes.robustness.perturbations.with_typos` makes
-      them.
+    - ``noise`` (tables, images, sound): Gaussian noise of ``level`` standard deviations of each numeric column that
+      can change, as :func:`probes.robustness.tables.with_noise` adds it: within the observed range, whole numbers
+      staying whole; of ``level`` times the range of a pixel in images; of ``level`` times the root mean square of each
+      recording in sound.
+    - ``missing`` (tables): each cell of the column of which most is missing in the data goes missing with probability
+      ``level``, those of others in proportion, as :func:`probes.robustness.tables.gap_rates` has it; where nothing is
+      missing in the data, every cell does.
+    - ``typos`` (texts): ``level`` typing errors a text, as :func:`probes.robustness.texts.with_typos` makes them.
+    - ``worst_typos``, ``homoglyphs``, ``zero_width``, ``leet``, ``appended_words`` (texts): the worst that a greedy
+      search finds with ``level`` words changed, as :func:`probes.robustness.text_search.attack_texts` searches among
+      :data:`probes.robustness.texts.FAMILIES`: typing errors, Cyrillic look-alikes, zero-width spaces, digits for
+      letters, neutral words behind the text. Coordinate ``words``.
+    - ``corruption`` (images): six kinds, of :data:`probes.robustness.corruptions.CORRUPTIONS`, at three severities.
+      ``accuracy_under_corruption`` and ``flip_rate_under_corruption`` are means over images of the share of the 18
+      copies of each, in [0, 1], with the interval of a bounded mean; ``accuracy_under_K`` at ``{"severity": s}`` is
+      that of one kind K, or ``flip_rate_under_K`` where there are no labels.
     - ``pgd`` (differentiable models of tables, images and sound): the worst of what projected gradient descent finds
       within ``epsilon`` standard deviations of each numeric column, as
       :func:`probes.robustness.attacks.attack` searches; within ``epsilon`` of the range of each pixel in
-      images, of full scale in sound. Columns that are encoded as indicators are not touched. What it finds is there,
-      and it can miss what is there: accuracy is at most what is left, with an upper bound alone, and the flip rate at
-      least what was found, with a lower bound alone. So either may FAIL, and neither PASSes. Coordinate ``epsilon``.
+      images, of full scale in sound. Tables stay within what can occur, as for noise. Coordinate ``epsilon``.
       ``gradient_masking``, at ``{"sign": S}`` and in [0, 1], ideal 0: the share of at most 200 rows with a sign that
       the gradient is hidden (:func:`probes.robustness.masking.examine`); where one is shown, both carry it. Word
       indices cannot be moved a little; no such search is made for texts.
@@ -83,28 +101,43 @@ class Robustness:
       FAILs; ``robust_accuracy``, the same number between the rows proved and the rows that nothing broke, which does
       both. They are about the model as it runs, its threshold and its float32 included.
 
+    What a search finds is there, and it can miss what is there: accuracy is at most what is left, with an upper bound
+    alone, and the flip rate at least what was found, with a lower bound alone. So either may FAIL, and neither PASSes.
+
+    In tables, a column can change a little that holds more than two numbers, is not sensitive and not ``immutable``;
+    columns of those two kinds do not go missing either. Zeros of a column that is mostly zeros stay, and other values
+    of it do not become zero.
+
+    With sensitive features each number comes by group too, with the largest difference between any two groups, as
+    :func:`probes.robustness.by_group.by_group` has it.
+
     A model that raises, or returns no probabilities, for perturbed rows has no number there: that method is undefined,
     and the reason is given.
 
-    methods: ``auto`` (all that apply) or names out of ``Robustness.methods``. noise, missing, typos, epsilon: levels;
-    epsilon is by default 0.05, 0.1 and 0.2 for tables, 2, 4 and 8 of 255 for images, 0.0005, 0.001 and 0.002 for
-    sound. n_steps: steps of the search. branches: the most boxes that the ball around a row may be cut into for its
-    certificate, a number and no time, so that the same seed gives the same report; by default up to 1,024.
-    n_samples: rows, drawn without replacement; by default 1,000, or 100 images.
+    methods: ``auto`` (all that apply) or names out of ``Robustness.methods``. noise, missing, typos, words, epsilon:
+    levels; epsilon is by default 0.05, 0.1 and 0.2 for tables, 2, 4 and 8 of 255 for images, 0.0005, 0.001 and 0.002
+    for sound. immutable: names of columns, or ``"age,sex"``. n_steps: steps of ``pgd``. n_queries: questions that a
+    search asks about a text at most. branches: the most boxes that the ball around a row may be cut into for its
+    certificate, a number and no time, so that the same seed gives the same report; by default up to 1,024. n_samples:
+    rows, drawn without replacement; by default 1,000, or 100 images, or 200 of the texts for each search.
 
-    Raises NotApplicableError where a method asked for does not apply.
+    Raises NotApplicableError where a method asked for does not apply, and UsageError where an immutable column does not
+    exist.
 
-    Sources: Hendrycks and Dietterich, ICLR 2019; Belinkov and Bisk, ICLR 2018; Madry et al., ICLR 2018.
+    Sources: Hendrycks and Dietterich, ICLR 2019 (corruptions); Belinkov and Bisk, ICLR 2018 (typing errors); Madry et
+    al., ICLR 2018 (pgd); Pruthi et al., ACL 2019, Jin et al., AAAI 2020, and Boucher et al., IEEE S&P 2022 (texts).
     """
 
     name: ClassVar[str] = "robustness"
     pillar: ClassVar[Pillar] = "robustness"
     goal: ClassVar[str] = "Do decisions survive small changes of the input?"
     citation: ClassVar[str] = "Hendrycks and Dietterich, ICLR 2019; Madry et al., ICLR 2018"
-    methods: ClassVar[tuple[str, ...]] = ("noise", "missing", "typos", "pgd", "certificate")
+    # Draws go by their place in it: what is new comes last.
+    methods: ClassVar[tuple[str, ...]] = ("noise", "missing", "typos", "pgd", "certificate", *_FAMILIES, "corruption")
     needs: ClassVar[tuple[Need, ...]] = (Need.CLASSIFIER, Need.DATA)
     ideal_when_same: ClassVar[Mapping[str, Answer]] = {
-        **{f"flip_rate_under_{method}": "decisions" for method in methods if method != "certificate"},
+        **{f"flip_rate_under_{m}": "decisions" for m in methods if m != "certificate"},
+        **{f"flip_rate_under_{kind.name}": "decisions" for kind in CORRUPTIONS},
         "gradient_masking": "scores",
     }
 
@@ -115,8 +148,11 @@ class Robustness:
         noise: Sequence[float] = (0.05, 0.1, 0.2, 0.4),
         missing: Sequence[float] = (0.05, 0.1, 0.2),
         typos: Sequence[int] = (1, 2, 4),
+        words: Sequence[int] = (1, 2, 4),
         epsilon: Sequence[float] | None = None,
+        immutable: str | Sequence[str] = (),
         n_steps: int = 20,
+        n_queries: int = 100,
         branches: int | None = None,
         n_samples: int | None = None,
     ) -> None:
@@ -126,14 +162,18 @@ class Robustness:
             known = ", ".join(self.methods)
             raise ValueError(f"methods must be auto or out of {known}, not {', '.join(unknown) or 'none'}")
         whole_number("n_steps", n_steps, 1)
+        whole_number("n_queries", n_queries, 2)
         whole_number("branches", branches, 1)
         whole_number("n_samples", n_samples, 1)
         self.wanted = wanted
         self.noise = levels("noise", noise)
         self.missing = levels("missing", missing, most=1.0)
         self.typos = levels("typos", typos, whole=True)
+        self.words = levels("words", words, whole=True)
+        self.immutable = names_of_columns(immutable)
         self.epsilon = None if epsilon is None else levels("epsilon", epsilon)
         self.n_steps = n_steps
+        self.n_queries = n_queries
         self.branches = branches
         self.n_samples = n_samples
 
@@ -141,7 +181,8 @@ class Robustness:
         """Measurements over sampled evaluation rows; see the class for what they are."""
         rows = data.evaluation
         sample = draw(rows, self.n_samples or (_N_IMAGES if rows.modality in _LARGE else _N_SAMPLES), rng)
-        applicable = _applicable(model, rows)
+        fixed = fixed_columns(model, rows, self.immutable) if rows.modality == "tabular" else frozenset[str]()
+        applicable = _applicable(model, rows, fixed)
         wanted = [m for m in self.methods if m in applicable] if "auto" in self.wanted else list(self.wanted)
         unfit = [m for m in wanted if m not in applicable]
         if unfit:
@@ -152,29 +193,38 @@ class Robustness:
         # Every method gets draws of its own, so that one more method or level does not change another's numbers.
         generators = dict(zip(self.methods, rng.spawn(len(self.methods)), strict=True))
         clean = model.decide(model.predict_proba(sample.X), sample.positive)
-        found = _of_rows_as_they_are(sample, clean)
+        found = [*_of_rows_as_they_are(sample, clean), *clean_by_group(sample, clean, model.classes)]
         examined: Examined | None = None
         for method in wanted:
             if method == "certificate":
-                found += self._certified(model, sample, clean, examined)
+                found += self._certified(model, rows, sample, clean, examined)
                 continue
-            curve = self._curve(method, model, rows, sample, clean, generators[method])
-            found += _measurements(method, curve, sample, clean)
+            if method == "corruption":
+                found += under_corruption(model, sample, clean, generators[method])
+                continue
+            curve = self._curve(method, model, rows, sample, clean, fixed, generators[method])
+            part, own = (sample, clean) if curve.rows is None else (sample.take(curve.rows), clean[curve.rows])
+            found += _measurements(method, curve, part, own)
+            found += by_group(_levels_of(method, curve), part, own, model.classes)
             examined = examined or curve.examined
         return found
 
     def _certified(
-        self, model: AuditedModel, sample: AuditData, clean: IntArray, examined: Examined | None
+        self, model: AuditedModel, rows: AuditData, sample: AuditData, clean: IntArray, examined: Examined | None
     ) -> list[Measurement]:
         from probes.robustness.certificates import certified, not_certified
 
         try:
             attacked = examined.attacked if examined else None
-            return certified(model, sample, clean, self._epsilon(sample), attacked, self.branches)
+            levels = self._epsilon(sample)
+            return certified(model, sample, clean, self._ball(rows), levels, attacked, self.branches)
         except NotApplicableError as error:
             if "certificate" in self.wanted:
                 raise
             return not_certified(len(sample), self._epsilon(sample), str(error))
+
+    def _ball(self, rows: AuditData) -> Callable[[AuditedModel, AuditData, Tensor], Ball]:
+        return partial(ball_of, rows=rows, immutable=self.immutable)
 
     def _epsilon(self, sample: AuditData) -> tuple[float, ...]:
         default = {"image": _IMAGE_EPSILON, "audio": _SOUND_EPSILON}.get(sample.modality, _TABLE_EPSILON)
@@ -187,18 +237,24 @@ class Robustness:
         rows: AuditData,
         sample: AuditData,
         clean: IntArray,
+        fixed: frozenset[str],
         rng: np.random.Generator,
     ) -> _Curve:
         if method == "typos":
-            return _try(model, sample.positive, self.typos, _texts(sample, self.typos, rng))
+            return _try(model, sample.positive, self.typos, mistyped(sample.X, self.typos, rng))
+        if method in _FAMILIES:
+            few = self.n_samples or _N_SEARCHED
+            return _rewritten(model, sample, clean, _FAMILIES[method], self.words, self.n_queries, few, rng)
         if method == "missing":
-            return _try(model, sample.positive, self.missing, _gaps(model, sample, self.missing, rng))
+            gappy = gappy_tables(model, rows, sample, fixed, self.missing, rng)
+            return _try(model, sample.positive, self.missing, gappy)
         own = differentiable(model)
         if method == "pgd" and own is not None:
-            return _search(model, own, sample, clean, self._epsilon(sample), self.n_steps, rng)
+            return _search(model, own, sample, clean, self._ball(rows), self._epsilon(sample), self.n_steps, rng)
         if sample.modality in _LARGE:
             return _media_noise(model, sample, self.noise, rng)
-        return _try(model, sample.positive, self.noise, _noise(model, rows, sample, self.noise, rng))
+        noisy = noisy_tables(model, rows, sample, fixed, self.noise, rng)
+        return _try(model, sample.positive, self.noise, noisy)
 
 
 def levels(option: str, values: Sequence[float], *, most: float = np.inf, whole: bool = False) -> tuple[float, ...]:
@@ -216,42 +272,72 @@ def levels(option: str, values: Sequence[float], *, most: float = np.inf, whole:
     return tuple(sorted({int(v) if whole else float(v) for v in values}))
 
 
+def names_of_columns(value: object) -> tuple[str, ...]:
+    """``"age,sex"``, a name or several, as names. Raises ValueError where it holds none."""
+    if isinstance(value, str):
+        return tuple(names_in(value))
+    parts = value if isinstance(value, (list, tuple)) else [value]
+    if any(isinstance(name, bool) or not isinstance(name, (str, int)) for name in parts):
+        raise ValueError(f"immutable must be names of columns, not {value!r}")
+    return tuple(str(name) for name in parts)
+
+
 @dataclass(frozen=True, eq=False)
 class _Curve:
     """Decisions (n_levels, n) on the perturbed rows, or ``failure``: why there are none.
 
-    ``examined``: what was found, where the rows were not drawn but searched for.
+    ``searched``: whether the rows were not drawn but searched for; ``examined``: what was found by gradients. ``rows``:
+    the places of the sampled rows that it is about, None for all.
     """
 
     levels: tuple[float, ...]
     decisions: IntArray
     detail: str = ""
     failure: str = ""
+    searched: bool = False
     examined: Examined | None = None
+    rows: IntArray | None = None
+
+    @property
+    def masked(self) -> str:
+        """Why what was not broken says nothing, in words, or ""."""
+        return self.examined.masked if self.examined else ""
+
+
+def _levels_of(method: str, curve: _Curve) -> list[Level]:
+    if curve.failure:
+        return []
+    return [
+        Level(method, {COORDINATE[method]: level}, decisions, curve.searched, curve.detail, curve.masked)
+        for level, decisions in zip(curve.levels, curve.decisions, strict=True)
+    ]
 
 
 # ---- what applies --------------------------------------------------------------------------------------------------
 
 
-def _applicable(model: AuditedModel, rows: AuditData) -> list[str]:
+def _applicable(model: AuditedModel, rows: AuditData, fixed: frozenset[str]) -> list[str]:
     kind = rows.modality
     if kind == "text":
-        return ["typos"]
-    noisy = kind in _LARGE or bool(_numeric(model, as_frame(rows.X, model.features)))
+        return ["typos", *_FAMILIES]
+    noisy = kind in _LARGE or bool(changing_columns(model, rows, fixed))
     searched = noisy and (own := differentiable(model)) is not None and _is_float(own, rows)
     table = ["missing"] if kind == "tabular" else []
     proved = searched and rows.y_true is not None and bool((rows.y_true >= 0).any())
-    return ["noise"] * noisy + table + ["pgd"] * searched + ["certificate"] * proved
+    gradients = ["pgd"] * searched + ["certificate"] * proved
+    return ["noise"] * noisy + table + gradients + ["corruption"] * can_be_corrupted(rows.X)
 
 
 def _why_not(method: str) -> str:
-    return {
-        "noise": "needs numeric columns, images or sound",
+    reasons = {
+        "noise": "needs columns of numbers that may change, neither sensitive nor immutable; or images, or sound",
         "missing": "needs a table",
-        "typos": "needs texts: add --text COLUMN",
-        "pgd": "needs a model that can be differentiated, on numeric columns, images or sound taken as fractions",
+        "pgd": "needs a model that can be differentiated, on numeric columns that may change, images or sound taken "
+        "as fractions",
         "certificate": "needs what pgd does, and true labels",
-    }[method]
+        "corruption": "needs images of one, three or four channels",
+    }
+    return reasons.get(method, "needs texts: add --text COLUMN")
 
 
 def _is_float(own: DifferentiableModel, rows: AuditData) -> bool:
@@ -260,44 +346,7 @@ def _is_float(own: DifferentiableModel, rows: AuditData) -> bool:
     return own.encode(take_rows(rows.X, slice(1))).is_floating_point() if len(rows) else False
 
 
-def _numeric(model: AuditedModel, frame: pd.DataFrame) -> list[str]:
-    """Columns that hold numbers to the model: a code that it takes as a category is none."""
-    from auditor.data.preprocessing import NumericColumn, TabularPreprocessing
-
-    if isinstance(model.preprocessing, TabularPreprocessing):
-        return [c.name for c in model.preprocessing.columns if isinstance(c, NumericColumn) and c.name in frame.columns]
-    return [c for c in frame.columns if is_number(frame[c])]
-
-
 # ---- perturbed rows ------------------------------------------------------------------------------------------------
-
-
-def _like(frame: pd.DataFrame, original: Rows) -> Rows:
-    """A perturbed table as the model takes it."""
-    return frame.to_numpy() if isinstance(original, np.ndarray) else frame
-
-
-def _noise(
-    model: AuditedModel, rows: AuditData, sample: AuditData, levels: Sequence[float], rng: np.random.Generator
-) -> Callable[[int], Rows]:
-    reference, frame = as_frame(rows.X, model.features), as_frame(sample.X, model.features)
-    names = _numeric(model, frame)
-    z = rng.standard_normal((len(frame), len(names)))
-    return lambda i: _like(with_noise(frame, names, reference, z, levels[i]), sample.X)
-
-
-def _gaps(
-    model: AuditedModel, sample: AuditData, levels: Sequence[float], rng: np.random.Generator
-) -> Callable[[int], Rows]:
-    frame = as_frame(sample.X, model.features)
-    u = rng.random(frame.shape)
-    return lambda i: _like(with_gaps(frame, u, levels[i]), sample.X)
-
-
-def _texts(sample: AuditData, levels: Sequence[float], rng: np.random.Generator) -> Callable[[int], Rows]:
-    counts = [int(level) for level in levels]
-    versions = [with_typos(str(text), counts, rng) for text in sample.X]
-    return lambda i: np.array([v[i] for v in versions], object)
 
 
 def _try(
@@ -309,10 +358,44 @@ def _try(
         try:
             decisions.append(model.decide(model.predict_proba(rows), positive))
         except Exception as error:  # whatever a foreign model raises on such rows is what was to be found out
-            reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
-            failure = f"the model fails at level {level:g}: {reason}"
+            failure = f"the model fails at level {level:g}: {_in_words(error)}"
             return _Curve(levels, np.empty((0, len(rows)), np.int64), failure=failure)
     return _Curve(levels, np.stack(decisions))
+
+
+def _in_words(error: Exception) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())[:300]
+
+
+def _rewritten(
+    model: AuditedModel,
+    sample: AuditData,
+    clean: IntArray,
+    family: Family,
+    levels: tuple[float, ...],
+    n_queries: int,
+    most: int,
+    rng: np.random.Generator,
+) -> _Curve:
+    picked = np.sort(rng.choice(len(sample), min(most, len(sample)), replace=False)).astype(np.int64)
+    own = clean[picked]
+    try:
+        attacked = attack_texts(
+            [str(text) for text in np.asarray(sample.X)[picked]],
+            own,
+            lambda versions: model.predict_proba(np.array(versions, object)),
+            lambda probabilities: model.decide(probabilities, sample.positive),
+            family=family,
+            levels=[int(level) for level in levels],
+            n_queries=n_queries,
+            rng=rng,
+        )
+    except Exception as error:  # as for rows that are drawn
+        failure = f"the model fails on texts that are rewritten: {_in_words(error)}"
+        return _Curve(levels, np.empty((0, len(picked)), np.int64), failure=failure, rows=picked)
+    detail = f"{family.what}, searched for with at most {n_queries:,} questions about a text"
+    decisions = np.where(attacked.broken, -1, own).astype(np.int64)
+    return _Curve(levels, decisions, detail, searched=True, rows=picked)
 
 
 def _media_noise(model: AuditedModel, sample: AuditData, levels: tuple[float, ...], rng: np.random.Generator) -> _Curve:
@@ -338,12 +421,13 @@ def _search(
     own: DifferentiableModel,
     sample: AuditData,
     clean: IntArray,
+    ball_around: Callable[[AuditedModel, AuditData, Tensor], Ball],
     levels: tuple[float, ...],
     n_steps: int,
     rng: np.random.Generator,
 ) -> _Curve:
     inputs = own.encode(sample.X)
-    ball = ball_of(model, sample, inputs)
+    ball = ball_around(model, sample, inputs)
     of_attack, of_signs = rng.spawn(2)
 
     def decide(probabilities: FloatArray) -> IntArray:
@@ -353,7 +437,8 @@ def _search(
     examined = examine(own, inputs, clean, decide, attacked, ball=ball, n_steps=n_steps, rng=of_signs)
     # "Another" is no class, and so never the right one.
     decisions = np.where(examined.attacked.broken, -1, clean).astype(np.int64)
-    return _Curve(levels, decisions, f"L-infinity ball of epsilon {ball.unit}; {n_steps} steps", examined=examined)
+    detail = f"L-infinity ball of epsilon {ball.unit}; {n_steps} steps"
+    return _Curve(levels, decisions, detail, searched=True, examined=examined)
 
 
 # ---- measurements --------------------------------------------------------------------------------------------------
@@ -379,10 +464,10 @@ def _measurements(method: str, curve: _Curve, sample: AuditData, clean: IntArray
         at: dict[str, str | float] = {COORDINATE[method]: level}
         if y is not None and labelled is not None:
             right = _right(decisions, y, labelled)
-            searched = AtMost(successes=right.successes, n=right.n) if curve.examined else right
+            searched = AtMost(successes=right.successes, n=right.n) if curve.searched else right
             found.append(_one("accuracy", method, searched, right.n, 1.0, at, curve))
         flips, n = int((decisions != clean).sum()), len(clean)
-        of_flips = AtLeast(successes=flips, n=n) if curve.examined else Proportion(successes=flips, n=n)
+        of_flips = AtLeast(successes=flips, n=n) if curve.searched else Proportion(successes=flips, n=n)
         found.append(_one("flip_rate", method, of_flips, n, 0.0, at, curve))
     return found + _signs(method, curve.examined)
 
@@ -427,5 +512,5 @@ def _one(
         ideal=ideal,
         at=at,
         detail=curve.detail,
-        masked=curve.examined.masked if curve.examined else "",
+        masked=curve.masked,
     )

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from auditor.rows import FloatArray, IntArray, Rows
 from probes.inputs import as_frame
-from probes.robustness.perturbations import is_number, numbers
+from probes.robustness.tables import is_number, numbers
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from auditor.errors import DataError, UsageError, did_you_mean
 from auditor.rows import Rows
 from probes.inputs import as_frame
-from probes.robustness.perturbations import is_number
+from probes.robustness.tables import is_number
 
 if TYPE_CHECKING:
     import pandas as pd

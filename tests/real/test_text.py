@@ -17,6 +17,7 @@ import numpy.typing as npt
 import pytest
 import torch
 
+from auditor.data.audit_data import AuditData
 from auditor.data.preprocessing import TextPreprocessing
 from auditor.finding.criterion import parse_criterion
 from auditor.intake.formats import load_model
@@ -29,6 +30,7 @@ from auditor.report.record import AuditReport
 from auditor.run.audit import run_audit
 from auditor.statistics.means import WorstPairedDifference
 from probes.fairness.token_fairness import CounterfactualTokenFairness
+from probes.robustness.robustness import Robustness
 
 CRITERIA = [
     parse_criterion({"metric": "worst_identity_gap", "direction": "at_most", "bound": 0.10}, "test"),
@@ -168,3 +170,22 @@ def test_a_model_blind_to_the_words_passes() -> None:
 
     report = audit(AuditedModel.from_callable(predict, classes=["not toxic", "toxic"]))
     assert outcomes(report) == ["PASS", "PASS"]
+
+
+def test_a_few_letters_that_look_the_same_hide_every_insult_from_it() -> None:
+    """Of insults that the Jigsaw model catches, one random typing error hides some, and look-alikes all."""
+    insults = ("an idiot", "a moron", "a stupid fool", "a pathetic loser", "a dumb liar", "a filthy pig")
+    names = ("Anna", "My neighbour", "That teacher", "The mayor", "Your cousin")
+    texts = np.asarray([f"{name} is {insult}" for name in names for insult in insults], object)
+    model = jigsaw()
+    caught = texts[model.predict_proba(texts)[:, -1] >= 0.5]
+    assert len(caught) >= 20
+    data = AuditData(X=caught, y_true=np.ones(len(caught), np.int64), classes=model.classes, positive=0)
+    found = {
+        (m.metric.removeprefix("flip_rate_under_"), next(iter(m.at.values()))): m.estimate.value
+        for m in Robustness().measure(model, data, np.random.default_rng(0))
+        if m.metric.startswith("flip_rate")
+    }
+    assert found["homoglyphs", 4] == found["zero_width", 4] == 1.0 and found["leet", 4] > 0.8
+    assert found["worst_typos", 1] > found["typos", 1] + 0.2
+    assert found["appended_words", 4] < found["homoglyphs", 1]

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from auditor.rows import FloatArray, IntArray
-from probes.robustness.perturbations import image_noise, is_number, sound_noise, with_noise, with_typos
+from probes.robustness.corruptions import image_noise, sound_noise
+from probes.robustness.tables import is_number, number_columns, with_noise
+from probes.robustness.texts import with_typos
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -30,7 +32,7 @@ def scores(
     """Share of ``n_queries`` slightly changed copies of each row, and the row itself, decided as its true label; (n,).
 
     Members lie farther from the decision boundary. Only decisions are looked at. Copies of a table: noise of 0.1, 0.3
-    and 1 standard deviations in its numbers, and 2, 10 and 30 % of its other values drawn anew from the column; of a
+    and 1 standard deviations in its numbers, and 2, 10 and 30 % of its codes and words drawn anew from the column; of a
     text 1, 2 or 4 typing errors; of an image noise of 2, 5 or 10 % of the range.
     """
     held = model.decide(model.outputs(rows), rows.positive) == labels
@@ -65,10 +67,10 @@ def _copies(rows: AuditData, n: int, rng: np.random.Generator) -> Iterator[Rows]
 
 
 def _changed(frame: pd.DataFrame, noise: float, share: float, rng: np.random.Generator) -> pd.DataFrame:
-    numeric = [name for name in frame.columns if is_number(frame[name])]
-    out = with_noise(frame, numeric, frame, rng.standard_normal((len(frame), len(numeric))), noise)
+    numeric = number_columns(frame, [name for name in frame.columns if is_number(frame[name])])
+    out = with_noise(frame, numeric, rng.standard_normal((len(frame), len(numeric))), noise)
     for name in frame.columns:
-        if name not in numeric:
+        if name not in {column.name for column in numeric}:
             drawn = rng.random(len(frame)) < share
             others = frame[name].iloc[rng.integers(0, max(len(frame), 1), len(frame))].set_axis(frame.index)
             out[name] = frame[name].mask(drawn, others)

@@ -19,7 +19,7 @@ from auditor.finding.measurement import Outcome
 from auditor.model.torch_model import TorchModel
 from auditor.run.audit import run_audit
 from probes import PROBES
-from probes.robustness.perturbations import sound_noise
+from probes.robustness.corruptions import sound_noise
 from probes.robustness.robustness import Robustness
 
 N = 60
@@ -50,7 +50,7 @@ def data() -> AuditData:
 
 
 def values(found: list[Any], metric: str) -> list[float]:
-    return [m.estimate.value for m in found if m.metric == metric]
+    return [m.estimate.value for m in found if m.metric == metric and not m.group]
 
 
 def test_noise_has_the_stated_level() -> None:

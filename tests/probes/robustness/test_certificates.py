@@ -382,7 +382,8 @@ def test_what_is_not_certified_says_why_and_is_no_pass(change: Any, why: str) ->
         other = TorchModel(
             other.module, classes=other.classes, encoder=lambda X: torch.zeros(len(X), 3).double(), outputs="logits"
         )
-        data = AuditData.from_arrays(np.zeros((12, 3)), data.y_true, classes=[0, 1])
+        moving = np.random.default_rng(0).standard_normal((12, 3))
+        data = AuditData.from_arrays(moving, data.y_true, classes=[0, 1])
     found = [m for m in measured(other, data, n_steps=2) if m.metric == "robust_accuracy"]
     assert len(found) == 3
     assert all_of(isinstance(m.estimate, Undefined) and why in m.estimate.reason for m in found)

@@ -33,8 +33,10 @@ from auditor.statistics.estimate import Undefined
 from auditor.statistics.rates import Proportion
 from probes.robustness.attacks import attack
 from probes.robustness.ball import Ball, ball_of
-from probes.robustness.perturbations import NEIGHBOURS, image_noise, with_gaps, with_noise, with_typos
+from probes.robustness.corruptions import image_noise
 from probes.robustness.robustness import Robustness
+from probes.robustness.tables import number_columns, with_gaps, with_noise
+from probes.robustness.texts import FAMILIES, NEIGHBOURS, with_typos
 from tests.quantifiers import all_of, none_of
 
 torch.set_num_threads(1)
@@ -88,7 +90,7 @@ def test_noise_and_gaps_against_a_loop_over_cells() -> None:
     found = measure(Robustness(noise=levels, missing=levels, n_samples=80), model, data)
     generators = np.random.default_rng(0)
     generators.choice(80, size=80, replace=False)
-    of_noise, of_gaps, _, _ = generators.spawn(4)
+    of_noise, of_gaps = generators.spawn(2)
     z, u = of_noise.standard_normal((80, 3)), of_gaps.random((80, 4))
     clean = rule(X) >= 0.5
     for level in levels:
@@ -160,14 +162,16 @@ def test_noise_keeps_types_whole_numbers_gaps_and_range() -> None:
         }
     )
     names = ["whole", "whole_float", "nullable", "single", "gap", "constant"]
-    noisy = with_noise(X, names, X, rng.standard_normal((n, 6)), 0.5)
+    columns = number_columns(X, names)
+    assert [column.name for column in columns] == ["whole", "whole_float", "single", "gap"], "a code and a constant"
+    noisy = with_noise(X, columns, rng.standard_normal((n, 4)), 0.5)
     assert (noisy.dtypes == X.dtypes).all()
     for name in names:
         assert (noisy[name].isna() == X[name].isna()).all()
         assert noisy[name].min() >= X[name].min() and noisy[name].max() <= X[name].max()
     assert (noisy["whole_float"] == noisy["whole_float"].round()).all() and (noisy["whole"] != X["whole"]).any()
     pd.testing.assert_frame_equal(noisy[["constant", "text", "flag"]], X[["constant", "text", "flag"]])
-    tiny = with_noise(X, ["whole"], X, rng.standard_normal((n, 1)), 0.01)
+    tiny = with_noise(X, columns[:1], rng.standard_normal((n, 1)), 0.01)
     pd.testing.assert_frame_equal(tiny, X)
 
 
@@ -176,13 +180,13 @@ def test_gaps_are_as_frequent_as_asked_and_nested() -> None:
     X["kind"] = pd.Categorical(X["job"])
     X["flag"] = X["x"] > 0
     u = np.random.default_rng(0).random(X.shape)
-    few, many = with_gaps(X, u, 0.1), with_gaps(X, u, 0.3)
+    few, many = (with_gaps(X, u, np.full(X.shape[1], rate)) for rate in (0.1, 0.3))
     for name in X.columns:
         assert few[name].isna().mean() == pytest.approx(0.1, abs=0.02)
         assert many[name].isna()[few[name].isna()].all()
         kept = ~few[name].isna()
         assert (few[name][kept] == X[name][kept]).all()
-    pd.testing.assert_frame_equal(with_gaps(X, u, 0.0), X)
+    pd.testing.assert_frame_equal(with_gaps(X, u, np.zeros(X.shape[1])), X)
 
 
 @pytest.mark.parametrize("broken", ["raises", "returns NaN"])
@@ -292,7 +296,7 @@ def test_word_spotter_flips_when_its_word_is_struck() -> None:
 
     y = np.array([1] * 400 + [0] * 100)
     found = measure(Robustness(), AuditedModel.from_callable(predict, classes=CLASSES), audit_data(texts, y))
-    assert {m.method for m in found} == {"", "typos"}
+    assert {m.method for m in found} == {"", "typos", *(family.name for family in FAMILIES)}
     flips = curve(found, "flip_rate_under_typos")
     # A swap of the two o's, a doubled first or last letter or a swap that restores it leave "good" in.
     assert 0.4 < flips[1] < 0.8 and flips[1] < flips[2] < flips[4]
@@ -302,7 +306,8 @@ def test_word_spotter_flips_when_its_word_is_struck() -> None:
 def test_torch_text_model_takes_typos_and_no_search() -> None:
     texts = np.array(["good film", "bad plot"] * 20, object)
     model = TorchModel(BiLSTMText(9, 2), classes=CLASSES, preprocessing=fit_text(list(texts), length=4))
-    assert {m.method for m in measure(Robustness(), model, audit_data(texts))} == {"typos"}
+    own = {"typos", *(family.name for family in FAMILIES)}
+    assert {m.method for m in measure(Robustness(), model, audit_data(texts))} == own
     with pytest.raises(NotApplicableError, match="pgd needs a model that can be differentiated.*apply: typos"):
         measure(Robustness(methods="pgd"), model, audit_data(texts))
 
@@ -341,7 +346,7 @@ def test_images_take_noise_and_a_search_within_valid_pixels() -> None:
     model = TorchModel(Watched(), classes=CLASSES, preprocessing=preprocessing)
     data = audit_data(images(20))
     found = measure(Robustness(epsilon=[0.1, 0.5], n_steps=5), model, data)
-    assert {m.method for m in found} == {"noise", "pgd"}
+    assert {m.method for m in found} == {"noise", "pgd", "corruption"}
     mean, std = (torch.tensor(v).reshape(3, 1, 1) for v in (preprocessing.mean, preprocessing.std))
     pixels = torch.cat(seen) * std + mean
     assert pixels.min() >= -1e-5 and pixels.max() <= 1 + 1e-5
@@ -396,7 +401,13 @@ def test_search_touches_numeric_columns_only_in_the_models_own_scale() -> None:
     found = measure(Robustness(methods="pgd", epsilon=[0.3], n_samples=200), model, audit_data(X))
     w = (module.weight[1] - module.weight[0]).detach().numpy()
     logits = module(torch.from_numpy(preprocessing.encode(X))).detach().numpy()
-    expected = np.abs(logits[:, 1] - logits[:, 0]) < 0.3 * np.abs(w[:3]).sum()
+    # Within the observed range, and by no child: 0.3 standard deviations are less than one.
+    margin, moved = logits[:, 1] - logits[:, 0], 0.0
+    for name, weight in (("x", w[0]), ("y", w[1])):
+        room = X[name].max() - X[name], X[name] - X[name].min()
+        up = np.sign(margin) * weight < 0
+        moved += np.abs(weight) * np.minimum(0.3, np.where(up, *room) / X[name].std(ddof=0))
+    expected = np.abs(margin) < moved
     assert curve(found, "flip_rate_under_pgd")[0.3] == pytest.approx(expected.mean(), abs=0.006)
 
 

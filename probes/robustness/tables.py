@@ -1,0 +1,210 @@
+"""Tables with noise, and with values missing, as they may occur: nobody becomes older, and no income negative."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from auditor.errors import UsageError, did_you_mean
+from auditor.rows import FloatArray
+from probes.inputs import as_frame
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from auditor.data.audit_data import AuditData
+    from auditor.model.audited_model import AuditedModel
+    from auditor.rows import Rows
+
+# A column of which more than this share is 0 holds an amount that most rows do not have.
+_MOSTLY = 0.5
+
+
+@dataclass(frozen=True)
+class NumberColumn:
+    """What may occur in a column of numbers that can change a little.
+
+    ``low``, ``high``: the smallest and the largest value observed of those that can change; ``deviation``: the standard
+    deviation of these; ``whole``: whether all are whole numbers. ``absent``: the value of rows that do not have what is
+    counted, such as a capital gain of 0, which stay as they are; None where the column has no such value.
+    """
+
+    name: str
+    low: float
+    high: float
+    deviation: float
+    whole: bool
+    absent: float | None = None
+
+    def can_change(self, values: FloatArray) -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]]:
+        """(n,) which of a column's values may become others: those that are known and not ``absent``."""
+        known = np.isfinite(values)
+        return known if self.absent is None else known & (values != self.absent)
+
+
+def number_columns(reference: pd.DataFrame, names: Collection[str]) -> tuple[NumberColumn, ...]:
+    """Those of the named columns that can change a little, as the reference's rows have them.
+
+    A column of one value is constant, and one of two is a code, such as the indicator of a level: neither can, and so
+    indicators of levels keep their sum. Where more than half of the known values are 0, or in a column of fractions the
+    smallest there is, that one is ``absent``: noise neither gives such an amount nor takes it away.
+    """
+    found = []
+    for name in reference.columns:
+        if name not in names:
+            continue
+        known = numbers(reference[name])
+        known = known[np.isfinite(known)]
+        if not known.size or ((known == known.min()) | (known == known.max())).all():
+            continue
+        # A scale of whole numbers may start at 1, which most have; an amount in other units may have its 0 anywhere.
+        none = (0.0,) if (known == np.round(known)).all() else (0.0, float(known.min()))
+        often = [value for value in none if (known == value).mean() > _MOSTLY]
+        absent = often[0] if often else None
+        moving = known if absent is None else known[known != absent]
+        found.append(
+            NumberColumn(
+                name=name,
+                low=float(moving.min()),
+                high=float(moving.max()),
+                deviation=float(moving.std()),
+                whole=bool((moving == np.round(moving)).all()),
+                absent=absent,
+            )
+        )
+    return tuple(found)
+
+
+def fixed_columns(model: AuditedModel, rows: AuditData, immutable: Collection[str] = ()) -> frozenset[str]:
+    """Names of the columns of a table that no change may touch: those called immutable, and the sensitive ones.
+
+    Raises UsageError where one that is called immutable does not exist.
+    """
+    sensitive = () if rows.sensitive_features is None else rows.sensitive_features.columns
+    known = {*map(str, as_frame(rows.X, model.features).columns), *map(str, sensitive)}
+    for name in immutable:
+        if name not in known:
+            raise UsageError(
+                f"immutable: there is no column {name!r}{did_you_mean(name, sorted(known)) or '.'} "
+                f"Columns are: {', '.join(sorted(known))}."
+            )
+    return frozenset(immutable) | frozenset(map(str, sensitive))
+
+
+def numeric_names(model: AuditedModel, frame: pd.DataFrame) -> list[str]:
+    """Columns that hold numbers to the model: a code that it takes as a category is none."""
+    from auditor.data.preprocessing import NumericColumn, TabularPreprocessing
+
+    if isinstance(model.preprocessing, TabularPreprocessing):
+        return [c.name for c in model.preprocessing.columns if isinstance(c, NumericColumn) and c.name in frame.columns]
+    return [c for c in frame.columns if is_number(frame[c])]
+
+
+def changing_columns(model: AuditedModel, rows: AuditData, fixed: Collection[str]) -> tuple[NumberColumn, ...]:
+    """What may occur in each column of a table that a small change may touch, as the rows have it."""
+    frame = as_frame(rows.X, model.features)
+    return number_columns(frame, [name for name in numeric_names(model, frame) if str(name) not in fixed])
+
+
+def noisy_tables(
+    model: AuditedModel,
+    rows: AuditData,
+    sample: AuditData,
+    fixed: Collection[str],
+    levels: Sequence[float],
+    rng: np.random.Generator,
+) -> Callable[[int], Rows]:
+    """The sample with noise, by the place of the level; a column that is fixed changes no other's draws."""
+    frame = as_frame(sample.X, model.features)
+    names = numeric_names(model, frame)
+    columns = changing_columns(model, rows, fixed)
+    z = rng.standard_normal((len(frame), len(names)))[:, [names.index(column.name) for column in columns]]
+    return lambda i: _like(with_noise(frame, columns, z, levels[i]), sample.X)
+
+
+def gappy_tables(
+    model: AuditedModel,
+    rows: AuditData,
+    sample: AuditData,
+    fixed: Collection[str],
+    levels: Sequence[float],
+    rng: np.random.Generator,
+) -> Callable[[int], Rows]:
+    """The sample with cells missing as they are in the rows, by the place of the level."""
+    frame = as_frame(sample.X, model.features)
+    rates = gap_rates(as_frame(rows.X, model.features), fixed)
+    u = rng.random(frame.shape)
+    return lambda i: _like(with_gaps(frame, u, levels[i] * rates), sample.X)
+
+
+def _like(frame: pd.DataFrame, original: Rows) -> Rows:
+    """A changed table as the model takes it."""
+    return frame.to_numpy() if isinstance(original, np.ndarray) else frame
+
+
+def numbers(values: pd.Series[Any]) -> FloatArray:
+    """(n,) a numeric column as float64, NaN where missing."""
+    return values.to_numpy(np.float64, na_value=np.nan)
+
+
+def is_number(values: pd.Series[Any]) -> bool:
+    """Whether a column holds numbers; truth values are none."""
+    import pandas as pd
+
+    return pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values)
+
+
+def with_noise(X: pd.DataFrame, columns: Sequence[NumberColumn], z: FloatArray, level: float) -> pd.DataFrame:
+    """``x + level * deviation * z`` in those columns, kept within what may occur, in the column's own type.
+
+    X (n, d); z (n, len(columns)) standard normal draws. The result lies within the observed range, and is rounded in a
+    column of whole numbers: the model is asked about values that can occur. A negative income or 2.4 children would
+    measure how it extrapolates, or crash on the logarithm before it, and not how it bears small errors. So a coded
+    level changes only where the noise reaches half a unit. What is missing or absent stays so.
+    """
+    out = X.copy()
+    for j, column in enumerate(columns):
+        values = numbers(X[column.name])
+        noisy = np.clip(values + level * column.deviation * z[:, j], column.low, column.high)
+        noisy = np.round(noisy) if column.whole else noisy
+        out[column.name] = _typed(np.where(column.can_change(values), noisy, values), X[column.name])
+    return out
+
+
+def _typed(values: FloatArray, like: pd.Series[Any]) -> pd.Series[Any]:
+    """Numbers in the type of ``like``, which has the same gaps."""
+    import pandas as pd
+
+    column = pd.Series(values, index=like.index, name=like.name)
+    if not isinstance(like.dtype, np.dtype):
+        return column.astype("Float64").mask(like.isna()).astype(like.dtype)
+    return column.astype(like.dtype)
+
+
+def gap_rates(reference: pd.DataFrame, fixed: Collection[str]) -> FloatArray:
+    """(d,) how often each column goes missing, 1 for the one of which most is missing in the reference's rows.
+
+    The others in proportion: a column that is never missing stays so, and so does a fixed one. Where no column has a
+    gap, nothing says which would, and each of those that are not fixed is 1.
+    """
+    free = np.array([str(name) not in fixed for name in reference.columns], bool)
+    rates = reference.isna().to_numpy(bool).mean(axis=0) if len(reference) else np.zeros(len(free))
+    rates = np.where(free, rates, 0.0)
+    most = rates.max(initial=0.0)
+    return np.asarray(rates / most if most > 0.0 else free, np.float64)
+
+
+def with_gaps(X: pd.DataFrame, u: FloatArray, rates: FloatArray) -> pd.DataFrame:
+    """A cell is missing, by NaN or its type's own gap, where its draw ``u`` (n, d) of [0, 1) lies below its column's
+    rate, (d,)."""
+    import pandas as pd
+
+    out = {}
+    for j, name in enumerate(X.columns):
+        holes = u[:, j] < rates[j]
+        # A column without a gap keeps its type, as it would in a file.
+        out[name] = X[name].mask(holes) if holes.any() else X[name]
+    return pd.DataFrame(out, index=X.index)
