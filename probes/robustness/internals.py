@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy.special import softmax
+import scipy
 
 from auditor.rows import FloatArray, Rows, take_rows
 
@@ -40,7 +40,7 @@ def internals_of(model: TorchModel, X: Rows, modality: str) -> Internals:
     parts = [_pass(model, take_rows(X, slice(i, i + size))) for i in range(0, len(X), size)]
     logits = np.concatenate([part[0] for part in parts])
     _, features, layer = parts[0]
-    probabilities = softmax(logits, axis=1)
+    probabilities = scipy.special.softmax(logits, axis=1)
     real = model.output_kind == "logits" and not (logits.shape[1] == 2 and not logits[:, 0].any())
     if features is None:
         return Internals(probabilities, logits if real else None, logits, "its logits")

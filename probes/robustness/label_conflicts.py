@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from auditor.data.row_keys import keys_of
 from auditor.errors import NotApplicableError
 from auditor.finding.measurement import Measurement, Pillar
 from auditor.rows import FloatArray, IntArray, Rows
@@ -105,6 +104,8 @@ class Conflicts:
 
 def exact_conflicts(rows: AuditData, labels: IntArray) -> Conflicts:
     """Of every row, whether another with the same features has another label, (n,)."""
+    from auditor.data.row_keys import keys_of
+
     return Conflicts(_within(keys_of(rows.X, None, None, None), labels), "with the same features")
 
 
@@ -157,6 +158,8 @@ def _points(X: Rows) -> FloatArray:
     frame = as_frame(X)
     columns: list[FloatArray] = []
     others: Sequence[str] = [c for c in frame.columns if not is_number(frame[c])]
+    from auditor.data.row_keys import keys_of
+
     keys: list[npt.NDArray[np.unsignedinteger]] = [keys_of(frame[others], None, None, None)] if others else []
     for name in frame.columns:
         if name in others:

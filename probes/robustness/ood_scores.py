@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import logsumexp
+import scipy
 
 from auditor.rows import FloatArray, IntArray
 
@@ -21,7 +21,7 @@ def msp(probabilities: FloatArray) -> FloatArray:
 def energy(logits: FloatArray) -> FloatArray:
     """(n,) ``log sum over j of exp(z_j)`` of logits (n, n_classes), the negative energy. Source: Liu et al., NeurIPS
     2020."""
-    return np.asarray(logsumexp(logits, axis=1), np.float64)
+    return np.asarray(scipy.special.logsumexp(logits, axis=1), np.float64)
 
 
 @dataclass(frozen=True, eq=False)
