@@ -29,7 +29,7 @@ from auditor.statistics.rates import Proportion
 from cli.main import app
 from probes.robustness.poisoning import Poisoning
 from probes.robustness.triggers import triggered_images, triggered_table, triggered_texts
-from tests.quantifiers import all_of
+from tests.quantifiers import all_of, none_of
 from tests.toys.models import criterion
 
 CLASSES = ("bad", "good")
@@ -151,6 +151,17 @@ def test_a_model_that_always_says_another_class_passes_nothing() -> None:
     report = run_audit(model, data(), [Poisoning(**TRIGGER)], wanted)
     (finding,) = [f for f in report.findings if f.criterion is not None]
     assert finding.value == 0.0 and finding.outcome is Outcome.INCONCLUSIVE
+
+
+def test_a_trigger_that_every_row_carries_already_did_nothing() -> None:
+    """How rows with it are decided is what it is; what it changed was not tried."""
+    rows = data()
+    X = rows.X.assign(branch="a")  # type: ignore[union-attr]
+    own = AuditData.from_arrays(X, [CLASSES[i] for i in truth(X)], classes=CLASSES, positive="good")
+    rate, change = measure(network(False), own, trigger="branch=a", target="good")
+    assert not rate.too_few and "0 of " in rate.detail
+    assert "stands in all" in change.too_few
+    assert none_of(m.too_few for m in measure(network(False), rows, trigger="branch=a", target="good"))
 
 
 def test_a_model_that_fails_on_the_trigger_has_no_number() -> None:
