@@ -115,8 +115,8 @@ class Robustness:
     A model that raises, or returns no probabilities, for perturbed rows has no number there: that method is undefined,
     and the reason is given.
 
-    methods: ``auto`` (all that apply) or names out of ``Robustness.methods``. noise, missing, typos, words, epsilon:
-    levels; epsilon is by default 0.05, 0.1 and 0.2 for tables, 2, 4 and 8 of 255 for images, 0.0005, 0.001 and 0.002
+    methods: ``auto`` (all that apply) or names out of ``Robustness.methods``, or ``"noise,missing"``. noise, missing,
+    typos, words, epsilon: levels; epsilon is by default 0.05, 0.1 and 0.2 for tables, 2, 4 and 8 of 255 for images, 0.0005, 0.001 and 0.002
     for sound. immutable: names of columns, or ``"age,sex"``. n_steps: steps of ``pgd``. n_queries: questions that a
     search asks about a text at most. branches: the most boxes that the ball around a row may be cut into for its
     certificate, a number and no time, so that the same seed gives the same report; by default up to 1,024. n_samples:
@@ -157,7 +157,7 @@ class Robustness:
         branches: int | None = None,
         n_samples: int | None = None,
     ) -> None:
-        wanted = (methods,) if isinstance(methods, str) else tuple(methods)
+        wanted = tuple(names_in(methods)) if isinstance(methods, str) else tuple(methods)
         unknown = [m for m in wanted if m not in (*self.methods, "auto")]
         if unknown or not wanted:
             known = ", ".join(self.methods)

@@ -18,6 +18,7 @@ from auditor.finding.measurement import Measurement, Outcome, ProbeResult
 from auditor.model.audited_model import AuditedModel
 from auditor.model.torch_model import TorchModel
 from probes.robustness.moved import changed, nothing_moves
+from probes.robustness.out_of_distribution import OutOfDistribution
 from probes.robustness.robustness import Robustness
 from tests.quantifiers import all_of, none_of
 from tests.toys.models import criterion
@@ -167,3 +168,12 @@ def test_changed_rows_are_those_of_a_loop_over_cells() -> None:
     other = np.where(rng.random((50, 3)) < 0.1, 1.0, numbers)
     assert changed(numbers, other).tolist() == (other == 1.0).any(axis=1).tolist()
     assert changed(np.asarray(["x", "y"], object), np.asarray(["x", "z"], object)).tolist() == [False, True]
+
+
+def test_several_methods_and_cases_may_be_named_in_one_word() -> None:
+    assert Robustness(methods="noise, certificate").wanted == ("noise", "certificate")
+    asked = OutOfDistribution(methods="msp,knn", cases="far,uniform")
+    assert asked.wanted == ("msp", "knn") and asked.cases == ("far", "uniform")
+    for none in ("noise,nose", "", ","):
+        with pytest.raises(ValueError, match="methods must be auto or out of .*, not (nose|none)"):
+            Robustness(methods=none)

@@ -229,6 +229,14 @@ def test_words_are_tried_before_and_behind_each_text() -> None:
     assert list(triggered_texts(rows.X[:1], "x y", "end")) == ["a dull film x y"]
 
 
+@pytest.mark.parametrize("blank", ["", " ", "\t"])
+def test_a_blank_trigger_of_texts_is_refused(blank: str) -> None:
+    model = AuditedModel.from_callable(lambda texts: np.full(len(texts), 0.2), classes=CLASSES)
+    rows = AuditData.from_arrays(["a dull film", "fine"] * 50, ["bad", "good"] * 50, classes=CLASSES)
+    with pytest.raises(UsageError, match="The trigger is blank, so nothing would be tried"):
+        measure(model, rows, trigger=blank, target="good")
+
+
 def test_a_patch_is_put_into_the_corner(tmp_path: Path) -> None:
     Image = pytest.importorskip("PIL.Image", reason="the extra 'images' is not installed")
     patch = np.zeros((2, 3, 3), np.uint8)
