@@ -116,11 +116,12 @@ class Robustness:
     and the reason is given.
 
     methods: ``auto`` (all that apply) or names out of ``Robustness.methods``, or ``"noise,missing"``. noise, missing,
-    typos, words, epsilon: levels; epsilon is by default 0.05, 0.1 and 0.2 for tables, 2, 4 and 8 of 255 for images, 0.0005, 0.001 and 0.002
-    for sound. immutable: names of columns, or ``"age,sex"``. n_steps: steps of ``pgd``. n_queries: questions that a
-    search asks about a text at most. branches: the most boxes that the ball around a row may be cut into for its
-    certificate, a number and no time, so that the same seed gives the same report; by default up to 1,024. n_samples:
-    rows, drawn without replacement; by default 1,000, or 100 images, or 200 of the texts for each search.
+    typos, words, epsilon: levels; epsilon is by default 0.05, 0.1 and 0.2 for tables, 2, 4 and 8 of 255 for images,
+    0.0005, 0.001 and 0.002 for sound. immutable: names of columns, or ``"age,sex"``. n_steps: steps of ``pgd``.
+    n_queries: questions that a search asks about a text at most. branches: the most boxes that the ball around a row
+    may be cut into for its certificate, a number and no time, so that the same seed gives the same report; by default
+    up to 1,024. n_samples: rows, drawn without replacement; by default 1,000, or 100 images, or 200 of the texts for
+    each search.
 
     Raises NotApplicableError where a method asked for does not apply, and UsageError where an immutable column does not
     exist.
