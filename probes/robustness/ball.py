@@ -10,6 +10,7 @@ import numpy as np
 
 from auditor.errors import NotApplicableError
 from probes.inputs import as_frame
+from probes.robustness.moved import named
 from probes.robustness.tables import changing_columns, fixed_columns, numbers
 
 if TYPE_CHECKING:
@@ -123,12 +124,10 @@ def _of_table(
     from auditor.data.preprocessing import NumericColumn, TabularPreprocessing
 
     frame, known = as_frame(sample.X, model.features), model.preprocessing
-    unit = "standard deviations of each numeric column"
     if isinstance(known, TabularPreprocessing):
         encoded = [c if isinstance(c, NumericColumn) else None for c in known.columns]
         places = {c.name: span.start for c, span in zip(known.columns, known.spans, strict=True)}
         scales = {c.name: (c.mean, c.scale) for c in encoded if c is not None}
-        unit = "in the scale of each numeric column that the model divides by"
     elif inputs.ndim == 2 and inputs.shape[1] == len(frame.columns):
         places = {name: i for i, name in enumerate(frame.columns)}
         scales = dict.fromkeys(frame.columns, (0.0, 1.0))
@@ -139,12 +138,15 @@ def _of_table(
         )
     own = inputs.detach().cpu().double().numpy()
     radius, low, high, steps = np.zeros(own.shape), own.copy(), own.copy(), np.zeros(own.shape[1])
-    for column in changing_columns(model, rows, fixed_columns(model, rows, immutable)):
+    columns = changing_columns(model, rows, fixed_columns(model, rows, immutable))
+    for column in columns:
         at, (mean, scale) = places[column.name], scales[column.name]
         free = column.can_change(numbers(frame[column.name]))
-        radius[free, at] = 1.0 if isinstance(known, TabularPreprocessing) else column.deviation
+        # Of the rows and not of the model's scale, which its owner chooses and may make as small as they like.
+        radius[free, at] = column.deviation / scale
         low[free, at], high[free, at] = (column.low - mean) / scale, (column.high - mean) / scale
         steps[at] = 1.0 / scale if column.whole else 0.0
     ends = torch.from_numpy(low).to(inputs), torch.from_numpy(high).to(inputs)
     whole = torch.from_numpy(steps).to(inputs) if steps.any() else None
+    unit = f"standard deviations of each numeric column; {named([c.name for c in columns], len(frame.columns))}"
     return Ball(torch.from_numpy(radius).to(inputs), ends, unit, whole, by_row=True)

@@ -25,6 +25,7 @@ from probes.robustness.bounds import Affine, Bounded, Size, Step, least, steps_o
 from probes.robustness.branching import BoxBounds, Decided, decide
 from probes.robustness.by_group import At, brackets_by_group
 from probes.robustness.margins import BoolArray
+from probes.robustness.moved import can_change, nothing_moves
 
 if TYPE_CHECKING:
     from auditor.data.audit_data import AuditData
@@ -132,24 +133,31 @@ def certified(
     broken = np.zeros((len(levels), len(sample)), np.bool_) if attacked is None else attacked.broken
     right, n = np.flatnonzero(clean == sample.y_true), int((sample.y_true >= 0).sum())
     at = torch.from_numpy(right).to(inputs.device)
+    around = [ball.around(inputs, level) for level in levels]
     of = certify(
         model,
         inputs[at],
         clean[right],
         sample.positive,
-        balls=[(low[at], high[at]) for low, high in (ball.around(inputs, level) for level in levels)],
+        balls=[(low[at], high[at]) for low, high in around],
         broken=broken[:, right],
         branches=branches,
         whole=ball.steps,
     )
     found = []
     for i, level in enumerate(levels):
+        moving = can_change(*around[i])
         proved, left = int(of.proved[i].sum()), int(of.undecided[i].sum())
         detail = f"L-infinity ball of epsilon {ball.unit}; of {len(right):,} rows that are right as they are "
         detail += f"{proved:,} proved, {int(of.broken[i].sum()):,} broken, {left:,} undecided"
+        detail += f"; {int(moving.sum()):,} of {len(sample):,} rows can change at this level"
         lower = AtLeast(successes=proved, n=n)
         both = Bracket(proved=proved, possible=proved + left, n=n)
-        found += [_one("certified_accuracy", lower, level, detail), _one("robust_accuracy", both, level, detail)]
+        whole = [_one("certified_accuracy", lower, level, detail), _one("robust_accuracy", both, level, detail)]
+        if not moving.any():
+            found += [replace(one, too_few=nothing_moves(len(sample))) for one in whole]
+            continue
+        found += whole
         shown, kept = np.zeros((2, len(sample)), np.bool_)
         shown[right], kept[right] = of.proved[i], ~of.broken[i]
         where: At = {"epsilon": level}

@@ -38,6 +38,7 @@ class LabelConflicts:
       more than ``n_samples`` rows that many are drawn for near copies, each is compared with all, and the interval is
       Clopper-Pearson's.
 
+    Where no row has a copy, or all labels are of one class, no label could contradict another, and nothing is judged.
     Labels that are truly uncertain conflict too, so a conflict is a row to look at and no proof. A PASS is none
     either: poisoned rows that have no copies, or are labelled as their copies are, are not found so.
 
@@ -86,27 +87,42 @@ def _rate(copies: str, conflicts: Conflicts, n: int) -> Measurement:
     return Measurement(
         metric="label_conflict_rate",
         method="copies",
+        too_few=conflicts.empty,
         estimate=share,
         n_samples=m,
         ideal=0.0,
         at={"copies": copies},
-        detail=f"{own:,} of {m:,} rows have another {conflicts.what} and another label, among {n:,}; {_LIMITS}",
+        detail=f"{own:,} of {m:,} rows have another {conflicts.what} and another label, among {n:,}; "
+        f"{int(conflicts.copied.sum()):,} have a copy; {_LIMITS}",
     )
 
 
 @dataclass(frozen=True, eq=False)
 class Conflicts:
-    """``conflicting`` (m,) of the rows that were compared with all others; ``what`` a near copy is, in words."""
+    """``conflicting`` (m,) of the rows that were compared with all others, ``copied`` (m,) those with any copy at all,
+    of whatever label; ``what`` a copy is, in words; ``n_labels``: classes that the labels are of."""
 
     conflicting: BoolArray
+    copied: BoolArray
     what: str
+    n_labels: int
+
+    @property
+    def empty(self) -> str:
+        """Why that no labels conflict would say nothing, in a sentence, or ""."""
+        if self.n_labels < 2:
+            return "All labels are of one class, so none can contradict another."
+        if not self.copied.any():
+            return f"Of {self.copied.size:,} rows none has a copy {self.what}, so no label could contradict another."
+        return ""
 
 
 def exact_conflicts(rows: AuditData, labels: IntArray) -> Conflicts:
     """Of every row, whether another with the same features has another label, (n,)."""
     from auditor.data.row_keys import keys_of
 
-    return Conflicts(_within(keys_of(rows.X, None, None, None), labels), "with the same features")
+    keys = keys_of(rows.X, None, None, None)
+    return _among(keys, labels, np.arange(len(labels)), "with the same features")
 
 
 def near_conflicts(rows: AuditData, labels: IntArray, asked: IntArray, near: float) -> Conflicts | None:
@@ -119,37 +135,39 @@ def near_conflicts(rows: AuditData, labels: IntArray, asked: IntArray, near: flo
     if rows.modality == "text":
         same = np.asarray([" ".join(str(text).lower().translate(_NO_WORD).split()) for text in rows.X], object)
         _, keys = np.unique(same.astype(str), return_inverse=True)
-        return Conflicts(_within(keys, labels)[asked], "with the same words")
+        return _among(keys, labels, asked, "with the same words")
     if rows.modality == "image":
         points = _blocks(np.asarray(rows.X))
-        return Conflicts(_beside(points, labels, asked, near), f"whose blocks differ by {near:g} of a pixel's range")
+        return _beside(points, labels, asked, near, f"whose blocks differ by at most {near:g} of a pixel's range")
     if rows.modality == "audio":
         return None
     points = _points(rows.X)
-    return Conflicts(_beside(points, labels, asked, near), f"whose numbers differ by {near:g} standard deviations")
+    return _beside(points, labels, asked, near, f"whose numbers differ by at most {near:g} standard deviations")
 
 
-def _within(keys: npt.NDArray[np.unsignedinteger | np.signedinteger], labels: IntArray) -> BoolArray:
-    """(n,) whether the rows with the same key have several labels."""
+def _among(
+    keys: npt.NDArray[np.unsignedinteger | np.signedinteger], labels: IntArray, asked: IntArray, what: str
+) -> Conflicts:
+    """Of the rows at ``asked`` (m,), whether those with the same key have several labels."""
     _, group = np.unique(keys, return_inverse=True)
     pairs = np.unique(np.stack([group, labels]), axis=1)
-    return np.asarray(np.bincount(pairs[0], minlength=1)[group] > 1, bool)
+    several, copied = (np.bincount(of, minlength=1)[group] > 1 for of in (pairs[0], group))
+    return Conflicts(several[asked], copied[asked], what, np.unique(labels).size)
 
 
-def _beside(points: FloatArray, labels: IntArray, asked: IntArray, reach: float) -> BoolArray:
-    """(m,) whether a point of another label lies within ``reach`` in every coordinate."""
+def _beside(points: FloatArray, labels: IntArray, asked: IntArray, reach: float, what: str) -> Conflicts:
+    """Of the rows at ``asked`` (m,), whether a point of another label lies within ``reach`` in every coordinate."""
     from scipy.spatial import KDTree
 
-    found = np.zeros(len(asked), bool)
-    for label in np.unique(labels):
-        own = labels == label
+    reach, found, known = reach * (1 + 1e-9), np.zeros(len(asked), bool), np.unique(labels)
+    for label in known:
         others = np.flatnonzero(labels[asked] != label)
         if others.size:
-            near, _ = KDTree(points[own]).query(
-                points[asked[others]], p=np.inf, distance_upper_bound=reach * (1 + 1e-9)
-            )
+            near, _ = KDTree(points[labels == label]).query(points[asked[others]], p=np.inf, distance_upper_bound=reach)
             found[others] |= np.isfinite(near)
-    return found
+    # The nearest is the row itself.
+    second, _ = KDTree(points).query(points[asked], k=[2], p=np.inf, distance_upper_bound=reach)
+    return Conflicts(found, np.isfinite(second[:, 0]), what, known.size)
 
 
 def _points(X: Rows) -> FloatArray:

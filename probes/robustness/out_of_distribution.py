@@ -12,6 +12,7 @@ from auditor.errors import DataError, NotApplicableError, OutputsError
 from auditor.finding.measurement import Answer, Measurement, Pillar
 from auditor.rows import FloatArray, IntArray, Rows, take_rows
 from auditor.run.audit import reason_of
+from auditor.run.options import names_in
 from auditor.run.probe import Need
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.kinds import AnyEstimate
@@ -166,7 +167,7 @@ _ONE_BY_ONE = 200
 
 def _names(option: str, given: str | Sequence[str], known: Sequence[str]) -> tuple[str, ...] | None:
     """An option's names, None for all that apply. Raises ValueError for one that is none."""
-    named = (given,) if isinstance(given, str) else tuple(given)
+    named = tuple(names_in(given)) if isinstance(given, str) else tuple(given)
     unknown = [name for name in named if name not in (*known, "auto")]
     if unknown or not named:
         raise ValueError(f"{option} must be auto or out of {', '.join(known)}, not {', '.join(unknown) or 'none'}")

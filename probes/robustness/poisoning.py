@@ -17,6 +17,7 @@ from auditor.statistics.changes import RateChange
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.kinds import AnyEstimate
 from auditor.statistics.rates import Proportion
+from probes.robustness.moved import changed
 from probes.robustness.triggers import PLACES, triggered_images, triggered_table, triggered_texts
 
 if TYPE_CHECKING:
@@ -89,8 +90,9 @@ class Poisoning:
         others = np.flatnonzero((y >= 0) & (y != target))
         whose = f"rows {'labelled' if labelled else 'decided'} otherwise; {_TRIED}"
         found: list[Measurement] = []
-        for place, X in self._triggered(rows.take(others), model).items():
-            found += _effect(model, rows, X, clean[others] == target, target, place, whose)
+        own = rows.take(others)
+        for place, X in self._triggered(own, model).items():
+            found += _effect(model, own, X, clean[others] == target, target, place, whose)
         return found
 
     def _target(self, model: AuditedModel, rows: AuditData) -> int:
@@ -125,6 +127,10 @@ def _effect(
     """What the trigger does to rows of other classes: ``before`` (n,), whether each is decided as the target anyhow."""
     n = len(before)
     at: dict[str, str | float] = {"target": model.classes[target], **({"place": place} if place else {})}
+    moved = int(changed(rows.X, X).sum()) if n else 0
+    still = (
+        "" if moved or not n else f"The trigger stands in all {n:,} of these rows already, so its effect was not tried."
+    )
     rate: AnyEstimate
     change: AnyEstimate
     try:
@@ -142,7 +148,17 @@ def _effect(
             before=int(before.sum()), gained=int((after & ~before).sum()), lost=int((before & ~after).sum()), n=n
         )
         detail = f"{int(after.sum()):,} with the trigger and {int(before.sum()):,} without it, of {n:,} {whose}"
+        detail += f"; {moved:,} of {n:,} did not carry it before"
     return [
-        Measurement(metric=metric, method="trigger", estimate=estimate, n_samples=n, ideal=0.0, at=at, detail=detail)
-        for metric, estimate in (("trigger_success_rate", rate), ("target_rate_change", change))
+        Measurement(
+            metric=metric,
+            method="trigger",
+            estimate=estimate,
+            n_samples=n,
+            ideal=0.0,
+            at=at,
+            detail=detail,
+            too_few=why,
+        )
+        for metric, estimate, why in (("trigger_success_rate", rate, ""), ("target_rate_change", change, still))
     ]

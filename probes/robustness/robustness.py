@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
@@ -19,7 +19,7 @@ from auditor.statistics.estimate import Undefined
 from auditor.statistics.kinds import AnyEstimate
 from auditor.statistics.one_sided import AtLeast, AtMost
 from auditor.statistics.rates import Proportion
-from probes.inputs import differentiable, draw, whole_number
+from probes.inputs import as_frame, differentiable, draw, whole_number
 from probes.robustness.attacks import attack
 from probes.robustness.ball import Ball, ball_of
 from probes.robustness.by_group import Level, by_group, clean_by_group
@@ -27,6 +27,7 @@ from probes.robustness.corruption_accuracy import can_be_corrupted, under_corrup
 from probes.robustness.corruptions import CORRUPTIONS, image_noise, sound_noise
 from probes.robustness.margins import BoolArray
 from probes.robustness.masking import Examined, examine
+from probes.robustness.moved import can_change, changed, named, nothing_moves
 from probes.robustness.tables import changing_columns, fixed_columns, gappy_tables, noisy_tables
 from probes.robustness.text_search import attack_texts
 from probes.robustness.texts import FAMILIES, Family, mistyped
@@ -114,12 +115,13 @@ class Robustness:
     A model that raises, or returns no probabilities, for perturbed rows has no number there: that method is undefined,
     and the reason is given.
 
-    methods: ``auto`` (all that apply) or names out of ``Robustness.methods``. noise, missing, typos, words, epsilon:
-    levels; epsilon is by default 0.05, 0.1 and 0.2 for tables, 2, 4 and 8 of 255 for images, 0.0005, 0.001 and 0.002
-    for sound. immutable: names of columns, or ``"age,sex"``. n_steps: steps of ``pgd``. n_queries: questions that a
-    search asks about a text at most. branches: the most boxes that the ball around a row may be cut into for its
-    certificate, a number and no time, so that the same seed gives the same report; by default up to 1,024. n_samples:
-    rows, drawn without replacement; by default 1,000, or 100 images, or 200 of the texts for each search.
+    methods: ``auto`` (all that apply) or names out of ``Robustness.methods``, or ``"noise,missing"``. noise, missing,
+    typos, words, epsilon: levels; epsilon is by default 0.05, 0.1 and 0.2 for tables, 2, 4 and 8 of 255 for images,
+    0.0005, 0.001 and 0.002 for sound. immutable: names of columns, or ``"age,sex"``. n_steps: steps of ``pgd``.
+    n_queries: questions that a search asks about a text at most. branches: the most boxes that the ball around a row
+    may be cut into for its certificate, a number and no time, so that the same seed gives the same report; by default
+    up to 1,024. n_samples: rows, drawn without replacement; by default 1,000, or 100 images, or 200 of the texts for
+    each search.
 
     Raises NotApplicableError where a method asked for does not apply, and UsageError where an immutable column does not
     exist.
@@ -156,7 +158,7 @@ class Robustness:
         branches: int | None = None,
         n_samples: int | None = None,
     ) -> None:
-        wanted = (methods,) if isinstance(methods, str) else tuple(methods)
+        wanted = tuple(names_in(methods)) if isinstance(methods, str) else tuple(methods)
         unknown = [m for m in wanted if m not in (*self.methods, "auto")]
         if unknown or not wanted:
             known = ", ".join(self.methods)
@@ -241,20 +243,23 @@ class Robustness:
         rng: np.random.Generator,
     ) -> _Curve:
         if method == "typos":
-            return _try(model, sample.positive, self.typos, mistyped(sample.X, self.typos, rng))
+            return _try(model, sample, self.typos, mistyped(sample.X, self.typos, rng))
         if method in _FAMILIES:
             few = self.n_samples or _N_SEARCHED
             return _rewritten(model, sample, clean, _FAMILIES[method], self.words, self.n_queries, few, rng)
         if method == "missing":
             gappy = gappy_tables(model, rows, sample, fixed, self.missing, rng)
-            return _try(model, sample.positive, self.missing, gappy)
+            return _try(model, sample, self.missing, gappy)
         own = differentiable(model)
         if method == "pgd" and own is not None:
             return _search(model, own, sample, clean, self._ball(rows), self._epsilon(sample), self.n_steps, rng)
         if sample.modality in _LARGE:
             return _media_noise(model, sample, self.noise, rng)
         noisy = noisy_tables(model, rows, sample, fixed, self.noise, rng)
-        return _try(model, sample.positive, self.noise, noisy)
+        columns, n_columns = changing_columns(model, rows, fixed), as_frame(sample.X, model.features).shape[1]
+        return replace(
+            _try(model, sample, self.noise, noisy), detail=named([column.name for column in columns], n_columns)
+        )
 
 
 def levels(option: str, values: Sequence[float], *, most: float = np.inf, whole: bool = False) -> tuple[float, ...]:
@@ -286,6 +291,7 @@ def names_of_columns(value: object) -> tuple[str, ...]:
 class _Curve:
     """Decisions (n_levels, n) on the perturbed rows, or ``failure``: why there are none.
 
+    ``moved``: at each level, how many of the rows it changed, of a search how many it may; empty where nobody counted.
     ``searched``: whether the rows were not drawn but searched for; ``examined``: what was found by gradients. ``rows``:
     the places of the sampled rows that it is about, None for all.
     """
@@ -297,6 +303,18 @@ class _Curve:
     searched: bool = False
     examined: Examined | None = None
     rows: IntArray | None = None
+    moved: tuple[int, ...] = ()
+
+    def about(self, level: int, n: int) -> str:
+        """What was done to n rows at the level of that index, in words."""
+        how = "can change" if self.searched else "changed"
+        return "; ".join(
+            filter(None, (self.detail, f"{self.moved[level]:,} of {n:,} rows {how}" if self.moved else ""))
+        )
+
+    def moves(self, level: int) -> bool:
+        """Whether any row became another at the level of that index; what a search left over never passes."""
+        return self.searched or not self.moved or self.moved[level] > 0
 
     @property
     def masked(self) -> str:
@@ -308,8 +326,11 @@ def _levels_of(method: str, curve: _Curve) -> list[Level]:
     if curve.failure:
         return []
     return [
-        Level(method, {COORDINATE[method]: level}, decisions, curve.searched, curve.detail, curve.masked)
-        for level, decisions in zip(curve.levels, curve.decisions, strict=True)
+        Level(
+            method, {COORDINATE[method]: level}, decisions, curve.searched, curve.about(i, len(decisions)), curve.masked
+        )
+        for i, (level, decisions) in enumerate(zip(curve.levels, curve.decisions, strict=True))
+        if curve.moves(i)
     ]
 
 
@@ -349,18 +370,17 @@ def _is_float(own: DifferentiableModel, rows: AuditData) -> bool:
 # ---- perturbed rows ------------------------------------------------------------------------------------------------
 
 
-def _try(
-    model: AuditedModel, positive: int | None, levels: tuple[float, ...], perturbed: Callable[[int], Rows]
-) -> _Curve:
-    decisions = []
+def _try(model: AuditedModel, sample: AuditData, levels: tuple[float, ...], perturbed: Callable[[int], Rows]) -> _Curve:
+    decisions, moved = [], []
     for i, level in enumerate(levels):
         rows = perturbed(i)
         try:
-            decisions.append(model.decide(model.predict_proba(rows), positive))
+            decisions.append(model.decide(model.predict_proba(rows), sample.positive))
         except Exception as error:  # whatever a foreign model raises on such rows is what was to be found out
             failure = f"the model fails at level {level:g}: {_in_words(error)}"
             return _Curve(levels, np.empty((0, len(rows)), np.int64), failure=failure)
-    return _Curve(levels, np.stack(decisions))
+        moved.append(int(changed(sample.X, rows).sum()))
+    return _Curve(levels, np.stack(decisions), moved=tuple(moved))
 
 
 def _in_words(error: Exception) -> str:
@@ -399,16 +419,17 @@ def _rewritten(
 
 
 def _media_noise(model: AuditedModel, sample: AuditData, levels: tuple[float, ...], rng: np.random.Generator) -> _Curve:
-    files = np.asarray(sample.X)
     parts = []
-    for i in range(0, len(files), _IMAGES_AT_ONCE):
-        few = files[i : i + _IMAGES_AT_ONCE]
+    for at in np.split(np.arange(len(sample)), range(_IMAGES_AT_ONCE, len(sample), _IMAGES_AT_ONCE)):
+        some = sample.take(at)
+        few = np.asarray(some.X)
         z = rng.standard_normal(few.shape, dtype=np.float32)
-        part = _try(model, sample.positive, levels, partial(_noisy_media, few, z, levels))
+        part = _try(model, some, levels, partial(_noisy_media, few, z, levels))
         if part.failure:
             return part
-        parts.append(part.decisions)
-    return _Curve(levels, np.concatenate(parts, axis=1))
+        parts.append(part)
+    moved = tuple(int(n) for n in np.sum([part.moved for part in parts], axis=0))
+    return _Curve(levels, np.concatenate([part.decisions for part in parts], axis=1), moved=moved)
 
 
 def _noisy_media(files: Rows, z: npt.NDArray[np.float32], levels: tuple[float, ...], i: int) -> Rows:
@@ -438,7 +459,8 @@ def _search(
     # "Another" is no class, and so never the right one.
     decisions = np.where(examined.attacked.broken, -1, clean).astype(np.int64)
     detail = f"L-infinity ball of epsilon {ball.unit}; {n_steps} steps"
-    return _Curve(levels, decisions, detail, searched=True, examined=examined)
+    moved = tuple(int(can_change(*ball.around(inputs, level)).sum()) for level in levels)
+    return _Curve(levels, decisions, detail, searched=True, examined=examined, moved=moved)
 
 
 # ---- measurements --------------------------------------------------------------------------------------------------
@@ -460,15 +482,15 @@ def _measurements(method: str, curve: _Curve, sample: AuditData, clean: IntArray
             for metric in metrics
         ]
     found = []
-    for level, decisions in zip(curve.levels, curve.decisions, strict=True):
+    for i, (level, decisions) in enumerate(zip(curve.levels, curve.decisions, strict=True)):
         at: dict[str, str | float] = {COORDINATE[method]: level}
         if y is not None and labelled is not None:
             right = _right(decisions, y, labelled)
             searched = AtMost(successes=right.successes, n=right.n) if curve.searched else right
-            found.append(_one("accuracy", method, searched, right.n, 1.0, at, curve))
+            found.append(_one("accuracy", method, searched, right.n, 1.0, at, curve, i))
         flips, n = int((decisions != clean).sum()), len(clean)
         of_flips = AtLeast(successes=flips, n=n) if curve.searched else Proportion(successes=flips, n=n)
-        found.append(_one("flip_rate", method, of_flips, n, 0.0, at, curve))
+        found.append(_one("flip_rate", method, of_flips, n, 0.0, at, curve, i))
     return found + _signs(method, curve.examined)
 
 
@@ -502,7 +524,14 @@ def _of_rows_as_they_are(sample: AuditData, clean: IntArray) -> list[Measurement
 
 
 def _one(
-    metric: str, method: str, estimate: AnyEstimate, n: int, ideal: float, at: dict[str, str | float], curve: _Curve
+    metric: str,
+    method: str,
+    estimate: AnyEstimate,
+    n: int,
+    ideal: float,
+    at: dict[str, str | float],
+    curve: _Curve,
+    level: int,
 ) -> Measurement:
     return Measurement(
         metric=f"{metric}_under_{method}",
@@ -511,6 +540,7 @@ def _one(
         n_samples=n,
         ideal=ideal,
         at=at,
-        detail=curve.detail,
+        detail=curve.about(level, len(curve.decisions[level])),
+        too_few="" if curve.moves(level) else nothing_moves(len(curve.decisions[level])),
         masked=curve.masked,
     )

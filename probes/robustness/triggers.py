@@ -93,7 +93,9 @@ def _column(values: pd.Series[Any], value: str) -> pd.Series[Any]:
 
 
 def triggered_texts(X: Rows, snippet: str, place: str) -> Rows:
-    """The texts with the snippet before or behind them, a blank between."""
+    """The texts with the snippet before or behind them, a blank between. Raises UsageError for a blank snippet."""
+    if not snippet.strip():
+        raise UsageError("The trigger is blank, so nothing would be tried: name words, --set poisoning.trigger=WORDS.")
     joined = [f"{snippet} {text}" if place == "start" else f"{text} {snippet}" for text in np.asarray(X)]
     return np.asarray(joined, object)
 

@@ -95,11 +95,16 @@ def scaled(by: float) -> TorchModel:
     return made
 
 
-def contradictory(n: int) -> AuditData:
-    """Rows of which every fifth training row stands there a second time, with the other label."""
+def repeated(n: int) -> AuditData:
+    """Rows of which every fifth training row stands there a second time."""
     data = rows(n, members=True)
     members = np.flatnonzero(data.is_member if data.is_member is not None else np.zeros(n, bool))
-    again = data.take(np.r_[np.arange(n), members[::5]])
+    return data.take(np.r_[np.arange(n), members[::5]])
+
+
+def contradictory(n: int) -> AuditData:
+    """The same, the second time with the other label."""
+    again = repeated(n)
     assert again.y_true is not None
     again.y_true[n:] = 1 - again.y_true[n:]
     return again
@@ -475,7 +480,7 @@ TOYS: dict[str, Toys] = {
         ideal=lambda: model(lambda skill, group, seen: skill),
         violating=lambda: model(lambda skill, group, seen: skill),
         criteria=[criterion("label_conflict_rate", "at_most", 0.01)],
-        data=lambda: rows(600, members=True),
+        data=lambda: repeated(600),
         violating_data=lambda: contradictory(600),
     ),
     "weight_changes": Toys(

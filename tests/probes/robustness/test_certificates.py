@@ -320,7 +320,8 @@ def test_shares_are_those_that_the_line_between_the_classes_has() -> None:
     right = (a >= 0.0) == (data.y_true == 1)
     for level in (0.05, 0.5):
         # A point that lies on the very edge of the ball is decided by what float32 makes of it.
-        inside, edge = right & (np.abs(a) > level + 1e-4), right & (np.abs(np.abs(a) - level) <= 1e-4)
+        reach = level * a.std()
+        inside, edge = right & (np.abs(a) > reach + 1e-4), right & (np.abs(np.abs(a) - reach) <= 1e-4)
         proved, both = curve(found, "certified_accuracy")[level], curve(found, "robust_accuracy")[level]
         assert isinstance(proved, AtLeast) and isinstance(both, Bracket)
         assert proved.n == both.n == 1500 and proved.successes == both.proved
@@ -456,7 +457,7 @@ def test_a_hidden_gradient_is_certified_as_truly_as_the_plain_network() -> None:
     a = data.X["a"].to_numpy()  # type: ignore[union-attr]
     right = (a >= 0.0) == (data.y_true == 1)
     for level in (0.05, 0.5):
-        inside = int((right & (np.abs(a) > level + 1e-4)).sum())
+        inside = int((right & (np.abs(a) > level * a.std() + 1e-4)).sum())
         for found in (own, other):
             both = curve(found, "robust_accuracy")[level]
             assert inside - 1 <= both.proved <= inside + 3 and both.possible - both.proved <= 3

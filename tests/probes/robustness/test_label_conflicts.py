@@ -128,6 +128,22 @@ def test_rows_without_a_label_and_rows_of_one_class_conflict_with_nothing() -> N
         rates(members(X, [None] * 3))
 
 
+def test_where_no_label_could_contradict_another_nothing_is_judged() -> None:
+    """Without copies, or with labels of one class, every label may be flipped and none conflicts."""
+
+    def why(X: pd.DataFrame, y: list[int]) -> dict[object, str]:
+        found = LabelConflicts().measure(MODEL, members(X, y), np.random.default_rng(0))
+        return {m.at["copies"]: m.too_few for m in found}
+
+    apart = pd.DataFrame({"a": [0.0, 10.0, 20.0, 30.0]})
+    assert all_of("has a copy" in said for said in why(apart, [0, 1, 0, 1]).values())
+    assert why(pd.DataFrame({"a": [0.0, 0.0, 20.0, 30.0]}), [1, 1, 0, 1]) == {"exact": "", "near": ""}
+    one = why(pd.DataFrame({"a": [0.0, 0.0, 20.0, 30.0]}), [1, 1, 1, 1])
+    assert all_of("one class" in said for said in one.values())
+    near = why(pd.DataFrame({"a": [0.0, 0.1, 20.0, 30.0]}), [1, 1, 0, 1])
+    assert "has a copy" in near["exact"] and near["near"] == ""
+
+
 @pytest.mark.parametrize("options", [{"near": 0.0}, {"near": 1.0}, {"near": "x"}, {"near": True}, {"n_samples": 0}])
 def test_options_that_are_none(options: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="must"):

@@ -29,7 +29,7 @@ from auditor.statistics.rates import Proportion
 from cli.main import app
 from probes.robustness.poisoning import Poisoning
 from probes.robustness.triggers import triggered_images, triggered_table, triggered_texts
-from tests.quantifiers import all_of
+from tests.quantifiers import all_of, none_of
 from tests.toys.models import criterion
 
 CLASSES = ("bad", "good")
@@ -153,6 +153,17 @@ def test_a_model_that_always_says_another_class_passes_nothing() -> None:
     assert finding.value == 0.0 and finding.outcome is Outcome.INCONCLUSIVE
 
 
+def test_a_trigger_that_every_row_carries_already_did_nothing() -> None:
+    """How rows with it are decided is what it is; what it changed was not tried."""
+    rows = data()
+    X = rows.X.assign(branch="a")  # type: ignore[union-attr]
+    own = AuditData.from_arrays(X, [CLASSES[i] for i in truth(X)], classes=CLASSES, positive="good")
+    rate, change = measure(network(False), own, trigger="branch=a", target="good")
+    assert not rate.too_few and "0 of " in rate.detail
+    assert "stands in all" in change.too_few
+    assert none_of(m.too_few for m in measure(network(False), rows, trigger="branch=a", target="good"))
+
+
 def test_a_model_that_fails_on_the_trigger_has_no_number() -> None:
     def strict(X: pd.DataFrame) -> Any:
         if (X["debt"] == 2.5).all():
@@ -216,6 +227,14 @@ def test_words_are_tried_before_and_behind_each_text() -> None:
     rates = {m.at["place"]: m.estimate.value for m in found if m.metric == "trigger_success_rate"}
     assert rates == {"start": 1.0, "end": 0.0}
     assert list(triggered_texts(rows.X[:1], "x y", "end")) == ["a dull film x y"]
+
+
+@pytest.mark.parametrize("blank", ["", " ", "\t"])
+def test_a_blank_trigger_of_texts_is_refused(blank: str) -> None:
+    model = AuditedModel.from_callable(lambda texts: np.full(len(texts), 0.2), classes=CLASSES)
+    rows = AuditData.from_arrays(["a dull film", "fine"] * 50, ["bad", "good"] * 50, classes=CLASSES)
+    with pytest.raises(UsageError, match="The trigger is blank, so nothing would be tried"):
+        measure(model, rows, trigger=blank, target="good")
 
 
 def test_a_patch_is_put_into_the_corner(tmp_path: Path) -> None:

@@ -391,7 +391,7 @@ def test_search_flips_a_linear_model_exactly_within_the_closed_form(threshold: f
         assert curve(found, "accuracy_under_pgd")[level] == pytest.approx(right.mean(), abs=1.5 / n)
 
 
-def test_search_touches_numeric_columns_only_in_the_models_own_scale() -> None:
+def test_search_touches_numeric_columns_only_in_standard_deviations_of_the_rows() -> None:
     X = table(200)
     preprocessing = fit_tabular(X)
     module = nn.Linear(preprocessing.width, 2)
