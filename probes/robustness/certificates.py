@@ -17,7 +17,6 @@ from auditor.model.gradients import without_gradients
 from auditor.model.torch_model import TorchModel
 from auditor.networks.sequence import NotASequenceError, layers_in_order
 from auditor.rows import IntArray
-from auditor.statistics.estimate import Undefined
 from auditor.statistics.one_sided import AtLeast, Bracket
 from probes.inputs import differentiable
 from probes.robustness.ball import Ball, snapped
@@ -165,18 +164,27 @@ def certified(
     return found
 
 
-def not_certified(n: int, levels: Sequence[float], why: str) -> list[Measurement]:
-    """The measurements of :func:`certified` where there are none: why a number is absent stands where it would."""
-    reason = Undefined(reason=why, inapplicable=True)
-    return [replace(_one("robust_accuracy", reason, level, ""), n_samples=n) for level in levels]
+def not_certified(
+    sample: AuditData, clean: IntArray, levels: Sequence[float], attacked: Attacked | None, why: str
+) -> list[Measurement]:
+    """``robust_accuracy`` where nothing can be proved: what nothing broke may all be broken, so it never PASSes."""
+    y = sample.y_true
+    if y is None:
+        return []
+    broken = np.zeros((len(levels), len(sample)), np.bool_) if attacked is None else attacked.broken
+    left, n = ((clean == y) & ~broken).sum(axis=1), int((y >= 0).sum())
+    return [
+        _one("robust_accuracy", Bracket(proved=0, possible=int(k), n=n), level, f"nothing is proved. {why}")
+        for k, level in zip(left, levels, strict=True)
+    ]
 
 
-def _one(metric: str, estimate: AtLeast | Bracket | Undefined, level: float, detail: str) -> Measurement:
+def _one(metric: str, estimate: AtLeast | Bracket, level: float, detail: str) -> Measurement:
     return Measurement(
         metric=metric,
         method=METHOD,
         estimate=estimate,
-        n_samples=0 if isinstance(estimate, Undefined) else estimate.n,
+        n_samples=estimate.n,
         ideal=1.0,
         at={"epsilon": level},
         detail=detail,

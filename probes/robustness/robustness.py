@@ -216,14 +216,13 @@ class Robustness:
     ) -> list[Measurement]:
         from probes.robustness.certificates import certified, not_certified
 
+        attacked, levels = examined.attacked if examined else None, self._epsilon(sample)
         try:
-            attacked = examined.attacked if examined else None
-            levels = self._epsilon(sample)
             return certified(model, sample, clean, self._ball(rows), levels, attacked, self.branches)
         except NotApplicableError as error:
             if "certificate" in self.wanted:
                 raise
-            return not_certified(len(sample), self._epsilon(sample), str(error))
+            return not_certified(sample, clean, levels, attacked, str(error))
 
     def _ball(self, rows: AuditData) -> Callable[[AuditedModel, AuditData, Tensor], Ball]:
         return partial(ball_of, rows=rows, immutable=self.immutable)
