@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 
 from auditor.errors import NotApplicableError
 from probes.inputs import as_frame
-from probes.robustness.tables import changing_columns, fixed_columns, numbers
+from probes.robustness.tables import NumberColumn, changing_columns, fixed_columns, numbers
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 # A step that fits into a reach but for so much of itself fits: encoded numbers are rounded.
 _ROUNDED = 1e-3
+_OF_DEVIATIONS = "standard deviations of each numeric column"
+_OF_SCALES = "in the scale of each numeric column that the model divides by"
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,6 +118,22 @@ def ball_of(
     return _of_table(model, sample, inputs, sample if rows is None else rows, immutable)
 
 
+def ball_of_numbers(model: AuditedModel, columns: Sequence[NumberColumn], free: npt.NDArray[np.bool_]) -> Ball:
+    """The ball of :func:`ball_of` around rows of those columns in their own units; what is ``free`` (n, d) moves."""
+    import torch
+
+    from auditor.data.preprocessing import NumericColumn, TabularPreprocessing
+
+    deviations, unit = {column.name: column.deviation for column in columns}, _OF_DEVIATIONS
+    if isinstance(model.preprocessing, TabularPreprocessing):
+        deviations = {c.name: c.scale for c in model.preprocessing.columns if isinstance(c, NumericColumn)}
+        unit = _OF_SCALES
+    radius = np.where(free, np.array([deviations[column.name] for column in columns]), 0.0)
+    ends = [torch.tensor([getattr(column, end) for column in columns], dtype=torch.float64) for end in ("low", "high")]
+    steps = torch.tensor([float(column.whole) for column in columns], dtype=torch.float64)
+    return Ball(torch.from_numpy(radius), (ends[0], ends[1]), unit, steps, by_row=True)
+
+
 def _of_table(
     model: AuditedModel, sample: AuditData, inputs: Tensor, rows: AuditData, immutable: Collection[str]
 ) -> Ball:
@@ -123,12 +142,12 @@ def _of_table(
     from auditor.data.preprocessing import NumericColumn, TabularPreprocessing
 
     frame, known = as_frame(sample.X, model.features), model.preprocessing
-    unit = "standard deviations of each numeric column"
+    unit = _OF_DEVIATIONS
     if isinstance(known, TabularPreprocessing):
         encoded = [c if isinstance(c, NumericColumn) else None for c in known.columns]
         places = {c.name: span.start for c, span in zip(known.columns, known.spans, strict=True)}
         scales = {c.name: (c.mean, c.scale) for c in encoded if c is not None}
-        unit = "in the scale of each numeric column that the model divides by"
+        unit = _OF_SCALES
     elif inputs.ndim == 2 and inputs.shape[1] == len(frame.columns):
         places = {name: i for i, name in enumerate(frame.columns)}
         scales = dict.fromkeys(frame.columns, (0.0, 1.0))
