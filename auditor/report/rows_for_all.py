@@ -11,6 +11,7 @@ from auditor.finding.criterion import CriterionRecord
 from auditor.finding.measurement import Outcome
 from auditor.report.record import AuditReport, FamilyRecord, Finding, measurement_label
 from auditor.statistics.estimate import POWER, Estimate, Exact, Undefined
+from auditor.statistics.one_sided import AtLeast, AtMost
 from auditor.statistics.upper_bound import UpperBound
 
 _MOST_NAMED = 3
@@ -22,8 +23,8 @@ class RowsForAll:
     """``times``: how many times the present rows, NaN where nothing is known; ``asked_by``: who asks for so many.
 
     ``unknown``: open numbers of which it is not known, or that no number of rows would settle; ``taken``: those without
-    a figure that PASS here, and are taken to do so again. ``not_run``: findings that did not run, which rows do not
-    mend either.
+    a figure that PASS here, and are taken to do so again. ``never``: what no number of rows makes PASS. ``not_run``:
+    findings that did not run, which rows do not mend either.
     """
 
     questions: int
@@ -31,6 +32,7 @@ class RowsForAll:
     asked_by: str
     unknown: tuple[str, ...] = ()
     taken: tuple[str, ...] = ()
+    never: tuple[str, ...] = ()
     not_run: int = 0
 
     def describe(self, n_rows: int | None) -> str:
@@ -38,6 +40,9 @@ class RowsForAll:
         open_, goal = "", "For everything judged here to PASS together (exit 0)"
         if self.not_run:
             open_ = f"No rows lead to exit 0 while {self.not_run:,} did not run. "
+        if self.never:
+            open_ += f"No rows lead to exit 0 while {_listed(self.never)} must PASS: a search that finds nothing "
+            open_ += "proves nothing. "
         if self.unknown:
             open_ += f"How many rows would do for exit 0 is not known: rows do not plan {_listed(self.unknown)}. "
         if math.isnan(self.times):
@@ -46,10 +51,9 @@ class RowsForAll:
             goal = "For all the others to PASS together"
         taken = f" It is taken that {_listed(self.taken)} PASS as they do here." if self.taken else ""
         if self.times <= 1.0:
-            return (
-                f"{open_}{goal}, these rows are enough for a model at the ideal values, four times in five: what is "
-                f"open lies too near its bound.{taken}"
-            )
+            near = "" if open_ else ": what is open lies too near its bound"
+            enough = "these rows are enough for a model at the ideal values, four times in five"
+            return f"{open_}{goal}, {enough}{near}.{taken}"
         of = "" if n_rows is None else f", {math.ceil(self.times * n_rows - 1e-6):,} in place of {n_rows:,}"
         cautious = (
             f" A cautious figure: each of {self.questions:,} questions has an equal part of the one time in five."
@@ -84,7 +88,9 @@ def rows_for_all(report: AuditReport) -> RowsForAll | None:
         return None
     times = [(f, _times(f, _level(f, report.family), (1.0 - POWER) / len(asked))) for f in asked]
     known = [(t, measurement_label(f)) for f, t in times if math.isfinite(t)]
-    without = {o: tuple(measurement_label(f) for f, t in times if f.outcome is o and math.isnan(t)) for o in _OPEN}
+    unplanned = [(f, measurement_label(f)) for f, t in times if math.isnan(t)]
+    never = tuple(name for f, name in unplanned if isinstance(f.estimate, AtMost | AtLeast))
+    without = {o: tuple(name for f, name in unplanned if f.outcome is o and name not in never) for o in _OPEN}
     most, asked_by = max(known, default=(math.nan, ""))
     return RowsForAll(
         questions=len(asked),
@@ -92,6 +98,7 @@ def rows_for_all(report: AuditReport) -> RowsForAll | None:
         asked_by=asked_by,
         unknown=without[Outcome.INCONCLUSIVE],
         taken=without[Outcome.PASS],
+        never=never,
         not_run=report.summary.not_run,
     )
 

@@ -18,6 +18,7 @@ from auditor.report.markdown import render_markdown
 from auditor.report.record import AuditReport, DataRecord, Finding, Summary, family_record
 from auditor.report.rows_for_all import RowsForAll, rows_for_all, said
 from auditor.statistics.estimate import POWER, Exact, Undefined
+from auditor.statistics.one_sided import AtMost
 from auditor.statistics.ranks import area_under_curve
 from auditor.statistics.rates import Proportion
 from cli.output import print_report
@@ -152,3 +153,10 @@ def test_every_rendering_says_it_and_that_a_single_figure_is_for_its_question_al
     page = " ".join(render_html(report).split())
     assert words in page and "Each figure is for its question alone" in page
     assert words.split(" (exit 0)")[0] in render_markdown(report)
+
+
+def test_what_can_never_pass_is_said_to_stand_in_the_way() -> None:
+    searched = Measurement(metric="b", estimate=AtMost(successes=N, n=N), n_samples=N, ideal=1.0)
+    words = said(reported([share("a", 3), searched], [*at_most(0.5), criterion("b", "at_least", 0.8)]))
+    assert words.startswith("No rows lead to exit 0 while b must PASS: a search that finds nothing proves nothing.")
+    assert "not known" not in words and "too near" not in words
