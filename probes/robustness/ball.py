@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 
 from auditor.errors import NotApplicableError
 from probes.inputs import as_frame
 from probes.robustness.moved import named
-from probes.robustness.tables import changing_columns, fixed_columns, numbers
+from probes.robustness.tables import NumberColumn, changing_columns, fixed_columns, numbers
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -116,6 +117,23 @@ def ball_of(
     return _of_table(model, sample, inputs, sample if rows is None else rows, immutable)
 
 
+def ball_of_numbers(columns: Sequence[NumberColumn], free: npt.NDArray[np.bool_], n_columns: int) -> Ball:
+    """The ball of :func:`ball_of` around rows of those columns in their own units; what is ``free`` (n, d) moves.
+
+    ``n_columns``: of the whole table.
+    """
+    import torch
+
+    radius = np.where(free, np.array([column.deviation for column in columns]), 0.0)
+    ends = [torch.tensor([getattr(column, end) for column in columns], dtype=torch.float64) for end in ("low", "high")]
+    steps = torch.tensor([float(column.whole) for column in columns], dtype=torch.float64)
+    return Ball(torch.from_numpy(radius), (ends[0], ends[1]), _unit(columns, n_columns), steps, by_row=True)
+
+
+def _unit(columns: Sequence[NumberColumn], n_columns: int) -> str:
+    return f"standard deviations of each numeric column; {named([c.name for c in columns], n_columns)}"
+
+
 def _of_table(
     model: AuditedModel, sample: AuditData, inputs: Tensor, rows: AuditData, immutable: Collection[str]
 ) -> Ball:
@@ -148,5 +166,5 @@ def _of_table(
         steps[at] = 1.0 / scale if column.whole else 0.0
     ends = torch.from_numpy(low).to(inputs), torch.from_numpy(high).to(inputs)
     whole = torch.from_numpy(steps).to(inputs) if steps.any() else None
-    unit = f"standard deviations of each numeric column; {named([c.name for c in columns], len(frame.columns))}"
+    unit = _unit(columns, len(frame.columns))
     return Ball(torch.from_numpy(radius).to(inputs), ends, unit, whole, by_row=True)

@@ -28,6 +28,7 @@ from probes.robustness.corruptions import CORRUPTIONS, image_noise, sound_noise
 from probes.robustness.margins import BoolArray
 from probes.robustness.masking import Examined, examine
 from probes.robustness.moved import can_change, changed, named, nothing_moves
+from probes.robustness.table_search import attack_table, moving_rows
 from probes.robustness.tables import changing_columns, fixed_columns, gappy_tables, noisy_tables
 from probes.robustness.text_search import attack_texts
 from probes.robustness.texts import FAMILIES, Family, mistyped
@@ -47,11 +48,12 @@ COORDINATE = {
     "typos": "typos",
     "pgd": "epsilon",
     "certificate": "epsilon",
+    "black_box": "epsilon",
     **dict.fromkeys(_FAMILIES, "words"),
 }
 
 _N_SAMPLES = 1000
-# A search asks a hundred times about a text.
+# A search asks a hundred times about a text, or a row of a table.
 _N_SEARCHED = 200
 # Every image costs a pass per level and step, and each pass a thousand times what a row of a table does.
 _N_IMAGES = 100
@@ -102,6 +104,10 @@ class Robustness:
       FAILs; ``robust_accuracy``, the same number between the rows proved and the rows that nothing broke, which does
       both. They are about the model as it runs, its threshold and its float32 included.
 
+    - ``black_box`` (tables, of models of any kind; by default those that ``pgd`` cannot search): the worst that asking
+      alone finds in the ball of ``pgd``, as :func:`probes.robustness.table_search.attack_table` searches, by
+      probabilities or by classes alone, which the detail says. Coordinate ``epsilon``.
+
     What a search finds is there, and it can miss what is there: accuracy is at most what is left, with an upper bound
     alone, and the flip rate at least what was found, with a lower bound alone. So either may FAIL, and neither PASSes.
 
@@ -115,13 +121,13 @@ class Robustness:
     A model that raises, or returns no probabilities, for perturbed rows has no number there: that method is undefined,
     and the reason is given.
 
-    methods: ``auto`` (all that apply) or names out of ``Robustness.methods``, or ``"noise,missing"``. noise, missing,
-    typos, words, epsilon: levels; epsilon is by default 0.05, 0.1 and 0.2 for tables, 2, 4 and 8 of 255 for images,
-    0.0005, 0.001 and 0.002 for sound. immutable: names of columns, or ``"age,sex"``. n_steps: steps of ``pgd``.
-    n_queries: questions that a search asks about a text at most. branches: the most boxes that the ball around a row
-    may be cut into for its certificate, a number and no time, so that the same seed gives the same report; by default
-    up to 1,024. n_samples: rows, drawn without replacement; by default 1,000, or 100 images, or 200 of the texts for
-    each search.
+    methods: ``auto`` (all that apply, of ``pgd`` and ``black_box`` the first that does) or names out of
+    ``Robustness.methods``, or ``"noise,missing"``. noise, missing, typos, words, epsilon: levels; epsilon is by default
+    0.05, 0.1 and 0.2 for tables, 2, 4 and 8 of 255 for images, 0.0005, 0.001 and 0.002 for sound. immutable: names of
+    columns, or ``"age,sex"``. n_steps: steps of ``pgd``. n_queries: questions that a search asks about a text, or
+    ``black_box`` about a row, at most. branches: the most boxes that the ball around a row may be cut into for its
+    certificate, a number and no time, so that the same seed gives the same report; by default up to 1,024. n_samples:
+    rows, drawn without replacement; by default 1,000, or 100 images, or 200 of the texts or rows for a search that asks.
 
     Raises NotApplicableError where a method asked for does not apply, and UsageError where an immutable column does not
     exist.
@@ -135,7 +141,10 @@ class Robustness:
     goal: ClassVar[str] = "Do decisions survive small changes of the input?"
     citation: ClassVar[str] = "Hendrycks and Dietterich, ICLR 2019; Madry et al., ICLR 2018"
     # Draws go by their place in it: what is new comes last.
-    methods: ClassVar[tuple[str, ...]] = ("noise", "missing", "typos", "pgd", "certificate", *_FAMILIES, "corruption")
+    methods: ClassVar[tuple[str, ...]] = (
+        *("noise", "missing", "typos", "pgd", "certificate", *_FAMILIES, "corruption"),
+        "black_box",
+    )
     needs: ClassVar[tuple[Need, ...]] = (Need.CLASSIFIER, Need.DATA)
     ideal_when_same: ClassVar[Mapping[str, Answer]] = {
         **{f"flip_rate_under_{m}": "decisions" for m in methods if m != "certificate"},
@@ -185,7 +194,7 @@ class Robustness:
         sample = draw(rows, self.n_samples or (_N_IMAGES if rows.modality in _LARGE else _N_SAMPLES), rng)
         fixed = fixed_columns(model, rows, self.immutable) if rows.modality == "tabular" else frozenset[str]()
         applicable = _applicable(model, rows, fixed)
-        wanted = [m for m in self.methods if m in applicable] if "auto" in self.wanted else list(self.wanted)
+        wanted = _by_default(applicable) if "auto" in self.wanted else list(self.wanted)
         unfit = [m for m in wanted if m not in applicable]
         if unfit:
             fit = ", ".join(applicable) or "none"
@@ -249,6 +258,9 @@ class Robustness:
         if method == "missing":
             gappy = gappy_tables(model, rows, sample, fixed, self.missing, rng)
             return _try(model, sample, self.missing, gappy)
+        if method == "black_box":
+            few = self.n_samples or _N_SEARCHED
+            return _asked(model, rows, sample, clean, fixed, self._epsilon(sample), self.n_queries, few, rng)
         own = differentiable(model)
         if method == "pgd" and own is not None:
             return _search(model, own, sample, clean, self._ball(rows), self._epsilon(sample), self.n_steps, rng)
@@ -342,10 +354,16 @@ def _applicable(model: AuditedModel, rows: AuditData, fixed: frozenset[str]) -> 
         return ["typos", *_FAMILIES]
     noisy = kind in _LARGE or bool(changing_columns(model, rows, fixed))
     searched = noisy and (own := differentiable(model)) is not None and _is_float(own, rows)
-    table = ["missing"] if kind == "tabular" else []
+    table, asked = ["missing"] * (kind == "tabular"), ["black_box"] * (kind == "tabular" and noisy)
     proved = searched and rows.y_true is not None and bool((rows.y_true >= 0).any())
     gradients = ["pgd"] * searched + ["certificate"] * proved
-    return ["noise"] * noisy + table + gradients + ["corruption"] * can_be_corrupted(rows.X)
+    return ["noise"] * noisy + table + gradients + ["corruption"] * can_be_corrupted(rows.X) + asked
+
+
+def _by_default(applicable: Sequence[str]) -> list[str]:
+    """In the order of their draws; what a gradient leads to is not searched for without it."""
+    found = [method for method in Robustness.methods if method in applicable]
+    return [method for method in found if method != "black_box" or "pgd" not in found]
 
 
 def _why_not(method: str) -> str:
@@ -355,6 +373,7 @@ def _why_not(method: str) -> str:
         "pgd": "needs a model that can be differentiated, on numeric columns that may change, images or sound taken "
         "as fractions",
         "certificate": "needs what pgd does, and true labels",
+        "black_box": "needs a table with columns of numbers that may change, neither sensitive nor immutable",
         "corruption": "needs images of one, three or four channels",
     }
     return reasons.get(method, "needs texts: add --text COLUMN")
@@ -415,6 +434,42 @@ def _rewritten(
     detail = f"{family.what}, searched for with at most {n_queries:,} questions about a text"
     decisions = np.where(attacked.broken, -1, own).astype(np.int64)
     return _Curve(levels, decisions, detail, searched=True, rows=picked)
+
+
+def _asked(
+    model: AuditedModel,
+    rows: AuditData,
+    sample: AuditData,
+    clean: IntArray,
+    fixed: frozenset[str],
+    levels: tuple[float, ...],
+    n_queries: int,
+    most: int,
+    rng: np.random.Generator,
+) -> _Curve:
+    picked = np.sort(rng.choice(len(sample), min(most, len(sample)), replace=False)).astype(np.int64)
+    own, table = clean[picked], moving_rows(model, rows, sample, clean, picked, fixed)
+    try:
+        attacked = attack_table(
+            table,
+            own,
+            model.predict_proba,
+            lambda probabilities: model.decide(probabilities, sample.positive),
+            levels=levels,
+            n_queries=n_queries,
+            rng=rng,
+        )
+    except Exception as error:  # as for rows that are drawn
+        failure = f"the model fails on rows near those of the data: {_in_words(error)}"
+        return _Curve(levels, np.empty((0, len(picked)), np.int64), failure=failure, rows=picked)
+    told = "probabilities: Square attack" if attacked.graded else "classes alone"
+    detail = (
+        f"L-infinity ball of epsilon {table.ball.unit}; found by asking for {told}, from other rows cut to the ball, "
+        f"at most {n_queries:,} questions about each of {len(picked):,} rows"
+    )
+    decisions = np.where(attacked.broken, -1, own).astype(np.int64)
+    moved = tuple(int((np.subtract(*table.around(level)) != 0.0).any(axis=1).sum()) for level in levels)
+    return _Curve(levels, decisions, detail, searched=True, rows=picked, moved=moved)
 
 
 def _media_noise(model: AuditedModel, sample: AuditData, levels: tuple[float, ...], rng: np.random.Generator) -> _Curve:

@@ -24,12 +24,14 @@ def square_attack(
     *,
     n_queries: int,
     rng: np.random.Generator,
+    start: BoolArray | None = None,
 ) -> tuple[npt.NDArray[Any], BoolArray]:
     """The changed rows, and whether each evades, after at most ``n_queries`` questions about each.
 
     low, high (n, height, width, channels) or (n, values): the least and the largest that each value may be, of any
     type. ask: rows, and which of the n they are of, to (m,) numbers that the attack lowers and (m,) whether each will
-    do. It starts from vertical stripes of the one and the other (white noise where there is no width), and then sets
+    do. It starts from vertical stripes of the one and the other (white noise where there is no width), or from the
+    largest of the values where ``start``, of the shape of ``low``, is True and the least elsewhere, and then sets
     squares (stretches of values), ever smaller, to either in each channel, keeping what does not raise the number.
     Source: Andriushchenko et al., ECCV 2020, the L-infinity attack and its schedule.
     """
@@ -42,8 +44,11 @@ def square_attack(
         return ask(rows.reshape(len(which), *shape[1:]), which)
 
     everyone = np.arange(n, dtype=np.int64)
-    stripes = rng.choice(np.array([False, True]), (n, 1, width, channels))
-    above = np.broadcast_to(stripes, ends[0].shape).copy()
+    if start is None:
+        start = rng.choice(np.array([False, True]), (n, 1, width, channels))
+        above = np.broadcast_to(start, ends[0].shape).copy()
+    else:
+        above = start.reshape(ends[0].shape).copy()
     best, done = tell(above, everyone) if n else (np.empty(0), np.zeros(0, np.bool_))
     for query in range(1, n_queries):
         active = everyone[~done]

@@ -122,7 +122,7 @@ def noisy_tables(
     names = numeric_names(model, frame)
     columns = changing_columns(model, rows, fixed)
     z = rng.standard_normal((len(frame), len(names)))[:, [names.index(column.name) for column in columns]]
-    return lambda i: _like(with_noise(frame, columns, z, levels[i]), sample.X)
+    return lambda i: as_taken(with_noise(frame, columns, z, levels[i]), sample.X)
 
 
 def gappy_tables(
@@ -137,10 +137,10 @@ def gappy_tables(
     frame = as_frame(sample.X, model.features)
     rates = gap_rates(as_frame(rows.X, model.features), fixed)
     u = rng.random(frame.shape)
-    return lambda i: _like(with_gaps(frame, u, levels[i] * rates), sample.X)
+    return lambda i: as_taken(with_gaps(frame, u, levels[i] * rates), sample.X)
 
 
-def _like(frame: pd.DataFrame, original: Rows) -> Rows:
+def as_taken(frame: pd.DataFrame, original: Rows) -> Rows:
     """A changed table as the model takes it."""
     return frame.to_numpy() if isinstance(original, np.ndarray) else frame
 
@@ -165,12 +165,20 @@ def with_noise(X: pd.DataFrame, columns: Sequence[NumberColumn], z: FloatArray, 
     measure how it extrapolates, or crash on the logarithm before it, and not how it bears small errors. So a coded
     level changes only where the noise reaches half a unit. What is missing or absent stays so.
     """
-    out = X.copy()
+    noisy = np.empty(z.shape)
     for j, column in enumerate(columns):
         values = numbers(X[column.name])
-        noisy = np.clip(values + level * column.deviation * z[:, j], column.low, column.high)
-        noisy = np.round(noisy) if column.whole else noisy
-        out[column.name] = _typed(np.where(column.can_change(values), noisy, values), X[column.name])
+        noisy[:, j] = np.clip(values + level * column.deviation * z[:, j], column.low, column.high)
+        noisy[:, j] = np.round(noisy[:, j]) if column.whole else noisy[:, j]
+    return with_values(X, columns, noisy)
+
+
+def with_values(X: pd.DataFrame, columns: Sequence[NumberColumn], values: FloatArray) -> pd.DataFrame:
+    """The table with other values, (n, len(columns)), in those columns, in their own type, where they can change."""
+    out = X.copy()
+    for j, column in enumerate(columns):
+        own = numbers(X[column.name])
+        out[column.name] = _typed(np.where(column.can_change(own), values[:, j], own), X[column.name])
     return out
 
 

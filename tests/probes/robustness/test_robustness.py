@@ -128,7 +128,7 @@ def test_every_level_is_a_proportion_of_rows_and_none_is_of_rows_that_nothing_wa
 
 def test_without_labels_only_flip_rates() -> None:
     found = measure(Robustness(), AuditedModel.from_callable(rule, classes=CLASSES), audit_data(table(50)))
-    assert {m.metric for m in found} == {"flip_rate_under_noise", "flip_rate_under_missing"}
+    assert {m.metric for m in found} == {f"flip_rate_under_{m}" for m in ("noise", "missing", "black_box")}
 
 
 def test_samples_are_drawn_without_replacement_from_evaluation_rows() -> None:

@@ -126,12 +126,14 @@ def asked_about(probe: Robustness, data: AuditData) -> list[pd.DataFrame]:
 def test_sensitive_and_immutable_columns_stay_as_they_are() -> None:
     X = census(400)
     data = of_census(X, sensitive_features=X[["age"]])
-    as_they_are, *changed = asked_about(Robustness(immutable="hours, work", n_samples=400), data)
+    as_they_are, *changed = asked_about(
+        Robustness(methods=["noise", "missing"], immutable="hours, work", n_samples=400), data
+    )
     assert len(changed) == 7
     for rows in changed:
         pd.testing.assert_frame_equal(rows[["age", "hours", "work"]], as_they_are[["age", "hours", "work"]])
     assert (changed[3]["weight"] != as_they_are["weight"]).mean() > 0.9
-    _, *free = asked_about(Robustness(n_samples=400), of_census(X))
+    _, *free = asked_about(Robustness(methods=["noise", "missing"], n_samples=400), of_census(X))
     assert (free[3]["age"] != as_they_are["age"]).mean() > 0.9 and (
         free[3]["hours"] != as_they_are["hours"]
     ).mean() > 0.9
