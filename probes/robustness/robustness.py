@@ -127,7 +127,7 @@ class Robustness:
     columns, or ``"age,sex"``. n_steps: steps of ``pgd``. n_queries: questions that a search asks about a text, or
     ``black_box`` about a row, at most. branches: the most boxes that the ball around a row may be cut into for its
     certificate, a number and no time, so that the same seed gives the same report; by default up to 1,024. n_samples:
-    rows, drawn without replacement; by default 1,000, or 100 images, or 200 of the texts or rows for a search that asks.
+    rows, drawn without replacement; by default 1,000, or 100 images, or 200 texts or rows for a search that asks.
 
     Raises NotApplicableError where a method asked for does not apply, and UsageError where an immutable column does not
     exist.
