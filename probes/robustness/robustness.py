@@ -28,6 +28,7 @@ from probes.robustness.corruptions import CORRUPTIONS, image_noise, sound_noise
 from probes.robustness.margins import BoolArray
 from probes.robustness.masking import Examined, examine
 from probes.robustness.moved import can_change, changed, named, nothing_moves
+from probes.robustness.smoothing import smoothed
 from probes.robustness.table_search import attack_table, moving_rows
 from probes.robustness.tables import changing_columns, fixed_columns, gappy_tables, noisy_tables
 from probes.robustness.text_search import attack_texts
@@ -108,6 +109,9 @@ class Robustness:
       alone finds in the ball of ``pgd``, as :func:`probes.robustness.table_search.attack_table` searches, by
       probabilities or by classes alone, which the detail says. Coordinate ``epsilon``.
 
+    - ``smoothing`` (on request only, where ``pgd`` applies): ``smoothed_certified_accuracy`` at ``{"radius": r}``, of
+      another model and in L2, as :func:`probes.robustness.smoothing.smoothed` has it; shown, and never judged.
+
     What a search finds is there, and it can miss what is there: accuracy is at most what is left, with an upper bound
     alone, and the flip rate at least what was found, with a lower bound alone. So either may FAIL, and neither PASSes.
 
@@ -126,8 +130,9 @@ class Robustness:
     0.05, 0.1 and 0.2 for tables, 2, 4 and 8 of 255 for images, 0.0005, 0.001 and 0.002 for sound. immutable: names of
     columns, or ``"age,sex"``. n_steps: steps of ``pgd``. n_queries: questions that a search asks about a text, or
     ``black_box`` about a row, at most. branches: the most boxes that the ball around a row may be cut into for its
-    certificate, a number and no time, so that the same seed gives the same report; by default up to 1,024. n_samples:
-    rows, drawn without replacement; by default 1,000, or 100 images, or 200 texts or rows for a search that asks.
+    certificate, a number and no time, so that the same seed gives the same report; by default up to 1,024. sigma:
+    of the noise of ``smoothing``, in the unit of epsilon. n_samples: rows, drawn without replacement; by default 1,000,
+    or 100 images, or 200 texts or rows for a search that asks.
 
     Raises NotApplicableError where a method asked for does not apply, and UsageError where an immutable column does not
     exist.
@@ -143,11 +148,11 @@ class Robustness:
     # Draws go by their place in it: what is new comes last.
     methods: ClassVar[tuple[str, ...]] = (
         *("noise", "missing", "typos", "pgd", "certificate", *_FAMILIES, "corruption"),
-        "black_box",
+        *("black_box", "smoothing"),
     )
     needs: ClassVar[tuple[Need, ...]] = (Need.CLASSIFIER, Need.DATA)
     ideal_when_same: ClassVar[Mapping[str, Answer]] = {
-        **{f"flip_rate_under_{m}": "decisions" for m in methods if m != "certificate"},
+        **{f"flip_rate_under_{m}": "decisions" for m in methods if m not in ("certificate", "smoothing")},
         **{f"flip_rate_under_{kind.name}": "decisions" for kind in CORRUPTIONS},
         "gradient_masking": "scores",
     }
@@ -165,6 +170,7 @@ class Robustness:
         n_steps: int = 20,
         n_queries: int = 100,
         branches: int | None = None,
+        sigma: float = 0.25,
         n_samples: int | None = None,
     ) -> None:
         wanted = tuple(names_in(methods)) if isinstance(methods, str) else tuple(methods)
@@ -186,6 +192,7 @@ class Robustness:
         self.n_steps = n_steps
         self.n_queries = n_queries
         self.branches = branches
+        self.sigma = levels("sigma", (sigma,))[0]
         self.n_samples = n_samples
 
     def measure(self, model: AuditedModel, data: AuditData, rng: np.random.Generator) -> list[Measurement]:
@@ -212,6 +219,11 @@ class Robustness:
                 continue
             if method == "corruption":
                 found += under_corruption(model, sample, clean, generators[method])
+                continue
+            if method == "smoothing":
+                few = draw(sample, self.n_samples or _N_SEARCHED, generators[method])
+                levels = self._epsilon(sample)
+                found += smoothed(model, few, self._ball(rows), levels, self.sigma, generators[method])
                 continue
             curve = self._curve(method, model, rows, sample, clean, fixed, generators[method])
             part, own = (sample, clean) if curve.rows is None else (sample.take(curve.rows), clean[curve.rows])
@@ -356,13 +368,14 @@ def _applicable(model: AuditedModel, rows: AuditData, fixed: frozenset[str]) -> 
     searched = noisy and (own := differentiable(model)) is not None and _is_float(own, rows)
     table, asked = ["missing"] * (kind == "tabular"), ["black_box"] * (kind == "tabular" and noisy)
     proved = searched and rows.y_true is not None and bool((rows.y_true >= 0).any())
-    gradients = ["pgd"] * searched + ["certificate"] * proved
+    gradients = ["pgd"] * searched + ["certificate", "smoothing"] * proved
     return ["noise"] * noisy + table + gradients + ["corruption"] * can_be_corrupted(rows.X) + asked
 
 
 def _by_default(applicable: Sequence[str]) -> list[str]:
-    """In the order of their draws; what a gradient leads to is not searched for without it."""
-    found = [method for method in Robustness.methods if method in applicable]
+    """In the order of their draws; what a gradient leads to is not searched for without it. Another model is asked
+    about on request."""
+    found = [method for method in Robustness.methods if method in applicable and method != "smoothing"]
     return [method for method in found if method != "black_box" or "pgd" not in found]
 
 
@@ -373,6 +386,7 @@ def _why_not(method: str) -> str:
         "pgd": "needs a model that can be differentiated, on numeric columns that may change, images or sound taken "
         "as fractions",
         "certificate": "needs what pgd does, and true labels",
+        "smoothing": "needs what pgd does, and true labels",
         "black_box": "needs a table with columns of numbers that may change, neither sensitive nor immutable",
         "corruption": "needs images of one, three or four channels",
     }

@@ -1,0 +1,117 @@
+"""Randomised smoothing: a certificate, in L2, of another model, which decides by the majority of noisy copies."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+import scipy
+
+from auditor.errors import NotApplicableError
+from auditor.finding.measurement import Measurement
+from auditor.rows import FloatArray, IntArray
+from auditor.statistics.intervals import clopper_pearson
+from auditor.statistics.one_sided import AtLeast
+from probes.inputs import differentiable, differentiating, rows_at_once
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from auditor.data.audit_data import AuditData
+    from auditor.model.audited_model import AuditedModel
+    from auditor.model.torch_model import DifferentiableModel
+    from probes.robustness.ball import Ball
+
+METHOD = "smoothing"
+# Copies that name the class, and further ones that count how often it is decided.
+_NAMED_BY, _COUNTED_IN = 100, 1_000
+# How often the certificate of one row may be wrong.
+_LEVEL = 1e-3
+_OTHER = (
+    "It is about another model, the one that decides by the majority of noisy copies, so no requirement of this model "
+    "rests on it."
+)
+
+
+def radii(counts: IntArray, *, n: int, sigma: float, alpha: float) -> FloatArray:
+    """(n_rows,) the L2 radius within which the majority's decision stays: ``sigma Phi^-1(p)``, 0 where none is shown.
+
+    ``counts``: in how many of n noisy copies of a row, with noise of ``sigma`` in every direction, its class was
+    decided, the class being fixed beforehand; ``p`` is the Clopper-Pearson lower bound of that share at ``alpha``,
+    above 0.5. Each is wrong with probability at most ``alpha``. Source: Cohen, Rosenfeld and Kolter, ICML 2019.
+    """
+    low = clopper_pearson(counts, n=n, alpha=alpha)[0]
+    return np.where(low > 0.5, sigma * scipy.special.ndtri(np.maximum(low, 0.5)), 0.0)
+
+
+def smoothed(
+    model: AuditedModel,
+    sample: AuditData,
+    ball_around: Callable[[AuditedModel, AuditData, Tensor], Ball],
+    levels: Sequence[float],
+    sigma: float,
+    rng: np.random.Generator,
+) -> list[Measurement]:
+    """``smoothed_certified_accuracy`` at each radius: rows that the smoothed model decides rightly for certain.
+
+    ``P(decision of the smoothed model = y at every input within the radius)``, in [0, 1], ideal 1, a lower bound. The
+    smoothed model decides as this one does of most copies of a row, with Gaussian noise of ``sigma`` times the ball's
+    ``radius`` on every input that may move; the radius is in L2, counted in the same unit. Shown, and never judged.
+    ``ball_around``: the ball around the sample's inputs. Raises NotApplicableError for a model without gradients.
+    """
+    own, y = differentiable(model), sample.y_true
+    if own is None or y is None:
+        raise NotApplicableError("smoothing is for a torch network and rows with true labels.")
+    inputs = own.encode(sample.X)
+    ball = ball_around(model, sample, inputs)
+    decide = partial(model.decide, positive=sample.positive)
+    named, counts = _decided(own, inputs, decide, sigma * ball.radius.expand_as(inputs), rng)
+    reach = radii(counts, n=_COUNTED_IN, sigma=sigma, alpha=_LEVEL)
+    labelled, right = y >= 0, named == y
+    detail = (
+        f"of another model: the majority of copies with Gaussian noise of sigma = {sigma:g} {ball.unit}; certified in "
+        f"L2, each row's certificate is wrong with probability at most {_LEVEL:g}"
+    )
+    return [
+        Measurement(
+            metric="smoothed_certified_accuracy",
+            method=METHOD,
+            estimate=AtLeast(successes=int((right & labelled & (reach >= level)).sum()), n=int(labelled.sum())),
+            n_samples=int(labelled.sum()),
+            ideal=1.0,
+            at={"radius": level},
+            detail=detail,
+            too_few=_OTHER,
+        )
+        for level in levels
+    ]
+
+
+def _decided(
+    own: DifferentiableModel,
+    inputs: Tensor,
+    decide: Callable[[FloatArray], IntArray],
+    noise: Tensor,
+    rng: np.random.Generator,
+) -> tuple[IntArray, IntArray]:
+    """(n,) the class that most of the first copies of each row are decided as, and how many of the others are."""
+    import torch
+
+    from auditor.model.gradients import without_gradients
+
+    named, counts = np.zeros(len(inputs), np.int64), np.zeros(len(inputs), np.int64)
+    size = rows_at_once(inputs)
+    with differentiating(own), without_gradients():
+        for i in range(len(inputs)):
+            decisions = []
+            for begin in range(0, _NAMED_BY + _COUNTED_IN, size):
+                m = min(size, _NAMED_BY + _COUNTED_IN - begin)
+                z = torch.from_numpy(rng.standard_normal((m, *inputs.shape[1:]), dtype=np.float32)).to(inputs)
+                logits = own.logits(inputs[i : i + 1] + noise[i : i + 1] * z)
+                decisions.append(decide(torch.softmax(logits.double(), dim=1).cpu().numpy()))
+            all_ = np.concatenate(decisions)
+            named[i] = np.bincount(all_[:_NAMED_BY]).argmax()
+            counts[i] = (all_[_NAMED_BY:] == named[i]).sum()
+    return named, counts
