@@ -13,21 +13,13 @@ from auditor.statistics.intervals import clopper_pearson
 from auditor.statistics.rates import Proportion, RateTable
 
 
-class AtMost(Estimate):
-    """A share of rows that is at most what was counted: the rows that a search for counterexamples left over.
-
-    ``successes`` of ``n`` independent rows held out; a stronger search may break more of them, and never fewer. In
-    [0, 1]; ``value`` is successes / n. Bounds: 0, whatever the level, and the Clopper-Pearson upper bound. So accuracy
-    under an attack may be shown to lie below a bound, and never above one.
-    """
+class _OneSided(Estimate):
+    """``successes`` of ``n`` rows, of which one bound is a proportion's and the other says nothing."""
 
     kind_limits: ClassVar[tuple[float, float]] = (0.0, 1.0)
-    unplanned: ClassVar[str] = (
-        "It is an upper bound: a stronger search may break more rows, so this number can show that a limit is broken "
-        "and never that it is kept, however many rows there are."
-    )
 
-    kind: Literal["at_most"] = "at_most"
+    # Named here for its place in the record.
+    kind: Literal["at_most", "at_least"]
     successes: Annotated[int, Field(ge=0)]
     n: Annotated[int, Field(ge=0)]
 
@@ -40,6 +32,25 @@ class AtMost(Estimate):
     @property
     def value(self) -> float:
         return self.successes / self.n if self.n else math.nan
+
+    def _share(self) -> Proportion:
+        return Proportion(successes=self.successes, n=self.n)
+
+
+class AtMost(_OneSided):
+    """A share of rows that is at most what was counted: the rows that a search for counterexamples left over.
+
+    ``successes`` of ``n`` independent rows held out; a stronger search may break more of them, and never fewer. In
+    [0, 1]; ``value`` is successes / n. Bounds: 0, whatever the level, and the Clopper-Pearson upper bound. So accuracy
+    under an attack may be shown to lie below a bound, and never above one.
+    """
+
+    unplanned: ClassVar[str] = (
+        "It is an upper bound: a stronger search may break more rows, so this number can show that a limit is broken "
+        "and never that it is kept, however many rows there are."
+    )
+
+    kind: Literal["at_most"] = "at_most"
 
     def bounds(self, alpha: float) -> tuple[float, float]:
         return 0.0, _high(self.successes, self.n, alpha)
@@ -51,18 +62,16 @@ class AtMost(Estimate):
         """As a proportion's, where "beyond" is below; nothing is ever shown to lie above."""
         if sign > 0:
             return math.inf
-        return Proportion(successes=self.successes, n=self.n).detectable(
-            bound=bound, alpha=alpha, ideal=ideal, sign=sign
-        )
+        return self._share().detectable(bound=bound, alpha=alpha, ideal=ideal, sign=sign)
 
     def growth(self, *, bound: float, alpha: float, ideal: float, miss: float) -> float:
         """As a proportion's, where "within" is below; NaN else, for no rows show it."""
         if bound < ideal:
             return math.nan
-        return Proportion(successes=self.successes, n=self.n).growth(bound=bound, alpha=alpha, ideal=ideal, miss=miss)
+        return self._share().growth(bound=bound, alpha=alpha, ideal=ideal, miss=miss)
 
 
-class AtLeast(Estimate):
+class AtLeast(_OneSided):
     """A share of rows that is at least what was counted: the rows that were proved, or the ones that were broken.
 
     ``successes`` of ``n`` independent rows were shown to be so, by a certificate or by a counterexample; of the others
@@ -71,25 +80,12 @@ class AtLeast(Estimate):
     same: beyond a limit, and never within it.
     """
 
-    kind_limits: ClassVar[tuple[float, float]] = (0.0, 1.0)
     unplanned: ClassVar[str] = (
         "It is a lower bound: what was not shown may be so too, so this number can never show that the true share is "
         "no larger, however many rows there are."
     )
 
     kind: Literal["at_least"] = "at_least"
-    successes: Annotated[int, Field(ge=0)]
-    n: Annotated[int, Field(ge=0)]
-
-    @model_validator(mode="after")
-    def _no_more_than_n(self) -> Self:
-        if self.successes > self.n:
-            raise ValueError(f"{self.successes} successes of {self.n}")
-        return self
-
-    @property
-    def value(self) -> float:
-        return self.successes / self.n if self.n else math.nan
 
     def bounds(self, alpha: float) -> tuple[float, float]:
         return _low(self.successes, self.n, alpha), 1.0
@@ -101,15 +97,13 @@ class AtLeast(Estimate):
         """As a proportion's, where "beyond" is above; nothing is ever shown to lie below."""
         if sign < 0:
             return -math.inf
-        return Proportion(successes=self.successes, n=self.n).detectable(
-            bound=bound, alpha=alpha, ideal=ideal, sign=sign
-        )
+        return self._share().detectable(bound=bound, alpha=alpha, ideal=ideal, sign=sign)
 
     def growth(self, *, bound: float, alpha: float, ideal: float, miss: float) -> float:
         """As a proportion's, where "within" is above; NaN else, for no rows show it."""
         if bound > ideal:
             return math.nan
-        return Proportion(successes=self.successes, n=self.n).growth(bound=bound, alpha=alpha, ideal=ideal, miss=miss)
+        return self._share().growth(bound=bound, alpha=alpha, ideal=ideal, miss=miss)
 
 
 class Bracket(Estimate):
