@@ -10,6 +10,7 @@ import numpy as np
 from auditor.finding.measurement import Pillar
 from auditor.rows import FloatArray, IntArray
 from auditor.run.mitigation import Mitigated, Stage, Training
+from mitigations.training.one_class import refuse_one_class
 from mitigations.training.retraining import run, trainable, training_set, untrained
 
 if TYPE_CHECKING:
@@ -70,6 +71,7 @@ class BalancedResampling:
         step = PlainStep(new.module, optimizer_of(old.recipe, list(new.module.parameters())), loss)
         prints: dict[str, object] = {"mitigation": self.name, "method": self.method}
         run(step, (again.x, again.y), old.recipe, rng, training, fingerprint=prints)
+        refuse_one_class(new, old, data.take(rows.rows), instead="train the old model for more epochs")
         most = int(np.bincount(drawn).max())
         return Mitigated(
             model=new,

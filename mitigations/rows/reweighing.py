@@ -10,6 +10,7 @@ import numpy as np
 from auditor.finding.measurement import Pillar
 from auditor.rows import FloatArray, IntArray
 from auditor.run.mitigation import Mitigated, Stage, Training
+from mitigations.training.one_class import refuse_one_class
 from mitigations.training.retraining import run, trainable, training_set, untrained
 
 if TYPE_CHECKING:
@@ -58,6 +59,7 @@ class Reweighing:
 
         step = PlainStep(new.module, optimizer_of(old.recipe, list(new.module.parameters())), loss)
         run(step, (rows.x, rows.y, w), old.recipe, rng, training, fingerprint={"mitigation": self.name})
+        refuse_one_class(new, old, data.take(rows.rows), instead="train the old model for more epochs")
         return Mitigated(
             model=new,
             notes=(f"Weights of {len(rows):,} training rows from {weights.min():.3f} to {weights.max():.3f}, mean 1.",),

@@ -9,6 +9,7 @@ import numpy as np
 from auditor.errors import DataError, UsageError
 from auditor.finding.measurement import Pillar
 from auditor.run.mitigation import Mitigated, Stage, Training
+from mitigations.training.one_class import refuse_one_class
 from mitigations.training.option_names import AlphaSchedule, Constraint
 from mitigations.training.retraining import TrainingSet, run, training_set
 from mitigations.training.starting_network import is_known, recipe_for, starting_network, trainable_from_somewhere
@@ -133,6 +134,7 @@ class AdversarialDebiasing:
             training,
             fingerprint={"mitigation": self.name, "options": sorted(vars(self).items()), "epochs": recipe.epochs},
         )
+        refuse_one_class(new, old, data.take(rows.rows), instead="give a smaller alpha or gap_weight")
         how = "trained anew" if is_known(old) else "fine-tuned from its own weights"
         return Mitigated(
             model=new,

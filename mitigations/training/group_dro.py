@@ -10,6 +10,7 @@ import numpy as np
 
 from auditor.finding.measurement import Pillar
 from auditor.run.mitigation import Mitigated, Stage, Training
+from mitigations.training.one_class import refuse_one_class
 from mitigations.training.retraining import run, trainable, training_set, untrained
 
 if TYPE_CHECKING:
@@ -89,6 +90,7 @@ class GroupDro:
         )
         prints: dict[str, object] = {"mitigation": self.name, "options": sorted(vars(self).items())}
         run(step, (rows.x, rows.y, group), recipe, rng, training, fingerprint=prints)
+        refuse_one_class(new, old, data.take(rows.rows), instead="give a smaller --with eta, or more epochs")
         q = step.weights.q.cpu().numpy()
         names = [self._name(cell, rows.levels, old.classes) for cell in cells.tolist()]
         heaviest: Sequence[int] = np.argsort(-q)[:5].tolist()
