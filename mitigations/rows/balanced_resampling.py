@@ -10,6 +10,7 @@ import numpy as np
 from auditor.finding.measurement import Pillar
 from auditor.rows import FloatArray, IntArray
 from auditor.run.mitigation import Mitigated, Stage, Training
+from mitigations.training.one_class import refuse_one_class
 from mitigations.training.retraining import run, training_set
 from mitigations.training.starting_network import Tuning, begin, recipe_for, trainable_from_somewhere
 
@@ -84,9 +85,11 @@ class BalancedResampling:
         step = begun.step(PlainStep(begun.new.module, begun.optimizer(), loss), len(again))
         prints: dict[str, object] = {"mitigation": self.name, "method": self.method, "tuning": repr(self.tuning)}
         run(step, (again.x, again.y), begun.recipe, rng, training, fingerprint=prints)
+        new = begun.finished()
+        refuse_one_class(new, old, data.take(rows.rows), instead="give more epochs")
         most = int(np.bincount(drawn).max())
         return Mitigated(
-            model=begun.finished(),
+            model=new,
             notes=(
                 f"Resampled ({self.method}): {len(np.unique(drawn)):,} of {len(rows):,} rows were learned from, some "
                 f"of them up to {most} times; {begun.how}, {begun.recipe.epochs} epochs.",

@@ -25,6 +25,7 @@ from mitigations.rows.counterfactuals import (
     flipped,
 )
 from mitigations.rows.generated_counterfactuals import LanguageModelRewrites
+from mitigations.training.one_class import refuse_one_class
 from mitigations.training.retraining import VALIDATION_SHARE, run, training_set
 from mitigations.training.starting_network import (
     Tuning,
@@ -194,6 +195,7 @@ class CounterfactualAugmentation:
             self._trained(old, arm, recipe, seed, training, arm_name, own_weights=text)
             for arm, arm_name in zip(arms, ("augmented", "control"), strict=False)
         ]
+        refuse_one_class(models[0], old, labelled, instead="give more epochs, or another learning_rate")
         return Mitigated(model=models[0], notes=(made.note, _outcome(made.held, held, [old, *models])))
 
     # ---- rows ------------------------------------------------------------------------------------------------------

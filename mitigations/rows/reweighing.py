@@ -10,6 +10,7 @@ import numpy as np
 from auditor.finding.measurement import Pillar
 from auditor.rows import FloatArray, IntArray
 from auditor.run.mitigation import Mitigated, Stage, Training
+from mitigations.training.one_class import refuse_one_class
 from mitigations.training.retraining import run, training_set
 from mitigations.training.starting_network import Tuning, begin, recipe_for, trainable_from_somewhere
 
@@ -73,8 +74,10 @@ class Reweighing:
         step = begun.step(PlainStep(begun.new.module, begun.optimizer(), loss), len(rows))
         prints: dict[str, object] = {"mitigation": self.name, "tuning": repr(self.tuning)}
         run(step, (rows.x, rows.y, w), begun.recipe, rng, training, fingerprint=prints)
+        new = begun.finished()
+        refuse_one_class(new, old, data.take(rows.rows), instead="give more epochs")
         return Mitigated(
-            model=begun.finished(),
+            model=new,
             notes=(
                 f"Weights of {len(rows):,} training rows from {weights.min():.3f} to {weights.max():.3f}, mean 1; "
                 f"{begun.how}, {begun.recipe.epochs} epochs.",

@@ -9,6 +9,7 @@ import numpy as np
 from auditor.errors import DataError, UsageError
 from auditor.finding.measurement import Pillar
 from auditor.run.mitigation import Mitigated, Stage, Training
+from mitigations.training.one_class import refuse_one_class
 from mitigations.training.option_names import AlphaSchedule, Constraint
 from mitigations.training.retraining import TrainingSet, run, training_set
 from mitigations.training.starting_network import Tuning, begin, recipe_for, trainable_from_somewhere
@@ -130,8 +131,10 @@ class AdversarialDebiasing:
             training,
             fingerprint={"mitigation": self.name, "options": sorted(vars(self).items()), "epochs": recipe.epochs},
         )
+        new = begun.finished()
+        refuse_one_class(new, old, data.take(rows.rows), instead="give a smaller alpha or gap_weight")
         return Mitigated(
-            model=begun.finished(),
+            model=new,
             notes=(
                 f"Adversarial debiasing for {self.constraint} of {', '.join(rows.features)}: alpha {self.alpha:g} "
                 f"({self.alpha_schedule}), gap weight {self.gap_weight:g}, {begun.how} for {len(history.losses)} "

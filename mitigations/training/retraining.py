@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -203,6 +203,26 @@ def run(
         fingerprint=fingerprint,
         progress=training.progress,
         devices=training.devices,
+    )
+
+
+def decided(model: TorchModel, rows: TrainingSet) -> IntArray:
+    """(n,) classes that the model decides for rows that are encoded already, at its own threshold."""
+    import torch
+
+    with torch.inference_mode(), model.evaluating():
+        logits = torch.cat([model.logits(part) for part in torch.split(rows.x, model.batch_rows)])
+        chances = torch.softmax(logits.double(), dim=1).cpu().numpy()
+    return model.decide(chances, rows.positive)
+
+
+def numbered(training: Training, number: int) -> Training:
+    """The same training for one of several networks, with a checkpoint and a progress of its own."""
+    say, path = training.progress, training.checkpoint
+    return replace(
+        training,
+        checkpoint=None if path is None else path.with_name(f"{path.name}.{number}"),
+        progress=None if say is None else lambda words: say(f"network {number}: {words}"),
     )
 
 
