@@ -5,7 +5,6 @@ Nothing here is code of the bundle's own: a bundle states thresholds, chances an
 
 from __future__ import annotations
 
-import hashlib
 from itertools import pairwise
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
@@ -18,6 +17,7 @@ from auditor.data.preprocessing import TabularPreprocessing, as_text, label_name
 from auditor.errors import DataError, ModelError
 from auditor.files import Closed
 from auditor.model.audited_model import AuditedModel, Provenance
+from auditor.model.row_draws import row_draws
 from auditor.model.torch_model import TorchModel
 from auditor.rows import FloatArray, IntArray, Rows
 
@@ -262,16 +262,8 @@ class PostprocessedModel(AuditedModel):
             return np.full(len(X), 0.5)
         frame = _table(X)
         assert isinstance(self.base.preprocessing, TabularPreprocessing)
-        # -0.0 and 0.0 are one number, and shall be one hash.
-        encoded = self.base.preprocessing.encode(frame) + np.float32(0.0)
-        places = self.postprocessing.places(frame)
-        key = self.postprocessing.seed.to_bytes(8, "little")
-        words = (
-            hashlib.blake2b(row.tobytes() + int(place).to_bytes(8, "little", signed=True), digest_size=8, key=key)
-            for row, place in zip(encoded, places, strict=True)
-        )
-        # 53 bits are all that a float holds; more would round some draws up to 1.
-        return np.fromiter((int.from_bytes(w.digest(), "little") >> 11 for w in words), np.float64, len(frame)) / 2**53
+        encoded = self.base.preprocessing.encode(frame)
+        return row_draws(encoded, self.postprocessing.seed, self.postprocessing.places(frame))
 
 
 def _table(X: Rows) -> pd.DataFrame:
