@@ -11,7 +11,7 @@ import typer
 from auditor.files import write_beside
 from auditor.outputs import claim
 from auditor.report import text
-from auditor.report.comparing.compare import Comparison, Row, compare
+from auditor.report.comparing.compare import MARGIN, Comparison, compare
 from auditor.report.comparing.comparison import (
     render_comparison_html,
     render_comparison_json,

@@ -19,7 +19,7 @@ from auditor.errors import DataError, ModelError, UsageError, did_you_mean
 from auditor.files import write_beside
 from auditor.intake.specs import Job
 from auditor.outputs import claim
-from auditor.report.comparing.compare import CHANGE, compare
+from auditor.report.comparing.compare import compare
 from auditor.report.comparing.drawn_tradeoff import (
     cell,
     front_words,

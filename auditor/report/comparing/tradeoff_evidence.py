@@ -7,16 +7,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
-import numpy as np
-
 from auditor.errors import UsageError
-from auditor.report.comparing.compare import CHANGE
+from auditor.report.comparing.side_by_side import CHANGE
 from auditor.report.record import AuditReport, Finding
 from auditor.statistics.changes import GapChange, PairedRates, RateChange
 from auditor.statistics.estimate import Estimate, Side, Undefined, shows, smallest_level, smallest_p
 from auditor.statistics.groups import WorstRatio
 from auditor.statistics.kinds import AnyEstimate
-from auditor.statistics.random_weights import sum_upper
+from auditor.statistics.overall_changes import MeanChange
 from auditor.statistics.rates import RateTable, WeightedSum
 
 LEAKAGE = "attack_auc"
@@ -31,24 +29,6 @@ DISPARITIES: tuple[Disparity, ...] = get_args(Disparity)
 PARITY: Disparity = "demographic_parity_difference"
 RATIO: Disparity = "demographic_parity_ratio"
 PAIRED_PERFORMANCE = ("accuracy", "balanced_accuracy", "true_positive_rate")
-
-
-class MeanChange(Estimate):
-    """The mean of several changes of rates over different rows, ``mean_i c_i``, in [-1, 1], bounded as one sum."""
-
-    parts: tuple[RateChange, ...]
-
-    @property
-    def value(self) -> float:
-        return sum(part.value for part in self.parts) / len(self.parts)
-
-    def bounds(self, alpha: float) -> tuple[float, float]:
-        if not all(part.n for part in self.parts):
-            return -1.0, 1.0
-        counts = np.asarray([(p.gained, p.lost, p.n - p.gained - p.lost) for p in self.parts], np.float64)
-        values = np.asarray([1.0, -1.0, 0.0]) / len(self.parts)
-        high, low = (float(sum_upper(counts, values=sign * values, alpha=alpha)) for sign in (1.0, -1.0))
-        return -low, high
 
 
 class Apart(Estimate):
