@@ -1,14 +1,17 @@
-"""Changes of numbers that several rates make up: balanced accuracy, and the share of the commonest decision."""
+"""Numbers that several estimates make up: changes of a mean of rates, of the commonest decision, of two audits."""
 
 from __future__ import annotations
+
+import math
 
 import numpy as np
 import numpy.typing as npt
 
 from auditor.rows import FloatArray
 from auditor.statistics.changes import RateChange, change_bounds
-from auditor.statistics.estimate import Estimate
+from auditor.statistics.estimate import POWER, Estimate, Side, shows, smallest_level, smallest_p
 from auditor.statistics.intervals import clopper_pearson
+from auditor.statistics.kinds import AnyEstimate
 from auditor.statistics.random_weights import sum_upper
 
 # Of a level, what the changes themselves have; the rest is for which decisions may be the commonest.
@@ -73,3 +76,55 @@ class CommonestChange(Estimate):
         successes, n = self._counts(after=after)
         low, high = clopper_pearson(successes, n=n, alpha=(1.0 - _OWN_SHARE) * alpha / len(self.parts))
         return np.asarray(high >= low.max(), np.bool_)
+
+
+class Apart(Estimate):
+    """``after - before`` of two estimates, bounded from either's own bounds at alpha / 2, however they depend."""
+
+    before: AnyEstimate
+    after: AnyEstimate
+
+    @property
+    def value(self) -> float:
+        return self.after.value - self.before.value
+
+    def bounds(self, alpha: float) -> tuple[float, float]:
+        before, after = self.before.bounds(alpha / 2.0), self.after.bounds(alpha / 2.0)
+        return after[0] - before[1], after[1] - before[0]
+
+    def p_value(self, bound: float, side: Side) -> float:
+        """As that of every estimate, to a thousandth: each level asks four bounds of enumerated tables."""
+        return smallest_level(lambda alpha: shows(self.bounds(alpha), bound, side), to=1e-3)
+
+
+class Largest(Estimate):
+    """``max_i theta_i``. Lower: the largest lower bound, each at its share of alpha (union bound). Upper: the largest
+    upper bound, each at alpha: to miss, the one that truly is the largest must miss."""
+
+    parts: tuple[AnyEstimate, ...]
+
+    @property
+    def value(self) -> float:
+        values = [part.value for part in self.parts]
+        return max(values) if all(math.isfinite(v) for v in values) else math.nan
+
+    def bounds(self, alpha: float) -> tuple[float, float]:
+        lows = [part.bounds(alpha / len(self.parts))[0] for part in self.parts]
+        return max(lows), max(part.bounds(alpha)[1] for part in self.parts)
+
+    def p_value(self, bound: float, side: Side) -> float:
+        """As that of every estimate, asked of the parts."""
+        of_parts = [part.p_value(bound, side) for part in self.parts]
+        return smallest_p(len(of_parts) * min(of_parts)) if side in ("greater", "at_least") else max(of_parts)
+
+
+def rows_needed(change: RateChange, tolerance: float, alpha: float) -> int | None:
+    """About how many rows show, with 80 % power, that a rate that has not changed is at most ``tolerance`` lower.
+
+    As large a share of rows is taken to go either way as these rows have, half a row at least. None where no number of
+    rows would.
+    """
+    if not change.n or tolerance <= 0.0:
+        return None
+    times = change.growth(bound=-tolerance, alpha=alpha, ideal=0.0, miss=1.0 - POWER)
+    return math.ceil(times * change.n) if math.isfinite(times) else None

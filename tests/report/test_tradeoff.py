@@ -37,9 +37,8 @@ from auditor.report.comparing.drawn_tradeoff import (
     tradeoff_svg,
     verdict_by,
 )
-from auditor.report.comparing.pareto import dominates
-from auditor.report.comparing.tradeoff import Candidate, Tradeoff, rows_needed, weigh
-from auditor.report.comparing.tradeoff_evidence import Apart, Disparity, Evidence, Gap, Largest, read_evidence
+from auditor.report.comparing.tradeoff import Candidate, Tradeoff, weigh
+from auditor.report.comparing.tradeoff_evidence import Disparity, Evidence, Gap, read_evidence
 from auditor.report.front import draw, plots_of
 from auditor.report.record import AuditReport
 from auditor.run.audit import run_audit
@@ -47,6 +46,8 @@ from auditor.run.options import Configured
 from auditor.statistics.changes import GapChange, PairedRates, RateChange
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.groups import WorstRatio
+from auditor.statistics.overall_changes import Apart, Largest, rows_needed
+from auditor.statistics.pareto import dominates
 from auditor.statistics.rates import Proportion
 from cli.main import app
 from cli.tradeoff import parse_sweeps

@@ -9,8 +9,8 @@ from auditor.errors import UsageError
 from auditor.finding.copies import why_doubtful
 from auditor.finding.measurement import Outcome
 from auditor.report.comparing.remarks import remarks
-from auditor.report.comparing.side_by_side import SHOWN, Both, Row, accuracy, key_of
-from auditor.report.comparing.usefulness import PERFORMANCE, Usefulness, doubted, usefulness
+from auditor.report.comparing.side_by_side import SHOWN, Both, Row, key_of, of_rate
+from auditor.report.comparing.usefulness import Usefulness, doubted, in_family, usefulness
 from auditor.report.record import AuditReport, Finding
 from auditor.report.text import number
 
@@ -50,6 +50,11 @@ class Comparison:
     made_by: tuple[str, ...] = ()
 
     @property
+    def all(self) -> tuple[Row, ...]:
+        """What is judged, and the family of usefulness."""
+        return (*self.rows, *self.usefulness.rows)
+
+    @property
     def m(self) -> int:
         """How many differences are judged, without the family of usefulness."""
         return len(self.rows)
@@ -62,13 +67,13 @@ class Comparison:
     @property
     def better(self) -> tuple[Row, ...]:
         """What is shown to be better."""
-        return tuple(row for row in (*self.rows, *self.usefulness.rows) if row.verdict == "better")
+        return tuple(row for row in self.all if row.verdict == "better")
 
     @property
     def unsafe(self) -> tuple[Row, ...]:
         """What is shown to be worse, and is held to a criterion that it is not shown to meet."""
         judged = (Outcome.INCONCLUSIVE, Outcome.FAIL)
-        return tuple(r for r in self.rows if r.verdict == "worse" and r.after.outcome in judged)
+        return tuple(r for r in self.all if r.verdict == "worse" and r.after.outcome in judged)
 
     @property
     def exit_code(self) -> int:
@@ -122,9 +127,9 @@ def compare(before: AuditReport, after: AuditReport, *, error_rate: float = 0.05
     both = Both.of(before, after)
     held_to = {key_of(f) for f in after.findings if f.metric is not None and f.criterion is not None}
     overall = both.of_all("accuracy")
-    judged = [key for key in both.shared if key in held_to]
+    judged = [key for key in both.shared if key in held_to and not in_family(key)]
     alpha = _JUDGED * error_rate / max(len(judged) + len(overall), 1)
-    rows = [*(accuracy(f, alpha, judged=True) for f in overall), *(both.at(key, alpha) for key in judged)]
+    rows = [*(of_rate(f, alpha) for f in overall), *(both.at(key, alpha) for key in judged)]
     useful = usefulness(
         both,
         after,
@@ -133,14 +138,11 @@ def compare(before: AuditReport, after: AuditReport, *, error_rate: float = 0.05
         alpha=_USEFUL * error_rate,
         error_rate=error_rate,
     )
-    in_family = {(PERFORMANCE, row.metric, row.of) for row in useful.rows}
     rest = [
-        both.at(key, _SHOWN_LEVEL, judged=False)
-        for key in both.shared
-        if key not in held_to and (key[0], *key[2:]) not in in_family
+        both.at(key, _SHOWN_LEVEL, judged=False) for key in both.shared if key not in held_to and not in_family(key)
     ]
     rest += [
-        accuracy(f, _SHOWN_LEVEL, judged=False)
+        of_rate(f, _SHOWN_LEVEL, judged=False)
         for f in both.changes.values()
         if f.metric == "accuracy_change" and f.group
     ]
@@ -155,7 +157,7 @@ def compare(before: AuditReport, after: AuditReport, *, error_rate: float = 0.05
         said = [useful.same_answer] * bool(useful.same_answer) + remarks(
             both, [*rows, *useful.rows, *others], after, _REMARKS * error_rate
         )
-        said += _worse_but(after, rows)
+        said += _worse_but(after, [*rows, *useful.rows])
     return Comparison(
         before=before,
         after=after,
@@ -167,7 +169,7 @@ def compare(before: AuditReport, after: AuditReport, *, error_rate: float = 0.05
         only_before=tuple(dict.fromkeys(key[2] for key in both.first if key not in both.second)),
         only_after=tuple(dict.fromkeys(key[2] for key in both.second if key not in both.first)),
         remarks=tuple(said),
-        crossed=tuple(dict.fromkeys(_crossed(before, after, rows))),
+        crossed=tuple(dict.fromkeys(_crossed(before, after, [*rows, *useful.rows]))),
     )
 
 

@@ -6,13 +6,10 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
-from auditor.report.comparing.side_by_side import CHANGE, SUFFIX, Both, Bounds, Key, Row, apart, key_of
+from auditor.report.comparing.side_by_side import CHANGE, SUFFIX, Both, Bounds, Row, key_of
 from auditor.report.record import AuditReport, Finding
-from auditor.rows import FloatArray
-from auditor.statistics.changes import RateChange, change_bounds
-from auditor.statistics.intervals import clopper_pearson
+from auditor.statistics.changes import RateChange
+from auditor.statistics.moved_rates import SIDES, Moved, grown_apart, moved_rates, turned_round
 
 # A rate of a group, and the sign of a change that somebody is the better for: 1 where more is better.
 _RATES = {"selection_rate": 1, "true_positive_rate": 1, "false_positive_rate": -1, "accuracy": 1}
@@ -27,8 +24,7 @@ _OF_GAP = {
 _READABLE = 0.55
 # Of the level of all remarks: for the groups' own rates, for the gaps, and for what is read from a representation.
 _GROUPS, _GAPS, _READ = 0.5, 0.25, 0.25
-# A group's rate before, after, and what became of it, two sides each; a gap's change, two sides.
-_SIDES_OF_RATE, _SIDES_OF_GAP = 6, 2
+_SIDES_OF_GAP = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,9 +35,7 @@ class GroupRate:
     group: tuple[tuple[str, str], ...]
     n: int
     value: float
-    change: Bounds
-    before: Bounds
-    after: Bounds
+    moved: Moved
 
     @property
     def features(self) -> tuple[str, ...]:
@@ -56,7 +50,7 @@ class GroupRate:
     @property
     def loss(self) -> Bounds:
         """By how much its people are worse off, at least and at most; below 0 where they are better off."""
-        low, high = self.change
+        low, high = self.moved.change
         return (-high, -low) if _RATES[self.rate] > 0 else (low, high)
 
     @property
@@ -93,63 +87,36 @@ def remarks(both: Both, rows: Sequence[Row], after: AuditReport, level: float) -
 
 
 def _group_rates(both: Both, level: float) -> list[GroupRate]:
+    """Those of the change probe, and, where nothing was paired, the two audits' own."""
     paired = {
-        key: f
+        (str(f.metric).removesuffix(SUFFIX), key_of(f)[3]): f
         for f in both.changes.values()
-        if f.probe == CHANGE and f.group and str(f.metric).removesuffix(SUFFIX) in _RATES
-        for key in [(str(f.metric).removesuffix(SUFFIX), key_of(f)[3])]
-        if isinstance(f.estimate, RateChange) and f.estimate.n
+        if f.probe == CHANGE and f.group and isinstance(f.estimate, RateChange) and f.estimate.n
     }
-    # Where nothing was paired, the two audits' own rates.
-    alone = {
-        (key[2], key[3]): key
+    paired = {place: f for place, f in paired.items() if place[0] in _RATES}
+    alone = [
+        key
         for key in both.shared
-        if key[0] == "group_fairness" and key[2] in _RATES and both.second[key].group and (key[2], key[3]) not in paired
-    }
-    if not paired and not alone:
-        return []
-    alpha = level / (_SIDES_OF_RATE * (len(paired) + len(alone)))
-    found = [_paired_rates(list(paired.items()), alpha)] if paired else []
-    return [rate for part in (*found, _rates_alone(both, alone, alpha)) for rate in part]
-
-
-def _paired_rates(paired: Sequence[tuple[tuple[str, object], Finding]], alpha: float) -> list[GroupRate]:
-    estimates = [f.estimate for _, f in paired]
-    columns = np.asarray(
-        [(e.before, e.gained, e.lost, e.n) for e in estimates if isinstance(e, RateChange)], np.float64
-    ).T
-    before, gained, lost, n = columns
-    ends = [
-        np.stack(bounds, axis=1).tolist()
-        for bounds in (
-            change_bounds(gained=gained, lost=lost, n=n, alpha=alpha),
-            clopper_pearson(before, n=n, alpha=alpha),
-            clopper_pearson(before + gained - lost, n=n, alpha=alpha),
-        )
+        if key[0] == "group_fairness" and key[2] in _RATES and both.second[key].group and key[2:] not in paired
     ]
-    values = ((gained - lost) / n).tolist()
-    return [
-        _group_rate(rate, f, value, *bounds)
-        for ((rate, _), f), value, *bounds in zip(paired, values, *ends, strict=True)
+    alpha = level / (SIDES * max(len(paired) + len(alone), 1))
+    changes = [f.estimate for f in paired.values() if isinstance(f.estimate, RateChange)]
+    found = [
+        _rate(rate, f, change.value, moved, change.n)
+        for ((rate, _), f), change, moved in zip(paired.items(), changes, moved_rates(changes, alpha), strict=True)
     ]
+    for key in alone:
+        before, after = both.first[key].estimate, both.second[key].estimate
+        if before is not None and after is not None and math.isfinite(after.value - before.value):
+            ends = before.bounds(alpha), after.bounds(alpha)
+            moved = Moved((ends[1][0] - ends[0][1], ends[1][1] - ends[0][0]), *ends)
+            n = both.second[key].n_samples or 0
+            found.append(_rate(key[2], both.second[key], after.value - before.value, moved, n))
+    return found
 
 
-def _rates_alone(both: Both, keys: dict[tuple[str, object], Key], alpha: float) -> Iterator[GroupRate]:
-    for (rate, _), key in keys.items():
-        own = both.first[key].estimate, both.second[key].estimate
-        values = [e.value for e in own if e is not None and math.isfinite(e.value)]
-        if len(values) == 2:
-            before, after = (e.bounds(alpha) for e in own if e is not None)
-            change = apart(before, after)
-            assert change is not None
-            yield _group_rate(rate, both.second[key], values[1] - values[0], change, before, after)
-
-
-def _group_rate(rate: str, f: Finding, value: float, *bounds: Sequence[float]) -> GroupRate:
-    change, before, after = ((float(low), float(high)) for low, high in bounds)
-    n = f.estimate.n if isinstance(f.estimate, RateChange) else f.n_samples or 0
-    group = tuple(sorted(f.group.items()))
-    return GroupRate(rate=rate, group=group, n=n, value=value, change=change, before=before, after=after)
+def _rate(rate: str, f: Finding, value: float, moved: Moved, n: int) -> GroupRate:
+    return GroupRate(rate=rate, group=tuple(sorted(f.group.items())), n=n, value=value, moved=moved)
 
 
 def _by_place(rates: Sequence[GroupRate]) -> dict[tuple[tuple[str, ...], str], list[GroupRate]]:
@@ -223,51 +190,25 @@ def _moved(gaps: Sequence[Row], rates: Sequence[GroupRate]) -> Iterator[str]:
             yield f"{said} and to have opened by {dict(opened[0].of)['by']}."
             continue
         for place in ((_features(row), rate) for row in closed for rate in _OF_GAP.get(metric, ())):
-            pair = _farther_apart(places.get(place, []))
+            own = places.get(place, [])
+            pair = grown_apart([r.moved for r in own])
             if pair is not None:
-                low, high, by = pair
-                yield f"{said}, and {place[1]} of {low.name} and {high.name} to have moved apart by at least {by:.3f}."
+                low, high = own[pair[0]].name, own[pair[1]].name
+                yield f"{said}, and {place[1]} of {low} and {high} to have moved apart by at least {pair[2]:.3f}."
                 break
 
 
-def _farther_apart(rates: Sequence[GroupRate]) -> tuple[GroupRate, GroupRate, float] | None:
-    """The two groups, the lower first, whose distance has surely grown most."""
-    if len(rates) < 2:
-        return None
-    change, before, after = _ends(rates)
-    sure = after[0][:, None] > after[1][None, :]
-    # |D after| - |D before|, D after being positive: D after - D before, or their sum where D before is negative.
-    grown = np.minimum(
-        change[0][:, None] - change[1][None, :], (after[0] + before[0])[:, None] - (after[1] + before[1])[None, :]
-    )
-    grown = np.where(sure, grown, 0.0)
-    high, low = np.unravel_index(int(grown.argmax()), grown.shape)
-    most = float(grown[high, low])
-    return (rates[int(low)], rates[int(high)], most) if most > 0.0 else None
-
-
 def _reversed(rates: Sequence[GroupRate]) -> Iterator[str]:
-    """Two groups of which the one was surely above the other, and now is surely below; one a rate, the farthest."""
+    """Two groups of which the one was surely above the other, and now is surely below; the farthest of each rate."""
     said = set()
     for (_, rate), own in _by_place(rates).items():
-        if len(own) < 2 or rate in said:
-            continue
-        _, before, after = _ends(own)
-        was = before[0][:, None] - before[1][None, :]
-        now = (after[0][:, None] - after[1][None, :]).T
-        both = np.minimum(was, now)
-        high, low = np.unravel_index(int(both.argmax()), both.shape)
-        if both[high, low] > 0.0:
+        pair = None if rate in said else turned_round([r.moved for r in own])
+        if pair is not None:
             said.add(rate)
             yield (
-                f"Reversed: {rate} of {own[int(high)].name} was above that of {own[int(low)].name} by at least "
-                f"{was[high, low]:.3f}, and is now below it by at least {now[high, low]:.3f}."
+                f"Reversed: {rate} of {own[pair[1]].name} was above that of {own[pair[0]].name} by at least "
+                f"{pair[2]:.3f}, and is now below it by at least as much."
             )
-
-
-def _ends(rates: Sequence[GroupRate]) -> tuple[FloatArray, ...]:
-    """(2, n_groups) lower and upper bounds of the changes, of the rates before and after."""
-    return tuple(np.asarray(x, np.float64).T for x in zip(*((r.change, r.before, r.after) for r in rates), strict=True))
 
 
 def _hidden(gaps: Sequence[Row], after: AuditReport, level: float) -> Iterator[str]:

@@ -175,14 +175,13 @@ def row(
     )
 
 
-def accuracy(change: Finding, alpha: float, *, judged: bool) -> Row:
-    """Accuracy before and after, out of the paired change alone."""
-    estimate = change.estimate
+def of_rate(change: Finding, alpha: float, *, judged: bool = True) -> Row:
+    """A rate before and after, such as accuracy, out of its paired change alone."""
+    known = change.estimate if isinstance(change.estimate, RateChange) else None
     sides = (Side(value=math.nan, interval=None),) * 2
-    if isinstance(estimate, RateChange):
-        sides = Side.of(estimate.rate(after=False), alpha), Side.of(estimate.rate(after=True), alpha)
-    key = (CHANGE, "paired", "accuracy", key_of(change)[3])
-    known = estimate if isinstance(estimate, RateChange) else None
+    if known is not None:
+        sides = Side.of(known.rate(after=False), alpha), Side.of(known.rate(after=True), alpha)
+    key = (CHANGE, "paired", str(change.metric).removesuffix(SUFFIX), key_of(change)[3])
     return row(key, change.pillar, sides=sides, ideal=1.0, change=known, alpha=alpha, judged=judged)
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from auditor.finding.vacuity import SAME_FOR_ALL
-from auditor.report.comparing.side_by_side import CHANGE, Both, Row, Side, row
+from auditor.report.comparing.side_by_side import CHANGE, Both, Key, Row, Side, of_rate, row
 from auditor.report.record import AuditReport, Finding
 from auditor.report.text import number, signed
 from auditor.statistics.changes import RateChange
@@ -22,7 +22,7 @@ BALANCED = "balanced_accuracy"
 COMMONEST = "commonest_decision_share"
 # What each kind of model is worth; the first that both audits have is what may be lower by the margin.
 WORTH = ("accuracy", "error_gain", "word_order_accuracy")
-_FAMILY = (BALANCED, "roc_auc", "expected_calibration_error", *WORTH[1:])
+_FAMILY = (BALANCED, "roc_auc", "expected_calibration_error", *WORTH)
 Standing = Literal["kept", "failed", "not shown"]
 
 
@@ -35,7 +35,8 @@ class Usefulness:
     ``standing``: "failed" where accuracy or balanced accuracy is shown to be lower by more than ``margin``, or every
     row gets one answer where before they did not; "kept" where accuracy is shown to be lower by no more than that, and
     the answers are shown to know something of the rows; else "not shown". ``reasons``: why, in sentences.
-    ``same_answer``: what every row is answered now, in a sentence, or "".
+    ``same_answer``: what every row is answered now, in a sentence, or "". ``unskilled``: that the answers are not shown
+    to know anything of the rows, in a sentence, or "".
     """
 
     rows: tuple[Row, ...]
@@ -44,6 +45,7 @@ class Usefulness:
     standing: Standing
     reasons: tuple[str, ...]
     same_answer: str
+    unskilled: str
 
 
 def usefulness(
@@ -54,7 +56,9 @@ def usefulness(
     "kept" rests on two tests at ``error_rate`` each, all of which must come out (intersection-union): where one of them
     is false, the others cannot make it more likely.
     """
-    judged = [key for name in _FAMILY for key in both.shared if key[0] == PERFORMANCE and key[2:] == (name, ())]
+    # Accuracy itself, where nothing was paired and no row holds it.
+    names = [name for name in _FAMILY if name != "accuracy" or headline is None]
+    judged = [key for name in names for key in both.shared if in_family(key) and key[2] == name]
     judged = [key for key in judged if not unjudgeable(_estimate(both.second[key]))]
     recalls, decided = _parts(both, "recall"), _parts(both, "decision_share")
     taken = [key for key in judged if not (recalls and key[2] == BALANCED)]
@@ -67,7 +71,8 @@ def usefulness(
     failed = tuple(_failures([*rows, *([headline] if headline else [])], margin))
     if same and not was_the_same:
         failed = (same, *failed)
-    open_ = () if failed else tuple(_not_kept(both, worth, recalls, margin, error_rate, same))
+    unskilled = same or _unskilled(both, recalls, error_rate)
+    open_ = () if failed else tuple(said for said in (unskilled, _too_low(worth, margin)) if said)
     return Usefulness(
         rows=tuple(rows),
         worth=worth,
@@ -75,7 +80,13 @@ def usefulness(
         standing="failed" if failed else "not shown" if open_ else "kept",
         reasons=failed or open_ or (_kept(worth, margin, error_rate),),
         same_answer=same,
+        unskilled=unskilled,
     )
+
+
+def in_family(key: Key) -> bool:
+    """Whether the family of usefulness is about a number."""
+    return key[0] == PERFORMANCE and key[2] in _FAMILY and not key[3]
 
 
 def doubted(found: Usefulness, why: str) -> Usefulness:
@@ -147,15 +158,11 @@ def _commonest(both: Both, parts: Sequence[tuple[str, RateChange]], alpha: float
 def _worth(both: Both, level: float) -> Row | None:
     """Accuracy at ``level`` on either side, or what stands for it; None where neither was measured."""
     for metric in WORTH:
-        keys = [key for key in both.shared if key[2:] == (metric, ()) and key[0] == PERFORMANCE]
+        keys = [key for key in both.shared if in_family(key) and key[2] == metric]
         if keys and not unjudgeable(_estimate(both.second[keys[0]])):
             return both.at(keys[0], level)
-        of_all = [f.estimate for f in both.of_all(metric) if isinstance(f.estimate, RateChange) and f.estimate.n]
-        if of_all:
-            change = of_all[0]
-            sides = tuple(Side.of(change.rate(after=after), level) for after in (False, True))
-            key = (CHANGE, "paired", metric, ())
-            return row(key, "performance", sides=sides, ideal=1.0, change=change, alpha=level, judged=True)  # type: ignore[arg-type]
+        if both.of_all(metric):
+            return of_rate(both.of_all(metric)[0], level)
     return None
 
 
@@ -170,12 +177,11 @@ def _same_answer(both: Both, after: AuditReport, decided: Sequence[tuple[str, Ra
             whom = "" if favourable is None else ": it approves everybody" if name == favourable else ""
             if favourable is not None and name != favourable:
                 whom = ": it refuses everybody" if len(decided) <= 2 else ": it approves nobody"
-            before = [other.rate(after=False).successes for _, other in decided]
-            was_the_same = max(before) == part.n
-            also = "; so did the model before" if was_the_same else ", and the model before did not do so"
+            was_the_same = max(other.rate(after=False).successes for _, other in decided) == part.n
+            before = "as the model before did" if was_the_same else "which the model before did not"
             return (
-                f"The new model answers {name!r} for all {part.n:,} rows{whom}. A model that tells no rows apart "
-                f"closes any gap and is of no use{also}."
+                f"The new model answers {name!r} for all {part.n:,} rows, {before}{whom}. A model that tells no rows "
+                "apart closes any gap, and is of no use."
             ), was_the_same
     if decided:
         return "", False
@@ -193,39 +199,31 @@ def _failures(rows: Sequence[Row], margin: float) -> Iterator[str]:
             )
 
 
-def _not_kept(
-    both: Both,
-    worth: Row | None,
-    recalls: Sequence[tuple[str, RateChange]],
-    margin: float,
-    level: float,
-    same: str,
-) -> Iterator[str]:
-    """What is missing of usefulness that is shown."""
-    if same:
-        yield same
+def _too_low(worth: Row | None, margin: float) -> str:
+    """That what the model is worth is not shown to be within the margin, or ""."""
     if worth is None or worth.interval is None:
-        yield (
+        return (
             "What the model is worth was not measured in both audits, so nothing shows that it is of use: add true "
             "labels (--target) and the probe performance, and make the later audit with --reference the earlier model."
         )
-    elif worth.interval[0] < -margin:
-        yield (
-            f"{worth.metric} is not shown to have fallen by no more than {margin:g}: it may have changed by "
-            f"{signed(worth.interval[0])}."
-        )
-    chance, known = 0.0, None
-    if recalls:
-        known, chance = recall_table(recalls, after=True), 1.0 / len(recalls)
-    else:
-        skilled = [f for f in both.second.values() if f.chance is not None and not f.group]
-        if skilled:
-            known, chance = _estimate(skilled[0]), float(skilled[0].chance or 0.0)
-    if known is not None and not known.bounds(level)[0] > chance:
-        yield (
-            f"The answers are not shown to know anything of the rows: {BALANCED if recalls else skilled[0].metric} is "
-            f"{number(known.value)}, at least {number(known.bounds(level)[0])}, and {number(chance)} is chance."
-        )
+    if worth.interval[0] >= -margin:
+        return ""
+    low = signed(worth.interval[0])
+    return f"{worth.metric} is not shown to have fallen by no more than {margin:g}: it may have changed by {low}."
+
+
+def _unskilled(both: Both, recalls: Sequence[tuple[str, RateChange]], level: float) -> str:
+    """That the answers are not shown to know anything of the rows, or ""."""
+    name, chance, known = BALANCED, 1.0 / max(len(recalls), 1), recall_table(recalls, after=True) if recalls else None
+    for skill in both.second.values() if known is None else ():
+        if known is None and skill.chance is not None and not skill.group and skill.estimate is not None:
+            name, chance, known = str(skill.metric), skill.chance, skill.estimate
+    if known is None or known.bounds(level)[0] > chance:
+        return ""
+    return (
+        f"The answers are not shown to know anything of the rows: {name} is {number(known.value)}, at least "
+        f"{number(known.bounds(level)[0])}, and {number(chance)} is chance."
+    )
 
 
 def _kept(worth: Row | None, margin: float, level: float) -> str:
