@@ -10,7 +10,7 @@ from auditor.finding.copies import why_doubtful
 from auditor.finding.measurement import Outcome
 from auditor.report.comparing.remarks import remarks
 from auditor.report.comparing.side_by_side import SHOWN, Both, Row, key_of, of_rate
-from auditor.report.comparing.usefulness import Usefulness, doubted, in_family, usefulness
+from auditor.report.comparing.usefulness import PERFORMANCE, Usefulness, doubted, in_family, usefulness
 from auditor.report.record import AuditReport, Finding
 from auditor.report.text import number
 
@@ -138,8 +138,11 @@ def compare(before: AuditReport, after: AuditReport, *, error_rate: float = 0.05
         alpha=_USEFUL * error_rate,
         error_rate=error_rate,
     )
+    told = {row.metric for row in (*rows, *useful.rows)}
     rest = [
-        both.at(key, _SHOWN_LEVEL, judged=False) for key in both.shared if key not in held_to and not in_family(key)
+        both.at(key, _SHOWN_LEVEL, judged=False)
+        for key in both.shared
+        if key not in held_to and not (key[0] == PERFORMANCE and key[2] in told and not key[3])
     ]
     rest += [
         of_rate(f, _SHOWN_LEVEL, judged=False)
@@ -149,14 +152,13 @@ def compare(before: AuditReport, after: AuditReport, *, error_rate: float = 0.05
     details = tuple(row for row in rest if any(name != "by" for name, _ in row.of))
     others = tuple(row for row in rest if row not in details)
     copied = why_doubtful(before.data.copies) or why_doubtful(after.data.copies)
+    said = [useful.same_answer] if useful.same_answer else []
     if copied:
         rows = [replace(r, verdict="no change shown") if r.verdict in SHOWN else r for r in rows]
-        useful = doubted(useful, f"No change is shown. {copied}")
-        said = [useful.same_answer] * bool(useful.same_answer) + [f"No change is shown. {copied}"]
+        said.append(f"No change is shown. {copied}")
+        useful = doubted(useful, said[-1])
     else:
-        said = [useful.same_answer] * bool(useful.same_answer) + remarks(
-            both, [*rows, *useful.rows, *others], after, _REMARKS * error_rate
-        )
+        said += remarks(both, [*rows, *useful.rows, *others], after, _REMARKS * error_rate)
         said += _worse_but(after, [*rows, *useful.rows])
     return Comparison(
         before=before,

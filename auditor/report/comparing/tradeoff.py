@@ -321,11 +321,11 @@ _UNKNOWN = Measured(value=math.nan, interval=None)
 @dataclass(frozen=True, kw_only=True)
 class _Judged:
     verdict: Verdict
-    reason: str
-    performance_change: Measured
-    gaps: tuple[tuple[Gap, Measured, Standing], ...]
-    cheap: bool
-    rows_needed: int | None
+    reason: str = ""
+    performance_change: Measured = _UNKNOWN
+    gaps: tuple[tuple[Gap, Measured, Standing], ...] = ()
+    cheap: bool = False
+    rows_needed: int | None = None
     remarks: tuple[str, ...] = ()
 
     @classmethod
@@ -340,25 +340,11 @@ class _Judged:
     ) -> _Judged:
         evidence = candidate.evidence
         if evidence is None:
-            return cls(
-                verdict="not made",
-                reason=candidate.failed,
-                performance_change=_UNKNOWN,
-                gaps=(),
-                cheap=False,
-                rows_needed=None,
-            )
+            return cls(verdict="not made", reason=candidate.failed)
         if candidate is present:
             unchanged = Measured(value=0.0, interval=(0.0, 0.0))
             gaps = tuple((gap, unchanged, _standing(unchanged, disparity)) for gap in evidence.gaps)
-            return cls(
-                verdict="present model",
-                reason="",
-                performance_change=unchanged,
-                gaps=gaps,
-                cheap=True,
-                rows_needed=None,
-            )
+            return cls(verdict="present model", performance_change=unchanged, gaps=gaps, cheap=True)
         change = Measured.of(evidence.performance_change, alpha)
         gaps = tuple(
             (gap, moved, _standing(moved, disparity))

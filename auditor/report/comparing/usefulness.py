@@ -13,7 +13,7 @@ from auditor.report.record import AuditReport, Finding
 from auditor.report.text import number, signed
 from auditor.statistics.changes import RateChange
 from auditor.statistics.estimate import Estimate
-from auditor.statistics.kinds import unjudgeable
+from auditor.statistics.kinds import AnyEstimate, unjudgeable
 from auditor.statistics.overall_changes import CommonestChange, MeanChange
 from auditor.statistics.rates import RateTable, WeightedSum
 
@@ -22,7 +22,7 @@ BALANCED = "balanced_accuracy"
 COMMONEST = "commonest_decision_share"
 # What each kind of model is worth; the first that both audits have is what may be lower by the margin.
 WORTH = ("accuracy", "error_gain", "word_order_accuracy")
-_FAMILY = (BALANCED, "roc_auc", "expected_calibration_error", *WORTH)
+_FAMILY = ("roc_auc", "expected_calibration_error", *WORTH[1:])
 Standing = Literal["kept", "failed", "not shown"]
 
 
@@ -56,12 +56,11 @@ def usefulness(
     "kept" rests on two tests at ``error_rate`` each, all of which must come out (intersection-union): where one of them
     is false, the others cannot make it more likely.
     """
-    # Accuracy itself, where nothing was paired and no row holds it.
-    names = [name for name in _FAMILY if name != "accuracy" or headline is None]
-    judged = [key for name in names for key in both.shared if in_family(key) and key[2] == name]
-    judged = [key for key in judged if not unjudgeable(_estimate(both.second[key]))]
     recalls, decided = _parts(both, "recall"), _parts(both, "decision_share")
-    taken = [key for key in judged if not (recalls and key[2] == BALANCED)]
+    # Of these two the audits' own numbers, where nothing was paired.
+    names = ["accuracy"] * (headline is None) + [BALANCED] * (not recalls) + list(_FAMILY)
+    taken = [key for name in names for key in both.shared if key[0] == PERFORMANCE and key[2:] == (name, ())]
+    taken = [key for key in taken if not unjudgeable(_estimate(both.second[key]))]
     m = max(len(taken) + bool(recalls) + bool(decided), 1)
     rows = [balanced_accuracy(recalls, alpha / m)] if recalls else []
     rows += [both.at(key, alpha / m) for key in taken]
@@ -71,7 +70,7 @@ def usefulness(
     failed = tuple(_failures([*rows, *([headline] if headline else [])], margin))
     if same and not was_the_same:
         failed = (same, *failed)
-    unskilled = same or _unskilled(both, recalls, error_rate)
+    unskilled = same or _unskilled(both, after, recalls, error_rate)
     open_ = () if failed else tuple(said for said in (unskilled, _too_low(worth, margin)) if said)
     return Usefulness(
         rows=tuple(rows),
@@ -85,7 +84,7 @@ def usefulness(
 
 
 def in_family(key: Key) -> bool:
-    """Whether the family of usefulness is about a number."""
+    """Whether a number is judged in the family of usefulness, whatever it is held to."""
     return key[0] == PERFORMANCE and key[2] in _FAMILY and not key[3]
 
 
@@ -100,7 +99,7 @@ def doubted(found: Usefulness, why: str) -> Usefulness:
 # ---- the numbers ---------------------------------------------------------------------------------------------------
 
 
-def _estimate(finding: Finding) -> Estimate:
+def _estimate(finding: Finding) -> AnyEstimate:
     assert finding.estimate is not None
     return finding.estimate
 
@@ -158,7 +157,7 @@ def _commonest(both: Both, parts: Sequence[tuple[str, RateChange]], alpha: float
 def _worth(both: Both, level: float) -> Row | None:
     """Accuracy at ``level`` on either side, or what stands for it; None where neither was measured."""
     for metric in WORTH:
-        keys = [key for key in both.shared if in_family(key) and key[2] == metric]
+        keys = [key for key in both.shared if key[0] == PERFORMANCE and key[2:] == (metric, ())]
         if keys and not unjudgeable(_estimate(both.second[keys[0]])):
             return both.at(keys[0], level)
         if both.of_all(metric):
@@ -212,12 +211,15 @@ def _too_low(worth: Row | None, margin: float) -> str:
     return f"{worth.metric} is not shown to have fallen by no more than {margin:g}: it may have changed by {low}."
 
 
-def _unskilled(both: Both, recalls: Sequence[tuple[str, RateChange]], level: float) -> str:
+def _unskilled(both: Both, after: AuditReport, recalls: Sequence[tuple[str, RateChange]], level: float) -> str:
     """That the answers are not shown to know anything of the rows, or ""."""
-    name, chance, known = BALANCED, 1.0 / max(len(recalls), 1), recall_table(recalls, after=True) if recalls else None
-    for skill in both.second.values() if known is None else ():
-        if known is None and skill.chance is not None and not skill.group and skill.estimate is not None:
-            name, chance, known = str(skill.metric), skill.chance, skill.estimate
+    name, chance = BALANCED, 1.0 / max(len(recalls) or len(after.model.classes), 1)
+    known: Estimate | None = recall_table(recalls, after=True) if recalls else None
+    measured = [f for f in both.second.values() if f.estimate is not None and math.isfinite(f.estimate.value)]
+    for f in [f for f in measured if not f.group and f.probe == PERFORMANCE] if known is None else ():
+        if f.metric == BALANCED or (known is None and f.chance is not None):
+            name, known = str(f.metric), f.estimate
+            chance = chance if f.chance is None else f.chance
     if known is None or known.bounds(level)[0] > chance:
         return ""
     return (
