@@ -25,6 +25,8 @@ _READABLE = 0.55
 # Of the level of all remarks: for the groups' own rates, for the gaps, and for what is read from a representation.
 _GROUPS, _GAPS, _READ = 0.5, 0.25, 0.25
 _SIDES_OF_GAP = 2
+# A gain below this share of another group's sure loss is no balance to it.
+_CRUMB = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +73,7 @@ def remarks(both: Both, rows: Sequence[Row], after: AuditReport, level: float) -
     """
     of_groups = _group_rates(both, level * _GROUPS)
     gaps = both.gaps()
-    at_gaps = [both.at(key, level * _GAPS / (_SIDES_OF_GAP * len(gaps))) for key in gaps]
+    at_gaps = [both.at(key, level * _GAPS / (_SIDES_OF_GAP * len(gaps)), whole=False) for key in gaps]
     found = [*_empty(rows, after)]
     levelled = list(_levelled_down(at_gaps, of_groups))
     found += [said for said, _ in levelled]
@@ -153,8 +155,8 @@ def _levelled_down(
 ) -> Iterator[tuple[str, tuple[tuple[str, ...], str]]]:
     """A gap that is shown to have closed, people of a group being shown to be worse off, and nobody better off.
 
-    Nobody: no group is shown to be better off, or none by as much as another is surely worse off. Worse off is who is
-    less often decided favourably or rightly, or, by false positive rates, more often favoured wrongly.
+    Nobody: no group is shown to be better off, or none by half as much as another is surely worse off. Worse off is
+    who is less often decided favourably or rightly, or, by false positive rates, more often favoured wrongly.
     """
     places = _by_place(rates)
     told = set()
@@ -164,11 +166,11 @@ def _levelled_down(
             own = places.get(place, [])
             worse, gained = [r for r in own if r.loss[0] > 0.0], [r for r in own if r.loss[1] < 0.0]
             surely = max((r.loss[0] for r in worse), default=0.0)
-            if not worse or place in told or (gained and max(-r.loss[0] for r in own) >= surely):
+            if not worse or place in told or (gained and max(-r.loss[0] for r in own) >= _CRUMB * surely):
                 continue
             told.add(place)
             verb, other = ("fallen", "risen") if _RATES[rate] > 0 else ("risen", "fallen")
-            by = f"in {len(gained)} by less" if gained else "in none"
+            by = f"in {len(gained)} by less than half of that" if gained else "in none"
             said = (
                 f"Levelling down: {gap.name} closed by {-gap.difference:.3f}, and {rate} is shown to have {verb} in "
                 f"{len(worse)} of {len(own)} groups, in one by at least {surely:.3f}, and to have {other} {by}: the "

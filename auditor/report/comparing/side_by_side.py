@@ -103,15 +103,18 @@ class Both:
         """The paired changes of a metric that are of no group."""
         return [f for f in self.changes.values() if f.probe == CHANGE and f.metric == metric + SUFFIX and not f.group]
 
-    def at(self, key: Key, alpha: float, *, judged: bool = True) -> Row:
-        """One number before and after, with the verdict of its interval at this level where it is ``judged``."""
+    def at(self, key: Key, alpha: float, *, judged: bool = True, whole: bool = True) -> Row:
+        """One number before and after, with the verdict of its interval at this level where it is ``judged``.
+
+        Not ``whole``: a gap whose change was paired has no intervals of its own, which take longest to find.
+        """
         before, after = self.first[key], self.second[key]
         assert before.estimate is not None and after.estimate is not None
-        sides = (
-            Side.of(before.estimate, alpha / 2.0, before.outcome),
-            Side.of(after.estimate, alpha / 2.0, after.outcome),
-        )
         change = self.paired(key)
+        if isinstance(change, GapChange) and not whole:
+            sides = tuple(Side(value=f.estimate.value, interval=None) for f in (before, after) if f.estimate)
+        else:
+            sides = tuple(Side.of(f.estimate, alpha / 2.0, f.outcome) for f in (before, after) if f.estimate)
         found = row(key, after.pillar, sides=sides, ideal=after.ideal, change=change, alpha=alpha, judged=judged)
         if found.verdict == "better" and after.vacuous:
             # A model that tells no rows apart has nothing to be the better for.
@@ -147,7 +150,7 @@ def row(
     key: Key,
     pillar: Pillar,
     *,
-    sides: tuple[Side, Side],
+    sides: tuple[Side, ...],
     ideal: float | None,
     change: Estimate | None,
     alpha: float,
@@ -200,11 +203,15 @@ def _verdict(
     ideal: float | None, sides: Sequence[Side], bounds: Bounds | None, paired: Estimate | None, *, judged: bool
 ) -> Verdict:
     before, after = sides
-    if bounds is None or before.interval is None or after.interval is None:
+    if bounds is None:
+        return "undefined"
+    if isinstance(paired, GapChange) and ideal is not None and judged:
+        return "better" if bounds[1] < 0.0 else "worse" if bounds[0] > 0.0 else "no change shown"
+    if before.interval is None or after.interval is None:
         return "undefined"
     if ideal is None or not judged:
         return "not judged"
-    if isinstance(paired, GapChange) or ideal <= min(before.interval[0], after.interval[0]):
+    if ideal <= min(before.interval[0], after.interval[0]):
         closer, further = bounds[1] < 0.0, bounds[0] > 0.0
     elif ideal >= max(before.interval[1], after.interval[1]):
         closer, further = bounds[0] > 0.0, bounds[1] < 0.0

@@ -125,7 +125,7 @@ def balanced_accuracy(parts: Sequence[tuple[str, RateChange]], alpha: float) -> 
     sides = tuple(Side.of(recall_table(parts, after=after), alpha) for after in (False, True))
     change = MeanChange(parts=tuple(part for _, part in parts))
     key = (CHANGE, "paired", BALANCED, ())
-    return row(key, "performance", sides=sides, ideal=1.0, change=change, alpha=alpha, judged=True)  # type: ignore[arg-type]
+    return row(key, "performance", sides=sides, ideal=1.0, change=change, alpha=alpha, judged=True)
 
 
 def _commonest(both: Both, parts: Sequence[tuple[str, RateChange]], alpha: float) -> Row:
