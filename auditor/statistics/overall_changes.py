@@ -13,6 +13,7 @@ from auditor.statistics.estimate import POWER, Estimate, Side, shows, smallest_l
 from auditor.statistics.intervals import clopper_pearson
 from auditor.statistics.kinds import AnyEstimate
 from auditor.statistics.random_weights import sum_upper
+from auditor.statistics.rates import RateTable, WeightedSum
 
 # Of a level, what the changes themselves have; the rest is for which decisions may be the commonest.
 _OWN_SHARE = 0.9
@@ -26,6 +27,12 @@ class MeanChange(Estimate):
     @property
     def value(self) -> float:
         return sum(part.value for part in self.parts) / len(self.parts)
+
+    def mean(self, *, after: bool) -> WeightedSum:
+        """The mean of the rates under either model: of recalls, balanced accuracy."""
+        rates = [part.rate(after=after) for part in self.parts]
+        table = RateTable(rate="recall", successes=tuple(r.successes for r in rates), n=tuple(r.n for r in rates))
+        return WeightedSum(weights=(1.0 / len(rates),) * len(rates), table=table)
 
     def bounds(self, alpha: float) -> tuple[float, float]:
         if not all(part.n for part in self.parts):
@@ -76,6 +83,39 @@ class CommonestChange(Estimate):
         successes, n = self._counts(after=after)
         low, high = clopper_pearson(successes, n=n, alpha=(1.0 - _OWN_SHARE) * alpha / len(self.parts))
         return np.asarray(high >= low.max(), np.bool_)
+
+
+class PreferenceChange(Estimate):
+    """A share of preferences after less before, over the same pairs of sentences, in [-1, 1].
+
+    Of each pair it is known which sentence either model prefers, 0, 1/2 or 1: ``shift`` is the mean of ``(1 + after -
+    before) / 2``, ``midpoint`` that of ``(after + before) / 2``, both with the variance between clusters of pairs.
+    """
+
+    shift: AnyEstimate
+    midpoint: AnyEstimate
+
+    @property
+    def value(self) -> float:
+        return 2.0 * self.shift.value - 1.0
+
+    def bounds(self, alpha: float) -> tuple[float, float]:
+        low, high = self.shift.bounds(alpha)
+        return 2.0 * low - 1.0, 2.0 * high - 1.0
+
+    def distance_bounds(self, alpha: float) -> tuple[float, float]:
+        """Bounds of ``|after - 1/2| - |before - 1/2|``: how much farther from no preference the model is.
+
+        Above: let s be the sign of ``after - 1/2``, so that its distance is ``s (after - 1/2)``. That of before is no
+        less than ``s (before - 1/2)``, nor than ``-s (before - 1/2)``: the change is at most ``s (after - before)``,
+        and at most ``s (after + before - 1)``, each bounded at half of alpha. The larger of both signs' smaller bounds
+        holds, whichever sign is true. Below: the same with before and after exchanged.
+        """
+        moved, both = self.bounds(alpha / 2.0), self.midpoint.bounds(alpha / 2.0)
+        off = 2.0 * both[0] - 1.0, 2.0 * both[1] - 1.0
+        high = max(min(moved[1], off[1]), min(-moved[0], -off[0]))
+        low = -max(min(-moved[0], off[1]), min(moved[1], -off[0]))
+        return low, high
 
 
 class Apart(Estimate):

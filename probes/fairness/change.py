@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -18,6 +17,7 @@ from auditor.statistics.changes import GapChange, PairedRates, RateChange
 from auditor.statistics.detection import area_difference
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.kinds import AnyEstimate
+from probes.inputs import load_reference
 
 if TYPE_CHECKING:
     from auditor.data.audit_data import AuditData
@@ -70,7 +70,7 @@ class Change:
         """Measurements over the evaluation rows; draws nothing from ``rng``."""
         if self.reference is None:
             raise NotApplicableError("Needs a model to compare with: add --reference MODEL.")
-        before, whose = self._load()
+        before, whose = load_reference(self.reference)
         if before.classes != model.classes:
             raise UsageError(
                 f"The reference has the classes {', '.join(before.classes[:6])}, this model "
@@ -84,17 +84,6 @@ class Change:
             *_by_class(decided, rows, rows.classes or model.classes, detail),
             *_ranked(before, model, rows, detail),
         ]
-
-    def _load(self) -> tuple[AuditedModel, str]:
-        if not isinstance(self.reference, str):
-            assert self.reference is not None
-            return self.reference, "the reference given"
-        from auditor.intake.formats import load_model
-        from auditor.intake.specs import ModelSpec
-
-        loaded = load_model(ModelSpec(path=self.reference))
-        digest = loaded.provenance.sha256
-        return loaded, f"{Path(self.reference).name}{f', sha256 {digest[:16]}' if digest else ''}"
 
 
 class _Decisions:

@@ -11,13 +11,16 @@ from auditor.finding.measurement import Outcome, Pillar
 from auditor.report.record import INTAKE, AuditReport, Finding
 from auditor.statistics.changes import GapChange, RateChange
 from auditor.statistics.estimate import Estimate
+from auditor.statistics.kinds import AnyEstimate
+from auditor.statistics.overall_changes import PreferenceChange
 
 Verdict = Literal["better", "worse", "no change shown", "not judged", "undefined"]
 SHOWN = ("better", "worse")
 CHANGE = "change"
-SUFFIX = "_change"
+SUFFIX, SHIFT, MIDPOINT = "_change", "_shift", "_midpoint"
 # Probes of whose numbers the change probe has the paired changes.
 _PAIRED = ("group_fairness", "performance")
+_NO_PREFERENCE = 0.5
 Bounds = tuple[float, float]
 Key = tuple[str, str | None, str, tuple[tuple[str, str | float], ...]]
 
@@ -94,8 +97,13 @@ class Both:
         """The paired change of a number, where there is one."""
         probe, method, metric, of = key
         if probe in _PAIRED:
-            probe, method = CHANGE, "paired"
-        found = self.changes.get((probe, method, metric + SUFFIX, of))
+            found = self._known((CHANGE, "paired", metric + SUFFIX, of))
+            return self._known((probe, method, metric + SUFFIX, of)) if found is None else found
+        shift, midpoint = (self._known((probe, method, metric + ending, of)) for ending in (SHIFT, MIDPOINT))
+        return None if shift is None or midpoint is None else PreferenceChange(shift=shift, midpoint=midpoint)
+
+    def _known(self, key: Key) -> AnyEstimate | None:
+        found = self.changes.get(key)
         known = found is not None and found.estimate is not None and math.isfinite(found.estimate.value)
         return found.estimate if known and found is not None else None
 
@@ -135,7 +143,9 @@ def numbers(report: AuditReport, *, changes: bool = False) -> dict[Key, Finding]
 
 def is_change(finding: Finding) -> bool:
     """Whether it is about two models, on the same rows or sentences."""
-    return finding.probe == CHANGE
+    metric = str(finding.metric)
+    own = finding.probe in _PAIRED and metric.endswith(SUFFIX)
+    return finding.probe == CHANGE or own or metric.endswith((SHIFT, MIDPOINT))
 
 
 def key_of(finding: Finding) -> Key:
@@ -161,7 +171,10 @@ def row(
     difference, bounds = after.value - before.value, apart(before.interval, after.interval)
     if change is not None:
         difference, bounds = change.value, change.bounds(alpha)
-    verdict = _verdict(ideal, sides, bounds, change, judged=judged)
+    distance = None
+    if isinstance(change, PreferenceChange) and ideal == _NO_PREFERENCE:
+        distance = change.distance_bounds(alpha)
+    verdict = _verdict(ideal, sides, bounds, change, distance, judged=judged)
     return Row(
         pillar=pillar,
         probe=key[0],
@@ -200,7 +213,13 @@ def _distance(interval: Bounds, ideal: float) -> Bounds:
 
 
 def _verdict(
-    ideal: float | None, sides: Sequence[Side], bounds: Bounds | None, paired: Estimate | None, *, judged: bool
+    ideal: float | None,
+    sides: Sequence[Side],
+    bounds: Bounds | None,
+    paired: Estimate | None,
+    distance: Bounds | None,
+    *,
+    judged: bool,
 ) -> Verdict:
     before, after = sides
     if bounds is None:
@@ -211,7 +230,9 @@ def _verdict(
         return "undefined"
     if ideal is None or not judged:
         return "not judged"
-    if ideal <= min(before.interval[0], after.interval[0]):
+    if distance is not None:
+        closer, further = distance[1] < 0.0, distance[0] > 0.0
+    elif ideal <= min(before.interval[0], after.interval[0]):
         closer, further = bounds[1] < 0.0, bounds[0] > 0.0
     elif ideal >= max(before.interval[1], after.interval[1]):
         closer, further = bounds[0] > 0.0, bounds[1] < 0.0

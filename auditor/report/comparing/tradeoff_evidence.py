@@ -8,7 +8,7 @@ from typing import Literal, get_args
 
 from auditor.errors import UsageError
 from auditor.report.comparing.side_by_side import CHANGE
-from auditor.report.comparing.usefulness import BALANCED, recall_table
+from auditor.report.comparing.usefulness import BALANCED
 from auditor.report.record import AuditReport, Finding
 from auditor.statistics.changes import GapChange, PairedRates, RateChange
 from auditor.statistics.estimate import Estimate, Undefined
@@ -114,13 +114,11 @@ def _performance(
             return overall.rate(after=True), overall
         return overall, overall
     if metric == BALANCED:
-        recalls = [f.estimate for f in changes if f.metric == "recall_change"]
-        parts = [("", recall) for recall in recalls if isinstance(recall, RateChange)]
-        if not parts:
-            # Which says why.
-            parity = _one(changes, "accuracy_change", ())
-            return parity, parity
-        return recall_table(parts, after=True), MeanChange(parts=tuple(part for _, part in parts))
+        recalls = (f.estimate for f in changes if f.metric == "recall_change")
+        change = MeanChange(parts=tuple(recall for recall in recalls if isinstance(recall, RateChange)))
+        # Without any, what is said of accuracy says why.
+        unknown = _one(changes, "accuracy_change", ())
+        return (change.mean(after=True), change) if change.parts else (unknown, unknown)
     if metric == "true_positive_rate":
         gap = _one(changes, "equal_opportunity_difference_change", features[:1])
         if not isinstance(gap, GapChange):

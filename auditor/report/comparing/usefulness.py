@@ -15,7 +15,6 @@ from auditor.statistics.changes import RateChange
 from auditor.statistics.estimate import Estimate
 from auditor.statistics.kinds import AnyEstimate, unjudgeable
 from auditor.statistics.overall_changes import CommonestChange, MeanChange
-from auditor.statistics.rates import RateTable, WeightedSum
 
 PERFORMANCE = "performance"
 BALANCED = "balanced_accuracy"
@@ -56,13 +55,14 @@ def usefulness(
     "kept" rests on two tests at ``error_rate`` each, all of which must come out (intersection-union): where one of them
     is false, the others cannot make it more likely.
     """
-    recalls, decided = _parts(both, "recall"), _parts(both, "decision_share")
+    decided, recalled = _parts(both, "decision_share"), tuple(part for _, part in _parts(both, "recall"))
+    recalls = MeanChange(parts=recalled) if recalled else None
     # Of these two the audits' own numbers, where nothing was paired.
     names = ["accuracy"] * (headline is None) + [BALANCED] * (not recalls) + list(_FAMILY)
     taken = [key for name in names for key in both.shared if key[0] == PERFORMANCE and key[2:] == (name, ())]
     taken = [key for key in taken if not unjudgeable(_estimate(both.second[key]))]
     m = max(len(taken) + bool(recalls) + bool(decided), 1)
-    rows = [balanced_accuracy(recalls, alpha / m)] if recalls else []
+    rows = [_balanced(recalls, alpha / m)] if recalls else []
     rows += [both.at(key, alpha / m) for key in taken]
     rows += [_commonest(both, decided, alpha / m)] if decided else []
     worth = _worth(both, error_rate)
@@ -113,17 +113,9 @@ def _parts(both: Both, metric: str) -> list[tuple[str, RateChange]]:
     ]
 
 
-def recall_table(parts: Sequence[tuple[str, RateChange]], *, after: bool) -> WeightedSum:
-    """Balanced accuracy under either model."""
-    rates = [part.rate(after=after) for _, part in parts]
-    table = RateTable(rate="recall", successes=tuple(r.successes for r in rates), n=tuple(r.n for r in rates))
-    return WeightedSum(weights=(1.0 / len(parts),) * len(parts), table=table)
-
-
-def balanced_accuracy(parts: Sequence[tuple[str, RateChange]], alpha: float) -> Row:
+def _balanced(change: MeanChange, alpha: float) -> Row:
     """Balanced accuracy before and after, and its paired change."""
-    sides = tuple(Side.of(recall_table(parts, after=after), alpha) for after in (False, True))
-    change = MeanChange(parts=tuple(part for _, part in parts))
+    sides = tuple(Side.of(change.mean(after=after), alpha) for after in (False, True))
     key = (CHANGE, "paired", BALANCED, ())
     return row(key, "performance", sides=sides, ideal=1.0, change=change, alpha=alpha, judged=True)
 
@@ -135,22 +127,13 @@ def _commonest(both: Both, parts: Sequence[tuple[str, RateChange]], alpha: float
         Side(value=change.commonest(after=late), interval=change.commonest_bounds(alpha, after=late))
         for late in (False, True)
     )
-    found = row(
-        (CHANGE, "paired", COMMONEST, ()),
-        "performance",
-        sides=(before, after),
-        ideal=None,
-        change=change,
-        alpha=alpha,
-        judged=True,
-    )
+    key, sides = (CHANGE, "paired", COMMONEST, ()), (before, after)
+    found = row(key, "performance", sides=sides, ideal=None, change=change, alpha=alpha, judged=True)
     base = next((f.value for f in both.second.values() if f.metric == "base_rate" and not f.group), None)
     if base is None or before.interval is None or after.interval is None or found.interval is None:
         return found
-    further, closer = (
-        found.interval[0] > 0.0 and after.interval[0] > base,
-        found.interval[1] < 0.0 and before.interval[0] > base,
-    )
+    further = found.interval[0] > 0.0 and after.interval[0] > base
+    closer = found.interval[1] < 0.0 and before.interval[0] > base
     return replace(found, ideal=base, verdict="worse" if further else "better" if closer else "no change shown")
 
 
@@ -211,10 +194,10 @@ def _too_low(worth: Row | None, margin: float) -> str:
     return f"{worth.metric} is not shown to have fallen by no more than {margin:g}: it may have changed by {low}."
 
 
-def _unskilled(both: Both, after: AuditReport, recalls: Sequence[tuple[str, RateChange]], level: float) -> str:
+def _unskilled(both: Both, after: AuditReport, recalls: MeanChange | None, level: float) -> str:
     """That the answers are not shown to know anything of the rows, or ""."""
-    name, chance = BALANCED, 1.0 / max(len(recalls) or len(after.model.classes), 1)
-    known: Estimate | None = recall_table(recalls, after=True) if recalls else None
+    name, chance = BALANCED, 1.0 / max(len(recalls.parts) if recalls else len(after.model.classes), 1)
+    known: Estimate | None = recalls.mean(after=True) if recalls else None
     measured = [f for f in both.second.values() if f.estimate is not None and math.isfinite(f.estimate.value)]
     for f in [f for f in measured if not f.group and f.probe == PERFORMANCE] if known is None else ():
         if f.metric == BALANCED or (known is None and f.chance is not None):
