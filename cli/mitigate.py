@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from auditor.intake.specs import Job, Limits, MitigationSpec
 from auditor.outputs import claim, place_file
 from auditor.report.comparing.compare import compare
 from auditor.report.comparing.side_by_side import CHANGE
+from auditor.report.comparing.usefulness import PERFORMANCE
 from auditor.report.record import AuditReport
 from auditor.run.isolate import mitigate
 from auditor.run.mitigation import Mitigation, learns, make_mitigation, needs_rows, writes
@@ -59,6 +61,10 @@ def run_mitigation(
         raise UsageError("Whether a mitigation helped is measured on rows it did not see: add --data FILE.")
     if not with_rows and (options.train or options.data) is not None:
         raise UsageError(f"{key} learns from no rows and is audited without them: leave out --train and --data.")
+    of_language = not with_rows and writes(kind) == "folder"
+    if of_language and options.probes is not None:
+        # Of rows the performance is measured wherever there are labels.
+        configured = replace(configured, options=replace(options, probes=_named(options.probes, PERFORMANCE)))
     before_job = job_of(configured, PROBES)
     assert options.model is not None
     as_folder = _writes_folder(kind, options.model)
@@ -78,7 +84,7 @@ def run_mitigation(
         for note in notes:
             typer.echo(f"note      {note}")
     before = audit_model(configured, before_job, folder / "before", quiet=quiet)
-    later = with_reference(configured, out) if with_rows else _of(configured, out)
+    later = with_reference(configured, out) if with_rows or of_language else _of(configured, out)
     after = audit_model(*later, folder / "after", quiet=quiet)
     comparison = replace(
         compare(before, after, error_rate=options.error_rate, margin=margin), made_by=(kind.name, *notes)
@@ -155,9 +161,14 @@ def make_model(
 def with_reference(configured: Configured, model: Path) -> tuple[Configured, Job]:
     """The same audit of the new model, with the old one as its reference; what changed is asked, whatever else is."""
     probes = configured.options.probes
-    if probes is not None:
-        probes = tuple(dict.fromkeys((*probes, CHANGE)))
+    if probes is not None and configured.options.data is not None:
+        probes = _named(probes, CHANGE)
     return _of(configured, model, reference=configured.options.model, probes=probes)
+
+
+def _named(probes: Sequence[str], *more: str) -> tuple[str, ...]:
+    """Probes, and more whatever they are."""
+    return tuple(dict.fromkeys((*(name.replace("-", "_") for name in probes), *more)))
 
 
 def _of(configured: Configured, model: Path, **more: Any) -> tuple[Configured, Job]:

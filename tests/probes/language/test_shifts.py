@@ -150,7 +150,7 @@ def test_word_order_is_compared_text_by_text() -> None:
         for m in Performance(reference=before).measure(after, no_data(), np.random.default_rng(0))
         if m.metric == "word_order_accuracy_change"
     )
-    assert isinstance(change, RateChange) and change.n == 64 and change.rate(after=False).value > 0.9
+    assert isinstance(change, RateChange) and change.n == 64 and change.rate(after=False).value > 0.8
     audits = run_audit(before, no_data(), [Performance()]), run_audit(after, no_data(), [Performance(reference=before)])
     found = compare(*audits)
     (row,) = found.usefulness.rows
