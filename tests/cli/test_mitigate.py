@@ -138,9 +138,8 @@ def test_a_constant_that_was_recorded_is_compared_as_what_it_is(tmp_path: Path) 
         report = run_audit(audited, data, [*probes, *more])
         (tmp_path / name).mkdir()
         (tmp_path / name / "report.json").write_text(report.model_dump_json())
-    code, output = call(
-        tmp_path, "compare", str(tmp_path / "before"), str(tmp_path / "after"), "--out", str(tmp_path / "c")
-    )
+    both = [str(tmp_path / name) for name in ("before", "after")]
+    code, output = call(tmp_path, "compare", *both, "--out", str(tmp_path / "c"))
     assert code == 1 and "usefulness failed" in output and "'no' for all 1,500 rows" in output
     assert "it approves everybody" in output and "worse balanced_accuracy" in output
     written = json.loads((tmp_path / "c" / "comparison.json").read_text())
