@@ -11,17 +11,32 @@ if TYPE_CHECKING:
 
 def instead(model: AuditedModel) -> str:
     """What to do where a mitigation does not take this model, as the end of a sentence: it names one that does."""
+    from auditor.model.postprocessing import PostprocessedModel, why_not
+
     if model.kind == "language_model":
         if getattr(model, "objective", None) == "causal":
             return "use preference_tuning, which is for causal language models"
         return "no mitigation takes a masked language model yet, so give a causal one to preference_tuning"
     if model.kind != "classifier":
         return f"no mitigation takes a {model.kind.replace('_', ' ')} yet, so give a classifier"
+    if is_estimator(model):
+        more = ", or threshold_optimizer, which asks for its scores alone" if model.n_outputs == 2 else ""
+        return f"use balanced_resampling, which fits an estimator anew with its own hyperparameters{more}"
     if why_untrainable(model) is None:
         return "use reweighing, which trains any torch network, from its own weights where it has to"
-    if model.n_outputs == 2:
+    if not why_not(model):
         return "use threshold_optimizer, a post-processing mitigation, which asks for its scores alone"
-    return f"no mitigation takes {model.n_outputs} classes of it, so give a torch module that can be trained"
+    if isinstance(model, PostprocessedModel):
+        return "give the model below its rules, which was post-processed"
+    return "no mitigation takes it as it is, so give a torch module that can be trained, or an estimator"
+
+
+def is_estimator(model: AuditedModel) -> bool:
+    """Whether it is an estimator of scikit-learn, or boosted trees, which can be fitted anew."""
+    from auditor.intake.boosted_trees import BoostedClassifier
+    from auditor.intake.estimators import EstimatorModel
+
+    return isinstance(model, EstimatorModel | BoostedClassifier)
 
 
 def why_untrainable(model: AuditedModel) -> str | None:

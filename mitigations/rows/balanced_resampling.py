@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, ClassVar, Literal, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 
 import numpy as np
 
@@ -11,8 +11,10 @@ from auditor.finding.measurement import Pillar
 from auditor.rows import FloatArray, IntArray
 from auditor.run.mitigation import Mitigated, Stage, Training
 from mitigations.training.one_class import refuse_one_class
-from mitigations.training.retraining import run, training_set
+from mitigations.training.refitting import only_for_estimators, only_for_networks, refit
+from mitigations.training.retraining import labelled_rows, run, training_set
 from mitigations.training.starting_network import Tuning, begin, recipe_for, trainable_from_somewhere
+from mitigations.what_fits import is_estimator
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -39,6 +41,9 @@ class BalancedResampling:
     recipe's, and without one 4, 32 and 5e-5. lora: rank of adapters, which are then learned with the head alone, at
     5e-4.
 
+    An estimator of scikit-learn, or boosted trees, is fitted anew on the rows drawn, and written in the format of its
+    own library. hyperparameters: those that are to be otherwise than they were, as the library names them.
+
     Raises ModelError for a model that cannot be trained, DataError where a group has one label.
 
     Source: Kamiran and Calders, Knowledge and Information Systems 33 (2012), section 5.3 (uniform sampling).
@@ -50,7 +55,7 @@ class BalancedResampling:
     citation: ClassVar[str] = "Kamiran and Calders, Knowledge and Information Systems 33 (2012)"
     methods: ClassVar[tuple[str, ...]] = get_args(Method)
     stage: ClassVar[Stage] = "pre-processing"
-    needs: ClassVar[str] = "a bundle with its recipe, or a torch module; training rows with labels and groups"
+    needs: ClassVar[str] = "a torch module, an estimator or boosted trees; training rows with labels and groups"
 
     def __init__(
         self,
@@ -60,14 +65,33 @@ class BalancedResampling:
         batch_size: int | None = None,
         learning_rate: float | None = None,
         lora: int | None = None,
+        hyperparameters: dict[str, Any] | None = None,
     ) -> None:
         if method not in get_args(Method):
             raise ValueError(f"method must be one of {', '.join(get_args(Method))}, not {method!r}")
         self.method: Method = method
+        self.hyperparameters = hyperparameters
         self.tuning = Tuning(epochs=epochs, batch_size=batch_size, learning_rate=learning_rate, lora=lora)
 
     def mitigate(self, model: AuditedModel, data: AuditData, rng: np.random.Generator, training: Training) -> Mitigated:
-        """A new model of the same architecture, trained on the resampled rows."""
+        """A new model of the same kind, trained on the resampled rows."""
+        only_for_estimators(model, self.hyperparameters)
+        return self._fitted(model, data, rng) if is_estimator(model) else self._trained(model, data, rng, training)
+
+    def _fitted(self, model: AuditedModel, data: AuditData, rng: np.random.Generator) -> Mitigated:
+        only_for_networks(**vars(self.tuning))
+        rows = labelled_rows(data, groups=True)
+        drawn = resampled(rows.y, rows.s, self.method, rng)
+        found = refit(model, rows, rng, places=drawn, hyperparameters=self.hyperparameters)
+        return Mitigated(model=found.model, notes=(self._described(drawn, len(rows)), *found.notes))
+
+    def _described(self, drawn: IntArray, n: int) -> str:
+        return (
+            f"Resampled ({self.method}): {len(np.unique(drawn)):,} of {n:,} rows were learned from, some of them up to "
+            f"{int(np.bincount(drawn).max())} times."
+        )
+
+    def _trained(self, model: AuditedModel, data: AuditData, rng: np.random.Generator, training: Training) -> Mitigated:
         from torch.nn.functional import cross_entropy
 
         from auditor.training.loop import PlainStep
@@ -87,14 +111,8 @@ class BalancedResampling:
         run(step, (again.x, again.y), begun.recipe, rng, training, fingerprint=prints)
         new = begun.finished()
         refuse_one_class(new, old, data.take(rows.rows), instead="give more epochs")
-        most = int(np.bincount(drawn).max())
-        return Mitigated(
-            model=new,
-            notes=(
-                f"Resampled ({self.method}): {len(np.unique(drawn)):,} of {len(rows):,} rows were learned from, some "
-                f"of them up to {most} times; {begun.how}, {begun.recipe.epochs} epochs.",
-            ),
-        )
+        said = f"The network was {begun.how}, {begun.recipe.epochs} epochs."
+        return Mitigated(model=new, notes=(self._described(drawn, len(rows)), said))
 
 
 def wanted(y: IntArray, s: IntArray, method: Method) -> tuple[IntArray, FloatArray, IntArray]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -11,8 +11,10 @@ from auditor.finding.measurement import Pillar
 from auditor.rows import FloatArray, IntArray
 from auditor.run.mitigation import Mitigated, Stage, Training
 from mitigations.training.one_class import refuse_one_class
-from mitigations.training.retraining import run, training_set
+from mitigations.training.refitting import only_for_estimators, only_for_networks, refit
+from mitigations.training.retraining import labelled_rows, run, training_set
 from mitigations.training.starting_network import Tuning, begin, recipe_for, trainable_from_somewhere
+from mitigations.what_fits import is_estimator
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -31,6 +33,9 @@ class Reweighing:
     classifier, is fine-tuned from its own weights: epochs, batch_size, learning_rate: None means the recipe's, and
     without one 4, 32 and 5e-5. lora: rank of adapters, which are then learned with the head alone, at 5e-4.
 
+    An estimator of scikit-learn, or boosted trees, is fitted anew by ``sample_weight``, and written in the format of
+    its own library. hyperparameters: those that are to be otherwise than they were, as the library names them.
+
     Raises ModelError for a model that cannot be trained, DataError where a group has rows of one label only.
 
     Source: Kamiran and Calders, Knowledge and Information Systems 33 (2012).
@@ -42,7 +47,7 @@ class Reweighing:
     citation: ClassVar[str] = "Kamiran and Calders, Knowledge and Information Systems 33 (2012)"
     methods: ClassVar[tuple[str, ...]] = ("reweighing",)
     stage: ClassVar[Stage] = "pre-processing"
-    needs: ClassVar[str] = "a bundle with its recipe, or a torch module; training rows with labels and groups"
+    needs: ClassVar[str] = "a torch module, an estimator or boosted trees; training rows with labels and groups"
 
     def __init__(
         self,
@@ -51,11 +56,24 @@ class Reweighing:
         batch_size: int | None = None,
         learning_rate: float | None = None,
         lora: int | None = None,
+        hyperparameters: dict[str, Any] | None = None,
     ) -> None:
+        self.hyperparameters = hyperparameters
         self.tuning = Tuning(epochs=epochs, batch_size=batch_size, learning_rate=learning_rate, lora=lora)
 
     def mitigate(self, model: AuditedModel, data: AuditData, rng: np.random.Generator, training: Training) -> Mitigated:
-        """A new model of the same architecture, trained on the weighted rows."""
+        """A new model of the same kind, trained on the weighted rows."""
+        only_for_estimators(model, self.hyperparameters)
+        return self._fitted(model, data, rng) if is_estimator(model) else self._trained(model, data, rng, training)
+
+    def _fitted(self, model: AuditedModel, data: AuditData, rng: np.random.Generator) -> Mitigated:
+        only_for_networks(**vars(self.tuning))
+        rows = labelled_rows(data, groups=True)
+        weights = reweighing_weights(rows.y, rows.s)
+        found = refit(model, rows, rng, weights=weights, hyperparameters=self.hyperparameters)
+        return Mitigated(model=found.model, notes=(_described(weights), *found.notes))
+
+    def _trained(self, model: AuditedModel, data: AuditData, rng: np.random.Generator, training: Training) -> Mitigated:
         import torch
         from torch.nn.functional import cross_entropy
 
@@ -78,11 +96,12 @@ class Reweighing:
         refuse_one_class(new, old, data.take(rows.rows), instead="give more epochs")
         return Mitigated(
             model=new,
-            notes=(
-                f"Weights of {len(rows):,} training rows from {weights.min():.3f} to {weights.max():.3f}, mean 1; "
-                f"{begun.how}, {begun.recipe.epochs} epochs.",
-            ),
+            notes=(_described(weights), f"The network was {begun.how}, {begun.recipe.epochs} epochs."),
         )
+
+
+def _described(weights: FloatArray) -> str:
+    return f"Weights of {len(weights):,} training rows from {weights.min():.3f} to {weights.max():.3f}, mean 1."
 
 
 def reweighing_weights(y: IntArray, s: IntArray) -> FloatArray:

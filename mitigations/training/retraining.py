@@ -89,13 +89,29 @@ def check_classifier(model: AuditedModel) -> None:
         )
 
 
-def training_set(model: TorchModel, data: AuditData, device: str, *, groups: bool) -> TrainingSet:
-    """The labelled rows as tensors. Raises DataError or UsageError for what training cannot do without.
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Labelled:
+    """Rows with a label: ``y`` (n,), ``s`` (n, k) group of each feature, ``levels`` the group names of each of the k.
+
+    ``rows``: (n,) their positions in the data that they were taken from.
+    """
+
+    data: AuditData
+    y: IntArray
+    s: IntArray
+    levels: tuple[tuple[str, ...], ...]
+    features: tuple[str, ...]
+    rows: IntArray
+
+    def __len__(self) -> int:
+        return len(self.y)
+
+
+def labelled_rows(data: AuditData, *, groups: bool) -> Labelled:
+    """The labelled rows. Raises DataError or UsageError for what learning cannot do without.
 
     groups: whether sensitive features are needed: then each must have two groups, and every group rows of two classes.
     """
-    import torch
-
     if data.y_true is None:
         raise UsageError("Training needs true labels: add --target COLUMN.")
     rows = np.flatnonzero(data.y_true >= 0).astype(np.int64)
@@ -108,14 +124,22 @@ def training_set(model: TorchModel, data: AuditData, device: str, *, groups: boo
     codes, levels, features = _codes(labelled)
     if groups:
         _check_groups(labelled.y_true, codes, levels, features)
+    return Labelled(data=labelled, y=labelled.y_true, s=codes, levels=levels, features=features, rows=rows)
+
+
+def training_set(model: TorchModel, data: AuditData, device: str, *, groups: bool) -> TrainingSet:
+    """The labelled rows as tensors. Raises what :func:`labelled_rows` raises."""
+    import torch
+
+    found = labelled_rows(data, groups=groups)
     return TrainingSet(
-        x=model.encode(labelled.X).to(device),
-        y=torch.from_numpy(labelled.y_true).to(device),
-        s=torch.from_numpy(codes).to(device),
-        levels=levels,
-        features=features,
-        positive=labelled.positive,
-        rows=rows,
+        x=model.encode(found.data.X).to(device),
+        y=torch.from_numpy(found.y).to(device),
+        s=torch.from_numpy(found.s).to(device),
+        levels=found.levels,
+        features=found.features,
+        positive=found.data.positive,
+        rows=found.rows,
     )
 
 
