@@ -193,8 +193,8 @@ KINDS: dict[str, Callable[[Path], Kind]] = {
     "program": program,
     "language model": language_model,
 }
-# Where most mitigations train, and where the converter takes a second to be imported.
-LONG = ("bundle", "text folder", "onnx", "bundle of three classes")
+# Where most mitigations train.
+LONG = ("bundle", "text folder", "language model")
 
 
 def tried(name: str, kind: Kind) -> Mitigated:
