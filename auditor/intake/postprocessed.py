@@ -28,9 +28,9 @@ def load_postprocessed(path: str, spec: ModelSpec, load: Callable[[ModelSpec], A
         raise DamagedError(f"The {RULES_FILE} in {name!r} is not valid: {first_problem(error)}.") from None
     base = load(_spec_below(record, path, spec, name))
     notes: tuple[str, ...] = ()
-    if base.provenance.sha256 != record.sha256:
-        if record.function is None:
-            raise DamagedError(f"The model in {name!r} is not the one that its rules were made for.")
+    if record.function is None and base.provenance.sha256 != record.sha256:
+        raise DamagedError(f"The model in {name!r} is not the one that its rules were made for.")
+    if record.function is not None and base.said is not None and base.said.code_sha256 != record.sha256:
         notes = ("The code of the function is not what it was when the rules were made.",)
     rules = record.postprocessing
     try:

@@ -72,7 +72,7 @@ def write_postprocessed(model: PostprocessedModel, folder: str | Path, *, below:
     said, known = model.base.said or Said(), model.base.provenance
     record = PostprocessedRecord(
         function=said.predict,
-        sha256=known.sha256,
+        sha256=known.sha256 if said.predict is None else said.code_sha256,
         features=model.base_features,
         classes=said.classes,
         outputs=said.outputs,

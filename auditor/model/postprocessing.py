@@ -294,13 +294,14 @@ class PostprocessedModel(AuditedModel):
             return np.full(len(X), 0.5)
         return row_draws(self._contents(X), self.postprocessing.seed, self._places(X))
 
-    def _contents(self, X: Rows) -> npt.NDArray[Any]:
-        """(n, ...) what a row is known by: its encoding where the model below says it, else a key of its values."""
+    def _contents(self, X: Rows) -> npt.NDArray[np.float32]:
+        """(n, width) what a row is known by: its encoding where the model below says it, else the bytes of its key."""
         below = self.below(X)
         table = _table(below)
         if table is not None and isinstance(self.base.preprocessing, TabularPreprocessing):
             return self.base.preprocessing.encode(table)
-        return keys_of(below if table is None else table.reset_index(drop=True), None, None, None)
+        keys = keys_of(below if table is None else table.reset_index(drop=True), None, None, None)
+        return keys.astype("<u8").view(np.uint8).reshape(len(keys), 8).astype(np.float32)
 
 
 def why_not(base: AuditedModel) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -11,11 +10,11 @@ import numpy.typing as npt
 from auditor.rows import FloatArray, IntArray
 
 
-def row_draws(encoded: npt.NDArray[Any], seed: int, places: IntArray | None = None) -> FloatArray:
-    """(n,) numbers in [0, 1), uniform over different rows: each a hash of its row (n, ...), numbers or keys, ``seed``
-    in [0, 2^64) and its place (n,), where that is given."""
+def row_draws(encoded: npt.NDArray[np.float32], seed: int, places: IntArray | None = None) -> FloatArray:
+    """(n,) numbers in [0, 1), uniform over different rows: each a hash of its encoded row (n, width), ``seed`` in
+    [0, 2^64) and its place (n,), where that is given."""
     # -0.0 and 0.0 are one number, and shall be one hash.
-    rows = encoded + np.float32(0.0) if encoded.dtype.kind == "f" else encoded
+    rows = encoded + np.float32(0.0)
     ends = [b""] * len(rows) if places is None else [int(p).to_bytes(8, "little", signed=True) for p in places]
     key = seed.to_bytes(8, "little")
     words = (
