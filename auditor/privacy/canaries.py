@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from auditor.errors import UsageError
 from auditor.privacy.accounting import Phase
 from auditor.privacy.dp_audit import DIRAC, FLIPPED, BoolArray, CanaryScores
+from auditor.privacy.noise_keeper import NoiseKeeper
 from auditor.rows import FloatArray, IntArray
 
 if TYPE_CHECKING:
@@ -34,8 +35,10 @@ class DPAudit:
     row with that gradient would (C: ``max_grad_norm``). Its score is the sum over the steps of the released gradient at
     i, less the expected one. Nothing else is changed: noise, scaling, accountant and the rows are the loop's own.
 
-    It sees: noise that is missing, too small, used twice or seen by nobody but the accountant. It cannot see a fault in
-    how the rows themselves are drawn or clipped, since it draws and clips the canaries itself: that is for the linter.
+    It sees: noise that is missing, too small, used twice or seen by nobody but the accountant; of each step it keeps
+    what was added to the sum, see :class:`~auditor.privacy.released_noise.ReleasedNoise`. It cannot see a fault in how
+    the rows themselves are drawn or clipped, since it draws and clips the canaries itself: that is for the linter, for
+    :func:`~auditor.privacy.step_sensitivity.step_sensitivity` and :class:`~auditor.privacy.loop_watch.LoopWatch`.
 
     ``expected_gradient``: what a step releases on average without canaries, summed over rows as in ``summed_grad``, one
     tensor a parameter; see :class:`ReferenceGradient`. It must come from rows that are drawn without regard to the
@@ -67,6 +70,7 @@ class DPAudit:
         self._places = _places(optimizer.params, n_canaries, rng)
         self.included = rng.random(n_canaries) < 0.5
         self._scores = np.zeros(n_canaries)
+        self._noise = NoiseKeeper(optimizer.params)
         self._expected: FloatArray = np.zeros(n_canaries)
         self._add_noise = optimizer.add_noise
         optimizer.add_noise = self._add_canaries_and_noise
@@ -84,13 +88,16 @@ class DPAudit:
             chosen = torch.from_numpy(drawn[who]).to(at.device)
             added = chosen.to(parameter.summed_grad.dtype) * norm
             parameter.summed_grad.view(-1).index_add_(0, at, added)
+        before = [p.summed_grad.detach().clone() for p in self.optimizer.params]
         self._add_noise()
+        self._noise.add(before, norm, float(self.optimizer.noise_multiplier))
 
     def _read(self, *_: Any) -> None:
         optimizer = self.optimizer
         scale = 1.0
         if optimizer.loss_reduction == "mean":
             scale = float(optimizer.expected_batch_size * optimizer.accumulated_iterations)
+        self._noise.taken(scale)
         for parameter, at, who in self._places:
             if parameter.grad is None:
                 continue
@@ -116,6 +123,7 @@ class DPAudit:
             kind=DIRAC,
             steps=self.steps,
             sample_rate=self.sample_rate,
+            noise=(self._noise.kept(),),
         )
 
     def accounting(self) -> tuple[Phase, ...] | None:
