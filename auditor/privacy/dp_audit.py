@@ -28,6 +28,7 @@ from auditor.privacy.one_run import (
     one_run_p_value,
 )
 from auditor.privacy.released_noise import NoiseAudit, ReleasedNoise, audit_noise
+from auditor.privacy.sensitivity import Sensitivity
 from auditor.rows import FloatArray
 from auditor.statistics.intervals import clopper_pearson
 
@@ -51,7 +52,7 @@ class CanaryScores:
     """What an attack saw: (m,) whether each canary was in, by a fair coin, and (m,) a score, larger for "in".
 
     ``kind``: how the canaries were put in. ``steps``, ``sample_rate``: of the training, where they are known.
-    ``noise``: what each run added to its sums, where the audit saw it.
+    ``noise``: what each run added to its sums, ``sensitivity``: how far one row moves a step, where the audit saw it.
     """
 
     included: BoolArray
@@ -60,6 +61,7 @@ class CanaryScores:
     steps: int | None = None
     sample_rate: float | None = None
     noise: tuple[ReleasedNoise, ...] = ()
+    sensitivity: Sensitivity | None = None
 
     def __post_init__(self) -> None:
         if self.included.shape != self.scores.shape or self.included.ndim != 1 or not len(self.included):
@@ -82,6 +84,11 @@ def pooled(runs: Sequence[CanaryScores]) -> CanaryScores:
         steps=runs[0].steps,
         sample_rate=runs[0].sample_rate,
         noise=tuple(noise for run in runs for noise in run.noise),
+        sensitivity=max(
+            (run.sensitivity for run in runs if run.sensitivity and not run.sensitivity.why_not),
+            key=lambda measured: measured.largest,
+            default=runs[0].sensitivity,
+        ),
     )
 
 
@@ -119,7 +126,7 @@ class AuditResult:
     ``power``: chance to contradict the claim where the noise were multiplied by a factor, ((factor, chance), ...),
     simulated for the canaries and exact for the noise itself, whichever is larger; where it is empty,
     ``power_unknown`` says why. ``noise``: whether the noise that was released is the stated one, which no epsilon says;
-    None where it was not seen or none is accounted for.
+    None where it was not seen or none is accounted for. ``sensitivity``: how far one row moves a step.
     """
 
     claimed_epsilon: float
@@ -136,6 +143,7 @@ class AuditResult:
     power: tuple[tuple[float, float], ...]
     power_unknown: str
     noise: NoiseAudit | None
+    sensitivity: Sensitivity | None
     verdict: Verdict
     reason: str
 
@@ -171,12 +179,12 @@ def audit_claim(
     one of them and needs no share of its own. ``accounting``: the phases behind the claim; their whole privacy curve
     is a stronger claim than one (epsilon, delta), and is refuted sooner; with an epsilon in the hundreds it is left
     out. Where the released noise was seen, it is tested by itself at 2 % of the error rate, which the guesses do
-    without. Verdict ``contradicted`` where any of the three is refuted, or more steps were taken than are accounted
-    for, so that a claim that is true is contradicted with at most ``1 - confidence``; ``not_supported`` where the
-    accounting itself gives a larger epsilon than is claimed, or none; ``cannot_tell`` where perfect guesses could not
-    have refuted the claim, where a gradient was changed after its noise was added, and where half the noise would have
-    been found in less than 80 of 100 audits, or nobody knows how often; else
-    ``consistent``: not refuted, which proves nothing by itself, so that the power is part of the answer. Raises
+    without. Verdict ``contradicted`` where any of the three is refuted, one row moves a step by more than the norm, or
+    more steps were taken than are accounted for, so that a claim that is true is contradicted with at most
+    ``1 - confidence``; ``not_supported`` where the accounting itself gives a larger epsilon than is claimed, or none;
+    ``cannot_tell`` where perfect guesses could not have refuted the claim, where a gradient was changed after its noise
+    was added, and where half the noise would have been found in less than 80 of 100 audits, or nobody knows how often;
+    else ``consistent``: not refuted, which proves nothing by itself, so that the power is part of the answer. Raises
     UsageError for impossible arguments.
     Sources: :func:`~auditor.privacy.one_run.one_run_p_value`, :func:`~auditor.privacy.one_run.is_refuted`,
     :func:`~auditor.privacy.released_noise.audit_noise`.
@@ -295,6 +303,7 @@ def _result(
             n_canaries=len(canaries),
             noise=noise,
             changed=sum(run.changed for run in canaries.noise),
+            sensitivity=canaries.sensitivity,
             uncounted=_uncounted(canaries, accounting),
             half=dict(_with_noise(power, noise, (HALF_NOISE,))).get(HALF_NOISE),
             power_unknown=power_unknown,
@@ -315,6 +324,7 @@ def _result(
         power=power,
         power_unknown=power_unknown,
         noise=noise,
+        sensitivity=canaries.sensitivity,
         verdict=verdict,
         reason=reason,
     )
@@ -389,6 +399,7 @@ class _Evidence:
     n_canaries: int
     noise: NoiseAudit | None
     changed: int
+    sensitivity: Sensitivity | None
     uncounted: int
     half: float | None
     power_unknown: str
@@ -409,6 +420,11 @@ def _verdict(seen: _Evidence) -> tuple[Verdict, str]:
         return "contradicted", (
             f"the noise that was released is not the stated noise, {sure}, whatever epsilon is: it is "
             f"{' and '.join(seen.noise.refuted)}."
+        )
+    if seen.sensitivity is not None and seen.sensitivity.exceeds:
+        return "contradicted", (
+            f"one row moves the released sum by {seen.sensitivity.largest:.3g} clipping norms, and the accounting "
+            "counts on at most 1: gradients are not clipped row by row, or their divisor depends on the rows."
         )
     if seen.uncounted:
         return "contradicted", f"{seen.uncounted:,} steps were taken that the accounting does not count."
@@ -436,7 +452,13 @@ def _verdict(seen: _Evidence) -> tuple[Verdict, str]:
             f"nothing contradicts the claim: {shown}. But {found}, which is under {LEAST_POWER:.0%}: use more canaries "
             "or more runs."
         )
-    return "consistent", f"nothing contradicts the claim: {shown}. This is no proof of the claim; {found}."
+    unseen = "" if seen.sensitivity and not seen.sensitivity.why_not else _NOT_MEASURED
+    return "consistent", f"nothing contradicts the claim: {shown}. This is no proof of the claim; {found}.{unseen}"
+
+
+_NOT_MEASURED = (
+    " How far one row moves a step was not measured: attach with a ReferenceGradient, which brings rows to leave out."
+)
 
 
 def _noise_of(canaries: CanaryScores, accounting: Sequence[Phase] | None, confidence: float) -> NoiseAudit | None:

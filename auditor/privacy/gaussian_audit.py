@@ -49,7 +49,8 @@ def if_gaussian(
     distribution exceeds ``e^epsilon`` times the other by more than ``delta``. It is told from the run's own scores, so
     that it holds for the run as it was, and only as far as the normal distribution does: with few steps, or a small
     sample rate, tails are not normal. Beside it the mu that guesses show, by
-    :func:`auditor.privacy.one_run.f_dp_lower_mu`. None for canaries that are no gradients, fewer than 8 in or out, or delta 0.
+    :func:`auditor.privacy.one_run.f_dp_lower_mu`. None for canaries that are no gradients, fewer than 8 in or out, or
+    delta 0.
     Source: Agrawal et al., Let's Ask Gauss, arXiv:2606.12733 (2026); Dong, Roth and Su, JRSS B 84 (2022).
     """
     inside, outside = canaries.scores[canaries.included], canaries.scores[~canaries.included]

@@ -178,4 +178,4 @@ def _largest_correlation(rows: FloatArray) -> float:
         found[np.arange(len(found)), np.arange(start, start + len(found))] = 0.0
         largest = max(largest, float(found.max()))
     tail = float(betaincc(0.5, 0.5 * (k - 1), min(largest, 1.0) ** 2))
-    return min(tail * (n * (n - 1) // 2), 1.0)
+    return float(min(tail * (n * (n - 1) // 2), 1.0))

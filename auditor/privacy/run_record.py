@@ -50,6 +50,9 @@ class RunRecord(Closed):
     or variances of the rows. ``not_moving``: trainable parameters that stayed as they were. ``wrong_gradient``:
     parameters whose per-row gradients are not those of the rows. ``wrong_batch``: parameters with more or fewer per-row
     gradients than rows. ``noise_seed_known``: the noise can be repeated by whoever knows a seed.
+    ``step_sensitivity``: how far one row was seen to move the released sum, in clipping norms. ``draws``,
+    ``steps_taken``: batches drawn and logical steps taken, as a loop was watched; ``repeated_draws``: batches that were
+    the one before once more; ``moved_outside_steps``: times at which weights had moved that no step had moved.
     """
 
     format: Literal["auditor-dp-run/1"] = "auditor-dp-run/1"
@@ -78,6 +81,11 @@ class RunRecord(Closed):
     wrong_gradient: tuple[str, ...] | None = None
     wrong_batch: tuple[str, ...] | None = None
     noise_seed_known: bool | None = None
+    step_sensitivity: Annotated[float, Field(ge=0.0)] | None = None
+    draws: Annotated[int, Field(ge=0)] | None = None
+    steps_taken: Annotated[int, Field(ge=0)] | None = None
+    repeated_draws: Annotated[int, Field(ge=0)] | None = None
+    moved_outside_steps: Annotated[int, Field(ge=0)] | None = None
 
     def accounted(self) -> tuple[Phase, ...] | None:
         """The phases as the accounting takes them; None where none is recorded."""
