@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 _TRIAL_ROWS = 4
 _SAME_GRADIENT = 1e-3
+_NOTHING = 1e-2
 # A record is JSON, which has no infinity.
 _LARGEST = 1e9
 
@@ -303,7 +304,9 @@ def _differs(row: Tensor, alone: list[Tensor | None] | None, k: int) -> bool:
         return bool((row != 0).any())
     if not bool(torch.isfinite(row).all() and torch.isfinite(plain).all()):
         return True
-    scale = max(float(plain.abs().max()), float(row.abs().max()), 1e-6)
+    # What is 0 but for rounding, as the gradient of attention's key bias is, is held against the whole gradient.
+    whole = max((float(part.abs().max()) for part in alone if part is not None), default=0.0)
+    scale = max(float(plain.abs().max()), float(row.abs().max()), _NOTHING * whole, 1e-6)
     return float((row - plain).abs().max()) > _SAME_GRADIENT * scale
 
 

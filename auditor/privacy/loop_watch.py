@@ -97,6 +97,8 @@ def _digest(batch: object) -> tuple[bytes, int]:
 def _tensors(value: object) -> Iterator[Tensor]:
     if isinstance(value, Tensor):
         yield value
+    elif isinstance(value, list) and value and isinstance(value[0], int):
+        yield torch.tensor(value)
     elif isinstance(value, dict):
         for part in value.values():
             yield from _tensors(part)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import tomllib
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -159,7 +160,10 @@ def run_of_recipe(
         "sampler": recipe.sampler,
         "preprocessing": recipe.preprocessing_from,
         "noise_seed_known": recipe.noise_seed_known,
+        "n_trials": recipe.n_trials,
     }
+    if recipe.seen is not None:
+        known |= asdict(recipe.seen)
     if recipe.n_rows is not None and recipe.sampler == "poisson":
         sampling = sampling_of(recipe.n_rows, min(recipe.batch_size, recipe.n_rows))
         known |= {"sample_rate": sampling.sample_rate, "empty_batches": "kept", "accumulated_batches": 1}

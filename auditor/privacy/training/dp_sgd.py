@@ -19,6 +19,7 @@ from auditor.model.torch_model import TorchModel
 from auditor.privacy.accounting import Phase, least_noise, sampling_of, smallest_bound
 from auditor.privacy.training.private_gradients import Mode, PrivateStep, Way, choose_way, most_rows, with_own_samplers
 from auditor.privacy.training.private_layers import StandIn, put_stand_ins, weights_back
+from auditor.privacy.training.witness import SHARE, Witness
 from auditor.randomness import seeded_globals
 
 
@@ -135,6 +136,7 @@ class PrivateRun:
         from torch.utils.data import DataLoader, TensorDataset
 
         budget, recipe = self.budget, self.recipe
+        counting = SHARE * budget.epsilon
         model.module.train()
         sampling, noise = _private_generators(budget.noise_seed, model.device)
         # Its history is what is accounted, by whichever accountant gives the smaller bound.
@@ -144,7 +146,7 @@ class PrivateRun:
         sampling_plan = sampling_of(len(x), recipe.batch_size)
         try:
             multiplier, _ = least_noise(
-                budget.epsilon - budget.spent_before,
+                budget.epsilon - budget.spent_before - counting,
                 self.delta,
                 sample_rate=sampling_plan.accounted_rate,
                 steps=sampling_plan.steps_per_epoch * recipe.epochs,
@@ -167,15 +169,18 @@ class PrivateRun:
         if at_once is not None and at_once < len(x):
             drawn = BatchSplittingSampler(sampler=loader.batch_sampler, max_batch_size=at_once, optimizer=optimizer)
         step = PrivateStep(model.with_module(with_own_samplers(private)), optimizer, self.way)
+        witness = Witness(step.model, optimizer, self.way, step)
+        secret = np.random.default_rng(None if budget.noise_seed is None else [budget.noise_seed, 2])
+        watch = witness.look(x, y, epsilon=counting, rng=secret)
         for epoch in range(1, recipe.epochs + 1):
-            loss = _one_private_epoch(step, x, y, self.weights, drawn)
+            loss = _one_private_epoch(step, x, y, self.weights, watch.batches(drawn))
             if self.progress is not None:
                 self.progress(f"epoch {epoch} of {recipe.epochs}, loss {loss:.4f}")
         counted = [Phase(noise_multiplier=n, sample_rate=q, steps=k) for n, q, k in engine.accountant.history]
         epsilon, accountant = smallest_bound(counted, self.delta)
         return replace(
             recipe,
-            epsilon=epsilon + budget.spent_before,
+            epsilon=epsilon + budget.spent_before + counting,
             delta=self.delta,
             noise_multiplier=float(optimizer.noise_multiplier),
             max_grad_norm=budget.max_grad_norm,
@@ -183,6 +188,7 @@ class PrivateRun:
             sampler="poisson",
             accountant=accountant,
             noise_seed_known=budget.noise_seed is not None,
+            seen=witness.seen(),
         )
 
 
@@ -221,8 +227,9 @@ def private_notes(recipe: Recipe, budget: PrivacyBudget, way: Way) -> tuple[str,
         "repeated bit by bit."
     )
     how = "ghost clipping" if way == "ghost" else "per-row gradients by hooks"
+    by = str(recipe.accountant).upper()
     return (
-        f"Trained privately (DP-SGD, Opacus, {str(recipe.accountant).upper()} accountant): epsilon {recipe.epsilon:.4g} at delta "
+        f"Trained privately (DP-SGD, Opacus, {by} accountant): epsilon {recipe.epsilon:.4g} at delta "
         f"{recipe.delta:.3g}, noise multiplier {recipe.noise_multiplier:.4g}, gradients clipped to "
         f"{recipe.max_grad_norm:g} ({how}), {recipe.epochs} epochs with Poisson sampling and without early stopping.",
         "Limits of that claim: means, deviations, medians and levels of the encoding come from the training rows "
