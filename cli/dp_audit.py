@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from auditor.privacy.dp_audit import AuditResult
     from auditor.privacy.gaussian_audit import IfGaussian
     from auditor.privacy.released_noise import NoiseAudit
+    from auditor.privacy.sensitivity import Sensitivity
 
 _EXIT = {"consistent": 0, "contradicted": 1, "not_supported": 3, "cannot_tell": 3}
 
@@ -175,6 +176,8 @@ def _print(result: AuditResult, gaussian: IfGaussian | None) -> None:
         )
     if result.noise is not None:
         typer.echo(f"noise       {_noise(result.noise)}")
+    if result.sensitivity is not None:
+        typer.echo(f"step        {_moved(result.sensitivity)}")
     if result.accounted_epsilon is not None:
         typer.echo(
             f"accounting  epsilon at most {result.accounted_epsilon:.3g} at delta {result.delta:g}, the smallest bound "
@@ -204,6 +207,15 @@ def _noise(noise: NoiseAudit) -> str:
     )
 
 
+def _moved(sensitivity: Sensitivity) -> str:
+    if sensitivity.why_not:
+        return f"how far one row moves it was not measured: {sensitivity.why_not}"
+    return (
+        f"one row moves the released sum by at most {sensitivity.largest:.4g} clipping norms, of {sensitivity.n_rows} "
+        f"left out; private is at most 1{': EXCEEDED' if sensitivity.exceeds else ''}"
+    )
+
+
 def _factor(factor: float) -> str:
     return "with the noise off" if factor == 0.0 else f"with {factor:g} of the noise"
 
@@ -211,7 +223,7 @@ def _factor(factor: float) -> str:
 def _as_json(result: AuditResult, gaussian: IfGaussian | None) -> dict[str, Any]:
     guesses = [dict(vars(guess)) | {"accuracy_interval": list(guess.accuracy_interval)} for guess in result.guesses]
     power = [{"noise_factor": factor, "chance": chance} for factor, chance in result.power]
-    plain = {k: v for k, v in vars(result).items() if k not in ("guesses", "power", "noise")}
+    plain = {k: v for k, v in vars(result).items() if k not in ("guesses", "power", "noise", "sensitivity")}
     # JSON has no infinity, which is what an accountant says of a run without noise.
     plain = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in plain.items()}
     noise = None
@@ -219,5 +231,10 @@ def _as_json(result: AuditResult, gaussian: IfGaussian | None) -> dict[str, Any]
         tests = [dict(vars(test)) for test in result.noise.tests]
         ratio = result.noise.ratio if math.isfinite(result.noise.ratio) else None
         noise = dict(vars(result.noise)) | {"ratio": ratio, "tests": tests, "refuted": list(result.noise.refuted)}
+    moved = None
+    if result.sensitivity is not None:
+        largest = result.sensitivity.largest
+        moved = dict(vars(result.sensitivity)) | {"largest": largest if math.isfinite(largest) else None}
+        moved |= {"exceeds": result.sensitivity.exceeds}
     normal = None if gaussian is None else dict(vars(gaussian)) | {"epsilon": gaussian.epsilon}
-    return plain | {"guesses": guesses, "power": power, "noise": noise, "gaussian": normal}
+    return plain | {"guesses": guesses, "power": power, "noise": noise, "sensitivity": moved, "gaussian": normal}

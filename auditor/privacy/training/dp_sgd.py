@@ -232,11 +232,16 @@ def private_notes(recipe: Recipe, budget: PrivacyBudget, way: Way) -> tuple[str,
         f"Trained privately (DP-SGD, Opacus, {by} accountant): epsilon {recipe.epsilon:.4g} at delta "
         f"{recipe.delta:.3g}, noise multiplier {recipe.noise_multiplier:.4g}, gradients clipped to "
         f"{recipe.max_grad_norm:g} ({how}), {recipe.epochs} epochs with Poisson sampling and without early stopping.",
-        "Limits of that claim: means, deviations, medians and levels of the encoding come from the training rows "
-        "outside the accounting; the noise is pseudo-random, not cryptographic; trying several settings spends more "
-        "than one run.",
+        f"Limits of that claim: {_encoded(recipe)}; the noise is pseudo-random, not cryptographic; trying several "
+        "settings spends more than one run.",
         seeded,
     )
+
+
+def _encoded(recipe: Recipe) -> str:
+    if recipe.preprocessing_from == "public":
+        return "bounds and levels of the encoding and the names of the classes are taken as public"
+    return "means, deviations, medians and levels of the encoding come from the training rows outside the accounting"
 
 
 def _stand_in_notes(stand_ins: tuple[StandIn, ...]) -> tuple[str, ...]:

@@ -113,4 +113,5 @@ def random_rows(module: nn.Module, like: Tensor, n: int) -> Tensor:
 
 
 def _losses(model: TorchModel, raw: Tensor, labels: Tensor) -> Tensor:
+    raw = raw.unsqueeze(1) if raw.ndim == 1 else raw
     return cross_entropy(as_logits(raw, model.output_kind), labels, reduction="none")
