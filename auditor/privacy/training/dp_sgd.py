@@ -232,8 +232,9 @@ def private_notes(recipe: Recipe, budget: PrivacyBudget, way: Way) -> tuple[str,
         f"Trained privately (DP-SGD, Opacus, {by} accountant): epsilon {recipe.epsilon:.4g} at delta "
         f"{recipe.delta:.3g}, noise multiplier {recipe.noise_multiplier:.4g}, gradients clipped to "
         f"{recipe.max_grad_norm:g} ({how}), {recipe.epochs} epochs with Poisson sampling and without early stopping.",
-        f"Limits of that claim: {_encoded(recipe)}; the noise is pseudo-random, not cryptographic; trying several "
-        "settings spends more than one run.",
+        f"Limits of that claim: {_encoded(recipe)}; the number of rows is taken as public, since the steps' divisor "
+        "follows from it; the noise is pseudo-random, not cryptographic; trying several settings spends more than one "
+        "run.",
         seeded,
     )
 
