@@ -9,7 +9,8 @@ import numpy as np
 
 from auditor.finding.measurement import Pillar
 from auditor.rows import FloatArray, IntArray
-from auditor.run.mitigation import Mitigated, Stage, Training
+from auditor.run.mitigation import Experience, Mitigated, Stage, Training
+from mitigations.experience import EXPERIENCE
 from mitigations.training.one_class import refuse_one_class
 from mitigations.training.retraining import run, trainable, training_set, untrained
 
@@ -45,6 +46,7 @@ class BalancedResampling:
     methods: ClassVar[tuple[str, ...]] = get_args(Method)
     stage: ClassVar[Stage] = "pre-processing"
     needs: ClassVar[str] = "a bundle with its recipe; training rows with labels and sensitive features"
+    experience: ClassVar[Experience | None] = EXPERIENCE.get("balanced_resampling")
 
     def __init__(self, *, method: Method = "uniform_sampling") -> None:
         if method not in get_args(Method):

@@ -9,7 +9,8 @@ import numpy as np
 
 from auditor.finding.measurement import Pillar
 from auditor.rows import FloatArray, IntArray
-from auditor.run.mitigation import Mitigated, Stage, Training
+from auditor.run.mitigation import Experience, Mitigated, Stage, Training
+from mitigations.experience import EXPERIENCE
 from mitigations.training.one_class import refuse_one_class
 from mitigations.training.retraining import run, trainable, training_set, untrained
 
@@ -38,6 +39,7 @@ class Reweighing:
     methods: ClassVar[tuple[str, ...]] = ("reweighing",)
     stage: ClassVar[Stage] = "pre-processing"
     needs: ClassVar[str] = "a bundle with its recipe; training rows with labels and sensitive features"
+    experience: ClassVar[Experience | None] = EXPERIENCE.get("reweighing")
 
     def mitigate(self, model: AuditedModel, data: AuditData, rng: np.random.Generator, training: Training) -> Mitigated:
         """A new model of the same architecture, by the same recipe, on the weighted rows."""
