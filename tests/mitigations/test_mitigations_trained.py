@@ -255,7 +255,7 @@ def test_group_dro_lifts_the_worst_cell(rows: AuditData, model: TorchModel) -> N
 
 
 def test_group_dro_evens_out_groups_and_not_labels() -> None:
-    """Over all cells at once, the rare label is the worst of them: four points of accuracy are paid for what is no gap."""
+    """Over all cells at once, the rare label is the worst: four points of accuracy are paid for what is no gap."""
     data, other = small_groups(2000, 1), small_groups(4000, 2)
     two = [
         replace(d, sensitive_features=pd.DataFrame({"group": np.where(d.X.group == "g0", "g0", "else")}))
