@@ -13,7 +13,8 @@ from auditor.run.mitigation import Experience, Mitigated, Stage, Training
 from mitigations.experience import EXPERIENCE
 from mitigations.training.held_back import FEWEST_COMPARED, Seen, held_back, seen
 from mitigations.training.one_class import refuse_one_class
-from mitigations.training.retraining import TrainingSet, numbered, run, trainable, training_set, untrained
+from mitigations.training.retraining import TrainingSet, numbered, run, training_set
+from mitigations.training.starting_network import Tuning, begin, recipe_for, trainable_from_somewhere
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -28,7 +29,7 @@ _DRAWN = 256
 
 
 class MinDiff:
-    """Trains the same network anew on ``cross-entropy + weight MMD^2``, the second over the scores of groups.
+    """Trains the network on ``cross-entropy + weight MMD^2``, the second over the scores of groups.
 
     ``MMD^2(P, Q) = E k(p, p') + E k(q, q') - 2 E k(p, q)`` with the kernel ``k(a, b) = exp(-|a - b|^2 / (2 width^2))``
     of scores, the probabilities of all classes but the first. It is taken between each group and all other rows, and
@@ -41,9 +42,13 @@ class MinDiff:
     parity). weight: at least 0; None means that one of 0.3, 1, 3 and 10 is chosen on 15 % of the training rows, held
     back of every group and label: the one with the smallest gap in decisions among those that cost at most 2 points of
     accuracy and 5 of balanced accuracy there, against the same training without the penalty; the network that was
-    chosen is the one that is returned. width: of the kernel, above 0. epochs, batch_size: None means the recipe's.
+    chosen is the one that is returned. width: of the kernel, above 0.
 
-    Raises ModelError for a model that cannot be trained anew, and where the new one would decide the same for all
+    A bundle's own network is drawn anew and trained by its recipe; any other torch module, such as a transformers
+    classifier, is fine-tuned from its own weights: epochs, batch_size, learning_rate: None means the recipe's, and
+    without one 4, 32 and 5e-5. lora: rank of adapters, which are then learned with the head alone, at 5e-4.
+
+    Raises ModelError for a model that cannot be trained, and where the new one would decide the same for all
     training rows and the old one did not; DataError where a group has one label; UsageError where no label is
     favourable and ``over`` speaks of one.
 
@@ -56,7 +61,7 @@ class MinDiff:
     citation: ClassVar[str] = "Prost et al., arXiv:1910.11779 (2019)"
     methods: ClassVar[tuple[str, ...]] = get_args(Over)
     stage: ClassVar[Stage] = "in-processing"
-    needs: ClassVar[str] = "a bundle with its recipe; training rows with labels and sensitive features"
+    needs: ClassVar[str] = "a bundle with its recipe, or a torch module; training rows with labels and groups"
     experience: ClassVar[Experience | None] = EXPERIENCE.get("min_diff")
 
     def __init__(
@@ -67,6 +72,8 @@ class MinDiff:
         width: float = 0.3,
         epochs: int | None = None,
         batch_size: int | None = None,
+        learning_rate: float | None = None,
+        lora: int | None = None,
     ) -> None:
         if over not in get_args(Over):
             raise ValueError(f"over must be one of {', '.join(get_args(Over))}, not {over!r}")
@@ -74,26 +81,19 @@ class MinDiff:
             raise ValueError(f"weight must be a number of at least 0, not {weight!r}")
         if not (width > 0.0 and np.isfinite(width)):
             raise ValueError(f"width must be a positive number, not {width!r}")
-        if (epochs is not None and epochs < 1) or (batch_size is not None and batch_size < 1):
-            raise ValueError("epochs and batch_size must be at least 1")
         self.over: Over = over
         self.weight = weight
         self.width = width
-        self.epochs = epochs
-        self.batch_size = batch_size
+        self.tuning = Tuning(epochs=epochs, batch_size=batch_size, learning_rate=learning_rate, lora=lora)
 
     def mitigate(self, model: AuditedModel, data: AuditData, rng: np.random.Generator, training: Training) -> Mitigated:
         """A new model of the same architecture, trained with the penalty."""
-        old = trainable(model)
-        assert old.recipe is not None
+        old = trainable_from_somewhere(model)
         rows = training_set(old, data, training.device, groups=True)
         if self.over != "all" and rows.positive is None:
             raise UsageError(f"over={self.over} is about the favourable label: add --positive LABEL.")
-        recipe = replace(
-            old.recipe,
-            epochs=self.epochs or old.recipe.epochs,
-            batch_size=min(self.batch_size or old.recipe.batch_size, len(rows)),
-        )
+        recipe = recipe_for(old, self.tuning)
+        recipe = replace(recipe, batch_size=min(recipe.batch_size, len(rows)))
         if self.weight is not None:
             made, small = self._trained(old, rows, self.weight, recipe, int(rng.integers(2**62)), training)
             how = f"weight {self.weight:g}"
@@ -132,15 +132,14 @@ class MinDiff:
         self, old: TorchModel, rows: TrainingSet, weight: float, recipe: Recipe, seed: int, training: Training
     ) -> tuple[TorchModel, list[str]]:
         """A network trained with that weight, and the groups that have too few rows to be compared."""
-        from auditor.training.loop import optimizer_of
         from mitigations.training.min_diff_step import FEWEST_ROWS, MinDiffStep, contrasts
 
         rng = np.random.default_rng(seed)
-        new = untrained(old, rng, training.device, recipe)
+        begun = begin(old, recipe, rng, training.device, lora=self.tuning.lora)
         compared, small = contrasts(rows, self._parts(rows))
         step = MinDiffStep(
-            new,
-            optimizer_of(recipe, list(new.module.parameters())),
+            begun.new,
+            begun.optimizer(),
             rows,
             compared,
             weight=weight,
@@ -150,8 +149,8 @@ class MinDiff:
         )
         options = sorted((vars(self) | {"weight": weight}).items())
         prints: dict[str, object] = {"mitigation": self.name, "options": options}
-        run(step, (rows.x, rows.y), recipe, rng, training, fingerprint=prints)
-        return new, small
+        run(begun.step(step, len(rows)), (rows.x, rows.y), recipe, rng, training, fingerprint=prints)
+        return begun.finished(), small
 
     def _parts(self, rows: TrainingSet) -> list[Tensor]:
         """Masks (n,) of the rows over which groups are compared."""
