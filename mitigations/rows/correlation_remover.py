@@ -11,7 +11,8 @@ import numpy as np
 from auditor.errors import DataError, ModelError
 from auditor.finding.measurement import Pillar
 from auditor.rows import FloatArray
-from auditor.run.mitigation import Mitigated, Stage, Training
+from auditor.run.mitigation import Experience, Mitigated, Stage, Training
+from mitigations.experience import EXPERIENCE
 from mitigations.training.one_class import refuse_one_class
 from mitigations.training.retraining import refuse_bins, run, trainable, training_set, untrained
 
@@ -49,6 +50,7 @@ class CorrelationRemover:
     methods: ClassVar[tuple[str, ...]] = ("correlation_remover",)
     stage: ClassVar[Stage] = "pre-processing"
     needs: ClassVar[str] = "an mlp bundle with its recipe; training rows with labels; the group at prediction"
+    experience: ClassVar[Experience | None] = EXPERIENCE.get("correlation_remover")
 
     def __init__(self, *, alpha: float = 1.0) -> None:
         if not 0.0 <= alpha <= 1.0:

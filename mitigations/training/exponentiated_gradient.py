@@ -10,8 +10,9 @@ import numpy.typing as npt
 from auditor.errors import ModelError
 from auditor.finding.measurement import Pillar
 from auditor.rows import FloatArray
-from auditor.run.mitigation import Mitigated, Stage, Training
-from mitigations.training.last_layer import LastLayer, LastLayerEstimator
+from auditor.run.mitigation import Experience, Mitigated, Stage, Training
+from mitigations.experience import EXPERIENCE
+from mitigations.training.last_layer import LastLayer, LastLayerEstimator, Learner, is_simple
 from mitigations.training.one_class import refuse_one_class
 from mitigations.training.reduction import NetworkEstimator, Parity, Reducible, moment, reducible, reducing
 
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from auditor.model.audited_model import AuditedModel
     from auditor.model.torch_model import TorchModel
 
-Learner = Literal["last_layer", "network"]
 Rule = Literal["randomised", "majority"]
 
 
@@ -59,6 +59,7 @@ class ExponentiatedGradient:
     methods: ClassVar[tuple[str, ...]] = get_args(Parity)
     stage: ClassVar[Stage] = "in-processing"
     needs: ClassVar[str] = "a bundle of an MLP with its recipe; training rows with labels and sensitive features"
+    experience: ClassVar[Experience | None] = EXPERIENCE.get("exponentiated_gradient")
 
     def __init__(
         self,
@@ -102,8 +103,7 @@ class ExponentiatedGradient:
         prints: dict[str, object] = {"mitigation": self.name, "options": sorted(vars(self).items())}
         task = reducible(model, data, rng, training, epochs=self.epochs, fingerprint=prints)
         old = task.trainer.old
-        named = old.architecture or {}
-        if named.get("name") != "mlp" or named.get("args", {}).get("n_outputs") != 2 or old.output_kind != "logits":
+        if not is_simple(old):
             raise ModelError(
                 "exponentiated_gradient mixes MLPs with two logits only: use grid_search, which keeps a single network."
             )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -17,8 +17,16 @@ if TYPE_CHECKING:
     from auditor.model.torch_model import TorchModel
     from mitigations.training.retraining import TrainingSet
 
+Learner = Literal["last_layer", "network"]
 _STEPS = 30
 _ENOUGH = 1e-9
+
+
+def is_simple(model: TorchModel) -> bool:
+    """Whether it is an MLP of two logits, of which the last layer can be learned by itself."""
+    named = model.architecture or {}
+    args = named.get("args", {})
+    return named.get("name") == "mlp" and args.get("n_outputs") == 2 and model.output_kind == "logits"
 
 
 class LastLayer:
