@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
+from auditor.data.counts import MISSING
 from auditor.errors import DataError, did_you_mean
 from auditor.files import Closed
 
@@ -133,6 +134,12 @@ def as_text(values: pd.Series[Any]) -> pd.Series[Any]:
         if (whole == np.floor(whole)).all() and (whole.abs() < 2**53).all():
             values = values.astype("Int64")
     return values.astype("string")
+
+
+def group_names(values: pd.Series[Any]) -> npt.NDArray[Any]:
+    """(n,) the group names that :mod:`auditor.data.audit_data` gives the same values."""
+    text = as_text(values).fillna(MISSING)
+    return text.map({level: label_name(level) for level in text.unique()}).to_numpy(object)
 
 
 def fit_tabular(X: pd.DataFrame) -> TabularPreprocessing:

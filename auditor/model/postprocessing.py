@@ -13,20 +13,17 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field, model_validator
 
-from auditor.data.counts import MISSING
 from auditor.data.grouped_texts import groups_in
 from auditor.data.preprocessing import (
     AudioPreprocessing,
     ImagePreprocessing,
     TabularPreprocessing,
-    as_text,
-    label_name,
+    group_names,
 )
-from auditor.data.row_keys import keys_of
 from auditor.errors import DataError, ModelError
 from auditor.files import Closed
 from auditor.model.audited_model import AuditedModel, Provenance
-from auditor.model.row_draws import row_draws
+from auditor.model.row_draws import contents_of, row_draws
 from auditor.rows import FloatArray, IntArray, Rows
 
 if TYPE_CHECKING:
@@ -167,7 +164,7 @@ class Postprocessing(Closed):
                 raise DataError(
                     f"The model decides by group and needs the column {column!r}, which the data do not have."
                 )
-        keys = [_named(X[column]) for column in self.columns]
+        keys = [group_names(X[column]) for column in self.columns]
         codes, found = pd.factorize(pd.MultiIndex.from_arrays(keys))
         place = {g.group: i for i, g in enumerate(self.groups)}
         known = np.asarray([place.get(tuple(map(str, key)), -1) for key in found], np.int64)
@@ -189,12 +186,6 @@ def log_odds(scores: FloatArray) -> FloatArray:
     inside = np.clip(scores, 1e-12, 1.0 - 1e-12)
     found: FloatArray = np.log(inside) - np.log1p(-inside)
     return found
-
-
-def _named(values: pd.Series[Any]) -> npt.NDArray[Any]:
-    """The group names that :mod:`auditor.data.audit_data` gives the same values."""
-    text = as_text(values).fillna(MISSING)
-    return text.map({level: label_name(level) for level in text.unique()}).to_numpy(object)
 
 
 class PostprocessedModel(AuditedModel):
@@ -300,8 +291,7 @@ class PostprocessedModel(AuditedModel):
         table = _table(below)
         if table is not None and isinstance(self.base.preprocessing, TabularPreprocessing):
             return self.base.preprocessing.encode(table)
-        keys = keys_of(below if table is None else table.reset_index(drop=True), None, None, None)
-        return keys.astype("<u8").view(np.uint8).reshape(len(keys), 8).astype(np.float32)
+        return contents_of(below, None)
 
 
 def why_not(base: AuditedModel) -> str:

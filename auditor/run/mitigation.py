@@ -90,7 +90,8 @@ class Mitigation(Protocol):
 
     Two more may be declared: ``needs_rows = False`` by one that brings its own rows, and ``writes = "folder"`` by one
     whose new model is a Hugging Face folder; see :func:`needs_rows` and :func:`writes`. ``learns = False`` by one that
-    is made without any rows and yet audited on them; see :func:`learns`. Such a one may have a method
+    is made without any rows and yet audited on them; see :func:`learns`; ``keeps_kind = False`` by one that may put
+    something around the model, see :func:`keeps_kind`. Such a one may have a method
     ``seen(model, data) -> tuple[str, ...]``, notes on what the new model did with the rows it is audited on.
     ``experience`` says how it did on real data; see :class:`Experience`.
     """
@@ -127,6 +128,11 @@ def experience_of(kind: type[Mitigation]) -> Experience | None:
     """How a mitigation did on real data, where it says so."""
     found: Experience | None = getattr(kind, "experience", None)
     return found
+
+
+def keeps_kind(kind: type[Mitigation]) -> bool:
+    """Whether its new model is written as the old one's kind is: unless it is post-processing or says otherwise."""
+    return bool(getattr(kind, "keeps_kind", kind.stage != "post-processing"))
 
 
 def writes(kind: type[Mitigation]) -> Writes:

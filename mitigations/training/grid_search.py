@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, get_args
 
 import numpy as np
 
@@ -12,14 +12,17 @@ from auditor.run.mitigation import Experience, Mitigated, Stage, Training
 from mitigations.experience import EXPERIENCE
 from mitigations.training.last_layer import LastLayer, LastLayerEstimator, Learner, is_simple
 from mitigations.training.one_class import refuse_one_class
-from mitigations.training.reduction import NetworkEstimator, Parity, moment, reducible, reducing
+from mitigations.training.reduced_estimators import FittedEstimator, ReducibleEstimator, reducible_estimator
+from mitigations.training.reduction import NetworkEstimator, Parity, Reducible, moment, reducible, reducing
+from mitigations.training.refitting import only_for_estimators, only_for_networks
+from mitigations.what_fits import is_estimator
 
 if TYPE_CHECKING:
     from auditor.data.audit_data import AuditData
     from auditor.model.audited_model import AuditedModel
 
 
-_GRID_SIZES: dict[Learner, int] = {"last_layer": 100, "network": 10}
+_GRID_SIZE, _SMALL_GRID = 100, 10
 
 
 class GridSearch:
@@ -38,6 +41,9 @@ class GridSearch:
     first where it can be and epochs are not given. epochs: of each network, None means the recipe's. Interrupted, it
     goes on at the network that it was at: each has a checkpoint of its own, numbered.
 
+    An estimator of scikit-learn, or boosted trees, is fitted anew by ``sample_weight`` in the network's place, and
+    written in the format of its own library. hyperparameters: those that are to be otherwise than they were.
+
     Several sensitive features count as their combinations. Raises ModelError for a model that cannot be trained anew,
     has not two classes, or where every multiplier asks for the same decision for all; DataError where a group has one
     label.
@@ -51,7 +57,7 @@ class GridSearch:
     citation: ClassVar[str] = "Agarwal et al., ICML 2018"
     methods: ClassVar[tuple[str, ...]] = get_args(Parity)
     stage: ClassVar[Stage] = "in-processing"
-    needs: ClassVar[str] = "a bundle with its recipe, of two classes; training rows with labels and sensitive features"
+    needs: ClassVar[str] = "a bundle with its recipe or an estimator, of two classes; rows with labels and groups"
     experience: ClassVar[Experience | None] = EXPERIENCE.get("grid_search")
 
     def __init__(
@@ -63,6 +69,7 @@ class GridSearch:
         constraint_weight: float = 0.5,
         learner: Learner | None = None,
         epochs: int | None = None,
+        hyperparameters: dict[str, Any] | None = None,
     ) -> None:
         if constraint not in get_args(Parity):
             raise ValueError(f"constraint must be one of {', '.join(get_args(Parity))}, not {constraint!r}")
@@ -82,23 +89,18 @@ class GridSearch:
         self.grid_limit = grid_limit
         self.constraint_weight = constraint_weight
         self.epochs = epochs
+        self.hyperparameters = hyperparameters
 
     def mitigate(self, model: AuditedModel, data: AuditData, rng: np.random.Generator, training: Training) -> Mitigated:
         """The best network of the grid."""
         from fairlearn.reductions import GridSearch as Fairlearn
 
-        prints: dict[str, object] = {"mitigation": self.name, "options": sorted(vars(self).items())}
-        task = reducible(model, data, rng, training, epochs=self.epochs, fingerprint=prints)
-        old = task.trainer.old
-        learner = self.learner or ("last_layer" if is_simple(old) and self.epochs is None else "network")
-        if learner == "last_layer" and not is_simple(old):
-            raise ModelError("learner=last_layer is for MLPs with two logits: use learner=network.")
-        shared = LastLayer(old, task.trainer.rows, task.trainer.positive) if learner == "last_layer" else None
+        task, learner = self._task(model, data, rng, training)
         search = Fairlearn(
-            NetworkEstimator(task.trainer) if shared is None else shared.estimator(),
+            learner,
             moment(self.constraint, difference_bound=0.01),
             constraint_weight=self.constraint_weight,
-            grid_size=self.grid_size or _GRID_SIZES[learner],
+            grid_size=self.grid_size or (_GRID_SIZE if isinstance(learner, LastLayerEstimator) else _SMALL_GRID),
             grid_limit=self.grid_limit,
         )
         with reducing():
@@ -107,18 +109,18 @@ class GridSearch:
         costs = [
             (1.0 - self.constraint_weight) * float(error) + self.constraint_weight * float(violation)
             # Where all rows cost less the same way, fairlearn puts a constant in the network's place.
-            if isinstance(made, NetworkEstimator | LastLayerEstimator)
+            if isinstance(made, NetworkEstimator | LastLayerEstimator | FittedEstimator)
             else np.inf
             for made, error, violation in zip(search.predictors_, search.objectives_, violations, strict=True)
         ]
         best = int(np.argmin(costs))
         kept = search.predictors_[best]
-        if not isinstance(kept, NetworkEstimator | LastLayerEstimator):
+        if not isinstance(kept, NetworkEstimator | LastLayerEstimator | FittedEstimator) or kept.model is None:
             raise ModelError("Every multiplier of the grid asks for the same decision for all: lower grid_limit.")
-        made = old.with_module(kept.member())
+        made = kept.model
         refuse_one_class(
             made,
-            old,
+            task.trainer.old,
             data.take(task.trainer.rows.rows),
             instead="give a smaller grid_limit or constraint_weight",
         )
@@ -126,7 +128,24 @@ class GridSearch:
             model=made,
             notes=(
                 f"Grid search for {self.constraint} of {' x '.join(task.features)}: network {best + 1} of "
-                f"{len(search.predictors_)} ({shared.learned if shared else task.trainer.trained} learned), error "
+                f"{len(search.predictors_)} ({task.trainer.trained} learned), error "
                 f"{float(search.objectives_[best]):.4f} and violation {violations[best]:.4f} on the training rows.",
             ),
         )
+
+    def _task(
+        self, model: AuditedModel, data: AuditData, rng: np.random.Generator, training: Training
+    ) -> tuple[Reducible | ReducibleEstimator, NetworkEstimator | LastLayerEstimator | FittedEstimator]:
+        """What is reduced, and what learns for each multiplier."""
+        only_for_estimators(model, self.hyperparameters)
+        if is_estimator(model):
+            only_for_networks(epochs=self.epochs)
+            estimators = reducible_estimator(model, data, rng, self.hyperparameters)
+            return estimators, FittedEstimator(estimators.trainer)
+        prints: dict[str, object] = {"mitigation": self.name, "options": sorted(vars(self).items())}
+        task = reducible(model, data, rng, training, epochs=self.epochs, fingerprint=prints)
+        simple = is_simple(task.trainer.old)
+        if self.learner == "last_layer" and not simple:
+            raise ModelError("learner=last_layer is for MLPs with two logits: use learner=network.")
+        anew = self.learner == "network" or not simple or self.epochs is not None
+        return task, NetworkEstimator(task.trainer) if anew else LastLayer(task.trainer).estimator()

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from auditor.model.torch_model import TorchModel
-    from mitigations.training.retraining import TrainingSet
+    from mitigations.training.reduction import Trainer
 
 Learner = Literal["last_layer", "network"]
 _STEPS = 30
@@ -30,17 +30,18 @@ def is_simple(model: TorchModel) -> bool:
 
 
 class LastLayer:
-    """What the network's layers below the last say of the rows, computed once: ``hidden`` (n, width) and a 1.
+    """What the network's layers below the last say of the trainer's rows, computed once: ``hidden`` (n, width) and a 1.
 
-    ``learned``: how many last layers were learned so far.
+    The trainer counts how many last layers were learned.
     """
 
-    def __init__(self, old: TorchModel, rows: TrainingSet, positive: int) -> None:
+    def __init__(self, trainer: Trainer) -> None:
         import torch
 
-        self.old = old
-        self.positive = positive
-        self.learned = 0
+        self.trainer = trainer
+        self.old = old = trainer.old
+        self.positive = trainer.positive
+        rows = trainer.rows
         below = _layers(old.module)[:-1]
         with torch.inference_mode(), old.evaluating():
             parts = [below(part).double().cpu().numpy() for part in torch.split(rows.x, old.batch_rows)]
@@ -66,7 +67,7 @@ class LastLayerEstimator:
         """Logistic regression of labels in {0, 1} on the hidden layer, weighted."""
         hidden = self.shared.hidden[np.asarray(X, np.int64).reshape(-1)]
         self.weights = weighted_logistic(hidden, np.asarray(y, np.float64), np.asarray(sample_weight, np.float64))
-        self.shared.learned += 1
+        self.shared.trainer.trained += 1
         return self
 
     def predict(self, X: Any) -> IntArray:
@@ -75,6 +76,11 @@ class LastLayerEstimator:
         scores = expit(self.shared.hidden[np.asarray(X, np.int64).reshape(-1)] @ self.weights)
         chosen: IntArray = (scores >= self.shared.old.threshold).astype(np.int64)
         return chosen
+
+    @property
+    def model(self) -> TorchModel:
+        """The whole network with this last layer, as the old one is saved and trained."""
+        return self.shared.old.with_module(self.member())
 
     def member(self) -> nn.Module:
         """The whole network with this last layer."""

@@ -175,7 +175,7 @@ def test_last_layers_are_logistic_regressions_of_the_layer_below(rows: AuditData
         task = reducible(
             old, replace(rows, positive=positive), np.random.default_rng(0), Training(), epochs=None, fingerprint={}
         )
-        learned = LastLayer(old, task.trainer.rows, positive).estimator().fit(task.X, task.y, np.ones(len(rows)))
+        learned = LastLayer(task.trainer).estimator().fit(task.X, task.y, np.ones(len(rows)))
         whole = old.with_module(learned.member())
         decided = (whole.decide(whole.predict_proba(rows.X), positive) == positive).astype(int)
         assert (decided == learned.predict(task.X)).mean() > 0.999
