@@ -11,6 +11,8 @@ from pydantic import Field
 
 from auditor.files import Closed, Number
 
+# The share of real rows from which a model is held to be another on them than on mixed ones.
+MOST_APART = 0.05
 MOST_REASONS, MOST_RECOURSES, MOST_NEIGHBOURS = 20, 10, 20
 _Name = Annotated[str, Field(max_length=2_000)]
 _Words = Annotated[str, Field(max_length=4_000)]
@@ -37,18 +39,22 @@ class ReasonCode(Closed):
 class Faithfulness(Closed):
     """Whether the reasons are the row's own: what the score does where they go, against what it does at random.
 
-    ``moved``, with ``moved_low``: by how much the favourable probability moves away from the decision where the reasons
-    become typical, the mean over the first, the first two, ...; ``random``: the same of random features, as many;
-    ``gain``, with ``gain_low``: of the one over the other, in units of the largest move that was seen. The lows are
-    one-sided bounds at ``level``. ``refused``: why the reasons are not shown; "" where they are.
+    ``moved``: by how much the score moves away from the decision where the reasons become typical, the mean over the
+    first, the first two, ...; ``moved_low`` its one-sided lower bound at ``level`` over the typical rows, None of a
+    text, whose words are taken out in one way alone. ``random``: the mean of the same over random orders of all
+    features. ``beaten``: the share of random orders that move it no further, but for a twentieth of the largest move.
+    ``real``: by how much better the model's decisions on real rows are learned from real rows than from the mixed ones
+    that explanations ask about, as a share of rows; ``real_low`` its lower bound; None where that was not asked.
+    ``refused``: why the reasons are not shown; "" where they are.
     """
 
-    moved: Number
-    moved_low: Number
-    random: Number
-    gain: Number
-    gain_low: Number
-    level: float
+    moved: Number = None
+    moved_low: Number = None
+    random: Number = None
+    beaten: Number = None
+    real: Number = None
+    real_low: Number = None
+    level: float = 0.05
     refused: _Words = ""
 
 

@@ -15,7 +15,7 @@ from auditor.errors import UsageError, did_you_mean
 from auditor.rows import FloatArray
 from probes.inputs import as_frame
 from probes.reasons.distances import deviation
-from probes.robustness.tables import fixed_columns, numbers, numeric_names
+from probes.robustness.tables import fixed_columns, is_number, numbers, numeric_names
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -120,6 +120,8 @@ def indicators(frame: pd.DataFrame, names: Sequence[str]) -> tuple[str, ...]:
     """
     codes = {}
     for name in names:
+        if not is_number(frame[name]):
+            continue
         values = numbers(frame[name])
         if values.size and np.isin(values, (0.0, 1.0)).all():
             codes[name] = values == 1.0
