@@ -35,7 +35,6 @@ from probes.reasons.recourse import Flip, changed, search
 from probes.robustness.tables import numeric_names
 
 if TYPE_CHECKING:
-
     from auditor.data.audit_data import AuditData
     from auditor.model.audited_model import AuditedModel
 

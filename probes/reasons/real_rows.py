@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 MOST_ROWS = 2_000
 FEWEST_ROWS = 100
-_MIXED_PER_ROW = 4
+_MIXED_PER_ROW = 3
 _ROUNDS = 60
 
 
@@ -50,9 +50,9 @@ class RealRows:
 
 
 def compare(model: AuditedModel, rows: AuditData, positive: int, level: float, rng: np.random.Generator) -> RealRows:
-    """Two boosted trees learn the model's decisions: one from real rows, one from four times as many mixed ones.
+    """Two boosted trees learn the model's decisions: one from real rows, one from three times as many mixed ones.
 
-    A mixed row has each feature, with a probability of a half, from another row, as explanations make them. Both are
+    A mixed row has each feature from another row, as the rows that explanations make come to be. Both are
     held to the decisions on real rows that neither has seen, as many favourable as not. Of one and the same function
     the mixed rows teach about as much as the real ones; of a model that answers them otherwise they teach what it says
     of them.
@@ -85,11 +85,11 @@ def _mixed(
     model: AuditedModel, sample: AuditData, scaled: FloatArray, fit: IntArray, positive: int, rng: np.random.Generator
 ) -> tuple[FloatArray, np.ndarray[tuple[int, ...], np.dtype[np.bool_]]]:
     coded = Coded.of(model, sample, sample.take(slice(0)))
-    one, two = np.tile(fit, _MIXED_PER_ROW), rng.permutation(np.tile(fit, _MIXED_PER_ROW))
-    keep = rng.random((len(one), scaled.shape[1])) < 0.5
-    table = coded.decode(np.where(keep, coded.sample[one], coded.sample[two]))
+    lent = rng.permuted(np.repeat(np.tile(fit, _MIXED_PER_ROW)[:, None], scaled.shape[1], axis=1), axis=0)
+    columns = np.arange(scaled.shape[1])
+    table = coded.decode(coded.sample[lent, columns])
     answers = model.decide_rows(table, model.predict_proba(table), positive) == positive
-    return np.where(keep, scaled[one], scaled[two]), answers
+    return scaled[lent, columns], answers
 
 
 def _learned(

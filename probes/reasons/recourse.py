@@ -138,7 +138,6 @@ def search(
         exact, size = exact and whole, k
         found += new
     if not found:
-        exact = False
         found = list(_from_others(asking, frame, others))
     ranked = sorted(found, key=lambda flip: (len(flip.places), flip.distance, flip.places))
     return Searched(tuple(ranked[:n_found]), asking.asked, exact, size)

@@ -133,7 +133,7 @@ def test_of_many_changes_other_rows_say_where_to_look() -> None:
     model, data = model_of(decides), data_of(frame)
     acts = actions(model, data, 0, frozenset({"group"}), {})
     found = search(frame, 0, acts, decides, others=np.array([1]))
-    assert not found.exact and len(found.flips) == 1
+    assert found.exact and found.size == 3 and len(found.flips) == 1
     assert [acts[i].column for i in found.flips[0].places] == names and found.flips[0].values == (2.0,) * 6
     nothing = search(frame, 0, acts, decides, others=np.empty(0, np.int64))
     assert not nothing.flips and nothing.asked > 0
