@@ -231,8 +231,8 @@ class Job:
     too. ``recognise``: whether the rows are to be known again where they are shuffled or saved anew. With a
     ``mitigation`` it makes a new model of the old one and the rows of ``data``, and asks no probe; with an ``explain``
     it explains rows of ``data``. With a ``detection`` it examines files, by the model where there is one; with a
-    ``detector_training`` it trains a detector, and with a ``table_training`` a classifier. ``allow_unsandboxed``: whether it goes without
-    the kernel's sandbox.
+    ``detector_training`` it trains a detector, and with a ``table_training`` a classifier. ``allow_unsandboxed``:
+    whether it goes without the kernel's sandbox.
     """
 
     model: ModelSpec
