@@ -11,6 +11,7 @@ from pathlib import Path
 from threading import Thread
 
 import numpy as np
+import pandas as pd
 
 from auditor.data.audit_data import AuditData, favourable
 from auditor.data.counts import GroupCounts
@@ -213,8 +214,8 @@ def _check_labels(spec: ExplainSpec, said: DataSpec, data: AuditData) -> None:
     if not spec.labels:
         return
     values: dict[str, set[str]] = {} if said.target is None else {said.target: set(data.classes)}
-    for table in (data.X if hasattr(data.X, "columns") else None, data.sensitive_features):
-        if table is not None:
+    for table in (data.X, data.sensitive_features):
+        if isinstance(table, pd.DataFrame):
             values |= {str(c): set(map(spelled, table[c].dropna().unique())) for c in table.columns}
     columns = {*values, *([] if Path(said.path).is_dir() else open_table(said.path).columns)}
     check_keys(spec.labels, columns, values)

@@ -193,7 +193,8 @@ def _of_number(name: str, values: FloatArray, own: float, way: Way | None) -> Ac
         # Observed quantiles, so that where rows are dense the grid is too.
         inside = values[(values >= low) & (values <= high)]
         at = np.quantile(inside, np.linspace(0.0, 1.0, MOST_VALUES // 2)) if inside.size else np.array([low, high])
-        tried = np.unique(empty.rounded(np.concatenate([at, np.linspace(low, high, MOST_VALUES // 2)])))
+        both = np.concatenate([at, np.linspace(low, high, MOST_VALUES // 2)])
+        tried = np.unique(empty.rounded(np.asarray(both, np.float64)))
         every = False
     return empty._of(tried[tried != own], whole=every)
 

@@ -30,7 +30,7 @@ from probes.reasons.actions import actions, held_columns, indicators, parse_mono
 from probes.reasons.distances import Scaled, nearest
 from probes.reasons.drawn import N_DRAWS, Drawn, drawn
 from probes.reasons.grading import LEVEL, Masked, grade, masked_table, masked_units
-from probes.reasons.real_rows import RealRows, compare
+from probes.reasons.real_rows import MixedAgainstReal, compare
 from probes.reasons.recourse import Flip, changed, search
 from probes.robustness.tables import numeric_names
 
@@ -56,7 +56,7 @@ class _Table:
     data: AuditData
     positive: int
     favourable: BoolArray
-    real: RealRows | None
+    real: MixedAgainstReal | None
     scaled: Scaled | None
     fixed: frozenset[str]
     spec: ExplainSpec

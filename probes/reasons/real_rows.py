@@ -31,7 +31,7 @@ _ROUNDS = 60
 
 
 @dataclass(frozen=True)
-class RealRows:
+class MixedAgainstReal:
     """By how much better decisions on real rows are learned from real rows than from mixed ones, and its bound.
 
     ``gap`` and ``low``: shares of rows, half of which are decided favourably; None with ``why_none`` where too few rows
@@ -49,7 +49,9 @@ class RealRows:
         return self.low is not None and self.low > MOST_APART
 
 
-def compare(model: AuditedModel, rows: AuditData, positive: int, level: float, rng: np.random.Generator) -> RealRows:
+def compare(
+    model: AuditedModel, rows: AuditData, positive: int, level: float, rng: np.random.Generator
+) -> MixedAgainstReal:
     """Two boosted trees learn the model's decisions: one from real rows, one from three times as many mixed ones.
 
     A mixed row has each feature from another row, as the rows that explanations make come to be. Both are
@@ -64,14 +66,16 @@ def compare(model: AuditedModel, rows: AuditData, positive: int, level: float, r
     order = rng.permutation(len(sample))
     fit, held = order[: len(order) // 2], _balanced(order[len(order) // 2 :], decided)
     if min(len(held), decided[fit].sum(), (~decided[fit]).sum()) < FEWEST_ROWS // 4 or len(sample) < FEWEST_ROWS:
-        return RealRows(None, None, level, f"{len(sample):,} rows, of both decisions, are too few to compare them")
+        return MixedAgainstReal(
+            None, None, level, f"{len(sample):,} rows, of both decisions, are too few to compare them"
+        )
     mixed, answers = _mixed(model, sample, scaled, fit, positive, rng)
     real = _learned(scaled[fit], decided[fit], scaled[held], rng)
     other = _learned(mixed, answers, scaled[held], rng)
     truth = decided[held]
     gains = (real == truth).astype(np.float64) - (other == truth)
     estimate = bounded_mean(gains, low=-1.0, high=1.0)
-    return RealRows(estimate.value, estimate.bounds(level)[0], level)
+    return MixedAgainstReal(estimate.value, estimate.bounds(level)[0], level)
 
 
 def _balanced(places: IntArray, decided: np.ndarray[tuple[int, ...], np.dtype[np.bool_]]) -> IntArray:
