@@ -188,7 +188,8 @@ def _of_number(name: str, values: FloatArray, own: float, way: Way | None) -> Ac
     empty = Action(name, own, (), np.empty(0), unit, step, low, high, True)
     n_steps = (high - low) / step
     if n_steps <= MOST_VALUES:
-        tried, every = np.unique(empty.rounded(low + step * np.arange(round(n_steps) + 1))), whole
+        steps = np.asarray(low + step * np.arange(round(n_steps) + 1), np.float64)
+        tried, every = np.unique(empty.rounded(steps)), whole
     else:
         # Observed quantiles, so that where rows are dense the grid is too.
         inside = values[(values >= low) & (values <= high)]

@@ -88,6 +88,7 @@ def test_a_refusal_is_explained_in_the_words_of_labels(
     assert "Monthly income = no income" in page and "<script" not in page and "default-src &#39;none&#39;" in page
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("model", "method"),
     [
@@ -112,6 +113,7 @@ def test_any_table_model_is_explained_as_json(
         assert bool(row["faithfulness"]["refused"]) == (not row["reasons"])
 
 
+@pytest.mark.slow
 def test_where_nothing_may_change_the_answer_is_not_settled(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     held = "income,debt,years,noise"
     code, said = call(folder, monkeypatch, *BY_RULE, "--row", "1", "--immutable", held, "--draws", "5")
