@@ -135,8 +135,8 @@ def _job(configured: Configured, asked: Asked) -> Job:
     options = configured.options
     return Job(
         model=model_spec(options),
-        # What the rows were trained on, or how they are counted, changes nothing of why one was decided so.
-        data=data_spec(replace(options, train=None, cluster=None, weight=None)),
+        # What the model was trained on changes nothing of why a row was decided so, and rows are counted in one file.
+        data=data_spec(replace(options, train=None)),
         probes=(),
         seed=options.seed,
         limits=Limits(memory_bytes=options.max_memory, seconds=options.max_seconds),

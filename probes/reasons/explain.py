@@ -45,17 +45,23 @@ MOST_TYPICAL = 200
 # Of the draws, how many a feature must speak for the decision in to be called a reason for it.
 SURE = 0.95
 N_NEIGHBOURS = 5
+# Of a favourable decision that is no draw.
+_CERTAIN = 1.0 - 1e-9
 _LONGEST = 80
 
 
 @dataclass(frozen=True, eq=False)
 class _Table:
-    """What all rows' explanations share: the data, which rows are decided favourably, and how far rows lie apart."""
+    """What all rows' explanations share: the data, which rows are decided favourably, and how far rows lie apart.
+
+    ``by_chance``: whether decisions are drawn where the favourable probability lies between 0 and 1.
+    """
 
     model: AuditedModel
     data: AuditData
     positive: int
     favourable: BoolArray
+    by_chance: bool
     real: MixedAgainstReal | None
     scaled: Scaled | None
     fixed: frozenset[str]
@@ -66,9 +72,12 @@ class _Table:
         return self.data.modality == "tabular"
 
     def wished(self, X: Rows) -> BoolArray:
-        """(m,) whether rows are decided favourably."""
-        decided = self.model.decide_rows(X, self.model.predict_proba(X), self.positive)
-        return np.asarray(decided == self.positive, np.bool_)
+        """(m,) whether rows are decided favourably, and not by the luck of a draw."""
+        probabilities = self.model.predict_proba(X)
+        decided = self.model.decide_rows(X, probabilities, self.positive) == self.positive
+        return np.asarray(
+            decided & (probabilities[:, self.positive] >= _CERTAIN) if self.by_chance else decided, np.bool_
+        )
 
 
 def explain(
@@ -113,7 +122,9 @@ def _prepared(
     monotone = parse_monotone(spec.monotone)
     fixed: frozenset[str] = frozenset()
     scaled = None
-    favourable = np.asarray(model.decisions(data) == data.positive, np.bool_)
+    decided = model.decisions(data)
+    favourable = np.asarray(decided == data.positive, np.bool_)
+    by_chance = bool((decided != model.decide(model.outputs(data), data.positive)).any())
     real = None
     if data.modality == "tabular":
         fixed = held_columns(model, data, spec.immutable, monotone)
@@ -123,7 +134,7 @@ def _prepared(
         real = compare(model, data, data.positive, LEVEL, rng)
     elif spec.immutable or monotone:
         raise UsageError("--immutable and --monotone are about the columns of a table, and these rows are texts.")
-    return _Table(model, data, data.positive, favourable, real, scaled, fixed, spec)
+    return _Table(model, data, data.positive, favourable, by_chance, real, scaled, fixed, spec)
 
 
 def _explained(table: _Table, row: int, rng: np.random.Generator) -> ExplainedRow:
@@ -260,6 +271,8 @@ def _value(cell: Any) -> Value:
     if pd.isna(cell):
         return None
     plain = cell.item() if isinstance(cell, np.generic) else cell
+    if isinstance(plain, float) and not np.isfinite(plain):
+        return str(plain)
     if isinstance(plain, bool | int | float):
         return int(plain) if isinstance(plain, float) and plain.is_integer() and abs(plain) < 1e15 else plain
     return str(plain)[:_LONGEST]
@@ -350,6 +363,11 @@ def _neighbours(table: _Table, row: int) -> tuple[tuple[Neighbour, ...], tuple[N
 
 def _notes(table: _Table) -> tuple[str, ...]:
     notes = []
+    if table.by_chance:
+        notes.append(
+            "decisions of this model are drawn by a hash of the row where the favourable probability lies between 0 "
+            "and 1: reasons are of that probability, and recourse is shown where it is 1"
+        )
     if table.real is not None and table.real.why_none:
         notes.append(
             f"whether the model is the same on real rows as on mixed ones was not checked: {table.real.why_none}"

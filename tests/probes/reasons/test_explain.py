@@ -137,6 +137,29 @@ def test_a_word_of_other_people_is_their_number() -> None:
     assert 3 not in {each.row for each in found.same}
 
 
+class Drawing(AuditedModel):
+    """Decides by lot where the favourable probability lies between 0 and 1: the lot is a hash of the row."""
+
+    def decide_rows(self, X: Any, probabilities: npt.NDArray[np.float64], positive: int | None) -> Any:
+        lots = pd.util.hash_pandas_object(X, index=False).to_numpy() % 1_000 / 1_000
+        return (lots < probabilities[:, 1]).astype(np.int64)
+
+
+def test_the_luck_of_a_draw_is_no_recourse() -> None:
+    frame = people(400)
+
+    def chance(X: pd.DataFrame) -> npt.NDArray[np.float64]:
+        return np.clip(linear(X) * 2.0 - 0.5, 0.0, 1.0)
+
+    model, data = Drawing(chance, classes=("no", "yes")), data_of(frame)
+    decided = model.decisions(data)
+    row = int(np.flatnonzero((decided == 0) & (chance(frame) > 0.3))[0])
+    spec = ExplainSpec(target="", rows=(row + 1,), draws=8)
+    (found,) = explain(spec, model, data, np.random.default_rng(0))
+    assert found.recourse.found and all_of(each.probability == 1.0 for each in found.recourse.found)
+    assert "drawn by a hash" in said(found)
+
+
 # ---- what is not the row's own is refused ---------------------------------------------------------------------------
 
 
