@@ -85,7 +85,7 @@ def _reasons(row: ExplainedRow, labels: Labels) -> Section:
             f"[{number(reason.low)}, {number(reason.high)}]; {share}"
         )
     if row.left_out:
-        lines.append(f"and {row.left_out:,} more that speak for it, with less weight")
+        lines.append(f"and {row.left_out:,} more, with less weight")
     return Section(heading, tuple(lines), numbered=True)
 
 

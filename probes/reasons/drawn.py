@@ -83,7 +83,7 @@ def drawn(
         return pose(model, row, typical.take(few), classes, rng=rng)
 
     first = problem()
-    method = next(name for name in (_TABLES if tabular else _TEXTS) if not why_not(name, first))
+    method = next(name for name in _methods(model, tabular) if not why_not(name, first))
     effort = Effort(n_permutations=1)
     # The score's name stands before its baseline's.
     found, explained = [], ""
@@ -92,3 +92,11 @@ def drawn(
         found.append(sign * made.values[0])
         explained = made.detail.split(";")[0].removeprefix("explains ")
     return Drawn(method=method, names=first.units.names[0], values=np.asarray(found, np.float64), explained=explained)
+
+
+def _methods(model: AuditedModel, tabular: bool) -> tuple[str, ...]:
+    if not tabular:
+        return _TEXTS
+    # Its own exact values compare with the rows it was fitted on, whichever rows are given to compare with.
+    fitted = getattr(getattr(model, "estimator", None), "made_by", "") == "CatBoost"
+    return tuple(name for name in _TABLES if not (fitted and name == "shap_tree"))

@@ -44,6 +44,8 @@ FEWEST_TYPICAL = 20
 MOST_TYPICAL = 200
 # Of the draws, how many a feature must speak for the decision in to be called a reason for it.
 SURE = 0.95
+# Of all that speaks for it, what a single reason must be.
+LEAST_SHARE = 0.01
 N_NEIGHBOURS = 5
 # Of a favourable decision that is no draw.
 _CERTAIN = 1.0 - 1e-9
@@ -198,9 +200,10 @@ def _typical(table: _Table, row: int, rng: np.random.Generator) -> tuple[AuditDa
 
 
 def _sure(found: Drawn) -> BoolArray:
-    """(d,) whether each feature speaks for the decision in nearly all draws."""
-    least = 1e-9 * max(float(np.abs(found.values).max(initial=0.0)), 1e-300)
-    return np.asarray(((found.values > least).mean(axis=0) >= SURE) & (found.mean > least), np.bool_)
+    """(d,) whether each feature speaks for the decision in nearly all draws, and with some weight."""
+    for_it = float(np.maximum(found.mean, 0.0).sum())
+    often = (found.values > 0.0).mean(axis=0) >= SURE
+    return np.asarray(often & (found.mean > max(LEAST_SHARE * for_it, 1e-300)), np.bool_)
 
 
 def _asked(table: _Table, own: AuditData, typical: AuditData, rng: np.random.Generator) -> tuple[Masked, BoolArray]:

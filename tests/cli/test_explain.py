@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from sklearn.compose import ColumnTransformer
 from sklearn.ensemble import RandomForestClassifier
+from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder
 from skops.io import dump
@@ -23,6 +25,7 @@ from cli.main import app
 from tests.mitigations.planted_rows import biased_rows, trained
 from tests.probes.reasons.test_explain import explained, linear, people
 from tests.quantifiers import all_of
+from tests.toys.folders import save_bert
 
 RUNNER = CliRunner()
 FUNCTION = """
@@ -111,6 +114,66 @@ def test_any_table_model_is_explained_as_json(
     for row in found["rows"]:
         assert row["favourable"] == (row["probability"] >= 0.5)
         assert bool(row["faithfulness"]["refused"]) == (not row["reasons"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["xgboost", "lightgbm", "catboost", "onnx"])
+def test_boosted_trees_and_onnx_are_explained(kind: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    name, method = _saved(kind, folder)
+    more = ("--features", "income,debt,years,noise,race") if kind == "onnx" else ()
+    code, said = call(
+        folder, monkeypatch, name, *more, "--data", "coded.csv", "--target", "granted", "--positive", "1", "--row", "1",
+        "--row", "4", "--draws", "6", "--json",
+    )  # fmt: skip
+    assert code == 0, said
+    for row in json.loads(said)["rows"]:
+        assert row["method"] == method and row["reasons"][0]["feature"] in ("income", "debt")
+        # What is typical was drawn anew each time: a value that never moves was compared with something else.
+        assert row["reasons"][0]["low"] < row["reasons"][0]["high"]
+
+
+@pytest.mark.slow
+def test_a_folder_of_a_text_model_has_reason_words(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save_bert(folder / "bert")
+    texts = ["good good bad day", "bad night bad day", "good day good night", "night bad bad"]
+    pd.DataFrame({"text": texts}).to_csv(folder / "texts.csv", index=False)
+    code, said = call(
+        folder, monkeypatch, "bert", "--data", "texts.csv", "--text", "text", "--positive", "positive", "--row", "1",
+        "--row", "4", "--draws", "3", "--json",
+    )  # fmt: skip
+    found = json.loads(said)
+    assert code in (0, 3), said
+    for row in found["rows"]:
+        words = texts[row["row"] - 1].split()
+        assert row["kind"] == "word" and row["recourse"]["none"] and not row["same"]
+        assert all_of(reason["feature"] in words for reason in row["reasons"]) if row["reasons"] else code == 3
+
+
+def _saved(kind: str, folder: Path) -> tuple[str, str]:
+    """A model of ``coded.csv`` of that kind, by its name, and the method that fits it."""
+    X = people(400)
+    X.loc[0], X.loc[3] = [0, 4, 1, 2, 1], [0, 4, 0, 2, 0]
+    y = (linear(X) >= 0.5).astype(int)
+    X.assign(granted=y).to_csv(folder / "coded.csv", index=False)
+    if kind == "onnx":
+        types = pytest.importorskip("skl2onnx.common.data_types", reason="skl2onnx is not installed")
+        from skl2onnx import to_onnx
+
+        model = LogisticRegression(max_iter=1_000).fit(X.to_numpy(np.float32), y)
+        made = to_onnx(model, initial_types=[("x", types.FloatTensorType([None, 5]))], options={"zipmap": False})
+        (folder / "m.onnx").write_bytes(made.SerializeToString())
+        return "m.onnx", "shap_permutation"
+    library = pytest.importorskip(kind, reason=f"{kind} is not installed")
+    if kind == "xgboost":
+        library.XGBClassifier(n_estimators=30, max_depth=3, n_jobs=1).fit(X, y).save_model(folder / "x.json")
+        return "x.json", "shap_tree"
+    if kind == "lightgbm":
+        model = library.LGBMClassifier(n_estimators=30, verbose=-1, n_jobs=1).fit(X, y)
+        model.booster_.save_model(folder / "l.txt")
+        return "l.txt", "shap_tree"
+    model = library.CatBoostClassifier(iterations=40, verbose=0, thread_count=1, allow_writing_files=False).fit(X, y)
+    model.save_model(str(folder / "c.cbm"))
+    return "c.cbm", "shap_permutation"
 
 
 @pytest.mark.slow
