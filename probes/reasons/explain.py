@@ -302,6 +302,8 @@ def _sensitive(table: _Table, found: Drawn, chosen: list[int], verdict: Faithful
                 f"the sensitive feature {name} is among the reasons for this decision, with {share:.0%} of all "
                 "contributions"
             )
+        elif share < LEAST_SHARE:
+            said.append(f"the sensitive feature {name} has less than {LEAST_SHARE:.0%} of all contributions here")
         elif found.mean[j] > 0.0:
             said.append(
                 f"the sensitive feature {name} speaks for this decision too, at rank {rank} and with {share:.0%} of "

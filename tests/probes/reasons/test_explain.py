@@ -82,6 +82,16 @@ def test_contributions_of_a_linear_score_are_weights_times_distance_from_the_typ
     assert 0.0 < graded.moved_low < graded.moved and graded.random < graded.moved and graded.beaten == 1.0
     assert f"{len(approved):,} rows with a favourable decision" in found.compared_with
     assert found.settled and "first in 12 of 12 draws" in said(found)
+    assert "The sensitive feature skin has less than 1% of all contributions here." in said(found)
+
+
+def test_what_hardly_counts_is_no_reason() -> None:
+    frame = people(300)
+    frame.loc[0] = [0, 4, 0, 4, 1]
+    found = explained(lambda X: linear(X) - 0.0008 * X["noise"].to_numpy(), frame, 1)
+    assert [reason.feature for reason in found.reasons] == ["income", "debt", "years"]
+    more = explained(lambda X: linear(X) - 0.02 * X["noise"].to_numpy(), frame, 1)
+    assert "noise" in {reason.feature for reason in more.reasons}
 
 
 def test_the_favourable_side_has_reasons_and_no_recourse() -> None:
