@@ -12,7 +12,7 @@ from pydantic import Field
 from auditor.files import Closed, Number
 
 # The share of real rows from which a model is held to be another on them than on mixed ones.
-MOST_APART = 0.05
+MOST_APART = 0.08
 MOST_REASONS, MOST_RECOURSES, MOST_NEIGHBOURS = 20, 10, 20
 _Name = Annotated[str, Field(max_length=2_000)]
 _Words = Annotated[str, Field(max_length=4_000)]

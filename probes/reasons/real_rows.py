@@ -26,7 +26,9 @@ if TYPE_CHECKING:
 
 MOST_ROWS = 2_000
 FEWEST_ROWS = 100
-_MIXED_PER_ROW = 3
+# More would teach a learner of mixed rows how a model tells them from real ones, and what it does then; fewer would
+# teach it too little of an honest model.
+_MIXED_PER_ROW = 2
 _ROUNDS = 60
 
 
@@ -52,7 +54,7 @@ class MixedAgainstReal:
 def compare(
     model: AuditedModel, rows: AuditData, positive: int, level: float, rng: np.random.Generator
 ) -> MixedAgainstReal:
-    """Two boosted trees learn the model's decisions: one from real rows, one from three times as many mixed ones.
+    """Two boosted trees learn the model's decisions: one from real rows, one from twice as many mixed ones.
 
     A mixed row has each feature from another row, as the rows that explanations make come to be. Both are
     held to the decisions on real rows that neither has seen, as many favourable as not. Of one and the same function

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import pytest
+from sklearn.ensemble import RandomForestClassifier
 
 from auditor.data.audit_data import AuditData
 from auditor.errors import ModelError, UsageError
@@ -207,6 +208,28 @@ def test_a_model_that_answers_mixed_rows_otherwise_has_no_reasons_shown(kind: st
         found = explained(score, frame, row + 1)
         assert "not the same on real rows" in found.faithfulness.refused and not found.reasons and not found.settled
         assert "REFUSED" in said(found) and "how much it decides here is not known" in said(found)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(3))
+def test_a_model_that_learnt_to_tell_mixed_rows_is_another_on_real_ones(seed: int) -> None:
+    """Slack et al.: a forest that has seen rows of which half of the values are others', beside as many real ones."""
+    rng = np.random.default_rng(seed)
+    seen = correlated(1_500, 100 + seed)
+    mixed = seen.copy()
+    for name in mixed.columns:
+        moved = rng.random(len(mixed)) < 0.5
+        mixed.loc[moved, name] = rng.permutation(seen[name])[moved]
+    real = np.repeat([1, 0], len(seen))
+    detector = RandomForestClassifier(40, random_state=0, n_jobs=1).fit(pd.concat([seen, mixed]).to_numpy(), real)
+
+    def score(X: pd.DataFrame) -> npt.NDArray[np.bool_]:
+        return np.where(detector.predict_proba(X.to_numpy())[:, 1] > 0.4, X["race"] == 0, X["bit"] == 1)
+
+    frame = correlated(800, seed)
+    assert np.mean(score(frame) == (frame["race"] == 0)) > 0.85
+    found = compare(model_of(score), data_of(frame), 1, 0.05, np.random.default_rng(seed))
+    assert found.differs, found
 
 
 HONEST: dict[str, Score] = {
