@@ -97,10 +97,9 @@ def _nth(rank: int) -> str:
 def _named(row: ExplainedRow, labels: Labels) -> list[str]:
     found = []
     for line in row.sensitive:
-        for name in sorted(labels.words, key=len, reverse=True):
-            if f"sensitive feature {name} " in line:
-                line = line.replace(f"sensitive feature {name} ", f"sensitive feature {labels.column(name)} ")
-                break
+        for name in labels.words:
+            for before in ("sensitive feature", "the reason"):
+                line = line.replace(f"{before} {name} ", f"{before} {labels.column(name)} ")
         found.append(f"{line[0].upper()}{line[1:]}.")
     return found
 

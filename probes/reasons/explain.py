@@ -25,6 +25,7 @@ from auditor.intake.specs import ExplainSpec
 from auditor.rows import Rows
 from probes.attribution.explained import feature_names
 from probes.attribution.problem import pose
+from probes.fairness.proxies import Association, screen
 from probes.inputs import as_frame
 from probes.reasons.actions import actions, held_columns, indicators, parse_monotone
 from probes.reasons.distances import Scaled, nearest
@@ -67,6 +68,7 @@ class _Table:
     real: MixedAgainstReal | None
     scaled: Scaled | None
     fixed: frozenset[str]
+    proxies: tuple[Association, ...]
     spec: ExplainSpec
 
     @property
@@ -124,6 +126,7 @@ def _prepared(
     monotone = parse_monotone(spec.monotone)
     fixed: frozenset[str] = frozenset()
     scaled = None
+    proxies: tuple[Association, ...] = ()
     decided = model.decisions(data)
     favourable = np.asarray(decided == data.positive, np.bool_)
     by_chance = bool((decided != model.decide(model.outputs(data), data.positive)).any())
@@ -132,11 +135,13 @@ def _prepared(
         fixed = held_columns(model, data, spec.immutable, monotone)
         frame = as_frame(data.X, model.features)
         scaled = Scaled.of(frame, frozenset(map(str, numeric_names(model, frame))))
+        if data.sensitive_features is not None:
+            proxies = screen(frame, data.sensitive_features, rng).proxies
         progress("real rows against mixed ones")
         real = compare(model, data, data.positive, LEVEL, rng)
     elif spec.immutable or monotone:
         raise UsageError("--immutable and --monotone are about the columns of a table, and these rows are texts.")
-    return _Table(model, data, data.positive, favourable, by_chance, real, scaled, fixed, spec)
+    return _Table(model, data, data.positive, favourable, by_chance, real, scaled, fixed, proxies, spec)
 
 
 def _explained(table: _Table, row: int, rng: np.random.Generator) -> ExplainedRow:
@@ -287,8 +292,16 @@ def _sensitive_names(table: _Table) -> tuple[str, ...]:
 
 
 def _sensitive(table: _Table, found: Drawn, chosen: list[int], verdict: Faithfulness) -> tuple[str, ...]:
-    """What is said of every sensitive feature that the model takes, whether or not it is among the reasons."""
+    """What is said of every sensitive feature that the model takes, whether or not it is among the reasons, and of
+    reasons that stand in for one."""
     said = []
+    shown = set() if verdict.refused else {found.names[j] for j in chosen}
+    for proxy in table.proxies:
+        if proxy.feature in shown and proxy.feature != proxy.sensitive:
+            said.append(
+                f"the reason {proxy.feature} stands in for the sensitive feature {proxy.sensitive} (Cramer's V "
+                f"{proxy.strength:.2f})"
+            )
     for name in _sensitive_names(table):
         if name not in found.names:
             continue

@@ -138,6 +138,16 @@ def test_a_sensitive_feature_behind_the_reasons_shown_is_named() -> None:
     assert "speaks for this decision too, at rank" in said(found)
 
 
+def test_a_reason_that_stands_in_for_a_sensitive_feature_is_named() -> None:
+    frame = people(400)
+    frame["debt"] = np.where(frame["race"] == 1, 4, 0) - (frame["noise"] == 0)
+    frame.loc[0] = [0, 4, 0, 2, 1]
+    found = explained(linear, frame, 1)
+    assert "debt" in {reason.feature for reason in found.reasons}
+    assert "The reason debt stands in for the sensitive feature skin (Cramer's V" in said(found)
+    assert "income stands in" not in said(found)
+
+
 def test_a_word_of_other_people_is_their_number() -> None:
     frame = people(300)
     found = explained(linear, frame, 3)
