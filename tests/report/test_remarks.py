@@ -12,7 +12,7 @@ from tests.quantifiers import none_of
 from tests.report.paired_counts import paired_counts, some_audit
 from tests.statistics.worlds import most_misses
 
-LEVEL = 0.0125
+LEVEL = 0.05
 Array = npt.NDArray[np.int64]
 
 
