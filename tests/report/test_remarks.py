@@ -6,8 +6,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from auditor.report.comparing.remarks import remarks
-from auditor.report.comparing.side_by_side import Both
+from auditor.comparing.remarks import remarks
+from auditor.comparing.side_by_side import Both
 from tests.quantifiers import none_of
 from tests.report.paired_counts import paired_counts, some_audit
 from tests.statistics.worlds import most_misses

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
+from auditor.comparing.remarks import remarks
+from auditor.comparing.side_by_side import SHOWN, Both, Row, key_of, of_rate
+from auditor.comparing.usefulness import PERFORMANCE, Usefulness, doubted, in_family, usefulness
 from auditor.errors import UsageError
 from auditor.finding.copies import why_doubtful
 from auditor.finding.measurement import Outcome
-from auditor.report.comparing.remarks import remarks
-from auditor.report.comparing.side_by_side import SHOWN, Both, Row, key_of, of_rate
-from auditor.report.comparing.usefulness import PERFORMANCE, Usefulness, doubted, in_family, usefulness
 from auditor.report.record import AuditReport, Finding
 from auditor.report.text import number
 

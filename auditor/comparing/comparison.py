@@ -10,10 +10,10 @@ from typing import Any
 
 from markupsafe import Markup
 
+from auditor.comparing.compare import Comparison
+from auditor.comparing.side_by_side import Row
+from auditor.comparing.usefulness import Usefulness
 from auditor.report import text
-from auditor.report.comparing.compare import Comparison
-from auditor.report.comparing.side_by_side import Row
-from auditor.report.comparing.usefulness import Usefulness
 from auditor.report.html import content_policy, environment, resource
 from auditor.report.record import AuditReport
 
