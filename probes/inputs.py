@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from auditor.data.audit_data import AuditData
     from auditor.model.audited_model import AuditedModel
+    from auditor.model.language_model import AuditedLanguageModel
     from auditor.model.torch_model import DifferentiableModel
     from auditor.rows import Rows
 
@@ -85,3 +86,34 @@ def chosen_classes(model: AuditedModel, data: AuditData) -> IntArray:
     if data.positive is not None:
         return np.full(len(data), data.positive, np.int64)
     return model.decide(model.predict_proba(data.X), None)
+
+
+def load_reference(reference: str | AuditedModel) -> tuple[AuditedModel, str]:
+    """An earlier model, given or at a path, and whose it is in words."""
+    if not isinstance(reference, str):
+        return reference, "the reference given"
+    from pathlib import Path
+
+    from auditor.intake.formats import load_model
+    from auditor.intake.specs import ModelSpec
+
+    loaded = load_model(ModelSpec(path=reference))
+    digest = loaded.provenance.sha256
+    return loaded, f"{Path(reference).name}{f', sha256 {digest[:16]}' if digest else ''}"
+
+
+def earlier_language_model(reference: str | AuditedModel | None) -> tuple[AuditedLanguageModel, str] | None:
+    """The reference and whose it is; None without one, and where it is no language model that can be asked.
+
+    Another probe may be what the flag is for, such as that of changed weights.
+    """
+    from auditor.errors import AuditorError
+    from auditor.model.language_model import AuditedLanguageModel
+
+    if reference is None:
+        return None
+    try:
+        found, whose = load_reference(reference)
+    except AuditorError:
+        return None
+    return (found, whose) if isinstance(found, AuditedLanguageModel) else None
