@@ -143,10 +143,11 @@ class AuditedModel:
 
         def batch(start: int) -> FloatArray:
             n = min(self.batch_rows, len(X) - start)
-            return _as_probabilities(self._predict(take_rows(X, slice(start, start + n))), self.classes, n)
+            rows = X if n == len(X) else take_rows(X, slice(start, start + n))
+            return _as_probabilities(self._predict(rows), self.classes, n)
 
         parts = self.over_batches(batch, range(0, len(X), self.batch_rows))
-        return np.concatenate(parts) if parts else np.empty((0, self.n_outputs))
+        return (parts[0] if len(parts) == 1 else np.concatenate(parts)) if parts else np.empty((0, self.n_outputs))
 
     def check_outputs(self) -> None:
         """Raises OutputsError where the rows so far leave open what the outputs are, or contradict what was said.
@@ -245,6 +246,10 @@ def _as_probabilities(raw: npt.ArrayLike, classes: tuple[str, ...], n: int) -> F
     if values.ndim == 1 and (values.dtype.kind != "f" or _are_numbers(classes)):
         return _from_labels(values, classes)
     values = values.astype(np.float64)
+    if values.ndim == 2 and values.size and values.min() >= -1e-6:
+        sums = values.sum(axis=1)
+        if sums.max() <= 1.001 and sums.min() >= 0.999:
+            return values
     if not np.isfinite(values).all():
         bad = int((~np.isfinite(values.reshape(n, -1))).any(axis=1).sum())
         raise ModelError(f"The model returned NaN or infinity for {bad:,} of {n:,} rows.")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -49,13 +49,15 @@ class DifferentiableModel(Protocol):
 @contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
     """Evaluation mode inside, every ``training`` flag as it was afterwards."""
-    flags = [(m, m.training) for m in module.modules()]
-    module.eval()
+    learning = [m for m in module.modules() if m.training]
+    # To set what is set already takes a small network as long as a row.
+    if learning:
+        module.eval()
     try:
         yield
     finally:
-        for m, flag in flags:
-            m.training = flag
+        for m in learning:
+            m.training = True
 
 
 class TorchNetwork(AuditedModel):
@@ -120,14 +122,9 @@ class TorchNetwork(AuditedModel):
             return torch.from_numpy(self.preprocessing.encode(X)).to(self.device)  # type: ignore[arg-type]
         return torch.from_numpy(_plain_numbers(X)).to(self.device)
 
-    @contextmanager
-    def evaluating(self) -> Iterator[None]:
+    def evaluating(self) -> AbstractContextManager[None]:
         """Evaluation mode inside, flags as they were afterwards; nothing where the module refuses it."""
-        if self.frozen_mode:
-            yield
-        else:
-            with evaluating(self.module):
-                yield
+        return nullcontext() if self.frozen_mode else evaluating(self.module)
 
     @property
     def n_parameters(self) -> int:
