@@ -161,9 +161,7 @@ _FEW_ROWS = 8
 _PLAIN_NUMBERS = (float, int, np.float32, np.int64, np.int32, np.bool_)
 
 
-def _encoded_by_cell(
-    steps: Sequence[_NumberStep | _LevelStep], X: pd.DataFrame, out: npt.NDArray[np.float32]
-) -> bool:
+def _encoded_by_cell(steps: Sequence[_NumberStep | _LevelStep], X: pd.DataFrame, out: npt.NDArray[np.float32]) -> bool:
     """Whether a few rows could be encoded cell by cell; not where a column is absent, doubled or of an unusual kind."""
     places = columns_at(X, [step.name for step in steps])
     if places is None:

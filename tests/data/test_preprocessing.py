@@ -35,9 +35,7 @@ def tables() -> dict[str, pd.DataFrame]:
     age, gain = rng.normal(40, 12, N), rng.integers(0, 10**15, N)
     job = rng.choice(["1", "1.0", "TRUE", "clerk", "unknown", " clerk", "2.50", "", "-0.0"], N)
     plain = pd.DataFrame({"other": 1, "age": age, "job": job, "gain": gain, "owner": rng.random(N) < 0.5})
-    holes = plain.assign(
-        age=np.where(rng.random(N) < 0.3, np.nan, age), job=pd.Series(job).mask(rng.random(N) < 0.3)
-    )
+    holes = plain.assign(age=np.where(rng.random(N) < 0.3, np.nan, age), job=pd.Series(job).mask(rng.random(N) < 0.3))
     return {
         "plain": plain,
         "holes": holes,
