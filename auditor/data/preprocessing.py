@@ -99,7 +99,7 @@ class TabularPreprocessing(Closed):
                 )
             values = X[step.name]
             if isinstance(step, _NumberStep):
-                numbers = _numbers(values)
+                numbers = numbers_of(values)
                 numbers = np.where(np.isnan(numbers), step.impute, numbers)
                 out[:, step.start] = (numbers - step.mean) / step.scale
             else:
@@ -206,7 +206,7 @@ def level_codes(values: pd.Series[Any]) -> tuple[npt.NDArray[np.int64], list[str
     return codes, [label_name(level) for level in found]
 
 
-def _numbers(values: pd.Series[Any]) -> npt.NDArray[np.float64]:
+def numbers_of(values: pd.Series[Any]) -> npt.NDArray[np.float64]:
     import pandas as pd
 
     try:
