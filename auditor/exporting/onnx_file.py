@@ -16,11 +16,12 @@ from auditor.errors import UnsupportedError
 from auditor.exporting.onnx_network import written
 from auditor.exporting.onnx_nodes import DOUBLE, FLOAT, INT64, ML, STRING, Nodes
 from auditor.exporting.served_table import GroupCodes, RuleTables, ServedTable
+from auditor.intake.onnx_models import THRESHOLD
 
 # What names the two outputs; a column of that name has it already.
 LABEL, PROBABILITIES = "label", "probabilities"
-# Of the file's metadata: what the favourable class is held against, and which it is.
-THRESHOLD, POSITIVE = "decision_threshold", "positive_class"
+# Of the file's metadata, beside the threshold: the class whose probability is held against it.
+POSITIVE = "positive_class"
 
 
 def output_names(columns: tuple[str, ...]) -> tuple[str, str]:

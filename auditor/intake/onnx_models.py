@@ -6,7 +6,9 @@ that lie in files beside the graph, are refused before it sees them.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,7 +16,15 @@ import pandas as pd
 
 from auditor.artifact.source import Source, printable, reading
 from auditor.data.preprocessing import as_converted, as_text
-from auditor.errors import DataError, MissingExtraError, ModelError, UnsupportedError, UsageError, did_you_mean
+from auditor.errors import (
+    DamagedError,
+    DataError,
+    MissingExtraError,
+    ModelError,
+    UnsupportedError,
+    UsageError,
+    did_you_mean,
+)
 from auditor.intake.specs import ModelSpec
 from auditor.intake.wrap import named_classes, no_flags_of_classes, provenance_of
 from auditor.model.audited_model import AuditedModel
@@ -27,6 +37,8 @@ _NUMBERS = {
     "tensor(bool)": np.bool_,
 }  # fmt: skip
 _TEXT = "tensor(string)"
+# Of a file's metadata: what the probability of the favourable class is held against to decide on its labels.
+THRESHOLD = "decision_threshold"
 
 
 class Graph:
@@ -110,11 +122,11 @@ def load_onnx(source: Source, spec: ModelSpec) -> AuditedModel:
     (``--classes``), or with ``--task regression`` a number. Raises MissingExtraError without onnxruntime and onnx,
     ModelError for a damaged graph, foreign operators, tensors in other files, and inputs that are no table.
     """
-    onnx, onnxruntime = _libraries()
+    onnx, onnxruntime = libraries()
     with reading(f"{source.name!r} cannot be read as an ONNX model"):
         proto = onnx.load_model_from_string(source.data)
         _check(proto, source.name)
-        session = _session(onnxruntime, source.data)
+        session = session_of(onnxruntime, source.data)
     graph = Graph(session, source.name)
     provenance = provenance_of(source, "ONNX model", f"onnxruntime {onnxruntime.__version__}")
     outputs = session.get_outputs()
@@ -124,7 +136,8 @@ def load_onnx(source: Source, spec: ModelSpec) -> AuditedModel:
         return _network(graph, features, outputs, spec, provenance, source.name)
     if spec.task == "regression":
         raise UsageError("The model gives labels, which are no numbers to be predicted: leave --task out.")
-    found = _class_labels(proto)
+    found = _class_labels(proto, labels[0].name)
+    spec = _with_threshold(spec, proto)
     scores = next((o for o in outputs if o.name != labels[0].name), None)
 
     def predict(X: Rows) -> Any:
@@ -251,10 +264,23 @@ def _tensors(graph: Any) -> list[Any]:
     return found
 
 
-def _class_labels(proto: Any) -> list[str] | None:
-    """The labels that a classifier's node or ZipMap names."""
+def _with_threshold(spec: ModelSpec, proto: Any) -> ModelSpec:
+    """The flags, with the threshold that the file's labels are decided by where they name none."""
+    said = next((each.value for each in proto.metadata_props if each.key == THRESHOLD), None)
+    if said is None or spec.threshold is not None:
+        return spec
+    threshold = float(said) if _is_number(said) else math.nan
+    if not 0.0 <= threshold <= 1.0:
+        raise DamagedError(f"The model file says that it decides by {printable(said, 40)!r}, which is no threshold.")
+    return replace(spec, threshold=threshold)
+
+
+def _class_labels(proto: Any, output: str) -> list[str] | None:
+    """The labels that a classifier's node or ZipMap names, or what the places of classes are looked up in."""
     for node in reversed(proto.graph.node):
         for attribute in node.attribute:
+            if attribute.name == "values_strings" and output in node.output and attribute.strings:
+                return [text.decode("utf-8", "replace") for text in attribute.strings]
             if attribute.name in ("classlabels_strings", "cats_strings") and attribute.strings:
                 return [text.decode("utf-8", "replace") for text in attribute.strings]
             if attribute.name in ("classlabels_int64s", "classlabels_ints", "cats_int64s") and attribute.ints:
@@ -262,7 +288,8 @@ def _class_labels(proto: Any) -> list[str] | None:
     return None
 
 
-def _session(onnxruntime: Any, content: bytes) -> Any:
+def session_of(onnxruntime: Any, content: bytes) -> Any:
+    """What runs a graph, on one thread of the processor."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
@@ -271,7 +298,8 @@ def _session(onnxruntime: Any, content: bytes) -> Any:
     return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"], enable_fallback=0)
 
 
-def _libraries() -> tuple[Any, Any]:
+def libraries() -> tuple[Any, Any]:
+    """onnx and onnxruntime. Raises MissingExtraError where one is not installed."""
     try:
         import onnx
         import onnxruntime

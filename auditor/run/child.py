@@ -11,6 +11,7 @@ from pathlib import Path
 from threading import Thread
 
 import numpy as np
+import pandas as pd
 
 from auditor.data.audit_data import AuditData, favourable
 from auditor.data.counts import GroupCounts
@@ -27,7 +28,15 @@ from auditor.intake.rows.folders import sha256_of_folder
 from auditor.intake.rows.reading import can_stream, load_data, no_rows, stream_counts
 from auditor.intake.rows.repeats import RepeatCount, repeats_in
 from auditor.intake.rows.tables import open_table
-from auditor.intake.specs import DataSpec, DetectionSpec, DetectorTrainingSpec, Job, MitigationSpec, ProbeSpec
+from auditor.intake.specs import (
+    DataSpec,
+    DetectionSpec,
+    DetectorTrainingSpec,
+    ExportSpec,
+    Job,
+    MitigationSpec,
+    ProbeSpec,
+)
 from auditor.model.audited_model import AuditedModel
 from auditor.model.language_folder import save_folder
 from auditor.model.language_model import AuditedLanguageModel
@@ -43,6 +52,7 @@ from auditor.run.messages import (
     DataRead,
     DetectorLoaded,
     Examined,
+    FileExported,
     Keeping,
     Kept,
     Loaded,
@@ -116,6 +126,9 @@ def run(job: Job, channel: Channel, opened: list[Opened] | None = None) -> None:
     if job.mitigation is not None:
         mitigate(job.mitigation, model, job, channel)
         return
+    if job.export is not None:
+        export(job.export, model, job, channel)
+        return
     if job.data is None:
         channel.send(DataRead(data=DataRecord()))
         answer(probes, model, None, job, channel)
@@ -177,6 +190,33 @@ def mitigate(spec: MitigationSpec, model: AuditedModel, job: Job, channel: Chann
     if seen is not None and job.data is not None and not learns(kind):
         notes = (*notes, *seen(made.model, load_data(job.data, made.model)))
     channel.send(Repaired(notes=tuple(note[:2_000] for note in notes)))
+
+
+def export(spec: ExportSpec, model: AuditedModel, job: Job, channel: Channel) -> None:
+    """Writes the model to a file of another kind, unless that decides a row otherwise."""
+    from auditor.exporting.exported import export_of
+
+    positive = favourable(spec.positive, model.classes) if model.kind == "classifier" else None
+    made = export_of(model, spec.to, positive=positive)
+    found = None
+    if job.data is not None:
+        rows = load_data(job.data, model).X
+        channel.send(DataRead(data=DataRecord()))
+        assert isinstance(rows, pd.DataFrame)
+        found = made.equality(rows)
+    differing = () if found is None else found.differing
+    if not differing:
+        Path(received(spec.out)).write_bytes(made.content)
+    channel.send(
+        FileExported(
+            classes=model.classes,
+            positive=None if positive is None else model.classes[positive],
+            rows=None if found is None else found.rows,
+            n_differing=len(differing),
+            differing=differing[:20],
+            largest_difference=0.0 if found is None else found.largest_difference,
+        )
+    )
 
 
 def examine(spec: DetectionSpec, job: Job, channel: Channel) -> None:

@@ -73,6 +73,22 @@ class Repaired(Said):
     notes: tuple[Line, ...]
 
 
+class FileExported(Said):
+    """The model's file was written, or not where a decision differs.
+
+    ``rows``: how many both were asked about, None where there were none to ask about. ``differing``: the first of
+    those, 0-based, of whose decisions ``n_differing`` differ. ``largest_difference``: of the probabilities of a class.
+    """
+
+    kind: Literal["exported"] = "exported"
+    classes: Annotated[tuple[Line, ...], Field(max_length=10_000)]
+    positive: Line | None
+    rows: Annotated[int, Field(ge=0)] | None
+    n_differing: Annotated[int, Field(ge=0)]
+    differing: Annotated[tuple[int, ...], Field(max_length=20)]
+    largest_difference: float
+
+
 class DetectorLoaded(Said):
     """The detector was loaded, or there is none to load; ``device`` is where it works."""
 
@@ -121,6 +137,7 @@ Message = Annotated[
     | Answered
     | Working
     | Repaired
+    | FileExported
     | DetectorLoaded
     | Opening
     | Examined

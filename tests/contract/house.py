@@ -17,6 +17,7 @@ WINGS = (
     "networks",
     "report",
     "intake",
+    "exporting",
     "detection",
     "privacy",
     "training",
