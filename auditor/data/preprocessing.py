@@ -178,9 +178,10 @@ def columns_at(X: pd.DataFrame, names: Sequence[str]) -> list[int] | None:
     """Where these columns stand in a table; None where one is absent or stands there twice."""
     where = X.columns.get_loc
     try:
-        found = [where(name) for name in names]
+        found: list[Any] = [where(name) for name in names]
     except KeyError:
         return None
+    # Of a name that stands there twice it is a slice or a mask.
     return found if set(map(type, found)) <= {int} else None
 
 

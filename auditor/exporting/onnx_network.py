@@ -7,6 +7,7 @@ so the graph holds the network's arithmetic and nothing else.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from torch import Tensor, nn
@@ -19,9 +20,9 @@ from auditor.networks.chain import Chain
 
 def written(network: nn.Module, x: str, to: Nodes) -> str:
     """The name of the network's output for the encoded rows ``x``. Raises UnsupportedError for an unknown layer."""
-    steps: dict[type[nn.Module], Callable[[nn.Module, str, Nodes], str]] = {
+    steps: dict[type[nn.Module], Callable[[Any, str, Nodes], str]] = {
         MLP: lambda module, x, to: written(module.layers, x, to),
-        Chain: lambda module, x, to: _in_turn(list(module.in_order(pictures=False)), x, to),  # type: ignore[operator]
+        Chain: lambda module, x, to: _in_turn(list(module.in_order(pictures=False)), x, to),
         nn.Sequential: lambda module, x, to: _in_turn(list(module.children()), x, to),
         MLPVote: _vote,
         nn.Linear: _linear,
@@ -57,8 +58,7 @@ def _array(tensor: Tensor) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
     return tensor.detach().cpu().float().numpy()
 
 
-def _linear(layer: nn.Module, x: str, to: Nodes) -> str:
-    assert isinstance(layer, nn.Linear)
+def _linear(layer: nn.Linear, x: str, to: Nodes) -> str:
     weights = [to.constant(_array(layer.weight), np.float32)]
     if layer.bias is not None:
         weights.append(to.constant(_array(layer.bias), np.float32))
@@ -78,9 +78,8 @@ def _batch_norm(layer: nn.modules.batchnorm._BatchNorm, x: str, to: Nodes) -> st
     return to.add("BatchNormalization", x, *(to.constant(part, np.float32) for part in parts), epsilon=layer.eps)
 
 
-def _vote(network: nn.Module, x: str, to: Nodes) -> str:
+def _vote(network: MLPVote, x: str, to: Nodes) -> str:
     """Members decide in double precision and their votes are added up in single, as the network does it."""
-    assert isinstance(network, MLPVote)
     column, least = to.places([network.positive]), to.numbers(network.threshold)
     weights = _array(network.weights)
     chance = ""

@@ -48,7 +48,7 @@ class Nodes:
         name = self._name()
         array = np.asarray(values, dtype)
         if array.dtype.kind in "OU":
-            flat = [str(text).encode() for text in array.ravel()]
+            flat: Any = [str(text).encode() for text in array.ravel()]
             tensor = self._onnx.helper.make_tensor(name, STRING, array.shape, flat)
         else:
             tensor = self._onnx.numpy_helper.from_array(array, name)

@@ -156,12 +156,14 @@ class Program(nn.Module):
     def _labels(self, found: Tensor) -> Tensor:
         table = self.table
         if table.rule is not None and table.rule.decides:
-            positive, chosen = table.rule.positive, found[:, table.rule.positive] > 0.5
-        elif len(table.classes) == 2 and table.positive is not None:
-            positive, chosen = table.positive, found[:, table.positive] >= table.threshold
-        else:
-            return found.argmax(dim=1)
-        return torch.where(chosen, positive, 1 - positive)
+            return _chosen(found[:, table.rule.positive] > 0.5, table.rule.positive)
+        if len(table.classes) == 2 and table.positive is not None:
+            return _chosen(found[:, table.positive] >= table.threshold, table.positive)
+        return found.argmax(dim=1)
+
+
+def _chosen(yes: Tensor, positive: int) -> Tensor:
+    return torch.where(yes, positive, 1 - positive)
 
 
 def torch_bytes(table: ServedTable) -> bytes:
