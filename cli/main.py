@@ -45,8 +45,9 @@ Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks and the me
 
 # What a mitigation and its audits are told alike.
 _OF_MITIGATIONS = (
-    "train", "data", "target", "positive", "sensitive", "text", "image", "probes", "policy", "seed", "device",
-    "max_memory", "allow_unsandboxed",
+    "train", "data", "target", "positive", "sensitive", "sensitive_file", "join_on", "features", "text", "image",
+    "classes", "outputs", "threshold", "base", "architecture", "architecture_args", "predict", "allow_code",
+    "trust_pickle", "probes", "policy", "seed", "device", "max_memory", "allow_unsandboxed",
 )  # fmt: skip
 
 INTERNAL_ERROR = 70  # EX_SOFTWARE of sysexits.h
@@ -224,7 +225,7 @@ def mitigate(
     model: Annotated[str, typer.Argument(help="The model to make a better one of.")],
     out: Annotated[
         Path,
-        typer.Option(help="Where to write the new model: fair.pt, a folder for a language model."),
+        typer.Option(help="Where to write the new model: fair.pt, fair.skops, or a folder, by what it is."),
         Writes(itself=True),
     ],
     with_: Annotated[list[str] | None, typer.Option("--with", help="Option of the mitigation: option=value.")] = None,

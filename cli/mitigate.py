@@ -29,6 +29,8 @@ from cli.written import claim_report, command_line, write_report
 from mitigations import MITIGATIONS
 from probes import PROBES
 
+# How files of new models end; what has no such ending is a folder.
+FILES = (".pt", ".skops", ".json", ".ubj", ".txt", ".cbm")
 _PATH_OPTIONS = ("language_model", "lexicon", "pairs", "test_pairs", "detector")
 
 
@@ -57,9 +59,8 @@ def run_mitigation(
         raise UsageError(f"{key} learns from no rows and is audited without them: leave out --train and --data.")
     before_job = job_of(configured, PROBES)
     assert options.model is not None
-    as_folder = _writes_folder(kind, options.model)
-    _check_out(out, options.model, folder=as_folder)
-    if not as_folder:
+    _check_out(out, options.model, folder=_writes_folder(kind, options.model))
+    if out.suffix in FILES:
         claim(out, "--out")
     if checkpoint is not None:
         claim(checkpoint, "--checkpoint", resumed=True)
@@ -74,7 +75,9 @@ def run_mitigation(
         for note in notes:
             typer.echo(f"note      {note}")
     before = audit_model(configured, before_job, folder / "before", quiet=quiet)
-    later = with_reference(configured, out) if with_rows else _of(configured, out)
+    # What is written says itself from which probability on it decides, but for files of other libraries.
+    own = replace(configured, options=replace(options, threshold=None)) if out.suffix in ("", ".pt") else configured
+    later = with_reference(own, out) if with_rows else _of(own, out)
     after = audit_model(*later, folder / "after", quiet=quiet)
     comparison = replace(compare(before, after, error_rate=options.error_rate), made_by=(kind.name, *notes))
     written = write_comparison(comparison, folder)
@@ -94,13 +97,16 @@ def _writes_folder(kind: type[Mitigation], model: str | None) -> bool:
 def _check_out(out: Path, model: str, *, folder: bool) -> None:
     if out.exists() and out.resolve() == Path(model).resolve():
         raise UsageError("--out is the model itself: name another file, so that the old model stays as it is.")
-    if folder:
-        if out.suffix == ".pt":
-            raise UsageError(f"--out {str(out)!r} must be a folder: the new model is written as a Hugging Face folder.")
+    if folder and out.suffix in FILES:
+        raise UsageError(f"--out {str(out)!r} must be a folder: the new model is written as a Hugging Face folder.")
+    if folder or not out.suffix:
         if out.exists() and not (out.is_dir() and not any(out.iterdir())):
             raise UsageError(f"--out {str(out)!r} is there and not an empty folder: name a new one.")
-    elif out.suffix != ".pt":
-        raise UsageError(f"--out {str(out)!r} must end in .pt: the new model is written as a bundle.")
+    elif out.suffix not in FILES:
+        raise UsageError(
+            f"--out {str(out)!r} must end in .pt, as a bundle does, in {', '.join(FILES[1:-1])} or {FILES[-1]}, as "
+            "files of other libraries do, or in nothing, as a folder does."
+        )
 
 
 def make_model(
@@ -118,7 +124,7 @@ def make_model(
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as beside:
-            made = Path(beside).resolve() / ("model" if _writes_folder(kind, job.model.path) else "model.pt")
+            made = Path(beside).resolve() / out.name
             spec = MitigationSpec(
                 name=key,
                 target=f"{kind.__module__}:{kind.__qualname__}",

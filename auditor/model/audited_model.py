@@ -41,6 +41,18 @@ class Provenance:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Said:
+    """What was said of a model's file when it was loaded: of its columns, its classes and its outputs, and the function
+    that answers in its place. None is what nobody said."""
+
+    features: tuple[str, ...] | None = None
+    classes: tuple[str, ...] | None = None
+    outputs: Outputs | None = None
+    threshold: float | None = None
+    predict: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Recipe:
     """How a model was trained, so that another can be trained the same way.
 
@@ -82,6 +94,12 @@ class AuditedModel:
     can_be_asked: bool = True
     # Columns whose groups the model itself reads: text, whatever they look like.
     group_columns: tuple[str, ...] = ()
+    # Those by which it decides: a text model is told its rows' groups by the table of sensitive features.
+    decides_by: tuple[str, ...] = ()
+    # How the names of files end that it is written to.
+    endings: tuple[str, ...] = (".pt",)
+    # What flags said of it when it was loaded, which its file does not say.
+    said: Said | None = None
     # How many columns of a table it takes, where that is known and not which.
     n_columns: int | None = None
     # Whether its file may write _ for a sign in a column's name, as converters do: see as_converted.
@@ -206,6 +224,10 @@ class AuditedModel:
     def decisions(self, data: AuditData) -> IntArray:
         """(n,) class indices decided on a data set."""
         return self.decide_rows(data.X, self.outputs(data), data.positive)
+
+    def written(self) -> bytes | None:
+        """The model's file in its own library's format, or None where it goes into a bundle or has none."""
+        return None
 
     def saved_parts(self) -> tuple[AuditedModel, dict[str, Any]]:
         """The model that a bundle is made of, and what stands in the bundle beside it."""

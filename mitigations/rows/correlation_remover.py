@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
@@ -12,6 +12,7 @@ from auditor.errors import DataError, ModelError
 from auditor.finding.measurement import Pillar
 from auditor.rows import FloatArray
 from auditor.run.mitigation import Mitigated, Stage, Training
+from mitigations.training.one_class import refuse_one_class
 from mitigations.training.retraining import refuse_bins, run, trainable, training_set, untrained
 
 if TYPE_CHECKING:
@@ -80,6 +81,7 @@ class CorrelationRemover:
         prints: dict[str, object] = {"mitigation": self.name, "alpha": self.alpha}
         run(step, (x, rows.y), old.recipe, rng, training, fingerprint=prints)
         new = _with_subtraction(inner, old, columns.preprocessing, self.alpha * B, mean, training.device)
+        refuse_one_class(new, old, _with_groups(data.take(rows.rows)), instead="give a smaller alpha")
         share = 1.0 - float(np.square(z - z.mean(axis=0) - (s - mean) @ B).sum() / np.square(z - z.mean(axis=0)).sum())
         return Mitigated(
             model=new,
@@ -89,6 +91,15 @@ class CorrelationRemover:
                 f"The new model reads {', '.join(rows.features)} at every prediction, to subtract what goes with it.",
             ),
         )
+
+
+def _with_groups(data: AuditData) -> AuditData:
+    """The rows with the columns that the new model reads beside the old one's."""
+    groups = data.sensitive_features
+    # Only tables with named columns come this far.
+    assert groups is not None
+    missing = {name: groups[name].to_numpy() for name in groups.columns if name not in data.X}
+    return replace(data, X=data.X.assign(**missing))  # type: ignore[union-attr]
 
 
 def removed(z: FloatArray, s: FloatArray, sizes: tuple[int, ...]) -> tuple[FloatArray, FloatArray]:

@@ -13,6 +13,7 @@ from auditor.finding.measurement import Pillar
 from auditor.rows import IntArray
 from auditor.run.mitigation import Mitigated, Stage, Training
 from mitigations.rows.synthetic_columns import CodedColumn, Encoded, coded_columns, one_hot, total_variation
+from mitigations.training.one_class import refuse_one_class
 from mitigations.training.retraining import TrainingSet, refuse_several_devices, run, trainable, training_set, untrained
 
 if TYPE_CHECKING:
@@ -130,6 +131,7 @@ class FairGan:
 
         step = PlainStep(new.module, optimizer_of(old.recipe, list(new.module.parameters())), loss)
         run(step, (x, y), old.recipe, rng, training, fingerprint=self._prints())
+        refuse_one_class(new, old, data.take(real.rows), instead="give a smaller share, or more epochs")
         mixed = f" and {len(kept):,} real ones" if len(kept) else ""
         return Mitigated(
             model=new,

@@ -42,8 +42,8 @@ class ThresholdOptimizer:
     thresholds cannot equal both rates of equalized odds in general, and where the groups' ROC curves lie apart a small
     tolerance costs much accuracy; both stand in the notes.
 
-    Raises ModelError for what is no binary bundle of a table; UsageError without labels, favourable label or sensitive
-    feature; DataError where there is one group, or a group has one label.
+    Raises ModelError for what is no classifier of two classes, of tables or texts; UsageError without labels,
+    favourable label or sensitive feature; DataError where there is one group, or a group has one label.
 
     Source: Hardt, Price and Srebro, NeurIPS 2016.
     """
@@ -54,7 +54,7 @@ class ThresholdOptimizer:
     citation: ClassVar[str] = "Hardt, Price and Srebro, NeurIPS 2016"
     methods: ClassVar[tuple[str, ...]] = get_args(Constraints)
     stage: ClassVar[Stage] = "post-processing"
-    needs: ClassVar[str] = "a binary bundle of a table; labelled rows with sensitive features; the group at prediction"
+    needs: ClassVar[str] = "a classifier of two classes; labelled rows with sensitive features; the group at prediction"
 
     def __init__(
         self,

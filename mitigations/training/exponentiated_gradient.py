@@ -11,6 +11,7 @@ from auditor.errors import ModelError
 from auditor.finding.measurement import Pillar
 from auditor.rows import FloatArray
 from auditor.run.mitigation import Mitigated, Stage, Training
+from mitigations.training.one_class import refuse_one_class
 from mitigations.training.reduction import NetworkEstimator, Parity, Reducible, moment, reducible, reducing
 
 if TYPE_CHECKING:
@@ -97,6 +98,7 @@ class ExponentiatedGradient:
                 self._described("randomised", chances, task),
             ]
         new, n_members = self._vote(task, peer)
+        refuse_one_class(new, old, data.take(task.trainer.rows.rows), instead="give a larger difference_bound or eps")
         return Mitigated(
             model=new,
             notes=(

@@ -9,6 +9,7 @@ import numpy as np
 from auditor.errors import ModelError
 from auditor.finding.measurement import Pillar
 from auditor.run.mitigation import Mitigated, Stage, Training
+from mitigations.training.one_class import refuse_one_class
 from mitigations.training.reduction import NetworkEstimator, Parity, moment, reducible, reducing
 
 if TYPE_CHECKING:
@@ -94,6 +95,12 @@ class GridSearch:
         kept = search.predictors_[best]
         if not isinstance(kept, NetworkEstimator) or kept.model is None:
             raise ModelError("Every multiplier of the grid asks for the same decision for all: lower grid_limit.")
+        refuse_one_class(
+            kept.model,
+            task.trainer.old,
+            data.take(task.trainer.rows.rows),
+            instead="give a smaller grid_limit or constraint_weight",
+        )
         return Mitigated(
             model=kept.model,
             notes=(

@@ -61,7 +61,7 @@ class Change:
         """Measurements over the evaluation rows; draws nothing from ``rng``."""
         if self.reference is None:
             raise NotApplicableError("Needs a model to compare with: add --reference MODEL.")
-        before, whose = self._load()
+        before, whose = self._load(model)
         if before.classes != model.classes:
             raise UsageError(
                 f"The reference has the classes {', '.join(before.classes[:6])}, this model "
@@ -70,14 +70,14 @@ class Change:
         rows = data.evaluation
         return list(_measurements(_Decisions.of(before, model, rows), rows, f"since {whose}"))
 
-    def _load(self) -> tuple[AuditedModel, str]:
+    def _load(self, after: AuditedModel) -> tuple[AuditedModel, str]:
         if not isinstance(self.reference, str):
             assert self.reference is not None
             return self.reference, "the reference given"
         from auditor.intake.formats import load_model
         from auditor.intake.specs import ModelSpec
 
-        loaded = load_model(ModelSpec(path=self.reference))
+        loaded = _below(after, self.reference) or load_model(ModelSpec(path=self.reference))
         digest = loaded.provenance.sha256
         return loaded, f"{Path(self.reference).name}{f', sha256 {digest[:16]}' if digest else ''}"
 
@@ -99,10 +99,25 @@ class _Decisions:
         return cls(np.stack([_decided(before, after, rows), after.decisions(rows)]), rows)
 
 
+def _below(after: AuditedModel, reference: str) -> AuditedModel | None:
+    """The model below the rules of a post-processed one where the reference is that very model: it is loaded already,
+    with what flags said of it."""
+    from auditor.files import sha256_of
+    from auditor.model.postprocessing import PostprocessedModel
+
+    if not isinstance(after, PostprocessedModel):
+        return None
+    known, path = after.base.provenance, Path(reference)
+    return after.base if path.is_file() and sha256_of(path) == known.sha256 else None
+
+
 def _decided(before: AuditedModel, after: AuditedModel, rows: AuditData) -> IntArray:
     """(n,) the reference's decisions; from rows that were read for a gated model it gets what is its own."""
     from auditor.model.gated import GatedModel
+    from auditor.model.postprocessing import PostprocessedModel
 
+    if isinstance(after, PostprocessedModel) and before is after.base:
+        return before.decisions(replace(rows, X=after.below(rows.X)))
     if not isinstance(after, GatedModel) or isinstance(before, GatedModel) or after.rows.alike:
         return before.decisions(rows)
     if before.preprocessing != after.base.preprocessing:

@@ -27,7 +27,7 @@ from auditor.training.several_devices import Devices, devices_of_job
 from mitigations import MITIGATIONS
 from mitigations.training.adversarial_step import AdversarialStep, Pressure
 from mitigations.training.group_dro_step import GroupDroStep
-from mitigations.training.min_diff import penalty
+from mitigations.training.min_diff_step import MinDiffStep, contrasts
 from mitigations.training.retraining import TrainingSet
 from tests.mitigations.planted_rows import biased_rows, trained
 
@@ -78,16 +78,11 @@ def plain(dropout: float = 0.0, seed: int = 3) -> Made:
 
 
 def min_diff() -> Made:
-    """A loss that is no mean over rows."""
+    """A loss that is no mean over rows, on rows that the step draws itself."""
     model, data = network(), rows()
-
-    def loss(batch: Sequence[Tensor]) -> Tensor:
-        x, y, s = batch
-        logits = model.logits(x)
-        scores = torch.softmax(logits, dim=1)[:, 1:]
-        return cross_entropy(logits, y) + penalty(scores, s, [y.eq(0), y.eq(1)], 0.3)
-
-    return Made(PlainStep(model.module, adam(model), loss), (data.x, data.y, data.s), model)
+    compared, _ = contrasts(data, [data.y.eq(0), data.y.eq(1)])
+    step = MinDiffStep(model, adam(model), data, compared, weight=1.0, width=0.3, n_each=5, seed=3)
+    return Made(step, (data.x, data.y), model)
 
 
 def adversarial() -> Made:
@@ -198,7 +193,7 @@ def mitigated(devices: Devices) -> dict[str, object]:
     """Whole mitigations, as they are called from Python."""
     data = biased_rows(600, 1)
     found: dict[str, object] = {}
-    old = trained(data, epochs=2)
+    old = trained(data, epochs=6)
     for name, options in (
         ("reweighing", {}),
         ("adversarial_debiasing", {"epochs": 2}),

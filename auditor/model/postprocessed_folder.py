@@ -1,0 +1,122 @@
+"""A post-processed model as a folder: the model below, byte for byte as it was, and the rules beside it as data.
+
+``postprocessing.json`` says which file is the model below (or that the folder itself is one, as a Hugging Face folder
+is, or that a function of the user's own answers), its digest, what flags said of it, and the rules. The model below is
+read by the loader that reads it alone: the folder adds nothing that could run.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from auditor.errors import ModelError, UsageError
+from auditor.files import Closed, sha256_of, write_beside
+from auditor.model.audited_model import Said
+from auditor.model.postprocessing import PostprocessedModel, Postprocessing
+
+RULES_FILE = "postprocessing.json"
+FORMAT: Literal["auditor-postprocessed/1"] = "auditor-postprocessed/1"
+MAX_RULES_BYTES = 64 << 20
+# What a Hugging Face folder holds as data; code and pickles beside it are no part of the model that was read.
+_DATA = (".json", ".safetensors", ".txt", ".model", ".jinja", ".md", ".bpe", ".codes", ".vocab")
+_NAME = r"model(\.[A-Za-z0-9]{1,12})?"
+Names = tuple[str, ...]
+
+
+class PostprocessedRecord(Closed):
+    """What ``postprocessing.json`` holds.
+
+    ``model``: the file below, in the same folder; None where the folder itself is the model or a function is.
+    ``function``: the function that answers, which whoever loads the folder must name again. ``sha256``: of the model
+    below as it was when the rules were made, of a function's file. ``features``: the columns that it takes, in order;
+    None of texts. ``classes``, ``outputs``: what flags said of it, and its file does not. ``threshold``: its own.
+    """
+
+    format: Literal["auditor-postprocessed/1"] = FORMAT
+    model: Annotated[str, Field(pattern=f"^{_NAME}$")] | None = None
+    function: Annotated[str, Field(max_length=400)] | None = None
+    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None
+    features: Annotated[Names, Field(max_length=1_000_000)] | None = None
+    classes: Annotated[Names, Field(max_length=2)] | None = None
+    outputs: Literal["logits", "probabilities"] | None = None
+    threshold: Annotated[float, Field(ge=0.0, le=1.0)] = 0.5
+    postprocessing: Postprocessing
+
+    @model_validator(mode="after")
+    def _one_model(self) -> Self:
+        if self.model is not None and self.function is not None:
+            raise ValueError("either a file or a function is the model below")
+        return self
+
+
+def write_postprocessed(model: PostprocessedModel, folder: str | Path, *, below: bytes | None = None) -> None:
+    """Writes a post-processed model as a folder.
+
+    ``below``: the file of the model below, where it lies in no file; else it is copied, byte for byte, from where it
+    was loaded. Raises UsageError where the folder is not empty, ModelError where there is no model below to write or
+    it has changed since it was loaded.
+    """
+    where = Path(folder)
+    if where.suffix in (".pt", ".skops", ".json", ".ubj", ".txt", ".cbm", ".onnx", ".pkl", ".joblib"):
+        raise UsageError(
+            f"{where.name!r} must be a folder: a post-processed model of this kind is written as one, with the model "
+            "below it as it was."
+        )
+    if where.exists() and not (where.is_dir() and not any(where.iterdir())):
+        raise UsageError(f"{str(where)!r} is there and not an empty folder: name a new one.")
+    said, known = model.base.said or Said(), model.base.provenance
+    record = PostprocessedRecord(
+        function=said.predict,
+        sha256=known.sha256,
+        features=model.base_features,
+        classes=said.classes,
+        outputs=said.outputs,
+        threshold=model.base.threshold,
+        postprocessing=model.postprocessing,
+    )
+    try:
+        where.mkdir(parents=True, exist_ok=True)
+        if said.predict is None:
+            record = _with_model(record, model, where, below)
+    except OSError as error:
+        raise UsageError(f"Cannot write into {str(where)!r}: {error.strerror}.") from None
+    write_beside(where / RULES_FILE, json.dumps(record.model_dump(mode="json"), indent=1).encode())
+
+
+def _with_model(
+    record: PostprocessedRecord, model: PostprocessedModel, where: Path, below: bytes | None
+) -> PostprocessedRecord:
+    """Puts the model below into the folder."""
+    if below is None and model.base.provenance.path is None:
+        raise ModelError(
+            "The model below the rules lies in memory, and a folder holds it as a file: save it, load that file with "
+            "auditor.load_model, and post-process what was loaded; or keep using it in Python."
+        )
+    source = Path(model.base.provenance.path or "model.pt")
+    if below is None and source.is_dir():
+        _copy_folder(source, where)
+        return record
+    suffix = source.suffix if source.suffix[1:].isalnum() and len(source.suffix) <= 13 else ""
+    name = f"model{suffix}"
+    if below is not None:
+        write_beside(where / name, below)
+        return record.model_copy(update={"model": name, "sha256": sha256_of(where / name)})
+    shutil.copyfile(source, where / name)
+    if sha256_of(where / name) != record.sha256:
+        raise ModelError(f"{source.name!r} has changed since it was loaded: load it again.")
+    return record.model_copy(update={"model": name})
+
+
+def _copy_folder(source: Path, where: Path) -> None:
+    """The data of a Hugging Face folder, and its weights where only torch's own format has them."""
+    files = [p for p in sorted(source.iterdir()) if p.is_file() and p.name != RULES_FILE]
+    plain = any(p.suffix == ".safetensors" for p in files)
+    for file in files:
+        weights = not plain and file.suffix == ".bin"
+        if not file.name.startswith(".") and (weights or file.suffix in _DATA):
+            shutil.copyfile(file, where / file.name)
