@@ -11,12 +11,12 @@ from itertools import product
 
 import numpy as np
 
+from auditor.artifact.onnx_graphs import THRESHOLD
 from auditor.data.preprocessing import NumericColumn, label_name
 from auditor.errors import UnsupportedError
 from auditor.exporting.onnx_network import written
 from auditor.exporting.onnx_nodes import DOUBLE, FLOAT, INT64, ML, STRING, Nodes
 from auditor.exporting.served_table import GroupCodes, RuleTables, ServedTable
-from auditor.intake.onnx_models import THRESHOLD
 
 # What names the two outputs; a column of that name has it already.
 LABEL, PROBABILITIES = "label", "probabilities"

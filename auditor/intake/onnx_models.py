@@ -6,7 +6,6 @@ that lie in files beside the graph, are refused before it sees them.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -14,10 +13,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from auditor.artifact.onnx_graphs import check, class_labels, threshold_in
 from auditor.artifact.source import Source, printable, reading
 from auditor.data.preprocessing import as_converted, as_text
 from auditor.errors import (
-    DamagedError,
     DataError,
     MissingExtraError,
     ModelError,
@@ -31,14 +30,11 @@ from auditor.model.audited_model import AuditedModel
 from auditor.model.regression import AuditedRegressor
 from auditor.rows import FloatArray, Rows
 
-_KNOWN_OPERATORS = frozenset({"", "ai.onnx", "ai.onnx.ml", "com.microsoft"})
 _NUMBERS = {
     "tensor(float)": np.float32, "tensor(double)": np.float64, "tensor(int64)": np.int64, "tensor(int32)": np.int32,
     "tensor(bool)": np.bool_,
 }  # fmt: skip
 _TEXT = "tensor(string)"
-# Of a file's metadata: what the probability of the favourable class is held against to decide on its labels.
-THRESHOLD = "decision_threshold"
 
 
 class Graph:
@@ -125,7 +121,7 @@ def load_onnx(source: Source, spec: ModelSpec) -> AuditedModel:
     onnx, onnxruntime = libraries()
     with reading(f"{source.name!r} cannot be read as an ONNX model"):
         proto = onnx.load_model_from_string(source.data)
-        _check(proto, source.name)
+        check(proto, source.name)
         session = session_of(onnxruntime, source.data)
     graph = Graph(session, source.name)
     provenance = provenance_of(source, "ONNX model", f"onnxruntime {onnxruntime.__version__}")
@@ -136,8 +132,8 @@ def load_onnx(source: Source, spec: ModelSpec) -> AuditedModel:
         return _network(graph, features, outputs, spec, provenance, source.name)
     if spec.task == "regression":
         raise UsageError("The model gives labels, which are no numbers to be predicted: leave --task out.")
-    found = _class_labels(proto, labels[0].name)
-    spec = _with_threshold(spec, proto)
+    found = class_labels(proto, labels[0].name)
+    spec = replace(spec, threshold=threshold_in(proto) if spec.threshold is None else spec.threshold)
     scores = next((o for o in outputs if o.name != labels[0].name), None)
 
     def predict(X: Rows) -> Any:
@@ -236,56 +232,6 @@ def _features(graph: Graph, spec: ModelSpec, name: str, unsaid: str) -> tuple[st
     if graph.width is not None and len(spec.features) != graph.width:
         raise UsageError(f"--features names {len(spec.features)} columns, but the model takes {graph.width}.")
     return spec.features
-
-
-def _check(proto: Any, name: str) -> None:
-    foreign = sorted({o.domain for o in proto.opset_import} - _KNOWN_OPERATORS)
-    if foreign:
-        raise UnsupportedError(
-            f"{name!r} needs operators of {printable(foreign[0], 60)!r}, whose code would have to be loaded: audit it "
-            "through your own loader with --predict package.module:function."
-        )
-    if any(tensor.data_location == tensor.EXTERNAL for tensor in _tensors(proto.graph)):
-        raise UnsupportedError(
-            f"{name!r} keeps tensors in other files: write it as one, with onnx.save(model, path, "
-            "save_as_external_data=False)."
-        )
-
-
-def _tensors(graph: Any) -> list[Any]:
-    found, graphs = [], [graph]
-    while graphs:
-        one = graphs.pop()
-        found += [*one.initializer, *(s.values for s in one.sparse_initializer)]
-        for node in one.node:
-            for attribute in node.attribute:
-                found += [attribute.t, *attribute.tensors]
-                graphs += [*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs]
-    return found
-
-
-def _with_threshold(spec: ModelSpec, proto: Any) -> ModelSpec:
-    """The flags, with the threshold that the file's labels are decided by where they name none."""
-    said = next((each.value for each in proto.metadata_props if each.key == THRESHOLD), None)
-    if said is None or spec.threshold is not None:
-        return spec
-    threshold = float(said) if _is_number(said) else math.nan
-    if not 0.0 <= threshold <= 1.0:
-        raise DamagedError(f"The model file says that it decides by {printable(said, 40)!r}, which is no threshold.")
-    return replace(spec, threshold=threshold)
-
-
-def _class_labels(proto: Any, output: str) -> list[str] | None:
-    """The labels that a classifier's node or ZipMap names, or what the places of classes are looked up in."""
-    for node in reversed(proto.graph.node):
-        for attribute in node.attribute:
-            if attribute.name == "values_strings" and output in node.output and attribute.strings:
-                return [text.decode("utf-8", "replace") for text in attribute.strings]
-            if attribute.name in ("classlabels_strings", "cats_strings") and attribute.strings:
-                return [text.decode("utf-8", "replace") for text in attribute.strings]
-            if attribute.name in ("classlabels_int64s", "classlabels_ints", "cats_int64s") and attribute.ints:
-                return [str(i) for i in attribute.ints]
-    return None
 
 
 def session_of(onnxruntime: Any, content: bytes) -> Any:
