@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
+from auditor.data.counts import MISSING
 from auditor.errors import DataError, did_you_mean
 from auditor.files import Closed
 
@@ -85,7 +86,7 @@ class TabularPreprocessing(Closed):
     def encode(self, X: pd.DataFrame) -> npt.NDArray[np.float32]:
         """(n, width) float32 from a table that holds the features; DataError where one is absent or not a number."""
         # Work on whole columns costs the same for one row as for thousands.
-        if len(X) <= _FEW_ROWS:
+        if len(X) <= FEW_ROWS:
             out = np.zeros((len(X), self.width), np.float32)
             if _encoded_by_cell(self._steps, X, out):
                 return out
@@ -157,7 +158,8 @@ class _LevelStep:
         return True
 
 
-_FEW_ROWS = 8
+# Up to here cell by cell is faster than by whole columns.
+FEW_ROWS = 8
 _PLAIN_NUMBERS = (float, int, np.float32, np.int64, np.int32, np.bool_)
 
 
@@ -196,6 +198,24 @@ def cell_name(value: object) -> str | None:
     if isinstance(value, str):
         return label_name(value)
     return str(value) if isinstance(value, (bool, int, np.bool_, np.int64)) else None
+
+
+def group_cells(X: pd.DataFrame, columns: Sequence[str]) -> list[tuple[str, ...]] | None:
+    """Of each row what it holds in these columns, as :func:`level_codes` spells it, MISSING where nothing; None where
+    whole columns have to be looked at."""
+    places = columns_at(X, columns)
+    if places is None:
+        return None
+    cell = X.iat
+    found = []
+    for i in range(len(X)):
+        values = [cell[i, at] for at in places]
+        names = [MISSING if is_missing(value) else cell_name(value) for value in values]
+        known = tuple(name for name in names if name is not None)
+        if len(known) < len(names):
+            return None
+        found.append(known)
+    return found
 
 
 def level_codes(values: pd.Series[Any]) -> tuple[npt.NDArray[np.int64], list[str]]:

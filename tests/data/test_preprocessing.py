@@ -18,6 +18,7 @@ from auditor.data.preprocessing import (
     label_name,
 )
 from auditor.errors import DataError
+from auditor.model.postprocessing import GroupRule, Postprocessing, Steps
 
 OWN = TabularPreprocessing(
     columns=(
@@ -109,3 +110,30 @@ def test_two_of_one_kind_are_equal_whether_or_not_one_has_encoded() -> None:
     one.encode(X)
     assert one == other and one.model_dump() == other.model_dump()
     assert type(one).model_validate(one.model_dump(mode="json")) == other
+
+
+def named_groups(X: pd.DataFrame, columns: tuple[str, ...]) -> list[tuple[str, ...]]:
+    """The groups of rows, written out."""
+    texts = [as_text(X[column]) for column in columns]
+    return [tuple("(missing)" if v is pd.NA else label_name(v) for v in row) for row in zip(*texts, strict=True)]
+
+
+@pytest.mark.parametrize("kind", list(tables()))
+@pytest.mark.parametrize("columns", [("job",), ("owner", "job"), ("job", "gain", "owner")])
+def test_groups_are_the_same_in_few_rows_and_in_many(kind: str, columns: tuple[str, ...]) -> None:
+    X = tables()[kind]
+    every = sorted(set(named_groups(X, columns)))
+    known = every[::2] or [("nobody",) * len(columns)]
+    always = Steps(thresholds=(), chances=(1.0,))
+    rule = Postprocessing(
+        columns=columns,
+        positive=1,
+        groups=tuple(GroupRule(group=group, rule=always) for group in known),
+        otherwise=always,
+    )
+    expected = [known.index(group) if group in known else -1 for group in named_groups(X, columns)]
+    assert rule.places(X).tolist() == expected
+    parts = [X.iloc[i : i + 3] for i in range(0, len(X), 3)]
+    assert [rule.places(part).tolist() for part in parts] == [
+        [known.index(group) if group in known else -1 for group in named_groups(part, columns)] for part in parts
+    ]

@@ -1,0 +1,121 @@
+"""What a bundle of a table costs beside its own network: one row, and 100,000, with and without a rule by group.
+
+A table of 12 columns, 6 of numbers and 6 of eight levels each, some values missing; an MLP of 64 and 32 units, saved
+and loaded. Ours is ``predict_proba`` of the table, from its columns to probabilities. The peer is the network alone on
+the encoded rows as a user of torch would ask it, batch by batch under ``inference_mode``: forward pass, softmax, numpy.
+``ratio`` is peer / ours of one row without a rule, the worst of the three that are held to the bar: ours may cost three
+times the network. Processor time, the median of interleaved repetitions. The answers are checked to be the network's own
+to the bit.
+"""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from auditor.data.preprocessing import fit_tabular
+from auditor.model.audited_model import BATCH_ROWS, AuditedModel
+from auditor.model.postprocessing import GroupRule, PostprocessedModel, Postprocessing, Steps
+from auditor.model.saving import save
+from auditor.model.torch_model import TorchModel
+from auditor.networks.architectures import MLP
+from auditor.rows import FloatArray
+from auditor.run.in_python import load_model
+from benchmarks.common import emit
+
+ROWS, REPEATS, INNER, BAR = 100_000, 15, 100, 1 / 3
+
+
+def table(n: int) -> pd.DataFrame:
+    """Numbers and levels, a twentieth of the first of each missing."""
+    rng = np.random.default_rng(0)
+    found = {f"number {i}": rng.normal(size=n) for i in range(6)}
+    levels = {f"level {i}": rng.choice(list("abcdefgh"), n) for i in range(6)}
+    X = pd.DataFrame(found | levels)
+    for name in ("number 0", "level 0"):
+        X[name] = X[name].mask(pd.Series(rng.random(n) < 0.05))
+    return X
+
+
+def bundle(X: pd.DataFrame, folder: Path) -> TorchModel:
+    """The bundle, as it is loaded."""
+    encoding = fit_tabular(X.iloc[:5_000])
+    torch.manual_seed(0)
+    arguments = {"n_features": encoding.width, "hidden": [64, 32], "n_outputs": 2}
+    module = MLP(**arguments)  # type: ignore[arg-type]
+    made = TorchModel(
+        module, classes=("no", "yes"), preprocessing=encoding, architecture={"name": "mlp", "args": arguments}
+    )
+    save(made, folder / "model.pt")
+    loaded = load_model(folder / "model.pt")
+    assert isinstance(loaded, TorchModel)
+    return loaded
+
+
+def by_group(model: TorchModel) -> PostprocessedModel:
+    """A threshold for each level of a column."""
+    groups = tuple(
+        GroupRule(group=(g,), rule=Steps(thresholds=(0.4 + 0.02 * i,), chances=(0.0, 1.0)))
+        for i, g in enumerate("abcdefgh")
+    )
+    rule = Postprocessing(columns=("level 1",), positive=1, groups=groups, otherwise=groups[0].rule)
+    return PostprocessedModel(model, rule)
+
+
+def alone(module: torch.nn.Module, parts: list[Tensor]) -> FloatArray:
+    """The network on encoded rows."""
+    with torch.inference_mode():
+        return np.concatenate([torch.softmax(module(part).double(), dim=1).numpy() for part in parts])
+
+
+def processor_seconds(work: Callable[[], object], times: int) -> float:
+    """Of one call, over so many."""
+    started = time.process_time()
+    for _ in range(times):
+        work()
+    return (time.process_time() - started) / times
+
+
+def cost(model: AuditedModel, own: TorchModel, X: pd.DataFrame) -> tuple[float, float, float]:
+    """Seconds of ours, seconds of the network alone, and how many times the one is the other."""
+    parts = [own.encode(X.iloc[i : i + BATCH_ROWS]) for i in range(0, len(X), BATCH_ROWS)]
+    if model is own:
+        assert np.array_equal(model.predict_proba(X), alone(own.module, parts))
+    times = INNER if len(X) == 1 else 1
+    mine, theirs = [], []
+    for _ in range(REPEATS):
+        theirs.append(processor_seconds(lambda: alone(own.module, parts), times))
+        mine.append(processor_seconds(lambda: model.predict_proba(X), times))
+    ratio = statistics.median(a / b for a, b in zip(mine, theirs, strict=True))
+    return statistics.median(mine), statistics.median(theirs), ratio
+
+
+def main() -> None:
+    """Prints the cost of one row and of many."""
+    torch.set_num_threads(1)
+    X = table(ROWS)
+    with tempfile.TemporaryDirectory() as folder:
+        own = bundle(X, Path(folder))
+    found = {
+        (what, n): cost(model, own, X.iloc[:n])
+        for what, model in (("plain", own), ("by group", by_group(own)))
+        for n in (1, ROWS)
+    }
+    ours, peer, times = found["plain", 1]
+    more = {
+        f"{what}, {n:,} rows": f"{1e3 * a:.3g} ms for {1e3 * b:.3g} ms, {r:.2f} times"
+        for (what, n), (a, b, r) in found.items()
+    }
+    emit("predict_cost", ours=ours, peer=peer, ratio=1 / times, bar=BAR, threads=1, **more)
+
+
+if __name__ == "__main__":
+    main()
