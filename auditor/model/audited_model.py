@@ -124,7 +124,7 @@ class AuditedModel:
         self.batch_rows = batch_rows
         self.provenance = provenance or Provenance()
         # How the answers about batches come to be, given where each begins; the ranks of a job share them out.
-        self.over_batches: Callable[[Callable[[int], FloatArray], Sequence[int]], list[FloatArray]] = _in_turn
+        self.over_batches: Callable[[Callable[[int], FloatArray], Sequence[int]], list[FloatArray]] = in_turn
         self._outputs: weakref.WeakKeyDictionary[AuditData, FloatArray] = weakref.WeakKeyDictionary()
 
     @classmethod
@@ -159,13 +159,18 @@ class AuditedModel:
     def predict_part(self, X: Rows) -> FloatArray:
         """:meth:`predict_proba` of rows that are a part of more: :meth:`check_outputs` is called after the last."""
 
+        answers = self._answers_about(X)
+
         def batch(start: int) -> FloatArray:
             n = min(self.batch_rows, len(X) - start)
-            rows = X if n == len(X) else take_rows(X, slice(start, start + n))
-            return _as_probabilities(self._predict(rows), self.classes, n)
+            return _as_probabilities(answers(start, n), self.classes, n)
 
         parts = self.over_batches(batch, range(0, len(X), self.batch_rows))
         return (parts[0] if len(parts) == 1 else np.concatenate(parts)) if parts else np.empty((0, self.n_outputs))
+
+    def _answers_about(self, X: Rows) -> Callable[[int, int], npt.ArrayLike]:
+        """What the model returns of the n rows from a start on, as a function of both."""
+        return lambda start, n: self._predict(X if n == len(X) else take_rows(X, slice(start, start + n)))
 
     def check_outputs(self) -> None:
         """Raises OutputsError where the rows so far leave open what the outputs are, or contradict what was said.
@@ -234,7 +239,8 @@ class AuditedModel:
         return self, {}
 
 
-def _in_turn(one: Callable[[int], FloatArray], starts: Sequence[int]) -> list[FloatArray]:
+def in_turn(one: Callable[[int], FloatArray], starts: Sequence[int]) -> list[FloatArray]:
+    """The answers about batches one after the other."""
     return [one(start) for start in starts]
 
 

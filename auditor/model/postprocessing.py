@@ -190,7 +190,7 @@ class Postprocessing(Closed):
     def apply(self, scores: FloatArray, places: IntArray) -> FloatArray:
         """(n,) chances, or probabilities, of scores (n,) of rows of these places (n,)."""
         out = np.empty(len(scores))
-        for i in np.unique(places).tolist():
+        for i in (np.flatnonzero(np.bincount(places + 1)) - 1).tolist():
             rows = places == i
             out[rows] = (self.otherwise if i < 0 else self.groups[i].rule)(scores[rows])
         return out
@@ -239,7 +239,8 @@ class PostprocessedModel(AuditedModel):
             features=None if own is None else (*own, *(c for c in columns if c not in own)),
             preprocessing=base.preprocessing,
             threshold=0.5 if postprocessing.decides else base.threshold,
-            batch_rows=base.batch_rows,
+            # The model below divides them again, as it likes.
+            batch_rows=8 * base.batch_rows,
             provenance=provenance or base.provenance,
         )
         self.base = base
