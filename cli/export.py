@@ -59,7 +59,7 @@ def export(
     record = place.with_name(f"{place.name}.export.json")
     claim(place, "--out")
     claim(record, "the record of --out")
-    source = regular_file(model, "model file").absolute()
+    source = Path(model).absolute() if Path(model).is_dir() else regular_file(model, "model file").absolute()
     rows = None if data is None else regular_file(data, "data file").absolute()
     with beside(place) as made:
         job = Job(

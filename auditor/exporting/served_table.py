@@ -72,7 +72,8 @@ def served_table(model: AuditedModel, positive: int | None) -> ServedTable:
     if type(base) is not TorchModel or not isinstance(base.preprocessing, TabularPreprocessing):
         raise UnsupportedError(
             "Only a model bundle of a table's rows, a classifier with its encoding, can be exported, with or without a "
-            f"group rule; this is {type(model).__name__} from {model.provenance.format}."
+            f"group rule; this is {base.provenance.format}, whose own library serves it"
+            + (", and auditor.load_model with the rule over it." if rule is not None else ".")
         )
     if rule is not None and rule.randomised:
         raise UnsupportedError(
