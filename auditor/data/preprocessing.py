@@ -271,6 +271,12 @@ def as_text(values: pd.Series[Any]) -> pd.Series[Any]:
     return values.astype("string")
 
 
+def group_names(values: pd.Series[Any]) -> npt.NDArray[Any]:
+    """(n,) the group names that :mod:`auditor.data.audit_data` gives the same values."""
+    text = as_text(values).fillna(MISSING)
+    return text.map({level: label_name(level) for level in text.unique()}).to_numpy(object)
+
+
 def fit_tabular(X: pd.DataFrame) -> TabularPreprocessing:
     """Statistics of training rows: mean, standard deviation and median of numbers, levels of text and booleans."""
     import pandas as pd

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from auditor.artifact.onnx_graphs import Graph, libraries, session_of
 from auditor.data.coded_columns import CODED, CodedColumns
 from auditor.errors import ModelError, UsageError
 from auditor.exporting.estimator import as_taken, skops_bytes
 from auditor.exporting.onnx_file import onnx_bytes, output_names
 from auditor.exporting.served_table import ServedTable, served_table
 from auditor.exporting.torch_program import torch_bytes
-from auditor.intake.onnx_models import Graph, libraries, session_of
 from auditor.model.audited_model import BATCH_ROWS, AuditedModel
 from auditor.rows import FloatArray
 

@@ -75,10 +75,15 @@ def served_table(model: AuditedModel, positive: int | None) -> ServedTable:
             f"group rule; this is {base.provenance.format}, whose own library serves it"
             + (", and auditor.load_model with the rule over it." if rule is not None else ".")
         )
-    if rule is not None and rule.randomised:
+    if (rule is not None and rule.randomised) or (rule is None and draws(base.module)):
+        anew = (
+            "exponentiated_gradient ... --with rule=majority"
+            if rule is None
+            else ("threshold_optimizer ... --with deterministic=true")
+        )
         raise UnsupportedError(
             "Some of this model's decisions are drawn by a hash of the row, which no exported file can do: make it "
-            "anew with auditor mitigate threshold_optimizer ... --with deterministic=true."
+            f"anew with auditor mitigate {anew}."
         )
     if rule is not None and max(map(_points, rule.rules)) * len(rule.rules) > MOST_POINTS:
         raise UnsupportedError("The group rule has too many points to be exported: fit it with fewer.")
@@ -92,6 +97,11 @@ def served_table(model: AuditedModel, positive: int | None) -> ServedTable:
         threshold=model.threshold,
         rule=rule,
     )
+
+
+def draws(network: nn.Module) -> bool:
+    """Whether decisions are drawn with the probabilities that a network returns."""
+    return getattr(network, "decision_seed", None) is not None
 
 
 def _points(rule: Steps | PlattScaling | IsotonicMap) -> int:

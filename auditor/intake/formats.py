@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
@@ -196,12 +196,12 @@ def _load_below(spec: ModelSpec, max_bytes: int, opened: Opened | None = None) -
     from auditor.model.audited_model import Said
 
     model = _loaded(spec, max_bytes, opened)
-    model.said = Said(
+    model.said = replace(
+        model.said or Said(),
         features=spec.features,
         classes=spec.classes,
         outputs=spec.outputs,
         threshold=spec.threshold,
-        predict=spec.predict,
     )
     return model
 

@@ -11,103 +11,20 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
-from auditor.artifact.onnx_graphs import check, class_labels, threshold_in
+from auditor.artifact.onnx_graphs import TEXT, Graph, check, class_labels, libraries, session_of, threshold_in
 from auditor.artifact.source import Source, printable, reading
-from auditor.data.preprocessing import as_converted, as_text
+from auditor.data.preprocessing import as_converted
 from auditor.errors import (
-    DataError,
-    MissingExtraError,
     ModelError,
     UnsupportedError,
     UsageError,
-    did_you_mean,
 )
 from auditor.intake.specs import ModelSpec
 from auditor.intake.wrap import named_classes, no_flags_of_classes, provenance_of
 from auditor.model.audited_model import AuditedModel
 from auditor.model.regression import AuditedRegressor
 from auditor.rows import FloatArray, Rows
-
-_NUMBERS = {
-    "tensor(float)": np.float32, "tensor(double)": np.float64, "tensor(int64)": np.int64, "tensor(int32)": np.int32,
-    "tensor(bool)": np.bool_,
-}  # fmt: skip
-_TEXT = "tensor(string)"
-
-
-class Graph:
-    """A graph that takes a table: ``columns`` it takes, in order, or how many where it does not name them."""
-
-    def __init__(self, session: Any, name: str) -> None:
-        self.session = session
-        self._name = name
-        self._inputs = session.get_inputs()
-        wide = [i for i in self._inputs if i.type not in (*_NUMBERS, _TEXT) or len(i.shape) != 2]
-        if wide or not self._inputs:
-            what = f"{wide[0].type} of shape {printable(wide[0].shape, 60)}" if wide else "nothing"
-            raise UnsupportedError(
-                f"{name!r} takes {what}, and an ONNX model is audited where it takes columns of a table, (n, d): wrap "
-                "it with --predict package.module:function."
-            )
-        widths = [i.shape[1] if isinstance(i.shape[1], int) else None for i in self._inputs]
-        self.one_matrix = len(self._inputs) == 1 and widths[0] != 1
-        self.width = widths[0] if self.one_matrix else len(self._inputs)
-        if not self.one_matrix and any(width not in (1, None) for width in widths):
-            raise UnsupportedError(f"{name!r} takes several matrices, and no table says which column belongs to which.")
-        self.columns = None if self.one_matrix else tuple(i.name for i in self._inputs)
-
-    def text_columns(self, features: Sequence[str]) -> tuple[str, ...]:
-        """Those of the features that are names."""
-        if self.one_matrix:
-            return ()
-        return tuple(name for i, name in zip(self._inputs, features, strict=True) if i.type == _TEXT)
-
-    def run(self, X: Any, features: Sequence[str], output: str) -> Any:
-        """One output for the rows. Raises DataError for a value of another type, ModelError where the graph fails."""
-        if isinstance(X, np.ndarray):
-            X = pd.DataFrame(X, columns=list(features))
-        absent = [name for name in features if name not in X.columns]
-        if absent:
-            near = did_you_mean(absent[0], map(str, X.columns))
-            raise DataError(
-                f"The model needs the feature {absent[0]!r}, which the data do not have{near}.", code="AUD-DATA-COLUMN"
-            )
-        if self.one_matrix:
-            kind = self._inputs[0].type
-            columns = [_column(X[name], name, kind) for name in features]
-            feed = {self._inputs[0].name: np.column_stack(columns) if columns else np.empty((len(X), 0))}
-        else:
-            named = zip(self._inputs, features, strict=True)
-            feed = {i.name: _column(X[name], name, i.type)[:, None] for i, name in named}
-        try:
-            return self.session.run([output], feed)[0]
-        except Exception as error:  # whatever onnxruntime raises on an input it cannot use
-            raise ModelError(
-                f"{self._name!r} refused the data: {printable(error, 300)}", code="AUD-LOAD-ANSWERS"
-            ) from None
-
-
-def _column(values: Any, name: str, kind: str) -> Any:
-    if kind == _TEXT:
-        return as_text(values).fillna("").to_numpy(object)
-    try:
-        return pd.to_numeric(values).to_numpy(np.float64).astype(_NUMBERS[kind])
-    except (ValueError, TypeError):
-        strange = next((v for v in values if isinstance(v, str) and not _is_number(v)), values.iloc[0])
-        what = printable(strange, 40)
-        raise DataError(
-            f"Column {name!r} holds {what!r}, and the model takes numbers there.", code="AUD-DATA-VALUES"
-        ) from None
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
 
 
 def load_onnx(source: Source, spec: ModelSpec) -> AuditedModel:
@@ -126,7 +43,7 @@ def load_onnx(source: Source, spec: ModelSpec) -> AuditedModel:
     graph = Graph(session, source.name)
     provenance = provenance_of(source, "ONNX model", f"onnxruntime {onnxruntime.__version__}")
     outputs = session.get_outputs()
-    labels = [o for o in outputs if o.type in ("tensor(int64)", _TEXT) and len(o.shape or [0]) == 1]
+    labels = [o for o in outputs if o.type in ("tensor(int64)", TEXT) and len(o.shape or [0]) == 1]
     features = _features(graph, spec, source.name, "" if labels else _unsaid(outputs[0], spec, source.name))
     if not labels:
         return _network(graph, features, outputs, spec, provenance, source.name)
@@ -232,23 +149,3 @@ def _features(graph: Graph, spec: ModelSpec, name: str, unsaid: str) -> tuple[st
     if graph.width is not None and len(spec.features) != graph.width:
         raise UsageError(f"--features names {len(spec.features)} columns, but the model takes {graph.width}.")
     return spec.features
-
-
-def session_of(onnxruntime: Any, content: bytes) -> Any:
-    """What runs a graph, on one thread of the processor."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 4
-    # A second attempt would be the first one again, with a banner on the standard output.
-    return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"], enable_fallback=0)
-
-
-def libraries() -> tuple[Any, Any]:
-    """onnx and onnxruntime. Raises MissingExtraError where one is not installed."""
-    try:
-        import onnx
-        import onnxruntime
-    except ImportError:
-        raise MissingExtraError("An ONNX model needs onnxruntime: pip install 'responsible-auditor[onnx]'.") from None
-    return onnx, onnxruntime

@@ -16,9 +16,10 @@ from auditor.intake.specs import ModelSpec
 from auditor.model.audited_model import AuditedModel
 from auditor.model.postprocessed_folder import MAX_RULES_BYTES, RULES_FILE, PostprocessedRecord
 from auditor.model.postprocessing import PostprocessedModel
+from auditor.model.prepared import PreparedModel
 
 
-def load_postprocessed(path: str, spec: ModelSpec, load: Callable[[ModelSpec], AuditedModel]) -> PostprocessedModel:
+def load_postprocessed(path: str, spec: ModelSpec, load: Callable[[ModelSpec], AuditedModel]) -> AuditedModel:
     """The model of such a folder; ``load`` reads the one below. Raises DamagedError for rules that are not what the
     format says or another model below them, UsageError for a flag that contradicts them."""
     source, name = read_source(Path(path) / RULES_FILE, max_bytes=MAX_RULES_BYTES), Path(path).resolve().name
@@ -28,26 +29,23 @@ def load_postprocessed(path: str, spec: ModelSpec, load: Callable[[ModelSpec], A
         raise DamagedError(f"The {RULES_FILE} in {name!r} is not valid: {first_problem(error)}.") from None
     base = load(_spec_below(record, path, spec, name))
     notes: tuple[str, ...] = ()
-    if base.provenance.sha256 != record.sha256:
-        if record.function is None:
-            raise DamagedError(f"The model in {name!r} is not the one that its rules were made for.")
+    if record.function is None and base.provenance.sha256 != record.sha256:
+        raise DamagedError(f"The model in {name!r} is not the one that its rules were made for.")
+    if record.function is not None and base.said is not None and base.said.code_sha256 != record.sha256:
         notes = ("The code of the function is not what it was when the rules were made.",)
     rules = record.postprocessing
+    digest = hashlib.sha256(f"{base.provenance.sha256} model\n{source.sha256} postprocessing\n".encode()).hexdigest()
+    known = replace(
+        base.provenance,
+        path=path,
+        sha256=digest,
+        size_bytes=len(source.data) + (base.provenance.size_bytes or 0),
+        notes=(*base.provenance.notes, *(() if rules is None else (rules.described(),)), *notes),
+    )
     try:
-        return PostprocessedModel(
-            base,
-            rules,
-            features=record.features,
-            provenance=replace(
-                base.provenance,
-                path=path,
-                sha256=hashlib.sha256(
-                    f"{base.provenance.sha256} model\n{source.sha256} postprocessing\n".encode()
-                ).hexdigest(),
-                size_bytes=len(source.data) + (base.provenance.size_bytes or 0),
-                notes=(*base.provenance.notes, rules.described(), *notes),
-            ),
-        )
+        if record.removal is not None:
+            base = PreparedModel(base, record.removal, features=record.features, provenance=known)
+        return base if rules is None else PostprocessedModel(base, rules, features=record.features, provenance=known)
     except ModelError as error:
         raise DamagedError(f"{name!r} cannot be used: {error}") from None
 
@@ -64,7 +62,7 @@ def _spec_below(record: PostprocessedRecord, path: str, spec: ModelSpec, name: s
         given, known = getattr(spec, flag), getattr(record, flag)
         if given is not None and known is not None and given != known:
             raise UsageError(f"{name!r} says its own {flag}: leave --{flag} out.")
-    if record.postprocessing.decides and spec.threshold is not None:
+    if record.postprocessing is not None and record.postprocessing.decides and spec.threshold is not None:
         raise UsageError(f"{name!r} decides by thresholds of its own for each group: leave --threshold out.")
     below = None if record.function is not None else path if record.model is None else str(Path(path) / record.model)
     return replace(

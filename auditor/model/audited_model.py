@@ -43,13 +43,14 @@ class Provenance:
 @dataclass(frozen=True, kw_only=True)
 class Said:
     """What was said of a model's file when it was loaded: of its columns, its classes and its outputs, and the function
-    that answers in its place. None is what nobody said."""
+    that answers in its place with the digest of its code. None is what nobody said."""
 
     features: tuple[str, ...] | None = None
     classes: tuple[str, ...] | None = None
     outputs: Outputs | None = None
     threshold: float | None = None
     predict: str | None = None
+    code_sha256: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

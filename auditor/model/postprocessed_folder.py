@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -16,8 +17,9 @@ from pydantic import Field, model_validator
 
 from auditor.errors import ModelError, UsageError
 from auditor.files import Closed, sha256_of, write_beside
-from auditor.model.audited_model import Said
+from auditor.model.audited_model import AuditedModel, Said
 from auditor.model.postprocessing import PostprocessedModel, Postprocessing
+from auditor.model.prepared import PreparedModel, Removal
 
 RULES_FILE = "postprocessing.json"
 FORMAT: Literal["auditor-postprocessed/1"] = "auditor-postprocessed/1"
@@ -35,6 +37,7 @@ class PostprocessedRecord(Closed):
     ``function``: the function that answers, which whoever loads the folder must name again. ``sha256``: of the model
     below as it was when the rules were made, of a function's file. ``features``: the columns that it takes, in order;
     None of texts. ``classes``, ``outputs``: what flags said of it, and its file does not. ``threshold``: its own.
+    ``removal``: what is subtracted from its rows. ``postprocessing``: the rules over its answers.
     """
 
     format: Literal["auditor-postprocessed/1"] = FORMAT
@@ -45,17 +48,41 @@ class PostprocessedRecord(Closed):
     classes: Annotated[Names, Field(max_length=2)] | None = None
     outputs: Literal["logits", "probabilities"] | None = None
     threshold: Annotated[float, Field(ge=0.0, le=1.0)] = 0.5
-    postprocessing: Postprocessing
+    postprocessing: Postprocessing | None = None
+    removal: Removal | None = None
 
     @model_validator(mode="after")
     def _one_model(self) -> Self:
         if self.model is not None and self.function is not None:
             raise ValueError("either a file or a function is the model below")
+        if self.postprocessing is None and self.removal is None:
+            raise ValueError("it holds neither rules nor what is subtracted")
         return self
 
 
-def write_postprocessed(model: PostprocessedModel, folder: str | Path, *, below: bytes | None = None) -> None:
-    """Writes a post-processed model as a folder.
+@dataclass(frozen=True, eq=False)
+class Layers:
+    """A model and what is put around it."""
+
+    base: AuditedModel
+    features: Names | None
+    removal: Removal | None
+    postprocessing: Postprocessing | None
+
+    @classmethod
+    def of(cls, model: PostprocessedModel | PreparedModel) -> Layers:
+        """The model below, whatever stands around it."""
+        rules = model.postprocessing if isinstance(model, PostprocessedModel) else None
+        inner = model.base if isinstance(model, PostprocessedModel) else model
+        if isinstance(inner, PreparedModel):
+            return cls(inner.base, inner.base_features, inner.removal, rules)
+        return cls(inner, getattr(model, "base_features", None), None, rules)
+
+
+def write_postprocessed(
+    model: PostprocessedModel | PreparedModel, folder: str | Path, *, below: bytes | None = None
+) -> None:
+    """Writes a model with what is put around it as a folder.
 
     ``below``: the file of the model below, where it lies in no file; else it is copied, byte for byte, from where it
     was loaded. Raises UsageError where the folder is not empty, ModelError where there is no model below to write or
@@ -69,35 +96,37 @@ def write_postprocessed(model: PostprocessedModel, folder: str | Path, *, below:
         )
     if where.exists() and not (where.is_dir() and not any(where.iterdir())):
         raise UsageError(f"{str(where)!r} is there and not an empty folder: name a new one.")
-    said, known = model.base.said or Said(), model.base.provenance
+    layers = Layers.of(model)
+    said, known = layers.base.said or Said(), layers.base.provenance
     record = PostprocessedRecord(
         function=said.predict,
-        sha256=known.sha256,
-        features=model.base_features,
+        sha256=known.sha256 if said.predict is None else said.code_sha256,
+        features=layers.features,
         classes=said.classes,
         outputs=said.outputs,
-        threshold=model.base.threshold,
-        postprocessing=model.postprocessing,
+        threshold=layers.base.threshold,
+        postprocessing=layers.postprocessing,
+        removal=layers.removal,
     )
     try:
         where.mkdir(parents=True, exist_ok=True)
         if said.predict is None:
-            record = _with_model(record, model, where, below)
+            record = _with_model(record, layers.base, where, below)
     except OSError as error:
         raise UsageError(f"Cannot write into {str(where)!r}: {error.strerror}.") from None
     write_beside(where / RULES_FILE, json.dumps(record.model_dump(mode="json"), indent=1).encode())
 
 
 def _with_model(
-    record: PostprocessedRecord, model: PostprocessedModel, where: Path, below: bytes | None
+    record: PostprocessedRecord, base: AuditedModel, where: Path, below: bytes | None
 ) -> PostprocessedRecord:
     """Puts the model below into the folder."""
-    if below is None and model.base.provenance.path is None:
+    if below is None and base.provenance.path is None:
         raise ModelError(
             "The model below the rules lies in memory, and a folder holds it as a file: save it, load that file with "
             "auditor.load_model, and post-process what was loaded; or keep using it in Python."
         )
-    source = Path(model.base.provenance.path or "model.pt")
+    source = Path(base.provenance.path or f"model{base.endings[0]}")
     if below is None and source.is_dir():
         _copy_folder(source, where)
         return record

@@ -5,7 +5,6 @@ Nothing here is code of the bundle's own: a bundle states thresholds, chances an
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from functools import cached_property
 from itertools import pairwise
@@ -29,6 +28,7 @@ from auditor.data.row_keys import keys_of
 from auditor.errors import DataError, ModelError
 from auditor.files import Closed
 from auditor.model.audited_model import AuditedModel, Provenance
+from auditor.model.row_draws import row_draws
 from auditor.rows import FloatArray, IntArray, Rows
 
 if TYPE_CHECKING:
@@ -299,22 +299,16 @@ class PostprocessedModel(AuditedModel):
         """(n,) numbers in [0, 1), uniform over rows, each a hash of its row alone."""
         if not self.postprocessing.randomised:
             return np.full(len(X), 0.5)
-        key = self.postprocessing.seed.to_bytes(8, "little")
-        words = (
-            hashlib.blake2b(row.tobytes() + int(place).to_bytes(8, "little", signed=True), digest_size=8, key=key)
-            for row, place in zip(self._contents(X), self._places(X), strict=True)
-        )
-        # 53 bits are all that a float holds; more would round some draws up to 1.
-        return np.fromiter((int.from_bytes(w.digest(), "little") >> 11 for w in words), np.float64, len(X)) / 2**53
+        return row_draws(self._contents(X), self.postprocessing.seed, self._places(X))
 
-    def _contents(self, X: Rows) -> npt.NDArray[Any]:
-        """(n, ...) what a row is known by: its encoding where the model below says it, else a key of its values."""
+    def _contents(self, X: Rows) -> npt.NDArray[np.float32]:
+        """(n, width) what a row is known by: its encoding where the model below says it, else the bytes of its key."""
         below = self.below(X)
         table = _table(below)
         if table is not None and isinstance(self.base.preprocessing, TabularPreprocessing):
-            # -0.0 and 0.0 are one number, and shall be one hash.
-            return self.base.preprocessing.encode(table) + np.float32(0.0)
-        return keys_of(below if table is None else table.reset_index(drop=True), None, None, None)
+            return self.base.preprocessing.encode(table)
+        keys = keys_of(below if table is None else table.reset_index(drop=True), None, None, None)
+        return keys.astype("<u8").view(np.uint8).reshape(len(keys), 8).astype(np.float32)
 
 
 def why_not(base: AuditedModel) -> str:

@@ -16,7 +16,8 @@ from auditor.errors import ModelError, OutputsError
 from auditor.model.audited_model import BATCH_ROWS, AuditedModel, Provenance, Recipe, in_turn
 from auditor.model.gradients import without_gradients
 from auditor.model.outputs import Outputs, Seen, as_logits, as_probabilities, stated_by
-from auditor.rows import FloatArray, Rows, take_rows
+from auditor.model.row_draws import row_draws
+from auditor.rows import FloatArray, IntArray, Rows, take_rows
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -245,6 +246,16 @@ class TorchModel(TorchNetwork):
         if self.outputs_said == "probabilities":
             return as_probabilities(raw)
         return torch.softmax(as_logits(raw, "logits").double(), dim=1)
+
+    def decide_rows(self, X: Rows, probabilities: FloatArray, positive: int | None) -> IntArray:
+        """(n,) class indices, drawn by the row's hash where the module says that its probabilities are to be drawn from
+        (``decision_seed``); a probe that decides on outputs of its own takes the likelier class."""
+        seed = getattr(self.module, "decision_seed", None)
+        if not isinstance(seed, int) or self.n_outputs != 2:
+            return self.decide(probabilities, positive)
+        chosen = int(self.module.positive)  # type: ignore[arg-type]
+        drawn = row_draws(self.encode(X).cpu().numpy(), seed) < probabilities[:, chosen]
+        return np.where(drawn, chosen, 1 - chosen).astype(np.int64)
 
     @property
     def in_question(self) -> bool:

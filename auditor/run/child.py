@@ -57,7 +57,7 @@ from auditor.run.messages import (
     Repaired,
     Trained,
 )
-from auditor.run.mitigation import Training, learns, make_mitigation, needs_rows
+from auditor.run.mitigation import Training, keeps_kind, learns, make_mitigation, needs_rows
 from auditor.run.plugins import load_mitigation, load_probe_class
 from auditor.run.probe import CountsProbe, Probe, counts_suffice, make_probe, missing_needs, not_applicable
 from auditor.run.protocol import Channel, Working
@@ -170,7 +170,7 @@ def mitigate(spec: MitigationSpec, model: AuditedModel, job: Job, channel: Chann
         progress=lambda words: channel.send(Working(words=words[:500])),
     )
     folder = job.model.path if job.model.path is not None and Path(job.model.path).is_dir() else None
-    if folder is None and kind.stage != "post-processing":
+    if folder is None and keeps_kind(kind):
         # Known before the work, since the old model's kind is the new one's.
         check_ending(model, spec.out)
     made = mitigation.mitigate(model, data, generator_for(job.seed, spec.name), training)

@@ -54,7 +54,8 @@ class Mitigation(Protocol):
 
     Two more may be declared: ``needs_rows = False`` by one that brings its own rows, and ``writes = "folder"`` by one
     whose new model is a Hugging Face folder; see :func:`needs_rows` and :func:`writes`. ``learns = False`` by one that
-    is made without any rows and yet audited on them; see :func:`learns`. Such a one may have a method
+    is made without any rows and yet audited on them; see :func:`learns`; ``keeps_kind = False`` by one that may put
+    something around the model, see :func:`keeps_kind`. Such a one may have a method
     ``seen(model, data) -> tuple[str, ...]``, notes on what the new model did with the rows it is audited on.
     """
 
@@ -84,6 +85,11 @@ def needs_rows(kind: type[Mitigation]) -> bool:
 def learns(kind: type[Mitigation]) -> bool:
     """Whether rows given to it change what it makes: they do unless it says ``learns = False``."""
     return bool(getattr(kind, "learns", True))
+
+
+def keeps_kind(kind: type[Mitigation]) -> bool:
+    """Whether its new model is written as the old one's kind is: unless it is post-processing or says otherwise."""
+    return bool(getattr(kind, "keeps_kind", kind.stage != "post-processing"))
 
 
 def writes(kind: type[Mitigation]) -> Writes:

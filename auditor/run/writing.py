@@ -9,6 +9,7 @@ from auditor.model.audited_model import AuditedModel
 from auditor.model.language_folder import save_folder
 from auditor.model.language_model import AuditedLanguageModel
 from auditor.model.postprocessing import PostprocessedModel
+from auditor.model.prepared import PreparedModel
 from auditor.model.saving import goes_into_a_bundle, save
 from auditor.model.torch_model import TorchModel
 from auditor.training.huggingface_folder import save_classifier
@@ -30,8 +31,8 @@ def write_made(model: AuditedModel, out: str, folder: str | None) -> None:
     """
     if isinstance(model, AuditedLanguageModel):
         save_folder(model, out, like=folder)
-    elif isinstance(model, PostprocessedModel):
-        if goes_into_a_bundle(model):
+    elif isinstance(model, PostprocessedModel | PreparedModel):
+        if isinstance(model, PostprocessedModel) and goes_into_a_bundle(model):
             check_ending(model, out)
         save(model, out)
     elif folder is not None and isinstance(model, TorchModel):

@@ -16,7 +16,7 @@ from auditor.rows import IntArray
 from mitigations.training.retraining import TrainingSet, decided, numbered, run, trainable, training_set, untrained
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
     from auditor.data.audit_data import AuditData
     from auditor.model.audited_model import AuditedModel, Recipe
@@ -91,6 +91,11 @@ class NetworkEstimator:
         rows = replace(self.trainer.rows.take(places(X)), positive=self.trainer.positive)
         chosen: IntArray = (decided(self.model, rows) == self.trainer.positive).astype(np.int64)
         return chosen
+
+    def member(self) -> nn.Module:
+        """The network."""
+        assert self.model is not None
+        return self.model.module
 
 
 @dataclass(frozen=True, eq=False)

@@ -74,10 +74,7 @@ class Change:
         if not isinstance(self.reference, str):
             assert self.reference is not None
             return self.reference, "the reference given"
-        from auditor.intake.formats import load_model
-        from auditor.intake.specs import ModelSpec
-
-        loaded = _below(after, self.reference) or load_model(ModelSpec(path=self.reference))
+        loaded = _below(after, self.reference) or _loaded(after, self.reference)
         digest = loaded.provenance.sha256
         return loaded, f"{Path(self.reference).name}{f', sha256 {digest[:16]}' if digest else ''}"
 
@@ -109,6 +106,22 @@ def _below(after: AuditedModel, reference: str) -> AuditedModel | None:
         return None
     known, path = after.base.provenance, Path(reference)
     return after.base if path.is_file() and sha256_of(path) == known.sha256 else None
+
+
+def _loaded(after: AuditedModel, reference: str) -> AuditedModel:
+    """The reference; what flags had to say of this model, they say of one that it was made of too."""
+    from auditor.intake.formats import load_model
+    from auditor.intake.specs import ModelSpec
+
+    said = after.said
+    if said is not None and (said.classes or said.features or said.outputs):
+        try:
+            return load_model(
+                ModelSpec(path=reference, classes=said.classes, features=said.features, outputs=said.outputs)
+            )
+        except UsageError:
+            pass  # the reference is of another kind, and says it itself
+    return load_model(ModelSpec(path=reference))
 
 
 def _decided(before: AuditedModel, after: AuditedModel, rows: AuditData) -> IntArray:

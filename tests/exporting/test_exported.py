@@ -216,8 +216,11 @@ def test_what_cannot_be_exported_says_so_in_one_sentence() -> None:
     words = TextPreprocessing(vocabulary={"a": 2}, length=4, unknown=1)
     text = TorchModel(BiLSTMText(3, 2), classes=("a", "b"), preprocessing=words)
     function = AuditedModel.from_callable(lambda X: np.full((len(X), 2), 0.5), classes=("a", "b"))
+    vote = bundle("vote")
+    vote.module.decision_seed = 3  # type: ignore[assignment]
     for model, said in (
         (PostprocessedModel(bundle(), by_chance), "--with deterministic=true"),
+        (vote, "--with rule=majority"),
         (text, "Only a model bundle of a table's rows"),
         (function, "Only a model bundle of a table's rows"),
     ):

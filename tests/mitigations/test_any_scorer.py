@@ -34,7 +34,7 @@ from mitigations.scores.threshold_optimizer import ThresholdOptimizer
 from tests.mitigations.planted_rows import biased_rows
 from tests.mitigations.test_debiasing_encoders import texts
 from tests.privacy.test_private_fine_tuning import save_small
-from tests.quantifiers import none_of
+from tests.quantifiers import all_of, none_of
 
 EVERY = [ThresholdOptimizer(), RejectOption(width=0.1), GroupCalibration()]
 COLUMNS = ["skill", "other", "group"]
@@ -193,7 +193,10 @@ def test_a_function_keeps_its_rules_in_a_folder_and_is_named_again(here: Path, p
     code = f"import numpy as np\n\n\ndef approve(rows):\n    return {answer}\n\n\napprove.classes = ['0', '1']\n"
     (here / f"own_{predict}.py").write_text(code)
     name = f"own_{predict}:approve"
-    flags = {"predict": name, "code_folder": str(here), "features": ("skill",)}
+    # What the function predicts with is hashed and not opened; its rules go with its code.
+    (here / "weights.bin").write_bytes(b"weights")
+    path = str(here / "weights.bin") if predict == "decisions" else None
+    flags: dict[str, Any] = {"path": path, "predict": name, "code_folder": str(here), "features": ("skill",)}
     old = load_model(ModelSpec(**flags))
     new = rule(ThresholdOptimizer(), old, rows_of(old, "train", features=("skill",)))
     auditor.save(new, here / "fair")
@@ -366,3 +369,19 @@ def test_texts_without_a_group_are_never_decided_by_guess(sentences: Path) -> No
     assert new.predict_proba(told).shape == (2, 2)
     with pytest.raises(DataError, match="--sensitive time"):
         new.predict_proba(grouped(plain, pd.DataFrame({"other": ["day", "night"]})))
+
+
+def test_probes_of_changed_texts_say_that_nobody_knows_their_group(sentences: Path) -> None:
+    from auditor.run.audit import run_audit
+    from probes import PROBES
+
+    old = load_model(ModelSpec(path="old"))
+    new = rule(RejectOption(width=0.2), old, load_data(spec("train", **SIDE), old))
+    data = load_data(spec("test", **SIDE), new).take(slice(60))
+    names = ("group_fairness", "robustness", "counterfactual_token_fairness", "feature_attribution")
+    report = run_audit(new, data, [PROBES[name]() for name in names])
+    outcomes = {name: {f.outcome for f in report.findings if f.probe == name} for name in names}
+    assert all_of(outcomes[name] == {"NOT_APPLICABLE"} for name in names[1:])
+    assert "NOT_APPLICABLE" not in outcomes["group_fairness"]
+    reasons = [f.reason or "" for f in report.findings if f.outcome == "NOT_APPLICABLE"]
+    assert all_of("before it was post-processed" in reason for reason in reasons)

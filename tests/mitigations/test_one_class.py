@@ -38,7 +38,7 @@ EVERY: list[Mitigation] = [
     GroupDro(epochs=1),
     AdversarialDebiasing(epochs=1),
     GridSearch(grid_size=3, epochs=1),
-    ExponentiatedGradient(max_iter=2, epochs=1),
+    ExponentiatedGradient(max_iter=2, learner="network", epochs=1),
     Reweighing(),
     BalancedResampling(),
     CorrelationRemover(),
