@@ -23,7 +23,7 @@ from cli.evidence import check_flags, start_log, write_evidence
 from cli.looks import at_level, check_history, entered, next_of_campaign
 from cli.output import print_report, stages
 from cli.register import followed, opened
-from cli.rendering import known_formats
+from cli.rendering import known_formats, make_page_ready
 from cli.written import claim_report, command_line, drop_stale, write_report
 from probes import PROBES
 
@@ -51,6 +51,8 @@ def scan(configured: Configured, *, as_json: bool, quiet: bool, debug: bool) -> 
         registered = followed(registration, configured, began)
         log = start_log(job)
         waits = workloads(job, PROBES)
+        if "html" in formats:
+            make_page_ready()
         with stages(not (quiet or as_json)) as shown:
             shown.total = len(job.probes) + 2
 
