@@ -75,7 +75,7 @@ def served_table(model: AuditedModel, positive: int | None) -> ServedTable:
             f"group rule; this is {base.provenance.format}, whose own library serves it"
             + (", and auditor.load_model with the rule over it." if rule is not None else ".")
         )
-    if (rule is not None and rule.randomised) or (rule is None and draws(base.module)):
+    if (rule is not None and rule.randomised) or (rule is None and _draws(base.module)):
         anew = (
             "exponentiated_gradient ... --with rule=majority"
             if rule is None
@@ -99,7 +99,7 @@ def served_table(model: AuditedModel, positive: int | None) -> ServedTable:
     )
 
 
-def draws(network: nn.Module) -> bool:
+def _draws(network: nn.Module) -> bool:
     """Whether decisions are drawn with the probabilities that a network returns."""
     return getattr(network, "decision_seed", None) is not None
 
