@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, cast, get_args
 import typer
 
 from auditor.errors import AuditorError, ModelError, UsageError
-from auditor.files import regular_file, sent, write_beside
+from auditor.files import regular_file, sent, sha256_of, write_beside
 from auditor.outputs import claim, place_file
 from auditor.run.options import memory_limit
 from cli.flags import AllowUnsandboxed, parse_json_flag
@@ -16,6 +16,7 @@ from cli.guarded import Writes
 from cli.made_beside import as_typed, beside, is_file, writing
 
 if TYPE_CHECKING:
+    from auditor.exporting.record import FileRecord
     from auditor.intake.specs import Job
     from auditor.run.messages import FileExported
 
@@ -25,7 +26,7 @@ _SECONDS = 3600.0
 
 
 def export(
-    model: Annotated[str, typer.Argument(help="A model bundle of a table, mitigated or not.")],
+    model: Annotated[str, typer.Argument(help="A model bundle of a table or an ONNX model, mitigated or not.")],
     to: Annotated[str, typer.Option(help="onnx, torch or sklearn.")],
     data: Annotated[str | None, typer.Option(help="Rows on which both must decide alike: those of the audit.")] = None,
     positive: Annotated[str | None, typer.Option(help="The favourable label.")] = None,
@@ -47,6 +48,7 @@ def export(
     in a skops file. The record of the export lies beside it. Exit codes: 0 written, and both decide all rows of --data
     alike; 1 a decision differs, and nothing is written; 3 written and NOT CHECKED, because there was no --data.
     """
+    from auditor.exporting.record import FileRecord
     from auditor.intake.specs import DataSpec, ExportSpec, Job, Limits, ModelSpec
 
     if to not in get_args(To):
@@ -84,7 +86,13 @@ def export(
             return 1
         if not is_file(made):
             raise ModelError("The export did not end well: it did not write its file.")
-        said = _record(kind, found, source=(source, model), data=(rows, data), made=(made, place))
+        said = _record(
+            kind,
+            found,
+            source=FileRecord(path=model, sha256=found.sha256 if source.is_dir() else sha256_of(source)),
+            artifact=FileRecord(path=str(place), sha256=sha256_of(made)),
+            data=None if rows is None else FileRecord(path=str(data), sha256=sha256_of(rows)),
+        )
         with writing(place):
             place.parent.mkdir(parents=True, exist_ok=True)
             place_file(made, place)
@@ -116,24 +124,17 @@ def _differing(found: FileExported, data: str) -> str:
     )
 
 
-def _record(
-    to: To,
-    found: FileExported,
-    *,
-    source: tuple[Path, str],
-    data: tuple[Path | None, str | None],
-    made: tuple[Path, Path],
-) -> str:
-    from auditor.exporting.record import ExportRecord, FileRecord, versions
+def _record(to: To, found: FileExported, *, source: FileRecord, artifact: FileRecord, data: FileRecord | None) -> str:
+    from auditor.exporting.record import ExportRecord, versions
 
     checked = found.rows is not None
     record = ExportRecord(
-        source=FileRecord.of(source[0], called=source[1]),
-        artifact=FileRecord.of(made[0], called=made[1]),
+        source=source,
+        artifact=artifact,
         to=to,
         classes=found.classes,
         positive=found.positive,
-        data=None if data[0] is None or data[1] is None else FileRecord.of(data[0], called=data[1]),
+        data=data,
         rows=found.rows,
         differing_decisions=0 if checked else None,
         largest_probability_difference=found.largest_difference if checked else None,

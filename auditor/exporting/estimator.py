@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch import nn
 
-from auditor.data.preprocessing import CategoricalColumn, NumericColumn, as_text, label_name
+from auditor.data.preprocessing import CategoricalColumn, NumericColumn, TabularPreprocessing, as_text, label_name
 from auditor.errors import UnsupportedError
 from auditor.exporting.served_table import ServedTable
 from auditor.networks.architectures import MLP
@@ -63,17 +63,17 @@ def estimator_of(table: ServedTable) -> Any:
     return model
 
 
-def as_taken(X: pd.DataFrame, table: ServedTable) -> pd.DataFrame:
+def as_taken(X: pd.DataFrame, encoding: TabularPreprocessing) -> pd.DataFrame:
     """The rows as the pipeline takes them: truth values where all levels are, else text."""
     changed = {}
-    for column in table.preprocessing.columns:
+    for column in encoding.columns:
         if isinstance(column, CategoricalColumn):
             text = as_text(X[column.name])
             names = text.astype(object).where(text.notna(), None)
             if set(map(label_name, column.levels)) <= set(_TRUTH):
                 names = names.map(lambda name: None if name is None else _TRUTH.get(label_name(name)))
             changed[column.name] = names.astype(object)
-    return X.assign(**changed)[list(table.columns)]
+    return X.assign(**changed)[list(encoding.features)]
 
 
 def _layers(table: ServedTable) -> list[nn.Linear]:

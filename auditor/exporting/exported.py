@@ -12,10 +12,10 @@ import numpy.typing as npt
 
 from auditor.artifact.onnx_graphs import Graph, libraries, session_of
 from auditor.data.coded_columns import CODED, CodedColumns
-from auditor.errors import ModelError, UsageError
+from auditor.errors import ModelError, UnsupportedError, UsageError
 from auditor.exporting.estimator import as_taken, skops_bytes
 from auditor.exporting.onnx_file import onnx_bytes, output_names
-from auditor.exporting.served_table import ServedTable, served_table
+from auditor.exporting.served_table import Served, ServedTable, served
 from auditor.exporting.torch_program import torch_bytes
 from auditor.model.audited_model import BATCH_ROWS, AuditedModel
 from auditor.rows import FloatArray
@@ -46,7 +46,7 @@ class Export:
 
     model: AuditedModel
     to: To
-    table: ServedTable
+    table: Served
     content: bytes
 
     def equality(self, rows: pd.DataFrame) -> Equality:
@@ -54,7 +54,7 @@ class Export:
         probabilities = self.model.predict_proba(rows)
         decided = self.model.decide_rows(rows, probabilities, self.table.positive)
         expected = np.asarray(self.table.classes, object)[decided]
-        ask = {"onnx": _onnx, "torch": _torch, "sklearn": _sklearn}[self.to](self.content, self.table)
+        ask = _ASK[self.to](self.content, self.table)
         differing: list[int] = []
         largest = 0.0
         for start in range(0, len(rows), BATCH_ROWS):
@@ -78,18 +78,21 @@ def export_of(model: AuditedModel, to: To, *, positive: int | None) -> Export:
     Raises UnsupportedError for what cannot be exported so, UsageError where a threshold is of nobody knows which class,
     MissingExtraError without onnx.
     """
-    table = served_table(model, positive)
+    table = served(model, positive)
     decides_itself = table.rule is not None and table.rule.decides
     if positive is None and len(table.classes) == 2 and table.threshold != 0.5 and not decides_itself:
         raise UsageError(
             f"The model holds the probability of the favourable label against {table.threshold:g}: add --positive "
             f"{table.classes[0]} or --positive {table.classes[1]} to say which that is."
         )
-    write = {"onnx": onnx_bytes, "torch": torch_bytes, "sklearn": skops_bytes}[to]
-    return Export(model, to, table, write(table))
+    if to == "onnx":
+        return Export(model, to, table, onnx_bytes(table))
+    if not isinstance(table, ServedTable):
+        raise UnsupportedError("An ONNX model, with or without a group rule, is exported as one: use --to onnx.")
+    return Export(model, to, table, torch_bytes(table) if to == "torch" else skops_bytes(table))
 
 
-def _onnx(content: bytes, table: ServedTable) -> _Asked:
+def _onnx(content: bytes, table: Served) -> _Asked:
     label, probabilities = output_names(table.columns)
     graph = Graph(session_of(libraries()[1], content), "the exported file")
 
@@ -100,7 +103,7 @@ def _onnx(content: bytes, table: ServedTable) -> _Asked:
     return ask
 
 
-def _torch(content: bytes, table: ServedTable) -> _Asked:
+def _torch(content: bytes, table: Served) -> _Asked:
     import torch
 
     extra = {CODED: ""}
@@ -114,15 +117,19 @@ def _torch(content: bytes, table: ServedTable) -> _Asked:
     return ask
 
 
-def _sklearn(content: bytes, table: ServedTable) -> _Asked:
+def _sklearn(content: bytes, table: Served) -> _Asked:
     import skops.io
 
+    assert isinstance(table, ServedTable)
     # Every type in it was put there by this process a moment ago.
     model = skops.io.loads(content, trusted=skops.io.get_untrusted_types(data=content))
     order = [model.classes_.tolist().index(name) for name in table.classes]
 
     def ask(rows: pd.DataFrame) -> _Answers:
-        taken = as_taken(rows, table)
+        taken = as_taken(rows, table.preprocessing)
         return np.asarray(model.predict(taken), object), np.asarray(model.predict_proba(taken))[:, order]
 
     return ask
+
+
+_ASK: dict[To, Callable[[bytes, Served], _Asked]] = {"onnx": _onnx, "torch": _torch, "sklearn": _sklearn}

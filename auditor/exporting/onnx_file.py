@@ -14,9 +14,10 @@ import numpy as np
 from auditor.artifact.onnx_graphs import THRESHOLD
 from auditor.data.preprocessing import NumericColumn, label_name
 from auditor.errors import UnsupportedError
+from auditor.exporting.onnx_below import scores_of
 from auditor.exporting.onnx_network import written
 from auditor.exporting.onnx_nodes import DOUBLE, FLOAT, INT64, ML, STRING, Nodes
-from auditor.exporting.served_table import GroupCodes, RuleTables, ServedTable
+from auditor.exporting.served_table import GroupCodes, RuleTables, Served, ServedGraph, ServedTable
 
 # What names the two outputs; a column of that name has it already.
 LABEL, PROBABILITIES = "label", "probabilities"
@@ -34,24 +35,25 @@ def output_names(columns: tuple[str, ...]) -> tuple[str, str]:
     return names[0], names[1]
 
 
-def onnx_bytes(table: ServedTable) -> bytes:
-    """The file. Raises UnsupportedError for a layer or a level that it has no place for, MissingExtraError without
-    onnx."""
+def onnx_bytes(table: ServedTable | ServedGraph) -> bytes:
+    """The file. Raises UnsupportedError for a layer, a level or a graph that it has no place for, MissingExtraError
+    without onnx."""
     label, probabilities = output_names(table.columns)
     to = Nodes([*table.columns, label, probabilities])
-    encoded = _encoded(table, to)
-    found = _probabilities(table, written(table.network, encoded, to), to)
+    if isinstance(table, ServedGraph):
+        found = scores_of(table, to)
+    else:
+        found = _probabilities(table, written(table.network, _encoded(table, to), to), to)
     if table.rule is not None:
         found = _ruled(table, found, to)
     found = to.add("Identity", found, into=probabilities)
     _labelled(table, found, label, to)
-    numeric = set(table.numeric)
     k = len(table.classes)
     said = {THRESHOLD: repr(table.threshold), "classes": json.dumps(table.classes)}
     if table.positive is not None:
         said[POSITIVE] = table.classes[table.positive]
     return to.model(
-        {name: DOUBLE if name in numeric else STRING for name in table.columns},
+        {name: DOUBLE if name in table.numeric else STRING for name in table.columns},
         {label: (STRING, ("rows",)), probabilities: (DOUBLE, ("rows", k))},
         said,
     )
@@ -130,7 +132,7 @@ def _probabilities(table: ServedTable, raw: str, to: Nodes) -> str:
     return to.add("Where", off, to.add("Div", found, sums), found)
 
 
-def _ruled(table: ServedTable, found: str, to: Nodes) -> str:
+def _ruled(table: Served, found: str, to: Nodes) -> str:
     """(n, 2) chances or probabilities after each group's own rule."""
     rule = table.rule
     assert rule is not None
@@ -166,7 +168,7 @@ def _log_odds(score: str, to: Nodes) -> str:
     return to.add("Sub", to.add("Log", inside), to.add("Log", to.add("Sub", to.numbers(1.0), inside)))
 
 
-def _group(table: ServedTable, to: Nodes) -> str:
+def _group(table: Served, to: Nodes) -> str:
     """(n,) place of each row's group, the last where no rule names it."""
     rule = table.rule
     assert rule is not None
@@ -193,7 +195,7 @@ def _group(table: ServedTable, to: Nodes) -> str:
     return to.add("ArgMax", to.add("Concat", there, half, axis=1), axis=1, keepdims=0)
 
 
-def _labelled(table: ServedTable, found: str, label: str, to: Nodes) -> None:
+def _labelled(table: Served, found: str, label: str, to: Nodes) -> None:
     """The output of labels."""
     rule = table.rule
     if rule is not None and rule.decides:

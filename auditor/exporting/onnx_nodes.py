@@ -34,6 +34,7 @@ class Nodes:
         self._n = 0
         self.nodes: list[onnx.NodeProto] = []
         self.constants: list[onnx.TensorProto] = []
+        self.ml_opset = OPSET_ML
 
     def add(
         self, operator: str, *inputs: str, into: str | None = None, domain: str = "", unused: int = 0, **attributes: Any
@@ -83,7 +84,7 @@ class Nodes:
             [helper.make_tensor_value_info(name, kind, shape) for name, (kind, shape) in outputs.items()],
             initializer=self.constants,
         )
-        opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(ML, OPSET_ML)]
+        opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(ML, self.ml_opset)]
         model = helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION, producer_name="auditor")
         helper.set_model_props(model, said)
         self._onnx.checker.check_model(model)

@@ -4,24 +4,18 @@ from __future__ import annotations
 
 import platform
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Literal
 
-from auditor.files import Closed, sha256_of
+from auditor.files import Closed
 
 _PACKAGES = ("responsible-auditor", "numpy", "torch", "onnx", "onnxruntime", "scikit-learn", "skops")
 
 
 class FileRecord(Closed):
-    """A file, as it was named, and its digest."""
+    """A file or a folder as it was named, and its digest."""
 
     path: str
     sha256: str
-
-    @classmethod
-    def of(cls, path: str | Path, *, called: str | Path) -> FileRecord:
-        """That of a file which lies at ``path`` and is ``called`` otherwise."""
-        return cls(path=str(called), sha256=sha256_of(Path(path)))
 
 
 class ExportRecord(Closed):

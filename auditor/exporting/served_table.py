@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import nn
 
+from auditor.artifact.source import read_source
 from auditor.data.counts import MISSING
 from auditor.data.preprocessing import CategoricalColumn, NumericColumn, TabularPreprocessing, label_name
 from auditor.errors import UnsupportedError
@@ -23,18 +25,17 @@ from auditor.rows import FloatArray, IntArray
 MOST_POINTS = 1_000_000
 
 
-@dataclass(frozen=True)
-class ServedTable:
+@dataclass(frozen=True, kw_only=True)
+class Served:
     """A classifier of tables, whose decision for every row is a function of the row alone.
 
-    ``positive``: index of the favourable class of two, whose probability is held against ``threshold``; None decides by
-    the largest probability. ``rule``: what is done to the probabilities by group.
+    ``features``: the columns that the scores are made of, in order; ``numeric``: those of them that are numbers, all
+    others being text. ``positive``: index of the favourable class of two, whose probability is held against
+    ``threshold``; None decides by the largest probability. ``rule``: what is done to the probabilities by group.
     """
 
-    preprocessing: TabularPreprocessing
-    network: nn.Module
-    device: torch.device
-    outputs: Outputs
+    features: tuple[str, ...]
+    numeric: tuple[str, ...]
     classes: tuple[str, ...]
     positive: int | None
     threshold: float
@@ -43,13 +44,25 @@ class ServedTable:
     @property
     def columns(self) -> tuple[str, ...]:
         """Raw columns in the order of the inputs: the features, then what groups alone are read from."""
-        features = self.preprocessing.features
-        return (*features, *(c for c in (self.rule.columns if self.rule else ()) if c not in features))
+        groups = self.rule.columns if self.rule else ()
+        return (*self.features, *(c for c in groups if c not in self.features))
 
-    @property
-    def numeric(self) -> tuple[str, ...]:
-        """Those of the columns that are numbers; all others are text."""
-        return tuple(c.name for c in self.preprocessing.columns if isinstance(c, NumericColumn))
+
+@dataclass(frozen=True, kw_only=True)
+class ServedGraph(Served):
+    """One whose scores an ONNX file makes: its bytes."""
+
+    content: bytes
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServedTable(Served):
+    """One whose scores a network makes of encoded rows."""
+
+    preprocessing: TabularPreprocessing
+    network: nn.Module
+    device: torch.device
+    outputs: Outputs
 
     @property
     def one_number(self) -> bool:
@@ -66,20 +79,49 @@ class ServedTable:
         return {}
 
 
-def served_table(model: AuditedModel, positive: int | None) -> ServedTable:
-    """The parts of a model bundle of a table. Raises UnsupportedError for any other, and for decisions by chance."""
+def served(model: AuditedModel, positive: int | None) -> ServedTable | ServedGraph:
+    """The parts of a model bundle of a table, or of an ONNX model of one, with the rule by group over either.
+
+    Raises UnsupportedError for any other, and for decisions by chance.
+    """
     base, rule = (model.base, model.postprocessing) if isinstance(model, PostprocessedModel) else (model, None)
+    _refuse_chance(base, rule)
+    shared: dict[str, Any] = {
+        "classes": base.classes,
+        "positive": positive,
+        "threshold": model.threshold,
+        "rule": rule,
+    }
+    if base.provenance.format == "ONNX model" and base.provenance.path is not None and base.features is not None:
+        source = read_source(base.provenance.path)
+        if source.sha256 != base.provenance.sha256:
+            raise UnsupportedError(f"{source.name!r} has changed since it was loaded: load it again.")
+        numeric = tuple(name for name in base.features if name not in base.group_columns)
+        return ServedGraph(features=base.features, numeric=numeric, content=source.data, **shared)
     if type(base) is not TorchModel or not isinstance(base.preprocessing, TabularPreprocessing):
         raise UnsupportedError(
-            "Only a model bundle of a table's rows, a classifier with its encoding, can be exported, with or without a "
-            f"group rule; this is {base.provenance.format}, whose own library serves it"
+            "Only a model bundle of a table's rows, a classifier with its encoding, or an ONNX model of a table can be "
+            f"exported, with or without a group rule; this is {base.provenance.format}, whose own library serves it"
             + (", and auditor.load_model with the rule over it." if rule is not None else ".")
         )
-    if (rule is not None and rule.randomised) or (rule is None and _draws(base.module)):
+    return ServedTable(
+        features=base.preprocessing.features,
+        numeric=tuple(c.name for c in base.preprocessing.columns if isinstance(c, NumericColumn)),
+        preprocessing=base.preprocessing,
+        network=base.module,
+        device=base.device,
+        outputs=base.output_kind,
+        **shared,
+    )
+
+
+def _refuse_chance(base: AuditedModel, rule: Postprocessing | None) -> None:
+    by_network = rule is None and isinstance(base, TorchModel) and _draws(base.module)
+    if by_network or (rule is not None and rule.randomised):
         anew = (
             "exponentiated_gradient ... --with rule=majority"
-            if rule is None
-            else ("threshold_optimizer ... --with deterministic=true")
+            if by_network
+            else "threshold_optimizer ... --with deterministic=true"
         )
         raise UnsupportedError(
             "Some of this model's decisions are drawn by a hash of the row, which no exported file can do: make it "
@@ -87,16 +129,6 @@ def served_table(model: AuditedModel, positive: int | None) -> ServedTable:
         )
     if rule is not None and max(map(_points, rule.rules)) * len(rule.rules) > MOST_POINTS:
         raise UnsupportedError("The group rule has too many points to be exported: fit it with fewer.")
-    return ServedTable(
-        preprocessing=base.preprocessing,
-        network=base.module,
-        device=base.device,
-        outputs=base.output_kind,
-        classes=base.classes,
-        positive=positive,
-        threshold=model.threshold,
-        rule=rule,
-    )
 
 
 def _draws(network: nn.Module) -> bool:

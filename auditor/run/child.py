@@ -199,6 +199,7 @@ def export(spec: ExportSpec, model: AuditedModel, job: Job, channel: Channel) ->
         Path(received(spec.out)).write_bytes(made.content)
     channel.send(
         FileExported(
+            sha256=model.provenance.sha256 or "",
             classes=model.classes,
             positive=None if positive is None else model.classes[positive],
             rows=None if found is None else found.rows,

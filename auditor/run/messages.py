@@ -78,9 +78,11 @@ class FileExported(Said):
 
     ``rows``: how many both were asked about, None where there were none to ask about. ``differing``: the first of
     those, 0-based, of whose decisions ``n_differing`` differ. ``largest_difference``: of the probabilities of a class.
+    ``sha256``: of the model, as its audit records it.
     """
 
     kind: Literal["exported"] = "exported"
+    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
     classes: Annotated[tuple[Line, ...], Field(max_length=10_000)]
     positive: Line | None
     rows: Annotated[int, Field(ge=0)] | None

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from auditor.model.saving import save
 from cli.main import app
-from tests.exporting.planted import bundle, rows, ruled
+from tests.exporting.planted import bundle, converted, rows, ruled, sold
 
 pytest.importorskip("onnx", reason="onnx is not installed")
 pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
@@ -112,3 +112,22 @@ def test_the_audit_of_the_file_is_that_of_the_bundle(to: str, model: str, folder
         report = json.loads((out / "report.json").read_text())
         found.append([f for f in report["findings"] if f["probe"] == "group_fairness"])
     assert len(found[0]) > 5 and found[0] == found[1]
+
+
+@pytest.mark.slow
+def test_a_pipeline_in_an_onnx_file_is_mitigated_and_exported_as_one_file(tmp_path: Path) -> None:
+    X = sold(1500)
+    converted(tmp_path / "m.onnx", 18, zipmap=True, matrix=False)
+    y = ["yes" if a / 20 + g + (s == "f") > 4.0 else "no" for a, g, s in X.itertuples(index=False)]
+    X.assign(y=y).to_csv(tmp_path / "rows.csv", index=False)
+    rows_given = ["--data", str(tmp_path / "rows.csv"), "--target", "y", "--positive", "yes", "--sensitive", "sex"]
+    given = ["mitigate", "threshold_optimizer", str(tmp_path / "m.onnx"), "--with", "deterministic=true"]
+    given += ["--out", str(tmp_path / "fair"), "--train", str(tmp_path / "train.csv"), *rows_given]
+    X.iloc[::-1].assign(y=y[::-1]).head(1000).to_csv(tmp_path / "train.csv", index=False)
+    made = RUNNER.invoke(app, [*given, "--probes", "group_fairness", "--report", str(tmp_path / "report"), "--quiet"])
+    assert made.exit_code in (0, 1, 3) and (tmp_path / "fair").is_dir(), made.output
+    out = tmp_path / "fair.onnx"
+    code, said = call(tmp_path / "fair", "--to", "onnx", "--data", tmp_path / "rows.csv", "--out", out)
+    assert code == 0 and "1,500 rows: every decision is the model's" in said, said
+    record = json.loads((tmp_path / "fair.onnx.export.json").read_text())
+    assert record["source"]["path"] == str(tmp_path / "fair") and len(record["source"]["sha256"]) == 64

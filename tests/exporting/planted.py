@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
+import pytest
 import torch
 from torch import nn
 
@@ -13,6 +16,7 @@ from auditor.model.outputs import Outputs
 from auditor.model.postprocessing import GroupRule, IsotonicMap, PlattScaling, PostprocessedModel, Postprocessing, Steps
 from auditor.model.torch_model import TorchModel
 from auditor.networks.architectures import MLP, MLPVote
+from auditor.run.in_python import load_model
 
 ENCODING = TabularPreprocessing(
     columns=(
@@ -128,3 +132,36 @@ def group_rule(kind: str) -> Postprocessing:
 def ruled(kind: str, threshold: float = 0.5) -> AuditedModel:
     """The plain bundle under a rule by group."""
     return PostprocessedModel(bundle(threshold=threshold), group_rule(kind))
+
+
+def converted(path: Path, opset: int, *, zipmap: bool, matrix: bool) -> AuditedModel:
+    """A scikit-learn pipeline as a converter writes it, and as it is read."""
+    from sklearn.compose import ColumnTransformer
+    from sklearn.ensemble import RandomForestClassifier
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import OneHotEncoder
+
+    convert = pytest.importorskip("skl2onnx", reason="skl2onnx is not installed")
+    types = pytest.importorskip("skl2onnx.common.data_types", reason="skl2onnx is not installed")
+    X = sold()
+    y = np.where(X["age"] / 20 + X["gain"] + (X["sex"] == "f") > 4.0, "yes", "no")
+    forest = RandomForestClassifier(7, max_depth=5, random_state=0)
+    if matrix:
+        own, initial = forest.fit(X[["age", "gain"]].to_numpy(), y), [("X", types.FloatTensorType([None, 2]))]
+    else:
+        encoder = ColumnTransformer([("sex", OneHotEncoder(handle_unknown="ignore"), ["sex"])], remainder="passthrough")
+        own = make_pipeline(encoder, forest).fit(X, y)
+        initial = [(name, types.FloatTensorType([None, 1])) for name in ("age", "gain")]
+        initial.append(("sex", types.StringTensorType([None, 1])))
+    made = convert.to_onnx(
+        own, initial_types=initial, options={"zipmap": zipmap}, target_opset={"": opset, "ai.onnx.ml": 3}
+    )
+    path.write_bytes(made.SerializeToString())
+    return load_model(path, features="age,gain" if matrix else None)
+
+
+def sold(n: int = 600) -> pd.DataFrame:
+    """The rows that it takes."""
+    rng = np.random.default_rng(1)
+    X = pd.DataFrame({"age": rng.normal(40, 12, n).astype(np.float32), "gain": rng.normal(2, 1, n).astype(np.float32)})
+    return X.assign(sex=rng.choice(["f", "m"], n))

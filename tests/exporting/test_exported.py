@@ -17,14 +17,14 @@ from torch import nn
 from auditor.data.preprocessing import CategoricalColumn, TabularPreprocessing, TextPreprocessing
 from auditor.errors import DamagedError, UnsupportedError, UsageError
 from auditor.exporting.exported import To, export_of
-from auditor.exporting.served_table import served_table
+from auditor.exporting.served_table import ServedTable, served
 from auditor.exporting.torch_program import coded_columns
 from auditor.model.audited_model import AuditedModel
 from auditor.model.postprocessing import GroupRule, PostprocessedModel, Postprocessing, Steps
 from auditor.model.torch_model import TorchModel
 from auditor.networks.architectures import MLP, BiLSTMText
 from auditor.run.in_python import load_model
-from tests.exporting.planted import ENCODING, bundle, group_rule, rows, ruled
+from tests.exporting.planted import ENCODING, bundle, converted, group_rule, rows, ruled, sold, steps
 
 onnx = pytest.importorskip("onnx", reason="onnx is not installed")
 pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
@@ -284,7 +284,9 @@ def test_the_same_model_makes_the_same_file() -> None:
 
 
 def test_a_program_says_what_its_numbers_mean() -> None:
-    coded = coded_columns(served_table(ruled("maps"), 1))
+    own = served(ruled("maps"), 1)
+    assert isinstance(own, ServedTable)
+    coded = coded_columns(own)
     assert coded.features == (*ENCODING.features, "region") and coded.positive == "no"
     assert coded.columns[-1].values == ("north", "7", "south", None)
     assert coded.columns[4].values == ("f", "m", "d", None) and coded.columns[5].values is None
@@ -292,3 +294,27 @@ def test_a_program_says_what_its_numbers_mean() -> None:
     X = X.assign(sex=["d", None], zone=[1, 2], region=[7, None])
     expected = [[1.5, 0, 7, 0, 2, 1, 1], [np.nan, -1, 8, -1, 3, 2, 3]]
     assert np.array_equal(coded.encode(X), np.asarray(expected), equal_nan=True)
+
+
+@pytest.mark.parametrize(("opset", "zipmap", "matrix"), [(20, False, False), (15, True, False), (18, True, True)])
+@pytest.mark.parametrize("with_rule", [True, False])
+def test_a_pipeline_in_an_onnx_file_and_its_rule_are_one_file(
+    opset: int, zipmap: bool, matrix: bool, with_rule: bool, tmp_path: Path
+) -> None:
+    base = converted(tmp_path / "base.onnx", opset, zipmap=zipmap, matrix=matrix)
+    rule = Postprocessing(
+        columns=("sex",), positive=1, groups=(GroupRule(group=("f",), rule=steps(0.8)),), otherwise=steps(0.3)
+    )
+    model = PostprocessedModel(base, rule) if with_rule else base
+    X = sold()
+    made = export_of(model, "onnx", positive=1)
+    found = made.equality(X)
+    assert found.differing == () and found.largest_difference < 1e-6
+    assert len(set(decided(model, X, 1))) == 2
+    (tmp_path / "one.onnx").write_bytes(made.content)
+    back = load_model(tmp_path / "one.onnx")
+    assert set(back.features or ()) == set(X.columns if with_rule or not matrix else ["age", "gain"])
+    assert decided(back, X, 1) == decided(model, X, 1)
+    for to in ("torch", "sklearn"):
+        with pytest.raises(UnsupportedError, match="use --to onnx"):
+            export_of(model, to, positive=1)  # type: ignore[arg-type]
