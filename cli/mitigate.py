@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,13 +17,15 @@ from auditor.errors import UsageError
 from auditor.intake.specs import Job, Limits, MitigationSpec
 from auditor.outputs import claim, place_file
 from auditor.report.comparing.compare import compare
+from auditor.report.comparing.side_by_side import CHANGE
+from auditor.report.comparing.usefulness import PERFORMANCE
 from auditor.report.record import AuditReport
 from auditor.run.isolate import mitigate
 from auditor.run.mitigation import Mitigation, learns, make_mitigation, needs_rows, writes
 from auditor.run.options import Configured
 from auditor.run.plugins import mitigation_class
 from auditor.run.scan import job_of, scan_job
-from cli.comparing import claim_comparison, print_comparison, verdict_code, write_comparison
+from cli.comparing import claim_comparison, print_comparison, write_comparison
 from cli.one_process import refuse_a_job
 from cli.output import stages
 from cli.written import claim_report, command_line, write_report
@@ -42,9 +45,12 @@ def run_mitigation(
     *,
     checkpoint: Path | None,
     max_seconds: float,
+    margin: float,
     quiet: bool,
 ) -> int:
     """Makes the new model, audits the old and the new one on the same rows, and compares; returns the exit code."""
+    if not 0.0 <= margin < 1.0:
+        raise UsageError(f"--margin must lie in [0, 1), such as 0.02 for two points of accuracy, not {margin:g}.")
     refuse_a_job("mitigate")
     options = configured.options
     key = name.replace("-", "_")
@@ -57,6 +63,10 @@ def run_mitigation(
         raise UsageError("Whether a mitigation helped is measured on rows it did not see: add --data FILE.")
     if not with_rows and (options.train or options.data) is not None:
         raise UsageError(f"{key} learns from no rows and is audited without them: leave out --train and --data.")
+    of_language = not with_rows and writes(kind) == "folder"
+    if of_language and options.probes is not None:
+        # Of rows the performance is measured wherever there are labels.
+        configured = replace(configured, options=replace(options, probes=_named(options.probes, PERFORMANCE)))
     before_job = job_of(configured, PROBES)
     assert options.model is not None
     _check_out(out, options.model, folder=_writes_folder(kind, options.model))
@@ -76,17 +86,23 @@ def run_mitigation(
             typer.echo(f"note      {note}")
     before = audit_model(configured, before_job, folder / "before", quiet=quiet)
     # What is written says itself from which probability on it decides, but for files of other libraries.
-    own = replace(configured, options=replace(options, threshold=None)) if out.suffix in ("", ".pt") else configured
-    later = with_reference(own, out) if with_rows else _of(own, out)
+    own = (
+        replace(configured, options=replace(configured.options, threshold=None))
+        if out.suffix in ("", ".pt")
+        else configured
+    )
+    later = with_reference(own, out) if with_rows or of_language else _of(own, out)
     after = audit_model(*later, folder / "after", quiet=quiet)
-    comparison = replace(compare(before, after, error_rate=options.error_rate), made_by=(kind.name, *notes))
+    comparison = replace(
+        compare(before, after, error_rate=options.error_rate, margin=margin), made_by=(kind.name, *notes)
+    )
     written = write_comparison(comparison, folder)
     if not quiet:
         typer.echo("")
         print_comparison(comparison)
         for path in written:
             typer.echo(f"report  {path}")
-    return verdict_code(comparison)
+    return comparison.exit_code
 
 
 def _writes_folder(kind: type[Mitigation], model: str | None) -> bool:
@@ -153,8 +169,16 @@ def make_model(
 
 
 def with_reference(configured: Configured, model: Path) -> tuple[Configured, Job]:
-    """The same audit of the new model, with the old one as its reference."""
-    return _of(configured, model, reference=configured.options.model)
+    """The same audit of the new model, with the old one as its reference; what changed is asked, whatever else is."""
+    probes = configured.options.probes
+    if probes is not None and configured.options.data is not None:
+        probes = _named(probes, CHANGE)
+    return _of(configured, model, reference=configured.options.model, probes=probes)
+
+
+def _named(probes: Sequence[str], *more: str) -> tuple[str, ...]:
+    """Probes, and more whatever they are."""
+    return tuple(dict.fromkeys((*(name.replace("-", "_") for name in probes), *more)))
 
 
 def _of(configured: Configured, model: Path, **more: Any) -> tuple[Configured, Job]:

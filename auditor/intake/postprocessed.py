@@ -14,6 +14,7 @@ from auditor.errors import DamagedError, ModelError, UsageError
 from auditor.intake.bundle import first_problem
 from auditor.intake.specs import ModelSpec
 from auditor.model.audited_model import AuditedModel
+from auditor.model.mixture import Mixture, MixtureModel
 from auditor.model.postprocessed_folder import MAX_RULES_BYTES, RULES_FILE, PostprocessedRecord
 from auditor.model.postprocessing import PostprocessedModel
 from auditor.model.prepared import PreparedModel
@@ -27,9 +28,10 @@ def load_postprocessed(path: str, spec: ModelSpec, load: Callable[[ModelSpec], A
         record = PostprocessedRecord.model_validate_json(source.data)
     except ValidationError as error:
         raise DamagedError(f"The {RULES_FILE} in {name!r} is not valid: {first_problem(error)}.") from None
-    base = load(_spec_below(record, path, spec, name))
+    below = _spec_below(record, path, spec, name)
+    base = load(below) if record.mixture is None else _mixed(record, record.mixture, below, path, name, load)
     notes: tuple[str, ...] = ()
-    if record.function is None and base.provenance.sha256 != record.sha256:
+    if record.mixture is None and record.function is None and base.provenance.sha256 != record.sha256:
         raise DamagedError(f"The model in {name!r} is not the one that its rules were made for.")
     if record.function is not None and base.said is not None and base.said.code_sha256 != record.sha256:
         notes = ("The code of the function is not what it was when the rules were made.",)
@@ -45,7 +47,28 @@ def load_postprocessed(path: str, spec: ModelSpec, load: Callable[[ModelSpec], A
     try:
         if record.removal is not None:
             base = PreparedModel(base, record.removal, features=record.features, provenance=known)
+        if record.removal is None and rules is None:
+            base.provenance = known
         return base if rules is None else PostprocessedModel(base, rules, features=record.features, provenance=known)
+    except ModelError as error:
+        raise DamagedError(f"{name!r} cannot be used: {error}") from None
+
+
+def _mixed(
+    record: PostprocessedRecord,
+    mixture: Mixture,
+    spec: ModelSpec,
+    path: str,
+    name: str,
+    load: Callable[[ModelSpec], AuditedModel],
+) -> MixtureModel:
+    """The models of a mixture, each by its own loader."""
+    members = [load(replace(spec, path=str(Path(path) / member.model))) for member in record.members]
+    if [one.provenance.sha256 for one in members] != [member.sha256 for member in record.members]:
+        raise DamagedError(f"The models in {name!r} are not those that were mixed.")
+    known = replace(members[0].provenance, notes=(*members[0].provenance.notes, mixture.described()))
+    try:
+        return MixtureModel(members, mixture, provenance=known)
     except ModelError as error:
         raise DamagedError(f"{name!r} cannot be used: {error}") from None
 

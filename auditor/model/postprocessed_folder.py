@@ -7,6 +7,7 @@ read by the loader that reads it alone: the folder adds nothing that could run.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from pydantic import Field, model_validator
 from auditor.errors import ModelError, UsageError
 from auditor.files import Closed, sha256_of, write_beside
 from auditor.model.audited_model import AuditedModel, Said
+from auditor.model.mixture import Mixture, MixtureModel
 from auditor.model.postprocessing import PostprocessedModel, Postprocessing
 from auditor.model.prepared import PreparedModel, Removal
 
@@ -30,6 +32,13 @@ _NAME = r"model(\.[A-Za-z0-9]{1,12})?"
 Names = tuple[str, ...]
 
 
+class Member(Closed):
+    """One of the models of a mixture: the file, and its digest."""
+
+    model: Annotated[str, Field(pattern=r"^model\d{1,5}(\.[A-Za-z0-9]{1,12})?$")]
+    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+
+
 class PostprocessedRecord(Closed):
     """What ``postprocessing.json`` holds.
 
@@ -37,7 +46,8 @@ class PostprocessedRecord(Closed):
     ``function``: the function that answers, which whoever loads the folder must name again. ``sha256``: of the model
     below as it was when the rules were made, of a function's file. ``features``: the columns that it takes, in order;
     None of texts. ``classes``, ``outputs``: what flags said of it, and its file does not. ``threshold``: its own.
-    ``removal``: what is subtracted from its rows. ``postprocessing``: the rules over its answers.
+    ``members``, ``mixture``: several models in place of one, and how they are mixed. ``removal``: what is subtracted
+    from its rows. ``postprocessing``: the rules over its answers.
     """
 
     format: Literal["auditor-postprocessed/1"] = FORMAT
@@ -48,6 +58,8 @@ class PostprocessedRecord(Closed):
     classes: Annotated[Names, Field(max_length=2)] | None = None
     outputs: Literal["logits", "probabilities"] | None = None
     threshold: Annotated[float, Field(ge=0.0, le=1.0)] = 0.5
+    members: Annotated[tuple[Member, ...], Field(max_length=10_000)] = ()
+    mixture: Mixture | None = None
     postprocessing: Postprocessing | None = None
     removal: Removal | None = None
 
@@ -55,8 +67,10 @@ class PostprocessedRecord(Closed):
     def _one_model(self) -> Self:
         if self.model is not None and self.function is not None:
             raise ValueError("either a file or a function is the model below")
-        if self.postprocessing is None and self.removal is None:
-            raise ValueError("it holds neither rules nor what is subtracted")
+        if (self.mixture is None) != (not self.members) or (self.members and (self.model or self.function)):
+            raise ValueError("a mixture has members, and nothing else has any")
+        if self.postprocessing is None and self.removal is None and self.mixture is None:
+            raise ValueError("it holds neither rules nor what is subtracted, and no mixture")
         return self
 
 
@@ -70,17 +84,17 @@ class Layers:
     postprocessing: Postprocessing | None
 
     @classmethod
-    def of(cls, model: PostprocessedModel | PreparedModel) -> Layers:
+    def of(cls, model: PostprocessedModel | PreparedModel | MixtureModel) -> Layers:
         """The model below, whatever stands around it."""
         rules = model.postprocessing if isinstance(model, PostprocessedModel) else None
         inner = model.base if isinstance(model, PostprocessedModel) else model
         if isinstance(inner, PreparedModel):
             return cls(inner.base, inner.base_features, inner.removal, rules)
-        return cls(inner, getattr(model, "base_features", None), None, rules)
+        return cls(inner, getattr(model, "base_features", inner.features), None, rules)
 
 
 def write_postprocessed(
-    model: PostprocessedModel | PreparedModel, folder: str | Path, *, below: bytes | None = None
+    model: PostprocessedModel | PreparedModel | MixtureModel, folder: str | Path, *, below: bytes | None = None
 ) -> None:
     """Writes a model with what is put around it as a folder.
 
@@ -98,6 +112,7 @@ def write_postprocessed(
         raise UsageError(f"{str(where)!r} is there and not an empty folder: name a new one.")
     layers = Layers.of(model)
     said, known = layers.base.said or Said(), layers.base.provenance
+    members = _members(layers.base)
     record = PostprocessedRecord(
         function=said.predict,
         sha256=known.sha256 if said.predict is None else said.code_sha256,
@@ -107,14 +122,31 @@ def write_postprocessed(
         threshold=layers.base.threshold,
         postprocessing=layers.postprocessing,
         removal=layers.removal,
+        mixture=layers.base.mixture if isinstance(layers.base, MixtureModel) else None,
+        members=tuple(
+            Member(model=name, sha256=hashlib.sha256(content).hexdigest()) for name, content in members.items()
+        ),
     )
     try:
         where.mkdir(parents=True, exist_ok=True)
-        if said.predict is None:
+        for name, content in members.items():
+            write_beside(where / name, content)
+        if not members and said.predict is None:
             record = _with_model(record, layers.base, where, below)
     except OSError as error:
         raise UsageError(f"Cannot write into {str(where)!r}: {error.strerror}.") from None
     write_beside(where / RULES_FILE, json.dumps(record.model_dump(mode="json"), indent=1).encode())
+
+
+def _members(base: AuditedModel) -> dict[str, bytes]:
+    """The files of a mixture's models by name; ModelError where a model has no file of its own."""
+    found = {}
+    for i, one in enumerate(base.members if isinstance(base, MixtureModel) else ()):
+        content = one.written()
+        if content is None:
+            raise ModelError("A mixture is written where its models are estimators, or boosted trees.")
+        found[f"model{i + 1}{one.endings[0]}"] = content
+    return found
 
 
 def _with_model(

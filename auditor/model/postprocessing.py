@@ -24,11 +24,10 @@ from auditor.data.preprocessing import (
     group_cells,
     level_codes,
 )
-from auditor.data.row_keys import keys_of
 from auditor.errors import DataError, ModelError
 from auditor.files import Closed
 from auditor.model.audited_model import AuditedModel, Provenance
-from auditor.model.row_draws import row_draws
+from auditor.model.row_draws import contents_of, row_draws
 from auditor.rows import FloatArray, IntArray, Rows
 
 if TYPE_CHECKING:
@@ -307,8 +306,7 @@ class PostprocessedModel(AuditedModel):
         table = _table(below)
         if table is not None and isinstance(self.base.preprocessing, TabularPreprocessing):
             return self.base.preprocessing.encode(table)
-        keys = keys_of(below if table is None else table.reset_index(drop=True), None, None, None)
-        return keys.astype("<u8").view(np.uint8).reshape(len(keys), 8).astype(np.float32)
+        return contents_of(below, None)
 
 
 def why_not(base: AuditedModel) -> str:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
 
-from auditor.rows import FloatArray, IntArray
+from auditor.data.row_keys import keys_of
+from auditor.rows import FloatArray, IntArray, Rows
 
 
 def row_draws(encoded: npt.NDArray[np.float32], seed: int, places: IntArray | None = None) -> FloatArray:
@@ -23,3 +25,10 @@ def row_draws(encoded: npt.NDArray[np.float32], seed: int, places: IntArray | No
     )
     # 53 bits are all that a float holds; more would round some draws up to 1.
     return np.fromiter((int.from_bytes(w, "little") >> 11 for w in words), np.float64, len(rows)) / 2**53
+
+
+def contents_of(X: Rows, columns: Sequence[str] | None) -> npt.NDArray[np.float32]:
+    """(n, 8) the bytes of a key of each row's values, for rows that nothing encodes; of a table, of these columns."""
+    rows = X if isinstance(X, np.ndarray) else (X if columns is None else X[list(columns)]).reset_index(drop=True)
+    keys = keys_of(rows, None, None, None)
+    return keys.astype("<u8").view(np.uint8).reshape(len(keys), 8).astype(np.float32)

@@ -12,6 +12,7 @@ from auditor.data.preprocessing import TabularPreprocessing, TextPreprocessing
 from auditor.errors import ModelError
 from auditor.files import write_beside
 from auditor.model.audited_model import AuditedModel
+from auditor.model.mixture import MixtureModel
 from auditor.model.outputs import stated_by
 from auditor.model.postprocessed_folder import Layers, write_postprocessed
 from auditor.model.postprocessing import PostprocessedModel
@@ -34,7 +35,9 @@ def save(model: AuditedModel, path: str | Path) -> None:
     the format of their own library, and any other model whose answers are changed by group as a folder, with the model
     below as it was. Raises ModelError for a model that can be written in no way.
     """
-    if isinstance(model, PreparedModel) or (isinstance(model, PostprocessedModel) and not goes_into_a_bundle(model)):
+    if isinstance(model, PreparedModel | MixtureModel) or (
+        isinstance(model, PostprocessedModel) and not goes_into_a_bundle(model)
+    ):
         base = Layers.of(model).base
         lies = base.provenance.path is not None or (base.said is not None and base.said.predict is not None)
         write_postprocessed(model, path, below=None if lies else _file_of(base))

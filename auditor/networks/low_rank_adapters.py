@@ -19,7 +19,7 @@ class Lora:
     """Low-rank adapters ``W x + (alpha / rank) B A x`` on every linear layer but the head's, A drawn and B zero.
 
     The head is trained in full: of a classifier of transformers all that lies outside its base model, of any other
-    module the last linear layer with as many outputs as it gives. All else stays as it is.
+    module the last linear layer with as many outputs as it gives. All else stays as it is, and so does what is frozen.
     Source: Hu et al., ICLR 2022.
     """
 
@@ -60,7 +60,7 @@ def adapted(module: nn.Module, lora: Lora, n_outputs: int) -> nn.Module:
     A is drawn from torch's global generator. Raises as :func:`check_adaptable` does.
     """
     check_adaptable(module, n_outputs)
-    learned = head(module, n_outputs)
+    learned = [p for p in head(module, n_outputs) if p.requires_grad]
     new: nn.Module = with_adapters(module, lora, adaptable(module, n_outputs))
     for p in learned:
         p.requires_grad_(True)
@@ -104,14 +104,15 @@ def head(module: nn.Module, n_outputs: int) -> list[nn.Parameter]:
 
 
 def adaptable(module: nn.Module, n_outputs: int) -> list[str]:
-    """Names of the linear layers below the head."""
+    """Names of the linear layers below the head, but for those that are frozen."""
     network = pretrained(module)
     if network is not None:
         inside = {id(m) for m in network.base_model.modules()}
     else:
         last = _last(module, n_outputs)
         inside = {id(m) for m in module.modules() if m is not last}
-    return [name for name, m in module.named_modules() if id(m) in inside and is_linear(m)]
+    layers: list[tuple[str, Any]] = [(name, m) for name, m in module.named_modules() if id(m) in inside]
+    return [name for name, layer in layers if is_linear(layer) and layer.weight.requires_grad]
 
 
 def is_linear(module: nn.Module) -> bool:

@@ -8,6 +8,7 @@ from auditor.errors import ModelError, UsageError
 from auditor.model.audited_model import AuditedModel
 from auditor.model.language_folder import save_folder
 from auditor.model.language_model import AuditedLanguageModel
+from auditor.model.mixture import MixtureModel
 from auditor.model.postprocessing import PostprocessedModel
 from auditor.model.prepared import PreparedModel
 from auditor.model.saving import goes_into_a_bundle, save
@@ -31,7 +32,7 @@ def write_made(model: AuditedModel, out: str, folder: str | None) -> None:
     """
     if isinstance(model, AuditedLanguageModel):
         save_folder(model, out, like=folder)
-    elif isinstance(model, PostprocessedModel | PreparedModel):
+    elif isinstance(model, PostprocessedModel | PreparedModel | MixtureModel):
         if isinstance(model, PostprocessedModel) and goes_into_a_bundle(model):
             check_ending(model, out)
         save(model, out)

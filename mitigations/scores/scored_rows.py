@@ -13,6 +13,7 @@ import pandas as pd
 from auditor.errors import DataError, ModelError, UsageError
 from auditor.rows import FloatArray, IntArray
 from mitigations.training.retraining import check_classifier, refuse_bins
+from mitigations.what_fits import instead
 
 if TYPE_CHECKING:
     from auditor.data.audit_data import AuditData
@@ -97,6 +98,8 @@ def scored_rows(model: AuditedModel, data: AuditData) -> ScoredRows:
     from auditor.model.postprocessing import why_not
 
     check_classifier(model)
+    if model.n_outputs != 2:
+        raise ModelError(f"Post-processing is for two classes, and this model has {model.n_outputs}: {instead(model)}.")
     if why := why_not(model):
         raise ModelError(why)
     if data.modality not in ("tabular", "text"):

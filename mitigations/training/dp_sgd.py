@@ -79,7 +79,7 @@ class DpSgd:
     citation: ClassVar[str] = "Abadi et al., CCS 2016"
     methods: ClassVar[tuple[str, ...]] = ("dp_sgd", "ghost_clipping")
     stage: ClassVar[Stage] = "in-processing"
-    needs: ClassVar[str] = "a bundle with its recipe; training rows with labels"
+    needs: ClassVar[str] = "a bundle with its recipe, or a text classifier of transformers; training rows with labels"
 
     def __init__(
         self,

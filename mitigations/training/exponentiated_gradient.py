@@ -13,7 +13,10 @@ from auditor.rows import FloatArray
 from auditor.run.mitigation import Mitigated, Stage, Training
 from mitigations.training.last_layer import LastLayer, LastLayerEstimator
 from mitigations.training.one_class import refuse_one_class
+from mitigations.training.reduced_estimators import FittedEstimator, ReducibleEstimator, reducible_estimator
 from mitigations.training.reduction import NetworkEstimator, Parity, Reducible, moment, reducible, reducing
+from mitigations.training.refitting import only_for_estimators, only_for_networks
+from mitigations.what_fits import is_estimator
 
 if TYPE_CHECKING:
     from auditor.data.audit_data import AuditData
@@ -45,6 +48,9 @@ class ExponentiatedGradient:
     max_iter: at least 1; one network is learned at each iteration, or more. epochs: of each network, None means the
     recipe's. Interrupted, ``network`` goes on at the network that it was at: each has a numbered checkpoint.
 
+    An estimator of scikit-learn, or boosted trees, is fitted anew by ``sample_weight`` for each multiplier, and the new
+    model is a folder of those in the mixture. hyperparameters: those that are to be otherwise than they were.
+
     Several sensitive features count as their combinations. Raises ModelError for a model that is no MLP of two classes
     with its recipe, and where the new model would decide the same for all training rows; DataError where a group has
     one label.
@@ -58,7 +64,9 @@ class ExponentiatedGradient:
     citation: ClassVar[str] = "Agarwal et al., ICML 2018"
     methods: ClassVar[tuple[str, ...]] = get_args(Parity)
     stage: ClassVar[Stage] = "in-processing"
-    needs: ClassVar[str] = "a bundle of an MLP with its recipe; training rows with labels and sensitive features"
+    needs: ClassVar[str] = "a bundle of an MLP with its recipe, or an estimator; training rows with labels and groups"
+    # Of estimators the mixture is a folder.
+    keeps_kind: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -70,6 +78,7 @@ class ExponentiatedGradient:
         eps: float = 0.01,
         max_iter: int = 50,
         epochs: int | None = None,
+        hyperparameters: dict[str, Any] | None = None,
     ) -> None:
         if constraint not in get_args(Parity):
             raise ValueError(f"constraint must be one of {', '.join(get_args(Parity))}, not {constraint!r}")
@@ -92,9 +101,13 @@ class ExponentiatedGradient:
         self.eps = eps
         self.max_iter = max_iter
         self.epochs = epochs
+        self.hyperparameters = hyperparameters
 
     def mitigate(self, model: AuditedModel, data: AuditData, rng: np.random.Generator, training: Training) -> Mitigated:
-        """The mixture of networks."""
+        """The mixture of networks, or of estimators."""
+        only_for_estimators(model, self.hyperparameters)
+        if is_estimator(model):
+            return self._of_estimators(model, data, rng)
         from fairlearn.reductions import ExponentiatedGradient as Fairlearn
 
         from auditor.networks.architectures import LARGEST_SEED
@@ -144,7 +157,56 @@ class ExponentiatedGradient:
             ),
         )
 
-    def _described(self, rule: str, chances: FloatArray, task: Reducible) -> str:
+    def _of_estimators(self, model: AuditedModel, data: AuditData, rng: np.random.Generator) -> Mitigated:
+        """The estimator fitted anew for every set of multipliers, and those of the mixture in one folder."""
+        from fairlearn.reductions import ExponentiatedGradient as Fairlearn
+
+        from auditor.model.mixture import Mixture, MixtureModel
+
+        only_for_networks(epochs=self.epochs)
+        task = reducible_estimator(model, data, rng, self.hyperparameters)
+        constraints = moment(self.constraint, self.difference_bound)
+        peer = Fairlearn(FittedEstimator(task.trainer), constraints, eps=self.eps, max_iter=self.max_iter)
+        with reducing():
+            peer.fit(task.X, task.y, sensitive_features=task.groups)
+            chances = np.asarray(peer._pmf_predict(task.X))[:, 1]
+            said = {
+                "randomised": self._described("randomised", chances, task),
+                "majority": self._described("majority", (chances >= 0.5).astype(np.float64), task),
+            }
+        members, weights, always = [], [], 0.0
+        for place, weight in peer.weights_.items():
+            made = peer.predictors_[place]
+            if weight > 0.0 and isinstance(made, FittedEstimator):
+                assert made.model is not None
+                members.append(made.model)
+                weights.append(float(weight))
+            elif weight > 0.0:
+                # Where all rows cost less the same way, fairlearn puts a constant in the estimator's place.
+                always += float(weight) * float(_constant(made))
+        if not members:
+            raise ModelError("The mixture decides the same for everybody: give a larger difference_bound.")
+        mixture = Mixture(
+            weights=tuple(min(w, 1.0) for w in weights),
+            always=min(always, 1.0),
+            positive=1 if task.trainer.positive == 1 else 0,
+            seed=int(rng.integers(2**62)) if self.rule == "randomised" else None,
+        )
+        new = MixtureModel(members, mixture)
+        refuse_one_class(new, model, task.trainer.rows.data, instead="give a larger difference_bound or a larger eps")
+        other: Rule = "majority" if self.rule == "randomised" else "randomised"
+        return Mitigated(
+            model=new,
+            notes=(
+                f"Exponentiated gradient for {self.constraint} of {' x '.join(task.features)}: a mixture of "
+                f"{len(members)} of {task.trainer.trained} fits of the estimator, served by the {self.rule} rule. On "
+                f"the training rows, of which {self.difference_bound:g} is allowed: {said[self.rule]}; {said[other]}.",
+                mixture.described(),
+                "The probabilities are votes: piecewise constant.",
+            ),
+        )
+
+    def _described(self, rule: str, chances: FloatArray, task: Reducible | ReducibleEstimator) -> str:
         """Error and violation of chances (n,) of the favourable decision on the training rows."""
         from fairlearn.reductions import ErrorRate
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, get_args
 
 import numpy as np
 
@@ -10,7 +10,10 @@ from auditor.errors import ModelError
 from auditor.finding.measurement import Pillar
 from auditor.run.mitigation import Mitigated, Stage, Training
 from mitigations.training.one_class import refuse_one_class
-from mitigations.training.reduction import NetworkEstimator, Parity, moment, reducible, reducing
+from mitigations.training.reduced_estimators import FittedEstimator, ReducibleEstimator, reducible_estimator
+from mitigations.training.reduction import NetworkEstimator, Parity, Reducible, moment, reducible, reducing
+from mitigations.training.refitting import only_for_estimators, only_for_networks
+from mitigations.what_fits import is_estimator
 
 if TYPE_CHECKING:
     from auditor.data.audit_data import AuditData
@@ -30,6 +33,9 @@ class GridSearch:
     multiplier, above 0. constraint_weight: in [0, 1]. epochs: of each network, None means the recipe's. Interrupted, it
     goes on at the network that it was at: each has a checkpoint of its own, numbered.
 
+    An estimator of scikit-learn, or boosted trees, is fitted anew by ``sample_weight`` in the network's place, and
+    written in the format of its own library. hyperparameters: those that are to be otherwise than they were.
+
     Several sensitive features count as their combinations. Raises ModelError for a model that cannot be trained anew,
     has not two classes, or where every multiplier asks for the same decision for all; DataError where a group has one
     label.
@@ -43,7 +49,7 @@ class GridSearch:
     citation: ClassVar[str] = "Agarwal et al., ICML 2018"
     methods: ClassVar[tuple[str, ...]] = get_args(Parity)
     stage: ClassVar[Stage] = "in-processing"
-    needs: ClassVar[str] = "a bundle with its recipe, of two classes; training rows with labels and sensitive features"
+    needs: ClassVar[str] = "a bundle with its recipe or an estimator, of two classes; rows with labels and groups"
 
     def __init__(
         self,
@@ -53,6 +59,7 @@ class GridSearch:
         grid_limit: float = 2.0,
         constraint_weight: float = 0.5,
         epochs: int | None = None,
+        hyperparameters: dict[str, Any] | None = None,
     ) -> None:
         if constraint not in get_args(Parity):
             raise ValueError(f"constraint must be one of {', '.join(get_args(Parity))}, not {constraint!r}")
@@ -67,15 +74,25 @@ class GridSearch:
         self.grid_limit = grid_limit
         self.constraint_weight = constraint_weight
         self.epochs = epochs
+        self.hyperparameters = hyperparameters
 
     def mitigate(self, model: AuditedModel, data: AuditData, rng: np.random.Generator, training: Training) -> Mitigated:
         """The best network of the grid."""
         from fairlearn.reductions import GridSearch as Fairlearn
 
-        prints: dict[str, object] = {"mitigation": self.name, "options": sorted(vars(self).items())}
-        task = reducible(model, data, rng, training, epochs=self.epochs, fingerprint=prints)
+        only_for_estimators(model, self.hyperparameters)
+        task: Reducible | ReducibleEstimator
+        learner: NetworkEstimator | FittedEstimator
+        if is_estimator(model):
+            only_for_networks(epochs=self.epochs)
+            task = reducible_estimator(model, data, rng, self.hyperparameters)
+            learner = FittedEstimator(task.trainer)
+        else:
+            prints: dict[str, object] = {"mitigation": self.name, "options": sorted(vars(self).items())}
+            task = reducible(model, data, rng, training, epochs=self.epochs, fingerprint=prints)
+            learner = NetworkEstimator(task.trainer)
         search = Fairlearn(
-            NetworkEstimator(task.trainer),
+            learner,
             moment(self.constraint, difference_bound=0.01),
             constraint_weight=self.constraint_weight,
             grid_size=self.grid_size,
@@ -87,13 +104,13 @@ class GridSearch:
         costs = [
             (1.0 - self.constraint_weight) * float(error) + self.constraint_weight * float(violation)
             # Where all rows cost less the same way, fairlearn puts a constant in the network's place.
-            if isinstance(made, NetworkEstimator)
+            if isinstance(made, NetworkEstimator | FittedEstimator)
             else np.inf
             for made, error, violation in zip(search.predictors_, search.objectives_, violations, strict=True)
         ]
         best = int(np.argmin(costs))
         kept = search.predictors_[best]
-        if not isinstance(kept, NetworkEstimator) or kept.model is None:
+        if not isinstance(kept, NetworkEstimator | FittedEstimator) or kept.model is None:
             raise ModelError("Every multiplier of the grid asks for the same decision for all: lower grid_limit.")
         refuse_one_class(
             kept.model,

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from auditor.errors import ModelError
 from auditor.rows import IntArray
 from mitigations.training.retraining import TrainingSet, decided, numbered, run, trainable, training_set, untrained
+from mitigations.what_fits import instead
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -125,7 +126,9 @@ def reducible(
     old = trainable(model)
     assert old.recipe is not None
     if old.n_outputs != 2:
-        raise ModelError(f"fairlearn's reductions are for two classes, and this model has {old.n_outputs}.")
+        raise ModelError(
+            f"fairlearn's reductions are for two classes, and this model has {old.n_outputs}: {instead(old)}."
+        )
     rows = training_set(old, data, training.device, groups=True)
     positive = 1 if rows.positive is None else rows.positive
     _, groups = np.unique(rows.s.cpu().numpy(), axis=0, return_inverse=True)

@@ -206,6 +206,15 @@ def mitigated(devices: Devices) -> dict[str, object]:
         new = MITIGATIONS[name](**options).mitigate(old, data, np.random.default_rng(0), training).model
         assert isinstance(new, TorchModel)
         found[f"whole {name}"] = weights([new.module])
+    # Nobody can draw this one anew, so that it goes on from its own weights.
+    own = old.with_module(old.module)
+    own.architecture = None
+    training = Training(device=str(devices.device), devices=devices)
+    fine_tuning = MITIGATIONS["group_dro"](learning_rate=1e-2)
+    new = fine_tuning.mitigate(own, data, np.random.default_rng(0), training).model
+    assert isinstance(new, TorchModel)
+    found["whole fine-tuning"] = weights([new.module])
+    found["before fine-tuning"] = weights([own.module])
     return found
 
 

@@ -1,149 +1,177 @@
-"""Two audits side by side: what became better, what worse, and what only looks so."""
+"""Two audits side by side: what became better, what worse, what only looks so, and whether the model is of any use."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
 
 from auditor.errors import UsageError
 from auditor.finding.copies import why_doubtful
-from auditor.finding.measurement import Outcome, Pillar
-from auditor.report.record import INTAKE, AuditReport, Finding
-from auditor.statistics.changes import GapChange, RateChange, change_bounds
-from auditor.statistics.kinds import AnyEstimate
+from auditor.finding.measurement import Outcome
+from auditor.report.comparing.remarks import remarks
+from auditor.report.comparing.side_by_side import SHOWN, Both, Row, key_of, of_rate
+from auditor.report.comparing.usefulness import PERFORMANCE, Usefulness, doubted, in_family, usefulness
+from auditor.report.record import AuditReport, Finding
+from auditor.report.text import number
 
-Verdict = Literal["better", "worse", "no change shown", "not judged", "undefined"]
-_SHOWN = ("better", "worse")
-CHANGE = "change"
-_SUFFIX = "_change"
+MARGIN = 0.02
 _SHOWN_LEVEL = 0.025
-# An area under the ROC curve below which a reader of the group does hardly better than a coin.
-_READABLE = 0.55
-# Kinds of remarks that rest on a sample, and share the comparison's error rate.
-_KINDS_OF_REMARKS = 4
-
-
-@dataclass(frozen=True, kw_only=True)
-class Side:
-    """One number of one audit, with its interval at the comparison's level; NaN and None where it is undefined."""
-
-    value: float
-    interval: tuple[float, float] | None
-    outcome: Outcome
-
-
-@dataclass(frozen=True, kw_only=True)
-class Row:
-    """One number before and after, and the difference ``after - before`` with its interval.
-
-    ``paired``: the difference was taken row by row on the same data (the ``change`` probe), and is much better known
-    than that of the two numbers. ``verdict`` is about the distance from ``ideal``, is "better" or "worse" only where
-    the whole interval says so, and is given for judged numbers only.
-    """
-
-    pillar: Pillar
-    probe: str
-    method: str | None
-    metric: str
-    of: tuple[tuple[str, str | float], ...]
-    ideal: float | None
-    before: Side
-    after: Side
-    difference: float
-    interval: tuple[float, float] | None
-    paired: bool
-    verdict: Verdict
-
-    @property
-    def name(self) -> str:
-        """The metric, and what it was taken of, on one line."""
-        where = [f"{k}={v:g}" if isinstance(v, float) else f"{k}={v}" for k, v in self.of]
-        if self.method not in (None, "between_groups", "paired"):
-            where.append(str(self.method))
-        return f"{self.metric} ({', '.join(where)})" if where else self.metric
+# Of the comparison's error rate: what is required, what the model is worth, and the remarks.
+_JUDGED, _USEFUL, _REMARKS = 0.5, 0.25, 0.25
+_MOST_NAMED = 3
 
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
     """Every number that both audits have: ``rows`` that are judged, ``others``, and ``details`` by group and the like.
 
-    Judged are accuracy and what the later audit has a criterion for, so m is fixed before any number is read: each of
-    their intervals misses with at most ``error_rate / m`` on either side, any other with at most 2.5 %.
-    ``only_before`` and
-    ``only_after``: metrics that one audit alone has. ``remarks``: what usually goes wrong, where whole intervals say
-    that it did; the chance that any of those that rest on a sample is false is at most ``error_rate``.
-    ``made_by``: the mitigation between them and its notes, where there was one.
+    Judged are accuracy and what the later audit has a criterion for, so m is fixed before any number is read, and the
+    family of ``usefulness``. Of ``error_rate``, on either side, half is for the m rows, whose intervals miss with at
+    most ``error_rate / (2 m)``; a quarter for the family, likewise shared; a quarter for the ``remarks`` that rest on a
+    sample. So the chance that any "better", any remark or any failure of usefulness is false is at most ``error_rate``,
+    and so is that of any false "worse". Any other interval misses with at most 2.5 %.
+
+    ``only_before`` and ``only_after``: metrics that one audit alone has. ``remarks``: what usually goes wrong, where
+    whole intervals say that it did. ``crossed``: what is now shown to FAIL its criterion and did not, or FAILs it and
+    is shown to be worse. ``made_by``: the mitigation between them and its notes, where there was one.
     """
 
     before: AuditReport
     after: AuditReport
     rows: tuple[Row, ...]
+    usefulness: Usefulness
     others: tuple[Row, ...]
     details: tuple[Row, ...]
     error_rate: float
     only_before: tuple[str, ...]
     only_after: tuple[str, ...]
     remarks: tuple[str, ...]
+    crossed: tuple[str, ...] = ()
     made_by: tuple[str, ...] = ()
 
     @property
+    def all(self) -> tuple[Row, ...]:
+        """What is judged, and the family of usefulness."""
+        return (*self.rows, *self.usefulness.rows)
+
+    @property
     def m(self) -> int:
-        """How many differences are judged."""
+        """How many differences are judged, without the family of usefulness."""
         return len(self.rows)
 
+    @property
+    def alpha(self) -> float:
+        """The level of either side of each judged difference's interval."""
+        return _JUDGED * self.error_rate / max(self.m, 1)
 
-_Key = tuple[str, str | None, str, tuple[tuple[str, str | float], ...]]
+    @property
+    def better(self) -> tuple[Row, ...]:
+        """What is shown to be better."""
+        return tuple(row for row in self.all if row.verdict == "better")
+
+    @property
+    def unsafe(self) -> tuple[Row, ...]:
+        """What is shown to be worse, and is held to a criterion that it is not shown to meet."""
+        judged = (Outcome.INCONCLUSIVE, Outcome.FAIL)
+        return tuple(r for r in self.all if r.verdict == "worse" and r.after.outcome in judged)
+
+    @property
+    def exit_code(self) -> int:
+        """0 better and useful; 1 something crossed its criterion, or usefulness failed; 3 neither is shown.
+
+        0 takes that something is shown to be better, that usefulness is shown to be kept, and that nothing that is
+        shown to be worse is left open by its criterion. What is worse inside its criterion makes neither 1 nor 3.
+        """
+        if self.crossed or self.usefulness.standing == "failed":
+            return 1
+        return 0 if self.better and self.usefulness.standing == "kept" and not self.unsafe else 3
+
+    @property
+    def conclusion(self) -> str:
+        """What the exit code says, and why, in a few sentences."""
+        reasons = " ".join(self.usefulness.reasons)
+        if self.exit_code == 1:
+            crossed = f"FAILs its criterion now: {_named(self.crossed)}. " if self.crossed else ""
+            return f"No success. {crossed}{reasons if self.usefulness.standing == 'failed' else ''}".rstrip()
+        if self.exit_code == 0:
+            return f"Better and useful. Shown to be better: {_named([r.name for r in self.better])}. {reasons}"
+        if not self.better:
+            return f"Not shown. Nothing is shown to be better. {reasons}"
+        if self.usefulness.standing == "kept":
+            return f"Not shown. Worse, and not shown to meet its criterion: {_named([r.name for r in self.unsafe])}."
+        return f"Not shown. Shown to be better: {_named([r.name for r in self.better])}. {reasons}"
 
 
-def compare(before: AuditReport, after: AuditReport, *, error_rate: float = 0.05) -> Comparison:
+def _named(names: Sequence[str]) -> str:
+    more = len(names) - _MOST_NAMED
+    return ", ".join(names[:_MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
+
+
+def compare(before: AuditReport, after: AuditReport, *, error_rate: float = 0.05, margin: float = MARGIN) -> Comparison:
     """Puts two audits of the same question side by side.
 
     The two numbers of a row share their rows of data or not, so their difference is bounded from either's own bounds at
     half the level each, which holds however they depend on one another. Where the later audit was made with
-    ``--reference`` the earlier model, accuracy and gaps have paired differences, and those are taken. Over all m
-    judged rows the chance of any false "better" is at most ``error_rate``, and so is that of any false "worse"
-    (Bonferroni).
+    ``--reference`` the earlier model, accuracy, gaps, ranking and preferences between sentences have paired
+    differences, and those are taken. How the ``error_rate`` is shared says :class:`Comparison`. ``margin``: how much
+    lower accuracy may be for the model to be as useful as before.
 
-    Raises UsageError where the two audits are of different data, targets, favourable labels, clusters or weights.
+    Raises UsageError where the two audits are of different data, targets, favourable labels, clusters or weights, or
+    for an error rate or a margin that is none.
     """
+    if not 0.0 < error_rate < 0.5:
+        raise UsageError(f"--error-rate must lie between 0 and 0.5, such as 0.05, not {error_rate:g}.")
+    if not 0.0 <= margin < 1.0:
+        raise UsageError(f"--margin must lie in [0, 1), such as 0.02 for two points of accuracy, not {margin:g}.")
     _check(before, after)
-    first, second = _numbers(before), _numbers(after)
-    shared = [key for key in first if key in second]
-    held_to = {_key(f) for f in after.findings if f.metric is not None and f.criterion is not None}
-    changes = _numbers(after, changes=True)
-    overall = [f for f in changes.values() if f.metric == "accuracy_change" and not f.group]
-    judged = [key for key in shared if key in held_to]
-    alpha = error_rate / max(len(judged) + len(overall), 1)
-    headlines = tuple(
-        [_accuracy(f, alpha, judged=True) for f in overall]
-        + [_row(key, first[key], second[key], changes, alpha, judged=True) for key in judged]
+    both = Both.of(before, after)
+    held_to = {key_of(f) for f in after.findings if f.metric is not None and f.criterion is not None}
+    overall = both.of_all("accuracy")
+    judged = [key for key in both.shared if key in held_to and not in_family(key)]
+    alpha = _JUDGED * error_rate / max(len(judged) + len(overall), 1)
+    rows = [*(of_rate(f, alpha) for f in overall), *(both.at(key, alpha) for key in judged)]
+    useful = usefulness(
+        both,
+        after,
+        headline=next((row for row in rows if row.metric == "accuracy"), None),
+        margin=margin,
+        alpha=_USEFUL * error_rate,
+        error_rate=error_rate,
     )
+    told = {row.metric for row in (*rows, *useful.rows)}
     rest = [
-        _row(key, first[key], second[key], changes, _SHOWN_LEVEL, judged=False) for key in shared if key not in held_to
+        both.at(key, _SHOWN_LEVEL, judged=False)
+        for key in both.shared
+        if key not in held_to and not (key[0] == PERFORMANCE and key[2] in told and not key[3])
     ]
     rest += [
-        _accuracy(f, _SHOWN_LEVEL, judged=False) for f in changes.values() if f.metric == "accuracy_change" and f.group
+        of_rate(f, _SHOWN_LEVEL, judged=False)
+        for f in both.changes.values()
+        if f.metric == "accuracy_change" and f.group
     ]
+    details = tuple(row for row in rest if any(name != "by" for name, _ in row.of))
+    others = tuple(row for row in rest if row not in details)
     copied = why_doubtful(before.data.copies) or why_doubtful(after.data.copies)
+    said = [useful.same_answer] if useful.same_answer else []
     if copied:
-        headlines = tuple(replace(r, verdict="no change shown") if r.verdict in _SHOWN else r for r in headlines)
-    others = tuple(row for row in rest if not _is_detail(row))
-    details = tuple(row for row in rest if _is_detail(row))
+        rows = [replace(r, verdict="no change shown") if r.verdict in SHOWN else r for r in rows]
+        said.append(f"No change is shown. {copied}")
+        useful = doubted(useful, said[-1])
+    else:
+        said += remarks(both, [*rows, *useful.rows, *others], after, _REMARKS * error_rate)
+        said += _worse_but(after, [*rows, *useful.rows])
     return Comparison(
         before=before,
         after=after,
-        rows=headlines,
+        rows=tuple(rows),
+        usefulness=useful,
         others=others,
         details=details,
         error_rate=error_rate,
-        only_before=tuple(dict.fromkeys(key[2] for key in first if key not in second)),
-        only_after=tuple(dict.fromkeys(key[2] for key in second if key not in first)),
-        # Remarks rest on intervals too.
-        remarks=(f"No change is shown. {copied}",)
-        if copied
-        else tuple(_remarks(_Both(first, second, changes), [*headlines, *others], after, error_rate)),
+        only_before=tuple(dict.fromkeys(key[2] for key in both.first if key not in both.second)),
+        only_after=tuple(dict.fromkeys(key[2] for key in both.second if key not in both.first)),
+        remarks=tuple(said),
+        crossed=tuple(dict.fromkeys(_crossed(before, after, [*rows, *useful.rows]))),
     )
 
 
@@ -166,280 +194,37 @@ def _check(before: AuditReport, after: AuditReport) -> None:
             )
 
 
-def _numbers(report: AuditReport, *, changes: bool = False) -> dict[_Key, Finding]:
-    """The findings that have a number, by what they are of; of several criteria on one number, the first."""
-    found: dict[_Key, Finding] = {}
-    for finding in report.findings:
-        if finding.metric is None or finding.estimate is None or (finding.probe == CHANGE) != changes:
+def _crossed(before: AuditReport, after: AuditReport, rows: Sequence[Row]) -> Iterator[str]:
+    """What FAILs now, and did not before or is shown to be worse; what was not measured before has not crossed."""
+    worse = {(r.probe, r.method, r.metric, r.of): r.name for r in rows if r.verdict == "worse"}
+    was = {_held(f): f.outcome for f in before.findings if f.criterion is not None}
+    for f in after.findings:
+        if f.metric is None or f.criterion is None or f.outcome is not Outcome.FAIL:
             continue
-        if finding.pillar == INTAKE:
-            continue
-        found.setdefault(_key(finding), finding)
-    return found
+        # A criterion on a change has nothing before it.
+        earlier = was.get(_held(f), Outcome.PASS if f.probe == "change" else None)
+        if earlier is not None and (earlier is not Outcome.FAIL or key_of(f) in worse):
+            of = ", ".join(f"{k}={v}" for k, v in key_of(f)[3])
+            yield f"{f.metric}{f' ({of})' if of else ''}, {number(f.value)} where {f.criterion.describe()} is required"
 
 
-def _key(finding: Finding) -> _Key:
-    of: list[tuple[str, str | float]] = [*finding.group.items(), *finding.at.items()]
-    if finding.sensitive:
-        of.append(("by", " x ".join(finding.sensitive)))
-    return finding.probe, finding.method, str(finding.metric), tuple(sorted(of, key=lambda pair: pair[0]))
+def _held(f: Finding) -> tuple[object, ...]:
+    criterion = f.criterion
+    return (key_of(f), None if criterion is None else (criterion.direction, criterion.bound))
 
 
-def _is_detail(row: Row) -> bool:
-    return any(name != "by" for name, _ in row.of)
-
-
-def _row(
-    key: _Key,
-    before: Finding,
-    after: Finding,
-    paired: dict[_Key, Finding],
-    alpha: float,
-    *,
-    judged: bool,
-) -> Row:
-    probe, method, metric, of = key
-    sides = _side(before, alpha / 2.0), _side(after, alpha / 2.0)
-    own = paired.get((CHANGE, "paired", metric + _SUFFIX, of)) if probe == "group_fairness" else None
-    difference = sides[1].value - sides[0].value
-    bounds = _apart(sides[0].interval, sides[1].interval)
-    if own is not None and own.estimate is not None and math.isfinite(own.estimate.value):
-        difference = own.estimate.value
-        bounds = own.estimate.bounds(alpha)
-    ideal = after.ideal
-    verdict = _verdict(ideal, sides, bounds, own.estimate if own is not None else None, judged=judged)
-    return Row(
-        pillar=after.pillar,
-        probe=probe,
-        method=method,
-        metric=metric,
-        of=of,
-        ideal=ideal,
-        before=sides[0],
-        after=sides[1],
-        difference=difference,
-        interval=bounds,
-        paired=own is not None,
-        # A model that tells no rows apart has nothing to be the better for.
-        verdict="no change shown" if verdict == "better" and after.vacuous else verdict,
-    )
-
-
-def _accuracy(change: Finding, alpha: float, *, judged: bool) -> Row:
-    """Accuracy before and after, out of the paired change alone."""
-    estimate = change.estimate
-    sides, bounds = (Side(value=math.nan, interval=None, outcome=Outcome.NOT_JUDGED),) * 2, None
-    if isinstance(estimate, RateChange):
-        rates = [estimate.rate(after=after) for after in (False, True)]
-        before, after = (
-            Side(value=rate.value, interval=rate.bounds(alpha), outcome=Outcome.NOT_JUDGED) for rate in rates
-        )
-        sides, bounds = (before, after), estimate.bounds(alpha)
-    return Row(
-        pillar=change.pillar,
-        probe=CHANGE,
-        method="paired",
-        metric="accuracy",
-        of=_key(change)[3],
-        ideal=1.0,
-        before=sides[0],
-        after=sides[1],
-        difference=sides[1].value - sides[0].value,
-        interval=bounds,
-        paired=True,
-        verdict=_verdict(1.0, sides, bounds, estimate, judged=judged),
-    )
-
-
-def _side(finding: Finding, alpha: float) -> Side:
-    assert finding.estimate is not None
-    value = finding.estimate.value
-    return Side(
-        value=value,
-        interval=finding.estimate.bounds(alpha) if math.isfinite(value) else None,
-        outcome=finding.outcome,
-    )
-
-
-def _apart(before: tuple[float, float] | None, after: tuple[float, float] | None) -> tuple[float, float] | None:
-    return None if before is None or after is None else (after[0] - before[1], after[1] - before[0])
-
-
-def _distance(interval: tuple[float, float], ideal: float) -> tuple[float, float]:
-    """The least and the largest distance from the ideal within an interval."""
-    low, high = interval
-    return max(0.0, ideal - high, low - ideal), max(abs(low - ideal), abs(high - ideal))
-
-
-def _verdict(
-    ideal: float | None,
-    sides: tuple[Side, Side],
-    bounds: tuple[float, float] | None,
-    paired: AnyEstimate | None,
-    *,
-    judged: bool,
-) -> Verdict:
-    before, after = sides
-    if bounds is None or before.interval is None or after.interval is None:
-        return "undefined"
-    if ideal is None or not judged:
-        return "not judged"
-    if isinstance(paired, GapChange) or ideal <= min(before.interval[0], after.interval[0]):
-        closer, further = bounds[1] < 0.0, bounds[0] > 0.0
-    elif ideal >= max(before.interval[1], after.interval[1]):
-        closer, further = bounds[0] > 0.0, bounds[1] < 0.0
-    else:
-        was, now = _distance(before.interval, ideal), _distance(after.interval, ideal)
-        closer, further = now[1] < was[0], now[0] > was[1]
-    return "better" if closer else "worse" if further else "no change shown"
-
-
-@dataclass(frozen=True)
-class _Both:
-    """The numbers of both audits, and the paired changes between them."""
-
-    first: dict[_Key, Finding]
-    second: dict[_Key, Finding]
-    changes: dict[_Key, Finding]
-
-    def gaps(self) -> list[_Key]:
-        """The gaps by a sensitive feature or by an intersection that both audits have, with the ideal 0."""
-        return [
-            key
-            for key, finding in self.second.items()
-            if key in self.first and finding.ideal == 0.0 and dict(key[3]).get("by")
-        ]
-
-    def at(self, key: _Key, alpha: float) -> Row:
-        """One number before and after, with the verdict of its interval at this level."""
-        return _row(key, self.first[key], self.second[key], self.changes, alpha, judged=True)
-
-    def by_group(self, gap: _Key, rate: str, alpha: float) -> list[tuple[float, tuple[float, float]]]:
-        """What became of each group's own rate, and its bounds, all of them together at this level on either side."""
-        own = self.changes.get((CHANGE, "paired", gap[2] + _SUFFIX, gap[3]))
-        if own is not None and isinstance(own.estimate, GapChange):
-            table = next((r for r in own.estimate.rates if r.rate == rate), None)
-            if table is not None:
-                low, high = change_bounds(gained=table.gained, lost=table.lost, n=table.n, alpha=alpha / len(table.n))
-                values = [(g - lost) / max(n, 1) for g, lost, n in zip(table.gained, table.lost, table.n, strict=True)]
-                return list(zip(values, zip(low.tolist(), high.tolist(), strict=True), strict=True))
-        features = set(str(dict(gap[3])["by"]).split(" x "))
-        keys = [k for k in self.second if k in self.first and k[2] == rate and {name for name, _ in k[3]} == features]
-        rows = [self.at(key, alpha / len(keys)) for key in keys]
-        return [(row.difference, row.interval) for row in rows if row.interval is not None]
-
-
-def _remarks(both: _Both, rows: Sequence[Row], after: AuditReport, error_rate: float) -> list[str]:
-    alpha = error_rate / _KINDS_OF_REMARKS
-    found = [*_empty(rows, after), *_levelled_down(both, alpha), *_moved(both, alpha), *_hidden(both, after, alpha)]
-    leaks = [r for r in rows if r.pillar == "privacy" and r.verdict == "worse"]
-    if leaks:
-        found.append(f"Privacy became worse: {', '.join(r.name for r in leaks[:3])}.")
-    changed = [
-        f
-        for f in after.findings
-        if f.probe == CHANGE and f.metric == "accuracy_change" and f.group and f.estimate is not None
-    ]
-    return found + _cost_by_group(changed, alpha)
-
-
-def _empty(rows: Sequence[Row], after: AuditReport) -> list[str]:
-    """Numbers that came nearer to their ideal because the later model tells no rows apart."""
-    empty = {_key(f): f.vacuous for f in after.findings if f.metric is not None and f.vacuous}
-    nearer = [
-        (row.name, why)
-        for row in rows
-        if row.ideal is not None
-        and abs(row.after.value - row.ideal) < abs(row.before.value - row.ideal)
-        and (why := empty.get((row.probe, row.method, row.metric, row.of)))
-    ]
-    names = ", ".join(name for name, _ in nearer[:3])
-    return [f"Not better, but empty: {names}. {nearer[0][1]}"] if nearer else []
-
-
-def _levelled_down(both: _Both, alpha: float) -> list[str]:
-    """A gap in true positive rates or accuracy that is shown to have closed, a group's own rate having fallen.
-
-    Both are shown, and no group's rate is shown to have risen, nor rose in the sample as far as another's surely fell.
-    Where the gap has not closed, or nobody's rate has fallen, that is said with probability at most alpha.
-    """
-    rates = {"equalized_odds_difference": "true_positive_rate", "accuracy_difference": "accuracy"}
-    gaps = [key for key in both.gaps() if key[2] in rates]
-    found = []
-    for key in gaps:
-        row = both.at(key, alpha / len(gaps))
-        if row.verdict != "better":
-            continue
-        rate = rates[key[2]]
-        own = both.by_group(key, rate, alpha / len(gaps))
-        surely = max((-high for _, (_, high) in own), default=0.0)
-        if surely > 0.0 and all(low <= 0.0 for _, (low, _) in own) and max(change for change, _ in own) < surely:
-            fell = sum(high < 0.0 for _, (_, high) in own)
-            found.append(
-                f"Levelling down: {row.name} closed by {-row.difference:.3f}, and {rate} is shown to have fallen in "
-                f"{fell} of {len(own)} groups, in one by at least {surely:.3f}, and to have risen in none: the gap is "
-                "smaller because somebody is worse off."
-            )
-    return found
-
-
-def _moved(both: _Both, alpha: float) -> list[str]:
-    """A gap that is shown to have closed for one feature and to have opened for another or for an intersection."""
-    gaps = both.gaps()
-    found = []
-    for metric in dict.fromkeys(key[2] for key in gaps):
-        rows = [both.at(key, alpha / (2.0 * len(gaps))) for key in gaps if key[2] == metric]
-        closed, opened = ([row for row in rows if row.verdict == verdict] for verdict in ("better", "worse"))
-        if closed and opened:
-            found.append(
-                f"Bias moved: {metric} is shown to have closed by {dict(closed[0].of)['by']} and to have opened by "
-                f"{dict(opened[0].of)['by']}."
-            )
-    return found
-
-
-def _hidden(both: _Both, after: AuditReport, alpha: float) -> list[str]:
-    """A gap that is shown to have closed although a linear model still reads the group from what enters the last layer.
-
-    Half of alpha is for the gaps, and half for what is read.
-    """
-    gaps = [key for key in both.gaps() if key[0] == "group_fairness"]
-    closed = {
-        str(dict(row.of)["by"]): row
-        for row in (both.at(key, alpha / (2.0 * len(gaps))) for key in gaps)
-        if row.verdict == "better"
-    }
-    read = [
-        f
-        for f in after.findings
-        if f.metric == "proxy_auc"
-        and f.at.get("from") == "representation"
-        and f.estimate is not None
-        and math.isfinite(f.estimate.value)
-    ]
-    found = []
-    for finding in read:
-        row = closed.get(" x ".join(finding.sensitive))
-        assert finding.estimate is not None
-        low = finding.estimate.bounds(alpha / (2.0 * len(read)))[0]
-        if row is not None and low > _READABLE:
-            found.append(
-                f"Hidden, not gone: {row.name} closed by {-row.difference:.3f}, and a linear model still reads "
-                f"{' x '.join(finding.sensitive)} from what enters the last layer (AUC {finding.estimate.value:.3f}, "
-                f"at least {low:.3f}; 0.5 says nothing of it). Whoever trains a new last layer gets it back."
-            )
-    return found
-
-
-def _cost_by_group(changed: Sequence[Finding], alpha: float) -> list[str]:
-    """Groups whose accuracy is shown to have fallen while another group's is not, smallest first."""
-    fell = [f for f in changed if f.estimate is not None and f.estimate.bounds(alpha / len(changed))[1] < 0.0]
-    if not fell or len(fell) == len(changed):
-        return []
-    worst = min(fell, key=lambda f: f.estimate.value if f.estimate is not None else 0.0)
-    name = ", ".join(f"{k}={v}" for k, v in worst.group.items())
-    assert worst.estimate is not None
-    return [
-        f"The cost falls on some: accuracy of {name} ({worst.n_samples:,} rows) changed by "
-        f"{worst.estimate.value:+.3f}, while that of other groups is not shown to have fallen."
-    ]
+def _worse_but(after: AuditReport, rows: Sequence[Row]) -> Iterator[str]:
+    """What is worse and meets its criterion all the same, or is not shown to."""
+    required = {key_of(f): f.criterion for f in reversed(after.findings) if f.criterion is not None}
+    for outcome, words in (
+        (Outcome.PASS, "Worse, but shown to be inside its criterion"),
+        (Outcome.INCONCLUSIVE, "Worse, and not shown to be inside its criterion"),
+    ):
+        said = [
+            f"{r.name} went from {number(r.before.value)} to {number(r.after.value)} ({criterion.describe()})"
+            for r in rows
+            if r.verdict == "worse" and r.after.outcome is outcome
+            and (criterion := required.get((r.probe, r.method, r.metric, r.of))) is not None
+        ]  # fmt: skip
+        if said:
+            yield f"{words}: {'; '.join(said)}."
