@@ -19,7 +19,7 @@ from auditor.data.row_keys import Keys, digest_of_keys
 from auditor.detection.examine import Examination, loaded_detector
 from auditor.detection.record import DetectorRecord
 from auditor.errors import DataError, NotApplicableError, OutputsError, UsageError
-from auditor.files import received, sha256_of
+from auditor.files import received, sha256_of, write_beside
 from auditor.finding.measurement import Measurement
 from auditor.intake.formats import Opened, load_model
 from auditor.intake.recorded import load_recorded
@@ -196,7 +196,7 @@ def export(spec: ExportSpec, model: AuditedModel, job: Job, channel: Channel) ->
         found = made.equality(rows)
     differing = () if found is None else found.differing
     if not differing:
-        Path(received(spec.out)).write_bytes(made.content)
+        write_beside(received(spec.out), made.content)
     channel.send(
         FileExported(
             sha256=model.provenance.sha256 or "",

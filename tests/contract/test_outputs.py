@@ -64,6 +64,7 @@ class Case:
 
 
 MITIGATE = ("mitigate", "reweighing", "model.pt", *ROWS)
+EXPORT = ("export", "model.pt", "--to", "sklearn", "--out", "m.skops", "--positive", "1")
 SWEEP = ("tradeoff", "correlation-remover", "model.pt", *ROWS, "--sweep", "alpha=0,1", "--out", "sweep")
 CASES = [
     Case("out", ("train", "d.csv", "--target", "y", "--out", "new.pt"), "new.pt"),
@@ -75,6 +76,8 @@ CASES = [
     Case("report", (*MITIGATE, "--out", "new.pt", "--report", "r"), "r/before/report.html"),
     Case("report", (*MITIGATE, "--out", "new.pt", "--report", "r"), "r/after/report.json"),
     Case("report", (*MITIGATE, "--out", "new.pt"), "audit-report/comparison.md"),
+    Case("out", EXPORT, "m.skops"),
+    Case("out", EXPORT, "m.skops.export.json"),
     Case("out", SWEEP, "sweep/tradeoff.html"),
     Case("out", SWEEP, "sweep/figures/front.svg"),
     Case("out", SWEEP, "sweep/alpha=1/model.pt"),
