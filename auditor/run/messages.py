@@ -8,6 +8,7 @@ from pydantic import Field, TypeAdapter
 
 from auditor.detection.record import DetectorRecord, FileResult
 from auditor.finding.measurement import ProbeResult
+from auditor.finding.reasons import ExplainedRow
 from auditor.report.record import DataRecord, ModelRecord
 from auditor.run.answers import AnswersHead, AnswersPart, CountsRecord
 from auditor.run.protocol import Confined, Done, Line, Refused, Said, TableTrained, Working
@@ -91,6 +92,16 @@ class FileExported(Said):
     largest_difference: float
 
 
+class RowExplained(Said):
+    """What was found of a row."""
+
+    kind: Literal["explained"] = "explained"
+    row: ExplainedRow
+
+    def once(self) -> str | None:
+        return f"explained {self.row.row}"
+
+
 class DetectorLoaded(Said):
     """The detector was loaded, or there is none to load; ``device`` is where it works."""
 
@@ -140,6 +151,7 @@ Message = Annotated[
     | Working
     | Repaired
     | FileExported
+    | RowExplained
     | DetectorLoaded
     | Opening
     | Examined
