@@ -21,7 +21,7 @@ from auditor.report.comparing.side_by_side import CHANGE
 from auditor.report.comparing.usefulness import PERFORMANCE
 from auditor.report.record import AuditReport
 from auditor.run.isolate import mitigate
-from auditor.run.mitigation import Mitigation, learns, make_mitigation, needs_rows, writes
+from auditor.run.mitigation import Mitigation, experience_of, learns, make_mitigation, needs_rows, writes
 from auditor.run.options import Configured
 from auditor.run.plugins import mitigation_class
 from auditor.run.scan import job_of, scan_job
@@ -78,6 +78,9 @@ def run_mitigation(
     claim_comparison(folder, "--report")
     for side in ("before", "after"):
         claim_report(folder / side, ("json", "html"), f"--report/{side}")
+    experience = experience_of(kind)
+    if experience is not None and (warning := experience.warning()) and not quiet:
+        typer.echo(f"note      {warning}")
     started = time.perf_counter()
     notes = make_model(key, before_job, settings, out, checkpoint, max_seconds, quiet=quiet)
     if not quiet:

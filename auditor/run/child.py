@@ -60,7 +60,7 @@ from auditor.run.messages import (
     RowExplained,
     Trained,
 )
-from auditor.run.mitigation import Training, keeps_kind, learns, make_mitigation, needs_rows
+from auditor.run.mitigation import Training, experience_of, keeps_kind, learns, make_mitigation, needs_rows
 from auditor.run.plugins import load_mitigation, load_probe_class
 from auditor.run.probe import CountsProbe, Probe, counts_suffice, make_probe, missing_needs, not_applicable
 from auditor.run.protocol import Channel, Working
@@ -185,6 +185,9 @@ def mitigate(spec: MitigationSpec, model: AuditedModel, job: Job, channel: Chann
     seen = getattr(mitigation, "seen", None)
     if seen is not None and job.data is not None and not learns(kind):
         notes = (*notes, *seen(made.model, load_data(job.data, made.model)))
+    experience = experience_of(kind)
+    if experience is not None and (warning := experience.warning()):
+        notes = (*notes, warning)
     channel.send(Repaired(notes=tuple(note[:2_000] for note in notes)))
 
 

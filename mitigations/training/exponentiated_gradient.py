@@ -10,8 +10,9 @@ import numpy.typing as npt
 from auditor.errors import ModelError
 from auditor.finding.measurement import Pillar
 from auditor.rows import FloatArray
-from auditor.run.mitigation import Mitigated, Stage, Training
-from mitigations.training.last_layer import LastLayer, LastLayerEstimator
+from auditor.run.mitigation import Experience, Mitigated, Stage, Training
+from mitigations.experience import EXPERIENCE
+from mitigations.training.last_layer import LastLayer, LastLayerEstimator, Learner, is_simple
 from mitigations.training.one_class import refuse_one_class
 from mitigations.training.reduced_estimators import FittedEstimator, ReducibleEstimator, reducible_estimator
 from mitigations.training.reduction import NetworkEstimator, Parity, Reducible, moment, reducible, reducing
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from auditor.model.audited_model import AuditedModel
     from auditor.model.torch_model import TorchModel
 
-Learner = Literal["last_layer", "network"]
 Rule = Literal["randomised", "majority"]
 
 
@@ -65,6 +65,7 @@ class ExponentiatedGradient:
     methods: ClassVar[tuple[str, ...]] = get_args(Parity)
     stage: ClassVar[Stage] = "in-processing"
     needs: ClassVar[str] = "a bundle of an MLP with its recipe, or an estimator; training rows with labels and groups"
+    experience: ClassVar[Experience | None] = EXPERIENCE.get("exponentiated_gradient")
     # Of estimators the mixture is a folder.
     keeps_kind: ClassVar[bool] = False
 
@@ -115,13 +116,12 @@ class ExponentiatedGradient:
         prints: dict[str, object] = {"mitigation": self.name, "options": sorted(vars(self).items())}
         task = reducible(model, data, rng, training, epochs=self.epochs, fingerprint=prints)
         old = task.trainer.old
-        named = old.architecture or {}
-        if named.get("name") != "mlp" or named.get("args", {}).get("n_outputs") != 2 or old.output_kind != "logits":
+        if not is_simple(old):
             raise ModelError(
                 "exponentiated_gradient mixes MLPs with two logits only: use grid_search, which keeps a single network."
             )
-        shared = LastLayer(old, task.trainer.rows, task.trainer.positive) if self.learner == "last_layer" else None
-        learner = NetworkEstimator(task.trainer) if shared is None else shared.estimator()
+        anew = self.learner == "network"
+        learner = NetworkEstimator(task.trainer) if anew else LastLayer(task.trainer).estimator()
         constraints = moment(self.constraint, self.difference_bound)
         peer = Fairlearn(learner, constraints, eps=self.eps, max_iter=self.max_iter)
         with reducing():
@@ -149,8 +149,8 @@ class ExponentiatedGradient:
             model=new,
             notes=(
                 f"Exponentiated gradient for {self.constraint} of {' x '.join(task.features)}: a mixture of "
-                f"{n_members} networks ({'the old one with other last layers' if shared else 'trained anew'}) of "
-                f"{shared.learned if shared else task.trainer.trained} learned, served by the {self.rule} rule. On the "
+                f"{n_members} networks ({'trained anew' if anew else 'the old one with other last layers'}) of "
+                f"{task.trainer.trained} learned, served by the {self.rule} rule. On the "
                 f"training rows, of which {self.difference_bound:g} is allowed: {said[self.rule]}; {said[other]}.",
                 how,
                 "The probabilities are votes: piecewise constant, without gradients.",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -15,24 +15,33 @@ if TYPE_CHECKING:
     from torch import nn
 
     from auditor.model.torch_model import TorchModel
-    from mitigations.training.retraining import TrainingSet
+    from mitigations.training.reduction import Trainer
 
+Learner = Literal["last_layer", "network"]
 _STEPS = 30
 _ENOUGH = 1e-9
 
 
-class LastLayer:
-    """What the network's layers below the last say of the rows, computed once: ``hidden`` (n, width) and a 1.
+def is_simple(model: TorchModel) -> bool:
+    """Whether it is an MLP of two logits, of which the last layer can be learned by itself."""
+    named = model.architecture or {}
+    args = named.get("args", {})
+    return named.get("name") == "mlp" and args.get("n_outputs") == 2 and model.output_kind == "logits"
 
-    ``learned``: how many last layers were learned so far.
+
+class LastLayer:
+    """What the network's layers below the last say of the trainer's rows, computed once: ``hidden`` (n, width) and a 1.
+
+    The trainer counts how many last layers were learned.
     """
 
-    def __init__(self, old: TorchModel, rows: TrainingSet, positive: int) -> None:
+    def __init__(self, trainer: Trainer) -> None:
         import torch
 
-        self.old = old
-        self.positive = positive
-        self.learned = 0
+        self.trainer = trainer
+        self.old = old = trainer.old
+        self.positive = trainer.positive
+        rows = trainer.rows
         below = _layers(old.module)[:-1]
         with torch.inference_mode(), old.evaluating():
             parts = [below(part).double().cpu().numpy() for part in torch.split(rows.x, old.batch_rows)]
@@ -58,7 +67,7 @@ class LastLayerEstimator:
         """Logistic regression of labels in {0, 1} on the hidden layer, weighted."""
         hidden = self.shared.hidden[np.asarray(X, np.int64).reshape(-1)]
         self.weights = weighted_logistic(hidden, np.asarray(y, np.float64), np.asarray(sample_weight, np.float64))
-        self.shared.learned += 1
+        self.shared.trainer.trained += 1
         return self
 
     def predict(self, X: Any) -> IntArray:
@@ -67,6 +76,11 @@ class LastLayerEstimator:
         scores = expit(self.shared.hidden[np.asarray(X, np.int64).reshape(-1)] @ self.weights)
         chosen: IntArray = (scores >= self.shared.old.threshold).astype(np.int64)
         return chosen
+
+    @property
+    def model(self) -> TorchModel:
+        """The whole network with this last layer, as the old one is saved and trained."""
+        return self.shared.old.with_module(self.member())
 
     def member(self) -> nn.Module:
         """The whole network with this last layer."""

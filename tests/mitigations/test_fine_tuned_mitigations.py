@@ -29,7 +29,7 @@ from mitigations.rows.reweighing import Reweighing
 from mitigations.training.adversarial_debiasing import AdversarialDebiasing
 from mitigations.training.fine_tuning_step import FineTuningStep
 from mitigations.training.group_dro import GroupDro
-from mitigations.training.group_dro_step import GroupDroStep
+from mitigations.training.group_dro_step import GroupDroStep, GroupWeights
 from mitigations.training.min_diff import MinDiff
 from tests.mitigations.planted_rows import biased_rows, run, trained
 from tests.mitigations.test_debiasing_encoders import gap, own, pictures, texts
@@ -294,7 +294,9 @@ def test_the_planted_gap_closes_on_texts_that_were_not_trained_on(
 def test_a_step_that_is_fine_tuned_is_shared_as_it_was() -> None:
     rows = biased_rows(60, 0)
     model = own_table(rows)
-    inner = GroupDroStep(model, torch.optim.SGD(model.module.parameters(), lr=0.1), eta=0.1, adjustments=torch.zeros(2))
+    plain = torch.optim.SGD(model.module.parameters(), lr=0.1)
+    evenly = GroupWeights(torch.zeros(2, dtype=torch.int64), torch.ones(1))
+    inner = GroupDroStep(model, plain, eta=0.1, adjustments=torch.zeros(2), weights=evenly)
     step = FineTuningStep(inner, n_steps=10)
     assert isinstance(step, SharedStep) and step.modules[:2] == (model.module, inner.weights)
 

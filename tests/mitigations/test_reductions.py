@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -98,12 +99,24 @@ def test_grid_search_keeps_what_fairlearn_keeps_of_logistic_regressions(rows: Au
     x = model.encode(rows.X).numpy()
     peer = Fairlearn(LogisticRegression(C=1e4), EqualizedOdds(), grid_size=10)
     peer.fit(x, rows.y_true, sensitive_features=rows.sensitive_features.group)
-    made = run(GridSearch(), model, rows)
+    made = run(GridSearch(grid_size=10, learner="network"), model, rows)
     same = made.model.decisions(rows) == peer.predict(x)
     assert same.mean() > 0.97
     assert f"network {peer.best_idx_ + 1} of {len(peer.predictors_)}" in made.notes[0]
     plain = LogisticRegression(C=1e4).fit(x, rows.y_true).predict(x).astype(float)
     assert max(gaps(made.model.decisions(rows).astype(float), rows)) < 0.85 * max(gaps(plain, rows))
+
+
+def test_grid_search_over_last_layers_narrows_the_gap_at_a_fraction_of_the_time(rows: AuditData) -> None:
+    old = trained(rows)
+    made = run(GridSearch(), old, rows)
+    told = re.search(r"network \d+ of (\d+) \((\d+) learned\)", made.notes[0])
+    assert told is not None and int(told[1]) >= 100 and int(told[2]) > 50
+    test = biased_rows(4000, 2)
+    before, after = (max(gaps(m.decisions(test).astype(float), test)) for m in (old, made.model))
+    assert after < 0.75 * before, (before, after)
+    first = next(iter(old.module.parameters()))
+    assert torch.equal(first, next(iter(made.model.module.parameters())))  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("learner", ["last_layer", "network"])
@@ -162,7 +175,7 @@ def test_last_layers_are_logistic_regressions_of_the_layer_below(rows: AuditData
         task = reducible(
             old, replace(rows, positive=positive), np.random.default_rng(0), Training(), epochs=None, fingerprint={}
         )
-        learned = LastLayer(old, task.trainer.rows, positive).estimator().fit(task.X, task.y, np.ones(len(rows)))
+        learned = LastLayer(task.trainer).estimator().fit(task.X, task.y, np.ones(len(rows)))
         whole = old.with_module(learned.member())
         decided = (whole.decide(whole.predict_proba(rows.X), positive) == positive).astype(int)
         assert (decided == learned.predict(task.X)).mean() > 0.999
@@ -302,6 +315,8 @@ def test_other_networks_are_for_grid_search() -> None:
     )
     with pytest.raises(ModelError, match="grid_search"):
         run(ExponentiatedGradient(), cnn, data)
+    with pytest.raises(ModelError, match="learner=network"):
+        run(GridSearch(learner="last_layer"), cnn, data)
     assert run(GridSearch(grid_size=2), cnn, data).model.predict_proba(pictures).shape == (80, 2)
 
 
@@ -310,6 +325,8 @@ def test_options_out_of_range_are_refused() -> None:
         (GridSearch, {"constraint": "fairness"}),
         (GridSearch, {"grid_size": 1}),
         (GridSearch, {"grid_limit": 0.0}),
+        (GridSearch, {"learner": "forest"}),
+        (GridSearch, {"learner": "last_layer", "epochs": 3}),
         (GridSearch, {"constraint_weight": 1.5}),
         (ExponentiatedGradient, {"constraint": "equal_opportunity"}),
         (ExponentiatedGradient, {"difference_bound": -0.1}),

@@ -108,6 +108,7 @@ def _changes(
     gaps = {
         "demographic_parity_difference": ("selection_rate",), "accuracy_difference": ("accuracy",),
         "equal_opportunity_difference": ("true_positive_rate",),
+        "false_positive_rate_difference": ("false_positive_rate",),
         "equalized_odds_difference": ("true_positive_rate", "false_positive_rate"),
     }  # fmt: skip
     for features, codes, names in _groupings(groups):

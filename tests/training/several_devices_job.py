@@ -26,7 +26,7 @@ from auditor.training.loop import PlainStep, Schedule, Step, train
 from auditor.training.several_devices import Devices, devices_of_job
 from mitigations import MITIGATIONS
 from mitigations.training.adversarial_step import AdversarialStep, Pressure
-from mitigations.training.group_dro_step import GroupDroStep
+from mitigations.training.group_dro_step import GroupDroStep, GroupWeights
 from mitigations.training.min_diff_step import MinDiffStep, contrasts
 from mitigations.training.retraining import TrainingSet
 from tests.mitigations.planted_rows import biased_rows, trained
@@ -103,8 +103,9 @@ def adversarial() -> Made:
 
 def group_dro() -> Made:
     model, data = network(), rows()
-    step = GroupDroStep(model, adam(model), eta=0.3, adjustments=torch.zeros(6, dtype=torch.float64))
-    step.weights.double()
+    family = torch.tensor([0, 1]).repeat(3)
+    begun = GroupWeights(family, torch.tensor([0.4, 0.6], dtype=torch.float64))
+    step = GroupDroStep(model, adam(model), eta=0.3, adjustments=torch.zeros(6, dtype=torch.float64), weights=begun)
     return Made(step, (data.x, data.y, data.s[:, 0] * 3 + data.s[:, 1]), model)
 
 

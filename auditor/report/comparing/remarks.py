@@ -15,10 +15,10 @@ from auditor.statistics.moved_rates import SIDES, Moved, grown_apart, moved_rate
 _RATES = {"selection_rate": 1, "true_positive_rate": 1, "false_positive_rate": -1, "accuracy": 1}
 # What each gap is a gap between.
 _OF_GAP = {
-    "demographic_parity_difference": ("selection_rate",),
-    "equal_opportunity_difference": ("true_positive_rate",),
-    "equalized_odds_difference": ("true_positive_rate", "false_positive_rate"),
-    "accuracy_difference": ("accuracy",),
+    "demographic_parity_difference": "selection_rate",
+    "equal_opportunity_difference": "true_positive_rate",
+    "false_positive_rate_difference": "false_positive_rate",
+    "accuracy_difference": "accuracy",
 }
 # An area under the ROC curve below which a reader of the group does hardly better than a coin.
 _READABLE = 0.55
@@ -159,24 +159,21 @@ def _levelled_down(
     who is less often decided favourably or rightly, or, by false positive rates, more often favoured wrongly.
     """
     places = _by_place(rates)
-    told = set()
     for gap in gaps:
-        for rate in _OF_GAP.get(gap.metric, ()) if gap.verdict == "better" else ():
-            place = (_features(gap), rate)
-            own = places.get(place, [])
-            worse, gained = [r for r in own if r.loss[0] > 0.0], [r for r in own if r.loss[1] < 0.0]
-            surely = max((r.loss[0] for r in worse), default=0.0)
-            if not worse or place in told or (gained and max(-r.loss[0] for r in own) >= _CRUMB * surely):
-                continue
-            told.add(place)
-            verb, other = ("fallen", "risen") if _RATES[rate] > 0 else ("risen", "fallen")
-            by = f"in {len(gained)} by less than half of that" if gained else "in none"
-            said = (
-                f"Levelling down: {gap.name} closed by {-gap.difference:.3f}, and {rate} is shown to have {verb} in "
-                f"{len(worse)} of {len(own)} groups, in one by at least {surely:.3f}, and to have {other} {by}: the "
-                "gap is smaller because somebody is worse off."
-            )
-            yield said, place
+        place = (_features(gap), _OF_GAP.get(gap.metric, ""))
+        own = places.get(place, []) if gap.verdict == "better" else []
+        worse, gained = [r for r in own if r.loss[0] > 0.0], [r for r in own if r.loss[1] < 0.0]
+        surely = max((r.loss[0] for r in worse), default=0.0)
+        if not worse or (gained and max(-r.loss[0] for r in own) >= _CRUMB * surely):
+            continue
+        verb, other = ("fallen", "risen") if _RATES[place[1]] > 0 else ("risen", "fallen")
+        by = f"in {len(gained)} by less than half of that" if gained else "in none"
+        said = (
+            f"Levelling down: {gap.name} closed by {-gap.difference:.3f}, and {place[1]} is shown to have {verb} in "
+            f"{len(worse)} of {len(own)} groups, in one by at least {surely:.3f}, and to have {other} {by}: the gap is "
+            "smaller because somebody is worse off."
+        )
+        yield said, place
 
 
 def _moved(gaps: Sequence[Row], rates: Sequence[GroupRate]) -> Iterator[str]:
@@ -191,7 +188,7 @@ def _moved(gaps: Sequence[Row], rates: Sequence[GroupRate]) -> Iterator[str]:
         if opened:
             yield f"{said} and to have opened by {dict(opened[0].of)['by']}."
             continue
-        for place in ((_features(row), rate) for row in closed for rate in _OF_GAP.get(metric, ())):
+        for place in ((_features(row), _OF_GAP.get(metric, "")) for row in closed):
             own = places.get(place, [])
             pair = grown_apart([r.moved for r in own])
             if pair is not None:
@@ -247,6 +244,6 @@ def _cost_on_some(rates: Sequence[GroupRate]) -> list[str]:
     if not hit:
         return []
     return [
-        f"The cost falls on some: {'; '.join(r.became for r in hit.values())}. Of another group of the same feature "
-        "that is not shown."
+        f"The cost falls on some: {'; '.join(r.became for r in hit.values())}. Of at "
+        "least one other group of the same feature no such thing is shown."
     ]
