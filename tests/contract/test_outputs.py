@@ -41,6 +41,7 @@ READ = {
     "report": {"run"},
     "reproduce": {"bundle"},
     "signoff": {"sign"},
+    "train": {"schema"},
     "verify": {"bundle", "key"},
 }
 ROWS = ("--train", "d.csv", "--data", "t.csv", "--target", "y", "--positive", "1", "--sensitive", "group")
