@@ -20,6 +20,7 @@ from cli.dossier import dossier
 from cli.dp_audit import dp_audit
 from cli.dp_budget import dp_budget
 from cli.dp_lint import dp_lint
+from cli.export import export
 from cli.flags import parse_json_flag, with_flags
 from cli.guarded import RECORD, Reads, Writes, guarded
 from cli.history import Db, history, signoff
@@ -48,6 +49,11 @@ Margin = Annotated[float, typer.Option(help="How much lower accuracy may be for 
 _OF_MITIGATIONS = (
     "train", "data", "target", "positive", "sensitive", "text", "image", "probes", "policy", "seed", "device",
     "max_memory", "allow_unsandboxed",
+)  # fmt: skip
+# What says of a file that is no bundle how it is to be read, and where groups stand that its rows have not.
+_OF_ANY_MODEL = (
+    "sensitive_file", "join_on", "features", "classes", "outputs", "threshold", "base", "architecture",
+    "architecture_args", "predict", "allow_code", "trust_pickle",
 )  # fmt: skip
 
 # What rows that are explained are told of themselves.
@@ -218,7 +224,7 @@ def gate(
 
 @command("mitigate")
 @with_flags(
-    [*_OF_MITIGATIONS, "benchmark"],
+    [*_OF_MITIGATIONS, *_OF_ANY_MODEL, "benchmark"],
     {
         "train": "Rows the mitigation learns from.",
         "data": "Rows on which both models are audited.",
@@ -234,7 +240,7 @@ def mitigate(
     model: Annotated[str, typer.Argument(help="The model to make a better one of.")],
     out: Annotated[
         Path,
-        typer.Option(help="Where to write the new model: fair.pt, a folder for a language model."),
+        typer.Option(help="Where to write the new model: fair.pt, fair.skops, or a folder, by what it is."),
         Writes(itself=True),
     ],
     with_: Annotated[list[str] | None, typer.Option("--with", help="Option of the mitigation: option=value.")] = None,
@@ -398,6 +404,7 @@ def version() -> None:
 
 command("new-probe")(new_probe)
 command("train")(train_command)
+command("export")(export)
 command("detect")(detect)
 command("detect-train")(detect_train)
 command("dp-budget")(dp_budget)

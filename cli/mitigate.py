@@ -21,7 +21,7 @@ from auditor.intake.specs import Job, Limits, MitigationSpec
 from auditor.outputs import claim, place_file
 from auditor.report.record import AuditReport
 from auditor.run.isolate import mitigate
-from auditor.run.mitigation import Mitigation, learns, make_mitigation, needs_rows, writes
+from auditor.run.mitigation import Mitigation, experience_of, learns, make_mitigation, needs_rows, writes
 from auditor.run.options import Configured
 from auditor.run.plugins import mitigation_class
 from auditor.run.scan import job_of, scan_job
@@ -32,6 +32,8 @@ from cli.written import claim_report, command_line, write_report
 from mitigations import MITIGATIONS
 from probes import PROBES
 
+# How files of new models end; what has no such ending is a folder.
+FILES = (".pt", ".skops", ".json", ".ubj", ".txt", ".cbm")
 _PATH_OPTIONS = ("language_model", "lexicon", "pairs", "test_pairs", "detector")
 
 
@@ -67,9 +69,8 @@ def run_mitigation(
         configured = replace(configured, options=replace(options, probes=_named(options.probes, PERFORMANCE)))
     before_job = job_of(configured, PROBES)
     assert options.model is not None
-    as_folder = _writes_folder(kind, options.model)
-    _check_out(out, options.model, folder=as_folder)
-    if not as_folder:
+    _check_out(out, options.model, folder=_writes_folder(kind, options.model))
+    if out.suffix in FILES:
         claim(out, "--out")
     if checkpoint is not None:
         claim(checkpoint, "--checkpoint", resumed=True)
@@ -77,6 +78,9 @@ def run_mitigation(
     claim_comparison(folder, "--report")
     for side in ("before", "after"):
         claim_report(folder / side, ("json", "html"), f"--report/{side}")
+    experience = experience_of(kind)
+    if experience is not None and (warning := experience.warning()) and not quiet:
+        typer.echo(f"note      {warning}")
     started = time.perf_counter()
     notes = make_model(key, before_job, settings, out, checkpoint, max_seconds, quiet=quiet)
     if not quiet:
@@ -84,7 +88,13 @@ def run_mitigation(
         for note in notes:
             typer.echo(f"note      {note}")
     before = audit_model(configured, before_job, folder / "before", quiet=quiet)
-    later = with_reference(configured, out) if with_rows or of_language else _of(configured, out)
+    # What is written says itself from which probability on it decides, but for files of other libraries.
+    own = (
+        replace(configured, options=replace(configured.options, threshold=None))
+        if out.suffix in ("", ".pt")
+        else configured
+    )
+    later = with_reference(own, out) if with_rows or of_language else _of(own, out)
     after = audit_model(*later, folder / "after", quiet=quiet)
     comparison = replace(
         compare(before, after, error_rate=options.error_rate, margin=margin), made_by=(kind.name, *notes)
@@ -106,13 +116,16 @@ def _writes_folder(kind: type[Mitigation], model: str | None) -> bool:
 def _check_out(out: Path, model: str, *, folder: bool) -> None:
     if out.exists() and out.resolve() == Path(model).resolve():
         raise UsageError("--out is the model itself: name another file, so that the old model stays as it is.")
-    if folder:
-        if out.suffix == ".pt":
-            raise UsageError(f"--out {str(out)!r} must be a folder: the new model is written as a Hugging Face folder.")
+    if folder and out.suffix in FILES:
+        raise UsageError(f"--out {str(out)!r} must be a folder: the new model is written as a Hugging Face folder.")
+    if folder or not out.suffix:
         if out.exists() and not (out.is_dir() and not any(out.iterdir())):
             raise UsageError(f"--out {str(out)!r} is there and not an empty folder: name a new one.")
-    elif out.suffix != ".pt":
-        raise UsageError(f"--out {str(out)!r} must end in .pt: the new model is written as a bundle.")
+    elif out.suffix not in FILES:
+        raise UsageError(
+            f"--out {str(out)!r} must end in .pt, as a bundle does, in {', '.join(FILES[1:-1])} or {FILES[-1]}, as "
+            "files of other libraries do, or in nothing, as a folder does."
+        )
 
 
 def make_model(
@@ -130,7 +143,7 @@ def make_model(
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as beside:
-            made = Path(beside).resolve() / ("model" if _writes_folder(kind, job.model.path) else "model.pt")
+            made = Path(beside).resolve() / out.name
             spec = MitigationSpec(
                 name=key,
                 target=f"{kind.__module__}:{kind.__qualname__}",

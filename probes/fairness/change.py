@@ -71,7 +71,7 @@ class Change:
         """Measurements over the evaluation rows; draws nothing from ``rng``."""
         if self.reference is None:
             raise NotApplicableError("Needs a model to compare with: add --reference MODEL.")
-        before, whose = load_reference(self.reference)
+        before, whose = load_reference(self.reference, model)
         if before.classes != model.classes:
             raise UsageError(
                 f"The reference has the classes {', '.join(before.classes[:6])}, this model "
@@ -102,7 +102,10 @@ class _Decisions:
 def _of_reference(before: AuditedModel, after: AuditedModel, rows: AuditData, what: str) -> Any:
     """The reference's decisions, (n,), or outputs; of rows that were read for a gated model it gets what is its own."""
     from auditor.model.gated import GatedModel
+    from auditor.model.postprocessing import PostprocessedModel
 
+    if isinstance(after, PostprocessedModel) and before is after.base:
+        return getattr(before, what)(replace(rows, X=after.below(rows.X)))
     if not isinstance(after, GatedModel) or isinstance(before, GatedModel) or after.rows.alike:
         return getattr(before, what)(rows)
     if before.preprocessing != after.base.preprocessing:
