@@ -6,13 +6,13 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from auditor.report.comparing.remarks import remarks
-from auditor.report.comparing.side_by_side import Both
+from auditor.comparing.remarks import remarks
+from auditor.comparing.side_by_side import Both
 from tests.quantifiers import none_of
 from tests.report.paired_counts import paired_counts, some_audit
 from tests.statistics.worlds import most_misses
 
-LEVEL = 0.0125
+LEVEL = 0.05
 Array = npt.NDArray[np.int64]
 
 

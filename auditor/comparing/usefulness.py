@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from auditor.comparing.side_by_side import CHANGE, Both, Key, Row, Side, of_rate, row
 from auditor.finding.vacuity import SAME_FOR_ALL
-from auditor.report.comparing.side_by_side import CHANGE, Both, Key, Row, Side, of_rate, row
 from auditor.report.record import AuditReport, Finding
 from auditor.report.text import number, signed
 from auditor.statistics.changes import RateChange
