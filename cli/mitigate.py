@@ -13,12 +13,12 @@ from typing import Any
 import typer
 from pydantic import JsonValue
 
+from auditor.comparing.compare import compare
+from auditor.comparing.side_by_side import CHANGE
+from auditor.comparing.usefulness import PERFORMANCE
 from auditor.errors import UsageError
 from auditor.intake.specs import Job, Limits, MitigationSpec
 from auditor.outputs import claim, place_file
-from auditor.report.comparing.compare import compare
-from auditor.report.comparing.side_by_side import CHANGE
-from auditor.report.comparing.usefulness import PERFORMANCE
 from auditor.report.record import AuditReport
 from auditor.run.isolate import mitigate
 from auditor.run.mitigation import Mitigation, experience_of, learns, make_mitigation, needs_rows, writes

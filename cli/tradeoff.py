@@ -15,12 +15,8 @@ from pathlib import Path
 import typer
 from pydantic import JsonValue
 
-from auditor.errors import DataError, ModelError, UsageError, did_you_mean
-from auditor.files import write_beside
-from auditor.intake.specs import Job
-from auditor.outputs import claim
-from auditor.report.comparing.compare import compare
-from auditor.report.comparing.drawn_tradeoff import (
+from auditor.comparing.compare import compare
+from auditor.comparing.drawn_tradeoff import (
     cell,
     front_words,
     promise,
@@ -29,10 +25,14 @@ from auditor.report.comparing.drawn_tradeoff import (
     render_tradeoff_markdown,
     tradeoff_svg,
 )
-from auditor.report.comparing.side_by_side import CHANGE
-from auditor.report.comparing.tradeoff import PRESENT, Candidate, Point, Tradeoff, weigh, why_barred
-from auditor.report.comparing.tradeoff_evidence import DISPARITIES, Disparity, Evidence, read_evidence
-from auditor.report.front import plots_of
+from auditor.comparing.front import plots_of
+from auditor.comparing.side_by_side import CHANGE
+from auditor.comparing.tradeoff import PRESENT, Candidate, Point, Tradeoff, weigh, why_barred
+from auditor.comparing.tradeoff_evidence import DISPARITIES, Disparity, Evidence, read_evidence
+from auditor.errors import DataError, ModelError, UsageError, did_you_mean
+from auditor.files import write_beside
+from auditor.intake.specs import Job
+from auditor.outputs import claim
 from auditor.report.record import AuditReport
 from auditor.report.text import visible
 from auditor.run.mitigation import make_mitigation, needs_rows

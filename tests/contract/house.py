@@ -16,6 +16,7 @@ WINGS = (
     "artifact",
     "networks",
     "report",
+    "comparing",
     "intake",
     "detection",
     "privacy",
