@@ -46,9 +46,13 @@ Margin = Annotated[float, typer.Option(help="How much lower accuracy may be for 
 
 # What a mitigation and its audits are told alike.
 _OF_MITIGATIONS = (
-    "train", "data", "target", "positive", "sensitive", "sensitive_file", "join_on", "features", "text", "image",
-    "classes", "outputs", "threshold", "base", "architecture", "architecture_args", "predict", "allow_code",
-    "trust_pickle", "probes", "policy", "seed", "device", "max_memory", "allow_unsandboxed",
+    "train", "data", "target", "positive", "sensitive", "text", "image", "probes", "policy", "seed", "device",
+    "max_memory", "allow_unsandboxed",
+)  # fmt: skip
+# What says of a file that is no bundle how it is to be read, and where groups stand that its rows have not.
+_OF_ANY_MODEL = (
+    "sensitive_file", "join_on", "features", "classes", "outputs", "threshold", "base", "architecture",
+    "architecture_args", "predict", "allow_code", "trust_pickle",
 )  # fmt: skip
 
 # What rows that are explained are told of themselves.
@@ -219,7 +223,7 @@ def gate(
 
 @command("mitigate")
 @with_flags(
-    [*_OF_MITIGATIONS, "benchmark"],
+    [*_OF_MITIGATIONS, *_OF_ANY_MODEL, "benchmark"],
     {
         "train": "Rows the mitigation learns from.",
         "data": "Rows on which both models are audited.",

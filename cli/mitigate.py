@@ -89,7 +89,11 @@ def run_mitigation(
             typer.echo(f"note      {note}")
     before = audit_model(configured, before_job, folder / "before", quiet=quiet)
     # What is written says itself from which probability on it decides, but for files of other libraries.
-    own = replace(configured, options=replace(options, threshold=None)) if out.suffix in ("", ".pt") else configured
+    own = (
+        replace(configured, options=replace(configured.options, threshold=None))
+        if out.suffix in ("", ".pt")
+        else configured
+    )
     later = with_reference(own, out) if with_rows or of_language else _of(own, out)
     after = audit_model(*later, folder / "after", quiet=quiet)
     comparison = replace(

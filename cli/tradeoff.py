@@ -48,6 +48,8 @@ from mitigations import MITIGATIONS
 
 PROBES_ASKED = ("group_fairness", "adverse_impact", CHANGE, "membership_inference")
 MOST_POINTS = 200
+# Files of models that are written otherwise than as bundles.
+_NO_BUNDLES = (".skops", ".pkl", ".pickle", ".joblib", ".json", ".ubj", ".txt", ".cbm", ".onnx")
 _LONGEST_NAME = 80
 
 
@@ -226,6 +228,11 @@ class _Sweep:
             missing = "--target COLUMN" if options.target is None else "--sensitive COLUMN"
             raise UsageError(f"A trade-off is between being right and treating groups alike: add {missing}.")
         assert options.model is not None
+        if Path(options.model).is_dir() or Path(options.model).suffix in _NO_BUNDLES:
+            raise UsageError(
+                f"A sweep keeps its models as bundles, and {Path(options.model).name!r} is none: make a model of each "
+                "value with auditor mitigate --with option=value, which audits it beside the present one."
+            )
         with_itself, job = with_reference(configured, Path(options.model))
         folder = Path(options.out)
         assert job.data is not None
