@@ -20,6 +20,7 @@ from cli.dossier import dossier
 from cli.dp_audit import dp_audit
 from cli.dp_budget import dp_budget
 from cli.dp_lint import dp_lint
+from cli.export import export
 from cli.flags import parse_json_flag, with_flags
 from cli.guarded import RECORD, Reads, Writes, guarded
 from cli.history import Db, history, signoff
@@ -403,6 +404,7 @@ def version() -> None:
 
 command("new-probe")(new_probe)
 command("train")(train_command)
+command("export")(export)
 command("detect")(detect)
 command("detect-train")(detect_train)
 command("dp-budget")(dp_budget)

@@ -18,6 +18,7 @@ WINGS = (
     "report",
     "comparing",
     "intake",
+    "exporting",
     "detection",
     "privacy",
     "training",
