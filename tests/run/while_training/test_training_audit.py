@@ -22,8 +22,8 @@ from auditor.model.torch_model import TorchModel
 from auditor.report.record import AuditReport
 from auditor.run.audit import run_audit
 from auditor.run.while_training.audit import AuditWarning, TrainingAudit
-from auditor.run.while_training.budget import Budget
-from auditor.run.while_training.spending import Spending
+from auditor.training.looks.budget import Budget
+from auditor.training.looks.spending import Spending
 from auditor.training.untouched import bare, digest, put_back, snapshot
 from probes.attribution.probe import FeatureAttribution
 from probes.fairness.group_fairness import GroupFairness
@@ -556,7 +556,7 @@ def test_a_place_that_is_no_number_is_a_fault_and_no_exception() -> None:
 
 def test_names_are_such_as_trackers_take() -> None:
     from auditor.finding.measurement import Measurement
-    from auditor.run.while_training.peek import metric_name
+    from auditor.training.looks.peek import metric_name
     from auditor.statistics.estimate import Exact
 
     measured = Measurement(

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from auditor.finding.figure import Figure, Series
 from auditor.finding.judgement import Judgement
-from auditor.run.while_training.peek import Peek
-from auditor.run.while_training.spending import Spending
+from auditor.training.looks.peek import Peek
+from auditor.training.looks.spending import Spending
 
 _MOST_SERIES = 8
 _FEWEST_POINTS = 2
@@ -48,7 +48,7 @@ def courses(peeks: Sequence[Peek], unit: str, spending: Spending | None) -> list
                 seen.add((line, group))
                 lines.setdefault(line, {}).setdefault(group, []).append((peek.at, finding))
     figures = [
-        _figure(line, groups, unit, spending, {p.at for p in peeks[: spending.n_peeks]} if spending else set())
+        _figure(line, groups, unit, spending, {p.at for p in peeks if p.judged} if spending else set())
         for line, groups in lines.items()
         if max(len(points) for points in groups.values()) >= _FEWEST_POINTS
     ]
