@@ -556,8 +556,8 @@ def test_a_place_that_is_no_number_is_a_fault_and_no_exception() -> None:
 
 def test_names_are_such_as_trackers_take() -> None:
     from auditor.finding.measurement import Measurement
-    from auditor.training.looks.peek import metric_name
     from auditor.statistics.estimate import Exact
+    from auditor.training.looks.peek import metric_name
 
     measured = Measurement(
         metric="rate", method="a/b", estimate=Exact(known=1.0), n_samples=1,
