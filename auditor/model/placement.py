@@ -10,9 +10,10 @@ _SAID = ("is_loaded_in_4bit", "is_loaded_in_8bit", "is_quantized")
 
 
 def stays(module: nn.Module) -> bool:
-    """Whether moving it would break it: accelerate's ``device_map`` put its parts where they are, or bitsandbytes."""
+    """Whether moving it would break it: accelerate has spread or offloaded its parts, or bitsandbytes packed them."""
     return any(
         bool(getattr(m, "hf_device_map", None))
+        or hasattr(m, "_hf_hook")
         or any(getattr(m, name, False) is True for name in _SAID)
         or any(kind.__name__ in _QUANTISED for kind in type(m).__mro__)
         for m in module.modules()

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from auditor.errors import ModelError
 
 _HOOKS = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")
+# What fully_shard writes into a layer, and what cannot be copied with it.
+_OF_SHARDING = ("__composable_api_", "_is_fsdp", "_fsdp")
 
 
 def is_sharded(module: nn.Module) -> bool:
@@ -49,7 +51,7 @@ def _copied(module: nn.Module, made: dict[int, nn.Module], whole: dict[int, nn.P
         kind = kind.__mro__[2]
     copy: nn.Module = object.__new__(kind)
     made[id(module)] = copy
-    copy.__dict__.update(module.__dict__)
+    copy.__dict__.update({n: value for n, value in vars(module).items() if not n.startswith(_OF_SHARDING)})
     copy.__dict__.update(
         _parameters={name: None if p is None else _whole(p, whole) for name, p in module._parameters.items()},
         _buffers=dict(module._buffers),
