@@ -36,7 +36,7 @@ def main() -> None:
     from auditor.data.audit_data import AuditData
     from auditor.run.while_training.audit import TrainingAudit
     from auditor.run.while_training.huggingface import AuditCallback, text_classifier
-    from examples.text_trainer import CLASSES, Texts, resumes, word_tokenizer
+    from cli.examples.text_trainer import CLASSES, Texts, resumes, word_tokenizer
     from probes.fairness.group_fairness import GroupFairness
 
     texts, labels, ethnicity = resumes()
