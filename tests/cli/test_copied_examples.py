@@ -30,7 +30,7 @@ def test_every_script_is_listed_with_its_first_line(tmp_path: Path) -> None:
                if "__main__" in p.read_text()}  # fmt: skip
     assert code == 0 and len(scripts) >= 5
     assert listed == {stem: (text or "").splitlines()[0] for stem, text in scripts.items()}
-    assert not any(tmp_path.iterdir())
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_all_are_copied_as_they_are(tmp_path: Path) -> None:
@@ -72,4 +72,4 @@ def test_a_name_that_is_none_is_refused_with_the_nearest(tmp_path: Path) -> None
     code, said = called(tmp_path, "copy", "tabular_lop")
     assert code == 2 and "did you mean 'tabular_loop'" in said
     code, said = called(tmp_path, "copy", "zzz")
-    assert code == 2 and "there are accelerate_loop, " in said and not any(tmp_path.iterdir())
+    assert code == 2 and "there are accelerate_loop, " in said and list(tmp_path.iterdir()) == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -389,11 +390,17 @@ class TrainingAudit:
         numbers = logged(peek.results, peek.findings)
         place = f"{self._unit} {peek.at:g}"
         if self.log is not None:
-            log = self.log
-            self._attempt(lambda: log(numbers, peek.at), f"the logger at {place}")
+            self._attempt(partial(self.log, numbers, peek.at), f"the logger at {place}")
         told = Told(at=peek.at, numbers=numbers, rows=rows_of(peek.findings))
+        self._to_trackers(lambda tracker: tracker.look(told), f"at {place}")
+
+    def _to_trackers(self, call: Callable[[Tracker], object], when: str) -> None:
         for tracker in self.trackers:
-            self._attempt(lambda tracker=tracker: tracker.look(told), f"{type(tracker).__name__} at {place}")  # type: ignore[misc]
+            self._attempt(partial(call, tracker), f"{type(tracker).__name__} {when}")
+
+    def track(self, find: Callable[[], Sequence[Tracker]]) -> None:
+        """Tells the trackers that it finds from now on; where it finds none, and raises, that is a fault."""
+        self._attempt(lambda: self.trackers.extend(find()), "the trackers")
 
     def _attempt(self, call: Callable[[], object], what: str) -> None:
         try:
@@ -451,10 +458,9 @@ class TrainingAudit:
         report = self._record(results, place, level, judged=judged, closing=closing)
         self.report = report
         if self.trackers and self._leads:
-            findings = self._judged(results, level or self.error_rate, judged=judged)
-            told = Told(at=at, numbers={}, rows=rows_of(findings), closing=True)
-            for tracker in self.trackers:
-                self._attempt(lambda tracker=tracker: tracker.look(told), type(tracker).__name__)  # type: ignore[misc]
+            rows = rows_of(self._judged(results, level or self.error_rate, judged=judged))
+            told = Told(at=at, numbers={}, rows=rows, closing=True)
+            self._to_trackers(lambda tracker: tracker.look(told), "at the end")
         self._write(report, drawn=True)
         return report
 
@@ -473,13 +479,8 @@ class TrainingAudit:
             faults = "; ".join(
                 said for said in ("the training has not ended, and no closing look was taken", faults) if said
             )
-        own = ProbeResult(
-            probe=NAME,
-            pillar="intake",
-            citation="",
-            measurements=(self._alarms(place),),
-            not_run=faults,
-        )
+        alarms = (self._alarms(place),)
+        own = ProbeResult(probe=NAME, pillar="intake", citation="", measurements=alarms, not_run=faults)
         report = assemble(
             [own, *results],
             self.criteria if judged else (),
@@ -562,14 +563,12 @@ class TrainingAudit:
             self._drawing = self.budget.clock() - started
             self.budget.reserve = self._drawing
         if self.out is not None:
-            out = self.out
             try:
                 for name, text in files.items():
-                    write_beside(out / name, text.encode())
+                    write_beside(self.out / name, text.encode())
             except (OSError, UsageError) as error:
                 self._fault(f"the report could not be written: {reason_of(error)}")
-        for tracker in self.trackers:
-            self._attempt(lambda tracker=tracker: tracker.report(files), type(tracker).__name__)  # type: ignore[misc]
+        self._to_trackers(lambda tracker: tracker.report(files), "and the report")
 
     def _faults_in_words(self) -> str:
         if not self.faults:

@@ -100,7 +100,7 @@ class AuditCallback(TrainerCallback, ExportableState):  # type: ignore[misc]
 
     def _look(self, model: nn.Module, at: float, control: TrainerControl) -> None:
         if self._trackers is not None:
-            self.audit.trackers += self._trackers()
+            self.audit.track(self._trackers)
             self._trackers = None
         # Logging takes back the Trainer's own intention to log.
         intended = dict(vars(control))

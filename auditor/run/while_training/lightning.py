@@ -33,6 +33,7 @@ class AuditCallback(Callback):  # type: ignore[misc]
     def __init__(self, audit: TrainingAudit) -> None:
         self.audit = audit
         self._seen_step = 0
+        self._tracked = False
         self._saved: dict[str, Any] | None = None
 
     def state_dict(self) -> dict[str, Any]:
@@ -57,7 +58,9 @@ class AuditCallback(Callback):  # type: ignore[misc]
         self.audit.plan(int(planned) if planned is not None and 1 <= planned < math.inf else None)
         if self.audit.log is None and trainer.loggers:
             self.audit.log = lambda numbers, at: self._log(trainer, numbers)
-        self.audit.trackers += trackers_of(trainer.loggers, step=lambda at: int(trainer.global_step))
+        if not self._tracked:
+            self._tracked = True
+            self.audit.track(lambda: trackers_of(trainer.loggers, step=lambda at: int(trainer.global_step)))
         self.audit.begin()
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

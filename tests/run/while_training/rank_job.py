@@ -28,6 +28,7 @@ from auditor.statistics.estimate import Exact
 from probes.fairness.group_fairness import GroupFairness
 from probes.fairness.score_fairness import ScoreFairness
 from probes.robustness.robustness import Robustness
+from tests.quantifiers import all_of
 from tests.run.while_training.worlds import network, rows, selecting
 from tests.toys.models import criterion
 
@@ -59,11 +60,14 @@ def rank(out: Path, how: str) -> None:
     own = int(os.environ["RANK"])
     # Not a multiple of the batch, nor of the ranks.
     first: list[Probe] = [OneSided()] if how == "one_sided" else []
-    audit = TrainingAudit(
-        probes=[*first, GroupFairness(), ScoreFairness(), Robustness()],
-        data=rows(3001, seed=own if how == "other_rows" else 0), n_peeks=2, max_overhead=None,
-        out=out, timeout_s=8.0 if dies else 120.0,
-    )  # fmt: skip
+    def made() -> TrainingAudit:
+        return TrainingAudit(
+            probes=[*first, GroupFairness(), ScoreFairness(), Robustness()],
+            data=rows(3001, seed=own if how == "other_rows" else 0), n_peeks=2, max_overhead=None,
+            out=out, timeout_s=8.0 if dies else 120.0,
+        )  # fmt: skip
+
+    audit = made()
     if how == "sharded":
         return sharded(audit)
     model = network()
@@ -72,6 +76,10 @@ def rank(out: Path, how: str) -> None:
     audit.step(model)
     if dies and own == 1:
         os._exit(0)
+    if how == "resumed":
+        state = audit.state_dict()
+        audit = made()
+        audit.load_state_dict(state)
     with torch.no_grad():
         model[4].bias.add_(torch.tensor([0.0, 0.3]))
     audit.step(model)
@@ -104,7 +112,7 @@ def sharded(audit: TrainingAudit) -> None:
     torch.nn.functional.cross_entropy(model(torch.randn(8, 3)), torch.zeros(8, dtype=torch.int64)).backward()
     optimizer.step()
     own = [p.to_local() for p in model.parameters() if isinstance(p, DTensor)]
-    assert model.training and all(isinstance(p, DTensor) for p in model.parameters())
+    assert model.training and all_of(isinstance(p, DTensor) for p in model.parameters())
     assert any(not torch.equal(a, b) for a, b in zip(before[1], own, strict=True))
     rolled_back(mesh)
     dist.destroy_process_group()

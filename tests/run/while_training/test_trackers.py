@@ -18,7 +18,7 @@ from auditor.report.record import AuditReport
 from auditor.run.while_training.audit import TrainingAudit
 from auditor.run.while_training.trackers import COLUMNS, MLflow, TensorBoard, Tracker, WeightsAndBiases, trackers_of
 from probes.fairness.group_fairness import GroupFairness
-from tests.quantifiers import all_of
+from tests.quantifiers import all_of, none_of
 from tests.run.while_training.test_training_audit import FAIR, quietly
 from tests.run.while_training.worlds import Raising, network, rows, selecting
 
@@ -263,7 +263,7 @@ def test_a_trainers_own_loggers_are_known_by_their_kind() -> None:
     ]  # fmt: skip
     found = trackers_of(loggers)
     assert [type(t) for t in found] == [TensorBoard] * 3 + [WeightsAndBiases] * 3 + [MLflow] * 2
-    assert not any(t.numbers for t in found)  # type: ignore[attr-defined]
+    assert none_of(t.numbers for t in found)  # type: ignore[attr-defined]
     assert [t.run_id for t in found if isinstance(t, MLflow)] == ["r", "r"]
 
 
