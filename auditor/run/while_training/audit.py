@@ -51,6 +51,7 @@ if TYPE_CHECKING:
 
 OnFail = Literal["warn", "stop", "rollback"]
 Every = Literal["epoch"] | int
+_Decided = tuple[tuple[Judgement, ...], Family]
 NAME = "training_audit"
 _MOST_FAULTS = 5
 _NOT_ENDED = "the training has not ended, and no closing look was taken"
@@ -266,8 +267,8 @@ class TrainingAudit:
             self._warn(f"the weights of {self._unit} {saved.kept[1]:g} did not ride along: rollback has none as yet")
 
     def _restored(self, look: SavedLook) -> Peek:
-        findings = self._judged(look.results, look.error_rate, judged=look.judged)
-        return Peek(findings=findings, **{name: getattr(look, name) for name in SavedLook.model_fields})
+        findings, family = self._judged(look.results, look.error_rate, judged=look.judged)
+        return Peek(findings=findings, family=family, **{name: getattr(look, name) for name in SavedLook.model_fields})
 
     @property
     def key(self) -> str:
@@ -315,7 +316,7 @@ class TrainingAudit:
         self._tell(peek)
         self._react(model, whole, peek)
         if self.out is not None or self.trackers:
-            report = self._record(list(peek.results), at, level, judged=peek.judged, closing=None)
+            report = self._record(peek.results, at, (peek.findings, peek.family), judged=peek.judged, closing=None)
             elapsed = self.budget.clock() - started
             self._write(report, drawn=self.budget.affords(2.0 * elapsed + self.budget.reserve))
         return peek
@@ -341,10 +342,12 @@ class TrainingAudit:
         results, faults = self._asking.about(model, f"{self._unit} {at:g}", self._ranks)
         for fault in faults:
             self._fault(fault)
+        findings, family = self._judged(results, level, judged=judged)
         peek = Peek(
             at=at,
             results=tuple(results),
-            findings=self._judged(results, level, judged=judged),
+            findings=findings,
+            family=family,
             error_rate=level,
             seconds=self.budget.clock() - started,
             look=number,
@@ -355,10 +358,10 @@ class TrainingAudit:
         self._last = None if numbers is None else (numbers, peek)
         return peek
 
-    def _judged(self, results: Sequence[ProbeResult], level: float, *, judged: bool) -> tuple[Judgement, ...]:
+    def _judged(self, results: Sequence[ProbeResult], level: float, *, judged: bool) -> _Decided:
         criteria = self.criteria if judged else ()
-        findings, _ = judge(list(results), criteria, Family(error_rate=level if judged else self.error_rate))
-        return tuple(findings)
+        findings, family = judge(list(results), criteria, Family(error_rate=level if judged else self.error_rate))
+        return tuple(findings), family
 
     def _unspent(self, number: int | None, weights: str) -> bool:
         """Whether a look, None for the closing one, may be judged: it was not before, or it was at the same weights."""
@@ -455,40 +458,41 @@ class TrainingAudit:
             )
         at = float(self._calls) if place is None else place
         closing = LookRecord(look=None, at=at, error_rate=level, judged=judged, weights=weights)
-        report = self._record(results, place, level, judged=judged, closing=closing)
+        decided = self._judged(results, level, judged=judged)
+        report = self._record(results, place, decided, judged=judged, closing=closing)
         self.report = report
         if self.trackers and self._leads:
-            rows = rows_of(self._judged(results, level or self.error_rate, judged=judged))
-            told = Told(at=at, numbers={}, rows=rows, closing=True)
+            told = Told(at=at, numbers={}, rows=rows_of(decided[0]), closing=True)
             self._to_trackers(lambda tracker: tracker.look(told), "at the end")
         self._write(report, drawn=True)
+        if judged and report.training is not None and report.training.closing is not None:
+            self._spent = (*self._spent, report.training.closing)
         return report
 
     def _record(
         self,
         results: Sequence[ProbeResult],
         place: float | None,
-        level: float,
+        decided: _Decided,
         *,
         judged: bool,
         closing: LookRecord | None,
     ) -> AuditReport:
-        """The report of these results at a level: the last one, or how things stand where there is no closing look."""
+        """The report of these results: the last one, or how things stand where there is no closing look."""
         faults = self._faults_in_words()
         if closing is None:
             faults = "; ".join(
                 said for said in ("the training has not ended, and no closing look was taken", faults) if said
             )
-        alarms = (self._alarms(place),)
-        own = ProbeResult(probe=NAME, pillar="intake", citation="", measurements=alarms, not_run=faults)
+        own = ProbeResult(probe=NAME, pillar="intake", citation="", measurements=(self._alarms(place),), not_run=faults)
         report = assemble(
             [own, *results],
             self.criteria if judged else (),
             model=self._asking.model,
             data=data_record(self.data),
             environment=environment(device=self._asking.device, seed=self.seed),
-            family=Family(error_rate=level or self.error_rate),
             duration_s=self.budget.seconds,
+            judged=([*judge([own], ())[0], *decided[0]], decided[1]),
         )
         if closing is not None:
             failed = tuple(dict.fromkeys(f.metric for f in report.findings if f.outcome == "FAIL" and f.metric))

@@ -104,7 +104,7 @@ def _cell(value: object) -> str:
 
 @dataclass(frozen=True)
 class WeightsAndBiases:
-    """A run of ``wandb``: numbers, and a table of the findings of each look. ``numbers`` as of :class:`TensorBoard`."""
+    """A run of ``wandb``: numbers, and a table of the findings of each look. ``numbers`` as of TensorBoard."""
 
     run: Any
     numbers: bool = True

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from auditor.finding.budgets import Family
 from auditor.finding.judgement import Judgement
 from auditor.finding.measurement import Measurement, Outcome, ProbeResult
 
@@ -22,7 +23,7 @@ class Peek:
     ``look``: its number in the plan, those that were left out counted; 0 of the closing one.
     ``judged``: whether it was held to the criteria; what lies beyond the plan, or was spent before, is not.
     ``weights``: a digest of the network's parameters and buffers, "" of what is no network. ``faults``: what went wrong
-    in taking it, where anything did; the probes it concerns are NOT_RUN.
+    in taking it, where anything did; the probes it concerns are NOT_RUN. ``family``: as it was judged.
     """
 
     at: float
@@ -34,6 +35,7 @@ class Peek:
     judged: bool = True
     weights: str = ""
     faults: tuple[str, ...] = ()
+    family: Family = field(default_factory=Family)
 
     @property
     def failed(self) -> tuple[Judgement, ...]:

@@ -239,6 +239,7 @@ def course(out: Path, state: dict[str, Any] | None, biases: list[float], *, end:
     return audit
 
 
+@pytest.mark.slow
 def test_who_goes_back_to_an_earlier_checkpoint_gains_no_look(tmp_path: Path) -> None:
     """Three courses from one checkpoint: each look of the plan is judged once, and an alarm of then stays one."""
     state = through_a_file(course(tmp_path, None, [0.0]))
@@ -284,6 +285,21 @@ def test_spent_looks_ride_in_the_next_checkpoint_where_the_report_is_lost(tmp_pa
     assert [p.judged for p in later.peeks] == [True, False, True]
     assert later.report is not None and later.report.training is not None
     assert [look.look for look in later.report.training.spent] == [2]
+
+
+def test_who_ends_twice_is_judged_once_but_of_the_same_weights() -> None:
+    audit = TrainingAudit(probes=[GroupFairness()], data=rows(4000), criteria=FAIR, n_peeks=1, max_overhead=None)
+    quietly(lambda: (audit.step(model_of(3.0)), audit.finish(model_of(3.0))))
+    first = audit.report
+    state = through_a_file(audit)
+    quietly(lambda: audit.finish(model_of(3.0)))
+    assert first is not None and audit.report is not None and audit.report.findings == first.findings
+    other = TrainingAudit(probes=[GroupFairness()], data=rows(4000), criteria=FAIR, n_peeks=1, max_overhead=None)
+    other.load_state_dict(state)
+    for again in (audit, other):
+        quietly(lambda a=again: a.finish(model_of(0.0)))  # type: ignore[misc]
+        assert again.report is not None and again.report.exit_code == 3 and again.report.training is not None
+        assert [look.look for look in again.report.training.spent] == [None]
 
 
 def test_a_report_of_another_run_in_the_folder_takes_nothing(tmp_path: Path) -> None:
