@@ -32,9 +32,9 @@ from auditor.finding.criterion import CriterionRecord
 from auditor.finding.figure import Figure
 from auditor.finding.judgement import Judgement
 from auditor.finding.measurement import LEFT_OUT, UNSAID, Outcome, Pillar
+from auditor.finding.training_looks import TrainingRecord
 from auditor.report.looks import LooksRecord
 from auditor.report.sandbox_state import SandboxState
-from auditor.report.training import TrainingRecord
 from auditor.statistics.families import Multiplicity
 from auditor.statistics.kinds import AnyEstimate
 

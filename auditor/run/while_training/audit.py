@@ -17,11 +17,11 @@ from auditor.finding.criterion import Criterion, load_criteria
 from auditor.finding.judgement import Judgement
 from auditor.finding.judging import judge
 from auditor.finding.measurement import Measurement, ProbeResult
+from auditor.finding.training_looks import LookRecord, TrainingRecord
 from auditor.model.audited_model import AuditedModel
 from auditor.model.outputs import Outputs
 from auditor.report.figures import distinct
 from auditor.report.record import AuditReport, ModelRecord
-from auditor.report.training import LookRecord, TrainingRecord
 from auditor.run.audit import assemble, data_record, environment, reason_of
 from auditor.run.probe import Probe
 from auditor.run.while_training.asking import Accountant, Asking, network_of

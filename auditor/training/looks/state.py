@@ -16,8 +16,8 @@ from pydantic import ValidationError
 from auditor.errors import AuditorError, UsageError
 from auditor.files import Closed
 from auditor.finding.measurement import ProbeResult
+from auditor.finding.training_looks import LookRecord, TrainingRecord
 from auditor.report.record import AuditReport, ModelRecord
-from auditor.report.training import LookRecord, TrainingRecord
 
 if TYPE_CHECKING:
     from auditor.data.audit_data import AuditData
