@@ -52,10 +52,10 @@ CALLBACKS = (
     "auditor.run.while_training.huggingface.add_to",
     "auditor.run.while_training.huggingface.text_classifier",
     "auditor.run.while_training.lightning.AuditCallback",
-    "auditor.run.while_training.trackers.TensorBoard",
-    "auditor.run.while_training.trackers.WeightsAndBiases",
-    "auditor.run.while_training.trackers.MLflow",
-    "auditor.run.while_training.trackers.trackers_of",
+    "auditor.training.looks.trackers.TensorBoard",
+    "auditor.training.looks.trackers.WeightsAndBiases",
+    "auditor.training.looks.trackers.MLflow",
+    "auditor.training.looks.trackers.trackers_of",
 )
 
 

@@ -25,7 +25,6 @@ from auditor.report.record import AuditReport, ModelRecord
 from auditor.run.audit import assemble, data_record, environment, reason_of
 from auditor.run.probe import Probe
 from auditor.run.while_training.asking import Accountant, Asking, network_of
-from auditor.run.while_training.trackers import Told, Tracker, rows_of
 from auditor.statistics.estimate import Exact
 from auditor.training.gathered import gathered, is_sharded, put_back_whole
 from auditor.training.looks.budget import Budget
@@ -43,6 +42,7 @@ from auditor.training.looks.state import (
     rows_digest,
     weights_digest,
 )
+from auditor.training.looks.trackers import Told, Tracker, rows_of
 from auditor.training.ranks import Ranks, joined
 from auditor.training.untouched import digest, finite, put_back, snapshot, unwrapped
 
@@ -85,7 +85,7 @@ class TrainingAudit:
     turns the network into an AuditedModel, by default ``TorchModel(network, classes=data.classes, outputs=outputs)``.
     outputs: whether the network returns logits or probabilities; where nobody says it and its answers leave it open,
     a look's probes are NOT_RUN. log: is called with the numbers of each look by name, and its place. trackers: are told
-    of each look's intervals and outcomes, see :mod:`auditor.run.while_training.trackers`. accountant, delta:
+    of each look's intervals and outcomes, see :mod:`auditor.training.looks.trackers`. accountant, delta:
     of a private training; epsilon so far becomes a number like any other. out: a folder for ``report.json``, which is
     written after each look, and ``report.html``, which is drawn as often as the overhead allows and at the end.
     timeout_s: how long ranks of a distributed job wait for each other.

@@ -17,7 +17,7 @@ from auditor.errors import ModelError, UsageError
 from auditor.intake.huggingface import TextClassifier
 from auditor.model.placement import device_of
 from auditor.model.torch_model import TorchModel
-from auditor.run.while_training.trackers import Tracker, trackers_of
+from auditor.training.looks.trackers import Tracker, trackers_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase, Trainer, TrainerControl, TrainerState, TrainingArguments

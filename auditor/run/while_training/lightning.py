@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from auditor.errors import MissingExtraError
-from auditor.run.while_training.trackers import trackers_of
+from auditor.training.looks.trackers import trackers_of
 
 try:
     from lightning.pytorch import Callback

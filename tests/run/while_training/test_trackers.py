@@ -16,7 +16,7 @@ from torch import nn
 
 from auditor.report.record import AuditReport
 from auditor.run.while_training.audit import TrainingAudit
-from auditor.run.while_training.trackers import COLUMNS, MLflow, TensorBoard, Tracker, WeightsAndBiases, trackers_of
+from auditor.training.looks.trackers import COLUMNS, MLflow, TensorBoard, Tracker, WeightsAndBiases, trackers_of
 from probes.fairness.group_fairness import GroupFairness
 from tests.quantifiers import all_of, none_of
 from tests.run.while_training.test_training_audit import FAIR, quietly
