@@ -27,7 +27,7 @@ def load_postprocessed(path: str, spec: ModelSpec, load: Callable[[ModelSpec], A
     below = _spec_below(record, path, spec, name)
     files = [(member.model, member.sha256) for member in record.members]
     models = [load(replace(below, path=str(Path(path) / file))) for file, _ in files] or [load(below)]
-    expected = [digest for _, digest in files] or [record.sha256]
+    expected: list[str | None] = [digest for _, digest in files] or [record.sha256]
     if record.function is None and [model.provenance.sha256 for model in models] != expected:
         raise DamagedError(f"The model in {name!r} is not the one that its rules were made for.")
     try:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -168,7 +167,7 @@ def _with_model(
     if below is not None:
         write_beside(where / name, below)
         return record.model_copy(update={"model": name, "sha256": sha256_of(where / name)})
-    shutil.copyfile(source, where / name)
+    write_beside(where / name, source.read_bytes())
     if sha256_of(where / name) != record.sha256:
         raise ModelError(f"{source.name!r} has changed since it was loaded: load it again.")
     return record.model_copy(update={"model": name})
@@ -181,7 +180,7 @@ def _copy_folder(source: Path, where: Path) -> None:
     for file in files:
         weights = not plain and file.suffix == ".bin"
         if not file.name.startswith(".") and (weights or file.suffix in _DATA):
-            shutil.copyfile(file, where / file.name)
+            write_beside(where / file.name, file.read_bytes())
 
 
 def put_around(

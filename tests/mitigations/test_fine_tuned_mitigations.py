@@ -316,5 +316,6 @@ def test_what_is_trained_again_claims_no_privacy(folder: Path, name: str) -> Non
     mitigation = CounterfactualAugmentation(control_arm=False) if name not in OF_ANY_ROWS else OF_ANY_ROWS[name](folder)
     new = run(mitigation, model, rows).model
     assert isinstance(new, TorchModel) and new.recipe is not None
-    assert (new.recipe.epsilon, new.recipe.noise_multiplier, new.recipe.n_rows) == (None, None, None)
+    private = ("epsilon", "delta", "noise_multiplier", "max_grad_norm", "n_rows", "sampler", "accountant", "seen")
+    assert [getattr(new.recipe, field) for field in private] == [None] * len(private)
     assert new.recipe.batch_size == model.recipe.batch_size
