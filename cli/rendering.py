@@ -75,8 +75,10 @@ def render(report: AuditReport, name: str) -> bytes:
     return draw(report).encode()
 
 
-def make_page_ready() -> None:
+def make_page_ready(formats: Sequence[str]) -> None:
     """Reads and compiles the page's templates in a thread, while nothing is to be done but wait for the measuring."""
+    if "html" not in formats:
+        return
 
     def read() -> None:
         from auditor.report.html import environment
