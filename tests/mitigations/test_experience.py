@@ -49,6 +49,11 @@ def test_each_mitigation_of_tables_says_of_each_set_how_it_did() -> None:
     assert none_of(experience_of(kind) is not None for kind in untold)
 
 
+def test_the_page_says_what_the_list_says() -> None:
+    page = (Path(__file__).parents[2] / "docs/pillars/mitigations.md").read_text()
+    assert all_of(f"| `{name}` | {found.told()} |" in page for name, found in EXPERIENCE.items())
+
+
 def test_the_list_says_it_before_a_mitigation_is_used(capsys: pytest.CaptureFixture[str]) -> None:
     print_mitigations(as_json=True)
     listed = {row["name"]: row["experience"] for row in json.loads(capsys.readouterr().out)}
