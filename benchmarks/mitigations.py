@@ -8,7 +8,7 @@ that nothing was chosen by: accuracy, and the gap that the method is for (``equa
 - *against doing nothing*: of the default setting, the change of gap and accuracy, with 95 % t-intervals over the seeds.
   ``better`` must be shown: the gap smaller, and accuracy not more than 2 points lower on average. ``worse`` need only
   be seen: the gap more than a point larger on average, or accuracy more than 2 points lower, for which ``cost`` stands
-  where the gap is shown smaller. ``equal``: none of these. ``refused``: it made no model on any seed.
+  where the gap was more than a point smaller. ``equal``: none of these. ``refused``: it made no model on any seed.
 - *hypervolume*: the area of (accuracy, gap) that at least one of a method's models is as good as, from the plain
   accuracy less 5 points and the plain gap, over ``0.05 x the plain gap``; models count that no other of the method
   beats on the validation rows. ``better``, ``equal``, ``worse`` than a peer: by the 95 % t-interval of the difference.
@@ -210,7 +210,7 @@ def against_nothing(points: Sequence[Point], plains: dict[int, Point], aim: Aim)
     gap, accuracy = interval(gaps), interval(accuracies)
     smaller = gap[2] < 0.0
     if accuracy[0] < -MARGIN:
-        verdict = "cost" if smaller else "worse"
+        verdict = "cost" if gap[0] < -WIDER else "worse"
     else:
         verdict = "worse" if gap[0] > WIDER else "better" if smaller else "equal"
     return {
