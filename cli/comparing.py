@@ -8,11 +8,8 @@ from pathlib import Path
 
 import typer
 
-from auditor.files import write_beside
-from auditor.outputs import claim
-from auditor.report import text
-from auditor.report.comparing.compare import MARGIN, Comparison, compare
-from auditor.report.comparing.comparison import (
+from auditor.comparing.compare import MARGIN, Comparison, compare
+from auditor.comparing.comparison import (
     STANDINGS,
     in_order,
     promise,
@@ -20,7 +17,10 @@ from auditor.report.comparing.comparison import (
     render_comparison_json,
     render_comparison_markdown,
 )
-from auditor.report.comparing.side_by_side import Row
+from auditor.comparing.side_by_side import Row
+from auditor.files import write_beside
+from auditor.outputs import claim
+from auditor.report import text
 from cli.history import report_of
 from cli.output import paragraph, print_table
 

@@ -20,6 +20,7 @@ from cli.dossier import dossier
 from cli.dp_audit import dp_audit
 from cli.dp_budget import dp_budget
 from cli.dp_lint import dp_lint
+from cli.export import export
 from cli.flags import parse_json_flag, with_flags
 from cli.guarded import RECORD, Reads, Writes, guarded
 from cli.history import Db, history, signoff
@@ -46,9 +47,13 @@ Margin = Annotated[float, typer.Option(help="How much lower accuracy may be for 
 
 # What a mitigation and its audits are told alike.
 _OF_MITIGATIONS = (
-    "train", "data", "target", "positive", "sensitive", "sensitive_file", "join_on", "features", "text", "image",
-    "classes", "outputs", "threshold", "base", "architecture", "architecture_args", "predict", "allow_code",
-    "trust_pickle", "probes", "policy", "seed", "device", "max_memory", "allow_unsandboxed",
+    "train", "data", "target", "positive", "sensitive", "text", "image", "probes", "policy", "seed", "device",
+    "max_memory", "allow_unsandboxed",
+)  # fmt: skip
+# What says of a file that is no bundle how it is to be read, and where groups stand that its rows have not.
+_OF_ANY_MODEL = (
+    "sensitive_file", "join_on", "features", "classes", "outputs", "threshold", "base", "architecture",
+    "architecture_args", "predict", "allow_code", "trust_pickle",
 )  # fmt: skip
 
 # What rows that are explained are told of themselves.
@@ -219,7 +224,7 @@ def gate(
 
 @command("mitigate")
 @with_flags(
-    [*_OF_MITIGATIONS, "benchmark"],
+    [*_OF_MITIGATIONS, *_OF_ANY_MODEL, "benchmark"],
     {
         "train": "Rows the mitigation learns from.",
         "data": "Rows on which both models are audited.",
@@ -399,6 +404,7 @@ def version() -> None:
 
 command("new-probe")(new_probe)
 command("train")(train_command)
+command("export")(export)
 command("detect")(detect)
 command("detect-train")(detect_train)
 command("dp-budget")(dp_budget)

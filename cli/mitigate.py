@@ -13,12 +13,12 @@ from typing import Any
 import typer
 from pydantic import JsonValue
 
+from auditor.comparing.compare import compare
+from auditor.comparing.side_by_side import CHANGE
+from auditor.comparing.usefulness import PERFORMANCE
 from auditor.errors import UsageError
 from auditor.intake.specs import Job, Limits, MitigationSpec
 from auditor.outputs import claim, place_file
-from auditor.report.comparing.compare import compare
-from auditor.report.comparing.side_by_side import CHANGE
-from auditor.report.comparing.usefulness import PERFORMANCE
 from auditor.report.record import AuditReport
 from auditor.run.isolate import mitigate
 from auditor.run.mitigation import Mitigation, experience_of, learns, make_mitigation, needs_rows, writes
@@ -89,7 +89,11 @@ def run_mitigation(
             typer.echo(f"note      {note}")
     before = audit_model(configured, before_job, folder / "before", quiet=quiet)
     # What is written says itself from which probability on it decides, but for files of other libraries.
-    own = replace(configured, options=replace(options, threshold=None)) if out.suffix in ("", ".pt") else configured
+    own = (
+        replace(configured, options=replace(configured.options, threshold=None))
+        if out.suffix in ("", ".pt")
+        else configured
+    )
     later = with_reference(own, out) if with_rows or of_language else _of(own, out)
     after = audit_model(*later, folder / "after", quiet=quiet)
     comparison = replace(

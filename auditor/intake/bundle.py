@@ -306,7 +306,7 @@ def build_known(
     compare_shapes(module.state_dict(), weights, what, f"the network {name!r}")
     copies, notes = plain_floats(weights)
     module.load_state_dict(copies, assign=True)
-    return module, notes
+    return module.eval(), notes
 
 
 def _check_arguments(name: str, args: Mapping[str, Any], what: str) -> None:

@@ -197,9 +197,17 @@ def estimator_model(
         estimator,
         classes=classes,
         features=features,
-        threshold=0.5 if spec.threshold is None else spec.threshold,
+        threshold=_threshold(estimator) if spec.threshold is None else spec.threshold,
         provenance=provenance_of(source, format, loaded_by, notes),
     )
+
+
+def _threshold(estimator: Any) -> float:
+    """What a classifier decides by: its own threshold where scikit-learn was told one, else one half."""
+    from sklearn.model_selection import FixedThresholdClassifier
+
+    own = estimator.threshold if isinstance(estimator, FixedThresholdClassifier) else 0.5
+    return float(own) if isinstance(own, (int, float)) and 0.0 <= own <= 1.0 else 0.5
 
 
 def is_fitted_regressor(estimator: Any) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,10 +13,7 @@ from auditor.errors import DamagedError, ModelError, UsageError
 from auditor.intake.bundle import first_problem
 from auditor.intake.specs import ModelSpec
 from auditor.model.audited_model import AuditedModel
-from auditor.model.mixture import Mixture, MixtureModel
-from auditor.model.postprocessed_folder import MAX_RULES_BYTES, RULES_FILE, PostprocessedRecord
-from auditor.model.postprocessing import PostprocessedModel
-from auditor.model.prepared import PreparedModel
+from auditor.model.postprocessed_folder import MAX_RULES_BYTES, RULES_FILE, PostprocessedRecord, put_around
 
 
 def load_postprocessed(path: str, spec: ModelSpec, load: Callable[[ModelSpec], AuditedModel]) -> AuditedModel:
@@ -29,46 +25,13 @@ def load_postprocessed(path: str, spec: ModelSpec, load: Callable[[ModelSpec], A
     except ValidationError as error:
         raise DamagedError(f"The {RULES_FILE} in {name!r} is not valid: {first_problem(error)}.") from None
     below = _spec_below(record, path, spec, name)
-    base = load(below) if record.mixture is None else _mixed(record, record.mixture, below, path, name, load)
-    notes: tuple[str, ...] = ()
-    if record.mixture is None and record.function is None and base.provenance.sha256 != record.sha256:
+    files = [(member.model, member.sha256) for member in record.members]
+    models = [load(replace(below, path=str(Path(path) / file))) for file, _ in files] or [load(below)]
+    expected: list[str | None] = [digest for _, digest in files] or [record.sha256]
+    if record.function is None and [model.provenance.sha256 for model in models] != expected:
         raise DamagedError(f"The model in {name!r} is not the one that its rules were made for.")
-    if record.function is not None and base.said is not None and base.said.code_sha256 != record.sha256:
-        notes = ("The code of the function is not what it was when the rules were made.",)
-    rules = record.postprocessing
-    digest = hashlib.sha256(f"{base.provenance.sha256} model\n{source.sha256} postprocessing\n".encode()).hexdigest()
-    known = replace(
-        base.provenance,
-        path=path,
-        sha256=digest,
-        size_bytes=len(source.data) + (base.provenance.size_bytes or 0),
-        notes=(*base.provenance.notes, *(() if rules is None else (rules.described(),)), *notes),
-    )
     try:
-        if record.removal is not None:
-            base = PreparedModel(base, record.removal, features=record.features, provenance=known)
-        if record.removal is None and rules is None:
-            base.provenance = known
-        return base if rules is None else PostprocessedModel(base, rules, features=record.features, provenance=known)
-    except ModelError as error:
-        raise DamagedError(f"{name!r} cannot be used: {error}") from None
-
-
-def _mixed(
-    record: PostprocessedRecord,
-    mixture: Mixture,
-    spec: ModelSpec,
-    path: str,
-    name: str,
-    load: Callable[[ModelSpec], AuditedModel],
-) -> MixtureModel:
-    """The models of a mixture, each by its own loader."""
-    members = [load(replace(spec, path=str(Path(path) / member.model))) for member in record.members]
-    if [one.provenance.sha256 for one in members] != [member.sha256 for member in record.members]:
-        raise DamagedError(f"The models in {name!r} are not those that were mixed.")
-    known = replace(members[0].provenance, notes=(*members[0].provenance.notes, mixture.described()))
-    try:
-        return MixtureModel(members, mixture, provenance=known)
+        return put_around(models, record, path, source.sha256, len(source.data))
     except ModelError as error:
         raise DamagedError(f"{name!r} cannot be used: {error}") from None
 

@@ -145,7 +145,7 @@ class AuditedModel:
         self.batch_rows = batch_rows
         self.provenance = provenance or Provenance()
         # How the answers about batches come to be, given where each begins; the ranks of a job share them out.
-        self.over_batches: Callable[[Callable[[int], FloatArray], Sequence[int]], list[FloatArray]] = _in_turn
+        self.over_batches: Callable[[Callable[[int], FloatArray], Sequence[int]], list[FloatArray]] = in_turn
         self._outputs: weakref.WeakKeyDictionary[AuditData, FloatArray] = weakref.WeakKeyDictionary()
 
     @classmethod
@@ -180,12 +180,18 @@ class AuditedModel:
     def predict_part(self, X: Rows) -> FloatArray:
         """:meth:`predict_proba` of rows that are a part of more: :meth:`check_outputs` is called after the last."""
 
+        answers = self._answers_about(X)
+
         def batch(start: int) -> FloatArray:
             n = min(self.batch_rows, len(X) - start)
-            return _as_probabilities(self._predict(take_rows(X, slice(start, start + n))), self.classes, n)
+            return _as_probabilities(answers(start, n), self.classes, n)
 
         parts = self.over_batches(batch, range(0, len(X), self.batch_rows))
-        return np.concatenate(parts) if parts else np.empty((0, self.n_outputs))
+        return (parts[0] if len(parts) == 1 else np.concatenate(parts)) if parts else np.empty((0, self.n_outputs))
+
+    def _answers_about(self, X: Rows) -> Callable[[int, int], npt.ArrayLike]:
+        """What the model returns of the n rows from a start on, as a function of both."""
+        return lambda start, n: self._predict(X if n == len(X) else take_rows(X, slice(start, start + n)))
 
     def check_outputs(self) -> None:
         """Raises OutputsError where the rows so far leave open what the outputs are, or contradict what was said.
@@ -254,7 +260,8 @@ class AuditedModel:
         return self, {}
 
 
-def _in_turn(one: Callable[[int], FloatArray], starts: Sequence[int]) -> list[FloatArray]:
+def in_turn(one: Callable[[int], FloatArray], starts: Sequence[int]) -> list[FloatArray]:
+    """The answers about batches one after the other."""
     return [one(start) for start in starts]
 
 
@@ -288,6 +295,10 @@ def _as_probabilities(raw: npt.ArrayLike, classes: tuple[str, ...], n: int) -> F
     if values.ndim == 1 and (values.dtype.kind != "f" or _are_numbers(classes)):
         return _from_labels(values, classes)
     values = values.astype(np.float64)
+    if values.ndim == 2 and values.size and values.min() >= -1e-6:
+        sums = values.sum(axis=1)
+        if sums.max() <= 1.001 and sums.min() >= 0.999:
+            return values
     if not np.isfinite(values).all():
         bad = int((~np.isfinite(values.reshape(n, -1))).any(axis=1).sum())
         raise ModelError(f"The model returned NaN or infinity for {bad:,} of {n:,} rows.")

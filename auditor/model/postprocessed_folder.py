@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -167,7 +167,7 @@ def _with_model(
     if below is not None:
         write_beside(where / name, below)
         return record.model_copy(update={"model": name, "sha256": sha256_of(where / name)})
-    shutil.copyfile(source, where / name)
+    write_beside(where / name, source.read_bytes())
     if sha256_of(where / name) != record.sha256:
         raise ModelError(f"{source.name!r} has changed since it was loaded: load it again.")
     return record.model_copy(update={"model": name})
@@ -180,4 +180,31 @@ def _copy_folder(source: Path, where: Path) -> None:
     for file in files:
         weights = not plain and file.suffix == ".bin"
         if not file.name.startswith(".") and (weights or file.suffix in _DATA):
-            shutil.copyfile(file, where / file.name)
+            write_beside(where / file.name, file.read_bytes())
+
+
+def put_around(
+    models: Sequence[AuditedModel], record: PostprocessedRecord, path: str, sha256: str, size_bytes: int
+) -> AuditedModel:
+    """What a folder at a path makes of the models in it; ``sha256``, ``size_bytes``: of its record.
+
+    Raises ModelError where they do not go together.
+    """
+    first = models[0].provenance
+    parts = (record.mixture, record.postprocessing)
+    notes = [part.described() for part in parts if part is not None]
+    if record.function is not None and models[0].said is not None and models[0].said.code_sha256 != record.sha256:
+        notes.append("The code of the function is not what it was when the rules were made.")
+    known = replace(
+        first,
+        path=path,
+        sha256=hashlib.sha256(f"{first.sha256} model\n{sha256} postprocessing\n".encode()).hexdigest(),
+        size_bytes=size_bytes + sum(model.provenance.size_bytes or 0 for model in models),
+        notes=(*first.notes, *notes),
+    )
+    made = models[0] if record.mixture is None else MixtureModel(models, record.mixture, provenance=known)
+    if record.removal is not None:
+        made = PreparedModel(made, record.removal, features=record.features, provenance=known)
+    if record.postprocessing is not None:
+        made = PostprocessedModel(made, record.postprocessing, features=record.features, provenance=known)
+    return made

@@ -6,6 +6,7 @@ Nothing here is code of the bundle's own: a bundle states thresholds, chances an
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from itertools import pairwise
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
@@ -13,12 +14,15 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field, model_validator
 
+from auditor.data.counts import MISSING
 from auditor.data.grouped_texts import groups_in
 from auditor.data.preprocessing import (
+    FEW_ROWS,
     AudioPreprocessing,
     ImagePreprocessing,
     TabularPreprocessing,
-    group_names,
+    group_cells,
+    level_codes,
 )
 from auditor.errors import DataError, ModelError
 from auditor.files import Closed
@@ -155,6 +159,10 @@ class Postprocessing(Closed):
             said += " Some decisions are drawn at random, by a hash of the row: the same row, the same answer."
         return said
 
+    @cached_property
+    def _place(self) -> dict[tuple[str, ...], int]:
+        return {g.group: i for i, g in enumerate(self.groups)}
+
     def places(self, X: pd.DataFrame) -> IntArray:
         """(n,) place of each row's group in ``groups``, -1 where none names it; DataError for a column not there."""
         import pandas as pd
@@ -164,20 +172,26 @@ class Postprocessing(Closed):
                 raise DataError(
                     f"The model decides by group and needs the column {column!r}, which the data do not have."
                 )
-        keys = [group_names(X[column]) for column in self.columns]
-        codes, found = pd.factorize(pd.MultiIndex.from_arrays(keys))
-        place = {g.group: i for i, g in enumerate(self.groups)}
-        known = np.asarray([place.get(tuple(map(str, key)), -1) for key in found], np.int64)
-        places: IntArray = known[codes] if len(known) else np.empty(0, np.int64)
-        return places
+        few = group_cells(X, self.columns) if len(X) <= FEW_ROWS else None
+        if few is not None:
+            return np.asarray([self._place.get(group, -1) for group in few], np.int64)
+        codes = np.zeros(len(X), np.int64)
+        keys: list[tuple[str, ...]] = [()]
+        for column in self.columns:
+            own, names = level_codes(X[column])
+            # What is missing has the code -1, and the last name.
+            levels = [*names, MISSING]
+            joint, found = pd.factorize(codes * len(levels) + np.where(own < 0, len(names), own))
+            keys = [(*keys[each // len(levels)], levels[each % len(levels)]) for each in found.tolist()]
+            codes = joint
+        return np.asarray([self._place.get(key, -1) for key in keys], np.int64)[codes]
 
     def apply(self, scores: FloatArray, places: IntArray) -> FloatArray:
         """(n,) chances, or probabilities, of scores (n,) of rows of these places (n,)."""
         out = np.empty(len(scores))
-        for i, rule in enumerate(self.rules):
-            rows = places == (i if i < len(self.groups) else -1)
-            if rows.any():
-                out[rows] = rule(scores[rows])
+        for i in (np.flatnonzero(np.bincount(places + 1)) - 1).tolist():
+            rows = places == i
+            out[rows] = (self.otherwise if i < 0 else self.groups[i].rule)(scores[rows])
         return out
 
 
@@ -224,7 +238,8 @@ class PostprocessedModel(AuditedModel):
             features=None if own is None else (*own, *(c for c in columns if c not in own)),
             preprocessing=base.preprocessing,
             threshold=0.5 if postprocessing.decides else base.threshold,
-            batch_rows=base.batch_rows,
+            # The model below divides them again, as it likes.
+            batch_rows=8 * base.batch_rows,
             provenance=provenance or base.provenance,
         )
         self.base = base

@@ -145,7 +145,7 @@ class MLPVote(nn.Module):
         self.register_buffer("weights", torch.zeros(n_members + 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        chance = self.weights[-1].expand(len(x))
+        chance = self.weights[-1].expand(x.shape[0])
         for weight, member in zip(self.weights, self.members, strict=False):
             favourable = torch.softmax(member(x).double(), dim=1)[:, self.positive]
             chance = chance + weight * favourable.ge(self.threshold)

@@ -19,7 +19,7 @@ from auditor.data.row_keys import Keys, digest_of_keys
 from auditor.detection.examine import Examination, loaded_detector
 from auditor.detection.record import DetectorRecord
 from auditor.errors import DataError, NotApplicableError, OutputsError, UsageError
-from auditor.files import received, sha256_of
+from auditor.files import received, sha256_of, write_beside
 from auditor.finding.measurement import Measurement
 from auditor.intake.formats import Opened, load_model
 from auditor.intake.recorded import load_recorded
@@ -32,6 +32,7 @@ from auditor.intake.specs import (
     DetectionSpec,
     DetectorTrainingSpec,
     ExplainSpec,
+    ExportSpec,
     Job,
     MitigationSpec,
     ProbeSpec,
@@ -50,6 +51,7 @@ from auditor.run.messages import (
     DataRead,
     DetectorLoaded,
     Examined,
+    FileExported,
     Keeping,
     Kept,
     Loaded,
@@ -124,6 +126,9 @@ def run(job: Job, channel: Channel, opened: list[Opened] | None = None) -> None:
     if job.mitigation is not None:
         mitigate(job.mitigation, model, job, channel)
         return
+    if job.export is not None:
+        export(job.export, model, job, channel)
+        return
     if job.explain is not None:
         explain(job.explain, model, job, channel)
         return
@@ -184,6 +189,34 @@ def mitigate(spec: MitigationSpec, model: AuditedModel, job: Job, channel: Chann
     if experience is not None and (warning := experience.warning()):
         notes = (*notes, warning)
     channel.send(Repaired(notes=tuple(note[:2_000] for note in notes)))
+
+
+def export(spec: ExportSpec, model: AuditedModel, job: Job, channel: Channel) -> None:
+    """Writes the model to a file of another kind, unless that decides a row otherwise."""
+    from auditor.exporting.exported import export_of
+
+    positive = favourable(spec.positive, model.classes) if model.kind == "classifier" else None
+    made = export_of(model, spec.to, positive=positive)
+    found = None
+    if job.data is not None:
+        rows = load_data(job.data, model).X
+        channel.send(DataRead(data=DataRecord()))
+        assert isinstance(rows, pd.DataFrame)
+        found = made.equality(rows)
+    differing = () if found is None else found.differing
+    if not differing:
+        write_beside(received(spec.out), made.content)
+    channel.send(
+        FileExported(
+            sha256=model.provenance.sha256 or "",
+            classes=model.classes,
+            positive=None if positive is None else model.classes[positive],
+            rows=None if found is None else found.rows,
+            n_differing=len(differing),
+            differing=differing[:20],
+            largest_difference=0.0 if found is None else found.largest_difference,
+        )
+    )
 
 
 def explain(spec: ExplainSpec, model: AuditedModel, job: Job, channel: Channel) -> None:

@@ -15,8 +15,8 @@ from auditor.statistics.kinds import AnyEstimate
 from auditor.statistics.random_weights import sum_upper
 from auditor.statistics.rates import RateTable, WeightedSum
 
-# Of a level, what the changes themselves have; the rest is for which decisions may be the commonest.
-_OWN_SHARE = 0.9
+# Of a level, what the changes themselves have, what differences of two decisions, and which may be the commonest.
+_OWN_SHARE, _OTHER_SHARE = 0.8, 0.1
 
 
 class MeanChange(Estimate):
@@ -46,10 +46,11 @@ class MeanChange(Estimate):
 class CommonestChange(Estimate):
     """``max_k p_k after - max_k p_k before`` of the shares p of decisions, on the same rows; in [-1, 1].
 
-    Above: let a be the commonest decision after. Before, the commonest was no rarer than a, so that the change is at
-    most that of a. A tenth of alpha says which decisions a may be, by Clopper and Pearson's bounds of all shares
-    together; nine tenths bound the change of each of those, and the largest bound holds for a. Below: the same with
-    before and after exchanged.
+    Above: let a be the commonest decision after. Before, the commonest was no rarer than a, nor than any other c, so
+    that the change is at most that of a, and at most ``p_a after - p_c before``, which is known row by row where there
+    are two decisions. A tenth of alpha says which decisions a may be, by Clopper and Pearson's bounds of all shares
+    together; eight tenths bound the change of each of those, a tenth the other difference, and the smaller of both
+    holds for a. Below: the same with before and after exchanged.
     """
 
     parts: tuple[RateChange, ...]
@@ -70,8 +71,12 @@ class CommonestChange(Estimate):
         return float(low.max()), float(high.max())
 
     def bounds(self, alpha: float) -> tuple[float, float]:
-        columns = np.asarray([(p.gained, p.lost, p.n) for p in self.parts], np.float64).T
-        low, high = change_bounds(gained=columns[0], lost=columns[1], n=columns[2], alpha=_OWN_SHARE * alpha)
+        held, gained, lost, n = np.asarray([(p.before, p.gained, p.lost, p.n) for p in self.parts], np.float64).T
+        low, high = change_bounds(gained=gained, lost=lost, n=n, alpha=_OWN_SHARE * alpha)
+        if len(self.parts) == 2:
+            # Of a and the other decision c, p_a after - p_c before = p_a after + p_a before - 1.
+            _, most = change_bounds(gained=held - lost, lost=n - held - gained, n=n, alpha=_OTHER_SHARE * alpha)
+            low, high = np.maximum(low, -most), np.minimum(high, most)
         before, after = (self._candidates(alpha, after=after) for after in (False, True))
         return float(low[before].min()), float(high[after].max())
 
@@ -81,7 +86,7 @@ class CommonestChange(Estimate):
     def _candidates(self, alpha: float, *, after: bool) -> npt.NDArray[np.bool_]:
         """(n_decisions,) which may be the commonest."""
         successes, n = self._counts(after=after)
-        low, high = clopper_pearson(successes, n=n, alpha=(1.0 - _OWN_SHARE) * alpha / len(self.parts))
+        low, high = clopper_pearson(successes, n=n, alpha=_OTHER_SHARE * alpha / len(self.parts))
         return np.asarray(high >= low.max(), np.bool_)
 
 

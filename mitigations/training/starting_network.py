@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -29,19 +29,6 @@ if TYPE_CHECKING:
 FINE_TUNING_EPOCHS = 4
 FINE_TUNING_BATCH = 32
 FINE_TUNING_RATE = 5e-5
-_NOTHING_PRIVATE: dict[str, Any] = dict.fromkeys(
-    (
-        "epsilon",
-        "delta",
-        "noise_multiplier",
-        "max_grad_norm",
-        "n_rows",
-        "sampler",
-        "accountant",
-        "preprocessing_from",
-        "noise_seed_known",
-    )
-)
 # Adapters begin at nothing and are few, and learn nothing at the rate of a whole network.
 LORA_RATE = 5e-4
 
@@ -183,7 +170,10 @@ def recipe_for(model: TorchModel, tuning: Tuning, *, fewest_epochs: int = 1) -> 
         rate = FINE_TUNING_RATE if tuning.lora is None else LORA_RATE
         base = Recipe(optimizer="adamw", epochs=FINE_TUNING_EPOCHS, batch_size=FINE_TUNING_BATCH, learning_rate=rate)
     else:
-        base = replace(known, **_NOTHING_PRIVATE)
+        names = [field.name for field in fields(Recipe)]
+        # Those from epsilon on are a private training's.
+        private: dict[str, Any] = dict.fromkeys(names[names.index("epsilon") :])
+        base = replace(known, **private)
     least = max(base.epochs, fewest_epochs) if drawn_anew(model) else base.epochs
     return replace(
         base,

@@ -43,8 +43,9 @@ class Change:
     - ``selection_rate_change``, ``true_positive_rate_change``, ``false_positive_rate_change`` per group: of the share
       decided favourably, of its rows, of those that have the favourable label, and of those that have another
     - ``demographic_parity_difference_change``, ``equal_opportunity_difference_change``,
-      ``equalized_odds_difference_change``, ``accuracy_difference_change``: of the largest gap between two groups, per
-      sensitive feature and for the intersection of all; negative where the gap has closed
+      ``false_positive_rate_difference_change``, ``equalized_odds_difference_change``,
+      ``accuracy_difference_change``: of the largest gap between two groups, per sensitive feature and for the
+      intersection of all; negative where the gap has closed
 
     Nothing is judged without a criterion of yours, such as ``accuracy_change`` at least -0.02.
 
@@ -203,6 +204,7 @@ def _gaps(
             tpr = _paired("true_positive_rate", both.selected, both.labelled & both.favourable, codes, n_groups)
             fpr = _paired("false_positive_rate", both.selected, both.labelled & ~both.favourable, codes, n_groups)
             tables.append(("equal_opportunity_difference_change", [tpr], labelled))
+            tables.append(("false_positive_rate_difference_change", [fpr], labelled))
             tables.append(("equalized_odds_difference_change", [tpr, fpr], labelled))
     if both.labelled.any():
         accuracy = _paired("accuracy", both.correct, both.labelled, codes, n_groups)

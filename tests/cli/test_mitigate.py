@@ -151,3 +151,13 @@ def test_a_constant_that_was_recorded_is_compared_as_what_it_is(tmp_path: Path) 
         )
     code, output = call(tmp_path, "compare", *both, "--margin", "-1")
     assert code == 2 and "--margin must lie in [0, 1)" in output
+
+
+def test_a_sweep_sends_models_that_are_no_bundles_to_what_makes_them(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "m.skops").write_bytes(b"PK")
+    code, output = call(
+        folder, "tradeoff", "reject_option", str(tmp_path / "m.skops"), "--sweep", "width=0.1", "--train",
+        str(folder / "train.csv"), "--data", str(folder / "test.csv"), "--target", "y", "--sensitive", "group",
+        "--out", str(tmp_path / "out"),
+    )  # fmt: skip
+    assert code == 2 and "make a model of each value with auditor mitigate" in output, output

@@ -385,3 +385,20 @@ def test_probes_of_changed_texts_say_that_nobody_knows_their_group(sentences: Pa
     assert "NOT_APPLICABLE" not in outcomes["group_fairness"]
     reasons = [f.reason or "" for f in report.findings if f.outcome == "NOT_APPLICABLE"]
     assert all_of("before it was post-processed" in reason for reason in reasons)
+
+
+# Deprecated, and still what people have files of.
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
+def test_a_program_behind_rules_runs_only_where_the_user_says_so(here: Path) -> None:
+    import torch
+
+    torch.jit.save(torch.jit.trace(torch.nn.Linear(2, 2), torch.zeros(3, 2)), str(here / "m.pt"))
+    flags: dict[str, Any] = {"classes": ("0", "1"), "outputs": "logits", "features": ("skill", "other")}
+    old = load_model(ModelSpec(path=str(here / "m.pt"), allow_code=True, **flags))
+    new = rule(RejectOption(width=0.1), old, rows_of(old, "train", features=flags["features"]))
+    auditor.save(new, here / "fair")
+    with pytest.raises(ModelError, match="--allow-code"):
+        load_model(ModelSpec(path=str(here / "fair")))
+    again = load_model(ModelSpec(path=str(here / "fair"), allow_code=True))
+    test = rows_of(again, "test")
+    assert np.array_equal(again.decisions(test), new.decisions(test))

@@ -89,4 +89,4 @@ def test_what_it_makes_is_noted_with_it(tmp_path: Path, model: TorchModel, monke
 
     mitigate(spec, model, job, Listening())
     last = heard[-1]
-    assert isinstance(last, Repaired) and last.notes[-1] == bad.warning() and len(last.notes) == 2
+    assert isinstance(last, Repaired) and last.notes[-1] == bad.warning() and len(last.notes) >= 2

@@ -294,13 +294,9 @@ def test_the_planted_gap_closes_on_texts_that_were_not_trained_on(
 def test_a_step_that_is_fine_tuned_is_shared_as_it_was() -> None:
     rows = biased_rows(60, 0)
     model = own_table(rows)
-    inner = GroupDroStep(
-        model,
-        torch.optim.SGD(model.module.parameters(), lr=0.1),
-        eta=0.1,
-        adjustments=torch.zeros(2),
-        weights=GroupWeights(torch.zeros(2, dtype=torch.int64), torch.ones(1)),
-    )
+    plain = torch.optim.SGD(model.module.parameters(), lr=0.1)
+    evenly = GroupWeights(torch.zeros(2, dtype=torch.int64), torch.ones(1))
+    inner = GroupDroStep(model, plain, eta=0.1, adjustments=torch.zeros(2), weights=evenly)
     step = FineTuningStep(inner, n_steps=10)
     assert isinstance(step, SharedStep) and step.modules[:2] == (model.module, inner.weights)
 
@@ -320,5 +316,6 @@ def test_what_is_trained_again_claims_no_privacy(folder: Path, name: str) -> Non
     mitigation = CounterfactualAugmentation(control_arm=False) if name not in OF_ANY_ROWS else OF_ANY_ROWS[name](folder)
     new = run(mitigation, model, rows).model
     assert isinstance(new, TorchModel) and new.recipe is not None
-    assert (new.recipe.epsilon, new.recipe.noise_multiplier, new.recipe.n_rows) == (None, None, None)
+    private = ("epsilon", "delta", "noise_multiplier", "max_grad_norm", "n_rows", "sampler", "accountant", "seen")
+    assert [getattr(new.recipe, field) for field in private] == [None] * len(private)
     assert new.recipe.batch_size == model.recipe.batch_size

@@ -124,7 +124,7 @@ def test_rules_over_a_mixture_and_doctored_mixtures(rows: AuditData, old: Audite
         ({"mixture": good["mixture"] | {"weights": [2.0]}}, "not valid"),
         ({"mixture": good["mixture"] | {"weights": [0.1]}}, "cannot be used"),
         ({"members": [{"model": "../m.skops", "sha256": "0" * 64}]}, "not valid"),
-        ({"members": [m | {"sha256": "0" * 64} for m in good["members"]]}, "not those that were mixed"),
+        ({"members": [m | {"sha256": "0" * 64} for m in good["members"]]}, "not the one that its rules were made for"),
     ):
         path.write_text(json.dumps(good | change))
         with pytest.raises(ModelError, match=said):

@@ -10,11 +10,11 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from auditor.comparing.side_by_side import Both, key_of, of_rate
+from auditor.comparing.usefulness import Usefulness, usefulness
 from auditor.data.audit_data import AuditData
 from auditor.finding.measurement import Outcome
 from auditor.model.audited_model import AuditedModel
-from auditor.report.comparing.side_by_side import Both, key_of, of_rate
-from auditor.report.comparing.usefulness import Usefulness, usefulness
 from auditor.report.record import AuditReport, Finding
 from auditor.run.audit import run_audit
 from auditor.statistics.changes import GapChange, PairedRates, RateChange
@@ -108,6 +108,7 @@ def _changes(
     gaps = {
         "demographic_parity_difference": ("selection_rate",), "accuracy_difference": ("accuracy",),
         "equal_opportunity_difference": ("true_positive_rate",),
+        "false_positive_rate_difference": ("false_positive_rate",),
         "equalized_odds_difference": ("true_positive_rate", "false_positive_rate"),
     }  # fmt: skip
     for features, codes, names in _groupings(groups):

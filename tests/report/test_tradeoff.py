@@ -25,23 +25,23 @@ from sklearn.metrics import accuracy_score, balanced_accuracy_score, recall_scor
 from typer.testing import CliRunner
 
 import cli.sweep_folder
-from auditor.data.audit_data import AuditData
-from auditor.errors import ModelError, UsageError
-from auditor.files import write_beside
-from auditor.intake.specs import Job
-from auditor.model.audited_model import AuditedModel
-from auditor.model.saving import save
-from auditor.report.comparing.compare import compare
-from auditor.report.comparing.drawn_tradeoff import (
+from auditor.comparing.compare import compare
+from auditor.comparing.drawn_tradeoff import (
     render_tradeoff_html,
     render_tradeoff_json,
     render_tradeoff_markdown,
     tradeoff_svg,
     verdict_by,
 )
-from auditor.report.comparing.tradeoff import Candidate, Tradeoff, Verdict, weigh, why_barred
-from auditor.report.comparing.tradeoff_evidence import Disparity, Evidence, Gap, read_evidence
-from auditor.report.front import draw, plots_of
+from auditor.comparing.front import draw, plots_of
+from auditor.comparing.tradeoff import Candidate, Tradeoff, Verdict, weigh, why_barred
+from auditor.comparing.tradeoff_evidence import Disparity, Evidence, Gap, read_evidence
+from auditor.data.audit_data import AuditData
+from auditor.errors import ModelError, UsageError
+from auditor.files import write_beside
+from auditor.intake.specs import Job
+from auditor.model.audited_model import AuditedModel
+from auditor.model.saving import save
 from auditor.report.record import AuditReport
 from auditor.run.audit import run_audit
 from auditor.run.options import Configured

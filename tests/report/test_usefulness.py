@@ -8,12 +8,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from auditor.comparing.compare import Comparison, compare
+from auditor.comparing.side_by_side import Both
 from auditor.data.audit_data import AuditData
 from auditor.errors import UsageError
 from auditor.finding.criterion import Criterion
 from auditor.model.audited_model import AuditedModel
-from auditor.report.comparing.compare import Comparison, compare
-from auditor.report.comparing.side_by_side import Both
 from auditor.run.audit import run_audit
 from auditor.run.probe import Probe
 from probes.fairness.change import Change

@@ -5,7 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
-from fairlearn.metrics import demographic_parity_difference, equalized_odds_difference
+from fairlearn.metrics import (
+    MetricFrame,
+    demographic_parity_difference,
+    equalized_odds_difference,
+    false_positive_rate,
+)
 from sklearn.metrics import recall_score, roc_auc_score
 
 from auditor.data.audit_data import AuditData
@@ -21,6 +26,14 @@ from tests.statistics.worlds import WORLDS, misses, most_misses
 from tests.toys.models import criterion
 
 RNG = np.random.default_rng(0)
+
+
+def fpr_difference(y: pd.Series, decided: np.ndarray, *, sensitive_features: pd.DataFrame) -> float:
+    return float(
+        MetricFrame(
+            metrics=false_positive_rate, y_true=y, y_pred=decided, sensitive_features=sensitive_features
+        ).difference()
+    )
 
 
 def world(n: int = 600) -> tuple[AuditData, AuditedModel, AuditedModel, pd.DataFrame]:
@@ -54,6 +67,7 @@ def test_every_number_is_the_difference_of_what_fairlearn_says_of_either_model()
         for metric, peer in (
             ("demographic_parity_difference", demographic_parity_difference),
             ("equalized_odds_difference", equalized_odds_difference),
+            ("false_positive_rate_difference", fpr_difference),
         ):
             gaps = [peer(frame.y, d, sensitive_features=frame[list(features)]) for d in decided]
             ours = one(found, f"{metric}_change", sensitive=features).estimate

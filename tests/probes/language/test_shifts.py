@@ -12,10 +12,10 @@ import torch
 from scipy.special import ndtri
 
 import probes.language.shares
+from auditor.comparing.compare import compare
+from auditor.comparing.side_by_side import Row
 from auditor.finding.measurement import Measurement
 from auditor.model.language_model import AuditedLanguageModel
-from auditor.report.comparing.compare import compare
-from auditor.report.comparing.side_by_side import Row
 from auditor.run.audit import no_data, run_audit
 from auditor.statistics.changes import RateChange
 from auditor.statistics.clusters import ClusteredMean

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
+from auditor.comparing.side_by_side import CHANGE
+from auditor.comparing.usefulness import BALANCED
 from auditor.errors import UsageError
-from auditor.report.comparing.side_by_side import CHANGE
-from auditor.report.comparing.usefulness import BALANCED
 from auditor.report.record import AuditReport, Finding
 from auditor.statistics.changes import GapChange, PairedRates, RateChange
 from auditor.statistics.estimate import Estimate, Undefined

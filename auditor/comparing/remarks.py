@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from auditor.report.comparing.side_by_side import CHANGE, SUFFIX, Both, Bounds, Row, key_of
+from auditor.comparing.side_by_side import CHANGE, SUFFIX, Both, Bounds, Row, key_of
 from auditor.report.record import AuditReport, Finding
 from auditor.statistics.changes import RateChange
 from auditor.statistics.moved_rates import SIDES, Moved, grown_apart, moved_rates, turned_round
@@ -15,16 +15,15 @@ from auditor.statistics.moved_rates import SIDES, Moved, grown_apart, moved_rate
 _RATES = {"selection_rate": 1, "true_positive_rate": 1, "false_positive_rate": -1, "accuracy": 1}
 # What each gap is a gap between.
 _OF_GAP = {
-    "demographic_parity_difference": ("selection_rate",),
-    "equal_opportunity_difference": ("true_positive_rate",),
-    "equalized_odds_difference": ("true_positive_rate", "false_positive_rate"),
-    "accuracy_difference": ("accuracy",),
+    "demographic_parity_difference": "selection_rate",
+    "equal_opportunity_difference": "true_positive_rate",
+    "false_positive_rate_difference": "false_positive_rate",
+    "accuracy_difference": "accuracy",
 }
 # An area under the ROC curve below which a reader of the group does hardly better than a coin.
 _READABLE = 0.55
-# Of the level of all remarks: for the groups' own rates, for the gaps, and for what is read from a representation.
-_GROUPS, _GAPS, _READ = 0.5, 0.25, 0.25
-_SIDES_OF_GAP = 2
+# Of the level of all remarks: for the groups' own rates, for gaps that closed, and that opened, and for what is read.
+_GROUPS, _CLOSED, _OPENED, _READ = 0.2, 0.55, 0.1, 0.15
 # A gain below this share of another group's sure loss is no balance to it.
 _CRUMB = 0.5
 
@@ -67,17 +66,20 @@ class GroupRate:
 def remarks(both: Both, rows: Sequence[Row], after: AuditReport, level: float) -> list[str]:
     """Every remark; the chance that any of those that rest on a sample is false is at most ``level``.
 
-    Half of it bounds every group's selection rate, true and false positive rate and accuracy, before, after and their
-    change, all of them together (Bonferroni over six sides each). A quarter bounds the changes of all gaps, and a
-    quarter what a representation tells of the groups. Each remark follows from those intervals by logic alone.
+    A fifth of it bounds every group's selection rate, true and false positive rate and accuracy, before, after and
+    their change, all of them together (Bonferroni over six sides each). 55 % are for gaps in those rates, or in what
+    regression predicts, that have closed, and a tenth for such as have opened, each shared by all of them; 15 % for
+    what a representation tells of the groups. Each remark follows from those intervals by logic alone.
     """
     of_groups = _group_rates(both, level * _GROUPS)
-    gaps = both.gaps()
-    at_gaps = [both.at(key, level * _GAPS / (_SIDES_OF_GAP * len(gaps)), whole=False) for key in gaps]
+    gaps = [key for key in both.gaps() if key[0] == "regression_fairness" or key[2] in _OF_GAP]
+    at_gaps = [both.at(key, level * _CLOSED / len(gaps), whole=False) for key in gaps]
     found = [*_empty(rows, after)]
     levelled = list(_levelled_down(at_gaps, of_groups))
     found += [said for said, _ in levelled]
-    found += [*_moved(at_gaps, of_groups), *_reversed(of_groups), *_hidden(at_gaps, after, level * _READ)]
+    closed = {row.metric for row in at_gaps if row.verdict == "better"}
+    opened = [both.at(key, level * _OPENED / len(gaps), whole=False) for key in gaps if key[2] in closed]
+    found += [*_moved(at_gaps, opened, of_groups), *_reversed(of_groups), *_hidden(at_gaps, after, level * _READ)]
     leaks = [r for r in rows if r.pillar == "privacy" and r.verdict == "worse"]
     if leaks:
         found.append(f"Privacy became worse: {', '.join(r.name for r in leaks[:3])}.")
@@ -159,39 +161,37 @@ def _levelled_down(
     who is less often decided favourably or rightly, or, by false positive rates, more often favoured wrongly.
     """
     places = _by_place(rates)
-    told = set()
     for gap in gaps:
-        for rate in _OF_GAP.get(gap.metric, ()) if gap.verdict == "better" else ():
-            place = (_features(gap), rate)
-            own = places.get(place, [])
-            worse, gained = [r for r in own if r.loss[0] > 0.0], [r for r in own if r.loss[1] < 0.0]
-            surely = max((r.loss[0] for r in worse), default=0.0)
-            if not worse or place in told or (gained and max(-r.loss[0] for r in own) >= _CRUMB * surely):
-                continue
-            told.add(place)
-            verb, other = ("fallen", "risen") if _RATES[rate] > 0 else ("risen", "fallen")
-            by = f"in {len(gained)} by less than half of that" if gained else "in none"
-            said = (
-                f"Levelling down: {gap.name} closed by {-gap.difference:.3f}, and {rate} is shown to have {verb} in "
-                f"{len(worse)} of {len(own)} groups, in one by at least {surely:.3f}, and to have {other} {by}: the "
-                "gap is smaller because somebody is worse off."
-            )
-            yield said, place
-
-
-def _moved(gaps: Sequence[Row], rates: Sequence[GroupRate]) -> Iterator[str]:
-    """A gap that is shown to have closed, and one of another feature, an intersection or two groups to have opened."""
-    places = _by_place(rates)
-    for metric in dict.fromkeys(gap.metric for gap in gaps):
-        rows = [gap for gap in gaps if gap.metric == metric]
-        closed, opened = ([row for row in rows if row.verdict == verdict] for verdict in ("better", "worse"))
-        if not closed:
+        place = (_features(gap), _OF_GAP.get(gap.metric, ""))
+        own = places.get(place, []) if gap.verdict == "better" else []
+        worse, gained = [r for r in own if r.loss[0] > 0.0], [r for r in own if r.loss[1] < 0.0]
+        surely = max((r.loss[0] for r in worse), default=0.0)
+        if not worse or (gained and max(-r.loss[0] for r in own) >= _CRUMB * surely):
             continue
+        verb, other = ("fallen", "risen") if _RATES[place[1]] > 0 else ("risen", "fallen")
+        by = f"in {len(gained)} by less than half of that" if gained else "in none"
+        said = (
+            f"Levelling down: {gap.name} closed by {-gap.difference:.3f}, and {place[1]} is shown to have {verb} in "
+            f"{len(worse)} of {len(own)} groups, in one by at least {surely:.3f}, and to have {other} {by}: the gap is "
+            "smaller because somebody is worse off."
+        )
+        yield said, place
+
+
+def _moved(gaps: Sequence[Row], again: Sequence[Row], rates: Sequence[GroupRate]) -> Iterator[str]:
+    """A gap that is shown to have closed, and one of another feature, an intersection or two groups to have opened.
+
+    ``again``: the gaps of what has closed for some, at the level of what has opened.
+    """
+    places = _by_place(rates)
+    for metric in dict.fromkeys(gap.metric for gap in again):
+        closed = [gap for gap in gaps if gap.metric == metric and gap.verdict == "better"]
+        opened = [gap for gap in again if gap.metric == metric and gap.verdict == "worse"]
         said = f"Bias moved: {metric} is shown to have closed by {dict(closed[0].of)['by']}"
         if opened:
             yield f"{said} and to have opened by {dict(opened[0].of)['by']}."
             continue
-        for place in ((_features(row), rate) for row in closed for rate in _OF_GAP.get(metric, ())):
+        for place in ((_features(row), _OF_GAP.get(metric, "")) for row in closed):
             own = places.get(place, [])
             pair = grown_apart([r.moved for r in own])
             if pair is not None:
@@ -247,6 +247,6 @@ def _cost_on_some(rates: Sequence[GroupRate]) -> list[str]:
     if not hit:
         return []
     return [
-        f"The cost falls on some: {'; '.join(r.became for r in hit.values())}. Of another group of the same feature "
-        "that is not shown."
+        f"The cost falls on some: {'; '.join(r.became for r in hit.values())}. Of at "
+        "least one other group of the same feature no such thing is shown."
     ]

@@ -10,9 +10,9 @@ from urllib.parse import quote
 
 from markupsafe import Markup
 
+from auditor.comparing.front import Plot, draw, plots_of
+from auditor.comparing.tradeoff import FeaturePoint, Point, Tradeoff, Verdict
 from auditor.report import text
-from auditor.report.comparing.tradeoff import FeaturePoint, Point, Tradeoff, Verdict
-from auditor.report.front import Plot, draw, plots_of
 from auditor.report.html import content_policy, environment, resource
 from auditor.report.record import AuditReport
 from auditor.report.svg import as_file, sheet_svg

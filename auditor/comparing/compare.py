@@ -5,19 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
+from auditor.comparing.remarks import remarks
+from auditor.comparing.side_by_side import SHOWN, Both, Row, key_of, of_rate
+from auditor.comparing.usefulness import PERFORMANCE, Usefulness, doubted, in_family, usefulness
 from auditor.errors import UsageError
 from auditor.finding.copies import why_doubtful
 from auditor.finding.measurement import Outcome
-from auditor.report.comparing.remarks import remarks
-from auditor.report.comparing.side_by_side import SHOWN, Both, Row, key_of, of_rate
-from auditor.report.comparing.usefulness import PERFORMANCE, Usefulness, doubted, in_family, usefulness
 from auditor.report.record import AuditReport, Finding
 from auditor.report.text import number
 
 MARGIN = 0.02
 _SHOWN_LEVEL = 0.025
-# Of the comparison's error rate: what is required, what the model is worth, and the remarks.
-_JUDGED, _USEFUL, _REMARKS = 0.5, 0.25, 0.25
+# Of the comparison's error rate: what is required, and what the model is worth.
+_JUDGED, _USEFUL = 0.75, 0.25
 _MOST_NAMED = 3
 
 
@@ -26,10 +26,10 @@ class Comparison:
     """Every number that both audits have: ``rows`` that are judged, ``others``, and ``details`` by group and the like.
 
     Judged are accuracy and what the later audit has a criterion for, so m is fixed before any number is read, and the
-    family of ``usefulness``. Of ``error_rate``, on either side, half is for the m rows, whose intervals miss with at
-    most ``error_rate / (2 m)``; a quarter for the family, likewise shared; a quarter for the ``remarks`` that rest on a
-    sample. So the chance that any "better", any remark or any failure of usefulness is false is at most ``error_rate``,
-    and so is that of any false "worse". Any other interval misses with at most 2.5 %.
+    family of ``usefulness``. Of ``error_rate``, on either side, three quarters are for the m rows, whose intervals miss
+    with at most ``0.75 error_rate / m``; a quarter is for the family, likewise shared. So the chance of any false
+    "better" is at most ``error_rate``, that of any false "worse" or failure of usefulness too, and so is that of any
+    ``remark`` that rests on a sample. Any other interval misses with at most 2.5 %.
 
     ``only_before`` and ``only_after``: metrics that one audit alone has. ``remarks``: what usually goes wrong, where
     whole intervals say that it did. ``crossed``: what is now shown to FAIL its criterion and did not, or FAILs it and
@@ -158,7 +158,7 @@ def compare(before: AuditReport, after: AuditReport, *, error_rate: float = 0.05
         said.append(f"No change is shown. {copied}")
         useful = doubted(useful, said[-1])
     else:
-        said += remarks(both, [*rows, *useful.rows, *others], after, _REMARKS * error_rate)
+        said += remarks(both, [*rows, *useful.rows, *others], after, error_rate)
         said += _worse_but(after, [*rows, *useful.rows])
     return Comparison(
         before=before,

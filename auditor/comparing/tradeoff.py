@@ -9,9 +9,9 @@ from typing import Literal, get_args
 
 from pydantic import JsonValue
 
+from auditor.comparing.compare import Comparison
+from auditor.comparing.tradeoff_evidence import LEAKAGE, PARITY, RATIO, Disparity, Evidence, Gap
 from auditor.errors import UsageError
-from auditor.report.comparing.compare import Comparison
-from auditor.report.comparing.tradeoff_evidence import LEAKAGE, PARITY, RATIO, Disparity, Evidence, Gap
 from auditor.report.text import number, signed
 from auditor.statistics.changes import RateChange
 from auditor.statistics.overall_changes import Largest, rows_needed
@@ -54,7 +54,7 @@ class Candidate:
 def why_barred(comparison: Comparison) -> tuple[Verdict, str] | None:
     """Why a model is no alternative by its comparison with the present one, or None.
 
-    It is of no use, as :class:`~auditor.report.comparing.usefulness.Usefulness` has it, or FAILs a criterion that it
+    It is of no use, as :class:`~auditor.comparing.usefulness.Usefulness` has it, or FAILs a criterion that it
     did not, or is not shown to know anything of the rows.
     """
     useful = comparison.usefulness

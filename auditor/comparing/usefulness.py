@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from auditor.comparing.side_by_side import CHANGE, Both, Key, Row, Side, of_rate, row
 from auditor.finding.vacuity import SAME_FOR_ALL
-from auditor.report.comparing.side_by_side import CHANGE, Both, Key, Row, Side, of_rate, row
 from auditor.report.record import AuditReport, Finding
 from auditor.report.text import number, signed
 from auditor.statistics.changes import RateChange
@@ -213,8 +213,8 @@ def _unskilled(both: Both, after: AuditReport, recalls: MeanChange | None, level
 
 def _kept(worth: Row | None, margin: float, level: float) -> str:
     assert worth is not None and worth.interval is not None
-    changed = worth.difference if math.isfinite(worth.difference) else 0.0
+    fell = "not to have fallen" if worth.interval[0] >= 0.0 else f"to have fallen by no more than {margin:g}"
     return (
-        f"{worth.metric} is shown to have fallen by no more than {margin:g}: it changed by {signed(changed)}, at least "
+        f"{worth.metric} is shown {fell}: it changed by {signed(worth.difference)}, at least "
         f"{signed(worth.interval[0])}, with a chance of error of at most {100.0 * level:.3g} %."
     )

@@ -10,10 +10,10 @@ from typing import Any
 
 from markupsafe import Markup
 
+from auditor.comparing.compare import Comparison
+from auditor.comparing.side_by_side import Row
+from auditor.comparing.usefulness import Usefulness
 from auditor.report import text
-from auditor.report.comparing.compare import Comparison
-from auditor.report.comparing.side_by_side import Row
-from auditor.report.comparing.usefulness import Usefulness
 from auditor.report.html import content_policy, environment, resource
 from auditor.report.record import AuditReport
 
@@ -110,9 +110,9 @@ def promise(comparison: Comparison) -> str:
     level = 1.0 - 2.0 * comparison.alpha
     return (
         f"{comparison.m} numbers are judged, each by an interval that holds with {text.confidence(level)}, and "
-        f"{len(comparison.usefulness.rows)} of usefulness, which have a share of their own, as the remarks have. The "
-        f"chance that any 'better', or any remark, is false is at most {100 * comparison.error_rate:.3g}%, and so is "
-        "that of any false 'worse' (Bonferroni)."
+        f"{len(comparison.usefulness.rows)} of usefulness, which have a share of their own. The chance of any false "
+        f"'better' is at most {100 * comparison.error_rate:.3g}%, and so is that of any false 'worse', and that of any "
+        "false remark (Bonferroni)."
     )
 
 
