@@ -36,7 +36,9 @@ class Mitigated:
 class Experience:
     """What a mitigation was shown to do, by its default options, on rows of real data sets that it did not learn from.
 
-    ``better``, ``worse``, ``equal``: data sets on which it was shown better than doing nothing, worse, or neither.
+    ``better``: data sets on which it was shown better than doing nothing; ``worse``: where its gap was larger on
+    average, or accuracy lower without a smaller gap; ``cost``: where it narrowed the gap at more than 2 points of
+    accuracy; ``equal``: where none of these was seen.
     ``refused``: those for which it made no model. ``peers``: how it stood beside another tool's, a sentence each.
     ``when``: date and extent of the measurement.
     """
@@ -45,27 +47,32 @@ class Experience:
     better: tuple[str, ...] = ()
     equal: tuple[str, ...] = ()
     worse: tuple[str, ...] = ()
+    cost: tuple[str, ...] = ()
     refused: tuple[str, ...] = ()
     peers: tuple[str, ...] = ()
 
     def told(self) -> str:
         """In words, for a list."""
-        than = " than doing nothing"
         parts = (
-            (f"better{than}", self.better), (f"worse{than}", self.worse), ("neither shown", self.equal),
+            ("better than doing nothing", self.better),
+            ("worse than doing nothing", self.worse),
+            ("a smaller gap for more than 2 points of accuracy", self.cost),
+            ("neither shown", self.equal),
             ("refused", self.refused),
-        )  # fmt: skip
+        )
         said = "; ".join(f"{word} on {', '.join(where)}" for word, where in parts if where)
         return ". ".join((said, *self.peers, self.when))
 
     def warning(self) -> str | None:
         """What a user must know before it is used, or None."""
-        if not self.worse:
+        told = [
+            f"{word} on {', '.join(where)}"
+            for word, where in (("worse than doing nothing", self.worse), ("costly in accuracy", self.cost))
+            if where
+        ]
+        if not told:
             return None
-        return (
-            f"By its default options this mitigation was shown worse than doing nothing on {', '.join(self.worse)} "
-            f"({self.when}): see `auditor mitigations`."
-        )
+        return f"With its default options this was {' and '.join(told)} ({self.when}): see `auditor mitigations`."
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -26,11 +26,11 @@ if TYPE_CHECKING:
     from mitigations.rows.fair_gan_networks import Networks, Sizes
 
 FEWEST_ROWS = 200
-_STEPS = 1200
+_STEPS = 2400
 _FEWEST_EPOCHS = 20
 _BATCHES = 15
 _LARGEST_BATCH = 500
-_AUTOENCODER_STEPS = 300
+_AUTOENCODER_STEPS = 600
 _LEARNING_RATE = 1e-3
 _PENALTY = 1.0
 _GUESSED = 20_000
@@ -54,7 +54,7 @@ class FairGan:
 
     weight: at least 0, the paper's lambda; 0 is a GAN that keeps the dependence. share: of synthetic rows among those
     trained on, in (0, 1], the rest being real rows drawn at random. rows: how many are trained on; None means as many
-    as there are real ones. bins: at least 2, of each number. warm_up: in [0, 1). epochs: None means some 1,200 steps of
+    as there are real ones. bins: at least 2, of each number. warm_up: in [0, 1). epochs: None means some 2,400 steps of
     the generator, and 20 epochs at least.
 
     That synthetic columns and groups are independent does not make real columns so: where these stand in for the group,

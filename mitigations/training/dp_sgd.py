@@ -64,6 +64,9 @@ class DpSgd:
     ask of a row depends on the other rows of its batch, so that clipping the row does not bound what one row can do;
     and what resampling or counterfactual rows add would have to be paid for as well.
 
+    A new model that decides the same for every training row is not refused, as the other mitigations refuse it: that
+    would tell of the rows what epsilon does not cover. The audit of other rows says it.
+
     The encoding (means, levels) stays that of the old model and is not covered. Interrupted runs begin anew.
 
     Raises ModelError for a model that cannot be trained anew and for a layer that DP-SGD cannot train, naming what
