@@ -25,6 +25,7 @@ from probes.attribution.question import Baseline
 from probes.attribution.rule import Checks, Parts, Verdict, judge_methods
 from probes.attribution.sanity import FEWEST_COPIES
 from probes.fairness.proxies import LEAST_STRENGTH
+from probes.fairwashing import real_rows
 from probes.inputs import chosen_classes, differentiable, draw, whole_number
 
 if TYPE_CHECKING:
@@ -285,6 +286,9 @@ class FeatureAttribution:
             n_explained=min(n_copies, _N_EXPLAINED[data.evaluation.modality]),
             why_none=why_none,
             teach=(lambda: teach_shuffled(model, data.members, rng)) if self.label_randomisation else None,
+            real=(lambda values, names: real_rows(model, data.evaluation, values, names, rng))
+            if data.evaluation.modality == "tabular"
+            else None,
         )
 
 
