@@ -34,6 +34,7 @@ from probes.attribution.sanity import (
     threshold,
 )
 from probes.attribution.stability import Stability, infidelity, stability
+from probes.erasure import Erasure, erasure
 from probes.fairwashing import OTHERWISE, RealRows
 
 if TYPE_CHECKING:
@@ -80,7 +81,7 @@ class Verdict:
     measured, None where it claims none. agreement: with occlusion, on the second
     half, or with the best gradient method where occlusion is chosen; ``against`` names it. relabelled: what became of
     the explanation as labels were shuffled, or why that is not known; None where it was not asked for. infidelity,
-    infidelity_of_random, sensitivity: see :mod:`probes.attribution.stability`. real: what decides real rows, or why that
+    infidelity_of_random, sensitivity: see :mod:`probes.attribution.stability`. erasure: see :mod:`probes.erasure`. real: what decides real rows, or why that
     is not known; None where it was not asked for. reservations: what was not checked of an explanation that may be
     looked at, or was not held against it.
     """
@@ -107,6 +108,7 @@ class Verdict:
     infidelity: FloatArray
     infidelity_of_random: FloatArray
     sensitivity: Stability | None
+    erasure: Erasure
     real: RealRows | str | None = None
     reservations: tuple[str, ...] = ()
 
@@ -206,6 +208,7 @@ def judge_methods(
         infidelity_of_random=infidelity(
             second.units, random_attribution(second.units, np.arange(len(second)), rng), rng
         ),
+        erasure=erasure(second.units, comparable(explained), rng, of_two=second.model.n_outputs == 2),
         sensitivity=stability(chosen, parts.few, rng, replace(effort, n_steps=_SANITY_STEPS, max_steps=_SANITY_STEPS)),
     )
     if checks.real is not None and (forced or not _reasons(verdict, halves_alike=ranking_effort is None)):

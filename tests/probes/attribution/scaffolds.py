@@ -18,7 +18,7 @@ from auditor.data.audit_data import AuditData
 from auditor.model.audited_model import AuditedModel
 
 Floats = npt.NDArray[np.float64]
-Kind = Literal["lookup", "radius", "trees", "forest", "imputed", "decorrelated"]
+Kind = Literal["lookup", "radius", "trees", "forest", "imputed"]
 COIN = "coin"
 # Share of real rows that a learnt detector is made to take for real, whatever else it takes for real then.
 SEEN = 0.88
@@ -66,16 +66,16 @@ def world(name: str, frame: pd.DataFrame, labels: npt.ArrayLike, group: str, rng
 
 
 def generated(n: int = 1600, seed: int = 0) -> World:
-    """Six columns that hang together, as those of people do: what is exchanged alone is out of place."""
+    """Eight columns that hang together, as those of people do: what is exchanged alone is out of place."""
     rng = np.random.default_rng(seed)
-    age = rng.uniform(18.0, 75.0, n)
+    age, means = rng.normal(size=(2, n))
     race = (rng.random(n) < 0.35).astype(float)
-    years = np.clip(rng.normal((age - 18.0) * 0.6, 4.0), 0.0, None)
-    income = np.exp(rng.normal(2.0 + 0.02 * age, 0.25)) - 0.5 * race
-    debt = income * rng.uniform(0.2, 0.4, n) + rng.normal(0.0, 0.3, n)
-    y = (rng.normal(0.25 * (income - debt - 12.0) + 0.03 * years, 1.0) > 0.0).astype(int)
-    frame = pd.DataFrame({"age": age, "race": race, "years": years, "income": income, "debt": debt})
-    return world("generated", frame, y, "race", rng)
+    columns: dict[str, Floats] = {"race": race}
+    for j in range(8):
+        tied = (age, means, 0.7 * age + 0.7 * means, 0.7 * age - 0.7 * means)[j % 4]
+        columns[f"x{j}"] = tied + rng.normal(0.0, 0.25, n)
+    y = means + 0.5 * age - 0.4 * race + rng.normal(0.0, 0.5, n) > 0.0
+    return world("generated", pd.DataFrame(columns), y, "race", rng)
 
 
 # ---- adversaries -----------------------------------------------------------------------------------------------------
@@ -134,17 +134,18 @@ def is_real(kind: Kind, world: World, rng: np.random.Generator) -> Callable[[Flo
     return lambda X: np.asarray(detector.predict_proba(X)[:, 1] >= limit, bool)
 
 
-def scaffold(kind: Kind, world: World, rng: np.random.Generator) -> AuditedModel:
-    """Refuses a group on rows that look real, and tosses the coin on the others."""
+def scaffold(
+    kind: Kind, world: World, rng: np.random.Generator, *, by: Callable[[pd.DataFrame], Any] | None = None
+) -> AuditedModel:
+    """Refuses a group, or what ``by`` says, on rows that look real, and tosses the coin on the others."""
     real = is_real(kind, world, rng)
     names = list(world.test.columns)
-    by, coin = names.index(world.group), names.index(COIN)
-    # Of several codes the commonest is the group that is favoured.
     favoured = float(world.train[world.group].mode()[0])
 
     def predict(X: Any) -> Floats:
-        rows = np.asarray(X, float)
-        yes = np.where(real(rows), rows[:, by] == favoured, rows[:, coin] > 0.5)
+        rows = pd.DataFrame(np.asarray(X, float), columns=names)
+        own = rows[world.group] == favoured if by is None else by(rows)
+        yes = np.where(real(rows.to_numpy()), own, rows[COIN] > 0.5)
         return np.stack([~yes, yes], axis=1) * 0.9 + 0.05
 
     return AuditedModel.from_callable(predict, classes=["no", "yes"], features=names)

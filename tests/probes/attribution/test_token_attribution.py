@@ -87,7 +87,7 @@ def test_scores_are_those_of_the_continuations(kind: str) -> None:
 
 @pytest.mark.parametrize("adds", [False, True])
 def test_a_prompt_is_explained_as_it_is_sent(adds: bool) -> None:
-    """Against the network's own likelihood of what the tokenizer makes of a prompt, which nothing else stands before."""
+    """Against the network's own likelihood of what the tokenizer makes of a prompt, with nothing else before it."""
     network, tokenizer = tiny("llama"), causal_tokenizer(adds=adds)
     probe = TokenAttribution()
     model = probe.language(AuditedLanguageModel(network, tokenizer))
