@@ -41,7 +41,7 @@ FEWEST_ROWS = 200
 # Of the rows, the share that the small models learn from; the others are what they are tested on.
 _LEARN = 0.4
 _PURPOSE = "what decides real rows"
-_TREES, _LEAF = 50, 5
+_TREES, _LEAF = 30, 5
 _FEWEST_OF_A_CLASS = 10
 
 
@@ -96,8 +96,8 @@ def real_rows(
 
     - ``more_unique``: mean of ``b_without_C - b_all - (share + 0.4) (b_0 - b_all)``
     - ``more_alone``: mean of ``b_0 - b_C - (share + 0.2) (b_0 - b_all)``
-    - ``otherwise``: mean of ``2/3 (b_0 - b_C)`` minus ``b_0 - b_C`` of the same row with a random number of its features
-      exchanged for those of another row, as it is decided then
+    - ``otherwise``: mean of ``2/3 (b_0 - b_C)`` minus ``b_0 - b_C`` of the same row with a random number of its
+      features exchanged for those of another row, as it is decided then
 
     C is chosen on the rows that are learnt from: the features whose shuffling costs a forest most beyond their display,
     down to half of the most, with those that have a rank correlation of 0.7 with one of them; the largest of the
@@ -150,11 +150,18 @@ def real_rows(
         unique=float((b_rest - b_all).mean() / told.mean()),
         alone=float((blind - b_own).mean() / told.mean()),
         on_perturbed=float((blind_moved - b_moved).mean() / told.mean()),
-        more_unique=bounded_mean(b_rest - b_all - (share + MORE_THAN_SHOWN) * told, low=-2.0, high=2.0),
-        more_alone=bounded_mean(blind - b_own - (share + MORE_ALONE) * told, low=-2.0, high=2.0),
-        otherwise=bounded_mean(STILL * (blind - b_own) - (blind_moved - b_moved), low=-2.0, high=2.0),
+        more_unique=_mean(b_rest - b_all - (share + MORE_THAN_SHOWN) * told),
+        more_alone=_mean(blind - b_own - (share + MORE_ALONE) * told),
+        otherwise=_mean(STILL * (blind - b_own) - (blind_moved - b_moved)),
         n=len(y),
     )
+
+
+def _mean(values: FloatArray) -> BoundedMean:
+    """Differences of Brier losses, none of which is beyond 2."""
+    found = bounded_mean(values, low=-2.0, high=2.0)
+    assert isinstance(found, BoundedMean)
+    return found
 
 
 def shown_shares(values: FloatArray) -> FloatArray:
@@ -238,13 +245,15 @@ def _perturbed(
 
 def exchanged_rows(rows: Rows, places: Sequence[int], own: IntArray, source: IntArray) -> Rows:
     """Rows ``own`` of a table, the values of each column ``places[j]`` from the rows ``source[:, j]``."""
-    moved = take_rows(rows, own)
+    moved: Any = take_rows(rows, own)
     if not hasattr(moved, "iloc"):
         moved = np.array(moved)
         for j, place in enumerate(places):
             moved[:, place] = np.asarray(rows)[source[:, j], place]
         return moved
+    table: Any = rows
     columns = [moved.iloc[:, i] for i in range(moved.shape[1])]
     for j, place in enumerate(places):
-        columns[place] = rows.iloc[source[:, j], place].set_axis(moved.index)  # type: ignore[union-attr]
-    return type(moved)(dict(enumerate(columns))).set_axis(moved.columns, axis=1)
+        columns[place] = table.iloc[source[:, j], place].set_axis(moved.index)
+    exchanged: Rows = type(table)(dict(enumerate(columns))).set_axis(moved.columns, axis=1)
+    return exchanged

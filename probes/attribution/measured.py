@@ -51,10 +51,7 @@ def grades_of(verdict: Verdict, n_rows: int) -> list[Measurement]:
     infill = f"{units.infill}{'' if units.in_distribution else ', which the model may never have seen'}"
     told = f". The network's parameters were not drawn anew: {verdict.unchecked}" if verdict.unchecked else ""
     unchecked = "" if verdict.reservations else told
-    real = verdict.real
-    if real is not None and not (isinstance(real, RealRows) and real.hidden):
-        found_there = f"not known: {real}" if isinstance(real, str) else real.describe()
-        unchecked += f". What decides real rows: {found_there}"
+    unchecked += _on_real_rows(verdict.real)
     by_gradients = next((r for m, r in verdict.left_out.items() if METHODS[m].family == "gradient"), "")
     if by_gradients and METHODS[chosen].family != "gradient":
         unchecked += f". Not by gradients: {by_gradients.rstrip('.')}"
@@ -119,6 +116,12 @@ def grades_of(verdict: Verdict, n_rows: int) -> list[Measurement]:
             )
         )
     return found
+
+
+def _on_real_rows(real: RealRows | str | None) -> str:
+    if real is None or (isinstance(real, RealRows) and real.hidden):
+        return ""
+    return f". What decides real rows: {f'not known, {real}' if isinstance(real, str) else real.describe()}"
 
 
 def _headline(verdict: Verdict) -> str:

@@ -81,9 +81,9 @@ class Verdict:
     measured, None where it claims none. agreement: with occlusion, on the second
     half, or with the best gradient method where occlusion is chosen; ``against`` names it. relabelled: what became of
     the explanation as labels were shuffled, or why that is not known; None where it was not asked for. infidelity,
-    infidelity_of_random, sensitivity: see :mod:`probes.attribution.stability`. erasure: see :mod:`probes.erasure`. real: what decides real rows, or why that
-    is not known; None where it was not asked for. reservations: what was not checked of an explanation that may be
-    looked at, or was not held against it.
+    infidelity_of_random, sensitivity: see :mod:`probes.attribution.stability`. erasure: see :mod:`probes.erasure`.
+    real: what decides real rows, or why that is not known; None where it was not asked for. reservations: what was not
+    checked of an explanation that may be looked at, or was not held against it.
     """
 
     chosen: str
@@ -212,8 +212,7 @@ def judge_methods(
         sensitivity=stability(chosen, parts.few, rng, replace(effort, n_steps=_SANITY_STEPS, max_steps=_SANITY_STEPS)),
     )
     if checks.real is not None and (forced or not _reasons(verdict, halves_alike=ranking_effort is None)):
-        both = joined(asked[chosen], explained)
-        verdict = replace(verdict, real=checks.real(comparable(both), both.units))
+        verdict = replace(verdict, real=checks.real(comparable(joined(asked[chosen], explained)), explained.units))
     if forced or not _reasons(verdict, halves_alike=ranking_effort is None):
         verdict = _checked(verdict, parts.few, rng, effort, checks)
     else:
