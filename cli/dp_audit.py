@@ -15,6 +15,9 @@ from cli.output import paragraph
 if TYPE_CHECKING:
     from auditor.privacy.canaries import AuditPlan
     from auditor.privacy.dp_audit import AuditResult
+    from auditor.privacy.gaussian_audit import IfGaussian
+    from auditor.privacy.released_noise import NoiseAudit
+    from auditor.privacy.sensitivity import Sensitivity
 
 _EXIT = {"consistent": 0, "contradicted": 1, "not_supported": 3, "cannot_tell": 3}
 
@@ -43,8 +46,8 @@ def dp_audit(
     """Train with canaries in the run and say whether they contradict the claimed epsilon.
 
     Your function is called with an audit, attaches canaries to its optimizer and trains. It runs in this process, with
-    your rights. Exit codes: 0 consistent, 1 contradicted, 2 wrong usage, 3 so many canaries could not tell, or the
-    accounting gives a larger epsilon than is claimed.
+    your rights. Exit codes: 0 consistent, 1 contradicted, 2 wrong usage, 3 so many canaries could not tell, half the
+    noise would have been found less than 80 times in 100, or the accounting gives a larger epsilon than is claimed.
     """
     from auditor.intake.user_code import import_object
 
@@ -53,7 +56,7 @@ def dp_audit(
     if multi_run and (guesses or runs < 8):
         raise UsageError("--multi-run takes one canary from each of at least 8 --runs, and no --guesses.")
     numbers = _numbers(guesses)
-    result = _audit(
+    result, gaussian = _audit(
         import_object(train, str(Path.cwd()), "TRAIN"),
         claimed_epsilon=claimed_epsilon,
         delta=delta,
@@ -66,9 +69,9 @@ def dp_audit(
         seed=seed,
     )
     if json_:
-        typer.echo(json.dumps(_as_json(result), indent=2))
+        typer.echo(json.dumps(_as_json(result, gaussian), indent=2))
     else:
-        _print(result)
+        _print(result, gaussian)
     return _EXIT[result.verdict]
 
 
@@ -84,12 +87,13 @@ def _audit(
     confidence: float,
     phases: list[str] | None,
     seed: int,
-) -> AuditResult:
+) -> tuple[AuditResult, IfGaussian | None]:
     import numpy as np
 
     from auditor.privacy.canaries import AuditPlan
     from auditor.privacy.dp_audit import audit_claim, pooled
     from auditor.privacy.dp_audit import multi_run as by_clopper_pearson
+    from auditor.privacy.gaussian_audit import if_gaussian
     from cli.dp_budget import parse_phase
 
     told = [parse_phase(text) for text in phases] if phases else None
@@ -107,12 +111,13 @@ def _audit(
             "and steps each time, or name what the claim rests on with --phase."
         )
     counted = told or attached.pop()
+    together = pooled(seen)
     if multi_run:
         return by_clopper_pearson(
-            pooled(seen), claimed_epsilon=claimed_epsilon, delta=delta, confidence=confidence, accounting=counted
-        )
-    return audit_claim(
-        pooled(seen),
+            together, claimed_epsilon=claimed_epsilon, delta=delta, confidence=confidence, accounting=counted
+        ), None
+    result = audit_claim(
+        together,
         claimed_epsilon=claimed_epsilon,
         delta=delta,
         rng=rng,
@@ -120,6 +125,7 @@ def _audit(
         guesses=guesses,
         accounting=counted,
     )
+    return result, if_gaussian(together, delta=delta, rng=rng, alpha=1.0 - confidence)
 
 
 def _train(function: Any, plan: AuditPlan) -> None:
@@ -140,7 +146,7 @@ def _numbers(text: str | None) -> tuple[int, ...] | None:
         raise UsageError(f"--guesses {text!r} must be whole numbers, such as 100,200.") from None
 
 
-def _print(result: AuditResult) -> None:
+def _print(result: AuditResult, gaussian: IfGaussian | None) -> None:
     from auditor.privacy.dp_audit import FLIPPED, WEAK
 
     typer.echo(
@@ -162,6 +168,16 @@ def _print(result: AuditResult) -> None:
         f"{result.delta:g} ({100 * result.confidence:g} % confidence); at most {result.largest_provable:.3g} could "
         "have been shown"
     )
+    if gaussian is not None:
+        typer.echo(
+            f"gaussian    if the mechanism is Gaussian, epsilon is above {gaussian.epsilon:.3g} at delta "
+            f"{result.delta:g}: by the canaries' scores {gaussian.from_scores:.3g}, by the guesses "
+            f"{gaussian.from_guesses:.3g} (mu above {gaussian.mu:.2g}); shown, not judged"
+        )
+    if result.noise is not None:
+        typer.echo(f"noise       {_noise(result.noise)}")
+    if result.sensitivity is not None:
+        typer.echo(f"step        {_moved(result.sensitivity)}")
     if result.accounted_epsilon is not None:
         typer.echo(
             f"accounting  epsilon at most {result.accounted_epsilon:.3g} at delta {result.delta:g}, the smallest bound "
@@ -180,14 +196,45 @@ def _print(result: AuditResult) -> None:
         typer.echo(paragraph(WEAK, 12))
 
 
+def _noise(noise: NoiseAudit) -> str:
+    if noise.why_not:
+        return f"not tested: {noise.why_not}"
+    found = "; ".join(noise.refuted)
+    return (
+        f"{math.sqrt(noise.ratio):.4g} times the stated, of {noise.degrees:,} numbers; "
+        f"{'REFUTED: ' + found if found else 'nothing refutes that it is the stated one'} "
+        f"({len(noise.tests)} tests, {100 * (1 - noise.alpha):g} % confidence)"
+    )
+
+
+def _moved(sensitivity: Sensitivity) -> str:
+    if sensitivity.why_not:
+        return f"how far one row moves it was not measured: {sensitivity.why_not}"
+    return (
+        f"one row moves the released sum by at most {sensitivity.largest:.4g} clipping norms, of {sensitivity.n_rows} "
+        f"left out; private is at most 1{': EXCEEDED' if sensitivity.exceeds else ''}"
+    )
+
+
 def _factor(factor: float) -> str:
     return "with the noise off" if factor == 0.0 else f"with {factor:g} of the noise"
 
 
-def _as_json(result: AuditResult) -> dict[str, Any]:
+def _as_json(result: AuditResult, gaussian: IfGaussian | None) -> dict[str, Any]:
     guesses = [dict(vars(guess)) | {"accuracy_interval": list(guess.accuracy_interval)} for guess in result.guesses]
     power = [{"noise_factor": factor, "chance": chance} for factor, chance in result.power]
-    plain = {k: v for k, v in vars(result).items() if k not in ("guesses", "power")}
+    plain = {k: v for k, v in vars(result).items() if k not in ("guesses", "power", "noise", "sensitivity")}
     # JSON has no infinity, which is what an accountant says of a run without noise.
     plain = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in plain.items()}
-    return plain | {"guesses": guesses, "power": power}
+    noise = None
+    if result.noise is not None:
+        tests = [dict(vars(test)) for test in result.noise.tests]
+        ratio = result.noise.ratio if math.isfinite(result.noise.ratio) else None
+        noise = dict(vars(result.noise)) | {"ratio": ratio, "tests": tests, "refuted": list(result.noise.refuted)}
+    moved = None
+    if result.sensitivity is not None:
+        largest = result.sensitivity.largest
+        moved = dict(vars(result.sensitivity)) | {"largest": largest if math.isfinite(largest) else None}
+        moved |= {"exceeds": result.sensitivity.exceeds}
+    normal = None if gaussian is None else dict(vars(gaussian)) | {"epsilon": gaussian.epsilon}
+    return plain | {"guesses": guesses, "power": power, "noise": noise, "sensitivity": moved, "gaussian": normal}

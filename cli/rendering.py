@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -72,6 +73,19 @@ def render(report: AuditReport, name: str) -> bytes:
         case _:
             from auditor.report.html import render_html as draw
     return draw(report).encode()
+
+
+def make_page_ready(formats: Sequence[str]) -> None:
+    """Reads and compiles the page's templates in a thread, while nothing is to be done but wait for the measuring."""
+    if "html" not in formats:
+        return
+
+    def read() -> None:
+        from auditor.report.html import environment
+
+        environment().get_template("report.html.j2")
+
+    threading.Thread(target=read, daemon=True).start()
 
 
 def known_figure_formats(names: Sequence[str]) -> list[str]:

@@ -23,7 +23,7 @@ from cli.evidence import check_flags, start_log, write_evidence
 from cli.looks import at_level, check_history, entered, next_of_campaign
 from cli.output import print_report, stages
 from cli.register import followed, opened
-from cli.rendering import known_formats
+from cli.rendering import known_formats, make_page_ready
 from cli.written import claim_report, command_line, drop_stale, write_report
 from probes import PROBES
 
@@ -51,6 +51,7 @@ def scan(configured: Configured, *, as_json: bool, quiet: bool, debug: bool) -> 
         registered = followed(registration, configured, began)
         log = start_log(job)
         waits = workloads(job, PROBES)
+        make_page_ready(formats)
         with stages(not (quiet or as_json)) as shown:
             shown.total = len(job.probes) + 2
 
@@ -91,6 +92,16 @@ def scan(configured: Configured, *, as_json: bool, quiet: bool, debug: bool) -> 
             written.append(write_evidence(at_level(configured, campaign), job, measured, report, log))
         except AuditorError as error:
             unwritten = error
+    _print(report, written, entry, as_json=as_json, quiet=quiet)
+    # The verdict is printed and the report kept; what could not be written beside them decides the exit code.
+    for failure in (unwritten, ledger_error):
+        if failure is not None:
+            raise failure
+    return report.exit_code
+
+
+def _print(report: AuditReport, written: list[str], entry: str | None, *, as_json: bool, quiet: bool) -> None:
+    """What is on the terminal in the end: the record, or the verdict and where it is written, or nothing."""
     try:
         if sys.stdout is None:
             pass
@@ -107,11 +118,6 @@ def scan(configured: Configured, *, as_json: bool, quiet: bool, debug: bool) -> 
     except OSError as error:
         # The reports are written and the verdict stands, whether or not anybody can be told.
         typer.echo(f"auditor: standard output cannot be written: {error.strerror}.", err=True)
-    # The verdict is printed and the report kept; what could not be written beside them decides the exit code.
-    for failure in (unwritten, ledger_error):
-        if failure is not None:
-            raise failure
-    return report.exit_code
 
 
 def _followed(report: AuditReport, registered: RegistrationRecord | None, planned: Sequence[str]) -> AuditReport:

@@ -33,6 +33,20 @@ if TYPE_CHECKING:
 _A_YEAR = 366 * 86_400.0
 
 
+NoiseSeed = Annotated[int | None, typer.Option(help="Repeatable noise, for tests: who knows the seed can remove it.")]
+Trials = Annotated[
+    int | None,
+    typer.Option(help="Trainings on these rows that the choice of this one rests on, it included, for dp-lint."),
+]
+Schema = Annotated[
+    Path | None,
+    typer.Option(help="TOML of what is public of the columns, bounds and levels: they are encoded by it alone."),
+]
+LearningRate = Annotated[
+    float | None, typer.Option(help="Step size of Adam: 0.001 by default, 0.01 with --dp-epsilon.")
+]
+
+
 def train(
     data: Annotated[str, typer.Argument(help="Rows to train on: CSV, TSV, Parquet or JSON Lines.")],
     target: Annotated[str, typer.Option(help="Column of labels to predict.")],
@@ -51,7 +65,7 @@ def train(
     test_share: Annotated[float, typer.Option(help="Share of the rows held back for testing.")] = 0.3,
     epochs: Annotated[int, typer.Option(help="Passes over the rows: at most, or exactly with --dp-epsilon.")] = 50,
     hidden: Annotated[str, typer.Option(help="Units of the hidden layers: 64,32.")] = "64,32",
-    learning_rate: Annotated[float, typer.Option(help="Step size of Adam.")] = 1e-3,
+    learning_rate: LearningRate = None,
     batch_size: Annotated[int, typer.Option(help="Rows per step.")] = 128,
     seed: Annotated[int, typer.Option(help="Seed of split, start and order; the same seed gives the same model.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
@@ -59,9 +73,9 @@ def train(
     architecture_args: Annotated[str | None, typer.Option(help="Its arguments, as a JSON object.")] = None,
     dp_epsilon: Annotated[float | None, typer.Option(help="Train privately by DP-SGD, to this epsilon.")] = None,
     dp_delta: Annotated[float | None, typer.Option(help="Its delta, below 1/n; n^-1.1 by default.")] = None,
-    dp_noise_seed: Annotated[
-        int | None, typer.Option(help="Repeatable noise, for tests: who knows the seed can remove it.")
-    ] = None,
+    dp_noise_seed: NoiseSeed = None,
+    dp_trials: Trials = None,
+    schema: Schema = None,
     max_grad_norm: Annotated[float, typer.Option(help="Norm each row's gradient is clipped to by DP-SGD.")] = 1.0,
     train_out: Annotated[
         Path | None, typer.Option(help="Where to write the training rows: .csv, .tsv, .parquet."), Writes()
@@ -82,6 +96,7 @@ def train(
     arguments = parse_json_flag(architecture_args, "--architecture-args")
     places = _Places(out, train_out, test_out)
 
+    from auditor.data.table_schema import read_schema
     from auditor.intake.specs import TrainSpec
 
     spec = TrainSpec(
@@ -106,6 +121,8 @@ def train(
         dp_epsilon=dp_epsilon,
         dp_delta=dp_delta,
         dp_noise_seed=dp_noise_seed,
+        dp_trials=dp_trials,
+        schema=None if schema is None else read_schema(schema),
         max_grad_norm=max_grad_norm,
     )
     _train(spec, places, allow_unsandboxed=allow_unsandboxed, debug=debug)

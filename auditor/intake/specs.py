@@ -8,6 +8,8 @@ from typing import ClassVar, Literal
 
 from pydantic import ConfigDict, JsonValue
 
+from auditor.data.table_schema import TableSchema
+
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSpec:
@@ -150,8 +152,10 @@ class TrainSpec:
     the accuracy. ``epochs``: the most that
     early stopping may use, and the exact number under ``dp_epsilon``. ``architecture``: ``mlp``, or
     ``package.module:Class`` of the user's own, found on the import path or in ``code_folder``. ``dp_delta``: None means
-    ``n^-1.1`` of the n training rows. ``dp_noise_seed``: None draws it from the operating system and keeps it nowhere;
-    whoever knows it can take the noise out again, so it is for tests.
+    ``n^-1.1`` of the n training rows. ``learning_rate``: None means 0.001, and 0.01 under ``dp_epsilon``. ``schema``:
+    what is public of the columns, from which alone they are then encoded. ``dp_trials``: how many trainings on these
+    rows the choice of this one rests on, as somebody says. ``dp_noise_seed``: None draws it from the operating system
+    and keeps it nowhere; whoever knows it can take the noise out again, so it is for tests.
     """
 
     # Every number that a flag can say arrives, those too that will be refused.
@@ -168,7 +172,7 @@ class TrainSpec:
     test_share: float = 0.3
     epochs: int = 50
     hidden: tuple[int, ...] = (64, 32)
-    learning_rate: float = 1e-3
+    learning_rate: float | None = None
     batch_size: int = 128
     seed: int = 0
     device: str = "auto"
@@ -178,6 +182,8 @@ class TrainSpec:
     dp_epsilon: float | None = None
     dp_delta: float | None = None
     dp_noise_seed: int | None = None
+    dp_trials: int | None = None
+    schema: TableSchema | None = None
     max_grad_norm: float = 1.0
 
 

@@ -41,12 +41,30 @@ class Provenance:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SeenInTraining:
+    """What a private training saw of itself, by the names of :class:`auditor.privacy.run_record.RunRecord`.
+
+    Every field is public: it was measured of rows that are drawn at random, or released with noise of its own.
+    """
+
+    clipped_share: float
+    step_sensitivity: float
+    draws: int
+    steps_taken: int
+    moved_outside_steps: int
+    repeated_draws: int = 0
+    not_moving: tuple[str, ...] = ()
+    wrong_gradient: tuple[str, ...] = ()
+    wrong_batch: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
 class Recipe:
     """How a model was trained, so that another can be trained the same way.
 
     ``weight``: the column that weighed each row's loss. ``group_column``: the one of which no value stands both among
-    the rows trained on and among those held back. The last five say of a private training what
-    :class:`auditor.privacy.run_record.RunRecord` says under those names.
+    the rows trained on and among those held back. Those from ``epsilon`` on say of a private training what
+    :class:`auditor.privacy.run_record.RunRecord` says under those names, ``seen`` what it saw of itself.
     """
 
     optimizer: str = "adam"
@@ -67,6 +85,8 @@ class Recipe:
     accountant: str | None = None
     preprocessing_from: str | None = None
     noise_seed_known: bool | None = None
+    n_trials: int | None = None
+    seen: SeenInTraining | None = None
 
 
 class AuditedModel:

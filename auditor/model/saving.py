@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import torch
 
 from auditor.errors import ModelError
 from auditor.files import write_beside
-from auditor.model.audited_model import AuditedModel
+from auditor.model.audited_model import AuditedModel, Recipe
 from auditor.model.outputs import stated_by
 from auditor.model.torch_model import TorchModel, TorchNetwork
 
@@ -43,10 +44,17 @@ def bundle_of(model: AuditedModel) -> dict[str, Any]:
         "state_dict": {k: v.detach().cpu().clone() for k, v in model.module.state_dict().items()},
         "preprocessing": None if model.preprocessing is None else model.preprocessing.model_dump(mode="json"),
         "classes": list(model.classes),
-        "training": None if model.recipe is None else dict(vars(model.recipe)),
+        "training": _recipe(model.recipe),
     }
     bundle |= _reading(model) if isinstance(model, TorchModel) else {"task": "regression"}
     return bundle | beside
+
+
+def _recipe(recipe: Recipe | None) -> dict[str, Any] | None:
+    """The recipe as plain data; what nobody said or saw of a private training stands nowhere."""
+    if recipe is None:
+        return None
+    return {k: v for k, v in asdict(recipe).items() if v is not None or k not in ("n_trials", "seen")}
 
 
 def _reading(model: TorchModel) -> dict[str, Any]:

@@ -16,6 +16,9 @@ from torch import Tensor, nn
 from auditor.errors import UsageError
 from auditor.privacy.accounting import Phase
 from auditor.privacy.dp_audit import DIRAC, FLIPPED, BoolArray, CanaryScores
+from auditor.privacy.noise_keeper import NoiseKeeper
+from auditor.privacy.sensitivity import Sensitivity
+from auditor.privacy.step_sensitivity import LossPerRow, TakeStep, plain_step, step_sensitivity
 from auditor.rows import FloatArray, IntArray
 
 if TYPE_CHECKING:
@@ -23,7 +26,7 @@ if TYPE_CHECKING:
     from opacus.optimizers import DPOptimizer
 
 ExpectedGradient = Callable[[], list[Tensor]]
-LossPerRow = Callable[[Tensor, Tensor], Tensor]
+_SENSITIVITY_ROWS = 64
 
 
 class DPAudit:
@@ -34,13 +37,17 @@ class DPAudit:
     row with that gradient would (C: ``max_grad_norm``). Its score is the sum over the steps of the released gradient at
     i, less the expected one. Nothing else is changed: noise, scaling, accountant and the rows are the loop's own.
 
-    It sees: noise that is missing, too small, used twice or seen by nobody but the accountant. It cannot see a fault in
-    how the rows themselves are drawn or clipped, since it draws and clips the canaries itself: that is for the linter.
+    It sees: noise that is missing, too small, used twice or seen by nobody but the accountant; of each step it keeps
+    what was added to the sum, see :class:`~auditor.privacy.released_noise.ReleasedNoise`. It cannot see a fault in how
+    the rows themselves are drawn or clipped, since it draws and clips the canaries itself: that is for the linter, for
+    :func:`~auditor.privacy.step_sensitivity.step_sensitivity` and :class:`~auditor.privacy.loop_watch.LoopWatch`.
 
     ``expected_gradient``: what a step releases on average without canaries, summed over rows as in ``summed_grad``, one
     tensor a parameter; see :class:`ReferenceGradient`. It must come from rows that are drawn without regard to the
     step's own batch: the batch's own gradient holds the canaries and its sampling, and would leak both. Without one,
-    0 is taken: still valid, with less power. ``accountant``: its history becomes the accounting that is audited.
+    0 is taken: still valid, with less power. ``accountant``: its history becomes the accounting that is audited. Where
+    a :class:`ReferenceGradient` brings rows, how far one of them moves the step is measured first: ``step(inputs,
+    targets)``, what the loop does with a batch, by default the plain one.
     Source: Steinke, Nasr and Jagielski, NeurIPS 2023, section 6 (white-box, Dirac canaries).
     """
 
@@ -53,6 +60,7 @@ class DPAudit:
         rng: np.random.Generator,
         expected_gradient: ExpectedGradient | None = None,
         accountant: IAccountant | None = None,
+        step: TakeStep | None = None,
     ) -> None:
         _require_flat_clipping(optimizer)
         if not 0.0 < sample_rate <= 1.0:
@@ -67,7 +75,9 @@ class DPAudit:
         self._places = _places(optimizer.params, n_canaries, rng)
         self.included = rng.random(n_canaries) < 0.5
         self._scores = np.zeros(n_canaries)
+        self._noise = NoiseKeeper(optimizer.params)
         self._expected: FloatArray = np.zeros(n_canaries)
+        self.sensitivity = _sensitivity(optimizer, expected_gradient, step)
         self._add_noise = optimizer.add_noise
         optimizer.add_noise = self._add_canaries_and_noise
         self._hook = optimizer.original_optimizer.register_step_pre_hook(self._read)
@@ -84,13 +94,16 @@ class DPAudit:
             chosen = torch.from_numpy(drawn[who]).to(at.device)
             added = chosen.to(parameter.summed_grad.dtype) * norm
             parameter.summed_grad.view(-1).index_add_(0, at, added)
+        before = [p.summed_grad.detach().clone() for p in self.optimizer.params]
         self._add_noise()
+        self._noise.add(before, norm, float(self.optimizer.noise_multiplier))
 
     def _read(self, *_: Any) -> None:
         optimizer = self.optimizer
         scale = 1.0
         if optimizer.loss_reduction == "mean":
             scale = float(optimizer.expected_batch_size * optimizer.accumulated_iterations)
+        self._noise.taken(scale)
         for parameter, at, who in self._places:
             if parameter.grad is None:
                 continue
@@ -116,6 +129,8 @@ class DPAudit:
             kind=DIRAC,
             steps=self.steps,
             sample_rate=self.sample_rate,
+            noise=(self._noise.kept(),),
+            sensitivity=self.sensitivity,
         )
 
     def accounting(self) -> tuple[Phase, ...] | None:
@@ -252,6 +267,7 @@ class AuditPlan:
         sample_rate: float,
         expected_gradient: ExpectedGradient | None = None,
         accountant: IAccountant | None = None,
+        step: TakeStep | None = None,
     ) -> DPAudit:
         """White-box canaries on the optimizer that ``make_private`` returned; see :class:`DPAudit`."""
         self._once()
@@ -262,6 +278,7 @@ class AuditPlan:
             rng=self._rng,
             expected_gradient=expected_gradient,
             accountant=accountant,
+            step=step,
         )
         return self._attached
 
@@ -312,6 +329,17 @@ def _places(parameters: list[Any], n_canaries: int, rng: np.random.Generator) ->
         at = torch.from_numpy(owned[who] - (ends[k] - sizes[k])).to(parameter.device)
         places.append((parameter, at, who))
     return places
+
+
+def _sensitivity(
+    optimizer: DPOptimizer, expected: ExpectedGradient | None, step: TakeStep | None
+) -> Sensitivity | None:
+    """How far one row moves the step, where there are rows to leave out."""
+    if not isinstance(expected, ReferenceGradient) or len(expected.inputs) < 2:
+        return None
+    take = step or plain_step(expected.module, optimizer, expected.loss)
+    some = expected.inputs[:_SENSITIVITY_ROWS], expected.targets[:_SENSITIVITY_ROWS]
+    return step_sensitivity(optimizer, take, *some, module=expected.module)
 
 
 def _require_flat_clipping(optimizer: Any) -> None:

@@ -27,6 +27,8 @@ from auditor.privacy.one_run import (
     one_run_lower_bound,
     one_run_p_value,
 )
+from auditor.privacy.released_noise import NoiseAudit, ReleasedNoise, audit_noise
+from auditor.privacy.sensitivity import Sensitivity
 from auditor.rows import FloatArray
 from auditor.statistics.intervals import clopper_pearson
 
@@ -36,6 +38,13 @@ Verdict = Literal["consistent", "contradicted", "not_supported", "cannot_tell"]
 # What a claim that is rounded, and the PRV accountant's own error, may fall short of the accounting.
 _ROUNDED = 0.02
 _NEVER = -1
+# Of the error rate, what the tests of the released noise take: half the noise is 70 standard deviations away.
+_NOISE_SHARE = 0.02
+# What a claim must have been able to fail on before nothing is called consistent with it.
+HALF_NOISE, LEAST_POWER = 0.5, 0.8
+
+
+FACTORS = (0.0, 0.25, HALF_NOISE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +52,7 @@ class CanaryScores:
     """What an attack saw: (m,) whether each canary was in, by a fair coin, and (m,) a score, larger for "in".
 
     ``kind``: how the canaries were put in. ``steps``, ``sample_rate``: of the training, where they are known.
+    ``noise``: what each run added to its sums, ``sensitivity``: how far one row moves a step, where the audit saw it.
     """
 
     included: BoolArray
@@ -50,6 +60,8 @@ class CanaryScores:
     kind: str = "scores"
     steps: int | None = None
     sample_rate: float | None = None
+    noise: tuple[ReleasedNoise, ...] = ()
+    sensitivity: Sensitivity | None = None
 
     def __post_init__(self) -> None:
         if self.included.shape != self.scores.shape or self.included.ndim != 1 or not len(self.included):
@@ -71,6 +83,12 @@ def pooled(runs: Sequence[CanaryScores]) -> CanaryScores:
         kind=runs[0].kind,
         steps=runs[0].steps,
         sample_rate=runs[0].sample_rate,
+        noise=tuple(noise for run in runs for noise in run.noise),
+        sensitivity=max(
+            (run.sensitivity for run in runs if run.sensitivity and not run.sensitivity.why_not),
+            key=lambda measured: measured.largest,
+            default=runs[0].sensitivity,
+        ),
     )
 
 
@@ -106,7 +124,9 @@ class AuditResult:
     ``largest_provable``: what as many perfect guesses would show. ``accounted_epsilon``: the smaller of the RDP and PRV
     accountants' upper bounds for the accounting, None where there is none or none can say, infinite without noise.
     ``power``: chance to contradict the claim where the noise were multiplied by a factor, ((factor, chance), ...),
-    simulated; where it is empty, ``power_unknown`` says why.
+    simulated for the canaries and exact for the noise itself, whichever is larger; where it is empty,
+    ``power_unknown`` says why. ``noise``: whether the noise that was released is the stated one, which no epsilon says;
+    None where it was not seen or none is accounted for. ``sensitivity``: how far one row moves a step.
     """
 
     claimed_epsilon: float
@@ -122,6 +142,8 @@ class AuditResult:
     accounted_epsilon: float | None
     power: tuple[tuple[float, float], ...]
     power_unknown: str
+    noise: NoiseAudit | None
+    sensitivity: Sensitivity | None
     verdict: Verdict
     reason: str
 
@@ -148,7 +170,7 @@ def audit_claim(
     confidence: float = 0.95,
     guesses: Sequence[int] | None = None,
     accounting: Sequence[Phase] | None = None,
-    factors: Sequence[float] = (0.0, 0.25, 0.5),
+    factors: Sequence[float] = FACTORS,
 ) -> AuditResult:
     """Holds the claim "(claimed_epsilon, delta)-DP" against one run's canaries.
 
@@ -156,21 +178,29 @@ def audit_claim(
     wins. For one number, both theorems reject from some count of right guesses on, so that the better of the two is
     one of them and needs no share of its own. ``accounting``: the phases behind the claim; their whole privacy curve
     is a stronger claim than one (epsilon, delta), and is refuted sooner; with an epsilon in the hundreds it is left
-    out. Verdict ``contradicted`` where either is refuted; ``not_supported`` where the accounting itself gives a larger
-    epsilon than is claimed, or none; ``cannot_tell`` where perfect guesses could not have refuted the claim; else
-    ``consistent``: not refuted, which proves nothing by itself, so that the power is part of the answer. Raises
+    out. Where the released noise was seen, it is tested by itself at 2 % of the error rate, which the guesses do
+    without. Verdict ``contradicted`` where any of the three is refuted, one row moves a step by more than the norm, or
+    more steps were taken than are accounted for, so that a claim that is true is contradicted with at most
+    ``1 - confidence``; ``not_supported`` where the accounting itself gives a larger epsilon than is claimed, or none;
+    ``cannot_tell`` where perfect guesses could not have refuted the claim, where a gradient was changed after its noise
+    was added, and where half the noise would have been found in less than 80 of 100 audits, or nobody knows how often;
+    else ``consistent``: not refuted, which proves nothing by itself, so that the power is part of the answer. Raises
     UsageError for impossible arguments.
-    Sources: :func:`~auditor.privacy.one_run.one_run_p_value`, :func:`~auditor.privacy.one_run.is_refuted`.
+    Sources: :func:`~auditor.privacy.one_run.one_run_p_value`, :func:`~auditor.privacy.one_run.is_refuted`,
+    :func:`~auditor.privacy.released_noise.audit_noise`.
     """
     numbers = tuple(default_guesses(len(canaries)) if guesses is None else guesses)
     _check(claimed_epsilon, delta, confidence, numbers, len(canaries))
-    alpha = (1.0 - confidence) / len(numbers)
+    noise = _noise_of(canaries, accounting, confidence)
+    alpha = (1.0 - confidence - (noise.alpha if noise else 0.0)) / len(numbers)
     curve = _curve_of(None if accounting is None else tuple(accounting))
     found = tuple(
         _judged(len(canaries), r, n_correct_guesses(canaries, r, rng), claimed_epsilon, delta, alpha, curve)
         for r in numbers
     )
-    power = _power(canaries, accounting, numbers, alpha, claimed_epsilon, delta, curve, factors, rng)
+    power = _with_noise(
+        _power(canaries, accounting, numbers, alpha, claimed_epsilon, delta, curve, factors, rng), noise, factors
+    )
     return _result(
         canaries,
         claimed_epsilon=claimed_epsilon,
@@ -184,6 +214,7 @@ def audit_claim(
         accounting_refuted=None if curve is None else any(g.refutes_accounting for g in found),
         power=power,
         power_unknown="" if power else _power_unknown(canaries, accounting, factors),
+        noise=noise,
     )
 
 
@@ -222,7 +253,9 @@ def multi_run(
         n_without=int((~inside).sum()),
         false_alarms=int((~inside & above).sum()),
     )
-    alpha = 1.0 - confidence
+    noise = _noise_of(canaries, accounting, confidence)
+    alpha = 1.0 - confidence - (noise.alpha if noise else 0.0)
+    power = _with_noise((), noise, FACTORS)
     return _result(
         canaries,
         claimed_epsilon=claimed_epsilon,
@@ -234,8 +267,9 @@ def multi_run(
         largest_provable=runs.largest_provable(delta=delta, alpha=alpha),
         guesses=(),
         accounting_refuted=None,
-        power=(),
-        power_unknown="it is simulated for one run of many canaries, and these are many runs of one",
+        power=power,
+        power_unknown="" if power else "it is simulated for one run of many canaries, and these are many runs of one",
+        noise=noise,
     )
 
 
@@ -253,6 +287,7 @@ def _result(
     accounting_refuted: bool | None,
     power: tuple[tuple[float, float], ...],
     power_unknown: str,
+    noise: NoiseAudit | None,
 ) -> AuditResult:
     """What the canaries showed beside what the accounting says, and the verdict that follows from the two."""
     accounted = _accounted(None if accounting is None else tuple(accounting), delta)
@@ -266,6 +301,11 @@ def _result(
             refuted=accounting_refuted,
             unsupported=_unsupported(claimed_epsilon, delta, accounting, accounted),
             n_canaries=len(canaries),
+            noise=noise,
+            changed=sum(run.changed for run in canaries.noise),
+            sensitivity=canaries.sensitivity,
+            uncounted=_uncounted(canaries, accounting),
+            half=dict(_with_noise(power, noise, (HALF_NOISE,))).get(HALF_NOISE),
             power_unknown=power_unknown,
         )
     )
@@ -283,6 +323,8 @@ def _result(
         accounted_epsilon=accounted,
         power=power,
         power_unknown=power_unknown,
+        noise=noise,
+        sensitivity=canaries.sensitivity,
         verdict=verdict,
         reason=reason,
     )
@@ -341,7 +383,11 @@ def _unsupported(claimed: float, delta: float, accounting: Sequence[Phase] | Non
 
 @dataclass(frozen=True, kw_only=True)
 class _Evidence:
-    """All that a verdict rests on; ``unsupported`` and ``power_unknown`` are reasons, or ""."""
+    """All that a verdict rests on; ``unsupported`` and ``power_unknown`` are reasons, or "".
+
+    ``changed``: steps whose gradient was changed after the noise. ``uncounted``: steps taken beyond those counted.
+    ``half``: the power at half the noise, None where it is not known.
+    """
 
     claimed: float
     delta: float
@@ -351,6 +397,11 @@ class _Evidence:
     refuted: bool | None
     unsupported: str
     n_canaries: int
+    noise: NoiseAudit | None
+    changed: int
+    sensitivity: Sensitivity | None
+    uncounted: int
+    half: float | None
     power_unknown: str
 
 
@@ -365,6 +416,18 @@ def _verdict(seen: _Evidence) -> tuple[Verdict, str]:
             f"the run leaks more than its noise, sample rate and steps allow, {sure}: what the accountant counted is "
             "not what was done."
         )
+    if seen.noise is not None and seen.noise.refuted:
+        return "contradicted", (
+            f"the noise that was released is not the stated noise, {sure}, whatever epsilon is: it is "
+            f"{' and '.join(seen.noise.refuted)}."
+        )
+    if seen.sensitivity is not None and seen.sensitivity.exceeds:
+        return "contradicted", (
+            f"one row moves the released sum by {seen.sensitivity.largest:.3g} clipping norms, and the accounting "
+            "counts on at most 1: gradients are not clipped row by row, or their divisor depends on the rows."
+        )
+    if seen.uncounted:
+        return "contradicted", f"{seen.uncounted:,} steps were taken that the accounting does not count."
     if seen.unsupported:
         return "not_supported", f"the canaries do not contradict the claim, but {seen.unsupported}"
     if seen.most <= seen.claimed:
@@ -372,15 +435,53 @@ def _verdict(seen: _Evidence) -> tuple[Verdict, str]:
             f"{seen.n_canaries:,} canaries could at best have shown epsilon {seen.most:.3g}, not above the claim of "
             f"{seen.claimed:g}: use more canaries or more runs."
         )
-    power = (
-        f"how likely a false claim would have been noticed is not known: {seen.power_unknown}."
-        if seen.power_unknown
-        else "the power says what would have been noticed."
-    )
-    return "consistent", (
-        f"nothing contradicts the claim: epsilon is shown to be above {seen.lower:.3g}, and at most {seen.most:.3g} "
-        f"could have been shown. This is no proof of the claim; {power}"
-    )
+    shown = f"epsilon is shown to be above {seen.lower:.3g}, and at most {seen.most:.3g} could have been shown"
+    if seen.changed:
+        return "cannot_tell", (
+            f"nothing contradicts the claim, but at {seen.changed:,} steps the gradient was changed after its noise "
+            "was added, so that what was released is not what was tested: leave it as the private optimizer made it."
+        )
+    if seen.half is None:
+        return "cannot_tell", (
+            f"nothing contradicts the claim: {shown}. But how likely a false one would have been noticed is not known: "
+            f"{seen.power_unknown}."
+        )
+    found = f"half the noise would have been found {seen.half:.0%} of the time"
+    if seen.half < LEAST_POWER:
+        return "cannot_tell", (
+            f"nothing contradicts the claim: {shown}. But {found}, which is under {LEAST_POWER:.0%}: use more canaries "
+            "or more runs."
+        )
+    unseen = "" if seen.sensitivity and not seen.sensitivity.why_not else _NOT_MEASURED
+    return "consistent", f"nothing contradicts the claim: {shown}. This is no proof of the claim; {found}.{unseen}"
+
+
+_NOT_MEASURED = (
+    " How far one row moves a step was not measured: attach with a ReferenceGradient, which brings rows to leave out."
+)
+
+
+def _noise_of(canaries: CanaryScores, accounting: Sequence[Phase] | None, confidence: float) -> NoiseAudit | None:
+    if accounting is None or not canaries.noise:
+        return None
+    return audit_noise(canaries.noise, accounting, alpha=_NOISE_SHARE * (1.0 - confidence))
+
+
+def _with_noise(
+    power: tuple[tuple[float, float], ...], noise: NoiseAudit | None, factors: Sequence[float]
+) -> tuple[tuple[float, float], ...]:
+    """The power, which is at least that of the test of the noise's size."""
+    if noise is None or not noise.tests:
+        return power
+    known = dict(power)
+    return tuple((float(f), max(known.get(float(f), 0.0), noise.power(f))) for f in factors)
+
+
+def _uncounted(canaries: CanaryScores, accounting: Sequence[Phase] | None) -> int:
+    """Steps of the longest run beyond those that the accounting counts."""
+    if accounting is None or not canaries.noise:
+        return 0
+    return max(max(run.steps for run in canaries.noise) - sum(phase.steps for phase in accounting), 0)
 
 
 def _power_unknown(canaries: CanaryScores, accounting: Sequence[Phase] | None, factors: Sequence[float]) -> str:

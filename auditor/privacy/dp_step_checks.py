@@ -6,6 +6,7 @@ import math
 
 from auditor.privacy.dp_problem import CannotTell, Problem
 from auditor.privacy.run_record import RunRecord
+from auditor.privacy.sensitivity import SLACK
 
 SAME = 1e-3
 
@@ -249,4 +250,84 @@ def _of_which_phase(what: str, actual: float, low: float, high: float) -> Cannot
     return CannotTell(
         why=f"The {what} of {actual:.4g} lies between those of the accounted phases, {low:.4g} and {high:.4g}, and "
         "nothing says in which of them it was used: lint each phase as a run of its own."
+    )
+
+
+# ---- what a loop was seen to do --------------------------------------------------------------------------------------
+
+
+def sensitivity_above_norm(run: RunRecord) -> Problem | None:
+    """One row that moves the released sum by more than the clipping norm."""
+    moved = run.step_sensitivity or 0.0
+    if moved <= 1.0 + SLACK:
+        return None
+    return Problem(
+        code="sensitivity_above_norm",
+        severity="breaks",
+        what=f"One row moves the released sum by {moved:.3g} clipping norms.",
+        why="Noise is scaled, and epsilon counted, for one norm. A step moves by more where it does not clip each "
+        "row's gradient as a whole, clips after averaging, mixes rows before it clips, or divides by the batch's own "
+        "size.",
+        mend="Clip each row's whole gradient before anything is summed, and divide by the expected batch size.",
+    )
+
+
+def draws_without_step(run: RunRecord) -> Problem | None:
+    """Batches that were drawn and not stepped on."""
+    left_out = (run.draws or 0) - (run.steps_taken or 0)
+    if left_out <= 0:
+        return None
+    return Problem(
+        code="draws_without_step",
+        severity="breaks",
+        what=f"{left_out:,} of {run.draws:,} drawn batches were left out.",
+        why="Which batches are left out, for instance small ones, tells how many rows were drawn, and the accountant "
+        "assumes a noisy step for every draw.",
+        mend="Take a noisy step for every batch that is drawn, whatever its size.",
+    )
+
+
+def steps_without_draw(run: RunRecord) -> Problem | None:
+    """Several steps on the same rows."""
+    more, again = (run.steps_taken or 0) - (run.draws or 0), run.repeated_draws or 0
+    if more <= 0 and not again:
+        return None
+    what = f"{more:,} steps were taken on rows that had had theirs" if more > 0 else f"{again:,} batches came again"
+    return Problem(
+        code="steps_without_draw",
+        severity="breaks",
+        what=f"{what}.",
+        why="The accountant assumes that each step draws its rows anew. A row that is known to be in the next step "
+        "gains nothing from sampling, so epsilon is larger than stated.",
+        mend="Draw a new batch for every step.",
+    )
+
+
+def steps_not_counted(run: RunRecord) -> Problem | None:
+    """More steps than the accountant counts."""
+    counted = sum(phase.steps for phase in run.phases or ())
+    more = (run.steps_taken or 0) - counted
+    if more <= 0:
+        return None
+    return Problem(
+        code="steps_not_counted",
+        severity="breaks",
+        what=f"{run.steps_taken:,} steps were taken, and {counted:,} are accounted for.",
+        why="Every noisy step spends.",
+        mend="Attach the accountant's hook to the optimizer before the first step.",
+    )
+
+
+def moved_outside_steps(run: RunRecord) -> Problem | None:
+    """Weights that changed and that no private step had changed."""
+    if not run.moved_outside_steps:
+        return None
+    times = "once" if run.moved_outside_steps == 1 else f"{run.moved_outside_steps:,} times"
+    return Problem(
+        code="moved_outside_steps",
+        severity="breaks",
+        what=f"Weights moved {times} outside the private optimizer's steps.",
+        why="What moved them, such as plain training of a head, weights averaged with others or reloaded, saw neither "
+        "clipping nor noise, unless it knew nothing of these rows, which is not to be seen here.",
+        mend="Train every weight by the private optimizer, and start from weights that saw none of these rows.",
     )

@@ -7,10 +7,10 @@ objects (how many runs there were, what the preprocessing was fitted on) is told
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -20,14 +20,17 @@ from auditor.errors import UsageError
 from auditor.privacy.dp_linter import LintResult, lint
 from auditor.privacy.layers import layer_names, statistics_keepers
 from auditor.privacy.run_record import RecordedPhase, RunRecord, Sampler
+from auditor.privacy.step_sensitivity import LossPerRow, TakeStep, plain_step, step_sensitivity
 
 if TYPE_CHECKING:
     from opacus.accountants.accountant import IAccountant
     from opacus.optimizers import DPOptimizer
 
-LossPerRow = Callable[[Tensor, Tensor], Tensor]
 _TRIAL_ROWS = 4
 _SAME_GRADIENT = 1e-3
+_NOTHING = 1e-2
+# A record is JSON, which has no infinity.
+_LARGEST = 1e9
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,17 +52,30 @@ def lint_setup(
     loader_before: DataLoader[Any] | None = None,
     loss: LossPerRow | None = None,
     batch: tuple[Tensor, Tensor] | None = None,
+    step: TakeStep | None = None,
     told: Mapping[str, Any] | None = None,
 ) -> LintResult:
     """Problems of what ``make_private`` returned: wrapped module, optimizer, loader, and the engine's accountant.
 
     ``loader_before``: the loader that was given to ``make_private``, whose sampler it silently drops. ``loss`` (one
     number a row) and ``batch`` (inputs, targets; a few rows that hold every kind) make a trial of the per-row
-    gradients. ``told``: fields of :class:`~auditor.privacy.run_record.RunRecord` that no object shows, such as
-    ``n_trials``, ``preprocessing``, ``claimed_epsilon`` or ``delta``.
+    gradients, and of how far one row moves the step: ``step(inputs, targets)``, what your loop does with a batch, by
+    default the plain one of that loss. ``told``: fields of :class:`~auditor.privacy.run_record.RunRecord` that no
+    object shows, such as ``n_trials``, ``preprocessing``, ``claimed_epsilon`` or ``delta``, or what
+    :meth:`auditor.privacy.loop_watch.LoopWatch.told` says of a loop that was watched.
     """
     return lint(
-        observe(module, optimizer, loader, accountant, loader_before=loader_before, loss=loss, batch=batch, told=told)
+        observe(
+            module,
+            optimizer,
+            loader,
+            accountant,
+            loader_before=loader_before,
+            loss=loss,
+            batch=batch,
+            step=step,
+            told=told,
+        )
     )
 
 
@@ -72,6 +88,7 @@ def observe(
     loader_before: DataLoader[Any] | None = None,
     loss: LossPerRow | None = None,
     batch: tuple[Tensor, Tensor] | None = None,
+    step: TakeStep | None = None,
     told: Mapping[str, Any] | None = None,
 ) -> RunRecord:
     """The record of a live set-up; arguments as of :func:`lint_setup`. ``told`` wins over what is seen."""
@@ -92,6 +109,10 @@ def observe(
         # A few rows tell whether clipping can bind, not whether it always does.
         if len(batch[0]) >= 32:
             seen["clipped_share"] = trial.clipped_share
+    if batch is not None and (step is not None or loss is not None):
+        take = step or plain_step(module, optimizer, cast(LossPerRow, loss))
+        moved = step_sensitivity(optimizer, take, *batch, module=module)
+        seen["step_sensitivity"] = None if moved.why_not else min(moved.largest, _LARGEST)
     seen |= dict(told or {})
     return RunRecord(**{k: v for k, v in seen.items() if v is not None})
 
@@ -283,7 +304,9 @@ def _differs(row: Tensor, alone: list[Tensor | None] | None, k: int) -> bool:
         return bool((row != 0).any())
     if not bool(torch.isfinite(row).all() and torch.isfinite(plain).all()):
         return True
-    scale = max(float(plain.abs().max()), float(row.abs().max()), 1e-6)
+    # What is 0 but for rounding, as the gradient of attention's key bias is, is held against the whole gradient.
+    whole = max((float(part.abs().max()) for part in alone if part is not None), default=0.0)
+    scale = max(float(plain.abs().max()), float(row.abs().max()), _NOTHING * whole, 1e-6)
     return float((row - plain).abs().max()) > _SAME_GRADIENT * scale
 
 

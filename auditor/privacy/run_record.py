@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import tomllib
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -50,6 +51,9 @@ class RunRecord(Closed):
     or variances of the rows. ``not_moving``: trainable parameters that stayed as they were. ``wrong_gradient``:
     parameters whose per-row gradients are not those of the rows. ``wrong_batch``: parameters with more or fewer per-row
     gradients than rows. ``noise_seed_known``: the noise can be repeated by whoever knows a seed.
+    ``step_sensitivity``: how far one row was seen to move the released sum, in clipping norms. ``draws``,
+    ``steps_taken``: batches drawn and logical steps taken, as a loop was watched; ``repeated_draws``: batches that were
+    the one before once more; ``moved_outside_steps``: times at which weights had moved that no step had moved.
     """
 
     format: Literal["auditor-dp-run/1"] = "auditor-dp-run/1"
@@ -78,6 +82,11 @@ class RunRecord(Closed):
     wrong_gradient: tuple[str, ...] | None = None
     wrong_batch: tuple[str, ...] | None = None
     noise_seed_known: bool | None = None
+    step_sensitivity: Annotated[float, Field(ge=0.0)] | None = None
+    draws: Annotated[int, Field(ge=0)] | None = None
+    steps_taken: Annotated[int, Field(ge=0)] | None = None
+    repeated_draws: Annotated[int, Field(ge=0)] | None = None
+    moved_outside_steps: Annotated[int, Field(ge=0)] | None = None
 
     def accounted(self) -> tuple[Phase, ...] | None:
         """The phases as the accounting takes them; None where none is recorded."""
@@ -151,7 +160,10 @@ def run_of_recipe(
         "sampler": recipe.sampler,
         "preprocessing": recipe.preprocessing_from,
         "noise_seed_known": recipe.noise_seed_known,
+        "n_trials": recipe.n_trials,
     }
+    if recipe.seen is not None:
+        known |= asdict(recipe.seen)
     if recipe.n_rows is not None and recipe.sampler == "poisson":
         sampling = sampling_of(recipe.n_rows, min(recipe.batch_size, recipe.n_rows))
         known |= {"sample_rate": sampling.sample_rate, "empty_batches": "kept", "accumulated_batches": 1}

@@ -43,6 +43,8 @@ from auditor.training.weighted import WeightedShare
 VALIDATION_SHARE = 0.15
 FEWEST_VALIDATION_ROWS = 20
 PATIENCE = 10
+# The second had the largest area under the curve of 0.001 to 0.02, on mortgages and on convictions at epsilon 1 and 8.
+LEARNING_RATE, PRIVATE_LEARNING_RATE = 1e-3, 1e-2
 
 Progress = Callable[[str], None]
 
@@ -129,16 +131,19 @@ def train_table(spec: TrainSpec, progress: Progress | None = None, *, devices: D
     seeds = _Seeds.of(spec.seed)
     train, test = _split(table.y, table.groups, spec.test_share, np.random.default_rng(seeds.split))
     X = table.frame[list(table.features)]
-    preprocessing = fit_preprocessing(X.iloc[train])
+    preprocessing = (
+        fit_preprocessing(X.iloc[train]) if spec.schema is None else spec.schema.preprocessing(table.features)
+    )
     rows = _learned(table, train, test, encode_rows(preprocessing, X.iloc[train]), device)
     recipe = Recipe(
-        learning_rate=spec.learning_rate,
+        learning_rate=_learning_rate(spec),
         epochs=spec.epochs,
         batch_size=min(spec.batch_size, len(rows.x)),
         seed=spec.seed,
         weight=spec.weight,
         group_column=spec.group_column,
-        preprocessing_from="training_rows",
+        preprocessing_from="training_rows" if spec.schema is None else "public",
+        n_trials=spec.dp_trials,
     )
     make = _Factory(spec, preprocessing, table.classes, device, seeds.initialisation)
     _try_forward(make(recipe), rows.x)
@@ -223,6 +228,13 @@ def _auc(probabilities: np.ndarray[Any, np.dtype[np.float64]], y: IntArray, posi
     return area_under_curve(positives=scores[y == positive], negatives=scores[y != positive])
 
 
+def _learning_rate(spec: TrainSpec) -> float:
+    """What is asked for, else a default that was chosen on other data, so that it spends nothing of these."""
+    if spec.learning_rate is not None:
+        return spec.learning_rate
+    return LEARNING_RATE if spec.dp_epsilon is None else PRIVATE_LEARNING_RATE
+
+
 def _silent(_: str) -> None:
     """Says nothing."""
 
@@ -233,8 +245,11 @@ def _check(spec: TrainSpec) -> None:
     for flag, number in (("--epochs", spec.epochs), ("--batch-size", spec.batch_size)):
         if number < 1:
             raise UsageError(f"{flag} must be at least 1, not {number}.")
-    if not (math.isfinite(spec.learning_rate) and spec.learning_rate > 0):
-        raise UsageError(f"--learning-rate must be a positive number, not {spec.learning_rate:g}.")
+    rate = _learning_rate(spec)
+    if not (math.isfinite(rate) and rate > 0):
+        raise UsageError(f"--learning-rate must be a positive number, not {rate:g}.")
+    if spec.dp_trials is not None and spec.dp_trials < 1:
+        raise UsageError(f"--dp-trials counts this training too, so it is at least 1, not {spec.dp_trials}.")
     if any(units < 1 for units in spec.hidden):
         raise UsageError("--hidden must be positive numbers, such as 64,32.")
     if spec.seed < 0:
@@ -242,8 +257,10 @@ def _check(spec: TrainSpec) -> None:
     if spec.weight is not None and spec.dp_epsilon is not None:
         raise UsageError("Private training clips all rows alike, without weights: leave --weight or --dp-epsilon out.")
     if spec.dp_epsilon is None:
-        if spec.dp_delta is not None or spec.dp_noise_seed is not None:
-            raise UsageError("--dp-delta and --dp-noise-seed say how to train privately: add --dp-epsilon E.")
+        if any(option is not None for option in (spec.dp_delta, spec.dp_noise_seed, spec.dp_trials)):
+            raise UsageError(
+                "--dp-delta, --dp-noise-seed and --dp-trials say how to train privately: add --dp-epsilon E."
+            )
         return
     if not (math.isfinite(spec.dp_epsilon) and spec.dp_epsilon > 0):
         raise UsageError(f"--dp-epsilon must be a positive number, not {spec.dp_epsilon:g}.")

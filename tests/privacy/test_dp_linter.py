@@ -41,6 +41,11 @@ RIGHT: dict[str, Any] = {
     "wrong_gradient": [],
     "wrong_batch": [],
     "noise_seed_known": False,
+    "step_sensitivity": 1.0,
+    "draws": 1000,
+    "steps_taken": 1000,
+    "repeated_draws": 0,
+    "moved_outside_steps": 0,
 }
 
 WRONG: list[tuple[str, str, dict[str, Any]]] = [
@@ -60,6 +65,12 @@ WRONG: list[tuple[str, str, dict[str, Any]]] = [
     ("divided_by_actual_size", "breaks", {"divided_by": "actual_batch_size"}),
     ("wrong_expected_size", "harms", {"expected_batch_size": 32}),
     ("wrong_expected_size", "harms", {"expected_batch_size": 2000}),
+    ("sensitivity_above_norm", "breaks", {"step_sensitivity": 1.9}),
+    ("draws_without_step", "breaks", {"draws": 1010}),
+    ("steps_without_draw", "breaks", {"draws": 500}),
+    ("steps_without_draw", "breaks", {"repeated_draws": 3}),
+    ("steps_not_counted", "breaks", {"steps_taken": 1200, "draws": 1200}),
+    ("moved_outside_steps", "breaks", {"moved_outside_steps": 1}),
     ("clipping_never_binds", "harms", {"clipped_share": 0.0}),
     ("clipping_always_binds", "harms", {"clipped_share": 1.0}),
     ("cross_example_layers", "breaks", {"layers": ["Linear", "BatchNorm1d"]}),
@@ -95,8 +106,8 @@ def test_a_wrong_run_is_caught_by_its_check_alone(code: str, severity: str, chan
 
 
 TWO = [
-    {"noise_multiplier": 1.0, "sample_rate": 0.01, "steps": 400},
-    {"noise_multiplier": 2.0, "sample_rate": 0.02, "steps": 100},
+    {"noise_multiplier": 1.0, "sample_rate": 0.01, "steps": 800},
+    {"noise_multiplier": 2.0, "sample_rate": 0.02, "steps": 200},
 ]
 
 

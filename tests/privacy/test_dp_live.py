@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, TensorDataset, WeightedRandomSampler
 from auditor.errors import UsageError
 from auditor.privacy.layers import statistics_keepers
 from auditor.privacy.live import Movement, lint_setup, observe, sampler_of, try_gradients
+from auditor.privacy.loop_watch import LoopWatch
 from tests.quantifiers import all_of, none_of
 
 pytestmark = [
@@ -83,8 +84,10 @@ def test_a_right_setup_is_silent_before_and_after_training_and_is_left_alone() -
     assert all_of(torch.equal(v, before[k]) for k, v in module.state_dict().items())
     assert all_of(p.grad is None and p.grad_sample is None for p in optimizer.params)
     module.train()
-    step(module, optimizer, loader)
-    told = TOLD | {"batch_size": 60}
+    watch = LoopWatch(module, optimizer)
+    step(module, optimizer, watch.batches(loader))
+    watch.detach()
+    told = TOLD | {"batch_size": 60} | watch.told()
     after = lint_setup(module, optimizer, loader, engine.accountant, loss=per_row, batch=batch(), told=told)
     assert after.problems == () and after.not_recorded == ()
 
@@ -151,8 +154,8 @@ def test_opacus_820_lora_parameters_that_get_no_gradient() -> None:
 def test_opacus_820_lora_parameters_that_move_wrongly() -> None:
     module, optimizer, loader, engine = private(LoRA("permuted"))
     found = lint_setup(module, optimizer, loader, engine.accountant, loss=per_row, batch=batch(), told=TOLD).problems
-    assert [problem.code for problem in found] == ["wrong_gradients"]
-    assert "lora_B.weight" in found[0].what and "head" not in found[0].what
+    assert [problem.code for problem in found] == ["sensitivity_above_norm", "wrong_gradients"]
+    assert "lora_B.weight" in found[1].what and "head" not in found[1].what
 
 
 def test_opacus_820_lora_parameters_that_the_optimizer_does_not_hold() -> None:
@@ -211,7 +214,7 @@ def test_batch_norm_is_caught_by_name_and_by_its_gradients() -> None:
     *_, loader, engine = private(plain_net())
     running = net[1].running_mean.clone()  # type: ignore[union-attr, operator]
     found = codes(module, optimizer, loader, engine.accountant, loss=per_row, batch=batch())
-    assert found == ["cross_example_layers", "wrong_gradients"]
+    assert found == ["sensitivity_above_norm", "cross_example_layers", "wrong_gradients"]
     assert torch.equal(running, net[1].running_mean)  # type: ignore[arg-type]
 
 

@@ -7,7 +7,6 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -17,8 +16,10 @@ from torch import Tensor
 from auditor.errors import ModelError, UsageError
 from auditor.model.audited_model import Recipe
 from auditor.model.torch_model import TorchModel
+from auditor.privacy.accounting import Phase, least_noise, sampling_of, smallest_bound
 from auditor.privacy.training.private_gradients import Mode, PrivateStep, Way, choose_way, most_rows, with_own_samplers
 from auditor.privacy.training.private_layers import StandIn, put_stand_ins, weights_back
+from auditor.privacy.training.witness import SHARE, Witness
 from auditor.randomness import seeded_globals
 
 
@@ -80,7 +81,7 @@ def train_privately(
     stand_ins: bool = False,
     progress: Callable[[str], None] | None = None,
 ) -> tuple[TorchModel, tuple[str, ...]]:
-    """DP-SGD by Opacus: Poisson sampling, per-row gradients clipped to ``max_grad_norm``, Gaussian noise, RDP account.
+    """DP-SGD by Opacus: Poisson sampling, per-row gradients clipped to ``max_grad_norm``, Gaussian noise, PRV account.
 
     ``make``: the untrained model, the same one each time; x: (n, ...) inputs, y: (n,) labels. ``mode``: how gradients
     are clipped, all ways to the same sum: ``hooks``, ``ghost``, or the one that is faster. ``weights`` (n,) multiply
@@ -90,7 +91,7 @@ def train_privately(
     Returns the model, whose recipe holds what was spent, and notes that a reader must see: epsilon is that of the
     accountant over the steps really taken. Raises UsageError or ModelError before any training where it cannot be done.
 
-    Sources: Abadi et al., CCS 2016; Mironov, Talwar and Zhang, arXiv:1908.10530 (2019); ghost clipping: Li, Tramer,
+    Sources: Abadi et al., CCS 2016; Gopi, Lee and Wutschitz, NeurIPS 2021 (the accountant); ghost clipping: Li, Tramer,
     Liang and Hashimoto, ICLR 2022.
     """
 
@@ -135,16 +136,22 @@ class PrivateRun:
         from torch.utils.data import DataLoader, TensorDataset
 
         budget, recipe = self.budget, self.recipe
+        counting = SHARE * budget.epsilon
         model.module.train()
         sampling, noise = _private_generators(budget.noise_seed, model.device)
+        # Its history is what is accounted, by whichever accountant gives the smaller bound.
         engine = PrivacyEngine(accountant="rdp")
         learned = [p for p in model.module.parameters() if p.requires_grad]
         rows = DataLoader(TensorDataset(x, y), batch_size=recipe.batch_size, generator=sampling)
+        sampling_plan = sampling_of(len(x), recipe.batch_size)
         try:
-            multiplier = _noise_multiplier(
-                budget.epsilon - budget.spent_before, self.delta, 1.0 / len(rows), recipe.epochs
+            multiplier, _ = least_noise(
+                budget.epsilon - budget.spent_before - counting,
+                self.delta,
+                sample_rate=sampling_plan.accounted_rate,
+                steps=sampling_plan.steps_per_epoch * recipe.epochs,
             )
-        except ValueError as error:
+        except UsageError as error:
             raise UsageError(f"--dp-epsilon {budget.epsilon:g} cannot be reached: {error}") from None
         made: tuple[Any, ...] = engine.make_private(
             module=model.module,
@@ -162,36 +169,27 @@ class PrivateRun:
         if at_once is not None and at_once < len(x):
             drawn = BatchSplittingSampler(sampler=loader.batch_sampler, max_batch_size=at_once, optimizer=optimizer)
         step = PrivateStep(model.with_module(with_own_samplers(private)), optimizer, self.way)
+        witness = Witness(step.model, optimizer, self.way, step)
+        secret = np.random.default_rng(None if budget.noise_seed is None else [budget.noise_seed, 2])
+        watch = witness.look(x, y, epsilon=counting, rng=secret)
         for epoch in range(1, recipe.epochs + 1):
-            loss = _one_private_epoch(step, x, y, self.weights, drawn)
+            loss = _one_private_epoch(step, x, y, self.weights, watch.batches(drawn))
             if self.progress is not None:
                 self.progress(f"epoch {epoch} of {recipe.epochs}, loss {loss:.4f}")
+        counted = [Phase(noise_multiplier=n, sample_rate=q, steps=k) for n, q, k in engine.accountant.history]
+        epsilon, accountant = smallest_bound(counted, self.delta)
         return replace(
             recipe,
-            epsilon=float(engine.get_epsilon(self.delta)) + budget.spent_before,
+            epsilon=epsilon + budget.spent_before + counting,
             delta=self.delta,
             noise_multiplier=float(optimizer.noise_multiplier),
             max_grad_norm=budget.max_grad_norm,
             n_rows=len(x),
             sampler="poisson",
-            accountant="rdp",
+            accountant=accountant,
             noise_seed_known=budget.noise_seed is not None,
+            seen=witness.seen(),
         )
-
-
-@lru_cache(maxsize=64)
-def _noise_multiplier(epsilon: float, delta: float, sample_rate: float, epochs: int) -> float:
-    """Opacus' search, which takes longer than the training of a small network; raises ValueError where there is none.
-
-    Of the same four numbers it finds the same, so that a run that is repeated need not wait for it again.
-    """
-    from opacus.accountants.utils import get_noise_multiplier
-
-    return float(
-        get_noise_multiplier(
-            target_epsilon=epsilon, target_delta=delta, sample_rate=sample_rate, epochs=epochs, accountant="rdp"
-        )
-    )
 
 
 def _private_generators(noise_seed: int | None, device: torch.device) -> tuple[torch.Generator, torch.Generator]:
@@ -229,15 +227,22 @@ def private_notes(recipe: Recipe, budget: PrivacyBudget, way: Way) -> tuple[str,
         "repeated bit by bit."
     )
     how = "ghost clipping" if way == "ghost" else "per-row gradients by hooks"
+    by = str(recipe.accountant).upper()
     return (
-        f"Trained privately (DP-SGD, Opacus, RDP accountant): epsilon {recipe.epsilon:.4g} at delta "
+        f"Trained privately (DP-SGD, Opacus, {by} accountant): epsilon {recipe.epsilon:.4g} at delta "
         f"{recipe.delta:.3g}, noise multiplier {recipe.noise_multiplier:.4g}, gradients clipped to "
         f"{recipe.max_grad_norm:g} ({how}), {recipe.epochs} epochs with Poisson sampling and without early stopping.",
-        "Limits of that claim: means, deviations, medians and levels of the encoding come from the training rows "
-        "outside the accounting; the noise is pseudo-random, not cryptographic; trying several settings spends more "
-        "than one run.",
+        f"Limits of that claim: {_encoded(recipe)}; the number of rows is taken as public, since the steps' divisor "
+        "follows from it; the noise is pseudo-random, not cryptographic; trying several settings spends more than one "
+        "run.",
         seeded,
     )
+
+
+def _encoded(recipe: Recipe) -> str:
+    if recipe.preprocessing_from == "public":
+        return "bounds and levels of the encoding and the names of the classes are taken as public"
+    return "means, deviations, medians and levels of the encoding come from the training rows outside the accounting"
 
 
 def _stand_in_notes(stand_ins: tuple[StandIn, ...]) -> tuple[str, ...]:

@@ -1,0 +1,107 @@
+"""A private loop, watched while it runs: what is drawn, what is stepped on, and what moves the weights in between."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+T = TypeVar("T")
+# Of batches of fewer rows, two alike are no wonder.
+_ROWS_THAT_TELL = 8
+
+
+class LoopWatch:
+    """Counts draws against steps, and notices weights that moved outside steps.
+
+    The loop iterates over ``watch.batches(loader)`` instead of the loader; ``told()`` gives the fields of
+    :class:`~auditor.privacy.run_record.RunRecord` for :func:`auditor.privacy.live.lint_setup`. Made before the first
+    step, of the module and the optimizer that ``make_private`` returned; ``module`` may be only the part that is used.
+    A logical step that Opacus cuts into physical batches is one draw. It keeps a copy of the trainable weights.
+    """
+
+    def __init__(self, module: nn.Module, optimizer: Any) -> None:
+        self.module, self.optimizer = module, optimizer
+        self.draws = self.steps_taken = self.repeated_draws = self.moved_outside_steps = 0
+        self._skipped = False
+        self._last = b""
+        self._weights = self._now()
+        inner = getattr(optimizer, "original_optimizer", optimizer)
+        self._step = optimizer.step
+        optimizer.step = self._ask
+        self._hooks = [inner.register_step_pre_hook(self._before), inner.register_step_post_hook(self._after)]
+
+    def batches(self, loader: Iterable[T]) -> Iterator[T]:
+        """The loader's batches, counted."""
+        for batch in loader:
+            # Physical parts of a logical batch are asked to step too, and are put off.
+            if not self._skipped:
+                self.draws += 1
+            digest, rows = _digest(batch)
+            self.repeated_draws += digest == self._last and rows >= _ROWS_THAT_TELL
+            self._last = digest
+            yield batch
+
+    def told(self) -> dict[str, int]:
+        """What was seen so far, by the names of the record's fields."""
+        self._compare()
+        return {
+            "draws": self.draws,
+            "steps_taken": self.steps_taken,
+            "repeated_draws": self.repeated_draws,
+            "moved_outside_steps": self.moved_outside_steps,
+        }
+
+    def detach(self) -> None:
+        """Gives the optimizer back as it was."""
+        self.optimizer.step = self._step
+        for hook in self._hooks:
+            hook.remove()
+
+    def _ask(self, *arguments: Any, **named: Any) -> Any:
+        taken = self.steps_taken
+        found = self._step(*arguments, **named)
+        self._skipped = self.steps_taken == taken and bool(getattr(self.optimizer, "_is_last_step_skipped", False))
+        return found
+
+    def _before(self, *_: Any) -> None:
+        self._compare()
+
+    def _after(self, *_: Any) -> None:
+        self.steps_taken += 1
+        self._weights = self._now()
+
+    def _compare(self) -> None:
+        now = self._now()
+        # A weight that appears or goes, as adapters do, moved too.
+        moved = now.keys() != self._weights.keys() or any(not torch.equal(now[n], w) for n, w in self._weights.items())
+        self.moved_outside_steps += moved
+        self._weights = now
+
+    def _now(self) -> dict[str, Tensor]:
+        return {n.removeprefix("_module."): p.detach().clone() for n, p in self.module.named_parameters()}
+
+
+def _digest(batch: object) -> tuple[bytes, int]:
+    """A digest of all tensors of a batch, and its rows."""
+    found, rows = hashlib.sha256(), 0
+    for tensor in _tensors(batch):
+        rows = max(rows, len(tensor) if tensor.dim() else 0)
+        found.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes() if tensor.numel() else b"")
+    return found.digest(), rows
+
+
+def _tensors(value: object) -> Iterator[Tensor]:
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, list) and value and isinstance(value[0], int):
+        yield torch.tensor(value)
+    elif isinstance(value, dict):
+        for part in value.values():
+            yield from _tensors(part)
+    elif isinstance(value, list | tuple):
+        for part in value:
+            yield from _tensors(part)

@@ -1,0 +1,87 @@
+"""What an optimizer adds to the clipped sum, kept step by step."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from auditor.privacy.released_noise import BLOCKS, IN_A_BLOCK, MOST_STEPS, ReleasedNoise
+from auditor.rows import FloatArray
+
+# What scaling there and back may change in single precision.
+_SAME = 1e-3
+
+
+class NoiseKeeper:
+    """Keeps the noise of an Opacus optimizer's parameters; ``add`` follows each draw, ``taken`` each step."""
+
+    def __init__(self, parameters: Sequence[Any]) -> None:
+        self.parameters = parameters
+        self.sizes = np.asarray([p.numel() for p in parameters], np.float64)
+        self._sum = [torch.zeros_like(p, dtype=torch.float32) for p in parameters]
+        self._blocks = _blocks(self.sizes)
+        self._squares: list[FloatArray] = []
+        self._totals: list[float] = []
+        self._multipliers: list[float] = []
+        self._watched: list[FloatArray] = []
+        self._released: FloatArray | None = None
+        self._changed = 0
+
+    def add(self, before: Sequence[Tensor], norm: float, multiplier: float) -> None:
+        """The noise of a step: what ``p.grad`` holds beyond the sums ``before``, in units of the norm."""
+        squares, total, released = np.zeros(len(before)), 0.0, []
+        watched = []
+        for k, (p, summed) in enumerate(zip(self.parameters, before, strict=True)):
+            noise = (p.grad.detach().reshape(summed.shape).float() - summed.float()) / norm
+            squares[k] = float(noise.double().square().sum())
+            total += float(noise.double().sum())
+            # The optimizer's own multiplier, so that a schedule of noise is one size.
+            self._sum[k] += noise.reshape(self._sum[k].shape) / (multiplier or 1.0)
+            at = torch.from_numpy(self._blocks[k]).to(noise.device)
+            watched.append(noise.reshape(-1)[at].double().cpu().numpy())
+            released.append(p.grad.detach().reshape(-1)[at].double().cpu().numpy())
+        self._squares.append(squares)
+        self._totals.append(total)
+        self._multipliers.append(multiplier)
+        self._watched = [*self._watched, np.concatenate(watched) / (multiplier or 1.0)][-MOST_STEPS:]
+        self._released = np.concatenate(released)
+
+    def taken(self, scale: float) -> None:
+        """A step is taken: with the gradient that the noise was added to, divided by ``scale``, or with another?"""
+        if self._released is None:
+            return
+        now = np.concatenate(
+            [
+                (torch.zeros_like(p) if p.grad is None else p.grad).detach().reshape(-1)[at].double().cpu().numpy()
+                for p, at in zip(self.parameters, map(torch.from_numpy, self._blocks), strict=True)
+            ]
+        )
+        size = float(np.abs(self._released).max(initial=0.0))
+        self._changed += bool(np.abs(now * scale - self._released).max(initial=0.0) > _SAME * max(size, 1e-12))
+        self._released = None
+
+    def kept(self) -> ReleasedNoise:
+        """All of it."""
+        return ReleasedNoise(
+            sizes=self.sizes,
+            squares=np.stack(self._squares),
+            totals=np.asarray(self._totals),
+            squared_sum=float(sum(float(s.double().square().sum()) for s in self._sum)),
+            multipliers=np.asarray(self._multipliers),
+            watched=np.stack(self._watched),
+            changed=self._changed,
+        )
+
+
+def _blocks(sizes: FloatArray) -> list[Any]:
+    """For each parameter the places in it that are watched: blocks of neighbours, spread over all numbers."""
+    total, ends = int(sizes.sum()), np.cumsum(sizes).astype(np.int64)
+    begins = np.linspace(0, max(total - IN_A_BLOCK, 0), BLOCKS).astype(np.int64)
+    places = np.unique((begins[:, None] + np.arange(IN_A_BLOCK)).ravel())
+    places = places[places < total]
+    which = np.searchsorted(ends, places, side="right")
+    return [places[which == k] - (int(ends[k]) - int(sizes[k])) for k in range(len(sizes))]
