@@ -245,13 +245,13 @@ def _perturbed(
 
 def exchanged_rows(rows: Rows, places: Sequence[int], own: IntArray, source: IntArray) -> Rows:
     """Rows ``own`` of a table, the values of each column ``places[j]`` from the rows ``source[:, j]``."""
-    moved: Any = take_rows(rows, own)
-    if not hasattr(moved, "iloc"):
-        moved = np.array(moved)
+    if isinstance(rows, np.ndarray):
+        array = np.array(rows[own])
         for j, place in enumerate(places):
-            moved[:, place] = np.asarray(rows)[source[:, j], place]
-        return moved
+            array[:, place] = rows[source[:, j], place]
+        return array
     table: Any = rows
+    moved: Any = take_rows(rows, own)
     columns = [moved.iloc[:, i] for i in range(moved.shape[1])]
     for j, place in enumerate(places):
         columns[place] = table.iloc[source[:, j], place].set_axis(moved.index)

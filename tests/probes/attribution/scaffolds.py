@@ -126,7 +126,7 @@ def is_real(kind: Kind, world: World, rng: np.random.Generator) -> Callable[[Flo
     X = np.concatenate([reals, fakes])
     y = np.arange(len(X)) < len(reals)
     if kind == "trees":
-        detector = HistGradientBoostingClassifier(random_state=0, class_weight="balanced")
+        detector = HistGradientBoostingClassifier(max_iter=60, random_state=0, class_weight="balanced")
     else:
         detector = RandomForestClassifier(60, min_samples_leaf=2, class_weight="balanced", random_state=0, n_jobs=1)
     detector.fit(X, y)

@@ -61,12 +61,12 @@ def by_group(model: AuditedModel, rows: World) -> float:
 # ---- caught ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", ["lookup", "radius", "trees"])
+@pytest.mark.parametrize("kind", ["lookup", "trees"])
 def test_a_model_with_another_face_for_perturbed_rows_is_refused(kind: Kind) -> None:
-    rows = generated()
+    rows = generated(1200)
     model = scaffold(kind, rows, np.random.default_rng(0))
     assert by_group(model, rows) > 0.88
-    found = audited(model, rows, n_samples=128)
+    found = audited(model, rows, n_samples=96)
     assert found[0].detail.startswith("REFUSED") and OTHERWISE in found[0].detail and "'race'" in found[0].detail
     # Neither passed nor failed: there is too little to say, and the report says why.
     assert OTHERWISE in found[0].too_few and not isinstance(found[0].estimate, Undefined)
