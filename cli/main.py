@@ -48,6 +48,12 @@ _OF_MITIGATIONS = (
     "max_memory", "allow_unsandboxed",
 )  # fmt: skip
 
+# What rows that are explained are told of themselves.
+_OF_EXPLAINED = (
+    "data", "query", "target", "positive", "sensitive", "bins", "sensitive_file", "join_on", "features", "text",
+    "task", "classes", "outputs",
+)  # fmt: skip
+
 INTERNAL_ERROR = 70  # EX_SOFTWARE of sysexits.h
 
 
@@ -255,6 +261,55 @@ def mitigate(
         max_seconds=max_seconds,
         quiet=quiet,
     )
+
+
+@command("explain")
+@with_flags(
+    [
+        *_OF_EXPLAINED, "threshold", "seed", "device", "max_memory", "max_seconds", "base", "architecture",
+        "architecture_args", "predict", "allow_code", "trust_pickle", "allow_unsandboxed",
+    ],
+    {
+        "data": "The row and others, which say what is typical: a table, or a database's URL with --query.",
+        "target": "Column of true labels, which are left out of the features.",
+        "sensitive": "Column of a sensitive feature, which recourse never changes; repeat for more.",
+        "seed": "Seed; the same seed gives the same explanation.",
+        "max_seconds": "Seconds for loading, and for each row.",
+    },
+)  # fmt: skip
+def explain(
+    given: dict[str, object],
+    row: Annotated[
+        list[int], typer.Option(help="Row of the data, counted from 1 without the header; repeat for more.")
+    ],
+    model: Annotated[str | None, typer.Argument(help=flags()["model"].help, show_default=False)] = None,
+    immutable: Annotated[str | None, typer.Option(help="Columns that recourse leaves as they are: age,sex.")] = None,
+    monotone: Annotated[str | None, typer.Option(help="The one way recourse may go: income=up,debt=down.")] = None,
+    reasons: Annotated[int, typer.Option(help="Reasons shown for each row at most.")] = 4,
+    recourses: Annotated[int, typer.Option(help="Changes shown for each row at most.")] = 3,
+    budget: Annotated[int, typer.Option(help="Rows that recourse may ask the model about, for each row.")] = 20_000,
+    draws: Annotated[int | None, typer.Option(help="Draws of what is typical; 100, or 20 of a text.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for explanation.html and .json."), Writes(itself=True)
+    ] = None,
+    config: Annotated[str | None, typer.Option(help="Configuration file; ./audit.toml where there is one.")] = None,
+    json_: Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else.")] = False,
+    debug: Debug = False,
+) -> int:
+    """Say why rows were decided as they were, what would change the decision, and which rows are near.
+
+    Exit codes: 0 every row has reasons that hold for it and, where its decision is unfavourable, changes that are
+    proven to flip it, 2 wrong usage, 3 reasons were refused or no such change was found, 4 the model or the data were
+    refused.
+    """
+    from cli.explain import Asked, explain_rows
+    from cli.options import configure
+
+    typed = given.pop("architecture_args")
+    arguments = None if typed is None else parse_json_flag(str(typed), "--architecture-args")
+    asked = Asked.of(row, immutable, monotone, reasons=reasons, recourses=recourses, budget=budget, draws=draws)
+    configured = configure(given | {"model": model, "architecture_args": arguments}, config, [])
+    return explain_rows(configured, asked, out, as_json=json_, debug=debug)
 
 
 @command("tradeoff")

@@ -15,6 +15,7 @@ from auditor.finding.policy import load_policies
 from auditor.finding.profiles import DEFAULT_PROFILE
 from auditor.intake.rows.sql import is_database
 from auditor.outputs import reads
+from auditor.report.labels import Labels
 from auditor.run.options import Configured, ScanOptions, flags
 from cli.guarded import files_named
 
@@ -58,7 +59,7 @@ def configure(given: Mapping[str, object], config: str | None, settings: list[st
     path = Path(config) if config is not None else Path(CONFIG_NAME)
     content = read_config(path) if config is not None or path.is_file() else {}
     for key in content:
-        if key not in (known := ("audit", "probes", "criteria", "budgets")):
+        if key not in (known := ("audit", "probes", "criteria", "budgets", "labels")):
             raise ConfigError(f"{path}: unknown section [{key}]{did_you_mean(key, known)}. Known: {', '.join(known)}.")
     table = _table(content, "audit", path)
     merged = {_snake(k): v for k, v in table.items()}
@@ -91,7 +92,8 @@ def configure(given: Mapping[str, object], config: str | None, settings: list[st
     policies, required = load_policies(options.policy)
     check_policies(policies, options, PROBES)
     criteria = _criteria(content, path, options, given, required)
-    return Configured(options, probe_options, criteria, tuple(policies))
+    labels = Labels.of(_table(content, "labels", path), f"{path}: [labels]")
+    return Configured(options, probe_options, criteria, tuple(policies), labels)
 
 
 def _note_inputs(options: ScanOptions, probe_options: Mapping[str, object], config: Path | None) -> None:

@@ -38,6 +38,7 @@ from probes.privacy.memorization.extraction import Extraction
 from probes.privacy.memorization.lm_membership import LMMembership
 from probes.privacy.memorization.pii_leakage import PIILeakage
 from probes.privacy.model_inversion import ModelInversion
+from probes.reasons.ale import AccumulatedLocalEffects
 from probes.robustness.label_conflicts import LabelConflicts
 from probes.robustness.out_of_distribution import OutOfDistribution
 from probes.robustness.poisoning import Poisoning
@@ -57,6 +58,7 @@ PROBES: dict[str, type[Probe]] = {
     "change": Change,
     "feature_attribution": FeatureAttribution,
     "token_attribution": TokenAttribution,
+    "ale": AccumulatedLocalEffects,
     "membership_inference": MembershipInference,
     "lm_membership": LMMembership,
     "extraction": Extraction,

@@ -108,6 +108,27 @@ class MitigationSpec:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ExplainSpec:
+    """Which rows are explained, counted from 1, by the ``package.module:function`` that does it, and how.
+
+    ``immutable``: columns that recourse leaves as they are; ``monotone``: ``column=up`` or ``column=down``, the one way
+    that it may go. ``n_reasons``, ``n_recourses``: how many of each at most. ``draws``: of what is typical; None means
+    what the rows' kind takes. ``budget``: questions for recourse. ``labels``: keys of columns, ``column`` or
+    ``column.value``, that are to be there.
+    """
+
+    target: str
+    rows: tuple[int, ...]
+    immutable: tuple[str, ...] = ()
+    monotone: tuple[str, ...] = ()
+    n_reasons: int = 4
+    n_recourses: int = 3
+    draws: int | None = None
+    budget: int = 20_000
+    labels: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
 class DetectionSpec:
     """Which files are examined, each named once as :func:`auditor.files.sent` writes it, and how.
 
@@ -214,9 +235,10 @@ class Job:
 
     ``evidence``: what of the model's answers is kept beside the measurements, by row: its scores, or each row's groups
     too. ``recognise``: whether the rows are to be known again where they are shuffled or saved anew. With a
-    ``mitigation`` it makes a new model of the old one and the rows of ``data``, and asks no probe. With a ``detection``
-    it examines files, by the model where there is one; with a ``detector_training`` it trains a detector, and with a
-    ``table_training`` a classifier. ``allow_unsandboxed``: whether it goes without the kernel's sandbox.
+    ``mitigation`` it makes a new model of the old one and the rows of ``data``, and asks no probe; with an ``explain``
+    it explains rows of ``data``. With a ``detection`` it examines files, by the model where there is one; with a
+    ``detector_training`` it trains a detector, and with a ``table_training`` a classifier. ``allow_unsandboxed``:
+    whether it goes without the kernel's sandbox.
     """
 
     model: ModelSpec
@@ -228,6 +250,7 @@ class Job:
     evidence: Literal["scores", "rows"] | None = None
     recognise: bool = False
     mitigation: MitigationSpec | None = None
+    explain: ExplainSpec | None = None
     detection: DetectionSpec | None = None
     detector_training: DetectorTrainingSpec | None = None
     table_training: TableTrainingSpec | None = None

@@ -11,6 +11,7 @@ from pathlib import Path
 from threading import Thread
 
 import numpy as np
+import pandas as pd
 
 from auditor.data.audit_data import AuditData, favourable
 from auditor.data.counts import GroupCounts
@@ -27,12 +28,21 @@ from auditor.intake.rows.folders import sha256_of_folder
 from auditor.intake.rows.reading import can_stream, load_data, no_rows, stream_counts
 from auditor.intake.rows.repeats import RepeatCount, repeats_in
 from auditor.intake.rows.tables import open_table
-from auditor.intake.specs import DataSpec, DetectionSpec, DetectorTrainingSpec, Job, MitigationSpec, ProbeSpec
+from auditor.intake.specs import (
+    DataSpec,
+    DetectionSpec,
+    DetectorTrainingSpec,
+    ExplainSpec,
+    Job,
+    MitigationSpec,
+    ProbeSpec,
+)
 from auditor.model.audited_model import AuditedModel
 from auditor.model.language_folder import save_folder
 from auditor.model.language_model import AuditedLanguageModel
 from auditor.model.saving import save
 from auditor.model.torch_model import TorchModel
+from auditor.report.labels import check_keys, spelled
 from auditor.report.record import DataRecord
 from auditor.run.alike import alike_in_counts
 from auditor.run.answers import counts_of, head_of, parts_of
@@ -48,6 +58,7 @@ from auditor.run.messages import (
     Loaded,
     Opening,
     Repaired,
+    RowExplained,
     Trained,
 )
 from auditor.run.mitigation import Training, learns, make_mitigation, needs_rows
@@ -116,6 +127,9 @@ def run(job: Job, channel: Channel, opened: list[Opened] | None = None) -> None:
     if job.mitigation is not None:
         mitigate(job.mitigation, model, job, channel)
         return
+    if job.explain is not None:
+        explain(job.explain, model, job, channel)
+        return
     if job.data is None:
         channel.send(DataRead(data=DataRecord()))
         answer(probes, model, None, job, channel)
@@ -177,6 +191,34 @@ def mitigate(spec: MitigationSpec, model: AuditedModel, job: Job, channel: Chann
     if seen is not None and job.data is not None and not learns(kind):
         notes = (*notes, *seen(made.model, load_data(job.data, made.model)))
     channel.send(Repaired(notes=tuple(note[:2_000] for note in notes)))
+
+
+def explain(spec: ExplainSpec, model: AuditedModel, job: Job, channel: Channel) -> None:
+    """Explains one row after another."""
+    if job.data is None:
+        raise UsageError("Which rows? Add --data FILE.")
+    hashing = Hashing(job.data)
+    data = load_data(job.data, model)
+    channel.send(DataRead(data=complete_record(data_record(data), job.data, hashing)))
+    _check_labels(spec, job.data, data)
+    module, _, name = spec.target.partition(":")
+    rows = getattr(import_module(module), name)
+    for row in rows(
+        spec, model, data, generator_for(job.seed, "explain"), lambda words: channel.send(Working(words=words))
+    ):
+        channel.send(RowExplained(row=row))
+
+
+def _check_labels(spec: ExplainSpec, said: DataSpec, data: AuditData) -> None:
+    """Raises UsageError for a label of a column or value that is not there."""
+    if not spec.labels:
+        return
+    values: dict[str, set[str]] = {} if said.target is None else {said.target: set(data.classes)}
+    for table in (data.X, data.sensitive_features):
+        if isinstance(table, pd.DataFrame):
+            values |= {str(c): set(map(spelled, table[c].dropna().unique())) for c in table.columns}
+    columns = {*values, *([] if Path(said.path).is_dir() else open_table(said.path).columns)}
+    check_keys(spec.labels, columns, values)
 
 
 def examine(spec: DetectionSpec, job: Job, channel: Channel) -> None:

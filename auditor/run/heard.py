@@ -8,6 +8,7 @@ from pathlib import Path
 from auditor.detection.record import DetectorRecord, FileResult
 from auditor.files import readable, received
 from auditor.finding.measurement import ProbeResult
+from auditor.finding.reasons import ExplainedRow
 from auditor.report.record import DataRecord, ModelRecord
 from auditor.report.text import visible
 from auditor.run.answers import Answers, AnswersHead, AnswersPart, CountsRecord, joined
@@ -24,6 +25,7 @@ from auditor.run.messages import (
     Message,
     Opening,
     Repaired,
+    RowExplained,
     Trained,
 )
 
@@ -88,6 +90,29 @@ class Mitigated(Heard):
                 pass
             case Repaired():
                 self.notes = message.notes
+            case _:
+                super()._own(message, on_stage)
+
+
+@dataclass
+class RowsExplained(Heard):
+    """What is said of rows, in the order in which they were asked for; ``model`` and ``data``: what was read."""
+
+    model: ModelRecord | None = None
+    data: DataRecord | None = None
+    rows: list[ExplainedRow] = field(default_factory=list)
+
+    def _own(self, message: Message, on_stage: OnStage) -> None:
+        match message:
+            case Loaded():
+                self.model, self.device = message.model, message.device
+                on_stage("reading the data")
+            case DataRead():
+                self.data = message.data
+            case RowExplained():
+                if str(message.row.row) not in self.allowed:
+                    raise ValueError("a row that was not asked for")
+                self.rows.append(message.row)
             case _:
                 super()._own(message, on_stage)
 

@@ -18,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -36,7 +36,7 @@ from auditor.run.protocol import HEADER, MAX_MESSAGE, Done, Refused, TableTraine
 
 if TYPE_CHECKING:
     from auditor.finding.measurement import Pillar, ProbeResult
-    from auditor.run.heard import FilesExamined, Measured
+    from auditor.run.heard import FilesExamined, Measured, RowsExplained
     from auditor.run.messages import Message, Trained
 
 _KEPT = (
@@ -123,6 +123,19 @@ def mitigate(job: Job, *, on_stage: Callable[[str], None] | None = None) -> tupl
     if done.notes is None:
         raise ModelError(f"The mitigation did not end well: {end.why or 'it wrote no model.'}")
     return done.notes
+
+
+def explain(job: Job, *, on_stage: Callable[[str], None] | None = None) -> RowsExplained:
+    """Explains the rows of a job in a child. Raises as :func:`mitigate` does, of a row that was not explained too."""
+    from auditor.run.heard import RowsExplained
+
+    done = RowsExplained()
+    end = _one_child(job, done, on_stage or (lambda _: None))
+    done.log += end.log
+    _raise_refusal(done)
+    if job.explain is None or len(done.rows) != len(job.explain.rows):
+        raise ModelError(f"The explanation did not end well: {end.why or 'not every row was explained.'}")
+    return done
 
 
 def examine(job: Job, *, on_stage: Callable[[str], None] | None = None) -> FilesExamined:
@@ -310,7 +323,7 @@ def _listen(
 ) -> str:
     """Takes messages until the child is done, dies or breaks a limit; returns why it ended, "" where it finished."""
     _send_job(child, replace(job, parent=os.getpid()))
-    done.begin([spec.name for spec in job.probes] if job.detection is None else job.detection.files)
+    done.begin(_may_ask(job))
     pipe = _Pipe(descriptor, done.read)
     deadline = time.monotonic() + job.limits.seconds
     if job.table_training is None:
@@ -341,6 +354,13 @@ def _listen(
             if _resident_bytes(child.pid) > job.limits.memory_bytes:
                 more = "raise --max-memory to give it more" if job.table_training is None else "train on fewer rows"
                 return f"It used more than {_gib(job.limits.memory_bytes)}: {more}."
+
+
+def _may_ask(job: Job) -> Sequence[str]:
+    """The names that the child may ask, open or explain."""
+    if job.detection is not None:
+        return job.detection.files
+    return [spec.name for spec in job.probes] if job.explain is None else list(map(str, job.explain.rows))
 
 
 def _send_job(child: subprocess.Popen[bytes], job: Job) -> None:

@@ -8,6 +8,7 @@ from pydantic import Field, TypeAdapter
 
 from auditor.detection.record import DetectorRecord, FileResult
 from auditor.finding.measurement import ProbeResult
+from auditor.finding.reasons import ExplainedRow
 from auditor.report.record import DataRecord, ModelRecord
 from auditor.run.answers import AnswersHead, AnswersPart, CountsRecord
 from auditor.run.protocol import Confined, Done, Line, Refused, Said, TableTrained, Working
@@ -73,6 +74,16 @@ class Repaired(Said):
     notes: tuple[Line, ...]
 
 
+class RowExplained(Said):
+    """What was found of a row."""
+
+    kind: Literal["explained"] = "explained"
+    row: ExplainedRow
+
+    def once(self) -> str | None:
+        return f"explained {self.row.row}"
+
+
 class DetectorLoaded(Said):
     """The detector was loaded, or there is none to load; ``device`` is where it works."""
 
@@ -121,6 +132,7 @@ Message = Annotated[
     | Answered
     | Working
     | Repaired
+    | RowExplained
     | DetectorLoaded
     | Opening
     | Examined

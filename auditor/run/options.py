@@ -20,6 +20,7 @@ from annotated_types import Ge, Gt, Le, Lt
 
 from auditor.errors import UsageError
 from auditor.finding.profiles import DEFAULT_PROFILE
+from auditor.report.labels import Labels
 
 if TYPE_CHECKING:
     from pydantic import GetCoreSchemaHandler, TypeAdapter
@@ -400,12 +401,14 @@ class ScanOptions:
 
 @dataclass(frozen=True)
 class Configured:
-    """A scan as asked for: its options, the options of single probes, and what the results are held to."""
+    """A scan as asked for: its options, the options of single probes, what the results are held to, and what columns
+    and values are called."""
 
     options: ScanOptions
     probe_options: dict[str, dict[str, Any]]
     criteria: tuple[Criterion, ...]
     policies: tuple[Policy, ...] = ()
+    labels: Labels = field(default_factory=Labels)
 
 
 @cache

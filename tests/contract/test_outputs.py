@@ -64,6 +64,7 @@ class Case:
 
 
 MITIGATE = ("mitigate", "reweighing", "model.pt", *ROWS)
+EXPLAIN = ("explain", "model.pt", "--data", "t.csv", "--positive", "1", "--row", "1")
 SWEEP = ("tradeoff", "correlation-remover", "model.pt", *ROWS, "--sweep", "alpha=0,1", "--out", "sweep")
 CASES = [
     Case("out", ("train", "d.csv", "--target", "y", "--out", "new.pt"), "new.pt"),
@@ -79,6 +80,8 @@ CASES = [
     Case("out", SWEEP, "sweep/figures/front.svg"),
     Case("out", SWEEP, "sweep/alpha=1/model.pt"),
     Case("out", SWEEP, "sweep/unmitigated/report.json"),
+    Case("out", (*EXPLAIN, "--out", "o"), "o/explanation.html"),
+    Case("out", (*EXPLAIN, "--out", "o"), "o/explanation.json"),
     Case("out", ("scan", "model.pt", "--out", "o"), "o/report.json"),
     Case("out", ("scan", "model.pt"), "audit-report/report.html"),
     Case("out", ("scan", "model.pt", "--format", "json", "--out", "."), "report.csv"),

@@ -462,6 +462,13 @@ TOYS: dict[str, Toys] = {
         ],
         data=lambda: rows(2_000),
     ),
+    "ale": Toys(
+        ideal=lambda: model(lambda skill, group, seen: skill),
+        violating=lambda: model(lambda skill, group, seen: 8.0 * group - 4.0),
+        criteria=[criterion("ale_local_effect", "at_most", 0.40)],
+        data=lambda: rows(2_000),
+        worlds=20,
+    ),
     "out_of_distribution": Toys(
         ideal=lambda: model(lambda skill, group, seen: skill * torch.exp(-((skill / 8.0) ** 4))),
         violating=lambda: model(lambda skill, group, seen: skill),

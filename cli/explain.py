@@ -1,0 +1,189 @@
+"""``auditor explain``: why single rows were decided as they were, and what would change the decision."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import typer
+
+from auditor.errors import UsageError
+from auditor.finding.reasons import MOST_REASONS, MOST_RECOURSES, ExplainedRow
+from auditor.intake.specs import ExplainSpec, Job, Limits
+from auditor.outputs import claim
+from auditor.report.labels import Labels
+from auditor.report.reasons_page import READING, Explanation, as_text, render_explanation
+from auditor.run import __version__
+from auditor.run.options import Configured, ScanOptions, names_in
+from auditor.run.scan import data_spec, model_spec, rows_at_hand
+
+_FILES = ("explanation.html", "explanation.json")
+_TARGET = "probes.reasons.explain:explain"
+_MOST_ROWS = 1_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """Which rows, counted from 1, and how they are explained."""
+
+    rows: tuple[int, ...]
+    immutable: tuple[str, ...]
+    monotone: tuple[str, ...]
+    n_reasons: int
+    n_recourses: int
+    budget: int
+    draws: int | None
+
+    @classmethod
+    def of(
+        cls,
+        rows: list[int],
+        immutable: str | None,
+        monotone: str | None,
+        *,
+        reasons: int,
+        recourses: int,
+        budget: int,
+        draws: int | None,
+    ) -> Asked:
+        """From what was typed. Raises UsageError for a number out of range, or what is no list of names."""
+        for flag, value, least, most in (
+            ("--reasons", reasons, 1, MOST_REASONS),
+            ("--recourses", recourses, 1, MOST_RECOURSES),
+            ("--budget", budget, 1, 10_000_000),
+            ("--draws", 2 if draws is None else draws, 2, 10_000),
+            *(("--row", row, 1, sys.maxsize) for row in rows),
+        ):
+            if not least <= value <= most:
+                beyond = f"from {least:,} to {most:,}" if most < sys.maxsize else f"at least {least}: rows count from 1"
+                raise UsageError(f"{flag} {value} must be {beyond}.")
+        if len(set(rows)) > _MOST_ROWS:
+            raise UsageError(f"{len(set(rows)):,} rows are more than the {_MOST_ROWS:,} that one call explains.")
+        return cls(
+            rows=tuple(dict.fromkeys(rows)),
+            immutable=_names(immutable, "--immutable"),
+            monotone=_names(monotone, "--monotone"),
+            n_reasons=reasons,
+            n_recourses=recourses,
+            budget=budget,
+            draws=draws,
+        )
+
+
+def _names(text: str | None, flag: str) -> tuple[str, ...]:
+    try:
+        return tuple(dict.fromkeys(names_in(text or "")))
+    except ValueError as error:
+        raise UsageError(f"{flag}: {error}.") from None
+
+
+def explain_rows(configured: Configured, asked: Asked, out: Path | None, *, as_json: bool, debug: bool) -> int:
+    """Explains the rows and writes what was found; returns the exit code."""
+    from auditor.run.isolate import explain, last_lines
+    from cli.output import stages
+    from cli.written import command_line
+
+    options = configured.options
+    _check(options)
+    if out is not None:
+        for name in _FILES:
+            claim(out / name, f"--out/{name}")
+    with rows_at_hand(configured) as (own, _):
+        job = _job(own, asked)
+        with stages(not as_json) as shown:
+            shown.total = 2 * len(asked.rows) + 3
+            found = explain(job, on_stage=shown)
+    if debug and found.log.strip():
+        typer.echo(last_lines(found.log, 200), err=True)
+    if found.model is None or found.data is None:
+        raise RuntimeError("rows were explained of a model or of data that nobody named")
+    code = 0 if all(row.settled for row in found.rows) else 3
+    explanation = Explanation(
+        tool=f"auditor {__version__}",
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        command=command_line(),
+        seed=options.seed,
+        model=found.model.model_copy(update={"path": options.model or found.model.path}),
+        data=found.data.model_copy(update={"path": options.data}),
+        target=options.target,
+        labels=dict(configured.labels.words),
+        rows=tuple(found.rows),
+        exit_code=code,
+    )
+    if as_json:
+        sys.stdout.write(explanation.model_dump_json(indent=2) + "\n")
+    else:
+        _print(explanation, configured.labels)
+    if out is not None:
+        for path in _write(explanation, out):
+            typer.echo(f"report  {path}", err=as_json)
+    return code
+
+
+def _check(options: ScanOptions) -> None:
+    if options.model is None and options.predict is None:
+        raise UsageError("Name a model: auditor explain MODEL, or --predict package.module:function.")
+    if options.data is None:
+        raise UsageError("Name the rows with --data FILE: the one to explain, and others that say what is typical.")
+    if options.predictions is not None:
+        raise UsageError("--predictions holds answers and no model, and why they are so only a model can be asked.")
+
+
+def _job(configured: Configured, asked: Asked) -> Job:
+    options = configured.options
+    return Job(
+        model=model_spec(options),
+        # What the model was trained on changes nothing of why a row was decided so, and rows are counted in one file.
+        data=data_spec(replace(options, train=None)),
+        probes=(),
+        seed=options.seed,
+        limits=Limits(memory_bytes=options.max_memory, seconds=options.max_seconds),
+        with_intake=False,
+        explain=ExplainSpec(
+            target=_TARGET,
+            rows=asked.rows,
+            immutable=asked.immutable,
+            monotone=asked.monotone,
+            n_reasons=asked.n_reasons,
+            n_recourses=asked.n_recourses,
+            draws=asked.draws,
+            budget=asked.budget,
+            labels=tuple(configured.labels.words),
+        ),
+        allow_unsandboxed=options.allow_unsandboxed,
+    )
+
+
+def _write(explanation: Explanation, out: Path) -> list[Path]:
+    from auditor.files import write_beside
+
+    pages = {
+        "explanation.html": render_explanation(explanation),
+        "explanation.json": explanation.model_dump_json(indent=2),
+    }
+    for name in _FILES:
+        write_beside(out / name, pages[name].encode())
+    return [out / name for name in _FILES]
+
+
+def _print(explanation: Explanation, labels: Labels) -> None:
+    from auditor.report.text import visible
+    from cli.output import coloured, paragraph
+
+    for row in explanation.rows:
+        for words, indent, loud in as_text(row, labels, explanation.target):
+            shown = visible(words)
+            typer.echo(paragraph(coloured(shown, "FAIL") if loud else shown, indent))
+        typer.echo("")
+    typer.echo(paragraph(READING, 0))
+    typer.echo(_ending(explanation.rows))
+
+
+def _ending(rows: tuple[ExplainedRow, ...]) -> str:
+    refused = sum(bool(row.faithfulness.refused) for row in rows)
+    without = sum(not row.settled and not row.faithfulness.refused for row in rows)
+    said = [f"{refused:,} of {len(rows):,} rows: reasons refused"] if refused else []
+    said += [f"{without:,} of {len(rows):,} rows: no recourse found"] if without else []
+    return "; ".join(said) + " (exit 3)" if said else f"{len(rows):,} of {len(rows):,} rows explained"

@@ -1,0 +1,231 @@
+"""``auditor explain`` as a user runs it: every kind of model in its own process, exit codes, words, files."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.compose import ColumnTransformer
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import OneHotEncoder
+from skops.io import dump
+from typer.testing import CliRunner
+
+from auditor.finding.reasons import ExplainedRow
+from auditor.model.saving import save
+from auditor.run.heard import RowsExplained
+from auditor.run.messages import RowExplained
+from cli.main import app
+from tests.mitigations.planted_rows import biased_rows, trained
+from tests.probes.reasons.test_explain import explained, linear, people
+from tests.quantifiers import all_of
+from tests.toys.folders import save_bert
+
+RUNNER = CliRunner()
+FUNCTION = """
+def decide(X):
+    return 0.36 + 0.1 * X["income"] - 0.06 * X["debt"] + 0.03 * X["years"]
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    where = tmp_path_factory.mktemp("explain")
+    frame = people(400)
+    frame.loc[0], frame.loc[1] = [0, 4, 1, 2, 1], [4, 0, 4, 0, 0]
+    frame.assign(granted=np.where(linear(frame) >= 0.5, "yes", "no")).to_csv(where / "rows.csv", index=False)
+    (where / "own_rule.py").write_text(FUNCTION)
+    forest = RandomForestClassifier(20, max_depth=5, random_state=0).fit(
+        frame, np.where(linear(frame) >= 0.5, "yes", "no")
+    )
+    dump(forest, where / "forest.skops")
+    homes = frame.assign(home=np.resize(["own", "rent", "rent"], 400))
+    homes.to_csv(where / "homes.csv", index=False)
+    encode = ColumnTransformer([("home", OneHotEncoder(), ["home"])], remainder="passthrough")
+    piped = make_pipeline(encode, RandomForestClassifier(20, max_depth=6, random_state=0))
+    y = np.where(linear(homes) + 0.2 * (homes["home"] == "own") >= 0.55, "yes", "no")
+    dump(piped.fit(homes, y), where / "homes.skops")
+    data = biased_rows(400, 3)
+    data.X.assign(y=data.y_true).to_csv(where / "planted.csv", index=False)
+    save(trained(data, epochs=4), where / "planted.pt")
+    return where
+
+
+def call(folder: Path, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> tuple[int, str]:
+    monkeypatch.chdir(folder)
+    result = RUNNER.invoke(app, ["explain", *arguments])
+    return result.exit_code, " ".join(result.output.split())
+
+
+FOREST = ("forest.skops", "--data", "rows.csv", "--target", "granted", "--positive", "yes", "--sensitive", "race")
+BY_RULE = ("--predict", "own_rule:decide", "--classes", "no,yes", *FOREST[1:])
+
+
+def test_a_refusal_is_explained_in_the_words_of_labels(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tmp_path / "audit.toml"
+    config.write_text(
+        '[labels]\ngranted.no = "declined"\nincome = "Monthly income"\n"income.0" = "no income"\nrace = "Skin colour"\n'
+    )
+    out = tmp_path / "out"
+    code, said = call(
+        folder, monkeypatch, *FOREST, "--row", "1", "--immutable", "years", "--monotone", "debt=down", "--draws", "10",
+        "--config", str(config), "--out", str(out),
+    )  # fmt: skip
+    assert code == 0, said
+    assert "Row 1: granted: declined, unfavourable" in said and "Principal reasons for the refusal" in said
+    assert "1. Monthly income = no income: contributes" in said and "exact Shapley values of trees" in said
+    assert "Monthly income from no income to" in said and "Left as they are: years, Skin colour" in said
+    record = json.loads((out / "explanation.json").read_text())
+    (row,) = record["rows"]
+    assert row["method"] == "shap_tree" and record["exit_code"] == 0 and not row["faithfulness"]["refused"]
+    assert len(row["same"]) == 5 and all_of(set(each) == {"row", "distance"} for each in row["same"] + row["other"])
+    page = (out / "explanation.html").read_text()
+    assert "Monthly income = no income" in page and "<script" not in page and "default-src &#39;none&#39;" in page
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("model", "method"),
+    [
+        (BY_RULE, "shap_permutation"),
+        (("homes.skops", "--data", "homes.csv", "--positive", "yes", "--sensitive", "race"), "shap_permutation"),
+        (
+            ("planted.pt", "--data", "planted.csv", "--target", "y", "--positive", "1", "--sensitive", "group"),
+            "integrated_gradients",
+        ),
+    ],
+)
+def test_any_table_model_is_explained_as_json(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, model: tuple[str, ...], method: str
+) -> None:
+    code, said = call(folder, monkeypatch, *model, "--row", "2", "--row", "1", "--draws", "6", "--json")
+    found = json.loads(said)
+    assert code == found["exit_code"] and code in (0, 3)
+    assert [row["row"] for row in found["rows"]] == [2, 1]
+    assert {row["method"] for row in found["rows"]} == {method}
+    for row in found["rows"]:
+        assert row["favourable"] == (row["probability"] >= 0.5)
+        assert bool(row["faithfulness"]["refused"]) == (not row["reasons"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["xgboost", "lightgbm", "catboost", "onnx"])
+def test_boosted_trees_and_onnx_are_explained(kind: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    name, method = _saved(kind, folder)
+    more = ("--features", "income,debt,years,noise,race") if kind == "onnx" else ()
+    code, said = call(
+        folder, monkeypatch, name, *more, "--data", "coded.csv", "--target", "granted", "--positive", "1", "--row", "1",
+        "--row", "4", "--draws", "6", "--json",
+    )  # fmt: skip
+    assert code == 0, said
+    for row in json.loads(said)["rows"]:
+        assert row["method"] == method and row["reasons"][0]["feature"] in ("income", "debt")
+        # What is typical was drawn anew each time: a value that never moves was compared with something else.
+        assert row["reasons"][0]["low"] < row["reasons"][0]["high"]
+
+
+@pytest.mark.slow
+def test_a_folder_of_a_text_model_has_reason_words(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save_bert(folder / "bert")
+    texts = ["good good bad day", "bad night bad day", "good day good night", "night bad bad"]
+    pd.DataFrame({"text": texts}).to_csv(folder / "texts.csv", index=False)
+    code, said = call(
+        folder, monkeypatch, "bert", "--data", "texts.csv", "--text", "text", "--positive", "positive", "--row", "1",
+        "--row", "4", "--draws", "3", "--json",
+    )  # fmt: skip
+    found = json.loads(said)
+    assert code in (0, 3), said
+    for row in found["rows"]:
+        words = texts[row["row"] - 1].split()
+        assert row["kind"] == "word" and row["recourse"]["none"] and not row["same"]
+        assert all_of(reason["feature"] in words for reason in row["reasons"]) if row["reasons"] else code == 3
+
+
+def _saved(kind: str, folder: Path) -> tuple[str, str]:
+    """A model of ``coded.csv`` of that kind, by its name, and the method that fits it."""
+    X = people(400)
+    X.loc[0], X.loc[3] = [0, 4, 1, 2, 1], [0, 4, 0, 2, 0]
+    y = (linear(X) >= 0.5).astype(int)
+    X.assign(granted=y).to_csv(folder / "coded.csv", index=False)
+    if kind == "onnx":
+        types = pytest.importorskip("skl2onnx.common.data_types", reason="skl2onnx is not installed")
+        from skl2onnx import to_onnx
+
+        model = LogisticRegression(max_iter=1_000).fit(X.to_numpy(np.float32), y)
+        made = to_onnx(model, initial_types=[("x", types.FloatTensorType([None, 5]))], options={"zipmap": False})
+        (folder / "m.onnx").write_bytes(made.SerializeToString())
+        return "m.onnx", "shap_permutation"
+    library = pytest.importorskip(kind, reason=f"{kind} is not installed")
+    if kind == "xgboost":
+        library.XGBClassifier(n_estimators=30, max_depth=3, n_jobs=1).fit(X, y).save_model(folder / "x.json")
+        return "x.json", "shap_tree"
+    if kind == "lightgbm":
+        model = library.LGBMClassifier(n_estimators=30, verbose=-1, n_jobs=1).fit(X, y)
+        model.booster_.save_model(folder / "l.txt")
+        return "l.txt", "shap_tree"
+    model = library.CatBoostClassifier(iterations=40, verbose=0, thread_count=1, allow_writing_files=False).fit(X, y)
+    model.save_model(str(folder / "c.cbm"))
+    return "c.cbm", "shap_permutation"
+
+
+@pytest.mark.slow
+def test_where_nothing_may_change_the_answer_is_not_settled(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    held = "income,debt,years,noise"
+    code, said = call(folder, monkeypatch, *BY_RULE, "--row", "1", "--immutable", held, "--draws", "5")
+    assert code == 3 and "every feature is fixed" in said and "no recourse found (exit 3)" in said
+
+
+@pytest.mark.parametrize(
+    ("more", "code", "words"),
+    [
+        (("--row", "0"), 2, "rows count from 1"),
+        (("--row", "401"), 2, "rows 1 to 400"),
+        (("--row", "1", "--immutable", "incom"), 2, "did you mean 'income'"),
+        (("--row", "1", "--monotone", "income=left"), 2, "must look like income=up"),
+        (("--row", "1", "--reasons", "0"), 2, "--reasons 0 must be from 1"),
+        (("--row", "1", "--sensitive", "raze"), 2, "did you mean 'race'"),
+    ],
+)
+def test_wrong_usage_is_a_sentence(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, more: tuple[str, ...], code: int, words: str
+) -> None:
+    found, said = call(folder, monkeypatch, *BY_RULE, *more)
+    assert found == code and words in said and "Traceback" not in said, said
+
+
+def test_labels_of_nothing_and_files_that_are_no_model_are_refused(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tmp_path / "audit.toml"
+    config.write_text('[labels]\nincme = "Income"\n')
+    code, said = call(folder, monkeypatch, *BY_RULE, "--row", "1", "--config", str(config))
+    assert code == 2 and "did you mean 'income'" in said
+    code, said = call(folder, monkeypatch, "rows.csv", *FOREST[1:], "--row", "1")
+    assert code == 4 and said.startswith("auditor:")
+    code, said = call(folder, monkeypatch, "forest.skops", "--row", "1")
+    assert code == 2 and "--data FILE" in said
+
+
+def test_a_child_speaks_of_no_row_that_it_was_not_asked_about() -> None:
+    row = explained(linear, people(100), 3)
+    assert isinstance(row, ExplainedRow)
+    done = RowsExplained()
+    done.begin(["3"])
+    done.take(RowExplained(row=row), _quiet)
+    assert done.rows == [row]
+    with pytest.raises(ValueError, match="came again"):
+        done.take(RowExplained(row=row), _quiet)
+    with pytest.raises(ValueError, match="not asked for"):
+        done.take(RowExplained(row=row.model_copy(update={"row": 4})), _quiet)
+
+
+def _quiet(stage: str) -> Any:
+    return None
