@@ -179,7 +179,7 @@ def _mlp() -> Any:
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    return make_pipeline(StandardScaler(), MLPClassifier((32, 32), max_iter=120, random_state=0))
+    return make_pipeline(StandardScaler(), MLPClassifier((32, 32), early_stopping=True, max_iter=200, random_state=0))
 
 
 ESTIMATORS: Mapping[str, Callable[[], Any]] = {"linear": _linear, "trees": _trees, "forest": _forest, "mlp": _mlp}
