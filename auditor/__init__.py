@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
+    from auditor.comparing.compare import compare
     from auditor.data.audit_data import AuditData
     from auditor.errors import AuditorError, NotApplicableError
     from auditor.finding.budgets import Family
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from auditor.model.audited_model import AuditedModel
     from auditor.model.saving import save
     from auditor.model.torch_model import TorchModel
-    from auditor.report.comparing.compare import compare
     from auditor.report.record import AuditReport, Finding
     from auditor.run import __version__
     from auditor.run.audit import run_audit
@@ -61,7 +61,7 @@ _DEFINED_IN = {
     "__version__": "auditor.run",
     "check_mitigation": "auditor.run.testing",
     "check_probe": "auditor.run.testing",
-    "compare": "auditor.report.comparing.compare",
+    "compare": "auditor.comparing.compare",
     "load_criteria": "auditor.finding.criterion",
     "load_data": "auditor.run.in_python",
     "load_model": "auditor.run.in_python",

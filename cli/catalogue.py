@@ -14,7 +14,7 @@ import typer
 from auditor.errors import AuditorError
 from auditor.report.text import visible
 from auditor.run import __version__
-from auditor.run.mitigation import Mitigation
+from auditor.run.mitigation import Mitigation, experience_of
 from auditor.run.plugins import Group, Plugin, installed, load_mitigation, load_probe_class
 from auditor.run.probe import Probe
 from cli.output import paragraph, print_table, width
@@ -23,7 +23,11 @@ from probes import PROBES
 
 _OWN = ("responsible-auditor", __version__)
 # What a reader of a terminal is told under the name, and the word before it.
-_SHOWN = (("methods", "by"), ("needs", "needs"), ("citation", "source"), ("distribution", "from"))
+_SHOWN = (
+    ("methods", "by"), ("needs", "needs"), ("citation", "source"), ("experience", "shown"), ("distribution", "from"),
+)  # fmt: skip
+# What is said of mitigations only.
+_OF_MITIGATIONS = "experience"
 _LABEL = 10
 
 
@@ -37,6 +41,7 @@ class Listed:
     goal: str = ""
     needs: str = ""
     citation: str = ""
+    experience: str = ""
     distribution: str
     version: str
     error: str = ""
@@ -78,6 +83,7 @@ def _mitigation(kind: type[Mitigation], distribution: str, version: str) -> List
         goal=kind.goal,
         needs=kind.needs,
         citation=kind.citation,
+        experience="" if (found := experience_of(kind)) is None else found.told(),
         distribution=distribution,
         version=version,
     )
@@ -108,10 +114,11 @@ def _other(plugin: Plugin, group: Group) -> Listed:
 
 
 def _print(word: str, own: Sequence[Listed], others: Sequence[Listed], *, as_json: bool) -> None:
+    columns = [field.name for field in fields(Listed) if word == "mitigation" or field.name != _OF_MITIGATIONS]
     if as_json:
-        typer.echo(json.dumps([asdict(row) for row in (*own, *others)], indent=2))
+        rows = [{name: value for name, value in asdict(row).items() if name in columns} for row in (*own, *others)]
+        typer.echo(json.dumps(rows, indent=2))
     elif not sys.stdout.isatty():
-        columns = [field.name for field in fields(Listed)]
         print_table(columns, [[getattr(row, name) for name in columns] for row in (*own, *others)])
     else:
         _print_by_pillar(own)

@@ -8,45 +8,48 @@ from pathlib import Path
 
 import typer
 
-from auditor.files import write_beside
-from auditor.outputs import claim
-from auditor.report import text
-from auditor.report.comparing.compare import Comparison, Row, compare
-from auditor.report.comparing.comparison import (
+from auditor.comparing.compare import MARGIN, Comparison, compare
+from auditor.comparing.comparison import (
+    STANDINGS,
+    in_order,
+    promise,
     render_comparison_html,
     render_comparison_json,
     render_comparison_markdown,
 )
+from auditor.comparing.side_by_side import Row
+from auditor.files import write_beside
+from auditor.outputs import claim
+from auditor.report import text
 from cli.history import report_of
-from cli.output import print_table
+from cli.output import paragraph, print_table
 
 _MOST_DETAILS = 20
 _COLUMNS = ("verdict", "number", "before", "after", "difference", "interval", "how")
 
 
-def compare_reports(before: Path, after: Path, out: Path | None, *, error_rate: float, db: str | None = None) -> int:
+def compare_reports(
+    before: Path, after: Path, out: Path | None, *, error_rate: float, margin: float = MARGIN, db: str | None = None
+) -> int:
     """Compares two recorded audits; returns the exit code."""
     if out is not None:
         claim_comparison(out)
-    comparison = compare(report_of(before, db), report_of(after, db), error_rate=error_rate)
+    comparison = compare(report_of(before, db), report_of(after, db), error_rate=error_rate, margin=margin)
     print_comparison(comparison)
     if out is not None:
         for path in write_comparison(comparison, out):
             typer.echo(f"report  {path}")
-    return verdict_code(comparison)
-
-
-def verdict_code(comparison: Comparison) -> int:
-    """1 where a headline is shown to be worse; else 0 where one is shown to be better; else 3, nothing being shown."""
-    verdicts = {row.verdict for row in comparison.rows}
-    return 1 if "worse" in verdicts else 0 if "better" in verdicts else 3
+    return comparison.exit_code
 
 
 def print_comparison(comparison: Comparison) -> None:
-    """The headlines, those with a verdict first, and what usually goes wrong where it did."""
-    order = {"worse": 0, "better": 1, "no change shown": 2, "undefined": 3, "not judged": 4}
-    rows = sorted(comparison.rows, key=lambda row: order[row.verdict])
-    print_table(_COLUMNS, [_cells(row) for row in rows])
+    """What the model is worth, the headlines, those with a verdict first, and what usually goes wrong where it did."""
+    useful = comparison.usefulness
+    typer.echo(f"usefulness  {STANDINGS[useful.standing]}")
+    if useful.rows:
+        print_table(_COLUMNS, [_cells(row) for row in useful.rows])
+    typer.echo("\njudged")
+    print_table(_COLUMNS, [_cells(row) for row in in_order(comparison.rows)])
     apart = [
         row for row in comparison.others if row.interval is not None and not row.interval[0] <= 0.0 <= row.interval[1]
     ]
@@ -56,13 +59,11 @@ def print_comparison(comparison: Comparison) -> None:
         )
         print_table(_COLUMNS, [_cells(row) for row in apart[:_MOST_DETAILS]])
     for remark in comparison.remarks:
-        typer.echo(f"\nwarning  {remark}")
-    level = 1.0 - 2.0 * comparison.error_rate / max(comparison.m, 1)
-    typer.echo(
-        f"\n{comparison.m} numbers judged; each interval holds with {text.confidence(level)}, so that over all of "
-        f"them the chance of any false 'better' is at most {100 * comparison.error_rate:.3g}%, and so for any false "
-        "'worse'."
-    )
+        typer.echo()
+        typer.echo(paragraph(text.visible(f"warning  {remark}"), 0))
+    for words in (promise(comparison), comparison.conclusion):
+        typer.echo()
+        typer.echo(paragraph(text.visible(words), 0))
 
 
 def _cells(row: Row) -> Sequence[str]:

@@ -20,6 +20,7 @@ from cli.dossier import dossier
 from cli.dp_audit import dp_audit
 from cli.dp_budget import dp_budget
 from cli.dp_lint import dp_lint
+from cli.export import export
 from cli.flags import parse_json_flag, with_flags
 from cli.guarded import RECORD, Reads, Writes, guarded
 from cli.history import Db, history, signoff
@@ -42,10 +43,17 @@ app = typer.Typer(
 
 Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks and the measuring process's own output.")]
 
+Margin = Annotated[float, typer.Option(help="How much lower accuracy may be for the model to be as useful.")]
+
 # What a mitigation and its audits are told alike.
 _OF_MITIGATIONS = (
     "train", "data", "target", "positive", "sensitive", "text", "image", "probes", "policy", "seed", "device",
     "max_memory", "allow_unsandboxed",
+)  # fmt: skip
+# What says of a file that is no bundle how it is to be read, and where groups stand that its rows have not.
+_OF_ANY_MODEL = (
+    "sensitive_file", "join_on", "features", "classes", "outputs", "threshold", "base", "architecture",
+    "architecture_args", "predict", "allow_code", "trust_pickle",
 )  # fmt: skip
 
 # What rows that are explained are told of themselves.
@@ -183,16 +191,19 @@ def compare(
         Path | None, typer.Option(help="Folder for comparison.html, .json and .md."), Writes(itself=True)
     ] = None,
     error_rate: Annotated[float, typer.Option(help="Chance of any false 'better', and of any false 'worse'.")] = 0.05,
+    margin: Margin = 0.02,
     db: Db = None,
     debug: Debug = False,
 ) -> int:
-    """Put two recorded audits side by side: what became better, what worse.
+    """Put two recorded audits side by side: what became better, what worse, and whether the model is useful.
 
-    Exit codes: 0 something is shown to be better and nothing worse, 1 something is shown to be worse, 3 neither.
+    Exit codes: 0 better and useful: something is shown to be better, and accuracy to have fallen by no more than
+    --margin; 1 something now FAILs its criterion that did not, or the model is of no use; 3 neither is shown. What is
+    worse inside its criterion is said, and makes no 1.
     """
     from cli.comparing import compare_reports
 
-    return compare_reports(before, after, out, error_rate=error_rate, db=db)
+    return compare_reports(before, after, out, error_rate=error_rate, margin=margin, db=db)
 
 
 @command("gate")
@@ -213,7 +224,7 @@ def gate(
 
 @command("mitigate")
 @with_flags(
-    [*_OF_MITIGATIONS, "benchmark"],
+    [*_OF_MITIGATIONS, *_OF_ANY_MODEL, "benchmark"],
     {
         "train": "Rows the mitigation learns from.",
         "data": "Rows on which both models are audited.",
@@ -229,7 +240,7 @@ def mitigate(
     model: Annotated[str, typer.Argument(help="The model to make a better one of.")],
     out: Annotated[
         Path,
-        typer.Option(help="Where to write the new model: fair.pt, a folder for a language model."),
+        typer.Option(help="Where to write the new model: fair.pt, fair.skops, or a folder, by what it is."),
         Writes(itself=True),
     ],
     with_: Annotated[list[str] | None, typer.Option("--with", help="Option of the mitigation: option=value.")] = None,
@@ -242,12 +253,15 @@ def mitigate(
         Path | None, typer.Option(help="Keeps the training; an interrupted one goes on."), Writes(itself=True)
     ] = None,
     max_seconds: Annotated[float, typer.Option(help="Seconds for the mitigation.")] = 3600.0,
+    margin: Margin = 0.02,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")] = False,
     debug: Debug = False,
 ) -> int:
     """Make a new model of an old one, audit both on the same rows, and say what changed.
 
-    Exit codes: 0 something is shown to be better and nothing worse, 1 something is shown to be worse, 3 neither.
+    Exit codes: 0 better and useful: something is shown to be better, and accuracy to have fallen by no more than
+    --margin; 1 something now FAILs its criterion that did not, or the model is of no use; 3 neither is shown. What is
+    worse inside its criterion is said, and makes no 1.
     """
     from cli.mitigate import parse_settings, run_mitigation
     from cli.options import configure
@@ -259,6 +273,7 @@ def mitigate(
         out,
         checkpoint=checkpoint,
         max_seconds=max_seconds,
+        margin=margin,
         quiet=quiet,
     )
 
@@ -348,7 +363,8 @@ def tradeoff(
     """Make one new model for each value of an option, audit all of them, and weigh accuracy, gaps and leakage.
 
     Says which are shown to be less discriminatory alternatives to the present model. What is finished in --out is kept,
-    so that an interrupted sweep goes on. Exit codes: 0 an alternative is shown, 3 none is, which is not a pass.
+    so that an interrupted sweep goes on. Exit codes: 0 an alternative is shown; 1 every model that was made is of no
+    use, or FAILs a criterion that the present one does not; 3 no alternative is shown, which is not a pass.
     """
     from cli.mitigate import parse_settings
     from cli.options import configure
@@ -388,6 +404,7 @@ def version() -> None:
 
 command("new-probe")(new_probe)
 command("train")(train_command)
+command("export")(export)
 command("detect")(detect)
 command("detect-train")(detect_train)
 command("dp-budget")(dp_budget)

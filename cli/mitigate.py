@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,23 +13,27 @@ from typing import Any
 import typer
 from pydantic import JsonValue
 
+from auditor.comparing.compare import compare
+from auditor.comparing.side_by_side import CHANGE
+from auditor.comparing.usefulness import PERFORMANCE
 from auditor.errors import UsageError
 from auditor.intake.specs import Job, Limits, MitigationSpec
 from auditor.outputs import claim, place_file
-from auditor.report.comparing.compare import compare
 from auditor.report.record import AuditReport
 from auditor.run.isolate import mitigate
-from auditor.run.mitigation import Mitigation, learns, make_mitigation, needs_rows, writes
+from auditor.run.mitigation import Mitigation, experience_of, learns, make_mitigation, needs_rows, writes
 from auditor.run.options import Configured
 from auditor.run.plugins import mitigation_class
 from auditor.run.scan import job_of, scan_job
-from cli.comparing import claim_comparison, print_comparison, verdict_code, write_comparison
+from cli.comparing import claim_comparison, print_comparison, write_comparison
 from cli.one_process import refuse_a_job
 from cli.output import stages
 from cli.written import claim_report, command_line, write_report
 from mitigations import MITIGATIONS
 from probes import PROBES
 
+# How files of new models end; what has no such ending is a folder.
+FILES = (".pt", ".skops", ".json", ".ubj", ".txt", ".cbm")
 _PATH_OPTIONS = ("language_model", "lexicon", "pairs", "test_pairs", "detector")
 
 
@@ -40,9 +45,12 @@ def run_mitigation(
     *,
     checkpoint: Path | None,
     max_seconds: float,
+    margin: float,
     quiet: bool,
 ) -> int:
     """Makes the new model, audits the old and the new one on the same rows, and compares; returns the exit code."""
+    if not 0.0 <= margin < 1.0:
+        raise UsageError(f"--margin must lie in [0, 1), such as 0.02 for two points of accuracy, not {margin:g}.")
     refuse_a_job("mitigate")
     options = configured.options
     key = name.replace("-", "_")
@@ -55,11 +63,14 @@ def run_mitigation(
         raise UsageError("Whether a mitigation helped is measured on rows it did not see: add --data FILE.")
     if not with_rows and (options.train or options.data) is not None:
         raise UsageError(f"{key} learns from no rows and is audited without them: leave out --train and --data.")
+    of_language = not with_rows and writes(kind) == "folder"
+    if of_language and options.probes is not None:
+        # Of rows the performance is measured wherever there are labels.
+        configured = replace(configured, options=replace(options, probes=_named(options.probes, PERFORMANCE)))
     before_job = job_of(configured, PROBES)
     assert options.model is not None
-    as_folder = _writes_folder(kind, options.model)
-    _check_out(out, options.model, folder=as_folder)
-    if not as_folder:
+    _check_out(out, options.model, folder=_writes_folder(kind, options.model))
+    if out.suffix in FILES:
         claim(out, "--out")
     if checkpoint is not None:
         claim(checkpoint, "--checkpoint", resumed=True)
@@ -67,6 +78,9 @@ def run_mitigation(
     claim_comparison(folder, "--report")
     for side in ("before", "after"):
         claim_report(folder / side, ("json", "html"), f"--report/{side}")
+    experience = experience_of(kind)
+    if experience is not None and (warning := experience.warning()) and not quiet:
+        typer.echo(f"note      {warning}")
     started = time.perf_counter()
     notes = make_model(key, before_job, settings, out, checkpoint, max_seconds, quiet=quiet)
     if not quiet:
@@ -74,16 +88,24 @@ def run_mitigation(
         for note in notes:
             typer.echo(f"note      {note}")
     before = audit_model(configured, before_job, folder / "before", quiet=quiet)
-    later = with_reference(configured, out) if with_rows else _of(configured, out)
+    # What is written says itself from which probability on it decides, but for files of other libraries.
+    own = (
+        replace(configured, options=replace(configured.options, threshold=None))
+        if out.suffix in ("", ".pt")
+        else configured
+    )
+    later = with_reference(own, out) if with_rows or of_language else _of(own, out)
     after = audit_model(*later, folder / "after", quiet=quiet)
-    comparison = replace(compare(before, after, error_rate=options.error_rate), made_by=(kind.name, *notes))
+    comparison = replace(
+        compare(before, after, error_rate=options.error_rate, margin=margin), made_by=(kind.name, *notes)
+    )
     written = write_comparison(comparison, folder)
     if not quiet:
         typer.echo("")
         print_comparison(comparison)
         for path in written:
             typer.echo(f"report  {path}")
-    return verdict_code(comparison)
+    return comparison.exit_code
 
 
 def _writes_folder(kind: type[Mitigation], model: str | None) -> bool:
@@ -94,13 +116,16 @@ def _writes_folder(kind: type[Mitigation], model: str | None) -> bool:
 def _check_out(out: Path, model: str, *, folder: bool) -> None:
     if out.exists() and out.resolve() == Path(model).resolve():
         raise UsageError("--out is the model itself: name another file, so that the old model stays as it is.")
-    if folder:
-        if out.suffix == ".pt":
-            raise UsageError(f"--out {str(out)!r} must be a folder: the new model is written as a Hugging Face folder.")
+    if folder and out.suffix in FILES:
+        raise UsageError(f"--out {str(out)!r} must be a folder: the new model is written as a Hugging Face folder.")
+    if folder or not out.suffix:
         if out.exists() and not (out.is_dir() and not any(out.iterdir())):
             raise UsageError(f"--out {str(out)!r} is there and not an empty folder: name a new one.")
-    elif out.suffix != ".pt":
-        raise UsageError(f"--out {str(out)!r} must end in .pt: the new model is written as a bundle.")
+    elif out.suffix not in FILES:
+        raise UsageError(
+            f"--out {str(out)!r} must end in .pt, as a bundle does, in {', '.join(FILES[1:-1])} or {FILES[-1]}, as "
+            "files of other libraries do, or in nothing, as a folder does."
+        )
 
 
 def make_model(
@@ -118,7 +143,7 @@ def make_model(
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as beside:
-            made = Path(beside).resolve() / ("model" if _writes_folder(kind, job.model.path) else "model.pt")
+            made = Path(beside).resolve() / out.name
             spec = MitigationSpec(
                 name=key,
                 target=f"{kind.__module__}:{kind.__qualname__}",
@@ -147,8 +172,16 @@ def make_model(
 
 
 def with_reference(configured: Configured, model: Path) -> tuple[Configured, Job]:
-    """The same audit of the new model, with the old one as its reference."""
-    return _of(configured, model, reference=configured.options.model)
+    """The same audit of the new model, with the old one as its reference; what changed is asked, whatever else is."""
+    probes = configured.options.probes
+    if probes is not None and configured.options.data is not None:
+        probes = _named(probes, CHANGE)
+    return _of(configured, model, reference=configured.options.model, probes=probes)
+
+
+def _named(probes: Sequence[str], *more: str) -> tuple[str, ...]:
+    """Probes, and more whatever they are."""
+    return tuple(dict.fromkeys((*(name.replace("-", "_") for name in probes), *more)))
 
 
 def _of(configured: Configured, model: Path, **more: Any) -> tuple[Configured, Job]:

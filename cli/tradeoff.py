@@ -15,12 +15,8 @@ from pathlib import Path
 import typer
 from pydantic import JsonValue
 
-from auditor.errors import DataError, ModelError, UsageError, did_you_mean
-from auditor.files import write_beside
-from auditor.intake.specs import Job
-from auditor.outputs import claim
-from auditor.report.comparing.compare import CHANGE, compare
-from auditor.report.comparing.drawn_tradeoff import (
+from auditor.comparing.compare import compare
+from auditor.comparing.drawn_tradeoff import (
     cell,
     front_words,
     promise,
@@ -29,9 +25,14 @@ from auditor.report.comparing.drawn_tradeoff import (
     render_tradeoff_markdown,
     tradeoff_svg,
 )
-from auditor.report.comparing.tradeoff import PRESENT, Candidate, Point, Tradeoff, weigh
-from auditor.report.comparing.tradeoff_evidence import DISPARITIES, Disparity, Evidence, read_evidence
-from auditor.report.front import plots_of
+from auditor.comparing.front import plots_of
+from auditor.comparing.side_by_side import CHANGE
+from auditor.comparing.tradeoff import PRESENT, Candidate, Point, Tradeoff, weigh, why_barred
+from auditor.comparing.tradeoff_evidence import DISPARITIES, Disparity, Evidence, read_evidence
+from auditor.errors import DataError, ModelError, UsageError, did_you_mean
+from auditor.files import write_beside
+from auditor.intake.specs import Job
+from auditor.outputs import claim
 from auditor.report.record import AuditReport
 from auditor.report.text import visible
 from auditor.run.mitigation import make_mitigation, needs_rows
@@ -47,6 +48,8 @@ from mitigations import MITIGATIONS
 
 PROBES_ASKED = ("group_fairness", "adverse_impact", CHANGE, "membership_inference")
 MOST_POINTS = 200
+# Files of models that are written otherwise than as bundles.
+_NO_BUNDLES = (".skops", ".pkl", ".pickle", ".joblib", ".json", ".ubj", ".txt", ".cbm", ".onnx")
 _LONGEST_NAME = 80
 
 
@@ -105,7 +108,7 @@ def run_tradeoff(
     written = _write(found, present, sweep.folder)
     if not quiet:
         _print(found, written)
-    return 0 if found.alternatives else 3
+    return found.exit_code
 
 
 def _claim(out: Path, points: Sequence[str]) -> None:
@@ -225,6 +228,11 @@ class _Sweep:
             missing = "--target COLUMN" if options.target is None else "--sensitive COLUMN"
             raise UsageError(f"A trade-off is between being right and treating groups alike: add {missing}.")
         assert options.model is not None
+        if Path(options.model).is_dir() or Path(options.model).suffix in _NO_BUNDLES:
+            raise UsageError(
+                f"A sweep keeps its models as bundles, and {Path(options.model).name!r} is none: make a model of each "
+                "value with auditor mitigate --with option=value, which audits it beside the present one."
+            )
         with_itself, job = with_reference(configured, Path(options.model))
         folder = Path(options.out)
         assert job.data is not None
@@ -291,14 +299,14 @@ def _weighed(
     error_rate, features = sweep.configured.options.error_rate, present.data.sensitive
     candidates = []
     for point in made:
-        evidence, failed = None, point.failed
+        evidence, failed, barred = None, point.failed, None
         remarks: tuple[str, ...] = ()
         if point.report is not None:
             comparison = replace(
                 compare(present, point.report, error_rate=error_rate / n_tried), made_by=(key, *point.notes)
             )
             write_comparison(comparison, sweep.folder / point.name)
-            remarks = comparison.remarks
+            remarks, barred = comparison.remarks, why_barred(comparison)
             try:
                 evidence = read_evidence(
                     point.report, features, metric=asked.metric, disparity=asked.disparity, present=present
@@ -311,6 +319,7 @@ def _weighed(
                 settings=point.settings,
                 evidence=evidence,
                 failed=failed,
+                barred=barred,
                 notes=point.notes,
                 remarks=remarks,
                 folder=point.name,

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import shutil
-import stat
 import sys
-import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -22,6 +19,7 @@ from auditor.outputs import check, claim, place_file
 from auditor.run.options import memory_limit, names_in
 from cli.flags import AllowUnsandboxed, parse_json_flag
 from cli.guarded import Writes
+from cli.made_beside import as_typed, beside, is_file, writing
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -132,12 +130,12 @@ def _train(spec: TrainSpec, places: _Places, *, allow_unsandboxed: bool, debug: 
     from auditor.report.text import visible
 
     with ExitStack() as stack:
-        made = {place: stack.enter_context(_beside(place)) for place in places.all}
+        made = {place: stack.enter_context(beside(place)) for place in places.all}
         trained = _made(spec, places, made, allow_unsandboxed=allow_unsandboxed, debug=debug)
         for place in made:
             check(place)
         for place, file in made.items():
-            with _writing(place):
+            with writing(place):
                 place.parent.mkdir(parents=True, exist_ok=True)
                 place_file(file, place)
     for line in trained.recognised:
@@ -177,41 +175,12 @@ def _made(
     try:
         with _progress() as say:
             trained = train_table(job, on_stage=say, on_log=show)
-        if not all(_is_file(file) for file in made.values()):
+        if not all(is_file(file) for file in made.values()):
             raise ModelError("The training did not end well: it did not write all of its files.")
     except AuditorError as error:
         typed = {str(file): str(place) for place, file in made.items()} | {str(data): spec.data}
-        raise type(error)(_as_typed(str(error), typed)) from None
+        raise type(error)(as_typed(str(error), typed)) from None
     return trained
-
-
-@contextmanager
-def _beside(place: Path) -> Iterator[Path]:
-    """Where a file is written before it has its place: in a folder of its own, in the nearest that is there."""
-    near = next(folder for folder in place.absolute().parents if folder.is_dir())
-    with ExitStack() as stack:
-        with _writing(place):
-            folder = tempfile.TemporaryDirectory(dir=near, prefix=f".{place.name}.", ignore_cleanup_errors=True)
-        yield Path(stack.enter_context(folder)).resolve() / place.name
-
-
-@contextmanager
-def _writing(place: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise UsageError(f"Cannot write {str(place)!r}: {error.strerror}.") from None
-
-
-def _is_file(path: Path) -> bool:
-    return os.path.lexists(path) and stat.S_ISREG(path.lstat().st_mode)
-
-
-def _as_typed(message: str, typed: dict[str, str]) -> str:
-    """The message with every path as the user wrote it, plain or quoted."""
-    for path, name in typed.items():
-        message = message.replace(repr(path), repr(name)).replace(path, name)
-    return message
 
 
 class _Places:

@@ -9,6 +9,7 @@ import numpy as np
 from auditor.errors import ModelError, UsageError
 from auditor.finding.measurement import Pillar
 from auditor.run.mitigation import Mitigated, Stage, Training
+from mitigations.what_fits import instead
 
 if TYPE_CHECKING:
     from auditor.data.audit_data import AuditData
@@ -119,10 +120,13 @@ class DeepfakeDetection:
 
 
 def _gateable(model: AuditedModel) -> TorchModel:
+    from auditor.data.preprocessing import AudioPreprocessing, ImagePreprocessing
     from auditor.model.torch_model import TorchModel
 
-    if not isinstance(model, TorchModel):
+    of_media = isinstance(model.preprocessing, ImagePreprocessing | AudioPreprocessing)
+    if not (isinstance(model, TorchModel) and of_media):
         raise ModelError(
-            "Only a torch classifier of images or sound can be put behind a gate: save it as a model bundle first."
+            "Only a torch classifier of images or sound can be put behind a gate (save it as a bundle with its "
+            f"preprocessing): {instead(model)}."
         )
     return model

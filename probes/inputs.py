@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from auditor.data.audit_data import AuditData
     from auditor.model.audited_model import AuditedModel
+    from auditor.model.language_model import AuditedLanguageModel
     from auditor.model.torch_model import DifferentiableModel
     from auditor.rows import Rows
 
@@ -85,3 +86,62 @@ def chosen_classes(model: AuditedModel, data: AuditData) -> IntArray:
     if data.positive is not None:
         return np.full(len(data), data.positive, np.int64)
     return model.decide(model.predict_proba(data.X), None)
+
+
+def load_reference(reference: str | AuditedModel, after: AuditedModel | None = None) -> tuple[AuditedModel, str]:
+    """An earlier model, given or at a path, and whose it is in words.
+
+    ``after``: the model that is compared with it. Where the reference is the model below its rules, that one is loaded
+    already; and what flags had to say of it, they say of a reference of its kind too.
+    """
+    if not isinstance(reference, str):
+        return reference, "the reference given"
+    from pathlib import Path
+
+    loaded = _below(reference, after) or _loaded(reference, after)
+    digest = loaded.provenance.sha256
+    return loaded, f"{Path(reference).name}{f', sha256 {digest[:16]}' if digest else ''}"
+
+
+def _below(reference: str, after: AuditedModel | None) -> AuditedModel | None:
+    from pathlib import Path
+
+    from auditor.files import sha256_of
+    from auditor.model.postprocessing import PostprocessedModel
+
+    if not isinstance(after, PostprocessedModel) or not Path(reference).is_file():
+        return None
+    return after.base if sha256_of(Path(reference)) == after.base.provenance.sha256 else None
+
+
+def _loaded(reference: str, after: AuditedModel | None) -> AuditedModel:
+    from auditor.errors import UsageError
+    from auditor.intake.formats import load_model
+    from auditor.intake.specs import ModelSpec
+
+    said = None if after is None else after.said
+    if said is not None and (said.classes or said.features or said.outputs):
+        try:
+            return load_model(
+                ModelSpec(path=reference, classes=said.classes, features=said.features, outputs=said.outputs)
+            )
+        except UsageError:
+            pass  # the reference is of another kind, and says it itself
+    return load_model(ModelSpec(path=reference))
+
+
+def earlier_language_model(reference: str | AuditedModel | None) -> tuple[AuditedLanguageModel, str] | None:
+    """The reference and whose it is; None without one, and where it is no language model that can be asked.
+
+    Another probe may be what the flag is for, such as that of changed weights.
+    """
+    from auditor.errors import AuditorError
+    from auditor.model.language_model import AuditedLanguageModel
+
+    if reference is None:
+        return None
+    try:
+        found, whose = load_reference(reference)
+    except AuditorError:
+        return None
+    return (found, whose) if isinstance(found, AuditedLanguageModel) else None

@@ -5,14 +5,18 @@ Nothing here is code of the bundle's own: a bundle states means, levels and voca
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
+from auditor.data.counts import MISSING
 from auditor.errors import DataError, did_you_mean
 from auditor.files import Closed
 
@@ -64,47 +68,179 @@ class TabularPreprocessing(Closed):
             start += width
         return tuple(spans)
 
-    @property
+    @cached_property
     def width(self) -> int:
         """Encoded columns in all."""
         return int(self.spans[-1].stop)
 
+    @cached_property
+    def _steps(self) -> tuple[_NumberStep | _LevelStep, ...]:
+        """The columns with where each of them goes, worked out once."""
+        return tuple(
+            _NumberStep(column.name, span.start, column.mean, column.scale, column.impute)
+            if isinstance(column, NumericColumn)
+            else _LevelStep(column.name, span.start, {label_name(level): i for i, level in enumerate(column.levels)})
+            for column, span in zip(self.columns, self.spans, strict=True)
+        )
+
     def encode(self, X: pd.DataFrame) -> npt.NDArray[np.float32]:
         """(n, width) float32 from a table that holds the features; DataError where one is absent or not a number."""
-        import pandas as pd
-
+        # Work on whole columns costs the same for one row as for thousands.
+        if len(X) <= FEW_ROWS:
+            out = np.zeros((len(X), self.width), np.float32)
+            if _encoded_by_cell(self._steps, X, out):
+                return out
         out = np.zeros((len(X), self.width), np.float32)
-        for column, span in zip(self.columns, self.spans, strict=True):
-            if column.name not in X.columns:
+        flat, starts = out.reshape(-1), np.arange(len(X)) * self.width
+        for step in self._steps:
+            if step.name not in X.columns:
                 raise DataError(
-                    f"The model needs the feature {column.name!r}, which the data do not have"
-                    f"{did_you_mean(column.name, map(str, X.columns))}."
+                    f"The model needs the feature {step.name!r}, which the data do not have"
+                    f"{did_you_mean(step.name, map(str, X.columns))}."
                 )
-            values = X[column.name]
-            if isinstance(column, NumericColumn):
-                numbers = _numbers(values)
-                numbers = np.where(np.isnan(numbers), column.impute, numbers)
-                out[:, span.start] = (numbers - column.mean) / column.scale
+            values = X[step.name]
+            if isinstance(step, _NumberStep):
+                numbers = numbers_of(values)
+                numbers = np.where(np.isnan(numbers), step.impute, numbers)
+                out[:, step.start] = (numbers - step.mean) / step.scale
             else:
-                codes, found = pd.factorize(as_text(values))
-                place = {label_name(level): i for i, level in enumerate(column.levels)}
-                known = np.asarray([*(place.get(label_name(level), -1) for level in found), -1])[codes]
-                rows = np.flatnonzero(known >= 0)
-                out[rows, span.start + known[rows]] = 1.0
+                codes, found = level_codes(values)
+                known = np.asarray([*(step.place.get(level, -1) for level in found), -1])[codes]
+                there = known >= 0
+                where = starts + (step.start + known)
+                flat[where if there.all() else where[there]] = 1.0
         return out
 
 
-def _numbers(values: pd.Series[Any]) -> npt.NDArray[np.float64]:
+@dataclass(frozen=True, slots=True)
+class _NumberStep:
+    """A numeric column and the encoded column that it becomes."""
+
+    name: str
+    start: int
+    mean: float
+    scale: float
+    impute: float
+
+    def put(self, value: object, row: npt.NDArray[np.float32]) -> bool:
+        """Encodes one value; False where whole columns have to be looked at."""
+        if not isinstance(value, _PLAIN_NUMBERS):
+            return False
+        try:
+            number = float(value)
+        except OverflowError:
+            return False
+        if math.isinf(number):
+            return False
+        row[self.start] = ((self.impute if math.isnan(number) else number) - self.mean) / self.scale
+        return True
+
+
+@dataclass(frozen=True, slots=True)
+class _LevelStep:
+    """A categorical column, the first of the encoded columns that it becomes, and each level's place among them."""
+
+    name: str
+    start: int
+    place: dict[str, int]
+
+    def put(self, value: object, row: npt.NDArray[np.float32]) -> bool:
+        """Encodes one value; False where whole columns have to be looked at."""
+        # A level is under its one spelling already.
+        place = self.place.get(value) if isinstance(value, str) else None
+        if place is None and not is_missing(value):
+            name = cell_name(value)
+            if name is None:
+                return False
+            place = self.place.get(name)
+        if place is not None:
+            row[self.start + place] = 1.0
+        return True
+
+
+# Up to here cell by cell is faster than by whole columns.
+FEW_ROWS = 8
+_PLAIN_NUMBERS = (float, int, np.float32, np.int64, np.int32, np.bool_)
+
+
+def _encoded_by_cell(steps: Sequence[_NumberStep | _LevelStep], X: pd.DataFrame, out: npt.NDArray[np.float32]) -> bool:
+    """Whether a few rows could be encoded cell by cell; not where a column is absent, doubled or of an unusual kind."""
+    places = columns_at(X, [step.name for step in steps])
+    if places is None:
+        return False
+    cell = X.iat
+    for i, row in enumerate(out):
+        for step, at in zip(steps, places, strict=True):
+            if not step.put(cell[i, at], row):
+                return False
+    return True
+
+
+def columns_at(X: pd.DataFrame, names: Sequence[str]) -> list[int] | None:
+    """Where these columns stand in a table; None where one is absent or stands there twice."""
+    where = X.columns.get_loc
+    try:
+        found: list[Any] = [where(name) for name in names]
+    except KeyError:
+        return None
+    # Of a name that stands there twice it is a slice or a mask.
+    return found if set(map(type, found)) <= {int} else None
+
+
+def is_missing(value: object) -> bool:
+    """Whether a cell is empty, as far as that is seen without its column."""
+    return value is None or (isinstance(value, float) and value != value)
+
+
+def cell_name(value: object) -> str | None:
+    """The one spelling of a cell's text, whole number or truth value; None for all others, whose spelling is their
+    column's affair."""
+    if isinstance(value, str):
+        return label_name(value)
+    return str(value) if isinstance(value, (bool, int, np.bool_, np.int64)) else None
+
+
+def group_cells(X: pd.DataFrame, columns: Sequence[str]) -> list[tuple[str, ...]] | None:
+    """Of each row what it holds in these columns, as :func:`level_codes` spells it, MISSING where nothing; None where
+    whole columns have to be looked at."""
+    places = columns_at(X, columns)
+    if places is None:
+        return None
+    cell = X.iat
+    found = []
+    for i in range(len(X)):
+        values = [cell[i, at] for at in places]
+        names = [MISSING if is_missing(value) else cell_name(value) for value in values]
+        known = tuple(name for name in names if name is not None)
+        if len(known) < len(names):
+            return None
+        found.append(known)
+    return found
+
+
+def level_codes(values: pd.Series[Any]) -> tuple[npt.NDArray[np.int64], list[str]]:
+    """(n,) places of a column's values among its levels, -1 where missing, and the levels under their one spelling."""
+    import pandas as pd
+
+    text = values if isinstance(values.dtype, pd.StringDtype) else as_text(values)
+    codes, found = text.array.factorize()
+    return codes, [label_name(level) for level in found]
+
+
+def numbers_of(values: pd.Series[Any]) -> npt.NDArray[np.float64]:
     import pandas as pd
 
     try:
-        numbers = np.asarray(pd.to_numeric(values), np.float64)
-        if np.isinf(numbers).any():
-            raise DataError(f"The feature {values.name!r} holds infinity, or a number too large to be one.")
-        return numbers
+        plain = isinstance(values.dtype, np.dtype) and values.dtype.kind in "iufb"
+        numbers = np.asarray(values if plain else pd.to_numeric(values), np.float64)
+    except OverflowError:
+        numbers = np.full(1, np.inf)
     except (ValueError, TypeError):
         bad = values[pd.to_numeric(values, errors="coerce").isna() & values.notna()].iloc[0]
         raise DataError(f"The feature {values.name!r} must be a number, but holds {str(bad)[:40]!r}.") from None
+    if np.isinf(numbers).any():
+        raise DataError(f"The feature {values.name!r} holds infinity, or a number too large to be one.")
+    return numbers
 
 
 _WHOLE = re.compile(r"(-?(?:0|[1-9]\d*))\.0+")
@@ -133,6 +269,12 @@ def as_text(values: pd.Series[Any]) -> pd.Series[Any]:
         if (whole == np.floor(whole)).all() and (whole.abs() < 2**53).all():
             values = values.astype("Int64")
     return values.astype("string")
+
+
+def group_names(values: pd.Series[Any]) -> npt.NDArray[Any]:
+    """(n,) the group names that :mod:`auditor.data.audit_data` gives the same values."""
+    text = as_text(values).fillna(MISSING)
+    return text.map({level: label_name(level) for level in text.unique()}).to_numpy(object)
 
 
 def fit_tabular(X: pd.DataFrame) -> TabularPreprocessing:

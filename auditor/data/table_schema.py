@@ -6,13 +6,15 @@ import math
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Self
+from typing import TYPE_CHECKING, Annotated, Self
 
 from pydantic import Field, ValidationError, model_validator
 
-from auditor.data.preprocessing import CategoricalColumn, NumericColumn, TabularPreprocessing
 from auditor.errors import UsageError, did_you_mean
 from auditor.files import Closed
+
+if TYPE_CHECKING:
+    from auditor.data.preprocessing import TabularPreprocessing
 
 _MOST_BYTES = 4 << 20
 _EXAMPLE = '[columns.age] with low = 18 and high = 90, or [columns.job] with levels = ["clerk", "nurse"]'
@@ -50,6 +52,9 @@ class TableSchema(Closed):
         Numbers are taken as uniform between their bounds: less ``(low + high) / 2``, over ``(high - low) / sqrt(12)``,
         and missing ones as the middle. Raises UsageError naming the feature of which the schema says nothing.
         """
+        # numpy is not needed to read what is asked for.
+        from auditor.data.preprocessing import CategoricalColumn, NumericColumn, TabularPreprocessing
+
         made: list[NumericColumn | CategoricalColumn] = []
         for name in features:
             column = self.columns.get(name)

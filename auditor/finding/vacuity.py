@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from auditor.finding.measurement import Alike, Answer, Measurement
 
 HIDDEN = "The gradient is hidden"
+SAME_FOR_ALL = "The model answers the same for all"
 
 Shown = tuple[Measurement, tuple[float, float]]
 
@@ -70,7 +71,7 @@ def why_empty(measured: Measurement, alike: Sequence[Alike], unskilled: Mapping[
         # Scores that are all the same decide all rows the same.
         if not rows.group and rows.answer in (answer, "scores"):
             return (
-                f"The model answers the same for all {rows.n:,} rows: it cannot show what is asked here, since any "
+                f"{SAME_FOR_ALL} {rows.n:,} rows: it cannot show what is asked here, since any "
                 "model that tells no rows apart meets it."
             )
     if why := unskilled.get(answer):

@@ -10,6 +10,8 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -157,6 +159,18 @@ class BoostedClassifier(AuditedModel):
             provenance=provenance,
         )
         self.group_columns = tuple(estimator.categories)
+        self.endings = {"XGBoost": (".json",), "LightGBM": (".txt",), "CatBoost": (".cbm",)}[estimator.made_by]
+
+    def written(self) -> bytes:
+        """The trees in their library's own format."""
+        made_by, trees = self.estimator.made_by, self.estimator.trees
+        if made_by == "XGBoost":
+            return bytes(trees.save_raw(raw_format="json"))
+        if made_by == "LightGBM":
+            return str(trees.model_to_string()).encode()
+        with TemporaryDirectory() as folder:
+            trees.save_model(f"{folder}/model.cbm")
+            return Path(folder, "model.cbm").read_bytes()
 
 
 class BoostedRegressor(AuditedRegressor):

@@ -224,14 +224,14 @@ def _parse(loaded: object, what: str) -> _Bundle:
     try:
         return _Bundle.model_validate(dict(loaded))
     except ValidationError as error:
-        raise DamagedError(f"{what!r} is not a valid model bundle: {_first_problem(error)}.") from None
+        raise DamagedError(f"{what!r} is not a valid model bundle: {first_problem(error)}.") from None
 
 
 def _checked(adapter: TypeAdapter[Any], value: object, part: str, what: str) -> Any:
     try:
         return adapter.validate_python(value)
     except ValidationError as error:
-        raise DamagedError(f"{what!r} is not a valid model bundle: {part}: {_first_problem(error)}.") from None
+        raise DamagedError(f"{what!r} is not a valid model bundle: {part}: {first_problem(error)}.") from None
 
 
 def _check_fit(preprocessing: Preprocessing | None, args: Mapping[str, Any], what: str) -> None:
@@ -275,7 +275,8 @@ def _recipe(value: object, what: str) -> Recipe | None:
     return recipe
 
 
-def _first_problem(error: ValidationError) -> str:
+def first_problem(error: ValidationError) -> str:
+    """The first thing that is wrong with what a schema was held to, as it may be printed."""
     first = error.errors(include_url=False, include_input=False, include_context=False)[0]
     return printable(f"{'.'.join(map(str, first['loc']))}: {first['msg']}".lstrip(": "), 200)
 
@@ -305,7 +306,7 @@ def build_known(
     compare_shapes(module.state_dict(), weights, what, f"the network {name!r}")
     copies, notes = plain_floats(weights)
     module.load_state_dict(copies, assign=True)
-    return module, notes
+    return module.eval(), notes
 
 
 def _check_arguments(name: str, args: Mapping[str, Any], what: str) -> None:

@@ -63,6 +63,8 @@ _MAX_SCHEMA_BYTES = 256 << 20
 class EstimatorModel(AuditedModel):
     """A fitted scikit-learn classifier; ``estimator`` is the object itself, for attributions that know its kind."""
 
+    endings = (".skops",)
+
     def __init__(
         self,
         estimator: Any,
@@ -79,9 +81,22 @@ class EstimatorModel(AuditedModel):
             self._estimate, classes=list(classes), features=features, threshold=threshold, provenance=provenance
         )
 
+    def written(self) -> bytes:
+        """The estimator as a skops file; ModelError where this toolkit would not read it again."""
+        import skops.io
+
+        content: bytes = skops.io.dumps(self.estimator)
+        foreign = [name for name in skops.io.get_untrusted_types(data=content) if name not in HARMLESS]
+        if foreign:
+            raise ModelError(
+                f"The estimator holds {printable(foreign[0], 80)}, which no skops file brings back: use "
+                "threshold_optimizer, which leaves it as it is."
+            )
+        return content
+
     def _estimate(self, X: Rows) -> FloatArray:
         """(n, n_classes) probabilities, or one-hot decisions where the estimator has none."""
-        rows = _input(self.estimator, self.features, X)
+        rows = input_of(self.estimator, self.features, X)
         with _asking():
             if hasattr(self.estimator, "predict_proba"):
                 return np.asarray(self.estimator.predict_proba(rows), np.float64)
@@ -99,7 +114,7 @@ class EstimatorRegressor(AuditedRegressor):
 
     def _estimate(self, X: Rows) -> Any:
         """(n,) predictions; (n, 1) and (n, n_targets) where the estimator was fitted so."""
-        rows = _input(self.estimator, self.features, X)
+        rows = input_of(self.estimator, self.features, X)
         with _asking():
             return np.asarray(self.estimator.predict(rows))
 
@@ -117,7 +132,8 @@ def _asking() -> Iterator[None]:
         raise ModelError(f"The estimator refused the data: {printable(error, 300)}", code="AUD-LOAD-ANSWERS") from error
 
 
-def _input(estimator: Any, features: tuple[str, ...] | None, X: Rows) -> Any:
+def input_of(estimator: Any, features: tuple[str, ...] | None, X: Rows) -> Any:
+    """The rows as the estimator takes them: a list of texts, a table of its columns, or their values."""
     if isinstance(X, np.ndarray):
         return list(X) if X.dtype == object else X.reshape(len(X), -1)
     if features is not None:
@@ -181,9 +197,17 @@ def estimator_model(
         estimator,
         classes=classes,
         features=features,
-        threshold=0.5 if spec.threshold is None else spec.threshold,
+        threshold=_threshold(estimator) if spec.threshold is None else spec.threshold,
         provenance=provenance_of(source, format, loaded_by, notes),
     )
+
+
+def _threshold(estimator: Any) -> float:
+    """What a classifier decides by: its own threshold where scikit-learn was told one, else one half."""
+    from sklearn.model_selection import FixedThresholdClassifier
+
+    own = estimator.threshold if isinstance(estimator, FixedThresholdClassifier) else 0.5
+    return float(own) if isinstance(own, (int, float)) and 0.0 <= own <= 1.0 else 0.5
 
 
 def is_fitted_regressor(estimator: Any) -> bool:

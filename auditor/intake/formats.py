@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -37,6 +38,8 @@ class Opened:
         return self.archive
 
 
+# What makes a folder that of a post-processed model.
+RULES_FILE = "postprocessing.json"
 Loader: TypeAlias = "Callable[[Opened, ModelSpec], AuditedModel]"
 
 
@@ -181,6 +184,29 @@ def load_model(spec: ModelSpec, *, max_bytes: int = MAX_FILE_BYTES, opened: Open
 
 
 def _load(spec: ModelSpec, max_bytes: int, opened: Opened | None) -> AuditedModel:
+    if opened is None and spec.path is not None and (Path(spec.path) / RULES_FILE).is_file():
+        from auditor.intake.postprocessed import load_postprocessed
+
+        return load_postprocessed(spec.path, spec, partial(_load_below, max_bytes=max_bytes))
+    return _load_below(spec, max_bytes, opened)
+
+
+def _load_below(spec: ModelSpec, max_bytes: int, opened: Opened | None = None) -> AuditedModel:
+    """A model without rules over it, which remembers what flags said of it."""
+    from auditor.model.audited_model import Said
+
+    model = _loaded(spec, max_bytes, opened)
+    model.said = replace(
+        model.said or Said(),
+        features=spec.features,
+        classes=spec.classes,
+        outputs=spec.outputs,
+        threshold=spec.threshold,
+    )
+    return model
+
+
+def _loaded(spec: ModelSpec, max_bytes: int, opened: Opened | None) -> AuditedModel:
     if spec.predict is not None:
         from auditor.intake.functions import load_function
 
@@ -211,10 +237,12 @@ def _no_base(spec: ModelSpec) -> None:
 
 
 def identify(path: str | Path) -> str:
-    """The format of a model file or folder by its content: a key of FORMATS, or "Hugging Face folder".
+    """The format of a model file or folder by its content: a key of FORMATS, or a kind of folder.
 
     Raises UsageError where there is no regular file, ModelError where an archive is damaged.
     """
+    if (Path(path) / RULES_FILE).is_file():
+        return "post-processed folder"
     if Path(path).is_dir():
         return "Hugging Face folder" if (Path(path) / "config.json").is_file() else "unknown"
     return open_file(read_source(path)).format

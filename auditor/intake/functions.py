@@ -16,7 +16,7 @@ from auditor.files import regular_file, sha256_of
 from auditor.intake.specs import ModelSpec
 from auditor.intake.user_code import import_object, source_file
 from auditor.intake.wrap import no_reordering
-from auditor.model.audited_model import AuditedModel, Provenance, of_logits
+from auditor.model.audited_model import AuditedModel, Provenance, Said, of_logits
 from auditor.model.regression import AuditedRegressor
 from auditor.rows import Rows
 
@@ -48,13 +48,16 @@ def load_function(spec: ModelSpec) -> AuditedModel:
     if isinstance(classes, str) or len(classes) < 2 or len(set(map(str, classes))) != len(classes):
         raise UsageError("A classifier needs at least two classes with different names: see --classes.")
     predict = _adapted(function, spec)
-    return AuditedModel(
+    model = AuditedModel(
         of_logits(predict) if spec.outputs == "logits" else predict,
         classes=list(classes),
         features=spec.features,
         threshold=0.5 if spec.threshold is None else spec.threshold,
         provenance=_provenance(function, spec),
     )
+    code = source_file(function)
+    model.said = Said(predict=spec.predict, code_sha256=None if code is None else sha256_of(code))
+    return model
 
 
 def _adapted(function: Callable[[Any], npt.ArrayLike], spec: ModelSpec) -> Callable[[Rows], npt.ArrayLike]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+import zipfile
 from io import BytesIO
 from typing import Any
 
@@ -10,11 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from auditor.artifact.source import Source, reading
-from auditor.errors import ModelError, UnsupportedError
+from auditor.data.coded_columns import CODED, CodedColumns
+from auditor.errors import ModelError, UnsupportedError, UsageError
 from auditor.intake.refused import refuse_program
 from auditor.intake.specs import ModelSpec
-from auditor.intake.wrap import check_flags, provenance_of, torch_model
-from auditor.model.audited_model import AuditedModel
+from auditor.intake.wrap import check_flags, named_classes, provenance_of, torch_model
+from auditor.model.audited_model import AuditedModel, Provenance
+from auditor.model.torch_model import TorchModel
 
 _NOTE = "--allow-code: loading this file ran code that the file brings along."
 
@@ -83,7 +86,10 @@ def load_exported(source: Source, spec: ModelSpec) -> AuditedModel:
     """A torch.export program of one input, for any number of rows. Raises UnsafeModelError without ``--allow-code``."""
     if not spec.allow_code:
         raise refuse_program(source, "torch.export", spec)
-    check_flags(spec)
+    with reading(f"{source.name!r} cannot be read as a torch.export program"):
+        coded = _coded(source)
+    if coded is None:
+        check_flags(spec)
     with reading(f"{source.name!r} cannot be read as a torch.export program"):
         program: torch.export.ExportedProgram = torch.export.load(BytesIO(source.data))
         if spec.device != "cpu":
@@ -95,7 +101,34 @@ def load_exported(source: Source, spec: ModelSpec) -> AuditedModel:
     wrapped = OneOutput(module) if rows is None else FixedBatch(module, rows, exact)
     notes = () if rows is None else (f"The program takes {'exactly' if exact else 'at most'} {rows} rows at a time.",)
     provenance = provenance_of(source, "torch.export", "torch.export.load", (_NOTE, *notes))
-    return torch_model(wrapped, spec, provenance, frozen=True)
+    if coded is None:
+        return torch_model(wrapped, spec, provenance, frozen=True)
+    return _of_columns(wrapped, coded, spec, provenance)
+
+
+def _coded(source: Source) -> CodedColumns | None:
+    """What the file says of its columns and classes, where it was exported with them."""
+    with zipfile.ZipFile(BytesIO(source.data)) as archive:
+        name = next((n for n in archive.namelist() if n.endswith(f"extra/{CODED}")), None)
+        return None if name is None else CodedColumns.model_validate_json(archive.read(name))
+
+
+def _of_columns(module: nn.Module, coded: CodedColumns, spec: ModelSpec, provenance: Provenance) -> TorchModel:
+    if spec.features is not None and spec.features != coded.features:
+        raise UsageError("The model file names its own features: leave --features out.")
+    made = TorchModel(
+        module,
+        classes=named_classes(coded.classes, spec),
+        encoder=lambda X: torch.from_numpy(coded.encode(X)),  # type: ignore[arg-type]
+        features=coded.features,
+        outputs="probabilities",
+        threshold=coded.threshold if spec.threshold is None else spec.threshold,
+        device=spec.device,
+        frozen_mode=True,
+        provenance=provenance,
+    )
+    made.group_columns = coded.text_columns
+    return made
 
 
 def batch_limit(program: torch.export.ExportedProgram) -> tuple[int | None, bool]:

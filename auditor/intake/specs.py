@@ -222,6 +222,16 @@ class TableTrainingSpec:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ExportSpec:
+    """What a model is exported to, ``onnx``, ``torch`` or ``sklearn``, and the file that it is written to, as
+    :func:`auditor.files.sent` writes it. ``positive``: the favourable label."""
+
+    to: Literal["onnx", "torch", "sklearn"]
+    out: str
+    positive: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Limits:
     """What the measuring process may use: bytes of memory, and seconds for loading and for each probe or file."""
 
@@ -236,9 +246,9 @@ class Job:
     ``evidence``: what of the model's answers is kept beside the measurements, by row: its scores, or each row's groups
     too. ``recognise``: whether the rows are to be known again where they are shuffled or saved anew. With a
     ``mitigation`` it makes a new model of the old one and the rows of ``data``, and asks no probe; with an ``explain``
-    it explains rows of ``data``. With a ``detection`` it examines files, by the model where there is one; with a
-    ``detector_training`` it trains a detector, and with a ``table_training`` a classifier. ``allow_unsandboxed``:
-    whether it goes without the kernel's sandbox.
+    it explains rows of ``data``; with an ``export`` it writes the model anew. With a ``detection`` it examines files,
+    by the model where there is one; with a ``detector_training`` it trains a detector, and with a ``table_training`` a
+    classifier. ``allow_unsandboxed``: whether it goes without the kernel's sandbox.
     """
 
     model: ModelSpec
@@ -254,5 +264,6 @@ class Job:
     detection: DetectionSpec | None = None
     detector_training: DetectorTrainingSpec | None = None
     table_training: TableTrainingSpec | None = None
+    export: ExportSpec | None = None
     allow_unsandboxed: bool = False
     parent: int | None = None

@@ -41,6 +41,19 @@ class Provenance:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Said:
+    """What was said of a model's file when it was loaded: of its columns, its classes and its outputs, and the function
+    that answers in its place with the digest of its code. None is what nobody said."""
+
+    features: tuple[str, ...] | None = None
+    classes: tuple[str, ...] | None = None
+    outputs: Outputs | None = None
+    threshold: float | None = None
+    predict: str | None = None
+    code_sha256: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class SeenInTraining:
     """What a private training saw of itself, by the names of :class:`auditor.privacy.run_record.RunRecord`.
 
@@ -102,6 +115,12 @@ class AuditedModel:
     can_be_asked: bool = True
     # Columns whose groups the model itself reads: text, whatever they look like.
     group_columns: tuple[str, ...] = ()
+    # Those by which it decides: a text model is told its rows' groups by the table of sensitive features.
+    decides_by: tuple[str, ...] = ()
+    # How the names of files end that it is written to.
+    endings: tuple[str, ...] = (".pt",)
+    # What flags said of it when it was loaded, which its file does not say.
+    said: Said | None = None
     # How many columns of a table it takes, where that is known and not which.
     n_columns: int | None = None
     # Whether its file may write _ for a sign in a column's name, as converters do: see as_converted.
@@ -126,7 +145,7 @@ class AuditedModel:
         self.batch_rows = batch_rows
         self.provenance = provenance or Provenance()
         # How the answers about batches come to be, given where each begins; the ranks of a job share them out.
-        self.over_batches: Callable[[Callable[[int], FloatArray], Sequence[int]], list[FloatArray]] = _in_turn
+        self.over_batches: Callable[[Callable[[int], FloatArray], Sequence[int]], list[FloatArray]] = in_turn
         self._outputs: weakref.WeakKeyDictionary[AuditData, FloatArray] = weakref.WeakKeyDictionary()
 
     @classmethod
@@ -161,12 +180,18 @@ class AuditedModel:
     def predict_part(self, X: Rows) -> FloatArray:
         """:meth:`predict_proba` of rows that are a part of more: :meth:`check_outputs` is called after the last."""
 
+        answers = self._answers_about(X)
+
         def batch(start: int) -> FloatArray:
             n = min(self.batch_rows, len(X) - start)
-            return _as_probabilities(self._predict(take_rows(X, slice(start, start + n))), self.classes, n)
+            return _as_probabilities(answers(start, n), self.classes, n)
 
         parts = self.over_batches(batch, range(0, len(X), self.batch_rows))
-        return np.concatenate(parts) if parts else np.empty((0, self.n_outputs))
+        return (parts[0] if len(parts) == 1 else np.concatenate(parts)) if parts else np.empty((0, self.n_outputs))
+
+    def _answers_about(self, X: Rows) -> Callable[[int, int], npt.ArrayLike]:
+        """What the model returns of the n rows from a start on, as a function of both."""
+        return lambda start, n: self._predict(X if n == len(X) else take_rows(X, slice(start, start + n)))
 
     def check_outputs(self) -> None:
         """Raises OutputsError where the rows so far leave open what the outputs are, or contradict what was said.
@@ -226,12 +251,17 @@ class AuditedModel:
         """(n,) class indices decided on a data set."""
         return self.decide_rows(data.X, self.outputs(data), data.positive)
 
+    def written(self) -> bytes | None:
+        """The model's file in its own library's format, or None where it goes into a bundle or has none."""
+        return None
+
     def saved_parts(self) -> tuple[AuditedModel, dict[str, Any]]:
         """The model that a bundle is made of, and what stands in the bundle beside it."""
         return self, {}
 
 
-def _in_turn(one: Callable[[int], FloatArray], starts: Sequence[int]) -> list[FloatArray]:
+def in_turn(one: Callable[[int], FloatArray], starts: Sequence[int]) -> list[FloatArray]:
+    """The answers about batches one after the other."""
     return [one(start) for start in starts]
 
 
@@ -265,6 +295,10 @@ def _as_probabilities(raw: npt.ArrayLike, classes: tuple[str, ...], n: int) -> F
     if values.ndim == 1 and (values.dtype.kind != "f" or _are_numbers(classes)):
         return _from_labels(values, classes)
     values = values.astype(np.float64)
+    if values.ndim == 2 and values.size and values.min() >= -1e-6:
+        sums = values.sum(axis=1)
+        if sums.max() <= 1.001 and sums.min() >= 0.999:
+            return values
     if not np.isfinite(values).all():
         bad = int((~np.isfinite(values.reshape(n, -1))).any(axis=1).sum())
         raise ModelError(f"The model returned NaN or infinity for {bad:,} of {n:,} rows.")

@@ -5,7 +5,8 @@ Nothing here is code of the bundle's own: a bundle states thresholds, chances an
 
 from __future__ import annotations
 
-import hashlib
+from collections.abc import Sequence
+from functools import cached_property
 from itertools import pairwise
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
@@ -14,11 +15,19 @@ import numpy.typing as npt
 from pydantic import Field, model_validator
 
 from auditor.data.counts import MISSING
-from auditor.data.preprocessing import TabularPreprocessing, as_text, label_name
+from auditor.data.grouped_texts import groups_in
+from auditor.data.preprocessing import (
+    FEW_ROWS,
+    AudioPreprocessing,
+    ImagePreprocessing,
+    TabularPreprocessing,
+    group_cells,
+    level_codes,
+)
 from auditor.errors import DataError, ModelError
 from auditor.files import Closed
 from auditor.model.audited_model import AuditedModel, Provenance
-from auditor.model.torch_model import TorchModel
+from auditor.model.row_draws import contents_of, row_draws
 from auditor.rows import FloatArray, IntArray, Rows
 
 if TYPE_CHECKING:
@@ -150,6 +159,10 @@ class Postprocessing(Closed):
             said += " Some decisions are drawn at random, by a hash of the row: the same row, the same answer."
         return said
 
+    @cached_property
+    def _place(self) -> dict[tuple[str, ...], int]:
+        return {g.group: i for i, g in enumerate(self.groups)}
+
     def places(self, X: pd.DataFrame) -> IntArray:
         """(n,) place of each row's group in ``groups``, -1 where none names it; DataError for a column not there."""
         import pandas as pd
@@ -159,20 +172,26 @@ class Postprocessing(Closed):
                 raise DataError(
                     f"The model decides by group and needs the column {column!r}, which the data do not have."
                 )
-        keys = [_named(X[column]) for column in self.columns]
-        codes, found = pd.factorize(pd.MultiIndex.from_arrays(keys))
-        place = {g.group: i for i, g in enumerate(self.groups)}
-        known = np.asarray([place.get(tuple(map(str, key)), -1) for key in found], np.int64)
-        places: IntArray = known[codes] if len(known) else np.empty(0, np.int64)
-        return places
+        few = group_cells(X, self.columns) if len(X) <= FEW_ROWS else None
+        if few is not None:
+            return np.asarray([self._place.get(group, -1) for group in few], np.int64)
+        codes = np.zeros(len(X), np.int64)
+        keys: list[tuple[str, ...]] = [()]
+        for column in self.columns:
+            own, names = level_codes(X[column])
+            # What is missing has the code -1, and the last name.
+            levels = [*names, MISSING]
+            joint, found = pd.factorize(codes * len(levels) + np.where(own < 0, len(names), own))
+            keys = [(*keys[each // len(levels)], levels[each % len(levels)]) for each in found.tolist()]
+            codes = joint
+        return np.asarray([self._place.get(key, -1) for key in keys], np.int64)[codes]
 
     def apply(self, scores: FloatArray, places: IntArray) -> FloatArray:
         """(n,) chances, or probabilities, of scores (n,) of rows of these places (n,)."""
         out = np.empty(len(scores))
-        for i, rule in enumerate(self.rules):
-            rows = places == (i if i < len(self.groups) else -1)
-            if rows.any():
-                out[rows] = rule(scores[rows])
+        for i in (np.flatnonzero(np.bincount(places + 1)) - 1).tolist():
+            rows = places == i
+            out[rows] = (self.otherwise if i < 0 else self.groups[i].rule)(scores[rows])
         return out
 
 
@@ -183,50 +202,52 @@ def log_odds(scores: FloatArray) -> FloatArray:
     return found
 
 
-def _named(values: pd.Series[Any]) -> npt.NDArray[Any]:
-    """The group names that :mod:`auditor.data.audit_data` gives the same values."""
-    text = as_text(values).fillna(MISSING)
-    return text.map({level: label_name(level) for level in text.unique()}).to_numpy(object)
-
-
 class PostprocessedModel(AuditedModel):
-    """A binary torch classifier whose answers are changed by group; it needs the groups' columns at every prediction.
+    """A binary classifier whose answers are changed by group; it needs the groups at every prediction.
+
+    Of a table they are its columns, of texts what :mod:`auditor.data.grouped_texts` puts beside each.
 
     Where the rules calibrate, the outputs are the calibrated probabilities, and ``threshold`` decides on them.
 
     Where the rules decide, the outputs are the *chances* of either decision: 0 or 1 but for scores whose decision is
-    drawn at random. The draw is a hash of the encoded row, its group and ``seed``: the same row always gets the same
-    answer, over many rows decisions come as often as the chances say, and who repeats an application unchanged gains
-    nothing. ``decisions`` are drawn so. A probe that decides on outputs of its own (of changed rows) takes the likelier
-    decision.
+    drawn at random. The draw is a hash of the row as the model takes it, its group and ``seed``: the same row always
+    gets the same answer, over many rows decisions come as often as the chances say, and who repeats an application
+    unchanged gains nothing. ``decisions`` are drawn so. A probe that decides on outputs of its own (of changed rows)
+    takes the likelier decision.
 
     A row of a group that was not there when the rules were made is treated by ``otherwise``.
-    Raises ModelError for a model that is not a binary torch model of tabular rows with its preprocessing.
+    ``features``: the columns that the model below takes, where it does not say so itself; None of texts.
+    Raises ModelError for a model that :func:`why_not` refuses.
     """
 
     def __init__(
-        self, base: TorchModel, postprocessing: Postprocessing, *, provenance: Provenance | None = None
+        self,
+        base: AuditedModel,
+        postprocessing: Postprocessing,
+        *,
+        features: Sequence[str] | None = None,
+        provenance: Provenance | None = None,
     ) -> None:
-        if not isinstance(base.preprocessing, TabularPreprocessing):
-            raise ModelError(
-                "Only a bundle of a table's rows, with its preprocessing, can be post-processed by group: the groups "
-                "are read from the table's columns."
-            )
-        if base.n_outputs != 2:
-            raise ModelError(f"Post-processing is for two classes, and this model has {base.n_outputs}.")
-        features = base.preprocessing.features
+        if why := why_not(base):
+            raise ModelError(why)
+        own = base.features if base.features is not None else None if features is None else tuple(features)
+        columns = postprocessing.columns
         super().__init__(
             self._answers,
             classes=base.classes,
-            features=(*features, *(c for c in postprocessing.columns if c not in features)),
+            features=None if own is None else (*own, *(c for c in columns if c not in own)),
             preprocessing=base.preprocessing,
             threshold=0.5 if postprocessing.decides else base.threshold,
-            batch_rows=base.batch_rows,
+            # The model below divides them again, as it likes.
+            batch_rows=8 * base.batch_rows,
             provenance=provenance or base.provenance,
         )
         self.base = base
+        self.base_features = own
         self.postprocessing = postprocessing
-        self.group_columns = postprocessing.columns
+        self.decides_by = columns
+        # A column that the model below takes is read as that one takes it.
+        self.group_columns = (*base.group_columns, *(c for c in columns if c not in (own or ())))
 
     def decide_rows(self, X: Rows, probabilities: FloatArray, positive: int | None) -> IntArray:
         """(n,) class indices, drawn by the row's hash where the rules decide."""
@@ -250,33 +271,69 @@ class PostprocessedModel(AuditedModel):
         return self.base, {"postprocessing": self.postprocessing.model_dump(mode="json")}
 
     def _answers(self, X: Rows) -> FloatArray:
-        frame = _table(X)
-        scores = self.base.predict_part(frame)[:, self.postprocessing.positive]
-        chances = self.postprocessing.apply(scores, self.postprocessing.places(frame))
+        scores = self.base.predict_part(self.below(X))[:, self.postprocessing.positive]
+        chances = self.postprocessing.apply(scores, self._places(X))
         both = [1.0 - chances, chances]
         return np.column_stack(both if self.postprocessing.positive == 1 else both[::-1])
+
+    def below(self, X: Rows) -> Rows:
+        """The rows as the model below takes them: its own columns, in their order."""
+        table = _table(X)
+        if table is None or isinstance(self.base.preprocessing, TabularPreprocessing):
+            return X
+        if self.base_features is None:
+            raise DataError("The model does not say which columns it takes: name them with --features.")
+        absent = [name for name in self.base_features if name not in table.columns]
+        if absent:
+            raise DataError(f"The model needs the feature {absent[0]!r}, which the data do not have.")
+        return table[list(self.base_features)]
+
+    def _places(self, X: Rows) -> IntArray:
+        table = _table(X)
+        return self.postprocessing.places(
+            groups_in(np.asarray(X), self.postprocessing.columns) if table is None else table
+        )
 
     def _draws(self, X: Rows) -> FloatArray:
         """(n,) numbers in [0, 1), uniform over rows, each a hash of its row alone."""
         if not self.postprocessing.randomised:
             return np.full(len(X), 0.5)
-        frame = _table(X)
-        assert isinstance(self.base.preprocessing, TabularPreprocessing)
-        # -0.0 and 0.0 are one number, and shall be one hash.
-        encoded = self.base.preprocessing.encode(frame) + np.float32(0.0)
-        places = self.postprocessing.places(frame)
-        key = self.postprocessing.seed.to_bytes(8, "little")
-        words = (
-            hashlib.blake2b(row.tobytes() + int(place).to_bytes(8, "little", signed=True), digest_size=8, key=key)
-            for row, place in zip(encoded, places, strict=True)
+        return row_draws(self._contents(X), self.postprocessing.seed, self._places(X))
+
+    def _contents(self, X: Rows) -> npt.NDArray[np.float32]:
+        """(n, width) what a row is known by: its encoding where the model below says it, else the bytes of its key."""
+        below = self.below(X)
+        table = _table(below)
+        if table is not None and isinstance(self.base.preprocessing, TabularPreprocessing):
+            return self.base.preprocessing.encode(table)
+        return contents_of(below, None)
+
+
+def why_not(base: AuditedModel) -> str:
+    """Why a model's answers cannot be changed by group, and what can be done instead; "" where they can."""
+    if isinstance(base, PostprocessedModel):
+        return (
+            "This model is post-processed already, and a second rule would undo the first: give the model below it, "
+            "which was post-processed, with the mitigation that you want in place of the first."
         )
-        # 53 bits are all that a float holds; more would round some draws up to 1.
-        return np.fromiter((int.from_bytes(w.digest(), "little") >> 11 for w in words), np.float64, len(frame)) / 2**53
+    if base.kind != "classifier" or not base.can_be_asked:
+        return "Post-processing by group is for a classifier that can be asked: give the model itself."
+    if isinstance(base.preprocessing, ImagePreprocessing | AudioPreprocessing):
+        return (
+            "Post-processing reads the group of a row from the table's columns or beside its text, and pictures and "
+            "sound have neither: use adversarial_debiasing, which needs no group at prediction."
+        )
+    if base.n_outputs != 2:
+        return f"Post-processing is for two classes, and this model has {base.n_outputs}."
+    return ""
 
 
-def _table(X: Rows) -> pd.DataFrame:
+def _table(X: Rows) -> pd.DataFrame | None:
+    """The rows as a table, None of texts. Raises DataError for rows that are neither."""
     import pandas as pd
 
-    if not isinstance(X, pd.DataFrame):
-        raise DataError("A model that is post-processed by group takes a table with named columns.")
-    return X
+    if isinstance(X, pd.DataFrame):
+        return X
+    if X.dtype == object and X.ndim == 1:
+        return None
+    raise DataError("A model that is post-processed by group takes a table with named columns, or texts.")

@@ -9,10 +9,15 @@ from typing import Any
 
 import torch
 
+from auditor.data.preprocessing import TabularPreprocessing, TextPreprocessing
 from auditor.errors import ModelError
 from auditor.files import write_beside
 from auditor.model.audited_model import AuditedModel, Recipe
+from auditor.model.mixture import MixtureModel
 from auditor.model.outputs import stated_by
+from auditor.model.postprocessed_folder import Layers, write_postprocessed
+from auditor.model.postprocessing import PostprocessedModel
+from auditor.model.prepared import PreparedModel
 from auditor.model.torch_model import TorchModel, TorchNetwork
 
 BUNDLE_FORMAT = "auditor-model/1"
@@ -25,12 +30,40 @@ def save(model: AuditedModel, path: str | Path) -> None:
     "training", "outputs", "threshold"}``. ``"outputs"`` is left out where nobody said what a network of your own
     returns, and confirmed by ``"outputs_stated": True`` where somebody did. With ``"task": "regression"``, and no
     classes, for a model that predicts a number, and with ``"postprocessing"`` for one whose answers are changed by
-    group, ``"detector"`` for a detector's card and ``"gate"`` for what stands before a model. Raises ModelError for a
-    model that is not a torch module.
+    group, ``"detector"`` for a detector's card and ``"gate"`` for what stands before a model.
+
+    What no bundle holds is written otherwise: scikit-learn's estimators and boosted trees, which were fitted anew, in
+    the format of their own library, and any other model whose answers are changed by group as a folder, with the model
+    below as it was. Raises ModelError for a model that can be written in no way.
     """
+    if isinstance(model, PreparedModel | MixtureModel) or (
+        isinstance(model, PostprocessedModel) and not goes_into_a_bundle(model)
+    ):
+        base = Layers.of(model).base
+        lies = base.provenance.path is not None or (base.said is not None and base.said.predict is not None)
+        write_postprocessed(model, path, below=None if lies else _file_of(base))
+        return
+    content = _file_of(model)
+    if content is None:
+        raise ModelError(f"Only a torch model can be saved as a bundle, not {type(model).__name__}.")
+    write_beside(path, content)
+
+
+def goes_into_a_bundle(model: PostprocessedModel) -> bool:
+    """Whether a bundle holds all of it: one that says itself how rows are encoded."""
+    return isinstance(model.base, TorchModel) and isinstance(
+        model.base.preprocessing, TabularPreprocessing | TextPreprocessing
+    )
+
+
+def _file_of(model: AuditedModel) -> bytes | None:
+    """A model as one file: its library's own, or a bundle; None where it can be neither."""
+    own = model.written()
+    if own is not None or not isinstance(model.saved_parts()[0], TorchNetwork):
+        return own
     buffer = io.BytesIO()
     torch.save(bundle_of(model), buffer)
-    write_beside(path, buffer.getvalue())
+    return buffer.getvalue()
 
 
 def bundle_of(model: AuditedModel) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -13,13 +13,17 @@ from torch import Tensor, nn
 
 from auditor.data.preprocessing import Preprocessing, TabularPreprocessing
 from auditor.errors import ModelError, OutputsError
-from auditor.model.audited_model import BATCH_ROWS, AuditedModel, Provenance, Recipe
+from auditor.model.audited_model import BATCH_ROWS, AuditedModel, Provenance, Recipe, in_turn
 from auditor.model.gradients import without_gradients
 from auditor.model.outputs import Outputs, Seen, as_logits, as_probabilities, stated_by
-from auditor.rows import FloatArray, Rows
+from auditor.model.row_draws import row_draws
+from auditor.rows import FloatArray, IntArray, Rows, take_rows
 
 if TYPE_CHECKING:
     import pandas as pd
+
+
+_BATCHES_ENCODED = 8
 
 
 @runtime_checkable
@@ -49,13 +53,23 @@ class DifferentiableModel(Protocol):
 @contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
     """Evaluation mode inside, every ``training`` flag as it was afterwards."""
-    flags = [(m, m.training) for m in module.modules()]
-    module.eval()
+    learning = list(_learning(module))
+    # To set what is set already takes a small network as long as a row.
+    if learning:
+        module.eval()
     try:
         yield
     finally:
-        for m, flag in flags:
-            m.training = flag
+        for m in learning:
+            m.training = True
+
+
+def _learning(module: nn.Module) -> Iterator[nn.Module]:
+    """Those parts of a module that are in training mode; named_modules takes longer to say so."""
+    if module.training:
+        yield module
+    for part in module.children():
+        yield from _learning(part)
 
 
 class TorchNetwork(AuditedModel):
@@ -104,6 +118,24 @@ class TorchNetwork(AuditedModel):
         with without_gradients(), self.evaluating():
             return self.answer(self.encode(X)).cpu().numpy()
 
+    def _answers_about(self, X: Rows) -> Callable[[int, int], npt.ArrayLike]:
+        """Of a table, more rows are encoded at once than asked about: a fraction of the cost of many small parts."""
+        tabular = isinstance(self.preprocessing, TabularPreprocessing) and self._encoder is None
+        if not tabular or len(X) <= self.batch_rows or self.over_batches is not in_turn:
+            return super()._answers_about(X)
+        block = _BATCHES_ENCODED * self.batch_rows
+        held: dict[int, Tensor] = {}
+
+        def answer(start: int, n: int) -> npt.ArrayLike:
+            first = start - start % block
+            if first not in held:
+                held.clear()
+                held[first] = self.encode(take_rows(X, slice(first, first + block)))
+            with without_gradients(), self.evaluating():
+                return self.answer(held[first][start - first : start - first + n]).cpu().numpy()
+
+        return answer
+
     def _returned(self, inputs: Tensor, expected: str) -> Tensor:
         """What the module itself returns, of what is not a tensor its logits."""
         raw = self.module(inputs)
@@ -120,14 +152,9 @@ class TorchNetwork(AuditedModel):
             return torch.from_numpy(self.preprocessing.encode(X)).to(self.device)  # type: ignore[arg-type]
         return torch.from_numpy(_plain_numbers(X)).to(self.device)
 
-    @contextmanager
-    def evaluating(self) -> Iterator[None]:
+    def evaluating(self) -> AbstractContextManager[None]:
         """Evaluation mode inside, flags as they were afterwards; nothing where the module refuses it."""
-        if self.frozen_mode:
-            yield
-        else:
-            with evaluating(self.module):
-                yield
+        return nullcontext() if self.frozen_mode else evaluating(self.module)
 
     @property
     def n_parameters(self) -> int:
@@ -219,6 +246,16 @@ class TorchModel(TorchNetwork):
         if self.outputs_said == "probabilities":
             return as_probabilities(raw)
         return torch.softmax(as_logits(raw, "logits").double(), dim=1)
+
+    def decide_rows(self, X: Rows, probabilities: FloatArray, positive: int | None) -> IntArray:
+        """(n,) class indices, drawn by the row's hash where the module says that its probabilities are to be drawn from
+        (``decision_seed``); a probe that decides on outputs of its own takes the likelier class."""
+        seed = getattr(self.module, "decision_seed", None)
+        if not isinstance(seed, int) or self.n_outputs != 2:
+            return self.decide(probabilities, positive)
+        chosen = int(self.module.positive)  # type: ignore[arg-type]
+        drawn = row_draws(self.encode(X).cpu().numpy(), seed) < probabilities[:, chosen]
+        return np.where(drawn, chosen, 1 - chosen).astype(np.int64)
 
     @property
     def in_question(self) -> bool:

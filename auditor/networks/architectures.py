@@ -14,6 +14,8 @@ from auditor.networks.image_detector import FrequencyDetector, ImageEnsemble, Re
 from auditor.networks.speech_detector import SpeechCNN, SpeechDetector, SpeechGMM
 
 MOST_MEMBERS = 256
+# What a bundle's arguments can hold.
+LARGEST_SEED = 2**24
 
 
 class MLP(nn.Module):
@@ -114,6 +116,8 @@ class MLPVote(nn.Module):
 
     ``weights``: (n_members + 1,) of the members' votes, each for class ``positive`` where the member's probability of
     it is at least ``threshold``; the last is of a vote that is always for it. What they lack of 1 votes against.
+    ``decision_seed``: of decisions that are drawn with these probabilities, by a hash of the row; None means that the
+    majority decides.
     """
 
     output_kind: ClassVar[Outputs] = "probabilities"
@@ -126,18 +130,22 @@ class MLPVote(nn.Module):
         positive: int,
         threshold: float = 0.5,
         dropout: float = 0.0,
+        decision_seed: int | None = None,
     ) -> None:
         super().__init__()
+        if decision_seed is not None and not 0 <= decision_seed < LARGEST_SEED:
+            raise ValueError(f"decision_seed lies in [0, {LARGEST_SEED:,})")
         if not (0 <= n_members <= MOST_MEMBERS and positive in (0, 1)):
             raise ValueError(f"a vote has at most {MOST_MEMBERS} members, and its positive class is 0 or 1")
         self.members = nn.ModuleList(MLP(n_features, hidden, 2, dropout) for _ in range(n_members))
         self.positive = positive
         self.threshold = threshold
+        self.decision_seed = decision_seed
         self.weights: Tensor
         self.register_buffer("weights", torch.zeros(n_members + 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        chance = self.weights[-1].expand(len(x))
+        chance = self.weights[-1].expand(x.shape[0])
         for weight, member in zip(self.weights, self.members, strict=False):
             favourable = torch.softmax(member(x).double(), dim=1)[:, self.positive]
             chance = chance + weight * favourable.ge(self.threshold)

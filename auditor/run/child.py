@@ -18,12 +18,11 @@ from auditor.data.counts import GroupCounts
 from auditor.data.row_keys import Keys, digest_of_keys
 from auditor.detection.examine import Examination, loaded_detector
 from auditor.detection.record import DetectorRecord
-from auditor.errors import DataError, ModelError, NotApplicableError, OutputsError, UsageError
-from auditor.files import received, sha256_of
+from auditor.errors import DataError, NotApplicableError, OutputsError, UsageError
+from auditor.files import received, sha256_of, write_beside
 from auditor.finding.measurement import Measurement
 from auditor.intake.formats import Opened, load_model
 from auditor.intake.recorded import load_recorded
-from auditor.intake.result import intake_result
 from auditor.intake.rows.folders import sha256_of_folder
 from auditor.intake.rows.reading import can_stream, load_data, no_rows, stream_counts
 from auditor.intake.rows.repeats import RepeatCount, repeats_in
@@ -33,26 +32,26 @@ from auditor.intake.specs import (
     DetectionSpec,
     DetectorTrainingSpec,
     ExplainSpec,
+    ExportSpec,
     Job,
     MitigationSpec,
     ProbeSpec,
 )
 from auditor.model.audited_model import AuditedModel
-from auditor.model.language_folder import save_folder
-from auditor.model.language_model import AuditedLanguageModel
 from auditor.model.saving import save
-from auditor.model.torch_model import TorchModel
 from auditor.report.labels import check_keys, spelled
 from auditor.report.record import DataRecord
 from auditor.run.alike import alike_in_counts
 from auditor.run.answers import counts_of, head_of, parts_of
 from auditor.run.audit import ask, attempt, data_record, generator_for, model_record, no_data
+from auditor.run.intake_result import intake_result
 from auditor.run.messages import (
     Answered,
     Asking,
     DataRead,
     DetectorLoaded,
     Examined,
+    FileExported,
     Keeping,
     Kept,
     Loaded,
@@ -61,11 +60,11 @@ from auditor.run.messages import (
     RowExplained,
     Trained,
 )
-from auditor.run.mitigation import Training, learns, make_mitigation, needs_rows
+from auditor.run.mitigation import Training, experience_of, keeps_kind, learns, make_mitigation, needs_rows
 from auditor.run.plugins import load_mitigation, load_probe_class
 from auditor.run.probe import CountsProbe, Probe, counts_suffice, make_probe, missing_needs, not_applicable
 from auditor.run.protocol import Channel, Working
-from auditor.training.huggingface_folder import save_classifier
+from auditor.run.writing import check_ending, write_made
 
 
 def load_probe(spec: ProbeSpec) -> Probe:
@@ -127,6 +126,9 @@ def run(job: Job, channel: Channel, opened: list[Opened] | None = None) -> None:
     if job.mitigation is not None:
         mitigate(job.mitigation, model, job, channel)
         return
+    if job.export is not None:
+        export(job.export, model, job, channel)
+        return
     if job.explain is not None:
         explain(job.explain, model, job, channel)
         return
@@ -173,24 +175,48 @@ def mitigate(spec: MitigationSpec, model: AuditedModel, job: Job, channel: Chann
         checkpoint=None if spec.checkpoint is None else Path(spec.checkpoint),
         progress=lambda words: channel.send(Working(words=words[:500])),
     )
-    made = mitigation.mitigate(model, data, generator_for(job.seed, spec.name), training)
     folder = job.model.path if job.model.path is not None and Path(job.model.path).is_dir() else None
-    if isinstance(made.model, AuditedLanguageModel):
-        save_folder(made.model, spec.out, like=folder)
-    elif folder is not None and isinstance(made.model, TorchModel):
-        save_classifier(made.model, spec.out, beside=folder)
-    elif folder is not None:
-        raise ModelError(
-            "A Hugging Face folder has no place for what was put around the model: give a model bundle, or use the "
-            "mitigation in Python."
-        )
-    else:
-        save(made.model, spec.out)
+    if folder is None and keeps_kind(kind):
+        # Known before the work, since the old model's kind is the new one's.
+        check_ending(model, spec.out)
+    made = mitigation.mitigate(model, data, generator_for(job.seed, spec.name), training)
+    write_made(made.model, spec.out, folder)
     notes = made.notes
     seen = getattr(mitigation, "seen", None)
     if seen is not None and job.data is not None and not learns(kind):
         notes = (*notes, *seen(made.model, load_data(job.data, made.model)))
+    experience = experience_of(kind)
+    if experience is not None and (warning := experience.warning()):
+        notes = (*notes, warning)
     channel.send(Repaired(notes=tuple(note[:2_000] for note in notes)))
+
+
+def export(spec: ExportSpec, model: AuditedModel, job: Job, channel: Channel) -> None:
+    """Writes the model to a file of another kind, unless that decides a row otherwise."""
+    from auditor.exporting.exported import export_of
+
+    positive = favourable(spec.positive, model.classes) if model.kind == "classifier" else None
+    made = export_of(model, spec.to, positive=positive)
+    found = None
+    if job.data is not None:
+        rows = load_data(job.data, model).X
+        channel.send(DataRead(data=DataRecord()))
+        assert isinstance(rows, pd.DataFrame)
+        found = made.equality(rows)
+    differing = () if found is None else found.differing
+    if not differing:
+        write_beside(received(spec.out), made.content)
+    channel.send(
+        FileExported(
+            sha256=model.provenance.sha256 or "",
+            classes=model.classes,
+            positive=None if positive is None else model.classes[positive],
+            rows=None if found is None else found.rows,
+            n_differing=len(differing),
+            differing=differing[:20],
+            largest_difference=0.0 if found is None else found.largest_difference,
+        )
+    )
 
 
 def explain(spec: ExplainSpec, model: AuditedModel, job: Job, channel: Channel) -> None:

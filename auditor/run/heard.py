@@ -19,6 +19,7 @@ from auditor.run.messages import (
     DataRead,
     DetectorLoaded,
     Examined,
+    FileExported,
     Keeping,
     Kept,
     Loaded,
@@ -90,6 +91,25 @@ class Mitigated(Heard):
                 pass
             case Repaired():
                 self.notes = message.notes
+            case _:
+                super()._own(message, on_stage)
+
+
+@dataclass
+class ModelExported(Heard):
+    """What is said of the file that a model was exported to; None where nothing was."""
+
+    exported: FileExported | None = None
+
+    def _own(self, message: Message, on_stage: OnStage) -> None:
+        match message:
+            case Loaded():
+                self.device = message.device
+                on_stage("reading the data")
+            case DataRead():
+                on_stage("asking both models")
+            case FileExported():
+                self.exported = message
             case _:
                 super()._own(message, on_stage)
 

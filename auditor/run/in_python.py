@@ -96,8 +96,8 @@ def load_model(path: str | PathLike[str], **options: Any) -> AuditedModel:
     as the flags of ``auditor scan`` mean them. Raises UsageError for a path that is not there, ModelError for what is
     no model of a known format, UnsafeModelError where loading it would run code.
     """
+    from auditor.intake.device import resolve_device
     from auditor.intake.formats import load_model as load
-    from auditor.intake.result import resolve_device
 
     known = {each.name for each in fields(ModelSpec)} - {"path", "code_folder"}
     _refuse_unknown(options, known, "load_model")
@@ -128,9 +128,9 @@ def _in_memory(
     model: object, data: Table | AuditData | None, train: Table | None, configured: Configured, catalogue: Catalogue
 ) -> AuditReport:
     from auditor.data.audit_data import AuditData
-    from auditor.intake.result import intake_result
     from auditor.model.audited_model import AuditedModel
     from auditor.run.audit import run_audit
+    from auditor.run.intake_result import intake_result
 
     if not isinstance(model, AuditedModel):
         raise UsageError(

@@ -37,7 +37,7 @@ from auditor.run.protocol import HEADER, MAX_MESSAGE, Done, Refused, TableTraine
 if TYPE_CHECKING:
     from auditor.finding.measurement import Pillar, ProbeResult
     from auditor.run.heard import FilesExamined, Measured, RowsExplained
-    from auditor.run.messages import Message, Trained
+    from auditor.run.messages import FileExported, Message, Trained
 
 _KEPT = (
     "PATH", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES",
@@ -123,6 +123,21 @@ def mitigate(job: Job, *, on_stage: Callable[[str], None] | None = None) -> tupl
     if done.notes is None:
         raise ModelError(f"The mitigation did not end well: {end.why or 'it wrote no model.'}")
     return done.notes
+
+
+def export(job: Job, *, on_stage: Callable[[str], None] | None = None) -> FileExported:
+    """Runs a job's export in a child, which writes ``job.export.out`` where no decision differs.
+
+    Raises UsageError, DataError or ModelError with the child's reason, or the cause of its death.
+    """
+    from auditor.run.heard import ModelExported
+
+    done = ModelExported()
+    end = _one_child(job, done, on_stage or (lambda _: None))
+    _raise_refusal(done)
+    if done.exported is None:
+        raise ModelError(f"The export did not end well: {end.why or 'it wrote no file.'}")
+    return done.exported
 
 
 def explain(job: Job, *, on_stage: Callable[[str], None] | None = None) -> RowsExplained:

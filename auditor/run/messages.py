@@ -74,6 +74,24 @@ class Repaired(Said):
     notes: tuple[Line, ...]
 
 
+class FileExported(Said):
+    """The model's file was written, or not where a decision differs.
+
+    ``rows``: how many both were asked about, None where there were none to ask about. ``differing``: the first of
+    those, 0-based, of whose decisions ``n_differing`` differ. ``largest_difference``: of the probabilities of a class.
+    ``sha256``: of the model, as its audit records it.
+    """
+
+    kind: Literal["exported"] = "exported"
+    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+    classes: Annotated[tuple[Line, ...], Field(max_length=10_000)]
+    positive: Line | None
+    rows: Annotated[int, Field(ge=0)] | None
+    n_differing: Annotated[int, Field(ge=0)]
+    differing: Annotated[tuple[int, ...], Field(max_length=20)]
+    largest_difference: float
+
+
 class RowExplained(Said):
     """What was found of a row."""
 
@@ -132,6 +150,7 @@ Message = Annotated[
     | Answered
     | Working
     | Repaired
+    | FileExported
     | RowExplained
     | DetectorLoaded
     | Opening

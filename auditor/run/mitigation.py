@@ -33,6 +33,42 @@ class Mitigated:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Experience:
+    """What a mitigation was shown to do, by its default options, on rows of real data sets that it did not learn from.
+
+    ``better``, ``worse``, ``equal``: data sets on which it was shown better than doing nothing, worse, or neither.
+    ``refused``: those for which it made no model. ``peers``: how it stood beside another tool's, a sentence each.
+    ``when``: date and extent of the measurement.
+    """
+
+    when: str
+    better: tuple[str, ...] = ()
+    equal: tuple[str, ...] = ()
+    worse: tuple[str, ...] = ()
+    refused: tuple[str, ...] = ()
+    peers: tuple[str, ...] = ()
+
+    def told(self) -> str:
+        """In words, for a list."""
+        than = " than doing nothing"
+        parts = (
+            (f"better{than}", self.better), (f"worse{than}", self.worse), ("neither shown", self.equal),
+            ("refused", self.refused),
+        )  # fmt: skip
+        said = "; ".join(f"{word} on {', '.join(where)}" for word, where in parts if where)
+        return ". ".join((said, *self.peers, self.when))
+
+    def warning(self) -> str | None:
+        """What a user must know before it is used, or None."""
+        if not self.worse:
+            return None
+        return (
+            f"By its default options this mitigation was shown worse than doing nothing on {', '.join(self.worse)} "
+            f"({self.when}): see `auditor mitigations`."
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
 class Training:
     """How training is to be run, for mitigations that train: on which device, from which checkpoint, told to whom.
 
@@ -54,8 +90,10 @@ class Mitigation(Protocol):
 
     Two more may be declared: ``needs_rows = False`` by one that brings its own rows, and ``writes = "folder"`` by one
     whose new model is a Hugging Face folder; see :func:`needs_rows` and :func:`writes`. ``learns = False`` by one that
-    is made without any rows and yet audited on them; see :func:`learns`. Such a one may have a method
+    is made without any rows and yet audited on them; see :func:`learns`; ``keeps_kind = False`` by one that may put
+    something around the model, see :func:`keeps_kind`. Such a one may have a method
     ``seen(model, data) -> tuple[str, ...]``, notes on what the new model did with the rows it is audited on.
+    ``experience`` says how it did on real data; see :class:`Experience`.
     """
 
     name: ClassVar[str]
@@ -84,6 +122,17 @@ def needs_rows(kind: type[Mitigation]) -> bool:
 def learns(kind: type[Mitigation]) -> bool:
     """Whether rows given to it change what it makes: they do unless it says ``learns = False``."""
     return bool(getattr(kind, "learns", True))
+
+
+def experience_of(kind: type[Mitigation]) -> Experience | None:
+    """How a mitigation did on real data, where it says so."""
+    found: Experience | None = getattr(kind, "experience", None)
+    return found
+
+
+def keeps_kind(kind: type[Mitigation]) -> bool:
+    """Whether its new model is written as the old one's kind is: unless it is post-processing or says otherwise."""
+    return bool(getattr(kind, "keeps_kind", kind.stage != "post-processing"))
 
 
 def writes(kind: type[Mitigation]) -> Writes:

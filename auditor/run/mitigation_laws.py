@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, get_args
 
 import numpy as np
 
+from auditor.comparing.compare import Comparison, compare
 from auditor.errors import AuditorError
 from auditor.finding.criterion import Criterion
 from auditor.finding.measurement import Pillar
-from auditor.report.comparing.compare import Comparison, compare
 from auditor.run.audit import generator_for, reason_of, run_audit
 from auditor.run.contract import ContractViolation, generators, state_of
 from auditor.run.mitigation import Mitigated, Mitigation, Stage, Training, learns, needs_rows

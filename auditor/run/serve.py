@@ -9,9 +9,9 @@ from dataclasses import replace
 from functools import partial
 
 from auditor.errors import DataError, ModelError, UsageError
+from auditor.intake.device import resolve_device
 from auditor.intake.formats import Opened
 from auditor.intake.own_packages import claim_own_packages
-from auditor.intake.result import resolve_device
 from auditor.intake.specs import Job
 from auditor.run.limits import restrict
 from auditor.run.protocol import Channel, Done, Refused

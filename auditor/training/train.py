@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from auditor.data.audit_data import favourable
 from auditor.data.preprocessing import TabularPreprocessing
 from auditor.errors import DataError, ModelError, UsageError, did_you_mean, first_line
-from auditor.intake.result import resolve_device
+from auditor.intake.device import resolve_device
 from auditor.intake.specs import TrainSpec
 from auditor.intake.user_code import import_object, keywords_of
 from auditor.model.audited_model import Recipe

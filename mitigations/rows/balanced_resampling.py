@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, ClassVar, Literal, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 
 import numpy as np
 
 from auditor.finding.measurement import Pillar
 from auditor.rows import FloatArray, IntArray
-from auditor.run.mitigation import Mitigated, Stage, Training
-from mitigations.training.retraining import run, trainable, training_set, untrained
+from auditor.run.mitigation import Experience, Mitigated, Stage, Training
+from mitigations.experience import EXPERIENCE
+from mitigations.training.one_class import refuse_one_class
+from mitigations.training.refitting import only_for_estimators, only_for_networks, refit
+from mitigations.training.retraining import labelled_rows, run, training_set
+from mitigations.training.starting_network import Tuning, begin, recipe_for, trainable_from_somewhere
+from mitigations.what_fits import is_estimator
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -22,7 +27,7 @@ Method = Literal["uniform_sampling", "balanced"]
 
 
 class BalancedResampling:
-    """Trains the same network anew on rows resampled by cell of group s and label y, n rows in all.
+    """Trains the network on rows resampled by cell of group s and label y, n rows in all.
 
     - ``uniform_sampling``: cell (s, y) gets ``n P(s) P(y)`` rows, so that label and group are independent, the shares
       of either staying as they are
@@ -32,7 +37,15 @@ class BalancedResampling:
     and copies of some. s is the combination of all sensitive features. Copies make memorisation easier: the privacy
     probes of the audit tell.
 
-    method: as above. Raises ModelError for a model that cannot be trained anew, DataError where a group has one label.
+    method: as above. A bundle's own network is drawn anew and trained by its recipe; any other torch module, such as a
+    transformers classifier, is fine-tuned from its own weights: epochs, batch_size, learning_rate: None means the
+    recipe's, and without one 4, 32 and 5e-5. lora: rank of adapters, which are then learned with the head alone, at
+    5e-4.
+
+    An estimator of scikit-learn, or boosted trees, is fitted anew on the rows drawn, and written in the format of its
+    own library. hyperparameters: those that are to be otherwise than they were, as the library names them.
+
+    Raises ModelError for a model that cannot be trained, DataError where a group has one label.
 
     Source: Kamiran and Calders, Knowledge and Information Systems 33 (2012), section 5.3 (uniform sampling).
     """
@@ -43,41 +56,65 @@ class BalancedResampling:
     citation: ClassVar[str] = "Kamiran and Calders, Knowledge and Information Systems 33 (2012)"
     methods: ClassVar[tuple[str, ...]] = get_args(Method)
     stage: ClassVar[Stage] = "pre-processing"
-    needs: ClassVar[str] = "a bundle with its recipe; training rows with labels and sensitive features"
+    needs: ClassVar[str] = "a torch module, an estimator or boosted trees; training rows with labels and groups"
+    experience: ClassVar[Experience | None] = EXPERIENCE.get("balanced_resampling")
 
-    def __init__(self, *, method: Method = "uniform_sampling") -> None:
+    def __init__(
+        self,
+        *,
+        method: Method = "uniform_sampling",
+        epochs: int | None = None,
+        batch_size: int | None = None,
+        learning_rate: float | None = None,
+        lora: int | None = None,
+        hyperparameters: dict[str, Any] | None = None,
+    ) -> None:
         if method not in get_args(Method):
             raise ValueError(f"method must be one of {', '.join(get_args(Method))}, not {method!r}")
         self.method: Method = method
+        self.hyperparameters = hyperparameters
+        self.tuning = Tuning(epochs=epochs, batch_size=batch_size, learning_rate=learning_rate, lora=lora)
 
     def mitigate(self, model: AuditedModel, data: AuditData, rng: np.random.Generator, training: Training) -> Mitigated:
-        """A new model of the same architecture, by the same recipe, on the resampled rows."""
+        """A new model of the same kind, trained on the resampled rows."""
+        only_for_estimators(model, self.hyperparameters)
+        return self._fitted(model, data, rng) if is_estimator(model) else self._trained(model, data, rng, training)
+
+    def _fitted(self, model: AuditedModel, data: AuditData, rng: np.random.Generator) -> Mitigated:
+        only_for_networks(**vars(self.tuning))
+        rows = labelled_rows(data, groups=True)
+        drawn = resampled(rows.y, rows.s, self.method, rng)
+        found = refit(model, rows, rng, places=drawn, hyperparameters=self.hyperparameters)
+        return Mitigated(model=found.model, notes=(self._described(drawn, len(rows)), *found.notes))
+
+    def _described(self, drawn: IntArray, n: int) -> str:
+        return (
+            f"Resampled ({self.method}): {len(np.unique(drawn)):,} of {n:,} rows were learned from, some of them up to "
+            f"{int(np.bincount(drawn).max())} times."
+        )
+
+    def _trained(self, model: AuditedModel, data: AuditData, rng: np.random.Generator, training: Training) -> Mitigated:
         from torch.nn.functional import cross_entropy
 
-        from auditor.training.loop import PlainStep, optimizer_of
+        from auditor.training.loop import PlainStep
 
-        old = trainable(model)
-        assert old.recipe is not None
+        old = trainable_from_somewhere(model)
         rows = training_set(old, data, training.device, groups=True)
         y, s = rows.y.cpu().numpy(), rows.s.cpu().numpy()
         drawn = resampled(y, s, self.method, rng)
         again = rows.take(drawn)
-        new = untrained(old, rng, training.device, old.recipe)
+        begun = begin(old, recipe_for(old, self.tuning), rng, training.device, lora=self.tuning.lora)
 
         def loss(batch: Sequence[Tensor]) -> Tensor:
-            return cross_entropy(new.logits(batch[0]), batch[1])
+            return cross_entropy(begun.new.logits(batch[0]), batch[1])
 
-        step = PlainStep(new.module, optimizer_of(old.recipe, list(new.module.parameters())), loss)
-        prints: dict[str, object] = {"mitigation": self.name, "method": self.method}
-        run(step, (again.x, again.y), old.recipe, rng, training, fingerprint=prints)
-        most = int(np.bincount(drawn).max())
-        return Mitigated(
-            model=new,
-            notes=(
-                f"Resampled ({self.method}): {len(np.unique(drawn)):,} of {len(rows):,} rows were learned from, some "
-                f"of them up to {most} times.",
-            ),
-        )
+        step = begun.step(PlainStep(begun.new.module, begun.optimizer(), loss), len(again))
+        prints: dict[str, object] = {"mitigation": self.name, "method": self.method, "tuning": repr(self.tuning)}
+        run(step, (again.x, again.y), begun.recipe, rng, training, fingerprint=prints)
+        new = begun.finished()
+        refuse_one_class(new, old, data.take(rows.rows), instead="give more epochs")
+        said = f"The network was {begun.how}, {begun.recipe.epochs} epochs."
+        return Mitigated(model=new, notes=(self._described(drawn, len(rows)), said))
 
 
 def wanted(y: IntArray, s: IntArray, method: Method) -> tuple[IntArray, FloatArray, IntArray]:

@@ -3,16 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from auditor.errors import DataError, ModelError
 from auditor.finding.measurement import Pillar
 from auditor.rows import FloatArray
-from auditor.run.mitigation import Mitigated, Stage, Training
-from mitigations.training.retraining import refuse_bins, run, trainable, training_set, untrained
+from auditor.run.mitigation import Experience, Mitigated, Stage, Training
+from mitigations.experience import EXPERIENCE
+from mitigations.training.one_class import refuse_one_class
+from mitigations.training.refitting import only_for_estimators, refit
+from mitigations.training.retraining import (
+    Labelled,
+    labelled_rows,
+    refuse_bins,
+    run,
+    trainable,
+    training_set,
+    untrained,
+)
+from mitigations.what_fits import is_estimator
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -20,6 +32,7 @@ if TYPE_CHECKING:
     from auditor.data.audit_data import AuditData
     from auditor.data.preprocessing import TabularPreprocessing
     from auditor.model.audited_model import AuditedModel, Recipe
+    from auditor.model.prepared import Removal
     from auditor.model.torch_model import TorchModel
 
 
@@ -35,8 +48,12 @@ class CorrelationRemover:
     indicators too, so every prediction needs the sensitive columns. Nothing is subtracted from a row whose group is
     missing or was not among the training rows. For the architecture ``mlp`` on a table.
 
-    alpha: in [0, 1]; 1 removes all correlation. Raises ModelError for a model that cannot be trained anew or is no mlp
-    on a table; DataError where a sensitive feature has one group, or no other feature is left.
+    An estimator of scikit-learn, or boosted trees, is fitted anew on the table's own columns of numbers; a sensitive
+    feature that it takes is held at one value. What is subtracted is written beside it, as data, in a folder.
+
+    alpha: in [0, 1]; 1 removes all correlation. hyperparameters: of an estimator, those that are to be otherwise than
+    they were. Raises ModelError for a model that cannot be trained anew or is no mlp on a table; DataError where a
+    sensitive feature has one group, or no other feature is left.
 
     Source: fairlearn.preprocessing.CorrelationRemover (Bird et al., Microsoft MSR-TR-2020-32).
     """
@@ -47,15 +64,54 @@ class CorrelationRemover:
     citation: ClassVar[str] = "Bird et al., Fairlearn, MSR-TR-2020-32 (2020)"
     methods: ClassVar[tuple[str, ...]] = ("correlation_remover",)
     stage: ClassVar[Stage] = "pre-processing"
-    needs: ClassVar[str] = "an mlp bundle with its recipe; training rows with labels; the group at prediction"
+    needs: ClassVar[str] = "an mlp bundle with its recipe, or an estimator; labelled rows; the group at prediction"
+    experience: ClassVar[Experience | None] = EXPERIENCE.get("correlation_remover")
 
-    def __init__(self, *, alpha: float = 1.0) -> None:
+    # Before an estimator, the subtraction is written beside it.
+    keeps_kind: ClassVar[bool] = False
+
+    def __init__(self, *, alpha: float = 1.0, hyperparameters: dict[str, Any] | None = None) -> None:
         if not 0.0 <= alpha <= 1.0:
             raise ValueError(f"alpha must lie in [0, 1], not {alpha!r}")
         self.alpha = alpha
+        self.hyperparameters = hyperparameters
 
     def mitigate(self, model: AuditedModel, data: AuditData, rng: np.random.Generator, training: Training) -> Mitigated:
-        """A new mlp, trained by the same recipe on the features without what correlates with the group."""
+        """A new model of the same kind, learned from features without what correlates with the group."""
+        only_for_estimators(model, self.hyperparameters)
+        return self._fitted(model, data, rng) if is_estimator(model) else self._trained(model, data, rng, training)
+
+    def _fitted(self, model: AuditedModel, data: AuditData, rng: np.random.Generator) -> Mitigated:
+        """An estimator fitted anew on the table's own columns of numbers, with the subtraction put before it."""
+        from auditor.model.prepared import PreparedModel
+
+        refuse_bins(data)
+        rows = labelled_rows(data, groups=True)
+        removal, share, left = removal_of(rows, model, self.alpha)
+        table = _with_groups(rows.data).X
+        features = list(map(str, rows.data.X.columns))  # type: ignore[union-attr]
+        found = refit(
+            model,
+            rows,
+            rng,
+            X=removal.apply(table, features),  # type: ignore[arg-type]
+            hyperparameters=self.hyperparameters,
+        )
+        new = PreparedModel(found.model, removal, features=features)
+        refuse_one_class(new, model, _with_groups(rows.data), instead="give a smaller alpha")
+        names = f" Names stay as they are: {', '.join(left[:6])}." if left else ""
+        return Mitigated(
+            model=new,
+            notes=(
+                f"Correlation remover, alpha {self.alpha:g}: the groups of {', '.join(rows.features)} explained "
+                f"{share:.1%} of the variance of the {len(removal.numbers)} columns of numbers. What is not linear "
+                f"stays.{names}",
+                f"The new model reads {', '.join(rows.features)} at every prediction, to subtract what goes with it.",
+                *found.notes,
+            ),
+        )
+
+    def _trained(self, model: AuditedModel, data: AuditData, rng: np.random.Generator, training: Training) -> Mitigated:
         import torch
         from torch.nn.functional import cross_entropy
 
@@ -80,6 +136,7 @@ class CorrelationRemover:
         prints: dict[str, object] = {"mitigation": self.name, "alpha": self.alpha}
         run(step, (x, rows.y), old.recipe, rng, training, fingerprint=prints)
         new = _with_subtraction(inner, old, columns.preprocessing, self.alpha * B, mean, training.device)
+        refuse_one_class(new, old, _with_groups(data.take(rows.rows)), instead="give a smaller alpha")
         share = 1.0 - float(np.square(z - z.mean(axis=0) - (s - mean) @ B).sum() / np.square(z - z.mean(axis=0)).sum())
         return Mitigated(
             model=new,
@@ -89,6 +146,49 @@ class CorrelationRemover:
                 f"The new model reads {', '.join(rows.features)} at every prediction, to subtract what goes with it.",
             ),
         )
+
+
+def _with_groups(data: AuditData) -> AuditData:
+    """The rows with the columns that the new model reads beside the old one's."""
+    groups = data.sensitive_features
+    # Only tables with named columns come this far.
+    assert groups is not None
+    missing = {name: groups[name].to_numpy() for name in groups.columns if name not in data.X}
+    return replace(data, X=data.X.assign(**missing))  # type: ignore[union-attr]
+
+
+def removal_of(rows: Labelled, model: AuditedModel, alpha: float) -> tuple[Removal, float, list[str]]:
+    """What is subtracted from the rows of an estimator, the share of their variance that it is, and columns of names.
+
+    A sensitive feature that the estimator takes is held at its commonest value.
+    """
+    from auditor.model.prepared import Removal
+
+    X = rows.data.X
+    if isinstance(X, np.ndarray):
+        raise ModelError("The correlation remover is for tables: use reweighing, which takes texts too.")
+    own = [str(c) for c in X.columns if str(c) not in rows.features]
+    numbers = [c for c in own if X[c].dtype.kind in "iuf" and c not in model.group_columns]
+    if not numbers:
+        raise DataError("No feature that is not sensitive is a column of numbers: use reweighing, which takes names.")
+    z = X[numbers].to_numpy(np.float64)
+    # A gap says nothing of the group here, and stays a gap in the rows.
+    z = np.where(np.isnan(z), np.nanmean(z, axis=0), z)
+    s = _indicators(rows.s, rows.levels)
+    mean, B = removed(z, s, tuple(map(len, rows.levels)))
+    spread = np.square(z - z.mean(axis=0)).sum(axis=0)
+    left = np.square(z - z.mean(axis=0) - (s - mean) @ B).sum(axis=0)
+    explained = 1.0 - left[spread > 0.0] / spread[spread > 0.0]
+    commonest = {name: X[name].mode().iloc[0] for name in rows.features if name in X.columns}
+    removal = Removal(
+        columns=rows.features,
+        levels=rows.levels,
+        means=tuple(mean.tolist()),
+        numbers=tuple(numbers),
+        weights=tuple(tuple(row) for row in (alpha * B).tolist()),
+        held={name: getattr(value, "item", lambda v=value: v)() for name, value in commonest.items()},
+    )
+    return removal, float(explained.mean()) if explained.size else 0.0, [c for c in own if c not in numbers]
 
 
 def removed(z: FloatArray, s: FloatArray, sizes: tuple[int, ...]) -> tuple[FloatArray, FloatArray]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -14,7 +13,8 @@ import numpy as np
 from auditor.data.lexicons import built_in, read
 from auditor.errors import DataError, ModelError, UsageError
 from auditor.finding.measurement import Pillar
-from auditor.run.mitigation import Mitigated, Stage, Training
+from auditor.run.mitigation import Experience, Mitigated, Stage, Training
+from mitigations.experience import EXPERIENCE
 from mitigations.rows.augmented_rows import Arm, Sides, table_arms, text_arms
 from mitigations.rows.counterfactuals import (
     NO_ROW,
@@ -26,7 +26,16 @@ from mitigations.rows.counterfactuals import (
     flipped,
 )
 from mitigations.rows.generated_counterfactuals import LanguageModelRewrites
-from mitigations.training.retraining import VALIDATION_SHARE, run, trainable, training_set, untrained
+from mitigations.training.one_class import refuse_one_class
+from mitigations.training.retraining import VALIDATION_SHARE, run, training_set
+from mitigations.training.starting_network import (
+    Tuning,
+    begin,
+    drawn_anew,
+    recipe_for,
+    trainable_from_somewhere,
+)
+from mitigations.what_fits import instead
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -47,7 +56,8 @@ class CounterfactualAugmentation:
 
     Texts: the first identity that a text names gives its place to another of the same lexicon, grammar kept, and the
     network goes on learning from its own weights, for a few epochs. Tables: the value of each sensitive feature that
-    the model takes is replaced by another, and the network is trained anew by its recipe.
+    the model takes is replaced by another, and the network is trained anew by its recipe, or, where that or its
+    architecture is not known, from its own weights.
 
     sides: ``both`` keeps a row beside its counterfactuals (augmentation, Lu et al.); ``one`` puts a counterfactual in
     the place of a row in half of the cases (substitution, Hall Maudslay et al.), so that the number of rows stays.
@@ -66,13 +76,15 @@ class CounterfactualAugmentation:
     own. copies: counterfactuals of a text. sentences: of templates, at most so many for each lexicon, drawn; None means
     all. filler: the neutral word; None means the first of the built-in list.
     freeze_embeddings: leaves the words' vectors as they are: what is learned of the listed identities then carries over
-    to others like them. epochs: None means 8 for texts, and for tables the recipe's; so for learning_rate, the recipe's
-    in both, which for texts falls to 0 in a straight line. Pairing wants a high one: 0.006 in 7 epochs, on a network
-    that was trained at 0.001. impute: tables: other numeric columns follow the flip. control_arm: also trains on the
-    same rows without swaps, and the notes say what that came to: what it alone does is not the swaps' doing.
+    to others like them. epochs: None means 8 for texts of a bundle, and else the recipe's; so for batch_size and
+    learning_rate, the recipe's in both; without a recipe 4, 32 and 5e-5. The rate falls to 0 in a straight line where
+    the network goes on from its own weights. Pairing wants a high one: 0.006 in 7 epochs, on a network that was trained
+    at 0.001. lora: rank of adapters, which are then learned with the head alone, at 5e-4. impute: tables: other numeric
+    columns follow the flip. control_arm: also trains on the same rows without swaps, and the notes say what that came
+    to: what it alone does is not the swaps' doing.
 
-    Raises ModelError for a model without recipe or vocabulary, DataError where no training text names an identity,
-    UsageError for templates without pairing and for a sensitive feature that the model does not take.
+    Raises ModelError for a model that cannot be trained or has no vocabulary, DataError where no training text names an
+    identity, UsageError for templates without pairing and for a sensitive feature that the model does not take.
 
     Source: Lu et al., 2018 (arXiv:1807.11714); Hall Maudslay et al., EMNLP 2019; Garg et al., AIES 2019; Chen et al.,
     ACL 2023 (DISCO).
@@ -92,8 +104,9 @@ class CounterfactualAugmentation:
     )
     stage: ClassVar[Stage] = "pre-processing"
     needs: ClassVar[str] = (
-        "a bundle with its recipe; training rows with labels: texts, or tables with sensitive features"
+        "a bundle or a torch module; training rows with labels: texts, or tables with sensitive features"
     )
+    experience: ClassVar[Experience | None] = EXPERIENCE.get("counterfactual_augmentation")
 
     def __init__(
         self,
@@ -108,7 +121,9 @@ class CounterfactualAugmentation:
         pairing_weight: float = 0.0,
         freeze_embeddings: bool = True,
         epochs: int | None = None,
+        batch_size: int | None = None,
         learning_rate: float | None = None,
+        lora: int | None = None,
         impute: bool = False,
         language_model: str | None = None,
         fluency_margin: float = 0.5,
@@ -120,10 +135,8 @@ class CounterfactualAugmentation:
             raise ValueError(f"sides must be one of {', '.join(get_args(Sides))}, not {sides!r}")
         if not (pairing_weight >= 0.0 and np.isfinite(pairing_weight)):
             raise ValueError(f"pairing_weight must be a number of at least 0, not {pairing_weight!r}")
-        if copies < 1 or any(n is not None and n < 1 for n in (epochs, sentences)):
-            raise ValueError("copies, sentences and epochs must be at least 1")
-        if learning_rate is not None and not (learning_rate > 0.0 and np.isfinite(learning_rate)):
-            raise ValueError(f"learning_rate must be a positive number, not {learning_rate!r}")
+        if copies < 1 or (sentences is not None and sentences < 1):
+            raise ValueError("copies and sentences must be at least 1")
         filler_of(filler)
         if (generator == "language_model") != (language_model is not None):
             raise ValueError("generator=language_model and language_model=FOLDER belong together: give both or neither")
@@ -151,8 +164,7 @@ class CounterfactualAugmentation:
         self.filler = filler
         self.pairing_weight = pairing_weight
         self.freeze_embeddings = freeze_embeddings
-        self.epochs = epochs
-        self.learning_rate = learning_rate
+        self.tuning = Tuning(epochs=epochs, batch_size=batch_size, learning_rate=learning_rate, lora=lora)
         self.impute = impute
         self.language_model = language_model
         self.fluency_margin = fluency_margin
@@ -160,16 +172,10 @@ class CounterfactualAugmentation:
 
     def mitigate(self, model: AuditedModel, data: AuditData, rng: np.random.Generator, training: Training) -> Mitigated:
         """A new model trained on the augmented rows, and in its notes what the same rows without swaps come to."""
-        from auditor.data.preprocessing import TextPreprocessing
-
-        old = trainable(model)
-        assert old.recipe is not None
+        old = trainable_from_somewhere(model)
         if data.modality == "image":
-            raise ModelError("Counterfactual augmentation takes texts and tables: there is no swap in a picture.")
-        if data.modality == "text" and not isinstance(old.preprocessing, TextPreprocessing):
             raise ModelError(
-                "The model has no vocabulary, so texts cannot be given to it: save it with its preprocessing "
-                "(auditor.save)."
+                f"Counterfactual augmentation is for texts and tables, and a picture has no swap: {instead(old)}."
             )
         checked = training_set(old, data, str(old.device), groups=False)
         labelled = data.take(checked.rows)
@@ -181,17 +187,17 @@ class CounterfactualAugmentation:
             if data.modality == "text"
             else self._table(old, kept, held, rng)
         )
-        recipe = replace(
-            old.recipe,
-            epochs=self.epochs or (FINE_TUNING_EPOCHS if data.modality == "text" else old.recipe.epochs),
-            learning_rate=self.learning_rate or old.recipe.learning_rate,
-        )
+        text = data.modality == "text"
+        recipe = recipe_for(old, self.tuning)
+        if text and self.tuning.epochs is None and drawn_anew(old):
+            recipe = replace(recipe, epochs=FINE_TUNING_EPOCHS)
         seed = int(rng.integers(2**62))
         arms = (made.augmented, made.control) if self.control_arm else (made.augmented,)
         models = [
-            self._trained(old, arm, recipe, seed, training, arm_name, anew=data.modality != "text")
+            self._trained(old, arm, recipe, seed, training, arm_name, own_weights=text)
             for arm, arm_name in zip(arms, ("augmented", "control"), strict=False)
         ]
+        refuse_one_class(models[0], old, labelled, instead="give more epochs, or another learning_rate")
         return Mitigated(model=models[0], notes=(made.note, _outcome(made.held, held, [old, *models])))
 
     # ---- rows ------------------------------------------------------------------------------------------------------
@@ -278,48 +284,44 @@ class CounterfactualAugmentation:
     # ---- training --------------------------------------------------------------------------------------------------
 
     def _trained(
-        self, old: TorchModel, arm: Arm, recipe: Recipe, seed: int, training: Training, arm_name: str, *, anew: bool
+        self, old: TorchModel, arm: Arm, recipe: Recipe, seed: int, training: Training, name: str, *, own_weights: bool
     ) -> TorchModel:
         from torch import nn
 
-        from auditor.training.loop import PlainStep, optimizer_of
-        from mitigations.training.fine_tuning_step import FineTuningStep
+        from auditor.training.loop import PlainStep
 
         rng = np.random.default_rng(seed)
-        new = untrained(old, rng, training.device, recipe)
-        if not anew:
-            new.module.load_state_dict(copy.deepcopy(old.module.state_dict()))
+        begun = begin(old, recipe, rng, training.device, lora=self.tuning.lora, own_weights=own_weights)
+        new = begun.new
         fixed = (
-            {id(p) for m in new.module.modules() if isinstance(m, nn.Embedding) for p in m.parameters()}
-            if self.freeze_embeddings and not anew
-            else set()
+            [p for m in new.module.modules() if isinstance(m, nn.Embedding) for p in m.parameters()]
+            if self.freeze_embeddings and not begun.anew
+            else []
         )
-        learned = [p for p in new.module.parameters() if id(p) not in fixed]
         tensors = [t.to(training.device) for t in arm.tensors]
         checkpoint = training.checkpoint
-        if checkpoint is not None and arm_name == "control":
+        if checkpoint is not None and name == "control":
             checkpoint = checkpoint.with_name(f"{checkpoint.name}.control")
-        optimizer, loss = optimizer_of(recipe, learned), _loss(new, self.pairing_weight)
-        n_steps = recipe.epochs * -(-len(arm.y) // recipe.batch_size)
+        plain = PlainStep(new.module, begun.optimizer(but=fixed), _loss(new, self.pairing_weight))
         run(
-            PlainStep(new.module, optimizer, loss) if anew else FineTuningStep(new.module, optimizer, loss, n_steps),
+            begun.step(plain, len(arm.y)),
             tensors,
             recipe,
             rng,
-            replace(training, checkpoint=checkpoint, progress=_told(training.progress, arm_name)),
+            replace(training, checkpoint=checkpoint, progress=_told(training.progress, name)),
             fingerprint={
                 "mitigation": self.name,
                 "options": self._options(),
-                "arm": arm_name,
+                "arm": name,
                 "rows": _digest(tensors),
                 # The rates of a fine-tuning depend on how long it is to be.
-                "steps": None if anew else n_steps,
+                "epochs": None if begun.anew else recipe.epochs,
             },
         )
-        return new
+        return begun.finished()
 
     def _options(self) -> list[tuple[str, str]]:
-        kept = ("pairing_weight", "freeze_embeddings", "learning_rate")
+        kept = ("pairing_weight", "freeze_embeddings", "tuning")
         return [(key, repr(getattr(self, key))) for key in kept]
 
 

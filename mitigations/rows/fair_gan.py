@@ -11,8 +11,10 @@ import numpy as np
 from auditor.errors import DataError, ModelError
 from auditor.finding.measurement import Pillar
 from auditor.rows import IntArray
-from auditor.run.mitigation import Mitigated, Stage, Training
+from auditor.run.mitigation import Experience, Mitigated, Stage, Training
+from mitigations.experience import EXPERIENCE
 from mitigations.rows.synthetic_columns import CodedColumn, Encoded, coded_columns, one_hot, total_variation
+from mitigations.training.one_class import refuse_one_class
 from mitigations.training.retraining import TrainingSet, refuse_several_devices, run, trainable, training_set, untrained
 
 if TYPE_CHECKING:
@@ -24,11 +26,11 @@ if TYPE_CHECKING:
     from mitigations.rows.fair_gan_networks import Networks, Sizes
 
 FEWEST_ROWS = 200
-_STEPS = 2400
+_STEPS = 1200
 _FEWEST_EPOCHS = 20
 _BATCHES = 15
 _LARGEST_BATCH = 500
-_AUTOENCODER_STEPS = 600
+_AUTOENCODER_STEPS = 300
 _LEARNING_RATE = 1e-3
 _PENALTY = 1.0
 _GUESSED = 20_000
@@ -52,7 +54,7 @@ class FairGan:
 
     weight: at least 0, the paper's lambda; 0 is a GAN that keeps the dependence. share: of synthetic rows among those
     trained on, in (0, 1], the rest being real rows drawn at random. rows: how many are trained on; None means as many
-    as there are real ones. bins: at least 2, of each number. warm_up: in [0, 1). epochs: None means some 2,400 steps of
+    as there are real ones. bins: at least 2, of each number. warm_up: in [0, 1). epochs: None means some 1,200 steps of
     the generator, and 20 epochs at least.
 
     That synthetic columns and groups are independent does not make real columns so: where these stand in for the group,
@@ -73,6 +75,7 @@ class FairGan:
     methods: ClassVar[tuple[str, ...]] = ("fair_gan",)
     stage: ClassVar[Stage] = "pre-processing"
     needs: ClassVar[str] = "a bundle for tables with its recipe; training rows with labels and sensitive features"
+    experience: ClassVar[Experience | None] = EXPERIENCE.get("fair_gan")
 
     def __init__(
         self,
@@ -130,6 +133,7 @@ class FairGan:
 
         step = PlainStep(new.module, optimizer_of(old.recipe, list(new.module.parameters())), loss)
         run(step, (x, y), old.recipe, rng, training, fingerprint=self._prints())
+        refuse_one_class(new, old, data.take(real.rows), instead="give a smaller share, or more epochs")
         mixed = f" and {len(kept):,} real ones" if len(kept) else ""
         return Mitigated(
             model=new,

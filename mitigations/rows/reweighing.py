@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from auditor.finding.measurement import Pillar
 from auditor.rows import FloatArray, IntArray
-from auditor.run.mitigation import Mitigated, Stage, Training
-from mitigations.training.retraining import run, trainable, training_set, untrained
+from auditor.run.mitigation import Experience, Mitigated, Stage, Training
+from mitigations.experience import EXPERIENCE
+from mitigations.training.one_class import refuse_one_class
+from mitigations.training.refitting import only_for_estimators, only_for_networks, refit
+from mitigations.training.retraining import labelled_rows, run, training_set
+from mitigations.training.starting_network import Tuning, begin, recipe_for, trainable_from_somewhere
+from mitigations.what_fits import is_estimator
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -20,12 +25,19 @@ if TYPE_CHECKING:
 
 
 class Reweighing:
-    """Trains the same network anew on rows weighted by ``w(s, y) = P(s) P(y) / P(s, y)``.
+    """Trains the network on rows weighted by ``w(s, y) = P(s) P(y) / P(s, y)``.
 
     s is the row's combination of sensitive features. Weighted so, label and group are independent in the training
     rows; the weights average 1. Nothing is promised of the decisions: the audit tells.
 
-    Raises ModelError for a model that cannot be trained anew, DataError where a group has rows of one label only.
+    A bundle's own network is drawn anew and trained by its recipe; any other torch module, such as a transformers
+    classifier, is fine-tuned from its own weights: epochs, batch_size, learning_rate: None means the recipe's, and
+    without one 4, 32 and 5e-5. lora: rank of adapters, which are then learned with the head alone, at 5e-4.
+
+    An estimator of scikit-learn, or boosted trees, is fitted anew by ``sample_weight``, and written in the format of
+    its own library. hyperparameters: those that are to be otherwise than they were, as the library names them.
+
+    Raises ModelError for a model that cannot be trained, DataError where a group has rows of one label only.
 
     Source: Kamiran and Calders, Knowledge and Information Systems 33 (2012).
     """
@@ -36,32 +48,62 @@ class Reweighing:
     citation: ClassVar[str] = "Kamiran and Calders, Knowledge and Information Systems 33 (2012)"
     methods: ClassVar[tuple[str, ...]] = ("reweighing",)
     stage: ClassVar[Stage] = "pre-processing"
-    needs: ClassVar[str] = "a bundle with its recipe; training rows with labels and sensitive features"
+    needs: ClassVar[str] = "a torch module, an estimator or boosted trees; training rows with labels and groups"
+    experience: ClassVar[Experience | None] = EXPERIENCE.get("reweighing")
+
+    def __init__(
+        self,
+        *,
+        epochs: int | None = None,
+        batch_size: int | None = None,
+        learning_rate: float | None = None,
+        lora: int | None = None,
+        hyperparameters: dict[str, Any] | None = None,
+    ) -> None:
+        self.hyperparameters = hyperparameters
+        self.tuning = Tuning(epochs=epochs, batch_size=batch_size, learning_rate=learning_rate, lora=lora)
 
     def mitigate(self, model: AuditedModel, data: AuditData, rng: np.random.Generator, training: Training) -> Mitigated:
-        """A new model of the same architecture, by the same recipe, on the weighted rows."""
+        """A new model of the same kind, trained on the weighted rows."""
+        only_for_estimators(model, self.hyperparameters)
+        return self._fitted(model, data, rng) if is_estimator(model) else self._trained(model, data, rng, training)
+
+    def _fitted(self, model: AuditedModel, data: AuditData, rng: np.random.Generator) -> Mitigated:
+        only_for_networks(**vars(self.tuning))
+        rows = labelled_rows(data, groups=True)
+        weights = reweighing_weights(rows.y, rows.s)
+        found = refit(model, rows, rng, weights=weights, hyperparameters=self.hyperparameters)
+        return Mitigated(model=found.model, notes=(_described(weights), *found.notes))
+
+    def _trained(self, model: AuditedModel, data: AuditData, rng: np.random.Generator, training: Training) -> Mitigated:
         import torch
         from torch.nn.functional import cross_entropy
 
-        from auditor.training.loop import PlainStep, optimizer_of
+        from auditor.training.loop import PlainStep
 
-        old = trainable(model)
-        assert old.recipe is not None
+        old = trainable_from_somewhere(model)
         rows = training_set(old, data, training.device, groups=True)
         weights = reweighing_weights(rows.y.cpu().numpy(), rows.s.cpu().numpy())
-        new = untrained(old, rng, training.device, old.recipe)
+        begun = begin(old, recipe_for(old, self.tuning), rng, training.device, lora=self.tuning.lora)
         w = torch.from_numpy(weights.astype(np.float32)).to(rows.x.device)
 
         def loss(batch: Sequence[Tensor]) -> Tensor:
             x, y, weight = batch
-            return (weight * cross_entropy(new.logits(x), y, reduction="none")).mean()
+            return (weight * cross_entropy(begun.new.logits(x), y, reduction="none")).mean()
 
-        step = PlainStep(new.module, optimizer_of(old.recipe, list(new.module.parameters())), loss)
-        run(step, (rows.x, rows.y, w), old.recipe, rng, training, fingerprint={"mitigation": self.name})
+        step = begun.step(PlainStep(begun.new.module, begun.optimizer(), loss), len(rows))
+        prints: dict[str, object] = {"mitigation": self.name, "tuning": repr(self.tuning)}
+        run(step, (rows.x, rows.y, w), begun.recipe, rng, training, fingerprint=prints)
+        new = begun.finished()
+        refuse_one_class(new, old, data.take(rows.rows), instead="give more epochs")
         return Mitigated(
             model=new,
-            notes=(f"Weights of {len(rows):,} training rows from {weights.min():.3f} to {weights.max():.3f}, mean 1.",),
+            notes=(_described(weights), f"The network was {begun.how}, {begun.recipe.epochs} epochs."),
         )
+
+
+def _described(weights: FloatArray) -> str:
+    return f"Weights of {len(weights):,} training rows from {weights.min():.3f} to {weights.max():.3f}, mean 1."
 
 
 def reweighing_weights(y: IntArray, s: IntArray) -> FloatArray:

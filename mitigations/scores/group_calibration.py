@@ -32,8 +32,8 @@ class GroupCalibration:
     equal error rates exclude one another where base rates differ (Kleinberg et al. 2016; Chouldechova 2017), so the
     gap in error rates may well grow.
 
-    method: as above. Raises ModelError for what is no binary bundle of a table; UsageError without labels, favourable
-    label or sensitive feature; DataError where a group has one label, or fewer than 50 rows.
+    method: as above. Raises ModelError for what is no classifier of two classes, of tables or texts; UsageError without
+    labels, favourable label or sensitive feature; DataError where a group has one label, or fewer than 50 rows.
 
     Sources: Platt, Advances in Large Margin Classifiers (1999); Zadrozny and Elkan, KDD 2002; Pleiss et al., NeurIPS
     2017, for calibration within groups.
@@ -45,7 +45,7 @@ class GroupCalibration:
     citation: ClassVar[str] = "Platt 1999; Zadrozny and Elkan, KDD 2002; Pleiss et al., NeurIPS 2017"
     methods: ClassVar[tuple[str, ...]] = get_args(Method)
     stage: ClassVar[Stage] = "post-processing"
-    needs: ClassVar[str] = "a binary bundle of a table; labelled rows with sensitive features; the group at prediction"
+    needs: ClassVar[str] = "a classifier of two classes; labelled rows with sensitive features; the group at prediction"
 
     def __init__(self, *, method: Method = "platt") -> None:
         if method not in get_args(Method):

@@ -8,7 +8,8 @@ import numpy as np
 
 from auditor.finding.measurement import Pillar
 from auditor.rows import FloatArray
-from auditor.run.mitigation import Mitigated, Stage, Training
+from auditor.run.mitigation import Experience, Mitigated, Stage, Training
+from mitigations.experience import EXPERIENCE
 from mitigations.scores.scored_rows import BoolArray, ScoredRows, old_decision, scored_rows
 
 if TYPE_CHECKING:
@@ -29,8 +30,8 @@ class RejectOption:
     width: at least 0; None takes, of 200 widths up to where the threshold would leave [0, 1], the smallest that brings
     the ``demographic_parity_difference`` on these rows to at most ``bound``, or else the one where it is smallest.
 
-    Raises ModelError for what is no binary bundle of a table; UsageError without labels, favourable label or sensitive
-    feature; DataError where there is one group, or a group has one label.
+    Raises ModelError for what is no classifier of two classes, of tables or texts; UsageError without labels,
+    favourable label or sensitive feature; DataError where there is one group, or a group has one label.
 
     Source: Kamiran, Karim and Zhang, ICDM 2012.
     """
@@ -41,7 +42,8 @@ class RejectOption:
     citation: ClassVar[str] = "Kamiran, Karim and Zhang, ICDM 2012"
     methods: ClassVar[tuple[str, ...]] = ("reject_option_classification",)
     stage: ClassVar[Stage] = "post-processing"
-    needs: ClassVar[str] = "a binary bundle of a table; labelled rows with sensitive features; the group at prediction"
+    needs: ClassVar[str] = "a classifier of two classes; labelled rows with sensitive features; the group at prediction"
+    experience: ClassVar[Experience | None] = EXPERIENCE.get("reject_option")
 
     def __init__(self, *, width: float | None = None, bound: float = 0.02) -> None:
         if width is not None and not 0.0 <= width <= 1.0:

@@ -8,16 +8,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 
 from auditor.errors import DataError, ModelError, UsageError
 from auditor.rows import FloatArray, IntArray
 from mitigations.training.retraining import check_classifier, refuse_bins
+from mitigations.what_fits import instead
 
 if TYPE_CHECKING:
     from auditor.data.audit_data import AuditData
     from auditor.model.audited_model import AuditedModel
     from auditor.model.postprocessing import PostprocessedModel, Postprocessing, Rule
-    from auditor.model.torch_model import TorchModel
 
 BoolArray = npt.NDArray[np.bool_]
 IN_SAMPLE = (
@@ -34,10 +35,12 @@ AT_PREDICTION = (
 class ScoredRows:
     """Labelled rows of a binary model: ``scores`` (n,) of the favourable class, ``y`` (n,) whether it is the label.
 
-    ``codes``: (n,) place of each row's group in ``groups``, every group having rows of both labels.
+    ``features``: the columns of a table that the model was asked with. ``codes``: (n,) place of each row's group in
+    ``groups``, every group having rows of both labels.
     """
 
-    model: TorchModel
+    model: AuditedModel
+    features: tuple[str, ...] | None
     scores: FloatArray
     y: BoolArray
     codes: IntArray
@@ -80,7 +83,7 @@ class ScoredRows:
                 "a hash of the row, so that the same row always gets the same answer. The outputs are the chances. "
                 "deterministic=true does without."
             )
-        return PostprocessedModel(self.model, done), tuple(notes)
+        return PostprocessedModel(self.model, done, features=self.features), tuple(notes)
 
 
 def old_decision(rows: ScoredRows) -> Rule:
@@ -92,22 +95,15 @@ def old_decision(rows: ScoredRows) -> Rule:
 
 def scored_rows(model: AuditedModel, data: AuditData) -> ScoredRows:
     """The labelled rows with their scores and groups. Raises for what post-processing cannot do without."""
-    from auditor.data.preprocessing import TabularPreprocessing
-    from auditor.model.torch_model import TorchModel
+    from auditor.model.postprocessing import why_not
 
     check_classifier(model)
-    if not isinstance(model, TorchModel):
-        raise ModelError(
-            "Post-processing changes a model bundle, and this model is none, or is post-processed already: give the "
-            "bundle that auditor train or auditor.save wrote."
-        )
-    if not isinstance(model.preprocessing, TabularPreprocessing):
-        raise ModelError(
-            "Post-processing reads the group from the table's columns, and this model takes no table, or does not say "
-            "which columns: save it as a bundle that carries its tabular preprocessing."
-        )
     if model.n_outputs != 2:
-        raise ModelError(f"Post-processing is for two classes, and this model has {model.n_outputs}.")
+        raise ModelError(f"Post-processing is for two classes, and this model has {model.n_outputs}: {instead(model)}.")
+    if why := why_not(model):
+        raise ModelError(why)
+    if data.modality not in ("tabular", "text"):
+        raise ModelError("Post-processing by group is for rows of a table and for texts, and these rows are neither.")
     if data.y_true is None:
         raise UsageError("Post-processing needs true labels: add --target COLUMN.")
     if data.positive is None:
@@ -127,6 +123,7 @@ def scored_rows(model: AuditedModel, data: AuditData) -> ScoredRows:
     y = labelled.y_true == data.positive
     rows = ScoredRows(
         model=model,
+        features=tuple(map(str, labelled.X.columns)) if isinstance(labelled.X, pd.DataFrame) else None,
         scores=model.predict_proba(labelled.X)[:, data.positive],
         y=y,
         codes=np.asarray([place[key] for key in keys], np.int64),

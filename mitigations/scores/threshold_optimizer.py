@@ -9,7 +9,8 @@ import numpy as np
 from auditor.errors import DataError, first_line
 from auditor.finding.measurement import Pillar
 from auditor.rows import FloatArray
-from auditor.run.mitigation import Mitigated, Stage, Training
+from auditor.run.mitigation import Experience, Mitigated, Stage, Training
+from mitigations.experience import EXPERIENCE
 from mitigations.scores.scored_rows import ScoredRows, old_decision, scored_rows
 
 if TYPE_CHECKING:
@@ -42,8 +43,8 @@ class ThresholdOptimizer:
     thresholds cannot equal both rates of equalized odds in general, and where the groups' ROC curves lie apart a small
     tolerance costs much accuracy; both stand in the notes.
 
-    Raises ModelError for what is no binary bundle of a table; UsageError without labels, favourable label or sensitive
-    feature; DataError where there is one group, or a group has one label.
+    Raises ModelError for what is no classifier of two classes, of tables or texts; UsageError without labels,
+    favourable label or sensitive feature; DataError where there is one group, or a group has one label.
 
     Source: Hardt, Price and Srebro, NeurIPS 2016.
     """
@@ -54,7 +55,8 @@ class ThresholdOptimizer:
     citation: ClassVar[str] = "Hardt, Price and Srebro, NeurIPS 2016"
     methods: ClassVar[tuple[str, ...]] = get_args(Constraints)
     stage: ClassVar[Stage] = "post-processing"
-    needs: ClassVar[str] = "a binary bundle of a table; labelled rows with sensitive features; the group at prediction"
+    needs: ClassVar[str] = "a classifier of two classes; labelled rows with sensitive features; the group at prediction"
+    experience: ClassVar[Experience | None] = EXPERIENCE.get("threshold_optimizer")
 
     def __init__(
         self,

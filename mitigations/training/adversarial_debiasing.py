@@ -8,10 +8,12 @@ import numpy as np
 
 from auditor.errors import DataError, UsageError
 from auditor.finding.measurement import Pillar
-from auditor.run.mitigation import Mitigated, Stage, Training
+from auditor.run.mitigation import Experience, Mitigated, Stage, Training
+from mitigations.experience import EXPERIENCE
+from mitigations.training.one_class import refuse_one_class
 from mitigations.training.option_names import AlphaSchedule, Constraint
 from mitigations.training.retraining import TrainingSet, run, training_set
-from mitigations.training.starting_network import is_known, recipe_for, starting_network, trainable_from_somewhere
+from mitigations.training.starting_network import Tuning, begin, recipe_for, trainable_from_somewhere
 
 if TYPE_CHECKING:
     from auditor.data.audit_data import AuditData
@@ -52,9 +54,10 @@ class AdversarialDebiasing:
     it. epochs, batch_size, learning_rate: None means the recipe's, but at least 60 epochs, since two networks take
     longer than one.
 
-    The network is drawn anew where its architecture is one that bundles name. Any other torch module, such as a
-    transformers classifier, is fine-tuned from its own weights, by its recipe or without one by AdamW, for 4 epochs of
-    batches of 32 at a learning rate of 5e-5.
+    The network is drawn anew where its architecture is one that bundles name and its recipe is known. Any other torch
+    module, such as a transformers classifier, is fine-tuned from its own weights, by its recipe or without one by
+    AdamW, for 4 epochs of batches of 32 at a learning rate of 5e-5. lora: rank of adapters, which are then learned with
+    the head alone, at 5e-4.
 
     Raises ModelError for a model that cannot be trained; DataError where a sensitive feature has one group, or a
     group's rows one label, or none of the favourable one for equal opportunity; UsageError where equal opportunity has
@@ -70,6 +73,7 @@ class AdversarialDebiasing:
     methods: ClassVar[tuple[str, ...]] = ("demographic_parity", "equalized_odds", "equal_opportunity")
     stage: ClassVar[Stage] = "in-processing"
     needs: ClassVar[str] = "a bundle with its recipe, or a torch module; training rows with labels and groups"
+    experience: ClassVar[Experience | None] = EXPERIENCE.get("adversarial_debiasing")
 
     def __init__(
         self,
@@ -84,6 +88,7 @@ class AdversarialDebiasing:
         epochs: int | None = None,
         batch_size: int | None = None,
         learning_rate: float | None = None,
+        lora: int | None = None,
     ) -> None:
         if constraint not in get_args(Constraint):
             raise ValueError(f"constraint must be one of {', '.join(get_args(Constraint))}, not {constraint!r}")
@@ -94,11 +99,10 @@ class AdversarialDebiasing:
                 raise ValueError(f"{name} must be a number of at least 0, not {value!r}")
         if not 0.0 <= warm_up < 1.0:
             raise ValueError(f"warm_up must lie in [0, 1), not {warm_up!r}")
-        if adversary_steps < 1 or any(number is not None and number < 1 for number in (epochs, batch_size)):
-            raise ValueError("adversary_steps, epochs and batch_size must be at least 1")
-        for rate in (adversary_learning_rate, learning_rate):
-            if rate is not None and not (rate > 0.0 and np.isfinite(rate)):
-                raise ValueError(f"learning rates must be positive numbers, not {rate!r}")
+        if adversary_steps < 1:
+            raise ValueError("adversary_steps must be at least 1")
+        if not (adversary_learning_rate > 0.0 and np.isfinite(adversary_learning_rate)):
+            raise ValueError(f"adversary_learning_rate must be a positive number, not {adversary_learning_rate!r}")
         self.constraint: Constraint = constraint
         self.alpha = alpha
         self.alpha_schedule: AlphaSchedule = alpha_schedule
@@ -109,6 +113,8 @@ class AdversarialDebiasing:
         self.epochs = epochs
         self.batch_size = batch_size
         self.learning_rate = learning_rate
+        self.lora = lora
+        self.tuning = Tuning(epochs=epochs, batch_size=batch_size, learning_rate=learning_rate, lora=lora)
 
     def mitigate(self, model: AuditedModel, data: AuditData, rng: np.random.Generator, training: Training) -> Mitigated:
         """A new model of the same architecture, trained against the adversary on the labelled rows."""
@@ -116,15 +122,9 @@ class AdversarialDebiasing:
         rows = training_set(old, data, training.device, groups=True)
         if self.constraint == "equal_opportunity":
             _check_favourable(rows)
-        recipe = recipe_for(
-            old,
-            epochs=self.epochs,
-            batch_size=self.batch_size,
-            learning_rate=self.learning_rate,
-            fewest_epochs=_FEWEST_EPOCHS,
-        )
-        new = starting_network(old, rng, training.device, recipe)
-        step = self.step(new, rows, recipe)
+        recipe = recipe_for(old, self.tuning, fewest_epochs=_FEWEST_EPOCHS)
+        begun = begin(old, recipe, rng, training.device, lora=self.lora)
+        step = self.step(begun.new, rows, recipe)
         history = run(
             step,
             (rows.x, rows.y, rows.s, step.weights),
@@ -133,13 +133,14 @@ class AdversarialDebiasing:
             training,
             fingerprint={"mitigation": self.name, "options": sorted(vars(self).items()), "epochs": recipe.epochs},
         )
-        how = "trained anew" if is_known(old) else "fine-tuned from its own weights"
+        new = begun.finished()
+        refuse_one_class(new, old, data.take(rows.rows), instead="give a smaller alpha or gap_weight")
         return Mitigated(
             model=new,
             notes=(
                 f"Adversarial debiasing for {self.constraint} of {', '.join(rows.features)}: alpha {self.alpha:g} "
-                f"({self.alpha_schedule}), gap weight {self.gap_weight:g}, {how} for {len(history.losses)} epochs on "
-                f"{len(rows):,} rows, {self.adversary_steps} adversary steps to one.",
+                f"({self.alpha_schedule}), gap weight {self.gap_weight:g}, {begun.how} for {len(history.losses)} "
+                f"epochs on {len(rows):,} rows, {self.adversary_steps} adversary steps to one.",
             ),
         )
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal, get_args
 
 import numpy as np
 
-from auditor.errors import ModelError, UsageError
+from auditor.errors import UsageError
 from auditor.finding.measurement import Pillar
 from auditor.run.mitigation import Mitigated, Stage, Training
 from mitigations.training.private_weights import private_weights
@@ -30,7 +30,6 @@ _FEWEST_EPOCHS = 20
 _LEARNING_RATE = 2e-3
 _FINE_TUNING_EPOCHS = 10
 _FINE_TUNING_RATE = 5e-4
-_FOLDER = "Hugging Face folder"
 # What the counts of a few groups need: at a share of 5 % of epsilon 1 their noise has a standard deviation of 28 rows.
 _SHARE_OF_WEIGHTS = 0.05
 
@@ -80,7 +79,7 @@ class DpSgd:
     citation: ClassVar[str] = "Abadi et al., CCS 2016"
     methods: ClassVar[tuple[str, ...]] = ("dp_sgd", "ghost_clipping")
     stage: ClassVar[Stage] = "in-processing"
-    needs: ClassVar[str] = "a bundle with its recipe; training rows with labels"
+    needs: ClassVar[str] = "a bundle with its recipe, or a text classifier of transformers; training rows with labels"
 
     def __init__(
         self,
@@ -127,14 +126,17 @@ class DpSgd:
 
     def mitigate(self, model: AuditedModel, data: AuditData, rng: np.random.Generator, training: Training) -> Mitigated:
         """A new model of the same architecture, trained privately on the labelled rows."""
+        from auditor.model.torch_model import TorchModel
+        from auditor.networks.low_rank_adapters import pretrained
         from auditor.privacy.training.dp_sgd import PrivacyBudget, train_privately
 
         # Each process would draw rows and noise of its own.
         refuse_several_devices(training, self.name)
-        if model.provenance.format == _FOLDER:
+        # A classifier of pictures has position embeddings and a class token of its own, which have no gradient by row.
+        if isinstance(model, TorchModel) and pretrained(model.module) not in (None, model.module):
             return self._fine_tuned(model, data, rng, training)
         if self.lora is not None:
-            raise UsageError("lora is for Hugging Face classifiers, which are fine-tuned: leave it out.")
+            raise UsageError("lora is for text classifiers of transformers, which are fine-tuned: leave it out.")
         old = trainable(model)
         assert old.recipe is not None
         rows = training_set(old, data, training.device, groups=self.weights != "none")
@@ -169,16 +171,14 @@ class DpSgd:
         return Mitigated(model=new, notes=(*notes, *weighed, *_linted(new)))
 
     def _fine_tuned(
-        self, model: AuditedModel, data: AuditData, rng: np.random.Generator, training: Training
+        self, model: TorchModel, data: AuditData, rng: np.random.Generator, training: Training
     ) -> Mitigated:
-        """A Hugging Face classifier trained on from its own weights."""
+        """A text classifier of transformers trained on from its own weights."""
         from auditor.model.audited_model import Recipe
-        from auditor.model.torch_model import TorchModel
+        from auditor.networks.low_rank_adapters import Lora
         from auditor.privacy.training.dp_sgd import PrivacyBudget
-        from auditor.privacy.training.private_fine_tuning import Lora, fine_tune_privately
+        from auditor.privacy.training.private_fine_tuning import fine_tune_privately
 
-        if not isinstance(model, TorchModel):
-            raise ModelError("dp_sgd fine-tunes classifiers of transformers, and this model is none.")
         if self.weights != "none":
             raise UsageError("weights=reweighing is for models that are trained anew: leave it out for a folder.")
         _refuse_checkpoint(training)

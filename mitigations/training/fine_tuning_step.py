@@ -1,40 +1,59 @@
-"""One step of fine-tuning: a plain one, with a learning rate that falls to nothing by the end."""
+"""A step of fine-tuning: any other step, with a learning rate that falls to nothing by the end."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from auditor.training.loop import PlainStep
+from auditor.training.several_devices import Summing
 
 
-class FineTuningStep(PlainStep):
-    """Minimises ``loss(batch)``; the rate of step t of ``n_steps`` is ``(1 - t / n_steps)`` times the optimizer's own.
+class Taken(Protocol):
+    """A step as the loop takes it, on one device or several."""
+
+    modules: Sequence[nn.Module]
+    optimizers: Sequence[Optimizer]
+    summed: Summing
+
+    def __call__(self, batch: Sequence[Tensor]) -> Tensor: ...
+
+
+class FineTuningStep:
+    """Takes ``step``; the rates of step t of ``n_steps`` are ``(1 - t / n_steps)`` times its optimizers' own.
 
     A network that is to stay close to what it was, and to answer many sentences alike, ends nearer to both than at a
     constant rate.
     """
 
-    def __init__(
-        self, module: nn.Module, optimizer: Optimizer, loss: Callable[[Sequence[Tensor]], Tensor], n_steps: int
-    ) -> None:
-        super().__init__(module, optimizer, loss)
+    def __init__(self, step: Taken, n_steps: int) -> None:
+        self.step = step
         self.n_steps = n_steps
-        self._full = [float(group["lr"]) for group in optimizer.param_groups]
+        self.optimizers: Sequence[Optimizer] = step.optimizers
+        self._full = [[float(group["lr"]) for group in optimizer.param_groups] for optimizer in step.optimizers]
         self._count = _Count()
-        self.modules: Sequence[nn.Module] = (module, self._count)
+        self.modules: Sequence[nn.Module] = (*step.modules, self._count)
+
+    @property
+    def summed(self) -> Summing:
+        """Of the step itself."""
+        return self.step.summed
+
+    @summed.setter
+    def summed(self, summed: Summing) -> None:
+        self.step.summed = summed
 
     def __call__(self, batch: Sequence[Tensor]) -> Tensor:
-        """One step of the optimizer."""
-        (optimizer,) = self.optimizers
+        """One step."""
         left = max(1.0 - int(self._count.steps) / self.n_steps, 0.0)
-        for group, full in zip(optimizer.param_groups, self._full, strict=True):
-            group["lr"] = full * left
+        for optimizer, rates in zip(self.optimizers, self._full, strict=True):
+            for group, full in zip(optimizer.param_groups, rates, strict=True):
+                group["lr"] = full * left
         self._count.steps += 1
-        return super().__call__(batch)
+        return self.step(batch)
 
 
 class _Count(nn.Module):

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, get_args
 
 import numpy as np
 
 from auditor.errors import ModelError
 from auditor.finding.measurement import Pillar
-from auditor.run.mitigation import Mitigated, Stage, Training
-from mitigations.training.reduction import NetworkEstimator, Parity, moment, reducible, reducing
+from auditor.run.mitigation import Experience, Mitigated, Stage, Training
+from mitigations.experience import EXPERIENCE
+from mitigations.training.last_layer import LastLayer, LastLayerEstimator, Learner, is_simple
+from mitigations.training.one_class import refuse_one_class
+from mitigations.training.reduced_estimators import FittedEstimator, ReducibleEstimator, reducible_estimator
+from mitigations.training.reduction import NetworkEstimator, Parity, Reducible, moment, reducible, reducing
+from mitigations.training.refitting import only_for_estimators, only_for_networks
+from mitigations.what_fits import is_estimator
 
 if TYPE_CHECKING:
     from auditor.data.audit_data import AuditData
     from auditor.model.audited_model import AuditedModel
+
+
+_GRID_SIZE, _SMALL_GRID = 100, 10
 
 
 class GridSearch:
@@ -25,9 +34,15 @@ class GridSearch:
     violation being the largest deviation of a group's rate from that of all. It is one network, decides nothing at
     random, and reads no group that the old one did not read.
 
-    constraint: as fairlearn names it. grid_size: how many networks are trained, at least 2. grid_limit: largest
-    multiplier, above 0. constraint_weight: in [0, 1]. epochs: of each network, None means the recipe's. Interrupted, it
+    constraint: as fairlearn names it. grid_size: how many networks are learned, at least 2; None means 100, or 10 of
+    ``learner=network``: two rates of two groups make a grid of few values each. grid_limit: largest
+    multiplier, above 0. constraint_weight: in [0, 1]. learner: ``last_layer``, of an MLP, by weighted logistic
+    regression on the layer below, in a fraction of a second; ``network``, all of it anew by its recipe; None means the
+    first where it can be and epochs are not given. epochs: of each network, None means the recipe's. Interrupted, it
     goes on at the network that it was at: each has a checkpoint of its own, numbered.
+
+    An estimator of scikit-learn, or boosted trees, is fitted anew by ``sample_weight`` in the network's place, and
+    written in the format of its own library. hyperparameters: those that are to be otherwise than they were.
 
     Several sensitive features count as their combinations. Raises ModelError for a model that cannot be trained anew,
     has not two classes, or where every multiplier asks for the same decision for all; DataError where a group has one
@@ -42,42 +57,50 @@ class GridSearch:
     citation: ClassVar[str] = "Agarwal et al., ICML 2018"
     methods: ClassVar[tuple[str, ...]] = get_args(Parity)
     stage: ClassVar[Stage] = "in-processing"
-    needs: ClassVar[str] = "a bundle with its recipe, of two classes; training rows with labels and sensitive features"
+    needs: ClassVar[str] = "a bundle with its recipe or an estimator, of two classes; rows with labels and groups"
+    experience: ClassVar[Experience | None] = EXPERIENCE.get("grid_search")
 
     def __init__(
         self,
         *,
         constraint: Parity = "equalized_odds",
-        grid_size: int = 10,
+        grid_size: int | None = None,
         grid_limit: float = 2.0,
         constraint_weight: float = 0.5,
+        learner: Learner | None = None,
         epochs: int | None = None,
+        hyperparameters: dict[str, Any] | None = None,
     ) -> None:
         if constraint not in get_args(Parity):
             raise ValueError(f"constraint must be one of {', '.join(get_args(Parity))}, not {constraint!r}")
-        if grid_size < 2 or (epochs is not None and epochs < 1):
+        if (grid_size is not None and grid_size < 2) or (epochs is not None and epochs < 1):
             raise ValueError("grid_size must be at least 2, and epochs at least 1")
         if not (grid_limit > 0.0 and np.isfinite(grid_limit)):
             raise ValueError(f"grid_limit must be a positive number, not {grid_limit!r}")
         if not 0.0 <= constraint_weight <= 1.0:
             raise ValueError(f"constraint_weight must lie in [0, 1], not {constraint_weight!r}")
+        if learner is not None and learner not in get_args(Learner):
+            raise ValueError(f"learner must be one of {', '.join(get_args(Learner))}, not {learner!r}")
+        if epochs is not None and learner == "last_layer":
+            raise ValueError("epochs is for learner=network, which trains")
         self.constraint: Parity = constraint
+        self.learner: Learner | None = learner
         self.grid_size = grid_size
         self.grid_limit = grid_limit
         self.constraint_weight = constraint_weight
         self.epochs = epochs
+        self.hyperparameters = hyperparameters
 
     def mitigate(self, model: AuditedModel, data: AuditData, rng: np.random.Generator, training: Training) -> Mitigated:
         """The best network of the grid."""
         from fairlearn.reductions import GridSearch as Fairlearn
 
-        prints: dict[str, object] = {"mitigation": self.name, "options": sorted(vars(self).items())}
-        task = reducible(model, data, rng, training, epochs=self.epochs, fingerprint=prints)
+        task, learner = self._task(model, data, rng, training)
         search = Fairlearn(
-            NetworkEstimator(task.trainer),
+            learner,
             moment(self.constraint, difference_bound=0.01),
             constraint_weight=self.constraint_weight,
-            grid_size=self.grid_size,
+            grid_size=self.grid_size or (_GRID_SIZE if isinstance(learner, LastLayerEstimator) else _SMALL_GRID),
             grid_limit=self.grid_limit,
         )
         with reducing():
@@ -86,19 +109,43 @@ class GridSearch:
         costs = [
             (1.0 - self.constraint_weight) * float(error) + self.constraint_weight * float(violation)
             # Where all rows cost less the same way, fairlearn puts a constant in the network's place.
-            if isinstance(made, NetworkEstimator)
+            if isinstance(made, NetworkEstimator | LastLayerEstimator | FittedEstimator)
             else np.inf
             for made, error, violation in zip(search.predictors_, search.objectives_, violations, strict=True)
         ]
         best = int(np.argmin(costs))
         kept = search.predictors_[best]
-        if not isinstance(kept, NetworkEstimator) or kept.model is None:
+        if not isinstance(kept, NetworkEstimator | LastLayerEstimator | FittedEstimator) or kept.model is None:
             raise ModelError("Every multiplier of the grid asks for the same decision for all: lower grid_limit.")
+        made = kept.model
+        refuse_one_class(
+            made,
+            task.trainer.old,
+            data.take(task.trainer.rows.rows),
+            instead="give a smaller grid_limit or constraint_weight",
+        )
         return Mitigated(
-            model=kept.model,
+            model=made,
             notes=(
                 f"Grid search for {self.constraint} of {' x '.join(task.features)}: network {best + 1} of "
-                f"{len(search.predictors_)} ({task.trainer.trained} trained), error "
+                f"{len(search.predictors_)} ({task.trainer.trained} learned), error "
                 f"{float(search.objectives_[best]):.4f} and violation {violations[best]:.4f} on the training rows.",
             ),
         )
+
+    def _task(
+        self, model: AuditedModel, data: AuditData, rng: np.random.Generator, training: Training
+    ) -> tuple[Reducible | ReducibleEstimator, NetworkEstimator | LastLayerEstimator | FittedEstimator]:
+        """What is reduced, and what learns for each multiplier."""
+        only_for_estimators(model, self.hyperparameters)
+        if is_estimator(model):
+            only_for_networks(epochs=self.epochs)
+            estimators = reducible_estimator(model, data, rng, self.hyperparameters)
+            return estimators, FittedEstimator(estimators.trainer)
+        prints: dict[str, object] = {"mitigation": self.name, "options": sorted(vars(self).items())}
+        task = reducible(model, data, rng, training, epochs=self.epochs, fingerprint=prints)
+        simple = is_simple(task.trainer.old)
+        if self.learner == "last_layer" and not simple:
+            raise ModelError("learner=last_layer is for MLPs with two logits: use learner=network.")
+        anew = self.learner == "network" or not simple or self.epochs is not None
+        return task, NetworkEstimator(task.trainer) if anew else LastLayer(task.trainer).estimator()

@@ -9,8 +9,11 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from auditor.finding.measurement import Pillar
-from auditor.run.mitigation import Mitigated, Stage, Training
-from mitigations.training.retraining import run, trainable, training_set, untrained
+from auditor.run.mitigation import Experience, Mitigated, Stage, Training
+from mitigations.experience import EXPERIENCE
+from mitigations.training.one_class import refuse_one_class
+from mitigations.training.retraining import run, training_set
+from mitigations.training.starting_network import Tuning, begin, recipe_for, trainable_from_somewhere
 
 if TYPE_CHECKING:
     from auditor.data.audit_data import AuditData
@@ -18,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class GroupDro:
-    """Trains the same network anew to minimise the largest mean loss of any group, by the paper's online algorithm.
+    """Trains the network to minimise the largest mean loss of any group, by the paper's online algorithm.
 
     With L_g the mean loss of group g in the batch, each step first moves the groups' weights, ``q_g <- q_g exp(eta
     (L_g + C / sqrt(n_g)))``, scaled to sum 1, then takes a gradient step on ``sum_g q_g L_g``. Groups are the cells of
@@ -26,9 +29,18 @@ class GroupDro:
     Every batch has the same expected share of each group. The paper finds that strong regularisation is needed where
     the network can fit every row: give ``weight_decay``.
 
+    Beyond the paper: with ``keep_labels`` weights move between the groups of one label only, and the weights of each
+    label sum to its share of the rows, so that it is ``sum_y P(y) max_g L_(g,y)`` that is minimised. Over all cells at
+    once the worst is most often a rare label, whatever the group, and the network is trained for balanced accuracy at
+    the price of accuracy, which is no matter of groups.
+
     eta: step size of the weights, above 0. adjustment: C, at least 0. weight_decay: None means the recipe's.
 
-    Raises ModelError for a model that cannot be trained anew, DataError where a group has one label.
+    A bundle's own network is drawn anew and trained by its recipe; any other torch module, such as a transformers
+    classifier, is fine-tuned from its own weights: epochs, batch_size, learning_rate: None means the recipe's, and
+    without one 4, 32 and 5e-5. lora: rank of adapters, which are then learned with the head alone, at 5e-4.
+
+    Raises ModelError for a model that cannot be trained, DataError where a group has one label.
 
     Source: Sagawa, Koh, Hashimoto and Liang, ICLR 2020, algorithm 1.
     """
@@ -39,7 +51,8 @@ class GroupDro:
     citation: ClassVar[str] = "Sagawa, Koh, Hashimoto and Liang, ICLR 2020"
     methods: ClassVar[tuple[str, ...]] = ("group_dro",)
     stage: ClassVar[Stage] = "in-processing"
-    needs: ClassVar[str] = "a bundle with its recipe; training rows with labels and sensitive features"
+    needs: ClassVar[str] = "a bundle with its recipe, or a torch module; training rows with labels and groups"
+    experience: ClassVar[Experience | None] = EXPERIENCE.get("group_dro")
 
     def __init__(
         self,
@@ -47,48 +60,57 @@ class GroupDro:
         eta: float = 0.01,
         adjustment: float = 0.0,
         by_label: bool = True,
+        keep_labels: bool = True,
         weight_decay: float | None = None,
         epochs: int | None = None,
+        batch_size: int | None = None,
+        learning_rate: float | None = None,
+        lora: int | None = None,
     ) -> None:
         if not (eta > 0.0 and np.isfinite(eta)):
             raise ValueError(f"eta must be a positive number, not {eta!r}")
         if not (adjustment >= 0.0 and np.isfinite(adjustment)):
             raise ValueError(f"adjustment must be a number of at least 0, not {adjustment!r}")
-        if not isinstance(by_label, bool):
-            raise ValueError(f"by_label must be true or false, not {by_label!r}")
+        for name, value in (("by_label", by_label), ("keep_labels", keep_labels)):
+            if not isinstance(value, bool):
+                raise ValueError(f"{name} must be true or false, not {value!r}")
         if weight_decay is not None and not (weight_decay >= 0.0 and np.isfinite(weight_decay)):
             raise ValueError(f"weight_decay must be a number of at least 0, not {weight_decay!r}")
-        if epochs is not None and epochs < 1:
-            raise ValueError("epochs must be at least 1")
         self.eta = eta
         self.adjustment = adjustment
         self.by_label = by_label
+        self.keep_labels = keep_labels
         self.weight_decay = weight_decay
-        self.epochs = epochs
+        self.tuning = Tuning(epochs=epochs, batch_size=batch_size, learning_rate=learning_rate, lora=lora)
 
     def mitigate(self, model: AuditedModel, data: AuditData, rng: np.random.Generator, training: Training) -> Mitigated:
         """A new model of the same architecture, trained for its worst group."""
         import torch
 
-        from auditor.training.loop import optimizer_of
-        from mitigations.training.group_dro_step import GroupDroStep
+        from mitigations.training.group_dro_step import GroupDroStep, GroupWeights
 
-        old = trainable(model)
-        assert old.recipe is not None
+        old = trainable_from_somewhere(model)
         rows = training_set(old, data, training.device, groups=True)
-        decay = old.recipe.weight_decay if self.weight_decay is None else self.weight_decay
-        recipe = replace(old.recipe, epochs=self.epochs or old.recipe.epochs, weight_decay=decay)
+        recipe = recipe_for(old, self.tuning)
+        if self.weight_decay is not None:
+            recipe = replace(recipe, weight_decay=self.weight_decay)
         columns = torch.column_stack([rows.s, rows.y]) if self.by_label else rows.s
         cells, group, n_g = torch.unique(columns, dim=0, return_inverse=True, return_counts=True)
-        new = untrained(old, rng, training.device, recipe)
+        kept = self.by_label and self.keep_labels
+        family = torch.unique(cells[:, -1], return_inverse=True)[1] if kept else torch.zeros_like(cells[:, 0])
+        held = torch.bincount(family, weights=n_g.float())
+        begun = begin(old, recipe, rng, training.device, lora=self.tuning.lora)
         step = GroupDroStep(
-            new,
-            optimizer_of(recipe, list(new.module.parameters())),
+            begun.new,
+            begun.optimizer(),
             eta=self.eta,
             adjustments=self.adjustment / n_g.float().sqrt(),
+            weights=GroupWeights(family, held / held.sum()),
         )
         prints: dict[str, object] = {"mitigation": self.name, "options": sorted(vars(self).items())}
-        run(step, (rows.x, rows.y, group), recipe, rng, training, fingerprint=prints)
+        run(begun.step(step, len(rows)), (rows.x, rows.y, group), recipe, rng, training, fingerprint=prints)
+        new = begun.finished()
+        refuse_one_class(new, old, data.take(rows.rows), instead="give a smaller --with eta, or more epochs")
         q = step.weights.q.cpu().numpy()
         names = [self._name(cell, rows.levels, old.classes) for cell in cells.tolist()]
         heaviest: Sequence[int] = np.argsort(-q)[:5].tolist()

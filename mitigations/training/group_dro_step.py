@@ -18,22 +18,31 @@ if TYPE_CHECKING:
 
 
 class GroupWeights(nn.Module):
-    """The weights q (groups,), summing to 1; a module, so that a resumed run knows them."""
+    """The weights q (groups,), summing to 1; a module, so that a resumed run knows them.
 
-    def __init__(self, n_groups: int) -> None:
+    ``family``: (groups,) which groups share a sum that stays, and ``sums``: (families,) those, summing to 1; the groups
+    of one begin with equal weights.
+    """
+
+    def __init__(self, family: Tensor, sums: Tensor) -> None:
         super().__init__()
+        self.family = family
+        self.sums = sums
         self.q: Tensor
-        self.register_buffer("q", torch.full((n_groups,), 1.0 / n_groups))
+        self.register_buffer("q", scaled(torch.ones(len(family), dtype=sums.dtype, device=sums.device), family, sums))
 
 
 class GroupDroStep:
-    """``adjustments``: (groups,) what is added to each group's loss where its weight is moved."""
+    """``adjustments``: (groups,) what is added to each group's loss where its weight is moved. ``weights``: of groups,
+    to begin with."""
 
-    def __init__(self, model: TorchModel, optimizer: Optimizer, *, eta: float, adjustments: Tensor) -> None:
+    def __init__(
+        self, model: TorchModel, optimizer: Optimizer, *, eta: float, adjustments: Tensor, weights: GroupWeights
+    ) -> None:
         self.model = model
         self.eta = eta
         self.adjustments = adjustments
-        self.weights = GroupWeights(len(adjustments)).to(adjustments.device)
+        self.weights = weights
         self.modules: Sequence[nn.Module] = (model.module, self.weights)
         self.optimizers: Sequence[Optimizer] = (optimizer,)
         self.summed: Summing = as_they_are
@@ -43,7 +52,8 @@ class GroupDroStep:
         x, y, group = batch
         losses = cross_entropy(self.model.logits(x), y, reduction="none")
         means, present = group_means(losses, group, len(self.adjustments))
-        self.weights.q = moved(self.weights.q, means.detach() + self.adjustments, present, self.eta)
+        raised = moved(self.weights.q, means.detach() + self.adjustments, present, self.eta)
+        self.weights.q = scaled(raised, self.weights.family, self.weights.sums)
         loss = (self.weights.q * means).sum()
         self.optimizers[0].zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
@@ -60,6 +70,11 @@ def group_means(losses: Tensor, group: Tensor, n_groups: int) -> tuple[Tensor, T
 
 
 def moved(q: Tensor, losses: Tensor, present: Tensor, eta: float) -> Tensor:
-    """``q exp(eta loss)``, scaled to sum 1; a group without a row in the batch stays before scaling."""
-    raised = q * torch.exp(eta * torch.where(present, losses, torch.zeros_like(losses)))
-    return raised / raised.sum()
+    """``q exp(eta loss)``, not scaled yet; a group without a row in the batch stays."""
+    return q * torch.exp(eta * torch.where(present, losses, torch.zeros_like(losses)))
+
+
+def scaled(q: Tensor, family: Tensor, sums: Tensor) -> Tensor:
+    """Weights (groups,) so that those of each family sum to its ``sums`` (families,)."""
+    now = torch.zeros_like(sums).index_add(0, family, q)
+    return q * (sums / now)[family]

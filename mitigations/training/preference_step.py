@@ -14,6 +14,7 @@ from torch.nn.functional import kl_div, log_softmax, logsigmoid
 from auditor.errors import DataError, MissingExtraError, ModelError, NotApplicableError
 from auditor.model.language_model import AuditedLanguageModel, logits_at
 from auditor.model.prefix_trees import Encoded
+from auditor.networks.low_rank_adapters import Lora, is_linear, with_adapters
 from auditor.training.loop import mixed_precision
 
 if TYPE_CHECKING:
@@ -119,17 +120,7 @@ def adapted(network: nn.Module, *, rank: int, alpha: float, depth: float = 1.0) 
     Raises MissingExtraError without peft, ModelError for a network without such layers.
     """
     check_adaptable(network)
-    import peft
-
-    settings = peft.LoraConfig(
-        r=rank,
-        lora_alpha=alpha,
-        lora_dropout=0.0,
-        target_modules=adaptable_layers(network, depth),
-        bias="none",
-        fan_in_fan_out=any(type(m).__name__ == "Conv1D" for m in network.modules()),
-    )
-    return peft.LoraModel(network, settings, "default")
+    return with_adapters(network, Lora(rank=rank, alpha=alpha), adaptable_layers(network, depth))
 
 
 def check_adaptable(network: nn.Module) -> None:
@@ -148,11 +139,7 @@ def check_adaptable(network: nn.Module) -> None:
 def adaptable_layers(network: nn.Module, depth: float = 1.0) -> list[str]:
     """Names of the last ``depth``, a share in (0, 1], of the linear layers, the output embeddings left out."""
     last: Any = network.get_output_embeddings()  # type: ignore[operator]
-    found = [
-        name
-        for name, module in network.named_modules()
-        if module is not last and (isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D")
-    ]
+    found = [name for name, module in network.named_modules() if module is not last and is_linear(module)]
     return found[len(found) - math.ceil(depth * len(found)) :]
 
 

@@ -20,6 +20,7 @@ from mitigations.training.preference_pairs import (
     read_pairs,
     unseen_pairs,
 )
+from mitigations.what_fits import instead
 
 if TYPE_CHECKING:
     from auditor.data.audit_data import AuditData
@@ -195,8 +196,8 @@ def tunable(model: AuditedModel) -> AuditedLanguageModel:
 
     if not isinstance(model, AuditedLanguageModel):
         raise ModelError(
-            f"preference_tuning is for causal language models, and this is a {model.kind.replace('_', ' ')}: see "
-            "`auditor mitigations` for what fits it."
+            f"preference_tuning is for causal language models, and this is a {model.kind.replace('_', ' ')}: "
+            f"{instead(model)}."
         )
     if model.objective != "causal":
         raise ModelError(

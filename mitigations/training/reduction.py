@@ -13,10 +13,11 @@ import numpy.typing as npt
 
 from auditor.errors import ModelError
 from auditor.rows import IntArray
-from mitigations.training.retraining import TrainingSet, run, trainable, training_set, untrained
+from mitigations.training.retraining import TrainingSet, decided, numbered, run, trainable, training_set, untrained
+from mitigations.what_fits import instead
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
     from auditor.data.audit_data import AuditData
     from auditor.model.audited_model import AuditedModel, Recipe
@@ -60,19 +61,10 @@ class Trainer:
         labels = torch.from_numpy(np.where(y == 1, self.positive, 1 - self.positive)).to(chosen.y.device)
         w = torch.from_numpy((weights / weights.mean()).astype(np.float32)).to(chosen.y.device)
         step = PlainStep(new.module, optimizer_of(self.recipe, list(new.module.parameters())), loss)
-        run(step, (chosen.x, labels, w), self.recipe, rng, self._training(), fingerprint=self.fingerprint)
+        own = numbered(self.training, self.trained + 1)
+        run(step, (chosen.x, labels, w), self.recipe, rng, own, fingerprint=self.fingerprint)
         self.trained += 1
         return new
-
-    def _training(self) -> Training:
-        """With a checkpoint and a progress of each network's own."""
-        say, path = self.training.progress, self.training.checkpoint
-        number = self.trained + 1
-        return replace(
-            self.training,
-            checkpoint=None if path is None else path.with_name(f"{path.name}.{number}"),
-            progress=None if say is None else lambda words: say(f"network {number}: {words}"),
-        )
 
 
 class NetworkEstimator:
@@ -96,17 +88,15 @@ class NetworkEstimator:
 
     def predict(self, X: Any) -> IntArray:
         """(n,) decisions, 1 for the favourable class, at the model's own threshold."""
-        import torch
-
         assert self.model is not None
-        inputs = self.trainer.rows.take(places(X)).x
-        with torch.inference_mode(), self.model.evaluating():
-            parts = torch.split(inputs, self.model.batch_rows)
-            logits = torch.cat([self.model.logits(part) for part in parts])
-            chances = torch.softmax(logits.double(), dim=1).cpu().numpy()
-        chosen = self.model.decide(chances, self.trainer.positive) == self.trainer.positive
-        decided: IntArray = chosen.astype(np.int64)
-        return decided
+        rows = replace(self.trainer.rows.take(places(X)), positive=self.trainer.positive)
+        chosen: IntArray = (decided(self.model, rows) == self.trainer.positive).astype(np.int64)
+        return chosen
+
+    def member(self) -> nn.Module:
+        """The network."""
+        assert self.model is not None
+        return self.model.module
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,7 +126,9 @@ def reducible(
     old = trainable(model)
     assert old.recipe is not None
     if old.n_outputs != 2:
-        raise ModelError(f"fairlearn's reductions are for two classes, and this model has {old.n_outputs}.")
+        raise ModelError(
+            f"fairlearn's reductions are for two classes, and this model has {old.n_outputs}: {instead(old)}."
+        )
     rows = training_set(old, data, training.device, groups=True)
     positive = 1 if rows.positive is None else rows.positive
     _, groups = np.unique(rows.s.cpu().numpy(), axis=0, return_inverse=True)

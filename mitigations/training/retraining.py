@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from auditor.errors import DataError, ModelError, UsageError
 from auditor.rows import IntArray
+from mitigations.what_fits import instead, is_known, why_untrainable
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -64,56 +65,53 @@ def trainable(model: AuditedModel) -> TorchModel:
     from auditor.networks.architectures import ARCHITECTURES
 
     check_classifier(model)
-    if not isinstance(model, TorchModel) or model.frozen_mode or is_program(model):
-        raise ModelError(
-            "Training needs a torch module whose architecture is known, and this model only predicts: give a model "
-            "bundle (auditor train, auditor.save), which post-processing mitigations take too."
-        )
-    check_unweighted(model)
-    if model.recipe is None:
-        raise ModelError(
-            "The model says nothing of how it was trained, so it cannot be trained again the same way: save it with "
-            "recipe=Recipe(...), or use a post-processing mitigation."
-        )
-    if (model.architecture or {}).get("name") not in ARCHITECTURES:
+    why = why_untrainable(model)
+    if why is not None or not isinstance(model, TorchModel):
+        raise ModelError(f"{why}: {instead(model)}.")
+    if not is_known(model):
         raise ModelError(
             f"The network {type(model.module).__name__} is none of {', '.join(ARCHITECTURES)}, so it cannot be made "
-            "anew: use adversarial_debiasing, which trains on from its weights, or a post-processing mitigation."
+            f"anew: {instead(model)}."
+        )
+    if model.recipe is None:
+        raise ModelError(
+            "The model says nothing of how it was trained, so it cannot be trained anew the same way (save it with "
+            f"recipe=Recipe(...)): {instead(model)}."
         )
     return model
-
-
-def check_unweighted(model: AuditedModel) -> None:
-    """Raises ModelError for a model that was trained with weights of a column: no mitigation trains with them."""
-    from auditor.training.weighted import why_not_trained_alike
-
-    if why := why_not_trained_alike(model):
-        raise ModelError(f"{why[0].upper()}{why[1:]}: train it without --weight, or use a post-processing mitigation.")
 
 
 def check_classifier(model: AuditedModel) -> None:
     """Raises ModelError for a model that answers with no class, whatever it was trained for."""
     if model.kind != "classifier":
         raise ModelError(
-            f"This mitigation is for classifiers, and this is a {model.kind.replace('_', ' ')}: see `auditor "
-            "mitigations` for what fits it."
+            f"This mitigation is for classifiers, and this is a {model.kind.replace('_', ' ')}: {instead(model)}."
         )
 
 
-def is_program(model: TorchModel) -> bool:
-    """Whether the module holds a TorchScript program, whose weights no optimizer should move."""
-    import torch
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Labelled:
+    """Rows with a label: ``y`` (n,), ``s`` (n, k) group of each feature, ``levels`` the group names of each of the k.
 
-    return any(isinstance(m, torch.jit.ScriptModule) for m in model.module.modules())
+    ``rows``: (n,) their positions in the data that they were taken from.
+    """
+
+    data: AuditData
+    y: IntArray
+    s: IntArray
+    levels: tuple[tuple[str, ...], ...]
+    features: tuple[str, ...]
+    rows: IntArray
+
+    def __len__(self) -> int:
+        return len(self.y)
 
 
-def training_set(model: TorchModel, data: AuditData, device: str, *, groups: bool) -> TrainingSet:
-    """The labelled rows as tensors. Raises DataError or UsageError for what training cannot do without.
+def labelled_rows(data: AuditData, *, groups: bool) -> Labelled:
+    """The labelled rows. Raises DataError or UsageError for what learning cannot do without.
 
     groups: whether sensitive features are needed: then each must have two groups, and every group rows of two classes.
     """
-    import torch
-
     if data.y_true is None:
         raise UsageError("Training needs true labels: add --target COLUMN.")
     rows = np.flatnonzero(data.y_true >= 0).astype(np.int64)
@@ -126,14 +124,22 @@ def training_set(model: TorchModel, data: AuditData, device: str, *, groups: boo
     codes, levels, features = _codes(labelled)
     if groups:
         _check_groups(labelled.y_true, codes, levels, features)
+    return Labelled(data=labelled, y=labelled.y_true, s=codes, levels=levels, features=features, rows=rows)
+
+
+def training_set(model: TorchModel, data: AuditData, device: str, *, groups: bool) -> TrainingSet:
+    """The labelled rows as tensors. Raises what :func:`labelled_rows` raises."""
+    import torch
+
+    found = labelled_rows(data, groups=groups)
     return TrainingSet(
-        x=model.encode(labelled.X).to(device),
-        y=torch.from_numpy(labelled.y_true).to(device),
-        s=torch.from_numpy(codes).to(device),
-        levels=levels,
-        features=features,
-        positive=labelled.positive,
-        rows=rows,
+        x=model.encode(found.data.X).to(device),
+        y=torch.from_numpy(found.y).to(device),
+        s=torch.from_numpy(found.s).to(device),
+        levels=found.levels,
+        features=found.features,
+        positive=found.data.positive,
+        rows=found.rows,
     )
 
 
@@ -221,6 +227,26 @@ def run(
         fingerprint=fingerprint,
         progress=training.progress,
         devices=training.devices,
+    )
+
+
+def decided(model: TorchModel, rows: TrainingSet) -> IntArray:
+    """(n,) classes that the model decides for rows that are encoded already, at its own threshold."""
+    import torch
+
+    with torch.inference_mode(), model.evaluating():
+        logits = torch.cat([model.logits(part) for part in torch.split(rows.x, model.batch_rows)])
+        chances = torch.softmax(logits.double(), dim=1).cpu().numpy()
+    return model.decide(chances, rows.positive)
+
+
+def numbered(training: Training, number: int) -> Training:
+    """The same training for one of several networks, with a checkpoint and a progress of its own."""
+    say, path = training.progress, training.checkpoint
+    return replace(
+        training,
+        checkpoint=None if path is None else path.with_name(f"{path.name}.{number}"),
+        progress=None if say is None else lambda words: say(f"network {number}: {words}"),
     )
 
 

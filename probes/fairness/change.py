@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -15,14 +14,17 @@ from auditor.finding.measurement import Measurement, Pillar
 from auditor.rows import IntArray
 from auditor.run.probe import Need
 from auditor.statistics.changes import GapChange, PairedRates, RateChange
+from auditor.statistics.detection import area_difference
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.kinds import AnyEstimate
+from probes.inputs import load_reference
 
 if TYPE_CHECKING:
     from auditor.data.audit_data import AuditData
     from auditor.model.audited_model import AuditedModel
 
 BoolArray = npt.NDArray[np.bool_]
+_MOST_CLASSES = 100
 
 
 class Change:
@@ -32,10 +34,18 @@ class Change:
     audits would tell. ``after - before``, each in [-1, 1]:
 
     - ``accuracy_change``: over all labelled rows, and per group; no ideal but "not below 0"
-    - ``selection_rate_change`` per group: of the share of rows decided favourably
+    - ``recall_change`` per ``class`` that occurs, of at most 100: of the share of its rows that are recognised. Their
+      mean is the change of balanced accuracy
+    - ``roc_auc_change`` of two classes with scores: of P(a row of the favourable class scores above another) + P(tie) /
+      2; :class:`~auditor.statistics.detection.AreaDifference`
+    - ``decision_share_change`` per ``decision`` that either model makes, of at most 100 the commonest: of the share of
+      all rows that get it. One that all rows get is the only one
+    - ``selection_rate_change``, ``true_positive_rate_change``, ``false_positive_rate_change`` per group: of the share
+      decided favourably, of its rows, of those that have the favourable label, and of those that have another
     - ``demographic_parity_difference_change``, ``equal_opportunity_difference_change``,
-      ``equalized_odds_difference_change``, ``accuracy_difference_change``: of the largest gap between two groups, per
-      sensitive feature and for the intersection of all; negative where the gap has closed
+      ``false_positive_rate_difference_change``, ``equalized_odds_difference_change``,
+      ``accuracy_difference_change``: of the largest gap between two groups, per sensitive feature and for the
+      intersection of all; negative where the gap has closed
 
     Nothing is judged without a criterion of yours, such as ``accuracy_change`` at least -0.02.
 
@@ -61,25 +71,20 @@ class Change:
         """Measurements over the evaluation rows; draws nothing from ``rng``."""
         if self.reference is None:
             raise NotApplicableError("Needs a model to compare with: add --reference MODEL.")
-        before, whose = self._load()
+        before, whose = load_reference(self.reference, model)
         if before.classes != model.classes:
             raise UsageError(
                 f"The reference has the classes {', '.join(before.classes[:6])}, this model "
                 f"{', '.join(model.classes[:6])}: compare models that answer the same question."
             )
         rows = data.evaluation
-        return list(_measurements(_Decisions.of(before, model, rows), rows, f"since {whose}"))
-
-    def _load(self) -> tuple[AuditedModel, str]:
-        if not isinstance(self.reference, str):
-            assert self.reference is not None
-            return self.reference, "the reference given"
-        from auditor.intake.formats import load_model
-        from auditor.intake.specs import ModelSpec
-
-        loaded = load_model(ModelSpec(path=self.reference))
-        digest = loaded.provenance.sha256
-        return loaded, f"{Path(self.reference).name}{f', sha256 {digest[:16]}' if digest else ''}"
+        decided = np.stack([_of_reference(before, model, rows, "decisions"), model.decisions(rows)])
+        detail = f"since {whose}"
+        return [
+            *_measurements(_Decisions(decided, rows), rows, detail),
+            *_by_class(decided, rows, rows.classes or model.classes, detail),
+            *_ranked(before, model, rows, detail),
+        ]
 
 
 class _Decisions:
@@ -93,23 +98,52 @@ class _Decisions:
         self.selected: BoolArray | None = None if rows.positive is None else decided == rows.positive
         self.favourable: BoolArray = np.zeros(self.n, bool) if y is None else y == rows.positive
 
-    @classmethod
-    def of(cls, before: AuditedModel, after: AuditedModel, rows: AuditData) -> _Decisions:
-        """Asks both models."""
-        return cls(np.stack([_decided(before, after, rows), after.decisions(rows)]), rows)
 
-
-def _decided(before: AuditedModel, after: AuditedModel, rows: AuditData) -> IntArray:
-    """(n,) the reference's decisions; from rows that were read for a gated model it gets what is its own."""
+def _of_reference(before: AuditedModel, after: AuditedModel, rows: AuditData, what: str) -> Any:
+    """The reference's decisions, (n,), or outputs; of rows that were read for a gated model it gets what is its own."""
     from auditor.model.gated import GatedModel
+    from auditor.model.postprocessing import PostprocessedModel
 
+    if isinstance(after, PostprocessedModel) and before is after.base:
+        return getattr(before, what)(replace(rows, X=after.below(rows.X)))
     if not isinstance(after, GatedModel) or isinstance(before, GatedModel) or after.rows.alike:
-        return before.decisions(rows)
+        return getattr(before, what)(rows)
     if before.preprocessing != after.base.preprocessing:
         raise UsageError(
             "The reference reads files in another way than the model behind the gate: compare it with that model."
         )
-    return before.decisions(replace(rows, X=after.base_rows(rows.X)))
+    return getattr(before, what)(replace(rows, X=after.base_rows(rows.X)))
+
+
+def _by_class(decided: IntArray, rows: AuditData, classes: Sequence[str], detail: str) -> Iterator[Measurement]:
+    """What became of each class's recall and of each decision's share; ``decided`` (2, n)."""
+    every = np.ones(decided.shape[1], bool)
+    if rows.y_true is not None:
+        for code in np.unique(rows.y_true[rows.y_true >= 0]).tolist()[:_MOST_CLASSES]:
+            own = rows.y_true == code
+            yield replace(_rate("recall_change", decided == code, own, detail), at={"class": classes[code]})
+    made = np.stack([np.bincount(side, minlength=len(classes)) for side in decided]).max(axis=0)
+    for code in sorted(np.argsort(-made, kind="stable")[:_MOST_CLASSES].tolist()):
+        if made[code]:
+            share = _rate("decision_share_change", decided == code, every, detail)
+            yield replace(share, at={"decision": classes[code]})
+
+
+def _ranked(before: AuditedModel, after: AuditedModel, rows: AuditData, detail: str) -> Iterator[Measurement]:
+    """What became of the area under the curve of two classes; nothing where either model has no scores."""
+    y = rows.y_true
+    if y is None or after.n_outputs != 2:
+        return
+    try:
+        scores = [_of_reference(before, after, rows, "outputs"), after.outputs(rows)]
+    except NotApplicableError:
+        return
+    labelled, positive = y >= 0, after.n_outputs - 1 if rows.positive is None else rows.positive
+    old, new = (side[labelled, positive] for side in scores)
+    estimate = area_difference(first=new, second=old, positive=y[labelled] == positive)
+    yield Measurement(
+        metric="roc_auc_change", method="paired", estimate=estimate, n_samples=int(labelled.sum()), detail=detail
+    )
 
 
 def _measurements(both: _Decisions, rows: AuditData, detail: str) -> Iterator[Measurement]:
@@ -131,6 +165,10 @@ def _measurements(both: _Decisions, rows: AuditData, detail: str) -> Iterator[Me
                 yield _rate("accuracy_change", both.correct, both.labelled & (codes == i), detail, group)
             if both.selected is not None:
                 yield _rate("selection_rate_change", both.selected, codes == i, detail, group)
+                for rate, where in (("true", both.favourable), ("false", ~both.favourable)):
+                    own = both.labelled & where & (codes == i)
+                    if both.labelled.any():
+                        yield _rate(f"{rate}_positive_rate_change", both.selected, own, detail, group)
 
 
 def _rate(
@@ -166,6 +204,7 @@ def _gaps(
             tpr = _paired("true_positive_rate", both.selected, both.labelled & both.favourable, codes, n_groups)
             fpr = _paired("false_positive_rate", both.selected, both.labelled & ~both.favourable, codes, n_groups)
             tables.append(("equal_opportunity_difference_change", [tpr], labelled))
+            tables.append(("false_positive_rate_difference_change", [fpr], labelled))
             tables.append(("equalized_odds_difference_change", [tpr, fpr], labelled))
     if both.labelled.any():
         accuracy = _paired("accuracy", both.correct, both.labelled, codes, n_groups)

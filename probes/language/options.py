@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from auditor.errors import ModelError, NotApplicableError
+from probes.inputs import earlier_language_model
+from probes.language.shares import preferences
 
 if TYPE_CHECKING:
     from auditor.model.audited_model import AuditedModel
     from auditor.model.language_model import AuditedLanguageModel, Form
+    from auditor.rows import FloatArray
 
 
 def language_model(model: AuditedModel) -> AuditedLanguageModel:
@@ -56,6 +59,19 @@ class LikelihoodOptions:
         return found if self.prefix_token is None else found.after(self.prefix_token)
 
 
+class Compared(LikelihoodOptions):
+    """The same with ``reference``, an earlier model, a path or a model: its preferences are asked of the same texts."""
+
+    def __init__(self, *, prefix_token: str | int | None = None, reference: str | AuditedModel | None = None) -> None:
+        super().__init__(prefix_token=prefix_token)
+        self.reference = reference
+
+    def earlier(self) -> tuple[AuditedLanguageModel, str] | None:
+        """The reference and whose it is; None without one, and where it is no language model that can be asked."""
+        found = earlier_language_model(self.reference)
+        return None if found is None else (self.language(found[0]), found[1])
+
+
 class TextsOfAFile(LikelihoodOptions):
     """The same with ``benchmarks``: paths of published files by the name of the probe that reads them."""
 
@@ -64,22 +80,32 @@ class TextsOfAFile(LikelihoodOptions):
         self.benchmarks = benchmarks
 
 
-class PairOptions(LikelihoodOptions):
+class PairOptions(Compared):
     """Options of a probe that compares the likelihoods of two texts.
 
     form: ``whole`` compares whole texts (default for causal models), ``shared`` the tokens that both have (default for
     masked ones). within_word: hide the rest of a word when a masked model predicts a part of it (Kauf and Ivanova, ACL
-    2023).
+    2023). With ``reference`` each headline has its ``_shift`` and ``_midpoint``, of which a comparison takes what
+    became of it, pair by pair: see :func:`~probes.language.shares.shifts`.
     """
 
     def __init__(
-        self, *, form: Form | None = None, within_word: bool = False, prefix_token: str | int | None = None
+        self,
+        *,
+        form: Form | None = None,
+        within_word: bool = False,
+        prefix_token: str | int | None = None,
+        reference: str | AuditedModel | None = None,
     ) -> None:
-        super().__init__(prefix_token=prefix_token)
+        super().__init__(prefix_token=prefix_token, reference=reference)
         if form not in (None, "whole", "shared"):
             raise ValueError(f"form must be 'whole' or 'shared', not {form!r}")
         self.form = form
         self.within_word = within_word
+
+    def preferred(self, language: AuditedLanguageModel, pairs: Sequence[tuple[str, str]]) -> FloatArray:
+        """(n,) which of two texts a model prefers: see :func:`~probes.language.shares.preferences`."""
+        return preferences(language.pair_scores(pairs, form=self.form, within_word=self.within_word))
 
 
 class PairsOfAFile(PairOptions):
@@ -92,8 +118,9 @@ class PairsOfAFile(PairOptions):
         form: Form | None = None,
         within_word: bool = False,
         prefix_token: str | int | None = None,
+        reference: str | AuditedModel | None = None,
     ) -> None:
-        super().__init__(form=form, within_word=within_word, prefix_token=prefix_token)
+        super().__init__(form=form, within_word=within_word, prefix_token=prefix_token, reference=reference)
         self.benchmarks = benchmarks
 
 

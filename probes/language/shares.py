@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +16,7 @@ from auditor.statistics.clusters import ClusteredMean, spread_between, too_few
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.kinds import AnyEstimate
 from auditor.statistics.rates import Proportion
+from auditor.statistics.values import bounded_mean
 
 # A difference of log-likelihoods this small beside them is rounding, and nobody's preference.
 _TIE = 1e-5
@@ -60,14 +61,19 @@ def independent_share(preferred: FloatArray) -> Proportion:
 
 
 def clustered_share(
-    preferred: FloatArray, clusters: Sequence[Sequence[str]], strata: Sequence[str] | None = None
+    preferred: FloatArray,
+    clusters: Sequence[Sequence[str]],
+    strata: Sequence[str] | None = None,
+    *,
+    least: float | None = None,
 ) -> ClusteredMean | Undefined:
     """Share of preferences, (n,) in [0, 1], that are not independent: one or two labels a pair, each (n,).
 
     :class:`~auditor.statistics.clusters.ClusteredMean` with the variance V between clusters; for two labellings it is
     ``V_1 + V_2 - V_{1 and 2}``, never less than either alone, nor than the binomial variance of n independent pairs.
     Of two, the fewer degrees of freedom and effective clusters count, and the larger largest share. ``strata``: (n,)
-    parts of a design whose sizes are fixed; None is one for all. Undefined where a stratum has one cluster. Source for
+    parts of a design whose sizes are fixed; None is one for all. ``least``: the variance of one pair alone, where it is
+    not that of a preference. Undefined where a stratum has one cluster. Source for
     two labellings: Cameron, Gelbach and Miller, J. Bus. Econ. Stat. 29 (2011).
     """
     n = len(preferred)
@@ -92,12 +98,48 @@ def clustered_share(
     own = spreads[:2]
     return ClusteredMean(
         centre=share,
-        standard_error=math.sqrt(max(*variances, share * (1.0 - share) / n)),
+        standard_error=math.sqrt(max(*variances, (share * (1.0 - share) if least is None else least) / n)),
         third_moment=max(own, key=lambda spread: spread.variance).third_moment,
         degrees_of_freedom=min(spread.degrees_of_freedom for spread in own),
         largest_share=max(spread.largest_share for spread in own),
         effective=min(spread.effective for spread in own),
     )
+
+
+def shifts(
+    before: FloatArray, after: FloatArray, over: Callable[[FloatArray], AnyEstimate], like: Measurement, whose: str
+) -> list[Measurement]:
+    """What became of a share of preferences since an earlier model, ``before`` and ``after`` (n,) over the same pairs.
+
+    ``X_shift``: the mean over pairs of ``(1 + after - before) / 2``, 1/2 where nothing changed; ``X_midpoint``: that of
+    ``(after + before) / 2``; both in [0, 1]. ``over``: the mean of (n,) values, NaN where either could not be scored.
+    ``like``: the share that they are of.
+    """
+    halves = {"shift": 0.5 * (1.0 + after - before), "midpoint": 0.5 * (after + before)}
+    return [
+        Measurement(
+            metric=f"{like.metric}_{name}",
+            method=like.method,
+            estimate=over(values),
+            n_samples=int((~np.isnan(values)).sum()),
+            group=like.group,
+            detail=f"since {whose}, pair by pair",
+            too_few=like.too_few,
+        )
+        for name, values in halves.items()
+    ]
+
+
+def mean_of_pairs(
+    values: FloatArray, clusters: Sequence[tuple[str, ...]], strata: Sequence[str] | None = None
+) -> AnyEstimate:
+    """The mean of values of pairs, (n,) in [0, 1] or NaN, by the estimate that their clusters ask for."""
+    kept = np.flatnonzero(~np.isnan(values)).tolist()
+    known, labels = values[kept], [clusters[i] for i in kept]
+    if not kept or not all(labels):
+        return bounded_mean(known, low=0.0, high=1.0)
+    own = None if strata is None else [strata[i] for i in kept]
+    return clustered_share(known, list(zip(*labels, strict=True)), own, least=float(known.var()))
 
 
 def numbered(labels: Iterable[object]) -> IntArray:

@@ -16,8 +16,8 @@ from auditor.run.probe import Need
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.kinds import AnyEstimate
 from auditor.statistics.values import BoundedMean, IdealizedAssociation, bounded_mean
-from probes.language.options import TextsOfAFile, benchmark_path, source_and_scoring
-from probes.language.shares import FEWEST_CLUSTERS, numbered, preferences, undecided
+from probes.language.options import Compared, benchmark_path, source_and_scoring
+from probes.language.shares import FEWEST_CLUSTERS, numbered, preferences, shifts, undecided
 
 if TYPE_CHECKING:
     from auditor.data.audit_data import AuditData
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from auditor.model.language_model import AuditedLanguageModel
 
 
-class StereoSet(TextsOfAFile):
+class StereoSet(Compared):
     """StereoSet's language modelling score, stereotype score and ICAT, within sentences and between them.
 
     A text's score is its mean log-likelihood per token: of the whole sentence (intrasentence), of the continuation
@@ -54,27 +54,46 @@ class StereoSet(TextsOfAFile):
     ideal_when_same: ClassVar[Mapping[str, Answer]] = {"stereotype_score": "scores"}
     power = (2100, 0.60)
 
+    def __init__(
+        self,
+        *,
+        benchmarks: Mapping[str, str] | None = None,
+        prefix_token: str | int | None = None,
+        reference: str | AuditedModel | None = None,
+    ) -> None:
+        super().__init__(prefix_token=prefix_token, reference=reference)
+        self.benchmarks = benchmarks
+
     def measure(self, model: AuditedModel, data: AuditData, rng: np.random.Generator) -> list[Measurement]:
         """Three scores for each part, and the stereotype score per bias type; see the class."""
         found = read_stereoset(benchmark_path(self.benchmarks, "stereoset"))
-        language = self.language(model)
+        language, earlier = self.language(model), self.earlier()
         return list(
             chain.from_iterable(
-                _stereoset_part(language, found, examples, method)
+                _stereoset_part(language, found, examples, method, earlier)
                 for method in self.methods
                 if (examples := [e for e in found.examples if e.part == method])
             )
         )
 
 
-def _stereoset_part(
-    model: AuditedLanguageModel, found: Benchmark[StereoSetExample], examples: Sequence[StereoSetExample], part: str
-) -> list[Measurement]:
+def _means(model: AuditedLanguageModel, examples: Sequence[StereoSetExample], part: str) -> FloatArray:
+    """(n, 3) mean log-likelihoods per token of the stereotype, the anti-stereotype and the unrelated text."""
     texts = [t for e in examples for t in (e.stereotype, e.anti_stereotype, e.unrelated)]
     within = part == "intrasentence"
     contexts = ["" if within else e.context for e in examples for _ in range(3)]
     totals, lengths = model.continuations(contexts, texts if within else [f" {t}" for t in texts])
-    means = (totals / lengths).reshape(-1, 3)
+    return np.asarray((totals / lengths).reshape(-1, 3), np.float64)
+
+
+def _stereoset_part(
+    model: AuditedLanguageModel,
+    found: Benchmark[StereoSetExample],
+    examples: Sequence[StereoSetExample],
+    part: str,
+    earlier: tuple[AuditedLanguageModel, str] | None,
+) -> list[Measurement]:
+    means = _means(model, examples, part)
     stereotypical = preferences(means[:, [0, 1]])
     compared = np.stack([preferences(means[:, [0, 2]]), preferences(means[:, [1, 2]])], axis=1)
     meaningful = compared.mean(axis=1)
@@ -100,6 +119,9 @@ def _stereoset_part(
         )
         for metric, estimate, ideal, unanswered in headlines
     ]
+    if earlier is not None:
+        before = preferences(_means(earlier[0], examples, part)[:, [0, 1]])
+        measured += shifts(before, stereotypical, lambda x: over_terms(x, terms), measured[1], earlier[1])
     for bias_type in sorted({e.bias_type for e in examples}):
         chosen = [i for i, e in enumerate(examples) if e.bias_type == bias_type]
         measured.append(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
@@ -13,7 +13,7 @@ from auditor.finding.measurement import Answer, Measurement, Pillar
 from auditor.rows import FloatArray
 from auditor.run.probe import Need
 from probes.language.options import PairsOfAFile, benchmark_path, source_and_scoring
-from probes.language.shares import preferences, share_of
+from probes.language.shares import mean_of_pairs, share_of, shifts
 
 if TYPE_CHECKING:
     from auditor.data.audit_data import AuditData
@@ -48,10 +48,36 @@ class Winogender(PairsOfAFile):
         """The overall scores and the preference per occupation; see the class."""
         found = read_winogender(benchmark_path(self.benchmarks, "winogender"))
         language = self.language(model)
-        scores = language.pair_scores(
-            [(e.male, e.female) for e in found.examples], form=self.form, within_word=self.within_word
-        )
-        return _winogender(found, preferences(scores), source_and_scoring(language, found.source))
+        pairs = [(e.male, e.female) for e in found.examples]
+        male = self.preferred(language, pairs)
+        measured = _winogender(found, male, source_and_scoring(language, found.source))
+        earlier = self.earlier()
+        if earlier is None:
+            return measured
+        return measured + _shifts(found, self.preferred(earlier[0], pairs), male, measured, earlier[1])
+
+
+def _shifts(
+    found: Benchmark[WinogenderExample],
+    before: FloatArray,
+    male: FloatArray,
+    measured: Sequence[Measurement],
+    whose: str,
+) -> list[Measurement]:
+    """What became of either headline since an earlier model."""
+    labels, expected = [(e.occupation,) for e in found.examples], _expected(found)
+    moved = shifts(before, male, lambda values: mean_of_pairs(values, labels), measured[0], whose)
+    if not np.isnan(expected).all():
+        # Whose occupation has no majority prefers nothing, before or after.
+        old, new = (np.where(expected == 1.0, m, 1.0 - m) + 0.0 * expected for m in (before, male))
+        moved += shifts(old, new, lambda values: mean_of_pairs(values, labels), measured[1], whose)
+    return moved
+
+
+def _expected(found: Benchmark[WinogenderExample]) -> FloatArray:
+    """(n,) 1 where most in the occupation are men, 0 where most are women, else NaN."""
+    female = np.asarray([np.nan if e.percent_female is None else e.percent_female for e in found.examples])
+    return np.where(np.isnan(female) | (female == 50.0), np.nan, (female < 50.0).astype(np.float64))
 
 
 def _winogender(found: Benchmark[WinogenderExample], male: FloatArray, detail: str) -> list[Measurement]:
@@ -68,10 +94,10 @@ def _winogender(found: Benchmark[WinogenderExample], male: FloatArray, detail: s
             too_few=overall.too_few,
         )
     ]
-    female = np.asarray([np.nan if e.percent_female is None else e.percent_female for e in found.examples])
-    known = ~np.isnan(female) & (female != 50.0)
+    of_men = _expected(found)
+    known = ~np.isnan(of_men)
     if known.any():
-        expected = np.where(female < 50.0, male, 1.0 - male)[known]
+        expected = np.where(of_men == 1.0, male, 1.0 - male)[known]
         stereotypical = share_of(
             expected, [(o,) for o, k in zip(occupations, known.tolist(), strict=True) if k], "sentences"
         )

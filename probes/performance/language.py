@@ -9,11 +9,13 @@ from importlib.resources import files
 from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 
 from auditor.errors import NotApplicableError
 from auditor.finding.measurement import Measurement
 from auditor.model.prefix_trees import Encoded
 from auditor.rows import FloatArray
+from auditor.statistics.changes import RateChange
 from auditor.statistics.kinds import AnyEstimate
 from auditor.statistics.means import StudentT, mean
 from auditor.statistics.rates import Proportion
@@ -35,9 +37,17 @@ def plain_sentences() -> list[str]:
 
 
 def measured(
-    model: AuditedLanguageModel, data: AuditData, n_samples: int, rng: np.random.Generator
+    model: AuditedLanguageModel,
+    data: AuditData,
+    n_samples: int,
+    rng: np.random.Generator,
+    earlier: tuple[AuditedLanguageModel, str] | None = None,
 ) -> list[Measurement]:
-    """Everything over texts of the data, or over the built-in ones where there are none."""
+    """Everything over texts of the data, or over the built-in ones where there are none.
+
+    ``earlier``: a model that is asked of the same texts in the same other order, where it cuts them into the same
+    tokens, and whose it is.
+    """
     rows = data.evaluation
     own = len(rows) > 0 and rows.modality == "text"
     texts = [str(x) for x in rows.X] if own else plain_sentences()
@@ -60,7 +70,8 @@ def measured(
             _perplexity(likelihoods[names == name], n_tokens[names == name], "", {str(column): str(name)})
             for name in sorted(set(names))
         ]
-    return [_order(model, encoded, likelihoods, size, whence, rng), *perplexities]
+    words = [texts[i] for i in kept]
+    return [*_order(model, encoded, likelihoods, size, whence, rng, words, earlier), *perplexities]
 
 
 def _read(model: AuditedLanguageModel, texts: Sequence[str]) -> list[Encoded]:
@@ -102,22 +113,47 @@ def _order(
     size: int,
     whence: str,
     rng: np.random.Generator,
-) -> Measurement:
+    words: Sequence[str],
+    earlier: tuple[AuditedLanguageModel, str] | None,
+) -> list[Measurement]:
     shuffled = [(i, other) for i, text in enumerate(texts) if (other := _shuffled(text, rng)) is not None]
-    against = model.token_log_probabilities([other for _, other in shuffled])
-    hits = 0
-    for (i, _), found in zip(shuffled, against, strict=True):
-        own, moved = float(likelihoods[i]), float(np.nansum(found))
-        blind = own <= -float(np.isfinite(found).sum()) * math.log(size) or math.isclose(own, moved, rel_tol=1e-9)
-        hits += bool(rng.random() < 0.5) if blind else own > moved
-    return Measurement(
+    won = _won(model, shuffled, likelihoods, size, rng)
+    found = Measurement(
         metric="word_order_accuracy",
-        estimate=Proportion(successes=hits, n=len(shuffled)),
+        estimate=Proportion(successes=int(won.sum()), n=len(shuffled)),
         n_samples=len(texts),
         ideal=1.0,
         chance=0.5,
         detail=f"{whence}, {len(shuffled):,} of them each against its own tokens in another order",
     )
+    if earlier is None or _read(earlier[0], words) != texts:
+        return [found]
+    old = np.asarray([np.nansum(p) for p in earlier[0].token_log_probabilities(texts)])
+    had = _won(earlier[0], shuffled, old, size, rng)
+    change = RateChange(
+        before=int(had.sum()), gained=int((won & ~had).sum()), lost=int((had & ~won).sum()), n=len(shuffled)
+    )
+    detail = f"since {earlier[1]}, on the same texts against the same other order"
+    return [
+        found,
+        Measurement(metric="word_order_accuracy_change", estimate=change, n_samples=len(texts), detail=detail),
+    ]
+
+
+def _won(
+    model: AuditedLanguageModel,
+    shuffled: Sequence[tuple[int, Encoded]],
+    likelihoods: FloatArray,
+    size: int,
+    rng: np.random.Generator,
+) -> npt.NDArray[np.bool_]:
+    """(n_shuffled,) whether a text is found likelier than its own tokens in another order; a coin where neither is."""
+    won = []
+    for (i, _), found in zip(shuffled, model.token_log_probabilities([other for _, other in shuffled]), strict=True):
+        own, moved = float(likelihoods[i]), float(np.nansum(found))
+        blind = own <= -float(np.isfinite(found).sum()) * math.log(size) or math.isclose(own, moved, rel_tol=1e-9)
+        won.append(bool(rng.random() < 0.5) if blind else own > moved)
+    return np.asarray(won, np.bool_)
 
 
 def _shuffled(text: Encoded, rng: np.random.Generator) -> Encoded | None:

@@ -14,7 +14,7 @@ from auditor.errors import NotApplicableError
 from auditor.finding.measurement import Measurement, Pillar
 from auditor.run.probe import Need
 from auditor.statistics.estimate import Power
-from probes.inputs import whole_number
+from probes.inputs import earlier_language_model, whole_number
 from probes.performance import classification, numbers
 from probes.performance.classification import Answered
 from probes.performance.clustered import over_clusters
@@ -61,6 +61,7 @@ class Performance:
       another order (all but the last token permuted), which any model that only knows how frequent words are finds as
       likely. Where it finds the text no likelier than a uniform distribution over its vocabulary does, or both equal,
       it guesses, and a coin is thrown; [0, 1], ideal 1, chance 0.5. Texts of fewer than five tokens do not count
+    - ``word_order_accuracy_change``, with ``reference``, an earlier model: what became of it, text by text; [-1, 1]
     - ``perplexity = exp(-sum log p / number of tokens)``, for a masked model of the pseudo-likelihood; [1, inf), ideal
       1, the size of the vocabulary by chance; within each group too, for display
 
@@ -90,12 +91,13 @@ class Performance:
         "adjusted_balanced_accuracy": Power(200, 0.21),
     }
 
-    def __init__(self, *, bins: int = 10, n_samples: int = 200) -> None:
+    def __init__(self, *, bins: int = 10, n_samples: int = 200, reference: str | AuditedModel | None = None) -> None:
         if not 2 <= bins <= 100:
             raise ValueError(f"bins lies in 2 to 100, not {bins}")
         whole_number("n_samples", n_samples, 2)
         self.bins = bins
         self.n_samples = n_samples
+        self.reference = reference
 
     def measure(self, model: AuditedModel, data: AuditData, rng: np.random.Generator) -> list[Measurement]:
         """Measurements over the evaluation rows; see the class for what they are."""
@@ -104,7 +106,8 @@ class Performance:
         if model.kind == "language_model":
             from probes.performance import language
 
-            found = language.measured(model, data, self.n_samples, rng)  # type: ignore[arg-type]
+            earlier = earlier_language_model(self.reference)
+            found = language.measured(model, data, self.n_samples, rng, earlier)  # type: ignore[arg-type]
         elif not len(data):
             raise NotApplicableError("Needs evaluation data: add --data FILE; true labels: add --target COLUMN.")
         else:

@@ -408,6 +408,8 @@ def _try(model: AuditedModel, sample: AuditData, levels: tuple[float, ...], pert
         rows = perturbed(i)
         try:
             decisions.append(model.decide(model.predict_proba(rows), sample.positive))
+        except NotApplicableError:
+            raise
         except Exception as error:  # whatever a foreign model raises on such rows is what was to be found out
             failure = f"the model fails at level {level:g}: {_in_words(error)}"
             return _Curve(levels, np.empty((0, len(rows)), np.int64), failure=failure)
@@ -442,6 +444,8 @@ def _rewritten(
             n_queries=n_queries,
             rng=rng,
         )
+    except NotApplicableError:
+        raise
     except Exception as error:  # as for rows that are drawn
         failure = f"the model fails on texts that are rewritten: {_in_words(error)}"
         return _Curve(levels, np.empty((0, len(picked)), np.int64), failure=failure, rows=picked)

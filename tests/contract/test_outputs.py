@@ -41,6 +41,7 @@ READ = {
     "report": {"run"},
     "reproduce": {"bundle"},
     "signoff": {"sign"},
+    "train": {"schema"},
     "verify": {"bundle", "key"},
 }
 ROWS = ("--train", "d.csv", "--data", "t.csv", "--target", "y", "--positive", "1", "--sensitive", "group")
@@ -64,6 +65,7 @@ class Case:
 
 
 MITIGATE = ("mitigate", "reweighing", "model.pt", *ROWS)
+EXPORT = ("export", "model.pt", "--to", "sklearn", "--out", "m.skops", "--positive", "1")
 EXPLAIN = ("explain", "model.pt", "--data", "t.csv", "--positive", "1", "--row", "1")
 SWEEP = ("tradeoff", "correlation-remover", "model.pt", *ROWS, "--sweep", "alpha=0,1", "--out", "sweep")
 CASES = [
@@ -76,6 +78,8 @@ CASES = [
     Case("report", (*MITIGATE, "--out", "new.pt", "--report", "r"), "r/before/report.html"),
     Case("report", (*MITIGATE, "--out", "new.pt", "--report", "r"), "r/after/report.json"),
     Case("report", (*MITIGATE, "--out", "new.pt"), "audit-report/comparison.md"),
+    Case("out", EXPORT, "m.skops"),
+    Case("out", EXPORT, "m.skops.export.json"),
     Case("out", SWEEP, "sweep/tradeoff.html"),
     Case("out", SWEEP, "sweep/figures/front.svg"),
     Case("out", SWEEP, "sweep/alpha=1/model.pt"),

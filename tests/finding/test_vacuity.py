@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 import torch
 
+from auditor.comparing.compare import compare
 from auditor.data.audit_data import AuditData
 from auditor.data.counts import count_groups
 from auditor.data.recorded import Recorded
@@ -22,7 +23,6 @@ from auditor.model.audited_model import AuditedModel
 from auditor.model.language_model import AuditedLanguageModel
 from auditor.model.recorded_model import RecordedClassifier
 from auditor.model.regression import AuditedRegressor
-from auditor.report.comparing.compare import compare
 from auditor.report.record import AuditReport, ExitCode
 from auditor.report.worth import worth_of
 from auditor.run.alike import alike_answers, alike_in_counts

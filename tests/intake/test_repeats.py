@@ -134,6 +134,24 @@ def test_a_column_that_numbers_the_rows_hides_no_file_that_was_pasted(tmp_path: 
     assert not why_doubtful(repeats_in(file, people, DataSpec(path="rows.csv"))[0])
 
 
+def test_short_texts_that_are_read_number_no_rows(tmp_path: Path) -> None:
+    """Beside a label and a group, as many of each, they are all that tells one row from another."""
+    names = [f"{a}{b}" for a in ("Ada", "Ben", "Eve", "Ida", "Max", "Tom") for b in ("lyn", "son", "ric", "bel", "ton")]
+    said = [
+        f"{name} is a {how} {who}" for name in names for how in ("good", "bad") for who in ("man", "woman", "nurse")
+    ]
+    place = np.arange(len(said))
+    comments = pd.DataFrame({"text": said, "label": place % 2, "group": place // 2 % 2})
+    file = file_of(comments, tmp_path)
+    for cluster in (None, "group"):
+        found, _ = repeats_in(file, comments, DataSpec(path="rows.csv", text="text", cluster=cluster))
+        assert not why_doubtful(found)
+    # Where nobody reads them as texts, they are as good as numbers.
+    assert why_doubtful(repeats_in(file, comments, DataSpec(path="rows.csv"))[0])
+    twice = pd.concat([comments] * 2, ignore_index=True)
+    assert why_doubtful(repeats_in(file_of(twice, tmp_path), twice, DataSpec(path="rows.csv", text="text"))[0])
+
+
 def test_answers_that_differ_are_no_copies(tmp_path: Path) -> None:
     """Where what was read allows for few different rows, the rest of the file is looked at all the same."""
     rng = np.random.default_rng(4)

@@ -30,6 +30,17 @@ def biased_rows(n: int, seed: int) -> AuditData:
     return AuditData.from_arrays(X, y, classes=[0, 1], positive=1, sensitive_features={"group": group})
 
 
+def small_groups(n: int, seed: int) -> AuditData:
+    """Labels that nine in ten have as favourable, and seven groups of three in a hundred rows each, who have it less
+    often for the same skill."""
+    rng = np.random.default_rng(seed)
+    group = rng.choice([f"g{i}" for i in range(8)], n, p=[0.79] + [0.03] * 7)
+    skill = rng.normal(size=n)
+    y = (skill + 0.5 * rng.normal(size=n) + 1.6 - 0.8 * (group != "g0") > 0).astype(int)
+    X = pd.DataFrame({"skill": skill, "other": rng.normal(size=n), "group": group})
+    return AuditData.from_arrays(X, y, classes=[0, 1], positive=1, sensitive_features={"group": group})
+
+
 def trained(data: AuditData, *, epochs: int = 15, seed: int = 0) -> TorchModel:
     """An MLP of 16 units on the rows, by the plain loop."""
     assert isinstance(data.X, pd.DataFrame) and data.y_true is not None

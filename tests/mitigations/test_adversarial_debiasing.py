@@ -482,13 +482,17 @@ def test_equal_opportunity_needs_the_favourable_label_in_every_group() -> None:
     assert run(AdversarialDebiasing(epochs=1), old, data).model.predict_proba(data.X).shape == (90, 3)
 
 
+def test_a_network_without_a_recipe_is_fine_tuned_by_a_stated_one(rows: AuditData, model: TorchModel) -> None:
+    bare = TorchModel(model.module, classes=[0, 1], preprocessing=model.preprocessing, architecture=model.architecture)
+    new = run(AdversarialDebiasing(), bare, rows.take(slice(200))).model
+    assert isinstance(new, TorchModel)
+    assert new.recipe == Recipe(optimizer="adamw", epochs=4, batch_size=32, learning_rate=5e-5)
+
+
 def test_what_cannot_be_done_is_refused_before_any_training(rows: AuditData, model: TorchModel) -> None:
     few = rows.take(slice(200))
     with pytest.raises(ModelError, match="post-processing"):
         run(AdversarialDebiasing(), AuditedModel.from_callable(lambda X: X.skill > 0, classes=[0, 1]), few)
-    bare = TorchModel(model.module, classes=[0, 1], preprocessing=model.preprocessing, architecture=model.architecture)
-    with pytest.raises(ModelError, match="recipe"):
-        run(AdversarialDebiasing(), bare, few)
     with pytest.raises(UsageError, match="--sensitive"):
         run(AdversarialDebiasing(), model, replace(few, sensitive_features=None))
     assert rows.sensitive_features is not None

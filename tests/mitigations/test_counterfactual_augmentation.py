@@ -317,6 +317,16 @@ def test_a_transformer_and_a_generator_of_ones_own() -> None:
     assert "(own " in new.notes[0] and not np.array_equal(new.model.predict_proba(data.X), model.predict_proba(data.X))
 
 
+def test_a_network_without_a_recipe_is_fine_tuned_by_a_stated_one() -> None:
+    model, data = biased("orientation"), biased_texts("orientation")
+    bare = TorchModel(
+        model.module, classes=model.classes, preprocessing=model.preprocessing, architecture=model.architecture
+    )
+    new = run(CounterfactualAugmentation(control_arm=False), bare, data).model
+    assert isinstance(new, TorchModel)
+    assert new.recipe == Recipe(optimizer="adamw", epochs=4, batch_size=32, learning_rate=5e-5)
+
+
 def test_templates_without_a_hit_are_enough_with_pairing() -> None:
     model, data = biased("orientation"), data_of(["it was kind", "it was rude"] * 20, [1, 0] * 20)
     mitigation = CounterfactualAugmentation(
@@ -357,8 +367,6 @@ def test_what_cannot_be_done_is_refused_before_any_training() -> None:
     with pytest.raises(DataError, match=r"None of the \d+ training texts names an identity .*looked for: religion"):
         refused(CounterfactualAugmentation(categories="religion"), model, data)
     parts = {"classes": model.classes, "architecture": model.architecture}
-    with pytest.raises(ModelError, match="recipe"):
-        refused(plain, TorchModel(model.module, preprocessing=model.preprocessing, **parts), data)  # type: ignore[arg-type]
     with pytest.raises(ModelError, match="no vocabulary"):
         refused(plain, TorchModel(model.module, recipe=model.recipe, **parts), data)  # type: ignore[arg-type]
     with pytest.raises(ModelError, match="only predicts"):
@@ -399,13 +407,13 @@ def test_options_that_are_refused(options: dict[str, object], message: str) -> N
 
 
 def test_the_rate_of_fine_tuning_falls_in_a_straight_line() -> None:
+    from auditor.training.loop import PlainStep
     from mitigations.training.fine_tuning_step import FineTuningStep
 
     module = nn.Linear(1, 1, bias=False)
     nn.init.zeros_(module.weight)
-    step = FineTuningStep(
-        module, torch.optim.SGD(module.parameters(), lr=0.8), lambda batch: module(batch[0]).mean(), 4
-    )
+    plain = PlainStep(module, torch.optim.SGD(module.parameters(), lr=0.8), lambda batch: module(batch[0]).mean())
+    step = FineTuningStep(plain, 4)
     where = [0.0]
     for _ in range(5):
         step([torch.ones(3, 1)])

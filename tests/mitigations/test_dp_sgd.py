@@ -12,6 +12,7 @@ import pytest
 import torch
 from opacus.accountants import PRVAccountant
 
+from auditor.comparing.compare import compare
 from auditor.data.audit_data import AuditData
 from auditor.data.preprocessing import TextPreprocessing
 from auditor.errors import ConfigError, ModelError, UsageError
@@ -22,7 +23,6 @@ from auditor.model.saving import save
 from auditor.model.torch_model import TorchModel
 from auditor.networks.architectures import ARCHITECTURES
 from auditor.privacy.training.dp_sgd import PrivacyBudget, opacus_quietly
-from auditor.report.comparing.compare import compare
 from auditor.run.audit import run_audit
 from auditor.run.mitigation import Mitigated, Training, make_mitigation
 from mitigations.rows.reweighing import reweighing_weights

@@ -85,7 +85,7 @@ def test_a_program_of_torchscript_is_not_trained(name: str, rows: AuditData) -> 
         pd.DataFrame(x, columns=list("abcd")), rows.y_true, classes=[0, 1], positive=1,
         sensitive_features=rows.sensitive_features,
     )  # fmt: skip
-    refused(name, TorchModel(program, classes=[0, 1]), data, ModelError, "only predicts: give a model bundle")
+    refused(name, TorchModel(program, classes=[0, 1]), data, ModelError, "only predicts: use threshold_optimizer")
 
 
 @pytest.mark.parametrize("name", [*TRAINED, *POST])
@@ -100,12 +100,17 @@ def test_rows_without_a_label_are_said_to_be_none(name: str, model: TorchModel, 
     refused(name, model, none, DataError, "row has a label: fill the target column")
 
 
+def test_what_is_trained_anew_only_wants_to_know_how(model: TorchModel, rows: AuditData) -> None:
+    bare = TorchModel(model.module, classes=[0, 1], preprocessing=model.preprocessing, architecture=model.architecture)
+    refused("fair_gan", bare, rows, ModelError, r"save it with recipe=Recipe\(\.\.\.\)\): use reweighing")
+
+
 def test_a_network_that_cannot_be_made_anew_is_sent_to_what_trains_on(model: TorchModel, rows: AuditData) -> None:
     own = TorchModel(
         copy.deepcopy(model.module), classes=[0, 1], preprocessing=model.preprocessing, recipe=model.recipe
     )
-    refused("reweighing", own, rows, ModelError, "use adversarial_debiasing, which trains on from its weights")
-    made = MITIGATIONS["adversarial_debiasing"](epochs=1).mitigate(own, rows, np.random.default_rng(0), Training())
+    refused("fair_gan", own, rows, ModelError, "use reweighing, which trains any torch network, from its own weights")
+    made = MITIGATIONS["reweighing"](epochs=1).mitigate(own, rows, np.random.default_rng(0), Training())
     assert not torch.equal(
         *(torch.cat([p.detach().reshape(-1) for p in m.module.parameters()]) for m in (own, made.model))  # type: ignore[attr-defined]
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,9 +26,12 @@ from auditor.run.mitigation import Mitigated, Mitigation, Training
 from mitigations.rows.balanced_resampling import BalancedResampling, resampled
 from mitigations.rows.correlation_remover import CorrelationRemover, removed
 from mitigations.training.group_dro import GroupDro
-from mitigations.training.group_dro_step import group_means, moved
-from mitigations.training.min_diff import MinDiff, mmd2, penalty
-from tests.mitigations.planted_rows import biased_rows, run, trained
+from mitigations.training.group_dro_step import GroupWeights, group_means, moved, scaled
+from mitigations.training.min_diff import WEIGHTS, MinDiff
+from mitigations.training.min_diff_step import contrasts, mmd2, penalty
+from mitigations.training.one_class import only_class
+from mitigations.training.retraining import training_set
+from tests.mitigations.planted_rows import biased_rows, run, small_groups, trained
 from tests.quantifiers import all_of
 
 # ---- resampling ----------------------------------------------------------------------------------------------------
@@ -126,32 +130,88 @@ def test_the_remover_leaves_the_group_unread_and_is_for_mlps(rows: AuditData, mo
 # ---- MinDiff -------------------------------------------------------------------------------------------------------
 
 
-def test_mmd_is_the_double_sum() -> None:
+def test_mmd_is_the_double_sum_over_different_rows() -> None:
     generator = torch.Generator().manual_seed(0)
     p, q = torch.rand(5, 2, generator=generator), torch.rand(7, 2, generator=generator)
 
     def k(a: torch.Tensor, b: torch.Tensor) -> float:
         return math.exp(-float(((a - b) ** 2).sum()) / (2 * 0.3**2))
 
-    def mean(first: torch.Tensor, second: torch.Tensor) -> float:
-        return sum(k(a, b) for a in first for b in second) / (len(first) * len(second))
+    def within(rows: torch.Tensor) -> float:
+        n = len(rows)
+        return sum(k(rows[i], rows[j]) for i in range(n) for j in range(n) if i != j) / (n * (n - 1))
 
-    assert float(mmd2(p, q, 0.3)) == pytest.approx(mean(p, p) + mean(q, q) - 2 * mean(p, q), abs=1e-6)
-    assert float(mmd2(p, p, 0.3)) == pytest.approx(0.0, abs=1e-6)
-    s = torch.tensor([[0], [0], [1], [1], [2]])
-    part = torch.tensor([True, True, True, True, False])
-    # Of two groups the difference counts once; a part of one group has none.
-    assert float(penalty(p, s, [part], 0.3)) == pytest.approx(float(mmd2(p[:2], p[2:4], 0.3)), abs=1e-6)
-    assert float(penalty(p, s, [torch.tensor([True, True, False, False, False])], 0.3)) == 0.0
-    three = sum(float(mmd2(p[s[:, 0] == g], p[s[:, 0] != g], 0.3)) for g in range(3))
-    assert float(penalty(p, s, [torch.ones(5, dtype=torch.bool)], 0.3)) == pytest.approx(three, abs=1e-5)
+    between = sum(k(a, b) for a in p for b in q) / 35
+    assert float(mmd2(p, q, 0.3)) == pytest.approx(within(p) + within(q) - 2 * between, abs=1e-6)
+    other = torch.rand(4, 2, generator=generator)
+    both = float(mmd2(p, q, 0.3)) + float(mmd2(q, other, 0.3))
+    assert float(penalty([p, q, q, other], 0.3)) == pytest.approx(both, abs=1e-6)
+    assert float(penalty([], 0.3)) == 0.0
+
+
+def test_of_equal_groups_no_scores_are_rewarded() -> None:
+    generator = torch.Generator().manual_seed(0)
+    apart = torch.stack([mmd2(*torch.rand(2, 4, 1, generator=generator), 0.3) for _ in range(4000)])
+    # Everybody the same: distance 0. Four rows of one distribution beside four others of it must not be farther.
+    assert float(mmd2(torch.full((4, 1), 0.9), torch.full((4, 1), 0.9), 0.3)) == pytest.approx(0.0, abs=1e-6)
+    assert abs(float(apart.mean())) < 3 * float(apart.std()) / 4000**0.5
+    assert float((apart < 0).float().mean()) > 0.4
+
+
+def test_each_group_is_compared_with_all_others_within_a_label(rows: AuditData) -> None:
+    data = small_groups(400, 1)
+    of = training_set(trained(data, epochs=1), data, "cpu", groups=True)
+    found, small = contrasts(of, [of.y.eq(1)])
+    s, y = of.s[:, 0].numpy(), of.y.numpy()
+    # Of the fifth group a single row has this label, which is too few for an unbiased distance.
+    assert int(((s == 4) & (y == 1)).sum()) == 1 and small == ["group = g4"]
+    for code, contrast in zip((0, 1, 2, 3, 5, 6, 7), found, strict=True):
+        assert np.array_equal(contrast.own, np.flatnonzero((s == code) & (y == 1)))
+        assert np.array_equal(contrast.others, np.flatnonzero((s != code) & (y == 1)))
+    two = training_set(trained(rows, epochs=1), rows, "cpu", groups=True)
+    assert len(contrasts(two, [two.y.ge(0)])[0]) == 1
+
+
+@pytest.mark.parametrize("options", [{"weight": 1.0}, {"weight": 3.0}])
+def test_small_groups_do_not_make_it_approve_everybody(options: dict[str, float]) -> None:
+    """The biased statistic had a constant network here, at either weight."""
+    data = small_groups(2000, 1)
+    old = trained(data)
+    made = run(MinDiff(**options), old, data)  # type: ignore[arg-type]
+    other = small_groups(4000, 2)
+    assert only_class(made.model, other) is None
+    found = made.model.decisions(other)
+    assert other.y_true is not None
+    recalls = [float((found == v)[other.y_true == v].mean()) for v in (0, 1)]
+    assert sum(recalls) / 2 > 0.6, recalls
+
+
+def test_the_weight_is_chosen_on_rows_held_back(rows: AuditData, model: TorchModel) -> None:
+    said = []
+    progress = Training(progress=said.append)
+    made = MinDiff(epochs=4).mitigate(model, rows.take(slice(1200)), np.random.default_rng(0), progress)
+    assert len(said) == 4 * (1 + len(WEIGHTS)) and said[-1].startswith("network 5: epoch 4")
+    (note,) = made.notes
+    assert re.search(
+        r"weight (0.3|1|3|10) of 0.3, 1, 3, 10, chosen on 180 training rows held back: gap 0\.\d+ \(", note
+    )
+
+
+def test_a_weight_that_leaves_nothing_is_not_chosen(
+    rows: AuditData, model: TorchModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mitigations.training.min_diff.WEIGHTS", (0.1, 1e6))
+    few = rows.take(slice(1200))
+    made = run(MinDiff(epochs=6, batch_size=64), model, few)
+    assert "weight 0.1 of 0.1, 1e+06" in made.notes[0]
+    assert only_class(made.model, few) is None
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("over", "gap"), [("both", equalized_odds_difference), ("all", demographic_parity_difference)])
 def test_min_diff_narrows_the_gap_it_is_over(rows: AuditData, model: TorchModel, over: str, gap) -> None:  # type: ignore[no-untyped-def]
     test = biased_rows(6000, 2)
-    new = run(MinDiff(over=over, epochs=30, batch_size=256), model, rows).model  # type: ignore[arg-type]
+    new = run(MinDiff(over=over, epochs=30), model, rows).model  # type: ignore[arg-type]
     gaps = [gap(test.y_true, m.decisions(test), sensitive_features=test.sensitive_features) for m in (model, new)]
     assert gaps[1] < 0.6 * gaps[0], gaps
     accuracy = [float((m.decisions(test) == test.y_true).mean()) for m in (model, new)]
@@ -165,16 +225,25 @@ def test_group_weights_move_as_the_algorithm_says() -> None:
     losses, group = torch.tensor([1.0, 3.0, 0.5]), torch.tensor([0, 0, 2])
     means, present = group_means(losses, group, 3)
     assert means.tolist() == [2.0, 0.0, 0.5] and present.tolist() == [True, False, True]
-    q = moved(torch.tensor([0.2, 0.3, 0.5]), means + torch.tensor([0.1, 9.0, 0.2]), present, 0.7)
-    raised = [0.2 * math.exp(0.7 * 2.1), 0.3, 0.5 * math.exp(0.7 * 0.7)]
-    assert q.tolist() == pytest.approx([r / sum(raised) for r in raised])
+    raised = moved(torch.tensor([0.2, 0.3, 0.5]), means + torch.tensor([0.1, 9.0, 0.2]), present, 0.7)
+    by_hand = [0.2 * math.exp(0.7 * 2.1), 0.3, 0.5 * math.exp(0.7 * 0.7)]
+    assert raised.tolist() == pytest.approx(by_hand)
+    q = scaled(raised, torch.zeros(3, dtype=torch.int64), torch.ones(1))
+    assert q.tolist() == pytest.approx([r / sum(by_hand) for r in by_hand])
+    # The first and the last of one label, which has 0.7 of the rows.
+    kept = scaled(raised, torch.tensor([0, 1, 0]), torch.tensor([0.7, 0.3]))
+    both = by_hand[0] + by_hand[2]
+    assert kept.tolist() == pytest.approx([0.7 * by_hand[0] / both, 0.3, 0.7 * by_hand[2] / both])
+    assert GroupWeights(torch.tensor([0, 1, 0]), torch.tensor([0.7, 0.3])).q.tolist() == pytest.approx(
+        [0.35, 0.3, 0.35]
+    )
 
 
 @pytest.mark.slow
 def test_group_dro_lifts_the_worst_cell(rows: AuditData, model: TorchModel) -> None:
     test = biased_rows(6000, 2)
     assert test.sensitive_features is not None and test.y_true is not None
-    made = run(GroupDro(eta=0.05, epochs=30), model, rows)
+    made = run(GroupDro(eta=0.05, epochs=30, keep_labels=False), model, rows)
     group = (test.sensitive_features.group == "b").to_numpy()
 
     def worst(m: AuditedModel) -> float:
@@ -183,6 +252,31 @@ def test_group_dro_lifts_the_worst_cell(rows: AuditData, model: TorchModel) -> N
 
     assert worst(made.model) > worst(model) + 0.1
     assert "heaviest first" in made.notes[0]
+
+
+def test_group_dro_evens_out_groups_and_not_labels() -> None:
+    """Over all cells at once, the rare label is the worst: four points of accuracy are paid for what is no gap."""
+    data, other = small_groups(2000, 1), small_groups(4000, 2)
+    two = [
+        replace(d, sensitive_features=pd.DataFrame({"group": np.where(d.X.group == "g0", "g0", "else")}))
+        for d in (data, other)
+    ]  # type: ignore[union-attr]
+    old = trained(data)
+
+    def accuracy(m: AuditedModel) -> float:
+        return float((m.decisions(two[1]) == two[1].y_true).mean())
+
+    whole = run(GroupDro(keep_labels=False), old, two[0])
+    kept = run(GroupDro(eta=0.05), old, two[0])
+    assert accuracy(whole.model) < accuracy(old) - 0.025
+    assert accuracy(kept.model) > accuracy(old) - 0.02
+    gaps = [
+        equalized_odds_difference(two[1].y_true, m.decisions(two[1]), sensitive_features=two[1].sensitive_features)
+        for m in (old, kept.model)
+    ]
+    assert gaps[1] < 0.7 * gaps[0], gaps
+    shares = [float(m) for m in re.findall(r": (0\.\d+) \(", kept.notes[0])]
+    assert len(shares) == 4 and sum(shares) == pytest.approx(1.0, abs=0.003)
 
 
 # ---- what they share -----------------------------------------------------------------------------------------------
@@ -251,6 +345,7 @@ def test_options_out_of_range_are_refused(rows: AuditData, model: TorchModel) ->
         (GroupDro, {"eta": 0.0}),
         (GroupDro, {"adjustment": math.nan}),
         (GroupDro, {"epochs": 0}),
+        (GroupDro, {"keep_labels": 1}),
     ):
         with pytest.raises(ValueError):
             kind(**options)

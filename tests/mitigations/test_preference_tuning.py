@@ -490,6 +490,12 @@ def test_a_language_model_is_mitigated_from_the_command_line(model: AuditedLangu
     load_language_folder(str(tmp_path / "fair"), ModelSpec(path=str(tmp_path / "fair")))
     comparison = json.loads((tmp_path / "report" / "comparison.json").read_text())
     assert comparison["made_by"][0] == "preference_tuning"
+    of_all = {row["metric"]: row for row in comparison["rows"] + comparison["others"] if not row["of"]}
+    assert of_all["stereotype_score"]["paired"]
+    # Which nobody asked for: what a language model is worth is measured in any case, text by text.
+    assert [(row["metric"], row["paired"]) for row in comparison["usefulness"]["rows"]] == [
+        ("word_order_accuracy", True)
+    ]
 
 
 def test_wrong_usage_is_said_before_any_work(model: AuditedLanguageModel, tmp_path: Path) -> None:

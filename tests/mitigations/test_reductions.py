@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -23,9 +25,10 @@ from auditor.networks.architectures import MLP, MOST_MEMBERS, MLPVote
 from auditor.run.mitigation import Mitigation, Training
 from mitigations.training.exponentiated_gradient import ExponentiatedGradient
 from mitigations.training.grid_search import GridSearch
+from mitigations.training.last_layer import LastLayer, weighted_logistic
 from mitigations.training.reduction import reducible
 from mitigations.training.retraining import untrained
-from tests.mitigations.planted_rows import biased_rows, run
+from tests.mitigations.planted_rows import biased_rows, run, trained
 from tests.quantifiers import all_of, none_of
 
 FloatArray = npt.NDArray[np.float64]
@@ -96,7 +99,7 @@ def test_grid_search_keeps_what_fairlearn_keeps_of_logistic_regressions(rows: Au
     x = model.encode(rows.X).numpy()
     peer = Fairlearn(LogisticRegression(C=1e4), EqualizedOdds(), grid_size=10)
     peer.fit(x, rows.y_true, sensitive_features=rows.sensitive_features.group)
-    made = run(GridSearch(), model, rows)
+    made = run(GridSearch(grid_size=10, learner="network"), model, rows)
     same = made.model.decisions(rows) == peer.predict(x)
     assert same.mean() > 0.97
     assert f"network {peer.best_idx_ + 1} of {len(peer.predictors_)}" in made.notes[0]
@@ -104,8 +107,23 @@ def test_grid_search_keeps_what_fairlearn_keeps_of_logistic_regressions(rows: Au
     assert max(gaps(made.model.decisions(rows).astype(float), rows)) < 0.85 * max(gaps(plain, rows))
 
 
-def test_the_mixture_keeps_to_its_constraint_and_the_majority_is_said(rows: AuditData, model: TorchModel) -> None:
-    made = run(ExponentiatedGradient(difference_bound=0.02), model, rows)
+def test_grid_search_over_last_layers_narrows_the_gap_at_a_fraction_of_the_time(rows: AuditData) -> None:
+    old = trained(rows)
+    made = run(GridSearch(), old, rows)
+    told = re.search(r"network \d+ of (\d+) \((\d+) learned\)", made.notes[0])
+    assert told is not None and int(told[1]) >= 100 and int(told[2]) > 50
+    test = biased_rows(4000, 2)
+    before, after = (max(gaps(m.decisions(test).astype(float), test)) for m in (old, made.model))
+    assert after < 0.75 * before, (before, after)
+    first = next(iter(old.module.parameters()))
+    assert torch.equal(first, next(iter(made.model.module.parameters())))  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("learner", ["last_layer", "network"])
+def test_the_mixture_keeps_to_its_constraint_and_is_what_decides(
+    rows: AuditData, model: TorchModel, learner: Literal["last_layer", "network"]
+) -> None:
+    made = run(ExponentiatedGradient(difference_bound=0.02, learner=learner), model, rows)
     assert isinstance(made.model, TorchModel) and isinstance(made.model.module, MLPVote)
     chances = made.model.predict_proba(rows.X)[:, 1]
     # Each group deviates from all rows by at most the bound and what fairlearn's search leaves open.
@@ -113,11 +131,71 @@ def test_the_mixture_keeps_to_its_constraint_and_the_majority_is_said(rows: Audi
     assert float(made.model.module.weights.sum()) <= 1.0 + 1e-6
     assert len(made.model.module.members) >= 2
     # The notes' figures, counted here.
-    decided = made.model.decisions(rows)
     assert rows.y_true is not None
-    assert f"majority rule: error {float((decided != rows.y_true).mean()):.4f}" in made.notes[0]
+    majority = made.model.decide(made.model.outputs(rows), 1)
+    assert f"majority rule: error {float((majority != rows.y_true).mean()):.4f}" in made.notes[0]
     drawn = float(np.where(rows.y_true == 1, 1.0 - chances, chances).mean())
     assert f"randomised rule: error {drawn:.4f}" in made.notes[0]
+    # What is served is the rule with the promise, not the majority.
+    served = made.model.decisions(rows)
+    open_ = (chances > 0.0) & (chances < 1.0)
+    assert f"{int(open_.sum()):,} of 1,500 rows" in made.notes[1] and open_.sum() > 50
+    assert np.array_equal(served[~open_], chances[~open_] > 0.5)
+    spread = float(np.sqrt((chances * (1.0 - chances))[open_].sum()))
+    assert abs(float((served - chances)[open_].sum())) < 4.0 * spread
+    assert not np.array_equal(served, majority)
+
+
+def test_the_same_row_is_always_drawn_alike_and_the_majority_draws_nothing(rows: AuditData, model: TorchModel) -> None:
+    made = run(ExponentiatedGradient(difference_bound=0.02), model, rows).model
+    order = np.random.default_rng(0).permutation(len(rows))
+    assert np.array_equal(made.decisions(rows)[order], made.decisions(rows.take(order)))
+    # A changed row is another draw.
+    assert isinstance(rows.X, pd.DataFrame)
+    chances = made.predict_proba(rows.X)[:, 1]
+    moved = replace(rows, X=rows.X.assign(other=rows.X.other + 1e-3))
+    same = np.isclose(made.predict_proba(moved.X)[:, 1], chances) & (chances > 0.05) & (chances < 0.95)
+    changed = (made.decisions(moved) != made.decisions(rows))[same]
+    assert same.sum() > 50 and 0.0 < changed.mean() < 0.6
+    voted = run(ExponentiatedGradient(difference_bound=0.02, rule="majority"), model, rows)
+    assert np.array_equal(voted.model.decisions(rows), voted.model.predict_proba(rows.X)[:, 1] >= 0.5)
+    assert "nothing is promised of the majority" in voted.notes[1]
+
+
+def test_last_layers_are_logistic_regressions_of_the_layer_below(rows: AuditData) -> None:
+    from sklearn.linear_model import LogisticRegression
+
+    rng = np.random.default_rng(0)
+    x = np.column_stack([rng.normal(size=(400, 3)) * [1.0, 5.0, 0.2], np.ones(400)])
+    y, w = rng.integers(2, size=400), rng.uniform(0.1, 3.0, 400)
+    peer = LogisticRegression(C=1.0, tol=1e-10, max_iter=2000).fit(x[:, :3], y, sample_weight=w / w.mean())
+    assert weighted_logistic(x, y, w) == pytest.approx([*peer.coef_[0], *peer.intercept_], abs=2e-4)
+    old = trained(rows, epochs=3)
+    for positive in (0, 1):
+        task = reducible(
+            old, replace(rows, positive=positive), np.random.default_rng(0), Training(), epochs=None, fingerprint={}
+        )
+        learned = LastLayer(task.trainer).estimator().fit(task.X, task.y, np.ones(len(rows)))
+        whole = old.with_module(learned.member())
+        decided = (whole.decide(whole.predict_proba(rows.X), positive) == positive).astype(int)
+        assert (decided == learned.predict(task.X)).mean() > 0.999
+        assert (decided == task.y).mean() > 0.75
+    assert all_of(
+        torch.equal(a, b)
+        for a, b in zip(list(old.module.parameters())[:-2], list(whole.module.parameters())[:-2], strict=True)
+    )
+
+
+def test_a_vote_of_an_earlier_version_is_decided_by_the_majority(rows: AuditData, model: TorchModel) -> None:
+    made = run(ExponentiatedGradient(max_iter=4), model, rows).model
+    assert isinstance(made, TorchModel) and made.architecture is not None
+    args = {k: v for k, v in made.architecture["args"].items() if k != "decision_seed"}
+    earlier = MLPVote(**args)
+    earlier.load_state_dict(made.module.state_dict())
+    old = TorchModel(earlier.eval(), classes=[0, 1], preprocessing=made.preprocessing, outputs="probabilities")
+    assert np.array_equal(old.decisions(rows), old.predict_proba(rows.X)[:, 1] >= 0.5)
+    with pytest.raises(ValueError, match="decision_seed"):
+        MLPVote(1, 4, [5], 1, decision_seed=-1)
 
 
 @pytest.mark.parametrize("positive", [0, 1])
@@ -154,7 +232,10 @@ def test_the_bundle_is_the_model(rows: AuditData, tmp_path: Path, positive: int)
         run(GridSearch(), made, few)
 
 
-EVERY: list[Mitigation] = [GridSearch(grid_size=3, epochs=2), ExponentiatedGradient(max_iter=3, epochs=2)]
+EVERY: list[Mitigation] = [
+    GridSearch(grid_size=3, epochs=2),
+    ExponentiatedGradient(max_iter=3, learner="network", epochs=2),
+]
 
 
 @pytest.mark.parametrize("mitigation", EVERY, ids=lambda m: m.name)
@@ -234,6 +315,8 @@ def test_other_networks_are_for_grid_search() -> None:
     )
     with pytest.raises(ModelError, match="grid_search"):
         run(ExponentiatedGradient(), cnn, data)
+    with pytest.raises(ModelError, match="learner=network"):
+        run(GridSearch(learner="last_layer"), cnn, data)
     assert run(GridSearch(grid_size=2), cnn, data).model.predict_proba(pictures).shape == (80, 2)
 
 
@@ -242,12 +325,17 @@ def test_options_out_of_range_are_refused() -> None:
         (GridSearch, {"constraint": "fairness"}),
         (GridSearch, {"grid_size": 1}),
         (GridSearch, {"grid_limit": 0.0}),
+        (GridSearch, {"learner": "forest"}),
+        (GridSearch, {"learner": "last_layer", "epochs": 3}),
         (GridSearch, {"constraint_weight": 1.5}),
         (ExponentiatedGradient, {"constraint": "equal_opportunity"}),
         (ExponentiatedGradient, {"difference_bound": -0.1}),
         (ExponentiatedGradient, {"eps": 0.0}),
         (ExponentiatedGradient, {"max_iter": 0}),
-        (ExponentiatedGradient, {"epochs": 0}),
+        (ExponentiatedGradient, {"learner": "network", "epochs": 0}),
+        (ExponentiatedGradient, {"epochs": 3}),
+        (ExponentiatedGradient, {"learner": "forest"}),
+        (ExponentiatedGradient, {"rule": "lottery"}),
     ):
         with pytest.raises(ValueError):
             kind(**options)  # type: ignore[arg-type]

@@ -22,10 +22,11 @@ from auditor.intake.specs import ModelSpec
 from auditor.model.audited_model import Recipe
 from auditor.model.saving import save
 from auditor.model.torch_model import TorchModel
+from auditor.networks.low_rank_adapters import Lora
 from auditor.privacy.dp_linter import lint
 from auditor.privacy.run_record import read_run
 from auditor.privacy.training.dp_sgd import PrivacyBudget, opacus_quietly
-from auditor.privacy.training.private_fine_tuning import Lora, _ask_once_a_row, fine_tune_privately
+from auditor.privacy.training.private_fine_tuning import _ask_once_a_row, fine_tune_privately
 from auditor.privacy.training.private_gradients import PrivateStep, Way, choose_way, with_own_samplers
 from auditor.run.mitigation import Training
 from auditor.training.huggingface_folder import RUN_FILE, save_classifier

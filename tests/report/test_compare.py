@@ -11,16 +11,16 @@ import pytest
 import torch
 from torch import nn
 
-from auditor.data.audit_data import AuditData
-from auditor.errors import UsageError
-from auditor.model.audited_model import AuditedModel
-from auditor.model.torch_model import TorchModel
-from auditor.report.comparing.compare import Comparison, compare
-from auditor.report.comparing.comparison import (
+from auditor.comparing.compare import Comparison, compare
+from auditor.comparing.comparison import (
     render_comparison_html,
     render_comparison_json,
     render_comparison_markdown,
 )
+from auditor.data.audit_data import AuditData
+from auditor.errors import UsageError
+from auditor.model.audited_model import AuditedModel
+from auditor.model.torch_model import TorchModel
 from auditor.report.record import AuditReport
 from auditor.run.audit import run_audit
 from probes.fairness.change import Change

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -24,29 +25,31 @@ from sklearn.metrics import accuracy_score, balanced_accuracy_score, recall_scor
 from typer.testing import CliRunner
 
 import cli.sweep_folder
-from auditor.data.audit_data import AuditData
-from auditor.errors import ModelError, UsageError
-from auditor.files import write_beside
-from auditor.intake.specs import Job
-from auditor.model.audited_model import AuditedModel
-from auditor.model.saving import save
-from auditor.report.comparing.drawn_tradeoff import (
+from auditor.comparing.compare import compare
+from auditor.comparing.drawn_tradeoff import (
     render_tradeoff_html,
     render_tradeoff_json,
     render_tradeoff_markdown,
     tradeoff_svg,
     verdict_by,
 )
-from auditor.report.comparing.pareto import dominates
-from auditor.report.comparing.tradeoff import Candidate, Tradeoff, rows_needed, weigh
-from auditor.report.comparing.tradeoff_evidence import Apart, Disparity, Evidence, Gap, Largest, read_evidence
-from auditor.report.front import draw, plots_of
+from auditor.comparing.front import draw, plots_of
+from auditor.comparing.tradeoff import Candidate, Tradeoff, Verdict, weigh, why_barred
+from auditor.comparing.tradeoff_evidence import Disparity, Evidence, Gap, read_evidence
+from auditor.data.audit_data import AuditData
+from auditor.errors import ModelError, UsageError
+from auditor.files import write_beside
+from auditor.intake.specs import Job
+from auditor.model.audited_model import AuditedModel
+from auditor.model.saving import save
 from auditor.report.record import AuditReport
 from auditor.run.audit import run_audit
 from auditor.run.options import Configured
 from auditor.statistics.changes import GapChange, PairedRates, RateChange
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.groups import WorstRatio
+from auditor.statistics.overall_changes import Apart, Largest, rows_needed
+from auditor.statistics.pareto import dominates
 from auditor.statistics.rates import Proportion
 from cli.main import app
 from cli.tradeoff import parse_sweeps
@@ -54,6 +57,7 @@ from cli.written import write_report
 from probes.fairness.change import Change
 from probes.fairness.group_fairness import GroupFairness
 from tests.mitigations.planted_rows import biased_rows, trained
+from tests.quantifiers import none_of
 from tests.report.test_browser import CHROMIUM, Browser
 
 RUNNER = CliRunner()
@@ -126,6 +130,37 @@ def test_a_point_is_judged_by_whole_intervals(candidate: Candidate, verdict: str
     assert [p.name for p in found.alternatives] == (["p"] if verdict == "less discriminatory alternative" else [])
     if not found.alternatives:
         assert "not to say that there is none" in found.headline
+
+
+def test_a_point_that_is_barred_is_no_alternative_whatever_gap_it_closed() -> None:
+    """It is of no use, or FAILs what the present model does not; where all that were made are, the sweep has failed."""
+    free = point("p", (3, 3), CLOSED)
+    assert weigh(PRESENT, [free]).exit_code == 0
+    codes: dict[Verdict, int] = {"not useful": 1, "fails a criterion": 1, "not shown": 3}
+    for verdict, code in codes.items():
+        barred = replace(free, barred=(verdict, "Because it is so."))
+        found = weigh(PRESENT, [barred, Candidate(name="q", failed="It diverged.")])
+        own = found.points[0]
+        assert own.verdict == verdict and own.reason == "Because it is so." and not found.alternatives
+        assert none_of(f.alternative for f in own.features) and found.exit_code == code
+        assert weigh(PRESENT, [barred, replace(free, name="r")]).exit_code == 0
+    # What already is no alternative says why in its own words.
+    costly = replace(point("p", (0, 300), CLOSED), barred=("not useful", "Because it is so."))
+    (own,) = weigh(PRESENT, [costly]).points
+    assert own.verdict == "costs more than the tolerance"
+    assert weigh(PRESENT, [Candidate(name="q", failed="It diverged.")]).exit_code == 3
+
+
+def test_a_point_is_barred_by_its_comparison_with_the_present_model() -> None:
+    frame = frame_of(2000).assign(after=1)
+    found = why_barred(compare(*audits(frame)))
+    assert found is not None and found[0] == "not useful" and "approves everybody" in found[1]
+    # Decisions that have nothing to do with the labels are not shown to know anything of them.
+    found = why_barred(compare(*audits(frame_of(2000))))
+    assert found is not None and found[0] == "not shown" and "know anything of the rows" in found[1]
+    skilled = frame_of(2000)
+    skilled["before"] = np.where(np.random.default_rng(1).random(2000) < 0.1, 1 - skilled.y, skilled.y)
+    assert why_barred(compare(*audits(skilled.assign(after=skilled.before)))) is None
 
 
 def test_one_gap_is_not_traded_for_another_unseen() -> None:

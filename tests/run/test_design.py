@@ -10,13 +10,13 @@ import pandas as pd
 import pytest
 
 import auditor
+from auditor.comparing.compare import Comparison, compare
 from auditor.data.audit_data import AuditData
 from auditor.data.design import Design
 from auditor.errors import DataError, UsageError
 from auditor.finding.criterion import Criterion
 from auditor.finding.measurement import Measurement, Outcome
 from auditor.model.audited_model import AuditedModel
-from auditor.report.comparing.compare import Comparison, compare
 from auditor.report.record import AuditReport, DataRecord, Finding
 from auditor.report.view import LIMITS
 from auditor.run.audit import assemble, environment, model_record, run_audit

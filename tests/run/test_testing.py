@@ -11,13 +11,13 @@ import pandas as pd
 import pytest
 import torch
 
+from auditor.comparing.compare import Comparison
 from auditor.data.audit_data import AuditData
 from auditor.errors import DataError
 from auditor.finding.criterion import Criterion
 from auditor.finding.measurement import Measurement, Pillar
 from auditor.model.audited_model import AuditedModel
 from auditor.model.torch_model import TorchModel
-from auditor.report.comparing.compare import Comparison
 from auditor.run.mitigation import Mitigated, Stage, Training
 from auditor.run.probe import Need
 from auditor.run.sampling_laws import least_found, most_errors

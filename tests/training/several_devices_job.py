@@ -26,8 +26,8 @@ from auditor.training.loop import PlainStep, Schedule, Step, train
 from auditor.training.several_devices import Devices, devices_of_job
 from mitigations import MITIGATIONS
 from mitigations.training.adversarial_step import AdversarialStep, Pressure
-from mitigations.training.group_dro_step import GroupDroStep
-from mitigations.training.min_diff import penalty
+from mitigations.training.group_dro_step import GroupDroStep, GroupWeights
+from mitigations.training.min_diff_step import MinDiffStep, contrasts
 from mitigations.training.retraining import TrainingSet
 from tests.mitigations.planted_rows import biased_rows, trained
 
@@ -78,16 +78,11 @@ def plain(dropout: float = 0.0, seed: int = 3) -> Made:
 
 
 def min_diff() -> Made:
-    """A loss that is no mean over rows."""
+    """A loss that is no mean over rows, on rows that the step draws itself."""
     model, data = network(), rows()
-
-    def loss(batch: Sequence[Tensor]) -> Tensor:
-        x, y, s = batch
-        logits = model.logits(x)
-        scores = torch.softmax(logits, dim=1)[:, 1:]
-        return cross_entropy(logits, y) + penalty(scores, s, [y.eq(0), y.eq(1)], 0.3)
-
-    return Made(PlainStep(model.module, adam(model), loss), (data.x, data.y, data.s), model)
+    compared, _ = contrasts(data, [data.y.eq(0), data.y.eq(1)])
+    step = MinDiffStep(model, adam(model), data, compared, weight=1.0, width=0.3, n_each=5, seed=3)
+    return Made(step, (data.x, data.y), model)
 
 
 def adversarial() -> Made:
@@ -108,8 +103,9 @@ def adversarial() -> Made:
 
 def group_dro() -> Made:
     model, data = network(), rows()
-    step = GroupDroStep(model, adam(model), eta=0.3, adjustments=torch.zeros(6, dtype=torch.float64))
-    step.weights.double()
+    family = torch.tensor([0, 1]).repeat(3)
+    begun = GroupWeights(family, torch.tensor([0.4, 0.6], dtype=torch.float64))
+    step = GroupDroStep(model, adam(model), eta=0.3, adjustments=torch.zeros(6, dtype=torch.float64), weights=begun)
     return Made(step, (data.x, data.y, data.s[:, 0] * 3 + data.s[:, 1]), model)
 
 
@@ -198,7 +194,7 @@ def mitigated(devices: Devices) -> dict[str, object]:
     """Whole mitigations, as they are called from Python."""
     data = biased_rows(600, 1)
     found: dict[str, object] = {}
-    old = trained(data, epochs=2)
+    old = trained(data, epochs=6)
     for name, options in (
         ("reweighing", {}),
         ("adversarial_debiasing", {"epochs": 2}),
@@ -211,6 +207,15 @@ def mitigated(devices: Devices) -> dict[str, object]:
         new = MITIGATIONS[name](**options).mitigate(old, data, np.random.default_rng(0), training).model
         assert isinstance(new, TorchModel)
         found[f"whole {name}"] = weights([new.module])
+    # Nobody can draw this one anew, so that it goes on from its own weights.
+    own = old.with_module(old.module)
+    own.architecture = None
+    training = Training(device=str(devices.device), devices=devices)
+    fine_tuning = MITIGATIONS["group_dro"](learning_rate=1e-2)
+    new = fine_tuning.mitigate(own, data, np.random.default_rng(0), training).model
+    assert isinstance(new, TorchModel)
+    found["whole fine-tuning"] = weights([new.module])
+    found["before fine-tuning"] = weights([own.module])
     return found
 
 

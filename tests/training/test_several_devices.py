@@ -77,7 +77,8 @@ def test_whole_mitigations_come_to_the_model_of_one_device(
     alone: dict[str, Any], together: dict[int, list[dict[str, Any]]]
 ) -> None:
     names = ("reweighing", "adversarial_debiasing", "group_dro", "min_diff", "grid_search", "correlation_remover")
-    for name in names:
+    assert float((alone["whole fine-tuning"] - alone["before fine-tuning"]).abs().max()) > 0.05
+    for name in (*names, "fine-tuning"):
         for found in together[2]:
             # In float32, and after Adam's square roots.
             assert torch.allclose(found[f"whole {name}"], alone[f"whole {name}"], rtol=0.0, atol=1e-6), name

@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 from auditor.data.audit_data import AuditData, encode_labels, favourable, groups_of, numeric_target
 from auditor.data.bins import MOST_VALUES, BinRule, bin_sensitive, parse_bin_rule, refuse_continuous
 from auditor.data.counts import MISSING, GroupCounts, count_groups
+from auditor.data.grouped_texts import grouped, needed_groups
 from auditor.data.preprocessing import NumericColumn, TabularPreprocessing, as_converted, as_text, label_name
 from auditor.data.row_keys import Keys, keys_of
 from auditor.errors import DataError, UsageError, did_you_mean, some_of
@@ -72,10 +73,10 @@ def feature_columns(file: TableFile, spec: DataSpec, model: AuditedModel) -> lis
     if spec.text is not None or spec.image is not None:
         return [name for name in (spec.text, spec.image) if name is not None]
     if spec.features is not None:
-        return list(spec.features)
+        return list(dict.fromkeys([*spec.features, *model.decides_by]))
     if model.features is not None:
         for name in model.features:
-            if name not in file.columns:
+            if name not in file.columns and not _in_sensitive_file(name, spec, model):
                 if model.renamed:
                     _say_the_names(name, model.features, file)
                 raise DataError(
@@ -86,6 +87,11 @@ def feature_columns(file: TableFile, spec: DataSpec, model: AuditedModel) -> lis
         return list(model.features)
     others = {spec.target, spec.join_on, spec.cluster, spec.weight}
     return [name for name in file.columns if name not in others]
+
+
+def _in_sensitive_file(name: str, spec: DataSpec, model: AuditedModel) -> bool:
+    """Whether a group that the model reads is to be found beside the rows."""
+    return spec.sensitive_file is not None and name in model.decides_by and name in spec.sensitive
 
 
 def _say_the_names(absent: str, features: Sequence[str], file: TableFile) -> None:
@@ -412,11 +418,12 @@ def load_one(
     if Path(path).is_dir():
         return _load_folder(spec, Path(path), model, classes)
     file = open_table(path, what)
-    joined = spec.sensitive_file is not None and path == spec.path
+    joined = spec.sensitive_file is not None and (path == spec.path or bool(model.decides_by))
     in_file = [name for name in spec.sensitive if not joined or name in file.columns]
     features = feature_columns(file, spec, model) if decided is None else list(decided)
-    absent = [name for name in features if name not in file.columns] if decided is not None else []
-    if absent:
+    absent = [name for name in features if name not in file.columns]
+    held = [name for name in features if name not in absent or not _in_sensitive_file(name, spec, model)]
+    if decided is not None and absent and absent[0] in held:
         raise DataError(
             f"The {what} {file.path.name!r} has no column {absent[0]!r}, which is a feature in {Path(spec.path).name}"
             f"{did_you_mean(absent[0], file.columns) or '; leave it out with --features.'}",
@@ -428,7 +435,7 @@ def load_one(
     of_design = (spec.cluster, spec.weight) if path == spec.path else ()
     said = (spec.target, spec.join_on if joined else None, *of_design)
     own = [name for name in said if name is not None] + in_file
-    table = file.read(list(dict.fromkeys([*features, *own])), _column_types(spec, model, features))
+    table = file.read(list(dict.fromkeys([*held, *own])), _column_types(spec, model, features))
     frame = table.to_pandas()
     tabular = spec.text is None and spec.image is None
     notes: list[str] = []
@@ -444,10 +451,9 @@ def load_one(
     elif spec.target is not None:
         y_true = encode_labels(frame[spec.target], classes, spec.target)
     tally = _Tally(f"{what} {file.path.name!r}", file.path.name, spec.target, classes)
-    tally.add(len(frame), {str(c): int(frame[c].isna().sum()) for c in features} if tabular else {}, y_true)
+    tally.add(len(frame), {str(c): int(frame[c].isna().sum()) for c in held} if tabular else {}, y_true)
     notes += tally.notes(model)
-    design, copies = None, None
-    more: list[str] = []
+    design, copies, more = None, None, list[str]()
     if path == spec.path:
         design = design_of(frame, spec)
         copies, more = repeats_in(file, frame, spec)
@@ -458,6 +464,8 @@ def load_one(
         notes += found
     X, files = _inputs(frame, file, spec, model, features)
     groups = _sensitive_groups(frame, spec, tally)
+    if model.decides_by and spec.text is not None:
+        X = grouped(np.asarray(X), needed_groups(groups, model.decides_by, what))
     if groups is not None and path == spec.path:
         for names in _together(list(map(str, groups.columns))):
             notes += _small_cells(names, _cells(groups[list(names)], y_true))

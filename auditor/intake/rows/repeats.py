@@ -139,7 +139,7 @@ def repeats_in(file: TableFile, read: pd.DataFrame | RepeatCount, spec: DataSpec
     real.
     """
     if spec.cluster is not None:
-        return (_across(read, spec.cluster) if isinstance(read, pd.DataFrame) else None), []
+        return (_across(read, spec.cluster, spec.text) if isinstance(read, pd.DataFrame) else None), []
     if spec.copies_are_real:
         said = "Rows that are exact copies of others count as rows of their own: --copies-are-real."
         return None, [said, *_on_ids(file)]
@@ -150,21 +150,26 @@ def repeats_in(file: TableFile, read: pd.DataFrame | RepeatCount, spec: DataSpec
     if found.share > MOST_COPIES and set(file.columns) - counted.columns:
         found = _over_all_columns(file) or found
     if isinstance(read, pd.DataFrame) and not why_doubtful(found):
-        found = _pasted(read) or found
+        found = _pasted(read, spec.text) or found
     return found, [*_on_copies(found), *_on_ids(file)]
 
 
-def _pasted(frame: pd.DataFrame) -> Copies | None:
+def _pasted(frame: pd.DataFrame, text: str | None) -> Copies | None:
     """What rows repeat but for the columns that number them, where hardly any does not; None elsewhere."""
     counted = RepeatCount()
-    counted.add(frame.drop(columns=id_like(frame)))
+    counted.add(frame.drop(columns=_numbering(frame, text)))
     found = counted.found()
     return found if why_doubtful(found) and counted.singles < _SINGLES else None
 
 
-def _across(frame: pd.DataFrame, cluster: str) -> Copies | None:
+def _numbering(frame: pd.DataFrame, text: str | None) -> list[str]:
+    """Columns that name rows rather than describe them; a short text that a model reads looks like one, and is not."""
+    return [name for name in id_like(frame) if name != text]
+
+
+def _across(frame: pd.DataFrame, cluster: str, text: str | None) -> Copies | None:
     """Rows that repeat in another cluster, where hardly any does not; None elsewhere."""
-    numbering = [name for name in id_like(frame) if name != cluster]
+    numbering = [name for name in _numbering(frame, text) if name != cluster]
     once = frame.drop(columns=numbering).drop_duplicates()
     counted = RepeatCount()
     counted.add(once.drop(columns=[cluster]))

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import copy
-import importlib.util
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,9 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from auditor.data.audit_data import AuditData
-from auditor.errors import DataError, MissingExtraError, ModelError, UsageError
+from auditor.errors import DataError, ModelError, UsageError
 from auditor.model.audited_model import Provenance, Recipe
 from auditor.model.torch_model import TorchModel
+from auditor.networks.low_rank_adapters import Lora, adapted, check_adaptable, merged
 from auditor.privacy.training.dp_sgd import PrivacyBudget, PrivateRun, opacus_quietly, private_notes
 from auditor.privacy.training.private_gradients import Mode, choose_way
 from auditor.randomness import seeded_globals
@@ -26,22 +26,6 @@ _NOT_COVERED = (
     "learned from is not protected; the noise is pseudo-random, not cryptographic; trying several settings spends more "
     "than one run."
 )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Lora:
-    """Low-rank adapters ``W x + (alpha / rank) B A x`` on every linear layer but the head's, A drawn and B zero.
-
-    The head, which is all that lies outside the transformers base model, is trained in full; all else stays as it is.
-    Source: Hu et al., ICLR 2022.
-    """
-
-    rank: int = 8
-    alpha: float = 16.0
-
-    def __post_init__(self) -> None:
-        if self.rank < 1 or not self.alpha > 0.0:
-            raise UsageError(f"LoRA needs a rank of at least 1 and an alpha above 0, not {self.rank} and {self.alpha}.")
 
 
 def fine_tune_privately(
@@ -81,7 +65,7 @@ def fine_tune_privately(
         module = copy.deepcopy(plain).train()
         for p in module.parameters():
             p.grad = None
-        return module if lora is None else _adapted(module, lora)
+        return module if lora is None else adapted(module, lora, model.n_outputs)
 
     with opacus_quietly(), seeded_globals(np.random.default_rng(seed)):
         trained = fresh()
@@ -94,7 +78,7 @@ def fine_tune_privately(
             recipe = run.train(model.with_module(trained), x, y)
     # A copy without Opacus' hooks takes the weights.
     start.load_state_dict(trained.state_dict())
-    new = model.with_module(_merged(start, plain, lora))
+    new = model.with_module(start if lora is None else merged(start, plain))
     new.module.eval()
     new.recipe = recipe
     # Not the file that the old one was read from.
@@ -143,57 +127,6 @@ def _ask_once_a_row(module: nn.Module) -> list[torch.utils.hooks.RemovableHandle
     return handles + [m.register_forward_pre_hook(repeat) for m in module.modules() if isinstance(m, nn.Embedding)]
 
 
-# ---- LoRA ------------------------------------------------------------------------------------------------------------
-
-
-def _adapted(module: nn.Module, lora: Lora) -> nn.Module:
-    """The holder with adapters in its network, of which they and the head alone are trained."""
-    import peft
-
-    holder: Any = module
-    head = _head(holder.network)
-    kinds = {type(m).__name__ for m in holder.network.modules()}
-    settings = peft.LoraConfig(
-        r=lora.rank,
-        lora_alpha=lora.alpha,
-        lora_dropout=0.0,
-        target_modules=_adaptable(holder.network),
-        bias="none",
-        fan_in_fan_out="Conv1D" in kinds,
-    )
-    holder.network = peft.LoraModel(holder.network, settings, "default")
-    for p in head:
-        p.requires_grad_(True)
-    return module.train()
-
-
-def _head(network: Any) -> list[nn.Parameter]:
-    """The parameters outside the base model: those of the classifier."""
-    base = {id(p) for p in network.base_model.parameters()}
-    return [p for p in network.parameters() if id(p) not in base]
-
-
-def _adaptable(network: Any) -> list[str]:
-    """Names of the linear layers of the base model."""
-    inside = {id(m) for m in network.base_model.modules()}
-    return [
-        name
-        for name, m in network.named_modules()
-        if id(m) in inside and (isinstance(m, nn.Linear) or type(m).__name__ == "Conv1D")
-    ]
-
-
-def _merged(trained: nn.Module, plain: nn.Module, lora: Lora | None) -> nn.Module:
-    """The trained holder with its adapters added to the weights; what is frozen is what was frozen before."""
-    if lora is not None:
-        holder: Any = trained
-        holder.network = holder.network.merge_and_unload()
-    frozen = {name for name, p in plain.named_parameters() if not p.requires_grad}
-    for name, p in trained.named_parameters():
-        p.requires_grad_(name not in frozen)
-    return trained
-
-
 # ---- what is needed --------------------------------------------------------------------------------------------------
 
 
@@ -207,13 +140,7 @@ def _network_holder(model: TorchModel, lora: Lora | None) -> nn.Module:
         )
     if lora is None:
         return model.module
-    if importlib.util.find_spec("peft") is None:
-        raise MissingExtraError("LoRA needs peft: pip install 'responsible-auditor[tuning]'.")
-    if not _adaptable(model.module.network) or not _head(model.module.network):
-        raise ModelError(
-            f"{type(model.module.network).__name__} has no linear layer below a head, so LoRA has nothing to adapt: "
-            "train all its weights, with lora=None."
-        )
+    check_adaptable(model.module, model.n_outputs)
     return model.module
 
 

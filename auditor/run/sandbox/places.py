@@ -135,6 +135,8 @@ def _outputs(job: Job) -> Iterator[Path]:
     if job.table_training is not None:
         made = job.table_training
         yield from (Path(received(path)).parent for path in (made.out, made.train_out, made.test_out))
+    if job.export is not None:
+        yield Path(received(job.export.out)).parent
     for spec in job.probes:
         checkpoint = spec.options.get("checkpoint")
         if isinstance(checkpoint, str) and os.path.isabs(checkpoint):

@@ -5,7 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
-from fairlearn.metrics import demographic_parity_difference, equalized_odds_difference
+from fairlearn.metrics import (
+    MetricFrame,
+    demographic_parity_difference,
+    equalized_odds_difference,
+    false_positive_rate,
+)
+from sklearn.metrics import recall_score, roc_auc_score
 
 from auditor.data.audit_data import AuditData
 from auditor.errors import NotApplicableError, UsageError
@@ -20,6 +26,14 @@ from tests.statistics.worlds import WORLDS, misses, most_misses
 from tests.toys.models import criterion
 
 RNG = np.random.default_rng(0)
+
+
+def fpr_difference(y: pd.Series, decided: np.ndarray, *, sensitive_features: pd.DataFrame) -> float:
+    return float(
+        MetricFrame(
+            metrics=false_positive_rate, y_true=y, y_pred=decided, sensitive_features=sensitive_features
+        ).difference()
+    )
 
 
 def world(n: int = 600) -> tuple[AuditData, AuditedModel, AuditedModel, pd.DataFrame]:
@@ -53,13 +67,27 @@ def test_every_number_is_the_difference_of_what_fairlearn_says_of_either_model()
         for metric, peer in (
             ("demographic_parity_difference", demographic_parity_difference),
             ("equalized_odds_difference", equalized_odds_difference),
+            ("false_positive_rate_difference", fpr_difference),
         ):
             gaps = [peer(frame.y, d, sensitive_features=frame[list(features)]) for d in decided]
             ours = one(found, f"{metric}_change", sensitive=features).estimate
             assert ours.value == pytest.approx(gaps[1] - gaps[0], abs=1e-12)
             low, high = ours.interval(0.95)
             assert low <= ours.value <= high
+    recalls = [recall_score(frame.y, d, average=None) for d in decided]
+    shares = [np.bincount(d, minlength=2) / len(d) for d in decided]
+    for code, name in enumerate("01"):
+        ours = one(found, "recall_change", at={"class": name}).estimate.value
+        assert ours == pytest.approx(recalls[1][code] - recalls[0][code], abs=1e-12)
+        ours = one(found, "decision_share_change", at={"decision": name}).estimate.value
+        assert ours == pytest.approx(shares[1][code] - shares[0][code], abs=1e-12)
+    areas = [roc_auc_score(frame.y, frame[c]) for c in ("before", "after")]
+    assert one(found, "roc_auc_change").estimate.value == pytest.approx(areas[1] - areas[0], abs=1e-12)
     women = frame.sex == "f"
+    for label, rate in ((1, "true_positive_rate"), (0, "false_positive_rate")):
+        of = women & (frame.y == label)
+        ours = one(found, f"{rate}_change", group={"sex": "f"}).estimate.value
+        assert ours == pytest.approx(float(decided[1][of].mean() - decided[0][of].mean()), abs=1e-12)
     expected = float(decided[1][women].mean() - decided[0][women].mean())
     assert one(found, "selection_rate_change", group={"sex": "f"}).estimate.value == pytest.approx(expected, abs=1e-12)
 
@@ -71,6 +99,21 @@ def test_the_same_model_has_not_changed_and_a_criterion_can_say_so() -> None:
     report = run_audit(before, data, [Change(reference=before)], [criterion("accuracy_change", "at_least", -0.02)])
     judged = [f for f in report.findings if f.criterion is not None]
     assert judged and {f.outcome for f in judged} == {Outcome.PASS}
+
+
+def test_of_more_than_a_hundred_decisions_the_commonest_are_counted() -> None:
+    rng, n, k = np.random.default_rng(4), 4_000, 150
+    made = rng.choice(k, n, p=np.arange(k, 0, -1) / (k * (k + 1) / 2))
+    classes = [str(i) for i in range(k)]
+    data = AuditData.from_arrays(made[:, None].astype(float), made, classes=classes)
+    same, one_answer = (
+        AuditedModel.from_callable(lambda X, f=f: np.eye(k)[f(X[:, 0].astype(int))], classes=classes)
+        for f in (lambda c: c, np.zeros_like)
+    )
+    found = [m for m in Change(reference=same).measure(one_answer, data, RNG) if m.metric == "decision_share_change"]
+    assert len(found) == 100 and found[0].at == {"decision": "0"}
+    assert found[0].estimate.rate(after=True).value == 1.0
+    assert not [m for m in Change(reference=same).measure(same, data, RNG) if m.metric == "roc_auc_change"]
 
 
 def test_what_cannot_be_compared_is_said() -> None:

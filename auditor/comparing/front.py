@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from auditor.report.comparing.pareto import Measured
-from auditor.report.comparing.tradeoff import Point, Tradeoff
+from auditor.comparing.tradeoff import Point, Tradeoff
 from auditor.report.plots import Plane, plane
 from auditor.report.sheet import BOUND, BROKEN, INK, MUTED, SERIES, SMALL, WIDTH, Sheet, fitting
+from auditor.statistics.pareto import Measured
 
 Role = Literal["present", "front", "other", "shown"]
 _NEAR = 0.03

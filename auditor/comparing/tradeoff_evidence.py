@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
-import numpy as np
-
+from auditor.comparing.side_by_side import CHANGE
+from auditor.comparing.usefulness import BALANCED
 from auditor.errors import UsageError
-from auditor.report.comparing.compare import CHANGE
 from auditor.report.record import AuditReport, Finding
 from auditor.statistics.changes import GapChange, PairedRates, RateChange
-from auditor.statistics.estimate import Estimate, Side, Undefined, shows, smallest_level, smallest_p
+from auditor.statistics.estimate import Estimate, Undefined
 from auditor.statistics.groups import WorstRatio
 from auditor.statistics.kinds import AnyEstimate
-from auditor.statistics.random_weights import sum_upper
-from auditor.statistics.rates import RateTable, WeightedSum
+from auditor.statistics.overall_changes import Apart, MeanChange
 
 LEAKAGE = "attack_auc"
 Disparity = Literal[
@@ -31,64 +28,6 @@ DISPARITIES: tuple[Disparity, ...] = get_args(Disparity)
 PARITY: Disparity = "demographic_parity_difference"
 RATIO: Disparity = "demographic_parity_ratio"
 PAIRED_PERFORMANCE = ("accuracy", "balanced_accuracy", "true_positive_rate")
-
-
-class MeanChange(Estimate):
-    """The mean of several changes of rates over different rows, ``mean_i c_i``, in [-1, 1], bounded as one sum."""
-
-    parts: tuple[RateChange, ...]
-
-    @property
-    def value(self) -> float:
-        return sum(part.value for part in self.parts) / len(self.parts)
-
-    def bounds(self, alpha: float) -> tuple[float, float]:
-        if not all(part.n for part in self.parts):
-            return -1.0, 1.0
-        counts = np.asarray([(p.gained, p.lost, p.n - p.gained - p.lost) for p in self.parts], np.float64)
-        values = np.asarray([1.0, -1.0, 0.0]) / len(self.parts)
-        high, low = (float(sum_upper(counts, values=sign * values, alpha=alpha)) for sign in (1.0, -1.0))
-        return -low, high
-
-
-class Apart(Estimate):
-    """``after - before`` of two estimates, bounded from either's own bounds at alpha / 2, however they depend."""
-
-    before: AnyEstimate
-    after: AnyEstimate
-
-    @property
-    def value(self) -> float:
-        return self.after.value - self.before.value
-
-    def bounds(self, alpha: float) -> tuple[float, float]:
-        before, after = self.before.bounds(alpha / 2.0), self.after.bounds(alpha / 2.0)
-        return after[0] - before[1], after[1] - before[0]
-
-    def p_value(self, bound: float, side: Side) -> float:
-        """As that of every estimate, to a thousandth: each level asks four bounds of enumerated tables."""
-        return smallest_level(lambda alpha: shows(self.bounds(alpha), bound, side), to=1e-3)
-
-
-class Largest(Estimate):
-    """``max_i theta_i``. Lower: the largest lower bound, each at its share of alpha (union bound). Upper: the largest
-    upper bound, each at alpha: to miss, the one that truly is the largest must miss."""
-
-    parts: tuple[AnyEstimate, ...]
-
-    @property
-    def value(self) -> float:
-        values = [part.value for part in self.parts]
-        return max(values) if all(math.isfinite(v) for v in values) else math.nan
-
-    def bounds(self, alpha: float) -> tuple[float, float]:
-        lows = [part.bounds(alpha / len(self.parts))[0] for part in self.parts]
-        return max(lows), max(part.bounds(alpha)[1] for part in self.parts)
-
-    def p_value(self, bound: float, side: Side) -> float:
-        """As that of every estimate, asked of the parts."""
-        of_parts = [part.p_value(bound, side) for part in self.parts]
-        return smallest_p(len(of_parts) * min(of_parts)) if side in ("greater", "at_least") else max(of_parts)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -174,17 +113,18 @@ def _performance(
         if isinstance(overall, RateChange):
             return overall.rate(after=True), overall
         return overall, overall
-    if metric in PAIRED_PERFORMANCE:
-        gap = _one(changes, "equalized_odds_difference_change", features[:1])
+    if metric == BALANCED:
+        recalls = (f.estimate for f in changes if f.metric == "recall_change")
+        change = MeanChange(parts=tuple(recall for recall in recalls if isinstance(recall, RateChange)))
+        # Without any, what is said of accuracy says why.
+        unknown = _one(changes, "accuracy_change", ())
+        return (change.mean(after=True), change) if change.parts else (unknown, unknown)
+    if metric == "true_positive_rate":
+        gap = _one(changes, "equal_opportunity_difference_change", features[:1])
         if not isinstance(gap, GapChange):
             return gap, gap
-        positives, negatives = (_together(rate) for rate in gap.rates)
-        if metric == "true_positive_rate":
-            return positives.rate(after=True), positives
-        parts = (positives, _turned(negatives))
-        rates = [part.rate(after=True) for part in parts]
-        table = RateTable(rate="recall", successes=tuple(r.successes for r in rates), n=tuple(part.n for part in parts))
-        return WeightedSum(weights=(0.5, 0.5), table=table), MeanChange(parts=parts)
+        positives = _together(gap.rates[0])
+        return positives.rate(after=True), positives
     after, before = (_headline(r, metric) for r in (report, present))
     return after, Apart(before=before, after=after)
 
@@ -226,11 +166,6 @@ def _one(changes: Sequence[Finding], metric: str, features: Sequence[str]) -> An
 def _together(rate: PairedRates) -> RateChange:
     """The rate over the rows of all groups."""
     return RateChange(before=sum(rate.before), gained=sum(rate.gained), lost=sum(rate.lost), n=sum(rate.n))
-
-
-def _turned(change: RateChange) -> RateChange:
-    """The change of the opposite event."""
-    return RateChange(before=change.n - change.before, gained=change.lost, lost=change.gained, n=change.n)
 
 
 def _gap(changes: Sequence[Finding], features: tuple[str, ...], disparity: Disparity) -> Gap:

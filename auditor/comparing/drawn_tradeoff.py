@@ -10,19 +10,21 @@ from urllib.parse import quote
 
 from markupsafe import Markup
 
+from auditor.comparing.front import Plot, draw, plots_of
+from auditor.comparing.tradeoff import FeaturePoint, Point, Tradeoff, Verdict
 from auditor.report import text
-from auditor.report.comparing.pareto import Measured
-from auditor.report.comparing.tradeoff import FeaturePoint, Point, Tradeoff, Verdict
-from auditor.report.front import Plot, draw, plots_of
 from auditor.report.html import content_policy, environment, resource
 from auditor.report.record import AuditReport
 from auditor.report.svg import as_file, sheet_svg
+from auditor.statistics.pareto import Measured
 
 TRADEOFF_VERSION = "1.0"
 _TONES: dict[Verdict, str] = {
     "less discriminatory alternative": "pass",
     "trades one gap for another": "fail",
     "decides alike for all": "fail",
+    "not useful": "fail",
+    "fails a criterion": "fail",
     "costs more than the tolerance": "fail",
     "no less disparate": "fail",
     "not shown": "inconclusive",

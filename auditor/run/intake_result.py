@@ -6,8 +6,6 @@ from typing import Any
 
 import torch
 
-from auditor.artifact.source import printable
-from auditor.errors import UsageError
 from auditor.finding.measurement import Measurement, ProbeResult
 from auditor.model.audited_model import AuditedModel
 from auditor.statistics.estimate import Exact
@@ -57,21 +55,3 @@ def count_parameters(module: torch.nn.Module) -> tuple[int, int, int]:
     real = [t.detach() for t in tensors.values() if t.is_floating_point() or t.is_complex()]
     broken = sum(int((~torch.isfinite(part)).sum()) for t in real for part in t.reshape(-1).split(1 << 24))
     return parameters, total, broken
-
-
-def resolve_device(name: str) -> str:
-    """The device a name means: ``auto`` is ``cuda`` where there is one, else ``cpu``. UsageError where absent."""
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise UsageError(f"--device {printable(name, 40)!r} is no device: use auto, cpu or cuda.") from None
-    if device.type == "cpu":
-        return "cpu"
-    if device.type != "cuda":
-        raise UsageError(f"--device {name!r} is not supported: use auto, cpu or cuda.")
-    present = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if (device.index or 0) >= present:
-        raise UsageError(f"--device {name!r} is not there ({present} CUDA devices are): use auto or cpu.")
-    return name

@@ -9,12 +9,13 @@ from typing import Literal, get_args
 
 from pydantic import JsonValue
 
+from auditor.comparing.compare import Comparison
+from auditor.comparing.tradeoff_evidence import LEAKAGE, PARITY, RATIO, Disparity, Evidence, Gap
 from auditor.errors import UsageError
-from auditor.report.comparing.pareto import Measured, dominating, shown_dominated
-from auditor.report.comparing.tradeoff_evidence import LEAKAGE, PARITY, RATIO, Disparity, Evidence, Gap, Largest
 from auditor.report.text import number, signed
 from auditor.statistics.changes import RateChange
-from auditor.statistics.estimate import POWER
+from auditor.statistics.overall_changes import Largest, rows_needed
+from auditor.statistics.pareto import Measured, dominating, shown_dominated
 
 PRESENT = "unmitigated"
 Verdict = Literal[
@@ -22,6 +23,8 @@ Verdict = Literal[
     "less discriminatory alternative",
     "trades one gap for another",
     "decides alike for all",
+    "not useful",
+    "fails a criterion",
     "costs more than the tolerance",
     "no less disparate",
     "not shown",
@@ -33,15 +36,33 @@ Standing = Literal["less", "more", "not shown", "undefined"]
 
 @dataclass(frozen=True, kw_only=True)
 class Candidate:
-    """A point of a sweep: what it is called, its options, what is known of it; no evidence where it ``failed``."""
+    """A point of a sweep: what it is called, its options, what is known of it; no evidence where it ``failed``.
+
+    ``barred``: why it is no alternative, whatever gap closed, in a word and in sentences: see :func:`why_barred`.
+    """
 
     name: str
     settings: Mapping[str, JsonValue] = field(default_factory=dict)
     evidence: Evidence | None = None
     failed: str = ""
+    barred: tuple[Verdict, str] | None = None
     notes: tuple[str, ...] = ()
     remarks: tuple[str, ...] = ()
     folder: str = ""
+
+
+def why_barred(comparison: Comparison) -> tuple[Verdict, str] | None:
+    """Why a model is no alternative by its comparison with the present one, or None.
+
+    It is of no use, as :class:`~auditor.comparing.usefulness.Usefulness` has it, or FAILs a criterion that it
+    did not, or is not shown to know anything of the rows.
+    """
+    useful = comparison.usefulness
+    if useful.standing == "failed":
+        return "not useful", " ".join(useful.reasons)
+    if comparison.crossed:
+        return "fails a criterion", f"FAILs its criterion now: {'; '.join(comparison.crossed)}."
+    return ("not shown", useful.unskilled) if useful.unskilled else None
 
 
 # ---- the record ----------------------------------------------------------------------------------------------------
@@ -134,6 +155,14 @@ class Tradeoff:
         return self.error_rate / self.m
 
     @property
+    def exit_code(self) -> int:
+        """0 where an alternative is shown, 1 where every model that was made is of no use or fails, else 3."""
+        if self.alternatives:
+            return 0
+        made = [p.verdict for p in self.points if p.made]
+        return 1 if made and set(made) <= {"decides alike for all", "not useful", "fails a criterion"} else 3
+
+    @property
     def headline(self) -> str:
         """What the sweep shows, and what it could not, in a few sentences."""
         n = len(self.points)
@@ -156,6 +185,8 @@ class Tradeoff:
             "costs more than the tolerance": "the cost is shown to be larger than the tolerance",
             "no less disparate": "it is shown to be no less disparate",
             "decides alike for all": "every row gets the same decision, which closes any gap and is no model",
+            "not useful": "the model is shown to be of less use, or of none",
+            "fails a criterion": "something now FAILs its criterion that did not",
             "trades one gap for another": "one gap closes and another is shown to open",
             "undefined": "a number is undefined",
             "not made": "there is no model, or no audit of it",
@@ -191,9 +222,9 @@ def weigh(
 
     A candidate is called a less discriminatory alternative where the whole interval of its change in ``metric`` lies at
     or above ``-tolerance``, the whole interval of its change in ``disparity`` says less for at least one sensitive
-    feature or the intersection of all, and for none says more; a model that decides alike for all rows is none.
-    Choosing the best of many on the rows that grade them is paid for: the error rate is shared over all differences of
-    all ``n_tried`` candidates, which is at least their number (Bonferroni).
+    feature or the intersection of all, and for none says more; a model that decides alike for all rows is none,
+    nor is one that is ``barred``. Choosing the best of many on the rows that grade them is paid for: the error rate is
+    shared over all differences of all ``n_tried`` candidates, which is at least their number (Bonferroni).
 
     Raises UsageError for a tolerance or an error rate that is none, or a present model without evidence.
     """
@@ -290,11 +321,11 @@ _UNKNOWN = Measured(value=math.nan, interval=None)
 @dataclass(frozen=True, kw_only=True)
 class _Judged:
     verdict: Verdict
-    reason: str
-    performance_change: Measured
-    gaps: tuple[tuple[Gap, Measured, Standing], ...]
-    cheap: bool
-    rows_needed: int | None
+    reason: str = ""
+    performance_change: Measured = _UNKNOWN
+    gaps: tuple[tuple[Gap, Measured, Standing], ...] = ()
+    cheap: bool = False
+    rows_needed: int | None = None
     remarks: tuple[str, ...] = ()
 
     @classmethod
@@ -309,25 +340,11 @@ class _Judged:
     ) -> _Judged:
         evidence = candidate.evidence
         if evidence is None:
-            return cls(
-                verdict="not made",
-                reason=candidate.failed,
-                performance_change=_UNKNOWN,
-                gaps=(),
-                cheap=False,
-                rows_needed=None,
-            )
+            return cls(verdict="not made", reason=candidate.failed)
         if candidate is present:
             unchanged = Measured(value=0.0, interval=(0.0, 0.0))
             gaps = tuple((gap, unchanged, _standing(unchanged, disparity)) for gap in evidence.gaps)
-            return cls(
-                verdict="present model",
-                reason="",
-                performance_change=unchanged,
-                gaps=gaps,
-                cheap=True,
-                rows_needed=None,
-            )
+            return cls(verdict="present model", performance_change=unchanged, gaps=gaps, cheap=True)
         change = Measured.of(evidence.performance_change, alpha)
         gaps = tuple(
             (gap, moved, _standing(moved, disparity))
@@ -338,17 +355,18 @@ class _Judged:
         verdict = _verdict(change, [standing for _, _, standing in gaps], tolerance)
         if verdict in ("less discriminatory alternative", "not shown") and evidence.constant:
             verdict = "decides alike for all"
+        barred = candidate.barred if verdict in ("less discriminatory alternative", "not shown") else None
         needed = None
         if not cheap and isinstance(evidence.performance_change, RateChange):
             needed = rows_needed(evidence.performance_change, tolerance, alpha)
             # Where these are enough, it is what the model did that leaves it open.
             needed = needed if needed is not None and needed > evidence.performance_change.n else None
         return cls(
-            verdict=verdict,
-            reason=_reason(verdict, change, gaps, metric, disparity, tolerance),
+            verdict=barred[0] if barred else verdict,
+            reason=barred[1] if barred else _reason(verdict, change, gaps, metric, disparity, tolerance),
             performance_change=change,
             gaps=gaps,
-            cheap=cheap and not evidence.constant,
+            cheap=cheap and not evidence.constant and barred is None,
             rows_needed=needed,
             remarks=tuple(_levelled(gaps, present.evidence, disparity, alpha)),
         )
@@ -425,18 +443,6 @@ def _levelled(
             f"{disparity} by {gap.feature} closed by {-moved.value:.3f}, and the impact ratio fell from "
             f"{before.get(gap.feature, math.nan):.3f} to {gap.ratio.value:.3f}: both are shown."
         )
-
-
-def rows_needed(change: RateChange, tolerance: float, alpha: float) -> int | None:
-    """About how many rows show, with 80 % power, that a rate that has not changed is at most ``tolerance`` lower.
-
-    As large a share of rows is taken to go either way as these rows have, half a row at least. None where no number of
-    rows would.
-    """
-    if not change.n or tolerance <= 0.0:
-        return None
-    times = change.growth(bound=-tolerance, alpha=alpha, ideal=0.0, miss=1.0 - POWER)
-    return math.ceil(times * change.n) if math.isfinite(times) else None
 
 
 # ---- the front -----------------------------------------------------------------------------------------------------

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from markupsafe import Markup
 
+from auditor.comparing.compare import Comparison
+from auditor.comparing.side_by_side import Row
+from auditor.comparing.usefulness import Usefulness
 from auditor.report import text
-from auditor.report.comparing.compare import Comparison, Row
 from auditor.report.html import content_policy, environment, resource
 from auditor.report.record import AuditReport
 
-COMPARISON_VERSION = "1.0"
+COMPARISON_VERSION = "1.1"
 MOST_DETAILS = 200
 _WORDS = {
     "worse": "is shown to be worse",
@@ -22,6 +25,12 @@ _WORDS = {
     "no change shown": "is not shown to have changed",
     "undefined": "is undefined on one side",
     "not judged": "is shown without a verdict",
+}
+
+STANDINGS = {
+    "kept": "kept: the model is shown to be as useful as before",
+    "failed": "failed: the model is of less use than before, or of none",
+    "not shown": "not shown: the model may be of less use than before",
 }
 
 
@@ -42,6 +51,10 @@ def render_comparison_json(comparison: Comparison) -> str:
         "made_by": list(comparison.made_by),
         "error_rate": comparison.error_rate,
         "m": comparison.m,
+        "exit_code": comparison.exit_code,
+        "conclusion": comparison.conclusion,
+        "crossed": list(comparison.crossed),
+        "usefulness": _usefulness(comparison.usefulness),
         "remarks": list(comparison.remarks),
         "rows": [_as_json(row) for row in comparison.rows],
         "others": [_as_json(row) for row in comparison.others],
@@ -58,6 +71,17 @@ def _audit(report: AuditReport) -> dict[str, Any]:
         "data": {"path": report.data.path, "sha256": report.data.sha256, "n_rows": report.data.n_rows},
         "created": report.created,
         "exit_code": report.exit_code,
+    }
+
+
+def _usefulness(useful: Usefulness) -> dict[str, Any]:
+    return {
+        "standing": useful.standing,
+        "margin": useful.margin,
+        "reasons": list(useful.reasons),
+        "same_answer": useful.same_answer,
+        "worth": None if useful.worth is None else _as_json(useful.worth),
+        "rows": [_as_json(row) for row in useful.rows],
     }
 
 
@@ -82,18 +106,27 @@ def _as_json(row: Row) -> dict[str, Any]:
 
 
 def promise(comparison: Comparison) -> str:
-    """What the verdicts promise, in a sentence."""
+    """What the verdicts promise, in a sentence or two."""
+    level = 1.0 - 2.0 * comparison.alpha
     return (
-        f"Over the {comparison.m} judged numbers, the chance of any false 'better' is at most "
-        f"{100 * comparison.error_rate:.3g}%, and so is that of any false 'worse' (Bonferroni)."
+        f"{comparison.m} numbers are judged, each by an interval that holds with {text.confidence(level)}, and "
+        f"{len(comparison.usefulness.rows)} of usefulness, which have a share of their own. The chance of any false "
+        f"'better' is at most {100 * comparison.error_rate:.3g}%, and so is that of any false 'worse', and that of any "
+        "false remark (Bonferroni)."
     )
 
 
+def in_order(rows: Sequence[Row]) -> list[Row]:
+    """The rows, those with a verdict first."""
+    order = {verdict: i for i, verdict in enumerate(_WORDS)}
+    return sorted(rows, key=lambda row: order[row.verdict])
+
+
 def headline(comparison: Comparison) -> str:
-    """How many headlines became better and worse, in a sentence."""
-    n = {verdict: sum(row.verdict == verdict for row in comparison.rows) for verdict in _WORDS}
+    """How many judged numbers became better and worse, in a sentence."""
+    n = {verdict: sum(row.verdict == verdict for row in comparison.all) for verdict in _WORDS}
     return (
-        f"Of {len(comparison.rows)} judged numbers, {n['better']} are shown to be better, {n['worse']} worse; "
+        f"Of {len(comparison.all)} judged numbers, {n['better']} are shown to be better, {n['worse']} worse; "
         f"for {n['no change shown']} the data show no change, and {n['undefined']} are undefined."
     )
 
@@ -108,10 +141,20 @@ def render_comparison_markdown(comparison: Comparison) -> str:
     ]
     if comparison.made_by:
         lines += [f"Made by {_plain(comparison.made_by[0])}.", ""]
-    lines += [headline(comparison), ""]
-    lines += [f"> **Warning.** {_plain(remark)}" for remark in comparison.remarks] + [""] * bool(comparison.remarks)
-    lines += ["| verdict | number | before | after | difference | interval |", "| --- | --- | --- | --- | --- | --- |"]
-    for row in comparison.rows:
+    lines += [f"**{_plain(comparison.conclusion)}** Exit code {comparison.exit_code}.", "", headline(comparison), ""]
+    for remark in comparison.remarks:
+        lines += [f"> **Warning.** {_plain(remark)}", ""]
+    useful = comparison.usefulness
+    lines += ["## Usefulness", "", f"{STANDINGS[useful.standing]}.".capitalize(), "", *_table(useful.rows)]
+    lines += ["## Judged", "", *_table(in_order(comparison.rows))]
+    return "\n".join([*lines, promise(comparison), ""])
+
+
+def _table(rows: Sequence[Row]) -> list[str]:
+    if not rows:
+        return ["Nothing of it was measured in both audits.", ""]
+    lines = ["| verdict | number | before | after | difference | interval |", "| --- | --- | --- | --- | --- | --- |"]
+    for row in rows:
         cells = (
             row.verdict,
             f"`{_plain(row.name)}`",
@@ -121,7 +164,7 @@ def render_comparison_markdown(comparison: Comparison) -> str:
             text.interval(row.interval) + (" paired" if row.paired else ""),
         )
         lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join([*lines, "", promise(comparison), ""])
+    return [*lines, ""]
 
 
 def _plain(name: str | None) -> str:
@@ -141,8 +184,7 @@ def render_comparison_html(comparison: Comparison) -> str:
     """The comparison as one page: verdict, warnings, a forest of differences, every number before and after."""
     style = Markup(resource("report.css"))
     scale = _scale(comparison)
-    order = {verdict: i for i, verdict in enumerate(_WORDS)}
-    rows = sorted(comparison.rows, key=lambda row: order[row.verdict])
+    rows, useful = in_order(comparison.rows), comparison.usefulness
     return (
         environment()
         .get_template("comparison.html.j2")
@@ -152,6 +194,8 @@ def render_comparison_html(comparison: Comparison) -> str:
             comparison=comparison,
             headline=headline(comparison),
             promise=promise(comparison),
+            standing=STANDINGS[useful.standing],
+            useful=[_Drawn(row, _WORDS[row.verdict], _bar(row, scale)) for row in useful.rows],
             rows=[_Drawn(row, _WORDS[row.verdict], _bar(row, scale)) for row in rows],
             others=[_Drawn(row, _WORDS[row.verdict], _bar(row, scale)) for row in comparison.others],
             details=[_Drawn(row, _WORDS[row.verdict], _bar(row, scale)) for row in comparison.details[:MOST_DETAILS]],
@@ -165,7 +209,8 @@ def render_comparison_html(comparison: Comparison) -> str:
 
 def _scale(comparison: Comparison) -> float:
     """Half the width of the axis: the largest end of an interval of a bounded number, at most 1."""
-    ends = [abs(x) for row in comparison.rows if row.interval is not None for x in row.interval if math.isfinite(x)]
+    drawn = (*comparison.usefulness.rows, *comparison.rows)
+    ends = [abs(x) for row in drawn if row.interval is not None for x in row.interval if math.isfinite(x)]
     return min(max([0.05, *(x for x in ends if x <= 1.0)]), 1.0)
 
 

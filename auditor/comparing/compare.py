@@ -1,0 +1,230 @@
+"""Two audits side by side: what became better, what worse, what only looks so, and whether the model is of any use."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from auditor.comparing.remarks import remarks
+from auditor.comparing.side_by_side import SHOWN, Both, Row, key_of, of_rate
+from auditor.comparing.usefulness import PERFORMANCE, Usefulness, doubted, in_family, usefulness
+from auditor.errors import UsageError
+from auditor.finding.copies import why_doubtful
+from auditor.finding.measurement import Outcome
+from auditor.report.record import AuditReport, Finding
+from auditor.report.text import number
+
+MARGIN = 0.02
+_SHOWN_LEVEL = 0.025
+# Of the comparison's error rate: what is required, and what the model is worth.
+_JUDGED, _USEFUL = 0.75, 0.25
+_MOST_NAMED = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """Every number that both audits have: ``rows`` that are judged, ``others``, and ``details`` by group and the like.
+
+    Judged are accuracy and what the later audit has a criterion for, so m is fixed before any number is read, and the
+    family of ``usefulness``. Of ``error_rate``, on either side, three quarters are for the m rows, whose intervals miss
+    with at most ``0.75 error_rate / m``; a quarter is for the family, likewise shared. So the chance of any false
+    "better" is at most ``error_rate``, that of any false "worse" or failure of usefulness too, and so is that of any
+    ``remark`` that rests on a sample. Any other interval misses with at most 2.5 %.
+
+    ``only_before`` and ``only_after``: metrics that one audit alone has. ``remarks``: what usually goes wrong, where
+    whole intervals say that it did. ``crossed``: what is now shown to FAIL its criterion and did not, or FAILs it and
+    is shown to be worse. ``made_by``: the mitigation between them and its notes, where there was one.
+    """
+
+    before: AuditReport
+    after: AuditReport
+    rows: tuple[Row, ...]
+    usefulness: Usefulness
+    others: tuple[Row, ...]
+    details: tuple[Row, ...]
+    error_rate: float
+    only_before: tuple[str, ...]
+    only_after: tuple[str, ...]
+    remarks: tuple[str, ...]
+    crossed: tuple[str, ...] = ()
+    made_by: tuple[str, ...] = ()
+
+    @property
+    def all(self) -> tuple[Row, ...]:
+        """What is judged, and the family of usefulness."""
+        return (*self.rows, *self.usefulness.rows)
+
+    @property
+    def m(self) -> int:
+        """How many differences are judged, without the family of usefulness."""
+        return len(self.rows)
+
+    @property
+    def alpha(self) -> float:
+        """The level of either side of each judged difference's interval."""
+        return _JUDGED * self.error_rate / max(self.m, 1)
+
+    @property
+    def better(self) -> tuple[Row, ...]:
+        """What is shown to be better."""
+        return tuple(row for row in self.all if row.verdict == "better")
+
+    @property
+    def unsafe(self) -> tuple[Row, ...]:
+        """What is shown to be worse, and is held to a criterion that it is not shown to meet."""
+        judged = (Outcome.INCONCLUSIVE, Outcome.FAIL)
+        return tuple(r for r in self.all if r.verdict == "worse" and r.after.outcome in judged)
+
+    @property
+    def exit_code(self) -> int:
+        """0 better and useful; 1 something crossed its criterion, or usefulness failed; 3 neither is shown.
+
+        0 takes that something is shown to be better, that usefulness is shown to be kept, and that nothing that is
+        shown to be worse is left open by its criterion. What is worse inside its criterion makes neither 1 nor 3.
+        """
+        if self.crossed or self.usefulness.standing == "failed":
+            return 1
+        return 0 if self.better and self.usefulness.standing == "kept" and not self.unsafe else 3
+
+    @property
+    def conclusion(self) -> str:
+        """What the exit code says, and why, in a few sentences."""
+        reasons = " ".join(self.usefulness.reasons)
+        if self.exit_code == 1:
+            crossed = f"FAILs its criterion now: {_named(self.crossed)}. " if self.crossed else ""
+            return f"No success. {crossed}{reasons if self.usefulness.standing == 'failed' else ''}".rstrip()
+        if self.exit_code == 0:
+            return f"Better and useful. Shown to be better: {_named([r.name for r in self.better])}. {reasons}"
+        if not self.better:
+            return f"Not shown. Nothing is shown to be better. {reasons}"
+        if self.usefulness.standing == "kept":
+            return f"Not shown. Worse, and not shown to meet its criterion: {_named([r.name for r in self.unsafe])}."
+        return f"Not shown. Shown to be better: {_named([r.name for r in self.better])}. {reasons}"
+
+
+def _named(names: Sequence[str]) -> str:
+    more = len(names) - _MOST_NAMED
+    return ", ".join(names[:_MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
+
+
+def compare(before: AuditReport, after: AuditReport, *, error_rate: float = 0.05, margin: float = MARGIN) -> Comparison:
+    """Puts two audits of the same question side by side.
+
+    The two numbers of a row share their rows of data or not, so their difference is bounded from either's own bounds at
+    half the level each, which holds however they depend on one another. Where the later audit was made with
+    ``--reference`` the earlier model, accuracy, gaps, ranking and preferences between sentences have paired
+    differences, and those are taken. How the ``error_rate`` is shared says :class:`Comparison`. ``margin``: how much
+    lower accuracy may be for the model to be as useful as before.
+
+    Raises UsageError where the two audits are of different data, targets, favourable labels, clusters or weights, or
+    for an error rate or a margin that is none.
+    """
+    if not 0.0 < error_rate < 0.5:
+        raise UsageError(f"--error-rate must lie between 0 and 0.5, such as 0.05, not {error_rate:g}.")
+    if not 0.0 <= margin < 1.0:
+        raise UsageError(f"--margin must lie in [0, 1), such as 0.02 for two points of accuracy, not {margin:g}.")
+    _check(before, after)
+    both = Both.of(before, after)
+    held_to = {key_of(f) for f in after.findings if f.metric is not None and f.criterion is not None}
+    overall = both.of_all("accuracy")
+    judged = [key for key in both.shared if key in held_to and not in_family(key)]
+    alpha = _JUDGED * error_rate / max(len(judged) + len(overall), 1)
+    rows = [*(of_rate(f, alpha) for f in overall), *(both.at(key, alpha) for key in judged)]
+    useful = usefulness(
+        both,
+        after,
+        headline=next((row for row in rows if row.metric == "accuracy"), None),
+        margin=margin,
+        alpha=_USEFUL * error_rate,
+        error_rate=error_rate,
+    )
+    told = {row.metric for row in (*rows, *useful.rows)}
+    rest = [
+        both.at(key, _SHOWN_LEVEL, judged=False)
+        for key in both.shared
+        if key not in held_to and not (key[0] == PERFORMANCE and key[2] in told and not key[3])
+    ]
+    rest += [
+        of_rate(f, _SHOWN_LEVEL, judged=False)
+        for f in both.changes.values()
+        if f.metric == "accuracy_change" and f.group
+    ]
+    details = tuple(row for row in rest if any(name != "by" for name, _ in row.of))
+    others = tuple(row for row in rest if row not in details)
+    copied = why_doubtful(before.data.copies) or why_doubtful(after.data.copies)
+    said = [useful.same_answer] if useful.same_answer else []
+    if copied:
+        rows = [replace(r, verdict="no change shown") if r.verdict in SHOWN else r for r in rows]
+        said.append(f"No change is shown. {copied}")
+        useful = doubted(useful, said[-1])
+    else:
+        said += remarks(both, [*rows, *useful.rows, *others], after, error_rate)
+        said += _worse_but(after, [*rows, *useful.rows])
+    return Comparison(
+        before=before,
+        after=after,
+        rows=tuple(rows),
+        usefulness=useful,
+        others=others,
+        details=details,
+        error_rate=error_rate,
+        only_before=tuple(dict.fromkeys(key[2] for key in both.first if key not in both.second)),
+        only_after=tuple(dict.fromkeys(key[2] for key in both.second if key not in both.first)),
+        remarks=tuple(said),
+        crossed=tuple(dict.fromkeys(_crossed(before, after, [*rows, *useful.rows]))),
+    )
+
+
+def _check(before: AuditReport, after: AuditReport) -> None:
+    for what, a, b in (
+        ("data", before.data.sha256, after.data.sha256),
+        ("target", before.data.target, after.data.target),
+        ("favourable label", before.data.positive, after.data.positive),
+    ):
+        if a is not None and b is not None and a != b:
+            raise UsageError(
+                f"The two audits have another {what} ({a[:16]} and {b[:16]}): audit both models on the same rows."
+            )
+    for flag, a, b in (
+        ("cluster", before.data.cluster, after.data.cluster), ("weight", before.data.weight, after.data.weight),
+    ):  # fmt: skip
+        if a != b:
+            raise UsageError(
+                f"The two audits have another --{flag} ({a or 'none'} and {b or 'none'}): audit both with the same."
+            )
+
+
+def _crossed(before: AuditReport, after: AuditReport, rows: Sequence[Row]) -> Iterator[str]:
+    """What FAILs now, and did not before or is shown to be worse; what was not measured before has not crossed."""
+    worse = {(r.probe, r.method, r.metric, r.of): r.name for r in rows if r.verdict == "worse"}
+    was = {_held(f): f.outcome for f in before.findings if f.criterion is not None}
+    for f in after.findings:
+        if f.metric is None or f.criterion is None or f.outcome is not Outcome.FAIL:
+            continue
+        # A criterion on a change has nothing before it.
+        earlier = was.get(_held(f), Outcome.PASS if f.probe == "change" else None)
+        if earlier is not None and (earlier is not Outcome.FAIL or key_of(f) in worse):
+            of = ", ".join(f"{k}={v}" for k, v in key_of(f)[3])
+            yield f"{f.metric}{f' ({of})' if of else ''}, {number(f.value)} where {f.criterion.describe()} is required"
+
+
+def _held(f: Finding) -> tuple[object, ...]:
+    criterion = f.criterion
+    return (key_of(f), None if criterion is None else (criterion.direction, criterion.bound))
+
+
+def _worse_but(after: AuditReport, rows: Sequence[Row]) -> Iterator[str]:
+    """What is worse and meets its criterion all the same, or is not shown to."""
+    required = {key_of(f): f.criterion for f in reversed(after.findings) if f.criterion is not None}
+    for outcome, words in (
+        (Outcome.PASS, "Worse, but shown to be inside its criterion"),
+        (Outcome.INCONCLUSIVE, "Worse, and not shown to be inside its criterion"),
+    ):
+        said = [
+            f"{r.name} went from {number(r.before.value)} to {number(r.after.value)} ({criterion.describe()})"
+            for r in rows
+            if r.verdict == "worse" and r.after.outcome is outcome
+            and (criterion := required.get((r.probe, r.method, r.metric, r.of))) is not None
+        ]  # fmt: skip
+        if said:
+            yield f"{words}: {'; '.join(said)}."

@@ -1,0 +1,70 @@
+"""A table as numbers alone, for models that know no texts: numbers as they are, of all else the place in a list."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import numpy as np
+from pydantic import Field
+
+from auditor.data.preprocessing import level_codes, numbers_of
+from auditor.errors import DataError, did_you_mean
+from auditor.files import Closed
+from auditor.rows import FloatArray
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+# The file in an exported program that says this of its input.
+CODED = "columns.json"
+
+
+class CodedColumn(Closed):
+    """A column: a number, NaN where missing, or with ``values`` the place of its value in them, -1 for any other.
+
+    None in the list is a missing value; of a value that stands there twice the last place counts.
+    """
+
+    name: str
+    values: tuple[str | None, ...] | None = None
+
+
+class CodedColumns(Closed):
+    """The columns of a program in their order, its classes in the order of its probabilities, and how it decides.
+
+    ``positive``: the class whose probability is held against ``threshold``; None decides by the largest probability.
+    """
+
+    format: Literal["auditor-columns/1"] = "auditor-columns/1"
+    columns: Annotated[tuple[CodedColumn, ...], Field(min_length=1)]
+    classes: Annotated[tuple[str, ...], Field(min_length=2)]
+    positive: str | None = None
+    threshold: Annotated[float, Field(ge=0.0, le=1.0)] = 0.5
+
+    @property
+    def features(self) -> tuple[str, ...]:
+        """Names of the columns, in order."""
+        return tuple(column.name for column in self.columns)
+
+    @property
+    def text_columns(self) -> tuple[str, ...]:
+        """Those that are not numbers."""
+        return tuple(column.name for column in self.columns if column.values is not None)
+
+    def encode(self, X: pd.DataFrame) -> FloatArray:
+        """(n, columns) numbers; DataError for a column that is absent or holds what is no number."""
+        out = np.empty((len(X), len(self.columns)))
+        for i, column in enumerate(self.columns):
+            if column.name not in X.columns:
+                raise DataError(
+                    f"The model needs the feature {column.name!r}, which the data do not have"
+                    f"{did_you_mean(column.name, map(str, X.columns))}."
+                )
+            values = X[column.name]
+            if column.values is None:
+                out[:, i] = numbers_of(values)
+                continue
+            place = {value: j for j, value in enumerate(column.values)}
+            codes, found = level_codes(values)
+            out[:, i] = np.asarray([*(place.get(level, -1) for level in found), place.get(None, -1)])[codes]
+        return out

@@ -1,0 +1,96 @@
+"""A graph of ONNX operators as it is written down: nodes, constants, and names for what is between them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from auditor.errors import MissingExtraError
+
+if TYPE_CHECKING:
+    import onnx
+
+# Whole expressions and pieces of text are operators since 20, and onnxruntime 1.17 knows them.
+OPSET, OPSET_ML, IR_VERSION = 20, 3, 9
+ML = "ai.onnx.ml"
+FLOAT, DOUBLE, INT64, STRING = 1, 11, 7, 8
+
+
+class Nodes:
+    """Nodes in the order of the work; ``taken``: the names of inputs and outputs, which nothing in between has."""
+
+    def __init__(self, taken: Sequence[str]) -> None:
+        try:
+            import onnx
+        except ImportError:
+            raise MissingExtraError(
+                "To write an ONNX model takes onnx: pip install 'responsible-auditor[onnx]'."
+            ) from None
+        self._onnx = onnx
+        self._taken = frozenset(taken)
+        self._n = 0
+        self.nodes: list[onnx.NodeProto] = []
+        self.constants: list[onnx.TensorProto] = []
+        self.ml_opset = OPSET_ML
+
+    def add(
+        self, operator: str, *inputs: str, into: str | None = None, domain: str = "", unused: int = 0, **attributes: Any
+    ) -> str:
+        """A node; returns the name of its first output, after which come some that are unused."""
+        outputs = [into or self._name(), *(self._name() for _ in range(unused))]
+        self.nodes.append(self._onnx.helper.make_node(operator, list(inputs), outputs, domain=domain, **attributes))
+        return outputs[0]
+
+    def constant(self, values: npt.ArrayLike, dtype: npt.DTypeLike) -> str:
+        """A constant tensor; returns its name."""
+        name = self._name()
+        array = np.asarray(values, dtype)
+        if array.dtype.kind in "OU":
+            flat: Any = [str(text).encode() for text in array.ravel()]
+            tensor = self._onnx.helper.make_tensor(name, STRING, array.shape, flat)
+        else:
+            tensor = self._onnx.numpy_helper.from_array(array, name)
+        self.constants.append(tensor)
+        return name
+
+    def numbers(self, values: npt.ArrayLike) -> str:
+        """A constant of double precision."""
+        return self.constant(values, np.float64)
+
+    def places(self, values: npt.ArrayLike) -> str:
+        """A constant of whole numbers."""
+        return self.constant(values, np.int64)
+
+    def looked_up(self, texts: str, table: dict[str, int]) -> str:
+        """(n, 1) places of texts (n, 1), -1 for what the table does not hold."""
+        return self.add(
+            "LabelEncoder", texts, domain=ML, keys_strings=list(table), values_int64s=list(table.values()),
+            default_int64=-1,
+        )  # fmt: skip
+
+    def model(
+        self, inputs: dict[str, int], outputs: dict[str, tuple[int, tuple[int | str, ...]]], said: dict[str, str]
+    ) -> bytes:
+        """The whole file. ``inputs``: element types of the columns, each (n, 1). ``outputs``: element types and shapes.
+        ``said``: what stands in its metadata."""
+        helper = self._onnx.helper
+        graph = helper.make_graph(
+            self.nodes,
+            "audited_model",
+            [helper.make_tensor_value_info(name, kind, ("rows", 1)) for name, kind in inputs.items()],
+            [helper.make_tensor_value_info(name, kind, shape) for name, (kind, shape) in outputs.items()],
+            initializer=self.constants,
+        )
+        opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(ML, self.ml_opset)]
+        model = helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION, producer_name="auditor")
+        helper.set_model_props(model, said)
+        self._onnx.checker.check_model(model)
+        return bytes(model.SerializeToString(deterministic=True))
+
+    def _name(self) -> str:
+        self._n += 1
+        name = f"t{self._n}"
+        return self._name() if name in self._taken else name

@@ -1,0 +1,48 @@
+"""How a mitigation's new model is written, by what it is: a bundle, a file of its own library, or a folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from auditor.errors import ModelError, UsageError
+from auditor.model.audited_model import AuditedModel
+from auditor.model.language_folder import save_folder
+from auditor.model.language_model import AuditedLanguageModel
+from auditor.model.mixture import MixtureModel
+from auditor.model.postprocessing import PostprocessedModel
+from auditor.model.prepared import PreparedModel
+from auditor.model.saving import goes_into_a_bundle, save
+from auditor.model.torch_model import TorchModel
+from auditor.training.huggingface_folder import save_classifier
+
+
+def check_ending(model: AuditedModel, out: str) -> None:
+    """Raises UsageError where a file's name does not end as files of this kind of model do."""
+    if Path(out).suffix not in model.endings:
+        raise UsageError(
+            f"--out {Path(out).name!r} must end in {' or '.join(model.endings)}: the new model is written "
+            f"{'as a bundle' if '.pt' in model.endings else 'in the format of its own library'}."
+        )
+
+
+def write_made(model: AuditedModel, out: str, folder: str | None) -> None:
+    """Writes a new model to ``out``; ``folder``: the Hugging Face folder that the old one came from, if it did.
+
+    Raises UsageError for a name that does not fit what is written, ModelError for what cannot be written.
+    """
+    if isinstance(model, AuditedLanguageModel):
+        save_folder(model, out, like=folder)
+    elif isinstance(model, PostprocessedModel | PreparedModel | MixtureModel):
+        if isinstance(model, PostprocessedModel) and goes_into_a_bundle(model):
+            check_ending(model, out)
+        save(model, out)
+    elif folder is not None and isinstance(model, TorchModel):
+        save_classifier(model, out, beside=folder)
+    elif folder is not None:
+        raise ModelError(
+            "A Hugging Face folder has no place for what was put around the model: give a model bundle, or use the "
+            "mitigation in Python."
+        )
+    else:
+        check_ending(model, out)
+        save(model, out)

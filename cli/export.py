@@ -1,0 +1,157 @@
+"""``auditor export``: a model as one file that needs no auditor, and whether it decides every row as the model does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal, cast, get_args
+
+import typer
+
+from auditor.errors import AuditorError, ModelError, UsageError
+from auditor.files import regular_file, sent, sha256_of, write_beside
+from auditor.outputs import claim, place_file
+from auditor.run.options import memory_limit
+from cli.flags import AllowUnsandboxed, parse_json_flag
+from cli.guarded import Writes
+from cli.made_beside import as_typed, beside, is_file, writing
+
+if TYPE_CHECKING:
+    from auditor.exporting.record import FileRecord
+    from auditor.intake.specs import Job
+    from auditor.run.messages import FileExported
+
+To = Literal["onnx", "torch", "sklearn"]
+SUFFIXES: dict[To, str] = {"onnx": ".onnx", "torch": ".pt2", "sklearn": ".skops"}
+_SECONDS = 3600.0
+
+
+def export(
+    model: Annotated[str, typer.Argument(help="A model bundle of a table or an ONNX model, mitigated or not.")],
+    to: Annotated[str, typer.Option(help="onnx, torch or sklearn.")],
+    data: Annotated[str | None, typer.Option(help="Rows on which both must decide alike: those of the audit.")] = None,
+    positive: Annotated[str | None, typer.Option(help="The favourable label.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Where to write; by default the model's name with .onnx, .pt2 or .skops."),
+        Writes(itself=True),
+    ] = None,
+    architecture: Annotated[
+        str | None, typer.Option(help="A network of your own that the bundle names: package.module:Class.")
+    ] = None,
+    architecture_args: Annotated[str | None, typer.Option(help="Its arguments, as a JSON object.")] = None,
+    allow_unsandboxed: AllowUnsandboxed = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+) -> int:
+    """Write a model as one file that needs no auditor: encoding, network and group rule together.
+
+    onnx: an ONNX model, an input a column. torch: a torch.export program of numbers. sklearn: a scikit-learn pipeline
+    in a skops file. The record of the export lies beside it. Exit codes: 0 written, and both decide all rows of --data
+    alike; 1 a decision differs, and nothing is written; 3 written and NOT CHECKED, because there was no --data.
+    """
+    from auditor.exporting.record import FileRecord
+    from auditor.intake.specs import DataSpec, ExportSpec, Job, Limits, ModelSpec
+
+    if to not in get_args(To):
+        raise UsageError(f"--to {to!r} must be one of {', '.join(get_args(To))}.")
+    kind = cast(To, to)
+    arguments = parse_json_flag(architecture_args, "--architecture-args")
+    place = out or Path(model).with_suffix(SUFFIXES[kind])
+    if place.suffix != SUFFIXES[kind]:
+        raise UsageError(f"--out {str(place)!r} must end in {SUFFIXES[kind]}.")
+    record = place.with_name(f"{place.name}.export.json")
+    claim(place, "--out")
+    claim(record, "the record of --out")
+    source = Path(model).absolute() if Path(model).is_dir() else regular_file(model, "model file").absolute()
+    rows = None if data is None else regular_file(data, "data file").absolute()
+    with beside(place) as made:
+        job = Job(
+            model=ModelSpec(
+                path=str(source),
+                architecture=architecture,
+                architecture_args=dict(arguments or {}),  # type: ignore[arg-type]
+                code_folder=str(Path.cwd()) if ":" in (architecture or "") else None,
+            ),
+            data=None if rows is None else DataSpec(path=str(rows), positive=positive),
+            probes=(),
+            seed=0,
+            limits=Limits(memory_bytes=memory_limit(None), seconds=_SECONDS),
+            with_intake=False,
+            export=ExportSpec(to=kind, out=sent(str(made)), positive=positive),
+            allow_unsandboxed=allow_unsandboxed,
+        )
+        typed = {str(made): str(place), str(source): model} | ({str(rows): str(data)} if rows is not None else {})
+        found = _made(job, typed)
+        if found.n_differing:
+            typer.echo(_differing(found, str(data)), err=True)
+            return 1
+        if not is_file(made):
+            raise ModelError("The export did not end well: it did not write its file.")
+        said = _record(
+            kind,
+            found,
+            source=FileRecord(path=model, sha256=found.sha256 if source.is_dir() else sha256_of(source)),
+            artifact=FileRecord(path=str(place), sha256=sha256_of(made)),
+            data=None if rows is None else FileRecord(path=str(data), sha256=sha256_of(rows)),
+        )
+        with writing(place):
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place_file(made, place)
+            write_beside(record, said.encode())
+    return _report(kind, found, place, record)
+
+
+def _made(job: Job, typed: dict[str, str]) -> FileExported:
+    """The export in its own process, which writes where ``job.export`` says."""
+    from auditor.run.isolate import export as export_in_child
+    from cli.output import stages
+
+    try:
+        with stages(True) as shown:
+            return export_in_child(job, on_stage=shown)
+    except AuditorError as error:
+        raise type(error)(as_typed(str(error), typed), code=error.code) from None
+
+
+def _differing(found: FileExported, data: str) -> str:
+    from auditor.report.text import visible
+
+    few = [f"{row + 1:,}" for row in found.differing]
+    more = f" and {found.n_differing - len(few):,} more" if found.n_differing > len(few) else ""
+    return visible(
+        f"auditor: nothing was written: {found.n_differing:,} of {found.rows:,} decisions of the exported file differ "
+        f"from the model's, in row {', '.join(few)}{more} of {data}; probabilities differ by up to "
+        f"{found.largest_difference:.2g}."
+    )
+
+
+def _record(to: To, found: FileExported, *, source: FileRecord, artifact: FileRecord, data: FileRecord | None) -> str:
+    from auditor.exporting.record import ExportRecord, versions
+
+    checked = found.rows is not None
+    record = ExportRecord(
+        source=source,
+        artifact=artifact,
+        to=to,
+        classes=found.classes,
+        positive=found.positive,
+        data=data,
+        rows=found.rows,
+        differing_decisions=0 if checked else None,
+        largest_probability_difference=found.largest_difference if checked else None,
+        versions=versions(),
+    )
+    return record.model_dump_json(indent=2) + "\n"
+
+
+def _report(to: To, found: FileExported, place: Path, record: Path) -> int:
+    from auditor.report.text import visible
+
+    typer.echo(visible(f"wrote     {place}, {record}"))
+    if found.rows is None:
+        typer.echo("NOT CHECKED: whether it decides as the model does was not asked; add --data FILE.")
+        return 3
+    typer.echo(
+        f"checked   {found.rows:,} rows: every decision is the model's; probabilities differ by at most "
+        f"{found.largest_difference:.2g}"
+    )
+    return 0

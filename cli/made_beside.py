@@ -1,0 +1,43 @@
+"""Files that a process of its own makes, where they wait beside their places until all are there."""
+
+from __future__ import annotations
+
+import os
+import stat
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from auditor.errors import UsageError
+
+
+@contextmanager
+def beside(place: Path) -> Iterator[Path]:
+    """Where a file is written before it has its place: in a folder of its own, in the nearest that is there."""
+    near = next(folder for folder in place.absolute().parents if folder.is_dir())
+    with ExitStack() as stack:
+        with writing(place):
+            folder = tempfile.TemporaryDirectory(dir=near, prefix=f".{place.name}.", ignore_cleanup_errors=True)
+        yield Path(stack.enter_context(folder)).resolve() / place.name
+
+
+@contextmanager
+def writing(place: Path) -> Iterator[None]:
+    """What cannot be written inside is the user's to hear of: UsageError."""
+    try:
+        yield
+    except OSError as error:
+        raise UsageError(f"Cannot write {str(place)!r}: {error.strerror}.") from None
+
+
+def is_file(path: Path) -> bool:
+    """Whether a child wrote a file there, and no link."""
+    return os.path.lexists(path) and stat.S_ISREG(path.lstat().st_mode)
+
+
+def as_typed(message: str, typed: dict[str, str]) -> str:
+    """The message with every path as the user wrote it, plain or quoted."""
+    for path, name in typed.items():
+        message = message.replace(repr(path), repr(name)).replace(path, name)
+    return message

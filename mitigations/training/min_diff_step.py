@@ -1,0 +1,143 @@
+"""One step of MinDiff: cross-entropy on the batch, and the distance between groups on rows drawn of each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+from torch.optim import Optimizer
+
+from auditor.training.loop import mixed_precision, sum_gradients
+from auditor.training.several_devices import Summing, as_they_are
+
+if TYPE_CHECKING:
+    from auditor.model.torch_model import TorchModel
+    from auditor.rows import IntArray
+    from mitigations.training.retraining import TrainingSet
+
+FEWEST_ROWS = 2
+
+
+@dataclass(frozen=True, eq=False)
+class Contrast:
+    """Training rows of a group, ``own`` (m,), and ``others`` (n,) that it is compared with: their places."""
+
+    own: IntArray
+    others: IntArray
+
+
+def contrasts(rows: TrainingSet, parts: Sequence[Tensor]) -> tuple[list[Contrast], list[str]]:
+    """Each group against all others in each part (masks (n,) of rows), and what has too few rows to be compared.
+
+    Of two groups, the second says nothing that the first has not said. An unbiased distance takes two rows a side.
+    """
+    s = rows.s.cpu().numpy()
+    found, small = [], []
+    for part in parts:
+        held = part.cpu().numpy()
+        for j, (feature, names) in enumerate(zip(rows.features, rows.levels, strict=True)):
+            for code in range(1 if len(names) == 2 else len(names)):
+                own, others = (np.flatnonzero(held & side) for side in (s[:, j] == code, s[:, j] != code))
+                if min(len(own), len(others)) < FEWEST_ROWS:
+                    small.append(f"{feature} = {names[code]}")
+                else:
+                    found.append(Contrast(own.astype(np.int64), others.astype(np.int64)))
+    return found, small
+
+
+class Drawn(nn.Module):
+    """How many steps have drawn rows; a module, so that a resumed run draws what an uninterrupted one would."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.steps: Tensor
+        self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
+
+
+class MinDiffStep:
+    """Minimises ``cross-entropy + weight penalty`` over the network's parameters; a batch is (x, y).
+
+    The penalty is taken on rows of its own: of each side of each contrast ``n_each`` rows (or as many as there are),
+    drawn anew at every step without replacement, so that a small group is in every step and no row is compared with
+    itself. ``seed`` decides the draws, which are the same on all devices of a job.
+    """
+
+    def __init__(
+        self,
+        model: TorchModel,
+        optimizer: Optimizer,
+        rows: TrainingSet,
+        compared: Sequence[Contrast],
+        *,
+        weight: float,
+        width: float,
+        n_each: int,
+        seed: int,
+    ) -> None:
+        self.model = model
+        self.rows = rows
+        self.compared = compared
+        self.weight = weight
+        self.width = width
+        self.n_each = n_each
+        self.seed = seed
+        self.drawn = Drawn().to(rows.x.device)
+        self.modules: Sequence[nn.Module] = (model.module, self.drawn)
+        self.optimizers: Sequence[Optimizer] = (optimizer,)
+        self.summed: Summing = as_they_are
+
+    def __call__(self, batch: Sequence[Tensor]) -> Tensor:
+        """One step of the optimizer; returns the loss with its penalty."""
+        x, y = batch
+        sides = self._draw() if self.weight else []
+        places = torch.from_numpy(np.concatenate([np.zeros(0, np.int64), *sides])).to(x.device)
+        self.optimizers[0].zero_grad(set_to_none=True)
+        with mixed_precision(x.device):
+            logits = self.model.logits(torch.cat([x, self.rows.x[places]]))
+            loss = cross_entropy(logits[: len(y)], y)
+            scores = torch.softmax(logits[len(y) :].float(), dim=1)[:, 1:]
+            loss = loss + self.weight * penalty(torch.split(scores, [len(side) for side in sides]), self.width)
+        loss.backward()  # type: ignore[no-untyped-call]
+        sum_gradients(self.model.module, self.summed)
+        self.optimizers[0].step()
+        return loss.detach()
+
+    def _draw(self) -> list[IntArray]:
+        """Places of the rows drawn: a group's and the others', contrast by contrast."""
+        rng = np.random.default_rng([self.seed, int(self.drawn.steps)])
+        self.drawn.steps += 1
+        return [
+            side[rng.choice(len(side), min(self.n_each, len(side)), replace=False)]
+            for contrast in self.compared
+            for side in (contrast.own, contrast.others)
+        ]
+
+
+def penalty(sides: Sequence[Tensor], width: float) -> Tensor:
+    """The sum of ``MMD^2`` over pairs of samples: ``sides`` holds a group's scores (m, c) and the others' in turn."""
+    total = torch.zeros(())
+    for own, others in zip(sides[::2], sides[1::2], strict=True):
+        total = total.to(own) + mmd2(own, others, width)
+    return total
+
+
+def mmd2(p: Tensor, q: Tensor, width: float) -> Tensor:
+    """The U-statistic of ``MMD^2`` between samples p (m, c) and q (n, c) with a Gaussian kernel, m and n at least 2.
+
+    ``mean over i != j of k(p_i, p_j) + mean over i != j of k(q_i, q_j) - 2 mean k(p_i, q_j)``: its expectation is the
+    distance of the distributions, so that it is below 0 about as often as above where they are equal. (With i = j among
+    the pairs the expectation is larger by ``(1 - E k) / m`` and so on, which is least for constant scores, whatever the
+    groups.) Source: Gretton et al., JMLR 13 (2012), lemma 6.
+    """
+    both = torch.cat([p, q])
+    # Not torch.cdist, whose gradient at distance 0 is that of a square root.
+    squares = (both.unsqueeze(1) - both.unsqueeze(0)).square().sum(dim=2)
+    kernel = torch.exp(-squares / (2.0 * width * width))
+    m, n = len(p), len(q)
+    within = (kernel[:m, :m].sum() - m) / (m * (m - 1)) + (kernel[m:, m:].sum() - n) / (n * (n - 1))
+    return within - 2.0 * kernel[:m, m:].mean()
