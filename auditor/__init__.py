@@ -2,7 +2,7 @@
 
 The one door: what ``__all__`` names is public, and so are the estimates that a probe gives its numbers as, each
 imported from the module of :mod:`auditor.statistics` that defines it, and the callbacks for trainers in
-:mod:`auditor.run.while_training`. Everything else may move.
+:mod:`auditor.run.while_training`, with the trackers of :mod:`auditor.training.looks`. Everything else may move.
 
 Names are imported as they are asked for: ``import auditor`` imports neither torch nor pandas.
 """

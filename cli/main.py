@@ -14,6 +14,7 @@ import typer
 from auditor.errors import AuditorError
 from auditor.run import __version__
 from auditor.run.options import FORMATS, flags
+from cli.copied_examples import examples
 from cli.detect import detect
 from cli.detect_train import detect_train
 from cli.dossier import dossier
@@ -402,6 +403,7 @@ def version() -> None:
     typer.echo(f"auditor {__version__}")
 
 
+command("examples")(examples)
 command("new-probe")(new_probe)
 command("train")(train_command)
 command("export")(export)

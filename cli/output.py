@@ -131,6 +131,8 @@ def print_report(report: AuditReport, written: Sequence[str]) -> None:
             typer.echo(paragraph("- " + visible(deviation), 8))
     if report.looks is not None:
         typer.echo(paragraph("looks   " + visible(report.looks.describe()), 0))
+    if report.training is not None:
+        typer.echo(paragraph("looks   " + visible(report.training.describe()), 0))
     for decision in report.decisions:
         typer.echo(paragraph("history " + visible(decision.describe()), 0))
     typer.echo()

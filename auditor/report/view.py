@@ -516,6 +516,8 @@ def warnings_of(report: AuditReport) -> list[str]:
         loud.append(report.registration.describe())
     if report.looks is not None and (report.looks.repeated or report.looks.campaign is not None):
         loud.append(report.looks.describe())
+    if report.training is not None and report.training.eventful:
+        loud.append(report.training.describe())
     return loud + [decision.describe() for decision in report.decisions]
 
 

@@ -16,6 +16,7 @@ import numpy as np
 from auditor.errors import AuditorError, DataError, NotApplicableError, OutputsError, UsageError, some_of
 from auditor.finding.budgets import Family
 from auditor.finding.criterion import Criterion, load_criteria
+from auditor.finding.judgement import Judgement
 from auditor.finding.judging import judge
 from auditor.finding.measurement import Alike, Measurement, ProbeResult
 from auditor.report.figures import figures_of
@@ -241,9 +242,13 @@ def assemble(
     refusal: Refusal | None = None,
     allow_inconclusive: bool = False,
     duration_s: float = 0.0,
+    judged: tuple[Sequence[Judgement], Family] | None = None,
 ) -> AuditReport:
-    """Judges the results and makes the record; the only place where outcomes, figures and exit code come from."""
-    findings, decided = judge(results, criteria, family)
+    """Judges the results and makes the record; the only place where outcomes, figures and exit code come from.
+
+    ``judged``: what :func:`~auditor.finding.judging.judge` said of them already, which may take longer than the model.
+    """
+    findings, decided = judge(results, criteria, family) if judged is None else judged
     return AuditReport(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         tool={"name": "responsible-auditor", "version": __version__},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 
 from auditor.errors import ModelError
 from auditor.model.gradients import amid_training
+from auditor.training.gathered import is_sharded
 
 _CHUNK = 1 << 22
 _INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
@@ -20,26 +22,35 @@ _INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 def bare(model: nn.Module) -> nn.Module:
     """The network inside its wrappers: DistributedDataParallel, Opacus's GradSampleModule, ``torch.compile``.
 
-    Raises ModelError for sharded parameters, of which no process has the whole.
+    Raises ModelError for sharded parameters, of which no process has the whole: see :mod:`auditor.training.gathered`.
     """
+    model = unwrapped(model)
+    if is_sharded(model) or any("FullyShardedDataParallel" in type(m).__name__ for m in model.modules()):
+        raise ModelError(
+            "The parameters are sharded over processes (FSDP), so that no process can answer alone: shard by "
+            "fully_shard, which is gathered for each look, or audit the saved model."
+        )
+    return model
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """The innermost network, sharded or not."""
     for layer in wrappers(model):
         model = layer
-    if any(hasattr(p, "placements") for p in model.parameters()) or "FullyShardedDataParallel" in type(model).__name__:
-        raise ModelError(
-            "The parameters are sharded over processes (FSDP), so that no process can answer alone: audit a gathered "
-            "copy, or the saved model."
-        )
     return model
 
 
 def wrappers(model: nn.Module) -> Iterator[nn.Module]:
     """What is inside each wrapper in turn, by type: a network of one's own may have a layer called ``module``."""
-    from torch._dynamo.eval_frame import OptimizedModule
     from torch.nn.parallel import DataParallel, DistributedDataParallel
+
+    # Imported for its own sake it takes seconds; where nobody imported it nothing has been compiled.
+    compiler = sys.modules.get("torch._dynamo.eval_frame")
+    compiled: type | tuple[()] = () if compiler is None else compiler.OptimizedModule
 
     while True:
         inner: object = None
-        if isinstance(model, OptimizedModule):
+        if isinstance(model, compiled):
             inner = model._orig_mod
         elif isinstance(model, (DataParallel, DistributedDataParallel)):
             inner = model.module

@@ -168,7 +168,10 @@ def _measurements(both: _Decisions, rows: AuditData, detail: str) -> Iterator[Me
                 for rate, where in (("true", both.favourable), ("false", ~both.favourable)):
                     own = both.labelled & where & (codes == i)
                     if both.labelled.any():
-                        yield _rate(f"{rate}_positive_rate_change", both.selected, own, detail, group)
+                        # Of the group's rows, as group_fairness has it, whatever the rate is over.
+                        of = int((both.labelled & (codes == i)).sum())
+                        made = _rate(f"{rate}_positive_rate_change", both.selected, own, detail, group)
+                        yield replace(made, n_samples=of)
 
 
 def _rate(

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 ROOTS = ("auditor", "probes", "mitigations", "cli")
+# Scripts that are copied to a user, and come in by the door as he does.
+EXAMPLES = ("cli", "examples")
 # From the ground up: a wing imports from those before it and from itself.
 WINGS = (
     "statistics",
@@ -36,6 +38,8 @@ def modules(root: Path) -> dict[str, Path]:
     for package in ROOTS:
         for file in sorted((root / package).rglob("*.py")):
             parts = file.relative_to(root).with_suffix("").parts
+            if parts[:2] == EXAMPLES:
+                continue
             found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = file
     return found
 

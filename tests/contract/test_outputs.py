@@ -103,11 +103,13 @@ CASES = [
     Case("out", ("history", "--plot", "accuracy", "--out", "t.svg"), "t.svg"),
     Case("plot", ("dp-budget", "--rows", "9", "--plot", "p.svg"), "p.svg"),
     Case("out", ("detect-train", "media", "--out", "d.pt"), "d.pt"),
+    Case("to", ("examples", "copy"), "examples/mortgages.py", forced=False),
+    Case("to", ("examples", "copy", "tabular_loop", "--to", "mine"), "mine/tabular_loop.py", forced=False),
     Case("name", ("new-probe", "calm_share"), "calm_share/pyproject.toml", forced=False),
 ]
 # Where a taken place is passed by, and where an earlier file is gone on with.
 APART = {("detect", "evidence"), ("mitigate", "checkpoint")}
-READS_NOTHING = {"new-probe", "keygen", "dp-budget"}
+READS_NOTHING = {"new-probe", "keygen", "dp-budget", "examples"}
 RUNNER = CliRunner()
 
 

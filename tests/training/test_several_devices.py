@@ -23,8 +23,8 @@ from auditor.run.mitigation import Training
 from auditor.training.loop import PlainStep, Schedule, train
 from auditor.training.several_devices import Devices, SeveralDevices, devices_of_job
 from auditor.training.train import train_table
+from cli.examples import several_devices
 from cli.main import app
-from examples import several_devices
 from mitigations import MITIGATIONS
 from tests import ROOT
 from tests.mitigations.planted_rows import biased_rows, trained
@@ -122,7 +122,7 @@ def test_the_example_comes_to_the_same_model_however_many_processes(
     several_devices.main(str(tmp_path / "t.csv"), str(tmp_path / "1.pt"), 3)
     done = subprocess.run(
         [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m",
-         "examples.several_devices", str(tmp_path / "t.csv"), str(tmp_path / "2.pt"), "3"],
+         "cli.examples.several_devices", str(tmp_path / "t.csv"), str(tmp_path / "2.pt"), "3"],
         env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
         cwd=ROOT,
         capture_output=True,

@@ -2,62 +2,65 @@
 
 from __future__ import annotations
 
-import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
-import numpy as np
-import torch
 from torch import Tensor, nn
 
-from auditor.errors import ModelError, OutputsError, UsageError
+from auditor.errors import UsageError
 from auditor.files import write_beside
 from auditor.finding.budgets import Family
 from auditor.finding.criterion import Criterion, load_criteria
+from auditor.finding.judgement import Judgement
 from auditor.finding.judging import judge
 from auditor.finding.measurement import Measurement, ProbeResult
+from auditor.finding.training_looks import LookRecord, TrainingRecord
 from auditor.model.audited_model import AuditedModel
 from auditor.model.outputs import Outputs
-from auditor.model.torch_model import TorchModel, TorchNetwork
 from auditor.report.figures import distinct
 from auditor.report.record import AuditReport, ModelRecord
-from auditor.run.audit import ask, assemble, data_record, environment, generator_for, model_record, reason_of
+from auditor.run.audit import assemble, data_record, environment, reason_of
 from auditor.run.probe import Probe
-from auditor.run.while_training.budget import Budget
-from auditor.run.while_training.course import courses
-from auditor.run.while_training.peek import Peek, logged
-from auditor.run.while_training.ranks import Ranks, joined
-from auditor.run.while_training.spending import Spending
+from auditor.run.while_training.asking import Accountant, Asking, network_of
 from auditor.statistics.estimate import Exact
-from auditor.training.untouched import bare, digest, finite, put_back, snapshot, unchanged, untouched
+from auditor.training.gathered import gathered, is_sharded, put_back_whole
+from auditor.training.looks.budget import Budget
+from auditor.training.looks.course import courses
+from auditor.training.looks.peek import Peek, logged
+from auditor.training.looks.spending import Spending
+from auditor.training.looks.state import (
+    Run,
+    Saved,
+    SavedLook,
+    criteria_digest,
+    judged_before,
+    probes_digest,
+    record_of,
+    rows_digest,
+    weights_digest,
+)
+from auditor.training.looks.trackers import Told, Tracker, rows_of
+from auditor.training.ranks import Ranks, joined
+from auditor.training.untouched import digest, finite, put_back, snapshot, unwrapped
 
 if TYPE_CHECKING:
     from auditor.data.audit_data import AuditData
-    from auditor.rows import Rows
 
 OnFail = Literal["warn", "stop", "rollback"]
 Every = Literal["epoch"] | int
-BATCH_ROWS = 512
+_Decided = tuple[tuple[Judgement, ...], Family]
 NAME = "training_audit"
 _MOST_FAULTS = 5
-# What drawing and writing the report takes, about, on one core.
-_REPORT_SECONDS = 1.0
+_NOT_ENDED = "the training has not ended, and no closing look was taken"
+# What drawing the report takes, about, on one core, until it has been drawn once.
+_DRAWING_SECONDS = 1.5
 
 
 class AuditWarning(UserWarning):
     """Something an audit in a training has to say."""
-
-
-class Accountant(Protocol):
-    """What knows the epsilon of a private training, such as Opacus's accountants."""
-
-    def get_epsilon(self, delta: float) -> float:
-        """Epsilon spent so far, at delta."""
-        ...
 
 
 class TrainingAudit:
@@ -78,12 +81,17 @@ class TrainingAudit:
     n_peeks: how many looks are planned; the callbacks know. What lies beyond the plan is measured and not judged.
     on_fail: ``warn``, ``stop`` (``should_stop`` becomes true) or ``rollback`` (stop, after the weights of the last look
     at which everything judged passed, or else the last at which nothing failed, were put back; it keeps one copy of
-    the weights in main memory). max_overhead: share of the wall time that audits may take, see ``Budget``. wrap: turns
-    the network into an AuditedModel, by default ``TorchModel(network, classes=data.classes, outputs=outputs)``.
+    the weights in main memory). max_overhead: share of the processor time that audits may take, see ``Budget``. wrap:
+    turns the network into an AuditedModel, by default ``TorchModel(network, classes=data.classes, outputs=outputs)``.
     outputs: whether the network returns logits or probabilities; where nobody says it and its answers leave it open,
-    a look's probes are NOT_RUN. log: is called with the numbers of each look by name, and its place. accountant, delta:
-    of a private training; epsilon so far becomes a number like any other. out: a folder for ``report.json`` and
-    ``report.html``. timeout_s: how long ranks of a distributed job wait for each other.
+    a look's probes are NOT_RUN. log: is called with the numbers of each look by name, and its place. trackers: are told
+    of each look's intervals and outcomes, see :mod:`auditor.training.looks.trackers`. accountant, delta:
+    of a private training; epsilon so far becomes a number like any other. out: a folder for ``report.json``, which is
+    written after each look, and ``report.html``, which is drawn as often as the overhead allows and at the end.
+    timeout_s: how long ranks of a distributed job wait for each other.
+
+    ``state_dict`` and ``load_state_dict`` carry it through the training's checkpoints. Sharded parameters
+    (``fully_shard``) are gathered for each look.
 
     Raises UsageError for options that make no sense.
     """
@@ -104,6 +112,7 @@ class TrainingAudit:
         wrap: Callable[[nn.Module], AuditedModel] | None = None,
         outputs: Outputs | None = None,
         log: Callable[[dict[str, float], float], None] | None = None,
+        trackers: Sequence[Tracker] = (),
         accountant: Accountant | None = None,
         delta: float | None = None,
         out: str | Path | None = None,
@@ -114,7 +123,6 @@ class TrainingAudit:
             Spending(n_peeks=1, error_rate=error_rate, closing_share=closing_share)
         except ValueError as error:
             raise UsageError(f"TrainingAudit: {error}.") from None
-        self.probes = tuple(probes)
         self.data = data
         self.criteria = tuple(load_criteria() if criteria is None else criteria)
         self.every: Every = every
@@ -122,28 +130,32 @@ class TrainingAudit:
         self.error_rate = error_rate
         self.closing_share = closing_share
         self.seed = seed
-        self.wrap = wrap or self._as_torch_model
-        self.outputs: Outputs | None = outputs
         self.log = log
-        self.accountant = accountant
-        self.delta = delta
+        self.trackers: list[Tracker] = list(trackers)
         self.out = None if out is None else Path(out)
         self.timeout_s = timeout_s
-        self.budget = Budget(max_overhead, reserve=0.0 if out is None else _REPORT_SECONDS)
+        self.budget = Budget(max_overhead, reserve=0.0 if out is None else _DRAWING_SECONDS)
         self.spending: Spending | None = None
         self.peeks: list[Peek] = []
         self.skipped: list[float] = []
         self.faults: list[str] = []
+        self.resumed_after: tuple[int, ...] = ()
         self.should_stop = False
         self.report: AuditReport | None = None
+        self._asking = Asking(
+            tuple(probes), data, seed, outputs, wrap, accountant, delta, ModelRecord(classes=data.classes)
+        )
+        self.wrap: Callable[[nn.Module], AuditedModel] = self._asking.wrapped
+        # Of the probes as they were given: being asked may leave something in them.
+        self._probes, self._rows = probes_digest(probes), rows_digest(data)
         self._calls = 0
+        self._drawing = 0.0
         self._ranks: Ranks | None = None
         self._joined = False
-        self._same_rows = False
-        self._model = ModelRecord(classes=data.classes)
-        self._device = "cpu"
         self._last: tuple[tuple[int, ...], Peek] | None = None
         self._kept: tuple[bool, float, Mapping[str, Tensor]] | None = None
+        # Looks that were judged before the training went back to the checkpoint that it goes on from.
+        self._spent: tuple[LookRecord, ...] = ()
         self.plan(n_peeks)
 
     # ---- for training loops ----------------------------------------------------------------------------------------
@@ -165,16 +177,17 @@ class TrainingAudit:
         self._calls += 1
         if self.every != "epoch" and self._calls % self.every:
             return None
-        started = time.perf_counter()
+        started, self._drawing = self.budget.clock(), 0.0
         looks = len(self.peeks)
         try:
-            return self._step(model, float(self._calls if at is None else at))
+            return self._step(model, float(self._calls if at is None else at), started)
         except Exception as error:
             self._fault(f"{self._unit} {self._calls}: {reason_of(error)}")
             return None
         finally:
             # Snapshots and loggers are part of what a look costs.
-            self.budget.spend(time.perf_counter() - started, look=len(self.peeks) > looks)
+            self.budget.spend(self.budget.clock() - started - self._drawing, look=len(self.peeks) > looks)
+            self.budget.spend(self._drawing, look=False)
 
     def finish(self, model: nn.Module | AuditedModel | None = None) -> AuditReport | None:
         """The closing look, its report, and the courses over all looks; None where not even that could be made.
@@ -182,34 +195,118 @@ class TrainingAudit:
         Without a model, or with one that has not changed since, the last look's numbers are judged at the closing
         level and nothing is computed again.
         """
-        started = time.perf_counter()
+        started = self.budget.clock()
         try:
             return self._finish(model)
         except Exception as error:
             self._fault(f"the closing look: {reason_of(error)}")
             return None
         finally:
-            self.budget.spend(time.perf_counter() - started, look=False)
+            self.budget.spend(self.budget.clock() - started, look=False)
+
+    # ---- for checkpoints -------------------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint keeps: ``audit``, plain JSON, and with ``rollback`` ``weights``, the tensors to go back to.
+
+        ``torch.load(weights_only=True)`` reads it. Same state, same audit: a training that goes on from the checkpoint
+        ends with the report of one that was never interrupted.
+        """
+        saved = Saved(
+            run=self._run,
+            looks=tuple(SavedLook.model_validate(peek, from_attributes=True) for peek in self.peeks),
+            left_out=tuple(self.skipped),
+            calls=self._calls,
+            stop=self.should_stop,
+            faults=tuple(self.faults),
+            resumed_after=self.resumed_after,
+            spent=self._spent,
+            last=None if self._last is None else self._last[0],
+            model=self._asking.model,
+            device=self._asking.device,
+            passed_s=self.budget.passed,
+            audits_s=self.budget.seconds,
+            longest_s=self.budget.longest,
+            kept=None if self._kept is None else self._kept[:2],
+        )
+        state: dict[str, Any] = {"audit": saved.model_dump(mode="json")}
+        return state if self._kept is None else state | {"weights": dict(self._kept[2])}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Goes on from ``state_dict()``, before the first look.
+
+        The error rate is that of the whole run: looks that ``report.json`` in ``out`` shows to have been judged after
+        the state was taken stay spent. Where the training comes to such a look with the same weights its judgement
+        stands; with other weights it is measured and not judged, the report says so, and alarms of then are counted.
+
+        Raises UsageError for a state of other rows, probes, criteria, plan, error rate or seed, and for what is none.
+        """
+        if self._calls or self.peeks:
+            raise UsageError("A TrainingAudit takes a state before its first look: load it right after it is made.")
+        saved = Saved.read(state)
+        if other := saved.run.differs_from(self._run):
+            raise UsageError(
+                f"This state is of an audit of other {other}, and its error rate is shared out over those: give the "
+                "audit what it was begun with, or leave the state out and begin another."
+            )
+        self.peeks = [self._restored(look) for look in saved.looks]
+        self.skipped, self.faults = list(saved.left_out), list(saved.faults)
+        self.should_stop, self._calls = saved.stop, saved.calls
+        self._asking.model, self._asking.device = saved.model, saved.device
+        self._last = (saved.last, self.peeks[-1]) if saved.last is not None and self.peeks else None
+        self.budget.before, self.budget.seconds = saved.passed_s, saved.audits_s
+        self.budget.longest = saved.longest_s
+        self.budget.begin()
+        on_disk = record_of(self.out, self._run.digest)
+        before = saved.resumed_after if on_disk is None else max(saved.resumed_after, on_disk.resumed_after, key=len)
+        self.resumed_after = (*before, saved.reached)
+        self._spent = judged_before(on_disk, saved, [_look_record(peek) for peek in self.peeks])
+        if saved.kept is not None and "weights" in state:
+            self._kept = (*saved.kept, dict(state["weights"]))
+        elif saved.kept is not None:
+            self._warn(f"the weights of {self._unit} {saved.kept[1]:g} did not ride along: rollback has none as yet")
+
+    def _restored(self, look: SavedLook) -> Peek:
+        findings, family = self._judged(look.results, look.error_rate, judged=look.judged)
+        return Peek(findings=findings, family=family, **{name: getattr(look, name) for name in SavedLook.model_fields})
+
+    @property
+    def key(self) -> str:
+        """A digest of what all looks have in common but how many they are: rows, probes, criteria, error rate, seed."""
+        return self._run.model_copy(update={"plan": ""}).digest
+
+    @property
+    def _run(self) -> Run:
+        looks = "no plan" if self.spending is None else f"{self.spending.n_peeks} looks"
+        return Run(
+            rows=self._rows,
+            probes=self._probes,
+            criteria=criteria_digest(self.criteria),
+            plan=f"{looks}, one every {self.every}, closing share {self.closing_share!r}",
+            error_rate=self.error_rate,
+            seed=self.seed,
+        )
 
     # ---- looks -----------------------------------------------------------------------------------------------------
 
     @property
-    def _unit(self) -> str:
+    def _unit(self) -> Literal["epoch", "step"]:
         return "epoch" if self.every == "epoch" else "step"
 
-    def _step(self, model: nn.Module | AuditedModel, at: float) -> Peek | None:
+    def _step(self, model: nn.Module | AuditedModel, at: float, started: float) -> Peek | None:
         ranks = self._join()
         planned = self.spending.n_peeks if self.spending is not None else 0
-        last = len(self.peeks) + len(self.skipped) + 1 == planned
-        wanted = last or self.budget.allows()
+        number = len(self.peeks) + len(self.skipped) + 1
+        wanted = number == planned or self.budget.allows()
         if ranks is not None and not ranks.broken:
             wanted = ranks.agreed(wanted)
         if not wanted:
             self.skipped.append(at)
             return None
         level = self.spending.peek if self.spending is not None else 0.0
-        beyond = self.spending is None or len(self.peeks) + len(self.skipped) >= planned
-        peek = self._look(model, at, level, judged=not beyond)
+        beyond = self.spending is None or number > planned
+        whole = self._whole(model)
+        peek = self._look(whole, at, level, number=number, beyond=beyond)
         self.peeks.append(peek)
         if beyond:
             self._fault(
@@ -217,134 +314,65 @@ class TrainingAudit:
                 + ("n_peeks was not given" if self.spending is None else f"only {planned} looks were planned")
             )
         self._tell(peek)
-        self._react(model, peek)
+        self._react(model, whole, peek)
+        if self.out is not None or self.trackers:
+            report = self._record(peek.results, at, (peek.findings, peek.family), judged=peek.judged, closing=None)
+            elapsed = self.budget.clock() - started
+            self._write(report, drawn=self.budget.affords(2.0 * elapsed + self.budget.reserve))
         return peek
 
-    def _look(self, model: nn.Module | AuditedModel, at: float, level: float, *, judged: bool) -> Peek:
-        started = time.perf_counter()
-        results, faults = self._ask(model, at)
-        results += self._epsilon()
-        criteria = self.criteria if judged else ()
-        findings, _ = judge(results, criteria, Family(error_rate=level if judged else self.error_rate))
+    def _whole(self, model: nn.Module | AuditedModel) -> nn.Module | AuditedModel:
+        """The model, or of sharded parameters a copy with all of them; itself where they cannot be gathered."""
+        if not isinstance(model, nn.Module) or not is_sharded(unwrapped(model)):
+            return model
+        try:
+            return gathered(unwrapped(model))
+        except Exception as error:
+            self._fault(f"the shards could not be gathered: {reason_of(error)}")
+            return model
+
+    def _look(
+        self, model: nn.Module | AuditedModel, at: float, level: float, *, number: int, beyond: bool = False
+    ) -> Peek:
+        """A look of the plan, or with number 0 the closing one, which is judged where the report is made."""
+        started = self.budget.clock()
+        network = network_of(model)
+        numbers = None if network is None else digest(network)
+        judged = number > 0 and not beyond and self._unspent(number, weights_digest(numbers))
+        results, faults = self._asking.about(model, f"{self._unit} {at:g}", self._ranks)
+        for fault in faults:
+            self._fault(fault)
+        findings, family = self._judged(results, level, judged=judged)
         peek = Peek(
             at=at,
             results=tuple(results),
-            findings=tuple(findings),
+            findings=findings,
+            family=family,
             error_rate=level,
-            seconds=time.perf_counter() - started,
+            seconds=self.budget.clock() - started,
+            look=number,
+            judged=judged,
+            weights=weights_digest(numbers),
             faults=tuple(faults),
         )
-        network = _network_of(model)
-        self._last = None if network is None else (digest(network), peek)
+        self._last = None if numbers is None else (numbers, peek)
         return peek
 
-    def _ask(self, model: nn.Module | AuditedModel, at: float) -> tuple[list[ProbeResult], list[str]]:
-        """Every probe's answer; where the model cannot be read, every probe's NOT_RUN."""
-        results: list[ProbeResult] = []
-        faults: list[str] = []
-        try:
-            with self._held(model) as ranks:
-                audited = self._audited(model, ranks)
-                for probe in self.probes:
-                    with _untouched(model):
-                        result = self._answer(probe, audited)
-                    if ranks is not None:
-                        reason = ranks.end_of_probe(result.not_run)
-                        result = _not_run(probe, reason) if reason and not result.not_run else result
-                    results.append(result)
-                    if result.not_run:
-                        faults.append(f"{self._unit} {at:g}, {probe.name}: {result.not_run}")
-        except Exception as error:
-            reason = f"The model could not be read at {self._unit} {at:g}: {reason_of(error)}"
-            faults.append(reason)
-            results += [_not_run(probe, reason) for probe in self.probes[len(results) :]]
-        for fault in faults:
-            self._fault(fault)
-        return results, faults
+    def _judged(self, results: Sequence[ProbeResult], level: float, *, judged: bool) -> _Decided:
+        criteria = self.criteria if judged else ()
+        findings, family = judge(list(results), criteria, Family(error_rate=level if judged else self.error_rate))
+        return tuple(findings), family
 
-    def _answer(self, probe: Probe, audited: AuditedModel) -> ProbeResult:
-        try:
-            return ask(probe, audited, self.data, generator_for(self.seed, probe.name))
-        except OutputsError as error:
-            # Each probe by itself, so that the ranks of a job meet after each as they do else.
-            return _not_run(probe, reason_of(error))
-
-    @contextmanager
-    def _held(self, model: nn.Module | AuditedModel) -> Iterator[Ranks | None]:
-        """The ranks, all of which have the same rows and the same network inside; whose weights must not change."""
-        ranks = self._join()
-        network = _network_of(model)
-        with ExitStack() as stack:
-            if ranks is not None:
-                if not self._same_rows:
-                    ranks.same_rows(self.data)
-                    self._same_rows = True
-                if network is not None:
-                    stack.enter_context(ranks.one_network(network))
-            if network is not None:
-                stack.enter_context(unchanged(network))
-            yield ranks
-
-    def _audited(self, model: nn.Module | AuditedModel, ranks: Ranks | None) -> AuditedModel:
-        if isinstance(model, nn.Module):
-            network = bare(model)
-            parameter = next(network.parameters(), None)
-            with untouched(model):
-                audited = self.wrap(network)
-            if isinstance(audited, TorchNetwork) and parameter is not None:
-                # A wrapper may have moved the network to a device of its own; it is back now.
-                audited.device = parameter.device
-        else:
-            audited = model
-        # The weights have changed since, and what was answered then is no answer now.
-        audited.forget()
-        if self.wrap == self._as_torch_model:
-            audited.batch_rows = BATCH_ROWS
-        if ranks is not None:
-            audited.over_batches = ranks.over_batches
-        if audited.kind != "regressor" and self.data.classes and self.data.classes != audited.classes:
-            raise ModelError(
-                f"The data's classes are {', '.join(self.data.classes[:8])}, the model's "
-                f"{', '.join(audited.classes[:8])}: give both the same names in the order of the outputs."
-            )
-        self._model, self._device = model_record(audited), str(getattr(audited, "device", "cpu"))
-        return audited
-
-    def _as_torch_model(self, network: nn.Module) -> AuditedModel:
-        parameter = next(network.parameters(), None)
-        encoder: Callable[[Rows], Tensor] | None = None
-        if parameter is not None and parameter.dtype in (torch.bfloat16, torch.float16, torch.float64):
-            dtype = parameter.dtype
-
-            def encoder(X: Rows) -> Tensor:
-                return torch.from_numpy(np.asarray(X, np.float64)).to(dtype)
-
-        return TorchModel(
-            network,
-            classes=self.data.classes,
-            encoder=encoder,
-            outputs=self.outputs,
-            device="cpu" if parameter is None else parameter.device,
-            batch_rows=BATCH_ROWS,
-        )
-
-    def _epsilon(self) -> list[ProbeResult]:
-        if self.accountant is None or self.delta is None:
-            return []
-        result = ProbeResult(probe="dp_accounting", pillar="privacy", citation="Abadi et al., CCS 2016")
-        try:
-            epsilon = float(self.accountant.get_epsilon(self.delta))
-        except Exception as error:
-            self._fault(f"the accountant: {reason_of(error)}")
-            return [replace(result, not_run=f"The accountant gave no epsilon: {reason_of(error)}")]
-        spent = Measurement(
-            metric="dp_epsilon",
-            estimate=Exact(known=epsilon),
-            n_samples=0,
-            ideal=0.0,
-            detail=f"spent so far at delta {self.delta:g}, by {type(self.accountant).__name__}",
-        )
-        return [replace(result, measurements=(spent,))]
+    def _unspent(self, number: int | None, weights: str) -> bool:
+        """Whether a look, None for the closing one, may be judged: it was not before, or it was at the same weights."""
+        own = LookRecord(look=number, at=0.0, error_rate=0.0, judged=True, weights=weights)
+        before = [look for look in self._spent if look.look == number]
+        unspent = not before or any(look.same(own) for look in before)
+        if self._ranks is not None and not self._ranks.broken:
+            unspent = self._ranks.agreed(unspent)
+        if unspent:
+            self._spent = tuple(look for look in self._spent if not look.same(own))
+        return unspent
 
     def _join(self) -> Ranks | None:
         if not self._joined:
@@ -360,15 +388,31 @@ class TrainingAudit:
     # ---- what follows ----------------------------------------------------------------------------------------------
 
     def _tell(self, peek: Peek) -> None:
-        if self.log is None or not self._leads:
+        if not self._leads:
             return
-        try:
-            self.log(logged(peek.results, peek.findings), peek.at)
-        except Exception as error:
-            self._fault(f"the logger at {self._unit} {peek.at:g}: {reason_of(error)}")
+        numbers = logged(peek.results, peek.findings)
+        place = f"{self._unit} {peek.at:g}"
+        if self.log is not None:
+            self._attempt(partial(self.log, numbers, peek.at), f"the logger at {place}")
+        told = Told(at=peek.at, numbers=numbers, rows=rows_of(peek.findings))
+        self._to_trackers(lambda tracker: tracker.look(told), f"at {place}")
 
-    def _react(self, model: nn.Module | AuditedModel, peek: Peek) -> None:
-        network = _network_of(model)
+    def _to_trackers(self, call: Callable[[Tracker], object], when: str) -> None:
+        for tracker in self.trackers:
+            self._attempt(partial(call, tracker), f"{type(tracker).__name__} {when}")
+
+    def track(self, find: Callable[[], Sequence[Tracker]]) -> None:
+        """Tells the trackers that it finds from now on; where it finds none, and raises, that is a fault."""
+        self._attempt(lambda: self.trackers.extend(find()), "the trackers")
+
+    def _attempt(self, call: Callable[[], object], what: str) -> None:
+        try:
+            call()
+        except Exception as error:
+            self._fault(f"{what}: {reason_of(error)}")
+
+    def _react(self, model: nn.Module | AuditedModel, whole: nn.Module | AuditedModel, peek: Peek) -> None:
+        network = network_of(whole)
         if self.on_fail == "rollback" and network is None and len(self.peeks) == 1:
             self._fault("weights cannot be put back: step was given no torch network")
         if not peek.failed:
@@ -387,7 +431,10 @@ class TrainingAudit:
                 said += "; there is no earlier look to go back to"
             else:
                 passed, at, kept = self._kept
-                put_back(network, kept)
+                if whole is not model and isinstance(model, nn.Module):
+                    put_back_whole(unwrapped(model), kept)
+                else:
+                    put_back(network, kept)
                 self._last = None
                 said += (
                     f"; the weights of {self._unit} {at:g} were put back, "
@@ -397,34 +444,74 @@ class TrainingAudit:
 
     def _finish(self, model: nn.Module | AuditedModel | None) -> AuditReport | None:
         level = self.spending.closing if self.spending is not None else 0.0
-        results, place = self._closing_results(model)
+        results, place = self._closing_results(None if model is None else self._whole(model))
         if results is None:
             self._fault("there was no look, and no model to take one at the end")
             return None
-        own = ProbeResult(
-            probe=NAME,
-            pillar="intake",
-            citation="",
-            measurements=(self._alarms(place),),
-            not_run=self._faults_in_words(),
-        )
-        report = assemble(
-            [own, *results],
-            self.criteria if self.spending is not None else (),
-            model=self._model,
-            data=data_record(self.data),
-            environment=environment(device=self._device, seed=self.seed),
-            family=Family(error_rate=level or self.error_rate),
-            duration_s=self.budget.seconds,
-        )
-        drawn = distinct(courses(self.peeks, self._unit, self.spending))
-        report = report.model_copy(update={"figures": (*drawn, *report.figures)})
+        weights = "" if self._last is None else weights_digest(self._last[0])
+        judged = self.spending is not None
+        if judged and not self._unspent(None, weights):
+            judged = False
+            self._fault(
+                "the closing look was judged before the training went back to its checkpoint, of other weights, and "
+                "what it may spend is spent: these numbers are not judged"
+            )
+        at = float(self._calls) if place is None else place
+        closing = LookRecord(look=None, at=at, error_rate=level, judged=judged, weights=weights)
+        decided = self._judged(results, level, judged=judged)
+        report = self._record(results, place, decided, judged=judged, closing=closing)
         self.report = report
-        self._write(report)
+        if self.trackers and self._leads:
+            told = Told(at=at, numbers={}, rows=rows_of(decided[0]), closing=True)
+            self._to_trackers(lambda tracker: tracker.look(told), "at the end")
+        self._write(report, drawn=True)
+        if judged and report.training is not None and report.training.closing is not None:
+            self._spent = (*self._spent, report.training.closing)
         return report
 
+    def _record(
+        self,
+        results: Sequence[ProbeResult],
+        place: float | None,
+        decided: _Decided,
+        *,
+        judged: bool,
+        closing: LookRecord | None,
+    ) -> AuditReport:
+        """The report of these results: the last one, or how things stand where there is no closing look."""
+        faults = self._faults_in_words()
+        if closing is None:
+            faults = "; ".join(
+                said for said in ("the training has not ended, and no closing look was taken", faults) if said
+            )
+        own = ProbeResult(probe=NAME, pillar="intake", citation="", measurements=(self._alarms(place),), not_run=faults)
+        report = assemble(
+            [own, *results],
+            self.criteria if judged else (),
+            model=self._asking.model,
+            data=data_record(self.data),
+            environment=environment(device=self._asking.device, seed=self.seed),
+            duration_s=self.budget.seconds,
+            judged=([*judge([own], ())[0], *decided[0]], decided[1]),
+        )
+        if closing is not None:
+            failed = tuple(dict.fromkeys(f.metric for f in report.findings if f.outcome == "FAIL" and f.metric))
+            closing = closing.model_copy(update={"failed": failed})
+        training = TrainingRecord(
+            run=self._run.digest,
+            unit=self._unit,
+            planned=None if self.spending is None else self.spending.n_peeks,
+            looks=tuple(_look_record(peek) for peek in self.peeks),
+            left_out=tuple(self.skipped),
+            closing=closing,
+            resumed_after=self.resumed_after,
+            spent=self._spent,
+        )
+        drawn = distinct(courses(self.peeks, self._unit, self.spending))
+        return report.model_copy(update={"figures": (*drawn, *report.figures), "training": training})
+
     def _closing_results(self, model: nn.Module | AuditedModel | None) -> tuple[list[ProbeResult] | None, float | None]:
-        network = None if model is None else _network_of(model)
+        network = None if model is None else network_of(model)
         same = self._last is not None and (model is None or (network is not None and digest(network) == self._last[0]))
         ranks = self._join()
         if ranks is not None and not ranks.broken:
@@ -433,11 +520,12 @@ class TrainingAudit:
             return list(self._last[1].results), self._last[1].at
         if model is None:
             return (list(self.peeks[-1].results), self.peeks[-1].at) if self.peeks else (None, None)
-        closing = self._look(model, float(self._calls), self.spending.closing if self.spending else 0.0, judged=False)
+        closing = self._look(model, float(self._calls), self.spending.closing if self.spending else 0.0, number=0)
         return list(closing.results), None
 
     def _alarms(self, place: float | None) -> Measurement:
         alarms = [p for p in self.peeks if p.failed]
+        earlier = [look for look in self._spent if look.failed and look.look is not None]
         words = [
             f"{len(self.peeks)} looks" if len(self.peeks) != 1 else "1 look",
             f"each judged at {self.spending.peek:.2g}"
@@ -449,31 +537,42 @@ class TrainingAudit:
         words.append(f"they are of {self._unit} {place:g}" if place is not None else "they are of the final model")
         if alarms:
             words.append("alarms at " + ", ".join(f"{p.at:g}" for p in alarms[:10]))
+        if earlier:
+            words.append("before it was resumed alarms at " + ", ".join(f"{look.at:g}" for look in earlier[:10]))
         if self.skipped:
             words.append(
-                f"{len(self.skipped)} were left out to keep audits near {self.budget.max_overhead:.3g} of the time, of "
-                f"which they took {self.budget.overhead:.2g} so far: "
+                f"{len(self.skipped)} were left out to keep audits near {self.budget.max_overhead:.3g} of the "
+                f"processor time, of which they took {self.budget.overhead:.2g} so far: "
                 + ", ".join(f"{at:g}" for at in self.skipped[:10])
                 + (" ..." if len(self.skipped) > 10 else "")
             )
         return Measurement(
             metric="alarms",
-            estimate=Exact(known=float(len(alarms))),
+            estimate=Exact(known=float(len(alarms) + len(earlier))),
             n_samples=len(self.peeks),
             ideal=0.0,
             detail="; ".join(words),
         )
 
-    def _write(self, report: AuditReport) -> None:
-        if self.out is None or not self._leads:
+    def _write(self, report: AuditReport, *, drawn: bool) -> None:
+        """``drawn``: whether the page is drawn too, which costs more than many a look."""
+        if not self._leads or (self.out is None and not self.trackers):
             return
-        from auditor.report.html import render_html
+        files = {"report.json": report.to_json()}
+        if drawn:
+            from auditor.report.html import render_html
 
-        try:
-            write_beside(self.out / "report.json", report.to_json().encode())
-            write_beside(self.out / "report.html", render_html(report).encode())
-        except (OSError, UsageError) as error:
-            self._fault(f"the report could not be written: {reason_of(error)}")
+            started = self.budget.clock()
+            files["report.html"] = render_html(report)
+            self._drawing = self.budget.clock() - started
+            self.budget.reserve = self._drawing
+        if self.out is not None:
+            try:
+                for name, text in files.items():
+                    write_beside(self.out / name, text.encode())
+            except (OSError, UsageError) as error:
+                self._fault(f"the report could not be written: {reason_of(error)}")
+        self._to_trackers(lambda tracker: tracker.report(files), "and the report")
 
     def _faults_in_words(self) -> str:
         if not self.faults:
@@ -514,23 +613,8 @@ def _check(
         raise UsageError("Epsilon so far is at some delta: give delta, below one over the number of training rows.")
 
 
-def _untouched(model: nn.Module | AuditedModel) -> AbstractContextManager[None]:
-    """Around a question to any model; of one that is no network the generators at least."""
-    network = _network_of(model)
-    outer = model if isinstance(model, nn.Module) else network
-    return untouched(nn.Module() if outer is None else outer)
-
-
-def _network_of(model: nn.Module | AuditedModel) -> nn.Module | None:
-    if isinstance(model, nn.Module):
-        try:
-            return bare(model)
-        except ModelError:
-            # Said by every probe's NOT_RUN.
-            return None
-    module = getattr(model, "module", None)
-    return module if isinstance(module, nn.Module) else None
-
-
-def _not_run(probe: Probe, reason: str) -> ProbeResult:
-    return ProbeResult(probe=probe.name, pillar=probe.pillar, citation=probe.citation, not_run=reason)
+def _look_record(peek: Peek) -> LookRecord:
+    failed = tuple(dict.fromkeys(f.measurement.metric for f in peek.failed if f.measurement))
+    return LookRecord(
+        look=peek.look, at=peek.at, error_rate=peek.error_rate, judged=peek.judged, weights=peek.weights, failed=failed
+    )

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
+from weakref import WeakValueDictionary
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from transformers import TrainerCallback
+from transformers.trainer_callback import ExportableState
 
-from auditor.errors import ModelError
+from auditor.errors import ModelError, UsageError
 from auditor.intake.huggingface import TextClassifier
+from auditor.model.placement import device_of
 from auditor.model.torch_model import TorchModel
+from auditor.training.looks.trackers import Tracker, trackers_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase, Trainer, TrainerControl, TrainerState, TrainingArguments
@@ -25,25 +29,55 @@ _TEXT_BATCH = 64
 _MOST_EPOCHS = 1_000_000
 
 
-class AuditCallback(TrainerCallback):  # type: ignore[misc]
+class AuditCallback(TrainerCallback, ExportableState):  # type: ignore[misc]
     """Audits the model after each epoch, or each n-th step, of a ``Trainer``; see ``add_to``.
 
+    The audit's state rides in ``trainer_state.json`` of each checkpoint, and ``resume_from_checkpoint`` goes on from
+    it. Weights to roll back to do not, being no JSON: after it was resumed there are none until a look passes.
+
     ``log``: called with the numbers of a look; ``trainer.log`` sends them wherever the trainer reports to.
+    ``trackers``: finds what is told of outcomes, at the first look, when the trainer's own callbacks have begun.
     """
 
-    def __init__(self, audit: TrainingAudit, *, log: Callable[[dict[str, float]], None] | None = None) -> None:
-        self.audit = audit
+    # Where restore_callback_states_from_checkpoint is set the Trainer makes every callback anew, of JSON.
+    _audits: ClassVar[WeakValueDictionary[str, TrainingAudit]] = WeakValueDictionary()
+
+    def __init__(
+        self,
+        audit: TrainingAudit | str,
+        *,
+        log: Callable[[dict[str, float]], None] | None = None,
+        trackers: Callable[[], list[Tracker]] | None = None,
+    ) -> None:
+        if isinstance(audit, str):
+            if audit not in self._audits:
+                raise UsageError(
+                    "The checkpoint is of an audit of other rows, probes, criteria, error rate or seed: give the "
+                    "audit what it was begun with, or resume without restore_callback_states_from_checkpoint."
+                )
+            audit = self._audits[audit]
+        self.audit: TrainingAudit = audit
+        self._audits[audit.key] = audit
+        self.saved: dict[str, Any] | None = None
+        self._trackers = trackers
         if log is not None and audit.log is None:
             audit.log = lambda numbers, at: log(numbers)
+
+    def state(self) -> dict[str, Any]:
+        """What ``trainer_state.json`` keeps of it."""
+        return {"args": {"audit": self.audit.key}, "attributes": {"saved": self.audit.state_dict()["audit"]}}
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Plans the looks and starts the clock."""
+        """Plans the looks, goes on from the checkpoint's state where there is one, and starts the clock."""
         every = self.audit.every
         planned = math.ceil(state.num_train_epochs) if every == "epoch" else state.max_steps // int(every)
         # Of rows without a length the Trainer knows no number of epochs, and says the largest there is.
         self.audit.plan(planned if 1 <= planned <= _MOST_EPOCHS else None)
+        kept = (state.stateful_callbacks or {}).get(type(self).__name__)
+        if state.global_step and isinstance(kept, dict) and not self.audit.peeks:
+            self.audit.load_state_dict({"audit": kept["attributes"]["saved"]})
         self.audit.begin()
 
     def on_epoch_end(
@@ -65,6 +99,9 @@ class AuditCallback(TrainerCallback):  # type: ignore[misc]
         self.audit.finish(kwargs["model"])
 
     def _look(self, model: nn.Module, at: float, control: TrainerControl) -> None:
+        if self._trackers is not None:
+            self.audit.track(self._trackers)
+            self._trackers = None
         # Logging takes back the Trainer's own intention to log.
         intended = dict(vars(control))
         self.audit.step(model, at=at)
@@ -74,9 +111,18 @@ class AuditCallback(TrainerCallback):  # type: ignore[misc]
 
 
 def add_to(trainer: Trainer, audit: TrainingAudit) -> AuditCallback:
-    """Adds an audit to a trainer, logging to whatever the trainer logs to."""
-    callback = AuditCallback(audit, log=trainer.log)
+    """Adds an audit to a trainer; numbers, intervals and outcomes go to whatever the trainer logs to.
+
+    TensorBoard is given outcomes as a text, Weights & Biases as a table, MLflow the report as artifacts.
+    """
+    own = trainer.callback_handler.callbacks
+    callback = AuditCallback(
+        audit, log=trainer.log, trackers=lambda: trackers_of(own, step=lambda at: int(trainer.state.global_step))
+    )
     trainer.add_callback(callback)
+    # At the end of the training it has something to tell before the others close their files.
+    own.remove(callback)
+    own.insert(0, callback)
     return callback
 
 
@@ -105,6 +151,6 @@ def text_classifier(network: nn.Module, tokenizer: PreTrainedTokenizerBase, *, m
         encoder=encode,
         token_name=tokenizer.convert_ids_to_tokens,
         outputs="logits",
-        device=next(network.parameters()).device,
+        device=device_of(network),
         batch_rows=_TEXT_BATCH,
     )

@@ -6,6 +6,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from auditor.errors import MissingExtraError
+from auditor.training.looks.trackers import trackers_of
 
 try:
     from lightning.pytorch import Callback
@@ -23,12 +24,32 @@ if TYPE_CHECKING:
 class AuditCallback(Callback):  # type: ignore[misc]
     """Audits the module after each training epoch, or each n-th training step, and logs to the trainer's loggers.
 
+    TensorBoard is given outcomes as a text, Weights & Biases as a table, MLflow the report as artifacts. The audit's
+    state, rollback's weights with it, rides in each checkpoint, and ``fit(ckpt_path=...)`` goes on from it.
+
     The module's ``forward`` must return logits, or give the audit a ``wrap``.
     """
 
     def __init__(self, audit: TrainingAudit) -> None:
         self.audit = audit
         self._seen_step = 0
+        self._tracked = False
+        self._saved: dict[str, Any] | None = None
+
+    def state_dict(self) -> dict[str, Any]:
+        """The audit's state, for the checkpoint."""
+        return self.audit.state_dict()
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Keeps the state until the trainer knows how many looks there will be."""
+        self._saved = state_dict
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Goes on from the checkpoint's state where there is one."""
+        self._seen_step = trainer.global_step
+        if self._saved is not None:
+            self.audit.load_state_dict(self._saved)
+            self._saved = None
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Plans the looks and starts the clock."""
@@ -37,6 +58,9 @@ class AuditCallback(Callback):  # type: ignore[misc]
         self.audit.plan(int(planned) if planned is not None and 1 <= planned < math.inf else None)
         if self.audit.log is None and trainer.loggers:
             self.audit.log = lambda numbers, at: self._log(trainer, numbers)
+        if not self._tracked:
+            self._tracked = True
+            self.audit.track(lambda: trackers_of(trainer.loggers, step=lambda at: int(trainer.global_step)))
         self.audit.begin()
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.distributed as dist
+from torch.distributed.device_mesh import DeviceMesh
 
 from auditor.data.audit_data import AuditData
 from auditor.finding.measurement import Measurement, Pillar
@@ -27,7 +28,9 @@ from auditor.statistics.estimate import Exact
 from probes.fairness.group_fairness import GroupFairness
 from probes.fairness.score_fairness import ScoreFairness
 from probes.robustness.robustness import Robustness
-from tests.run.while_training.worlds import network, rows
+from tests.quantifiers import all_of
+from tests.run.while_training.worlds import network, rows, selecting
+from tests.toys.models import criterion
 
 
 class OneSided:
@@ -57,17 +60,26 @@ def rank(out: Path, how: str) -> None:
     own = int(os.environ["RANK"])
     # Not a multiple of the batch, nor of the ranks.
     first: list[Probe] = [OneSided()] if how == "one_sided" else []
-    audit = TrainingAudit(
-        probes=[*first, GroupFairness(), ScoreFairness(), Robustness()],
-        data=rows(3001, seed=own if how == "other_rows" else 0), n_peeks=2, max_overhead=None,
-        out=out, timeout_s=8.0 if dies else 120.0,
-    )  # fmt: skip
+    def made() -> TrainingAudit:
+        return TrainingAudit(
+            probes=[*first, GroupFairness(), ScoreFairness(), Robustness()],
+            data=rows(3001, seed=own if how == "other_rows" else 0), n_peeks=2, max_overhead=None,
+            out=out, timeout_s=8.0 if dies else 120.0,
+        )  # fmt: skip
+
+    audit = made()
+    if how == "sharded":
+        return sharded(audit)
     model = network()
     # Statistics of the batches of one rank, as they are between two forward passes of a distributed training.
     model[1].running_mean.fill_(0.1 * own if how == "statistics" else 0.0)
     audit.step(model)
     if dies and own == 1:
         os._exit(0)
+    if how == "resumed":
+        state = audit.state_dict()
+        audit = made()
+        audit.load_state_dict(state)
     with torch.no_grad():
         model[4].bias.add_(torch.tensor([0.0, 0.3]))
     audit.step(model)
@@ -76,6 +88,56 @@ def rank(out: Path, how: str) -> None:
         assert float(model[1].running_mean[0]) == (0.0 if own == 0 else float(torch.tensor(0.1 * own)))
     if dist.is_initialized() and not dies:
         dist.destroy_process_group()
+
+
+def sharded(audit: TrainingAudit) -> None:
+    """The same two looks at parameters of which each rank has a part, which go on learning afterwards."""
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+    from torch.distributed.tensor import DTensor, distribute_tensor
+
+    mesh, model = init_device_mesh("cpu", (dist.get_world_size(),)), network()
+    fully_shard(model[4], mesh=mesh)
+    fully_shard(model, mesh=mesh)
+    model[1].running_mean.fill_(0.0)
+    audit.step(model)
+    before = model.training, [p.to_local().clone() for p in model.parameters() if isinstance(p, DTensor)]
+    with torch.no_grad():
+        bias = model[4].bias
+        assert isinstance(bias, DTensor) and len(before[1]) == 6
+        bias.add_(distribute_tensor(torch.tensor([0.0, 0.3]), mesh, bias.placements))
+    audit.step(model)
+    audit.finish(model)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    torch.nn.functional.cross_entropy(model(torch.randn(8, 3)), torch.zeros(8, dtype=torch.int64)).backward()
+    optimizer.step()
+    own = [p.to_local() for p in model.parameters() if isinstance(p, DTensor)]
+    assert model.training and all_of(isinstance(p, DTensor) for p in model.parameters())
+    assert any(not torch.equal(a, b) for a, b in zip(before[1], own, strict=True))
+    rolled_back(mesh)
+    dist.destroy_process_group()
+
+
+def rolled_back(mesh: DeviceMesh) -> None:
+    """Weights of the look that passed are put back into the shards."""
+    from torch.distributed.fsdp import fully_shard
+    from torch.distributed.tensor import DTensor, distribute_tensor
+
+    model = selecting([1.0, 0.0, 0.0])
+    fully_shard(model, mesh=mesh)
+    weight = model.weight
+    assert isinstance(weight, DTensor)
+    good = weight.full_tensor().clone()
+    audit = TrainingAudit(probes=[GroupFairness()], data=rows(4000), n_peeks=2, max_overhead=None, on_fail="rollback",
+                          criteria=[criterion("demographic_parity_difference", "at_most", 0.1)])  # fmt: skip
+    audit.step(model)
+    with torch.no_grad():
+        unfair = torch.tensor([[0.0, 0.0, 0.0], [1.0, 0.0, 3.0]])
+        weight.copy_(distribute_tensor(unfair, mesh, weight.placements))
+    audit.step(model)
+    assert audit.should_stop and not audit.faults, audit.faults
+    now = next(iter(model.parameters()))
+    assert isinstance(now, DTensor) and torch.equal(now.full_tensor(), good)
 
 
 def begin(out: Path, n: int, number: int, how: str) -> int:

@@ -23,7 +23,7 @@ def run(name: str, out: Path, epochs: int) -> tuple[TrainingAudit, AuditReport]:
     with torch.random.fork_rng(), warnings.catch_warnings():
         # The trainers' own notices, and ours, which the report repeats.
         warnings.simplefilter("ignore")
-        audit = importlib.import_module(f"examples.{name}").main(str(out), epochs)
+        audit = importlib.import_module(f"cli.examples.{name}").main(str(out), epochs)
     return audit, AuditReport.from_json((out / "report.json").read_text())
 
 
@@ -56,7 +56,7 @@ def test_a_trainer_logs_the_numbers_and_stops_where_a_gap_is_shown(tmp_path: Pat
 
     from auditor.data.audit_data import AuditData
     from auditor.run.while_training.huggingface import add_to, text_classifier
-    from examples.text_trainer import Texts, word_tokenizer
+    from cli.examples.text_trainer import Texts, word_tokenizer
     from probes.fairness.group_fairness import GroupFairness
     from tests.toys.models import criterion
 

@@ -69,6 +69,19 @@ def test_the_report_of_several_ranks_is_that_of_one(job: Job, alone: dict[str, A
 
 
 @pytest.mark.slow
+def test_the_report_of_sharded_parameters_is_that_of_one_rank_with_all(job: Job, alone: dict[str, Any]) -> None:
+    """By ``fully_shard`` over two ranks; that training goes on and weights are put back, the job asserts."""
+    assert without_times(alone) == without_times(job(2, "sharded"))
+
+
+@pytest.mark.slow
+def test_a_resumed_job_of_several_ranks_ends_with_the_findings_of_one(job: Job, alone: dict[str, Any]) -> None:
+    resumed = job(2, "resumed")
+    assert resumed["training"].pop("resumed_after") == [1] and "resumed_after" not in alone["training"]
+    assert without_times(alone) == without_times(resumed)
+
+
+@pytest.mark.slow
 def test_a_rank_that_dies_is_not_run_with_its_reason(job: Job) -> None:
     report = job(2, "dies")
     said = [f["reason"] for f in report["findings"] if f["outcome"] == "NOT_RUN"]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import json
 import math
+import threading
+import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -16,14 +18,14 @@ from torch import nn
 
 from auditor.data.audit_data import AuditData
 from auditor.errors import UsageError
-from auditor.finding.measurement import Outcome
+from auditor.finding.measurement import Measurement, Outcome
 from auditor.model.audited_model import AuditedModel
 from auditor.model.torch_model import TorchModel
 from auditor.report.record import AuditReport
 from auditor.run.audit import run_audit
 from auditor.run.while_training.audit import AuditWarning, TrainingAudit
-from auditor.run.while_training.budget import Budget
-from auditor.run.while_training.spending import Spending
+from auditor.training.looks.budget import Budget
+from auditor.training.looks.spending import Spending
 from auditor.training.untouched import bare, digest, put_back, snapshot
 from probes.attribution.probe import FeatureAttribution
 from probes.fairness.group_fairness import GroupFairness
@@ -311,6 +313,60 @@ def test_the_schedule_thins_itself_out_to_keep_its_share() -> None:
         assert tight.allows() is allowed
 
 
+def test_time_is_the_processors_of_all_threads_and_none_of_other_work() -> None:
+    budget = Budget(0.03)
+    time.sleep(0.3)
+    assert budget.passed < 0.2
+    begun = time.process_time()
+
+    def busy() -> None:
+        while time.process_time() - begun < 0.2:
+            sum(range(1000))
+
+    thread = threading.Thread(target=busy)
+    thread.start()
+    thread.join()
+    assert budget.passed >= 0.2
+
+
+@pytest.mark.parametrize("epoch", [0.5, 1.0, 4.0, 20.0])
+@pytest.mark.parametrize(
+    ("first", "later", "drawing"),
+    [(0.4, 0.1, 1.2), (0.2, 0.2, 1.4), (0.05, 0.05, 0.5), (0.9, 0.4, 0.5), (0.01, 0.01, 0.02)],
+)
+def test_audits_take_at_most_their_share_of_every_training_of_a_minute(
+    epoch: float, first: float, later: float, drawing: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A clock of one's own: whatever an epoch and a look take, the first look, the last and the page included.
+
+    All that costs is charged: 60 s of training allow 1.86 s of audits, and no more than these are taken.
+    """
+    now = [0.0]
+
+    class Costly(SelectionRate):
+        def measure(self, model: AuditedModel, data: AuditData, rng: np.random.Generator) -> list[Measurement]:
+            now[0] += first if not audit.peeks else later
+            return super().measure(model, data, rng)
+
+    def render_html(report: AuditReport) -> str:
+        now[0] += drawing
+        return "page"
+
+    monkeypatch.setattr("auditor.report.html.render_html", render_html)
+    audit = TrainingAudit(probes=[Costly()], data=rows(40), n_peeks=int(60.0 / epoch), out=tmp_path)
+    audit.budget.clock = lambda: now[0]
+    audit.begin()
+    for k in range(int(60.0 / epoch)):
+        now[0] += epoch
+        audit.step(selecting([1.0, 0.0, 0.01 * k]))
+    audit.finish(selecting([1.0, 0.0, 0.01 * k]))
+    spent = now[0] - 60.0
+    assert audit.budget.seconds == pytest.approx(spent) and audit.budget.overhead == pytest.approx(spent / now[0])
+    assert spent <= 0.03 * now[0] + 1e-9
+    assert audit.peeks[0].look == 1 and audit.peeks[-1].look == int(60.0 / epoch)
+    assert (tmp_path / "report.html").read_text() == "page"
+
+
 def test_what_was_left_out_is_said_and_the_last_look_is_always_taken() -> None:
     audit = TrainingAudit(probes=[GroupFairness()], data=rows(500), criteria=FAIR, n_peeks=5, max_overhead=1e-6)
     for _ in range(5):
@@ -556,8 +612,8 @@ def test_a_place_that_is_no_number_is_a_fault_and_no_exception() -> None:
 
 def test_names_are_such_as_trackers_take() -> None:
     from auditor.finding.measurement import Measurement
-    from auditor.run.while_training.peek import metric_name
     from auditor.statistics.estimate import Exact
+    from auditor.training.looks.peek import metric_name
 
     measured = Measurement(
         metric="rate", method="a/b", estimate=Exact(known=1.0), n_samples=1,

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from auditor.finding.budgets import Family
 from auditor.finding.judgement import Judgement
 from auditor.finding.measurement import Measurement, Outcome, ProbeResult
 
@@ -19,7 +20,10 @@ _OTHERS = re.compile(r"[^A-Za-z0-9_\-. ]")
 class Peek:
     """What a look at the model said: ``at`` counts epochs or steps, ``error_rate`` is the level it was judged at.
 
-    ``faults``: what went wrong in taking it, where anything did; the probes it concerns are NOT_RUN.
+    ``look``: its number in the plan, those that were left out counted; 0 of the closing one.
+    ``judged``: whether it was held to the criteria; what lies beyond the plan, or was spent before, is not.
+    ``weights``: a digest of the network's parameters and buffers, "" of what is no network. ``faults``: what went wrong
+    in taking it, where anything did; the probes it concerns are NOT_RUN. ``family``: as it was judged.
     """
 
     at: float
@@ -27,7 +31,11 @@ class Peek:
     findings: tuple[Judgement, ...]
     error_rate: float
     seconds: float
+    look: int = 0
+    judged: bool = True
+    weights: str = ""
     faults: tuple[str, ...] = ()
+    family: Family = field(default_factory=Family)
 
     @property
     def failed(self) -> tuple[Judgement, ...]:
@@ -62,13 +70,18 @@ def metric_name(probe: str, measurement: Measurement) -> str:
 
 
 def logged(results: Sequence[ProbeResult], findings: Sequence[Judgement]) -> dict[str, float]:
-    """Every finite number by its name, and how many findings ended in each outcome."""
+    """Every finite number by its name, its interval as ``/low`` and ``/high``, and how many of each outcome."""
     numbers = {
         metric_name(result.probe, m): float(m.estimate.value)
         for result in results
         for m in result.measurements
         if math.isfinite(m.estimate.value)
     }
+    for finding in findings:
+        if finding.measurement is not None and finding.interval is not None:
+            name = metric_name(finding.probe, finding.measurement)
+            ends = zip(("low", "high"), finding.interval, strict=True)
+            numbers |= {f"{name}/{end}": float(value) for end, value in ends if math.isfinite(value)}
     counts = {
         f"audit/outcomes/{outcome.value.lower()}": float(sum(f.outcome is outcome for f in findings))
         for outcome in Outcome

@@ -11,7 +11,8 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from auditor import PROBES, TrainingAudit
-from examples.mortgages import load, network
+
+from .mortgages import load, network
 
 
 def main(out: str, epochs: int = 10) -> TrainingAudit:

@@ -1,4 +1,4 @@
-"""The same loop under Accelerate: the audit takes the wrapper off by itself, and logs to Accelerate's trackers.
+"""The same loop under Accelerate: the audit takes the wrapper off, logs to its trackers and rides in its state.
 
 python -m examples.accelerate_loop OUT [EPOCHS]
 """
@@ -13,7 +13,9 @@ from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader, TensorDataset
 
 from auditor import PROBES, TrainingAudit
-from examples.mortgages import load, network
+from auditor.training.looks.trackers import trackers_of
+
+from .mortgages import load, network
 
 
 def main(out: str, epochs: int = 5) -> TrainingAudit:
@@ -32,8 +34,11 @@ def main(out: str, epochs: int = 5) -> TrainingAudit:
         data=rows,
         n_peeks=epochs,
         log=lambda numbers, epoch: accelerator.log(numbers, step=int(epoch)),
+        trackers=trackers_of(accelerator.trackers),
         out=out,
     )
+    # From now on accelerator.save_state and load_state carry it too.
+    accelerator.register_for_checkpointing(audit)
     for _ in range(epochs):
         for inputs, labels in batches:
             optimizer.zero_grad()

@@ -7,11 +7,13 @@ from dataclasses import dataclass
 
 from auditor.finding.figure import Figure, Series
 from auditor.finding.judgement import Judgement
-from auditor.run.while_training.peek import Peek
-from auditor.run.while_training.spending import Spending
+from auditor.training.looks.peek import Peek
+from auditor.training.looks.spending import Spending
 
 _MOST_SERIES = 8
 _FEWEST_POINTS = 2
+# Of what nothing is required: two points of many planned say little, and drawing them costs more than taking them.
+_FEWEST_OF_MANY = 3
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,8 @@ def courses(peeks: Sequence[Peek], unit: str, spending: Spending | None) -> list
     share, and so is that of any band below it: a confidence sequence over the models of the run. Bands of other numbers
     have the same level each and do not hold together; a look beyond the plan has none.
 
-    Numbers with further coordinates, such as a noise level, and groups beyond eight are left to the report's tables.
+    Numbers with further coordinates, such as a noise level, and groups beyond eight are left to the report's tables,
+    and so is what nothing is required of where only two of more planned looks were taken.
     What is held to a criterion comes first.
     """
     lines: dict[_Line, dict[str, list[tuple[float, Judgement]]]] = {}
@@ -48,12 +51,18 @@ def courses(peeks: Sequence[Peek], unit: str, spending: Spending | None) -> list
                 seen.add((line, group))
                 lines.setdefault(line, {}).setdefault(group, []).append((peek.at, finding))
     figures = [
-        _figure(line, groups, unit, spending, {p.at for p in peeks[: spending.n_peeks]} if spending else set())
+        _figure(line, groups, unit, spending, {p.at for p in peeks if p.judged} if spending else set())
         for line, groups in lines.items()
-        if max(len(points) for points in groups.values()) >= _FEWEST_POINTS
+        if max(len(points) for points in groups.values()) >= _fewest(groups, spending)
     ]
     drawn = [f for f in figures if any(y is not None for s in f.series for y in s.y)]
     return sorted(drawn, key=lambda f: f.criterion is None)
+
+
+def _fewest(groups: dict[str, list[tuple[float, Judgement]]], spending: Spending | None) -> int:
+    required = any(finding.criterion is not None for points in groups.values() for _, finding in points)
+    few = spending is None or spending.n_peeks < _FEWEST_OF_MANY
+    return _FEWEST_POINTS if required or few else _FEWEST_OF_MANY
 
 
 def _figure(

@@ -16,7 +16,8 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from auditor import PROBES, TrainingAudit
 from auditor.run.while_training.lightning import AuditCallback
-from examples.mortgages import load, network
+
+from .mortgages import load, network
 
 
 class Mortgages(LightningModule):

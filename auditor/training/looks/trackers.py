@@ -1,0 +1,188 @@
+"""Where a training's numbers go: every look's intervals and outcomes in TensorBoard, Weights & Biases and MLflow."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any, Protocol
+
+from auditor.finding.judgement import Judgement
+from auditor.training.looks.peek import metric_name
+
+COLUMNS = ("outcome", "finding", "value", "low", "high", "required", "reason")
+Row = tuple[str, str, float | None, float | None, float | None, str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Told:
+    """A look as trackers are told of it: numbers by name, and a row of ``COLUMNS`` for each finding.
+
+    ``at``: the epoch or step; ``closing``: whether these are the findings of the closing look, at its own level.
+    """
+
+    at: float
+    numbers: Mapping[str, float]
+    rows: tuple[Row, ...]
+    closing: bool = False
+
+    @property
+    def name(self) -> str:
+        """What tables and texts of it are called."""
+        return "audit/closing" if self.closing else "audit/findings"
+
+
+class Tracker(Protocol):
+    """What takes looks and reports; whatever it raises is a fault of the audit and none of the training."""
+
+    def look(self, told: Told) -> None:
+        """The numbers and findings of a look."""
+        ...
+
+    def report(self, files: Mapping[str, str]) -> None:
+        """The report so far: texts by the names of their files."""
+        ...
+
+
+def rows_of(findings: Sequence[Judgement]) -> tuple[Row, ...]:
+    """A row for each finding that is judged or was lost."""
+    return tuple(_row(f) for f in findings if f.criterion is not None or f.measurement is None)
+
+
+def _row(finding: Judgement) -> Row:
+    measured = finding.measurement
+    low, high = finding.interval or (math.nan, math.nan)
+    return (
+        finding.outcome.value,
+        finding.probe if measured is None else metric_name(finding.probe, measured),
+        None if measured is None else _finite(measured.estimate.value),
+        _finite(low),
+        _finite(high),
+        finding.criterion.describe() if finding.criterion is not None else "",
+        finding.reason,
+    )
+
+
+def _finite(value: float) -> float | None:
+    return float(value) if math.isfinite(value) else None
+
+
+def _nearest(at: float) -> int:
+    return round(at)
+
+
+@dataclass(frozen=True)
+class TensorBoard:
+    """A ``SummaryWriter``: scalars for value, low and high, a text for the outcomes of each look.
+
+    ``numbers``: whether the scalars go this way, or a trainer logs them already. ``step``: the step of an epoch.
+    """
+
+    writer: Any
+    numbers: bool = True
+    step: Callable[[float], int] = _nearest
+
+    def look(self, told: Told) -> None:
+        """Scalars and the table of outcomes as Markdown."""
+        step = self.step(told.at)
+        for name, value in told.numbers.items() if self.numbers else ():
+            self.writer.add_scalar(name, value, step)
+        lines = [COLUMNS, ("---",) * len(COLUMNS), *told.rows]
+        table = "\n".join("| " + " | ".join(map(_cell, line)) + " |" for line in lines)
+        self.writer.add_text(told.name, table, step)
+        self.writer.flush()
+
+    def report(self, files: Mapping[str, str]) -> None:
+        """It keeps no files."""
+
+
+def _cell(value: object) -> str:
+    said = "" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
+    return said.replace("|", "\\|").replace("\n", " ")
+
+
+@dataclass(frozen=True)
+class WeightsAndBiases:
+    """A run of ``wandb``: numbers, and a table of the findings of each look. ``numbers`` as of TensorBoard."""
+
+    run: Any
+    numbers: bool = True
+
+    def look(self, told: Told) -> None:
+        """One entry, at the run's own step: an earlier one would be dropped."""
+        table = import_module("wandb").Table(columns=list(COLUMNS), data=[list(row) for row in told.rows])
+        numbers = dict(told.numbers) if self.numbers else {}
+        self.run.log({**numbers, told.name: table, "audit/at": told.at})
+
+    def report(self, files: Mapping[str, str]) -> None:
+        """Its tables are its report."""
+
+
+@dataclass(frozen=True)
+class MLflow:
+    """A run of an ``MlflowClient``: metrics, and the report as artifacts. ``numbers``, ``step`` as of TensorBoard's."""
+
+    client: Any
+    run_id: str
+    numbers: bool = True
+    step: Callable[[float], int] = _nearest
+
+    def look(self, told: Told) -> None:
+        """Metrics; which outcomes they had stands in the report."""
+        for name, value in told.numbers.items() if self.numbers else ():
+            self.client.log_metric(self.run_id, name, value, step=self.step(told.at))
+
+    def report(self, files: Mapping[str, str]) -> None:
+        """``audit/report.json`` and ``audit/report.html``, each time anew."""
+        for name, text in files.items():
+            self.client.log_text(self.run_id, text, f"audit/{name}")
+
+
+def trackers_of(
+    loggers: Iterable[object], *, numbers: bool = False, step: Callable[[float], int] = _nearest
+) -> list[Tracker]:
+    """The trackers behind a trainer's own loggers: callbacks of transformers, loggers of Lightning, of Accelerate.
+
+    Of Accelerate give ``accelerator.trackers``. ``numbers``: whether they are to be sent the numbers too, which a
+    trainer's own ``log`` does else. Loggers of another kind, and such as write nothing in this process, are left out.
+    """
+    found = (_tracker(logger, numbers, step) for logger in loggers)
+    return [tracker for tracker in found if tracker is not None]
+
+
+def _tracker(logger: Any, numbers: bool, step: Callable[[float], int]) -> Tracker | None:
+    for kind in type(logger).__mro__:
+        if kind.__name__ in _WRITERS:
+            writer = _WRITERS[kind.__name__](logger)
+            return None if writer is None else TensorBoard(writer, numbers, step)
+        if kind.__name__ in _RUNS:
+            run = _RUNS[kind.__name__](logger)
+            return None if run is None else WeightsAndBiases(run, numbers)
+        if kind.__name__ in _CLIENTS:
+            client, run_id = _CLIENTS[kind.__name__](logger)
+            return None if run_id is None else MLflow(client, run_id, numbers, step)
+    return None
+
+
+def _of_mlflow(module: Any) -> tuple[Any, str | None]:
+    active = module.active_run()
+    return module.MlflowClient(), None if active is None else active.info.run_id
+
+
+# By the names of classes: none of their packages need be installed.
+_WRITERS: Mapping[str, Callable[[Any], Any]] = {
+    "TensorBoardCallback": lambda callback: callback.tb_writer,
+    "TensorBoardLogger": lambda logger: logger.experiment,
+    "TensorBoardTracker": lambda tracker: tracker.tracker,
+}
+_RUNS: Mapping[str, Callable[[Any], Any]] = {
+    "WandbCallback": lambda callback: callback._wandb.run,
+    "WandbLogger": lambda logger: logger.experiment,
+    "WandBTracker": lambda tracker: tracker.tracker,
+}
+_CLIENTS: Mapping[str, Callable[[Any], tuple[Any, str | None]]] = {
+    "MLflowCallback": lambda callback: _of_mlflow(callback._ml_flow),
+    "MLFlowLogger": lambda logger: (logger.experiment, logger.run_id),
+    "MLflowTracker": lambda tracker: (import_module("mlflow").MlflowClient(), tracker.tracker.info.run_id),
+}
