@@ -77,6 +77,7 @@ class AuditedLanguageModel(AuditedModel):
         self.context = _context(network)
         self._backend = _backend(tokenizer)
         self._check_vocabulary()
+        self._prefix_named = prefix is not None
         self._begins_with = self._prefix(prefix) if self.objective == "causal" else ()
         self._pad = int(getattr(tokenizer, "pad_token_id", None) or 0)
         self._plain_head: bool | None = None
@@ -122,7 +123,19 @@ class AuditedLanguageModel(AuditedModel):
         if wrong is not None:
             raise ConfigError(f"prefix_token {wrong} is no token of this model: its ids go from 0 to {size - 1:,}.")
         other = copy.copy(self)
-        other._begins_with = ids
+        other._begins_with, other._prefix_named = ids, True
+        return other
+
+    def as_sent(self) -> AuditedLanguageModel:
+        """The same, with nothing before a text but what the tokenizer puts there itself, or a prefix that was named.
+
+        A beginning-of-sequence token that no caller sends gives a text's first token a probability, and what follows
+        another one than it has in use.
+        """
+        if self.objective == "masked" or self._prefix_named:
+            return self
+        other = copy.copy(self)
+        other._begins_with = self._added()
         return other
 
     def _special_tokens(self) -> str:
@@ -191,15 +204,18 @@ class AuditedLanguageModel(AuditedModel):
     def _prefix(self, given: Sequence[int] | None) -> tuple[int, ...]:
         if given is not None:
             return tuple(int(i) for i in given)
+        begin = getattr(self.tokenizer, "bos_token_id", None)
+        return self._added() or (() if begin is None else (int(begin),))
+
+    def _added(self) -> tuple[int, ...]:
+        """What the tokenizer puts before a text."""
         with _uncut(self._backend):
             plain = list(self._backend.encode("a", add_special_tokens=False).ids)
             dressed = list(self._backend.encode("a", add_special_tokens=True).ids)
         if plain and len(dressed) > len(plain):
             at = next((i for i in range(len(dressed)) if dressed[i : i + len(plain)] == plain), 0)
-            if at:
-                return tuple(dressed[:at])
-        begin = getattr(self.tokenizer, "bos_token_id", None)
-        return () if begin is None else (int(begin),)
+            return tuple(dressed[:at])
+        return ()
 
     def _mask_id(self) -> int:
         mask = getattr(self.tokenizer, "mask_token_id", None)

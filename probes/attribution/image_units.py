@@ -14,7 +14,7 @@ from probes.attribution.differentiable import ONLY_PREDICTS, Differentiable, sco
 from probes.attribution.explained import score_name
 from probes.attribution.question import Baseline, Posed, Question
 from probes.attribution.table_units import raw_scores
-from probes.attribution.units import BoolArray, Units
+from probes.attribution.units import BoolArray, Scale, Units
 from probes.inputs import differentiable, rows_at_once
 
 if TYPE_CHECKING:
@@ -191,11 +191,11 @@ def _raw(model: AuditedModel, sample: AuditData, classes: IntArray, why: str) ->
             parts.append(raw_scores(model, np.where(there, pixels[some], blurred[some]), classes[some]))
         return np.concatenate(parts) if parts else np.empty(0)
 
-    output = "probability" if differentiable(model) is None else "log-odds"
+    output: Scale = "probability" if differentiable(model) is None else "log-odds"
     return Posed(units=_units(score, sample, shape, output), differentiable=None, why_not=why)
 
 
-def _units(score: Any, sample: AuditData, shape: tuple[int, int], output: str) -> Units:
+def _units(score: Any, sample: AuditData, shape: tuple[int, int], output: Scale) -> Units:
     rows, columns = grid_of(shape)
     names = tuple(f"row {r + 1}, column {c + 1}" for r in range(rows) for c in range(columns))
     return Units(
@@ -206,4 +206,5 @@ def _units(score: Any, sample: AuditData, shape: tuple[int, int], output: str) -
         infill=f"the same patch of the image blurred by a tenth of its size ({rows} x {columns} patches)",
         in_distribution=False,
         output=score_name(output, sample).removeprefix("explains "),
+        scale=output,
     )

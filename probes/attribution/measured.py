@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from auditor.finding.display import EARNED, MOST_METHODS, RESERVED, UNEARNED, Grade, GradedMethod, GradeTable
@@ -11,12 +13,13 @@ from auditor.statistics.estimate import Undefined
 from auditor.statistics.kinds import AnyEstimate
 from auditor.statistics.ranks import quantile
 from probes.attribution.explained import Attributions
-from probes.attribution.faithfulness import NO_SPAN, OCCLUSION, RANDOM, Grades, mean_of
+from probes.attribution.faithfulness import NO_SPAN, OCCLUSION, ONE_UNIT, RANDOM, Grades, mean_of
 from probes.attribution.figures import grades_figure
 from probes.attribution.labels import Relabelled
 from probes.attribution.methods import METHODS
 from probes.attribution.rule import MOST_INCOMPLETE, TAIL, Verdict
 from probes.attribution.sanity import DEVIATIONS, MOST_OVERLAP
+from probes.fairwashing import RealRows
 
 LEVEL = 0.95
 # log(alpha) / log(0.95) rows are the fewest that bound a 95 % quantile from above; so many do at alpha = 0.05 / 20.
@@ -48,6 +51,7 @@ def grades_of(verdict: Verdict, n_rows: int) -> list[Measurement]:
     infill = f"{units.infill}{'' if units.in_distribution else ', which the model may never have seen'}"
     told = f". The network's parameters were not drawn anew: {verdict.unchecked}" if verdict.unchecked else ""
     unchecked = "" if verdict.reservations else told
+    unchecked += _on_real_rows(verdict.real)
     by_gradients = next((r for m, r in verdict.left_out.items() if METHODS[m].family == "gradient"), "")
     if by_gradients and METHODS[chosen].family != "gradient":
         unchecked += f". Not by gradients: {by_gradients.rstrip('.')}"
@@ -69,6 +73,7 @@ def grades_of(verdict: Verdict, n_rows: int) -> list[Measurement]:
         found.append(_plain(metric, verdict, mean_of(getattr(own, metric), low, high, own.why_none)))
     if chosen != OCCLUSION:
         found.append(_plain("faithfulness_gain_over_occlusion", verdict, verdict.gain_over_occlusion))
+    found += _raw(verdict)
     found += _of_captum(verdict)
     maps, limit = verdict.randomisation, verdict.threshold
     if maps is not None:
@@ -113,6 +118,12 @@ def grades_of(verdict: Verdict, n_rows: int) -> list[Measurement]:
     return found
 
 
+def _on_real_rows(real: RealRows | str | None) -> str:
+    if real is None or (isinstance(real, RealRows) and real.hidden):
+        return ""
+    return f". What decides real rows: {f'not known, {real}' if isinstance(real, str) else real.describe()}"
+
+
 def _headline(verdict: Verdict) -> str:
     """What became of the explanation, and what was not checked or not held against it, in one sentence."""
     if verdict.standing == "refused":
@@ -148,6 +159,19 @@ def _relabelled(verdict: Verdict, taught: Relabelled | str) -> Measurement:
 
 def _plain(metric: str, verdict: Verdict, estimate: AnyEstimate) -> Measurement:
     return Measurement(metric=metric, method=verdict.chosen, estimate=estimate, n_samples=len(verdict.problem))
+
+
+def _raw(verdict: Verdict) -> list[Measurement]:
+    """The same grades in probability, as others publish them."""
+    own = verdict.erasure
+    return [
+        replace(_plain(metric, verdict, mean_of(values, low, 1.0, ONE_UNIT)), detail=f"{own.of}; {over}")
+        for metric, values, low, over in (
+            ("raw_comprehensiveness", own.comprehensiveness, -1.0, own.over),
+            ("raw_sufficiency", own.sufficiency, -1.0, own.over),
+            ("raw_deletion_auc", own.deletion_auc, 0.0, own.along),
+        )
+    ]
 
 
 def _of_captum(verdict: Verdict) -> list[Measurement]:

@@ -25,6 +25,7 @@ from probes.attribution.question import Baseline
 from probes.attribution.rule import Checks, Parts, Verdict, judge_methods
 from probes.attribution.sanity import FEWEST_COPIES
 from probes.fairness.proxies import LEAST_STRENGTH
+from probes.fairwashing import real_rows
 from probes.inputs import chosen_classes, differentiable, draw, whole_number
 
 if TYPE_CHECKING:
@@ -59,7 +60,8 @@ class FeatureAttribution:
 
     **The rule.** Methods are ranked by their gain on one half of the sampled rows; the best (or the first in the table
     that is not shown to be worse) is confirmed on the other half. It is shown where the lower bound of its gain there,
-    at 0.25 %, lies above 0, its parts add up if they are meant to, and it passes the sanity checks. Else it is refused:
+    at 0.25 %, lies above 0, its parts add up if they are meant to, it passes the sanity checks, and real rows of a
+    table are not decided by what it hides (:func:`probes.fairwashing.real_rows`). Else it is refused:
     INCONCLUSIVE, with the reason, and nothing that it says is in the report. ``method`` forces one, which is marked
     UNEARNED where it is. WITH RESERVATIONS is one whose randomisation checks were not run, settled nothing or were
     waived, and one of an unskilled model; its figures say so too.
@@ -70,6 +72,7 @@ class FeatureAttribution:
     - ``comprehensiveness``, ``sufficiency``: mean drop of f without the top 5, 10, 20, 35 and 50 % of the units, and
       with them alone, in spans; [-1, 1], higher and lower are better. ``deletion_auc``, ``insertion_auc``: area under
       f as units go and come; [0, 1], lower and higher are better
+    - ``raw_comprehensiveness``, ``raw_sufficiency``, ``raw_deletion_auc``: see :mod:`probes.erasure`
     - ``infidelity``, ``sensitivity_max``: captum's, medians over samples; of methods that are not of points the
       second is taken with noise in the rows themselves, see :func:`probes.attribution.stability.stability`; [0, inf),
       ideal 0
@@ -285,6 +288,9 @@ class FeatureAttribution:
             n_explained=min(n_copies, _N_EXPLAINED[data.evaluation.modality]),
             why_none=why_none,
             teach=(lambda: teach_shuffled(model, data.members, rng)) if self.label_randomisation else None,
+            real=(lambda values, names: real_rows(model, data.evaluation, values, names, rng))
+            if data.evaluation.modality == "tabular"
+            else None,
         )
 
 

@@ -34,6 +34,8 @@ from probes.attribution.sanity import (
     threshold,
 )
 from probes.attribution.stability import Stability, infidelity, stability
+from probes.erasure import Erasure, erasure
+from probes.fairwashing import OTHERWISE, RealRows
 
 if TYPE_CHECKING:
     from torch import nn
@@ -56,13 +58,15 @@ _REFUSED_ALREADY = "it is refused without that"
 class Checks:
     """How many networks with parameters drawn anew the explanation is graded on, and how many are explained too.
 
-    teach: trains networks on shuffled labels, or says why it cannot; None where that was not asked for.
+    teach: trains networks on shuffled labels, or says why it cannot; None where that was not asked for. real: what
+    decides real rows, given attributions of both halves and the names of their units; None where units are no columns.
     """
 
     n_copies: int
     n_explained: int
     why_none: str = "n_copies is 0"
     teach: Callable[[], Taught | str] | None = None
+    real: Callable[[FloatArray, tuple[str, ...]], RealRows | str] | None = None
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -77,8 +81,9 @@ class Verdict:
     measured, None where it claims none. agreement: with occlusion, on the second
     half, or with the best gradient method where occlusion is chosen; ``against`` names it. relabelled: what became of
     the explanation as labels were shuffled, or why that is not known; None where it was not asked for. infidelity,
-    infidelity_of_random, sensitivity: see :mod:`probes.attribution.stability`. reservations: what was not checked of an
-    explanation that may be looked at, or was not held against it.
+    infidelity_of_random, sensitivity: see :mod:`probes.attribution.stability`. erasure: see :mod:`probes.erasure`.
+    real: what decides real rows, or why that is not known; None where it was not asked for. reservations: what was not
+    checked of an explanation that may be looked at, or was not held against it.
     """
 
     chosen: str
@@ -103,6 +108,8 @@ class Verdict:
     infidelity: FloatArray
     infidelity_of_random: FloatArray
     sensitivity: Stability | None
+    erasure: Erasure
+    real: RealRows | str | None = None
     reservations: tuple[str, ...] = ()
 
     @property
@@ -201,8 +208,11 @@ def judge_methods(
         infidelity_of_random=infidelity(
             second.units, random_attribution(second.units, np.arange(len(second)), rng), rng
         ),
+        erasure=erasure(second.units, comparable(explained), rng, of_two=second.model.n_outputs == 2),
         sensitivity=stability(chosen, parts.few, rng, replace(effort, n_steps=_SANITY_STEPS, max_steps=_SANITY_STEPS)),
     )
+    if checks.real is not None and (forced or not _reasons(verdict, halves_alike=ranking_effort is None)):
+        verdict = replace(verdict, real=checks.real(comparable(joined(asked[chosen], explained)), explained.units))
     if forced or not _reasons(verdict, halves_alike=ranking_effort is None):
         verdict = _checked(verdict, parts.few, rng, effort, checks)
     else:
@@ -358,6 +368,8 @@ def _why_unchecked(problem: Problem, verdict: Verdict, checks: Checks) -> str:
 def _reasons(verdict: Verdict, *, halves_alike: bool) -> tuple[str, ...]:
     """Why the explanation has not earned its display."""
     found = [broken(verdict.explained) or (broken(verdict.explained_first) if halves_alike else "")]
+    if isinstance(verdict.real, RealRows) and verdict.real.hidden:
+        found.append(f"{OTHERWISE}: {verdict.real.describe()}")
     if isinstance(verdict.gain, Undefined):
         found.append(verdict.gain.reason)
     elif verdict.gain.bounds(TAIL)[0] <= 0.0:

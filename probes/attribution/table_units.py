@@ -14,7 +14,7 @@ from probes.attribution.coded import Coded
 from probes.attribution.differentiable import ONLY_PREDICTS, Differentiable, scored
 from probes.attribution.explained import feature_names, score_name
 from probes.attribution.question import Baseline, Posed, Question
-from probes.attribution.units import BoolArray, Units
+from probes.attribution.units import BoolArray, Scale, Units
 from probes.inputs import differentiable, rows_at_once
 
 if TYPE_CHECKING:
@@ -176,7 +176,7 @@ def _raw(model: AuditedModel, coded: Coded, sample: AuditData, classes: IntArray
                 out[some] = found.reshape(-1, width).mean(axis=1)
         return out
 
-    output = "probability" if predicts else "log-odds"
+    output: Scale = "probability" if predicts else "log-odds"
     return Posed(units=_units(score, coded.names, sample, output, k), differentiable=None, why_not=why)
 
 
@@ -194,7 +194,7 @@ def raw_scores(model: AuditedModel, X: Any, classes: IntArray) -> FloatArray:
     return scored(own, lambda part: inputs[part], targets, len(inputs), rows_at_once(inputs))
 
 
-def _units(score: Any, names: tuple[str, ...], sample: AuditData, output: str, k: int) -> Units:
+def _units(score: Any, names: tuple[str, ...], sample: AuditData, output: Scale, k: int) -> Units:
     return Units(
         kind="feature",
         present=np.ones((len(sample), len(names)), bool),
@@ -203,4 +203,5 @@ def _units(score: Any, names: tuple[str, ...], sample: AuditData, output: str, k
         infill=_infill(k),
         in_distribution=True,
         output=score_name(output, sample).removeprefix("explains "),
+        scale=output,
     )

@@ -15,7 +15,7 @@ from probes.attribution.differentiable import ONLY_PREDICTS, Blank, Differentiab
 from probes.attribution.explained import score_name
 from probes.attribution.question import Baseline, Posed, Question
 from probes.attribution.table_units import raw_scores
-from probes.attribution.units import BoolArray, UnitKind, Units
+from probes.attribution.units import BoolArray, Scale, UnitKind, Units
 from probes.inputs import differentiable, differentiating, rows_at_once
 
 if TYPE_CHECKING:
@@ -356,6 +356,7 @@ def _raw(model: AuditedModel, sample: AuditData, classes: IntArray, why: str) ->
             parts.append(raw_scores(model, np.asarray(texts, object), classes[some]))
         return np.concatenate(parts) if parts else np.empty(0)
 
+    scale: Scale = "probability" if differentiable(model) is None else "log-odds"
     units = Units(
         kind="word",
         present=present,
@@ -363,8 +364,7 @@ def _raw(model: AuditedModel, sample: AuditData, classes: IntArray, why: str) ->
         score=score,
         infill="nothing: the text is closed over the gap",
         in_distribution=False,
-        output=score_name("probability" if differentiable(model) is None else "log-odds", sample).removeprefix(
-            "explains "
-        ),
+        output=score_name(scale, sample).removeprefix("explains "),
+        scale=scale,
     )
     return Posed(units=units, differentiable=None, why_not=why)

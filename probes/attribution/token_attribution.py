@@ -85,7 +85,8 @@ class TokenAttribution(LikelihoodOptions):
     prompts drawn, all by default. n_steps, max_steps: of the path integral, doubled for prompts that miss completeness
     by half a per cent. n_copies: networks drawn anew for the sanity checks; 40 by default up to 20 million parameters,
     else none. show_texts: whether prompts of a file may stand in the report; the built-in ones do. max_memory: bytes
-    that one pass may take. prefix_token: see :class:`~probes.language.options.LikelihoodOptions`.
+    that one pass may take. prefix_token: what stands before a prompt; by default what the tokenizer puts there by
+    itself and nothing else, so that a prompt is explained as it is sent: a token more, and signs may turn.
 
     Raises NotApplicableError where a prompt is longer than the model's context, a target is no token of the tokenizer,
     a method does not apply, or there are fewer than 4 prompts.
@@ -201,6 +202,10 @@ class TokenAttribution(LikelihoodOptions):
             at = next(i for i, m in enumerate(measured) if m.figure is None)
             measured[at] = replace(measured[at], figure=_figure(self.name, verdict, second, self.unit))
         return measured
+
+    def language(self, model: AuditedModel) -> AuditedLanguageModel:
+        """The model with the prefix that was asked for, else with prompts as they are sent."""
+        return super().language(model).as_sent()
 
     def _pose(self, model: AuditedLanguageModel, prompts: Sequence[Prompt], others: Sequence[Prompt]) -> Problem:
         return token_problem(

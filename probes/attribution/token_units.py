@@ -108,6 +108,8 @@ def token_problem(
             infill=fill.words,
             in_distribution=fill.natural,
             output=output,
+            scale="log-odds" if all(p.foil.strip() for p in prompts) else "log-probability",
+            of_prompts=True,
         )
         if isinstance(whose, str):
             return Posed(units=units, differentiable=None, why_not=whose)

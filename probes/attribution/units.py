@@ -12,6 +12,7 @@ import numpy.typing as npt
 from auditor.rows import FloatArray, IntArray
 
 UnitKind = Literal["feature", "word", "token", "patch"]
+Scale = Literal["log-odds", "probability", "log-probability"]
 BoolArray = npt.NDArray[np.bool_]
 
 
@@ -26,7 +27,8 @@ class Units:
     replaced by the infill; float64, in batches inside, no gradients. ``names[i]``: names of sample i's units (all the
     same tuple for tables). ``infill``: in words, what stands where a unit was. ``in_distribution``: whether the infill
     is drawn from, or is a value of, the data's own distribution (an observed row's value, a mask token that the model
-    was trained with), rather than a blank. ``output``: what f is, in words, such as "the log-odds of 'yes'".
+    was trained with), rather than a blank. ``output``: what f is, in words, such as "the log-odds of 'yes'"; ``scale``:
+    what makes a probability of it. ``of_prompts``: whether samples are prompts of a language model.
     """
 
     kind: UnitKind
@@ -36,6 +38,8 @@ class Units:
     infill: str
     in_distribution: bool
     output: str
+    scale: Scale = "log-odds"
+    of_prompts: bool = False
 
     @property
     def n(self) -> int:

@@ -12,14 +12,16 @@ WORDS = "the a dog cat bird sees likes hears small big red old young man woman a
 SPECIAL = ["<pad>", "<s>", "</s>", "<unk>", "<mask>"]
 
 
-def causal_tokenizer(words: list[str] = WORDS, *, bos: bool = True) -> Any:
-    """One token a word; a beginning-of-sequence token that it does not add by itself."""
-    from tokenizers import Tokenizer, models, pre_tokenizers
+def causal_tokenizer(words: list[str] = WORDS, *, bos: bool = True, adds: bool = False) -> Any:
+    """One token a word; a beginning-of-sequence token, which it ``adds`` by itself or does not."""
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
 
     vocabulary = {w: i for i, w in enumerate([*SPECIAL, *words])}
     backend = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
     backend.pre_tokenizer = pre_tokenizers.Whitespace()
+    if adds:
+        backend.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
     names = {"bos_token": "<s>"} if bos else {}
     return PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="<unk>", pad_token="<pad>", **names)
 

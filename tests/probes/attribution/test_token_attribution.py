@@ -85,6 +85,32 @@ def test_scores_are_those_of_the_continuations(kind: str) -> None:
     assert units.names[0][:3] == ("the", "old", "dog") and units.present.sum(axis=1).tolist() == [3, 5, 2]
 
 
+@pytest.mark.parametrize("adds", [False, True])
+def test_a_prompt_is_explained_as_it_is_sent(adds: bool) -> None:
+    """Against the network's own likelihood of what the tokenizer makes of a prompt, with nothing else before it."""
+    network, tokenizer = tiny("llama"), causal_tokenizer(adds=adds)
+    probe = TokenAttribution()
+    model = probe.language(AuditedLanguageModel(network, tokenizer))
+    units = token_problem(model, PROMPTS[:2]).units
+    found = units.score(np.arange(2), units.present)
+
+    def likelihood(prompt: str, end: str) -> float:
+        head, whole = (tokenizer(text).input_ids for text in (prompt, f"{prompt} {end}"))
+        with torch.no_grad():
+            log_p = torch.log_softmax(network(input_ids=torch.tensor([whole])).logits[0], dim=-1)
+        return sum(float(log_p[i - 1, whole[i]]) for i in range(len(head), len(whole)))
+
+    slow = [likelihood(p.prompt, p.target) - likelihood(p.prompt, p.foil) for p in PROMPTS[:2]]
+    np.testing.assert_allclose(found, slow, atol=1e-4)
+    assert (tokenizer("dog").input_ids[0] == 1) is adds
+    dressed = token_problem(AuditedLanguageModel(network, tokenizer), PROMPTS[:2]).units
+    same = np.abs(dressed.score(np.arange(2), dressed.present) - slow).max() < 1e-3
+    assert bool(same) is adds
+    assert ("after <s>" in model.notes) is adds
+    named = TokenAttribution(prefix_token="<s>").language(AuditedLanguageModel(network, tokenizer))
+    assert "after <s>" in named.notes
+
+
 def test_without_a_word_the_text_is_closed_over_the_gap() -> None:
     model = llama()
     units = token_problem(model, PROMPTS, infill="delete").units
