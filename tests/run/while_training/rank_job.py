@@ -60,6 +60,7 @@ def rank(out: Path, how: str) -> None:
     own = int(os.environ["RANK"])
     # Not a multiple of the batch, nor of the ranks.
     first: list[Probe] = [OneSided()] if how == "one_sided" else []
+
     def made() -> TrainingAudit:
         return TrainingAudit(
             probes=[*first, GroupFairness(), ScoreFairness(), Robustness()],
