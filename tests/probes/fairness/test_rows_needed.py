@@ -138,7 +138,7 @@ def test_a_change_of_one_rate_is_about_all_labelled_rows() -> None:
     model, data = with_unlabelled()
     said = sizes(Change(reference=model).measure(model, data, np.random.default_rng(0)))
     assert said.pop("demographic_parity_difference_change") == {900}
-    assert len(said) == 3 and all_of(n == {600} for n in said.values())
+    assert len(said) == 4 and all_of(n == {600} for n in said.values())
 
 
 def test_averages_over_classes_are_about_the_rows_of_all_classes() -> None:
