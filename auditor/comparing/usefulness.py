@@ -121,7 +121,10 @@ def _balanced(change: MeanChange, alpha: float) -> Row:
 
 
 def _commonest(both: Both, parts: Sequence[tuple[str, RateChange]], alpha: float) -> Row:
-    """The share of the commonest decision: worse where it has risen above that of the commonest label."""
+    """The share of the commonest decision: worse where it has risen above that of the commonest label.
+
+    Never better: another threshold makes it fall, which is nothing that anybody has gained.
+    """
     change = CommonestChange(parts=tuple(part for _, part in parts))
     before, after = (
         Side(value=change.commonest(after=late), interval=change.commonest_bounds(alpha, after=late))
@@ -133,8 +136,7 @@ def _commonest(both: Both, parts: Sequence[tuple[str, RateChange]], alpha: float
     if base is None or before.interval is None or after.interval is None or found.interval is None:
         return found
     further = found.interval[0] > 0.0 and after.interval[0] > base
-    closer = found.interval[1] < 0.0 and before.interval[0] > base
-    return replace(found, ideal=base, verdict="worse" if further else "better" if closer else "no change shown")
+    return replace(found, ideal=base, verdict="worse" if further else "no change shown")
 
 
 def _worth(both: Both, level: float) -> Row | None:

@@ -88,7 +88,9 @@ def export_of(model: AuditedModel, to: To, *, positive: int | None) -> Export:
     if to == "onnx":
         return Export(model, to, table, onnx_bytes(table))
     if not isinstance(table, ServedTable):
-        raise UnsupportedError("An ONNX model, with or without a group rule, is exported as one: use --to onnx.")
+        raise UnsupportedError(
+            "An ONNX model or an estimator, with or without a group rule, is exported as one file by --to onnx."
+        )
     return Export(model, to, table, torch_bytes(table) if to == "torch" else skops_bytes(table))
 
 

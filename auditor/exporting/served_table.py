@@ -14,6 +14,9 @@ from auditor.artifact.source import read_source
 from auditor.data.counts import MISSING
 from auditor.data.preprocessing import CategoricalColumn, NumericColumn, TabularPreprocessing, label_name
 from auditor.errors import UnsupportedError
+from auditor.exporting.converted import converted
+from auditor.intake.boosted_trees import BoostedClassifier
+from auditor.intake.estimators import EstimatorModel
 from auditor.model.audited_model import AuditedModel
 from auditor.model.gradients import without_gradients
 from auditor.model.outputs import Outputs
@@ -80,7 +83,7 @@ class ServedTable(Served):
 
 
 def served(model: AuditedModel, positive: int | None) -> ServedTable | ServedGraph:
-    """The parts of a model bundle of a table, or of an ONNX model of one, with the rule by group over either.
+    """The parts of a model bundle, an ONNX model, an estimator or boosted trees of a table, with the rule over it.
 
     Raises UnsupportedError for any other, and for decisions by chance.
     """
@@ -98,10 +101,15 @@ def served(model: AuditedModel, positive: int | None) -> ServedTable | ServedGra
             raise UnsupportedError(f"{source.name!r} has changed since it was loaded: load it again.")
         numeric = tuple(name for name in base.features if name not in base.group_columns)
         return ServedGraph(features=base.features, numeric=numeric, content=source.data, **shared)
+    if isinstance(base, EstimatorModel | BoostedClassifier):
+        content, numeric = converted(base)
+        assert base.features is not None
+        return ServedGraph(features=base.features, numeric=numeric, content=content, **shared)
     if type(base) is not TorchModel or not isinstance(base.preprocessing, TabularPreprocessing):
         raise UnsupportedError(
-            "Only a model bundle of a table's rows, a classifier with its encoding, or an ONNX model of a table can be "
-            f"exported, with or without a group rule; this is {base.provenance.format}, whose own library serves it"
+            "Only a model bundle of a table's rows, a classifier with its encoding, a scikit-learn classifier, boosted "
+            "trees or an ONNX model of a table can be exported, with or without a group rule; this is "
+            f"{base.provenance.format}, whose own library serves it"
             + (", and auditor.load_model with the rule over it." if rule is not None else ".")
         )
     return ServedTable(

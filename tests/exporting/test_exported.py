@@ -318,3 +318,94 @@ def test_a_pipeline_in_an_onnx_file_and_its_rule_are_one_file(
     for to in ("torch", "sklearn"):
         with pytest.raises(UnsupportedError, match="use --to onnx"):
             export_of(model, to, positive=1)  # type: ignore[arg-type]
+
+
+def numbers(n: int = 800) -> tuple[pd.DataFrame, np.ndarray[tuple[int], np.dtype[np.int64]]]:
+    rng = np.random.default_rng(2)
+    X = pd.DataFrame(rng.normal(size=(n, 4)), columns=["age", "gain", "debt", "years"])
+    X.loc[::17, "debt"] = np.nan
+    return X, ((X["gain"] + X["age"].abs() > 1.0) & (X["years"] > -1.0)).to_numpy().astype(np.int64)
+
+
+def _fitted(kind: str, path: Path) -> Path:
+    """A file of each library."""
+    X, y = numbers()
+    library = pytest.importorskip(kind, reason=f"{kind} is not installed")
+    if kind == "xgboost":
+        library.XGBClassifier(n_estimators=25, max_depth=4, n_jobs=1).fit(X, y).save_model(path / "m.json")
+        return path / "m.json"
+    if kind == "lightgbm":
+        library.LGBMClassifier(n_estimators=25, verbose=-1, n_jobs=1).fit(X, y).booster_.save_model(path / "m.txt")
+        return path / "m.txt"
+    made = library.CatBoostClassifier(iterations=25, depth=4, verbose=0, allow_writing_files=False, thread_count=1)
+    made.fit(X, y).save_model(str(path / "m.cbm"))
+    return path / "m.cbm"
+
+
+@pytest.mark.parametrize("kind", ["xgboost", "lightgbm", "catboost"])
+@pytest.mark.parametrize("with_rule", [True, False])
+def test_boosted_trees_and_their_rule_are_one_file(kind: str, with_rule: bool, tmp_path: Path) -> None:
+    pytest.importorskip("onnxmltools", reason="onnxmltools is not installed")
+    base, (X, _) = load_model(_fitted(kind, tmp_path)), numbers()
+    X = X.assign(sex=np.where(np.arange(len(X)) % 3, "f", "m"))
+    rule = Postprocessing(
+        columns=("sex",), positive=1, groups=(GroupRule(group=("f",), rule=steps(0.8)),), otherwise=steps(0.3)
+    )
+    model = PostprocessedModel(base, rule) if with_rule else base
+    made = export_of(model, "onnx", positive=1)
+    found = made.equality(X)
+    assert found.differing == () and found.largest_difference < 1e-5 and len(set(decided(model, X, 1))) == 2
+    (tmp_path / "one.onnx").write_bytes(made.content)
+    assert decided(load_model(tmp_path / "one.onnx"), X, 1) == decided(model, X, 1)
+
+
+@pytest.mark.parametrize("with_rule", [True, False])
+def test_a_pipeline_of_scikit_learn_and_its_rule_are_one_file(with_rule: bool, tmp_path: Path) -> None:
+    import skops.io
+    from sklearn.compose import ColumnTransformer
+    from sklearn.ensemble import RandomForestClassifier
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import OneHotEncoder, StandardScaler
+
+    pytest.importorskip("skl2onnx", reason="skl2onnx is not installed")
+    X, y = numbers()
+    X = X.fillna(0.0).assign(sex=np.where(np.arange(len(X)) % 3, "f", "m"))
+    encode = ColumnTransformer(
+        [("n", StandardScaler(), ["age", "gain", "debt", "years"]), ("t", make_pipeline(OneHotEncoder()), ["sex"])]
+    )
+    forest = make_pipeline(encode, RandomForestClassifier(9, max_depth=6, random_state=0)).fit(X, y)
+    skops.io.dump(forest, tmp_path / "m.skops")
+    base = load_model(tmp_path / "m.skops")
+    rule = Postprocessing(
+        columns=("sex",), positive=1, groups=(GroupRule(group=("f",), rule=steps(0.8)),), otherwise=steps(0.3)
+    )
+    model = PostprocessedModel(base, rule) if with_rule else base
+    made = export_of(model, "onnx", positive=1)
+    found = made.equality(X)
+    assert found.differing == () and found.largest_difference < 1e-6
+    (tmp_path / "one.onnx").write_bytes(made.content)
+    back = load_model(tmp_path / "one.onnx")
+    assert set(back.features or ()) == set(X.columns) and decided(back, X, 1) == decided(model, X, 1)
+
+
+def test_what_has_no_converter_says_what_to_do(tmp_path: Path) -> None:
+    import skops.io
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.svm import LinearSVC
+
+    xgboost = pytest.importorskip("xgboost", reason="xgboost is not installed")
+    pytest.importorskip("skl2onnx", reason="skl2onnx is not installed")
+    X, y = numbers()
+    X = X.fillna(0.0)
+    named = X.assign(sex=pd.Categorical(np.where(np.arange(len(X)) % 3, "f", "m")))
+    xgboost.XGBClassifier(n_estimators=3, enable_categorical=True).fit(named, y).save_model(tmp_path / "c.json")
+    skops.io.dump(LogisticRegression().fit(X.to_numpy(), y), tmp_path / "bare.skops")
+    skops.io.dump(LinearSVC().fit(X, y), tmp_path / "svc.skops")
+    for name, said in (
+        ("c.json", "'sex' holds names"),
+        ("bare.skops", "named columns"),
+        ("svc.skops", "probabilities"),
+    ):
+        model = load_model(tmp_path / name, features=",".join(X) if name == "bare.skops" else None)
+        with pytest.raises(UnsupportedError, match=said):
+            export_of(model, "onnx", positive=1)
