@@ -20,7 +20,7 @@ from auditor.errors import UsageError
 from auditor.privacy.dp_linter import LintResult, lint
 from auditor.privacy.layers import layer_names, statistics_keepers
 from auditor.privacy.run_record import RecordedPhase, RunRecord, Sampler
-from auditor.privacy.step_sensitivity import LossPerRow, TakeStep, plain_step, step_sensitivity
+from auditor.privacy.step_sensitivity import LossPerRow, TakeStep, plain_step, step_sensitivity, still
 
 if TYPE_CHECKING:
     from opacus.accountants.accountant import IAccountant
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 _TRIAL_ROWS = 4
 _SAME_GRADIENT = 1e-3
 _NOTHING = 1e-2
+_ROUNDED = 1e-5
 # A record is JSON, which has no infinity.
 _LARGEST = 1e9
 
@@ -253,7 +254,12 @@ def try_gradients(
         raise UsageError("A trial of the gradients needs at least two rows, and a target for each.")
     named = [(n.removeprefix("_module."), p) for n, p in module.named_parameters() if p.requires_grad]
     with _put_back(module):
-        rows = _per_row(module, loss, inputs, targets, [p for _, p in named])
+        own = [p for _, p in named]
+        rows = _per_row(module, loss, inputs, targets, own)
+        if _other(rows, _per_row(module, loss, inputs, targets, own)):
+            # Attention drops out by itself, without a layer of it.
+            still(module)
+            rows = _per_row(module, loss, inputs, targets, own)
         alone = [_alone(module, loss, inputs, targets, i, named) for i in range(min(len(inputs), _TRIAL_ROWS))]
     without = tuple(n for (n, _), r in zip(named, rows, strict=True) if r is None)
     batch = tuple(n for (n, _), r in zip(named, rows, strict=True) if r is not None and len(r) != len(inputs))
@@ -272,6 +278,8 @@ def try_gradients(
 def _per_row(
     module: Any, loss: LossPerRow, inputs: Tensor, targets: Tensor, parameters: list[nn.Parameter]
 ) -> list[Tensor | None]:
+    for p in parameters:
+        p.grad, p.grad_sample = None, None  # type: ignore[attr-defined]
     module.enable_hooks()
     losses = loss(module(inputs), targets)
     total = losses.mean() if getattr(module, "loss_reduction", "mean") == "mean" else losses.sum()
@@ -281,6 +289,13 @@ def _per_row(
         rows: Any = getattr(p, "grad_sample", None)
         found.append(torch.cat(rows).detach() if isinstance(rows, list) else rows if rows is None else rows.detach())
     return found
+
+
+def _other(first: list[Tensor | None], second: list[Tensor | None]) -> bool:
+    """Whether gradients of the same rows, asked for twice, are others."""
+    pairs = [(a, b) for a, b in zip(first, second, strict=True) if a is not None and b is not None]
+    whole = max((float(a.abs().max()) for a, _ in pairs), default=0.0)
+    return any(a.shape == b.shape and float((a - b).abs().max()) > _ROUNDED * whole for a, b in pairs)
 
 
 def _alone(

@@ -104,12 +104,13 @@ class Witness:
 
 
 def random_rows(module: nn.Module, like: Tensor, n: int) -> Tensor:
-    """(n, ...) rows of the shape of ``like``, telling nothing of it: normal numbers, or ids known to embeddings."""
+    """(n, ...) rows of the shape of ``like``, telling nothing of it: normal numbers, or ids that are embedded."""
     shape, generator = (n, *like.shape[1:]), torch.Generator().manual_seed(0)
     if like.is_floating_point():
         return torch.randn(shape, generator=generator).to(like)
-    sizes = [m.num_embeddings for m in module.modules() if isinstance(m, nn.Embedding)]
-    return torch.randint(0, min([*sizes, 256]), shape, generator=generator).to(like)
+    # The first embedding is that of the ids; 0 is often padding, which is looked away from.
+    size = next((m.num_embeddings for m in module.modules() if isinstance(m, nn.Embedding)), 2)
+    return torch.randint(min(1, size - 1), size, shape, generator=generator).to(like)
 
 
 def _losses(model: TorchModel, raw: Tensor, labels: Tensor) -> Tensor:
