@@ -67,6 +67,9 @@ def run_mitigation(
     if of_language and options.probes is not None:
         # Of rows the performance is measured wherever there are labels.
         configured = replace(configured, options=replace(options, probes=_named(options.probes, PERFORMANCE)))
+    elif options.probes is not None and options.sensitive:
+        # What a mitigation does to the gaps is never left unasked.
+        configured = replace(configured, options=replace(options, probes=_named(options.probes, "group_fairness")))
     before_job = job_of(configured, PROBES)
     assert options.model is not None
     _check_out(out, options.model, folder=_writes_folder(kind, options.model))

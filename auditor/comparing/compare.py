@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from auditor.comparing.remarks import remarks
-from auditor.comparing.side_by_side import SHOWN, Both, Row, key_of, of_rate
+from auditor.comparing.side_by_side import CHANGE, SHOWN, Both, Key, Row, key_of, of_rate
 from auditor.comparing.usefulness import PERFORMANCE, Usefulness, doubted, in_family, usefulness
 from auditor.errors import UsageError
 from auditor.finding.copies import why_doubtful
+from auditor.finding.criterion import CriterionRecord
 from auditor.finding.measurement import Outcome
-from auditor.report.record import AuditReport, Finding
+from auditor.report.record import INTAKE, AuditReport, Finding
 from auditor.report.text import number
+from auditor.statistics.changes import RateChange
+from auditor.statistics.rates import Proportion
 
 MARGIN = 0.02
 _SHOWN_LEVEL = 0.025
 # Of the comparison's error rate: what is required, and what the model is worth.
 _JUDGED, _USEFUL = 0.75, 0.25
 _MOST_NAMED = 3
+_JUDGEMENTS = (Outcome.PASS, Outcome.FAIL, Outcome.INCONCLUSIVE)
+# How a paired change says which model it is since.
+_SINCE = re.compile(r"sha256 ([0-9a-f]{16})")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +40,8 @@ class Comparison:
 
     ``only_before`` and ``only_after``: metrics that one audit alone has. ``remarks``: what usually goes wrong, where
     whole intervals say that it did. ``crossed``: what is now shown to FAIL its criterion and did not, or FAILs it and
-    is shown to be worse. ``made_by``: the mitigation between them and its notes, where there was one.
+    is shown to be worse. ``dropped``: what the earlier audit was judged by and the later one is not. ``made_by``: the
+    mitigation between them and its notes, where there was one.
     """
 
     before: AuditReport
@@ -47,6 +55,7 @@ class Comparison:
     only_after: tuple[str, ...]
     remarks: tuple[str, ...]
     crossed: tuple[str, ...] = ()
+    dropped: tuple[str, ...] = ()
     made_by: tuple[str, ...] = ()
 
     @property
@@ -80,11 +89,13 @@ class Comparison:
         """0 better and useful; 1 something crossed its criterion, or usefulness failed; 3 neither is shown.
 
         0 takes that something is shown to be better, that usefulness is shown to be kept, and that nothing that is
-        shown to be worse is left open by its criterion. What is worse inside its criterion makes neither 1 nor 3.
+        shown to be worse is left open by its criterion, and that the later audit is judged by all that the earlier one
+        was. What is worse inside its criterion makes neither 1 nor 3.
         """
         if self.crossed or self.usefulness.standing == "failed":
             return 1
-        return 0 if self.better and self.usefulness.standing == "kept" and not self.unsafe else 3
+        whole = not self.unsafe and not self.dropped
+        return 0 if self.better and self.usefulness.standing == "kept" and whole else 3
 
     @property
     def conclusion(self) -> str:
@@ -97,6 +108,11 @@ class Comparison:
             return f"Better and useful. Shown to be better: {_named([r.name for r in self.better])}. {reasons}"
         if not self.better:
             return f"Not shown. Nothing is shown to be better. {reasons}"
+        if self.dropped:
+            return (
+                f"Not shown. The earlier audit was judged by {_named(self.dropped)}, and the later one is not, or by a "
+                f"wider bound: audit both with the same probes, groups and criteria. {reasons}"
+            )
         if self.usefulness.standing == "kept":
             return f"Not shown. Worse, and not shown to meet its criterion: {_named([r.name for r in self.unsafe])}."
         return f"Not shown. Shown to be better: {_named([r.name for r in self.better])}. {reasons}"
@@ -172,6 +188,7 @@ def compare(before: AuditReport, after: AuditReport, *, error_rate: float = 0.05
         only_after=tuple(dict.fromkeys(key[2] for key in both.second if key not in both.first)),
         remarks=tuple(said),
         crossed=tuple(dict.fromkeys(_crossed(before, after, [*rows, *useful.rows]))),
+        dropped=tuple(dict.fromkeys(_dropped(before, after))),
     )
 
 
@@ -185,6 +202,14 @@ def _check(before: AuditReport, after: AuditReport) -> None:
             raise UsageError(
                 f"The two audits have another {what} ({a[:16]} and {b[:16]}): audit both models on the same rows."
             )
+    told, again = before.data.groups_sha256 or {}, after.data.groups_sha256 or {}
+    moved = [name for name in told if name in again and told[name] != again[name]]
+    if moved and before.data.sha256 == after.data.sha256:
+        raise UsageError(
+            f"The two audits have other groups by {moved[0]} in the same rows: audit both with the same "
+            "--sensitive-file and --bins."
+        )
+    _check_reference(before, after)
     for flag, a, b in (
         ("cluster", before.data.cluster, after.data.cluster), ("weight", before.data.weight, after.data.weight),
     ):  # fmt: skip
@@ -192,6 +217,66 @@ def _check(before: AuditReport, after: AuditReport) -> None:
             raise UsageError(
                 f"The two audits have another --{flag} ({a or 'none'} and {b or 'none'}): audit both with the same."
             )
+
+
+def _check_reference(before: AuditReport, after: AuditReport) -> None:
+    """Raises UsageError where the paired changes are since another model than the earlier one."""
+    for finding in after.findings:
+        if finding.probe != CHANGE:
+            continue
+        since = _SINCE.search(finding.detail or "")
+        known = before.model.sha256
+        if since is not None and known is not None and not known.startswith(since.group(1)):
+            raise UsageError(
+                f"The later audit has its changes since another model ({since.group(1)}) than the earlier audit is of "
+                f"({known[:16]}): scan it again with --reference that model."
+            )
+        was = before_of(finding)
+        own = [f.estimate for f in before.findings if f.probe == PERFORMANCE and f.metric == "accuracy" and not f.group]
+        of = next((e for e in own if isinstance(e, Proportion)), None)
+        if was is not None and of is not None and was != (of.successes, of.n):
+            raise UsageError(
+                f"The later audit has its changes since a model with {was[0]:,} of {was[1]:,} right decisions, and the "
+                f"earlier audit is of one with {of.successes:,} of {of.n:,}: scan it again with --reference that model."
+            )
+
+
+def before_of(finding: Finding) -> tuple[int, int] | None:
+    """Right decisions and rows of the model that accuracy has changed since, where a finding says so."""
+    change = finding.estimate
+    if finding.metric != "accuracy_change" or finding.group or not isinstance(change, RateChange):
+        return None
+    return change.before, change.n
+
+
+def _dropped(before: AuditReport, after: AuditReport) -> Iterator[str]:
+    """What the earlier audit was judged by and the later one is not, or by a wider bound."""
+    held: dict[Key, list[CriterionRecord]] = {}
+    for f in after.findings:
+        if f.metric is not None and f.criterion is not None:
+            held.setdefault(key_of(f), []).append(f.criterion)
+    yield from (f"groups by {name}" for name in before.data.sensitive if name not in after.data.sensitive)
+    if before.data.n_train_rows and not after.data.n_train_rows:
+        yield "what the training rows give away (--train)"
+    # Probes that are not for a model of the later kind are no choice of anybody's.
+    impossible = {f.probe for f in after.findings if f.outcome is Outcome.NOT_APPLICABLE}
+    for f in before.findings:
+        if f.metric is None or f.criterion is None or f.outcome not in _JUDGEMENTS or f.pillar == INTAKE:
+            continue
+        if f.probe in impossible:
+            continue
+        if not any(_as_strict(now, f.criterion) for now in held.get(key_of(f), ())):
+            yield f"{f.metric}{''.join(f' ({k}={v})' for k, v in key_of(f)[3])}"
+
+
+def _as_strict(now: CriterionRecord, then: CriterionRecord) -> bool:
+    if now.direction != then.direction:
+        return False
+    if isinstance(now.bound, tuple) or isinstance(then.bound, tuple):
+        if not (isinstance(now.bound, tuple) and isinstance(then.bound, tuple)):
+            return False
+        return now.bound[0] >= then.bound[0] and now.bound[1] <= then.bound[1]
+    return now.bound <= then.bound if now.direction == "at_most" else now.bound >= then.bound
 
 
 def _crossed(before: AuditReport, after: AuditReport, rows: Sequence[Row]) -> Iterator[str]:

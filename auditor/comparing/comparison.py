@@ -54,6 +54,7 @@ def render_comparison_json(comparison: Comparison) -> str:
         "exit_code": comparison.exit_code,
         "conclusion": comparison.conclusion,
         "crossed": list(comparison.crossed),
+        "dropped": list(comparison.dropped),
         "usefulness": _usefulness(comparison.usefulness),
         "remarks": list(comparison.remarks),
         "rows": [_as_json(row) for row in comparison.rows],

@@ -86,7 +86,8 @@ class DataRecord(Closed):
     None where nothing was to be known again. ``n_unreadable``: files that were to be rows and could not be read;
     ``unreadable``: a sentence on the first of them. ``cluster``, ``weight``: the columns that say which
     rows belong together and what they weigh. ``effective_n``: how many clusters of one size, or rows of one weight,
-    they count as. ``copies``: rows that repeat others, where there are any.
+    they count as. ``copies``: rows that repeat others, where there are any. ``groups_sha256``: of the groups of the
+    evaluation rows in their order, by sensitive feature, wherever they came from.
     """
 
     path: str | None = None
@@ -108,6 +109,7 @@ class DataRecord(Closed):
     design_effect: Annotated[float | None, UNSAID] = None
     effective_n: Annotated[float | None, UNSAID] = None
     copies: Annotated[Copies | None, UNSAID] = None
+    groups_sha256: Annotated[dict[str, str] | None, UNSAID] = None
 
 
 class Environment(Closed):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -357,8 +359,23 @@ def data_record(data: AuditData | None) -> DataRecord:
         n_unreadable=len(data.unreadable),
         notes=(*data.notes, *(data.evaluation.design.notes() if data.evaluation.design is not None else ())),
         copies=data.copies if data.copies is not None and data.copies.copies else None,
+        groups_sha256=_groups(data.evaluation),
         **_designed(data.evaluation.design),
     )
+
+
+def _groups(rows: AuditData) -> dict[str, str] | None:
+    """A digest of each sensitive feature's groups, row by row."""
+    import pandas as pd
+
+    if rows.sensitive_features is None:
+        return None
+    found = {}
+    for name in rows.sensitive_features.columns:
+        codes, levels = pd.factorize(rows.sensitive_features[name].astype(str), sort=True)
+        spelled = json.dumps([str(level) for level in levels]).encode()
+        found[str(name)] = hashlib.sha256(spelled + codes.astype("<i8").tobytes()).hexdigest()
+    return found
 
 
 def _designed(design: Design | None) -> dict[str, Any]:
