@@ -90,7 +90,8 @@ class EstimatorModel(AuditedModel):
         if foreign:
             raise ModelError(
                 f"The estimator holds {printable(foreign[0], 80)}, which no skops file brings back: use "
-                "threshold_optimizer, which leaves it as it is."
+                "threshold_optimizer, which leaves it as it is.",
+                code="AUD-LOAD-TYPE",
             )
         return content
 
