@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from auditor.errors import UsageError
 from auditor.privacy.accounting import Phase
+from auditor.privacy.clipping_watch import ClippingWatch
 from auditor.privacy.dp_audit import DIRAC, FLIPPED, BoolArray, CanaryScores
 from auditor.privacy.noise_keeper import NoiseKeeper
 from auditor.privacy.sensitivity import Sensitivity
@@ -76,6 +77,7 @@ class DPAudit:
         self.included = rng.random(n_canaries) < 0.5
         self._scores = np.zeros(n_canaries)
         self._noise = NoiseKeeper(optimizer.params)
+        self._clipping = ClippingWatch()
         self._expected: FloatArray = np.zeros(n_canaries)
         self.sensitivity = _sensitivity(optimizer, expected_gradient, step)
         self._add_noise = optimizer.add_noise
@@ -88,6 +90,7 @@ class DPAudit:
         if self.expected_gradient is not None:
             for (_, at, who), gradient in zip(self._places, self.expected_gradient(), strict=True):
                 self._expected[who] = gradient.detach().reshape(-1)[at].double().cpu().numpy()
+        self._clipping.look(self.optimizer)
         drawn = self.included & (self._rng.random(self.n_canaries) < self.sample_rate)
         norm = float(self.optimizer.max_grad_norm)
         for parameter, at, who in self._places:
@@ -131,6 +134,8 @@ class DPAudit:
             sample_rate=self.sample_rate,
             noise=(self._noise.kept(),),
             sensitivity=self.sensitivity,
+            unclipped=self._clipping.wrong,
+            clipping_seen=self._clipping.seen,
         )
 
     def accounting(self) -> tuple[Phase, ...] | None:

@@ -53,6 +53,8 @@ class CanaryScores:
 
     ``kind``: how the canaries were put in. ``steps``, ``sample_rate``: of the training, where they are known.
     ``noise``: what each run added to its sums, ``sensitivity``: how far one row moves a step, where the audit saw it.
+    ``unclipped``: steps whose sum was not that of gradients clipped row by row, of the ``clipping_seen`` that were
+    looked at.
     """
 
     included: BoolArray
@@ -62,6 +64,8 @@ class CanaryScores:
     sample_rate: float | None = None
     noise: tuple[ReleasedNoise, ...] = ()
     sensitivity: Sensitivity | None = None
+    unclipped: int = 0
+    clipping_seen: int = 0
 
     def __post_init__(self) -> None:
         if self.included.shape != self.scores.shape or self.included.ndim != 1 or not len(self.included):
@@ -89,6 +93,8 @@ def pooled(runs: Sequence[CanaryScores]) -> CanaryScores:
             key=lambda measured: measured.largest,
             default=runs[0].sensitivity,
         ),
+        unclipped=sum(run.unclipped for run in runs),
+        clipping_seen=sum(run.clipping_seen for run in runs),
     )
 
 
@@ -179,13 +185,13 @@ def audit_claim(
     one of them and needs no share of its own. ``accounting``: the phases behind the claim; their whole privacy curve
     is a stronger claim than one (epsilon, delta), and is refuted sooner; with an epsilon in the hundreds it is left
     out. Where the released noise was seen, it is tested by itself at 2 % of the error rate, which the guesses do
-    without. Verdict ``contradicted`` where any of the three is refuted, one row moves a step by more than the norm, or
-    more steps were taken than are accounted for, so that a claim that is true is contradicted with at most
-    ``1 - confidence``; ``not_supported`` where the accounting itself gives a larger epsilon than is claimed, or none;
-    ``cannot_tell`` where perfect guesses could not have refuted the claim, where a gradient was changed after its noise
-    was added, and where half the noise would have been found in less than 80 of 100 audits, or nobody knows how often;
-    else ``consistent``: not refuted, which proves nothing by itself, so that the power is part of the answer. Raises
-    UsageError for impossible arguments.
+    without. Verdict ``contradicted`` where any of the three is refuted, one row moves a step by more than the norm,
+    gradients are not clipped row by row at some step, or more steps were taken than are accounted for, so that a claim
+    that is true is contradicted with at most ``1 - confidence``; ``not_supported`` where the accounting itself gives a
+    larger epsilon than is claimed, or none; ``cannot_tell`` where perfect guesses could not have refuted the claim,
+    where a gradient was changed after its noise was added, and where half the noise would have been found in less than
+    80 of 100 audits, or nobody knows how often; else ``consistent``: not refuted, which proves nothing by itself, so
+    that the power is part of the answer. Raises UsageError for impossible arguments.
     Sources: :func:`~auditor.privacy.one_run.one_run_p_value`, :func:`~auditor.privacy.one_run.is_refuted`,
     :func:`~auditor.privacy.released_noise.audit_noise`.
     """
@@ -304,6 +310,8 @@ def _result(
             noise=noise,
             changed=sum(run.changed for run in canaries.noise),
             sensitivity=canaries.sensitivity,
+            unclipped=canaries.unclipped,
+            clipping_seen=(canaries.clipping_seen, sum(run.steps for run in canaries.noise)),
             uncounted=_uncounted(canaries, accounting),
             half=dict(_with_noise(power, noise, (HALF_NOISE,))).get(HALF_NOISE),
             power_unknown=power_unknown,
@@ -400,6 +408,8 @@ class _Evidence:
     noise: NoiseAudit | None
     changed: int
     sensitivity: Sensitivity | None
+    unclipped: int
+    clipping_seen: tuple[int, int]
     uncounted: int
     half: float | None
     power_unknown: str
@@ -425,6 +435,11 @@ def _verdict(seen: _Evidence) -> tuple[Verdict, str]:
         return "contradicted", (
             f"one row moves the released sum by {seen.sensitivity.largest:.3g} clipping norms, and the accounting "
             "counts on at most 1: gradients are not clipped row by row, or their divisor depends on the rows."
+        )
+    if seen.unclipped:
+        return "contradicted", (
+            f"at {seen.unclipped:,} steps the sum was not that of gradients clipped row by row, on which the "
+            "accounting counts."
         )
     if seen.uncounted:
         return "contradicted", f"{seen.uncounted:,} steps were taken that the accounting does not count."
@@ -453,12 +468,19 @@ def _verdict(seen: _Evidence) -> tuple[Verdict, str]:
             "or more runs."
         )
     unseen = "" if seen.sensitivity and not seen.sensitivity.why_not else _NOT_MEASURED
+    clipped, steps = seen.clipping_seen
+    if steps and clipped < steps:
+        unseen += f" How rows are clipped was seen at {clipped:,} of {steps:,} steps."
+    unseen += _FOR_THE_LINTER
     return "consistent", f"nothing contradicts the claim: {shown}. This is no proof of the claim; {found}.{unseen}"
 
 
 _NOT_MEASURED = (
     " How far one row moves a step was not measured: attach with a ReferenceGradient, which brings rows to leave out."
 )
+
+
+_FOR_THE_LINTER = " How rows are drawn, and what moves weights outside the optimizer, is for the linter and LoopWatch."
 
 
 def _noise_of(canaries: CanaryScores, accounting: Sequence[Phase] | None, confidence: float) -> NoiseAudit | None:

@@ -244,3 +244,30 @@ def test_what_is_kept_is_what_was_added() -> None:
     assert np.allclose(found.totals, z.sum(axis=1), atol=1e-4)
     assert found.squared_sum == pytest.approx(float((z.sum(axis=0) ** 2).sum()) / 0.25, rel=1e-4)
     assert np.allclose(np.sort(found.watched, axis=1), np.sort(z, axis=1) / 0.5, atol=1e-4)
+
+
+@pytest.mark.parametrize("which", ["later", "odd", "last"])
+def test_clipping_that_is_switched_off_at_some_steps_is_caught(which: str) -> None:
+    """What a look before the first step cannot see."""
+
+    def spoil(optimizer: Any) -> None:
+        clip, taken = optimizer.clip_and_accumulate, [0]
+
+        def sometimes() -> None:
+            taken[0] += 1
+            clip()
+            # After the audit's own look at the step before the training.
+            at = taken[0] - STEPS // 2
+            if {"later": at > 0, "odd": at > 0 and at % 2 == 1, "last": taken[0] > STEPS}[which]:
+                for p in optimizer.params:
+                    p.summed_grad = optimizer._get_flat_grad_sample(p).sum(dim=0)
+
+        optimizer.clip_and_accumulate = sometimes
+
+    found = audited(0, spoil=spoil, more=0 if which != "last" else 1)
+    assert found.verdict == "contradicted" and "clipped row by row" in found.reason
+
+
+def test_correct_clipping_is_seen_at_every_step() -> None:
+    found = audited(1)
+    assert found.verdict == "consistent" and "was seen at" not in found.reason and "for the linter" in found.reason

@@ -227,7 +227,9 @@ def test_what_cannot_train_with_weights_says_so(weighted: TrainedModel, tmp_path
     said = "trained with the weights of the column 'fnlwgt'"
     with pytest.raises(NotApplicableError, match=said):
         blueprint_of(model, data.X)
-    with pytest.raises(ModelError, match=f"{said}.*without --weight.*use threshold_optimizer, a post-processing mitigation"):
+    with pytest.raises(
+        ModelError, match=f"{said}.*without --weight.*use threshold_optimizer, a post-processing mitigation"
+    ):
         Reweighing().mitigate(model, data, rng, Training())
     assert said in str(teach_shuffled(model, data.members, rng))
     found = MembershipInference(n_shadows=4, n_references=4, methods=["loss_threshold", "rmia"]).measure(
