@@ -50,13 +50,16 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.slow
 def test_the_bundle_of_a_private_training_records_its_run(bundle: Path) -> None:
     run = read_bundle(bundle)
-    assert (run.n_rows, run.sampler, run.accountant) == (490, "poisson", "rdp")
+    assert (run.n_rows, run.sampler, run.accountant) == (490, "poisson", "prv")
     assert run.sample_rate == pytest.approx(0.1) and run.phases is not None and run.phases[0].steps == 20
     assert run.noise_seed_known is True and run.preprocessing == "training_rows"
     assert run.layers is not None and "Linear" in run.layers
-    # The stated epsilon is that of the recorded steps.
-    again = spent(run.accounted() or [], run.delta or 0.0, "rdp").epsilon
-    assert again == pytest.approx(run.claimed_epsilon, rel=1e-6)
+    # The stated epsilon is that of the recorded steps, and of the count of clipped rows: 2 % of what was asked for.
+    again = spent(run.accounted() or [], run.delta or 0.0, "prv").epsilon
+    assert again is not None and run.claimed_epsilon is not None
+    assert again + 0.02 * 4.0 == pytest.approx(run.claimed_epsilon, rel=1e-6)
+    assert (run.draws, run.steps_taken, run.moved_outside_steps, run.wrong_gradient) == (20, 20, 0, ())
+    assert run.step_sensitivity is not None and 0.9 < run.step_sensitivity <= 1.01
 
 
 @pytest.mark.slow
