@@ -57,7 +57,8 @@ class Budget:
     @property
     def passed(self) -> float:
         """Seconds of training and audits so far."""
-        return self.before + self.clock() - self._begun
+        # A process's clock begins at zero, so that in one that was forked off after ``begin`` it would run backwards.
+        return self.before + max(0.0, self.clock() - self._begun)
 
     @property
     def overhead(self) -> float:
