@@ -546,7 +546,7 @@ class TrainingAudit:
             words.append("before it was resumed alarms at " + ", ".join(f"{look.at:g}" for look in earlier[:10]))
         if self.skipped:
             words.append(
-                f"{len(self.skipped)} were left out to keep audits near {self.budget.max_overhead:.3g} of the "
+                f"{len(self.skipped)} were left out to keep audits {self.budget.goal} of the "
                 f"processor time, of which they took {self.budget.overhead:.2g} so far: "
                 + ", ".join(f"{at:g}" for at in self.skipped[:10])
                 + (" ..." if len(self.skipped) > 10 else "")

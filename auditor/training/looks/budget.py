@@ -61,6 +61,11 @@ class Budget:
         return self.before + max(0.0, self.clock() - self._begun)
 
     @property
+    def goal(self) -> str:
+        """What looks were left out for, in words; a training that goes on from a checkpoint may do without a limit."""
+        return "within a limit, since lifted," if self.max_overhead is None else f"near {self.max_overhead:.3g}"
+
+    @property
     def overhead(self) -> float:
         """Share of audits in the processor time so far, in [0, 1]."""
         passed = self.passed

@@ -178,7 +178,9 @@ def _first(error: ValidationError) -> str:
     """The first of what is wrong, with its place in the state."""
     first = error.errors()[0]
     where = ".".join(shown(part) for part in first["loc"])
-    return f"{where}: {first['msg']}" if where else first["msg"]
+    # Of a number of no known kind the message lists them all.
+    said = shown(first["msg"]).rstrip(".")
+    return f"{where}: {said}" if where else said
 
 
 def record_of(out: Path | None, run: str) -> TrainingRecord | None:
