@@ -54,11 +54,13 @@ class Asked:
             ("--recourses", recourses, 1, MOST_RECOURSES),
             ("--budget", budget, 1, 10_000_000),
             ("--draws", 2 if draws is None else draws, 2, 10_000),
-            *(("--row", row, 1, sys.maxsize) for row in rows),
         ):
             if not least <= value <= most:
-                beyond = f"from {least:,} to {most:,}" if most < sys.maxsize else f"at least {least}: rows count from 1"
-                raise UsageError(f"{flag} {value} must be {beyond}.")
+                raise UsageError(f"{flag} {value} must be from {least:,} to {most:,}.")
+        # How many there are is known, and said, once the file is read.
+        for row in rows:
+            if row < 1:
+                raise UsageError(f"--row {row} must be at least 1: rows count from 1.")
         if len(set(rows)) > _MOST_ROWS:
             raise UsageError(f"{len(set(rows)):,} rows are more than the {_MOST_ROWS:,} that one call explains.")
         return cls(

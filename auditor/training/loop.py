@@ -212,7 +212,7 @@ def _epoch(
             seen += len(batch)
     loss = float(total) / seen
     if not math.isfinite(loss):
-        raise ModelError("The loss became infinite or NaN in training: lower --learning-rate.")
+        raise ModelError("The loss became infinite or NaN in training: lower the learning rate.")
     return loss
 
 

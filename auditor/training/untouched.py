@@ -157,6 +157,17 @@ def put_back(module: nn.Module, weights: Mapping[str, Tensor]) -> None:
             tensor.copy_(weights[name])
 
 
+def fits(module: nn.Module, weights: Mapping[str, Tensor]) -> bool:
+    """Whether a snapshot has the network's names and, by name, its shapes and kinds of numbers."""
+    own = dict(_tensors(module))
+    return own.keys() == weights.keys() and all(_form(own[name]) == _form(t) for name, t in weights.items())
+
+
+def _form(tensor: Tensor) -> tuple[object, ...]:
+    # Not its precision, which a training may change when it goes on.
+    return tensor.shape, tensor.is_floating_point(), tensor.is_complex(), tensor.dtype == torch.bool
+
+
 def finite(weights: Mapping[str, Tensor]) -> bool:
     """Whether a snapshot holds no NaN and no infinity."""
     return all(bool(torch.isfinite(t).all()) for t in weights.values() if t.is_floating_point())

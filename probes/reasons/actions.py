@@ -92,7 +92,10 @@ def parse_monotone(texts: Sequence[str]) -> dict[str, Way]:
         name, equals, way = text.rpartition("=")
         known: Way | None = next((w for w in WAYS if w == way.strip().lower()), None)
         if not (equals and name.strip()) or known is None:
-            raise UsageError(f"--monotone {text!r} must look like income=up or debt=down.")
+            raise UsageError(
+                f"--monotone {text!r} must look like income=up or debt=down; where a name holds a comma, put both in "
+                'double quotes, as in "in,come=up".'
+            )
         if found.setdefault(name.strip(), known) != known:
             raise UsageError(f"--monotone says two ways for {name.strip()!r}: leave one out.")
     return found

@@ -67,6 +67,10 @@ def compare(
     decided = model.decide_rows(sample.X, model.predict_proba(sample.X), positive) == positive
     order = rng.permutation(len(sample))
     fit, held = order[: len(order) // 2], _balanced(order[len(order) // 2 :], decided)
+    if decided.all() or not decided.any():
+        return MixedAgainstReal(
+            None, None, level, f"all {len(sample):,} rows get one decision, which leaves nothing to compare"
+        )
     if min(len(held), decided[fit].sum(), (~decided[fit]).sum()) < FEWEST_ROWS // 4 or len(sample) < FEWEST_ROWS:
         return MixedAgainstReal(
             None, None, level, f"{len(sample):,} rows, of both decisions, are too few to compare them"

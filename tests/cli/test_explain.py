@@ -188,8 +188,10 @@ def test_where_nothing_may_change_the_answer_is_not_settled(folder: Path, monkey
     [
         (("--row", "0"), 2, "rows count from 1"),
         (("--row", "401"), 2, "rows 1 to 400"),
+        (("--row", "9" * 20), 2, "rows 1 to 400"),
         (("--row", "1", "--immutable", "incom"), 2, "did you mean 'income'"),
         (("--row", "1", "--monotone", "income=left"), 2, "must look like income=up"),
+        (("--row", "1", "--monotone", "in,come=up"), 2, "double quotes"),
         (("--row", "1", "--reasons", "0"), 2, "--reasons 0 must be from 1"),
         (("--row", "1", "--sensitive", "raze"), 2, "did you mean 'race'"),
     ],

@@ -167,7 +167,7 @@ def test_places_need_not_lie_in_one_folder_nor_be_there(here: Path) -> None:
 FAILING = {
     "dies": ("os._exit(7)", (), 4, r"The training did not end well: The measuring process .* with code 7\."),
     "raises": ("raise KeyError(1)", (), 4, r"Net cannot take an input of shape \(2, 3\): 1\."),
-    "diverges": ("", ("--architecture", "mlp", "--learning-rate", "1e30"), 4, "lower --learning-rate"),
+    "diverges": ("", ("--architecture", "mlp", "--learning-rate", "1e30"), 4, "lower the learning rate"),
     "no model": (
         "sys.modules['auditor.run.table_training'].save = print", (), 4, "did not write all of its files"
     ),

@@ -527,7 +527,7 @@ def test_infinity_and_a_loss_out_of_hand_are_refused(spec: TrainSpec, tmp_path: 
     frame.to_csv(tmp_path / "t.csv", index=False)
     with pytest.raises(DataError, match="'income' holds infinity"):
         train_table(replace(spec, data=str(tmp_path / "t.csv")))
-    with pytest.raises(ModelError, match="lower --learning-rate"):
+    with pytest.raises(ModelError, match="lower the learning rate"):
         train_table(replace(spec, learning_rate=1e30))
 
 

@@ -214,7 +214,7 @@ def _one_private_epoch(
         seen += len(rows)
     loss = float(total) / max(seen, 1)
     if not math.isfinite(loss):
-        raise ModelError("The loss became infinite or NaN in training: lower --learning-rate.")
+        raise ModelError("The loss became infinite or NaN in training: lower the learning rate.")
     return loss
 
 

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from torch import Tensor, nn
+from torch import nn
 
 from auditor.errors import UsageError
 from auditor.files import write_beside
@@ -32,11 +32,13 @@ from auditor.training.looks.course import courses
 from auditor.training.looks.peek import Peek, logged
 from auditor.training.looks.spending import Spending
 from auditor.training.looks.state import (
+    Kept,
     Run,
     Saved,
     SavedLook,
     criteria_digest,
     judged_before,
+    no_state,
     probes_digest,
     record_of,
     rows_digest,
@@ -44,7 +46,7 @@ from auditor.training.looks.state import (
 )
 from auditor.training.looks.trackers import Told, Tracker, rows_of
 from auditor.training.ranks import Ranks, joined
-from auditor.training.untouched import digest, finite, put_back, snapshot, unwrapped
+from auditor.training.untouched import digest, finite, fits, put_back, snapshot, unwrapped
 
 if TYPE_CHECKING:
     from auditor.data.audit_data import AuditData
@@ -153,7 +155,7 @@ class TrainingAudit:
         self._ranks: Ranks | None = None
         self._joined = False
         self._last: tuple[tuple[int, ...], Peek] | None = None
-        self._kept: tuple[bool, float, Mapping[str, Tensor]] | None = None
+        self._kept: Kept | None = None
         # Looks that were judged before the training went back to the checkpoint that it goes on from.
         self._spent: tuple[LookRecord, ...] = ()
         self.plan(n_peeks)
@@ -239,35 +241,37 @@ class TrainingAudit:
         the state was taken stay spent. Where the training comes to such a look with the same weights its judgement
         stands; with other weights it is measured and not judged, the report says so, and alarms of then are counted.
 
-        Raises UsageError for a state of other rows, probes, criteria, plan, error rate or seed, and for what is none.
+        Raises UsageError for a state of other rows, probes, criteria, plan, error rate or seed, and for what is none;
+        the audit is then as it was.
         """
         if self._calls or self.peeks:
             raise UsageError("A TrainingAudit takes a state before its first look: load it right after it is made.")
         saved = Saved.read(state)
-        if other := saved.run.differs_from(self._run):
-            raise UsageError(
-                f"This state is of an audit of other {other}, and its error rate is shared out over those: give the "
-                "audit what it was begun with, or leave the state out and begin another."
-            )
-        self.peeks = [self._restored(look) for look in saved.looks]
+        saved.check(self._run, self.spending, 1 if self.every == "epoch" else self.every)
+        kept, peeks = saved.weights(state), [self._restored(look) for look in saved.looks]
+        on_disk = record_of(self.out, self._run.digest)
+        spent = judged_before(on_disk, saved, [peek.record for peek in peeks])
+        # All of it is known to be sound: only now is anything changed.
+        self.peeks, self._spent, self._kept = peeks, spent, kept
         self.skipped, self.faults = list(saved.left_out), list(saved.faults)
         self.should_stop, self._calls = saved.stop, saved.calls
         self._asking.model, self._asking.device = saved.model, saved.device
-        self._last = (saved.last, self.peeks[-1]) if saved.last is not None and self.peeks else None
+        # After a closing look the digest is of that one, whose results do not ride along.
+        known = saved.last is not None and peeks and peeks[-1].weights == weights_digest(saved.last)
+        self._last = (saved.last, peeks[-1]) if known and saved.last is not None else None
         self.budget.before, self.budget.seconds = saved.passed_s, saved.audits_s
         self.budget.longest = saved.longest_s
         self.budget.begin()
-        on_disk = record_of(self.out, self._run.digest)
         before = saved.resumed_after if on_disk is None else max(saved.resumed_after, on_disk.resumed_after, key=len)
         self.resumed_after = (*before, saved.reached)
-        self._spent = judged_before(on_disk, saved, [_look_record(peek) for peek in self.peeks])
-        if saved.kept is not None and "weights" in state:
-            self._kept = (*saved.kept, dict(state["weights"]))
-        elif saved.kept is not None:
+        if saved.kept is not None and kept is None:
             self._warn(f"the weights of {self._unit} {saved.kept[1]:g} did not ride along: rollback has none as yet")
 
     def _restored(self, look: SavedLook) -> Peek:
-        findings, family = self._judged(look.results, look.error_rate, judged=look.judged)
+        try:
+            findings, family = self._judged(look.results, look.error_rate, judged=look.judged)
+        except Exception as error:
+            raise no_state(f"look {look.look} cannot be judged ({reason_of(error).rstrip('.')})") from None
         return Peek(findings=findings, family=family, **{name: getattr(look, name) for name in SavedLook.model_fields})
 
     @property
@@ -415,6 +419,9 @@ class TrainingAudit:
         network = network_of(whole)
         if self.on_fail == "rollback" and network is None and len(self.peeks) == 1:
             self._fault("weights cannot be put back: step was given no torch network")
+        if self._kept is not None and network is not None and not fits(network, self._kept[2]):
+            self._warn(f"the weights kept of {self._unit} {self._kept[1]:g} do not fit the network: rollback has none")
+            self._kept = None
         if not peek.failed:
             better = self._kept is None or peek.passed or not self._kept[0]
             if self.on_fail == "rollback" and network is not None and better and peek.settled:
@@ -481,9 +488,7 @@ class TrainingAudit:
         """The report of these results: the last one, or how things stand where there is no closing look."""
         faults = self._faults_in_words()
         if closing is None:
-            faults = "; ".join(
-                said for said in ("the training has not ended, and no closing look was taken", faults) if said
-            )
+            faults = "; ".join(said for said in (_NOT_ENDED, faults) if said)
         own = ProbeResult(probe=NAME, pillar="intake", citation="", measurements=(self._alarms(place),), not_run=faults)
         report = assemble(
             [own, *results],
@@ -501,7 +506,7 @@ class TrainingAudit:
             run=self._run.digest,
             unit=self._unit,
             planned=None if self.spending is None else self.spending.n_peeks,
-            looks=tuple(_look_record(peek) for peek in self.peeks),
+            looks=tuple(peek.record for peek in self.peeks),
             left_out=tuple(self.skipped),
             closing=closing,
             resumed_after=self.resumed_after,
@@ -541,7 +546,7 @@ class TrainingAudit:
             words.append("before it was resumed alarms at " + ", ".join(f"{look.at:g}" for look in earlier[:10]))
         if self.skipped:
             words.append(
-                f"{len(self.skipped)} were left out to keep audits near {self.budget.max_overhead:.3g} of the "
+                f"{len(self.skipped)} were left out to keep audits {self.budget.goal} of the "
                 f"processor time, of which they took {self.budget.overhead:.2g} so far: "
                 + ", ".join(f"{at:g}" for at in self.skipped[:10])
                 + (" ..." if len(self.skipped) > 10 else "")
@@ -611,10 +616,3 @@ def _check(
         raise UsageError(f"max_overhead must lie in (0, 1), or be None for no limit, not {max_overhead!r}.")
     if accountant is not None and (delta is None or not 0.0 < delta < 1.0):
         raise UsageError("Epsilon so far is at some delta: give delta, below one over the number of training rows.")
-
-
-def _look_record(peek: Peek) -> LookRecord:
-    failed = tuple(dict.fromkeys(f.measurement.metric for f in peek.failed if f.measurement))
-    return LookRecord(
-        look=peek.look, at=peek.at, error_rate=peek.error_rate, judged=peek.judged, weights=peek.weights, failed=failed
-    )

@@ -57,7 +57,13 @@ class Budget:
     @property
     def passed(self) -> float:
         """Seconds of training and audits so far."""
-        return self.before + self.clock() - self._begun
+        # A process's clock begins at zero, so that in one that was forked off after ``begin`` it would run backwards.
+        return self.before + max(0.0, self.clock() - self._begun)
+
+    @property
+    def goal(self) -> str:
+        """What looks were left out for, in words; a training that goes on from a checkpoint may do without a limit."""
+        return "within a limit, since lifted," if self.max_overhead is None else f"near {self.max_overhead:.3g}"
 
     @property
     def overhead(self) -> float:

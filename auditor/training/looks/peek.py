@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from auditor.finding.budgets import Family
 from auditor.finding.judgement import Judgement
 from auditor.finding.measurement import Measurement, Outcome, ProbeResult
+from auditor.finding.training_looks import LookRecord
 
 # Ways of measuring that say nothing beyond the metric's own name.
 _PLAIN = ("", "between_groups")
@@ -41,6 +42,15 @@ class Peek:
     def failed(self) -> tuple[Judgement, ...]:
         """What is shown to lie beyond its bound."""
         return tuple(f for f in self.findings if f.outcome is Outcome.FAIL)
+
+    @property
+    def record(self) -> LookRecord:
+        """What a report keeps of it."""
+        failed = tuple(dict.fromkeys(f.measurement.metric for f in self.failed if f.measurement))
+        return LookRecord(
+            look=self.look, at=self.at, error_rate=self.error_rate, judged=self.judged, weights=self.weights,
+            failed=failed,
+        )  # fmt: skip
 
     @property
     def settled(self) -> bool:

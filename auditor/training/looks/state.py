@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import fields, is_dataclass
 from pathlib import Path
@@ -12,15 +13,23 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import pandas as pd
 from pydantic import ValidationError
+from torch import Tensor
 
 from auditor.errors import AuditorError, UsageError
-from auditor.files import Closed
+from auditor.files import UNREADABLE, Closed, shown
 from auditor.finding.measurement import ProbeResult
 from auditor.finding.training_looks import LookRecord, TrainingRecord
 from auditor.report.record import AuditReport, ModelRecord
+from auditor.training.looks.spending import Spending
+from auditor.training.untouched import finite
 
 if TYPE_CHECKING:
     from auditor.data.audit_data import AuditData
+
+Kept = tuple[bool, float, Mapping[str, Tensor]]
+# Beyond it a number of calls is no longer exact as the float that a look's place is.
+_MOST_CALLS = 1 << 53
+_MOST_NAMED = 10
 
 
 class Run(Closed):
@@ -87,14 +96,91 @@ class Saved(Closed):
         """Of what a checkpoint held. Raises UsageError where it is no such state."""
         try:
             return cls.model_validate_json(json.dumps(state["audit"]))
-        except (KeyError, TypeError, ValueError) as error:
-            first = error.errors()[0]["msg"] if isinstance(error, ValidationError) else type(error).__name__
-            raise UsageError(f"This is no state of a TrainingAudit that this version can read: {first}.") from None
+        except (LookupError, TypeError, *UNREADABLE) as error:
+            raise no_state(_first(error) if isinstance(error, ValidationError) else type(error).__name__) from None
+
+    def check(self, own: Run, spending: Spending | None, every: int) -> None:
+        """Raises UsageError where it is of another run, or contradicts itself or the plan: a look each ``every`` calls.
+
+        Not asked of what is written, so that nothing odd in a training ever keeps it from its checkpoint.
+        """
+        if other := self.run.differs_from(own):
+            raise UsageError(
+                f"This state is of an audit of other {other}, and its error rate is shared out over those: give the "
+                "audit what it was begun with, or leave the state out and begin another."
+            )
+        if why := self._of_looks(every) or self._of_levels(spending) or self._of_times():
+            raise no_state(why)
+
+    def _of_looks(self, every: int) -> str:
+        numbers = [look.look for look in self.looks]
+        rising = numbers == sorted(set(numbers)) and (not numbers or numbers[0] >= 1)
+        if not rising or (numbers and numbers[-1] > self.reached):
+            named = ", ".join(map(str, numbers[:_MOST_NAMED])) + (" ..." if len(numbers) > _MOST_NAMED else "")
+            return f"its looks are numbered {named}, and have to rise from 1 to at most {self.reached:,}"
+        if not 0 <= self.calls <= _MOST_CALLS or self.calls // every < self.reached:
+            return f"{self.calls} calls come to no {self.reached:,} looks"
+        if any(n < 0 for n in self.resumed_after):
+            return "it was resumed after less than no look"
+        if self.kept is not None and self.kept[1] not in [look.at for look in self.looks]:
+            return f"weights are said to be kept of {self.kept[1]:g}, where no look was"
+        return ""
+
+    def _of_levels(self, spending: Spending | None) -> str:
+        planned, level, closing = 0, 0.0, 0.0
+        if spending is not None:
+            planned, level, closing = spending.n_peeks, spending.peek, spending.closing
+        looks: tuple[SavedLook | LookRecord, ...] = (*self.looks, *self.spent)
+        for look in looks:
+            due = closing if look.look is None else level
+            if not math.isclose(look.error_rate, due, rel_tol=1e-9):
+                return f"a look has the error rate {look.error_rate:g}, and the plan gives it {due:g}"
+            if look.judged and (not planned or (look.look is not None and look.look > planned)):
+                return f"a look was judged that is none of the {planned:,} planned"
+        return ""
+
+    def _of_times(self) -> str:
+        seconds = [self.passed_s, self.audits_s, self.longest_s, *(look.seconds for look in self.looks)]
+        return f"{min(seconds):g} seconds are less than none" if min(seconds) < 0.0 else ""
+
+    def weights(self, state: Mapping[str, Any]) -> Kept | None:
+        """The weights that ride along; None where none do. Raises UsageError for what is no snapshot of a network."""
+        if "weights" not in state:
+            return None
+        weights = state["weights"]
+        if self.kept is None:
+            raise no_state("weights ride along, and of no look is it said that any were kept")
+        if not isinstance(weights, Mapping) or not weights:
+            raise no_state("the weights that ride along are no tensors by name")
+        if any(not isinstance(n, str) or not isinstance(t, Tensor) for n, t in weights.items()):
+            raise no_state("the weights that ride along are no tensors by name")
+        try:
+            usable = finite(weights)
+        except Exception as error:
+            # A tensor without storage, or of a layout that has no such test, cannot be copied back either.
+            raise no_state(f"the weights that ride along cannot be read ({type(error).__name__})") from None
+        if not usable:
+            raise no_state("the weights that ride along hold NaN or infinity")
+        return (*self.kept, dict(weights))
 
     @property
     def reached(self) -> int:
         """How many looks of the plan it has come to, taken or left out."""
         return len(self.looks) + len(self.left_out)
+
+
+def no_state(why: str) -> UsageError:
+    """The refusal of a state that is damaged, or of another version."""
+    return UsageError(f"This is no state of a TrainingAudit that this version can read: {why}.")
+
+
+def _first(error: ValidationError) -> str:
+    """The first of what is wrong, with its place in the state."""
+    first = error.errors()[0]
+    where = ".".join(shown(part) for part in first["loc"])
+    # Of a number of no known kind the message lists them all.
+    said = shown(first["msg"]).rstrip(".")
+    return f"{where}: {said}" if where else said
 
 
 def record_of(out: Path | None, run: str) -> TrainingRecord | None:

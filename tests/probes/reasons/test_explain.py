@@ -265,6 +265,14 @@ def test_too_few_rows_compare_nothing_and_say_so() -> None:
     assert found.faithfulness.real is None and "was not checked" in " ".join(found.notes)
 
 
+@pytest.mark.parametrize("answer", [0.0, 1.0])
+def test_a_model_that_decides_all_rows_alike_is_not_said_to_lack_rows(answer: float) -> None:
+    found = compare(
+        model_of(lambda X: np.full(len(X), answer)), data_of(correlated(500, 0)), 1, 0.05, np.random.default_rng(0)
+    )
+    assert found.low is None and "all 500 rows get one decision" in found.why_none and "few" not in found.why_none
+
+
 def order_graded(order: list[int], seed: int = 0) -> str:
     """Reasons in an order, of a row of eight features with weights 8, 7, ... against typical rows of noise."""
     rng = np.random.default_rng(seed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import json
 import math
@@ -214,6 +215,187 @@ def test_a_state_of_another_audit_is_refused_in_a_sentence(options: dict[str, An
 def test_what_is_no_state_is_refused_in_a_sentence(state: dict[str, Any]) -> None:
     with pytest.raises(UsageError, match="no state of a TrainingAudit"):
         audit_of(None).load_state_dict(state)
+
+
+# ---- a state that was damaged --------------------------------------------------------------------------------------
+
+WIDE = [criterion("demographic_parity_difference", "at_most", 0.9)]
+DAMAGES: dict[str, tuple[str, object]] = {
+    "look 0": ("looks.0.look", 0),
+    "a look below 0": ("looks.0.look", -1),
+    "a look beyond those it came to": ("looks.1.look", 4),
+    "one look twice": ("looks.1.look", 1),
+    "looks that fall": ("looks.0.look", 3),
+    "a level below 0": ("looks.0.error_rate", -1.0),
+    "a level of 0": ("looks.0.error_rate", 0.0),
+    "a level that buys more": ("looks.1.error_rate", 0.05),
+    "a level that is NaN": ("looks.0.error_rate", math.nan),
+    "a place that is NaN": ("looks.0.at", math.nan),
+    "a look that took less than no time": ("looks.0.seconds", -1.0),
+    "no looks": ("looks", None),
+    "results of another kind": ("looks.0.results", [1]),
+    "a number of no known kind": ("looks.0.results.0.measurements.0.estimate.kind", "x"),
+    "calls below 0": ("calls", -1),
+    "fewer calls than looks": ("calls", 1),
+    "calls beyond counting": ("calls", 10**30),
+    "time below 0": ("passed_s", -1.0),
+    "time that is NaN": ("passed_s", math.nan),
+    "audits below 0": ("audits_s", -0.5),
+    "a longest look below 0": ("longest_s", -1e-9),
+    "a longest look without end": ("longest_s", math.inf),
+    "resumed after less than nothing": ("resumed_after", [-1]),
+    "a place left out that is NaN": ("left_out.0", math.nan),
+    "a spent look that the plan has not": (
+        "spent", [{"look": 9, "at": 9.0, "error_rate": 0.05 * 0.5 / 4, "judged": True, "weights": "x"}]),
+    "a spent look of another level": (
+        "spent", [{"look": None, "at": 9.0, "error_rate": 0.5, "judged": True, "weights": "x"}]),
+    "weights of no look": ("kept", [True, 7.0]),
+    "weights of nothing": ("kept", None),
+    "nesting without end": ("faults", "deep"),
+}  # fmt: skip
+WEIGHTS: dict[str, object] = {
+    "a list": [1],
+    "none": {},
+    "nothing": None,
+    "numbers for tensors": {"weight": 1.0},
+    "names that are no text": {0: torch.zeros(2, 3)},
+    "NaN": {"weight": torch.full((2, 3), math.nan)},
+    "no storage": {"weight": torch.zeros(2, 3, device="meta")},
+}
+
+
+def rolling() -> TrainingAudit:
+    return TrainingAudit(probes=[GroupFairness()], data=rows(400), criteria=WIDE, n_peeks=4, max_overhead=None,
+                         on_fail="rollback")  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def sound() -> dict[str, Any]:
+    """Of an audit after three calls, of which the second was left out, with weights to go back to."""
+    audit = rolling()
+    quietly(lambda: audit.step(model_of(0.0)))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(audit.budget, "allows", lambda: False)
+        audit.step(model_of(0.0))
+    quietly(lambda: audit.step(model_of(0.01)))
+    state = through_a_file(audit)
+    assert [look["look"] for look in state["audit"]["looks"]] == [1, 3] and state["audit"]["kept"] is not None
+    return state
+
+
+def damaged(state: dict[str, Any], where: str, value: object) -> dict[str, Any]:
+    found = copy.deepcopy(state)
+    *path, last = (int(part) if part.isdigit() else part for part in where.split("."))
+    place: Any = found["audit"]
+    for part in path:
+        place = place[part]
+    if value == "deep":
+        value = []
+        for _ in range(100_000):
+            value = [value]
+    place[last] = value
+    return found
+
+
+def everything_of(audit: TrainingAudit) -> dict[str, Any]:
+    return vars(audit) | {"budget": {n: v for n, v in vars(audit.budget).items()}, "asking": vars(audit._asking).copy()}
+
+
+def assert_refused(state: dict[str, Any]) -> None:
+    audit = rolling()
+    before = copy.copy(everything_of(audit))
+    with pytest.raises(UsageError, match="no state of a TrainingAudit") as refused:
+        audit.load_state_dict(state)
+    assert str(refused.value).count(". ") == 0 and "\n" not in str(refused.value) and len(str(refused.value)) < 400
+    after = everything_of(audit)
+    assert before.keys() == after.keys()
+    assert all_of(before[name] is after[name] or before[name] == after[name] for name in before)
+    assert not audit.peeks and not audit.faults and not audit.skipped
+    # It begins anew, and ends, as if nothing had been loaded.
+    quietly(lambda: audit.step(model_of(0.0)))
+    assert [p.look for p in audit.peeks] == [1]
+
+
+@pytest.mark.parametrize("name", DAMAGES)
+def test_a_damaged_state_is_refused_in_a_sentence_and_changes_nothing(sound: dict[str, Any], name: str) -> None:
+    assert_refused(damaged(sound, *DAMAGES[name]))
+
+
+@pytest.mark.parametrize("name", WEIGHTS)
+def test_weights_that_are_no_snapshot_are_refused_in_a_sentence(sound: dict[str, Any], name: str) -> None:
+    assert_refused(sound | {"weights": WEIGHTS[name]})
+
+
+def test_a_look_beyond_the_plan_that_says_it_was_judged_is_refused(sound: dict[str, Any]) -> None:
+    state = damaged(sound, "left_out", [2.0, 2.0, 2.0])
+    state["audit"]["calls"] = 5
+    assert_refused(damaged(state, "looks.1.look", 5))
+    audit = rolling()
+    state = damaged(damaged(state, "looks.1.look", 5), "looks.1.judged", False)
+    audit.load_state_dict(state)
+    assert [p.judged for p in audit.peeks] == [True, False]
+
+
+def test_a_sound_state_is_taken_whole(sound: dict[str, Any]) -> None:
+    audit = rolling()
+    assert not quietly(lambda: audit.load_state_dict(sound))
+    assert audit.state_dict()["audit"]["looks"] == sound["audit"]["looks"] and audit.resumed_after == (3,)
+
+
+@pytest.mark.parametrize(
+    "weights",
+    [
+        {"weight": torch.zeros(1, 1)},
+        {"other": torch.zeros(2, 3)},
+        {"weight": torch.zeros(2, 3), "more": torch.zeros(1)},
+        {"weight": torch.zeros(2, 3, dtype=torch.int64)},
+    ],
+    ids=["a shape that would be spread", "another name", "one more", "whole numbers"],
+)
+def test_weights_of_another_network_are_left_out_at_the_next_look(
+    sound: dict[str, Any], weights: dict[str, Any]
+) -> None:
+    audit = rolling()
+    audit.load_state_dict(sound | {"weights": weights})
+    model = model_of(3.0)
+    before = copy.deepcopy(model.state_dict())
+    said = quietly(lambda: audit.step(model))
+    assert any("do not fit the network" in s for s in said) and not audit.faults
+    assert all_of(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+    assert [s for s in quietly(lambda: audit.step(model)) if "do not fit" in s] == []
+
+
+def test_the_digest_of_a_closing_look_is_not_taken_for_the_last_looks() -> None:
+    """The closing look's results do not ride along: those of the look before it are of other weights."""
+    audit = rolling()
+    quietly(lambda: (audit.step(model_of(0.0)), audit.finish(model_of(0.5))))
+    other = rolling()
+    other.load_state_dict(through_a_file(audit))
+    quietly(lambda: other.finish(model_of(0.5)))
+    assert audit.report is not None and other.report is not None
+
+    def rates(report: AuditReport) -> list[float | None]:
+        return [f.value for f in report.findings if f.metric == "selection_rate"]
+
+    assert rates(other.report) == rates(audit.report) != []
+
+
+def test_a_limit_that_is_lifted_when_the_training_goes_on_costs_no_report(sound: dict[str, Any]) -> None:
+    audit = rolling()
+    audit.load_state_dict(sound)
+    quietly(lambda: audit.finish(model_of(0.5)))
+    assert audit.report is not None and audit.budget.max_overhead is None
+    alarms = next(f for f in audit.report.findings if f.metric == "alarms")
+    assert "1 were left out to keep audits within a limit, since lifted, of the processor time" in alarms.detail
+
+
+def test_the_time_of_a_process_that_was_forked_off_is_never_less_than_none() -> None:
+    audit = rolling()
+    audit.budget.clock = lambda: 100.0
+    audit.begin()
+    audit.budget.clock = lambda: 1.0
+    rolling().load_state_dict(audit.state_dict())
+    assert audit.budget.passed == 0.0
 
 
 def test_a_state_after_the_first_look_is_refused() -> None:
