@@ -614,8 +614,9 @@ def workshop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workshop:
     rng = np.random.default_rng(0)
     for name, n in (("train", 50), ("test", 4000)):
         sex = rng.choice(["f", "m"], n)
-        score = rng.random(n) * np.where(sex == "f", 0.8, 1.0)
-        y = rng.choice(2, n)
+        merit = rng.random(n)
+        score = merit * np.where(sex == "f", 0.8, 1.0)
+        y = np.where(rng.random(n) < 0.85, merit >= 0.5, merit < 0.5).astype(int)
         pd.DataFrame({"score": score.round(6), "sex": sex, "y": y}).to_csv(tmp_path / f"{name}.csv", index=False)
     (tmp_path / "old.pt").write_text("present")
     return made

@@ -77,7 +77,7 @@ class AuditCallback(TrainerCallback, ExportableState):  # type: ignore[misc]
         self.audit.plan(planned if 1 <= planned <= _MOST_EPOCHS else None)
         kept = (state.stateful_callbacks or {}).get(type(self).__name__)
         if state.global_step and isinstance(kept, dict) and not self.audit.peeks:
-            self.audit.load_state_dict({"audit": kept["attributes"]["saved"]})
+            self.audit.load_state_dict({"audit": (kept.get("attributes") or {}).get("saved")})
         self.audit.begin()
 
     def on_epoch_end(
