@@ -89,7 +89,7 @@ def export_of(model: AuditedModel, to: To, *, positive: int | None) -> Export:
         return Export(model, to, table, onnx_bytes(table))
     if not isinstance(table, ServedTable):
         raise UnsupportedError(
-            "An ONNX model or an estimator, with or without a group rule, is exported as one file by --to onnx."
+            "An ONNX model, an estimator or boosted trees become one file with their group rule: use --to onnx."
         )
     return Export(model, to, table, torch_bytes(table) if to == "torch" else skops_bytes(table))
 
