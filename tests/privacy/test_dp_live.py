@@ -284,7 +284,9 @@ def test_an_accountant_that_counts_another_rate_or_noise_is_caught() -> None:
 
 
 def test_clipping_that_never_or_always_binds_is_said() -> None:
-    module, optimizer, loader, engine = private(plain_net())
+    with torch.random.fork_rng():
+        torch.manual_seed(0)  # some starts leave a row without any gradient
+        module, optimizer, loader, engine = private(plain_net())
     for norm, code in ((1e6, "clipping_never_binds"), (1e-6, "clipping_always_binds")):
         optimizer.max_grad_norm = norm
         assert codes(module, optimizer, loader, engine.accountant, loss=per_row, batch=batch()) == [code]
