@@ -256,6 +256,11 @@ def _dropped(before: AuditReport, after: AuditReport) -> Iterator[str]:
         if f.metric is not None and f.criterion is not None:
             held.setdefault(key_of(f), []).append(f.criterion)
     yield from (f"groups by {name}" for name in before.data.sensitive if name not in after.data.sensitive)
+    for flag, was, now in (
+        ("--target", before.data.target, after.data.target), ("--positive", before.data.positive, after.data.positive),
+    ):  # fmt: skip
+        if was is not None and now is None:
+            yield f"what needs {flag}"
     if before.data.n_train_rows and not after.data.n_train_rows:
         yield "what the training rows give away (--train)"
     # Probes that are not for a model of the later kind are no choice of anybody's.

@@ -60,13 +60,15 @@ class NoiseTest:
 class NoiseAudit:
     """Whether the stated noise is refuted at ``alpha``, which its tests share out; ``ratio``: of variances, ideal 1.
 
-    ``degrees``: squares that the smallest noise is told from. ``why_not``: why nothing could be tested, or "".
+    ``degrees``: squares that the smallest noise is told from, at the level that ``looks`` at parameters and at all of
+    them leave. ``why_not``: why nothing could be tested, or "".
     """
 
     ratio: float
     degrees: int
     alpha: float
     tests: tuple[NoiseTest, ...]
+    looks: int = 1
     why_not: str = ""
 
     @property
@@ -80,7 +82,8 @@ class NoiseAudit:
             return 0.0
         if factor == 0.0:
             return 1.0
-        return float(chi2.cdf(chi2.ppf(self.alpha / TESTS, self.degrees) / factor**2, self.degrees))
+        level = self.alpha / TESTS / self.looks
+        return float(chi2.cdf(chi2.ppf(level, self.degrees) / factor**2, self.degrees))
 
 
 def audit_noise(runs: Sequence[ReleasedNoise], accounting: Sequence[Phase], *, alpha: float) -> NoiseAudit:
@@ -109,8 +112,8 @@ def audit_noise(runs: Sequence[ReleasedNoise], accounting: Sequence[Phase], *, a
     degrees = [run.sizes * run.steps for run in runs]
     ratio = float(sum(s.sum() for s in squares) / sum(d.sum() for d in degrees))
     tests = (_too_little(np.sum(squares, axis=0), np.sum(degrees, axis=0)), *_over_steps(runs), *_over_pairs(runs))
-    # The smallest of several parameters is the hardest to tell: a fault of all of them is told from all.
-    return NoiseAudit(ratio=ratio, degrees=int(np.sum(degrees)), alpha=alpha, tests=tests)
+    looks = len(runs[0].sizes) + 1
+    return NoiseAudit(ratio=ratio, degrees=int(np.sum(degrees)), alpha=alpha, tests=tests, looks=looks)
 
 
 def _stated(run: ReleasedNoise, accounting: Sequence[Phase]) -> FloatArray:

@@ -133,10 +133,11 @@ def test_its_power_is_how_often_a_smaller_noise_is_found() -> None:
         caught = np.mean(
             [bool(audit_noise([kept(factor * right(rng))], STATED, alpha=0.05).refuted) for _ in range(300)]
         )
-        level = chi2.ppf(0.05 / TESTS, N * T)
+        # One look at each parameter, and one at all of them.
+        level = chi2.ppf(0.05 / TESTS / (len(SIZES) + 1), N * T)
         assert found.power(factor) == pytest.approx(float(chi2.cdf(level / factor**2, N * T)))
-        # Of four smallest tails, a quarter of the level each.
-        assert found.power(factor) - 0.25 < caught < found.power(factor) + 0.1
+        # At least as often: a single parameter may tell it too.
+        assert found.power(factor) - 0.07 < caught < found.power(factor) + 0.2
     assert found.power(0.5) > 0.999
 
 

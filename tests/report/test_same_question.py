@@ -85,6 +85,17 @@ def test_leaving_out_what_the_earlier_audit_was_judged_by_is_no_success() -> Non
     assert compare(before, stricter).dropped == ()
 
 
+@pytest.mark.parametrize("field", ["target", "positive"])
+def test_an_answer_that_is_no_longer_asked_for_is_no_success(field: str) -> None:
+    """Without a label to favour no gap can be judged, and what cannot be is else nobody's choice."""
+    before, after = audited("before"), audited("after", since="before")
+    said = before.model_copy(update={"data": before.data.model_copy(update={"target": "y", "positive": "yes"})})
+    whole = after.model_copy(update={"data": said.data})
+    assert compare(said, whole).exit_code == 0
+    found = compare(said, whole.model_copy(update={"data": said.data.model_copy(update={field: None})}))
+    assert found.exit_code == 3 and f"what needs --{field}" in found.dropped
+
+
 def test_another_threshold_alone_is_nothing_gained() -> None:
     """A share of refusals that falls from above the base rate is a guard, and no reason to call a model better."""
     rng = np.random.default_rng(3)
