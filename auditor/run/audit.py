@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -15,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from auditor.data.groups_digest import GroupsDigest
 from auditor.errors import AuditorError, DataError, NotApplicableError, OutputsError, UsageError, some_of
 from auditor.finding.budgets import Family
 from auditor.finding.criterion import Criterion, load_criteria
@@ -372,9 +371,9 @@ def _groups(rows: AuditData) -> dict[str, str] | None:
         return None
     found = {}
     for name in rows.sensitive_features.columns:
-        codes, levels = pd.factorize(rows.sensitive_features[name].astype(str), sort=True)
-        spelled = json.dumps([str(level) for level in levels]).encode()
-        found[str(name)] = hashlib.sha256(spelled + codes.astype("<i8").tobytes()).hexdigest()
+        digest = GroupsDigest()
+        digest.add(*pd.factorize(rows.sensitive_features[name].astype(str)))
+        found[str(name)] = digest.hexdigest()
     return found
 
 

@@ -15,6 +15,7 @@ import pandas as pd
 
 from auditor.data.audit_data import AuditData, favourable
 from auditor.data.counts import GroupCounts
+from auditor.data.groups_digest import GroupsDigest
 from auditor.data.row_keys import Keys, digest_of_keys
 from auditor.detection.examine import Examination, loaded_detector
 from auditor.detection.record import DetectorRecord
@@ -315,8 +316,8 @@ def answer_from_counts(
     copies = None
     try:
         keys: list[Keys] | None = [] if job.recognise else None
-        repeats = RepeatCount()
-        counts, notes = stream_counts(spec, model, keys, None if spec.copies_are_real else repeats)
+        repeats, digests = RepeatCount(), dict[str, GroupsDigest]()
+        counts, notes = stream_counts(spec, model, keys, None if spec.copies_are_real else repeats, digests)
         copies, more = repeats_in(open_table(spec.path), repeats, spec)
         record = DataRecord(
             n_rows=counts.n,
@@ -324,6 +325,7 @@ def answer_from_counts(
             rows_sha256=None if keys is None else digest_of_keys(np.concatenate(keys)),
             notes=(*notes, *more),
             copies=copies if copies and copies.copies else None,
+            groups_sha256={name: digest.hexdigest() for name, digest in digests.items()} or None,
         )
     except (DataError, OutputsError, UsageError):
         raise

@@ -15,15 +15,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from auditor.data.audit_data import AuditData, encode_labels, favourable, groups_of, numeric_target
-from auditor.data.bins import MOST_VALUES, BinRule, bin_sensitive, parse_bin_rule, refuse_continuous
+from auditor.data.bins import BinRule, bin_sensitive, parse_bin_rule, refuse_continuous
 from auditor.data.counts import MISSING, GroupCounts, count_groups
 from auditor.data.grouped_texts import grouped, needed_groups
+from auditor.data.groups_digest import GroupsDigest
 from auditor.data.preprocessing import NumericColumn, TabularPreprocessing, as_converted, as_text, label_name
 from auditor.data.row_keys import Keys, keys_of
 from auditor.errors import DataError, UsageError, did_you_mean, some_of
 from auditor.intake.rows.columns import id_like
 from auditor.intake.rows.recorded import read_recorded
 from auditor.intake.rows.repeats import RepeatCount, design_of, repeats_in
+from auditor.intake.rows.small_cells import cells_of, small_cells, together
 from auditor.intake.rows.tables import TableFile, open_table
 from auditor.intake.specs import DataSpec
 from auditor.rows import FloatArray, IntArray, Rows
@@ -43,8 +45,6 @@ def _binned_groups(name: str, values: pd.Series[Any], rule: BinRule | None) -> p
 MAX_GROUPS = 500
 # Rows of a stream that are kept to be asked about again.
 _FEW = 16
-# Rows below which a group's rate says little.
-SMALL = 30
 
 
 def _column_types(spec: DataSpec, model: AuditedModel, features: Sequence[str]) -> dict[str, pa.DataType]:
@@ -135,12 +135,16 @@ def can_stream(spec: DataSpec, model: AuditedModel) -> bool:
 
 
 def stream_counts(
-    spec: DataSpec, model: AuditedModel, keys: list[Keys] | None = None, repeats: RepeatCount | None = None
+    spec: DataSpec,
+    model: AuditedModel,
+    keys: list[Keys] | None = None,
+    repeats: RepeatCount | None = None,
+    digests: dict[str, GroupsDigest] | None = None,
 ) -> tuple[GroupCounts, tuple[str, ...]]:
     """GroupCounts of a whole file, and the notes on it: one forward pass over its rows, in constant memory.
 
     ``keys`` is given the keys of the rows, part by part, where there is a list for them; ``repeats`` is told of every
-    row.
+    row, and ``digests``, by sensitive feature, of every row's group.
 
     Raises what :func:`load_data` raises.
     """
@@ -167,7 +171,9 @@ def stream_counts(
             keys.append(keys_of(X, y_true, None, None))
         tally.add(batch.num_rows, {name: _n_missing(batch.column(name)) for name in features}, y_true)
         groups = [_arrow_groups(batch.column(name)) for name in sensitive]
-        for name, (_, levels) in zip(sensitive, groups, strict=True):
+        for name, (codes, levels) in zip(sensitive, groups, strict=True):
+            if digests is not None:
+                digests.setdefault(name, GroupsDigest()).add(codes, levels)
             tally.add_groups(name, levels)
             refuse_continuous(name, pd.Series(tally.levels(name), dtype="string"))
         probabilities = model.predict_part(X)
@@ -187,38 +193,10 @@ def stream_counts(
         raise DataError(tally.no_rows, code="AUD-DATA-EMPTY")
     model.check_outputs()
     model.check_repeatable(*first)
-    for names in _together(sensitive):
+    for names in together(sensitive):
         table = total.by(names).table.sum(axis=2)
-        notes += _small_cells(names, table[:, :-1] if total.labelled else table[:, -1:])
+        notes += small_cells(names, table[:, :-1] if total.labelled else table[:, -1:])
     return total, tuple(notes)
-
-
-def _together(features: Sequence[str]) -> list[tuple[str, ...]]:
-    """Each feature, and all of them where there are several."""
-    return [*((name,) for name in features), *([tuple(features)] if len(features) > 1 else [])]
-
-
-def _cells(groups: pd.DataFrame, y_true: IntArray | None) -> npt.NDArray[np.int64]:
-    """(n_groups, n_classes) rows by group and label; rows without one are left out where others have one."""
-    group = groups.groupby(list(groups.columns), observed=True, sort=False, dropna=False).ngroup().to_numpy()
-    label = np.zeros(len(group), np.int64) if y_true is None else y_true
-    cells = np.zeros((int(group.max()) + 1, max(int(label.max()) + 1, 1)), np.int64)
-    np.add.at(cells, (group[label >= 0], label[label >= 0]), 1)
-    return cells
-
-
-def _small_cells(names: Sequence[str], cells: npt.NDArray[np.int64]) -> list[str]:
-    """How many cells of many groups have too few rows for a rate; nothing where the groups are few."""
-    n_groups, n_labels = cells.shape
-    small = int((cells < SMALL).sum())
-    if n_groups <= MOST_VALUES or not small:
-        return []
-    what = f"{n_groups:,} groups of {' x '.join(names)}"
-    by = f" by {n_labels} labels" if n_labels > 1 else ""
-    return [
-        f"{small:,} of the {cells.size:,} cells of {what}{by} have fewer than {SMALL} rows: rates in them are hardly "
-        "known. Put groups together, those of numbers with --bins."
-    ]
 
 
 def no_rows(spec: DataSpec) -> AuditData:
@@ -467,8 +445,8 @@ def load_one(
     if model.decides_by and spec.text is not None:
         X = grouped(np.asarray(X), needed_groups(groups, model.decides_by, what))
     if groups is not None and path == spec.path:
-        for names in _together(list(map(str, groups.columns))):
-            notes += _small_cells(names, _cells(groups[list(names)], y_true))
+        for names in together(list(map(str, groups.columns))):
+            notes += small_cells(names, cells_of(groups[list(names)], y_true))
     bins = {rule.column for rule in map(parse_bin_rule, spec.bins) if not rule.each}
     positive = favourable(spec.positive, classes)
     return AuditData(

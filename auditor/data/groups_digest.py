@@ -1,0 +1,35 @@
+"""A digest of who is in which group, row by row: two audits of the same rows compare only where it is the same."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from auditor.data.counts import MISSING
+
+
+class GroupsDigest:
+    """SHA-256 of one sensitive feature's groups, in parts of any length: levels are numbered as first seen."""
+
+    def __init__(self) -> None:
+        self._numbers: dict[str, int] = {}
+        self._codes = hashlib.sha256()
+
+    def add(self, codes: npt.NDArray[np.integer], levels: Sequence[str]) -> None:
+        """The next rows: each row's index into ``levels``, negative where it has no group."""
+        names = [*map(str, levels), MISSING]
+        seen, first = np.unique(codes, return_index=True)
+        numbers = np.zeros(len(names), "<i8")
+        for code in seen[np.argsort(first)]:
+            numbers[code] = self._numbers.setdefault(names[code], len(self._numbers))
+        self._codes.update(numbers[np.maximum(codes, -1)].tobytes())
+
+    def hexdigest(self) -> str:
+        """The digest of the rows so far: of their numbers, then of the levels in the order of the numbers."""
+        whole = self._codes.copy()
+        whole.update(json.dumps(list(self._numbers)).encode())
+        return whole.hexdigest()

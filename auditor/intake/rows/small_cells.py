@@ -1,0 +1,43 @@
+"""Cells of groups and labels that hold too few rows for a rate, said where the groups are many."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from auditor.data.bins import MOST_VALUES
+from auditor.rows import IntArray
+
+# Rows below which a group's rate says little.
+SMALL = 30
+
+
+def together(features: Sequence[str]) -> list[tuple[str, ...]]:
+    """Each feature, and all of them where there are several."""
+    return [*((name,) for name in features), *([tuple(features)] if len(features) > 1 else [])]
+
+
+def cells_of(groups: pd.DataFrame, y_true: IntArray | None) -> npt.NDArray[np.int64]:
+    """(n_groups, n_classes) rows by group and label; rows without one are left out where others have one."""
+    group = groups.groupby(list(groups.columns), observed=True, sort=False, dropna=False).ngroup().to_numpy()
+    label = np.zeros(len(group), np.int64) if y_true is None else y_true
+    cells = np.zeros((int(group.max()) + 1, max(int(label.max()) + 1, 1)), np.int64)
+    np.add.at(cells, (group[label >= 0], label[label >= 0]), 1)
+    return cells
+
+
+def small_cells(names: Sequence[str], cells: npt.NDArray[np.int64]) -> list[str]:
+    """How many cells of many groups have too few rows for a rate; nothing where the groups are few."""
+    n_groups, n_labels = cells.shape
+    small = int((cells < SMALL).sum())
+    if n_groups <= MOST_VALUES or not small:
+        return []
+    what = f"{n_groups:,} groups of {' x '.join(names)}"
+    by = f" by {n_labels} labels" if n_labels > 1 else ""
+    return [
+        f"{small:,} of the {cells.size:,} cells of {what}{by} have fewer than {SMALL} rows: rates in them are hardly "
+        "known. Put groups together, those of numbers with --bins."
+    ]
