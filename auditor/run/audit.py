@@ -372,7 +372,8 @@ def _groups(rows: AuditData) -> dict[str, str] | None:
     found = {}
     for name in rows.sensitive_features.columns:
         digest = GroupsDigest()
-        digest.add(*pd.factorize(rows.sensitive_features[name].astype(str)))
+        codes, levels = pd.factorize(rows.sensitive_features[name].astype(str))
+        digest.add(codes, list(levels))
         found[str(name)] = digest.hexdigest()
     return found
 
