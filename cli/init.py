@@ -88,7 +88,7 @@ def _config(data: Path, out: Path, frame: pd.DataFrame) -> str:
         "",
         *(_PROBES_OF_LABELS if number is None else _PROBES_OF_NUMBERS),
         "",
-        "# Without criteria the built-in profile auditor-default-2 applies, a convention, not law. Yours replace it:",
+        "# Without criteria the built-in profile auditor-default-3 applies, a convention, not law. Yours replace it:",
         "# [[criteria]]",
         f'# metric = "{"demographic_parity_difference" if number is None else "mean_residual_difference"}"',
         '# direction = "at_most"               # at_most, at_least, or within with bound = [low, high]',

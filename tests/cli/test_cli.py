@@ -159,7 +159,7 @@ def test_exit_4_still_writes_a_report(here: Path) -> None:
         (["model.pt", "--probes", ","], "it names no probe: leave it out to ask all that apply"),
         (["model.pt", "--set", "group_fairness.intersection=1"], "did you mean 'intersections'?"),
         (["model.pt", "--set", "nonsense"], "probe.option=value"),
-        (["model.pt", "--policy", "auditor-default-1"], "auditor-default-2"),
+        (["model.pt", "--policy", "auditor-default-1"], "auditor-default-3"),
         (["model.pt", "--error-rate", "2"], "less than 0.5"),
         (["model.pt", "--multiplicity", "bonferoni"], "'bonferroni'"),
         (["model.pt", "--multiplicity", "bh"], "findings of one scan depend on each other"),
@@ -268,7 +268,7 @@ def test_a_wrong_configuration_names_the_key(here: Path, text: str, says: str) -
 
 def test_a_criterion_nobody_measured_is_not_a_pass(here: Path) -> None:
     (here / "policy.toml").write_text("[[criteria]]\nmetric = 'unheard_of'\ndirection = 'at_most'\nbound = 1\n")
-    result = run("scan", "model.pt", *DATA, "--policy", "auditor-default-2,policy.toml")
+    result = run("scan", "model.pt", *DATA, "--policy", "auditor-default-3,policy.toml")
     assert result.exit_code == 3
     assert "No probe of this scan measured 'unheard_of'" in result.output
 

@@ -299,7 +299,7 @@ def test_the_command_links_the_page_of_the_same_record(tmp_path: Path, monkeypat
     ("arguments", "message"),
     [
         (["--policy", "eu-ai-cat"], "did you mean 'eu-ai-act'"),
-        (["--policy", "auditor-default-2"], "must name rule packs"),
+        (["--policy", "auditor-default-3"], "must name rule packs"),
         (["--policy", ","], "must name rule packs"),
         (["--policy", "gdpr", "--as-of", "soon"], "is no date"),
     ],

@@ -271,14 +271,14 @@ def test_a_mistake_is_named_with_file_and_line(old: str, new: str, message: str)
 
 @pytest.mark.parametrize(
     ("name", "near"),
-    [("eu-ai-cat", "eu-ai-act"), ("auditor-default", "auditor-default-2"), ("nyc-ll-144", "nyc-ll144")],
+    [("eu-ai-cat", "eu-ai-act"), ("auditor-default", "auditor-default-3"), ("nyc-ll-144", "nyc-ll144")],
 )
 def test_an_unknown_policy_names_the_nearest_pack_or_profile(name: str, near: str) -> None:
     with pytest.raises(ConfigError, match=rf"There is no policy '{name}'.*did you mean '{near}'\?"):
         load_policies([name])
     with pytest.raises(ConfigError, match=f"{pack_names()[0]}.*{pack_names()[-1]}"):
         load_policies([name])
-    assert profile_names() == ["auditor-default-2"]
+    assert profile_names() == ["auditor-default-3"]
 
 
 def test_the_pack_in_the_documentation_is_one() -> None:
@@ -310,7 +310,7 @@ def test_a_pack_with_criteria_replaces_the_profile_and_one_without_leaves_it(tmp
     left = configure({"policy": str(without)}, None, [])
     assert list(left.criteria) == load_criteria()
     assert [p.name for p in left.policies] == ["house"]
-    both = configure({"policy": f"{without},auditor-default-2"}, None, [])
+    both = configure({"policy": f"{without},auditor-default-3"}, None, [])
     assert list(both.criteria) == load_criteria()
 
 
@@ -330,7 +330,7 @@ def test_every_rendering_says_whose_bounds_decide(capsys: pytest.CaptureFixture[
     without = parse_policy(PACK, "house.toml")
     with_own = parse_policy(PACK + _OWN, "own.toml")
     for said in _said(with_policies(report, [without], DAY), capsys):
-        assert "It sets no pass mark. Outcomes are those of the criteria of auditor-default-2, set by auditor" in said
+        assert "It sets no pass mark. Outcomes are those of the criteria of auditor-default-3, set by auditor" in said
         assert "egal advice" in said
     held = report.model_copy(update={"criteria": report.criteria[-1:]})
     for said in _said(with_policies(held, [with_own], DAY), capsys):
