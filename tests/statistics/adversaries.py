@@ -633,16 +633,19 @@ def precisions() -> Worlds:
 
 def rates_at_a_threshold() -> Worlds:
     """All positives that are found score a hair above the true threshold, or a hair below it, where none is."""
-    for (m, n), f, p, above in product(((10, 100), (30, 400)), (0.05, 0.1), (0.02, 0.5, 0.97), (True, False)):
+    sizes, both = ((10, 100), (30, 400)), (True, False)
+    for (m, n), f, p, above, joint in product(sizes, (0.05, 0.1), (0.02, 0.5, 0.97), both, both):
         samples = together(counts(n, f), counts(m, p))
 
-        def rate(some: tuple[int, int], m: int = m, n: int = n, f: float = f, above: bool = above) -> Estimate:
+        def rate(
+            some: tuple[int, int], m: int = m, n: int = n, f: float = f, above: bool = above, joint: bool = joint
+        ) -> Estimate:
             higher, k = some
             ranks = np.arange(n)
             # Of the negatives that lie above the true threshold all lie above those positives too.
             found = np.where(ranks >= higher, k, 0)
             return TruePositiveRateAt(
-                false_positive_rate=f, members_above=tuple(found.tolist()), n_positive=m, n_negative=n
+                false_positive_rate=f, members_above=tuple(found.tolist()), n_positive=m, n_negative=n, joint=joint
             )
 
         yield worlds_of(samples, rate, p if above else 0.0)

@@ -129,9 +129,9 @@ def area(v: float, m: int = 100, n: int = 120) -> AreaUnderCurve:
     return AreaUnderCurve(centre=v, standard_error=math.sqrt(variance), n_positive=m, n_negative=n)
 
 
-def true_positives_at(v: float) -> Estimate:
+def true_positives_at(v: float, *, joint: bool = True) -> Estimate:
     above = tuple(min(round(300 * v * j / 40), 300) for j in range(160))
-    return TruePositiveRateAt(false_positive_rate=0.1, members_above=above, n_positive=300, n_negative=400)
+    return TruePositiveRateAt(false_positive_rate=0.1, members_above=above, n_positive=300, n_negative=400, joint=joint)
 
 
 def equal_errors_at(v: float) -> Estimate:
@@ -286,8 +286,13 @@ EXAMPLES: dict[str, Examples] = {
     "true_positive_rate_at": Examples(
         true_positives_at(0.17),
         (
-            TruePositiveRateAt(false_positive_rate=0.1, members_above=(), n_positive=0, n_negative=0),
+            TruePositiveRateAt(false_positive_rate=0.1, members_above=(), n_positive=0, n_negative=0, joint=True),
+            TruePositiveRateAt(
+                false_positive_rate=0.1, members_above=(0, 1, 2, 3), n_positive=3, n_negative=4, joint=True
+            ),
+            # As earlier versions recorded it.
             TruePositiveRateAt(false_positive_rate=0.1, members_above=(0, 1, 2, 3), n_positive=3, n_negative=4),
+            true_positives_at(0.17, joint=False),
         ),
         ideal=0.1,
         bound=0.2,

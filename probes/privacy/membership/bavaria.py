@@ -152,7 +152,8 @@ def _posterior_shift(
     (first_known, first), (second_known, second) = either
     known = trend.mean((first_known & second_known).astype(np.float64))
     between = np.maximum(trend.mean(first * second) / np.maximum(known, _SMALLEST), 0.0)
-    whole = np.maximum(trend.mean((seen - prior) ** 2), _SMALLEST)
+    away: FloatArray = (seen - prior) ** 2
+    whole = np.maximum(trend.mean(away), _SMALLEST)
     weight = np.minimum(between / whole, 1.0)
     return prior + weight * (seen - prior), weight * (1.0 - weight) * whole
 
