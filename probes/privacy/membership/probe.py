@@ -17,6 +17,7 @@ from auditor.run.probe import Need
 from auditor.statistics.estimate import Undefined
 from probes.inputs import whole_number
 from probes.privacy.membership import (
+    bavaria,
     blind,
     difficulty_calibration,
     label_only,
@@ -64,6 +65,8 @@ class MembershipInference:
       that did and did not learn the row (Carlini et al., IEEE S&P 2022).
     - ``rmia``, ``rmia_offline``: pairwise likelihood ratios, by ``n_references`` reference models (Zarifzadeh et al.,
       ICML 2024).
+    - ``bavaria``, ``bavaria_offline``: likelihood ratio of Student's t, whose few models a row borrow from all rows
+      (Brännvall, arXiv 2603.11799).
     - ``difficulty_calibration``: loss less its mean among models that did not learn the row (Watson et al., ICLR 2022).
 
     For each, with intervals that know how many members and non-members there are:
@@ -85,25 +88,26 @@ class MembershipInference:
     the method. A PASS is INCONCLUSIVE where no attack with shadow models was tried, or only with a surrogate's: which
     attacks were tried, which were not, and why not stands beside it.
 
-    Groups and records are shown of one attack, the first of those tried in an order that does not look at the result:
-    with up to 16 shadow models RMIA, difficulty calibration, LiRA; with more LiRA first; then quantile regression,
-    label-only, loss. A row that stands more than once in the two files together takes no part, no copy of
-    it: copies on both sides are no non-members, and leaving out only those among the non-members would leave them the
-    rarer rows, on which any model has the larger loss. Of rows that stand once, chance alone decides the side where the
-    split was random. Where trees can tell the files apart without asking the model at all, the details say so (Das,
-    Zhang and Tramer, 2024; with any attack beyond the loss thresholds). Where the model does worse on ``--train`` than
-    on ``--data`` (all but certainly, at a level of 0.1 %), nothing is judged: that is not the file it learned. Scores
-    of rows under a shared set of shadow models are taken as independent given those models.
+    Groups and records are shown of one attack, the first of those tried in an order that does not look at the
+    result: with up to 16 shadow models RMIA, BaVarIA, difficulty calibration, LiRA; with more BaVarIA, LiRA online,
+    RMIA; then quantile regression, label-only, loss. A row that stands more than once in the two files together
+    takes no part, no copy of it: copies on both sides are no non-members, and leaving out only those among the
+    non-members would leave them the rarer rows, on which any model has the larger loss. Of rows that stand once,
+    chance alone decides the side where the split was random. Where trees can tell the files apart without asking
+    the model at all, the details say so (Das, Zhang and Tramer, 2024; with any attack beyond the loss thresholds).
+    Where the model does worse on ``--train`` than on ``--data`` (all but certainly, at a level of 0.1 %), nothing
+    is judged: that is not the file it learned. Scores of rows under a shared set of shadow models are taken as
+    independent given those models.
 
-    methods: ``auto`` (the first three, and RMIA with as many shadow models as cost little), ``all``, or names out of
-    ``MembershipInference.methods``. n_shadows: an even number of shadow models, each trained on a random half of all
-    rows, in pairs of complements, by the model's own architecture and recipe where it is a bundle, else by a stated
-    surrogate; None for 64 where attacks with them are named, and for ``auto`` 16 or 8 that cost a tenth of
+    methods: ``auto`` (the first three, and RMIA with as many shadow models as cost little), ``all``, or names out
+    of ``MembershipInference.methods``. n_shadows: an even number of shadow models, each trained on a random half of
+    all rows, in pairs of complements, by the model's own architecture and recipe where it is a bundle, else by a
+    stated surrogate; None for 64 where attacks with them are named, and for ``auto`` 16 or 8 that cost a tenth of
     ``shadow_seconds`` at most, else 4 that cost at most all of it, in seconds of one core as they are counted
-    (:mod:`probes.privacy.membership.shadow_cost`), else none. n_references: how many of them RMIA uses where it is
-    named; with ``auto`` all. n_queries: perturbed copies a row for ``label_only``. checkpoint: an absolute path of a
-    folder in which trained shadow models are kept, so that a run that was stopped goes on from there. Raises ValueError
-    for other values.
+    (:func:`auditor.training.ensembles.predicted_seconds`), else none. n_references: how many of them RMIA uses
+    where it is named; with ``auto`` all. n_queries: perturbed copies a row for ``label_only``. checkpoint: an
+    absolute path of a folder in which trained shadow models are kept, so that a run that was stopped goes on from
+    there. Raises ValueError for other values.
 
     Sources: the papers above; TPR at low FPR: Carlini et al., IEEE S&P 2022.
     """
@@ -332,6 +336,11 @@ def _by_one(name: str, pool: Pool, phi: FloatArray, shadows: Shadows, n_referenc
         offline = name == "rmia_offline"
         scores = rmia.scores(np.exp(-pool.loss), np.exp(-few.loss), few.inside, offline=offline)
         detail += f"; of the shadow models the first {n_references} are the reference models"
+    elif name == "bavaria":
+        scores = bavaria.online_scores(phi, shadows.log_odds, shadows.inside)
+        return _attack(name, pool, scores, 0.0, "a likelihood ratio of 1", detail)
+    elif name == "bavaria_offline":
+        scores = bavaria.offline_scores(phi, shadows.log_odds, shadows.inside)
     else:
         scores = difficulty_calibration.scores(pool.loss, shadows.loss, shadows.inside)
     return _attack(name, pool, scores, *_median(scores), detail)
