@@ -34,6 +34,7 @@ from auditor.model.audited_model import Recipe
 from auditor.model.outputs import Outputs, as_logits
 from auditor.model.torch_model import evaluating
 from auditor.randomness import seeded_globals
+from auditor.training.costs import Work, work_of
 from auditor.training.loop import optimizer_of
 
 BoolArray = npt.NDArray[np.bool_]
@@ -128,13 +129,8 @@ def train_together(
     Raises ModelError for an unknown optimizer, models of unequal numbers of rows, and a loss that is not finite.
     """
     k = len(members)
-    if recipe.optimizer not in _OPTIMIZERS:
-        raise ModelError(f"The optimizer {recipe.optimizer!r} of the recipe is none of {', '.join(_OPTIMIZERS)}.")
-    sizes = members.sum(axis=1)
-    if len(seeds) != k or not k or sizes.min() != sizes.max() or not sizes[0] or members.shape[1] != len(x):
-        raise ModelError("Training together needs a seed and as many rows, one or more, for each model.")
     say = progress or (lambda _: None)
-    task = _Task(make, x, y, members, tuple(seeds), recipe, outputs, keep)
+    task = _checked(_Task(make, x, y, members, tuple(seeds), recipe, outputs, keep))
     why_not = _cannot_stack(task)
     together = 1 if why_not else min(most_together, _fit_in(task, memory_bytes), k)
     parts, reused = [], 0
@@ -154,6 +150,67 @@ def train_together(
     if reused:
         notes.append(f"{reused} of {k} models were read from the checkpoint folder")
     return Ensemble(kept=np.concatenate(parts), members=members, notes=tuple(notes))
+
+
+def predicted_seconds(
+    make: Callable[[], nn.Module],
+    x: Tensor,
+    *,
+    n_models: int,
+    n_learned: int,
+    n_classes: int,
+    recipe: Recipe,
+    outputs: Outputs = "logits",
+    memory_bytes: int | None = None,
+    most_together: int = MOST_TOGETHER,
+) -> float:
+    """About how many seconds of one core :func:`train_together` takes for ``n_models``, each on ``n_learned`` rows.
+
+    Nothing is timed: the operations of one step and of one pass over a batch are counted and multiplied, by the unit
+    costs of :mod:`auditor.training.costs`, so that the same question has the same answer on every machine of a kind.
+    x (n, ...), ``make``, ``recipe``, ``outputs``, ``memory_bytes`` and ``most_together`` as there. Within a factor of
+    3 of the processor time of small networks on a server of 2023. Raises ModelError where it would.
+    """
+    members = np.broadcast_to(np.arange(len(x)) < n_learned, (n_models, len(x)))
+    y = torch.arange(len(x), device=x.device) % n_classes
+    task = _checked(_Task(make, x, y, members, tuple(range(n_models)), recipe, outputs, None))
+    why_not = _cannot_stack(task)
+    together = 1 if why_not else min(most_together, _fit_in(task, memory_bytes), n_models)
+    counted = 1 if why_not else min(2, together)
+    rows = x[: task.batch_size]
+    learned, asked = _work_of_a_batch(task, rows, counted, stacked=not why_not)
+    n_batches = recipe.epochs * math.ceil(n_learned / task.batch_size)
+    whole = learned.of_rows(together / counted * n_learned / (task.batch_size * math.ceil(n_learned / task.batch_size)))
+    once = asked.of_rows(together / counted * len(x) / len(rows))
+    return math.ceil(n_models / together) * (n_batches * whole.seconds + once.seconds)
+
+
+def _work_of_a_batch(task: _Task, rows: Tensor, k: int, *, stacked: bool) -> tuple[Work, Work]:
+    """The work of a step of k models on a batch, and of asking them about one."""
+    order = torch.arange(len(rows), device=rows.device).expand(k, -1)
+    with seeded_globals(np.random.default_rng(0)):
+        if stacked:
+            stack = _Stack([task.fresh(i) for i in range(k)], task.outputs)
+            optimizer = optimizer_of(task.recipe, stack.trainable())
+            stack.skeleton.train()
+            with torch.enable_grad(), _plain_attention():
+                learned = _second(lambda: _one_epoch(task, stack, order, optimizer))
+            stack.skeleton.eval()
+            with torch.no_grad(), _plain_attention():
+                return learned, work_of(lambda: stack(rows, shared=True))
+        module = task.fresh(0)
+        optimizer = optimizer_of(task.recipe, [p for p in module.parameters() if p.requires_grad])
+        module.train()
+        with torch.enable_grad():
+            learned = _second(lambda: _one_step(task, module, order[0], optimizer))
+        with torch.no_grad(), evaluating(module):
+            return learned, work_of(lambda: _logits(module, rows, task.outputs))
+
+
+def _second(step: Callable[[], object]) -> Work:
+    """The work of the second step, since the first makes what an optimizer remembers."""
+    step()
+    return work_of(step)
 
 
 @dataclass(frozen=True, eq=False)
@@ -182,6 +239,16 @@ class _Task:
         """``keep`` of logits (k, n, n_classes) as an array."""
         kept = logits if self.keep is None else self.keep(logits)
         return kept.detach().cpu().double().numpy()
+
+
+def _checked(task: _Task) -> _Task:
+    """The task; ModelError where it cannot be done."""
+    if task.recipe.optimizer not in _OPTIMIZERS:
+        raise ModelError(f"The optimizer {task.recipe.optimizer!r} of the recipe is none of {', '.join(_OPTIMIZERS)}.")
+    k, sizes = len(task.members), task.members.sum(axis=1)
+    if len(task.seeds) != k or not k or not sizes.min() == sizes.max() > 0 or task.members.shape[1] != len(task.x):
+        raise ModelError("Training together needs a seed and as many rows, one or more, for each model.")
+    return task
 
 
 # ---- together ------------------------------------------------------------------------------------------------------
@@ -292,15 +359,20 @@ def _one_by_one(task: _Task, chunk: range) -> npt.NDArray[np.float64]:
                 for batch in torch.split(order, task.batch_size):
                     if len(batch) == 1 and len(order) > 1:
                         continue
-                    optimizer.zero_grad(set_to_none=True)
-                    loss = nn.functional.cross_entropy(_logits(module, task.x[batch], task.outputs), task.y[batch])
-                    loss.backward()  # type: ignore[no-untyped-call]
-                    optimizer.step()
+                    loss = _one_step(task, module, batch, optimizer)
             _finite(loss.detach())
         with torch.no_grad(), evaluating(module):
             parts = [_logits(module, part, task.outputs) for part in torch.split(task.x, 4096)]
         found.append(task.said(torch.cat(parts).unsqueeze(0)))
     return np.concatenate(found)
+
+
+def _one_step(task: _Task, module: nn.Module, batch: Tensor, optimizer: torch.optim.Optimizer) -> Tensor:
+    optimizer.zero_grad(set_to_none=True)
+    loss = nn.functional.cross_entropy(_logits(module, task.x[batch], task.outputs), task.y[batch])
+    loss.backward()  # type: ignore[no-untyped-call]
+    optimizer.step()
+    return loss
 
 
 def _logits(module: nn.Module, rows: Tensor, outputs: Outputs) -> Tensor:
