@@ -26,7 +26,8 @@ from probes.privacy.membership import (
     quantile_regression,
     rmia,
 )
-from probes.privacy.membership.metrics import Attack, by_group, measurements, most_exposed, roc_figure
+from probes.privacy.membership.exposed import EXACT, by_group, discovered, most_exposed
+from probes.privacy.membership.metrics import Attack, measurements, roc_figure
 from probes.privacy.membership.pool import REMARK_LEVEL, Pool, detail_of, doubt, pool_of
 from probes.privacy.membership.shadows import Shadows, how_many, train_shadows
 from probes.privacy.membership.verdict import (
@@ -78,6 +79,13 @@ class MembershipInference:
       ``n_non * f >= 1``, judged where it is at least 10. The measure of what few victims suffer, which an AUC hides.
     - ``true_positive_rate_at_no_false_positive``: share of members above every non-member, of 100 at least; [0, 1],
       ideal 0. Its interval is that of the rate at this threshold. Of one attack, with the most exposed rows by number.
+    - ``discovered_members``: how many members are exposed at a false discovery rate of 5 %, and ``discovered_share`` of
+      them: Benjamini-Hochberg on the shares of non-members that score as high (Bates et al., Ann. Statist. 2023); ideal
+      0. Of one attack, with the surest rows by number, also within each group. Shown and never judged: it finds rows
+      that are hit, and does not show that nobody is.
+    - ``true_positive_rate_at_fpr_difference``: the largest difference of that rate between the groups of a sensitive
+      feature, at the threshold that 1 % of all non-members exceed; [0, 1], ideal 0. Of one attack, beside each group's
+      own AUC and rate. No criterion by default.
     - ``balanced_accuracy``: ``(TPR + 1 - FPR) / 2`` at a threshold that is not chosen by its success: the members' mean
       loss (the paper's), a likelihood ratio of 1, or the median of all scores; [0, 1], ideal 0.5. Its interval is that
       of the two rates at this threshold.
@@ -125,8 +133,12 @@ class MembershipInference:
         "attack_auc": "scores",
         "true_positive_rate_at_fpr": "scores",
         "true_positive_rate_at_no_false_positive": "scores",
+        "true_positive_rate_at_fpr_difference": "scores",
+        "discovered_members": "scores",
+        "discovered_share": "scores",
         "balanced_accuracy": "scores",
     }
+    exact: ClassVar[Mapping[str, str]] = EXACT
     # Fewest members, and as many non-members, and the true AUC, found with 80 % power among 4 judgements at 5 %.
     power = (800, 0.60)
 
@@ -372,6 +384,6 @@ def _all_measurements(
                 else m
                 for m in own
             ]
-            own += by_group(attack, pool)
+            own += [*discovered(attack, pool), *by_group(attack, pool)]
         found += map(as_part, own)
     return found
