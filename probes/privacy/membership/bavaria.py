@@ -40,10 +40,10 @@ _BY_FEW = (
     "bavaria_offline",
     "rmia_offline",
     "lira_online_fixed_variance",
+    "difficulty_calibration",
     "lira_offline_fixed_variance",
     "lira_offline",
     "lira_online",
-    "difficulty_calibration",
 )
 _BY_MANY = (
     "bavaria",
@@ -52,9 +52,9 @@ _BY_MANY = (
     "lira_online_fixed_variance",
     "rmia_offline",
     "rmia",
+    "difficulty_calibration",
     "lira_offline",
     "lira_offline_fixed_variance",
-    "difficulty_calibration",
 )
 _FEW = 16
 
