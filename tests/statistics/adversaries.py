@@ -56,6 +56,7 @@ from auditor.statistics.means import BracketedMean, WorstMeanDifference, WorstPa
 from auditor.statistics.one_sided import AtLeast, AtMost, Bracket, WorstBracketDifference
 from auditor.statistics.ranks import TruePositiveRateAt, area_under_curve, quantile
 from auditor.statistics.rates import Difference, Odds, Proportion, RateTable, WeightedSum
+from auditor.statistics.strongest import AttackPart, StrongestAttack
 from auditor.statistics.values import (
     BoundedMean,
     IdealizedAssociation,
@@ -579,6 +580,14 @@ def lowest(x: FloatArray, y: FloatArray) -> Any:
     return LowestArea(parts=(area(x, y), area(2.0 * x, 2.0 * y)))
 
 
+def strongest(x: FloatArray, y: FloatArray) -> Any:
+    """Three attacks that see the same."""
+    parts = zip("abc", (0.5, 0.25, 0.25), (1.0, 2.0, 3.0), strict=True)
+    return StrongestAttack(
+        attacks=tuple(AttackPart(name=name, share=share, estimate=area(by * x, by * y)) for name, share, by in parts)
+    )
+
+
 def drop(x: FloatArray, y: FloatArray) -> Any:
     return LargestDrop(parts=(against_none(x, y), against_opposite(x, y)))
 
@@ -758,6 +767,7 @@ ADVERSARIES: dict[str, tuple[Callable[[], Worlds], ...]] = {
         of_scores(against_opposite, lambda p, q: 2.0 * true_area(p, q) - 1.0, FEW),
     ),
     "lowest_area": (of_scores(lowest, true_area, FEW),),
+    "strongest_attack": (of_scores(strongest, true_area, FEW),),
     "largest_drop": (of_scores(drop, lambda p, q: max(true_area(p, q) - 0.5, 2.0 * true_area(p, q) - 1.0), FEW),),
     "average_precision": (precisions,),
     "equal_error_rate": (of_scores(errors, true_error, ((20, 20), (12, 60))),),

@@ -53,6 +53,7 @@ from auditor.statistics.means import (
 from auditor.statistics.one_sided import AtLeast, AtMost, Bracket, WorstBracketDifference
 from auditor.statistics.ranks import AreaUnderCurve, Quantile, TruePositiveRateAt
 from auditor.statistics.rates import Difference, Odds, Proportion, RateTable, WeightedSum
+from auditor.statistics.strongest import AttackPart, StrongestAttack
 from auditor.statistics.upper_bound import UpperBound
 from auditor.statistics.values import (
     BoundedMean,
@@ -127,6 +128,13 @@ def area(v: float, m: int = 100, n: int = 120) -> AreaUnderCurve:
     q1, q2 = v / (2.0 - v), 2.0 * v**2 / (1.0 + v)
     variance = (v * (1.0 - v) + (m - 1) * (q1 - v**2) + (n - 1) * (q2 - v**2)) / (m * n)
     return AreaUnderCurve(centre=v, standard_error=math.sqrt(variance), n_positive=m, n_negative=n)
+
+
+def strongest(*parts: AreaUnderCurve) -> StrongestAttack:
+    """Attacks of which each has half of the level that is left."""
+    return StrongestAttack(
+        attacks=tuple(AttackPart(name=f"a{i}", share=0.5 ** (i + 1), estimate=part) for i, part in enumerate(parts))
+    )
 
 
 def true_positives_at(v: float) -> Estimate:
@@ -336,6 +344,13 @@ EXAMPLES: dict[str, Examples] = {
         ),
         bound=0.2,
         at=lambda v: LargestDrop(parts=(area_difference_at(v), area_difference_at(v / 2))),
+    ),
+    "strongest_attack": Examples(
+        strongest(area(0.6), area(0.65), area(0.55)),
+        (strongest(area(0.9, 3, 4)), strongest(area(0.5, 2, 2), area(0.7, 3, 4))),
+        ideal=0.5,
+        bound=0.7,
+        at=lambda v: strongest(area(v), area((v + 0.5) / 2)),
     ),
     "excess_share": Examples(
         ExcessShare(successes=30, n=300, promised=0.05),
