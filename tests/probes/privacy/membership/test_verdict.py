@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from datetime import date
 from functools import cache
 from typing import Any, Literal
 
@@ -17,13 +18,23 @@ from torch import nn
 from auditor import PROBES, AuditData, AuditedModel, Outcome, TorchModel, load_criteria, run_audit
 from auditor.finding.judging import judge
 from auditor.finding.measurement import Measurement, ProbeResult
+from auditor.finding.policy import load_policies
 from auditor.model.audited_model import Recipe
 from auditor.networks.architectures import MLP
+from auditor.report.controls import with_policies
+from auditor.report.html import render_html
+from auditor.report.markdown import render_markdown
 from auditor.report.record import AuditReport, Finding
-from auditor.statistics.strongest import StrongestAttack
+from auditor.statistics.ranks import area_under_curve, true_positive_rate_at
+from auditor.statistics.strongest import AttackPart, StrongestAttack
+from probes.privacy.membership import lira, rmia
+from probes.privacy.membership.loss_threshold import log_odds, per_class_scores
+from probes.privacy.membership.pool import pool_of
 from probes.privacy.membership.probe import MembershipInference
+from probes.privacy.membership.shadows import how_many, train_shadows
 from probes.privacy.membership.verdict import ALONE, CHEAP, WITH_SHADOWS, shares, strongest_first
 from tests.quantifiers import all_of
+from tests.statistics.worlds import most_misses
 
 Rows = tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]
 N, WIDTH = 4_000, 8
@@ -164,13 +175,6 @@ def test_a_fail_of_cheap_attacks_stays() -> None:
 
 
 def test_what_was_tried_stands_beside_the_verdict_in_every_rendering() -> None:
-    from datetime import date
-
-    from auditor.finding.policy import load_policies
-    from auditor.report.controls import with_policies
-    from auditor.report.html import render_html
-    from auditor.report.markdown import render_markdown
-
     data, model = calm(2_000)
     report = audited(model, data, shadow_seconds=0)
     packs, _ = load_policies(["gdpr", "eu-ai-act"])
@@ -237,9 +241,6 @@ def test_the_number_of_shadow_models_follows_the_budget_and_no_clock() -> None:
     report, module = exposed("noisy")
     hidden, recipe = OVERFITTED["noisy"]
     model, data = bundled(module, hidden, recipe), data_of(*rows("noisy"))
-    from probes.privacy.membership.pool import pool_of
-    from probes.privacy.membership.shadows import how_many
-
     pool = pool_of(model, data)
     numbers = [how_many(model, pool, seconds) for seconds in (5.0, 60.0, 1e6)]
     assert numbers == sorted(numbers) and numbers[0] == 4 and numbers[-1] == 16
@@ -314,3 +315,82 @@ def test_a_criterion_for_one_in_a_thousand_is_there_for_whom_rows_suffice() -> N
     data = AuditData.from_arrays(x, rng.integers(0, 2, 12_000), classes=[0, 1], is_member=np.arange(12_000) < 2_000)
     found = judge([measured(probe.measure(model, data, rng))], [criterion])[0]
     assert [f.metric for f in found if f.criterion is not None] == ["true_positive_rate_at_fpr"]
+
+
+# ---- error rates ---------------------------------------------------------------------------------------------------
+
+
+def test_who_was_not_learned_from_is_found_in_one_scan_in_twenty_at_most() -> None:
+    """Members drawn anew among rows that the model never saw.
+
+    Shadow models learn from all rows without regard to who is a member, so their scores are those of every drawing, and
+    the truth is chance: an area of 0.5, and a rate of 1 % where 1 % are false.
+    """
+    x, y = rows("noisy", 7, 1_200)
+    recipe = Recipe(epochs=8, learning_rate=1e-2, batch_size=64)
+    fresh = rows("noisy", 8, 600)
+    model = bundled(trained(*fresh, (16,), recipe), (16,), recipe)
+    pool = pool_of(model, data_of(x, y))
+    shadows = train_shadows(model, pool, 8, np.random.default_rng(0))
+    assert pool.probabilities is not None
+    phi = log_odds(pool.probabilities, pool.labels)
+    scores = {
+        "loss_threshold": -pool.loss,
+        "loss_threshold_per_class": per_class_scores(pool.loss, pool.labels),
+        "rmia": rmia.scores(np.exp(-pool.loss), np.exp(-shadows.loss), shadows.inside, offline=False),
+        "lira_offline": lira.offline_scores(phi, shadows.log_odds, shadows.inside, fixed=True),
+    }
+    share, rng, worlds = shares(8), np.random.default_rng(1), 400
+    above = {"area": 0, "rate": 0}
+    for _ in range(worlds):
+        own = rng.permutation(len(y)) < len(y) // 2
+        sides = {name: (s[own], s[~own]) for name, s in scores.items()}
+        areas = {n: area_under_curve(positives=p, negatives=q) for n, (p, q) in sides.items()}
+        rates = {
+            n: true_positive_rate_at(positives=p, negatives=q, false_positive_rate=0.02) for n, (p, q) in sides.items()
+        }
+        above["area"] += strongest(areas, share).bounds(0.05)[0] > 0.5
+        above["rate"] += strongest(rates, share).bounds(0.05)[0] > 0.02
+    assert max(above.values()) <= most_misses(worlds=worlds), above
+
+
+def strongest(parts: Mapping[str, Any], share: Mapping[str, float]) -> StrongestAttack:
+    """Their whole."""
+    return StrongestAttack(
+        attacks=tuple(AttackPart(name=name, share=share[name], estimate=part) for name, part in parts.items())
+    )
+
+
+def private(x: npt.NDArray[np.float32], y: npt.NDArray[np.int64], recipe: Recipe, rng: np.random.Generator) -> MLP:
+    """A linear network that learned by clipped and noisy gradients of all rows, as many steps as there are epochs."""
+    weights = np.zeros((WIDTH + 1,))
+    columns = np.column_stack([x, np.ones(len(y))])
+    for _ in range(recipe.epochs):
+        off = 1.0 / (1.0 + np.exp(-columns @ weights)) - y
+        gradients = columns * off[:, None]
+        norms = np.linalg.norm(gradients, axis=1, keepdims=True)
+        clipped = gradients / np.maximum(norms, 1.0)
+        noisy = clipped.sum(axis=0) + (recipe.noise_multiplier or 0.0) * rng.normal(size=WIDTH + 1)
+        weights -= 5.0 * noisy / len(y)
+    module = MLP(WIDTH, [], 2)
+    (layer,) = [m for m in module.modules() if isinstance(m, nn.Linear)]
+    with torch.no_grad():
+        layer.weight.copy_(torch.from_numpy(np.stack([-weights[:-1], weights[:-1]]) / 2.0))
+        layer.bias.copy_(torch.from_numpy(np.asarray([-weights[-1], weights[-1]]) / 2.0))
+    return module
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["private", "fresh"])
+def test_models_that_give_nobody_away_are_not_accused(kind: str) -> None:
+    """By the default scan and the default profile, of models trained by DP-SGD and of models of fresh rows."""
+    worlds, fails = 40, 0
+    for seed in range(worlds):
+        x, y = rows("noisy", 100 + seed, 1_200)
+        learned = rows("noisy", 1_000 + seed, 600) if kind == "fresh" else (x[:600], y[:600])
+        recipe = Recipe(epochs=10, learning_rate=1e-2, batch_size=300, epsilon=2.0, noise_multiplier=4.0)
+        module = private(*learned, recipe, np.random.default_rng(seed))
+        report = audited(bundled(module, (), recipe), data_of(x, y), shadow_seconds=20)
+        assert "rmia with" in one(report).tried
+        fails += report.exit_code == 1
+    assert fails <= most_misses(worlds=worlds)
