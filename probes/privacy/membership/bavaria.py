@@ -34,37 +34,6 @@ _SMALLEST_SHARE = 1e-9
 _SMALLEST = 1e-18
 # From here on Student's t is the normal distribution to any digit that a score is sorted by.
 _MOST_DEGREES = 1e4
-_BY_FEW = (
-    "bavaria",
-    "rmia",
-    "bavaria_offline",
-    "rmia_offline",
-    "lira_online_fixed_variance",
-    "difficulty_calibration",
-    "lira_offline_fixed_variance",
-    "lira_offline",
-    "lira_online",
-)
-_BY_MANY = (
-    "bavaria",
-    "lira_online",
-    "bavaria_offline",
-    "lira_online_fixed_variance",
-    "rmia_offline",
-    "rmia",
-    "difficulty_calibration",
-    "lira_offline",
-    "lira_offline_fixed_variance",
-)
-_FEW = 16
-
-
-def strongest_first(n_shadows: int) -> tuple[str, ...]:
-    """The attacks by shadow models, the one that found most members at 1 % false positives first.
-
-    As measured by ``benchmarks/membership_attacks.py`` on five data sets and 16 targets each.
-    """
-    return _BY_FEW if n_shadows <= _FEW else _BY_MANY
 
 
 def online_scores(phi: FloatArray, shadow_phi: FloatArray, inside: BoolArray) -> FloatArray:
