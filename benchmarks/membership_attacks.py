@@ -68,7 +68,7 @@ def rare(rng: np.random.Generator) -> Rows:
 def noisy(rng: np.random.Generator) -> Rows:
     """Rows with as much noise as signal."""
     x, w = rng.normal(size=(8_000, 20)), rng.normal(size=20)
-    return x, (x @ w / np.linalg.norm(w) + rng.normal(size=len(x)) > 0).astype(np.int64)
+    return x, np.asarray(x @ w / np.linalg.norm(w) + rng.normal(size=len(x)) > 0, np.int64)
 
 
 def digits(_: np.random.Generator) -> Rows:
@@ -94,7 +94,7 @@ def adult(_: np.random.Generator) -> Rows:
     """Who earns more than 50,000."""
     table = pd.read_csv(_file("adult", "adult.data"), names=ADULT, skipinitialspace=True, na_values="?")
     table = table.drop_duplicates().sample(4_000, random_state=0).reset_index(drop=True)
-    return _encoded(table.drop(columns="income")), (table.income == ">50K").to_numpy(np.int64)
+    return _encoded(table.drop(columns="income")), np.asarray(table.income == ">50K", np.int64)
 
 
 def compas(_: np.random.Generator) -> Rows:

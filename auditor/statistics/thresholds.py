@@ -40,7 +40,7 @@ _POWER = 1.5
 _FAVOUR, _BEND, _MOST = 2.0, 0.2, 2.0
 _BISECTIONS = 60
 # Of a tail of no more than 1e-300.
-_FARTHEST = (40.0 * _MOST) ** _POWER
+_FARTHEST = math.pow(40.0 * _MOST, _POWER)
 _SMALLEST_TAIL = 1e-300
 _ROUNDING = 3e-8
 
@@ -67,7 +67,7 @@ class _Counts(NamedTuple):
 
 
 def _weight(n_negative: int, n_positive: int) -> float:
-    return min(max((n_negative / (_FAVOUR * n_positive)) ** _BEND, 1.0 / _MOST), _MOST)
+    return min(max(math.pow(n_negative / (_FAVOUR * n_positive), _BEND), 1.0 / _MOST), _MOST)
 
 
 @lru_cache(maxsize=256)

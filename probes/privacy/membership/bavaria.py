@@ -119,7 +119,7 @@ def _posterior_shift(
         difference = (some * own).sum(axis=0) / n_in - (some * ~own).sum(axis=0) / n_out
         either.append((both, np.where(both, difference - prior, 0.0)))
     (first_known, first), (second_known, second) = either
-    known = trend.mean((first_known & second_known).astype(np.float64))
+    known = trend.mean(np.asarray(first_known & second_known, np.float64))
     between = np.maximum(trend.mean(first * second) / np.maximum(known, _SMALLEST), 0.0)
     away: FloatArray = (seen - prior) ** 2
     whole = np.maximum(trend.mean(away), _SMALLEST)

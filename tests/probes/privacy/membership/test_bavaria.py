@@ -33,7 +33,7 @@ def trend(x: Floats, y: Floats) -> Floats:
     parts: list[list[int]] = [[] for _ in range(bins)]
     for rank, i in enumerate(order):
         parts[rank * bins // x.size].append(i)
-    return np.interp(x, [x[p].mean() for p in parts], [y[p].mean() for p in parts])
+    return np.asarray(np.interp(x, [x[p].mean() for p in parts], [y[p].mean() for p in parts]), np.float64)
 
 
 def moderated(squares: Floats, degrees: Floats, at: Floats) -> tuple[Floats, Floats]:
