@@ -384,7 +384,7 @@ def private(x: npt.NDArray[np.float32], y: npt.NDArray[np.int64], recipe: Recipe
 @pytest.mark.parametrize("kind", ["private", "fresh"])
 def test_models_that_give_nobody_away_are_not_accused(kind: str) -> None:
     """By the default scan and the default profile, of models trained by DP-SGD and of models of fresh rows."""
-    worlds, fails = 40, 0
+    worlds, fails = 20, 0
     for seed in range(worlds):
         x, y = rows("noisy", 100 + seed, 1_200)
         learned = rows("noisy", 1_000 + seed, 600) if kind == "fresh" else (x[:600], y[:600])
