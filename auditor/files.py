@@ -22,7 +22,7 @@ from auditor.outputs import check, place_file
 class Closed(BaseModel):
     """Base of what is written to files and pipes, and read from them: unknown keys are errors, values do not change."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, defer_build=True)
 
 
 def finite(x: object) -> object:
