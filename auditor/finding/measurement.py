@@ -98,8 +98,9 @@ class Alike:
 class ProbeResult:
     """What became of one probe: its measurements, or the reason why there are none.
 
-    ``alike``: which rows the model answers alike, where a measurement rests on their differing. ``copies``: how many of
-    the rows it looked at repeat others, where somebody counted them.
+    ``other_kind``: whether it is not applicable since it asks about another kind of model or rows, which no input
+    mends. ``alike``: which rows the model answers alike, where a measurement rests on their differing. ``copies``: how
+    many of the rows it looked at repeat others, where somebody counted them.
     """
 
     probe: str
@@ -108,6 +109,7 @@ class ProbeResult:
     measurements: tuple[Measurement, ...] = ()
     not_run: str = ""
     not_applicable: str = ""
+    other_kind: Annotated[bool, LEFT_OUT] = False
     alike: Annotated[tuple[Alike, ...], LEFT_OUT] = ()
     copies: Annotated[Copies | None, UNSAID] = None
     duration_s: float = 0.0

@@ -33,6 +33,7 @@ from auditor.finding.figure import Figure
 from auditor.finding.judgement import Judgement
 from auditor.finding.measurement import LEFT_OUT, UNSAID, Outcome, Pillar
 from auditor.finding.training_looks import TrainingRecord
+from auditor.report.about import About
 from auditor.report.looks import LooksRecord
 from auditor.report.sandbox_state import SandboxState
 from auditor.statistics.families import Multiplicity
@@ -197,6 +198,7 @@ class Finding(Closed):
     p_pass_adjusted: Annotated[Number, UNSAID] = None
     alone: Annotated[Outcome | None, UNSAID] = None
     padding: Annotated[str, LEFT_OUT] = ""
+    other_kind: Annotated[bool, LEFT_OUT] = False
     estimate: AnyEstimate | None = None
 
     @classmethod
@@ -234,6 +236,7 @@ class Finding(Closed):
             p_pass_adjusted=judged.p_pass_adjusted,
             alone=judged.alone,
             padding=judged.padding,
+            other_kind=judged.other_kind,
             estimate=m.estimate if m else None,
         )
 
@@ -430,6 +433,7 @@ class AuditReport(Closed):
     registration: RegistrationRecord | None = None
     looks: Annotated[LooksRecord | None, UNSAID] = None
     training: Annotated[TrainingRecord | None, UNSAID] = None
+    about: Annotated[About | None, UNSAID] = None
     duration_s: float
     exit_code: int
 

@@ -19,7 +19,7 @@ from auditor.data.groups_digest import GroupsDigest
 from auditor.data.row_keys import Keys, digest_of_keys
 from auditor.detection.examine import Examination, loaded_detector
 from auditor.detection.record import DetectorRecord
-from auditor.errors import DataError, NotApplicableError, OutputsError, UsageError
+from auditor.errors import DataError, OutputsError, UsageError
 from auditor.files import received, sha256_of, write_beside
 from auditor.finding.measurement import Measurement
 from auditor.intake.formats import Opened, load_model
@@ -349,7 +349,7 @@ def _measure_counts(
 ) -> Sequence[Measurement]:
     missing = missing_needs(probe, model, shape)
     if missing:
-        raise NotApplicableError(not_applicable(missing, model))
+        raise not_applicable(missing, model)
     if isinstance(counts, Exception):
         raise counts
     return probe.measure_counts(counts)

@@ -344,7 +344,7 @@ def record_of(configured: Configured, job: Job, measured: Measured, command: str
         refusal=measured.refusal,
         allow_inconclusive=options.allow_inconclusive,
         duration_s=seconds,
-    )
+    ).model_copy(update={"about": configured.about})
     return with_policies(report, configured.policies, options.as_of or datetime.now(UTC).date())
 
 
