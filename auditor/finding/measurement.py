@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Annotated, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict
 
+from auditor.files import LEFT_OUT, UNSAID
 from auditor.finding.copies import Copies
 from auditor.finding.figure import Figure
 from auditor.statistics.kinds import AnyEstimate
@@ -17,9 +17,6 @@ from auditor.statistics.kinds import AnyEstimate
 Pillar = Literal["performance", "fairness", "language", "attribution", "privacy", "robustness", "deepfake", "intake"]
 # Which of a model's answers: the class or number it decides on, or the scores behind it.
 Answer = Literal["decisions", "scores"]
-# What came later is spelled out only where it says something, so that older evidence keeps its digests.
-LEFT_OUT = Field(exclude_if=operator.not_)
-UNSAID = Field(exclude_if=lambda value: value is None)
 
 
 class Outcome(StrEnum):

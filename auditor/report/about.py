@@ -8,8 +8,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from auditor.errors import ConfigError, did_you_mean
-from auditor.files import Closed
-from auditor.finding.measurement import LEFT_OUT
+from auditor.files import LEFT_OUT, Closed
 from auditor.report.catalogue import ENGLISH, Catalogue, words_of
 from auditor.report.labels import Labels
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-import math
 import re
 import shlex
 from collections.abc import Iterator
@@ -11,30 +11,20 @@ from dataclasses import dataclass
 
 from auditor.files import Number
 from auditor.finding.measurement import Outcome
-from auditor.report import view
+from auditor.report import text, view
 from auditor.report.about import About
-from auditor.report.catalogue import Catalogue
+from auditor.report.axis import Axis, axis_of, excess, reach
+from auditor.report.catalogue import SHIPPED, Catalogue
 from auditor.report.questions import QUESTIONS, Form, Question, question_of
 from auditor.report.record import INTAKE, AuditReport, ExitCode, Finding
 
 _JUDGED = (Outcome.FAIL, Outcome.INCONCLUSIVE, Outcome.PASS)
 _ORDER = (Outcome.FAIL, Outcome.NOT_RUN, Outcome.INCONCLUSIVE, Outcome.PASS)
 MOST_LINES, MOST_OF_ONE, MOST_SHOWN, MOST_NEXT, MOST_NOT_ASKED = 9, 3, 3, 3, 5
+_LONGEST_REASON = 90
 _CONVENTION = re.compile(r"\bconvention\b")
 # Checks of a file or of an explanation's own arithmetic say nothing of what a model does to anybody.
 _OWN_ARITHMETIC = "none"
-
-
-@dataclass(frozen=True)
-class Axis:
-    """One picture of a number: all places as shares of its width, ``allowed`` between two of them."""
-
-    low: float
-    high: float
-    value: float
-    allowed: tuple[float, float]
-    bounds: tuple[float, ...]
-    alt: str
 
 
 @dataclass(frozen=True)
@@ -94,6 +84,23 @@ class FirstPage:
         missing = len(self.say.missing)
         return self.say.say("page.fallback", n=missing, language=self.language) if missing else ""
 
+    @property
+    def own_words(self) -> str:
+        """What is said, in English whatever the language, of words that are not the tool's; "" where they are."""
+        return own_words(self.say)
+
+
+def own_words(say: Catalogue) -> str:
+    """That a catalogue of the signer's own gives this page its words, with its digest, so that none can be bent."""
+    if say.language in SHIPPED:
+        return ""
+    spelled = json.dumps(dict(sorted(say.own.items())), ensure_ascii=False)
+    digest = hashlib.sha256(spelled.encode()).hexdigest()[:16]
+    return (
+        f"The words of the first page are those of a catalogue of the signer's own, {say.language} ({digest}), and not "
+        "of the tool. Numbers, colours, marks and the exit code are the tool's."
+    )
+
 
 def first_page(report: AuditReport) -> FirstPage:
     """The first page of a record."""
@@ -101,8 +108,10 @@ def first_page(report: AuditReport) -> FirstPage:
     say = about.catalogue
     rows = view.rows_of(report.findings)
     writer = _Writer(report, about, say, {id(row.finding): row.anchor for row in rows})
-    lines = writer.lines()
-    shown = writer.shown()
+    # Of what was refused nothing was measured, and that is all there is to say.
+    refused = report.refusal is not None
+    lines = [] if refused else writer.lines()
+    shown = [] if refused else writer.shown()
     verdict = view.verdict_of(report)
     return FirstPage(
         language=about.language if len(about.language) <= 8 else "en",
@@ -115,10 +124,10 @@ def first_page(report: AuditReport) -> FirstPage:
         headline=writer.headline(verdict.headline),
         effect=writer.effect(verdict.sentence),
         lines=tuple(lines[:MOST_LINES]),
-        more_lines=max(0, writer.n_told() - len(lines[:MOST_LINES])),
+        more_lines=0 if refused else max(0, writer.n_told() - len(lines[:MOST_LINES])),
         shown=tuple(shown[:MOST_SHOWN]),
         more_shown=max(0, len(shown) - MOST_SHOWN),
-        actions=tuple(writer.actions()),
+        actions=() if refused else tuple(writer.actions()),
         last=writer.last(),
     )
 
@@ -262,7 +271,7 @@ class _Writer:
             if f.outcome in _JUDGED
             and f.criterion is not None
             and f.pillar != INTAKE
-            and (f.budget != _OWN_ARITHMETIC or f.outcome is Outcome.FAIL)
+            and (_OWN_ARITHMETIC not in (f.budget, f.criterion.budget) or f.outcome is Outcome.FAIL)
         ]
 
     def n_told(self) -> int:
@@ -286,7 +295,7 @@ class _Writer:
         for f in told:
             asked.setdefault(self._question(f), []).append(f)
         ranked = sorted(asked.values(), key=lambda own: min(map(_rank, own)))
-        largest = {form: max((_reach(f) for f in told if _form(f) == form), default=0.0) for form in _SHARES}
+        largest = {form: max((reach(f) for f in told if _form(f) == form), default=0.0) for form in _SHARES}
         width = max(largest.values(), default=0.0)
         found = []
         for own in ranked:
@@ -301,7 +310,7 @@ class _Writer:
         return Line(
             question=question,
             about=self._about(f),
-            found=self._found(f) if f.metric is not None else f.reason,
+            found=self._found(f) if f.metric is not None else text.shortened(f.reason, _LONGEST_REASON),
             interval=self._interval(f, form),
             outcome=f.outcome,
             verdict=self.say.say(f"verdict.{f.outcome.value.lower()}"),
@@ -311,7 +320,7 @@ class _Writer:
         )
 
     def _small(self, f: Finding) -> str:
-        if f.outcome is Outcome.PASS and self._reserved(f):
+        if f.outcome is Outcome.PASS and f.pillar == "attribution" and self._reserved(f):
             return self.say.say("verdict.reserved")
         if f.outcome is not Outcome.INCONCLUSIVE:
             return ""
@@ -331,35 +340,15 @@ class _Writer:
         return any(m.method == f.method and m.standing == "reserved" for t in tables for m in t.methods)
 
     def _axis(self, f: Finding, width: float | None) -> Axis | None:
-        """Where a number, its interval and what is allowed lie; shares of people have one scale among them."""
-        limits = None if f.criterion is None else _limits(f.criterion.bound, f.criterion.direction)
-        if limits is None or f.interval is None or f.value is None:
-            return None
-        ends = [x for x in (*f.interval, f.value, *limits, f.ideal) if x is not None and math.isfinite(x)]
-        first, last = (min(0.0, *ends), max(width, *ends)) if width else (min(ends), max(ends))
-        if not width:
-            room = 0.08 * (last - first) or 1.0
-            first, last = first - room, last + room
-        span = (last - first) or 1.0
-
-        def at(x: float | None, missing: float) -> float:
-            return missing if x is None or not math.isfinite(x) else min(max((x - first) / span, 0.0), 1.0)
-
-        form = _form(f)
-        return Axis(
-            low=at(f.interval[0], 0.0),
-            high=at(f.interval[1], 1.0),
-            value=at(f.value, 0.0),
-            allowed=(at(limits[0], 0.0), at(limits[1], 1.0)),
-            bounds=tuple(at(x, 0.0) for x in limits if x is not None),
-            alt=self.say.say(
-                "page.axis_alt",
-                low=self.say.figure(f.interval[0], form),
-                high=self.say.figure(f.interval[1], form),
-                value=self.say.figure(f.value, form),
-                bound=self._bound(f),
-            ),
+        form, (low, high) = _form(f), f.interval or (None, None)
+        alt = self.say.say(
+            "page.axis_alt",
+            low=self.say.figure(low, form),
+            high=self.say.figure(high, form),
+            value=self.say.figure(f.value, form),
+            bound=self._bound(f),
         )
+        return axis_of(f, width, alt)
 
     # What else is shown, and what to do.
 
@@ -531,7 +520,7 @@ class _Writer:
         if data.positive is None:
             return self.say.say("form.undefined")
         key = f"{data.target}.{data.positive}"
-        return f"“{self.about.labels.get(key, data.positive)}”"
+        return self.say.say("effect.quoted", word=self.about.labels.get(key, data.positive))
 
 
 _SHARES: tuple[Form, ...] = ("points", "percent")
@@ -555,37 +544,9 @@ def _number(bound: object) -> Number:
     return float(bound) if isinstance(bound, int | float) else None
 
 
-def _limits(bound: object, direction: str) -> tuple[float | None, float | None] | None:
-    if isinstance(bound, tuple | list):
-        return float(bound[0]), float(bound[1])
-    if not isinstance(bound, int | float):
-        return None
-    return (None, float(bound)) if direction == "at_most" else (float(bound), None)
-
-
 def _rank(f: Finding) -> tuple[int, int, float]:
     """The worst first: by outcome, single features before those together, which follow from them, by excess."""
-    return _ORDER.index(f.outcome), len(f.sensitive), -_excess(f)
-
-
-def _reach(f: Finding) -> float:
-    """How far to the right a number of shares reaches."""
-    ends = [x for x in (*(f.interval or ()), f.value) if x is not None and math.isfinite(x)]
-    limits = None if f.criterion is None else _limits(f.criterion.bound, f.criterion.direction)
-    return max([*ends, *(x for x in limits or () if x is not None)], default=0.0)
-
-
-def _excess(f: Finding) -> float:
-    """By how much a value lies beyond its bound, in units of the bound's room to the ideal; below 0 within it."""
-    if f.criterion is None or f.value is None:
-        return math.inf if f.outcome is Outcome.NOT_RUN else -math.inf
-    limits = _limits(f.criterion.bound, f.criterion.direction)
-    if limits is None:
-        return 0.0
-    beyond = [f.value - limits[1]] if limits[1] is not None else []
-    beyond += [limits[0] - f.value] if limits[0] is not None else []
-    room = max((abs(x - (f.ideal or 0.0)) for x in limits if x is not None), default=0.0)
-    return max(beyond) / (room or 1.0)
+    return _ORDER.index(f.outcome), len(f.sensitive), -excess(f)
 
 
 def _leaves_out(ends: tuple[Number, Number], ideal: float) -> bool:

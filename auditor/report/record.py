@@ -25,13 +25,13 @@ from pydantic import (
 )
 
 from auditor.errors import Code, DataError
-from auditor.files import Closed, Number
+from auditor.files import LEFT_OUT, UNSAID, Closed, Number
 from auditor.finding.budgets import Family
 from auditor.finding.copies import Copies
 from auditor.finding.criterion import CriterionRecord
 from auditor.finding.figure import Figure
 from auditor.finding.judgement import Judgement
-from auditor.finding.measurement import LEFT_OUT, UNSAID, Outcome, Pillar
+from auditor.finding.measurement import Outcome, Pillar
 from auditor.finding.training_looks import TrainingRecord
 from auditor.report.about import About
 from auditor.report.looks import LooksRecord
