@@ -198,6 +198,8 @@ def _print_finding(finding: Finding, *, with_method: bool) -> None:
         )
     if finding.reason and finding.outcome.value != "PASS":
         typer.echo(paragraph(visible(finding.reason), 15))
+    elif finding.tried:
+        typer.echo(paragraph(visible(finding.tried), 15))
     # An explanation that was not checked in full is no plain PASS.
     if finding.detail and (finding.outcome.value == "FAIL" or finding.detail.startswith(f"{EARNED} {RESERVED}")):
         typer.echo(paragraph(visible(finding.detail), 15))
@@ -218,7 +220,9 @@ def _print_not_applicable(findings: Sequence[Finding]) -> None:
             visible(f"{number}({finding.probe})") if number else finding.probe
         )
     for reason, probes in lacking.items():
-        typer.echo(f"{coloured(f'{findings[0].outcome.value:<14}', findings[0].outcome.value)} {', '.join(probes)}")
+        # Several methods lack the same of the same number.
+        listed = ", ".join(dict.fromkeys(probes))
+        typer.echo(f"{coloured(f'{findings[0].outcome.value:<14}', findings[0].outcome.value)} {listed}")
         typer.echo(paragraph(visible(reason), 15))
     if elsewhere:
         many = "probes are" if len(elsewhere) > 1 else "probe is"
