@@ -13,6 +13,7 @@ from auditor.statistics.clusters import (
     WorstClusteredDifference,
     WorstClusteredRatio,
 )
+from auditor.statistics.corrected import Corrected
 from auditor.statistics.detection import (
     AreaDifference,
     AveragePrecision,
@@ -108,7 +109,8 @@ AnyEstimate = Annotated[
     | AtMost
     | AtLeast
     | Bracket
-    | WorstBracketDifference,
+    | WorstBracketDifference
+    | Corrected,
     Field(discriminator="kind"),
 ]
 
@@ -164,6 +166,7 @@ JUDGED = frozenset(
         "at_least",
         "bracket",
         "worst_bracket_difference",
+        "corrected_proportion",
     }
 )
 
