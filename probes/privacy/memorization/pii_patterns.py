@@ -22,6 +22,9 @@ from stdnum.us import ssn
 
 from probes.privacy.memorization.pii_context import is_personal
 
+# A kind and a value, which spellings of one share.
+Key = tuple[str, str]
+
 
 @dataclass(frozen=True)
 class Found:
@@ -31,6 +34,11 @@ class Found:
     value: str
     start: int
     end: int
+
+    @property
+    def key(self) -> Key:
+        """What it is, wherever it stands."""
+        return self.kind, self.value
 
 
 def _alphanumeric(text: str) -> str:
@@ -201,7 +209,12 @@ def find_pii(text: str) -> list[Found]:
     Aadhaar numbers by their own rules. What has the form by chance, or is a thing's number, is told by its context;
     how often that goes wrong stands in :mod:`~probes.privacy.memorization.pii_recall`.
     """
-    return [f for f in look_alikes(text) if is_personal(f.kind, text, f.start, f.end)]
+    return [f for f in look_alikes(text) if in_context(text, f)]
+
+
+def in_context(text: str, found: Found) -> bool:
+    """Whether what has the form of personal data at a place of a text is some."""
+    return is_personal(found.kind, text, found.start, found.end)
 
 
 def look_alikes(text: str) -> list[Found]:

@@ -50,12 +50,14 @@ class Recognition:
 
     def describe(self) -> str:
         """Both rates with 95 % intervals, in words."""
-        return f"recall {_rate(self.recall)}, false alarms {_rate(self.false_alarms)}"
+        alarms = described_rate(self.negatives - self.spared, self.negatives)
+        return f"recall {described_rate(self.found, self.positives)}, false alarms {alarms}"
 
 
-def _rate(share: Proportion) -> str:
-    low, high = share.interval(0.95)
-    return f"{share.successes:,} of {share.n:,} [{low:.3f}, {high:.3f}]"
+def described_rate(k: int, n: int) -> str:
+    """A count of rows with the 95 % interval of its rate, in words."""
+    low, high = Proportion(successes=k, n=n).interval(0.95)
+    return f"{k:,} of {n:,} [{low:.3f}, {high:.3f}]"
 
 
 @lru_cache(maxsize=2)
