@@ -45,6 +45,7 @@ from auditor.statistics.means import (
 from auditor.statistics.one_sided import AtLeast, AtMost, Bracket, WorstBracketDifference
 from auditor.statistics.ranks import AreaUnderCurve, Quantile, TruePositiveRateAt
 from auditor.statistics.rates import Difference, Odds, Proportion, WeightedSum
+from auditor.statistics.strongest import StrongestAttack
 from auditor.statistics.upper_bound import UpperBound
 from auditor.statistics.values import (
     BoundedMean,
@@ -108,7 +109,8 @@ AnyEstimate = Annotated[
     | AtMost
     | AtLeast
     | Bracket
-    | WorstBracketDifference,
+    | WorstBracketDifference
+    | StrongestAttack,
     Field(discriminator="kind"),
 ]
 
@@ -164,6 +166,7 @@ JUDGED = frozenset(
         "at_least",
         "bracket",
         "worst_bracket_difference",
+        "strongest_attack",
     }
 )
 

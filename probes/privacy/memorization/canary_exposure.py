@@ -48,9 +48,9 @@ class CanaryExposure:
     - ``median_exposure``: of the exposures by rank, which log2(n + 1) caps, so that a bound beyond that is refused,
       with the exact order-statistic bounds of a median; the canaries must have been drawn independently. About 1 where
       none is memorised.
-    - ``confirmed_memorization``: 1 where it is shown that the model knows any of them, else 0. The secret part was drawn
-      uniformly, so to a model that never saw it every rank among n candidates is as probable, ``(rank) / (n + 1)`` is a
-      p-value whatever the model is, and that of all canaries together is Simes's, valid where canaries share
+    - ``confirmed_memorization``: 1 where it is shown that the model knows any of them, else 0. The secret part was
+      drawn uniformly, so to a model that never saw it every rank among n candidates is as probable, ``rank / (n + 1)``
+      is a p-value whatever the model is, and that of all canaries together is Simes's, valid where canaries share
       candidates too. It can FAIL and never PASS. A secret that was not drawn at random, such as 123456, voids it.
 
     canaries: path of a file with the canaries as they were planted, one text a line. format: the form of all canaries,

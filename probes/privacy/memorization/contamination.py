@@ -46,10 +46,9 @@ class Contamination:
       per shard; ideal 0; Student's interval, the test of the paper. Display only, since it relies on near-normal
       shards.
 
-    - ``confirmed_memorization``: 1 where "the examples are exchangeable to this model" is refuted at the level asked for,
-      else 0. Each shard's rank p-value ``(1 + #{other orders at least as likely}) / (1 + other orders)`` is valid
-      whatever the model is, and Fisher's combination of independent valid p-values is valid at every level. It can
-      FAIL and never PASS.
+    - ``confirmed_memorization``: 1 where "the examples are exchangeable to this model" is refuted, else 0. Each shard's
+      rank p-value ``(1 + #{other orders at least as likely}) / (1 + other orders)`` is valid whatever the model is, and
+      Fisher's combination of independent valid p-values is valid at every level. It can FAIL and never PASS.
 
     A file that is sorted by anything (length, topic, a running number) is not exchangeable, and its order may be
     preferred for that: do not test such a file. No preference is no proof of innocence: a model that has seen the

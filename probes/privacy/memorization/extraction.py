@@ -52,15 +52,14 @@ class Extraction:
     - ``extraction_rate_difference``: the same share among evaluation texts of the same length taken from it, in
       [-1, 1]: what is completed without having been seen is no memory of it. Only with --data.
 
-    prefix_tokens, suffix_tokens: 50 each, as in the paper, or of shorter texts half each of the length, at least 16, of
-    which both files together hold the most tokens in texts no shorter; it is the same for texts that were seen and for
-    others. Shares lie in [0, 1], ideal 0, with exact bounds over independent texts; texts that occur twice count once, and
+    Shares lie in [0, 1], ideal 0, with exact bounds over independent texts; texts that occur twice count once, and
     those that stand in both files take no part.
 
     texts: path of a file of training texts, one a line, or a table with ``column``; without it the rows of --train.
-    n, p, temperature, top_k: of the probabilistic form; top_k None samples from the whole vocabulary. n_samples: most
-    texts of either side, drawn at random. prefix_token:
-    see :class:`~probes.language.options.LikelihoodOptions`.
+    prefix_tokens, suffix_tokens: 50 each, as in the paper; without either, half each of a length of 16 to 100 tokens,
+    the one at which the texts of both files that are no shorter make up the most tokens. n, p, temperature, top_k: of
+    the probabilistic form; top_k None samples from the whole vocabulary. n_samples: most texts of either side, drawn at
+    random. prefix_token: see :class:`~probes.language.options.LikelihoodOptions`.
 
     Raises NotApplicableError without training texts, for a model that is not causal, and where the prefix and suffix do
     not fit its context.

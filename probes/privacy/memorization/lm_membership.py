@@ -37,6 +37,10 @@ _LESS_LIKELY = (
     "the model finds --train less likely than --data, which a model does not do with what it learned from: is --train "
     "the file it was trained on"
 )
+_WEAK = (
+    "Nothing was found, and only attacks that know no other model were tried: name one that learned other texts with "
+    "--reference."
+)
 Scores = tuple[FloatArray, FloatArray]
 
 
@@ -75,6 +79,9 @@ class LMMembership:
     where the baseline's own is shown to be above the false positive rate, and the attack's not above the baseline's.
     ``auc_beyond_blind`` is the paired difference, in [-1, 1]. Where the model finds the members less likely than the
     others (all but certainly, at a level of 0.1 %), nothing is judged: that is not the file it learned.
+
+    Without a reference model a PASS is INCONCLUSIVE: attacks that know no other model take a text that is easy for one
+    that was seen, and find nobody where harder texts were learned (Zarifzadeh et al., ICML 2024).
 
     k: share of the tokens that min_k takes. reference: path of another causal language model, or such a model
     (--reference). max_tokens: texts are cut to so many tokens. Texts that stand in both files take no part.
@@ -140,12 +147,15 @@ class LMMembership:
         blind = _blind(members, others, data.generator(self.name))
         found = [_blind_measurement(blind, len(members) + len(others), detail)]
         figure = _roc(scores, blind)
+        weak = "" if self.reference is not None else _WEAK
+        tried = f"Tried: {', '.join(METHODS if self.reference is not None else METHODS[:-1])}."
+        tried += " Not tried: reference (no model was named)." if weak else ""
         asked = [method for method in METHODS if method != "reference" or self.reference is not None]
         for method in asked:
             x, y = scores.get(method, (np.empty(0), np.empty(0)))
             drawn = figure if method == "loss" else None
             own = _attack(method, x, y, blind, len(asked), detail, language.notes, drawn)
-            found += [replace(m, too_few=m.too_few or doubt) for m in own]
+            found += [replace(m, too_few=m.too_few or doubt, weak=weak, tried=tried) for m in own]
         return found
 
     def _scores(
@@ -265,7 +275,7 @@ def _attack(
         )
     ]
     found += [
-        _rate_at(method, members, others, rate, detail, too_few or _few_give_away(members, others, rate, blind, n_attacks))
+        _rate_at(method, members, others, rate, detail, too_few or _told(members, others, rate, blind, n_attacks))
         for rate in FALSE_POSITIVE_RATES
     ]
     if beyond is not None:
@@ -282,7 +292,7 @@ def _attack(
     return found
 
 
-def _few_give_away(members: FloatArray, others: FloatArray, rate: float, blind: _Blind, n_attacks: int) -> str:
+def _told(members: FloatArray, others: FloatArray, rate: float, blind: _Blind, n_attacks: int) -> str:
     """Why the attack's rate says nothing: the baseline finds so many members too, however small its area is."""
     if blind.scores is None or others.size * rate < 1.0 - 1e-9 or not members.size:
         return ""
@@ -293,9 +303,9 @@ def _few_give_away(members: FloatArray, others: FloatArray, rate: float, blind: 
     if told.bounds(_LEVEL)[0] <= rate or own.bounds(_LEVEL / n_attacks)[0] > told.bounds(_LEVEL)[1]:
         return ""
     return (
-        f"Some texts give themselves away: without asking the model {told.value:.3f} of the members are told at a false "
-        f"positive rate of {rate:g}, and this attack, at {own.value:.3f}, is not shown to do better. Use members and "
-        "non-members from one source and one time."
+        f"Some texts give themselves away: without asking the model {told.value:.3f} of the members are told at a "
+        f"false positive rate of {rate:g}, and this attack, at {own.value:.3f}, is not shown to do better. Use members "
+        "and non-members from one source and one time."
     )
 
 

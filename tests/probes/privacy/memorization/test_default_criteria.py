@@ -1,4 +1,4 @@
-"""What the built-in profile says of language models: those that remember FAIL, those that never saw the texts do not."""
+"""What the built-in profile says of language models: those that remember FAIL, those that never saw a text do not."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ def ranked(rng: np.random.Generator, n: int, m: int, planted: int, *, shared: bo
 
 
 @pytest.mark.parametrize("level", [0.05, LEVEL])
-@pytest.mark.parametrize(("m", "shared", "kinds"), [(8, False, 1_000), (8, True, 1_000), (50, True, 1_000), (8, True, 1)])
+@pytest.mark.parametrize(("m", "shared", "kinds"), [(8, False, 999), (8, True, 999), (50, True, 999), (8, True, 1)])
 def test_a_model_that_never_saw_the_canaries_is_seldom_accused(m: int, shared: bool, kinds: int, level: float) -> None:
     rng = np.random.default_rng(m + shared)
     accused = sum(any_planted(ranked(rng, 300, m, 0, shared=shared, kinds=kinds)) <= level for _ in range(WORLDS))

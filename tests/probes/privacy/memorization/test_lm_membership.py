@@ -151,6 +151,18 @@ def test_a_few_that_the_model_alone_gives_away_are_judged() -> None:
     assert (first.metric, first.outcome) == ("true_positive_rate_at_fpr", Outcome.FAIL)
 
 
+def test_where_no_other_model_was_asked_finding_nothing_is_no_pass() -> None:
+    members, others = sentences(300, 0), sentences(300, 1)
+    model, data = parrot(sentences(100, 2)), pool(members, others)
+    for reference, outcome in ((None, Outcome.INCONCLUSIVE), (parrot(sentences(100, 3)), Outcome.PASS)):
+        findings = judged(LMMembership(reference=reference), model, data)
+        assert {f.outcome for f in findings.values()} == {outcome}
+        assert all_of(
+            ("only attacks that know no other model" in f.reason) == (reference is None) for f in findings.values()
+        )
+        assert "Not tried: reference" in findings["loss"].reason or reference is not None
+
+
 # ---- the baseline --------------------------------------------------------------------------------------------------
 
 
