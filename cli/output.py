@@ -198,6 +198,8 @@ def _print_finding(finding: Finding, *, with_method: bool) -> None:
         )
     if finding.reason and finding.outcome.value != "PASS":
         typer.echo(paragraph(visible(finding.reason), 15))
+    elif finding.tried:
+        typer.echo(paragraph(visible(finding.tried), 15))
     # An explanation that was not checked in full is no plain PASS.
     if finding.detail and (finding.outcome.value == "FAIL" or finding.detail.startswith(f"{EARNED} {RESERVED}")):
         typer.echo(paragraph(visible(finding.detail), 15))

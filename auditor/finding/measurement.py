@@ -51,6 +51,9 @@ class Measurement:
     whose skill it is, None for those of both kinds. ``smallest``: rows of the smallest group that a headline compares,
     where it leaves out smaller ones, else 0. ``masked``: of what an attack found, by which signs the model hides its
     gradient, in words, so that what it did not find says nothing; "" where there is none.
+    ``part``: whether another number of the probe answers the question with this one as a part of it, so that it is
+    judged only where its method is named. ``tried``: of a search, which ways were tried, which were not, and why not.
+    ``weak``: why finding nothing would say little, in a sentence, so that a PASS is INCONCLUSIVE; else "".
     """
 
     __pydantic_config__ = ConfigDict(allow_inf_nan=False)
@@ -72,6 +75,9 @@ class Measurement:
     skill_of: Annotated[Answer | None, UNSAID] = None
     smallest: Annotated[int, LEFT_OUT] = 0
     masked: Annotated[str, LEFT_OUT] = ""
+    part: Annotated[bool, LEFT_OUT] = False
+    tried: Annotated[str, LEFT_OUT] = ""
+    weak: Annotated[str, LEFT_OUT] = ""
 
     @property
     def rests_on(self) -> Answer | None:

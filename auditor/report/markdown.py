@@ -43,6 +43,8 @@ def render_markdown(report: AuditReport) -> str:
     lines += ["| " + " | ".join(text.count(report.summary.count(o)) for o in view.COUNTED) + " |", ""]
     lines += _failed([r for r in rows if r.outcome is Outcome.FAIL])
     lines += _open([r for r in rows if r.outcome is Outcome.INCONCLUSIVE])
+    tried = dict.fromkeys(r.finding.tried for r in rows if r.finding.tried and r.finding.criterion)
+    lines += [line for said in tried for line in (escaped(said, 2 * _LONGEST_SENTENCE), "")]
     needed = rows_for_all.said(report)
     lines += [escaped(needed, 2 * _LONGEST_SENTENCE), ""] if needed else []
     lines += _reasons("What did not run", [r for r in rows if r.outcome is Outcome.NOT_RUN])
@@ -82,7 +84,8 @@ def _there_is(cell: ShownCell) -> str:
     if cell.cell.kind == "evidence":
         tally = ", ".join(f"{n} {o.value.replace('_', ' ')}" for o, n in cell.outcomes)
         more = f" and {cell.left_out} more" if cell.left_out else ""
-        return f"evidence ({tally}): {', '.join(_what(row) for row in cell.rows)}{more}"
+        tried = "".join(f". {escaped(said)}" for said in cell.cell.tried)
+        return f"evidence ({tally}): {', '.join(_what(row) for row in cell.rows)}{more}{tried}"
     if cell.cell.kind == "attestation needed":
         return f"**ATTESTATION NEEDED** from {escaped(cell.cell.role)}"
     return f"**NOT MEASURED**: {escaped(cell.cell.how)}"

@@ -395,6 +395,7 @@ def _cell(control: view.ShownControl, cell: view.ShownCell, as_of: str, first: b
             tally = ", ".join(f"{n} {_words(o)}" for o, n in cell.outcomes)
             names = ", ".join(f"{row.name} {row.where}".strip() for row in cell.rows)
             said = f" ({tally}): {names}" + (f" and {cell.left_out} more" if cell.left_out else "")
+            said += "".join(f". {tried}" for tried in cell.cell.tried)
         case "attestation needed":
             said = f" from: {cell.cell.role}"
         case _:

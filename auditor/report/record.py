@@ -164,7 +164,8 @@ class Finding(Closed):
 
     ``chance``: of a number that shows skill, what a model without any comes to. ``vacuous``: why a PASS would say
     nothing of this model, such as that it answers all rows the same, or "". ``doubtful``: why nothing is judged of its
-    rows, such as that they are copies of each other, or "".
+    rows, such as that they are copies of each other, or "". ``tried``: of a search, which ways were tried, which were
+    not, and why not; ``weak``: why that it found nothing says little, or "".
     """
 
     id: str
@@ -192,6 +193,8 @@ class Finding(Closed):
     reason: str
     vacuous: Annotated[str, LEFT_OUT] = ""
     doubtful: Annotated[str, LEFT_OUT] = ""
+    tried: Annotated[str, LEFT_OUT] = ""
+    weak: Annotated[str, LEFT_OUT] = ""
     budget: Annotated[str, LEFT_OUT] = ""
     p_fail_adjusted: Annotated[Number, UNSAID] = None
     p_pass_adjusted: Annotated[Number, UNSAID] = None
@@ -229,6 +232,8 @@ class Finding(Closed):
             reason=judged.reason,
             vacuous=judged.vacuous,
             doubtful=judged.doubtful,
+            tried=m.tried if m else "",
+            weak=m.weak if m else "",
             budget=judged.budget,
             p_fail_adjusted=judged.p_fail_adjusted,
             p_pass_adjusted=judged.p_pass_adjusted,
@@ -358,8 +363,9 @@ class CellRecord(Closed):
     """One thing that a control asks for, and what there is of it.
 
     ``evidence``: ``findings`` are the ids of what was measured, and of what beside it could not be, ``outcomes`` how
-    many findings ended how. ``attestation
-    needed``: from whom is ``role``. ``not measured``: ``how`` says what would measure it, ``reason`` why it was not.
+    many findings ended how. ``attestation needed``: from whom is ``role``. ``not measured``: ``how`` says what would
+    measure it, ``reason`` why it was not.
+    ``tried``: of a search among the evidence, which ways were tried, which were not, and why not.
     """
 
     kind: Literal["evidence", "attestation needed", "not measured"]
@@ -369,6 +375,7 @@ class CellRecord(Closed):
     role: str = ""
     how: str = ""
     reason: str = ""
+    tried: Annotated[tuple[str, ...], LEFT_OUT] = ()
 
 
 class ControlRecord(Closed):

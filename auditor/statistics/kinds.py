@@ -46,6 +46,7 @@ from auditor.statistics.means import (
 from auditor.statistics.one_sided import AtLeast, AtMost, Bracket, WorstBracketDifference
 from auditor.statistics.ranks import AreaUnderCurve, Quantile, TruePositiveRateAt
 from auditor.statistics.rates import Difference, Odds, Proportion, WeightedSum
+from auditor.statistics.strongest import StrongestAttack
 from auditor.statistics.upper_bound import UpperBound
 from auditor.statistics.values import (
     BoundedMean,
@@ -110,7 +111,8 @@ AnyEstimate = Annotated[
     | AtLeast
     | Bracket
     | WorstBracketDifference
-    | Corrected,
+    | Corrected
+    | StrongestAttack,
     Field(discriminator="kind"),
 ]
 
@@ -167,6 +169,7 @@ JUDGED = frozenset(
         "bracket",
         "worst_bracket_difference",
         "corrected_proportion",
+        "strongest_attack",
     }
 )
 

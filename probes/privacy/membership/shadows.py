@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
+from auditor.errors import NotApplicableError
 from auditor.rows import FloatArray
+from probes.privacy.membership.shadow_cost import FEWEST, affordable, seconds_each
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -23,19 +26,23 @@ class Shadows:
     """What k shadow models say of every row of a pool of n.
 
     loss, log_odds (k, n): cross-entropy and log(p_y / (1 - p_y)) of the true label. inside (k, n): who learned which
-    row. ``threat_model``: what an attacker must know and do to have them, in words.
+    row. ``threat_model``: what an attacker must know and do to have them, in words. ``known``: whether architecture and
+    recipe are the audited model's own, and no surrogate's.
     """
 
     loss: FloatArray
     log_odds: FloatArray
     inside: npt.NDArray[np.bool_]
     threat_model: str
+    known: bool = True
+
+    def __len__(self) -> int:
+        """How many models there are."""
+        return len(self.inside)
 
     def first(self, k: int) -> Shadows:
         """The first k models alone."""
-        return Shadows(
-            loss=self.loss[:k], log_odds=self.log_odds[:k], inside=self.inside[:k], threat_model=self.threat_model
-        )
+        return replace(self, loss=self.loss[:k], log_odds=self.log_odds[:k], inside=self.inside[:k])
 
     def fit(self, pool: Pool) -> str:
         """How well the models do on rows they learned and on others, beside the audited one, in words."""
@@ -45,6 +52,26 @@ class Shadows:
             f"{float(pool.members.mean()):.3g} on members and {float(pool.others.mean()):.3g} on non-members: the less "
             "alike these are, the less the attack can see"
         )
+
+
+def how_many(model: AuditedModel, pool: Pool, budget: float) -> int:
+    """How many shadow models are worth training unasked, of so many seconds of one core.
+
+    Raises NotApplicableError where no model like the audited one can be trained, or four would cost more.
+    """
+    import torch
+
+    from auditor.training.blueprints import blueprint_of
+
+    blueprint = blueprint_of(model, pool.rows.X)
+    with torch.no_grad():
+        each = seconds_each(blueprint, blueprint.encode(pool.rows.X), len(pool.labels) // 2)
+    if number := affordable(each, budget):
+        return number
+    raise NotApplicableError(
+        f"{FEWEST} shadow models are counted to take {FEWEST * each:,.0f} s of one core, and {budget:g} s are allowed: "
+        f"--set membership_inference.shadow_seconds={math.ceil(FEWEST * each)}"
+    )
 
 
 def train_shadows(
@@ -84,6 +111,7 @@ def train_shadows(
         loss=trained.kept[..., 0],
         log_odds=trained.kept[..., 1],
         inside=inside,
+        known=blueprint.known,
         threat_model="; ".join(
             [
                 "threat model: an attacker who sees the probability of the true label and has rows like these trains "
