@@ -87,17 +87,17 @@ class Corrected(Estimate):
 
     @property
     def reason(self) -> str:
-        """Why there is no value, in a sentence; "" where there is one."""
+        """Why there is no value, in words; "" where there is one, or nothing was counted."""
         return self._not_told() if math.isnan(self.value) and min(self.n, self.positives, *self.negatives) else ""
 
     def undecided(self) -> str:
-        return self._not_told() if self.bounds(0.05) == (0.0, 1.0) else ""
+        return f"By what is known, {self._not_told()}." if self.bounds(0.05) == (0.0, 1.0) else ""
 
     def _not_told(self) -> str:
         return (
-            f"Found were {self.found:,} of {self.positives:,} that are known to be so, and spared "
+            f"found were {self.found:,} of {self.positives:,} that are known to be so, and spared "
             f"{' and '.join(f'{k:,} of {n:,}' for k, n in zip(self.spared, self.negatives, strict=True))} that are "
-            "not: that does not show that what is said tells one from the other, and then nothing follows from it."
+            "not: that does not show that what is said tells one from the other, and then nothing follows from it"
         )
 
 

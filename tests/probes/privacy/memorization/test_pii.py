@@ -13,6 +13,7 @@ from stdnum import numdb
 from auditor.data.audit_data import AuditData
 from auditor.run.audit import no_data
 from auditor.statistics.corrected import Corrected
+from auditor.statistics.estimate import Undefined
 from probes.privacy.memorization.pii_leakage import PIILeakage, Written
 from probes.privacy.memorization.pii_patterns import KINDS, Found, find_pii, masked
 from tests.probes.privacy.memorization.pii_rules import (
@@ -250,7 +251,8 @@ def test_a_training_text_without_personal_data_shows_no_absence_of_leaks() -> No
     probe = PIILeakage(prefix_words=2, n_samples=2, max_new_tokens=4)
     data = AuditData(X=np.asarray([*texts, "other text"], object), is_member=np.arange(3) < 2)
     found = {m.metric: m for m in probe.measure(parrot(texts), data, np.random.default_rng(0))}
-    assert "holds no personal data" in found["training_pii_rate"].too_few
+    leaks = found["training_pii_rate"].estimate
+    assert isinstance(leaks, Undefined) and leaks.inapplicable and "holds no personal data" in leaks.reason
     assert found["pii_rate"].too_few == ""
 
 
