@@ -27,10 +27,11 @@ class Corrected(Estimate):
     ``candidates``: rows that could be said to be so at all, where negatives are of that sort, and at their hardest: all
     other rows are told without error. Then ``pi >= (q - c f) / (Se (1 - f))``, c being the share of candidates, is the
     value and the lower bound, and the upper bound takes no credit for false alarms, which may be fewer among rows than
-    among such negatives: ``pi <= q / Se``.
+    among such negatives: ``pi <= q / Se``, whatever f is.
 
     Bounds: each rate that they are made of at its own Clopper-Pearson bound, the level shared out evenly (union bound).
-    They hold whatever the three rates are; where Se is not shown to be larger than f they are 0 and 1.
+    They hold whatever the three rates are. Where Se is not shown to be larger than f they are 0 and 1; with candidates
+    the lower one is 0.
     """
 
     kind_limits: ClassVar[tuple[float, float]] = (0.0, 1.0)
@@ -63,10 +64,10 @@ class Corrected(Estimate):
             return math.nan
         q, se = self.successes / self.n, self.found / self.positives
         f = sum(1.0 - k / n for k, n in zip(self.spared, self.negatives, strict=True))
-        if se <= f:
-            return math.nan
-        share = (q - f) / (se - f) if self.candidates is None else (q - f * self.candidates / self.n) / (se * (1.0 - f))
-        return min(max(share, 0.0), 1.0)
+        if self.candidates is not None:
+            above = max(q - f * self.candidates / self.n, 0.0)
+            return min(above / (se * (1.0 - f)), 1.0) if above and se else 0.0 if se else math.nan
+        return min(max((q - f) / (se - f), 0.0), 1.0) if se > f else math.nan
 
     def bounds(self, alpha: float) -> tuple[float, float]:
         low, high = self.many_bounds(np.asarray([alpha]))[0].tolist()
@@ -91,7 +92,9 @@ class Corrected(Estimate):
         return self._not_told() if math.isnan(self.value) and min(self.n, self.positives, *self.negatives) else ""
 
     def undecided(self) -> str:
-        return f"By what is known, {self._not_told()}." if self.bounds(0.05) == (0.0, 1.0) else ""
+        found = clopper_pearson(self.found, n=self.positives, alpha=0.05)[0]
+        spared = clopper_pearson(self.spared, n=self.negatives, alpha=0.05)[0]
+        return "" if found > (1.0 - spared).sum() else f"By what is known, {self._not_told()}."
 
     def _not_told(self) -> str:
         return (
@@ -116,8 +119,8 @@ def corrected_bounds(
 
     Lower, with (q, c, Se, f) at their lower, upper, upper and upper bounds, the numerator is positive only where q
     exceeds all false alarms, and then the share falls in c, Se and f and rises in q. Upper, with q at its upper, Se and
-    f at their lower bounds, it is below 1 only where q < Se, and there it falls in Se and f. Neither supposes that Se
-    is larger than f; what asks for that only widens.
+    f at their lower bounds (f at 0 with candidates), it is below 1 only where q < Se, and there it falls in Se and f.
+    Neither supposes that Se is larger than f; what asks for that only widens.
     """
     level, ways = np.asarray(alpha, np.float64), len(spared)
     hard = candidates is not None
@@ -141,7 +144,7 @@ def corrected_bounds(
             low = (q_low - f_high) / (se_high - f_high)
         low = np.where(told, np.clip(np.nan_to_num(low), 0.0, 1.0), 0.0)
         se_low, f_low = rate(found, positives, above)[0], np.zeros(()) if hard else alarms(above)[0]
-        told = se_low > alarms(above)[1]
+        told = np.asarray(hard) | (se_low > alarms(above)[1])
         _, q_high = rate(successes, n, above)
         high = np.where(told & (q_high < se_low), np.clip((q_high - f_low) / (se_low - f_low), 0.0, 1.0), 1.0)
     return low, high

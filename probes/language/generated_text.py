@@ -61,7 +61,7 @@ class GeneratedText:
     methods: ClassVar[tuple[str, ...]] = (METHOD,)
     needs: ClassVar[tuple[Need, ...]] = (Need.GENERATED,)
     # Texts, and the true rate of personal data that is FAILed against a bound of 0.02 by one judgement at 5 %.
-    power: ClassVar[Power] = Power(1_000, 0.04)
+    power: ClassVar[Power] = Power(1_000, 0.045)
 
     def __init__(self, *, scorer: str | AuditedModel | None = None, scorer_class: str | None = None) -> None:
         self.scorer = scorer

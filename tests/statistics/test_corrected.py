@@ -149,6 +149,14 @@ def test_a_rare_finding_is_shown_only_where_few_rows_are_candidates() -> None:
     assert high == Corrected(**told, candidates=1_000).bounds(0.05)[1] > clopper_pearson(50, n=1_000, alpha=0.05)[1]
 
 
+def test_rows_that_nobody_points_at_are_none_however_often_others_are_pointed_at_wrongly() -> None:
+    told = {"n": 400, "found": 140, "positives": 141, "spared": (130, 0), "negatives": (131, 60)}
+    quiet = Corrected(**told, successes=0, candidates=200)
+    assert quiet.value == 0.0 and quiet.bounds(0.05)[1] < 0.02
+    loud = Corrected(**told, successes=390, candidates=400)
+    assert loud.value == 0.0 and loud.bounds(0.05)[0] == 0.0 and "nothing follows from it" in loud.undecided()
+
+
 @pytest.mark.parametrize(
     "wrong",
     [
