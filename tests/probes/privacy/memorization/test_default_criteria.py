@@ -25,7 +25,7 @@ from tests.probes.privacy.memorization.toys import NAMES, parrot, secrets, sente
 from tests.quantifiers import all_of, none_of
 from tests.statistics.worlds import WORLDS
 
-LEVEL = 0.05 / 6
+LEVEL = 0.05 / 5
 
 
 def judged(model: AuditedLanguageModel, data: AuditData, *probes: Probe) -> list[Judgement]:
