@@ -55,7 +55,8 @@ class StrongestAttack(Estimate):
 
     @property
     def value(self) -> float:
-        return max(attack.estimate.value for attack in self.attacks)
+        values = [attack.estimate.value for attack in self.attacks]
+        return math.nan if any(map(math.isnan, values)) else max(values)
 
     @property
     def strongest(self) -> str:
@@ -64,12 +65,12 @@ class StrongestAttack(Estimate):
 
     def bounds(self, alpha: float) -> tuple[float, float]:
         low = max(attack.estimate.bounds(attack.share * alpha)[0] for attack in self.attacks)
-        return min(low, self.value), max(attack.estimate.bounds(alpha)[1] for attack in self.attacks)
+        return low, max(attack.estimate.bounds(alpha)[1] for attack in self.attacks)
 
     def many_bounds(self, alphas: FloatArray) -> FloatArray:
         lows = np.max([attack.estimate.many_bounds(attack.share * alphas)[:, 0] for attack in self.attacks], axis=0)
         highs = np.max([attack.estimate.many_bounds(alphas)[:, 1] for attack in self.attacks], axis=0)
-        return np.stack([np.minimum(lows, self.value), highs], axis=1)
+        return np.stack([lows, highs], axis=1)
 
     @property
     def comparisons(self) -> int:

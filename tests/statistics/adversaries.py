@@ -57,6 +57,7 @@ from auditor.statistics.means import BracketedMean, WorstMeanDifference, WorstPa
 from auditor.statistics.one_sided import AtLeast, AtMost, Bracket, WorstBracketDifference
 from auditor.statistics.ranks import TruePositiveRateAt, area_under_curve, quantile
 from auditor.statistics.rates import Difference, Odds, Proportion, RateTable, WeightedSum
+from auditor.statistics.strongest import AttackPart, StrongestAttack
 from auditor.statistics.values import (
     BoundedMean,
     IdealizedAssociation,
@@ -616,6 +617,14 @@ def lowest(x: FloatArray, y: FloatArray) -> Any:
     return LowestArea(parts=(area(x, y), area(2.0 * x, 2.0 * y)))
 
 
+def strongest(x: FloatArray, y: FloatArray) -> Any:
+    """Three attacks that see the same."""
+    parts = zip("abc", (0.5, 0.25, 0.25), (1.0, 2.0, 3.0), strict=True)
+    return StrongestAttack(
+        attacks=tuple(AttackPart(name=name, share=share, estimate=area(by * x, by * y)) for name, share, by in parts)
+    )
+
+
 def drop(x: FloatArray, y: FloatArray) -> Any:
     return LargestDrop(parts=(against_none(x, y), against_opposite(x, y)))
 
@@ -670,16 +679,19 @@ def precisions() -> Worlds:
 
 def rates_at_a_threshold() -> Worlds:
     """All positives that are found score a hair above the true threshold, or a hair below it, where none is."""
-    for (m, n), f, p, above in product(((10, 100), (30, 400)), (0.05, 0.1), (0.02, 0.5, 0.97), (True, False)):
+    sizes, both = ((10, 100), (30, 400)), (True, False)
+    for (m, n), f, p, above, joint in product(sizes, (0.05, 0.1), (0.02, 0.5, 0.97), both, both):
         samples = together(counts(n, f), counts(m, p))
 
-        def rate(some: tuple[int, int], m: int = m, n: int = n, f: float = f, above: bool = above) -> Estimate:
+        def rate(
+            some: tuple[int, int], m: int = m, n: int = n, f: float = f, above: bool = above, joint: bool = joint
+        ) -> Estimate:
             higher, k = some
             ranks = np.arange(n)
             # Of the negatives that lie above the true threshold all lie above those positives too.
             found = np.where(ranks >= higher, k, 0)
             return TruePositiveRateAt(
-                false_positive_rate=f, members_above=tuple(found.tolist()), n_positive=m, n_negative=n
+                false_positive_rate=f, members_above=tuple(found.tolist()), n_positive=m, n_negative=n, joint=joint
             )
 
         yield worlds_of(samples, rate, p if above else 0.0)
@@ -796,6 +808,7 @@ ADVERSARIES: dict[str, tuple[Callable[[], Worlds], ...]] = {
         of_scores(against_opposite, lambda p, q: 2.0 * true_area(p, q) - 1.0, FEW),
     ),
     "lowest_area": (of_scores(lowest, true_area, FEW),),
+    "strongest_attack": (of_scores(strongest, true_area, FEW),),
     "largest_drop": (of_scores(drop, lambda p, q: max(true_area(p, q) - 0.5, 2.0 * true_area(p, q) - 1.0), FEW),),
     "average_precision": (precisions,),
     "equal_error_rate": (of_scores(errors, true_error, ((20, 20), (12, 60))),),

@@ -63,6 +63,7 @@ from auditor.statistics.means import (
 from auditor.statistics.one_sided import AtLeast, AtMost, Bracket, WorstBracketDifference
 from auditor.statistics.ranks import AreaUnderCurve, area_under_curve, quantile, true_positive_rate_at
 from auditor.statistics.rates import Difference, Odds, Proportion, RateTable, WeightedSum
+from auditor.statistics.strongest import AttackPart, StrongestAttack
 from auditor.statistics.values import (
     BoundedMean,
     IdealizedAssociation,
@@ -419,6 +420,18 @@ def lowest_area(aucs: list[float]) -> Draw:
     return draw
 
 
+def strongest(aucs: list[float], shares: list[float]) -> Draw:
+    def draw(rng: Rng) -> Iterable[Estimate]:
+        x, y = shared_scores(rng, aucs, 0.5, 80, 80)
+        parts = [areas_of(x[k], y[k]) for k in range(len(aucs))]
+        names = [str(k) for k in range(len(aucs))]
+        for world in zip(*parts, strict=True):
+            own = zip(names, shares, world, strict=True)
+            yield StrongestAttack(attacks=tuple(AttackPart(name=n, share=s, estimate=e) for n, s, e in own))
+
+    return draw
+
+
 def largest_drop(aucs: list[float]) -> Draw:
     """From an area of 0.9, of the same rows."""
 
@@ -769,6 +782,9 @@ CASES: dict[str, tuple[Draw, float]] = {
     "lowest area, ties": (lowest_area([0.8] * 6), 0.8),
     "lowest area, one worst": (lowest_area([0.9, 0.9, 0.85, 0.85, 0.8, 0.7]), 0.7),
     "lowest area, one part": (lowest_area([0.8]), 0.8),
+    "strongest attack, ties": (strongest([0.6] * 4, [0.25] * 4), 0.6),
+    "strongest attack, one strongest": (strongest([0.5, 0.65, 0.5], [0.5, 0.25, 0.125]), 0.65),
+    "strongest attack, none": (strongest([0.5] * 5, [0.25, 0.125, 0.125, 0.125, 0.125]), 0.5),
     "largest drop, ties": (largest_drop([0.8] * 6), 0.1),
     "largest drop, one worst": (largest_drop([0.9, 0.9, 0.85, 0.85, 0.8, 0.7]), 0.2),
     "largest drop, one part": (largest_drop([0.8]), 0.1),

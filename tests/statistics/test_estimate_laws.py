@@ -240,7 +240,7 @@ def test_more_rows_of_the_same_make_a_narrower_interval(kind: str) -> None:
 
 # ---- symmetries ----------------------------------------------------------------------------------------------------
 
-IN_ORDER = {"parts", "gaps", "pairs", "p_values", "distances", "tables", "rates"}
+IN_ORDER = {"parts", "attacks", "gaps", "pairs", "p_values", "distances", "tables", "rates"}
 # A count's own order is a matter of sides, of time or of rank, or there is one sample alone.
 ONE_SAMPLE = {
     "undefined", "exact", "upper_bound", "proportion", "student_t", "area_under_curve", "quantile",

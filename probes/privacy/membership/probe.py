@@ -17,6 +17,7 @@ from auditor.run.probe import Need
 from auditor.statistics.estimate import Undefined
 from probes.inputs import whole_number
 from probes.privacy.membership import (
+    bavaria,
     blind,
     difficulty_calibration,
     label_only,
@@ -25,7 +26,8 @@ from probes.privacy.membership import (
     quantile_regression,
     rmia,
 )
-from probes.privacy.membership.metrics import Attack, by_group, measurements, most_exposed, roc_figure
+from probes.privacy.membership.exposed import EXACT, by_group, discovered, most_exposed
+from probes.privacy.membership.metrics import Attack, measurements, roc_figure
 from probes.privacy.membership.pool import REMARK_LEVEL, Pool, detail_of, doubt, pool_of
 from probes.privacy.membership.shadows import Shadows, how_many, train_shadows
 from probes.privacy.membership.verdict import (
@@ -64,6 +66,8 @@ class MembershipInference:
       that did and did not learn the row (Carlini et al., IEEE S&P 2022).
     - ``rmia``, ``rmia_offline``: pairwise likelihood ratios, by ``n_references`` reference models (Zarifzadeh et al.,
       ICML 2024).
+    - ``bavaria``, ``bavaria_offline``: likelihood ratio of Student's t, whose few models a row borrow from all rows
+      (Brännvall, arXiv 2603.11799).
     - ``difficulty_calibration``: loss less its mean among models that did not learn the row (Watson et al., ICLR 2022).
 
     For each, with intervals that know how many members and non-members there are:
@@ -75,6 +79,13 @@ class MembershipInference:
       ``n_non * f >= 1``, judged where it is at least 10. The measure of what few victims suffer, which an AUC hides.
     - ``true_positive_rate_at_no_false_positive``: share of members above every non-member, of 100 at least; [0, 1],
       ideal 0. Its interval is that of the rate at this threshold. Of one attack, with the most exposed rows by number.
+    - ``discovered_members``: how many members are exposed at a false discovery rate of 5 %, and ``discovered_share`` of
+      them: Benjamini-Hochberg on the shares of non-members that score as high (Bates et al., Ann. Statist. 2023); ideal
+      0. Of one attack, with the surest rows by number, also within each group. Shown and never judged: it finds rows
+      that are hit, and does not show that nobody is.
+    - ``true_positive_rate_at_fpr_difference``: the largest difference of that rate between the groups of a sensitive
+      feature, at the threshold that 1 % of all non-members exceed; [0, 1], ideal 0. Of one attack, beside each group's
+      own AUC and rate. No criterion by default.
     - ``balanced_accuracy``: ``(TPR + 1 - FPR) / 2`` at a threshold that is not chosen by its success: the members' mean
       loss (the paper's), a likelihood ratio of 1, or the median of all scores; [0, 1], ideal 0.5. Its interval is that
       of the two rates at this threshold.
@@ -85,25 +96,26 @@ class MembershipInference:
     the method. A PASS is INCONCLUSIVE where no attack with shadow models was tried, or only with a surrogate's: which
     attacks were tried, which were not, and why not stands beside it.
 
-    Groups and records are shown of one attack, the first of those tried in an order that does not look at the result:
-    with up to 16 shadow models RMIA, difficulty calibration, LiRA; with more LiRA first; then quantile regression,
-    label-only, loss. A row that stands more than once in the two files together takes no part, no copy of
-    it: copies on both sides are no non-members, and leaving out only those among the non-members would leave them the
-    rarer rows, on which any model has the larger loss. Of rows that stand once, chance alone decides the side where the
-    split was random. Where trees can tell the files apart without asking the model at all, the details say so (Das,
-    Zhang and Tramer, 2024; with any attack beyond the loss thresholds). Where the model does worse on ``--train`` than
-    on ``--data`` (all but certainly, at a level of 0.1 %), nothing is judged: that is not the file it learned. Scores
-    of rows under a shared set of shadow models are taken as independent given those models.
+    Groups and records are shown of one attack, the first of those tried in an order that does not look at the
+    result: with up to 16 shadow models RMIA, BaVarIA, difficulty calibration, LiRA; with more BaVarIA, LiRA online,
+    RMIA; then quantile regression, label-only, loss. A row that stands more than once in the two files together
+    takes no part, no copy of it: copies on both sides are no non-members, and leaving out only those among the
+    non-members would leave them the rarer rows, on which any model has the larger loss. Of rows that stand once,
+    chance alone decides the side where the split was random. Where trees can tell the files apart without asking
+    the model at all, the details say so (Das, Zhang and Tramer, 2024; with any attack beyond the loss thresholds).
+    Where the model does worse on ``--train`` than on ``--data`` (all but certainly, at a level of 0.1 %), nothing
+    is judged: that is not the file it learned. Scores of rows under a shared set of shadow models are taken as
+    independent given those models.
 
-    methods: ``auto`` (the first three, and RMIA with as many shadow models as cost little), ``all``, or names out of
-    ``MembershipInference.methods``. n_shadows: an even number of shadow models, each trained on a random half of all
-    rows, in pairs of complements, by the model's own architecture and recipe where it is a bundle, else by a stated
-    surrogate; None for 64 where attacks with them are named, and for ``auto`` 16 or 8 that cost a tenth of
+    methods: ``auto`` (the first three, and RMIA with as many shadow models as cost little), ``all``, or names out
+    of ``MembershipInference.methods``. n_shadows: an even number of shadow models, each trained on a random half of
+    all rows, in pairs of complements, by the model's own architecture and recipe where it is a bundle, else by a
+    stated surrogate; None for 64 where attacks with them are named, and for ``auto`` 16 or 8 that cost a tenth of
     ``shadow_seconds`` at most, else 4 that cost at most all of it, in seconds of one core as they are counted
-    (:mod:`probes.privacy.membership.shadow_cost`), else none. n_references: how many of them RMIA uses where it is
-    named; with ``auto`` all. n_queries: perturbed copies a row for ``label_only``. checkpoint: an absolute path of a
-    folder in which trained shadow models are kept, so that a run that was stopped goes on from there. Raises ValueError
-    for other values.
+    (:func:`auditor.training.ensembles.predicted_seconds`), else none. n_references: how many of them RMIA uses
+    where it is named; with ``auto`` all. n_queries: perturbed copies a row for ``label_only``. checkpoint: an
+    absolute path of a folder in which trained shadow models are kept, so that a run that was stopped goes on from
+    there. Raises ValueError for other values.
 
     Sources: the papers above; TPR at low FPR: Carlini et al., IEEE S&P 2022.
     """
@@ -121,8 +133,12 @@ class MembershipInference:
         "attack_auc": "scores",
         "true_positive_rate_at_fpr": "scores",
         "true_positive_rate_at_no_false_positive": "scores",
+        "true_positive_rate_at_fpr_difference": "scores",
+        "discovered_members": "scores",
+        "discovered_share": "scores",
         "balanced_accuracy": "scores",
     }
+    exact: ClassVar[Mapping[str, str]] = EXACT
     # Fewest members, and as many non-members, and the true AUC, found with 80 % power among 4 judgements at 5 %.
     power = (800, 0.60)
 
@@ -332,6 +348,11 @@ def _by_one(name: str, pool: Pool, phi: FloatArray, shadows: Shadows, n_referenc
         offline = name == "rmia_offline"
         scores = rmia.scores(np.exp(-pool.loss), np.exp(-few.loss), few.inside, offline=offline)
         detail += f"; of the shadow models the first {n_references} are the reference models"
+    elif name == "bavaria":
+        scores = bavaria.online_scores(phi, shadows.log_odds, shadows.inside)
+        return _attack(name, pool, scores, 0.0, "a likelihood ratio of 1", detail)
+    elif name == "bavaria_offline":
+        scores = bavaria.offline_scores(phi, shadows.log_odds, shadows.inside)
     else:
         scores = difficulty_calibration.scores(pool.loss, shadows.loss, shadows.inside)
     return _attack(name, pool, scores, *_median(scores), detail)
@@ -363,6 +384,6 @@ def _all_measurements(
                 else m
                 for m in own
             ]
-            own += by_group(attack, pool)
+            own += [*discovered(attack, pool), *by_group(attack, pool)]
         found += map(as_part, own)
     return found

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from auditor.finding.measurement import Measurement
-from auditor.statistics.estimate import Undefined
 from auditor.statistics.ranks import AreaUnderCurve, TruePositiveRateAt
 from auditor.statistics.strongest import AttackPart, StrongestAttack
 from probes.privacy.membership.metrics import Attack
@@ -20,6 +19,8 @@ WITH_SHADOWS = (
     "lira_offline_fixed_variance",
     "rmia",
     "rmia_offline",
+    "bavaria",
+    "bavaria_offline",
     "difficulty_calibration",
 )
 # Those that ask no model but the audited one.
@@ -27,12 +28,12 @@ ALONE = (*CHEAP, "label_only")
 # Of few shadow models a variance is poorly known; RMIA takes none.
 MOST_FOR_RMIA = 16
 _BY_FEW = (
-    "rmia", "difficulty_calibration", "rmia_offline", "lira_offline_fixed_variance", "lira_offline",
-    "lira_online_fixed_variance", "lira_online",
+    "rmia", "bavaria", "bavaria_offline", "difficulty_calibration", "rmia_offline", "lira_offline_fixed_variance",
+    "lira_offline", "lira_online_fixed_variance", "lira_online",
 )  # fmt: skip
 _BY_MANY = (
-    "lira_online", "rmia", "difficulty_calibration", "lira_online_fixed_variance", "lira_offline_fixed_variance",
-    "lira_offline", "rmia_offline",
+    "bavaria", "lira_online", "rmia", "bavaria_offline", "difficulty_calibration", "lira_online_fixed_variance",
+    "lira_offline", "lira_offline_fixed_variance", "rmia_offline",
 )  # fmt: skip
 _WHOLE = ("attack_auc", "true_positive_rate_at_fpr")
 _NOT_ASKED = "not asked for"
@@ -83,14 +84,12 @@ def as_part(measurement: Measurement) -> Measurement:
 def _whole(own: Sequence[Measurement], share: Mapping[str, float], said: Mapping[str, str], detail: str) -> Measurement:
     """One number of the same number of each attack: of those that may be judged, else of those that may be shown."""
     first = own[0]
-    known = [m for m in own if isinstance(m.estimate, AreaUnderCurve | TruePositiveRateAt)]
+    known = [m for m in own if isinstance(m.estimate, AreaUnderCurve | TruePositiveRateAt) and m.estimate.value >= 0.0]
     fit = [m for m in known if not m.too_few] or known
     whole = replace(first, method="", part=False, figure=None, n_samples=max(m.n_samples for m in own))
     if not fit:
         # What more rows would mend is said rather than what they would not.
-        least = min(
-            own, key=lambda m: (m.n_needed is None, isinstance(m.estimate, Undefined) and m.estimate.inapplicable)
-        )
+        least = min(own, key=lambda m: (m.n_needed is None, getattr(m.estimate, "inapplicable", False)))
         return replace(whole, estimate=least.estimate, too_few=least.too_few, n_needed=least.n_needed, detail=detail)
     estimate = StrongestAttack(
         attacks=tuple(AttackPart(name=m.method, share=share[m.method], estimate=m.estimate) for m in fit)
