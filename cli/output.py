@@ -218,7 +218,9 @@ def _print_not_applicable(findings: Sequence[Finding]) -> None:
             visible(f"{number}({finding.probe})") if number else finding.probe
         )
     for reason, probes in lacking.items():
-        typer.echo(f"{coloured(f'{findings[0].outcome.value:<14}', findings[0].outcome.value)} {', '.join(probes)}")
+        # Several methods lack the same of the same number.
+        listed = ", ".join(dict.fromkeys(probes))
+        typer.echo(f"{coloured(f'{findings[0].outcome.value:<14}', findings[0].outcome.value)} {listed}")
         typer.echo(paragraph(visible(reason), 15))
 
 

@@ -164,8 +164,8 @@ class TruePositiveRateAt(Estimate):
             return 0.0, 1.0
         n, f = self.n_negative, self.false_positive_rate
         if self.joint:
-            above = np.asarray(self.members_above, np.float64)
-            return rate_bounds(above, n_positive=self.n_positive, n_negative=n, f=f, alpha=alpha)
+            kept = np.asarray(self.members_above, np.float64)
+            return rate_bounds(kept, n_positive=self.n_positive, n_negative=n, f=f, alpha=alpha)
         # No bound reaches beyond the counts that are kept; there a rank gives n_positive, as _above does.
         j = np.arange(0, min(n, len(self.members_above)) + 1, dtype=np.float64)
         # N ~ Bin(n, f) negatives lie above the true threshold; the (j+1)-th largest is below it unless N > j, and

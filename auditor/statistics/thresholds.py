@@ -9,14 +9,15 @@ or above.
 
 A value of p is refused where for every j the pair is improbable: for the lower bound, that j is low and K high. With
 ``z(j)`` the normal quantile of j's own tail, ties of the distribution split in half, and ``u`` that of K's exact tail,
-both at least 0, the pair is improbable where ``z^q + u^q >= c``. Because K's tail is stochastically no smaller than
-uniform whatever p is, the probability of that is at most ``sum_j P(N = j) Phi(-(c - z(j)^q)^(1/q))``, a tail being 1
-where c is less than ``z(j)^q``; c is where this is alpha. It depends on n, f and alpha alone, so the bounds hold at
-every sample size and are nested; no distribution of scores is assumed, and nothing is estimated.
+both at least 0, the pair is improbable where ``(z / w)^q + u^q >= c``. Because K's tail is stochastically no smaller
+than uniform whatever p is, the probability of that is at most ``sum_j P(N = j) Phi(-(c - (z(j) / w)^q)^(1/q))``, a tail
+being 1 where c is less than the term of j; c is where this is alpha. It depends on n, m, f and alpha alone, so the
+bounds hold at every sample size and are nested; no distribution of scores is assumed, and nothing is estimated.
 
-Where the curve is about straight, a bound at 0.025 lies from 1.12 (as much of the error is the threshold's as the
-rate's) to 1.26 times (all is the one's) as far away as one that knows the curve's slope, for q = 1.5; halving alpha
-between the two, each with its own bound, comes to from 1.14 to 1.62 times.
+The shape decides how wide the bounds are and nothing else. Where the curve is about straight they lie from 1.1 to 1.26
+times as far away (q = 1.5, w = 1, at 0.025) as those of somebody who knows its slope; halving alpha between threshold
+and rate, each with its own bound, comes to from 1.14 to 1.62 times. w goes with the part that the threshold has of the
+error: the more positives there are for a negative, the larger it is.
 """
 
 from __future__ import annotations
@@ -32,18 +33,20 @@ from auditor.rows import FloatArray
 from auditor.statistics.intervals import exact_lower, exact_upper
 
 End = Literal["low", "high"]
-# 2 would do as well for every share that the threshold has of the error; less than 2 favours the shares in between,
-# which samples of like sizes have.
+_ENDS: tuple[End, ...] = ("low", "high")
+# 2 would do as well for every share that the threshold has of the error; less than 2 favours the shares in between.
 _POWER = 1.5
+# Where an attack finds something the threshold's share is larger than the sizes of the samples alone would have it.
+_FAVOUR, _BEND, _MOST = 2.0, 0.2, 2.0
 _BISECTIONS = 60
 # Of a tail of no more than 1e-300.
-_FARTHEST = 40.0**_POWER
+_FARTHEST = math.pow(40.0 * _MOST, _POWER)
 _SMALLEST_TAIL = 1e-300
 _ROUNDING = 3e-8
 
 
 class _Counts(NamedTuple):
-    """Numbers j of negatives that may lie above the threshold, (k,), how probable each is, and ``z(j)^q``.
+    """Numbers j of negatives that may lie above the threshold, (k,), how probable each is, and ``(z(j) / w)^q``.
 
     ``rest``: the probability of those that are left out, which count as improbable.
     """
@@ -63,8 +66,12 @@ class _Counts(NamedTuple):
         return np.where(left > 0.0, scipy.special.ndtr(-(np.maximum(left, 0.0) ** (1.0 / _POWER))), 1.0)
 
 
+def _weight(n_negative: int, n_positive: int) -> float:
+    return min(max(math.pow(n_negative / (_FAVOUR * n_positive), _BEND), 1.0 / _MOST), _MOST)
+
+
 @lru_cache(maxsize=256)
-def _counts(n: int, f: float, end: End) -> _Counts:
+def _counts(n: int, f: float, end: End, weight: float) -> _Counts:
     reach = 12.0 * math.sqrt(n * f * (1.0 - f)) + 100.0
     j = np.arange(max(0, math.floor(n * f - reach)), min(n, math.ceil(n * f + reach)) + 1, dtype=np.float64)
     log = (
@@ -82,13 +89,13 @@ def _counts(n: int, f: float, end: End) -> _Counts:
         first = int(np.flatnonzero(z == 0.0)[-1])
         probability = np.append(scipy.special.bdtr(j[first], n, f), probability[first + 1 :])
         kept, outside = slice(first, None), float(scipy.special.bdtrc(j[-1], n, f))
-    return _Counts(j=j[kept], probability=probability, term=z[kept] ** _POWER, rest=outside)
+    return _Counts(j=j[kept], probability=probability, term=(z[kept] / weight) ** _POWER, rest=outside)
 
 
 @lru_cache(maxsize=4_096)
-def _radius(n: int, f: float, alpha: float, end: End) -> float:
+def _radius(n: int, f: float, alpha: float, end: End, weight: float) -> float:
     """The c of alpha, on the safe side."""
-    counts = _counts(n, f, end)
+    counts = _counts(n, f, end, weight)
     low, high = 0.0, _FARTHEST
     for _ in range(_BISECTIONS):
         middle = 0.5 * (low + high)
@@ -101,9 +108,9 @@ def rate_bounds(above: FloatArray, *, n_positive: int, n_negative: int, f: float
 
     above[j]: how many positives exceed the (j+1)-th largest negative; beyond its end, all of them.
     """
-    found = []
-    for end in ("low", "high"):
-        counts, c = _counts(n_negative, f, end), _radius(n_negative, f, alpha, end)
+    found, weight = [], _weight(n_negative, n_positive)
+    for end in _ENDS:
+        counts, c = _counts(n_negative, f, end, weight), _radius(n_negative, f, alpha, end, weight)
         probable = counts.term < c
         tails = scipy.special.ndtr(-((c - counts.term[probable]) ** (1.0 / _POWER)))
         k = _limits(above, counts.j[probable], n_positive, end)
@@ -119,7 +126,7 @@ def rate_level(
 
     ``strictly``: at which it is beyond, which is another one where the bound is the same at many levels.
     """
-    counts = _counts(n_negative, f, end)
+    counts = _counts(n_negative, f, end, _weight(n_negative, n_positive))
     k = _limits(above, counts.j, n_positive, end)
     tails = (
         np.where(k > 0.0, scipy.special.bdtrc(np.maximum(k, 1.0) - 1.0, n_positive, value), 1.0)

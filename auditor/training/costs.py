@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Any
 
 from torch import Tensor
@@ -39,18 +39,28 @@ class Work:
     written: float = 0.0
 
     @property
+    def starting(self) -> float:
+        """Seconds that it takes to start the operations, however much they do."""
+        return self.calls * SECONDS_A_CALL + self.library_calls * SECONDS_A_LIBRARY_CALL
+
+    @property
     def seconds(self) -> float:
         """``calls c + library_calls l + flops / f + written / b`` seconds of one core, by the unit costs above."""
-        return (
-            self.calls * SECONDS_A_CALL
-            + self.library_calls * SECONDS_A_LIBRARY_CALL
-            + self.flops / FLOPS_A_SECOND
-            + self.written / BYTES_A_SECOND
-        )
+        return self.starting + self.flops / FLOPS_A_SECOND + self.written / BYTES_A_SECOND
 
-    def of_rows(self, factor: float) -> Work:
+    def __add__(self, other: Work) -> Work:
+        return Work(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))
+
+    def __mul__(self, times: float) -> Work:
+        return Work(*(a * times for a in astuple(self)))
+
+    def of_numbers(self, factor: float) -> Work:
         """As many calls, on ``factor`` times as many numbers."""
         return Work(self.calls, self.library_calls, self.flops * factor, self.written * factor)
+
+    def grown(self, twice: Work, factor: float) -> Work:
+        """The work on ``factor`` times as many rows, where ``twice`` is that on two times as many."""
+        return self + (twice + self * -1.0) * (factor - 1.0)
 
 
 def work_of(computation: Callable[[], object]) -> Work:

@@ -31,7 +31,7 @@ from auditor.model.audited_model import Recipe
 from auditor.model.outputs import Outputs
 from auditor.networks.sequence import NotASequenceError
 from auditor.randomness import seeded_globals
-from auditor.training.costs import work_of
+from auditor.training.costs import Work, work_of
 from auditor.training.stacks import Alone, LinearStack, Stack, VmapStack, linear_chain, why_no_vmap
 
 BoolArray = npt.NDArray[np.bool_]
@@ -40,6 +40,9 @@ _BUDGET = 1 << 30
 _FEWEST_BYTES = 64 << 20
 # Working copies that a backward pass makes beside what the forward pass kept.
 _WORKING_COPIES = 3
+# Rows that are counted on; and the least share of starting operations in what models take that a stack may save.
+_FEW_ROWS = 4
+_LEAST_TO_SAVE = 0.1
 _OPTIMIZERS = ("adam", "adamw", "sgd")
 
 Progress = Callable[[str], None]
@@ -180,7 +183,7 @@ def predicted_seconds(
     task = _checked(_Task(make, x, y, members, tuple(range(n_models)), recipe, outputs, None))
     way = _chosen(task, most_together, stacked)
     together = _at_once(task, way, most_together, memory_bytes)
-    return math.ceil(n_models / together) * _seconds_of_training(task, way, together)
+    return math.ceil(n_models / together) * _work_of_training(task, way, together).seconds
 
 
 @dataclass(frozen=True, eq=False)
@@ -270,31 +273,37 @@ def _of_one_type(module: nn.Module, x: Tensor) -> bool:
 
 def _chosen(task: _Task, most_together: int, stacked: bool | None) -> _Way:
     """Stacked where that can be done and costs less; counted, so that a result does not depend on a clock."""
-    possible = _possible(task) if stacked is not False else _ALONE
-    if possible.kind == "alone" or stacked:
-        return possible
+    if stacked is not None:
+        return _possible(task) if stacked else _ALONE
     k = min(most_together, len(task.members))
-    together, apart = (_seconds_of_training(task, way, n) / n for way, n in ((possible, k), (_ALONE, 1)))
-    if apart <= together:
-        return _Way("alone", why_alone=f"stacked they would take {together / apart:.1f} times as long")
-    return possible
+    apart = _work_of_training(task, _ALONE, 1)
+    if apart.starting < _LEAST_TO_SAVE * apart.seconds:
+        share = apart.starting / apart.seconds
+        return _Way("alone", why_alone=f"starting operations, which a stack saves, is {share:.1%} of what they take")
+    possible = _possible(task)
+    if possible.kind == "alone":
+        return possible
+    times = _work_of_training(task, possible, k).seconds / k / apart.seconds
+    return possible if times < 1.0 else _Way("alone", why_alone=f"stacked they would take {times:.1f} times as long")
 
 
-def _seconds_of_training(task: _Task, way: _Way, k: int) -> float:
-    """Predicted seconds of a chunk of k models: their steps, and what they say of all rows."""
-    n_learned, n_batch = int(task.members[0].sum()), task.batch_size
-    counted = min(k, 2)
-    order = torch.arange(n_batch, device=task.x.device).expand(counted, -1)
+def _work_of_training(task: _Task, way: _Way, k: int) -> Work:
+    """The work of a chunk of k models: their steps, and what they say of all rows.
+
+    Counted on a few rows and on twice as many, since what does not grow with them is the work on the parameters.
+    """
+    counted, n_learned = min(k, 2), int(task.members[0].sum())
+    steps = math.ceil(n_learned / task.batch_size)
     with seeded_globals(np.random.default_rng(0)):
         stack = way.stack(task, range(counted))
+        few, more = (torch.arange(m, device=task.x.device) % len(task.x) for m in (_FEW_ROWS, 2 * _FEW_ROWS))
         # The first step makes what the optimizer remembers.
-        stack.learn(order)
-        step = work_of(lambda: stack.learn(order))
-        asked = work_of(lambda: stack.ask(task.x[:n_batch]))
-    steps = math.ceil(n_learned / n_batch)
-    filled = n_learned / (n_batch * steps)
-    learning = task.recipe.epochs * steps * step.of_rows(k / counted * filled).seconds
-    return learning + asked.of_rows(k / counted * len(task.x) / n_batch).seconds
+        stack.learn(few.expand(counted, -1))
+        learning = [work_of(lambda: stack.learn(rows.expand(counted, -1))) for rows in (few, more)]  # noqa: B023
+        asking = [work_of(lambda: stack.ask(task.x[rows])) for rows in (few, more)]  # noqa: B023
+    step = learning[0].grown(learning[1], n_learned / steps / _FEW_ROWS)
+    asked = asking[0].grown(asking[1], len(task.x) / _FEW_ROWS)
+    return (step * (task.recipe.epochs * steps) + asked).of_numbers(k / counted)
 
 
 def _trained(task: _Task, chunk: range, way: _Way) -> npt.NDArray[np.float64]:

@@ -212,12 +212,13 @@ def test_passes_in_bfloat16_leave_the_parameters_as_they_are() -> None:
             modules = [make(), make()]
         stack = VmapStack(modules, x, y, RECIPES["sgd"], "logits", plain_attention=False)
         stack.half = half
-        for _ in range(5):
+        start = torch.cat([p.detach().flatten() for p in stack.trained()])
+        for _ in range(2):
             stack.learn(torch.arange(48).expand(2, -1))
         stacks.append(stack)
     exact, rounded = (torch.cat([p.detach().flatten() for p in stack.trained()]) for stack in stacks)
     assert rounded.dtype is torch.float32
-    assert 1e-6 < float((exact - rounded).abs().max()) < 0.02
+    assert 1e-3 < float((exact - rounded).norm() / (exact - start).norm()) < 0.15
 
 
 def test_attention_is_written_out_only_where_it_must_be(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -34,37 +34,6 @@ _SMALLEST_SHARE = 1e-9
 _SMALLEST = 1e-18
 # From here on Student's t is the normal distribution to any digit that a score is sorted by.
 _MOST_DEGREES = 1e4
-_BY_FEW = (
-    "bavaria",
-    "rmia",
-    "bavaria_offline",
-    "rmia_offline",
-    "lira_online_fixed_variance",
-    "lira_offline_fixed_variance",
-    "lira_offline",
-    "lira_online",
-    "difficulty_calibration",
-)
-_BY_MANY = (
-    "bavaria",
-    "lira_online",
-    "bavaria_offline",
-    "lira_online_fixed_variance",
-    "rmia_offline",
-    "rmia",
-    "lira_offline",
-    "lira_offline_fixed_variance",
-    "difficulty_calibration",
-)
-_FEW = 16
-
-
-def strongest_first(n_shadows: int) -> tuple[str, ...]:
-    """The attacks by shadow models, the one that found most members at 1 % false positives first.
-
-    As measured by ``benchmarks/membership_attacks.py`` on five data sets and 16 targets each.
-    """
-    return _BY_FEW if n_shadows <= _FEW else _BY_MANY
 
 
 def online_scores(phi: FloatArray, shadow_phi: FloatArray, inside: BoolArray) -> FloatArray:
@@ -150,7 +119,7 @@ def _posterior_shift(
         difference = (some * own).sum(axis=0) / n_in - (some * ~own).sum(axis=0) / n_out
         either.append((both, np.where(both, difference - prior, 0.0)))
     (first_known, first), (second_known, second) = either
-    known = trend.mean((first_known & second_known).astype(np.float64))
+    known = trend.mean(np.asarray(first_known & second_known, np.float64))
     between = np.maximum(trend.mean(first * second) / np.maximum(known, _SMALLEST), 0.0)
     away: FloatArray = (seen - prior) ** 2
     whole = np.maximum(trend.mean(away), _SMALLEST)

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pandas as pd
 import pytest
 from scipy import stats
-from statsmodels.stats.multitest import multipletests
+from statsmodels.stats.multitest import multipletests  # type: ignore[import-untyped]
 
 from auditor.data.audit_data import AuditData
 from auditor.statistics.estimate import Exact, Undefined

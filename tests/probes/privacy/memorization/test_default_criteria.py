@@ -12,18 +12,21 @@ from auditor.data.audit_data import AuditData
 from auditor.finding.criterion import load_criteria
 from auditor.finding.judgement import Judgement
 from auditor.finding.judging import judge
-from auditor.finding.measurement import Outcome
+from auditor.finding.measurement import Measurement, Outcome, ProbeResult
 from auditor.model.language_model import AuditedLanguageModel
 from auditor.run.audit import ask, no_data
 from auditor.run.probe import Probe
+from auditor.statistics.families import ConfirmedCount
+from auditor.statistics.ranks import quantile, true_positive_rate_at
+from auditor.statistics.rates import Difference
 from probes.performance.performance import Performance
-from probes.privacy.memorization.canary_exposure import CanaryExposure
+from probes.privacy.memorization.canary_exposure import CanaryExposure, _confirmed
 from probes.privacy.memorization.contamination import Contamination
 from probes.privacy.memorization.exposure import any_planted
 from probes.privacy.memorization.extraction import Extraction
 from tests.probes.privacy.memorization.toys import NAMES, parrot, secrets, sentences
 from tests.quantifiers import all_of, none_of
-from tests.statistics.worlds import WORLDS
+from tests.statistics.worlds import WORLDS, most_misses
 
 LEVEL = 0.05 / 5
 
@@ -181,3 +184,50 @@ def test_examples_that_were_not_learned_in_order_neither_fail_nor_pass(tmp_path:
 def test_the_levels_used_here_are_those_of_the_profile() -> None:
     own = [c for c in load_criteria() if c.budget == "memorization"]
     assert len({(c.metric, c.probe) for c in own}) == 0.05 / LEVEL
+
+
+# ---- all together --------------------------------------------------------------------------------------------------
+
+
+def test_a_model_that_saw_none_of_it_is_accused_of_anything_in_one_audit_of_twenty() -> None:
+    """The whole budget at once: boilerplate completed alike, canaries by chance, a file in any order, a fair split."""
+    rng, worlds, criteria = np.random.default_rng(5), 150, load_criteria()
+    accused = 0
+    for _ in range(worlds):
+        numbers = {
+            "extraction": [
+                Measurement(
+                    metric="extraction_rate_difference",
+                    estimate=Difference(successes=tuple(rng.binomial(80, 0.4, 2).tolist()), n=(80, 80)),
+                    n_samples=160,
+                )
+            ],
+            "canary_exposure": [
+                Measurement(metric="median_exposure", estimate=quantile(-np.log2(rng.random(12)), 0.5), n_samples=12),
+                _confirmed([(int(r), 301) for r in rng.integers(1, 302, 12)], "a file", limited=True),
+            ],
+            "contamination": [
+                Measurement(
+                    metric="confirmed_memorization",
+                    estimate=ConfirmedCount(p_values=(float(rng.random()),)),
+                    n_samples=100,
+                )
+            ],
+            "lm_membership": [
+                Measurement(
+                    metric="true_positive_rate_at_fpr",
+                    estimate=true_positive_rate_at(
+                        positives=rng.random(1_000), negatives=rng.random(1_000), false_positive_rate=0.01
+                    ),
+                    n_samples=2_000,
+                    at={"false_positive_rate": 0.01},
+                )
+            ],
+        }
+        results = [
+            ProbeResult(probe=p, pillar="privacy", citation="", measurements=tuple(m)) for p, m in numbers.items()
+        ]
+        findings = judge(results, criteria)[0]
+        assert sum(f.budget == "memorization" for f in findings) == 5
+        accused += any(f.outcome is Outcome.FAIL for f in findings)
+    assert accused <= most_misses(worlds=worlds)

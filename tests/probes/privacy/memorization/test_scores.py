@@ -18,7 +18,7 @@ from auditor.model.language_model import AuditedLanguageModel
 from auditor.run.audit import no_data
 from auditor.statistics.rates import Proportion
 from probes import PROBES
-from probes.privacy.memorization.extraction import Extraction, _discoverable
+from probes.privacy.memorization.extraction import Extraction, _Cut, _discoverable
 from probes.privacy.memorization.lm_membership import LMMembership
 from probes.privacy.memorization.token_statistics import token_statistics
 from tests.probes.privacy.memorization.toys import char_tokenizer, parrot, secrets, sentences
@@ -130,7 +130,7 @@ def test_greedy_extraction_is_what_generation_gives() -> None:
     model = parrot(told)
     texts = told + sentences(12, 1)
     probe = Extraction(prefix_tokens=12, suffix_tokens=6)
-    greedy, _, short = probe._extracted(model, texts)
+    greedy, _, short = probe._extracted(model, texts, _Cut(12, 6))
     kept = [t for t in texts if len(t) >= 18]
     assert short == len(texts) - len(kept)
     prompts = [t[:12] for t in kept]
@@ -144,7 +144,7 @@ def test_greedy_extraction_is_what_generation_gives() -> None:
 def test_probabilities_of_extraction_are_those_of_sampling() -> None:
     told = sentences(1, 0)
     model = parrot(told, 5.0)
-    _, log_p, _ = Extraction(prefix_tokens=12, suffix_tokens=4)._extracted(model, told[:1])
+    _, log_p, _ = Extraction()._extracted(model, told[:1], _Cut(12, 4))
     n = 4_000
     sampling = Sampling(max_new_tokens=4, temperature=1.0, top_p=1.0)
     written = continuations(model, [told[0][:12]], n, sampling, torch.Generator().manual_seed(1))[0]
