@@ -169,7 +169,10 @@ class ScanOptions:
     model: Annotated[str | None, Flag(help="A model file or Hugging Face folder.", is_path=True)] = None
     data: Annotated[
         str | None,
-        Flag(help="Evaluation rows: CSV, TSV, Parquet, JSON Lines, or a database's URL with --query.", is_path=True),
+        Flag(
+            help="Evaluation rows: CSV, TSV, Parquet, JSON Lines, lines of text, or a database's URL with --query.",
+            is_path=True,
+        ),
     ] = None
     query: Annotated[
         str | None, Flag(help="File with the SELECT whose rows are read from the database.", is_path=True)

@@ -28,12 +28,12 @@ from auditor.run.heard import Measured
 from auditor.run.isolate import measure
 from auditor.run.options import Configured, ScanOptions
 from auditor.run.plugins import known_probes, probe_target
-from auditor.run.probe import Probe, make_probe
+from auditor.run.probe import Need, Probe, make_probe
 
 _R = TypeVar("_R", ModelRecord, DataRecord)
 # What a scan may ask, by name: handed down, since this floor knows of no probe.
 Catalogue = Mapping[str, type[Probe]]
-# What is asked wherever there are labels.
+# What is asked wherever there are labels, and of every language model.
 PERFORMANCE = "performance"
 _OF_DATA = (
     "train", "target", "positive", "sensitive_file", "join_on", "text", "image", "sensitive", "cluster", "weight",
@@ -233,7 +233,8 @@ _FOR_PROBES = {"scorer": "scorer", "reference": "reference", "ood": "file or fol
 def probe_specs(configured: Configured, catalogue: Catalogue) -> list[ProbeSpec]:
     """The probes that a scan asks, with their options. Raises UsageError or ConfigError."""
     chosen = [name.replace("-", "_") for name in configured.options.probes or catalogue]
-    if configured.options.target is not None and PERFORMANCE in catalogue:
+    of_language = any(Need.LANGUAGE_MODEL in catalogue[name].needs for name in chosen if name in catalogue)
+    if (configured.options.target is not None or of_language) and PERFORMANCE in catalogue:
         # Without it nothing tells a model that knows nothing from one that treats all alike.
         chosen = [PERFORMANCE, *chosen]
     # Looking through everything that is installed takes its time: only where a name is none of ours.
