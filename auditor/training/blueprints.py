@@ -79,8 +79,8 @@ def blueprint_of(model: AuditedModel, X: Rows) -> Blueprint:
     made anew, and networks of transformers by their configuration; a module of another class is copied and every
     layer's ``reset_parameters`` called, which is trusted only where each parameter belongs to a layer that has one.
     All start at random, whatever the audited one was tuned from. Surrogates: for tables an MLP of 64 and 32 units, for
-    images a small convolutional network, both with the default recipe. Raises NotApplicableError for texts without an encoding,
-    and for a model that was trained with weights, which the rows do not bring.
+    images a small convolutional network, both with the default recipe. Raises NotApplicableError for texts without an
+    encoding, and for a model that was trained with weights, which the rows do not bring.
     """
     if why := why_not_trained_alike(model):
         raise NotApplicableError(f"{why[0].upper()}{why[1:]}.")
