@@ -210,8 +210,10 @@ def _print_not_applicable(findings: Sequence[Finding]) -> None:
     from auditor.report.record import measurement_label
     from auditor.report.text import visible
 
+    # No input would make these apply: one line for all of them, and no reproach.
+    elsewhere = dict.fromkeys(finding.probe for finding in findings if finding.other_kind)
     lacking: dict[str, list[str]] = {}
-    for finding in findings:
+    for finding in (f for f in findings if not f.other_kind):
         # A number that does not apply is not all that its probe measures.
         number = "" if finding.metric is None else f"{measurement_label(finding)}  "
         lacking.setdefault(finding.reason, []).append(
@@ -222,6 +224,9 @@ def _print_not_applicable(findings: Sequence[Finding]) -> None:
         listed = ", ".join(dict.fromkeys(probes))
         typer.echo(f"{coloured(f'{findings[0].outcome.value:<14}', findings[0].outcome.value)} {listed}")
         typer.echo(paragraph(visible(reason), 15))
+    if elsewhere:
+        many = "probes are" if len(elsewhere) > 1 else "probe is"
+        typer.echo(paragraph(f"{len(elsewhere)} {many} for other kinds of model or data: {', '.join(elsewhere)}.", 15))
 
 
 def _print_controls(report: AuditReport) -> None:

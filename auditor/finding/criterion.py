@@ -13,8 +13,8 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import Field
 
 from auditor.errors import ConfigError, did_you_mean
-from auditor.files import UNREADABLE, Closed, why_unreadable
-from auditor.finding.measurement import LEFT_OUT, UNSAID, Measurement
+from auditor.files import LEFT_OUT, UNREADABLE, UNSAID, Closed, why_unreadable
+from auditor.finding.measurement import Measurement
 from auditor.finding.profiles import DEFAULT_PROFILE
 
 Direction = Literal["at_most", "at_least", "within"]

@@ -273,7 +273,13 @@ def _what_it_would_take(
 
 def _not_measured(result: ProbeResult, outcome: Outcome, reason: str) -> Judgement:
     return Judgement(
-        id="", probe=result.probe, pillar=result.pillar, citation=result.citation, outcome=outcome, reason=reason
+        id="",
+        probe=result.probe,
+        pillar=result.pillar,
+        citation=result.citation,
+        outcome=outcome,
+        reason=reason,
+        other_kind=result.other_kind and outcome is Outcome.NOT_APPLICABLE,
     )
 
 

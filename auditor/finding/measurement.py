@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Annotated, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict
 
+from auditor.files import LEFT_OUT, UNSAID
 from auditor.finding.copies import Copies
 from auditor.finding.figure import Figure
 from auditor.statistics.kinds import AnyEstimate
@@ -17,9 +17,6 @@ from auditor.statistics.kinds import AnyEstimate
 Pillar = Literal["performance", "fairness", "language", "attribution", "privacy", "robustness", "deepfake", "intake"]
 # Which of a model's answers: the class or number it decides on, or the scores behind it.
 Answer = Literal["decisions", "scores"]
-# What came later is spelled out only where it says something, so that older evidence keeps its digests.
-LEFT_OUT = Field(exclude_if=operator.not_)
-UNSAID = Field(exclude_if=lambda value: value is None)
 
 
 class Outcome(StrEnum):
@@ -104,8 +101,9 @@ class Alike:
 class ProbeResult:
     """What became of one probe: its measurements, or the reason why there are none.
 
-    ``alike``: which rows the model answers alike, where a measurement rests on their differing. ``copies``: how many of
-    the rows it looked at repeat others, where somebody counted them.
+    ``other_kind``: whether it is not applicable since it asks about another kind of model or rows, which no input
+    mends. ``alike``: which rows the model answers alike, where a measurement rests on their differing. ``copies``: how
+    many of the rows it looked at repeat others, where somebody counted them.
     """
 
     probe: str
@@ -114,6 +112,7 @@ class ProbeResult:
     measurements: tuple[Measurement, ...] = ()
     not_run: str = ""
     not_applicable: str = ""
+    other_kind: Annotated[bool, LEFT_OUT] = False
     alike: Annotated[tuple[Alike, ...], LEFT_OUT] = ()
     copies: Annotated[Copies | None, UNSAID] = None
     duration_s: float = 0.0

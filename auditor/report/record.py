@@ -25,14 +25,15 @@ from pydantic import (
 )
 
 from auditor.errors import Code, DataError
-from auditor.files import Closed, Number
+from auditor.files import LEFT_OUT, UNSAID, Closed, Number
 from auditor.finding.budgets import Family
 from auditor.finding.copies import Copies
 from auditor.finding.criterion import CriterionRecord
 from auditor.finding.figure import Figure
 from auditor.finding.judgement import Judgement
-from auditor.finding.measurement import LEFT_OUT, UNSAID, Outcome, Pillar
+from auditor.finding.measurement import Outcome, Pillar
 from auditor.finding.training_looks import TrainingRecord
+from auditor.report.about import About
 from auditor.report.looks import LooksRecord
 from auditor.report.sandbox_state import SandboxState
 from auditor.statistics.families import Multiplicity
@@ -200,6 +201,7 @@ class Finding(Closed):
     p_pass_adjusted: Annotated[Number, UNSAID] = None
     alone: Annotated[Outcome | None, UNSAID] = None
     padding: Annotated[str, LEFT_OUT] = ""
+    other_kind: Annotated[bool, LEFT_OUT] = False
     estimate: AnyEstimate | None = None
 
     @classmethod
@@ -239,6 +241,7 @@ class Finding(Closed):
             p_pass_adjusted=judged.p_pass_adjusted,
             alone=judged.alone,
             padding=judged.padding,
+            other_kind=judged.other_kind,
             estimate=m.estimate if m else None,
         )
 
@@ -437,6 +440,7 @@ class AuditReport(Closed):
     registration: RegistrationRecord | None = None
     looks: Annotated[LooksRecord | None, UNSAID] = None
     training: Annotated[TrainingRecord | None, UNSAID] = None
+    about: Annotated[About | None, UNSAID] = None
     duration_s: float
     exit_code: int
 

@@ -20,6 +20,7 @@ from annotated_types import Ge, Gt, Le, Lt
 
 from auditor.errors import UsageError
 from auditor.finding.profiles import DEFAULT_PROFILE
+from auditor.report.about import About
 from auditor.report.labels import Labels
 
 if TYPE_CHECKING:
@@ -287,6 +288,9 @@ class ScanOptions:
         "html",
         "json",
     )
+    lang: Annotated[str, Flag(help="Language of the first page: en, de or a catalogue FILE.toml.", of_one_run=True)] = (
+        "en"
+    )
     history: Annotated[
         bool,
         Flag(help="Append the audit to the history, and show decisions on this model.", typed=bool, of_one_run=True),
@@ -404,14 +408,15 @@ class ScanOptions:
 
 @dataclass(frozen=True)
 class Configured:
-    """A scan as asked for: its options, the options of single probes, what the results are held to, and what columns
-    and values are called."""
+    """A scan as asked for: its options, the options of single probes, what the results are held to, what columns and
+    values are called, and what is said of whom and what it is about."""
 
     options: ScanOptions
     probe_options: dict[str, dict[str, Any]]
     criteria: tuple[Criterion, ...]
     policies: tuple[Policy, ...] = ()
     labels: Labels = field(default_factory=Labels)
+    about: About | None = None
 
 
 @cache

@@ -13,6 +13,7 @@ from auditor.statistics.clusters import (
     WorstClusteredDifference,
     WorstClusteredRatio,
 )
+from auditor.statistics.corrected import Corrected
 from auditor.statistics.detection import (
     AreaDifference,
     AveragePrecision,
@@ -110,6 +111,7 @@ AnyEstimate = Annotated[
     | AtLeast
     | Bracket
     | WorstBracketDifference
+    | Corrected
     | StrongestAttack,
     Field(discriminator="kind"),
 ]
@@ -166,6 +168,7 @@ JUDGED = frozenset(
         "at_least",
         "bracket",
         "worst_bracket_difference",
+        "corrected_proportion",
         "strongest_attack",
     }
 )

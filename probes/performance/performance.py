@@ -10,7 +10,7 @@ import numpy as np
 
 from auditor.data.counts import MISSING
 from auditor.data.design import Part
-from auditor.errors import NotApplicableError
+from auditor.errors import NotApplicableError, OtherKindError
 from auditor.finding.measurement import Measurement, Pillar
 from auditor.run.probe import Need
 from auditor.statistics.estimate import Power
@@ -102,7 +102,7 @@ class Performance:
     def measure(self, model: AuditedModel, data: AuditData, rng: np.random.Generator) -> list[Measurement]:
         """Measurements over the evaluation rows; see the class for what they are."""
         if model.kind == "language_model" and not model.can_be_asked:
-            raise NotApplicableError("Needs a language model that can be asked: only texts that it wrote are here.")
+            raise OtherKindError("Needs a language model that can be asked: only texts that it wrote are here.")
         if model.kind == "language_model":
             from probes.performance import language
 

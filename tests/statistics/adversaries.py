@@ -29,6 +29,7 @@ from auditor.statistics.clusters import (
     WorstClusteredRatio,
     mean_of_clusters,
 )
+from auditor.statistics.corrected import Corrected
 from auditor.statistics.detection import (
     EqualErrorRate,
     ExcessShare,
@@ -318,6 +319,42 @@ def brackets_apart() -> Worlds:
                 return WorstBracketDifference(proved=table(proved, n), possible=table(possible, n))
 
             yield worlds_of(samples, apart, spread(np.asarray(p)))
+
+
+def corrected_shares() -> Worlds:
+    """Detectors that hardly miss and hardly err, that are nearly useless, and worse than chance."""
+    cases = ((0.0, 0.9, 0.1), (0.3, 0.55, 0.5), (0.5, 1.0, 0.3), (0.95, 0.8, 0.0), (0.2, 0.4, 0.7))
+    for pi, se, f in cases:
+        samples = together(counts(20, pi * se + (1.0 - pi) * f), counts(8, se), counts(9, 1.0 - f))
+        yield worlds_of(
+            samples,
+            lambda k: Corrected(successes=k[0], n=20, found=k[1], positives=8, spared=(k[2],), negatives=(9,)),
+            pi,
+        )
+
+
+def corrected_candidates() -> Worlds:
+    """Rows of which some alone can be told wrongly, in two ways; what is missed is no candidate, or one."""
+    for pi, se, f, looks, seen in ((0.0, 1.0, 0.1, 0.5, 1), (0.05, 0.9, 0.05, 0.2, 0)):
+        said = pi * se + (1.0 - pi) * looks * f
+        quiet = (1.0 - pi) * looks * (1.0 - f) + seen * pi * (1.0 - se)
+        shares = (said, quiet, max(1.0 - said - quiet, 0.0))
+        known = together(counts(6, se), counts(5, 1.0 - f / 2), counts(4, 1.0 - f / 2))
+        samples = together(sorted_into(12, shares), known)
+
+        def corrected(k: tuple[IntArray, tuple[int, int, int]]) -> Estimate:
+            (said, quiet, _), (found, *spared) = k[0].tolist(), k[1]
+            return Corrected(
+                successes=said,
+                n=12,
+                found=found,
+                positives=6,
+                spared=tuple(spared),
+                negatives=(5, 4),
+                candidates=said + quiet,
+            )
+
+        yield worlds_of(samples, corrected, pi)
 
 
 # ---- means ---------------------------------------------------------------------------------------------------------
@@ -728,6 +765,7 @@ ADVERSARIES: dict[str, tuple[Callable[[], Worlds], ...]] = {
     "at_least": (of_searches(proof=True, attack=False),),
     "bracket": (of_searches(proof=True, attack=True),),
     "worst_bracket_difference": (brackets_apart,),
+    "corrected_proportion": (corrected_shares, corrected_candidates),
     "smallest_rate": (of_groups(lambda t: SmallestRate(table=t), lambda p: float(p.min())),),
     "largest_rate": (of_groups(lambda t: LargestRate(table=t), lambda p: float(p.max())),),
     "ratio_to_largest": (of_groups(lambda t: RatioToLargest(table=t, index=0), lambda p: float(p[0] / p.max())),),

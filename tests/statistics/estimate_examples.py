@@ -18,6 +18,7 @@ from auditor.statistics.clusters import (
     WorstClusteredDifference,
     WorstClusteredRatio,
 )
+from auditor.statistics.corrected import Corrected
 from auditor.statistics.detection import (
     AreaDifference,
     AveragePrecision,
@@ -242,6 +243,13 @@ ODD_TABLES = (FEW, NO_CLUSTERS, ONE_GROUP, NO_GROUP, NO_SPREAD)
 PAIRED = PairedRates(rate="r", before=(60, 45, 30), gained=(4, 9, 3), lost=(8, 2, 5), n=(100, 90, 70))
 UNCHANGED = PairedRates(rate="r", before=(6, 4), gained=(0, 0), lost=(0, 0), n=(10, 9))
 
+
+def corrected(k: int, candidates: int | None = None) -> Corrected:
+    return Corrected(
+        successes=k, n=400, found=95, positives=100, spared=(147, 80), negatives=(150, 80), candidates=candidates
+    )
+
+
 EXAMPLES: dict[str, Examples] = {
     "undefined": Examples(NOTHING, (Undefined(reason="-", failed=True),), plans=NO_PLAN),
     "exact": Examples(Exact(known=0.05), (Exact(known=-3.0),), at=lambda v: Exact(known=v), exact=True),
@@ -406,6 +414,17 @@ EXAMPLES: dict[str, Examples] = {
         ideal=0.95,
         bound=0.8,
         at=lambda v: Bracket(proved=round(500 * v), possible=round(500 * v), n=500),
+    ),
+    "corrected_proportion": Examples(
+        corrected(120, candidates=200),
+        (
+            corrected(120),
+            corrected(0, candidates=0),
+            Corrected(successes=0, n=0, found=0, positives=0, spared=(0,), negatives=(0,)),
+            Corrected(successes=3, n=5, found=1, positives=2, spared=(1,), negatives=(2,), candidates=4),
+            Corrected(successes=9, n=9, found=40, positives=40, spared=(40, 50), negatives=(40, 50)),
+        ),
+        plans=NO_PLAN,
     ),
     "worst_bracket_difference": Examples(
         WorstBracketDifference(proved=rates((0.5, 0.7), (200, 100)), possible=rates((0.6, 0.8), (200, 100))),

@@ -25,6 +25,7 @@ from auditor.statistics.clusters import (
     WorstClusteredRatio,
     mean_of_clusters,
 )
+from auditor.statistics.corrected import Corrected
 from auditor.statistics.detection import (
     AreaDifference,
     ExcessShare,
@@ -126,6 +127,22 @@ def brackets(p: tuple[tuple[float, float, float], ...], n: tuple[int, ...]) -> D
         k = np.stack([rng.multinomial(m, x, WORLDS) for m, x in zip(n, p, strict=True)], axis=1)
         for proved, possible in zip(k[..., 0], k[..., :2].sum(axis=2), strict=True):
             yield WorstBracketDifference(proved=rates(proved, n), possible=rates(possible, n))
+
+    return draw
+
+
+def corrected(pi: float, se: float, f: float, looks: float | None = None) -> Draw:
+    """Of 200 rows a share ``pi`` is so; where ``looks`` is given, that share of the others can be told wrongly."""
+
+    def draw(rng: Rng) -> Iterable[Estimate]:
+        said, alike = pi * se + (1.0 - pi) * f * (looks or 1.0), (1.0 - pi) * (looks or 1.0) * (1.0 - f)
+        k = rng.multinomial(200, (said, alike, max(1.0 - said - alike, 0.0)), WORLDS)
+        known = rng.binomial((80, 90), (se, 1.0 - f), (WORLDS, 2))
+        for (a, b, _), (found, spared) in zip(k.tolist(), known.tolist(), strict=True):
+            candidates = None if looks is None else a + b
+            yield Corrected(
+                successes=a, n=200, found=found, positives=80, spared=(spared,), negatives=(90,), candidates=candidates
+            )
 
     return draw
 
@@ -686,6 +703,9 @@ CASES: dict[str, tuple[Draw, float]] = {
     ),
     "worst bracket difference, none": (brackets(((0.5, 0.0, 0.5),) * 3, (40, 200, 400)), 0.0),
     "worst bracket difference, as far as may be": (brackets(((0.3, 0.3, 0.4), (0.2, 0.3, 0.5)), (90, 200)), 0.4),
+    "corrected proportion, none": (corrected(0.0, 0.95, 0.03), 0.0),
+    "corrected proportion, some": (corrected(0.3, 0.8, 0.1), 0.3),
+    "corrected proportion, few candidates": (corrected(0.1, 0.9, 0.05, 0.2), 0.1),
     "odds": (odds(0.3), 0.3 / 0.7),
     "difference, none": (difference((0.4, 0.4), (60, 200)), 0.0),
     "difference, some": (difference((0.6, 0.3), (30, 40)), 0.3),

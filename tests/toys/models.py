@@ -450,7 +450,9 @@ TOYS: dict[str, Toys] = {
         ideal=lambda: remembering([t.split()[0] + " mail" + 4 * "\n" for t in mail(24)]),
         violating=lambda: remembering(mail(24)),
         criteria=[criterion("pii_rate", "at_most", 0.2), criterion("training_pii_rate", "at_most", 0.2)],
-        data=lambda: AuditData(X=np.asarray(mail(48), object), is_member=np.arange(48) < 24),
+        data=lambda: AuditData(
+            X=np.asarray([*mail(24), *(f"no mail of {i}" for i in range(24))], object), is_member=np.arange(48) < 24
+        ),
         options={"prefix_words": 2, "max_new_tokens": 16},
     ),
     "generated_text": Toys(

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from auditor.errors import DataError, NotApplicableError, UsageError
+from auditor.errors import DataError, NotApplicableError, OtherKindError, UsageError
 
 if TYPE_CHECKING:
     from auditor.data.audit_data import AuditData
@@ -85,7 +85,7 @@ def causal_model(model: AuditedModel, prefix_token: str | int | None = None) -> 
     from auditor.model.language_model import AuditedLanguageModel
 
     if not isinstance(model, AuditedLanguageModel) or model.objective != "causal":
-        raise NotApplicableError("Needs a causal language model: a masked one, or a classifier, continues no text.")
+        raise OtherKindError("Needs a causal language model: a masked one, or a classifier, continues no text.")
     return model if prefix_token is None else model.after(prefix_token)
 
 

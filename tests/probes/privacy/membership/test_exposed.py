@@ -102,7 +102,7 @@ def test_nothing_is_discovered_by_chance_in_more_than_five_per_cent_of_worlds(
 
 
 def test_the_false_discovery_rate_is_kept_among_planted_rows_and_most_of_them_are_found() -> None:
-    """40 of 400 members are memorised, four standard deviations up: 92 % of them are found, of 1,000 non-members."""
+    """40 of 400 members are memorised, four standard deviations up: with 1,000 non-members nine in ten are found."""
     rng = np.random.default_rng(5)
     false_share, found = [], []
     for _ in range(400):
@@ -112,7 +112,7 @@ def test_the_false_discovery_rate_is_kept_among_planted_rows_and_most_of_them_ar
         false_share.append(hit[40:].sum() / max(hit.sum(), 1))
         found.append(hit[:40].mean())
     assert np.mean(false_share) <= 0.05 + 3.0 * np.std(false_share) / 20.0
-    assert np.mean(found) >= 0.8
+    assert np.mean(found) >= 0.88
 
 
 def test_too_few_rows_are_never_discovered_and_the_detail_says_how_few() -> None:

@@ -149,8 +149,12 @@ def test_one_figure_holds_every_curve(all_found: list[Measurement]) -> None:
 
 def test_groups_are_attacked_by_the_strongest_attack_that_was_asked_for(all_found: list[Measurement]) -> None:
     groups = [m for m in all_found if m.group]
-    assert [(m.method, dict(m.group)) for m in groups] == [("rmia", {"group": g}) for g in "abc"]
-    assert all_of(m.n_samples == 200 and m.metric == "attack_auc" for m in groups)
+    assert {m.method for m in groups} == {"rmia"}
+    each = ("attack_auc", "true_positive_rate_at_fpr", "discovered_members", "discovered_share")
+    assert sorted((m.metric, m.group["group"]) for m in groups) == sorted((x, g) for x in each for g in "abc")
+    (gap,) = [m for m in all_found if m.metric == "true_positive_rate_at_fpr_difference"]
+    assert (gap.method, gap.sensitive) == ("rmia", ("group",)) and 0.0 <= gap.estimate.value <= 1.0
+    assert all_of(m.n_samples == 200 for m in groups)
 
 
 def test_the_most_exposed_rows_are_named_by_number(leaky: tuple[TorchModel, AuditData]) -> None:
