@@ -22,6 +22,7 @@ from auditor.rows import Rows
 from auditor.training.ensembles import Seeds
 from auditor.training.loop import PlainStep, Schedule, optimizer_of
 from auditor.training.loop import train as run_loop
+from auditor.training.stacks import outputs_of
 from auditor.training.weighted import why_not_trained_alike
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ class Blueprint:
 
     def logits(self, module: nn.Module, x: Tensor) -> Tensor:
         """(n, n_classes) logits of a module that was made here, at encoded rows (n, ...)."""
-        return as_logits(module(x), self.outputs)
+        return as_logits(outputs_of(module(x)), self.outputs)
 
     def train(self, x: Tensor, y: Tensor, *, seed: int) -> nn.Module:
         """A module of this kind that learned encoded rows x (n, ...) and labels y (n,), in evaluation mode.

@@ -28,10 +28,11 @@ from auditor.networks.architectures import ARCHITECTURES
 from auditor.report.record import AuditReport
 from auditor.run.audit import run_audit
 from auditor.training.blueprints import blueprint_of
+from auditor.training.ensembles import random_halves, train_together
 from auditor.training.huggingface_folder import save_classifier
 from cli.main import app
 from probes import PROBES
-from tests.toys.folders import save_bert
+from tests.toys.folders import save_bert, save_vit
 
 Labels = npt.NDArray[np.int64]
 WORDS = [f"w{i}" for i in range(60)]
@@ -254,3 +255,23 @@ def test_networks_of_transformers_are_made_anew_from_their_own_start(tmp_path: P
     encoded = blueprint.encode(np.asarray(["w1 w2", "w3"], object))
     assert blueprint.logits(fresh, encoded).shape == (2, 2)
     assert not blueprint.known
+
+
+def test_a_picture_classifier_of_transformers_is_trained_like_itself(tmp_path: Path) -> None:
+    """Its network returns a record and not a tensor, and has parameters of no layer, which nobody could draw anew."""
+    with torch.random.fork_rng():
+        save_vit(tmp_path)
+    model = load_model(ModelSpec(path=str(tmp_path)))
+    rng = np.random.default_rng(0)
+    pictures = rng.integers(0, 256, (24, 8, 8, 3)).astype(np.uint8)
+    blueprint = blueprint_of(model, pictures)
+    assert "own architecture (ViTForImageClassification" in blueprint.described
+    arguments: dict[str, Any] = {"seeds": range(4), "recipe": Recipe(epochs=2, batch_size=6)}
+    x, y, members = blueprint.encode(pictures), torch.arange(24) % 2, random_halves(4, 24, rng)
+    found = [
+        train_together(blueprint.make, x, y, members, **arguments, stacked=stacked).kept for stacked in (None, False)
+    ]
+    assert found[0].shape == (4, 24, 2)
+    np.testing.assert_allclose(found[0], found[1], atol=1e-4)
+    assert np.abs(found[0][0] - found[0][1]).max() > 1e-3
+    assert blueprint.logits(blueprint.train(x, y, seed=0), x).shape == (24, 2)
