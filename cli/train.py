@@ -36,6 +36,10 @@ Trials = Annotated[
     int | None,
     typer.Option(help="Trainings on these rows that the choice of this one rests on, it included, for dp-lint."),
 ]
+EncodingShare = Annotated[
+    float | None,
+    typer.Option(help="Share of epsilon to learn the encoding by without --schema: 0.2 by default, 0 in the clear."),
+]
 Schema = Annotated[
     Path | None,
     typer.Option(help="TOML of what is public of the columns, bounds and levels: they are encoded by it alone."),
@@ -73,6 +77,7 @@ def train(
     dp_delta: Annotated[float | None, typer.Option(help="Its delta, below 1/n; n^-1.1 by default.")] = None,
     dp_noise_seed: NoiseSeed = None,
     dp_trials: Trials = None,
+    dp_encoding_share: EncodingShare = None,
     schema: Schema = None,
     max_grad_norm: Annotated[float, typer.Option(help="Norm each row's gradient is clipped to by DP-SGD.")] = 1.0,
     train_out: Annotated[
@@ -120,6 +125,7 @@ def train(
         dp_delta=dp_delta,
         dp_noise_seed=dp_noise_seed,
         dp_trials=dp_trials,
+        dp_encoding_share=dp_encoding_share,
         schema=None if schema is None else read_schema(schema),
         max_grad_norm=max_grad_norm,
     )

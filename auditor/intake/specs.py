@@ -175,8 +175,9 @@ class TrainSpec:
     ``package.module:Class`` of the user's own, found on the import path or in ``code_folder``. ``dp_delta``: None means
     ``n^-1.1`` of the n training rows. ``learning_rate``: None means 0.001, and 0.01 under ``dp_epsilon``. ``schema``:
     what is public of the columns, from which alone they are then encoded. ``dp_trials``: how many trainings on these
-    rows the choice of this one rests on, as somebody says. ``dp_noise_seed``: None draws it from the operating system
-    and keeps it nowhere; whoever knows it can take the noise out again, so it is for tests.
+    rows the choice of this one rests on, as somebody says. ``dp_encoding_share``: of ``dp_epsilon``, for learning the
+    encoding without a schema; None means 0.2, and 0 learns it in the clear. ``dp_noise_seed``: None draws it from the
+    operating system and keeps it nowhere; whoever knows it can take the noise out again, so it is for tests.
     """
 
     # Every number that a flag can say arrives, those too that will be refused.
@@ -204,6 +205,7 @@ class TrainSpec:
     dp_delta: float | None = None
     dp_noise_seed: int | None = None
     dp_trials: int | None = None
+    dp_encoding_share: float | None = None
     schema: TableSchema | None = None
     max_grad_norm: float = 1.0
 
