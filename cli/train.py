@@ -44,6 +44,9 @@ Schema = Annotated[
     Path | None,
     typer.Option(help="TOML of what is public of the columns, bounds and levels: they are encoded by it alone."),
 ]
+BatchSize = Annotated[
+    int | None, typer.Option(help="Rows per step: 128; with --dp-epsilon a sixteenth of the rows, of 128 to 2,048.")
+]
 LearningRate = Annotated[
     float | None, typer.Option(help="Step size of Adam: 0.001 by default, 0.01 with --dp-epsilon.")
 ]
@@ -68,7 +71,7 @@ def train(
     epochs: Annotated[int, typer.Option(help="Passes over the rows: at most, or exactly with --dp-epsilon.")] = 50,
     hidden: Annotated[str, typer.Option(help="Units of the hidden layers: 64,32.")] = "64,32",
     learning_rate: LearningRate = None,
-    batch_size: Annotated[int, typer.Option(help="Rows per step.")] = 128,
+    batch_size: BatchSize = None,
     seed: Annotated[int, typer.Option(help="Seed of split, start and order; the same seed gives the same model.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
     architecture: Annotated[str, typer.Option(help="mlp, or a network of your own: package.module:Class.")] = "mlp",

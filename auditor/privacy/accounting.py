@@ -223,7 +223,9 @@ def gaussian_noise(epsilon: float, delta: float, *, looks: int) -> float:
     Dong, Roth and Su, JRSS B 84 (2022) for the composition.
     """
     if not (math.isfinite(epsilon) and epsilon > 0.0 and 0.0 < delta < 1.0 and looks >= 1):
-        raise UsageError(f"No Gaussian mechanism spends epsilon {epsilon:g} at delta {delta:g} in {looks} looks.")
+        raise UsageError(
+            f"No Gaussian mechanism spends epsilon {epsilon:g} at delta {delta:g}: ask for a larger epsilon or delta."
+        )
     low, high = 1e-6, 1e-6
     while _gaussian_delta(high, epsilon) <= delta:
         low, high = high, 2.0 * high

@@ -261,7 +261,8 @@ def test_a_bundle_goes_round_and_loads_without_running_code(spec: TrainSpec, tmp
 def test_the_recorded_epsilon_is_the_accountants_and_at_most_what_was_asked(
     spec: TrainSpec, epsilon: float, epochs: int, batch_size: int
 ) -> None:
-    trained = train_table(replace(spec, dp_epsilon=epsilon, epochs=epochs, batch_size=batch_size, max_grad_norm=0.7))
+    private = replace(spec, dp_epsilon=epsilon, epochs=epochs, batch_size=batch_size, max_grad_norm=0.7)
+    trained = train_table(replace(private, dp_encoding_share=0.0))
     recipe, n = trained.model.recipe, len(trained.train)
     assert recipe is not None and recipe.noise_multiplier is not None and recipe.epsilon is not None
     assert recipe.delta == pytest.approx(n**-1.1) and recipe.delta < 1 / n
@@ -308,7 +309,9 @@ def test_a_batch_that_poisson_sampling_leaves_empty_is_a_noisy_step(spec: TrainS
 def test_more_noise_learns_less(spec: TrainSpec) -> None:
     aucs = []
     for epsilon in (0.05, 20.0):
-        trained = train_table(replace(spec, dp_epsilon=epsilon, epochs=20, batch_size=64, dp_noise_seed=0))
+        trained = train_table(
+            replace(spec, dp_epsilon=epsilon, epochs=20, batch_size=64, dp_noise_seed=0, dp_encoding_share=0.0)
+        )
         assert trained.auc is not None
         aucs.append(trained.auc.value)
     assert aucs[0] + 0.1 < aucs[1]

@@ -42,7 +42,15 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     table = pd.DataFrame({"a": rng.normal(size=700), "b": rng.normal(size=700)})
     table["y"] = np.where(table["a"] + 0.3 * rng.normal(size=700) > 0, "yes", "no")
     table.to_csv(folder / "t.csv", index=False)
-    spec = TrainSpec(data=str(folder / "t.csv"), target="y", dp_epsilon=4.0, epochs=2, batch_size=49, dp_noise_seed=0)
+    spec = TrainSpec(
+        data=str(folder / "t.csv"),
+        target="y",
+        dp_epsilon=4.0,
+        epochs=2,
+        batch_size=49,
+        dp_noise_seed=0,
+        dp_encoding_share=0.0,
+    )
     save(train_table(spec).model, folder / "private.pt")
     return folder / "private.pt"
 
