@@ -36,6 +36,10 @@ Trials = Annotated[
     int | None,
     typer.Option(help="Trainings on these rows that the choice of this one rests on, it included, for dp-lint."),
 ]
+Keep = Annotated[
+    list[str] | None,
+    typer.Option(help="Column to learn from though it looks like an id, a date or a weight; repeat for more."),
+]
 EncodingShare = Annotated[
     float | None,
     typer.Option(help="Share of epsilon to learn the encoding by without --schema: 0.2 by default, 0 in the clear."),
@@ -59,10 +63,7 @@ def train(
     positive: Annotated[str | None, typer.Option(help="The favourable label.")] = None,
     features: Annotated[str | None, typer.Option(help="Columns to learn from: a,b,c. All others by default.")] = None,
     drop: Annotated[list[str] | None, typer.Option(help="Column to leave out; repeat for more.")] = None,
-    keep: Annotated[
-        list[str] | None,
-        typer.Option(help="Column to learn from though it looks like an id, a date or a weight; repeat for more."),
-    ] = None,
+    keep: Keep = None,
     group_column: Annotated[
         str | None, typer.Option(help="Column of persons: none is among the rows trained on and those held back.")
     ] = None,
