@@ -123,9 +123,7 @@ def _left(pairs: Pairs, alpha: FloatArray) -> tuple[FloatArray, FloatArray]:
     return exact_lower(pairs.k_1, pairs.n_1, strip), exact_upper(pairs.k_2, pairs.n_2, strip)
 
 
-def _line(
-    pairs: Pairs, value: FloatArray, lowest: FloatArray, highest: FloatArray
-) -> tuple[FloatArray, FloatArray]:
+def _line(pairs: Pairs, value: FloatArray, lowest: FloatArray, highest: FloatArray) -> tuple[FloatArray, FloatArray]:
     """(n_pairs,) the ends of the second rate on the edge of the hypothesis, as far as the strips leave it."""
     if pairs.contrast == "difference":
         return np.maximum(lowest - value, 0.0), np.minimum(highest, np.minimum(1.0 - value, 1.0))

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _KERNEL_WIDTH = 0.25
 # The weight that captum gives the two coalitions which a Shapley value must fit exactly.
 _CERTAIN = 1e6
-_ASKED_AT_ONCE = 1 << 15
+ASKED_AT_ONCE = 1 << 15
 _WINDOW = 2
 
 
@@ -48,7 +48,7 @@ def occlusion(problem: Problem, rng: np.random.Generator, effort: Effort) -> Att
         return torch.from_numpy(units.score(rows.numpy(), flat))
 
     rows = torch.arange(units.n)
-    per_eval = max(1, _ASKED_AT_ONCE // max(units.n, 1))
+    per_eval = max(1, ASKED_AT_ONCE // max(units.n, 1))
     found = Occlusion(forward).attribute(
         torch.ones(units.n, grid[0] + 2 * down, grid[1] + 2 * across, dtype=torch.float64),
         sliding_window_shapes=window,
@@ -193,7 +193,7 @@ def each_sample(problem: Problem, explain: Callable[[Callable[[Tensor], Tensor],
     values = np.zeros((units.n, units.d))
     for i in range(units.n):
         there = np.flatnonzero(units.present[i])
-        ask = _asker(problem, i, there)
+        ask = _of_one(asker(problem), i, there, units.d)
         if len(there) == 1:
             values[i, there] = -np.diff(ask(np.asarray([[True], [False]])))
         elif len(there):
@@ -205,18 +205,31 @@ def each_sample(problem: Problem, explain: Callable[[Callable[[Tensor], Tensor],
     return values
 
 
-def _asker(problem: Problem, row: int, there: IntArray) -> Callable[[BoolArray], FloatArray]:
-    """The score of one sample as a game among its present units; an answer that is known is not asked for again."""
-    known: dict[bytes, float] = {}
+def _of_one(
+    ask: Callable[[IntArray, BoolArray], FloatArray], row: int, there: IntArray, d: int
+) -> Callable[[BoolArray], FloatArray]:
+    """The score of one sample as a game among its present units."""
 
-    def ask(keep: BoolArray) -> FloatArray:
-        keys = [k.tobytes() for k in np.packbits(keep, axis=1)]
-        new = list({key: place for place, key in enumerate(keys) if key not in known}.items())
+    def own(keep: BoolArray) -> FloatArray:
+        whole = np.zeros((len(keep), d), bool)
+        whole[:, there] = keep
+        return ask(np.full(len(keep), row), whole)
+
+    return own
+
+
+def asker(problem: Problem) -> Callable[[IntArray, BoolArray], FloatArray]:
+    """The scores of samples (m,) of which these units (m, d) are left; what is known is not asked for again."""
+    known: dict[tuple[int, bytes], float] = {}
+
+    def ask(rows: IntArray, keep: BoolArray) -> FloatArray:
+        packed = np.packbits(keep, axis=1)
+        keys = [(row, k.tobytes()) for row, k in zip(rows.tolist(), packed, strict=True)]
+        new = {key: place for place, key in reversed(list(enumerate(keys))) if key not in known}
         if new:
-            whole = np.zeros((len(new), problem.units.d), bool)
-            whole[:, there] = keep[[place for _, place in new]]
-            scores = problem.units.score(np.full(len(new), row), whole)
-            known.update(zip((key for key, _ in new), scores.tolist(), strict=True))
+            places = np.sort(list(new.values()))
+            scores = problem.units.score(rows[places], keep[places])
+            known.update(zip((keys[place] for place in places), scores.tolist(), strict=True))
         return np.asarray([known[key] for key in keys])
 
     return ask
@@ -235,7 +248,7 @@ def _ablate(method: Any, score: Callable[[IntArray, BoolArray], FloatArray], n: 
         torch.ones(n, d, dtype=torch.float64),
         baselines=0,
         additional_forward_args=(torch.arange(n),),
-        perturbations_per_eval=max(1, _ASKED_AT_ONCE // n),
+        perturbations_per_eval=max(1, ASKED_AT_ONCE // n),
     )
     return np.asarray(found.numpy())
 

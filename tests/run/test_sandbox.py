@@ -72,7 +72,9 @@ class CarelessChildren(WarmChildren):
         self._version = folder / "version"
         self.kernel(None)
         script = folder / "careless.py"
-        script.write_text(CARELESS.format(version=str(self._version), careless=str(Path(__file__).parent / script.name)))
+        script.write_text(
+            CARELESS.format(version=str(self._version), careless=str(Path(__file__).parent / script.name))
+        )
         super().__init__(prepared=script)
 
     def kernel(self, version: int | None) -> None:

@@ -96,9 +96,7 @@ def _answer(waiting: Sequence[_World]) -> None:
         every = np.concatenate([asked.columns for _, _, asked in calls], axis=1)
         _, real, first = calls[0]
         ends = np.cumsum([asked.columns.shape[1] for _, _, asked in calls])[:-1]
-        for thread, (_, _, asked), part in zip(
-            some, calls, np.split(first.answer(real, every), ends), strict=True
-        ):
+        for thread, (_, _, asked), part in zip(some, calls, np.split(first.answer(real, every), ends), strict=True):
             thread.answer = part.reshape(asked.shape)
 
 

@@ -286,7 +286,8 @@ def test_walks_are_those_of_shap() -> None:
         with seeded_globals(rng()):
             explainer = shap.PermutationExplainer(score, masker, seed=5)
             theirs = explainer(np.ones((1, d)), max_evals=calls, batch_size=calls, silent=True).values[0]
-        np.testing.assert_array_equal(_walked(score, d, 3, np.random.RandomState(5)), theirs)
+        games = [(1, np.arange(d), np.random.RandomState(5))]
+        np.testing.assert_array_equal(_walked(lambda _, keep: score(keep * 1.0), (2, d), 3, games)[1], theirs)  # noqa: B023
 
 
 def test_lime_is_the_ridge_regression_it_says() -> None:
