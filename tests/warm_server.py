@@ -22,9 +22,10 @@ MODULES = (
 )  # fmt: skip
 # What most jobs import once they run; not what one kind of file needs, whose import in the sandbox is a test of it.
 OF_JOBS = (
-    "transformers.modeling_utils", "transformers.models.auto.modeling_auto", "transformers.models.auto.tokenization_auto",
-    "captum.attr", "sklearn.ensemble", "sklearn.linear_model", "sklearn.neural_network", "sklearn.pipeline",
-    "sklearn.inspection", "fairlearn.metrics", "scipy.optimize", "scipy.sparse",
+    "transformers.modeling_utils", "transformers.models.auto.modeling_auto",
+    "transformers.models.auto.tokenization_auto", "captum.attr", "sklearn.ensemble", "sklearn.inspection",
+    "sklearn.linear_model", "sklearn.neural_network", "sklearn.pipeline", "fairlearn.metrics", "scipy.optimize",
+    "scipy.sparse",
 )  # fmt: skip
 
 

@@ -11,6 +11,7 @@ from auditor.rows import FloatArray, IntArray
 from probes.attribution.explained import Attributions
 from probes.attribution.gradient import Effort, side_of, unit_names
 from probes.attribution.units import BoolArray
+from probes.coalitions import Score, asked_once
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -193,46 +194,21 @@ def each_sample(problem: Problem, explain: Callable[[Callable[[Tensor], Tensor],
     values = np.zeros((units.n, units.d))
     for i in range(units.n):
         there = np.flatnonzero(units.present[i])
-        ask = _of_one(asker(problem), i, there, units.d)
+        ask = asked_once(units.score)
+
+        def among(keep: BoolArray, i: int = i, there: IntArray = there, ask: Score = ask) -> FloatArray:
+            whole = np.zeros((len(keep), units.d), bool)
+            whole[:, there] = keep
+            return ask(np.full(len(keep), i), whole)
+
+        def forward(keep: Tensor, among: Callable[[BoolArray], FloatArray] = among) -> Tensor:
+            return torch.from_numpy(among(keep.numpy() > 0.5))
+
         if len(there) == 1:
-            values[i, there] = -np.diff(ask(np.asarray([[True], [False]])))
+            values[i, there] = -np.diff(among(np.asarray([[True], [False]])))
         elif len(there):
-
-            def forward(keep: Tensor, ask: Callable[[BoolArray], FloatArray] = ask) -> Tensor:
-                return torch.from_numpy(ask(keep.numpy() > 0.5))
-
             values[i, there] = explain(forward, len(there))
     return values
-
-
-def _of_one(
-    ask: Callable[[IntArray, BoolArray], FloatArray], row: int, there: IntArray, d: int
-) -> Callable[[BoolArray], FloatArray]:
-    """The score of one sample as a game among its present units."""
-
-    def own(keep: BoolArray) -> FloatArray:
-        whole = np.zeros((len(keep), d), bool)
-        whole[:, there] = keep
-        return ask(np.full(len(keep), row), whole)
-
-    return own
-
-
-def asker(problem: Problem) -> Callable[[IntArray, BoolArray], FloatArray]:
-    """The scores of samples (m,) of which these units (m, d) are left; what is known is not asked for again."""
-    known: dict[tuple[int, bytes], float] = {}
-
-    def ask(rows: IntArray, keep: BoolArray) -> FloatArray:
-        packed = np.packbits(keep, axis=1)
-        keys = [(row, k.tobytes()) for row, k in zip(rows.tolist(), packed, strict=True)]
-        new = {key: place for place, key in reversed(list(enumerate(keys))) if key not in known}
-        if new:
-            places = np.sort(list(new.values()))
-            scores = problem.units.score(rows[places], keep[places])
-            known.update(zip((keys[place] for place in places), scores.tolist(), strict=True))
-        return np.asarray([known[key] for key in keys])
-
-    return ask
 
 
 def _ablate(method: Any, score: Callable[[IntArray, BoolArray], FloatArray], n: int, d: int) -> FloatArray:

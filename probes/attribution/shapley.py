@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -14,8 +14,8 @@ from auditor.randomness import seeded_globals
 from auditor.rows import FloatArray, IntArray
 from probes.attribution.explained import Attributions, feature_names, score_name
 from probes.attribution.gradient import Effort
-from probes.attribution.perturbation import ASKED_AT_ONCE, asker, each_sample, played
-from probes.attribution.units import BoolArray
+from probes.attribution.perturbation import ASKED_AT_ONCE, each_sample, played
+from probes.coalitions import shapley_by_walks
 from probes.inputs import draw
 
 if TYPE_CHECKING:
@@ -254,65 +254,15 @@ def not_tree(problem: Problem) -> str:
 def permutation(problem: Problem, rng: np.random.Generator, effort: Effort) -> Attributions:
     """Shapley values of the units by walks through random orders, forwards and backwards; the sum is exact.
 
-    Exact for interactions of two units. The draws and the values are those of shap's PermutationExplainer, which asks
-    sample by sample, and compiles for longer than most of these questions take. Source: Strumbelj and Kononenko, KAIS
-    41 (2014).
+    Exact for interactions of two units. As shap's PermutationExplainer, which asks sample by sample, and compiles for
+    longer than most of these questions take. Source: Strumbelj and Kononenko, KAIS 41 (2014).
     """
-
     units = problem.units
-    values = np.zeros((units.n, units.d))
     with seeded_globals(rng):
-        there = [np.flatnonzero(present) for present in units.present]
         # Where one unit is there, there is one way to walk.
-        seeds = [int(rng.integers(2**32)) if len(own) > 1 else 0 for own in there]
-        for some in _at_once([2 * len(own) + 1 for own in there]):
-            games = [(i, there[i], np.random.RandomState(seeds[i])) for i in some if len(there[i])]
-            values += _walked(asker(problem), values.shape, effort.n_permutations, games)
+        seeds = [int(rng.integers(2**32)) if n > 1 else 0 for n in units.present.sum(axis=1)]
+        values = shapley_by_walks(units.score, units.present, effort.n_permutations, seeds, at_once=ASKED_AT_ONCE)
     return played("shap_permutation", problem, values, f"{effort.n_permutations} walks a sample")
-
-
-def _at_once(sizes: Sequence[int]) -> Iterator[list[int]]:
-    """Samples whose questions, so many each, are put together."""
-    part: list[int] = []
-    total = 0
-    for i, size in enumerate(sizes):
-        if part and total + size > ASKED_AT_ONCE:
-            yield part
-            part, total = [], 0
-        part.append(i)
-        total += size
-    if part:
-        yield part
-
-
-def _walked(
-    ask: Callable[[IntArray, BoolArray], FloatArray],
-    shape: tuple[int, ...],
-    n_walks: int,
-    games: Sequence[tuple[int, IntArray, np.random.RandomState]],
-) -> FloatArray:
-    """(n, d), the shape given: what each unit adds to a sample's score as units come one by one and go in that order.
-
-    ``ask``: the scores of samples (m,) of which these units (m, d) are left. ``games``: of each sample its number, the
-    units that are there, and what draws their orders; 0 for all others.
-    """
-    orders = [own.copy() for _, own, _ in games]
-    added = np.zeros(shape)
-    for _ in range(n_walks):
-        walks = []
-        for order, (_, _, draws) in zip(orders, games, strict=True):
-            draws.shuffle(order)
-            came = np.tri(len(order), len(order), -1, dtype=bool)
-            keep = np.zeros((2 * len(order) + 1, shape[1]), bool)
-            keep[: len(order), order], keep[len(order) : -1, order] = came, ~came
-            walks.append(keep)
-        lengths = [len(keep) for keep in walks]
-        scores = ask(np.repeat([i for i, _, _ in games], lengths), np.concatenate(walks)) if walks else np.empty(0)
-        for order, (i, _, _), own in zip(orders, games, np.split(scores, np.cumsum(lengths)[:-1]), strict=True):
-            steps = np.diff(own)
-            added[i, order] += steps[: len(order)]
-            added[i, order] -= steps[len(order) :]
-    return added / (2 * n_walks)
 
 
 def kernel(problem: Problem, rng: np.random.Generator, effort: Effort) -> Attributions:

@@ -272,7 +272,8 @@ def test_shapley_methods_find_the_shapley_values_of_four_features() -> None:
 
 @pytest.mark.slow  # shap compiles at its first use.
 def test_walks_are_those_of_shap() -> None:
-    from probes.attribution.shapley import _shap, _walked
+    from probes.attribution.shapley import _shap
+    from probes.coalitions import shapley_by_walks
 
     shap = _shap()
     for d in (2, 3, 9):
@@ -286,8 +287,9 @@ def test_walks_are_those_of_shap() -> None:
         with seeded_globals(rng()):
             explainer = shap.PermutationExplainer(score, masker, seed=5)
             theirs = explainer(np.ones((1, d)), max_evals=calls, batch_size=calls, silent=True).values[0]
-        games = [(1, np.arange(d), np.random.RandomState(5))]
-        np.testing.assert_array_equal(_walked(lambda _, keep: score(keep * 1.0), (2, d), 3, games)[1], theirs)  # noqa: B023
+        present = np.repeat([[False], [True]], d, axis=1)
+        ours = shapley_by_walks(lambda _, keep: score(keep * 1.0), present, 3, [0, 5], at_once=1)  # noqa: B023
+        np.testing.assert_array_equal(ours, [np.zeros(d), theirs])
 
 
 def test_lime_is_the_ridge_regression_it_says() -> None:
