@@ -29,7 +29,7 @@ from probes.privacy.membership import (
 from probes.privacy.membership.exposed import EXACT, by_group, discovered, most_exposed
 from probes.privacy.membership.metrics import Attack, measurements, roc_figure
 from probes.privacy.membership.pool import REMARK_LEVEL, Pool, detail_of, doubt, pool_of
-from probes.privacy.membership.shadows import Shadows, how_many, train_shadows
+from probes.privacy.membership.shadows import Shadows, how_many, on_one_core, train_shadows
 from probes.privacy.membership.verdict import (
     ALONE,
     CHEAP,
@@ -223,8 +223,9 @@ class MembershipInference:
             n = (self.n_shadows or MANY) if any("rmia" not in name for name in asked) else self.n_references
             return train_shadows(model, pool, n, rng, checkpoint=self.checkpoint), {}
         try:
-            n = self.n_shadows or how_many(model, pool, self.shadow_seconds)
-            return train_shadows(model, pool, n, rng, checkpoint=self.checkpoint), {}
+            with on_one_core():
+                n = self.n_shadows or how_many(model, pool, self.shadow_seconds)
+                return train_shadows(model, pool, n, rng, checkpoint=self.checkpoint), {}
         except (AuditorError, ArithmeticError, LookupError, MemoryError, RuntimeError, TypeError, ValueError) as error:
             # What the model's own code raises in training says nothing of the attacks that need none.
             said = str(error) if isinstance(error, AuditorError) else f"{type(error).__name__}: {error}"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -98,6 +100,19 @@ def how_many(model: AuditedModel, pool: Pool, budget: float) -> int:
         f"{FEWEST} shadow models are counted to take {math.ceil(needed):,} s of one core, and {budget:g} s are "
         f"allowed: --set membership_inference.shadow_seconds={math.ceil(needed)}"
     )
+
+
+@contextmanager
+def on_one_core() -> Iterator[None]:
+    """One core for what is trained unasked, as it is counted: threads of small networks wait for each other."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def train_shadows(
