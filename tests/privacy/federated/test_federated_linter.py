@@ -238,9 +238,7 @@ def test_poisson_cohorts_are_accused_no_more_often_than_is_said() -> None:
         ({"format": "auditor-federated-run/9"}, 4, ""),
     ],
 )
-def test_the_command_reads_records_of_both_kinds(
-    tmp_path: Path, change: dict[str, Any], code: int, said: str
-) -> None:
+def test_the_command_reads_records_of_both_kinds(tmp_path: Path, change: dict[str, Any], code: int, said: str) -> None:
     path = tmp_path / "run.json"
     path.write_text(json.dumps({k: v for k, v in (RIGHT | change).items() if v is not None}))
     done = CliRunner().invoke(app, ["dp-lint", str(path)])
