@@ -473,7 +473,7 @@ def _verdict(seen: _Evidence) -> tuple[Verdict, str]:
         )
     unseen = "" if seen.sensitivity and not seen.sensitivity.why_not else _NOT_MEASURED[seen.unit]
     clipped, steps = seen.clipping_seen
-    if steps and clipped < steps:
+    if steps and clipped < steps and seen.unit == "row":
         unseen += f" How rows are clipped was seen at {clipped:,} of {steps:,} steps."
     unseen += _FOR_THE_LINTER[seen.unit]
     return "consistent", f"nothing contradicts the claim: {shown}. This is no proof of the claim; {found}.{unseen}"
