@@ -85,6 +85,7 @@ class ClientCanaries:
         arrays: Sequence[Array],
         *,
         divisor: float = 1.0,
+        noise_divisor: float | None = None,
         expected: Sequence[Array] | None = None,
         others: Sequence[Array] | None = None,
     ) -> None:
@@ -92,7 +93,8 @@ class ClientCanaries:
 
         ``expected``: what the other clients add to the sum, on average or as they did: a client's guarantee holds
         whatever is known of the others and of who of them is drawn, and the less they blur a score the more it sees.
-        0 where it is not known. ``others``: their sum as it was, by which the noise is told from it and tested.
+        0 where it is not known. ``others``: their sum as it was, by which the noise is told from it and tested;
+        ``noise_divisor``: of how many the stated noise is for the mean, where it is not ``divisor``.
         """
         if self._drawn is None:
             raise UsageError("The round has no canaries yet: call updates() or add_to() before released().")
@@ -102,11 +104,16 @@ class ClientCanaries:
         if others is not None and self.noise_multiplier is not None:
             before = [torch.as_tensor(a).float().clone() for a in others]
             self._canaries.add(before, self._drawn, self.clipping_norm)
-            noises = [(t.float() * divisor - b) / self.clipping_norm for t, b in zip(tensors, before, strict=True)]
+            unit = self.clipping_norm * divisor / (noise_divisor or divisor)
+            noises = [(t.float() * divisor - b) / unit for t, b in zip(tensors, before, strict=True)]
             self._noise.keep(noises, self.noise_multiplier)
             self._noise_seen += 1
         self._drawn = None
         self.rounds += 1
+
+    def nothing_released(self) -> None:
+        """The round came to nothing, and its canaries with it."""
+        self._drawn = None
 
     def scores(self) -> CanaryScores:
         """Coins and scores so far, in units of the clipping norm. Raises UsageError where no round was released."""

@@ -87,9 +87,9 @@ def invert(
     ``first_layer``: of a fully connected first layer the gradient of a weight row over that of its bias is the input
     itself (Phong et al. 2018). ``cosine``: signed Adam on the cosine distance of the updates and the images' total
     variation (Geiping et al. 2020). ``l2``: L-BFGS on their squared distance (Zhu, Liu and
-    Han 2019), where clipping made the sent one shorter at the length of the update of what ``cosine`` drew. Of all that were
-    drawn those whose update lies nearest to the one sent by cosine are returned, so that the choice looks at nothing
-    but the update.
+    Han 2019), where clipping made the sent one shorter at the length of the update of what ``cosine`` drew. Of all that
+    were drawn those whose update lies nearest to the one sent by cosine are returned, so that the choice looks at
+    nothing but the update.
     """
     found = [("first_layer", images) for images in _by_first_layer(module, sent, len(labels), shape)]
     for _ in range(effort.restarts):
@@ -156,7 +156,7 @@ def _by_squares(
         (images.grad,) = torch.autograd.grad(found, [images])
         return found
 
-    optimizer.step(loss)
+    optimizer.step(loss)  # type: ignore[no-untyped-call]
     return images.detach().clamp(0.0, 1.0)
 
 
