@@ -106,7 +106,10 @@ def run(name: str, epsilon: float, *, noise: float = NOISE, by_rows: bool = Fals
         kept.append((strategy.watch, done.arrays.to_numpy_ndarrays()))
 
     began = time.perf_counter()
-    resources: Any = {"client_resources": {"num_cpus": 1, "num_gpus": 0.0}, "init_args": {"num_cpus": 1}}
+    resources: Any = {
+        "client_resources": {"num_cpus": 1, "num_gpus": 0.0},
+        "init_args": {"num_cpus": 1, "include_dashboard": False},
+    }
     run_simulation(server, client_app(by_rows), num_supernodes=CLIENTS, backend_config=resources)
     watch, weights = kept[0]
     audit = audit_claim(

@@ -155,7 +155,7 @@ def _class(flower: _Flower) -> Any:
             ]
 
         def _weight(self, reply: Any) -> float:
-            metrics = next(iter(reply.content.metric_records.values()), {})
+            metrics: Mapping[str, Any] = next(iter(reply.content.metric_records.values()), {})
             return float(metrics.get(self._key(), 1.0))
 
         def _key(self) -> str:

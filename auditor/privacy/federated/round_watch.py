@@ -149,10 +149,10 @@ class RoundWatch:
             return
         real = sum(one.weight for one in entered)
         everything = real + canary_weight * n_canaries
-        others = [
-            np.sum([one.weight / canary_weight * one.update[k] for one in entered], axis=0, dtype=np.float64)
-            for k in range(len(moved))
-        ]
+        others: list[FloatArray] = [np.zeros(np.shape(part)) for part in moved]
+        for one in entered:
+            for total, part in zip(others, one.update, strict=True):
+                total += one.weight / canary_weight * part
         cohort = self.noise_cohort
         canaries.released(
             [np.asarray(part, np.float64) for part in moved],
