@@ -219,6 +219,10 @@ class NotApplicableError(AuditorError):
     """A probe lacks an input; raised inside a probe, it becomes a NOT_APPLICABLE finding with this message."""
 
 
+class OtherKindError(NotApplicableError):
+    """A probe asks about another kind of model or rows: no input would make it apply, and nobody is to blame."""
+
+
 def first_line(error: BaseException) -> str:
     """The first line of somebody else's error without its full stop, its type where it says nothing."""
     lines = str(error).strip().splitlines()

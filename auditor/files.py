@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import operator
 import os
 import secrets
 import stat
@@ -13,7 +14,7 @@ import tomllib
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from auditor.errors import DataError, UsageError, did_you_mean, first_line
 from auditor.outputs import check, place_file
@@ -22,7 +23,12 @@ from auditor.outputs import check, place_file
 class Closed(BaseModel):
     """Base of what is written to files and pipes, and read from them: unknown keys are errors, values do not change."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, defer_build=True)
+
+
+# What came later is spelled out only where it says something, so that older evidence keeps its digests.
+LEFT_OUT = Field(exclude_if=operator.not_)
+UNSAID = Field(exclude_if=lambda value: value is None)
 
 
 def finite(x: object) -> object:

@@ -138,7 +138,7 @@ def _job(configured: Configured, asked: Asked) -> Job:
     return Job(
         model=model_spec(options),
         # What the model was trained on changes nothing of why a row was decided so, and rows are counted in one file.
-        data=data_spec(replace(options, train=None)),
+        data=data_spec(replace(options, train=None), configured.labels),
         probes=(),
         seed=options.seed,
         limits=Limits(memory_bytes=options.max_memory, seconds=options.max_seconds),
@@ -152,7 +152,6 @@ def _job(configured: Configured, asked: Asked) -> Job:
             n_recourses=asked.n_recourses,
             draws=asked.draws,
             budget=asked.budget,
-            labels=tuple(configured.labels.words),
         ),
         allow_unsandboxed=options.allow_unsandboxed,
     )

@@ -15,6 +15,7 @@ from auditor.finding.policy import load_policies
 from auditor.finding.profiles import DEFAULT_PROFILE
 from auditor.intake.rows.sql import is_database
 from auditor.outputs import reads
+from auditor.report.about import SECTIONS, about_of
 from auditor.report.labels import Labels
 from auditor.run.options import Configured, ScanOptions, flags
 from cli.guarded import files_named
@@ -59,7 +60,7 @@ def configure(given: Mapping[str, object], config: str | None, settings: list[st
     path = Path(config) if config is not None else Path(CONFIG_NAME)
     content = read_config(path) if config is not None or path.is_file() else {}
     for key in content:
-        if key not in (known := ("audit", "probes", "criteria", "budgets", "labels")):
+        if key not in (known := ("audit", "probes", "criteria", "budgets", "labels", *SECTIONS)):
             raise ConfigError(f"{path}: unknown section [{key}]{did_you_mean(key, known)}. Known: {', '.join(known)}.")
     table = _table(content, "audit", path)
     merged = {_snake(k): v for k, v in table.items()}
@@ -93,7 +94,8 @@ def configure(given: Mapping[str, object], config: str | None, settings: list[st
     check_policies(policies, options, PROBES)
     criteria = _criteria(content, path, options, given, required)
     labels = Labels.of(_table(content, "labels", path), f"{path}: [labels]")
-    return Configured(options, probe_options, criteria, tuple(policies), labels)
+    about = about_of(content, labels, options.lang, str(path))
+    return Configured(options, probe_options, criteria, tuple(policies), labels, about)
 
 
 def _note_inputs(options: ScanOptions, probe_options: Mapping[str, object], config: Path | None) -> None:

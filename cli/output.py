@@ -198,6 +198,8 @@ def _print_finding(finding: Finding, *, with_method: bool) -> None:
         )
     if finding.reason and finding.outcome.value != "PASS":
         typer.echo(paragraph(visible(finding.reason), 15))
+    elif finding.tried:
+        typer.echo(paragraph(visible(finding.tried), 15))
     # An explanation that was not checked in full is no plain PASS.
     if finding.detail and (finding.outcome.value == "FAIL" or finding.detail.startswith(f"{EARNED} {RESERVED}")):
         typer.echo(paragraph(visible(finding.detail), 15))
@@ -208,16 +210,23 @@ def _print_not_applicable(findings: Sequence[Finding]) -> None:
     from auditor.report.record import measurement_label
     from auditor.report.text import visible
 
+    # No input would make these apply: one line for all of them, and no reproach.
+    elsewhere = dict.fromkeys(finding.probe for finding in findings if finding.other_kind)
     lacking: dict[str, list[str]] = {}
-    for finding in findings:
+    for finding in (f for f in findings if not f.other_kind):
         # A number that does not apply is not all that its probe measures.
         number = "" if finding.metric is None else f"{measurement_label(finding)}  "
         lacking.setdefault(finding.reason, []).append(
             visible(f"{number}({finding.probe})") if number else finding.probe
         )
     for reason, probes in lacking.items():
-        typer.echo(f"{coloured(f'{findings[0].outcome.value:<14}', findings[0].outcome.value)} {', '.join(probes)}")
+        # Several methods lack the same of the same number.
+        listed = ", ".join(dict.fromkeys(probes))
+        typer.echo(f"{coloured(f'{findings[0].outcome.value:<14}', findings[0].outcome.value)} {listed}")
         typer.echo(paragraph(visible(reason), 15))
+    if elsewhere:
+        many = "probes are" if len(elsewhere) > 1 else "probe is"
+        typer.echo(paragraph(f"{len(elsewhere)} {many} for other kinds of model or data: {', '.join(elsewhere)}.", 15))
 
 
 def _print_controls(report: AuditReport) -> None:

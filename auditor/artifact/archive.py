@@ -10,6 +10,9 @@ import struct
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import IO, Any
+
+import numpy as np
 
 from auditor.artifact.source import printable
 from auditor.errors import DamagedError, ModelError
@@ -250,3 +253,11 @@ def _unpack(data: bytes, record: Record) -> bytes:
         return packed
     # Verified to end after record.size bytes.
     return zlib.decompressobj(-15).decompress(packed, record.size + 1)
+
+
+def array_header(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    """(shape, dtype) of an entry that is an array of numpy's, up to its values. Raises what numpy raises for others."""
+    major, _ = np.lib.format.read_magic(file)
+    read = np.lib.format.read_array_header_1_0 if major == 1 else np.lib.format.read_array_header_2_0
+    shape, _, dtype = read(file)
+    return shape, dtype

@@ -118,6 +118,14 @@ def no_model(folder: Folder) -> str:
     )
 
 
+def opened(path: str) -> tuple[Folder, Mapping[str, Any]]:
+    """A folder and what its config.json says. Raises ModelError where it has none."""
+    folder = Folder(path)
+    if not folder.has("config.json"):
+        raise ModelError(no_model(folder), code="AUD-LOAD-INCOMPLETE")
+    return folder, folder.json("config.json")
+
+
 def ignored_files(folder: Folder) -> tuple[str, ...]:
     """Notes on code and weight files that lie in the folder and were not opened."""
     names = [name for name in folder.names() if not folder.has_read(name)]

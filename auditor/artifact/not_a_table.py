@@ -7,7 +7,7 @@ import json
 import re
 import shlex
 from collections.abc import Callable, Iterator
-from itertools import islice
+from itertools import groupby, islice
 from pathlib import Path
 from typing import IO
 
@@ -18,6 +18,11 @@ Opener = Callable[[], IO[bytes]]
 
 _CHUNK = 1 << 20
 _HEAD = 1 << 12
+_JSON_KINDS = {
+    str: "a text", int: "a number", float: "a number", bool: "a truth value", list: "a list", dict: "an object",
+}  # fmt: skip
+# Lines that are looked at for whether they are those of longer texts, and how long a wrapped one is.
+_LOOKED_AT, _WRAPPED = 2_000, range(50, 101)
 MAX_COLUMNS = 50_000
 MAX_HEADER_BYTES = 1 << 20
 # A byte order mark, the longer before the shorter that it begins with, and what iconv calls the encoding.
@@ -27,10 +32,13 @@ _MARKS = {
     codecs.BOM_UTF16_LE: "UTF-16",
     codecs.BOM_UTF16_BE: "UTF-16",
 }
+_OLD_PICKLE = rb"\((dp|lp)\d*\n|c[\w.]+\n[\w.]+\n"
 _KINDS = {
     rb"PK\x03\x04": "a zip archive, as Excel (.xlsx) and numpy (.npz) write it",
     rb"\xd0\xcf\x11\xe0": "an Excel or Word file of before 2007",
-    rb"\x80[\x02-\x05]|\((dp|lp)\d*\n|c[\w.]+\n[\w.]+\n": "a pickle, which runs code when it is loaded",
+    rb"\x80[\x02-\x05]": "a pickle, which runs code when it is loaded",
+    # Plain words in lines look like one too.
+    _OLD_PICKLE: "a pickle, which runs code when it is loaded",
     rb"\x1f\x8b": "a gzip file, which must end in .gz",
     rb"PAR1": "a Parquet file, which must end in .parquet",
     rb"ARROW1": "an Arrow file, which must end in .arrow",
@@ -40,7 +48,7 @@ _KINDS = {
     rb"\s*<\?xml": "an XML file",
     rb"SQLite format 3": "an SQLite database, which is read with --data sqlite:///FILE --query FILE",
 }
-_TEXT = {"csv": "CSV", "tsv": "TSV", "jsonl": "JSON Lines"}
+_TEXT = {"csv": "CSV", "tsv": "TSV", "jsonl": "JSON Lines", "txt": "file of texts"}
 _BINARY = {
     "parquet": ("a Parquet file", (b"PAR1",), b"PAR1"),
     "arrow": ("an Arrow or Feather file", (b"ARROW1", b"\xff\xff\xff\xff"), b""),
@@ -63,15 +71,31 @@ def problem_at_sight(where: Path, kind: str, what: str, opened: Opener) -> DataE
         zeros = head[first::2].count(0)
         if zeros > len(head) // 4 and head[1 - first :: 2].count(0) < zeros // 4:
             return _other_encoding(where, f"{name} looks like {said} text", said)
-    known = next((said for start, said in _KINDS.items() if re.match(start, head, re.IGNORECASE)), None)
+    starts = [start for start in _KINDS if kind != "txt" or start != _OLD_PICKLE]
+    known = next((_KINDS[start] for start in starts if re.match(start, head, re.IGNORECASE)), None)
     if known is not None:
-        return DataError(
-            f"{name} is {known}, and no {_TEXT[kind]}: export the table as CSV or Parquet.", code="AUD-DATA-FORMAT"
+        export = (
+            "save its texts as .txt, one a line, or as .jsonl"
+            if kind == "txt"
+            else "export the table as CSV or Parquet"
         )
+        return DataError(f"{name} is {known}, and no {_TEXT[kind]}: {export}.", code="AUD-DATA-FORMAT")
     if kind != "jsonl" and _is_json_object(head.splitlines()[0] if head else b""):
         return DataError(f"{name} holds JSON, a row a line: let its name end in .jsonl.", code="AUD-DATA-FORMAT")
-    found = _problem_with_bytes(where, name, opened, with_encoding=kind == "jsonl")
-    return found if found is not None or kind == "jsonl" else _wide_header(name, opened)
+    found = _problem_with_bytes(where, name, opened, with_encoding=kind in ("jsonl", "txt"))
+    return found if found is not None or kind in ("jsonl", "txt") else _wide_header(name, opened)
+
+
+def look_wrapped(opened: Opener) -> bool:
+    """Whether lines are parts of longer texts: all about as long as a page is wide, in blocks with blank lines between.
+
+    The last line of a block is as long as is left.
+    """
+    with opened() as file:
+        lines = [line.decode("utf-8", "replace").strip() for line in islice(_lines(file), _LOOKED_AT)]
+    blocks = [list(block) for blank, block in groupby(lines, key=lambda line: not line) if not blank]
+    inner = [len(line) in _WRAPPED for block in blocks for line in block[:-1]]
+    return len(blocks) > 1 and len(inner) > 2 * len(blocks) and sum(inner) > 0.8 * len(inner)
 
 
 def problem_of_text(where: Path, kind: str, opened: Opener, block: int, why: str) -> DataError:
@@ -80,12 +104,14 @@ def problem_of_text(where: Path, kind: str, opened: Opener, block: int, why: str
     found = _problem_with_bytes(where, repr(name), opened, with_encoding=True)
     if found is not None:
         return found
-    long = _long_row(repr(name), opened, block)
+    long = _long_row(repr(name), opened, block, kind)
     if long is not None:
         return long
     if kind == "jsonl":
-        return _bad_json(repr(name), opened) or _malformed(
-            f"{name!r} cannot be read as JSON Lines: {printable(why, 200)}."
+        return (
+            _bad_json(repr(name), opened)
+            or _mixed_json(repr(name), opened)
+            or _malformed(f"{name!r} cannot be read as JSON Lines: {printable(why, 200)}.")
         )
     with opened() as file:
         blank = not any(line.strip() for line in islice(_lines(file), 1000))
@@ -146,15 +172,16 @@ def _problem_with_bytes(where: Path, name: str, opened: Opener, *, with_encoding
                 except UnicodeDecodeError as error:
                     at = error.start - kept
                     line = lines + chunk[: max(at, 0)].count(b"\n")
-                    byte = error.object[error.start]
-                    return _other_encoding(
-                        where,
-                        f"{name} is not UTF-8: the byte 0x{byte:02X} at offset {place + at:,} (line {line:,}) is none "
-                        "of it",
-                        "WINDOWS-1252",
-                    )
+                    return _no_utf8(where, name, error.object[error.start], place + at, line)
             place, lines = place + len(chunk), lines + chunk.count(b"\n")
-    return None
+    # A character that the file ends in the middle of.
+    cut = decoder.getstate()[0]
+    return _no_utf8(where, name, cut[0], place - len(cut), lines) if with_encoding and cut else None
+
+
+def _no_utf8(where: Path, name: str, byte: int, place: int, line: int) -> DataError:
+    fact = f"{name} is not UTF-8: the byte 0x{byte:02X} at offset {place:,} (line {line:,}) is none of it"
+    return _other_encoding(where, fact, "WINDOWS-1252")
 
 
 def _other_encoding(where: Path, fact: str, encoding: str) -> DataError:
@@ -168,12 +195,13 @@ def _other_encoding(where: Path, fact: str, encoding: str) -> DataError:
     )
 
 
-def _long_row(name: str, opened: Opener, block: int) -> DataError | None:
+def _long_row(name: str, opened: Opener, block: int, kind: str) -> DataError | None:
     with opened() as file:
         for number, line in enumerate(_lines(file, block + 1), 1):
             if len(line) > block:
                 cells = line.count(b",") + 1
                 many = f", {cells:,} cells" if cells > 1000 else ": a cell is too large, or a quote is never closed"
+                many = many if kind in ("csv", "tsv") else ""
                 return DataError(
                     f"In {name}, line {number:,} is longer than the {block:,} bytes that are read{many}. Leave "
                     "out what is so long, or save the table as Parquet.",
@@ -207,6 +235,23 @@ def _bad_json(name: str, opened: Opener) -> DataError | None:
                     f"In {name}, line {number:,} is no JSON object: {shown!r}. "
                     'JSON Lines hold one object a line, {"column": value, ...}.'
                 )
+    return None
+
+
+def _mixed_json(name: str, opened: Opener) -> DataError | None:
+    """The first line in which a field holds a value of another kind than in a line before it."""
+    seen: dict[str, tuple[str, int]] = {}
+    with opened() as file:
+        for number, line in enumerate(_lines(file), 1):
+            row = json.loads(line) if line.strip() else {}
+            for key, value in row.items():
+                kind = _JSON_KINDS.get(type(value), "")
+                before, at = seen.setdefault(key, (kind, number)) if kind else ("", 0)
+                if kind != before:
+                    return _malformed(
+                        f"In {name}, line {number:,} has {kind} as {printable(key, 60)!r}, and line {at:,} {before}: "
+                        "write all values of a field as one kind."
+                    )
     return None
 
 

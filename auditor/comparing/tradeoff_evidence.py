@@ -92,7 +92,7 @@ def read_evidence(
         attacks={
             str(f.method): f.estimate
             for f in report.findings
-            if f.metric == LEAKAGE and not f.group and f.estimate is not None
+            if f.metric == LEAKAGE and f.method and not f.group and f.estimate is not None
         },
         constant=bool(features) and _is_constant(_one(changes, f"{PARITY}_change", features[:1])),
     )

@@ -8,8 +8,9 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
+from auditor.files import LEFT_OUT
 from auditor.finding.criterion import MOST_RATE, NO_BUDGET, Criterion
-from auditor.finding.measurement import LEFT_OUT, Measurement, ProbeResult
+from auditor.finding.measurement import Measurement, ProbeResult
 from auditor.statistics.families import Multiplicity, adjusted_levels, weighted_levels
 from auditor.statistics.kinds import AnyEstimate
 

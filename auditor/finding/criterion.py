@@ -13,8 +13,8 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import Field
 
 from auditor.errors import ConfigError, did_you_mean
-from auditor.files import UNREADABLE, Closed, why_unreadable
-from auditor.finding.measurement import LEFT_OUT, UNSAID, Measurement
+from auditor.files import LEFT_OUT, UNREADABLE, UNSAID, Closed, why_unreadable
+from auditor.finding.measurement import Measurement
 from auditor.finding.profiles import DEFAULT_PROFILE
 
 Direction = Literal["at_most", "at_least", "within"]
@@ -74,32 +74,38 @@ class Criterion(CriterionRecord):
     """What a measurement is held to: ``bound`` for ``at_most`` and ``at_least``, ``(low, high)`` for ``within``.
 
     ``needs``: the input without which its probe does not measure it. ``built_in``: of a profile of this tool, which
-    covers more than any one scan. Neither is part of the record.
+    covers more than any one scan. ``if_rows_suffice``: whether it is held to nothing that has too few rows to be
+    judged. None is part of the record.
     """
 
     needs: str = ""
     built_in: bool = False
+    if_rows_suffice: Annotated[bool, LEFT_OUT] = False
 
     @property
     def record(self) -> CriterionRecord:
         """What a report says of it."""
-        return CriterionRecord.model_validate(self.model_dump(exclude={"needs", "built_in"}))
+        return CriterionRecord.model_validate(self.model_dump(exclude={"needs", "built_in", "if_rows_suffice"}))
 
     def applies_to(self, probe: str, measurement: Measurement) -> bool:
-        """Whether this is about that measurement; a per-group number is judged only where its group is named."""
+        """Whether this is about that measurement.
+
+        A per-group number is judged only where its group is named, a part of a whole only where its method is.
+        """
         return (
             self.metric == measurement.metric
             and self.probe in (None, probe)
-            and self.method in (None, measurement.method)
+            and self.method in ((measurement.method,) if measurement.part else (None, measurement.method))
             and (self.sensitive is None or tuple(sorted(self.sensitive)) == tuple(sorted(measurement.sensitive)))
             and (self.group == dict(measurement.group) if self.group is not None else not measurement.group)
             and all(_same_place(measurement.at.get(name), place) for name, place in (self.at or {}).items())
+            and not (self.if_rows_suffice and measurement.too_few)
         )
 
 
 _KEYS = (
     "metric", "direction", "bound", "source", "set_by", "set_at", "probe", "method", "sensitive", "group", "at",
-    "needs", "budget", "weight", "primary",
+    "needs", "budget", "weight", "primary", "if_rows_suffice",
 )  # fmt: skip
 
 
@@ -168,6 +174,7 @@ def parse_criterion(
         **_share(entry, where, budgets or {}, built_in=built_in),
         needs=str(values.get("needs", "")),
         built_in=built_in,
+        if_rows_suffice=_flag(values, "if_rows_suffice", where),
     )
 
 
@@ -186,7 +193,7 @@ def _coordinates(at: object, where: str) -> dict[str, str | float] | None:
 
 def _share(entry: Mapping[str, object], where: str, budgets: Mapping[str, float], *, built_in: bool) -> dict[str, Any]:
     """The budget of an entry, its rate, and what it has of it."""
-    budget, weight, primary = entry.get("budget", ""), entry.get("weight", 1.0), entry.get("primary", False)
+    budget, weight, primary = entry.get("budget", ""), entry.get("weight", 1.0), _flag(entry, "primary", where)
     if not isinstance(budget, str) or not re.fullmatch(_BUDGET, budget):
         raise ConfigError(f"{where}: budget must be the name of an error budget, not {budget!r}.")
     if budget == NO_BUDGET and not built_in:
@@ -196,9 +203,14 @@ def _share(entry: Mapping[str, object], where: str, budgets: Mapping[str, float]
         raise ConfigError(f"{where}: [budgets] states no error rate for {budget!r}{near}")
     if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not 1e-3 <= weight <= 1e3:
         raise ConfigError(f"{where}: weight must be a number from 0.001 to 1,000, not {weight!r}.")
-    if not isinstance(primary, bool):
-        raise ConfigError(f"{where}: primary must be true or false, not {primary!r}.")
     return {"budget": budget, "rate": budgets.get(budget), "weight": float(weight), "primary": primary}
+
+
+def _flag(entry: Mapping[str, object], key: str, where: str) -> bool:
+    value = entry.get(key, False)
+    if not isinstance(value, bool):
+        raise ConfigError(f"{where}: {key} must be true or false, not {value!r}.")
+    return value
 
 
 def parse_budgets(table: object, where: str) -> dict[str, float]:

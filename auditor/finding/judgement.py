@@ -17,7 +17,7 @@ class Judgement:
     error rate of the ``budget``. ``alone``: what it would be if nothing else were judged in its budget, where that is
     more than INCONCLUSIVE; ``said_alone`` in words. ``padding``: why the requirement could hardly be missed, or "".
     ``vacuous``: why a PASS of it would say nothing of this model, or "". ``doubtful``: why nothing is judged of its
-    rows, or "".
+    rows, or "". ``other_kind``: whether it is not applicable since it asks about another kind of model or rows.
     """
 
     id: str
@@ -42,6 +42,7 @@ class Judgement:
     alone: Outcome | None = None
     said_alone: str = ""
     padding: str = ""
+    other_kind: bool = False
 
     @property
     def chance(self) -> float | None:

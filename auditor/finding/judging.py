@@ -273,7 +273,13 @@ def _what_it_would_take(
 
 def _not_measured(result: ProbeResult, outcome: Outcome, reason: str) -> Judgement:
     return Judgement(
-        id="", probe=result.probe, pillar=result.pillar, citation=result.citation, outcome=outcome, reason=reason
+        id="",
+        probe=result.probe,
+        pillar=result.pillar,
+        citation=result.citation,
+        outcome=outcome,
+        reason=reason,
+        other_kind=result.other_kind and outcome is Outcome.NOT_APPLICABLE,
     )
 
 
@@ -288,7 +294,8 @@ def judge(
     bound, PASS where it is shown to lie within it, else INCONCLUSIVE; what follows from another judgement's outcome
     by logic has it too (:mod:`auditor.finding.implications`). The printed interval is built of the two one-sided
     bounds at the levels of these tests, so interval and outcome agree. A PASS that a model earns by telling no rows
-    apart is INCONCLUSIVE (:mod:`auditor.finding.vacuity`). Returns the findings and the family with its budgets.
+    apart is INCONCLUSIVE (:mod:`auditor.finding.vacuity`), and so is one of a search that says to be weak. Returns the
+    findings and the family with its budgets.
     """
     family = family or Family()
     pairs = [
@@ -325,7 +332,7 @@ def judge(
     ran = {result.probe for result in results if result.measurements}
     findings.extend(_never_measured(criteria, {id(criterion) for _, _, criterion in pairs}, ran))
     findings = _not_of_copies(_without_empty_passes(findings, results), results)
-    return _with_ids(findings), replace(family, m=len(sampled), budgets=budgets)
+    return _with_ids(_as_far_as_was_tried(findings)), replace(family, m=len(sampled), budgets=budgets)
 
 
 def _key(pair: Pair) -> tuple[int, int]:
@@ -351,6 +358,21 @@ def _without_empty_passes(findings: Sequence[Judgement], results: Sequence[Probe
         if finding.outcome is Outcome.INCONCLUSIVE and finding.said_alone:
             finding = replace(finding, reason=finding.reason + finding.said_alone)
         said.append(replace(finding, vacuous=why) if why else finding)
+    return said
+
+
+def _as_far_as_was_tried(findings: Sequence[Judgement]) -> list[Judgement]:
+    """The findings, with what was tried beside what came of it; a PASS of a weak search is INCONCLUSIVE."""
+    said = []
+    for finding in findings:
+        m = finding.measurement
+        if m is not None and m.weak and finding.outcome is Outcome.PASS:
+            finding = replace(finding, outcome=Outcome.INCONCLUSIVE, reason=m.weak)
+        elif m is not None and m.weak and finding.alone is Outcome.PASS:
+            finding = replace(finding, alone=None, reason=finding.reason.removesuffix(finding.said_alone))
+        if m is not None and m.tried and finding.outcome in _JUDGED:
+            finding = replace(finding, reason=f"{finding.reason} {m.tried}")
+        said.append(finding)
     return said
 
 
@@ -385,7 +407,7 @@ def _unjudged(result: ProbeResult, measurement: Measurement, level: float) -> Ju
     outcome, reason = Outcome.NOT_JUDGED, ""
     if isinstance(estimate, Undefined):
         # What could not be measured is said aloud, and a model that failed is no matter of rows.
-        group = Outcome.NOT_JUDGED if measurement.group else Outcome.INCONCLUSIVE
+        group = Outcome.NOT_JUDGED if measurement.group or measurement.part else Outcome.INCONCLUSIVE
         # So many rows would answer it, and nobody asked: a question for another file.
         beyond = estimate.inapplicable or measurement.n_needed is not None
         outcome = Outcome.NOT_RUN if estimate.failed else Outcome.NOT_APPLICABLE if beyond else group

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Annotated, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict
 
+from auditor.files import LEFT_OUT, UNSAID
 from auditor.finding.copies import Copies
 from auditor.finding.figure import Figure
 from auditor.statistics.kinds import AnyEstimate
@@ -17,9 +17,6 @@ from auditor.statistics.kinds import AnyEstimate
 Pillar = Literal["performance", "fairness", "language", "attribution", "privacy", "robustness", "deepfake", "intake"]
 # Which of a model's answers: the class or number it decides on, or the scores behind it.
 Answer = Literal["decisions", "scores"]
-# What came later is spelled out only where it says something, so that older evidence keeps its digests.
-LEFT_OUT = Field(exclude_if=operator.not_)
-UNSAID = Field(exclude_if=lambda value: value is None)
 
 
 class Outcome(StrEnum):
@@ -51,6 +48,9 @@ class Measurement:
     whose skill it is, None for those of both kinds. ``smallest``: rows of the smallest group that a headline compares,
     where it leaves out smaller ones, else 0. ``masked``: of what an attack found, by which signs the model hides its
     gradient, in words, so that what it did not find says nothing; "" where there is none.
+    ``part``: whether another number of the probe answers the question with this one as a part of it, so that it is
+    judged only where its method is named. ``tried``: of a search, which ways were tried, which were not, and why not.
+    ``weak``: why finding nothing would say little, in a sentence, so that a PASS is INCONCLUSIVE; else "".
     """
 
     __pydantic_config__ = ConfigDict(allow_inf_nan=False)
@@ -72,6 +72,9 @@ class Measurement:
     skill_of: Annotated[Answer | None, UNSAID] = None
     smallest: Annotated[int, LEFT_OUT] = 0
     masked: Annotated[str, LEFT_OUT] = ""
+    part: Annotated[bool, LEFT_OUT] = False
+    tried: Annotated[str, LEFT_OUT] = ""
+    weak: Annotated[str, LEFT_OUT] = ""
 
     @property
     def rests_on(self) -> Answer | None:
@@ -98,8 +101,9 @@ class Alike:
 class ProbeResult:
     """What became of one probe: its measurements, or the reason why there are none.
 
-    ``alike``: which rows the model answers alike, where a measurement rests on their differing. ``copies``: how many of
-    the rows it looked at repeat others, where somebody counted them.
+    ``other_kind``: whether it is not applicable since it asks about another kind of model or rows, which no input
+    mends. ``alike``: which rows the model answers alike, where a measurement rests on their differing. ``copies``: how
+    many of the rows it looked at repeat others, where somebody counted them.
     """
 
     probe: str
@@ -108,6 +112,7 @@ class ProbeResult:
     measurements: tuple[Measurement, ...] = ()
     not_run: str = ""
     not_applicable: str = ""
+    other_kind: Annotated[bool, LEFT_OUT] = False
     alike: Annotated[tuple[Alike, ...], LEFT_OUT] = ()
     copies: Annotated[Copies | None, UNSAID] = None
     duration_s: float = 0.0

@@ -7,8 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from auditor.files import Closed
-from auditor.finding.measurement import LEFT_OUT, UNSAID
+from auditor.files import LEFT_OUT, UNSAID, Closed
 
 _MOST_NAMED = 10
 

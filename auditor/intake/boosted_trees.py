@@ -19,9 +19,9 @@ import pandas as pd
 
 from auditor.artifact.source import Source, printable, reading
 from auditor.data.preprocessing import as_text
-from auditor.errors import DataError, MissingExtraError, UnsupportedError, UsageError, did_you_mean
+from auditor.errors import DataError, MissingExtraError, UnsupportedError, UsageError
 from auditor.intake.specs import ModelSpec
-from auditor.intake.wrap import named_classes, no_flags_of_classes, provenance_of
+from auditor.intake.wrap import named_classes, no_flags_of_classes, provenance_of, require_features
 from auditor.model.audited_model import AuditedModel, Provenance
 from auditor.model.regression import AuditedRegressor
 from auditor.rows import FloatArray
@@ -64,12 +64,7 @@ class Boosted:
         """The rows as the library takes them: numbers, and its own categories. Raises DataError for a new category."""
         if isinstance(X, np.ndarray):
             X = pd.DataFrame(X, columns=list(self.features))
-        absent = [name for name in self.features if name not in X.columns]
-        if absent:
-            near = did_you_mean(absent[0], map(str, X.columns))
-            raise DataError(
-                f"The model needs the feature {absent[0]!r}, which the data do not have{near}.", code="AUD-DATA-COLUMN"
-            )
+        require_features(self.features, X)
         return pd.DataFrame({name: self._column(name, X[name]) for name in self.features})
 
     def _column(self, name: str, values: Any) -> Any:

@@ -11,20 +11,18 @@ from typing import Any
 
 import numpy as np
 
-from auditor.artifact.archive import Archive, open_archive
+from auditor.artifact.archive import Archive, array_header, open_archive
 from auditor.artifact.pickles import describe_calls
 from auditor.artifact.source import Source, printable, reading
 from auditor.errors import (
     DamagedError,
-    DataError,
     ModelError,
     UnsafeModelError,
     UnsupportedError,
     UsageError,
-    did_you_mean,
 )
 from auditor.intake.specs import ModelSpec
-from auditor.intake.wrap import named_classes, no_flags_of_classes, provenance_of
+from auditor.intake.wrap import named_classes, no_flags_of_classes, provenance_of, require_features
 from auditor.model.audited_model import AuditedModel, Provenance
 from auditor.model.regression import AuditedRegressor
 from auditor.rows import FloatArray, Rows
@@ -138,12 +136,7 @@ def input_of(estimator: Any, features: tuple[str, ...] | None, X: Rows) -> Any:
     if isinstance(X, np.ndarray):
         return list(X) if X.dtype == object else X.reshape(len(X), -1)
     if features is not None:
-        absent = [name for name in features if name not in X.columns]
-        if absent:
-            near = did_you_mean(absent[0], map(str, X.columns))
-            raise DataError(
-                f"The model needs the feature {absent[0]!r}, which the data do not have{near}.", code="AUD-DATA-COLUMN"
-            )
+        require_features(features, X)
     wanted = X if features is None else X[list(features)]
     # Without names of its own an estimator warns of a table that has some.
     return wanted if getattr(estimator, "feature_names_in_", None) is not None else wanted.to_numpy()
@@ -287,9 +280,7 @@ def _check_array(content: bytes, what: str) -> None:
         return
     with reading(f"{what!r} holds a damaged array"):
         file = BytesIO(content)
-        major, _ = np.lib.format.read_magic(file)
-        read = np.lib.format.read_array_header_1_0 if major == 1 else np.lib.format.read_array_header_2_0
-        shape, _, dtype = read(file)
+        shape, dtype = array_header(file)
         if dtype.hasobject:
             raise UnsafeModelError(f"{what!r} holds pickled objects, which run code when they are loaded.")
         count = 1

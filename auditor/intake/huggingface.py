@@ -11,12 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from auditor.artifact.hf_folder import (
-    FORMAT,
     REFUSED_KEYS,
     Folder,
     build_network,
     ignored_files,
-    no_model,
+    opened,
     quiet_and_offline,
     read_weights,
     tokenizer_backend,
@@ -26,8 +25,7 @@ from auditor.artifact.source import printable, reading
 from auditor.data.preprocessing import ImagePreprocessing
 from auditor.errors import DamagedError, ModelError, UnsupportedError
 from auditor.intake.specs import ModelSpec
-from auditor.intake.wrap import named_classes
-from auditor.model.audited_model import Provenance
+from auditor.intake.wrap import named_classes, provenance_in
 from auditor.model.other_model import OtherModel
 from auditor.model.torch_model import TorchModel
 from auditor.rows import Rows
@@ -61,10 +59,7 @@ _OTHER_TASKS = {
 
 def load_folder(path: str, spec: ModelSpec) -> TorchModel | OtherModel:
     """The model of a Hugging Face folder. Raises UnsafeModelError for code and pickles, else ModelError."""
-    folder = Folder(path)
-    if not folder.has("config.json"):
-        raise ModelError(no_model(folder), code="AUD-LOAD-INCOMPLETE")
-    settings = folder.json("config.json")
+    folder, settings = opened(path)
     family, name = _architecture(settings, folder)
     if family not in ("text", "image"):
         return _other(folder, settings, name, family)
@@ -92,14 +87,7 @@ def load_folder(path: str, spec: ModelSpec) -> TorchModel | OtherModel:
         threshold=0.5 if spec.threshold is None else spec.threshold,
         device=spec.device,
         batch_rows=_TEXT_BATCH if family == "text" else _IMAGE_BATCH,
-        provenance=Provenance(
-            path=path,
-            sha256=folder.sha256,
-            format=FORMAT,
-            loaded_by=f"{folder.loaded_by} into transformers.{name}",
-            size_bytes=folder.size_bytes,
-            notes=(*notes, *more),
-        ),
+        provenance=provenance_in(folder, name, (*notes, *more)),
     )
 
 
@@ -108,18 +96,8 @@ def _other(folder: Folder, settings: Mapping[str, Any], name: str, what: str) ->
     weights = read_weights(folder)
     with quiet_and_offline():
         network, _ = build_network("text", name, settings, weights, folder)
-    return OtherModel(
-        network,
-        what=what,
-        provenance=Provenance(
-            path=folder.path,
-            sha256=folder.sha256,
-            format=FORMAT,
-            loaded_by=f"{folder.loaded_by} into transformers.{name}",
-            size_bytes=folder.size_bytes,
-            notes=(f"The model is {what}: no probe asks about that yet.", *ignored_files(folder)),
-        ),
-    )
+    notes = (f"The model is {what}: no probe asks about that yet.", *ignored_files(folder))
+    return OtherModel(network, what=what, provenance=provenance_in(folder, name, notes))
 
 
 def _architecture(settings: Mapping[str, Any], folder: Folder) -> tuple[str, str]:

@@ -15,12 +15,11 @@ from typing import Any
 import torch
 
 from auditor.artifact.hf_folder import (
-    FORMAT,
     REFUSED_KEYS,
     Folder,
     build_network,
     ignored_files,
-    no_model,
+    opened,
     quiet_and_offline,
     read_tokenizer,
     read_weights,
@@ -30,7 +29,7 @@ from auditor.artifact.source import Source, printable, reading
 from auditor.errors import MissingExtraError, ModelError, UnsupportedError
 from auditor.files import sha256_of
 from auditor.intake.specs import ModelSpec
-from auditor.model.audited_model import Provenance
+from auditor.intake.wrap import provenance_in, provenance_of
 from auditor.model.language_model import AuditedLanguageModel, Objective
 
 GGUF_FORMAT = "GGUF"
@@ -47,10 +46,7 @@ def is_language_model(path: str) -> bool:
 
 def load_language_folder(path: str, spec: ModelSpec) -> AuditedLanguageModel:
     """The language model of a Hugging Face folder. Raises UnsafeModelError for code and pickles, else ModelError."""
-    folder = Folder(path)
-    if not folder.has("config.json"):
-        raise ModelError(no_model(folder), code="AUD-LOAD-INCOMPLETE")
-    settings = folder.json("config.json")
+    folder, settings = opened(path)
     found = _objective(settings)
     if found is None:
         raise UnsupportedError(
@@ -72,14 +68,7 @@ def load_language_folder(path: str, spec: ModelSpec) -> AuditedLanguageModel:
         tokenizer,
         objective=objective,
         device=spec.device,
-        provenance=Provenance(
-            path=path,
-            sha256=folder.sha256,
-            format=FORMAT,
-            loaded_by=f"{folder.loaded_by} into transformers.{name}",
-            size_bytes=folder.size_bytes,
-            notes=(*ignored_files(folder), *unused_keys(settings)),
-        ),
+        provenance=provenance_in(folder, name, (*ignored_files(folder), *unused_keys(settings))),
     )
 
 
@@ -138,11 +127,7 @@ def load_gguf(source: Source, spec: ModelSpec) -> AuditedLanguageModel:
         tokenizer,
         objective="causal",
         device=spec.device,
-        provenance=Provenance(
-            path=source.path,
-            sha256=source.sha256,
-            format=GGUF_FORMAT,
-            loaded_by=f"transformers.{type(network).__name__} with gguf_file=, dequantised to float32",
-            size_bytes=len(source.data),
+        provenance=provenance_of(
+            source, GGUF_FORMAT, f"transformers.{type(network).__name__} with gguf_file=, dequantised to float32"
         ),
     )

@@ -15,25 +15,14 @@ from auditor.artifact.unpickling import Foreign
 from auditor.intake.estimators import tree_problem
 
 METRICS = {"Euclidean": "euclidean", "Manhattan": "manhattan", "Chebyshev": "chebyshev", "Minkowski": "minkowski"}
+LOSSES = (
+    "AbsoluteError", "ExponentialLoss", "HalfBinomialLoss", "HalfGammaLoss", "HalfMultinomialLoss", "HalfPoissonLoss",
+    "HalfSquaredError", "HalfTweedieLoss", "HalfTweedieLossIdentity", "HuberLoss", "PinballLoss",
+)  # fmt: skip
 # Compiled losses, made of up to two numbers.
 COMPILED_LOSSES = frozenset(
     {
-        *(
-            f"sklearn._loss._loss.Cy{name}"
-            for name in (
-                "AbsoluteError",
-                "ExponentialLoss",
-                "HalfBinomialLoss",
-                "HalfGammaLoss",
-                "HalfMultinomialLoss",
-                "HalfPoissonLoss",
-                "HalfSquaredError",
-                "HalfTweedieLoss",
-                "HalfTweedieLossIdentity",
-                "HuberLoss",
-                "PinballLoss",
-            )
-        ),
+        *(f"sklearn._loss._loss.Cy{name}" for name in LOSSES),
         *(
             f"sklearn.linear_model._sgd_fast.{name}"
             for name in ("EpsilonInsensitive", "Hinge", "ModifiedHuber", "SquaredEpsilonInsensitive", "SquaredHinge")

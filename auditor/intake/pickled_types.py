@@ -45,22 +45,7 @@ _PARTS = frozenset(
         "sklearn.multiclass._ConstantPredictor",
         "sklearn.utils._metadata_requests.MetadataRequest",
         "sklearn.utils._metadata_requests.MethodMetadataRequest",
-        *(
-            f"sklearn._loss.loss.{name}"
-            for name in (
-                "AbsoluteError",
-                "ExponentialLoss",
-                "HalfBinomialLoss",
-                "HalfGammaLoss",
-                "HalfMultinomialLoss",
-                "HalfPoissonLoss",
-                "HalfSquaredError",
-                "HalfTweedieLoss",
-                "HalfTweedieLossIdentity",
-                "HuberLoss",
-                "PinballLoss",
-            )
-        ),
+        *(f"sklearn._loss.loss.{name}" for name in parts.LOSSES),
     }
 )
 # Functions that stand as a setting and do nothing but arithmetic.

@@ -60,6 +60,7 @@ class DataSpec:
     ``bins``: rules for continuous sensitive features, as in :mod:`auditor.data.bins`. ``recorded``: where the model is
     known by its answers in the files alone. ``cluster``: the column that says which rows belong together; ``weight``:
     that of what each row weighs. ``copies_are_real``: whether rows that are exact copies are rows of their own.
+    ``labels``: keys of columns, ``column`` or ``column.value``, that are to be there.
     """
 
     path: str
@@ -78,6 +79,7 @@ class DataSpec:
     cluster: str | None = None
     weight: str | None = None
     copies_are_real: bool = False
+    labels: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,8 +115,7 @@ class ExplainSpec:
 
     ``immutable``: columns that recourse leaves as they are; ``monotone``: ``column=up`` or ``column=down``, the one way
     that it may go. ``n_reasons``, ``n_recourses``: how many of each at most. ``draws``: of what is typical; None means
-    what the rows' kind takes. ``budget``: questions for recourse. ``labels``: keys of columns, ``column`` or
-    ``column.value``, that are to be there.
+    what the rows' kind takes. ``budget``: questions for recourse.
     """
 
     target: str
@@ -125,7 +126,6 @@ class ExplainSpec:
     n_recourses: int = 3
     draws: int | None = None
     budget: int = 20_000
-    labels: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

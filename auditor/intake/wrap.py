@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import pandas as pd
 from torch import nn
 
+from auditor.artifact.hf_folder import FORMAT, Folder
 from auditor.artifact.source import Source, printable
 from auditor.data.preprocessing import Preprocessing, label_name
-from auditor.errors import ModelError, UsageError
+from auditor.errors import DataError, ModelError, UsageError, did_you_mean
 from auditor.intake.specs import ModelSpec
 from auditor.model.audited_model import Provenance
 from auditor.model.regression import TorchRegressor
@@ -82,6 +84,28 @@ def provenance_of(source: Source, format: str, loaded_by: str, notes: tuple[str,
         size_bytes=len(source.data),
         notes=notes,
     )
+
+
+def provenance_in(folder: Folder, name: str, notes: tuple[str, ...]) -> Provenance:
+    """The provenance of a model of transformers' class ``name`` that was read from a Hugging Face folder."""
+    return Provenance(
+        path=folder.path,
+        sha256=folder.sha256,
+        format=FORMAT,
+        loaded_by=f"{folder.loaded_by} into transformers.{name}",
+        size_bytes=folder.size_bytes,
+        notes=notes,
+    )
+
+
+def require_features(features: Sequence[str], table: pd.DataFrame) -> None:
+    """Raises DataError for the first feature that a table does not have."""
+    for name in features:
+        if name not in table.columns:
+            near = did_you_mean(name, map(str, table.columns))
+            raise DataError(
+                f"The model needs the feature {name!r}, which the data do not have{near}.", code="AUD-DATA-COLUMN"
+            )
 
 
 def torch_model(

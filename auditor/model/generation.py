@@ -12,7 +12,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from auditor.errors import ModelError, NotApplicableError
+from auditor.errors import ModelError, NotApplicableError, OtherKindError
 from auditor.model.gradients import without_gradients
 from auditor.model.language_model import AuditedLanguageModel
 from auditor.model.torch_model import evaluating
@@ -81,7 +81,7 @@ def continuations(
     ModelError where the logits are not finite.
     """
     if getattr(model, "objective", "causal") != "causal":
-        raise NotApplicableError("Needs a causal language model: a masked one continues no text.")
+        raise OtherKindError("Needs a causal language model: a masked one continues no text.")
     tokenizer, ends = model.tokenizer, _end_tokens(model)
     encoded = [_prompt_ids(tokenizer, prompt, ends) for prompt in prompts]
     context = getattr(model, "context", None)

@@ -85,7 +85,11 @@ def _measured(rule: EvidenceRule, findings: Sequence[Finding]) -> CellRecord:
     # Numbers by group are many; those that compare or were judged say what a reader asks for first.
     chief = [f for f in told if not f.group or f.outcome is not Outcome.NOT_JUDGED] or told
     return CellRecord(
-        kind="evidence", what=rule.what, findings=tuple(f.id for f in (*chief, *open_)), outcomes=outcomes
+        kind="evidence",
+        what=rule.what,
+        findings=tuple(f.id for f in (*chief, *open_)),
+        outcomes=outcomes,
+        tried=tuple(dict.fromkeys(f.tried for f in told if f.tried)),
     )
 
 

@@ -14,6 +14,7 @@ from markupsafe import Markup, escape
 
 from auditor.finding.measurement import Outcome
 from auditor.report import rows_for_all, text, view
+from auditor.report.first_page import first_page
 from auditor.report.record import AuditReport
 from auditor.report.worth import worth_of
 
@@ -43,7 +44,7 @@ def render_html(report: AuditReport) -> str:
             script=script,
             digest=digest,
             created=moment(report.created),
-            verdict=view.verdict_of(report),
+            page=first_page(report),
             worth=worth_of(report),
             warnings=view.warnings_of(report),
             rows_for_all=rows_for_all.said(report),

@@ -7,8 +7,7 @@ from typing import Annotated
 
 from pydantic import Field, JsonValue
 
-from auditor.files import Closed
-from auditor.finding.measurement import UNSAID
+from auditor.files import UNSAID, Closed
 from auditor.statistics.looks import look_share
 
 _WORDS = ("", "First", "Second", "Third", "Fourth", "Fifth", "Sixth", "Seventh", "Eighth", "Ninth", "Tenth")

@@ -9,6 +9,7 @@ from auditor.finding.display import ColouredText, GradeTable
 from auditor.finding.figure import Figure
 from auditor.finding.measurement import Outcome
 from auditor.report import rows_for_all, text, view
+from auditor.report.first_page import FirstPage, first_page
 from auditor.report.record import AuditReport
 from auditor.report.view import Row, ShownCell, ShownPolicy
 from auditor.report.worth import worth_of
@@ -26,9 +27,9 @@ def render_markdown(report: AuditReport) -> str:
     Names stand in code spans and sentences are escaped, so that data can neither format, link, embed nor mention.
     """
     rows = view.rows_of(report.findings)
-    verdict = view.verdict_of(report)
+    page = first_page(report)
     lines = [f"## Audit of {code_span(report.model.path or 'a model in memory')}", ""]
-    lines += [f"**{escaped(verdict.headline)}.** {escaped(verdict.sentence)} Exit code {report.exit_code}.", ""]
+    lines += [f"**{escaped(page.headline)}.** {escaped(page.effect)} Exit code {report.exit_code}.", ""]
     worth = worth_of(report)
     lines += [f"**Performance.** {escaped(worth.sentence)}", ""] if worth is not None else []
     if report.refusal is not None:
@@ -41,12 +42,16 @@ def render_markdown(report: AuditReport) -> str:
     lines += ["| " + " | ".join(o.value.replace("_", " ") for o in view.COUNTED) + " |"]
     lines += ["|" + " ---: |" * len(view.COUNTED)]
     lines += ["| " + " | ".join(text.count(report.summary.count(o)) for o in view.COUNTED) + " |", ""]
-    lines += _failed([r for r in rows if r.outcome is Outcome.FAIL])
+    lines += [f"> **Note well.** {escaped(page.own_words)}", ""] if page.own_words else []
+    lines += _asked(page)
     lines += _open([r for r in rows if r.outcome is Outcome.INCONCLUSIVE])
+    tried = dict.fromkeys(r.finding.tried for r in rows if r.finding.tried and r.finding.criterion)
+    lines += [line for said in tried for line in (escaped(said, 2 * _LONGEST_SENTENCE), "")]
     needed = rows_for_all.said(report)
     lines += [escaped(needed, 2 * _LONGEST_SENTENCE), ""] if needed else []
     lines += _reasons("What did not run", [r for r in rows if r.outcome is Outcome.NOT_RUN])
-    lines += _reasons("What was not applicable", [r for r in rows if r.outcome is Outcome.NOT_APPLICABLE])
+    absent = [r for r in rows if r.outcome is Outcome.NOT_APPLICABLE and not r.finding.other_kind]
+    lines += _reasons("What was not applicable", absent)
     lines += [line for figure in report.figures for line in _explained(figure)]
     lines += _controls(view.policies_of(report, rows))
     lines += [escaped(view.promise_of(report)), ""]
@@ -82,18 +87,35 @@ def _there_is(cell: ShownCell) -> str:
     if cell.cell.kind == "evidence":
         tally = ", ".join(f"{n} {o.value.replace('_', ' ')}" for o, n in cell.outcomes)
         more = f" and {cell.left_out} more" if cell.left_out else ""
-        return f"evidence ({tally}): {', '.join(_what(row) for row in cell.rows)}{more}"
+        tried = "".join(f". {escaped(said)}" for said in cell.cell.tried)
+        return f"evidence ({tally}): {', '.join(_what(row) for row in cell.rows)}{more}{tried}"
     if cell.cell.kind == "attestation needed":
         return f"**ATTESTATION NEEDED** from {escaped(cell.cell.role)}"
     return f"**NOT MEASURED**: {escaped(cell.cell.how)}"
 
 
-def _failed(rows: Sequence[Row]) -> list[str]:
-    if not rows:
-        return []
-    lines = ["### What failed", "", "| Measured | Value | Interval | Must be |", "| --- | ---: | ---: | --- |"]
-    lines += [f"| {_what(r)} | {r.value} | {_interval(r)} | {r.must_be} |" for r in rows[:MOST]]
-    return [*lines, *_more(rows), ""]
+def _asked(page: FirstPage) -> list[str]:
+    """The questions, what is shown without a bound, and what to do next, as on the first page of the others."""
+    say, lines, question = page.say, list[str](), ""
+    if page.lines:
+        head = (f"page.{name}" for name in ("question", "about", "found", "outcome"))
+        lines += ["| " + " | ".join(escaped(say.say(name)) for name in head) + " |", "| --- | --- | --- | --- |"]
+    for line in page.lines:
+        question = line.question or question
+        found = f"**{escaped(line.found)}** {escaped(line.interval)}".strip()
+        verdict = f"**{escaped(line.verdict)}** {escaped(line.small)}".strip()
+        lines.append(f"| {escaped(question)} | {escaped(line.about)} | {found} | {verdict} |")
+    if page.more_lines:
+        lines += ["", escaped(say.say("page.more", n=say.count(page.more_lines)))]
+    if page.shown:
+        lines += ["", f"### {escaped(say.say('page.shown'))}", ""]
+        lines += [f"- {escaped(told.sentence)}" for told in page.shown]
+    if page.actions:
+        lines += ["", f"### {escaped(say.say('page.next'))}", ""]
+        for action in page.actions:
+            command = f" {code_span(action.command, limit=_LONGEST_SENTENCE)}" if action.command else ""
+            lines.append(f"- {escaped(action.sentence)}{command}")
+    return [*lines, ""] if lines else []
 
 
 def _open(rows: Sequence[Row]) -> list[str]:

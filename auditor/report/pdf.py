@@ -11,6 +11,7 @@ import re
 import tempfile
 import unicodedata
 from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
@@ -21,6 +22,7 @@ from auditor.errors import DataError, MissingExtraError, first_line
 from auditor.finding.display import GradeTable
 from auditor.finding.measurement import Outcome
 from auditor.report import rows_for_all, text, view
+from auditor.report.first_page import FirstPage, first_page
 from auditor.report.html import moment, resource, title_of
 from auditor.report.record import INTAKE, AuditReport
 from auditor.report.svg import as_file, draw_svg
@@ -43,9 +45,9 @@ _RUN = re.compile(rf"\S{{{_LONGEST_RUN},}}")
 def render_pdf(report: AuditReport) -> bytes:
     """The whole report as PDF/A-2a and PDF/UA-1; same record, same fonts, same bytes.
 
-    The first page has the verdict, the six counts, document control, what was not run or not measured, and lines for
-    signatures. A letter that no font at hand has is written as its code, and the report says so. Raises
-    MissingExtraError without typst.
+    The first page says what the model does to whom, by question; the second has the six counts, document control, what
+    was not run or not measured, and lines for signatures. A letter that no font at hand has is written as its code, and
+    the report says so. Raises MissingExtraError without typst.
     """
     try:
         import typst
@@ -244,6 +246,7 @@ def _data(report: AuditReport, folder: Path) -> dict[str, object]:
     digest = view.document_id(report)
     return {
         "title": _t(title_of(report)),
+        "front": _front(first_page(report)),
         "author": _t(f"auditor {report.tool.get('version', '')}".strip()),
         "id": digest[:16],
         "created": _t(moment(report.created)),
@@ -271,13 +274,19 @@ def _data(report: AuditReport, folder: Path) -> dict[str, object]:
             ("Model", _file(report.model.path, report.model.sha256)),
             ("Data", _file(report.data.path, report.data.sha256, report.data.n_rows)),
             ("Groups compared", ", ".join(report.data.sensitive) or "none was named"),
+            ("Called here", _labels(report)),
             ("Tool", f"auditor {report.tool.get('version', '')}, record schema {report.schema_version}"),
             ("Registration", _registered(report)),
             ("Next review due", " "),
         ),
         "refused": report.refusal is not None,
         "not_run": _listed(_by_reason(by_outcome[Outcome.NOT_RUN])),
-        "not_measured": _listed([*_by_reason(by_outcome[Outcome.NOT_APPLICABLE]), *_asked_for(policies)]),
+        "not_measured": _listed(
+            [
+                *_by_reason([r for r in by_outcome[Outcome.NOT_APPLICABLE] if not r.finding.other_kind]),
+                *_asked_for(policies),
+            ]
+        ),
         "deviations": [_t(d) for d in (report.registration.deviations if report.registration else ())],
         "failed": [_row(r) for r in by_outcome[Outcome.FAIL]],
         "open": [_row(r) for r in by_outcome[Outcome.INCONCLUSIVE]],
@@ -299,6 +308,54 @@ def _data(report: AuditReport, folder: Path) -> dict[str, object]:
         "limits": list(view.LIMITS),
         "fonts_note": "",
     }
+
+
+def _front(page: FirstPage) -> dict[str, object]:
+    """The first page, its words as values."""
+    say = page.say
+
+    def words(*names: str) -> dict[str, str]:
+        return {name.replace(".", "_"): _t(say.say(name)) for name in names}
+
+    return {
+        "organisation": _t(page.organisation),
+        "document": _t(page.document),
+        "title": _t(page.title),
+        "subtitle": _t(" · ".join(page.subtitle)),
+        "slug": _slug(page.outcome),
+        "headline": _t(page.headline),
+        "effect": _t(page.effect),
+        "lines": [
+            {
+                "question": _t(line.question),
+                "about": _t(line.about),
+                "found": _t(line.found),
+                "interval": _t(line.interval),
+                "slug": _slug(line.outcome),
+                "verdict": _t(line.verdict),
+                "small": _t(line.small),
+                "axis": None if line.axis is None else {**asdict(line.axis), "alt": _t(line.axis.alt)},
+            }
+            for line in page.lines
+        ],
+        "more": _t(say.say("page.more", n=say.count(page.more_lines))) if page.more_lines else "",
+        "shown": [_t(told.sentence) for told in page.shown],
+        "actions": [{"sentence": _t(a.sentence), "command": _t(a.command)} for a in page.actions],
+        "last": _t(" · ".join(page.last)),
+        "words": words(
+            *(f"page.{name}" for name in ("question", "about", "found", "axis", "outcome", "shown", "next")),
+            *("page.nothing_shown", "page.nothing_next", "next.owner", "next.due"),
+            *("page.prepared", "page.reviewed", "page.approved"),
+        ),
+        # Known once every phrase was said.
+        "fallback": _t(page.fallback),
+        "own_words": _t(page.own_words),
+    }
+
+
+def _labels(report: AuditReport) -> str:
+    labels = report.about.labels if report.about is not None else {}
+    return ", ".join(f"{key} “{word}”" for key, word in labels.items())
 
 
 def _registered(report: AuditReport) -> str:
@@ -395,6 +452,7 @@ def _cell(control: view.ShownControl, cell: view.ShownCell, as_of: str, first: b
             tally = ", ".join(f"{n} {_words(o)}" for o, n in cell.outcomes)
             names = ", ".join(f"{row.name} {row.where}".strip() for row in cell.rows)
             said = f" ({tally}): {names}" + (f" and {cell.left_out} more" if cell.left_out else "")
+            said += "".join(f". {tried}" for tried in cell.cell.tried)
         case "attestation needed":
             said = f" from: {cell.cell.role}"
         case _:

@@ -25,14 +25,15 @@ from pydantic import (
 )
 
 from auditor.errors import Code, DataError
-from auditor.files import Closed, Number
+from auditor.files import LEFT_OUT, UNSAID, Closed, Number
 from auditor.finding.budgets import Family
 from auditor.finding.copies import Copies
 from auditor.finding.criterion import CriterionRecord
 from auditor.finding.figure import Figure
 from auditor.finding.judgement import Judgement
-from auditor.finding.measurement import LEFT_OUT, UNSAID, Outcome, Pillar
+from auditor.finding.measurement import Outcome, Pillar
 from auditor.finding.training_looks import TrainingRecord
+from auditor.report.about import About
 from auditor.report.looks import LooksRecord
 from auditor.report.sandbox_state import SandboxState
 from auditor.statistics.families import Multiplicity
@@ -164,7 +165,8 @@ class Finding(Closed):
 
     ``chance``: of a number that shows skill, what a model without any comes to. ``vacuous``: why a PASS would say
     nothing of this model, such as that it answers all rows the same, or "". ``doubtful``: why nothing is judged of its
-    rows, such as that they are copies of each other, or "".
+    rows, such as that they are copies of each other, or "". ``tried``: of a search, which ways were tried, which were
+    not, and why not; ``weak``: why that it found nothing says little, or "".
     """
 
     id: str
@@ -192,11 +194,14 @@ class Finding(Closed):
     reason: str
     vacuous: Annotated[str, LEFT_OUT] = ""
     doubtful: Annotated[str, LEFT_OUT] = ""
+    tried: Annotated[str, LEFT_OUT] = ""
+    weak: Annotated[str, LEFT_OUT] = ""
     budget: Annotated[str, LEFT_OUT] = ""
     p_fail_adjusted: Annotated[Number, UNSAID] = None
     p_pass_adjusted: Annotated[Number, UNSAID] = None
     alone: Annotated[Outcome | None, UNSAID] = None
     padding: Annotated[str, LEFT_OUT] = ""
+    other_kind: Annotated[bool, LEFT_OUT] = False
     estimate: AnyEstimate | None = None
 
     @classmethod
@@ -229,11 +234,14 @@ class Finding(Closed):
             reason=judged.reason,
             vacuous=judged.vacuous,
             doubtful=judged.doubtful,
+            tried=m.tried if m else "",
+            weak=m.weak if m else "",
             budget=judged.budget,
             p_fail_adjusted=judged.p_fail_adjusted,
             p_pass_adjusted=judged.p_pass_adjusted,
             alone=judged.alone,
             padding=judged.padding,
+            other_kind=judged.other_kind,
             estimate=m.estimate if m else None,
         )
 
@@ -358,8 +366,9 @@ class CellRecord(Closed):
     """One thing that a control asks for, and what there is of it.
 
     ``evidence``: ``findings`` are the ids of what was measured, and of what beside it could not be, ``outcomes`` how
-    many findings ended how. ``attestation
-    needed``: from whom is ``role``. ``not measured``: ``how`` says what would measure it, ``reason`` why it was not.
+    many findings ended how. ``attestation needed``: from whom is ``role``. ``not measured``: ``how`` says what would
+    measure it, ``reason`` why it was not.
+    ``tried``: of a search among the evidence, which ways were tried, which were not, and why not.
     """
 
     kind: Literal["evidence", "attestation needed", "not measured"]
@@ -369,6 +378,7 @@ class CellRecord(Closed):
     role: str = ""
     how: str = ""
     reason: str = ""
+    tried: Annotated[tuple[str, ...], LEFT_OUT] = ()
 
 
 class ControlRecord(Closed):
@@ -430,6 +440,7 @@ class AuditReport(Closed):
     registration: RegistrationRecord | None = None
     looks: Annotated[LooksRecord | None, UNSAID] = None
     training: Annotated[TrainingRecord | None, UNSAID] = None
+    about: Annotated[About | None, UNSAID] = None
     duration_s: float
     exit_code: int
 

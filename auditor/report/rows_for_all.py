@@ -132,7 +132,8 @@ def _times(finding: Finding, level: float, miss: float) -> float:
     if estimate is None or finding.ideal is None:
         return math.nan
     # What may not be judged at this size, or says nothing of this model, is not mended by the size alone.
-    barred = finding.p_pass is None or (finding.vacuous and finding.outcome is Outcome.INCONCLUSIVE)
+    says_little = (finding.vacuous or finding.weak) and finding.outcome is Outcome.INCONCLUSIVE
+    barred = finding.p_pass is None or says_little
     if barred or isinstance(estimate, Undefined) or math.isnan(estimate.value):
         return math.nan
     sides = 2 if _two_sided(finding) else 1

@@ -14,7 +14,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from auditor.data.groups_digest import GroupsDigest
-from auditor.errors import AuditorError, DataError, NotApplicableError, OutputsError, UsageError, some_of
+from auditor.errors import (
+    AuditorError,
+    DataError,
+    NotApplicableError,
+    OtherKindError,
+    OutputsError,
+    UsageError,
+    some_of,
+)
 from auditor.finding.budgets import Family
 from auditor.finding.criterion import Criterion, load_criteria
 from auditor.finding.judgement import Judgement
@@ -82,7 +90,7 @@ def ask(
     """
     missing = missing_needs(probe, model, data)
     if missing:
-        return _result(probe, not_applicable=not_applicable(missing, model))
+        return _left_out(probe, not_applicable(missing, model))
     rows = no_data() if data is None else data
     if reason := not_designed_for(probe, rows.design):
         return _result(probe, not_applicable=reason)
@@ -162,13 +170,18 @@ def attempt(
         measured = with_declared(probe, measure())
         return _result(probe, measured, alike=alike(measured) if alike is not None else (), started=started)
     except NotApplicableError as error:
-        return _result(probe, not_applicable=str(error), started=started)
+        return _left_out(probe, error, started=started)
     except OutputsError:
         raise
     except Exception as error:
         if on_error is not None:
             on_error(error)
         return _result(probe, not_run=reason_of(error), started=started)
+
+
+def _left_out(probe: Probe, error: NotApplicableError, *, started: float | None = None) -> ProbeResult:
+    kind = isinstance(error, OtherKindError)
+    return replace(_result(probe, not_applicable=str(error), started=started), other_kind=kind)
 
 
 def _result(

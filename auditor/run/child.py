@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from importlib import import_module
@@ -19,7 +19,7 @@ from auditor.data.groups_digest import GroupsDigest
 from auditor.data.row_keys import Keys, digest_of_keys
 from auditor.detection.examine import Examination, loaded_detector
 from auditor.detection.record import DetectorRecord
-from auditor.errors import DataError, NotApplicableError, OutputsError, UsageError
+from auditor.errors import DataError, OutputsError, UsageError
 from auditor.files import received, sha256_of, write_beside
 from auditor.finding.measurement import Measurement
 from auditor.intake.formats import Opened, load_model
@@ -146,6 +146,7 @@ def run(job: Job, channel: Channel, opened: list[Opened] | None = None) -> None:
         answer_from_counts(counting, model, job, job.data, channel, hashing)
         return
     data = load_data(job.data, model) if recorded is None else recorded[1]
+    _check_labels(job.data, data)
     record = data_record(data)
     if job.recognise:
         record = record.model_copy(update={"rows_sha256": data.evaluation.digest})
@@ -227,7 +228,7 @@ def explain(spec: ExplainSpec, model: AuditedModel, job: Job, channel: Channel) 
     hashing = Hashing(job.data)
     data = load_data(job.data, model)
     channel.send(DataRead(data=complete_record(data_record(data), job.data, hashing)))
-    _check_labels(spec, job.data, data)
+    _check_labels(job.data, data)
     module, _, name = spec.target.partition(":")
     rows = getattr(import_module(module), name)
     for row in rows(
@@ -236,16 +237,20 @@ def explain(spec: ExplainSpec, model: AuditedModel, job: Job, channel: Channel) 
         channel.send(RowExplained(row=row))
 
 
-def _check_labels(spec: ExplainSpec, said: DataSpec, data: AuditData) -> None:
+def _check_labels(said: DataSpec, data: AuditData) -> None:
     """Raises UsageError for a label of a column or value that is not there."""
-    if not spec.labels:
+    if not said.labels:
         return
     values: dict[str, set[str]] = {} if said.target is None else {said.target: set(data.classes)}
     for table in (data.X, data.sensitive_features):
         if isinstance(table, pd.DataFrame):
             values |= {str(c): set(map(spelled, table[c].dropna().unique())) for c in table.columns}
+    _check_columns(said, values)
+
+
+def _check_columns(said: DataSpec, values: Mapping[str, Collection[str]]) -> None:
     columns = {*values, *([] if Path(said.path).is_dir() else open_table(said.path).columns)}
-    check_keys(spec.labels, columns, values)
+    check_keys(said.labels, columns, values)
 
 
 def examine(spec: DetectionSpec, job: Job, channel: Channel) -> None:
@@ -318,6 +323,9 @@ def answer_from_counts(
         keys: list[Keys] | None = [] if job.recognise else None
         repeats, digests = RepeatCount(), dict[str, GroupsDigest]()
         counts, notes = stream_counts(spec, model, keys, None if spec.copies_are_real else repeats, digests)
+        if spec.labels:
+            seen = {name: {group[i] for group in counts.groups} for i, name in enumerate(counts.features)}
+            _check_columns(spec, seen if spec.target is None else {**seen, spec.target: set(counts.classes)})
         copies, more = repeats_in(open_table(spec.path), repeats, spec)
         record = DataRecord(
             n_rows=counts.n,
@@ -349,7 +357,7 @@ def _measure_counts(
 ) -> Sequence[Measurement]:
     missing = missing_needs(probe, model, shape)
     if missing:
-        raise NotApplicableError(not_applicable(missing, model))
+        raise not_applicable(missing, model)
     if isinstance(counts, Exception):
         raise counts
     return probe.measure_counts(counts)

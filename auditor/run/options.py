@@ -20,6 +20,7 @@ from annotated_types import Ge, Gt, Le, Lt
 
 from auditor.errors import UsageError
 from auditor.finding.profiles import DEFAULT_PROFILE
+from auditor.report.about import About
 from auditor.report.labels import Labels
 
 if TYPE_CHECKING:
@@ -168,7 +169,10 @@ class ScanOptions:
     model: Annotated[str | None, Flag(help="A model file or Hugging Face folder.", is_path=True)] = None
     data: Annotated[
         str | None,
-        Flag(help="Evaluation rows: CSV, TSV, Parquet, JSON Lines, or a database's URL with --query.", is_path=True),
+        Flag(
+            help="Evaluation rows: CSV, TSV, Parquet, JSON Lines, lines of text, or a database's URL with --query.",
+            is_path=True,
+        ),
     ] = None
     query: Annotated[
         str | None, Flag(help="File with the SELECT whose rows are read from the database.", is_path=True)
@@ -283,6 +287,9 @@ class ScanOptions:
     format: Annotated[tuple[str, ...], Flag(help=f"Formats to write: {FORMATS}.", read=_names, of_one_run=True)] = (
         "html",
         "json",
+    )
+    lang: Annotated[str, Flag(help="Language of the first page: en, de or a catalogue FILE.toml.", of_one_run=True)] = (
+        "en"
     )
     history: Annotated[
         bool,
@@ -401,14 +408,15 @@ class ScanOptions:
 
 @dataclass(frozen=True)
 class Configured:
-    """A scan as asked for: its options, the options of single probes, what the results are held to, and what columns
-    and values are called."""
+    """A scan as asked for: its options, the options of single probes, what the results are held to, what columns and
+    values are called, and what is said of whom and what it is about."""
 
     options: ScanOptions
     probe_options: dict[str, dict[str, Any]]
     criteria: tuple[Criterion, ...]
     policies: tuple[Policy, ...] = ()
     labels: Labels = field(default_factory=Labels)
+    about: About | None = None
 
 
 @cache

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeGuard, r
 
 import numpy as np
 
-from auditor.errors import ConfigError, did_you_mean
+from auditor.errors import ConfigError, NotApplicableError, OtherKindError, did_you_mean
 from auditor.finding.measurement import Answer, Measurement, Pillar
 from auditor.statistics.clusters import CLUSTERED
 from auditor.statistics.estimate import Exact, Undefined
@@ -119,11 +119,12 @@ _KIND_IN_WORDS = {
 }
 
 
-def not_applicable(needs: Sequence[Need], model: AuditedModel) -> str:
-    """The reason printed for missing needs of a model."""
+def not_applicable(needs: Sequence[Need], model: AuditedModel) -> NotApplicableError:
+    """What is said of missing needs of a model: that it is another kind of model, or what would have to be given."""
     words = getattr(model, "what", None) or _KIND_IN_WORDS[model.kind]
     said = [f"{need.what}: {f'this model is {words}' if need in _KINDS_OF_MODEL else need.how}" for need in needs]
-    return "Needs " + "; ".join(said) + "."
+    sort = OtherKindError if any(need in _KINDS_OF_MODEL for need in needs) else NotApplicableError
+    return sort("Needs " + "; ".join(said) + ".")
 
 
 def looks_at_rows(probe: type[Probe] | Probe) -> bool:

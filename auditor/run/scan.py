@@ -21,18 +21,19 @@ from auditor.finding.policy import Policy
 from auditor.intake.rows.sql import fetch, is_database, shown
 from auditor.intake.specs import DataSpec, Job, Limits, ModelSpec, ProbeSpec, RecordedSpec
 from auditor.report.controls import with_policies
+from auditor.report.labels import Labels
 from auditor.report.record import INTAKE, AuditReport, DataRecord, ModelRecord
 from auditor.run.audit import assemble, environment
 from auditor.run.heard import Measured
 from auditor.run.isolate import measure
 from auditor.run.options import Configured, ScanOptions
 from auditor.run.plugins import known_probes, probe_target
-from auditor.run.probe import Probe, make_probe
+from auditor.run.probe import Need, Probe, make_probe
 
 _R = TypeVar("_R", ModelRecord, DataRecord)
 # What a scan may ask, by name: handed down, since this floor knows of no probe.
 Catalogue = Mapping[str, type[Probe]]
-# What is asked wherever there are labels.
+# What is asked wherever there are labels, and of every language model.
 PERFORMANCE = "performance"
 _OF_DATA = (
     "train", "target", "positive", "sensitive_file", "join_on", "text", "image", "sensitive", "cluster", "weight",
@@ -125,7 +126,7 @@ def job_of(configured: Configured, catalogue: Catalogue) -> Job:
             raise UsageError(f"--{given[0].replace('_', '-')} says something about data: add --data FILE.")
     return Job(
         model=model_spec(options),
-        data=None if options.data is None and options.predictions is None else data_spec(options),
+        data=None if options.data is None and options.predictions is None else data_spec(options, configured.labels),
         probes=tuple(probe_specs(configured, catalogue)),
         seed=options.seed,
         limits=Limits(memory_bytes=options.max_memory, seconds=options.max_seconds),
@@ -156,7 +157,7 @@ def model_spec(options: ScanOptions) -> ModelSpec:
     )
 
 
-def data_spec(options: ScanOptions) -> DataSpec:
+def data_spec(options: ScanOptions, labels: Labels | None = None) -> DataSpec:
     """Which columns of which files are what. Raises UsageError where a file is not there."""
     side, train = options.sensitive_file, options.train
     _check_bins(options)
@@ -182,6 +183,7 @@ def data_spec(options: ScanOptions) -> DataSpec:
         cluster=options.cluster,
         weight=options.weight,
         copies_are_real=options.copies_are_real,
+        labels=() if labels is None else tuple(labels.words),
     )
 
 
@@ -231,7 +233,8 @@ _FOR_PROBES = {"scorer": "scorer", "reference": "reference", "ood": "file or fol
 def probe_specs(configured: Configured, catalogue: Catalogue) -> list[ProbeSpec]:
     """The probes that a scan asks, with their options. Raises UsageError or ConfigError."""
     chosen = [name.replace("-", "_") for name in configured.options.probes or catalogue]
-    if configured.options.target is not None and PERFORMANCE in catalogue:
+    of_language = any(Need.LANGUAGE_MODEL in catalogue[name].needs for name in chosen if name in catalogue)
+    if (configured.options.target is not None or of_language) and PERFORMANCE in catalogue:
         # Without it nothing tells a model that knows nothing from one that treats all alike.
         chosen = [PERFORMANCE, *chosen]
     # Looking through everything that is installed takes its time: only where a name is none of ours.
@@ -344,7 +347,7 @@ def record_of(configured: Configured, job: Job, measured: Measured, command: str
         refusal=measured.refusal,
         allow_inconclusive=options.allow_inconclusive,
         duration_s=seconds,
-    )
+    ).model_copy(update={"about": configured.about})
     return with_policies(report, configured.policies, options.as_of or datetime.now(UTC).date())
 
 

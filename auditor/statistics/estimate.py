@@ -34,7 +34,7 @@ class Estimate(BaseModel):
     estimate survives a round trip through JSON, and a stranger can recompute every interval from the report.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, defer_build=True)
 
     # Whether the value may exceed 1, so that an ideal of 0 does not mean a share.
     unbounded: ClassVar[bool] = False

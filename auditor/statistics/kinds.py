@@ -13,6 +13,7 @@ from auditor.statistics.clusters import (
     WorstClusteredDifference,
     WorstClusteredRatio,
 )
+from auditor.statistics.corrected import Corrected
 from auditor.statistics.detection import (
     AreaDifference,
     AveragePrecision,
@@ -45,6 +46,7 @@ from auditor.statistics.means import (
 from auditor.statistics.one_sided import AtLeast, AtMost, Bracket, WorstBracketDifference
 from auditor.statistics.ranks import AreaUnderCurve, Quantile, TruePositiveRateAt
 from auditor.statistics.rates import Difference, Odds, Proportion, WeightedSum
+from auditor.statistics.strongest import StrongestAttack
 from auditor.statistics.upper_bound import UpperBound
 from auditor.statistics.values import (
     BoundedMean,
@@ -108,7 +110,9 @@ AnyEstimate = Annotated[
     | AtMost
     | AtLeast
     | Bracket
-    | WorstBracketDifference,
+    | WorstBracketDifference
+    | Corrected
+    | StrongestAttack,
     Field(discriminator="kind"),
 ]
 
@@ -164,6 +168,8 @@ JUDGED = frozenset(
         "at_least",
         "bracket",
         "worst_bracket_difference",
+        "corrected_proportion",
+        "strongest_attack",
     }
 )
 

@@ -12,8 +12,9 @@ import scipy
 from pydantic import Field
 
 from auditor.rows import FloatArray
-from auditor.statistics.estimate import Estimate, Undefined
+from auditor.statistics.estimate import Estimate, Side, Undefined, smallest_p
 from auditor.statistics.intervals import area_reach, clopper_pearson
+from auditor.statistics.thresholds import rate_bounds, rate_level
 
 
 class AreaUnderCurve(Estimate):
@@ -132,9 +133,11 @@ class TruePositiveRateAt(Estimate):
     """True positive rate of a score at a false positive rate, with the threshold's own uncertainty.
 
     ``members_above[j]``: how many of ``n_positive`` score above the (j+1)-th largest of ``n_negative`` negatives, for
-    as many j as the bounds may need. The threshold is an estimated quantile of the negatives, so alpha is split in
-    two: half lets the threshold range over the order statistics that may hold the true quantile, half is the
-    Clopper-Pearson bound of the rate there. In [0, 1]; ideal: the false positive rate itself.
+    as many j as the bounds may need. The threshold is an estimated quantile of the negatives: with ``joint``, the
+    bounds are those of the exact region of threshold and rate together (:mod:`~auditor.statistics.thresholds`). In
+    records of earlier versions alpha is split in two: half lets the threshold range over the order statistics that may
+    hold the true quantile, half is the Clopper-Pearson bound of the rate there. In [0, 1]; ideal: the false positive
+    rate itself.
     """
 
     kind_limits: ClassVar[tuple[float, float]] = (0.0, 1.0)
@@ -144,6 +147,8 @@ class TruePositiveRateAt(Estimate):
     members_above: tuple[Annotated[int, Field(ge=0)], ...]
     n_positive: Annotated[int, Field(ge=0)]
     n_negative: Annotated[int, Field(ge=0)]
+    # Left out where it is not so, so that older evidence keeps its digests and its intervals.
+    joint: Annotated[bool, Field(exclude_if=operator.not_)] = False
 
     def _above(self, rank: int) -> int:
         return self.members_above[rank] if rank < len(self.members_above) else self.n_positive
@@ -158,6 +163,9 @@ class TruePositiveRateAt(Estimate):
         if not self.n_positive or not self.n_negative:
             return 0.0, 1.0
         n, f = self.n_negative, self.false_positive_rate
+        if self.joint:
+            kept = np.asarray(self.members_above, np.float64)
+            return rate_bounds(kept, n_positive=self.n_positive, n_negative=n, f=f, alpha=alpha)
         # No bound reaches beyond the counts that are kept; there a rank gives n_positive, as _above does.
         j = np.arange(0, min(n, len(self.members_above)) + 1, dtype=np.float64)
         # N ~ Bin(n, f) negatives lie above the true threshold; the (j+1)-th largest is below it unless N > j, and
@@ -169,6 +177,21 @@ class TruePositiveRateAt(Estimate):
         low, _ = clopper_pearson(above_high, n=self.n_positive, alpha=alpha / 2.0)
         _, high = clopper_pearson(above_low, n=self.n_positive, alpha=alpha / 2.0)
         return float(low), float(high)
+
+    def p_value(self, bound: float, side: Side) -> float:
+        if not (self.joint and self.n_positive and self.n_negative and 0.0 < bound < 1.0):
+            return super().p_value(bound, side)
+        return smallest_p(
+            rate_level(
+                np.asarray(self.members_above, np.float64),
+                n_positive=self.n_positive,
+                n_negative=self.n_negative,
+                f=self.false_positive_rate,
+                value=bound,
+                end="low" if side in ("greater", "at_least") else "high",
+                strictly=side in ("greater", "less"),
+            )
+        )
 
     def standard_error_at(self, ideal: float) -> float:
         if not self.n_positive or not self.n_negative:
@@ -225,4 +248,5 @@ def true_positive_rate_at(
         members_above=tuple(int(k) for k in above),
         n_positive=x.size,
         n_negative=y.size,
+        joint=True,
     )

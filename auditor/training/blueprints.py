@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 SURROGATE_HIDDEN = (64, 32)
 SURROGATE_RECIPE = Recipe()
+# What most networks of transformers were is in no folder: the weights that they started from.
+_TUNED = "from a random start where the target may have been tuned from weights that are not here"
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -74,9 +76,10 @@ def blueprint_of(model: AuditedModel, X: Rows) -> Blueprint:
     """The model's own architecture and recipe where they are known, else a surrogate's, which ``described`` names.
 
     X: rows of the kind the model takes, on which the encoding of a surrogate is fitted. Architectures of the table are
-    made anew; a module of another class is copied and every layer's ``reset_parameters`` called, which is trusted only
-    where each parameter belongs to a layer that has one. Surrogates: for tables an MLP of 64 and 32 units, for images a
-    small convolutional network, both with the default recipe. Raises NotApplicableError for texts without an encoding,
+    made anew, and networks of transformers by their configuration; a module of another class is copied and every
+    layer's ``reset_parameters`` called, which is trusted only where each parameter belongs to a layer that has one.
+    All start at random, whatever the audited one was tuned from. Surrogates: for tables an MLP of 64 and 32 units, for
+    images a small convolutional network, both with the default recipe. Raises NotApplicableError for texts without an encoding,
     and for a model that was trained with weights, which the rows do not bring.
     """
     if why := why_not_trained_alike(model):
@@ -93,7 +96,7 @@ def blueprint_of(model: AuditedModel, X: Rows) -> Blueprint:
                 recipe=recipe,
                 outputs=model.output_kind,
                 described=f"the target's own architecture ({name}) trained by {how} ({_said(recipe)})",
-                known=model.recipe is not None,
+                known=model.recipe is not None and _TUNED not in name,
             )
     make, encode, name = _surrogate(model, X)
     return Blueprint(
@@ -120,6 +123,8 @@ def _again(model: TorchModel) -> tuple[Callable[[], nn.Module] | None, str]:
         factory, arguments = ARCHITECTURES[name], dict(named.get("args", {}))
         return lambda: factory(**arguments), name
     module = model.module
+    if (anew := _of_transformers(module)) is not None:
+        return anew, f"{type(getattr(module, 'network', module)).__name__}, {_TUNED}"
     bare = [
         name
         for layer in module.modules()
@@ -138,6 +143,23 @@ def _again(model: TorchModel) -> tuple[Callable[[], nn.Module] | None, str]:
         return fresh
 
     return make, name
+
+
+def _of_transformers(module: nn.Module) -> Callable[[], nn.Module] | None:
+    """What makes a network of transformers anew, by its configuration and with its own start, or None for others."""
+    network: Any = getattr(module, "network", module)
+    if not any(base.__module__ == "transformers.modeling_utils" for base in type(network).__mro__):
+        return None
+
+    def make() -> nn.Module:
+        fresh = type(network)(copy.deepcopy(network.config))
+        if network is module:
+            return fresh  # type: ignore[no-any-return]
+        around = copy.copy(module)
+        around._modules = dict(module._modules) | {"network": fresh}
+        return around
+
+    return make
 
 
 def _surrogate(model: AuditedModel, X: Rows) -> tuple[Callable[[], nn.Module], Callable[[Rows], Tensor], str]:

@@ -1,4 +1,4 @@
-"""Many models of one kind trained together, each on its own rows: parameters stacked, ``torch.func.vmap`` over them.
+"""Many models of one kind trained together, each on its own rows: in stacks where that costs less than one by one.
 
 A batch of k small networks costs little more than one, because what a small network costs is the calls and not the
 arithmetic. What comes out is what the models would be if they were trained one by one with the same seeds, up to
@@ -7,34 +7,32 @@ rounding.
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import json
 import math
 import resource
 import sys
-import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import partial
 from io import BytesIO
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, stack_module_state, vmap
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from auditor.errors import ModelError
 from auditor.files import write_beside
 from auditor.model.audited_model import Recipe
-from auditor.model.outputs import Outputs, as_logits
-from auditor.model.torch_model import evaluating
+from auditor.model.outputs import Outputs
+from auditor.networks.sequence import NotASequenceError
 from auditor.randomness import seeded_globals
-from auditor.training.loop import optimizer_of
+from auditor.training.costs import Work, work_of
+from auditor.training.stacks import Alone, LinearStack, Stack, VmapStack, linear_chain, why_no_vmap
 
 BoolArray = npt.NDArray[np.bool_]
 MOST_TOGETHER = 32
@@ -42,6 +40,9 @@ _BUDGET = 1 << 30
 _FEWEST_BYTES = 64 << 20
 # Working copies that a backward pass makes beside what the forward pass kept.
 _WORKING_COPIES = 3
+# Rows that are counted on; and the least share of starting operations in what models take that a stack may save.
+_FEW_ROWS = 4
+_LEAST_TO_SAVE = 0.1
 _OPTIMIZERS = ("adam", "adamw", "sgd")
 
 Progress = Callable[[str], None]
@@ -107,6 +108,7 @@ def train_together(
     keep: Callable[[Tensor], Tensor] | None = None,
     memory_bytes: int | None = None,
     most_together: int = MOST_TOGETHER,
+    stacked: bool | None = None,
     checkpoint: str | Path | None = None,
     progress: Progress | None = None,
 ) -> Ensemble:
@@ -119,41 +121,69 @@ def train_together(
     own permutation per epoch. A last batch of a single row is left out, as :mod:`auditor.training.train` does.
     ``keep``: logits (k, n, n_classes) to what is wanted of them, along the first two axes; None keeps the logits.
 
-    Modules that ``vmap`` cannot take (running statistics, some recurrent layers) are trained one by one, and ``notes``
-    says so. ``memory_bytes``: None takes a quarter of what the process may still use, at most 1 GiB; it decides how
-    many models train at a time, at most ``most_together``. Dropout draws for all models of a chunk at once, so there,
-    and only there, the result depends on the size of the chunks. ``checkpoint``: a folder in which each chunk is kept
-    when it is done; a run with the same inputs goes on from there with the same result, whatever else lies there.
+    Models train in stacks where that can be done and costs less than one by one, which is counted
+    (:mod:`auditor.training.costs`) and not timed, so that the same call takes the same way; ``notes`` says where they
+    were trained one by one, and why. ``stacked``: True wherever it can be done, False never. Either way comes to the
+    same models up to rounding. On a GPU both compute in bfloat16 where :mod:`auditor.training.loop` does.
+
+    ``memory_bytes``: None takes half of the free memory of a GPU, else a quarter of what the process may still use, at
+    most 1 GiB; it decides how many models are a stack, at most ``most_together``. Dropout draws for all models of a
+    stack at once, so there, and only there, the result depends on the size of the stacks. ``checkpoint``: a folder in
+    which each stack is kept when it is done; a run with the same inputs goes on from there with the same result,
+    whatever else lies there.
 
     Raises ModelError for an unknown optimizer, models of unequal numbers of rows, and a loss that is not finite.
     """
     k = len(members)
-    if recipe.optimizer not in _OPTIMIZERS:
-        raise ModelError(f"The optimizer {recipe.optimizer!r} of the recipe is none of {', '.join(_OPTIMIZERS)}.")
-    sizes = members.sum(axis=1)
-    if len(seeds) != k or not k or sizes.min() != sizes.max() or not sizes[0] or members.shape[1] != len(x):
-        raise ModelError("Training together needs a seed and as many rows, one or more, for each model.")
     say = progress or (lambda _: None)
-    task = _Task(make, x, y, members, tuple(seeds), recipe, outputs, keep)
-    why_not = _cannot_stack(task)
-    together = 1 if why_not else min(most_together, _fit_in(task, memory_bytes), k)
+    task = _checked(_Task(make, x, y, members, tuple(seeds), recipe, outputs, keep))
+    way = _chosen(task, most_together, stacked)
+    together = _at_once(task, way, most_together, memory_bytes)
     parts, reused = [], 0
     for start in range(0, k, together):
         chunk = range(start, min(start + together, k))
-        place = None if checkpoint is None else Path(checkpoint) / f"ensemble-{_fingerprint(task, chunk, why_not)}.npy"
+        place = None if checkpoint is None else Path(checkpoint) / f"ensemble-{_fingerprint(task, chunk, way)}.npy"
         part = None if place is None else _read(place, len(chunk), len(x))
         if part is None:
             say(f"training models {chunk.start + 1} to {chunk.stop} of {k}")
-            part = _one_by_one(task, chunk) if why_not else _stacked(task, chunk)
+            part = _trained(task, chunk, way)
             if place is not None:
                 _write(place, part)
         else:
             reused += len(chunk)
         parts.append(part)
-    notes = [f"{k} models were trained one by one, because {why_not}"] if why_not else []
+    notes = [f"{k} models were trained one by one, because {way.why_alone}"] if way.why_alone else []
     if reused:
         notes.append(f"{reused} of {k} models were read from the checkpoint folder")
     return Ensemble(kept=np.concatenate(parts), members=members, notes=tuple(notes))
+
+
+def predicted_seconds(
+    make: Callable[[], nn.Module],
+    x: Tensor,
+    *,
+    n_models: int,
+    n_learned: int,
+    n_classes: int,
+    recipe: Recipe,
+    outputs: Outputs = "logits",
+    memory_bytes: int | None = None,
+    most_together: int = MOST_TOGETHER,
+    stacked: bool | None = None,
+) -> float:
+    """About how many seconds of one core :func:`train_together` takes for ``n_models``, each on ``n_learned`` rows.
+
+    Nothing is timed: the operations of one step and of one pass over a batch are counted and multiplied, by the unit
+    costs of :mod:`auditor.training.costs`, so that the same question has the same answer every time. x (n, ...),
+    ``make``, ``recipe``, ``outputs``, ``memory_bytes``, ``most_together`` and ``stacked`` as there. Within a factor of
+    3 of the processor time of small networks on a server of 2023. Raises ModelError where it would.
+    """
+    members = np.broadcast_to(np.arange(len(x)) < n_learned, (n_models, len(x)))
+    y = torch.arange(len(x), device=x.device) % n_classes
+    task = _checked(_Task(make, x, y, members, tuple(range(n_models)), recipe, outputs, None))
+    way = _chosen(task, most_together, stacked)
+    together = _at_once(task, way, most_together, memory_bytes)
+    return math.ceil(n_models / together) * _work_of_training(task, way, together).seconds
 
 
 @dataclass(frozen=True, eq=False)
@@ -184,174 +214,139 @@ class _Task:
         return kept.detach().cpu().double().numpy()
 
 
-# ---- together ------------------------------------------------------------------------------------------------------
+def _checked(task: _Task) -> _Task:
+    """The task; ModelError where it cannot be done."""
+    if task.recipe.optimizer not in _OPTIMIZERS:
+        raise ModelError(f"The optimizer {task.recipe.optimizer!r} of the recipe is none of {', '.join(_OPTIMIZERS)}.")
+    k, sizes = len(task.members), task.members.sum(axis=1)
+    if len(task.seeds) != k or not k or not sizes.min() == sizes.max() > 0 or task.members.shape[1] != len(task.x):
+        raise ModelError("Training together needs a seed and as many rows, one or more, for each model.")
+    return task
 
 
-class _Stack:
-    """k modules as one function of stacked parameters and buffers; their class is applied by ``vmap``."""
-
-    def __init__(self, modules: Sequence[nn.Module], outputs: Outputs) -> None:
-        self.outputs = outputs
-        self.parameters, self.buffers = stack_module_state(list(modules))
-        self.skeleton = copy.deepcopy(modules[0]).to("meta")
-        drops = any(isinstance(m, nn.modules.dropout._DropoutNd) and m.p > 0 for m in modules[0].modules())
-        self._randomness = "different" if drops else "error"
-
-    def __call__(self, x: Tensor, *, shared: bool) -> Tensor:
-        """(k, m, n_classes) logits of x, (k, m, ...) or, where ``shared``, (m, ...) for all models."""
-
-        def one(parameters: dict[str, Tensor], buffers: dict[str, Tensor], rows: Tensor) -> Tensor:
-            raw: Tensor = functional_call(self.skeleton, (parameters, buffers), (rows,))
-            raw = raw.unsqueeze(1) if raw.ndim == 1 else raw
-            return as_logits(raw, self.outputs)
-
-        dims = (0, 0, None if shared else 0)
-        applied: Tensor = vmap(one, in_dims=dims, randomness=self._randomness)(self.parameters, self.buffers, x)
-        return applied
-
-    def trainable(self) -> list[Tensor]:
-        """The stacked parameters that the optimizer moves."""
-        return [p for p in self.parameters.values() if p.requires_grad]
+# ---- how ------------------------------------------------------------------------------------------------------------
 
 
-def _stacked(task: _Task, chunk: range) -> npt.NDArray[np.float64]:
-    stack = _Stack([task.fresh(i) for i in chunk], task.outputs)
-    optimizer = optimizer_of(task.recipe, stack.trainable())
-    own = np.stack([np.flatnonzero(task.members[i]) for i in chunk])
-    rows = torch.from_numpy(own).to(task.x.device)
+@dataclass(frozen=True)
+class _Way:
+    """How models are trained: ``kind`` of stack, or alone and why."""
+
+    kind: Literal["linear", "vmap", "alone"]
+    plain_attention: bool = False
+    why_alone: str = ""
+
+    def stack(self, task: _Task, chunk: range) -> Stack:
+        """The untrained models of a chunk."""
+        modules = [task.fresh(i) for i in chunk]
+        x, y, recipe = task.x, task.y, task.recipe
+        if self.kind == "linear":
+            return LinearStack(modules, x, y, recipe)
+        if self.kind == "vmap":
+            return VmapStack(modules, x, y, recipe, task.outputs, plain_attention=self.plain_attention)
+        return Alone(modules[0], x, y, recipe, task.outputs)
+
+
+_ALONE = _Way("alone")
+
+
+def _possible(task: _Task) -> _Way:
+    """The stack that such models can be, or alone and why they cannot."""
+    modules = [task.fresh(0), task.fresh(min(1, len(task.seeds) - 1))]
+    x = task.x
+    if x.device.type == "cpu" and x.ndim == 2 and task.outputs == "logits" and _of_one_type(modules[0], x):
+        with suppress(NotASequenceError):
+            linear_chain(modules[0])
+            return _Way("linear")
+    few = x[: max(2, min(4, len(x)))]
+    why_not = ""
+    for plain_attention in (False, True):
+        found = why_no_vmap(modules, few, task.outputs, plain_attention=plain_attention)
+        if not found:
+            return _Way("vmap", plain_attention)
+        why_not = why_not or found
+    return _Way("alone", why_alone=why_not)
+
+
+def _of_one_type(module: nn.Module, x: Tensor) -> bool:
+    return all(p.dtype == x.dtype for p in module.parameters())
+
+
+def _chosen(task: _Task, most_together: int, stacked: bool | None) -> _Way:
+    """Stacked where that can be done and costs less; counted, so that a result does not depend on a clock."""
+    if stacked is not None:
+        return _possible(task) if stacked else _ALONE
+    k = min(most_together, len(task.members))
+    apart = _work_of_training(task, _ALONE, 1)
+    if apart.starting < _LEAST_TO_SAVE * apart.seconds:
+        share = apart.starting / apart.seconds
+        return _Way("alone", why_alone=f"starting operations, which a stack saves, is {share:.1%} of what they take")
+    possible = _possible(task)
+    if possible.kind == "alone":
+        return possible
+    times = _work_of_training(task, possible, k).seconds / k / apart.seconds
+    return possible if times < 1.0 else _Way("alone", why_alone=f"stacked they would take {times:.1f} times as long")
+
+
+def _work_of_training(task: _Task, way: _Way, k: int) -> Work:
+    """The work of a chunk of k models: their steps, and what they say of all rows.
+
+    Counted on a few rows and on twice as many, since what does not grow with them is the work on the parameters.
+    """
+    counted, n_learned = min(k, 2), int(task.members[0].sum())
+    steps = math.ceil(n_learned / task.batch_size)
+    with seeded_globals(np.random.default_rng(0)):
+        stack = way.stack(task, range(counted))
+        few, more = (torch.arange(m, device=task.x.device) % len(task.x) for m in (_FEW_ROWS, 2 * _FEW_ROWS))
+        # The first step makes what the optimizer remembers.
+        stack.learn(few.expand(counted, -1))
+        learning = [work_of(lambda: stack.learn(rows.expand(counted, -1))) for rows in (few, more)]  # noqa: B023
+        asking = [work_of(lambda: stack.ask(task.x[rows])) for rows in (few, more)]  # noqa: B023
+    step = learning[0].grown(learning[1], n_learned / steps / _FEW_ROWS)
+    asked = asking[0].grown(asking[1], len(task.x) / _FEW_ROWS)
+    return (step * (task.recipe.epochs * steps) + asked).of_numbers(k / counted)
+
+
+def _trained(task: _Task, chunk: range, way: _Way) -> npt.NDArray[np.float64]:
+    """What the models of a chunk say of all rows, once they are trained."""
+    stack = way.stack(task, chunk)
+    rows = torch.from_numpy(np.stack([np.flatnonzero(task.members[i]) for i in chunk])).to(task.x.device)
     generators = [torch.Generator().manual_seed(Seeds.of(task.seeds[i]).batches) for i in chunk]
-    stack.skeleton.train()
-    noise = np.random.default_rng(Seeds.of(task.seeds[chunk.start]).noise)
-    with seeded_globals(noise), torch.enable_grad(), _plain_attention():
+    with seeded_globals(np.random.default_rng(Seeds.of(task.seeds[chunk.start]).noise)):
         for _ in range(task.recipe.epochs):
             orders = torch.stack([torch.randperm(rows.shape[1], generator=g) for g in generators])
             order = torch.gather(rows, 1, orders.to(rows.device))
-            last = _one_epoch(task, stack, order, optimizer)
-        _finite(last)
-    stack.skeleton.eval()
-    return _applied(task, stack, len(chunk))
-
-
-def _one_epoch(task: _Task, stack: _Stack, order: Tensor, optimizer: torch.optim.Optimizer) -> Tensor:
-    """Trains an epoch on rows ``order`` (k, m); the last batch's loss, summed over the models."""
-    loss = torch.zeros(())
-    for batch in torch.split(order, task.batch_size, dim=1):
-        if batch.shape[1] == 1 and order.shape[1] > 1:
-            continue
-        optimizer.zero_grad(set_to_none=True)
-        logits = stack(task.x[batch], shared=False)
-        # Classes first: a softmax along a last axis of two costs more than the layers before it.
-        classes_first = logits.flatten(0, 1).t().unsqueeze(0)
-        flat = nn.functional.cross_entropy(classes_first, task.y[batch].flatten().unsqueeze(0), reduction="sum")
-        # The sum over models of their mean losses: each model's gradient is that of its own mean loss.
-        loss = flat / batch.shape[1]
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-    return loss.detach()
-
-
-def _applied(task: _Task, stack: _Stack, k: int) -> npt.NDArray[np.float64]:
-    at_once = max(1, task.batch_size * MOST_TOGETHER // k)
-    with torch.no_grad(), _plain_attention():
-        parts = [stack(part, shared=True) for part in torch.split(task.x, at_once)]
-    return task.said(torch.cat(parts, dim=1))
-
-
-@contextmanager
-def _plain_attention() -> Iterator[None]:
-    """Attention written out, without the fused kernels that ``vmap`` does not know; as it was afterwards."""
-    was = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        with sdpa_kernel(SDPBackend.MATH):
-            yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(was)
-
-
-def _finite(loss: Tensor) -> None:
-    if not math.isfinite(float(loss)):
+            for batch in torch.split(order, task.batch_size, dim=1):
+                if batch.shape[1] > 1 or order.shape[1] == 1:
+                    stack.learn(batch)
+    if not all(bool(torch.isfinite(p).all()) for p in stack.trained()):
         raise ModelError("The loss of a model became infinite or NaN in training: lower the recipe's learning rate.")
-
-
-# ---- one by one ----------------------------------------------------------------------------------------------------
-
-
-def _one_by_one(task: _Task, chunk: range) -> npt.NDArray[np.float64]:
-    found = []
-    for i in chunk:
-        module = task.fresh(i)
-        optimizer = optimizer_of(task.recipe, [p for p in module.parameters() if p.requires_grad])
-        rows = torch.from_numpy(np.flatnonzero(task.members[i]))
-        generator = torch.Generator().manual_seed(Seeds.of(task.seeds[i]).batches)
-        module.train()
-        loss = torch.zeros(())
-        with seeded_globals(np.random.default_rng(Seeds.of(task.seeds[i]).noise)), torch.enable_grad():
-            for _ in range(task.recipe.epochs):
-                order = rows[torch.randperm(len(rows), generator=generator)].to(task.x.device)
-                for batch in torch.split(order, task.batch_size):
-                    if len(batch) == 1 and len(order) > 1:
-                        continue
-                    optimizer.zero_grad(set_to_none=True)
-                    loss = nn.functional.cross_entropy(_logits(module, task.x[batch], task.outputs), task.y[batch])
-                    loss.backward()  # type: ignore[no-untyped-call]
-                    optimizer.step()
-            _finite(loss.detach())
-        with torch.no_grad(), evaluating(module):
-            parts = [_logits(module, part, task.outputs) for part in torch.split(task.x, 4096)]
-        found.append(task.said(torch.cat(parts).unsqueeze(0)))
-    return np.concatenate(found)
-
-
-def _logits(module: nn.Module, rows: Tensor, outputs: Outputs) -> Tensor:
-    raw: Tensor = module(rows)
-    return as_logits(raw.unsqueeze(1) if raw.ndim == 1 else raw, outputs)
-
-
-def _cannot_stack(task: _Task) -> str:
-    """Why the models cannot be trained together, or "" where a trial of two shows that they can."""
-    modules = [task.fresh(0), task.fresh(min(1, len(task.seeds) - 1))]
-    few = task.x[: max(2, min(4, len(task.x)))]
-    before = {name: value.clone() for name, value in modules[0].named_buffers()}
-    trial = copy.deepcopy(modules[0]).train()
-    with seeded_globals(np.random.default_rng(0)):
-        with torch.no_grad():
-            trial(few)
-        moved = [name for name, value in trial.named_buffers() if not torch.equal(value, before[name])]
-        if moved:
-            owner = modules[0].get_submodule(moved[0].rpartition(".")[0])
-            return f"{type(owner).__name__} keeps running statistics, which vmap cannot take"
-        try:
-            stack = _Stack(modules, task.outputs)
-            with warnings.catch_warnings():
-                # vmap warns where it falls back to a loop of its own, which is slower than ours.
-                warnings.simplefilter("error")
-                with torch.enable_grad(), _plain_attention():
-                    stack.skeleton.train()
-                    stack(torch.stack([few, few]), shared=False).sum().backward()  # type: ignore[no-untyped-call]
-                stack.skeleton.eval()
-                with torch.no_grad(), _plain_attention():
-                    together = stack(few, shared=True)
-        except Exception as error:  # whatever functorch raises on a layer that it does not know
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:120].rstrip(".")
-            return f"vmap cannot take the module: {reason}"
-        with torch.no_grad():
-            apart = torch.stack([_logits(module.eval(), few, task.outputs) for module in modules])
-    if not torch.allclose(together, apart, rtol=1e-3, atol=1e-4):
-        return "vmap changes what the module says"
-    return ""
+    at_once = max(1, task.batch_size * MOST_TOGETHER // len(chunk))
+    with torch.no_grad():
+        return task.said(torch.cat([stack.ask(part) for part in torch.split(task.x, at_once)], dim=1))
 
 
 # ---- memory --------------------------------------------------------------------------------------------------------
 
 
-def memory_budget() -> int:
-    """Bytes that training together may use: a quarter of what the process may still map, at most 1 GiB."""
+def memory_budget(device: torch.device | None = None) -> int:
+    """Bytes that training together may use: on a GPU half of what is free, else a quarter of what the process may map.
+
+    Beside a GPU at most 1 GiB.
+    """
+    if device is not None and device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        return max(free // 2, _FEWEST_BYTES)
     limit, _ = resource.getrlimit(resource.RLIMIT_AS)
     if limit == resource.RLIM_INFINITY or sys.platform != "linux":
         return _BUDGET
     mapped = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     return min(_BUDGET, max((limit - mapped) // 4, _FEWEST_BYTES))
+
+
+def _at_once(task: _Task, way: _Way, most_together: int, memory_bytes: int | None) -> int:
+    if way.kind == "alone":
+        return 1
+    return min(most_together, _fit_in(task, memory_bytes), len(task.members))
 
 
 def _fit_in(task: _Task, memory_bytes: int | None) -> int:
@@ -369,12 +364,13 @@ def _fit_in(task: _Task, memory_bytes: int | None) -> int:
         seeded_globals(np.random.default_rng(0)),
         torch.enable_grad(),
     ):
-        logits = _logits(module.train(), task.x[:rows], task.outputs)
+        raw = module.train()(task.x[:rows])
+    n_classes = max(2, raw.shape[1] if raw.ndim > 1 else 1)
     of_parameters = sum(p.numel() * p.element_size() for p in module.parameters())
     # Logits on all rows, twice and as doubles; positions of the learned rows, and their order.
-    of_rows = 16 * len(task.x) * logits.shape[1] + 16 * int(task.members[0].sum())
+    of_rows = 16 * len(task.x) * n_classes + 16 * int(task.members[0].sum())
     each = 4 * of_parameters + _WORKING_COPIES * sum(kept) + of_rows
-    budget = memory_budget() if memory_bytes is None else memory_bytes
+    budget = memory_budget(task.x.device) if memory_bytes is None else memory_bytes
     # A power of two, so that a little more or less memory does not change the last digits of the result.
     return 1 << (max(1, budget // max(each, 1)).bit_length() - 1)
 
@@ -382,7 +378,7 @@ def _fit_in(task: _Task, memory_bytes: int | None) -> int:
 # ---- checkpoints ---------------------------------------------------------------------------------------------------
 
 
-def _fingerprint(task: _Task, chunk: range, why_not: str) -> str:
+def _fingerprint(task: _Task, chunk: range, way: _Way) -> str:
     """A digest of everything that decides what the models of a chunk say."""
     first = task.fresh(chunk.start)
     digest = hashlib.sha256()
@@ -392,7 +388,7 @@ def _fingerprint(task: _Task, chunk: range, why_not: str) -> str:
         "seeds": [task.seeds[i] for i in chunk],
         "module": repr(first),
         "keep": _name_of(task.keep),
-        "how": why_not,
+        "how": asdict(way),
         "torch": torch.__version__,
         "shapes": [list(task.x.shape), str(task.x.dtype)],
     }

@@ -86,9 +86,12 @@ def sum_gradients(module: nn.Module, summed: Summing) -> None:
         parameter.grad = gradient
 
 
-def optimizer_of(recipe: Recipe, parameters: Sequence[Tensor]) -> torch.optim.Optimizer:
-    """torch's own optimizer as the recipe has it. Raises ModelError for one that is none of adam, adamw and sgd."""
-    shared: dict[str, Any] = {"lr": recipe.learning_rate, "weight_decay": recipe.weight_decay}
+def optimizer_of(recipe: Recipe, parameters: Sequence[Tensor], *, fused: bool = False) -> torch.optim.Optimizer:
+    """torch's own optimizer as the recipe has it. Raises ModelError for one that is none of adam, adamw and sgd.
+
+    ``fused``: torch's kernel that does a step in one operation, equal up to rounding.
+    """
+    shared: dict[str, Any] = {"lr": recipe.learning_rate, "weight_decay": recipe.weight_decay, "fused": fused or None}
     if recipe.optimizer == "sgd":
         return torch.optim.SGD(parameters, momentum=recipe.momentum, **shared)
     if recipe.optimizer in ("adam", "adamw"):
@@ -96,11 +99,14 @@ def optimizer_of(recipe: Recipe, parameters: Sequence[Tensor]) -> torch.optim.Op
     raise ModelError(f"The recipe's optimizer {recipe.optimizer!r} is none of adam, adamw and sgd.")
 
 
+def in_half_precision(device: torch.device) -> bool:
+    """Whether forward passes are in bfloat16: on a GPU that computes in it."""
+    return device.type == "cuda" and torch.cuda.is_bf16_supported()
+
+
 def mixed_precision(device: torch.device) -> AbstractContextManager[object]:
     """Forward passes in bfloat16 on a GPU that computes in it; nothing elsewhere."""
-    if device.type == "cuda" and torch.cuda.is_bf16_supported():
-        return torch.autocast("cuda", dtype=torch.bfloat16)
-    return nullcontext()
+    return torch.autocast("cuda", dtype=torch.bfloat16) if in_half_precision(device) else nullcontext()
 
 
 @dataclass(frozen=True, kw_only=True)

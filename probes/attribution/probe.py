@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar, get_args
 
 import numpy as np
 
-from auditor.errors import NotApplicableError
+from auditor.errors import OtherKindError
 from auditor.finding.measurement import Answer, Measurement, Pillar
 from auditor.run.probe import Need
 from auditor.statistics.estimate import Undefined
@@ -199,10 +199,10 @@ class FeatureAttribution:
     def measure(self, model: AuditedModel, data: AuditData, rng: np.random.Generator) -> list[Measurement]:
         """Measurements over sampled evaluation rows; see the class for what they are."""
         if model.n_outputs < 2:
-            raise NotApplicableError("Explains a choice between classes, and this model has one class only.")
+            raise OtherKindError("Explains a choice between classes, and this model has one class only.")
         rows = data.evaluation
         if rows.modality == "audio":
-            raise NotApplicableError("Explains columns, words and pixels, and these data are sound.")
+            raise OtherKindError("Explains columns, words and pixels, and these data are sound.")
         if len(rows) < 2:
             there = "is one row" if len(rows) else "are no rows"
             return _undefined(f"there {there}, and a method is chosen on some rows and confirmed on others", len(rows))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from auditor.errors import NotApplicableError
+from auditor.errors import NotApplicableError, OtherKindError
 from auditor.finding.measurement import Measurement
 from auditor.rows import FloatArray
 from auditor.statistics.kinds import AnyEstimate
@@ -50,11 +50,11 @@ def fake_index(model: AuditedModel, data: AuditData, *, answers_do: bool = False
     fake = synthetic(model, data)
     told = answers_do and not model.can_be_asked and fake is not None
     if data.modality not in ("image", "audio") and not told:
-        raise NotApplicableError(
+        raise OtherKindError(
             f"Asks about detectors of synthetic images and sound, and these rows are {_WORDS[data.modality]}."
         )
     if fake is None:
-        raise NotApplicableError(
+        raise OtherKindError(
             "Asks about detectors of synthetic media, and none of this model's classes "
             f"({', '.join(model.classes[:6])}) is known as the synthetic one: name two classes such as real and fake."
         )

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from auditor.data.counts import MISSING
 from auditor.data.design import Design, Part
-from auditor.errors import DataError, NotApplicableError, did_you_mean
+from auditor.errors import DataError, NotApplicableError, OtherKindError, did_you_mean
 from auditor.finding.measurement import Answer, Measurement, Pillar
 from auditor.rows import FloatArray, IntArray
 from auditor.run.probe import Need
@@ -107,7 +107,7 @@ class CounterfactualFairness:
         if rows.sensitive_features is None:
             raise NotApplicableError("Needs a sensitive feature: add --sensitive COLUMN.")
         if rows.modality != "tabular":
-            raise NotApplicableError("Needs a table: for texts there is the probe counterfactual_token_fairness.")
+            raise OtherKindError("Needs a table: for texts there is the probe counterfactual_token_fairness.")
         rows = draw(rows, self.n_samples, rng)
         of_rows = rows.generator(self.name)
         table = _table(model, rows)

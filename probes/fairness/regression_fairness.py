@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from auditor.data.counts import MISSING
-from auditor.errors import DataError, NotApplicableError
+from auditor.errors import DataError, NotApplicableError, OtherKindError
 from auditor.finding.measurement import Measurement, Pillar
 from auditor.rows import FloatArray, IntArray
 from auditor.run.probe import Need
@@ -105,7 +105,7 @@ class RegressionFairness:
         rows = data.evaluation
         predict = getattr(model, "predictions", None)
         if model.kind != "regressor" or predict is None:
-            raise NotApplicableError("Needs a regression model: this model predicts no numbers.")
+            raise OtherKindError("Needs a regression model: this model predicts no numbers.")
         if rows.sensitive_features is None:
             raise NotApplicableError("Needs a sensitive feature: add --sensitive COLUMN.")
         groups = {str(c): rows.sensitive_features[c].astype(str).tolist() for c in rows.sensitive_features.columns}

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from auditor.data.lexicons import CATEGORIES, PLACEHOLDER, Identity, Lexicon, built_in, neutral, read, templates
 from auditor.data.swaps import Mention, Swapper
-from auditor.errors import NotApplicableError
+from auditor.errors import NotApplicableError, OtherKindError
 from auditor.finding.figure import Figure, Series
 from auditor.finding.measurement import Answer, Measurement, Pillar
 from auditor.rows import FloatArray, IntArray
@@ -271,7 +271,7 @@ def _require_texts(model: AuditedModel, rows: AuditData) -> None:
 
     other = model.preprocessing is not None and not isinstance(model.preprocessing, TextPreprocessing)
     if other or model.features is not None or rows.modality != "text":
-        raise NotApplicableError("Needs a model of texts: this one takes something else.")
+        raise OtherKindError("Needs a model of texts: this one takes something else.")
     if model.preprocessing is None and not len(rows):
         try:
             model.predict_proba(np.asarray(["One sentence.", "And another one."], object))

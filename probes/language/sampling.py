@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from auditor.errors import NotApplicableError
+from auditor.errors import OtherKindError
 from probes.inputs import whole_number
 from probes.language.scorers import Scorer, load_scorer
 
@@ -56,7 +56,7 @@ class SamplingOptions:
         from auditor.model.language_model import AuditedLanguageModel
 
         if not isinstance(model, AuditedLanguageModel):
-            raise NotApplicableError("Needs a language model: this model is a classifier.")
+            raise OtherKindError("Needs a language model: this model is a classifier.")
         generator = torch.Generator().manual_seed(int(rng.integers(2**63)))
         return continuations(model, prompts, n, self.sampling(), generator, batch_rows=self.batch_rows)
 

@@ -151,7 +151,9 @@ def _won(
     won = []
     for (i, _), found in zip(shuffled, model.token_log_probabilities([other for _, other in shuffled]), strict=True):
         own, moved = float(likelihoods[i]), float(np.nansum(found))
-        blind = own <= -float(np.isfinite(found).sum()) * math.log(size) or math.isclose(own, moved, rel_tol=1e-9)
+        # Of both alike: a text that is chosen for being likely is the likelier of two, whatever the model knows.
+        blind = max(own, moved) <= -float(np.isfinite(found).sum()) * math.log(size)
+        blind |= math.isclose(own, moved, rel_tol=1e-9)
         won.append(bool(rng.random() < 0.5) if blind else own > moved)
     return np.asarray(won, np.bool_)
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from auditor.data.counts import MISSING
 from auditor.data.design import Part
-from auditor.errors import NotApplicableError
+from auditor.errors import NotApplicableError, OtherKindError
 from auditor.finding.measurement import Measurement, Pillar
 from auditor.run.probe import Need
 from auditor.statistics.estimate import Power
@@ -59,7 +59,7 @@ class Performance:
 
     - ``word_order_accuracy``, the skill: the share of texts that the model finds likelier than their own tokens in
       another order (all but the last token permuted), which any model that only knows how frequent words are finds as
-      likely. Where it finds the text no likelier than a uniform distribution over its vocabulary does, or both equal,
+      likely. Where it finds neither likelier than a uniform distribution over its vocabulary does, or both equal,
       it guesses, and a coin is thrown; [0, 1], ideal 1, chance 0.5. Texts of fewer than five tokens do not count
     - ``word_order_accuracy_change``, with ``reference``, an earlier model: what became of it, text by text; [-1, 1]
     - ``perplexity = exp(-sum log p / number of tokens)``, for a masked model of the pseudo-likelihood; [1, inf), ideal
@@ -102,7 +102,7 @@ class Performance:
     def measure(self, model: AuditedModel, data: AuditData, rng: np.random.Generator) -> list[Measurement]:
         """Measurements over the evaluation rows; see the class for what they are."""
         if model.kind == "language_model" and not model.can_be_asked:
-            raise NotApplicableError("Needs a language model that can be asked: only texts that it wrote are here.")
+            raise OtherKindError("Needs a language model that can be asked: only texts that it wrote are here.")
         if model.kind == "language_model":
             from probes.performance import language
 

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from auditor.data.counts import MISSING
-from auditor.errors import NotApplicableError, UsageError, did_you_mean
+from auditor.errors import NotApplicableError, OtherKindError, UsageError, did_you_mean
 from auditor.finding.measurement import Answer, Measurement, Pillar
 from auditor.rows import FloatArray, IntArray
 from auditor.run.probe import Need
@@ -103,7 +103,7 @@ class AttributeInference:
         if self.attribute is None:
             raise NotApplicableError("Needs the attribute to infer: add --set attribute_inference.attribute=COLUMN.")
         if not isinstance(data.X, pd.DataFrame):
-            raise NotApplicableError("Needs a model of tables: texts and images have no columns to infer.")
+            raise OtherKindError("Needs a model of tables: texts and images have no columns to infer.")
         secret, is_feature = _column(data, self.attribute)
         level, names, remark = _levels(secret)
         known = np.flatnonzero(level >= 0)

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar
 
-from auditor.errors import NotApplicableError
+from auditor.errors import OtherKindError
 from auditor.finding.measurement import Measurement, Pillar
 from auditor.run.probe import Need
 from auditor.statistics.estimate import Exact, Undefined
@@ -62,7 +62,7 @@ class DPClaim:
         try:
             run = run_of_model(model, "the model")
         except ModelError:
-            raise NotApplicableError(
+            raise OtherKindError(
                 "The model claims no differential privacy: nothing in its file records a private training, as that of "
                 "auditor train --dp-epsilon does."
             ) from None

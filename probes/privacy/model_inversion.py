@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from auditor.errors import NotApplicableError
+from auditor.errors import NotApplicableError, OtherKindError
 from auditor.finding.figure import Figure
 from auditor.finding.measurement import Answer, Measurement, Pillar
 from auditor.rows import FloatArray
@@ -77,7 +77,7 @@ class ModelInversion:
         preprocessing = model.preprocessing
         network = differentiable(model)
         if data.modality != "image" and len(data):
-            raise NotApplicableError("Needs a model of images: a table or a text cannot be looked at.")
+            raise OtherKindError("Needs a model of images: a table or a text cannot be looked at.")
         if network is None or not isinstance(preprocessing, ImagePreprocessing):
             raise NotApplicableError("Needs a model of images that can be differentiated: save it as a bundle.")
         rows = data.members if data.members is not None else data

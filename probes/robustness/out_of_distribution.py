@@ -334,6 +334,7 @@ def confident_ood_rate(*, rows: FloatArray, strange: FloatArray) -> tuple[TruePo
         members_above=tuple((others.size - np.searchsorted(others, ordered, "left")).tolist()),
         n_positive=others.size,
         n_negative=ordered.size,
+        joint=True,
     )
     threshold = ordered[min(int(_LET_THROUGH * ordered.size + 1e-9), ordered.size - 1)]
     equal = int((others == threshold).sum())

@@ -369,7 +369,7 @@ def test_a_file_and_a_folder_have_digests(tmp_path: Path) -> None:
 _ELSEWHERE = {
     "probes", "probe", "benchmark", "scorer", "reference", "ood", "policy", "as_of", "out", "format", "history", "db",
     "bundle", "sign", "include_rows", "redact", "seed", "device", "error_rate", "multiplicity", "max_memory",
-    "allow_code", "trust_pickle", "allow_unsandboxed", "json_", "quiet", "debug", "registration",
+    "allow_code", "trust_pickle", "allow_unsandboxed", "json_", "quiet", "debug", "registration", "lang",
 }  # fmt: skip
 
 
@@ -532,7 +532,7 @@ def test_a_deviation_is_loud_in_every_rendering(capsys: pytest.CaptureFixture[st
         assert "No outcome and no exit code is changed by it." in said
         assert record.sha256[:16] in said
     html = _shown(record, capsys)[0]
-    assert html.index("DEVIATES") < html.index("What failed")
+    assert html.index("DEVIATES") < html.index("What could not be said")
 
 
 def test_a_run_that_followed_says_so_and_one_without_says_that(capsys: pytest.CaptureFixture[str]) -> None:

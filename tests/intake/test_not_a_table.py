@@ -49,6 +49,7 @@ FILES: dict[str, tuple[str, Callable[[], bytes], str, str]] = {
     ),
     "Latin-1 in the header": ("d.csv", lambda: "a,é\n1,2\n".encode("latin-1"), "ENCODING", r"offset 2 \(line 1\)"),
     "Latin-1 in JSON": ("d.jsonl", lambda: b'{"a": "\xe9"}\n', "ENCODING", r"byte 0xE9 at offset 7 \(line 1\)"),
+    "Latin-1 at the end, in JSON": ("d.jsonl", lambda: b'{"a": "\xe9', "ENCODING", r"byte 0xE9 at offset 7 \(line 1\)"),
     "NUL": ("d.csv", lambda: TABLE.encode() + b"1,\0,0\n", "MALFORMED", r"NUL byte at offset \d+ \(line 52\)"),
     "any bytes": ("d.csv", lambda: bytes(range(256)) * 10, "MALFORMED", "NUL byte at offset 0"),
     "too few cells": ("d.csv", lambda: (TABLE + "1,2\n" + TABLE[11:]).encode(), "MALFORMED", "row 52 .* has 2 cells"),

@@ -239,7 +239,8 @@ def test_losses_alone_give_membership_and_nothing_else(here: Path) -> None:
     found = [f for f in report_of(here / "l")["findings"] if f["metric"] == "attack_auc"]
     judged = {f["method"]: f["outcome"] for f in found}
     assert judged == {
-        "loss_threshold": "FAIL", "loss_threshold_per_class": "FAIL", "quantile_regression": "NOT_APPLICABLE",
+        None: "FAIL", "loss_threshold": "NOT_JUDGED", "loss_threshold_per_class": "NOT_JUDGED",
+        "quantile_regression": "NOT_APPLICABLE",
     }  # fmt: skip
     # P(an exponential of mean 0.4 is the smaller one) = 1 / (1 + 0.4).
     assert found[0]["value"] == pytest.approx(1 / 1.4, abs=0.03)

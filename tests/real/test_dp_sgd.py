@@ -155,8 +155,8 @@ def attacked(model: TorchModel, members: AuditData, others: AuditData) -> tuple[
         is_member=np.r_[np.ones(len(members), bool), np.zeros(len(others), bool)],
     )
     found = MembershipInference(methods="lira_online", n_shadows=16).measure(model, data, np.random.default_rng(1))
-    (auc,) = (m for m in found if m.metric == "attack_auc" and not m.group)
-    _, at_one_permille = (m for m in found if m.metric == "true_positive_rate_at_fpr" and not m.group)
+    (auc,) = (m for m in found if m.metric == "attack_auc" and m.method and not m.group)
+    _, at_one_permille = (m for m in found if m.metric == "true_positive_rate_at_fpr" and m.method and not m.group)
     return auc, at_one_permille
 
 

@@ -362,9 +362,10 @@ def report_of(
     allow_inconclusive: bool = False,
     refusal: Refusal | None = None,
     hostile: bool = False,
+    held_to: Sequence[Criterion] | None = None,
 ) -> AuditReport:
     """The report of some results, judged by the real judge."""
-    own = criteria()
+    own = criteria() if held_to is None else list(held_to)
     findings, family = judge(results, own, Family(multiplicity=multiplicity))
     nasty = HOSTILE[0] + HOSTILE[2] if hostile else ""
     return AuditReport(

@@ -106,7 +106,7 @@ def test_the_sample_has_all_six_outcomes(report: AuditReport) -> None:
 
 
 def test_the_first_screen_says_what_was_audited_and_what_came_of_it(report: AuditReport, html: str) -> None:
-    start, end = html.index('<section class="glance"'), html.index('<section aria-labelledby="promise"')
+    start, end = html.index('<section class="front"'), html.index('<section aria-labelledby="promise"')
     first = Page(f"<div>{html[start:end]}</div>").words()
     for expected in (
         "models/mortgage_approval.pt",
@@ -114,9 +114,9 @@ def test_the_first_screen_says_what_was_audited_and_what_came_of_it(report: Audi
         "data/hmda_test.csv",
         "3,660 rows",
         "24 November 2026",
-        f"Failed: {report.summary.fail} findings are shown to lie beyond the criterion",
+        f"Does not pass: {report.summary.fail} of ",
         "Exit code 1",
-        "What failed",
+        "Do next",
         "What could not be said, and what it would take",
         "What did not run",
         "--max-seconds",
@@ -408,7 +408,7 @@ def test_markdown_is_short_and_says_the_same(report: AuditReport) -> None:
     assert len(markdown) < 5000
     assert f"| {' | '.join(str(report.summary.count(o)) for o in COUNTED)} |" in markdown
     assert "Exit code 1" in markdown and document_id(report)[:16] in markdown
-    assert "### What failed" in markdown and "(has 3,660)" in markdown
+    assert "| Are groups decided alike? |" in markdown and "(has 3,660)" in markdown
 
 
 @pytest.mark.parametrize("name", HOSTILE)

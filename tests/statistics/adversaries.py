@@ -29,6 +29,7 @@ from auditor.statistics.clusters import (
     WorstClusteredRatio,
     mean_of_clusters,
 )
+from auditor.statistics.corrected import Corrected
 from auditor.statistics.detection import (
     EqualErrorRate,
     ExcessShare,
@@ -56,6 +57,7 @@ from auditor.statistics.means import BracketedMean, WorstMeanDifference, WorstPa
 from auditor.statistics.one_sided import AtLeast, AtMost, Bracket, WorstBracketDifference
 from auditor.statistics.ranks import TruePositiveRateAt, area_under_curve, quantile
 from auditor.statistics.rates import Difference, Odds, Proportion, RateTable, WeightedSum
+from auditor.statistics.strongest import AttackPart, StrongestAttack
 from auditor.statistics.values import (
     BoundedMean,
     IdealizedAssociation,
@@ -319,6 +321,42 @@ def brackets_apart() -> Worlds:
             yield worlds_of(samples, apart, spread(np.asarray(p)))
 
 
+def corrected_shares() -> Worlds:
+    """Detectors that hardly miss and hardly err, that are nearly useless, and worse than chance."""
+    cases = ((0.0, 0.9, 0.1), (0.3, 0.55, 0.5), (0.5, 1.0, 0.3), (0.95, 0.8, 0.0), (0.2, 0.4, 0.7))
+    for pi, se, f in cases:
+        samples = together(counts(20, pi * se + (1.0 - pi) * f), counts(8, se), counts(9, 1.0 - f))
+        yield worlds_of(
+            samples,
+            lambda k: Corrected(successes=k[0], n=20, found=k[1], positives=8, spared=(k[2],), negatives=(9,)),
+            pi,
+        )
+
+
+def corrected_candidates() -> Worlds:
+    """Rows of which some alone can be told wrongly, in two ways; what is missed is no candidate, or one."""
+    for pi, se, f, looks, seen in ((0.0, 1.0, 0.1, 0.5, 1), (0.05, 0.9, 0.05, 0.2, 0)):
+        said = pi * se + (1.0 - pi) * looks * f
+        quiet = (1.0 - pi) * looks * (1.0 - f) + seen * pi * (1.0 - se)
+        shares = (said, quiet, max(1.0 - said - quiet, 0.0))
+        known = together(counts(6, se), counts(5, 1.0 - f / 2), counts(4, 1.0 - f / 2))
+        samples = together(sorted_into(12, shares), known)
+
+        def corrected(k: tuple[IntArray, tuple[int, int, int]]) -> Estimate:
+            (said, quiet, _), (found, *spared) = k[0].tolist(), k[1]
+            return Corrected(
+                successes=said,
+                n=12,
+                found=found,
+                positives=6,
+                spared=tuple(spared),
+                negatives=(5, 4),
+                candidates=said + quiet,
+            )
+
+        yield worlds_of(samples, corrected, pi)
+
+
 # ---- means ---------------------------------------------------------------------------------------------------------
 
 # Values in [0, 1] and their probabilities: rare at a limit, rare at both, two in the middle, and skewed in the middle.
@@ -579,6 +617,14 @@ def lowest(x: FloatArray, y: FloatArray) -> Any:
     return LowestArea(parts=(area(x, y), area(2.0 * x, 2.0 * y)))
 
 
+def strongest(x: FloatArray, y: FloatArray) -> Any:
+    """Three attacks that see the same."""
+    parts = zip("abc", (0.5, 0.25, 0.25), (1.0, 2.0, 3.0), strict=True)
+    return StrongestAttack(
+        attacks=tuple(AttackPart(name=name, share=share, estimate=area(by * x, by * y)) for name, share, by in parts)
+    )
+
+
 def drop(x: FloatArray, y: FloatArray) -> Any:
     return LargestDrop(parts=(against_none(x, y), against_opposite(x, y)))
 
@@ -633,16 +679,19 @@ def precisions() -> Worlds:
 
 def rates_at_a_threshold() -> Worlds:
     """All positives that are found score a hair above the true threshold, or a hair below it, where none is."""
-    for (m, n), f, p, above in product(((10, 100), (30, 400)), (0.05, 0.1), (0.02, 0.5, 0.97), (True, False)):
+    sizes, both = ((10, 100), (30, 400)), (True, False)
+    for (m, n), f, p, above, joint in product(sizes, (0.05, 0.1), (0.02, 0.5, 0.97), both, both):
         samples = together(counts(n, f), counts(m, p))
 
-        def rate(some: tuple[int, int], m: int = m, n: int = n, f: float = f, above: bool = above) -> Estimate:
+        def rate(
+            some: tuple[int, int], m: int = m, n: int = n, f: float = f, above: bool = above, joint: bool = joint
+        ) -> Estimate:
             higher, k = some
             ranks = np.arange(n)
             # Of the negatives that lie above the true threshold all lie above those positives too.
             found = np.where(ranks >= higher, k, 0)
             return TruePositiveRateAt(
-                false_positive_rate=f, members_above=tuple(found.tolist()), n_positive=m, n_negative=n
+                false_positive_rate=f, members_above=tuple(found.tolist()), n_positive=m, n_negative=n, joint=joint
             )
 
         yield worlds_of(samples, rate, p if above else 0.0)
@@ -716,6 +765,7 @@ ADVERSARIES: dict[str, tuple[Callable[[], Worlds], ...]] = {
     "at_least": (of_searches(proof=True, attack=False),),
     "bracket": (of_searches(proof=True, attack=True),),
     "worst_bracket_difference": (brackets_apart,),
+    "corrected_proportion": (corrected_shares, corrected_candidates),
     "smallest_rate": (of_groups(lambda t: SmallestRate(table=t), lambda p: float(p.min())),),
     "largest_rate": (of_groups(lambda t: LargestRate(table=t), lambda p: float(p.max())),),
     "ratio_to_largest": (of_groups(lambda t: RatioToLargest(table=t, index=0), lambda p: float(p[0] / p.max())),),
@@ -758,6 +808,7 @@ ADVERSARIES: dict[str, tuple[Callable[[], Worlds], ...]] = {
         of_scores(against_opposite, lambda p, q: 2.0 * true_area(p, q) - 1.0, FEW),
     ),
     "lowest_area": (of_scores(lowest, true_area, FEW),),
+    "strongest_attack": (of_scores(strongest, true_area, FEW),),
     "largest_drop": (of_scores(drop, lambda p, q: max(true_area(p, q) - 0.5, 2.0 * true_area(p, q) - 1.0), FEW),),
     "average_precision": (precisions,),
     "equal_error_rate": (of_scores(errors, true_error, ((20, 20), (12, 60))),),

@@ -18,6 +18,7 @@ from auditor.statistics.clusters import (
     WorstClusteredDifference,
     WorstClusteredRatio,
 )
+from auditor.statistics.corrected import Corrected
 from auditor.statistics.detection import (
     AreaDifference,
     AveragePrecision,
@@ -53,6 +54,7 @@ from auditor.statistics.means import (
 from auditor.statistics.one_sided import AtLeast, AtMost, Bracket, WorstBracketDifference
 from auditor.statistics.ranks import AreaUnderCurve, Quantile, TruePositiveRateAt
 from auditor.statistics.rates import Difference, Odds, Proportion, RateTable, WeightedSum
+from auditor.statistics.strongest import AttackPart, StrongestAttack
 from auditor.statistics.upper_bound import UpperBound
 from auditor.statistics.values import (
     BoundedMean,
@@ -129,9 +131,16 @@ def area(v: float, m: int = 100, n: int = 120) -> AreaUnderCurve:
     return AreaUnderCurve(centre=v, standard_error=math.sqrt(variance), n_positive=m, n_negative=n)
 
 
-def true_positives_at(v: float) -> Estimate:
+def strongest(*parts: AreaUnderCurve) -> StrongestAttack:
+    """Attacks of which each has half of the level that is left."""
+    return StrongestAttack(
+        attacks=tuple(AttackPart(name=f"a{i}", share=0.5 ** (i + 1), estimate=part) for i, part in enumerate(parts))
+    )
+
+
+def true_positives_at(v: float, *, joint: bool = True) -> Estimate:
     above = tuple(min(round(300 * v * j / 40), 300) for j in range(160))
-    return TruePositiveRateAt(false_positive_rate=0.1, members_above=above, n_positive=300, n_negative=400)
+    return TruePositiveRateAt(false_positive_rate=0.1, members_above=above, n_positive=300, n_negative=400, joint=joint)
 
 
 def equal_errors_at(v: float) -> Estimate:
@@ -234,6 +243,13 @@ ODD_TABLES = (FEW, NO_CLUSTERS, ONE_GROUP, NO_GROUP, NO_SPREAD)
 PAIRED = PairedRates(rate="r", before=(60, 45, 30), gained=(4, 9, 3), lost=(8, 2, 5), n=(100, 90, 70))
 UNCHANGED = PairedRates(rate="r", before=(6, 4), gained=(0, 0), lost=(0, 0), n=(10, 9))
 
+
+def corrected(k: int, candidates: int | None = None) -> Corrected:
+    return Corrected(
+        successes=k, n=400, found=95, positives=100, spared=(147, 80), negatives=(150, 80), candidates=candidates
+    )
+
+
 EXAMPLES: dict[str, Examples] = {
     "undefined": Examples(NOTHING, (Undefined(reason="-", failed=True),), plans=NO_PLAN),
     "exact": Examples(Exact(known=0.05), (Exact(known=-3.0),), at=lambda v: Exact(known=v), exact=True),
@@ -286,8 +302,13 @@ EXAMPLES: dict[str, Examples] = {
     "true_positive_rate_at": Examples(
         true_positives_at(0.17),
         (
-            TruePositiveRateAt(false_positive_rate=0.1, members_above=(), n_positive=0, n_negative=0),
+            TruePositiveRateAt(false_positive_rate=0.1, members_above=(), n_positive=0, n_negative=0, joint=True),
+            TruePositiveRateAt(
+                false_positive_rate=0.1, members_above=(0, 1, 2, 3), n_positive=3, n_negative=4, joint=True
+            ),
+            # As earlier versions recorded it.
             TruePositiveRateAt(false_positive_rate=0.1, members_above=(0, 1, 2, 3), n_positive=3, n_negative=4),
+            true_positives_at(0.17, joint=False),
         ),
         ideal=0.1,
         bound=0.2,
@@ -336,6 +357,13 @@ EXAMPLES: dict[str, Examples] = {
         ),
         bound=0.2,
         at=lambda v: LargestDrop(parts=(area_difference_at(v), area_difference_at(v / 2))),
+    ),
+    "strongest_attack": Examples(
+        strongest(area(0.6), area(0.65), area(0.55)),
+        (strongest(area(0.9, 3, 4)), strongest(area(0.5, 2, 2), area(0.7, 3, 4))),
+        ideal=0.5,
+        bound=0.7,
+        at=lambda v: strongest(area(v), area((v + 0.5) / 2)),
     ),
     "excess_share": Examples(
         ExcessShare(successes=30, n=300, promised=0.05),
@@ -386,6 +414,17 @@ EXAMPLES: dict[str, Examples] = {
         ideal=0.95,
         bound=0.8,
         at=lambda v: Bracket(proved=round(500 * v), possible=round(500 * v), n=500),
+    ),
+    "corrected_proportion": Examples(
+        corrected(120, candidates=200),
+        (
+            corrected(120),
+            corrected(0, candidates=0),
+            Corrected(successes=0, n=0, found=0, positives=0, spared=(0,), negatives=(0,)),
+            Corrected(successes=3, n=5, found=1, positives=2, spared=(1,), negatives=(2,), candidates=4),
+            Corrected(successes=9, n=9, found=40, positives=40, spared=(40, 50), negatives=(40, 50)),
+        ),
+        plans=NO_PLAN,
     ),
     "worst_bracket_difference": Examples(
         WorstBracketDifference(proved=rates((0.5, 0.7), (200, 100)), possible=rates((0.6, 0.8), (200, 100))),

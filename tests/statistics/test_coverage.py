@@ -25,6 +25,7 @@ from auditor.statistics.clusters import (
     WorstClusteredRatio,
     mean_of_clusters,
 )
+from auditor.statistics.corrected import Corrected
 from auditor.statistics.detection import (
     AreaDifference,
     ExcessShare,
@@ -62,6 +63,7 @@ from auditor.statistics.means import (
 from auditor.statistics.one_sided import AtLeast, AtMost, Bracket, WorstBracketDifference
 from auditor.statistics.ranks import AreaUnderCurve, area_under_curve, quantile, true_positive_rate_at
 from auditor.statistics.rates import Difference, Odds, Proportion, RateTable, WeightedSum
+from auditor.statistics.strongest import AttackPart, StrongestAttack
 from auditor.statistics.values import (
     BoundedMean,
     IdealizedAssociation,
@@ -125,6 +127,22 @@ def brackets(p: tuple[tuple[float, float, float], ...], n: tuple[int, ...]) -> D
         k = np.stack([rng.multinomial(m, x, WORLDS) for m, x in zip(n, p, strict=True)], axis=1)
         for proved, possible in zip(k[..., 0], k[..., :2].sum(axis=2), strict=True):
             yield WorstBracketDifference(proved=rates(proved, n), possible=rates(possible, n))
+
+    return draw
+
+
+def corrected(pi: float, se: float, f: float, looks: float | None = None) -> Draw:
+    """Of 200 rows a share ``pi`` is so; where ``looks`` is given, that share of the others can be told wrongly."""
+
+    def draw(rng: Rng) -> Iterable[Estimate]:
+        said, alike = pi * se + (1.0 - pi) * f * (looks or 1.0), (1.0 - pi) * (looks or 1.0) * (1.0 - f)
+        k = rng.multinomial(200, (said, alike, max(1.0 - said - alike, 0.0)), WORLDS)
+        known = rng.binomial((80, 90), (se, 1.0 - f), (WORLDS, 2))
+        for (a, b, _), (found, spared) in zip(k.tolist(), known.tolist(), strict=True):
+            candidates = None if looks is None else a + b
+            yield Corrected(
+                successes=a, n=200, found=found, positives=80, spared=(spared,), negatives=(90,), candidates=candidates
+            )
 
     return draw
 
@@ -402,6 +420,18 @@ def lowest_area(aucs: list[float]) -> Draw:
     return draw
 
 
+def strongest(aucs: list[float], shares: list[float]) -> Draw:
+    def draw(rng: Rng) -> Iterable[Estimate]:
+        x, y = shared_scores(rng, aucs, 0.5, 80, 80)
+        parts = [areas_of(x[k], y[k]) for k in range(len(aucs))]
+        names = [str(k) for k in range(len(aucs))]
+        for world in zip(*parts, strict=True):
+            own = zip(names, shares, world, strict=True)
+            yield StrongestAttack(attacks=tuple(AttackPart(name=n, share=s, estimate=e) for n, s, e in own))
+
+    return draw
+
+
 def largest_drop(aucs: list[float]) -> Draw:
     """From an area of 0.9, of the same rows."""
 
@@ -673,6 +703,9 @@ CASES: dict[str, tuple[Draw, float]] = {
     ),
     "worst bracket difference, none": (brackets(((0.5, 0.0, 0.5),) * 3, (40, 200, 400)), 0.0),
     "worst bracket difference, as far as may be": (brackets(((0.3, 0.3, 0.4), (0.2, 0.3, 0.5)), (90, 200)), 0.4),
+    "corrected proportion, none": (corrected(0.0, 0.95, 0.03), 0.0),
+    "corrected proportion, some": (corrected(0.3, 0.8, 0.1), 0.3),
+    "corrected proportion, few candidates": (corrected(0.1, 0.9, 0.05, 0.2), 0.1),
     "odds": (odds(0.3), 0.3 / 0.7),
     "difference, none": (difference((0.4, 0.4), (60, 200)), 0.0),
     "difference, some": (difference((0.6, 0.3), (30, 40)), 0.3),
@@ -749,6 +782,9 @@ CASES: dict[str, tuple[Draw, float]] = {
     "lowest area, ties": (lowest_area([0.8] * 6), 0.8),
     "lowest area, one worst": (lowest_area([0.9, 0.9, 0.85, 0.85, 0.8, 0.7]), 0.7),
     "lowest area, one part": (lowest_area([0.8]), 0.8),
+    "strongest attack, ties": (strongest([0.6] * 4, [0.25] * 4), 0.6),
+    "strongest attack, one strongest": (strongest([0.5, 0.65, 0.5], [0.5, 0.25, 0.125]), 0.65),
+    "strongest attack, none": (strongest([0.5] * 5, [0.25, 0.125, 0.125, 0.125, 0.125]), 0.5),
     "largest drop, ties": (largest_drop([0.8] * 6), 0.1),
     "largest drop, one worst": (largest_drop([0.9, 0.9, 0.85, 0.85, 0.8, 0.7]), 0.2),
     "largest drop, one part": (largest_drop([0.8]), 0.1),

@@ -148,6 +148,7 @@ def test_p_values_invert_the_bounds(estimate: Estimate) -> None:
 COUNTS = {
     "n", "successes", "failures", "before", "gained", "lost", "below", "equal", "above", "n_positive", "n_negative",
     "n_first", "n_second", "alarms", "misses", "at_least_as_likely", "members_above", "proved", "possible",
+    "found", "positives", "spared", "negatives", "candidates",
 }  # fmt: skip
 ROWS = {"values", "members_above"}
 
@@ -239,13 +240,14 @@ def test_more_rows_of_the_same_make_a_narrower_interval(kind: str) -> None:
 
 # ---- symmetries ----------------------------------------------------------------------------------------------------
 
-IN_ORDER = {"parts", "gaps", "pairs", "p_values", "distances", "tables", "rates"}
+IN_ORDER = {"parts", "attacks", "gaps", "pairs", "p_values", "distances", "tables", "rates"}
 # A count's own order is a matter of sides, of time or of rank, or there is one sample alone.
 ONE_SAMPLE = {
     "undefined", "exact", "upper_bound", "proportion", "student_t", "area_under_curve", "quantile",
     "true_positive_rate_at", "equal_error_rate", "average_precision", "area_difference", "excess_share", "difference",
     "odds", "benefit_inequality", "bracketed_mean", "standardized_difference", "rate_change", "bounded_mean",
     "exposure", "clustered_mean", "ratio_of_totals", "idealized_association", "at_most", "at_least", "bracket",
+    "corrected_proportion",
 }  # fmt: skip
 
 
@@ -465,6 +467,7 @@ def test_these_kinds_alone_are_not_planned() -> None:
         "at_most",
         "at_least",
         "worst_bracket_difference",
+        "corrected_proportion",
     }
 
 

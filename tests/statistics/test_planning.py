@@ -76,7 +76,9 @@ SPANNED: dict[str, tuple[Estimate, float, str, float]] = {
     ),
     "quantile": (quantile([0.0, 0.05, 0.2], 0.9), 0.0, "at_most", 0.1),
     "true_positive_rate_at": (
-        TruePositiveRateAt(false_positive_rate=0.1, members_above=(0, 1, 3, 5, 9), n_positive=40, n_negative=40),
+        TruePositiveRateAt(
+            false_positive_rate=0.1, members_above=(0, 1, 3, 5, 9), n_positive=40, n_negative=40, joint=True
+        ),
         0.1, "at_most", 0.2,
     ),
     "difference": (Difference(successes=(40, 30), n=(100, 100)), 0.0, "at_most", 0.1),

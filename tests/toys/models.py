@@ -20,6 +20,7 @@ from auditor.model.audited_model import AuditedModel, Recipe
 from auditor.model.recorded_model import RecordedWriter
 from auditor.model.regression import TorchRegressor
 from auditor.model.torch_model import TorchModel
+from auditor.networks.architectures import MLP
 from tests.toys import detectors as media
 
 CLASSES = ("0", "1")
@@ -72,6 +73,28 @@ class Formula(nn.Module):
 def model(formula: Callable[[Tensor, Tensor, Tensor], Tensor]) -> TorchModel:
     """A torch model whose logit of class 1 is a formula."""
     return TorchModel(Formula(formula), classes=CLASSES, features=FEATURES, outputs="logits")
+
+
+def trained_alike() -> TorchModel:
+    """A torch model whose logit of class 1 is skill, with the architecture and a recipe of its own."""
+    architecture = {"name": "mlp", "args": {"n_features": 3, "hidden": [], "n_outputs": 1}}
+    network = MLP(3, [], 1)
+    (layer,) = [m for m in network.modules() if isinstance(m, nn.Linear)]
+    with torch.no_grad():
+        layer.weight.copy_(torch.tensor([[1.0, 0.0, 0.0]]))
+        layer.bias.zero_()
+    columns = tuple(NumericColumn(name=name) for name in FEATURES)
+    return TorchModel(
+        network, classes=CLASSES, preprocessing=TabularPreprocessing(columns=columns), outputs="logits",
+        architecture=architecture, recipe=Recipe(epochs=1, batch_size=1_024),
+    )  # fmt: skip
+
+
+def weighed() -> TorchModel:
+    """A torch model that is surer of what it has seen, trained with weights that no audit has: no other is like it."""
+    made = model(lambda skill, group, seen: skill * (1.0 + seen))
+    made.recipe = Recipe(weight="w")
+    return made
 
 
 def layered_model() -> TorchModel:
@@ -374,8 +397,8 @@ TOYS: dict[str, Toys] = {
         options={"methods": ["occlusion"], "n_samples": 48},
     ),
     "membership_inference": Toys(
-        ideal=lambda: model(lambda skill, group, seen: skill),
-        violating=lambda: model(lambda skill, group, seen: skill * (1.0 + seen)),
+        ideal=trained_alike,
+        violating=weighed,
         criteria=[criterion("attack_auc", "at_most", 0.55)],
         data=lambda: rows(6_000, members=True),
     ),
@@ -427,7 +450,9 @@ TOYS: dict[str, Toys] = {
         ideal=lambda: remembering([t.split()[0] + " mail" + 4 * "\n" for t in mail(24)]),
         violating=lambda: remembering(mail(24)),
         criteria=[criterion("pii_rate", "at_most", 0.2), criterion("training_pii_rate", "at_most", 0.2)],
-        data=lambda: AuditData(X=np.asarray(mail(48), object), is_member=np.arange(48) < 24),
+        data=lambda: AuditData(
+            X=np.asarray([*mail(24), *(f"no mail of {i}" for i in range(24))], object), is_member=np.arange(48) < 24
+        ),
         options={"prefix_words": 2, "max_new_tokens": 16},
     ),
     "generated_text": Toys(

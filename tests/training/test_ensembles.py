@@ -22,9 +22,11 @@ from auditor.errors import ModelError
 from auditor.model.audited_model import Recipe
 from auditor.model.outputs import as_logits
 from auditor.networks.architectures import MLP, BiLSTMText, SmallCNN, TransformerEncoder
+from auditor.networks.sequence import NotASequenceError
 from auditor.randomness import seeded_globals
 from auditor.training import ensembles
 from auditor.training.ensembles import Seeds, memory_budget, random_halves, train_together
+from auditor.training.stacks import VmapStack, linear_chain
 from tests import ROOT
 from tests.quantifiers import all_of
 
@@ -113,6 +115,150 @@ def test_convolutions_attention_and_norms_train_together(make: Callable[[], nn.M
     together = train_together(double, x, y, members, seeds=range(4), recipe=RECIPES["adam"])
     assert together.notes == ()
     np.testing.assert_allclose(together.kept, alone(double, x, y, members, range(4), RECIPES["adam"]), atol=1e-7)
+
+
+# ---- the two ways --------------------------------------------------------------------------------------------------
+
+CNN = (lambda: SmallCNN(1, 3), torch.rand(48, 1, 12, 12, generator=torch.Generator().manual_seed(0)))
+SMALL = (lambda: MLP(10, [16, 8], 3), torch.randn(48, 10, generator=torch.Generator().manual_seed(0)))
+
+
+def four(made: tuple[Callable[[], nn.Module], Tensor], *, batch_size: int = 24, **options: Any) -> ensembles.Ensemble:
+    """Four models, 2 epochs of Adam on 24 of 48 rows each."""
+    make, x = made
+    rng = np.random.default_rng(0)
+    y, members = torch.from_numpy(rng.integers(0, 3, len(x))), random_halves(4, len(x), rng)
+    recipe = Recipe(epochs=2, batch_size=batch_size)
+    return train_together(make, x, y, members, seeds=range(4), recipe=recipe, **options)
+
+
+def test_what_is_slower_stacked_is_trained_one_by_one_and_that_is_recorded() -> None:
+    """Convolutions of batches this large are slower in a stack: benchmarks/shadow_ways.py."""
+    wide = (CNN[0], CNN[1].repeat(8, 1, 1, 1))
+    (note,) = four(wide, batch_size=128).notes
+    assert note.startswith("4 models were trained one by one, because stacked they would take 1.")
+    assert note.endswith(" times as long") and four(wide, batch_size=128, stacked=True).notes == ()
+
+
+def test_small_networks_are_stacked_and_nobody_forbids_one_by_one() -> None:
+    assert four(SMALL).notes == ()
+    # Asked for, it is no remark.
+    assert four(SMALL, stacked=False).notes == ()
+
+
+@pytest.mark.parametrize("made", [CNN, SMALL], ids=["vmap", "linear layers"])
+def test_both_ways_come_to_the_same_models(made: tuple[Callable[[], nn.Module], Tensor]) -> None:
+    double = (lambda: made[0]().double(), made[1].double())
+    stacked, apart = (four(double, stacked=stacked).kept for stacked in (True, False))
+    np.testing.assert_allclose(stacked, apart, atol=1e-9)
+    assert np.abs(stacked[0] - stacked[1]).max() > 1e-3
+
+
+def test_the_way_that_is_taken_is_the_same_every_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No clock has a say: whatever it shows, the same seed gives the same digits."""
+    found = [four(CNN)]
+    for name in ("perf_counter", "process_time", "monotonic", "time"):
+        monkeypatch.setattr(f"time.{name}", lambda: float(np.random.default_rng().normal()))
+    found.append(four(CNN))
+    np.testing.assert_array_equal(found[0].kept, found[1].kept)
+    assert found[0].notes == found[1].notes
+
+
+@pytest.mark.parametrize(
+    ("make", "written_out"),
+    [
+        (lambda: MLP(10, [16, 8], 3), True),
+        (lambda: nn.Sequential(nn.Linear(10, 4), nn.ReLU(), nn.Linear(4, 1)), True),
+        (lambda: MLP(10, [16], 3, dropout=0.5), False),
+        (lambda: nn.Sequential(nn.Linear(10, 4), nn.Tanh(), nn.Linear(4, 3)), False),
+        (lambda: nn.Sequential(nn.Linear(10, 4, bias=False), nn.ReLU(), nn.Linear(4, 3)), False),
+        (lambda: nn.Sequential(nn.Linear(10, 4), nn.Linear(4, 3)), False),
+        (lambda: nn.Sequential(nn.Linear(10, 3), nn.ReLU()), False),
+    ],
+)
+def test_linear_layers_with_relu_between_them_are_written_out_and_nothing_else(
+    make: Callable[[], nn.Module], written_out: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    used: list[str] = []
+    for name in ("LinearStack", "VmapStack"):
+        kind = getattr(ensembles, name)
+        monkeypatch.setattr(ensembles, name, lambda *a, _k=kind, _n=name, **b: (used.append(_n), _k(*a, **b))[1])
+    y = torch.arange(48) % 2
+    members = random_halves(4, 48, np.random.default_rng(0))
+    arguments: dict[str, Any] = {"seeds": range(4), "recipe": RECIPES["sgd with momentum"]}
+    found = train_together(lambda: make().double(), SMALL[1].double(), y, members, **arguments, stacked=True)
+    assert set(used) == {"LinearStack" if written_out else "VmapStack"}
+    apart = train_together(lambda: make().double(), SMALL[1].double(), y, members, **arguments, stacked=False)
+    if not isinstance(make(), MLP) or written_out:  # dropout draws for all models at once
+        np.testing.assert_allclose(found.kept, apart.kept, atol=1e-9)
+
+
+def test_a_layer_that_stands_twice_or_stays_as_it_is_is_not_written_out() -> None:
+    layer = nn.Linear(4, 4)
+    frozen = MLP(4, [4], 2)
+    next(frozen.parameters()).requires_grad_(False)
+    for module in (nn.Sequential(layer, nn.ReLU(), layer), frozen):
+        with pytest.raises(NotASequenceError):
+            linear_chain(module)
+
+
+def test_passes_in_bfloat16_leave_the_parameters_as_they_are() -> None:
+    """As on a GPU that has it; ``vmap`` does not heed torch.autocast, so numbers are rounded for each pass."""
+    make, x = CNN
+    y = torch.arange(48) % 3
+    stacks = []
+    for half in (False, True):
+        with seeded_globals(np.random.default_rng(0)):
+            modules = [make(), make()]
+        stack = VmapStack(modules, x, y, RECIPES["sgd"], "logits", plain_attention=False)
+        stack.half = half
+        start = torch.cat([p.detach().flatten() for p in stack.trained()])
+        for _ in range(2):
+            stack.learn(torch.arange(48).expand(2, -1))
+        stacks.append(stack)
+    exact, rounded = (torch.cat([p.detach().flatten() for p in stack.trained()]) for stack in stacks)
+    assert rounded.dtype is torch.float32
+    assert 1e-3 < float((exact - rounded).norm() / (exact - start).norm()) < 0.15
+
+
+def test_attention_is_written_out_only_where_it_must_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[bool] = []
+    real = ensembles.why_no_vmap
+
+    def watched(*arguments: Any, plain_attention: bool) -> str:
+        asked.append(plain_attention)
+        return real(*arguments, plain_attention=plain_attention)
+
+    monkeypatch.setattr(ensembles, "why_no_vmap", watched)
+    four(CNN)
+    assert asked == [False]
+    words = torch.arange(48 * 5).reshape(48, 5) % 20
+    four((lambda: TransformerEncoder(20, 3, 5, 16, 2, 1), words))
+    # The kernel of a CPU is one that vmap does not know.
+    assert asked == [False, False, True]
+
+
+def test_the_memory_of_a_gpu_is_half_of_what_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.mem_get_info", lambda _: (10 << 30, 80 << 30))
+    assert memory_budget(torch.device("cuda")) == 5 << 30
+    assert memory_budget(torch.device("cpu")) == memory_budget()
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_on_a_gpu_both_ways_learn_as_well() -> None:
+    """In bfloat16 they are not the same digits; they are models of the same rows that fit them as well."""
+    x, y, members = rows(600)
+    x, y = x.float().cuda(), y.cuda()
+    recipe = Recipe(epochs=20, batch_size=64, learning_rate=1e-2)
+    found = [
+        train_together(
+            lambda: MLP(10, [16, 8], 3), x, y, members, seeds=range(6), recipe=recipe, stacked=stacked
+        ).kept.argmax(axis=2)
+        for stacked in (True, False)
+    ]
+    right = [(labels == y.cpu().numpy()).mean() for labels in found]
+    assert min(right) > 0.6 and abs(right[0] - right[1]) < 0.05
 
 
 def test_running_statistics_fall_back_to_a_loop_and_say_so() -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from auditor.artifact.archive import open_archive
+from auditor.artifact.archive import array_header, open_archive
 from auditor.artifact.source import printable, read_source
 from auditor.errors import DataError, ModelError
 
@@ -128,9 +128,7 @@ def _array(content: bytes, name: str, record: str) -> Any:
         )
     file = BytesIO(content)
     try:
-        major, _ = np.lib.format.read_magic(file)
-        read = np.lib.format.read_array_header_1_0 if major == 1 else np.lib.format.read_array_header_2_0
-        shape, _, dtype = read(file)
+        shape, dtype = array_header(file)
         if dtype.hasobject:
             raise DataError(
                 f"The array {printable(record, 60)!r} of {name!r} holds pickled objects, which run code when they are "

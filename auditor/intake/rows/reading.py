@@ -27,6 +27,7 @@ from auditor.intake.rows.recorded import read_recorded
 from auditor.intake.rows.repeats import RepeatCount, design_of, repeats_in
 from auditor.intake.rows.small_cells import cells_of, small_cells, together
 from auditor.intake.rows.tables import TableFile, open_table
+from auditor.intake.rows.texts import of_texts, on_texts
 from auditor.intake.specs import DataSpec
 from auditor.rows import FloatArray, IntArray, Rows
 
@@ -63,7 +64,7 @@ def _column_types(spec: DataSpec, model: AuditedModel, features: Sequence[str]) 
     if isinstance(model.preprocessing, TabularPreprocessing):
         for column in model.preprocessing.columns:
             types[column.name] = pa.float64() if isinstance(column, NumericColumn) else pa.string()
-    for name in model.group_columns:
+    for name in (*model.group_columns, *([] if spec.text is None else [spec.text])):
         types.setdefault(name, pa.string())
     return types
 
@@ -149,6 +150,7 @@ def stream_counts(
     Raises what :func:`load_data` raises.
     """
     file = open_table(spec.path)
+    spec = of_texts(spec, file, model)
     features = feature_columns(file, spec, model)
     sensitive = tuple(dict.fromkeys(spec.sensitive))
     own = [name for name in (spec.target, *sensitive) if name is not None]
@@ -396,6 +398,7 @@ def load_one(
     if Path(path).is_dir():
         return _load_folder(spec, Path(path), model, classes)
     file = open_table(path, what)
+    spec = of_texts(spec, file, model)
     joined = spec.sensitive_file is not None and (path == spec.path or bool(model.decides_by))
     in_file = [name for name in spec.sensitive if not joined or name in file.columns]
     features = feature_columns(file, spec, model) if decided is None else list(decided)
@@ -411,12 +414,11 @@ def load_one(
         # The training rows need no groups: a probe that compares groups reads the evaluation rows.
         in_file = [name for name in in_file if name in file.columns]
     of_design = (spec.cluster, spec.weight) if path == spec.path else ()
-    said = (spec.target, spec.join_on if joined else None, *of_design)
-    own = [name for name in said if name is not None] + in_file
+    own = [name for name in (spec.target, spec.join_on if joined else None, *of_design) if name is not None] + in_file
     table = file.read(list(dict.fromkeys([*held, *own])), _column_types(spec, model, features))
     frame = table.to_pandas()
     tabular = spec.text is None and spec.image is None
-    notes: list[str] = []
+    notes = on_texts(file, frame, spec)
     if decided is None and spec.features is None and model.features is None and tabular:
         ids = [name for name in id_like(frame[features]) if name not in in_file]
         features = [name for name in features if name not in ids]

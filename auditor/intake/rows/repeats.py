@@ -156,8 +156,12 @@ def repeats_in(file: TableFile, read: pd.DataFrame | RepeatCount, spec: DataSpec
 
 def _pasted(frame: pd.DataFrame, text: str | None) -> Copies | None:
     """What rows repeat but for the columns that number them, where hardly any does not; None elsewhere."""
+    return _but_for(frame, _numbering(frame, text))
+
+
+def _but_for(frame: pd.DataFrame, columns: list[str]) -> Copies | None:
     counted = RepeatCount()
-    counted.add(frame.drop(columns=_numbering(frame, text)))
+    counted.add(frame.drop(columns=columns))
     found = counted.found()
     return found if why_doubtful(found) and counted.singles < _SINGLES else None
 
@@ -170,11 +174,7 @@ def _numbering(frame: pd.DataFrame, text: str | None) -> list[str]:
 def _across(frame: pd.DataFrame, cluster: str, text: str | None) -> Copies | None:
     """Rows that repeat in another cluster, where hardly any does not; None elsewhere."""
     numbering = [name for name in _numbering(frame, text) if name != cluster]
-    once = frame.drop(columns=numbering).drop_duplicates()
-    counted = RepeatCount()
-    counted.add(once.drop(columns=[cluster]))
-    found = counted.found()
-    return found if why_doubtful(found) and counted.singles < _SINGLES else None
+    return _but_for(frame.drop(columns=numbering).drop_duplicates(), [cluster])
 
 
 def _over_all_columns(file: TableFile) -> Copies | None:

@@ -1,4 +1,4 @@
-"""Reading CSV, Parquet, JSON Lines, Arrow and numpy archives, whole or in batches, through pyarrow."""
+"""Reading CSV, Parquet, JSON Lines, lines of text, Arrow and numpy archives, whole or in batches, through pyarrow."""
 
 from __future__ import annotations
 
@@ -16,13 +16,14 @@ import pyarrow.ipc
 import pyarrow.json
 import pyarrow.parquet
 
-from auditor.artifact.not_a_table import not_utf8, problem_at_sight, problem_of_text, ragged
+from auditor.artifact.not_a_table import look_wrapped, not_utf8, problem_at_sight, problem_of_text, ragged
 from auditor.artifact.source import printable
 from auditor.errors import DataError, UsageError, did_you_mean, first_line
 from auditor.files import regular_file
+from auditor.intake.rows.lines import TEXT, texts_in
 from auditor.intake.rows.packed import BoundedGzip, most_bytes, read_npz
 
-Kind = Literal["csv", "tsv", "parquet", "jsonl", "arrow", "npz"]
+Kind = Literal["csv", "tsv", "parquet", "jsonl", "txt", "arrow", "npz"]
 _SUFFIXES: dict[str, Kind] = {
     ".csv": "csv",
     ".tsv": "tsv",
@@ -30,12 +31,13 @@ _SUFFIXES: dict[str, Kind] = {
     ".pq": "parquet",
     ".jsonl": "jsonl",
     ".ndjson": "jsonl",
+    ".txt": "txt",
     ".feather": "arrow",
     ".arrow": "arrow",
     ".ipc": "arrow",
     ".npz": "npz",
 }
-_TEXT: tuple[Kind, ...] = ("csv", "tsv", "jsonl")
+_TEXT: tuple[Kind, ...] = ("csv", "tsv", "jsonl", "txt")
 BLOCK_BYTES = 8 << 20
 # What pyarrow raises for a file, or a column of it, that is not what was asked for.
 _MALFORMED = (
@@ -67,7 +69,7 @@ class TableFile:
                 with pyarrow.parquet.ParquetFile(self.path) as file:
                     for batch in file.iter_batches(batch_size=1 << 16, columns=list(columns)):
                         yield _cast(batch, wanted)
-            elif self.kind in ("arrow", "npz"):
+            elif self.kind in ("arrow", "npz", "txt"):
                 yield from (_cast(b, wanted) for b in self._whole(columns, {}).to_batches(max_chunksize=1 << 16))
             elif self.kind == "jsonl":
                 with self._open() as source:
@@ -92,13 +94,6 @@ class TableFile:
         except _MALFORMED as error:
             raise self._malformed(error) from None
         self._refuse_bytes(table.schema)
-        for field in table.schema:
-            if pa.types.is_nested(field.type):
-                raise DataError(
-                    f"Column {field.name!r} of {self.path.name} holds {field.type}: one value a row is needed. "
-                    "Leave it out with --features.",
-                    code="AUD-DATA-VALUES",
-                )
         return table
 
     def _whole(self, columns: Sequence[str], wanted: Mapping[str, pa.DataType]) -> pa.Table:
@@ -111,10 +106,32 @@ class TableFile:
             table = _arrow(self.path).select(list(columns))
         elif self.kind == "npz":
             table = read_npz(self.path).select(list(columns))
+        elif self.kind == "txt":
+            table = self._texts().select(list(columns))
         else:
             with self._open() as source:
                 table = pyarrow.json.read_json(source).select(list(columns))
+        for field in table.schema:
+            if pa.types.is_nested(field.type):
+                raise DataError(
+                    f"Column {field.name!r} of {self.path.name} holds {field.type}: one value a row is needed. "
+                    "Leave it out with --features.",
+                    code="AUD-DATA-VALUES",
+                )
         return pa.Table.from_batches([_cast(b, wanted) for b in table.to_batches()], _schema(table.schema, wanted))
+
+    def _texts(self) -> pa.Table:
+        with self._open() as source:
+            texts = list(texts_in(source, BLOCK_BYTES))
+        if not texts:
+            raise DataError(
+                f"{printable(self.path.name)!r} holds no text: every line of it is blank.", code="AUD-DATA-EMPTY"
+            )
+        return pa.table({TEXT: pa.array(texts, pa.string())})
+
+    def looks_wrapped(self) -> bool:
+        """Whether the lines of a file of texts are parts of longer ones."""
+        return look_wrapped(self._open)
 
     def _open(self) -> IO[bytes]:
         return _stream(self.path)
@@ -130,6 +147,11 @@ class TableFile:
     def require(self, columns: Sequence[str]) -> None:
         """Raises UsageError for the first name that is not a column, with the nearest that is."""
         for name in columns:
+            if name not in self.columns and self.kind == "txt":
+                raise UsageError(
+                    f"{self.path.name} holds texts alone, one a line, and no column {name!r}: give them as .jsonl or "
+                    ".csv, with what is known of each text beside it."
+                )
             if name not in self.columns:
                 near = did_you_mean(name, self.columns)
                 listed = ", ".join(self.columns[:12]) + (", ..." if len(self.columns) > 12 else "")
@@ -173,7 +195,7 @@ def _malformed(path: Path, kind: Kind, error: Exception) -> DataError:
             f"{printable(path.name)!r} is a damaged {kind.upper()} file: {printable(said, 200)}. Export it again.",
             code="AUD-DATA-MALFORMED",
         )
-    if kind != "jsonl" and (found := _ragged(path, kind)):
+    if kind in ("csv", "tsv") and (found := _ragged(path, kind)):
         return found
     return problem_of_text(path, kind, partial(_stream, path), BLOCK_BYTES, first_line(error))
 
@@ -272,8 +294,8 @@ def open_table(path: str | Path, what: str = "data file") -> TableFile:
     kind = _SUFFIXES.get(Path(where.stem).suffix.lower() if packed else where.suffix.lower())
     if kind is None or (packed and kind not in _TEXT):
         raise UsageError(
-            f"The {what} {where.name!r} must end in {', '.join(_SUFFIXES)}, or in .gz after .csv, .tsv or .jsonl: "
-            "unpack it first, or name it by what it holds."
+            f"The {what} {where.name!r} must end in {', '.join(_SUFFIXES)}, or in .gz after .csv, .tsv, .jsonl or "
+            ".txt: unpack it first, or name it by what it holds."
         )
     if where.stat().st_size == 0:
         raise DataError(f"The {what} {where.name!r} is empty.", code="AUD-DATA-EMPTY")
@@ -288,6 +310,8 @@ def open_table(path: str | Path, what: str = "data file") -> TableFile:
                 names = read_npz(where).column_names
             elif kind == "parquet":
                 names = pyarrow.parquet.read_schema(source).names
+            elif kind == "txt":
+                names = [TEXT]
             elif kind == "jsonl":
                 names = pyarrow.json.open_json(source).schema.names
             else:

@@ -10,6 +10,7 @@ import pandas as pd
 from auditor.errors import DataError, UsageError
 from auditor.intake.rows.reading import load_one
 from auditor.intake.rows.tables import open_table
+from auditor.intake.rows.texts import text_column
 from auditor.intake.specs import DataSpec
 from auditor.rows import Rows
 
@@ -36,19 +37,15 @@ def read_unlabelled(path: str, model: AuditedModel, like: AuditData, column: str
         return read_files(where, files_in(where), model).X
     text, features = None, None
     if like.modality == "text":
-        text = column or _only_column(path)
+        columns = open_table(path).columns
+        text = column or text_column(columns)
+        if text is None:
+            raise UsageError(
+                f"{where.name} has the columns {', '.join(columns[:8])}: say which of them holds the texts, with "
+                "--text COLUMN or --set out_of_distribution.column=COLUMN."
+            )
     elif isinstance(like.X, pd.DataFrame):
         features = tuple(map(str, like.X.columns))
     spec = DataSpec(path=path, features=features, text=text, copies_are_real=True)
     X = load_one(spec, path, model, model.classes).X
     return X.to_numpy() if isinstance(X, pd.DataFrame) and not isinstance(like.X, pd.DataFrame) else X
-
-
-def _only_column(path: str) -> str:
-    columns = open_table(path).columns
-    if len(columns) != 1:
-        raise UsageError(
-            f"{Path(path).name} has the columns {', '.join(columns[:8])}: say which of them holds the texts, with "
-            "--text COLUMN or --set out_of_distribution.column=COLUMN."
-        )
-    return columns[0]

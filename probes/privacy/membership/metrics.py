@@ -1,9 +1,9 @@
-"""What is measured of an attack's scores: AUC, rates at few false positives, balanced accuracy, groups, records."""
+"""What is measured of an attack's scores: AUC, rates at few false positives, balanced accuracy, the ROC curve."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -25,7 +25,6 @@ FALSE_POSITIVE_RATES = (0.01, 0.001)
 MOST_POINTS = 200
 # With fewer non-members, the highest of them is too low a bar to be called no false positive.
 FEWEST_FOR_NONE = 100
-MOST_EXPOSED = 10
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -65,7 +64,7 @@ def measurements(attack: Attack, pool: Pool, detail: str) -> list[Measurement]:
     members, others = attack.members(pool), attack.others(pool)
     found = [
         _attack_auc(attack, members, others, f"{detail}; {attack.detail}"),
-        *(_rate_at(attack, members, others, rate, detail) for rate in FALSE_POSITIVE_RATES),
+        *(rate_at(attack, members, others, rate, detail) for rate in FALSE_POSITIVE_RATES),
         _rate_at_none(attack, members, others, detail),
         _balanced_accuracy(attack, members, others, detail),
     ]
@@ -90,7 +89,8 @@ def _attack_auc(attack: Attack, members: FloatArray, others: FloatArray, detail:
     )
 
 
-def _rate_at(attack: Attack, members: FloatArray, others: FloatArray, rate: float, detail: str) -> Measurement:
+def rate_at(attack: Attack, members: FloatArray, others: FloatArray, rate: float, detail: str) -> Measurement:
+    """``true_positive_rate_at_fpr`` of scores of members (m,) and non-members (n,), where there are enough of them."""
     expected, given, judged = others.size * rate, math.ceil(1 / rate - 1e-9), math.ceil(10 / rate - 1e-9)
     too_few = ""
     if expected < 1.0 - 1e-9:
@@ -174,46 +174,6 @@ def _balanced_accuracy(attack: Attack, members: FloatArray, others: FloatArray, 
         n_samples=m + n,
         ideal=0.5,
         detail=f"threshold: {attack.threshold_words}; {detail}",
-    )
-
-
-# ---- who is hit ----------------------------------------------------------------------------------------------------
-
-
-def by_group(attack: Attack, pool: Pool) -> Iterator[Measurement]:
-    """``attack_auc`` within each group of each sensitive feature whose groups are known of members and non-members."""
-    groups = pool.rows.sensitive_features
-    if groups is None or attack.why_not:
-        return
-    for feature in groups.columns:
-        names = groups[feature].astype("string").to_numpy()
-        if len(set(names[pool.is_member])) == 1 and len(set(names[~pool.is_member])) > 1:
-            continue  # the training file does not have the column: its rows are of one unknown group
-        for name in sorted(set(names)):
-            members, others = (side(pool, names == name) for side in (attack.members, attack.others))
-            yield Measurement(
-                metric="attack_auc",
-                method=attack.method,
-                estimate=area_under_curve(positives=members, negatives=others),
-                n_samples=int((names == name).sum()),
-                ideal=0.5,
-                group={str(feature): str(name)},
-                detail=f"{members.size:,} members and {others.size:,} non-members of the group",
-            )
-
-
-def most_exposed(attack: Attack, pool: Pool) -> str:
-    """The members with the highest scores by their row in the training file, never by what stands there; or ""."""
-    others = np.sort(attack.others(pool))
-    place = np.flatnonzero(pool.is_member & attack.scored)
-    if attack.why_not or not place.size or not others.size:
-        return ""
-    top = place[np.argsort(-attack.scores[place], kind="stable")][:MOST_EXPOSED]
-    above = others.size - np.searchsorted(others, attack.scores[top], "left")
-    named = ", ".join(f"{int(pool.number[i]):,} ({int(k):,})" for i, k in zip(top, above, strict=True))
-    return (
-        "the most exposed rows of --train, counted from 1 after the header, each with the number of the "
-        f"{others.size:,} non-members that score as high: {named}"
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -9,12 +10,14 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
+from auditor.errors import AuditorError
 from auditor.finding.measurement import Answer, Measurement, Pillar
 from auditor.rows import FloatArray
 from auditor.run.probe import Need
 from auditor.statistics.estimate import Undefined
 from probes.inputs import whole_number
 from probes.privacy.membership import (
+    bavaria,
     blind,
     difficulty_calibration,
     label_only,
@@ -23,27 +26,27 @@ from probes.privacy.membership import (
     quantile_regression,
     rmia,
 )
-from probes.privacy.membership.metrics import Attack, by_group, measurements, most_exposed, roc_figure
+from probes.privacy.membership.exposed import EXACT, by_group, discovered, most_exposed
+from probes.privacy.membership.metrics import Attack, measurements, roc_figure
 from probes.privacy.membership.pool import REMARK_LEVEL, Pool, detail_of, doubt, pool_of
-from probes.privacy.membership.shadows import Shadows, train_shadows
+from probes.privacy.membership.shadows import Shadows, how_many, train_shadows
+from probes.privacy.membership.verdict import (
+    ALONE,
+    CHEAP,
+    MOST_FOR_RMIA,
+    WITH_SHADOWS,
+    as_part,
+    strongest_first,
+    wholes,
+)
 
 if TYPE_CHECKING:
     from auditor.data.audit_data import AuditData
     from auditor.model.audited_model import AuditedModel
 
-CHEAP = ("loss_threshold", "loss_threshold_per_class", "quantile_regression")
-WITH_SHADOWS = (
-    "lira_online",
-    "lira_online_fixed_variance",
-    "lira_offline",
-    "lira_offline_fixed_variance",
-    "rmia",
-    "rmia_offline",
-    "difficulty_calibration",
-)
-# The attack that groups and records are shown of: the first of these that was asked for, whatever it finds.
-STRONGEST_FIRST = (*WITH_SHADOWS, "quantile_regression", "label_only", "loss_threshold_per_class", "loss_threshold")
 _FEWEST_FOR_SHADOWS = 20
+# Shadow models where an attack that takes a variance is asked for by name.
+MANY = 64
 _LOSSES_ONLY = "Only losses are here, and this attack reads the probabilities of the classes: add --score COLUMN."
 _ROWS = {"text": "texts", "image": "images", "audio": "sound"}
 _INDEPENDENT = "rows are taken as independent, given the audited model and the shadow models that all of them share"
@@ -63,35 +66,56 @@ class MembershipInference:
       that did and did not learn the row (Carlini et al., IEEE S&P 2022).
     - ``rmia``, ``rmia_offline``: pairwise likelihood ratios, by ``n_references`` reference models (Zarifzadeh et al.,
       ICML 2024).
+    - ``bavaria``, ``bavaria_offline``: likelihood ratio of Student's t, whose few models a row borrow from all rows
+      (Brännvall, arXiv 2603.11799).
     - ``difficulty_calibration``: loss less its mean among models that did not learn the row (Watson et al., ICLR 2022).
 
     For each, with intervals that know how many members and non-members there are:
 
-    - ``attack_auc``: ``P(score of a member > that of a non-member) + P(tie) / 2``; [0, 1], ideal 0.5. The first one
-      holds the figure of all ROC curves. Also within each group of each sensitive feature, for one attack.
+    - ``attack_auc``: ``P(score of a member > that of a non-member) + P(tie) / 2``; [0, 1], ideal 0.5. Also within each
+      group of each sensitive feature, for one attack.
     - ``true_positive_rate_at_fpr``: share of members above the threshold that a share f of non-members exceeds, at
       f = 1 % and 0.1 %; [0, 1], ideal f. Its interval carries the threshold's own uncertainty. Given where
       ``n_non * f >= 1``, judged where it is at least 10. The measure of what few victims suffer, which an AUC hides.
     - ``true_positive_rate_at_no_false_positive``: share of members above every non-member, of 100 at least; [0, 1],
       ideal 0. Its interval is that of the rate at this threshold. Of one attack, with the most exposed rows by number.
+    - ``discovered_members``: how many members are exposed at a false discovery rate of 5 %, and ``discovered_share`` of
+      them: Benjamini-Hochberg on the shares of non-members that score as high (Bates et al., Ann. Statist. 2023); ideal
+      0. Of one attack, with the surest rows by number, also within each group. Shown and never judged: it finds rows
+      that are hit, and does not show that nobody is.
+    - ``true_positive_rate_at_fpr_difference``: the largest difference of that rate between the groups of a sensitive
+      feature, at the threshold that 1 % of all non-members exceed; [0, 1], ideal 0. Of one attack, beside each group's
+      own AUC and rate. No criterion by default.
     - ``balanced_accuracy``: ``(TPR + 1 - FPR) / 2`` at a threshold that is not chosen by its success: the members' mean
       loss (the paper's), a likelihood ratio of 1, or the median of all scores; [0, 1], ideal 0.5. Its interval is that
       of the two rates at this threshold.
 
-    Groups and records are shown of the first attack asked for in the order LiRA, RMIA, difficulty calibration, quantile
-    regression, label-only, loss. A row that stands more than once in the two files together takes no part, no copy of
-    it: copies on both sides are no non-members, and leaving out only those among the non-members would leave them the
-    rarer rows, on which any model has the larger loss. Of rows that stand once, chance alone decides the side where the
-    split was random. Where trees can tell the files apart without asking the model at all, the details say so (Das,
-    Zhang and Tramer, 2024; with any attack beyond the loss thresholds). Where the model does worse on ``--train`` than
-    on ``--data`` (all but certainly, at a level of 0.1 %), nothing is judged: that is not the file it learned. Scores
-    of rows under a shared set of shadow models are taken as independent given those models.
+    The question is one: can somebody tell? So ``attack_auc`` and ``true_positive_rate_at_fpr`` stand once without a
+    method, as the largest over all attacks (:class:`~auditor.statistics.strongest.StrongestAttack`, with the figure of
+    all ROC curves), and are judged as that; each attack's own numbers are parts, judged only where a criterion names
+    the method. A PASS is INCONCLUSIVE where no attack with shadow models was tried, or only with a surrogate's: which
+    attacks were tried, which were not, and why not stands beside it.
 
-    methods: ``auto`` (the first three), ``all``, or names out of ``MembershipInference.methods``. n_shadows: an even
-    number of shadow models, each trained on a random half of all rows, in pairs of complements, by the model's own
-    architecture and recipe where it is a bundle, else by a stated surrogate. n_references: how many of them RMIA uses.
-    n_queries: perturbed copies a row for ``label_only``. checkpoint: an absolute path of a folder in which trained
-    shadow models are kept, so that a run that was stopped goes on from there. Raises ValueError for other values.
+    Groups and records are shown of one attack, the first of those tried in an order that does not look at the
+    result: with up to 16 shadow models RMIA, BaVarIA, difficulty calibration, LiRA; with more BaVarIA, LiRA online,
+    RMIA; then quantile regression, label-only, loss. A row that stands more than once in the two files together
+    takes no part, no copy of it: copies on both sides are no non-members, and leaving out only those among the
+    non-members would leave them the rarer rows, on which any model has the larger loss. Of rows that stand once,
+    chance alone decides the side where the split was random. Where trees can tell the files apart without asking
+    the model at all, the details say so (Das, Zhang and Tramer, 2024; with any attack beyond the loss thresholds).
+    Where the model does worse on ``--train`` than on ``--data`` (all but certainly, at a level of 0.1 %), nothing
+    is judged: that is not the file it learned. Scores of rows under a shared set of shadow models are taken as
+    independent given those models.
+
+    methods: ``auto`` (the first three, and RMIA with as many shadow models as cost little), ``all``, or names out
+    of ``MembershipInference.methods``. n_shadows: an even number of shadow models, each trained on a random half of
+    all rows, in pairs of complements, by the model's own architecture and recipe where it is a bundle, else by a
+    stated surrogate; None for 64 where attacks with them are named, and for ``auto`` 16 or 8 that cost a tenth of
+    ``shadow_seconds`` at most, else 4 that cost at most all of it, in seconds of one core as they are counted
+    (:func:`auditor.training.ensembles.predicted_seconds`), else none. n_references: how many of them RMIA uses
+    where it is named; with ``auto`` all. n_queries: perturbed copies a row for ``label_only``. checkpoint: an
+    absolute path of a folder in which trained shadow models are kept, so that a run that was stopped goes on from
+    there. Raises ValueError for other values.
 
     Sources: the papers above; TPR at low FPR: Carlini et al., IEEE S&P 2022.
     """
@@ -109,8 +133,12 @@ class MembershipInference:
         "attack_auc": "scores",
         "true_positive_rate_at_fpr": "scores",
         "true_positive_rate_at_no_false_positive": "scores",
+        "true_positive_rate_at_fpr_difference": "scores",
+        "discovered_members": "scores",
+        "discovered_share": "scores",
         "balanced_accuracy": "scores",
     }
+    exact: ClassVar[Mapping[str, str]] = EXACT
     # Fewest members, and as many non-members, and the true AUC, found with 80 % power among 4 judgements at 5 %.
     power = (800, 0.60)
 
@@ -118,8 +146,9 @@ class MembershipInference:
         self,
         *,
         methods: str | Sequence[str] = "auto",
-        n_shadows: int = 64,
+        n_shadows: int | None = None,
         n_references: int = 4,
+        shadow_seconds: float = 60.0,
         n_queries: int = 30,
         checkpoint: str | None = None,
     ) -> None:
@@ -128,24 +157,30 @@ class MembershipInference:
         if unknown or not named:
             known = ", ".join(self.methods)
             raise ValueError(f"methods must be auto, all or out of {known}, not {', '.join(unknown) or 'none'}")
-        for option, value in (("n_shadows", n_shadows), ("n_references", n_references)):
+        most = MANY if n_shadows is None else n_shadows
+        for option, value in (("n_shadows", most), ("n_references", n_references)):
             whole_number(option, value, 2, 4096)
             if value % 2:
                 raise ValueError(f"{option} must be even, not {value}: shadow models come in pairs of complements")
-        if n_shadows < 4:
-            raise ValueError(f"n_shadows must be at least 4, not {n_shadows}: a variance needs two models on each side")
-        if n_references > n_shadows:
-            raise ValueError(f"n_references must be at most n_shadows, {n_shadows}, not {n_references}")
+        if most < 4:
+            raise ValueError(f"n_shadows must be at least 4, not {most}: a variance needs two models on each side")
+        if n_references > most:
+            raise ValueError(f"n_references must be at most n_shadows, {most}, not {n_references}")
+        if isinstance(shadow_seconds, bool) or not 0.0 <= shadow_seconds < math.inf:
+            raise ValueError(f"shadow_seconds must be a number of seconds from 0, not {shadow_seconds!r}")
         whole_number("n_queries", n_queries, 1, 10_000)
         if checkpoint is not None and not Path(checkpoint).is_absolute():
             raise ValueError(
                 f"checkpoint must be an absolute path or an existing folder, not {checkpoint!r}: "
                 "a scan measures in a folder of its own"
             )
-        wanted = set(named) | (set(CHEAP) if "auto" in named else set())
+        wanted = set(named) | ({*CHEAP, "rmia"} if "auto" in named else set())
         self.wanted = self.methods if "all" in named else tuple(m for m in self.methods if m in wanted)
+        # Nobody asked for shadow models by name: they are trained as far as that costs little, or not at all.
+        self.unasked = "auto" in named and not {"all", *WITH_SHADOWS} & set(named)
         self.n_shadows = n_shadows
         self.n_references = n_references
+        self.shadow_seconds = shadow_seconds
         self.n_queries = n_queries
         self.checkpoint = checkpoint
 
@@ -167,30 +202,56 @@ class MembershipInference:
             attacks.append(_by_quantiles(pool))
         if "label_only" in self.wanted:
             attacks.append(_by_labels(model, pool, self.n_queries, of_copies))
-        if any(name in WITH_SHADOWS for name in self.wanted):
-            attacks += self._by_shadows(model, pool, of_shadows)
-        found = _all_measurements(attacks, pool, detail)
+        shadows, not_made = self._shadows(model, pool, of_shadows)
+        attacks += self._by_shadows(pool, shadows, not_made)
+        if self.unasked and shadows is None:
+            attacks = [a for a in attacks if a.method in ALONE]
+        found = _all_measurements(attacks, pool, detail, shadows, not_made)
         unfit = doubt(pool)
         return [m if not unfit or _never(m) else replace(m, too_few=m.too_few or unfit) for m in found]
 
-    def _by_shadows(self, model: AuditedModel, pool: Pool, rng: np.random.Generator) -> list[Attack]:
-        from auditor.training.weighted import why_not_trained_alike
-
+    def _shadows(
+        self, model: AuditedModel, pool: Pool, rng: np.random.Generator
+    ) -> tuple[Shadows | None, dict[str, str]]:
+        """The shadow models, or why there are none, by the attacks that would have them."""
         asked = [name for name in WITH_SHADOWS if name in self.wanted]
-        if min(pool.n_members, pool.n_others) < _FEWEST_FOR_SHADOWS:
-            why = f"shadow models need at least {_FEWEST_FOR_SHADOWS} members and as many non-members"
-            return [_without(name, pool, why) for name in asked]
-        if pool.labels_only:
-            why = "the model gives labels without confidence, which this attack reads: ask for methods=label_only"
-            return [_without(name, pool, why) for name in asked]
-        if pool.probabilities is None:
-            return [_without(name, pool, _LOSSES_ONLY) for name in asked]
-        if why := why_not_trained_alike(model):
-            return [_without(name, pool, why) for name in asked]
-        n = self.n_shadows if any("rmia" not in name for name in asked) else self.n_references
-        shadows = train_shadows(model, pool, n, rng, checkpoint=self.checkpoint)
+        if not asked:
+            return None, {}
+        if why := _why_no_shadows(model, pool):
+            return None, dict.fromkeys(asked, why)
+        if not self.unasked:
+            n = (self.n_shadows or MANY) if any("rmia" not in name for name in asked) else self.n_references
+            return train_shadows(model, pool, n, rng, checkpoint=self.checkpoint), {}
+        try:
+            n = self.n_shadows or how_many(model, pool, self.shadow_seconds)
+            return train_shadows(model, pool, n, rng, checkpoint=self.checkpoint), {}
+        except (AuditorError, ArithmeticError, LookupError, MemoryError, RuntimeError, TypeError, ValueError) as error:
+            # What the model's own code raises in training says nothing of the attacks that need none.
+            said = str(error) if isinstance(error, AuditorError) else f"{type(error).__name__}: {error}"
+            return None, dict.fromkeys(asked, f"shadow models could not be trained. {' '.join(said.split())[:400]}")
+
+    def _by_shadows(self, pool: Pool, shadows: Shadows | None, not_made: Mapping[str, str]) -> list[Attack]:
+        if shadows is None or pool.probabilities is None:
+            return [_without(name, pool, why) for name, why in not_made.items()]
+        asked = [name for name in WITH_SHADOWS if name in self.wanted]
+        n_references = min(len(shadows), MOST_FOR_RMIA) if self.unasked else self.n_references
         phi = loss_threshold.log_odds(pool.probabilities, pool.labels)
-        return [_by_one(name, pool, phi, shadows, self.n_references) for name in asked]
+        return [_by_one(name, pool, phi, shadows, n_references) for name in asked]
+
+
+def _why_no_shadows(model: AuditedModel, pool: Pool) -> str:
+    """Why shadow models would be of no use, whoever asks for them; "" where they are."""
+    from auditor.training.weighted import why_not_trained_alike
+
+    if min(pool.n_members, pool.n_others) < _FEWEST_FOR_SHADOWS:
+        return f"shadow models need at least {_FEWEST_FOR_SHADOWS} members and as many non-members"
+    if pool.labels_only:
+        return "the model gives labels without confidence, which this attack reads: ask for methods=label_only"
+    if pool.probabilities is None:
+        return _LOSSES_ONLY
+    if pool.without_features:
+        return "the rows have no columns that a shadow model could learn from"
+    return why_not_trained_alike(model)
 
 
 # ---- the attacks ---------------------------------------------------------------------------------------------------
@@ -287,6 +348,11 @@ def _by_one(name: str, pool: Pool, phi: FloatArray, shadows: Shadows, n_referenc
         offline = name == "rmia_offline"
         scores = rmia.scores(np.exp(-pool.loss), np.exp(-few.loss), few.inside, offline=offline)
         detail += f"; of the shadow models the first {n_references} are the reference models"
+    elif name == "bavaria":
+        scores = bavaria.online_scores(phi, shadows.log_odds, shadows.inside)
+        return _attack(name, pool, scores, 0.0, "a likelihood ratio of 1", detail)
+    elif name == "bavaria_offline":
+        scores = bavaria.offline_scores(phi, shadows.log_odds, shadows.inside)
     else:
         scores = difficulty_calibration.scores(pool.loss, shadows.loss, shadows.inside)
     return _attack(name, pool, scores, *_median(scores), detail)
@@ -300,13 +366,16 @@ def _never(measurement: Measurement) -> bool:
 # ---- the measurements ----------------------------------------------------------------------------------------------
 
 
-def _all_measurements(attacks: Sequence[Attack], pool: Pool, detail: str) -> list[Measurement]:
-    shown = min((a for a in attacks if not a.why_not), key=lambda a: STRONGEST_FIRST.index(a.method), default=None)
-    figure, found = roc_figure(attacks, pool), []
+def _all_measurements(
+    attacks: Sequence[Attack], pool: Pool, detail: str, shadows: Shadows | None, not_made: Mapping[str, str]
+) -> list[Measurement]:
+    order = strongest_first(0 if shadows is None else len(shadows))
+    shown = min((a for a in attacks if not a.why_not), key=lambda a: order.index(a.method), default=None)
+    parts = {attack.method: measurements(attack, pool, detail) for attack in attacks}
+    found = wholes(attacks, parts, shadows, not_made, detail)
+    found[0] = replace(found[0], figure=roc_figure(attacks, pool))
     for attack in attacks:
-        own = measurements(attack, pool, detail)
-        if figure is not None and not attack.why_not:
-            own[0], figure = replace(own[0], figure=figure), None
+        own = parts[attack.method]
         if attack is shown:
             exposed = most_exposed(attack, pool)
             own = [
@@ -315,6 +384,6 @@ def _all_measurements(attacks: Sequence[Attack], pool: Pool, detail: str) -> lis
                 else m
                 for m in own
             ]
-            own += by_group(attack, pool)
-        found += own
+            own += [*discovered(attack, pool), *by_group(attack, pool)]
+        found += map(as_part, own)
     return found

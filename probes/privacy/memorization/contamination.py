@@ -15,6 +15,7 @@ from auditor.finding.measurement import Answer, Measurement, Pillar
 from auditor.rows import FloatArray
 from auditor.run.probe import Need
 from auditor.statistics.estimate import Power, Undefined
+from auditor.statistics.families import ConfirmedCount
 from auditor.statistics.means import StudentT
 from auditor.statistics.values import bounded_mean
 from probes.inputs import whole_number
@@ -45,11 +46,13 @@ class Contamination:
       per shard; ideal 0; Student's interval, the test of the paper. Display only, since it relies on near-normal
       shards.
 
-    The detail has the p-value of "the examples are exchangeable to this model": each shard's rank p-value
-    ``(1 + #{other orders at least as likely}) / (1 + other orders)`` is valid whatever the model is, and Fisher's
-    combination of independent valid p-values is valid at every level. A file that is sorted by anything (length, topic,
-    a running number) is not exchangeable, and its order may be preferred for that: do not test such a file. No
-    preference is no proof of innocence: a model that has seen the examples one by one, or once, shows none.
+    - ``confirmed_memorization``: 1 where "the examples are exchangeable to this model" is refuted, else 0. Each shard's
+      rank p-value ``(1 + #{other orders at least as likely}) / (1 + other orders)`` is valid whatever the model is, and
+      Fisher's combination of independent valid p-values is valid at every level. It can FAIL and never PASS.
+
+    A file that is sorted by anything (length, topic, a running number) is not exchangeable, and its order may be
+    preferred for that: do not test such a file. No preference is no proof of innocence: a model that has seen the
+    examples one by one, or once, shows none.
 
     benchmarks: the file under the key ``contamination`` (--benchmark contamination=PATH): one example a line, or a
     table with ``column``. shard_examples: most examples in a shard. separator: stands between examples. prefix_token:
@@ -66,7 +69,10 @@ class Contamination:
     citation: ClassVar[str] = "Oren et al., ICLR 2024"
     methods: ClassVar[tuple[str, ...]] = ("order_swap",)
     needs: ClassVar[tuple[Need, ...]] = (Need.LANGUAGE_MODEL,)
-    ideal_when_same: ClassVar[Mapping[str, Answer]] = {"canonical_order_preference": "scores"}
+    ideal_when_same: ClassVar[Mapping[str, Answer]] = {
+        "canonical_order_preference": "scores",
+        "confirmed_memorization": "scores",
+    }
     # Shards, and the true preference that is FAILed against a bound of 0.5 by one judgement at 5 %.
     power: ClassVar[Power] = Power(50, 0.62)
 
@@ -139,6 +145,14 @@ class Contamination:
                 detail=f"nats per shard; {detail}",
                 too_few="Display only: Student's interval relies on shards that are nearly normal. Set a bound on "
                 "canonical_order_preference.",
+            ),
+            Measurement(
+                metric="confirmed_memorization",
+                method="order_swap",
+                estimate=ConfirmedCount(p_values=(p,)),
+                n_samples=sum(map(len, shards)),
+                ideal=0.0,
+                detail=detail,
             ),
         ]
 

@@ -131,3 +131,9 @@ def kolmogorov_smirnov(values: FloatArray, fitted: SkewNormal) -> float:
     x = np.sort(values)
     f, n = fitted.cdf(x), values.size
     return float(max((np.arange(1, n + 1) / n - f).max(), (f - np.arange(n) / n).max()))
+
+
+def any_planted(p_values: Sequence[float]) -> float:
+    """Simes's p-value that none of the hypotheses is wrong: ``min_k m p_(k) / k`` of m sorted p-values."""
+    p = np.sort(np.asarray(p_values, np.float64))
+    return min(float((p * p.size / np.arange(1, p.size + 1)).min()), 1.0)

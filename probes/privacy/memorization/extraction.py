@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
@@ -25,7 +26,17 @@ if TYPE_CHECKING:
     from auditor.model.audited_model import AuditedModel
     from auditor.model.language_model import AuditedLanguageModel
 
+# Given and asked for, in the paper; and the fewest of either that say anything.
+TOKENS, FEWEST_TOKENS = 50, 8
 _QUERIES = (1, 3, 10, 30, 100, 300, 1_000, 3_000, 10_000, 30_000, 100_000)
+
+
+@dataclass(frozen=True)
+class _Cut:
+    """How many tokens of a text are given, and how many that follow are asked for."""
+
+    given: int
+    asked: int
 
 
 class Extraction:
@@ -45,9 +56,10 @@ class Extraction:
     those that stand in both files take no part.
 
     texts: path of a file of training texts, one a line, or a table with ``column``; without it the rows of --train.
-    n, p, temperature, top_k: of the probabilistic form; top_k None samples from the whole vocabulary. n_samples: most
-    texts of either side, drawn at random. prefix_token:
-    see :class:`~probes.language.options.LikelihoodOptions`.
+    prefix_tokens, suffix_tokens: 50 each, as in the paper; without either, half each of a length of 16 to 100 tokens,
+    the one at which the texts of both files that are no shorter make up the most tokens. n, p, temperature, top_k: of
+    the probabilistic form; top_k None samples from the whole vocabulary. n_samples: most texts of either side, drawn at
+    random. prefix_token: see :class:`~probes.language.options.LikelihoodOptions`.
 
     Raises NotApplicableError without training texts, for a model that is not causal, and where the prefix and suffix do
     not fit its context.
@@ -74,8 +86,8 @@ class Extraction:
         *,
         texts: str | None = None,
         column: str | None = None,
-        prefix_tokens: int = 50,
-        suffix_tokens: int = 50,
+        prefix_tokens: int | None = None,
+        suffix_tokens: int | None = None,
         n: int = 100,
         p: float = 0.5,
         temperature: float = 1.0,
@@ -86,8 +98,9 @@ class Extraction:
         check_prefix(prefix_token)
         self.prefix_token = prefix_token
         optional_path("texts", texts)
-        for option, value in (("prefix_tokens", prefix_tokens), ("suffix_tokens", suffix_tokens), ("n", n)):
+        for option, value in (("prefix_tokens", prefix_tokens), ("suffix_tokens", suffix_tokens)):
             whole_number(option, value, 1)
+        whole_number("n", n, 1)
         whole_number("top_k", top_k, 1)
         whole_number("n_samples", n_samples, 2)
         if not (isinstance(p, (int, float)) and 0.0 < p < 1.0):
@@ -107,23 +120,16 @@ class Extraction:
     def measure(self, model: AuditedModel, data: AuditData, rng: np.random.Generator) -> list[Measurement]:
         """Both rates, and what they are beyond those of texts that were not seen; see the class."""
         language = causal_model(model, self.prefix_token)
-        whole, room = self.prefix_tokens + self.suffix_tokens, language.context
-        if room is not None and whole > room - language.n_prefix:
-            raise NotApplicableError(
-                f"{self.name}.prefix_tokens and suffix_tokens ask for {whole:,} tokens of a text, and "
-                f"{max(room - language.n_prefix, 0):,} fit the model's context: set them to less, with --set."
-            )
         read = training_texts(data, self.texts, self.column, self.name)
         members, others, shared = unrepeated(read.texts, held_out_texts(data))
         drawn = [
             [side[int(i)] for i in np.sort(rng.choice(len(side), min(self.n_samples, len(side)), replace=False))]
             for side in (members, others)
         ]
-        greedy, sampled, short = self._extracted(language, drawn[0])
-        greedy_others, sampled_others, _ = self._extracted(language, drawn[1])
-        detail = (
-            f"{greedy.size:,} texts of {read.origin}, {self.prefix_tokens} tokens given, {self.suffix_tokens} asked"
-        )
+        cut = self._cut(language, drawn[0] + drawn[1])
+        greedy, sampled, short = self._extracted(language, drawn[0], cut)
+        greedy_others, sampled_others, _ = self._extracted(language, drawn[1], cut)
+        detail = f"{greedy.size:,} texts of {read.origin}, {cut.given} tokens given, {cut.asked} asked"
         detail += f"; {language.notes.rstrip('.')}"
         if short:
             detail += f"; too short and left out: {short:,}"
@@ -142,7 +148,7 @@ class Extraction:
         ):
             k, size = int(inside.sum()), inside.size
             why = (
-                f"no text has the {self.prefix_tokens + self.suffix_tokens} tokens that prefix and suffix need: set "
+                f"no text {{}}has the {cut.given + cut.asked} tokens that prefix and suffix need: set "
                 f"{self.name}.prefix_tokens and suffix_tokens to less"
             )
             figure = self._figure(sampled, sampled_others, draws) if method == "probabilistic" and size else None
@@ -150,19 +156,21 @@ class Extraction:
                 Measurement(
                     metric="extraction_rate",
                     method=method,
-                    estimate=Proportion(successes=k, n=size) if size else Undefined(reason=why),
+                    estimate=Proportion(successes=k, n=size) if size else Undefined(reason=why.format("")),
                     n_samples=size,
                     ideal=0.0,
                     detail=f"{how}: {k:,} of {detail}",
                     figure=figure,
                 )
             )
-            if outside.size and size:
+            if others:
                 found.append(
                     Measurement(
                         metric="extraction_rate_difference",
                         method=method,
-                        estimate=Difference(successes=(k, int(outside.sum())), n=(size, outside.size)),
+                        estimate=Difference(successes=(k, int(outside.sum())), n=(size, outside.size))
+                        if size and outside.size
+                        else Undefined(reason=why.format("of --data " if size else "")),
                         n_samples=size + outside.size,
                         ideal=0.0,
                         detail=(
@@ -173,18 +181,36 @@ class Extraction:
                 )
         return found
 
+    def _cut(self, model: AuditedLanguageModel, texts: Sequence[str]) -> _Cut:
+        room = math.inf if model.context is None else max(model.context - model.n_prefix, 0)
+        if self.prefix_tokens is None and self.suffix_tokens is None:
+            most = int(min(2 * TOKENS, room))
+            lengths = np.asarray([len(e.ids) - model.n_prefix for e in model.encode_cut(texts, most)[0]] or [most])
+            # From both files together: a length that suits one of them would not compare like with like.
+            at = np.unique(lengths)
+            whole = int(at[np.argmax([n * (lengths >= n).sum() for n in at])])
+            whole = max(whole, 2 * FEWEST_TOKENS)
+            return _Cut(whole // 2, whole - whole // 2)
+        cut = _Cut(self.prefix_tokens or TOKENS, self.suffix_tokens or TOKENS)
+        if cut.given + cut.asked > room:
+            raise NotApplicableError(
+                f"{self.name}.prefix_tokens and suffix_tokens ask for {cut.given + cut.asked:,} tokens of a text, and "
+                f"{room:,.0f} fit the model's context: set them to less, with --set."
+            )
+        return cut
+
     def _extracted(
-        self, model: AuditedLanguageModel, texts: Sequence[str]
+        self, model: AuditedLanguageModel, texts: Sequence[str], cut: _Cut
     ) -> tuple[npt.NDArray[np.bool_], FloatArray, int]:
         """Of texts that are long enough: whether greedy (k,) and log P(suffix | prefix) (k,); and how many are not."""
         from probes.privacy.memorization.token_statistics import token_statistics
 
-        whole = self.prefix_tokens + self.suffix_tokens
+        whole = cut.given + cut.asked
         encoded, _ = model.encode_cut(texts, whole)
         long = [e for e in encoded if len(e.ids) - model.n_prefix == whole]
         statistics = token_statistics(model, long, temperature=self.temperature, top_k=self.top_k)
-        greedy = [bool((s.rank[-self.suffix_tokens :] == 0).all()) for s in statistics]
-        sampled = [float(s.log_p_sampled[-self.suffix_tokens :].sum()) for s in statistics]
+        greedy = [bool((s.rank[-cut.asked :] == 0).all()) for s in statistics]
+        sampled = [float(s.log_p_sampled[-cut.asked :].sum()) for s in statistics]
         return np.asarray(greedy, bool), np.asarray(sampled, np.float64), len(texts) - len(long)
 
     def _figure(self, members: FloatArray, others: FloatArray, draws: str) -> Figure:

@@ -30,12 +30,16 @@ if TYPE_CHECKING:
 METHODS = ("loss", "zlib", "min_k", "min_k_plus_plus", "reference")
 BLIND = "blind_baseline"
 FALSE_POSITIVE_RATES = (0.01, 0.001)
-# One-sided levels of "the files differ without the model" and of "the attack does better than that".
+# One-sided levels of "the files differ without the model" and, of all attacks together, of "one does better than that".
 _LEVEL = 0.05
 _REMARK_LEVEL = 0.001
 _LESS_LIKELY = (
     "the model finds --train less likely than --data, which a model does not do with what it learned from: is --train "
     "the file it was trained on"
+)
+_WEAK = (
+    "Nothing was found, and only attacks that know no other model were tried: name one that learned other texts with "
+    "--reference."
 )
 Scores = tuple[FloatArray, FloatArray]
 
@@ -70,10 +74,14 @@ class LMMembership:
 
     and of the **blind baseline** ``blind_auc``: AUC of cross-fitted learners that see words, length, characters and the
     years in the text and never the model; ideal 0.5. Where it tells the files apart (its lower bound at 5 % is above
-    0.5) and an attack is not shown to do better than it (DeLong's paired test at 5 %), the attack is shown and **not
-    judged**: the split itself leaks, so its AUC says nothing about the model. ``auc_beyond_blind`` is the paired
-    difference, in [-1, 1]. Where the model finds the members less likely than the others (all but certainly, at a level
-    of 0.1 %), nothing is judged: that is not the file it learned.
+    0.5) and an attack is not shown to do better than it (DeLong's paired test, at 5 % for all attacks together), the
+    attack is shown and **not judged**: the split itself leaks, so its AUC says nothing about the model. So is a rate
+    where the baseline's own is shown to be above the false positive rate, and the attack's not above the baseline's.
+    ``auc_beyond_blind`` is the paired difference, in [-1, 1]. Where the model finds the members less likely than the
+    others (all but certainly, at a level of 0.1 %), nothing is judged: that is not the file it learned.
+
+    Without a reference model a PASS is INCONCLUSIVE: attacks that know no other model take a text that is easy for one
+    that was seen, and find nobody where harder texts were learned (Zarifzadeh et al., ICML 2024).
 
     k: share of the tokens that min_k takes. reference: path of another causal language model, or such a model
     (--reference). max_tokens: texts are cut to so many tokens. Texts that stand in both files take no part.
@@ -139,12 +147,15 @@ class LMMembership:
         blind = _blind(members, others, data.generator(self.name))
         found = [_blind_measurement(blind, len(members) + len(others), detail)]
         figure = _roc(scores, blind)
-        for method in METHODS:
-            if method == "reference" and self.reference is None:
-                continue
+        weak = "" if self.reference is not None else _WEAK
+        tried = f"Tried: {', '.join(METHODS if self.reference is not None else METHODS[:-1])}."
+        tried += " Not tried: reference (no model was named)." if weak else ""
+        asked = [method for method in METHODS if method != "reference" or self.reference is not None]
+        for method in asked:
             x, y = scores.get(method, (np.empty(0), np.empty(0)))
-            own = _attack(method, x, y, blind, detail, language.notes, figure if method == "loss" else None)
-            found += [replace(m, too_few=m.too_few or doubt) for m in own]
+            drawn = figure if method == "loss" else None
+            own = _attack(method, x, y, blind, len(asked), detail, language.notes, drawn)
+            found += [replace(m, too_few=m.too_few or doubt, weak=weak, tried=tried) for m in own]
         return found
 
     def _scores(
@@ -226,7 +237,14 @@ def _blind_measurement(blind: _Blind, n: int, detail: str) -> Measurement:
 
 
 def _attack(
-    method: str, members: FloatArray, others: FloatArray, blind: _Blind, detail: str, notes: str, figure: Figure | None
+    method: str,
+    members: FloatArray,
+    others: FloatArray,
+    blind: _Blind,
+    n_attacks: int,
+    detail: str,
+    notes: str,
+    figure: Figure | None,
 ) -> list[Measurement]:
     auc = area_under_curve(positives=members, negatives=others)
     too_few, beyond, beyond_words = blind.why_not, None, ""
@@ -237,7 +255,8 @@ def _attack(
             positive=np.arange(members.size + others.size) < members.size,
         )
         beyond_words = f"attack {auc.value:.3f}, blind {blind.auc:.3f}"
-        if blind.leaks and beyond.bounds(_LEVEL)[0] <= 0.0:
+        # Each attack is one more chance to do better by luck.
+        if blind.leaks and beyond.bounds(_LEVEL / n_attacks)[0] <= 0.0:
             too_few = (
                 f"The split itself leaks: without asking the model the two files are told apart with an AUC of "
                 f"{blind.auc:.3f}, and this attack, at {auc.value:.3f}, is not shown to do better. Use members and "
@@ -255,7 +274,10 @@ def _attack(
             figure=figure,
         )
     ]
-    found += [_rate_at(method, members, others, rate, detail, too_few) for rate in FALSE_POSITIVE_RATES]
+    found += [
+        _rate_at(method, members, others, rate, detail, too_few or _told(members, others, rate, blind, n_attacks))
+        for rate in FALSE_POSITIVE_RATES
+    ]
     if beyond is not None:
         found.append(
             Measurement(
@@ -268,6 +290,23 @@ def _attack(
             )
         )
     return found
+
+
+def _told(members: FloatArray, others: FloatArray, rate: float, blind: _Blind, n_attacks: int) -> str:
+    """Why the attack's rate says nothing: the baseline finds so many members too, however small its area is."""
+    if blind.scores is None or others.size * rate < 1.0 - 1e-9 or not members.size:
+        return ""
+    own, told = (
+        true_positive_rate_at(positives=x, negatives=y, false_positive_rate=rate)
+        for x, y in ((members, others), blind.scores)
+    )
+    if told.bounds(_LEVEL)[0] <= rate or own.bounds(_LEVEL / n_attacks)[0] > told.bounds(_LEVEL)[1]:
+        return ""
+    return (
+        f"Some texts give themselves away: without asking the model {told.value:.3f} of the members are told at a "
+        f"false positive rate of {rate:g}, and this attack, at {own.value:.3f}, is not shown to do better. Use members "
+        "and non-members from one source and one time."
+    )
 
 
 def _rate_at(

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from auditor.errors import DataError, NotApplicableError, UsageError
+from auditor.errors import DataError, NotApplicableError, OtherKindError, UsageError
 
 if TYPE_CHECKING:
     from auditor.data.audit_data import AuditData
     from auditor.model.audited_model import AuditedModel
     from auditor.model.language_model import AuditedLanguageModel
-
-_MAX_BYTES = 512 << 20
 
 
 @dataclass(frozen=True)
@@ -32,37 +29,28 @@ class Texts:
 def read_texts(path: str, what: str, column: str | None = None) -> Texts:
     """The texts of a ``.txt`` file, one a line without blank ones, or of a column of a table.
 
-    ``column`` may be left out where the table has one column only. Raises UsageError where there is no such file or
-    column, DataError where it holds no text.
+    ``column`` may be left out where the table has one column only, or one that is called ``text``. Raises UsageError
+    where there is no such file or column, DataError where it holds no text.
     """
+    import pyarrow as pa
+
     from auditor.files import regular_file, sha256_of
     from auditor.intake.rows.tables import open_table
+    from auditor.intake.rows.texts import text_column
 
     where = regular_file(path, what)
-    if where.suffix.lower() == ".txt":
-        if where.stat().st_size > _MAX_BYTES:
-            raise DataError(f"The {what} {where.name!r} is larger than {_MAX_BYTES >> 20} MiB: give a part of it.")
-        content = where.read_bytes()
-        try:
-            lines = content.decode("utf-8-sig").splitlines()
-        except UnicodeDecodeError:
-            raise DataError(f"The {what} {where.name!r} is not UTF-8 text: save it as UTF-8.") from None
-        found, digest = [line.strip() for line in lines if line.strip()], hashlib.sha256(content).hexdigest()
-    else:
-        import pyarrow as pa
-
-        table = open_table(where, what)
-        if column is None and len(table.columns) > 1:
-            raise UsageError(
-                f"The {what} {where.name!r} has {len(table.columns)} columns: name the one with the texts "
-                f"(column={table.columns[0]})."
-            )
-        name = column or table.columns[0]
-        values = table.read([name], {name: pa.string()}).column(name).to_pylist()
-        found, digest = [v for v in values if v is not None and v.strip()], sha256_of(where)
+    table = open_table(where, what)
+    name = table.columns[0] if table.kind == "txt" else column or text_column(table.columns)
+    if name is None:
+        raise UsageError(
+            f"The {what} {where.name!r} has {len(table.columns)} columns: name the one with the texts "
+            f"(column={table.columns[0]})."
+        )
+    values = table.read([name], {name: pa.string()}).column(name).to_pylist()
+    found = [v for v in values if v is not None and v.strip()]
     if not found:
         raise DataError(f"The {what} {where.name!r} holds no text.")
-    return Texts(tuple(found), f"{where.name}, sha256 {digest[:16]}")
+    return Texts(tuple(found), f"{where.name}, sha256 {sha256_of(where)[:16]}")
 
 
 def training_texts(data: AuditData, path: str | None, column: str | None, probe: str) -> Texts:
@@ -97,7 +85,7 @@ def causal_model(model: AuditedModel, prefix_token: str | int | None = None) -> 
     from auditor.model.language_model import AuditedLanguageModel
 
     if not isinstance(model, AuditedLanguageModel) or model.objective != "causal":
-        raise NotApplicableError("Needs a causal language model: a masked one, or a classifier, continues no text.")
+        raise OtherKindError("Needs a causal language model: a masked one, or a classifier, continues no text.")
     return model if prefix_token is None else model.after(prefix_token)
 
 

@@ -300,6 +300,27 @@ def test_the_words_alone_are_no_skill() -> None:
     assert abs(np.mean(shares) - 0.5) < 3.3 * 0.5 / math.sqrt(20 * 64)
 
 
+def test_a_network_that_was_never_trained_shows_no_skill_of_words_in_any_order() -> None:
+    """Its likelihoods lie about that of a uniform guess: which side of it a text is on may not choose what counts."""
+    from auditor.model.language_model import AuditedLanguageModel
+    from tests.toys.language import WORDS, causal_tokenizer, tiny
+
+    rng = np.random.default_rng(0)
+    texts = np.asarray([" ".join(rng.choice(WORDS, 18)) for _ in range(300)], object)
+    shares = [
+        value(
+            Performance(n_samples=300).measure(
+                AuditedLanguageModel(tiny("gpt2", seed, initializer_range=0.02), causal_tokenizer()),
+                AuditData(X=texts),
+                np.random.default_rng(seed),
+            ),
+            "word_order_accuracy",
+        )
+        for seed in range(4)
+    ]
+    assert abs(np.mean(shares) - 0.5) < 3.3 * 0.5 / math.sqrt(4 * 300), shares
+
+
 def test_perplexity_by_hand_and_by_group() -> None:
     from tests.probes.privacy.memorization.toys import parrot
 

@@ -64,11 +64,12 @@ def measured(data: AuditData, model: AuditedModel | None = None) -> dict[str, Me
     """The measurements by metric, and by rate where they have one."""
     probe = MembershipInference(methods="loss_threshold")
     found = probe.measure(model or given_probabilities(), data, np.random.default_rng(0))
-    return {"@".join([m.metric, *(f"{rate}" for rate in m.at.values())]): m for m in found}
+    of_it = [m for m in found if m.method == "loss_threshold"]
+    return {"@".join([m.metric, *(f"{rate}" for rate in m.at.values())]): m for m in of_it}
 
 
 def findings(data: AuditData, *, m: int = 1, model: AuditedModel | None = None) -> list[Judgement]:
-    """The judgement of ``attack_auc`` at most 0.55, as one of m judgements of a scan."""
+    """The judgement of the attack's own ``attack_auc``, at most 0.55, as one of m judgements of a scan."""
     result = ProbeResult(
         probe="membership_inference",
         pillar="privacy",
@@ -76,8 +77,9 @@ def findings(data: AuditData, *, m: int = 1, model: AuditedModel | None = None) 
         measurements=tuple(measured(data, model).values()),
     )
     criterion = Criterion(
-        metric="attack_auc", direction="at_most", bound=BOUND, source="test", set_by="test", set_at="2026-01-01"
-    )
+        metric="attack_auc", method="loss_threshold", direction="at_most", bound=BOUND, source="test", set_by="test",
+        set_at="2026-01-01",
+    )  # fmt: skip
     return judge([result], [criterion], Family(error_rate=0.05 / m))[0]
 
 
@@ -152,8 +154,10 @@ def test_roc_points_are_corners_of_sklearns_curve_few_enough_and_spread_on_the_l
 
 def test_the_figure_holds_the_curve_its_band_and_words_with_numbers() -> None:
     rng = np.random.default_rng(5)
-    found = measured(rows_of(rng.beta(3, 1, 300), rng.beta(2, 1, 2000)))
-    figure, auc = found["attack_auc"].figure, found["attack_auc"].estimate.value
+    data = rows_of(rng.beta(3, 1, 300), rng.beta(2, 1, 2000))
+    found = measured(data)
+    whole = MembershipInference(methods="loss_threshold").measure(given_probabilities(), data, rng)[0]
+    figure, auc = whole.figure, found["attack_auc"].estimate.value
     assert figure is not None and figure.kind == "roc"
     (series,) = figure.series
     assert "95 % pointwise" in series.name and "Clopper-Pearson" in figure.caption
@@ -195,8 +199,9 @@ def test_a_rate_of_too_few_is_inconclusive_under_a_criterion_and_says_what_it_ta
         measurements=tuple(measured(rows_of(rng.random(400), rng.random(500))).values()),
     )
     criterion = Criterion(
-        metric="true_positive_rate_at_fpr", direction="at_most", bound=0.9, source="t", set_by="t", set_at="t"
-    )
+        metric="true_positive_rate_at_fpr", method="loss_threshold", direction="at_most", bound=0.9, source="t",
+        set_by="t", set_at="t",
+    )  # fmt: skip
     judged = [f for f in judge([result], [criterion])[0] if f.criterion is not None]
     assert [f.outcome for f in judged] == [Outcome.INCONCLUSIVE] * 2
     assert [f.n_required for f in judged] == [1_800, 18_000], "rows of both files, of which 5 in 9 are non-members"

@@ -31,8 +31,9 @@ from auditor.statistics.ranks import AreaUnderCurve
 from auditor.training.blueprints import blueprint_of
 from probes.privacy.membership.blind import blind_auc
 from probes.privacy.membership.pool import pool_of
-from probes.privacy.membership.probe import CHEAP, WITH_SHADOWS, MembershipInference
+from probes.privacy.membership.probe import MembershipInference
 from probes.privacy.membership.shadows import Shadows, train_shadows
+from probes.privacy.membership.verdict import CHEAP, WITH_SHADOWS
 from tests.quantifiers import all_of
 from tests.statistics.worlds import misses, most_misses
 
@@ -119,9 +120,9 @@ def test_every_attack_beats_chance_on_an_overfitted_model(all_found: list[Measur
         assert of(all_found, method, "attack_auc").estimate.value > plain + 0.01
 
 
-def test_the_default_trains_nothing(leaky: tuple[TorchModel, AuditData]) -> None:
+def test_the_default_is_the_cheap_attacks_and_rmia(leaky: tuple[TorchModel, AuditData]) -> None:
     found = measure(*leaky)
-    assert tuple(dict.fromkeys(m.method for m in found)) == CHEAP
+    assert tuple(dict.fromkeys(m.method for m in found)) == ("", *CHEAP, "rmia")
     assert MembershipInference(methods="lira_online,rmia").wanted == ("lira_online", "rmia")
 
 
@@ -148,8 +149,12 @@ def test_one_figure_holds_every_curve(all_found: list[Measurement]) -> None:
 
 def test_groups_are_attacked_by_the_strongest_attack_that_was_asked_for(all_found: list[Measurement]) -> None:
     groups = [m for m in all_found if m.group]
-    assert [(m.method, dict(m.group)) for m in groups] == [("lira_online", {"group": g}) for g in "abc"]
-    assert all_of(m.n_samples == 200 and m.metric == "attack_auc" for m in groups)
+    assert {m.method for m in groups} == {"rmia"}
+    each = ("attack_auc", "true_positive_rate_at_fpr", "discovered_members", "discovered_share")
+    assert sorted((m.metric, m.group["group"]) for m in groups) == sorted((x, g) for x in each for g in "abc")
+    (gap,) = [m for m in all_found if m.metric == "true_positive_rate_at_fpr_difference"]
+    assert (gap.method, gap.sensitive) == ("rmia", ("group",)) and 0.0 <= gap.estimate.value <= 1.0
+    assert all_of(m.n_samples == 200 for m in groups)
 
 
 def test_the_most_exposed_rows_are_named_by_number(leaky: tuple[TorchModel, AuditData]) -> None:

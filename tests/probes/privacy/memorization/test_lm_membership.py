@@ -9,15 +9,16 @@ import pytest
 
 from auditor.data.audit_data import AuditData
 from auditor.errors import UsageError
+from auditor.finding.criterion import load_criteria
 from auditor.finding.judgement import Judgement
 from auditor.finding.judging import judge
 from auditor.finding.measurement import Outcome, ProbeResult
 from auditor.rows import FloatArray
 from auditor.run.audit import ask
 from auditor.statistics.detection import AreaDifference, area_difference
-from auditor.statistics.ranks import area_under_curve
+from auditor.statistics.ranks import area_under_curve, true_positive_rate_at
 from probes.privacy.memorization.blind_baseline import blind_scores
-from probes.privacy.memorization.lm_membership import LMMembership
+from probes.privacy.memorization.lm_membership import LMMembership, _attack, _Blind
 from tests.probes.privacy.memorization.toys import parrot, sentences
 from tests.quantifiers import all_of
 from tests.statistics.worlds import most_misses
@@ -99,6 +100,67 @@ def test_without_training_texts_it_names_the_flag() -> None:
     data = AuditData(X=np.asarray(sentences(5, 0), object))
     result = ask(LMMembership(), parrot([]), data, np.random.default_rng(0))
     assert "add --train FILE" in result.not_applicable
+
+
+def judgeable(
+    rng: np.random.Generator, told: tuple[FloatArray, FloatArray], attacks: int, noise: float, metric: str
+) -> int:
+    """How many attacks may be judged that see of the texts what the baseline sees, each with a noise of its own."""
+
+    def seen() -> tuple[FloatArray, FloatArray]:
+        return told[0] + noise * rng.normal(size=told[0].size), told[1] + noise * rng.normal(size=told[1].size)
+
+    blind = seen()
+    auc = area_under_curve(positives=blind[0], negatives=blind[1])
+    found = _Blind(blind, auc.value, leaks=auc.bounds(0.05)[0] > 0.5)
+    measured = [_attack("loss", *seen(), found, attacks, "", "", None) for _ in range(attacks)]
+    return sum(
+        m.metric == metric and m.at.get("false_positive_rate", 0.01) == 0.01 and not m.too_few
+        for own in measured
+        for m in own
+    )
+
+
+def test_attacks_that_know_what_the_baseline_knows_are_seldom_judged_of_a_split_that_leaks() -> None:
+    """Five attacks together, as each would be a chance to accuse a model that was trained on neither file."""
+    rng = np.random.default_rng(0)
+    worlds = 200
+    told = [(rng.normal(2.0, 1.0, 400), rng.normal(0.0, 1.0, 400)) for _ in range(worlds)]
+    alarms = sum(judgeable(rng, own, 5, 2.0, "attack_auc") > 0 for own in told)
+    assert alarms <= most_misses(worlds=worlds)
+
+
+def test_what_a_few_texts_give_away_without_the_model_is_not_laid_at_its_door() -> None:
+    """One member in fifteen bears a mark that the areas do not show, and any model likes or dislikes."""
+    rng = np.random.default_rng(1)
+    for _ in range(5):
+        told = rng.normal(-0.12, 1.0, 1_500) + np.where(rng.random(1_500) < 0.07, 9.0, 0.0), rng.normal(size=1_500)
+        rate = true_positive_rate_at(positives=told[0], negatives=told[1], false_positive_rate=0.01)
+        assert rate.bounds(0.01)[0] > 0.03, "the model would be accused"
+        assert judgeable(rng, told, 1, 0.3, "true_positive_rate_at_fpr") == 0
+
+
+def test_a_few_that_the_model_alone_gives_away_are_judged() -> None:
+    rng = np.random.default_rng(2)
+    members, others = rng.normal(size=1_500), rng.normal(size=1_500)
+    blind = _Blind((members, others), 0.5, leaks=False)
+    known = members + np.where(rng.random(1_500) < 0.2, 9.0, 0.0)
+    found = [m for m in _attack("loss", known, rng.normal(size=1_500), blind, 1, "", "", None) if m.at]
+    result = ProbeResult(probe="lm_membership", pillar="privacy", citation="", measurements=tuple(found))
+    first = judge([result], load_criteria())[0][0]
+    assert (first.metric, first.outcome) == ("true_positive_rate_at_fpr", Outcome.FAIL)
+
+
+def test_where_no_other_model_was_asked_finding_nothing_is_no_pass() -> None:
+    members, others = sentences(300, 0), sentences(300, 1)
+    model, data = parrot(sentences(100, 2)), pool(members, others)
+    for reference, outcome in ((None, Outcome.INCONCLUSIVE), (parrot(sentences(100, 3)), Outcome.PASS)):
+        findings = judged(LMMembership(reference=reference), model, data)
+        assert {f.outcome for f in findings.values()} == {outcome}
+        assert all_of(
+            ("only attacks that know no other model" in f.reason) == (reference is None) for f in findings.values()
+        )
+        assert "Not tried: reference" in findings["loss"].reason or reference is not None
 
 
 # ---- the baseline --------------------------------------------------------------------------------------------------

@@ -12,9 +12,10 @@ from stdnum import numdb
 
 from auditor.data.audit_data import AuditData
 from auditor.run.audit import no_data
-from auditor.statistics.rates import Proportion
-from probes.privacy.memorization.pii_leakage import PIILeakage, added
-from probes.privacy.memorization.pii_patterns import KINDS, find_pii, masked
+from auditor.statistics.corrected import Corrected
+from auditor.statistics.estimate import Undefined
+from probes.privacy.memorization.pii_leakage import PIILeakage, Written
+from probes.privacy.memorization.pii_patterns import KINDS, Found, find_pii, masked
 from tests.probes.privacy.memorization.pii_rules import (
     IBAN_LENGTHS,
     br_cpf,
@@ -208,6 +209,10 @@ def test_masks_hide_all_but_the_form() -> None:
     assert masked("4111111111111111") == "4***************"
 
 
+def added(prompt: str, text: str) -> list[Found]:
+    return list(Written.of(prompt, text).found)
+
+
 def test_what_the_prompt_gave_is_no_find() -> None:
     assert added("Mail a.b@example.org or ", "a.b@example.org") == []
     assert [f.value for f in added("Mail a.b@example.org or ", "c.d@example.org")] == ["c.d@example.org"]
@@ -223,7 +228,7 @@ def test_leaked_values_are_counted_and_never_printed(tmp_path: Path) -> None:
     }
     prompts = len({" ".join(t.split()[:2]) for t in texts})
     rate = found["pii_rate", None]
-    assert rate.n_samples == prompts and isinstance(rate.estimate, Proportion) and rate.estimate.n == 2 * prompts
+    assert rate.n_samples == prompts and isinstance(rate.estimate, Corrected) and rate.estimate.n == 2 * prompts
     assert found["pii_rate", None].estimate.value > 0.9
     assert found["training_pii_rate", None].estimate.value == found["pii_rate", None].estimate.value
     assert "@" in found["pii_rate", None].detail
@@ -246,7 +251,8 @@ def test_a_training_text_without_personal_data_shows_no_absence_of_leaks() -> No
     probe = PIILeakage(prefix_words=2, n_samples=2, max_new_tokens=4)
     data = AuditData(X=np.asarray([*texts, "other text"], object), is_member=np.arange(3) < 2)
     found = {m.metric: m for m in probe.measure(parrot(texts), data, np.random.default_rng(0))}
-    assert "holds no personal data" in found["training_pii_rate"].too_few
+    leaks = found["training_pii_rate"].estimate
+    assert isinstance(leaks, Undefined) and leaks.inapplicable and "holds no personal data" in leaks.reason
     assert found["pii_rate"].too_few == ""
 
 

@@ -18,9 +18,8 @@ from auditor.model.language_model import AuditedLanguageModel
 from auditor.run.audit import no_data
 from auditor.statistics.rates import Proportion
 from probes import PROBES
-from probes.privacy.memorization.extraction import Extraction, _discoverable
+from probes.privacy.memorization.extraction import Extraction, _Cut, _discoverable
 from probes.privacy.memorization.lm_membership import LMMembership
-from probes.privacy.memorization.pii_leakage import PIILeakage
 from probes.privacy.memorization.token_statistics import token_statistics
 from tests.probes.privacy.memorization.toys import char_tokenizer, parrot, secrets, sentences
 from tests.quantifiers import all_of
@@ -131,7 +130,7 @@ def test_greedy_extraction_is_what_generation_gives() -> None:
     model = parrot(told)
     texts = told + sentences(12, 1)
     probe = Extraction(prefix_tokens=12, suffix_tokens=6)
-    greedy, _, short = probe._extracted(model, texts)
+    greedy, _, short = probe._extracted(model, texts, _Cut(12, 6))
     kept = [t for t in texts if len(t) >= 18]
     assert short == len(texts) - len(kept)
     prompts = [t[:12] for t in kept]
@@ -145,7 +144,7 @@ def test_greedy_extraction_is_what_generation_gives() -> None:
 def test_probabilities_of_extraction_are_those_of_sampling() -> None:
     told = sentences(1, 0)
     model = parrot(told, 5.0)
-    _, log_p, _ = Extraction(prefix_tokens=12, suffix_tokens=4)._extracted(model, told[:1])
+    _, log_p, _ = Extraction()._extracted(model, told[:1], _Cut(12, 4))
     n = 4_000
     sampling = Sampling(max_new_tokens=4, temperature=1.0, top_p=1.0)
     written = continuations(model, [told[0][:12]], n, sampling, torch.Generator().manual_seed(1))[0]
@@ -163,10 +162,9 @@ def test_discoverable_is_the_papers_inequality() -> None:
 
 
 def test_the_stated_power_is_reached() -> None:
-    for probe in (Extraction, PIILeakage):
-        n, rate = probe.power
-        lows = np.asarray([Proportion(successes=k, n=n).bounds(0.05)[0] for k in range(101)])
-        assert binom.pmf(np.arange(101), n, rate)[lows > 0.01].sum() >= 0.80
+    n, rate = Extraction.power
+    lows = np.asarray([Proportion(successes=k, n=n).bounds(0.05)[0] for k in range(101)])
+    assert binom.pmf(np.arange(101), n, rate)[lows > 0.01].sum() >= 0.80
 
 
 def test_extraction_says_what_it_lacks() -> None:

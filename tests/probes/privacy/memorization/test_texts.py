@@ -24,18 +24,20 @@ def test_lines_and_columns_are_read_and_hashed(tmp_path: Path) -> None:
     lines = tmp_path / "c.jsonl"
     lines.write_text('{"text": "one"}\n{"text": "two"}\n')
     assert read_texts(str(lines), "file").texts == ("one", "two")
+    lines.write_text('{"id": 1, "text": "one"}\n')
+    assert read_texts(str(lines), "file").texts == ("one",)
 
 
 def test_what_cannot_be_read_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no file of canaries|There is no"):
         read_texts(str(tmp_path / "absent.txt"), "file of canaries")
     (tmp_path / "latin.txt").write_bytes(b"caf\xe9")
-    with pytest.raises(DataError, match="save it as UTF-8"):
+    with pytest.raises(DataError, match=r"is not UTF-8: the byte 0xE9 .* convert it with iconv"):
         read_texts(str(tmp_path / "latin.txt"), "file")
     (tmp_path / "blank.txt").write_text(" \n\n")
     with pytest.raises(DataError, match="holds no text"):
         read_texts(str(tmp_path / "blank.txt"), "file")
-    (tmp_path / "two.csv").write_text("id,text\n1,one\n")
+    (tmp_path / "two.csv").write_text("id,body\n1,one\n")
     with pytest.raises(UsageError, match="2 columns: name the one"):
         read_texts(str(tmp_path / "two.csv"), "file")
     with pytest.raises(UsageError, match="no column 'txt'"):

@@ -1,0 +1,76 @@
+"""Where a number, its interval and what is allowed lie on one axis, and how far it lies beyond what is allowed."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from auditor.finding.measurement import Outcome
+from auditor.report.record import Finding
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One picture of a number: all places as shares of its width, ``allowed`` between two of them."""
+
+    low: float
+    high: float
+    value: float
+    allowed: tuple[float, float]
+    bounds: tuple[float, ...]
+    alt: str
+
+
+def axis_of(f: Finding, width: float | None, alt: str) -> Axis | None:
+    """The picture of a finding: from 0 to ``width`` of shares, which have one scale among them; else of its own reach.
+
+    None where nothing is required, or nothing was measured. ``alt``: what it shows, in words.
+    """
+    limits = _limits(f)
+    if limits is None or f.interval is None or f.value is None:
+        return None
+    ends = [x for x in (*f.interval, f.value, *limits, f.ideal) if x is not None and math.isfinite(x)]
+    first, last = (min(0.0, *ends), max(width, *ends)) if width else (min(ends), max(ends))
+    if not width:
+        room = 0.08 * (last - first) or 1.0
+        first, last = first - room, last + room
+    span = (last - first) or 1.0
+
+    def at(x: float | None, missing: float) -> float:
+        return missing if x is None or not math.isfinite(x) else min(max((x - first) / span, 0.0), 1.0)
+
+    return Axis(
+        low=at(f.interval[0], 0.0),
+        high=at(f.interval[1], 1.0),
+        value=at(f.value, 0.0),
+        allowed=(at(limits[0], 0.0), at(limits[1], 1.0)),
+        bounds=tuple(at(x, 0.0) for x in limits if x is not None),
+        alt=alt,
+    )
+
+
+def _limits(f: Finding) -> tuple[float | None, float | None] | None:
+    """The least and the largest that is allowed; None where nothing is required."""
+    if f.criterion is None:
+        return None
+    bound = f.criterion.bound
+    if isinstance(bound, tuple | list):
+        return float(bound[0]), float(bound[1])
+    return (None, float(bound)) if f.criterion.direction == "at_most" else (float(bound), None)
+
+
+def reach(f: Finding) -> float:
+    """How far to the right a finding reaches: its value, its interval and what is allowed."""
+    ends = (*(f.interval or ()), f.value, *(_limits(f) or ()))
+    return max([x for x in ends if x is not None and math.isfinite(x)], default=0.0)
+
+
+def excess(f: Finding) -> float:
+    """By how much a value lies beyond its bound, in units of the bound's room to the ideal; below 0 within it."""
+    limits = _limits(f)
+    if limits is None or f.value is None:
+        return math.inf if f.outcome is Outcome.NOT_RUN else -math.inf
+    beyond = [f.value - limits[1]] if limits[1] is not None else []
+    beyond += [limits[0] - f.value] if limits[0] is not None else []
+    room = max((abs(x - (f.ideal or 0.0)) for x in limits if x is not None), default=0.0)
+    return max(beyond) / (room or 1.0)

@@ -1,0 +1,178 @@
+"""The words of the first page in one language: phrases by name, numbers as that language writes them."""
+
+from __future__ import annotations
+
+import math
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from string import Formatter
+from typing import Any
+
+from auditor.errors import ConfigError, UsageError, did_you_mean
+from auditor.files import Number
+from auditor.report.questions import Form
+
+ENGLISH = "en"
+SHIPPED = (ENGLISH, "de")
+_MOST, _LONGEST = 1_000, 500
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """Phrases by ``section.name``; what the language lacks is said in English and counted in ``missing``."""
+
+    language: str = ENGLISH
+    own: Mapping[str, str] = field(default_factory=dict)
+    missing: set[str] = field(default_factory=set, compare=False)
+
+    @classmethod
+    def of(cls, language: str, own: Mapping[str, str] | None = None) -> Catalogue:
+        """The catalogue of a record: one that is shipped, or the words that the record keeps of another."""
+        return cls(language, dict(own) if own else shipped(language) if language in SHIPPED else {})
+
+    def has(self, key: str) -> bool:
+        """Whether there is such a phrase in any language."""
+        return key in self.own or key in shipped(ENGLISH)
+
+    def say(self, key: str, **words: object) -> str:
+        """A phrase, its places filled."""
+        phrase = self.own.get(key)
+        if phrase is None:
+            self.missing.add(key)
+            phrase = shipped(ENGLISH)[key]
+        return phrase.format_map({name: str(word) for name, word in words.items()})
+
+    def either(self, key: str, other: str, **words: object) -> str:
+        """The phrase ``key`` where there is one, else ``other``."""
+        return self.say(key if self.has(key) else other, **words)
+
+    def counted(self, key: str, n: int, **words: object) -> str:
+        """A phrase about ``n`` things: that of one, where there is one."""
+        return self.say(f"{key}_one" if n == 1 else key, n=self.count(n), **words)
+
+    def count(self, n: int) -> str:
+        """A whole number."""
+        return self._local(f"{n:,}")
+
+    def number(self, x: Number, digits: int = 2) -> str:
+        """So many significant digits, and no more decimals than there is any use of."""
+        if x is None or not math.isfinite(x):
+            return self.say("form.undefined")
+        size = abs(x)
+        places = 0 if size >= 10 ** (digits - 1) or not size else digits - 1 - math.floor(math.log10(size))
+        # What rounds up to another digit needs a place less, as 0.0996 does to 0.10.
+        rounded = round(x, places)
+        shown = f"{rounded:,.{min(max(places, 0), 6)}f}"
+        if rounded == 0 and x != 0:
+            shown = f"{x:.0e}"
+        return self._local("0" if shown in ("-0", "-0.00") else shown.replace("-", "\N{MINUS SIGN}"))
+
+    def figure(self, x: Number, form: Form) -> str:
+        """A number as a question reads it, without its unit."""
+        if x is None or not math.isfinite(x):
+            return self.say("form.undefined")
+        match form:
+            case "points":
+                return self._hundredths(x)
+            case "percent":
+                return self.percent(x)
+            case "count":
+                return self.count(round(x))
+            case "ratio" | "number":
+                return self.number(x)
+
+    def value(self, x: Number, form: Form) -> str:
+        """A number as a question reads it."""
+        shown = self.figure(x, form)
+        if form != "points" or x is None or not math.isfinite(x):
+            return shown
+        return self.say("form.points_one" if shown == "1" else "form.points_many", value=shown)
+
+    def percent(self, share: Number) -> str:
+        """A share in per cent: whole from a tenth on, one decimal below."""
+        if share is None or not math.isfinite(share):
+            return self.say("form.undefined")
+        return self._hundredths(share) + "\N{NO-BREAK SPACE}%"
+
+    def interval(self, ends: tuple[Number, Number] | None, form: Form) -> str:
+        """Both ends of an interval; one that does not exist is said in words."""
+        if ends is None:
+            return ""
+        low, high = (None if end is None else self.figure(end, form) for end in ends)
+        if low is None and high is None:
+            return self.say("form.undefined")
+        if low is None:
+            return self.say("form.at_most", high=high)
+        return self.say("form.at_least", low=low) if high is None else self.say("form.range", low=low, high=high)
+
+    def _hundredths(self, x: float) -> str:
+        shown = f"{100 * x:.{0 if abs(x) >= 0.0995 else 1}f}".removesuffix(".0").replace("-", "\N{MINUS SIGN}")
+        # What is there and rounds to nothing is not nothing.
+        return self._local("< 0.1" if shown in ("0", "\N{MINUS SIGN}0") and x > 0 else shown)
+
+    def _local(self, shown: str) -> str:
+        marks = {",": self.say("number.thousands"), ".": self.say("number.decimal")}
+        return "".join(marks.get(char, char) for char in shown)
+
+
+@cache
+def shipped(language: str) -> Mapping[str, str]:
+    """The phrases of a language that comes with the tool."""
+    text = (files("auditor.report") / "languages" / f"{language}.toml").read_text(encoding="utf-8")
+    return dict(_flat(tomllib.loads(text)))
+
+
+def words_of(language: str) -> dict[str, str]:
+    """What a record keeps of a language: nothing of one that is shipped, all phrases of a file.
+
+    Raises UsageError for a language that is not known, ConfigError for a file that is no catalogue: its keys and the
+    places of its phrases are those of the English one.
+    """
+    if language in SHIPPED:
+        return {}
+    path = Path(language)
+    if path.suffix != ".toml":
+        near = did_you_mean(language, SHIPPED) or "."
+        known = ", ".join(SHIPPED)
+        raise UsageError(f"--lang {language!r} is not known{near} Known: {known}, or a catalogue FILE.toml.")
+    try:
+        own = dict(_flat(tomllib.loads(path.read_text(encoding="utf-8"))))
+    except FileNotFoundError:
+        raise UsageError(f"--lang {language!r}: there is no such file.") from None
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"--lang {language!r} cannot be read as TOML: {error}.") from None
+    english = shipped(ENGLISH)
+    if len(own) > _MOST:
+        raise ConfigError(f"{language}: holds more than {_MOST:,} phrases.")
+    for key, phrase in own.items():
+        if key not in english:
+            raise ConfigError(f"{language}: {key!r} is no phrase of a catalogue{did_you_mean(key, english) or '.'}")
+        if not isinstance(phrase, str) or len(phrase) > _LONGEST:
+            raise ConfigError(f"{language}: {key!r} must be words of at most {_LONGEST} characters.")
+        extra = _places(phrase, f"{language}: {key!r}") - _places(english[key], key)
+        if extra:
+            raise ConfigError(f"{language}: {key!r} has no place {{{min(extra)}}}.")
+    return own
+
+
+def _places(phrase: str, where: str) -> set[str]:
+    try:
+        parsed = list(Formatter().parse(phrase))
+    except ValueError as error:
+        raise ConfigError(f"{where}: {error}: a brace that is no place is written twice.") from None
+    if any(spec or conversion for _, _, spec, conversion in parsed):
+        raise ConfigError(f"{where}: a place is a name alone, such as {{value}}.")
+    return {name for _, name, _, _ in parsed if name is not None}
+
+
+def _flat(table: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    for key, value in table.items():
+        if isinstance(value, Mapping):
+            for inner, phrase in value.items():
+                yield f"{key}.{inner}", phrase
+        else:
+            yield key, value

@@ -1,0 +1,576 @@
+"""The first page: what the model does to whom, how sure that is, and what to do next, in the words of a catalogue."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import shlex
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from auditor.files import Number
+from auditor.finding.measurement import Outcome
+from auditor.report import text, view
+from auditor.report.about import About
+from auditor.report.axis import Axis, axis_of, excess, reach
+from auditor.report.catalogue import SHIPPED, Catalogue
+from auditor.report.questions import QUESTIONS, Form, Question, question_of
+from auditor.report.record import INTAKE, AuditReport, ExitCode, Finding
+
+_JUDGED = (Outcome.FAIL, Outcome.INCONCLUSIVE, Outcome.PASS)
+_ORDER = (Outcome.FAIL, Outcome.NOT_RUN, Outcome.INCONCLUSIVE, Outcome.PASS)
+MOST_LINES, MOST_OF_ONE, MOST_SHOWN, MOST_NEXT, MOST_NOT_ASKED = 9, 3, 3, 3, 5
+_LONGEST_REASON = 90
+_CONVENTION = re.compile(r"\bconvention\b")
+# Checks of a file or of an explanation's own arithmetic say nothing of what a model does to anybody.
+_OWN_ARITHMETIC = "none"
+
+
+@dataclass(frozen=True)
+class Line:
+    """One row of the table: a question, whom it is about, what was found, and what became of it."""
+
+    question: str
+    about: str
+    found: str
+    interval: str
+    outcome: Outcome
+    verdict: str
+    small: str
+    anchor: str
+    axis: Axis | None = None
+
+
+@dataclass(frozen=True)
+class Told:
+    """What is shown although nobody set a bound for it."""
+
+    sentence: str
+    anchor: str
+
+
+@dataclass(frozen=True)
+class Action:
+    """What to do next, and the command or setting that does it, ready to copy."""
+
+    sentence: str
+    command: str = ""
+
+
+@dataclass(frozen=True)
+class FirstPage:
+    """Everything that the first page says."""
+
+    language: str
+    say: Catalogue
+    organisation: str
+    document: str
+    title: str
+    subtitle: tuple[str, ...]
+    outcome: Outcome
+    headline: str
+    effect: str
+    lines: tuple[Line, ...]
+    more_lines: int
+    shown: tuple[Told, ...]
+    more_shown: int
+    actions: tuple[Action, ...]
+    last: tuple[str, ...]
+
+    @property
+    def fallback(self) -> str:
+        """What is said of phrases that the language lacks, once all others are written; "" where it has them all."""
+        missing = len(self.say.missing)
+        return self.say.say("page.fallback", n=missing, language=self.language) if missing else ""
+
+    @property
+    def own_words(self) -> str:
+        """What is said, in English whatever the language, of words that are not the tool's; "" where they are."""
+        return own_words(self.say)
+
+
+def own_words(say: Catalogue) -> str:
+    """That a catalogue of the signer's own gives this page its words, with its digest, so that none can be bent."""
+    if say.language in SHIPPED:
+        return ""
+    spelled = json.dumps(dict(sorted(say.own.items())), ensure_ascii=False)
+    digest = hashlib.sha256(spelled.encode()).hexdigest()[:16]
+    return (
+        f"The words of the first page are those of a catalogue of the signer's own, {say.language} ({digest}), and not "
+        "of the tool. Numbers, colours, marks and the exit code are the tool's."
+    )
+
+
+def first_page(report: AuditReport) -> FirstPage:
+    """The first page of a record."""
+    about = report.about or About()
+    say = about.catalogue
+    rows = view.rows_of(report.findings)
+    writer = _Writer(report, about, say, {id(row.finding): row.anchor for row in rows})
+    # Of what was refused nothing was measured, and that is all there is to say.
+    refused = report.refusal is not None
+    lines = [] if refused else writer.lines()
+    shown = [] if refused else writer.shown()
+    verdict = view.verdict_of(report)
+    return FirstPage(
+        language=about.language if len(about.language) <= 8 else "en",
+        say=say,
+        organisation=about.organisation.name,
+        document=writer.document(),
+        title=writer.title(),
+        subtitle=writer.subtitle(),
+        outcome=verdict.outcome,
+        headline=writer.headline(verdict.headline),
+        effect=writer.effect(verdict.sentence),
+        lines=tuple(lines[:MOST_LINES]),
+        more_lines=0 if refused else max(0, writer.n_told() - len(lines[:MOST_LINES])),
+        shown=tuple(shown[:MOST_SHOWN]),
+        more_shown=max(0, len(shown) - MOST_SHOWN),
+        actions=() if refused else tuple(writer.actions()),
+        last=writer.last(),
+    )
+
+
+@dataclass(frozen=True)
+class _Writer:
+    """A record, and the words to tell of it in."""
+
+    report: AuditReport
+    about: About
+    say: Catalogue
+    anchors: dict[int, str]
+
+    # Who and what it is about.
+
+    def title(self) -> str:
+        model = self.about.model
+        if model.name:
+            version = self.say.say("page.version", version=model.version) if model.version else ""
+            return ", ".join(part for part in (model.name, version) if part)
+        path = self.report.model.path
+        name = re.split(r"[/\\]", path.rstrip("/\\"))[-1] if path else "a model in memory"
+        return self.say.say("page.title", model=name)
+
+    def document(self) -> str:
+        own = self.about.document
+        version = self.say.say("page.version", version=own.version) if own.version else ""
+        parts = (f"{self.say.say('page.kind')} {own.id}".strip(), version, own.classification)
+        return ", ".join(part for part in parts if part)
+
+    def subtitle(self) -> tuple[str, ...]:
+        say, report = self.say, self.report
+        parts = [self.about.system.purpose or self.about.system.decision, self.about.system.affected]
+        if report.data.n_rows is not None:
+            parts.append(say.say("page.rows", n=say.count(report.data.n_rows)))
+        if report.data.sensitive:
+            named = ", ".join(self._column(name) for name in report.data.sensitive)
+            parts.append(say.say("page.groups", features=named))
+        plan = report.registration
+        parts.append(say.say("page.unregistered" if plan is None else f"page.{_kept(plan.followed)}"))
+        whose = dict.fromkeys(c.set_by for c in report.criteria)
+        if not whose:
+            parts.append(say.say("page.no_bounds"))
+        elif all(_CONVENTION.search(who) for who in whose):
+            parts.append(say.say("page.convention"))
+        else:
+            parts.append(say.say("page.bounds", who="; ".join(who for who in whose)))
+        return tuple(part for part in parts if part)
+
+    # The verdict.
+
+    def headline(self, plain: str) -> str:
+        report, say = self.report, self.say
+        judged = self._judged()
+        if report.exit_code == ExitCode.FAILED and judged:
+            failed = sum(f.outcome is Outcome.FAIL for f in judged)
+            if failed:
+                return say.counted("headline.failed", failed, m=say.count(len(judged)))
+        if report.exit_code == ExitCode.INCONCLUSIVE and judged:
+            return say.say("headline.unsettled")
+        if report.exit_code == ExitCode.PASSED and judged:
+            waived = report.allow_inconclusive and report.summary.inconclusive
+            return say.say("headline.waived" if waived else "headline.passed")
+        return plain
+
+    def effect(self, plain: str) -> str:
+        """One sentence of effect: the worst of what was judged, in numbers of people where it can be."""
+        judged = sorted(self._judged(), key=_rank)
+        if not judged or self.report.refusal is not None:
+            return plain
+        worst = judged[0]
+        if worst.outcome is Outcome.PASS:
+            return self.say.counted("effect.none", len(judged))
+        return self._gap(worst, len(judged)) or self._plainly(worst)
+
+    def _gap(self, f: Finding, m: int) -> str:
+        """A gap between two groups in the rates of both; "" where the record does not hold them."""
+        rates = _RATES.get(f.metric or "")
+        if rates is None or not f.sensitive or f.criterion is None or f.criterion.direction != "at_most":
+            return ""
+        spans = [span for rate in rates if (span := self._span(f, rate)) is not None]
+        if not spans:
+            return ""
+        rate, low, high = max(spans, key=lambda span: (span[2].value or 0.0) - (span[1].value or 0.0))
+        key = "selection" if rate == "selection_rate" else f"errors_{rate}"
+        said = self.say.say(
+            f"effect.{key}",
+            who=self._group(low),
+            others=self._group(high),
+            favourable=self._favourable(),
+            low=self.say.percent(low.value),
+            high=self.say.percent(high.value),
+        )
+        return f"{said} {self._how_sure(f, m)}"
+
+    def _how_sure(self, f: Finding, m: int) -> str:
+        bound = self.say.value(_number(f.criterion.bound if f.criterion else None), "points")
+        if f.outcome is Outcome.FAIL:
+            return self.say.say("effect.shown", bound=bound)
+        if f.interval is None or f.interval[0] is None or f.interval[0] <= 0.0:
+            return self.say.say("effect.unknown")
+        if f.alone is Outcome.FAIL and f.p_fail is not None:
+            p = self.say.number(f.p_fail)
+            return self.say.say("effect.unsettled_alone", bound=bound, m=self.say.count(m), p=p)
+        return self.say.say("effect.unsettled", bound=bound, m=self.say.count(m))
+
+    def _plainly(self, f: Finding) -> str:
+        form = _form(f)
+        said = self.say.say(
+            "effect.other",
+            question=self._question(f),
+            found=self._found(f),
+            interval=self.say.interval(f.interval, form),
+            where=self._where(f),
+            bound=self._bound(f),
+        )
+        return f"{said} {self.say.say('effect.beyond' if f.outcome is Outcome.FAIL else 'effect.open')}"
+
+    def _span(self, f: Finding, rate: str) -> tuple[str, Finding, Finding] | None:
+        """The lowest and the highest of a rate among the groups of a finding."""
+        own = [
+            g
+            for g in self.report.findings
+            if g.probe == f.probe
+            and g.metric == rate
+            and g.value is not None
+            and not g.at
+            and tuple(g.group) == f.sensitive
+        ]
+        if len(own) < 2:
+            return None
+        return rate, min(own, key=lambda g: g.value or 0.0), max(own, key=lambda g: g.value or 0.0)
+
+    # The table by question.
+
+    def _judged(self) -> list[Finding]:
+        """What says something of the model itself, and was judged."""
+        return [
+            f
+            for f in self.report.findings
+            if f.outcome in _JUDGED
+            and f.criterion is not None
+            and f.pillar != INTAKE
+            and (_OWN_ARITHMETIC not in (f.budget, f.criterion.budget) or f.outcome is Outcome.FAIL)
+        ]
+
+    def n_told(self) -> int:
+        """How many findings the table could hold."""
+        return len(self._told_of())
+
+    def _told_of(self) -> list[Finding]:
+        told = self._judged()
+        told += [f for f in self.report.findings if f.outcome is Outcome.NOT_RUN]
+        told += [
+            f
+            for f in self.report.findings
+            if f.outcome is Outcome.FAIL and f.pillar == INTAKE and not any(f is known for known in told)
+        ]
+        return told
+
+    def lines(self) -> list[Line]:
+        """The questions that were judged or lost, the worst first, each with its rows together."""
+        told = self._told_of()
+        asked: dict[str, list[Finding]] = {}
+        for f in told:
+            asked.setdefault(self._question(f), []).append(f)
+        ranked = sorted(asked.values(), key=lambda own: min(map(_rank, own)))
+        largest = {form: max((reach(f) for f in told if _form(f) == form), default=0.0) for form in _SHARES}
+        width = max(largest.values(), default=0.0)
+        found = []
+        for own in ranked:
+            own.sort(key=_rank)
+            # Of what passes one row speaks for its question: that which came nearest to its bound.
+            kept = [f for i, f in enumerate(own) if not i or f.outcome is not Outcome.PASS][:MOST_OF_ONE]
+            found += [self._line(f, "" if i else self._question(f), width) for i, f in enumerate(kept)]
+        return found
+
+    def _line(self, f: Finding, question: str, width: float) -> Line:
+        form = _form(f)
+        return Line(
+            question=question,
+            about=self._about(f),
+            found=self._found(f) if f.metric is not None else text.shortened(f.reason, _LONGEST_REASON),
+            interval=self._interval(f, form),
+            outcome=f.outcome,
+            verdict=self.say.say(f"verdict.{f.outcome.value.lower()}"),
+            small=self._small(f),
+            anchor=self.anchors[id(f)],
+            axis=self._axis(f, width if form in _SHARES else None),
+        )
+
+    def _small(self, f: Finding) -> str:
+        if f.outcome is Outcome.PASS and f.pillar == "attribution" and self._reserved(f):
+            return self.say.say("verdict.reserved")
+        if f.outcome is not Outcome.INCONCLUSIVE:
+            return ""
+        if f.alone is Outcome.FAIL:
+            return self.say.say("verdict.alone")
+        if f.n_required is None:
+            return ""
+        if f.n_samples is not None and f.n_required <= f.n_samples:
+            return self.say.say("verdict.near")
+        return self.say.say("verdict.rows", n=self.say.count(f.n_required))
+
+    def _reserved(self, f: Finding) -> bool:
+        """Whether an explanation that passes is displayed with reservations."""
+        tables = [
+            figure.table for figure in self.report.figures if figure.probe == f.probe and figure.table is not None
+        ]
+        return any(m.method == f.method and m.standing == "reserved" for t in tables for m in t.methods)
+
+    def _axis(self, f: Finding, width: float | None) -> Axis | None:
+        form, (low, high) = _form(f), f.interval or (None, None)
+        alt = self.say.say(
+            "page.axis_alt",
+            low=self.say.figure(low, form),
+            high=self.say.figure(high, form),
+            value=self.say.figure(f.value, form),
+            bound=self._bound(f),
+        )
+        return axis_of(f, width, alt)
+
+    # What else is shown, and what to do.
+
+    def _unbounded(self) -> list[Finding]:
+        """Headline numbers that nobody set a bound for and whose interval leaves the ideal out, the gravest first."""
+        found = []
+        for f in self.report.findings:
+            question = question_of(f.probe, f.metric)
+            if f.outcome is not Outcome.NOT_JUDGED or f.group or question is None or f.metric not in question.headline:
+                continue
+            # Of many numbers of the same kind the one that matters: the score, and what is decided by it.
+            if f.at and f.at.get("from") != "score":
+                continue
+            if f.ideal is not None and f.interval is not None and _leaves_out(f.interval, f.ideal):
+                found.append(f)
+        largest: dict[str, Finding] = {}
+        for f in sorted(found, key=_distance, reverse=True):
+            if f.method != "scoring_rate":
+                largest.setdefault(f"{f.probe}/{f.metric}", f)
+        order = [question_of(f.probe, f.metric) for f in largest.values()]
+        return [f for _, f in sorted(zip(map(_place, order), largest.values(), strict=True), key=lambda pair: pair[0])]
+
+    def shown(self) -> list[Told]:
+        """The few things that are shown, and that nobody set a bound for."""
+        return [Told(self._told(f), self.anchors[id(f)]) for f in self._unbounded()]
+
+    def _told(self, f: Finding) -> str:
+        question, form = question_of(f.probe, f.metric), _form(f)
+        return self.say.either(
+            f"shown.{question.id if question else ''}",
+            "shown.any",
+            question=self._question(f),
+            found=self._found(f),
+            value=self.say.figure(f.value, form),
+            interval=self.say.interval(f.interval, form),
+            where=self._where(f),
+            worst=self._worst_slice(),
+        )
+
+    def _worst_slice(self) -> str:
+        """The subgroup whose gap is shown to be largest, as the search names it."""
+        gaps = [f for f in self.report.findings if f.probe == "subgroup_discovery" and f.metric == "subgroup_gap"]
+        worst = max(gaps, key=lambda f: (f.interval or (None,))[0] or 0.0, default=None)
+        if worst is None:
+            return self.say.say("form.undefined")
+        return f"{worst.at.get('slice', '')} ({self.say.value(worst.value, 'points')})"
+
+    def actions(self) -> Iterator[Action]:
+        """What follows, the most pressing first."""
+        told = list(self._actions())
+        yield from told[:MOST_NEXT]
+
+    def _actions(self) -> Iterator[Action]:
+        report, say = self.report, self.say
+        judged = self._judged()
+        for f in report.findings:
+            if f.outcome is Outcome.NOT_RUN:
+                yield Action(say.say("next.not_run", probe=f.probe))
+                break
+        gaps = [f for f in judged if f.pillar == "fairness" and f.outcome is not Outcome.PASS and f.sensitive]
+        if gaps:
+            yield Action(say.say("next.repair"), self._repair())
+        if any(f.pillar == "privacy" and f.outcome is Outcome.FAIL for f in judged):
+            yield Action(say.say("next.private"), "auditor train --dp-epsilon 3 ...")
+        for f in self._unbounded()[:1]:
+            yield Action(say.say("next.bound", question=self._question(f)), _criterion(f))
+        more = [f for f in judged if f.outcome is Outcome.INCONCLUSIVE and f.n_required and f.n_samples]
+        more = [f for f in more if (f.n_required or 0) > (f.n_samples or 0)]
+        if more:
+            least = min(more, key=lambda f: f.n_required or 0)
+            question = f"{self._question(least)} ({self._about(least)})"
+            yield Action(say.say("next.rows", n=say.count(least.n_required or 0), question=question))
+        if report.registration is None and judged:
+            yield Action(say.say("next.register"), "auditor register ...")
+
+    def _repair(self) -> str:
+        data, model = self.report.data, self.report.model.path
+        parts = ["auditor", "mitigate", "reweighing", model or "MODEL"]
+        for flag, value in (
+            ("--train", data.train_path or "TRAIN"),
+            ("--data", data.path or "DATA"),
+            ("--target", data.target),
+            ("--positive", data.positive),
+            *(("--sensitive", name) for name in data.sensitive),
+            ("--out", "fairer" + _ending(model)),
+        ):
+            if value is not None:
+                parts += [flag, value]
+        return shlex.join(parts)
+
+    def last(self) -> tuple[str, ...]:
+        """What was not asked, what is for other kinds of model, and how many numbers stand below."""
+        say = self.say
+        absent = [f for f in self.report.findings if f.outcome is Outcome.NOT_APPLICABLE]
+        asked = {self._question(f) for f in self.report.findings if f.outcome is not Outcome.NOT_APPLICABLE}
+        open_ = [q for q in dict.fromkeys(self._question(f) for f in absent if not f.other_kind) if q not in asked]
+        other = {self._question(f) for f in absent if f.other_kind}
+        said = []
+        if open_:
+            more = len(open_) - MOST_NOT_ASKED
+            named = " ".join(open_[:MOST_NOT_ASKED]) + (f" {say.say('page.more_shown', n=more)}" if more > 0 else "")
+            said.append(say.say("page.not_asked", questions=named))
+        if other:
+            said.append(say.counted("page.other_kinds", len(other)))
+        numbers = sum(f.outcome is Outcome.NOT_JUDGED for f in self.report.findings)
+        if numbers:
+            said.append(say.say("page.numbers", n=say.count(numbers)))
+        return tuple(said)
+
+    # Words of a finding.
+
+    def _question(self, f: Finding) -> str:
+        question = question_of(f.probe, f.metric)
+        return self.say.say(f"question.{question.id}") if question else f.probe.replace("_", " ")
+
+    def _found(self, f: Finding) -> str:
+        question = question_of(f.probe, f.metric)
+        return self.say.either(
+            f"found.{question.id if question else ''}",
+            "found.any",
+            value=self.say.value(f.value, _form(f)),
+            metric="AUC" if f.metric == "roc_auc" else (f.metric or f.probe).replace("_", " "),
+        )
+
+    def _interval(self, f: Finding, form: Form) -> str:
+        if f.estimate is not None and f.estimate.kind == "exact":
+            return self.say.say("form.exact")
+        return self.say.interval(f.interval, form)
+
+    def _bound(self, f: Finding) -> str:
+        if f.criterion is None:
+            return ""
+        form, bound = _form(f), f.criterion.bound
+        if isinstance(bound, tuple | list):
+            low, high = (self.say.value(x, form) for x in bound)
+            return self.say.say("bound.within", low=low, high=high)
+        return self.say.say(f"bound.{f.criterion.direction}", bound=self.say.value(bound, form))
+
+    def _column(self, name: str) -> str:
+        return self.about.called.column(name)
+
+    def _level(self, feature: str, level: str) -> str:
+        words = self.about.labels
+        if f"{feature}.{level}" in words:
+            return words[f"{feature}.{level}"]
+        return self.say.say("effect.group", feature=self._column(feature), level=level)
+
+    def _group(self, f: Finding) -> str:
+        return " and ".join(self._level(feature, level) for feature, level in f.group.items())
+
+    def _about(self, f: Finding) -> str:
+        if f.group:
+            return self._group(f)
+        if len(f.sensitive) > 1 and f.sensitive == tuple(self.report.data.sensitive):
+            return self.say.say("page.both" if len(f.sensitive) == 2 else "page.all")
+        if len(f.sensitive) > 1:
+            first = ", ".join(self._column(name) for name in f.sensitive[:-1])
+            return self.say.say("page.together", first=first, second=self._column(f.sensitive[-1]))
+        if f.sensitive:
+            return self._column(f.sensitive[0])
+        at = ", ".join(f"{k} {v:g}" if isinstance(v, float) else f"{k} {v}" for k, v in f.at.items())
+        return at or self.say.say("page.everybody")
+
+    def _where(self, f: Finding) -> str:
+        return f", {self._about(f)}" if f.sensitive or f.group else ""
+
+    def _favourable(self) -> str:
+        data = self.report.data
+        if data.positive is None:
+            return self.say.say("form.undefined")
+        key = f"{data.target}.{data.positive}"
+        return self.say.say("effect.quoted", word=self.about.labels.get(key, data.positive))
+
+
+_SHARES: tuple[Form, ...] = ("points", "percent")
+_RATES = {
+    "demographic_parity_difference": ("selection_rate",),
+    "equal_opportunity_difference": ("true_positive_rate",),
+    "equalized_odds_difference": ("true_positive_rate", "false_positive_rate"),
+}
+
+
+def _kept(followed: bool) -> str:
+    return "registered" if followed else "deviates"
+
+
+def _form(f: Finding) -> Form:
+    question = question_of(f.probe, f.metric)
+    return question.form if question else "number"
+
+
+def _number(bound: object) -> Number:
+    return float(bound) if isinstance(bound, int | float) else None
+
+
+def _rank(f: Finding) -> tuple[int, int, float]:
+    """The worst first: by outcome, single features before those together, which follow from them, by excess."""
+    return _ORDER.index(f.outcome), len(f.sensitive), -excess(f)
+
+
+def _leaves_out(ends: tuple[Number, Number], ideal: float) -> bool:
+    low, high = ends
+    return (low is not None and low > ideal) or (high is not None and high < ideal)
+
+
+def _distance(f: Finding) -> float:
+    """How far the nearest end of an interval lies from the ideal."""
+    low, high = f.interval or (None, None)
+    ideal = f.ideal or 0.0
+    return max((low - ideal) if low is not None else 0.0, (ideal - high) if high is not None else 0.0)
+
+
+def _place(question: Question | None) -> int:
+    return QUESTIONS.index(question) if question is not None else len(QUESTIONS)
+
+
+def _criterion(f: Finding) -> str:
+    """The lines of audit.toml that would set a bound, which is left to whoever answers for it."""
+    direction = "at_least" if f.ideal is not None and f.value is not None and f.value < f.ideal else "at_most"
+    return f"[[criteria]] metric = {json.dumps(f.metric)}, direction = {json.dumps(direction)}, bound = ..."
+
+
+def _ending(path: str | None) -> str:
+    found = re.search(r"\.[A-Za-z0-9]{1,8}$", path or "")
+    return found.group() if found else ""

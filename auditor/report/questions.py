@@ -1,0 +1,101 @@
+"""What each number answers, as people ask it: the questions of every probe, and how their numbers are read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Literal
+
+# How a number is read: as so many points of a share, a share, a ratio, a count, or as it stands.
+Form = Literal["points", "percent", "ratio", "count", "number"]
+
+
+@dataclass(frozen=True)
+class Question:
+    """A question that numbers of some probes answer; its words stand in the catalogues under ``id``.
+
+    ``metrics``: those that answer it, as patterns; the first question that fits a number is its question. ``headline``:
+    those of them that are told on the first page where nobody set a bound and the interval leaves the ideal out.
+    """
+
+    id: str
+    probes: tuple[str, ...]
+    metrics: tuple[str, ...] = ("*",)
+    form: Form = "number"
+    headline: tuple[str, ...] = ()
+
+    def fits(self, probe: str, metric: str | None) -> bool:
+        """Whether a number of a probe answers it; a probe that gave none answers its first question."""
+        return probe in self.probes and (metric is None or any(fnmatchcase(metric, name) for name in self.metrics))
+
+
+QUESTIONS: tuple[Question, ...] = (
+    Question("skill", ("performance",)),
+    Question(
+        "selection",
+        ("group_fairness",),
+        ("demographic_parity_difference",),
+        form="points",
+        headline=("demographic_parity_difference",),
+    ),
+    Question(
+        "errors",
+        ("group_fairness",),
+        ("equalized_odds_difference", "equal_opportunity_difference", "*_rate_difference", "*accuracy_difference"),
+        form="points",
+        headline=("equalized_odds_difference",),
+    ),
+    Question("groups", ("group_fairness",)),
+    Question("impact", ("adverse_impact",), ("impact_ratio_min",), form="ratio", headline=("impact_ratio_min",)),
+    Question("impact_known", ("adverse_impact",), form="count"),
+    Question("scores", ("score_fairness",), headline=("auc_difference", "calibration_difference")),
+    Question("numbers", ("regression_fairness",)),
+    Question(
+        "subgroups",
+        ("subgroup_discovery",),
+        ("confirmed_subgroups", "confirmed_sensitive_subgroups"),
+        form="count",
+        headline=("confirmed_subgroups",),
+    ),
+    Question("subgroup", ("subgroup_discovery",), form="points"),
+    Question("proxies", ("proxy_association",), headline=("proxy_auc",)),
+    Question("attribute", ("counterfactual_fairness",), form="percent", headline=("counterfactual_flip_rate",)),
+    Question("identity", ("counterfactual_token_fairness",), form="percent", headline=("worst_category_flip_rate",)),
+    Question("change", ("change",)),
+    Question("arithmetic", ("feature_attribution", "token_attribution"), ("completeness_error",)),
+    Question("explanation", ("feature_attribution",)),
+    Question("words", ("token_attribution",)),
+    Question("curves", ("ale",)),
+    Question("members", ("membership_inference",), headline=("attack_auc",)),
+    Question("texts_learned", ("lm_membership",), headline=("attack_auc",)),
+    Question("recited", ("extraction",)),
+    Question("secrets", ("canary_exposure",)),
+    Question("personal_data", ("pii_leakage",)),
+    Question("benchmark_seen", ("contamination",)),
+    Question("inferred", ("attribute_inference",)),
+    Question("drawn", ("model_inversion",)),
+    Question("private", ("dp_claim",), form="count"),
+    Question("robust", ("robustness",)),
+    Question("unlike", ("out_of_distribution",)),
+    Question("trigger", ("poisoning",)),
+    Question("conflicts", ("label_conflicts",)),
+    Question("weights", ("weight_changes",)),
+    Question("synthetic", ("detector_performance",)),
+    Question("container", ("trivial_cues",)),
+    Question("travelled", ("detector_robustness",)),
+    Question("graded_on_known", ("source_leakage",)),
+    Question("evaded", ("detector_evasion",)),
+    Question("stereotypes", ("stereotype", "crows_pairs", "stereoset"), headline=("stereotype_score",)),
+    Question("pronouns", ("winobias", "winogender")),
+    Question("answers", ("bbq",)),
+    Question("continued", ("generation_bias", "bold")),
+    Question("hurtful", ("honest",)),
+    Question("written", ("generated_text",)),
+    Question("embeddings", ("embedding_association",)),
+    Question("file", ("intake", "files")),
+)
+
+
+def question_of(probe: str, metric: str | None) -> Question | None:
+    """The question that a number of a probe answers; None of a probe that is not one of these."""
+    return next((q for q in QUESTIONS if q.fits(probe, metric)), None)

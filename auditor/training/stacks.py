@@ -1,0 +1,277 @@
+"""k models of one kind, trained step by step: as one stack, whose parameters lie together, or each for itself.
+
+A step of a stack starts as many operations as that of one model, and what a small network costs is starting them. A
+stack of fully connected layers is written out as batched matrix products; any other is torch's ``vmap``.
+"""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, stack_module_state, vmap
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from auditor.model.audited_model import Recipe
+from auditor.model.outputs import Outputs, as_logits
+from auditor.model.torch_model import evaluating
+from auditor.networks.sequence import NotASequenceError, layers_in_order
+from auditor.randomness import seeded_globals
+from auditor.training.loop import in_half_precision, mixed_precision, optimizer_of
+
+
+class Stack(Protocol):
+    """k models that learn from rows x (n, ...) and labels y (n,) together."""
+
+    def learn(self, batch: Tensor) -> None:
+        """One step of each model on the rows at ``batch`` (k, b): the gradient of each is that of its own mean loss."""
+        ...
+
+    def ask(self, x: Tensor) -> Tensor:
+        """(k, m, n_classes) logits of all models at rows x (m, ...), in evaluation mode."""
+        ...
+
+    def trained(self) -> Sequence[Tensor]:
+        """What the optimizer moves."""
+        ...
+
+
+class LinearStack:
+    """k chains of linear layers with ReLU between them, forwards and backwards written out as ``torch.baddbmm``.
+
+    All parameters lie in one block, layer by layer and within a layer model by model, so that a step of the optimizer
+    is one operation. modules: untrained, on a CPU, each an :func:`linear_chain`.
+    """
+
+    def __init__(self, modules: Sequence[nn.Module], x: Tensor, y: Tensor, recipe: Recipe) -> None:
+        chains = [linear_chain(module) for module in modules]
+        k, first = len(chains), chains[0]
+        n_outputs = first[-1].out_features
+        self.x = x
+        # Of a single output, the logit of the last of two classes, that class alone.
+        self.hot = nn.functional.one_hot(y, max(2, n_outputs))[:, -n_outputs:].to(x.dtype)
+        self.block = x.new_empty(k * sum(p.numel() for layer in first for p in layer.parameters()))
+        self.block.grad = torch.zeros_like(self.block)
+        shapes = [s for layer in first for s in ((k, *reversed(layer.weight.shape)), (k, 1, *layer.bias.shape))]
+        ends = np.cumsum([0, *(int(np.prod(shape)) for shape in shapes)]).tolist()
+        held, gradients = (
+            [block[a:b].view(shape) for a, b, shape in zip(ends, ends[1:], shapes, strict=False)]
+            for block in (self.block, self.block.grad)
+        )
+        self.weights, self.biases = held[::2], held[1::2]
+        self.of_weights, self.of_biases = gradients[::2], gradients[1::2]
+        for i, chain in enumerate(chains):
+            for layer, weight, bias in zip(chain, self.weights, self.biases, strict=True):
+                weight[i] = layer.weight.detach().t()
+                bias[i, 0] = layer.bias.detach()
+        self.optimizer = optimizer_of(recipe, [self.block], fused=True)
+
+    @torch.no_grad()
+    def learn(self, batch: Tensor) -> None:
+        k, b = batch.shape
+        rows = batch.flatten()
+        states = self._states(self.x.index_select(0, rows).view(k, b, -1))
+        # (k, n_outputs, b): a softmax along a last axis of two costs more than the layers before it.
+        raw = states.pop().transpose(1, 2).contiguous()
+        error = torch.sigmoid(raw) if raw.shape[1] == 1 else torch.softmax(raw, dim=1)
+        error.sub_(self.hot.index_select(0, rows).view(k, b, -1).transpose(1, 2)).div_(b)
+        back = error.transpose(1, 2)
+        for place in reversed(range(len(self.weights))):
+            torch.bmm(states[place].transpose(1, 2), back, out=self.of_weights[place])
+            torch.sum(back, 1, keepdim=True, out=self.of_biases[place])
+            if place:
+                back = torch.bmm(back, self.weights[place].transpose(1, 2))
+                torch.ops.aten.threshold_backward.grad_input(back, states[place], 0, grad_input=back)
+        self.optimizer.step()
+
+    @torch.no_grad()
+    def ask(self, x: Tensor) -> Tensor:
+        return as_logits(self._states(x.expand(len(self.weights[0]), *x.shape))[-1], "logits")
+
+    def trained(self) -> Sequence[Tensor]:
+        return [self.block]
+
+    def _states(self, x: Tensor) -> list[Tensor]:
+        """What goes into each layer, and what comes out of the last: (k, m, width)."""
+        states = [x]
+        for weight, bias in zip(self.weights[:-1], self.biases[:-1], strict=True):
+            states.append(torch.baddbmm(bias, states[-1], weight).clamp_min_(0.0))
+        return [*states, torch.baddbmm(self.biases[-1], states[-1], self.weights[-1])]
+
+
+def linear_chain(module: nn.Module) -> list[nn.Linear]:
+    """The linear layers of a network that is these, with a ReLU after each but the last; raises NotASequenceError."""
+    if any(isinstance(m, nn.modules.dropout._DropoutNd) and m.p > 0 for m in module.modules()):
+        raise NotASequenceError("dropout draws")
+    layers = layers_in_order(module)
+    linear = [layer for layer in layers[::2] if isinstance(layer, nn.Linear) and layer.bias is not None]
+    between = [layer for layer in layers[1::2] if isinstance(layer, nn.ReLU)]
+    if len(linear) + len(between) != len(layers) or len(linear) != len(between) + 1 or len(set(linear)) < len(linear):
+        raise NotASequenceError("it is not linear layers with a ReLU between them")
+    if not all(p.requires_grad for p in module.parameters()):
+        raise NotASequenceError("some of its parameters stay as they are")
+    return linear
+
+
+# ---- any layers ----------------------------------------------------------------------------------------------------
+
+
+class VmapStack:
+    """k modules as one function of stacked parameters and buffers; their class is applied by ``vmap``.
+
+    ``plain_attention``: attention is written out, without the fused kernels that ``vmap`` does not know on every
+    device. On a GPU where the loop trains in bfloat16, so does this: the parameters stay as they are and are rounded
+    for each pass, since ``vmap`` does not heed ``torch.autocast``.
+    """
+
+    def __init__(
+        self,
+        modules: Sequence[nn.Module],
+        x: Tensor,
+        y: Tensor,
+        recipe: Recipe,
+        outputs: Outputs,
+        *,
+        plain_attention: bool,
+    ) -> None:
+        self.x, self.y, self.outputs = x, y, outputs
+        self.plain_attention = plain_attention
+        self.half = in_half_precision(x.device)
+        self.parameters, self.buffers = stack_module_state(list(modules))
+        self.skeleton = copy.deepcopy(modules[0]).to("meta")
+        drops = any(isinstance(m, nn.modules.dropout._DropoutNd) and m.p > 0 for m in modules[0].modules())
+        self._randomness = "different" if drops else "error"
+        self.optimizer = optimizer_of(recipe, self.trained())
+
+    @torch.enable_grad()
+    def learn(self, batch: Tensor) -> None:
+        if not self.skeleton.training:
+            self.skeleton.train()
+        self.optimizer.zero_grad(set_to_none=True)
+        with attention_written_out(self.plain_attention):
+            logits = self._said(self.x[batch], shared=False, half=self.half)
+            # Classes first: a softmax along a last axis of two costs more than the layers before it.
+            classes_first = logits.flatten(0, 1).t().unsqueeze(0)
+            labels = self.y[batch].flatten().unsqueeze(0)
+            # The sum over models of their mean losses: each model's gradient is that of its own mean loss.
+            loss = nn.functional.cross_entropy(classes_first, labels, reduction="sum") / batch.shape[1]
+            loss.backward()  # type: ignore[no-untyped-call]
+        self.optimizer.step()
+
+    @torch.no_grad()
+    def ask(self, x: Tensor) -> Tensor:
+        self.skeleton.eval()
+        with attention_written_out(self.plain_attention):
+            return self._said(x, shared=True, half=False)
+
+    def trained(self) -> Sequence[Tensor]:
+        return [p for p in self.parameters.values() if p.requires_grad]
+
+    def _said(self, x: Tensor, *, shared: bool, half: bool) -> Tensor:
+        """(k, m, n_classes) logits of x, (k, m, ...) or, where ``shared``, (m, ...) for all models."""
+
+        def one(parameters: dict[str, Tensor], buffers: dict[str, Tensor], rows: Tensor) -> Tensor:
+            if half:
+                parameters, buffers = (_rounded(held) for held in (parameters, buffers))
+                rows = _rounded({"rows": rows})["rows"]
+            raw: Tensor = functional_call(self.skeleton, (parameters, buffers), (rows,))
+            return as_logits(_two_axes(raw.float() if half else raw), self.outputs)
+
+        dims = (0, 0, None if shared else 0)
+        applied: Tensor = vmap(one, in_dims=dims, randomness=self._randomness)(self.parameters, self.buffers, x)
+        return applied
+
+
+def _rounded(held: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: t.to(torch.bfloat16) if t.is_floating_point() else t for name, t in held.items()}
+
+
+@contextmanager
+def attention_written_out(wanted: bool) -> Iterator[None]:
+    """Attention without fused kernels where ``wanted``; as it was afterwards."""
+    was = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(was and not wanted)
+    try:
+        with sdpa_kernel(SDPBackend.MATH) if wanted else nullcontext():
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(was)
+
+
+# ---- one by one ----------------------------------------------------------------------------------------------------
+
+
+class Alone:
+    """A stack of one: a module that is trained as it is."""
+
+    def __init__(self, module: nn.Module, x: Tensor, y: Tensor, recipe: Recipe, outputs: Outputs) -> None:
+        self.module, self.x, self.y, self.outputs = module, x, y, outputs
+        self.optimizer = optimizer_of(recipe, self.trained())
+
+    @torch.enable_grad()
+    def learn(self, batch: Tensor) -> None:
+        if not self.module.training:
+            self.module.train()
+        self.optimizer.zero_grad(set_to_none=True)
+        (rows,) = batch
+        with mixed_precision(self.x.device):
+            loss = nn.functional.cross_entropy(self._logits(self.x[rows]), self.y[rows])
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.optimizer.step()
+
+    @torch.no_grad()
+    def ask(self, x: Tensor) -> Tensor:
+        with evaluating(self.module):
+            return self._logits(x).unsqueeze(0)
+
+    def trained(self) -> Sequence[Tensor]:
+        return [p for p in self.module.parameters() if p.requires_grad]
+
+    def _logits(self, rows: Tensor) -> Tensor:
+        return as_logits(_two_axes(self.module(rows)), self.outputs)
+
+
+# ---- what can be stacked -------------------------------------------------------------------------------------------
+
+
+def why_no_vmap(modules: Sequence[nn.Module], few: Tensor, outputs: Outputs, *, plain_attention: bool) -> str:
+    """Why two untrained modules cannot be a :class:`VmapStack`, or "" where a trial on a few rows shows they can.
+
+    few (2 or more, ...): encoded rows. The modules stay as they are.
+    """
+    before = {name: value.clone() for name, value in modules[0].named_buffers()}
+    trial = copy.deepcopy(modules[0]).train()
+    with seeded_globals(np.random.default_rng(0)):
+        with torch.no_grad():
+            trial(few)
+        moved = [name for name, value in trial.named_buffers() if not torch.equal(value, before[name])]
+        if moved:
+            owner = modules[0].get_submodule(moved[0].rpartition(".")[0])
+            return f"{type(owner).__name__} keeps running statistics, which vmap cannot take"
+        try:
+            y = torch.zeros(len(few), dtype=torch.int64, device=few.device)
+            still = Recipe(optimizer="sgd", learning_rate=0.0)
+            stack = VmapStack(modules, few, y, still, outputs, plain_attention=plain_attention)
+            with warnings.catch_warnings():
+                # vmap warns where it falls back to a loop of its own, which is slower than ours.
+                warnings.simplefilter("error")
+                stack.learn(torch.arange(len(few), device=few.device).expand(2, -1))
+                together = stack.ask(few)
+        except Exception as error:  # whatever functorch raises on a layer that it does not know
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:120].rstrip(".")
+            return f"vmap cannot take the module: {reason}"
+        with torch.no_grad():
+            apart = torch.stack([as_logits(_two_axes(module.eval()(few)), outputs) for module in modules])
+    if not torch.allclose(together, apart, rtol=1e-3, atol=1e-4):
+        return "vmap changes what the module says"
+    return ""
+
+
+def _two_axes(raw: Tensor) -> Tensor:
+    return raw.unsqueeze(1) if raw.ndim == 1 else raw

@@ -1,0 +1,95 @@
+"""How much of what is personal data is found, and how often something else is taken for some: on labelled sentences.
+
+Rules of context were written with one half of the sentences in sight; the numbers are those of the other half alone.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib.resources import files
+from typing import Literal
+
+from auditor.statistics.rates import Proportion
+from probes.privacy.memorization.pii_patterns import KINDS, find_pii
+
+Half = Literal["tuning", "held_out"]
+
+
+@dataclass(frozen=True)
+class Sentence:
+    """A text with one value, of a kind or with its form; ``personal``: whether it is somebody's."""
+
+    kind: str
+    personal: bool
+    half: Half
+    value: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Recognition:
+    """Of ``positives`` sentences data were ``found`` in so many; of ``negatives`` those ``spared`` raised no alarm."""
+
+    found: int
+    positives: int
+    spared: int
+    negatives: int
+
+    @property
+    def recall(self) -> Proportion:
+        """found / positives, with Clopper-Pearson bounds."""
+        return Proportion(successes=self.found, n=self.positives)
+
+    @property
+    def false_alarms(self) -> Proportion:
+        """1 - spared / negatives, with Clopper-Pearson bounds."""
+        return Proportion(successes=self.negatives - self.spared, n=self.negatives)
+
+    def describe(self) -> str:
+        """Both rates with 95 % intervals, in words."""
+        alarms = described_rate(self.negatives - self.spared, self.negatives)
+        return f"recall {described_rate(self.found, self.positives)}, false alarms {alarms}"
+
+
+def described_rate(k: int, n: int) -> str:
+    """A count of rows with the 95 % interval of its rate, in words."""
+    low, high = Proportion(successes=k, n=n).interval(0.95)
+    return f"{k:,} of {n:,} [{low:.3f}, {high:.3f}]"
+
+
+@lru_cache(maxsize=2)
+def sentences(half: Half) -> tuple[Sentence, ...]:
+    """The labelled sentences of one half, in the order of their file."""
+    text = (files("probes") / "data" / "pii_sentences.jsonl").read_text(encoding="utf-8")
+    every = (Sentence(**json.loads(line)) for line in text.splitlines())
+    return tuple(s for s in every if s.half == half)
+
+
+def recognised(some: Iterable[Sentence]) -> Recognition:
+    """Counts over sentences: a value is found where a find of its kind lies on it; any find at all is an alarm."""
+    found = positives = spared = negatives = 0
+    for s in some:
+        finds = find_pii(s.text)
+        if s.personal:
+            start = s.text.index(s.value)
+            end = start + len(s.value)
+            positives += 1
+            found += any(f.kind == s.kind and f.start < end and start < f.end for f in finds)
+        else:
+            negatives += 1
+            spared += not finds
+    return Recognition(found, positives, spared, negatives)
+
+
+@lru_cache(maxsize=32)
+def recognition(kind: str | None = None) -> Recognition:
+    """Of the held-out half: all kinds together, or one."""
+    return recognised(s for s in sentences("held_out") if kind in (None, s.kind))
+
+
+def recognition_by_kind() -> dict[str, Recognition]:
+    """The same for each kind."""
+    return {kind: recognition(kind) for kind in KINDS}

@@ -1,0 +1,332 @@
+"""The first page: a verdict of effect, questions by their worst, what nobody bounded, what to do; words, and lies."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from string import Formatter
+
+import pytest
+
+from auditor.errors import ConfigError, UsageError
+from auditor.finding.criterion import Criterion, load_criteria
+from auditor.finding.measurement import Measurement, Outcome, ProbeResult
+from auditor.report.about import About, about_of
+from auditor.report.catalogue import ENGLISH, SHIPPED, Catalogue, shipped, words_of
+from auditor.report.first_page import MOST_LINES, FirstPage, first_page
+from auditor.report.html import render_html
+from auditor.report.labels import Labels
+from auditor.report.markdown import render_markdown
+from auditor.report.questions import QUESTIONS, question_of
+from auditor.report.record import AuditReport
+from auditor.statistics.estimate import Exact
+from auditor.statistics.groups import WorstDifference
+from auditor.statistics.rates import Proportion, RateTable
+from probes import PROBES
+from tests.quantifiers import all_of
+from tests.report.samples import HOSTILE, fairness, privacy, refused_report, report_of, sample_report
+
+
+def gap(
+    approved: tuple[int, int] = (50, 96), n: tuple[int, int] = (100, 100), feature: str = "afam"
+) -> tuple[Measurement, ...]:
+    table = RateTable(rate="selection_rate", successes=approved, n=n)
+    groups = [
+        Measurement(
+            metric="selection_rate",
+            estimate=Proportion(successes=k, n=m),
+            n_samples=m,
+            method="between_groups",
+            group={feature: level},
+        )
+        for level, k, m in zip(("yes", "no"), approved, n, strict=True)
+    ]
+    worst = Measurement(
+        metric="demographic_parity_difference",
+        estimate=WorstDifference(tables=(table,)),
+        n_samples=sum(n),
+        method="between_groups",
+        ideal=0.0,
+        sensitive=(feature,),
+    )
+    return worst, *groups
+
+
+def group_fairness(*measurements: Measurement) -> ProbeResult:
+    return ProbeResult(probe="group_fairness", pillar="fairness", citation="c", measurements=measurements)
+
+
+def told(report: AuditReport, **said: object) -> FirstPage:
+    return first_page(report.model_copy(update={"about": About.model_validate(said)} if said else {}))
+
+
+LABELS = {"afam": "African-American", "afam.yes": "African-American applicants", "afam.no": "other applicants"}
+
+
+# ---- what it says --------------------------------------------------------------------------------------------------
+
+
+def test_the_verdict_is_one_of_effect() -> None:
+    report = report_of([group_fairness(*gap())])
+    target, positive = report.data.target, report.data.positive
+    page = told(report, labels=LABELS | {f"{target}.{positive}": "a loan"})
+    assert page.outcome is Outcome.FAIL
+    assert page.effect == (
+        "African-American applicants get “a loan” less often than other applicants: 50\N{NO-BREAK SPACE}% against "
+        "96\N{NO-BREAK SPACE}%. That there is a gap is shown. That it exceeds the 10 points allowed is shown too."
+    )
+    plain = told(report).effect
+    assert "afam = yes get" in plain and "less often than afam = no" in plain
+
+
+@pytest.mark.parametrize(
+    ("approved", "n", "said"),
+    [
+        ((85, 96), (100, 100), "That it exceeds the 10 points allowed is not shown"),
+        ((9, 10), (10, 10), "Neither a gap nor its absence is shown."),
+        ((950, 960), (1000, 1000), "is shown to lie within its bound"),
+    ],
+)
+def test_what_is_not_shown_is_never_said_to_be(approved: tuple[int, int], n: tuple[int, int], said: str) -> None:
+    report = report_of([group_fairness(*gap(approved, n))])
+    effect = first_page(report).effect
+    assert said in effect
+    assert ("gap is shown" in effect) is ("exceeds" in effect)
+
+
+def test_the_group_that_is_worse_off_is_the_one_that_is_named_first() -> None:
+    swapped = first_page(report_of([group_fairness(*gap((96, 50)))])).effect
+    assert "afam = no get" in swapped and "less often than afam = yes: 50" in swapped
+
+
+def test_the_worst_stands_first_and_a_questions_rows_stand_together() -> None:
+    page = first_page(sample_report())
+    order = (Outcome.FAIL, Outcome.NOT_RUN, Outcome.INCONCLUSIVE, Outcome.PASS)
+    first_of_each = [order.index(line.outcome) for line in page.lines if line.question]
+    assert len(first_of_each) > 2 and first_of_each == sorted(first_of_each)
+    questions = [line.question for line in page.lines if line.question]
+    assert len(set(questions)) == len(questions)
+
+
+def test_no_failure_is_pushed_off_the_page_by_passes_or_by_many_others() -> None:
+    passes = [group_fairness(*(m for i in range(40) for m in gap((950, 960), (1000, 1000), f"c{i}")))]
+    page = first_page(report_of([*passes, privacy(), group_fairness(*gap())]))
+    assert page.lines[0].outcome is Outcome.FAIL and page.lines[0].about == "afam"
+    assert len(page.lines) <= MOST_LINES
+    assert len(page.lines) + page.more_lines >= 41
+
+
+def test_what_nobody_bounded_is_told_where_the_interval_leaves_the_ideal_out_and_only_there() -> None:
+    criteria = [c for c in load_criteria() if c.metric != "demographic_parity_difference"]
+    report = report_of([group_fairness(*gap())], held_to=criteria)
+    page = first_page(report)
+    assert [t.sentence for t in page.shown] == ["Are groups decided alike? 46 points apart (35 to 57), afam"]
+    assert '[[criteria]] metric = "demographic_parity_difference"' in page.actions[0].command
+    assert page.outcome is not Outcome.PASS
+    quiet = first_page(report_of([group_fairness(*gap((90, 92)))], held_to=criteria))
+    assert not quiet.shown
+
+
+def test_a_refusal_promises_nothing_and_offers_nothing() -> None:
+    page = first_page(refused_report())
+    assert "This is not a pass" in page.effect and not page.lines and not page.shown
+    assert not page.actions
+
+
+def test_nothing_judged_is_no_pass_on_the_first_page() -> None:
+    page = first_page(report_of([ProbeResult(probe="performance", pillar="performance", citation="c")]))
+    assert page.outcome is not Outcome.PASS and "Passes" not in page.headline
+
+
+def test_what_is_for_other_kinds_of_model_is_a_count_and_no_reproach() -> None:
+    other = ProbeResult(
+        probe="bbq", pillar="language", citation="c", not_applicable="Needs a language model.", other_kind=True
+    )
+    asked = ProbeResult(probe="change", pillar="fairness", citation="c", not_applicable="Needs --reference MODEL.")
+    report = report_of([group_fairness(*gap()), other, asked])
+    page = first_page(report)
+    assert "Not asked: What changed since the reference?" in page.last
+    assert "one question is for other kinds of model" in page.last
+    html = render_html(report)
+    listed = html[html.index("What was not applicable") : html.index("For other kinds of model or data")]
+    assert "--reference" in listed and "language model" not in listed
+    assert AuditReport.from_json(report.to_json()) == report
+    assert [f.probe for f in report.findings if f.other_kind] == ["bbq"]
+
+
+def test_a_picture_says_in_words_what_it_shows() -> None:
+    line = first_page(report_of([group_fairness(*gap())])).lines[0]
+    assert line.axis is not None
+    assert line.axis.alt == f"{line.interval}, value 46; allowed is at most 10 points"
+    assert 0 <= line.axis.low < line.axis.value < line.axis.high <= 1
+    assert line.axis.bounds == (line.axis.allowed[1],) and line.axis.allowed[1] < line.axis.low
+
+
+def test_bounds_of_both_sides_of_ratios_and_of_counts_are_drawn() -> None:
+    within = Criterion(
+        metric="demographic_parity_difference", direction="within", bound=(0.3, 0.5), source="s", set_by="b", set_at="d"
+    )
+    line = first_page(report_of([group_fairness(*gap())], held_to=[within])).lines[0]
+    assert line.axis is not None and len(line.axis.bounds) == 2 and line.axis.alt.endswith("30 points to 50 points")
+
+
+# ---- its words -----------------------------------------------------------------------------------------------------
+
+
+def places(phrase: str) -> set[str]:
+    return {name for _, name, _, _ in Formatter().parse(phrase) if name}
+
+
+@pytest.mark.parametrize("language", SHIPPED)
+def test_a_language_that_comes_along_is_complete(language: str) -> None:
+    english, own = shipped(ENGLISH), shipped(language)
+    assert set(own) == set(english)
+    assert {key for key in own if places(own[key]) - places(english[key])} == set()
+    assert all_of(f"question.{q.id}" in own for q in QUESTIONS)
+
+
+def test_every_probe_has_a_question_and_so_has_what_the_profile_requires() -> None:
+    asked = {probe for q in QUESTIONS for probe in q.probes}
+    assert set(PROBES) - asked == set()
+    assert len({q.id for q in QUESTIONS}) == len(QUESTIONS)
+    assert all_of(question_of(c.probe, c.metric) is not None for c in load_criteria() if c.probe)
+
+
+@pytest.mark.parametrize("language", SHIPPED)
+def test_every_phrase_of_every_sample_can_be_said(language: str) -> None:
+    for report in (sample_report(), refused_report(), report_of([group_fairness(*gap())]), report_of([])):
+        page = told(report, language=language)
+        assert not page.fallback and not page.own_words
+        render_html(report.model_copy(update={"about": About(language=language)}))
+
+
+def test_german_says_the_same_with_its_own_numbers() -> None:
+    report = report_of([group_fairness(*gap((50, 9_600), (100, 10_000)))])
+    page = told(report, language="de", labels=LABELS)
+    assert page.effect.startswith("African-American applicants erhalten")
+    assert "Dass es einen Abstand gibt, ist nachgewiesen." in page.effect
+    assert Catalogue.of("de").count(12_345) == "12.345" and Catalogue.of("de").number(0.1234) == "0,12"
+
+
+def test_a_phrase_that_a_catalogue_lacks_is_english_and_said(tmp_path: Path) -> None:
+    path = tmp_path / "fr.toml"
+    path.write_text('[verdict]\nfail = "échoue"\n')
+    words = words_of(str(path))
+    page = told(report_of([group_fairness(*gap())]), language="fr", words=words)
+    assert page.lines[0].verdict == "échoue" and page.lines[0].question == "Are groups decided alike?"
+    assert re.fullmatch(r"\d+ phrases are in English: the catalogue fr has none for them\.", page.fallback)
+
+
+def test_words_that_bend_the_verdict_are_said_to_be_the_signers_own(tmp_path: Path) -> None:
+    path = tmp_path / "kind.toml"
+    path.write_text('[verdict]\nfail = "pass"\n[headline]\nfailed_one = "Passes"\nfailed = "Passes"\n')
+    report = report_of([group_fairness(*gap())])
+    bent = report.model_copy(update={"about": about_of({}, Labels({}), str(path), "audit.toml")})
+    for rendered in (render_html(bent), render_markdown(bent)):
+        assert "catalogue of the signer" in rendered and "Exit code 1" in rendered
+    assert "is-fail" in render_html(bent)
+    assert "catalogue of the signer" not in render_html(report)
+
+
+def test_labels_stand_beside_what_they_name_so_that_swapped_ones_can_be_seen() -> None:
+    report = report_of([group_fairness(*gap())])
+    swapped = report.model_copy(
+        update={"about": About(labels={"afam.yes": "other applicants", "afam.no": "African-American applicants"})}
+    )
+    html = render_html(swapped)
+    called = html[html.index("Called here") :]
+    assert called.index("afam.yes") < called.index("other applicants") < called.index("afam.no")
+
+
+@pytest.mark.parametrize(
+    ("content", "error", "said"),
+    [
+        ("[verdict]\nfial = 'x'\n", ConfigError, "did you mean 'verdict.fail'"),
+        ("[verdict]\nrows = '{m} rows'\n", ConfigError, "has no place {m}"),
+        ("[verdict]\nrows = '{n.__class__} rows'\n", ConfigError, "has no place {n.__class__}"),
+        ("[verdict]\nrows = '{n!r} rows'\n", ConfigError, "a name alone"),
+        ("[verdict]\nrows = '{n'\n", ConfigError, "written twice"),
+        ("[verdict]\nrows = 3\n", ConfigError, "must be words"),
+        ("[verdict\n", ConfigError, "cannot be read as TOML"),
+    ],
+)
+def test_a_catalogue_that_is_none_is_refused(tmp_path: Path, content: str, error: type[Exception], said: str) -> None:
+    path = tmp_path / "x.toml"
+    path.write_text(content)
+    with pytest.raises(error, match=re.escape(said)):
+        words_of(str(path))
+
+
+def test_an_unknown_language_names_the_nearest(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="Known: en, de"):
+        words_of("xx")
+    with pytest.raises(UsageError, match="no such file"):
+        words_of(str(tmp_path / "none.toml"))
+
+
+# ---- whom and what it is about -------------------------------------------------------------------------------------
+
+
+def test_identity_stands_on_the_page_and_what_is_absent_is_not_guessed() -> None:
+    report = report_of([group_fairness(*gap())])
+    page = told(
+        report,
+        organisation={"name": "ACME Bank"},
+        document={"id": "MA-1", "version": "1.0", "classification": "confidential"},
+        model={"name": "Mortgage model", "version": "3.2"},
+        system={"purpose": "Recommends loans"},
+    )
+    assert page.organisation == "ACME Bank" and page.document == "Model audit MA-1, version 1.0, confidential"
+    assert page.title == "Mortgage model, version 3.2" and page.subtitle[0] == "Recommends loans"
+    plain = first_page(report)
+    assert plain.organisation == "" and plain.document == "Model audit"
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ({"model": {"nmae": "x"}}, "did you mean 'name'"),
+        ({"organisation": {"name": 3}}, "must be text"),
+        ({"system": "x"}, "must be a table"),
+        ({"data": {"source": "x" * 501}}, "at most 500 characters"),
+    ],
+)
+def test_identity_that_is_none_is_refused(content: dict[str, object], said: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(said)):
+        about_of(content, Labels({}), "en", "audit.toml")
+
+
+def test_a_record_that_says_nothing_of_identity_is_as_it_was() -> None:
+    report = report_of([group_fairness(*gap())])
+    assert about_of({}, Labels({}), "en", "audit.toml") is None
+    assert '"about"' not in report.to_json()
+    said = report.model_copy(update={"about": About(labels={"afam": "x"})})
+    assert AuditReport.from_json(said.to_json()) == said and '"organisation"' not in said.to_json()
+
+
+def test_hostile_names_are_inert_on_the_first_page() -> None:
+    about = About.model_validate(
+        {
+            "organisation": {"name": HOSTILE[0]},
+            "model": {"name": HOSTILE[5], "version": HOSTILE[2]},
+            "labels": {"sex": HOSTILE[0], "race": HOSTILE[5], "sex.female": HOSTILE[6]},
+        }
+    )
+    report = report_of([fairness(hostile=True)]).model_copy(update={"about": about})
+    html = render_html(report)
+    assert "<script>alert" not in html and "<img src=x" not in html and "\u202e" not in html
+    assert html.count("<script>") == 1
+    measured = ProbeResult(
+        probe="<b>own</b>",
+        pillar="fairness",
+        citation="c",
+        measurements=(Measurement(metric="<i>m</i>", estimate=Exact(known=3.0), n_samples=1),),
+    )
+    lost = ProbeResult(probe="<u>x</u>", pillar="fairness", citation="c", not_run="<s>")
+    assert "<b>own" not in render_html(report_of([measured, lost]))
+
+
+def test_checks_of_the_file_and_of_arithmetic_are_no_questions_unless_they_fail() -> None:
+    page = first_page(sample_report())
+    asked = {line.question for line in page.lines}
+    assert "Do the explanation's parts add up?" not in asked
