@@ -22,7 +22,8 @@ def watched(strategy: Any, stated: FederatedRun | None = None, *, canaries: Cana
     ``strategy``: of ``flwr.serverapp.strategy``, as ``start`` runs it. ``stated``: what is claimed of the run, and what
     no strategy can see. What the strategy itself says of its cohorts, clipping and noise is taken from it; what was
     seen stands over both. ``canaries``: canary clients, whose answers are handed to the strategy beside the others' as
-    if they were clients: the model is spoiled. ``result.watch.record()`` is the record, ``result.watch.scores()`` what
+    if they were clients: the model is spoiled, and a strategy that is strict about how many answer refuses the round.
+    ``result.watch.record()`` is the record, ``result.watch.scores()`` what
     :func:`~auditor.privacy.dp_audit.audit_claim` takes. Clients' answers are read once the strategy has aggregated
     them, so that clipping it did in their place is seen. Raises MissingExtraError without Flower.
     """
