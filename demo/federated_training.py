@@ -1,6 +1,6 @@
 """A federated training that `auditor dp-audit` can audit, and clients whose updates `gradient-inversion` looks into.
 
-auditor dp-audit demo.federated_training:train --claimed-epsilon 2 --delta 1e-3 --canaries 200 --canaries 200
+auditor dp-audit demo.federated_training:train --claimed-epsilon 2 --delta 1e-3 --canaries 200
 auditor gradient-inversion demo.federated_training:clients --clip 1 --noise 1
 """
 
@@ -42,7 +42,7 @@ def clients() -> ClientTask:
 def train(audit: AuditPlan, noise: float = NOISE) -> None:
     images, labels = pictures()
     rows = [torch.arange(i, len(labels), CLIENTS) for i in range(CLIENTS)]
-    model, rng = network(), np.random.default_rng()
+    model, rng = network(), np.random.default_rng(0)
     weights = list(model.parameters())
     canaries = audit.attach_clients(
         weights,
