@@ -36,9 +36,20 @@ Trials = Annotated[
     int | None,
     typer.Option(help="Trainings on these rows that the choice of this one rests on, it included, for dp-lint."),
 ]
+Keep = Annotated[
+    list[str] | None,
+    typer.Option(help="Column to learn from though it looks like an id, a date or a weight; repeat for more."),
+]
+EncodingShare = Annotated[
+    float | None,
+    typer.Option(help="Share of epsilon to learn the encoding by without --schema: 0.2 by default, 0 in the clear."),
+]
 Schema = Annotated[
     Path | None,
     typer.Option(help="TOML of what is public of the columns, bounds and levels: they are encoded by it alone."),
+]
+BatchSize = Annotated[
+    int | None, typer.Option(help="Rows per step: 128; with --dp-epsilon a sixteenth of the rows, of 128 to 2,048.")
 ]
 LearningRate = Annotated[
     float | None, typer.Option(help="Step size of Adam: 0.001 by default, 0.01 with --dp-epsilon.")
@@ -52,10 +63,7 @@ def train(
     positive: Annotated[str | None, typer.Option(help="The favourable label.")] = None,
     features: Annotated[str | None, typer.Option(help="Columns to learn from: a,b,c. All others by default.")] = None,
     drop: Annotated[list[str] | None, typer.Option(help="Column to leave out; repeat for more.")] = None,
-    keep: Annotated[
-        list[str] | None,
-        typer.Option(help="Column to learn from though it looks like an id, a date or a weight; repeat for more."),
-    ] = None,
+    keep: Keep = None,
     group_column: Annotated[
         str | None, typer.Option(help="Column of persons: none is among the rows trained on and those held back.")
     ] = None,
@@ -64,7 +72,7 @@ def train(
     epochs: Annotated[int, typer.Option(help="Passes over the rows: at most, or exactly with --dp-epsilon.")] = 50,
     hidden: Annotated[str, typer.Option(help="Units of the hidden layers: 64,32.")] = "64,32",
     learning_rate: LearningRate = None,
-    batch_size: Annotated[int, typer.Option(help="Rows per step.")] = 128,
+    batch_size: BatchSize = None,
     seed: Annotated[int, typer.Option(help="Seed of split, start and order; the same seed gives the same model.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
     architecture: Annotated[str, typer.Option(help="mlp, or a network of your own: package.module:Class.")] = "mlp",
@@ -73,6 +81,7 @@ def train(
     dp_delta: Annotated[float | None, typer.Option(help="Its delta, below 1/n; n^-1.1 by default.")] = None,
     dp_noise_seed: NoiseSeed = None,
     dp_trials: Trials = None,
+    dp_encoding_share: EncodingShare = None,
     schema: Schema = None,
     max_grad_norm: Annotated[float, typer.Option(help="Norm each row's gradient is clipped to by DP-SGD.")] = 1.0,
     train_out: Annotated[
@@ -120,6 +129,7 @@ def train(
         dp_delta=dp_delta,
         dp_noise_seed=dp_noise_seed,
         dp_trials=dp_trials,
+        dp_encoding_share=dp_encoding_share,
         schema=None if schema is None else read_schema(schema),
         max_grad_norm=max_grad_norm,
     )

@@ -170,13 +170,15 @@ class TrainSpec:
     ``features``: None means every column but the target, ``drop``, ``weight``, ``group_column`` and, but for those of
     ``keep``, columns that name rows or persons, dates and weights of surveys. ``group_column``: no value of it stands
     among the rows trained on and among those held back. ``weight``: the column of each row's weight in the loss and in
-    the accuracy. ``epochs``: the most that
-    early stopping may use, and the exact number under ``dp_epsilon``. ``architecture``: ``mlp``, or
-    ``package.module:Class`` of the user's own, found on the import path or in ``code_folder``. ``dp_delta``: None means
-    ``n^-1.1`` of the n training rows. ``learning_rate``: None means 0.001, and 0.01 under ``dp_epsilon``. ``schema``:
-    what is public of the columns, from which alone they are then encoded. ``dp_trials``: how many trainings on these
-    rows the choice of this one rests on, as somebody says. ``dp_noise_seed``: None draws it from the operating system
-    and keeps it nowhere; whoever knows it can take the noise out again, so it is for tests.
+    the accuracy. ``epochs``: the most that early stopping may use, and the exact number under ``dp_epsilon``.
+    ``architecture``: ``mlp``, or ``package.module:Class`` of the user's own, found on the import path or in
+    ``code_folder``. ``dp_delta``: None means ``n^-1.1`` of the n training rows. ``learning_rate``: None means 0.001,
+    and 0.01 under ``dp_epsilon``. ``batch_size``: None means 128, and under ``dp_epsilon`` a sixteenth of the rows, of
+    128 to 2,048. ``schema``: what is public of the columns, from which alone they are then encoded. ``dp_trials``: how
+    many trainings on these rows the choice of this one rests on, as somebody says. ``dp_encoding_share``: of
+    ``dp_epsilon``, for learning the encoding without a schema; None means 0.2, and 0 learns it in the clear.
+    ``dp_noise_seed``: None draws it from the operating system and keeps it nowhere; whoever knows it can take the noise
+    out again, so it is for tests.
     """
 
     # Every number that a flag can say arrives, those too that will be refused.
@@ -194,7 +196,7 @@ class TrainSpec:
     epochs: int = 50
     hidden: tuple[int, ...] = (64, 32)
     learning_rate: float | None = None
-    batch_size: int = 128
+    batch_size: int | None = None
     seed: int = 0
     device: str = "auto"
     architecture: str = "mlp"
@@ -204,6 +206,7 @@ class TrainSpec:
     dp_delta: float | None = None
     dp_noise_seed: int | None = None
     dp_trials: int | None = None
+    dp_encoding_share: float | None = None
     schema: TableSchema | None = None
     max_grad_norm: float = 1.0
 

@@ -65,10 +65,24 @@ class SeenInTraining:
     draws: int
     steps_taken: int
     moved_outside_steps: int
+    noise_draws: int | None = None
     repeated_draws: int = 0
     not_moving: tuple[str, ...] = ()
     wrong_gradient: tuple[str, ...] = ()
     wrong_batch: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpentOnEncoding:
+    """What learning the encoding from the training rows spent: ``looks`` Gaussian mechanisms one after the other.
+
+    ``noise_multiplier``: of each, the standard deviation of its noise over its sensitivity. ``delta``: the chance, at
+    most, that a level that one row alone holds is released.
+    """
+
+    noise_multiplier: float
+    looks: int
+    delta: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,6 +92,7 @@ class Recipe:
     ``weight``: the column that weighed each row's loss. ``group_column``: the one of which no value stands both among
     the rows trained on and among those held back. Those from ``epsilon`` on say of a private training what
     :class:`auditor.privacy.run_record.RunRecord` says under those names, ``seen`` what it saw of itself.
+    ``learning_rate_from``: ``default``, one that was chosen on other data, or ``given``, by whoever began the training.
     """
 
     optimizer: str = "adam"
@@ -100,6 +115,9 @@ class Recipe:
     noise_seed_known: bool | None = None
     n_trials: int | None = None
     seen: SeenInTraining | None = None
+    encoding: SpentOnEncoding | None = None
+    added_epsilon: float | None = None
+    learning_rate_from: str | None = None
 
 
 class AuditedModel:

@@ -83,11 +83,14 @@ def bundle_of(model: AuditedModel) -> dict[str, Any]:
     return bundle | beside
 
 
+_UNSAID = ("n_trials", "seen", "encoding", "added_epsilon", "learning_rate_from")
+
+
 def _recipe(recipe: Recipe | None) -> dict[str, Any] | None:
     """The recipe as plain data; what nobody said or saw of a private training stands nowhere."""
     if recipe is None:
         return None
-    return {k: v for k, v in asdict(recipe).items() if v is not None or k not in ("n_trials", "seen")}
+    return {k: v for k, v in asdict(recipe).items() if v is not None or k not in _UNSAID}
 
 
 def _reading(model: TorchModel) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import math
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, Literal
 
@@ -125,10 +125,19 @@ def side_by_side(phases: Sequence[Phase], delta: float) -> tuple[Spent, ...]:
     return tuple(spent(phases, delta, accountant) for accountant in ACCOUNTANTS)
 
 
-def noise_for(epsilon: float, delta: float, *, sample_rate: float, steps: int, accountant: Accountant = "prv") -> float:
+def noise_for(
+    epsilon: float,
+    delta: float,
+    *,
+    sample_rate: float,
+    steps: int,
+    accountant: Accountant = "prv",
+    beside: tuple[Phase, ...] = (),
+) -> float:
     """The smallest noise multiplier, within 0.01 %, at which the accountant gives at most ``epsilon`` at ``delta``.
 
-    By bisection, rounded up. Raises UsageError where no noise suffices, or for the approximation GDP.
+    ``beside``: phases that are spent too, composed with the steps. By bisection, rounded up. Raises UsageError where no
+    noise suffices, or for the approximation GDP.
     """
     if accountant == "gdp":
         raise UsageError("Noise is never chosen by GDP, an approximation that may promise too much: use rdp or prv.")
@@ -136,11 +145,12 @@ def noise_for(epsilon: float, delta: float, *, sample_rate: float, steps: int, a
         raise UsageError(f"The target epsilon must be a positive number, not {epsilon:g}.")
 
     def within(noise: float) -> bool:
-        found = spent([Phase(noise_multiplier=noise, sample_rate=sample_rate, steps=steps)], delta, accountant).epsilon
+        steps_of = Phase(noise_multiplier=noise, sample_rate=sample_rate, steps=steps)
+        found = spent([steps_of, *beside], delta, accountant).epsilon
         return found is not None and found <= epsilon
 
     if accountant == "prv":
-        near = _near(epsilon, delta, sample_rate, steps)
+        near = _near(epsilon, delta, sample_rate, steps, beside)
         if near is not None and within(near) and not within(near / 1.0001):
             return near
     high = 1.0
@@ -160,18 +170,19 @@ def noise_for(epsilon: float, delta: float, *, sample_rate: float, steps: int, a
     return high
 
 
-def _near(epsilon: float, delta: float, sample_rate: float, steps: int) -> float | None:
+def _near(epsilon: float, delta: float, sample_rate: float, steps: int, beside: tuple[Phase, ...]) -> float | None:
     """About the noise that PRV asks for, by a few steps of the secant from what RDP asks for; None where it fails.
 
     The logarithm of epsilon is nearly linear in that of the noise, and each look of PRV takes as long as a training.
     """
 
     def excess(noise: float) -> float:
-        found = spent([Phase(noise_multiplier=noise, sample_rate=sample_rate, steps=steps)], delta, "prv").epsilon
+        steps_of = Phase(noise_multiplier=noise, sample_rate=sample_rate, steps=steps)
+        found = spent([steps_of, *beside], delta, "prv").epsilon
         return math.log(found / epsilon) if found else math.nan
 
     try:
-        first = noise_for(epsilon, delta, sample_rate=sample_rate, steps=steps, accountant="rdp")
+        first = noise_for(epsilon, delta, sample_rate=sample_rate, steps=steps, accountant="rdp", beside=beside)
     except UsageError:
         return None
     second = 0.95 * first
@@ -189,15 +200,46 @@ def _near(epsilon: float, delta: float, sample_rate: float, steps: int) -> float
 
 
 @lru_cache(maxsize=64)
-def least_noise(epsilon: float, delta: float, *, sample_rate: float, steps: int) -> tuple[float, Accountant]:
+def least_noise(
+    epsilon: float, delta: float, *, sample_rate: float, steps: int, beside: tuple[Phase, ...] = ()
+) -> tuple[float, Accountant]:
     """The smallest noise at which an accountant that gives a bound gives at most ``epsilon``, and which that is.
 
-    PRV, whose bound is the tightest, and RDP where PRV cannot say. Raises UsageError where no noise suffices.
+    PRV, whose bound is the tightest, and RDP where PRV cannot say. ``beside``: phases that are spent too. Raises
+    UsageError where no noise suffices.
     """
     try:
-        return noise_for(epsilon, delta, sample_rate=sample_rate, steps=steps), "prv"
+        return noise_for(epsilon, delta, sample_rate=sample_rate, steps=steps, beside=beside), "prv"
     except UsageError:
-        return noise_for(epsilon, delta, sample_rate=sample_rate, steps=steps, accountant="rdp"), "rdp"
+        found = noise_for(epsilon, delta, sample_rate=sample_rate, steps=steps, accountant="rdp", beside=beside)
+        return found, "rdp"
+
+
+def gaussian_noise(epsilon: float, delta: float, *, looks: int) -> float:
+    """The noise multiplier at which ``looks`` Gaussian mechanisms together, none subsampled, spend epsilon at delta.
+
+    Exact: the smallest z with ``Phi(mu / 2 - epsilon / mu) - e^epsilon Phi(-mu / 2 - epsilon / mu) <= delta``, where
+    ``mu = sqrt(looks) / z``, rounded up by bisection to twelve digits. Source: Balle and Wang, ICML 2018, theorem 8;
+    Dong, Roth and Su, JRSS B 84 (2022) for the composition.
+    """
+    if not (math.isfinite(epsilon) and epsilon > 0.0 and 0.0 < delta < 1.0 and looks >= 1):
+        raise UsageError(
+            f"No Gaussian mechanism spends epsilon {epsilon:g} at delta {delta:g}: ask for a larger epsilon or delta."
+        )
+    low, high = 1e-6, 1e-6
+    while _gaussian_delta(high, epsilon) <= delta:
+        low, high = high, 2.0 * high
+    while high / low > 1.0 + 1e-12:
+        middle = math.sqrt(low * high)
+        low, high = (middle, high) if _gaussian_delta(middle, epsilon) <= delta else (low, middle)
+    return math.sqrt(looks) / low
+
+
+def _gaussian_delta(mu: float, epsilon: float) -> float:
+    from scipy.special import log_ndtr
+
+    first, second = log_ndtr(mu / 2.0 - epsilon / mu), epsilon + log_ndtr(-mu / 2.0 - epsilon / mu)
+    return float(np.exp(first) * -np.expm1(min(float(second - first), 0.0)))
 
 
 def smallest_bound(phases: Sequence[Phase], delta: float) -> tuple[float, Accountant]:
@@ -205,6 +247,20 @@ def smallest_bound(phases: Sequence[Phase], delta: float) -> tuple[float, Accoun
     bounds: tuple[Accountant, ...] = ("prv", "rdp")
     found = [(said.epsilon, name) for name in bounds if (said := spent(phases, delta, name)).epsilon is not None]
     return min((epsilon, name) for epsilon, name in found if epsilon is not None)
+
+
+def with_added(spent: Spent, *, epsilon: float, delta: float) -> Spent:
+    """What is spent together with mechanisms outside the accountant: a pure ``epsilon``, and an event of ``delta``.
+
+    The epsilon is added. The event is one that a row alone can bring about, by noise of its own and with a chance of at
+    most delta. Let A be the accounted mechanism, which leaves the event out, and B the real one on the table with the
+    row: ``P(B in S) <= P(A in S) + delta``, so that the caller adds delta to the accountant's; and where outputs that
+    show the event are left out of S, as they never come of the table without the row, ``P(B in S) >= (1 - delta) P(A in
+    S)``, so that ``-log(1 - delta)`` is added to epsilon. After Wilkins, Kifer, Zhang and Karrer, arXiv:2202.01100.
+    """
+    if spent.epsilon is None:
+        return spent
+    return replace(spent, epsilon=spent.epsilon + epsilon - math.log1p(-delta))
 
 
 def epsilon_by_epoch(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from auditor.privacy.accounting import Accountant, spent
+from auditor.privacy.accounting import Accountant
 from auditor.privacy.dp_problem import CannotTell, Problem
 from auditor.privacy.run_record import RunRecord
 
@@ -108,8 +108,8 @@ def delta_too_large(run: RunRecord) -> Problem | None:
 
 def claim_below_accounting(run: RunRecord) -> Problem | CannotTell | None:
     """A stated epsilon that the accountants do not give for the recorded phases."""
-    phases, delta, claimed = run.accounted(), run.delta or 0.0, run.claimed_epsilon or 0.0
-    if phases is None:
+    delta, claimed = run.delta or 0.0, run.claimed_epsilon or 0.0
+    if run.accounted() is None:
         return CannotTell(why="No phase is recorded, so there is nothing to account.")
     if delta == 0.0:
         return Problem(
@@ -121,8 +121,16 @@ def claim_below_accounting(run: RunRecord) -> Problem | CannotTell | None:
             "gives for it.",
         )
     accountants: tuple[Accountant, ...] = ("prv", "rdp")
-    bounds = [spent(phases, delta, accountant).epsilon for accountant in accountants]
-    known = [epsilon for epsilon in bounds if epsilon is not None]
+    bounds = [run.spent(accountant) for accountant in accountants]
+    if None in bounds:
+        return Problem(
+            code="claim_below_accounting",
+            severity="breaks",
+            what=f"The preprocessing alone took more than delta {delta:g}.",
+            why="Nothing of delta is left for the steps.",
+            mend="State a delta above the preprocessing's, with the epsilon that the whole run spends at it.",
+        )
+    known = [bound.epsilon for bound in bounds if bound is not None and bound.epsilon is not None]
     if not known:
         return CannotTell(why="No accountant can say what the recorded steps spend: the noise is too small for them.")
     if min(known) <= claimed + max(0.02, SAME * claimed):
@@ -130,8 +138,8 @@ def claim_below_accounting(run: RunRecord) -> Problem | CannotTell | None:
     return Problem(
         code="claim_below_accounting",
         severity="breaks",
-        what=f"Epsilon {claimed:.4g} is claimed, and the recorded steps spend {min(known):.4g} at delta {delta:.3g}.",
-        why="The noise, the rate and the number of steps do not give the stated guarantee.",
+        what=f"Epsilon {claimed:.4g} is claimed, and what is recorded spends {min(known):.4g} at delta {delta:.3g}.",
+        why="The noise, the rate and the number of steps, with what was spent beside them, do not give the guarantee.",
         mend="State what `auditor dp-budget` gives for the run, or train with the noise that it asks for.",
     )
 
@@ -163,12 +171,16 @@ def search_not_accounted(run: RunRecord) -> Problem | None:
     )
 
 
-def data_dependent_preprocessing(run: RunRecord) -> Problem | CannotTell | None:
-    """Means, vocabularies or selections computed from the training rows in the clear."""
-    if run.preprocessing == "private_mechanism":
-        return CannotTell(
-            why="The preprocessing came from the rows by a private mechanism, whose own epsilon stands in no field: "
-            "make sure that the claim includes it."
+def data_dependent_preprocessing(run: RunRecord) -> Problem | None:
+    """Means, vocabularies or selections computed from the training rows in the clear, or at an unsaid price."""
+    if run.preprocessing == "private_mechanism" and run.encoding is None:
+        return Problem(
+            code="data_dependent_preprocessing",
+            severity="breaks",
+            what="The preprocessing came from the training rows by a private mechanism, and the record counts nothing "
+            "for it.",
+            why="It is released with the model, so what it spent is part of what the model spends.",
+            mend="Record what it spent as encoding: noise_multiplier and looks of Gaussian mechanisms, or epsilon.",
         )
     if run.preprocessing != "training_rows":
         return None

@@ -97,6 +97,7 @@ CHECKS: tuple[Check[RunRecord], ...] = (
     Check(name="draws_without_step", needs=("draws", "steps_taken"), ask=steps.draws_without_step),
     Check(name="steps_without_draw", needs=("draws", "steps_taken", "repeated_draws"), ask=steps.steps_without_draw),
     Check(name="steps_not_counted", needs=("steps_taken", "phases"), ask=steps.steps_not_counted),
+    Check(name="steps_without_noise", needs=("noise_draws", "steps_taken"), ask=steps.steps_without_noise),
     Check(name="moved_outside_steps", needs=("moved_outside_steps",), ask=steps.moved_outside_steps),
     Check(name="clipping_never_binds", needs=("clipped_share",), ask=steps.clipping_never_binds),
     Check(name="clipping_always_binds", needs=("clipped_share",), ask=steps.clipping_always_binds),

@@ -318,6 +318,21 @@ def steps_not_counted(run: RunRecord) -> Problem | None:
     )
 
 
+def steps_without_noise(run: RunRecord) -> Problem | None:
+    """Steps at which no fresh noise of the stated size was added."""
+    without = (run.steps_taken or 0) - (run.noise_draws or 0)
+    if without <= 0:
+        return None
+    return Problem(
+        code="steps_without_noise",
+        severity="breaks",
+        what=f"At {without:,} of {run.steps_taken:,} steps no fresh noise of the stated size was added.",
+        why="Each step is accounted with noise of its own. A step without it, with less, or with that of another step "
+        "releases its rows' gradients.",
+        mend="Step by Opacus' optimizer alone, with one generator that is never seeded anew.",
+    )
+
+
 def moved_outside_steps(run: RunRecord) -> Problem | None:
     """Weights that changed and that no private step had changed."""
     if not run.moved_outside_steps:

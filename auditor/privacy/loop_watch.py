@@ -9,13 +9,15 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from auditor.privacy.noise_watch import NoiseWatch
+
 T = TypeVar("T")
 # Of batches of fewer rows, two alike are no wonder.
 _ROWS_THAT_TELL = 8
 
 
 class LoopWatch:
-    """Counts draws against steps, and notices weights that moved outside steps.
+    """Counts draws of rows and of noise against steps, and notices weights that moved outside steps.
 
     The loop iterates over ``watch.batches(loader)`` instead of the loader; ``told()`` gives the fields of
     :class:`~auditor.privacy.run_record.RunRecord` for :func:`auditor.privacy.live.lint_setup`. Made before the first
@@ -32,6 +34,7 @@ class LoopWatch:
         inner = getattr(optimizer, "original_optimizer", optimizer)
         self._step = optimizer.step
         optimizer.step = self._ask
+        self._noise = NoiseWatch(optimizer) if hasattr(optimizer, "add_noise") else None
         self._hooks = [inner.register_step_pre_hook(self._before), inner.register_step_post_hook(self._after)]
 
     def batches(self, loader: Iterable[T]) -> Iterator[T]:
@@ -53,11 +56,13 @@ class LoopWatch:
             "steps_taken": self.steps_taken,
             "repeated_draws": self.repeated_draws,
             "moved_outside_steps": self.moved_outside_steps,
-        }
+        } | ({} if self._noise is None else {"noise_draws": self._noise.draws})
 
     def detach(self) -> None:
         """Gives the optimizer back as it was."""
         self.optimizer.step = self._step
+        if self._noise is not None:
+            self._noise.detach()
         for hook in self._hooks:
             hook.remove()
 

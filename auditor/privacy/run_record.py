@@ -9,13 +9,13 @@ import json
 import tomllib
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from auditor.errors import DataError, did_you_mean
 from auditor.files import Closed, write_beside
-from auditor.privacy.accounting import Phase, sampling_of
+from auditor.privacy.accounting import Accountant, Phase, Spent, sampling_of, spent, with_added
 
 if TYPE_CHECKING:
     from auditor.model.audited_model import Recipe
@@ -38,6 +38,26 @@ class RecordedPhase(Closed):
     steps: Whole
 
 
+class RecordedEncoding(Closed):
+    """What learning the preprocessing from the training rows by a private mechanism spent.
+
+    Gaussian mechanisms: ``looks`` one after the other, each with noise of ``noise_multiplier`` times its sensitivity,
+    which the accountant composes with the steps. Others: ``epsilon``, which is added. ``delta``: what is added to that.
+    """
+
+    noise_multiplier: Positive | None = None
+    looks: Whole | None = None
+    epsilon: Positive | None = None
+    delta: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+
+    @model_validator(mode="after")
+    def _says_what_was_spent(self) -> Self:
+        gaussian = self.noise_multiplier is not None and self.looks is not None
+        if (self.noise_multiplier is None) != (self.looks is None) or gaussian == (self.epsilon is not None):
+            raise ValueError("give noise_multiplier and looks of Gaussian mechanisms, or epsilon of others")
+        return self
+
+
 class RunRecord(Closed):
     """One run of DP-SGD, as far as it was recorded.
 
@@ -48,14 +68,17 @@ class RunRecord(Closed):
     batch; 1 where there are none. ``virtual_steps``: how a logical batch that does not fit is cut into physical ones.
     ``divided_by``: what the noisy sum is divided by. ``empty_batches``: what an empty draw does. ``clipped_share``: of
     the rows' gradients, those that were clipped. ``preprocessing``: what its statistics and vocabulary were computed
-    from. ``n_trials``: runs on these rows, this one included, that choices rest on; ``trials_accounted``: whether the
-    claim covers them. ``layers``: class names of the layers; ``running_statistics``: of those that keep running means
-    or variances of the rows. ``not_moving``: trainable parameters that stayed as they were. ``wrong_gradient``:
-    parameters whose per-row gradients are not those of the rows. ``wrong_batch``: parameters with more or fewer per-row
-    gradients than rows. ``noise_seed_known``: the noise can be repeated by whoever knows a seed.
-    ``step_sensitivity``: how far one row was seen to move the released sum, in clipping norms. ``draws``,
-    ``steps_taken``: batches drawn and logical steps taken, as a loop was watched; ``repeated_draws``: batches that were
-    the one before once more; ``moved_outside_steps``: times at which weights had moved that no step had moved.
+    from; ``encoding``: what a private mechanism spent on that. ``added_epsilon``: of other mechanisms at delta 0, added
+    to the accountant's. ``learning_rate_from``: the tool's own ``default``, or ``given``. ``n_trials``: runs on these
+    rows, this one included, that choices rest on; ``trials_accounted``: whether the claim covers them. ``layers``:
+    class names of the layers; ``running_statistics``: of those that keep running means or variances of the rows.
+    ``not_moving``: trainable parameters that stayed as they were. ``wrong_gradient``: parameters whose per-row
+    gradients are not those of the rows. ``wrong_batch``: parameters with more or fewer per-row gradients than rows.
+    ``noise_seed_known``: the noise can be repeated by whoever knows a seed. ``step_sensitivity``: how far one row was
+    seen to move the released sum, in clipping norms. ``draws``, ``steps_taken``: batches drawn and logical steps taken,
+    as a loop was watched; ``repeated_draws``: batches that were the one before once more; ``noise_draws``: steps at
+    which fresh noise of the stated size was seen to be added; ``moved_outside_steps``: times at which weights had moved
+    that no step had moved.
     """
 
     format: Literal["auditor-dp-run/1"] = "auditor-dp-run/1"
@@ -76,6 +99,9 @@ class RunRecord(Closed):
     empty_batches: Literal["kept", "dropped"] | None = None
     clipped_share: Annotated[float, Field(ge=0.0, le=1.0)] | None = None
     preprocessing: Literal["none", "public", "training_rows", "private_mechanism"] | None = None
+    encoding: RecordedEncoding | None = None
+    added_epsilon: Annotated[float, Field(ge=0.0)] | None = None
+    learning_rate_from: Literal["default", "given"] | None = None
     n_trials: Whole | None = None
     trials_accounted: bool | None = None
     layers: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
@@ -87,16 +113,33 @@ class RunRecord(Closed):
     step_sensitivity: Annotated[float, Field(ge=0.0)] | None = None
     draws: Annotated[int, Field(ge=0)] | None = None
     steps_taken: Annotated[int, Field(ge=0)] | None = None
+    noise_draws: Annotated[int, Field(ge=0)] | None = None
     repeated_draws: Annotated[int, Field(ge=0)] | None = None
     moved_outside_steps: Annotated[int, Field(ge=0)] | None = None
 
     def accounted(self) -> tuple[Phase, ...] | None:
-        """The phases as the accounting takes them; None where none is recorded."""
+        """The phases as the accounting takes them, the encoding's last; None where none is recorded."""
         if not self.phases:
             return None
-        return tuple(
+        steps = [
             Phase(noise_multiplier=p.noise_multiplier, sample_rate=p.sample_rate, steps=p.steps) for p in self.phases
-        )
+        ]
+        learned = self.encoding
+        if learned is not None and learned.noise_multiplier is not None and learned.looks is not None:
+            steps.append(Phase(noise_multiplier=learned.noise_multiplier, sample_rate=1.0, steps=learned.looks))
+        return tuple(steps)
+
+    def spent(self, accountant: Accountant) -> Spent | None:
+        """Epsilon at ``delta`` of all that is recorded, by one accountant; None where phases or delta are missing.
+
+        What is not composed is added: see :func:`auditor.privacy.accounting.with_added`.
+        """
+        phases = self.accounted()
+        beside = 0.0 if self.encoding is None else self.encoding.delta
+        if phases is None or self.delta is None or self.delta <= beside:
+            return None
+        more = (self.added_epsilon or 0.0) + (0.0 if self.encoding is None else self.encoding.epsilon or 0.0)
+        return with_added(spent(phases, self.delta - beside, accountant), epsilon=more, delta=beside)
 
 
 def read_run(path: str | Path) -> RunRecord:
@@ -171,6 +214,9 @@ def run_of_recipe(
         "preprocessing": recipe.preprocessing_from,
         "noise_seed_known": recipe.noise_seed_known,
         "n_trials": recipe.n_trials,
+        "encoding": None if recipe.encoding is None else asdict(recipe.encoding),
+        "added_epsilon": recipe.added_epsilon,
+        "learning_rate_from": recipe.learning_rate_from,
     }
     if recipe.seen is not None:
         known |= asdict(recipe.seen)

@@ -509,7 +509,7 @@ class _Writer:
             return self.say.say("page.together", first=first, second=self._column(f.sensitive[-1]))
         if f.sensitive:
             return self._column(f.sensitive[0])
-        at = ", ".join(f"{k} {v:g}" if isinstance(v, float) else f"{k} {v}" for k, v in f.at.items())
+        at = ", ".join(f"{k} {v:g}" if isinstance(v, float) else f"{k} {v}" for k, v in f.at.items()).replace("_", " ")
         return at or self.say.say("page.everybody")
 
     def _where(self, f: Finding) -> str:

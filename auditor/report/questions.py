@@ -24,9 +24,9 @@ class Question:
     form: Form = "number"
     headline: tuple[str, ...] = ()
 
-    def fits(self, probe: str, metric: str | None) -> bool:
-        """Whether a number of a probe answers it; a probe that gave none answers its first question."""
-        return probe in self.probes and (metric is None or any(fnmatchcase(metric, name) for name in self.metrics))
+    def fits(self, probe: str, metric: str) -> bool:
+        """Whether a number of a probe answers it."""
+        return probe in self.probes and any(fnmatchcase(metric, name) for name in self.metrics)
 
 
 QUESTIONS: tuple[Question, ...] = (
@@ -66,6 +66,7 @@ QUESTIONS: tuple[Question, ...] = (
     Question("explanation", ("feature_attribution",)),
     Question("words", ("token_attribution",)),
     Question("curves", ("ale",)),
+    Question("few_members", ("membership_inference", "lm_membership"), ("true_positive_rate_at*",), form="percent"),
     Question("members", ("membership_inference",), headline=("attack_auc",)),
     Question("texts_learned", ("lm_membership",), headline=("attack_auc",)),
     Question("recited", ("extraction",)),
@@ -97,5 +98,8 @@ QUESTIONS: tuple[Question, ...] = (
 
 
 def question_of(probe: str, metric: str | None) -> Question | None:
-    """The question that a number of a probe answers; None of a probe that is not one of these."""
-    return next((q for q in QUESTIONS if q.fits(probe, metric)), None)
+    """The question that a number of a probe answers; its widest of a probe that gave none; None of a foreign probe."""
+    if metric is not None:
+        return next((q for q in QUESTIONS if q.fits(probe, metric)), None)
+    own = [q for q in QUESTIONS if probe in q.probes]
+    return next((q for q in own if "*" in q.metrics), own[0] if own else None)

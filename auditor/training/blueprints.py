@@ -22,6 +22,7 @@ from auditor.rows import Rows
 from auditor.training.ensembles import Seeds
 from auditor.training.loop import PlainStep, Schedule, optimizer_of
 from auditor.training.loop import train as run_loop
+from auditor.training.stacks import outputs_of
 from auditor.training.weighted import why_not_trained_alike
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ class Blueprint:
 
     def logits(self, module: nn.Module, x: Tensor) -> Tensor:
         """(n, n_classes) logits of a module that was made here, at encoded rows (n, ...)."""
-        return as_logits(module(x), self.outputs)
+        return as_logits(outputs_of(module(x)), self.outputs)
 
     def train(self, x: Tensor, y: Tensor, *, seed: int) -> nn.Module:
         """A module of this kind that learned encoded rows x (n, ...) and labels y (n,), in evaluation mode.
@@ -79,8 +80,8 @@ def blueprint_of(model: AuditedModel, X: Rows) -> Blueprint:
     made anew, and networks of transformers by their configuration; a module of another class is copied and every
     layer's ``reset_parameters`` called, which is trusted only where each parameter belongs to a layer that has one.
     All start at random, whatever the audited one was tuned from. Surrogates: for tables an MLP of 64 and 32 units, for
-    images a small convolutional network, both with the default recipe. Raises NotApplicableError for texts without an encoding,
-    and for a model that was trained with weights, which the rows do not bring.
+    images a small convolutional network, both with the default recipe. Raises NotApplicableError for texts without an
+    encoding, and for a model that was trained with weights, which the rows do not bring.
     """
     if why := why_not_trained_alike(model):
         raise NotApplicableError(f"{why[0].upper()}{why[1:]}.")

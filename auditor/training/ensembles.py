@@ -32,7 +32,7 @@ from auditor.model.outputs import Outputs
 from auditor.networks.sequence import NotASequenceError
 from auditor.randomness import seeded_globals
 from auditor.training.costs import Work, work_of
-from auditor.training.stacks import Alone, LinearStack, Stack, VmapStack, linear_chain, why_no_vmap
+from auditor.training.stacks import Alone, LinearStack, Stack, VmapStack, linear_chain, outputs_of, why_no_vmap
 
 BoolArray = npt.NDArray[np.bool_]
 MOST_TOGETHER = 32
@@ -364,8 +364,7 @@ def _fit_in(task: _Task, memory_bytes: int | None) -> int:
         seeded_globals(np.random.default_rng(0)),
         torch.enable_grad(),
     ):
-        raw = module.train()(task.x[:rows])
-    n_classes = max(2, raw.shape[1] if raw.ndim > 1 else 1)
+        n_classes = max(2, outputs_of(module.train()(task.x[:rows])).shape[1])
     of_parameters = sum(p.numel() * p.element_size() for p in module.parameters())
     # Logits on all rows, twice and as doubles; positions of the learned rows, and their order.
     of_rows = 16 * len(task.x) * n_classes + 16 * int(task.members[0].sum())

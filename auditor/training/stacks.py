@@ -10,7 +10,7 @@ import copy
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -180,8 +180,8 @@ class VmapStack:
             if half:
                 parameters, buffers = (_rounded(held) for held in (parameters, buffers))
                 rows = _rounded({"rows": rows})["rows"]
-            raw: Tensor = functional_call(self.skeleton, (parameters, buffers), (rows,))
-            return as_logits(_two_axes(raw.float() if half else raw), self.outputs)
+            raw = outputs_of(functional_call(self.skeleton, (parameters, buffers), (rows,)))
+            return as_logits(raw.float() if half else raw, self.outputs)
 
         dims = (0, 0, None if shared else 0)
         applied: Tensor = vmap(one, in_dims=dims, randomness=self._randomness)(self.parameters, self.buffers, x)
@@ -234,7 +234,7 @@ class Alone:
         return [p for p in self.module.parameters() if p.requires_grad]
 
     def _logits(self, rows: Tensor) -> Tensor:
-        return as_logits(_two_axes(self.module(rows)), self.outputs)
+        return as_logits(outputs_of(self.module(rows)), self.outputs)
 
 
 # ---- what can be stacked -------------------------------------------------------------------------------------------
@@ -267,11 +267,13 @@ def why_no_vmap(modules: Sequence[nn.Module], few: Tensor, outputs: Outputs, *, 
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:120].rstrip(".")
             return f"vmap cannot take the module: {reason}"
         with torch.no_grad():
-            apart = torch.stack([as_logits(_two_axes(module.eval()(few)), outputs) for module in modules])
+            apart = torch.stack([as_logits(outputs_of(module.eval()(few)), outputs) for module in modules])
     if not torch.allclose(together, apart, rtol=1e-3, atol=1e-4):
         return "vmap changes what the module says"
     return ""
 
 
-def _two_axes(raw: Tensor) -> Tensor:
+def outputs_of(returned: Any) -> Tensor:
+    """(n, n_outputs) of what a network returns: a tensor, or transformers' record with its ``logits``."""
+    raw: Tensor = getattr(returned, "logits", returned)
     return raw.unsqueeze(1) if raw.ndim == 1 else raw

@@ -236,6 +236,7 @@ class DpSgd:
             optimizer="adam",
             momentum=0.0,
             weight_decay=0.0,
+            learning_rate_from=None,
         )
 
 

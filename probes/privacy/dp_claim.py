@@ -32,11 +32,12 @@ class DPClaim:
     neither the model's answers nor data are needed.
 
     - ``dp_problems``: faults of the recorded training that break the guarantee, each named in the detail; [0, inf),
-      ideal 0. Known without sampling error. It can FAIL, never PASS: a record that shows no fault proves no guarantee,
-      and some checks need what no recipe holds.
+      ideal 0. Known without sampling error. It passes where the record answers every check, and finds no fault; where
+      it leaves one open, it can only FAIL. It is about the training as recorded: who writes a false record is not seen.
     - ``dp_epsilon``: the smaller of RDP's and PRV's upper bounds of epsilon, at the claimed delta, of the recorded
-      noise, sample rate and steps; [0, inf), ideal 0. It can PASS, never FAIL: the true epsilon may be smaller. It is
-      no bound, and not judged, where a fault named by ``dp_problems`` makes the training another than is accounted.
+      noise, sample rate and steps, with what was spent beside them; [0, inf), ideal 0. It can PASS, never FAIL: the
+      true epsilon may be smaller. It is no bound, and not judged, where a fault named by ``dp_problems`` makes the
+      training another than is accounted.
     - ``dp_epsilon_by_accountant``: epsilon by ``rdp``, ``prv`` and ``gdp`` side by side; [0, inf), ideal 0. Shown and
       never judged; GDP is an approximation that can be below the truth.
 
@@ -55,7 +56,7 @@ class DPClaim:
     def measure(self, model: AuditedModel, data: AuditData, rng: np.random.Generator) -> Sequence[Measurement]:
         """Lints and accounts the recorded run. Raises NotApplicableError where the model claims no epsilon."""
         from auditor.errors import ModelError
-        from auditor.privacy.accounting import side_by_side
+        from auditor.privacy.accounting import ACCOUNTANTS
         from auditor.privacy.bundle_record import run_of_model
         from auditor.privacy.dp_linter import lint
 
@@ -67,8 +68,7 @@ class DPClaim:
                 "auditor train --dp-epsilon does."
             ) from None
         result = lint(run)
-        phases = run.accounted()
-        spent = side_by_side(phases, run.delta) if phases is not None and run.delta else ()
+        spent = tuple(one for name in ACCOUNTANTS if run.delta and (one := run.spent(name)) is not None)
         return [_problems(run, result), _smallest(run, result, spent), *(_spent(run, one) for one in spent)]
 
 
@@ -89,10 +89,9 @@ def _problems(run: RunRecord, result: LintResult) -> Measurement:
         ideal=0.0,
         detail="; ".join(part.rstrip(".") for part in parts),
         too_few=""
-        if breaking
-        else "A record without fault proves no guarantee"
-        + (f", and it leaves out what {len(result.not_recorded)} checks need: " if missing else ": ")
-        + "audit the training with auditor dp-audit.",
+        if breaking or not result.open
+        else "A record without fault proves no guarantee, and it leaves open what "
+        f"{len(result.not_recorded) + len(result.cannot_tell)} checks ask: audit the training with auditor dp-audit.",
     )
 
 

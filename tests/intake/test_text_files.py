@@ -105,6 +105,14 @@ def test_labels_of_a_text_classifier_stand_beside_the_texts(tmp_path: Path) -> N
     assert data.sensitive_features is not None
 
 
+def test_a_classifier_that_reads_texts_alone_takes_the_column_called_text(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.jsonl", TEXTS, label=["0", "1", "0"])
+    model = text_model(lambda text: 0.5)
+    assert read(path, model, target="label").modality == "tabular", "any function may take a table"
+    model.token_name = str  # type: ignore[attr-defined]
+    assert read(path, model, target="label").X.tolist() == TEXTS  # type: ignore[union-attr]
+
+
 def test_numbers_that_stand_as_texts_stay_as_they_are_written(tmp_path: Path) -> None:
     assert read(write(tmp_path / "a.jsonl", ["007", "1.0"])).X.tolist() == ["007", "1.0"]  # type: ignore[union-attr]
     (tmp_path / "a.csv").write_text("text\n007\n1.0\n")

@@ -44,6 +44,7 @@ RIGHT: dict[str, Any] = {
     "step_sensitivity": 1.0,
     "draws": 1000,
     "steps_taken": 1000,
+    "noise_draws": 1000,
     "repeated_draws": 0,
     "moved_outside_steps": 0,
 }
@@ -69,7 +70,8 @@ WRONG: list[tuple[str, str, dict[str, Any]]] = [
     ("draws_without_step", "breaks", {"draws": 1010}),
     ("steps_without_draw", "breaks", {"draws": 500}),
     ("steps_without_draw", "breaks", {"repeated_draws": 3}),
-    ("steps_not_counted", "breaks", {"steps_taken": 1200, "draws": 1200}),
+    ("steps_not_counted", "breaks", {"steps_taken": 1200, "draws": 1200, "noise_draws": 1200}),
+    ("steps_without_noise", "breaks", {"noise_draws": 999}),
     ("moved_outside_steps", "breaks", {"moved_outside_steps": 1}),
     ("clipping_never_binds", "harms", {"clipped_share": 0.0}),
     ("clipping_always_binds", "harms", {"clipped_share": 1.0}),
@@ -82,6 +84,14 @@ WRONG: list[tuple[str, str, dict[str, Any]]] = [
     ("claim_by_approximation", "breaks", {"accountant": "gdp"}),
     ("search_not_accounted", "breaks", {"n_trials": 20}),
     ("data_dependent_preprocessing", "breaks", {"preprocessing": "training_rows"}),
+    # A private mechanism that the claim does not count.
+    ("data_dependent_preprocessing", "breaks", {"preprocessing": "private_mechanism"}),
+    # With what it spent the claim of 2 is too low: the steps alone spend 1.53 by PRV.
+    ("claim_below_accounting", "breaks", {"preprocessing": "private_mechanism", "encoding": {"epsilon": 0.6}}),
+    ("claim_below_accounting", "breaks", {"encoding": {"noise_multiplier": 3.0, "looks": 3}}),
+    ("claim_below_accounting", "breaks", {"encoding": {"epsilon": 0.01, "delta": 9.999e-6}}),
+    ("claim_below_accounting", "breaks", {"encoding": {"epsilon": 0.01, "delta": 1e-5}}),
+    ("claim_below_accounting", "breaks", {"added_epsilon": 0.6}),
     ("noise_seed_known", "breaks", {"noise_seed_known": True}),
 ]
 
@@ -123,7 +133,6 @@ TWO = [
         ("divided_by_actual_size", {"divided_by": "other"}, "divided by"),
         ("cross_example_layers", {"layers": ["Linear", "FrozenBatchNorm2d"]}, "FrozenBatchNorm2d"),
         ("cross_example_layers", {"running_statistics": ["FrozenNorm"]}, "FrozenNorm"),
-        ("data_dependent_preprocessing", {"preprocessing": "private_mechanism"}, "epsilon"),
     ],
 )  # fmt: skip
 def test_what_a_record_leaves_open_is_neither_clean_nor_a_fault(check: str, change: dict[str, Any], said: str) -> None:
@@ -184,6 +193,9 @@ def test_nothing_recorded_is_nothing_checked() -> None:
          "phases": [{"noise_multiplier": 1.1, "sample_rate": 1 / 101, "steps": 1010}]},
         {"layers": ["InstanceNorm1d", "Embedding"]},
         {"claimed_epsilon": 1.64, "accountant": "rdp"},
+        {"preprocessing": "private_mechanism", "encoding": {"noise_multiplier": 60.0, "looks": 3, "delta": 1e-6}},
+        {"preprocessing": "private_mechanism", "encoding": {"epsilon": 0.1}, "added_epsilon": 0.04},
+        {"learning_rate_from": "default"},
     ],
 )  # fmt: skip
 def test_right_runs_of_other_kinds_are_silent(change: dict[str, Any]) -> None:

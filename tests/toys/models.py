@@ -16,7 +16,7 @@ from auditor.data.audit_data import AuditData
 from auditor.data.preprocessing import NumericColumn, TabularPreprocessing
 from auditor.data.recorded import Recorded
 from auditor.finding.criterion import Criterion, Direction
-from auditor.model.audited_model import AuditedModel, Recipe
+from auditor.model.audited_model import AuditedModel, Recipe, SeenInTraining
 from auditor.model.recorded_model import RecordedWriter
 from auditor.model.regression import TorchRegressor
 from auditor.model.torch_model import TorchModel
@@ -138,8 +138,11 @@ def regressor(formula: Callable[[Tensor, Tensor, Tensor], Tensor]) -> TorchRegre
     return TorchRegressor(Formula(formula), features=FEATURES)
 
 
-def private_model(epsilon: float, preprocessing_from: str) -> TorchModel:
-    """A torch model that says it was trained by DP-SGD to an epsilon: 10 epochs over 20,000 rows with noise of 1.1."""
+def private_model(epsilon: float, preprocessing_from: str, *, watched: bool = False) -> TorchModel:
+    """A torch model that says it was trained by DP-SGD to an epsilon: 10 epochs over 20,000 rows with noise of 1.1.
+
+    ``watched``: it also says what a training sees of itself, and that it was the only one.
+    """
     made = model(lambda skill, group, seen: skill)
     made.recipe = Recipe(
         epsilon=epsilon,
@@ -153,6 +156,17 @@ def private_model(epsilon: float, preprocessing_from: str) -> TorchModel:
         accountant="prv",
         preprocessing_from=preprocessing_from,
         noise_seed_known=False,
+        n_trials=1 if watched else None,
+        seen=SeenInTraining(
+            clipped_share=0.5,
+            step_sensitivity=1.0,
+            draws=1000,
+            steps_taken=1000,
+            moved_outside_steps=0,
+            noise_draws=1000,
+        )
+        if watched
+        else None,
     )
     made.module.norm = nn.Identity()
     return made
@@ -427,11 +441,10 @@ TOYS: dict[str, Toys] = {
         options={"tests": "weat_3", "methods": "weat", "n_draws": 1000},
     ),
     "dp_claim": Toys(
-        ideal=lambda: private_model(epsilon=2.0, preprocessing_from="none"),
+        ideal=lambda: private_model(epsilon=2.0, preprocessing_from="none", watched=True),
         violating=lambda: private_model(epsilon=0.5, preprocessing_from="training_rows"),
         criteria=[criterion("dp_problems", "at_most", 0.0)],
         data=lambda: rows(10),
-        can_pass=False,
     ),
     "lm_membership": Toys(
         ideal=lambda: remembering([]),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import math
 import random
 import sys
 from dataclasses import replace
@@ -17,6 +18,7 @@ from opacus.accountants import PRVAccountant, RDPAccountant
 from sklearn.metrics import roc_auc_score
 from typer.testing import CliRunner
 
+from auditor.data.table_schema import PublicColumn, TableSchema
 from auditor.errors import AuditorError, DataError, ModelError, UsageError
 from auditor.intake.formats import load_model
 from auditor.intake.rows.reading import load_data
@@ -24,8 +26,9 @@ from auditor.intake.specs import DataSpec, ModelSpec, TrainSpec
 from auditor.model.saving import save
 from auditor.model.torch_model import TorchModel
 from auditor.outputs import WRITTEN
+from auditor.privacy.accounting import gaussian_noise
 from auditor.training.rows import stratified_split, write_rows
-from auditor.training.train import train_table
+from auditor.training.train import _batch_size, train_table
 from cli.main import app
 from tests import ROOT
 from tests.quantifiers import all_of
@@ -59,6 +62,9 @@ def spec(table: str) -> TrainSpec:
     return TrainSpec(
         data=table, target="granted", positive="yes", keep=("opened",), epochs=6, hidden=(8,), learning_rate=0.01
     )
+
+
+SCHEMA = TableSchema(columns={"income": PublicColumn(low=0.0, high=1.0)})
 
 
 def weights(model: TorchModel) -> dict[str, torch.Tensor]:
@@ -261,7 +267,8 @@ def test_a_bundle_goes_round_and_loads_without_running_code(spec: TrainSpec, tmp
 def test_the_recorded_epsilon_is_the_accountants_and_at_most_what_was_asked(
     spec: TrainSpec, epsilon: float, epochs: int, batch_size: int
 ) -> None:
-    trained = train_table(replace(spec, dp_epsilon=epsilon, epochs=epochs, batch_size=batch_size, max_grad_norm=0.7))
+    private = replace(spec, dp_epsilon=epsilon, epochs=epochs, batch_size=batch_size, max_grad_norm=0.7)
+    trained = train_table(replace(private, dp_encoding_share=0.0))
     recipe, n = trained.model.recipe, len(trained.train)
     assert recipe is not None and recipe.noise_multiplier is not None and recipe.epsilon is not None
     assert recipe.delta == pytest.approx(n**-1.1) and recipe.delta < 1 / n
@@ -288,6 +295,28 @@ def test_the_recorded_epsilon_is_the_accountants_and_at_most_what_was_asked(
     )
 
 
+@pytest.mark.slow
+def test_without_a_schema_the_encoding_is_learned_for_a_share_that_epsilon_includes(spec: TrainSpec) -> None:
+    private = replace(spec, dp_epsilon=4.0, epochs=1, dp_noise_seed=0, dp_delta=2e-3, learning_rate=None)
+    trained = train_table(private)
+    recipe = trained.model.recipe
+    assert recipe is not None and recipe.encoding is not None and recipe.epsilon is not None
+    assert recipe.preprocessing_from == "private_mechanism" and recipe.learning_rate_from == "default"
+    assert recipe.encoding.noise_multiplier == gaussian_noise(
+        0.2 * 4.0 + math.log1p(-recipe.encoding.delta), 2e-3 - recipe.encoding.delta, looks=3
+    )
+    assert 3.97 < recipe.epsilon <= 4.0
+    text = " ".join(trained.notes)
+    assert "alone would spend epsilon 0.8: epsilon includes them" in text and "outside the accounting" not in text
+
+
+@pytest.mark.parametrize(("n", "size"), [(500, 128), (4_000, 250), (100_000, 2_048)])
+def test_the_batch_of_a_private_training_grows_with_the_rows(spec: TrainSpec, n: int, size: int) -> None:
+    assert _batch_size(replace(spec, dp_epsilon=1.0, batch_size=None), n) == size
+    assert _batch_size(replace(spec, dp_epsilon=1.0, batch_size=7), n) == 7
+    assert _batch_size(replace(spec, batch_size=None), n) == 128
+
+
 def test_the_noise_is_secret_unless_its_seed_is_given(spec: TrainSpec) -> None:
     private = replace(spec, dp_epsilon=2.0, epochs=2)
     assert not same(weights(train_table(private).model), weights(train_table(private).model))
@@ -308,7 +337,9 @@ def test_a_batch_that_poisson_sampling_leaves_empty_is_a_noisy_step(spec: TrainS
 def test_more_noise_learns_less(spec: TrainSpec) -> None:
     aucs = []
     for epsilon in (0.05, 20.0):
-        trained = train_table(replace(spec, dp_epsilon=epsilon, epochs=20, batch_size=64, dp_noise_seed=0))
+        trained = train_table(
+            replace(spec, dp_epsilon=epsilon, epochs=20, batch_size=64, dp_noise_seed=0, dp_encoding_share=0.0)
+        )
         assert trained.auc is not None
         aucs.append(trained.auc.value)
     assert aucs[0] + 0.1 < aucs[1]
@@ -496,6 +527,14 @@ def test_a_network_that_will_not_do_is_refused_before_training(
         ({"dp_epsilon": 1e-9}, UsageError, "cannot be reached"),
         ({"dp_epsilon": 1.0, "max_grad_norm": 0.0}, UsageError, "--max-grad-norm"),
         ({"dp_delta": 1e-5}, UsageError, "add --dp-epsilon"),
+        ({"dp_encoding_share": 0.1}, UsageError, "add --dp-epsilon"),
+        (
+            {"dp_epsilon": 1.0, "dp_encoding_share": 1.0},
+            UsageError,
+            "--dp-encoding-share must be at least 0 and below 1",
+        ),
+        ({"dp_epsilon": 1.0, "dp_encoding_share": float("nan")}, UsageError, "--dp-encoding-share"),
+        ({"dp_epsilon": 1.0, "dp_encoding_share": 0.1, "schema": SCHEMA}, UsageError, "leave --dp-encoding-share out"),
     ],
 )
 def test_what_cannot_be_done_is_one_clear_sentence(

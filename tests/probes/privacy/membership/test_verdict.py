@@ -121,7 +121,7 @@ def test_a_model_that_learned_too_much_never_ends_in_exit_0(kind: Kind) -> None:
     cheap = [one(report, method=method).value for method in ("loss_threshold", "loss_threshold_per_class")]
     assert all_of(value is not None and value < 0.52 for value in cheap)
     decided = one(report)
-    assert isinstance(decided.estimate, StrongestAttack) and decided.estimate.strongest == "rmia"
+    assert isinstance(decided.estimate, StrongestAttack) and decided.estimate.strongest in ("rmia", "bavaria")
     assert decided.value is not None and decided.value > 0.55
 
 
@@ -171,7 +171,9 @@ def test_a_fail_of_cheap_attacks_stays() -> None:
     model.fit(x[:1_000], y[:1_000])
     report = audited(AuditedModel.from_callable(model.predict_proba, classes=[0, 1]), data, shadow_seconds=0)
     assert one(report).outcome is Outcome.FAIL and report.exit_code == 1
-    assert "rmia (shadow models could not be trained. 4 shadow models are counted to take" in one(report).reason
+    assert (
+        "bavaria, rmia (shadow models could not be trained. 4 shadow models are counted to take" in one(report).reason
+    )
 
 
 def test_what_was_tried_stands_beside_the_verdict_in_every_rendering() -> None:
@@ -205,7 +207,7 @@ def test_a_network_without_a_recipe_is_attacked_and_does_not_pass() -> None:
     bare = bundled(trained(x[:N], y[:N], (4,), recipe), (4,), None)
     found = one(audited(bare, data_of(x, y)))
     assert found.outcome is Outcome.INCONCLUSIVE and "no attack was tried that knows how the model was" in found.reason
-    assert "rmia with" in found.tried
+    assert "rmia, bavaria with" in found.tried
 
 
 @pytest.mark.parametrize("learned", [True, False])
@@ -217,7 +219,7 @@ def test_a_boosted_model_is_attacked_by_a_surrogate_and_does_not_pass(learned: b
     model.fit(x[:1_500], y[:1_500])
     found = one(audited(AuditedModel.from_callable(model.predict_proba, classes=[0, 1]), data_of(x, y)))
     assert found.outcome is (Outcome.FAIL if learned else Outcome.INCONCLUSIVE)
-    assert "rmia with" in found.tried and ("surrogate" in found.reason) is not learned
+    assert "rmia, bavaria with" in found.tried and ("surrogate" in found.reason) is not learned
 
 
 def test_texts_without_an_encoding_say_why_nobody_trained_another() -> None:
@@ -242,9 +244,9 @@ def test_the_number_of_shadow_models_follows_the_budget_and_no_clock() -> None:
     hidden, recipe = OVERFITTED["noisy"]
     model, data = bundled(module, hidden, recipe), data_of(*rows("noisy"))
     pool = pool_of(model, data)
-    numbers = [how_many(model, pool, seconds) for seconds in (5.0, 60.0, 1e6)]
+    numbers = [how_many(model, pool, seconds) for seconds in (2.0, 60.0, 1e6)]
     assert numbers == sorted(numbers) and numbers[0] == 4 and numbers[-1] == 16
-    assert f"rmia with {numbers[1]} shadow models" in one(report).tried
+    assert f"rmia, bavaria with {numbers[1]} shadow models" in one(report).tried
     again = how_many(model, pool, 60.0)
     assert again == numbers[1]
 
@@ -257,9 +259,9 @@ def test_the_level_is_shared_out_once_and_most_of_it_goes_to_the_strongest(n_sha
     share = shares(n_shadows)
     assert set(share) == set(strongest_first(n_shadows)) == {*ALONE, *WITH_SHADOWS} == set(MembershipInference.methods)
     assert sum(share.values()) <= 1.0
-    first = strongest_first(n_shadows)[0]
-    assert share[first] == max(share.values()) == 0.25
-    assert (first == "rmia") == (n_shadows <= 16)
+    first, second, *_ = strongest_first(n_shadows)
+    assert first == "bavaria" and share[first] == max(share.values()) == 0.25
+    assert second == ("rmia" if n_shadows <= 16 else "lira_online")
 
 
 def measured(found: list[Measurement]) -> ProbeResult:
@@ -290,7 +292,7 @@ def test_more_attacks_neither_hide_a_fail_nor_buy_a_pass() -> None:
 
 def test_all_parts_are_shown_and_only_the_whole_is_judged() -> None:
     report, _ = exposed("noisy")
-    for method in (*CHEAP, "rmia"):
+    for method in (*CHEAP, "rmia", "bavaria"):
         part = one(report, method=method)
         assert part.outcome is Outcome.NOT_JUDGED and part.value is not None and part.interval is not None
     judged = [f for f in report.findings if f.criterion is not None]
@@ -391,6 +393,6 @@ def test_models_that_give_nobody_away_are_not_accused(kind: str) -> None:
         recipe = Recipe(epochs=10, learning_rate=1e-2, batch_size=300, epsilon=2.0, noise_multiplier=4.0)
         module = private(*learned, recipe, np.random.default_rng(seed))
         report = audited(bundled(module, (), recipe), data_of(x, y), shadow_seconds=20)
-        assert "rmia with" in one(report).tried
+        assert "rmia, bavaria with" in one(report).tried
         fails += report.exit_code == 1
     assert fails <= most_misses(worlds=worlds)
