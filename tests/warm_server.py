@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import array
+import gc
 import importlib
 import json
 import os
+import pkgutil
 import runpy
 import socket
 import sys
@@ -18,6 +20,13 @@ MODULES = (
     "pandas", "pyarrow.parquet", "scipy.stats", "torch",
     "transformers", "probes", "mitigations",
 )  # fmt: skip
+# What most jobs import once they run; not what one kind of file needs, whose import in the sandbox is a test of it.
+OF_JOBS = (
+    "transformers.modeling_utils", "transformers.models.auto.modeling_auto",
+    "transformers.models.auto.tokenization_auto", "captum.attr", "sklearn.ensemble", "sklearn.inspection",
+    "sklearn.linear_model", "sklearn.neural_network", "sklearn.pipeline", "fairlearn.metrics", "scipy.optimize",
+    "scipy.sparse",
+)  # fmt: skip
 
 
 def serve(channel: socket.socket, prepared: str | None = None) -> None:
@@ -26,6 +35,14 @@ def serve(channel: socket.socket, prepared: str | None = None) -> None:
         importlib.import_module(name)
     if prepared is not None:
         runpy.run_path(prepared)
+    else:
+        for name in OF_JOBS:
+            importlib.import_module(name)
+        for package in ("auditor.intake", "auditor.model", "probes", "mitigations"):
+            _whole(package)
+    # What is shared is not copied because somebody looked whether it is needed.
+    gc.collect()
+    gc.freeze()
     while True:
         message, ancillary, _, _ = channel.recvmsg(1 << 16, socket.CMSG_SPACE(3 * 4))
         if not message:
@@ -42,6 +59,15 @@ def serve(channel: socket.socket, prepared: str | None = None) -> None:
         os.waitpid(between, 0)
         for descriptor in descriptors:
             os.close(descriptor)
+
+
+def _whole(package: str) -> None:
+    """Every module of a package of ours, but for those whose extra is not here."""
+    for found in pkgutil.walk_packages(importlib.import_module(package).__path__, f"{package}."):
+        try:
+            importlib.import_module(found.name)
+        except ImportError:
+            continue
 
 
 def become(asked: dict[str, object], stdin: int, log: int, writer: int, channel: socket.socket) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
@@ -218,6 +219,18 @@ def generator_for(seed: int, probe: str) -> np.random.Generator:
     return np.random.default_rng([seed, *probe.encode()])
 
 
+@cache
+def _installed() -> tuple[tuple[str, str], ...]:
+    """Versions of the packages that numbers depend on; a process keeps those that it began with."""
+    found = []
+    for name in _PACKAGES:
+        try:
+            found.append((name, version(name)))
+        except PackageNotFoundError:
+            continue
+    return tuple(found)
+
+
 def environment(
     *,
     device: str,
@@ -227,16 +240,10 @@ def environment(
     command: str | None = None,
 ) -> Environment:
     """What an audit ran on."""
-    packages = {}
-    for name in _PACKAGES:
-        try:
-            packages[name] = version(name)
-        except PackageNotFoundError:
-            continue
     return Environment(
         python=platform.python_version(),
         platform=f"{platform.system()} {platform.machine()}",
-        packages=packages,
+        packages=dict(_installed()),
         device=device,
         seed=seed,
         limits=dict(limits or {}),

@@ -42,6 +42,8 @@ _PLACES = 0.5 - 0.5 * np.cos(np.linspace(0.0, np.pi, 9))
 _COARSE = 0.03
 _INSIDE = 1e-15
 _MOST_Z = 40.0
+# Standard errors from its goal at which a search may end.
+_MARGIN = 1e-11
 Flags = npt.NDArray[np.bool_]
 
 
@@ -81,15 +83,22 @@ class Pairs:
             return np.asarray(first - second if self.contrast == "difference" else first / second, np.float64)
 
 
-def margins(pairs: Pairs, value: npt.ArrayLike, alpha: npt.ArrayLike, *, expected: bool = False) -> FloatArray:
+def margins(
+    pairs: Pairs,
+    value: npt.ArrayLike,
+    alpha: npt.ArrayLike,
+    *,
+    expected: bool = False,
+    ends: tuple[FloatArray, FloatArray] | None = None,
+) -> FloatArray:
     """(n_pairs,) by how many standard errors each pair is shown, at ``alpha``, to lie above ``value``: not, below 0.
 
     Falls as ``value`` rises and rises with ``alpha``. ``expected``: counts are those to be expected, of which the ones
-    that come will differ, so that no rate of this value being left says only how far the nearest one is.
+    that come will differ, so that no rate of this value being left says only how far the nearest one is. ``ends``: what
+    the strips leave of the rates at this level, where it is known: see :func:`_left`.
     """
     v, a = (np.broadcast_to(np.asarray(x, np.float64), len(pairs)) for x in (value, alpha))
-    strip = a * (STRIPS / (4.0 if pairs.either else 2.0))
-    first, last = _line(pairs, v, strip)
+    first, last = _line(pairs, v, *(_left(pairs, a) if ends is None else ends))
     # Where no rate is left, between the two ends: of counts that are only expected it is the likeliest.
     start = np.where(first > last, 0.5 * (first + last), first)
     s = start[:, None] + np.maximum(last - first, 0.0)[:, None] * _PLACES
@@ -97,18 +106,25 @@ def margins(pairs: Pairs, value: npt.ArrayLike, alpha: npt.ArrayLike, *, expecte
     level = np.broadcast_to(a[:, None], s.shape)
     if pairs.either:
         level = level / (1.0 + at.other_direction(a[:, None]))
-    by_plane = at.statistic() + scipy.special.ndtri((1.0 - STRIPS) * level)
-    by_corner = at.corner() - np.asarray(corner_radii(level))
-    least = np.where(at.coarse() > _COARSE, by_corner, by_plane).min(axis=1)
+    least = at.statistic() + scipy.special.ndtri((1.0 - STRIPS) * level)
+    coarse = at.coarse() > _COARSE
+    if coarse.any():
+        least = np.where(coarse, at.corner() - corner_radii(level), least)
+    least = least.min(axis=1)
     if expected:
         return np.asarray(least, np.float64)
     # No rates of this value are left by the strips.
     return np.asarray(np.where(first > last, _MOST_Z, least), np.float64)
 
 
-def _line(pairs: Pairs, value: FloatArray, strip: FloatArray) -> tuple[FloatArray, FloatArray]:
+def _left(pairs: Pairs, alpha: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """(n_pairs,) the lowest first and the highest second rate that the strips at this level leave."""
+    strip = alpha * (STRIPS / (4.0 if pairs.either else 2.0))
+    return exact_lower(pairs.k_1, pairs.n_1, strip), exact_upper(pairs.k_2, pairs.n_2, strip)
+
+
+def _line(pairs: Pairs, value: FloatArray, lowest: FloatArray, highest: FloatArray) -> tuple[FloatArray, FloatArray]:
     """(n_pairs,) the ends of the second rate on the edge of the hypothesis, as far as the strips leave it."""
-    lowest, highest = exact_lower(pairs.k_1, pairs.n_1, strip), exact_upper(pairs.k_2, pairs.n_2, strip)
     if pairs.contrast == "difference":
         return np.maximum(lowest - value, 0.0), np.minimum(highest, np.minimum(1.0 - value, 1.0))
     v = np.maximum(value, _INSIDE)
@@ -186,17 +202,22 @@ def lower_bounds(pairs: Pairs, alpha: npt.ArrayLike) -> FloatArray:
         found = np.maximum(found, 1.0 if ratio else 0.0)
     where = np.flatnonzero((lowest > 0.0) if ratio else np.isfinite(found))
     where = where[margins(pairs.of(where), found[where], a[where]) >= 0.0]
-    some, levels = pairs.of(where), a[where]
     if not where.size:
         return found
+    some, levels = pairs.of(where), a[where]
+    least, most = _left(some, levels)
+
+    def margin(x: FloatArray, i: npt.NDArray[np.intp]) -> FloatArray:
+        return margins(some.of(i), np.exp(x) if ratio else x, levels[i], ends=(least[i], most[i]))
+
     if ratio:
         middle = np.asarray(0.4)
-        least = np.maximum(exact_lower(some.k_2, some.n_2, middle), 0.3 / some.n_2)
-        low, high = np.log(found[where]), np.log(exact_upper(some.k_1, some.n_1, middle) / least)
-        found[where] = np.exp(falling_zero(lambda x, i: margins(some.of(i), np.exp(x), levels[i]), low, high))
+        second = np.maximum(exact_lower(some.k_2, some.n_2, middle), 0.3 / some.n_2)
+        low, high = np.log(found[where]), np.log(exact_upper(some.k_1, some.n_1, middle) / second)
+        found[where] = np.exp(falling_zero(margin, low, high))
     else:
         low, high = found[where], np.maximum(some.observed(), found[where])
-        found[where] = falling_zero(lambda x, i: margins(some.of(i), x, levels[i]), low, high)
+        found[where] = falling_zero(margin, low, high)
     return found
 
 
@@ -225,8 +246,10 @@ def falling_zero(
     f_low, f_high = f(low, todo), f(high, todo)
     # A function that is still positive at its upper end has its zero there.
     low = np.where(f_high >= 0.0, high, low)
+    # How far each end is from 0: what the search weighs of an end shrinks with every step that it stays.
+    beyond = f_low.copy()
     for step in range(100):
-        todo = np.flatnonzero(high - low > 1e-11 * (1.0 + np.abs(low)))
+        todo = np.flatnonzero((high - low > 1e-11 * (1.0 + np.abs(low))) & (beyond > _MARGIN))
         if not todo.size:
             break
         a, b, f_a, f_b = low[todo], high[todo], f_low[todo], f_high[todo]
@@ -240,6 +263,7 @@ def falling_zero(
         # An end that stays twice counts for less, so that the other comes nearer.
         again = np.where(above, side[todo] > 0.0, side[todo] < 0.0)
         shrink = np.where(again, np.where(np.isfinite(shrink) & (shrink > 0.0), shrink, 0.5), 1.0)
+        beyond[todo] = np.where(above, f_x, beyond[todo])
         low[todo], f_low[todo] = np.where(above, x, a), np.where(above, f_x, f_a * shrink)
         high[todo], f_high[todo] = np.where(above, b, x), np.where(above, f_b * shrink, f_x)
         side[todo] = np.where(above, 1.0, -1.0)

@@ -104,8 +104,8 @@ class EqualErrorRate(Estimate):
 
 def _square(tails: tuple[FloatArray, FloatArray]) -> FloatArray:
     """``max(z_1, 0)^2 + max(z_2, 0)^2`` of two tail probabilities' normal quantiles."""
-    first, second = (np.maximum(-scipy.special.ndtri(np.clip(tail, 1e-300, 1.0)), 0.0) for tail in tails)
-    return np.asarray(first**2 + second**2, np.float64)
+    first, second = (np.minimum(scipy.special.ndtri(np.maximum(tail, 1e-300)), 0.0) for tail in tails)
+    return np.asarray(first * first + second * second, np.float64)
 
 
 def _last(of_whom: Callable[[float, IntArray], IntArray], every: IntArray, *, start: float, end: float) -> float:

@@ -11,6 +11,8 @@ import scipy
 from auditor.rows import FloatArray
 
 _STEPS = 16
+# Standard deviations by which a search may end beyond what it looks for.
+_SURPLUS = 1e-11
 # From 1e-9, the least first guess, to far beyond any tail there is.
 _DOUBLINGS = 38
 
@@ -115,13 +117,16 @@ def _crossing(surplus: Callable[[FloatArray], FloatArray], *, z: FloatArray, gue
         low, below = np.where(short, high, low), np.where(short, above, below)
         high = np.where(short, 2.0 * high, high)
         above = surplus(high)
-    last = np.zeros(z.shape)
+    last, beyond = np.zeros(z.shape), above
     for _ in range(_STEPS):
+        if (beyond < _SURPLUS).all():
+            break
         middle = (low * above - high * below) / (above - below)
         found = surplus(middle)
         over = found >= 0.0
         below = np.where(over, np.where(last > 0.0, 0.5 * below, below), found)
         above = np.where(over, found, np.where(last < 0.0, 0.5 * above, above))
+        beyond = np.where(over, found, beyond)
         low, high = np.where(over, low, middle), np.where(over, middle, high)
         last = np.where(over, 1.0, -1.0)
     return high

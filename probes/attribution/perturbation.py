@@ -11,6 +11,7 @@ from auditor.rows import FloatArray, IntArray
 from probes.attribution.explained import Attributions
 from probes.attribution.gradient import Effort, side_of, unit_names
 from probes.attribution.units import BoolArray
+from probes.coalitions import Score, asked_once
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 _KERNEL_WIDTH = 0.25
 # The weight that captum gives the two coalitions which a Shapley value must fit exactly.
 _CERTAIN = 1e6
-_ASKED_AT_ONCE = 1 << 15
+ASKED_AT_ONCE = 1 << 15
 _WINDOW = 2
 
 
@@ -48,7 +49,7 @@ def occlusion(problem: Problem, rng: np.random.Generator, effort: Effort) -> Att
         return torch.from_numpy(units.score(rows.numpy(), flat))
 
     rows = torch.arange(units.n)
-    per_eval = max(1, _ASKED_AT_ONCE // max(units.n, 1))
+    per_eval = max(1, ASKED_AT_ONCE // max(units.n, 1))
     found = Occlusion(forward).attribute(
         torch.ones(units.n, grid[0] + 2 * down, grid[1] + 2 * across, dtype=torch.float64),
         sliding_window_shapes=window,
@@ -193,33 +194,21 @@ def each_sample(problem: Problem, explain: Callable[[Callable[[Tensor], Tensor],
     values = np.zeros((units.n, units.d))
     for i in range(units.n):
         there = np.flatnonzero(units.present[i])
-        ask = _asker(problem, i, there)
+        ask = asked_once(units.score)
+
+        def among(keep: BoolArray, i: int = i, there: IntArray = there, ask: Score = ask) -> FloatArray:
+            whole = np.zeros((len(keep), units.d), bool)
+            whole[:, there] = keep
+            return ask(np.full(len(keep), i), whole)
+
+        def forward(keep: Tensor, among: Callable[[BoolArray], FloatArray] = among) -> Tensor:
+            return torch.from_numpy(among(keep.numpy() > 0.5))
+
         if len(there) == 1:
-            values[i, there] = -np.diff(ask(np.asarray([[True], [False]])))
+            values[i, there] = -np.diff(among(np.asarray([[True], [False]])))
         elif len(there):
-
-            def forward(keep: Tensor, ask: Callable[[BoolArray], FloatArray] = ask) -> Tensor:
-                return torch.from_numpy(ask(keep.numpy() > 0.5))
-
             values[i, there] = explain(forward, len(there))
     return values
-
-
-def _asker(problem: Problem, row: int, there: IntArray) -> Callable[[BoolArray], FloatArray]:
-    """The score of one sample as a game among its present units; an answer that is known is not asked for again."""
-    known: dict[bytes, float] = {}
-
-    def ask(keep: BoolArray) -> FloatArray:
-        keys = [k.tobytes() for k in np.packbits(keep, axis=1)]
-        new = list({key: place for place, key in enumerate(keys) if key not in known}.items())
-        if new:
-            whole = np.zeros((len(new), problem.units.d), bool)
-            whole[:, there] = keep[[place for _, place in new]]
-            scores = problem.units.score(np.full(len(new), row), whole)
-            known.update(zip((key for key, _ in new), scores.tolist(), strict=True))
-        return np.asarray([known[key] for key in keys])
-
-    return ask
 
 
 def _ablate(method: Any, score: Callable[[IntArray, BoolArray], FloatArray], n: int, d: int) -> FloatArray:
@@ -235,7 +224,7 @@ def _ablate(method: Any, score: Callable[[IntArray, BoolArray], FloatArray], n: 
         torch.ones(n, d, dtype=torch.float64),
         baselines=0,
         additional_forward_args=(torch.arange(n),),
-        perturbations_per_eval=max(1, _ASKED_AT_ONCE // n),
+        perturbations_per_eval=max(1, ASKED_AT_ONCE // n),
     )
     return np.asarray(found.numpy())
 

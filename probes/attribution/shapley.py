@@ -14,7 +14,8 @@ from auditor.randomness import seeded_globals
 from auditor.rows import FloatArray, IntArray
 from probes.attribution.explained import Attributions, feature_names, score_name
 from probes.attribution.gradient import Effort
-from probes.attribution.perturbation import each_sample, played
+from probes.attribution.perturbation import ASKED_AT_ONCE, each_sample, played
+from probes.coalitions import shapley_by_walks
 from probes.inputs import draw
 
 if TYPE_CHECKING:
@@ -253,20 +254,14 @@ def not_tree(problem: Problem) -> str:
 def permutation(problem: Problem, rng: np.random.Generator, effort: Effort) -> Attributions:
     """Shapley values of the units by walks through random orders, forwards and backwards; the sum is exact.
 
-    Exact for interactions of two units. Source: Strumbelj and Kononenko, KAIS 41 (2014).
+    Exact for interactions of two units. As shap's PermutationExplainer, which asks sample by sample, and compiles for
+    longer than most of these questions take. Source: Strumbelj and Kononenko, KAIS 41 (2014).
     """
-    shap = _shap()
-
-    def explain(forward: Callable[[Tensor], Tensor], d: int) -> FloatArray:
-        explainer = shap.PermutationExplainer(
-            _of_arrays(forward), _nothing_kept(shap, d), seed=int(rng.integers(2**32))
-        )
-        calls = effort.n_permutations * (2 * d + 1)
-        found = explainer(np.ones((1, d)), max_evals=calls, batch_size=calls, silent=True)
-        return np.asarray(found.values, np.float64).reshape(-1)
-
+    units = problem.units
     with seeded_globals(rng):
-        values = each_sample(problem, explain)
+        # Where one unit is there, there is one way to walk.
+        seeds = [int(rng.integers(2**32)) if n > 1 else 0 for n in units.present.sum(axis=1)]
+        values = shapley_by_walks(units.score, units.present, effort.n_permutations, seeds, at_once=ASKED_AT_ONCE)
     return played("shap_permutation", problem, values, f"{effort.n_permutations} walks a sample")
 
 
@@ -294,10 +289,6 @@ def _of_arrays(forward: Callable[[Tensor], Tensor]) -> Callable[[npt.NDArray[Any
     import torch
 
     return lambda keep: forward(torch.from_numpy(np.asarray(keep, np.float64))).numpy()
-
-
-def _nothing_kept(shap: Any, d: int) -> Any:
-    return shap.maskers.Independent(np.zeros((1, d)), max_samples=1)
 
 
 def no_labels(problem: Problem) -> str:

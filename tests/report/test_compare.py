@@ -27,6 +27,7 @@ from probes.fairness.change import Change
 from probes.fairness.group_fairness import GroupFairness
 from probes.fairness.proxy_association import ProxyAssociation
 from tests.quantifiers import all_of
+from tests.statistics.together import together
 from tests.toys.models import criterion
 
 REQUIRED = [criterion("demographic_parity_difference", "at_most", 0.10)]
@@ -42,6 +43,11 @@ def audits(frame: pd.DataFrame) -> tuple[AuditReport, AuditReport]:
     before = run_audit(column("before"), data, [GroupFairness()], REQUIRED)
     after = run_audit(column("after"), data, [GroupFairness(), Change(reference=column("before"))], REQUIRED)
     return before, after
+
+
+def compared(frames: list[pd.DataFrame]) -> list[Comparison]:
+    """The comparison of both audits of each."""
+    return together([lambda frame=frame: compare(*audits(frame)) for frame in frames])  # type: ignore[misc]
 
 
 def world(rng: np.random.Generator, n: int, before: tuple[float, float], after: tuple[float, float]) -> pd.DataFrame:
@@ -91,8 +97,7 @@ def test_without_a_true_change_a_verdict_is_as_rare_as_promised() -> None:
     """60 worlds whose gap is 0.2 before and after: at most 9 (the limit of a 0.1 % test of 5 %) false verdicts."""
     rng = np.random.default_rng(2)
     false = {"better": 0, "worse": 0}
-    for _ in range(60):
-        comparison = compare(*audits(world(rng, 600, (0.4, 0.6), (0.4, 0.6))))
+    for comparison in compared([world(rng, 600, (0.4, 0.6), (0.4, 0.6)) for _ in range(60)]):
         for verdict in false:
             false[verdict] += any(r.verdict == verdict for r in comparison.rows)
     assert max(false.values()) <= 9
@@ -118,7 +123,7 @@ ALIKE = (0.85, 0.8, 0.8)
 def test_of_two_models_of_the_same_rates_nothing_is_remarked(worlds: int, allowed: int) -> None:
     """At most 12 of 100, the limit of a 0.1 % test of 5 %, of all kinds of remark together."""
     rng = np.random.default_rng(8)
-    remarks = [compare(*audits(graded(rng, 500, ALIKE, ALIKE, 0.4))).remarks for _ in range(worlds)]
+    remarks = [c.remarks for c in compared([graded(rng, 500, ALIKE, ALIKE, 0.4) for _ in range(worlds)])]
     assert sum(map(bool, remarks)) <= allowed, [r for r in remarks if r]
 
 
@@ -149,10 +154,11 @@ def test_a_gap_that_closed_because_the_others_rose_is_not_levelled_down() -> Non
 @pytest.mark.slow
 def test_levelling_down_is_named_four_times_in_five() -> None:
     rng = np.random.default_rng(11)
-    named = 0
-    for _ in range(25):
-        remarks = compare(*audits(graded(rng, 1500, (0.9, 0.75, 0.75), (0.78, 0.75, 0.75), 0.2))).remarks
-        named += any(r.startswith("Levelling down: accuracy_difference") for r in remarks)
+    frames = [graded(rng, 1500, (0.9, 0.75, 0.75), (0.78, 0.75, 0.75), 0.2) for _ in range(25)]
+    named = sum(
+        any(r.startswith("Levelling down: accuracy_difference") for r in comparison.remarks)
+        for comparison in compared(frames)
+    )
     assert named >= 16  # at least 80 %, but for one time in 100
 
 

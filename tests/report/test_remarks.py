@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -10,6 +12,7 @@ from auditor.comparing.remarks import remarks
 from auditor.comparing.side_by_side import Both
 from tests.quantifiers import none_of
 from tests.report.paired_counts import paired_counts, some_audit
+from tests.statistics.together import together
 from tests.statistics.worlds import most_misses
 
 LEVEL = 0.05
@@ -104,10 +107,9 @@ def test_a_rate_whose_gap_did_not_close_has_levelled_nothing_down() -> None:
 @pytest.mark.parametrize("fall", [0.008, 0.0])
 def test_a_fall_within_noise_is_not_levelling_down(fall: float) -> None:
     """Of 500 rows a group; the gap does close, because the others gain."""
-    rng, wrong = np.random.default_rng([6, int(1e3 * fall)]), 0
-    for _ in range(60):
-        both = of_rates(rng, (500, 500), (0.8, 0.5), (0.8 - fall, 0.78), rightly=True)
-        wrong += bool(named(both, "Levelling down"))
+    rng = np.random.default_rng([6, int(1e3 * fall)])
+    worlds = [of_rates(rng, (500, 500), (0.8, 0.5), (0.8 - fall, 0.78), rightly=True) for _ in range(60)]
+    wrong = sum(map(bool, together([partial(named, both, "Levelling down") for both in worlds])))
     assert wrong <= most_misses(LEVEL, 60)
 
 
@@ -126,8 +128,8 @@ def test_a_gap_that_flips_its_sign_is_named_whether_it_closed_or_not() -> None:
 def test_a_gap_within_noise_of_nothing_has_not_flipped() -> None:
     """The rates are equal before and after, so that the sample's sign is a coin's."""
     rng = np.random.default_rng(8)
-    flipped = [bool(named(of_rates(rng, (400, 400), (0.5, 0.5), (0.5, 0.5), again=1.0), "Reversed")) for _ in range(60)]
-    assert none_of(flipped)
+    worlds = [of_rates(rng, (400, 400), (0.5, 0.5), (0.5, 0.5), again=1.0) for _ in range(60)]
+    assert none_of(together([partial(named, both, "Reversed") for both in worlds]))
 
 
 def test_bias_that_moved_to_another_group_of_the_same_feature_is_named() -> None:
@@ -160,7 +162,8 @@ def test_bias_that_moved_to_an_intersection_is_named() -> None:
 def test_where_nothing_changed_nothing_is_said(rates: tuple[float, ...], again: float) -> None:
     """Of any kind: in at most the level of all remarks together, by how many rows ever are decided anew."""
     rng = np.random.default_rng([11, int(10 * again), int(100 * sum(rates))])
-    wrong = sum(bool(said(of_rates(rng, (150, 150, 60), rates, rates, again=again))) for _ in range(50))
+    worlds = [of_rates(rng, (150, 150, 60), rates, rates, again=again) for _ in range(50)]
+    wrong = sum(map(bool, together([partial(said, both) for both in worlds])))
     assert wrong <= most_misses(LEVEL, 50)
 
 

@@ -62,16 +62,48 @@ class Fires:
         return exec, (self.source, {})
 
 
+class CarelessChildren(WarmChildren):
+    """Measuring processes with a careless loader; from ``kernel(v)`` on, on a kernel with that interface and no newer.
+
+    One process imports everything for all of them. What the interface is, each reads from a file at its start.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._version = folder / "version"
+        self.kernel(None)
+        script = folder / "careless.py"
+        script.write_text(
+            CARELESS.format(version=str(self._version), careless=str(Path(__file__).parent / script.name))
+        )
+        super().__init__(prepared=script)
+
+    def kernel(self, version: int | None) -> None:
+        """None: the one that this is."""
+        self._version.write_text("" if version is None else str(version))
+
+
+CARELESS = """
+import functools, pathlib, runpy
+from auditor.run.sandbox import landlock
+
+own = landlock.version
+landlock.version = functools.cache(lambda: int(pathlib.Path({version!r}).read_text() or own()))
+runpy.run_path({careless!r})
+"""
+
+
 @pytest.fixture(scope="module")
-def careless_children() -> Iterator[WarmChildren]:
-    children = WarmChildren(prepared=Path(__file__).with_name("careless.py"))
+def careless_children(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CarelessChildren]:
+    children = CarelessChildren(tmp_path_factory.mktemp("careless"))
     yield children
     children.end()
 
 
 @pytest.fixture
-def careless(careless_children: WarmChildren, monkeypatch: pytest.MonkeyPatch) -> None:
+def careless(careless_children: CarelessChildren, monkeypatch: pytest.MonkeyPatch) -> Iterator[CarelessChildren]:
     monkeypatch.setattr(isolate, "start_child", careless_children.start)
+    yield careless_children
+    careless_children.kernel(None)
 
 
 @pytest.fixture(scope="module")
@@ -208,28 +240,13 @@ def test_without_the_sandbox_the_payloads_do_fire(tmp_path: Path, listening: dic
 @needs_sandbox
 @pytest.mark.parametrize("version", range(1, 7))
 def test_on_an_older_kernel_they_fire_as_little(
-    tmp_path: Path, listening: dict[str, object], monkeypatch: pytest.MonkeyPatch, version: int
+    tmp_path: Path, listening: dict[str, object], careless: CarelessChildren, version: int
 ) -> None:
-    children = WarmChildren(prepared=with_landlock(tmp_path, version))
-    monkeypatch.setattr(isolate, "start_child", children.start)
-    try:
-        for name, scene, job in planted(tmp_path, listening, list(PAYLOADS)[version::6]):
-            before = scene.state()
-            assert not fired(job), name
-            assert scene.state() == before, name
-    finally:
-        children.end()
-
-
-def with_landlock(folder: Path, version: int) -> Path:
-    """The careless loader, on a kernel that has no newer interface than this."""
-    script = folder / "older.py"
-    careless = str(Path(__file__).with_name("careless.py"))
-    script.write_text(
-        f"import runpy\nfrom auditor.run.sandbox import landlock\nlandlock.version = lambda: {version}\n"
-        f"runpy.run_path({careless!r})\n"
-    )
-    return script
+    careless.kernel(version)
+    for name, scene, job in planted(tmp_path, listening, list(PAYLOADS)[version::6]):
+        before = scene.state()
+        assert not fired(job), name
+        assert scene.state() == before, name
 
 
 LEAVES_A_PROCESS = """

@@ -270,6 +270,28 @@ def test_shapley_methods_find_the_shapley_values_of_four_features() -> None:
         np.testing.assert_allclose(found.values.sum(axis=1), found.outputs - found.baseline, atol=1e-3)
 
 
+@pytest.mark.slow  # shap compiles at its first use.
+def test_walks_are_those_of_shap() -> None:
+    from probes.attribution.shapley import _shap
+    from probes.coalitions import shapley_by_walks
+
+    shap = _shap()
+    for d in (2, 3, 9):
+        weights = rng().standard_normal((d, d))
+
+        def score(keep: npt.NDArray[Any], weights: npt.NDArray[Any] = weights) -> npt.NDArray[np.float64]:
+            return np.asarray(np.einsum("ni,ij,nj->n", keep, weights, keep) + keep.prod(axis=1), np.float64)
+
+        masker = shap.maskers.Independent(np.zeros((1, d)), max_samples=1)
+        calls = 3 * (2 * d + 1)
+        with seeded_globals(rng()):
+            explainer = shap.PermutationExplainer(score, masker, seed=5)
+            theirs = explainer(np.ones((1, d)), max_evals=calls, batch_size=calls, silent=True).values[0]
+        present = np.repeat([[False], [True]], d, axis=1)
+        ours = shapley_by_walks(lambda _, keep: score(keep * 1.0), present, 3, [0, 5], at_once=1)  # noqa: B023
+        np.testing.assert_array_equal(ours, [np.zeros(d), theirs])
+
+
 def test_lime_is_the_ridge_regression_it_says() -> None:
     from sklearn.linear_model import Ridge
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -19,6 +20,7 @@ from probes.fairness.change import Change
 from probes.fairness.group_fairness import GroupFairness
 from probes.fairness.score_fairness import ScoreFairness
 from tests.quantifiers import all_of
+from tests.statistics.together import together
 from tests.toys.models import criterion
 
 CLASSES = ("no", "yes")
@@ -84,7 +86,7 @@ def test_a_file_of_as_many_rows_as_are_said_passes_four_times_in_five(metric: st
     finding = judged(measured(drawn(rng, 300), metric))
     assert finding.outcome is Outcome.INCONCLUSIVE and finding.n_required is not None
     passed = [
-        sum(passes(measured(drawn(rng, n), metric)) for _ in range(WORLDS))
+        sum(together([partial(passes, measured(drawn(rng, n), metric)) for _ in range(WORLDS)]))
         for n in (finding.n_required, finding.n_required // 3)
     ]
     large = measured(drawn(rng, 3 * finding.n_required), metric)
