@@ -209,10 +209,11 @@ def _noise(noise: NoiseAudit) -> str:
 
 def _moved(sensitivity: Sensitivity) -> str:
     if sensitivity.why_not:
-        return f"how far one row moves it was not measured: {sensitivity.why_not}"
+        return f"how far one {sensitivity.unit} moves it was not measured: {sensitivity.why_not}"
+    seen = "left out" if sensitivity.unit == "row" else "updates seen"
     return (
-        f"one row moves the released sum by at most {sensitivity.largest:.4g} clipping norms, of {sensitivity.n_rows} "
-        f"left out; private is at most 1{': EXCEEDED' if sensitivity.exceeds else ''}"
+        f"one {sensitivity.unit} moves the released sum by at most {sensitivity.largest:.4g} clipping norms, of "
+        f"{sensitivity.n_rows:,} {seen}; private is at most 1{': EXCEEDED' if sensitivity.exceeds else ''}"
     )
 
 

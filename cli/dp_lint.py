@@ -13,6 +13,7 @@ from cli.output import paragraph
 
 if TYPE_CHECKING:
     from auditor.privacy.dp_linter import LintResult
+    from auditor.privacy.federated.federated_record import FederatedRun
     from auditor.privacy.run_record import RunRecord
 
 
@@ -23,16 +24,16 @@ def dp_lint(
     json_: Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else.")] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
 ) -> int:
-    """Find what in a private training breaks its guarantee.
+    """Find what in a private training, of rows or federated, breaks its guarantee.
 
     Exit codes: 0 every check was made and the guarantee stands, 1 something breaks it, 2 wrong usage, 3 nothing was
     found but something was not recorded or cannot be told from the record, 4 the file was refused.
     """
-    from auditor.privacy.dp_linter import lint
+    from auditor.privacy.federated.federated_linter import lint_any
 
     if not run.is_file():
         raise UsageError(f"There is no file {str(run)!r}.")
-    result = lint(_record(run))
+    result = lint_any(_record(run))
     if json_:
         typer.echo(json.dumps(_as_json(result), indent=2))
     else:
@@ -40,11 +41,11 @@ def dp_lint(
     return 1 if result.breaks else 3 if result.open else 0
 
 
-def _record(path: Path) -> RunRecord:
+def _record(path: Path) -> RunRecord | FederatedRun:
     if path.suffix.lower() in (".json", ".toml"):
-        from auditor.privacy.run_record import read_run
+        from auditor.privacy.federated.federated_record import read_any_run
 
-        return read_run(path)
+        return read_any_run(path)
     from auditor.run.bundle_record import read_bundle
 
     return read_bundle(path)

@@ -23,6 +23,7 @@ from cli.dp_budget import dp_budget
 from cli.dp_lint import dp_lint
 from cli.export import export
 from cli.flags import parse_json_flag, with_flags
+from cli.gradient_inversion import gradient_inversion
 from cli.guarded import RECORD, Reads, Writes, guarded
 from cli.history import Db, history, signoff
 from cli.new_probe import new_probe
@@ -412,6 +413,7 @@ command("detect-train")(detect_train)
 command("dp-budget")(dp_budget)
 command("dp-audit")(dp_audit)
 command("dp-lint")(dp_lint)
+command("gradient-inversion")(gradient_inversion)
 command("keygen")(keygen)
 command("verify")(verify)
 command("reproduce")(reproduce)

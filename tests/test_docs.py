@@ -44,7 +44,7 @@ PREPARED = (
     "auditor scan demo/model.pt --data demo/model.test.csv --train demo/model.train.csv --target deny --positive no "
     "--sensitive afam",
 )
-SCRIPTS = ("comments.py", "hmda.py", "media.py", "private_training.py", "hmda.schema.toml")
+SCRIPTS = ("comments.py", "federated_training.py", "hmda.py", "media.py", "private_training.py", "hmda.schema.toml")
 # Flags of other programs that pages name.
 FOREIGN_FLAGS = {"--nproc-per-node", "--multi-gpu", "--num-processes", "--editable", "--group"}
 

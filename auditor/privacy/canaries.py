@@ -6,7 +6,7 @@ The model that is trained with canaries in it is spoiled: audit a copy of the tr
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,11 +16,13 @@ from torch import Tensor, nn
 from auditor.errors import UsageError
 from auditor.privacy.accounting import Phase
 from auditor.privacy.clipping_watch import ClippingWatch
+from auditor.privacy.dirac_canaries import DiracCanaries
 from auditor.privacy.dp_audit import DIRAC, FLIPPED, BoolArray, CanaryScores
+from auditor.privacy.federated.client_canaries import Array, ClientCanaries
 from auditor.privacy.noise_keeper import NoiseKeeper
 from auditor.privacy.sensitivity import Sensitivity
 from auditor.privacy.step_sensitivity import LossPerRow, TakeStep, plain_step, step_sensitivity
-from auditor.rows import FloatArray, IntArray
+from auditor.rows import FloatArray
 
 if TYPE_CHECKING:
     from opacus.accountants.accountant import IAccountant
@@ -64,18 +66,14 @@ class DPAudit:
         step: TakeStep | None = None,
     ) -> None:
         _require_flat_clipping(optimizer)
-        if not 0.0 < sample_rate <= 1.0:
-            raise UsageError(f"The sample rate must lie above 0 and be at most 1, not {sample_rate:g}.")
+        self._canaries = DiracCanaries(optimizer.params, n_canaries, sample_rate=sample_rate, rng=rng)
         self.optimizer = optimizer
         self.n_canaries = n_canaries
         self.sample_rate = sample_rate
         self.expected_gradient = expected_gradient
         self.accountant = accountant
         self.steps = 0
-        self._rng = rng
-        self._places = _places(optimizer.params, n_canaries, rng)
-        self.included = rng.random(n_canaries) < 0.5
-        self._scores = np.zeros(n_canaries)
+        self.included = self._canaries.included
         self._noise = NoiseKeeper(optimizer.params)
         self._clipping = ClippingWatch()
         self._expected: FloatArray = np.zeros(n_canaries)
@@ -88,15 +86,10 @@ class DPAudit:
         # Before the step, while the parameters are those that the step's gradient was taken at.
         self._expected = np.zeros(self.n_canaries)
         if self.expected_gradient is not None:
-            for (_, at, who), gradient in zip(self._places, self.expected_gradient(), strict=True):
-                self._expected[who] = gradient.detach().reshape(-1)[at].double().cpu().numpy()
+            self._expected = self._canaries.at(self.expected_gradient())
         self._clipping.look(self.optimizer)
-        drawn = self.included & (self._rng.random(self.n_canaries) < self.sample_rate)
         norm = float(self.optimizer.max_grad_norm)
-        for parameter, at, who in self._places:
-            chosen = torch.from_numpy(drawn[who]).to(at.device)
-            added = chosen.to(parameter.summed_grad.dtype) * norm
-            parameter.summed_grad.view(-1).index_add_(0, at, added)
+        self._canaries.add([p.summed_grad for p in self.optimizer.params], self._canaries.draw(), norm)
         before = [p.summed_grad.detach().clone() for p in self.optimizer.params]
         self._add_noise()
         self._noise.add(before, norm, float(self.optimizer.noise_multiplier))
@@ -107,11 +100,8 @@ class DPAudit:
         if optimizer.loss_reduction == "mean":
             scale = float(optimizer.expected_batch_size * optimizer.accumulated_iterations)
         self._noise.taken(scale)
-        for parameter, at, who in self._places:
-            if parameter.grad is None:
-                continue
-            released = parameter.grad.detach().reshape(-1)[at].double().cpu().numpy() * scale
-            self._scores[who] += (released - self._expected[who]) / float(optimizer.max_grad_norm)
+        released = [p.grad for p in optimizer.params]
+        self._canaries.read(released, scale, self._expected, float(optimizer.max_grad_norm))
         self.steps += 1
 
     def detach(self) -> None:
@@ -128,7 +118,7 @@ class DPAudit:
             )
         return CanaryScores(
             included=self.included.copy(),
-            scores=self._scores.copy(),
+            scores=self._canaries.scores.copy(),
             kind=DIRAC,
             steps=self.steps,
             sample_rate=self.sample_rate,
@@ -263,6 +253,8 @@ class AuditPlan:
         self.n_canaries = n_canaries
         self._rng = rng
         self._attached: DPAudit | None = None
+        self._clients: ClientCanaries | None = None
+        self._counted: tuple[Phase, ...] | None = None
         self._scores: CanaryScores | None = None
 
     def attach(
@@ -292,6 +284,28 @@ class AuditPlan:
         self._once()
         return FlippedLabels(inputs, targets, n_classes, self.n_canaries, self._rng)
 
+    def attach_clients(
+        self,
+        parameters: Sequence[Array],
+        *,
+        clipping_norm: float,
+        sample_rate: float,
+        noise_multiplier: float | None = None,
+        accounting: Sequence[Phase] | None = None,
+    ) -> ClientCanaries:
+        """Canary clients for a federated run; see :class:`ClientCanaries`. ``accounting``: what the claim rests on."""
+        self._once()
+        self._clients = ClientCanaries(
+            parameters,
+            self.n_canaries,
+            clipping_norm=clipping_norm,
+            sample_rate=sample_rate,
+            noise_multiplier=noise_multiplier,
+            rng=self._rng,
+        )
+        self._counted = None if accounting is None else tuple(accounting)
+        return self._clients
+
     def coins(self) -> BoolArray:
         """(n_canaries,) fair coins, for an attack of the function's own: put the canaries in whose coin is True."""
         return self._rng.random(self.n_canaries) < 0.5
@@ -304,36 +318,19 @@ class AuditPlan:
         """Coins and scores, and what the accountant counted. Raises UsageError where the function attached nothing."""
         if self._scores is not None:
             return self._scores, None
+        if self._clients is not None:
+            return self._clients.scores(), self._counted
         if self._attached is None:
             raise UsageError(
                 "The training function attached no canaries: call audit.attach(optimizer, sample_rate=...) after "
-                "make_private, or audit.submit(scores)."
+                "make_private, audit.attach_clients(parameters, ...) in a federated run, or audit.submit(scores)."
             )
         self._attached.detach()
         return self._attached.scores(), self._attached.accounting()
 
     def _once(self) -> None:
-        if self._attached is not None:
+        if self._attached is not None or self._clients is not None:
             raise UsageError("Canaries were attached already: one training, one optimizer.")
-
-
-def _places(parameters: list[Any], n_canaries: int, rng: np.random.Generator) -> list[tuple[Any, Tensor, IntArray]]:
-    """For each parameter its canaries: positions in the flattened parameter, and their numbers."""
-    sizes = np.asarray([p.numel() for p in parameters], np.int64)
-    total = int(sizes.sum())
-    if not 1 <= n_canaries <= total:
-        raise UsageError(
-            f"{n_canaries:,} canaries need as many parameters, and the optimizer holds {total:,}: ask for fewer."
-        )
-    owned = rng.choice(total, n_canaries, replace=False)
-    ends = np.cumsum(sizes)
-    which = np.searchsorted(ends, owned, side="right")
-    places = []
-    for k, parameter in enumerate(parameters):
-        who = np.flatnonzero(which == k).astype(np.int64)
-        at = torch.from_numpy(owned[who] - (ends[k] - sizes[k])).to(parameter.device)
-        places.append((parameter, at, who))
-    return places
 
 
 def _sensitivity(

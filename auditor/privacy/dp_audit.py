@@ -28,7 +28,7 @@ from auditor.privacy.one_run import (
     one_run_p_value,
 )
 from auditor.privacy.released_noise import NoiseAudit, ReleasedNoise, audit_noise
-from auditor.privacy.sensitivity import Sensitivity
+from auditor.privacy.sensitivity import Sensitivity, Unit
 from auditor.rows import FloatArray
 from auditor.statistics.intervals import clopper_pearson
 
@@ -54,7 +54,7 @@ class CanaryScores:
     ``kind``: how the canaries were put in. ``steps``, ``sample_rate``: of the training, where they are known.
     ``noise``: what each run added to its sums, ``sensitivity``: how far one row moves a step, where the audit saw it.
     ``unclipped``: steps whose sum was not that of gradients clipped row by row, of the ``clipping_seen`` that were
-    looked at.
+    looked at. ``unit``: what a canary stands for.
     """
 
     included: BoolArray
@@ -66,6 +66,7 @@ class CanaryScores:
     sensitivity: Sensitivity | None = None
     unclipped: int = 0
     clipping_seen: int = 0
+    unit: Unit = "row"
 
     def __post_init__(self) -> None:
         if self.included.shape != self.scores.shape or self.included.ndim != 1 or not len(self.included):
@@ -95,6 +96,7 @@ def pooled(runs: Sequence[CanaryScores]) -> CanaryScores:
         ),
         unclipped=sum(run.unclipped for run in runs),
         clipping_seen=sum(run.clipping_seen for run in runs),
+        unit=runs[0].unit,
     )
 
 
@@ -313,6 +315,7 @@ def _result(
             unclipped=canaries.unclipped,
             clipping_seen=(canaries.clipping_seen, sum(run.steps for run in canaries.noise)),
             uncounted=_uncounted(canaries, accounting),
+            unit=canaries.unit,
             half=dict(_with_noise(power, noise, (HALF_NOISE,))).get(HALF_NOISE),
             power_unknown=power_unknown,
         )
@@ -411,6 +414,7 @@ class _Evidence:
     unclipped: int
     clipping_seen: tuple[int, int]
     uncounted: int
+    unit: Unit
     half: float | None
     power_unknown: str
 
@@ -433,8 +437,8 @@ def _verdict(seen: _Evidence) -> tuple[Verdict, str]:
         )
     if seen.sensitivity is not None and seen.sensitivity.exceeds:
         return "contradicted", (
-            f"one row moves the released sum by {seen.sensitivity.largest:.3g} clipping norms, and the accounting "
-            "counts on at most 1: gradients are not clipped row by row, or their divisor depends on the rows."
+            f"one {seen.unit} moves the released sum by {seen.sensitivity.largest:.3g} clipping norms, and the "
+            f"accounting counts on at most 1: {_WHY_MOVED[seen.unit]}."
         )
     if seen.unclipped:
         return "contradicted", (
@@ -467,20 +471,27 @@ def _verdict(seen: _Evidence) -> tuple[Verdict, str]:
             f"nothing contradicts the claim: {shown}. But {found}, which is under {LEAST_POWER:.0%}: use more canaries "
             "or more runs."
         )
-    unseen = "" if seen.sensitivity and not seen.sensitivity.why_not else _NOT_MEASURED
+    unseen = "" if seen.sensitivity and not seen.sensitivity.why_not else _NOT_MEASURED[seen.unit]
     clipped, steps = seen.clipping_seen
-    if steps and clipped < steps:
+    if steps and clipped < steps and seen.unit == "row":
         unseen += f" How rows are clipped was seen at {clipped:,} of {steps:,} steps."
-    unseen += _FOR_THE_LINTER
+    unseen += _FOR_THE_LINTER[seen.unit]
     return "consistent", f"nothing contradicts the claim: {shown}. This is no proof of the claim; {found}.{unseen}"
 
 
-_NOT_MEASURED = (
-    " How far one row moves a step was not measured: attach with a ReferenceGradient, which brings rows to leave out."
-)
-
-
-_FOR_THE_LINTER = " How rows are drawn, and what moves weights outside the optimizer, is for the linter and LoopWatch."
+_WHY_MOVED: dict[Unit, str] = {
+    "row": "gradients are not clipped row by row, or their divisor depends on the rows",
+    "client": "updates are not clipped client by client, or are weighted by what depends on the data",
+}
+_NOT_MEASURED: dict[Unit, str] = {
+    "row": " How far one row moves a step was not measured: attach with a ReferenceGradient, which brings rows to "
+    "leave out.",
+    "client": " How far one client moves a round was not seen: hand over what the clients of a round send.",
+}
+_FOR_THE_LINTER: dict[Unit, str] = {
+    "row": " How rows are drawn, and what moves weights outside the optimizer, is for the linter and LoopWatch.",
+    "client": " How clients are drawn, and who sees their updates, is for the linter.",
+}
 
 
 def _noise_of(canaries: CanaryScores, accounting: Sequence[Phase] | None, confidence: float) -> NoiseAudit | None:

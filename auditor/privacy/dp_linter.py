@@ -5,17 +5,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 from auditor.privacy import dp_claim_checks as claim
 from auditor.privacy import dp_step_checks as steps
 from auditor.privacy.dp_problem import CannotTell, Problem
 from auditor.privacy.run_record import RunRecord
 
+R = TypeVar("R")
+
 
 @dataclass(frozen=True, kw_only=True)
-class Check:
+class Check(Generic[R]):
     """One question asked of a run; ``needs``: the fields without which it cannot be answered.
 
     ``ask`` gives the fault, None where there is none, or why the fields that are there do not tell.
@@ -23,7 +26,7 @@ class Check:
 
     name: str
     needs: tuple[str, ...]
-    ask: Callable[[RunRecord], Problem | CannotTell | None]
+    ask: Callable[[R], Problem | CannotTell | None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,8 +53,13 @@ class LintResult:
 
 def lint(run: RunRecord) -> LintResult:
     """Asks every check of ``CHECKS`` that the record can answer."""
+    return asked(run, CHECKS)
+
+
+def asked(run: R, checks: Sequence[Check[R]]) -> LintResult:
+    """Asks every check that the record can answer."""
     problems, clean, missing, untold = [], [], [], []
-    for check in CHECKS:
+    for check in checks:
         absent = tuple(field for field in check.needs if getattr(run, field) is None)
         if absent:
             missing.append((check.name, absent))
@@ -68,7 +76,7 @@ def lint(run: RunRecord) -> LintResult:
     )
 
 
-CHECKS: tuple[Check, ...] = (
+CHECKS: tuple[Check[RunRecord], ...] = (
     Check(name="sampler_not_poisson", needs=("sampler",), ask=steps.sampler_not_poisson),
     Check(name="weighted_sampler", needs=("sampler",), ask=steps.weighted_sampler),
     Check(name="sample_rate_too_low", needs=("phases", "sample_rate"), ask=steps.sample_rate_too_low),

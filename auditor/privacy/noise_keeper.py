@@ -33,22 +33,29 @@ class NoiseKeeper:
 
     def add(self, before: Sequence[Tensor], norm: float, multiplier: float) -> None:
         """The noise of a step: what ``p.grad`` holds beyond the sums ``before``, in units of the norm."""
-        squares, total, released = np.zeros(len(before)), 0.0, []
+        noises, released = [], []
+        for p, summed, block in zip(self.parameters, before, self._blocks, strict=True):
+            noises.append((p.grad.detach().reshape(summed.shape).float() - summed.float()) / norm)
+            at = torch.from_numpy(block).to(noises[-1].device)
+            released.append(p.grad.detach().reshape(-1)[at].double().cpu().numpy())
+        self.keep(noises, multiplier)
+        self._released = np.concatenate(released)
+
+    def keep(self, noises: Sequence[Tensor], multiplier: float) -> None:
+        """A step's noise, one tensor a parameter, in units of the norm; ``multiplier``: what is stated for it."""
+        squares, total = np.zeros(len(noises)), 0.0
         watched = []
-        for k, (p, summed) in enumerate(zip(self.parameters, before, strict=True)):
-            noise = (p.grad.detach().reshape(summed.shape).float() - summed.float()) / norm
+        for k, noise in enumerate(noises):
             squares[k] = float(noise.double().square().sum())
             total += float(noise.double().sum())
-            # The optimizer's own multiplier, so that a schedule of noise is one size.
+            # The step's own multiplier, so that a schedule of noise is one size.
             self._sum[k] += noise.reshape(self._sum[k].shape) / (multiplier or 1.0)
             at = torch.from_numpy(self._blocks[k]).to(noise.device)
             watched.append(noise.reshape(-1)[at].double().cpu().numpy())
-            released.append(p.grad.detach().reshape(-1)[at].double().cpu().numpy())
         self._squares.append(squares)
         self._totals.append(total)
         self._multipliers.append(multiplier)
         self._watched = [*self._watched, np.concatenate(watched) / (multiplier or 1.0)][-MOST_STEPS:]
-        self._released = np.concatenate(released)
 
     def taken(self, scale: float) -> None:
         """A step is taken: with the gradient that the noise was added to, divided by ``scale``, or with another?"""

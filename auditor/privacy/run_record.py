@@ -9,7 +9,7 @@ import json
 import tomllib
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import Field, ValidationError, model_validator
 
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 RUN_FORMAT = "auditor-dp-run/1"
 _MOST_BYTES = 4 << 20
+
+R = TypeVar("R", bound=Closed)
 
 Sampler = Literal["poisson", "shuffled", "in_order", "with_replacement", "weighted", "other"]
 Positive = Annotated[float, Field(gt=0.0)]
@@ -142,33 +144,41 @@ class RunRecord(Closed):
 
 def read_run(path: str | Path) -> RunRecord:
     """The record in a JSON or TOML file. Raises DataError naming the field that is wrong and the nearest known one."""
+    return parse_run(read_plain(path), Path(path).name)
+
+
+def read_plain(path: str | Path) -> object:
+    """What a JSON or TOML file of a run record holds. Raises DataError where it is neither, or too large."""
     file = Path(path)
     if file.stat().st_size > _MOST_BYTES:
         raise DataError(f"{file.name!r} is larger than a run record of {_MOST_BYTES >> 20} MiB can be.")
     try:
         text = file.read_text(encoding="utf-8")
-        raw: Any = tomllib.loads(text) if file.suffix.lower() == ".toml" else json.loads(text)
+        raw: object = tomllib.loads(text) if file.suffix.lower() == ".toml" else json.loads(text)
     except (UnicodeDecodeError, ValueError, RecursionError) as error:
         raise DataError(f"{file.name!r} is neither JSON nor TOML: {str(error)[:200]}.") from None
-    return parse_run(raw, file.name)
+    return raw
 
 
-def write_run(run: RunRecord, path: str | Path) -> None:
+def write_run(run: Closed, path: str | Path) -> None:
     """Writes a record as JSON that :func:`read_run` and ``auditor dp-lint`` read, what is not recorded left out."""
     write_beside(path, run.model_dump_json(indent=2, exclude_none=True).encode())
 
 
 def parse_run(raw: object, name: str) -> RunRecord:
     """The record of plain data. Raises DataError as :func:`read_run`."""
-    if not isinstance(raw, dict) or raw.get("format") != RUN_FORMAT:
-        raise DataError(f'{name!r} is no record of a private run: it must be an object with "format": "{RUN_FORMAT}".')
+    return parse_as(RunRecord, RUN_FORMAT, raw, name)
+
+
+def parse_as(kind: type[R], form: str, raw: object, name: str) -> R:
+    """A record of one kind and format of plain data. Raises DataError as :func:`read_run`."""
+    if not isinstance(raw, dict) or raw.get("format") != form:
+        raise DataError(f'{name!r} is no record of a private run: it must be an object with "format": "{form}".')
     for key in raw:
-        if key not in RunRecord.model_fields:
-            raise DataError(
-                f"{name!r} has an unknown field {key!r}{did_you_mean(str(key), RunRecord.model_fields) or '.'}"
-            )
+        if key not in kind.model_fields:
+            raise DataError(f"{name!r} has an unknown field {key!r}{did_you_mean(str(key), kind.model_fields) or '.'}")
     try:
-        return RunRecord.model_validate(raw)
+        return kind.model_validate(raw)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])

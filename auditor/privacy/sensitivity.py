@@ -1,8 +1,11 @@
-"""How far one row moves a private step."""
+"""How far one row, or one client, moves a private step."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
+
+Unit = Literal["row", "client"]
 
 # What rounding in single precision leaves of a sensitivity of 1.
 SLACK = 1e-2
@@ -10,7 +13,7 @@ SLACK = 1e-2
 
 @dataclass(frozen=True, kw_only=True)
 class Sensitivity:
-    """How far the released sum moves when one row leaves, in clipping norms; a private step allows 1.
+    """How far the released sum moves when one of a ``unit`` leaves, in clipping norms; a private step allows 1.
 
     ``largest``: over ``n_rows`` rows left out of ``batch_rows``, each as it is and, where rows are numbers, much
     longer. ``why_not``: why it could not be measured, or "".
@@ -20,6 +23,7 @@ class Sensitivity:
     n_rows: int
     batch_rows: int
     why_not: str = ""
+    unit: Unit = "row"
 
     @property
     def exceeds(self) -> bool:

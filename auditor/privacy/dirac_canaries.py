@@ -1,0 +1,81 @@
+"""Canaries that own a coordinate each: their coins, what they add to a sum, and their scores."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from auditor.errors import UsageError
+from auditor.privacy.dp_audit import BoolArray
+from auditor.rows import FloatArray, IntArray
+
+
+class DiracCanaries:
+    """m canaries, of which number i has the direction ``e_i``, a coordinate of its own among all parameters.
+
+    ``included``: (m,) fair coins. ``scores``: (m,) the sum over steps of the dot product of its direction with what was
+    released, less what was expected, over the clipping norm. Raises UsageError where the sample rate is none or there
+    are fewer parameters than canaries.
+    Source: Steinke, Nasr and Jagielski, NeurIPS 2023, section 6 (white-box, Dirac canaries).
+    """
+
+    def __init__(
+        self, parameters: Sequence[Any], n_canaries: int, *, sample_rate: float, rng: np.random.Generator
+    ) -> None:
+        if not 0.0 < sample_rate <= 1.0:
+            raise UsageError(f"The sample rate must lie above 0 and be at most 1, not {sample_rate:g}.")
+        self.sample_rate = sample_rate
+        self.places = _places(parameters, n_canaries, rng)
+        self.included: BoolArray = rng.random(n_canaries) < 0.5
+        self.scores: FloatArray = np.zeros(n_canaries)
+        self._rng = rng
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    def draw(self) -> BoolArray:
+        """(m,) those that are in and drawn for a step, each with chance ``sample_rate``."""
+        return self.included & (self._rng.random(len(self)) < self.sample_rate)
+
+    def add(self, sums: Sequence[Tensor], drawn: BoolArray, norm: float) -> None:
+        """Adds ``norm * e_i`` of each canary that is drawn to the sums, one tensor a parameter, in place."""
+        for (at, who), summed in zip(self.places, sums, strict=True):
+            chosen = torch.from_numpy(drawn[who]).to(at.device)
+            summed.view(-1).index_add_(0, at, chosen.to(summed.dtype) * norm)
+
+    def at(self, tensors: Sequence[Tensor]) -> FloatArray:
+        """(m,) what stands at the canaries' own coordinates."""
+        found = np.zeros(len(self))
+        for (at, who), tensor in zip(self.places, tensors, strict=True):
+            found[who] = tensor.detach().reshape(-1)[at].double().cpu().numpy()
+        return found
+
+    def read(self, released: Sequence[Tensor | None], scale: float, expected: FloatArray, norm: float) -> None:
+        """A step has released ``scale`` times these tensors; None where it released nothing of a parameter."""
+        for (at, who), tensor in zip(self.places, released, strict=True):
+            if tensor is not None:
+                found = tensor.detach().reshape(-1)[at].double().cpu().numpy() * scale
+                self.scores[who] += (found - expected[who]) / norm
+
+
+def _places(parameters: Sequence[Any], n_canaries: int, rng: np.random.Generator) -> list[tuple[Tensor, IntArray]]:
+    """For each parameter its canaries: positions in the flattened parameter, and their numbers."""
+    sizes = np.asarray([p.numel() for p in parameters], np.int64)
+    total = int(sizes.sum())
+    if not 1 <= n_canaries <= total:
+        raise UsageError(
+            f"{n_canaries:,} canaries need as many parameters, and the optimizer holds {total:,}: ask for fewer."
+        )
+    owned = rng.choice(total, n_canaries, replace=False)
+    ends = np.cumsum(sizes)
+    which = np.searchsorted(ends, owned, side="right")
+    places = []
+    for k, parameter in enumerate(parameters):
+        who = np.flatnonzero(which == k).astype(np.int64)
+        at = torch.from_numpy(owned[who] - (ends[k] - sizes[k])).to(parameter.device)
+        places.append((at, who))
+    return places

@@ -1,0 +1,150 @@
+"""The record of a federated run: what a linter must know of its rounds, read from JSON or TOML.
+
+A field that is left out was not recorded; the checks that need it say so. Nothing is assumed in its place.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from auditor.errors import DataError
+from auditor.files import Closed
+from auditor.privacy.run_record import (
+    RUN_FORMAT,
+    Positive,
+    RecordedPhase,
+    RunRecord,
+    Whole,
+    parse_as,
+    parse_run,
+    read_plain,
+)
+
+FEDERATED_FORMAT = "auditor-federated-run/1"
+
+NotNegative = Annotated[float, Field(ge=0.0)]
+Count = Annotated[int, Field(ge=0)]
+
+
+class FederatedRun(Closed):
+    """One run of federated training, as far as it was recorded. A round is one noisy sum of clients' updates.
+
+    ``unit``: whom the claim protects, a client with all its rows or a single row. ``claim_toward``: against whom it is
+    made: who sees only the released models, the other clients, or the server too. ``phases``: what the accountant
+    counted, a step being a round (of local DP-SGD, ``clipping`` ``row``, a local step).
+
+    ``n_clients``, ``n_rows``: clients there are, rows of all of them. ``cohort``: how those of a round are drawn:
+    ``poisson`` each by itself with chance ``cohort_rate``, ``fixed_size`` so many of all, ``all`` every one,
+    ``shuffled`` everybody once before anybody twice, ``available`` who reports. ``cohort_secret``: nobody against whom
+    the claim is made learns who took part. ``partial_cohorts``: what a round does to which fewer answer than were
+    asked, the last of an epoch too: the sum of those few with the whole noise (``kept``), no release (``dropped``),
+    others asked instead (``redrawn``), or noise for so few (``noise_scaled``).
+    ``participation_limit``: rounds that a client may take part in.
+
+    ``weighting``: of a client's update in the sum: ``uniform``, by its ``rows``, by its rows up to a bound
+    (``rows_capped``), or ``other``; ``largest_weight``: the most it can be, where noise is scaled by it.
+    ``divided_by``: what the noisy sum is divided by.
+    ``coordinates``: those of an update that are sent: ``all``, ``fixed`` or ``random`` ones, or by the data the
+    ``largest`` or those above a ``threshold``; ``coordinates_accounted``: their choice is private and in the claim.
+    ``local_steps``: of a client in a round.
+
+    ``clipping``: ``per_client`` each whole update to ``clipping_norm``, ``per_layer`` each part to it, ``row`` the
+    rows' gradients in local DP-SGD, ``after_sum`` or ``none``; ``clipped_at``: where. ``clipping_chosen``: ``fixed``
+    beforehand, ``adaptive`` from the updates as they are, ``adaptive_private`` from a noisy count of those clipped, of
+    standard deviation ``quantile_noise``.
+
+    ``noise_at``: ``server``, or each ``client`` adds its own. ``noise_multiplier``: standard deviation that was added,
+    by the server to the sum or by each client to its update, over the clipping norm. ``least_reports``: the fewest
+    clients whose noise is in a released sum. ``sees_updates``: who sees the update of a single client: the ``server``,
+    nobody but the ``secure_aggregation`` that releases sums, or ``nobody``, as in a simulation by one party.
+
+    What was seen of the rounds: ``rounds``, ``cohort_sizes`` asked in each, ``most_participations`` of one client,
+    ``answers_missing``: clients asked that did not answer, ``largest_update``: norm of an update as it entered the sum,
+    ``weight_ratio``: largest over smallest weight in a round. The rest as of
+    :class:`~auditor.privacy.run_record.RunRecord`.
+    """
+
+    format: Literal["auditor-federated-run/1"] = "auditor-federated-run/1"
+    claimed_epsilon: Positive | None = None
+    delta: Annotated[float, Field(ge=0.0, lt=1.0)] | None = None
+    unit: Literal["client", "row"] | None = None
+    claim_toward: Literal["released_model", "clients", "server"] | None = None
+    accountant: Literal["rdp", "prv", "gdp"] | None = None
+    phases: Annotated[tuple[RecordedPhase, ...], Field(min_length=1)] | None = None
+    n_clients: Whole | None = None
+    n_rows: Whole | None = None
+    cohort: Literal["poisson", "fixed_size", "all", "shuffled", "available", "other"] | None = None
+    cohort_rate: Annotated[float, Field(gt=0.0, le=1.0)] | None = None
+    cohort_secret: bool | None = None
+    partial_cohorts: Literal["kept", "dropped", "redrawn", "noise_scaled"] | None = None
+    participation_limit: Whole | None = None
+    weighting: Literal["uniform", "rows", "rows_capped", "other"] | None = None
+    largest_weight: Positive | None = None
+    divided_by: Literal["expected_cohort", "actual_cohort", "sum_of_weights", "nothing", "other"] | None = None
+    coordinates: Literal["all", "fixed", "random", "largest", "threshold"] | None = None
+    coordinates_accounted: bool | None = None
+    local_steps: Whole | None = None
+    clipping: Literal["per_client", "per_layer", "row", "after_sum", "none"] | None = None
+    clipping_norm: Positive | None = None
+    clipped_at: Literal["client", "server"] | None = None
+    clipping_chosen: Literal["fixed", "adaptive", "adaptive_private"] | None = None
+    quantile_noise: NotNegative | None = None
+    noise_at: Literal["server", "client"] | None = None
+    noise_multiplier: NotNegative | None = None
+    least_reports: Whole | None = None
+    sees_updates: Literal["server", "secure_aggregation", "nobody"] | None = None
+    rounds: Count | None = None
+    cohort_sizes: tuple[Count, ...] | None = None
+    most_participations: Count | None = None
+    answers_missing: Count | None = None
+    largest_update: NotNegative | None = None
+    weight_ratio: Annotated[float, Field(ge=1.0)] | None = None
+    preprocessing: Literal["none", "public", "training_rows", "private_mechanism"] | None = None
+    n_trials: Whole | None = None
+    trials_accounted: bool | None = None
+    noise_seed_known: bool | None = None
+
+    @property
+    def amplified(self) -> bool:
+        """Whether the accounting counts on clients being drawn by chance."""
+        return any(phase.sample_rate < 1.0 for phase in self.phases or ())
+
+    @property
+    def counted(self) -> int:
+        """Rounds that the accountant counts."""
+        return sum(phase.steps for phase in self.phases or ())
+
+    def as_of_rows(self) -> RunRecord:
+        """What a central run's checks ask about, a client standing for a row where the claim is for clients."""
+        return RunRecord(
+            claimed_epsilon=self.claimed_epsilon,
+            delta=self.delta,
+            accountant=self.accountant,
+            phases=self.phases,
+            preprocessing=self.preprocessing,
+            n_trials=self.n_trials,
+            trials_accounted=self.trials_accounted,
+            noise_seed_known=self.noise_seed_known,
+        )
+
+
+def parse_federated(raw: object, name: str) -> FederatedRun:
+    """The record of plain data. Raises DataError naming the field that is wrong and the nearest known one."""
+    return parse_as(FederatedRun, FEDERATED_FORMAT, raw, name)
+
+
+def read_any_run(path: str | Path) -> RunRecord | FederatedRun:
+    """The record in a JSON or TOML file, of rows or of clients as its format says. Raises DataError."""
+    raw, name = read_plain(path), Path(path).name
+    form = raw.get("format") if isinstance(raw, dict) else None
+    if form == FEDERATED_FORMAT:
+        return parse_federated(raw, name)
+    if form == RUN_FORMAT:
+        return parse_run(raw, name)
+    raise DataError(
+        f'{name!r} is no record of a private run: it must be an object with "format": "{RUN_FORMAT}" or, for federated '
+        f'training, "{FEDERATED_FORMAT}".'
+    )

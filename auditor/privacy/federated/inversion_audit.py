@@ -1,0 +1,253 @@
+"""Does one update give its picture away? What is drawn from it, ranked among images that it does not come from.
+
+A client's image and ``others`` images of the same label are exchangeable: which of them is the client's is drawn by
+chance. Where an update gives nothing away, so is the rank of the client's image among them by likeness to what was
+drawn, whatever the attack is. A weak attack makes a p-value large, never wrong.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from auditor.errors import DataError, UsageError
+from auditor.privacy.federated.client_canaries import clipped
+from auditor.privacy.federated.gradient_inversion import ClientStep, Effort, invert
+from auditor.rows import FloatArray, IntArray
+
+Verdict = Literal["gives_away", "stopped", "cannot_tell"]
+Send = Callable[[Tensor, Tensor], list[Tensor]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Defence:
+    """What a client does to its update: clipping as a whole to ``clipping_norm``, and normal noise.
+
+    ``noise_multiplier``: standard deviation of the noise over the clipping norm.
+    """
+
+    clipping_norm: float | None = None
+    noise_multiplier: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.clipping_norm is not None and not self.clipping_norm > 0.0:
+            raise UsageError(f"The clipping norm must be above 0, not {self.clipping_norm:g}.")
+        if not self.noise_multiplier >= 0.0:
+            raise UsageError(f"The noise multiplier must be at least 0, not {self.noise_multiplier:g}.")
+        if self.noise_multiplier and self.clipping_norm is None:
+            raise UsageError("Noise is counted in clipping norms: give a clipping norm with it.")
+
+    @property
+    def idle(self) -> bool:
+        """Whether an update is sent as it is."""
+        return self.clipping_norm is None
+
+    def applied(self, update: list[Tensor], generator: torch.Generator) -> list[Tensor]:
+        """What is sent of an update."""
+        if self.clipping_norm is None:
+            return update
+        size = self.clipping_norm * self.noise_multiplier
+        return [
+            part + size * torch.randn(part.shape, generator=generator).to(part)
+            for part in clipped(update, self.clipping_norm)
+        ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClientTask:
+    """What an audit of updates takes: a network that answers logits, and images that clients may hold.
+
+    ``images``: (n, channels, height, width) numbers in [0, 1], as the network takes them; ``labels``: (n,) classes.
+    ``send``: what a client sends for some images and labels, a tensor a trainable parameter, as your own client makes
+    it; None for :class:`ClientStep` and :class:`Defence`.
+    """
+
+    module: nn.Module
+    images: Tensor
+    labels: Tensor
+    send: Send | None = None
+
+    def __post_init__(self) -> None:
+        if self.images.ndim != 4 or len(self.images) != len(self.labels) or not len(self.images):
+            raise UsageError("The images must be (n, channels, height, width), with a label each.")
+        if not bool(((self.images >= 0.0) & (self.images <= 1.0)).all()):
+            raise UsageError("The images' numbers must lie in [0, 1]: let the network itself take means off and scale.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attempt:
+    """One update: how like its image the drawn one is, by Pearson's correlation, and ``rank`` others at least as like.
+
+    ``best_other``: the likeness of the most alike of them. ``method``: the attack whose images were taken.
+    """
+
+    similarity: float
+    best_other: float
+    rank: int
+    method: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class InversionAudit:
+    """The verdict on updates, with all it rests on.
+
+    ``p_value``: the chance of ranks that small in sum where updates give nothing away, exact; ``plain``,
+    ``plain_p_value``: the same of the same images' updates as they are before anything is done to them, which says
+    whether the attack could see anything at all. None where nothing is done to them.
+    """
+
+    attempts: tuple[Attempt, ...]
+    plain: tuple[Attempt, ...] | None
+    others: int
+    batch: int
+    alpha: float
+    p_value: float
+    plain_p_value: float | None
+    verdict: Verdict
+    reason: str
+
+
+def audit_updates(
+    task: ClientTask,
+    *,
+    rng: np.random.Generator,
+    step: ClientStep | None = None,
+    defence: Defence | None = None,
+    effort: Effort | None = None,
+    updates: int = 5,
+    batch: int = 1,
+    others: int = 99,
+    alpha: float = 0.05,
+) -> InversionAudit:
+    """Draws images from updates of clients, and ranks each client's image among others of its label.
+
+    Of each update: a label with at least ``others + 1`` images, so many of them by chance, one of those by chance as
+    the client's image, ``batch - 1`` further images from the rest of all. An image's likeness is the largest Pearson
+    correlation with any image of the batch that was drawn. With ranks ``r_t`` (others at least as alike, ties counted
+    against), ``p = P(U_1 + ... + U_T <= r_1 + ... + r_T)``, U uniform on 0 to ``others``: exact where updates give
+    nothing away beyond the label, which the attack is told.
+
+    ``gives_away`` where ``p <= alpha``, so that harmless updates are called so with at most ``alpha``; ``stopped``
+    where not, and the same attack on plain updates of the same images has ``p <= alpha``; else ``cannot_tell``: the
+    attack sees nothing in plain updates either. ``stopped`` is of this attack, and a claim of privacy is for noise that
+    is accounted. Raises DataError where no label has enough images, UsageError for numbers that cannot be.
+    Sources: Zhu, Liu and Han, NeurIPS 2019; Geiping, Bauermeister, Droge and Moeller, NeurIPS 2020.
+    """
+    step, defence, effort = step or ClientStep(), defence or Defence(), effort or Effort()
+    _check(task, updates=updates, batch=batch, others=others, alpha=alpha, defence=defence)
+    module = copy.deepcopy(task.module).eval()
+    generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
+    found, plain = [], []
+    for _ in range(updates):
+        chosen, own = _chosen(task.labels.cpu().numpy(), others, batch, rng)
+        held = torch.from_numpy(np.concatenate([chosen[own : own + 1], chosen[others + 1 :]]))
+        images, labels = task.images[held], task.labels[held]
+        gradient = step.update(module, images, labels)
+        if task.send is not None:
+            sent = [part.detach() for part in task.send(images, labels)]
+        else:
+            sent = defence.applied(gradient, generator)
+
+        def attempt(
+            update: list[Tensor], labels: Tensor = labels, chosen: IntArray = chosen, own: int = own
+        ) -> Attempt:
+            drawn = invert(
+                module, update, labels, tuple(task.images.shape[1:]), step=step, effort=effort, generator=generator
+            )
+            alike = likeness(drawn.images, task.images[torch.from_numpy(chosen[: others + 1])])
+            rest = np.delete(alike, own)
+            return Attempt(
+                similarity=float(alike[own]),
+                best_other=float(rest.max()),
+                rank=int((rest >= alike[own]).sum()),
+                method=drawn.method,
+            )
+
+        found.append(attempt(sent))
+        if task.send is not None or not defence.idle:
+            plain.append(attempt(gradient))
+    p_value = rank_sum_p_value([one.rank for one in found], others)
+    plain_p = rank_sum_p_value([one.rank for one in plain], others) if plain else None
+    verdict, reason = _verdict(found, p_value, plain_p, alpha, others)
+    return InversionAudit(
+        attempts=tuple(found),
+        plain=tuple(plain) or None,
+        others=others,
+        batch=batch,
+        alpha=alpha,
+        p_value=p_value,
+        plain_p_value=plain_p,
+        verdict=verdict,
+        reason=reason,
+    )
+
+
+def rank_sum_p_value(ranks: list[int], others: int) -> float:
+    """``P(U_1 + ... + U_T <= sum of ranks)`` for U independent and uniform on 0, ..., ``others``; exact."""
+    chances, one = np.ones(1), np.full(others + 1, 1.0 / (others + 1))
+    for _ in ranks:
+        chances = np.convolve(chances, one)
+    return float(min(chances[: sum(ranks) + 1].sum(), 1.0))
+
+
+def likeness(drawn: Tensor, images: Tensor) -> FloatArray:
+    """(n,) for each image the largest Pearson correlation of its pixels with any drawn image; 0 where one is flat."""
+    a, b = (x.double().reshape(len(x), -1).cpu() for x in (images, drawn))
+    a, b = a - a.mean(dim=1, keepdim=True), b - b.mean(dim=1, keepdim=True)
+    size = a.norm(dim=1)[:, None] * b.norm(dim=1)[None, :]
+    return np.asarray(torch.where(size > 0.0, a @ b.T / size.clamp(min=1e-12), 0.0).max(dim=1).values.numpy())
+
+
+def _chosen(labels: IntArray, others: int, batch: int, rng: np.random.Generator) -> tuple[IntArray, int]:
+    """``others + 1`` images of one label and ``batch - 1`` of the rest, and which of the first is the client's."""
+    classes, counts = np.unique(labels, return_counts=True)
+    label = rng.choice(classes[counts > others])
+    alike = rng.choice(np.flatnonzero(labels == label), others + 1, replace=False)
+    rest = rng.choice(np.setdiff1d(np.arange(len(labels)), alike), batch - 1, replace=False)
+    return np.concatenate([alike, rest]).astype(np.int64), int(rng.integers(others + 1))
+
+
+def _check(task: ClientTask, *, updates: int, batch: int, others: int, alpha: float, defence: Defence) -> None:
+    if updates < 1 or batch < 1 or others < 1 or not 0.0 < alpha < 1.0:
+        raise UsageError("At least one update of one image among one other is needed, and an alpha between 0 and 1.")
+    if task.send is not None and not defence.idle:
+        raise UsageError("Clipping and noise are the client's own where it says what it sends: leave them away.")
+    most = int(np.unique(task.labels.cpu().numpy(), return_counts=True)[1].max())
+    if most <= others:
+        raise DataError(
+            f"The largest class has {most:,} images, and one is ranked among {others:,} others of its label: bring "
+            "more images, or ask for fewer others."
+        )
+    if len(task.labels) < others + batch:
+        raise DataError(f"{others + batch:,} images are needed, and there are {len(task.labels):,}.")
+    if rank_sum_p_value([0] * updates, others) > alpha:
+        raise UsageError(
+            f"{updates} updates among {others} others cannot show anything at {alpha:g}: ask for more of either."
+        )
+
+
+def _verdict(
+    found: list[Attempt], p_value: float, plain_p: float | None, alpha: float, others: int
+) -> tuple[Verdict, str]:
+    first = sum(one.rank == 0 for one in found)
+    ranked = (
+        f"in {first} of {len(found)} updates the client's own image is the most like what was drawn, of {others + 1} "
+        f"of its label (p = {p_value:.2g})"
+    )
+    if p_value <= alpha:
+        return "gives_away", f"updates give their pictures away: {ranked}."
+    if plain_p is not None and plain_p <= alpha:
+        return "stopped", (
+            f"the attack draws the pictures from plain updates (p = {plain_p:.2g}), and not from what is sent: "
+            f"{ranked}. Other attacks may; what noise promises against all of them, its accounting says."
+        )
+    return "cannot_tell", (
+        f"the attack did not find the pictures: {ranked}, and it does not in plain updates either, so that this says "
+        "nothing. Try more steps or restarts."
+    )

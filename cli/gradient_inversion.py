@@ -1,0 +1,102 @@
+"""``auditor gradient-inversion``: draws clients' images from single updates, and says whether they give them away."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from auditor.errors import AuditorError, UsageError, first_line
+from cli.output import paragraph
+
+if TYPE_CHECKING:
+    from auditor.privacy.federated.inversion_audit import Attempt, ClientTask, InversionAudit
+
+_EXIT = {"stopped": 0, "gives_away": 1, "cannot_tell": 3}
+
+
+def gradient_inversion(
+    task: Annotated[str, typer.Argument(help="Your function: package.module:function. It runs as you.")],
+    clip: Annotated[float | None, typer.Option(help="Clipping norm of an update, before it is sent.")] = None,
+    noise: Annotated[float, typer.Option(help="Noise that a client adds, in clipping norms.")] = 0.0,
+    local_steps: Annotated[int, typer.Option(help="Steps of SGD that a client takes.")] = 1,
+    learning_rate: Annotated[float, typer.Option(help="Its learning rate.")] = 0.1,
+    batch: Annotated[int, typer.Option(help="Images of a client.")] = 1,
+    updates: Annotated[int, typer.Option(help="Updates that are tried.")] = 5,
+    others: Annotated[int, typer.Option(help="Images that a client's is ranked among, of its label.")] = 99,
+    steps: Annotated[int, typer.Option(help="Steps of descent of the attack.")] = 200,
+    restarts: Annotated[int, typer.Option(help="Random images that descent begins at.")] = 1,
+    alpha: Annotated[float, typer.Option(help="How often harmless updates may be accused.")] = 0.05,
+    seed: Annotated[int, typer.Option(help="Seed of what is drawn, and of the noise.")] = 0,
+    json_: Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+) -> int:
+    """Draw clients' images from single updates, and say whether updates give their pictures away.
+
+    Your function returns a ClientTask: a network, images and labels, and, where it says so, what a client sends of
+    them. It runs in this process, with your rights. Exit codes: 0 the attack draws pictures from plain updates and not
+    from what is sent, 1 updates give their pictures away, 2 wrong usage, 3 the attack sees nothing in plain updates
+    either, 4 there are too few images.
+    """
+    import numpy as np
+
+    from auditor.intake.user_code import import_object
+    from auditor.privacy.federated.gradient_inversion import ClientStep, Effort
+    from auditor.privacy.federated.inversion_audit import Defence, audit_updates
+
+    step = ClientStep(local_steps=local_steps, learning_rate=learning_rate)
+    defence = Defence(clipping_norm=clip, noise_multiplier=noise)
+    effort = Effort(steps=steps, restarts=restarts)
+    result = audit_updates(
+        _task(import_object(task, str(Path.cwd()), "TASK")),
+        rng=np.random.default_rng(seed),
+        step=step,
+        defence=defence,
+        effort=effort,
+        updates=updates,
+        batch=batch,
+        others=others,
+        alpha=alpha,
+    )
+    if json_:
+        typer.echo(json.dumps(_as_json(result), indent=2))
+    else:
+        _print(result)
+    return _EXIT[result.verdict]
+
+
+def _task(function: Any) -> ClientTask:
+    from auditor.privacy.federated.inversion_audit import ClientTask
+
+    try:
+        found = function()
+    except AuditorError:
+        raise
+    except (Exception, SystemExit) as error:  # the user's own code may raise anything, and leave by any door
+        raise UsageError(f"The function raised {type(error).__name__}: {first_line(error)}.") from error
+    if not isinstance(found, ClientTask):
+        raise UsageError(
+            f"The function returned {type(found).__name__}: return a ClientTask of "
+            "auditor.privacy.federated.inversion_audit."
+        )
+    return found
+
+
+def _print(result: InversionAudit) -> None:
+    typer.echo(f"sent        {_ranks(result.attempts, result)}")
+    if result.plain is not None:
+        typer.echo(f"plain       {_ranks(result.plain, result)}")
+    typer.echo(f"verdict     {result.verdict.replace('_', ' ').upper()}")
+    typer.echo(paragraph(result.reason[0].upper() + result.reason[1:], 12))
+
+
+def _ranks(attempts: tuple[Attempt, ...], result: InversionAudit) -> str:
+    each = ", ".join(f"{one.rank + 1} ({one.similarity:.2f} by {one.method})" for one in attempts)
+    return f"place of the client's image among {result.others + 1} by likeness, of each update: {each}"
+
+
+def _as_json(result: InversionAudit) -> dict[str, object]:
+    plain = None if result.plain is None else [dict(vars(one)) for one in result.plain]
+    return dict(vars(result)) | {"attempts": [dict(vars(one)) for one in result.attempts], "plain": plain}
