@@ -509,6 +509,8 @@ class _Writer:
             return self.say.say("page.together", first=first, second=self._column(f.sensitive[-1]))
         if f.sensitive:
             return self._column(f.sensitive[0])
+        if set(f.at) == {"false_positive_rate"}:
+            return self.say.say("page.at_false_alarms", rate=self.say.percent(_number(f.at["false_positive_rate"])))
         at = ", ".join(f"{k} {v:g}" if isinstance(v, float) else f"{k} {v}" for k, v in f.at.items()).replace("_", " ")
         return at or self.say.say("page.everybody")
 
