@@ -78,7 +78,7 @@ class Catalogue:
         match form:
             case "points":
                 return self._hundredths(x)
-            case "percent":
+            case "percent" | "pairs":
                 return self.percent(x)
             case "count":
                 return self.count(round(x))
@@ -102,7 +102,9 @@ class Catalogue:
         """Both ends of an interval; one that does not exist is said in words."""
         if ends is None:
             return ""
-        low, high = (None if end is None else self.figure(end, form) for end in ends)
+        # Ends of shares are read in the unit of the number beside them.
+        plain: Form = "points" if form in ("percent", "pairs") else form
+        low, high = (None if end is None else self.figure(end, plain) for end in ends)
         if low is None and high is None:
             return self.say("form.undefined")
         if low is None:

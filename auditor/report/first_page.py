@@ -40,6 +40,7 @@ class Line:
     small: str
     anchor: str
     axis: Axis | None = None
+    allowed: str = ""
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,7 @@ class Action:
     """What to do next, and the command or setting that does it, ready to copy."""
 
     sentence: str
+    by: str
     command: str = ""
 
 
@@ -220,6 +222,8 @@ class _Writer:
             favourable=self._favourable(),
             low=self.say.percent(low.value),
             high=self.say.percent(high.value),
+            n_low=self.say.count(low.n_samples or 0),
+            n_high=self.say.count(high.n_samples or 0),
         )
         return f"{said} {self._how_sure(f, m)}"
 
@@ -317,6 +321,7 @@ class _Writer:
             small=self._small(f),
             anchor=self.anchors[id(f)],
             axis=self._axis(f, width if form in _SHARES else None),
+            allowed=self._bound(f),
         )
 
     def _small(self, f: Finding) -> str:
@@ -386,6 +391,7 @@ class _Writer:
             interval=self.say.interval(f.interval, form),
             where=self._where(f),
             worst=self._worst_slice(),
+            favourable=self._favourable(),
         )
 
     def _worst_slice(self) -> str:
@@ -402,27 +408,25 @@ class _Writer:
         yield from told[:MOST_NEXT]
 
     def _actions(self) -> Iterator[Action]:
-        report, say = self.report, self.say
-        judged = self._judged()
-        for f in report.findings:
-            if f.outcome is Outcome.NOT_RUN:
-                yield Action(say.say("next.not_run", probe=f.probe))
-                break
+        report, judged = self.report, self._judged()
+        lost = next((f for f in report.findings if f.outcome is Outcome.NOT_RUN), None)
+        if lost is not None:
+            yield self._action("not_run", probe=lost.probe)
         gaps = [f for f in judged if f.pillar == "fairness" and f.outcome is not Outcome.PASS and f.sensitive]
         if gaps:
-            yield Action(say.say("next.repair"), self._repair())
+            yield self._action("repair", self._repair())
         if any(f.pillar == "privacy" and f.outcome is Outcome.FAIL for f in judged):
-            yield Action(say.say("next.private"), "auditor train --dp-epsilon 3 ...")
+            yield self._action("private", "auditor train --dp-epsilon 3 ...")
         for f in self._unbounded()[:1]:
-            yield Action(say.say("next.bound", question=self._question(f)), _criterion(f))
-        more = [f for f in judged if f.outcome is Outcome.INCONCLUSIVE and f.n_required and f.n_samples]
-        more = [f for f in more if (f.n_required or 0) > (f.n_samples or 0)]
-        if more:
-            least = min(more, key=lambda f: f.n_required or 0)
-            question = f"{self._question(least)} ({self._about(least)})"
-            yield Action(say.say("next.rows", n=say.count(least.n_required or 0), question=question))
+            yield self._action("bound", _criterion(f), question=self._question(f))
+        more = [f.n_required for f in judged if f.outcome is Outcome.INCONCLUSIVE and f.n_required]
+        if more and max(more) > (report.data.n_rows or 0):
+            yield self._action("rows", n=self.say.count(max(more)))
         if report.registration is None and judged:
-            yield Action(say.say("next.register"), "auditor register ...")
+            yield self._action("register", "auditor register ...")
+
+    def _action(self, name: str, command: str = "", **words: str) -> Action:
+        return Action(self.say.say(f"next.{name}", **words), self.say.say(f"next.{name}_by"), command)
 
     def _repair(self) -> str:
         data, model = self.report.data, self.report.model.path

@@ -334,17 +334,18 @@ def _front(page: FirstPage) -> dict[str, object]:
                 "slug": _slug(line.outcome),
                 "verdict": _t(line.verdict),
                 "small": _t(line.small),
+                "allowed": _t(line.allowed),
                 "axis": None if line.axis is None else {**asdict(line.axis), "alt": _t(line.axis.alt)},
             }
             for line in page.lines
         ],
         "more": _t(say.say("page.more", n=say.count(page.more_lines))) if page.more_lines else "",
         "shown": [_t(told.sentence) for told in page.shown],
-        "actions": [{"sentence": _t(a.sentence), "command": _t(a.command)} for a in page.actions],
+        "actions": [{"sentence": _t(a.sentence), "by": _t(a.by), "command": _t(a.command)} for a in page.actions],
         "last": _t(" · ".join(page.last)),
         "words": words(
             *(f"page.{name}" for name in ("question", "about", "found", "axis", "outcome", "shown", "next")),
-            *("page.nothing_shown", "page.nothing_next", "next.owner", "next.due"),
+            *("page.nothing_shown", "page.nothing_next", "page.signature", "next.due"),
             *("page.prepared", "page.reviewed", "page.approved"),
         ),
         # Known once every phrase was said.

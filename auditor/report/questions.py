@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Literal
 
-# How a number is read: as so many points of a share, a share, a ratio, a count, or as it stands.
-Form = Literal["points", "percent", "ratio", "count", "number"]
+# How a number is read: as so many points of a share, a share, a share of pairs, a ratio, a count, or as it stands.
+Form = Literal["points", "percent", "pairs", "ratio", "count", "number"]
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,7 @@ class Question:
 
 
 QUESTIONS: tuple[Question, ...] = (
+    Question("ranking", ("performance",), ("roc_auc",), form="pairs"),
     Question("skill", ("performance",)),
     Question(
         "selection",
@@ -58,7 +59,7 @@ QUESTIONS: tuple[Question, ...] = (
         headline=("confirmed_subgroups",),
     ),
     Question("subgroup", ("subgroup_discovery",), form="points"),
-    Question("proxies", ("proxy_association",), headline=("proxy_auc",)),
+    Question("proxies", ("proxy_association",), form="pairs", headline=("proxy_auc",)),
     Question("attribute", ("counterfactual_fairness",), form="percent", headline=("counterfactual_flip_rate",)),
     Question("identity", ("counterfactual_token_fairness",), form="percent", headline=("worst_category_flip_rate",)),
     Question("change", ("change",)),
@@ -67,8 +68,10 @@ QUESTIONS: tuple[Question, ...] = (
     Question("words", ("token_attribution",)),
     Question("curves", ("ale",)),
     Question("few_members", ("membership_inference", "lm_membership"), ("true_positive_rate_at*",), form="percent"),
-    Question("members", ("membership_inference",), headline=("attack_auc",)),
-    Question("texts_learned", ("lm_membership",), headline=("attack_auc",)),
+    Question("members", ("membership_inference",), ("attack_auc",), form="pairs", headline=("attack_auc",)),
+    Question("texts_learned", ("lm_membership",), ("attack_auc",), form="pairs", headline=("attack_auc",)),
+    Question("members", ("membership_inference",)),
+    Question("texts_learned", ("lm_membership",)),
     Question("recited", ("extraction",)),
     Question("secrets", ("canary_exposure",)),
     Question("personal_data", ("pii_leakage",)),

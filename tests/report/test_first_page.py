@@ -72,8 +72,8 @@ def test_the_verdict_is_one_of_effect() -> None:
     page = told(report, labels=LABELS | {f"{target}.{positive}": "a loan"})
     assert page.outcome is Outcome.FAIL
     assert page.effect == (
-        "African-American applicants get “a loan” less often than other applicants: 50\N{NO-BREAK SPACE}% against "
-        "96\N{NO-BREAK SPACE}%. That there is a gap is shown. That it exceeds the 10 points allowed is shown too."
+        "African-American applicants get “a loan” less often than other applicants: 50\N{NO-BREAK SPACE}% of 100 "
+        "against 96\N{NO-BREAK SPACE}% of 100. That there is a gap is shown. That it exceeds the 10 points allowed is shown too."
     )
     plain = told(report).effect
     assert "afam = yes get" in plain and "less often than afam = no" in plain
@@ -188,7 +188,8 @@ def test_a_language_that_comes_along_is_complete(language: str) -> None:
 def test_every_probe_has_a_question_and_so_has_what_the_profile_requires() -> None:
     asked = {probe for q in QUESTIONS for probe in q.probes}
     assert set(PROBES) - asked == set()
-    assert len({q.id for q in QUESTIONS}) == len(QUESTIONS)
+    # A question whose numbers are read in two ways stands there twice.
+    assert len({(q.id, q.form) for q in QUESTIONS}) == len(QUESTIONS)
     assert all_of(question_of(c.probe, c.metric) is not None for c in load_criteria() if c.probe)
 
 

@@ -114,7 +114,7 @@ def test_the_first_screen_says_what_was_audited_and_what_came_of_it(report: Audi
         "data/hmda_test.csv",
         "3,660 rows",
         "24 November 2026",
-        f"Does not pass: {report.summary.fail} of ",
+        f"Do not release on this evidence: {report.summary.fail} of ",
         "Exit code 1",
         "Do next",
         "What could not be said, and what it would take",
