@@ -154,6 +154,7 @@ def environment() -> Environment:
     made.filters |= {
         "breakable": _breakable,
         "prose": _prose,
+        "shortened": text.shortened,
         "bounds": text.grade_interval,
         "count": text.count,
         "graded": text.grade,

@@ -398,7 +398,9 @@ def _pillar(pillar: view.PillarView, folder: Path) -> dict[str, object]:
     return {
         "name": pillar.name,
         "title": title,
-        "rows": [_row(r) for r in pillar.rows],
+        "rows": [
+            _row(r) for r in (*pillar.rows, *pillar.unbounded, *(r for r in pillar.absent if not r.finding.other_kind))
+        ],
         "numbers": [_row(r) for r in pillar.numbers],
         "figures": figures,
         "sources": [

@@ -149,10 +149,12 @@ class Source:
 
 @dataclass(frozen=True)
 class PillarView:
-    """One pillar: the findings a reader judges by, the numbers behind them, the figures."""
+    """One pillar: what was judged or lost, what nobody bounded, what did not apply, and the numbers behind."""
 
     name: str
     rows: tuple[Row, ...]
+    unbounded: tuple[Row, ...]
+    absent: tuple[Row, ...]
     numbers: tuple[Row, ...]
     figures: tuple[Drawn, ...]
     sources: tuple[Source, ...]
@@ -221,6 +223,9 @@ def _adjusted(f: Finding) -> str:
     return f"adjusted {fail} and {ok}, in the {f.budget} budget"
 
 
+_QUIET = (Outcome.NOT_JUDGED, Outcome.NOT_APPLICABLE)
+
+
 def is_detail(finding: Finding) -> bool:
     """Whether a number only stands behind the findings: one of many groups, features or levels, held to nothing."""
     return finding.outcome is Outcome.NOT_JUDGED and bool(finding.group or finding.at)
@@ -236,10 +241,13 @@ def pillars_of(report: AuditReport, rows: Sequence[Row]) -> list[PillarView]:
         figures = tuple(d for pillar, d in drawn if pillar == name)
         if not own and not figures:
             continue
+        whole = sorted((r for r in own if not is_detail(r.finding)), key=lambda r: r.rank)
         views.append(
             PillarView(
                 name=name,
-                rows=tuple(sorted((r for r in own if not is_detail(r.finding)), key=lambda r: r.rank)),
+                rows=tuple(r for r in whole if r.outcome not in _QUIET),
+                unbounded=tuple(r for r in whole if r.outcome is Outcome.NOT_JUDGED),
+                absent=tuple(r for r in whole if r.outcome is Outcome.NOT_APPLICABLE),
                 numbers=tuple(r for r in own if is_detail(r.finding)),
                 figures=figures,
                 sources=_sources(own),

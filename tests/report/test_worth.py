@@ -85,6 +85,6 @@ def test_it_stands_first_in_every_rendering(capsys: pytest.CaptureFixture[str]) 
     shown = capsys.readouterr().out
     for rendered in (page, text, shown):
         assert "would be right for" in rendered
-    assert page.index("Performance.") < page.index('class="counts"')
+    assert page.index("Performance.") < page.index('class="tally-bar"')
     assert page.index('id="pillar-performance"') < page.index('id="pillar-fairness"')
     assert text.index("Performance.") < text.index("PASS |")
