@@ -448,9 +448,11 @@ TOYS: dict[str, Toys] = {
     ),
     "lm_membership": Toys(
         ideal=lambda: remembering([]),
-        violating=lambda: remembering([str(t) for t in told_texts(2_000).X[::2]]),
+        violating=lambda: remembering([str(t) for t in told_texts(2_400).X[::2]]),
         criteria=[criterion("attack_auc", "at_most", 0.55)],
-        data=lambda: told_texts(2_000),
+        data=lambda: told_texts(2_400),
+        # Without one nothing passes: an attack that knows no other model shows little by failing.
+        options={"reference": remembering([])},
     ),
     "extraction": Toys(
         ideal=lambda: remembering([]),
