@@ -18,7 +18,11 @@ from auditor.report.questions import Form
 
 ENGLISH = "en"
 SHIPPED = (ENGLISH, "de")
-_MOST, _LONGEST = 1_000, 500
+_MOST, _LONGEST = 1_000, 160
+_MARKS = {
+    "number.decimal": (".", ","),
+    "number.thousands": (",", ".", "'", " ", "\N{NO-BREAK SPACE}", "\N{THIN SPACE}"),
+}
 
 
 @dataclass(frozen=True)
@@ -148,6 +152,8 @@ def words_of(language: str) -> dict[str, str]:
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ConfigError(f"--lang {language!r} cannot be read as TOML: {error}.") from None
     english = shipped(ENGLISH)
+    if own.get("number.decimal", ".") == own.get("number.thousands", ","):
+        raise ConfigError(f"{language}: the decimal mark and that of thousands must differ.")
     if len(own) > _MOST:
         raise ConfigError(f"{language}: holds more than {_MOST:,} phrases.")
     for key, phrase in own.items():
@@ -155,9 +161,16 @@ def words_of(language: str) -> dict[str, str]:
             raise ConfigError(f"{language}: {key!r} is no phrase of a catalogue{did_you_mean(key, english) or '.'}")
         if not isinstance(phrase, str) or len(phrase) > _LONGEST:
             raise ConfigError(f"{language}: {key!r} must be words of at most {_LONGEST} characters.")
-        extra = _places(phrase, f"{language}: {key!r}") - _places(english[key], key)
-        if extra:
-            raise ConfigError(f"{language}: {key!r} has no place {{{min(extra)}}}.")
+        told, asked = _places(phrase, f"{language}: {key!r}"), _places(english[key], key)
+        if told - asked:
+            raise ConfigError(f"{language}: {key!r} has no place {{{min(told - asked)}}}.")
+        if asked - told:
+            raise ConfigError(f"{language}: {key!r} must keep its place {{{min(asked - told)}}}.")
+        if key.startswith("number."):
+            if phrase not in _MARKS[key]:
+                raise ConfigError(f"{language}: {key!r} must be one of {', '.join(map(repr, _MARKS[key]))}.")
+        elif not phrase.strip() or any(char.isdigit() for char in phrase):
+            raise ConfigError(f"{language}: {key!r} must be words, without a digit: numbers are the tool's.")
     return own
 
 

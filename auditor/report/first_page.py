@@ -10,11 +10,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from auditor.files import Number
+from auditor.finding.criterion import load_criteria
 from auditor.finding.measurement import Outcome
 from auditor.report import text, view
 from auditor.report.about import About
 from auditor.report.axis import Axis, axis_of, excess, reach
-from auditor.report.catalogue import SHIPPED, Catalogue
+from auditor.report.catalogue import SHIPPED, Catalogue, shipped
 from auditor.report.questions import QUESTIONS, Form, Question, question_of
 from auditor.report.record import INTAKE, AuditReport, ExitCode, Finding
 
@@ -22,7 +23,7 @@ _JUDGED = (Outcome.FAIL, Outcome.INCONCLUSIVE, Outcome.PASS)
 _ORDER = (Outcome.FAIL, Outcome.NOT_RUN, Outcome.INCONCLUSIVE, Outcome.PASS)
 MOST_LINES, MOST_OF_ONE, MOST_SHOWN, MOST_NEXT, MOST_NOT_ASKED = 9, 3, 3, 3, 5
 _LONGEST_REASON = 90
-_CONVENTION = re.compile(r"\bconvention\b")
+_LONGEST_NAME = 60
 # Checks of a file or of an explanation's own arithmetic say nothing of what a model does to anybody.
 _OWN_ARITHMETIC = "none"
 
@@ -94,13 +95,13 @@ class FirstPage:
 
 def own_words(say: Catalogue) -> str:
     """That a catalogue of the signer's own gives this page its words, with its digest, so that none can be bent."""
-    if say.language in SHIPPED:
+    if say.language in SHIPPED and dict(say.own) == dict(shipped(say.language)):
         return ""
     spelled = json.dumps(dict(sorted(say.own.items())), ensure_ascii=False)
     digest = hashlib.sha256(spelled.encode()).hexdigest()[:16]
     return (
         f"The words of the first page are those of a catalogue of the signer's own, {say.language} ({digest}), and not "
-        "of the tool. Numbers, colours, marks and the exit code are the tool's."
+        "of the tool. Colours, marks and the exit code are the tool's."
     )
 
 
@@ -149,7 +150,7 @@ class _Writer:
         model = self.about.model
         if model.name:
             version = self.say.say("page.version", version=model.version) if model.version else ""
-            return ", ".join(part for part in (model.name, version) if part)
+            return self.say.say("page.title", model=", ".join(part for part in (model.name, version) if part))
         path = self.report.model.path
         name = re.split(r"[/\\]", path.rstrip("/\\"))[-1] if path else "a model in memory"
         return self.say.say("page.title", model=name)
@@ -162,7 +163,10 @@ class _Writer:
 
     def subtitle(self) -> tuple[str, ...]:
         say, report = self.say, self.report
-        parts = [self.about.system.purpose or self.about.system.decision, self.about.system.affected]
+        # What nobody measured is said to be somebody's word.
+        system = self.about.system
+        stated = [part for part in (system.purpose or system.decision, system.affected) if part]
+        parts = [say.say("page.stated", words="; ".join(stated))] if stated else []
         if report.data.n_rows is not None:
             parts.append(say.say("page.rows", n=say.count(report.data.n_rows)))
         if report.data.sensitive:
@@ -170,13 +174,16 @@ class _Writer:
             parts.append(say.say("page.groups", features=named))
         plan = report.registration
         parts.append(say.say("page.unregistered" if plan is None else f"page.{_kept(plan.followed)}"))
-        whose = dict.fromkeys(c.set_by for c in report.criteria)
-        if not whose:
+        # Who set a bound is anybody's word; that it is the tool's own is known of those that it ships.
+        own = [c.record for c in load_criteria()]
+        others = [c for c in report.criteria if c not in own]
+        if not report.criteria:
             parts.append(say.say("page.no_bounds"))
-        elif all(_CONVENTION.search(who) for who in whose):
+        elif not others:
             parts.append(say.say("page.convention"))
         else:
-            parts.append(say.say("page.bounds", who="; ".join(who for who in whose)))
+            who = "; ".join(dict.fromkeys(f"“{text.shortened(c.set_by, _LONGEST_NAME)}”" for c in others))
+            parts.append(say.say("page.bounds", who=who))
         return tuple(part for part in parts if part)
 
     # The verdict.
@@ -187,6 +194,8 @@ class _Writer:
         if report.exit_code == ExitCode.FAILED and judged:
             failed = sum(f.outcome is Outcome.FAIL for f in judged)
             if failed:
+                if len(judged) == 1:
+                    return say.say("headline.failed_only")
                 return say.counted("headline.failed", failed, m=say.count(len(judged)))
         if report.exit_code == ExitCode.INCONCLUSIVE and judged:
             return say.say("headline.unsettled")
@@ -360,8 +369,12 @@ class _Writer:
     def _unbounded(self) -> list[Finding]:
         """Headline numbers that nobody set a bound for and whose interval leaves the ideal out, the gravest first."""
         found = []
+        # What is judged of several attacks together is bounded, and so are they.
+        bounded = {(f.probe, f.metric) for f in self.report.findings if f.criterion is not None}
         for f in self.report.findings:
             question = question_of(f.probe, f.metric)
+            if (f.probe, f.metric) in bounded and not f.sensitive:
+                continue
             if f.outcome is not Outcome.NOT_JUDGED or f.group or question is None or f.metric not in question.headline:
                 continue
             # Of many numbers of the same kind the one that matters: the score, and what is decided by it.
@@ -492,13 +505,15 @@ class _Writer:
         return self.say.say(f"bound.{f.criterion.direction}", bound=self.say.value(bound, form))
 
     def _column(self, name: str) -> str:
-        return self.about.called.column(name)
+        return text.shortened(self.about.called.column(name), _LONGEST_NAME)
 
     def _level(self, feature: str, level: str) -> str:
         words = self.about.labels
-        if f"{feature}.{level}" in words:
-            return words[f"{feature}.{level}"]
-        return self.say.say("effect.group", feature=self._column(feature), level=level)
+        name = text.shortened(level, _LONGEST_NAME)
+        said = self.say.say("effect.group", feature=text.shortened(feature, _LONGEST_NAME), level=name)
+        # A name is whoever's who wrote the configuration: what it stands for is beside it.
+        known = words.get(f"{feature}.{level}")
+        return said if known is None else f"{text.shortened(known, _LONGEST_NAME)} ({said})"
 
     def _group(self, f: Finding) -> str:
         return " and ".join(self._level(feature, level) for feature, level in f.group.items())
@@ -516,7 +531,7 @@ class _Writer:
         if set(f.at) == {"false_positive_rate"}:
             return self.say.say("page.at_false_alarms", rate=self.say.percent(_number(f.at["false_positive_rate"])))
         at = ", ".join(f"{k} {v:g}" if isinstance(v, float) else f"{k} {v}" for k, v in f.at.items()).replace("_", " ")
-        return at or self.say.say("page.everybody")
+        return text.shortened(at, _LONGEST_NAME) or self.say.say("page.everybody")
 
     def _where(self, f: Finding) -> str:
         return f", {self._about(f)}" if f.sensitive or f.group else ""
@@ -526,7 +541,10 @@ class _Writer:
         if data.positive is None:
             return self.say.say("form.undefined")
         key = f"{data.target}.{data.positive}"
-        return self.say.say("effect.quoted", word=self.about.labels.get(key, data.positive))
+        plain = text.shortened(data.positive, _LONGEST_NAME)
+        known = self.about.labels.get(key)
+        said = self.say.say("effect.quoted", word=plain if known is None else text.shortened(known, _LONGEST_NAME))
+        return said if known is None else f"{said} ({data.target} = {plain})"
 
 
 _SHARES: tuple[Form, ...] = ("points", "percent")

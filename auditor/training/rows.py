@@ -57,7 +57,9 @@ def read_rows(spec: TrainSpec) -> LabelledRows:
     if len(frame) < FEWEST_ROWS:
         raise DataError(f"{file.path.name} has {len(frame)} rows; training and testing need at least {FEWEST_ROWS}.")
     notes = []
-    found = {} if spec.features is not None else _recognised(frame[candidates], spec.keep)
+    # Which columns are left out by what they hold can follow from a single row, which no noise hides.
+    by_looks = spec.features is None and spec.dp_epsilon is None
+    found = _recognised(frame[candidates], spec.keep) if by_looks else {}
     # Dates, weights and names of persons are kept in the files of rows: a later step may ask for them.
     left_out = [name for name, what in found.items() if what is _Looks.ROW]
     features = [name for name in candidates if name not in found]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from pathlib import Path
 from string import Formatter
@@ -60,6 +61,10 @@ def told(report: AuditReport, **said: object) -> FirstPage:
     return first_page(report.model_copy(update={"about": About.model_validate(said)} if said else {}))
 
 
+def replaced(criterion: Criterion, **changes: object) -> Criterion:
+    return criterion.model_copy(update=changes)
+
+
 LABELS = {"afam": "African-American", "afam.yes": "African-American applicants", "afam.no": "other applicants"}
 
 
@@ -72,8 +77,10 @@ def test_the_verdict_is_one_of_effect() -> None:
     page = told(report, labels=LABELS | {f"{target}.{positive}": "a loan"})
     assert page.outcome is Outcome.FAIL
     assert page.effect == (
-        "African-American applicants get “a loan” less often than other applicants: 50\N{NO-BREAK SPACE}% of 100 "
-        "against 96\N{NO-BREAK SPACE}% of 100. That there is a gap is shown. That it exceeds the 10 points allowed is shown too."
+        "African-American applicants (afam = yes) get “a loan” (deny = no) less often than other applicants "
+        "(afam = no): 50\N{NO-BREAK SPACE}% of 100 "
+        "against 96\N{NO-BREAK SPACE}% of 100. That there is a gap is shown. That it exceeds the 10 points allowed is "
+        "shown too."
     )
     plain = told(report).effect
     assert "afam = yes get" in plain and "less often than afam = no" in plain
@@ -204,7 +211,7 @@ def test_every_phrase_of_every_sample_can_be_said(language: str) -> None:
 def test_german_says_the_same_with_its_own_numbers() -> None:
     report = report_of([group_fairness(*gap((50, 9_600), (100, 10_000)))])
     page = told(report, language="de", labels=LABELS)
-    assert page.effect.startswith("African-American applicants erhalten")
+    assert page.effect.startswith("African-American applicants (afam = yes) erhalten „no“")
     assert "Dass es einen Abstand gibt, ist nachgewiesen." in page.effect
     assert Catalogue.of("de").count(12_345) == "12.345" and Catalogue.of("de").number(0.1234) == "0,12"
 
@@ -220,13 +227,43 @@ def test_a_phrase_that_a_catalogue_lacks_is_english_and_said(tmp_path: Path) -> 
 
 def test_words_that_bend_the_verdict_are_said_to_be_the_signers_own(tmp_path: Path) -> None:
     path = tmp_path / "kind.toml"
-    path.write_text('[verdict]\nfail = "pass"\n[headline]\nfailed_one = "Passes"\nfailed = "Passes"\n')
+    path.write_text('[verdict]\nfail = "pass"\n[headline]\nfailed_only = "Passes"\nfailed_one = "Passes {m}"\n')
     report = report_of([group_fairness(*gap())])
     bent = report.model_copy(update={"about": about_of({}, Labels({}), str(path), "audit.toml")})
     for rendered in (render_html(bent), render_markdown(bent)):
         assert "catalogue of the signer" in rendered and "Exit code 1" in rendered
     assert "is-fail" in render_html(bent)
     assert "catalogue of the signer" not in render_html(report)
+
+
+def test_words_under_the_name_of_a_shipped_language_are_said_to_be_the_signers_own() -> None:
+    report = report_of([group_fairness(*gap())])
+    bent = report.model_copy(update={"about": About(language="en", words={"verdict.fail": "pass"})})
+    assert "catalogue of the signer" in render_html(bent)
+
+
+def test_bounds_are_the_tools_own_only_where_it_ships_them() -> None:
+    shipped = report_of([group_fairness(*gap())], held_to=load_criteria())
+    assert "bounds: a convention of the tool, not your policy" in first_page(shipped).subtitle
+    lax = [replaced(c, bound=0.9) if c.metric == "demographic_parity_difference" else c for c in load_criteria()]
+    said = first_page(report_of([group_fairness(*gap())], held_to=lax)).subtitle
+    assert "bounds set by “auditor (built-in convention, not law)”" in said
+    assert "bounds: a convention of the tool, not your policy" not in said
+
+
+def test_parts_of_what_is_judged_together_are_bounded_with_it() -> None:
+    whole, *_ = gap()
+    part = dataclasses.replace(whole, method="other", sensitive=())
+    judged = dataclasses.replace(whole, sensitive=())
+    held = [c for c in load_criteria() if c.metric == "demographic_parity_difference"]
+    held = [replaced(c, method="between_groups") for c in held]
+    assert not first_page(report_of([group_fairness(judged, part)], held_to=held)).shown
+
+
+def test_long_names_do_not_break_the_page() -> None:
+    page = first_page(report_of([group_fairness(*gap(feature="c" * 460))]))
+    assert max(len(line.about) for line in page.lines) <= 60
+    assert len(page.effect) < 500
 
 
 def test_labels_stand_beside_what_they_name_so_that_swapped_ones_can_be_seen() -> None:
@@ -244,6 +281,12 @@ def test_labels_stand_beside_what_they_name_so_that_swapped_ones_can_be_seen() -
     [
         ("[verdict]\nfial = 'x'\n", ConfigError, "did you mean 'verdict.fail'"),
         ("[verdict]\nrows = '{m} rows'\n", ConfigError, "has no place {m}"),
+        ("[verdict]\nrows = 'rows'\n", ConfigError, "must keep its place {n}"),
+        ("[found]\nmembers = '0.5 {value}'\n", ConfigError, "without a digit"),
+        ("[verdict]\nfail = ' '\n", ConfigError, "must be words"),
+        ("[number]\ndecimal = ''\n", ConfigError, "must be one of"),
+        ("[number]\ndecimal = ','\n", ConfigError, "must differ"),
+        ("[verdict]\nfail = '" + 161 * "x" + "'\n", ConfigError, "at most 160 characters"),
         ("[verdict]\nrows = '{n.__class__} rows'\n", ConfigError, "has no place {n.__class__}"),
         ("[verdict]\nrows = '{n!r} rows'\n", ConfigError, "a name alone"),
         ("[verdict]\nrows = '{n'\n", ConfigError, "written twice"),
@@ -278,7 +321,8 @@ def test_identity_stands_on_the_page_and_what_is_absent_is_not_guessed() -> None
         system={"purpose": "Recommends loans"},
     )
     assert page.organisation == "ACME Bank" and page.document == "Model audit MA-1, version 1.0, confidential"
-    assert page.title == "Mortgage model, version 3.2" and page.subtitle[0] == "Recommends loans"
+    assert page.title == "Audit of Mortgage model, version 3.2"
+    assert page.subtitle[0] == "as stated: Recommends loans"
     plain = first_page(report)
     assert plain.organisation == "" and plain.document == "Model audit"
 

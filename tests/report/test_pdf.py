@@ -218,7 +218,10 @@ def test_deviations_from_a_registration_are_listed() -> None:
     assert "DEVIATES from its registration in 2 points" in pages[0]
     assert all_of(d in " ".join(pages) for d in registration.deviations)
     without = _pages(render_pdf(refused_report()))
-    assert "criteria were not registered beforehand" in without[0] and "nothing shows that criteria were set before" in without[1]
+    assert (
+        "criteria were not registered beforehand" in without[0]
+        and "nothing shows that criteria were set before" in without[1]
+    )
 
 
 def test_without_typst_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -32,7 +32,8 @@ class Pool:
 
     rows: n of them. probabilities (n, n_classes) of the audited model, None where its losses are all that is known of
     it. labels (n,), loss (n,). is_member (n,).
-    number (n,): the row's number in its own file, from 1. ``left_out``: remarks on rows that take no part.
+    number (n,): the row's number in its own file, from 1. ``left_out``: remarks on rows that take no part;
+    ``share_left_out``: of the labelled rows of --train, those that stand more than once.
     """
 
     rows: AuditData
@@ -42,6 +43,7 @@ class Pool:
     is_member: BoolArray
     number: IntArray
     left_out: tuple[str, ...]
+    share_left_out: float = 0.0
 
     @property
     def n_members(self) -> int:
@@ -96,10 +98,12 @@ def pool_of(model: AuditedModel, data: AuditData) -> Pool:
             "counted from 0: name the classes in the order of the model's outputs with --classes."
         )
     places = (np.flatnonzero(data.is_member), np.flatnonzero(~data.is_member))
-    taking, remarks, probabilities = [], [], []
+    taking, remarks, probabilities, share_left_out = [], list[str](), [], 0.0
     for what, side, alone in zip(("--train", "--data"), sides, _unrepeated(*sides), strict=True):
         labelled = np.asarray(side.y_true) >= 0
         taking.append(np.flatnonzero(labelled & alone))
+        if what == "--train":
+            share_left_out = float((labelled & ~alone).sum() / max(int(labelled.sum()), 1))
         if losses is None:
             probabilities.append(model.outputs(side)[taking[-1]])
         for n, why in (
@@ -121,6 +125,7 @@ def pool_of(model: AuditedModel, data: AuditData) -> Pool:
         is_member=np.repeat([True, False], [take.size for take in taking]),
         number=np.concatenate(taking).astype(np.int64) + 1,
         left_out=tuple(remarks),
+        share_left_out=share_left_out,
     )
 
 

@@ -373,7 +373,7 @@ def _all_measurements(
     order = strongest_first(0 if shadows is None else len(shadows))
     shown = min((a for a in attacks if not a.why_not), key=lambda a: order.index(a.method), default=None)
     parts = {attack.method: measurements(attack, pool, detail) for attack in attacks}
-    found = wholes(attacks, parts, shadows, not_made, detail)
+    found = wholes(attacks, parts, shadows, not_made, detail, pool)
     found[0] = replace(found[0], figure=roc_figure(attacks, pool))
     for attack in attacks:
         own = parts[attack.method]

@@ -25,6 +25,8 @@ FEWEST = 4
 # More than the fewest are trained while they cost little, because they find little more: of a network that had learned
 # noisy labels, RMIA with 4 reference models had an area of 0.574, with 16 of 0.578.
 MORE, SHARE_FOR_MORE = (16, 8), 0.1
+# Losses of models of one recipe on other halves of the rows differ by less; those of another recipe or scale by more.
+_MOST_UNLIKE, _LOSS_ROOM = 2.0, 0.02
 _MEMORY_COUNTED_ON = 1 << 28
 
 
@@ -59,6 +61,26 @@ class Shadows:
             f"{float(pool.members.mean()):.3g} on members and {float(pool.others.mean()):.3g} on non-members: the less "
             "alike these are, the less the attack can see"
         )
+
+    def unlike(self, pool: Pool) -> str:
+        """Why the models are not like the audited one, in a sentence; "" where their losses are about its own.
+
+        Of a recipe that is not the one it was trained by, or outputs that were scaled afterwards, they are far from it,
+        and an attack that compares it with them sees nothing of what it gives away.
+        """
+        pairs = (
+            ("learned", float(self.loss[self.inside].mean()), float(pool.members.mean())),
+            ("did not learn", float(self.loss[~self.inside].mean()), float(pool.others.mean())),
+        )
+        for what, theirs, own in pairs:
+            low, high = sorted((theirs + _LOSS_ROOM, own + _LOSS_ROOM))
+            if not high <= _MOST_UNLIKE * low:
+                return (
+                    "Nothing was found, and the shadow models are not like the audited one: their mean loss on rows "
+                    f"they {what} is {theirs:.3g}, its own {own:.3g}. The recipe in the file may not be what it was "
+                    "trained by, or its outputs were scaled afterwards."
+                )
+        return ""
 
 
 def how_many(model: AuditedModel, pool: Pool, budget: float) -> int:

@@ -9,6 +9,7 @@ from auditor.finding.measurement import Measurement
 from auditor.statistics.ranks import AreaUnderCurve, TruePositiveRateAt
 from auditor.statistics.strongest import AttackPart, StrongestAttack
 from probes.privacy.membership.metrics import Attack
+from probes.privacy.membership.pool import Pool
 from probes.privacy.membership.shadows import Shadows
 
 CHEAP = ("loss_threshold", "loss_threshold_per_class", "quantile_regression")
@@ -35,6 +36,9 @@ _BY_MANY = (
     "bavaria", "lira_online", "bavaria_offline", "lira_online_fixed_variance", "rmia_offline", "rmia",
     "difficulty_calibration", "lira_offline", "lira_offline_fixed_variance",
 )  # fmt: skip
+# Of those with shadow models, the ones whose finding nothing says something, however few models there are.
+STRONG = ("bavaria", "rmia")
+MOST_LEFT_OUT = 0.05
 _WHOLE = ("attack_auc", "true_positive_rate_at_fpr")
 _NOT_ASKED = "not asked for"
 
@@ -62,6 +66,7 @@ def wholes(
     shadows: Shadows | None,
     not_made: Mapping[str, str],
     detail: str,
+    pool: Pool,
 ) -> list[Measurement]:
     """Of AUC and of each TPR at few false positives, one number for all ``attacks``; ``parts``: theirs, by method.
 
@@ -71,7 +76,7 @@ def wholes(
     made = {a.method: a.why_not for a in attacks} | dict(not_made)
     untried = {name: why for name in (*ALONE, *_BY_FEW) if (why := made.get(name, _NOT_ASKED))}
     said = {attack.method: attack.detail for attack in attacks}
-    weak, tried = _weak(attacks, shadows, untried), _tried(attacks, n_shadows, untried)
+    weak, tried = _weak(attacks, shadows, untried, pool), _tried(attacks, n_shadows, untried)
     columns = zip(*([m for m in parts[a.method] if m.metric in _WHOLE] for a in attacks), strict=True)
     return [replace(_whole(own, shares(n_shadows), said, detail), weak=weak, tried=tried) for own in columns]
 
@@ -103,15 +108,26 @@ def _whole(own: Sequence[Measurement], share: Mapping[str, float], said: Mapping
     )
 
 
-def _weak(attacks: Sequence[Attack], shadows: Shadows | None, untried: Mapping[str, str]) -> str:
-    """Why finding nothing would say little; "" where an attack that knows other models like this one was tried."""
+def _weak(attacks: Sequence[Attack], shadows: Shadows | None, untried: Mapping[str, str], pool: Pool) -> str:
+    """Why finding nothing would say little; "" where a strong attack knew other models like this one, and its rows."""
+    if pool.share_left_out > MOST_LEFT_OUT:
+        return (
+            f"Nothing was found, and {pool.share_left_out:.0%} of the rows of --train took no part, since they stand "
+            "there more than once: whoever was learned several times is exposed the most. Give each row once."
+        )
     by_shadows = [a for a in attacks if a.method in WITH_SHADOWS and not a.why_not]
     if not by_shadows or shadows is None:
         why = next((untried[name] for name in _BY_FEW if untried.get(name, _NOT_ASKED) != _NOT_ASKED), "")
         why = why or "shadow models were not asked for"
         return f"Nothing was found, and only attacks that know no other model were tried: {why.rstrip('.')}."
     if shadows.known:
-        return ""
+        strong = STRONG if len(shadows) <= MOST_FOR_RMIA else (*STRONG, "lira_online", "lira_online_fixed_variance")
+        if not any(a.method in strong for a in by_shadows):
+            return (
+                f"Nothing was found, and no attack was tried that finds much with {len(shadows)} shadow models: "
+                f"{' or '.join(strong)}."
+            )
+        return shadows.unlike(pool)
     return (
         "Nothing was found, and no attack was tried that knows how the model was trained: the shadow models are of a "
         "surrogate. A bundle of auditor.save brings architecture and recipe."

@@ -31,6 +31,20 @@ TOKENS, FEWEST_TOKENS = 50, 8
 _QUERIES = (1, 3, 10, 30, 100, 300, 1_000, 3_000, 10_000, 30_000, 100_000)
 
 
+# A model recites few texts that it never saw: more than this share of them, all but certainly, are no such texts.
+_MOST_RECITED, _SURE = 0.05, 1e-3
+
+
+def _recited_elsewhere(k: int, n: int) -> str:
+    """Why no difference says little where texts of --data are recited as well; "" where hardly any is."""
+    if not n or Proportion(successes=k, n=n).bounds(_SURE)[0] <= _MOST_RECITED:
+        return ""
+    return (
+        f"Nothing was found, and {k:,} of {n:,} texts of --data are recited too: those, or copies of them, are among "
+        "the texts it learned from, and show nothing of what chance recites."
+    )
+
+
 @dataclass(frozen=True)
 class _Cut:
     """How many tokens of a text are given, and how many that follow are asked for."""
@@ -177,6 +191,7 @@ class Extraction:
                             f"{how}: {k:,} of {size:,} training texts, "
                             f"{int(outside.sum()):,} of {outside.size:,} others"
                         ),
+                        weak=_recited_elsewhere(int(outside.sum()), outside.size),
                     )
                 )
         return found

@@ -42,6 +42,8 @@ PROMPTS = (
 )  # fmt: skip
 _SHOWN = 8
 
+_LONG_ENOUGH = 40
+
 
 class PIILeakage(SamplingOptions):
     """How often continuations hold personal data, and data that stand in the training text.
@@ -169,6 +171,16 @@ class PIILeakage(SamplingOptions):
             at={} if kind is None else {"kind": kind},
             detail=f"{detail}; {counted}",
             too_few=unjudged,
+            weak=self._short(),
+        )
+
+    def _short(self) -> str:
+        """Why writing little leaks little; "" where texts are long enough to hold an address."""
+        if self.max_new_tokens >= _LONG_ENOUGH:
+            return ""
+        return (
+            f"Nothing was found, and texts of at most {self.max_new_tokens} tokens were asked for, which hold few "
+            f"addresses: --set pii_leakage.max_new_tokens={_LONG_ENOUGH}"
         )
 
     def _leaks(

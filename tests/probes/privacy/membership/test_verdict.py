@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from datetime import date
 from functools import cache
@@ -111,6 +112,57 @@ def exposed(kind: Kind) -> tuple[AuditReport, nn.Module]:
 
 
 # ---- the strongest affordable attack decides -----------------------------------------------------------------------
+
+
+def scaled(module: nn.Module, by: float) -> nn.Module:
+    """The network with its outputs times a number: the same decisions, and nothing hidden from who divides again."""
+    found = copy.deepcopy(module)
+    last = [layer for layer in found.modules() if isinstance(layer, nn.Linear)][-1]
+    with torch.no_grad():
+        last.weight.mul_(by)
+        last.bias.mul_(by)
+    return found
+
+
+@pytest.mark.parametrize("by", [1e-3, 1e4])
+def test_outputs_that_were_scaled_buy_no_pass(by: float) -> None:
+    hidden, recipe = OVERFITTED["noisy"]
+    x, y = rows("noisy")
+    model = bundled(scaled(exposed("noisy")[1], by), hidden, recipe)
+    report = audited(model, data_of(x, y), n_shadows=4)
+    assert report.exit_code != 0
+    found = one(report)
+    assert found.outcome is not Outcome.PASS
+    if found.outcome is Outcome.INCONCLUSIVE and found.interval is not None and (found.interval[1] or 1.0) <= 0.55:
+        assert "not like the audited one" in found.reason
+
+
+def test_a_recipe_that_is_not_the_models_own_buys_no_pass() -> None:
+    hidden, _ = OVERFITTED["noisy"]
+    x, y = rows("noisy")
+    forged = Recipe(epochs=1, learning_rate=1e-12, batch_size=128)
+    report = audited(bundled(exposed("noisy")[1], hidden, forged), data_of(x, y))
+    assert report.exit_code != 0 and one(report).outcome is not Outcome.PASS
+
+
+def test_one_attack_that_finds_little_with_few_shadow_models_buys_no_pass() -> None:
+    hidden, recipe = OVERFITTED["noisy"]
+    x, y = rows("noisy")
+    model = bundled(exposed("noisy")[1], hidden, recipe)
+    report = audited(model, data_of(x, y), methods="lira_online", n_shadows=4)
+    assert one(report).outcome is not Outcome.PASS
+    assert "bavaria or rmia" in one(report).reason or one(report).outcome is Outcome.FAIL
+
+
+def test_rows_that_were_learned_several_times_are_not_left_out_without_a_word() -> None:
+    x, y = rows("fresh", n=2_000)
+    more = np.concatenate([x[:1_000], *(8 * [x[:100]]), x[1_000:]])
+    label = np.concatenate([y[:1_000], *(8 * [y[:100]]), y[1_000:]])
+    data = AuditData.from_arrays(more, label, classes=[0, 1], is_member=np.arange(len(label)) < 1_800)
+    recipe = Recipe(epochs=2, learning_rate=1e-2, batch_size=128)
+    report = audited(bundled(trained(more[:1_800], label[:1_800], (16,), recipe), (16,), recipe), data, n_shadows=4)
+    assert one(report).outcome is not Outcome.PASS
+    assert "stand there more than once" in one(report).reason or one(report).outcome is Outcome.FAIL
 
 
 @pytest.mark.parametrize("kind", ["rare", "noisy"])
