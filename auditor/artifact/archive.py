@@ -10,12 +10,13 @@ import struct
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import IO, Any
-
-import numpy as np
+from typing import IO, TYPE_CHECKING, Any
 
 from auditor.artifact.source import printable
 from auditor.errors import DamagedError, ModelError
+
+if TYPE_CHECKING:
+    import numpy as np
 
 _LOCAL = struct.Struct("<4s5H3I2H")
 _CENTRAL = struct.Struct("<4s6H3I5H2I")
@@ -257,6 +258,9 @@ def _unpack(data: bytes, record: Record) -> bytes:
 
 def array_header(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]:
     """(shape, dtype) of an entry that is an array of numpy's, up to its values. Raises what numpy raises for others."""
+    # What enters the sandbox is to have one thread, and numpy starts more.
+    import numpy as np
+
     major, _ = np.lib.format.read_magic(file)
     read = np.lib.format.read_array_header_1_0 if major == 1 else np.lib.format.read_array_header_2_0
     shape, _, dtype = read(file)
