@@ -29,6 +29,7 @@ def render_markdown(report: AuditReport) -> str:
     rows = view.rows_of(report.findings)
     page = first_page(report)
     lines = [f"## Audit of {code_span(report.model.path or 'a model in memory')}", ""]
+    lines += [escaped(" · ".join(page.subtitle)), ""] if page.subtitle else []
     lines += [f"**{escaped(page.headline)}.** {escaped(page.effect)} Exit code {report.exit_code}.", ""]
     worth = worth_of(report)
     lines += [f"**Performance.** {escaped(worth.sentence)}", ""] if worth is not None else []

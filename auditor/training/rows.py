@@ -18,7 +18,7 @@ from auditor.data.audit_data import encode_labels, favourable
 from auditor.data.preprocessing import CategoricalColumn, TabularPreprocessing, as_text, fit_tabular, label_name
 from auditor.errors import DataError, UsageError
 from auditor.files import write_beside
-from auditor.intake.rows.columns import date_like, id_like, repeating_ids, weight_like
+from auditor.intake.rows.columns import called_a_weight, called_an_id, date_like, id_like, repeating_ids, weight_like
 from auditor.intake.rows.tables import TableFile, open_table
 from auditor.intake.specs import TrainSpec
 from auditor.rows import FloatArray, IntArray
@@ -57,9 +57,10 @@ def read_rows(spec: TrainSpec) -> LabelledRows:
     if len(frame) < FEWEST_ROWS:
         raise DataError(f"{file.path.name} has {len(frame)} rows; training and testing need at least {FEWEST_ROWS}.")
     notes = []
-    # Which columns are left out by what they hold can follow from a single row, which no noise hides.
-    by_looks = spec.features is None and spec.dp_epsilon is None
-    found = _recognised(frame[candidates], spec.keep) if by_looks else {}
+    found: dict[str, _Looks] = {}
+    if spec.features is None:
+        # Which columns are left out by what they hold can follow from a single row, which no noise hides.
+        found = (_recognised if spec.dp_epsilon is None else _called)(frame[candidates], spec.keep)
     # Dates, weights and names of persons are kept in the files of rows: a later step may ask for them.
     left_out = [name for name, what in found.items() if what is _Looks.ROW]
     features = [name for name in candidates if name not in found]
@@ -117,6 +118,16 @@ def _recognised(frame: pd.DataFrame, keep: tuple[str, ...]) -> dict[str, _Looks]
         for name in names:
             looks.setdefault(name, what)
     return {name: looks[name] for name in map(str, frame.columns) if name in looks and name not in keep}
+
+
+def _called(frame: pd.DataFrame, keep: tuple[str, ...]) -> dict[str, _Looks]:
+    """Those that are not to be learned from by their names alone, which are public where values are not."""
+    by_name = (
+        (str(name), _Looks.WEIGHT if called_a_weight(str(name)) else _Looks.ROW)
+        for name in frame.columns
+        if called_a_weight(str(name)) or called_an_id(str(name))
+    )
+    return {name: what for name, what in by_name if name not in keep}
 
 
 def _sentence(name: str, what: _Looks) -> str:

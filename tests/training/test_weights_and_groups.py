@@ -22,7 +22,7 @@ from auditor.model.torch_model import TorchModel
 from auditor.run.mitigation import Training
 from auditor.statistics.rates import Proportion
 from auditor.training.blueprints import blueprint_of
-from auditor.training.rows import grouped_split
+from auditor.training.rows import grouped_split, read_rows
 from auditor.training.train import TrainedModel, train_table
 from auditor.training.weighted import WeightedShare, weights_of
 from cli.main import app
@@ -239,3 +239,21 @@ def test_what_cannot_train_with_weights_says_so(weighted: TrainedModel, tmp_path
     assert any(np.isfinite(m.estimate.value) for m in known["loss_threshold"])
     assert none_of(np.isfinite(m.estimate.value) for m in known["rmia"])
     assert all_of(said in str(m) for m in known["rmia"])
+
+
+def test_one_row_decides_no_column_of_a_private_training(spec: TrainSpec, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    n = 200
+    frame = pd.DataFrame({"y": rng.integers(0, 2, n), "x": rng.normal(size=n), "num": np.arange(1_000, 1_000 + n)})
+    frame["case_id"] = rng.permutation(n)
+    learned = []
+    for change in (None, 1_001):
+        one = frame.copy()
+        if change is not None:
+            one.loc[0, "num"] = change
+        path = tmp_path / f"{change}.csv"
+        one.to_csv(path, index=False)
+        plain = replace(spec, data=str(path), target="y", positive=None, features=None)
+        learned.append((read_rows(plain).features, read_rows(replace(plain, dp_epsilon=0.5)).features))
+    assert learned[0][0] != learned[1][0]
+    assert learned[0][1] == learned[1][1] == ("x", "num")

@@ -55,6 +55,11 @@ def called_an_id(name: str) -> bool:
     return name.lower() in _WHOLE_NAMES or bool(_ID.search(name))
 
 
+def called_a_weight(name: str) -> bool:
+    """Whether a column's name is one that surveys give to weights."""
+    return _WEIGHT.fullmatch(name) is not None
+
+
 def date_like(frame: pd.DataFrame) -> list[str]:
     """Columns of dates or times: text in the usual spellings, or numbers such as 20261124 in a column called a date."""
     return [str(name) for name in frame.columns if _dates(str(name), frame[name].dropna())]
