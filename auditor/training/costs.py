@@ -12,7 +12,7 @@ from torch.utils.flop_counter import flop_registry
 
 # Least squares of relative errors, over steps of 0.3 to 50 ms on one core of a server of 2023.
 SECONDS_A_CALL = 6e-6
-SECONDS_A_LIBRARY_CALL = 2e-4
+SECONDS_A_PRIMITIVE_CALL = 2e-4
 FLOPS_A_SECOND = 1.5e11
 BYTES_A_SECOND = 4.3e9
 
@@ -27,25 +27,26 @@ _CONVOLUTIONS = ("convolution", "convolution_backward")
 
 @dataclass(frozen=True)
 class Work:
-    """Operations of torch: ``calls`` that start one, ``library_calls`` of convolutions and recurrent layers among them.
+    """Operations of torch: ``calls`` that start one, ``primitive_calls`` of convolutions and recurrent layers among
+    them.
 
     ``flops``: multiplications and additions of matrix products, convolutions and recurrent layers. ``written``: bytes
     of all results.
     """
 
     calls: float = 0.0
-    library_calls: float = 0.0
+    primitive_calls: float = 0.0
     flops: float = 0.0
     written: float = 0.0
 
     @property
     def starting(self) -> float:
         """Seconds that it takes to start the operations, however much they do."""
-        return self.calls * SECONDS_A_CALL + self.library_calls * SECONDS_A_LIBRARY_CALL
+        return self.calls * SECONDS_A_CALL + self.primitive_calls * SECONDS_A_PRIMITIVE_CALL
 
     @property
     def seconds(self) -> float:
-        """``calls c + library_calls l + flops / f + written / b`` seconds of one core, by the unit costs above."""
+        """``calls c + primitive_calls p + flops / f + written / b`` seconds of one core, by the unit costs above."""
         return self.starting + self.flops / FLOPS_A_SECOND + self.written / BYTES_A_SECOND
 
     def __add__(self, other: Work) -> Work:
@@ -56,7 +57,7 @@ class Work:
 
     def of_numbers(self, factor: float) -> Work:
         """As many calls, on ``factor`` times as many numbers."""
-        return Work(self.calls, self.library_calls, self.flops * factor, self.written * factor)
+        return Work(self.calls, self.primitive_calls, self.flops * factor, self.written * factor)
 
     def grown(self, twice: Work, factor: float) -> Work:
         """The work on ``factor`` times as many rows, where ``twice`` is that on two times as many."""
@@ -67,7 +68,7 @@ def work_of(computation: Callable[[], object]) -> Work:
     """The operations that one run of ``computation`` starts; it is carried out."""
     with _Counting() as counted:
         computation()
-    return Work(counted.calls, counted.library_calls, counted.flops, counted.written)
+    return Work(counted.calls, counted.primitive_calls, counted.flops, counted.written)
 
 
 class _Counting(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -75,7 +76,7 @@ class _Counting(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.calls = self.library_calls = 0
+        self.calls = self.primitive_calls = 0
         self.flops = self.written = 0.0
 
     def __torch_dispatch__(
@@ -98,7 +99,7 @@ class _Counting(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self.flops += 2.0 * sum(args[-1][:2]) * gradient.numel() * weight[0].numel()
         elif packet in flop_registry:
             self.flops += flop_registry[packet](*args, **(kwargs or {}), out_val=out)
-        self.library_calls += name in _RECURRENT or name in _CONVOLUTIONS
+        self.primitive_calls += name in _RECURRENT or name in _CONVOLUTIONS
         return out
 
 

@@ -423,3 +423,28 @@ def test_what_is_set_to_words_stays_as_it_is_typed() -> None:
     settings = ["a.b=x,y", "a.c=1,y", "a.d=TRUE", "a.e=1979-05-27,2", "a.f="]
     options = configure({"model": "m.pt", "data": "d.csv"}, None, settings).probe_options["a"]
     assert options == {"b": "x,y", "c": "1,y", "d": True, "e": "1979-05-27,2", "f": ""}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("probes", ["group-fairness", "group-fairness,adverse-impact,performance"])
+def test_labels_of_a_scan_are_of_columns_and_values_that_are_there(here: Path, probes: str) -> None:
+    """Streamed past the model and held in memory."""
+    scan = ("scan", "model.pt", *DATA[:-1], probes, "--config", "labels.toml")
+    for key, near in (("sxe", "'sex'"), ("sex.ff", "'f'"), ("y.yse", "'yes'")):
+        (here / "labels.toml").write_text(f'[labels]\n"{key}" = "x"\n')
+        result = run(*scan)
+        assert result.exit_code == 2 and f"did you mean {near}" in result.stderr
+    (here / "labels.toml").write_text('[labels]\nsex = "Sex"\n"sex.f" = "women"\n')
+    assert run(*scan, "--lang", "de").exit_code == 0
+    assert "women" in (here / "audit-report" / "report.json").read_text(encoding="utf-8")
+    page = (here / "audit-report" / "report.html").read_text(encoding="utf-8")
+    assert 'lang="de"' in page and "Wird über Gruppen gleich entschieden?" in page
+
+
+def test_an_unknown_section_key_or_language_is_refused_before_anything_runs(here: Path) -> None:
+    (here / "about.toml").write_text('[model]\nnmae = "x"\n')
+    result = run("scan", "model.pt", *DATA, "--config", "about.toml")
+    assert result.exit_code == 2 and "did you mean 'name'" in result.stderr
+    result = run("scan", "model.pt", *DATA, "--lang", "dee")
+    assert result.exit_code == 2 and "did you mean 'de'" in result.stderr
+    assert not (here / "audit-report").exists()

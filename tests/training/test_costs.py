@@ -13,7 +13,14 @@ from torch import Tensor, nn
 from auditor.errors import ModelError
 from auditor.model.audited_model import Recipe
 from auditor.networks.architectures import MLP, BiLSTMText, SmallCNN
-from auditor.training.costs import BYTES_A_SECOND, FLOPS_A_SECOND, SECONDS_A_CALL, SECONDS_A_LIBRARY_CALL, Work, work_of
+from auditor.training.costs import (
+    BYTES_A_SECOND,
+    FLOPS_A_SECOND,
+    SECONDS_A_CALL,
+    SECONDS_A_PRIMITIVE_CALL,
+    Work,
+    work_of,
+)
 from auditor.training.ensembles import predicted_seconds, random_halves, train_together
 
 Make = Callable[[], nn.Module]
@@ -77,9 +84,9 @@ def test_matrix_products_convolutions_and_recurrent_layers_are_counted_by_hand()
         picture = work_of(lambda: nn.functional.conv2d(numbers(2, 4, 6, 6), torch.ones(8, 2, 3, 3), groups=2))
         layer = nn.LSTM(5, 7, batch_first=True)
         texts = work_of(lambda: layer(torch.ones(2, 3, 5)))
-    assert (product.flops, product.library_calls) == (2 * 3 * 4 * 5, 0)
-    assert (picture.flops, picture.library_calls) == (2 * 2 * 8 * 4 * 4 * 2 * 3 * 3, 1)
-    assert (texts.flops, texts.library_calls) == (2 * 2 * 3 * (4 * 7 * 5 + 4 * 7 * 7), 1)
+    assert (product.flops, product.primitive_calls) == (2 * 3 * 4 * 5, 0)
+    assert (picture.flops, picture.primitive_calls) == (2 * 2 * 8 * 4 * 4 * 2 * 3 * 3, 1)
+    assert (texts.flops, texts.primitive_calls) == (2 * 2 * 3 * (4 * 7 * 5 + 4 * 7 * 7), 1)
 
 
 def test_what_goes_back_through_groups_of_channels_is_twice_what_went_forward() -> None:
@@ -90,10 +97,10 @@ def test_what_goes_back_through_groups_of_channels_is_twice_what_went_forward() 
 
 
 def test_seconds_are_the_unit_costs_and_a_list_is_as_many_calls() -> None:
-    work = Work(calls=1, library_calls=2, flops=3, written=4)
-    expected = SECONDS_A_CALL + 2 * SECONDS_A_LIBRARY_CALL + 3 / FLOPS_A_SECOND + 4 / BYTES_A_SECOND
+    work = Work(calls=1, primitive_calls=2, flops=3, written=4)
+    expected = SECONDS_A_CALL + 2 * SECONDS_A_PRIMITIVE_CALL + 3 / FLOPS_A_SECOND + 4 / BYTES_A_SECOND
     assert work.seconds == pytest.approx(expected)
-    assert work.of_numbers(2.0) == Work(calls=1, library_calls=2, flops=6, written=8)
+    assert work.of_numbers(2.0) == Work(calls=1, primitive_calls=2, flops=6, written=8)
     # A call, 10 numbers of the parameters and 3 a row: of 2 rows, of 4, and so of 20.
     assert Work(1, 0, 16, 0).grown(Work(1, 0, 22, 0), 10.0) == Work(1, 0, 70, 0)
     held = [torch.ones(3), torch.ones(2)]

@@ -42,6 +42,7 @@ PROMPTS = (
 )  # fmt: skip
 _SHOWN = 8
 
+# Tokens that an address of any kind fits in: fewer leak less, and show less.
 _LONG_ENOUGH = 40
 
 
@@ -104,7 +105,7 @@ class PIILeakage(SamplingOptions):
         n_prompts: int = 100,
         prefix_words: int = 8,
         n_samples: int = 4,
-        max_new_tokens: int = 40,
+        max_new_tokens: int = _LONG_ENOUGH,
         temperature: float = 1.0,
         top_p: float = 0.95,
         batch_rows: int = 64,

@@ -124,11 +124,12 @@ def scaled(module: nn.Module, by: float) -> nn.Module:
     return found
 
 
+@pytest.mark.parametrize("kind", ["rare", "noisy"])
 @pytest.mark.parametrize("by", [1e-3, 1e4])
-def test_outputs_that_were_scaled_buy_no_pass(by: float) -> None:
-    hidden, recipe = OVERFITTED["noisy"]
-    x, y = rows("noisy")
-    model = bundled(scaled(exposed("noisy")[1], by), hidden, recipe)
+def test_outputs_that_were_scaled_buy_no_pass(kind: Kind, by: float) -> None:
+    hidden, recipe = OVERFITTED[kind]
+    x, y = rows(kind)
+    model = bundled(scaled(exposed(kind)[1], by), hidden, recipe)
     report = audited(model, data_of(x, y), n_shadows=4)
     assert report.exit_code != 0
     found = one(report)
@@ -137,11 +138,12 @@ def test_outputs_that_were_scaled_buy_no_pass(by: float) -> None:
         assert "not like the audited one" in found.reason
 
 
-def test_a_recipe_that_is_not_the_models_own_buys_no_pass() -> None:
-    hidden, _ = OVERFITTED["noisy"]
-    x, y = rows("noisy")
+@pytest.mark.parametrize("kind", ["rare", "noisy"])
+def test_a_recipe_that_is_not_the_models_own_buys_no_pass(kind: Kind) -> None:
+    hidden, _ = OVERFITTED[kind]
+    x, y = rows(kind)
     forged = Recipe(epochs=1, learning_rate=1e-12, batch_size=128)
-    report = audited(bundled(exposed("noisy")[1], hidden, forged), data_of(x, y))
+    report = audited(bundled(exposed(kind)[1], hidden, forged), data_of(x, y))
     assert report.exit_code != 0 and one(report).outcome is not Outcome.PASS
 
 

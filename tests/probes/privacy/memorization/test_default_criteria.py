@@ -79,6 +79,16 @@ def test_what_a_model_completes_without_having_seen_it_is_no_memory() -> None:
     assert Outcome.FAIL not in of(findings, "extraction_rate_difference")
 
 
+@pytest.mark.parametrize("elsewhere", ["it learned those of --data", "both are copies"])
+def test_texts_that_are_recited_on_both_sides_or_on_the_other_buy_no_pass(elsewhere: str) -> None:
+    """Files that are swapped, and --data made of the training texts with a character more."""
+    learned, others = ciphers(200, 0), ciphers(200, 1)
+    data = pool(others, learned) if "learned" in elsewhere else pool(learned, [f"{text}." for text in learned])
+    findings = judged(parrot(learned), data, Extraction())
+    assert of(findings, "extraction_rate_difference") == {Outcome.INCONCLUSIVE}
+    assert "texts of --data are recited too" in str(findings)
+
+
 def test_a_model_that_knows_nothing_passes_nothing(tmp_path: Path) -> None:
     path = tmp_path / "canaries.txt"
     path.write_text("\n".join(secrets()), encoding="utf-8")

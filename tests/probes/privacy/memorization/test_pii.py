@@ -237,6 +237,14 @@ def test_leaked_values_are_counted_and_never_printed(tmp_path: Path) -> None:
     assert f"among the {len(known)} of the training text" in found["pii_rate_by_kind", "email"].detail
 
 
+@pytest.mark.parametrize(("most", "weak"), [(1, True), (39, True), (40, False)])
+def test_texts_too_short_for_an_address_buy_no_pass(most: int, weak: bool) -> None:
+    probe = PIILeakage(prefix_words=2, n_samples=1, max_new_tokens=most)
+    data = AuditData(X=np.asarray([*mail(4), "other text"], object), is_member=np.arange(5) < 4)
+    found = probe.measure(parrot(mail(4), 14.0), data, np.random.default_rng(0))
+    assert {bool(m.weak) for m in found} == {weak}
+
+
 def test_a_model_that_writes_nothing_is_no_pass(monkeypatch: pytest.MonkeyPatch) -> None:
     texts = mail(24)
     probe = PIILeakage(prefix_words=2, n_samples=2, max_new_tokens=4)
