@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from auditor.model.audited_model import AuditedModel
     from auditor.model.saving import save
     from auditor.model.torch_model import TorchModel
-    from auditor.report.record import AuditReport, Finding
+    from auditor.record.audit_report import AuditReport, Finding
     from auditor.run import __version__
     from auditor.run.audit import run_audit
     from auditor.run.in_python import load_data, load_model
@@ -41,12 +41,12 @@ if TYPE_CHECKING:
 # Where each public name is defined.
 _DEFINED_IN = {
     "AuditData": "auditor.data.audit_data",
-    "AuditReport": "auditor.report.record",
+    "AuditReport": "auditor.record.audit_report",
     "AuditedModel": "auditor.model.audited_model",
     "AuditorError": "auditor.errors",
     "Criterion": "auditor.finding.criterion",
     "Family": "auditor.finding.budgets",
-    "Finding": "auditor.report.record",
+    "Finding": "auditor.record.audit_report",
     "MITIGATIONS": "mitigations",
     "Measurement": "auditor.finding.measurement",
     "Mitigation": "auditor.run.mitigation",

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, fields
 import typer
 
 from auditor.errors import AuditorError
-from auditor.report.text import visible
+from auditor.record.text import visible
 from auditor.run import __version__
 from auditor.run.mitigation import Mitigation, experience_of
 from auditor.run.plugins import Group, Plugin, installed, load_mitigation, load_probe_class

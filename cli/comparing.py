@@ -20,7 +20,7 @@ from auditor.comparing.comparison import (
 from auditor.comparing.side_by_side import Row
 from auditor.files import write_beside
 from auditor.outputs import claim
-from auditor.report import text
+from auditor.record import text
 from cli.history import report_of
 from cli.output import paragraph, print_table
 

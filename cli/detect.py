@@ -76,7 +76,7 @@ def detect(
 
     from auditor.files import readable, sent
     from auditor.intake.specs import DetectionSpec, Job, Limits, ModelSpec
-    from auditor.report.text import visible
+    from auditor.record.text import visible
     from auditor.run.isolate import examine, last_lines
     from auditor.run.options import memory_limit
     from cli.output import paragraph, stages
@@ -275,7 +275,7 @@ def _answer(result: FileResult) -> str:
 
 
 def _print_table(results: Sequence[tuple[str, FileResult]], pictures: dict[str, str]) -> None:
-    from auditor.report.text import visible
+    from auditor.record.text import visible
     from cli.output import print_table
 
     def cell(value: float | None) -> str:
@@ -313,7 +313,7 @@ def _print_files(
 
 
 def _print_file(path: str, result: FileResult, known: DetectorRecord | None, picture: str | None) -> None:
-    from auditor.report.text import visible
+    from auditor.record.text import visible
     from cli.output import coloured, paragraph
 
     answer = _answer(result)
@@ -354,7 +354,7 @@ def _held(result: FileResult) -> str:
 
 
 def _print_provenance(provenance: FileProvenance) -> None:
-    from auditor.report.text import visible
+    from auditor.record.text import visible
     from cli.output import paragraph
 
     signed = provenance.credentials
@@ -400,7 +400,7 @@ def _claims(provenance: FileProvenance) -> list[str]:
 
 
 def _said(statement: Statement) -> str:
-    from auditor.report.text import shortened
+    from auditor.record.text import shortened
 
     value = shortened(" ".join(statement.value.split()), 80)
     meant = statement.points_to or (f"that is, {statement.origin}" if statement.origin else "")

@@ -60,7 +60,7 @@ def detect_train(
     for any answer but "cannot say", 4 the files were refused.
     """
     from auditor.intake.specs import DetectorTrainingSpec, Job, Limits, ModelSpec
-    from auditor.report.text import visible
+    from auditor.record.text import visible
     from auditor.run.isolate import train_detector
     from auditor.run.options import memory_limit
     from cli.output import stages

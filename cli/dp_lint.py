@@ -52,7 +52,7 @@ def _record(path: Path) -> RunRecord | FederatedRun:
 
 
 def _print(result: LintResult) -> None:
-    from auditor.report.text import visible
+    from auditor.record.text import visible
 
     for problem in result.problems:
         mark = "BREAKS" if problem.severity == "breaks" else "harms "

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from auditor.evidence.bundle import Evidence
     from auditor.evidence.log import ChainedLog
     from auditor.intake.specs import Job
-    from auditor.report.record import AuditReport
+    from auditor.record.audit_report import AuditReport
     from auditor.run.heard import Measured
     from auditor.run.options import Configured
 

@@ -13,7 +13,7 @@ from auditor.errors import UsageError
 from auditor.finding.reasons import MOST_REASONS, MOST_RECOURSES, ExplainedRow
 from auditor.intake.specs import ExplainSpec, Job, Limits
 from auditor.outputs import claim
-from auditor.report.labels import Labels
+from auditor.record.labels import Labels
 from auditor.report.reasons_page import READING, Explanation, as_text, render_explanation
 from auditor.run import __version__
 from auditor.run.options import Configured, ScanOptions, names_in
@@ -170,7 +170,7 @@ def _write(explanation: Explanation, out: Path) -> list[Path]:
 
 
 def _print(explanation: Explanation, labels: Labels) -> None:
-    from auditor.report.text import visible
+    from auditor.record.text import visible
     from cli.output import coloured, paragraph
 
     for row in explanation.rows:

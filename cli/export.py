@@ -113,7 +113,7 @@ def _made(job: Job, typed: dict[str, str]) -> FileExported:
 
 
 def _differing(found: FileExported, data: str) -> str:
-    from auditor.report.text import visible
+    from auditor.record.text import visible
 
     few = [f"{row + 1:,}" for row in found.differing]
     more = f" and {found.n_differing - len(few):,} more" if found.n_differing > len(few) else ""
@@ -144,7 +144,7 @@ def _record(to: To, found: FileExported, *, source: FileRecord, artifact: FileRe
 
 
 def _report(to: To, found: FileExported, place: Path, record: Path) -> int:
-    from auditor.report.text import visible
+    from auditor.record.text import visible
 
     typer.echo(visible(f"wrote     {place}, {record}"))
     if found.rows is None:

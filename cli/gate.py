@@ -10,7 +10,7 @@ import typer
 
 from auditor.errors import DataError
 from auditor.finding.measurement import Outcome
-from auditor.report.record import AuditReport, ExitCode, Finding, Summary
+from auditor.record.audit_report import AuditReport, ExitCode, Finding, Summary
 from cli.output import print_report
 from cli.rendering import read_report
 

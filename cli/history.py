@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from auditor.evidence.history.entries import Decision, Entry
     from auditor.evidence.history.ledger import Ledger
     from auditor.finding.figure import Figure
-    from auditor.report.record import AuditReport, DecisionRecord, Finding
+    from auditor.record.audit_report import AuditReport, DecisionRecord, Finding
 
 _ENVIRONMENT = "AUDITOR_DB"
 _REFERENCE = re.compile(r"history:(\d+)")
@@ -71,7 +71,7 @@ def decisions_on(report: AuditReport, db: str | None) -> tuple[DecisionRecord, .
 
 def _decision_record(entry: Entry, decision: Decision) -> DecisionRecord:
     from auditor.evidence.history.signatures import signer
-    from auditor.report.record import DecisionRecord
+    from auditor.record.audit_report import DecisionRecord
 
     today = datetime.now(UTC).date()
     return DecisionRecord(
@@ -146,7 +146,7 @@ def _verify(ledger: Ledger, head: str | None, keys: Sequence[Path]) -> int:
     from auditor.evidence.history.ledger import broken_chain
     from auditor.evidence.history.looks import Audited, head_of, measured, miscounted
     from auditor.evidence.signing import fingerprint, load_public_key
-    from auditor.report.text import visible
+    from auditor.record.text import visible
 
     trusted = {fingerprint(load_public_key(path)) for path in keys}
     entries = list(ledger.entries())
@@ -192,7 +192,7 @@ def _wrong_with(entry: Entry, audits: Mapping[int, str], trusted: set[str]) -> l
 def _print(entries: list[Entry]) -> int:
     """Lists the entries; 1 where the chain is broken, which no reader of the list should overlook."""
     from auditor.evidence.history.ledger import broken_chain
-    from auditor.report.text import visible
+    from auditor.record.text import visible
 
     rows = []
     problems = broken_chain(iter(entries))
@@ -253,7 +253,7 @@ def trend(entries: list[Entry], metric: str) -> Figure:
     """
     from auditor.errors import did_you_mean
     from auditor.finding.figure import Figure, Series
-    from auditor.report.text import label
+    from auditor.record.text import label
 
     lines: dict[str, list[tuple[int, Finding]]] = {}
     known: set[str] = set()

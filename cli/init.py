@@ -12,7 +12,7 @@ from auditor.data.preprocessing import as_text, label_name
 from auditor.files import write_beside
 from auditor.intake.rows.columns import id_like
 from auditor.intake.rows.tables import open_table
-from auditor.report.text import visible
+from auditor.record.text import visible
 
 _SENSITIVE = re.compile(
     r"(^|[_\W])(sex|gender|race|racial|ethnic\w*|age|religion|disab\w*|nationality|native|orientation|marital|"

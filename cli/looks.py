@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
     from auditor.evidence.history.looks import Audited
     from auditor.intake.specs import Job
-    from auditor.report.looks import CampaignRecord
-    from auditor.report.record import AuditReport
+    from auditor.record.audit_report import AuditReport
+    from auditor.record.looks import CampaignRecord
     from auditor.run.options import Configured
 
 # Said of a look by digests, by the record or by what was found, and not once more as an option.

@@ -72,7 +72,7 @@ def _asks_for_debug() -> bool:
 
 
 def _complain(message: str, *, debug: bool) -> None:
-    from auditor.report.text import visible
+    from auditor.record.text import visible
 
     if debug:
         traceback.print_exc()

@@ -19,7 +19,7 @@ from auditor.comparing.usefulness import PERFORMANCE
 from auditor.errors import UsageError
 from auditor.intake.specs import Job, Limits, MitigationSpec
 from auditor.outputs import claim, place_file
-from auditor.report.record import AuditReport
+from auditor.record.audit_report import AuditReport
 from auditor.run.isolate import mitigate
 from auditor.run.mitigation import Mitigation, experience_of, learns, make_mitigation, needs_rows, writes
 from auditor.run.options import Configured

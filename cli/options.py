@@ -15,8 +15,8 @@ from auditor.finding.policy import load_policies
 from auditor.finding.profiles import DEFAULT_PROFILE
 from auditor.intake.rows.sql import is_database
 from auditor.outputs import reads
-from auditor.report.about import SECTIONS, about_of
-from auditor.report.labels import Labels
+from auditor.record.about import SECTIONS, about_of
+from auditor.record.labels import Labels
 from auditor.run.options import Configured, ScanOptions, flags
 from cli.guarded import files_named
 

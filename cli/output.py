@@ -15,7 +15,7 @@ import typer
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from auditor.report.record import AuditReport, Finding
+    from auditor.record.audit_report import AuditReport, Finding
 
 _COLOURS = {
     "PASS": typer.colors.GREEN,
@@ -106,10 +106,10 @@ class Stages:
 def print_report(report: AuditReport, written: Sequence[str]) -> None:
     """The six counts, what failed, what could not be said and what it would take, what did not run, the files."""
     from auditor.finding.measurement import Outcome
-    from auditor.report import rows_for_all
-    from auditor.report.left_out import groups_left_out, hidden_gradients
-    from auditor.report.text import count, visible
-    from auditor.report.worth import worth_of
+    from auditor.record import rows_for_all
+    from auditor.record.left_out import groups_left_out, hidden_gradients
+    from auditor.record.text import count, visible
+    from auditor.record.worth import worth_of
 
     model, data = report.model, report.data
     typer.echo(
@@ -180,8 +180,8 @@ def print_report(report: AuditReport, written: Sequence[str]) -> None:
 def _print_finding(finding: Finding, *, with_method: bool) -> None:
     """``with_method``: one number was found by several methods, so each line says by which."""
     from auditor.finding.display import EARNED, RESERVED
-    from auditor.report.record import measurement_label
-    from auditor.report.text import number, visible
+    from auditor.record.audit_report import measurement_label
+    from auditor.record.text import number, visible
 
     label = coloured(f"{finding.outcome.value:<14}", finding.outcome.value)
     if finding.metric is None:
@@ -207,8 +207,8 @@ def _print_finding(finding: Finding, *, with_method: bool) -> None:
 
 def _print_not_applicable(findings: Sequence[Finding]) -> None:
     """Probes that lack the same thing share a line."""
-    from auditor.report.record import measurement_label
-    from auditor.report.text import visible
+    from auditor.record.audit_report import measurement_label
+    from auditor.record.text import visible
 
     # No input would make these apply: one line for all of them, and no reproach.
     elsewhere = dict.fromkeys(finding.probe for finding in findings if finding.other_kind)
@@ -231,7 +231,7 @@ def _print_not_applicable(findings: Sequence[Finding]) -> None:
 
 def _print_controls(report: AuditReport) -> None:
     """How many cells of each rule pack are what, and which controls rest on something that did not pass."""
-    from auditor.report.text import visible
+    from auditor.record.text import visible
 
     if not report.policies:
         return
@@ -255,7 +255,7 @@ def _print_controls(report: AuditReport) -> None:
 def _print_unjudged(report: AuditReport) -> None:
     """What was measured between groups, where no requirement was about any of it: a screen without numbers says less
     than is known."""
-    from auditor.report.text import visible
+    from auditor.record.text import visible
 
     found = [f for f in report.findings if f.outcome.value == "NOT_JUDGED" and f.sensitive and f.value is not None]
     if report.family.m or not found:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pydantic import JsonValue
 
     from auditor.evidence.registration import Opened, Plan, Registration
-    from auditor.report.record import RegistrationRecord
+    from auditor.record.audit_report import RegistrationRecord
     from auditor.run.options import Configured
 
 FILES = ("model", "data", "predictions", "query", "train", "sensitive_file")
@@ -53,7 +53,7 @@ def register(
 
 
 def _print(made: Registration, out: Path, open_: tuple[str, ...], *, signed: bool) -> None:
-    from auditor.report.text import visible
+    from auditor.record.text import visible
 
     plan = made.plan
     typer.echo(f"registered  {visible(str(out))}, {made.registered}{visible(f' by {made.by}' if made.by else '')}")

@@ -11,7 +11,7 @@ from pathlib import Path
 from auditor.errors import DataError, MissingExtraError, UsageError, did_you_mean
 from auditor.files import write_beside
 from auditor.outputs import claim
-from auditor.report.record import AuditReport
+from auditor.record.audit_report import AuditReport
 
 FIGURE_FORMATS = ("svg", "png")
 _LONGEST_NAME = 80

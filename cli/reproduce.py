@@ -17,7 +17,7 @@ from cli.output import coloured, paragraph
 from cli.verify import stored_probe
 
 if TYPE_CHECKING:
-    from auditor.report.record import AuditReport
+    from auditor.record.audit_report import AuditReport
     from auditor.run.options import Configured
 
 _MOST_SHOWN = 20
@@ -113,7 +113,7 @@ def configured_again(request: bytes, results: bytes, own: Mapping[str, object], 
 
 
 def _record(content: bytes, name: str) -> AuditReport:
-    from auditor.report.record import AuditReport
+    from auditor.record.audit_report import AuditReport
 
     try:
         return AuditReport.from_json(content)
@@ -135,7 +135,7 @@ def _run_again(configured: Configured) -> AuditReport:
 
 
 def _compared(then: AuditReport, now: AuditReport, tolerance: float, *, as_json: bool) -> int:
-    from auditor.report.text import visible
+    from auditor.record.text import visible
 
     if now.refusal is not None and then.refusal is None:
         raise DataError(f"It cannot be run again here: {now.refusal.reason}")

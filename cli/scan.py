@@ -28,8 +28,8 @@ from cli.written import claim_report, command_line, drop_stale, write_report
 from probes import PROBES
 
 if TYPE_CHECKING:
-    from auditor.report.looks import CampaignRecord
-    from auditor.report.record import AuditReport, RegistrationRecord
+    from auditor.record.audit_report import AuditReport, RegistrationRecord
+    from auditor.record.looks import CampaignRecord
 
 
 def scan(configured: Configured, *, as_json: bool, quiet: bool, debug: bool) -> int:

@@ -19,7 +19,7 @@ from auditor.files import sha256_of, write_beside
 from auditor.intake.rows.folders import sha256_of_folder
 from auditor.intake.specs import Job
 from auditor.outputs import claim, remove
-from auditor.report.record import AuditReport
+from auditor.record.audit_report import AuditReport
 from auditor.run import __version__
 from auditor.run.options import Configured
 from cli.comparing import claim_comparison

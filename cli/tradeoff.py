@@ -33,8 +33,8 @@ from auditor.errors import DataError, ModelError, UsageError, did_you_mean
 from auditor.files import write_beside
 from auditor.intake.specs import Job
 from auditor.outputs import claim
-from auditor.report.record import AuditReport
-from auditor.report.text import visible
+from auditor.record.audit_report import AuditReport
+from auditor.record.text import visible
 from auditor.run.mitigation import make_mitigation, needs_rows
 from auditor.run.options import Configured
 from auditor.run.plugins import mitigation_class

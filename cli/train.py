@@ -137,7 +137,7 @@ def train(
 
 
 def _train(spec: TrainSpec, places: _Places, *, allow_unsandboxed: bool, debug: bool) -> None:
-    from auditor.report.text import visible
+    from auditor.record.text import visible
 
     with ExitStack() as stack:
         made = {place: stack.enter_context(beside(place)) for place in places.all}
@@ -248,7 +248,7 @@ def _progress() -> Iterator[Callable[[str], None]]:
 
 
 def _lines(trained: TableTrained, spec: TrainSpec, places: _Places) -> Iterator[str]:
-    from auditor.report.text import visible
+    from auditor.record.text import visible
 
     yield visible(f"trained   {spec.architecture} on {spec.data}: {', '.join(trained.features)} -> {spec.target}")
     for note in trained.notes:

@@ -119,7 +119,7 @@ def _by_history(found: Verified, db: str) -> list[Check]:
 
 
 def _print_verified(path: Path, found: Verified, *, looks_checked: bool) -> None:
-    from auditor.report.text import count, visible
+    from auditor.record.text import count, visible
 
     typer.echo(f"bundle  {visible(str(path))}")
     report = found.report

@@ -12,7 +12,7 @@ from auditor.errors import AuditorError, UsageError
 from auditor.evidence.passwords import without_passwords
 from auditor.files import write_beside
 from auditor.outputs import claim, remove
-from auditor.report.record import AuditReport
+from auditor.record.audit_report import AuditReport
 from cli.rendering import FILE_NAMES, render
 
 

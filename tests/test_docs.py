@@ -303,7 +303,7 @@ def test_every_format_extra_outcome_exit_code_and_rule_pack_stands_in_the_docume
     from auditor.finding.criterion import DEFAULT_PROFILE
     from auditor.finding.measurement import Outcome
     from auditor.finding.policy import pack_names
-    from auditor.report.record import ExitCode
+    from auditor.record.audit_report import ExitCode
     from cli.main import INTERNAL_ERROR
     from cli.rendering import FILE_NAMES
 

@@ -19,7 +19,7 @@ from auditor.data.preprocessing import fit_tabular
 from auditor.finding.criterion import Criterion
 from auditor.finding.measurement import Outcome
 from auditor.networks.architectures import MLP
-from auditor.report.record import AuditReport
+from auditor.record.audit_report import AuditReport
 from auditor.run.options import ScanOptions, flags
 from auditor.run.scan import model_spec
 from tests import ROOT

@@ -15,8 +15,8 @@ from typer.testing import CliRunner
 
 from auditor import errors
 from auditor.errors import REASONS, AuditorError, Code, DataError, ModelError, OutputsError, UnsafeModelError
+from auditor.record.audit_report import AuditReport, Refusal
 from auditor.report.html import render_html
-from auditor.report.record import AuditReport, Refusal
 from cli.main import app
 from tests import ROOT
 from tests.report.samples import refused_report, report_of

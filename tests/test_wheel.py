@@ -56,7 +56,7 @@ import auditor
 assert auditor.__file__.startswith({str(tmp_path)!r}), auditor.__file__
 from auditor.finding.criterion import load_criteria
 from auditor.report.html import render_html
-from auditor.report.record import DataRecord, ModelRecord
+from auditor.record.audit_report import DataRecord, ModelRecord
 from auditor.run.audit import assemble, environment
 here = environment(device="cpu", seed=0)
 report = assemble([], load_criteria(), model=ModelRecord(), data=DataRecord(), environment=here)

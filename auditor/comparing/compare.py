@@ -13,8 +13,8 @@ from auditor.errors import UsageError
 from auditor.finding.copies import why_doubtful
 from auditor.finding.criterion import CriterionRecord
 from auditor.finding.measurement import Outcome
-from auditor.report.record import INTAKE, AuditReport, Finding
-from auditor.report.text import number
+from auditor.record.audit_report import INTAKE, AuditReport, Finding
+from auditor.record.text import number
 from auditor.statistics.changes import RateChange
 from auditor.statistics.rates import Proportion
 

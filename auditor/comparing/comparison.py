@@ -13,9 +13,9 @@ from markupsafe import Markup
 from auditor.comparing.compare import Comparison
 from auditor.comparing.side_by_side import Row
 from auditor.comparing.usefulness import Usefulness
-from auditor.report import text
+from auditor.record import text
+from auditor.record.audit_report import AuditReport
 from auditor.report.html import content_policy, environment, resource
-from auditor.report.record import AuditReport
 
 COMPARISON_VERSION = "1.1"
 MOST_DETAILS = 200

@@ -12,9 +12,9 @@ from markupsafe import Markup
 
 from auditor.comparing.front import Plot, draw, plots_of
 from auditor.comparing.tradeoff import FeaturePoint, Point, Tradeoff, Verdict
-from auditor.report import text
+from auditor.record import text
+from auditor.record.audit_report import AuditReport
 from auditor.report.html import content_policy, environment, resource
-from auditor.report.record import AuditReport
 from auditor.report.svg import as_file, sheet_svg
 from auditor.statistics.pareto import Measured
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from auditor.finding.measurement import Outcome, Pillar
-from auditor.report.record import INTAKE, AuditReport, Finding
+from auditor.record.audit_report import INTAKE, AuditReport, Finding
 from auditor.statistics.changes import GapChange, RateChange
 from auditor.statistics.estimate import Estimate
 from auditor.statistics.kinds import AnyEstimate

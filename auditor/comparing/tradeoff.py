@@ -12,7 +12,7 @@ from pydantic import JsonValue
 from auditor.comparing.compare import Comparison
 from auditor.comparing.tradeoff_evidence import LEAKAGE, PARITY, RATIO, Disparity, Evidence, Gap
 from auditor.errors import UsageError
-from auditor.report.text import number, signed
+from auditor.record.text import number, signed
 from auditor.statistics.changes import RateChange
 from auditor.statistics.overall_changes import Largest, rows_needed
 from auditor.statistics.pareto import Measured, dominating, shown_dominated

@@ -9,7 +9,7 @@ from typing import Literal, get_args
 from auditor.comparing.side_by_side import CHANGE
 from auditor.comparing.usefulness import BALANCED
 from auditor.errors import UsageError
-from auditor.report.record import AuditReport, Finding
+from auditor.record.audit_report import AuditReport, Finding
 from auditor.statistics.changes import GapChange, PairedRates, RateChange
 from auditor.statistics.estimate import Estimate, Undefined
 from auditor.statistics.groups import WorstRatio

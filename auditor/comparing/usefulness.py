@@ -9,8 +9,8 @@ from typing import Literal
 
 from auditor.comparing.side_by_side import CHANGE, Both, Key, Row, Side, of_rate, row
 from auditor.finding.vacuity import SAME_FOR_ALL
-from auditor.report.record import AuditReport, Finding
-from auditor.report.text import number, signed
+from auditor.record.audit_report import AuditReport, Finding
+from auditor.record.text import number, signed
 from auditor.statistics.changes import RateChange
 from auditor.statistics.estimate import Estimate
 from auditor.statistics.kinds import AnyEstimate, unjudgeable

@@ -31,7 +31,7 @@ from auditor.files import write_beside
 from auditor.finding.budgets import Family
 from auditor.finding.criterion import Criterion
 from auditor.finding.measurement import Outcome, ProbeResult
-from auditor.report.record import AuditReport, ExitCode
+from auditor.record.audit_report import AuditReport, ExitCode
 from auditor.run.answers import Answers, CountsRecord, tables_json
 
 if TYPE_CHECKING:

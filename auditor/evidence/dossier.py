@@ -12,10 +12,11 @@ from urllib.parse import quote
 
 from auditor.finding.display import EARNED, RESERVED
 from auditor.finding.policy import CERTAINTY, Control, EvidenceRule, Policy, RecordPart
-from auditor.report import text, view
-from auditor.report.controls import fitting, with_policies
+from auditor.record import text
+from auditor.record.audit_report import AuditReport, CellRecord, Finding
+from auditor.record.controls import fitting, with_policies
+from auditor.report import view
 from auditor.report.markdown import code_span, escaped
-from auditor.report.record import AuditReport, CellRecord, Finding
 from auditor.report.view import Row, ShownPolicy
 from auditor.statistics.rates import Proportion
 

@@ -24,7 +24,7 @@ from auditor.evidence.signing import open_envelope, sign, statement
 from auditor.files import UNREADABLE, Closed, why_unreadable
 from auditor.finding.criterion import CriterionRecord
 from auditor.finding.measurement import Outcome
-from auditor.report.record import Finding, RegistrationRecord
+from auditor.record.audit_report import Finding, RegistrationRecord
 from auditor.statistics.families import Multiplicity
 
 if TYPE_CHECKING:

@@ -36,7 +36,7 @@ from auditor.evidence.manifest import (
 )
 from auditor.evidence.signing import open_envelope
 from auditor.finding.measurement import Measurement, ProbeResult
-from auditor.report.record import AuditReport
+from auditor.record.audit_report import AuditReport
 from auditor.run.answers import Answers, StoredModel, read_head, read_rows
 from auditor.run.audit import ask, assemble, generator_for
 

@@ -1,1 +1,1 @@
-"""The versioned record of an audit and its renderings; every rendering is a function of the record alone."""
+"""The renderings of a record; each is a function of the record alone."""

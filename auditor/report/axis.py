@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 from auditor.finding.measurement import Outcome
-from auditor.report.record import Finding
+from auditor.record.audit_report import Finding
 
 
 @dataclass(frozen=True)

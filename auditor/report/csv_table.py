@@ -8,8 +8,9 @@ import json
 import math
 from collections.abc import Mapping
 
-from auditor.report import text, view
-from auditor.report.record import AuditReport, Finding
+from auditor.record import text
+from auditor.record.audit_report import AuditReport, Finding
+from auditor.report import view
 
 COLUMNS = (
     "document", "id", "outcome", "pillar", "probe", "method", "metric", "sensitive", "group", "at", "value", "ideal",

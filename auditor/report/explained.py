@@ -10,6 +10,7 @@ import numpy as np
 from auditor.finding.display import ColouredText, Heatmap, Swarm
 from auditor.finding.figure import Figure
 from auditor.finding.png import Pixels
+from auditor.record.text import grade, grade_interval, number, signed, visible
 from auditor.report.sheet import (
     AGAINST,
     FOOT,
@@ -27,7 +28,6 @@ from auditor.report.sheet import (
     text_width,
     ticks,
 )
-from auditor.report.text import grade, grade_interval, number, signed, visible
 from auditor.report.view import STANDINGS, scale_of, strength
 from auditor.rows import FloatArray
 

@@ -17,7 +17,7 @@ from auditor.finding.display import title_of
 from auditor.finding.figure import Figure, Series
 from auditor.finding.judgement import Judgement
 from auditor.finding.measurement import Measurement, ProbeResult
-from auditor.report.text import UNDEFINED, confidence, number
+from auditor.record.text import UNDEFINED, confidence, number
 from auditor.statistics.groups import WorstDifference, WorstRatio
 
 MOST_BARS = 20

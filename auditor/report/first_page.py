@@ -12,12 +12,13 @@ from dataclasses import dataclass
 from auditor.files import Number
 from auditor.finding.criterion import load_criteria
 from auditor.finding.measurement import Outcome
-from auditor.report import text, view
-from auditor.report.about import About
+from auditor.record import text
+from auditor.record.about import About
+from auditor.record.audit_report import INTAKE, AuditReport, ExitCode, Finding
+from auditor.record.catalogue import SHIPPED, Catalogue, shipped
+from auditor.record.questions import QUESTIONS, Form, Question, question_of
+from auditor.report import view
 from auditor.report.axis import Axis, axis_of, excess, reach
-from auditor.report.catalogue import SHIPPED, Catalogue, shipped
-from auditor.report.questions import QUESTIONS, Form, Question, question_of
-from auditor.report.record import INTAKE, AuditReport, ExitCode, Finding
 
 _JUDGED = (Outcome.FAIL, Outcome.INCONCLUSIVE, Outcome.PASS)
 _ORDER = (Outcome.FAIL, Outcome.NOT_RUN, Outcome.INCONCLUSIVE, Outcome.PASS)

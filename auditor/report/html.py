@@ -13,10 +13,11 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from auditor.finding.measurement import Outcome
-from auditor.report import rows_for_all, text, view
+from auditor.record import rows_for_all, text
+from auditor.record.audit_report import AuditReport
+from auditor.record.worth import worth_of
+from auditor.report import view
 from auditor.report.first_page import first_page
-from auditor.report.record import AuditReport
-from auditor.report.worth import worth_of
 
 MOST_IN_SUMMARY = 12
 _FLAG = re.compile(r"(?<![\w-])--[a-z][a-z-]*[a-z]")

@@ -6,8 +6,9 @@ from datetime import UTC, datetime
 from xml.etree import ElementTree
 
 from auditor.finding.measurement import Outcome
-from auditor.report import text, view
-from auditor.report.record import AuditReport, ExitCode
+from auditor.record import text
+from auditor.record.audit_report import AuditReport, ExitCode
+from auditor.report import view
 from auditor.report.view import Row
 
 VERDICT = "verdict"

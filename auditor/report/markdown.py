@@ -8,11 +8,12 @@ from collections.abc import Sequence
 from auditor.finding.display import ColouredText, GradeTable
 from auditor.finding.figure import Figure
 from auditor.finding.measurement import Outcome
-from auditor.report import rows_for_all, text, view
+from auditor.record import rows_for_all, text
+from auditor.record.audit_report import AuditReport
+from auditor.record.worth import worth_of
+from auditor.report import view
 from auditor.report.first_page import FirstPage, first_page
-from auditor.report.record import AuditReport
 from auditor.report.view import Row, ShownCell, ShownPolicy
-from auditor.report.worth import worth_of
 
 MOST = 10
 _MOST_WORDS = 6

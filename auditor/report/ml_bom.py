@@ -7,9 +7,10 @@ import uuid
 from datetime import UTC, datetime
 
 from auditor.errors import MissingExtraError
-from auditor.report import text, view
+from auditor.record import text
+from auditor.record.audit_report import AuditReport
+from auditor.report import view
 from auditor.report.model_card import TO_BE_STATED, measured_rows, model_name, risks, unsettled
-from auditor.report.record import AuditReport
 from auditor.report.view import Row
 
 SPEC_VERSION = "1.6"

@@ -12,10 +12,11 @@ from collections.abc import Sequence
 
 from auditor.errors import MissingExtraError
 from auditor.finding.measurement import Outcome
-from auditor.report import text, view
+from auditor.record import text
+from auditor.record.audit_report import INTAKE, AuditReport
+from auditor.report import view
 from auditor.report.html import title_of
 from auditor.report.markdown import code_span, escaped
-from auditor.report.record import INTAKE, AuditReport
 from auditor.report.view import Row
 
 TOOLKIT_SCHEMA = "0.0.2"

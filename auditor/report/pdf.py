@@ -21,13 +21,14 @@ from xml.etree import ElementTree
 from auditor.errors import DataError, MissingExtraError, first_line
 from auditor.finding.display import GradeTable
 from auditor.finding.measurement import Outcome
-from auditor.report import rows_for_all, text, view
+from auditor.record import rows_for_all, text
+from auditor.record.audit_report import INTAKE, AuditReport
+from auditor.record.worth import worth_of
+from auditor.report import view
 from auditor.report.first_page import FirstPage, first_page
 from auditor.report.html import moment, resource, title_of
-from auditor.report.record import INTAKE, AuditReport
 from auditor.report.svg import as_file, draw_svg
 from auditor.report.view import Row
-from auditor.report.worth import worth_of
 
 STANDARDS: tuple[Literal["a-2a"], Literal["ua-1"]] = ("a-2a", "ua-1")
 _ON_FIRST_PAGE = 6

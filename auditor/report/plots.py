@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from matplotlib.axes import Axes
 
 from auditor.finding.figure import Figure, Series
+from auditor.record.text import UNDEFINED, number, visible
 from auditor.report.sheet import (
     BOUND,
     BROKEN,
@@ -33,7 +34,6 @@ from auditor.report.sheet import (
     ticks,
     value_range,
 )
-from auditor.report.text import UNDEFINED, number, visible
 
 RATIO = "ratio between groups"
 FOREST = 560.0

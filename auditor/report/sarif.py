@@ -9,9 +9,10 @@ from pathlib import PurePosixPath
 from urllib.parse import quote
 
 from auditor.finding.measurement import Outcome
-from auditor.report import text, view
+from auditor.record import text
+from auditor.record.audit_report import AuditReport
+from auditor.report import view
 from auditor.report.junit import said_of
-from auditor.report.record import AuditReport
 from auditor.report.view import Row
 
 SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"

@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
 from auditor.finding.png import Pixels
-from auditor.report.text import shortened, visible
+from auditor.record.text import shortened, visible
 
 # Okabe and Ito's palette, in an order whose first four are told apart in greyscale too; the light ink is the default of
 # the markup, the dark ink comes from the style sheet by class.

@@ -19,9 +19,9 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.text import Text
 
 from auditor.finding.figure import Figure
+from auditor.record.text import visible
 from auditor.report import explained, plots
 from auditor.report.sheet import CLASSES, STYLE, Sheet
-from auditor.report.text import visible
 
 _DRAW = {
     "rates": plots.rates,

@@ -12,9 +12,8 @@ from auditor.finding.display import RANKS, ColouredText, Standing, Swarm
 from auditor.finding.figure import Figure, Series
 from auditor.finding.measurement import Outcome
 from auditor.finding.vacuity import HIDDEN
-from auditor.report import text
-from auditor.report.left_out import groups_left_out, hidden_gradients
-from auditor.report.record import (
+from auditor.record import text
+from auditor.record.audit_report import (
     INTAKE,
     AuditReport,
     CellRecord,
@@ -23,6 +22,7 @@ from auditor.report.record import (
     Finding,
     PolicyRecord,
 )
+from auditor.record.left_out import groups_left_out, hidden_gradients
 
 # The order in which a reader has to act, not the alphabet.
 ORDER = (

@@ -29,8 +29,7 @@ from auditor.finding.criterion import Criterion, load_criteria
 from auditor.finding.judgement import Judgement
 from auditor.finding.judging import judge
 from auditor.finding.measurement import Alike, Measurement, ProbeResult
-from auditor.report.figures import figures_of
-from auditor.report.record import (
+from auditor.record.audit_report import (
     FILES,
     MOST_UNREADABLE,
     AuditReport,
@@ -43,7 +42,8 @@ from auditor.report.record import (
     exit_code,
     family_record,
 )
-from auditor.report.sandbox_state import SandboxState
+from auditor.record.sandbox_state import SandboxState
+from auditor.report.figures import figures_of
 from auditor.run import __version__
 from auditor.run.alike import alike_answers
 from auditor.run.probe import (

@@ -40,8 +40,8 @@ from auditor.intake.specs import (
 )
 from auditor.model.audited_model import AuditedModel
 from auditor.model.saving import save
-from auditor.report.labels import check_keys, spelled
-from auditor.report.record import DataRecord
+from auditor.record.audit_report import DataRecord
+from auditor.record.labels import check_keys, spelled
 from auditor.run.alike import alike_in_counts
 from auditor.run.answers import counts_of, head_of, parts_of
 from auditor.run.audit import ask, attempt, data_record, generator_for, model_record, no_data

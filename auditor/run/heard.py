@@ -9,8 +9,8 @@ from auditor.detection.record import DetectorRecord, FileResult
 from auditor.files import readable, received
 from auditor.finding.measurement import ProbeResult
 from auditor.finding.reasons import ExplainedRow
-from auditor.report.record import DataRecord, ModelRecord
-from auditor.report.text import visible
+from auditor.record.audit_report import DataRecord, ModelRecord
+from auditor.record.text import visible
 from auditor.run.answers import Answers, AnswersHead, AnswersPart, CountsRecord, joined
 from auditor.run.hearing import Heard, OnStage
 from auditor.run.messages import (

@@ -9,12 +9,12 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from auditor.report.sandbox_state import SandboxState
-from auditor.report.text import visible
+from auditor.record.sandbox_state import SandboxState
+from auditor.record.text import visible
 from auditor.run.protocol import TABLE_MESSAGES, Confined, TableTrained, Working
 
 if TYPE_CHECKING:
-    from auditor.report.record import Refusal
+    from auditor.record.audit_report import Refusal
     from auditor.run.messages import Message
 
 OnStage = Callable[[str], None]

@@ -17,8 +17,8 @@ from auditor.finding.budgets import Family
 from auditor.finding.criterion import Criterion, load_criteria
 from auditor.finding.policy import load_policies
 from auditor.intake.specs import DataSpec, ModelSpec, ProbeSpec
-from auditor.report.controls import with_policies
-from auditor.report.record import AuditReport
+from auditor.record.audit_report import AuditReport
+from auditor.record.controls import with_policies
 from auditor.run.options import Configured, ScanOptions, flags
 from auditor.run.plugins import load_probe_class
 from auditor.run.probe import Probe, make_probe

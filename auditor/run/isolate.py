@@ -29,7 +29,7 @@ from pydantic_core import PydanticSerializationError
 
 from auditor.errors import DataError, ModelError, UsageError
 from auditor.intake.specs import Job, ProbeSpec
-from auditor.report.text import visible
+from auditor.record.text import visible
 from auditor.run.checkpoints import lent_checkpoint
 from auditor.run.hearing import Heard, TableLearned
 from auditor.run.protocol import HEADER, MAX_MESSAGE, Done, Refused, TableTrained, Working
@@ -62,7 +62,7 @@ def measure(
     ``pillars``: pillar and citation of each probe as the caller's own table has them. ``on_stage`` is told what is
     being done. Raises UsageError where a flag turned out to be wrong once the files were read.
     """
-    from auditor.report.record import INTAKE, Refusal
+    from auditor.record.audit_report import INTAKE, Refusal
     from auditor.run.audit import files_result
     from auditor.run.heard import Measured
 
@@ -393,7 +393,7 @@ def _send_job(child: subprocess.Popen[bytes], job: Job) -> None:
 
 
 def _refuse(message: Refused, done: Heard) -> None:
-    from auditor.report.record import Refusal
+    from auditor.record.audit_report import Refusal
 
     if message.code == "usage":
         raise UsageError(message.reason)

@@ -9,7 +9,7 @@ from pydantic import Field, TypeAdapter
 from auditor.detection.record import DetectorRecord, FileResult
 from auditor.finding.measurement import ProbeResult
 from auditor.finding.reasons import ExplainedRow
-from auditor.report.record import DataRecord, ModelRecord
+from auditor.record.audit_report import DataRecord, ModelRecord
 from auditor.run.answers import AnswersHead, AnswersPart, CountsRecord
 from auditor.run.protocol import Confined, Done, Line, Refused, Said, TableTrained, Working
 

@@ -20,8 +20,8 @@ from annotated_types import Ge, Gt, Le, Lt
 
 from auditor.errors import UsageError
 from auditor.finding.profiles import DEFAULT_PROFILE
-from auditor.report.about import About
-from auditor.report.labels import Labels
+from auditor.record.about import About
+from auditor.record.labels import Labels
 
 if TYPE_CHECKING:
     from pydantic import GetCoreSchemaHandler, TypeAdapter

@@ -12,7 +12,7 @@ from pydantic import ConfigDict, Field, TypeAdapter
 
 from auditor.errors import AuditorError, Code, DataError, UsageError
 from auditor.files import Closed
-from auditor.report.sandbox_state import SandboxState
+from auditor.record.sandbox_state import SandboxState
 
 MAX_MESSAGE = 32 << 20
 HEADER = 4

@@ -20,9 +20,9 @@ from auditor.finding.measurement import Pillar
 from auditor.finding.policy import Policy
 from auditor.intake.rows.sql import fetch, is_database, shown
 from auditor.intake.specs import DataSpec, Job, Limits, ModelSpec, ProbeSpec, RecordedSpec
-from auditor.report.controls import with_policies
-from auditor.report.labels import Labels
-from auditor.report.record import INTAKE, AuditReport, DataRecord, ModelRecord
+from auditor.record.audit_report import INTAKE, AuditReport, DataRecord, ModelRecord
+from auditor.record.controls import with_policies
+from auditor.record.labels import Labels
 from auditor.run.audit import assemble, environment
 from auditor.run.heard import Measured
 from auditor.run.isolate import measure

@@ -26,7 +26,7 @@ from auditor.model.saving import save
 from auditor.model.torch_model import TorchModel
 from auditor.networks.architectures import MLP
 from auditor.outputs import WRITTEN
-from auditor.report.record import AuditReport
+from auditor.record.audit_report import AuditReport
 from auditor.run.probe import make_probe
 from cli.main import app
 from cli.options import configure
@@ -194,7 +194,7 @@ def test_json_is_the_report_and_nothing_else(here: Path) -> None:
 
 
 def test_the_report_holds_to_its_shipped_schema(here: Path) -> None:
-    schema = json.loads((files("auditor.report") / "report.schema.json").read_text())
+    schema = json.loads((files("auditor.record") / "report.schema.json").read_text())
     for arguments in ((), DATA):
         run("scan", "model.pt", *arguments)
         jsonschema.validate(json.loads((here / "audit-report/report.json").read_text()), schema)

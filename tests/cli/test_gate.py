@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from auditor.data.audit_data import AuditData
 from auditor.finding.criterion import Criterion
 from auditor.model.audited_model import AuditedModel
-from auditor.report.record import AuditReport
+from auditor.record.audit_report import AuditReport
 from auditor.run.audit import run_audit
 from cli.main import app
 from probes.fairness.group_fairness import GroupFairness

@@ -12,7 +12,7 @@ import pytest
 import torch
 from typer.testing import CliRunner, Result
 
-from auditor.report.record import AuditReport
+from auditor.record.audit_report import AuditReport
 from cli.main import app
 from tests.quantifiers import none_of
 from tests.toys.language import causal_tokenizer

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from auditor.errors import UsageError
 from auditor.model.saving import save
-from auditor.report.record import AuditReport
+from auditor.record.audit_report import AuditReport
 from cli.main import app
 from cli.new_probe import class_of, write_skeleton
 from tests import ROOT

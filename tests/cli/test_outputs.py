@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from auditor.data.preprocessing import NumericColumn, TabularPreprocessing
 from auditor.model.saving import save
 from auditor.model.torch_model import TorchModel
-from auditor.report.record import AuditReport
+from auditor.record.audit_report import AuditReport
 from cli.main import app
 
 NET = """

@@ -17,6 +17,7 @@ WINGS = (
     "model",
     "artifact",
     "networks",
+    "record",
     "report",
     "comparing",
     "intake",

@@ -18,10 +18,11 @@ from auditor.evidence.dossier import ATTESTATION_NEEDED, MOST_ROWS, NOT_MEASURED
 from auditor.finding.display import EARNED, RESERVED
 from auditor.finding.policy import Policy, load_policies, pack_names, parse_policy
 from auditor.model.audited_model import AuditedModel
-from auditor.report import text, view
-from auditor.report.controls import with_policies
+from auditor.record import text
+from auditor.record.audit_report import AuditReport, RegistrationRecord
+from auditor.record.controls import with_policies
+from auditor.report import view
 from auditor.report.html import render_html
-from auditor.report.record import AuditReport, RegistrationRecord
 from auditor.run.audit import run_audit
 from cli.main import app
 from probes.fairness.adverse_impact import AdverseImpact

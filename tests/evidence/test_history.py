@@ -20,7 +20,7 @@ pytest.importorskip("sqlalchemy", reason="the extra `history` is not installed")
 from auditor.errors import DataError, UsageError
 from auditor.evidence.history.entries import AuditEntry, Decision, digest_of
 from auditor.evidence.history.ledger import Ledger, broken_chain, decisions_about
-from auditor.report.record import AuditReport
+from auditor.record.audit_report import AuditReport
 from cli.history import decisions_on, history, open_ledger, report_of, signoff, trend
 from tests import ROOT
 from tests.evidence.test_evidence import evidence
@@ -118,7 +118,7 @@ import os, random, signal, sys, time
 from pathlib import Path
 from auditor.evidence.history.entries import AuditEntry
 from auditor.evidence.history.ledger import Ledger
-from auditor.report.record import AuditReport
+from auditor.record.audit_report import AuditReport
 
 path, payload = sys.argv[1], AuditEntry.model_validate_json(Path(sys.argv[2]).read_text())
 random.seed(0)

@@ -27,9 +27,9 @@ from auditor.finding.measurement import Measurement, Outcome, ProbeResult
 from auditor.model.saving import save
 from auditor.model.torch_model import TorchModel
 from auditor.networks.architectures import MLP
-from auditor.report.looks import CampaignRecord
+from auditor.record.audit_report import AuditReport, Refusal
+from auditor.record.looks import CampaignRecord
 from auditor.report.markdown import render_markdown
-from auditor.report.record import AuditReport, Refusal
 from auditor.statistics.looks import look_share
 from auditor.statistics.rates import Proportion
 from cli.main import app

@@ -30,9 +30,9 @@ from auditor.evidence.registration import (
 )
 from auditor.evidence.signing import make_key
 from auditor.finding.criterion import CriterionRecord
+from auditor.record.audit_report import AuditReport, RegistrationRecord
 from auditor.report.html import render_html
 from auditor.report.markdown import render_markdown
-from auditor.report.record import AuditReport, RegistrationRecord
 from auditor.run.options import flags
 from cli.evidence import request_of
 from cli.main import app
@@ -570,7 +570,7 @@ def test_other_code_of_ones_own_is_a_deviation(tmp_path: Path, monkeypatch: pyte
 
 def test_what_was_registered_and_did_not_run_is_a_deviation() -> None:
     from auditor.evidence.registration import with_what_became
-    from auditor.report.record import RegistrationRecord
+    from auditor.record.audit_report import RegistrationRecord
 
     followed = RegistrationRecord(path="r.json", sha256="a" * 64, registered="2026-01-01T00:00:00+00:00")
     findings = sampled().findings

@@ -16,7 +16,7 @@ from auditor.finding.criterion import Criterion, load_criteria, parse_criterion
 from auditor.finding.judgement import Judgement
 from auditor.finding.judging import judge
 from auditor.finding.measurement import Measurement, Outcome, ProbeResult
-from auditor.report.record import ExitCode, exit_code
+from auditor.record.audit_report import ExitCode, exit_code
 from auditor.statistics.families import ConfirmedCount, adjusted_levels, weighted_levels
 from auditor.statistics.groups import WorstDifference, WorstRatio
 from auditor.statistics.rates import Proportion, RateTable

@@ -16,7 +16,7 @@ from auditor.finding.judgement import Judgement
 from auditor.finding.judging import empty_requirement, judge
 from auditor.finding.measurement import Measurement, Outcome, ProbeResult
 from auditor.finding.profiles import DEFAULT_PROFILE
-from auditor.report.record import ExitCode, Finding, exit_code
+from auditor.record.audit_report import ExitCode, Finding, exit_code
 from auditor.statistics.estimate import Exact, Undefined
 from auditor.statistics.families import Multiplicity
 from auditor.statistics.groups import WorstDifference, WorstRatio

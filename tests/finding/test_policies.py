@@ -18,10 +18,10 @@ from auditor.errors import ConfigError, UsageError
 from auditor.finding.criterion import load_criteria
 from auditor.finding.measurement import Measurement, Outcome, ProbeResult
 from auditor.finding.policy import EvidenceRule, load_policies, pack_names, parse_policy, profile_names
-from auditor.report.controls import with_policies
+from auditor.record.audit_report import INTAKE, AuditReport, CellRecord
+from auditor.record.controls import with_policies
 from auditor.report.html import render_html
 from auditor.report.markdown import render_markdown
-from auditor.report.record import INTAKE, AuditReport, CellRecord
 from auditor.run.audit import ask, generator_for
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.rates import Proportion
@@ -211,7 +211,7 @@ def test_a_judged_number_of_a_group_is_linked_among_many_that_compare() -> None:
     grouped = Measurement(metric="accuracy", estimate=Proportion(successes=1, n=400), n_samples=400, group={"sex": "f"})
     from auditor.finding.budgets import Family
     from auditor.finding.judging import judge
-    from auditor.report.record import Finding
+    from auditor.record.audit_report import Finding
 
     findings, _ = judge(
         [ProbeResult(probe="group_fairness", pillar="fairness", citation="", measurements=(_GAP, grouped))],

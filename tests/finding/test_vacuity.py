@@ -23,8 +23,8 @@ from auditor.model.audited_model import AuditedModel
 from auditor.model.language_model import AuditedLanguageModel
 from auditor.model.recorded_model import RecordedClassifier
 from auditor.model.regression import AuditedRegressor
-from auditor.report.record import AuditReport, ExitCode
-from auditor.report.worth import worth_of
+from auditor.record.audit_report import AuditReport, ExitCode
+from auditor.record.worth import worth_of
 from auditor.run.alike import alike_answers, alike_in_counts
 from auditor.run.audit import no_data, run_audit
 from auditor.statistics.estimate import Undefined

@@ -48,8 +48,8 @@ from auditor.evidence.verify import Verified, verify_bundle
 from auditor.finding.measurement import Outcome
 from auditor.intake.formats import load_model
 from auditor.intake.specs import ModelSpec
-from auditor.report.record import AuditReport
-from auditor.report.schema import shipped_schema
+from auditor.record.audit_report import AuditReport
+from auditor.record.schema import shipped_schema
 from auditor.report.view import document_id
 from cli.main import app
 from cli.rendering import FILE_NAMES

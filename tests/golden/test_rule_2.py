@@ -20,7 +20,7 @@ from auditor.evidence.registration import read_registration
 from auditor.evidence.signing import load_public_key
 from auditor.evidence.verify import verify_bundle
 from auditor.finding.measurement import Outcome
-from auditor.report.record import AuditReport
+from auditor.record.audit_report import AuditReport
 from cli.main import app
 from cli.verify import stored_probe
 

@@ -58,7 +58,7 @@ from auditor.model.regression import AuditedRegressor, TorchRegressor
 from auditor.model.saving import save
 from auditor.model.torch_model import TorchModel
 from auditor.networks.architectures import MLP
-from auditor.report.record import AuditReport
+from auditor.record.audit_report import AuditReport
 from auditor.run.audit import run_audit
 from cli.main import app
 from probes.fairness.regression_fairness import RegressionFairness

@@ -26,7 +26,7 @@ from auditor.model.audited_model import AuditedModel
 from auditor.model.saving import save
 from auditor.model.torch_model import TorchModel
 from auditor.networks.architectures import BiLSTMText
-from auditor.report.record import AuditReport
+from auditor.record.audit_report import AuditReport
 from auditor.run.audit import run_audit
 from auditor.statistics.means import WorstPairedDifference
 from probes.fairness.token_fairness import CounterfactualTokenFairness

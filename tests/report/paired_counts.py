@@ -15,7 +15,7 @@ from auditor.comparing.usefulness import Usefulness, usefulness
 from auditor.data.audit_data import AuditData
 from auditor.finding.measurement import Outcome
 from auditor.model.audited_model import AuditedModel
-from auditor.report.record import AuditReport, Finding
+from auditor.record.audit_report import AuditReport, Finding
 from auditor.run.audit import run_audit
 from auditor.statistics.changes import GapChange, PairedRates, RateChange
 from auditor.statistics.groups import WorstDifference

@@ -15,8 +15,7 @@ from auditor.finding.display import Grade, GradedMethod, GradeTable, Standing
 from auditor.finding.figure import Figure, Series
 from auditor.finding.judging import judge
 from auditor.finding.measurement import Measurement, ProbeResult
-from auditor.report.figures import figures_of
-from auditor.report.record import (
+from auditor.record.audit_report import (
     AuditReport,
     DataRecord,
     Environment,
@@ -27,6 +26,7 @@ from auditor.report.record import (
     exit_code,
     family_record,
 )
+from auditor.report.figures import figures_of
 from auditor.statistics.estimate import Exact, Undefined
 from auditor.statistics.families import Multiplicity
 from auditor.statistics.groups import WorstDifference, WorstRatio

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from auditor.finding.policy import load_policies
-from auditor.report.controls import with_policies
+from auditor.record.controls import with_policies
 from auditor.report.html import render_html
 from tests.report.samples import explanations, refused_report, report_of, sample_report
 

@@ -21,7 +21,7 @@ from auditor.data.audit_data import AuditData
 from auditor.errors import UsageError
 from auditor.model.audited_model import AuditedModel
 from auditor.model.torch_model import TorchModel
-from auditor.report.record import AuditReport
+from auditor.record.audit_report import AuditReport
 from auditor.run.audit import run_audit
 from probes.fairness.change import Change
 from probes.fairness.group_fairness import GroupFairness

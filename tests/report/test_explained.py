@@ -34,10 +34,11 @@ from auditor.finding.display import (
     Swarm,
 )
 from auditor.finding.figure import Figure
-from auditor.report import explained, text
+from auditor.record import text
+from auditor.record.audit_report import AuditReport
+from auditor.report import explained
 from auditor.report.html import render_html
 from auditor.report.markdown import render_markdown
-from auditor.report.record import AuditReport
 from auditor.report.sheet import AGAINST, FOR, INK
 from auditor.report.svg import draw_png, draw_svg, svg_file
 from auditor.report.view import scale_of, strength

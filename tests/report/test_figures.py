@@ -14,11 +14,11 @@ from auditor.finding.figure import Figure, Series
 from auditor.finding.judgement import Judgement
 from auditor.finding.judging import judge
 from auditor.finding.measurement import Measurement, ProbeResult
+from auditor.record.text import confidence, visible
 from auditor.report.figures import MOST_BARS, MOST_GROUPS, figures_of
 from auditor.report.plots import FOREST
 from auditor.report.sheet import CLASSES, WIDTH
 from auditor.report.svg import draw_svg
-from auditor.report.text import confidence, visible
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.rates import Proportion
 from tests.quantifiers import all_of

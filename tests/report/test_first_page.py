@@ -12,14 +12,14 @@ import pytest
 from auditor.errors import ConfigError, UsageError
 from auditor.finding.criterion import Criterion, load_criteria
 from auditor.finding.measurement import Measurement, Outcome, ProbeResult
-from auditor.report.about import About, about_of
-from auditor.report.catalogue import ENGLISH, SHIPPED, Catalogue, shipped, words_of
+from auditor.record.about import About, about_of
+from auditor.record.audit_report import AuditReport
+from auditor.record.catalogue import ENGLISH, SHIPPED, Catalogue, shipped, words_of
+from auditor.record.labels import Labels
+from auditor.record.questions import QUESTIONS, question_of
 from auditor.report.first_page import MOST_LINES, FirstPage, first_page
 from auditor.report.html import render_html
-from auditor.report.labels import Labels
 from auditor.report.markdown import render_markdown
-from auditor.report.questions import QUESTIONS, question_of
-from auditor.report.record import AuditReport
 from auditor.statistics.estimate import Exact
 from auditor.statistics.groups import WorstDifference
 from auditor.statistics.rates import Proportion, RateTable

@@ -24,11 +24,12 @@ import pytest
 
 from auditor.errors import DataError, MissingExtraError, UsageError
 from auditor.finding.measurement import Measurement, Outcome, ProbeResult
-from auditor.report import text, view
+from auditor.record import text
+from auditor.record.audit_report import AuditReport
+from auditor.report import view
 from auditor.report.csv_table import COLUMNS, render_csv
 from auditor.report.junit import render_junit
 from auditor.report.model_card import TO_BE_STATED, measured_rows, render_model_card, render_toolkit_json
-from auditor.report.record import AuditReport
 from auditor.report.sarif import render_sarif
 from auditor.statistics.rates import Proportion
 from cli.rendering import FILE_NAMES, known_formats, read_report, render

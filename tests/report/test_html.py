@@ -14,11 +14,11 @@ from importlib.resources import files
 import pytest
 
 from auditor.finding.measurement import Measurement, Outcome, ProbeResult
-from auditor.report import text
+from auditor.record import text
+from auditor.record.audit_report import AuditReport, Finding, Refusal
+from auditor.record.schema import schema_json, shipped_schema
 from auditor.report.html import render_html
 from auditor.report.markdown import render_markdown
-from auditor.report.record import AuditReport, Finding, Refusal
-from auditor.report.schema import schema_json, shipped_schema
 from auditor.report.view import COUNTED, document_id, promise_of, verdict_of
 from auditor.statistics.estimate import Exact
 from auditor.statistics.families import Multiplicity
@@ -426,6 +426,6 @@ def test_markdown_lets_no_name_format_anything(name: str) -> None:
 
 
 def test_the_shipped_schema_is_that_of_the_types(report: AuditReport) -> None:
-    assert shipped_schema() == schema_json(), "run python -m auditor.report.schema > auditor/report/report.schema.json"
+    assert shipped_schema() == schema_json(), "run python -m auditor.record.schema > auditor/record/report.schema.json"
     properties = json.loads(schema_json())["properties"]
     assert set(json.loads(report.to_json())) <= set(properties)

@@ -7,7 +7,7 @@ import tomllib
 import pytest
 
 from auditor.errors import ConfigError, UsageError
-from auditor.report.labels import Labels, check_keys, spelled
+from auditor.record.labels import Labels, check_keys, spelled
 
 
 def of(text: str) -> Labels:

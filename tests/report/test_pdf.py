@@ -12,11 +12,12 @@ import pytest
 from auditor.errors import MissingExtraError
 from auditor.finding.measurement import Measurement, Outcome, ProbeResult
 from auditor.finding.policy import load_policies
-from auditor.report import rows_for_all, text, view
-from auditor.report.controls import with_policies
+from auditor.record import rows_for_all, text
+from auditor.record.audit_report import AuditReport, RegistrationRecord
+from auditor.record.controls import with_policies
+from auditor.report import view
 from auditor.report.first_page import first_page
 from auditor.report.pdf import render_pdf
-from auditor.report.record import AuditReport, RegistrationRecord
 from auditor.statistics.estimate import Exact
 from auditor.statistics.groups import WorstDifference
 from auditor.statistics.rates import Proportion, RateTable

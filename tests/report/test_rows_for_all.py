@@ -13,10 +13,10 @@ from scipy.stats import binom
 from auditor.finding.criterion import Criterion
 from auditor.finding.judging import judge
 from auditor.finding.measurement import Measurement, Outcome, ProbeResult
+from auditor.record.audit_report import AuditReport, DataRecord, Finding, Summary, family_record
+from auditor.record.rows_for_all import RowsForAll, rows_for_all, said
 from auditor.report.html import render_html
 from auditor.report.markdown import render_markdown
-from auditor.report.record import AuditReport, DataRecord, Finding, Summary, family_record
-from auditor.report.rows_for_all import RowsForAll, rows_for_all, said
 from auditor.statistics.estimate import POWER, Exact, Undefined
 from auditor.statistics.one_sided import AtMost
 from auditor.statistics.ranks import area_under_curve

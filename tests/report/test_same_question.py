@@ -12,7 +12,7 @@ from auditor.comparing.compare import compare
 from auditor.data.audit_data import AuditData
 from auditor.errors import UsageError
 from auditor.finding.criterion import Criterion
-from auditor.report.record import AuditReport
+from auditor.record.audit_report import AuditReport
 from auditor.run.audit import run_audit
 from probes.fairness.change import Change
 from probes.fairness.group_fairness import GroupFairness

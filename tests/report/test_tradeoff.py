@@ -43,7 +43,7 @@ from auditor.files import write_beside
 from auditor.intake.specs import Job
 from auditor.model.audited_model import AuditedModel
 from auditor.model.saving import save
-from auditor.report.record import AuditReport
+from auditor.record.audit_report import AuditReport
 from auditor.run.audit import run_audit
 from auditor.run.options import Configured
 from auditor.statistics.changes import GapChange, PairedRates, RateChange

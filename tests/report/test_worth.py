@@ -10,10 +10,10 @@ from auditor.data.audit_data import AuditData
 from auditor.finding.measurement import Outcome
 from auditor.model.audited_model import AuditedModel
 from auditor.model.regression import AuditedRegressor
+from auditor.record.audit_report import AuditReport
+from auditor.record.worth import worth_of
 from auditor.report.html import render_html
 from auditor.report.markdown import render_markdown
-from auditor.report.record import AuditReport
-from auditor.report.worth import worth_of
 from auditor.run.audit import run_audit
 from cli.output import print_report
 from probes import PROBES

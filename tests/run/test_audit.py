@@ -12,7 +12,7 @@ import pytest
 from auditor.data.audit_data import AuditData
 from auditor.finding.measurement import Measurement, Outcome, Pillar
 from auditor.model.audited_model import AuditedModel
-from auditor.report.record import AuditReport
+from auditor.record.audit_report import AuditReport
 from auditor.run.audit import run_audit
 from auditor.run.probe import Need, Probe
 from auditor.statistics.rates import Proportion

@@ -17,7 +17,7 @@ from auditor.errors import DataError, UsageError
 from auditor.finding.criterion import Criterion
 from auditor.finding.measurement import Measurement, Outcome
 from auditor.model.audited_model import AuditedModel
-from auditor.report.record import AuditReport, DataRecord, Finding
+from auditor.record.audit_report import AuditReport, DataRecord, Finding
 from auditor.report.view import LIMITS
 from auditor.run.audit import assemble, environment, model_record, run_audit
 from auditor.run.probe import looks_at_rows, not_designed_for

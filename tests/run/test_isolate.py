@@ -25,7 +25,7 @@ from auditor.intake.specs import DataSpec, Job, Limits, ModelSpec, ProbeSpec
 from auditor.model.saving import save
 from auditor.model.torch_model import TorchModel
 from auditor.networks.architectures import MLP
-from auditor.report.record import ExitCode, ModelRecord
+from auditor.record.audit_report import ExitCode, ModelRecord
 from auditor.run.audit import assemble, environment
 from auditor.run.heard import Measured
 from auditor.run.isolate import _Pipe, measure

@@ -14,7 +14,7 @@ import pytest
 
 from auditor.errors import ConfigError, UsageError
 from auditor.model.saving import save
-from auditor.report.record import AuditReport
+from auditor.record.audit_report import AuditReport
 from auditor.run.plugins import (
     Plugin,
     installed,

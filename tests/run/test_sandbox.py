@@ -30,8 +30,8 @@ from auditor.intake.specs import DataSpec, Job, Limits, ModelSpec
 from auditor.model.saving import save
 from auditor.model.torch_model import TorchModel
 from auditor.networks.architectures import MLP
+from auditor.record.audit_report import AuditReport
 from auditor.report.html import render_html
-from auditor.report.record import AuditReport
 from auditor.run import isolate
 from auditor.run.isolate import measure
 from auditor.run.options import Configured, ScanOptions

@@ -11,7 +11,7 @@ from pydantic import Field, TypeAdapter, ValidationError, model_validator
 from auditor.errors import DataError
 from auditor.evidence.manifest import canonical
 from auditor.files import Closed
-from auditor.report.record import AuditReport
+from auditor.record.audit_report import AuditReport
 
 GENESIS = "0" * 64
 Kind = Literal["audit", "decision"]

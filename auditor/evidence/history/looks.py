@@ -13,8 +13,8 @@ from auditor.evidence.history.entries import GENESIS, Entry, digest_of
 from auditor.evidence.history.ledger import broken_chain
 from auditor.finding.criterion import CriterionRecord
 from auditor.finding.measurement import Outcome
-from auditor.report.looks import CampaignRecord, EarlierLook, LooksRecord, entries_named
-from auditor.report.record import FILES, INTAKE, AuditReport
+from auditor.record.audit_report import FILES, INTAKE, AuditReport
+from auditor.record.looks import CampaignRecord, EarlierLook, LooksRecord, entries_named
 
 _MOST_NAMED = 5
 _GRAVEST_FIRST = (Outcome.FAIL, Outcome.INCONCLUSIVE, Outcome.NOT_RUN, Outcome.PASS)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from auditor.errors import UsageError
 from auditor.intake.specs import Job
-from auditor.report.sandbox_state import SandboxState
+from auditor.record.sandbox_state import SandboxState
 from auditor.run.sandbox import landlock, seccomp
 from auditor.run.sandbox.places import accelerators, places_of
 

@@ -17,7 +17,7 @@ from auditor.model.audited_model import AuditedModel
 from auditor.model.outputs import Outputs
 from auditor.model.placement import device_of
 from auditor.model.torch_model import TorchModel, TorchNetwork
-from auditor.report.record import ModelRecord
+from auditor.record.audit_report import ModelRecord
 from auditor.run.audit import ask, generator_for, model_record, reason_of
 from auditor.run.probe import Probe
 from auditor.statistics.estimate import Exact

@@ -20,8 +20,8 @@ from auditor.finding.measurement import Measurement, ProbeResult
 from auditor.finding.training_looks import LookRecord, TrainingRecord
 from auditor.model.audited_model import AuditedModel
 from auditor.model.outputs import Outputs
+from auditor.record.audit_report import AuditReport, ModelRecord
 from auditor.report.figures import distinct
-from auditor.report.record import AuditReport, ModelRecord
 from auditor.run.audit import assemble, data_record, environment, reason_of
 from auditor.run.probe import Probe
 from auditor.run.while_training.asking import Accountant, Asking, network_of

@@ -19,7 +19,7 @@ from auditor.errors import AuditorError, UsageError
 from auditor.files import UNREADABLE, Closed, shown
 from auditor.finding.measurement import ProbeResult
 from auditor.finding.training_looks import LookRecord, TrainingRecord
-from auditor.report.record import AuditReport, ModelRecord
+from auditor.record.audit_report import AuditReport, ModelRecord
 from auditor.training.looks.spending import Spending
 from auditor.training.untouched import finite
 

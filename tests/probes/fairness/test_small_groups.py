@@ -13,10 +13,10 @@ from auditor.data.counts import GroupCounts
 from auditor.finding.judging import Judgement, judge
 from auditor.finding.measurement import Measurement, Outcome, ProbeResult
 from auditor.model.audited_model import AuditedModel
+from auditor.record.audit_report import AuditReport
+from auditor.record.left_out import SMALL_GROUP_SHARE
 from auditor.report.html import render_html
-from auditor.report.left_out import SMALL_GROUP_SHARE
 from auditor.report.markdown import render_markdown
-from auditor.report.record import AuditReport
 from auditor.report.view import warnings_of
 from auditor.run.audit import run_audit
 from auditor.statistics.rates import Proportion

@@ -17,7 +17,7 @@ from auditor.finding.reasons import ExplainedRow
 from auditor.intake.specs import ExplainSpec
 from auditor.model.audited_model import AuditedModel
 from auditor.model.regression import AuditedRegressor
-from auditor.report.labels import Labels
+from auditor.record.labels import Labels
 from auditor.report.reasons_page import sections
 from probes.reasons.explain import explain
 from probes.reasons.grading import grade

@@ -25,7 +25,7 @@ from auditor.model.saving import save
 from auditor.model.torch_model import TorchModel
 from auditor.networks.architectures import MLP
 from auditor.networks.sequence import layers_in_order
-from auditor.report.record import AuditReport
+from auditor.record.audit_report import AuditReport
 from auditor.run.contract import audited as audited_by
 from auditor.statistics.one_sided import AtLeast, Bracket
 from cli.main import app

@@ -23,8 +23,8 @@ from auditor.finding.vacuity import HIDDEN
 from auditor.model.saving import save
 from auditor.model.torch_model import TorchModel
 from auditor.networks.architectures import MLP
-from auditor.report.left_out import hidden_gradients
-from auditor.report.record import AuditReport, ExitCode, exit_code
+from auditor.record.audit_report import AuditReport, ExitCode, exit_code
+from auditor.record.left_out import hidden_gradients
 from auditor.report.view import warnings_of
 from cli.main import app
 from probes.robustness.attacks import Attacked, attack

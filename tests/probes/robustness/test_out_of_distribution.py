@@ -23,7 +23,7 @@ from auditor.model.audited_model import AuditedModel
 from auditor.model.saving import save
 from auditor.model.torch_model import TorchModel
 from auditor.networks.architectures import MLP, BiLSTMText, SmallCNN
-from auditor.report.record import AuditReport
+from auditor.record.audit_report import AuditReport
 from auditor.run.audit import run_audit
 from auditor.run.options import flags
 from auditor.run.scan import probe_specs

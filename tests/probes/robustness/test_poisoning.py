@@ -22,7 +22,7 @@ from auditor.model.audited_model import AuditedModel
 from auditor.model.saving import save
 from auditor.model.torch_model import TorchModel
 from auditor.networks.architectures import MLP
-from auditor.report.record import AuditReport
+from auditor.record.audit_report import AuditReport
 from auditor.statistics.changes import RateChange
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.rates import Proportion

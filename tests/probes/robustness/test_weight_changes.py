@@ -22,7 +22,7 @@ from auditor.model.audited_model import AuditedModel
 from auditor.model.saving import save
 from auditor.model.torch_model import TorchModel
 from auditor.networks.architectures import MLP
-from auditor.report.record import AuditReport
+from auditor.record.audit_report import AuditReport
 from auditor.run.audit import no_data
 from auditor.statistics.estimate import Exact, Undefined
 from cli.main import app

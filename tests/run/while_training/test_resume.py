@@ -20,8 +20,8 @@ from auditor.data.audit_data import AuditData
 from auditor.errors import UsageError
 from auditor.finding.measurement import Measurement, Outcome, Pillar
 from auditor.model.audited_model import AuditedModel
+from auditor.record.audit_report import AuditReport
 from auditor.report.html import render_html
-from auditor.report.record import AuditReport
 from auditor.run.probe import Need
 from auditor.run.while_training.audit import TrainingAudit
 from auditor.training.looks.state import probes_digest, rows_digest

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from auditor.errors import UsageError
-from auditor.report.record import AuditReport
+from auditor.record.audit_report import AuditReport
 from auditor.run.while_training.audit import TrainingAudit
 from probes.fairness.group_fairness import GroupFairness
 from tests.run.while_training.test_resume import but_times

@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import nn
 
-from auditor.report.record import AuditReport
+from auditor.record.audit_report import AuditReport
 from auditor.run.while_training.audit import TrainingAudit
 from auditor.training.looks.trackers import COLUMNS, MLflow, TensorBoard, Tracker, WeightsAndBiases, trackers_of
 from probes.fairness.group_fairness import GroupFairness

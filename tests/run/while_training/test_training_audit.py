@@ -21,7 +21,7 @@ from auditor.errors import UsageError
 from auditor.finding.measurement import Measurement, Outcome
 from auditor.model.audited_model import AuditedModel
 from auditor.model.torch_model import TorchModel
-from auditor.report.record import AuditReport
+from auditor.record.audit_report import AuditReport
 from auditor.run.audit import run_audit
 from auditor.run.while_training.audit import AuditWarning, TrainingAudit
 from auditor.training.looks.budget import Budget

@@ -25,7 +25,7 @@ from auditor.model.audited_model import Recipe
 from auditor.model.saving import save
 from auditor.model.torch_model import TorchModel
 from auditor.networks.architectures import ARCHITECTURES
-from auditor.report.record import AuditReport
+from auditor.record.audit_report import AuditReport
 from auditor.run.audit import run_audit
 from auditor.training.blueprints import blueprint_of
 from auditor.training.ensembles import random_halves, train_together

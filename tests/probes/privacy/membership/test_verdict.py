@@ -22,10 +22,10 @@ from auditor.finding.measurement import Measurement, ProbeResult
 from auditor.finding.policy import load_policies
 from auditor.model.audited_model import Recipe
 from auditor.networks.architectures import MLP
-from auditor.report.controls import with_policies
+from auditor.record.audit_report import AuditReport, Finding
+from auditor.record.controls import with_policies
 from auditor.report.html import render_html
 from auditor.report.markdown import render_markdown
-from auditor.report.record import AuditReport, Finding
 from auditor.statistics.ranks import area_under_curve, true_positive_rate_at
 from auditor.statistics.strongest import AttackPart, StrongestAttack
 from probes.privacy.membership import lira, rmia

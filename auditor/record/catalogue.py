@@ -14,7 +14,7 @@ from typing import Any
 
 from auditor.errors import ConfigError, UsageError, did_you_mean
 from auditor.files import Number
-from auditor.report.questions import Form
+from auditor.record.questions import Form
 
 ENGLISH = "en"
 SHIPPED = (ENGLISH, "de")
@@ -128,7 +128,7 @@ class Catalogue:
 @cache
 def shipped(language: str) -> Mapping[str, str]:
     """The phrases of a language that comes with the tool."""
-    text = (files("auditor.report") / "languages" / f"{language}.toml").read_text(encoding="utf-8")
+    text = (files("auditor.record") / "languages" / f"{language}.toml").read_text(encoding="utf-8")
     return dict(_flat(tomllib.loads(text)))
 
 

@@ -7,7 +7,7 @@ from datetime import date
 
 from auditor.finding.measurement import Outcome
 from auditor.finding.policy import CERTAINTY, AttestationRule, Control, EvidenceRule, Policy
-from auditor.report.record import AuditReport, CellRecord, ControlRecord, Finding, PolicyRecord
+from auditor.record.audit_report import AuditReport, CellRecord, ControlRecord, Finding, PolicyRecord
 
 
 def with_policies(report: AuditReport, policies: Sequence[Policy], as_of: date) -> AuditReport:

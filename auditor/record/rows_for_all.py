@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from auditor.finding.budgets import CONJUNCTION
 from auditor.finding.criterion import CriterionRecord
 from auditor.finding.measurement import Outcome
-from auditor.report.record import AuditReport, FamilyRecord, Finding, measurement_label
+from auditor.record.audit_report import AuditReport, FamilyRecord, Finding, measurement_label
 from auditor.statistics.estimate import POWER, Estimate, Exact, Undefined
 from auditor.statistics.one_sided import AtLeast, AtMost
 from auditor.statistics.upper_bound import UpperBound

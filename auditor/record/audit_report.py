@@ -33,9 +33,9 @@ from auditor.finding.figure import Figure
 from auditor.finding.judgement import Judgement
 from auditor.finding.measurement import Outcome, Pillar
 from auditor.finding.training_looks import TrainingRecord
-from auditor.report.about import About
-from auditor.report.looks import LooksRecord
-from auditor.report.sandbox_state import SandboxState
+from auditor.record.about import About
+from auditor.record.looks import LooksRecord
+from auditor.record.sandbox_state import SandboxState
 from auditor.statistics.families import Multiplicity
 from auditor.statistics.kinds import AnyEstimate
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from auditor.finding.measurement import Outcome
-from auditor.report import text
-from auditor.report.record import INTAKE, AuditReport, Finding
+from auditor.record import text
+from auditor.record.audit_report import INTAKE, AuditReport, Finding
 
 _PILLAR = "performance"
 # What a reader knows a model by, one number of each kind of model.

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from auditor.files import Number
     from auditor.finding.display import Grade
-    from auditor.report.record import Finding
+    from auditor.record.audit_report import Finding
 
 UNDEFINED = "undefined"
 

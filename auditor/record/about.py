@@ -9,8 +9,8 @@ from pydantic import Field
 
 from auditor.errors import ConfigError, did_you_mean
 from auditor.files import LEFT_OUT, Closed
-from auditor.report.catalogue import ENGLISH, Catalogue, words_of
-from auditor.report.labels import Labels
+from auditor.record.catalogue import ENGLISH, Catalogue, words_of
+from auditor.record.labels import Labels
 
 _LONGEST = 500
 _Said = Annotated[str, LEFT_OUT]

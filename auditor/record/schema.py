@@ -1,4 +1,4 @@
-"""The JSON schema of the record, generated from its types: ``python -m auditor.report.schema > report.schema.json``."""
+"""The JSON schema of the record, generated from its types: ``python -m auditor.record.schema > report.schema.json``."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 import sys
 from importlib.resources import files
 
-from auditor.report.record import SCHEMA_VERSION, AuditReport
+from auditor.record.audit_report import SCHEMA_VERSION, AuditReport
 
 SCHEMA_FILE = "report.schema.json"
 # Whoever generates types from the schema knows these by other names than the code has for them.
@@ -27,7 +27,7 @@ def schema_json() -> str:
 
 def shipped_schema() -> str:
     """The schema that is shipped beside the record."""
-    return (files("auditor.report") / SCHEMA_FILE).read_text(encoding="utf-8")
+    return (files("auditor.record") / SCHEMA_FILE).read_text(encoding="utf-8")
 
 
 if __name__ == "__main__":

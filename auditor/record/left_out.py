@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from auditor.finding.vacuity import HIDDEN
-from auditor.report import text
-from auditor.report.record import AuditReport
+from auditor.record import text
+from auditor.record.audit_report import AuditReport
 
 # What group_fairness calls the share of the rows that are in small groups; its detail names the groups.
 SMALL_GROUP_SHARE = "small_group_share"
