@@ -29,9 +29,9 @@ from auditor.errors import DataError, ModelError, UsageError
 from auditor.intake.specs import Job, ProbeSpec
 from auditor.record.text import visible
 from auditor.run.checkpoints import lent_checkpoint
-from auditor.run.hearing import Heard, TableLearned
+from auditor.run.hearing import Heard, SaidTooMuchError, TableLearned
 from auditor.run.measuring_process import MeasuringProcess, measuring_process
-from auditor.run.protocol import HEADER, MAX_MESSAGE, Done, Refused, TableTrained, Working
+from auditor.run.protocol import HEADER, MAX_MESSAGE, MOST_KEPT, MOST_SAID, Done, Refused, TableTrained
 
 if TYPE_CHECKING:
     from auditor.finding.measurement import Pillar, ProbeResult
@@ -68,7 +68,8 @@ def measure(
     names = [spec.name for spec in job.probes]
     if len(set(names)) < len(names) or INTAKE in names:
         raise UsageError(f"Two probes have one name, or one is named {INTAKE!r}: rename one of {', '.join(names)}.")
-    done = Measured()
+    keeps = job.evidence is not None
+    done = Measured(keeps=keeps, most=MOST_SAID + (MOST_KEPT if keeps else 0))
     remaining = list(job.probes)
     first = True
     while first or remaining:
@@ -306,8 +307,10 @@ def _listen(
                         return ""
                     done.take(message, on_stage)
                     # Only what may come once, in its order, buys more time.
-                    if not isinstance(message, Working):
+                    if message.kind not in ("working", "kept"):
                         deadline = time.monotonic() + job.limits.seconds
+            except SaidTooMuchError as error:
+                return f"It said {error}, which no measuring process has to say."
             except (ValueError, ValidationError) as error:
                 return f"It sent what is no message of this protocol ({type(error).__name__})."
             if pipe.closed or (not ready and _has_died(child)):
