@@ -171,26 +171,6 @@ def broken_chain(entries: Sequence[Entry] | Iterator[Entry], head: str | None = 
     return problems
 
 
-def decisions_about(ledger: Ledger, *, sha256: str | None, path: str | None) -> list[tuple[Entry, Decision]]:
-    """Decisions about audits of a model, by its digest, or by its path where it has none; the latest last.
-
-    Raises DataError where the ledger's chain is broken: nobody's decision can be told from it then.
-    """
-    found = []
-    entries = list(ledger.entries())
-    problems = broken_chain(entries)
-    if problems:
-        raise DataError(f"No decision of the history {without_passwords(ledger.where)!r} counts: {problems[0]}.")
-    for entry in entries:
-        if entry.kind != "decision":
-            continue
-        decision = entry.decision()
-        same = decision.model_sha256 == sha256 if sha256 is not None else decision.model_path == path is not None
-        if same:
-            found.append((entry, decision))
-    return found
-
-
 def _entry(row: Any) -> Entry:
     """What stands in a row, whatever somebody has put there: the chain says whether it belongs."""
     texts: dict[str, Any] = {name: str(row[name]) for name in ("created", "kind", "payload", "previous", "hash")}

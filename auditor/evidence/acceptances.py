@@ -1,0 +1,106 @@
+"""What a history says is accepted: decisions read, their signatures checked, and the last word on each finding."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import date
+
+from auditor.errors import DataError
+from auditor.evidence.history.entries import Decision, Entry
+from auditor.evidence.history.ledger import broken_chain
+from auditor.evidence.history.signatures import signer
+from auditor.record.acceptances import Acceptance, acceptances_of
+from auditor.record.asks import Key, key_of
+from auditor.record.audit_report import AuditReport
+from auditor.record.decisions import STEPS, DecidedFinding, DecisionRecord
+
+
+def same_model(decision: Decision, *, id_: str, sha256: str | None, path: str | None) -> bool:
+    """Whether a decision is about a model: by ``[model] id`` where both say one, else by its digest, else its path."""
+    if id_ and decision.model_id is not None:
+        return decision.model_id == id_
+    return decision.model_sha256 == sha256 if sha256 is not None else decision.model_path == path is not None
+
+
+def acceptances(
+    entries: Sequence[Entry], of: Callable[[Decision], bool] = lambda _: True, *, today: date
+) -> dict[Key, Acceptance]:
+    """What is accepted of each finding of one model, by what the finding asks; ``of`` chooses that model's decisions.
+
+    ``today`` says what has expired. Raises DataError where the chain is broken, or a signature or what it covers does
+    not fit: nobody's decision can be told from such a history.
+    """
+    return acceptances_of(tuple(record for _, _, record in decisions_of(entries, of, today=today)))
+
+
+def decisions_of(
+    entries: Sequence[Entry], of: Callable[[Decision], bool] = lambda _: True, *, today: date
+) -> list[tuple[Entry, Decision, DecisionRecord]]:
+    """The decisions of a history in their order, checked, and as a record says them. Raises as :func:`acceptances`."""
+    if problems := broken_chain(entries):
+        raise DataError(f"No decision of this history counts: {problems[0]}.")
+    by_number = {entry.number: entry for entry in entries}
+    found = []
+    for entry in entries:
+        if entry.kind != "decision":
+            continue
+        decision = entry.decision()
+        if not of(decision):
+            continue
+        if wrong := wrongly_covered(decision, by_number):
+            raise DataError(f"Entry {entry.number} of the history does not count: {wrong}.")
+        found.append((entry, decision, _record(entry, decision, by_number, today)))
+    return found
+
+
+def wrongly_covered(decision: Decision, entries: Mapping[int, Entry]) -> str:
+    """Why a signature does not cover what it says was signed before, in words; "" where it does."""
+    for step, covered in zip(STEPS, decision.covers, strict=False):
+        there = entries.get(covered.entry)
+        if there is None or there.hash != covered.hash or there.kind != "decision":
+            return f"it covers entry {covered.entry}, which is not that decision in this history"
+        before = there.decision()
+        if (before.step, before.audit, before.decision) != (step, decision.audit, "accept"):
+            return f"it covers entry {covered.entry}, by which audit {decision.audit} was not {step}"
+        if decision.decision == "accept" and _terms(before) != _terms(decision):
+            return f"it accepts something else than entry {covered.entry}, which it covers"
+    return ""
+
+
+def _terms(decision: Decision) -> tuple[object, ...]:
+    return decision.decided, decision.findings, decision.expires, decision.owner, decision.due
+
+
+def _record(entry: Entry, decision: Decision, entries: Mapping[int, Entry], today: date) -> DecisionRecord:
+    return DecisionRecord(
+        entry=entry.number,
+        audit=decision.audit,
+        created=entry.created,
+        decision=decision.decision,
+        by=decision.by,
+        role=decision.role,
+        note=decision.note,
+        expires=None if decision.expires is None else decision.expires.isoformat(),
+        expired=decision.expires is not None and decision.expires < today,
+        findings=decision.findings,
+        signed_with=signer(decision),
+        decided=decision.decided or _as_a_whole(decision, entries),
+        owner=decision.owner,
+        due=None if decision.due is None else decision.due.isoformat(),
+        step=decision.step,
+        covers=tuple(covered.entry for covered in decision.covers),
+    )
+
+
+def _as_a_whole(decision: Decision, entries: Mapping[int, Entry]) -> tuple[DecidedFinding, ...]:
+    """What a decision on all that had not passed is about, as findings without values."""
+    about = entries.get(decision.audit)
+    if about is None or about.kind != "audit" or not decision.findings:
+        return ()
+    return decided_of(about.audit().record, decision.findings)
+
+
+def decided_of(report: AuditReport, ids: Sequence[str]) -> tuple[DecidedFinding, ...]:
+    """Findings of a report by their ids, without values."""
+    named = set(ids)
+    return tuple(DecidedFinding(finding=f.id, asks=key_of(f)) for f in report.findings if f.id in named)
