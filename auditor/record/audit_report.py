@@ -34,6 +34,7 @@ from auditor.finding.judgement import Judgement
 from auditor.finding.measurement import Outcome, Pillar
 from auditor.finding.training_looks import TrainingRecord
 from auditor.record.about import About
+from auditor.record.columns import Missing
 from auditor.record.decisions import DecisionRecord
 from auditor.record.looks import LooksRecord
 from auditor.record.sandbox_state import SandboxState
@@ -89,7 +90,8 @@ class DataRecord(Closed):
     ``unreadable``: a sentence on the first of them. ``cluster``, ``weight``: the columns that say which
     rows belong together and what they weigh. ``effective_n``: how many clusters of one size, or rows of one weight,
     they count as. ``copies``: rows that repeat others, where there are any. ``groups_sha256``: of the groups of the
-    evaluation rows in their order, by sensitive feature, wherever they came from.
+    evaluation rows in their order, by sensitive feature, wherever they came from. ``groups``: how many of them are in
+    each group, by sensitive feature; ``missing``: how many of them lack what.
     """
 
     path: str | None = None
@@ -112,6 +114,8 @@ class DataRecord(Closed):
     effective_n: Annotated[float | None, UNSAID] = None
     copies: Annotated[Copies | None, UNSAID] = None
     groups_sha256: Annotated[dict[str, str] | None, UNSAID] = None
+    groups: Annotated[dict[str, dict[str, int]] | None, UNSAID] = None
+    missing: Annotated[Missing | None, UNSAID] = None
 
 
 class Environment(Closed):
