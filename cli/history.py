@@ -59,11 +59,13 @@ def entry_line(entry: Entry, db: str | None) -> str:
 
 def decisions_on(report: AuditReport, db: str | None) -> tuple[DecisionRecord, ...]:
     """What was decided about earlier audits of the same model."""
+    from auditor.evidence.history.identity import Identity
     from auditor.evidence.history.ledger import decisions_about
 
     ledger = open_ledger(db, create=True)
     try:
-        found = decisions_about(ledger, sha256=report.model.sha256, path=report.model.path)
+        now = Identity.of(report)
+        found = decisions_about(ledger, sha256=now.sha256, path=now.path, model_id=now.id)
         return tuple(_decision_record(entry, decision) for entry, decision in found)
     finally:
         ledger.close()
@@ -208,7 +210,8 @@ def _print(entries: list[Entry]) -> int:
             report = audit.record
             s = report.summary
             counts = f"{s.passed} PASS, {s.fail} FAIL, {s.inconclusive} INCONCLUSIVE, {s.not_run} NOT_RUN"
-            what = f"{report.model.path or 'in memory'} on {report.data.path or 'no data'}"
+            version = f" {report.about.model.version}".rstrip() if report.about and report.about.model.id else ""
+            what = f"{_called(report)}{version} on {report.data.path or 'no data'}"
             rows.append((number, when, "audit", what, f"exit {report.exit_code}: {counts}", audit.bundle or ""))
         else:
             d = entry.decision()
@@ -225,7 +228,8 @@ def _as_json(entry: Entry) -> dict[str, object]:
         audit = entry.audit()
         report = audit.record
         return own | {
-            "model": {"path": report.model.path, "sha256": report.model.sha256},
+            "model": {"path": report.model.path, "sha256": report.model.sha256}
+            | ({"id": about.model.id, "version": about.model.version} if (about := report.about) else {}),
             "data": {"path": report.data.path, "sha256": report.data.sha256},
             "summary": report.summary.model_dump(by_alias=True),
             "exit_code": report.exit_code,
@@ -246,6 +250,11 @@ def _plot(entries: list[Entry], metric: str, out: Path) -> None:
     typer.echo(str(out))
 
 
+def _called(report: AuditReport) -> str:
+    """What a model is told apart by from others: the id it was given, whatever its file is called."""
+    return (report.about.model.id if report.about else "") or report.model.path or "in memory"
+
+
 def trend(entries: list[Entry], metric: str) -> Figure:
     """A metric over the audits of a history, one line for each place it was taken at, with intervals and criterion.
 
@@ -258,13 +267,13 @@ def trend(entries: list[Entry], metric: str) -> Figure:
     lines: dict[str, list[tuple[int, Finding]]] = {}
     known: set[str] = set()
     audits = [(entry, entry.audit().record) for entry in entries if entry.kind == "audit"]
-    models = {audit.model.path for _, audit in audits}
+    models = {_called(audit) for _, audit in audits}
     for entry, audit in audits:
         for finding in audit.findings:
             known.add(finding.metric or "")
             if finding.metric == metric and not finding.group:
                 method = "" if finding.method in (None, "between_groups") else finding.method
-                of = audit.model.path or "in memory" if len(models) > 1 else ""
+                of = _called(audit) if len(models) > 1 else ""
                 name = " ".join(part for part in (of, method, label(finding)) if part)
                 lines.setdefault(name or metric, []).append((entry.number, finding))
     if not lines:
