@@ -7,7 +7,6 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -61,16 +60,18 @@ def entry_line(entry: Entry, db: str | None) -> str:
 
 def decisions_on(report: AuditReport, db: str | None) -> tuple[DecisionRecord, ...]:
     """What was decided about earlier audits of the same model."""
-    from auditor.evidence.acceptances import decisions_of, same_model
+    from auditor.evidence.acceptances import decisions_of
+    from auditor.evidence.history.identity import Identity
+    from auditor.evidence.history.ledger import decisions_about
 
-    model, said = report.model, "" if report.about is None else report.about.model.id
+    now = Identity.of(report)
     ledger = open_ledger(db, create=True)
     try:
-        entries = list(ledger.entries())
+        found = decisions_about(ledger, sha256=now.sha256, path=now.path, model_id=now.id)
+        own = {entry.number for entry, _ in found}
+        return tuple(decisions_of(list(ledger.entries()), own, today=datetime.now(UTC).date())) if own else ()
     finally:
         ledger.close()
-    own = partial(same_model, id_=said, sha256=model.sha256, path=model.path)
-    return tuple(record for _, _, record in decisions_of(entries, own, today=datetime.now(UTC).date()))
 
 
 def report_of(path: Path, db: str | None = None) -> AuditReport:
@@ -193,7 +194,8 @@ def _print(entries: list[Entry]) -> int:
             report = audit.record
             s = report.summary
             counts = f"{s.passed} PASS, {s.fail} FAIL, {s.inconclusive} INCONCLUSIVE, {s.not_run} NOT_RUN"
-            what = f"{report.model.path or 'in memory'} on {report.data.path or 'no data'}"
+            version = f" {report.about.model.version}".rstrip() if report.about and report.about.model.id else ""
+            what = f"{_called(report)}{version} on {report.data.path or 'no data'}"
             rows.append((number, when, "audit", what, f"exit {report.exit_code}: {counts}", audit.bundle or ""))
         else:
             d = entry.decision()
@@ -211,7 +213,8 @@ def _as_json(entry: Entry) -> dict[str, object]:
         audit = entry.audit()
         report = audit.record
         return own | {
-            "model": {"path": report.model.path, "sha256": report.model.sha256},
+            "model": {"path": report.model.path, "sha256": report.model.sha256}
+            | ({"id": about.model.id, "version": about.model.version} if (about := report.about) else {}),
             "data": {"path": report.data.path, "sha256": report.data.sha256},
             "summary": report.summary.model_dump(by_alias=True),
             "exit_code": report.exit_code,
@@ -232,6 +235,11 @@ def _plot(entries: list[Entry], metric: str, out: Path) -> None:
     typer.echo(str(out))
 
 
+def _called(report: AuditReport) -> str:
+    """What a model is told apart by from others: the id it was given, whatever its file is called."""
+    return (report.about.model.id if report.about else "") or report.model.path or "in memory"
+
+
 def trend(entries: list[Entry], metric: str) -> Figure:
     """A metric over the audits of a history, one line for each place it was taken at, with intervals and criterion.
 
@@ -244,13 +252,13 @@ def trend(entries: list[Entry], metric: str) -> Figure:
     lines: dict[str, list[tuple[int, Finding]]] = {}
     known: set[str] = set()
     audits = [(entry, entry.audit().record) for entry in entries if entry.kind == "audit"]
-    models = {audit.model.path for _, audit in audits}
+    models = {_called(audit) for _, audit in audits}
     for entry, audit in audits:
         for finding in audit.findings:
             known.add(finding.metric or "")
             if finding.metric == metric and not finding.group:
                 method = "" if finding.method in (None, "between_groups") else finding.method
-                of = audit.model.path or "in memory" if len(models) > 1 else ""
+                of = _called(audit) if len(models) > 1 else ""
                 name = " ".join(part for part in (of, method, label(finding)) if part)
                 lines.setdefault(name or metric, []).append((entry.number, finding))
     if not lines:
@@ -337,7 +345,6 @@ def signoff(
             record_sha256=about.record_sha256,
             model_path=about.record.model.path,
             model_sha256=about.record.model.sha256,
-            model_id=(about.record.about.model.id or None) if about.record.about is not None else None,
             decision=chosen,
             by=by.strip()[:200],
             role=role.strip()[:200],

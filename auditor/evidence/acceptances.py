@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import date
 
 from auditor.errors import DataError
@@ -15,41 +15,29 @@ from auditor.record.audit_report import AuditReport
 from auditor.record.decisions import STEPS, DecidedFinding, DecisionRecord
 
 
-def same_model(decision: Decision, *, id_: str, sha256: str | None, path: str | None) -> bool:
-    """Whether a decision is about a model: by ``[model] id`` where both say one, else by its digest, else its path."""
-    if id_ and decision.model_id is not None:
-        return decision.model_id == id_
-    return decision.model_sha256 == sha256 if sha256 is not None else decision.model_path == path is not None
+def acceptances(entries: Sequence[Entry], own: Collection[int] | None = None, *, today: date) -> dict[Key, Acceptance]:
+    """What is accepted of each finding of one model, by what the finding asks.
 
-
-def acceptances(
-    entries: Sequence[Entry], of: Callable[[Decision], bool] = lambda _: True, *, today: date
-) -> dict[Key, Acceptance]:
-    """What is accepted of each finding of one model, by what the finding asks; ``of`` chooses that model's decisions.
-
-    ``today`` says what has expired. Raises DataError where the chain is broken, or a signature or what it covers does
-    not fit: nobody's decision can be told from such a history.
+    ``own``: numbers of that model's decisions, as :func:`~auditor.evidence.history.ledger.decisions_about` finds them;
+    None for all. ``today`` says what has expired. Raises DataError where the chain is broken, or a signature or what it
+    covers does not fit: nobody's decision can be told from such a history.
     """
-    return acceptances_of(tuple(record for _, _, record in decisions_of(entries, of, today=today)))
+    return acceptances_of(decisions_of(entries, own, today=today))
 
 
-def decisions_of(
-    entries: Sequence[Entry], of: Callable[[Decision], bool] = lambda _: True, *, today: date
-) -> list[tuple[Entry, Decision, DecisionRecord]]:
-    """The decisions of a history in their order, checked, and as a record says them. Raises as :func:`acceptances`."""
+def decisions_of(entries: Sequence[Entry], own: Collection[int] | None = None, *, today: date) -> list[DecisionRecord]:
+    """The decisions of a history in their order, checked, as a record says them. Arguments as :func:`acceptances`."""
     if problems := broken_chain(entries):
         raise DataError(f"No decision of this history counts: {problems[0]}.")
     by_number = {entry.number: entry for entry in entries}
     found = []
     for entry in entries:
-        if entry.kind != "decision":
+        if entry.kind != "decision" or (own is not None and entry.number not in own):
             continue
         decision = entry.decision()
-        if not of(decision):
-            continue
         if wrong := wrongly_covered(decision, by_number):
             raise DataError(f"Entry {entry.number} of the history does not count: {wrong}.")
-        found.append((entry, decision, _record(entry, decision, by_number, today)))
+        found.append(_record(entry, decision, by_number, today))
     return found
 
 

@@ -351,7 +351,8 @@ def answer_from_counts(
             groups_sha256={name: digest.hexdigest() for name, digest in digests.items()} or None,
             groups=sizes or None,
             missing=Missing.of(
-                None if spec.target is None else int(counts.table[:, -1].sum()), None if spec.text is not None else holes
+                None if spec.target is None else int(counts.table[:, -1].sum()),
+                None if spec.text is not None else holes,
             ),
         )
     except (DataError, OutputsError, UsageError):

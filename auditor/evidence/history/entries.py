@@ -47,9 +47,9 @@ class Decision(Closed):
 
     ``audit``: number of the entry it is about, ``record_sha256`` the digest of that record. ``expires``: the last day
     on which an acceptance holds. ``key``, ``signature``: fingerprint and hex Ed25519 signature over the canonical JSON
-    of all other fields, where it was signed. ``model_id``: which model it is, whatever its bytes, where somebody said
-    so. ``decided``: the findings one by one; ``owner`` and ``due``: who mends them, and until when. ``step``: of
-    several signers in order, which this is; ``covers``: what was signed before, which this signature covers too.
+    of all other fields, where it was signed. ``decided``: the findings one by one; ``owner`` and ``due``: who mends
+    them, and until when. ``step``: of several signers in order, which this is; ``covers``: what was signed before,
+    which this signature covers too.
     """
 
     audit: Annotated[int, Field(ge=1)]
@@ -62,7 +62,6 @@ class Decision(Closed):
     note: Annotated[str, Field(max_length=4_000)] = ""
     expires: date | None = None
     findings: tuple[str, ...] = ()
-    model_id: Annotated[str | None, UNSAID] = None
     decided: Annotated[tuple[DecidedFinding, ...], LEFT_OUT] = ()
     owner: Annotated[str, Field(max_length=200), LEFT_OUT] = ""
     due: Annotated[date | None, UNSAID] = None
