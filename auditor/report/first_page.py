@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from auditor.files import Number
@@ -110,8 +110,7 @@ def first_page(report: AuditReport) -> FirstPage:
     """The first page of a record."""
     about = report.about or About()
     say = about.catalogue
-    rows = view.rows_of(report.findings)
-    writer = _Writer(report, about, say, {id(row.finding): row.anchor for row in rows})
+    writer = _writer(report, say)
     # Of what was refused nothing was measured, and that is all there is to say.
     refused = report.refusal is not None
     lines = [] if refused else writer.lines()
@@ -134,6 +133,22 @@ def first_page(report: AuditReport) -> FirstPage:
         actions=() if refused else tuple(writer.actions()),
         last=writer.last(),
     )
+
+
+def in_its_words(report: AuditReport, say: Catalogue, findings: Sequence[Finding]) -> list[Line]:
+    """Findings as the first page tells them."""
+    writer = _writer(report, say)
+    return [writer._line(f, writer._question(f), None) for f in findings]
+
+
+def headlines(report: AuditReport) -> list[Finding]:
+    """Headline numbers that nobody set a bound for and whose interval leaves the ideal out, the gravest first."""
+    return _writer(report, (report.about or About()).catalogue)._unbounded()
+
+
+def _writer(report: AuditReport, say: Catalogue) -> _Writer:
+    anchors = {id(row.finding): row.anchor for row in view.rows_of(report.findings)}
+    return _Writer(report, report.about or About(), say, anchors)
 
 
 @dataclass(frozen=True)

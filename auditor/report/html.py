@@ -18,6 +18,8 @@ from auditor.record.audit_report import AuditReport
 from auditor.record.worth import worth_of
 from auditor.report import view
 from auditor.report.first_page import first_page
+from auditor.report.remediation import remediation_of
+from auditor.report.scope import scope_of
 
 MOST_IN_SUMMARY = 12
 _FLAG = re.compile(r"(?<![\w-])--[a-z][a-z-]*[a-z]")
@@ -46,6 +48,8 @@ def render_html(report: AuditReport) -> str:
             digest=digest,
             created=moment(report.created),
             page=first_page(report),
+            scope=scope_of(report),
+            remediation=remediation_of(report),
             worth=worth_of(report),
             warnings=view.warnings_of(report),
             rows_for_all=rows_for_all.said(report),

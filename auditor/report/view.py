@@ -527,7 +527,8 @@ def warnings_of(report: AuditReport) -> list[str]:
         loud.append(report.looks.describe())
     if report.training is not None and report.training.eventful:
         loud.append(report.training.describe())
-    return loud + [decision.describe() for decision in report.decisions] + list(accepted_told(report))
+    # What was accepted finding by finding is told of each finding, whoever signed it.
+    return loud + [d.describe() for d in report.decisions if not d.one_by_one] + list(accepted_told(report))
 
 
 @dataclass(frozen=True)
