@@ -138,7 +138,7 @@ def first_page(report: AuditReport) -> FirstPage:
 def in_its_words(report: AuditReport, say: Catalogue, findings: Sequence[Finding]) -> list[Line]:
     """Findings as the first page tells them."""
     writer = _writer(report, say)
-    return [writer._line(f, writer._question(f), None) for f in findings]
+    return [writer._line(f, writer._question(f), 0.0) for f in findings]
 
 
 def headlines(report: AuditReport) -> list[Finding]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from auditor.data.counts import MISSING
@@ -99,7 +99,9 @@ class _Writer:
     # What was stated, and what the record knows beside it.
 
     def sections(self) -> Iterator[Section]:
-        known = {"document": self._made, "model": self._model, "system": tuple, "data": self._data}
+        known: dict[str, Callable[[], list[Line]]] = {
+            "document": self._made, "model": self._model, "system": list, "data": self._data,
+        }  # fmt: skip
         for name, keys in _STATED.items():
             stated = tuple(self._stated(key) for key in keys)
             yield Section(self.say.say(f"scope.{name}"), (*stated, *known[name]()))
@@ -114,7 +116,8 @@ class _Writer:
 
     def _made(self) -> list[Line]:
         report = self.report
-        lines = [self._line("made", report.created[:10], f"auditor {report.tool.get('version', '')}".strip())]
+        tool = f"auditor {report.tool.get('version', '')}".strip()
+        lines = [self._line("made", report.created[:16].replace("T", " "), tool, f"{report.duration_s:.1f} s")]
         if self.about.labels:
             words = (f"{key} “{word}”" for key, word in self.about.labels.items())
             lines.append(self._line("called", text.shortened("; ".join(words), 2 * _LONGEST)))
