@@ -35,7 +35,7 @@ def render_csv(report: AuditReport) -> str:
     document = view.document_id(report)[:16]
     for finding in report.findings:
         cells = _cells(finding) | {"document": document}
-        writer.writerow({name: _cell(value) for name, value in cells.items()})
+        writer.writerow({name: cell(value) for name, value in cells.items()})
     return out.getvalue()
 
 
