@@ -21,9 +21,12 @@ if TYPE_CHECKING:
     from auditor.evidence.portfolio.open_findings import OpenFinding
 
 _COLUMNS = (
-    "severity", "outcome", "age_days", "since", "status", "accepted_until", "owner", "model", "version", "finding",
+    "severity", "outcome", "age_days", "since", "status", "accepted_until", "accepted_up_to", "mend_by", "owner",
+    "model", "version", "finding",
     "value", "required", "first_entry", "last_entry", "asked_again", "id",
 )  # fmt: skip
+# On a terminal; what else there is stands in the other forms.
+_PRINTED = 14
 
 
 def findings(
@@ -31,7 +34,7 @@ def findings(
     model: Annotated[str | None, typer.Option(help="Those of one model alone, by its id or its name here.")] = None,
     severity: Annotated[str | None, typer.Option(help="high, medium or low.")] = None,
     owner: Annotated[str | None, typer.Option(help="Those of one owner alone.")] = None,
-    status: Annotated[str | None, typer.Option(help="open, accepted, 'acceptance expired' or rejected.")] = None,
+    status: Annotated[str | None, typer.Option(help="Of one status alone, such as accepted.")] = None,
     older_than: Annotated[int | None, typer.Option(help="Days since it was first seen, more than.", min=0)] = None,
     on: On = None,
     csv_: Annotated[bool, typer.Option("--csv", help="As CSV.")] = False,
@@ -64,8 +67,8 @@ def findings(
     elif csv_:
         typer.echo(_csv(rows), nl=False)
     elif rows:
-        cells = [["" if cell is None else visible(str(cell)) for cell in row[:12]] for row in rows]
-        print_table([name.replace("_", " ") for name in _COLUMNS[:12]], cells)
+        cells = [["" if cell is None else visible(str(cell)) for cell in row[:_PRINTED]] for row in rows]
+        print_table([name.replace("_", " ") for name in _COLUMNS[:_PRINTED]], cells)
     else:
         typer.echo("No finding is open." if titles else "This history holds no audit: nothing is known of any model.")
     if told.changed:
@@ -106,6 +109,8 @@ def _row(finding: OpenFinding, on: date) -> tuple[object, ...]:
         finding.since,
         finding.status,
         None if finding.accepted_until is None else finding.accepted_until.isoformat(),
+        finding.accepted_up_to,
+        None if finding.mend_by is None else finding.mend_by.isoformat(),
         finding.owner,
         finding.model.title,
         finding.model.said.version,

@@ -32,7 +32,7 @@ class Standings:
 
 @contextmanager
 def standings(db: str | None, on: str | None) -> Iterator[Standings]:
-    """The standings of a history on a day, today where none is said; what is wrong with it is said on standard error."""
+    """The standings of a history on a day, today where none is said, with what is wrong on standard error."""
     from auditor.evidence.portfolio.lines import read_ledger
     from auditor.evidence.portfolio.models import models_of
     from auditor.evidence.portfolio.open_findings import standing

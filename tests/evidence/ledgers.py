@@ -15,6 +15,7 @@ from auditor.evidence.history.entries import GENESIS, AuditEntry, Decision, Entr
 from auditor.evidence.history.ledger import Ledger
 from auditor.record.audit_report import AuditReport
 
+_COLUMNS = ("number", "created", "kind", "payload", "previous", "hash")
 FIRST = date(2025, 1, 15)
 
 
@@ -109,7 +110,7 @@ def write_ledger(path: Path, entries: Iterable[tuple[Kind, date, str]]) -> Path:
             entry = Entry.after(number, previous, f"{day.isoformat()}T10:00:00.000+00:00", kind, payload)
             previous = entry.hash
             connection.execute(
-                "INSERT INTO auditor_entries (number, created, kind, payload, previous, hash) VALUES (?, ?, ?, ?, ?, ?)",
+                f"INSERT INTO auditor_entries ({', '.join(_COLUMNS)}) VALUES (?, ?, ?, ?, ?, ?)",
                 (entry.number, entry.created, entry.kind, entry.payload, entry.previous, entry.hash),
             )
     connection.close()

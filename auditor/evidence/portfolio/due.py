@@ -1,7 +1,8 @@
-"""What is due again, and when: audits of models, acceptances of findings that are still open, looks at rule packs."""
+"""What is due, and when: audits of models, acceptances and remedies of findings that are open, looks at rule packs."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import date, timedelta
@@ -14,14 +15,14 @@ from auditor.record.periods import Period, day_of, period_of
 
 # A law that was last looked up so long ago may have changed.
 PACK_DAYS = 180
-Kind = Literal["audit", "acceptance", "pack"]
+Kind = Literal["audit", "acceptance", "remedy", "pack"]
 State = Literal["overdue", "unknown", "due"]
 STATES: tuple[State, ...] = ("overdue", "unknown", "due")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Due:
-    """One thing that is to be done again by a day, which is the last on which it is not overdue; None: nobody knows."""
+    """One thing that is to be done by a day, which is the last on which it is not overdue; None: nobody knows."""
 
     kind: Kind
     about: str
@@ -78,14 +79,16 @@ def audit_due(model: Model, every: Period | None, on: date) -> Due:
 
 
 def _acceptances(standing: Standing, on: date) -> list[Due]:
-    """Of one day together: they were accepted together, and are to be decided on together."""
-    by_day: dict[date, int] = {}
+    """Of one day together: they were accepted together, and are to be decided on, or mended, together."""
+    counted: Counter[tuple[Kind, date]] = Counter()
     for finding in standing.open:
         if finding.accepted_until is not None:
-            by_day[finding.accepted_until] = by_day.get(finding.accepted_until, 0) + 1
+            counted["acceptance", finding.accepted_until] += 1
+        if finding.mend_by is not None:
+            counted["remedy", finding.mend_by] += 1
     return [
-        Due(kind="acceptance", about=standing.model.title, by=day, why=f"of {n} open finding{'s' * (n > 1)}", on=on)
-        for day, n in by_day.items()
+        Due(kind=kind, about=standing.model.title, by=day, why=f"of {n:,} open finding{'s' * (n > 1)}", on=on)
+        for (kind, day), n in counted.items()
     ]
 
 

@@ -3,28 +3,40 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import date
-from typing import Literal
+from typing import Literal, get_args
 
 from auditor.errors import AuditorError
+from auditor.evidence.acceptances import decision_records
 from auditor.evidence.history.ledger import Ledger
 from auditor.evidence.portfolio.lines import OPEN, Audit
 from auditor.evidence.portfolio.models import Model
 from auditor.finding.measurement import Outcome
 from auditor.record import text
-from auditor.record.audit_report import AuditReport, PolicyRecord, measurement_label
+from auditor.record.acceptances import Acceptance, acceptances_of
+from auditor.record.asks import Key, key_of
+from auditor.record.audit_report import AuditReport, Finding, PolicyRecord, measurement_label
 
 Severity = Literal["high", "medium", "low"]
 SEVERITIES: tuple[Severity, ...] = ("high", "medium", "low")
-Status = Literal["open", "accepted", "acceptance expired", "rejected"]
-STATUSES: tuple[Status, ...] = ("open", "rejected", "acceptance expired", "accepted")
+Status = Literal["open", "worse than accepted", "acceptance expired", "not yet signed", "rejected", "accepted"]
+STATUSES: tuple[Status, ...] = get_args(Status)
+_STATUS: Mapping[str, Status] = {
+    "accepted": "accepted",
+    "exceeds": "worse than accepted",
+    "expired": "acceptance expired",
+    "unsigned": "not yet signed",
+}
 _SEVERITY: Mapping[Outcome, Severity] = {
     Outcome.FAIL: "high",
     Outcome.INCONCLUSIVE: "medium",
     Outcome.NOT_RUN: "low",
 }
+
+
+_LONGEST_REASON = 300
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +45,8 @@ class OpenFinding:
 
     ``since``, ``first``: day and entry of the audit from which on no audit passed it. ``last``: the last entry that
     found it so; ``asked``: whether that is the model's newest audit, for one that was not asked again is not closed by
-    that. ``status``: what the last decision about it, ``by`` whom, came to on the day that was asked for.
+    that. ``status``: what was decided about it, ``by`` whom, as it stands on the day that was asked for;
+    ``accepted_up_to``: how far it is accepted, ``mend_by``: the day until which it is to be mended.
     """
 
     model: Model
@@ -45,6 +58,8 @@ class OpenFinding:
     asked: bool
     status: Status = "open"
     accepted_until: date | None = None
+    accepted_up_to: str = ""
+    mend_by: date | None = None
     by: str = ""
     owner: str = ""
     what: str = ""
@@ -140,54 +155,81 @@ def standing(ledger: Ledger, model: Model, on: date) -> Standing:
     wanted = {finding.last for finding in found} | ({model.measured.number} if model.measured else set())
     said: dict[tuple[int, str], OpenFinding] = {}
     packs: tuple[PackTally, ...] = ()
-    problems = []
+    problems: list[str] = []
+    decided = _decided(ledger, model, on, problems) if found else _Decided({}, {})
     for number in sorted(wanted):
         try:
             record = ledger.entry(number).audit().record
         except AuditorError as error:
             problems.append(f"entry {number}: {error}")
             continue
-        said |= {(number, f.id): f for f in _in_words([f for f in found if f.last == number], record)}
+        own = {finding.id: finding for finding in record.findings}
+        for finding in found:
+            if finding.last == number and finding.id in own:
+                said[number, finding.id] = decided.on(_in_words(finding, own[finding.id]), own[finding.id])
         if model.measured is not None and number == model.measured.number:
             packs = _tallies(record)
     return Standing(
         model=model,
-        open=tuple(_decided(said.get((finding.last, finding.id), finding), model, on) for finding in found),
+        open=tuple(said.get((finding.last, finding.id), finding) for finding in found),
         packs=packs,
         problems=tuple(problems),
     )
 
 
-def _in_words(findings: Sequence[OpenFinding], record: AuditReport) -> list[OpenFinding]:
-    own = {finding.id: finding for finding in record.findings}
-    shown = []
-    for finding in findings:
-        f = own.get(finding.id)
-        if f is None:
-            continue
-        ends = text.interval(f.interval)
-        shown.append(
-            replace(
-                finding,
-                what=measurement_label(f) if f.metric else f.probe,
-                value=f"{text.value(f)}{f' ({ends})' if ends else ''}",
-                required=f.criterion.describe() if f.criterion else "",
-                reason=f.reason,
-            )
+def _in_words(finding: OpenFinding, said: Finding) -> OpenFinding:
+    ends = text.interval(said.interval)
+    return replace(
+        finding,
+        what=measurement_label(said) if said.metric else said.probe,
+        value=f"{text.value(said)}{f' ({ends})' if ends else ''}",
+        required=said.criterion.describe() if said.criterion else "",
+        reason=text.shortened(said.reason, _LONGEST_REASON),
+    )
+
+
+@dataclass(frozen=True)
+class _Decided:
+    """What is accepted of each finding by what it asks, and who rejected what."""
+
+    accepted: Mapping[Key, Acceptance]
+    rejected: Mapping[Key, str]
+
+    def on(self, finding: OpenFinding, said: Finding) -> OpenFinding:
+        """The finding with what was decided about it."""
+        asks = key_of(said)
+        acceptance = self.accepted.get(asks)
+        if acceptance is None:
+            by = self.rejected.get(asks)
+            return finding if by is None else replace(finding, status="rejected", by=by)
+        return replace(
+            finding,
+            status=_STATUS.get(acceptance.standing(said), "open"),
+            accepted_until=_day(acceptance.until),
+            accepted_up_to=acceptance.item.limit,
+            mend_by=_day(acceptance.due),
+            by=acceptance.by,
+            owner=acceptance.owner or finding.owner,
         )
-    return shown
 
 
-def _decided(finding: OpenFinding, model: Model, on: date) -> OpenFinding:
-    """The finding with what the last decision about it comes to on a day."""
-    about = [own.decision for own in model.decisions if finding.id in own.decision.findings]
-    if not about:
-        return finding
-    until, by = about[-1].expires, about[-1].by
-    if until is None:
-        return replace(finding, status="rejected", by=by)
-    status: Status = "accepted" if on <= until else "acceptance expired"
-    return replace(finding, status=status, accepted_until=until, by=by)
+def _decided(ledger: Ledger, model: Model, on: date, problems: list[str]) -> _Decided:
+    """The decisions on a model as they stand on a day; none, and a problem, where one does not count."""
+    numbers = {decided.number for decided in model.decisions}
+    also = {decided.decision.audit for decided in model.decisions if not decided.decision.decided}
+    also |= {covered.entry for decided in model.decisions for covered in decided.decision.covers}
+    try:
+        entries = {number: ledger.entry(number) for number in sorted(numbers | also)}
+        records = decision_records(entries, numbers, today=on)
+    except AuditorError as error:
+        problems.append(f"no decision on {model.title} counts: {error}")
+        return _Decided({}, {})
+    rejected = {item.asks: d.by for d in records if d.decision == "reject" for item in d.decided}
+    return _Decided(acceptances_of(records), rejected)
+
+
+def _day(said: str | None) -> date | None:
+    return date.fromisoformat(said) if said else None
 
 
 def _tallies(record: AuditReport) -> tuple[PackTally, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import date
 from typing import Any
 from urllib.parse import quote
@@ -13,10 +13,10 @@ from markupsafe import Markup
 
 from auditor.evidence.history.ledger import Ledger
 from auditor.evidence.portfolio.due import PACK_DAYS, STATES, Due, all_due, audit_due
-from auditor.evidence.portfolio.lines import Audit, Read
+from auditor.evidence.portfolio.lines import Audit, Decided, Read
 from auditor.evidence.portfolio.models import GRAVEST_FIRST, VERDICTS, Model, models_of
 from auditor.evidence.portfolio.open_findings import SEVERITIES, OpenFinding, PackTally, Standing, standing
-from auditor.evidence.portfolio.paging import Paging, paged
+from auditor.evidence.portfolio.paging import paged
 from auditor.evidence.portfolio.requirements import MOST_CHANGES, changes_of
 from auditor.evidence.portfolio.sparkline import change, course, sparkline
 from auditor.record.periods import Period
@@ -29,6 +29,7 @@ FINDINGS_A_PAGE = 250
 LOOKS_A_PAGE = 100
 ENTRIES_A_PAGE = 250
 _MOST_LISTED = 200
+_MOST_NAMED = 5
 _AGES = ((30, "up to 30 days"), (90, "31 to 90"), (180, "91 to 180"), (365, "181 to 365"))
 _KNOWN_BY = {
     "id": "known by its id, whatever its file",
@@ -146,20 +147,14 @@ def write_site(ledger: Ledger, read: Read, asked: Asked, put: Put) -> Made:
     """Hands every page of the site to ``put``, one after the other; what is held meanwhile is a line a model, an audit
     and a finding."""
     models = models_of(read)
-    rows: list[_Row] = []
-    found: list[OpenFinding] = []
-    dues: list[Standing] = []
-    problems = [*read.problems, *read.unread]
+    # All of them before the first page, for each page says on top what is wrong.
+    standings = [standing(ledger, model, asked.on) for model in models]
+    rows = [_row(own, asked) for own in standings]
+    found = [finding for own in standings for finding in own.open]
+    problems = [*read.problems, *read.unread, *(problem for own in standings for problem in own.problems)]
     problems += [f"entry {n}: {b.path}: {b.wrong}" for n, b in sorted(asked.bundles.items()) if b.wrong]
-    for model in models:
-        own = standing(ledger, model, asked.on)
-        problems += own.problems
-        rows.append(_row(own, asked))
-        # Why is on the model's own page, which reads it again.
-        found += [replace(finding, reason="") for finding in own.open]
-        dues.append(replace(own, open=tuple(replace(f, reason="", what="", value="") for f in own.open)))
     frame = _frame(read, asked, len(models), tuple(dict.fromkeys(problems)))
-    due = all_due(dues, asked.every, asked.on)
+    due = all_due(standings, asked.every, asked.on)
     overdue = sum(each.state == "overdue" for each in due)
     found.sort(key=lambda f: (SEVERITIES.index(f.severity), f.since, f.model.title.casefold(), f.id))
     for pages in (
@@ -171,8 +166,8 @@ def write_site(ledger: Ledger, read: Read, asked: Asked, put: Put) -> Made:
     ):
         for path, page in pages:
             put(path, page)
-    for model, row in zip(models, rows, strict=True):
-        for path, page in _model(frame, ledger, model, row, asked):
+    for own, row in zip(standings, rows, strict=True):
+        for path, page in _model(frame, ledger, own, row, asked):
             put(path, page)
     return Made(models=len(models), open=len(found), overdue=overdue, problems=frame.problems)
 
@@ -367,8 +362,8 @@ def _evidence(frame: _Frame, models: Sequence[Model], asked: Asked) -> Iterator[
         )
 
 
-def _model(frame: _Frame, ledger: Ledger, model: Model, row: _Row, asked: Asked) -> Iterator[tuple[str, bytes]]:
-    own = standing(ledger, model, asked.on)
+def _model(frame: _Frame, ledger: Ledger, own: Standing, row: _Row, asked: Asked) -> Iterator[tuple[str, bytes]]:
+    model = own.model
     changes = changes_of(ledger, model.audits)
     reports = {}
     if asked.reports and model.measured is not None and not own.problems:
@@ -376,22 +371,7 @@ def _model(frame: _Frame, ledger: Ledger, model: Model, row: _Row, asked: Asked)
         reports[model.measured.number] = path
         yield path, render_html(ledger.entry(model.measured.number).audit().record).encode()
     versions, sets = model.versions(), model.data_sets()
-    decisions = [
-        {
-            "number": each.number,
-            "day": each.created[:10],
-            "what": each.decision.decision,
-            "by": each.decision.by,
-            "role": each.decision.role,
-            "until": str(each.decision.expires or ""),
-            "expired": each.decision.expires is not None and each.decision.expires < asked.on,
-            "audit": each.decision.audit,
-            "n_findings": len(each.decision.findings),
-            "signed": "not checked" if each.signed is None else each.signed[:16] or "not signed",
-            "note": each.decision.note,
-        }
-        for each in reversed(model.decisions[-_MOST_LISTED:])
-    ]
+    decisions = [_decision(each, asked.on) for each in reversed(model.decisions[-_MOST_LISTED:])]
     newest_first = tuple(reversed(model.audits))
     for path, shown, paging in paged(f"models/{model.slug}", newest_first, LOOKS_A_PAGE):
         here = {audit.number for audit in shown}
@@ -426,6 +406,26 @@ def _model(frame: _Frame, ledger: Ledger, model: Model, row: _Row, asked: Asked)
                 n_decisions=len(model.decisions),
             ),
         )
+
+
+def _decision(decided: Decided, on: date) -> dict[str, Any]:
+    made = decided.decision
+    return {
+        "number": decided.number,
+        "day": decided.created[:10],
+        "what": made.step or made.decision,
+        "by": made.by,
+        "role": made.role,
+        "until": str(made.expires or ""),
+        "expired": made.expires is not None and made.expires < on,
+        "audit": made.audit,
+        "about": [item.describe() for item in made.decided[:_MOST_NAMED]],
+        "n_findings": len(made.decided or made.findings),
+        "owner": made.owner,
+        "mend_by": str(made.due or ""),
+        "signed": "not checked" if decided.signed is None else decided.signed[:16] or "not signed",
+        "note": made.note,
+    }
 
 
 def _verdict(audit: Audit) -> str:
