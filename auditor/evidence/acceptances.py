@@ -29,9 +29,15 @@ def decisions_of(entries: Sequence[Entry], own: Collection[int] | None = None, *
     """The decisions of a history in their order, checked, as a record says them. Arguments as :func:`acceptances`."""
     if problems := broken_chain(entries):
         raise DataError(f"No decision of this history counts: {problems[0]}.")
-    by_number = {entry.number: entry for entry in entries}
+    return decision_records({entry.number: entry for entry in entries}, own, today=today)
+
+
+def decision_records(
+    by_number: Mapping[int, Entry], own: Collection[int] | None = None, *, today: date
+) -> list[DecisionRecord]:
+    """The same from entries by number, whose chain was checked: of decisions, of what they cover and are about."""
     found = []
-    for entry in entries:
+    for entry in by_number.values():
         if entry.kind != "decision" or (own is not None and entry.number not in own):
             continue
         decision = entry.decision()

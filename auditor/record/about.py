@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Annotated, Any
 
 from pydantic import Field
@@ -12,6 +12,7 @@ from auditor.errors import ConfigError, UsageError, did_you_mean
 from auditor.files import LEFT_OUT, Closed
 from auditor.record.catalogue import ENGLISH, Catalogue, words_of
 from auditor.record.labels import Labels
+from auditor.record.periods import day_of, period_of
 
 _LONGEST, _MOST_GROUPS = 500, 200
 # Published shares are rounded.
@@ -35,13 +36,18 @@ class Document(Closed):
 
 
 class ModelIdentity(Closed):
-    """``[model]``: which model it is, whatever its bytes, whose, and of what risk tier."""
+    """``[model]``: which model it is, whatever its bytes, whose, of what risk tier, and when it is audited again.
+
+    ``audit_every``: such as ``365d`` or ``6m``; ``next_due``: a day, which goes before it.
+    """
 
     id: _Said = ""
     name: _Said = ""
     version: _Said = ""
     owner: _Said = ""
     tier: _Said = ""
+    audit_every: _Said = ""
+    next_due: _Said = ""
 
 
 class System(Closed):
@@ -119,15 +125,20 @@ _SECTIONS: Mapping[str, type[Closed]] = {
     "data": DataIdentity,
 }
 SECTIONS = tuple(_SECTIONS)
+_TIMES: Mapping[str, Callable[[str, str], object]] = {"audit_every": period_of, "next_due": day_of}
 
 
 def about_of(content: Mapping[str, Any], labels: Labels, language: str, where: str) -> About | None:
     """What a configuration says of identity and words; None where it says nothing.
 
-    Raises ConfigError for an unknown key or a value that is no text, UsageError for an unknown language.
+    Raises ConfigError for an unknown key or a value that is no text, UsageError for an unknown language or what is no
+    day or length of time.
     """
     said: dict[str, dict[str, Any]] = {name: _section(content.get(name, {}), name, where) for name in SECTIONS}
     words = words_of(language)
+    for key, read in _TIMES.items():
+        if said["model"].get(key):
+            read(said["model"][key], f"{where}: [model] {key}")
     if not any(said.values()) and not labels.words and language == ENGLISH:
         return None
     return About.model_validate(said | {"labels": dict(labels.words), "language": language, "words": words})

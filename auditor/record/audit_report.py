@@ -504,11 +504,16 @@ class _Version(BaseModel):
 
     def check(self) -> None:
         """Raises DataError where it is newer than this version knows."""
-        if _numbers(self.schema_version) > _numbers(SCHEMA_VERSION):
+        if is_newer(self.schema_version):
             raise DataError(
                 f"This report has schema {self.schema_version!r}, and this auditor reads schemas up to "
                 f"{SCHEMA_VERSION}: read it with the auditor that wrote it, or a newer one."
             )
+
+
+def is_newer(schema_version: str) -> bool:
+    """Whether a record's schema is newer than this version knows."""
+    return _numbers(schema_version) > _numbers(SCHEMA_VERSION)
 
 
 def _numbers(version: str) -> tuple[int, ...]:

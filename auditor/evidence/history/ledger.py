@@ -21,7 +21,7 @@ SCHEMA = 1
 # Writers wait for one another; longer than this is a lock that somebody forgot.
 _WAIT_SECONDS = 30
 _POSTGRES_LOCK = 0x6175_6469_746F_7231
-_AT_ONCE = 200
+_AT_ONCE = 50
 
 
 class Ledger:
