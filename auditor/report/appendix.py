@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -35,10 +36,11 @@ class Entry:
 
 @dataclass(frozen=True)
 class Number:
-    """A number that nobody set a bound for; ``level``: at what it was taken."""
+    """A number that nobody set a bound for; ``level``: at what it was taken, ``by``: the method where it matters."""
 
     row: Row
     level: str
+    by: str
 
 
 @dataclass(frozen=True)
@@ -133,7 +135,12 @@ def _folds(rows: Iterable[Row], keys: _Keys) -> tuple[Fold, ...]:
 
 def _line(about: str, rows: Sequence[Row], keys: _Keys) -> Line:
     lacking = rows[0].outcome is Outcome.NOT_APPLICABLE
-    numbers = tuple(Number(row, row.where if lacking else text.level(row.finding, keys.about.called)) for row in rows)
+    levels = [row.where if lacking else text.level(row.finding, keys.about.called) for row in rows]
+    alike = Counter((row.name, level) for row, level in zip(rows, levels, strict=True))
+    numbers = tuple(
+        Number(row, level, row.by if alike[row.name, level] > 1 else "")
+        for row, level in zip(rows, levels, strict=True)
+    )
     together = dict.fromkeys(key for row in rows for key in keys.of(row.finding).split())
     return Line(about, numbers, " ".join(together))
 
