@@ -253,5 +253,5 @@ def test_strangers_words_stay_words_in_every_format() -> None:
     page, short = render_html(made), render_markdown(made)
     assert "<script>alert" not in page and nasty not in page
     assert "](http://b)" not in short and "\n@me" not in short
-    rows = [line for line in short.splitlines() if line.startswith("|") and "lineage" in line.lower()]
-    assert all_of(row.replace("\\|", "").count("|") == 4 for row in rows)
+    own = short[short.index("### Scope") : short.index("### Remediation")].splitlines()
+    assert none_of(line.startswith("|") for line in own if line)
