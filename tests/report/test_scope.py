@@ -270,9 +270,7 @@ def test_label_quality_is_what_copies_of_training_rows_say() -> None:
 
     exact = Exact(known=0.02)
     known = lines(scope_of(conflict("exact", value=0.02, estimate=exact)))["Label quality"].value
-    assert known == f"2{NBSP}% of the training rows have a copy with another label (exact copies)".replace(
-        "2", "2.0", 1
-    )
+    assert known == f"2{NBSP}% of the training rows have a copy with another label (exact copies)"
     drawn = conflict("near", value=0.12, interval=(0.1, 0.15), estimate=Proportion(successes=12, n=100))
     assert f"12{NBSP}% (10 to 15) of" in lines(scope_of(drawn))["Label quality"].value
     assert "takes --train" in lines(scope_of(made.model_copy(update={"findings": ()})))["Label quality"].value
