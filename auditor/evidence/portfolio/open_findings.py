@@ -37,6 +37,8 @@ _SEVERITY: Mapping[Outcome, Severity] = {
 
 
 _LONGEST_REASON = 300
+# What a criterion is recorded under that names none.
+_ANY_PROBE = "criteria"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,9 +119,9 @@ def _in_order(finding: OpenFinding) -> tuple[int, str, str]:
 
 
 def _take_in(seen: dict[str, OpenFinding], audit: Audit, model: Model) -> None:
-    for name in [name for name, finding in seen.items() if finding.outcome is Outcome.NOT_RUN]:
-        if _has_run(name, audit):
-            del seen[name]
+    waiting = {name for name, finding in seen.items() if finding.outcome is Outcome.NOT_RUN}
+    for name in _run_meanwhile(waiting, audit) if waiting else ():
+        del seen[name]
     for name, _, outcome in audit.findings():
         if outcome is Outcome.PASS:
             seen.pop(name, None)
@@ -137,16 +139,24 @@ def _take_in(seen: dict[str, OpenFinding], audit: Audit, model: Model) -> None:
             )
 
 
-def _has_run(name: str, audit: Audit) -> bool:
-    """Whether an audit measured what did not run: a probe, or the metric of one that a criterion is about."""
-    probe, _, required = name.partition("/criterion/")
-    for other, without_number, outcome in audit.findings():
-        parts = other.split("/")
-        if without_number or parts[0] != probe:
+def _run_meanwhile(waiting: set[str], audit: Audit) -> set[str]:
+    """Of what did not run before, what an audit measured: a probe, or the metric that a criterion is about."""
+    probes, judged = set[str](), set[tuple[str, str]]()
+    for name, without_number, outcome in audit.findings():
+        if without_number:
+            waiting = waiting - {name} if outcome is Outcome.NOT_RUN else waiting
             continue
-        if not required or (required in parts and outcome in (Outcome.PASS, Outcome.FAIL, Outcome.INCONCLUSIVE)):
-            return True
-    return False
+        probe, *parts = name.split("/")
+        probes.add(probe)
+        if outcome in (Outcome.PASS, Outcome.FAIL, Outcome.INCONCLUSIVE):
+            judged.update((of, part) for part in parts for of in (probe, _ANY_PROBE))
+    found = set()
+    for name in waiting:
+        probe, _, required = name.partition("/criterion/")
+        # Of two criteria on one metric the second has a number behind it.
+        if (probe, required.partition("#")[0]) in judged if required else probe in probes:
+            found.add(name)
+    return found
 
 
 def standing(ledger: Ledger, model: Model, on: date) -> Standing:
@@ -181,7 +191,7 @@ def _in_words(finding: OpenFinding, said: Finding) -> OpenFinding:
     ends = text.interval(said.interval)
     return replace(
         finding,
-        what=measurement_label(said) if said.metric else said.probe,
+        what=measurement_label(said) if said.metric else said.criterion.metric if said.criterion else said.probe,
         value=f"{text.value(said)}{f' ({ends})' if ends else ''}",
         required=said.criterion.describe() if said.criterion else "",
         reason=text.shortened(said.reason, _LONGEST_REASON),
