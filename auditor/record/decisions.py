@@ -72,7 +72,7 @@ class DecisionRecord(Closed):
     @property
     def one_by_one(self) -> bool:
         """Whether findings were named and accepted by their values, rather than all that an audit showed."""
-        return any(each.value is not None for each in self.decided)
+        return self.decision == "accept" and any(each.value is not None for each in self.decided)
 
     def describe(self) -> str:
         """The decision in a sentence or two."""

@@ -346,6 +346,12 @@ def sizes_of(counts: GroupCounts) -> dict[str, dict[str, int]]:
     }
 
 
+def missing_in(counts: GroupCounts, spec: DataSpec, holes: Mapping[str, int]) -> Missing:
+    """How many of the counted rows lack what; ``holes``: of every feature."""
+    labels = None if spec.target is None else int(counts.table[:, -1].sum())
+    return Missing.of(labels, None if spec.text is not None else holes)
+
+
 def answer_from_counts(
     probes: Sequence[CountsProbe], model: AuditedModel, job: Job, spec: DataSpec, channel: Channel, hashing: Hashing
 ) -> None:
