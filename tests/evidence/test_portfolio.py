@@ -344,7 +344,7 @@ def test_filters_of_findings_and_their_bad_values(template: Template, tmp_path: 
         return [row["model"] for row in json.loads(run("findings", "--db", path, "--on", ON, "--json", *words).output)]
 
     assert ids() == ["credit", "churn"]
-    assert ids("--severity", "medium") == ids("--model", "churn") == ids("--owner", "=Bob") == ["churn"]
+    assert ids("--severity", "low") == ids("--model", "churn") == ids("--owner", "=Bob") == ["churn"]
     age = (ON - FIRST).days
     assert ids("--older-than", str(age - 1)) == ["credit"] and ids("--older-than", str(age)) == []
     table = run("findings", "--db", path, "--on", ON, "--csv").output

@@ -18,6 +18,7 @@ from auditor.record import text
 from auditor.record.acceptances import Acceptance, acceptances_of
 from auditor.record.asks import Key, key_of
 from auditor.record.audit_report import AuditReport, Finding, PolicyRecord, measurement_label
+from auditor.record.severity import severity_of
 
 Severity = Literal["high", "medium", "low"]
 SEVERITIES: tuple[Severity, ...] = ("high", "medium", "low")
@@ -29,13 +30,12 @@ _STATUS: Mapping[str, Status] = {
     "expired": "acceptance expired",
     "unsigned": "not yet signed",
 }
+# As the remediation table of a report ranks them.
 _SEVERITY: Mapping[Outcome, Severity] = {
     Outcome.FAIL: "high",
-    Outcome.INCONCLUSIVE: "medium",
-    Outcome.NOT_RUN: "low",
+    Outcome.NOT_RUN: "medium",
+    Outcome.INCONCLUSIVE: "low",
 }
-
-
 _LONGEST_REASON = 300
 # What a criterion is recorded under that names none.
 _ANY_PROBE = "criteria"
@@ -48,7 +48,8 @@ class OpenFinding:
     ``since``, ``first``: day and entry of the audit from which on no audit passed it. ``last``: the last entry that
     found it so; ``asked``: whether that is the model's newest audit, for one that was not asked again is not closed by
     that. ``status``: what was decided about it, ``by`` whom, as it stands on the day that was asked for;
-    ``accepted_up_to``: how far it is accepted, ``mend_by``: the day until which it is to be mended.
+    ``accepted_up_to``: how far it is accepted, ``mend_by``: the day until which it is to be mended. ``beyond``,
+    ``share``: as of :class:`auditor.record.severity.Severity`.
     """
 
     model: Model
@@ -68,11 +69,25 @@ class OpenFinding:
     value: str = ""
     required: str = ""
     reason: str = ""
+    beyond: float | None = None
+    share: float = 0.0
 
     @property
     def severity(self) -> Severity:
-        """High where it failed, medium where the data could not tell, low where it did not run."""
+        """High where it failed, medium where it did not run, low where the data could not tell."""
         return _SEVERITY[self.outcome]
+
+    @property
+    def rank(self) -> tuple[int, float, str, str, str]:
+        """The gravest first, and of equal ones the oldest."""
+        return SEVERITIES.index(self.severity), -self.share, self.since, self.model.title.casefold(), self.id
+
+    @property
+    def beyond_words(self) -> str:
+        """How far beyond what is required it lies, at least where it failed, and at most where that is open."""
+        if self.beyond is None:
+            return ""
+        return f"{'at least' if self.outcome is Outcome.FAIL else 'up to'} {text.number(self.beyond)} beyond"
 
     def age(self, on: date) -> int | None:
         """Days since it was first seen; None where that is no day."""
@@ -111,11 +126,7 @@ def open_findings(model: Model) -> list[OpenFinding]:
     for audit in model.audits:
         if not audit.refused:
             _take_in(seen, audit, model)
-    return sorted(seen.values(), key=_in_order)
-
-
-def _in_order(finding: OpenFinding) -> tuple[int, str, str]:
-    return SEVERITIES.index(finding.severity), finding.since, finding.id
+    return sorted(seen.values(), key=lambda finding: finding.rank)
 
 
 def _take_in(seen: dict[str, OpenFinding], audit: Audit, model: Model) -> None:
@@ -181,16 +192,18 @@ def standing(ledger: Ledger, model: Model, on: date) -> Standing:
             packs = _tallies(record)
     return Standing(
         model=model,
-        open=tuple(said.get((finding.last, finding.id), finding) for finding in found),
+        open=tuple(sorted((said.get((f.last, f.id), f) for f in found), key=lambda finding: finding.rank)),
         packs=packs,
         problems=tuple(problems),
     )
 
 
 def _in_words(finding: OpenFinding, said: Finding) -> OpenFinding:
-    ends = text.interval(said.interval)
+    ends, grave = text.interval(said.interval), severity_of(said)
     return replace(
         finding,
+        beyond=grave.by,
+        share=grave.share,
         what=measurement_label(said) if said.metric else said.criterion.metric if said.criterion else said.probe,
         value=f"{text.value(said)}{f' ({ends})' if ends else ''}",
         required=said.criterion.describe() if said.criterion else "",
