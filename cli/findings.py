@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 
 _COLUMNS = (
     "severity", "outcome", "age_days", "since", "status", "accepted_until", "accepted_up_to", "mend_by", "owner",
-    "model", "version", "finding",
-    "value", "required", "beyond", "first_entry", "last_entry", "asked_again", "id",
+    "model", "version", "finding", "value", "interval", "required", "beyond", "first_entry", "last_entry",
+    "asked_again", "id",
 )  # fmt: skip
 # On a terminal; what else there is stands in the other forms.
-_PRINTED = 14
+_PRINTED = 15
 
 
 def findings(
@@ -116,6 +116,7 @@ def _row(finding: OpenFinding, on: date) -> tuple[object, ...]:
         finding.model.said.version,
         finding.what or finding.id,
         finding.value,
+        finding.interval,
         finding.required,
         finding.beyond,
         finding.first,

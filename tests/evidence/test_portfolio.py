@@ -19,7 +19,7 @@ from typer.testing import CliRunner, Result
 
 pytest.importorskip("sqlalchemy", reason="the extra `history` is not installed")
 
-from auditor.errors import UsageError
+from auditor.errors import ConfigError, UsageError
 from auditor.evidence.history.ledger import Ledger
 from auditor.evidence.portfolio import site as pages
 from auditor.evidence.portfolio.lines import Read, read_ledger
@@ -27,6 +27,8 @@ from auditor.evidence.portfolio.models import Model, models_of
 from auditor.evidence.portfolio.open_findings import open_findings
 from auditor.evidence.portfolio.publishing import MARK, published
 from auditor.evidence.portfolio.requirements import changes_of
+from auditor.record.about import About, about_of
+from auditor.record.labels import Labels
 from auditor.record.periods import Period, period_of
 from cli.main import app
 from tests import ROOT
@@ -505,6 +507,26 @@ def test_lengths_of_time() -> None:
     for text in ("", "0d", "-1d", "1.5y", "1q", "d", "1d1d", "1000000d"):
         with pytest.raises(UsageError, match="write it like 365d"):
             period_of(text, "it")
+
+
+def test_what_audit_toml_says_of_when_is_read_or_refused() -> None:
+    def said(**model: object) -> About:
+        found = about_of({"model": model}, Labels({}), "en", "audit.toml")
+        assert found is not None
+        return found
+
+    assert (
+        said(next_due=date(2027, 6, 30)).model.next_due == said(next_due=" 2027-06-30").model.next_due == "2027-06-30"
+    )
+    assert said(audit_every="6m").model.audit_every == "6m"
+    for wrong, sentence in (
+        ({"next_due": "soon"}, "next_due 'soon' is no date"),
+        ({"audit_every": "often"}, "length of time"),
+    ):
+        with pytest.raises(UsageError, match=sentence):
+            said(**wrong)
+    with pytest.raises(ConfigError, match="did you mean 'audit_every'"):
+        said(audit_evry="6m")
 
 
 # ---- tampered, deterministic, paged ----------------------------------------------------------------------------------

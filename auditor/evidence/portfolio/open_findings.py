@@ -67,6 +67,7 @@ class OpenFinding:
     owner: str = ""
     what: str = ""
     value: str = ""
+    interval: str = ""
     required: str = ""
     reason: str = ""
     beyond: float | None = None
@@ -199,13 +200,14 @@ def standing(ledger: Ledger, model: Model, on: date) -> Standing:
 
 
 def _in_words(finding: OpenFinding, said: Finding) -> OpenFinding:
-    ends, grave = text.interval(said.interval), severity_of(said)
+    grave = severity_of(said)
     return replace(
         finding,
         beyond=grave.by,
         share=grave.share,
         what=measurement_label(said) if said.metric else said.criterion.metric if said.criterion else said.probe,
-        value=f"{text.value(said)}{f' ({ends})' if ends else ''}",
+        value=text.value(said),
+        interval=text.interval(said.interval),
         required=said.criterion.describe() if said.criterion else "",
         reason=text.shortened(said.reason, _LONGEST_REASON),
     )
