@@ -206,7 +206,8 @@ class _Writer:
         share = self.say.percent(f.value)
         if f.estimate is None or f.estimate.kind != "exact":
             share += f" ({self.say.interval(f.interval, 'percent')})"
-        return self.say.say("scope.labels_conflict", share=share, copies=str(f.at.get("copies", "")))
+        copies = self.say.say(f"scope.copies_{'near' if f.at.get('copies') == 'near' else 'exact'}")
+        return self.say.say("scope.labels_conflict", share=share, copies=copies)
 
     # Groups, and whom they stand for.
 
