@@ -6,6 +6,7 @@ import hashlib
 import json
 import re
 import sqlite3
+import time
 from collections.abc import Mapping
 from datetime import date, timedelta
 from html.parser import HTMLParser
@@ -626,6 +627,16 @@ def test_long_lists_are_paged_and_every_link_leads_somewhere(
         for href in page.hrefs:
             if not name.startswith("reports/") and not href.startswith("#"):
                 assert (base / unquote(href)).is_file(), (name, href)
+
+
+def test_five_hundred_audits_take_a_site_of_ten_seconds_at_most(template: Template, tmp_path: Path) -> None:
+    audits = [told(k // 50, f"m{k % 50}", {GAP: "FAIL"}, sha256=sha(str(k % 50))) for k in range(500)]
+    path = write_audits(tmp_path / "h.db", template, audits)
+    began = time.process_time()
+    assert run("site", "--db", path, "--out", tmp_path / "site").exit_code == 0
+    # Records of a whole scan are forty times as long as these, and take four times as long.
+    assert time.process_time() - began < 10 / 4
+    assert len(list((tmp_path / "site" / "models").iterdir())) == 50
 
 
 # ---- hostile names ---------------------------------------------------------------------------------------------------
