@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
+from datetime import date
 from typing import Annotated, Any
 
 from pydantic import Field
@@ -171,6 +172,9 @@ def _section(table: object, name: str, where: str) -> dict[str, Any]:
 
 
 def _text(value: object, what: str) -> str:
+    if type(value) is date:
+        # TOML has days of its own.
+        return value.isoformat()
     if not isinstance(value, str) or len(value) > _LONGEST:
         raise ConfigError(f"{what} must be text of at most {_LONGEST} characters.")
     return value.strip()
