@@ -19,6 +19,7 @@ from auditor.finding.measurement import Pillar
 from auditor.finding.policy import Policy
 from auditor.intake.rows.sql import fetch, is_database, shown
 from auditor.intake.specs import DataSpec, Job, Limits, ModelSpec, ProbeSpec, RecordedSpec
+from auditor.record.about import About, stated_groups
 from auditor.record.audit_report import INTAKE, AuditReport, DataRecord, ModelRecord
 from auditor.record.controls import with_policies
 from auditor.record.labels import Labels
@@ -128,7 +129,9 @@ def job_of(configured: Configured, catalogue: Catalogue) -> Job:
             raise UsageError(f"--{given[0].replace('_', '-')} says something about data: add --data FILE.")
     return Job(
         model=model_spec(options),
-        data=None if options.data is None and options.predictions is None else data_spec(options, configured.labels),
+        data=None
+        if options.data is None and options.predictions is None
+        else data_spec(options, configured.labels, configured.about),
         probes=tuple(probe_specs(configured, catalogue)),
         seed=options.seed,
         limits=Limits(memory_bytes=options.max_memory, seconds=options.max_seconds),
@@ -159,7 +162,7 @@ def model_spec(options: ScanOptions) -> ModelSpec:
     )
 
 
-def data_spec(options: ScanOptions, labels: Labels | None = None) -> DataSpec:
+def data_spec(options: ScanOptions, labels: Labels | None = None, about: About | None = None) -> DataSpec:
     """Which columns of which files are what. Raises UsageError where a file is not there."""
     side, train = options.sensitive_file, options.train
     _check_bins(options)
@@ -186,6 +189,7 @@ def data_spec(options: ScanOptions, labels: Labels | None = None) -> DataSpec:
         weight=options.weight,
         copies_are_real=options.copies_are_real,
         labels=() if labels is None else tuple(labels.words),
+        reference=stated_groups(about, options.sensitive),
     )
 
 
