@@ -30,7 +30,8 @@ def dossier(
 
     The pack need not have been given to the scan. It is a skeleton, not legal advice.
     """
-    from auditor.evidence.dossier import ATTESTATION_NEEDED, NOT_MEASURED, render_dossier
+    from auditor.evidence.dossier import ATTESTATION_NEEDED, render_dossier
+    from auditor.evidence.dossier_parts import NOT_MEASURED
     from auditor.files import write_beside
     from auditor.report.view import document_id
     from cli.history import report_of

@@ -14,7 +14,8 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from auditor.data.audit_data import AuditData
-from auditor.evidence.dossier import ATTESTATION_NEEDED, MOST_ROWS, NOT_MEASURED, impact_tables, render_dossier
+from auditor.evidence.dossier import ATTESTATION_NEEDED, MOST_ROWS, render_dossier
+from auditor.evidence.dossier_parts import NOT_MEASURED, impact_tables
 from auditor.finding.display import EARNED, RESERVED
 from auditor.finding.policy import Policy, load_policies, pack_names, parse_policy
 from auditor.model.audited_model import AuditedModel
