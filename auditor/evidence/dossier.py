@@ -13,33 +13,42 @@ from urllib.parse import quote
 from auditor.finding.display import EARNED, RESERVED
 from auditor.finding.policy import CERTAINTY, Control, EvidenceRule, Policy, RecordPart
 from auditor.record import text
-from auditor.record.audit_report import AuditReport, CellRecord, Finding
-from auditor.record.controls import fitting, with_policies
+from auditor.record.audit_report import AuditReport, Finding
+from auditor.record.control_record import CellRecord
+from auditor.record.controls import Beside, fitting, with_policies
 from auditor.report import view
 from auditor.report.markdown import code_span, escaped
-from auditor.report.view import Row, ShownPolicy
+from auditor.report.shown_controls import ShownPolicy, policies_of
+from auditor.report.view import Row
 from auditor.statistics.rates import Proportion
 
 MOST_ROWS = 100
 _LONGEST = 4_000
 ATTESTATION_NEEDED = "ATTESTATION NEEDED"
 NOT_MEASURED = "NOT MEASURED"
+NOT_FOR_THIS_KIND = "NOT FOR THIS KIND OF MODEL"
 _NOT_KNOWN = "not known"
 _TABLES = frozenset[RecordPart]({"selection rates", "scoring rates"})
 
 
 def render_dossier(
-    report: AuditReport, policies: Sequence[Policy], as_of: date, *, report_href: str | None = None
+    report: AuditReport,
+    policies: Sequence[Policy],
+    as_of: date,
+    *,
+    report_href: str | None = None,
+    tradeoff: Beside | None = None,
 ) -> str:
     """The dossier of a record as Markdown: every control of every pack a section.
 
     ``report_href``: where the HTML of the same record lies, as seen from the dossier, so that findings are links; None
-    names them only. Everything that came from a model, data or pack is escaped.
+    names them only. ``tradeoff``: what a report of a trade-off shows. Everything that came from a model, data or pack
+    is escaped.
     """
-    held = with_policies(report, policies, as_of)
+    held = with_policies(report, policies, as_of, tradeoff=tradeoff)
     rows = view.rows_of(report.findings)
     dossier = _Dossier(report, {row.finding.id: row for row in rows}, report_href)
-    shown = view.policies_of(held, rows)
+    shown = policies_of(held, rows)
     lines = dossier.head(shown)
     for policy, own in zip(policies, shown, strict=True):
         lines += dossier.policy(policy, own)
@@ -80,14 +89,12 @@ class _Dossier:
 
     def policy(self, policy: Policy, shown: ShownPolicy) -> list[str]:
         record = shown.policy
-        since = f" Applies from {record.applies_from}." if record.applies_from else ""
-        until = f" Applies until {record.applies_until}." if record.applies_until else ""
         lines = [f"## {escaped(record.title)}", ""]
         lines += [
-            f"{_long(record.source)}. Looked up on {record.checked_on}, {record.certainty}; as of {record.as_of}."
-            f"{since}{until} {_long(shown.held_to)}",
+            f"{_long(shown.origin)} {_long(shown.held_to)}",
             "",
         ]
+        lines += [f"> **Note well.** {_long(record.old)}", ""] * bool(record.old)
         lines += [f"- {_long(note)}" for note in record.notes]
         lines += [""] * bool(record.notes)
         lines += _open(shown)
@@ -118,23 +125,30 @@ class _Dossier:
             lines += self._evidence(rule, cell, tabulated=bool(_TABLES & set(control.record)))
         for cell in cells[len(control.evidence) :]:
             lines += [f"| {ATTESTATION_NEEDED} ({escaped(cell.role)}) | {_long(cell.what)} |", "| --- | --- |"]
+            lines += [f"| Asked for by | {_long(cell.cited)} |"]
             lines += ["| Statement | |", "| Name and function | |", "| Date and signature | |", ""]
         return lines
 
     def _evidence(self, rule: EvidenceRule, cell: CellRecord, *, tabulated: bool) -> list[str]:
         """``tabulated``: numbers by group stand in tables of the control's own."""
-        what = _long(cell.what)
+        what, cited = _long(cell.what), f" ({_long(cell.cited)})"
         if cell.kind == "not measured":
             why = f" Why it was not: {_long(cell.reason)}" if cell.reason else ""
-            return [f"**{NOT_MEASURED}**: {what}. How: {_long(cell.how)}.{why}", ""]
+            return [f"**{NOT_MEASURED}**: {what}{cited}. How: {_long(cell.how)}.{why}", ""]
+        if cell.kind == "not for this kind of model":
+            return [f"{NOT_FOR_THIS_KIND}: {what}{cited}. {_long(cell.reason)}", ""]
+        if cell.outcome is None:
+            return [f"Evidence, {what}{cited}: {_long(cell.said)}", ""]
+        came_out = f"**{cell.outcome.value.replace('_', ' ')}**"
         tally = ", ".join(f"{n} {outcome.replace('_', ' ')}" for outcome, n in cell.outcomes.items())
-        own = [self.rows[f.id] for f in fitting(rule, self.report.findings)]
+        own = [self.rows[f.id] for f in fitting(rule, self.report.findings, self.report.roles)]
         if tabulated:
             own = [row for row in own if not view.is_detail(row.finding)]
             if not own:
-                return [f"Evidence, {what} ({tally}): in the tables above.", ""]
+                return [f"Evidence, {what}{cited}, {came_out} ({tally}): in the tables above.", ""]
         own.sort(key=lambda row: (view.is_detail(row.finding), row.rank))
-        lines = [f"Evidence, {what} ({tally}):", ""]
+        lines = [f"Evidence, {what}{cited}, {came_out} ({tally}):", ""]
+        lines += [_long(cell.said), ""] * bool(cell.said)
         lines += ["| Measured | Value | Interval | Must be | Rows | Outcome | Finding |"]
         lines += ["| --- | ---: | --- | --- | ---: | --- | --- |"]
         lines += [self._row(row) for row in own[:MOST_ROWS]]
@@ -163,7 +177,7 @@ class _Dossier:
 
 def _open(shown: ShownPolicy) -> list[str]:
     """What is left to do, by role, and what nobody has measured."""
-    lines = [f"Of what it asks for: {', '.join(f'{n} {kind}' for kind, n in shown.counts)}.", ""]
+    lines = [f"Of what it asks for: {shown.tally}", ""]
     roles: dict[str, list[str]] = {}
     for control in shown.controls:
         for cell in control.cells:
