@@ -13,9 +13,11 @@ from datetime import date
 from auditor.evidence.attestations import Attestation, Attestations
 from auditor.evidence.dossier_parts import NOT_MEASURED, PARTS, Place, fields
 from auditor.finding.display import EARNED, RESERVED
+from auditor.finding.measurement import Outcome
 from auditor.finding.policy import CERTAINTY, Control, EvidenceRule, Policy, RecordPart
-from auditor.record.audit_report import AuditReport, CellRecord
-from auditor.record.controls import fitting, with_policies
+from auditor.record.audit_report import AuditReport
+from auditor.record.control_record import CellRecord
+from auditor.record.controls import Beside, fitting, with_policies
 from auditor.report import view
 from auditor.report.document import (
     Block,
@@ -34,11 +36,13 @@ from auditor.report.document import (
     titled,
     to_markdown,
 )
-from auditor.report.view import Row, ShownPolicy
+from auditor.report.shown_controls import ShownPolicy, policies_of
+from auditor.report.view import Row
 
 MOST_ROWS = 100
 ATTESTATION_NEEDED = "ATTESTATION NEEDED"
 ATTESTED = "ATTESTED"
+NOT_FOR_THIS_KIND = "NOT FOR THIS KIND OF MODEL"
 _TABLES = frozenset[RecordPart]({"selection rates", "scoring rates"})
 
 
@@ -63,16 +67,17 @@ def dossier_of(
     *,
     report_href: str | None = None,
     attestations: Attestations | None = None,
+    tradeoff: Beside | None = None,
 ) -> Dossier:
     """The dossier of a record: every control of every pack a section.
 
     ``report_href``: where the HTML of the same record lies, as seen from the dossier, so that findings are links; None
-    names them only.
+    names them only. ``tradeoff``: what a report of a trade-off shows.
     """
-    held = with_policies(report, policies, as_of)
+    held = with_policies(report, policies, as_of, tradeoff=tradeoff)
     rows = view.rows_of(report.findings)
     writer = _Writer(report, {row.finding.id: row for row in rows}, report_href, attestations)
-    shown = view.policies_of(held, rows)
+    shown = policies_of(held, rows)
     blocks = writer.head(shown)
     for policy, its in zip(policies, shown, strict=True):
         blocks += writer.policy(policy, its)
@@ -97,9 +102,10 @@ def render_dossier(
     *,
     report_href: str | None = None,
     attestations: Attestations | None = None,
+    tradeoff: Beside | None = None,
 ) -> str:
     """:func:`dossier_of` as Markdown. Everything that came from a model, data, pack or statement is escaped."""
-    found = dossier_of(report, policies, as_of, report_href=report_href, attestations=attestations)
+    found = dossier_of(report, policies, as_of, report_href=report_href, attestations=attestations, tradeoff=tradeoff)
     return to_markdown(found.blocks)
 
 
@@ -163,16 +169,12 @@ class _Writer:
 
     def policy(self, policy: Policy, shown: ShownPolicy) -> list[Block]:
         record = shown.policy
-        since = f" Applies from {record.applies_from}." if record.applies_from else ""
-        until = f" Applies until {record.applies_until}." if record.applies_until else ""
         blocks: list[Block] = [
             Heading(2, (titled(record.title),)),
-            paragraph(
-                said(record.source),
-                own(f". Looked up on {record.checked_on}, {record.certainty}; as of {record.as_of}.{since}{until} "),
-                said(shown.held_to),
-            ),
+            paragraph(said(shown.origin), own(" "), said(shown.held_to)),
         ]
+        if record.old:
+            blocks.append(Paragraph((strong("Note well."), own(" "), said(record.old)), note=True))
         if record.notes:
             blocks.append(Bullets(tuple((said(note),) for note in record.notes)))
         blocks += self._open(policy, shown)
@@ -185,11 +187,10 @@ class _Writer:
 
     def _open(self, policy: Policy, shown: ShownPolicy) -> list[Block]:
         """What is left to do, by role, and what nobody has measured."""
-        counts = dict(shown.counts)
         given = sum(name == policy.name for name, _, _ in self.words)
+        tally = [own("Of what it asks for: "), own(shown.tally)]
         if given:
-            counts["attestation needed"] -= given
-        tally = [f"{n} {kind}" for kind, n in counts.items()] + ([f"{given} attested"] if given else [])
+            tally.append(own(f" Of the attestations needed, {given} {'is' if given == 1 else 'are'} given here."))
         roles: dict[str, list[str]] = {}
         lacking: list[Line] = []
         for control in shown.controls:
@@ -206,7 +207,7 @@ class _Writer:
             for role, ids in roles.items()
         ]
         left = (*items, *lacking)
-        return [paragraph(own(f"Of what it asks for: {', '.join(tally)}.")), *([Bullets(left)] if left else [])]
+        return [paragraph(*tally), *([Bullets(left)] if left else [])]
 
     def _control(
         self,
@@ -225,7 +226,12 @@ class _Writer:
         force = () if in_force else (own(" "), strong(f"Not in force on the day of this dossier{dates}."))
         blocks: list[Block] = [
             Heading(3, (titled(control.id), own(": "), titled(control.title))),
-            paragraph(own("Source: "), said(control.source), own(f"; {CERTAINTY[control.certainty]}."), *force),
+            paragraph(
+                own("Source: "),
+                said(control.source),
+                own(f"; {CERTAINTY[control.certainty]}. {_looked_up(control)}"),
+                *force,
+            ),
         ]
         place = Place(self.report, self.link)
         for part in control.record:
@@ -236,17 +242,17 @@ class _Writer:
             blocks += [paragraph(strong(PARTS[part].title)), *PARTS[part].blocks(place)]
         measured = len(control.evidence)
         for rule, cell in zip(control.evidence, cells[:measured], strict=True):
-            blocks += self._evidence(rule, cell, tabulated=bool(_TABLES & set(control.record)))
+            blocks += self._evidence(rule, cell, _cited(cell, control), tabulated=bool(_TABLES & set(control.record)))
         for i, cell in enumerate(cells[measured:], measured):
-            blocks.append(self._word(cell, self.words.get((policy.name, control.id, i))))
+            blocks.append(self._word(cell, _cited(cell, control), self.words.get((policy.name, control.id, i))))
         return blocks
 
-    def _word(self, cell: CellRecord, given: Attestation | None) -> Table:
+    def _word(self, cell: CellRecord, cited: Line, given: Attestation | None) -> Table:
         """Somebody's word, or a field for it."""
         if given is None:
             head = (own(ATTESTATION_NEEDED, "inconclusive"), own(" ("), titled(cell.role), own(")"))
             names = ("Statement", "Name and function", "Date and signature")
-            return Table((head, (said(cell.what),)), tuple(((own(name),), ()) for name in names), "ll", "field")
+            return Table((head, (said(cell.what), *cited)), tuple(((own(name),), ()) for name in names), "ll", "field")
         signed = "" if self.attestations is None else self.attestations.signed
         head = (
             own(ATTESTED, "not-judged"),
@@ -259,26 +265,34 @@ class _Writer:
         rows: list[tuple[Line, ...]] = [((own("Statement"),), (said(given.text),))]
         if given.document is not None:
             rows.append(((own("Document"),), (said(given.document), own(f", SHA-256 {given.document_sha256}"))))
-        return Table((head, (said(cell.what),)), tuple(rows), "ll", "field")
+        return Table((head, (said(cell.what), *cited)), tuple(rows), "ll", "field")
 
-    def _evidence(self, rule: EvidenceRule, cell: CellRecord, *, tabulated: bool) -> list[Block]:
+    def _evidence(self, rule: EvidenceRule, cell: CellRecord, cited: Line, *, tabulated: bool) -> list[Block]:
         """``tabulated``: numbers by group stand in tables of the control's own."""
+        what = (said(cell.what), *cited)
         if cell.kind == "not measured":
             why = (own(" Why it was not: "), said(cell.reason)) if cell.reason else ()
-            lacks = (strong(NOT_MEASURED, "not-run"), own(": "), said(cell.what), own(". How: "), said(cell.how))
+            lacks = (strong(NOT_MEASURED, "not-run"), own(": "), *what, own(". How: "), said(cell.how))
             return [paragraph(*lacks, own("."), *why)]
-        tally = ", ".join(f"{n} {outcome.replace('_', ' ')}" for outcome, n in cell.outcomes.items())
-        found = [self.rows[f.id] for f in fitting(rule, self.report.findings)]
+        if cell.kind == "not for this kind of model":
+            return [paragraph(own(NOT_FOR_THIS_KIND, "not-applicable"), own(": "), *what, own(". "), said(cell.reason))]
+        if cell.outcome is None:
+            return [paragraph(own("Evidence, "), *what, own(": "), said(cell.said))]
+        came_out = (own(", "), strong(cell.outcome.value.replace("_", " "), tone_of(cell.outcome)))
+        ended = ", ".join(f"{n} {outcome.replace('_', ' ')}" for outcome, n in cell.outcomes.items())
+        tally = own(f" ({ended})")
+        found = [self.rows[f.id] for f in fitting(rule, self.report.findings, self.report.roles)]
         if tabulated:
             found = [row for row in found if not view.is_detail(row.finding)]
             if not found:
-                return [paragraph(own("Evidence, "), said(cell.what), own(f" ({tally}): in the tables above."))]
+                return [paragraph(own("Evidence, "), *what, *came_out, tally, own(": in the tables above."))]
         found.sort(key=lambda row: (view.is_detail(row.finding), row.rank))
         heads = ("Measured", "Value", "Interval", "Must be", "Rows", "Outcome", "Finding")
-        blocks: list[Block] = [
-            paragraph(own("Evidence, "), said(cell.what), own(f" ({tally}):")),
-            Table(tuple((own(head),) for head in heads), tuple(map(self._row, found[:MOST_ROWS])), "lrllrll"),
-        ]
+        blocks: list[Block] = [paragraph(own("Evidence, "), *what, *came_out, tally, own(":"))]
+        if cell.said:
+            blocks.append(paragraph(said(cell.said)))
+        rows = tuple(map(self._row, found[:MOST_ROWS]))
+        blocks.append(Table(tuple((own(head),) for head in heads), rows, "lrllrll"))
         more = len(found) - MOST_ROWS
         return [*blocks, *([paragraph(own(f"and {more:,} more, in the full report."))] if more > 0 else [])]
 
@@ -288,8 +302,7 @@ class _Writer:
         reserved = row.finding.detail.startswith(f"{EARNED} {RESERVED}")
         why = row.finding.detail if reserved else "" if row.value else row.finding.reason
         interval = f"{row.interval} at {row.confidence}" if row.confidence else row.interval
-        tone: Tone = row.outcome.value.lower().replace("_", "-")  # type: ignore[assignment]
-        outcome = own(row.outcome.value.replace("_", " "), tone)
+        outcome = own(row.outcome.value.replace("_", " "), tone_of(row.outcome))
         return (
             (what[0], *(piece for other in what[1:] for piece in (own(" "), other))) if what else (),
             (own(row.value),),
@@ -304,3 +317,19 @@ class _Writer:
         """The finding's number in the report, as a link to it where the report is there."""
         anchor = self.rows[finding].anchor
         return Span(anchor.replace("-", " "), "own", href=None if self.href is None else (self.href, anchor))
+
+
+def tone_of(outcome: Outcome) -> Tone:
+    """The colour of an outcome."""
+    return outcome.value.lower().replace("_", "-")  # type: ignore[return-value]
+
+
+def _looked_up(control: Control) -> str:
+    return f"Looked up on {control.checked_on.isoformat()}."
+
+
+def _cited(cell: CellRecord, control: Control) -> Line:
+    """Who asks for one cell, and how surely that is known, where it is otherwise than of the control."""
+    if (cell.source, cell.certainty) in ((control.source, CERTAINTY[control.certainty]), ("", "")):
+        return ()
+    return (own(" ("), said(cell.source), own(f"; {cell.certainty})"))

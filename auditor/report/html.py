@@ -18,6 +18,7 @@ from auditor.record.audit_report import AuditReport
 from auditor.record.worth import worth_of
 from auditor.report import view
 from auditor.report.first_page import first_page
+from auditor.report.shown_controls import policies_of
 
 MOST_IN_SUMMARY = 12
 _FLAG = re.compile(r"(?<![\w-])--[a-z][a-z-]*[a-z]")
@@ -55,7 +56,7 @@ def render_html(report: AuditReport) -> str:
             by_outcome=by_outcome,
             most=MOST_IN_SUMMARY,
             pillars=view.pillars_of(report, rows),
-            policies=view.policies_of(report, rows),
+            policies=policies_of(report, rows),
             limits=view.LIMITS,
             applies_to=view.applies_to,
             plural=view.plural,

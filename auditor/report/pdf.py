@@ -27,6 +27,7 @@ from auditor.record.worth import worth_of
 from auditor.report import view
 from auditor.report.first_page import FirstPage, first_page
 from auditor.report.html import moment, resource, title_of
+from auditor.report.shown_controls import ShownCell, ShownControl, ShownPolicy, policies_of
 from auditor.report.svg import as_file, draw_svg
 from auditor.report.view import Row
 
@@ -215,7 +216,7 @@ def _by_reason(rows: Sequence[Row]) -> list[tuple[str, str, int]]:
     ]
 
 
-def _asked_for(policies: Sequence[view.ShownPolicy]) -> list[tuple[str, str, int]]:
+def _asked_for(policies: Sequence[ShownPolicy]) -> list[tuple[str, str, int]]:
     """What rule packs ask for and nothing here measured."""
     return [
         (f"{shown.policy.name}, {control.control.id}", cell.cell.what, 1)
@@ -243,7 +244,7 @@ def _data(report: AuditReport, folder: Path) -> dict[str, object]:
     by_outcome = {o: [r for r in rows if r.outcome is o] for o in Outcome}
     verdict = view.verdict_of(report)
     worth = worth_of(report)
-    policies = view.policies_of(report, rows)
+    policies = policies_of(report, rows)
     digest = view.document_id(report)
     return {
         "title": _t(title_of(report)),
@@ -431,17 +432,11 @@ def _grades(table: GradeTable | None) -> list[dict[str, object]]:
     ]
 
 
-def _policy(shown: view.ShownPolicy) -> dict[str, object]:
+def _policy(shown: ShownPolicy) -> dict[str, object]:
     p = shown.policy
-    about = [f"{p.source}. Looked up on {p.checked_on}, {p.certainty}; as of {p.as_of}"]
-    about += [f", applies from {p.applies_from}"] * bool(p.applies_from) + [f", until {p.applies_until}"] * bool(
-        p.applies_until
-    )
-    tally = ", ".join(f"{n} {kind}" for kind, n in shown.counts)
-    about.append(f". {tally}." + ("" if p.sets_pass_mark else " It sets no pass mark."))
     return {
         "title": _t(p.title),
-        "about": _t("".join(about)),
+        "about": _t(" ".join(part for part in (shown.origin, shown.tally, shown.held_to, p.old) if part)),
         "notes": [_t(n) for n in p.notes],
         "cells": [
             _cell(control, cell, p.as_of, i == 0) for control in shown.controls for i, cell in enumerate(control.cells)
@@ -449,23 +444,29 @@ def _policy(shown: view.ShownPolicy) -> dict[str, object]:
     }
 
 
-def _cell(control: view.ShownControl, cell: view.ShownCell, as_of: str, first: bool) -> dict[str, str]:
-    c = control.control
-    match cell.cell.kind:
+def _cell(control: ShownControl, cell: ShownCell, as_of: str, first: bool) -> dict[str, str]:
+    c, own = control.control, cell.cell
+    match own.kind:
         case "evidence":
-            tally = ", ".join(f"{n} {_words(o)}" for o, n in cell.outcomes)
             names = ", ".join(f"{row.name} {row.where}".strip() for row in cell.rows)
-            said = f" ({tally}): {names}" + (f" and {cell.left_out} more" if cell.left_out else "")
-            said += "".join(f". {tried}" for tried in cell.cell.tried)
+            said = f" ({cell.tally}): {names}" if cell.outcomes else ":"
+            said += f" and {cell.left_out} more" if cell.left_out else ""
+            said += f" {own.said}" if own.said else ""
+            said += "".join(f". {tried}" for tried in own.tried)
         case "attestation needed":
-            said = f" from: {cell.cell.role}"
+            said = f" from: {own.role}"
+        case "not measured":
+            said = f": {own.how} {own.reason}"
         case _:
-            said = f": {cell.cell.how} {cell.cell.reason}"
+            said = f": {own.reason}"
+    # What the whole control rests on is said once, with its title.
+    as_before = own.cited == control.cells[0].cell.cited
     return {
         "id": _t(c.id),
         "title": _t(c.title) if first else "",
         "force": "" if c.in_force or not first else f"not in force on {as_of}",
-        "asks": _t(cell.cell.what),
+        "asks": _t(own.what),
+        "cited": _t(own.cited) if first or not as_before else "",
         "slug": cell.slug,
         "state": cell.state.upper(),
         "said": _t(said),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
-from datetime import UTC, datetime
 from os import PathLike, fspath
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,11 +17,10 @@ from auditor.finding.criterion import Criterion, load_criteria
 from auditor.finding.policy import load_policies
 from auditor.intake.specs import DataSpec, ModelSpec, ProbeSpec
 from auditor.record.audit_report import AuditReport
-from auditor.record.controls import with_policies
 from auditor.run.options import Configured, ScanOptions, flags
 from auditor.run.plugins import load_probe_class
 from auditor.run.probe import Probe, make_probe
-from auditor.run.scan import Catalogue, check_policies, data_spec, model_spec, probe_specs
+from auditor.run.scan import Catalogue, check_policies, data_spec, held_to, model_spec, probe_specs
 from auditor.run.scan import scan as run_scan
 
 if TYPE_CHECKING:
@@ -174,7 +172,7 @@ def _in_memory(
         allow_inconclusive=options.allow_inconclusive,
         beside=(intake_result(model),),
     )
-    return with_policies(report, configured.policies, options.as_of or datetime.now(UTC).date())
+    return held_to(configured, report)
 
 
 def _kind(spec: ProbeSpec, catalogue: Catalogue) -> type[Probe]:

@@ -18,7 +18,8 @@ from auditor.errors import ConfigError, UsageError
 from auditor.finding.criterion import load_criteria
 from auditor.finding.measurement import Measurement, Outcome, ProbeResult
 from auditor.finding.policy import EvidenceRule, load_policies, pack_names, parse_policy, profile_names
-from auditor.record.audit_report import INTAKE, AuditReport, CellRecord
+from auditor.record.audit_report import INTAKE, AuditReport
+from auditor.record.control_record import CellRecord
 from auditor.record.controls import with_policies
 from auditor.report.html import render_html
 from auditor.report.markdown import render_markdown
