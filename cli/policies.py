@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, date, datetime
@@ -194,17 +193,19 @@ def _check(path: Path, *, as_json: bool) -> int:
 
 
 def known_metrics() -> dict[str, list[str]]:
-    """Of every probe the metrics that it measures, as patterns; empty for one of another distribution, which says none.
+    """Of every probe the metrics that it measures, as patterns; empty where nobody knows them.
 
-    A probe of this toolkit names its metrics in its docstring.
+    Those of this toolkit are defined in docstrings; a probe of another distribution is not imported to be asked.
     """
+    from auditor.finding.definition import read
     from auditor.record.audit_report import INTAKE
     from auditor.run.plugins import known_probes
+    from auditor.run.probe import defined_in
     from probes import PROBES
 
     found: dict[str, list[str]] = {name: [] for name in (INTAKE, *known_probes(PROBES))}
     for name, kind in PROBES.items():
-        found[name] = re.findall(r"``([a-z][a-z0-9_*]*)", inspect.getdoc(kind) or "")
+        found[name] = [each.metric for source in defined_in(kind) for each in read(inspect.getdoc(source) or "", "")]
     return found
 
 
