@@ -32,7 +32,7 @@ def faults_of(text: str, where: str, metrics: Mapping[str, Sequence[str]]) -> li
                 return faults
             rest = shorter
             continue
-        return [*faults, *unanswered(pack, metrics)]
+        return [*faults, *_unanswered_in(pack, where, metrics)]
 
 
 def _without_table(text: str, error: str) -> str | None:
@@ -49,19 +49,20 @@ def _without_table(text: str, error: str) -> str | None:
     return "\n".join([*lines[:start], *[""] * (end - start), *lines[end:]])
 
 
-def unanswered(pack: Policy, metrics: Mapping[str, Sequence[str]]) -> list[str]:
+def _unanswered_in(pack: Policy, where: str, metrics: Mapping[str, Sequence[str]]) -> list[str]:
     """Rules that would be NOT MEASURED for ever, a sentence each, with the nearest probe or metric that there is."""
     rules = ((control, rule) for control in pack.controls for rule in control.evidence)
-    return [fault for control, rule in rules for fault in _unanswered(control, rule, metrics)]
+    return [fault for control, rule in rules for fault in _unanswered(control, rule, where, metrics)]
 
 
-def _unanswered(control: Control, rule: EvidenceRule, metrics: Mapping[str, Sequence[str]]) -> Iterator[str]:
-    """``metrics``: as of :func:`faults_of`."""
+def _unanswered(
+    control: Control, rule: EvidenceRule, where: str, metrics: Mapping[str, Sequence[str]]
+) -> Iterator[str]:
     fitting: list[str] = []
     for pattern in rule.probes:
         found = [name for name in metrics if overlap(name, pattern)]
         if not found:
-            yield f"control {control.id!r}: there is no probe {pattern!r}{did_you_mean(pattern, metrics) or '.'}"
+            yield f"{where}, control {control.id!r}: there is no probe {pattern!r}{did_you_mean(pattern, metrics) or '.'}"
         fitting += found
     known = [name for probe in fitting for name in metrics[probe]]
     # One whose metrics are not known may measure anything.
@@ -70,7 +71,7 @@ def _unanswered(control: Control, rule: EvidenceRule, metrics: Mapping[str, Sequ
     for pattern in rule.metric.split("|"):
         if not any(overlap(name, pattern) for name in known):
             near = did_you_mean(pattern.replace("*", ""), known) or "."
-            yield f"control {control.id!r}: {rule.probe!r} measures no {pattern!r}{near}"
+            yield f"{where}, control {control.id!r}: {rule.probe!r} measures no {pattern!r}{near}"
 
 
 def overlap(one: str, other: str) -> bool:
