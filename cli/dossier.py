@@ -24,6 +24,10 @@ def dossier(
     # One that was filled in is the work of whoever did.
     out: Annotated[Path, typer.Option(help="The Markdown file to write."), Writes(own=False)] = Path("dossier.md"),
     as_of: Annotated[str | None, typer.Option(help="Day on which controls are held to be in force; today.")] = None,
+    tradeoff: Annotated[
+        Path | None,
+        typer.Option(help="The tradeoff.json of auditor tradeoff: evidence of a search for alternatives."),
+    ] = None,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
 ) -> None:
     """Write what a rule pack asks for, with every field that a recorded audit can fill, and the rest marked.
@@ -31,12 +35,15 @@ def dossier(
     The pack need not have been given to the scan. It is a skeleton, not legal advice.
     """
     from auditor.evidence.dossier import ATTESTATION_NEEDED, NOT_MEASURED, render_dossier
+    from auditor.evidence.tradeoff_given import tradeoff_beside
     from auditor.files import write_beside
     from auditor.report.view import document_id
     from cli.history import report_of
 
     packs, day, report = _packs(policy), _day(as_of), report_of(run)
-    written = render_dossier(report, packs, day, report_href=_href(run, out, document_id(report)))
+    weighed = None if tradeoff is None else tradeoff_beside(tradeoff, report)
+    href = _href(run, out, document_id(report))
+    written = render_dossier(report, packs, day, report_href=href, tradeoff=weighed)
     write_beside(out, written.encode())
     fields = written.count(f"\n| {ATTESTATION_NEEDED} (")
     typer.echo(f"dossier  {out}")
