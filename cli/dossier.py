@@ -36,6 +36,10 @@ def dossier(
     attestations: Annotated[
         Path | None, typer.Option(help="TOML file of [[attestation]] tables: what named roles say.")
     ] = None,
+    tradeoff: Annotated[
+        Path | None,
+        typer.Option(help="The tradeoff.json of auditor tradeoff: evidence of a search for alternatives."),
+    ] = None,
     sign: Annotated[
         Path | None, typer.Option(help="Sign the dossier, and vouch for its attestations, with this private key.")
     ] = None,
@@ -51,6 +55,7 @@ def dossier(
     from auditor.evidence.dossier_parts import NOT_MEASURED
     from auditor.evidence.manifest import FileEntry
     from auditor.evidence.signing import fingerprint, load_private_key
+    from auditor.evidence.tradeoff_given import tradeoff_beside
     from auditor.files import write_beside
     from auditor.outputs import claim
     from auditor.report.view import document_id
@@ -66,8 +71,9 @@ def dossier(
         claim(signature_at, "--sign")
     packs, day, report = _packs(policy), _day(as_of), report_of(run)
     given = _attestations(attestations, packs, None if key is None else fingerprint(key.public_key()))
+    weighed = None if tradeoff is None else tradeoff_beside(tradeoff, report)
     href = _href(run, out, document_id(report))
-    found = dossier_of(report, packs, day, report_href=href, attestations=given)
+    found = dossier_of(report, packs, day, report_href=href, attestations=given, tradeoff=weighed)
     drawn = {place: _drawn(found, name) for name, place in places.items()}
     manifest = DossierManifest(
         record=document_id(report),
@@ -75,6 +81,7 @@ def dossier(
         files={place.name: FileEntry.of(content) for place, content in drawn.items()},
         attestations={} if given is None or attestations is None else {attestations.name: given.sha256},
         documents={} if given is None else {a.document: a.document_sha256 for a in given.entries if a.document},
+        tradeoff=None if tradeoff is None else FileEntry.of(tradeoff.read_bytes()).sha256,
     )
     written = {**drawn, manifest_at: manifest.to_bytes()}
     if key is not None:

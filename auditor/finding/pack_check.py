@@ -62,7 +62,8 @@ def _unanswered(
     for pattern in rule.probes:
         found = [name for name in metrics if overlap(name, pattern)]
         if not found:
-            yield f"{where}, control {control.id!r}: there is no probe {pattern!r}{did_you_mean(pattern, metrics) or '.'}"
+            near = did_you_mean(pattern, metrics) or "."
+            yield f"{where}, control {control.id!r}: there is no probe {pattern!r}{near}"
         fitting += found
     known = [name for probe in fitting for name in metrics[probe]]
     # One whose metrics are not known may measure anything.

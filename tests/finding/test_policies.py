@@ -71,7 +71,9 @@ def cells(report: AuditReport) -> dict[str, CellRecord]:
 
 @pytest.mark.parametrize(("pack", "control", "rule"), RULES, ids=[f"{p}-{c}-{r.what[:20]}" for p, c, r in RULES])
 def test_every_pattern_names_a_probe(pack: str, control: str, rule: Any) -> None:
-    assert [name for name in (*PROBES, INTAKE) if fnmatchcase(name, rule.probe)], f"{pack}, {control}: {rule.probe}"
+    assert bool(rule.probes) == (rule.shown_by in ("findings", "attempts"))
+    for pattern in rule.probes:
+        assert [name for name in (*PROBES, INTAKE) if fnmatchcase(name, pattern)], f"{pack}, {control}: {pattern}"
 
 
 # What patterns of metrics and methods are held against: numbers that these probes really find.
