@@ -77,10 +77,11 @@ def _unanswered(
 
 def overlap(one: str, other: str) -> bool:
     """Whether any name is of both patterns, in which ``*`` stands for anything."""
-    if not one or not other:
-        return set(one + other) <= {"*"}
-    if one[0] == "*":
-        return overlap(one[1:], other) or (other[0] != "*" and overlap(one, other[1:])) or overlap(one[1:], other[1:])
-    if other[0] == "*":
-        return overlap(other, one)
-    return one[0] == other[0] and overlap(one[1:], other[1:])
+    # reached[j]: whether what was read of the one may have been read as the first j of the other.
+    reached = [True, *(other[: j + 1].strip("*") == "" for j in range(len(other)))]
+    for letter in one:
+        before, reached = reached, [reached[0] and letter == "*"]
+        for j, its in enumerate(other):
+            star = letter == "*" or its == "*"
+            reached.append((before[j + 1] or reached[j]) if star else before[j] and letter == its)
+    return reached[-1]
