@@ -166,7 +166,8 @@ class _Entry:
         if what is None and role is None:
             raise self.error("say with role, or with what, which field is meant.")
         rules = control.attestation
-        measured = [rule.what for rule in control.evidence]
+        said = [rule.what for rule in rules]
+        measured = [rule.what for rule in control.evidence if rule.what not in said]
         if what is not None and what in measured:
             raise self.error(f"{place}: {what!r} is measured, and nobody's word replaces a measurement.")
         if not rules:
