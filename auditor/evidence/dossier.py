@@ -250,9 +250,11 @@ class _Writer:
     def _word(self, cell: CellRecord, cited: Line, given: Attestation | None) -> Table:
         """Somebody's word, or a field for it."""
         if given is None:
-            head = (own(ATTESTATION_NEEDED, "inconclusive"), own(" ("), titled(cell.role), own(")"))
+            needed = (own(ATTESTATION_NEEDED, "inconclusive"), own(" ("), titled(cell.role), own(")"))
             names = ("Statement", "Name and function", "Date and signature")
-            return Table((head, (said(cell.what), *cited)), tuple(((own(name),), ()) for name in names), "ll", "field")
+            return Table(
+                (needed, (said(cell.what), *cited)), tuple(((own(name),), ()) for name in names), "ll", "field"
+            )
         signed = "" if self.attestations is None else self.attestations.signed
         head = (
             own(ATTESTED, "not-judged"),

@@ -26,7 +26,7 @@ from auditor.report.document_html import render_document_html
 from auditor.report.document_pdf import render_document_pdf
 from cli.main import app
 from tests.evidence.test_evidence import evidence
-from tests.quantifiers import all_of
+from tests.quantifiers import all_of, none_of
 from tests.report.samples import HOSTILE, sample_report
 
 TODAY = date(2026, 11, 27)
@@ -90,7 +90,7 @@ def test_a_word_fills_its_field_and_becomes_no_evidence(tmp_path: Path) -> None:
     assert "| Statement | Applications of 2025. |" in said and given.sha256 in said
     assert said.count("ATTESTATION NEEDED (owner) |") == 2 and "ATTESTATION NEEDED (data lead)" not in said
     evidence_of = [line for line in said.splitlines() if line.startswith("Evidence, ")]
-    assert len(evidence_of) == 2 and not any("Applications" in line for line in evidence_of)
+    assert len(evidence_of) == 2 and none_of("Applications" in line for line in evidence_of)
     # The record itself is as it was.
     kinds = [cell.kind for control in with_policies(sampled(), [house()], TODAY).controls for cell in control.cells]
     assert kinds.count("attestation needed") == 3
