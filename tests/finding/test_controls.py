@@ -99,6 +99,8 @@ def test_marital_status_is_not_sex(control: str, what: str) -> None:
     found = cell(married, "nyc-ll144", control, what)
     assert found.kind == "not measured" and found.findings == ()
     assert found.reason == "No column is said to hold sex." and '[roles], write sex = "COLUMN"' in found.how
+    unasked = cell(record(roles=SEX), "nyc-ll144", control, what)
+    assert unasked.kind == "not measured" and unasked.reason == "adverse_impact was not asked."
     named = cell(married.model_copy(update={"roles": SEX}), "nyc-ll144", control, what)
     assert named.kind == "not measured" and "gender was not compared" in named.reason
     own = record(*impact("gender", levels=["f", "m"]), *impact("marital", levels=["x", "y"]), roles=SEX)
@@ -259,7 +261,7 @@ def test_every_rendering_says_outcome_kind_source_day_and_certainty(capsys: pyte
     report = with_policies(base.model_copy(update={"findings": (*base.findings, other), "roles": SEX}), [pack], DAY)
     gaps, memory = report.controls[0].cells
     assert (gaps.outcome, gaps.cited) == (Outcome.FAIL, f"chapter 1, looked up on 2026-01-01, {CERTAINTY['text']}")
-    assert memory.cited == f"chapter 2, looked up on 2026-01-01, {CERTAINTY['memory']}"
+    assert memory.cited == f"chapter 2, noted on 2026-01-01, {CERTAINTY['memory']}"
     print_report(report, [])
     html, markdown, terminal = render_html(report), render_markdown(report), capsys.readouterr().out
     dossier = render_dossier(report, [pack], DAY)
@@ -267,7 +269,8 @@ def test_every_rendering_says_outcome_kind_source_day_and_certainty(capsys: pyte
     for said in (html, markdown, dossier, paper):
         plain = re.sub(r"\s+", " ", said.replace("\\", ""))
         assert "not for this kind of model" in plain.casefold() and "it is for a language model" in plain
-        assert "chapter 2, looked up on 2026-01-01, from general knowledge, not looked up" in plain
+        assert "chapter 2, noted on 2026-01-01, from general knowledge, not looked up" in plain
+        assert "chapter 1, looked up on 2026-01-01" in plain and "read in the primary text" in plain
         assert "Version 7, SHA-256" in plain and pack.sha256[:16] in plain
     assert "<strong>Evidence: FAIL</strong>" in html and "cell is-not-applicable" in html
     assert "**FAIL**, evidence (" in markdown and "**FAIL** (" in dossier and "EVIDENCE: FAIL" in paper
