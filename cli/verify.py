@@ -127,6 +127,7 @@ def _by_history(found: Verified, db: str) -> list[Check]:
 
 
 def _print_verified(path: Path, found: Verified, *, looks_checked: bool) -> None:
+    from auditor.evidence.verify import RULE_PACK
     from auditor.record.text import count, visible
 
     typer.echo(f"bundle  {visible(str(path))}")
@@ -152,7 +153,11 @@ def _print_verified(path: Path, found: Verified, *, looks_checked: bool) -> None
                 0,
             )
         )
-        told = [name for name in ("decisions", "registration", "controls") if getattr(report, name, None)]
+        packs = {check.name for check in found.checks if check.name.startswith(RULE_PACK) and check.state == "ok"}
+        own = {f"{RULE_PACK}{policy.name}" for policy in report.policies} - packs
+        told = [name for name in ("decisions", "registration") if getattr(report, name, None)] + ["controls"] * bool(
+            own
+        )
         if told:
             typer.echo(paragraph(f"The record's {', '.join(told)} are as it states them; nothing recomputes them.", 0))
         if report.looks is not None and not looks_checked:

@@ -327,7 +327,8 @@ def tone_of(outcome: Outcome) -> Tone:
 
 
 def _looked_up(control: Control) -> str:
-    return f"Looked up on {control.checked_on.isoformat()}."
+    how = "Noted" if control.certainty == "memory" else "Looked up"
+    return f"{how} on {control.checked_on.isoformat()}."
 
 
 def _cited(cell: CellRecord, control: Control) -> Line:

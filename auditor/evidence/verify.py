@@ -61,6 +61,8 @@ _MOST_CLASSES = 1_000
 _OF_NO_RULE = {
     "id", "probe", "method", "pillar", "metric", "group", "sensitive", "at", "value", "n_samples", "estimate",
 }  # fmt: skip
+# What a check of a rule pack is called, before the pack's own name.
+RULE_PACK = "rule pack "
 _PARTS = (RECORD, RESULTS, REQUEST, TABLES, LOG, MANIFEST)
 
 
@@ -353,7 +355,7 @@ def _packs(report: AuditReport) -> list[Check]:
     for policy in report.policies:
         if not policy.sha256:
             continue
-        name = f"rule pack {policy.name}"
+        name = f"{RULE_PACK}{policy.name}"
         own, _ = load_policies([policy.name]) if policy.name in pack_names() else ([], [])
         if not own or own[0].sha256 != policy.sha256:
             detail = "its text is not among the packs of this auditor: SHA-256 " + policy.sha256[:16]

@@ -9,6 +9,7 @@ from pydantic import Field
 
 from auditor.files import LEFT_OUT, Closed
 from auditor.finding.measurement import Outcome
+from auditor.finding.policy import CERTAINTY
 
 CellKind = Literal["evidence", "attestation needed", "not measured", "not for this kind of model"]
 CELL_KINDS: tuple[CellKind, ...] = get_args(CellKind)
@@ -82,8 +83,13 @@ class CellRecord(Closed):
     @property
     def cited(self) -> str:
         """Source, day and certainty in a line; "" in records of before cells had their own."""
-        day = f"looked up on {self.checked_on}" if self.checked_on else ""
-        return ", ".join(part for part in (self.source, day, self.certainty) if part)
+        return ", ".join(part for part in (self.source, self.dated, self.certainty) if part)
+
+    @property
+    def dated(self) -> str:
+        """On which day it was looked up, or only noted from memory; "" in records of before."""
+        looked_up = "noted" if self.certainty == CERTAINTY["memory"] else "looked up"
+        return f"{looked_up} on {self.checked_on}" if self.checked_on else ""
 
 
 class ControlRecord(Closed):

@@ -237,6 +237,8 @@ class _Held:
             why = next((f.reason for f in silent if f.reason), "")
             return CellRecord(kind="not for this kind of model", what=rule.what, reason=why)
         why = next((f.reason for f in own if f.reason), "")
+        if rule.roles and not why and not any(f.probe in rule.probes for f in self.report.findings):
+            why = f"{' and '.join(rule.probes)} was not asked."
         if rule.roles and not why:
             columns = [(self.report.roles or Roles()).columns[role] for role in rule.roles]
             alone = " and ".join(columns)

@@ -465,17 +465,17 @@ def _cell(control: ShownControl, cell: ShownCell, as_of: str, first: bool) -> di
         case "attestation needed":
             said = f" from: {own.role}"
         case "not measured":
-            said = f": {own.how} {own.reason}"
+            said = f": {own.reason} {own.how}".replace(":  ", ": ")
         case _:
             said = f": {own.reason}"
-    # What the whole control rests on is said once, with its title.
-    as_before = own.cited == control.cells[0].cell.cited
     return {
         "id": _t(c.id),
         "title": _t(c.title) if first else "",
+        # What the whole control rests on is said once, with its title.
+        "source": _t(f"{control.cited}, {c.certainty}") if first else "",
         "force": "" if c.in_force or not first else f"not in force on {as_of}",
         "asks": _t(own.what),
-        "cited": _t(own.cited) if first or not as_before else "",
+        "cited": _t(control.cited_apart(cell)),
         "slug": cell.slug,
         "state": cell.state.upper(),
         "said": _t(said),

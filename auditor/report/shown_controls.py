@@ -57,6 +57,18 @@ class ShownControl:
     control: ControlRecord
     cells: tuple[ShownCell, ...]
 
+    @property
+    def cited(self) -> str:
+        """The text that asks, and when it was looked up."""
+        dated = next((f", {cell.cell.dated}" for cell in self.cells if not self.cited_apart(cell)), "")
+        return f"{self.control.source}{dated}"
+
+    def cited_apart(self, cell: ShownCell) -> str:
+        """What a cell rests on, where that is not what the whole control does; else ""."""
+        own = cell.cell
+        same = (own.source, own.certainty) in (("", ""), (self.control.source, self.control.certainty))
+        return "" if same else own.cited
+
 
 @dataclass(frozen=True)
 class ShownPolicy:
