@@ -229,7 +229,7 @@ class _Writer:
             paragraph(
                 own("Source: "),
                 said(control.source),
-                own(f"; {CERTAINTY[control.certainty]}. {_looked_up(control)}"),
+                own(f", {_dated(control)}."),
                 *force,
             ),
         ]
@@ -326,13 +326,14 @@ def tone_of(outcome: Outcome) -> Tone:
     return outcome.value.lower().replace("_", "-")  # type: ignore[return-value]
 
 
-def _looked_up(control: Control) -> str:
-    how = "Noted" if control.certainty == "memory" else "Looked up"
-    return f"{how} on {control.checked_on.isoformat()}."
+def _dated(control: Control) -> str:
+    """On which day it was looked up, or noted from memory, and how surely it is known."""
+    how = "noted" if control.certainty == "memory" else "looked up"
+    return f"{how} on {control.checked_on.isoformat()}, {CERTAINTY[control.certainty]}"
 
 
 def _cited(cell: CellRecord, control: Control) -> Line:
     """Who asks for one cell, and how surely that is known, where it is otherwise than of the control."""
     if (cell.source, cell.certainty) in ((control.source, CERTAINTY[control.certainty]), ("", "")):
         return ()
-    return (own(" ("), said(cell.source), own(f"; {cell.certainty})"))
+    return (own(" ("), said(cell.cited), own(")"))

@@ -12,6 +12,8 @@ from auditor.report.html import moment
 from auditor.report.pdf import breakable, typeset
 
 _SHORT, _LONG = 14, 60
+# A table of so many letters fits a page, and is not torn apart.
+_ONE_PAGE = 2_000
 
 
 def render_document_pdf(title: str, digest: str, created: str, version: str, blocks: Sequence[Block]) -> bytes:
@@ -49,6 +51,7 @@ def _block(block: Block) -> dict[str, object]:
                 "rows": [[_line(cell) for cell in row] for row in rows],
                 "align": list(align),
                 "widths": _widths(heads, rows),
+                "whole": sum(len(span.text) for cells in (heads, *rows) for cell in cells for span in cell) < _ONE_PAGE,
                 "tone": next((span.tone for cell in heads for span in cell if span.tone), ""),
             }
 
