@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import math
@@ -69,12 +70,26 @@ def write_beside(path: str | Path, content: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         place_file(temporary, where)
+        _sync_folder(where.parent)
     except OSError as error:
         temporary.unlink(missing_ok=True)
         raise UsageError(f"Cannot write {str(where)!r}: {error.strerror}.") from None
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def _sync_folder(folder: Path) -> None:
+    """The file's name is as safe as its bytes only when its folder is."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        # Some file systems have nothing to sync of a folder, and say so.
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
+    finally:
+        os.close(handle)
 
 
 # No path holds it, so that what begins with it is no other file's name.
@@ -128,6 +143,27 @@ def sha256_of(path: Path) -> str:
     """Hex digest of a file, read in blocks."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def state_of(path: Path) -> tuple[object, ...]:
+    """What changes where a file is written to, or another takes its place: compare what it was with what it is.
+
+    Of the file, or of every file under a folder: device, number, size and times, its change time too, which renaming
+    sets. Of every link and folder on the way there, which one it is. What it cannot see is a folder above that was
+    exchanged and exchanged back.
+    """
+    way = Path(os.path.abspath(path))
+    links = []
+    for place in (*reversed(way.parents), way):
+        found = place.lstat()
+        own = (os.readlink(place), found.st_ctime_ns) if place.is_symlink() else ()
+        links.append((found.st_dev, found.st_ino, *own))
+    files = sorted(p for p in way.rglob("*") if p.is_file()) if way.is_dir() else [way]
+    return (*links, *((str(file), *_state_of_one(file.stat())) for file in files))
+
+
+def _state_of_one(found: os.stat_result) -> tuple[int, ...]:
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
 def read_inside(root: Path, name: str, what: str) -> bytes:

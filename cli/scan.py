@@ -17,6 +17,7 @@ from auditor.errors import AuditorError
 from auditor.evidence.registration import with_what_became
 from auditor.files import check_writable
 from auditor.run.isolate import last_lines
+from auditor.run.measuring_process import MeasuringProcess
 from auditor.run.options import Configured
 from auditor.run.scan import held_to, job_of, record_of, rows_at_hand, scan_job, workloads
 from cli.evidence import check_flags, start_log, write_evidence
@@ -24,7 +25,7 @@ from cli.looks import at_level, check_history, entered, next_of_campaign
 from cli.output import print_report, stages
 from cli.register import followed, opened
 from cli.rendering import known_formats, make_page_ready
-from cli.written import claim_report, command_line, drop_stale, write_report
+from cli.written import alone_in, claim_report, command_line, drop_stale, write_report
 from probes import PROBES
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from auditor.record.looks import CampaignRecord
 
 
-def scan(configured: Configured, *, as_json: bool, quiet: bool, debug: bool) -> int:
+def scan(configured: Configured, waiting: MeasuringProcess, *, as_json: bool, quiet: bool, debug: bool) -> int:
     """Runs the scan and writes its reports; returns the exit code."""
     began, started = datetime.now(UTC), time.perf_counter()
     signal.signal(signal.SIGTERM, _terminated)
@@ -59,9 +60,8 @@ def scan(configured: Configured, *, as_json: bool, quiet: bool, debug: bool) -> 
                 log.add("stage", stage=stage)
                 shown(waits.get(stage, stage))
 
-            scanned = scan_job(
-                at_level(asked, campaign), job, PROBES, started, command=command_line(), on_stage=on_stage
-            )
+            level = at_level(asked, campaign)
+            scanned = scan_job(level, job, PROBES, started, command=command_line(), on_stage=on_stage, waiting=waiting)
     measured = scanned.measured
     if debug and measured.log.strip():
         typer.echo(last_lines(measured.log, 200), err=True)
@@ -86,8 +86,9 @@ def scan(configured: Configured, *, as_json: bool, quiet: bool, debug: bool) -> 
                 raise type(error)(f"{error} This audit was not entered, and no report of it is written.") from None
             # The audit is done and is written, whatever became of its history.
             ledger_error = type(error)(f"{error} This audit was not entered; its reports are written.")
-    written = write_report(report, out, list(dict.fromkeys(["json", *formats])))
-    drop_stale(out, written)
+    with alone_in(out):
+        written = write_report(report, out, list(dict.fromkeys(["json", *formats])))
+        drop_stale(out, written)
     unwritten: AuditorError | None = None
     if options.bundle is not None:
         try:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -27,9 +26,11 @@ from auditor.record.labels import Labels
 from auditor.run.audit import assemble, environment
 from auditor.run.heard import Measured
 from auditor.run.isolate import measure
+from auditor.run.measuring_process import MeasuringProcess
 from auditor.run.options import Configured, ScanOptions
 from auditor.run.plugins import known_probes, probe_target
 from auditor.run.probe import Need, Probe, make_probe
+from auditor.run.scratch import scratch_folder
 
 _R = TypeVar("_R", ModelRecord, DataRecord)
 # What a scan may ask, by name: handed down, since this floor knows of no probe.
@@ -86,7 +87,7 @@ def rows_at_hand(configured: Configured) -> Iterator[tuple[Configured, Callable[
         return
     if options.query is None:
         raise UsageError(f"--{name} is a database: say what is read from it with --query FILE, which holds a SELECT.")
-    with tempfile.TemporaryDirectory(prefix="auditor-") as scratch:
+    with scratch_folder() as scratch:
         path = Path(scratch) / "rows.parquet"
         note = fetch(url, options.query, path)
 
@@ -106,9 +107,10 @@ def scan_job(
     *,
     command: str | None = None,
     on_stage: Callable[[str], None] | None = None,
+    waiting: MeasuringProcess | None = None,
 ) -> Scanned:
     """:func:`scan` of a job that was made before; ``started`` is what ``time.perf_counter`` said then."""
-    measured = measure(job, pillars(catalogue), on_stage=on_stage)
+    measured = measure(job, pillars(catalogue), on_stage=on_stage, waiting=waiting)
     return Scanned(record_of(configured, job, measured, command, time.perf_counter() - started), measured)
 
 
