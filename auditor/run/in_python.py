@@ -42,7 +42,9 @@ _ABOUT_LOADING = (
     "trust_pickle", "device", "probe", "max_memory", "max_seconds",
 )  # fmt: skip
 _ABOUT_ROWS = tuple(
-    each.name for each in fields(DataSpec) if each.name not in ("path", "classes", "features", "recorded", "labels")
+    each.name
+    for each in fields(DataSpec)
+    if each.name not in ("path", "classes", "features", "recorded", "labels", "roles")
 )
 
 
