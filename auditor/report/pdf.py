@@ -28,6 +28,7 @@ from auditor.report import view
 from auditor.report.first_page import FirstPage, first_page
 from auditor.report.html import moment, resource, title_of
 from auditor.report.pillars import PillarView, pillars_of
+from auditor.report.shown_controls import ShownCell, ShownControl, ShownPolicy, policies_of
 from auditor.report.svg import as_file, draw_svg
 from auditor.report.view import Row
 
@@ -51,48 +52,53 @@ def render_pdf(report: AuditReport) -> bytes:
     was not run or not measured, and lines for signatures. A letter that no font at hand has is written as its code, and
     the report says so. Raises MissingExtraError without typst.
     """
+    with tempfile.TemporaryDirectory(prefix="auditor-pdf-") as name:
+        folder = Path(name)
+        return typeset("report.typ", _data(report, folder), folder, report.created)
+
+
+def typeset(template: str, data: dict[str, object], folder: Path, created: str) -> bytes:
+    """A template of ours with these values, which it reads from ``report-data.json`` in ``folder`` beside figures.
+
+    ``created``: the date that the document bears. Raises MissingExtraError without typst, DataError where it cannot be
+    set.
+    """
     try:
         import typst
     except ImportError:
         raise MissingExtraError(
-            "A PDF report needs typst: pip install 'responsible-auditor[pdf]', or choose --format html."
+            "A PDF needs typst: pip install 'responsible-auditor[pdf]', or choose --format html."
         ) from None
-    with tempfile.TemporaryDirectory(prefix="auditor-pdf-") as name:
-        folder = Path(name)
-        data = _data(report, folder)
-        foreign = _foreign(data, folder)
-        fonts = _font_folder(folder)
+    foreign = _foreign(data, folder)
+    fonts = _font_folder(folder)
 
-        def compiled(*, system: bool) -> bytes:
-            (folder / "report-data.json").write_text(json.dumps(data, ensure_ascii=False), encoding="utf-8")
-            compiler = typst.Compiler(
-                font_paths=[str(fonts)], ignore_system_fonts=not system, root=str(folder), package_path=str(folder)
-            )
-            made = compiler.compile(
-                input=str(folder / "report.typ"),
-                format="pdf",
-                pdf_standards=list(STANDARDS),
-                timestamp=_timestamp(report.created),
-            )
-            assert isinstance(made, bytes)
-            return made
+    def compiled(*, system: bool) -> bytes:
+        (folder / "report-data.json").write_text(json.dumps(data, ensure_ascii=False), encoding="utf-8")
+        compiler = typst.Compiler(
+            font_paths=[str(fonts)], ignore_system_fonts=not system, root=str(folder), package_path=str(folder)
+        )
+        made = compiler.compile(
+            input=str(folder / template), format="pdf", pdf_standards=list(STANDARDS), timestamp=_timestamp(created)
+        )
+        assert isinstance(made, bytes)
+        return made
 
-        (folder / "report.typ").write_text(resource("report.typ"), encoding="utf-8")
-        try:
-            return compiled(system=bool(foreign))
-        except typst.TypstError:
-            data = _escaped(data, foreign)
-            for figure in folder.glob("*.svg"):
-                drawn = unicodedata.normalize("NFC", figure.read_text(encoding="utf-8"))
-                # Typst loses the letters of a drawing that carry several marks.
-                marks = frozenset(c for c in drawn if unicodedata.category(c).startswith("M"))
-                figure.write_text(_escape(drawn, foreign | marks), encoding="utf-8")
-        try:
-            return compiled(system=False)
-        except typst.TypstError as error:
-            raise DataError(
-                f"This report cannot be typeset as {' and '.join(STANDARDS)} ({first_line(error)}): take --format html."
-            ) from None
+    (folder / template).write_text(resource(template), encoding="utf-8")
+    try:
+        return compiled(system=bool(foreign))
+    except typst.TypstError:
+        data = _escaped(data, foreign)
+        for figure in folder.glob("*.svg"):
+            drawn = unicodedata.normalize("NFC", figure.read_text(encoding="utf-8"))
+            # Typst loses the letters of a drawing that carry several marks.
+            marks = frozenset(c for c in drawn if unicodedata.category(c).startswith("M"))
+            figure.write_text(_escape(drawn, foreign | marks), encoding="utf-8")
+    try:
+        return compiled(system=False)
+    except typst.TypstError as error:
+        raise DataError(
+            f"This document cannot be typeset as {' and '.join(STANDARDS)} ({first_line(error)}): take --format html."
+        ) from None
 
 
 def _timestamp(created: str) -> int:
@@ -165,8 +171,12 @@ def _breaking(words: str) -> str:
     return _RUN.sub(run, words)
 
 
-def _t(words: str | None) -> str:
+def breakable(words: str | None) -> str:
+    """Words with control characters visible, that may break so that no cell overflows."""
     return _breaking(text.visible(words or ""))
+
+
+_t = breakable
 
 
 def _name(words: str) -> str:
@@ -216,7 +226,7 @@ def _by_reason(rows: Sequence[Row]) -> list[tuple[str, str, int]]:
     ]
 
 
-def _asked_for(policies: Sequence[view.ShownPolicy]) -> list[tuple[str, str, int]]:
+def _asked_for(policies: Sequence[ShownPolicy]) -> list[tuple[str, str, int]]:
     """What rule packs ask for and nothing here measured."""
     return [
         (f"{shown.policy.name}, {control.control.id}", cell.cell.what, 1)
@@ -244,7 +254,7 @@ def _data(report: AuditReport, folder: Path) -> dict[str, object]:
     by_outcome = {o: [r for r in rows if r.outcome is o] for o in Outcome}
     verdict = view.verdict_of(report)
     worth = worth_of(report)
-    policies = view.policies_of(report, rows)
+    policies = policies_of(report, rows)
     digest = view.document_id(report)
     return {
         "title": _t(title_of(report)),
@@ -430,17 +440,11 @@ def _grades(table: GradeTable | None) -> list[dict[str, object]]:
     ]
 
 
-def _policy(shown: view.ShownPolicy) -> dict[str, object]:
+def _policy(shown: ShownPolicy) -> dict[str, object]:
     p = shown.policy
-    about = [f"{p.source}. Looked up on {p.checked_on}, {p.certainty}; as of {p.as_of}"]
-    about += [f", applies from {p.applies_from}"] * bool(p.applies_from) + [f", until {p.applies_until}"] * bool(
-        p.applies_until
-    )
-    tally = ", ".join(f"{n} {kind}" for kind, n in shown.counts)
-    about.append(f". {tally}." + ("" if p.sets_pass_mark else " It sets no pass mark."))
     return {
         "title": _t(p.title),
-        "about": _t("".join(about)),
+        "about": _t(" ".join(part for part in (shown.origin, shown.tally, shown.held_to, p.old) if part)),
         "notes": [_t(n) for n in p.notes],
         "cells": [
             _cell(control, cell, p.as_of, i == 0) for control in shown.controls for i, cell in enumerate(control.cells)
@@ -448,23 +452,29 @@ def _policy(shown: view.ShownPolicy) -> dict[str, object]:
     }
 
 
-def _cell(control: view.ShownControl, cell: view.ShownCell, as_of: str, first: bool) -> dict[str, str]:
-    c = control.control
-    match cell.cell.kind:
+def _cell(control: ShownControl, cell: ShownCell, as_of: str, first: bool) -> dict[str, str]:
+    c, own = control.control, cell.cell
+    match own.kind:
         case "evidence":
-            tally = ", ".join(f"{n} {_words(o)}" for o, n in cell.outcomes)
             names = ", ".join(f"{row.name} {row.where}".strip() for row in cell.rows)
-            said = f" ({tally}): {names}" + (f" and {cell.left_out} more" if cell.left_out else "")
-            said += "".join(f". {tried}" for tried in cell.cell.tried)
+            said = f" ({cell.tally}): {names}" if cell.outcomes else ":"
+            said += f" and {cell.left_out} more" if cell.left_out else ""
+            said += f" {own.said}" if own.said else ""
+            said += "".join(f". {tried}" for tried in own.tried)
         case "attestation needed":
-            said = f" from: {cell.cell.role}"
+            said = f" from: {own.role}"
+        case "not measured":
+            said = f": {own.reason} {own.how}".replace(":  ", ": ")
         case _:
-            said = f": {cell.cell.how} {cell.cell.reason}"
+            said = f": {own.reason}"
     return {
         "id": _t(c.id),
         "title": _t(c.title) if first else "",
+        # What the whole control rests on is said once, with its title.
+        "source": _t(f"{control.cited}, {c.certainty}") if first else "",
         "force": "" if c.in_force or not first else f"not in force on {as_of}",
-        "asks": _t(cell.cell.what),
+        "asks": _t(own.what),
+        "cited": _t(control.cited_apart(cell)),
         "slug": cell.slug,
         "state": cell.state.upper(),
         "said": _t(said),
