@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import date
 from typing import Annotated, Any
 
@@ -104,6 +104,16 @@ class About(Closed):
     def called(self) -> Labels:
         """What columns and values are called."""
         return Labels(self.labels)
+
+
+def stated_groups(about: About | None, sensitive: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """The groups of ``[data.reference]``, by feature. Raises UsageError for a feature whose groups are not compared."""
+    stated = {} if about is None else about.data.reference.shares
+    for name in stated:
+        if name not in sensitive:
+            near = did_you_mean(name, sensitive) or f": add --sensitive {name}."
+            raise UsageError(f"[data.reference] has {name!r}, whose groups are not compared{near}")
+    return {name: tuple(groups) for name, groups in stated.items()}
 
 
 def check_reference(stated: Mapping[str, Collection[str]], seen: Mapping[str, Collection[str]]) -> None:
