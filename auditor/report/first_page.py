@@ -106,10 +106,10 @@ def own_words(say: Catalogue) -> str:
     )
 
 
-def first_page(report: AuditReport) -> FirstPage:
-    """The first page of a record."""
+def first_page(report: AuditReport, say: Catalogue | None = None) -> FirstPage:
+    """The first page of a record, in its own language or in the words of ``say``."""
     about = report.about or About()
-    say = about.catalogue
+    say = say or about.catalogue
     rows = view.rows_of(report.findings)
     writer = _Writer(report, about, say, {id(row.finding): row.anchor for row in rows})
     # Of what was refused nothing was measured, and that is all there is to say.
