@@ -99,7 +99,7 @@ def paper_of(report: AuditReport, page: FirstPage, folder: Path) -> dict[str, ob
         "fonts_note": "",
     }
     # Known once every phrase was said.
-    return made | {"fallback": _t(page.fallback), "own_words": _t(page.own_words)}
+    return made | {"retold": _t(page.retold), "fallback": _t(page.fallback), "own_words": _t(page.own_words)}
 
 
 # ---- words ---------------------------------------------------------------------------------------------------------
