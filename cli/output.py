@@ -107,6 +107,7 @@ def print_report(report: AuditReport, written: Sequence[str]) -> None:
     """The six counts, what failed, what could not be said and what it would take, what did not run, the files."""
     from auditor.finding.measurement import Outcome
     from auditor.record import rows_for_all
+    from auditor.record.acceptances import told as accepted_told
     from auditor.record.left_out import groups_left_out, hidden_gradients
     from auditor.record.text import count, visible
     from auditor.record.worth import worth_of
@@ -135,6 +136,8 @@ def print_report(report: AuditReport, written: Sequence[str]) -> None:
         typer.echo(paragraph("looks   " + visible(report.training.describe()), 0))
     for decision in report.decisions:
         typer.echo(paragraph("history " + visible(decision.describe()), 0))
+    for accepted in accepted_told(report):
+        typer.echo(paragraph("history " + visible(accepted), 0))
     typer.echo()
     typer.echo("   ".join(coloured(f"{o.value} {report.summary.count(o)}", o.value) for o in Outcome))
     worth = worth_of(report)

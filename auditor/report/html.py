@@ -19,6 +19,8 @@ from auditor.record.catalogue import Catalogue
 from auditor.record.worth import worth_of
 from auditor.report import view
 from auditor.report.first_page import first_page
+from auditor.report.remediation import remediation_of
+from auditor.report.scope import scope_of
 
 MOST_IN_SUMMARY = 12
 _FLAG = re.compile(r"(?<![\w-])--[a-z][a-z-]*[a-z]")
@@ -34,6 +36,7 @@ def render_html(report: AuditReport, say: Catalogue | None = None) -> str:
     style = Markup(resource("report.css") + _PAGE_FOOTER.format(digest=digest[:16]))
     script = Markup(resource("report.js"))
     rows = view.rows_of(report.findings)
+    page = first_page(report, say)
     by_outcome = {o: [r for r in rows if r.outcome is o] for o in Outcome}
     return (
         environment()
@@ -46,7 +49,9 @@ def render_html(report: AuditReport, say: Catalogue | None = None) -> str:
             script=script,
             digest=digest,
             created=moment(report.created),
-            page=first_page(report, say),
+            page=page,
+            scope=scope_of(report, page.say),
+            remediation=remediation_of(report, page.say),
             worth=worth_of(report),
             warnings=view.warnings_of(report),
             rows_for_all=rows_for_all.said(report),
