@@ -18,6 +18,7 @@ from auditor.record.audit_report import AuditReport
 from auditor.record.worth import worth_of
 from auditor.report import view
 from auditor.report.first_page import first_page
+from auditor.report.pictures import front_and_rest
 
 MOST_IN_SUMMARY = 12
 _FLAG = re.compile(r"(?<![\w-])--[a-z][a-z-]*[a-z]")
@@ -59,6 +60,7 @@ def render_html(report: AuditReport) -> str:
             limits=view.LIMITS,
             applies_to=view.applies_to,
             plural=view.plural,
+            pictures=[view.drawn_as(i, figure) for i, figure in front_and_rest(report)[0]],
             svg=_drawn,
         )
     )

@@ -23,6 +23,7 @@ from auditor.record.audit_report import (
     PolicyRecord,
 )
 from auditor.record.left_out import groups_left_out, hidden_gradients
+from auditor.report.pictures import front_and_rest
 
 # The order in which a reader has to act, not the alphabet.
 ORDER = (
@@ -234,7 +235,7 @@ def is_detail(finding: Finding) -> bool:
 def pillars_of(report: AuditReport, rows: Sequence[Row]) -> list[PillarView]:
     """The pillars that have anything to say, the file's own checks last."""
     pillar_of_probe = {f.probe: f.pillar for f in report.findings}
-    drawn = [(pillar_of_probe.get(f.probe, INTAKE), _drawn(i, f)) for i, f in enumerate(report.figures, 1)]
+    drawn = [(pillar_of_probe.get(f.probe, INTAKE), drawn_as(i, f)) for i, f in front_and_rest(report)[1]]
     views: list[PillarView] = []
     for name in PILLARS:
         own = [r for r in rows if r.finding.pillar == name]
@@ -269,9 +270,10 @@ def _sources(rows: Sequence[Row]) -> tuple[Source, ...]:
     )
 
 
-def _drawn(i: int, figure: Figure) -> Drawn:
+def drawn_as(i: int, figure: Figure) -> Drawn:
+    """A figure with the table behind it; ``i`` is its number in the report."""
     columns, rows = _table_behind(figure)
-    kept, left_out = (rows, 0) if figure.kind not in ("rates", "bars", "curve", "roc") else _thinned(figure, rows)
+    kept, left_out = _thinned(figure, rows) if figure.series and figure.kind != "forest" else (rows, 0)
     scale = scale_of(figure.texts)
     return Drawn(
         figure=figure,
