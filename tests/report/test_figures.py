@@ -261,7 +261,7 @@ def test_hostile_names_are_text_and_nothing_else(name: str, kind: str) -> None:
     root = ElementTree.fromstring(svg)
     assert root[0].text == visible(name) and root[1].text == visible(name)
     assert not [e.tag for e in root.iter() if e.tag.rpartition("}")[2] in ("script", "img", "a", "foreignObject")]
-    assert all_of(len(text) <= (40 if kind == "bars" else 60) for text in _texts(svg))
+    assert all_of(len(text) <= (40 if kind == "bars" else 64) for text in _texts(svg))
     assert any(visible(name)[:8] in text for text in _texts(svg))
 
 
