@@ -126,14 +126,18 @@ def scan(
     Exit codes: 0 everything judged passed, 1 something FAILed, 2 wrong usage, 3 nothing failed but something could not
     be said, 4 the model or the data were refused.
     """
-    from cli.options import configure
-    from cli.scan import scan as run_scan
+    from auditor.run.measuring_process import measuring_process
 
-    typed = given.pop("architecture_args")
-    arguments = None if typed is None else parse_json_flag(str(typed), "--architecture-args")
-    configured = configure(given | {"model": model, "architecture_args": arguments}, config, set_ or [])
-    options = configured.options
-    return run_scan(configured, as_json=options.json_, quiet=options.quiet, debug=debug or options.debug)
+    # Before all else that is imported here: it imports meanwhile.
+    with measuring_process() as waiting:
+        from cli.options import configure
+        from cli.scan import scan as run_scan
+
+        typed = given.pop("architecture_args")
+        arguments = None if typed is None else parse_json_flag(str(typed), "--architecture-args")
+        configured = configure(given | {"model": model, "architecture_args": arguments}, config, set_ or [])
+        options = configured.options
+        return run_scan(configured, waiting, as_json=options.json_, quiet=options.quiet, debug=debug or options.debug)
 
 
 @command("probes")
