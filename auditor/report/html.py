@@ -15,6 +15,7 @@ from markupsafe import Markup, escape
 from auditor.finding.measurement import Outcome
 from auditor.record import rows_for_all, text
 from auditor.record.audit_report import AuditReport
+from auditor.record.catalogue import Catalogue
 from auditor.record.worth import worth_of
 from auditor.report import view
 from auditor.report.first_page import first_page
@@ -24,8 +25,8 @@ MOST_IN_SUMMARY = 12
 _FLAG = re.compile(r"(?<![\w-])--[a-z][a-z-]*[a-z]")
 
 
-def render_html(report: AuditReport) -> str:
-    """The whole report as one HTML document, ready to be written as UTF-8.
+def render_html(report: AuditReport, say: Catalogue | None = None) -> str:
+    """The whole report as one HTML document, ready to be written as UTF-8; ``say``: other words than the record's own.
 
     Everything that came from the model, the data or a probe is escaped and shown with its control characters visible.
     Styles and script are inline and allowed by their digest alone; nothing is fetched from anywhere.
@@ -46,7 +47,7 @@ def render_html(report: AuditReport) -> str:
             script=script,
             digest=digest,
             created=moment(report.created),
-            page=first_page(report),
+            page=first_page(report, say),
             worth=worth_of(report),
             warnings=view.warnings_of(report),
             rows_for_all=rows_for_all.said(report),
