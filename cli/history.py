@@ -18,10 +18,11 @@ from cli.guarded import Writes
 from cli.output import print_table
 
 if TYPE_CHECKING:
+    from auditor.comparing.trend import Line
     from auditor.evidence.history.entries import Decision, Entry
     from auditor.evidence.history.ledger import Ledger
     from auditor.finding.figure import Figure
-    from auditor.record.audit_report import AuditReport, DecisionRecord, Finding
+    from auditor.record.audit_report import AuditReport, DecisionRecord
 
 _ENVIRONMENT = "AUDITOR_DB"
 _REFERENCE = re.compile(r"history:(\d+)")
@@ -236,7 +237,9 @@ def _as_json(entry: Entry) -> dict[str, object]:
 
 
 def _plot(entries: list[Entry], metric: str, out: Path) -> None:
+    from auditor.comparing.trend import lines_of
     from auditor.files import write_beside
+    from auditor.finding.display import MOST_NAMED
     from auditor.report.svg import draw_png, svg_file
 
     if out.suffix not in (".svg", ".png"):
@@ -244,55 +247,32 @@ def _plot(entries: list[Entry], metric: str, out: Path) -> None:
     figure = trend(entries, metric)
     write_beside(out, draw_png(figure) if out.suffix == ".png" else svg_file(figure).encode())
     typer.echo(str(out))
+    lines = lines_of(_audits(entries), metric)
+    if len(lines) > MOST_NAMED:
+        columns = ("line", "audits", "first", "last", "value", "interval")
+        print_table(columns, [_course(line) for line in lines])
+
+
+def _course(line: Line) -> tuple[str, ...]:
+    from auditor.record import text
+
+    first, last = (when.date().isoformat() for when in (line.points[0][0], line.points[-1][0]))
+    value, interval = text.number(line.last.value), text.interval(line.last.interval)
+    return text.visible(line.name), str(len(line.points)), first, last, value, interval
 
 
 def trend(entries: list[Entry], metric: str) -> Figure:
-    """A metric over the audits of a history, one line for each place it was taken at, with intervals and criterion.
+    """A metric over the audits of a history, by date, one line for each place it was taken at.
 
     Raises UsageError where no audit measured it, with the nearest that was measured.
     """
-    from auditor.errors import did_you_mean
-    from auditor.finding.figure import Figure, Series
-    from auditor.record.text import label
+    from auditor.comparing.trend import trend as drawn
 
-    lines: dict[str, list[tuple[int, Finding]]] = {}
-    known: set[str] = set()
-    audits = [(entry, entry.audit().record) for entry in entries if entry.kind == "audit"]
-    models = {audit.model.path for _, audit in audits}
-    for entry, audit in audits:
-        for finding in audit.findings:
-            known.add(finding.metric or "")
-            if finding.metric == metric and not finding.group:
-                method = "" if finding.method in (None, "between_groups") else finding.method
-                of = audit.model.path or "in memory" if len(models) > 1 else ""
-                name = " ".join(part for part in (of, method, label(finding)) if part)
-                lines.setdefault(name or metric, []).append((entry.number, finding))
-    if not lines:
-        raise UsageError(f"No audit of this history measured {metric!r}{did_you_mean(metric, known - {''}) or '.'}")
-    criterion = next((f.criterion for line in lines.values() for _, f in line if f.criterion), None)
-    bound = None if criterion is None or isinstance(criterion.bound, tuple) else criterion.bound
-    series = tuple(
-        Series(
-            name=name,
-            x=tuple(float(number) for number, _ in line),
-            y=tuple(f.value for _, f in line),
-            low=tuple(f.interval[0] if f.interval else None for _, f in line),
-            high=tuple(f.interval[1] if f.interval else None for _, f in line),
-        )
-        for name, line in lines.items()
-    )
-    n = len({number for line in lines.values() for number, _ in line})
-    return Figure(
-        id=f"trend/{metric}",
-        probe="history",
-        kind="curve",
-        title=f"{metric} over {n} audits",
-        series=series,
-        alt=f"{metric} in each of {n} recorded audits, with the interval of each audit.",
-        x_label=f"{metric}, by entry in the history",
-        criterion=bound,
-        caption="" if criterion is None else f"Line: {criterion.describe()} ({criterion.source}).",
-    )
+    return drawn(_audits(entries), metric)
+
+
+def _audits(entries: list[Entry]) -> list[tuple[str, AuditReport]]:
+    return [(entry.created, entry.audit().record) for entry in entries if entry.kind == "audit"]
 
 
 # ---- decisions -------------------------------------------------------------------------------------------------------

@@ -126,14 +126,18 @@ def scan(
     Exit codes: 0 everything judged passed, 1 something FAILed, 2 wrong usage, 3 nothing failed but something could not
     be said, 4 the model or the data were refused.
     """
-    from cli.options import configure
-    from cli.scan import scan as run_scan
+    from auditor.run.measuring_process import measuring_process
 
-    typed = given.pop("architecture_args")
-    arguments = None if typed is None else parse_json_flag(str(typed), "--architecture-args")
-    configured = configure(given | {"model": model, "architecture_args": arguments}, config, set_ or [])
-    options = configured.options
-    return run_scan(configured, as_json=options.json_, quiet=options.quiet, debug=debug or options.debug)
+    # Before all else that is imported here: it imports meanwhile.
+    with measuring_process() as waiting:
+        from cli.options import configure
+        from cli.scan import scan as run_scan
+
+        typed = given.pop("architecture_args")
+        arguments = None if typed is None else parse_json_flag(str(typed), "--architecture-args")
+        configured = configure(given | {"model": model, "architecture_args": arguments}, config, set_ or [])
+        options = configured.options
+        return run_scan(configured, waiting, as_json=options.json_, quiet=options.quiet, debug=debug or options.debug)
 
 
 @command("probes")
@@ -163,21 +167,32 @@ def report(
         Path | None, typer.Option(help="Folder to write every figure into, as files."), Writes(itself=True)
     ] = None,
     figure_format: Annotated[str, typer.Option(help="What figures are written as: svg,png.")] = "svg",
+    lang: Annotated[
+        str | None, typer.Option(help="Other words than the record's own: en, de or a catalogue FILE.toml.")
+    ] = None,
+    pdf_certificate: Annotated[
+        Path | None, typer.Option(help="Sign the PDF with this private key and its X.509 certificate, PEM or PKCS 12.")
+    ] = None,
+    pdf_password_env: Annotated[
+        str | None, typer.Option(help="Environment variable that holds the password of --pdf-certificate.")
+    ] = None,
     debug: Debug = False,
 ) -> None:
     """Render a recorded audit again, without model, data or torch."""
     from cli.gate import consistent
-    from cli.rendering import known_figure_formats, known_formats, write_figures
+    from cli.rendering import catalogue_of, known_figure_formats, known_formats, write_figures
+    from cli.sealing import seal_of
     from cli.written import claim_report, write_report
 
     formats, drawn_as = known_formats(format_.split(",")), known_figure_formats(figure_format.split(","))
     folder, read = out or (run if run.is_dir() else run.parent), run / RECORD if run.is_dir() else run
     if "json" in formats and read.exists() and (folder / RECORD).exists() and read.samefile(folder / RECORD):
         formats.remove("json")  # the record is there as it is
+    say, seal = catalogue_of(lang, formats), seal_of(pdf_certificate, pdf_password_env, formats)
     claim_report(folder, formats)
     record = consistent(run)
     drawn = write_figures(record, figures, drawn_as) if figures is not None else []
-    for path in [*write_report(record, folder, formats), *drawn]:
+    for path in [*write_report(record, folder, formats, say, seal), *drawn]:
         typer.echo(path)
 
 

@@ -15,7 +15,7 @@ from auditor.finding.measurement import Outcome
 from auditor.record import text
 from auditor.record.about import About
 from auditor.record.audit_report import INTAKE, AuditReport, ExitCode, Finding
-from auditor.record.catalogue import SHIPPED, Catalogue, shipped
+from auditor.record.catalogue import ENGLISH, SHIPPED, Catalogue, shipped
 from auditor.record.questions import QUESTIONS, Form, Question, question_of
 from auditor.report import view
 from auditor.report.axis import Axis, axis_of, excess, reach
@@ -81,35 +81,54 @@ class FirstPage:
     more_shown: int
     actions: tuple[Action, ...]
     last: tuple[str, ...]
+    recorded: str = ""  # the record's own language, where these words are others
 
     @property
     def fallback(self) -> str:
         """What is said of phrases that the language lacks, once all others are written; "" where it has them all."""
         missing = len(self.say.missing)
-        return self.say.say("page.fallback", n=missing, language=self.language) if missing else ""
+        return self.say.say("page.fallback", n=missing, language=self.say.language) if missing else ""
+
+    @property
+    def retold(self) -> str:
+        """What is said of a page in other words than its record was written with; "" where they are the same."""
+        if not self.recorded:
+            return ""
+        return self.say.say("page.retold", recorded=self.recorded, language=self.say.language)
 
     @property
     def own_words(self) -> str:
         """What is said, in English whatever the language, of words that are not the tool's; "" where they are."""
-        return own_words(self.say)
+        return own_words(self.say, later=bool(self.recorded))
 
 
-def own_words(say: Catalogue) -> str:
-    """That a catalogue of the signer's own gives this page its words, with its digest, so that none can be bent."""
+def own_words(say: Catalogue, *, later: bool = False) -> str:
+    """That a catalogue of somebody's own gives this page its words, with its digest, so that none can be bent.
+
+    ``later``: not that of the record, but one that was named when the page was made of it.
+    """
     if say.language in SHIPPED and dict(say.own) == dict(shipped(say.language)):
         return ""
     spelled = json.dumps(dict(sorted(say.own.items())), ensure_ascii=False)
     digest = hashlib.sha256(spelled.encode()).hexdigest()[:16]
+    whose = "named when this page was made, and not in its record" if later else "of the signer's own"
     return (
-        f"The words of the first page and of the headings are those of a catalogue of the signer's own, {say.language} "
-        f"({digest}), and not of the tool. Colours, marks and the exit code are the tool's."
+        f"The words of the first page and of the headings are those of a catalogue {whose}, {say.language} ({digest}), "
+        "and not of the tool. Colours, marks and the exit code are the tool's."
     )
 
 
-def first_page(report: AuditReport) -> FirstPage:
-    """The first page of a record."""
+def _tag(language: str) -> str:
+    """The language of a page as a browser and a reader's voice know it: of a file, what its name says."""
+    stem = re.split(r"[/\\]", language)[-1].removesuffix(".toml")
+    return stem if re.fullmatch(r"[a-z]{2,3}(-[A-Z]{2})?", stem) else ENGLISH
+
+
+def first_page(report: AuditReport, say: Catalogue | None = None) -> FirstPage:
+    """The first page of a record, in its own language or in the words of ``say``."""
     about = report.about or About()
-    say = about.catalogue
+    own = about.catalogue
+    say = say or own
     rows = view.rows_of(report.findings)
     writer = _Writer(report, about, say, {id(row.finding): row.anchor for row in rows})
     # Of what was refused nothing was measured, and that is all there is to say.
@@ -118,7 +137,7 @@ def first_page(report: AuditReport) -> FirstPage:
     shown = [] if refused else writer.shown()
     verdict = view.verdict_of(report)
     return FirstPage(
-        language=about.language if len(about.language) <= 8 else "en",
+        language=_tag(say.language),
         say=say,
         organisation=about.organisation.name,
         document=writer.document(),
@@ -133,6 +152,7 @@ def first_page(report: AuditReport) -> FirstPage:
         more_shown=max(0, len(shown) - MOST_SHOWN),
         actions=() if refused else tuple(writer.actions()),
         last=writer.last(),
+        recorded="" if dict(say.own) == dict(own.own) else own.language,
     )
 
 

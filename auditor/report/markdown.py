@@ -10,6 +10,7 @@ from auditor.finding.figure import Figure
 from auditor.finding.measurement import Outcome
 from auditor.record import rows_for_all, text
 from auditor.record.audit_report import AuditReport
+from auditor.record.catalogue import Catalogue
 from auditor.record.worth import worth_of
 from auditor.report import view
 from auditor.report.first_page import FirstPage, first_page
@@ -22,13 +23,14 @@ _SPECIAL = re.compile(r"([\\`*_{}\[\]<>|~&$]|:(?=//)|(?<=www)\.)")
 _CALLS = re.compile(r"[@#]")
 
 
-def render_markdown(report: AuditReport) -> str:
+def render_markdown(report: AuditReport, say: Catalogue | None = None) -> str:
     """A short Markdown text: the verdict, all six counts, what failed, what could not be said, what did not run.
 
-    Names stand in code spans and sentences are escaped, so that data can neither format, link, embed nor mention.
+    ``say``: other words than the record's own. Names stand in code spans and sentences are escaped, so that data can
+    neither format, link, embed nor mention.
     """
     rows = view.shown_rows(report)
-    page = first_page(report)
+    page = first_page(report, say)
     lines = [f"## Audit of {code_span(report.model.path or 'a model in memory')}", ""]
     lines += [escaped(" · ".join(page.subtitle)), ""] if page.subtitle else []
     lines += [f"**{escaped(page.headline)}.** {escaped(page.effect)} Exit code {report.exit_code}.", ""]
@@ -49,6 +51,7 @@ def render_markdown(report: AuditReport) -> str:
     lines += [f"{elsewhere}.", ""] if elsewhere else []
     lines += [f"> **Note well.** {escaped(page.own_words)}", ""] if page.own_words else []
     lines += _asked(page)
+    lines += [line for said in (page.retold, page.fallback) if said for line in (f"_{escaped(said)}_", "")]
     lines += _judged([r for r in rows if r.outcome in (Outcome.FAIL, Outcome.PASS)])
     lines += _open([r for r in rows if r.outcome is Outcome.INCONCLUSIVE])
     tried = dict.fromkeys(r.finding.tried for r in rows if r.finding.tried and r.finding.criterion)

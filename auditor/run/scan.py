@@ -26,6 +26,7 @@ from auditor.record.labels import Labels
 from auditor.run.audit import assemble, environment
 from auditor.run.heard import Measured
 from auditor.run.isolate import measure
+from auditor.run.measuring_process import MeasuringProcess
 from auditor.run.options import Configured, ScanOptions
 from auditor.run.plugins import known_probes, probe_target
 from auditor.run.probe import Need, Probe, make_probe
@@ -105,9 +106,10 @@ def scan_job(
     *,
     command: str | None = None,
     on_stage: Callable[[str], None] | None = None,
+    waiting: MeasuringProcess | None = None,
 ) -> Scanned:
     """:func:`scan` of a job that was made before; ``started`` is what ``time.perf_counter`` said then."""
-    measured = measure(job, pillars(catalogue), on_stage=on_stage)
+    measured = measure(job, pillars(catalogue), on_stage=on_stage, waiting=waiting)
     return Scanned(record_of(configured, job, measured, command, time.perf_counter() - started), measured)
 
 
