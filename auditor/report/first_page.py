@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from auditor.files import Number
@@ -129,8 +129,7 @@ def first_page(report: AuditReport, say: Catalogue | None = None) -> FirstPage:
     about = report.about or About()
     own = about.catalogue
     say = say or own
-    rows = view.rows_of(report.findings)
-    writer = _Writer(report, about, say, {id(row.finding): row.anchor for row in rows})
+    writer = _writer(report, say)
     # Of what was refused nothing was measured, and that is all there is to say.
     refused = report.refusal is not None
     lines = [] if refused else writer.lines()
@@ -154,6 +153,22 @@ def first_page(report: AuditReport, say: Catalogue | None = None) -> FirstPage:
         last=writer.last(),
         recorded="" if dict(say.own) == dict(own.own) else own.language,
     )
+
+
+def in_its_words(report: AuditReport, say: Catalogue, findings: Sequence[Finding]) -> list[Line]:
+    """Findings as the first page tells them."""
+    writer = _writer(report, say)
+    return [writer._line(f, writer._question(f), 0.0) for f in findings]
+
+
+def headlines(report: AuditReport) -> list[Finding]:
+    """Headline numbers that nobody set a bound for and whose interval leaves the ideal out, the gravest first."""
+    return _writer(report, (report.about or About()).catalogue)._unbounded()
+
+
+def _writer(report: AuditReport, say: Catalogue) -> _Writer:
+    anchors = {id(row.finding): row.anchor for row in view.rows_of(report.findings)}
+    return _Writer(report, report.about or About(), say, anchors)
 
 
 @dataclass(frozen=True)

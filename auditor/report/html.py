@@ -23,6 +23,8 @@ from auditor.report.appendix import appendix_of
 from auditor.report.first_page import first_page
 from auditor.report.pictures import front_and_rest
 from auditor.report.pillars import pillars_of, sources_of
+from auditor.report.remediation import remediation_of
+from auditor.report.scope import scope_of
 
 MOST_IN_SUMMARY = 12
 _FLAG = re.compile(r"(?<![\w-])--[a-z][a-z-]*[a-z]")
@@ -55,6 +57,8 @@ def render_html(report: AuditReport, say: Catalogue | None = None) -> str:
             script=script,
             digest=digest,
             created=moment(report.created),
+            scope=scope_of(report, page.say),
+            remediation=remediation_of(report, page.say),
             page=page,
             say=page.say,
             words=words,

@@ -15,6 +15,7 @@ from auditor.finding.measurement import Outcome
 from auditor.finding.vacuity import HIDDEN
 from auditor.record import text
 from auditor.record.about import About
+from auditor.record.acceptances import told as accepted_told
 from auditor.record.audit_report import (
     INTAKE,
     AuditReport,
@@ -525,7 +526,8 @@ def warnings_of(report: AuditReport) -> list[str]:
         loud.append(report.looks.describe())
     if report.training is not None and report.training.eventful:
         loud.append(report.training.describe())
-    return loud + [decision.describe() for decision in report.decisions]
+    # What was accepted finding by finding is told of each finding, whoever signed it.
+    return loud + [d.describe() for d in report.decisions if not d.one_by_one] + list(accepted_told(report))
 
 
 @dataclass(frozen=True)
