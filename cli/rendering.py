@@ -116,15 +116,16 @@ def known_figure_formats(names: Sequence[str]) -> list[str]:
 
 
 def write_figures(report: AuditReport, folder: Path, formats: Sequence[str]) -> list[str]:
-    """Every figure of the record as a file of its own in each format; returns their paths.
+    """Every picture of the report as a file of its own in each format; returns their paths.
 
     Files are numbered in the order of the report and named after the figure's id. Raises UsageError where the folder
     cannot be written to.
     """
+    from auditor.report.pictures import pictures_of
     from auditor.report.svg import draw_png, svg_file
 
     places = []
-    for i, figure in enumerate(report.figures, 1):
+    for i, figure in enumerate(pictures_of(report), 1):
         name = re.sub(r"[^a-z0-9]+", "-", figure.id.lower()).strip("-")[:_LONGEST_NAME].rstrip("-")
         places += [(folder / f"{i:02d}-{name or figure.kind}.{suffix}", figure) for suffix in formats]
     for path, _ in places:

@@ -113,8 +113,8 @@ def own_words(say: Catalogue, *, later: bool = False) -> str:
     digest = hashlib.sha256(spelled.encode()).hexdigest()[:16]
     whose = "named when this page was made, and not in its record" if later else "of the signer's own"
     return (
-        f"The words of the first page are those of a catalogue {whose}, {say.language} ({digest}), and not "
-        "of the tool. Colours, marks and the exit code are the tool's."
+        f"The words of the first page and of the headings are those of a catalogue {whose}, {say.language} ({digest}), "
+        "and not of the tool. Colours, marks and the exit code are the tool's."
     )
 
 
@@ -514,8 +514,7 @@ class _Writer:
     # Words of a finding.
 
     def _question(self, f: Finding) -> str:
-        question = question_of(f.probe, f.metric)
-        return self.say.say(f"question.{question.id}") if question else f.probe.replace("_", " ")
+        return self.say.asked(f.probe, f.metric)
 
     def _found(self, f: Finding) -> str:
         question = question_of(f.probe, f.metric)

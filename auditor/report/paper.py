@@ -19,6 +19,8 @@ from auditor.record.worth import worth_of
 from auditor.report import view
 from auditor.report.first_page import FirstPage
 from auditor.report.html import moment, title_of
+from auditor.report.pictures import front_and_rest
+from auditor.report.pillars import pillars_of, sources_of
 from auditor.report.remediation import Remediation, remediation_of
 from auditor.report.scope import Scope, scope_of
 from auditor.report.svg import as_file, draw_svg
@@ -58,11 +60,13 @@ def breaking(words: str) -> str:
 
 def paper_of(report: AuditReport, page: FirstPage, folder: Path) -> dict[str, object]:
     """Everything that the template sets; figures are written into ``folder`` as SVG."""
-    rows = view.rows_of(report.findings)
+    rows = view.shown_rows(report)
     by_outcome = {o: [r for r in rows if r.outcome is o] for o in Outcome}
     policies = view.policies_of(report, rows)
-    pillars = view.pillars_of(report, rows)
+    pillars = pillars_of(report, rows)
     say = page.say
+    front = [view.drawn_as(i, figure) for i, figure in front_and_rest(report)[0]]
+    figures = [(say.say("picture.heading"), front), *((pillar_title(p.name), p.figures) for p in pillars)]
     made: dict[str, object] = {
         "title": _t(title_of(report)),
         "author": _t(f"auditor {report.tool.get('version', '')}".strip()),
@@ -71,8 +75,8 @@ def paper_of(report: AuditReport, page: FirstPage, folder: Path) -> dict[str, ob
         "front": _front(report, page),
         "words": {name: _t(say.say(f"paper.{name}")) for name in (*_HEADS, *_TITLES, *_LISTS, *_SIGNING)},
         "counts": [
-            {"slug": _slug(o), "name": _words(o), "n": text.count(report.summary.count(o)), "meaning": view.MEANING[o]}
-            for o in view.COUNTED
+            {"slug": _slug(c.outcome), "name": _words(c.outcome), "n": text.count(c.n), "meaning": c.meaning}
+            for c in view.counts_of(report)
         ],
         "scope": _scope(scope_of(report, say)),
         "remedies": _remedies(remediation_of(report, say), say),
@@ -90,11 +94,12 @@ def paper_of(report: AuditReport, page: FirstPage, folder: Path) -> dict[str, ob
         "rows_for_all": _t(rows_for_all.said(report)),
         "open": bool(by_outcome[Outcome.INCONCLUSIVE]),
         "promise": _t(view.promise_of(report)),
-        "figures": [_figures(say, p, folder) for p in pillars if p.figures],
+        "figures": [_figures(say, name, drawn, folder) for name, drawn in figures if drawn],
         "numbers": _numbers(say, rows),
         "methods": [
             {"probe": _t(s.probe), "methods": _t(f" ({s.methods})" if s.methods else ""), "citation": _t(s.citation)}
-            for s in _that_ran(pillars)
+            for s in sources_of(rows)
+            if s.citation
         ],
         "policies": [_policy(p) for p in policies],
         "criteria": _criteria(report, say),
@@ -293,14 +298,14 @@ class _Figure:
     height: float
 
 
-def _figures(say: Catalogue, pillar: view.PillarView, folder: Path) -> dict[str, object]:
-    """The figures of a pillar: wide ones first and alone, narrow ones in two columns of about the same height."""
+def _figures(say: Catalogue, title: str, drawings: Sequence[view.Drawn], folder: Path) -> dict[str, object]:
+    """The figures under a heading: wide ones first and alone, narrow ones in two columns of about the same height."""
     captions: dict[str, str] = {}
     wide: list[dict[str, object]] = []
     columns: tuple[list[_Figure], list[_Figure]] = ([], [])
-    for drawn in pillar.figures:
-        caption, title = drawn.figure.caption, drawn.figure.title
-        if len(caption) > _LONGEST_REPEATED and captions.setdefault(caption, title) != title:
+    for drawn in drawings:
+        caption, called = drawn.figure.caption, drawn.figure.title
+        if len(caption) > _LONGEST_REPEATED and captions.setdefault(caption, called) != called:
             caption = say.say("paper.read_as", title=captions[caption])
         made = _figure(drawn, caption, folder)
         if drawn.figure.table is not None or not made.shown["narrow"]:
@@ -308,7 +313,7 @@ def _figures(say: Catalogue, pillar: view.PillarView, folder: Path) -> dict[str,
         else:
             min(columns, key=lambda column: sum(f.height for f in column)).append(made)
     shown = [[f.shown for f in column] for column in columns]
-    return {"title": pillar_title(pillar.name), "wide": wide, "columns": shown}
+    return {"title": _t(title), "wide": wide, "columns": shown}
 
 
 def pillar_title(name: str) -> str:
@@ -484,18 +489,6 @@ def stem_of(name: str) -> tuple[str, str]:
     parts = name.split("/")
     n = 2 if len(parts) > 2 else len(parts) - 1
     return "/".join(parts[:n]) + "/" * (n > 0), "/".join(parts[n:])
-
-
-def _that_ran(pillars: Sequence[view.PillarView]) -> list[view.Source]:
-    """The methods of the probes that measured something."""
-    ran = {
-        row.finding.probe
-        for p in pillars
-        for row in (*p.rows, *p.unbounded, *p.numbers)
-        if row.finding.metric is not None
-    }
-    sources = {s.probe: s for p in pillars for s in p.sources if s.citation and s.probe in ran}
-    return list(sources.values())
 
 
 def _criteria(report: AuditReport, say: Catalogue) -> list[dict[str, object]]:

@@ -307,7 +307,7 @@ def test_the_history_lists_compares_and_draws(
     ledger = Ledger(db)
     figure = trend(list(ledger.entries()), "demographic_parity_difference")
     ledger.close()
-    assert figure.series[0].x == (1.0, 2.0) and figure.criterion == 0.1
+    assert figure.series[0].x == (report.created,) * 2 and figure.criterion == 0.1
     assert figure.series[0].y[0] == figure.series[0].y[1]
     with pytest.raises(UsageError, match="measured 'demographic_parity_diference'.*demographic_parity_difference"):
         history(plot="demographic_parity_diference")
@@ -411,4 +411,5 @@ def test_audits_of_several_models_are_several_lines(tmp_path: Path, report: Audi
     ledger = Ledger(db)
     figure = trend(list(ledger.entries()), "demographic_parity_difference")
     ledger.close()
-    assert {s.name.split()[0]: s.x for s in figure.series} == {"m.pt": (1.0, 3.0), "other.pt": (2.0,)}
+    made = report.created
+    assert {s.name.split()[0]: s.x for s in figure.series} == {"m.pt": (made, made), "other.pt": (made,)}
