@@ -163,13 +163,20 @@ def report(
         Path | None, typer.Option(help="Folder to write every figure into, as files."), Writes(itself=True)
     ] = None,
     figure_format: Annotated[str, typer.Option(help="What figures are written as: svg,png.")] = "svg",
+    finding: Annotated[
+        str | None, typer.Option(help="Print where the number with this id comes from, and write nothing.")
+    ] = None,
     debug: Debug = False,
 ) -> None:
     """Render a recorded audit again, without model, data or torch."""
     from cli.gate import consistent
     from cli.rendering import known_figure_formats, known_formats, write_figures
+    from cli.traced import print_trace
     from cli.written import claim_report, write_report
 
+    if finding is not None:
+        print_trace(consistent(run), finding)
+        return
     formats, drawn_as = known_formats(format_.split(",")), known_figure_formats(figure_format.split(","))
     folder, read = out or (run if run.is_dir() else run.parent), run / RECORD if run.is_dir() else run
     if "json" in formats and read.exists() and (folder / RECORD).exists() and read.samefile(folder / RECORD):

@@ -18,6 +18,8 @@ from auditor.record.audit_report import AuditReport
 from auditor.record.worth import worth_of
 from auditor.report import view
 from auditor.report.first_page import first_page
+from auditor.report.glossary import definitions_of
+from auditor.report.trace import traces_of
 
 MOST_IN_SUMMARY = 12
 _FLAG = re.compile(r"(?<![\w-])--[a-z][a-z-]*[a-z]")
@@ -33,6 +35,8 @@ def render_html(report: AuditReport) -> str:
     style = Markup(resource("report.css") + _PAGE_FOOTER.format(digest=digest[:16]))
     script = Markup(resource("report.js"))
     rows = view.rows_of(report.findings)
+    page = first_page(report)
+    traces = {row.anchor: trace for row, trace in zip(rows, traces_of(report, page.say), strict=True)}
     by_outcome = {o: [r for r in rows if r.outcome is o] for o in Outcome}
     return (
         environment()
@@ -45,7 +49,9 @@ def render_html(report: AuditReport) -> str:
             script=script,
             digest=digest,
             created=moment(report.created),
-            page=first_page(report),
+            page=page,
+            traces=traces,
+            definitions=definitions_of(report, page.say),
             worth=worth_of(report),
             warnings=view.warnings_of(report),
             rows_for_all=rows_for_all.said(report),
