@@ -57,7 +57,7 @@ class _Dossier:
     def head(self, shown: Sequence[ShownPolicy]) -> list[str]:
         report = self.report
         verdict = view.verdict_of(report)
-        counts = ", ".join(f"{report.summary.count(o)} {o.value.replace('_', ' ')}" for o in view.COUNTED)
+        counts = view.counts_in_words(report)
         lines = [f"# Dossier: {escaped('; '.join(s.policy.title for s in shown))}", ""]
         lines += [
             "A skeleton, filled in from the record of one audit. **Not legal advice.** Fields marked "

@@ -101,8 +101,8 @@ def own_words(say: Catalogue) -> str:
     spelled = json.dumps(dict(sorted(say.own.items())), ensure_ascii=False)
     digest = hashlib.sha256(spelled.encode()).hexdigest()[:16]
     return (
-        f"The words of the first page are those of a catalogue of the signer's own, {say.language} ({digest}), and not "
-        "of the tool. Colours, marks and the exit code are the tool's."
+        f"The words of the first page and of the headings are those of a catalogue of the signer's own, {say.language} "
+        f"({digest}), and not of the tool. Colours, marks and the exit code are the tool's."
     )
 
 
@@ -479,8 +479,7 @@ class _Writer:
     # Words of a finding.
 
     def _question(self, f: Finding) -> str:
-        question = question_of(f.probe, f.metric)
-        return self.say.say(f"question.{question.id}") if question else f.probe.replace("_", " ")
+        return self.say.asked(f.probe, f.metric)
 
     def _found(self, f: Finding) -> str:
         question = question_of(f.probe, f.metric)
