@@ -179,14 +179,21 @@ def report(
     pdf_password_env: Annotated[
         str | None, typer.Option(help="Environment variable that holds the password of --pdf-certificate.")
     ] = None,
+    finding: Annotated[
+        str | None, typer.Option(help="Print where the number with this id comes from, and write nothing.")
+    ] = None,
     debug: Debug = False,
 ) -> None:
     """Render a recorded audit again, without model, data or torch."""
     from cli.gate import consistent
     from cli.rendering import catalogue_of, known_figure_formats, known_formats, write_figures
     from cli.sealing import seal_of
+    from cli.traced import print_trace
     from cli.written import claim_report, write_report
 
+    if finding is not None:
+        print_trace(consistent(run), finding)
+        return
     formats, drawn_as = known_formats(format_.split(",")), known_figure_formats(figure_format.split(","))
     folder, read = out or (run if run.is_dir() else run.parent), run / RECORD if run.is_dir() else run
     if "json" in formats and read.exists() and (folder / RECORD).exists() and read.samefile(folder / RECORD):

@@ -29,6 +29,7 @@ from auditor.files import LEFT_OUT, UNSAID, Closed, Number
 from auditor.finding.budgets import Family
 from auditor.finding.copies import Copies
 from auditor.finding.criterion import CriterionRecord
+from auditor.finding.definition import Definition
 from auditor.finding.figure import Figure
 from auditor.finding.judgement import Judgement
 from auditor.finding.measurement import Outcome, Pillar
@@ -411,6 +412,7 @@ class AuditReport(Closed):
     looks: Annotated[LooksRecord | None, UNSAID] = None
     training: Annotated[TrainingRecord | None, UNSAID] = None
     about: Annotated[About | None, UNSAID] = None
+    definitions: Annotated[tuple[Definition, ...], LEFT_OUT] = ()
     duration_s: float
     exit_code: int
 

@@ -21,10 +21,12 @@ from auditor.record.worth import worth_of
 from auditor.report import view
 from auditor.report.appendix import appendix_of
 from auditor.report.first_page import first_page
+from auditor.report.glossary import definitions_of
 from auditor.report.pictures import front_and_rest
 from auditor.report.pillars import pillars_of, sources_of
 from auditor.report.remediation import remediation_of
 from auditor.report.scope import scope_of
+from auditor.report.trace import traces_of
 
 MOST_IN_SUMMARY = 12
 _FLAG = re.compile(r"(?<![\w-])--[a-z][a-z-]*[a-z]")
@@ -41,6 +43,7 @@ def render_html(report: AuditReport, say: Catalogue | None = None) -> str:
     script = Markup(resource("report.js"))
     rows = view.shown_rows(report)
     page = first_page(report, say)
+    traces = {row.anchor: trace for row, trace in zip(rows, traces_of(report, page.say), strict=True)}
     words = SimpleNamespace(**page.say.section("rest"))
     table = appendix_of(report, rows, page.say)
     pillars = pillars_of(report, rows)
@@ -60,6 +63,8 @@ def render_html(report: AuditReport, say: Catalogue | None = None) -> str:
             scope=scope_of(report, page.say),
             remediation=remediation_of(report, page.say),
             page=page,
+            traces=traces,
+            definitions=definitions_of(report, page.say),
             say=page.say,
             words=words,
             table=table,

@@ -26,6 +26,7 @@ from auditor.errors import (
 )
 from auditor.finding.budgets import Family
 from auditor.finding.criterion import Criterion, load_criteria
+from auditor.finding.definition import defined
 from auditor.finding.judgement import Judgement
 from auditor.finding.judging import judge
 from auditor.finding.measurement import Alike, Measurement, ProbeResult
@@ -49,6 +50,7 @@ from auditor.run import __version__
 from auditor.run.alike import alike_answers
 from auditor.run.probe import (
     Probe,
+    defined_in,
     looks_at_rows,
     missing_needs,
     not_applicable,
@@ -203,6 +205,7 @@ def _result(
         not_run=not_run,
         not_applicable=not_applicable,
         alike=alike,
+        definitions=defined(probe.name, probe.citation, defined_in(probe), (m.metric for m in measurements)),
         duration_s=0.0 if started is None else time.perf_counter() - started,
     )
 
@@ -284,6 +287,7 @@ def assemble(
         summary=Summary.of(f.outcome for f in findings),
         refusal=refusal,
         allow_inconclusive=allow_inconclusive,
+        definitions=tuple(each for result in results for each in result.definitions),
         duration_s=duration_s,
         exit_code=int(exit_code(findings, refused=refusal is not None, allow_inconclusive=allow_inconclusive)),
     )
