@@ -25,6 +25,7 @@ from auditor.report.sheet import (
     ROW,
     SERIES,
     SMALL,
+    TEXT,
     WIDTH,
     Dashes,
     Sheet,
@@ -340,7 +341,9 @@ def plane(
         sheet.text(_LEFT - 6.0, at, f"{tick:g}", align="right", colour=MUTED, size=SMALL)
     sheet.line([_LEFT, _LEFT + width], [top + _PLOT] * 2, colour=MUTED, width=0.8)
     sheet.text(_LEFT + width / 2, top + _PLOT + 27.0, fitting(x_label, width), align="center", colour=MUTED)
-    sheet.text(8.0, top + _PLOT / 2, fitting(y_label, _PLOT), align="center", colour=MUTED, turned=True)
+    # Fonts of other viewers are wider than the one that letters are counted in.
+    named = fitting(y_label, _PLOT, TEXT)
+    sheet.text(8.0, top + _PLOT / 2, named, align="center", colour=MUTED, size=SMALL, turned=True)
     for i, key in enumerate(legend):
         at = 8.0 + 17.0 * i
         if key.marker:
