@@ -289,9 +289,9 @@ def test_five_hundred_findings_are_light_and_quick() -> None:
     report = report_of(results)
     assert len(report.findings) >= 500
     render_html(refused_report())
-    start = time.perf_counter()
+    start = time.process_time()
     html = render_html(report)
-    assert time.perf_counter() - start < 2.0
+    assert time.process_time() - start < 2.0
     assert len(html.encode()) < 3_000_000
 
 
