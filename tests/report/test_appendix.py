@@ -70,8 +70,8 @@ def test_numbers_without_a_bound_are_a_line_a_question_and_group(report: AuditRe
         "selection_rate", "true_positive_rate", "false_positive_rate", "accuracy",
     }  # fmt: skip
     assert none_of(number.level for number in women.numbers)
-    folded = "".join(re.findall('<details class="folded".*?</dl>', html, re.DOTALL))
-    outside = re.sub('<details class="folded".*?</dl>', "", html, flags=re.DOTALL)
+    folded = "".join(re.findall('<tbody[^>]* class="fold">.*?</tbody>', html, re.DOTALL))
+    outside = re.sub('<tbody[^>]* class="fold">.*?</tbody>', "", html, flags=re.DOTALL)
     assert "sex: female, race: Asian" in folded and "sex: female, race: Asian" not in outside
 
 
@@ -108,7 +108,6 @@ def test_methods_are_those_of_probes_that_ran() -> None:
     html = render_html(report)
     methods = html[html.index('id="methods"') : html.index('id="criteria"')]
     assert "Yeom et al." in methods and "StereoSet" not in methods and "Carlini" not in methods
-    assert "StereoSet" not in html
 
 
 def _attacks() -> AuditReport:
