@@ -21,7 +21,9 @@ from cli.dossier import dossier
 from cli.dp_audit import dp_audit
 from cli.dp_budget import dp_budget
 from cli.dp_lint import dp_lint
+from cli.due import due
 from cli.export import export
+from cli.findings import findings
 from cli.flags import parse_json_flag, with_flags
 from cli.gradient_inversion import gradient_inversion
 from cli.guarded import RECORD, Reads, Writes, guarded
@@ -29,6 +31,7 @@ from cli.history import Db, history, signoff
 from cli.new_probe import new_probe
 from cli.register import register
 from cli.reproduce import reproduce
+from cli.site import site
 from cli.train import train as train_command
 from cli.verify import keygen, verify
 
@@ -126,14 +129,18 @@ def scan(
     Exit codes: 0 everything judged passed, 1 something FAILed, 2 wrong usage, 3 nothing failed but something could not
     be said, 4 the model or the data were refused.
     """
-    from cli.options import configure
-    from cli.scan import scan as run_scan
+    from auditor.run.measuring_process import measuring_process
 
-    typed = given.pop("architecture_args")
-    arguments = None if typed is None else parse_json_flag(str(typed), "--architecture-args")
-    configured = configure(given | {"model": model, "architecture_args": arguments}, config, set_ or [])
-    options = configured.options
-    return run_scan(configured, as_json=options.json_, quiet=options.quiet, debug=debug or options.debug)
+    # Before all else that is imported here: it imports meanwhile.
+    with measuring_process() as waiting:
+        from cli.options import configure
+        from cli.scan import scan as run_scan
+
+        typed = given.pop("architecture_args")
+        arguments = None if typed is None else parse_json_flag(str(typed), "--architecture-args")
+        configured = configure(given | {"model": model, "architecture_args": arguments}, config, set_ or [])
+        options = configured.options
+        return run_scan(configured, waiting, as_json=options.json_, quiet=options.quiet, debug=debug or options.debug)
 
 
 @command("probes")
@@ -163,6 +170,15 @@ def report(
         Path | None, typer.Option(help="Folder to write every figure into, as files."), Writes(itself=True)
     ] = None,
     figure_format: Annotated[str, typer.Option(help="What figures are written as: svg,png.")] = "svg",
+    lang: Annotated[
+        str | None, typer.Option(help="Other words than the record's own: en, de or a catalogue FILE.toml.")
+    ] = None,
+    pdf_certificate: Annotated[
+        Path | None, typer.Option(help="Sign the PDF with this private key and its X.509 certificate, PEM or PKCS 12.")
+    ] = None,
+    pdf_password_env: Annotated[
+        str | None, typer.Option(help="Environment variable that holds the password of --pdf-certificate.")
+    ] = None,
     finding: Annotated[
         str | None, typer.Option(help="Print where the number with this id comes from, and write nothing.")
     ] = None,
@@ -170,7 +186,8 @@ def report(
 ) -> None:
     """Render a recorded audit again, without model, data or torch."""
     from cli.gate import consistent
-    from cli.rendering import known_figure_formats, known_formats, write_figures
+    from cli.rendering import catalogue_of, known_figure_formats, known_formats, write_figures
+    from cli.sealing import seal_of
     from cli.traced import print_trace
     from cli.written import claim_report, write_report
 
@@ -181,10 +198,11 @@ def report(
     folder, read = out or (run if run.is_dir() else run.parent), run / RECORD if run.is_dir() else run
     if "json" in formats and read.exists() and (folder / RECORD).exists() and read.samefile(folder / RECORD):
         formats.remove("json")  # the record is there as it is
+    say, seal = catalogue_of(lang, formats), seal_of(pdf_certificate, pdf_password_env, formats)
     claim_report(folder, formats)
     record = consistent(run)
     drawn = write_figures(record, figures, drawn_as) if figures is not None else []
-    for path in [*write_report(record, folder, formats), *drawn]:
+    for path in [*write_report(record, folder, formats, say, seal), *drawn]:
         typer.echo(path)
 
 
@@ -428,6 +446,9 @@ command("register")(register)
 command("dossier")(dossier)
 command("history")(history)
 command("signoff")(signoff)
+command("site")(site)
+command("findings")(findings)
+command("due")(due)
 
 
 if __name__ == "__main__":

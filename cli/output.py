@@ -107,6 +107,7 @@ def print_report(report: AuditReport, written: Sequence[str]) -> None:
     """The six counts, what failed, what could not be said and what it would take, what did not run, the files."""
     from auditor.finding.measurement import Outcome
     from auditor.record import rows_for_all
+    from auditor.record.acceptances import told as accepted_told
     from auditor.record.left_out import groups_left_out, hidden_gradients
     from auditor.record.text import count, visible
     from auditor.record.worth import worth_of
@@ -136,6 +137,8 @@ def print_report(report: AuditReport, written: Sequence[str]) -> None:
         typer.echo(paragraph("looks   " + visible(report.training.describe()), 0))
     for decision in report.decisions:
         typer.echo(paragraph("history " + visible(decision.describe()), 0))
+    for accepted in accepted_told(report):
+        typer.echo(paragraph("history " + visible(accepted), 0))
     typer.echo()
     counted = [coloured(f"{c.outcome.value} {c.n}", c.outcome.value) for c in counts_of(report)]
     typer.echo("   ".join([*counted, *filter(None, [for_other_kinds(report)])]))

@@ -17,6 +17,7 @@ from auditor.errors import AuditorError
 from auditor.evidence.registration import with_what_became
 from auditor.files import check_writable
 from auditor.run.isolate import last_lines
+from auditor.run.measuring_process import MeasuringProcess
 from auditor.run.options import Configured
 from auditor.run.scan import job_of, record_of, rows_at_hand, scan_job, workloads
 from cli.evidence import check_flags, start_log, write_evidence
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from auditor.record.looks import CampaignRecord
 
 
-def scan(configured: Configured, *, as_json: bool, quiet: bool, debug: bool) -> int:
+def scan(configured: Configured, waiting: MeasuringProcess, *, as_json: bool, quiet: bool, debug: bool) -> int:
     """Runs the scan and writes its reports; returns the exit code."""
     began, started = datetime.now(UTC), time.perf_counter()
     signal.signal(signal.SIGTERM, _terminated)
@@ -59,9 +60,8 @@ def scan(configured: Configured, *, as_json: bool, quiet: bool, debug: bool) -> 
                 log.add("stage", stage=stage)
                 shown(waits.get(stage, stage))
 
-            scanned = scan_job(
-                at_level(asked, campaign), job, PROBES, started, command=command_line(), on_stage=on_stage
-            )
+            level = at_level(asked, campaign)
+            scanned = scan_job(level, job, PROBES, started, command=command_line(), on_stage=on_stage, waiting=waiting)
     measured = scanned.measured
     if debug and measured.log.strip():
         typer.echo(last_lines(measured.log, 200), err=True)

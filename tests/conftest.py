@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from auditor.run import isolate
+from auditor.run import measuring_process
 from tests.processor_time import import_clock, pytest_runtest_call
 from tests.toys.postgres import postgres  # noqa: F401  # a fixture
 from tests.warm_child import WarmChildren
@@ -44,10 +44,10 @@ def warm_children() -> Iterator[WarmChildren]:
 
 
 @pytest.fixture(autouse=True)
-def measuring_process(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+def forked_measuring_process(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every test's measuring processes are forked, but for those of tests marked ``real_child``."""
     if sys.platform == "linux" and request.node.get_closest_marker("real_child") is None:
-        monkeypatch.setattr(isolate, "start_child", request.getfixturevalue("warm_children").start)
+        monkeypatch.setattr(measuring_process, "start_child", request.getfixturevalue("warm_children").start)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

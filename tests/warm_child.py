@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 from typing import IO, Any
 
-from auditor.run import isolate
+from auditor.run import measuring_process
 
 _PR_SET_CHILD_SUBREAPER = 36
 
@@ -63,10 +63,10 @@ class WarmChildren:
         self._scratch = tempfile.TemporaryDirectory(prefix="auditor-warm-")
 
     def start(self, writer: int, log: IO[bytes], scratch: str) -> WarmChild:
-        """What :func:`auditor.run.isolate.start_child` does."""
+        """What :func:`auditor.run.measuring_process.start_child` does."""
         channel = self._begun()
         reader, stdin = os.pipe()
-        asked: dict[str, Any] = {"cwd": scratch, "env": isolate._environment(scratch), "parent": os.getpid()}
+        asked: dict[str, Any] = {"cwd": scratch, "env": measuring_process.environment(scratch), "parent": os.getpid()}
         descriptors = array.array("i", [reader, log.fileno(), writer])
         # Only while it is born: other orphans of the tests are nobody's here.
         _take_in_orphans(True)
@@ -88,7 +88,7 @@ class WarmChildren:
                 ],
                 stdin=subprocess.DEVNULL,
                 cwd=self._scratch.name,
-                env=isolate._environment(self._scratch.name),
+                env=measuring_process.environment(self._scratch.name),
                 pass_fds=(other.fileno(),),
             )
             other.close()

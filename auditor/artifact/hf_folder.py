@@ -6,21 +6,17 @@ beside the weights can be opened, imported or fetched because a file says so.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from auditor.artifact.source import Source, printable, read_source, reading
-from auditor.artifact.streamed import stream_safetensors
+from auditor.artifact.folder import Folder
+from auditor.artifact.source import printable, reading
 from auditor.artifact.weights import (
-    LOADED_BY_SAFETENSORS,
     LOADED_BY_TORCH,
     as_state_dict,
     load_torch_file,
@@ -28,9 +24,7 @@ from auditor.artifact.weights import (
 from auditor.artifact.wordpiece import word_pieces
 from auditor.errors import MOST_NAMED, DamagedError, ModelError, UnsafeModelError
 
-FORMAT = "Hugging Face folder"
 MAX_TOKENIZER_BYTES = 256 << 20
-_MAX_JSON_BYTES = 16 << 20
 _MAX_SHARDS = 1000
 _SHARD = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*\.(safetensors|bin)")
 _SPECIAL_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
@@ -38,92 +32,6 @@ REFUSED_KEYS = {
     "quantization_config": "is quantised",
     "backbone": "takes its backbone from another repository",
 }
-
-
-class Folder:
-    """A model folder and what was read of it; ``digest`` covers the name and content of every file that was read."""
-
-    def __init__(self, path: str) -> None:
-        self.path = path
-        self.name = printable(Path(path).resolve().name)
-        self._digests: dict[str, str] = {}
-        self.size_bytes = 0
-        self.loaded_by = LOADED_BY_SAFETENSORS
-
-    def has(self, name: str) -> bool:
-        """Whether there is a file of that name."""
-        return (Path(self.path) / name).is_file()
-
-    def names(self) -> list[str]:
-        """Names in the folder, sorted."""
-        return sorted(p.name for p in Path(self.path).iterdir())
-
-    def read(self, name: str, max_bytes: int | None = None) -> Source:
-        """One file of the folder, read once."""
-        where = Path(self.path) / name
-        source = read_source(where) if max_bytes is None else read_source(where, max_bytes=max_bytes)
-        self._digests[name] = source.sha256
-        self.size_bytes += len(source.data)
-        return source
-
-    def tensors(self, name: str) -> dict[str, Tensor]:
-        """The tensors of one safetensors file of the folder, read once, with no second copy of them in memory."""
-        tensors, self._digests[name], size = stream_safetensors(Path(self.path) / name)
-        self.size_bytes += size
-        return tensors
-
-    def json(self, name: str) -> dict[str, Any]:
-        """One file of the folder as a JSON object. Raises UnsafeModelError where it names code to run."""
-        source = self.read(name, _MAX_JSON_BYTES)
-        with reading(f"{name!r} in {self.name!r} is no valid JSON"):
-            parsed = json.loads(source.data)
-            if not isinstance(parsed, dict):
-                raise DamagedError(f"{name!r} in {self.name!r} is no JSON object.")
-            code = next(_values_of(parsed, "auto_map"), None)
-        if code is not None:
-            raise UnsafeModelError(
-                f"{name!r} in {self.name!r} names code to import and run ({printable(json.dumps(code), 100)}); code "
-                "that comes with a model is never run. Audit it with --predict package.module:function."
-            )
-        return parsed
-
-    def has_read(self, name: str) -> bool:
-        """Whether that file was read."""
-        return name in self._digests
-
-    @property
-    def sha256(self) -> str:
-        """Digest over the sorted listing ``sha256  name`` of the files that were read."""
-        listing = "".join(f"{digest}  {name}\n" for name, digest in sorted(self._digests.items()))
-        return hashlib.sha256(listing.encode()).hexdigest()
-
-
-def _values_of(parsed: object, key: str) -> Iterator[object]:
-    stack = [parsed]
-    while stack:
-        item = stack.pop()
-        if isinstance(item, dict):
-            if key in item:
-                yield item[key]
-            stack.extend(item.values())
-        elif isinstance(item, list):
-            stack.extend(item)
-
-
-def no_model(folder: Folder) -> str:
-    """Why a folder without config.json cannot be loaded, and what to name instead."""
-    return (
-        f"{folder.name!r} is a folder without a config.json: name a model file, or a folder that "
-        "model.save_pretrained(folder) wrote."
-    )
-
-
-def opened(path: str) -> tuple[Folder, Mapping[str, Any]]:
-    """A folder and what its config.json says. Raises ModelError where it has none."""
-    folder = Folder(path)
-    if not folder.has("config.json"):
-        raise ModelError(no_model(folder), code="AUD-LOAD-INCOMPLETE")
-    return folder, folder.json("config.json")
 
 
 def ignored_files(folder: Folder) -> tuple[str, ...]:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import pickletools
-from typing import Any
+from typing import Any, Literal
 
 from auditor.artifact.archive import Archive
 from auditor.artifact.pickles import PickleReading
-from auditor.artifact.source import printable, reading
+from auditor.artifact.source import Source, printable, reading
 from auditor.errors import DamagedError
 
+LOADED_BY_SAFETENSORS = "safetensors.torch.load"
 # The first of a legacy torch file's pickles is this number.
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 # Exact names only: what plain weights and the numbers of a training script beside them need.
@@ -130,6 +131,27 @@ def safetensors_header(data: bytes, what: str, size: int | None = None) -> dict[
     if place != size - 8 - length:
         raise DamagedError(f"{what!r} is a truncated or doctored safetensors file: its tensors do not fill it.")
     return header
+
+
+def check_gguf(source: Source) -> None:
+    """Raises DamagedError for a GGUF file whose first 24 bytes cannot be those of one.
+
+    They are the mark, the version (uint32, 2 or 3), and the numbers of tensors and of keys (uint64), of either byte
+    order.
+    Source: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
+    """
+    head = source.data[:24]
+    order: Literal["little", "big"] = "big" if head[4:6] == b"\0\0" else "little"
+    version, tensors, keys = (int.from_bytes(head[a:b], order) for a, b in ((4, 8), (8, 16), (16, 24)))
+    if len(head) < 24:
+        raise DamagedError(f"{source.name!r} is a truncated GGUF file: it ends within its header.")
+    if version not in (2, 3):
+        raise DamagedError(f"{source.name!r} is a GGUF file of version {version}; 2 and 3 are read: convert it anew.")
+    # Every tensor takes at least 24 bytes of the table, and every key 12.
+    if tensors * 24 + keys * 12 > len(source.data) - 24:
+        raise DamagedError(
+            f"{source.name!r} is a truncated GGUF file: its header claims {tensors:,} tensors and {keys:,} keys."
+        )
 
 
 def _unique_pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

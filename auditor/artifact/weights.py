@@ -27,7 +27,6 @@ from auditor.artifact.weight_files import (
 from auditor.errors import DamagedError, ModelError, UnsafeModelError, UnsupportedError
 
 LOADED_BY_TORCH = "torch.load(weights_only=True)"
-LOADED_BY_SAFETENSORS = "safetensors.torch.load"
 # Tied weights are stored once and named twice or more; beyond this the file claims far more than it holds.
 MAX_CLAIM = 8
 

@@ -7,12 +7,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from auditor.comparing.remarks import remarks
-from auditor.comparing.side_by_side import CHANGE, SHOWN, Both, Key, Row, key_of, of_rate
+from auditor.comparing.side_by_side import CHANGE, SHOWN, Both, Row, of_rate
 from auditor.comparing.usefulness import PERFORMANCE, Usefulness, doubted, in_family, usefulness
 from auditor.errors import UsageError
 from auditor.finding.copies import why_doubtful
 from auditor.finding.criterion import CriterionRecord
 from auditor.finding.measurement import Outcome
+from auditor.record.asks import Key, key_of
 from auditor.record.audit_report import INTAKE, AuditReport, Finding
 from auditor.record.text import number
 from auditor.statistics.changes import RateChange
@@ -23,6 +24,7 @@ _SHOWN_LEVEL = 0.025
 # Of the comparison's error rate: what is required, and what the model is worth.
 _JUDGED, _USEFUL = 0.75, 0.25
 _MOST_NAMED = 3
+_SAME = "Both audits are of the same model and the same rows: a number that they share has not changed at all."
 _JUDGEMENTS = (Outcome.PASS, Outcome.FAIL, Outcome.INCONCLUSIVE)
 # How a paired change says which model it is since.
 _SINCE = re.compile(r"sha256 ([0-9a-f]{16})")
@@ -169,6 +171,8 @@ def compare(before: AuditReport, after: AuditReport, *, error_rate: float = 0.05
     others = tuple(row for row in rest if row not in details)
     copied = why_doubtful(before.data.copies) or why_doubtful(after.data.copies)
     said = [useful.same_answer] if useful.same_answer else []
+    if both.same:
+        said.append(_SAME)
     if copied:
         rows = [replace(r, verdict="no change shown") if r.verdict in SHOWN else r for r in rows]
         said.append(f"No change is shown. {copied}")

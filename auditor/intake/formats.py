@@ -78,7 +78,8 @@ def _torch_weights(opened: Opened, spec: ModelSpec) -> AuditedModel:
 
 
 def _safetensors(opened: Opened, spec: ModelSpec) -> AuditedModel:
-    from auditor.artifact.weights import LOADED_BY_SAFETENSORS, load_safetensors
+    from auditor.artifact.weight_files import LOADED_BY_SAFETENSORS
+    from auditor.artifact.weights import load_safetensors
     from auditor.intake.state_dict import load_state_dict
 
     weights = load_safetensors(opened.source)

@@ -10,12 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from auditor.artifact.folder import Folder, opened
 from auditor.artifact.hf_folder import (
     REFUSED_KEYS,
-    Folder,
     build_network,
     ignored_files,
-    opened,
     quiet_and_offline,
     read_weights,
     tokenizer_backend,

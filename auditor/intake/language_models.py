@@ -14,18 +14,18 @@ from typing import Any
 
 import torch
 
+from auditor.artifact.folder import Folder, opened
 from auditor.artifact.hf_folder import (
     REFUSED_KEYS,
-    Folder,
     build_network,
     ignored_files,
-    opened,
     quiet_and_offline,
     read_tokenizer,
     read_weights,
     unused_keys,
 )
 from auditor.artifact.source import Source, printable, reading
+from auditor.artifact.weight_files import check_gguf
 from auditor.errors import MissingExtraError, ModelError, UnsupportedError
 from auditor.files import sha256_of
 from auditor.intake.specs import ModelSpec
@@ -92,6 +92,7 @@ def load_gguf(source: Source, spec: ModelSpec) -> AuditedLanguageModel:
 
     Raises MissingExtraError without the packages that read it, ModelError where it cannot be used.
     """
+    check_gguf(source)
     absent = [name for name in ("gguf", "accelerate") if importlib.util.find_spec(name) is None]
     if absent:
         raise MissingExtraError(

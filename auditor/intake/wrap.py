@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 from torch import nn
 
-from auditor.artifact.hf_folder import FORMAT, Folder
+from auditor.artifact.folder import FORMAT, Folder
 from auditor.artifact.source import Source, printable
 from auditor.data.preprocessing import Preprocessing, label_name
 from auditor.errors import DataError, ModelError, UsageError, did_you_mean

@@ -153,7 +153,8 @@ def transformers_network(name: str, settings: Mapping[str, Any], weights: dict[s
     """
     from transformers.models.auto import modeling_auto
 
-    from auditor.artifact.hf_folder import Folder, build_network, quiet_and_offline
+    from auditor.artifact.folder import Folder
+    from auditor.artifact.hf_folder import build_network, quiet_and_offline
 
     kind = settings.get("model_type")
     known = [

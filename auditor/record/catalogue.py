@@ -108,6 +108,13 @@ class Catalogue:
             return shown
         return self.say("form.points_one" if shown == "1" else "form.points_many", value=shown)
 
+    def exactly(self, x: float, form: Form) -> str:
+        """A number that somebody chose, as a question reads it and with all the digits it was given."""
+        if form in ("points", "percent", "pairs"):
+            shown = self._local(f"{100 * x:.6g}".replace("-", "\N{MINUS SIGN}"))
+            return self.say("form.points_many", value=shown) if form == "points" else f"{shown}\N{NO-BREAK SPACE}%"
+        return self._local(f"{x:.6g}".replace("-", "\N{MINUS SIGN}"))
+
     def percent(self, share: Number) -> str:
         """A share in per cent: whole from a tenth on, one decimal below."""
         if share is None or not math.isfinite(share):

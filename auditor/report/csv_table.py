@@ -37,7 +37,7 @@ def render_csv(report: AuditReport) -> str:
     document = view.document_id(report)[:16]
     for finding in report.findings:
         cells = _cells(finding) | {"document": document}
-        writer.writerow({name: _cell(value) for name, value in cells.items()})
+        writer.writerow({name: cell(value) for name, value in cells.items()})
     return out.getvalue()
 
 
@@ -85,7 +85,8 @@ def _json(values: Mapping[str, str | float]) -> str | None:
     return json.dumps(values, ensure_ascii=False, default=str) if values else None
 
 
-def _cell(value: object) -> str:
+def cell(value: object) -> str:
+    """A value as a CSV cell: a text that a spreadsheet would take for a formula has an apostrophe before it."""
     if value is None:
         return ""
     if isinstance(value, str):

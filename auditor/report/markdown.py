@@ -10,9 +10,12 @@ from auditor.finding.figure import Figure
 from auditor.finding.measurement import Outcome
 from auditor.record import rows_for_all, text
 from auditor.record.audit_report import AuditReport
+from auditor.record.catalogue import Catalogue
 from auditor.record.worth import worth_of
 from auditor.report import view
 from auditor.report.first_page import FirstPage, first_page
+from auditor.report.remediation import Remediation, remediation_of
+from auditor.report.scope import Scope, scope_of
 from auditor.report.view import Row, ShownCell, ShownPolicy
 
 MOST = 10
@@ -22,13 +25,14 @@ _SPECIAL = re.compile(r"([\\`*_{}\[\]<>|~&$]|:(?=//)|(?<=www)\.)")
 _CALLS = re.compile(r"[@#]")
 
 
-def render_markdown(report: AuditReport) -> str:
+def render_markdown(report: AuditReport, say: Catalogue | None = None) -> str:
     """A short Markdown text: the verdict, all six counts, what failed, what could not be said, what did not run.
 
-    Names stand in code spans and sentences are escaped, so that data can neither format, link, embed nor mention.
+    ``say``: other words than the record's own. Names stand in code spans and sentences are escaped, so that data can
+    neither format, link, embed nor mention.
     """
     rows = view.shown_rows(report)
-    page = first_page(report)
+    page = first_page(report, say)
     lines = [f"## Audit of {code_span(report.model.path or 'a model in memory')}", ""]
     lines += [escaped(" · ".join(page.subtitle)), ""] if page.subtitle else []
     lines += [f"**{escaped(page.headline)}.** {escaped(page.effect)} Exit code {report.exit_code}.", ""]
@@ -49,6 +53,8 @@ def render_markdown(report: AuditReport) -> str:
     lines += [f"{elsewhere}.", ""] if elsewhere else []
     lines += [f"> **Note well.** {escaped(page.own_words)}", ""] if page.own_words else []
     lines += _asked(page)
+    lines += [line for said in (page.retold, page.fallback) if said for line in (f"_{escaped(said)}_", "")]
+    lines += _scope(scope_of(report, page.say)) + _remedies(remediation_of(report, page.say))
     lines += _judged([r for r in rows if r.outcome in (Outcome.FAIL, Outcome.PASS)])
     lines += _open([r for r in rows if r.outcome is Outcome.INCONCLUSIVE])
     tried = dict.fromkeys(r.finding.tried for r in rows if r.finding.tried and r.finding.criterion)
@@ -122,6 +128,38 @@ def _asked(page: FirstPage) -> list[str]:
             command = f" {code_span(action.command, limit=_LONGEST_SENTENCE)}" if action.command else ""
             lines.append(f"- {escaped(action.sentence)}{command}")
     return [*lines, ""] if lines else []
+
+
+def _scope(scope: Scope) -> list[str]:
+    """Whose, what, for which system and on which rows; an empty cell was not stated, and its key stands beside it."""
+    lines = [f"### {escaped(scope.title)}", "", escaped(scope.lead), "", "| | | |", "| --- | --- | --- |"]
+    for section in scope.sections:
+        for i, line in enumerate(section.lines):
+            head = f"**{escaped(section.title)}**" if not i else ""
+            key = code_span(line.key, cell=True) if line.key and not line.value else ""
+            lines.append(f"| {head} | {escaped(line.label)} | {escaped(line.value)}{key} |")
+    lines.append("")
+    if scope.groups:
+        lines += ["| " + " | ".join(map(escaped, scope.heads)) + " |", "| --- | ---: | --- |"]
+        lines += [f"| {escaped(g.group)} | {g.n} | {escaped(g.said)} |" for own in scope.groups for g in own.lines]
+        lines += ["", *(f"{escaped(own.feature)}: {escaped(own.more)}" for own in scope.groups if own.more), ""]
+    return [*lines, *(line for note in scope.notes for line in (escaped(note), ""))]
+
+
+def _remedies(table: Remediation) -> list[str]:
+    lines = [f"### {escaped(table.title)}", ""]
+    if not table.lines:
+        return [*lines, escaped(table.nothing), ""]
+    lines += ["| " + " | ".join(map(escaped, table.heads)) + " |", "| --- | --- | --- | --- | --- |"]
+    for line in table.lines[:MOST]:
+        what = " ".join(part for part in (f"**{escaped(line.question)}**", escaped(line.about)) if part)
+        found = f" {escaped(line.found)} ({escaped(line.interval)})" if line.interval else ""
+        cells = (f"{what}{found} {code_span(line.id, cell=True)}", line.severity, line.owner, line.due, line.said)
+        lines.append("| " + " | ".join([cells[0], *map(escaped, cells[1:])]) + " |")
+    lines += [*_more(table.lines), "", escaped(table.rule), ""]
+    if table.retest:
+        lines += [f"{escaped(table.retest_title)}: {code_span(table.retest, limit=_LONGEST_SENTENCE)}", ""]
+    return lines
 
 
 def _judged(rows: Sequence[Row]) -> list[str]:

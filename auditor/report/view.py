@@ -15,6 +15,7 @@ from auditor.finding.measurement import Outcome
 from auditor.finding.vacuity import HIDDEN
 from auditor.record import text
 from auditor.record.about import About
+from auditor.record.acceptances import told as accepted_told
 from auditor.record.audit_report import (
     INTAKE,
     AuditReport,
@@ -24,7 +25,7 @@ from auditor.record.audit_report import (
     Finding,
     PolicyRecord,
 )
-from auditor.record.labels import AS_THEY_ARE, Labels
+from auditor.record.labels import Labels
 from auditor.record.left_out import groups_left_out, hidden_gradients
 
 # The order in which a reader has to act, not the alphabet.
@@ -209,7 +210,7 @@ def document_id(report: AuditReport) -> str:
     return hashlib.sha256(report.to_json().encode()).hexdigest()
 
 
-def rows_of(findings: Sequence[Finding], called: Labels = AS_THEY_ARE) -> list[Row]:
+def rows_of(findings: Sequence[Finding], called: Labels | None = None) -> list[Row]:
     """Every finding as it is printed, in the order of the record; ``called``: what columns and values are called."""
     named = [(_name(f), text.label(f, called)) for f in findings]
     alike, by_method = Counter(named), Counter((*n, f.method) for n, f in zip(named, findings, strict=True))
@@ -267,10 +268,10 @@ def is_detail(finding: Finding) -> bool:
     return finding.outcome is Outcome.NOT_JUDGED and bool(finding.group or finding.at)
 
 
-def drawn_of(i: int, figure: Figure) -> Drawn:
-    """The ``i``-th figure of a report with the table behind it."""
+def drawn_as(i: int, figure: Figure) -> Drawn:
+    """A figure with the table behind it; ``i`` is its number in the report."""
     columns, rows = _table_behind(figure)
-    kept, left_out = (rows, 0) if figure.kind not in ("rates", "bars", "curve", "roc") else _thinned(figure, rows)
+    kept, left_out = _thinned(figure, rows) if figure.series and figure.kind != "forest" else (rows, 0)
     scale = scale_of(figure.texts)
     return Drawn(
         figure=figure,
@@ -525,7 +526,8 @@ def warnings_of(report: AuditReport) -> list[str]:
         loud.append(report.looks.describe())
     if report.training is not None and report.training.eventful:
         loud.append(report.training.describe())
-    return loud + [decision.describe() for decision in report.decisions]
+    # What was accepted finding by finding is told of each finding, whoever signed it.
+    return loud + [d.describe() for d in report.decisions if not d.one_by_one] + list(accepted_told(report))
 
 
 @dataclass(frozen=True)

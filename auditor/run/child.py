@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import traceback
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -13,6 +14,7 @@ from threading import Thread
 import numpy as np
 import pandas as pd
 
+from auditor.artifact.source import printable
 from auditor.data.audit_data import AuditData, favourable
 from auditor.data.counts import GroupCounts
 from auditor.data.groups_digest import GroupsDigest
@@ -20,7 +22,7 @@ from auditor.data.row_keys import Keys, digest_of_keys
 from auditor.detection.examine import Examination, loaded_detector
 from auditor.detection.record import DetectorRecord
 from auditor.errors import DataError, OutputsError, UsageError
-from auditor.files import received, sha256_of, write_beside
+from auditor.files import received, sha256_of, state_of, write_beside
 from auditor.finding.measurement import Measurement
 from auditor.intake.formats import Opened, load_model
 from auditor.intake.recorded import load_recorded
@@ -40,7 +42,9 @@ from auditor.intake.specs import (
 )
 from auditor.model.audited_model import AuditedModel
 from auditor.model.saving import save
+from auditor.record.about import check_reference
 from auditor.record.audit_report import DataRecord
+from auditor.record.columns import Missing
 from auditor.record.labels import check_keys, spelled
 from auditor.run.alike import alike_in_counts
 from auditor.run.answers import counts_of, head_of, parts_of
@@ -75,19 +79,37 @@ def load_probe(spec: ProbeSpec) -> Probe:
 
 
 class Hashing(Thread):
-    """Digests of the data files, taken while the model works: hashing lets go of the interpreter."""
+    """Digests of the data files, taken while the model works: hashing lets go of the interpreter.
+
+    It begins before anything is read, so that rows and digest are of the same bytes where the files are then as they
+    were.
+    """
 
     def __init__(self, spec: DataSpec) -> None:
         super().__init__(daemon=True)
         self._spec = spec
         self.digest: str | None = None
         self.train_digest: str | None = None
+        self._paths = [Path(path) for path in (spec.path, spec.train) if path is not None]
+        # What is absent is said by whoever reads it.
+        self._before = [state_of(path) if path.exists() else None for path in self._paths]
         self.start()
 
     def run(self) -> None:
         self.digest = _digest(Path(self._spec.path))
         if self._spec.train is not None:
             self.train_digest = _digest(Path(self._spec.train))
+
+    def ended(self) -> None:
+        """Waits for the digests. Raises DataError where a file is no longer what it was when they began."""
+        self.join()
+        for path, before in zip(self._paths, self._before, strict=True):
+            if not path.exists() or state_of(path) != before:
+                raise DataError(
+                    f"{printable(path.name)!r} changed while it was read, so that its digest may be of other rows than "
+                    "those audited: audit it again when nothing writes to it.",
+                    code="AUD-DATA-CHANGED",
+                )
 
 
 def _digest(path: Path) -> str:
@@ -96,7 +118,7 @@ def _digest(path: Path) -> str:
 
 def complete_record(record: DataRecord, spec: DataSpec, hashing: Hashing) -> DataRecord:
     """The data's record with what only the files know."""
-    hashing.join()
+    hashing.ended()
     return record.model_copy(
         update={
             "path": spec.path,
@@ -118,6 +140,9 @@ def run(job: Job, channel: Channel, opened: list[Opened] | None = None) -> None:
         train_detector(job.detector_training, job, channel)
         return
     probes = [load_probe(spec) for spec in job.probes]
+    # Before anything of the rows is read.
+    other = job.mitigation or job.export or job.explain
+    hashing = None if job.data is None or other is not None else Hashing(job.data)
     recorded = None if job.data is None or job.data.recorded is None else load_recorded(job.model, job.data)
     # Handed over, so that the file's bytes are let go of when it is loaded.
     model = load_model(job.model, opened=opened.pop() if opened else None) if recorded is None else recorded[0]
@@ -133,11 +158,10 @@ def run(job: Job, channel: Channel, opened: list[Opened] | None = None) -> None:
     if job.explain is not None:
         explain(job.explain, model, job, channel)
         return
-    if job.data is None:
+    if job.data is None or hashing is None:
         channel.send(DataRead(data=DataRecord()))
         answer(probes, model, None, job, channel)
         return
-    hashing = Hashing(job.data)
     counting = [probe for probe in probes if counts_suffice(probe)]
     if (
         probes and len(counting) == len(probes) and job.evidence is None and recorded is None
@@ -148,6 +172,7 @@ def run(job: Job, channel: Channel, opened: list[Opened] | None = None) -> None:
     data = load_data(job.data, model) if recorded is None else recorded[1]
     _check_labels(job.data, data)
     record = data_record(data)
+    check_reference(job.data.reference, record.groups or {})
     if job.recognise:
         record = record.model_copy(update={"rows_sha256": data.evaluation.digest})
     channel.send(DataRead(data=complete_record(record, job.data, hashing)))
@@ -312,6 +337,21 @@ def answer(probes: Sequence[Probe], model: AuditedModel, data: AuditData | None,
         channel.send(Answered(result=replace(result, probe=spec.name)))
 
 
+def sizes_of(counts: GroupCounts) -> dict[str, dict[str, int]]:
+    """How many rows are in each group, by sensitive feature."""
+    own = {name: counts.by((name,)) for name in counts.features}
+    return {
+        name: {group[0]: int(n) for group, n in zip(each.groups, each.sizes(), strict=True)}
+        for name, each in own.items()
+    }
+
+
+def missing_in(counts: GroupCounts, spec: DataSpec, holes: Mapping[str, int]) -> Missing:
+    """How many of the counted rows lack what; ``holes``: of every feature."""
+    labels = None if spec.target is None else int(counts.table[:, -1].sum())
+    return Missing.of(labels, None if spec.text is not None else holes)
+
+
 def answer_from_counts(
     probes: Sequence[CountsProbe], model: AuditedModel, job: Job, spec: DataSpec, channel: Channel, hashing: Hashing
 ) -> None:
@@ -321,8 +361,10 @@ def answer_from_counts(
     copies = None
     try:
         keys: list[Keys] | None = [] if job.recognise else None
-        repeats, digests = RepeatCount(), dict[str, GroupsDigest]()
-        counts, notes = stream_counts(spec, model, keys, None if spec.copies_are_real else repeats, digests)
+        repeats, digests, holes = RepeatCount(), dict[str, GroupsDigest](), Counter[str]()
+        counts, notes = stream_counts(spec, model, keys, None if spec.copies_are_real else repeats, digests, holes)
+        sizes = sizes_of(counts)
+        check_reference(spec.reference, sizes)
         if spec.labels:
             seen = {name: {group[i] for group in counts.groups} for i, name in enumerate(counts.features)}
             _check_columns(spec, seen if spec.target is None else {**seen, spec.target: set(counts.classes)})
@@ -334,6 +376,11 @@ def answer_from_counts(
             notes=(*notes, *more),
             copies=copies if copies and copies.copies else None,
             groups_sha256={name: digest.hexdigest() for name, digest in digests.items()} or None,
+            groups=sizes or None,
+            missing=Missing.of(
+                None if spec.target is None else int(counts.table[:, -1].sum()),
+                None if spec.text is not None else holes,
+            ),
         )
     except (DataError, OutputsError, UsageError):
         raise

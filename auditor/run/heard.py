@@ -33,7 +33,12 @@ from auditor.run.messages import (
 
 @dataclass
 class Measured(Heard):
-    """What probes measured. A fresh child for the remaining probes says model, data and answers all again."""
+    """What probes measured. A fresh child for the remaining probes says model, data and answers all again.
+
+    ``keeps``: whether the model's answers by row were asked for.
+    """
+
+    keeps: bool = False
 
     results: list[ProbeResult] = field(default_factory=list)
     model: ModelRecord | None = None
@@ -55,6 +60,8 @@ class Measured(Heard):
                 on_stage("reading the data")
             case DataRead():
                 self.data = self.data or message.data
+            case Keeping() | Kept() if not self.keeps:
+                raise ValueError("answers that nobody asked for")
             case Keeping():
                 self.head, self.counts, self.parts = message.head, message.counts, []
             case Kept():

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from auditor.record.sandbox_state import SandboxState
 from auditor.record.text import visible
-from auditor.run.protocol import TABLE_MESSAGES, Confined, TableTrained, Working
+from auditor.run.protocol import MOST_LINES, MOST_SAID, TABLE_MESSAGES, Confined, TableTrained, Working
 
 if TYPE_CHECKING:
     from auditor.record.audit_report import Refusal
@@ -20,26 +20,39 @@ if TYPE_CHECKING:
 OnStage = Callable[[str], None]
 
 
+class SaidTooMuchError(ValueError):
+    """A process said more than one may say in all."""
+
+
 @dataclass
 class Heard:
     """What any job's children have said; a child that has loaded a hostile file is hostile, and so are its messages.
 
-    ``allowed``: the names it may ask or open. ``asking``: the one that it does, until it has answered. ``sandbox``: by
-    what it is confined. ``log``: its own output. Everything that a message says is taken once a child; ValueError says
-    that it breaks the protocol.
+    ``allowed``: the names it may ask or open. ``asking``: the one that it does, until it has answered. ``most``: bytes
+    that it may say in all. ``sandbox``: by what it is confined. ``log``: its own output. Everything that a message says
+    is taken once a child; ValueError says that it breaks the protocol.
     """
 
     allowed: frozenset[str] = frozenset()
     asking: str | None = None
+    most: int = MOST_SAID
     device: str = "none"
     sandbox: SandboxState | None = None
     refusal: Refusal | None = None
     log: str = ""
     reading: str = ""
     _seen: set[str] = field(default_factory=set)
+    _said: int = 0
+    _lines: int = 0
 
     def read(self, body: bytes) -> Message:
-        """One message of such a child; raises ValidationError where it is none."""
+        """One message of such a child; raises ValidationError where it is none, SaidTooMuchError beyond ``most``."""
+        self._said += len(body)
+        if self._said > self.most:
+            raise SaidTooMuchError(f"more than {self.most >> 20:,} MiB")
+        return self._parsed(body)
+
+    def _parsed(self, body: bytes) -> Message:
         from auditor.run.messages import MESSAGES
 
         return MESSAGES.validate_json(body)
@@ -47,12 +60,14 @@ class Heard:
     def begin(self, allowed: Iterable[str]) -> None:
         """Another child begins, which says anew what a child says."""
         self.allowed, self.asking, self._seen = frozenset(allowed), None, set()
+        self._said = self._lines = 0
 
     def take(self, message: Message, on_stage: OnStage) -> None:
         """Keeps what a message says. Raises ValueError where it may not come, or not now, or not again."""
         if isinstance(message, Working):
             self.reading = message.file
-            if message.words:
+            self._lines += bool(message.words)
+            if message.words and self._lines <= MOST_LINES:
                 on_stage(visible(message.words))
             return
         once = message.once()
@@ -80,8 +95,7 @@ class TableLearned(Heard):
 
     trained: TableTrained | None = None
 
-    def read(self, body: bytes) -> Message:
-        """One message of a training; raises ValidationError for those of other jobs too."""
+    def _parsed(self, body: bytes) -> Message:
         return TABLE_MESSAGES.validate_json(body)
 
     def _own(self, message: Message, on_stage: OnStage) -> None:

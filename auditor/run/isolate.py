@@ -15,14 +15,12 @@ import os
 import selectors
 import signal
 import subprocess
-import sys
-import tempfile
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import TYPE_CHECKING
 
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import PydanticSerializationError
@@ -31,18 +29,14 @@ from auditor.errors import DataError, ModelError, UsageError
 from auditor.intake.specs import Job, ProbeSpec
 from auditor.record.text import visible
 from auditor.run.checkpoints import lent_checkpoint
-from auditor.run.hearing import Heard, TableLearned
-from auditor.run.protocol import HEADER, MAX_MESSAGE, Done, Refused, TableTrained, Working
+from auditor.run.hearing import Heard, SaidTooMuchError, TableLearned
+from auditor.run.measuring_process import MeasuringProcess, measuring_process
+from auditor.run.protocol import HEADER, MAX_MESSAGE, MOST_KEPT, MOST_SAID, Done, Refused, TableTrained
 
 if TYPE_CHECKING:
     from auditor.finding.measurement import Pillar, ProbeResult
     from auditor.run.heard import FilesExamined, Measured, RowsExplained
     from auditor.run.messages import FileExported, Message, Trained
-
-_KEPT = (
-    "PATH", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES",
-    "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE",
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -55,12 +49,17 @@ class _End:
 
 
 def measure(
-    job: Job, pillars: dict[str, tuple[Pillar, str]], *, on_stage: Callable[[str], None] | None = None
+    job: Job,
+    pillars: dict[str, tuple[Pillar, str]],
+    *,
+    on_stage: Callable[[str], None] | None = None,
+    waiting: MeasuringProcess | None = None,
 ) -> Measured:
     """Runs a job to its end in as many children as it takes.
 
     ``pillars``: pillar and citation of each probe as the caller's own table has them. ``on_stage`` is told what is
-    being done. Raises UsageError where a flag turned out to be wrong once the files were read.
+    being done. ``waiting``: the first child, where the caller has started it. Raises UsageError where a flag turned out
+    to be wrong once the files were read.
     """
     from auditor.record.audit_report import INTAKE, Refusal
     from auditor.run.audit import files_result
@@ -69,11 +68,13 @@ def measure(
     names = [spec.name for spec in job.probes]
     if len(set(names)) < len(names) or INTAKE in names:
         raise UsageError(f"Two probes have one name, or one is named {INTAKE!r}: rename one of {', '.join(names)}.")
-    done = Measured()
+    keeps = job.evidence is not None
+    done = Measured(keeps=keeps, most=MOST_SAID + (MOST_KEPT if keeps else 0))
     remaining = list(job.probes)
     first = True
     while first or remaining:
-        end = _one_child(replace(job, probes=tuple(remaining), with_intake=first), done, on_stage or (lambda _: None))
+        asked = replace(job, probes=tuple(remaining), with_intake=first)
+        end = _one_child(asked, done, on_stage or (lambda _: None), waiting if first else None)
         done.log += end.log
         answered = {result.probe for result in done.results}
         remaining = [spec for spec in remaining if spec.name not in answered]
@@ -237,71 +238,19 @@ def _with_own_labels(result: ProbeResult, pillars: dict[str, tuple[Pillar, str]]
     return replace(result, pillar=pillar, citation=citation)
 
 
-def _one_child(job: Job, done: Heard, on_stage: Callable[[str], None]) -> _End:
-    with ExitStack() as stack:
-        scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="auditor-", ignore_cleanup_errors=True))
-        # Without a name, so that the child can neither put something else in its place nor take it away.
-        log = stack.enter_context(tempfile.TemporaryFile())
-        reader, writer = os.pipe()
+def _one_child(job: Job, done: Heard, on_stage: Callable[[str], None], waiting: MeasuringProcess | None = None) -> _End:
+    with nullcontext(waiting) if waiting is not None else measuring_process() as process:
         try:
-            child = start_child(writer, log, scratch)
-        except BaseException:
-            os.close(reader)
-            raise
-        finally:
-            os.close(writer)
-        try:
-            why = _listen(child, reader, job, done, on_stage)
+            why = _listen(process.child, process.answers, job, done, on_stage)
         except UsageError:
-            done.log += _tail(log)
+            done.log += process.tail()
             raise
         finally:
-            os.close(reader)
-            _kill(child)
-        tail = _tail(log)
+            process.end()
+        tail = process.tail()
         if "by itself with code" in why and tail.strip():
             why = f"{why} Its last words: {visible(tail.strip().splitlines()[-1])[:300]}"
         return _End(why, done.asking, tail)
-
-
-def _tail(log: IO[bytes]) -> str:
-    log.seek(max(0, log.seek(0, os.SEEK_END) - 20_000))
-    return log.read().decode("utf-8", "replace")
-
-
-def start_child(writer: int, log: IO[bytes], scratch: str) -> subprocess.Popen[bytes]:
-    """The measuring process, in a session of its own: it answers on ``writer`` and lives in ``scratch``."""
-    return subprocess.Popen(
-        [sys.executable, "-I", "-m", "auditor.run.sandbox.start", str(writer)],
-        stdin=subprocess.PIPE,
-        stdout=log,
-        stderr=log,
-        cwd=scratch,
-        env=_environment(scratch),
-        pass_fds=(writer,),
-        start_new_session=True,
-    )
-
-
-def _environment(scratch: str) -> dict[str, str]:
-    own = {name: os.environ[name] for name in _KEPT if name in os.environ}
-    own |= dict.fromkeys(
-        ("HOME", "TMPDIR", "HF_HOME", "TORCHINDUCTOR_CACHE_DIR", "MPLCONFIGDIR", "NUMBA_CACHE_DIR", "XDG_CACHE_HOME"),
-        scratch,
-    )
-    return own | {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
-
-
-def _kill(child: subprocess.Popen[bytes]) -> None:
-    # The whole group, whether or not its leader still lives: a child's own children must not outlive it. None of them
-    # can leave it, by the rules of auditor.run.sandbox.seccomp.
-    try:
-        os.killpg(child.pid, signal.SIGKILL)
-    except (ProcessLookupError, PermissionError):
-        pass  # the group is gone already, which is what was wanted
-    child.wait()
-    if child.stdin is not None:
-        child.stdin.close()
 
 
 class _Pipe:
@@ -358,8 +307,10 @@ def _listen(
                         return ""
                     done.take(message, on_stage)
                     # Only what may come once, in its order, buys more time.
-                    if not isinstance(message, Working):
+                    if message.kind not in ("working", "kept"):
                         deadline = time.monotonic() + job.limits.seconds
+            except SaidTooMuchError as error:
+                return f"It said {error}, which no measuring process has to say."
             except (ValueError, ValidationError) as error:
                 return f"It sent what is no message of this protocol ({type(error).__name__})."
             if pipe.closed or (not ready and _has_died(child)):

@@ -15,6 +15,12 @@ from auditor.files import Closed
 from auditor.record.sandbox_state import SandboxState
 
 MAX_MESSAGE = 32 << 20
+# What one process may say in all; a default audit of a million rows says 3 MiB. Answers that were asked for by row are
+# beside it.
+MOST_SAID = 256 << 20
+MOST_KEPT = 4 << 30
+# Lines of progress that are shown and logged of one process; what comes after them is heard and not passed on.
+MOST_LINES = 5_000
 HEADER = 4
 
 Line = Annotated[str, Field(max_length=2_000)]

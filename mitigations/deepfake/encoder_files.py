@@ -8,7 +8,8 @@ from pathlib import Path
 
 import torch
 
-from auditor.artifact.hf_folder import Folder, read_weights
+from auditor.artifact.folder import Folder
+from auditor.artifact.hf_folder import read_weights
 from auditor.artifact.source import read_source
 from auditor.data.preprocessing import ImagePreprocessing
 from auditor.errors import ModelError

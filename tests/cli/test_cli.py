@@ -13,6 +13,7 @@ import time
 import tomllib
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import jsonschema
 import numpy as np
@@ -27,6 +28,7 @@ from auditor.model.torch_model import TorchModel
 from auditor.networks.architectures import MLP
 from auditor.outputs import WRITTEN
 from auditor.record.audit_report import AuditReport
+from auditor.run import measuring_process
 from auditor.run.probe import make_probe
 from cli.main import app
 from cli.options import configure
@@ -91,6 +93,46 @@ def test_the_parent_of_a_scan_imports_no_torch() -> None:
     modules = "cli.scan, cli.options, cli.rendering, probes, mitigations, auditor.report.html"
     code = f"import sys, {modules}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_the_measuring_process_imports_while_its_parent_does(here: Path) -> None:
+    code = """if True:
+        import sys
+        from auditor.run import measuring_process
+        start = measuring_process.start_child
+
+        def noted(*where):
+            print("early", not {"numpy", "probes", "cli.options"} & set(sys.modules), flush=True)
+            return start(*where)
+
+        measuring_process.start_child = noted
+        from cli.main import app
+        app(["scan", "model.pt", "--probes", "group_fairness"])
+        """
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=here)
+    assert out.returncode == 3, out.stderr
+    assert out.stdout.count("early True") == out.stdout.count("early") == 1
+
+
+def test_a_measuring_process_that_gets_no_job_ends_with_the_command(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[tuple[measuring_process.MeasuringProcess, int]] = []
+    whole = measuring_process.MeasuringProcess
+
+    def noted(*parts: Any) -> measuring_process.MeasuringProcess:
+        process = whole(*parts)
+        started.append((process, process.child.pid))
+        return process
+
+    monkeypatch.setattr(measuring_process, "MeasuringProcess", noted)
+    assert run("scan", "nope.pt").exit_code == 2
+    assert run("scan", "model.pt", "--probes", "group_fairnes").exit_code == 2
+    assert len(started) == 2
+    for process, pid in started:
+        assert process.child.returncode == -signal.SIGKILL
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
 
 
 def test_a_bare_scan_says_what_each_probe_needs_and_is_no_pass(here: Path) -> None:

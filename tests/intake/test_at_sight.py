@@ -12,7 +12,7 @@ import zipfile
 from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import joblib
 import numpy as np
@@ -67,6 +67,10 @@ def packed(value: Any) -> bytes:
     return file.getvalue()
 
 
+def gguf(*, tensors: int, keys: int, rest: int, order: Literal["little", "big"] = "little") -> bytes:
+    return b"GGUF" + b"".join(n.to_bytes(size, order) for n, size in ((3, 4), (tensors, 8), (keys, 8))) + bytes(rest)
+
+
 AT_SIGHT: dict[str, tuple[Callable[[], bytes], str]] = {
     "pickle": (lambda: pickle.dumps(Calls()), "AUD-LOAD-CODE"),
     "old pickle": (lambda: pickle.dumps(Calls(), protocol=0), "AUD-LOAD-CODE"),
@@ -79,6 +83,13 @@ AT_SIGHT: dict[str, tuple[Callable[[], bytes], str]] = {
     "text": (lambda: b"hello\n", "AUD-LOAD-UNKNOWN"),
     "HDF5": (lambda: b"\x89HDF\r\n\x1a\n" + bytes(100), "AUD-LOAD-UNSUPPORTED"),
     "TFLite": (lambda: bytes(4) + b"TFL3" + bytes(90), "AUD-LOAD-UNSUPPORTED"),
+    "GGUF cut short": (lambda: b"GGUF\3\0\0\0" + bytes(8), "AUD-LOAD-DAMAGED"),
+    "GGUF of an old version": (lambda: b"GGUF\1\0\0\0" + bytes(16), "AUD-LOAD-DAMAGED"),
+    "GGUF that claims too much": (lambda: gguf(tensors=2, keys=0, rest=47), "AUD-LOAD-DAMAGED"),
+    "GGUF that does, in big endian": (
+        lambda: gguf(tensors=0, keys=4, rest=47, order="big"),
+        "AUD-LOAD-DAMAGED",
+    ),
     "nothing": (lambda: b"", "AUD-LOAD-DAMAGED"),
 }
 
@@ -95,6 +106,37 @@ def test_it_is_refused_as_the_loader_would_refuse_it(what: str, tmp_path: Path) 
         said.append((str(caught.value), caught.value.code))
     assert said[0] == said[1] and said[0][1] == code
     assert said[0][0].isprintable() and len(said[0][0]) < 800
+
+
+def test_what_a_header_of_gguf_may_claim_is_not_refused_at_sight(tmp_path: Path) -> None:
+    (tmp_path / "model.gguf").write_bytes(gguf(tensors=2, keys=4, rest=96))
+    opened = look(ModelSpec(path=str(tmp_path / "model.gguf")))
+    assert opened is not None and opened.format == "GGUF"
+
+
+@pytest.mark.parametrize(
+    ("config", "code"),
+    [
+        ('{"model_type": "bert", "auto_map": {"AutoModel": "own.Net"}}', "AUD-LOAD-CODE"),
+        ("[1]", "AUD-LOAD-DAMAGED"),
+        ("{", "AUD-LOAD-DAMAGED"),
+        (None, "AUD-LOAD-INCOMPLETE"),
+    ],
+)
+def test_a_folder_is_refused_by_its_settings_alone(config: str | None, code: str, tmp_path: Path) -> None:
+    if config is not None:
+        (tmp_path / "config.json").write_text(config)
+    said = []
+    for refuse in (look, load_model):
+        with pytest.raises(ModelError) as caught:
+            refuse(ModelSpec(path=str(tmp_path)))
+        said.append((str(caught.value), caught.value.code))
+    assert said[0] == said[1] and said[0][1] == code
+
+
+def test_the_folder_of_an_adapter_is_not_refused_at_sight(tmp_path: Path) -> None:
+    (tmp_path / "adapter_config.json").write_text("{}")
+    assert look(ModelSpec(path=str(tmp_path))) is None
 
 
 @pytest.mark.parametrize("detection", [None, DetectionSpec(files=())], ids=["a scan", "detect"])

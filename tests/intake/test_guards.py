@@ -19,7 +19,8 @@ import pytest
 import safetensors.torch
 import torch
 
-from auditor.artifact import archive, hf_folder, source, weight_files, weights
+from auditor.artifact import archive, source, weight_files, weights
+from auditor.artifact import folder as folder_files
 from auditor.artifact.archive import open_archive
 from auditor.artifact.source import Source, read_source
 from auditor.errors import ModelError, UnsafeModelError, UsageError
@@ -641,6 +642,6 @@ def test_code_that_a_folder_names_does_not_run_where_nobody_looked_for_it(
     evil_module(folder, str(marker), "modeling_evil.py")
     with pytest.raises(UnsafeModelError, match="never run"):
         load_model(ModelSpec(path=str(folder)))
-    monkeypatch.setattr(hf_folder, "_values_of", lambda parsed, key: iter(()))
+    monkeypatch.setattr(folder_files, "_values_of", lambda parsed, key: iter(()))
     assert load_model(ModelSpec(path=str(folder))).kind == "classifier"
     assert not marker.exists()

@@ -10,6 +10,7 @@ import textwrap
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import pandas as pd
@@ -26,10 +27,13 @@ from auditor.model.saving import save
 from auditor.model.torch_model import TorchModel
 from auditor.networks.architectures import MLP
 from auditor.record.audit_report import ExitCode, ModelRecord
+from auditor.run import isolate, measuring_process
+from auditor.run.answers import AnswersHead, AnswersPart
 from auditor.run.audit import assemble, environment
 from auditor.run.heard import Measured
 from auditor.run.isolate import _Pipe, measure
-from auditor.run.protocol import MAX_MESSAGE
+from auditor.run.messages import Keeping, Kept
+from auditor.run.protocol import MAX_MESSAGE, MOST_LINES
 
 PROBE = """
 import os, signal, time
@@ -256,6 +260,61 @@ os._exit(0)
     by_name = {r.probe: r for r in measured.results}
     assert by_name["Forger"].not_run
     assert by_name["group_fairness"].measurements
+
+
+def test_answers_that_nobody_asked_for_are_refused() -> None:
+    keeping = Keeping(head=AnswersHead(kind="regressor", n=1), counts=None)
+    kept = Kept(part=AnswersPart(truth=(None,), predicted=(0.0,), scores=((),), groups=((),)))
+    for message in (keeping, kept):
+        with pytest.raises(ValueError, match="nobody asked for"):
+            Measured().take(message, print)
+    asked = Measured(keeps=True)
+    asked.take(keeping, print)
+    asked.take(kept, print)
+    assert asked.answers() is not None
+
+
+def test_what_a_child_says_has_an_end(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    body = """
+import json, sys
+fd = int(sys.argv[1])
+body = json.dumps({"kind": "working", "words": "x" * 400}).encode()
+for _ in range(100_000):
+    os.write(fd, len(body).to_bytes(4, "big") + body)
+os._exit(0)
+"""
+    monkeypatch.setattr(isolate, "MOST_SAID", 8 << 20)
+    stages: list[str] = []
+    measured = measure(job(files, own(files, "Talks", body.strip()), FAIR), {}, on_stage=stages.append)
+    assert reasons(measured)["Talks"] == "It said more than 8 MiB, which no measuring process has to say."
+    assert {r.probe: r for r in measured.results}["group_fairness"].measurements
+    assert stages.count("x" * 400) == MOST_LINES
+
+
+def test_parts_of_answers_buy_no_time(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One row at a time, for as long as a process claims to have rows, would keep its parent for ever."""
+    drips = """
+import json, os, sys, time
+def send(message):
+    body = json.dumps(message).encode()
+    os.write(int(sys.argv[1]), len(body).to_bytes(4, "big") + body)
+sys.stdin.read()
+send({"kind": "keeping", "head": {"kind": "regressor", "n": 1_000_000}, "counts": None})
+while True:
+    send({"kind": "kept", "part": {"truth": [None], "predicted": [0], "scores": [[]], "groups": [[]]}})
+    time.sleep(0.05)
+"""
+
+    def start(writer: int, log: IO[bytes], scratch: str) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            [sys.executable, "-c", drips, str(writer)],
+            stdin=subprocess.PIPE, stdout=log, stderr=log, cwd=scratch, pass_fds=(writer,), start_new_session=True,
+        )  # fmt: skip
+
+    monkeypatch.setattr(measuring_process, "start_child", start)
+    asked = job(files, FAIR)
+    measured = measure(replace(asked, evidence="scores", limits=replace(asked.limits, seconds=1.0)), {})
+    assert measured.parts and measured.refusal is not None and "longer than 1 s" in measured.refusal.reason
 
 
 @pytest.mark.real_child

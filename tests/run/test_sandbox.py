@@ -32,7 +32,7 @@ from auditor.model.torch_model import TorchModel
 from auditor.networks.architectures import MLP
 from auditor.record.audit_report import AuditReport
 from auditor.report.html import render_html
-from auditor.run import isolate
+from auditor.run import measuring_process
 from auditor.run.isolate import measure
 from auditor.run.options import Configured, ScanOptions
 from auditor.run.sandbox import landlock, seccomp
@@ -101,7 +101,7 @@ def careless_children(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Care
 
 @pytest.fixture
 def careless(careless_children: CarelessChildren, monkeypatch: pytest.MonkeyPatch) -> Iterator[CarelessChildren]:
-    monkeypatch.setattr(isolate, "start_child", careless_children.start)
+    monkeypatch.setattr(measuring_process, "start_child", careless_children.start)
     yield careless_children
     careless_children.kernel(None)
 
@@ -315,7 +315,7 @@ def test_without_a_sandbox_what_runs_code_is_refused(
     monkeypatch: pytest.MonkeyPatch,
     flag: str,
 ) -> None:
-    monkeypatch.setattr(isolate, "start_child", bare_children.start)
+    monkeypatch.setattr(measuring_process, "start_child", bare_children.start)
     scene = Scene(tmp_path, listening)
     own = scene.job("own code", "fired()")
     model = {
@@ -335,7 +335,7 @@ def test_without_a_sandbox_what_runs_code_is_refused(
 def test_without_a_sandbox_what_is_data_goes_on_and_the_record_says_so(
     tmp_path: Path, bare_children: WarmChildren, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(isolate, "start_child", bare_children.start)
+    monkeypatch.setattr(measuring_process, "start_child", bare_children.start)
     torch.manual_seed(0)
     args = {"n_features": 1, "hidden": [2], "n_outputs": 2}
     module = MLP(1, [2], 2)
@@ -363,7 +363,7 @@ def test_without_a_sandbox_what_is_data_goes_on_and_the_record_says_so(
 def test_without_a_sandbox_a_network_of_ones_own_is_not_trained_and_the_built_in_one_is(
     tmp_path: Path, bare_children: WarmChildren, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(isolate, "start_child", bare_children.start)
+    monkeypatch.setattr(measuring_process, "start_child", bare_children.start)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "d.csv").write_text("a,y\n" + "1,yes\n2,no\n" * 30)
     (tmp_path / "own.py").write_text("import torch\n\ndef net():\n    return torch.nn.Linear(1, 2)\n")

@@ -245,7 +245,8 @@ def load_encoder(path: str | Path, device: str = "cpu") -> tuple[Embedder, Embed
     """
     from transformers.models.auto import modeling_auto
 
-    from auditor.artifact.hf_folder import Folder, build_network, quiet_and_offline, read_tokenizer, read_weights
+    from auditor.artifact.folder import Folder
+    from auditor.artifact.hf_folder import build_network, quiet_and_offline, read_tokenizer, read_weights
     from auditor.intake.language_models import is_language_model, load_language_folder
     from auditor.intake.specs import ModelSpec
 

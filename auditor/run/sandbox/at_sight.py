@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from auditor.artifact.folder import Folder, only_adapts
+from auditor.artifact.folder import opened as opened_folder
 from auditor.artifact.pickles import describe_calls, read_pickle
 from auditor.artifact.source import read_source
 from auditor.artifact.unpickling import canonical
-from auditor.artifact.weight_files import safetensors_header
+from auditor.artifact.weight_files import check_gguf, safetensors_header
 from auditor.intake.formats import FORMATS, Opened, open_file
 from auditor.intake.refused import unpacked, unsafe
 from auditor.intake.specs import ModelSpec
@@ -55,11 +57,15 @@ _RAW_ARRAYS = "joblib.numpy_pickle.NumpyArrayWrapper"
 
 
 def look(spec: ModelSpec) -> Opened | None:
-    """The model's file, opened and recognised; None where the model is not one file.
+    """The model's file, opened and recognised; None where the model is not one file, whose config.json is then read.
 
     Raises UsageError and ModelError as :func:`auditor.intake.formats.load_model` would, where the bytes are enough.
     """
-    if spec.predict is not None or spec.path is None or Path(spec.path).is_dir():
+    if spec.predict is not None or spec.path is None:
+        return None
+    if Path(spec.path).is_dir():
+        if not only_adapts(Folder(spec.path)):
+            opened_folder(spec.path)
         return None
     opened = open_file(read_source(spec.path))
     kind = opened.format
@@ -67,6 +73,8 @@ def look(spec: ModelSpec) -> Opened | None:
         FORMATS[kind](opened, spec)
     elif kind == "safetensors":
         safetensors_header(opened.source.data, opened.source.name)
+    elif kind == "GGUF":
+        check_gguf(opened.source)
     elif kind in ("pickle", "compressed file") and not spec.trust_pickle:
         _refuse_foreign(opened)
     return opened

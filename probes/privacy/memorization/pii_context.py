@@ -7,14 +7,19 @@ hardly anything else has is taken for personal data, one that versions or prices
 
 from __future__ import annotations
 
+import functools
 import re
 from dataclasses import dataclass
 
 _BEFORE, _AFTER = 60, 32
 
 
+@functools.cache
 def _words(words: str) -> re.Pattern[str]:
-    """Any of the words of a text, whole and in either case; ``_`` stands for a space or a hyphen or nothing."""
+    """Any of the words of a text, whole and in either case; ``_`` stands for a space or a hyphen or nothing.
+
+    Made when first asked for: most who import the probes look for nobody's data.
+    """
     return re.compile(
         r"(?<![^\W_])(?:" + "|".join(re.escape(w).replace("_", "[ -]?") for w in words.split()) + r")(?![^\W_])", re.I
     )
@@ -24,8 +29,12 @@ def _words(words: str) -> re.Pattern[str]:
 class _Context:
     """Words that speak for a kind, and against it."""
 
-    speak_for: re.Pattern[str]
-    against: re.Pattern[str]
+    speak_for: str
+    against: str
+
+    @property
+    def patterns(self) -> tuple[re.Pattern[str], re.Pattern[str]]:
+        return _words(self.speak_for), _words(self.against)
 
 
 # Things that are numbered, and what their numbers are called.
@@ -95,22 +104,18 @@ part question problem task note bios edition milestone tag
 """
 
 
-def _context(speak_for: str, against: str) -> _Context:
-    return _Context(_words(speak_for), _words(against))
-
-
 _CONTEXTS = {
-    "phone": _context(_PHONE_FOR, _THINGS + _AMOUNTS),
-    "card": _context(_CARD_FOR, _THINGS),
-    "iban": _context(_IBAN_FOR, _THINGS),
-    "ip": _context(_IP_FOR, _IP_AGAINST),
-    "us_ssn": _context(_NATIONAL + _PEOPLE + "ssn ssns social soc_sec ss# w-2 payroll", _THINGS),
-    "uk_nino": _context(_NATIONAL + _PEOPLE + "nino ni_number ni_no ni national_insurance hmrc payroll p60", _THINGS),
-    "es_dni": _context(_NATIONAL + _PEOPLE + "dni d.n.i nif nie documento identidad don doña", _THINGS),
-    "fr_nir": _context(_NATIONAL + _PEOPLE + "nir sécurité_sociale sécu ss carte_vitale assuré assurée insee", _THINGS),
-    "it_codice_fiscale": _context(_NATIONAL + _PEOPLE + "codice_fiscale cf c.f tessera contribuente tax_code", _THINGS),
-    "br_cpf": _context(_NATIONAL + _PEOPLE + "cpf contribuinte titular cadastro", _THINGS),
-    "in_aadhaar": _context(_NATIONAL + _PEOPLE + "aadhaar aadhar uidai uid kyc", _THINGS),
+    "phone": _Context(_PHONE_FOR, _THINGS + _AMOUNTS),
+    "card": _Context(_CARD_FOR, _THINGS),
+    "iban": _Context(_IBAN_FOR, _THINGS),
+    "ip": _Context(_IP_FOR, _IP_AGAINST),
+    "us_ssn": _Context(_NATIONAL + _PEOPLE + "ssn ssns social soc_sec ss# w-2 payroll", _THINGS),
+    "uk_nino": _Context(_NATIONAL + _PEOPLE + "nino ni_number ni_no ni national_insurance hmrc payroll p60", _THINGS),
+    "es_dni": _Context(_NATIONAL + _PEOPLE + "dni d.n.i nif nie documento identidad don doña", _THINGS),
+    "fr_nir": _Context(_NATIONAL + _PEOPLE + "nir sécurité_sociale sécu ss carte_vitale assuré assurée insee", _THINGS),
+    "it_codice_fiscale": _Context(_NATIONAL + _PEOPLE + "codice_fiscale cf c.f tessera contribuente tax_code", _THINGS),
+    "br_cpf": _Context(_NATIONAL + _PEOPLE + "cpf contribuinte titular cadastro", _THINGS),
+    "in_aadhaar": _Context(_NATIONAL + _PEOPLE + "aadhaar aadhar uidai uid kyc", _THINGS),
 }
 
 _SENTENCE_END = re.compile(r"(?<=[a-z)\]]{2})[.!?]\s+(?=[^\W\d_a-z])|\n\s*\n")
@@ -148,11 +153,11 @@ def _said(context: _Context, text: str, start: int, end: int) -> bool | None:
     """What the nearest word says, those before first; None where none speaks."""
     before = text[max(0, start - _BEFORE) : start]
     before = before[max((m.end() for m in _SENTENCE_END.finditer(before)), default=0) :]
-    last = [max((m.end() for m in p.finditer(before)), default=-1) for p in (context.speak_for, context.against)]
+    last = [max((m.end() for m in p.finditer(before)), default=-1) for p in context.patterns]
     if last[0] != last[1]:
         return last[0] > last[1]
     after = _CLAUSE_END.split(text[end : end + _AFTER], maxsplit=1)[0]
-    first = [next((m.start() for m in p.finditer(after)), _AFTER) for p in (context.speak_for, context.against)]
+    first = [next((m.start() for m in p.finditer(after)), _AFTER) for p in context.patterns]
     return first[0] < first[1] if first[0] != first[1] else None
 
 
