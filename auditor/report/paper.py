@@ -21,6 +21,8 @@ from auditor.report.first_page import FirstPage
 from auditor.report.html import moment, title_of
 from auditor.report.pictures import front_and_rest
 from auditor.report.pillars import pillars_of, sources_of
+from auditor.report.remediation import Remediation, remediation_of
+from auditor.report.scope import Scope, scope_of
 from auditor.report.svg import as_file, draw_svg
 from auditor.report.view import Row
 
@@ -30,7 +32,7 @@ _LONGEST_WHY = 2000  # a finding stays on one page
 _LONGEST_DETAIL = 250
 _LONGEST_RUN = 22
 # A record of thousands of findings is read by a program; on paper the gravest are told, and the rest is counted.
-MOST_TOLD, MOST_FOLDED = 250, 600
+MOST_TOLD, MOST_FOLDED, MOST_REMEDIES = 250, 600, 40
 _PAGE_WIDTH, _COLUMN_WIDTH = 493.0, 238.0  # of the text, in points
 _TALLEST = 600.0
 _SCALE, _NARROW = 0.66, 400.0
@@ -76,6 +78,8 @@ def paper_of(report: AuditReport, page: FirstPage, folder: Path) -> dict[str, ob
             {"slug": _slug(c.outcome), "name": _words(c.outcome), "n": text.count(c.n), "meaning": c.meaning}
             for c in view.counts_of(report)
         ],
+        "scope": _scope(scope_of(report, say)),
+        "remedies": _remedies(remediation_of(report, say), say),
         "control": _control(report, say),
         "refused": report.refusal is not None,
         "not_run": _listed(say, _by_reason(by_outcome[Outcome.NOT_RUN])),
@@ -182,31 +186,71 @@ def _front(report: AuditReport, page: FirstPage) -> dict[str, object]:
     }
 
 
+def _scope(scope: Scope) -> dict[str, object]:
+    """What was audited, for whom and on which rows; what nobody stated is a line to fill in."""
+    return {
+        "title": _t(scope.title),
+        "lead": _t(scope.lead),
+        "sections": [
+            {
+                "title": _t(part.title),
+                "rows": [{"label": _t(line.label), "value": _t(line.value), "key": line.key} for line in part.lines],
+            }
+            for part in scope.sections
+        ],
+        "groups_title": _t(scope.groups_title),
+        "heads": [_t(head) for head in scope.heads],
+        "groups": [
+            {
+                "rows": [{"group": _t(g.group), "n": g.n, "said": _t(g.said)} for g in own.lines],
+                "more": _t(f"{own.feature}: {own.more}") if own.more else "",
+            }
+            for own in scope.groups
+        ],
+        "notes": [_t(note) for note in scope.notes],
+    }
+
+
+def _remedies(remediation: Remediation, say: Catalogue) -> dict[str, object]:
+    """What is to be done about each finding, by whom and until when."""
+    left_out = len(remediation.lines) - MOST_REMEDIES
+    return {
+        "title": _t(remediation.title),
+        "rule": _t(remediation.rule),
+        "nothing": "" if remediation.lines else _t(remediation.nothing),
+        "heads": [_t(head) for head in remediation.heads],
+        "rows": [
+            {
+                "slug": _slug(line.outcome),
+                "question": _t(line.question),
+                "about": _t(line.about),
+                "found": _t(line.found + (f" ({line.interval})" if line.interval else "")),
+                "allowed": _t(line.allowed),
+                "id": _t(line.id),
+                "severity": _t(line.severity),
+                "owner": _t(line.owner),
+                "due": _t(line.due),
+                "said": _t(line.said),
+            }
+            for line in remediation.lines[:MOST_REMEDIES]
+        ],
+        "more": _t(say.say("remedy.more", n=say.count(left_out))) if left_out > 0 else "",
+        "retest_title": _t(remediation.retest_title),
+        "retest": _t(remediation.retest) if remediation.lines else "",
+    }
+
+
 def _control(report: AuditReport, say: Catalogue) -> list[tuple[str, str]]:
-    digest = view.document_id(report)
-    labels = report.about.labels if report.about is not None else {}
     plan = report.registration
     told = {
-        "document": f"{digest[:16]}, from report.json with SHA-256 {digest}",
-        "created": moment(report.created),
-        "model": _file(report.model.path, report.model.sha256),
-        "data": _file(report.data.path, report.data.sha256, report.data.n_rows),
+        "document": f"{view.document_id(report)}, SHA-256 of report.json, schema {report.schema_version}",
         "groups": ", ".join(report.data.sensitive) or "none was named",
-        "labels": ", ".join(f"{key} “{word}”" for key, word in labels.items()),
-        "tool": f"auditor {report.tool.get('version', '')}, record schema {report.schema_version}",
         "plan": "none: nothing shows that criteria were set before results were seen"
         if plan is None
         else plan.describe(),
         "review": " ",
     }
     return _pairs(*((say.say(f"paper.control_{name}"), value) for name, value in told.items()))
-
-
-def _file(path: str | None, sha256: str | None, n_rows: int | None = None) -> str:
-    if path is None and sha256 is None and n_rows is None:
-        return "none was given, or in memory"
-    parts = [path or "in memory", "" if n_rows is None else view.plural(n_rows, "row")]
-    return ", ".join([*filter(None, parts), f"SHA-256 {sha256 or 'not known'}"])
 
 
 def _by_reason(rows: Sequence[Row]) -> list[tuple[str, str, int]]:
