@@ -17,10 +17,10 @@ from auditor.record.about import About
 from auditor.record.audit_report import AuditReport, RegistrationRecord
 from auditor.record.catalogue import SHIPPED, shipped
 from auditor.record.controls import with_policies
-from auditor.report.glossary import TERMS, definitions_of
+from auditor.record.glossary import TERMS, definitions_of
+from auditor.record.inverted import INVERTS
+from auditor.record.trace import Trace, finding_named, statistic_of, trace_of, traces_of
 from auditor.report.html import render_html
-from auditor.report.inverted import INVERTS
-from auditor.report.trace import Trace, finding_named, statistic_of, trace_of, traces_of
 from auditor.statistics.families import ConfirmedCount
 from auditor.statistics.groups import WorstDifference
 from auditor.statistics.kinds import AnyEstimate
