@@ -14,6 +14,7 @@ from auditor.finding.measurement import Outcome
 from auditor.record import rows_for_all, text
 from auditor.record.audit_report import INTAKE, AuditReport
 from auditor.record.catalogue import Catalogue
+from auditor.record.glossary import definitions_of_judged
 from auditor.record.questions import question_of
 from auditor.record.worth import worth_of
 from auditor.report import view
@@ -42,7 +43,10 @@ BREAK = "\N{ZERO WIDTH SPACE}"
 _RUN = re.compile(rf"\S{{{_LONGEST_RUN},}}")
 _TOLD = (Outcome.FAIL, Outcome.INCONCLUSIVE, Outcome.NOT_RUN, Outcome.PASS)
 _HEADS = ("id", "what", "value", "interval", "must_be", "outcome", "rows", "applies", "metric")
-_TITLES = ("control", "numbers", "figures", "methods", "criteria", "packs", "provenance", "limits", "promise", "notes")
+_TITLES = (
+    "control", "numbers", "figures", "methods", "definitions", "criteria", "packs", "provenance", "limits", "promise",
+    "notes",
+)  # fmt: skip
 _LISTS = ("not_run", "not_measured", "all_ran", "refused", "none_lacked", "deviations", "no_criterion")
 _SIGNING = ("signed", "name", "signature", "date", "risk_accepted")
 
@@ -103,6 +107,7 @@ def paper_of(report: AuditReport, page: FirstPage, folder: Path) -> dict[str, ob
         ],
         "policies": [_policy(p) for p in policies],
         "criteria": _criteria(report, say),
+        "definitions": _definitions(report, say),
         "provenance": _provenance(report),
         "limits": list(view.LIMITS),
         "fonts_note": "",
@@ -489,6 +494,16 @@ def stem_of(name: str) -> tuple[str, str]:
     parts = name.split("/")
     n = 2 if len(parts) > 2 else len(parts) - 1
     return "/".join(parts[:n]) + "/" * (n > 0), "/".join(parts[n:])
+
+
+def _definitions(report: AuditReport, say: Catalogue) -> dict[str, object]:
+    """Of what was judged, and the terms; all others are a look-up away, and would take pages."""
+    told, left = definitions_of_judged(report, say)
+    return {
+        "metrics": [{"name": _t(m.name), "said": _t(told.meaning(m))} for m in told.metrics],
+        "terms": [{"name": _t(t.name), "said": _t(t.meaning)} for t in told.terms],
+        "more": _t(say.counted("paper.defined", left)) if left else "",
+    }
 
 
 def _criteria(report: AuditReport, say: Catalogue) -> list[dict[str, object]]:
