@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Sequence
 
 from auditor.finding.display import ColouredText, GradeTable
@@ -69,6 +70,10 @@ def render_markdown(report: AuditReport, say: Catalogue | None = None) -> str:
     lines += [escaped(view.promise_of(report), 2 * _LONGEST_SENTENCE), ""]
     if report.registration is not None and report.registration.followed:
         lines += [escaped(report.registration.describe()), ""]
+    worst = min((r for r in rows if r.finding.criterion), key=lambda r: r.rank, default=None)
+    if worst is not None:
+        command = f"auditor report report.json --finding {shlex.quote(worst.finding.id)}"
+        lines += [f"{escaped(page.say.say('trace.look_up'))} {code_span(command, limit=_LONGEST_SENTENCE)}", ""]
     data = f"{code_span(report.data.path)}, " if report.data.path else ""
     n_rows = "" if report.data.n_rows is None else f"{view.plural(report.data.n_rows, 'row')}, "
     version = code_span(report.tool.get("version", ""))

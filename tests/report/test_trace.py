@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from datetime import date
+from pathlib import Path
 from typing import get_args
 
 import pytest
@@ -17,10 +18,13 @@ from auditor.record.about import About
 from auditor.record.audit_report import AuditReport, RegistrationRecord
 from auditor.record.catalogue import SHIPPED, shipped
 from auditor.record.controls import with_policies
-from auditor.record.glossary import TERMS, definitions_of
+from auditor.record.glossary import TERMS, definitions_of, definitions_of_judged
 from auditor.record.inverted import INVERTS
 from auditor.record.trace import Trace, finding_named, statistic_of, trace_of, traces_of
+from auditor.report.first_page import first_page
 from auditor.report.html import render_html
+from auditor.report.markdown import render_markdown
+from auditor.report.paper import paper_of
 from auditor.statistics.families import ConfirmedCount
 from auditor.statistics.groups import WorstDifference
 from auditor.statistics.kinds import AnyEstimate
@@ -191,6 +195,23 @@ def test_the_page_says_of_every_finding_what_the_trace_says(report: AuditReport,
     assert len(shown) > 30
     for trace in shown:
         assert all_of(part.said in plain for part in trace.parts), trace.finding
+
+
+def test_markdown_says_how_to_look_a_number_up(report: AuditReport) -> None:
+    markdown = render_markdown(report)
+    assert f"Where a number comes from, here the worst: `auditor report report.json --finding {NAME}`" in markdown
+    assert "--finding" not in render_markdown(report_of([fairness()], held_to=[]))
+
+
+def test_the_printed_report_defines_what_was_judged_and_its_terms(report: AuditReport) -> None:
+    judged, left = definitions_of_judged(report)
+    held = {(f.probe, f.metric) for f in report.findings if f.metric and f.outcome != "NOT_JUDGED"}
+    assert {(m.probe, m.name) for m in judged.metrics} == held and left > 5
+    page = first_page(report)
+    told = paper_of(report, page, Path("."))["definitions"]
+    assert isinstance(told, dict) and len(told["metrics"]) == len(held)
+    assert told["more"].startswith(f"{left} further metrics are defined in the HTML report")
+    assert {term["name"] for term in told["terms"]} >= {"interval", "INCONCLUSIVE"}
 
 
 def test_definitions_are_those_of_the_metrics_that_occur(report: AuditReport, html: str) -> None:
