@@ -108,8 +108,8 @@ def print_report(report: AuditReport, written: Sequence[str]) -> None:
     """The six counts, what failed, what could not be said and what it would take, what did not run, the files."""
     from auditor.finding.measurement import Outcome
     from auditor.record import rows_for_all
-    from auditor.record.acceptances import told as accepted_told
     from auditor.record.about import About
+    from auditor.record.acceptances import told as accepted_told
     from auditor.record.left_out import groups_left_out, hidden_gradients
     from auditor.record.text import count, visible
     from auditor.record.worth import worth_of
