@@ -24,6 +24,7 @@ from auditor.report.markdown import render_markdown
 from auditor.report.pillars import sources_of
 from auditor.statistics.ranks import AreaUnderCurve
 from auditor.statistics.rates import Proportion
+from cli.output import print_report
 from tests.quantifiers import all_of, none_of
 from tests.report.samples import HOSTILE, fairness, language, privacy, report_of, robustness, sample_report
 
@@ -130,7 +131,7 @@ def test_rows_that_look_alike_name_their_method() -> None:
         assert f"({method})" in open_table and f"(`{method}`)" in markdown
 
 
-def test_labels_are_used_wherever_people_read() -> None:
+def test_labels_are_used_wherever_people_read(capsys: pytest.CaptureFixture[str]) -> None:
     labels = {"sex": "Registered sex", "sex.female": "Women", "sex.male": "Men"}
     report = report_of([fairness()]).model_copy(update={"figures": (), "about": About(labels=labels)})
     table = table_of(report)
@@ -141,6 +142,9 @@ def test_labels_are_used_wherever_people_read() -> None:
     assert "by Registered sex" in appendix and "Women (sex = female)" in appendix
     assert "by sex" not in appendix and ">sex = female" not in appendix
     assert "`by Registered sex`" in markdown and "`by sex`" not in markdown
+    print_report(report, [])
+    terminal = capsys.readouterr().out
+    assert "demographic_parity_difference, by Registered sex = " in terminal and "by sex =" not in terminal
     # Its own names stay beside it, in the finding's id.
     assert "demographic_<wbr>parity_<wbr>difference/sex" in appendix
 
