@@ -11,11 +11,11 @@ from auditor.finding.measurement import Outcome
 from auditor.record import rows_for_all, text
 from auditor.record.audit_report import AuditReport
 from auditor.record.catalogue import Catalogue
+from auditor.record.glossary import definitions_of, definitions_of_judged
 from auditor.record.questions import question_of
 from auditor.record.worth import worth_of
 from auditor.report import view
 from auditor.report.first_page import FirstPage
-from auditor.report.glossary import Definitions, definitions_of
 from auditor.report.html import moment, title_of
 from auditor.report.paper_figures import figures_of
 from auditor.report.paper_words import narrow, slug, worded, words_of
@@ -33,17 +33,8 @@ MOST_TOLD, MOST_FOLDED, MOST_REMEDIES = 250, 600, 40
 _TOLD = (Outcome.FAIL, Outcome.INCONCLUSIVE, Outcome.NOT_RUN, Outcome.PASS)
 _HEADS = ("id", "what", "value", "interval", "must_be", "outcome", "rows", "applies", "metric")
 _TITLES = ("control", "numbers", "figures", "methods", "criteria", "packs", "provenance", "limits", "promise")
-_LISTS = (
-    "notes",
-    "definitions",
-    "not_run",
-    "not_measured",
-    "all_ran",
-    "refused",
-    "none_lacked",
-    "deviations",
-    "no_criterion",
-)
+_MORE = ("notes", "definitions", "deviations", "no_criterion")
+_LISTS = ("not_run", "not_measured", "all_ran", "refused", "none_lacked")
 _SIGNING = ("signed", "name", "signature", "date", "risk_accepted")
 
 
@@ -60,7 +51,7 @@ def paper_of(report: AuditReport, page: FirstPage, folder: Path) -> dict[str, ob
         "id": view.document_id(report),
         "created": worded(moment(report.created)),
         "front": _front(report, page),
-        "words": {name: worded(say.say(f"paper.{name}")) for name in (*_HEADS, *_TITLES, *_LISTS, *_SIGNING)},
+        "words": {name: worded(say.say(f"paper.{name}")) for name in (*_HEADS, *_TITLES, *_MORE, *_LISTS, *_SIGNING)},
         "counts": [
             {"slug": slug(c.outcome), "name": words_of(c.outcome), "n": text.count(c.n), "meaning": c.meaning}
             for c in view.counts_of(report)
@@ -92,9 +83,9 @@ def paper_of(report: AuditReport, page: FirstPage, folder: Path) -> dict[str, ob
             for s in sources_of(rows)
             if s.citation
         ],
-        "definitions": _definitions(definitions_of(report, say)),
         "policies": [_policy(p) for p in policies],
         "criteria": _criteria(report, say),
+        "definitions": _definitions(report, say),
         "provenance": _provenance(report),
         "limits": list(view.LIMITS),
         "fonts_note": "",
@@ -388,27 +379,23 @@ def stem_of(name: str) -> tuple[str, str]:
     return "/".join(parts[:n]) + "/" * (n > 0), "/".join(parts[n:])
 
 
-def _definitions(known: Definitions) -> dict[str, object]:
-    """What each metric here means, by the probe that measures it, and the terms that are used."""
+def _definitions(report: AuditReport, say: Catalogue) -> dict[str, object]:
+    """What each metric here means, by the probe that measures it, and the terms that are used.
+
+    Of those that nobody set a bound for only formula, range and ideal: how to read them is a look-up away.
+    """
+    known, (judged, n_others) = definitions_of(report, say), definitions_of_judged(report, say)
     by_probe: dict[str, list[dict[str, str]]] = {}
     for metric in known.metrics:
         own = metric.definition
-        said = f"{known.label('undefined')}."
-        if own is not None:
-            said = f"{own.formula}. {known.span(own)} {known.reading(own)}"
-        cited = own.citation.rstrip(".") if own is not None else ""
-        by_probe.setdefault(metric.probe, []).append(
-            {"name": narrow(metric.name), "said": worded(said), "citation": worded(f"{cited}." if cited else "")}
-        )
-    # A source that all metrics of a probe share is told with the first.
-    for rows in by_probe.values():
-        if len({row["citation"] for row in rows}) == 1 and len(rows) > 1:
-            for row in rows[1:]:
-                row["citation"] = ""
+        short = own is not None and metric not in judged.metrics
+        said = f"{own.formula}. {known.span(own)}" if own is not None and short else known.meaning(metric)
+        by_probe.setdefault(metric.probe, []).append({"name": narrow(metric.name), "said": worded(said)})
     return {
         "probes": [{"probe": worded(probe), "metrics": rows} for probe, rows in by_probe.items()],
         "terms": [{"name": worded(term.name), "meaning": worded(term.meaning)} for term in known.terms],
         "terms_title": worded(known.label("terms")),
+        "more": worded(say.counted("paper.defined", n_others)) if n_others else "",
     }
 
 

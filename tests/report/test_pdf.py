@@ -17,10 +17,10 @@ from auditor.record import rows_for_all, text
 from auditor.record.about import About
 from auditor.record.audit_report import AuditReport, RegistrationRecord
 from auditor.record.controls import with_policies
+from auditor.record.glossary import definitions_of, definitions_of_judged
 from auditor.record.questions import question_of
 from auditor.report import view
 from auditor.report.first_page import first_page
-from auditor.report.glossary import definitions_of
 from auditor.report.paper import MOST_FOLDED, MOST_TOLD, stem_of
 from auditor.report.pdf import render_pdf
 from auditor.report.remediation import remediation_of
@@ -196,7 +196,11 @@ def test_every_metric_and_term_of_the_report_is_defined(report: AuditReport, pag
     for metric in known.metrics:
         assert _tight(metric.name) in body[body.index("Definitions") :]
         if metric.definition is not None:
-            assert _tight(metric.definition.formula) in body and _tight(metric.definition.citation) in body
+            assert _tight(f"{metric.definition.formula}. {known.span(metric.definition)}") in body
+    judged, n_others = definitions_of_judged(report)
+    assert n_others and _tight(f"How to read the {n_others} metrics without a bound") in body
+    for metric in judged.metrics:
+        assert _tight(known.meaning(metric)) in body
     for term in known.terms:
         assert _tight(f"{term.name} {term.meaning}") in body
 

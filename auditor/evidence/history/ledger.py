@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from auditor.errors import DataError, MissingExtraError, UsageError, first_line
 from auditor.evidence.history.entries import GENESIS, AuditEntry, Decision, Entry, Kind, chained
 from auditor.evidence.history.identity import Identity, of_model
-from auditor.evidence.passwords import without_passwords
+from auditor.record.passwords import without_passwords
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine, Table
@@ -195,8 +195,8 @@ def decisions_about(
     if not model_id and sha256 is None:
         own = [each.path == path is not None for each in about]
     else:
-        own = of_model([*about, *audits.values()], Identity(id=model_id, sha256=sha256, path=path))
-    return [each for each, same in zip(decided, own, strict=False) if same]
+        own = of_model([*audits.values(), *about], Identity(id=model_id, sha256=sha256, path=path))[len(audits) :]
+    return [each for each, same in zip(decided, own, strict=True) if same]
 
 
 def _entry(row: Any) -> Entry:

@@ -16,7 +16,7 @@ from auditor.record import text
 from auditor.record.about import About
 from auditor.record.audit_report import AuditReport, Finding
 from auditor.record.catalogue import Catalogue
-from auditor.report.inverted import INVERTS
+from auditor.record.inverted import INVERTS
 
 MOST_CONTROLS = 12
 _MOST_PARTS, _MOST_GROUPS, _MOST_NUMBERS = 3, 8, 4
