@@ -2,31 +2,51 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import shlex
 import sys
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from auditor.errors import AuditorError, UsageError
 from auditor.evidence.pades import Seal
-from auditor.evidence.passwords import without_passwords
 from auditor.files import write_beside
 from auditor.outputs import claim, remove
 from auditor.record.audit_report import AuditReport
 from auditor.record.catalogue import Catalogue
+from auditor.record.passwords import arguments_without_passwords
 from cli.rendering import FILE_NAMES, render
 
 
 def command_line() -> str:
     """How this process was started, as a shell would be told it, without passwords."""
-    return without_passwords(shlex.join(["auditor", *sys.argv[1:]]))
+    return shlex.join(["auditor", *arguments_without_passwords(sys.argv[1:])])
 
 
 def claim_report(out: Path, formats: Iterable[str] = FILE_NAMES, what: str = "--out") -> None:
     """Says, before any work, which renderings are to be written into a folder; UsageError where one may not be."""
     for name in formats:
         claim(out / FILE_NAMES[name], f"{what}/{FILE_NAMES[name]}")
+
+
+@contextmanager
+def alone_in(out: Path) -> Iterator[None]:
+    """While another process publishes into the folder this one waits: what lies there is of one audit in the end."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        handle = os.open(out, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError:
+        # Whoever writes there says what is wrong, and keeps the record elsewhere.
+        yield
+        return
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
 
 
 def drop_stale(out: Path, written: list[str]) -> None:
