@@ -431,8 +431,9 @@ def test_contents_stay_in_sight(browser: Browser, pages: dict[str, Path]) -> Non
 
 
 _BROKEN = """[...document.querySelectorAll('main code:not(.digest)')]
-    .filter(c => c.getClientRects().length && !c.textContent.includes(' '))
-    .filter(c => new Set([...c.getClientRects()].map(r => Math.round(r.top))).size > c.textContent.split('_').length + 1)
+    .filter(c => c.checkVisibility() && !c.textContent.includes(' '))
+    .filter(c => c.textContent.split('_').length + 1 <
+        new Set([...c.getClientRects()].map(r => Math.round(r.top))).size)
     .map(c => c.textContent)"""
 
 
