@@ -185,8 +185,12 @@ def _bounds(row: Row) -> str:
     """The interval of a difference and how it was taken."""
     if row.same:
         return row.how
-    ends = None if row.interval is None else (_known(row.interval[0]), _known(row.interval[1]))
-    return text.interval(ends) + (f" {row.how}" if row.paired else "")
+    return _between(row.interval) + (f" {row.how}" if row.paired else "")
+
+
+def _between(interval: tuple[float, float] | None) -> str:
+    """An interval in words; an end that does not exist is said to be none."""
+    return "" if interval is None else text.interval((_known(interval[0]), _known(interval[1])))
 
 
 def _plain(name: str | None) -> str:
@@ -226,6 +230,7 @@ def render_comparison_html(comparison: Comparison) -> str:
             tone=lambda row: {"better": "pass", "worse": "fail"}.get(row.verdict, "not-applicable"),
             known=_known,
             bounds=_bounds,
+            between=_between,
         )
     )
 

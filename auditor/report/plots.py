@@ -36,7 +36,7 @@ from auditor.report.sheet import (
 )
 
 RATIO = "ratio between groups"
-FOREST = 460.0
+FOREST = 400.0
 
 
 @dataclass(frozen=True)
@@ -234,7 +234,7 @@ def forest(figure: Figure) -> Sheet:
     values = [v for _, points, _ in panels for p in points for v in (p.y, p.low, p.high)]
     low, high = value_range([ideal, *values, *(c[0] for _, _, c in panels if c)])
     names = [str(p.x) for _, points, _ in panels for p in points]
-    rows = _row_sheet(height, names, [], low, high, figure.y_label, total=FOREST, widest=FOREST * 0.42)
+    rows = _row_sheet(height, names, [], low, high, figure.y_label, total=FOREST, widest=FOREST * 0.48)
     if low <= ideal <= high:
         rows.sheet.line([rows.x(ideal)] * 2, [6.0, height - FOOT], colour=MUTED, width=1.2)
     y = 0.0
@@ -333,7 +333,9 @@ def plane(
     for tick, words in plain:
         at = _LEFT + share(tick, x, log_x) * width
         sheet.line([at, at], [top, top + _PLOT], colour=GRID)
-        sheet.text(at, top + _PLOT + 10.0, words, align="center", colour=MUTED, size=SMALL)
+        edge = at + text_width(words, SMALL) / 2.0 > WIDTH
+        x_at, align = (WIDTH, "right") if edge else (at, "center")
+        sheet.text(x_at, top + _PLOT + 10.0, words, align=align, colour=MUTED, size=SMALL)
     for tick in _decades(*y) if log_y else ticks(*y):
         at = top + _PLOT * (1.0 - share(tick, y, log_y))
         sheet.line([_LEFT, _LEFT + width], [at, at], colour=GRID)
