@@ -118,7 +118,8 @@ def test_an_audit_compared_with_itself_has_no_difference_at_all() -> None:
     assert told == {"demographic_parity_difference": False}
     assert {r.how for r in compare(*again).others} == {"the same audit"}
     in_memory = before.model_copy(update={"findings": mixed})
-    assert not any(r.same for r in (c := compare(before, in_memory)).rows + c.others)
+    found = compare(before, in_memory)
+    assert not any(r.same for r in (*found.rows, *found.others))
 
 
 def test_the_headline_adds_up_and_agrees_with_its_numbers() -> None:
