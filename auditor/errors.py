@@ -39,6 +39,7 @@ Code: TypeAlias = Literal[
     "AUD-LOAD-UNUSABLE",
     "AUD-LOAD-WEIGHTS",
     "AUD-DATA-BENCHMARK",
+    "AUD-DATA-CHANGED",
     "AUD-DATA-CODE",
     "AUD-DATA-COLUMN",
     "AUD-DATA-EMPTY",
@@ -117,6 +118,9 @@ REASONS: dict[Code, Reason] = {
     ),
     "AUD-DATA-BENCHMARK": Reason(
         "The file is not the benchmark as it was published.", "Fetch the published file, and leave it as it is."
+    ),
+    "AUD-DATA-CHANGED": Reason(
+        "A file of data was written to, or exchanged, while it was read.", "Audit it when nothing writes to it."
     ),
     "AUD-DATA-CODE": Reason(
         "The data hold pickled objects, which run code when they are loaded; none of it ran.",

@@ -130,6 +130,27 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def state_of(path: Path) -> tuple[object, ...]:
+    """What changes where a file is written to, or another takes its place: compare what it was with what it is.
+
+    Of the file, or of every file under a folder: device, number, size and times, its change time too, which renaming
+    sets. Of every link and folder on the way there, which one it is. What it cannot see is a folder above that was
+    exchanged and exchanged back.
+    """
+    way = Path(os.path.abspath(path))
+    links = []
+    for place in (*reversed(way.parents), way):
+        found = place.lstat()
+        own = (os.readlink(place), found.st_ctime_ns) if place.is_symlink() else ()
+        links.append((found.st_dev, found.st_ino, *own))
+    files = sorted(p for p in way.rglob("*") if p.is_file()) if way.is_dir() else [way]
+    return (*links, *((str(file), *_state_of_one(file.stat())) for file in files))
+
+
+def _state_of_one(found: os.stat_result) -> tuple[int, ...]:
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+
+
 def read_inside(root: Path, name: str, what: str) -> bytes:
     """The bytes of the file at ``name``, relative to the resolved folder ``root``, opened once.
 

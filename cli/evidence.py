@@ -43,7 +43,7 @@ def check_flags(options: ScanOptions) -> None:
 def start_log(job: Job) -> ChainedLog:
     """The log of a scan that begins."""
     from auditor.evidence.log import ChainedLog
-    from auditor.evidence.passwords import without_passwords
+    from auditor.record.passwords import without_passwords
 
     log = ChainedLog()
     command = [without_passwords(word) for word in sys.argv[1:]]

@@ -10,17 +10,17 @@ from pathlib import Path
 
 from auditor.errors import AuditorError, UsageError
 from auditor.evidence.pades import Seal
-from auditor.evidence.passwords import without_passwords
 from auditor.files import write_beside
 from auditor.outputs import claim, remove
 from auditor.record.audit_report import AuditReport
 from auditor.record.catalogue import Catalogue
+from auditor.record.passwords import arguments_without_passwords
 from cli.rendering import FILE_NAMES, render
 
 
 def command_line() -> str:
     """How this process was started, as a shell would be told it, without passwords."""
-    return without_passwords(shlex.join(["auditor", *sys.argv[1:]]))
+    return shlex.join(["auditor", *arguments_without_passwords(sys.argv[1:])])
 
 
 def claim_report(out: Path, formats: Iterable[str] = FILE_NAMES, what: str = "--out") -> None:

@@ -13,6 +13,7 @@ from threading import Thread
 import numpy as np
 import pandas as pd
 
+from auditor.artifact.source import printable
 from auditor.data.audit_data import AuditData, favourable
 from auditor.data.counts import GroupCounts
 from auditor.data.groups_digest import GroupsDigest
@@ -20,7 +21,7 @@ from auditor.data.row_keys import Keys, digest_of_keys
 from auditor.detection.examine import Examination, loaded_detector
 from auditor.detection.record import DetectorRecord
 from auditor.errors import DataError, OutputsError, UsageError
-from auditor.files import received, sha256_of, write_beside
+from auditor.files import received, sha256_of, state_of, write_beside
 from auditor.finding.measurement import Measurement
 from auditor.intake.formats import Opened, load_model
 from auditor.intake.recorded import load_recorded
@@ -75,19 +76,37 @@ def load_probe(spec: ProbeSpec) -> Probe:
 
 
 class Hashing(Thread):
-    """Digests of the data files, taken while the model works: hashing lets go of the interpreter."""
+    """Digests of the data files, taken while the model works: hashing lets go of the interpreter.
+
+    It begins before anything is read, so that rows and digest are of the same bytes where the files are then as they
+    were.
+    """
 
     def __init__(self, spec: DataSpec) -> None:
         super().__init__(daemon=True)
         self._spec = spec
         self.digest: str | None = None
         self.train_digest: str | None = None
+        self._paths = [Path(path) for path in (spec.path, spec.train) if path is not None]
+        # What is absent is said by whoever reads it.
+        self._before = [state_of(path) if path.exists() else None for path in self._paths]
         self.start()
 
     def run(self) -> None:
         self.digest = _digest(Path(self._spec.path))
         if self._spec.train is not None:
             self.train_digest = _digest(Path(self._spec.train))
+
+    def ended(self) -> None:
+        """Waits for the digests. Raises DataError where a file is no longer what it was when they began."""
+        self.join()
+        for path, before in zip(self._paths, self._before, strict=True):
+            if not path.exists() or state_of(path) != before:
+                raise DataError(
+                    f"{printable(path.name)!r} changed while it was read, so that its digest may be of other rows than "
+                    "those audited: audit it again when nothing writes to it.",
+                    code="AUD-DATA-CHANGED",
+                )
 
 
 def _digest(path: Path) -> str:
@@ -96,7 +115,7 @@ def _digest(path: Path) -> str:
 
 def complete_record(record: DataRecord, spec: DataSpec, hashing: Hashing) -> DataRecord:
     """The data's record with what only the files know."""
-    hashing.join()
+    hashing.ended()
     return record.model_copy(
         update={
             "path": spec.path,
@@ -118,6 +137,9 @@ def run(job: Job, channel: Channel, opened: list[Opened] | None = None) -> None:
         train_detector(job.detector_training, job, channel)
         return
     probes = [load_probe(spec) for spec in job.probes]
+    # Before anything of the rows is read.
+    other = job.mitigation or job.export or job.explain
+    hashing = None if job.data is None or other is not None else Hashing(job.data)
     recorded = None if job.data is None or job.data.recorded is None else load_recorded(job.model, job.data)
     # Handed over, so that the file's bytes are let go of when it is loaded.
     model = load_model(job.model, opened=opened.pop() if opened else None) if recorded is None else recorded[0]
@@ -133,11 +155,10 @@ def run(job: Job, channel: Channel, opened: list[Opened] | None = None) -> None:
     if job.explain is not None:
         explain(job.explain, model, job, channel)
         return
-    if job.data is None:
+    if job.data is None or hashing is None:
         channel.send(DataRead(data=DataRecord()))
         answer(probes, model, None, job, channel)
         return
-    hashing = Hashing(job.data)
     counting = [probe for probe in probes if counts_suffice(probe)]
     if (
         probes and len(counting) == len(probes) and job.evidence is None and recorded is None

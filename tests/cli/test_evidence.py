@@ -93,7 +93,7 @@ def test_reproduce_refuses_what_it_cannot_run(tmp_path: Path) -> None:
 
 
 def test_a_password_in_the_command_is_not_written_down() -> None:
-    from auditor.evidence.passwords import without_passwords
+    from auditor.record.passwords import without_passwords
 
     said = "auditor scan m.pt --db postgresql+psycopg://bob:S3CRET@host/x --data a@b:c"
     assert without_passwords(said) == said.replace("S3CRET", "***")

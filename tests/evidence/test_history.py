@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import sqlite3
 import subprocess
@@ -345,7 +346,7 @@ def test_bad_places_are_one_sentence(tmp_path: Path) -> None:
 def test_a_password_is_not_printed() -> None:
     with pytest.raises(UsageError) as caught:
         Ledger("postgresql+psycopg://ann:secret@127.0.0.1:1/x")
-    assert "secret" not in str(caught.value) and "ann:***@" in str(caught.value)
+    assert not {"secret", "ann"} & set(re.findall(r"\w+", str(caught.value))) and "127.0.0.1:1/x" in str(caught.value)
 
 
 def test_a_broken_chain_is_believed_by_nobody(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from auditor.errors import DataError, MissingExtraError, UsageError, first_line
 from auditor.evidence.history.entries import GENESIS, AuditEntry, Decision, Entry, Kind, chained
-from auditor.evidence.passwords import without_passwords
+from auditor.record.passwords import without_passwords
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine, Table

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from auditor.errors import DataError, MissingExtraError, UsageError, first_line
 from auditor.files import regular_file, write_beside
+from auditor.record.passwords import arguments_without_passwords, without_passwords
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -80,7 +81,7 @@ def _asked(url: str, statement: str) -> pd.DataFrame:
             names, rows = list(found.keys()), found.fetchall()
     except (sql.exc.SQLAlchemyError, UnicodeError, OverflowError) as error:
         cause = getattr(error, "orig", None) or error
-        raise UsageError(f"{shown(url)} does not answer the query: {first_line(cause)}.") from None
+        raise UsageError(f"{shown(url)} does not answer the query: {without_passwords(first_line(cause))}.") from None
     finally:
         engine.dispose()
     twice = sorted({name for name in names if names.count(name) > 1})
@@ -116,7 +117,8 @@ def _engine(sql: Any, url: str) -> Engine:
         parsed = sql.make_url(url)
         backend = parsed.get_backend_name()
     except (sql.exc.ArgumentError, ValueError) as error:
-        raise UsageError(f"{shown(url)} is no URL of a database: {first_line(error)}.") from None
+        why = without_passwords(first_line(error))
+        raise UsageError(f"{shown(url)} is no URL of a database: {why}.") from None
     if backend not in _READ_ONLY:
         raise UsageError(
             f"{backend} cannot be told here that nothing is to be written: export the rows to a Parquet file, and give "
@@ -138,11 +140,9 @@ def _engine(sql: Any, url: str) -> Engine:
 
 
 def shown(url: str) -> str:
-    """The URL as it may be printed and recorded: without user's password and options."""
-    try:
-        return str(_sqlalchemy().make_url(url).set(query={}).render_as_string(hide_password=True))
-    except Exception:  # not a URL at all, and a password may be anywhere in it
-        return "The --data that was given"
+    """The URL as it may be printed and recorded: its dialect, host and name."""
+    # Of what is no address, a password may be any part.
+    return arguments_without_passwords([url])[0].removesuffix("?***") if "://" in url else "The --data that was given"
 
 
 def _sqlalchemy() -> Any:
