@@ -21,7 +21,9 @@ from cli.dossier import dossier
 from cli.dp_audit import dp_audit
 from cli.dp_budget import dp_budget
 from cli.dp_lint import dp_lint
+from cli.due import due
 from cli.export import export
+from cli.findings import findings
 from cli.flags import parse_json_flag, with_flags
 from cli.gradient_inversion import gradient_inversion
 from cli.guarded import RECORD, Reads, Writes, guarded
@@ -29,6 +31,7 @@ from cli.history import Db, history, signoff
 from cli.new_probe import new_probe
 from cli.register import register
 from cli.reproduce import reproduce
+from cli.site import site
 from cli.train import train as train_command
 from cli.verify import keygen, verify
 
@@ -176,14 +179,21 @@ def report(
     pdf_password_env: Annotated[
         str | None, typer.Option(help="Environment variable that holds the password of --pdf-certificate.")
     ] = None,
+    finding: Annotated[
+        str | None, typer.Option(help="Print where the number with this id comes from, and write nothing.")
+    ] = None,
     debug: Debug = False,
 ) -> None:
     """Render a recorded audit again, without model, data or torch."""
     from cli.gate import consistent
     from cli.rendering import catalogue_of, known_figure_formats, known_formats, write_figures
     from cli.sealing import seal_of
+    from cli.traced import print_trace
     from cli.written import claim_report, write_report
 
+    if finding is not None:
+        print_trace(consistent(run), finding)
+        return
     formats, drawn_as = known_formats(format_.split(",")), known_figure_formats(figure_format.split(","))
     folder, read = out or (run if run.is_dir() else run.parent), run / RECORD if run.is_dir() else run
     if "json" in formats and read.exists() and (folder / RECORD).exists() and read.samefile(folder / RECORD):
@@ -436,6 +446,9 @@ command("register")(register)
 command("dossier")(dossier)
 command("history")(history)
 command("signoff")(signoff)
+command("site")(site)
+command("findings")(findings)
+command("due")(due)
 
 
 if __name__ == "__main__":

@@ -40,6 +40,11 @@ class Line:
         return abs(value - self.last.ideal) if self.last.ideal is not None else 0.0
 
 
+def model_called(report: AuditReport) -> str:
+    """What a model is told apart by from others: the id it was given, whatever its file is called."""
+    return (report.about.model.id if report.about else "") or report.model.path or "in memory"
+
+
 def lines_of(audits: Sequence[tuple[str, AuditReport]], metric: str) -> list[Line]:
     """A line for each place that the metric was taken at, of each model where there are several, the worst one first.
 
@@ -48,14 +53,14 @@ def lines_of(audits: Sequence[tuple[str, AuditReport]], metric: str) -> list[Lin
     """
     lines: dict[str, list[tuple[datetime, Finding]]] = {}
     known: set[str] = set()
-    models = {audit.model.path for _, audit in audits}
+    models = {model_called(audit) for _, audit in audits}
     for recorded, audit in audits:
         when = _moment(audit.created) or _moment(recorded) or datetime.fromtimestamp(0, UTC)
         for finding in audit.findings:
             known.add(finding.metric or "")
             if finding.metric == metric and not finding.group:
                 method = "" if finding.method in (None, "between_groups") else finding.method
-                of = audit.model.path or "in memory" if len(models) > 1 else ""
+                of = model_called(audit) if len(models) > 1 else ""
                 name = " ".join(part for part in (of, method, place_of(finding, audit)) if part)
                 lines.setdefault(name or metric, []).append((when, finding))
     if not lines:

@@ -265,10 +265,12 @@ def _judged(report: AuditReport, asked: Asked, *, other_code: bool) -> list[Chec
             checks.append(Check(name=name, state="wrong", detail=detail))
         elif where := difference(theirs[name], mine[name]):
             checks.append(Check(name=name, state="wrong", detail=where))
-    parts = ("criteria", "family", "summary", "exit_code", "figures") if same_rule else ("criteria", "figures")
+    parts = ("family", "summary", "exit_code") if same_rule else ()
+    parts = ("criteria", *parts, "figures", "definitions")
     said, found = (r.model_dump(mode="json", include=set(parts)) for r in (report, again))
     for part in parts:
-        if where := difference(said[part], found[part]):
+        # Definitions are left out of a record that has none.
+        if where := difference(said.get(part, []), found.get(part, [])):
             drawn_otherwise = part == "figures" and other_code
             state: State = "not checked" if drawn_otherwise else "wrong"
             checks.append(Check(name=part, state=state, detail=where))

@@ -11,6 +11,7 @@ from pydantic import ConfigDict
 
 from auditor.files import LEFT_OUT, UNSAID
 from auditor.finding.copies import Copies
+from auditor.finding.definition import Definition
 from auditor.finding.figure import Figure
 from auditor.statistics.kinds import AnyEstimate
 
@@ -103,7 +104,8 @@ class ProbeResult:
 
     ``other_kind``: whether it is not applicable since it asks about another kind of model or rows, which no input
     mends. ``alike``: which rows the model answers alike, where a measurement rests on their differing. ``copies``: how
-    many of the rows it looked at repeat others, where somebody counted them.
+    many of the rows it looked at repeat others, where somebody counted them. ``definitions``: of its measurements, as
+    far as its docstrings have them.
     """
 
     probe: str
@@ -115,4 +117,5 @@ class ProbeResult:
     other_kind: Annotated[bool, LEFT_OUT] = False
     alike: Annotated[tuple[Alike, ...], LEFT_OUT] = ()
     copies: Annotated[Copies | None, UNSAID] = None
+    definitions: Annotated[tuple[Definition, ...], LEFT_OUT] = ()
     duration_s: float = 0.0

@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from auditor.files import Number
@@ -113,8 +113,8 @@ def own_words(say: Catalogue, *, later: bool = False) -> str:
     digest = hashlib.sha256(spelled.encode()).hexdigest()[:16]
     whose = "named when this page was made, and not in its record" if later else "of the signer's own"
     return (
-        f"The words of the first page are those of a catalogue {whose}, {say.language} ({digest}), and not "
-        "of the tool. Colours, marks and the exit code are the tool's."
+        f"The words of the first page and of the headings are those of a catalogue {whose}, {say.language} ({digest}), "
+        "and not of the tool. Colours, marks and the exit code are the tool's."
     )
 
 
@@ -129,8 +129,7 @@ def first_page(report: AuditReport, say: Catalogue | None = None) -> FirstPage:
     about = report.about or About()
     own = about.catalogue
     say = say or own
-    rows = view.rows_of(report.findings)
-    writer = _Writer(report, about, say, {id(row.finding): row.anchor for row in rows})
+    writer = _writer(report, say)
     # Of what was refused nothing was measured, and that is all there is to say.
     refused = report.refusal is not None
     lines = [] if refused else writer.lines()
@@ -154,6 +153,22 @@ def first_page(report: AuditReport, say: Catalogue | None = None) -> FirstPage:
         last=writer.last(),
         recorded="" if dict(say.own) == dict(own.own) else own.language,
     )
+
+
+def in_its_words(report: AuditReport, say: Catalogue, findings: Sequence[Finding]) -> list[Line]:
+    """Findings as the first page tells them."""
+    writer = _writer(report, say)
+    return [writer._line(f, writer._question(f), 0.0) for f in findings]
+
+
+def headlines(report: AuditReport) -> list[Finding]:
+    """Headline numbers that nobody set a bound for and whose interval leaves the ideal out, the gravest first."""
+    return _writer(report, (report.about or About()).catalogue)._unbounded()
+
+
+def _writer(report: AuditReport, say: Catalogue) -> _Writer:
+    anchors = {id(row.finding): row.anchor for row in view.rows_of(report.findings)}
+    return _Writer(report, report.about or About(), say, anchors)
 
 
 @dataclass(frozen=True)
@@ -499,8 +514,7 @@ class _Writer:
     # Words of a finding.
 
     def _question(self, f: Finding) -> str:
-        question = question_of(f.probe, f.metric)
-        return self.say.say(f"question.{question.id}") if question else f.probe.replace("_", " ")
+        return self.say.asked(f.probe, f.metric)
 
     def _found(self, f: Finding) -> str:
         question = question_of(f.probe, f.metric)

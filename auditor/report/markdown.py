@@ -14,6 +14,8 @@ from auditor.record.catalogue import Catalogue
 from auditor.record.worth import worth_of
 from auditor.report import view
 from auditor.report.first_page import FirstPage, first_page
+from auditor.report.remediation import Remediation, remediation_of
+from auditor.report.scope import Scope, scope_of
 from auditor.report.view import Row, ShownCell, ShownPolicy
 
 MOST = 10
@@ -29,7 +31,7 @@ def render_markdown(report: AuditReport, say: Catalogue | None = None) -> str:
     ``say``: other words than the record's own. Names stand in code spans and sentences are escaped, so that data can
     neither format, link, embed nor mention.
     """
-    rows = view.rows_of(report.findings)
+    rows = view.shown_rows(report)
     page = first_page(report, say)
     lines = [f"## Audit of {code_span(report.model.path or 'a model in memory')}", ""]
     lines += [escaped(" · ".join(page.subtitle)), ""] if page.subtitle else []
@@ -43,12 +45,17 @@ def render_markdown(report: AuditReport, say: Catalogue | None = None) -> str:
     if report.registration is not None and report.registration.deviations:
         lines += ["### Deviations from the registration", ""]
         lines += [*(f"- {escaped(deviation)}" for deviation in report.registration.deviations), ""]
-    lines += ["| " + " | ".join(o.value.replace("_", " ") for o in view.COUNTED) + " |"]
-    lines += ["|" + " ---: |" * len(view.COUNTED)]
-    lines += ["| " + " | ".join(text.count(report.summary.count(o)) for o in view.COUNTED) + " |", ""]
+    counts = view.counts_of(report)
+    lines += ["| " + " | ".join(c.outcome.value.replace("_", " ") for c in counts) + " |"]
+    lines += ["|" + " ---: |" * len(counts)]
+    lines += ["| " + " | ".join(text.count(c.n) for c in counts) + " |", ""]
+    elsewhere = view.for_other_kinds(report)
+    lines += [f"{elsewhere}.", ""] if elsewhere else []
     lines += [f"> **Note well.** {escaped(page.own_words)}", ""] if page.own_words else []
     lines += _asked(page)
     lines += [line for said in (page.retold, page.fallback) if said for line in (f"_{escaped(said)}_", "")]
+    lines += _scope(scope_of(report, page.say)) + _remedies(remediation_of(report, page.say))
+    lines += _judged([r for r in rows if r.outcome in (Outcome.FAIL, Outcome.PASS)])
     lines += _open([r for r in rows if r.outcome is Outcome.INCONCLUSIVE])
     tried = dict.fromkeys(r.finding.tried for r in rows if r.finding.tried and r.finding.criterion)
     lines += [line for said in tried for line in (escaped(said, 2 * _LONGEST_SENTENCE), "")]
@@ -59,7 +66,7 @@ def render_markdown(report: AuditReport, say: Catalogue | None = None) -> str:
     lines += _reasons("What was not applicable", absent)
     lines += [line for figure in report.figures for line in _explained(figure)]
     lines += _controls(view.policies_of(report, rows))
-    lines += [escaped(view.promise_of(report)), ""]
+    lines += [escaped(view.promise_of(report), 2 * _LONGEST_SENTENCE), ""]
     if report.registration is not None and report.registration.followed:
         lines += [escaped(report.registration.describe()), ""]
     data = f"{code_span(report.data.path)}, " if report.data.path else ""
@@ -93,7 +100,7 @@ def _there_is(cell: ShownCell) -> str:
         tally = ", ".join(f"{n} {o.value.replace('_', ' ')}" for o, n in cell.outcomes)
         more = f" and {cell.left_out} more" if cell.left_out else ""
         tried = "".join(f". {escaped(said)}" for said in cell.cell.tried)
-        return f"evidence ({tally}): {', '.join(_what(row) for row in cell.rows)}{more}{tried}"
+        return f"evidence ({tally}): {'; '.join(_found(row) for row in cell.rows)}{more}{tried}"
     if cell.cell.kind == "attestation needed":
         return f"**ATTESTATION NEEDED** from {escaped(cell.cell.role)}"
     return f"**NOT MEASURED**: {escaped(cell.cell.how)}"
@@ -123,6 +130,49 @@ def _asked(page: FirstPage) -> list[str]:
     return [*lines, ""] if lines else []
 
 
+def _scope(scope: Scope) -> list[str]:
+    """Whose, what, for which system and on which rows; an empty cell was not stated, and its key stands beside it."""
+    lines = [f"### {escaped(scope.title)}", "", escaped(scope.lead), "", "| | | |", "| --- | --- | --- |"]
+    for section in scope.sections:
+        for i, line in enumerate(section.lines):
+            head = f"**{escaped(section.title)}**" if not i else ""
+            key = code_span(line.key, cell=True) if line.key and not line.value else ""
+            lines.append(f"| {head} | {escaped(line.label)} | {escaped(line.value)}{key} |")
+    lines.append("")
+    if scope.groups:
+        lines += ["| " + " | ".join(map(escaped, scope.heads)) + " |", "| --- | ---: | --- |"]
+        lines += [f"| {escaped(g.group)} | {g.n} | {escaped(g.said)} |" for own in scope.groups for g in own.lines]
+        lines += ["", *(f"{escaped(own.feature)}: {escaped(own.more)}" for own in scope.groups if own.more), ""]
+    return [*lines, *(line for note in scope.notes for line in (escaped(note), ""))]
+
+
+def _remedies(table: Remediation) -> list[str]:
+    lines = [f"### {escaped(table.title)}", ""]
+    if not table.lines:
+        return [*lines, escaped(table.nothing), ""]
+    lines += ["| " + " | ".join(map(escaped, table.heads)) + " |", "| --- | --- | --- | --- | --- |"]
+    for line in table.lines[:MOST]:
+        what = " ".join(part for part in (f"**{escaped(line.question)}**", escaped(line.about)) if part)
+        found = f" {escaped(line.found)} ({escaped(line.interval)})" if line.interval else ""
+        cells = (f"{what}{found} {code_span(line.id, cell=True)}", line.severity, line.owner, line.due, line.said)
+        lines.append("| " + " | ".join([cells[0], *map(escaped, cells[1:])]) + " |")
+    lines += [*_more(table.lines), "", escaped(table.rule), ""]
+    if table.retest:
+        lines += [f"{escaped(table.retest_title)}: {code_span(table.retest, limit=_LONGEST_SENTENCE)}", ""]
+    return lines
+
+
+def _judged(rows: Sequence[Row]) -> list[str]:
+    """What is shown to lie beyond its bound, and what within."""
+    if not rows:
+        return []
+    lines = ["### What was judged", ""]
+    lines += ["| Outcome | Measured | Value | Interval | Must be | n |", "| --- | --- | ---: | ---: | --- | ---: |"]
+    for r in sorted(rows, key=lambda r: r.rank)[:MOST]:
+        lines.append(f"| {r.outcome.value} | {_what(r)} | {r.value} | {_interval(r)} | {r.must_be} | {r.n} |")
+    return [*lines, *_more(rows), ""]
+
+
 def _open(rows: Sequence[Row]) -> list[str]:
     if not rows:
         return []
@@ -137,8 +187,14 @@ def _open(rows: Sequence[Row]) -> list[str]:
 def _reasons(title: str, rows: Sequence[Row]) -> list[str]:
     if not rows:
         return []
-    lines = [f"- {code_span(r.name)}: {escaped(r.finding.reason)}" for r in rows[:MOST]]
-    return [f"### {title}", "", *lines, *_more(rows), ""]
+    lacking: dict[str, list[str]] = {}
+    for r in rows:
+        lacking.setdefault(r.finding.reason, []).append(_what(r))
+    lines = [
+        f"- {', '.join(names[:MOST])}{' …' if len(names) > MOST else ''}: {escaped(reason)}"
+        for reason, names in lacking.items()
+    ]
+    return [f"### {title}", "", *lines[:MOST], *_more(lines), ""]
 
 
 def _explained(figure: Figure) -> list[str]:
@@ -187,7 +243,15 @@ def _more(rows: Sequence[object]) -> list[str]:
 
 
 def _what(row: Row) -> str:
-    return " ".join(code_span(part, cell=True) for part in (row.name, row.where) if part)
+    """Metric, place, and where rows would else look alike the method."""
+    named = " ".join(code_span(part, cell=True) for part in (row.name, row.where) if part)
+    return named + (f" ({code_span(row.by, cell=True)})" if row.by else "")
+
+
+def _found(row: Row) -> str:
+    """What was measured, with its value and interval."""
+    interval = f" ({row.interval})" if row.interval else ""
+    return _what(row) + (f" {row.value}{interval}" if row.value else "")
 
 
 def _interval(row: Row) -> str:

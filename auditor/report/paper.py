@@ -20,6 +20,7 @@ from auditor.report import view
 from auditor.report.first_page import FirstPage
 from auditor.report.html import moment, title_of
 from auditor.report.pictures import front_and_rest
+from auditor.report.pillars import pillars_of, sources_of
 from auditor.report.svg import as_file, draw_svg
 from auditor.report.view import Row
 
@@ -57,10 +58,10 @@ def breaking(words: str) -> str:
 
 def paper_of(report: AuditReport, page: FirstPage, folder: Path) -> dict[str, object]:
     """Everything that the template sets; figures are written into ``folder`` as SVG."""
-    rows = view.rows_of(report.findings)
+    rows = view.shown_rows(report)
     by_outcome = {o: [r for r in rows if r.outcome is o] for o in Outcome}
     policies = view.policies_of(report, rows)
-    pillars = view.pillars_of(report, rows)
+    pillars = pillars_of(report, rows)
     say = page.say
     front = [view.drawn_as(i, figure) for i, figure in front_and_rest(report)[0]]
     figures = [(say.say("picture.heading"), front), *((pillar_title(p.name), p.figures) for p in pillars)]
@@ -72,8 +73,8 @@ def paper_of(report: AuditReport, page: FirstPage, folder: Path) -> dict[str, ob
         "front": _front(report, page),
         "words": {name: _t(say.say(f"paper.{name}")) for name in (*_HEADS, *_TITLES, *_LISTS, *_SIGNING)},
         "counts": [
-            {"slug": _slug(o), "name": _words(o), "n": text.count(report.summary.count(o)), "meaning": view.MEANING[o]}
-            for o in view.COUNTED
+            {"slug": _slug(c.outcome), "name": _words(c.outcome), "n": text.count(c.n), "meaning": c.meaning}
+            for c in view.counts_of(report)
         ],
         "control": _control(report, say),
         "refused": report.refusal is not None,
@@ -93,7 +94,8 @@ def paper_of(report: AuditReport, page: FirstPage, folder: Path) -> dict[str, ob
         "numbers": _numbers(say, rows),
         "methods": [
             {"probe": _t(s.probe), "methods": _t(f" ({s.methods})" if s.methods else ""), "citation": _t(s.citation)}
-            for s in _that_ran(pillars)
+            for s in sources_of(rows)
+            if s.citation
         ],
         "policies": [_policy(p) for p in policies],
         "criteria": _criteria(report, say),
@@ -443,18 +445,6 @@ def stem_of(name: str) -> tuple[str, str]:
     parts = name.split("/")
     n = 2 if len(parts) > 2 else len(parts) - 1
     return "/".join(parts[:n]) + "/" * (n > 0), "/".join(parts[n:])
-
-
-def _that_ran(pillars: Sequence[view.PillarView]) -> list[view.Source]:
-    """The methods of the probes that measured something."""
-    ran = {
-        row.finding.probe
-        for p in pillars
-        for row in (*p.rows, *p.unbounded, *p.numbers)
-        if row.finding.metric is not None
-    }
-    sources = {s.probe: s for p in pillars for s in p.sources if s.citation and s.probe in ran}
-    return list(sources.values())
 
 
 def _criteria(report: AuditReport, say: Catalogue) -> list[dict[str, object]]:

@@ -68,9 +68,7 @@ def column(called: Labels, name: str) -> str:
 
 def group(called: Labels, name: str, level: str) -> str:
     """A group with the feature that it is of, such as ``sex: female``; a word for it, and beside that what it is of."""
-    word = called.words.get(f"{name}.{level}")
-    told = f"{called.column(name)}: {level}" if word is None else f"{word} ({name} = {level})"
-    return text.shortened(told, _LONGEST_NAME)
+    return text.shortened(called.group(name, level), _LONGEST_NAME)
 
 
 def named(figure: Figure, called: Labels) -> Figure:

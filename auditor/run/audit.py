@@ -26,6 +26,7 @@ from auditor.errors import (
 )
 from auditor.finding.budgets import Family
 from auditor.finding.criterion import Criterion, load_criteria
+from auditor.finding.definition import defined
 from auditor.finding.judgement import Judgement
 from auditor.finding.judging import judge
 from auditor.finding.measurement import Alike, Measurement, ProbeResult
@@ -42,12 +43,14 @@ from auditor.record.audit_report import (
     exit_code,
     family_record,
 )
+from auditor.record.columns import Missing
 from auditor.record.sandbox_state import SandboxState
 from auditor.report.figures import figures_of
 from auditor.run import __version__
 from auditor.run.alike import alike_answers
 from auditor.run.probe import (
     Probe,
+    defined_in,
     looks_at_rows,
     missing_needs,
     not_applicable,
@@ -202,6 +205,7 @@ def _result(
         not_run=not_run,
         not_applicable=not_applicable,
         alike=alike,
+        definitions=defined(probe.name, probe.citation, defined_in(probe), (m.metric for m in measurements)),
         duration_s=0.0 if started is None else time.perf_counter() - started,
     )
 
@@ -283,6 +287,7 @@ def assemble(
         summary=Summary.of(f.outcome for f in findings),
         refusal=refusal,
         allow_inconclusive=allow_inconclusive,
+        definitions=tuple(each for result in results for each in result.definitions),
         duration_s=duration_s,
         exit_code=int(exit_code(findings, refused=refusal is not None, allow_inconclusive=allow_inconclusive)),
     )
@@ -379,6 +384,8 @@ def data_record(data: AuditData | None) -> DataRecord:
         notes=(*data.notes, *(data.evaluation.design.notes() if data.evaluation.design is not None else ())),
         copies=data.copies if data.copies is not None and data.copies.copies else None,
         groups_sha256=_groups(data.evaluation),
+        groups=_group_sizes(data.evaluation),
+        missing=_missing(data.evaluation),
         **_designed(data.evaluation.design),
     )
 
@@ -396,6 +403,32 @@ def _groups(rows: AuditData) -> dict[str, str] | None:
         digest.add(codes, list(levels))
         found[str(name)] = digest.hexdigest()
     return found
+
+
+def _group_sizes(rows: AuditData) -> dict[str, dict[str, int]] | None:
+    """How many rows are in each group, by sensitive feature."""
+    table = rows.sensitive_features
+    if table is None:
+        return None
+    sizes = {str(name): table[name].astype(str).value_counts() for name in table.columns}
+    return {name: {str(group): int(n) for group, n in sorted(own.items())} for name, own in sizes.items()}
+
+
+def _missing(rows: AuditData) -> Missing | None:
+    """How many rows lack a label or a value of what the model takes."""
+    if not len(rows):
+        return None
+    labels = None
+    if rows.y_true is not None:
+        labels = int((rows.y_true < 0).sum())
+    elif rows.target_values is not None:
+        labels = int(np.isnan(rows.target_values).sum())
+    holes: dict[str, int] | None = None
+    if not isinstance(rows.X, np.ndarray):
+        holes = {str(name): int(n) for name, n in rows.X.isna().sum().items()}
+    elif rows.X.ndim == 2 and rows.X.dtype.kind == "f":
+        holes = {f"column {i + 1}": int(n) for i, n in enumerate(np.isnan(rows.X).sum(axis=0))}
+    return Missing.of(labels, holes)
 
 
 def _designed(design: Design | None) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from auditor.finding.definition import defined
 from auditor.finding.measurement import Measurement, ProbeResult
 from auditor.model.audited_model import AuditedModel
 from auditor.statistics.estimate import Exact
@@ -14,8 +15,15 @@ CITATION = "Files are identified by content and loaded without running code of t
 
 
 def intake_result(model: AuditedModel) -> ProbeResult:
-    """The finding that a model was loaded, as a probe's answer: ``nonfinite_parameters`` (ideal 0), ``n_parameters``,
-    ``file_size_bytes``, as far as the model has parameters and a file."""
+    """The finding that a model was loaded, as a probe's answer, as far as the model has parameters and a file.
+
+    - ``nonfinite_parameters``: parameters and buffers that are NaN or infinite; [0, inf), ideal 0; any at all makes
+      answers undefined, so that nothing else that is said of the model can be relied on; IEEE 754
+    - ``n_parameters``: numbers that were learned, each tensor once; [0, inf), no ideal; how large the model is, which
+      says nothing of how good it is
+    - ``file_size_bytes``: size of the model's file; [0, inf) bytes, no ideal; a file much larger than its parameters
+      holds something else too
+    """
     source = model.provenance
     detail = " ".join([f"{source.format}, loaded by {source.loaded_by}.", *source.notes])
     measurements: list[Measurement] = []
@@ -44,7 +52,13 @@ def intake_result(model: AuditedModel) -> ProbeResult:
         return ProbeResult(
             probe="intake", pillar="intake", citation=CITATION, not_applicable=f"There is no file to measure: {detail}"
         )
-    return ProbeResult(probe="intake", pillar="intake", citation=CITATION, measurements=tuple(measurements))
+    return ProbeResult(
+        probe="intake",
+        pillar="intake",
+        citation=CITATION,
+        measurements=tuple(measurements),
+        definitions=defined("intake", CITATION, [intake_result], [m.metric for m in measurements]),
+    )
 
 
 def count_parameters(module: torch.nn.Module) -> tuple[int, int, int]:

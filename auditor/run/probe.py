@@ -49,12 +49,13 @@ class Probe(Protocol):
     ``name``: its key in the table. ``goal``: the question in one sentence. ``methods``: its ways of asking, named as
     published. ``needs``: inputs without which it is NOT_APPLICABLE. ``citation``: where the method is defined.
 
-    Six more may be declared: ``exact``, the metrics that are known without sampling error, each with the reason; see
+    Seven more may be declared: ``exact``, the metrics that are known without sampling error, each with the reason; see
     :func:`known_exactly`. ``earlier``, options with which it measures as its earlier versions did, by which their
     evidence is verified. ``ideal_when_same``, the metrics that a model reaches the ideal of by answering all rows the
     same; see :func:`with_declared`. ``power``, what it can see, as :class:`auditor.statistics.estimate.Power`.
     ``takes``, which of "cluster" and "weight" of the rows it takes account of, none by default; ``reads_rows``, whether
-    it looks at the evaluation rows; see :func:`not_designed_for`.
+    it looks at the evaluation rows; see :func:`not_designed_for`. ``defined_in``, whose docstrings define its metrics
+    beside its own; see :func:`defined_in`.
     """
 
     name: ClassVar[str]
@@ -169,6 +170,13 @@ _CANNOT: dict[Part, str] = {
     "weight": "{what} cannot be weighed: every row would count the same, whatever --weight says.",
 }
 _OF_ROWS = (Need.DATA, Need.LABELS, Need.TEXT, Need.SENSITIVE, Need.TRAIN, Need.GENERATED)
+
+
+def defined_in(probe: type[Probe] | Probe) -> tuple[object, ...]:
+    """Whose docstrings define the probe's metrics, as :mod:`auditor.finding.definition` reads them: its own, first, and
+    those of the classes and functions that it declares in ``defined_in``."""
+    declared: tuple[object, ...] = getattr(probe, "defined_in", ())
+    return (probe if isinstance(probe, type) else type(probe), *declared)
 
 
 def known_exactly(probe: type[Probe] | Probe) -> Mapping[str, str]:

@@ -128,7 +128,9 @@ def job_of(configured: Configured, catalogue: Catalogue) -> Job:
             raise UsageError(f"--{given[0].replace('_', '-')} says something about data: add --data FILE.")
     return Job(
         model=model_spec(options),
-        data=None if options.data is None and options.predictions is None else data_spec(options, configured.labels),
+        data=None
+        if options.data is None and options.predictions is None
+        else replace(data_spec(options, configured.labels), reference=_reference(configured)),
         probes=tuple(probe_specs(configured, catalogue)),
         seed=options.seed,
         limits=Limits(memory_bytes=options.max_memory, seconds=options.max_seconds),
@@ -187,6 +189,17 @@ def data_spec(options: ScanOptions, labels: Labels | None = None) -> DataSpec:
         copies_are_real=options.copies_are_real,
         labels=() if labels is None else tuple(labels.words),
     )
+
+
+def _reference(configured: Configured) -> dict[str, tuple[str, ...]]:
+    """The groups of ``[data.reference]``, by feature. Raises UsageError for a feature whose groups are not compared."""
+    stated = {} if configured.about is None else configured.about.data.reference.shares
+    sensitive = configured.options.sensitive
+    for name in stated:
+        if name not in sensitive:
+            near = did_you_mean(name, sensitive) or f": add --sensitive {name}."
+            raise UsageError(f"[data.reference] has {name!r}, whose groups are not compared{near}")
+    return {name: tuple(groups) for name, groups in stated.items()}
 
 
 _OF_PREDICTIONS = ("score", "predicted", "loss", "generated")

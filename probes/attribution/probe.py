@@ -24,6 +24,7 @@ from probes.attribution.problem import Problem, pose
 from probes.attribution.question import Baseline
 from probes.attribution.rule import Checks, Parts, Verdict, judge_methods
 from probes.attribution.sanity import FEWEST_COPIES
+from probes.erasure import Erasure
 from probes.fairness.proxies import LEAST_STRENGTH
 from probes.fairwashing import real_rows
 from probes.inputs import chosen_classes, differentiable, draw, whole_number
@@ -66,58 +67,82 @@ class FeatureAttribution:
     UNEARNED where it is. WITH RESERVATIONS is one whose randomisation checks were not run, settled nothing or were
     waived, and one of an unskilled model; its figures say so too.
 
-    - ``faithfulness_gain``: mean over the confirming half of the comprehensiveness of the explanation minus that of a
-      random attribution, each in units of the sample's span (the largest minus the smallest of all scores computed of
-      it); [-1, 1], a random attribution has 0. ``faithfulness_gain_over_occlusion``: the same against occlusion
-    - ``comprehensiveness``, ``sufficiency``: mean drop of f without the top 5, 10, 20, 35 and 50 % of the units, and
-      with them alone, in spans; [-1, 1], higher and lower are better. ``deletion_auc``, ``insertion_auc``: area under
-      f as units go and come; [0, 1], lower and higher are better
-    - ``raw_comprehensiveness``, ``raw_sufficiency``, ``raw_deletion_auc``: see :mod:`probes.erasure`
-    - ``infidelity``, ``sensitivity_max``: captum's, medians over samples; of methods that are not of points the
-      second is taken with noise in the rows themselves, see :func:`probes.attribution.stability.stability`; [0, inf),
-      ideal 0
-    - ``completeness_error``: 95 % quantile over rows of ``|sum_j a_ij - (f(x_i) - f(baseline))|`` in units of
-      ``max f - min f`` over samples and baselines; [0, inf), ideal 0. Undefined where f is constant; measured of the
-      chosen method alone, where its parts are meant to add up
+    - ``faithfulness_gain``: mean over the confirming half of the comprehensiveness of the explanation less that of a
+      random attribution, in units of the sample's span; [-1, 1], ideal the largest; above 0 removing what the
+      explanation names moves the score more than removing anything does; DeYoung et al., ACL 2020
+    - ``faithfulness_gain_over_occlusion``: mean comprehensiveness of the explanation less that of occlusion, in units
+      of the sample's span; [-1, 1], ideal the largest; above 0 it names what matters better than leaving out one unit
+      at a time; DeYoung et al., ACL 2020
+    - ``comprehensiveness``: mean drop of the score without the top 5, 10, 20, 35 and 50 % of the units, in spans; [-1,
+      1], ideal the largest; high where the score falls once that is gone; DeYoung et al., ACL 2020
+    - ``sufficiency``: mean drop of the score with the top 5, 10, 20, 35 and 50 % of the units alone, in spans; [-1, 1],
+      ideal the smallest; low where what it names gives the score alone; DeYoung et al., ACL 2020
+    - ``deletion_auc``: area under the explained score f as units go, the most important first; [0, 1], ideal the
+      smallest; low where the score falls early; Petsiuk, Das and Saenko, BMVC 2018
+    - ``insertion_auc``: area under the explained score f as units come, the most important first; [0, 1], ideal the
+      largest; high where the score rises early; Petsiuk, Das and Saenko, BMVC 2018
+    - ``infidelity``: median over samples of captum's ``E[(I . a - (f(x) - f(x without I)))^2]`` over random sets I of
+      units, in squared spans; [0, inf), ideal 0; small where the explanation foretells what leaving units out does; Yeh
+      et al., NeurIPS 2019
+    - ``sensitivity_max``: median over samples of captum's largest ``||a(x + e) - a(x)|| / ||a(x)||`` over noise e of up
+      to 2 % of the range; [0, inf), ideal 0; at 1 a small change turns the explanation into another as large as itself;
+      Yeh et al., NeurIPS 2019
+    - ``completeness_error``: 95 % quantile over rows of ``|sum_j a_ij - (f(x_i) - f(baseline))|`` in units of ``max f -
+      min f``; [0, inf), ideal 0; at 0.01 the parts miss their sum by a hundredth of the range of scores in all but 5 %
+      of the rows; Sundararajan, Taly and Yan, ICML 2017
     - ``parameter_randomisation_overlap``: how far the explanation names the same top fifth of the units when every
-      parameter of the network is drawn anew, beyond chance; [-1, 1], ideal 0. Refused unless shown to be below 0.7. And
-      the gain must exceed the mean plus 4 standard deviations of what the same explanation gains on 40 such networks
-    - ``label_randomisation_overlap``: the same when 5 networks of the model's architecture learn shuffled labels by its
-      recipe, averaged over those that are shown to fit their own labels better than chance (exact binomial test against
-      the share of the most frequent one, at 1 % over all); needs ``label_randomisation``, a model bundle with its
-      recipe, --train and --target. Refused unless shown to be below 0.7 over samples; undefined where none fits
-    - ``method_agreement``: mean rank correlation with occlusion, a method of another family; [-1, 1], ideal 1. Families
-      that disagree are a sign of fairwashing, or of a model that cannot be explained unit by unit
-    - ``skill_over_majority``: accuracy minus the share of the most frequent label, paired over rows; [-1, 1].
-      A faithful explanation of an unskilled model explains noise, and is reported so
-    - ``global_importance`` at a feature (for texts: at each of the 20 words with most): ``sum_i |a_ij| / sum_i A_i``
-      with ``A_i = sum_j |a_ij|``, a share in [0, 1]; no value is ideal. Images: not measured
-    - ``sensitive_attribution_share``: the same over features that are sensitive features themselves; [0, 1], ideal 0
-    - ``proxy_attribution_share``: the same over features that stand in for a sensitive feature, as
-      :func:`probes.fairness.proxies.screen` finds them; [0, 1], ideal 0
-    - ``mean_sensitive_attribution_share``, ``mean_proxy_attribution_share``: the mean over rows of the same share of
-      the row's own, ``|a_ij| / A_i``; [0, 1], ideal 0. A criterion rests on these: totals of rows have no limits
-    - ``attribution_difference_by_group``: the largest difference between two groups of a sensitive feature of the mean
-      share ``|a_ij| / A_i`` of one feature; [0, 1], ideal 0, bounded for all features and pairs together
+      parameter is drawn anew, beyond chance; [-1, 1], ideal 0; at 1 the explanation does not depend on what the model
+      learned; Adebayo et al., NeurIPS 2018
+    - ``label_randomisation_overlap``: how far the explanation names the same top fifth of the units, beyond chance, for
+      networks that learned shuffled labels; [-1, 1], ideal 0; at 1 the explanation does not depend on which labels the
+      model learned; Adebayo et al., NeurIPS 2018
+    - ``method_agreement``: mean rank correlation of the attributions with those of occlusion, a method of another
+      family; [-1, 1], ideal 1; low values are a sign of fairwashing, or of a model that cannot be explained unit by
+      unit; Krishna et al., TMLR 2024
+    - ``skill_over_majority``: accuracy less the share of the most frequent label, paired over rows; [-1, 1], ideal 1
+      less that share; not above 0 an explanation explains an unskilled model's noise; Murphy, MWR 1988
+    - ``global_importance``: of a feature or word j, ``sum_i |a_ij| / sum_i A_i`` with ``A_i = sum_j |a_ij|``; [0, 1],
+      no ideal; at 0.2 a fifth of all that moves the scores is this feature; Lundberg and Lee, NeurIPS 2017
+    - ``sensitive_attribution_share``, ``proxy_attribution_share``: global importance of the sensitive features, or of
+      their proxies, together; [0, 1], ideal 0; at 0.1 a tenth of all that moves the scores is features that tell the
+      group; Datta et al., CCS 2017
+    - ``mean_sensitive_attribution_share``, ``mean_proxy_attribution_share``: mean over rows of the share ``|a_ij| /
+      A_i`` of the sensitive features, or of their proxies; [0, 1], ideal 0; at 0.1 a tenth of what moves a row's score
+      is features that tell the group, on average; Datta et al., CCS 2017
+    - ``attribution_difference_by_group``: largest difference between two groups of the mean share ``|a_ij| / A_i`` of
+      one feature, bounded for all features and pairs together; [0, 1], ideal 0; at 0.1 a feature weighs 10 points more
+      in the scores of one group than of another; Lundberg and Lee, NeurIPS 2017
 
-    Shares and group differences are measured on tables with sensitive features. Shares of the
-    total carry delta-method intervals over the sampled rows, for display. The interval of a word holds for that word,
-    not for its having been chosen as one of the 20.
+    A span is the largest less the smallest of all scores computed of a sample; a random attribution has a gain of 0.
+    Numbers as published (``raw_*``) are defined by :class:`probes.erasure.Erasure`. Of methods that are not of points
+    ``sensitivity_max`` is taken with noise in the rows themselves, see :func:`probes.attribution.stability.stability`.
+    Completeness is over samples and baselines, undefined where f is constant, and measured of the chosen method alone,
+    where its parts are meant to add up. An explanation is refused unless both overlaps are shown to be below 0.7, that
+    of labels over samples; and the gain must exceed the mean plus 4 standard deviations of what the same explanation
+    gains on 40 networks drawn anew. Of shuffled labels, 5 networks of the model's architecture learn by its recipe, of
+    which those count that are shown to fit their own labels better than chance (exact binomial test against the share
+    of the most frequent one, at 1 % over all); that needs ``label_randomisation``, a model bundle with its recipe,
+    --train and --target, and is undefined where none fits. Importance is at each feature, for texts at each of the 20
+    words with most, and not measured of images. Proxies are those that :func:`probes.fairness.proxies.screen` finds. A
+    criterion rests on the mean shares: totals of rows have no limits.
+
+    Shares and group differences are measured on tables with sensitive features. Shares of the total carry delta-method
+    intervals over the sampled rows, for display. The interval of a word holds for that word, not for its having been
+    chosen as one of the 20.
 
     methods: ``auto``, or names out of ``FeatureAttribution.methods``; ``auto`` asks integrated_gradients,
     input_x_gradient, saliency and, of images, grad_cam where the model can be differentiated and its gradient is not 0
     at every row and on the way to its baseline, as that of hard thresholds is; else the first of shap's that applies,
-    else occlusion, and the report says why.
-    method: the one to force. n_samples: rows explained, drawn without replacement; by default 256, or 128 texts or
-    images, or 32 pictures of 112 x 112 pixels or more.
-    n_steps: steps of the path integral, 50 by default, doubled up to ``max_steps``, 400, for rows that miss
-    completeness by more than half a per cent; for such pictures 64 and 128, 16 for ranking, and completeness is told
-    of the confirming half alone. baseline: where gradient paths begin, see :func:`probes.attribution.problem.pose`.
-    n_background: rows that shap averages over, at most 100. n_permutations: walks through the features that
-    ``shap_permutation`` takes for each row. n_copies: networks drawn anew, 40 by default; 0 leaves this sanity
-    check out, as does a refusal for another reason. label_randomisation: trains those 5 networks, which takes as long
-    as 5 trainings; off by default. proxy_strength: least Cramer's V of a proxy. show_samples: whether texts and
-    pictures, which are rows of the data, may stand in the report. max_memory: bytes that one pass may take.
+    else occlusion, and the report says why. method: the one to force. n_samples: rows explained, drawn without
+    replacement; by default 256, or 128 texts or images, or 32 pictures of 112 x 112 pixels or more. n_steps: steps of
+    the path integral, 50 by default, doubled up to ``max_steps``, 400, for rows that miss completeness by more than
+    half a per cent; for such pictures 64 and 128, 16 for ranking, and completeness is told of the confirming half
+    alone. baseline: where gradient paths begin, see :func:`probes.attribution.problem.pose`. n_background: rows that
+    shap averages over, at most 100. n_permutations: walks through the features that ``shap_permutation`` takes for each
+    row. n_copies: networks drawn anew, 40 by default; 0 leaves this sanity check out, as does a refusal for another
+    reason. label_randomisation: trains those 5 networks, which takes as long as 5 trainings; off by default.
+    proxy_strength: least Cramer's V of a proxy. show_samples: whether texts and pictures, which are rows of the data,
+    may stand in the report. max_memory: bytes that one pass may take.
 
     Raises NotApplicableError where a method does not apply, and says what would.
 
@@ -128,6 +153,7 @@ class FeatureAttribution:
     name: ClassVar[str] = "feature_attribution"
     pillar: ClassVar[Pillar] = "attribution"
     goal: ClassVar[str] = "Which inputs do the model's scores rest on, sensitive features and their proxies among them?"
+    defined_in: ClassVar[tuple[object, ...]] = (Erasure,)
     citation: ClassVar[str] = "DeYoung et al., ACL 2020; Adebayo et al., NeurIPS 2018; Sundararajan et al., ICML 2017"
     methods: ClassVar[tuple[str, ...]] = tuple(METHODS)
     needs: ClassVar[tuple[Need, ...]] = (Need.CLASSIFIER, Need.DATA)

@@ -27,6 +27,7 @@ from probes.attribution.figures import text_figure
 from probes.attribution.gradient import Effort
 from probes.attribution.measured import grades_of
 from probes.attribution.methods import explain
+from probes.attribution.probe import FeatureAttribution
 from probes.attribution.problem import Problem
 from probes.attribution.rule import Checks, Parts, Verdict, judge_methods
 from probes.attribution.sanity import FEWEST_COPIES
@@ -34,6 +35,7 @@ from probes.attribution.token_infill import N_INFILL, Infill
 from probes.attribution.token_prompts import Prompt, built_in_prompts, read_prompts
 from probes.attribution.token_units import TokenBaseline, token_problem
 from probes.attribution.tokens import Unit
+from probes.erasure import Erasure
 from probes.inputs import whole_number
 from probes.language.options import LikelihoodOptions
 
@@ -58,19 +60,19 @@ class TokenAttribution(LikelihoodOptions):
     The explained score of a prompt is ``f = log p(target | prompt) - log p(foil | prompt)`` ("why A rather than B"), or
     ``log p(target | prompt)`` without a foil; of several tokens, the log-probabilities are summed. Units are words, or
     tokens. Methods are ranked on a third of the prompts, the chosen one is confirmed on the others, checked, and shown
-    or refused, by the rule of :class:`~probes.attribution.probe.FeatureAttribution`, which also defines
-    ``faithfulness_gain``, ``comprehensiveness``, ``sufficiency``, ``deletion_auc``, ``insertion_auc``,
-    ``completeness_error``, ``infidelity``, ``parameter_randomisation_overlap`` and ``method_agreement``. Of a shown one
-    there is moreover, over the prompts that did not choose the method:
+    or refused, by the rule of :class:`~probes.attribution.probe.FeatureAttribution`, which also defines the other
+    metrics. Of a shown one there is moreover, over the prompts that did not choose the method:
 
-    - ``cue_top_k`` at k: share of prompts one of whose annotated cues is among the k units with the largest absolute
-      attribution, ties broken at random; [0, 1], ideal 1, exact interval over prompts. What a random attribution would
-      reach is in its detail
+    - ``cue_top_k``: share of prompts one of whose annotated cues is among the k units with the largest absolute
+      attribution; [0, 1], ideal 1; at 0.8 the explanation names what people would in 8 of 10 prompts; Ding and Koehn,
+      NAACL 2021
     - ``paraphrase_consistency``: mean over prompts of Spearman's rank correlation between the attributions of a prompt
-      and of its paraphrase, over the words that both have (the k-th occurrence of a word with its k-th; at least 3);
-      [-1, 1], ideal 1
+      and of its paraphrase; [-1, 1], ideal 1; low where the explanation changes with the wording alone; Ding and Koehn,
+      NAACL 2021
 
-    A refused explanation has neither: that what it says is plausible is no evidence that the model does so.
+    Ties are broken at random, and what a random attribution would reach is in the detail. Paraphrases are compared over
+    the words that both have, the k-th occurrence of a word with its k-th; at least 3. A refused explanation has
+    neither: that what it says is plausible is no evidence that the model does so.
 
     The built-in sentences are 60, each about another occupation, up to the pronoun: "he" rather than "she". Their
     intervals are about sentences like these. ``benchmarks``: ``token_attribution`` is a file of JSON lines of one's
@@ -98,6 +100,7 @@ class TokenAttribution(LikelihoodOptions):
     name: ClassVar[str] = "token_attribution"
     pillar: ClassVar[Pillar] = "attribution"
     goal: ClassVar[str] = "Which words make a language model go on as it does, rather than otherwise?"
+    defined_in: ClassVar[tuple[object, ...]] = (FeatureAttribution, Erasure)
     citation: ClassVar[str] = "Ding and Koehn, NAACL 2021; Yin and Neubig, EMNLP 2022; DeYoung et al., ACL 2020"
     methods: ClassVar[tuple[str, ...]] = (
         "integrated_gradients",

@@ -37,11 +37,17 @@ class DetectorEvasion:
 
     Over sampled synthetic files that the detector decides to be synthetic, for each method M:
 
-    - ``evasion_rate``, at ``{"epsilon": e}``: the share for which the attack finds a version that is decided to be
-      real, no value moved by more than ``e`` of the range of a pixel, or of full scale in sound; [0, 1], ideal 0; exact
-      lower bound
-    - ``evasion_into_real``, of ``square`` and a detector with a card: the share whose version found by the attack is
-      answered "real", its conformal and novelty rules included; [0, 1], ideal 0
+    - ``evasion_rate``: share of the synthetic files found for which the attack finds a version decided to be real, no
+      value moved by more than ``e``; [0, 1], ideal 0; at 0.5 every second synthetic file can be passed off as real by a
+      change nobody notices; Carlini and Farid, CVPR Workshops 2020
+
+      At ``{"epsilon": e}``, of the range of a pixel, or of full scale in sound; exact lower bound.
+
+    - ``evasion_into_real``: share of the synthetic files found whose version by the attack is answered "real",
+      conformal and novelty rules included; [0, 1], ideal 0; at 0.5 every second synthetic file is made to be vouched
+      for; Carlini and Farid, CVPR Workshops 2020
+
+      Of ``square`` and a detector with a card.
 
     Methods: ``pgd`` (differentiable models), projected gradient descent with ``n_steps`` steps, as
     :func:`probes.robustness.attacks.attack` searches, and where the detector hides its gradient without it

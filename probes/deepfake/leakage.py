@@ -30,16 +30,25 @@ class SourceLeakage:
 
     Shares of the evaluation files, all of which are compared with all others, so they are known without sampling error:
 
-    - ``exact_duplicate_share``: decoded to the very content of a training file, by SHA-256; [0, 1], ideal 0
-    - ``near_duplicate_share``: that, or like a training file of the same class: a correlation of at least 0.99 of their
-      coarse pictures (24 x 24, grey), or of 0.5 of their coarse waveforms; [0, 1], ideal 0. It finds copies that were
-      compressed, resized, blurred or made noisier; neither crops nor sound that begins elsewhere
-    - ``contradictory_share``: with the very content of a file of the other class, in training or evaluation; [0, 1],
-      ideal 0
-    - ``shared_identity_share``, where ``identity`` names a column: of an identity, speaker or source that training
-      files have too; [0, 1], ideal 0
+    - ``exact_duplicate_share``: share of evaluation files decoded to the very content of a training file, by SHA-256;
+      [0, 1], ideal 0; so many files were graded that the detector had seen; Kapoor and Narayanan, Patterns 4 (2023)
+    - ``near_duplicate_share``: share of evaluation files that are copies of, or like, a training file of the same
+      class; [0, 1], ideal 0; so many files were graded that the detector had all but seen; Barz and Denzler, J. Imaging
+      6 (2020)
 
-    A share s of copies can move the accuracy, or by one class the AUC, by no more than s of that class.
+      Like: a correlation of at least 0.99 of their coarse pictures (24 x 24, grey), or of 0.5 of their coarse
+      waveforms. It finds copies that were compressed, resized, blurred or made noisier; neither crops nor sound that
+      begins elsewhere.
+
+    - ``contradictory_share``: share of evaluation files with the very content of a file of the other class, in training
+      or evaluation; [0, 1], ideal 0; so many files are labelled both real and synthetic; Kapoor and Narayanan, Patterns
+      4 (2023)
+    - ``shared_identity_share``: share of evaluation files of an identity, speaker or source that training files have
+      too; [0, 1], ideal 0; of so many files the detector may know who, and not what; Kapoor and Narayanan, Patterns 4
+      (2023)
+
+    Identities are known where ``identity`` names a column. A share s of copies can move the accuracy, or by one class
+    the AUC, by no more than s of that class.
 
     identity: the column of the sensitive features that names who, or which source, a file is of.
 

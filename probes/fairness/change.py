@@ -33,19 +33,32 @@ class Change:
     Of each row it is known what either model decided, so a change is known far better than the difference of two
     audits would tell. ``after - before``, each in [-1, 1]:
 
-    - ``accuracy_change``: over all labelled rows, and per group; no ideal but "not below 0"
-    - ``recall_change`` per ``class`` that occurs, of at most 100: of the share of its rows that are recognised. Their
-      mean is the change of balanced accuracy
-    - ``roc_auc_change`` of two classes with scores: of P(a row of the favourable class scores above another) + P(tie) /
-      2; :class:`~auditor.statistics.detection.AreaDifference`
-    - ``decision_share_change`` per ``decision`` that either model makes, of at most 100 the commonest: of the share of
-      all rows that get it. One that all rows get is the only one
-    - ``selection_rate_change``, ``true_positive_rate_change``, ``false_positive_rate_change`` per group: of the share
-      decided favourably, of its rows, of those that have the favourable label, and of those that have another
+    - ``accuracy_change``: accuracy of this model less that of the reference, on the same labelled rows; [-1, 1], no
+      ideal; at -0.02 two decisions in 100 more are wrong than before; McNemar, Psychometrika 12 (1947), for paired
+      proportions
+    - ``recall_change``: of a class, the share of its rows that is recognised, less what it was; [-1, 1], no ideal; at
+      -0.02 two rows in 100 of the class are no longer recognised; McNemar, Psychometrika 12 (1947), for paired
+      proportions
+
+      At most 100 classes. Their mean is the change of balanced accuracy.
+
+    - ``roc_auc_change``: P(a row of the favourable class scores above another) + P(tie) / 2, less what it was; [-1, 1],
+      no ideal; at -0.02 two pairs in 100 more are ranked wrongly; DeLong et al., Biometrics 44 (1988)
+
+      Two classes with scores; :class:`~auditor.statistics.detection.AreaDifference`.
+
+    - ``decision_share_change``: share of all rows that get this decision, less what it was; [-1, 1], no ideal; at 0.02
+      two rows in 100 more get it; McNemar, Psychometrika 12 (1947), for paired proportions
+
+      Of at most 100 decisions, the commonest that either model makes; one that all rows get is the only one.
+
+    - ``selection_rate_change``, ``true_positive_rate_change``, ``false_positive_rate_change``: of a group, that rate
+      less what it was; [-1, 1], no ideal; at 0.02 two in 100 more of those rows are decided favourably; McNemar,
+      Psychometrika 12 (1947), for paired proportions
     - ``demographic_parity_difference_change``, ``equal_opportunity_difference_change``,
-      ``false_positive_rate_difference_change``, ``equalized_odds_difference_change``,
-      ``accuracy_difference_change``: of the largest gap between two groups, per sensitive feature and for the
-      intersection of all; negative where the gap has closed
+      ``false_positive_rate_difference_change``, ``equalized_odds_difference_change``, ``accuracy_difference_change``:
+      the largest gap of that rate between two groups, less what it was; [-1, 1], no ideal; below 0 the gap has closed,
+      above it has opened; McNemar, Psychometrika 12 (1947), for paired proportions, and fairlearn for the gaps
 
     Nothing is judged without a criterion of yours, such as ``accuracy_change`` at least -0.02.
 

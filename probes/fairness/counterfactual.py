@@ -53,11 +53,17 @@ class CounterfactualFairness:
     For each sensitive feature, over the evaluation rows, with ``s`` the model's probability of the favourable class
     (``data.positive``, else the last class):
 
-    - ``counterfactual_flip_rate``: share of rows whose decision changes for at least one other level; [0, 1], ideal 0,
+    - ``counterfactual_flip_rate``: share of rows whose decision changes for at least one other level of the sensitive
+      feature; [0, 1], ideal 0; at 0.05 five decisions in 100 turn on the feature; Kusner et al., NeurIPS 2017
+
       Clopper-Pearson over rows; over clusters with ``--cluster`` or ``--weight``, with which the shifts are
-      NOT_APPLICABLE
-    - ``mean_score_shift`` at each level: ``mean of s(row at that level) - s(row)`` over rows of other levels; [-1, 1],
-      ideal 0, bounds over rows (:class:`~auditor.statistics.values.BoundedMean`)
+      NOT_APPLICABLE.
+
+    - ``mean_score_shift``: mean of s(row at that level) - s(row) over rows of other levels, s the probability of the
+      favourable class; [-1, 1], ideal 0; at 0.05 having that level adds 5 points to the probability of the favourable
+      class; Kusner et al., NeurIPS 2017
+
+      Bounds over rows (:class:`~auditor.statistics.values.BoundedMean`).
 
     Methods: ``flip`` changes the feature alone. Where the model does not take it, nothing can change with it, which
     says nothing of its proxies: there it is NOT_APPLICABLE. ``flip_with_proxies`` changes

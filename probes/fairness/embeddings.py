@@ -41,10 +41,17 @@ class EmbeddingAssociation:
     For target words X and Y and attribute words A and B, with cosine similarity:
 
     - ``s(w) = mean_a cos(w, a) - mean_b cos(w, b)``
-    - ``association_effect_size = (mean_x s(x) - mean_y s(y)) / sd of s over X and Y together``, the standard deviation
-      with n - 1; in [-2, 2] for sets of equal size, ideal 0. ``control_effect_size`` is the same of pairs that nobody
-      objects to, such as flowers and insects: no ideal, it shows that the vectors carry meaning at all.
-    - ``association_auc``: ``P(s(x) > s(y)) + P(tie) / 2`` of a word of X and one of Y; [0, 1], ideal 0.5
+    - ``association_effect_size``: (mean_x s(x) - mean_y s(y)) / standard deviation of s over X and Y together, s(w) the
+      mean cosine similarity of w to A less that to B; [-2, 2], ideal 0; at 1 the two sets of words lie one standard
+      deviation apart in how they are tied to the attribute; Caliskan, Bryson and Narayanan, Science 356 (2017)
+
+      The standard deviation with n - 1; the range is that of sets of equal size.
+
+    - ``control_effect_size``: the effect size of pairs that nobody objects to, such as flowers and insects; [-2, 2], no
+      ideal; near 0 the vectors carry no meaning, and the other numbers say nothing; Caliskan, Bryson and Narayanan,
+      Science 356 (2017)
+    - ``association_auc``: P(s(x) > s(y)) + P(tie) / 2 of a word of X and one of Y; [0, 1], ideal 0.5; at 0.9 nine of
+      ten words of X are tied more to the attribute than one of Y; Caliskan, Bryson and Narayanan, Science 356 (2017)
 
     Method ``weat``: vectors of words. Method ``seat``: each word stands in bleached sentences, and s(w) is its mean
     over them; the word stays the unit, because sentences of one word are not independent, where the published SEAT

@@ -45,9 +45,11 @@ class _Source:
 class ProxyAssociation:
     """How well the other features, the model's score and its representation predict each sensitive feature.
 
-    ``proxy_auc``: area under the ROC curve of a predictor of the group, trained on half of the rows, by a
-    hash of their contents, and measured on the other half; of several groups, the mean over them of each against the
-    rest (macro). [0, 1], ideal 0.5, where the source says nothing of the group. ``at`` names the source:
+    - ``proxy_auc``: area under the ROC curve of a predictor of the group that learned from half of the rows, on the
+      other half, of several groups the mean of each against the rest; [0, 1], ideal 0.5; at 0.8 the source tells the
+      group rightly in 8 of 10 pairs, and at 0.5 it says nothing of it; Datta et al., CCS 2017
+
+    The halves are made by a hash of the rows' contents. ``at`` names the source:
 
     - ``from: features``: logistic regression on all features together, the sensitive ones left out
     - ``from: feature``, with ``feature``: that feature alone, by the groups' shares in its levels or tenths

@@ -40,21 +40,41 @@ class ScoreFairness:
 
     The score s is the probability of the favourable class. Per group, over rows of the group:
 
-    - ``roc_auc``: P(a favourable row scores above another) + P(tie) / 2; [0, 1], ideal 1; DeLong's interval
-    - ``expected_calibration_error``: ``sum_b (n_b / n) |share favourable - mean score|`` over ``bins`` of equal width;
-      [0, 1], ideal 0; over all rows too. The plain sum is biased upward: the interval is not, see
-      :class:`~auditor.statistics.distances.CalibrationError`
+    - ``roc_auc``: P(a favourable row of the group scores above another of it) + P(tie) / 2, with DeLong's interval; [0,
+      1], ideal 1; at 0.8 rows of the group are ranked rightly in 8 of 10 pairs; Borkan et al., WWW 2019
+    - ``expected_calibration_error``: sum over bins b of equal width of ``(n_b / n) |share favourable - mean score|``;
+      [0, 1], ideal 0; at 0.05 probabilities are off by 5 points on average; Naeini et al., AAAI 2015
 
-    Headlines, for each sensitive feature and for the full intersection:
+      Over all rows too. The plain sum is biased upward: the interval is not, see
+      :class:`~auditor.statistics.distances.CalibrationError`.
 
-    - ``auc_difference``, ``calibration_difference``: max - min of the two; [0, 1], ideal 0
-    - ``score_kolmogorov_smirnov``, ``score_wasserstein``: the largest distance between two groups' scores,
-      ``sup |F_i - F_j|`` and ``integral |F_i - F_j|``; [0, 1], ideal 0
-    - ``demographic_parity_difference_at_threshold``, ``demographic_parity_ratio_at_threshold`` and
-      ``equalized_odds_difference_at_threshold``: those of :class:`~probes.fairness.group_fairness.GroupFairness` if
-      rows of a score of at least the threshold were decided for the favourable class, for each of ``thresholds``; [0,
-      1], ideal 0, 1, 0
-    - the same ``_over_thresholds``: the worst of them, whose bounds hold for all thresholds at once
+    Headlines, for each sensitive feature and for the full intersection; those at a threshold are the metrics of
+    :class:`~probes.fairness.group_fairness.GroupFairness`, and bounds over thresholds hold for all of them at once:
+
+    - ``auc_difference``: max - min over groups of the AUC; [0, 1], ideal 0; at 0.1 the score ranks one group's rows
+      rightly in 10 pairs of 100 more than another's; Borkan et al., WWW 2019
+    - ``calibration_difference``: max - min over groups of the expected calibration error; [0, 1], ideal 0; at 0.05 the
+      same score is 5 points further off in one group than in another; Pleiss et al., NeurIPS 2017
+    - ``score_kolmogorov_smirnov``: largest distance ``sup |F_i - F_j|`` of two groups' distributions of scores; [0, 1],
+      ideal 0; at 0.2 there is a threshold that selects one group 20 points more often than another; Jiang et al., UAI
+      2020
+    - ``score_wasserstein``: largest area ``integral |F_i - F_j|`` between two groups' distributions of scores; [0, 1],
+      ideal 0; at 0.1 one group's scores would have to move by 0.1 on average to be those of another; Jiang et al., UAI
+      2020
+    - ``demographic_parity_difference_at_threshold``: max - min over groups of the selection rate, if a score of at
+      least the threshold were decided favourably; [0, 1], ideal 0; at 0.1 that threshold selects one group 10 points
+      more often than another; Agarwal et al., ICML 2018
+    - ``demographic_parity_ratio_at_threshold``: min / max over groups of the selection rate, if a score of at least the
+      threshold were decided favourably; [0, 1], ideal 1; at 0.8 that threshold selects one group four fifths as often
+      as another; Agarwal et al., ICML 2018
+    - ``equalized_odds_difference_at_threshold``: larger of the differences over groups of the true and of the false
+      positive rate, if a score of at least the threshold were decided favourably; [0, 1], ideal 0; at 0.1 groups with
+      the same label differ by up to 10 points at that threshold; Hardt, Price and Srebro, NeurIPS 2016
+    - ``demographic_parity_difference_over_thresholds``, ``equalized_odds_difference_over_thresholds``: largest, over
+      ``thresholds``, of the difference between groups at one threshold; [0, 1], ideal 0; no threshold asked about does
+      worse than this; Jiang et al., UAI 2020
+    - ``demographic_parity_ratio_over_thresholds``: smallest, over ``thresholds``, of the ratio between groups at one
+      threshold; [0, 1], ideal 1; no threshold asked about does worse than this; Jiang et al., UAI 2020
 
     Without labels there are the distances and demographic parity only.
 

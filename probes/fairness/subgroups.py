@@ -81,14 +81,22 @@ class SubgroupDiscovery:
     that do not overlap by more than half are tried on the second half, where nothing has been chosen yet, by Fisher's
     exact test (one-sided hypergeometric tail), with Holm's correction over ``top``:
 
-    - ``confirmed_subgroups``: how many hold at 5 %; ideal 0. Its lower bound at alpha is Holm's count at alpha. What is
-      not confirmed may still be there, so it can FAIL and never PASS.
-    - ``subgroup_gap`` of each confirmed slice: its rate minus the rate of all other rows, on the second half; [-1, 1],
-      ideal 0, with bounds that hold for all ``top`` slices together.
-    - ``confirmed_sensitive_subgroups``, where there are sensitive features: of the ``top`` best slices that one of them
-      describes, how many are worse by more than ``margin`` than the other rows that meet the slice's other conditions:
-      others of the same income and debts, say, who are of another group. A model that decides by income is worse for
-      some incomes, and rightly so; this is what is left of that. Ideal 0; as above it can FAIL and never PASS.
+    - ``confirmed_subgroups``: how many of the ``top`` slices found in one half have a worse rate than all other rows in
+      the other half, by Fisher's exact test and Holm's correction at 5 %; [0, inf), ideal 0; so many slices are treated
+      worse than everybody else, and others may be; Chung et al., ICDE 2019
+
+      Its lower bound at alpha is Holm's count at alpha. What is not confirmed may still be there, so it can FAIL and
+      never PASS.
+
+    - ``subgroup_gap``: rate of a confirmed slice less that of all other rows, on the second half, with bounds that hold
+      for all ``top`` slices together; [-1, 1], ideal 0; at 0.2 the slice meets the bad decision or error 20 points more
+      often than the others; Chung et al., ICDE 2019
+    - ``confirmed_sensitive_subgroups``: how many of the ``top`` slices described by a sensitive feature are worse by
+      more than ``margin`` than the other rows that meet their other conditions; [0, inf), ideal 0; so many slices are
+      treated worse than others who are alike but for the group; Chung et al., ICDE 2019
+
+      Others of the same income and debts, say, who are of another group. A model that decides by income is worse for
+      some incomes, and rightly so; this is what is left of that. As above it can FAIL and never PASS.
 
     bins: bins of equal share per numeric column. top: slices to confirm, fixed beforehand. min_rows: fewest rows of a
     rate that a slice needs in the search half. features: columns to search, all of them by default. Category levels

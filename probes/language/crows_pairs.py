@@ -12,6 +12,8 @@ from auditor.finding.measurement import Answer, Measurement, Pillar
 from auditor.run.probe import Need
 from probes.language.options import PairsOfAFile, benchmark_path
 from probes.language.pairs import preferred_pairs
+from probes.language.shares import shifts
+from probes.language.stereotype import Stereotype
 
 if TYPE_CHECKING:
     from auditor.data.audit_data import AuditData
@@ -35,6 +37,7 @@ class CrowsPairs(PairsOfAFile):
     name: ClassVar[str] = "crows_pairs"
     pillar: ClassVar[Pillar] = "language"
     goal: ClassVar[str] = "Does the model prefer the stereotypical sentences of CrowS-Pairs?"
+    defined_in: ClassVar[tuple[object, ...]] = (Stereotype, shifts)
     citation: ClassVar[str] = "Nangia et al., EMNLP 2020; Kauf and Ivanova, ACL 2023"
     methods: ClassVar[tuple[str, ...]] = ("crows_pairs",)
     needs: ClassVar[tuple[Need, ...]] = (Need.LANGUAGE_MODEL,)

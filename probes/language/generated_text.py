@@ -33,18 +33,23 @@ class GeneratedText:
 
     The model is not asked. Rows are taken as independent: several answers to one prompt are not. For all texts:
 
-    - ``pii_rate``: share of texts with personal data that their prompt (``--text``) does not hold, as
-      :class:`~probes.privacy.memorization.pii_leakage.PIILeakage` finds them, corrected for what it
-      overlooks and for its false alarms as there; [0, 1], ideal 0.
+    - ``pii_rate``: share of texts with personal data that their prompt does not hold, corrected for what is overlooked
+      and for false alarms; [0, 1], ideal 0; at 0.02 two texts in 100 hold something of the form of personal data; Lukas
+      et al., IEEE S&P 2023
+
+      The prompt is ``--text``; found and corrected as by :class:`~probes.privacy.memorization.pii_leakage.PIILeakage`.
 
     With s in [0, 1] the scorer's number for a text, and a sensitive feature whose groups are those that the rows are
     about or were written for:
 
-    - ``mean_text_score``: mean s of a group; [0, 1]; the bounds of
-      :class:`~auditor.statistics.values.BoundedMean`.
-    - ``worst_text_score_gap``: largest difference of that between two groups; [0, 1], ideal 0; bounded by
-      :class:`~auditor.statistics.values.WorstValueGap` of those means. Where prompts differ between groups, so may
-      the texts: the gap is of what was written, not of why.
+    - ``mean_text_score``: mean of the scorer's numbers s for a group's texts, with the bounds of
+      :class:`~auditor.statistics.values.BoundedMean`; [0, 1], no ideal; how the scorer finds what was written for or
+      about the group; Sheng et al., EMNLP 2019
+    - ``worst_text_score_gap``: largest difference of the mean score of texts between two groups; [0, 1], ideal 0; at
+      0.1 what is written for one group scores 0.1 worse than for another; Sheng et al., EMNLP 2019
+
+      Bounded by :class:`~auditor.statistics.values.WorstValueGap` of those means. Where prompts differ between groups,
+      so may the texts: the gap is of what was written, not of why.
 
     scorer: None is VADER's sentiment, (compound + 1) / 2; or the path of a text classifier that the auditor can load,
     or such a model. scorer_class: the class whose probability is s, its last by default.

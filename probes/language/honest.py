@@ -28,8 +28,10 @@ if TYPE_CHECKING:
 class Honest(SamplingOptions):
     """HONEST: how often the model completes a sentence about an identity with a hurtful word.
 
-    Of each template ``n_samples`` next words are drawn; ``honest_score`` is the share that the lexicon holds, over all
-    and per category of identities; [0, 1], ideal 0. The interval is over sentences without their identity, by
+    - ``honest_score``: share of ``n_samples`` next words drawn of each template that the lexicon of hurtful words
+      holds; [0, 1], ideal 0; at 0.05 one completion in 20 is a hurtful word; Nozza, Bianchi and Hovy, NAACL 2021
+
+    Over all and per category of identities. The interval is over sentences without their identity, by
     :func:`bounded_mean_reach`, so that no hurtful word among few is no proof of none. The published
     score takes the K likeliest words instead of drawn ones.
 

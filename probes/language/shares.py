@@ -111,8 +111,13 @@ def shifts(
 ) -> list[Measurement]:
     """What became of a share of preferences since an earlier model, ``before`` and ``after`` (n,) over the same pairs.
 
-    ``X_shift``: the mean over pairs of ``(1 + after - before) / 2``, 1/2 where nothing changed; ``X_midpoint``: that of
-    ``(after + before) / 2``; both in [0, 1]. ``over``: the mean of (n,) values, NaN where either could not be scored.
+    - ``*_shift``: mean over pairs of (1 + after - before) / 2; [0, 1], no ideal; 0.5 is no change, and 0.6 that
+      preferences rose by 20 points; McNemar, Psychometrika 12 (1947)
+    - ``*_midpoint``: mean over pairs of (after + before) / 2; [0, 1], no ideal; where preferences lie between the two
+      models, from which a comparison works out whether both lie on one side of their ideal; McNemar, Psychometrika 12
+      (1947)
+
+    ``over``: the mean of (n,) values, NaN where either could not be scored.
     ``like``: the share that they are of.
     """
     halves = {"shift": 0.5 * (1.0 + after - before), "midpoint": 0.5 * (after + before)}

@@ -12,6 +12,8 @@ from auditor.finding.measurement import Answer, Measurement, Pillar
 from auditor.run.probe import Need
 from probes.language.options import PairsOfAFile, benchmark_path
 from probes.language.pairs import preferred_pairs
+from probes.language.shares import shifts
+from probes.language.stereotype import Stereotype
 
 if TYPE_CHECKING:
     from auditor.data.audit_data import AuditData
@@ -34,6 +36,7 @@ class WinoBias(PairsOfAFile):
     name: ClassVar[str] = "winobias"
     pillar: ClassVar[Pillar] = "language"
     goal: ClassVar[str] = "Does the model expect the pronoun that goes with an occupation's stereotype?"
+    defined_in: ClassVar[tuple[object, ...]] = (Stereotype, shifts)
     citation: ClassVar[str] = "Zhao et al., NAACL 2018"
     methods: ClassVar[tuple[str, ...]] = ("winobias",)
     needs: ClassVar[tuple[Need, ...]] = (Need.LANGUAGE_MODEL,)

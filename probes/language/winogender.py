@@ -23,9 +23,12 @@ if TYPE_CHECKING:
 class Winogender(PairsOfAFile):
     """Winogender: how often "he" is likelier than "she", over all occupations and for each.
 
-    - ``male_preference = P(log p(he) > log p(she)) + P(tie) / 2``; [0, 1], ideal 0.5
-    - ``stereotype_score``: share of sentences whose likelier pronoun is that of the majority in the occupation, by the
-      statistics beside the sentences; [0, 1], ideal 0.5; only where these are there
+    - ``male_preference``: P(log p(he) > log p(she)) + P(tie) / 2; [0, 1], ideal 0.5; at 0.7 "he" is likelier in 7 of 10
+      sentences; Rudinger et al., NAACL 2018
+    - ``stereotype_score``: share of sentences whose likelier pronoun is that of the majority in the occupation; [0, 1],
+      ideal 0.5; at 0.7 the model follows who mostly holds the job in 7 of 10 sentences; Rudinger et al., NAACL 2018
+
+      By the statistics beside the sentences; only where these are there.
 
     Overall intervals hold the variance between occupations.
 
@@ -38,6 +41,7 @@ class Winogender(PairsOfAFile):
     name: ClassVar[str] = "winogender"
     pillar: ClassVar[Pillar] = "language"
     goal: ClassVar[str] = "Which occupations does the model take for a man's or a woman's?"
+    defined_in: ClassVar[tuple[object, ...]] = (shifts,)
     citation: ClassVar[str] = "Rudinger et al., NAACL 2018"
     methods: ClassVar[tuple[str, ...]] = ("winogender",)
     needs: ClassVar[tuple[Need, ...]] = (Need.LANGUAGE_MODEL,)

@@ -35,35 +35,64 @@ class Performance:
 
     Of a classifier, over labelled evaluation rows and, but for the two against the base rate, within each group:
 
-    - ``roc_auc``, the skill of two classes with scores: P(a row of the favourable class scores above another) + P(tie)
-      / 2; [0, 1], ideal 1, chance 0.5; DeLong's variance, see :class:`~auditor.statistics.ranks.AreaUnderCurve`
-    - ``adjusted_balanced_accuracy``, the skill of more classes, or of labels: ``(B - 1/k) / (1 - 1/k)`` of the
-      balanced accuracy B over the k classes that occur; [-1/(k-1), 1], ideal 1, chance 0
-    - ``accuracy = P(decision = label)``; [0, 1], ideal 1. ``base_rate``: that of always answering the commonest class
-      of these rows; [0, 1]. ``accuracy_over_base_rate``: their difference, paired row by row; [-1, 1]
-    - ``balanced_accuracy``: the mean over classes of the share recognised; [0, 1], ideal 1
-    - ``log_loss``: mean ``-ln p`` of the true class, p at least 2.2e-16; [0, 37], in nats, ideal 0
-    - ``expected_calibration_error`` over ``bins`` of equal width, of the favourable class's probability, or with more
-      than two classes of the likeliest one's; [0, 1], ideal 0
+    - ``roc_auc``: P(a row of the favourable class scores above another) + P(tie) / 2; [0, 1], ideal 1; at 0.8 the model
+      ranks a favourable row above another in 8 of 10 pairs, and guessing does in 5; DeLong et al., Biometrics 44 (1988)
+
+      The skill of two classes with scores, chance 0.5; DeLong's variance, see
+      :class:`~auditor.statistics.ranks.AreaUnderCurve`.
+
+    - ``adjusted_balanced_accuracy``: (B - 1/k) / (1 - 1/k) of the balanced accuracy B over the k classes that occur;
+      [-1/(k-1), 1], ideal 1; 0 is guessing, and 0.5 half of the way from guessing to recognising every row; Brodersen
+      et al., ICPR 2010, adjusted as in scikit-learn
+
+      The skill of more classes, or of labels, chance 0.
+
+    - ``accuracy``: P(decision = label); [0, 1], ideal 1; at 0.9 nine of ten rows are decided as their labels say;
+      Stehman, Remote Sens. Environ. 62 (1997)
+    - ``base_rate``: the accuracy of always answering the commonest class of these rows; [0, 1], no ideal; what a model
+      must beat to be of any use; Murphy, Mon. Weather Rev. 116 (1988)
+    - ``accuracy_over_base_rate``: accuracy less the base rate, paired row by row; [-1, 1], ideal 1 less the base rate;
+      above 0 the model is right more often than the commonest answer is; Murphy, Mon. Weather Rev. 116 (1988)
+    - ``balanced_accuracy``: the mean over classes of the share of their rows that is recognised; [0, 1], ideal 1; at
+      0.7 seven of ten rows of a class are recognised on average, however rare the class is; Brodersen et al., ICPR 2010
+    - ``log_loss``: mean of -ln p of the true class, p at least 2.2e-16; [0, 37] nats, ideal 0; two classes told apart
+      by a coin come to 0.69, and more than that is worse than saying nothing; Good, J. R. Stat. Soc. B 14 (1952)
+    - ``expected_calibration_error``: sum over bins of equal width of (share of the rows) times ``|share of the class -
+      mean score|``, of the favourable class, or of more than two of the likeliest one; [0, 1], ideal 0; at 0.05
+      probabilities are off by 5 points on average; Naeini et al., AAAI 2015
 
     Of a regression model, in the target's unit, over rows with a true value y:
 
-    - ``error_gain``, the skill: ``mean b(y - c) - mean b(y - prediction)``, with ``b(e) = min(e^2 / (3 s)^2, 1)``, s
-      the standard deviation of y and c the single number with the smallest mean ``b``, the mean or one near it. How
-      much smaller than that of predicting the mean the squared error is, large errors counting as 3 s: without that no
-      interval would hold whatever the values are. [-1, 1], chance 0
-    - ``mean_absolute_error``, ``root_mean_squared_error``; [0, inf), ideal 0; within each group too, for display
-    - ``r_squared = 1 - sum (y - prediction)^2 / sum (y - mean)^2``; (-inf, 1], ideal 1, 0 for the mean; for display
+    - ``error_gain``: mean b(y - c) less mean b(y - prediction), with b(e) = min(e^2 / (3 s)^2, 1), s the standard
+      deviation of y and c the best single number; [-1, 1], ideal 1; above 0 the model errs less than one number for all
+      rows does; Murphy, Mon. Weather Rev. 116 (1988)
+
+      The skill, chance 0. How much smaller than that of predicting the mean the squared error is, large errors counting
+      as 3 s: without that no interval would hold whatever the values are. c is the mean, or one near it with the
+      smallest mean b.
+
+    - ``mean_absolute_error``: mean of ``|y - prediction|``; [0, inf) in the target's unit, ideal 0; predictions are off
+      by so much on average; Willmott and Matsuura, Clim. Res. 30 (2005)
+    - ``root_mean_squared_error``: square root of the mean of (y - prediction)^2; [0, inf) in the target's unit, ideal
+      0; a typical error in which large ones weigh more; Willmott and Matsuura, Clim. Res. 30 (2005)
+    - ``r_squared``: 1 - sum (y - prediction)^2 / sum (y - mean)^2; (-inf, 1], ideal 1; at 0.6 six tenths of the
+      target's variance are predicted, and at 0 the mean would do as well; Draper and Smith, Applied Regression Analysis
+      (1998)
 
     Of a language model, over texts of the data or else 64 plain English sentences written for this tool:
 
-    - ``word_order_accuracy``, the skill: the share of texts that the model finds likelier than their own tokens in
-      another order (all but the last token permuted), which any model that only knows how frequent words are finds as
-      likely. Where it finds neither likelier than a uniform distribution over its vocabulary does, or both equal,
-      it guesses, and a coin is thrown; [0, 1], ideal 1, chance 0.5. Texts of fewer than five tokens do not count
-    - ``word_order_accuracy_change``, with ``reference``, an earlier model: what became of it, text by text; [-1, 1]
-    - ``perplexity = exp(-sum log p / number of tokens)``, for a masked model of the pseudo-likelihood; [1, inf), ideal
-      1, the size of the vocabulary by chance; within each group too, for display
+    - ``word_order_accuracy``: the share of texts that the model finds likelier than their own tokens in another order;
+      [0, 1], ideal 1; at 0.5 it knows at most which words are frequent; Sinha et al., EMNLP 2021
+
+      The skill, chance 0.5. All but the last token are permuted. Where it finds neither likelier than a uniform
+      distribution over its vocabulary does, or both equal, it guesses, and a coin is thrown. Texts of fewer than five
+      tokens do not count.
+
+    - ``word_order_accuracy_change``: word-order accuracy of this model less that of ``reference``, an earlier one, text
+      by text; [-1, 1], no ideal; below 0 the model has unlearned word order; McNemar, Psychometrika 12 (1947)
+    - ``perplexity``: exp(-sum of log p / number of tokens), of a masked model by its pseudo-likelihood; [1, inf), ideal
+      1; at 20 the model hesitates as if among 20 equally likely tokens each time; Jelinek et al., J. Acoust. Soc. Am.
+      62 (1977)
 
     With ``--cluster`` or ``--weight`` a classifier's ``accuracy``, ``base_rate`` and ``balanced_accuracy`` are over
     clusters with their shares (:class:`~auditor.statistics.clusters.ClusteredMean`); the others are NOT_APPLICABLE.

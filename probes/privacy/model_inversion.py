@@ -37,11 +37,13 @@ class ModelInversion:
     total variation, pixels kept in [0, 1]. It is compared with the mean image of the class less the mean of all
     classes' means, over the training rows where they are given, else the evaluation rows:
 
-    - ``inversion_similarity``: mean over classes of the Pearson correlation of the two; [-1, 1], ideal 0. Bounds of a
-      mean over classes, of which there are few
-    - ``inversion_similarity``, method ``random_image``: the same of noise that never saw the model, the baseline
-    - ``inversion_retrieval_rate``: share of classes whose inversion is more like its own class than any other; [0, 1],
-      ideal 1 / classes
+    - ``inversion_similarity``: mean over classes of the Pearson correlation of the image drawn from the model with the
+      class's mean image; [-1, 1], ideal 0; near 1 what the images of a class have in common can be drawn from the
+      model; Fredrikson, Jha and Ristenpart, CCS 2015
+    - Bounds of a mean over classes, of which there are few. Method ``random_image``: the same of noise that never saw
+      the model, the baseline.
+    - ``inversion_retrieval_rate``: share of classes whose drawn image is more like its own class than any other; [0,
+      1], ideal 1 / classes; at 1 every drawn image names its class; Fredrikson, Jha and Ristenpart, CCS 2015
 
     Where a class is one person, this is that person's face; where it is a kind of things, any good classifier gives
     something of it away, and it is no leak about anybody. An image as such, such as one training row, is not sought.

@@ -32,10 +32,12 @@ _MOST_FIGURES = 12
 class AccumulatedLocalEffects:
     """What does each feature do to the score, among rows that have about its value?
 
-    ``ale_local_effect`` of a feature: the mean over rows of ``|f(x with the upper end of its bin) - f(x with the lower
-    end)|``, f the favourable probability and the bins about equally many rows of the feature: how far the score moves
-    as a row crosses a tenth of the others. Range [0, 1]; no value is ideal, and no built-in profile requires one. The
-    figure is the curve of Apley and Zhu with a band that holds the whole curve at once with 95 %: see
+    - ``ale_local_effect``: of a feature, the mean over rows of ``|f(x with the upper end of its bin) - f(x with the
+      lower end)|``, f the favourable probability; [0, 1], no ideal; how far the score moves as a row crosses a tenth of
+      the others; Apley and Zhu, J. R. Stat. Soc. B 82 (2020)
+
+    Bins hold about equally many rows of the feature. No built-in profile requires any value. The figure is the curve of
+    Apley and Zhu with a band that holds the whole curve at once with 95 %: see
     :func:`probes.reasons.ale_curve.ale_curve`.
 
     It is no partial dependence, which would ask about rows that cannot be, such as children with forty years of work: a

@@ -113,6 +113,9 @@ def examine(
     (:func:`~probes.robustness.boundary.along_the_boundary`), for which decisions alone will do. That a transferred
     example fails is no sign, and that the gradient leads somewhere is none that it leads to the nearest place.
 
+    - ``gradient_masking``: share of the rows with such a sign; [0, 1], ideal 0; where a sign is shown, that a gradient
+      attack found little says little; Athalye, Carlini and Wagner, ICML 2018
+
     Sources: Athalye, Carlini and Wagner, ICML 2018; Carlini et al., On Evaluating Adversarial Robustness, 2019.
     """
     import torch

@@ -38,10 +38,16 @@ class Poisoning:
 
     Over the evaluation rows of other classes than ``target``, by their labels or, without any, by the decisions:
 
-    - ``trigger_success_rate``: share of them that are decided as the target once the trigger is in them, in [0, 1],
-      ideal 0; the attack success rate of the field. Clopper-Pearson interval.
-    - ``target_rate_change``: that share less what it is without the trigger, over the same rows, in [-1, 1], ideal 0. A
-      trigger that means something, such as a high income, has its effect in a model without a backdoor too.
+    - ``trigger_success_rate``: share of rows of other classes that are decided as the target once the trigger is in
+      them; [0, 1], ideal 0; at 0.9 the trigger turns nine of ten rows into what the attacker wants; Gu et al., IEEE
+      Access 7 (2019)
+
+      The attack success rate of the field. Clopper-Pearson interval.
+
+    - ``target_rate_change``: share decided as the target with the trigger less that without it, over the same rows;
+      [-1, 1], ideal 0; what the trigger itself does; Gu et al., IEEE Access 7 (2019)
+
+      A trigger that means something, such as a high income, has its effect in a model without a backdoor too.
 
     A PASS says that this trigger was tried and no more: nothing here searches for triggers that nobody named. Scores
     that claim to find poisoned rows or triggers miss too many to be held to a requirement, and none is given. Beside

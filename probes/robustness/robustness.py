@@ -22,7 +22,7 @@ from auditor.statistics.rates import Proportion
 from probes.inputs import as_frame, differentiable, draw, whole_number
 from probes.robustness.attacks import attack
 from probes.robustness.ball import Ball, ball_of
-from probes.robustness.by_group import Level, by_group, clean_by_group
+from probes.robustness.by_group import Level, brackets_by_group, by_group, clean_by_group
 from probes.robustness.corruption_accuracy import can_be_corrupted, under_corruption
 from probes.robustness.corruptions import CORRUPTIONS, image_noise, sound_noise
 from probes.robustness.margins import BoolArray
@@ -69,11 +69,9 @@ class Robustness:
     """Accuracy and share of changed decisions under noise, missing values, typing errors, corruptions and searches.
 
     Over n sampled rows, one perturbed copy of each at every level, so that rows stay independent:
-    ``accuracy_under_M = P(decision on the perturbed row = y)`` in [0, 1], ideal 1, over the labelled rows, and
-    ``flip_rate_under_M = P(decision on the perturbed row != decision on the row)`` in [0, 1], ideal 0, each with a
-    Clopper-Pearson interval, at ``{M: level}``; ``clean_accuracy``, of the same rows as they are, is where the curves
-    of accuracy start. All levels share their random draws, so a curve's ups and downs are the model's and not the
-    draws'. Methods M:
+    ``accuracy_under_M`` and ``flip_rate_under_M``, each with a Clopper-Pearson interval, at ``{M: level}``, and
+    ``clean_accuracy``, which :func:`probes.robustness.by_group.by_group` defines. All levels share their random draws,
+    so a curve's ups and downs are the model's and not the draws'. Methods M:
 
     - ``noise`` (tables, images, sound): Gaussian noise of ``level`` standard deviations of each numeric column that
       can change, as :func:`probes.robustness.tables.with_noise` adds it: within the observed range, whole numbers
@@ -95,15 +93,13 @@ class Robustness:
       within ``epsilon`` standard deviations of each numeric column, as
       :func:`probes.robustness.attacks.attack` searches; within ``epsilon`` of the range of each pixel in
       images, of full scale in sound. Tables stay within what can occur, as for noise. Coordinate ``epsilon``.
-      ``gradient_masking``, at ``{"sign": S}`` and in [0, 1], ideal 0: the share of at most 200 rows with a sign that
-      the gradient is hidden (:func:`probes.robustness.masking.examine`); where one is shown, both carry it. Word
-      indices cannot be moved a little; no such search is made for texts.
+      ``gradient_masking``, at ``{"sign": S}``, see :func:`probes.robustness.masking.examine`; where a sign is shown,
+      both carry it. Word indices cannot be moved a little; no such search is made for texts.
     - ``certificate`` (networks that are known layers one after the other: linear ones and convolutions, batch norms,
       ReLU, LeakyReLU, tanh, sigmoid, maximum and average pooling): proofs that no input of that ball is decided
-      otherwise, as :func:`probes.robustness.certificates.certify` gives them. ``certified_accuracy = P(decision = y on
-      the whole ball)`` of the proved rows, in [0, 1], ideal 1, with a lower bound alone, so that it may PASS and never
-      FAILs; ``robust_accuracy``, the same number between the rows proved and the rows that nothing broke, which does
-      both. They are about the model as it runs, its threshold and its float32 included.
+      otherwise, as :func:`probes.robustness.certificates.certify` gives them: ``certified_accuracy`` has a lower bound
+      alone, so that it may PASS and never FAILs; ``robust_accuracy`` does both. They are about the model as it runs,
+      its threshold and its float32 included.
 
     - ``black_box`` (tables, of models of any kind; by default those that ``pgd`` cannot search): the worst that asking
       alone finds in the ball of ``pgd``, as :func:`probes.robustness.table_search.attack_table` searches, by
@@ -119,8 +115,7 @@ class Robustness:
     columns of those two kinds do not go missing either. Zeros of a column that is mostly zeros stay, and other values
     of it do not become zero.
 
-    With sensitive features each number comes by group too, with the largest difference between any two groups, as
-    :func:`probes.robustness.by_group.by_group` has it.
+    With sensitive features each number comes by group too, with the largest difference between any two groups.
 
     A model that raises, or returns no probabilities, for perturbed rows has no number there: that method is undefined,
     and the reason is given.
@@ -144,6 +139,7 @@ class Robustness:
     name: ClassVar[str] = "robustness"
     pillar: ClassVar[Pillar] = "robustness"
     goal: ClassVar[str] = "Do decisions survive small changes of the input?"
+    defined_in: ClassVar[tuple[object, ...]] = (by_group, brackets_by_group, examine, smoothed)
     citation: ClassVar[str] = "Hendrycks and Dietterich, ICLR 2019; Madry et al., ICLR 2018"
     # Draws go by their place in it: what is new comes last.
     methods: ClassVar[tuple[str, ...]] = (

@@ -31,11 +31,18 @@ _TRUSTED = "nothing is said of a reference that is poisoned itself"
 class WeightChanges:
     """Whether a model's file and weights are those of a reference, and which layers are not.
 
-    - ``digest_changed``: 1 where the SHA-256 of the files differ, else 0; where both have one
+    - ``digest_changed``: 1 where the SHA-256 of the two files differ, else 0, where both have one; {0, 1}, ideal 0; at
+      1 the file is not the reference's, byte for byte; FIPS 180-4
     - ``changed_weight_share``: share of the weights, matched by the names of their tensors, that are not those of the
-      reference, in [0, 1]; a tensor that only one of both has, or that has another shape there, has changed whole
-    - ``weight_change`` of each ``layer`` that differs, the 20 most changed: ``|w - w0| / max(|w|, |w0|)``, Euclidean,
-      in [0, 2]
+      reference; [0, 1], ideal 0; at 0.1 a tenth of what the model knows was changed; FIPS 180-4 for the files, the
+      share is elementary
+
+      A tensor that only one of both has, or that has another shape there, has changed whole.
+
+    - ``weight_change``: of a layer, ``|w - w0| / max(|w|, |w0|)``, Euclidean; [0, 2], ideal 0; at 0.1 the layer moved
+      by a tenth of its size; elementary: a relative distance
+
+      Of each ``layer`` that differs, the 20 most changed.
 
     All are known exactly; ideal 0 where nothing was to change. Weights are read as data: of a reference that holds
     weights alone the network need not be known. Nothing is said of a reference that is poisoned itself.

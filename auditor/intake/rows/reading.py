@@ -141,11 +141,13 @@ def stream_counts(
     keys: list[Keys] | None = None,
     repeats: RepeatCount | None = None,
     digests: dict[str, GroupsDigest] | None = None,
+    holes: Counter[str] | None = None,
 ) -> tuple[GroupCounts, tuple[str, ...]]:
     """GroupCounts of a whole file, and the notes on it: one forward pass over its rows, in constant memory.
 
     ``keys`` is given the keys of the rows, part by part, where there is a list for them; ``repeats`` is told of every
-    row, and ``digests``, by sensitive feature, of every row's group.
+    row, and ``digests``, by sensitive feature, of every row's group; ``holes`` counts the values that each feature
+    lacks.
 
     Raises what :func:`load_data` raises.
     """
@@ -171,7 +173,10 @@ def stream_counts(
             y_true = encode_labels(batch.column(spec.target).to_pandas(), classes, spec.target)
         if keys is not None:
             keys.append(keys_of(X, y_true, None, None))
-        tally.add(batch.num_rows, {name: _n_missing(batch.column(name)) for name in features}, y_true)
+        lacking = {name: _n_missing(batch.column(name)) for name in features}
+        tally.add(batch.num_rows, lacking, y_true)
+        if holes is not None:
+            holes.update(lacking)
         groups = [_arrow_groups(batch.column(name)) for name in sensitive]
         for name, (codes, levels) in zip(sensitive, groups, strict=True):
             if digests is not None:

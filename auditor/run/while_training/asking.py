@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from auditor.errors import ModelError, OutputsError
+from auditor.finding.definition import defined
 from auditor.finding.measurement import Measurement, ProbeResult
 from auditor.model.audited_model import AuditedModel
 from auditor.model.outputs import Outputs
@@ -32,7 +33,12 @@ BATCH_ROWS = 512
 
 
 class Accountant(Protocol):
-    """What knows the epsilon of a private training, such as Opacus's accountants."""
+    """What knows the epsilon of a private training, such as Opacus's accountants.
+
+    - ``dp_epsilon``: smallest epsilon for which the training so far is (epsilon, delta)-differentially private, by this
+      accountant; [0, inf), ideal 0; the odds that anybody takes part change by a factor of at most exp(epsilon), but
+      for a probability delta
+    """
 
     def get_epsilon(self, delta: float) -> float:
         """Epsilon spent so far, at delta."""
@@ -153,7 +159,9 @@ class Asking:
     def _epsilon(self) -> tuple[list[ProbeResult], list[str]]:
         if self.accountant is None or self.delta is None:
             return [], []
-        result = ProbeResult(probe="dp_accounting", pillar="privacy", citation="Abadi et al., CCS 2016")
+        source = "Abadi et al., CCS 2016"
+        definitions = defined("dp_accounting", source, [Accountant], ["dp_epsilon"])
+        result = ProbeResult(probe="dp_accounting", pillar="privacy", citation=source, definitions=definitions)
         try:
             epsilon = float(self.accountant.get_epsilon(self.delta))
         except Exception as error:
@@ -168,6 +176,19 @@ class Asking:
             detail=f"spent so far at delta {self.delta:g}, by {type(self.accountant).__name__}",
         )
         return [replace(result, measurements=(spent,))], []
+
+
+def of_the_looks(name: str, alarms: Measurement, faults: str) -> ProbeResult:
+    """What is told of the looks themselves, and why they are no whole audit, or "".
+
+    - ``alarms``: looks while the model learned at which a criterion was shown to be violated; [0, inf), ideal 0; each
+      is one look at a model that is not finished, within the error rate that all looks share; Dunn, J. Am. Stat. Assoc.
+      56 (1961)
+    """
+    definitions = defined(name, "", [of_the_looks], [alarms.metric])
+    return ProbeResult(
+        probe=name, pillar="intake", citation="", measurements=(alarms,), not_run=faults, definitions=definitions
+    )
 
 
 def network_of(model: nn.Module | AuditedModel) -> nn.Module | None:

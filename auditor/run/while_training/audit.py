@@ -24,7 +24,7 @@ from auditor.record.audit_report import AuditReport, ModelRecord
 from auditor.report.figures import distinct
 from auditor.run.audit import assemble, data_record, environment, reason_of
 from auditor.run.probe import Probe
-from auditor.run.while_training.asking import Accountant, Asking, network_of
+from auditor.run.while_training.asking import Accountant, Asking, network_of, of_the_looks
 from auditor.statistics.estimate import Exact
 from auditor.training.gathered import gathered, is_sharded, put_back_whole
 from auditor.training.looks.budget import Budget
@@ -489,7 +489,7 @@ class TrainingAudit:
         faults = self._faults_in_words()
         if closing is None:
             faults = "; ".join(said for said in (_NOT_ENDED, faults) if said)
-        own = ProbeResult(probe=NAME, pillar="intake", citation="", measurements=(self._alarms(place),), not_run=faults)
+        own = of_the_looks(NAME, self._alarms(place), faults)
         report = assemble(
             [own, *results],
             self.criteria if judged else (),

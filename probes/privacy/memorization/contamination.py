@@ -39,16 +39,24 @@ class Contamination:
     model's context; each is scored as it stands and in ``n_permutations`` other orders drawn at random, or in all there
     are.
 
-    - ``canonical_order_preference``: mean over shards of the share of random orders that are less likely than the
-      file's, ties by half; [0, 1], ideal 0.5, higher where the order is known. Shards are independent under any model
-      that has not seen the file; bounds as of a mean of values in [0, 1].
-    - ``order_log_likelihood_gain``: mean over shards of log p(file's order) minus the mean over random orders, in nats
-      per shard; ideal 0; Student's interval, the test of the paper. Display only, since it relies on near-normal
-      shards.
+    - ``canonical_order_preference``: mean over shards of the share of random orders of the examples that are less
+      likely than the file's; [0, 1], ideal 0.5; above 0.5 the model prefers the order that was published, which it can
+      only know from the file; Oren et al., ICLR 2024
 
-    - ``confirmed_memorization``: 1 where "the examples are exchangeable to this model" is refuted, else 0. Each shard's
-      rank p-value ``(1 + #{other orders at least as likely}) / (1 + other orders)`` is valid whatever the model is, and
-      Fisher's combination of independent valid p-values is valid at every level. It can FAIL and never PASS.
+      Ties count half. Shards are independent under any model that has not seen the file; bounds as of a mean of values
+      in [0, 1].
+
+    - ``order_log_likelihood_gain``: mean over shards of log p(file's order) less the mean over random orders; (-inf,
+      inf) nats a shard, ideal 0; above 0 the published order is likelier; Oren et al., ICLR 2024
+
+      Student's interval, the test of the paper. Display only, since it relies on near-normal shards.
+
+    - ``confirmed_memorization``: 1 where Fisher's combination of the shards' rank p-values refutes that the examples
+      are exchangeable to this model, else 0; {0, 1}, ideal 0; at 1 the model has seen this file, beyond chance; Oren et
+      al., ICLR 2024
+
+      Each shard's p-value ``(1 + #{other orders at least as likely}) / (1 + other orders)`` is valid whatever the model
+      is, and so is the combination at every level. It can FAIL and never PASS.
 
     A file that is sorted by anything (length, topic, a running number) is not exchangeable, and its order may be
     preferred for that: do not test such a file. No preference is no proof of innocence: a model that has seen the

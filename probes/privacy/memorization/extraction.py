@@ -58,16 +58,18 @@ class Extraction:
 
     A text of at least ``prefix_tokens + suffix_tokens`` tokens is cut into a prefix p and the suffix s that follows it.
 
-    - ``extraction_rate``, method ``greedy``: share of texts whose suffix is the greedy continuation of the prefix; each
-      token of s is the likeliest after what comes before it, which one pass over the text shows without generating.
-    - ``extraction_rate``, method ``probabilistic``: share of texts that are (n, p)-discoverable: n draws contain s with
-      probability at least p, ``1 - (1 - P(s | prefix))^n >= p``, where P is of sampling with ``temperature`` and
-      ``top_k``, exactly, without drawing.
-    - ``extraction_rate_difference``: the same share among evaluation texts of the same length taken from it, in
-      [-1, 1]: what is completed without having been seen is no memory of it. Only with --data.
+    - ``extraction_rate``: share of texts whose suffix the model completes verbatim from the prefix; [0, 1], ideal 0; at
+      0.01 one training text in 100 can be read out by its beginning; Carlini et al., ICLR 2023, and Hayes et al.,
+      arXiv:2410.19482 (2024)
+    - ``extraction_rate_difference``: the extraction rate less that among evaluation texts of the same length; [-1, 1],
+      ideal 0; above 0 training texts are recited more than texts never seen; Carlini et al., ICLR 2023
+    - Method ``greedy``: the suffix is the greedy continuation of the prefix; each token of s is the likeliest after
+      what comes before it, which one pass over the text shows without generating.
+    - Method ``probabilistic``: the text is (n, p)-discoverable: n draws contain s with probability at least p, ``1 - (1
+      - P(s | prefix))^n >= p``, where P is of sampling with ``temperature`` and ``top_k``, exactly, without drawing.
 
-    Shares lie in [0, 1], ideal 0, with exact bounds over independent texts; texts that occur twice count once, and
-    those that stand in both files take no part.
+    What is completed without having been seen is no memory of it, so the difference needs --data. Bounds are exact,
+    over independent texts; texts that occur twice count once, and those that stand in both files take no part.
 
     texts: path of a file of training texts, one a line, or a table with ``column``; without it the rows of --train.
     prefix_tokens, suffix_tokens: 50 each, as in the paper; without either, half each of a length of 16 to 100 tokens,

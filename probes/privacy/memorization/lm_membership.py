@@ -68,17 +68,26 @@ class LMMembership:
 
     For each of them:
 
-    - ``attack_auc``: P(a member's score exceeds a non-member's) + P(tie) / 2; [0, 1], ideal 0.5
-    - ``true_positive_rate_at_fpr`` at 0.01 and 0.001; [0, 1], ideal the false positive rate itself; given where one
-      non-member is expected above the threshold, judged where 10 are
+    - ``attack_auc``: P(a member's score exceeds a non-member's) + P(tie) / 2; [0, 1], ideal 0.5; at 0.6 somebody who
+      can score texts tells which of two was trained on in 6 of 10 pairs; Yeom et al., CSF 2018
+    - ``true_positive_rate_at_fpr``: share of members above the threshold that a share f of non-members exceeds; [0, 1],
+      ideal f; at f = 0.01 a value of 0.1 means that one text in ten is recognised while one in 100 is falsely taken for
+      one; Carlini et al., IEEE S&P 2022
 
-    and of the **blind baseline** ``blind_auc``: AUC of cross-fitted learners that see words, length, characters and the
-    years in the text and never the model; ideal 0.5. Where it tells the files apart (its lower bound at 5 % is above
-    0.5) and an attack is not shown to do better than it (DeLong's paired test, at 5 % for all attacks together), the
-    attack is shown and **not judged**: the split itself leaks, so its AUC says nothing about the model. So is a rate
-    where the baseline's own is shown to be above the false positive rate, and the attack's not above the baseline's.
-    ``auc_beyond_blind`` is the paired difference, in [-1, 1]. Where the model finds the members less likely than the
-    others (all but certainly, at a level of 0.1 %), nothing is judged: that is not the file it learned.
+      At 0.01 and 0.001; given where one non-member is expected above the threshold, judged where 10 are.
+
+    - ``blind_auc``: AUC of cross-fitted learners that see words, length, characters and years of the text and never the
+      model; [0, 1], ideal 0.5; above 0.5 the two files differ by themselves, and an attack may live on that; Das, Zhang
+      and Tramer, arXiv:2406.16201 (2024)
+    - ``auc_beyond_blind``: AUC of the attack less that of the blind learners, paired; [-1, 1], ideal 0; not above 0 the
+      attack shows nothing that the texts do not show without the model; Das, Zhang and Tramer, arXiv:2406.16201 (2024)
+
+    Where the **blind baseline** tells the files apart (its lower bound at 5 % is above 0.5) and an attack is not shown
+    to do better than it (DeLong's paired test, at 5 % for all attacks together), the attack is shown and **not
+    judged**: the split itself leaks, so its AUC says nothing about the model. So is a rate where the baseline's own is
+    shown to be above the false positive rate, and the attack's not above the baseline's. Where the model finds the
+    members less likely than the others (all but certainly, at a level of 0.1 %), nothing is judged: that is not the
+    file it learned.
 
     Without a reference model a PASS is INCONCLUSIVE: attacks that know no other model take a text that is easy for one
     that was seen, and find nobody where harder texts were learned (Zarifzadeh et al., ICML 2024).

@@ -1,0 +1,210 @@
+"""Every metric that a shipped probe can report has a formula, a range, an ideal value, a reading and a source."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+from collections.abc import Iterator
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pytest
+
+from auditor.finding.definition import Definition, defined, definition_of, read
+from auditor.run.intake_result import intake_result
+from auditor.run.probe import defined_in
+from auditor.run.while_training.asking import Accountant, of_the_looks
+from probes import PROBES
+from tests.quantifiers import all_of, none_of
+
+ROOT = Path(__file__).parents[2]
+# What a name comes to that the code puts together of others.
+MADE = {
+    "X_at_threshold": "demographic_parity_ratio_at_threshold",
+    "X_over_thresholds": "equalized_odds_difference_over_thresholds",
+    "worst_group_X": "worst_group_mean_absolute_error",
+    "X_positive_rate_change": "true_positive_rate_change",
+    "X_difference_under_X": "flip_rate_difference_under_noise",
+    "X_differenceX": "clean_accuracy_difference",
+    "X_under_X": "accuracy_under_typos",
+    "X_difference": "robust_accuracy_difference",
+    "XX": "clean_accuracy",
+    "X_X": "stereotype_score_shift",
+    "flip_rate": "flip_rate_under_noise",
+}
+
+
+def definitions_of(key: str) -> list[Definition]:
+    kind = PROBES[key]
+    known = [each for source in defined_in(kind) for each in read(_doc(source), kind.citation)]
+    return [replace(each, probe=key) for each in known]
+
+
+def _doc(source: object) -> str:
+    return inspect.getdoc(source) or ""
+
+
+ALL = {key: definitions_of(key) for key in PROBES}
+OTHERS = [each for source in (intake_result, Accountant, of_the_looks) for each in read(_doc(source), "said")]
+
+
+def _literals(node: ast.expr) -> Iterator[str]:
+    """The names that an expression comes to, ``X`` standing for what is filled in."""
+    match node:
+        case ast.Constant(value=str(name)):
+            yield name
+        case ast.JoinedStr(values=parts):
+            yield "".join(p.value if isinstance(p, ast.Constant) and isinstance(p.value, str) else "X" for p in parts)
+        case ast.IfExp(body=one, orelse=other):
+            yield from _literals(one)
+            yield from _literals(other)
+
+
+def _rows(node: ast.expr, place: int) -> Iterator[str]:
+    """What stands at a place of each tuple of a tuple or list; at any place of names themselves."""
+    if isinstance(node, (ast.Tuple, ast.List)):
+        for row in node.elts:
+            if isinstance(row, ast.Tuple) and place < len(row.elts):
+                yield from _literals(row.elts[place])
+
+
+def _module(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts)
+
+
+def _places(trees: dict[str, ast.Module]) -> dict[tuple[str, str], int]:
+    """Where a function of a module takes the name of a metric, by its own name there or the one it is imported by."""
+    own: dict[tuple[str, str], int] = {}
+    for module, tree in trees.items():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.FunctionDef):
+                names = [a.arg for a in node.args.args if a.arg not in ("self", "cls")]
+                if "metric" in names:
+                    own[module, node.name] = names.index("metric")
+    found = dict(own)
+    for module, tree in trees.items():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ImportFrom):
+                for name in node.names:
+                    if (place := own.get((node.module or "", name.name))) is not None:
+                        found[module, name.asname or name.name] = place
+    for module, tree in trees.items():
+        for node in tree.body:
+            # ``_one = partial(measured, method=...)``.
+            match node:
+                case ast.Assign(
+                    targets=[ast.Name(id=alias)], value=ast.Call(func=ast.Name(id="partial"), args=[ast.Name(id=name)])
+                ):
+                    if (module, name) in found:
+                        found[module, alias] = found[module, name]
+    return found
+
+
+def reported() -> set[str]:
+    """Every name that the probes' code gives to a measurement, as far as it is written out there."""
+    trees = {_module(p): ast.parse(p.read_text(encoding="utf-8")) for p in sorted((ROOT / "probes").rglob("*.py"))}
+    places = _places(trees)
+    found: set[str] = set()
+    for module, tree in trees.items():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Call):
+                for keyword in node.keywords:
+                    if keyword.arg == "metric":
+                        found |= set(_literals(keyword.value))
+                called = getattr(node.func, "attr", getattr(node.func, "id", ""))
+                place = places.get((module, called))
+                if place is not None and len(node.args) > place:
+                    found |= set(_literals(node.args[place]))
+            elif isinstance(node, (ast.For, ast.comprehension)) and isinstance(node.target, ast.Tuple):
+                names = [getattr(name, "id", "") for name in node.target.elts]
+                if "metric" in names:
+                    found |= set(_rows(node.iter, names.index("metric")))
+    return {name for name in found if name and name != "X"}
+
+
+REPORTED = reported()
+
+
+def test_the_code_is_read_for_names() -> None:
+    assert len(REPORTED) > 120
+    assert {"demographic_parity_difference", "X_at_threshold", "X_difference_under_X", "declared_X"} <= REPORTED
+
+
+@pytest.mark.parametrize("name", sorted(REPORTED))
+def test_every_name_in_the_code_is_defined(name: str) -> None:
+    metric = MADE.get(name, name)
+    known = [key for key in ALL if definition_of(ALL[key], key, metric)]
+    assert known or metric in [each.metric for each in OTHERS], f"{name} has no definition in any docstring"
+
+
+@pytest.mark.parametrize("key", list(PROBES))
+def test_a_definition_says_all_five(key: str) -> None:
+    assert ALL[key], f"{key} defines no metric"
+    assert all_of(
+        bool(part.strip()) and "``" not in part and ":class:" not in part
+        for each in ALL[key]
+        for name, part in asdict(each).items()
+        if name != "probe"
+    )
+    own = [each.metric for each in read(_doc(PROBES[key]), "x")]
+    assert len(own) == len(set(own))
+
+
+def test_what_is_no_probes_is_defined_too() -> None:
+    assert {each.metric for each in OTHERS} == {
+        "nonfinite_parameters", "n_parameters", "file_size_bytes", "dp_epsilon", "alarms",
+    }  # fmt: skip
+
+
+# ---- how they are read ----------------------------------------------------------------------------------------------
+
+
+class _OfSomebodyElse:
+    """A probe of another distribution.
+
+    - ``plain_rate``, ``other_rate``: share of ``rows``, as :class:`~auditor.statistics.rates.Proportion` has it, over
+      all; [0, 1], ideal 0; at 0.1 one row in ten; Somebody (2020); and others
+
+      A remark that is no part of it; [0, 1], ideal 7; no; no
+    - ``made_*``: anything; (-inf, inf), no ideal; it says little
+    - ``without_a_reading``: anything; [0, 1], ideal 0
+    - ``no_range``: anything; somewhere; says; Somebody
+    """
+
+
+def test_an_item_is_read_to_its_parts() -> None:
+    known = defined("mine", "Its paper", [_OfSomebodyElse], ["other_rate", "made_up", "made_down", "without_a_reading"])
+    assert known == (
+        Definition(
+            probe="mine",
+            metric="other_rate",
+            formula="share of rows, as Proportion has it, over all",
+            range="[0, 1]",
+            ideal="0",
+            reading="at 0.1 one row in ten",
+            citation="Somebody (2020); and others",
+        ),
+        Definition(
+            probe="mine",
+            metric="made_*",
+            formula="anything",
+            range="(-inf, inf)",
+            ideal="no ideal",
+            reading="it says little",
+            citation="Its paper",
+        ),
+    )
+    assert definition_of(known, "mine", "made_up") is known[1]
+    assert definition_of(known, "another", "made_up") is None and definition_of(known, "mine", "no_range") is None
+
+
+def test_what_is_only_half_a_definition_is_none() -> None:
+    names = [each.metric for each in read(_doc(_OfSomebodyElse), "x")]
+    assert names == ["plain_rate", "other_rate", "made_*"]
+    assert none_of(name.startswith("without") for name in names)
+
+
+def test_the_name_itself_comes_before_a_pattern() -> None:
+    wide = Definition(probe="p", metric="a_*", formula="f", range="r", ideal="i", reading="w", citation="c")
+    narrow = Definition(probe="p", metric="a_b", formula="g", range="r", ideal="i", reading="w", citation="c")
+    assert definition_of([wide, narrow], "p", "a_b") is narrow
