@@ -24,12 +24,13 @@ from auditor.data.audit_data import AuditData
 from auditor.errors import UsageError
 from auditor.model.audited_model import AuditedModel
 from auditor.model.torch_model import TorchModel
+from auditor.record.about import About
 from auditor.record.audit_report import AuditReport
 from auditor.run.audit import run_audit
 from probes.fairness.change import Change
 from probes.fairness.group_fairness import GroupFairness
 from probes.fairness.proxy_association import ProxyAssociation
-from tests.quantifiers import all_of
+from tests.quantifiers import all_of, none_of
 from tests.statistics.together import together
 from tests.toys.models import criterion
 
@@ -119,7 +120,7 @@ def test_an_audit_compared_with_itself_has_no_difference_at_all() -> None:
     assert {r.how for r in compare(*again).others} == {"the same audit"}
     in_memory = before.model_copy(update={"findings": mixed})
     found = compare(before, in_memory)
-    assert not any(r.same for r in (*found.rows, *found.others))
+    assert none_of(r.same for r in (*found.rows, *found.others))
 
 
 def test_the_headline_adds_up_and_agrees_with_its_numbers() -> None:
@@ -292,3 +293,11 @@ def test_the_renderings_hold_every_judged_number_and_escape_what_is_hostile() ->
     assert "<script>" not in html and html.count('class="forest"') >= comparison.m
     markdown = render_comparison_markdown(comparison)
     assert all_of(f"`{r.name}`" in markdown for r in comparison.rows)
+
+
+def test_a_comparison_calls_columns_and_groups_as_their_people_do() -> None:
+    before, after = audits(world(np.random.default_rng(7), 400, (0.2, 0.6), (0.4, 0.4)))
+    words = About(labels={"sex": "gender", "sex.f": "<b>women</b>"})
+    page = render_comparison_html(compare(before, after.model_copy(update={"about": words})))
+    assert "by gender" in page and "&lt;b&gt;women&lt;/b&gt; (sex = f)" in page and "gender: m" in page
+    assert "by sex" not in page and "<b>" not in page

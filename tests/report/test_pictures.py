@@ -209,7 +209,7 @@ def test_many_judgements_are_bounded_and_those_left_out_are_counted() -> None:
 def test_the_chief_picture_comes_before_the_tables_in_the_language_of_the_page() -> None:
     report = sample_report().model_copy(update={"about": About(language="de")})
     page = render_html(report)
-    assert page.index("Alles Beurteilte auf einer Achse") < page.index('class="pillar"')
+    assert page.index("Alles Beurteilte auf einer Achse") < page.index('id="numbers"')
     front, rest = front_and_rest(report)
     assert front[0][1].kind == "judged" and {f.kind for _, f in front} == {"judged", "rates", "confusion"}
     assert sorted(i for i, _ in [*front, *rest]) == list(range(1, len(report.figures) + 2))
