@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import math
@@ -69,12 +70,26 @@ def write_beside(path: str | Path, content: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         place_file(temporary, where)
+        _sync_folder(where.parent)
     except OSError as error:
         temporary.unlink(missing_ok=True)
         raise UsageError(f"Cannot write {str(where)!r}: {error.strerror}.") from None
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def _sync_folder(folder: Path) -> None:
+    """The file's name is as safe as its bytes only when its folder is."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        # Some file systems have nothing to sync of a folder, and say so.
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
+    finally:
+        os.close(handle)
 
 
 # No path holds it, so that what begins with it is no other file's name.

@@ -25,7 +25,7 @@ from cli.looks import at_level, check_history, entered, next_of_campaign
 from cli.output import print_report, stages
 from cli.register import followed, opened
 from cli.rendering import known_formats, make_page_ready
-from cli.written import claim_report, command_line, drop_stale, write_report
+from cli.written import alone_in, claim_report, command_line, drop_stale, write_report
 from probes import PROBES
 
 if TYPE_CHECKING:
@@ -84,8 +84,9 @@ def scan(configured: Configured, waiting: MeasuringProcess, *, as_json: bool, qu
                 raise type(error)(f"{error} This audit was not entered, and no report of it is written.") from None
             # The audit is done and is written, whatever became of its history.
             ledger_error = type(error)(f"{error} This audit was not entered; its reports are written.")
-    written = write_report(report, out, list(dict.fromkeys(["json", *formats])))
-    drop_stale(out, written)
+    with alone_in(out):
+        written = write_report(report, out, list(dict.fromkeys(["json", *formats])))
+        drop_stale(out, written)
     unwritten: AuditorError | None = None
     if options.bundle is not None:
         try:

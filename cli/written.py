@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import shlex
 import sys
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from auditor.errors import AuditorError, UsageError
@@ -27,6 +30,23 @@ def claim_report(out: Path, formats: Iterable[str] = FILE_NAMES, what: str = "--
     """Says, before any work, which renderings are to be written into a folder; UsageError where one may not be."""
     for name in formats:
         claim(out / FILE_NAMES[name], f"{what}/{FILE_NAMES[name]}")
+
+
+@contextmanager
+def alone_in(out: Path) -> Iterator[None]:
+    """While another process publishes into the folder this one waits: what lies there is of one audit in the end."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        handle = os.open(out, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError:
+        # Whoever writes there says what is wrong, and keeps the record elsewhere.
+        yield
+        return
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
 
 
 def drop_stale(out: Path, written: list[str]) -> None:

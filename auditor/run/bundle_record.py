@@ -14,6 +14,7 @@ from auditor.errors import AuditorError, ModelError
 from auditor.intake.specs import Job, Limits, ModelSpec
 from auditor.run.limits import follow, restrict
 from auditor.run.sandbox.enter import enter
+from auditor.run.scratch import scratch_folder
 
 if TYPE_CHECKING:
     from auditor.privacy.run_record import RunRecord
@@ -31,7 +32,7 @@ def read_bundle(path: str | Path) -> RunRecord:
     from auditor.privacy.run_record import parse_run
 
     file = Path(path).resolve()
-    with tempfile.TemporaryDirectory(prefix="auditor-") as scratch, tempfile.TemporaryFile() as answer:
+    with scratch_folder() as scratch, tempfile.TemporaryFile() as answer:
         environment = {k: os.environ[k] for k in ("PATH", "LANG", "LD_LIBRARY_PATH") if k in os.environ}
         try:
             done = subprocess.run(

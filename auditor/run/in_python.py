@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from datetime import UTC, datetime
@@ -24,6 +23,7 @@ from auditor.run.plugins import load_probe_class
 from auditor.run.probe import Probe, make_probe
 from auditor.run.scan import Catalogue, check_policies, data_spec, model_spec, probe_specs
 from auditor.run.scan import scan as run_scan
+from auditor.run.scratch import scratch_folder
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -72,7 +72,7 @@ def scan(
     held_to = tuple(criteria if criteria is not None else required or load_criteria())
     configured = Configured(asked, own, held_to, tuple(policies))
     if asked.model is not None or (model is None and (asked.predict is not None or predictions is not None)):
-        with tempfile.TemporaryDirectory(prefix="auditor-") as scratch:
+        with scratch_folder() as scratch:
             if _is_audit_data(data):
                 raise UsageError(
                     "AuditData goes with a model in memory: load the model with auditor.load_model, or give the rows "
@@ -119,7 +119,7 @@ def load_data(data: Table, model: AuditedModel, **options: Any) -> AuditData:
 
     _refuse_unknown(options, {*_ABOUT_ROWS, "classes", "features"}, "load_data")
     train = options.pop("train", None)
-    with tempfile.TemporaryDirectory(prefix="auditor-") as scratch:
+    with scratch_folder() as scratch:
         at, of = _file(data, Path(scratch) / "data.parquet"), _file(train, Path(scratch) / "train.parquet")
         return load(data_spec(_options({"data": at, "train": of, **options})), model)
 

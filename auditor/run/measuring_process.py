@@ -15,6 +15,8 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import IO
 
+from auditor.run.scratch import scratch_folder
+
 _KEPT = (
     "PATH", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES",
     "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE",
@@ -48,7 +50,7 @@ class MeasuringProcess:
 def measuring_process() -> Iterator[MeasuringProcess]:
     """A measuring process that waits for its job; it does not outlive the block."""
     with ExitStack() as stack:
-        scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="auditor-", ignore_cleanup_errors=True))
+        scratch = stack.enter_context(scratch_folder())
         # Without a name, so that the child can neither put something else in its place nor take it away.
         log = stack.enter_context(tempfile.TemporaryFile())
         reader, writer = os.pipe()

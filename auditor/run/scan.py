@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -30,6 +29,7 @@ from auditor.run.measuring_process import MeasuringProcess
 from auditor.run.options import Configured, ScanOptions
 from auditor.run.plugins import known_probes, probe_target
 from auditor.run.probe import Need, Probe, make_probe
+from auditor.run.scratch import scratch_folder
 
 _R = TypeVar("_R", ModelRecord, DataRecord)
 # What a scan may ask, by name: handed down, since this floor knows of no probe.
@@ -86,7 +86,7 @@ def rows_at_hand(configured: Configured) -> Iterator[tuple[Configured, Callable[
         return
     if options.query is None:
         raise UsageError(f"--{name} is a database: say what is read from it with --query FILE, which holds a SELECT.")
-    with tempfile.TemporaryDirectory(prefix="auditor-") as scratch:
+    with scratch_folder() as scratch:
         path = Path(scratch) / "rows.parquet"
         note = fetch(url, options.query, path)
 

@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections import Counter
 from pathlib import Path
@@ -33,7 +34,7 @@ from auditor.report.model_card import TO_BE_STATED, measured_rows, render_model_
 from auditor.report.sarif import render_sarif
 from auditor.statistics.rates import Proportion
 from cli.rendering import FILE_NAMES, known_formats, read_report, render
-from cli.written import write_report
+from cli.written import alone_in, write_report
 from tests.quantifiers import all_of
 from tests.report.samples import HOSTILE, privacy, refused_report, report_of, sample_report
 
@@ -470,6 +471,28 @@ def test_a_folder_that_is_a_file_is_said_and_the_record_kept(tmp_path: Path) -> 
     assert AuditReport.from_json(kept.read_bytes()) == sample_report()
     kept.unlink()
     kept.parent.rmdir()
+
+
+def test_two_audits_that_end_at_once_publish_one_after_the_other(tmp_path: Path) -> None:
+    out, second = tmp_path / "out", threading.Event()
+
+    def publish() -> None:
+        with alone_in(out):
+            second.set()
+
+    other = threading.Thread(target=publish)
+    with alone_in(out):
+        other.start()
+        assert not second.wait(0.3)
+    assert second.wait(10)
+    other.join()
+
+
+def test_where_no_folder_can_be_the_record_is_kept_as_ever(tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("not a folder", encoding="utf-8")
+    with alone_in(tmp_path / "out"), pytest.raises(UsageError, match="the record lies in") as caught:
+        write_report(sample_report(), tmp_path / "out", ["csv"])
+    shutil.rmtree(Path(str(caught.value).rsplit(" in ", 1)[1].rstrip(".")).parent)
 
 
 def test_a_full_disk_leaves_nothing_half_written(tmp_path: Path) -> None:
