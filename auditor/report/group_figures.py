@@ -266,7 +266,10 @@ def _calibration(features: tuple[str, ...], own: Sequence[Point]) -> list[Figure
     found: dict[str, tuple[Point, CalibrationError]] = {}
     for point in own:
         if isinstance(point.measurement.estimate, CalibrationError) and point.measurement.estimate.n:
-            found.setdefault(group_label(point.measurement.group), (point, point.measurement.estimate))
+            level = group_label(point.measurement.group)
+            # The same of two probes: that of fairness, which has the other pictures of groups.
+            if level not in found or point.finding.pillar == "fairness":
+                found[level] = point, point.measurement.estimate
     if len(found) < 2:
         return []
     largest = sorted(found, key=lambda group: -sum(found[group][1].n))[:MOST_CALIBRATED]
@@ -286,7 +289,7 @@ def _calibration(features: tuple[str, ...], own: Sequence[Point]) -> list[Figure
                 )
             )
     by = BETWEEN.join(features)
-    probe = next(iter(found.values()))[0].finding.probe
+    probe = _chief([point for point, _ in found.values()])
     caption = (
         "Each mark is a bin of scores. The intervals (exact, Bonferroni) hold for all bins and groups together at 95 % "
         "confidence. Above the dotted line rows turn out favourable more often than their score says."
