@@ -113,6 +113,14 @@ def finding_named(report: AuditReport, name: str) -> Finding:
     raise UsageError(f"The report has no finding {name!r}{near} Its ids stand in the report, and in report.json.")
 
 
+def short_name(report: AuditReport, finding: Finding) -> str:
+    """The end of a finding's id, after a slash, that no other id of the record has; its whole id where there is none."""
+    parts = finding.id.split("/")
+    ends = ["/".join(parts[i:]) for i in range(len(parts) - 1, 0, -1)]
+    ids = [f.id for f in report.findings]
+    return next((end for end in ends if sum(i == end or i.endswith(f"/{end}") for i in ids) == 1), finding.id)
+
+
 class _Of:
     """What all traces of a record share."""
 

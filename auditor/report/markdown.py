@@ -12,6 +12,7 @@ from auditor.finding.measurement import Outcome
 from auditor.record import rows_for_all, text
 from auditor.record.audit_report import AuditReport
 from auditor.record.catalogue import Catalogue
+from auditor.record.trace import short_name
 from auditor.record.worth import worth_of
 from auditor.report import view
 from auditor.report.first_page import FirstPage, first_page
@@ -72,7 +73,7 @@ def render_markdown(report: AuditReport, say: Catalogue | None = None) -> str:
         lines += [escaped(report.registration.describe()), ""]
     worst = min((r for r in rows if r.finding.criterion), key=lambda r: r.rank, default=None)
     if worst is not None:
-        command = f"auditor report report.json --finding {shlex.quote(worst.finding.id)}"
+        command = f"auditor report report.json --finding {shlex.quote(short_name(report, worst.finding))}"
         lines += [f"{escaped(page.say.say('trace.look_up'))} {code_span(command, limit=_LONGEST_SENTENCE)}", ""]
     data = f"{code_span(report.data.path)}, " if report.data.path else ""
     n_rows = "" if report.data.n_rows is None else f"{view.plural(report.data.n_rows, 'row')}, "

@@ -20,7 +20,7 @@ from auditor.record.catalogue import SHIPPED, shipped
 from auditor.record.controls import with_policies
 from auditor.record.glossary import TERMS, definitions_of, definitions_of_judged
 from auditor.record.inverted import INVERTS
-from auditor.record.trace import Trace, finding_named, statistic_of, trace_of, traces_of
+from auditor.record.trace import Trace, finding_named, short_name, statistic_of, trace_of, traces_of
 from auditor.report.first_page import first_page
 from auditor.report.html import render_html
 from auditor.report.markdown import render_markdown
@@ -197,9 +197,16 @@ def test_the_page_says_of_every_finding_what_the_trace_says(report: AuditReport,
         assert all_of(part.said in plain for part in trace.parts), trace.finding
 
 
+def test_a_short_name_is_that_of_one_finding(report: AuditReport) -> None:
+    assert all_of(finding_named(report, short_name(report, f)) == f for f in report.findings)
+    assert max(len(f.id) - len(short_name(report, f)) for f in report.findings) > 20
+
+
 def test_markdown_says_how_to_look_a_number_up(report: AuditReport) -> None:
     markdown = render_markdown(report)
-    assert f"Where a number comes from, here the worst: `auditor report report.json --finding {NAME}`" in markdown
+    name = "demographic_parity_difference/sex"
+    assert f"Where the worst comes from: `auditor report report.json --finding {name}`" in markdown
+    assert finding_named(report, name).id == NAME
     assert "--finding" not in render_markdown(report_of([fairness()], held_to=[]))
 
 
