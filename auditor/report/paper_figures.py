@@ -58,10 +58,9 @@ def _filled(figures: Sequence[tuple[dict[str, object], float]], ahead: int) -> t
     """Where the next figure leaves a hole, one of the ``ahead`` next that fits in goes before it."""
     columns, pending = (_Column(), _Column()), list(figures)
     while pending:
-        holes = [(c, i) for i, (_, height) in enumerate(pending[:ahead]) for c in columns if height <= c.left]
-        column, i = min(
-            holes or [(c, 0) for c in columns], key=lambda hole: (hole[1], hole[0].begins(pending[hole[1]][1]))
-        )
+        fits = [(c, i) for i, (_, height) in enumerate(pending[:ahead]) for c in columns if height <= c.left]
+        places = fits + [(c, 0) for c in columns]
+        column, i = min(places, key=lambda place: (place[0].begins(pending[place[1]][1]), place[1]))
         column.add(*pending.pop(i))
     return columns
 
